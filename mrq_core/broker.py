@@ -1,0 +1,519 @@
+"""The contracts that drivers implement: JobQueue, JobStore, SharedState, RawQueue, Broker, Driver.
+
+These docstrings are the specification; the conformance suite in `mrq_core.testing` is the same
+in executable form.
+
+What holds for every method:
+
+- List in, list out; the answer lines up with the question. At most `CHUNK` items a call.
+- Each operation is atomic for each job: record, indexes, totals and queue change together or
+  not at all. A call of many items is not one transaction unless it says so.
+- Nothing grows with the length of a queue or the size of the store, unless it says so.
+- Repeating a call whose reply was lost does no harm: enqueue answers with the same ids, settle
+  with its first answer, and a lost claim costs one lease and no job.
+- Times are aware UTC with millisecond resolution and come from the server's clock, the host's
+  for embedded drivers. Durations are float seconds.
+- Errors: `BrokerUnavailable` where repeating may help (away, locked, full, read-only),
+  `BrokerCorrupt` where it does not, `NotSupported` for a part that the driver does not have.
+  A driver's own exceptions do not pass this boundary.
+- A broker may be used by all threads of an unpatched process and by all greenlets of one gevent
+  hub. Another native thread of a patched process opens its own. It goes on working in a forked
+  child. Work that would stall the hub goes through the `run_blocking` of its `Opening`.
+- Expired records are invisible at once, whenever prune gets to them.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from mrq_core.clock import Clock, SystemClock
+from mrq_core.codec import JsonValue
+from mrq_core.job import JobRecord
+from mrq_core.messages import (
+    Action,
+    Applied,
+    Cancel,
+    Change,
+    Changes,
+    Claimed,
+    ClaimRef,
+    ClaimRequest,
+    Enqueued,
+    Entry,
+    Finding,
+    JobFilter,
+    LogLine,
+    LogPage,
+    Metric,
+    Move,
+    NewJob,
+    Note,
+    Order,
+    Page,
+    QueueCounts,
+    RawClaim,
+    RawItem,
+    Requeue,
+    Settlement,
+    StateItem,
+    Totals,
+    Versions,
+)
+
+T = TypeVar("T")
+
+
+class RunBlocking(Protocol):
+    """Runs a function that blocks its thread, and returns what it returns, without stalling others."""
+
+    def __call__(self, function: Callable[[], T], /) -> T: ...
+
+
+def run_directly(function: Callable[[], T], /) -> T:
+    """The `RunBlocking` of a process without an event loop: the calling thread does the work."""
+    return function()
+
+
+class RawQueue(ABC):
+    """A queue that holds only parameters. A job exists from the moment of the claim.
+
+    The kind follows from the suffix of the queue's root name: a list (``_raw``), a set (``_set``:
+    each parameter once), a set ordered by score (``_sorted_set``), or by the Unix time from which
+    a parameter is due (``_timed_set``).
+    """
+
+    @abstractmethod
+    def push(self, items: Sequence[RawItem]) -> list[bool]:
+        """Adds parameters; False for one that a set holds already (its score is updated).
+
+        Atomic for each item. A list has no memory: repeating a push adds the items again.
+        """
+
+    @abstractmethod
+    def claim(self, limit: int, lease: float, worker: str, pushback: float | None = None) -> list[RawClaim]:
+        """Takes up to `limit` due parameters: list and set in any fair order, others by score.
+
+        Without `pushback` the parameter moves, with the id of the job to be, to the leased set of
+        this queue, and expired leases are taken first: they keep their job id, so that a crash
+        between claim and admit neither loses a parameter nor doubles a job. With `pushback` (timed
+        sets) the parameter stays, due again that many seconds later.
+        """
+
+    @abstractmethod
+    def admit(self, claims: Sequence[tuple[RawClaim, JobRecord]], lease: float) -> list[bool]:
+        """Makes jobs of claimed parameters: inserts the record, started, with its claimed entry, and
+        drops the parameter's lease, in one step each. True also where the job was admitted before;
+        False where the lease ran out and another worker holds the parameter."""
+
+    @abstractmethod
+    def renew(self, claims: Sequence[RawClaim], lease: float) -> list[bool]:
+        """Prolongs leases of parameters that have no record. False: another claim has been made."""
+
+    @abstractmethod
+    def settle(self, claims: Sequence[RawClaim], due_again: Sequence[float | None]) -> list[bool]:
+        """Ends claims that have no record: None drops the parameter, a number makes it due again that
+        many seconds later. Guarded by the token; repeated, it gives its first answer."""
+
+    @abstractmethod
+    def peek(self, limit: int, offset: int = 0) -> list[RawItem]:
+        """The parameters next in line, not claimed ones. Costs offset + limit."""
+
+    @abstractmethod
+    def remove(self, params: Sequence[str]) -> list[bool]:
+        """Removes waiting parameters; False for one that is not there. Lists: the first equal one."""
+
+    @abstractmethod
+    def size(self) -> int:
+        """How many parameters wait, claimed ones not included. O(1), or O(log n) for those due."""
+
+    @abstractmethod
+    def histogram(self, start: float, stop: float, buckets: int) -> list[int]:
+        """How many scores lie in each of the equal parts between start and stop. O(buckets log n)."""
+
+
+class JobQueue(ABC):
+    """Which jobs are due and who holds them. Keeps no history. One half of a composed broker."""
+
+    @abstractmethod
+    def push(self, entries: Sequence[Entry]) -> list[str]:
+        """Adds entries; answers with the id now queued: the given one, or the holder of its unique key.
+
+        An id that is queued already stays as it is. The unique key is reserved together with the
+        entry; a reservation whose entry never came expires.
+        """
+
+    @abstractmethod
+    def claim(self, request: ClaimRequest) -> tuple[list[tuple[Entry, ClaimRef, int]], Claimed]:
+        """Claims due entries by pushback; see `Broker.claim`. For each: the entry, the claim, its number.
+
+        The second value carries `next_due`, `suspects_due` and `now`, and no records.
+        """
+
+    @abstractmethod
+    def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
+        """Moves the due time of claimed entries to now + lease. False: another claim has been made since,
+        or the entry is gone."""
+
+    @abstractmethod
+    def settle(self, claims: Sequence[ClaimRef], due_again: Sequence[float | None]) -> list[bool]:
+        """Ends claims: None removes the entry, a number makes it due again that many seconds later.
+
+        Accepted while the token is the latest, even after the lease. Repeated with the same token it
+        gives its first answer.
+        """
+
+    @abstractmethod
+    def remove(self, ids: Sequence[str]) -> list[bool]:
+        """Removes entries, claimed or not; False for one that is not there."""
+
+    @abstractmethod
+    def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
+        """What the queues hold; zeros for an unknown one."""
+
+    @abstractmethod
+    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+        """Names of queues that hold entries, in alphabetical order, behind `after`."""
+
+    @abstractmethod
+    def wait(self, wanted: Sequence[str], timeout: float) -> bool:
+        """See `Broker.wait`."""
+
+    @abstractmethod
+    def raw(self, name: str) -> RawQueue:
+        """The raw queue of that name. Does no I/O."""
+
+
+class JobStore(ABC):
+    """What is known of each job. The other half of a composed broker."""
+
+    @abstractmethod
+    def insert(self, records: Sequence[JobRecord]) -> list[bool]:
+        """Stores new records; False where the id exists, whose record then stays as it is."""
+
+    @abstractmethod
+    def get(self, ids: Sequence[str]) -> list[JobRecord | None]:
+        """The records, None for unknown and expired ones."""
+
+    @abstractmethod
+    def transition(self, changes: Sequence[tuple[JobRecord, JobRecord]]) -> list[bool]:
+        """Compare-and-set, each (before, after): written only where the stored id, status and claim number
+        are still those of `before`. started -> started only for a greater claim number."""
+
+    @abstractmethod
+    def find(
+        self,
+        wanted: JobFilter,
+        *,
+        order: Order = Order.NEWEST_FIRST,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """See `Broker.find`."""
+
+    @abstractmethod
+    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
+        """See `Broker.count`."""
+
+    @abstractmethod
+    def totals(self) -> Totals:
+        """See `Broker.totals`."""
+
+    @abstractmethod
+    def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
+        """See `Broker.append_logs`."""
+
+    @abstractmethod
+    def read_logs(self, job_id: str, cursor: str | None = None, limit: int = 1000) -> LogPage:
+        """See `Broker.read_logs`."""
+
+    @abstractmethod
+    def record_metrics(self, metrics: Sequence[Metric]) -> None:
+        """See `Broker.record_metrics`."""
+
+    @abstractmethod
+    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
+        """See `Broker.read_metrics`."""
+
+
+class SharedState(ABC):
+    """Small named values that every process sees: workers, schedules, pauses, rate limits.
+
+    A name lives in a namespace. Values are JSON values of at most a few kilobytes.
+    """
+
+    @abstractmethod
+    def get(self, namespace: str, name: str) -> StateItem | None:
+        """The value, or None where there is none or it has expired."""
+
+    @abstractmethod
+    def put(self, namespace: str, name: str, value: JsonValue, ttl: float | None = None) -> StateItem:
+        """Writes the value, whatever was there. `ttl`: seconds until it vanishes."""
+
+    @abstractmethod
+    def compare_and_set(
+        self, namespace: str, name: str, value: JsonValue, *, version: int, ttl: float | None = None
+    ) -> StateItem | None:
+        """Writes only if the name's version is still this one (0: there is no such value); else None."""
+
+    @abstractmethod
+    def add(self, namespace: str, name: str, amount: int, ttl: float | None = None) -> int:
+        """Adds to a counter, which starts at 0, and answers with the new count. `ttl` counts from its
+        start and is not prolonged."""
+
+    @abstractmethod
+    def delete(self, namespace: str, names: Sequence[str]) -> list[bool]:
+        """Removes values; False for one that is not there."""
+
+    @abstractmethod
+    def list(self, namespace: str) -> list[StateItem]:
+        """All values of the namespace, by name. Grows with their number."""
+
+
+class Broker(ABC):
+    """Queue, store and state that belong together: what everything else talks to."""
+
+    name: str
+    """The arrangement, as a person would name it: ``sqlite``, ``redis``, ``redis+mongo``."""
+
+    @property
+    @abstractmethod
+    def state(self) -> SharedState:
+        """The small values shared by all processes."""
+
+    # --- a job's way -------------------------------------------------------------------------
+
+    @abstractmethod
+    def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        """Stores new jobs and gives them their place in their queue.
+
+        When it returns, the jobs survive the death of any worker, and of the server as the driver's
+        promises say. Idempotent by id: an id that exists is left as it is, `created` False. A unique
+        key is reserved with the job's id before the record is written; while another job holds it,
+        nothing is stored and the holder's id is the answer. Also within one call: of two jobs with
+        the same key the first is created. One enqueue wakes as many waiting workers as it has jobs.
+        """
+
+    @abstractmethod
+    def claim(self, request: ClaimRequest) -> Claimed:
+        """Takes due jobs for a worker, in one bounded number of round trips.
+
+        Queues are taken in the order of `wanted`, each up to its quota. Within a queue: larger
+        priority first, then earlier due time, then smaller id; `reverse` turns due time and id
+        around. A tree is resolved by the server, at most 32 subqueues a call, rotating so that
+        each gets its turn. Jobs that are not due are never taken and never scanned.
+
+        Pushback: the entry stays in the queue with its due time moved to now + lease; the record
+        becomes started under a new token, whose claim number is one more than the last. No two
+        claims of a job are valid at the same time.
+
+        An entry whose lease ran out is a suspect. It is taken only if the request is `idle`, and
+        then alone; a worker that is not idle is told `suspects_due`. Where the record says that it
+        must not run again (at_most_once, or lost `max_lost_claims` times while alone) it is failed
+        with ClaimLost, and where a cancel was requested it is cancelled; both are listed in `ended`.
+
+        Limits: a job over the concurrency of one of its limit keys is parked under that key until
+        a settle or the end of a lease lets it go, a bounded number a call; a job over a rate is
+        pushed back once, to its turn (GCRA: ITU-T I.371, as in Brandur Leach's throttled). Nothing
+        scans past blocked jobs, and no attempt is used.
+        """
+
+    @abstractmethod
+    def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
+        """Prolongs claims to now + lease. False: the claim is over; its job was settled, claimed again,
+        or removed. A lease that has run out is renewed while nobody else has claimed the job."""
+
+    @abstractmethod
+    def annotate(self, notes: Sequence[Note]) -> list[bool]:
+        """Writes the progress of running attempts, guarded by their tokens. False: not the latest token."""
+
+    @abstractmethod
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        """Writes how attempts ended, as `lifecycle.settled` says: record, queue, totals and follow-ups.
+
+        Accepted while the token is the latest, even after the lease has run out. False: another
+        claim has been made since, and nothing was written. Repeated with the same token it gives
+        its first answer, whatever happened in between, as long as the record remembers the attempt.
+        Follow-ups are stored with the parent before they are enqueued, and marked done after; a
+        crash in between is repaired by RequeueLostJobs. Their ids make a repetition harmless.
+        """
+
+    @abstractmethod
+    def requeue(self, ids: Sequence[str], how: Requeue) -> list[Change]:
+        """Queues jobs again that are neither queued nor started (REFUSED). A unique key that another job
+        holds by now refuses it (HELD). Follows `lifecycle.requeued`."""
+
+    @abstractmethod
+    def cancel(self, ids: Sequence[str], how: Cancel) -> list[Change]:
+        """Cancels waiting and unsuccessfully ended jobs (DONE). A started job is marked (REQUESTED): it
+        becomes cancel if its attempt would otherwise run again, and with `interrupt` its worker
+        is told to stop it. REFUSED for success and for what is cancelled already."""
+
+    @abstractmethod
+    def move(self, ids: Sequence[str], how: Move) -> list[Change]:
+        """Moves waiting jobs to another queue; due time and priority stay. REFUSED for all others."""
+
+    @abstractmethod
+    def remove(self, ids: Sequence[str]) -> list[Change]:
+        """Deletes jobs with their logs and keys. REFUSED while started."""
+
+    @abstractmethod
+    def prune(self, limit: int = 1000) -> int:
+        """Deletes up to `limit` expired jobs with their logs, and expired state; answers with the number
+        of jobs. Never touches a job that is to run or running."""
+
+    @abstractmethod
+    def apply(
+        self, wanted: JobFilter, action: Action, *, limit: int = 1000, cursor: str | None = None
+    ) -> Applied:
+        """Does one bounded step of a bulk action, at once, in the caller.
+
+        Looks at up to `limit` matching jobs, oldest first, from the cursor. Jobs that come to
+        match, or cease to, while it goes on are each acted on at most once.
+        """
+
+    # --- looking -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def get(self, ids: Sequence[str]) -> list[JobRecord | None]:
+        """The records; None for unknown and expired ones."""
+
+    @abstractmethod
+    def find(
+        self,
+        wanted: JobFilter,
+        *,
+        order: Order = Order.NEWEST_FIRST,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """A page of matching jobs, ordered by id.
+
+        Paging by cursor shows each job that matches all the while exactly once, whatever else
+        changes. A filter that no index serves is looked for during at most 250 ms, and the page
+        says how far it got.
+        """
+
+    @abstractmethod
+    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
+        """How many jobs match, by the values of `group_by` (status, path, queue, worker, exception_type),
+        or under the key ``""`` without. Counts; for what is asked often there are totals."""
+
+    @abstractmethod
+    def totals(self) -> Totals:
+        """Numbers of jobs by queue, path and status, changed together with the jobs. Grows with the
+        number of queues and paths only. Expired jobs are in it until they are pruned."""
+
+    @abstractmethod
+    def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
+        """What queues hold; zeros for an unknown one."""
+
+    @abstractmethod
+    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+        """Names of queues that have, or had, jobs: alphabetical, from behind `after`."""
+
+    # --- workers -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def wait(self, wanted: Sequence[str], timeout: float) -> bool:
+        """Blocks until one of the queues or trees may have something due, at most `timeout` seconds.
+
+        True is a hint, not a promise: the claim decides. A lost hint costs at most the timeout.
+        """
+
+    @abstractmethod
+    def poll(self, worker: str, versions: Versions) -> Changes:
+        """What is new for a worker since those versions: pauses, and its jobs to interrupt. O(1) when
+        nothing is. Each process asks once a second."""
+
+    @abstractmethod
+    def pause(self, queues: Sequence[str]) -> None:
+        """Marks queues, or trees (names that end with ``/``), as paused: workers leave them out."""
+
+    @abstractmethod
+    def resume(self, queues: Sequence[str]) -> None:
+        """Takes the mark away. A queue that is not paused stays as it is."""
+
+    @abstractmethod
+    def paused(self) -> frozenset[str]:
+        """The paused queues and trees."""
+
+    # --- logs and metrics --------------------------------------------------------------------
+
+    @abstractmethod
+    def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
+        """Stores log lines of jobs. Idempotent by (job, attempt, seq).
+
+        A job's log keeps about its first `max_size` bytes; the line that does not fit any more is
+        replaced by one that says so, and later ones are dropped. Lines of a job that does not
+        exist are dropped.
+        """
+
+    @abstractmethod
+    def read_logs(self, job_id: str, cursor: str | None = None, limit: int = 1000) -> LogPage:
+        """Lines from behind the cursor, in order of attempt and seq. Raises JobNotFound."""
+
+    @abstractmethod
+    def record_metrics(self, metrics: Sequence[Metric]) -> None:
+        """Adds figures to their roll-up of the minute. Atomic for each; not idempotent."""
+
+    @abstractmethod
+    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
+        """The roll-ups between two Unix times, oldest first. Grows with the span."""
+
+    # --- raw queues --------------------------------------------------------------------------
+
+    @abstractmethod
+    def raw(self, name: str) -> RawQueue:
+        """The raw queue of that name. Does no I/O."""
+
+    # --- care --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def check(self) -> list[Finding]:
+        """Looks at the server and its settings and says what is good and what is to be mended."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Creates schema, indexes and scripts where they are missing. Idempotent, safe to run at once
+        in several processes. Raises SchemaTooNew where a newer version was here."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Lets connections go. A call that is under way fails; using the broker afterwards is an error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What a driver is given to open its broker, queue or store. It opens connections when they are
+    first used, or in prepare(), not before.
+
+    `settings` are the values of the configuration by their upper-case names. `url` is what stood in
+    BROKER or STORE if that was a URL. `timeout` is how many seconds a call
+    may take before it fails with BrokerUnavailable.
+    """
+
+    settings: Mapping[str, object]
+    url: str | None = None
+    clock: Clock = field(default_factory=SystemClock)
+    run_blocking: RunBlocking = run_directly
+    timeout: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Driver:
+    """What the hook `mrq_driver` returns. Its module imports nothing heavy.
+
+    A driver that owns both halves gives `open_broker`; one that can be half of a composed
+    broker gives `open_queue`, `open_store`, or both. `settings` names the configuration it reads.
+    """
+
+    name: str
+    summary: str
+    url_schemes: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    open_broker: Callable[[Opening], Broker] | None = None
+    open_queue: Callable[[Opening], JobQueue] | None = None
+    open_store: Callable[[Opening], JobStore] | None = None

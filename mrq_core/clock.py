@@ -1,0 +1,52 @@
+"""Time: timezone-aware UTC with millisecond resolution.
+
+A `Clock` is passed to whatever needs the time, so that tests can set it. Drivers that own a
+server use the server's time for leases and due times; the clock is what the others use.
+"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Tells the time. `now_ms` is Unix time in whole milliseconds."""
+
+    def now_ms(self) -> int: ...
+
+
+class SystemClock:
+    """The host's clock."""
+
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+
+def from_ms(milliseconds: int) -> datetime:
+    """The aware datetime of a Unix time in milliseconds, exact to the millisecond."""
+    seconds, rest = divmod(milliseconds, 1000)
+    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest * 1000)
+
+
+def to_ms(moment: datetime) -> int:
+    """Unix time in milliseconds; digits below a millisecond are dropped.
+
+    Raises ValueError for a naive datetime, whose meaning depends on the machine it is read on.
+    """
+    if moment.tzinfo is None:
+        raise ValueError(
+            f"the time {moment.isoformat()} has no timezone: expected an aware datetime, "
+            "such as datetime.now(timezone.utc)"
+        )
+    return int((moment - _EPOCH) // _MILLISECOND)
+
+
+def after(moment: datetime, seconds: float) -> datetime:
+    """The moment that many seconds later, to the millisecond."""
+    return from_ms(to_ms(moment) + round(seconds * 1000))
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)

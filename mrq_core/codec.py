@@ -1,0 +1,159 @@
+"""Values that can be stored: the JSON values, checked and copied.
+
+Params and results are dicts with string keys, lists, strings, 64-bit integers, finite floats,
+booleans and None. A tuple is stored as a list. Anything else is refused, with the path to the
+value, so that a job has the same record on every broker.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import msgspec
+
+from mrq_core.errors import InvalidValue, ValueTooLarge
+
+JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+JsonObject: TypeAlias = dict[str, JsonValue]
+
+MAX_DEPTH = 64
+"""How deep values may nest. MongoDB allows 100 levels for a whole document."""
+
+_INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
+_encoder = msgspec.json.Encoder()
+_decoder: msgspec.json.Decoder[JsonValue] = msgspec.json.Decoder()
+
+_HINTS = {
+    "datetime": "store value.isoformat() or value.timestamp()",
+    "date": "store value.isoformat()",
+    "Decimal": "store str(value) or float(value)",
+    "UUID": "store str(value)",
+    "ObjectId": "store str(value)",
+    "set": "store sorted(value)",
+    "frozenset": "store sorted(value)",
+    "bytes": "store base64.b64encode(value).decode()",
+    "generator": "store list(value)",
+}
+
+
+def encode(value: JsonValue) -> bytes:
+    """JSON, in UTF-8. The value must have come from `storable`."""
+    return _encoder.encode(value)
+
+
+def decode(data: bytes | str) -> JsonValue:
+    """The value that `encode` wrote."""
+    return _decoder.decode(data)
+
+
+def storable(value: object, *, name: str, max_size: int) -> JsonValue:
+    """A deep copy of the value, made of JSON values only.
+
+    `name` is what the value is called in errors (``params``, ``result``); `max_size` is the
+    limit of its encoded size in bytes. Raises InvalidValue or ValueTooLarge.
+    """
+    checked = _checked(value, name, 0)
+    size = len(_encoder.encode(checked))
+    if size > max_size:
+        raise ValueTooLarge(
+            f"{name} takes {size:,} bytes as JSON, and the limit is {max_size:,}: "
+            "store the data elsewhere and pass a reference to it",
+            path=name,
+            size=size,
+            limit=max_size,
+        )
+    return checked
+
+
+def storable_params(value: object, *, max_size: int) -> JsonObject:
+    """The same for the params of a job, which are always a dict."""
+    if not isinstance(value, Mapping):
+        raise InvalidValue(
+            f"params is of type {_type_name(value)}: expected a dict of named values", path="params"
+        )
+    checked = storable(value, name="params", max_size=max_size)
+    assert isinstance(checked, dict)
+    return checked
+
+
+def printable(text: str) -> str:
+    """The text with what UTF-8 cannot hold (lone surrogates) and NUL written as escapes."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
+
+
+def _checked(value: object, path: str, depth: int) -> JsonValue:
+    kind = type(value)
+    if value is None or kind is bool:
+        return value  # type: ignore[return-value]
+    if isinstance(value, str):
+        return _checked_text(value if kind is str else str.__str__(value), path)
+    if isinstance(value, bool | int):
+        if not _INT_MIN <= value <= _INT_MAX:
+            raise InvalidValue(
+                f"{path} is the integer {_short(value)}: expected at most 64 bits; store it as a string",
+                path=path,
+            )
+        return int(value)
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise InvalidValue(
+                f"{path} is {value}: expected a finite number; store None or a string instead", path=path
+            )
+        return float(value)
+    if depth >= MAX_DEPTH:
+        raise InvalidValue(
+            f"{path} is nested more than {MAX_DEPTH} levels deep (or contains itself): store it flatter",
+            path=_short(path),
+        )
+    if isinstance(value, dict | Mapping):
+        return {
+            _checked_key(key, path): _checked(item, f"{path}.{key}", depth + 1) for key, item in value.items()
+        }
+    if isinstance(value, list | tuple):
+        return [_checked(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+    hint = _HINTS.get(kind.__name__)
+    raise InvalidValue(
+        f"{path} is of type {_type_name(value)}, which JSON cannot hold: expected None, a bool, an int, "
+        f"a float, a str, a list or a dict" + (f"; {hint}" if hint else ""),
+        path=path,
+    )
+
+
+def _checked_text(text: str, path: str) -> str:
+    if text.isascii():
+        return text
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidValue(
+            f"{path} has a lone surrogate at character {error.start}, which UTF-8 cannot hold: "
+            "store the bytes it came from in base64",
+            path=path,
+        ) from error
+    return text
+
+
+def _checked_key(key: object, path: str) -> str:
+    if not isinstance(key, str):
+        raise InvalidValue(
+            f"{path} has the key {_short(key)} of type {_type_name(key)}: expected string keys", path=path
+        )
+    if "\0" in key:
+        raise InvalidValue(f"{path} has the key {key!r}, which contains a NUL character", path=path)
+    return _checked_text(str.__str__(key), f"{path}.{key!r}")
+
+
+def _type_name(value: object) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _short(value: object) -> str:
+    if isinstance(value, int):
+        return f"of {value.bit_length()} bits"
+    text = value if isinstance(value, str) else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

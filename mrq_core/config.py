@@ -1,0 +1,177 @@
+"""The settings: name, type, default and meaning of each, in one table, which is the class `Config`.
+
+The command line makes its flags from this table, and the reference in docs/ is generated from
+it. How the values are found is in `config_sources`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from types import ModuleType
+from typing import Any
+
+TaskOptions = Mapping[str, Mapping[str, object]]
+"""TASKS: for each path of a task, values for its options."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """One setting. `minimum` and `choices` bound its values; `flags` are shorter names for its flag."""
+
+    help: str
+    group: str
+    flags: tuple[str, ...] = ()
+    minimum: float | None = None
+    choices: tuple[str, ...] = ()
+    secret: bool = False
+    file_only: bool = False
+
+
+def _setting(default: object, help: str, group: str, **more: Any) -> Any:
+    metadata = {"setting": Setting(help=help, group=group, **more)}
+    if default is None:
+        return field(default_factory=dict, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The values of all settings, validated. Passed down; nothing reads it from a global."""
+
+    broker: str = _setting("sqlite", "Name of a driver, or a URL that one of them opens.", "broker")
+    sqlite: str = _setting(".mrq/mrq.sqlite3", "Path of the embedded broker's file.", "broker")
+    broker_timeout: float = _setting(
+        10.0, "Seconds that one call to the broker may take before it fails.", "broker", minimum=0.01
+    )
+
+    queues: tuple[str, ...] = _setting(
+        ("default",), "Queues to work on, in order; a name that ends with / means its subqueues.", "worker"
+    )
+    greenlets: int = _setting(
+        1, "How many jobs run at the same time in one process.", "worker", flags=("--gevent", "-g"), minimum=1
+    )
+    name: str = _setting("", "Name of this worker. Default: host.pid.", "worker")
+    lease: float = _setting(
+        60.0, "Seconds for which a claim is valid; renewed while the job runs.", "worker", minimum=0.1
+    )
+    dequeue_strategy: str = _setting(
+        "sequential",
+        "How queues are chosen: sequential (in order), parallel (shared), burst (stop when nothing is due), "
+        "or two of them joined by a comma.",
+        "worker",
+    )
+    max_latency: float = _setting(
+        1.0, "The most seconds that an idle worker waits before it looks again.", "worker", minimum=0.001
+    )
+    max_jobs: int = _setting(0, "Stop after this many jobs. 0: never.", "worker", minimum=0)
+    max_time: float = _setting(0.0, "Stop after this many seconds. 0: never.", "worker", minimum=0)
+    max_memory: float = _setting(
+        0.0, "Stop when the process uses more than this many MB. 0: never.", "worker", minimum=0
+    )
+    paused_queues_refresh_interval: float = _setting(
+        1.0,
+        "Seconds between two looks at pauses and cancel requests. 0: pauses are ignored.",
+        "worker",
+        minimum=0,
+    )
+    report_interval: float = _setting(
+        10.0, "Seconds between two reports of a worker about itself.", "worker", minimum=0.1
+    )
+    max_lost_claims: int = _setting(
+        3, "After how many claims lost while it ran alone a job is failed.", "worker", minimum=1
+    )
+
+    tasks: TaskOptions = _setting(None, "Options of tasks by path.", "tasks", file_only=True)
+    default_job_timeout: float = _setting(
+        3600.0, "Seconds that a job may run. 0: without limit.", "tasks", minimum=0
+    )
+    default_job_max_retries: int = _setting(3, "How often a job may be retried.", "tasks", minimum=0)
+    default_job_retry_delay: float = _setting(3.0, "Seconds before a retry.", "tasks", minimum=0)
+    default_job_result_ttl: float = _setting(
+        604_800.0, "Seconds that a successful job is kept.", "tasks", minimum=0
+    )
+    default_job_abort_ttl: float = _setting(
+        86_400.0, "Seconds that an aborted job is kept.", "tasks", minimum=0
+    )
+    default_job_cancel_ttl: float = _setting(
+        86_400.0, "Seconds that a cancelled job is kept.", "tasks", minimum=0
+    )
+    default_job_ttl: float = _setting(
+        15_552_000.0, "Seconds that other ended jobs are kept: the failed ones.", "tasks", minimum=0
+    )
+    max_params_size: int = _setting(1_048_576, "Bytes that params may take as JSON.", "tasks", minimum=2)
+    max_result_size: int = _setting(4_194_304, "Bytes that a result may take as JSON.", "tasks", minimum=2)
+    max_log_size: int = _setting(1_048_576, "Bytes of log that are kept of one job.", "tasks", minimum=0)
+
+    log_level: str = _setting(
+        "INFO", "The least important log lines to show.", "logs",
+        choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
+    )  # fmt: skip
+    log_format: str = _setting(
+        "%(asctime)s %(levelname)-7s %(message)s", "Format of log lines on the terminal.", "logs"
+    )
+    quiet: bool = _setting(False, "Log only warnings and errors to the terminal.", "logs")
+
+    plugins: tuple[str, ...] = _setting((), "Modules to load as plugins.", "plugins")
+
+    user: Mapping[str, object] = field(default_factory=dict)
+    """Upper-case names of the config file that are not settings: the user's own."""
+    module: ModuleType | None = None
+    """The config file as a module; it may define hook implementations."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Where the value of each setting came from, by its upper-case name; defaults are left out."""
+
+    def as_dict(self) -> dict[str, object]:
+        """All values by upper-case name: settings, and the user's own."""
+        return {**self.user, **{name: getattr(self, name.lower()) for name in SETTINGS}}
+
+    def redacted(self) -> dict[str, object]:
+        """The same with secrets, and passwords in URLs, as ``***``."""
+        shown = self.as_dict()
+        for name, value in shown.items():
+            setting = SETTINGS.get(name)
+            if (setting and setting.secret and value) or (setting is None and looks_secret(name)):
+                shown[name] = "***"
+            elif isinstance(value, str) and "://" in value:
+                shown[name] = hide_password(value)
+        return shown
+
+    def worker_name(self, pid: int) -> str:
+        """The name of a worker in this process."""
+        return self.name or f"{socket.gethostname()}.{pid}"
+
+
+SETTINGS: Mapping[str, Setting] = {
+    f.name.upper(): f.metadata["setting"] for f in fields(Config) if "setting" in f.metadata
+}
+_DEFAULTS = Config()
+
+
+def default_of(name: str) -> object:
+    """The default value of a setting."""
+    return getattr(_DEFAULTS, name.lower())
+
+
+def flag_of(name: str) -> str:
+    """The command-line flag of a setting."""
+    return "--" + name.lower().replace("_", "-")
+
+
+_SECRET_WORDS = ("password", "passwd", "secret", "token", "apikey", "api_key", "credential", "httpauth")
+
+
+def looks_secret(name: str) -> bool:
+    """Whether a value of this name is better not shown."""
+    return any(word in name.lower() for word in _SECRET_WORDS)
+
+
+def hide_password(url: str) -> str:
+    """The URL with its password as ``***``."""
+    scheme, _, rest = url.partition("://")
+    login, at, host = rest.rpartition("@")
+    if not at:
+        return url
+    user, colon, _ = login.partition(":")
+    return f"{scheme}://{user}{colon}{'***' if colon else ''}@{host}"

@@ -1,0 +1,194 @@
+"""Finds the values of the settings: command line over environment over config file over default."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+
+from mrq_core.config import SETTINGS, Config, Setting, default_of, flag_of, hide_password
+from mrq_core.errors import ConfigError
+
+DEFAULT_FILE = "mrq-config.py"
+ENV_PREFIX = "MRQ_"
+_ENV_OTHERS = frozenset({"MRQ_CONFIG"})
+"""Variables that are ours without being settings; MRQ_TEST_ and MRQ_BENCH_ belong to the tests."""
+
+
+def load_config(
+    overrides: Mapping[str, object] | None = None,
+    *,
+    file: str | os.PathLike[str] | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Config:
+    """The configuration of this process.
+
+    `overrides` are values by the settings' names, upper or lower case: those of the command
+    line. `file` must exist if it is named, here or in MRQ_CONFIG; otherwise `mrq-config.py` in
+    the working directory is read if it is there. Raises ConfigError.
+    """
+    environ = os.environ if environ is None else environ
+    named = file if file is not None else environ.get("MRQ_CONFIG") or None
+    path = Path(named) if named is not None else Path(DEFAULT_FILE)
+    module = None
+    if named is not None or path.is_file():
+        module = _read_file(path)
+    values: dict[str, object] = {}
+    sources: dict[str, str] = {}
+    user: dict[str, object] = {}
+    if module is not None:
+        for name, value in vars(module).items():
+            if name in SETTINGS:
+                values[name], sources[name] = value, str(path)
+            elif name.isupper() and not name.startswith("_"):
+                _refuse_near_miss(name, f"{path} sets {name}")
+                user[name] = value
+    for variable, text in environ.items():
+        name = variable.removeprefix(ENV_PREFIX)
+        if name == variable:
+            continue
+        if name in SETTINGS and not SETTINGS[name].file_only:
+            values[name], sources[name] = text, f"environment variable {variable}"
+        elif variable not in _ENV_OTHERS and not name.startswith(("TEST_", "BENCH_")):
+            warnings.warn(
+                f"the environment variable {variable} is no setting of mrq{_near(name)}", stacklevel=2
+            )
+    for given, value in (overrides or {}).items():
+        name = given.upper()
+        if name not in SETTINGS:
+            raise ConfigError(f"{given} is no setting of mrq{_near(name)}")
+        if value is not None:
+            values[name], sources[name] = value, flag_of(name)
+    checked = {name.lower(): _convert(name, value, sources[name]) for name, value in values.items()}
+    return Config(**checked, user=user, module=module, sources=sources)  # type: ignore[arg-type]
+
+
+def _read_file(path: Path) -> ModuleType:
+    try:
+        source = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the config file {path} cannot be read: {error}") from error
+    module = ModuleType("mrq_config")
+    module.__file__ = str(path.resolve())
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        exec(compile(source, str(path), "exec"), vars(module))
+    except SyntaxError as error:
+        raise ConfigError(
+            f"the config file {path} is not valid Python, line {error.lineno}: {error.msg}"
+        ) from error
+    except (Exception, SystemExit) as error:
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        where = f", line {lines[-1]}" if lines else ""
+        raise ConfigError(f"the config file {path} failed{where}: {type(error).__name__}: {error}") from error
+    return module
+
+
+def _near(name: str) -> str:
+    close = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.75)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _refuse_near_miss(name: str, what: str) -> None:
+    close = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.85)
+    if close:
+        raise ConfigError(f"{what}, which is no setting of mrq; did you mean {close[0]}?")
+
+
+def _convert(name: str, value: object, source: str) -> object:
+    setting = SETTINGS[name]
+    default = default_of(name)
+    try:
+        converted = _to_type(value, default)
+        _check_bounds(setting, converted)
+    except (ValueError, TypeError) as error:
+        shown = "***" if setting.secret else hide_password(repr(value))
+        raise ConfigError(f"{name} is {shown} ({source}): {error}") from error
+    return converted
+
+
+def _to_type(value: object, default: object) -> object:
+    if isinstance(default, bool):
+        return _to_bool(value)
+    if isinstance(default, int):
+        return _to_number(value, int, "a whole number")
+    if isinstance(default, float):
+        return _to_number(value, float, "a number")
+    if isinstance(default, tuple):
+        return _to_names(value)
+    if isinstance(default, dict):
+        return _to_mapping(value)
+    if not isinstance(value, str | os.PathLike):
+        raise ValueError("expected text")
+    return os.fspath(value)
+
+
+def _to_bool(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    words = {
+        "1": True,
+        "true": True,
+        "yes": True,
+        "on": True,
+        "0": False,
+        "false": False,
+        "no": False,
+        "off": False,
+    }
+    found = words.get(str(value).strip().lower())
+    if found is None:
+        raise ValueError("expected yes or no (also true/false, on/off, 1/0)")
+    return found
+
+
+def _to_number(value: object, kind: type[int] | type[float], what: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"expected {what}")
+    try:
+        number = kind(value)
+    except ValueError:
+        raise ValueError(f"expected {what}") from None
+    if (
+        number != number
+        or number in (float("inf"), float("-inf"))
+        or (kind is int and number != float(value))
+    ):
+        raise ValueError(f"expected {what}")
+    return number
+
+
+def _to_names(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(value.replace(",", " ").split())
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return tuple(value)
+    raise ValueError("expected a list of names, or names separated by commas or spaces")
+
+
+def _to_mapping(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"expected a JSON object: {error}") from error
+    if not isinstance(value, Mapping):
+        raise ValueError("expected a dict")
+    for key, options in value.items():
+        if not isinstance(key, str) or not isinstance(options, Mapping):
+            raise ValueError(f"expected a dict of options for each task, and found {key!r}: {options!r}")
+    return dict(value)
+
+
+def _check_bounds(setting: Setting, value: object) -> None:
+    if setting.minimum is not None and isinstance(value, int | float) and value < setting.minimum:
+        raise ValueError(f"expected at least {setting.minimum:g}")
+    if setting.choices and value not in setting.choices:
+        raise ValueError(f"expected one of {', '.join(setting.choices)}")

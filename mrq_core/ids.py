@@ -1,0 +1,56 @@
+"""Ids of jobs: 24 hex digits, made by the client, ordered by time.
+
+The layout is that of MongoDB's ObjectId (BSON specification, "ObjectId"): four bytes of
+Unix seconds, five random bytes that stand for the process, three bytes of a counter. Two
+differences serve ordering within one process: the counter starts in the lower half of its
+range, and it is never reset between seconds.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import secrets
+import time
+
+_ID = re.compile(r"[0-9a-f]{24}\Z")
+_COUNTER_SIZE = 1 << 24
+
+
+def _new_counter() -> itertools.count[int]:
+    return itertools.count(secrets.randbelow(_COUNTER_SIZE // 2))
+
+
+_process = secrets.token_hex(5)
+_counter = _new_counter()
+
+
+def _after_fork() -> None:
+    """A child must not continue its parent's sequence."""
+    global _process, _counter
+    _process = secrets.token_hex(5)
+    _counter = _new_counter()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def new_id() -> str:
+    """A new job id. Safe in any thread: advancing the counter is one step of the interpreter."""
+    return f"{int(time.time()):08x}{_process}{next(_counter) % _COUNTER_SIZE:06x}"
+
+
+def is_id(text: str) -> bool:
+    """Whether the text has the form of a job id."""
+    return _ID.match(text) is not None
+
+
+def id_at(unix_seconds: float) -> str:
+    """The smallest id that can have been made at that time; a bound for searches by time."""
+    return f"{max(0, min(int(unix_seconds), 0xFFFFFFFF)):08x}{'0' * 16}"
+
+
+def new_nonce() -> str:
+    """Sixteen random hex digits that make a token unguessable by accident."""
+    return secrets.token_hex(8)

@@ -1,0 +1,221 @@
+"""What is known of a job, and the one table of how its status may change.
+
+Nothing here does I/O. The functions that turn one record into the next are in `lifecycle`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+import msgspec
+
+from mrq_core.codec import JsonObject, JsonValue
+
+PRIORITY_MIN, PRIORITY_MAX = -4, 4
+HISTORY_LIMIT = 10
+"""How many earlier attempts a record keeps; the oldest go first."""
+
+
+class Status(StrEnum):
+    """Where a job is in its life. Statuses print as lower-case words."""
+
+    QUEUED = "queued"
+    STARTED = "started"
+    SUCCESS = "success"
+    FAILED = "failed"
+    CANCEL = "cancel"
+    ABORT = "abort"
+    INTERRUPT = "interrupt"
+    TIMEOUT = "timeout"
+    RETRY = "retry"
+    MAXRETRIES = "maxretries"
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a job of this status has a place in its queue and can be claimed."""
+        return self in WAITING
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing more will happen to the job unless somebody requeues it.
+
+        An interrupted at_most_once job has ended too, though its status is `interrupt`:
+        ask `JobRecord.is_ended` where there is a record.
+        """
+        return self in ENDED
+
+
+_S = Status
+WAITING: Final = frozenset({_S.QUEUED, _S.RETRY, _S.INTERRUPT})
+ENDED: Final = frozenset({_S.SUCCESS, _S.FAILED, _S.CANCEL, _S.ABORT, _S.TIMEOUT, _S.MAXRETRIES})
+
+TRANSITIONS: Final[Mapping[Status | None, frozenset[Status]]] = MappingProxyType(
+    {
+        # None is a job that does not exist yet: enqueued, or admitted from a raw queue.
+        None: frozenset({_S.QUEUED, _S.STARTED}),
+        _S.QUEUED: frozenset({_S.STARTED, _S.CANCEL}),
+        _S.RETRY: frozenset({_S.STARTED, _S.CANCEL, _S.QUEUED}),
+        _S.INTERRUPT: frozenset({_S.STARTED, _S.CANCEL, _S.QUEUED}),
+        # started -> started is a new claim after the lease of the old one ran out;
+        # started -> queued is a retry without delay, or a claim given back unstarted.
+        _S.STARTED: frozenset(
+            {
+                _S.SUCCESS,
+                _S.FAILED,
+                _S.ABORT,
+                _S.TIMEOUT,
+                _S.RETRY,
+                _S.MAXRETRIES,
+                _S.INTERRUPT,
+                _S.QUEUED,
+                _S.STARTED,
+                _S.CANCEL,
+            }
+        ),
+        _S.SUCCESS: frozenset({_S.QUEUED}),
+        _S.CANCEL: frozenset({_S.QUEUED}),
+        _S.FAILED: frozenset({_S.QUEUED, _S.CANCEL}),
+        _S.TIMEOUT: frozenset({_S.QUEUED, _S.CANCEL}),
+        _S.MAXRETRIES: frozenset({_S.QUEUED, _S.CANCEL}),
+        _S.ABORT: frozenset({_S.QUEUED, _S.CANCEL}),
+    }
+)
+
+
+def is_legal(before: Status | None, now: Status) -> bool:
+    """Whether a job may go from the one status to the other."""
+    return now in TRANSITIONS[before]
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One claim of a job that is over. `status` is how it ended.
+
+    A claim that was lost has `lost` set and the status `started`: nobody said how it ended.
+    """
+
+    claim: int
+    token: str
+    started_at: datetime
+    ended_at: datetime
+    worker: str
+    status: Status
+    lost: bool = False
+    exception_type: str | None = None
+    traceback: str | None = None
+    original_traceback: str | None = None
+
+
+class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All that is known of a job. Frozen: every change is made by a broker, on the server.
+
+    The fields from `started_at` to `total_time` describe the latest attempt; `history` holds
+    the ones before it. Durations are seconds.
+    """
+
+    id: str
+    path: str
+    params: JsonObject
+    queue: str
+    raw_queue: str | None = None
+    status: Status = Status.QUEUED
+    priority: int = 0
+    queued_at: datetime
+    due_at: datetime | None = None
+    """When the entry is next to be claimed; for a started job, when its lease ends. None: not by time."""
+    updated_at: datetime
+    ended_at: datetime | None = None
+    expires_at: datetime | None = None
+    at_most_once: bool = False
+
+    started_at: datetime | None = None
+    worker: str | None = None
+    token: str | None = None
+    lease_until: datetime | None = None
+    alone: bool = False
+    """Whether the latest claim was made as a suspect: alone in its worker."""
+    progress: float = 0.0
+    result: JsonValue = None
+    exception_type: str | None = None
+    traceback: str | None = None
+    original_traceback: str | None = None
+    """The traceback of the exception that a retry, or a second exception, came from."""
+    total_time: float | None = None
+    greenlet_time: float | None = None
+    switches: int | None = None
+    memory_diff: int | None = None
+
+    claims: int = 0
+    lost_claims: int = 0
+    lost_alone: int = 0
+    retry_count: int = 0
+    history: tuple[Attempt, ...] = ()
+
+    unique_key: str | None = None
+    limit_keys: tuple[str, ...] = ()
+    cancel_requested: bool = False
+    schedule: str | None = None
+    parents: tuple[str, ...] = ()
+    children: tuple[str, ...] = ()
+    meta: JsonObject = {}
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether nothing more will happen to this job unless somebody requeues it."""
+        return self.ended_at is not None
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The attempts that are over, oldest first, the latest one included once it is over."""
+        if self.started_at is None or self.status is Status.STARTED:
+            return self.history
+        latest = Attempt(
+            claim=self.claims,
+            token=self.token or "",
+            started_at=self.started_at,
+            ended_at=self.ended_at or self.updated_at,
+            worker=self.worker or "",
+            status=self.status,
+            exception_type=self.exception_type,
+            traceback=self.traceback,
+            original_traceback=self.original_traceback,
+        )
+        return (*self.history, latest)
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How one attempt ended, and what happens next.
+
+    `delay` says what becomes of the entry: None removes it, a number makes it due again that
+    many seconds later, by the server's clock. `ttl` is how many seconds an ended job is kept.
+    `cancel_ttl` is the same for a job that a cancel request turns into a cancelled one.
+    """
+
+    status: Status
+    delay: float | None = None
+    is_retry: bool = False
+    """Whether this counts in retry_count."""
+    queue: str | None = None
+    """The queue on which the job goes on; None leaves it where it is."""
+    ttl: float | None = None
+    cancel_ttl: float | None = None
+    result: JsonValue = None
+    exception_type: str | None = None
+    traceback: str | None = None
+    original_traceback: str | None = None
+    total_time: float | None = None
+    greenlet_time: float | None = None
+    switches: int | None = None
+    memory_diff: int | None = None
+    followups: tuple[JobRecord, ...] = ()
+    """Jobs to enqueue because of this outcome; their ids are derived from this job's id."""
+
+
+class RetryDecision(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether to make another attempt, and after how many seconds (None: as the rule says)."""
+
+    retry: bool
+    delay: float | None = None

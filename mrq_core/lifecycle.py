@@ -1,0 +1,205 @@
+"""How one record becomes the next: the transitions of a job as pure functions.
+
+A driver that can read and write a record inside one transaction applies these; a driver whose
+server computes the change (Lua, an update pipeline) does the same there, and is held to it by
+the tests. Every function takes the server's time and returns a new record. None of them decides
+whether the change is allowed to happen: token and status are the caller's guard.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from mrq_core.clock import after
+from mrq_core.job import HISTORY_LIMIT, Attempt, JobRecord, Outcome, Status, is_legal
+
+LOST_STATUSES = frozenset({Status.RETRY, Status.INTERRUPT, Status.QUEUED})
+"""Outcomes that run the job again; a cancel request turns them into `cancel`."""
+
+
+def claim_number(token: str) -> int:
+    """The number of the claim that the token proves. It only grows. 0 for what is no token."""
+    number, separator, _ = token.partition(".")
+    return int(number) if separator and number.isdigit() else 0
+
+
+def make_token(number: int, nonce: str) -> str:
+    """The proof of the claim with this number. The nonce tells it from a claim of that number
+    on another job of the same id, made after the first was removed."""
+    return f"{number}.{nonce}"
+
+
+def claimed(
+    record: JobRecord, *, now: datetime, worker: str, nonce: str, lease: float, alone: bool
+) -> JobRecord:
+    """The record under a new claim. A claim that this one replaces is written down as lost."""
+    record = archived(record, now)
+    number = record.claims + 1
+    until = after(now, lease)
+    return replace(
+        record,
+        status=Status.STARTED,
+        started_at=now,
+        updated_at=now,
+        due_at=until,
+        lease_until=until,
+        worker=worker,
+        token=make_token(number, nonce),
+        claims=number,
+        alone=alone,
+        progress=0.0,
+    )
+
+
+def archived(record: JobRecord, now: datetime) -> JobRecord:
+    """The record with its latest attempt moved to the history, and that attempt's fields empty.
+
+    An attempt that is still `started` is over because its lease ran out: it was lost, and ended,
+    as far as anybody knows, when the lease did.
+    """
+    if record.started_at is None:
+        return record
+    lost = record.status is Status.STARTED
+    attempt = Attempt(
+        claim=record.claims,
+        token=record.token or "",
+        started_at=record.started_at,
+        ended_at=(record.lease_until if lost else record.ended_at or record.updated_at) or now,
+        worker=record.worker or "",
+        status=record.status,
+        lost=lost,
+        exception_type=record.exception_type,
+        traceback=record.traceback,
+        original_traceback=record.original_traceback,
+    )
+    return replace(
+        record,
+        history=(*record.history, attempt)[-HISTORY_LIMIT:],
+        lost_claims=record.lost_claims + lost,
+        lost_alone=record.lost_alone + (lost and record.alone),
+        started_at=None,
+        worker=None,
+        token=None,
+        lease_until=None,
+        alone=False,
+        progress=0.0,
+        result=None,
+        exception_type=None,
+        traceback=None,
+        original_traceback=None,
+        total_time=None,
+        greenlet_time=None,
+        switches=None,
+        memory_diff=None,
+    )
+
+
+def is_condemned(record: JobRecord, max_lost_claims: int) -> bool:
+    """Whether a started job whose lease has run out must not run again.
+
+    That is an at_most_once job, and a poison job: one that was lost max_lost_claims times, this
+    time included, while it was the only job in its worker.
+    """
+    return record.at_most_once or record.lost_alone + record.alone >= max_lost_claims
+
+
+def condemned(record: JobRecord, *, now: datetime, ttl: float) -> JobRecord:
+    """The record of such a job, failed with ClaimLost. The attempt stays the latest one."""
+    if record.at_most_once:
+        why = "an at_most_once job is never started twice"
+    else:
+        why = f"it was lost {record.lost_alone + record.alone} times while it ran alone in its worker"
+    return replace(
+        record,
+        status=Status.FAILED,
+        due_at=None,
+        lease_until=None,
+        token=None,  # a late settle must be refused, not taken for a repeated one
+        lost_claims=record.lost_claims + 1,
+        lost_alone=record.lost_alone + record.alone,
+        updated_at=now,
+        ended_at=now,
+        expires_at=after(now, ttl),
+        exception_type="mrq_core.errors.ClaimLost",
+        traceback=(
+            f"mrq_core.errors.ClaimLost: the lease of worker {record.worker} ran out while it ran this job, "
+            f"and {why}"
+        ),
+    )
+
+
+def settled(record: JobRecord, outcome: Outcome, now: datetime) -> JobRecord:
+    """The record after its latest attempt ended so.
+
+    A cancel request wins over an outcome that would run the job again. The token stays, so that
+    a repeated settle can be told from a late one.
+    """
+    if not is_legal(Status.STARTED, outcome.status):
+        raise ValueError(f"an attempt cannot end as {outcome.status}")
+    status, delay, ttl = outcome.status, outcome.delay, outcome.ttl
+    if record.cancel_requested and status in LOST_STATUSES:
+        status, delay, ttl = Status.CANCEL, None, outcome.cancel_ttl
+    ended = delay is None
+    return replace(
+        record,
+        status=status,
+        queue=record.queue if outcome.queue is None or ended else outcome.queue,
+        due_at=None if delay is None else after(now, delay),
+        lease_until=None,
+        updated_at=now,
+        ended_at=now if ended else None,
+        expires_at=None if delay is not None or ttl is None else after(now, ttl),
+        retry_count=record.retry_count + outcome.is_retry,
+        result=outcome.result,
+        exception_type=outcome.exception_type,
+        traceback=outcome.traceback,
+        original_traceback=outcome.original_traceback,
+        total_time=outcome.total_time,
+        greenlet_time=outcome.greenlet_time,
+        switches=outcome.switches,
+        memory_diff=outcome.memory_diff,
+        progress=1.0 if status is Status.SUCCESS else record.progress,
+    )
+
+
+def was_settled_by(record: JobRecord, token: str) -> bool:
+    """Whether a settle with this token was accepted earlier: the answer to its repetition."""
+    if record.token == token:
+        return record.status is not Status.STARTED
+    return any(attempt.token == token and not attempt.lost for attempt in record.history)
+
+
+def requeued(
+    record: JobRecord, *, now: datetime, queue: str | None, reset_retries: bool, delay: float = 0.0
+) -> JobRecord:
+    """The record, queued again. Its latest attempt goes to the history."""
+    return replace(
+        archived(record, now),
+        status=Status.QUEUED,
+        queue=queue or record.queue,
+        queued_at=now,
+        due_at=after(now, delay),
+        updated_at=now,
+        ended_at=None,
+        expires_at=None,
+        cancel_requested=False,
+        retry_count=0 if reset_retries else record.retry_count,
+        lost_alone=0,
+    )
+
+
+def cancelled(record: JobRecord, *, now: datetime, ttl: float) -> JobRecord:
+    """The record of a job that will not run, or will not be kept as a failure.
+
+    Its latest attempt goes to the history."""
+    return replace(
+        archived(record, now),
+        status=Status.CANCEL,
+        due_at=None,
+        lease_until=None,
+        updated_at=now,
+        ended_at=now,
+        expires_at=after(now, ttl),
+    )

@@ -1,0 +1,146 @@
+"""Finds drivers and plugins, and opens the configured broker.
+
+This is the only place that looks up drivers, and it knows none of them by name: what an entry
+point of the group ``mrq`` brings is what there is.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Mapping
+from importlib import metadata
+
+import pluggy
+
+from mrq_core import hookspecs
+from mrq_core.broker import Broker, Driver, Opening, RunBlocking, run_directly
+from mrq_core.clock import Clock, SystemClock
+from mrq_core.codec import JsonObject, JsonValue
+from mrq_core.config import Config
+from mrq_core.errors import ConfigError, DriverNotFound
+
+ENTRY_POINT_GROUP = "mrq"
+_log = logging.getLogger("mrq.plugins")
+
+
+class Plugins:
+    """The plugins of a process: those installed, those named in PLUGINS, and the config file itself.
+
+    Raises ConfigError where one cannot be loaded, naming it and what it raised.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self._manager = pluggy.PluginManager("mrq")
+        self._manager.add_hookspecs(hookspecs)
+        self.versions: dict[str, str] = {}
+        """Where each loaded plugin came from: a distribution and its version, or a setting."""
+        for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
+            origin = f"{point.dist.name} {point.dist.version}" if point.dist else "entry point"
+            self._register(point.name, point.load, origin)
+        for name in config.plugins:
+            self._register(name, lambda name=name: importlib.import_module(name), "PLUGINS")
+        if config.module is not None:
+            self._register("config file", lambda: config.module, "config file")
+        self.hook = self._manager.hook
+        self.drivers: Mapping[str, Driver] = {driver.name: driver for driver in self.hook.mrq_driver()}
+
+    def _register(self, name: str, load: object, origin: str) -> None:
+        try:
+            self._manager.register(load(), name=name)  # type: ignore[operator]
+        except Exception as error:
+            raise ConfigError(
+                f"the plugin {name} ({origin}) cannot be loaded: {type(error).__name__}: {error}"
+            ) from error
+        self.versions[name] = origin
+
+    def implements(self, hook: str) -> bool:
+        """Whether any plugin implements the hook; where none does, it need not be called."""
+        return bool(getattr(self.hook, hook).get_hookimpls())
+
+    def hooks_of(self, plugin: str) -> list[str]:
+        """The names of the hooks that a plugin implements."""
+        found = self._manager.get_plugin(plugin)
+        callers = self._manager.get_hookcallers(found) if found is not None else None
+        return sorted(caller.name for caller in callers or ())
+
+    def observe(self, hook: str, **values: object) -> None:
+        """Calls the observers of a hook one by one; an error in one is logged and stops no other."""
+        for implementation in getattr(self.hook, hook).get_hookimpls():
+            try:
+                implementation.function(*[values[name] for name in implementation.argnames])
+            except Exception:
+                _log.exception("plugin.failed hook=%s plugin=%s", hook, implementation.plugin_name)
+
+    def encode(self, value: JsonValue) -> JsonValue:
+        """The value as it is stored."""
+        if not self.implements("mrq_encode"):
+            return value
+        encoded = self.hook.mrq_encode(value=value)
+        return value if encoded is None else encoded
+
+    def decode(self, value: JsonValue) -> JsonValue:
+        """The value that `encode` was given."""
+        if not self.implements("mrq_decode"):
+            return value
+        decoded = self.hook.mrq_decode(value=value)
+        return value if decoded is None else decoded
+
+    def encode_params(self, params: JsonObject) -> JsonObject:
+        """The params as they are stored, which must be a dict too. Raises ConfigError."""
+        encoded = self.encode(params)
+        if not isinstance(encoded, dict):
+            raise ConfigError(
+                f"a plugin's mrq_encode made a {type(encoded).__name__} of params: expected a dict"
+            )
+        return encoded
+
+    def driver_for(self, wanted: str) -> tuple[Driver, str | None]:
+        """The driver for the value of BROKER, with the URL if that is one. Raises DriverNotFound."""
+        installed = tuple(sorted(self.drivers))
+        scheme, separator, _ = wanted.partition("://")
+        if not separator:
+            if wanted in self.drivers:
+                return self.drivers[wanted], None
+        else:
+            for driver in self.drivers.values():
+                if scheme in driver.url_schemes:
+                    return driver, wanted
+        what = f"opens URLs that start with {scheme}://" if separator else f"has the name {wanted!r}"
+        raise DriverNotFound(
+            f"no installed broker driver {what}: installed are {', '.join(installed) or 'none'} "
+            f"(see `mrq plugins`){_not_yet(scheme if separator else wanted)}",
+            wanted=wanted,
+            installed=installed,
+        )
+
+
+def open_broker(
+    config: Config,
+    plugins: Plugins,
+    *,
+    run_blocking: RunBlocking = run_directly,
+    clock: Clock | None = None,
+) -> Broker:
+    """The configured broker, not yet connected. Raises ConfigError."""
+    driver, url = plugins.driver_for(config.broker)
+    if driver.open_broker is None:
+        raise ConfigError(f"the driver {driver.name} is half of a broker and cannot be used alone")
+    return driver.open_broker(
+        Opening(
+            settings=config.as_dict(),
+            url=url,
+            clock=clock or SystemClock(),
+            run_blocking=run_blocking,
+            timeout=config.broker_timeout,
+        )
+    )
+
+
+_PLANNED = ("redis", "rediss", "unix", "mongo", "mongodb", "mongodb+srv")
+
+
+def _not_yet(name: str) -> str:
+    if name in _PLANNED:
+        return f"; this version of mrq does not contain the {name} broker yet"
+    return ""

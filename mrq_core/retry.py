@@ -1,0 +1,38 @@
+"""When a failed attempt is made again, and after how long."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import msgspec
+
+from mrq_core.job import RetryDecision
+
+
+class RetryRule(msgspec.Struct, frozen=True, kw_only=True):
+    """The options of a task that concern retries.
+
+    The n-th retry (from 0) waits ``delay * backoff ** n`` seconds, at most `max_delay`. With
+    `jitter` it waits a random part of that, evenly spread between half of it and all of it
+    ("equal jitter": Marc Brooker, Exponential Backoff And Jitter, AWS Architecture Blog, 2015).
+    """
+
+    max_retries: int = 3
+    delay: float = 3.0
+    backoff: float = 1.0
+    max_delay: float = 3600.0
+    jitter: bool = False
+    retry_on: tuple[type[BaseException], ...] = ()
+
+    def delay_of(self, retry_count: int, *, draw: Callable[[], float] = random.random) -> float:
+        """Seconds to wait before the next attempt of a job that was retried so often."""
+        try:
+            delay = min(self.delay * self.backoff**retry_count, self.max_delay)
+        except OverflowError:
+            delay = self.max_delay
+        return delay * (0.5 + draw() / 2) if self.jitter else delay
+
+    def decide(self, exception: BaseException) -> RetryDecision:
+        """The rule's own decision about an exception: retried only if `retry_on` names it."""
+        return RetryDecision(retry=isinstance(exception, self.retry_on))
