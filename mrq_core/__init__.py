@@ -15,8 +15,8 @@ _HOMES = {
     "Task": "mrq_core.task",
     "task": "mrq_core.task",
     "Client": "mrq_core.client",
-    "Job": "mrq_core.client",
-    "Queue": "mrq_core.client",
+    "Job": "mrq_core.handles",
+    "Queue": "mrq_core.handles",
     "configure": "mrq_core.client",
     "queue_job": "mrq_core.client",
     "queue_jobs": "mrq_core.client",
@@ -80,7 +80,7 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from mrq_core.client import Client, Job, Queue, configure, get_job_result, queue_job, queue_jobs
+    from mrq_core.client import Client, configure, get_job_result, queue_job, queue_jobs
     from mrq_core.context import (
         abort_current_job,
         get_current_config,
@@ -94,6 +94,7 @@ if TYPE_CHECKING:
         subpool_map,
     )
     from mrq_core.errors import MrqError
+    from mrq_core.handles import Job, Queue
     from mrq_core.hookspecs import hookimpl
     from mrq_core.job import JobRecord, RetryDecision, Status
     from mrq_core.task import Task, task

@@ -1,0 +1,292 @@
+"""Enqueueing and asking for results.
+
+Works without gevent, in any thread of any process. The module's functions use the client of the
+running job, or else the client of the process: the one given by `configure`, or one made from
+the same configuration that the command line finds.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from datetime import datetime
+from itertools import islice
+
+from msgspec.structs import replace
+
+from mrq_core.broker import Broker
+from mrq_core.clock import from_ms, to_ms
+from mrq_core.codec import JsonValue, storable_params
+from mrq_core.config import Config
+from mrq_core.config_sources import load_config
+from mrq_core.errors import InvalidValue, JobNotFound, MrqError, TaskError
+from mrq_core.ids import is_id, new_id
+from mrq_core.job import PRIORITY_MAX, PRIORITY_MIN, JobRecord, Status
+from mrq_core.messages import CHUNK, NewJob
+from mrq_core.naming import check_queue_name, check_times
+from mrq_core.plugins import Plugins, open_broker
+from mrq_core.task import Task, TaskFunction, TaskLike, path_of
+from mrq_core.task_loading import LoadedTask, load_task, resolve_options
+
+
+class Client:
+    """A configuration, its plugins and its broker, for code that enqueues and asks."""
+
+    def __init__(self, config: Config, broker: Broker | None = None, plugins: Plugins | None = None) -> None:
+        self.config = config
+        self.plugins = plugins or Plugins(config)
+        self.broker = broker or open_broker(config, self.plugins)
+
+    def queue_job(
+        self,
+        task: TaskLike,
+        params: Mapping[str, object] | None = None,
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+        job_id: str | None = None,
+    ) -> str:
+        """Queues one job and returns its id. See `queue_jobs`; `job_id` makes a repetition harmless."""
+        if job_id is not None and not is_id(job_id):
+            raise InvalidValue(f"job_id is {job_id!r}: expected 24 hex digits in lower case", path="job_id")
+        template = self._template(task, queue=queue, priority=priority, at=at, delay=delay)
+        job = self._new_job(template, {} if params is None else params, task, job_id=job_id, delay=delay)
+        return self._enqueue([job])[0]
+
+    def queue_jobs(
+        self,
+        task: TaskLike,
+        params_list: Iterable[Mapping[str, object]],
+        *,
+        queue: str | None = None,
+        priority: int | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+        batch_size: int = CHUNK,
+    ) -> list[str]:
+        """Queues a job for each of the params, in batches, and returns their ids.
+
+        `queue` and `priority` default to the task's options; `delay` (seconds) or `at` (an aware
+        datetime) makes the jobs due later. Params may come from a generator. A batch is checked
+        as a whole before it is sent: when one cannot be stored, nothing of its batch is queued, and
+        a note on the error says how many jobs of earlier batches are.
+        Raises InvalidValue, or BrokerUnavailable when the broker does not answer in time; the
+        batch may then be queued or not.
+        """
+        if not 1 <= batch_size <= CHUNK:
+            raise InvalidValue(
+                f"batch_size is {batch_size}: expected a number from 1 to {CHUNK}", path="batch_size"
+            )
+        template = self._template(task, queue=queue, priority=priority, at=at, delay=delay)
+        ids: list[str] = []
+        try:
+            for batch in _batches(params_list, batch_size):
+                ids += self._enqueue([self._new_job(template, params, task, delay=delay) for params in batch])
+        except MrqError as error:
+            error.add_note(f"{len(ids)} jobs of earlier batches are queued")
+            raise
+        return ids
+
+    def get_job_result(self, job_id: str) -> dict[str, JsonValue]:
+        """A job's ``status``, and its ``result``: None until it succeeded. Raises JobNotFound."""
+        record = self.fetch(job_id)
+        return {"status": str(record.status), "result": record.result}
+
+    def fetch(self, job_id: str) -> JobRecord:
+        """The record of a job, with stored values decoded. Raises JobNotFound."""
+        record = self.broker.get([job_id])[0]
+        if record is None:
+            raise JobNotFound(job_id)
+        return self.decoded(record)
+
+    def decoded(self, record: JobRecord) -> JobRecord:
+        """The record with params and result as they were before a plugin transformed them."""
+        if not self.plugins.implements("mrq_decode"):
+            return record
+        params = self.plugins.decode(record.params)
+        return replace(
+            record,
+            params=params if isinstance(params, dict) else record.params,
+            result=self.plugins.decode(record.result) if record.status is Status.SUCCESS else record.result,
+        )
+
+    def close(self) -> None:
+        """Lets the broker's connections go."""
+        self.broker.close()
+
+    def _template(
+        self,
+        task: TaskLike,
+        *,
+        queue: str | None,
+        priority: int | None,
+        at: datetime | None,
+        delay: float | None,
+    ) -> JobRecord:
+        """The record that the jobs of one call share."""
+        path = path_of(task)
+        if path.startswith("__main__."):
+            raise InvalidValue(
+                f"{path} is defined in the script that is running, where a worker cannot import it: "
+                "move it to a module",
+                path="task",
+            )
+        options = self.options_of(task)
+        queue = queue if queue is not None else options.queue if options else self._queue_of(path)
+        chosen = priority if priority is not None else options.priority if options else 0
+        check_queue_name(queue)
+        if not isinstance(chosen, int) or not PRIORITY_MIN <= chosen <= PRIORITY_MAX:
+            raise InvalidValue(
+                f"priority is {chosen!r}: expected {PRIORITY_MIN} to {PRIORITY_MAX}, larger first",
+                path="priority",
+            )
+        check_times(delay, at)
+        now = from_ms(time.time_ns() // 1_000_000)
+        return JobRecord(
+            id="",
+            path=path,
+            params={},
+            queue=queue,
+            priority=chosen,
+            queued_at=now,
+            updated_at=now,
+            due_at=from_ms(to_ms(at)) if at is not None else None,
+            at_most_once=bool(options and options.at_most_once),
+        )
+
+    def options_of(self, task: TaskLike) -> LoadedTask | None:
+        """The task's options, or None where its code is not at hand: an enqueuer need not have it."""
+        path = path_of(task)
+        if isinstance(task, TaskFunction):
+            return resolve_options(path, task.task_class, self.config)
+        if isinstance(task, type) and issubclass(task, Task):
+            return resolve_options(path, task, self.config)
+        try:
+            return load_task(path, self.config)
+        except TaskError:
+            return None
+
+    def _queue_of(self, path: str) -> str:
+        return str(self.config.tasks.get(path, {}).get("queue") or "default")
+
+    def _new_job(
+        self,
+        template: JobRecord,
+        params: Mapping[str, object],
+        task: TaskLike,
+        *,
+        delay: float | None,
+        job_id: str | None = None,
+    ) -> NewJob:
+        checked = storable_params(params, max_size=self.config.max_params_size)
+        if isinstance(task, TaskFunction):
+            task.arguments_from(checked)
+        record = replace(template, id=job_id or new_id(), params=self.plugins.encode_params(checked))
+        if self.plugins.implements("mrq_before_enqueue"):
+            changed = self.plugins.hook.mrq_before_enqueue(record=record)
+            record = record if changed is None else replace(changed, id=record.id)
+        return NewJob(record=record, delay=delay)
+
+    def _enqueue(self, jobs: list[NewJob]) -> list[str]:
+        answers = self.broker.enqueue(jobs)
+        if self.plugins.implements("mrq_jobs_enqueued"):
+            created = [job.record for job, answer in zip(jobs, answers, strict=True) if answer.created]
+            if created:
+                self.plugins.observe("mrq_jobs_enqueued", records=created)
+        return [answer.id for answer in answers]
+
+
+def _batches(items: Iterable[Mapping[str, object]], size: int) -> Iterator[Sequence[Mapping[str, object]]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+# --- the client of the process ------------------------------------------------------------------
+
+ambient_client: ContextVar[Client | None] = ContextVar("mrq_client", default=None)
+"""The client of the running job; set by the worker."""
+
+_process_client: Client | None = None
+_lock = threading.Lock()
+
+
+def _after_fork() -> None:
+    """A thread of the parent may have held the lock; the child has no such thread."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def configure(*, file: str | None = None, **settings: object) -> Client:
+    """Sets the client of this process, for instance ``configure(broker="sqlite:///jobs.sqlite3")``.
+
+    The settings go above environment and config file, as on the command line. Raises ConfigError.
+    """
+    return set_process_client(Client(load_config(settings, file=file)))
+
+
+def set_process_client(client: Client) -> Client:
+    """Makes this the client of the process; an earlier one is left to those who hold it."""
+    global _process_client
+    with _lock:
+        _process_client = client
+    return client
+
+
+def current_client() -> Client:
+    """The client of the running job, or that of the process, which is made now if there is none.
+
+    Raises ConfigError."""
+    global _process_client
+    client = ambient_client.get() or _process_client
+    if client is None:
+        with _lock:
+            if _process_client is None:
+                _process_client = Client(load_config())
+            client = _process_client
+    return client
+
+
+def queue_job(
+    task: TaskLike,
+    params: Mapping[str, object] | None = None,
+    queue: str | None = None,
+    *,
+    priority: int | None = None,
+    delay: float | None = None,
+    at: datetime | None = None,
+    job_id: str | None = None,
+) -> str:
+    """Queues one job and returns its id; see `Client.queue_job`."""
+    return current_client().queue_job(
+        task, params, queue=queue, priority=priority, delay=delay, at=at, job_id=job_id
+    )
+
+
+def queue_jobs(
+    task: TaskLike,
+    params_list: Iterable[Mapping[str, object]],
+    queue: str | None = None,
+    batch_size: int = CHUNK,
+    *,
+    priority: int | None = None,
+    delay: float | None = None,
+    at: datetime | None = None,
+) -> list[str]:
+    """Queues many jobs and returns their ids; see `Client.queue_jobs`."""
+    return current_client().queue_jobs(
+        task, params_list, queue=queue, batch_size=batch_size, priority=priority, delay=delay, at=at
+    )
+
+
+def get_job_result(job_id: str) -> dict[str, JsonValue]:
+    """A job's ``status`` and ``result``. Raises JobNotFound."""
+    return current_client().get_job_result(job_id)

@@ -1,0 +1,205 @@
+"""What a task's code can reach while it runs: its job, its worker, the configuration, its log.
+
+The running job is a context variable that the runner sets; it is the only ambient thing there
+is. Greenlets do not inherit context variables: `spawn` and `subpool_map` hand them on.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mrq_core.client import Client, current_client
+from mrq_core.codec import JsonObject
+from mrq_core.errors import AbortInterrupt, Interrupt, InvalidValue, NoCurrentJob, RetryInterrupt
+from mrq_core.handles import Job
+from mrq_core.job import JobRecord
+from mrq_core.logs import JobLog
+from mrq_core.task import TaskLike, path_of
+from mrq_core.task_loading import LoadedTask, find_task
+
+if TYPE_CHECKING:
+    from gevent import Greenlet
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+log = logging.getLogger("mrq.job")
+"""The logger for tasks' code. The standard logging functions work as well."""
+
+
+class JobContext:
+    """One attempt of a job, as its code and its runner see it.
+
+    `in_code` is True while the task's code runs: only then may an interrupt be raised. A `shield`
+    holds an interrupt back until it is left. Changed only by the thread of the hub.
+    """
+
+    def __init__(self, record: JobRecord, client: Client, log: JobLog, worker: object = None) -> None:
+        self.record = record
+        self.client = client
+        self.log = log
+        self.worker = worker
+        self.loaded: LoadedTask | None = None
+        self.in_code = False
+        self.interrupted: Interrupt | None = None
+        self.progress: float | None = None
+        self._shields = 0
+        self._held_back: Interrupt | None = None
+
+    def set_progress(self, ratio: float) -> None:
+        """Notes how far the job is; the worker stores it within a second."""
+        number = float(ratio)
+        if not 0 <= number <= 1:
+            raise InvalidValue(f"the progress is {ratio!r}: expected a number from 0 to 1", path="ratio")
+        self.progress = number
+
+    @contextmanager
+    def shield(self) -> Iterator[None]:
+        """Holds interrupts back: for a call that must not be left half done."""
+        self._shields += 1
+        try:
+            yield
+        finally:
+            self._shields -= 1
+        if not self._shields and self._held_back is not None:
+            held_back, self._held_back = self._held_back, None
+            raise held_back
+
+    def accept(self, interrupt: Interrupt) -> bool:
+        """Whether the interrupt is to be raised in the task's code now; a shield keeps it for later."""
+        if not self.in_code:
+            return False
+        self.interrupted = interrupt
+        if self._shields:
+            self._held_back = interrupt
+            return False
+        return True
+
+
+current_context: ContextVar[JobContext | None] = ContextVar("mrq_job", default=None)
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Holds interrupts of the current job back; nothing outside of a job."""
+    context = current_context.get()
+    if context is None:
+        yield
+        return
+    with context.shield():
+        yield
+
+
+def get_current_job() -> Job | None:
+    """The job that is running this code, or None outside of a job."""
+    context = current_context.get()
+    return None if context is None else Job(context.record.id, client=context.client, running=context)
+
+
+def get_current_worker() -> Any:
+    """The worker that is running this job, or None outside of a worker."""
+    context = current_context.get()
+    return None if context is None else context.worker
+
+
+def get_current_config() -> dict[str, object]:
+    """The configuration by upper-case names: settings, and the config file's other names."""
+    return current_client().config.as_dict()
+
+
+def retry_current_job(
+    delay: float | None = None, max_retries: int | None = None, queue: str | None = None
+) -> None:
+    """Ends this attempt and asks for another, `delay` seconds later, on another queue if one is named.
+
+    Delay and max_retries default to the task's options; when no retry is left, the job becomes
+    `maxretries`. Never returns: raises RetryInterrupt, which the task must let pass.
+    """
+    _required("retry_current_job")
+    if delay is not None and not 0 <= delay < float("inf"):
+        raise InvalidValue(f"delay is {delay!r}: expected seconds, not negative", path="delay")
+    raise RetryInterrupt(delay=delay, max_retries=max_retries, queue=queue)
+
+
+def abort_current_job() -> None:
+    """Ends the job with the status `abort`. Never returns: raises AbortInterrupt."""
+    _required("abort_current_job")
+    raise AbortInterrupt("the task asked to be aborted")
+
+
+def set_current_job_progress(ratio: float) -> None:
+    """Tells how far the current job is, from 0 to 1."""
+    _required("set_current_job_progress").set_progress(ratio)
+
+
+def run_task(task: TaskLike, params: JsonObject) -> Any:
+    """Runs another task's code here and now, inside the current job, and returns its result."""
+    instance = find_task(path_of(task))() if isinstance(task, str) else _class_behind(task)()
+    instance.is_main_task = False
+    return instance.run_wrapped(params)
+
+
+def spawn(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Greenlet[..., Any]:
+    """Starts a greenlet that belongs to the current job: it can reach the job, and logs to it."""
+    import gevent
+
+    return gevent.spawn(contextvars.copy_context().run, function, *args, **kwargs)
+
+
+def subpool_map(pool_size: int, function: Callable[[T], R], iterable: Iterable[T]) -> list[R]:
+    """Calls the function with each item, in up to `pool_size` greenlets at a time; results in order.
+
+    The greenlets belong to the current job. When one raises, the others are killed and its
+    exception is raised here. The iterable is read as places become free.
+    """
+    from gevent.event import Event
+    from gevent.pool import Pool
+
+    if pool_size < 1:
+        raise InvalidValue(f"pool_size is {pool_size}: expected at least 1", path="pool_size")
+    results: list[Any] = []
+    failures: list[BaseException] = []
+    settled = Event()
+    pool = Pool(pool_size)
+    ended = 0
+
+    def call(index: int, item: T) -> None:
+        nonlocal ended
+        try:
+            results[index] = function(item)
+        except BaseException as error:
+            failures.append(error)
+        ended += 1
+        settled.set()
+
+    try:
+        for index, item in enumerate(iterable):
+            pool.wait_available()
+            if failures:
+                break
+            results.append(None)
+            pool.spawn(contextvars.copy_context().run, call, index, item)
+        while ended < len(results) and not failures:
+            settled.clear()
+            settled.wait()
+    finally:
+        pool.kill()
+    if failures:
+        raise failures[0]
+    return results
+
+
+def _class_behind(task: TaskLike) -> Any:
+    return getattr(task, "task_class", task)
+
+
+def _required(what: str) -> JobContext:
+    context = current_context.get()
+    if context is None:
+        raise NoCurrentJob(f"{what}() was called outside of a job")
+    return context

@@ -1,0 +1,172 @@
+"""Connections to the file, and transactions on them.
+
+Durability: the write-ahead log is on. `durable` transactions are on the disk when they return
+(synchronous=FULL); the others survive the death of any process, but a power failure may take the
+last of them back (NORMAL). What is acknowledged to a person or a program is durable: enqueue and the
+changes by people, and a claim of an at_most_once job. Other claims, settles, logs and shared state
+are not: losing the end of those repeats work under rules that the queue has anyway (a claim that
+nobody settled), and order is kept, because a later sync covers what was written before it.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+from mrq_core.broker import RunBlocking
+from mrq_core.embedded import failures, schema
+from mrq_core.embedded.location import make_parent
+from mrq_core.errors import BrokerError
+
+T = TypeVar("T")
+Connect = Callable[[str, float], sqlite3.Connection]
+
+MAX_IDLE = 16
+_inherited: list[object] = []
+"""Connections of a parent process: a child may neither use nor close them
+(sqlite.org/howtocorrupt.html, "carrying an open database connection across a fork")."""
+
+
+def connect(path: str, timeout: float) -> sqlite3.Connection:
+    """A plain connection: transactions are begun and ended by hand, in whichever thread."""
+    return sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+
+
+class Database:
+    """A pool of connections to one file. Safe in threads, greenlets and forked children.
+
+    A call takes an idle connection, or opens one, and puts it back; nothing is locked meanwhile
+    but by SQLite itself.
+    """
+
+    def __init__(
+        self, path: str, *, timeout: float, run_blocking: RunBlocking, connect: Connect = connect
+    ) -> None:
+        self.path = path
+        self._timeout = timeout
+        self._run_blocking = run_blocking
+        self._connect = connect
+        self._idle: deque[sqlite3.Connection] = deque()
+        self._pid = os.getpid()
+        self._closed = False
+
+    def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Runs work that only reads, on one snapshot."""
+        return self._run_blocking(lambda: self._transaction(work, "BEGIN"))
+
+    def write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
+        """Runs work in one transaction that may write. Any exception undoes all of it."""
+        level = "FULL" if durable else "NORMAL"
+        return self._run_blocking(lambda: self._transaction(work, "BEGIN IMMEDIATE", level))
+
+    def sync(self) -> None:
+        """Makes durable what was committed before."""
+        self.write(_touch, durable=True)
+
+    def run_blocking(self, function: Callable[[], T]) -> T:
+        """Runs a function where it may block."""
+        return self._run_blocking(function)
+
+    @contextmanager
+    def lent(self) -> Iterator[sqlite3.Connection]:
+        """A connection for the caller alone. SQLite's errors come out as the broker's."""
+        with self._translating():
+            connection = self._take()
+            try:
+                yield connection
+            except BaseException:
+                self._discard_if_doubtful(connection)
+                raise
+            self._put_back(connection)
+
+    def close(self) -> None:
+        """Closes what is idle, and the rest as it comes back."""
+        self._closed = True
+        if self._pid == os.getpid():
+            while True:
+                try:
+                    connection = self._idle.pop()
+                except IndexError:
+                    return
+                connection.close()
+
+    def _transaction(
+        self, work: Callable[[sqlite3.Connection], T], begin: str, synchronous: str | None = None
+    ) -> T:
+        with self.lent() as connection:
+            if synchronous is not None:
+                connection.execute(f"PRAGMA synchronous = {synchronous}")
+            connection.execute(begin)
+            result = work(connection)
+            connection.execute("COMMIT")
+            return result
+
+    def _take(self) -> sqlite3.Connection:
+        if self._closed:
+            raise BrokerError(f"the broker of {self.path} was closed: open another one")
+        if self._pid != os.getpid():
+            _inherited.append(self._idle)
+            self._idle = deque()
+            self._pid = os.getpid()
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._open()
+
+    def _put_back(self, connection: sqlite3.Connection) -> None:
+        if self._closed or len(self._idle) >= MAX_IDLE:
+            connection.close()
+        else:
+            self._idle.append(connection)
+            if self._closed:  # close() came in between and has not seen it
+                self.close()
+
+    def _discard_if_doubtful(self, connection: sqlite3.Connection) -> None:
+        try:
+            connection.rollback()
+        except sqlite3.Error:
+            connection.close()
+        else:
+            self._put_back(connection)
+
+    def _open(self) -> sqlite3.Connection:
+        make_parent(self.path)
+        connection = self._connect(self.path, self._timeout)
+        try:
+            if not schema.is_ready(connection, self.path):
+                self._use_wal(connection)
+                schema.create(connection, self.path)
+            connection.execute("PRAGMA temp_store = MEMORY")
+            connection.execute("PRAGMA cache_size = -16000")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _use_wal(self, connection: sqlite3.Connection) -> None:
+        """The journal mode is kept in the file. Changing it does not wait for locks by itself."""
+        deadline = time.monotonic() + self._timeout
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if not failures.is_busy(error) or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.01)
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise failures.translated(error, path=self.path, timeout=self._timeout) from error
+
+
+def _touch(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE numbers SET value = value + 1 WHERE name = 'syncs'")

@@ -1,0 +1,73 @@
+"""Storing new jobs with their entries."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from mrq_core import codec
+from mrq_core.clock import Clock, after, from_ms
+from mrq_core.embedded import removal, rows, uniques
+from mrq_core.embedded.batch import Batch
+from mrq_core.errors import NotSupported
+from mrq_core.job import JobRecord
+from mrq_core.messages import Enqueued, NewJob
+
+_EXISTING = """
+SELECT id, seq, record, coalesce(expires_ms <= ?, 0) FROM jobs WHERE id IN (SELECT value FROM json_each(?))"""
+
+
+def enqueue(connection: sqlite3.Connection, clock: Clock, jobs: Sequence[NewJob]) -> list[Enqueued]:
+    """See `Broker.enqueue`."""
+    now_ms = clock.now_ms()
+    now = from_ms(now_ms)
+    batch = Batch()
+    existing = _existing(connection, [job.record.id for job in jobs], now_ms)
+    answers = []
+    for job in jobs:
+        record = job.record
+        if record.limit_keys:
+            raise NotSupported(
+                f"job {record.id} has limit keys, and the embedded broker has no limits yet: leave out the "
+                "limits of the task, or use another broker"
+            )
+        holder = record.id
+        if record.id in existing:
+            answers.append(Enqueued(id=record.id, created=False))
+            continue
+        if job.unique is not None:
+            holder = uniques.reserve(connection, record.id, job.unique, now_ms)
+            if holder != record.id:
+                answers.append(Enqueued(id=holder, created=False))
+                continue
+        existing.add(record.id)
+        if job.delay is not None:
+            record = replace(record, due_at=after(now, job.delay))
+        elif record.due_at is None:
+            record = replace(record, due_at=now)
+        if job.unique is not None and record.unique_key is None:
+            record = replace(record, unique_key=job.unique.key)
+        batch.insert(record, None if job.unique is None else job.unique.until)
+        answers.append(Enqueued(id=record.id, created=True))
+    batch.flush(connection)
+    return answers
+
+
+def enqueue_records(connection: sqlite3.Connection, clock: Clock, records: Sequence[JobRecord]) -> None:
+    """The same for records that nobody waits for: follow-ups."""
+    enqueue(connection, clock, [NewJob(record=record) for record in records])
+
+
+def _existing(connection: sqlite3.Connection, ids: list[str], now_ms: int) -> set[str]:
+    """The ids that are taken. An expired record does not count, and makes room."""
+    taken = set()
+    for job_id, seq, record, expired in connection.execute(
+        _EXISTING, (now_ms, codec.encode(list(ids)).decode())
+    ).fetchall():
+        if expired:
+            removal.delete(connection, [(seq, rows.decode(record))])
+        else:
+            taken.add(job_id)
+    return taken

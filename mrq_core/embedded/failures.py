@@ -1,0 +1,60 @@
+"""What SQLite's errors mean to a user of the broker: what was found, and what to do."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable
+
+_PRIMARY = 0xFF
+"""The low byte of an extended result code is the primary one (sqlite.org/rescode.html)."""
+
+
+def primary_code(error: sqlite3.Error) -> int:
+    """SQLite's primary result code, 0 where the error came from the Python module itself."""
+    return getattr(error, "sqlite_errorcode", 0) & _PRIMARY
+
+
+def is_busy(error: sqlite3.Error) -> bool:
+    """Whether somebody else holds the lock."""
+    return primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def translated(error: sqlite3.Error, *, path: str, timeout: float) -> BrokerError:
+    """The error of the broker that says the same."""
+    code = primary_code(error)
+    if is_busy(error):
+        return BrokerUnavailable(
+            f"{path} is locked by another process for more than {timeout:g} s: try again, find what holds it "
+            "(an open transaction in a database tool, a backup), or raise BROKER_TIMEOUT"
+        )
+    if code == sqlite3.SQLITE_FULL:
+        return BrokerUnavailable(
+            f"{path} cannot grow, the disk is full: nothing of this call was written; free some space and "
+            "try again"
+        )
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
+        return BrokerUnavailable(
+            f"{path} cannot be written ({error}): this user needs write access to the file and to its "
+            "directory"
+        )
+    if code == sqlite3.SQLITE_CANTOPEN:
+        return BrokerUnavailable(
+            f"{path} cannot be opened ({error}): expected a file that this user can read and write, in a "
+            "directory that exists; correct SQLITE or the permissions"
+        )
+    if code == sqlite3.SQLITE_IOERR:
+        return BrokerUnavailable(
+            f"reading or writing {path} failed ({error}): look at the disk and at the system's log"
+        )
+    if code == sqlite3.SQLITE_NOTADB:
+        return BrokerCorrupt(
+            f"{path} is not an SQLite database: set SQLITE to another path, or move that file away and a new "
+            "one will be made"
+        )
+    if code == sqlite3.SQLITE_CORRUPT:
+        return BrokerCorrupt(
+            f"{path} is damaged ({error}): stop all workers, keep a copy of the file and of {path}-wal, and "
+            f"recover what can be read with `sqlite3 {path} .recover`, or restore a backup"
+        )
+    return BrokerError(f"SQLite refused a call on {path}: {error}")

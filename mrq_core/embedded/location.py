@@ -1,0 +1,51 @@
+"""Where the file is: from the URL, or from the setting SQLITE."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import unquote
+
+from mrq_core.broker import Opening
+from mrq_core.errors import BrokerUnavailable, ConfigError
+
+_FORMS = "expected sqlite:///relative/path or sqlite:////absolute/path"
+
+
+def path_of(opening: Opening) -> str:
+    """The absolute path of the file. Fixed from here on, whatever becomes of the working directory."""
+    if opening.url is None:
+        path = str(opening.settings.get("SQLITE") or "")
+        if not path:
+            raise ConfigError("the setting SQLITE is empty: expected the path of the embedded broker's file")
+    else:
+        path = _path_in(opening.url)
+    if path.startswith((":memory:", "file:")):
+        raise ConfigError(
+            f"the embedded broker cannot use {path!r}: expected the path of a file that several connections "
+            "and processes can open"
+        )
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def _path_in(url: str) -> str:
+    scheme, separator, rest = url.partition("://")
+    if scheme != "sqlite" or not separator or not rest.startswith("/"):
+        raise ConfigError(f"the URL {url!r} does not name a file: {_FORMS}")
+    path, question, _ = rest[1:].partition("?")
+    if question:
+        raise ConfigError(f"the URL {url!r} has options, and the embedded broker has none: {_FORMS}")
+    if not path:
+        raise ConfigError(f"the URL {url!r} has no path: {_FORMS}")
+    return unquote(path)
+
+
+def make_parent(path: str) -> None:
+    """Makes the directory that the file is to be in. Raises BrokerUnavailable."""
+    parent = os.path.dirname(path)
+    try:
+        os.makedirs(parent, exist_ok=True)
+    except OSError as error:
+        raise BrokerUnavailable(
+            f"the directory {parent} for the embedded broker's file cannot be made ({error.strerror}): "
+            "make it, or set SQLITE to another path"
+        ) from error

@@ -1,0 +1,75 @@
+"""Records as rows: the record itself as msgpack, without its params, beside what is searched for.
+
+The params stand in a column of their own, as JSON. They never change, and most writes of a record
+then neither decode nor encode them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+from msgspec.structs import replace
+
+from mrq_core import codec
+from mrq_core.clock import from_ms, to_ms
+from mrq_core.errors import BrokerCorrupt
+from mrq_core.job import Attempt, JobRecord, Status
+
+CLAIMED_RANK = 9
+WAITING_RANKS = range(-4, 5)
+_STATUSES = {status.value: status for status in Status}
+_TUPLES = ("limit_keys", "parents", "children")
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder()
+
+
+def encode(record: JobRecord) -> bytes:
+    """The record without its params."""
+    return _encoder.encode(replace(record, params={}) if record.params else record)
+
+
+def decode(data: bytes) -> JobRecord:
+    """What `encode` was given; params are empty."""
+    try:
+        values = _decoder.decode(data)
+        values["status"] = _STATUSES[values["status"]] if "status" in values else Status.QUEUED
+        for name in _TUPLES:
+            if name in values:
+                values[name] = tuple(values[name])
+        if "history" in values:
+            values["history"] = tuple(_attempt(attempt) for attempt in values["history"])
+        return JobRecord(**values)
+    except (msgspec.DecodeError, KeyError, TypeError) as error:
+        raise BrokerCorrupt(
+            f"a stored record cannot be read ({error}): it was changed by hand, or the file is damaged; "
+            "see `mrq check`"
+        ) from error
+
+
+def with_params(record: JobRecord, params: bytes) -> JobRecord:
+    """The record as it was enqueued, with its params."""
+    return replace(record, params=codec.decode(params)) if params != b"{}" else record
+
+
+def rank(record: JobRecord) -> int | None:
+    """Where the record's entry stands in its queue; None where it has none."""
+    if record.due_at is None:
+        return None
+    return CLAIMED_RANK if record.status is Status.STARTED else -record.priority
+
+
+def ms(moment: datetime | None) -> int | None:
+    """Milliseconds, or NULL."""
+    return None if moment is None else to_ms(moment)
+
+
+def moment(milliseconds: int | None) -> datetime | None:
+    """The time, or None for NULL."""
+    return None if milliseconds is None else from_ms(milliseconds)
+
+
+def _attempt(values: dict[str, object]) -> Attempt:
+    values["status"] = _STATUSES[str(values["status"])]
+    return Attempt(**values)  # type: ignore[arg-type]

@@ -1,0 +1,119 @@
+"""The tables, and the version of them that a file has.
+
+A file is ours if it carries our application id. One that has tables and another id belongs to
+somebody else, and is never written to.
+
+`jobs.rank` orders the entries of a queue and is empty where a job has no entry: minus the priority
+while it waits, 9 while it is claimed. `due_ms` is the time from which a waiting job may be
+claimed, or at which the lease of a claimed one ends. The index over (queue, rank, due_ms, id)
+therefore holds entries only, and each (queue, rank) is a line of its own, with what is due at its
+head: a claim seeks there and never passes a job that is not due.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from mrq_core.errors import BrokerError, SchemaTooNew
+
+APPLICATION_ID = 0x6D727131  # "mrq1"
+VERSION = 1
+
+_TABLES = (
+    """CREATE TABLE jobs (
+        seq INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        queue TEXT NOT NULL,
+        path TEXT NOT NULL,
+        status TEXT NOT NULL,
+        worker TEXT,
+        exception_type TEXT,
+        schedule TEXT,
+        queued_ms INTEGER NOT NULL,
+        expires_ms INTEGER,
+        rank INTEGER,
+        due_ms INTEGER,
+        unique_until TEXT,
+        record BLOB NOT NULL,
+        params BLOB NOT NULL
+    )""",
+    "CREATE INDEX jobs_entries ON jobs (queue, rank, due_ms, id) WHERE rank IS NOT NULL",
+    "CREATE INDEX jobs_by_status ON jobs (status, id)",
+    "CREATE INDEX jobs_by_path ON jobs (path, id)",
+    "CREATE INDEX jobs_by_queue ON jobs (queue, id)",
+    "CREATE INDEX jobs_by_exception ON jobs (exception_type, id) WHERE exception_type IS NOT NULL",
+    "CREATE INDEX jobs_by_schedule ON jobs (schedule, id) WHERE schedule IS NOT NULL",
+    "CREATE INDEX jobs_by_expiry ON jobs (expires_ms) WHERE expires_ms IS NOT NULL",
+    """CREATE TABLE totals (
+        kind TEXT NOT NULL, name TEXT NOT NULL, status TEXT NOT NULL, n INTEGER NOT NULL,
+        PRIMARY KEY (kind, name, status)
+    ) WITHOUT ROWID""",
+    "CREATE TABLE queues (name TEXT PRIMARY KEY) WITHOUT ROWID",
+    """CREATE TABLE uniques (
+        key TEXT PRIMARY KEY, job_id TEXT NOT NULL, until TEXT NOT NULL, expires_ms INTEGER
+    ) WITHOUT ROWID""",
+    "CREATE INDEX uniques_by_job ON uniques (job_id)",
+    "CREATE INDEX uniques_by_expiry ON uniques (expires_ms) WHERE expires_ms IS NOT NULL",
+    """CREATE TABLE logs (
+        job_id TEXT NOT NULL, attempt INTEGER NOT NULL, seq INTEGER NOT NULL,
+        at_ms INTEGER NOT NULL, level TEXT NOT NULL, message TEXT NOT NULL,
+        PRIMARY KEY (job_id, attempt, seq)
+    ) WITHOUT ROWID""",
+    """CREATE TABLE log_sizes (
+        job_id TEXT PRIMARY KEY, size INTEGER NOT NULL, is_full INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    """CREATE TABLE state (
+        namespace TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL,
+        version INTEGER NOT NULL, expires_ms INTEGER,
+        PRIMARY KEY (namespace, name)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX state_by_expiry ON state (expires_ms) WHERE expires_ms IS NOT NULL",
+    "CREATE TABLE pauses (queue TEXT PRIMARY KEY) WITHOUT ROWID",
+    """CREATE TABLE signals (
+        n INTEGER PRIMARY KEY AUTOINCREMENT, worker TEXT NOT NULL, job_id TEXT NOT NULL, token TEXT NOT NULL
+    )""",
+    "CREATE INDEX signals_by_worker ON signals (worker, n)",
+    "CREATE INDEX signals_by_job ON signals (job_id)",
+    "CREATE TABLE numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
+    "INSERT INTO numbers VALUES ('state', 0), ('pauses', 0), ('syncs', 0)",
+    f"PRAGMA application_id = {APPLICATION_ID}",
+    f"PRAGMA user_version = {VERSION}",
+)
+
+
+def is_ready(connection: sqlite3.Connection, path: str) -> bool:
+    """Whether the tables are there; False for an empty file.
+
+    Raises SchemaTooNew, and BrokerError for somebody else's database. Writes nothing.
+    """
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application == APPLICATION_ID:
+        if version > VERSION:
+            raise SchemaTooNew(
+                f"{path} has version {version} of the schema, and this version of mrq knows up to {VERSION}: "
+                "a newer mrq was here; upgrade this installation, or set SQLITE to another path",
+                found=version,
+                supported=VERSION,
+            )
+        return True
+    (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    if objects or application or version:
+        raise BrokerError(
+            f"{path} is an SQLite database of another application (application id {application:#x}, "
+            f"{objects} tables and indexes): nothing was written to it; set SQLITE to another path"
+        )
+    return False
+
+
+def create(connection: sqlite3.Connection, path: str) -> None:
+    """Makes the tables in an empty file. Safe in several processes at once: the first one does it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        if not is_ready(connection, path):
+            for statement in _TABLES:
+                connection.execute(statement)
+        connection.execute("COMMIT")
+    except BaseException:
+        connection.rollback()
+        raise

@@ -1,0 +1,115 @@
+"""Shared state: small named values.
+
+Versions come from one counter of the file, so that a name which was deleted and written again
+never has an old version, and a compare-and-set with one is refused.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from mrq_core import codec
+from mrq_core.broker import SharedState
+from mrq_core.clock import Clock
+from mrq_core.codec import JsonValue
+from mrq_core.embedded import rows
+from mrq_core.embedded.database import Database
+from mrq_core.errors import BrokerError
+from mrq_core.messages import StateItem
+
+_GET = """
+SELECT namespace, name, value, version, expires_ms FROM state
+WHERE namespace = ? AND name = ? AND (expires_ms IS NULL OR expires_ms > ?)"""
+_LIST = """
+SELECT namespace, name, value, version, expires_ms FROM state
+WHERE namespace = ? AND (expires_ms IS NULL OR expires_ms > ?) ORDER BY name"""
+_PUT = "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?)"
+_DELETE = "DELETE FROM state WHERE namespace = ? AND name = ? AND (expires_ms IS NULL OR expires_ms > ?)"
+_NEXT_VERSION = "UPDATE numbers SET value = value + 1 WHERE name = 'state' RETURNING value"
+
+
+class EmbeddedState(SharedState):
+    """The shared state of one file."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def get(self, namespace: str, name: str) -> StateItem | None:
+        return self._database.read(lambda connection: self._get(connection, namespace, name))
+
+    def put(self, namespace: str, name: str, value: JsonValue, ttl: float | None = None) -> StateItem:
+        return self._database.write(
+            lambda connection: _put(connection, namespace, name, value, self._expiry(ttl))
+        )
+
+    def compare_and_set(
+        self, namespace: str, name: str, value: JsonValue, *, version: int, ttl: float | None = None
+    ) -> StateItem | None:
+        def work(connection: sqlite3.Connection) -> StateItem | None:
+            item = self._get(connection, namespace, name)
+            if (0 if item is None else item.version) != version:
+                return None
+            return _put(connection, namespace, name, value, self._expiry(ttl))
+
+        return self._database.write(work)
+
+    def add(self, namespace: str, name: str, amount: int, ttl: float | None = None) -> int:
+        def work(connection: sqlite3.Connection) -> int:
+            item = self._get(connection, namespace, name)
+            if item is None:
+                _put(connection, namespace, name, amount, self._expiry(ttl))
+                return amount
+            if not isinstance(item.value, int) or isinstance(item.value, bool):
+                raise BrokerError(
+                    f"the state {namespace}/{name} holds {str(item.value)[:80]!r}: expected a counter; "
+                    "delete it, or use another name"
+                )
+            _put(connection, namespace, name, item.value + amount, rows.ms(item.expires_at))
+            return item.value + amount
+
+        return self._database.write(work)
+
+    def delete(self, namespace: str, names: Sequence[str]) -> list[bool]:
+        def work(connection: sqlite3.Connection) -> list[bool]:
+            now_ms = self._clock.now_ms()
+            return [
+                connection.execute(_DELETE, (namespace, name, now_ms)).rowcount > 0 for name in names
+            ]
+
+        return self._database.write(work)
+
+    def list(self, namespace: str) -> list[StateItem]:
+        return self._database.read(
+            lambda connection: [
+                _item(row) for row in connection.execute(_LIST, (namespace, self._clock.now_ms()))
+            ]
+        )
+
+    def _get(self, connection: sqlite3.Connection, namespace: str, name: str) -> StateItem | None:
+        row = connection.execute(_GET, (namespace, name, self._clock.now_ms())).fetchone()
+        return None if row is None else _item(row)
+
+    def _expiry(self, ttl: float | None) -> int | None:
+        return None if ttl is None else self._clock.now_ms() + round(ttl * 1000)
+
+
+def _put(
+    connection: sqlite3.Connection, namespace: str, name: str, value: JsonValue, expires_ms: int | None
+) -> StateItem:
+    (version,) = connection.execute(_NEXT_VERSION).fetchone()
+    row = (namespace, name, codec.encode(value), version, expires_ms)
+    connection.execute(_PUT, row)
+    return _item(row)
+
+
+def _item(row: tuple[str, str, bytes, int, int | None]) -> StateItem:
+    namespace, name, value, version, expires_ms = row
+    return StateItem(
+        namespace=namespace,
+        name=name,
+        value=codec.decode(value),
+        version=version,
+        expires_at=rows.moment(expires_ms),
+    )

@@ -1,0 +1,58 @@
+"""Waiting until something may be due: other processes' commits are noticed by looking, often and cheaply.
+
+`PRAGMA data_version` changes when another connection has committed; it costs microseconds and
+reads no table. Only then, or when time has made an entry due, are the queues looked at.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+
+from mrq_core.clock import Clock
+from mrq_core.embedded import subqueues
+from mrq_core.embedded.database import Database
+from mrq_core.messages import Wanted
+
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.002, 0.02
+_VERSION = "PRAGMA data_version"
+
+
+def wait(database: Database, clock: Clock, queues: Sequence[str], timeout: float) -> bool:
+    """See `Broker.wait`.
+
+    A lease that had ended before the call does not wake: the claim has told of it, and a worker
+    that is not idle could do nothing but ask again. The pauses are slept outside of
+    `run_blocking`, so that they occupy no thread of a pool.
+    """
+    wanted = tuple(Wanted(name=queue) for queue in queues)
+    deadline = time.monotonic() + timeout
+    began_ms = clock.now_ms()
+    pause = FIRST_PAUSE_SECONDS
+    with database.lent() as connection:
+        version: int | None = None
+        due_ms: int | None = None
+        while True:
+            current = _version(connection)
+            if current != version:
+                version = current
+                due_ms = database.run_blocking(lambda: _due(connection, wanted, clock, began_ms))
+            if due_ms is not None and due_ms <= clock.now_ms():
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.2, LONGEST_PAUSE_SECONDS)
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    (version,) = connection.execute(_VERSION).fetchone()
+    return int(version)
+
+
+def _due(
+    connection: sqlite3.Connection, wanted: Sequence[Wanted], clock: Clock, began_ms: int
+) -> int | None:
+    return subqueues.next_due(connection, wanted, clock.now_ms(), leases_after_ms=began_ms)

@@ -1,0 +1,144 @@
+"""The handles that people hold: a job by its id, a queue by its name."""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from mrq_core.client import Client, current_client
+from mrq_core.codec import JsonObject
+from mrq_core.errors import ChangeRefused, JobNotFound, NoCurrentJob, WaitTimeout
+from mrq_core.job import JobRecord
+from mrq_core.messages import Cancel, Change, Requeue
+from mrq_core.naming import check_queue_name
+
+_WAIT_FIRST, _WAIT_MOST = 0.005, 0.25
+
+
+class RunningAttempt(Protocol):
+    """What the handle of the current job can do that another job's handle cannot."""
+
+    record: JobRecord
+
+    def set_progress(self, ratio: float) -> None: ...
+
+
+class Job:
+    """A handle of one job. Making one does no I/O and does not say that the job exists."""
+
+    def __init__(
+        self, job_id: str, *, client: Client | None = None, running: RunningAttempt | None = None
+    ) -> None:
+        self.id = job_id
+        self._client = client or current_client()
+        self._running = running
+
+    def __repr__(self) -> str:
+        return f"Job({self.id!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Job) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @property
+    def record(self) -> JobRecord:
+        """The record: as it was claimed, in the job itself; fetched anew elsewhere."""
+        return self._running.record if self._running is not None else self.fetch()
+
+    @property
+    def params(self) -> JsonObject:
+        """The params of the job."""
+        return self.record.params
+
+    def fetch(self) -> JobRecord:
+        """The record as it is stored now. Raises JobNotFound."""
+        return self._client.fetch(self.id)
+
+    def wait(self, timeout: float | None = None) -> JobRecord:
+        """Blocks until the job has ended, however it did, and returns its record.
+
+        Asks the broker again and again, at growing intervals of at most a quarter of a second.
+        Raises WaitTimeout after `timeout` seconds, and JobNotFound.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        pause = _WAIT_FIRST
+        while True:
+            record = self.fetch()
+            if record.is_ended:
+                return record
+            left = None if deadline is None else deadline - time.monotonic()
+            if left is not None and left <= 0:
+                raise WaitTimeout(
+                    f"job {self.id} has not ended after {timeout:g} s: its status is {record.status}",
+                    job_id=self.id,
+                )
+            time.sleep(pause if left is None else min(pause, left))
+            pause = min(pause * 1.5, _WAIT_MOST)
+
+    def cancel(self, *, interrupt: bool = False) -> Change:
+        """Cancels the job. A running one is only marked (REQUESTED): it ends as it will, but is not run
+        again; with `interrupt` its worker stops it. Raises ChangeRefused and JobNotFound."""
+        record = self.fetch()
+        ttl = self._client.options_of(record.path)
+        how = Cancel(
+            interrupt=interrupt, ttl=ttl.cancel_ttl if ttl else self._client.config.default_job_cancel_ttl
+        )
+        return self._done(self._client.broker.cancel([self.id], how)[0], "cancelled")
+
+    def requeue(self, *, queue: str | None = None, reset_retries: bool = True) -> Change:
+        """Queues the job again, whether it succeeded or not. Raises ChangeRefused and JobNotFound."""
+        if queue is not None:
+            check_queue_name(queue)
+        how = Requeue(queue=queue, reset_retries=reset_retries)
+        return self._done(self._client.broker.requeue([self.id], how)[0], "requeued")
+
+    def set_progress(self, ratio: float) -> None:
+        """Tells how far the job is, from 0 to 1. Only the job itself can. Raises NoCurrentJob."""
+        if self._running is None:
+            raise NoCurrentJob("the progress of a job can be set only by the job itself, while it runs")
+        self._running.set_progress(ratio)
+
+    def _done(self, change: Change, what: str) -> Change:
+        if change is Change.UNKNOWN:
+            raise JobNotFound(self.id)
+        if change in (Change.REFUSED, Change.HELD):
+            why = (
+                f"its status is {self.fetch().status}"
+                if change is Change.REFUSED
+                else "another job holds its unique key"
+            )
+            raise ChangeRefused(f"job {self.id} cannot be {what}: {why}", job_id=self.id)
+        return change
+
+
+class Queue:
+    """A handle of one queue. A name that ends with ``/`` means its subqueues; they can be paused."""
+
+    def __init__(self, name: str, *, client: Client | None = None) -> None:
+        check_queue_name(name.removesuffix("/"))
+        self.name = name
+        self._client = client or current_client()
+
+    def __repr__(self) -> str:
+        return f"Queue({self.name!r})"
+
+    def size(self) -> int:
+        """How many jobs wait in it, due or not. Claimed ones are not included."""
+        return self._client.broker.counts([self.name])[0].waiting
+
+    def pause(self) -> None:
+        """Workers take nothing more from it, within a second. What runs goes on."""
+        self._client.broker.pause([self.name])
+
+    def resume(self) -> None:
+        """Undoes `pause`."""
+        self._client.broker.resume([self.name])
+
+    def is_paused(self) -> bool:
+        """Whether the queue itself, or a tree that it is in, is paused."""
+        paused = self._client.broker.paused()
+        parts = self.name.split("/")
+        trees = {"/".join(parts[:n]) + "/" for n in range(1, len(parts))}
+        return self.name in paused or bool(trees & paused)

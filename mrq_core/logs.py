@@ -1,0 +1,118 @@
+"""Per-job logs: what a task logs ends up with its job.
+
+A handler on the root logger looks at which job is running in the current context and adds the
+line to that job's `JobLog`; what is logged outside of a job goes to the terminal only. Lines
+carry the attempt and a sequence number within it, so that storing them twice does no harm.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from contextvars import ContextVar
+
+from mrq_core.clock import from_ms
+from mrq_core.codec import printable
+from mrq_core.messages import LogLine
+
+_NO_JOB = "-"
+_ours: list[logging.Handler] = []
+"""The handlers that we put on the root logger."""
+
+
+class JobLog:
+    """The lines of one attempt that are not stored yet.
+
+    Keeps about `max_size` bytes of the attempt; the rest is dropped, after a line that says so.
+    Appending and taking are single steps of the interpreter, so no lock is needed.
+    """
+
+    def __init__(self, job_id: str, attempt: int, max_size: int) -> None:
+        self.job_id = job_id
+        self._attempt = attempt
+        self._left = max_size
+        self._seq = 0
+        self._lines: deque[LogLine] = deque()
+
+    def write(self, level: str, message: str, unix_ms: int) -> None:
+        """Adds a line. What UTF-8 cannot hold is written as escapes."""
+        if self._left < 0:
+            return
+        text = printable(message)
+        self._left -= len(text.encode()) + 1
+        if self._left < 0:
+            level, text = (
+                "WARNING",
+                "the log of this job is longer than MAX_LOG_SIZE: what follows is not kept",
+            )
+        self._seq += 1
+        self._lines.append(
+            LogLine(
+                job_id=self.job_id,
+                attempt=self._attempt,
+                seq=self._seq,
+                at=from_ms(unix_ms),
+                level=level,
+                message=text,
+            )
+        )
+
+    def take(self) -> list[LogLine]:
+        """The lines written since the last take."""
+        taken = []
+        while self._lines:
+            taken.append(self._lines.popleft())
+        return taken
+
+    def give_back(self, lines: list[LogLine]) -> None:
+        """Puts lines that could not be stored back in front."""
+        self._lines.extendleft(reversed(lines))
+
+
+current_log: ContextVar[JobLog | None] = ContextVar("mrq_log", default=None)
+"""The log of the job that runs in this context."""
+
+
+class JobLogHandler(logging.Handler):
+    """Sends what is logged in a job's context to that job's log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        log = current_log.get()
+        if log is None:
+            return
+        try:
+            log.write(record.levelname, self.format(record), int(record.created * 1000))
+        except Exception:  # a line that cannot be formatted must not fail the job
+            self.handleError(record)
+
+
+class _JobName(logging.Filter):
+    """Gives each record the attribute `job`, for LOG_FORMAT."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        log = current_log.get()
+        record.job = log.job_id if log else _NO_JOB
+        return True
+
+
+class _SafeFormatter(logging.Formatter):
+    """Makes every line printable, whatever a task put into it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def set_up_logging(level: str, format: str, *, quiet: bool) -> None:
+    """Sends logs to standard error, and those of jobs to their jobs. Replaces earlier handlers of ours."""
+    root = logging.getLogger()
+    while _ours:
+        root.removeHandler(_ours.pop())
+    terminal = logging.StreamHandler()
+    terminal.setFormatter(_SafeFormatter(format))
+    terminal.addFilter(_JobName())
+    if quiet:
+        terminal.setLevel(logging.WARNING)
+    _ours.extend((terminal, JobLogHandler()))
+    for handler in _ours:
+        root.addHandler(handler)
+    root.setLevel(level)

@@ -1,0 +1,1 @@
+"""What the command line and the dashboard share: filters, views, bulk actions, statistics, checks."""

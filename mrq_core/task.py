@@ -1,0 +1,242 @@
+"""Tasks: the kinds of work. A class with a `run` method, or a decorated function with typed arguments.
+
+A task is known by its canonical path ``module.Name``; nothing is registered. Its options are
+class attributes, or arguments of the decorator; TASKS in the configuration overrides them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import typing
+from collections.abc import Callable
+from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
+
+import msgspec
+
+from mrq_core.codec import JsonObject
+from mrq_core.errors import ConfigError, InvalidParams
+from mrq_core.job import PRIORITY_MAX, PRIORITY_MIN
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The options of a task. None means: as the configuration says. Durations are seconds.
+
+    `timeout` 0 is none at all. `retry_on` names the exceptions that are retried by themselves.
+    An `at_most_once` task is never started a second time, whatever happened to the first.
+    """
+
+    queue: str | None = None
+    priority: int | None = None
+    timeout: float | None = None
+    max_retries: int | None = None
+    retry_delay: float | None = None
+    retry_backoff: float | None = None
+    retry_max_delay: float | None = None
+    retry_jitter: bool | None = None
+    retry_on: tuple[type[BaseException], ...] | None = None
+    result_ttl: float | None = None
+    abort_ttl: float | None = None
+    cancel_ttl: float | None = None
+    default_ttl: float | None = None
+    at_most_once: bool | None = None
+
+
+OPTION_NAMES = TaskOptions.__struct_fields__
+
+
+class Task:
+    """The base of task classes. Override `run`; `run_wrapped` is where a project's own base class
+    can wrap every run. The attributes are options; see `TaskOptions`."""
+
+    queue: ClassVar[str | None] = None
+    priority: ClassVar[int | None] = None
+    timeout: ClassVar[float | None] = None
+    max_retries: ClassVar[int | None] = None
+    retry_delay: ClassVar[float | None] = None
+    retry_backoff: ClassVar[float | None] = None
+    retry_max_delay: ClassVar[float | None] = None
+    retry_jitter: ClassVar[bool | None] = None
+    retry_on: ClassVar[tuple[type[BaseException], ...] | None] = None
+    result_ttl: ClassVar[float | None] = None
+    abort_ttl: ClassVar[float | None] = None
+    cancel_ttl: ClassVar[float | None] = None
+    default_ttl: ClassVar[float | None] = None
+    at_most_once: ClassVar[bool | None] = None
+
+    is_main_task: bool = True
+    """Whether this is the job's own task, not one called by `run_task`."""
+
+    def run(self, params: JsonObject) -> Any:
+        """Does the work. What it returns is stored as the job's result."""
+        raise NotImplementedError(f"{path_of(type(self))} has no run method")
+
+    def run_wrapped(self, params: JsonObject) -> Any:
+        """Calls `run`; what the worker calls."""
+        return self.run(params)
+
+
+class TaskFunction(Generic[P, R]):
+    """A function that is a task. Calling it just calls the function."""
+
+    def __init__(self, function: Callable[P, R], options: TaskOptions) -> None:
+        if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(
+                f"{function.__qualname__} is an async function: a task is a plain function, "
+                "whose waiting on I/O gevent makes cooperative"
+            )
+        self.function = function
+        self.task_class = _class_of(self, options)
+        functools.update_wrapper(self, function)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        return self.function(*args, **kwargs)
+
+    def __repr__(self) -> str:
+        return f"<task {path_of(self)}>"
+
+    @functools.cached_property
+    def _arguments(self) -> tuple[type[msgspec.Struct], bool]:
+        return _arguments_of(self.function)
+
+    def arguments_from(self, params: JsonObject) -> dict[str, Any]:
+        """The function's keyword arguments, converted to the types it declares. Raises InvalidParams."""
+        struct, takes_more = self._arguments
+        names = struct.__struct_fields__
+        more = {name: value for name, value in params.items() if name not in names}
+        if more and not takes_more:
+            name = next(iter(more))
+            near = difflib.get_close_matches(name, names, n=1)
+            raise InvalidParams(
+                f"{path_of(self)} has no argument {name!r}"
+                + (f"; did you mean {near[0]!r}?" if near else f": it takes {', '.join(names) or 'none'}")
+            )
+        try:
+            converted = msgspec.convert(
+                {name: value for name, value in params.items() if name in names}, struct, strict=False
+            )
+        except msgspec.ValidationError as error:
+            raise InvalidParams(f"the params do not fit {path_of(self)}: {error}") from error
+        return {name: getattr(converted, name) for name in names} | more
+
+
+TaskLike = str | type[Task] | TaskFunction[Any, Any]
+
+
+@typing.overload
+def task(function: Callable[P, R], /) -> TaskFunction[P, R]: ...
+@typing.overload
+def task(**options: Any) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
+def task(function: Callable[P, R] | None = None, /, **options: Any) -> Any:
+    """Makes a task of a function. The params of its jobs are its keyword arguments.
+
+    Used bare or with the options of `TaskOptions`::
+
+        @task(queue="mail", retry_on=(ConnectionError,))
+        def send(to: str, copies: int = 1) -> str: ...
+
+    Arguments are converted to the annotated types before the function is called; params that do
+    not fit fail the job with InvalidParams.
+    """
+    checked = options_from(options, where="@task")
+    if function is not None:
+        return TaskFunction(function, checked)
+    return lambda decorated: TaskFunction(decorated, checked)
+
+
+def options_from(values: typing.Mapping[str, object], *, where: str) -> TaskOptions:
+    """The options in a mapping. Raises ConfigError that names what is wrong."""
+    for name in values:
+        if name not in OPTION_NAMES:
+            near = difflib.get_close_matches(name, OPTION_NAMES, n=1)
+            raise ConfigError(
+                f"{where}: {name!r} is no option of a task"
+                + (f"; did you mean {near[0]!r}?" if near else f": there are {', '.join(OPTION_NAMES)}")
+            )
+    given = dict(values)
+    retry_on = given.pop("retry_on", None)
+    if isinstance(retry_on, type):
+        retry_on = (retry_on,)
+    if retry_on is not None and not (
+        isinstance(retry_on, tuple | list)
+        and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in retry_on)
+    ):
+        raise ConfigError(f"{where}: retry_on is {retry_on!r}: expected a tuple of exception classes")
+    try:
+        options = msgspec.convert(given, TaskOptions)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    for name in ("timeout", "max_retries", "retry_delay", "retry_backoff", "retry_max_delay", "result_ttl",
+                 "abort_ttl", "cancel_ttl", "default_ttl"):  # fmt: skip
+        number = getattr(options, name)
+        if number is not None and not 0 <= number < float("inf"):
+            raise ConfigError(f"{where}: {name} is {number}: expected a finite number that is not negative")
+    if options.priority is not None and not PRIORITY_MIN <= options.priority <= PRIORITY_MAX:
+        raise ConfigError(
+            f"{where}: priority is {options.priority}: "
+            f"expected {PRIORITY_MIN} to {PRIORITY_MAX}, larger first"
+        )
+    return msgspec.structs.replace(options, retry_on=tuple(retry_on) if retry_on is not None else None)
+
+
+def path_of(task: TaskLike) -> str:
+    """The canonical path of a task; a path is its own."""
+    if isinstance(task, str):
+        return task
+    target = task.function if isinstance(task, TaskFunction) else task
+    return f"{target.__module__}.{target.__qualname__}"
+
+
+def _class_of(wrapped: TaskFunction[Any, Any], options: TaskOptions) -> type[Task]:
+    """The Task subclass through which the worker runs a decorated function."""
+
+    def run(self: Task, params: JsonObject) -> Any:
+        return wrapped.function(**wrapped.arguments_from(params))
+
+    attributes = {name: getattr(options, name) for name in OPTION_NAMES}
+    return type(
+        wrapped.function.__name__,
+        (Task,),
+        {
+            **attributes,
+            "run": run,
+            "__module__": wrapped.function.__module__,
+            "__qualname__": wrapped.function.__qualname__,
+            "__doc__": wrapped.function.__doc__,
+        },
+    )
+
+
+def _arguments_of(function: Callable[..., Any]) -> tuple[type[msgspec.Struct], bool]:
+    """A struct with the function's arguments, and whether it takes others by ``**kwargs``."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    fields: list[Any] = []
+    takes_more = False
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            takes_more = True
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.VAR_POSITIONAL):
+            raise InvalidParams(
+                f"{function.__qualname__} takes {name!r} by position: params have names, so the arguments "
+                "of a task must be ordinary or keyword-only ones"
+            )
+        elif parameter.default is parameter.empty:
+            fields.append((name, hints.get(name, Any)))
+        else:
+            fields.append(
+                (name, hints.get(name, Any), msgspec.field(default_factory=lambda p=parameter: p.default))
+            )
+    return msgspec.defstruct(function.__name__, fields, kw_only=True), takes_more
+
+
+def _field_with(default: object) -> Any:
+    """A field that gives the argument's own default: the function's, however mutable it is."""
+
+    def factory() -> object:
+        return default
+
+    return msgspec.field(default_factory=factory)

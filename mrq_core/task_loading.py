@@ -1,0 +1,144 @@
+"""From a path to a task that can run: importing it, and resolving its options."""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from typing import Any
+
+import msgspec
+
+from mrq_core.config import Config
+from mrq_core.errors import NotATask, TaskError, TaskImportFailed, TaskNotFound
+from mrq_core.retry import RetryRule
+from mrq_core.task import OPTION_NAMES, Task, TaskFunction, options_from
+
+
+class LoadedTask(msgspec.Struct, frozen=True, kw_only=True):
+    """A task, ready to run, with its options resolved."""
+
+    path: str
+    task_class: type[Task]
+    queue: str
+    priority: int
+    timeout: float
+    retry: RetryRule
+    result_ttl: float
+    abort_ttl: float
+    cancel_ttl: float
+    default_ttl: float
+    at_most_once: bool
+
+
+def load_task(path: str, config: Config) -> LoadedTask:
+    """Imports a task by its path. Raises TaskNotFound, TaskImportFailed, NotATask or ConfigError."""
+    return resolve_options(path, find_task(path), config)
+
+
+def resolve_options(path: str, task_class: type[Task], config: Config) -> LoadedTask:
+    """The options of a task: TASKS over the task's own over the configuration's defaults."""
+    own = options_from(
+        {
+            name: getattr(task_class, name)
+            for name in OPTION_NAMES
+            if getattr(task_class, name, None) is not None
+        },
+        where=path,
+    )
+    override = options_from(config.tasks.get(path, {}), where=f"TASKS[{path!r}]")
+
+    def pick(name: str, default: Any) -> Any:
+        for source in (override, own):
+            value = getattr(source, name)
+            if value is not None:
+                return value
+        return default
+
+    at_most_once = pick("at_most_once", False)
+    rule = RetryRule(
+        # A retry would be a second start.
+        max_retries=0 if at_most_once else pick("max_retries", config.default_job_max_retries),
+        delay=pick("retry_delay", config.default_job_retry_delay),
+        backoff=pick("retry_backoff", 1.0),
+        max_delay=pick("retry_max_delay", 3600.0),
+        jitter=pick("retry_jitter", False),
+        retry_on=pick("retry_on", ()),
+    )
+    return LoadedTask(
+        path=path,
+        task_class=task_class,
+        queue=pick("queue", "default"),
+        priority=pick("priority", 0),
+        timeout=pick("timeout", config.default_job_timeout),
+        retry=rule,
+        result_ttl=pick("result_ttl", config.default_job_result_ttl),
+        abort_ttl=pick("abort_ttl", config.default_job_abort_ttl),
+        cancel_ttl=pick("cancel_ttl", config.default_job_cancel_ttl),
+        default_ttl=pick("default_ttl", config.default_job_ttl),
+        at_most_once=at_most_once,
+    )
+
+
+def find_task(path: str) -> type[Task]:
+    """The class behind a path. Raises TaskNotFound, TaskImportFailed or NotATask."""
+    module_name, names = _import_longest(path)
+    found: object = importlib.import_module(module_name)
+    for index, name in enumerate(names):
+        try:
+            found = getattr(found, name)
+        except AttributeError:
+            inside = ".".join([module_name, *names[:index]])
+            raise TaskNotFound(f"{path} does not exist: {inside} has no {name!r}", path=path) from None
+    if isinstance(found, TaskFunction):
+        return found.task_class
+    if isinstance(found, type) and issubclass(found, Task) and found is not Task:
+        return found
+    raise NotATask(
+        f"{path} is not a task but {_describe(found)}: expected a subclass of mrq_core.Task "
+        "or a function decorated with @task",
+        path=path,
+    )
+
+
+def _import_longest(path: str) -> tuple[str, list[str]]:
+    """Imports the longest part of the path that is a module; the rest are names inside it."""
+    parts = path.split(".")
+    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        raise TaskNotFound(f"{path!r} is no path of a task: expected module.Name", path=path)
+    for length in range(len(parts) - 1, 0, -1):
+        module_name = ".".join(parts[:length])
+        try:
+            importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and (
+                module_name == error.name or module_name.startswith(error.name + ".")
+            ):
+                continue
+            raise _import_failed(path, module_name, error) from error
+        except TaskError:
+            raise
+        except BaseException as error:
+            # SystemExit and the like too: a module that exits must not take the worker along.
+            raise _import_failed(path, module_name, error) from error
+        return module_name, parts[length:]
+    raise TaskNotFound(
+        f"{path} cannot be found: there is no module {parts[0]!r}. The worker looks in its working directory "
+        "and in what is installed beside it",
+        path=path,
+    )
+
+
+def _import_failed(path: str, module_name: str, error: BaseException) -> TaskImportFailed:
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return TaskImportFailed(
+        f"{path} cannot be imported: importing {module_name} raised {type(error).__name__}: {error}{where}",
+        path=path,
+    )
+
+
+def _describe(found: object) -> str:
+    if found is Task:
+        return "the base class Task itself"
+    kind = type(found).__name__
+    return f"a {kind}" if kind != "type" else "a class that is no Task"

@@ -1,0 +1,25 @@
+"""The in-memory broker: the model that other drivers are compared with, and a broker for unit tests.
+
+It is written to be obviously correct, not fast: plain dicts, one lock, linear scans. What it holds
+lives in one process and is gone with it, so it is not registered as an entry point.
+"""
+
+from __future__ import annotations
+
+from mrq_core.broker import Broker, Driver, Opening
+from mrq_core.testing.memory.broker import MemoryBroker
+from mrq_core.testing.memory.data import MemoryData
+
+__all__ = ["DRIVER", "MemoryBroker", "MemoryData", "open_memory_broker"]
+
+
+def open_memory_broker(opening: Opening) -> Broker:
+    """A broker with nothing in it yet."""
+    return MemoryBroker(clock=opening.clock)
+
+
+DRIVER = Driver(
+    name="memory",
+    summary="In the memory of one process; for tests.",
+    open_broker=open_memory_broker,
+)

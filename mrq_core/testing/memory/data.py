@@ -1,0 +1,131 @@
+"""What the in-memory broker holds, and the few rules that every change of a record follows."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import msgspec
+
+from mrq_core.clock import after
+from mrq_core.job import JobRecord, Status
+from mrq_core.messages import Unique
+from mrq_core.testing.memory.logs import JobLog
+from mrq_core.testing.memory.state import StateItems
+
+_decoder = msgspec.json.Decoder(JobRecord)
+
+
+@dataclass
+class Waiter:
+    """A thread that waits for work in some queues or trees."""
+
+    wanted: tuple[str, ...]
+    woken: threading.Event = field(default_factory=threading.Event)
+
+
+class MemoryData:
+    """Everything that brokers on the same data share. Whoever touches it holds `lock`.
+
+    A job's entry in its queue is its record: a waiting or started one is in the queue of that name.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.records: dict[str, bytes] = {}
+        self.uniques: dict[str, Unique] = {}
+        """By job id: the unique key that the job came with."""
+        self.held: dict[str, tuple[str, datetime | None]] = {}
+        """By unique key: the job that holds it, and until when."""
+        self.logs: dict[str, JobLog] = {}
+        self.queues: set[str] = set()
+        self.turns: dict[str, str] = {}
+        """By tree: the subqueue that had the last turn."""
+        self.paused: frozenset[str] = frozenset()
+        self.pauses_version = 0
+        self.signals: list[str] = []
+        """Ids of jobs to interrupt, in the order of the requests."""
+        self.waiters: list[Waiter] = []
+        self.state = StateItems()
+
+    def get(self, job_id: str) -> JobRecord | None:
+        """The record, expired or not. A copy: what a caller does to it changes nothing here."""
+        encoded = self.records.get(job_id)
+        return None if encoded is None else _decoder.decode(encoded)
+
+    def visible(self, job_id: str, now: datetime) -> JobRecord | None:
+        """The record, unless it has expired."""
+        record = self.get(job_id)
+        return None if record is None or has_expired(record, now) else record
+
+    def all(self) -> list[JobRecord]:
+        """All records, expired ones too, by id."""
+        return [_decoder.decode(encoded) for _, encoded in sorted(self.records.items())]
+
+    def put(self, record: JobRecord, now: datetime) -> None:
+        """Writes a record, lets its unique key go if it is time, and wakes a worker if it is due."""
+        self.records[record.id] = msgspec.json.encode(record)
+        self.queues.add(record.queue)
+        unique = self.uniques.get(record.id)
+        if unique is not None and self.holder(unique.key, now) == record.id:
+            was_claimed = record.status is Status.STARTED
+            if (unique.until == "queued" and (was_claimed or record.is_ended)) or (
+                unique.until == "done" and record.is_ended
+            ):
+                del self.held[unique.key]
+        if record.due_at is not None and record.due_at <= now:
+            self._wake(record.queue)
+
+    def delete(self, job_id: str) -> None:
+        """Removes a job: record, entry, logs and keys."""
+        self.records.pop(job_id, None)
+        self.logs.pop(job_id, None)
+        unique = self.uniques.pop(job_id, None)
+        if unique is not None and self.held.get(unique.key, ("", None))[0] == job_id:
+            del self.held[unique.key]
+
+    def holder(self, key: str, now: datetime) -> str | None:
+        """The job that holds the unique key."""
+        job_id, until = self.held.get(key, (None, None))
+        if job_id is not None and until is not None and until <= now:
+            del self.held[key]
+            return None
+        return job_id
+
+    def reserve(self, unique: Unique, job_id: str, now: datetime) -> str:
+        """Gives the job the key if it is free; answers with the holder. A job holds its own key on."""
+        holder = self.holder(unique.key, now)
+        if holder is not None:
+            return holder
+        until = None
+        if unique.until == "period" and unique.period is not None:
+            until = after(now, unique.period)
+        self.held[unique.key] = (job_id, until)
+        return job_id
+
+    def due(self, wanted: tuple[str, ...], now: datetime) -> bool:
+        """Whether something in these queues or trees is due."""
+        return any(
+            record.due_at is not None
+            and record.due_at <= now
+            and any(is_in(record.queue, name) for name in wanted)
+            for record in self.all()
+        )
+
+    def _wake(self, queue: str) -> None:
+        """Wakes one waiter that nobody has woken yet: as many as there are jobs, not all."""
+        for waiter in self.waiters:
+            if not waiter.woken.is_set() and any(is_in(queue, name) for name in waiter.wanted):
+                waiter.woken.set()
+                return
+
+
+def has_expired(record: JobRecord, now: datetime) -> bool:
+    """Whether the time that the record is kept is over."""
+    return record.expires_at is not None and record.expires_at <= now
+
+
+def is_in(queue: str, name: str) -> bool:
+    """Whether a queue is the named one, or a subqueue of the named tree."""
+    return queue.startswith(name) and queue != name if name.endswith("/") else queue == name

@@ -1,0 +1,84 @@
+"""Which records match a filter, and how many of what kind there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from mrq_core.codec import JsonValue
+from mrq_core.job import JobRecord, Status
+from mrq_core.messages import JobFilter, QueueCounts, Totals
+from mrq_core.testing.memory.data import is_in
+
+
+def matches(record: JobRecord, wanted: JobFilter) -> bool:
+    """Whether every part of the filter that is given holds."""
+    return (
+        (not wanted.ids or record.id in wanted.ids)
+        and (not wanted.statuses or record.status in wanted.statuses)
+        and (not wanted.paths or record.path in wanted.paths)
+        and (not wanted.queues or any(is_in(record.queue, name) for name in wanted.queues))
+        and (not wanted.workers or record.worker in wanted.workers)
+        and (not wanted.exception_types or record.exception_type in wanted.exception_types)
+        and (not wanted.schedules or record.schedule in wanted.schedules)
+        and (wanted.since is None or record.queued_at >= wanted.since)
+        and (wanted.until is None or record.queued_at < wanted.until)
+        and all(
+            name in record.params and equal(record.params[name], value)
+            for name, value in wanted.params.items()
+        )
+    )
+
+
+def equal(one: JsonValue, other: JsonValue) -> bool:
+    """Equality of JSON values. Unlike in Python, true is not 1."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(equal, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
+    return one == other
+
+
+def group_of(record: JobRecord, group_by: str | None) -> str | None:
+    """The value that the record is counted under; None where it has none."""
+    if group_by is None:
+        return ""
+    if group_by not in ("status", "path", "queue", "worker", "exception_type"):
+        raise ValueError(
+            f"cannot group by {group_by!r}: expected status, path, queue, worker or exception_type"
+        )
+    value = getattr(record, group_by)
+    return None if value is None else str(value)
+
+
+def totals(records: Sequence[JobRecord]) -> Totals:
+    """See `Broker.totals`. The model counts, which every other driver must not do."""
+    by_queue: dict[str, dict[Status, int]] = {}
+    by_path: dict[str, dict[Status, int]] = {}
+    for record in records:
+        for table, name in ((by_queue, record.queue), (by_path, record.path)):
+            row = table.setdefault(name, {})
+            row[record.status] = row.get(record.status, 0) + 1
+    return Totals(by_queue=by_queue, by_path=by_path)
+
+
+def counts(queue: str, records: Sequence[JobRecord], now: datetime) -> QueueCounts:
+    """What the queue holds. A job whose lease has run out is not held by a worker any more: it waits."""
+    waiting: list[datetime] = []
+    claimed = 0
+    for record in records:
+        if record.queue == queue and record.due_at is not None:
+            if record.status is Status.STARTED and record.due_at > now:
+                claimed += 1
+            else:
+                waiting.append(record.due_at)
+    due = sorted(due_at for due_at in waiting if due_at <= now)
+    return QueueCounts(
+        queue=queue,
+        waiting=len(waiting),
+        due=min(len(due), 10_000),
+        claimed=claimed,
+        oldest_due=due[0] if due else None,
+    )

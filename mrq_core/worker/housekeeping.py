@@ -1,0 +1,120 @@
+"""What a worker does beside its jobs: it asks for pauses and cancellations, stores logs, reports
+about itself, prunes what has expired, and notices when one of its limits is reached."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+
+import gevent
+import psutil
+
+from mrq_core.broker import Broker
+from mrq_core.config import Config
+from mrq_core.errors import BrokerError, CancelInterrupt
+from mrq_core.messages import Versions
+from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, report_to_json
+from mrq_core.worker.attempts import Attempts
+from mrq_core.worker.settling import Settler
+
+_FLUSH_INTERVAL = 0.5
+_PRUNE_INTERVAL = 60.0
+_REPORTS_KEPT = 3
+"""A report that was not renewed for so many intervals vanishes."""
+
+_log = logging.getLogger("mrq.worker")
+
+
+class Housekeeping:
+    """The small loops. `describe` makes the report; `stop` asks the worker to stop, saying why."""
+
+    def __init__(
+        self,
+        config: Config,
+        broker: Broker,
+        attempts: Attempts,
+        settler: Settler,
+        *,
+        worker: str,
+        describe: Callable[[], WorkerReport],
+        stop: Callable[[str], None],
+        wake: Callable[[], None],
+    ) -> None:
+        self._config = config
+        self._broker = broker
+        self._attempts = attempts
+        self._settler = settler
+        self._worker = worker
+        self._describe = describe
+        self._stop = stop
+        self._wake = wake
+        self._versions = Versions()
+        self._process = psutil.Process(os.getpid())
+        self._greenlets: list[gevent.Greenlet[..., None]] = []
+        self.paused: frozenset[str] = frozenset()
+
+    def start(self) -> None:
+        loops: list[tuple[float, Callable[[], None]]] = [
+            (_FLUSH_INTERVAL, self._settler.flush_running),
+            (self._config.report_interval, self.report),
+            (_PRUNE_INTERVAL, self._prune),
+        ]
+        if self._config.paused_queues_refresh_interval:
+            loops.append((self._config.paused_queues_refresh_interval, self.poll))
+        if self._config.max_memory or self._config.max_time:
+            loops.append((1.0, self._check_limits))
+        self._started = time.monotonic()
+        self._greenlets = [gevent.spawn(self._repeat, interval, step) for interval, step in loops]
+
+    def stop(self) -> None:
+        """Ends the loops and takes the worker's report away."""
+        gevent.killall(self._greenlets)
+        try:
+            self._broker.state.delete(WORKERS_NAMESPACE, [self._worker])
+        except BrokerError as error:
+            _log.warning("report.not_removed worker=%s error=%s", self._worker, error)
+
+    def poll(self) -> None:
+        """Learns about pauses, and about running jobs that somebody wants interrupted."""
+        changes = self._broker.poll(self._worker, self._versions)
+        self._versions = changes.versions
+        if changes.paused is not None and changes.paused != self.paused:
+            self.paused = changes.paused
+            _log.info("queues.paused queues=%s", ",".join(sorted(self.paused)) or "none")
+            self._wake()
+        for attempt in self._attempts.by_ids(changes.interrupts):
+            _log.info("job.interrupting id=%s", attempt.record.id)
+            attempt.interrupt_from(time.monotonic(), CancelInterrupt("the job was cancelled while it ran"))
+
+    def report(self) -> None:
+        """Writes what `mrq workers` shows."""
+        ttl = self._config.report_interval * _REPORTS_KEPT
+        report = report_to_json(self._describe())
+        self._broker.state.put(WORKERS_NAMESPACE, self._worker, report, ttl=ttl)
+
+    def _repeat(self, interval: float, step: Callable[[], None]) -> None:
+        failing = False
+        while True:
+            try:
+                step()
+                failing = False
+            except BrokerError as error:
+                if not failing:
+                    _log.warning("housekeeping.failed step=%s error=%s", step.__name__, error)
+                failing = True
+            except Exception:
+                _log.exception("housekeeping.broke step=%s", step.__name__)
+            gevent.sleep(interval)
+
+    def _prune(self) -> None:
+        while pruned := self._broker.prune():
+            _log.debug("jobs.pruned number=%d", pruned)
+
+    def _check_limits(self) -> None:
+        if self._config.max_time and time.monotonic() - self._started > self._config.max_time:
+            self._stop(f"it has worked for MAX_TIME, {self._config.max_time:g} s")
+        used = self._process.memory_info().rss / 1e6
+        if self._config.max_memory and used > self._config.max_memory:
+            self._stop(f"it uses {used:.0f} MB, more than MAX_MEMORY, {self._config.max_memory:g} MB")

@@ -1,0 +1,57 @@
+"""Which queues a worker asks for work, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mrq_core.errors import ConfigError
+from mrq_core.messages import Wanted
+from mrq_core.naming import check_queue_name
+
+_WORDS = ("sequential", "parallel", "burst")
+
+
+class Strategy:
+    """DEQUEUE_STRATEGY: ``sequential`` takes queues in order; ``parallel`` gives each its share and
+    lets them take turns to be first; ``burst``, alone or with one of them, ends the worker when
+    nothing is due and nothing runs."""
+
+    def __init__(self, text: str, queues: Sequence[str]) -> None:
+        words = [word.strip() for word in text.split(",")]
+        unknown = [word for word in words if word not in _WORDS]
+        if unknown or {"sequential", "parallel"} <= set(words):
+            raise ConfigError(
+                f"DEQUEUE_STRATEGY is {text!r}: expected sequential, parallel or burst, "
+                "or burst and one of the others joined by a comma"
+            )
+        if not queues:
+            raise ConfigError("QUEUES is empty: expected the names of the queues to work on")
+        for name in queues:
+            check_queue_name(name.removesuffix("/"))
+        self.is_parallel = "parallel" in words
+        self.is_burst = "burst" in words
+        self.queues = tuple(dict.fromkeys(queues))
+        self._turn = 0
+
+    def wanted(self, room: int, paused: frozenset[str]) -> tuple[Wanted, ...]:
+        """What to ask for when there is room for so many jobs; the paused queues are left out."""
+        names = [name for name in self.queues if not is_paused(name, paused)]
+        excluded = frozenset(name for name in paused if name not in names)
+        quota = None
+        if self.is_parallel and len(names) > 1:
+            self._turn += 1
+            start = self._turn % len(names)
+            names = names[start:] + names[:start]
+            quota = max(1, -(-room // len(names)))
+        return tuple(
+            Wanted(name=name, quota=quota, exclude=excluded if name.endswith("/") else frozenset())
+            for name in names
+        )
+
+
+def is_paused(name: str, paused: frozenset[str]) -> bool:
+    """Whether a queue or tree is paused itself, or lies in a paused tree."""
+    if not paused or name in paused:
+        return bool(paused)
+    parts = name.rstrip("/").split("/")
+    return any("/".join(parts[:length]) + "/" in paused for length in range(1, len(parts)))
