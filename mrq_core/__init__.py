@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Task": "mrq_core.task",
-    "task": "mrq_core.task",
+    "Task": "mrq_core.tasks",
+    "task": "mrq_core.tasks",
     "Client": "mrq_core.client",
     "Job": "mrq_core.handles",
     "Queue": "mrq_core.handles",
@@ -97,4 +97,4 @@ if TYPE_CHECKING:
     from mrq_core.handles import Job, Queue
     from mrq_core.hookspecs import hookimpl
     from mrq_core.job import JobRecord, RetryDecision, Status
-    from mrq_core.task import Task, task
+    from mrq_core.tasks import Task, task

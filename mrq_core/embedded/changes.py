@@ -82,15 +82,14 @@ def cancel(connection: sqlite3.Connection, clock: Clock, ids: Sequence[str], how
 
 def move(connection: sqlite3.Connection, clock: Clock, ids: Sequence[str], how: Move) -> list[Change]:
     """See `Broker.move`."""
-    now_ms = clock.now_ms()
-    now = from_ms(now_ms)
 
     def step(record: JobRecord) -> tuple[Change, JobRecord]:
         if not record.status.is_waiting or record.is_ended:
             return Change.REFUSED, record
-        return Change.DONE, replace(record, queue=how.queue, updated_at=now)
+        # updated_at stays: for a job that waits to be retried it says when its attempt ended
+        return Change.DONE, replace(record, queue=how.queue)
 
-    return _each(connection, now_ms, ids, step)
+    return _each(connection, clock.now_ms(), ids, step)
 
 
 def remove(connection: sqlite3.Connection, clock: Clock, ids: Sequence[str]) -> list[Change]:

@@ -6,10 +6,11 @@ import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import count
 
 from mrq_core import lifecycle
 from mrq_core.clock import Clock, from_ms
-from mrq_core.embedded import rows, subqueues, uniques
+from mrq_core.embedded import rows, signals, subqueues, uniques
 from mrq_core.embedded.batch import Batch
 from mrq_core.embedded.database import Database
 from mrq_core.errors import NotSupported
@@ -96,6 +97,7 @@ class _Round:
         self._now_ms = clock.now_ms()
         self._now: datetime = from_ms(self._now_ms)
         self._nonce = new_nonce()
+        self._numbers = count()
         self._batch = Batch()
         self._found = _Found()
 
@@ -112,7 +114,10 @@ class _Round:
         self._batch.flush(self._connection)
         found = self._found
         next_ms = subqueues.next_due(
-            self._connection, self._request.wanted, self._now_ms, leases_after_ms=self._now_ms
+            self._connection,
+            self._request.wanted,
+            self._now_ms,
+            leases_after_ms=-1 if self._request.idle else self._now_ms,
         )
         return Claimed(
             records=tuple(found.records),
@@ -137,7 +142,10 @@ class _Round:
                 continue
             if after.is_ended:
                 found.ended.append(rows.with_params(after, params))
-                uniques.released(self._connection, after)
+                if after.unique_key is not None:
+                    uniques.released(self._connection, after)
+                if after.cancel_requested:
+                    signals.answered(self._connection, after)
             self._batch.replace(seq, before, after)
 
     def _take_waiting(
@@ -169,7 +177,7 @@ class _Round:
             record,
             now=self._now,
             worker=request.worker,
-            nonce=self._nonce,
+            nonce=f"{self._nonce}{next(self._numbers):03x}",
             lease=request.lease,
             alone=alone,
         )

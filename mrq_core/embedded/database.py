@@ -21,7 +21,7 @@ from typing import TypeVar
 from mrq_core.broker import RunBlocking
 from mrq_core.embedded import failures, schema
 from mrq_core.embedded.location import make_parent
-from mrq_core.errors import BrokerError
+from mrq_core.errors import BrokerUnavailable
 
 T = TypeVar("T")
 Connect = Callable[[str, float], sqlite3.Connection]
@@ -108,7 +108,7 @@ class Database:
 
     def _take(self) -> sqlite3.Connection:
         if self._closed:
-            raise BrokerError(f"the broker of {self.path} was closed: open another one")
+            raise BrokerUnavailable(f"the broker of {self.path} was closed: open another one")
         if self._pid != os.getpid():
             _inherited.append(self._idle)
             self._idle = deque()
@@ -119,12 +119,12 @@ class Database:
             return self._open()
 
     def _put_back(self, connection: sqlite3.Connection) -> None:
-        if self._closed or len(self._idle) >= MAX_IDLE:
+        if len(self._idle) >= MAX_IDLE:
             connection.close()
-        else:
-            self._idle.append(connection)
-            if self._closed:  # close() came in between and has not seen it
-                self.close()
+            return
+        self._idle.append(connection)
+        if self._closed:
+            self.close()
 
     def _discard_if_doubtful(self, connection: sqlite3.Connection) -> None:
         try:

@@ -38,18 +38,20 @@ def counts(connection: sqlite3.Connection, clock: Clock, queues: Sequence[str]) 
 
 def _counts(connection: sqlite3.Connection, queue: str, now_ms: int) -> QueueCounts:
     entries = dict(connection.execute(_ENTRIES, (queue,)).fetchall())
-    due, oldest_ms = 0, None
+    due, suspects, oldest_ms = 0, 0, None
     for level in subqueues.levels(connection, queue):
-        if level.is_claimed or level.due_ms > now_ms:
+        if level.due_ms > now_ms:
             continue
         oldest_ms = level.due_ms if oldest_ms is None else min(oldest_ms, level.due_ms)
-        (number,) = connection.execute(_DUE, (queue, level.rank, now_ms, MAX_DUE - due)).fetchone()
+        (number,) = connection.execute(_DUE, (queue, level.rank, now_ms, MAX_DUE)).fetchone()
         due += number
+        if level.is_claimed:  # a lease that ran out: nobody holds the job any more
+            suspects = number
     return QueueCounts(
         queue=queue,
-        waiting=entries.get("waiting", 0),
-        due=due,
-        claimed=entries.get("claimed", 0),
+        waiting=entries.get("waiting", 0) + suspects,
+        due=min(due, MAX_DUE),
+        claimed=entries.get("claimed", 0) - suspects,
         oldest_due=rows.moment(oldest_ms),
     )
 

@@ -37,7 +37,9 @@ def append(connection: sqlite3.Connection, clock: Clock, lines: Sequence[LogLine
         length = len(message.encode())
         if size + length > max_size:
             level = "WARNING"
-            message = f"the log of this job is full ({max_size:,} bytes): this line and later ones were dropped"
+            message = (
+                f"the log of this job is full ({max_size:,} bytes): this line and later ones were dropped"
+            )
             length, is_full = 0, True
         row = (line.job_id, line.attempt, line.seq, to_ms(line.at), level, message)
         if connection.execute(_APPEND, row).rowcount:
@@ -78,6 +80,4 @@ def _position(cursor: str | None) -> tuple[int, int]:
     try:
         return int(attempt), int(seq)
     except ValueError as error:
-        raise BrokerError(
-            f"{cursor!r} is not a cursor of a log: expected one that read_logs gave"
-        ) from error
+        raise BrokerError(f"{cursor!r} is not a cursor of a log: expected one that read_logs gave") from error

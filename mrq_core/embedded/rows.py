@@ -12,7 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from mrq_core import codec
-from mrq_core.clock import from_ms, to_ms
+from mrq_core.clock import from_ms
 from mrq_core.errors import BrokerCorrupt
 from mrq_core.job import Attempt, JobRecord, Status
 
@@ -61,8 +61,8 @@ def rank(record: JobRecord) -> int | None:
 
 
 def ms(moment: datetime | None) -> int | None:
-    """Milliseconds, or NULL."""
-    return None if moment is None else to_ms(moment)
+    """Milliseconds, or NULL. For times of records, which are aware and whole milliseconds."""
+    return None if moment is None else round(moment.timestamp() * 1000)
 
 
 def moment(milliseconds: int | None) -> datetime | None:

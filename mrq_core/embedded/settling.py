@@ -10,20 +10,21 @@ from msgspec.structs import replace
 
 from mrq_core import codec, lifecycle
 from mrq_core.clock import Clock, after, from_ms
-from mrq_core.embedded import rows, uniques
+from mrq_core.embedded import rows, signals, uniques
 from mrq_core.embedded.batch import Batch
 from mrq_core.embedded.enqueueing import enqueue_records
 from mrq_core.job import JobRecord, Status
 from mrq_core.messages import ClaimRef, Note, Settlement
 
 _BY_IDS = "SELECT id, seq, record FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
-_SIGNALLED = "DELETE FROM signals WHERE job_id = ?"
 
 _T = TypeVar("_T", ClaimRef, Note)
 _Stored = dict[str, tuple[int, JobRecord]]
 
 
-def renew(connection: sqlite3.Connection, clock: Clock, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
+def renew(
+    connection: sqlite3.Connection, clock: Clock, claims: Sequence[ClaimRef], lease: float
+) -> list[bool]:
     """See `Broker.renew`."""
     until = after(from_ms(clock.now_ms()), lease)
     return _change_running(
@@ -63,10 +64,10 @@ def settle(connection: sqlite3.Connection, clock: Clock, settlements: Sequence[S
     for job_id, record in changed.items():
         seq, before = stored[job_id]
         batch.replace(seq, before, record)
-        if record.is_ended:
+        if record.unique_key is not None and record.is_ended:
             uniques.released(connection, record)
         if record.cancel_requested:
-            connection.execute(_SIGNALLED, (job_id,))
+            signals.answered(connection, record)
     batch.flush(connection)
     if followups:
         enqueue_records(connection, clock, followups)

@@ -14,12 +14,18 @@ _PAUSED = "SELECT queue FROM pauses"
 _BUMP = "UPDATE numbers SET value = value + 1 WHERE name = 'pauses'"
 _PAUSES_VERSION = "SELECT value FROM numbers WHERE name = 'pauses'"
 _INTERRUPT = "INSERT INTO signals (worker, job_id, token) VALUES (?, ?, ?)"
+_ANSWERED = "DELETE FROM signals WHERE job_id = ?"
 _SIGNALS = "SELECT n, job_id FROM signals WHERE worker = ? AND n > ? ORDER BY n"
 
 
 def interrupt(connection: sqlite3.Connection, record: JobRecord) -> None:
     """Asks the worker that runs the job to stop it."""
     connection.execute(_INTERRUPT, (record.worker, record.id, record.token))
+
+
+def answered(connection: sqlite3.Connection, record: JobRecord) -> None:
+    """Forgets the requests for an attempt that is over, lest a later one is taken for it."""
+    connection.execute(_ANSWERED, (record.id,))
 
 
 def pause(connection: sqlite3.Connection, queues: Sequence[str]) -> None:

@@ -74,9 +74,7 @@ class EmbeddedState(SharedState):
     def delete(self, namespace: str, names: Sequence[str]) -> list[bool]:
         def work(connection: sqlite3.Connection) -> list[bool]:
             now_ms = self._clock.now_ms()
-            return [
-                connection.execute(_DELETE, (namespace, name, now_ms)).rowcount > 0 for name in names
-            ]
+            return [connection.execute(_DELETE, (namespace, name, now_ms)).rowcount > 0 for name in names]
 
         return self._database.write(work)
 

@@ -52,7 +52,5 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(version)
 
 
-def _due(
-    connection: sqlite3.Connection, wanted: Sequence[Wanted], clock: Clock, began_ms: int
-) -> int | None:
+def _due(connection: sqlite3.Connection, wanted: Sequence[Wanted], clock: Clock, began_ms: int) -> int | None:
     return subqueues.next_due(connection, wanted, clock.now_ms(), leases_after_ms=began_ms)

@@ -10,10 +10,10 @@ import time
 from collections.abc import Callable
 
 from mrq_core.broker import Broker
-from mrq_core.errors import MrqError
+from mrq_core.errors import BrokerError
 from mrq_core.messages import CHUNK
 from mrq_core.worker.attempts import Attempt, Attempts
-from mrq_core.worker.native import Mailbox, sleep_unless, start_thread
+from mrq_core.worker.native import Mailbox, NativeLoop
 
 _RETRY = 0.5
 RENEWALS_PER_LEASE = 3
@@ -40,27 +40,29 @@ class LeaseKeeper:
         self._lease = lease
         self._grace = grace
         self._lost = lost
-        self._stopped = False
+        self._broker: Broker | None = None
+        self._loop = NativeLoop(self._keep, first_pause=lease / RENEWALS_PER_LEASE, finish=self._close)
 
     def start(self) -> None:
-        start_thread(self._run)
+        self._loop.start()
 
     def stop(self) -> None:
         """Ends the thread soon; it closes its broker itself."""
-        self._stopped = True
+        self._loop.stop()
 
-    def _run(self) -> None:
-        broker = self._open_broker()
-        pause = self._lease / RENEWALS_PER_LEASE
-        while not self._stopped:
-            sleep_unless(lambda: self._stopped, pause)
-            try:
-                self._renew(broker)
-                pause = self._lease / RENEWALS_PER_LEASE
-            except MrqError:
-                # The settler meets the same trouble and says so; a native thread does not log.
-                pause = min(_RETRY, self._lease / RENEWALS_PER_LEASE)
-        broker.close()
+    def _keep(self) -> float:
+        if self._broker is None:
+            self._broker = self._open_broker()
+        try:
+            self._renew(self._broker)
+        except BrokerError:
+            # The settler meets the same trouble and says so.
+            return min(_RETRY, self._lease / RENEWALS_PER_LEASE)
+        return self._lease / RENEWALS_PER_LEASE
+
+    def _close(self) -> None:
+        if self._broker is not None:
+            self._broker.close()
 
     def _renew(self, broker: Broker) -> None:
         now = time.monotonic()

@@ -6,6 +6,7 @@ no lock with greenlets: gevent has patched those. What it has to say goes throug
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -19,19 +20,54 @@ sleep: Callable[[float], None] = get_original("time", "sleep")
 """Sleeps the native thread that calls it, not a greenlet."""
 
 _start_new_thread: Callable[..., int] = get_original("_thread", "start_new_thread")
+get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 _SLICE = 0.05
+_PAUSE_AFTER_ERROR = 1.0
+
+_log = logging.getLogger("mrq.worker")
 
 
-def start_thread(function: Callable[[], None]) -> None:
-    """Runs the function in a native thread, which does not keep the process alive."""
-    _start_new_thread(function, ())
+def thread_id() -> int:
+    """The number of the native thread that calls this, as signal.pthread_kill takes it."""
+    return get_ident()
 
 
-def sleep_unless(stopped: Callable[[], bool], seconds: float) -> None:
-    """Sleeps the native thread for that long, or until `stopped` says so (seen within 50 ms)."""
-    while seconds > 0 and not stopped():
-        sleep(min(seconds, _SLICE))
-        seconds -= _SLICE
+class NativeLoop:
+    """A native thread that calls `step` again and again until it is stopped.
+
+    `step` returns how many seconds to sleep before the next call. What it raises is handed to the
+    log of the hub's thread, and the loop goes on. The thread does not keep the process alive.
+    """
+
+    def __init__(self, step: Callable[[], float], *, first_pause: float, finish: Callable[[], None]) -> None:
+        self._step = step
+        self._pause = first_pause
+        self._finish = finish
+        self._stopped = False
+        self._errors: Mailbox[Exception] = Mailbox(_log_error)
+
+    def start(self) -> None:
+        _start_new_thread(self._run, ())
+
+    def stop(self) -> None:
+        """Ends the thread within 50 ms, or as soon as the step that it is in returns."""
+        self._stopped = True
+        self._errors.close()
+
+    def _run(self) -> None:
+        pause = self._pause
+        while True:
+            while pause > 0 and not self._stopped:
+                sleep(min(pause, _SLICE))
+                pause -= _SLICE
+            if self._stopped:
+                break
+            try:
+                pause = self._step()
+            except Exception as error:
+                self._errors.send(error)
+                pause = _PAUSE_AFTER_ERROR
+        self._finish()
 
 
 class Mailbox(Generic[T]):
@@ -43,18 +79,26 @@ class Mailbox(Generic[T]):
 
     def __init__(self, deliver: Callable[[T], None]) -> None:
         self._deliver = deliver
+        self._closed = False
         self._items: deque[T] = deque()
         self._watcher: Any = gevent.get_hub().loop.async_()
         self._watcher.start(self._drain)
 
     def send(self, item: T) -> None:
-        self._items.append(item)
-        self._watcher.send()
+        if not self._closed:
+            self._items.append(item)
+            self._watcher.send()
 
     def close(self) -> None:
+        """Delivers nothing more. Sending is still allowed, and does nothing."""
+        self._closed = True
         self._watcher.stop()
         self._watcher.close()
 
     def _drain(self) -> None:
         while self._items:
             self._deliver(self._items.popleft())
+
+
+def _log_error(error: Exception) -> None:
+    _log.error("thread.broke: it goes on", exc_info=error)

@@ -26,10 +26,10 @@ from mrq_core.errors import (
 )
 from mrq_core.job import Outcome, RetryDecision, Status
 from mrq_core.plugins import Plugins
-from mrq_core.task_loading import LoadedTask, load_task
+from mrq_core.loading import LoadedTask, load_task
 
 _TRACEBACK_HEAD, _TRACEBACK_TAIL = 20_000, 60_000
-_OUR_FILES = ("/mrq_core/worker/running.py", "/mrq_core/task.py")
+_OUR_FILES = ("/mrq_core/worker/running.py", "/mrq_core/tasks.py")
 
 
 class Runner:

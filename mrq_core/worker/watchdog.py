@@ -16,7 +16,6 @@ Only the task's own code is ever interrupted: see `JobContext.accept`.
 from __future__ import annotations
 
 import signal
-import threading
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -24,7 +23,7 @@ from types import FrameType
 from mrq_core.context import current_context
 from mrq_core.errors import Interrupt, TimeoutInterrupt
 from mrq_core.worker.attempts import Attempt, Attempts
-from mrq_core.worker.native import Mailbox, sleep_unless, start_thread
+from mrq_core.worker.native import Mailbox, NativeLoop, thread_id
 
 TICK = 0.1
 GRACE = 5.0
@@ -44,37 +43,37 @@ class Watchdog:
     def __init__(self, attempts: Attempts, give_up: Callable[[Attempt], None]) -> None:
         self._attempts = attempts
         self._give_up = give_up
-        self._stopped = False
         self._asked: dict[Attempt, float] = {}
         self._reached: set[Attempt] = set()
         self._mailbox: Mailbox[Attempt] = Mailbox(self._raise_in_greenlet)
-        self._main_thread = threading.main_thread().ident or 0
-        self.grace = GRACE
+        self._main_thread = 0
+        self._loop = NativeLoop(self._look, first_pause=TICK, finish=lambda: None)
 
     def start(self) -> None:
+        """Starts the thread. Must be called in the main thread, where signals arrive."""
+        self._main_thread = thread_id()
         signal.signal(signal.SIGALRM, self._on_alarm)
-        start_thread(self._run)
+        self._loop.start()
 
     def stop(self) -> None:
         """Ends the thread soon. The process no longer reacts to SIGALRM."""
-        self._stopped = True
+        self._loop.stop()
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
         self._mailbox.close()
 
-    def _run(self) -> None:
-        while not self._stopped:
-            sleep_unless(lambda: self._stopped, TICK)
-            now = time.monotonic()
-            for attempt in self._attempts.undecided():
-                if attempt.interrupt_at is not None and now >= attempt.interrupt_at and not self._stopped:
-                    self._push(attempt, now, now - attempt.interrupt_at)
-            for attempt in [a for a in self._asked if a.outcome is not None]:
-                self._asked.pop(attempt, None)
-                self._reached.discard(attempt)
+    def _look(self) -> float:
+        now = time.monotonic()
+        for attempt in self._attempts.undecided():
+            if attempt.interrupt_at is not None and now >= attempt.interrupt_at:
+                self._push(attempt, now, now - attempt.interrupt_at)
+        for attempt in [a for a in self._asked if a.outcome is not None]:
+            self._asked.pop(attempt, None)
+            self._reached.discard(attempt)
+        return TICK
 
     def _push(self, attempt: Attempt, now: float, overdue: float) -> None:
         asked = self._asked.get(attempt)
-        if overdue > self.grace:
+        if overdue > GRACE:
             self._give_up(attempt)
         elif asked is None or (attempt in self._reached and now - asked > _REPEAT):
             self._asked[attempt] = now

@@ -42,10 +42,13 @@ from mrq_core.messages import (
     Versions,
 )
 from mrq_core.testing.memory.claiming import claim
-from mrq_core.testing.memory.data import MemoryData, Waiter, has_expired
+from mrq_core.testing.memory.data import MemoryData, has_expired
 from mrq_core.testing.memory.logs import JobLog
 from mrq_core.testing.memory.search import counts, group_of, matches, totals
 from mrq_core.testing.memory.state import MemoryState
+
+POLL_SECONDS = 0.01
+"""How often a waiting thread looks whether something is due."""
 
 
 class MemoryBroker(Broker):
@@ -287,24 +290,16 @@ class MemoryBroker(Broker):
     # --- workers -----------------------------------------------------------------------------
 
     def wait(self, wanted: Sequence[str], timeout: float) -> bool:
-        waiter = Waiter(tuple(wanted))
-        with self._locked() as now:
-            if self._data.due(waiter.wanted, now):
-                return True
-            self._data.waiters.append(waiter)
         deadline = time.monotonic() + timeout
-        try:
-            # What becomes due by time alone wakes nobody, so the clock is looked at now and then.
-            while not waiter.woken.wait(max(0.0, min(0.05, deadline - time.monotonic()))):
-                with self._locked() as now:
-                    if self._data.due(waiter.wanted, now):
-                        return True
-                if time.monotonic() >= deadline:
-                    return False
-        finally:
-            with self._data.lock:
-                self._data.waiters.remove(waiter)
-        return True
+        while True:
+            with self._locked() as now:
+                if self._data.due(tuple(wanted), now):
+                    return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            # Looking again, rather than being woken, also finds what becomes due by time alone.
+            time.sleep(min(left, POLL_SECONDS))
 
     def poll(self, worker: str, versions: Versions) -> Changes:
         with self._locked():

@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
 from datetime import datetime
 
-import msgspec
+from msgspec.structs import replace
 
 from mrq_core.clock import after
+from mrq_core.codec import JsonObject, decode, encode
 from mrq_core.job import JobRecord, Status
 from mrq_core.messages import Unique
 from mrq_core.testing.memory.logs import JobLog
 from mrq_core.testing.memory.state import StateItems
-
-_decoder = msgspec.json.Decoder(JobRecord)
-
-
-@dataclass
-class Waiter:
-    """A thread that waits for work in some queues or trees."""
-
-    wanted: tuple[str, ...]
-    woken: threading.Event = field(default_factory=threading.Event)
 
 
 class MemoryData:
@@ -33,7 +23,7 @@ class MemoryData:
 
     def __init__(self) -> None:
         self.lock = threading.RLock()
-        self.records: dict[str, bytes] = {}
+        self.records: dict[str, JobRecord] = {}
         self.uniques: dict[str, Unique] = {}
         """By job id: the unique key that the job came with."""
         self.held: dict[str, tuple[str, datetime | None]] = {}
@@ -46,13 +36,12 @@ class MemoryData:
         self.pauses_version = 0
         self.signals: list[str] = []
         """Ids of jobs to interrupt, in the order of the requests."""
-        self.waiters: list[Waiter] = []
         self.state = StateItems()
 
     def get(self, job_id: str) -> JobRecord | None:
         """The record, expired or not. A copy: what a caller does to it changes nothing here."""
-        encoded = self.records.get(job_id)
-        return None if encoded is None else _decoder.decode(encoded)
+        record = self.records.get(job_id)
+        return None if record is None else _copy(record)
 
     def visible(self, job_id: str, now: datetime) -> JobRecord | None:
         """The record, unless it has expired."""
@@ -61,11 +50,11 @@ class MemoryData:
 
     def all(self) -> list[JobRecord]:
         """All records, expired ones too, by id."""
-        return [_decoder.decode(encoded) for _, encoded in sorted(self.records.items())]
+        return [_copy(record) for _, record in sorted(self.records.items())]
 
     def put(self, record: JobRecord, now: datetime) -> None:
-        """Writes a record, lets its unique key go if it is time, and wakes a worker if it is due."""
-        self.records[record.id] = msgspec.json.encode(record)
+        """Writes a record, and lets its unique key go if it is time."""
+        self.records[record.id] = _copy(record)
         self.queues.add(record.queue)
         unique = self.uniques.get(record.id)
         if unique is not None and self.holder(unique.key, now) == record.id:
@@ -74,8 +63,6 @@ class MemoryData:
                 unique.until == "done" and record.is_ended
             ):
                 del self.held[unique.key]
-        if record.due_at is not None and record.due_at <= now:
-            self._wake(record.queue)
 
     def delete(self, job_id: str) -> None:
         """Removes a job: record, entry, logs and keys."""
@@ -113,12 +100,21 @@ class MemoryData:
             for record in self.all()
         )
 
-    def _wake(self, queue: str) -> None:
-        """Wakes one waiter that nobody has woken yet: as many as there are jobs, not all."""
-        for waiter in self.waiters:
-            if not waiter.woken.is_set() and any(is_in(queue, name) for name in waiter.wanted):
-                waiter.woken.set()
-                return
+
+def _copy(record: JobRecord) -> JobRecord:
+    """The record with values of its own: the rest of it is frozen."""
+    return replace(
+        record,
+        params=_copy_object(record.params),
+        meta=_copy_object(record.meta),
+        result=decode(encode(record.result)),
+    )
+
+
+def _copy_object(value: JsonObject) -> JsonObject:
+    copied = decode(encode(value))
+    assert isinstance(copied, dict)
+    return copied
 
 
 def has_expired(record: JobRecord, now: datetime) -> bool:

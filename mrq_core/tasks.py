@@ -227,9 +227,7 @@ def _arguments_of(function: Callable[..., Any]) -> tuple[type[msgspec.Struct], b
         elif parameter.default is parameter.empty:
             fields.append((name, hints.get(name, Any)))
         else:
-            fields.append(
-                (name, hints.get(name, Any), msgspec.field(default_factory=lambda p=parameter: p.default))
-            )
+            fields.append((name, hints.get(name, Any), _field_with(parameter.default)))
     return msgspec.defstruct(function.__name__, fields, kw_only=True), takes_more
 
 

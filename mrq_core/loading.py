@@ -11,7 +11,7 @@ import msgspec
 from mrq_core.config import Config
 from mrq_core.errors import NotATask, TaskError, TaskImportFailed, TaskNotFound
 from mrq_core.retry import RetryRule
-from mrq_core.task import OPTION_NAMES, Task, TaskFunction, options_from
+from mrq_core.tasks import OPTION_NAMES, Task, TaskFunction, options_from
 
 
 class LoadedTask(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,1 @@
+"""The command line: where configuration, plugins, broker and worker are put together."""

@@ -1,0 +1,78 @@
+"""The typer application: all commands under their names."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from mrq_core import __version__
+from mrq_core.cli.check_commands import check, plugins
+from mrq_core.cli.demo import demo
+from mrq_core.cli.jobs_actions import cancel, move, remove, requeue
+from mrq_core.cli.jobs_commands import list_jobs, logs, show_job, wait
+from mrq_core.cli.later import dashboard, scheduler, schedules
+from mrq_core.cli.options import dashed
+from mrq_core.cli.queues_commands import list_queues, pause, resume
+from mrq_core.cli.run_command import run
+from mrq_core.cli.worker_command import worker
+from mrq_core.cli.workers_commands import ListByDefault, list_workers, show_worker
+
+_SETTINGS = {"token_normalize_func": dashed, "help_option_names": ["--help", "-h"]}
+_WORK, _LOOK, _CARE = "Work", "Look and change", "Care"
+
+app = typer.Typer(
+    name="mrq",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings=_SETTINGS,
+)
+jobs = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, show and change jobs.")
+queues = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="List, pause and resume queues.")
+workers = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="List and show workers.")
+
+
+@app.callback()
+def mrq(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error, too.")] = False,
+) -> None:
+    """A distributed task queue for Python.
+
+    New here? `mrq demo` runs some hundred jobs and says what to look at next.
+    """
+    if version:
+        typer.echo(f"mrq {__version__}")
+        raise typer.Exit
+
+
+app.command(rich_help_panel=_WORK)(worker)
+app.command(rich_help_panel=_WORK)(run)
+app.command(rich_help_panel=_WORK)(demo)
+app.add_typer(jobs, name="jobs", rich_help_panel=_LOOK)
+app.add_typer(queues, name="queues", rich_help_panel=_LOOK)
+app.add_typer(workers, name="workers", rich_help_panel=_LOOK)
+app.command(rich_help_panel=_CARE)(check)
+app.command(rich_help_panel=_CARE)(plugins)
+for hidden in (dashboard, scheduler, schedules):
+    app.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(
+        hidden
+    )
+
+jobs.command("list")(list_jobs)
+jobs.command("show")(show_job)
+jobs.command()(logs)
+jobs.command()(wait)
+jobs.command()(requeue)
+jobs.command()(cancel)
+jobs.command()(move)
+jobs.command()(remove)
+
+queues.command("list")(list_queues)
+queues.command()(pause)
+queues.command()(resume)
+
+workers.command("list")(list_workers)
+workers.command("show")(show_worker)

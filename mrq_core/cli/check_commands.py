@@ -1,0 +1,94 @@
+"""`mrq check` and `mrq plugins`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from mrq_core.broker import Driver
+from mrq_core.cli.errors import EXIT_FAILED
+from mrq_core.cli.options import Given, command
+from mrq_core.cli.output import counted, print_json, say, show, table
+from mrq_core.client import Client
+from mrq_core.codec import JsonObject, JsonValue
+from mrq_core.messages import Finding
+from mrq_core.operations.checks import broker_findings, config_findings
+from mrq_core.plugins import Plugins
+
+_MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "bold red")}
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@command("broker", "worker", "tasks", "plugins")
+def check(
+    given: Given,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="First create what the broker lacks: schema, indexes, scripts.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Checks configuration and broker, and says what is to be mended; exits with 1 if anything is."""
+    client = Client(given.config())
+    try:
+        if fix:
+            client.broker.prepare()
+        findings = [*config_findings(client.config, client.plugins), *broker_findings(client.broker)]
+    finally:
+        client.close()
+    if as_json:
+        print_json(
+            [
+                {"name": f.subject, "level": f.level, "message": f.message, "advice": f.advice}
+                for f in findings
+            ]
+        )
+    else:
+        _print_findings(findings)
+    if any(finding.level == "error" for finding in findings):
+        sys.exit(EXIT_FAILED)
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        mark, style = _MARKS.get(finding.level, ("?", ""))
+        say(f"{mark} {finding.level:<8} {finding.subject}: {finding.message}", style=style)
+        if finding.advice and finding.level != "ok":
+            say(f"             {finding.advice}")
+    numbers = {level: sum(f.level == level for f in findings) for level in ("error", "warning")}
+    say(f"{counted(numbers['error'], 'error')}, {counted(numbers['warning'], 'warning')}")
+
+
+@command("broker", "plugins")
+def plugins(given: Given, as_json: AsJson = False) -> None:
+    """Lists broker drivers and plugins, where they come from, and which hooks they implement."""
+    loaded = Plugins(given.config())
+    found = [(name, origin, tuple(loaded.hooks_of(name))) for name, origin in sorted(loaded.versions.items())]
+    drivers = sorted(loaded.drivers.values(), key=lambda driver: driver.name)
+    if as_json:
+        listed: list[JsonValue] = [_driver_view(driver) for driver in drivers]
+        for name, origin, hooks in found:
+            listed.append({"name": name, "kind": "plugin", "origin": origin, "hooks": list(hooks)})
+        print_json(listed)
+        return
+    driver_rows = [
+        (d.name, " ".join(f"{scheme}://" for scheme in d.url_schemes), " ".join(d.settings), d.summary)
+        for d in drivers
+    ]
+    show(table(("driver", "URLs", "settings", "what it is"), driver_rows))
+    say("")
+    show(
+        table(("plugin", "from", "hooks"), [(name, origin, " ".join(hooks)) for name, origin, hooks in found])
+    )
+
+
+def _driver_view(driver: Driver) -> JsonObject:
+    return {
+        "name": driver.name,
+        "kind": "driver",
+        "summary": driver.summary,
+        "url_schemes": list(driver.url_schemes),
+        "settings": list(driver.settings),
+    }

@@ -1,0 +1,137 @@
+"""`mrq demo`: real jobs on a real broker and a worker in this process, and what came of it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mrq_core.cli.errors import EXIT_INTERRUPTED, CommandFailed
+from mrq_core.cli.options import Given, command
+from mrq_core.cli.output import counted, note, say
+
+if TYPE_CHECKING:
+    from mrq_core.cli.demo_jobs import DemoJobs
+    from mrq_core.client import Client
+    from mrq_core.config import Config
+    from mrq_core.plugins import Plugins
+    from mrq_core.worker.attempts import Attempt
+
+_DEFAULT_JOBS = 500
+_LOOK_EVERY = 0.5
+"""Seconds between two looks at jobs that this process has not settled: another worker may have."""
+_LATENCY = 0.1
+"""So that retries are not waited for longer than they take."""
+
+
+@command("broker", "plugins")
+def demo(
+    given: Given,
+    number: Annotated[
+        int, typer.Option("--jobs", min=1, metavar="INTEGER", help="How many source files to read at most.")
+    ] = _DEFAULT_JOBS,
+    greenlets: Annotated[
+        int, typer.Option("--greenlets", "-g", min=1, metavar="INTEGER", help="How many jobs run at a time.")
+    ] = 10,
+    no_dashboard: Annotated[
+        bool, typer.Option("--no-dashboard", help="Changes nothing: this version has none.", hidden=True)
+    ] = False,
+) -> None:
+    """Reads Python's own library, a job for each source file, and shows how jobs can end.
+
+    The jobs stay with the configured broker, to be looked at. It can be run again and again.
+    """
+    from mrq_core.cli.demo_display import print_results
+    from mrq_core.cli.demo_tasks import QUEUE
+    from mrq_core.client import Client
+    from mrq_core.plugins import Plugins
+
+    config = given.config(queues=QUEUE, greenlets=greenlets, quiet=True, max_latency=_LATENCY)
+    _quiet_logs(config)
+    plugins = Plugins(config)
+    client = Client(config, plugins=plugins)
+    try:
+        jobs = _enqueue(client, number)
+        seconds = _work(config, plugins, jobs)
+        left = jobs.refresh(client)
+        if left:
+            note(f"Stopped. {counted(len(left), 'job')} stay on the queue {QUEUE}: "
+                 f"`mrq worker {QUEUE} --burst{given.broker_flags()}` goes on with them.")  # fmt: skip
+            sys.exit(EXIT_INTERRUPTED)
+    finally:
+        client.close()
+    print_results(jobs, seconds, given.broker_flags())
+    surprises = jobs.surprises()
+    if surprises:
+        raise CommandFailed("\n".join(["not all jobs ended as expected:", *(f"  {s}" for s in surprises)]))
+
+
+def _quiet_logs(config: Config) -> None:
+    from mrq_core.logs import set_up_logging
+
+    set_up_logging(config.log_level, config.log_format, quiet=True)
+    # That jobs fail is what this shows; what the worker has to say about it would be in the way.
+    for name in ("mrq.worker", "mrq.job"):
+        logging.getLogger(name).setLevel(logging.INFO)
+    logging.getLogger("mrq.worker").setLevel(logging.ERROR)
+
+
+def _enqueue(client: Client, number: int) -> DemoJobs:
+    from mrq_core.cli.demo_jobs import enqueue, source_files
+    from mrq_core.cli.demo_tasks import QUEUE
+
+    client.broker.prepare()
+    if QUEUE in client.broker.paused():
+        raise CommandFailed(f"the queue {QUEUE} is paused: `mrq queues resume {QUEUE}` lets it go on")
+    files = source_files(number)
+    if len(files) < number != _DEFAULT_JOBS:
+        note(f"The library of this Python has only {counted(len(files), 'source file')}.")
+    jobs = enqueue(client, files)
+    others = len(jobs.expected) - len(files)
+    say(
+        f"{counted(len(jobs.expected), 'job')} queued on {client.broker.name}: "
+        f"{len(files):,} read source files, {others} show how else jobs can end."
+    )
+    return jobs
+
+
+def _work(config: Config, plugins: Plugins, jobs: DemoJobs) -> float:
+    """Runs a worker until all these jobs have ended, here or elsewhere; the seconds that it took."""
+    import gevent
+    from gevent.event import Event
+
+    from mrq_core.cli.demo_display import progress
+    from mrq_core.worker.worker import Worker
+
+    running = set(jobs.expected)
+    ended = Event()
+
+    with progress(len(running)) as show_progress:
+
+        def on_settled(attempt: Attempt) -> None:
+            if (
+                attempt.record.id in running
+                and attempt.outcome is not None
+                and attempt.outcome.status.is_ended
+            ):
+                running.discard(attempt.record.id)
+                show_progress(len(jobs.expected) - len(running))
+                if not running:
+                    ended.set()
+
+        def watch() -> None:
+            while jobs.refresh(worker.client):
+                ended.wait(_LOOK_EVERY)
+            worker.stop("all jobs of the demo have ended")
+
+        worker = Worker(config, plugins, on_settled=on_settled)
+        watcher = gevent.spawn(watch)
+        started = time.monotonic()
+        try:
+            worker.run()
+        finally:
+            watcher.kill()
+        return time.monotonic() - started

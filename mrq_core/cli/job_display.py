@@ -1,0 +1,99 @@
+"""How one job and its log look on a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from mrq_core.cli.output import STATUS_STYLES, console, counted, safe, seconds
+from mrq_core.codec import JsonObject, JsonValue
+from mrq_core.job import JobRecord
+from mrq_core.messages import LogLine
+from mrq_core.operations.views import iso, log_view, timeline
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_LEVEL_STYLES = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "DEBUG": "dim"}
+
+
+def print_job(record: JobRecord, details: JsonObject, lines: Sequence[LogLine], *, left_out: int) -> None:
+    """Prints a job: facts, timeline, params, result, attempts, and the end of its log."""
+    to = console()
+    _title(to, record, details)
+    _section(to, "timeline")
+    for at, event in timeline(record):
+        to.print(f"  {iso(at)}  {safe(event)}", soft_wrap=True)
+    _section(to, "params")
+    _json(to, details["params"])
+    if record.result is not None or str(record.status) == "success":
+        _section(to, "result")
+        _json(to, record.result)
+    for attempt in record.attempts:
+        if attempt.traceback or attempt.lost:
+            _section(to, f"attempt {attempt.claim}: {'lost' if attempt.lost else attempt.status}")
+            for text in (attempt.original_traceback, attempt.traceback):
+                if text:
+                    to.print(_indented(text), soft_wrap=True)
+    if record.traceback and not record.attempts:
+        _section(to, "error")
+        to.print(_indented(record.traceback), soft_wrap=True)
+    if lines:
+        _section(to, "log" if not left_out else f"log: the last lines; `mrq jobs logs {record.id}` shows all")
+        print_log_lines(lines, indent="  ")
+
+
+def print_log_lines(lines: Sequence[LogLine], *, as_json_lines: bool = False, indent: str = "") -> None:
+    """Prints lines of a log as a person reads them, or each as one line of JSON."""
+    to = console()
+    for line in lines:
+        if as_json_lines:
+            print(json.dumps(log_view(line), ensure_ascii=False))
+            continue
+        text = f"{indent}{iso(line.at)} {line.level:<7} {safe(line.message)}"
+        to.print(text, style=_LEVEL_STYLES.get(line.level), soft_wrap=True)
+
+
+def _title(to: Console, record: JobRecord, details: JsonObject) -> None:
+    from rich.text import Text
+
+    status = str(record.status)
+    to.print(
+        Text.assemble(
+            (f"{safe(record.path)}  ", "bold"), (status, STATUS_STYLES.get(status, "")), f"  {record.id}"
+        ),
+        soft_wrap=True,
+    )
+    duration = details["duration"]
+    facts = {
+        "queue": record.queue,
+        "priority": record.priority or None,
+        "worker": record.worker,
+        "duration": seconds(duration) if isinstance(duration, float | int) else None,
+        "progress": f"{record.progress:.0%}" if 0 < record.progress < 1 else None,
+        "attempts": f"{record.claims}" if record.claims > 1 else None,
+        "retries": record.retry_count or None,
+        "lost claims": record.lost_claims or None,
+        "error": record.exception_type,
+        "unique key": record.unique_key,
+        "schedule": record.schedule,
+        "cancel": "requested" if record.cancel_requested else None,
+        "parents": " ".join(record.parents) or None,
+        "children": counted(len(record.children), "job") if record.children else None,
+    }
+    for name, value in facts.items():
+        if value is not None:
+            to.print(f"  {name:<11} {safe(str(value))}", soft_wrap=True)
+
+
+def _section(to: Console, title: str) -> None:
+    to.print(f"\n{safe(title)}", style="bold", soft_wrap=True)
+
+
+def _json(to: Console, value: JsonValue) -> None:
+    to.print(_indented(json.dumps(value, indent=2, ensure_ascii=False)), soft_wrap=True)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" for line in safe(text).rstrip().split("\n"))

@@ -1,0 +1,70 @@
+"""The entry points. Nothing else of mrq, nor typer, is imported before gevent has patched what it has to.
+
+Only commands that run tasks in this process are patched: the others, and the processes that a
+program of its own makes of mrq, have ordinary threads and sockets.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+PATCHED_COMMANDS = frozenset({"worker", "run", "demo"})
+
+
+def main() -> NoReturn:
+    """`mrq`."""
+    _start(sys.argv[1:])
+
+
+def main_worker() -> NoReturn:
+    """`mrq-worker`, which is `mrq worker`."""
+    _start(["worker", *sys.argv[1:]])
+
+
+def main_run() -> NoReturn:
+    """`mrq-run`, which is `mrq run`."""
+    _start(["run", *sys.argv[1:]])
+
+
+def _start(arguments: list[str]) -> NoReturn:
+    try:
+        _run(arguments)
+    except KeyboardInterrupt:  # while something was being imported
+        sys.exit(130)
+    finally:
+        _flush()
+
+
+def _run(arguments: list[str]) -> NoReturn:
+    if arguments[:1] == ["--version"]:
+        from mrq_core import __version__
+
+        print(f"mrq {__version__}")
+        sys.exit(0)
+    command = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if command in PATCHED_COMMANDS:
+        from gevent import monkey
+
+        monkey.patch_all()
+    _put_working_directory_first()
+    from mrq_core.cli.app import app
+
+    app(args=arguments, prog_name="mrq")
+    sys.exit(0)
+
+
+def _put_working_directory_first() -> None:
+    """Tasks, plugins and the config file's imports are looked for where the command was called."""
+    here = os.getcwd()
+    if sys.path[:1] not in ([here], [""]):
+        sys.path.insert(0, here)
+
+
+def _flush() -> None:
+    """Writes out what is buffered. A reader that has gone away, as `head` does, is no error."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,231 @@
+"""The parameters of commands: the flags of settings, made from their table, and the filters of jobs.
+
+`command` takes a function whose parameters of the types `Given` and `FilterTexts` stand for
+many flags, and makes the function that typer sees, with each flag as a parameter of its own.
+"""
+
+from __future__ import annotations
+
+import inspect
+import shlex
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from mrq_core.cli.errors import exit_on_error
+from mrq_core.cli.output import note
+from mrq_core.config import SETTINGS, Config, Setting, default_of, flag_of
+from mrq_core.config_sources import load_config
+from mrq_core.operations.filters import FilterTexts
+
+_PANELS = {
+    "broker": "Broker",
+    "worker": "Worker",
+    "tasks": "Defaults and limits of tasks",
+    "logs": "Logs",
+    "plugins": "Plugins",
+}
+_FILTERS = "Which jobs"
+_COMMON = "Common"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """The settings that stood on the command line."""
+
+    overrides: Mapping[str, object]
+    file: str | None = None
+    debug: bool = False
+
+    def config(self, **more: object) -> Config:
+        """The configuration; `more` are settings that the command gives itself. Raises ConfigError."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", UserWarning)
+            config = load_config({**self.overrides, **more}, file=self.file)
+        for warning in caught:
+            note(f"mrq: {warning.message}")
+        return config
+
+    def broker_flags(self) -> str:
+        """The flags that lead another command to the same broker, with a space in front, or nothing."""
+        words = ["--config", self.file] if self.file else []
+        for name, value in self.overrides.items():
+            if SETTINGS[name.upper()].group == "broker" and value is not None:
+                words += [flag_of(name), str(value)]
+        return "".join(f" {shlex.quote(word)}" for word in words)
+
+
+def dashed(token: str) -> str:
+    """Flags and commands with underscores are the same as with dashes."""
+    return token.replace("_", "-")
+
+
+def command(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Decorates a command: its `Given` becomes the flags of these groups of settings, ``--config`` and
+    ``--debug``; its `FilterTexts` the filters; errors of mrq become messages and exit codes."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        parameters: list[inspect.Parameter] = []
+        given_name = filter_name = None
+        for parameter in inspect.signature(function, eval_str=True).parameters.values():
+            if parameter.annotation is Given:
+                given_name = parameter.name
+            elif parameter.annotation is FilterTexts:
+                filter_name = parameter.name
+                parameters += _filter_parameters()
+            else:
+                parameters.append(parameter.replace(kind=parameter.KEYWORD_ONLY))
+        parameters += [*_setting_parameters(groups), *_common_parameters()]
+
+        def called(context: typer.Context, **values: Any) -> None:
+            given = _take_given(values, groups, context)
+            if given_name is not None:
+                values[given_name] = given
+            texts = _take_filter(values) if filter_name is not None else None
+            if filter_name is not None:
+                values[filter_name] = texts
+            with exit_on_error(debug=given.debug):
+                function(**values)
+
+        called.__name__ = function.__name__
+        called.__doc__ = function.__doc__
+        called.__annotations__ = {}
+        own = inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context)
+        called.__signature__ = inspect.Signature([own, *parameters])  # type: ignore[attr-defined]
+        return called
+
+    return decorate
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def settings_of(groups: Iterable[str]) -> dict[str, Setting]:
+    """The settings of these groups that have a flag, by their upper-case names."""
+    wanted = set(groups)
+    return {n: s for n, s in SETTINGS.items() if s.group in wanted and not s.file_only}
+
+
+def _setting_parameters(groups: Iterable[str]) -> list[inspect.Parameter]:
+    return [_setting_parameter(name, setting) for name, setting in settings_of(groups).items()]
+
+
+def _setting_parameter(name: str, setting: Setting) -> inspect.Parameter:
+    default = default_of(name)
+    flag = flag_of(name)
+    panel = _PANELS.get(setting.group, setting.group.capitalize())
+    option: Any
+    if isinstance(default, bool):
+        kind: Any = bool | None
+        option = typer.Option(
+            f"{flag}/--no-{flag[2:]}", *setting.flags, help=setting.help, rich_help_panel=panel
+        )
+    else:
+        # Texts, whatever the type: the configuration converts values, wherever they come from, and
+        # its errors name the setting.
+        kind = str | None
+        option = typer.Option(
+            flag,
+            *setting.flags,
+            help=setting.help + _default_note(default),
+            rich_help_panel=panel,
+            metavar=_metavar(setting, default),
+        )
+    return inspect.Parameter(
+        name.lower(), inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind, option]
+    )
+
+
+def _metavar(setting: Setting, default: object) -> str:
+    if setting.choices:
+        return "|".join(setting.choices)
+    if isinstance(default, int):
+        return "INTEGER"
+    if isinstance(default, float):
+        return "NUMBER"
+    return "NAMES" if isinstance(default, tuple) else "TEXT"
+
+
+def _default_note(default: object) -> str:
+    """The default as a sentence behind the help; typer would show it in brackets and quotes."""
+    if isinstance(default, tuple):
+        text = " ".join(default)
+    else:
+        text = f"{default:.10g}" if isinstance(default, float) else str(default)
+    return f" Default: {text}." if text else ""
+
+
+# --- what all commands take ------------------------------------------------------------------------
+
+
+def _common_parameters() -> list[inspect.Parameter]:
+    return [
+        _option(
+            "config",
+            str | None,
+            None,
+            typer.Option(
+                "--config",
+                metavar="FILE",
+                help="The config file. Default: mrq-config.py in the working directory, if it is there.",
+                rich_help_panel=_COMMON,
+            ),
+        ),
+        _option(
+            "debug",
+            bool,
+            False,
+            typer.Option("--debug", help="Print the traceback of an error, too.", rich_help_panel=_COMMON),
+        ),
+    ]
+
+
+def _take_given(values: dict[str, Any], groups: Iterable[str], context: typer.Context) -> Given:
+    overrides = {name.lower(): values.pop(name.lower()) for name in settings_of(groups)}
+    return Given(
+        overrides={name: value for name, value in overrides.items() if value is not None},
+        file=values.pop("config"),
+        debug=values.pop("debug") or bool(context.find_root().params.get("debug")),
+    )
+
+
+# --- filters ----------------------------------------------------------------------------------------
+
+
+def _filter_parameters() -> list[inspect.Parameter]:
+    def many(name: str, flag: str, metavar: str, help: str) -> inspect.Parameter:
+        option = typer.Option(flag, metavar=metavar, help=help, rich_help_panel=_FILTERS, show_default=False)
+        return _option(name, list[str] | None, None, option)
+
+    def one(name: str, flag: str, metavar: str, help: str) -> inspect.Parameter:
+        option = typer.Option(flag, metavar=metavar, help=help, rich_help_panel=_FILTERS)
+        return _option(name, str | None, None, option)
+
+    return [
+        many(
+            "statuses", "--status", "STATUS", "Of this status; may be repeated, or several joined by commas."
+        ),
+        many("paths", "--path", "TASK", "Of the task with this path."),
+        many("queues", "--queue", "QUEUE", "On this queue; a name that ends with / means its subqueues."),
+        many("workers", "--worker", "WORKER", "Last claimed by this worker."),
+        many("errors", "--error", "TYPE", "Ended with this type of exception, such as ValueError."),
+        one("since", "--since", "TIME", "Queued since then: a time (UTC), or how long ago: 15m, 2h, 3d."),
+        one("until", "--until", "TIME", "Queued until then."),
+        many("params", "--params", "KEY=VALUE", "With this value in its params."),
+    ]
+
+
+def _take_filter(values: dict[str, Any]) -> FilterTexts:
+    lists = {
+        n: tuple(values.pop(n) or ()) for n in ("statuses", "paths", "queues", "workers", "errors", "params")
+    }
+    return FilterTexts(**lists, since=values.pop("since"), until=values.pop("until"))
+
+
+def _option(name: str, kind: Any, default: object, option: Any) -> inspect.Parameter:
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+    )

@@ -1,0 +1,122 @@
+"""What commands print: tables and texts for people, JSON for programs, and notes on standard error.
+
+Whatever comes from jobs is printed as text: it is never taken for markup, and control characters,
+which a terminal would obey, are shown as escapes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from mrq_core.codec import JsonValue
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_WIDE = 10_000
+STATUS_STYLES = {
+    "success": "green",
+    "failed": "bold red",
+    "timeout": "red",
+    "maxretries": "red",
+    "lost": "red",
+    "started": "cyan",
+    "retry": "yellow",
+    "interrupt": "yellow",
+    "queued": "blue",
+    "cancel": "dim",
+    "abort": "dim",
+}
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console on the stream as it is now. Off a terminal lines are as long as they are."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(
+        file=stream, width=None if stream.isatty() else _WIDE, markup=False, highlight=False, emoji=False
+    )
+
+
+def safe(text: str) -> str:
+    """The text with control characters as escapes; line ends and tabs stay."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
+
+
+def say(text: str, style: str | None = None) -> None:
+    """Prints a line of the command's result."""
+    console().print(safe(text), style=style, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """Prints a remark on standard error, where it does not mix with the result."""
+    console(stderr=True).print(safe(text), style="dim", soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    """Prints an error on standard error."""
+    console(stderr=True).print(f"mrq: {safe(text)}", style="red", soft_wrap=True)
+
+
+def print_json(value: JsonValue) -> None:
+    """Prints a value for programs."""
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None
+) -> RenderableType:
+    """A table. Numbers stand on the right; columns named ``status`` are coloured."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    lines = [[cell if cell is not None else "" for cell in row] for row in rows]
+    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, show_edge=False)
+    for index, name in enumerate(columns):
+        is_number = bool(lines) and all(isinstance(line[index], int | float) for line in lines)
+        fold = "ellipsis" if name in ("error", "params") else "fold"
+        made.add_column(
+            name,
+            justify="right" if is_number else "left",
+            overflow=fold,  # type: ignore[arg-type]
+            no_wrap=name in ("id", "status", "age", "error"),
+        )
+    for line in lines:
+        made.add_row(
+            *(
+                Text(safe(str(cell)), style=STATUS_STYLES.get(str(cell), "") if name == "status" else "")
+                for name, cell in zip(columns, line, strict=True)
+            )
+        )
+    return made
+
+
+def show(renderable: RenderableType) -> None:
+    """Prints a table or the like."""
+    console().print(renderable)
+
+
+def seconds(value: float | None) -> str:
+    """A duration for people: ``120 ms``, ``4.2 s``, ``3 min``, ``5 h``, ``2 d``."""
+    if value is None:
+        return ""
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 120:
+        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+    for size, unit in ((86_400 * 2, "d"), (7200, "h")):
+        if value >= size:
+            return f"{value / (86_400 if unit == 'd' else 3600):.0f} {unit}"
+    return f"{value / 60:.0f} min"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 job``, ``1,200 jobs``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

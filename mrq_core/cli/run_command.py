@@ -1,0 +1,173 @@
+"""`mrq run`: one task, here and now, or queued for a worker."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import msgspec
+import typer
+
+from mrq_core.cli.errors import EXIT_INTERRUPTED, CommandFailed, UsageError
+from mrq_core.cli.options import Given, command
+from mrq_core.cli.output import note, print_json, safe
+from mrq_core.client import Client, set_process_client
+from mrq_core.codec import JsonObject, storable_params
+from mrq_core.config import Config
+from mrq_core.errors import TaskError
+from mrq_core.job import Outcome, Status
+
+_OUR_ERRORS = "mrq_core.errors."
+_EXPECTED = "expected one JSON object, such as '{\"n\": 1}', or pairs of key and value, such as n 1"
+
+
+@command("broker", "tasks", "logs", "plugins")
+def run(
+    given: Given,
+    task: Annotated[str, typer.Argument(metavar="TASK", help="The task's path: module.Name.")],
+    params: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[JSON | KEY VALUE ...]",
+            help="The params: one JSON object, or keys and values; such values are strings.",
+            show_default=False,
+        ),
+    ] = None,
+    queue: Annotated[
+        str | None, typer.Option("--queue", metavar="QUEUE", help="Queue it there instead.")
+    ] = None,
+    later: Annotated[bool, typer.Option("--async", help="Queue it on the task's own queue instead.")] = False,
+) -> None:
+    """Runs a task here and prints its result as JSON; logs go to standard error.
+
+    With --queue or --async it queues a job instead, and prints its id.
+
+    Examples: `mrq run tasks.Add '{"a": 1}'`, `mrq run tasks.Greet name Anna --queue high`.
+
+    What a task prints goes to standard error as well. Write -- in front of params that begin with a dash.
+    """
+    from mrq_core.logs import set_up_logging
+    from mrq_core.operations.checks import check_task_options
+
+    values = params_from(params or ())
+    config = given.config()
+    check_task_options(config)
+    set_up_logging(config.log_level, config.log_format, quiet=config.quiet)
+    client = set_process_client(Client(config))
+    try:
+        if later or queue is not None:
+            _enqueue(client, task, values, queue)
+        else:
+            _run_here(client, config, task, values)
+    finally:
+        client.close()
+
+
+def params_from(words: Sequence[str]) -> JsonObject:
+    """The params that these arguments mean. Raises UsageError."""
+    if not words:
+        return {}
+    first = words[0].lstrip()
+    if len(words) == 1 or first.startswith("{"):
+        return _from_json(words)
+    if len(words) % 2:
+        raise UsageError(f"the params are {len(words)} words, and {words[-1]!r} has no value: {_EXPECTED}")
+    params: JsonObject = {}
+    for key, value in zip(words[::2], words[1::2], strict=True):
+        if key in params:
+            raise UsageError(f"the params name {key!r} twice: expected each key once")
+        params[key] = value
+    return params
+
+
+def _from_json(words: Sequence[str]) -> JsonObject:
+    text = words[0]
+    try:
+        value: Any = msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        if text.lstrip().startswith(("{", "[")):
+            raise UsageError(f"the params {text!r} are not valid JSON ({error}): {_EXPECTED}") from error
+        raise UsageError(f"the params are only {text!r}, a key without a value: {_EXPECTED}") from error
+    if len(words) > 1:
+        raise UsageError(f"{words[1]!r} follows the JSON of the params: {_EXPECTED}")
+    if not isinstance(value, dict):
+        raise UsageError(f"the params {text!r} are JSON, and no object: {_EXPECTED}")
+    return value
+
+
+def _enqueue(client: Client, task: str, params: JsonObject, queue: str | None) -> None:
+    from mrq_core.loading import find_task
+
+    try:
+        find_task(task)
+    except TaskError as error:
+        note(f"mrq: queued all the same, as a worker may find it elsewhere: {error}")
+    print(client.queue_job(task, params, queue=queue))
+
+
+def _run_here(client: Client, config: Config, task: str, params: JsonObject) -> None:
+    checked = storable_params(params, max_size=config.max_params_size)
+    outcome = _run_synchronously(client, config, task, client.plugins.encode_params(checked))
+    if outcome.status is Status.SUCCESS:
+        print_json(client.plugins.decode(outcome.result))
+        return
+    if outcome.exception_type == "KeyboardInterrupt":
+        sys.exit(EXIT_INTERRUPTED)
+    error = (outcome.traceback or "").rstrip()
+    if (outcome.exception_type or "").startswith(_OUR_ERRORS) and outcome.original_traceback is None:
+        # The task was not reached, or ended itself: the message says it all.
+        error = error.rpartition(f"{outcome.exception_type}: ")[2]
+    else:
+        print(safe(error), file=sys.stderr)
+        error = ""
+    raise CommandFailed(_explained(task, outcome) + (f": {error}" if error else ""))
+
+
+def _run_synchronously(client: Client, config: Config, task: str, params: JsonObject) -> Outcome:
+    """Runs the task in a context of its own, for a job that no broker knows. There are no timeouts."""
+    from mrq_core.client import ambient_client
+    from mrq_core.clock import SystemClock, from_ms
+    from mrq_core.context import JobContext, current_context
+    from mrq_core.ids import new_id
+    from mrq_core.job import JobRecord
+    from mrq_core.logs import JobLog, current_log
+    from mrq_core.worker.running import Runner
+
+    now = from_ms(SystemClock().now_ms())
+    record = JobRecord(
+        id=new_id(),
+        path=task,
+        params=params,
+        queue="default",
+        status=Status.STARTED,
+        queued_at=now,
+        updated_at=now,
+        started_at=now,
+        worker=config.worker_name(os.getpid()),
+        claims=1,
+    )
+    context = JobContext(record, client, JobLog(record.id, 1, max_size=0))
+    tokens = (current_context.set(context), current_log.set(context.log), ambient_client.set(client))
+    try:
+        # Standard output is for the result alone, so that it can be piped.
+        with contextlib.redirect_stdout(sys.stderr):
+            return Runner(config, client.plugins).run(context, lambda loaded: None)
+    finally:
+        current_context.reset(tokens[0])
+        current_log.reset(tokens[1])
+        ambient_client.reset(tokens[2])
+
+
+def _explained(task: str, outcome: Outcome) -> str:
+    match outcome.status:
+        case Status.RETRY | Status.QUEUED:
+            return f"{task} asked to be retried after {outcome.delay or 0:g} s, which only a worker does"
+        case Status.MAXRETRIES:
+            return f"{task} asked to be retried, and may not be"
+        case Status.ABORT:
+            return f"{task} aborted itself"
+        case _:
+            return f"{task} failed with {outcome.exception_type}"

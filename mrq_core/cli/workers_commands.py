@@ -1,0 +1,95 @@
+"""`mrq workers`: who works on what."""
+
+from __future__ import annotations
+
+import difflib
+from datetime import UTC, datetime
+from typing import Annotated
+
+import typer
+from typer.core import TyperGroup
+
+from mrq_core.cli.errors import CommandFailed
+from mrq_core.cli.options import Given, command
+from mrq_core.cli.output import note, print_json, say, seconds, show, table
+from mrq_core.cli.session import opened
+from mrq_core.operations import workers as reports
+from mrq_core.operations.views import iso, worker_view
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+class ListByDefault(TyperGroup):
+    """A group of commands that lists when no command of it is named."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h")):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
+
+
+@command("broker", "plugins")
+def list_workers(given: Given, as_json: AsJson = False) -> None:
+    """Lists the workers that reported lately."""
+    with opened(given) as client:
+        found = reports.list_workers(client.broker)
+    if as_json:
+        print_json([worker_view(report) for report in found])
+        return
+    now = datetime.now(UTC)
+    rows = [
+        (
+            report.name,
+            report.status,
+            " ".join(report.queues),
+            f"{len(report.running)}/{report.greenlets}",
+            sum(report.jobs.values()),
+            f"{report.memory / 1e6:.0f} MB",
+            seconds((now - report.started_at).total_seconds()),
+            f"{seconds(max(0.0, (now - report.reported_at).total_seconds()))} ago",
+        )
+        for report in found
+    ]
+    if rows:
+        show(table(("name", "state", "queues", "running", "jobs", "memory", "up", "reported"), rows))
+    else:
+        note("No worker is running here. Start one with `mrq worker`.")
+
+
+@command("broker", "plugins")
+def show_worker(
+    given: Given,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The worker's name.")],
+    as_json: AsJson = False,
+) -> None:
+    """Shows one worker and the jobs that it is running."""
+    with opened(given) as client:
+        found = {report.name: report for report in reports.list_workers(client.broker)}
+    report = found.get(name)
+    if report is None:
+        near = difflib.get_close_matches(name, found, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "; `mrq workers` lists them"
+        raise CommandFailed(f"no worker of the name {name!r} has reported lately{hint}")
+    view = worker_view(report)
+    if as_json:
+        print_json(view)
+        return
+    now = datetime.now(UTC)
+    say(f"{report.name}  {report.status}", style="bold")
+    ended = ", ".join(f"{number:,} {status}" for status, number in sorted(report.jobs.items())) or "none"
+    facts = {
+        "host": f"{report.host}, process {report.pid}, mrq {report.version}",
+        "queues": " ".join(report.queues),
+        "started": iso(report.started_at),
+        "reported": iso(report.reported_at),
+        "ended": ended,
+        "unsettled": report.unsettled,
+        "memory": f"{report.memory / 1e6:.0f} MB",
+        "cpu": seconds(report.cpu_time),
+        "running": f"{len(report.running)} of {report.greenlets}",
+    }
+    for key, value in facts.items():
+        say(f"  {key:<10} {value}")
+    if report.running:
+        rows = [(j.id, j.path, seconds((now - j.started_at).total_seconds())) for j in report.running]
+        show(table(("id", "task", "for"), rows))

@@ -1,0 +1,220 @@
+"""The broker in one file: what each call does is in the modules beside this one.
+
+Every call that writes is one transaction, or one for each `CHUNK` items where it was given more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from sqlite3 import Connection
+from typing import TypeVar
+
+from mrq_core.broker import Broker, Opening, RawQueue, SharedState
+from mrq_core.embedded import (
+    changes,
+    checks,
+    claiming,
+    database,
+    enqueueing,
+    figures,
+    logs,
+    removal,
+    search,
+    settling,
+    signals,
+    waiting,
+)
+from mrq_core.embedded.location import path_of
+from mrq_core.embedded.state import EmbeddedState
+from mrq_core.errors import NotSupported
+from mrq_core.job import JobRecord
+from mrq_core.messages import (
+    CHUNK,
+    Action,
+    Applied,
+    Cancel,
+    Change,
+    Changes,
+    Claimed,
+    ClaimRef,
+    ClaimRequest,
+    Enqueued,
+    Finding,
+    JobFilter,
+    LogLine,
+    LogPage,
+    Metric,
+    Move,
+    NewJob,
+    Note,
+    Order,
+    Page,
+    QueueCounts,
+    Requeue,
+    Settlement,
+    Totals,
+    Versions,
+)
+
+_Item = TypeVar("_Item")
+_Answer = TypeVar("_Answer")
+
+
+class EmbeddedBroker(Broker):
+    """Queue, records, logs and shared state in one SQLite file."""
+
+    name = "sqlite"
+
+    def __init__(self, opening: Opening, *, connect: database.Connect = database.connect) -> None:
+        self._clock = opening.clock
+        self._database = database.Database(
+            path_of(opening),
+            timeout=opening.timeout,
+            run_blocking=opening.run_blocking,
+            connect=connect,
+        )
+        self._state = EmbeddedState(self._database, self._clock)
+        self._cursors: claiming.Cursors = {}
+
+    @property
+    def state(self) -> SharedState:
+        return self._state
+
+    # --- a job's way -------------------------------------------------------------------------
+
+    def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        return self._write(jobs, lambda c, part: enqueueing.enqueue(c, self._clock, part), durable=True)
+
+    def claim(self, request: ClaimRequest) -> Claimed:
+        return claiming.claim(self._database, self._clock, request, self._cursors)
+
+    def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
+        return self._write(claims, lambda c, part: settling.renew(c, self._clock, part, lease))
+
+    def annotate(self, notes: Sequence[Note]) -> list[bool]:
+        return self._write(notes, lambda c, part: settling.annotate(c, self._clock, part))
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        return self._write(settlements, lambda c, part: settling.settle(c, self._clock, part))
+
+    def requeue(self, ids: Sequence[str], how: Requeue) -> list[Change]:
+        return self._write(ids, lambda c, part: changes.requeue(c, self._clock, part, how), durable=True)
+
+    def cancel(self, ids: Sequence[str], how: Cancel) -> list[Change]:
+        return self._write(ids, lambda c, part: changes.cancel(c, self._clock, part, how), durable=True)
+
+    def move(self, ids: Sequence[str], how: Move) -> list[Change]:
+        return self._write(ids, lambda c, part: changes.move(c, self._clock, part, how), durable=True)
+
+    def remove(self, ids: Sequence[str]) -> list[Change]:
+        return self._write(ids, lambda c, part: changes.remove(c, self._clock, part), durable=True)
+
+    def prune(self, limit: int = 1000) -> int:
+        return self._database.write(lambda c: removal.prune(c, self._clock, limit))
+
+    def apply(
+        self, wanted: JobFilter, action: Action, *, limit: int = 1000, cursor: str | None = None
+    ) -> Applied:
+        return search.apply(self._database, self._clock, wanted, action, limit=limit, cursor=cursor)
+
+    # --- looking -----------------------------------------------------------------------------
+
+    def get(self, ids: Sequence[str]) -> list[JobRecord | None]:
+        return self._database.read(lambda c: search.get(c, self._clock, ids))
+
+    def find(
+        self,
+        wanted: JobFilter,
+        *,
+        order: Order = Order.NEWEST_FIRST,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        return self._database.read(
+            lambda c: search.find(c, self._clock, wanted, order=order, cursor=cursor, limit=limit)
+        )
+
+    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
+        return self._database.read(lambda c: search.count(c, self._clock, wanted, group_by))
+
+    def totals(self) -> Totals:
+        return self._database.read(figures.totals)
+
+    def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
+        return self._database.read(lambda c: figures.counts(c, self._clock, queues))
+
+    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+        return self._database.read(lambda c: figures.known(c, prefix, after, limit))
+
+    # --- workers -----------------------------------------------------------------------------
+
+    def wait(self, wanted: Sequence[str], timeout: float) -> bool:
+        return waiting.wait(self._database, self._clock, wanted, timeout)
+
+    def poll(self, worker: str, versions: Versions) -> Changes:
+        return self._database.read(lambda c: signals.poll(c, worker, versions))
+
+    def pause(self, queues: Sequence[str]) -> None:
+        self._database.write(lambda c: signals.pause(c, queues), durable=True)
+
+    def resume(self, queues: Sequence[str]) -> None:
+        self._database.write(lambda c: signals.resume(c, queues), durable=True)
+
+    def paused(self) -> frozenset[str]:
+        return self._database.read(signals.paused)
+
+    # --- logs and metrics --------------------------------------------------------------------
+
+    def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
+        self._database.write(lambda c: logs.append(c, self._clock, lines, max_size))
+
+    def read_logs(self, job_id: str, cursor: str | None = None, limit: int = 1000) -> LogPage:
+        return self._database.read(lambda c: logs.read(c, self._clock, job_id, cursor, limit))
+
+    def record_metrics(self, metrics: Sequence[Metric]) -> None:
+        raise NotSupported("the embedded broker keeps no metrics yet: use METRIC_HOOK to send them elsewhere")
+
+    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
+        raise NotSupported("the embedded broker keeps no metrics yet: read them where METRIC_HOOK sends them")
+
+    # --- raw queues --------------------------------------------------------------------------
+
+    def raw(self, name: str) -> RawQueue:
+        raise NotSupported(
+            f"the embedded broker has no raw queues yet, and {name!r} is one by its suffix: "
+            "use another name, or another broker"
+        )
+
+    # --- care --------------------------------------------------------------------------------
+
+    def check(self) -> list[Finding]:
+        return checks.check(self._database)
+
+    def prepare(self) -> None:
+        self._database.read(_nothing)
+
+    def close(self) -> None:
+        self._database.close()
+
+    def _write(
+        self,
+        items: Sequence[_Item],
+        work: Callable[[Connection, Sequence[_Item]], list[_Answer]],
+        *,
+        durable: bool = False,
+    ) -> list[_Answer]:
+        answers: list[_Answer] = []
+        for start in range(0, len(items), CHUNK):
+            part = items[start : start + CHUNK]
+            answers += self._database.write(_bound(work, part), durable=durable)
+        return answers
+
+
+def _bound(
+    work: Callable[[Connection, Sequence[_Item]], list[_Answer]], part: Sequence[_Item]
+) -> Callable[[Connection], list[_Answer]]:
+    return lambda connection: work(connection, part)
+
+
+def _nothing(connection: Connection) -> None:
+    """Opening the file is what makes its tables."""

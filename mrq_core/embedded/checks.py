@@ -1,0 +1,96 @@
+"""What `mrq check` says about the file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+
+from mrq_core.embedded import schema
+from mrq_core.embedded.database import Database
+from mrq_core.errors import BrokerCorrupt, BrokerError
+from mrq_core.messages import Finding
+
+MIN_FREE_BYTES = 100 * 1024 * 1024
+MAX_WAL_BYTES = 256 * 1024 * 1024
+
+
+def check(database: Database) -> list[Finding]:
+    """See `Broker.check`. Reads the whole file once."""
+    try:
+        return database.run_blocking(lambda: list(_look(database)))
+    except BrokerError as error:
+        advice = (
+            "restore a backup, or recover what can be read"
+            if isinstance(error, BrokerCorrupt)
+            else "mend what the message names, and check again"
+        )
+        return [Finding(level="error", subject="file", message=str(error), advice=advice)]
+
+
+def _look(database: Database) -> Iterator[Finding]:
+    with database.lent() as connection:
+        size = os.path.getsize(database.path)
+        yield Finding(level="ok", subject="file", message=f"{database.path}, {size:,} bytes")
+        yield _journal(connection)
+        yield _schema(connection)
+        yield _integrity(connection)
+    yield from _space(database.path)
+
+
+def _journal(connection: sqlite3.Connection) -> Finding:
+    (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    if mode == "wal":
+        return Finding(level="ok", subject="journal", message="write-ahead log")
+    return Finding(
+        level="warning",
+        subject="journal",
+        message=f"the journal mode is {mode}, expected wal: readers and writers wait for each other",
+        advice="put the file on a local disk, and run `PRAGMA journal_mode = WAL` on it",
+    )
+
+
+def _schema(connection: sqlite3.Connection) -> Finding:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    return (
+        Finding(level="ok", subject="schema", message=f"version {version}, SQLite {sqlite3.sqlite_version}")
+        if version == schema.VERSION
+        else Finding(
+            level="error",
+            subject="schema",
+            message=f"version {version}, expected {schema.VERSION}",
+            advice="prepare the broker, or upgrade mrq",
+        )
+    )
+
+
+def _integrity(connection: sqlite3.Connection) -> Finding:
+    problems = [line for (line,) in connection.execute("PRAGMA quick_check(5)")]
+    if problems == ["ok"]:
+        return Finding(level="ok", subject="integrity", message="quick_check found nothing")
+    return Finding(
+        level="error",
+        subject="integrity",
+        message="; ".join(problems),
+        advice="stop all workers, keep a copy of the file, and recover it with `sqlite3 FILE .recover`",
+    )
+
+
+def _space(path: str) -> Iterator[Finding]:
+    free = shutil.disk_usage(os.path.dirname(path)).free
+    enough = free >= MIN_FREE_BYTES
+    yield Finding(
+        level="ok" if enough else "warning",
+        subject="disk",
+        message=f"{free:,} bytes free",
+        advice="" if enough else "free some space: when the disk is full, nothing can be enqueued or settled",
+    )
+    wal = path + "-wal"
+    if os.path.exists(wal) and os.path.getsize(wal) > MAX_WAL_BYTES:
+        yield Finding(
+            level="warning",
+            subject="journal",
+            message=f"the write-ahead log has {os.path.getsize(wal):,} bytes",
+            advice="find the process that keeps a transaction open: it stops the log from being reused",
+        )

@@ -1,0 +1,174 @@
+"""Records as plain data to show: JSON values with times in ISO 8601, UTC; secrets as ``***``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from mrq_core.codec import JsonObject, JsonValue
+from mrq_core.config import looks_secret
+from mrq_core.job import Attempt, JobRecord, Status
+from mrq_core.messages import LogLine, QueueCounts
+from mrq_core.operations.workers import WorkerReport
+
+HIDDEN = "***"
+_REQUEUED_AFTER = 2.0
+"""A job that was queued so many seconds after its id was made has been queued again since."""
+
+
+def iso(moment: datetime | None) -> str | None:
+    """The time in ISO 8601 with milliseconds, such as ``2025-01-31T12:00:00.000Z``."""
+    if moment is None:
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def redacted(value: JsonValue) -> JsonValue:
+    """The value with what stands under keys that look secret as ``***``, however deep."""
+    if isinstance(value, dict):
+        return {
+            key: HIDDEN if looks_secret(key) and item is not None else redacted(item)
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        return [redacted(item) for item in value]
+    return value
+
+
+def duration_of(record: JobRecord, now: datetime) -> float | None:
+    """Seconds that the latest attempt took, or has taken so far; None before the first."""
+    if record.status is Status.STARTED and record.started_at is not None:
+        return max(0.0, (now - record.started_at).total_seconds())
+    return record.total_time
+
+
+def job_row(record: JobRecord, *, now: datetime) -> JsonObject:
+    """A job as a line of a list. `age` and `duration` are seconds."""
+    return {
+        "id": record.id,
+        "status": str(record.status),
+        "path": record.path,
+        "params": redacted(record.params),
+        "queue": record.queue,
+        "priority": record.priority,
+        "progress": record.progress,
+        "worker": record.worker,
+        "exception_type": record.exception_type,
+        "retry_count": record.retry_count,
+        "claims": record.claims,
+        "lost_claims": record.lost_claims,
+        "queued_at": iso(record.queued_at),
+        "due_at": iso(record.due_at),
+        "started_at": iso(record.started_at),
+        "ended_at": iso(record.ended_at),
+        "age": max(0.0, (now - record.queued_at).total_seconds()),
+        "duration": duration_of(record, now),
+    }
+
+
+def job_details(record: JobRecord, *, now: datetime) -> JsonObject:
+    """Everything that is known of a job."""
+    return {
+        **job_row(record, now=now),
+        "raw_queue": record.raw_queue,
+        "at_most_once": record.at_most_once,
+        "cancel_requested": record.cancel_requested,
+        "unique_key": record.unique_key,
+        "limit_keys": list(record.limit_keys),
+        "schedule": record.schedule,
+        "parents": list(record.parents),
+        "children": list(record.children),
+        "meta": redacted(record.meta),
+        "updated_at": iso(record.updated_at),
+        "lease_until": iso(record.lease_until),
+        "expires_at": iso(record.expires_at),
+        "result": record.result,
+        "traceback": record.traceback,
+        "original_traceback": record.original_traceback,
+        "attempts": [attempt_view(attempt) for attempt in record.attempts],
+        "timeline": [{"at": iso(at), "event": event} for at, event in timeline(record)],
+    }
+
+
+def attempt_view(attempt: Attempt) -> JsonObject:
+    """One attempt that is over."""
+    return {
+        "claim": attempt.claim,
+        "status": "lost" if attempt.lost else str(attempt.status),
+        "worker": attempt.worker,
+        "started_at": iso(attempt.started_at),
+        "ended_at": iso(attempt.ended_at),
+        "exception_type": attempt.exception_type,
+        "traceback": attempt.traceback,
+        "original_traceback": attempt.original_traceback,
+    }
+
+
+def timeline(record: JobRecord) -> list[tuple[datetime, str]]:
+    """What happened to the job and when, and what will happen next, in order of time."""
+    events = [(record.queued_at, f"queued on {record.queue}")]
+    created = datetime.fromtimestamp(int(record.id[:8], 16), UTC)  # the ids tell whole seconds
+    if (record.queued_at - created).total_seconds() >= _REQUEUED_AFTER:
+        events.append((created, "created"))
+    for attempt in record.attempts:
+        events.append((attempt.started_at, f"attempt {attempt.claim} started by {attempt.worker}"))
+        how = "its claim was lost" if attempt.lost else f"ended: {attempt.status}"
+        events.append((attempt.ended_at, f"attempt {attempt.claim} {how}"))
+    if record.status is Status.STARTED and record.started_at is not None:
+        events.append((record.started_at, f"attempt {record.claims} started by {record.worker}"))
+        if record.lease_until is not None:
+            events.append((record.lease_until, "its lease ends, unless it is renewed"))
+    elif record.due_at is not None:
+        events.append((record.due_at, "due"))
+    if record.ended_at is not None and not record.attempts:
+        events.append((record.ended_at, f"{record.status}"))
+    if record.expires_at is not None:
+        events.append((record.expires_at, "expires"))
+    return sorted(events, key=lambda event: event[0])
+
+
+def log_view(line: LogLine) -> JsonObject:
+    """One line of a job's log."""
+    return {
+        "at": iso(line.at),
+        "level": line.level,
+        "attempt": line.attempt,
+        "seq": line.seq,
+        "message": line.message,
+    }
+
+
+def queue_view(counts: QueueCounts, *, paused: Iterable[str]) -> JsonObject:
+    """What a queue holds, and whether it, or a tree that it is in, is paused."""
+    return {
+        "name": counts.queue,
+        "waiting": counts.waiting,
+        "due": counts.due,
+        "claimed": counts.claimed,
+        "oldest_due": iso(counts.oldest_due),
+        "paused": any(
+            counts.queue == name or (name.endswith("/") and counts.queue.startswith(name)) for name in paused
+        ),
+    }
+
+
+def worker_view(report: WorkerReport) -> JsonObject:
+    """A worker as it last described itself."""
+    return {
+        "name": report.name,
+        "status": report.status,
+        "host": report.host,
+        "pid": report.pid,
+        "queues": list(report.queues),
+        "greenlets": report.greenlets,
+        "running": [
+            {"id": job.id, "path": job.path, "started_at": iso(job.started_at)} for job in report.running
+        ],
+        "jobs": dict(report.jobs),
+        "unsettled": report.unsettled,
+        "memory": report.memory,
+        "cpu_time": report.cpu_time,
+        "started_at": iso(report.started_at),
+        "reported_at": iso(report.reported_at),
+        "version": report.version,
+    }

@@ -1,0 +1,83 @@
+"""The contract of a broker in executable form. A driver's tests are these lines:
+
+    from mrq_core.testing.conformance import BrokerContract, BrokerFactory
+
+    class TestMyBroker(BrokerContract):
+        @pytest.fixture
+        def broker_factory(self, tmp_path: Path) -> BrokerFactory:
+            return lambda clock: MyBroker(tmp_path, clock=clock)
+
+The factory opens another broker on the same, initially empty, data. It is given the clock that the
+broker has to tell the time by, so that the tests need not wait. Each contract can be taken alone.
+Every test is named after the promise that it checks.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+_PARTS = (
+    *("base", "changes", "claim", "enqueue", "leases", "logs", "model"),
+    *("poll", "prune", "search", "settle", "state", "threads", "totals", "unique"),
+)
+# The asserts of a module that pytest does not collect itself say nothing unless they are rewritten.
+pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
+
+from mrq_core.testing.conformance.base import BrokerFactory, Contract  # noqa: E402
+from mrq_core.testing.conformance.changes import ChangeContract  # noqa: E402
+from mrq_core.testing.conformance.claim import ClaimContract  # noqa: E402
+from mrq_core.testing.conformance.enqueue import EnqueueContract  # noqa: E402
+from mrq_core.testing.conformance.leases import LeaseContract  # noqa: E402
+from mrq_core.testing.conformance.logs import LogContract  # noqa: E402
+from mrq_core.testing.conformance.model import ModelContract  # noqa: E402
+from mrq_core.testing.conformance.poll import PollContract, WaitContract  # noqa: E402
+from mrq_core.testing.conformance.prune import PruneContract  # noqa: E402
+from mrq_core.testing.conformance.search import ApplyContract, SearchContract  # noqa: E402
+from mrq_core.testing.conformance.settle import SettleContract  # noqa: E402
+from mrq_core.testing.conformance.state import StateContract  # noqa: E402
+from mrq_core.testing.conformance.threads import ThreadContract  # noqa: E402
+from mrq_core.testing.conformance.totals import TotalsContract  # noqa: E402
+from mrq_core.testing.conformance.unique import UniqueContract  # noqa: E402
+
+__all__ = [
+    "ApplyContract",
+    "BrokerContract",
+    "BrokerFactory",
+    "ChangeContract",
+    "ClaimContract",
+    "Contract",
+    "EnqueueContract",
+    "LeaseContract",
+    "LogContract",
+    "ModelContract",
+    "PollContract",
+    "PruneContract",
+    "SearchContract",
+    "SettleContract",
+    "StateContract",
+    "ThreadContract",
+    "TotalsContract",
+    "UniqueContract",
+    "WaitContract",
+]
+
+
+class BrokerContract(
+    EnqueueContract,
+    UniqueContract,
+    ClaimContract,
+    LeaseContract,
+    SettleContract,
+    ChangeContract,
+    SearchContract,
+    ApplyContract,
+    TotalsContract,
+    LogContract,
+    StateContract,
+    PollContract,
+    WaitContract,
+    PruneContract,
+    ThreadContract,
+    ModelContract,
+):
+    """The whole contract in one class."""

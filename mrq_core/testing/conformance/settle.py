@@ -1,0 +1,309 @@
+"""Settling: what an outcome writes, repetitions, follow-ups."""
+
+from __future__ import annotations
+
+import pytest
+
+from mrq_core.broker import Broker
+from mrq_core.clock import after
+from mrq_core.job import HISTORY_LIMIT, JobRecord, Status
+from mrq_core.messages import Cancel, Change, Requeue, Settlement
+from mrq_core.testing.clock import ManualClock
+from mrq_core.testing.conformance.base import (
+    LEASE,
+    Contract,
+    claim,
+    new_job,
+    put,
+    put_many,
+    record_of,
+    settle,
+    settlement,
+    started,
+    status_of,
+    take,
+    take_one,
+)
+
+ENDS = [Status.SUCCESS, Status.FAILED, Status.ABORT, Status.TIMEOUT, Status.MAXRETRIES, Status.CANCEL]
+GOES_ON = [Status.RETRY, Status.INTERRUPT, Status.QUEUED]
+
+
+def followup(clock: ManualClock, parent: JobRecord, queue: str = "next") -> JobRecord:
+    return new_job(clock, queue, parents=(parent.id,), params={"after": parent.id}).record
+
+
+class SettleContract(Contract):
+    """What settle promises."""
+
+    # --- the end of a job ------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("status", ENDS)
+    def test_an_ended_job_leaves_the_queue_and_is_kept_for_its_ttl(
+        self, broker: Broker, clock: ManualClock, status: Status
+    ) -> None:
+        record = started(broker, clock)
+        clock.advance(5)
+        assert settle(broker, record, status, ttl=100.0, total_time=4.5)
+        stored = record_of(broker, record.id)
+        assert (stored.status, stored.total_time) == (status, 4.5)
+        assert (stored.ended_at, stored.updated_at) == (clock.now(), clock.now())
+        assert stored.expires_at == after(clock.now(), 100.0)
+        assert (stored.due_at, stored.lease_until) == (None, None)
+        clock.advance(LEASE * 2)
+        assert claim(broker).next_due is None
+        [counts] = broker.counts(["q"])
+        assert (counts.waiting, counts.claimed) == (0, 0)
+
+    def test_a_result_is_stored(self, broker: Broker, clock: ManualClock) -> None:
+        record = started(broker, clock)
+        settle(broker, record, result={"found": [1, None, "x"]}, ttl=100.0)
+        stored = record_of(broker, record.id)
+        assert stored.result == {"found": [1, None, "x"]}
+        assert stored.progress == 1.0
+
+    def test_a_failure_is_stored_with_its_traceback(self, broker: Broker, clock: ManualClock) -> None:
+        record = started(broker, clock)
+        settle(
+            broker,
+            record,
+            Status.FAILED,
+            ttl=100.0,
+            exception_type="builtins.KeyError",
+            traceback="Traceback: 'ü'",
+            original_traceback="the first",
+            greenlet_time=0.5,
+            switches=7,
+            memory_diff=-1024,
+        )
+        stored = record_of(broker, record.id)
+        assert (stored.exception_type, stored.traceback) == ("builtins.KeyError", "Traceback: 'ü'")
+        assert stored.original_traceback == "the first"
+        assert (stored.greenlet_time, stored.switches, stored.memory_diff) == (0.5, 7, -1024)
+
+    def test_without_a_ttl_an_ended_job_is_kept(self, broker: Broker, clock: ManualClock) -> None:
+        record = started(broker, clock)
+        settle(broker, record)
+        clock.advance(10_000_000)
+        assert broker.prune() == 0
+        assert record_of(broker, record.id).expires_at is None
+
+    # --- going on ----------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("status", GOES_ON)
+    def test_a_job_that_goes_on_is_due_again_after_the_delay(
+        self, broker: Broker, clock: ManualClock, status: Status
+    ) -> None:
+        record = started(broker, clock)
+        assert settle(broker, record, status, delay=10.0)
+        stored = record_of(broker, record.id)
+        assert (stored.status, stored.due_at) == (status, after(clock.now(), 10.0))
+        assert (stored.ended_at, stored.expires_at) == (None, None)
+        clock.advance(9.999)
+        assert take(broker) == []
+        clock.advance(0.001)
+        assert take_one(broker).claims == 2
+
+    @pytest.mark.parametrize("status", GOES_ON)
+    def test_without_a_delay_the_job_is_due_again_at_once(
+        self, broker: Broker, clock: ManualClock, status: Status
+    ) -> None:
+        record = started(broker, clock)
+        settle(broker, record, status, delay=0.0)
+        assert take(broker, idle=False) == [record.id]
+
+    def test_only_what_is_a_retry_counts_as_one(self, broker: Broker, clock: ManualClock) -> None:
+        record = started(broker, clock)
+        settle(broker, record, Status.INTERRUPT, delay=0.0)
+        assert record_of(broker, record.id).retry_count == 0
+        settle(broker, take_one(broker), Status.RETRY, delay=0.0, is_retry=True)
+        stored = record_of(broker, record.id)
+        assert (stored.retry_count, stored.lost_claims) == (1, 0)
+
+    def test_a_job_can_go_on_in_another_queue(self, broker: Broker, clock: ManualClock) -> None:
+        record = started(broker, clock)
+        settle(broker, record, Status.RETRY, delay=0.0, is_retry=True, queue="retries")
+        assert record_of(broker, record.id).queue == "retries"
+        assert take(broker, "q") == []
+        assert take(broker, "retries") == [record.id]
+
+    def test_an_ended_job_stays_in_its_queue(self, broker: Broker, clock: ManualClock) -> None:
+        record = started(broker, clock)
+        settle(broker, record, ttl=100.0, queue="elsewhere")
+        assert record_of(broker, record.id).queue == "q"
+
+    def test_a_new_attempt_starts_with_empty_fields(self, broker: Broker, clock: ManualClock) -> None:
+        record = started(broker, clock)
+        settle(broker, record, Status.RETRY, delay=0.0, exception_type="E", traceback="T", total_time=1.0)
+        second = take_one(broker)
+        assert (second.exception_type, second.traceback, second.total_time) == (None, None, None)
+        [first] = second.history
+        assert (first.status, first.exception_type, first.traceback) == (Status.RETRY, "E", "T")
+
+    def test_the_history_keeps_the_last_attempts(self, broker: Broker, clock: ManualClock) -> None:
+        put(broker, clock)
+        for _ in range(HISTORY_LIMIT + 3):
+            settle(broker, take_one(broker), Status.RETRY, delay=0.0, is_retry=True)
+        record = take_one(broker)
+        numbers = [attempt.claim for attempt in record.history]
+        assert numbers == list(range(4, HISTORY_LIMIT + 4))
+
+    def test_an_interrupted_at_most_once_job_has_ended(self, broker: Broker, clock: ManualClock) -> None:
+        record = started(broker, clock, at_most_once=True)
+        assert settle(broker, record, Status.INTERRUPT, ttl=100.0)
+        stored = record_of(broker, record.id)
+        assert (stored.status, stored.is_ended) == (Status.INTERRUPT, True)
+        assert stored.expires_at == after(clock.now(), 100.0)
+        clock.advance(99)
+        answer = claim(broker)
+        assert (answer.records, answer.ended, answer.next_due) == ((), (), None)
+
+    # --- cancel requests ---------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("status", GOES_ON)
+    def test_a_cancel_request_wins_over_an_outcome_that_would_run_the_job_again(
+        self, broker: Broker, clock: ManualClock, status: Status
+    ) -> None:
+        record = started(broker, clock)
+        broker.cancel([record.id], Cancel())
+        assert settle(broker, record, status, delay=0.0, queue="other", cancel_ttl=30.0)
+        stored = record_of(broker, record.id)
+        assert (stored.status, stored.queue) == (Status.CANCEL, "q")
+        assert stored.expires_at == after(clock.now(), 30.0)
+        assert take(broker, "q", "other") == []
+
+    @pytest.mark.parametrize("status", ENDS)
+    def test_a_cancel_request_does_not_change_how_a_job_ended(
+        self, broker: Broker, clock: ManualClock, status: Status
+    ) -> None:
+        record = started(broker, clock)
+        broker.cancel([record.id], Cancel())
+        assert settle(broker, record, status, ttl=100.0)
+        assert status_of(broker, record.id) is status
+
+    # --- repetition --------------------------------------------------------------------------------
+
+    def test_a_repeated_settle_gives_its_first_answer(self, broker: Broker, clock: ManualClock) -> None:
+        record = started(broker, clock)
+        assert settle(broker, record, result=1, ttl=100.0)
+        before = record_of(broker, record.id)
+        clock.advance(1)
+        assert settle(broker, record, result=1, ttl=100.0)
+        assert record_of(broker, record.id) == before
+
+    def test_a_repeated_settle_in_one_call_is_written_once(self, broker: Broker, clock: ManualClock) -> None:
+        record = started(broker, clock)
+        retry = settlement(record, Status.RETRY, delay=5.0, is_retry=True)
+        assert broker.settle([retry, retry]) == [True, True]
+        assert record_of(broker, record.id).retry_count == 1
+
+    def test_a_repeated_settle_gives_its_first_answer_after_a_later_claim(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        record = started(broker, clock)
+        assert settle(broker, record, Status.RETRY, delay=0.0, is_retry=True)
+        second = take_one(broker)
+        assert settle(broker, record, Status.RETRY, delay=0.0, is_retry=True)
+        assert record_of(broker, record.id) == second
+        assert settle(broker, second, ttl=100.0)
+        assert settle(broker, record, Status.RETRY, delay=0.0, is_retry=True)
+        assert status_of(broker, record.id) is Status.SUCCESS
+
+    @pytest.mark.parametrize("change", ["requeue", "cancel"])
+    def test_a_repeated_settle_gives_its_first_answer_after_a_change(
+        self, broker: Broker, clock: ManualClock, change: str
+    ) -> None:
+        record = started(broker, clock)
+        settle(broker, record, Status.FAILED, ttl=100.0)
+        if change == "requeue":
+            assert broker.requeue([record.id], Requeue()) == [Change.DONE]
+        else:
+            assert broker.cancel([record.id], Cancel()) == [Change.DONE]
+        before = record_of(broker, record.id)
+        assert settle(broker, record, Status.FAILED, ttl=100.0)
+        assert record_of(broker, record.id) == before
+
+    def test_a_refused_settle_stays_refused(self, broker: Broker, clock: ManualClock) -> None:
+        record = started(broker, clock)
+        clock.advance(LEASE)
+        second = take_one(broker)
+        for _ in range(2):
+            assert not settle(broker, record, ttl=100.0)
+        settle(broker, second, ttl=100.0)
+        assert not settle(broker, record, ttl=100.0)
+
+    def test_answers_line_up_with_the_settlements(self, broker: Broker, clock: ManualClock) -> None:
+        put_many(broker, clock, 3)
+        first, second, third = claim(broker).records
+        wrong = Settlement(
+            id=second.id, token="1.0000000000000000", outcome=settlement(second, ttl=9.0).outcome
+        )
+        unknown = Settlement(id="0" * 24, token="1.00", outcome=wrong.outcome)
+        answers = broker.settle([settlement(first, ttl=9.0), wrong, unknown, settlement(third, ttl=9.0)])
+        assert answers == [True, False, False, True]
+        assert [status_of(broker, record.id) for record in (first, second, third)] == [
+            Status.SUCCESS,
+            Status.STARTED,
+            Status.SUCCESS,
+        ]
+
+    def test_the_token_of_another_claim_proves_nothing(self, broker: Broker, clock: ManualClock) -> None:
+        first, second = started(broker, clock), started(broker, clock)
+        assert first.token is not None
+        stolen = Settlement(id=second.id, token=first.token, outcome=settlement(second, ttl=9.0).outcome)
+        assert broker.settle([stolen]) == [False]
+        assert status_of(broker, second.id) is Status.STARTED
+
+    @pytest.mark.parametrize("token", ["", "1", "1.", ".", "x", "1.%", "1.*", "2.0000000000000000"])
+    def test_what_is_no_token_proves_nothing(self, broker: Broker, clock: ManualClock, token: str) -> None:
+        record = started(broker, clock)
+        forged = Settlement(id=record.id, token=token, outcome=settlement(record, ttl=9.0).outcome)
+        assert broker.settle([forged]) == [False]
+        queued = put(broker, clock, "other")
+        assert broker.settle([Settlement(id=queued, token=token, outcome=forged.outcome)]) == [False]
+        assert [status_of(broker, job_id) for job_id in (record.id, queued)] == [
+            Status.STARTED,
+            Status.QUEUED,
+        ]
+
+    def test_a_removed_job_that_comes_back_does_not_know_its_old_tokens(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        job = new_job(clock)
+        broker.enqueue([job])
+        old = take_one(broker)
+        settle(broker, old, ttl=100.0)
+        broker.remove([old.id])
+        assert not settle(broker, old, ttl=100.0)
+        broker.enqueue([job])
+        new = take_one(broker)
+        assert not settle(broker, old, Status.FAILED, ttl=100.0)
+        assert record_of(broker, new.id) == new
+
+    # --- follow-ups ----------------------------------------------------------------------------------
+
+    def test_follow_ups_are_enqueued_by_an_accepted_settle(self, broker: Broker, clock: ManualClock) -> None:
+        record = started(broker, clock)
+        nexts = (followup(clock, record), followup(clock, record))
+        assert settle(broker, record, ttl=100.0, followups=nexts)
+        assert take(broker, "next") == [following.id for following in nexts]
+        assert record_of(broker, nexts[0].id).parents == (record.id,)
+        assert record_of(broker, nexts[0].id).params == {"after": record.id}
+
+    def test_a_repeated_settle_enqueues_no_follow_up_twice(self, broker: Broker, clock: ManualClock) -> None:
+        record = started(broker, clock)
+        following = followup(clock, record)
+        for _ in range(2):
+            assert settle(broker, record, ttl=100.0, followups=(following,))
+        assert settle(broker, take_one(broker, "next"), ttl=100.0)
+        assert settle(broker, record, ttl=100.0, followups=(following,))
+        assert status_of(broker, following.id) is Status.SUCCESS
+        assert take(broker, "next") == []
+
+    def test_a_refused_settle_enqueues_no_follow_up(self, broker: Broker, clock: ManualClock) -> None:
+        record = started(broker, clock)
+        clock.advance(LEASE)
+        take_one(broker)
+        following = followup(clock, record)
+        assert not settle(broker, record, ttl=100.0, followups=(following,))
+        assert broker.get([following.id]) == [None]

@@ -1,0 +1,132 @@
+"""What a claim costs does not grow with what it does not take. Costs are steps of SQLite's machine."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from mrq_core.embedded import claiming, figures, removal, search
+from mrq_core.embedded.broker import EmbeddedBroker
+from mrq_core.embedded.conditions import condition
+from mrq_core.messages import JobFilter, Order
+from tests.embedded.kit import after_connect, claim, job, open_broker, succeed
+
+STEPS = 10
+"""How many instructions of the machine make one count."""
+SLACK = 1.5
+"""Deeper trees cost a little more; to scan twenty times as many jobs would cost twenty times as much."""
+
+
+class Counter:
+    """Counts what the connections of a broker do."""
+
+    def __init__(self) -> None:
+        self.counts = 0
+
+    def watch(self, connection: sqlite3.Connection) -> None:
+        connection.set_progress_handler(self._count, STEPS)
+
+    def _count(self) -> int:
+        self.counts += 1
+        return 0
+
+
+@pytest.fixture
+def counter() -> Counter:
+    return Counter()
+
+
+@pytest.fixture
+def broker(tmp_path: Path, counter: Counter) -> Iterator[EmbeddedBroker]:
+    with closing(open_broker(tmp_path / "mrq.sqlite3", connect=after_connect(counter.watch))) as broker:
+        broker.prepare()
+        yield broker
+
+
+def cost_of_claim(broker: EmbeddedBroker, counter: Counter, *queues: str) -> int:
+    """The counts of claiming one due job, which is there."""
+    before = counter.counts
+    [record] = claim(broker, *queues, limit=1).records
+    cost = counter.counts - before
+    assert broker.settle([succeed(record)]) == [True]
+    return cost
+
+
+def fill(broker: EmbeddedBroker, number: int, **fields: int | float | str) -> None:
+    for _ in range(number // 1000):
+        broker.enqueue([job(**fields) for _ in range(1000)])  # type: ignore[arg-type]
+
+
+def test_delayed_urgent_jobs_do_not_slow_the_claim_of_a_due_one(
+    broker: EmbeddedBroker, counter: Counter
+) -> None:
+    broker.enqueue([job(), job()])
+    fill(broker, 1_000, priority=4, delay=3600.0)
+    few = cost_of_claim(broker, counter)
+    fill(broker, 20_000, priority=4, delay=3600.0)
+    assert cost_of_claim(broker, counter) <= few * SLACK
+
+
+def test_a_long_queue_does_not_slow_a_claim(broker: EmbeddedBroker, counter: Counter) -> None:
+    fill(broker, 1_000)
+    few = cost_of_claim(broker, counter)
+    fill(broker, 20_000)
+    assert cost_of_claim(broker, counter) <= few * SLACK
+
+
+def test_a_tree_costs_its_subqueues_and_not_their_jobs(broker: EmbeddedBroker, counter: Counter) -> None:
+    broker.enqueue([job("main/a"), job("main/a"), job("main/c", delay=3600.0)])
+    fill(broker, 1_000, queue="main/b", delay=3600.0)
+    few = cost_of_claim(broker, counter, "main/")
+    fill(broker, 10_000, queue="main/b", delay=3600.0)
+    fill(broker, 10_000, queue="other")
+    assert cost_of_claim(broker, counter, "main/") <= few * SLACK
+
+
+@pytest.mark.parametrize("statement", [claiming._HEAD, claiming._TAIL])
+def test_a_claim_seeks_in_the_index_and_sorts_nothing(tmp_path: Path, statement: str) -> None:
+    plan = plan_of(tmp_path, statement, ("q", 0, 1, 1))
+    assert plan == ["SEARCH jobs USING INDEX jobs_entries (queue=? AND rank=? AND due_ms<?)"]
+
+
+def test_prune_and_counts_seek_in_their_indexes(tmp_path: Path) -> None:
+    assert plan_of(tmp_path, removal._EXPIRED, (1, 1)) == [
+        "SEARCH jobs USING INDEX jobs_by_expiry (expires_ms<?)"
+    ]
+    assert any("jobs_entries" in line for line in plan_of(tmp_path, figures._DUE, ("q", 0, 1, 1)))
+
+
+@pytest.mark.parametrize(
+    ("column", "index"),
+    [
+        ("status", "jobs_by_status"),
+        ("path", "jobs_by_path"),
+        ("queue", "jobs_by_queue"),
+        ("exception_type", "jobs_by_exception"),
+        ("schedule", "jobs_by_schedule"),
+    ],
+)
+@pytest.mark.parametrize("order", list(Order))
+def test_candidates_of_a_search_come_from_the_index_in_order(
+    tmp_path: Path, column: str, index: str, order: Order
+) -> None:
+    where = condition(JobFilter(), 0)
+    statement = search._CANDIDATES.format(
+        condition=where.sql, params="1", driving=search._DRIVING[column], range=search._RANGE[order]
+    )
+    sign = "<" if order is Order.NEWEST_FIRST else ">"
+    assert plan_of(tmp_path, statement, (*where.values, "x", "x", 1)) == [
+        f"SEARCH jobs USING INDEX {index} ({column}=? AND id{sign}?)"
+    ]
+
+
+def plan_of(tmp_path: Path, statement: str, values: tuple[object, ...]) -> list[str]:
+    path = tmp_path / "plan.sqlite3"
+    with closing(open_broker(path)) as broker:
+        broker.prepare()
+    with closing(sqlite3.connect(path)) as connection:
+        return [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + statement, values)]

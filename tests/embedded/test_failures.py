@@ -1,0 +1,193 @@
+"""What goes wrong with a file is said in the words of the broker: what was found and what to do."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from mrq_core.embedded import schema
+from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, SchemaTooNew
+from mrq_core.messages import NewJob
+from tests.embedded.kit import after_connect, claim, job, open_broker, succeed
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "mrq.sqlite3"
+
+
+@pytest.fixture
+def prepared(path: Path) -> Path:
+    """A file with one job in it."""
+    with closing(open_broker(path)) as broker:
+        broker.enqueue([job()])
+    return path
+
+
+@pytest.fixture
+def foreign(path: Path) -> Iterator[sqlite3.Connection]:
+    """A plain connection to the file, as another program has it."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        yield connection
+
+
+def test_a_file_locked_by_another_program_is_unavailable_after_the_timeout(
+    prepared: Path, foreign: sqlite3.Connection
+) -> None:
+    foreign.execute("BEGIN IMMEDIATE")
+    with closing(open_broker(prepared, timeout=0.05)) as broker:
+        with pytest.raises(BrokerUnavailable, match=r"is locked by another process for more than 0\.05 s"):
+            broker.enqueue([job()])
+        foreign.execute("ROLLBACK")
+        assert broker.enqueue([job()])[0].created
+
+
+def test_a_locked_new_file_is_unavailable_after_the_timeout(path: Path, foreign: sqlite3.Connection) -> None:
+    foreign.execute("BEGIN EXCLUSIVE")
+    with (
+        closing(open_broker(path, timeout=0.05)) as broker,
+        pytest.raises(BrokerUnavailable, match="is locked by another process"),
+    ):
+        broker.prepare()
+
+
+def test_a_full_disk_is_unavailable_and_nothing_of_the_call_was_written(prepared: Path) -> None:
+    with closing(sqlite3.connect(prepared)) as connection:
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    full = after_connect(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages + 5}"))
+    with closing(open_broker(prepared, connect=full)) as broker:
+        before = broker.totals()
+        with pytest.raises(BrokerUnavailable, match="the disk is full"):
+            broker.enqueue([job(params={"text": "x" * 10_000}) for _ in range(100)])
+        assert broker.totals() == before
+        assert broker.settle([succeed(record) for record in claim(broker).records]) == [True]
+
+
+def test_a_file_that_cannot_be_written_is_unavailable(prepared: Path) -> None:
+    read_only = after_connect(lambda connection: connection.execute("PRAGMA query_only = 1"))
+    with closing(open_broker(prepared, connect=read_only)) as broker:
+        with pytest.raises(BrokerUnavailable, match="cannot be written"):
+            broker.enqueue([job()])
+        assert len(broker.known()) == 1
+
+
+def test_a_directory_in_place_of_the_file_cannot_be_opened(path: Path) -> None:
+    path.mkdir()
+    with (
+        closing(open_broker(path)) as broker,
+        pytest.raises(BrokerUnavailable, match="cannot be opened"),
+    ):
+        broker.prepare()
+
+
+def test_a_file_in_place_of_the_directory_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        closing(open_broker(tmp_path / "file" / "mrq.sqlite3")) as broker,
+        pytest.raises(BrokerUnavailable, match=r"the directory .*file for"),
+    ):
+        broker.prepare()
+
+
+def test_missing_directories_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "mrq.sqlite3"
+    with closing(open_broker(path)) as broker:
+        assert not path.parent.exists()
+        broker.prepare()
+    assert path.is_file()
+
+
+def test_what_is_not_a_database_is_corrupt(path: Path) -> None:
+    path.write_bytes(b"not a database, but long enough to be taken for one" * 100)
+    with (
+        closing(open_broker(path)) as broker,
+        pytest.raises(BrokerCorrupt, match="is not an SQLite database"),
+    ):
+        broker.prepare()
+    with closing(open_broker(path)) as broker:
+        [finding] = broker.check()
+        assert finding.level == "error"
+
+
+def test_a_damaged_file_is_corrupt_and_the_message_says_what_to_do(prepared: Path) -> None:
+    with closing(sqlite3.connect(prepared)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        pages = [
+            number
+            for (number,) in connection.execute("SELECT rootpage FROM sqlite_master WHERE rootpage > 0")
+        ]
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+    with prepared.open("r+b") as file:
+        for page in pages:
+            if page > 1:
+                file.seek((page - 1) * size)
+                file.write(b"\xff" * size)
+    with (
+        closing(open_broker(prepared)) as broker,
+        pytest.raises(BrokerCorrupt, match=r"is damaged .* \.recover"),
+    ):
+        broker.enqueue([job()])
+
+
+def test_a_record_that_cannot_be_read_is_corrupt(prepared: Path, foreign: sqlite3.Connection) -> None:
+    foreign.execute("UPDATE jobs SET record = x'c1'")
+    with (
+        closing(open_broker(prepared)) as broker,
+        pytest.raises(BrokerCorrupt, match="a stored record cannot be read"),
+    ):
+        claim(broker)
+
+
+def test_a_newer_schema_is_refused_with_both_versions(prepared: Path, foreign: sqlite3.Connection) -> None:
+    foreign.execute(f"PRAGMA user_version = {schema.VERSION + 6}")
+    with (
+        closing(open_broker(prepared)) as broker,
+        pytest.raises(SchemaTooNew, match="a newer mrq was here") as caught,
+    ):
+        broker.prepare()
+    assert (caught.value.found, caught.value.supported) == (schema.VERSION + 6, schema.VERSION)
+
+
+def test_a_database_of_another_application_is_never_written_to(
+    path: Path, foreign: sqlite3.Connection
+) -> None:
+    foreign.execute("CREATE TABLE jobs (mine TEXT)")
+    before = path.read_bytes()
+    with closing(open_broker(path)) as broker:
+        for call in (broker.prepare, broker.totals, lambda: broker.enqueue([job()])):
+            with pytest.raises(BrokerError, match="of another application"):
+                call()
+    assert path.read_bytes() == before
+
+
+def test_an_exception_inside_a_call_undoes_it_and_leaves_the_broker_usable(prepared: Path) -> None:
+    with closing(open_broker(prepared)) as broker:
+        good = job()
+        naive = replace(job().record, queued_at=datetime(2025, 1, 1))  # noqa: DTZ001
+        bad = NewJob(record=naive)
+        with pytest.raises(ValueError, match="has no timezone"):
+            broker.enqueue([good, bad])
+        assert broker.get([good.record.id]) == [None]
+        assert broker.enqueue([good])[0].created
+
+
+def test_a_closed_broker_says_so(prepared: Path) -> None:
+    broker = open_broker(prepared)
+    broker.prepare()
+    broker.close()
+    broker.close()
+    with pytest.raises(BrokerError, match="was closed"):
+        broker.totals()
+
+
+def test_a_sound_file_passes_the_check(prepared: Path) -> None:
+    with closing(open_broker(prepared)) as broker:
+        findings = {finding.subject: finding for finding in broker.check()}
+    assert {"file", "journal", "schema", "integrity", "disk"} <= set(findings)
+    assert all(findings[subject].level == "ok" for subject in ("file", "journal", "schema", "integrity"))

@@ -1,0 +1,165 @@
+"""Several processes on one file: nobody's job is taken twice, and nothing acknowledged is lost."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+
+from mrq_core.job import Status
+from mrq_core.messages import JobFilter
+from tests.embedded.kit import claim, job, open_broker, succeed
+
+ROOT = Path(__file__).parents[2]
+
+CLAIM_ALL = """
+import sys
+from contextlib import closing
+from tests.embedded.kit import claim, open_broker, succeed
+with closing(open_broker(sys.argv[1])) as broker:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    while records := claim(broker, limit=7).records:
+        assert all(broker.settle([succeed(record) for record in records]))
+        for record in records:
+            print(record.id, flush=True)
+"""
+
+ENQUEUE_FOR_EVER = """
+import sys
+from contextlib import closing
+from tests.embedded.kit import job, open_broker
+with closing(open_broker(sys.argv[1])) as broker:
+    while True:
+        answers = broker.enqueue([job() for _ in range(3)])
+        print(" ".join(answer.id for answer in answers), flush=True)
+"""
+
+PREPARE = """
+import sys
+from contextlib import closing
+from tests.embedded.kit import open_broker
+with closing(open_broker(sys.argv[1])) as broker:
+    sys.stdin.readline()
+    broker.prepare()
+"""
+
+
+def start(code: str, path: Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        cwd=ROOT,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_processes_that_claim_at_once_never_share_a_job(tmp_path: Path) -> None:
+    path = tmp_path / "mrq.sqlite3"
+    with closing(open_broker(path)) as broker:
+        ids = [answer.id for answer in broker.enqueue([job() for _ in range(600)])]
+        workers = [start(CLAIM_ALL, path) for _ in range(2)]
+        for worker in workers:
+            assert worker.stdout is not None
+            assert worker.stdout.readline() == "ready\n"
+        outputs = go(workers)
+        taken = [output.split() for output in outputs]
+        assert sorted(taken[0] + taken[1]) == sorted(ids)
+        assert broker.totals().by_status() == {Status.SUCCESS: 600}
+        assert {record.claims for record in broker.find(JobFilter(), limit=600).records if record} == {1}
+
+
+def test_processes_may_prepare_a_new_file_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "mrq.sqlite3"
+    workers = [start(PREPARE, path) for _ in range(4)]
+    go(workers)
+    assert [worker.returncode for worker in workers] == [0, 0, 0, 0]
+    with closing(open_broker(path)) as broker:
+        assert broker.enqueue([job()])[0].created
+
+
+def test_an_acknowledged_enqueue_survives_kill_9(tmp_path: Path) -> None:
+    path = tmp_path / "mrq.sqlite3"
+    process = start(ENQUEUE_FOR_EVER, path)
+    assert process.stdout is not None
+    acknowledged: list[str] = []
+    for _ in range(50):
+        acknowledged += process.stdout.readline().split()
+    process.send_signal(signal.SIGKILL)
+    rest, _ = process.communicate(timeout=30)
+    acknowledged += "".join(line for line in rest.splitlines(keepends=True) if line.endswith("\n")).split()
+    with closing(open_broker(path)) as broker:
+        found = [
+            record
+            for start in range(0, len(acknowledged), 1000)
+            for record in broker.get(acknowledged[start : start + 1000])
+        ]
+        assert None not in found
+        assert broker.totals().by_status()[Status.QUEUED] % 3 == 0
+        [integrity] = [finding for finding in broker.check() if finding.subject == "integrity"]
+        assert integrity.level == "ok"
+
+
+def test_a_broker_goes_on_working_in_a_forked_child_and_in_its_parent(tmp_path: Path) -> None:
+    with closing(open_broker(tmp_path / "mrq.sqlite3")) as broker:
+        [first] = broker.enqueue([job()])
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                [record] = claim(broker).records
+                code = 0 if broker.settle([succeed(record)]) == [True] else 2
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        [settled] = broker.get([first.id])
+        assert settled is not None
+        assert settled.status is Status.SUCCESS
+        assert broker.enqueue([job()])[0].created
+
+
+def test_threads_wait_for_the_lock_instead_of_failing(tmp_path: Path) -> None:
+    with closing(open_broker(tmp_path / "mrq.sqlite3")) as broker:
+        broker.prepare()
+        errors: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                for _ in range(20):
+                    broker.enqueue([job()])
+            except BaseException as error:
+                errors.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert errors == []
+        assert broker.totals().by_status() == {Status.QUEUED: 160}
+
+
+def test_another_process_wakes_a_waiter(tmp_path: Path) -> None:
+    path = tmp_path / "mrq.sqlite3"
+    with closing(open_broker(path)) as broker, closing(open_broker(path)) as other:
+        broker.prepare()
+        woken: list[bool] = []
+        waiter = threading.Thread(target=lambda: woken.append(broker.wait(["q"], 30.0)))
+        waiter.start()
+        other.enqueue([job()])
+        waiter.join(10.0)
+        assert woken == [True]
+
+
+def go(workers: list[subprocess.Popen[str]]) -> list[str]:
+    """Lets processes that wait for a line go on together; what they print, once they have ended."""
+    for worker in workers:
+        assert worker.stdin is not None
+        worker.stdin.write("\n")
+        worker.stdin.flush()
+    return [worker.communicate(timeout=60)[0] for worker in workers]

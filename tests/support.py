@@ -1,0 +1,168 @@
+"""What the tests that run real workers share: a project folder, its processes, and waiting for conditions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from mrq_core.client import Client
+from mrq_core.config_sources import load_config
+from mrq_core.handles import Job
+from mrq_core.job import JobRecord
+
+T = TypeVar("T")
+
+PATIENCE = 60.0
+"""Seconds after which a condition that should come true is taken for a failure, on any machine."""
+
+
+def until(condition: Callable[[], T], *, what: str = "", patience: float = PATIENCE) -> T:
+    """Waits until the condition gives something true, and returns that."""
+    deadline = time.monotonic() + patience
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"waited {patience:g} s in vain for {what or condition}")
+        time.sleep(0.01)
+
+
+class Process:
+    """A child process in a process group of its own, with its output in a file."""
+
+    def __init__(self, arguments: list[str], *, cwd: Path, env: dict[str, str], output: Path) -> None:
+        self._output = output
+        with output.open("ab") as file:
+            self.popen = subprocess.Popen(
+                arguments, cwd=cwd, env=env, stdout=file, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    @property
+    def output(self) -> str:
+        """All it has printed so far."""
+        return self._output.read_text(errors="replace")
+
+    def send(self, signum: signal.Signals) -> None:
+        os.kill(self.pid, signum)
+
+    def wait(self, patience: float = PATIENCE) -> int:
+        """Its exit code."""
+        try:
+            return self.popen.wait(patience)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"process {self.pid} has not ended; it printed:\n{self.output}") from None
+
+    def until_output(self, text: str) -> None:
+        until(lambda: text in self.output or self.popen.poll() is not None, what=f"{text!r} in the output")
+        assert text in self.output, self.output
+
+    def end(self) -> None:
+        if self.popen.poll() is None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        self.popen.wait()
+
+
+class Project:
+    """A folder with a tasks.py, a broker, and workers that run in it."""
+
+    def __init__(self, path: Path, broker: str) -> None:
+        self.path = path
+        self.broker = broker
+        self.ledger_path = path / "ledger"
+        self.client = Client(load_config({"broker": broker}, environ={}))
+        self._processes: list[Process] = []
+        self.env = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("MRQ_")},
+            "MRQ_BROKER": broker,
+            "LEDGER": str(self.ledger_path),
+            "PYTHONUNBUFFERED": "1",
+        }
+
+    def write(self, name: str, text: str) -> Path:
+        path = self.path / name
+        path.write_text(textwrap.dedent(text))
+        return path
+
+    def start(self, *arguments: str) -> Process:
+        """Starts the mrq program."""
+        process = Process(
+            [sys.executable, "-m", "mrq_core.cli", *arguments],
+            cwd=self.path,
+            env=self.env,
+            output=self.path / f"output-{len(self._processes)}",
+        )
+        self._processes.append(process)
+        return process
+
+    def mrq(self, *arguments: str) -> str:
+        """Runs the mrq program and returns what it printed to standard output."""
+        done = subprocess.run(
+            [sys.executable, "-m", "mrq_core.cli", *arguments],
+            cwd=self.path, env=self.env, capture_output=True, text=True, timeout=PATIENCE, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def worker(self, *arguments: str) -> Process:
+        """Starts a worker and waits until it is at work. Latency and reports are made short."""
+        process = self.start("worker", "--max-latency", "0.05", "--report-interval", "0.2", *arguments)
+        process.until_output("worker.started")
+        return process
+
+    def work_off(self, *arguments: str) -> Process:
+        """Runs a worker until nothing is due."""
+        process = self.start("worker", "--burst", "--max-latency", "0.05", *arguments)
+        assert process.wait() == 0, process.output
+        return process
+
+    def queue(self, path: str, params: dict[str, object] | None = None, **more: object) -> str:
+        return self.client.queue_job(path, params or {}, **more)  # type: ignore[arg-type]
+
+    def job(self, job_id: str) -> Job:
+        return Job(job_id, client=self.client)
+
+    def ended(self, job_id: str) -> JobRecord:
+        """The record of the job once it has ended."""
+        return self.job(job_id).wait(PATIENCE)
+
+    def until_status(self, job_id: str, status: str) -> JobRecord:
+        return until(
+            lambda: (record := self.client.fetch(job_id)).status == status and record,
+            what=f"job {job_id} to be {status}",
+        )
+
+    def log_of(self, job_id: str) -> list[str]:
+        return [line.message for line in self.client.broker.read_logs(job_id).lines]
+
+    def ledger(self) -> list[str]:
+        """The lines that tasks have written to $LEDGER."""
+        return self.ledger_path.read_text().split() if self.ledger_path.exists() else []
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.end()
+        self.client.close()
+
+
+@contextlib.contextmanager
+def open_project(path: Path, broker: str) -> Iterator[Project]:
+    """A project that is cleaned up whatever happens."""
+    project = Project(path, broker)
+    try:
+        yield project
+    finally:
+        project.close()

@@ -1,0 +1,86 @@
+"""The table of settings: complete, consistent, and silent about secrets."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import fields
+
+import pytest
+
+from mrq_core.config import SETTINGS, Config, default_of, flag_of, hide_password, looks_secret
+
+NOT_SETTINGS = {"user", "module", "sources"}
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_every_setting_says_what_it_means(name: str) -> None:
+    setting = SETTINGS[name]
+    assert setting.help.endswith(".")
+    assert setting.group
+    assert name == name.upper()
+
+
+def test_every_field_is_a_setting_or_says_why_not() -> None:
+    names = {field.name for field in fields(Config)} - NOT_SETTINGS
+    assert names == {name.lower() for name in SETTINGS}
+
+
+@pytest.mark.parametrize("name", sorted(SETTINGS))
+def test_every_default_is_within_its_bounds(name: str) -> None:
+    setting, default = SETTINGS[name], default_of(name)
+    if setting.minimum is not None:
+        assert isinstance(default, int | float)
+        assert default >= setting.minimum
+    if setting.choices:
+        assert default in setting.choices
+
+
+def test_flags_are_unique() -> None:
+    flags = [flag for name, setting in SETTINGS.items() for flag in (flag_of(name), *setting.flags)]
+    assert len(flags) == len(set(flags))
+    assert flag_of("MAX_LATENCY") == "--max-latency"
+
+
+def test_as_dict_has_every_setting_and_the_users_own_values() -> None:
+    values = Config(user={"MY_OWN": [1]}, queues=("a",)).as_dict()
+    assert set(values) == {*SETTINGS, "MY_OWN"}
+    assert (values["MY_OWN"], values["QUEUES"]) == ([1], ("a",))
+
+
+def test_a_setting_wins_over_a_users_value_of_that_name() -> None:
+    assert Config(user={"BROKER": "x"}, broker="y").as_dict()["BROKER"] == "y"
+
+
+@pytest.mark.parametrize("name", ["API_TOKEN", "DB_PASSWORD", "MY_SECRET", "STRIPE_APIKEY", "S3_CREDENTIALS"])
+def test_values_whose_names_look_secret_are_not_shown(name: str) -> None:
+    assert looks_secret(name)
+    config = Config(user={name: "hush", "COLOUR": "red"})
+    assert config.redacted()[name] == "***"
+    assert config.redacted()["COLOUR"] == "red"
+    assert config.as_dict()[name] == "hush"
+
+
+def test_passwords_in_urls_are_not_shown() -> None:
+    shown = Config(broker="redis://me:hush@host:1/0", user={"OTHER": "http://u:hush@h"}).redacted()
+    assert "hush" not in repr(shown)
+    assert shown["BROKER"] == "redis://me:***@host:1/0"
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://host:6379/0", "redis://host:6379/0"),
+        ("redis://user@host", "redis://user@host"),
+        ("redis://:hush@host", "redis://:***@host"),
+        ("mongodb://u:p@ss:w@h1:1,h2:2/db?x=y", "mongodb://u:***@h1:1,h2:2/db?x=y"),
+        ("sqlite:///file.db", "sqlite:///file.db"),
+    ],
+)
+def test_hide_password_hides_nothing_but_the_password(url: str, shown: str) -> None:
+    assert hide_password(url) == shown
+
+
+def test_a_worker_is_named_after_its_host_and_process_unless_it_has_a_name() -> None:
+    assert Config().worker_name(os.getpid()) == f"{socket.gethostname()}.{os.getpid()}"
+    assert Config(name="w1").worker_name(5) == "w1"

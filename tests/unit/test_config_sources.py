@@ -1,0 +1,268 @@
+"""Where the values of the settings come from, and what is refused."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mrq_core.config import Config
+from mrq_core.config_sources import load_config
+from mrq_core.errors import ConfigError
+
+WriteConfig = Callable[[str], Path]
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
+@pytest.fixture
+def write_config(tmp_path: Path) -> WriteConfig:
+    def write(text: str) -> Path:
+        path = tmp_path / "mrq-config.py"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def load(environ: dict[str, str] | None = None, **overrides: object) -> Config:
+    return load_config(overrides, environ=environ or {})
+
+
+# --- precedence -----------------------------------------------------------------------------------
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    assert load() == Config()
+
+
+def test_the_file_wins_over_the_default(write_config: WriteConfig) -> None:
+    write_config("GREENLETS = 2")
+    config = load()
+    assert config.greenlets == 2
+    assert config.sources == {"GREENLETS": "mrq-config.py"}
+
+
+def test_the_environment_wins_over_the_file(write_config: WriteConfig) -> None:
+    write_config("GREENLETS = 2")
+    config = load({"MRQ_GREENLETS": "3"})
+    assert config.greenlets == 3
+    assert config.sources == {"GREENLETS": "environment variable MRQ_GREENLETS"}
+
+
+def test_the_command_line_wins_over_the_environment(write_config: WriteConfig) -> None:
+    write_config("GREENLETS = 2")
+    config = load({"MRQ_GREENLETS": "3"}, greenlets=4)
+    assert config.greenlets == 4
+    assert config.sources == {"GREENLETS": "--greenlets"}
+
+
+def test_a_flag_that_was_not_given_overrides_nothing(write_config: WriteConfig) -> None:
+    write_config("GREENLETS = 2")
+    assert load(greenlets=None).greenlets == 2
+
+
+def test_a_bad_value_that_is_overridden_does_no_harm(write_config: WriteConfig) -> None:
+    write_config("GREENLETS = 'many'")
+    assert load(GREENLETS=4).greenlets == 4
+
+
+# --- the file --------------------------------------------------------------------------------------
+
+
+def test_the_file_may_be_named(tmp_path: Path) -> None:
+    path = tmp_path / "other.py"
+    path.write_text("LEASE = 5")
+    assert load_config(file=path, environ={}).lease == 5.0
+    assert load({"MRQ_CONFIG": str(path)}).lease == 5.0
+
+
+def test_the_named_file_wins_over_the_variable(tmp_path: Path) -> None:
+    for name, lease in (("a.py", 5), ("b.py", 6)):
+        (tmp_path / name).write_text(f"LEASE = {lease}")
+    assert load_config(file="a.py", environ={"MRQ_CONFIG": "b.py"}).lease == 5.0
+
+
+def test_a_named_file_has_to_exist() -> None:
+    with pytest.raises(ConfigError, match=r"missing\.py cannot be read"):
+        load_config(file="missing.py", environ={})
+    with pytest.raises(ConfigError, match=r"missing\.py cannot be read"):
+        load({"MRQ_CONFIG": "missing.py"})
+
+
+def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "folder.py").mkdir()
+    with pytest.raises(ConfigError, match=r"folder\.py cannot be read"):
+        load_config(file="folder.py", environ={})
+
+
+def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mrq-config.py").write_bytes(b"NAME = '\xff'")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load()
+
+
+def test_a_syntax_error_is_named_with_its_line(write_config: WriteConfig) -> None:
+    write_config("GREENLETS = 2\nQUEUES = [\n")
+    with pytest.raises(ConfigError, match="is not valid Python, line 2"):
+        load()
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("1 / 0", "ZeroDivisionError"),
+        ("import nothing_of_that_name", "nothing_of_that_name"),
+        ("exit(3)", ""),
+    ],
+)
+def test_a_file_that_raises_is_named_with_its_line(write_config: WriteConfig, code: str, says: str) -> None:
+    write_config(f"\n\n{code}\n")
+    with pytest.raises(ConfigError, match="failed, line 3") as caught:
+        load()
+    assert says in str(caught.value)
+
+
+def test_a_file_may_import_modules_beside_it(write_config: WriteConfig, tmp_path: Path) -> None:
+    (tmp_path / "beside_the_config.py").write_text("VALUE = 7")
+    write_config("from beside_the_config import VALUE as GREENLETS")
+    assert load().greenlets == 7
+    sys.modules.pop("beside_the_config")
+
+
+def test_upper_case_names_are_the_users_own(write_config: WriteConfig) -> None:
+    write_config("MY_LIST = [1]\n_HIDDEN = 1\nlower = 2\nMixed = 3\nimport os")
+    config = load()
+    assert config.user == {"MY_LIST": [1]}
+    assert config.as_dict()["MY_LIST"] == [1]
+
+
+def test_the_file_is_kept_as_a_module(write_config: WriteConfig) -> None:
+    path = write_config("def anything(): return 5")
+    module = load().module
+    assert module is not None
+    assert module.__file__ == str(path)
+    assert module.anything() == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("GREENLET", "GREENLETS"), ("QUEUE", "QUEUES"), ("MAX_JOB", "MAX_JOBS"), ("LOGLEVEL", "LOG_LEVEL")],
+)
+def test_a_name_close_to_a_setting_is_refused(write_config: WriteConfig, name: str, meant: str) -> None:
+    write_config(f"{name} = 1")
+    with pytest.raises(ConfigError, match=f"did you mean {meant}"):
+        load()
+
+
+# --- the environment -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("variable", "hint"), [("MRQ_GREENLET", "did you mean GREENLETS"), ("MRQ_XYZ", "")])
+def test_an_unknown_variable_warns(variable: str, hint: str) -> None:
+    with pytest.warns(UserWarning, match=f"{variable} is no setting of mrq.*{hint}"):
+        load({variable: "1"})
+
+
+@pytest.mark.parametrize(
+    "variable", ["MRQ_CONFIG", "MRQ_TEST_REDIS", "MRQ_BENCH_JOBS", "PATH", "XMRQ_LEASE", "mrq_x"]
+)
+def test_other_variables_are_none_of_its_business(variable: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load({variable: ""}) == Config()
+
+
+def test_the_environment_of_the_process_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MRQ_MAX_JOBS", "5")
+    assert load_config().max_jobs == 5
+
+
+# --- overrides --------------------------------------------------------------------------------------------
+
+
+def test_an_unknown_override_is_refused() -> None:
+    with pytest.raises(ConfigError, match="greenlet is no setting of mrq; did you mean GREENLETS"):
+        load(greenlet=1)
+
+
+# --- values -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("word", ["1", "true", "YES", " on ", True])
+def test_words_that_mean_yes(word: object) -> None:
+    assert load(quiet=word).quiet is True
+
+
+@pytest.mark.parametrize("word", ["0", "False", "no", "OFF", False])
+def test_words_that_mean_no(word: object) -> None:
+    assert load(quiet=word).quiet is False
+
+
+@pytest.mark.parametrize("value", ["a b", "a,b", " a, b ", ["a", "b"], ("a", "b")])
+def test_names_may_be_a_list_or_one_text(value: object) -> None:
+    assert load(queues=value).queues == ("a", "b")
+
+
+@pytest.mark.parametrize("value", [{"p": {"timeout": 5}}, '{"p": {"timeout": 5}}'])
+def test_options_of_tasks_may_be_a_dict_or_json(value: object) -> None:
+    assert load(tasks=value).tasks == {"p": {"timeout": 5}}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("GREENLETS", 0, "at least 1"),
+        ("GREENLETS", "1.5", "a whole number"),
+        ("GREENLETS", 1.5, "a whole number"),
+        ("GREENLETS", True, "a whole number"),
+        ("GREENLETS", "", "a whole number"),
+        ("GREENLETS", [1], "a whole number"),
+        ("LEASE", 0, "at least 0.1"),
+        ("LEASE", "nan", "a number"),
+        ("LEASE", float("inf"), "a number"),
+        ("LEASE", "soon", "a number"),
+        ("MAX_JOBS", -1, "at least 0"),
+        ("QUIET", "perhaps", "yes or no"),
+        ("QUIET", 2, "yes or no"),
+        ("QUEUES", 5, "list of names"),
+        ("QUEUES", ["a", 1], "list of names"),
+        ("LOG_LEVEL", "LOUD", "one of DEBUG"),
+        ("BROKER", 5, "text"),
+        ("TASKS", "{", "JSON object"),
+        ("TASKS", [1], "a dict"),
+        ("TASKS", {"p": 5}, "a dict of options"),
+        ("TASKS", {1: {}}, "a dict of options"),
+    ],
+)
+def test_a_bad_value_is_refused_with_its_source(name: str, value: object, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        load_config({name: value}, environ={})
+    assert str(caught.value).startswith(f"{name} is ")
+    assert f"(--{name.lower().replace('_', '-')})" in str(caught.value)
+
+
+def test_a_bad_value_of_the_environment_names_the_variable() -> None:
+    with pytest.raises(ConfigError, match="environment variable MRQ_LEASE"):
+        load({"MRQ_LEASE": "x"})
+
+
+@pytest.mark.xfail(
+    strict=True, raises=OverflowError, reason="a number beyond float's range is not refused as such"
+)
+def test_a_number_beyond_all_bounds_is_refused() -> None:
+    with pytest.raises(ConfigError):
+        load(greenlets=10**400)
+
+
+def test_the_password_of_a_bad_url_is_not_shown() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(greenlets="redis://u:hush@host")
+    assert "hush" not in str(caught.value)

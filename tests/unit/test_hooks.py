@@ -1,0 +1,146 @@
+"""Each hook: what it is given, and what becomes of what it returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from mrq_core import hookspecs
+from mrq_core.broker import Driver
+from mrq_core.clock import from_ms
+from mrq_core.codec import JsonValue
+from mrq_core.config import Config
+from mrq_core.errors import ConfigError
+from mrq_core.hookspecs import hookimpl
+from mrq_core.job import JobRecord, Outcome, RetryDecision, Status
+from mrq_core.plugins import Plugins
+
+NOW = from_ms(1_750_000_000_000)
+RECORD = JobRecord(id="0" * 24, path="p", params={}, queue="q", queued_at=NOW, updated_at=NOW)
+
+
+def plugins_with(*functions: Callable[..., object]) -> Plugins:
+    """The plugins of a process whose config file has these hook implementations."""
+    module = ModuleType("mrq_config")
+    for function in functions:
+        setattr(module, function.__name__, hookimpl(function))
+    return Plugins(Config(module=module))
+
+
+def test_every_hook_has_a_test() -> None:
+    hooks = [name for name in vars(hookspecs) if name.startswith("mrq_")]
+    tests = [name for name in globals() if name.startswith("test_")]
+    assert hooks
+    assert [hook for hook in hooks if not any(test.startswith(f"test_{hook}_") for test in tests)] == []
+
+
+def test_mrq_driver_brings_a_driver() -> None:
+    driver = Driver(name="mine", summary="of my own")
+
+    def mrq_driver() -> Driver:
+        return driver
+
+    assert plugins_with(mrq_driver).drivers["mine"] is driver
+
+
+def test_mrq_before_enqueue_may_change_the_record() -> None:
+    def mrq_before_enqueue(record: JobRecord) -> JobRecord | None:
+        return replace(record, queue="other") if record.queue == "q" else None
+
+    hook = plugins_with(mrq_before_enqueue).hook.mrq_before_enqueue
+    assert hook(record=RECORD) == replace(RECORD, queue="other")
+    assert hook(record=replace(RECORD, queue="r")) is None
+
+
+def test_mrq_before_enqueue_may_refuse_the_record() -> None:
+    def mrq_before_enqueue(record: JobRecord) -> JobRecord | None:
+        raise PermissionError("not in this queue")
+
+    with pytest.raises(PermissionError):
+        plugins_with(mrq_before_enqueue).hook.mrq_before_enqueue(record=RECORD)
+
+
+def test_mrq_retry_decision_decides_about_an_exception() -> None:
+    def mrq_retry_decision(job: JobRecord, exception: BaseException) -> RetryDecision | None:
+        return RetryDecision(retry=True, delay=7.0) if isinstance(exception, OSError) else None
+
+    hook = plugins_with(mrq_retry_decision).hook.mrq_retry_decision
+    assert hook(job=RECORD, exception=OSError()) == RetryDecision(retry=True, delay=7.0)
+    assert hook(job=RECORD, exception=ValueError()) is None
+
+
+def test_mrq_encode_transforms_what_is_stored() -> None:
+    def mrq_encode(value: JsonValue) -> JsonValue:
+        return {"sealed": value}
+
+    plugins = plugins_with(mrq_encode)
+    assert plugins.encode([1]) == {"sealed": [1]}
+    assert plugins.encode_params({"a": 1}) == {"sealed": {"a": 1}}
+
+
+def test_mrq_encode_must_leave_params_a_dict() -> None:
+    def mrq_encode(value: JsonValue) -> JsonValue:
+        return "sealed"
+
+    with pytest.raises(ConfigError, match="made a str of params"):
+        plugins_with(mrq_encode).encode_params({})
+
+
+def test_mrq_decode_undoes_it() -> None:
+    def mrq_decode(value: JsonValue) -> JsonValue:
+        return value["sealed"] if isinstance(value, dict) and "sealed" in value else value
+
+    plugins = plugins_with(mrq_decode)
+    assert plugins.decode({"sealed": [1]}) == [1]
+    assert plugins.decode({"open": 1}) == {"open": 1}
+
+
+@pytest.mark.parametrize("value", [None, 0, "", [], {}, {"a": 1}])
+def test_without_a_plugin_values_stay_as_they_are(value: JsonValue) -> None:
+    plugins = Plugins(Config())
+    assert plugins.encode(value) == value
+    assert plugins.decode(value) == value
+
+
+def observed(hook: str, **values: Any) -> list[dict[str, Any]]:
+    """What an observer of the hook is given."""
+    seen: list[dict[str, Any]] = []
+
+    def mrq_jobs_enqueued(records: Sequence[JobRecord]) -> None:
+        seen.append({"records": records})
+
+    def mrq_jobs_started(records: Sequence[JobRecord]) -> None:
+        seen.append({"records": records})
+
+    def mrq_jobs_settled(settled: Sequence[tuple[JobRecord, Outcome]]) -> None:
+        seen.append({"settled": settled})
+
+    def mrq_worker_event(worker: str, event: str) -> None:
+        seen.append({"worker": worker, "event": event})
+
+    observers = {
+        f.__name__: f for f in (mrq_jobs_enqueued, mrq_jobs_started, mrq_jobs_settled, mrq_worker_event)
+    }
+    plugins_with(observers[hook]).observe(hook, **values)
+    return seen
+
+
+def test_mrq_jobs_enqueued_is_told_of_records() -> None:
+    assert observed("mrq_jobs_enqueued", records=[RECORD]) == [{"records": [RECORD]}]
+
+
+def test_mrq_jobs_started_is_told_of_records() -> None:
+    assert observed("mrq_jobs_started", records=[RECORD]) == [{"records": [RECORD]}]
+
+
+def test_mrq_jobs_settled_is_told_of_records_and_outcomes() -> None:
+    settled = [(RECORD, Outcome(status=Status.SUCCESS))]
+    assert observed("mrq_jobs_settled", settled=settled) == [{"settled": settled}]
+
+
+def test_mrq_worker_event_is_told_of_worker_and_status() -> None:
+    assert observed("mrq_worker_event", worker="w", event="kill") == [{"worker": "w", "event": "kill"}]

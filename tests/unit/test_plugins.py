@@ -1,0 +1,225 @@
+"""Finding drivers and plugins, and keeping the process safe from broken ones."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from mrq_core import hookspecs
+from mrq_core.broker import Driver
+from mrq_core.config import Config
+from mrq_core.errors import ConfigError, DriverNotFound
+from mrq_core.hookspecs import hookimpl
+from mrq_core.plugins import Plugins, open_broker
+from mrq_core.testing import ManualClock, MemoryBroker
+from mrq_core.testing.memory import DRIVER
+
+MakePlugin = Callable[..., str]
+
+
+@pytest.fixture
+def make_plugin(monkeypatch: pytest.MonkeyPatch) -> MakePlugin:
+    """Makes an importable module of these functions, and answers with its name."""
+
+    def make(name: str, *functions: Callable[..., object]) -> str:
+        module = ModuleType(name)
+        for function in functions:
+            setattr(module, function.__name__, hookimpl(function))
+        monkeypatch.setitem(sys.modules, name, module)
+        return name
+
+    return make
+
+
+def mrq_driver() -> Driver:
+    return DRIVER
+
+
+# --- loading ---------------------------------------------------------------------------------------
+
+
+def test_the_installed_drivers_are_found() -> None:
+    plugins = Plugins(Config())
+    assert "sqlite" in plugins.drivers
+    assert plugins.versions["sqlite"].startswith("mrq ")
+
+
+def test_a_plugin_may_be_named_in_the_configuration(make_plugin: MakePlugin) -> None:
+    plugins = Plugins(Config(plugins=(make_plugin("memory_plugin", mrq_driver),)))
+    assert plugins.drivers["memory"] is DRIVER
+    assert plugins.versions["memory_plugin"] == "PLUGINS"
+    assert plugins.hooks_of("memory_plugin") == ["mrq_driver"]
+
+
+def test_each_named_plugin_is_the_one_of_its_name(make_plugin: MakePlugin) -> None:
+    names = (make_plugin("first_plugin", mrq_driver), make_plugin("second_plugin"))
+    plugins = Plugins(Config(plugins=names))
+    assert plugins.hooks_of("first_plugin") == ["mrq_driver"]
+    assert plugins.hooks_of("second_plugin") == []
+
+
+def test_the_config_file_may_be_a_plugin() -> None:
+    module = ModuleType("mrq_config")
+    module.mrq_driver = hookimpl(mrq_driver)  # type: ignore[attr-defined]
+    plugins = Plugins(Config(module=module))
+    assert plugins.drivers["memory"] is DRIVER
+    assert plugins.versions["config file"] == "config file"
+
+
+def test_a_plugin_that_does_not_exist_is_named() -> None:
+    with pytest.raises(
+        ConfigError, match=r"plugin no\.such_plugin \(PLUGINS\) cannot be loaded: ModuleNotFound"
+    ):
+        Plugins(Config(plugins=("no.such_plugin",)))
+
+
+def test_a_plugin_that_raises_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a_broken_plugin.py").write_text("raise RuntimeError('not today')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match=r"a_broken_plugin .*RuntimeError: not today"):
+        Plugins(Config(plugins=("a_broken_plugin",)))
+
+
+def test_a_hook_with_unknown_arguments_is_refused(make_plugin: MakePlugin) -> None:
+    def mrq_worker_event(worker: str, colour: str) -> None:
+        """Has an argument that the hook does not know."""
+
+    with pytest.raises(ConfigError, match="odd_plugin"):
+        Plugins(Config(plugins=(make_plugin("odd_plugin", mrq_worker_event),)))
+
+
+def test_hooks_of_an_unknown_plugin_are_none() -> None:
+    assert Plugins(Config()).hooks_of("unknown") == []
+
+
+# --- drivers ------------------------------------------------------------------------------------------
+
+
+def memory_plugins(make_plugin: MakePlugin, **driver: object) -> Plugins:
+    def mrq_driver() -> Driver:
+        return Driver(**{"name": "half", "summary": "", **driver})  # type: ignore[arg-type]
+
+    return Plugins(Config(plugins=(make_plugin("driver_plugin", mrq_driver),)))
+
+
+def test_a_driver_is_found_by_its_name(make_plugin: MakePlugin) -> None:
+    driver, url = memory_plugins(make_plugin).driver_for("half")
+    assert (driver.name, url) == ("half", None)
+
+
+def test_a_driver_is_found_by_the_scheme_of_a_url(make_plugin: MakePlugin) -> None:
+    plugins = memory_plugins(make_plugin, url_schemes=("half", "halfs"))
+    driver, url = plugins.driver_for("halfs://host/1")
+    assert (driver.name, url) == ("half", "halfs://host/1")
+
+
+@pytest.mark.parametrize("wanted", ["unheard-of", "", "SQLITE", "sqlite:", "unheard://of"])
+def test_an_unknown_driver_is_refused_with_those_installed(wanted: str) -> None:
+    with pytest.raises(DriverNotFound) as caught:
+        Plugins(Config()).driver_for(wanted)
+    assert caught.value.wanted == wanted
+    assert "sqlite" in caught.value.installed
+    assert "sqlite" in str(caught.value)
+    assert isinstance(caught.value, ConfigError)
+
+
+def test_a_password_is_not_shown_by_the_error() -> None:
+    with pytest.raises(DriverNotFound) as caught:
+        Plugins(Config()).driver_for("unheard://user:hush@of")
+    assert "hush" not in str(caught.value)
+
+
+def test_half_a_driver_cannot_be_used_alone(make_plugin: MakePlugin) -> None:
+    with pytest.raises(ConfigError, match="half of a broker"):
+        open_broker(Config(broker="half"), memory_plugins(make_plugin))
+
+
+def test_the_configured_broker_is_opened_with_its_clock(make_plugin: MakePlugin) -> None:
+    plugins = Plugins(Config(plugins=(make_plugin("memory_plugin", mrq_driver),)))
+    clock = ManualClock(1_000_000)
+    broker = open_broker(Config(broker="memory"), plugins, clock=clock)
+    assert isinstance(broker, MemoryBroker)
+    item = broker.state.put("n", "a", 1, ttl=1.0)
+    assert item.expires_at is not None
+    assert item.expires_at.timestamp() == 1001.0
+    broker.close()
+
+
+# --- observers -------------------------------------------------------------------------------------------
+
+
+def test_an_error_in_an_observer_is_logged_and_stops_no_other(
+    make_plugin: MakePlugin, caplog: pytest.LogCaptureFixture
+) -> None:
+    seen: list[str] = []
+
+    def mrq_worker_event(event: str) -> None:
+        seen.append(event)
+
+    good = make_plugin("good_plugin", mrq_worker_event)
+
+    def broken(event: str) -> None:
+        raise RuntimeError("observer is broken")
+
+    broken.__name__ = "mrq_worker_event"
+    plugins = Plugins(Config(plugins=(make_plugin("bad_one", broken), good, make_plugin("bad_two", broken))))
+    with caplog.at_level(logging.ERROR, "mrq.plugins"):
+        plugins.observe("mrq_worker_event", worker="w", event="spawn")
+    assert seen == ["spawn"]
+    named = [record.getMessage() for record in caplog.records]
+    assert sorted(named) == [
+        "plugin.failed hook=mrq_worker_event plugin=bad_one",
+        "plugin.failed hook=mrq_worker_event plugin=bad_two",
+    ]
+    assert all(record.exc_info for record in caplog.records)
+
+
+def test_an_observer_takes_only_the_arguments_that_it_names(make_plugin: MakePlugin) -> None:
+    seen: list[str] = []
+
+    def mrq_worker_event(event: str) -> None:
+        seen.append(event)
+
+    plugins = Plugins(Config(plugins=(make_plugin("small_plugin", mrq_worker_event),)))
+    plugins.observe("mrq_worker_event", worker="w", event="stop")
+    assert seen == ["stop"]
+
+
+def test_observing_without_observers_does_nothing() -> None:
+    Plugins(Config()).observe("mrq_worker_event", worker="w", event="stop")
+
+
+def test_implements_tells_whether_anybody_does(make_plugin: MakePlugin) -> None:
+    def mrq_worker_event(event: str) -> None:
+        """Does nothing."""
+
+    plugins = Plugins(Config(plugins=(make_plugin("event_plugin", mrq_worker_event),)))
+    assert plugins.implements("mrq_worker_event")
+    assert not plugins.implements("mrq_encode")
+
+
+# --- weight -----------------------------------------------------------------------------------------------
+
+
+def test_importing_the_core_and_its_plugins_imports_no_gevent() -> None:
+    code = (
+        "import sys, mrq_core, mrq_core.plugins, mrq_core.config;"
+        "mrq_core.plugins.Plugins(mrq_core.config.Config());"
+        "print([name for name in ('gevent', 'redis', 'pymongo', 'sqlite3') if name in sys.modules])"
+    )
+    output = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=60
+    ).stdout
+    assert output.strip() == "[]"
+
+
+def test_every_hook_is_documented() -> None:
+    for name, hook in vars(hookspecs).items():
+        if name.startswith("mrq_"):
+            assert hook.__doc__, name

@@ -1,0 +1,52 @@
+"""When a failed attempt is made again, and after how long."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mrq_core.retry import RetryRule
+
+
+def test_without_backoff_every_retry_waits_as_long() -> None:
+    rule = RetryRule(delay=3.0)
+    assert [rule.delay_of(count) for count in range(4)] == [3.0, 3.0, 3.0, 3.0]
+
+
+def test_with_backoff_each_retry_waits_longer() -> None:
+    rule = RetryRule(delay=3.0, backoff=2.0)
+    assert [rule.delay_of(count) for count in range(4)] == [3.0, 6.0, 12.0, 24.0]
+
+
+@pytest.mark.parametrize("count", [10, 1000, 1_000_000])
+def test_no_retry_waits_longer_than_max_delay(count: int) -> None:
+    assert RetryRule(delay=3.0, backoff=2.0, max_delay=100.0).delay_of(count) == 100.0
+
+
+def test_jitter_spreads_between_half_and_all() -> None:
+    rule = RetryRule(delay=10.0, jitter=True)
+    assert rule.delay_of(0, draw=lambda: 0.0) == 5.0
+    assert rule.delay_of(0, draw=lambda: 0.5) == 7.5
+
+
+@given(st.integers(min_value=0, max_value=10_000))
+def test_with_jitter_the_delay_keeps_within_its_bounds(count: int) -> None:
+    rule = RetryRule(delay=2.0, backoff=3.0, max_delay=500.0, jitter=True)
+    full = RetryRule(delay=2.0, backoff=3.0, max_delay=500.0).delay_of(count)
+    assert full / 2 <= rule.delay_of(count) <= full
+
+
+def test_only_named_exceptions_are_retried() -> None:
+    rule = RetryRule(retry_on=(OSError, KeyError))
+    assert rule.decide(OSError()).retry
+    assert rule.decide(ConnectionResetError()).retry
+    assert not rule.decide(ValueError()).retry
+
+
+def test_by_default_no_exception_is_retried() -> None:
+    assert not RetryRule().decide(RuntimeError()).retry
+
+
+def test_the_rule_leaves_the_delay_to_its_options() -> None:
+    assert RetryRule(retry_on=(OSError,)).decide(OSError()).delay is None
