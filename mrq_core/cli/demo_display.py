@@ -50,7 +50,8 @@ def print_results(jobs: DemoJobs, wall: float, flags: str) -> None:
     largest = sorted((r for r in readers if isinstance(r.result, dict)), key=_lines, reverse=True)[:_LARGEST]
     say("")
     rows = [
-        [_figure(record, name) for name in ("path", "lines", "functions", "classes")] for record in largest
+        [_module(record), *(_figure(record, name) for name in ("lines", "functions", "classes"))]
+        for record in largest
     ]
     show(table(("largest modules", "lines", "functions", "classes"), rows))
     say("")

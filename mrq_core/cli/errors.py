@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 import traceback
 from collections.abc import Iterator
@@ -31,6 +32,13 @@ def exit_on_error(*, debug: bool) -> Iterator[None]:
             traceback.print_exc()
         complain("\n".join([str(error), *getattr(error, "__notes__", ())]))
         sys.exit(_exit_code(error))
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            raise
+        if debug:
+            traceback.print_exc()
+        complain(f"{type(error).__name__}: {error}")
+        sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
 

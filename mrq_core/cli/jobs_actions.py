@@ -20,7 +20,7 @@ from mrq_core.naming import check_queue_name
 from mrq_core.operations.actions import apply_to_ids, apply_to_matching
 from mrq_core.operations.filters import FilterTexts, filter_from
 
-Ids = Annotated[list[str] | None, typer.Argument(metavar="[ID]...", help="Ids of jobs.", show_default=False)]
+Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of jobs.", show_default=False)]
 Yes = Annotated[
     bool, typer.Option("--yes", "-y", help="Do not ask, on a terminal, before changing many jobs.")
 ]

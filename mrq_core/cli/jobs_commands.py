@@ -12,7 +12,7 @@ import typer
 from mrq_core.cli.errors import EXIT_FAILED, UsageError
 from mrq_core.cli.job_display import print_job, print_log_lines
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import counted, note, print_json, say, seconds, show, table
+from mrq_core.cli.output import note, print_json, say, seconds, show, table
 from mrq_core.cli.session import opened
 from mrq_core.client import Client
 from mrq_core.codec import JsonObject
@@ -74,14 +74,16 @@ def _find(
 ) -> tuple[list[JobRecord], str | None]:
     """Up to `limit` matching records, and the cursor behind them, or None where that was all."""
     records: list[JobRecord] = []
+    told = False
     while True:
         page = client.broker.find(wanted, order=order, cursor=cursor, limit=min(limit - len(records), CHUNK))
         records += page.records
         cursor = page.cursor
         if cursor is None or len(records) >= limit:
             return records, cursor
-        if page.searched_until is not None:
-            note(f"… searching; so far {counted(len(records), 'job')}, looked up to {page.searched_until}")
+        if page.searched_until is not None and not told:
+            told = True
+            note("Searching. No index serves this filter, so all jobs are looked at; Ctrl-C stops it.")
 
 
 def _jobs_table(rows: list[JsonObject]) -> RenderableType:

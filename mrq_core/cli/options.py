@@ -11,9 +11,10 @@ import shlex
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, get_origin
 
 import typer
+from typer.models import OptionInfo
 
 from mrq_core.cli.errors import exit_on_error
 from mrq_core.cli.output import note
@@ -90,6 +91,8 @@ def command(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]
             with exit_on_error(debug=given.debug):
                 function(**values)
 
+        for parameter in parameters:
+            _hide_type_of_switch(parameter)
         called.__name__ = function.__name__
         called.__doc__ = function.__doc__
         called.__annotations__ = {}
@@ -98,6 +101,17 @@ def command(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]
         return called
 
     return decorate
+
+
+def _hide_type_of_switch(parameter: inspect.Parameter) -> None:
+    """A switch takes no value, so the help need not say of which type that is."""
+    if get_origin(parameter.annotation) is Annotated and parameter.annotation.__origin__ in (
+        bool,
+        bool | None,
+    ):
+        for option in parameter.annotation.__metadata__:
+            if isinstance(option, OptionInfo):
+                option.metavar = ""
 
 
 # --- settings -------------------------------------------------------------------------------------

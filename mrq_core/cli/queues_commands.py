@@ -17,7 +17,7 @@ from mrq_core.naming import check_queue_name
 from mrq_core.operations.views import queue_view
 
 Names = Annotated[
-    list[str], typer.Argument(metavar="NAME...", help="Queues; a name that ends with / means its subqueues.")
+    list[str], typer.Argument(metavar="NAME", help="Queues; a name that ends with / means its subqueues.")
 ]
 
 

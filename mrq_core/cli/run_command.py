@@ -31,7 +31,7 @@ def run(
     params: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[JSON | KEY VALUE ...]",
+            metavar="JSON | KEY VALUE",
             help="The params: one JSON object, or keys and values; such values are strings.",
             show_default=False,
         ),
@@ -128,6 +128,8 @@ def _run_here(client: Client, config: Config, task: str, params: JsonObject) -> 
 
 def _run_synchronously(client: Client, config: Config, task: str, params: JsonObject) -> Outcome:
     """Runs the task in a context of its own, for a job that no broker knows. There are no timeouts."""
+    import gevent
+
     from mrq_core.client import ambient_client
     from mrq_core.clock import SystemClock, from_ms
     from mrq_core.context import JobContext, current_context
@@ -149,6 +151,9 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
         worker=config.worker_name(os.getpid()),
         claims=1,
     )
+    # Otherwise gevent prints something at Ctrl-C, before it raises KeyboardInterrupt in the task.
+    hub = gevent.get_hub()
+    hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
     context = JobContext(record, client, JobLog(record.id, 1, max_size=0))
     tokens = (current_context.set(context), current_log.set(context.log), ambient_client.set(client))
     try:

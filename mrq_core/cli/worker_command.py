@@ -18,7 +18,7 @@ def worker(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[QUEUES]...",
+            metavar="QUEUES",
             help="Queues to work on, in order; a name that ends with / means its subqueues. Default: QUEUES.",
             show_default=False,
         ),

@@ -21,12 +21,14 @@ from typing import TypeVar
 from mrq_core.broker import RunBlocking
 from mrq_core.embedded import failures, schema
 from mrq_core.embedded.location import make_parent
-from mrq_core.errors import BrokerUnavailable
+from mrq_core.errors import BrokerUnavailable, NotSupported
 
 T = TypeVar("T")
 Connect = Callable[[str, float], sqlite3.Connection]
 
 MAX_IDLE = 16
+MIN_SQLITE = (3, 38, 0)
+"""The first version that always has json_each; RETURNING is older."""
 _inherited: list[object] = []
 """Connections of a parent process: a child may neither use nor close them
 (sqlite.org/howtocorrupt.html, "carrying an open database connection across a fork")."""
@@ -47,6 +49,11 @@ class Database:
     def __init__(
         self, path: str, *, timeout: float, run_blocking: RunBlocking, connect: Connect = connect
     ) -> None:
+        if sqlite3.sqlite_version_info < MIN_SQLITE:
+            raise NotSupported(
+                f"this Python comes with SQLite {sqlite3.sqlite_version}, and the embedded broker needs "
+                f"{'.'.join(map(str, MIN_SQLITE))} or later: use a newer Python, or another broker"
+            )
         self.path = path
         self._timeout = timeout
         self._run_blocking = run_blocking

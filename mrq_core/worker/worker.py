@@ -47,6 +47,9 @@ _BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 5.0
 _UNSETTLED_MOST = 2000
 """While so many outcomes wait for the broker, no more jobs are claimed."""
 
+_WISHES = frozenset({Status.RETRY, Status.QUEUED, Status.ABORT, Status.INTERRUPT, Status.CANCEL})
+"""Outcomes that somebody asked for: no reason for a warning."""
+
 _log = logging.getLogger("mrq.worker")
 
 
@@ -328,8 +331,9 @@ class Worker:
         )
         attempt.started = time.monotonic()
         outcome = self._runner.run(attempt.context, lambda loaded: self._arm(attempt, loaded))
-        if outcome.exception_type is not None and outcome.status is not Status.INTERRUPT:
-            _log.warning(
+        if outcome.exception_type is not None:
+            _log.log(
+                logging.INFO if outcome.status in _WISHES else logging.WARNING,
                 "job.%s id=%s path=%s error=%s",
                 outcome.status, attempt.record.id, attempt.record.path, _last_line(outcome.traceback),
             )  # fmt: skip

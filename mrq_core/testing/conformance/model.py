@@ -83,12 +83,12 @@ class _History:
 
     def _enqueue(self) -> None:
         chance = self._chance
+        # One priority: the contract does not say which of several suspects comes first.
         jobs = [
             new_job(
                 self._clock,
                 chance.choice(QUEUES),
                 params={"n": chance.randrange(3)},
-                priority=chance.randint(-1, 1),
                 delay=chance.choice([None, None, 0.0, 15.0]),
                 at_most_once=chance.random() < 0.1,
                 unique=self._some_unique(),

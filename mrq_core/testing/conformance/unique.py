@@ -210,6 +210,24 @@ class UniqueContract(Contract):
         settle(broker, take_one(broker), Status.FAILED, ttl=10_000.0)
         assert broker.requeue([job_id], Requeue()) == [Change.DONE]
 
+    def test_a_period_counts_from_the_enqueue_and_is_not_begun_again_by_requeue(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        job_id = put_unique(broker, clock, PERIOD)
+        settle(broker, take_one(broker), Status.FAILED, ttl=10_000.0)
+        clock.advance(600)
+        assert broker.requeue([job_id], Requeue()) == [Change.DONE]
+        assert is_free(broker, clock)
+
+    def test_a_pruned_job_does_not_end_the_period_of_its_key(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        put_unique(broker, clock, PERIOD)
+        settle(broker, take_one(broker), ttl=1.0)
+        clock.advance(LEASE)
+        assert broker.prune() == 1
+        assert not is_free(broker, clock)
+
     def test_of_two_jobs_with_one_key_requeued_in_one_call_the_first_is_done(
         self, broker: Broker, clock: ManualClock
     ) -> None:

@@ -157,8 +157,11 @@ class MemoryBroker(Broker):
         if record.status is Status.STARTED or not is_legal(record.status, Status.QUEUED):
             return Change.REFUSED
         unique = self._data.uniques.get(job_id)
-        if unique is not None and self._data.reserve(unique, job_id, now) != job_id:
-            return Change.HELD
+        if unique is not None:
+            if self._data.holder(unique.key, now) not in (None, job_id):
+                return Change.HELD
+            if unique.until != "period":  # a period counts from the enqueue
+                self._data.reserve(unique, job_id, now)
         self._data.put(
             lifecycle.requeued(
                 record, now=now, queue=how.queue, reset_retries=how.reset_retries, delay=how.delay
@@ -217,7 +220,7 @@ class MemoryBroker(Broker):
             self._state.drop_expired()
             expired = [record.id for record in self._data.all() if has_expired(record, now)][:limit]
             for job_id in expired:
-                self._data.delete(job_id)
+                self._data.delete(job_id, keep_period=True)
             return len(expired)
 
     def apply(

@@ -64,12 +64,14 @@ class MemoryData:
             ):
                 del self.held[unique.key]
 
-    def delete(self, job_id: str) -> None:
-        """Removes a job: record, entry, logs and keys."""
+    def delete(self, job_id: str, *, keep_period: bool = False) -> None:
+        """Removes a job: record, entry, logs and keys, or all but a key held for a period."""
         self.records.pop(job_id, None)
         self.logs.pop(job_id, None)
         unique = self.uniques.pop(job_id, None)
-        if unique is not None and self.held.get(unique.key, ("", None))[0] == job_id:
+        if unique is None or (keep_period and unique.until == "period"):
+            return
+        if self.held.get(unique.key, ("", None))[0] == job_id:
             del self.held[unique.key]
 
     def holder(self, key: str, now: datetime) -> str | None:
