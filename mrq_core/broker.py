@@ -309,10 +309,11 @@ class Broker(ABC):
         becomes started under a new token, whose claim number is one more than the last. No two
         claims of a job are valid at the same time.
 
-        An entry whose lease ran out is a suspect. It is taken only if the request is `idle`, and
-        then alone; a worker that is not idle is told `suspects_due`. Where the record says that it
-        must not run again (at_most_once, or lost `max_lost_claims` times while alone) it is failed
-        with ClaimLost, and where a cancel was requested it is cancelled; both are listed in `ended`.
+        An entry whose lease ran out is a suspect. Suspects go before waiting jobs, by the end of their
+        lease, but only if the request is `idle`, and then one alone; a worker that is not idle is
+        told `suspects_due`. Where the record says that it must not run again (at_most_once, or lost
+        `max_lost_claims` times while alone) it is failed with ClaimLost, and where a cancel was
+        requested it is cancelled; both are listed in `ended`, a bounded number a call.
 
         Limits: a job over the concurrency of one of its limit keys is parked under that key until
         a settle or the end of a lease lets it go, a bounded number a call; a job over a rate is
@@ -337,7 +338,8 @@ class Broker(ABC):
         claim has been made since, and nothing was written. Repeated with the same token it gives
         its first answer, whatever happened in between, as long as the record remembers the attempt.
         Follow-ups are stored with the parent before they are enqueued, and marked done after; a
-        crash in between is repaired by RequeueLostJobs. Their ids make a repetition harmless.
+        crash in between is repaired by RequeueLostJobs. Their ids make a repetition harmless. They are
+        left out where a cancel request turned the outcome into `cancel`.
         """
 
     @abstractmethod
@@ -399,7 +401,8 @@ class Broker(ABC):
     @abstractmethod
     def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
         """How many jobs match, by the values of `group_by` (status, path, queue, worker, exception_type),
-        or under the key ``""`` without. Counts; for what is asked often there are totals."""
+        or under the key ``""`` without; jobs without a value are left out. It counts: for what is
+        asked often there are totals."""
 
     @abstractmethod
     def totals(self) -> Totals:

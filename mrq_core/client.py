@@ -25,11 +25,11 @@ from mrq_core.config_sources import load_config
 from mrq_core.errors import InvalidValue, JobNotFound, MrqError, TaskError
 from mrq_core.ids import is_id, new_id
 from mrq_core.job import PRIORITY_MAX, PRIORITY_MIN, JobRecord, Status
+from mrq_core.loading import LoadedTask, load_task, resolve_options
 from mrq_core.messages import CHUNK, NewJob
 from mrq_core.naming import check_queue_name, check_times
 from mrq_core.plugins import Plugins, open_broker
 from mrq_core.tasks import Task, TaskFunction, TaskLike, path_of
-from mrq_core.loading import LoadedTask, load_task, resolve_options
 
 
 class Client:

@@ -26,8 +26,7 @@ class SystemClock:
 
 def from_ms(milliseconds: int) -> datetime:
     """The aware datetime of a Unix time in milliseconds, exact to the millisecond."""
-    seconds, rest = divmod(milliseconds, 1000)
-    return datetime.fromtimestamp(seconds, UTC).replace(microsecond=rest * 1000)
+    return _EPOCH + timedelta(milliseconds=milliseconds)
 
 
 def to_ms(moment: datetime) -> int:
@@ -44,8 +43,8 @@ def to_ms(moment: datetime) -> int:
 
 
 def after(moment: datetime, seconds: float) -> datetime:
-    """The moment that many seconds later, to the millisecond."""
-    return from_ms(to_ms(moment) + round(seconds * 1000))
+    """The moment that many seconds later. Exact to the millisecond if `moment` is."""
+    return moment + timedelta(milliseconds=round(seconds * 1000))
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -6,6 +6,7 @@ it. How the values are found is in `config_sources`.
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -132,10 +133,7 @@ class Config:
         shown = self.as_dict()
         for name, value in shown.items():
             setting = SETTINGS.get(name)
-            if (setting and setting.secret and value) or (setting is None and looks_secret(name)):
-                shown[name] = "***"
-            elif isinstance(value, str) and "://" in value:
-                shown[name] = hide_password(value)
+            shown[name] = "***" if setting and setting.secret and value else hide_secrets(name, value)
         return shown
 
     def worker_name(self, pid: int) -> str:
@@ -167,8 +165,25 @@ def looks_secret(name: str) -> bool:
     return any(word in name.lower() for word in _SECRET_WORDS)
 
 
+def hide_secrets(name: str, value: object) -> object:
+    """The value as it may be shown: ``***`` if its name looks secret, and so for what is inside it."""
+    if looks_secret(name) and value not in (None, "", (), {}, []):
+        return "***"
+    if isinstance(value, Mapping):
+        return {key: hide_secrets(str(key), item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [hide_secrets("", item) for item in value]
+    return hide_password(value) if isinstance(value, str) else value
+
+
+_SECRET_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*", re.IGNORECASE)
+
+
 def hide_password(url: str) -> str:
-    """The URL with its password as ``***``."""
+    """The URL with its password as ``***``; other text as it is."""
+    if "://" not in url:
+        return url
+    url = _SECRET_IN_QUERY.sub(r"\1***", url)
     scheme, _, rest = url.partition("://")
     login, at, host = rest.rpartition("@")
     if not at:

@@ -55,6 +55,8 @@ def load_config(
             continue
         if name in SETTINGS and not SETTINGS[name].file_only:
             values[name], sources[name] = text, f"environment variable {variable}"
+        elif name in SETTINGS:
+            warnings.warn(f"{variable} is ignored: {name} can be set only in the config file", stacklevel=2)
         elif variable not in _ENV_OTHERS and not name.startswith(("TEST_", "BENCH_")):
             warnings.warn(
                 f"the environment variable {variable} is no setting of mrq{_near(name)}", stacklevel=2
@@ -108,7 +110,7 @@ def _convert(name: str, value: object, source: str) -> object:
     try:
         converted = _to_type(value, default)
         _check_bounds(setting, converted)
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, OverflowError) as error:
         shown = "***" if setting.secret else hide_password(repr(value))
         raise ConfigError(f"{name} is {shown} ({source}): {error}") from error
     return converted

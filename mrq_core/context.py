@@ -18,9 +18,9 @@ from mrq_core.codec import JsonObject
 from mrq_core.errors import AbortInterrupt, Interrupt, InvalidValue, NoCurrentJob, RetryInterrupt
 from mrq_core.handles import Job
 from mrq_core.job import JobRecord
+from mrq_core.loading import LoadedTask, find_task
 from mrq_core.logs import JobLog
 from mrq_core.tasks import TaskLike, path_of
-from mrq_core.loading import LoadedTask, find_task
 
 if TYPE_CHECKING:
     from gevent import Greenlet

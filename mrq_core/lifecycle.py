@@ -22,7 +22,7 @@ LOST_STATUSES = frozenset({Status.RETRY, Status.INTERRUPT, Status.QUEUED})
 def claim_number(token: str) -> int:
     """The number of the claim that the token proves. It only grows. 0 for what is no token."""
     number, separator, _ = token.partition(".")
-    return int(number) if separator and number.isdigit() else 0
+    return int(number) if separator and number.isascii() and number.isdecimal() else 0
 
 
 def make_token(number: int, nonce: str) -> str:
@@ -136,8 +136,7 @@ def settled(record: JobRecord, outcome: Outcome, now: datetime) -> JobRecord:
     A cancel request wins over an outcome that would run the job again. The token stays, so that
     a repeated settle can be told from a late one.
     """
-    if not is_legal(Status.STARTED, outcome.status):
-        raise ValueError(f"an attempt cannot end as {outcome.status}")
+    _check_outcome(outcome)
     status, delay, ttl = outcome.status, outcome.delay, outcome.ttl
     if record.cancel_requested and status in LOST_STATUSES:
         status, delay, ttl = Status.CANCEL, None, outcome.cancel_ttl
@@ -164,8 +163,19 @@ def settled(record: JobRecord, outcome: Outcome, now: datetime) -> JobRecord:
     )
 
 
+def _check_outcome(outcome: Outcome) -> None:
+    """Status and delay must say the same: an interrupted at_most_once job alone has a choice."""
+    runs_again = outcome.delay is not None
+    if outcome.status is Status.STARTED or not is_legal(Status.STARTED, outcome.status):
+        raise ValueError(f"an attempt cannot end as {outcome.status}")
+    if outcome.status is not Status.INTERRUPT and runs_again is outcome.status.is_ended:
+        raise ValueError(f"an attempt that ends as {outcome.status} cannot have the delay {outcome.delay}")
+
+
 def was_settled_by(record: JobRecord, token: str) -> bool:
     """Whether a settle with this token was accepted earlier: the answer to its repetition."""
+    if not token:
+        return False
     if record.token == token:
         return record.status is not Status.STARTED
     return any(attempt.token == token and not attempt.lost for attempt in record.history)

@@ -207,7 +207,7 @@ class JobFilter(Struct, frozen=True, kw_only=True):
     """Which jobs: every part that is given has to hold. An empty filter means all jobs.
 
     A queue that ends with ``/`` means its subqueues. `params` compares top-level values for
-    equality. `since` and `until` compare `queued_at`.
+    equality, by JSON's types. `since` (inclusive) and `until` (exclusive) compare `queued_at`.
     """
 
     ids: tuple[str, ...] = ()

@@ -43,7 +43,11 @@ class Plugins:
         if config.module is not None:
             self._register("config file", lambda: config.module, "config file")
         self.hook = self._manager.hook
-        self.drivers: Mapping[str, Driver] = {driver.name: driver for driver in self.hook.mrq_driver()}
+        try:
+            self._manager.check_pending()
+        except pluggy.PluginValidationError as error:
+            raise ConfigError(f"the plugin {error.plugin!r} implements no hook of mrq: {error}") from error
+        self.drivers: Mapping[str, Driver] = _by_name(self.hook.mrq_driver())
 
     def _register(self, name: str, load: object, origin: str) -> None:
         try:
@@ -135,6 +139,15 @@ def open_broker(
             timeout=config.broker_timeout,
         )
     )
+
+
+def _by_name(drivers: list[Driver]) -> dict[str, Driver]:
+    found: dict[str, Driver] = {}
+    for driver in drivers:
+        if driver.name in found:
+            raise ConfigError(f"two plugins bring a broker driver named {driver.name!r}: remove one of them")
+        found[driver.name] = driver
+    return found
 
 
 _PLANNED = ("redis", "rediss", "unix", "mongo", "mongodb", "mongodb+srv")

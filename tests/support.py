@@ -140,10 +140,8 @@ class Project:
         return self.job(job_id).wait(PATIENCE)
 
     def until_status(self, job_id: str, status: str) -> JobRecord:
-        return until(
-            lambda: (record := self.client.fetch(job_id)).status == status and record,
-            what=f"job {job_id} to be {status}",
-        )
+        until(lambda: self.client.fetch(job_id).status == status, what=f"job {job_id} to be {status}")
+        return self.client.fetch(job_id)
 
     def log_of(self, job_id: str) -> list[str]:
         return [line.message for line in self.client.broker.read_logs(job_id).lines]

@@ -20,7 +20,9 @@ from mrq_core.config import Config
 from mrq_core.errors import TaskError
 from mrq_core.job import Outcome, Status
 
-_OUR_ERRORS = "mrq_core.errors."
+_NOT_REACHED = frozenset(f"mrq_core.errors.{name}" for name in ("TaskNotFound", "NotATask", "InvalidParams"))
+"""Errors before any code of the task ran: their message says it all."""
+_OWN_WISHES = frozenset(f"mrq_core.errors.{name}" for name in ("RetryInterrupt", "AbortInterrupt"))
 _EXPECTED = "expected one JSON object, such as '{\"n\": 1}', or pairs of key and value, such as n 1"
 
 
@@ -116,14 +118,12 @@ def _run_here(client: Client, config: Config, task: str, params: JsonObject) -> 
         return
     if outcome.exception_type == "KeyboardInterrupt":
         sys.exit(EXIT_INTERRUPTED)
-    error = (outcome.traceback or "").rstrip()
-    if (outcome.exception_type or "").startswith(_OUR_ERRORS) and outcome.original_traceback is None:
-        # The task was not reached, or ended itself: the message says it all.
-        error = error.rpartition(f"{outcome.exception_type}: ")[2]
-    else:
-        print(safe(error), file=sys.stderr)
-        error = ""
-    raise CommandFailed(_explained(task, outcome) + (f": {error}" if error else ""))
+    kind, text = outcome.exception_type or "", (outcome.traceback or "").rstrip()
+    if kind in _NOT_REACHED:
+        raise CommandFailed(text.rpartition(f"{kind}: ")[2])
+    if kind not in _OWN_WISHES:
+        print(safe(text), file=sys.stderr)
+    raise CommandFailed(_explained(task, outcome))
 
 
 def _run_synchronously(client: Client, config: Config, task: str, params: JsonObject) -> Outcome:

@@ -56,6 +56,7 @@ class Housekeeping:
         self.paused: frozenset[str] = frozenset()
 
     def start(self) -> None:
+        """Starts the loops, knowing what is paused. Raises BrokerError."""
         loops: list[tuple[float, Callable[[], None]]] = [
             (_FLUSH_INTERVAL, self._settler.flush_running),
             (self._config.report_interval, self.report),
@@ -65,6 +66,8 @@ class Housekeeping:
             loops.append((self._config.paused_queues_refresh_interval, self.poll))
         if self._config.max_memory or self._config.max_time:
             loops.append((1.0, self._check_limits))
+        if self._config.paused_queues_refresh_interval:
+            self.poll()  # before the first claim: nothing is taken from a queue that is paused already
         self._started = time.monotonic()
         self._greenlets = [gevent.spawn(self._repeat, interval, step) for interval, step in loops]
 

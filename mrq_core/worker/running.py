@@ -25,8 +25,8 @@ from mrq_core.errors import (
     TimeoutInterrupt,
 )
 from mrq_core.job import Outcome, RetryDecision, Status
-from mrq_core.plugins import Plugins
 from mrq_core.loading import LoadedTask, load_task
+from mrq_core.plugins import Plugins
 
 _TRACEBACK_HEAD, _TRACEBACK_TAIL = 20_000, 60_000
 _OUR_FILES = ("/mrq_core/worker/running.py", "/mrq_core/tasks.py")

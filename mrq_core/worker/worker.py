@@ -25,11 +25,11 @@ from mrq_core.config import Config
 from mrq_core.context import JobContext, current_context
 from mrq_core.errors import BrokerError
 from mrq_core.job import JobRecord, Outcome, Status
+from mrq_core.loading import LoadedTask
 from mrq_core.logs import JobLog, current_log
 from mrq_core.messages import Claimed, ClaimRequest, Settlement
 from mrq_core.operations.workers import RunningJob, WorkerReport
 from mrq_core.plugins import Plugins, open_broker
-from mrq_core.loading import LoadedTask
 from mrq_core.worker import blocking
 from mrq_core.worker.attempts import Attempt, Attempts
 from mrq_core.worker.giving_up import GivingUp

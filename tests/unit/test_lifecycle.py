@@ -277,9 +277,6 @@ def test_a_cancel_request_does_not_change_an_end(status: Status) -> None:
     assert settled(running, Outcome(status=status), NOW).status is status
 
 
-@pytest.mark.xfail(
-    strict=True, reason="settled asks the table, in which started -> started is legal: a new claim"
-)
 def test_an_attempt_cannot_end_as_started() -> None:
     with pytest.raises(ValueError, match="cannot end"):
         settled(claim(record()), Outcome(status=Status.STARTED), NOW)

@@ -13,7 +13,9 @@ from tests.support import Project, until
 def test_jobs_of_a_killed_worker_all_succeed_and_the_repeat_is_in_the_record(project: Project) -> None:
     jobs = [project.queue("tasks.noted", {"word": f"w{n}", "seconds": 0.3}) for n in range(6)]
     doomed = project.worker("--greenlets", "3", "--lease", "1")
-    until(lambda: len([w for w in project.ledger() if w.startswith("start")]) >= 3, what="three jobs to start")
+    until(
+        lambda: len([w for w in project.ledger() if w.startswith("start")]) >= 3, what="three jobs to start"
+    )
     doomed.send(signal.SIGKILL)
     doomed.wait()
     project.worker("--greenlets", "3", "--lease", "1")
@@ -79,7 +81,9 @@ def test_a_job_that_kills_its_process_is_failed_and_its_neighbours_are_not(proje
     poison = project.queue("poison.kill")
     innocent = [project.queue("poison.innocent") for _ in range(3)]
     for _ in range(10):
-        worker = project.start("worker", "--burst", "--lease", "0.5", "--greenlets", "4", "--max-lost-claims", "2")
+        worker = project.start(
+            "worker", "--burst", "--lease", "0.5", "--greenlets", "4", "--max-lost-claims", "2"
+        )
         worker.wait()
         if project.client.fetch(poison).is_ended:
             break

@@ -139,9 +139,11 @@ class MemoryBroker(Broker):
             return False
         if record.status is not Status.STARTED or record.token != settlement.token:
             return lifecycle.was_settled_by(record, settlement.token)
-        self._data.put(lifecycle.settled(record, settlement.outcome, now), now)
-        for followup in settlement.outcome.followups:
-            self._enqueue(NewJob(record=followup), now)
+        after = lifecycle.settled(record, settlement.outcome, now)
+        self._data.put(after, now)
+        if after.status is settlement.outcome.status:  # not turned into a cancellation
+            for followup in settlement.outcome.followups:
+                self._enqueue(NewJob(record=followup), now)
         return True
 
     # --- changes by people and rules -----------------------------------------------------------

@@ -29,7 +29,8 @@ def claim(data: MemoryData, request: ClaimRequest, now: datetime) -> Claimed:
                 else:
                     suspects.append(record)
     if request.idle and suspects and request.limit > 0:
-        taken = [_take(data, suspects[0], request, now, alone=True)]
+        first = min(suspects, key=lambda record: (record.due_at, record.id))
+        taken = [_take(data, first, request, now, alone=True)]
     else:
         for wanted in request.wanted:
             quota = request.limit - len(taken)

@@ -1,0 +1,100 @@
+"""`mrq queues`, `mrq workers`, `mrq check` and `mrq plugins`."""
+
+from __future__ import annotations
+
+from tests.cli.conftest import Shell
+from tests.support import Project, until
+
+
+def test_queues_shows_what_waits_where(mrq: Shell, project: Project) -> None:
+    project.queue("tasks.fail")
+    project.queue("tasks.fail", delay=60)
+    project.queue("tasks.fail", queue="mail/fast")
+    queues = {queue["name"]: queue for queue in mrq("queues", "--json").json}
+    assert queues["default"]["waiting"] == 2
+    assert queues["default"]["due"] == 1
+    assert queues["default"]["oldest_due"] is not None
+    assert queues["mail/fast"]["claimed"] == 0
+    lines = mrq("queues", "list").out.splitlines()
+    assert lines[2].split()[:4] == ["default", "2", "1", "0"]
+
+
+def test_pause_and_resume(mrq: Shell, project: Project) -> None:
+    project.queue("tasks.fail", queue="mail/fast")
+    project.queue("tasks.fail")
+    assert mrq("queues", "pause", "mail/", "other").out == "paused: mail/, other\n"
+    said = mrq("queues", "--json")
+    assert {queue["name"]: queue["paused"] for queue in said.json} == {"default": False, "mail/fast": True}
+    assert "Paused as well: mail/, other" in mrq("queues").err
+    said = mrq("queues", "resume", "mail/fast", "other")
+    assert "mail/fast was not paused itself, but as part of mail/" in said.err
+    assert said.out == "resumed: other\n"
+    assert project.client.broker.paused() == {"mail/"}
+
+
+def test_names_of_queues_are_checked(mrq: Shell) -> None:
+    assert "expected" in mrq("queues", "pause", "a//b", code=2).err
+
+
+def test_without_queues_and_workers_the_lists_say_so(mrq: Shell) -> None:
+    assert "no queues yet" in mrq("queues").err
+    assert "No worker is running" in mrq("workers").err
+    assert mrq("workers", "--json").json == []
+
+
+def test_workers_are_listed_and_shown(mrq: Shell, project: Project) -> None:
+    job_id = project.queue("tasks.nap", {"seconds": 60})
+    project.worker("--name", "anna", "-g", "3")
+    project.until_status(job_id, "started")
+    [worker] = until(lambda: [w for w in mrq("workers", "--json").json if w["running"]])
+    assert worker["name"] == "anna"
+    assert [job["id"] for job in worker["running"]] == [job_id]
+    assert "1/3" in mrq("workers").out
+    told = mrq("workers", "show", "anna").out
+    assert job_id in told
+    assert "1 of 3" in told
+    assert "did you mean anna?" in mrq("workers", "show", "ana", code=1).err
+
+
+def test_check_is_content_with_a_fresh_start(mrq: Shell) -> None:
+    said = mrq("check", "--fix")
+    assert "0 errors" in said.out
+    levels = {finding["level"] for finding in mrq("check", "--json").json}
+    assert "error" not in levels
+
+
+def test_check_finds_what_is_wrong_with_options_and_exits_with_1(mrq: Shell, project: Project) -> None:
+    project.write("mrq-config.py", "TASKS = {'tasks.Add': {'queue': 3}}\n")
+    said = mrq("check", code=1)
+    assert "✗ error" in said.out
+    assert "TASKS['tasks.Add']" in said.out
+    project.write("mrq-config.py", "TASKS = {'tasks.Ad': {'queue': 'x'}}\n")
+    said = mrq("check")
+    assert "! warning" in said.out
+    assert "tasks has no 'Ad'" in said.out
+
+
+def test_check_reports_a_broken_database(mrq: Shell, project: Project) -> None:
+    (project.path / "notes.txt").write_text("this is no database, whatever its name says\n" * 50)
+    said = mrq("check", "--broker", "sqlite:///notes.txt", code=1)
+    assert "✗ error" in said.out
+    assert "notes.txt" in said.out
+
+
+def test_plugins_lists_drivers_and_hooks(mrq: Shell, project: Project) -> None:
+    project.write("mrq-config.py", HOOKS)
+    told = mrq("plugins").out
+    assert "sqlite://" in told
+    found = {(item["kind"], item["name"]): item for item in mrq("plugins", "--json").json}
+    assert found["driver", "sqlite"]["url_schemes"] == ["sqlite"]
+    assert found["plugin", "sqlite"]["hooks"] == ["mrq_driver"]
+    assert found["plugin", "config file"]["hooks"] == ["mrq_before_enqueue"]
+
+
+HOOKS = """
+from mrq_core import hookimpl
+
+@hookimpl
+def mrq_before_enqueue(record):
+    return None
+"""

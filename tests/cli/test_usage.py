@@ -1,0 +1,194 @@
+"""Flags, help, versions, exit codes: what holds for every command."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mrq_core import __version__
+from mrq_core.cli.options import settings_of
+from mrq_core.config import flag_of
+from tests.cli.conftest import Shell
+from tests.support import Project, until
+
+ALL = ("broker", "worker", "tasks", "logs", "plugins")
+COMMANDS = {
+    "worker": ALL,
+    "run": ("broker", "tasks", "logs", "plugins"),
+    "demo": ("broker", "plugins"),
+    "check": ("broker", "worker", "tasks", "plugins"),
+    "plugins": ("broker", "plugins"),
+    "jobs list": ("broker", "plugins"),
+    "jobs show": ("broker", "plugins"),
+    "jobs logs": ("broker", "plugins"),
+    "jobs wait": ("broker", "plugins"),
+    "jobs requeue": ("broker", "plugins"),
+    "jobs cancel": ("broker", "plugins"),
+    "jobs move": ("broker", "plugins"),
+    "jobs remove": ("broker", "plugins"),
+    "queues list": ("broker", "plugins"),
+    "queues pause": ("broker", "plugins"),
+    "queues resume": ("broker", "plugins"),
+    "workers list": ("broker", "plugins"),
+    "workers show": ("broker", "plugins"),
+}
+
+
+def test_the_help_lists_all_commands_and_no_hidden_ones(mrq: Shell) -> None:
+    told = mrq("--help").out
+    for command in COMMANDS:
+        assert f"│ {command.split()[0]}" in told
+    assert "dashboard" not in told
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_each_command_names_its_settings(mrq: Shell, command: str) -> None:
+    told = mrq(*command.split(), "--help").out
+    assert {"--config", "--debug"} <= set(re.findall(r"--[a-z-]+", told))
+    for name in settings_of(COMMANDS[command]):
+        assert flag_of(name) in told
+
+
+def test_settings_of_the_config_file_only_have_no_flag(mrq: Shell) -> None:
+    assert "--tasks" not in mrq("worker", "--help").out
+
+
+@pytest.mark.parametrize("group", ["jobs", "queues", "workers"])
+def test_the_help_of_each_group_lists_its_commands(mrq: Shell, group: str) -> None:
+    told = mrq(group, "--help").out
+    for command in COMMANDS:
+        if command.startswith(f"{group} "):
+            assert command.split()[1] in told
+
+
+def test_the_version_is_printed(mrq: Shell) -> None:
+    assert mrq("--version").out == f"mrq {__version__}\n"
+
+
+def test_an_unknown_flag_is_an_error_that_names_the_near_one(mrq: Shell) -> None:
+    said = mrq("worker", "--greenlet", "3", code=2)
+    assert "--greenlet" in said.err
+    assert "--greenlets" in said.err
+
+
+def test_an_unknown_command_is_an_error_that_names_the_near_one(mrq: Shell) -> None:
+    assert "'worker'" in mrq("wroker", code=2).err
+
+
+def test_underscores_are_the_same_as_dashes(mrq: Shell) -> None:
+    mrq("worker", "--max_jobs", "1", "--no_quiet", "--burst", "--log_level", "ERROR")
+
+
+def test_an_unknown_broker_is_an_error_that_lists_the_installed_ones(mrq: Shell) -> None:
+    for command in (["worker"], ["jobs", "list"], ["run", "tasks.Add"]):
+        said = mrq(*command, "--broker", "redis", code=2)
+        assert "redis" in said.err
+        assert "installed are sqlite" in said.err
+        assert "Traceback" not in said.err
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_debug_adds_the_traceback_of_an_error(mrq: Shell, before: bool) -> None:
+    arguments = ["jobs", "list", "--broker", "nothing"]
+    said = mrq(*(["--debug", *arguments] if before else [*arguments, "--debug"]), code=2)
+    assert "Traceback (most recent call last)" in said.err
+    assert said.err.rstrip().splitlines()[-1].startswith("mrq: no installed broker driver")
+
+
+def test_a_bad_value_names_the_setting_and_the_flag(mrq: Shell) -> None:
+    said = mrq("worker", "--greenlets", "many", code=2)
+    assert said.err == "mrq: GREENLETS is 'many' (--greenlets): expected a whole number\n"
+
+
+def test_flags_win_over_the_environment_and_that_over_the_config_file(mrq: Shell, project: Project) -> None:
+    project.write("mrq-config.py", "NAME = 'from-file'\nGREENLETS = 0\n")
+    said = mrq("worker", "--burst", code=2)
+    assert "GREENLETS is 0 (mrq-config.py)" in said.err
+    said = mrq("worker", "--burst", "-g", "2", env={"MRQ_NAME": "from-env"})
+    assert "name=from-env" in said.err
+    assert "greenlets=2" in said.err
+
+
+def test_another_config_file_can_be_named(mrq: Shell, project: Project) -> None:
+    project.write("other.py", "NAME = 'other'\n")
+    assert "name=other" in mrq("worker", "--burst", "--config", "other.py").err
+    assert "cannot be read" in mrq("worker", "--config", "missing.py", code=2).err
+
+
+def test_an_unknown_environment_variable_is_a_warning(mrq: Shell) -> None:
+    said = mrq("queues", "list", env={"MRQ_GRENLETS": "3"})
+    assert "MRQ_GRENLETS is no setting of mrq; did you mean GREENLETS?" in said.err
+
+
+@pytest.mark.parametrize("command", ["dashboard", "scheduler", "schedules"])
+def test_what_this_version_does_not_contain_says_so(mrq: Shell, command: str) -> None:
+    assert "not part of this version" in mrq(command, code=2).err
+
+
+def test_a_file_that_is_no_database_is_an_error_in_one_sentence(mrq: Shell, project: Project) -> None:
+    (project.path / "notes.txt").write_text("this is no database, whatever its name says\n" * 50)
+    for command in (["worker"], ["jobs", "list"]):
+        said = mrq(*command, "--broker", "sqlite:///notes.txt", code=1)
+        assert "notes.txt" in said.err
+        assert len(said.err.splitlines()) == 1
+
+
+def test_a_reader_that_goes_away_is_no_error(project: Project) -> None:
+    project.client.queue_jobs("tasks.fail", ({} for _ in range(1000)))
+    program = [sys.executable, "-m", "mrq_core.cli", "jobs", "list", "--json", "--limit", "1000"]
+    with subprocess.Popen(
+        program, cwd=project.path, env=project.env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as reader:
+        assert reader.stdout is not None
+        assert reader.stderr is not None
+        reader.stdout.read(1)
+        reader.stdout.close()
+        assert reader.stderr.read() == b""
+
+
+def test_interrupting_a_command_that_waits_is_quiet(project: Project) -> None:
+    job_id = project.queue("tasks.fail")
+    process = project.start("jobs", "wait", job_id)
+    until(lambda: "jobs.sqlite3" in " ".join(_open_files(process.pid)))
+    process.send(signal.SIGINT)
+    assert process.wait() == 130
+    assert process.output == ""
+
+
+def test_the_classic_names_are_the_same_commands() -> None:
+    for function, command in (("main_worker", "mrq worker"), ("main_run", "mrq run")):
+        code = f"import sys; sys.argv = ['x', '--help']; from mrq_core.cli import main; main.{function}()"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        assert f"Usage: {command} " in done.stdout
+
+
+def test_only_commands_that_run_tasks_are_patched() -> None:
+    for command, patched in (("worker", True), ("run", True), ("demo", True), ("jobs", False)):
+        code = (
+            f"import sys; sys.argv = ['mrq', '{command}', '--help']\n"
+            "from mrq_core.cli import main\n"
+            "try: main.main()\n"
+            "except SystemExit: pass\n"
+            "monkey = sys.modules.get('gevent.monkey')\n"
+            f"assert bool(monkey and monkey.is_module_patched('socket')) is {patched}\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+
+def _open_files(pid: int) -> list[str]:
+    links = Path(f"/proc/{pid}/fd")
+    if not links.exists():
+        pytest.skip("needs /proc")
+    found = []
+    for link in links.iterdir():
+        try:
+            found.append(str(link.readlink()))
+        except OSError:
+            continue
+    return found

@@ -1,0 +1,131 @@
+"""`mrq worker` and `mrq run`."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.cli.conftest import Shell
+from tests.support import Project
+
+
+def test_a_burst_ends_when_the_jobs_are_done(mrq: Shell, project: Project) -> None:
+    job_id = project.queue("tasks.Add", {"a": 1, "b": 2})
+    said = mrq("worker", "--burst")
+    assert "worker.started" in said.err
+    assert project.client.fetch(job_id).result == 3
+
+
+def test_burst_goes_together_with_the_configured_strategy(mrq: Shell, project: Project) -> None:
+    first, second = project.queue("tasks.greet", {"name": "A"}), project.queue("tasks.fail")
+    mrq("worker", "mail", "default", "--burst", "--dequeue-strategy", "parallel")
+    assert project.client.fetch(first).status == "success"
+    assert project.client.fetch(second).status == "failed"
+
+
+def test_queues_are_arguments_and_may_be_joined_by_commas(mrq: Shell) -> None:
+    assert "queues=high,low,mail/ " in mrq("worker", "high,low", "mail/", "--burst").err
+
+
+def test_naming_queues_twice_is_an_error(mrq: Shell) -> None:
+    assert "twice" in mrq("worker", "high", "--queues", "low", code=2).err
+
+
+def test_a_worker_exits_with_0_whatever_became_of_its_jobs(mrq: Shell, project: Project) -> None:
+    project.queue("tasks.fail")
+    said = mrq("worker", "--burst", "--quiet")
+    assert "job.failed" in said.err
+    assert "worker.started" not in said.err
+
+
+def test_options_of_tasks_are_checked_before_work_begins(mrq: Shell, project: Project) -> None:
+    project.write("mrq-config.py", "TASKS = {'tasks.Add': {'timout': 3}}\n")
+    for command in (["worker", "--burst"], ["run", "tasks.fail"]):
+        said = mrq(*command, code=2)
+        assert "did you mean 'timeout'" in said.err
+        assert "worker.started" not in said.err
+
+
+@pytest.mark.parametrize("params", [['{"a": 1, "b": 2}'], ["--", '{"a": -1, "b": 4}']])
+def test_run_prints_the_result_alone_on_standard_output(mrq: Shell, params: list[str]) -> None:
+    said = mrq("run", "tasks.Add", *params)
+    assert said.out == "3\n"
+    assert "printed by the task" in said.err
+    assert "adding" in said.err
+
+
+def test_run_takes_keys_and_values_as_strings(mrq: Shell) -> None:
+    assert mrq("run", "tasks.Add", "a", "1", "b", "2").json == "12"
+
+
+@pytest.mark.parametrize(
+    ("params", "what"),
+    [
+        (["a"], "a key without a value"),
+        (["a", "1", "b"], "'b' has no value"),
+        (["a", "1", "a", "2"], "'a' twice"),
+        (['{"a": '], "not valid JSON"),
+        (["[1]"], "no object"),
+        (["3"], "no object"),
+        (['{"a": 1}', "b"], "follows the JSON"),
+    ],
+)
+def test_params_that_make_no_sense_are_a_usage_error(mrq: Shell, params: list[str], what: str) -> None:
+    said = mrq("run", "tasks.Add", *params, code=2)
+    assert what in said.err
+    assert "expected" in said.err
+
+
+def test_a_task_that_fails_exits_with_1_and_its_traceback(mrq: Shell) -> None:
+    said = mrq("run", "tasks.fail", code=1)
+    assert said.out == ""
+    assert "Traceback" in said.err
+    assert "ValueError: it does [bold]not[/bold] work" in said.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["tasks.nothing"], "tasks has no 'nothing'"),
+        (["json.loads"], "is not a task"),
+        (["tasks.greet", "nam", "x"], "did you mean 'name'?"),
+        (["tasks.again"], "asked to be retried"),
+        (["tasks.stop"], "aborted itself"),
+    ],
+)
+def test_other_ends_exit_with_1_and_a_sentence(mrq: Shell, arguments: list[str], what: str) -> None:
+    said = mrq("run", *arguments, code=1)
+    assert what in said.err
+    assert len(said.err.splitlines()) == 1
+
+
+def test_a_task_run_here_can_queue_jobs(mrq: Shell, project: Project) -> None:
+    ids = mrq("run", "tasks.children", '{"number": 2}').json
+    assert [project.client.fetch(job_id).status for job_id in ids] == ["queued", "queued"]
+
+
+def test_run_queues_a_job_where_it_is_told_to(mrq: Shell, project: Project) -> None:
+    asked = mrq("run", "tasks.greet", "name", "Anna", "--queue", "high").out.strip()
+    own = mrq("run", "tasks.greet", '{"name": "Bo"}', "--async").out.strip()
+    assert project.client.fetch(asked).queue == "high"
+    assert project.client.fetch(own).queue == "mail"
+    assert project.client.fetch(own).params == {"name": "Bo"}
+
+
+def test_run_says_when_the_queued_task_is_not_here(mrq: Shell, project: Project) -> None:
+    said = mrq("run", "elsewhere.Task", "--async")
+    assert "elsewhere.Task cannot be found" in said.err
+    assert project.client.fetch(said.out.strip()).path == "elsewhere.Task"
+
+
+def test_run_refuses_a_bad_name_of_a_queue(mrq: Shell) -> None:
+    assert "queue is 'a b'" in mrq("run", "tasks.fail", "--queue", "a b", code=2).err
+
+
+def test_interrupting_a_run_exits_with_130(project: Project) -> None:
+    process = project.start("run", "tasks.nap", '{"seconds": 60}')
+    process.until_output("first line")
+    process.send(signal.SIGINT)
+    assert process.wait() == 130
+    assert "KeyboardInterrupt" not in process.output

@@ -1,0 +1,135 @@
+"""The pages hang together: links lead somewhere, and what there is to describe is described."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import typer
+from typer.main import get_command
+
+import mrq_core
+from mrq_core import hookspecs
+from mrq_core.cli.app import app
+from mrq_core.config import SETTINGS, flag_of
+from mrq_core.job import Status
+from mrq_core.tasks import OPTION_NAMES
+from tests.docs.pages import DOCS, ROOT, blocks, name_of, pages, prose
+
+_LINK = re.compile(r"\[[^\]\n]*(?:\n[^\]\n]*)?\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
+
+
+def text_of(name: str) -> str:
+    return (DOCS / name).read_text()
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as mkdocs and GitHub make them of plain words."""
+    names = set()
+    for heading in _HEADING.findall(prose(page.read_text())):
+        plain = re.sub(r"[^\w\s-]", "", heading.replace("`", "")).strip().lower()
+        names.add(re.sub(r"[\s]+", "-", plain))
+    return names
+
+
+def commands(command: object, prefix: str = "mrq") -> Iterator[str]:
+    """All commands that `--help` shows, with those of their groups."""
+    for name, sub in getattr(command, "commands", {}).items():
+        if not sub.hidden:
+            yield f"{prefix} {name}"
+            yield from commands(sub, f"{prefix} {name}")
+
+
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
+    """The module that fills the placeholders."""
+    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("page", pages(), ids=name_of)
+def test_links_lead_to_what_exists(page: Path) -> None:
+    for link in _LINK.findall(prose(page.read_text())):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.is_file(), f"{name_of(page)}: {link}"
+        assert target.is_relative_to(ROOT)
+        assert not anchor or anchor in anchors(target), f"{name_of(page)}: {link}"
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    for page in DOCS.glob("**/*.md"):
+        assert f": {page.relative_to(DOCS).as_posix()}\n" in navigation
+
+
+@pytest.mark.parametrize("command", sorted(commands(get_command(app))))
+def test_every_command_is_described(command: str) -> None:
+    assert isinstance(app, typer.Typer)
+    assert re.search(rf"`{command}[` ]", text_of("command-line.md")), command
+
+
+@pytest.mark.parametrize("name", mrq_core.__all__)
+def test_every_public_name_is_described(name: str) -> None:
+    text = "".join(page.read_text() for page in DOCS.glob("*.md"))
+    assert re.search(rf"`{name}\b|\b{name}\(", text), name
+
+
+@pytest.mark.parametrize("name", OPTION_NAMES)
+def test_every_option_of_a_task_is_described(name: str) -> None:
+    assert f"`{name}`" in text_of("tasks.md")
+
+
+@pytest.mark.parametrize("status", Status)
+def test_every_status_is_described(status: Status) -> None:
+    assert f"| `{status}` |" in text_of("tasks.md")
+
+
+def test_the_page_of_settings_lists_all_of_them(generate: ModuleType) -> None:
+    text = generate.on_page_markdown(text_of("configuration.md"), page=None)
+    for name, setting in SETTINGS.items():
+        assert f"| `{name}` |" in text
+        assert setting.file_only or f"`{flag_of(name)}`" in text
+
+
+def test_the_page_of_plugins_lists_all_hooks(generate: ModuleType) -> None:
+    text = generate.on_page_markdown(text_of("plugins.md"), page=None)
+    hooks = [name for name in vars(hookspecs) if name.startswith("mrq_")]
+    assert hooks
+    for name in hooks:
+        assert f"### {name}\n" in text
+
+
+def test_generated_tables_have_no_empty_cells(generate: ModuleType) -> None:
+    for make in generate.TABLES.values():
+        assert "|  |" not in make()
+
+
+def test_an_unknown_placeholder_is_an_error(generate: ModuleType) -> None:
+    with pytest.raises(KeyError):
+        generate.on_page_markdown("{{ nothing }}")
+
+
+@pytest.mark.parametrize("command", ["demo", "tests"])
+def test_the_readme_has_its_commands_on_one_line(command: str) -> None:
+    text = (ROOT / "README.md").read_text()
+    found = re.findall(rf"^<!-- command: {command} -->\n```sh\n([^\n]+)\n```$", text, re.MULTILINE)
+    assert len(found) == 1
+
+
+def test_pages_have_one_title() -> None:
+    for page in pages():
+        text = prose(page.read_text())
+        assert len(re.findall(r"^# ", text, re.MULTILINE)) == 1, name_of(page)
+        assert not list(blocks(text))

@@ -1,0 +1,90 @@
+"""Bulk actions and checks, on the in-memory broker."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+
+import pytest
+
+from mrq_core.config import Config
+from mrq_core.errors import BrokerUnavailable, ConfigError
+from mrq_core.ids import new_id
+from mrq_core.job import JobRecord, Status
+from mrq_core.messages import Cancel, Change, Finding, JobFilter, Move, NewJob, Remove, Requeue
+from mrq_core.operations.actions import apply_to_ids, apply_to_matching
+from mrq_core.operations.checks import broker_findings, check_task_options, config_findings
+from mrq_core.plugins import Plugins
+from mrq_core.testing import MemoryBroker
+
+NUMBER = 2500
+
+
+@pytest.fixture
+def broker() -> MemoryBroker:
+    return MemoryBroker()
+
+
+def enqueue(broker: MemoryBroker, number: int) -> list[str]:
+    now = datetime.now(UTC)
+    records = [
+        JobRecord(id=new_id(), path="tasks.Add", params={}, queue="default", queued_at=now, updated_at=now)
+        for _ in range(number)
+    ]
+    ids: list[str] = []
+    for start in range(0, number, 1000):
+        chunk = [NewJob(record=record) for record in records[start : start + 1000]]
+        ids += [answer.id for answer in broker.enqueue(chunk)]
+    return ids
+
+
+def test_all_that_match_are_acted_on_in_steps(broker: MemoryBroker) -> None:
+    enqueue(broker, NUMBER)
+    seen: list[int] = []
+    done = apply_to_matching(
+        broker, JobFilter(queues=("default",)), Cancel(), on_step=lambda so_far: seen.append(so_far.total())
+    )
+    assert done == Counter({Change.DONE: NUMBER})
+    assert len(seen) >= 3
+    assert seen == sorted(seen)
+    assert broker.count(JobFilter(statuses=(Status.CANCEL,))) == {"": NUMBER}
+
+
+def test_ids_are_acted_on_once_each_and_answered_one_by_one(broker: MemoryBroker) -> None:
+    ids = enqueue(broker, 1500)
+    answers = apply_to_ids(broker, [*ids, ids[0], "0" * 24], Move(queue="slow"))
+    assert [job_id for job_id, _ in answers] == [*ids, "0" * 24]
+    assert Counter(change for _, change in answers) == {Change.DONE: 1500, Change.UNKNOWN: 1}
+
+
+def test_each_action_reaches_its_method(broker: MemoryBroker) -> None:
+    [job_id] = enqueue(broker, 1)
+    actions = (Requeue(), Cancel(), Requeue(queue="high"), Move(queue="low"), Remove())
+    changes = [apply_to_ids(broker, [job_id], action)[0][1] for action in actions]
+    assert changes == [Change.REFUSED, Change.DONE, Change.DONE, Change.DONE, Change.DONE]
+    assert broker.get([job_id]) == [None]
+
+
+def test_options_of_tasks_are_checked_by_name_and_value() -> None:
+    check_task_options(Config(tasks={"tasks.Add": {"queue": "mail", "timeout": 3}}))
+    with pytest.raises(ConfigError, match=r"TASKS\['tasks.Add'\]: 'timout' is no option"):
+        check_task_options(Config(tasks={"tasks.Add": {"timout": 3}}))
+    with pytest.raises(ConfigError, match="priority"):
+        check_task_options(Config(tasks={"tasks.Add": {"priority": 30}}))
+
+
+def test_findings_about_the_configuration_name_what_is_wrong() -> None:
+    bad = Config(tasks={"tasks.Add": {"priority": 30}})
+    assert [f.level for f in config_findings(bad, Plugins(bad))] == ["ok", "ok", "error"]
+    missing = Config(tasks={"no_such_module_at_all.Add": {"priority": 3}})
+    assert config_findings(missing, Plugins(missing))[-1].level == "warning"
+
+
+def test_a_broker_that_is_away_is_a_finding(broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert all(finding.level == "ok" for finding in broker_findings(broker))
+
+    def away() -> list[Finding]:
+        raise BrokerUnavailable("nobody answers")
+
+    monkeypatch.setattr(broker, "check", away)
+    assert [(f.level, f.message) for f in broker_findings(broker)] == [("error", "nobody answers")]

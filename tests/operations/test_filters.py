@@ -1,0 +1,113 @@
+"""Filters: what texts mean, and what is refused."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from mrq_core.errors import InvalidValue
+from mrq_core.job import Status
+from mrq_core.messages import JobFilter, Totals
+from mrq_core.operations.filters import FilterTexts, filter_from, moment_from, number_from_totals
+
+NOW = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)
+TOTALS = Totals(
+    by_queue={
+        "default": {Status.QUEUED: 3, Status.FAILED: 2},
+        "mail/a": {Status.QUEUED: 10},
+        "mail/b": {Status.SUCCESS: 20},
+    },
+    by_path={"tasks.Add": {Status.QUEUED: 13, Status.FAILED: 2}, "tasks.Sub": {Status.SUCCESS: 20}},
+)
+
+
+def made(**texts: object) -> JobFilter:
+    return filter_from(FilterTexts(**texts), now=NOW)  # type: ignore[arg-type]
+
+
+def test_no_texts_mean_all_jobs() -> None:
+    assert made().is_empty
+
+
+def test_lists_may_be_repeated_or_joined_by_commas() -> None:
+    wanted = made(statuses=["failed,timeout", "Success"], queues=["a, b/", "a"])
+    assert wanted.statuses == (Status.FAILED, Status.TIMEOUT, Status.SUCCESS)
+    assert wanted.queues == ("a", "b/")
+
+
+def test_an_unknown_status_is_refused_with_a_list_of_them() -> None:
+    with pytest.raises(InvalidValue, match="'done' is no status of a job: expected one of queued, started"):
+        made(statuses=["done"])
+
+
+def test_params_are_json_where_they_can_be_and_else_text() -> None:
+    texts = ["n=1", 'quoted="1"', "word=hello", "list=[1]", "empty=", "flag=true", "eq=a=b", "odd=NaN"]
+    assert made(params=texts).params == {
+        "n": 1,
+        "quoted": "1",
+        "word": "hello",
+        "list": [1],
+        "empty": "",
+        "flag": True,
+        "eq": "a=b",
+        "odd": "NaN",
+    }
+
+
+@pytest.mark.parametrize("texts", [["name"], ["=1"], ["a=1", "a=2"], [f"n={2**70}"]])
+def test_params_that_make_no_sense_are_refused(texts: list[str]) -> None:
+    with pytest.raises(InvalidValue):
+        made(params=texts)
+
+
+@pytest.mark.parametrize(
+    ("text", "ago"),
+    [
+        ("30s", timedelta(seconds=30)),
+        ("15m", timedelta(minutes=15)),
+        ("1.5h", timedelta(hours=1.5)),
+        ("3d", timedelta(days=3)),
+        ("2w", timedelta(weeks=2)),
+    ],
+)
+def test_relative_times_are_counted_from_now(text: str, ago: timedelta) -> None:
+    assert moment_from(text, now=NOW, name="since") == NOW - ago
+
+
+@pytest.mark.parametrize(
+    "text", ["2025-06-01T10:00", "2025-06-01T10:00Z", "2025-06-01T12:00+02:00", "2025-06-01 10:00:00"]
+)
+def test_absolute_times_are_utc_unless_they_say_otherwise(text: str) -> None:
+    moment = moment_from(text, now=NOW, name="since")
+    assert moment == NOW - timedelta(hours=2)
+    assert moment.tzinfo is UTC
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "15", "m", "-3d", "99999999999d", "2025-13-01"])
+def test_other_times_are_refused(text: str) -> None:
+    with pytest.raises(InvalidValue, match="expected a time"):
+        moment_from(text, now=NOW, name="since")
+
+
+def test_a_span_that_ends_before_it_begins_is_refused() -> None:
+    with pytest.raises(InvalidValue, match="later than until"):
+        made(since="1h", until="2h")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "number"),
+    [
+        (JobFilter(), 35),
+        (JobFilter(statuses=(Status.QUEUED,)), 13),
+        (JobFilter(queues=("mail/",)), 30),
+        (JobFilter(queues=("mail/", "default"), statuses=(Status.FAILED, Status.SUCCESS)), 22),
+        (JobFilter(paths=("tasks.Add",), statuses=(Status.FAILED,)), 2),
+        (JobFilter(queues=("nothing",)), 0),
+        (JobFilter(paths=("tasks.Add",), queues=("default",)), None),
+        (JobFilter(workers=("anna",)), None),
+        (JobFilter(since=NOW), None),
+    ],
+)
+def test_totals_tell_the_number_where_they_can(wanted: JobFilter, number: int | None) -> None:
+    assert number_from_totals(wanted, TOTALS) == number

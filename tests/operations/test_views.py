@@ -1,0 +1,99 @@
+"""Views: plain data with ISO times, and without secrets."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+
+from msgspec.structs import replace
+
+from mrq_core.job import JobRecord, Outcome, Status
+from mrq_core.lifecycle import claimed, requeued, settled
+from mrq_core.messages import QueueCounts
+from mrq_core.operations.views import duration_of, iso, job_details, job_row, queue_view, redacted, timeline
+
+NOW = datetime(2025, 6, 1, 12, 0, 0, 123_000, tzinfo=UTC)
+QUEUED = JobRecord(
+    id=f"{int(NOW.timestamp()):08x}{'0' * 16}",
+    path="tasks.Add",
+    params={"a": 1, "token": "t", "deep": [{"password": "p", "user": "anna"}], "secret": None},
+    queue="default",
+    queued_at=NOW,
+    updated_at=NOW,
+    due_at=NOW,
+)
+STARTED = claimed(QUEUED, now=NOW + timedelta(seconds=1), worker="w", nonce="n", lease=60, alone=False)
+FAILED = settled(
+    STARTED,
+    Outcome(
+        status=Status.FAILED, ttl=60, exception_type="ValueError", traceback="ValueError: x", total_time=2.0
+    ),
+    NOW + timedelta(seconds=3),
+)
+
+
+def test_times_are_iso_with_milliseconds_and_z() -> None:
+    assert iso(NOW) == "2025-06-01T12:00:00.123Z"
+    assert iso(None) is None
+
+
+def test_values_of_keys_that_look_secret_are_hidden_however_deep() -> None:
+    assert redacted(QUEUED.params) == {
+        "a": 1,
+        "token": "***",
+        "deep": [{"password": "***", "user": "anna"}],
+        "secret": None,
+    }
+
+
+def test_rows_and_details_are_json() -> None:
+    for record in (QUEUED, STARTED, FAILED):
+        details = job_details(record, now=NOW + timedelta(seconds=5))
+        assert json.loads(json.dumps(details)) == details
+        assert details["id"] == record.id
+        assert job_row(record, now=NOW).items() <= {**details, "age": 0.0, **_duration(record)}.items()
+
+
+def _duration(record: JobRecord) -> dict[str, float | None]:
+    return {"duration": duration_of(record, NOW)}
+
+
+def test_the_duration_of_a_running_job_is_how_long_it_has_run() -> None:
+    assert duration_of(QUEUED, NOW) is None
+    assert duration_of(STARTED, NOW + timedelta(seconds=5)) == 4.0
+    assert duration_of(FAILED, NOW + timedelta(seconds=50)) == 2.0
+
+
+def test_the_timeline_tells_what_happened_in_order() -> None:
+    again = requeued(FAILED, now=NOW + timedelta(seconds=10), queue="high", reset_retries=True)
+    lost = claimed(again, now=NOW + timedelta(seconds=11), worker="v", nonce="m", lease=1, alone=False)
+    running = claimed(lost, now=NOW + timedelta(seconds=20), worker="u", nonce="o", lease=60, alone=False)
+    assert [event for _, event in timeline(running)] == [
+        "created",
+        "attempt 1 started by w",
+        "attempt 1 ended: failed",
+        "queued on high",
+        "attempt 2 started by v",
+        "attempt 2 its claim was lost",
+        "attempt 3 started by u",
+        "its lease ends, unless it is renewed",
+    ]
+    assert [event for _, event in timeline(replace(FAILED, queued_at=NOW))] == [
+        "queued on default",
+        "attempt 1 started by w",
+        "attempt 1 ended: failed",
+        "expires",
+    ]
+
+
+def test_a_queue_is_paused_by_its_name_or_by_a_tree_that_it_is_in() -> None:
+    counts = QueueCounts(queue="mail/a/b")
+    for paused, expected in (
+        ({"mail/a/b"}, True),
+        ({"mail/"}, True),
+        ({"mail/a/"}, True),
+        ({"mail"}, False),
+        ({"mail/a"}, False),
+        (set(), False),
+    ):
+        assert queue_view(counts, paused=paused)["paused"] is expected

@@ -1,0 +1,99 @@
+"""What a worker does when the file of its broker is locked, full, or not what it should be."""
+
+from __future__ import annotations
+
+import resource
+import signal
+import sqlite3
+from pathlib import Path
+
+from mrq_core.job import Status
+from mrq_core.operations.workers import list_workers
+from tests.support import Project, until
+
+
+def database(project: Project) -> Path:
+    return project.path / "jobs.sqlite3"
+
+
+def test_a_locked_file_loses_nothing_and_the_worker_goes_on(project: Project) -> None:
+    jobs = [project.queue("tasks.noted", {"word": f"w{n}", "seconds": 0.2}) for n in range(3)]
+    worker = project.worker("--greenlets", "3", "--broker-timeout", "0.2", "--lease", "30")
+    until(lambda: len(project.ledger()) >= 3, what="the jobs to start")
+    lock = sqlite3.connect(database(project), isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    try:
+        until(lambda: len(project.ledger()) == 6, what="the jobs to end")
+        worker.until_output("settle.failed")
+        assert "locked" in worker.output
+    finally:
+        lock.execute("ROLLBACK")
+        lock.close()
+    assert [project.ended(job).status for job in jobs] == [Status.SUCCESS] * 3
+    assert [project.ended(job).claims for job in jobs] == [1] * 3
+    assert project.ended(project.queue("tasks.Add", {"a": 1, "b": 1})).result == 2
+    assert worker.popen.poll() is None
+
+
+def test_a_full_disk_loses_nothing_and_the_worker_goes_on(project: Project) -> None:
+    job = project.queue("tasks.noted", {"word": "w", "seconds": 0.5})
+    worker = project.worker("--lease", "30")
+    until(lambda: project.ledger() == ["start-w"], what="the job to start")
+    # No file of the worker may grow any more: to it, the disk is full. Its tiny ledger still fits.
+    _, hard = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (4096, hard))
+    try:
+        until(lambda: project.ledger() == ["start-w", "end-w"], what="the job to end")
+        until(lambda: project.client.fetch(job).status == Status.STARTED)
+        until(lambda: worker.popen.poll() is None)
+    finally:
+        resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    assert project.ended(job).status == Status.SUCCESS
+    assert project.ended(job).claims == 1
+    assert "settle.failed" in worker.output
+    assert worker.popen.poll() is None
+
+
+def start_fails(project: Project, *words: str) -> None:
+    worker = project.start("worker")
+    assert worker.wait() == 1
+    assert "Traceback" not in worker.output
+    for word in words:
+        assert word in worker.output
+
+
+def test_a_worker_does_not_start_on_a_file_that_is_no_database(project: Project) -> None:
+    database(project).write_bytes(b"this is not a database, but some other file" * 100)
+    start_fails(project, "jobs.sqlite3")
+    assert database(project).read_bytes().startswith(b"this is not")
+
+
+def test_a_worker_does_not_start_on_a_foreign_database(project: Project) -> None:
+    other = sqlite3.connect(database(project))
+    other.execute("CREATE TABLE customers (name)")
+    other.close()
+    start_fails(project, "jobs.sqlite3")
+
+
+def test_a_worker_does_not_start_on_the_file_of_a_newer_version(project: Project) -> None:
+    project.queue("tasks.fail")
+    newer = sqlite3.connect(database(project))
+    newer.execute("PRAGMA user_version = 1000")
+    newer.close()
+    start_fails(project, "1000", "newer")
+
+
+def test_a_worker_does_not_start_where_the_file_is_a_folder(project: Project) -> None:
+    database(project).mkdir()
+    start_fails(project, "jobs.sqlite3")
+
+
+def test_a_worker_reports_itself_and_vanishes_when_it_stops(project: Project) -> None:
+    worker = project.worker("--name", "seen", "--greenlets", "3")
+    job = project.queue("tasks.noted", {"word": "x", "seconds": 1000})
+    report = until(lambda: [w for w in list_workers(project.client.broker) if w.running], what="a report")[0]
+    assert (report.name, report.pid, report.greenlets) == ("seen", worker.pid, 3)
+    assert [running.id for running in report.running] == [job]
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert list_workers(project.client.broker) == []
