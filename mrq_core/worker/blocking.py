@@ -15,19 +15,29 @@ T = TypeVar("T")
 def run_blocking(function: Callable[[], T], /) -> T:
     """Runs the function in a native thread while other greenlets go on, and returns what it returns.
 
-    A job that is interrupted meanwhile sees the interrupt when the function has ended: a call to a
-    broker is not left half done.
+    Never left before the function has ended, so that what it uses is not used by two threads: a
+    greenlet that is interrupted or killed meanwhile sees that when the function is done.
     """
+    ended: list[T] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        # gevent prints what is raised in its pool; here it is the caller's to handle.
+        try:
+            ended.append(function())
+        except BaseException as error:
+            failed.append(error)
+
     with shielded():
-        value, error = gevent.get_hub().threadpool.apply(_caught, (function,))
-    if error is not None:
-        raise error
-    return value  # type: ignore[return-value]
-
-
-def _caught(function: Callable[[], T]) -> tuple[T | None, BaseException | None]:
-    # gevent prints what is raised in its pool; here it is the caller's to handle.
-    try:
-        return function(), None
-    except BaseException as error:
-        return None, error
+        thread = gevent.get_hub().threadpool.spawn(work)
+        interrupt: BaseException | None = None
+        while not thread.ready():
+            try:
+                thread.wait()
+            except BaseException as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+    if failed:
+        raise failed[0]
+    return ended[0]

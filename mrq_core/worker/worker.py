@@ -296,14 +296,22 @@ class Worker:
         if not names or seconds < 0.001:
             self._sleep_until_woken(seconds)
             return
-        waiter = gevent.spawn(self._broker.wait, names, seconds)
+        waiter = gevent.spawn(self._wait_for_broker, names, seconds)
         self._wake.clear()
         waitables: list[Any] = [waiter, self._wake]
         gevent.wait(waitables, count=1)
         if not waiter.ready():
             waiter.kill()
-        elif waiter.exception is not None:
-            raise waiter.exception
+        elif isinstance(waiter.value, BrokerError):
+            raise waiter.value
+
+    def _wait_for_broker(self, names: list[str], seconds: float) -> BrokerError | None:
+        """In a greenlet of its own, which returns its error: gevent would print one that it raised."""
+        try:
+            self._broker.wait(names, seconds)
+        except BrokerError as error:
+            return error
+        return None
 
     def _sleep_until_woken(self, seconds: float | None) -> None:
         self._wake.clear()

@@ -36,7 +36,7 @@ def test_a_paused_demo_queue_is_an_error_that_says_what_to_do(mrq: Shell) -> Non
 
 
 def test_an_interrupted_demo_says_how_to_go_on(mrq: Shell, project: Project) -> None:
-    process = project.start("demo", "--jobs", "400", "-g", "1")
+    process = project.start("demo", "--jobs", "400")
     process.until_output("queued on sqlite")
     process.until_output("of 406 jobs have ended")
     process.send(signal.SIGINT)

@@ -6,6 +6,8 @@ import signal
 
 import pytest
 
+from mrq_core.cli.errors import UsageError
+from mrq_core.cli.run_command import params_from
 from tests.cli.conftest import Shell
 from tests.support import Project
 
@@ -18,7 +20,7 @@ def test_a_burst_ends_when_the_jobs_are_done(mrq: Shell, project: Project) -> No
 
 
 def test_burst_goes_together_with_the_configured_strategy(mrq: Shell, project: Project) -> None:
-    first, second = project.queue("tasks.greet", {"name": "A"}), project.queue("tasks.fail")
+    first, second = project.queue("tasks.greet", {"name": "A"}, queue="mail"), project.queue("tasks.fail")
     mrq("worker", "mail", "default", "--burst", "--dequeue-strategy", "parallel")
     assert project.client.fetch(first).status == "success"
     assert project.client.fetch(second).status == "failed"
@@ -60,7 +62,7 @@ def test_run_takes_keys_and_values_as_strings(mrq: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("params", "what"),
+    ("words", "what"),
     [
         (["a"], "a key without a value"),
         (["a", "1", "b"], "'b' has no value"),
@@ -71,10 +73,13 @@ def test_run_takes_keys_and_values_as_strings(mrq: Shell) -> None:
         (['{"a": 1}', "b"], "follows the JSON"),
     ],
 )
-def test_params_that_make_no_sense_are_a_usage_error(mrq: Shell, params: list[str], what: str) -> None:
-    said = mrq("run", "tasks.Add", *params, code=2)
-    assert what in said.err
-    assert "expected" in said.err
+def test_params_that_make_no_sense_are_refused(words: list[str], what: str) -> None:
+    with pytest.raises(UsageError, match=what):
+        params_from(words)
+
+
+def test_bad_params_are_a_usage_error(mrq: Shell) -> None:
+    assert "expected one JSON object" in mrq("run", "tasks.Add", "a", code=2).err
 
 
 def test_a_task_that_fails_exits_with_1_and_its_traceback(mrq: Shell) -> None:

@@ -18,7 +18,7 @@ import pytest
 from tests.docs.pages import Block, Step, blocks, matches, name_of, pages, steps
 
 SECONDS = 60.0
-_MARK = "--- end of command"
+_MARK = "=== end of command"
 
 EXAMPLE_LANGUAGES = {"python", "console"}
 OTHER_LANGUAGES = {"sh", "text", "toml", "mermaid", "sql"}
@@ -57,7 +57,7 @@ def run_console(page: Path, block: Block, folder: Path) -> None:
     """Runs the commands of a block in one shell, so that its variables last from one to the next."""
     wanted = steps(block)
     # The commands come from a file, and read nothing: a program among them must not swallow the next.
-    script = "".join(f"{{ {step.command}\n}} < /dev/null 2>&1; echo; echo '{_MARK}' $?\n" for step in wanted)
+    script = "".join(f"{{ {step.command}\n}} < /dev/null 2>&1\nprintf '\\n{_MARK} %d\\n' $?\n" for step in wanted)
     (folder / ".example.sh").write_text(script)
     _, printed = run(["bash", ".example.sh"], folder)
     for step in wanted:
@@ -129,7 +129,7 @@ def test_a_right_example_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         '```python title="greeting.py"\nTEXT = "hello"\n```\n'
         "```python\nimport greeting\nassert greeting.TEXT\n```\n"
         "```console\n$ word=$(echo one)\n$ printf 'a\\n%s two\\nb\\n' $word\n...\no... two\nb\n"
-        "$ exit_with() { return $1; }; exit_with 3  # exits with 3\n```\n"
+        "$ (exit 3)  # exits with 3\n```\n"
     )
     monkeypatch.setattr("tests.docs.test_examples.name_of", lambda page: page.name)
     (tmp_path / "folder").mkdir()

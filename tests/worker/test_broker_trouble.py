@@ -54,6 +54,19 @@ def test_a_full_disk_loses_nothing_and_the_worker_goes_on(project: Project) -> N
     assert worker.popen.poll() is None
 
 
+def test_a_file_that_breaks_under_a_worker_is_named_and_the_worker_stays(project: Project) -> None:
+    project.queue("tasks.fail", queue="elsewhere")
+    worker = project.worker("--lease", "30")
+    for file in (database(project), *project.path.glob("jobs.sqlite3-*")):
+        file.write_bytes(b"garbage" * 4096)
+    worker.until_output("claim.failed")
+    assert "jobs.sqlite3" in worker.output
+    assert "Traceback" not in worker.output
+    assert worker.popen.poll() is None
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+
+
 def start_fails(project: Project, *words: str) -> None:
     worker = project.start("worker")
     assert worker.wait() == 1

@@ -1,0 +1,55 @@
+"""`mrq jobs requeue`, `cancel`, `move` and `remove`: changing jobs."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.cli.conftest import Shell, work_through
+from tests.support import Project
+
+
+@pytest.fixture
+def worked(project: Project) -> dict[str, str]:
+    return work_through(project)
+
+
+def test_requeue_by_id_names_what_it_could_not_do(
+    mrq: Shell, project: Project, worked: dict[str, str]
+) -> None:
+    said = mrq("jobs", "requeue", worked["failed"], worked["greeting"], "0" * 24, "--to", "high", code=1)
+    assert said.out.startswith("1 job requeued")
+    assert f"{worked['greeting']}: its status is queued" in said.err
+    assert f"{'0' * 24}: there is no such job" in said.err
+    assert project.client.fetch(worked["failed"]).queue == "high"
+
+
+def test_actions_by_filter_count_and_do_not_ask_off_a_terminal(
+    mrq: Shell, project: Project, worked: dict[str, str]
+) -> None:
+    assert mrq("jobs", "requeue", "--status", "failed,success").out == "2 jobs requeued\n"
+    assert mrq("jobs", "move", "--status", "queued", "--to", "slow").out == "3 jobs moved\n"
+    assert {project.client.fetch(worked[name]).queue for name in ("added", "failed", "greeting")} == {"slow"}
+    assert mrq("jobs", "cancel", "--queue", "slow", "--yes").out == "3 jobs cancelled\n"
+    assert mrq("jobs", "remove", "--status", "cancel").out == "3 jobs removed\n"
+    assert [job["id"] for job in mrq("jobs", "list", "--json").json] == [worked["retry"]]
+
+
+def test_a_dry_run_counts_and_changes_nothing(mrq: Shell, project: Project, worked: dict[str, str]) -> None:
+    said = mrq("jobs", "cancel", "--status", "queued,failed", "--dry-run")
+    assert said.out == "2 jobs to cancel: 1 failed, 1 queued\n"
+    assert mrq("jobs", "remove", worked["failed"], "--dry-run").out == "1 job to remove: 1 failed\n"
+    assert project.client.fetch(worked["failed"]).status == "failed"
+
+
+@pytest.mark.parametrize("command", [["requeue"], ["cancel"], ["move", "--to", "x"], ["remove"]])
+def test_actions_need_ids_or_a_filter_and_not_both(mrq: Shell, command: list[str]) -> None:
+    assert "expected ids, or a filter" in mrq("jobs", *command, code=2).err
+    assert "expected one of them" in mrq("jobs", *command, "0" * 24, "--status", "failed", code=2).err
+
+
+def test_cancel_with_interrupt_stops_a_running_job(mrq: Shell, project: Project) -> None:
+    job_id = project.queue("tasks.nap", {"seconds": 60})
+    project.worker("--paused-queues-refresh-interval", "0.1")
+    project.until_status(job_id, "started")
+    assert "1 running" in mrq("jobs", "cancel", job_id, "--interrupt").out
+    assert project.ended(job_id).status == "cancel"
