@@ -57,7 +57,9 @@ def run_console(page: Path, block: Block, folder: Path) -> None:
     """Runs the commands of a block in one shell, so that its variables last from one to the next."""
     wanted = steps(block)
     # The commands come from a file, and read nothing: a program among them must not swallow the next.
-    script = "".join(f"{{ {step.command}\n}} < /dev/null 2>&1\nprintf '\\n{_MARK} %d\\n' $?\n" for step in wanted)
+    script = "".join(
+        f"{{ {step.command}\n}} < /dev/null 2>&1\nprintf '\\n{_MARK} %d\\n' $?\n" for step in wanted
+    )
     (folder / ".example.sh").write_text(script)
     _, printed = run(["bash", ".example.sh"], folder)
     for step in wanted:
@@ -112,9 +114,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("text", WRONG.values(), ids=WRONG)
-def test_a_wrong_example_is_noticed(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_wrong_example_is_noticed(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "page.md"
     page.write_text(text)
     monkeypatch.setattr("tests.docs.test_examples.name_of", lambda page: page.name)

@@ -60,7 +60,8 @@ def test_run_blocking_is_not_left_before_its_function_has_ended() -> None:
     release.set()
     while not had_ended:
         gevent.sleep(0.001)
-    assert isinstance(greenlet.value, gevent.GreenletExit)
+    value: object = greenlet.value
+    assert isinstance(value, gevent.GreenletExit)
     assert had_ended == [True]
 
 
