@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from mrq_core import hookspecs
 from mrq_core.config import SETTINGS, default_of, flag_of
@@ -87,8 +87,8 @@ def _hook(name: str) -> str:
         f"{parameter.name}: {parameter.annotation}"
         for parameter in inspect.signature(function).parameters.values()
     )
-    returned = inspect.signature(function).return_annotation
-    return f"### {name}\n\n```{{ .python .fragment }}\n{name}({arguments}) -> {returned}\n```\n\n{_text(function)}"
+    signature = f"{name}({arguments}) -> {inspect.signature(function).return_annotation}"
+    return f"### {name}\n\n```text\n{signature}\n```\n\n{_text(function)}"
 
 
 def _text(function: Callable[..., object]) -> str:
@@ -98,10 +98,10 @@ def _text(function: Callable[..., object]) -> str:
     return text
 
 
-def _table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(_lines(columns, rows))
 
 
-def _lines(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]:
+def _lines(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> Iterator[str]:
     for row in (columns, ("---",) * len(columns), *rows):
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"

@@ -94,7 +94,8 @@ class RawQueue(ABC):
 
     @abstractmethod
     def claim(self, limit: int, lease: float, worker: str, pushback: float | None = None) -> list[RawClaim]:
-        """Takes up to `limit` due parameters: list and set in any fair order, others by score.
+        """Takes up to `limit` due parameters: a list from its head, a set in any fair order, the others
+        by score; in a timed set only those whose time has come.
 
         Without `pushback` the parameter moves, with the id of the job to be, to the leased set of
         this queue, and expired leases are taken first: they keep their job id, so that a crash
@@ -105,12 +106,17 @@ class RawQueue(ABC):
     @abstractmethod
     def admit(self, claims: Sequence[tuple[RawClaim, JobRecord]], lease: float) -> list[bool]:
         """Makes jobs of claimed parameters: inserts the record, started, with its claimed entry, and
-        drops the parameter's lease, in one step each. True also where the job was admitted before;
-        False where the lease ran out and another worker holds the parameter."""
+        drops the parameter's lease, in one step each.
+
+        The record's id, token and claim number become those of the claim, its times and its lease
+        those of this moment; the rest is as given. True also where this claim was admitted before;
+        False where another worker has claimed the parameter since.
+        """
 
     @abstractmethod
     def renew(self, claims: Sequence[RawClaim], lease: float) -> list[bool]:
-        """Prolongs leases of parameters that have no record. False: another claim has been made."""
+        """Prolongs leases of parameters that have no record. False: another claim has been made, or the
+        parameter was admitted, settled or removed."""
 
     @abstractmethod
     def settle(self, claims: Sequence[RawClaim], due_again: Sequence[float | None]) -> list[bool]:
@@ -315,10 +321,11 @@ class Broker(ABC):
         `max_lost_claims` times while alone) it is failed with ClaimLost, and where a cancel was
         requested it is cancelled; both are listed in `ended`, a bounded number a call.
 
-        Limits: a job over the concurrency of one of its limit keys is parked under that key until
-        a settle or the end of a lease lets it go, a bounded number a call; a job over a rate is
-        pushed back once, to its turn (GCRA: ITU-T I.371, as in Brandur Leach's throttled). Nothing
-        scans past blocked jobs, and no attempt is used.
+        Limits: a job over the concurrency of one of its limit keys is parked under that key: it stays
+        queued, without a due time, until a settle, a cancel or the end of a lease makes room, when
+        the one that has waited longest (priority first) is due at once. A job over a rate is pushed
+        back once, to its turn (GCRA: ITU-T I.371; B. Leach, Rate Limiting, Cells, and GCRA, 2015). A call
+        parks and pushes back a bounded number. Nothing scans past blocked jobs, and no attempt is used.
         """
 
     @abstractmethod

@@ -27,7 +27,7 @@ from mrq_core.ids import is_id, new_id
 from mrq_core.job import PRIORITY_MAX, PRIORITY_MIN, JobRecord, Status
 from mrq_core.loading import LoadedTask, load_task, resolve_options
 from mrq_core.messages import CHUNK, NewJob
-from mrq_core.naming import check_queue_name, check_times
+from mrq_core.naming import check_job_queue_name, check_times
 from mrq_core.plugins import Plugins, open_broker
 from mrq_core.tasks import Task, TaskFunction, TaskLike, path_of
 
@@ -139,7 +139,7 @@ class Client:
         options = self.options_of(task)
         queue = queue if queue is not None else options.queue if options else self._queue_of(path)
         chosen = priority if priority is not None else options.priority if options else 0
-        check_queue_name(queue)
+        check_job_queue_name(queue)
         if not isinstance(chosen, int) or not PRIORITY_MIN <= chosen <= PRIORITY_MAX:
             raise InvalidValue(
                 f"priority is {chosen!r}: expected {PRIORITY_MIN} to {PRIORITY_MAX}, larger first",

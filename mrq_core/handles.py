@@ -10,7 +10,7 @@ from mrq_core.codec import JsonObject
 from mrq_core.errors import ChangeRefused, JobNotFound, NoCurrentJob, WaitTimeout
 from mrq_core.job import JobRecord
 from mrq_core.messages import Cancel, Change, Requeue
-from mrq_core.naming import check_queue_name
+from mrq_core.naming import check_job_queue_name, check_queue_name
 
 _WAIT_FIRST, _WAIT_MOST = 0.005, 0.25
 
@@ -90,7 +90,7 @@ class Job:
     def requeue(self, *, queue: str | None = None, reset_retries: bool = True) -> Change:
         """Queues the job again, whether it succeeded or not. Raises ChangeRefused and JobNotFound."""
         if queue is not None:
-            check_queue_name(queue)
+            check_job_queue_name(queue)
         how = Requeue(queue=queue, reset_retries=reset_retries)
         return self._done(self._client.broker.requeue([self.id], how)[0], "requeued")
 

@@ -82,7 +82,12 @@ class Wanted(Struct, frozen=True, kw_only=True):
 
 
 class Limit(Struct, frozen=True, kw_only=True):
-    """What a limit key allows: so many running at once, or `rate` claims each `per` seconds."""
+    """What a limit key allows: so many running at once, and `rate` claims each `per` seconds.
+
+    A limit key is the name of a rule, or ``rule:value`` for a count of its own per value, such as
+    ``api:customer-7``. A rate lets `rate` claims through at once after a quiet time (its burst),
+    and then one each ``per / rate`` seconds.
+    """
 
     concurrency: int | None = None
     rate: float | None = None
@@ -95,6 +100,7 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
     `limit`: how many jobs the worker has room for. `lease`: seconds. `idle`: the worker holds
     no claim and nothing runs in it; only then may it be given a suspect, and then that alone.
     `max_lost_claims` and `failed_ttl` say what becomes of jobs that must not run again.
+    `limits`: by the name of the rule; a key whose rule is not among them does not limit.
     """
 
     worker: str
@@ -344,7 +350,10 @@ class Changes(Struct, frozen=True, kw_only=True):
 
 
 class RawClaim(Struct, frozen=True, kw_only=True):
-    """A parameter taken from a raw queue, with the id that its job has, or is to have."""
+    """A parameter taken from a raw queue, with the id that its job is to have.
+
+    `token` has the form of a job's; its claim number counts the deliveries of this parameter.
+    """
 
     param: str
     job_id: str

@@ -1,15 +1,32 @@
-"""What names of queues and times of jobs have to look like."""
+"""What names of queues and times of jobs have to look like, and what a queue's name says of it."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from enum import StrEnum
 
 from mrq_core.errors import InvalidValue
 
 _QUEUE_NAME_MAX = 200
 
 
+class RawKind(StrEnum):
+    """The kinds of raw queues: the suffixes of their root names, longest first."""
+
+    TIMED_SET = "_timed_set"
+    SORTED_SET = "_sorted_set"
+    SET = "_set"
+    LIST = "_raw"
+
+
+def raw_kind(queue: str) -> RawKind | None:
+    """Which kind of raw queue the name stands for, or None for a regular queue of jobs."""
+    root = queue.partition("/")[0]
+    return next((kind for kind in RawKind if root.endswith(kind) and root != kind), None)
+
+
 def check_queue_name(name: object) -> None:
+    """Raises InvalidValue for what cannot be the name of a queue. A tree is checked without its slash."""
     if not isinstance(name, str) or not name or len(name) > _QUEUE_NAME_MAX:
         raise InvalidValue(
             f"queue is {name!r}: expected a name of 1 to {_QUEUE_NAME_MAX} characters", path="queue"
@@ -26,7 +43,20 @@ def check_queue_name(name: object) -> None:
         )
 
 
+def check_job_queue_name(name: str) -> None:
+    """The same for a queue that jobs are put on: not a raw one, which holds parameters only."""
+    check_queue_name(name)
+    kind = raw_kind(name)
+    if kind is not None:
+        raise InvalidValue(
+            f"queue is {name!r}, and a name that ends with {kind} is a raw queue, which holds parameters and "
+            "no jobs: use another name",
+            path="queue",
+        )
+
+
 def check_times(delay: float | None, at: datetime | None) -> None:
+    """Raises InvalidValue unless at most one of them is given, and makes sense."""
     if delay is not None and at is not None:
         raise InvalidValue("delay and at are both given: expected one of them", path="at")
     if delay is not None and not 0 <= delay <= 10**9:

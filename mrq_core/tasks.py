@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import functools
 import inspect
+import types
 import typing
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
@@ -213,7 +214,7 @@ def _class_of(wrapped: TaskFunction[Any, Any], options: TaskOptions) -> type[Tas
 
 def _arguments_of(function: Callable[..., Any]) -> tuple[type[msgspec.Struct], bool]:
     """A struct with the function's arguments, and whether it takes others by ``**kwargs``."""
-    hints = typing.get_type_hints(function, include_extras=True)
+    hints = _hints_of(function)
     fields: list[Any] = []
     takes_more = False
     for name, parameter in inspect.signature(function).parameters.items():
@@ -229,6 +230,20 @@ def _arguments_of(function: Callable[..., Any]) -> tuple[type[msgspec.Struct], b
         else:
             fields.append((name, hints.get(name, Any), _field_with(parameter.default)))
     return msgspec.defstruct(function.__name__, fields, kw_only=True), takes_more
+
+
+def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """The types of the arguments. What the function returns is of no interest, and need not resolve."""
+    inner = inspect.unwrap(function)
+    annotations = {name: value for name, value in inner.__annotations__.items() if name != "return"}
+    holder = types.SimpleNamespace(__annotations__=annotations)
+    try:
+        return typing.get_type_hints(holder, inner.__globals__, include_extras=True)
+    except (NameError, AttributeError, TypeError) as error:
+        raise InvalidParams(
+            f"an annotation of {function.__module__}.{function.__qualname__} cannot be resolved ({error}): "
+            "the types of a task's arguments must exist when it runs, not only for a type checker"
+        ) from error
 
 
 def _field_with(default: object) -> Any:

@@ -23,8 +23,16 @@ if TYPE_CHECKING:
 _DEFAULT_JOBS = 500
 _LOOK_EVERY = 0.5
 """Seconds between two looks at jobs that this process has not settled: another worker may have."""
-_LATENCY = 0.1
-"""So that retries are not waited for longer than they take."""
+_SETTINGS: dict[str, object] = {
+    "quiet": True,
+    "max_latency": 0.1,  # so that retries are not waited for longer than they take
+    # What a config file says of other workers would end this one too early.
+    "name": "",
+    "dequeue_strategy": "sequential",
+    "max_jobs": 0,
+    "max_time": 0,
+    "max_memory": 0,
+}
 
 
 @command("broker", "plugins")
@@ -49,7 +57,7 @@ def demo(
     from mrq_core.client import Client
     from mrq_core.plugins import Plugins
 
-    config = given.config(queues=QUEUE, greenlets=greenlets, quiet=True, max_latency=_LATENCY)
+    config = given.config(queues=QUEUE, greenlets=greenlets, **_SETTINGS)
     _quiet_logs(config)
     plugins = Plugins(config)
     client = Client(config, plugins=plugins)
@@ -72,10 +80,8 @@ def demo(
 def _quiet_logs(config: Config) -> None:
     from mrq_core.logs import set_up_logging
 
-    set_up_logging(config.log_level, config.log_format, quiet=True)
+    set_up_logging("INFO", config.log_format, quiet=True)
     # That jobs fail is what this shows; what the worker has to say about it would be in the way.
-    for name in ("mrq.worker", "mrq.job"):
-        logging.getLogger(name).setLevel(logging.INFO)
     logging.getLogger("mrq.worker").setLevel(logging.ERROR)
 
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
+from msgspec.structs import replace
 
 from mrq_core.broker import Broker
 from mrq_core.cli.errors import CommandFailed, UsageError
@@ -58,7 +59,7 @@ def cancel(
 
     Examples: `mrq jobs cancel ID --interrupt`, `mrq jobs cancel --queue mail --status queued`.
     """
-    action = Cancel(interrupt=interrupt, ttl=given.config().default_job_cancel_ttl)
+    action = Cancel(interrupt=interrupt)
     _change(given, ids, wanted, action, ("cancel", "cancelled"), yes=yes, dry_run=dry_run)
 
 
@@ -107,12 +108,16 @@ def _change(
     if ids and not wanted.is_empty:
         raise UsageError("ids and filters are both given: expected one of them")
     with opened(given) as client:
+        if isinstance(action, Cancel):
+            action = replace(action, ttl=client.config.default_job_cancel_ttl)
         if dry_run:
             _count(client.broker, ids, wanted, verb)
         elif ids:
             _by_id(client.broker, ids, action, verb)
         elif yes or _is_confirmed(client.broker, wanted, verb):
             _by_filter(client.broker, wanted, action, verb)
+        else:
+            raise CommandFailed("nothing was changed")
 
 
 def _count(broker: Broker, ids: Sequence[str] | None, wanted: JobFilter, verb: tuple[str, str]) -> None:

@@ -12,7 +12,7 @@ import typer
 from mrq_core.cli.errors import EXIT_FAILED, UsageError
 from mrq_core.cli.job_display import print_job, print_log_lines
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import note, print_json, say, seconds, show, table
+from mrq_core.cli.output import console, note, print_json, say, seconds, show, table
 from mrq_core.cli.session import opened
 from mrq_core.client import Client
 from mrq_core.codec import JsonObject
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _FOLLOW_EVERY = 0.25
 _TAIL = 20
+_NARROW = 120
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -87,13 +88,15 @@ def _find(
 
 
 def _jobs_table(rows: list[JsonObject]) -> RenderableType:
+    """On a narrow terminal only the last two parts of tasks' paths, which tell them apart."""
+    narrow = console().width < _NARROW
     return table(
         ("id", "status", "task", "queue", "age", "duration", "error"),
         [
             (
                 row["id"],
                 row["status"],
-                row["path"],
+                ".".join(str(row["path"]).split(".")[-2:]) if narrow else row["path"],
                 row["queue"],
                 seconds(_number(row["age"])),
                 seconds(_number(row["duration"])),

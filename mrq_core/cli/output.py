@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _WIDE = 10_000
+_CUT = frozenset({"task", "queue", "error"})
+_WHOLE = frozenset({"id", "status", "age", "duration", "driver", "plugin", "state", "running"})
 STATUS_STYLES = {
     "success": "green",
     "failed": "bold red",
@@ -69,32 +71,31 @@ def print_json(value: JsonValue) -> None:
     print(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def table(
-    columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None
-) -> RenderableType:
-    """A table. Numbers stand on the right; columns named ``status`` are coloured."""
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:
+    """A table. Numbers stand on the right; the column ``status`` is coloured.
+
+    Where a terminal is too narrow, tasks, queues and errors are cut; ids and the like never are.
+    """
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     lines = [[cell if cell is not None else "" for cell in row] for row in rows]
-    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, show_edge=False)
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for index, name in enumerate(columns):
         is_number = bool(lines) and all(isinstance(line[index], int | float) for line in lines)
-        fold = "ellipsis" if name in ("error", "params") else "fold"
         made.add_column(
             name,
             justify="right" if is_number else "left",
-            overflow=fold,  # type: ignore[arg-type]
-            no_wrap=name in ("id", "status", "age", "error"),
+            overflow="ellipsis" if name in _CUT else "fold",
+            no_wrap=name in _WHOLE,
         )
     for line in lines:
-        made.add_row(
-            *(
-                Text(safe(str(cell)), style=STATUS_STYLES.get(str(cell), "") if name == "status" else "")
-                for name, cell in zip(columns, line, strict=True)
-            )
-        )
+        cells = [Text(safe(str(cell))) for cell in line]
+        for name, cell in zip(columns, cells, strict=True):
+            if name == "status":
+                cell.stylize(STATUS_STYLES.get(cell.plain, ""))
+        made.add_row(*cells)
     return made
 
 

@@ -74,6 +74,10 @@ def show_worker(
     if as_json:
         print_json(view)
         return
+    _print_worker(report)
+
+
+def _print_worker(report: reports.WorkerReport) -> None:
     now = datetime.now(UTC)
     say(f"{report.name}  {report.status}", style="bold")
     ended = ", ".join(f"{number:,} {status}" for status, number in sorted(report.jobs.items())) or "none"

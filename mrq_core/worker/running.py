@@ -161,7 +161,7 @@ class Runner:
         error: BaseException | None = None,
         **more: Any,
     ) -> Outcome:
-        before = error.__cause__ or error.__context__ if error is not None else None
+        before = _exception_before(error) if error is not None else None
         return Outcome(
             status=status,
             ttl=self._ttl(loaded, status),
@@ -200,6 +200,11 @@ def _dispose(result: object) -> None:
     close = getattr(result, "close", None)
     if type(result).__name__ in ("generator", "coroutine") and close is not None:
         close()
+
+
+def _exception_before(error: BaseException) -> BaseException | None:
+    """The exception that this one came from, unless it was raised ``from None``."""
+    return error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 def type_name(error: BaseException) -> str:

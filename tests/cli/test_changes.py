@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import pty
+import subprocess
+import sys
+
 import pytest
 
 from tests.cli.conftest import Shell, work_through
-from tests.support import Project
+from tests.support import PATIENCE, Project
 
 
 @pytest.fixture
@@ -53,3 +58,23 @@ def test_cancel_with_interrupt_stops_a_running_job(mrq: Shell, project: Project)
     project.until_status(job_id, "started")
     assert "1 running" in mrq("jobs", "cancel", job_id, "--interrupt").out
     assert project.ended(job_id).status == "cancel"
+
+
+@pytest.mark.parametrize(("answer", "code", "status"), [("n", 1, "queued"), ("y", 0, "cancel")])
+def test_on_a_terminal_changes_by_filter_are_confirmed(
+    project: Project, answer: str, code: int, status: str
+) -> None:
+    job_id = project.queue("tasks.fail")
+    ours, theirs = pty.openpty()
+    program = [sys.executable, "-m", "mrq_core.cli", "jobs", "cancel", "--status", "queued"]
+    try:
+        with subprocess.Popen(
+            program, cwd=project.path, env=project.env, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE
+        ) as process:
+            os.write(ours, f"{answer}\n".encode())
+            assert process.wait(PATIENCE) == code
+        assert b"Cancel 1 job?" in os.read(ours, 10_000)
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    assert project.client.fetch(job_id).status == status

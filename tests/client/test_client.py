@@ -38,7 +38,7 @@ from tests.client import tasks
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     monkeypatch.setattr(client_module, "_process_client", None)
     monkeypatch.chdir(tmp_path)
-    made = configure(broker=f"sqlite:///{tmp_path}/jobs.sqlite3", broker_timeout=0.2)
+    made = configure(broker=f"sqlite:///{tmp_path}/jobs.sqlite3")
     yield made
     made.close()
 
@@ -106,6 +106,7 @@ def test_a_job_id_of_ones_own_makes_a_repetition_harmless(client: Client) -> Non
         ({"queue": ""}, "expected a name"),
         ({"queue": "tree/"}, "subqueues"),
         ({"queue": "two words"}, "without spaces"),
+        ({"queue": "crawl_timed_set"}, "raw queue"),
         ({"priority": 5}, "-4 to 4"),
         ({"delay": -1}, "seconds"),
         ({"delay": 1, "at": datetime.now(UTC)}, "one of them"),
@@ -196,12 +197,14 @@ def test_a_queue_can_be_paused_and_resumed_and_so_can_a_tree(client: Client) -> 
 
 def test_enqueueing_does_not_wait_forever_on_a_locked_broker(client: Client, tmp_path: Path) -> None:
     first = queue_job("a.B")
+    impatient = Client(load_config({"broker": client.config.broker, "broker_timeout": 0.2}, environ={}))
     lock = sqlite3.connect(tmp_path / "jobs.sqlite3", isolation_level=None)
     lock.execute("BEGIN IMMEDIATE")
     with pytest.raises(BrokerUnavailable, match="locked"):
-        queue_job("a.B")
+        impatient.queue_job("a.B")
     lock.execute("ROLLBACK")
     lock.close()
+    impatient.close()
     queue_job("a.B")
     assert Queue("default").size() == 2
     assert Job(first).fetch().status == Status.QUEUED

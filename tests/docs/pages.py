@@ -92,12 +92,14 @@ def steps(block: Block) -> list[Step]:
 
 def matches(expected: str, printed: str) -> bool:
     """Whether the output is as the page shows it. ``...`` stands for anything: for any number of lines
-    where it is alone on its line, else for a part of the line. Spaces at the ends of lines do not count."""
+    where it is alone on its line, else for a part of the line. Spaces at the ends of lines do not count,
+    and inside of a line a run of spaces is as good as one: the width of columns is not what is shown."""
     parts = []
     for line in expected.rstrip().splitlines():
         if line.strip() == "...":
             parts.append(r"(?:[^\n]*\n)*?")
         else:
-            parts.append(re.escape(line.rstrip()).replace(r"\.\.\.", r"[^\n]*") + r"[ \t]*\n")
+            text = re.escape(line.rstrip()).replace(r"\.\.\.", r"[^\n]*")
+            parts.append(re.sub(r"(?:\\ )+", " +", text) + r"[ \t]*\n")
     stripped = printed.strip("\n")
     return re.fullmatch("".join(parts), stripped + "\n" if stripped else "") is not None

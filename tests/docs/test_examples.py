@@ -21,7 +21,7 @@ SECONDS = 60.0
 _MARK = "=== end of command"
 
 EXAMPLE_LANGUAGES = {"python", "console"}
-OTHER_LANGUAGES = {"sh", "text", "toml", "mermaid", "sql"}
+OTHER_LANGUAGES = {"sh", "text", "toml"}
 
 
 def examples(page: Path) -> list[Block]:
@@ -57,9 +57,8 @@ def run_console(page: Path, block: Block, folder: Path) -> None:
     """Runs the commands of a block in one shell, so that its variables last from one to the next."""
     wanted = steps(block)
     # The commands come from a file, and read nothing: a program among them must not swallow the next.
-    script = "".join(
-        f"{{ {step.command}\n}} < /dev/null 2>&1\nprintf '\\n{_MARK} %d\\n' $?\n" for step in wanted
-    )
+    mark = f"printf '\\n{_MARK} %d\\n' $?"
+    script = "".join(f"{{ {step.command}\n}} < /dev/null 2>&1\n{mark}\n" for step in wanted)
     (folder / ".example.sh").write_text(script)
     _, printed = run(["bash", ".example.sh"], folder)
     for step in wanted:
