@@ -29,7 +29,7 @@ from mrq_core.loading import LoadedTask, load_task, resolve_options
 from mrq_core.messages import CHUNK, NewJob
 from mrq_core.naming import check_job_queue_name, check_times
 from mrq_core.plugins import Plugins, open_broker
-from mrq_core.tasks import Task, TaskFunction, TaskLike, path_of
+from mrq_core.tasks import Task, TaskFunction, TaskLike, TaskOptions, options_from, path_of
 
 
 class Client:
@@ -136,9 +136,9 @@ class Client:
                 "move it to a module",
                 path="task",
             )
-        options = self.options_of(task)
-        queue = queue if queue is not None else options.queue if options else self._queue_of(path)
-        chosen = priority if priority is not None else options.priority if options else 0
+        options: LoadedTask | TaskOptions = self.options_of(task) or self._overrides_of(path)
+        queue = queue if queue is not None else options.queue or "default"
+        chosen = priority if priority is not None else options.priority or 0
         check_job_queue_name(queue)
         if not isinstance(chosen, int) or not PRIORITY_MIN <= chosen <= PRIORITY_MAX:
             raise InvalidValue(
@@ -156,7 +156,7 @@ class Client:
             queued_at=now,
             updated_at=now,
             due_at=from_ms(to_ms(at)) if at is not None else None,
-            at_most_once=bool(options and options.at_most_once),
+            at_most_once=bool(options.at_most_once),
         )
 
     def options_of(self, task: TaskLike) -> LoadedTask | None:
@@ -171,8 +171,9 @@ class Client:
         except TaskError:
             return None
 
-    def _queue_of(self, path: str) -> str:
-        return str(self.config.tasks.get(path, {}).get("queue") or "default")
+    def _overrides_of(self, path: str) -> TaskOptions:
+        """What TASKS says of a task whose code is not at hand."""
+        return options_from(self.config.tasks.get(path, {}), where=f"TASKS[{path!r}]")
 
     def _new_job(
         self,

@@ -60,7 +60,7 @@ class Config:
     dequeue_strategy: str = _setting(
         "sequential",
         "How queues are chosen: sequential (in order), parallel (shared), burst (stop when nothing is due), "
-        "or two of them joined by a comma.",
+        "or burst and one of the others joined by a comma.",
         "worker",
     )
     max_latency: float = _setting(
@@ -100,7 +100,10 @@ class Config:
         86_400.0, "Seconds that a cancelled job is kept.", "tasks", minimum=0
     )
     default_job_ttl: float = _setting(
-        15_552_000.0, "Seconds that other ended jobs are kept: the failed ones.", "tasks", minimum=0
+        15_552_000.0,
+        "Seconds that jobs are kept which ended in another way, such as failed ones.",
+        "tasks",
+        minimum=0,
     )
     max_params_size: int = _setting(1_048_576, "Bytes that params may take as JSON.", "tasks", minimum=2)
     max_result_size: int = _setting(4_194_304, "Bytes that a result may take as JSON.", "tasks", minimum=2)

@@ -125,8 +125,16 @@ class Queue:
         return f"Queue({self.name!r})"
 
     def size(self) -> int:
-        """How many jobs wait in it, due or not. Claimed ones are not included."""
-        return self._client.broker.counts([self.name])[0].waiting
+        """How many jobs wait in it, due or not. Claimed ones are not included. Grows with the number of
+        subqueues where the name means a tree."""
+        broker = self._client.broker
+        if not self.name.endswith("/"):
+            return broker.counts([self.name])[0].waiting
+        total, last = 0, ""
+        while names := broker.known(prefix=self.name, after=last):
+            total += sum(counts.waiting for counts in broker.counts(names))
+            last = names[-1]
+        return total
 
     def pause(self) -> None:
         """Workers take nothing more from it, within a second. What runs goes on."""

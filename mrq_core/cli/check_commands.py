@@ -30,7 +30,7 @@ def check(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Checks configuration and broker, and says what is to be mended; exits with 1 if anything is."""
+    """Checks configuration and broker, and says what is to be mended; exits with 1 on an error."""
     client = Client(given.config())
     try:
         if fix:

@@ -11,7 +11,7 @@ import typer
 
 from mrq_core.cli.errors import EXIT_INTERRUPTED, CommandFailed
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import counted, note, say
+from mrq_core.cli.output import counted, note, program, say
 
 if TYPE_CHECKING:
     from mrq_core.cli.demo_jobs import DemoJobs
@@ -67,7 +67,7 @@ def demo(
         left = jobs.refresh(client)
         if left:
             note(f"Stopped. {counted(len(left), 'job')} stay on the queue {QUEUE}: "
-                 f"`mrq worker {QUEUE} --burst{given.broker_flags()}` goes on with them.")  # fmt: skip
+                 f"`{program()} worker {QUEUE} --burst{given.broker_flags()}` goes on with them.")  # fmt: skip
             sys.exit(EXIT_INTERRUPTED)
     finally:
         client.close()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mrq_core.cli.demo_jobs import DemoJobs, library
-from mrq_core.cli.output import console, counted, say, seconds, show, table
+from mrq_core.cli.output import console, counted, program, say, seconds, show, table
 from mrq_core.job import JobRecord, Status
 
 _LARGEST = 10
@@ -63,13 +63,14 @@ def _print_hints(jobs: DemoJobs, flags: str) -> None:
     from rich.panel import Panel
     from rich.text import Text
 
+    mrq = program()
     hints = [
-        (f"mrq jobs list --status failed,timeout{flags}", "what went wrong"),
-        (f"mrq jobs show {jobs.named['failed']}{flags}", "everything about the one that failed"),
-        (f"mrq jobs show {jobs.named['retried']}{flags}", "one that succeeded at its third attempt"),
-        (f"mrq jobs logs {jobs.named['slow']}{flags}", "what a job has logged"),
-        (f"mrq jobs requeue {jobs.named['timeout']}{flags}", "queue the one again that took too long,"),
-        (f"mrq worker demo --burst{flags}", "and run what is queued"),
+        (f"{mrq} jobs list --status failed,timeout{flags}", "what went wrong"),
+        (f"{mrq} jobs show {jobs.named['failed']}{flags}", "everything about the one that failed"),
+        (f"{mrq} jobs show {jobs.named['retried']}{flags}", "one that succeeded at its third attempt"),
+        (f"{mrq} jobs logs {jobs.named['slow']}{flags}", "what a job has logged"),
+        (f"{mrq} jobs requeue {jobs.named['timeout']}{flags}", "queue the one again that took too long,"),
+        (f"{mrq} worker demo --burst{flags}", "and run what is queued"),
     ]
     text = Text("\n").join(Text.assemble((command, "bold"), "\n    ", (why, "dim")) for command, why in hints)
     to = console()

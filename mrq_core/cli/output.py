@@ -7,7 +7,9 @@ which a terminal would obey, are shown as escapes.
 from __future__ import annotations
 
 import json
+import os
 import re
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -34,6 +36,15 @@ STATUS_STYLES = {
     "cancel": "dim",
     "abort": "dim",
 }
+
+
+def program() -> str:
+    """How the user calls this program: by its name where the shell finds it, else by its path."""
+    called = sys.argv[0]
+    if shutil.which("mrq") or not called.endswith("mrq"):
+        return "mrq"
+    path = os.path.relpath(called)
+    return path if len(path) < len(called) else called
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -68,11 +68,12 @@ def test_the_options_of_a_task_choose_queue_and_priority(client: Client) -> None
 
 
 def test_tasks_in_the_configuration_override_the_options(tmp_path: Path) -> None:
-    options = {"tests.client.tasks.mail": {"queue": "q2"}, "not.here": {"queue": "q3"}}
+    options = {"tests.client.tasks.mail": {"queue": "q2"}, "not.here": {"queue": "q3", "at_most_once": True}}
     config = load_config({"broker": f"sqlite:///{tmp_path}/j", "tasks": options}, environ={})
     client = Client(config)
     assert client.fetch(client.queue_job(tasks.mail, {"to": "x"})).queue == "q2"
-    assert client.fetch(client.queue_job("not.here")).queue == "q3"
+    elsewhere = client.fetch(client.queue_job("not.here"))
+    assert (elsewhere.queue, elsewhere.at_most_once, elsewhere.priority) == ("q3", True, 0)
     client.close()
 
 
@@ -182,6 +183,14 @@ def test_wait_gives_up_after_its_timeout(client: Client) -> None:
 def test_progress_can_be_set_by_the_job_itself_only(client: Client) -> None:
     with pytest.raises(NoCurrentJob):
         Job(queue_job("a.B")).set_progress(0.5)
+
+
+def test_the_size_of_a_tree_is_that_of_its_subqueues(client: Client) -> None:
+    for name in ("mail/a", "mail/b", "mail/b", "mails", "mail"):
+        queue_job("a.B", queue=name)
+    assert Queue("mail/").size() == 3
+    assert Queue("mail/b").size() == 2
+    assert Queue("none/").size() == 0
 
 
 def test_a_queue_can_be_paused_and_resumed_and_so_can_a_tree(client: Client) -> None:
