@@ -66,8 +66,10 @@ def demo(
         seconds = _work(config, plugins, jobs)
         left = jobs.refresh(client)
         if left:
-            note(f"Stopped. {counted(len(left), 'job')} stay on the queue {QUEUE}: "
-                 f"`{program()} worker {QUEUE} --burst{given.broker_flags()}` goes on with them.")  # fmt: skip
+            again = f"{program()} worker {QUEUE} --burst{given.broker_flags()}"
+            note(
+                f"Stopped. {counted(len(left), 'job')} stay on the queue {QUEUE}; to go on with them: {again}"
+            )
             sys.exit(EXIT_INTERRUPTED)
     finally:
         client.close()

@@ -1,0 +1,194 @@
+"""The measurements of mrq: each takes an empty folder, and returns named figures."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+
+from mrq_core.client import Client
+from mrq_core.config_sources import load_config
+from mrq_core.handles import Job
+from mrq_core.job import JobRecord, Outcome, Status
+from mrq_core.messages import ClaimRequest, JobFilter, Settlement, Wanted
+from mrq_core.operations.workers import list_workers
+
+Figures = dict[str, float]
+NOTHING = "tests.benchmarks.tasks.Nothing"
+NAP = "tests.benchmarks.tasks.nap"
+BATCH = 50
+
+
+@contextlib.contextmanager
+def opened(folder: Path) -> Iterator[Client]:
+    client = Client(load_config({"broker": f"sqlite:///{folder}/bench.sqlite3"}, environ={}))
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextlib.contextmanager
+def worker(client: Client, folder: Path, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A worker process at its ordinary settings; ended by SIGTERM if it does not end by itself."""
+    command = [
+        sys.executable,
+        "-m",
+        "mrq_core.cli",
+        "worker",
+        "--broker",
+        client.config.broker,
+        "--quiet",
+        *flags,
+    ]
+    process = subprocess.Popen(command, cwd=os.getcwd())
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        process.wait(30)
+
+
+def enqueue(folder: Path, jobs: int) -> Figures:
+    """Jobs a second that one thread enqueues, one by one and in batches of 1,000."""
+    with opened(folder) as client:
+        singles = max(jobs // 20, 100)
+        started = time.perf_counter()
+        for n in range(singles):
+            client.queue_job(NOTHING, {"n": n})
+        one_by_one = singles / (time.perf_counter() - started)
+        started = time.perf_counter()
+        client.queue_jobs(NOTHING, ({"n": n} for n in range(jobs)))
+        in_bulk = jobs / (time.perf_counter() - started)
+        return {"enqueue, one by one (jobs/s)": one_by_one, "enqueue, in bulk (jobs/s)": in_bulk}
+
+
+def drain(folder: Path, jobs: int, processes: int = 1) -> Figures:
+    """Jobs a second from the first start to the last end, by the times in their records."""
+    with opened(folder) as client:
+        client.queue_jobs(NOTHING, ({"n": n} for n in range(jobs)))
+        size = _disk(folder)
+        with contextlib.ExitStack() as stack:
+            workers = [
+                stack.enter_context(worker(client, folder, "--greenlets", str(BATCH), "--burst"))
+                for _ in range(processes)
+            ]
+            for process in workers:
+                process.wait(600)
+        records = list(_all(client))
+        assert len(records) == jobs, f"{len(records)} of {jobs} jobs are there"
+        assert all(record.status is Status.SUCCESS and record.result == 1 for record in records)
+        seconds = (max(map(_ended, records)) - min(map(_started, records))).total_seconds()
+        name = f"drain, {processes} process{'es' if processes > 1 else ''} of {BATCH} greenlets (jobs/s)"
+        figures = {name: jobs / seconds}
+        if processes == 1:
+            figures["disk, a waiting job (bytes)"] = size / jobs
+            figures["disk, an ended job (bytes)"] = _disk(folder) / jobs
+        return figures
+
+
+def latency(folder: Path, jobs: int) -> Figures:
+    """From the enqueue to the start on an idle worker, one job at a time."""
+    waits = []
+    with opened(folder) as client, worker(client, folder):
+        Job(client.queue_job(NOTHING), client=client).wait(60)
+        for _ in range(jobs):
+            time.sleep(0.03)  # the worker has gone back to waiting; this is no synchronisation
+            before = time.time()
+            job = client.queue_job(NOTHING)
+            record = Job(job, client=client).wait(60)
+            waits.append((_started(record).timestamp() - before) * 1000)
+    ordered = sorted(waits)
+    return {
+        "latency, p50 (ms)": statistics.median(ordered),
+        "latency, p99 (ms)": ordered[int(len(ordered) * 0.99) - 1],
+    }
+
+
+def naps(folder: Path, jobs: int) -> Figures:
+    """Jobs that sleep 0.1 s on 100 greenlets: as near to jobs / 100 * 0.1 s as can be."""
+    with opened(folder) as client:
+        client.queue_jobs(NAP, ({"seconds": 0.1} for _ in range(jobs)))
+        with worker(client, folder, "--greenlets", "100", "--burst") as process:
+            process.wait(600)
+        records = list(_all(client))
+        seconds = (max(map(_ended, records)) - min(map(_started, records))).total_seconds()
+        return {
+            f"{jobs} jobs that sleep 0.1 s, 100 greenlets (s)": seconds,
+            f"{jobs} jobs that sleep 0.1 s, against the ideal (ratio)": seconds / (jobs / 100 * 0.1),
+        }
+
+
+def memory(folder: Path, jobs: int) -> Figures:
+    """What an idle worker with 50 greenlets takes, after it has run some jobs."""
+    with (
+        opened(folder) as client,
+        worker(client, folder, "--greenlets", "50", "--report-interval", "0.2") as process,
+    ):
+        for job in client.queue_jobs(NOTHING, ({} for _ in range(200))):
+            Job(job, client=client).wait(60)
+        while not list_workers(client.broker):
+            time.sleep(0.05)
+        return {"memory, an idle worker (MB)": psutil.Process(process.pid).memory_info().rss / 1e6}
+
+
+def claim_cost(folder: Path, jobs: int) -> Figures:
+    """Microseconds a job of claiming 50 of a queue that holds 1k, 100k and 1M."""
+    figures = {}
+    sizes = (1_000, 100_000, 1_000_000) if jobs >= 1_000_000 else (1_000, jobs)
+    with opened(folder) as client:
+        filled = 0
+        for size in sizes:
+            client.queue_jobs(NOTHING, ({} for _ in range(size - filled)))
+            filled = size
+            figures[f"claim, {size:,} queued (µs a job)"] = _claim_microseconds(client)
+    return figures
+
+
+def _claim_microseconds(client: Client) -> float:
+    request = ClaimRequest(worker="bench", wanted=(Wanted(name="default"),), limit=BATCH, lease=60.0)
+    times = []
+    for _ in range(100):
+        started = time.perf_counter()
+        claimed = client.broker.claim(request)
+        times.append(time.perf_counter() - started)
+        assert len(claimed.records) == BATCH
+        back = Outcome(status=Status.QUEUED, delay=0.0)
+        client.broker.settle(
+            [Settlement(id=r.id, token=r.token or "", outcome=back) for r in claimed.records]
+        )
+    return statistics.median(times) / BATCH * 1e6
+
+
+def _all(client: Client) -> Iterator[JobRecord]:
+    cursor: str | None = None
+    while True:
+        page = client.broker.find(JobFilter(), cursor=cursor, limit=1000)
+        yield from page.records
+        cursor = page.cursor
+        if cursor is None:
+            return
+
+
+def _started(record: JobRecord) -> datetime:
+    assert record.started_at is not None
+    return record.started_at
+
+
+def _ended(record: JobRecord) -> datetime:
+    assert record.ended_at is not None
+    return record.ended_at
+
+
+def _disk(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("bench.sqlite3*"))
