@@ -27,12 +27,14 @@ class JobLog:
     Appending and taking are single steps of the interpreter, so no lock is needed.
     """
 
+    __slots__ = ("_attempt", "_left", "_lines", "_seq", "job_id")
+
     def __init__(self, job_id: str, attempt: int, max_size: int) -> None:
         self.job_id = job_id
         self._attempt = attempt
         self._left = max_size
         self._seq = 0
-        self._lines: deque[LogLine] = deque()
+        self._lines: deque[LogLine] | None = None  # most jobs log nothing
 
     def write(self, level: str, message: str, unix_ms: int) -> None:
         """Adds a line. What UTF-8 cannot hold is written as escapes."""
@@ -46,6 +48,8 @@ class JobLog:
                 "the log of this job is longer than MAX_LOG_SIZE: what follows is not kept",
             )
         self._seq += 1
+        if self._lines is None:
+            self._lines = deque()
         self._lines.append(
             LogLine(
                 job_id=self.job_id,
@@ -59,13 +63,16 @@ class JobLog:
 
     def take(self) -> list[LogLine]:
         """The lines written since the last take."""
-        taken = []
-        while self._lines:
-            taken.append(self._lines.popleft())
+        taken: list[LogLine] = []
+        lines = self._lines
+        while lines:
+            taken.append(lines.popleft())
         return taken
 
     def give_back(self, lines: list[LogLine]) -> None:
         """Puts lines that could not be stored back in front."""
+        if self._lines is None:
+            self._lines = deque()
         self._lines.extendleft(reversed(lines))
 
 

@@ -43,6 +43,11 @@ class Plugins:
         if config.module is not None:
             self._register("config file", lambda: config.module, "config file")
         self.hook = self._manager.hook
+        self._implemented = frozenset(
+            name
+            for name, caller in vars(self.hook).items()
+            if name.startswith("mrq_") and caller.get_hookimpls()
+        )
         try:
             self._manager.check_pending()
         except pluggy.PluginValidationError as error:
@@ -60,7 +65,7 @@ class Plugins:
 
     def implements(self, hook: str) -> bool:
         """Whether any plugin implements the hook; where none does, it need not be called."""
-        return bool(getattr(self.hook, hook).get_hookimpls())
+        return hook in self._implemented
 
     def hooks_of(self, plugin: str) -> list[str]:
         """The names of the hooks that a plugin implements."""

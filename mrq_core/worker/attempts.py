@@ -19,6 +19,11 @@ class Attempt:
     or the watchdog. `interrupt_at` is the monotonic time from which the watchdog interrupts it.
     """
 
+    __slots__ = (
+        "__weakref__", "_decided", "claim", "context", "deadline", "greenlet", "interrupt", "interrupt_at",
+        "lost", "record", "started",
+    )  # fmt: skip
+
     def __init__(self, context: JobContext) -> None:
         self.context = context
         self.record = context.record
@@ -60,6 +65,8 @@ class Attempts:
     def __init__(self) -> None:
         self._held: dict[str, Attempt] = {}
         self.running = 0
+        """How many of them run code."""
+        self._suspects = 0
 
     def __len__(self) -> int:
         return len(self._held)
@@ -67,10 +74,12 @@ class Attempts:
     def add(self, attempt: Attempt) -> None:
         self._held[attempt.claim.token] = attempt
         self.running += 1
+        self._suspects += attempt.record.alone
 
     def ended(self, attempt: Attempt) -> None:
         """Its code is over; it is held until the broker has its outcome."""
         self.running -= 1
+        self._suspects -= attempt.record.alone
 
     def remove(self, attempts: Iterable[Attempt]) -> None:
         for attempt in attempts:
@@ -91,7 +100,7 @@ class Attempts:
 
     def is_alone_running(self) -> bool:
         """Whether a suspect runs here: then nothing may be claimed beside it."""
-        return any(attempt.record.alone for attempt in self.undecided())
+        return self._suspects > 0
 
 
 def take_logs(attempts: Iterable[Attempt]) -> list[LogLine]:

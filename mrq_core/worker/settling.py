@@ -109,9 +109,11 @@ class Settler:
         self._store_logs(batch)
         accepted = self._broker.settle([attempt.settlement() for attempt in batch])
         self._attempts.remove(batch)
+        is_verbose = _log.isEnabledFor(logging.DEBUG)
         for attempt, taken in zip(batch, accepted, strict=True):
             if taken:
-                _log.debug("job.settled id=%s status=%s", attempt.record.id, _status(attempt))
+                if is_verbose:
+                    _log.debug("job.settled id=%s status=%s", attempt.record.id, _status(attempt))
                 self._on_settled(attempt)
             else:
                 _log.warning(
