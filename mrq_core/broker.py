@@ -61,6 +61,7 @@ from mrq_core.messages import (
     StateItem,
     Totals,
     Versions,
+    Wanted,
 )
 
 T = TypeVar("T")
@@ -184,7 +185,7 @@ class JobQueue(ABC):
         """Names of queues that hold entries, in alphabetical order, behind `after`."""
 
     @abstractmethod
-    def wait(self, wanted: Sequence[str], timeout: float) -> bool:
+    def wait(self, wanted: Sequence[Wanted], timeout: float) -> bool:
         """See `Broker.wait`."""
 
     @abstractmethod
@@ -427,8 +428,9 @@ class Broker(ABC):
     # --- workers -----------------------------------------------------------------------------
 
     @abstractmethod
-    def wait(self, wanted: Sequence[str], timeout: float) -> bool:
+    def wait(self, wanted: Sequence[Wanted], timeout: float) -> bool:
         """Blocks until one of the queues or trees may have something due, at most `timeout` seconds.
+        What `claim` would leave out, because it is excluded, does not count.
 
         True is a hint, not a promise: the claim decides. A lost hint costs at most the timeout.
         """

@@ -22,10 +22,10 @@ from mrq_core.clock import from_ms, to_ms
 from mrq_core.codec import JsonValue, storable_params
 from mrq_core.config import Config
 from mrq_core.config_sources import load_config
-from mrq_core.errors import InvalidValue, JobNotFound, MrqError, TaskError
+from mrq_core.errors import InvalidValue, JobNotFound, TaskError
 from mrq_core.ids import is_id, new_id
 from mrq_core.job import PRIORITY_MAX, PRIORITY_MIN, JobRecord, Status
-from mrq_core.loading import LoadedTask, load_task, resolve_options
+from mrq_core.loading import LoadedTask, check_reachable, load_task, resolve_options
 from mrq_core.messages import CHUNK, NewJob
 from mrq_core.naming import check_job_queue_name, check_times
 from mrq_core.plugins import Plugins, open_broker
@@ -78,7 +78,7 @@ class Client:
         Raises InvalidValue, or BrokerUnavailable when the broker does not answer in time; the
         batch may then be queued or not.
         """
-        if not 1 <= batch_size <= CHUNK:
+        if not isinstance(batch_size, int) or not 1 <= batch_size <= CHUNK:
             raise InvalidValue(
                 f"batch_size is {batch_size}: expected a number from 1 to {CHUNK}", path="batch_size"
             )
@@ -87,7 +87,7 @@ class Client:
         try:
             for batch in _batches(params_list, batch_size):
                 ids += self._enqueue([self._new_job(template, params, task, delay=delay) for params in batch])
-        except MrqError as error:
+        except Exception as error:  # also what a generator of params raises
             error.add_note(f"{len(ids)} jobs of earlier batches are queued")
             raise
         return ids
@@ -129,18 +129,13 @@ class Client:
         delay: float | None,
     ) -> JobRecord:
         """The record that the jobs of one call share."""
+        check_reachable(task)
         path = path_of(task)
-        if path.startswith("__main__."):
-            raise InvalidValue(
-                f"{path} is defined in the script that is running, where a worker cannot import it: "
-                "move it to a module",
-                path="task",
-            )
         options: LoadedTask | TaskOptions = self.options_of(task) or self._overrides_of(path)
         queue = queue if queue is not None else options.queue or "default"
         chosen = priority if priority is not None else options.priority or 0
         check_job_queue_name(queue)
-        if not isinstance(chosen, int) or not PRIORITY_MIN <= chosen <= PRIORITY_MAX:
+        if type(chosen) is not int or not PRIORITY_MIN <= chosen <= PRIORITY_MAX:
             raise InvalidValue(
                 f"priority is {chosen!r}: expected {PRIORITY_MIN} to {PRIORITY_MAX}, larger first",
                 path="priority",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import os
 import sys
 import traceback
@@ -14,6 +15,7 @@ from types import ModuleType
 
 from mrq_core.config import SETTINGS, Config, Setting, default_of, flag_of, hide_password
 from mrq_core.errors import ConfigError
+from mrq_core.naming import MAX_SECONDS
 
 DEFAULT_FILE = "mrq-config.py"
 ENV_PREFIX = "MRQ_"
@@ -51,8 +53,8 @@ def load_config(
                 user[name] = value
     for variable, text in environ.items():
         name = variable.removeprefix(ENV_PREFIX)
-        if name == variable:
-            continue
+        if name == variable or not text:
+            continue  # an empty variable is as good as none
         if name in SETTINGS and not SETTINGS[name].file_only:
             values[name], sources[name] = text, f"environment variable {variable}"
         elif name in SETTINGS:
@@ -158,11 +160,7 @@ def _to_number(value: object, kind: type[int] | type[float], what: str) -> float
         number = kind(value)
     except ValueError:
         raise ValueError(f"expected {what}") from None
-    if (
-        number != number
-        or number in (float("inf"), float("-inf"))
-        or (kind is int and number != float(value))
-    ):
+    if not math.isfinite(number) or (isinstance(value, float) and number != value):
         raise ValueError(f"expected {what}")
     return number
 
@@ -190,6 +188,8 @@ def _to_mapping(value: object) -> object:
 
 
 def _check_bounds(setting: Setting, value: object) -> None:
+    if isinstance(value, float) and value > MAX_SECONDS:
+        raise ValueError(f"expected at most {MAX_SECONDS:.0e}")
     if setting.minimum is not None and isinstance(value, int | float) and value < setting.minimum:
         raise ValueError(f"expected at least {setting.minimum:g}")
     if setting.choices and value not in setting.choices:

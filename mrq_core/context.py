@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextvars
 import logging
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,6 +21,7 @@ from mrq_core.handles import Job
 from mrq_core.job import JobRecord
 from mrq_core.loading import LoadedTask, find_task
 from mrq_core.logs import JobLog
+from mrq_core.naming import check_job_queue_name, check_times
 from mrq_core.tasks import TaskLike, path_of
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ class JobContext:
     """One attempt of a job, as its code and its runner see it.
 
     `in_code` is True while the task's code runs: only then may an interrupt be raised. A `shield`
-    holds an interrupt back until it is left. Changed only by the thread of the hub.
+    holds interrupts of its greenlet back until it is left. Changed only by the thread of the hub.
     """
 
     def __init__(self, record: JobRecord, client: Client, log: JobLog, worker: object = None) -> None:
@@ -48,8 +50,8 @@ class JobContext:
         self.in_code = False
         self.interrupted: Interrupt | None = None
         self.progress: float | None = None
-        self._shields = 0
-        self._held_back: Interrupt | None = None
+        self._shields: dict[int, int] = {}
+        self._held_back: dict[int, Interrupt] = {}
 
     def set_progress(self, ratio: float) -> None:
         """Notes how far the job is; the worker stores it within a second."""
@@ -61,22 +63,26 @@ class JobContext:
     @contextmanager
     def shield(self) -> Iterator[None]:
         """Holds interrupts back: for a call that must not be left half done."""
-        self._shields += 1
+        me = threading.get_ident()
+        self._shields[me] = self._shields.get(me, 0) + 1
         try:
             yield
         finally:
-            self._shields -= 1
-        if not self._shields and self._held_back is not None:
-            held_back, self._held_back = self._held_back, None
-            raise held_back
+            self._shields[me] -= 1
+            if not self._shields[me]:
+                del self._shields[me]
+                held_back = self._held_back.pop(me, None)
+                if held_back is not None:
+                    raise held_back
 
-    def accept(self, interrupt: Interrupt) -> bool:
-        """Whether the interrupt is to be raised in the task's code now; a shield keeps it for later."""
+    def accept(self, interrupt: Interrupt, greenlet: int) -> bool:
+        """Whether the interrupt is to be raised in this greenlet of the job now. A shield that the greenlet
+        holds keeps it for later. Greenlets are named as by threading.get_ident in patched code."""
         if not self.in_code:
             return False
         self.interrupted = interrupt
-        if self._shields:
-            self._held_back = interrupt
+        if greenlet in self._shields:
+            self._held_back[greenlet] = interrupt
             return False
         return True
 
@@ -121,8 +127,13 @@ def retry_current_job(
     `maxretries`. Never returns: raises RetryInterrupt, which the task must let pass.
     """
     _required("retry_current_job")
-    if delay is not None and not 0 <= delay < float("inf"):
-        raise InvalidValue(f"delay is {delay!r}: expected seconds, not negative", path="delay")
+    check_times(delay, None)
+    if max_retries is not None and (not isinstance(max_retries, int) or max_retries < 0):
+        raise InvalidValue(
+            f"max_retries is {max_retries!r}: expected a whole number, not negative", path="max_retries"
+        )
+    if queue is not None:
+        check_job_queue_name(queue)
     raise RetryInterrupt(delay=delay, max_retries=max_retries, queue=queue)
 
 

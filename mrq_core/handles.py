@@ -7,7 +7,7 @@ from typing import Protocol
 
 from mrq_core.client import Client, current_client
 from mrq_core.codec import JsonObject
-from mrq_core.errors import ChangeRefused, JobNotFound, NoCurrentJob, WaitTimeout
+from mrq_core.errors import ChangeRefused, ConfigError, JobNotFound, NoCurrentJob, WaitTimeout
 from mrq_core.job import JobRecord
 from mrq_core.messages import Cancel, Change, Requeue
 from mrq_core.naming import check_job_queue_name, check_queue_name
@@ -45,7 +45,9 @@ class Job:
     @property
     def record(self) -> JobRecord:
         """The record: as it was claimed, in the job itself; fetched anew elsewhere."""
-        return self._running.record if self._running is not None else self.fetch()
+        if self._running is not None:
+            return self._client.decoded(self._running.record)
+        return self.fetch()
 
     @property
     def params(self) -> JsonObject:
@@ -80,11 +82,7 @@ class Job:
     def cancel(self, *, interrupt: bool = False) -> Change:
         """Cancels the job. A running one is only marked (REQUESTED): it ends as it will, but is not run
         again; with `interrupt` its worker stops it. Raises ChangeRefused and JobNotFound."""
-        record = self.fetch()
-        ttl = self._client.options_of(record.path)
-        how = Cancel(
-            interrupt=interrupt, ttl=ttl.cancel_ttl if ttl else self._client.config.default_job_cancel_ttl
-        )
+        how = Cancel(interrupt=interrupt, ttl=self._cancel_ttl())
         return self._done(self._client.broker.cancel([self.id], how)[0], "cancelled")
 
     def requeue(self, *, queue: str | None = None, reset_retries: bool = True) -> Change:
@@ -99,6 +97,15 @@ class Job:
         if self._running is None:
             raise NoCurrentJob("the progress of a job can be set only by the job itself, while it runs")
         self._running.set_progress(ratio)
+
+    def _cancel_ttl(self) -> float:
+        """The task's own, where its code is at hand and its options make sense."""
+        path = self.fetch().path
+        try:
+            options = self._client.options_of(path)
+        except ConfigError:
+            options = None
+        return options.cancel_ttl if options else self._client.config.default_job_cancel_ttl
 
     def _done(self, change: Change, what: str) -> Change:
         if change is Change.UNKNOWN:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from mrq_core.clock import after
 from mrq_core.job import HISTORY_LIMIT, Attempt, JobRecord, Outcome, Status, is_legal
 
-LOST_STATUSES = frozenset({Status.RETRY, Status.INTERRUPT, Status.QUEUED})
+RUN_AGAIN = frozenset({Status.RETRY, Status.INTERRUPT, Status.QUEUED})
 """Outcomes that run the job again; a cancel request turns them into `cancel`."""
 
 
@@ -138,7 +138,7 @@ def settled(record: JobRecord, outcome: Outcome, now: datetime) -> JobRecord:
     """
     _check_outcome(outcome)
     status, delay, ttl = outcome.status, outcome.delay, outcome.ttl
-    if record.cancel_requested and status in LOST_STATUSES:
+    if record.cancel_requested and status in RUN_AGAIN:
         status, delay, ttl = Status.CANCEL, None, outcome.cancel_ttl
     ended = delay is None
     return replace(

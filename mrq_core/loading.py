@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import sys
 import traceback
 from typing import Any
 
 import msgspec
 
 from mrq_core.config import Config
-from mrq_core.errors import NotATask, TaskError, TaskImportFailed, TaskNotFound
+from mrq_core.errors import InvalidValue, NotATask, TaskError, TaskImportFailed, TaskNotFound
 from mrq_core.retry import RetryRule
-from mrq_core.tasks import OPTION_NAMES, Task, TaskFunction, options_from
+from mrq_core.tasks import OPTION_NAMES, Task, TaskFunction, TaskLike, options_from, path_of
 
 
 class LoadedTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,6 +78,42 @@ def resolve_options(path: str, task_class: type[Task], config: Config) -> Loaded
         default_ttl=pick("default_ttl", config.default_job_ttl),
         at_most_once=at_most_once,
     )
+
+
+def check_reachable(task: TaskLike) -> None:
+    """Raises InvalidValue unless a worker that imports the task's path will find this very task there.
+
+    A path that is given as text is taken as it is: the enqueuer need not have the code.
+    """
+    if not isinstance(task, str | TaskFunction) and not (isinstance(task, type) and issubclass(task, Task)):
+        raise InvalidValue(
+            f"task is {task!r}: expected a path, a subclass of mrq_core.Task or a function "
+            "decorated with @task",
+            path="task",
+        )
+    path = path_of(task)
+    module_name = path.partition(".")[0] if isinstance(task, str) else _definition(task).__module__
+    if module_name == "__main__":
+        raise InvalidValue(
+            f"{path} is defined in the script that is running, where a worker cannot import it: "
+            "move it to a module",
+            path="task",
+        )
+    if isinstance(task, str):
+        return
+    found: object = sys.modules.get(module_name)
+    for name in _definition(task).__qualname__.split("."):
+        found = getattr(found, name, None)
+    if found is not task:
+        raise InvalidValue(
+            f"{path} does not lead to this task, so no worker can find it: a task has to stand in its module "
+            "under its own name",
+            path="task",
+        )
+
+
+def _definition(task: TaskFunction[Any, Any] | type[Task]) -> Any:
+    return task.function if isinstance(task, TaskFunction) else task
 
 
 def find_task(path: str) -> type[Task]:

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 
 from mrq_core.clock import from_ms
 from mrq_core.codec import printable
+from mrq_core.errors import ConfigError
 from mrq_core.messages import LogLine
 
 _NO_JOB = "-"
@@ -83,6 +84,10 @@ current_log: ContextVar[JobLog | None] = ContextVar("mrq_log", default=None)
 class JobLogHandler(logging.Handler):
     """Sends what is logged in a job's context to that job's log."""
 
+    def createLock(self) -> None:
+        """None is needed, and one that an interrupted job did not give back would stop all others."""
+        self.lock = None
+
     def emit(self, record: logging.LogRecord) -> None:
         log = current_log.get()
         if log is None:
@@ -109,13 +114,31 @@ class _SafeFormatter(logging.Formatter):
         return printable(super().format(record))
 
 
+def _checked_formatter(format: str) -> logging.Formatter:
+    sample = logging.LogRecord("mrq", logging.INFO, __file__, 1, "sample", None, None)
+    _JobName().filter(sample)
+    try:
+        formatter = _SafeFormatter(format)
+        formatter.format(sample)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"LOG_FORMAT is {format!r}, which logging cannot use ({error}): expected a format such as "
+            "'%(asctime)s %(levelname)s %(message)s'"
+        ) from error
+    return formatter
+
+
 def set_up_logging(level: str, format: str, *, quiet: bool) -> None:
-    """Sends logs to standard error, and those of jobs to their jobs. Replaces earlier handlers of ours."""
+    """Sends logs to standard error, and those of jobs to their jobs. Replaces earlier handlers of ours.
+
+    Raises ConfigError for a format that is none.
+    """
+    formatter = _checked_formatter(format)
     root = logging.getLogger()
     while _ours:
         root.removeHandler(_ours.pop())
     terminal = logging.StreamHandler()
-    terminal.setFormatter(_SafeFormatter(format))
+    terminal.setFormatter(formatter)
     terminal.addFilter(_JobName())
     if quiet:
         terminal.setLevel(logging.WARNING)

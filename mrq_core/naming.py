@@ -8,6 +8,8 @@ from enum import StrEnum
 from mrq_core.errors import InvalidValue
 
 _QUEUE_NAME_MAX = 200
+MAX_SECONDS = 1e9
+"""The longest duration that is taken: some thirty years. Longer ones do not fit into a datetime."""
 
 
 class RawKind(StrEnum):
@@ -59,13 +61,20 @@ def check_times(delay: float | None, at: datetime | None) -> None:
     """Raises InvalidValue unless at most one of them is given, and makes sense."""
     if delay is not None and at is not None:
         raise InvalidValue("delay and at are both given: expected one of them", path="at")
-    if delay is not None and not 0 <= delay <= 10**9:
+    if delay is not None and not (is_number(delay) and 0 <= delay <= MAX_SECONDS):
         raise InvalidValue(
             f"delay is {delay!r}: expected seconds, from 0 to a thousand million", path="delay"
         )
+    if at is not None and not isinstance(at, datetime):
+        raise InvalidValue(f"at is {at!r}: expected a datetime with a timezone", path="at")
     if at is not None and at.tzinfo is None:
         raise InvalidValue(
             f"at is {at.isoformat()}, without a timezone: expected an aware datetime, such as "
             "datetime.now(timezone.utc) + timedelta(hours=1)",
             path="at",
         )
+
+
+def is_number(value: object) -> bool:
+    """Whether this is an int or a float; True and False are neither."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -19,6 +19,7 @@ import msgspec
 from mrq_core.codec import JsonObject
 from mrq_core.errors import ConfigError, InvalidParams
 from mrq_core.job import PRIORITY_MAX, PRIORITY_MIN
+from mrq_core.naming import MAX_SECONDS
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -85,6 +86,13 @@ class TaskFunction(Generic[P, R]):
     """A function that is a task. Calling it just calls the function."""
 
     def __init__(self, function: Callable[P, R], options: TaskOptions) -> None:
+        if not inspect.isfunction(function):
+            raise TypeError(f"@task was given {function!r}: expected a function that was made by def")
+        if next(iter(inspect.signature(function).parameters), None) in ("self", "cls"):
+            raise TypeError(
+                f"{function.__qualname__} is a method: a task is a function of a module, or a "
+                "subclass of Task"
+            )
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(
                 f"{function.__qualname__} is an async function: a task is a plain function, "
@@ -95,7 +103,8 @@ class TaskFunction(Generic[P, R]):
         functools.update_wrapper(self, function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        return self.function(*args, **kwargs)
+        result: R = self.function(*args, **kwargs)
+        return result
 
     def __repr__(self) -> str:
         return f"<task {path_of(self)}>"
@@ -122,6 +131,10 @@ class TaskFunction(Generic[P, R]):
             )
         except msgspec.ValidationError as error:
             raise InvalidParams(f"the params do not fit {path_of(self)}: {error}") from error
+        except TypeError as error:
+            raise InvalidParams(
+                f"the types that {path_of(self)} declares cannot be converted to: {error}"
+            ) from error
         return {name: getattr(converted, name) for name in names} | more
 
 
@@ -174,8 +187,11 @@ def options_from(values: typing.Mapping[str, object], *, where: str) -> TaskOpti
     for name in ("timeout", "max_retries", "retry_delay", "retry_backoff", "retry_max_delay", "result_ttl",
                  "abort_ttl", "cancel_ttl", "default_ttl"):  # fmt: skip
         number = getattr(options, name)
-        if number is not None and not 0 <= number < float("inf"):
-            raise ConfigError(f"{where}: {name} is {number}: expected a finite number that is not negative")
+        if number is not None and not 0 <= number <= MAX_SECONDS:
+            raise ConfigError(
+                f"{where}: {name} is {number}: expected a number that is not negative, "
+                f"up to {MAX_SECONDS:.0e}"
+            )
     if options.priority is not None and not PRIORITY_MIN <= options.priority <= PRIORITY_MAX:
         raise ConfigError(
             f"{where}: priority is {options.priority}: "

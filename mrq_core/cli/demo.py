@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mrq_core.client import Client
     from mrq_core.config import Config
     from mrq_core.plugins import Plugins
-    from mrq_core.worker.attempts import Attempt
+    from mrq_core.worker.executions import Execution
 
 _DEFAULT_JOBS = 500
 _LOOK_EVERY = 0.5
@@ -119,13 +119,13 @@ def _work(config: Config, plugins: Plugins, jobs: DemoJobs) -> float:
 
     with progress(len(running)) as show_progress:
 
-        def on_settled(attempt: Attempt) -> None:
+        def on_settled(execution: Execution) -> None:
             if (
-                attempt.record.id in running
-                and attempt.outcome is not None
-                and attempt.outcome.status.is_ended
+                execution.record.id in running
+                and execution.outcome is not None
+                and execution.outcome.status.is_ended
             ):
-                running.discard(attempt.record.id)
+                running.discard(execution.record.id)
                 show_progress(len(jobs.expected) - len(running))
                 if not running:
                     ended.set()

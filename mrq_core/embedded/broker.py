@@ -54,6 +54,7 @@ from mrq_core.messages import (
     Settlement,
     Totals,
     Versions,
+    Wanted,
 )
 
 _Item = TypeVar("_Item")
@@ -148,7 +149,7 @@ class EmbeddedBroker(Broker):
 
     # --- workers -----------------------------------------------------------------------------
 
-    def wait(self, wanted: Sequence[str], timeout: float) -> bool:
+    def wait(self, wanted: Sequence[Wanted], timeout: float) -> bool:
         return waiting.wait(self._database, self._clock, wanted, timeout)
 
     def poll(self, worker: str, versions: Versions) -> Changes:

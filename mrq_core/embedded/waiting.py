@@ -19,14 +19,13 @@ FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.002, 0.02
 _VERSION = "PRAGMA data_version"
 
 
-def wait(database: Database, clock: Clock, queues: Sequence[str], timeout: float) -> bool:
+def wait(database: Database, clock: Clock, wanted: Sequence[Wanted], timeout: float) -> bool:
     """See `Broker.wait`.
 
     A lease that had ended before the call does not wake: the claim has told of it, and a worker
     that is not idle could do nothing but ask again. The pauses are slept outside of
     `run_blocking`, so that they occupy no thread of a pool.
     """
-    wanted = tuple(Wanted(name=queue) for queue in queues)
     deadline = time.monotonic() + timeout
     began_ms = clock.now_ms()
     pause = FIRST_PAUSE_SECONDS

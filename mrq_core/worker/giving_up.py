@@ -9,62 +9,68 @@ from collections.abc import Callable
 from mrq_core.broker import Broker
 from mrq_core.errors import JobInterrupt, MrqError
 from mrq_core.messages import CHUNK
-from mrq_core.worker.attempts import Attempt, Attempts, take_logs
+from mrq_core.worker.executions import Execution, Executions, take_logs
 from mrq_core.worker.native import sleep
 from mrq_core.worker.running import Runner
+from mrq_core.worker.stopping import Stopping
 
-_TRIES, _PAUSE = 5, 0.2
+_PATIENCE, _PATIENCE_WHEN_STOPPING = 5.0, 1.0
+"""Seconds for the broker to take the outcomes."""
+_PAUSE = 0.2
 
 
 class GivingUp:
-    """What the watchdog calls for an attempt that neither the hub nor the signal could end.
+    """What the watchdog calls for a job that neither the hub nor the signal could end.
 
-    The overdue attempt is settled by what it was overdue for, the others as interrupted, and
+    The overdue job is settled by what it was overdue for, the others as interrupted, and
     outcomes that still waited as they are. Then the process exits: with 0 if it had been asked to
-    stop, else with 1, for the supervisor to start another.
+    stop, else with 1, for the supervisor to start another. `open_broker` gives one whose calls do
+    not take long.
     """
 
     def __init__(
         self,
         open_broker: Callable[[], Broker],
         runner: Runner,
-        attempts: Attempts,
+        executions: Executions,
+        stopping: Stopping,
         *,
         max_log_size: int,
-        is_asked_to_stop: Callable[[], bool],
     ) -> None:
         self._open_broker = open_broker
         self._runner = runner
-        self._attempts = attempts
+        self._executions = executions
+        self._stopping = stopping
         self._max_log_size = max_log_size
-        self._is_asked_to_stop = is_asked_to_stop
 
-    def __call__(self, overdue: Attempt) -> None:
+    def __call__(self, overdue: Execution) -> None:
+        was_asked_to_stop = self._stopping.is_killing
+        self._stopping.is_stopping = True  # nothing more is claimed
         now = time.monotonic()
         stop = JobInterrupt("the worker had to be given up for another job, which could not be ended")
-        for attempt in self._attempts.undecided():
-            due = attempt is overdue or (attempt.interrupt_at is not None and now >= attempt.interrupt_at)
-            interrupt = attempt.interrupt if due and attempt.interrupt is not None else stop
-            attempt.decide(self._runner.forced(attempt.context, interrupt, attempt.started))
-        for _ in range(_TRIES):
-            try:
-                self._settle()
-                break
-            except MrqError:
-                sleep(_PAUSE)  # what cannot be settled runs again when its lease is over
+        for execution in self._executions.undecided():
+            interrupt = execution.interrupt_at(now) or stop
+            execution.decide(self._runner.forced(execution.context, interrupt, execution.started))
+        self._settle_within(_PATIENCE_WHEN_STOPPING if was_asked_to_stop else _PATIENCE)
         os.write(
             2,
             f"job {overdue.record.id} ({overdue.record.path}) could not be ended: it was given up together "
             "with this worker\n".encode(),
         )
-        os._exit(0 if self._is_asked_to_stop() else 1)
+        os._exit(0 if was_asked_to_stop else 1)
 
-    def _settle(self) -> None:
-        broker = self._open_broker()
-        attempts = self._attempts.snapshot()
-        lines = take_logs(attempts)
-        for start in range(0, len(lines), CHUNK):
-            broker.append_logs(lines[start : start + CHUNK], self._max_log_size)
-        for start in range(0, len(attempts), CHUNK):
-            broker.settle([attempt.settlement() for attempt in attempts[start : start + CHUNK]])
-        broker.close()
+    def _settle_within(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        executions = [execution for execution in self._executions.snapshot() if execution.outcome is not None]
+        lines = take_logs(executions)
+        while time.monotonic() < deadline:
+            try:
+                broker = self._open_broker()
+                for start in range(0, len(lines), CHUNK):
+                    broker.append_logs(lines[start : start + CHUNK], self._max_log_size)
+                for start in range(0, len(executions), CHUNK):
+                    broker.settle([one.settlement() for one in executions[start : start + CHUNK]])
+                broker.close()
+                return
+            except MrqError:
+                sleep(_PAUSE)  # what cannot be settled runs again when its lease is over

@@ -16,11 +16,14 @@ from mrq_core.config import Config
 from mrq_core.errors import BrokerError, CancelInterrupt
 from mrq_core.messages import Versions
 from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, report_to_json
-from mrq_core.worker.attempts import Attempts
+from mrq_core.worker.executions import Execution, Executions
 from mrq_core.worker.settling import Settler
 
 _FLUSH_INTERVAL = 0.5
 _PRUNE_INTERVAL = 60.0
+_POLL_INTERVAL = 1.0
+_ASKED_KEPT = 60.0
+"""Seconds for which a request to interrupt a job is kept that this worker does not hold yet."""
 _REPORTS_KEPT = 3
 """A report that was not renewed for so many intervals vanishes."""
 
@@ -34,7 +37,7 @@ class Housekeeping:
         self,
         config: Config,
         broker: Broker,
-        attempts: Attempts,
+        executions: Executions,
         settler: Settler,
         *,
         worker: str,
@@ -44,7 +47,7 @@ class Housekeeping:
     ) -> None:
         self._config = config
         self._broker = broker
-        self._attempts = attempts
+        self._executions = executions
         self._settler = settler
         self._worker = worker
         self._describe = describe
@@ -53,6 +56,7 @@ class Housekeeping:
         self._versions = Versions()
         self._process = psutil.Process(os.getpid())
         self._greenlets: list[gevent.Greenlet[..., None]] = []
+        self._asked: dict[str, float] = {}
         self.paused: frozenset[str] = frozenset()
 
     def start(self) -> None:
@@ -61,19 +65,17 @@ class Housekeeping:
             (_FLUSH_INTERVAL, self._settler.flush_running),
             (self._config.report_interval, self.report),
             (_PRUNE_INTERVAL, self._prune),
+            (self._config.paused_queues_refresh_interval or _POLL_INTERVAL, self.poll),
         ]
-        if self._config.paused_queues_refresh_interval:
-            loops.append((self._config.paused_queues_refresh_interval, self.poll))
         if self._config.max_memory or self._config.max_time:
             loops.append((1.0, self._check_limits))
-        if self._config.paused_queues_refresh_interval:
-            self.poll()  # before the first claim: nothing is taken from a queue that is paused already
+        self.poll()  # before the first claim: nothing is taken from a queue that is paused already
         self._started = time.monotonic()
         self._greenlets = [gevent.spawn(self._repeat, interval, step) for interval, step in loops]
 
     def stop(self) -> None:
         """Ends the loops and takes the worker's report away."""
-        gevent.killall(self._greenlets)
+        gevent.killall(self._greenlets, block=False)
         try:
             self._broker.state.delete(WORKERS_NAMESPACE, [self._worker])
         except BrokerError as error:
@@ -83,13 +85,24 @@ class Housekeeping:
         """Learns about pauses, and about running jobs that somebody wants interrupted."""
         changes = self._broker.poll(self._worker, self._versions)
         self._versions = changes.versions
-        if changes.paused is not None and changes.paused != self.paused:
+        is_heeded = bool(self._config.paused_queues_refresh_interval)
+        if is_heeded and changes.paused is not None and changes.paused != self.paused:
             self.paused = changes.paused
             _log.info("queues.paused queues=%s", ",".join(sorted(self.paused)) or "none")
             self._wake()
-        for attempt in self._attempts.by_ids(changes.interrupts):
-            _log.info("job.interrupting id=%s", attempt.record.id)
-            attempt.interrupt_from(time.monotonic(), CancelInterrupt("the job was cancelled while it ran"))
+        if changes.interrupts or self._asked:
+            now = time.monotonic()
+            self._asked = {job_id: at for job_id, at in self._asked.items() if now - at < _ASKED_KEPT}
+            self._asked.update(dict.fromkeys(changes.interrupts, now))
+            for execution in self._executions.undecided():
+                self.interrupt_if_asked(execution)
+
+    def interrupt_if_asked(self, execution: Execution) -> None:
+        """Interrupts the job if somebody has asked for it. The request may be here before the job is: the
+        broker knows of a claim before its worker does."""
+        if self._asked.pop(execution.record.id, None) is not None:
+            _log.info("job.interrupting id=%s", execution.record.id)
+            execution.interrupt_from(time.monotonic(), CancelInterrupt("the job was cancelled while it ran"))
 
     def report(self) -> None:
         """Writes what `mrq workers` shows."""

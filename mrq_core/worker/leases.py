@@ -12,7 +12,7 @@ from collections.abc import Callable
 from mrq_core.broker import Broker
 from mrq_core.errors import BrokerError
 from mrq_core.messages import CHUNK
-from mrq_core.worker.attempts import Attempt, Attempts
+from mrq_core.worker.executions import Execution, Executions
 from mrq_core.worker.native import Mailbox, NativeLoop
 
 _RETRY = 0.5
@@ -22,21 +22,21 @@ RENEWALS_PER_LEASE = 3
 class LeaseKeeper:
     """Renews all claims together, three times per lease.
 
-    `grace`: seconds beyond an attempt's deadline for which it is still renewed; the watchdog
+    `grace`: seconds beyond a job's deadline for which it is still renewed; the watchdog
     needs them to end it. Claims that turn out to be lost are handed to `lost`.
     """
 
     def __init__(
         self,
         open_broker: Callable[[], Broker],
-        attempts: Attempts,
+        executions: Executions,
         *,
         lease: float,
         grace: float,
-        lost: Mailbox[Attempt],
+        lost: Mailbox[Execution],
     ) -> None:
         self._open_broker = open_broker
-        self._attempts = attempts
+        self._executions = executions
         self._lease = lease
         self._grace = grace
         self._lost = lost
@@ -67,14 +67,14 @@ class LeaseKeeper:
     def _renew(self, broker: Broker) -> None:
         now = time.monotonic()
         due = [
-            attempt
-            for attempt in self._attempts.snapshot()
-            if not attempt.lost
-            and (attempt.outcome or attempt.deadline is None or now < attempt.deadline + self._grace)
+            execution
+            for execution in self._executions.snapshot()
+            if not execution.lost
+            and (execution.outcome or execution.deadline is None or now < execution.deadline + self._grace)
         ]
         for start in range(0, len(due), CHUNK):
             chunk = due[start : start + CHUNK]
-            kept = broker.renew([attempt.claim for attempt in chunk], self._lease)
-            for attempt, is_kept in zip(chunk, kept, strict=True):
+            kept = broker.renew([execution.claim for execution in chunk], self._lease)
+            for execution, is_kept in zip(chunk, kept, strict=True):
                 if not is_kept:
-                    self._lost.send(attempt)
+                    self._lost.send(execution)

@@ -1,38 +1,61 @@
-"""The greenlets that run jobs. They live long and are fed by a queue: a new greenlet for each job
-costs ten times as much."""
+"""The greenlets that run jobs. They are fed by a queue: a new greenlet for each short job would cost
+ten times as much."""
 
 from __future__ import annotations
 
 import contextvars
+import logging
+import time
 from collections.abc import Callable
 
 import gevent
 from gevent.queue import SimpleQueue
 
-from mrq_core.worker.attempts import Attempt
+from mrq_core.worker.executions import Execution
+
+_SHORT = 0.001
+"""Seconds. A greenlet whose job took longer is not used again: a new one is cheap beside such a job, and
+nothing that the job left behind in it, a timer or a threading.local, reaches another."""
+
+_log = logging.getLogger("mrq.worker")
 
 
 class GreenletPool:
     """Up to `size` greenlets, started when they are first needed. `run` must not raise."""
 
-    def __init__(self, size: int, run: Callable[[Attempt], None]) -> None:
+    def __init__(self, size: int, run: Callable[[Execution], None]) -> None:
         self._size = size
         self._run = run
-        self._inbox: SimpleQueue[Attempt] = SimpleQueue()
-        self._greenlets: list[gevent.Greenlet[..., None]] = []
+        self._inbox: SimpleQueue[Execution] = SimpleQueue()
+        self._greenlets = 0
         self._idle = 0
 
-    def start(self, attempt: Attempt) -> None:
-        """Runs the attempt in a free greenlet. The caller starts no more than `size` at a time."""
-        self._inbox.put(attempt)
-        if self._inbox.qsize() > self._idle and len(self._greenlets) < self._size:
-            self._greenlets.append(gevent.spawn(self._work))
+    def start(self, execution: Execution) -> None:
+        """Runs the job in a free greenlet. The caller starts no more than `size` at a time."""
+        self._inbox.put(execution)
+        self._spawn_if_needed()
+
+    def _spawn_if_needed(self) -> None:
+        if self._inbox.qsize() > self._idle and self._greenlets < self._size:
+            self._greenlets += 1
+            self._idle += 1  # it will take something as soon as it runs
+            gevent.spawn(self._work)
 
     def _work(self) -> None:
-        while True:
-            self._idle += 1
-            attempt = self._inbox.get()
+        is_fresh = True
+        while is_fresh:
+            try:
+                execution = self._inbox.get()
+            except BaseException as error:
+                _log.warning("greenlet.disturbed by %r, which an earlier job left behind", error)
+                break
             self._idle -= 1
-            attempt.greenlet = gevent.getcurrent()
+            execution.greenlet = gevent.getcurrent()
+            started = time.monotonic()
             # Each job gets a context of its own: what one leaves behind, the next does not see.
-            contextvars.copy_context().run(self._run, attempt)
+            contextvars.copy_context().run(self._run, execution)
+            is_fresh = time.monotonic() - started < _SHORT
+            self._idle += 1
+        self._greenlets -= 1
+        self._idle -= 1
+        self._spawn_if_needed()

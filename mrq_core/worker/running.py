@@ -18,14 +18,16 @@ from mrq_core.context import JobContext
 from mrq_core.errors import (
     AbortInterrupt,
     CancelInterrupt,
+    ClaimLost,
     Interrupt,
     JobInterrupt,
     MrqError,
     RetryInterrupt,
     TimeoutInterrupt,
 )
-from mrq_core.job import Outcome, RetryDecision, Status
+from mrq_core.job import JobRecord, Outcome, RetryDecision, Status
 from mrq_core.loading import LoadedTask, load_task
+from mrq_core.naming import check_times
 from mrq_core.plugins import Plugins
 
 _TRACEBACK_HEAD, _TRACEBACK_TAIL = 20_000, 60_000
@@ -46,17 +48,21 @@ class Runner:
         outcome: Outcome
         try:
             loaded = self._load(context.record.path)
-        except (MrqError, OSError) as error:
+        except Exception as error:  # a module's __getattr__ may raise anything
             return self._outcome(context, None, Status.FAILED, started, error=error)
         context.loaded = loaded
         try:
+            _refuse_second_start(context.record, loaded)
             params = self._params(context)
             on_start(loaded)
             result = _call(context, loaded, params)
             outcome = self._success(context, loaded, result, started)
         except BaseException as error:
             context.in_code = False
-            outcome = self._from_exception(context, loaded, error, started)
+            try:
+                outcome = self._from_exception(context, loaded, error, started)
+            except Exception as broken:  # what a plugin decided makes no sense
+                outcome = self._outcome(context, loaded, Status.FAILED, started, error=broken)
         return outcome
 
     def forced(self, context: JobContext, interrupt: Interrupt, started: float) -> Outcome:
@@ -100,7 +106,8 @@ class Runner:
             case AbortInterrupt():
                 return self._outcome(context, loaded, Status.ABORT, started, error=error)
             case JobInterrupt():
-                again = None if context.record.at_most_once else 0.0
+                at_most_once = context.record.at_most_once or (loaded is not None and loaded.at_most_once)
+                again = None if at_most_once else 0.0
                 return self._outcome(context, loaded, Status.INTERRUPT, started, error=error, delay=again)
             case RetryInterrupt():
                 return self._retry(context, loaded, interrupt, started, error)
@@ -138,7 +145,9 @@ class Runner:
         if record.retry_count >= most:
             return self._outcome(context, loaded, Status.MAXRETRIES, started, error=error)
         delay = wish.delay
-        if delay is None:
+        if delay is not None:
+            check_times(delay, None)
+        else:
             delay = rule.delay_of(record.retry_count) if rule else self._config.default_job_retry_delay
         return self._outcome(
             context,
@@ -184,6 +193,17 @@ class Runner:
                 return float(source.cancel_ttl if source else self._config.default_job_cancel_ttl)
             case _:
                 return float(source.default_ttl if source else self._config.default_job_ttl)
+
+
+def _refuse_second_start(record: JobRecord, loaded: LoadedTask) -> None:
+    """An at_most_once job that was queued where its code was not at hand is stored as an ordinary one, and
+    so is claimed again after a lost claim: then it is stopped here."""
+    if loaded.at_most_once and record.history and record.history[-1].lost:
+        raise ClaimLost(
+            f"the claim of worker {record.history[-1].worker} was lost while it ran this job, and an "
+            "at_most_once job is never started twice",
+            job_id=record.id,
+        )
 
 
 def _call(context: JobContext, loaded: LoadedTask, params: JsonObject) -> object:

@@ -14,13 +14,13 @@ from types import FrameType
 from typing import Any
 
 from mrq_core.errors import Interrupt, JobInterrupt
-from mrq_core.job import Outcome
-from mrq_core.worker.attempts import Attempt, Attempts
+from mrq_core.worker.executions import Executions
 from mrq_core.worker.native import Mailbox
-from mrq_core.worker.running import Runner
 
 KILL_PATIENCE = 2.0
-"""Seconds for interrupted jobs to end, and again for their outcomes to be taken: it leaves within 5 s."""
+"""Seconds for interrupted jobs to end, and again for their outcomes to be taken."""
+_LEAVE_WITHIN = 4.5
+"""Seconds after which a worker that was told to leave does so, whatever else is going on."""
 
 _log = logging.getLogger("mrq.worker")
 
@@ -28,10 +28,11 @@ _log = logging.getLogger("mrq.worker")
 class Stopping:
     """The wish to stop. `is_stopping`: take nothing new; `is_killing`: interrupt what runs, too."""
 
-    def __init__(self, attempts: Attempts, wake: Callable[[], None]) -> None:
+    def __init__(self, executions: Executions, wake: Callable[[], None]) -> None:
         self.is_stopping = False
         self.is_killing = False
-        self._attempts = attempts
+        self._killed_at: float | None = None
+        self._executions = executions
         self._wake = wake
         self._mailbox: Mailbox[int] = Mailbox(self._announce)
         self._earlier: dict[int, Any] = {}
@@ -48,19 +49,22 @@ class Stopping:
         self._mailbox.close()
 
     def stop(self) -> None:
+        """The gentle way, as by a first SIGINT."""
         self.is_stopping = True
         self._wake()
 
-    def abandoned(self, attempt: Attempt, runner: Runner) -> Outcome:
-        """The outcome of an attempt whose code did not end in time."""
-        return runner.forced(attempt.context, attempt.interrupt or _interrupt(), attempt.started)
+    def leave_by(self) -> float | None:
+        """The monotonic time at which the process has to be gone, once it was told to leave."""
+        return None if self._killed_at is None else self._killed_at + _LEAVE_WITHIN
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGTERM or self.is_stopping:
             self.is_killing = True
+            if self._killed_at is None:
+                self._killed_at = time.monotonic()
             # The watchdog reaches also the job that blocks the hub at this moment.
-            for attempt in self._attempts.undecided():
-                attempt.interrupt_from(time.monotonic(), _interrupt())
+            for execution in self._executions.undecided():
+                execution.interrupt_from(time.monotonic(), stop_interrupt())
         self.is_stopping = True
         self._mailbox.send(signum)
 
@@ -71,5 +75,6 @@ class Stopping:
         self._wake()
 
 
-def _interrupt() -> Interrupt:
+def stop_interrupt() -> Interrupt:
+    """What is raised in jobs that must make way."""
     return JobInterrupt("the worker was told to stop")

@@ -34,7 +34,10 @@ class Strategy:
         self._turn = 0
 
     def wanted(self, room: int, paused: frozenset[str]) -> tuple[Wanted, ...]:
-        """What to ask for when there is room for so many jobs; the paused queues are left out."""
+        """What to ask for when there is room for so many jobs; the paused queues are left out.
+
+        In parallel, each call gives the next queue its turn to be first.
+        """
         names = [name for name in self.queues if not is_paused(name, paused)]
         excluded = frozenset(name for name in paused if name not in names)
         quota = None
@@ -51,7 +54,9 @@ class Strategy:
 
 def is_paused(name: str, paused: frozenset[str]) -> bool:
     """Whether a queue or tree is paused itself, or lies in a paused tree."""
-    if not paused or name in paused:
-        return bool(paused)
+    if not paused:
+        return False
+    if name in paused:
+        return True
     parts = name.rstrip("/").split("/")
     return any("/".join(parts[:length]) + "/" in paused for length in range(1, len(parts)))

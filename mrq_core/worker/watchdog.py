@@ -1,13 +1,13 @@
-"""Ends attempts that have run too long, were cancelled, or must make way for a stopping worker.
+"""Ends jobs that have run too long, were cancelled, or must make way for a stopping worker.
 
-A native thread looks at all attempts ten times a second. For one that is due it goes through
+A native thread looks at all of them ten times a second. For one that is due it goes through
 three steps:
 
 1. It asks the hub to raise the interrupt in the job's greenlet: enough for a job that waits.
 2. If the hub does not get to it, a job is keeping the CPU: SIGALRM interrupts the main thread, and
    its handler raises the interrupt if the greenlet it lands in belongs to the job. Both steps
-   are repeated, because a task may swallow what is raised in it.
-3. After a grace the worker is given up: the overdue attempt is settled as what it is, all others
+   are repeated, because a task may swallow what is raised in it, or be shielded for a while.
+3. After a grace the worker is given up: the overdue job is settled as what it is, all others
    as interrupted, and the process exits. No job is lost by that; they are claimed again.
 
 Only the task's own code is ever interrupted: see `JobContext.accept`.
@@ -15,37 +15,52 @@ Only the task's own code is ever interrupted: see `JobContext.accept`.
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from types import FrameType
 
 from mrq_core.context import current_context
-from mrq_core.errors import Interrupt, TimeoutInterrupt
-from mrq_core.worker.attempts import Attempt, Attempts
+from mrq_core.errors import Interrupt, JobInterrupt, TimeoutInterrupt
+from mrq_core.worker.executions import Execution, Executions
 from mrq_core.worker.native import Mailbox, NativeLoop, thread_id
 
 TICK = 0.1
 GRACE = 5.0
-"""Seconds between the time an attempt is due to end and the time the worker is given up for it."""
+"""Seconds from the first try to interrupt a job until the worker is given up for it."""
+STOP_GRACE = 3.0
+"""The same for a worker that was told to stop now: it leaves within 5 s."""
 _HUB_TIME = 0.2
 """Seconds that the hub is given before the signal is tried."""
 _REPEAT = 1.0
+
+_LOCKING_MODULES = frozenset({"gevent.thread", "gevent.lock", "threading"})
+_LOCKING_FUNCTIONS = frozenset({"handle", "acquire", "release", "_acquireLock", "_releaseLock"})
 
 
 class Watchdog:
     """The thread, the mailbox through which it reaches the hub, and the signal handler.
 
-    `give_up(attempt)` is called in the native thread for an attempt that nothing else has ended;
-    it does not return.
+    `give_up(execution, seconds)` is called in the native thread for a job that nothing else has
+    ended: it has so many seconds, and does not return. `leave_by` is the monotonic time at which
+    the process has to be gone, or None.
     """
 
-    def __init__(self, attempts: Attempts, give_up: Callable[[Attempt], None]) -> None:
-        self._attempts = attempts
+    def __init__(
+        self,
+        executions: Executions,
+        *,
+        give_up: Callable[[Execution], None],
+        leave_by: Callable[[], float | None],
+    ) -> None:
+        self._executions = executions
         self._give_up = give_up
-        self._asked: dict[Attempt, float] = {}
-        self._reached: set[Attempt] = set()
-        self._mailbox: Mailbox[Attempt] = Mailbox(self._raise_in_greenlet)
+        self._leave_by = leave_by
+        self._asked: dict[Execution, tuple[float, float]] = {}
+        self._reached: set[Execution] = set()
+        self._mailbox: Mailbox[Execution] = Mailbox(self._raise_in_greenlet)
         self._main_thread = 0
         self._loop = NativeLoop(self._look, first_pause=TICK, finish=lambda: None)
 
@@ -63,46 +78,58 @@ class Watchdog:
 
     def _look(self) -> float:
         now = time.monotonic()
-        for attempt in self._attempts.undecided():
-            if attempt.interrupt_at is not None and now >= attempt.interrupt_at:
-                self._push(attempt, now, now - attempt.interrupt_at)
-        for attempt in [a for a in self._asked if a.outcome is not None]:
-            self._asked.pop(attempt, None)
-            self._reached.discard(attempt)
+        leave_by = self._leave_by()
+        if leave_by is not None and now > leave_by:
+            os._exit(0)  # the broker is away, too: what is not settled is claimed again when its lease ends
+        for execution in self._executions.undecided():
+            interrupt = execution.interrupt_at(now)
+            if interrupt is not None:
+                self._push(execution, interrupt, now)
+        for execution in [asked for asked in self._asked if asked.outcome is not None]:
+            self._asked.pop(execution, None)
+            self._reached.discard(execution)
         return TICK
 
-    def _push(self, attempt: Attempt, now: float, overdue: float) -> None:
-        asked = self._asked.get(attempt)
-        if overdue > GRACE:
-            self._give_up(attempt)
-        elif asked is None or (attempt in self._reached and now - asked > _REPEAT):
-            self._asked[attempt] = now
-            self._reached.discard(attempt)
-            self._mailbox.send(attempt)
-        elif attempt not in self._reached and now - asked > _HUB_TIME:
+    def _push(self, execution: Execution, interrupt: Interrupt, now: float) -> None:
+        first, latest = self._asked.get(execution, (now, None))
+        if now - first > (STOP_GRACE if isinstance(interrupt, JobInterrupt) else GRACE):
+            self._give_up(execution)
+        elif latest is None or now - latest > _REPEAT:
+            self._asked[execution] = (first, now)
+            self._reached.discard(execution)
+            self._mailbox.send(execution)
+        elif execution not in self._reached and now - latest > _HUB_TIME:
             signal.pthread_kill(self._main_thread, signal.SIGALRM)
 
-    def _raise_in_greenlet(self, attempt: Attempt) -> None:
+    def _raise_in_greenlet(self, execution: Execution) -> None:
         """In the hub: throws the interrupt into the job's greenlet, where it waits."""
-        if attempt.outcome is not None or attempt.interrupt is None or attempt.greenlet is None:
+        interrupt = execution.interrupt_at(time.monotonic())
+        if execution.outcome is not None or interrupt is None or execution.greenlet is None:
             return
-        if attempt.context.accept(attempt.interrupt):
-            self._reached.add(attempt)
-            attempt.greenlet.throw(attempt.interrupt)
+        if execution.context.accept(interrupt, id(execution.greenlet)):
+            self._reached.add(execution)
+            execution.greenlet.throw(interrupt)
 
     def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
         """In the main thread, between two instructions of whatever greenlet keeps the CPU."""
         context = current_context.get()
-        if context is None:
-            return
-        now = time.monotonic()
-        for attempt in self._attempts.undecided():
-            if attempt.context is context:
-                due = attempt.interrupt_at is not None and now >= attempt.interrupt_at
-                if due and attempt.interrupt is not None and context.accept(attempt.interrupt):
-                    self._reached.add(attempt)
-                    raise attempt.interrupt
+        if context is None or _may_hold_a_lock(frame):
+            return  # the watchdog will signal again
+        for execution in self._executions.undecided():
+            if execution.context is context:
+                interrupt = execution.interrupt_at(time.monotonic())
+                if interrupt is not None and context.accept(interrupt, threading.get_ident()):
+                    self._reached.add(execution)
+                    raise interrupt
                 return
+
+
+def _may_hold_a_lock(frame: FrameType | None) -> bool:
+    """Whether this may be the moment between taking a lock and the `try` whose end gives it back."""
+    if frame is None:
+        return False
+    module = frame.f_globals.get("__name__", "")
+    return module in _LOCKING_MODULES or (module == "logging" and frame.f_code.co_name in _LOCKING_FUNCTIONS)
 
 
 def timeout_interrupt(seconds: float) -> Interrupt:

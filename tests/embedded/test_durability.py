@@ -73,14 +73,14 @@ def test_a_lease_that_ends_wakes_a_waiter_once_and_not_for_ever(
     broker.enqueue([job()])
     claim(broker, lease=60.0)
     woken: list[bool] = []
-    waiter = threading.Thread(target=lambda: woken.append(broker.wait(["q"], 30.0)))
+    waiter = threading.Thread(target=lambda: woken.append(broker.wait([Wanted(name="q")], 30.0)))
     waiter.start()
     while not waiter_has_looked(broker):
         pass
     clock.advance(60.0)
     waiter.join(10.0)
     assert woken == [True]
-    assert not broker.wait(["q"], 0.0)
+    assert not broker.wait([Wanted(name="q")], 0.0)
 
 
 def waiter_has_looked(broker: EmbeddedBroker) -> bool:

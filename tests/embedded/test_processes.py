@@ -11,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from mrq_core.job import Status
-from mrq_core.messages import JobFilter
+from mrq_core.messages import JobFilter, Wanted
 from tests.embedded.kit import claim, job, open_broker, succeed
 
 ROOT = Path(__file__).parents[2]
@@ -149,7 +149,7 @@ def test_another_process_wakes_a_waiter(tmp_path: Path) -> None:
     with closing(open_broker(path)) as broker, closing(open_broker(path)) as other:
         broker.prepare()
         woken: list[bool] = []
-        waiter = threading.Thread(target=lambda: woken.append(broker.wait(["q"], 30.0)))
+        waiter = threading.Thread(target=lambda: woken.append(broker.wait([Wanted(name="q")], 30.0)))
         waiter.start()
         other.enqueue([job()])
         waiter.join(10.0)

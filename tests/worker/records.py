@@ -1,4 +1,4 @@
-"""Attempts for tests that need no broker to be asked."""
+"""Executions for tests that need no broker to be asked."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from mrq_core.context import JobContext
 from mrq_core.ids import new_id
 from mrq_core.job import JobRecord, Status
 from mrq_core.logs import JobLog
-from mrq_core.worker.attempts import Attempt
+from mrq_core.worker.executions import Execution
 
 
-def attempt(path: str = "a.B") -> Attempt:
-    """An attempt whose broker has not been opened."""
+def execution(path: str = "a.B") -> Execution:
+    """An execution whose broker has not been opened."""
     now = datetime.now(UTC)
     record = JobRecord(
         id=new_id(), path=path, params={}, queue="q", status=Status.STARTED, token="1.x", claims=1,
         queued_at=now, updated_at=now, started_at=now,
     )  # fmt: skip
     client = Client(load_config({"broker": "sqlite:///never-opened"}, environ={}))
-    return Attempt(JobContext(record, client, JobLog(record.id, 1, 1000)))
+    return Execution(JobContext(record, client, JobLog(record.id, 1, 1000)))

@@ -13,7 +13,7 @@ from mrq_core.job import Outcome, Status
 from mrq_core.messages import Wanted
 from mrq_core.worker.blocking import run_blocking
 from mrq_core.worker.strategy import Strategy, is_paused
-from tests.worker.records import attempt
+from tests.worker.records import execution
 
 
 def test_run_blocking_returns_what_the_function_returns_and_lets_others_run() -> None:
@@ -131,14 +131,14 @@ def test_a_queue_name_that_makes_no_sense_is_refused() -> None:
 
 
 def test_an_outcome_is_decided_once() -> None:
-    one = attempt()
+    one = execution()
     assert one.decide(Outcome(status=Status.SUCCESS, result=1))
     assert not one.decide(Outcome(status=Status.TIMEOUT))
     assert one.outcome == Outcome(status=Status.SUCCESS, result=1)
 
 
 def test_a_shield_holds_an_interrupt_back_until_it_is_left() -> None:
-    context = attempt().context
+    context = execution().context
     context.in_code = True
     interrupt = TimeoutInterrupt("too long")
     reached: list[str] = []
@@ -146,13 +146,13 @@ def test_a_shield_holds_an_interrupt_back_until_it_is_left() -> None:
     def shielded_code() -> None:
         with context.shield():
             with context.shield():
-                assert not context.accept(interrupt)
+                assert not context.accept(interrupt, threading.get_ident())
             reached.append("left the inner shield")
         reached.append("left the outer shield")
 
     with pytest.raises(TimeoutInterrupt):
         shielded_code()
     assert reached == ["left the inner shield"]
-    assert context.accept(interrupt)
+    assert context.accept(interrupt, threading.get_ident())
     context.in_code = False
-    assert not context.accept(interrupt)
+    assert not context.accept(interrupt, threading.get_ident())

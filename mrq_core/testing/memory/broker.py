@@ -40,6 +40,7 @@ from mrq_core.messages import (
     Settlement,
     Totals,
     Versions,
+    Wanted,
 )
 from mrq_core.testing.memory.claiming import claim
 from mrq_core.testing.memory.data import MemoryData, has_expired
@@ -294,7 +295,7 @@ class MemoryBroker(Broker):
 
     # --- workers -----------------------------------------------------------------------------
 
-    def wait(self, wanted: Sequence[str], timeout: float) -> bool:
+    def wait(self, wanted: Sequence[Wanted], timeout: float) -> bool:
         deadline = time.monotonic() + timeout
         while True:
             with self._locked() as now:

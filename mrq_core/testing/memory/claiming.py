@@ -9,7 +9,7 @@ from mrq_core.ids import new_nonce
 from mrq_core.job import JobRecord, Status
 from mrq_core.lifecycle import cancelled, claimed, condemned, is_condemned
 from mrq_core.messages import Claimed, ClaimRequest, Wanted
-from mrq_core.testing.memory.data import MemoryData, is_in
+from mrq_core.testing.memory.data import MemoryData, is_wanted
 
 SUBQUEUES_A_CALL = 32
 
@@ -54,11 +54,7 @@ def _is_due(record: JobRecord, now: datetime) -> bool:
 def _entries(data: MemoryData, wanted: Wanted) -> Iterable[JobRecord]:
     """What is in the wanted queue or tree, due or not, claimed or not."""
     for record in data.all():
-        if (
-            record.due_at is not None
-            and is_in(record.queue, wanted.name)
-            and not any(is_in(record.queue, name) for name in wanted.exclude)
-        ):
+        if record.due_at is not None and is_wanted(record.queue, wanted):
             yield record
 
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from mrq_core.clock import after
 from mrq_core.codec import JsonObject, decode, encode
 from mrq_core.job import JobRecord, Status
-from mrq_core.messages import Unique
+from mrq_core.messages import Unique, Wanted
 from mrq_core.testing.memory.logs import JobLog
 from mrq_core.testing.memory.state import StateItems
 
@@ -93,12 +93,12 @@ class MemoryData:
         self.held[unique.key] = (job_id, until)
         return job_id
 
-    def due(self, wanted: tuple[str, ...], now: datetime) -> bool:
+    def due(self, wanted: tuple[Wanted, ...], now: datetime) -> bool:
         """Whether something in these queues or trees is due."""
         return any(
             record.due_at is not None
             and record.due_at <= now
-            and any(is_in(record.queue, name) for name in wanted)
+            and any(is_wanted(record.queue, one) for one in wanted)
             for record in self.all()
         )
 
@@ -127,3 +127,8 @@ def has_expired(record: JobRecord, now: datetime) -> bool:
 def is_in(queue: str, name: str) -> bool:
     """Whether a queue is the named one, or a subqueue of the named tree."""
     return queue.startswith(name) and queue != name if name.endswith("/") else queue == name
+
+
+def is_wanted(queue: str, wanted: Wanted) -> bool:
+    """Whether the queue is, or is in, what is wanted, and is not left out."""
+    return is_in(queue, wanted.name) and not any(is_in(queue, name) for name in wanted.exclude)

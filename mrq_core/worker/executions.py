@@ -1,4 +1,4 @@
-"""The attempts that a worker holds: from the claim until the broker has taken their outcome."""
+"""The jobs that a worker holds: from the claim until the broker has taken their outcome."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from mrq_core.job import Outcome
 from mrq_core.messages import ClaimRef, LogLine, Settlement
 
 
-class Attempt:
+class Execution:
     """One claimed job in this worker.
 
     Its outcome is decided once, by whoever comes first: its runner, the worker that must leave,
-    or the watchdog. `interrupt_at` is the monotonic time from which the watchdog interrupts it.
+    or the watchdog. `due` is from when on it is to be interrupted, by the monotonic clock, and with
+    what; the watchdog sees to it.
     """
 
     __slots__ = (
-        "__weakref__", "_decided", "claim", "context", "deadline", "greenlet", "interrupt", "interrupt_at",
-        "lost", "record", "started",
+        "__weakref__", "_decided", "claim", "context", "deadline", "due", "greenlet", "lost",
+        "record", "started", "stored_progress",
     )  # fmt: skip
 
     def __init__(self, context: JobContext) -> None:
@@ -31,9 +32,9 @@ class Attempt:
         self.greenlet: Any = None
         self.started = time.monotonic()
         self.deadline: float | None = None
-        self.interrupt_at: float | None = None
-        self.interrupt: Interrupt | None = None
+        self.due: tuple[float, Interrupt] | None = None
         self.lost = False
+        self.stored_progress: float | None = None
         self._decided: dict[str, Outcome] = {}
 
     @property
@@ -46,10 +47,15 @@ class Attempt:
         return self._decided.setdefault("outcome", outcome) is outcome
 
     def interrupt_from(self, moment: float, interrupt: Interrupt) -> None:
-        """Asks the watchdog to interrupt this attempt at that monotonic time; an earlier wish stands."""
-        if self.interrupt_at is None or moment < self.interrupt_at:
-            self.interrupt = interrupt
-            self.interrupt_at = moment
+        """Asks for an interrupt at that monotonic time; an earlier wish stands."""
+        due = self.due
+        if due is None or moment < due[0]:
+            self.due = (moment, interrupt)
+
+    def interrupt_at(self, now: float) -> Interrupt | None:
+        """The interrupt that is due by now, if one is."""
+        due = self.due
+        return due[1] if due is not None and due[0] <= now else None
 
     def settlement(self) -> Settlement:
         """What to tell the broker. The outcome must be decided."""
@@ -58,12 +64,11 @@ class Attempt:
         return Settlement(id=self.claim.id, token=self.claim.token, outcome=outcome)
 
 
-class Attempts:
-    """The attempts of a worker by token. Native threads look at snapshots; only the hub's thread
-    changes it."""
+class Executions:
+    """What a worker holds, by token. Native threads look at snapshots; only the hub's thread changes it."""
 
     def __init__(self) -> None:
-        self._held: dict[str, Attempt] = {}
+        self._held: dict[str, Execution] = {}
         self.running = 0
         """How many of them run code."""
         self._suspects = 0
@@ -71,38 +76,33 @@ class Attempts:
     def __len__(self) -> int:
         return len(self._held)
 
-    def add(self, attempt: Attempt) -> None:
-        self._held[attempt.claim.token] = attempt
+    def add(self, execution: Execution) -> None:
+        self._held[execution.claim.token] = execution
         self.running += 1
-        self._suspects += attempt.record.alone
+        self._suspects += execution.record.alone
 
-    def ended(self, attempt: Attempt) -> None:
+    def ended(self, execution: Execution) -> None:
         """Its code is over; it is held until the broker has its outcome."""
         self.running -= 1
-        self._suspects -= attempt.record.alone
+        self._suspects -= execution.record.alone
 
-    def remove(self, attempts: Iterable[Attempt]) -> None:
-        for attempt in attempts:
-            self._held.pop(attempt.claim.token, None)
+    def remove(self, executions: Iterable[Execution]) -> None:
+        for execution in executions:
+            self._held.pop(execution.claim.token, None)
 
-    def snapshot(self) -> list[Attempt]:
-        """All held attempts, copied in one step of the interpreter."""
+    def snapshot(self) -> list[Execution]:
+        """All that are held, copied in one step of the interpreter."""
         return list(self._held.values())
 
-    def undecided(self) -> list[Attempt]:
+    def undecided(self) -> list[Execution]:
         """Those whose outcome is still open."""
-        return [attempt for attempt in self.snapshot() if attempt.outcome is None]
+        return [execution for execution in self.snapshot() if execution.outcome is None]
 
-    def by_ids(self, ids: Iterable[str]) -> list[Attempt]:
-        """The undecided attempts of these jobs."""
-        wanted = set(ids)
-        return [attempt for attempt in self.undecided() if attempt.record.id in wanted]
-
-    def is_alone_running(self) -> bool:
+    def is_suspect_running(self) -> bool:
         """Whether a suspect runs here: then nothing may be claimed beside it."""
         return self._suspects > 0
 
 
-def take_logs(attempts: Iterable[Attempt]) -> list[LogLine]:
-    """The lines that these attempts have logged and that are not stored yet."""
-    return [line for attempt in attempts for line in attempt.context.log.take()]
+def take_logs(executions: Iterable[Execution]) -> list[LogLine]:
+    """The lines that these jobs have logged and that are not stored yet."""
+    return [line for execution in executions for line in execution.context.log.take()]

@@ -1,0 +1,243 @@
+"""Jobs, signals and plugins at their worst: nothing of it stops the worker or runs a job twice."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+import time
+
+import pytest
+
+from mrq_core.job import Status
+from tests.support import PATIENCE, Project, until
+
+WORST = """
+import multiprocessing
+import os
+import time
+import gevent
+from tasks import note
+from mrq_core import get_current_job, queue_job, retry_current_job, subpool_map, task
+
+
+@task
+def bad_retry(what: str):
+    retry_current_job(**{"max_retries": {"max_retries": "5"}, "queue": {"queue": "tree/"},
+                         "delay": {"delay": 1e12}, "type": {"delay": "soon"}}[what])
+
+
+@task
+def leaves_timeout():
+    gevent.Timeout(0.05).start()
+
+
+@task
+def kills_itself_later():
+    gevent.getcurrent().kill(block=False)
+
+
+@task
+def forks():
+    note("forks")
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(0.5,))
+    child.start()
+    child.join()
+    return child.exitcode
+
+
+@task(timeout=60)
+def forks_and_terminates():
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(1000,))
+    child.start()
+    child.terminate()
+    child.join()
+    return child.exitcode
+
+
+@task
+def pools():
+    note("pooling")
+    subpool_map(8, lambda n: queue_job("tasks.Add", {"a": n, "b": 1}, queue="elsewhere"), range(1_000_000))
+
+
+@task
+def swallows_one():
+    note("swallowing")
+    try:
+        time.sleep(1000)
+    except BaseException:
+        pass
+    time.sleep(1000)
+
+
+@task(at_most_once=True)
+def once():
+    note("once")
+    time.sleep(1000)
+"""
+
+
+@pytest.fixture(autouse=True)
+def worst(project: Project) -> None:
+    project.write("worst.py", WORST)
+
+
+@pytest.mark.parametrize("what", ["max_retries", "queue", "delay", "type"])
+def test_a_retry_that_makes_no_sense_fails_the_job_only(project: Project, what: str) -> None:
+    job = project.queue("worst.bad_retry", {"what": what})
+    after = project.queue("tasks.Add", {"a": 1, "b": 1})
+    project.work_off()
+    record = project.ended(job)
+    assert (record.status, record.exception_type) == (Status.FAILED, "mrq_core.errors.InvalidValue")
+    assert project.ended(after).result == 2
+
+
+def test_a_module_that_raises_at_a_name_fails_the_job_only(project: Project) -> None:
+    project.write("odd.py", "def __getattr__(name):\n    raise RuntimeError('no ' + name)\n")
+    job = project.queue("odd.Thing")
+    after = project.queue("tasks.Add", {"a": 1, "b": 1})
+    project.work_off()
+    assert (project.ended(job).status, project.ended(job).exception_type) == (Status.FAILED, "RuntimeError")
+    assert project.ended(after).result == 2
+
+
+@pytest.mark.parametrize("path", ["worst.leaves_timeout", "worst.kills_itself_later"])
+def test_what_a_job_leaves_behind_does_not_stop_the_worker(project: Project, path: str) -> None:
+    job = project.queue(path)
+    worker = project.worker()
+    assert project.ended(job).is_ended
+    for n in range(3):
+        # One at a time: each waits for a greenlet that may have been disturbed.
+        assert project.ended(project.queue("tasks.noted", {"word": f"w{n}", "seconds": 0.05})).claims == 1
+    worker.send(signal.SIGINT)
+    assert worker.wait() == 0
+
+
+def test_a_process_that_a_task_forks_runs_no_jobs(project: Project) -> None:
+    forking = [project.queue("worst.forks") for _ in range(2)]
+    beside = [project.queue("tasks.noted", {"word": f"b{n}", "seconds": 0.3}) for n in range(4)]
+    project.work_off("--greenlets", "3")
+    assert [project.ended(job).result for job in forking] == [0, 0]
+    assert [project.ended(job).claims for job in beside] == [1] * 4
+    assert sorted(project.ledger()) == sorted(
+        ["forks"] * 2 + [f"{edge}-b{n}" for n in range(4) for edge in ("start", "end")]
+    )
+
+
+def test_a_process_that_a_task_forks_can_be_terminated(project: Project) -> None:
+    job = project.queue("worst.forks_and_terminates")
+    project.work_off()
+    assert project.ended(job).result == -signal.SIGTERM
+
+
+def test_cancelling_while_the_task_is_imported_ends_the_job_and_not_the_worker(project: Project) -> None:
+    project.write("slow_import.py", "import time, tasks\ntasks.note('importing')\nwhile 'go' not in "
+                  "tasks.os.listdir():\n    time.sleep(0.01)\nfrom mrq_core import task\n@task\ndef go():\n"
+                  "    time.sleep(1000)\n")  # fmt: skip
+    job = project.queue("slow_import.go")
+    beside = project.queue("tasks.noted", {"word": "beside", "seconds": 1000})
+    worker = project.worker("--greenlets", "2", "--paused-queues-refresh-interval", "0.05")
+    until(lambda: len(project.ledger()) == 2, what="both jobs to start")
+    project.job(job).cancel(interrupt=True)
+    worker.until_output("job.interrupting")
+    project.write("go", "")
+    assert project.ended(job).status == Status.CANCEL
+    assert project.client.fetch(beside).status == Status.STARTED
+    assert worker.popen.poll() is None
+
+
+@pytest.mark.parametrize("path", ["worst.pools", "worst.swallows_one"])
+def test_an_interrupt_comes_again_until_it_is_heeded(project: Project, path: str) -> None:
+    job = project.queue(path)
+    worker = project.worker("--paused-queues-refresh-interval", "0.05")
+    until(project.ledger, what="the job to start")
+    project.job(job).cancel(interrupt=True)
+    assert project.ended(job).status == Status.CANCEL
+    assert worker.popen.poll() is None
+
+
+def locked(project: Project) -> sqlite3.Connection:
+    lock = sqlite3.connect(project.path / "jobs.sqlite3", isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    return lock
+
+
+@pytest.mark.parametrize("seconds", [None, 0.3, 1000])
+def test_sigterm_ends_a_worker_within_five_seconds_though_its_broker_is_away(
+    project: Project, seconds: float | None
+) -> None:
+    if seconds is not None:
+        project.queue("tasks.noted", {"word": "job", "seconds": seconds})
+    worker = project.worker()
+    if seconds is not None:
+        until(project.ledger, what="the job to start")
+    lock = locked(project)
+    try:
+        if seconds == 0.3:
+            until(lambda: len(project.ledger()) == 2, what="the job to end")
+            worker.send(signal.SIGINT)
+            worker.until_output("worker.stopping on SIGINT")
+        started = time.monotonic()
+        worker.send(signal.SIGTERM)
+        assert worker.wait() == 0
+        assert time.monotonic() - started < 5.0
+    finally:
+        lock.close()
+
+
+def test_a_suspect_gets_its_turn_though_its_queue_never_runs_dry(project: Project) -> None:
+    crashed = project.queue("tasks.noted", {"word": "crashed", "seconds": 1})
+    doomed = project.worker("--lease", "0.5")
+    until(project.ledger, what="the job to start")
+    doomed.send(signal.SIGKILL)
+    doomed.wait()
+    until(lambda: _lease_is_over(project, crashed), what="the lease to run out")
+    others = project.client.queue_jobs("tasks.Add", [{"a": n, "b": 0} for n in range(300)])
+    project.work_off("--lease", "0.5")
+    again = project.ended(crashed)
+    last = project.client.fetch(others[-1])
+    assert again.status == Status.SUCCESS
+    assert again.started_at is not None
+    assert last.started_at is not None
+    assert again.started_at < last.started_at
+
+
+def _lease_is_over(project: Project, job: str) -> bool:
+    until_time = project.client.fetch(job).lease_until
+    return until_time is not None and until_time.timestamp() < time.time()
+
+
+def test_an_at_most_once_task_never_starts_twice_though_it_was_queued_without_its_code(
+    project: Project,
+) -> None:
+    job = project.queue("worst.once")
+    assert not project.client.fetch(job).at_most_once
+    doomed = project.worker("--lease", "0.5")
+    until(lambda: project.ledger() == ["once"], what="the job to start")
+    doomed.send(signal.SIGKILL)
+    doomed.wait()
+    project.worker("--lease", "0.5")
+    record = project.ended(job)
+    assert (record.status, record.exception_type) == (Status.FAILED, "mrq_core.errors.ClaimLost")
+    assert project.ledger() == ["once"]
+
+
+SLOW_PLUGIN = """
+import time
+from mrq_core import hookimpl
+
+@hookimpl
+def mrq_jobs_started(records):
+    time.sleep(1.2)
+
+@hookimpl
+def mrq_worker_event(worker, event):
+    time.sleep(0.01)
+"""
+
+
+def test_a_slow_observer_costs_no_claim_and_no_wake_up(project: Project) -> None:
+    project.write("slow_plugin.py", SLOW_PLUGIN)
+    jobs = [project.queue("tasks.noted", {"word": f"w{n}"}) for n in range(3)]
+    project.worker("--plugins", "slow_plugin", "--lease", "0.6")
+    assert [project.job(job).wait(PATIENCE).claims for job in jobs] == [1, 1, 1]

@@ -1,0 +1,159 @@
+"""The settler before a broker that fails now and then. gevent is used unpatched here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import gevent
+import pytest
+
+from mrq_core.client import Client
+from mrq_core.config_sources import load_config
+from mrq_core.context import JobContext
+from mrq_core.errors import BrokerCorrupt, BrokerUnavailable
+from mrq_core.job import JobRecord, Outcome, Status
+from mrq_core.logs import JobLog
+from mrq_core.messages import ClaimRequest, LogLine, Settlement, Wanted
+from mrq_core.testing.memory import MemoryBroker
+from mrq_core.worker.executions import Execution, Executions
+from mrq_core.worker.settling import Settler
+
+
+class Failing(MemoryBroker):
+    """The in-memory broker, which fails as `fail` says before it does anything."""
+
+    fail: Callable[[Sequence[Settlement]], None] | None = None
+    fail_logs: Callable[[], None] | None = None
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        if self.fail is not None:
+            self.fail(settlements)
+        return super().settle(settlements)
+
+    def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
+        if self.fail_logs is not None:
+            self.fail_logs()
+        super().append_logs(lines, max_size)
+
+
+class Bench:
+    """A settler at work, and the jobs it is to settle."""
+
+    def __init__(self) -> None:
+        config = load_config({"broker": "sqlite:///never-opened"}, environ={})
+        self.broker = Failing()
+        self.client = Client(config, self.broker)
+        self.executions = Executions()
+        self.settled: list[Execution] = []
+        self.settler = Settler(
+            self.broker,
+            self.client.plugins,
+            self.executions,
+            max_log_size=10_000,
+            on_settled=self.settled.append,
+        )
+        self.greenlet = gevent.spawn(self.settler.run)
+
+    def run(self, number: int) -> list[Execution]:
+        """So many jobs, claimed, with a line in their log, and successful."""
+        self.client.queue_jobs("a.B", [{"n": n} for n in range(number)])
+        request = ClaimRequest(worker="w", wanted=(Wanted(name="default"),), limit=number, lease=60.0)
+        executions = [self._execution(record) for record in self.broker.claim(request).records]
+        for n, execution in enumerate(executions):
+            execution.context.log.write("INFO", f"line {n}", 0)
+            execution.decide(Outcome(status=Status.SUCCESS, result=n, ttl=60.0))
+            self.executions.ended(execution)
+            self.settler.add(execution)
+        return executions
+
+    def _execution(self, record: JobRecord) -> Execution:
+        execution = Execution(JobContext(record, self.client, JobLog(record.id, record.claims, 10_000)))
+        self.executions.add(execution)
+        return execution
+
+    def record(self, execution: Execution) -> JobRecord:
+        return self.client.fetch(execution.record.id)
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    made = Bench()
+    yield made
+    made.greenlet.kill()
+
+
+def test_outcomes_are_kept_while_the_broker_is_away_and_settled_after(bench: Bench) -> None:
+    failures: list[int] = []
+
+    def away_twice(settlements: Sequence[Settlement]) -> None:
+        if len(failures) < 2:
+            failures.append(len(settlements))
+            raise BrokerUnavailable("away")
+
+    bench.broker.fail = away_twice
+    executions = bench.run(5)
+    assert bench.settler.drain(30)
+    assert failures == [5, 5]
+    assert [bench.record(execution).result for execution in executions] == [0, 1, 2, 3, 4]
+    assert len(bench.executions) == 0
+    assert bench.settled == executions
+
+
+def test_logs_that_could_not_be_stored_are_stored_once_later(bench: Bench) -> None:
+    failures: list[int] = []
+
+    def away_once() -> None:
+        if not failures:
+            failures.append(1)
+            raise BrokerUnavailable("away")
+
+    bench.broker.fail_logs = away_once
+    executions = bench.run(3)
+    assert bench.settler.drain(30)
+    for n, execution in enumerate(executions):
+        assert [line.message for line in bench.broker.read_logs(execution.record.id).lines] == [f"line {n}"]
+
+
+@pytest.mark.parametrize("error", [BrokerCorrupt("unreadable"), ValueError("a driver's bug")])
+def test_one_outcome_that_cannot_be_stored_fails_alone(bench: Bench, error: Exception) -> None:
+    def choke(settlements: Sequence[Settlement]) -> None:
+        if any(one.outcome.status is Status.SUCCESS and one.outcome.result == 1 for one in settlements):
+            raise error
+
+    bench.broker.fail = choke
+    executions = bench.run(3)
+    assert bench.settler.drain(30)
+    assert [bench.record(e).status for e in executions] == [Status.SUCCESS, Status.FAILED, Status.SUCCESS]
+    assert "could not be stored" in (bench.record(executions[1]).traceback or "")
+    assert len(bench.executions) == 0
+
+
+def test_a_success_is_not_turned_into_a_failure_because_the_broker_was_away(bench: Bench) -> None:
+    calls: list[int] = []
+
+    def choke_then_away(settlements: Sequence[Settlement]) -> None:
+        calls.append(len(settlements))
+        if len(calls) == 1:
+            raise ValueError("a driver's bug, which passes")
+        if len(calls) == 2:
+            raise BrokerUnavailable("away")
+
+    bench.broker.fail = choke_then_away
+    executions = bench.run(2)
+    assert bench.settler.drain(30)
+    assert [bench.record(execution).status for execution in executions] == [Status.SUCCESS] * 2
+
+
+def test_an_outcome_that_is_refused_is_let_go(bench: Bench) -> None:
+    def requeue_first(settlements: Sequence[Settlement]) -> None:
+        bench.broker.fail = None
+        outcome = Outcome(status=Status.QUEUED, delay=0.0)
+        bench.broker.settle([Settlement(id=s.id, token=s.token, outcome=outcome) for s in settlements])
+        request = ClaimRequest(worker="other", wanted=(Wanted(name="default"),), limit=10, lease=60.0)
+        assert bench.broker.claim(request).records
+
+    bench.broker.fail = requeue_first
+    executions = bench.run(1)
+    assert bench.settler.drain(30)
+    assert bench.record(executions[0]).worker == "other"
+    assert len(bench.executions) == 0
