@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from mrq_core import failpoints
 from mrq_core.broker import RunBlocking
 from mrq_core.embedded import failures, schema
 from mrq_core.embedded.location import make_parent
@@ -110,7 +111,12 @@ class Database:
                 connection.execute(f"PRAGMA synchronous = {synchronous}")
             connection.execute(begin)
             result = work(connection)
+            if synchronous is None:
+                connection.execute("COMMIT")
+                return result
+            failpoints.reach("write.done")
             connection.execute("COMMIT")
+            failpoints.reach("write.committed")
             return result
 
     def _take(self) -> sqlite3.Connection:
@@ -145,7 +151,10 @@ class Database:
         make_parent(self.path)
         connection = self._connect(self.path, self._timeout)
         try:
-            if not schema.is_ready(connection, self.path):
+            connection.execute("BEGIN")
+            ready = schema.is_ready(connection, self.path)
+            connection.execute("COMMIT")
+            if not ready:
                 self._use_wal(connection)
                 schema.create(connection, self.path)
             connection.execute("PRAGMA temp_store = MEMORY")

@@ -11,7 +11,6 @@ from mrq_core import codec
 from mrq_core.clock import Clock, after, from_ms
 from mrq_core.embedded import removal, rows, uniques
 from mrq_core.embedded.batch import Batch
-from mrq_core.errors import NotSupported
 from mrq_core.job import JobRecord
 from mrq_core.messages import Enqueued, NewJob
 
@@ -28,11 +27,6 @@ def enqueue(connection: sqlite3.Connection, clock: Clock, jobs: Sequence[NewJob]
     answers = []
     for job in jobs:
         record = job.record
-        if record.limit_keys:
-            raise NotSupported(
-                f"job {record.id} has limit keys, and the embedded broker has no limits yet: leave out the "
-                "limits of the task, or use another broker"
-            )
         holder = record.id
         if record.id in existing:
             answers.append(Enqueued(id=record.id, created=False))

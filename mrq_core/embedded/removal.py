@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from mrq_core.clock import Clock
-from mrq_core.embedded import rows, uniques
+from mrq_core.embedded import limiting, rawclaims, rows, uniques
 from mrq_core.embedded.batch import Batch
 from mrq_core.job import JobRecord
 
@@ -40,4 +40,6 @@ def prune(connection: sqlite3.Connection, clock: Clock, limit: int) -> int:
     delete(connection, [(seq, rows.decode(record)) for seq, record in expired])
     connection.execute(_EXPIRED_STATE, (now_ms, limit))
     uniques.prune(connection, now_ms, limit)
+    limiting.prune(connection, now_ms, limit)
+    rawclaims.forget_settled(connection, now_ms, limit)
     return len(expired)

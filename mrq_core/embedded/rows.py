@@ -54,10 +54,22 @@ def with_params(record: JobRecord, params: bytes) -> JobRecord:
 
 
 def rank(record: JobRecord) -> int | None:
-    """Where the record's entry stands in its queue; None where it has none."""
+    """Where the record's entry stands in its queue; None where it stands in no line."""
     if record.due_at is None:
         return None
     return CLAIMED_RANK if record.status is Status.STARTED else -record.priority
+
+
+def is_parked(record: JobRecord) -> bool:
+    """Whether the job waits for room under a limit key, and not for its time."""
+    return record.due_at is None and record.ended_at is None and record.status is not Status.STARTED
+
+
+def counted_as(record: JobRecord) -> str | None:
+    """What the record's entry is counted as; None where it has none."""
+    if record.status is Status.STARTED:
+        return "claimed"
+    return None if record.ended_at is not None else "waiting"
 
 
 def ms(moment: datetime | None) -> int | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.embedded import claiming, figures, removal, search
+from mrq_core.embedded import figures, removal, search, taking
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.embedded.conditions import condition
 from mrq_core.messages import JobFilter, Order
@@ -87,7 +87,7 @@ def test_a_tree_costs_its_subqueues_and_not_their_jobs(broker: EmbeddedBroker, c
     assert cost_of_claim(broker, counter, "main/") <= few * SLACK
 
 
-@pytest.mark.parametrize("statement", [claiming._HEAD, claiming._TAIL])
+@pytest.mark.parametrize("statement", [taking._HEAD, taking._TAIL])
 def test_a_claim_seeks_in_the_index_and_sorts_nothing(tmp_path: Path, statement: str) -> None:
     plan = plan_of(tmp_path, statement, ("q", 0, 1, 1))
     assert plan == ["SEARCH jobs USING INDEX jobs_entries (queue=? AND rank=? AND due_ms<?)"]
