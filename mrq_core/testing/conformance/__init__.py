@@ -25,6 +25,7 @@ _PARTS = (
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
 from mrq_core.testing.conformance.base import BrokerFactory, Contract  # noqa: E402
+from mrq_core.testing.conformance.bulk import BulkContract  # noqa: E402
 from mrq_core.testing.conformance.changes import ChangeContract  # noqa: E402
 from mrq_core.testing.conformance.claim import ClaimContract  # noqa: E402
 from mrq_core.testing.conformance.enqueue import EnqueueContract  # noqa: E402
@@ -34,6 +35,7 @@ from mrq_core.testing.conformance.logs import LogContract  # noqa: E402
 from mrq_core.testing.conformance.metrics import MetricContract  # noqa: E402
 from mrq_core.testing.conformance.model import ModelContract  # noqa: E402
 from mrq_core.testing.conformance.poll import PollContract, WaitContract  # noqa: E402
+from mrq_core.testing.conformance.processes import GreenletContract, ProcessContract  # noqa: E402
 from mrq_core.testing.conformance.prune import PruneContract  # noqa: E402
 from mrq_core.testing.conformance.rates import RateContract  # noqa: E402
 from mrq_core.testing.conformance.raw import RawContract  # noqa: E402
@@ -49,16 +51,19 @@ __all__ = [
     "ApplyContract",
     "BrokerContract",
     "BrokerFactory",
+    "BulkContract",
     "ChangeContract",
     "ClaimContract",
     "Contract",
     "EnqueueContract",
+    "GreenletContract",
     "LeaseContract",
     "LimitContract",
     "LogContract",
     "MetricContract",
     "ModelContract",
     "PollContract",
+    "ProcessContract",
     "PruneContract",
     "RateContract",
     "RawContract",
@@ -93,7 +98,10 @@ class BrokerContract(
     PollContract,
     WaitContract,
     PruneContract,
+    BulkContract,
     ThreadContract,
+    ProcessContract,
+    GreenletContract,
     ModelContract,
 ):
     """The whole contract in one class."""

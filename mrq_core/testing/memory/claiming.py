@@ -52,12 +52,19 @@ def _is_due(record: JobRecord, now: datetime) -> bool:
 
 
 def _is_wanted(record: JobRecord, wanted: Wanted) -> bool:
-    return is_in(record.queue, wanted.name) and not any(is_in(record.queue, name) for name in wanted.exclude)
+    return is_in(record.queue, wanted.name) and not _is_excluded(record, wanted)
+
+
+def _is_excluded(record: JobRecord, wanted: Wanted) -> bool:
+    return any(is_in(record.queue, name) for name in wanted.exclude)
 
 
 def _entries(data: MemoryData, wanted: Wanted) -> Iterable[JobRecord]:
     """What is in the wanted queue or tree, due or not, claimed or not."""
-    return (record for record in data.entries_in(wanted.name) if _is_wanted(record, wanted))
+    entries = data.entries_in(wanted.name)
+    if not wanted.exclude:
+        return entries
+    return (record for record in entries if not _is_excluded(record, wanted))
 
 
 def _lost(data: MemoryData, request: ClaimRequest, now: datetime) -> list[JobRecord]:
