@@ -26,11 +26,12 @@ def admit(
     lease: float,
 ) -> list[bool]:
     """See `RawQueue.admit`."""
-    now = from_ms(clock.now_ms())
+    now_ms = clock.now_ms()
+    now = from_ms(now_ms)
     until = after(now, lease)
     ids = codec.encode([claim.job_id for claim, _ in claims]).decode()
     stored = {job_id: rows.decode(data) for job_id, data in connection.execute(_STORED, (ids,)).fetchall()}
-    batch = Batch()
+    batch = Batch(now_ms)
     answers = []
     for claim, record in claims:
         if claim.job_id in stored:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from mrq_core import codec, failpoints
 from mrq_core.clock import from_ms, to_ms
-from mrq_core.embedded import rows, slots
+from mrq_core.embedded import heads, rows, slots
 from mrq_core.job import JobRecord
 
 _INSERT = """
@@ -30,6 +30,7 @@ _SETTLE = (
 )
 _RENEW = "UPDATE jobs SET due_ms = ?, record = ? WHERE seq = ?"
 _PUSH_BACK = "UPDATE jobs SET due_ms = ?, turn_ms = ?, record = ? WHERE seq = ?"
+_SUSPECT = "UPDATE jobs SET due_ms = ? WHERE seq = ?"
 _LINE = "UPDATE jobs SET rank = ?, due_ms = ?, record = ? WHERE seq = ?"
 _CHANGE = """
 UPDATE jobs SET queue = ?, status = ?, worker = ?, exception_type = ?, queued_ms = ?, expires_ms = ?,
@@ -50,13 +51,17 @@ _Place = tuple[str, str, str, str | None]
 class Batch:
     """The changes of one transaction. Nothing is written before `flush`."""
 
-    def __init__(self) -> None:
+    def __init__(self, now_ms: int) -> None:
+        self._now_ms = now_ms
+        self._touched: set[str] = set()
+        """Subqueues whose entries change."""
         self._inserts: list[tuple[object, ...]] = []
         self._claims: list[tuple[object, ...]] = []
         self._settles: list[tuple[object, ...]] = []
         self._renews: list[tuple[object, ...]] = []
         self._pushed_back: list[tuple[object, ...]] = []
         self._lines: list[tuple[object, ...]] = []
+        self._suspects: list[tuple[object, ...]] = []
         self._changes: list[tuple[object, ...]] = []
         self._deletes: list[tuple[int]] = []
         self._numbers: dict[tuple[_Place | None, _Place | None], int] = {}
@@ -84,10 +89,13 @@ class Batch:
         self._inserts.append(row)
         self._count(None, _place(record))
         self._queues.add(record.queue)
+        self._touch(record)
         self._change_slots(None, record)
 
     def replace(self, seq: int, before: JobRecord, after: JobRecord) -> None:
         """Writes the record in place of what it was."""
+        self._touch(before)
+        self._touch(after)
         self._change_slots(before, after)
         rank, status, data = rows.rank(after), _text(after.status), rows.encode(after)
         due_ms = rows.ms(after.due_at)
@@ -111,28 +119,37 @@ class Batch:
             return
         self._count(_place(before), _place(after))
 
-    def park(self, seq: int, before: JobRecord, key: str, now_ms: int) -> None:
+    def park(self, seq: int, before: JobRecord, key: str) -> None:
         """Takes a waiting job out of its line, and lists it under the limit key that has no room for it."""
         after = replace(before, due_at=None)
         self._lines.append((None, None, rows.encode(after), seq))
+        self._touch(before)
         self._slots = self._slots or slots.SlotChanges()
-        self._slots.park(before, key, now_ms)
+        self._slots.park(before, key, self._now_ms)
 
     def let_go(self, parked: slots.Parked) -> None:
         """Puts a parked job back to its place in its line, where it is due at once."""
         after = replace(parked.record, due_at=from_ms(parked.due_ms))
         self._lines.append((rows.rank(after), parked.due_ms, rows.encode(after), parked.seq))
+        self._touch(after)
         self._change_slots(parked.record, after)
 
     def push_back(self, seq: int, before: JobRecord, turn_ms: int) -> None:
         """Moves a waiting job to the turn that a rate has given to it."""
         after = replace(before, due_at=from_ms(turn_ms))
         self._pushed_back.append((turn_ms, turn_ms, rows.encode(after), seq))
+        self._touch(after)
+
+    def look_again(self, seq: int, suspect: JobRecord, due_ms: int) -> None:
+        """Leaves a suspect, whose record stays as it is, out of the claims before that time."""
+        self._suspects.append((due_ms, seq))
+        self._touch(suspect)
 
     def delete(self, seq: int, record: JobRecord) -> None:
         """Takes the record away."""
         self._deletes.append((seq,))
         self._count(_place(record), None)
+        self._touch(record)
         self._change_slots(record, None)
 
     def flush(self, connection: sqlite3.Connection) -> None:
@@ -145,6 +162,7 @@ class Batch:
             (_RENEW, self._renews),
             (_PUSH_BACK, self._pushed_back),
             (_LINE, self._lines),
+            (_SUSPECT, self._suspects),
             (_CHANGE, self._changes),
         ):
             if values:
@@ -154,9 +172,15 @@ class Batch:
             connection.executemany(_ADD_QUEUE, [(name,) for name in self._queues])
         if self._numbers:
             connection.executemany(_ADD_TOTAL, self._totals())
+        if self._touched:
+            heads.refresh(connection, self._touched, self._now_ms)
         failpoints.reach("batch.totals")
         if self._slots is not None:
-            let_go(connection, self._slots.write(connection))
+            let_go(connection, self._slots.write(connection), self._now_ms)
+
+    def _touch(self, record: JobRecord) -> None:
+        if heads.is_in_tree(record.queue):
+            self._touched.add(record.queue)
 
     def _change_slots(self, before: JobRecord | None, after: JobRecord | None) -> None:
         record = after or before
@@ -177,9 +201,9 @@ class Batch:
         return [(*key, number) for key, number in sums.items() if number]
 
 
-def let_go(connection: sqlite3.Connection, freed: Mapping[str, int]) -> int:
+def let_go(connection: sqlite3.Connection, freed: Mapping[str, int], now_ms: int) -> int:
     """Lets so many of the jobs that are parked under each key be due at once; answers with their number."""
-    batch = Batch()
+    batch = Batch(now_ms)
     number = 0
     for parked in slots.first_parked(connection, freed):
         batch.let_go(parked)

@@ -28,6 +28,9 @@ T = TypeVar("T")
 Connect = Callable[[str, float], sqlite3.Connection]
 
 MAX_IDLE = 16
+CHECKPOINT_PAGES = 4000
+"""How long the log grows (16 MB) before a commit moves it to the file: four times SQLite's default, since
+the same pages of the indexes are written again and again."""
 MIN_SQLITE = (3, 38, 0)
 """The first version that always has json_each; RETURNING is older."""
 _inherited: list[object] = []
@@ -159,6 +162,7 @@ class Database:
                 schema.create(connection, self.path)
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute("PRAGMA cache_size = -16000")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         except BaseException:
             connection.close()
             raise

@@ -22,7 +22,7 @@ def enqueue(connection: sqlite3.Connection, clock: Clock, jobs: Sequence[NewJob]
     """See `Broker.enqueue`."""
     now_ms = clock.now_ms()
     now = from_ms(now_ms)
-    batch = Batch()
+    batch = Batch(now_ms)
     existing = _existing(connection, [job.record.id for job in jobs], now_ms)
     answers = []
     for job in jobs:
@@ -61,7 +61,7 @@ def _existing(connection: sqlite3.Connection, ids: list[str], now_ms: int) -> se
         _EXISTING, (now_ms, codec.encode(list(ids)).decode())
     ).fetchall():
         if expired:
-            removal.delete(connection, [(seq, rows.decode(record))])
+            removal.delete(connection, [(seq, rows.decode(record))], now_ms)
         else:
             taken.add(job_id)
     return taken

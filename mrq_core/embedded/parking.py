@@ -35,11 +35,11 @@ def pending(connection: sqlite3.Connection, now_ms: int) -> tuple[bool, bool]:
 
 def free_expired(connection: sqlite3.Connection, now_ms: int) -> int:
     """Gives the slots of ended leases to parked jobs; answers with how many were let go."""
-    return let_go(connection, slots.free_expired(connection, now_ms, MAX_SLOTS))
+    return let_go(connection, slots.free_expired(connection, now_ms, MAX_SLOTS), now_ms)
 
 
 def let_go_where_room(
-    connection: sqlite3.Connection, limiter: Limiter, after: str, limit: int
+    connection: sqlite3.Connection, limiter: Limiter, after: str, limit: int, now_ms: int
 ) -> tuple[int, str]:
     """Lets up to `limit` jobs go whose key has room, or is not limited any more.
 
@@ -53,5 +53,5 @@ def let_go_where_room(
         room = limiter.room(key)
         allowed = limit - number if room is None else min(room, limit - number)
         if allowed > 0:
-            number += let_go(connection, {key: allowed})
+            number += let_go(connection, {key: allowed}, now_ms)
     return number, last

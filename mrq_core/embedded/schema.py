@@ -10,6 +10,9 @@ therefore holds entries only, and each (queue, rank) is a line of its own, with 
 head: a claim seeks there and never passes a job that is not due. A parked job is in no line; `parked`
 says under which limit key it stands, and how it goes back. `turn_ms` is the turn that a rate has
 given to a waiting job.
+
+`subqueues` has the heads of those lines for every queue that is in a tree, so that a tree of any size
+shows at once where something is due; see `heads`.
 """
 
 from __future__ import annotations
@@ -51,6 +54,12 @@ _TABLES = (
         kind TEXT NOT NULL, name TEXT NOT NULL, status TEXT NOT NULL, n INTEGER NOT NULL,
         PRIMARY KEY (kind, name, status)
     ) WITHOUT ROWID""",
+    """CREATE TABLE subqueues (
+        queue TEXT PRIMARY KEY, root TEXT NOT NULL, waiting_ms INTEGER, claimed_ms INTEGER,
+        due_ms INTEGER NOT NULL, is_ready INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX subqueues_ready ON subqueues (queue) WHERE is_ready",
+    "CREATE INDEX subqueues_later ON subqueues (root, due_ms) WHERE NOT is_ready",
     "CREATE TABLE queues (name TEXT PRIMARY KEY) WITHOUT ROWID",
     """CREATE TABLE uniques (
         key TEXT PRIMARY KEY, job_id TEXT NOT NULL, until TEXT NOT NULL, expires_ms INTEGER

@@ -10,7 +10,7 @@ from itertools import count
 
 from mrq_core import lifecycle
 from mrq_core.clock import Clock, from_ms
-from mrq_core.embedded import parking, rows, signals, slots, subqueues, uniques
+from mrq_core.embedded import heads, parking, rows, signals, slots, subqueues, uniques
 from mrq_core.embedded.batch import Batch
 from mrq_core.embedded.limiting import Limiter
 from mrq_core.ids import new_nonce
@@ -32,7 +32,6 @@ WHERE queue = ? AND rank = ? AND due_ms <= ? ORDER BY due_ms, id LIMIT ?"""
 _TAIL = """
 SELECT seq, record, params, turn_ms FROM jobs INDEXED BY jobs_entries
 WHERE queue = ? AND rank = ? AND due_ms <= ? ORDER BY due_ms DESC, id DESC LIMIT ?"""
-_LATER = "UPDATE jobs SET due_ms = ? WHERE seq = ?"
 
 Choice = list[tuple[Wanted, list[str]]]
 """For each wanted queue or tree the queues to look at."""
@@ -68,14 +67,16 @@ class Round:
         self._now: datetime = from_ms(self._now_ms)
         self._nonce = new_nonce()
         self._numbers = count()
-        self._batch = Batch()
+        self._batch = Batch(self._now_ms)
         self._limiter = Limiter(connection, request.limits, self._now_ms)
         self._may_block = max(MIN_BLOCKED, 4 * request.limit)
         self._found = _Found()
+        self._goes_on = False
         self._given: dict[int, int] = {}
 
-    def run(self, choice: Choice) -> Claimed:
+    def run(self) -> Claimed:
         """Suspects first: an idle worker takes one of them alone, or none is due."""
+        choice = self._choose()
         expired, parked = parking.pending(self._connection, self._now_ms)
         levels = self._levels(choice)
         for name, ranks in levels.items():
@@ -90,7 +91,33 @@ class Round:
             if parked and self._sweep():
                 self._take_waiting(choice, self._levels(choice))
         self._flush()
+        self._advance(choice)
         return self._answer()
+
+    def _choose(self) -> Choice:
+        """The queues to look at: those that are wanted by name, and due ones of the trees."""
+        choice: Choice = []
+        for wanted in self._request.wanted:
+            if not wanted.name.endswith("/"):
+                excluded = subqueues.is_excluded(wanted.name, wanted.exclude)
+                choice.append((wanted, [] if excluded else [wanted.name]))
+                continue
+            heads.promote(self._connection, wanted.name, self._now_ms)
+            after = self._turns.trees.get(wanted.name, "")
+            names, last, goes_on = subqueues.resolve(self._connection, wanted, after)
+            if not names:
+                self._turns.trees[wanted.name] = last
+            self._goes_on = self._goes_on or goes_on
+            choice.append((wanted, names))
+        return choice
+
+    def _advance(self, choice: Choice) -> None:
+        """The next call begins behind the last subqueue that gave something to this one."""
+        given = {record.queue for record in self._found.records}
+        for tree, names in choice:
+            if tree.name.endswith("/") and names:
+                last = next((name for name in reversed(names) if name in given), names[-1])
+                self._turns.trees[tree.name] = last
 
     def _answer(self) -> Claimed:
         found = self._found
@@ -100,6 +127,8 @@ class Round:
             self._now_ms,
             leases_after_ms=-1 if self._request.idle else self._now_ms,
         )
+        if self._goes_on:
+            next_ms = self._now_ms
         return Claimed(
             records=tuple(found.records),
             next_due=rows.moment(next_ms),
@@ -116,7 +145,7 @@ class Round:
             elif lifecycle.is_condemned(before, request.max_lost_claims):
                 after = lifecycle.condemned(before, now=self._now, ttl=request.failed_ttl)
             elif before.limit_keys and not self._has_slots(before):
-                self._connection.execute(_LATER, (self._now_ms + SUSPECT_PAUSE_MS, seq))
+                self._batch.look_again(seq, before, self._now_ms + SUSPECT_PAUSE_MS)
                 continue
             elif request.idle and not found.records and request.limit > 0:
                 after = self._claimed(before, alone=True)
@@ -181,7 +210,7 @@ class Round:
         """Whether a limit holds the job back; it is then parked, or pushed back to its turn."""
         key = self._limiter.full(record.limit_keys)
         if key is not None:
-            self._batch.park(seq, record, key, self._now_ms)
+            self._batch.park(seq, record, key)
             return True
         if turn_ms is None or turn_ms > self._now_ms:  # and does not come at the turn it was given
             turn_ms = self._limiter.turn_ms(record.limit_keys)
@@ -199,14 +228,18 @@ class Round:
         self._turns.swept_ms = self._now_ms
         self._flush()
         number, self._turns.parked = parking.let_go_where_room(
-            self._connection, self._limiter, self._turns.parked, max(MIN_BLOCKED, 4 * self._request.limit)
+            self._connection,
+            self._limiter,
+            self._turns.parked,
+            max(MIN_BLOCKED, 4 * self._request.limit),
+            self._now_ms,
         )
         return has_room and number > 0
 
     def _flush(self) -> None:
         self._batch.flush(self._connection)
         self._limiter.flush()
-        self._batch = Batch()
+        self._batch = Batch(self._now_ms)
 
     def _levels(self, choice: Choice) -> dict[str, list[subqueues.Level]]:
         return {name: subqueues.levels(self._connection, name) for _, names in choice for name in names}
