@@ -17,9 +17,9 @@ from __future__ import annotations
 import pytest
 
 _PARTS = (
-    *("base", "bulk", "changes", "claim", "enqueue", "leases", "limits", "logs", "machine", "metrics"),
-    *("model", "poll", "processes", "prune", "rates", "raw", "raw_kinds", "search", "settle", "state"),
-    *("threads", "totals", "unique"),
+    *("against_model", "base", "bulk", "changes", "claim", "enqueue", "leases", "limits", "logs"),
+    *("machine", "machine_raw", "metrics", "model", "poll", "processes", "prune", "rates", "raw"),
+    *("raw_kinds", "search", "settle", "state", "threads", "totals", "unique"),
 )
 # The asserts of a module that pytest does not collect itself say nothing unless they are rewritten.
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
