@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from mrq_core.testing.conformance.base import BrokerFactory, Contract
@@ -31,6 +33,10 @@ class MachineContract(Contract):
         raise NotImplementedError("give your test class a fixture `empty_broker_factory`")
 
     def test_any_history_goes_as_it_goes_in_memory(self, empty_broker_factory: BrokerFactory) -> None:
+        self.run(empty_broker_factory)
+
+    def run(self, empty_broker_factory: BrokerFactory, phases: Sequence[Phase] = tuple(Phase)) -> None:
+        """Runs the machine. Without the phase `shrink` the first failure is raised as it is."""
         run_state_machine_as_test(
             lambda: self.machine(empty_broker_factory, self),  # type: ignore[arg-type]
             settings=settings(
@@ -39,6 +45,8 @@ class MachineContract(Contract):
                 deadline=None,
                 derandomize=True,  # the same histories each time
                 database=None,
+                phases=[phase for phase in phases if phase is not Phase.reuse],
+                report_multiple_bugs=False,
                 suppress_health_check=list(HealthCheck),
             ),
         )
