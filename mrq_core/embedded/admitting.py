@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from mrq_core import codec
+from mrq_core import codec, failpoints
 from mrq_core.clock import Clock, after, from_ms
 from mrq_core.embedded import rawclaims, rows
 from mrq_core.embedded.batch import Batch
@@ -54,6 +54,7 @@ def admit(
         )
         batch.insert(started, None)
         answers.append(True)
+    failpoints.reach("raw.leases")
     batch.flush(connection)
     return answers
 
