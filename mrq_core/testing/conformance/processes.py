@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import sys
 from collections import Counter
+from multiprocessing.connection import wait
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from multiprocessing.synchronize import Barrier
@@ -71,6 +72,7 @@ class ProcessContract(Contract):
         paths = [tmp_path / f"taken-{number}" for number in range(3)]
         barrier = context.Barrier(3)
         run(context, [(_work, (broker, barrier, path)) for path in paths])
+        assert sum(len(path.read_text().splitlines()) for path in paths) == 29
         assert settle(broker, first, ttl=1000.0)
         assert broker.totals().by_status() == {Status.SUCCESS: 30}
 
@@ -118,22 +120,19 @@ class GreenletContract(Contract):
 
 
 def run(context: BaseContext, calls: list[tuple[object, tuple[object, ...]]]) -> None:
-    """Runs each call in a process of its own, all at once; all of them must end well."""
+    """Runs each call in a process of its own, all at once. What they wrote shows whether they ended well."""
     processes: list[BaseProcess] = [
         context.Process(target=target, args=arguments)  # type: ignore[attr-defined]
         for target, arguments in calls
     ]
-    try:
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(SECONDS)
-        assert [process.exitcode for process in processes] == [0] * len(processes)
-    finally:
-        for process in processes:
-            if process.is_alive():
-                process.kill()
-                process.join()
+    for process in processes:
+        process.start()
+    for process in processes:
+        if not wait([process.sentinel], SECONDS):
+            process.kill()
+        process.join()
+    # In a process that gevent has patched, the hub may have taken the exit code: then it is None.
+    assert not any(process.exitcode for process in processes)
 
 
 def _claim_all(opener: BrokerFactory, clock: ManualClock, barrier: Barrier, path: Path) -> None:
