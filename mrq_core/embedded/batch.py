@@ -94,9 +94,11 @@ class Batch:
 
     def replace(self, seq: int, before: JobRecord, after: JobRecord) -> None:
         """Writes the record in place of what it was."""
-        self._touch(before)
-        self._touch(after)
-        self._change_slots(before, after)
+        if after.queue is not before.queue or heads.is_in_tree(after.queue):
+            self._touch(before)
+            self._touch(after)
+        if after.limit_keys:
+            self._change_slots(before, after)
         rank, status, data = rows.rank(after), _text(after.status), rows.encode(after)
         due_ms = rows.ms(after.due_at)
         # What a transition leaves alone is the same object, so identity is enough: what is equal

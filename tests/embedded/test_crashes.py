@@ -225,3 +225,20 @@ def test_raw_settle(place: Place) -> None:
     place.clock.advance(5.0)
     [again] = raw.claim(10, LEASE, "w1")
     assert (again.param, again.job_id) == (claims[1].param, claims[1].job_id)
+
+
+@at(*POINTS)
+def test_a_call_that_fails_before_its_commit_is_undone(place: Place) -> None:
+    def fail(name: str) -> None:
+        if name == place.point:
+            raise ConnectionAbortedError(name)
+
+    new = jobs()
+    failpoints.hook = fail
+    try:
+        with pytest.raises(ConnectionAbortedError):
+            place.broker.enqueue(new)
+    finally:
+        failpoints.hook = None
+    assert [answer.created for answer in place.broker.enqueue(new)] == [not place.was_committed] * 6
+    assert run_all(place) == {one.record.id for one in new}
