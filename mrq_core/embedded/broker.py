@@ -18,15 +18,17 @@ from mrq_core.embedded import (
     enqueueing,
     figures,
     logs,
+    metering,
     removal,
     search,
     settling,
     signals,
+    taking,
     waiting,
 )
 from mrq_core.embedded.location import path_of
+from mrq_core.embedded.raw import EmbeddedRawQueue
 from mrq_core.embedded.state import EmbeddedState
-from mrq_core.errors import NotSupported
 from mrq_core.job import JobRecord
 from mrq_core.messages import (
     CHUNK,
@@ -75,7 +77,7 @@ class EmbeddedBroker(Broker):
             connect=connect,
         )
         self._state = EmbeddedState(self._database, self._clock)
-        self._cursors: claiming.Cursors = {}
+        self._turns = taking.Turns()
 
     @property
     def state(self) -> SharedState:
@@ -87,7 +89,7 @@ class EmbeddedBroker(Broker):
         return self._write(jobs, lambda c, part: enqueueing.enqueue(c, self._clock, part), durable=True)
 
     def claim(self, request: ClaimRequest) -> Claimed:
-        return claiming.claim(self._database, self._clock, request, self._cursors)
+        return claiming.claim(self._database, self._clock, request, self._turns)
 
     def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
         return self._write(claims, lambda c, part: settling.renew(c, self._clock, part, lease))
@@ -173,18 +175,15 @@ class EmbeddedBroker(Broker):
         return self._database.read(lambda c: logs.read(c, self._clock, job_id, cursor, limit))
 
     def record_metrics(self, metrics: Sequence[Metric]) -> None:
-        raise NotSupported("the embedded broker keeps no metrics yet: use METRIC_HOOK to send them elsewhere")
+        self._database.write(lambda c: metering.record(c, metrics))
 
     def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
-        raise NotSupported("the embedded broker keeps no metrics yet: read them where METRIC_HOOK sends them")
+        return self._database.read(lambda c: metering.read(c, names, since, until))
 
     # --- raw queues --------------------------------------------------------------------------
 
     def raw(self, name: str) -> RawQueue:
-        raise NotSupported(
-            f"the embedded broker has no raw queues yet, and {name!r} is one by its suffix: "
-            "use another name, or another broker"
-        )
+        return EmbeddedRawQueue(name, self._database, self._clock)
 
     # --- care --------------------------------------------------------------------------------
 

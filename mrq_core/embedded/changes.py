@@ -94,7 +94,8 @@ def move(connection: sqlite3.Connection, clock: Clock, ids: Sequence[str], how: 
 
 def remove(connection: sqlite3.Connection, clock: Clock, ids: Sequence[str]) -> list[Change]:
     """See `Broker.remove`."""
-    stored = _visible(connection, clock.now_ms(), ids)
+    now_ms = clock.now_ms()
+    stored = _visible(connection, now_ms, ids)
     doomed: dict[str, tuple[int, JobRecord]] = {}
     answers = []
     for job_id in ids:
@@ -107,7 +108,7 @@ def remove(connection: sqlite3.Connection, clock: Clock, ids: Sequence[str]) -> 
             answers.append(Change.DONE)
     for _, record in doomed.values():
         uniques.removed(connection, record)
-    removal.delete(connection, list(doomed.values()))
+    removal.delete(connection, list(doomed.values()), now_ms)
     return answers
 
 
@@ -122,7 +123,7 @@ def _each(connection: sqlite3.Connection, now_ms: int, ids: Sequence[str], step:
             continue
         change, latest[job_id] = step(latest.get(job_id, stored[job_id][1]))
         answers.append(change)
-    batch = Batch()
+    batch = Batch(now_ms)
     for job_id, record in latest.items():
         seq, before = stored[job_id]
         if record is not before:

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from mrq_core import failpoints
 from mrq_core.broker import RunBlocking
 from mrq_core.embedded import failures, schema
 from mrq_core.embedded.location import make_parent
@@ -27,6 +28,9 @@ T = TypeVar("T")
 Connect = Callable[[str, float], sqlite3.Connection]
 
 MAX_IDLE = 16
+CHECKPOINT_PAGES = 4000
+"""How long the log grows (16 MB) before a commit moves it to the file: four times SQLite's default, since
+the same pages of the indexes are written again and again."""
 MIN_SQLITE = (3, 38, 0)
 """The first version that always has json_each; RETURNING is older."""
 _inherited: list[object] = []
@@ -110,7 +114,12 @@ class Database:
                 connection.execute(f"PRAGMA synchronous = {synchronous}")
             connection.execute(begin)
             result = work(connection)
+            if synchronous is None:
+                connection.execute("COMMIT")
+                return result
+            failpoints.reach("write.done")
             connection.execute("COMMIT")
+            failpoints.reach("write.committed")
             return result
 
     def _take(self) -> sqlite3.Connection:
@@ -145,11 +154,15 @@ class Database:
         make_parent(self.path)
         connection = self._connect(self.path, self._timeout)
         try:
-            if not schema.is_ready(connection, self.path):
+            connection.execute("BEGIN")
+            ready = schema.is_ready(connection, self.path)
+            connection.execute("COMMIT")
+            if not ready:
                 self._use_wal(connection)
                 schema.create(connection, self.path)
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute("PRAGMA cache_size = -16000")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         except BaseException:
             connection.close()
             raise

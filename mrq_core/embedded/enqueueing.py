@@ -11,7 +11,6 @@ from mrq_core import codec
 from mrq_core.clock import Clock, after, from_ms
 from mrq_core.embedded import removal, rows, uniques
 from mrq_core.embedded.batch import Batch
-from mrq_core.errors import NotSupported
 from mrq_core.job import JobRecord
 from mrq_core.messages import Enqueued, NewJob
 
@@ -23,16 +22,11 @@ def enqueue(connection: sqlite3.Connection, clock: Clock, jobs: Sequence[NewJob]
     """See `Broker.enqueue`."""
     now_ms = clock.now_ms()
     now = from_ms(now_ms)
-    batch = Batch()
+    batch = Batch(now_ms)
     existing = _existing(connection, [job.record.id for job in jobs], now_ms)
     answers = []
     for job in jobs:
         record = job.record
-        if record.limit_keys:
-            raise NotSupported(
-                f"job {record.id} has limit keys, and the embedded broker has no limits yet: leave out the "
-                "limits of the task, or use another broker"
-            )
         holder = record.id
         if record.id in existing:
             answers.append(Enqueued(id=record.id, created=False))
@@ -67,7 +61,7 @@ def _existing(connection: sqlite3.Connection, ids: list[str], now_ms: int) -> se
         _EXISTING, (now_ms, codec.encode(list(ids)).decode())
     ).fetchall():
         if expired:
-            removal.delete(connection, [(seq, rows.decode(record))])
+            removal.delete(connection, [(seq, rows.decode(record))], now_ms)
         else:
             taken.add(job_id)
     return taken

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Sequence
 
 from mrq_core import codec
 from mrq_core.clock import Clock, from_ms, to_ms
-from mrq_core.errors import BrokerError, JobNotFound
+from mrq_core.errors import InvalidValue, JobNotFound
 from mrq_core.messages import LogLine, LogPage
 
 _VISIBLE = """
@@ -19,6 +20,8 @@ _SIZE = "INSERT OR REPLACE INTO log_sizes VALUES (?, ?, ?)"
 _READ = """
 SELECT attempt, seq, at_ms, level, message FROM logs
 WHERE job_id = ? AND (attempt, seq) > (?, ?) ORDER BY attempt, seq LIMIT ?"""
+
+_CURSOR = re.compile(r"(-1|\d{1,18})\.(-1|\d{1,18})\Z", re.ASCII)
 
 
 def append(connection: sqlite3.Connection, clock: Clock, lines: Sequence[LogLine], max_size: int) -> None:
@@ -74,10 +77,11 @@ def read(
 
 
 def _position(cursor: str | None) -> tuple[int, int]:
-    if not cursor:
+    if cursor is None:
         return -1, -1
-    attempt, _, seq = cursor.partition(".")
-    try:
-        return int(attempt), int(seq)
-    except ValueError as error:
-        raise BrokerError(f"{cursor!r} is not a cursor of a log: expected one that read_logs gave") from error
+    found = _CURSOR.match(cursor)
+    if found is None:
+        raise InvalidValue(
+            f"cursor is {cursor!r}: expected one that came with a page of this log", path="cursor"
+        )
+    return int(found[1]), int(found[2])

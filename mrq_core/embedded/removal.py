@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from mrq_core.clock import Clock
-from mrq_core.embedded import rows, uniques
+from mrq_core.embedded import limiting, rawclaims, rows, uniques
 from mrq_core.embedded.batch import Batch
 from mrq_core.job import JobRecord
 
@@ -21,9 +21,9 @@ DELETE FROM state WHERE (namespace, name) IN (
     SELECT namespace, name FROM state INDEXED BY state_by_expiry WHERE expires_ms <= ? LIMIT ?)"""
 
 
-def delete(connection: sqlite3.Connection, jobs: Sequence[tuple[int, JobRecord]]) -> None:
+def delete(connection: sqlite3.Connection, jobs: Sequence[tuple[int, JobRecord]], now_ms: int) -> None:
     """Deletes rows, totals, logs, signals, and keys that are not held for a period."""
-    batch = Batch()
+    batch = Batch(now_ms)
     for seq, record in jobs:
         batch.delete(seq, record)
         uniques.released(connection, record)
@@ -37,7 +37,9 @@ def prune(connection: sqlite3.Connection, clock: Clock, limit: int) -> int:
     """See `Broker.prune`."""
     now_ms = clock.now_ms()
     expired = connection.execute(_EXPIRED, (now_ms, limit)).fetchall()
-    delete(connection, [(seq, rows.decode(record)) for seq, record in expired])
+    delete(connection, [(seq, rows.decode(record)) for seq, record in expired], now_ms)
     connection.execute(_EXPIRED_STATE, (now_ms, limit))
     uniques.prune(connection, now_ms, limit)
+    limiting.prune(connection, now_ms, limit)
+    rawclaims.forget_settled(connection, now_ms, limit)
     return len(expired)

@@ -14,15 +14,13 @@ from msgspec.structs import replace
 from mrq_core import codec
 from mrq_core.clock import from_ms
 from mrq_core.errors import BrokerCorrupt
-from mrq_core.job import Attempt, JobRecord, Status
+from mrq_core.job import JobRecord, Status
 
 CLAIMED_RANK = 9
 WAITING_RANKS = range(-4, 5)
-_STATUSES = {status.value: status for status in Status}
-_TUPLES = ("limit_keys", "parents", "children")
 
 _encoder = msgspec.msgpack.Encoder()
-_decoder = msgspec.msgpack.Decoder()
+_decoder = msgspec.msgpack.Decoder(JobRecord)
 
 
 def encode(record: JobRecord) -> bytes:
@@ -33,15 +31,8 @@ def encode(record: JobRecord) -> bytes:
 def decode(data: bytes) -> JobRecord:
     """What `encode` was given; params are empty."""
     try:
-        values = _decoder.decode(data)
-        values["status"] = _STATUSES[values["status"]] if "status" in values else Status.QUEUED
-        for name in _TUPLES:
-            if name in values:
-                values[name] = tuple(values[name])
-        if "history" in values:
-            values["history"] = tuple(_attempt(attempt) for attempt in values["history"])
-        return JobRecord(**values)
-    except (msgspec.DecodeError, KeyError, TypeError) as error:
+        return _decoder.decode(data)
+    except msgspec.DecodeError as error:
         raise BrokerCorrupt(
             f"a stored record cannot be read ({error}): it was changed by hand, or the file is damaged; "
             "see `mrq check`"
@@ -54,10 +45,22 @@ def with_params(record: JobRecord, params: bytes) -> JobRecord:
 
 
 def rank(record: JobRecord) -> int | None:
-    """Where the record's entry stands in its queue; None where it has none."""
+    """Where the record's entry stands in its queue; None where it stands in no line."""
     if record.due_at is None:
         return None
     return CLAIMED_RANK if record.status is Status.STARTED else -record.priority
+
+
+def is_parked(record: JobRecord) -> bool:
+    """Whether the job waits for room under a limit key, and not for its time."""
+    return record.due_at is None and record.ended_at is None and record.status is not Status.STARTED
+
+
+def counted_as(record: JobRecord) -> str | None:
+    """What the record's entry is counted as; None where it has none."""
+    if record.status is Status.STARTED:
+        return "claimed"
+    return None if record.ended_at is not None else "waiting"
 
 
 def ms(moment: datetime | None) -> int | None:
@@ -68,8 +71,3 @@ def ms(moment: datetime | None) -> int | None:
 def moment(milliseconds: int | None) -> datetime | None:
     """The time, or None for NULL."""
     return None if milliseconds is None else from_ms(milliseconds)
-
-
-def _attempt(values: dict[str, object]) -> Attempt:
-    values["status"] = _STATUSES[str(values["status"])]
-    return Attempt(**values)  # type: ignore[arg-type]

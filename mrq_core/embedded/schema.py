@@ -7,7 +7,12 @@ somebody else, and is never written to.
 while it waits, 9 while it is claimed. `due_ms` is the time from which a waiting job may be
 claimed, or at which the lease of a claimed one ends. The index over (queue, rank, due_ms, id)
 therefore holds entries only, and each (queue, rank) is a line of its own, with what is due at its
-head: a claim seeks there and never passes a job that is not due.
+head: a claim seeks there and never passes a job that is not due. A parked job is in no line; `parked`
+says under which limit key it stands, and how it goes back. `turn_ms` is the turn that a rate has
+given to a waiting job.
+
+`subqueues` has the heads of those lines for every queue that is in a tree, so that a tree of any size
+shows at once where something is due; see `heads`.
 """
 
 from __future__ import annotations
@@ -34,6 +39,7 @@ _TABLES = (
         rank INTEGER,
         due_ms INTEGER,
         unique_until TEXT,
+        turn_ms INTEGER,
         record BLOB NOT NULL,
         params BLOB NOT NULL
     )""",
@@ -48,12 +54,32 @@ _TABLES = (
         kind TEXT NOT NULL, name TEXT NOT NULL, status TEXT NOT NULL, n INTEGER NOT NULL,
         PRIMARY KEY (kind, name, status)
     ) WITHOUT ROWID""",
+    """CREATE TABLE subqueues (
+        queue TEXT PRIMARY KEY, root TEXT NOT NULL, waiting_ms INTEGER, claimed_ms INTEGER,
+        due_ms INTEGER NOT NULL, is_ready INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX subqueues_ready ON subqueues (queue) WHERE is_ready",
+    "CREATE INDEX subqueues_later ON subqueues (root, due_ms) WHERE NOT is_ready",
     "CREATE TABLE queues (name TEXT PRIMARY KEY) WITHOUT ROWID",
     """CREATE TABLE uniques (
         key TEXT PRIMARY KEY, job_id TEXT NOT NULL, until TEXT NOT NULL, expires_ms INTEGER
     ) WITHOUT ROWID""",
     "CREATE INDEX uniques_by_job ON uniques (job_id)",
     "CREATE INDEX uniques_by_expiry ON uniques (expires_ms) WHERE expires_ms IS NOT NULL",
+    """CREATE TABLE slots (
+        job_id TEXT NOT NULL, limit_key TEXT NOT NULL, until_ms INTEGER NOT NULL,
+        PRIMARY KEY (job_id, limit_key)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX slots_by_end ON slots (until_ms)",
+    "CREATE TABLE running (limit_key TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID",
+    """CREATE TABLE parked (
+        limit_key TEXT NOT NULL, rank INTEGER NOT NULL, since_ms INTEGER NOT NULL, due_ms INTEGER NOT NULL,
+        job_id TEXT NOT NULL,
+        PRIMARY KEY (limit_key, rank, since_ms, due_ms, job_id)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX parked_by_job ON parked (job_id)",
+    "CREATE TABLE rates (limit_key TEXT PRIMARY KEY, tat_us INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX rates_by_time ON rates (tat_us)",
     """CREATE TABLE logs (
         job_id TEXT NOT NULL, attempt INTEGER NOT NULL, seq INTEGER NOT NULL,
         at_ms INTEGER NOT NULL, level TEXT NOT NULL, message TEXT NOT NULL,
@@ -74,6 +100,22 @@ _TABLES = (
     )""",
     "CREATE INDEX signals_by_worker ON signals (worker, n)",
     "CREATE INDEX signals_by_job ON signals (job_id)",
+    """CREATE TABLE raw_waiting (
+        seq INTEGER PRIMARY KEY, queue TEXT NOT NULL, param TEXT NOT NULL, score REAL NOT NULL,
+        number INTEGER NOT NULL DEFAULT 0, visit TEXT
+    )""",
+    "CREATE INDEX raw_lines ON raw_waiting (queue, score, seq)",
+    "CREATE INDEX raw_params ON raw_waiting (queue, param, seq)",
+    """CREATE TABLE raw_leased (
+        job_id TEXT PRIMARY KEY, queue TEXT NOT NULL, param TEXT NOT NULL, score REAL NOT NULL,
+        token TEXT NOT NULL, until_ms INTEGER NOT NULL, is_over INTEGER NOT NULL
+    ) WITHOUT ROWID""",
+    "CREATE INDEX raw_leases ON raw_leased (queue, until_ms, job_id)",
+    "CREATE TABLE raw_settled (token TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX raw_settled_by_time ON raw_settled (at_ms)",
+    """CREATE TABLE metrics (
+        name TEXT NOT NULL, minute INTEGER NOT NULL, value REAL NOT NULL, PRIMARY KEY (name, minute)
+    ) WITHOUT ROWID""",
     "CREATE TABLE numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     "INSERT INTO numbers VALUES ('state', 0), ('pauses', 0), ('syncs', 0)",
     f"PRAGMA application_id = {APPLICATION_ID}",
@@ -84,7 +126,8 @@ _TABLES = (
 def is_ready(connection: sqlite3.Connection, path: str) -> bool:
     """Whether the tables are there; False for an empty file.
 
-    Raises SchemaTooNew, and BrokerError for somebody else's database. Writes nothing.
+    Raises SchemaTooNew, and BrokerError for somebody else's database. Writes nothing. To be asked inside
+    of a transaction: another process may be making the tables.
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()

@@ -20,7 +20,8 @@ from mrq_core.clock import Clock
 from mrq_core.embedded import changes, rows
 from mrq_core.embedded.conditions import condition, has_params, served_by
 from mrq_core.embedded.database import Database
-from mrq_core.errors import BrokerError
+from mrq_core.errors import InvalidValue
+from mrq_core.ids import is_id
 from mrq_core.job import JobRecord
 from mrq_core.messages import Action, Applied, Change, JobFilter, Order, Page
 
@@ -90,6 +91,8 @@ def find(
     bounded: bool = True,
 ) -> Page:
     """See `Broker.find`. Not `bounded`: however long it takes, for a filter with few ids."""
+    if cursor is not None and not is_id(cursor):
+        raise InvalidValue(f"cursor is {cursor!r}: expected one that came with a page", path="cursor")
     deadline = time.monotonic() + MAX_SECONDS if bounded else math.inf
     hits: list[str] = []
     last, stopped, more = cursor, False, False
@@ -152,7 +155,9 @@ def count(
     """See `Broker.count`."""
     if group_by not in _GROUPS:
         names = ", ".join(name for name in _GROUPS if name)
-        raise BrokerError(f"jobs cannot be counted by {group_by!r}: expected one of {names}")
+        raise InvalidValue(
+            f"jobs cannot be counted by {group_by!r}: expected one of {names}", path="group_by"
+        )
     where = condition(wanted, clock.now_ms())
     numbers: dict[str, int] = {} if group_by else {"": 0}
     if not wanted.params:

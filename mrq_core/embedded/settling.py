@@ -26,23 +26,29 @@ def renew(
     connection: sqlite3.Connection, clock: Clock, claims: Sequence[ClaimRef], lease: float
 ) -> list[bool]:
     """See `Broker.renew`."""
-    until = after(from_ms(clock.now_ms()), lease)
+    now_ms = clock.now_ms()
+    until = after(from_ms(now_ms), lease)
     return _change_running(
-        connection, claims, lambda record, claim: replace(record, due_at=until, lease_until=until)
+        connection, now_ms, claims, lambda record, claim: replace(record, due_at=until, lease_until=until)
     )
 
 
 def annotate(connection: sqlite3.Connection, clock: Clock, notes: Sequence[Note]) -> list[bool]:
     """See `Broker.annotate`."""
-    now = from_ms(clock.now_ms())
+    now_ms = clock.now_ms()
+    now = from_ms(now_ms)
     return _change_running(
-        connection, notes, lambda record, note: replace(record, progress=note.progress, updated_at=now)
+        connection,
+        now_ms,
+        notes,
+        lambda record, note: replace(record, progress=note.progress, updated_at=now),
     )
 
 
 def settle(connection: sqlite3.Connection, clock: Clock, settlements: Sequence[Settlement]) -> list[bool]:
     """See `Broker.settle`. Follow-ups are enqueued in the same transaction, so nothing is left to repair."""
-    now = from_ms(clock.now_ms())
+    now_ms = clock.now_ms()
+    now = from_ms(now_ms)
     stored = _stored(connection, [settlement.id for settlement in settlements])
     changed: dict[str, JobRecord] = {}
     followups: list[JobRecord] = []
@@ -60,7 +66,7 @@ def settle(connection: sqlite3.Connection, clock: Clock, settlements: Sequence[S
         if ended.status is outcome.status:  # and not cancelled instead
             followups.extend(outcome.followups)
         answers.append(True)
-    batch = Batch()
+    batch = Batch(now_ms)
     for job_id, record in changed.items():
         seq, before = stored[job_id]
         batch.replace(seq, before, record)
@@ -75,7 +81,10 @@ def settle(connection: sqlite3.Connection, clock: Clock, settlements: Sequence[S
 
 
 def _change_running(
-    connection: sqlite3.Connection, claims: Sequence[_T], change: Callable[[JobRecord, _T], JobRecord]
+    connection: sqlite3.Connection,
+    now_ms: int,
+    claims: Sequence[_T],
+    change: Callable[[JobRecord, _T], JobRecord],
 ) -> list[bool]:
     stored = _stored(connection, [claim.id for claim in claims])
     changed: dict[str, JobRecord] = {}
@@ -87,7 +96,7 @@ def _change_running(
             assert record is not None
             changed[claim.id] = change(changed.get(claim.id, record), claim)
         answers.append(valid)
-    batch = Batch()
+    batch = Batch(now_ms)
     for job_id, record in changed.items():
         batch.replace(*stored[job_id], record)
     batch.flush(connection)

@@ -1,42 +1,35 @@
 """Which queues a claim or a wait looks at, and when each of them is due.
 
-A tree is resolved by stepping from name to name in the index over entries, so its cost is that of
-its subqueues with entries and never of the entries themselves.
+A tree is resolved by stepping over the names of its subqueues that have something due, see `heads`.
+The others, and the jobs in all of them, cost nothing.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from itertools import chain, repeat
 from typing import NamedTuple
 
+from mrq_core.embedded.heads import root_of
 from mrq_core.embedded.rows import CLAIMED_RANK
 from mrq_core.messages import Wanted
 
 MAX_SUBQUEUES = 32
 MAX_STEPS = 1000
-"""How many subqueues with entries one call steps over to find due ones."""
+"""How many excluded subqueues one call steps over to find others."""
 
-_WAITING = "(VALUES (-4), (-3), (-2), (-1), (0), (1), (2), (3), (4))"
 _ALL = "(VALUES (-4), (-3), (-2), (-1), (0), (1), (2), (3), (4), (9))"
 _LEVELS = f"""
 SELECT column1, (SELECT min(due_ms) FROM jobs INDEXED BY jobs_entries
                  WHERE queue = ?1 AND rank = column1 AND rank IS NOT NULL) AS due
 FROM {_ALL} WHERE due IS NOT NULL"""
-_NEXT_NAME = """
-(SELECT min(queue) FROM jobs INDEXED BY jobs_entries
- WHERE rank IS NOT NULL AND queue > {after} AND queue < :end)"""
-_WALK = f"""
-WITH RECURSIVE names (name, step) AS (
-    SELECT {_NEXT_NAME.format(after=":after")}, 1
-    UNION ALL
-    SELECT {_NEXT_NAME.format(after="name")}, step + 1 FROM names WHERE name IS NOT NULL AND step < :steps
-)
-SELECT name,
-       (SELECT min((SELECT min(due_ms) FROM jobs INDEXED BY jobs_entries
-                    WHERE queue = name AND rank = column1 AND rank IS NOT NULL)) FROM {_WAITING}),
-       (SELECT min(due_ms) FROM jobs INDEXED BY jobs_entries WHERE queue = name AND rank = {CLAIMED_RANK})
-FROM names WHERE name IS NOT NULL"""
+_READY = """
+SELECT queue, waiting_ms, claimed_ms FROM subqueues INDEXED BY subqueues_ready
+WHERE is_ready AND queue > ? AND queue < ? ORDER BY queue LIMIT ?"""
+_LATER = """
+SELECT queue, waiting_ms, claimed_ms FROM subqueues INDEXED BY subqueues_later
+WHERE root = ? AND NOT is_ready ORDER BY due_ms LIMIT ?"""
 
 
 class Level(NamedTuple):
@@ -57,18 +50,17 @@ class Subqueue(NamedTuple):
     waiting_ms: int | None
     claimed_ms: int | None
 
-    def is_due(self, now_ms: int) -> bool:
-        """Whether there is something to claim: a waiting job, or one whose lease ran out."""
-        return (self.waiting_ms is not None and self.waiting_ms <= now_ms) or (
-            self.claimed_ms is not None and self.claimed_ms <= now_ms
-        )
-
 
 class Resolved(NamedTuple):
-    """Subqueues of a tree with something to claim. `last`: the name up to which the walk came."""
+    """Subqueues of a tree with something to claim. `last`: the name up to which the walk came.
+
+    `goes_on`: it stopped before the end of the tree without having found any, so that another walk
+    from there may find some.
+    """
 
     names: list[str]
     last: str
+    goes_on: bool
 
 
 def levels(connection: sqlite3.Connection, queue: str) -> list[Level]:
@@ -90,17 +82,19 @@ def end_of(tree: str) -> str:
     return tree[:-1] + chr(ord("/") + 1)
 
 
-def resolve(connection: sqlite3.Connection, wanted: Wanted, now_ms: int, after: str) -> Resolved:
+def resolve(connection: sqlite3.Connection, wanted: Wanted, after: str) -> Resolved:
     """At most 32 subqueues with something to claim, behind `after` and then from the start."""
     names: list[str] = []
     last = ""
-    for subqueue in _walk(connection, wanted.name, after):
+    steps = 0
+    for subqueue in _ready(connection, wanted.name, after):
         last = subqueue.name
-        if subqueue.is_due(now_ms) and not is_excluded(subqueue.name, wanted.exclude):
-            names.append(subqueue.name)
+        steps += 1
+        if not is_excluded(last, wanted.exclude):
+            names.append(last)
             if len(names) == MAX_SUBQUEUES:
                 break
-    return Resolved(names, last)
+    return Resolved(names, last, goes_on=not names and steps == MAX_STEPS and last > after)
 
 
 def next_due(
@@ -122,29 +116,44 @@ def next_due(
 
 def _times(connection: sqlite3.Connection, wanted: Sequence[Wanted], leases_after_ms: int) -> Iterator[int]:
     for one in wanted:
-        if not one.name.endswith("/"):
-            if not is_excluded(one.name, one.exclude):
-                for level in levels(connection, one.name):
-                    if not level.is_claimed or level.due_ms > leases_after_ms:
-                        yield level.due_ms
-            continue
-        for subqueue in _walk(connection, one.name, ""):
-            if is_excluded(subqueue.name, one.exclude):
-                continue
-            if subqueue.waiting_ms is not None:
-                yield subqueue.waiting_ms
-            if subqueue.claimed_ms is not None and subqueue.claimed_ms > leases_after_ms:
-                yield subqueue.claimed_ms
+        if one.name.endswith("/"):
+            yield from _times_in_tree(connection, one, leases_after_ms)
+        elif not is_excluded(one.name, one.exclude):
+            for level in levels(connection, one.name):
+                if not level.is_claimed or level.due_ms > leases_after_ms:
+                    yield level.due_ms
 
 
-def _walk(connection: sqlite3.Connection, tree: str, after: str) -> Iterator[Subqueue]:
-    """Subqueues with entries, by name from behind `after` and round to it again."""
-    steps = 0
+def _times_in_tree(connection: sqlite3.Connection, wanted: Wanted, leases_after_ms: int) -> Iterator[int]:
+    later = map(Subqueue._make, connection.execute(_LATER, (root_of(wanted.name), MAX_STEPS)))
+    number, last_ms = 0, None
+    for ready, subqueue in chain(
+        zip(repeat(True), _ready(connection, wanted.name, "")), zip(repeat(False), later)
+    ):
+        times = [
+            time_ms
+            for time_ms in (
+                subqueue.waiting_ms,
+                subqueue.claimed_ms if (subqueue.claimed_ms or 0) > leases_after_ms else None,
+            )
+            if time_ms is not None
+        ]
+        if subqueue.name.startswith(wanted.name) and not is_excluded(subqueue.name, wanted.exclude):
+            yield from times
+            if times and not ready:
+                return  # the others are due later
+        if not ready:
+            number += 1
+            last_ms = min(times, default=last_ms)
+    if number == MAX_STEPS and last_ms is not None:
+        yield last_ms  # none of those behind is due before
+
+
+def _ready(connection: sqlite3.Connection, tree: str, after: str) -> Iterator[Subqueue]:
+    """Subqueues with something due, by name from behind `after` and round to it again."""
+    left = MAX_STEPS
     parts = [(after, end_of(tree)), (tree, after + "\0")] if after else [(tree, end_of(tree))]
     for start, end in parts:
-        values = {"after": start, "end": end, "steps": MAX_STEPS - steps}
-        for row in connection.execute(_WALK, values):
-            steps += 1
-            yield Subqueue(*row)
-        if steps >= MAX_STEPS:
-            return
+        for row in connection.execute(_READY, (start, end, left)):
+            left -= 1
+            yield Subqueue._make(row)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 
 from mrq_core.clock import Clock
-from mrq_core.embedded import subqueues
+from mrq_core.embedded import rawlines, subqueues
 from mrq_core.embedded.database import Database
 from mrq_core.messages import Wanted
 
@@ -52,4 +52,6 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _due(connection: sqlite3.Connection, wanted: Sequence[Wanted], clock: Clock, began_ms: int) -> int | None:
-    return subqueues.next_due(connection, wanted, clock.now_ms(), leases_after_ms=began_ms)
+    jobs_ms = subqueues.next_due(connection, wanted, clock.now_ms(), leases_after_ms=began_ms)
+    times = [jobs_ms, *(rawlines.next_due(connection, one.name) for one in wanted)]
+    return min((time_ms for time_ms in times if time_ms is not None), default=None)

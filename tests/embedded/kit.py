@@ -48,6 +48,7 @@ def job(
     delay: float | None = None,
     at_most_once: bool = False,
     schedule: str | None = None,
+    limit_keys: tuple[str, ...] = (),
 ) -> NewJob:
     """A job as a client makes it."""
     now = from_ms(SystemClock().now_ms())
@@ -61,6 +62,7 @@ def job(
         updated_at=now,
         at_most_once=at_most_once,
         schedule=schedule,
+        limit_keys=limit_keys,
     )
     return NewJob(record=record, delay=delay)
 

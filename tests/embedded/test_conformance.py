@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from mrq_core.broker import Opening
-from mrq_core.embedded.broker import EmbeddedBroker
+from mrq_core.broker import Broker
+from mrq_core.clock import Clock
 from mrq_core.testing.conformance import BrokerContract, BrokerFactory
+from tests.embedded.kit import open_broker
+
+
+def open_at(path: Path, clock: Clock) -> Broker:
+    """A broker on the file, in whichever process."""
+    return open_broker(path, clock=clock)
 
 
 class TestEmbeddedBroker(BrokerContract):
     @pytest.fixture
     def broker_factory(self, tmp_path: Path) -> BrokerFactory:
-        settings = {"SQLITE": str(tmp_path / "mrq.sqlite3")}
-        return lambda clock: EmbeddedBroker(Opening(settings=settings, clock=clock))
+        return partial(open_at, tmp_path / "mrq.sqlite3")
+
+    @pytest.fixture
+    def process_factory(self, broker_factory: BrokerFactory) -> BrokerFactory:
+        return broker_factory

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.embedded import claiming, figures, removal, search
+from mrq_core.embedded import figures, removal, search, taking
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.embedded.conditions import condition
-from mrq_core.messages import JobFilter, Order
+from mrq_core.embedded.taking import MIN_BLOCKED
+from mrq_core.messages import Claimed, ClaimRequest, JobFilter, Limit, Order, Wanted
+from mrq_core.testing.clock import ManualClock
 from tests.embedded.kit import after_connect, claim, job, open_broker, succeed
 
 STEPS = 10
@@ -56,7 +58,7 @@ def cost_of_claim(broker: EmbeddedBroker, counter: Counter, *queues: str) -> int
     return cost
 
 
-def fill(broker: EmbeddedBroker, number: int, **fields: int | float | str) -> None:
+def fill(broker: EmbeddedBroker, number: int, **fields: object) -> None:
     for _ in range(number // 1000):
         broker.enqueue([job(**fields) for _ in range(1000)])  # type: ignore[arg-type]
 
@@ -87,7 +89,97 @@ def test_a_tree_costs_its_subqueues_and_not_their_jobs(broker: EmbeddedBroker, c
     assert cost_of_claim(broker, counter, "main/") <= few * SLACK
 
 
-@pytest.mark.parametrize("statement", [claiming._HEAD, claiming._TAIL])
+def claim_from_tree(broker: EmbeddedBroker, exclude: frozenset[str] = frozenset(), limit: int = 1) -> Claimed:
+    wanted = (Wanted(name="main/", exclude=exclude),)
+    return broker.claim(ClaimRequest(worker="w1", wanted=wanted, limit=limit, lease=60.0))
+
+
+def subqueues(
+    broker: EmbeddedBroker, number: int, *, delay: float | None = None, prefix: str = ""
+) -> list[str]:
+    """So many subqueues of one tree, with a job in each."""
+    names = [f"main/{prefix}{n:05}" for n in range(number)]
+    for start in range(0, number, 1000):
+        broker.enqueue([job(name, delay=delay) for name in names[start : start + 1000]])
+    return names
+
+
+def test_a_tree_with_thousands_of_due_subqueues_costs_those_that_are_taken(
+    broker: EmbeddedBroker, counter: Counter
+) -> None:
+    subqueues(broker, 100)
+    few = cost_of_claim(broker, counter, "main/")
+    subqueues(broker, 10_000, prefix="more")
+    assert cost_of_claim(broker, counter, "main/") <= few * SLACK
+
+
+def test_subqueues_with_delayed_jobs_only_cost_a_claim_nothing(
+    broker: EmbeddedBroker, counter: Counter
+) -> None:
+    subqueues(broker, 10, prefix="due")
+    few = cost_of_claim(broker, counter, "main/")
+    subqueues(broker, 9_990, delay=3600.0)
+    assert cost_of_claim(broker, counter, "main/") <= few * SLACK
+    taken = claim_from_tree(broker, limit=100)
+    assert len(taken.records) == 8
+    assert taken.next_due is not None
+    assert taken.next_due > taken.now
+
+
+def test_delayed_jobs_of_thousands_of_subqueues_are_found_when_their_time_comes(tmp_path: Path) -> None:
+    clock = ManualClock()
+    with closing(open_broker(tmp_path / "mrq.sqlite3", clock=clock)) as broker:
+        names = subqueues(broker, 1_000, delay=3600.0)
+        assert claim_from_tree(broker).records == ()
+        clock.advance(3600.0)
+        taken: set[str] = set()
+        for _ in range(1_000 // 32 + 2):
+            taken.update(record.queue for record in claim_from_tree(broker, limit=100).records)
+        assert taken == set(names)
+
+
+def test_paused_subqueues_cost_a_bounded_walk_and_hide_nothing(
+    broker: EmbeddedBroker, counter: Counter
+) -> None:
+    paused = frozenset(subqueues(broker, 9_990))
+    open_ones = subqueues(broker, 10, prefix="z")
+    taken: list[str] = []
+    calls = 0
+    most = 0
+    while len(taken) < len(open_ones):
+        before = counter.counts
+        answer = claim_from_tree(broker, paused)
+        most = max(most, counter.counts - before)
+        taken += [record.queue for record in answer.records]
+        calls += 1
+        if not answer.records:  # the walk has not come round: the next call goes on
+            assert answer.next_due == answer.now
+    assert sorted(taken) == sorted(open_ones)
+    assert calls <= 10 * len(open_ones)
+    assert most * STEPS <= 50_000
+
+
+@pytest.mark.parametrize("limit", [Limit(concurrency=1), Limit(rate=1.0, per=86_400.0)])
+def test_blocked_jobs_are_passed_once_and_in_bounded_parts(
+    broker: EmbeddedBroker, counter: Counter, limit: Limit
+) -> None:
+    fill(broker, 2_000, priority=4, limit_keys=("k",))
+    broker.enqueue([job(), job()])
+    request = ClaimRequest(
+        worker="w1", wanted=(Wanted(name="q"),), limit=1, lease=60.0, limits={"k": limit}, idle=False
+    )
+    costs: list[int] = []
+    free = 0
+    while free < 2:
+        before = counter.counts
+        [*records] = broker.claim(request).records
+        costs.append(counter.counts - before)
+        free += sum(not record.limit_keys for record in records)
+    assert 2_000 / MIN_BLOCKED <= len(costs) <= 2_000 / MIN_BLOCKED + 5
+    assert costs[-1] <= min(costs[2:-2]) / 4
+
+
+@pytest.mark.parametrize("statement", [taking._HEAD, taking._TAIL])
 def test_a_claim_seeks_in_the_index_and_sorts_nothing(tmp_path: Path, statement: str) -> None:
     plan = plan_of(tmp_path, statement, ("q", 0, 1, 1))
     assert plan == ["SEARCH jobs USING INDEX jobs_entries (queue=? AND rank=? AND due_ms<?)"]

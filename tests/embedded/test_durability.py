@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from mrq_core.embedded.broker import EmbeddedBroker
-from mrq_core.errors import NotSupported
-from mrq_core.messages import ClaimRequest, Limit, Metric, Wanted
+from mrq_core.messages import RawItem, Wanted
 from mrq_core.testing.clock import ManualClock
 from tests.embedded.kit import after_connect, claim, job, open_broker, succeed
 
@@ -67,6 +66,17 @@ def test_the_claim_of_an_at_most_once_job_is_on_the_disk_when_it_returns(
     assert levels(statements) == ["NORMAL", "FULL"]
 
 
+def test_a_pushed_parameter_is_on_the_disk_when_it_returns(
+    broker: EmbeddedBroker, statements: list[str]
+) -> None:
+    urls = broker.raw("urls_set")
+    levels(statements)
+    urls.push([RawItem(param="a")])
+    [claim] = urls.claim(1, 60.0, "w1")
+    assert urls.settle([claim], [None]) == [True]
+    assert levels(statements) == ["FULL", "NORMAL", "NORMAL"]
+
+
 def test_a_lease_that_ends_wakes_a_waiter_once_and_not_for_ever(
     broker: EmbeddedBroker, clock: ManualClock
 ) -> None:
@@ -86,18 +96,3 @@ def test_a_lease_that_ends_wakes_a_waiter_once_and_not_for_ever(
 def waiter_has_looked(broker: EmbeddedBroker) -> bool:
     """Whether the waiter has taken the only idle connection, and with it the time at which it began."""
     return not broker._database._idle
-
-
-def test_what_the_driver_does_not_have_is_refused_in_words(broker: EmbeddedBroker) -> None:
-    limited = ClaimRequest(
-        worker="w1", wanted=(Wanted(name="q"),), limit=1, lease=60.0, limits={"k": Limit(concurrency=1)}
-    )
-    metric = Metric(name="m", at=ManualClock().now(), value=1.0)
-    for call in (
-        lambda: broker.raw("urls_set"),
-        lambda: broker.claim(limited),
-        lambda: broker.record_metrics([metric]),
-        lambda: broker.read_metrics(["m"], 0.0, 1.0),
-    ):
-        with pytest.raises(NotSupported, match="embedded broker"):
-            call()

@@ -17,21 +17,29 @@ from __future__ import annotations
 import pytest
 
 _PARTS = (
-    *("base", "changes", "claim", "enqueue", "leases", "logs", "model"),
-    *("poll", "prune", "search", "settle", "state", "threads", "totals", "unique"),
+    *("against_model", "base", "bulk", "changes", "claim", "enqueue", "leases", "limits", "logs"),
+    *("machine", "machine_raw", "metrics", "model", "poll", "processes", "prune", "rates", "raw"),
+    *("raw_kinds", "search", "settle", "state", "threads", "totals", "unique"),
 )
 # The asserts of a module that pytest does not collect itself say nothing unless they are rewritten.
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
 
 from mrq_core.testing.conformance.base import BrokerFactory, Contract  # noqa: E402
+from mrq_core.testing.conformance.bulk import BulkContract  # noqa: E402
 from mrq_core.testing.conformance.changes import ChangeContract  # noqa: E402
 from mrq_core.testing.conformance.claim import ClaimContract  # noqa: E402
 from mrq_core.testing.conformance.enqueue import EnqueueContract  # noqa: E402
 from mrq_core.testing.conformance.leases import LeaseContract  # noqa: E402
+from mrq_core.testing.conformance.limits import LimitContract  # noqa: E402
 from mrq_core.testing.conformance.logs import LogContract  # noqa: E402
+from mrq_core.testing.conformance.metrics import MetricContract  # noqa: E402
 from mrq_core.testing.conformance.model import ModelContract  # noqa: E402
 from mrq_core.testing.conformance.poll import PollContract, WaitContract  # noqa: E402
+from mrq_core.testing.conformance.processes import GreenletContract, ProcessContract  # noqa: E402
 from mrq_core.testing.conformance.prune import PruneContract  # noqa: E402
+from mrq_core.testing.conformance.rates import RateContract  # noqa: E402
+from mrq_core.testing.conformance.raw import RawContract  # noqa: E402
+from mrq_core.testing.conformance.raw_kinds import RawKindContract  # noqa: E402
 from mrq_core.testing.conformance.search import ApplyContract, SearchContract  # noqa: E402
 from mrq_core.testing.conformance.settle import SettleContract  # noqa: E402
 from mrq_core.testing.conformance.state import StateContract  # noqa: E402
@@ -43,15 +51,23 @@ __all__ = [
     "ApplyContract",
     "BrokerContract",
     "BrokerFactory",
+    "BulkContract",
     "ChangeContract",
     "ClaimContract",
     "Contract",
     "EnqueueContract",
+    "GreenletContract",
     "LeaseContract",
+    "LimitContract",
     "LogContract",
+    "MetricContract",
     "ModelContract",
     "PollContract",
+    "ProcessContract",
     "PruneContract",
+    "RateContract",
+    "RawContract",
+    "RawKindContract",
     "SearchContract",
     "SettleContract",
     "StateContract",
@@ -68,16 +84,24 @@ class BrokerContract(
     ClaimContract,
     LeaseContract,
     SettleContract,
+    LimitContract,
+    RateContract,
     ChangeContract,
     SearchContract,
     ApplyContract,
     TotalsContract,
     LogContract,
+    MetricContract,
+    RawContract,
+    RawKindContract,
     StateContract,
     PollContract,
     WaitContract,
     PruneContract,
+    BulkContract,
     ThreadContract,
+    ProcessContract,
+    GreenletContract,
     ModelContract,
 ):
     """The whole contract in one class."""

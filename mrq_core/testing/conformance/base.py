@@ -44,6 +44,11 @@ class Contract:
     supports_unique: bool = True
     """Whether the driver has unique keys. Set to False while it does not."""
 
+    supports_limits: bool = True
+    supports_raw: bool = True
+    supports_metrics: bool = True
+    """The same for limits, raw queues and metrics."""
+
     @pytest.fixture
     def broker_factory(self) -> BrokerFactory:
         raise NotImplementedError("give your test class a fixture `broker_factory`: see BrokerFactory")

@@ -10,12 +10,14 @@ from mrq_core.broker import Broker
 from mrq_core.clock import after
 from mrq_core.errors import JobNotFound
 from mrq_core.job import TRANSITIONS, WAITING, Status, is_legal
-from mrq_core.messages import Cancel, Change, JobFilter, LogLine, Move, Remove, Requeue
+from mrq_core.messages import Cancel, Change, JobFilter, LogLine, Move, RawItem, Remove, Requeue
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
+    LEASE,
     Contract,
     bring_to,
     lose,
+    new_job,
     put,
     put_many,
     record_of,
@@ -73,6 +75,19 @@ class ChangeContract(Contract):
             # The attempt is over: this is a repetition, which changes nothing.
             assert settle(broker, record, now, delay=0.0 if now in WAITING else None)
         assert record_of(broker, job_id) == record
+
+    def test_a_new_job_is_queued_by_enqueue_and_started_by_admit(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        assert TRANSITIONS[None] == {Status.QUEUED, Status.STARTED}
+        assert status_of(broker, put(broker, clock)) is Status.QUEUED
+        if self.supports_raw:
+            raw = broker.raw("some_set")
+            raw.push([RawItem(param="a")])
+            [taken] = raw.claim(1, LEASE, "w1")
+            record = new_job(clock, "q", id=taken.job_id).record
+            assert raw.admit([(taken, record)], LEASE) == [True]
+            assert status_of(broker, taken.job_id) is Status.STARTED
 
     # --- requeue -----------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mrq_core.broker import Broker
-from mrq_core.errors import JobNotFound
+from mrq_core.errors import InvalidValue, JobNotFound
 from mrq_core.messages import LogLine
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import Contract, put
@@ -122,3 +122,11 @@ class LogContract(Contract):
     def test_the_log_of_an_unknown_job_is_not_found(self, broker: Broker) -> None:
         with pytest.raises(JobNotFound):
             broker.read_logs("0" * 24)
+
+    @pytest.mark.parametrize("cursor", ["no cursor", "1.x", ".", "🦊", "%", "' OR 1=1"])
+    def test_a_cursor_that_no_page_of_a_log_gave_is_invalid(
+        self, broker: Broker, clock: ManualClock, cursor: str
+    ) -> None:
+        job_id = put(broker, clock)
+        with pytest.raises(InvalidValue):
+            broker.read_logs(job_id, cursor)

@@ -9,6 +9,7 @@ import pytest
 from mrq_core.broker import Broker
 from mrq_core.clock import after
 from mrq_core.codec import JsonValue
+from mrq_core.errors import InvalidValue
 from mrq_core.job import JobRecord, Status
 from mrq_core.messages import Action, Cancel, Change, JobFilter, Move, Order, Remove, Requeue
 from mrq_core.testing.clock import ManualClock
@@ -23,6 +24,8 @@ from mrq_core.testing.conformance.base import (
     started,
     status_of,
 )
+
+INVALID_CURSORS = ["no cursor", "%", "🦊", "' OR 1=1", "$gt", "z" * 24, "1.2.3"]
 
 
 def found(broker: Broker, **parts: Any) -> list[str]:
@@ -212,6 +215,17 @@ class SearchContract(Contract):
                 break
         assert len(seen) == len(set(seen))
         assert set(staying) <= set(seen)
+
+    @pytest.mark.parametrize("cursor", INVALID_CURSORS)
+    def test_a_cursor_that_no_page_gave_is_invalid(
+        self, broker: Broker, clock: ManualClock, cursor: str
+    ) -> None:
+        put(broker, clock)
+        with pytest.raises(InvalidValue):
+            broker.find(JobFilter(), cursor=cursor)
+        with pytest.raises(InvalidValue):
+            broker.apply(JobFilter(), Cancel(), cursor=cursor)
+        assert broker.count(JobFilter(), "status") == {"queued": 1}
 
     # --- counting ----------------------------------------------------------------------------------
 

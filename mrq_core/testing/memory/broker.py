@@ -12,8 +12,8 @@ from msgspec.structs import replace
 
 from mrq_core import lifecycle
 from mrq_core.broker import Broker, RawQueue, SharedState
-from mrq_core.clock import Clock, SystemClock, after, from_ms
-from mrq_core.errors import BrokerUnavailable, JobNotFound, NotSupported
+from mrq_core.clock import Clock, SystemClock, after, from_ms, to_ms
+from mrq_core.errors import BrokerUnavailable, JobNotFound
 from mrq_core.job import JobRecord, Status, is_legal
 from mrq_core.messages import (
     Action,
@@ -43,19 +43,23 @@ from mrq_core.messages import (
     Wanted,
 )
 from mrq_core.testing.memory.claiming import claim
-from mrq_core.testing.memory.data import MemoryData, has_expired
+from mrq_core.testing.memory.data import MemoryData, copy, has_expired
+from mrq_core.testing.memory.limits import let_go
 from mrq_core.testing.memory.logs import JobLog
-from mrq_core.testing.memory.search import counts, group_of, matches, totals
+from mrq_core.testing.memory.raw import MemoryRawQueue
+from mrq_core.testing.memory.search import check_cursor, counts, group_of, matches, totals
 from mrq_core.testing.memory.state import MemoryState
 
 POLL_SECONDS = 0.01
 """How often a waiting thread looks whether something is due."""
 
+MINUTE_MS = 60_000
+
 
 class MemoryBroker(Broker):
     """A broker on `data`, which other brokers of the same process may share.
 
-    Raw queues, metrics and limits are not supported. Every method holds the one lock of the data.
+    Every method holds the one lock of the data.
     """
 
     name = "memory"
@@ -76,7 +80,10 @@ class MemoryBroker(Broker):
         with self._data.lock:
             if self._closed:
                 raise BrokerUnavailable("this broker was closed: open another one")
-            yield from_ms(self._clock.now_ms())
+            now = from_ms(self._clock.now_ms())
+            let_go(self._data, now)  # by leases that have ended since
+            yield now
+            let_go(self._data, now)  # by what this call did
 
     # --- a job's way -------------------------------------------------------------------------
 
@@ -86,8 +93,6 @@ class MemoryBroker(Broker):
 
     def _enqueue(self, job: NewJob, now: datetime) -> Enqueued:
         record = job.record
-        if record.limit_keys:
-            raise NotSupported("the in-memory broker has no limits: leave limit_keys empty")
         if self._data.visible(record.id, now) is not None:
             return Enqueued(id=record.id, created=False)
         if job.unique is not None:
@@ -101,8 +106,6 @@ class MemoryBroker(Broker):
         return Enqueued(id=record.id, created=True)
 
     def claim(self, request: ClaimRequest) -> Claimed:
-        if request.limits:
-            raise NotSupported("the in-memory broker has no limits: leave `limits` empty")
         with self._locked() as now:
             return claim(self._data, request, now)
 
@@ -263,8 +266,9 @@ class MemoryBroker(Broker):
         if newest:
             found.reverse()
         if cursor is not None:
+            check_cursor(cursor)
             found = [record for record in found if (record.id < cursor if newest else record.id > cursor)]
-        shown = tuple(found[:limit])
+        shown = tuple(copy(record) for record in found[:limit])
         return Page(records=shown, cursor=shown[-1].id if shown and len(found) > limit else None)
 
     def _matching(self, wanted: JobFilter, now: datetime) -> list[JobRecord]:
@@ -285,8 +289,7 @@ class MemoryBroker(Broker):
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         with self._locked() as now:
-            records = self._data.all()
-        return [counts(queue, records, now) for queue in queues]
+            return [counts(queue, self._data.entries.get(queue, {}).values(), now) for queue in queues]
 
     def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
         with self._locked():
@@ -354,15 +357,24 @@ class MemoryBroker(Broker):
             return self._data.logs.get(job_id, JobLog()).page(cursor, limit)
 
     def record_metrics(self, metrics: Sequence[Metric]) -> None:
-        raise NotSupported("the in-memory broker keeps no metrics")
+        with self._locked():
+            table = self._data.metrics
+            for metric in metrics:
+                key = (to_ms(metric.at) // MINUTE_MS, metric.name)
+                table[key] = table.get(key, 0.0) + metric.value
 
     def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
-        raise NotSupported("the in-memory broker keeps no metrics")
+        with self._locked():
+            return [
+                Metric(name=name, at=from_ms(minute * MINUTE_MS), value=value)
+                for (minute, name), value in sorted(self._data.metrics.items())
+                if name in names and since <= minute * MINUTE_MS / 1000 < until
+            ]
 
     # --- raw queues and care -----------------------------------------------------------------
 
     def raw(self, name: str) -> RawQueue:
-        raise NotSupported(f"the in-memory broker has no raw queues, and {name!r} is one")
+        return MemoryRawQueue(name, self._data, self._locked)
 
     def check(self) -> list[Finding]:
         with self._locked():

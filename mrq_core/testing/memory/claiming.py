@@ -9,38 +9,38 @@ from mrq_core.ids import new_nonce
 from mrq_core.job import JobRecord, Status
 from mrq_core.lifecycle import cancelled, claimed, condemned, is_condemned
 from mrq_core.messages import Claimed, ClaimRequest, Wanted
-from mrq_core.testing.memory.data import MemoryData, is_wanted
+from mrq_core.testing.memory import limits
+from mrq_core.testing.memory.data import MemoryData, is_in, is_wanted
 
 SUBQUEUES_A_CALL = 32
+BLOCKED_A_CALL = 100
+"""How many jobs one call parks and pushes back before it stops."""
 
 
 def claim(data: MemoryData, request: ClaimRequest, now: datetime) -> Claimed:
     """See `Broker.claim`."""
+    data.limits.known = dict(request.limits)
     ended: list[JobRecord] = []
-    taken: list[JobRecord] = []
     suspects: list[JobRecord] = []
-    for wanted in request.wanted:
-        for record in _in_line(data, wanted):
-            if record.status is Status.STARTED and _is_due(record, now):
-                over = _ended(record, request, now)
-                if over is not None:
-                    data.put(over, now)
-                    ended.append(over)
-                else:
-                    suspects.append(record)
-    if request.idle and suspects and request.limit > 0:
-        first = min(suspects, key=lambda record: (record.due_at, record.id))
-        taken = [_take(data, first, request, now, alone=True)]
-    else:
-        for wanted in request.wanted:
-            quota = request.limit - len(taken)
-            if wanted.quota is not None:
-                quota = min(quota, wanted.quota)
-            for record in _choose(data, wanted, quota, now):
-                taken.append(_take(data, record, request, now, alone=False))
+    for record in _lost(data, request, now):
+        over = _ended(record, request, now)
+        if over is not None:
+            data.put(over, now)
+            ended.append(over)
+        else:
+            suspects.append(record)
+    limits.let_go(
+        data, now, inside=lambda record: any(is_wanted(record.queue, wanted) for wanted in request.wanted)
+    )
+    taken: list[JobRecord] = []
+    blocked: set[str] = set()
+    if request.idle and request.limit > 0:
+        taken = _take_suspect(data, suspects, request, now, blocked)
+    if not taken:
+        taken = _take_waiting(data, request, now)
     return Claimed(
         records=tuple(taken),
-        next_due=_next_due(data, request, now),
+        next_due=_next_due(data, request, now, blocked),
         suspects_due=bool(suspects) and not request.idle,
         ended=tuple(ended),
         now=now,
@@ -51,40 +51,79 @@ def _is_due(record: JobRecord, now: datetime) -> bool:
     return record.due_at is not None and record.due_at <= now
 
 
+def _is_excluded(record: JobRecord, wanted: Wanted) -> bool:
+    return any(is_in(record.queue, name) for name in wanted.exclude)
+
+
 def _entries(data: MemoryData, wanted: Wanted) -> Iterable[JobRecord]:
     """What is in the wanted queue or tree, due or not, claimed or not."""
-    for record in data.all():
-        if record.due_at is not None and is_wanted(record.queue, wanted):
-            yield record
+    entries = data.entries_in(wanted.name)
+    if not wanted.exclude:
+        return entries
+    return (record for record in entries if not _is_excluded(record, wanted))
 
 
-def _in_line(data: MemoryData, wanted: Wanted) -> list[JobRecord]:
-    """Its entries: larger priority first, then earlier due time, then smaller id."""
-    entries = list(_entries(data, wanted))
-    entries.sort(key=lambda record: (record.due_at, record.id), reverse=wanted.reverse)
-    entries.sort(key=lambda record: -record.priority)
-    return entries
+def _lost(data: MemoryData, request: ClaimRequest, now: datetime) -> list[JobRecord]:
+    """Started jobs whose lease has run out, by its end. A queue that is wanted twice counts once."""
+    found = {
+        record.id: record
+        for wanted in request.wanted
+        for record in _entries(data, wanted)
+        if record.status is Status.STARTED and _is_due(record, now)
+    }
+    return sorted(found.values(), key=lambda record: (record.due_at, record.id))
 
 
-def _choose(data: MemoryData, wanted: Wanted, quota: int, now: datetime) -> list[JobRecord]:
-    """Up to `quota` due jobs that are not claimed."""
-    due = [
-        record
-        for record in _in_line(data, wanted)
-        if _is_due(record, now) and record.status is not Status.STARTED
-    ]
-    if not wanted.name.endswith("/"):
-        return due[: max(0, quota)]
-    names = sorted({record.queue for record in due})
+def _take_suspect(
+    data: MemoryData, suspects: list[JobRecord], request: ClaimRequest, now: datetime, blocked: set[str]
+) -> list[JobRecord]:
+    """The first suspect that its limits let start, alone."""
+    for record in suspects:
+        if limits.has_room(data, record, now):
+            return [_take(data, record, request, now, alone=True)]
+        blocked.add(record.id)
+    return []
+
+
+def _take_waiting(data: MemoryData, request: ClaimRequest, now: datetime) -> list[JobRecord]:
+    """Up to `limit` due jobs, none of them claimed before; stops where many are blocked."""
+    taken: list[JobRecord] = []
+    left = BLOCKED_A_CALL
+    for wanted in request.wanted:
+        room = request.limit - len(taken)
+        if wanted.quota is not None:
+            room = min(room, wanted.quota)
+        for line in _lines(data, wanted, now):
+            if room <= 0 or left <= 0:
+                break
+            if wanted.name.endswith("/"):
+                data.turns[wanted.name] = line[0].queue
+            for record in line:
+                if room <= 0 or left <= 0:
+                    break
+                if limits.has_room(data, record, now):
+                    taken.append(_take(data, record, request, now, alone=False))
+                    room -= 1
+                else:
+                    left -= 1
+    return taken
+
+
+def _lines(data: MemoryData, wanted: Wanted, now: datetime) -> list[list[JobRecord]]:
+    """The due jobs of the queue, or of each subqueue whose turn it is.
+
+    In each: larger priority first, then earlier due time, then smaller id.
+    """
+    lines: dict[str, list[JobRecord]] = {}
+    for record in _entries(data, wanted):
+        if _is_due(record, now) and record.status is not Status.STARTED:
+            lines.setdefault(record.queue, []).append(record)
     last = data.turns.get(wanted.name, "")
-    rotated = [name for name in names if name > last] + [name for name in names if name <= last]
-    chosen: list[JobRecord] = []
-    for name in rotated[:SUBQUEUES_A_CALL]:
-        if len(chosen) >= quota:
-            break
-        data.turns[wanted.name] = name
-        chosen += [record for record in due if record.queue == name][: quota - len(chosen)]
-    return chosen
+    names = sorted(lines, key=lambda name: (name <= last, name))[:SUBQUEUES_A_CALL]
+    for name in names:
+        lines[name].sort(key=lambda record: (record.due_at, record.id), reverse=wanted.reverse)
+        lines[name].sort(key=lambda record: -record.priority)
+    return [lines[name] for name in names]
 
 
 def _take(
@@ -106,13 +145,17 @@ def _ended(record: JobRecord, request: ClaimRequest, now: datetime) -> JobRecord
     return None
 
 
-def _next_due(data: MemoryData, request: ClaimRequest, now: datetime) -> datetime | None:
-    """When the wanted queues may have more. The end of a lease counts; a suspect only for an idle worker."""
+def _next_due(data: MemoryData, request: ClaimRequest, now: datetime, blocked: set[str]) -> datetime | None:
+    """When the wanted queues may have more.
+
+    The end of a lease counts; a suspect only for an idle worker, and only if no limit blocks it.
+    """
     moments = [
         record.due_at
         for wanted in request.wanted
         for record in _entries(data, wanted)
         if record.due_at is not None
+        and record.id not in blocked
         and (request.idle or record.status is not Status.STARTED or record.due_at > now)
     ]
     return min(moments, default=None)

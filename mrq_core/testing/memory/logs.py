@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from msgspec.structs import replace
 
+from mrq_core.errors import InvalidValue
 from mrq_core.messages import LogLine, LogPage
+
+_CURSOR = re.compile(r"(\d{1,18})\.(-1|\d{1,18})\Z", re.ASCII)
 
 
 class JobLog:
@@ -29,9 +34,13 @@ class JobLog:
 
     def page(self, cursor: str | None, limit: int) -> LogPage:
         """The lines behind the cursor, which is the attempt and seq of the last line shown."""
-        position = cursor or "0.-1"
-        attempt, _, seq = position.partition(".")
-        start = (int(attempt), int(seq))
+        position = "0.-1" if cursor is None else cursor
+        found = _CURSOR.match(position)
+        if found is None:
+            raise InvalidValue(
+                f"cursor is {cursor!r}: expected one that came with a page of this log", path="cursor"
+            )
+        start = (int(found[1]), int(found[2]))
         keys = [key for key in sorted(self._lines) if key > start][:limit]
         if keys:
             position = f"{keys[-1][0]}.{keys[-1][1]}"

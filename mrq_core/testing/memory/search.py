@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from mrq_core.codec import JsonValue
+from mrq_core.errors import InvalidValue
+from mrq_core.ids import is_id
 from mrq_core.job import JobRecord, Status
 from mrq_core.messages import JobFilter, QueueCounts, Totals
 from mrq_core.testing.memory.data import is_in
@@ -46,11 +48,18 @@ def group_of(record: JobRecord, group_by: str | None) -> str | None:
     if group_by is None:
         return ""
     if group_by not in ("status", "path", "queue", "worker", "exception_type"):
-        raise ValueError(
-            f"cannot group by {group_by!r}: expected status, path, queue, worker or exception_type"
+        raise InvalidValue(
+            f"cannot group by {group_by!r}: expected status, path, queue, worker or exception_type",
+            path="group_by",
         )
     value = getattr(record, group_by)
     return None if value is None else str(value)
+
+
+def check_cursor(cursor: str) -> None:
+    """The cursor of a page is the id of the last job on it."""
+    if not is_id(cursor):
+        raise InvalidValue(f"cursor is {cursor!r}: expected one that came with a page", path="cursor")
 
 
 def totals(records: Sequence[JobRecord]) -> Totals:
@@ -64,17 +73,16 @@ def totals(records: Sequence[JobRecord]) -> Totals:
     return Totals(by_queue=by_queue, by_path=by_path)
 
 
-def counts(queue: str, records: Sequence[JobRecord], now: datetime) -> QueueCounts:
+def counts(queue: str, entries: Iterable[JobRecord], now: datetime) -> QueueCounts:
     """What the queue holds. A job whose lease has run out is not held by a worker any more: it waits."""
-    waiting: list[datetime] = []
+    waiting: list[datetime | None] = []
     claimed = 0
-    for record in records:
-        if record.queue == queue and record.due_at is not None:
-            if record.status is Status.STARTED and record.due_at > now:
-                claimed += 1
-            else:
-                waiting.append(record.due_at)
-    due = sorted(due_at for due_at in waiting if due_at <= now)
+    for record in entries:
+        if record.status is Status.STARTED and record.due_at is not None and record.due_at > now:
+            claimed += 1
+        else:
+            waiting.append(record.due_at)
+    due = sorted(due_at for due_at in waiting if due_at is not None and due_at <= now)
     return QueueCounts(
         queue=queue,
         waiting=len(waiting),

@@ -1,0 +1,63 @@
+"""Making jobs of claimed raw parameters: record, claimed entry and end of the lease in one step."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from mrq_core import codec, failpoints
+from mrq_core.clock import Clock, after, from_ms
+from mrq_core.embedded import rawclaims, rows
+from mrq_core.embedded.batch import Batch
+from mrq_core.job import JobRecord, Status
+from mrq_core.lifecycle import claim_number
+from mrq_core.messages import RawClaim
+
+_STORED = "SELECT id, record FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+
+
+def admit(
+    connection: sqlite3.Connection,
+    clock: Clock,
+    queue: str,
+    claims: Sequence[tuple[RawClaim, JobRecord]],
+    lease: float,
+) -> list[bool]:
+    """See `RawQueue.admit`."""
+    now_ms = clock.now_ms()
+    now = from_ms(now_ms)
+    until = after(now, lease)
+    ids = codec.encode([claim.job_id for claim, _ in claims]).decode()
+    stored = {job_id: rows.decode(data) for job_id, data in connection.execute(_STORED, (ids,)).fetchall()}
+    batch = Batch(now_ms)
+    answers = []
+    for claim, record in claims:
+        if claim.job_id in stored:
+            answers.append(_was_admitted(stored[claim.job_id], claim.token))
+            continue
+        if not rawclaims.end_lease(connection, queue, claim):
+            answers.append(False)
+            continue
+        stored[claim.job_id] = started = replace(
+            record,
+            id=claim.job_id,
+            token=claim.token,
+            claims=claim_number(claim.token),
+            status=Status.STARTED,
+            queued_at=now,
+            started_at=now,
+            updated_at=now,
+            due_at=until,
+            lease_until=until,
+        )
+        batch.insert(started, None)
+        answers.append(True)
+    failpoints.reach("raw.leases")
+    batch.flush(connection)
+    return answers
+
+
+def _was_admitted(record: JobRecord, token: str) -> bool:
+    return record.token == token or any(attempt.token == token for attempt in record.history)

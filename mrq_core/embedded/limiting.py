@@ -1,0 +1,90 @@
+"""What limits allow in one claim: concurrency by counting slots, rates by GCRA.
+
+GCRA, the generic cell rate algorithm (ITU-T I.371; B. Leach, Rate Limiting, Cells, and GCRA, 2015),
+keeps one time for each key, at which a steady stream would have its next turn. It counts in whole
+microseconds here: a float of Unix time is too coarse to tell the last claim of a burst from the
+first one behind it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+
+from mrq_core.messages import Limit
+
+_RUNNING = "SELECT n FROM running WHERE limit_key = ?"
+_RATE = "SELECT tat_us FROM rates WHERE limit_key = ?"
+_CHARGE = "INSERT OR REPLACE INTO rates VALUES (?, ?)"
+_PRUNE = """
+DELETE FROM rates WHERE limit_key IN
+    (SELECT limit_key FROM rates INDEXED BY rates_by_time WHERE tat_us <= ? LIMIT ?)"""
+
+
+class Limiter:
+    """The limits of one request, with what this transaction has used of them. Written by `flush`."""
+
+    def __init__(self, connection: sqlite3.Connection, limits: Mapping[str, Limit], now_ms: int) -> None:
+        self._connection = connection
+        self._limits = limits
+        self._now_us = now_ms * 1000
+        self._running: dict[str, int] = {}
+        self._times_us: dict[str, int] = {}
+
+    def room(self, key: str) -> int | None:
+        """How many more jobs may run under the key; None: any number."""
+        limit = self._limits.get(_rule(key))
+        if limit is None or limit.concurrency is None:
+            return None
+        if key not in self._running:
+            row = self._connection.execute(_RUNNING, (key,)).fetchone()
+            self._running[key] = 0 if row is None else row[0]
+        return max(0, limit.concurrency - self._running[key])
+
+    def full(self, keys: Sequence[str]) -> str | None:
+        """The first of the keys that has no room; None if a job with these keys may run."""
+        return next((key for key in keys if self.room(key) == 0), None)
+
+    def took(self, keys: Sequence[str]) -> None:
+        """A job with these keys takes a slot under each of them."""
+        for key in dict.fromkeys(keys):
+            if key in self._running:
+                self._running[key] += 1
+
+    def turn_ms(self, keys: Sequence[str]) -> int:
+        """Reserves the next turn under the rates of all these keys, and says when it is."""
+        turn_us = self._now_us
+        for key, interval_us, tolerance_us in self._rates(keys):
+            time_us = self._time_us(key)
+            turn_us = max(turn_us, time_us - tolerance_us)
+            self._times_us[key] = time_us + interval_us
+        return -(-turn_us // 1000)
+
+    def flush(self) -> None:
+        """Writes what was charged. Slots are written with their jobs."""
+        self._connection.executemany(_CHARGE, list(self._times_us.items()))
+        self._times_us.clear()
+        self._running.clear()
+
+    def _rates(self, keys: Sequence[str]) -> Iterator[tuple[str, int, int]]:
+        """For each key with a rate, the time from claim to claim, and how much earlier a burst may come."""
+        for key in dict.fromkeys(keys):
+            limit = self._limits.get(_rule(key))
+            if limit is not None and limit.rate:
+                interval_us = round(limit.per * 1_000_000 / limit.rate)
+                yield key, interval_us, interval_us * (max(1, int(limit.rate)) - 1)
+
+    def _time_us(self, key: str) -> int:
+        if key not in self._times_us:
+            row = self._connection.execute(_RATE, (key,)).fetchone()
+            self._times_us[key] = 0 if row is None else row[0]
+        return max(self._times_us[key], self._now_us)
+
+
+def prune(connection: sqlite3.Connection, now_ms: int, limit: int) -> None:
+    """Deletes the times of keys that have been quiet: they say nothing any more."""
+    connection.execute(_PRUNE, (now_ms * 1000, limit))
+
+
+def _rule(key: str) -> str:
+    return key.partition(":")[0]

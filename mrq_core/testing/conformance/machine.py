@@ -1,0 +1,381 @@
+"""A state machine: a driver and the in-memory model are put through the same history of jobs.
+
+Needs hypothesis, so it is imported by `against_model` only. Where the contract leaves a choice to the driver,
+the comparison does not look: the nonces of tokens, the ids of jobs from raw queues, which subqueue of
+a tree comes first, whether a job with room under its limit has been let go already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, NamedTuple, TypeVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+)
+from msgspec.structs import replace
+
+from mrq_core.broker import Broker
+from mrq_core.job import JobRecord, Outcome, Status
+from mrq_core.lifecycle import claim_number
+from mrq_core.messages import (
+    Action,
+    Cancel,
+    Change,
+    ClaimRef,
+    ClaimRequest,
+    JobFilter,
+    Limit,
+    Move,
+    NewJob,
+    Note,
+    Order,
+    Remove,
+    Requeue,
+    Settlement,
+    Unique,
+    Versions,
+    Wanted,
+)
+from mrq_core.testing.clock import ManualClock
+from mrq_core.testing.conformance.base import BrokerFactory, Contract
+from mrq_core.testing.memory import MemoryBroker
+
+T = TypeVar("T")
+QUEUES = ("a", "b", "t/x", "t/y", "limited")
+WORKERS = ("w1", "w2")
+LEASE = 30.0
+LIMITS = {"rule": Limit(concurrency=2)}
+ENDS = [Status.SUCCESS, Status.FAILED, Status.ABORT, Status.TIMEOUT, Status.MAXRETRIES, Status.CANCEL]
+GOES_ON = [Status.RETRY, Status.INTERRUPT, Status.QUEUED]
+
+
+class Pair(NamedTuple):
+    """One claim of one job, as the driver gave it and as the model did."""
+
+    ours: JobRecord
+    models: JobRecord
+
+
+class JobMachine(RuleBasedStateMachine):
+    """Two brokers that are asked the same. Each rule is one call, made to both."""
+
+    jobs: Bundle[str] = Bundle("jobs")
+    claims: Bundle[Pair] = Bundle("claims")
+
+    def __init__(self, empty_broker: BrokerFactory, contract: Contract) -> None:
+        super().__init__()
+        self.clock = ManualClock()
+        self.model = MemoryBroker(clock=self.clock)
+        self.driver = empty_broker(self.clock)
+        self.driver.prepare()
+        self.contract = contract
+        self.number = 0
+        self.steps = 0
+        self.held: dict[str, list[Pair]] = {worker: [] for worker in WORKERS}
+        self.aliases: dict[str, str] = {}
+        """By the id that the driver gave to a job from a raw queue: the one that the model gave it."""
+        self.versions = [Versions(), Versions()]
+        self.pauses: list[frozenset[str]] = [frozenset(), frozenset()]
+        self.last: list[Settlement] = []
+
+    # --- asking both ----------------------------------------------------------------------------------
+
+    def same(self, ask: Callable[[Broker], T]) -> T:
+        """Asks both the same, and compares the answers."""
+        ours, models = ask(self.driver), ask(self.model)
+        assert ours == models
+        return ours
+
+    def plain(self, record: JobRecord) -> JobRecord:
+        """The record without what the contract leaves open."""
+        due_at: datetime | None = record.due_at
+        if (
+            record.limit_keys
+            and record.status.is_waiting
+            and due_at is not None
+            and due_at <= self.clock.now()
+        ):
+            due_at = None
+        return replace(
+            record,
+            id=self.aliases.get(record.id, record.id),
+            due_at=due_at,
+            token=None if record.token is None else str(claim_number(record.token)),
+            history=tuple(
+                replace(attempt, token=str(claim_number(attempt.token))) for attempt in record.history
+            ),
+        )
+
+    def records(self, broker: Broker) -> list[JobRecord]:
+        found = broker.find(JobFilter(), order=Order.OLDEST_FIRST, limit=1000).records
+        return sorted(map(self.plain, found), key=lambda record: record.id)
+
+    @invariant()
+    def all_is_the_same_from_time_to_time(self) -> None:
+        self.steps += 1
+        if self.steps % 8 == 0:
+            self.compare()
+
+    def compare(self) -> None:
+        """Every record, and every number that is kept of them."""
+        self.same(self.records)
+        self.same(_present_totals)
+        self.same(lambda broker: [(c.waiting, c.claimed) for c in broker.counts(QUEUES)])
+        self.same(lambda broker: [(c.due, c.oldest_due) for c in broker.counts(QUEUES[:-1])])
+        self.same(lambda broker: broker.paused())
+        self.same(lambda broker: broker.count(JobFilter(statuses=(Status.STARTED,)), "queue"))
+
+    def note(self, models_id: str, drivers_id: str) -> None:
+        """The two brokers gave these ids to the same job."""
+        self.aliases[drivers_id] = models_id
+
+    def teardown(self) -> None:
+        try:
+            self.compare()
+        finally:
+            self.driver.close()
+
+    # --- enqueueing -----------------------------------------------------------------------------------
+
+    def new_record(self, queue: str, **fields: Any) -> JobRecord:
+        self.number += 1
+        now = self.clock.now()
+        values = {"params": {"n": self.number}, "queued_at": now, "updated_at": now, **fields}
+        return JobRecord(id=f"{self.number:024x}", path=f"p{self.number % 2}", queue=queue, **values)
+
+    @initialize(target=jobs)
+    def begin(self) -> str:
+        return self.enqueue_one("a")
+
+    def enqueue_one(self, queue: str, delay: float | None = None, **fields: Any) -> str:
+        job = NewJob(record=self.new_record(queue, **fields), delay=delay)
+        self.same(lambda broker: broker.enqueue([job]))
+        return job.record.id
+
+    @rule(
+        target=jobs,
+        queue=st.sampled_from(QUEUES[:-1]),
+        delay=st.sampled_from([None, 0.0, 15.0]),
+        priority=st.sampled_from([0, 0, 4, -4]),
+        at_most_once=st.sampled_from([False, False, False, True]),
+    )
+    def enqueue(self, queue: str, delay: float | None, priority: int, at_most_once: bool) -> str:
+        return self.enqueue_one(queue, delay, priority=priority, at_most_once=at_most_once)
+
+    @rule(target=jobs, numbers=st.integers(1, 3))
+    def enqueue_limited(self, numbers: int) -> Any:
+        if not self.contract.supports_limits:
+            return multiple()
+        return multiple(*[self.enqueue_one("limited", limit_keys=("rule",)) for _ in range(numbers)])
+
+    @rule(
+        target=jobs,
+        queue=st.sampled_from(["a", "b"]),
+        key=st.sampled_from(["k1", "k2"]),
+        until=st.sampled_from(["queued", "done", "period"]),
+    )
+    def enqueue_unique(self, queue: str, key: str, until: str) -> Any:
+        if not self.contract.supports_unique:
+            return multiple()
+        unique = Unique(key=key, until=until, period=40.0 if until == "period" else None)
+        job = NewJob(record=self.new_record(queue, unique_key=key), unique=unique)
+        self.same(lambda broker: broker.enqueue([job]))
+        return job.record.id
+
+    @rule(job_id=jobs)
+    def enqueue_again(self, job_id: str) -> None:
+        again = NewJob(record=replace(self.new_record("b"), id=job_id))
+        self.same(lambda broker: broker.enqueue([again, again]))
+
+    # --- claiming -------------------------------------------------------------------------------------
+
+    def claim(self, in_order: bool, worker: str, **parts: Any) -> list[Pair]:
+        request = ClaimRequest(worker=worker, lease=LEASE, max_lost_claims=2, cancel_ttl=25.0, **parts)
+        ours, models = self.driver.claim(request), self.model.claim(request)
+        mine, expected = list(ours.records), list(models.records)
+        if not in_order:
+            mine.sort(key=lambda record: record.id)
+            expected.sort(key=lambda record: record.id)
+        assert list(map(self.plain, mine)) == list(map(self.plain, expected))
+        assert {self.plain(record).id for record in ours.ended} == {record.id for record in models.ended}
+        assert (ours.suspects_due, ours.now) == (models.suspects_due, models.now)
+        pairs = [Pair(*pair) for pair in zip(mine, expected, strict=True)]
+        self.held[worker] += pairs
+        return pairs
+
+    @rule(
+        target=claims,
+        queue=st.sampled_from(["a", "b", "jobs"]),
+        limit=st.integers(1, 4),
+        idle=st.booleans(),
+        worker=st.sampled_from(WORKERS),
+        reverse=st.booleans(),
+    )
+    def claim_from_one(self, queue: str, limit: int, idle: bool, worker: str, reverse: bool) -> Any:
+        wanted = (Wanted(name=queue, reverse=reverse),)
+        return multiple(*self.claim(True, worker, wanted=wanted, limit=limit, idle=idle))
+
+    @rule(target=claims, quota=st.integers(1, 3), worker=st.sampled_from(WORKERS))
+    def claim_from_several(self, quota: int, worker: str) -> Any:
+        wanted = (Wanted(name="b", quota=quota), Wanted(name="a"), Wanted(name="t/y", quota=quota))
+        return multiple(*self.claim(True, worker, wanted=wanted, limit=5, idle=False))
+
+    @rule(target=claims, worker=st.sampled_from(WORKERS))
+    def claim_from_a_tree(self, worker: str) -> Any:
+        wanted = (Wanted(name="t/", exclude=self.model.paused()),)
+        return multiple(*self.claim(False, worker, wanted=wanted, limit=100, idle=False))
+
+    @rule(target=claims, idle=st.booleans(), worker=st.sampled_from(WORKERS))
+    def claim_limited(self, idle: bool, worker: str) -> Any:
+        # A suspect that a limit blocks may be looked at again only after a while.
+        self.clock.advance(2.0)
+        wanted = (Wanted(name="limited"),)
+        pairs = []
+        for _ in range(3):
+            pairs += self.claim(True, worker, wanted=wanted, limit=50, idle=idle, limits=LIMITS)
+        return multiple(*pairs)
+
+    # --- what workers say -----------------------------------------------------------------------------
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def renew(self, worker: str) -> None:
+        refs = [[_ref(pair[side]) for pair in self.held[worker]] for side in (0, 1)]
+        assert self.driver.renew(refs[0], LEASE) == self.model.renew(refs[1], LEASE)
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def crash(self, worker: str) -> None:
+        self.held[worker].clear()
+
+    @rule(pair=claims, progress=st.sampled_from([0.25, 0.75]))
+    def annotate(self, pair: Pair, progress: float) -> None:
+        notes = [Note(id=record.id, token=record.token or "", progress=progress) for record in pair]
+        assert self.driver.annotate(notes[:1]) == self.model.annotate(notes[1:])
+
+    @rule(
+        target=jobs,
+        pair=claims,
+        status=st.sampled_from([*ENDS, *GOES_ON, Status.SUCCESS, Status.RETRY]),
+        delay=st.sampled_from([0.0, 10.0]),
+        ttl=st.sampled_from([None, 50.0]),
+        queue=st.sampled_from([None, "a", "t/x"]),
+        follow=st.booleans(),
+    )
+    def settle(
+        self, pair: Pair, status: Status, delay: float, ttl: float | None, queue: str | None, follow: bool
+    ) -> Any:
+        if pair.ours.limit_keys and status in GOES_ON:
+            status = (
+                Status.FAILED
+            )  # its place in the line behind those let go meanwhile is the driver's choice
+        goes_on = status in GOES_ON
+        followups = (self.new_record("b"),) if follow else ()
+        outcome = Outcome(
+            status=status,
+            delay=delay if goes_on else None,
+            is_retry=status is Status.RETRY,
+            queue=queue,
+            ttl=None if goes_on else ttl,
+            cancel_ttl=20.0,
+            result=[status.value],
+            exception_type="E" if status is Status.FAILED else None,
+            followups=followups,
+        )
+        self.last = [Settlement(id=record.id, token=record.token or "", outcome=outcome) for record in pair]
+        self.settle_again()
+        return multiple(*[record.id for record in followups])
+
+    @rule()
+    def settle_again(self) -> None:
+        if self.last:
+            assert self.driver.settle(self.last[:1]) == self.model.settle(self.last[1:])
+
+    # --- changes --------------------------------------------------------------------------------------
+
+    @rule(ids=st.lists(jobs, min_size=1, max_size=3), queue=st.sampled_from([None, "a", "b"]))
+    def requeue(self, ids: list[str], queue: str | None) -> None:
+        free = [record.id for record in self.model.get(ids) if record and not record.limit_keys]
+        self.same(lambda broker: broker.requeue(free, Requeue(queue=queue, delay=0.0)))
+
+    @rule(ids=st.lists(jobs, min_size=1, max_size=3), interrupt=st.booleans())
+    def cancel(self, ids: list[str], interrupt: bool) -> None:
+        self.same(lambda broker: broker.cancel(ids, Cancel(interrupt=interrupt, ttl=25.0)))
+
+    @rule(ids=st.lists(jobs, min_size=1, max_size=3), queue=st.sampled_from(["a", "t/x", "t/z"]))
+    def move(self, ids: list[str], queue: str) -> None:
+        free = [record.id for record in self.model.get(ids) if record and not record.limit_keys]
+        self.same(lambda broker: broker.move(free, Move(queue=queue)))
+
+    @rule(job_id=jobs)
+    def remove(self, job_id: str) -> None:
+        self.same(lambda broker: broker.remove([job_id]))
+
+    @rule(
+        action=st.sampled_from([Requeue(queue="b"), Cancel(ttl=25.0), Move(queue="a"), Remove()]),
+        status=st.sampled_from([Status.FAILED, Status.QUEUED, Status.RETRY]),
+        queue=st.sampled_from(["a", "t/"]),
+    )
+    def apply(self, action: Action, status: Status, queue: str) -> None:
+        wanted = JobFilter(statuses=(status,), queues=(queue,))
+        self.same(lambda broker: _apply_all(broker, wanted, action))
+
+    # --- time, pauses ---------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([0.001, 5.0, LEASE - 0.001, LEASE, LEASE * 2]))
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    @rule()
+    def prune(self) -> None:
+        self.same(lambda broker: broker.prune())
+
+    @rule(queue=st.sampled_from(["a", "t/", "t/x"]), resume=st.booleans())
+    def pause(self, queue: str, resume: bool) -> None:
+        self.same(lambda broker: broker.resume([queue]) if resume else broker.pause([queue]))
+
+    @rule(worker=st.sampled_from(WORKERS))
+    def poll(self, worker: str) -> None:
+        changes = [
+            broker.poll(worker, versions)
+            for broker, versions in zip((self.driver, self.model), self.versions, strict=True)
+        ]
+        self.versions = [change.versions for change in changes]
+        for side, change in enumerate(changes):  # to tell again what is known already does no harm
+            self.pauses[side] = self.pauses[side] if change.paused is None else change.paused
+        assert self.pauses == [self.model.paused()] * 2
+        assert sorted(changes[0].interrupts) == sorted(changes[1].interrupts)
+
+
+def _present_totals(broker: Broker) -> list[dict[str, dict[Status, int]]]:
+    """The totals without their zeros."""
+    tables = []
+    for table in (broker.totals().by_queue, broker.totals().by_path):
+        rows = {
+            name: {status: number for status, number in row.items() if number} for name, row in table.items()
+        }
+        tables.append({name: row for name, row in rows.items() if row})
+    return tables
+
+
+def _apply_all(broker: Broker, wanted: JobFilter, action: Action) -> tuple[int, dict[Change, int]]:
+    """A bulk action to its end, in steps of two jobs: what it matched and did altogether."""
+    matched, changes, cursor = 0, dict.fromkeys(Change, 0), None
+    while True:
+        applied = broker.apply(wanted, action, limit=2, cursor=cursor)
+        matched += applied.matched
+        for change, number in applied.changes.items():
+            changes[change] += number
+        cursor = applied.cursor
+        if cursor is None:
+            return matched, changes
+
+
+def _ref(record: JobRecord) -> ClaimRef:
+    return ClaimRef(id=record.id, token=record.token or "")

@@ -1,0 +1,49 @@
+"""Counts anew what the embedded broker keeps counted, straight from the tables."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from contextlib import closing
+from pathlib import Path
+
+from mrq_core.embedded import rows
+from mrq_core.job import JobRecord
+
+_JOBS = "SELECT id, queue, path, status, rank, due_ms, record FROM jobs"
+
+
+def check_tables(path: Path) -> None:
+    """Totals, slots, parked jobs, heads of subqueues and sizes of raw queues are what the rows say."""
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        jobs = connection.execute(_JOBS).fetchall()
+        records = [rows.decode(row[-1]) for row in jobs]
+        _check_totals(connection, records)
+        held = {
+            (record.id, key) for record in records if record.status == "started" for key in record.limit_keys
+        }
+        slots = set(connection.execute("SELECT job_id, limit_key FROM slots"))
+        assert slots <= held
+        assert dict(connection.execute("SELECT * FROM running")) == Counter(key for _, key in slots)
+        parked = Counter(job_id for (job_id,) in connection.execute("SELECT job_id FROM parked"))
+        assert parked == Counter(record.id for record in records if rows.is_parked(record))
+        heads: dict[str, int] = {}
+        for _, queue, _, _, rank, due_ms, _ in jobs:
+            if "/" in queue and rank is not None:
+                heads[queue] = min(heads.get(queue, due_ms), due_ms)
+        assert dict(connection.execute("SELECT queue, due_ms FROM subqueues")) == heads
+
+
+def _check_totals(connection: sqlite3.Connection, records: list[JobRecord]) -> None:
+    counted: Counter[tuple[str, str, str]] = Counter()
+    for record in records:
+        counted["queue", record.queue, record.status.value] += 1
+        counted["path", record.path, record.status.value] += 1
+        entry = rows.counted_as(record)
+        if entry is not None:
+            counted["entry", record.queue, entry] += 1
+    for (queue,) in connection.execute("SELECT queue FROM raw_waiting"):
+        counted["raw", queue, "waiting"] += 1
+    totals = connection.execute("SELECT kind, name, status, n FROM totals WHERE n != 0")
+    assert {(kind, name, status): n for kind, name, status, n in totals} == counted
