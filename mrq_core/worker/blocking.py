@@ -1,19 +1,27 @@
-"""Work that blocks its thread, done in gevent's pool of native threads."""
+"""Work that blocks its thread, done in a native thread beside the hub."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import gevent
+from gevent.hub import Hub
+from gevent.threadpool import ThreadPool
 
 from mrq_core.context import shielded
 
 T = TypeVar("T")
 
+_threads: WeakKeyDictionary[Hub, ThreadPool] = WeakKeyDictionary()
+
 
 def run_blocking(function: Callable[[], T], /) -> T:
     """Runs the function in a native thread while other greenlets go on, and returns what it returns.
+
+    There is one such thread for a hub, and functions wait for their turn: two of them, claiming and
+    settling at once, would only wait for each other inside the database, less politely.
 
     Never left before the function has ended, so that what it uses is not used by two threads: a
     greenlet that is interrupted or killed meanwhile sees that when the function is done.
@@ -29,7 +37,7 @@ def run_blocking(function: Callable[[], T], /) -> T:
             failed.append(error)
 
     with shielded():
-        thread = gevent.get_hub().threadpool.spawn(work)
+        thread = _thread_of(gevent.get_hub()).spawn(work)
         interrupt: BaseException | None = None
         while not thread.ready():
             try:
@@ -41,3 +49,11 @@ def run_blocking(function: Callable[[], T], /) -> T:
     if failed:
         raise failed[0]
     return ended[0]
+
+
+def _thread_of(hub: Hub) -> ThreadPool:
+    """The hub's thread. Not gevent's own pool, in which host names are looked up."""
+    pool = _threads.get(hub)
+    if pool is None:
+        pool = _threads[hub] = ThreadPool(1, hub=hub)
+    return pool
