@@ -53,6 +53,23 @@ def claimed(
     )
 
 
+def admitted(record: JobRecord, *, job_id: str, token: str, now: datetime, lease: float) -> JobRecord:
+    """The record of a job that begins its life claimed: its parameter was taken from a raw queue."""
+    until = after(now, lease)
+    return replace(
+        record,
+        id=job_id,
+        token=token,
+        claims=claim_number(token),
+        status=Status.STARTED,
+        queued_at=now,
+        started_at=now,
+        updated_at=now,
+        due_at=until,
+        lease_until=until,
+    )
+
+
 def archived(record: JobRecord, now: datetime) -> JobRecord:
     """The record with its latest attempt moved to the history, and that attempt's fields empty.
 

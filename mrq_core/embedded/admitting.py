@@ -5,14 +5,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from msgspec.structs import replace
-
 from mrq_core import codec, failpoints
-from mrq_core.clock import Clock, after, from_ms
+from mrq_core.clock import Clock, from_ms
 from mrq_core.embedded import rawclaims, rows
 from mrq_core.embedded.batch import Batch
-from mrq_core.job import JobRecord, Status
-from mrq_core.lifecycle import claim_number
+from mrq_core.job import JobRecord
+from mrq_core.lifecycle import admitted
 from mrq_core.messages import RawClaim
 
 _STORED = "SELECT id, record FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
@@ -28,7 +26,6 @@ def admit(
     """See `RawQueue.admit`."""
     now_ms = clock.now_ms()
     now = from_ms(now_ms)
-    until = after(now, lease)
     ids = codec.encode([claim.job_id for claim, _ in claims]).decode()
     stored = {job_id: rows.decode(data) for job_id, data in connection.execute(_STORED, (ids,)).fetchall()}
     batch = Batch(now_ms)
@@ -40,17 +37,8 @@ def admit(
         if not rawclaims.end_lease(connection, queue, claim):
             answers.append(False)
             continue
-        stored[claim.job_id] = started = replace(
-            record,
-            id=claim.job_id,
-            token=claim.token,
-            claims=claim_number(claim.token),
-            status=Status.STARTED,
-            queued_at=now,
-            started_at=now,
-            updated_at=now,
-            due_at=until,
-            lease_until=until,
+        stored[claim.job_id] = started = admitted(
+            record, job_id=claim.job_id, token=claim.token, now=now, lease=lease
         )
         batch.insert(started, None)
         answers.append(True)

@@ -6,13 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 
-from msgspec.structs import replace
-
 from mrq_core.broker import RawQueue
 from mrq_core.clock import after
 from mrq_core.errors import InvalidValue
-from mrq_core.job import JobRecord, Status
-from mrq_core.lifecycle import claim_number
+from mrq_core.job import JobRecord
+from mrq_core.lifecycle import admitted
 from mrq_core.messages import RawClaim, RawItem
 from mrq_core.naming import RawKind, check_queue_name, raw_kind
 from mrq_core.testing.memory.data import MemoryData
@@ -70,19 +68,7 @@ class MemoryRawQueue(RawQueue):
             return True
         if not held.holds(claim):
             return False
-        until = after(now, lease)
-        started = replace(
-            record,
-            id=claim.job_id,
-            token=claim.token,
-            claims=claim_number(claim.token),
-            status=Status.STARTED,
-            queued_at=now,
-            started_at=now,
-            updated_at=now,
-            due_at=until,
-            lease_until=until,
-        )
+        started = admitted(record, job_id=claim.job_id, token=claim.token, now=now, lease=lease)
         self._data.put(started, now)
         held.admit(claim)
         return True
