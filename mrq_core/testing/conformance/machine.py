@@ -241,6 +241,10 @@ class JobMachine(RuleBasedStateMachine):
         self.clock.advance(2.0)
         wanted = (Wanted(name="limited"),)
         pairs = []
+        # Which of several suspects comes first, if one of them lost its place under the limit, is open.
+        started = JobFilter(queues=("limited",), statuses=(Status.STARTED,))
+        leases = {record.lease_until for record in self.model.find(started).records}
+        idle = idle and sum(until is not None and until <= self.clock.now() for until in leases) <= 1
         for _ in range(3):
             pairs += self.claim(True, worker, wanted=wanted, limit=50, idle=idle, limits=LIMITS)
         return multiple(*pairs)
