@@ -83,8 +83,8 @@ class JobMachine(RuleBasedStateMachine):
         self.held: dict[str, list[Pair]] = {worker: [] for worker in WORKERS}
         self.aliases: dict[str, str] = {}
         """By the id that the driver gave to a job from a raw queue: the one that the model gave it."""
-        self.versions = [Versions(), Versions()]
-        self.pauses: list[frozenset[str]] = [frozenset(), frozenset()]
+        self.versions = {worker: [Versions(), Versions()] for worker in WORKERS}
+        self.pauses = {worker: [frozenset[str]()] * 2 for worker in WORKERS}
         self.last: list[Settlement] = []
 
     # --- asking both ----------------------------------------------------------------------------------
@@ -352,12 +352,15 @@ class JobMachine(RuleBasedStateMachine):
         self.same(lambda broker: broker.resume([queue]) if resume else broker.pause([queue]))
         changes = [
             broker.poll(worker, versions)
-            for broker, versions in zip((self.driver, self.model), self.versions, strict=True)
+            for broker, versions in zip((self.driver, self.model), self.versions[worker], strict=True)
         ]
-        self.versions = [change.versions for change in changes]
-        for side, change in enumerate(changes):  # to tell again what is known already does no harm
-            self.pauses[side] = self.pauses[side] if change.paused is None else change.paused
-        assert self.pauses == [self.model.paused()] * 2
+        self.versions[worker] = [change.versions for change in changes]
+        # To tell again what is known already does no harm.
+        self.pauses[worker] = [
+            known if change.paused is None else change.paused
+            for known, change in zip(self.pauses[worker], changes, strict=True)
+        ]
+        assert self.pauses[worker] == [self.model.paused()] * 2
         assert sorted(changes[0].interrupts) == sorted(changes[1].interrupts)
 
 
