@@ -2,7 +2,8 @@
 
 Needs hypothesis, so it is imported by `against_model` only. Where the contract leaves a choice to the driver,
 the comparison does not look: the nonces of tokens, the ids of jobs from raw queues, which subqueue of
-a tree comes first, whether a job with room under its limit has been let go already.
+a tree comes first, whether a job with room under its limit has been let go already, and whether a
+suspect that a limit blocks counts as waiting.
 """
 
 from __future__ import annotations
@@ -82,8 +83,8 @@ class JobMachine(RuleBasedStateMachine):
         self.held: dict[str, list[Pair]] = {worker: [] for worker in WORKERS}
         self.aliases: dict[str, str] = {}
         """By the id that the driver gave to a job from a raw queue: the one that the model gave it."""
-        self.versions = [Versions(), Versions()]
-        self.pauses: list[frozenset[str]] = [frozenset(), frozenset()]
+        self.versions = {worker: [Versions(), Versions()] for worker in WORKERS}
+        self.pauses = {worker: [frozenset[str]()] * 2 for worker in WORKERS}
         self.last: list[Settlement] = []
 
     # --- asking both ----------------------------------------------------------------------------------
@@ -128,8 +129,8 @@ class JobMachine(RuleBasedStateMachine):
         """Every record, and every number that is kept of them."""
         self.same(self.records)
         self.same(_present_totals)
-        self.same(lambda broker: [(c.waiting, c.claimed) for c in broker.counts(QUEUES)])
-        self.same(lambda broker: [(c.due, c.oldest_due) for c in broker.counts(QUEUES[:-1])])
+        self.same(lambda broker: broker.counts(QUEUES[:-1]))
+        self.same(lambda broker: [held.waiting + held.claimed for held in broker.counts(QUEUES)])
         self.same(lambda broker: broker.paused())
         self.same(lambda broker: broker.count(JobFilter(statuses=(Status.STARTED,)), "queue"))
 
@@ -151,30 +152,36 @@ class JobMachine(RuleBasedStateMachine):
         values = {"params": {"n": self.number}, "queued_at": now, "updated_at": now, **fields}
         return JobRecord(id=f"{self.number:024x}", path=f"p{self.number % 2}", queue=queue, **values)
 
-    @initialize(target=jobs)
-    def begin(self) -> str:
-        return self.enqueue_one("a")
+    def enqueue_new(self, queue: str, number: int = 1, **more: Any) -> Any:
+        """Enqueues new jobs in one call; they may be named by later rules."""
+        delay, unique, fields = more.pop("delay", None), more.pop("unique", None), more
+        jobs = [
+            NewJob(record=self.new_record(queue, **fields), delay=delay, unique=unique) for _ in range(number)
+        ]
+        self.same(lambda broker: broker.enqueue(jobs))
+        return multiple(*[job.record.id for job in jobs])
 
-    def enqueue_one(self, queue: str, delay: float | None = None, **fields: Any) -> str:
-        job = NewJob(record=self.new_record(queue, **fields), delay=delay)
-        self.same(lambda broker: broker.enqueue([job]))
-        return job.record.id
+    @initialize(target=jobs)
+    def begin(self) -> Any:
+        return self.enqueue_new("a", 3)
 
     @rule(
         target=jobs,
         queue=st.sampled_from(QUEUES[:-1]),
-        delay=st.sampled_from([None, 0.0, 15.0]),
+        number=st.integers(1, 3),
+        delay=st.sampled_from([None, None, 0.0, 15.0]),
         priority=st.sampled_from([0, 0, 4, -4]),
         at_most_once=st.sampled_from([False, False, False, True]),
     )
-    def enqueue(self, queue: str, delay: float | None, priority: int, at_most_once: bool) -> str:
-        return self.enqueue_one(queue, delay, priority=priority, at_most_once=at_most_once)
+    def enqueue(self, queue: str, number: int, delay: float | None, priority: int, at_most_once: bool) -> Any:
+        more = {"delay": delay, "priority": priority, "at_most_once": at_most_once}
+        return self.enqueue_new(queue, number, **more)
 
-    @rule(target=jobs, numbers=st.integers(1, 3))
-    def enqueue_limited(self, numbers: int) -> Any:
+    @rule(target=jobs, number=st.integers(1, 3))
+    def enqueue_limited(self, number: int) -> Any:
         if not self.contract.supports_limits:
             return multiple()
-        return multiple(*[self.enqueue_one("limited", limit_keys=("rule",)) for _ in range(numbers)])
+        return self.enqueue_new("limited", number, limit_keys=("rule",))
 
     @rule(
         target=jobs,
@@ -186,14 +193,7 @@ class JobMachine(RuleBasedStateMachine):
         if not self.contract.supports_unique:
             return multiple()
         unique = Unique(key=key, until=until, period=40.0 if until == "period" else None)
-        job = NewJob(record=self.new_record(queue, unique_key=key), unique=unique)
-        self.same(lambda broker: broker.enqueue([job]))
-        return job.record.id
-
-    @rule(job_id=jobs)
-    def enqueue_again(self, job_id: str) -> None:
-        again = NewJob(record=replace(self.new_record("b"), id=job_id))
-        self.same(lambda broker: broker.enqueue([again, again]))
+        return self.enqueue_new(queue, unique_key=key, unique=unique)
 
     # --- claiming -------------------------------------------------------------------------------------
 
@@ -211,27 +211,29 @@ class JobMachine(RuleBasedStateMachine):
         self.held[worker] += pairs
         return pairs
 
-    @rule(
-        target=claims,
-        queue=st.sampled_from(["a", "b", "jobs"]),
-        limit=st.integers(1, 4),
-        idle=st.booleans(),
-        worker=st.sampled_from(WORKERS),
-        reverse=st.booleans(),
-    )
-    def claim_from_one(self, queue: str, limit: int, idle: bool, worker: str, reverse: bool) -> Any:
+    def claim_one(self, queue: str, limit: int, idle: bool, worker: str, reverse: bool) -> Any:
         wanted = (Wanted(name=queue, reverse=reverse),)
         return multiple(*self.claim(True, worker, wanted=wanted, limit=limit, idle=idle))
 
-    @rule(target=claims, quota=st.integers(1, 3), worker=st.sampled_from(WORKERS))
-    def claim_from_several(self, quota: int, worker: str) -> Any:
+    @rule(target=claims, queue=st.sampled_from(["a", "b"]), worker=st.sampled_from(WORKERS))
+    def claim_many(self, queue: str, worker: str) -> Any:
+        return self.claim_one(queue, 4, False, worker, False)
+
+    @rule(target=claims, queue=st.sampled_from(["a", "b", "jobs"]), worker=st.sampled_from(WORKERS))
+    def claim_when_idle(self, queue: str, worker: str) -> Any:
+        return self.claim_one(queue, 2, True, worker, False)
+
+    @rule(target=claims, queue=st.sampled_from(["a", "b"]), limit=st.integers(1, 3), idle=st.booleans())
+    def claim_in_reverse(self, queue: str, limit: int, idle: bool) -> Any:
+        return self.claim_one(queue, limit, idle, "w1", True)
+
+    @rule(target=claims, quota=st.sampled_from([None, 1, 3]), worker=st.sampled_from(WORKERS))
+    def claim_from_several(self, quota: int | None, worker: str) -> Any:
+        if quota is None:
+            tree = (Wanted(name="t/", exclude=self.model.paused()),)
+            return multiple(*self.claim(False, worker, wanted=tree, limit=100, idle=False))
         wanted = (Wanted(name="b", quota=quota), Wanted(name="a"), Wanted(name="t/y", quota=quota))
         return multiple(*self.claim(True, worker, wanted=wanted, limit=5, idle=False))
-
-    @rule(target=claims, worker=st.sampled_from(WORKERS))
-    def claim_from_a_tree(self, worker: str) -> Any:
-        wanted = (Wanted(name="t/", exclude=self.model.paused()),)
-        return multiple(*self.claim(False, worker, wanted=wanted, limit=100, idle=False))
 
     @rule(target=claims, idle=st.booleans(), worker=st.sampled_from(WORKERS))
     def claim_limited(self, idle: bool, worker: str) -> Any:
@@ -239,25 +241,30 @@ class JobMachine(RuleBasedStateMachine):
         self.clock.advance(2.0)
         wanted = (Wanted(name="limited"),)
         pairs = []
+        # Which of several suspects comes first, if one of them lost its place under the limit, is open.
+        started = JobFilter(queues=("limited",), statuses=(Status.STARTED,))
+        leases = {record.lease_until for record in self.model.find(started).records}
+        idle = idle and sum(until is not None and until <= self.clock.now() for until in leases) <= 1
         for _ in range(3):
             pairs += self.claim(True, worker, wanted=wanted, limit=50, idle=idle, limits=LIMITS)
         return multiple(*pairs)
 
     # --- what workers say -----------------------------------------------------------------------------
 
-    @rule(worker=st.sampled_from(WORKERS))
-    def renew(self, worker: str) -> None:
+    @rule(worker=st.sampled_from(WORKERS), progress=st.sampled_from([0.25, 0.75]))
+    def renew_and_annotate(self, worker: str, progress: float) -> None:
         refs = [[_ref(pair[side]) for pair in self.held[worker]] for side in (0, 1)]
         assert self.driver.renew(refs[0], LEASE) == self.model.renew(refs[1], LEASE)
+        notes = [[Note(id=ref.id, token=ref.token, progress=progress) for ref in side] for side in refs]
+        assert self.driver.annotate(notes[0]) == self.model.annotate(notes[1])
 
     @rule(worker=st.sampled_from(WORKERS))
     def crash(self, worker: str) -> None:
+        """The worker forgets its claims, and their leases run out; those of the other one do not."""
         self.held[worker].clear()
-
-    @rule(pair=claims, progress=st.sampled_from([0.25, 0.75]))
-    def annotate(self, pair: Pair, progress: float) -> None:
-        notes = [Note(id=record.id, token=record.token or "", progress=progress) for record in pair]
-        assert self.driver.annotate(notes[:1]) == self.model.annotate(notes[1:])
+        for other in WORKERS:
+            self.clock.advance(LEASE / 2)
+            self.renew_and_annotate(other, 0.5)
 
     @rule(
         target=jobs,
@@ -292,6 +299,12 @@ class JobMachine(RuleBasedStateMachine):
         self.settle_again()
         return multiple(*[record.id for record in followups])
 
+    @rule(target=jobs, worker=st.sampled_from(WORKERS), status=st.sampled_from([*ENDS, *GOES_ON]))
+    def settle_the_oldest(self, worker: str, status: Status) -> Any:
+        if not self.held[worker]:
+            return multiple()
+        return self.settle(self.held[worker].pop(0), status, 0.0, 50.0, None, False)
+
     @rule()
     def settle_again(self) -> None:
         if self.last:
@@ -300,30 +313,31 @@ class JobMachine(RuleBasedStateMachine):
     # --- changes --------------------------------------------------------------------------------------
 
     @rule(ids=st.lists(jobs, min_size=1, max_size=3), queue=st.sampled_from([None, "a", "b"]))
-    def requeue(self, ids: list[str], queue: str | None) -> None:
-        free = [record.id for record in self.model.get(ids) if record and not record.limit_keys]
-        self.same(lambda broker: broker.requeue(free, Requeue(queue=queue, delay=0.0)))
+    def requeue_or_move(self, ids: list[str], queue: str | None) -> None:
+        ended = self.model.find(JobFilter(statuses=tuple(ENDS)), limit=2).records
+        known = [record for record in (*self.model.get(ids), *ended) if record is not None]
+        free = [record.id for record in known if not record.limit_keys and record.raw_queue is None]
+        self.same(lambda broker: broker.requeue(free, Requeue(queue=queue)))
+        self.same(lambda broker: broker.move(free[:1], Move(queue=queue or "t/x")))
 
-    @rule(ids=st.lists(jobs, min_size=1, max_size=3), interrupt=st.booleans())
-    def cancel(self, ids: list[str], interrupt: bool) -> None:
-        self.same(lambda broker: broker.cancel(ids, Cancel(interrupt=interrupt, ttl=25.0)))
-
-    @rule(ids=st.lists(jobs, min_size=1, max_size=3), queue=st.sampled_from(["a", "t/x", "t/z"]))
-    def move(self, ids: list[str], queue: str) -> None:
-        free = [record.id for record in self.model.get(ids) if record and not record.limit_keys]
-        self.same(lambda broker: broker.move(free, Move(queue=queue)))
+    @rule(ids=st.lists(jobs, min_size=1, max_size=2), how=st.sampled_from(["ask", "interrupt", "remove"]))
+    def cancel_or_remove(self, ids: list[str], how: str) -> None:
+        if how == "remove":
+            self.same(lambda broker: broker.remove(ids))
+        else:
+            self.same(lambda broker: broker.cancel(ids, Cancel(interrupt=how == "interrupt", ttl=25.0)))
 
     @rule(job_id=jobs)
-    def remove(self, job_id: str) -> None:
-        self.same(lambda broker: broker.remove([job_id]))
+    def enqueue_again(self, job_id: str) -> None:
+        again = NewJob(record=replace(self.new_record("b"), id=job_id))
+        self.same(lambda broker: broker.enqueue([again, again]))
 
     @rule(
         action=st.sampled_from([Requeue(queue="b"), Cancel(ttl=25.0), Move(queue="a"), Remove()]),
-        status=st.sampled_from([Status.FAILED, Status.QUEUED, Status.RETRY]),
-        queue=st.sampled_from(["a", "t/"]),
+        status=st.sampled_from([Status.FAILED, Status.CANCEL, Status.RETRY]),
     )
-    def apply(self, action: Action, status: Status, queue: str) -> None:
-        wanted = JobFilter(statuses=(status,), queues=(queue,))
+    def apply(self, action: Action, status: Status) -> None:
+        wanted = JobFilter(statuses=(status,), queues=("a", "t/"))
         self.same(lambda broker: _apply_all(broker, wanted, action))
 
     # --- time, pauses ---------------------------------------------------------------------------------
@@ -331,25 +345,22 @@ class JobMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.001, 5.0, LEASE - 0.001, LEASE, LEASE * 2]))
     def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
+        self.same(lambda broker: broker.prune(limit=3))
 
-    @rule()
-    def prune(self) -> None:
-        self.same(lambda broker: broker.prune())
-
-    @rule(queue=st.sampled_from(["a", "t/", "t/x"]), resume=st.booleans())
-    def pause(self, queue: str, resume: bool) -> None:
+    @rule(worker=st.sampled_from(WORKERS), queue=st.sampled_from(["a", "t/x"]), resume=st.booleans())
+    def pause_and_poll(self, worker: str, queue: str, resume: bool) -> None:
         self.same(lambda broker: broker.resume([queue]) if resume else broker.pause([queue]))
-
-    @rule(worker=st.sampled_from(WORKERS))
-    def poll(self, worker: str) -> None:
         changes = [
             broker.poll(worker, versions)
-            for broker, versions in zip((self.driver, self.model), self.versions, strict=True)
+            for broker, versions in zip((self.driver, self.model), self.versions[worker], strict=True)
         ]
-        self.versions = [change.versions for change in changes]
-        for side, change in enumerate(changes):  # to tell again what is known already does no harm
-            self.pauses[side] = self.pauses[side] if change.paused is None else change.paused
-        assert self.pauses == [self.model.paused()] * 2
+        self.versions[worker] = [change.versions for change in changes]
+        # To tell again what is known already does no harm.
+        self.pauses[worker] = [
+            known if change.paused is None else change.paused
+            for known, change in zip(self.pauses[worker], changes, strict=True)
+        ]
+        assert self.pauses[worker] == [self.model.paused()] * 2
         assert sorted(changes[0].interrupts) == sorted(changes[1].interrupts)
 
 

@@ -44,10 +44,6 @@ class RawMachine(JobMachine):
             items.append(RawItem(param=param, score=score))
         self.same(lambda broker: broker.raw(queue).push(items))
 
-    @rule(queue=st.sampled_from(RAW_QUEUES), params=st.lists(st.sampled_from(["p", "q"]), max_size=2))
-    def remove_raw(self, queue: str, params: list[str]) -> None:
-        self.same(lambda broker: broker.raw(queue).remove(params))
-
     @rule(target=raw_claims, queue=st.sampled_from(RAW_QUEUES), worker=st.sampled_from(WORKERS))
     def claim_raw(self, queue: str, worker: str) -> Any:
         # All that is due: which parameter of a set comes first is the driver's choice.
@@ -55,6 +51,15 @@ class RawMachine(JobMachine):
         ours, models = (sorted(claimed, key=_shown) for claimed in claims)
         assert list(map(_shown, ours)) == list(map(_shown, models))
         return multiple(*[RawPair(queue, *pair) for pair in zip(ours, models, strict=True)])
+
+    @rule(target=JobMachine.claims, queue=st.sampled_from(["r_raw", "r_timed_set"]))
+    def claim_and_admit_raw(self, queue: str) -> Any:
+        """What a worker does; a crash may follow, or the settle of the job."""
+        item = RawItem(param=f"new {self.number}", score=0.0)
+        self.same(lambda broker: broker.raw(queue).push([item]))
+        claims = [broker.raw(queue).claim(1, LEASE, "w1") for broker in (self.driver, self.model)]
+        assert list(map(_shown, claims[0])) == list(map(_shown, claims[1]))
+        return self.admit_raw(RawPair(queue, claims[0][0], claims[1][0]), "w1")
 
     @rule(target=JobMachine.claims, pair=raw_claims, worker=st.sampled_from(WORKERS))
     def admit_raw(self, pair: RawPair, worker: str) -> Any:
@@ -73,15 +78,15 @@ class RawMachine(JobMachine):
         assert self.plain(ours) == self.plain(models)
         return Pair(ours, models)
 
-    @rule(pair=raw_claims)
-    def renew_raw(self, pair: RawPair) -> None:
-        ours = self.driver.raw(pair.queue).renew([pair.ours], LEASE)
-        assert ours == self.model.raw(pair.queue).renew([pair.models], LEASE)
-
-    @rule(pair=raw_claims, due_again=st.sampled_from([None, None, 0.0, 15.0]))
-    def settle_raw(self, pair: RawPair, due_again: float | None) -> None:
-        ours = self.driver.raw(pair.queue).settle([pair.ours], [due_again])
-        assert ours == self.model.raw(pair.queue).settle([pair.models], [due_again])
+    @rule(pair=raw_claims, how=st.sampled_from([None, 0.0, 15.0, "renew", "remove"]))
+    def settle_or_renew_raw(self, pair: RawPair, how: Any) -> None:
+        ours, models = self.driver.raw(pair.queue), self.model.raw(pair.queue)
+        if how == "renew":
+            assert ours.renew([pair.ours], LEASE) == models.renew([pair.models], LEASE)
+        elif how == "remove":
+            assert ours.remove([pair.ours.param]) == models.remove([pair.models.param])
+        else:
+            assert ours.settle([pair.ours], [how]) == models.settle([pair.models], [how])
 
 
 def _shown(claim: RawClaim) -> tuple[str, int, bool]:

@@ -123,6 +123,33 @@ class RawKindContract(Contract):
         clock.advance(100)
         assert params_of(raw.claim(10, LEASE, "w1", 100.0)) == ["a"]
 
+    def test_with_pushback_a_late_admit_is_refused_after_the_next_claim(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        raw = broker.raw("a_timed_set")
+        push(raw, clock, "a")
+        [first] = raw.claim(10, LEASE, "w1", 100.0)
+        clock.advance(100)
+        [second] = raw.claim(10, LEASE, "w2", 100.0)
+        assert claim_number(second.token) > claim_number(first.token)
+        assert admit(raw, clock, first) == [False]
+        assert admit(raw, clock, second) == [True]
+        assert broker.get([first.job_id]) == [None]
+
+    def test_with_pushback_a_renewed_parameter_is_not_due_before_the_lease_ends(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        raw = broker.raw("a_timed_set")
+        push(raw, clock, "a")
+        [one] = raw.claim(10, LEASE, "w1", 10.0)
+        clock.advance(9)
+        assert raw.renew([one], LEASE) == [True]
+        clock.advance(LEASE - 0.1)
+        assert raw.claim(10, LEASE, "w2", 10.0) == []
+        assert raw.settle([one], [None]) == [True]
+        clock.advance(LEASE)
+        assert raw.claim(10, LEASE, "w2", 10.0) == []
+
     # --- looking -----------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("kind", KINDS)
@@ -205,6 +232,17 @@ class RawKindContract(Contract):
         assert params_of(take_raw(second)) == ["a"]
         assert take_raw(root) == []
         assert first.size() == (3 if kind is RawKind.LIST else 2)
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_what_waits_in_a_raw_queue_is_known_and_not_waited_for(
+        self, broker: Broker, clock: ManualClock, kind: RawKind
+    ) -> None:
+        assert not broker.wait([f"a{kind}/"], 0.0)
+        push(broker.raw(f"a{kind}/x"), clock, "a")
+        assert broker.known(prefix=f"a{kind}/") == [f"a{kind}/x"]
+        assert broker.wait(["q", f"a{kind}/x"], 0.0)
+        assert broker.wait([f"a{kind}/"], 0.0)
+        assert not broker.wait(["b_set"], 0.0)
 
     @pytest.mark.parametrize("name", ["plain", "a_setx", "main/a_set", "_set"])
     def test_a_name_without_the_suffix_is_no_raw_queue(self, broker: Broker, name: str) -> None:

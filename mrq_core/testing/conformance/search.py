@@ -248,6 +248,11 @@ class SearchContract(Contract):
         assert broker.count(JobFilter(), "exception_type").get("E") == 1
         assert broker.count(JobFilter(paths=("p1",)), "status") == {"queued": 2}
 
+    @pytest.mark.parametrize("group_by", ["", "id", "params", "1", "status; --"])
+    def test_jobs_are_counted_by_some_fields_only(self, broker: Broker, group_by: str) -> None:
+        with pytest.raises(InvalidValue):
+            broker.count(JobFilter(), group_by)
+
     def test_counts_tell_what_queues_hold(self, broker: Broker, clock: ManualClock) -> None:
         since = clock.now()
         put_many(broker, clock, 3)

@@ -47,7 +47,7 @@ from mrq_core.testing.memory.data import MemoryData, copy, has_expired
 from mrq_core.testing.memory.limits import let_go
 from mrq_core.testing.memory.logs import JobLog
 from mrq_core.testing.memory.raw import MemoryRawQueue
-from mrq_core.testing.memory.search import check_cursor, counts, group_of, matches, totals
+from mrq_core.testing.memory.search import check_cursor, check_group, counts, group_of, matches, totals
 from mrq_core.testing.memory.state import MemoryState
 
 POLL_SECONDS = 0.01
@@ -277,6 +277,7 @@ class MemoryBroker(Broker):
         ]
 
     def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
+        check_group(group_by)
         with self._locked() as now:
             groups = [group_of(record, group_by) for record in self._matching(wanted, now)]
         if group_by is None:

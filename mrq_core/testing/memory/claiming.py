@@ -32,6 +32,7 @@ def claim(data: MemoryData, request: ClaimRequest, now: datetime) -> Claimed:
     limits.let_go(
         data, now, inside=lambda record: any(is_wanted(record.queue, wanted) for wanted in request.wanted)
     )
+    suspects_due = not request.idle and any(limits.has_room(data, record, now) for record in suspects)
     taken: list[JobRecord] = []
     blocked: set[str] = set()
     if request.idle and request.limit > 0:
@@ -41,7 +42,7 @@ def claim(data: MemoryData, request: ClaimRequest, now: datetime) -> Claimed:
     return Claimed(
         records=tuple(taken),
         next_due=_next_due(data, request, now, blocked),
-        suspects_due=bool(suspects) and not request.idle,
+        suspects_due=suspects_due,
         ended=tuple(ended),
         now=now,
     )

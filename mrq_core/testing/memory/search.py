@@ -43,15 +43,19 @@ def equal(one: JsonValue, other: JsonValue) -> bool:
     return one == other
 
 
-def group_of(record: JobRecord, group_by: str | None) -> str | None:
-    """The value that the record is counted under; None where it has none."""
-    if group_by is None:
-        return ""
-    if group_by not in ("status", "path", "queue", "worker", "exception_type"):
+def check_group(group_by: str | None) -> None:
+    """Jobs are counted by some fields only."""
+    if group_by not in (None, "status", "path", "queue", "worker", "exception_type"):
         raise InvalidValue(
             f"cannot group by {group_by!r}: expected status, path, queue, worker or exception_type",
             path="group_by",
         )
+
+
+def group_of(record: JobRecord, group_by: str | None) -> str | None:
+    """The value that the record is counted under; None where it has none."""
+    if group_by is None:
+        return ""
     value = getattr(record, group_by)
     return None if value is None else str(value)
 
