@@ -224,3 +224,8 @@ def run_in_threads(target: Callable[..., object], arguments: Sequence[tuple[obje
         sys.setswitchinterval(interval)
     if errors:
         raise errors[0]
+
+
+def named(*names: str) -> list[Wanted]:
+    """The queues and trees of these names, as a worker wants them."""
+    return [Wanted(name=name) for name in names]

@@ -17,6 +17,7 @@ from mrq_core.testing.conformance.base import (
     BrokerFactory,
     Contract,
     bring_to,
+    named,
     put,
     settle,
     started,
@@ -119,24 +120,24 @@ class WaitContract(Contract):
     def test_nothing_due_is_waited_for_until_the_timeout(self, broker: Broker, clock: ManualClock) -> None:
         put(broker, clock, "other")
         before = time.monotonic()
-        assert not broker.wait(_named("q"), 0.05)
+        assert not broker.wait(named("q"), 0.05)
         assert time.monotonic() - before >= 0.04
 
     def test_no_timeout_means_no_waiting(self, broker: Broker) -> None:
-        assert not broker.wait(_named("q", "tree/"), 0.0)
+        assert not broker.wait(named("q", "tree/"), 0.0)
 
     def test_what_is_excluded_does_not_wake(self, broker: Broker, clock: ManualClock) -> None:
         put(broker, clock, "tree/paused")
         excluded = Wanted(name="tree/", exclude=frozenset({"tree/paused"}))
         assert not broker.wait([excluded], 0.02)
-        assert broker.wait(_named("tree/"), PATIENCE)
+        assert broker.wait(named("tree/"), PATIENCE)
 
     @pytest.mark.parametrize("wanted", [["q/x"], ["q/"], ["other", "q/x"], ["other/", "q/"]])
     def test_what_is_due_already_is_not_waited_for(
         self, broker: Broker, clock: ManualClock, wanted: list[str]
     ) -> None:
         put(broker, clock, "q/x")
-        assert finishes(lambda: broker.wait(_named(*wanted), PATIENCE * 2))
+        assert finishes(lambda: broker.wait(named(*wanted), PATIENCE * 2))
 
     @pytest.mark.parametrize("how", ["enqueue", "requeue", "settle", "another process"])
     def test_a_waiting_worker_is_woken_by_a_job(
@@ -159,7 +160,7 @@ class WaitContract(Contract):
 
         waker = threading.Thread(target=wake)
         waker.start()
-        assert finishes(lambda: broker.wait(_named("q"), PATIENCE * 2))
+        assert finishes(lambda: broker.wait(named("q"), PATIENCE * 2))
         waker.join()
 
     def test_all_waiting_workers_find_their_job(self, broker: Broker, clock: ManualClock) -> None:
@@ -168,7 +169,7 @@ class WaitContract(Contract):
         def work(name: str) -> None:
             deadline = time.monotonic() + PATIENCE
             while len(claimed) < 4 and time.monotonic() < deadline:
-                if broker.wait(_named("q"), 0.2):
+                if broker.wait(named("q"), 0.2):
                     record = take_one_or_none(broker, name)
                     if record is not None:
                         claimed.append(record)
@@ -192,7 +193,3 @@ def finishes(wait: Callable[[], bool]) -> bool:
     before = time.monotonic()
     answer = wait()
     return answer and time.monotonic() - before < PATIENCE
-
-
-def _named(*names: str) -> tuple[Wanted, ...]:
-    return tuple(Wanted(name=name) for name in names)

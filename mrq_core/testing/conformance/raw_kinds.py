@@ -10,7 +10,7 @@ from mrq_core.lifecycle import claim_number
 from mrq_core.messages import RawItem
 from mrq_core.naming import RawKind
 from mrq_core.testing.clock import ManualClock
-from mrq_core.testing.conformance.base import LEASE, Contract
+from mrq_core.testing.conformance.base import LEASE, Contract, named
 from mrq_core.testing.conformance.raw import KINDS, SETS, admit, params_of, push, take_raw
 
 
@@ -237,12 +237,12 @@ class RawKindContract(Contract):
     def test_what_waits_in_a_raw_queue_is_known_and_not_waited_for(
         self, broker: Broker, clock: ManualClock, kind: RawKind
     ) -> None:
-        assert not broker.wait([f"a{kind}/"], 0.0)
+        assert not broker.wait(named(f"a{kind}/"), 0.0)
         push(broker.raw(f"a{kind}/x"), clock, "a")
         assert broker.known(prefix=f"a{kind}/") == [f"a{kind}/x"]
-        assert broker.wait(["q", f"a{kind}/x"], 0.0)
-        assert broker.wait([f"a{kind}/"], 0.0)
-        assert not broker.wait(["b_set"], 0.0)
+        assert broker.wait(named("q", f"a{kind}/x"), 0.0)
+        assert broker.wait(named(f"a{kind}/"), 0.0)
+        assert not broker.wait(named("b_set"), 0.0)
 
     @pytest.mark.parametrize("name", ["plain", "a_setx", "main/a_set", "_set"])
     def test_a_name_without_the_suffix_is_no_raw_queue(self, broker: Broker, name: str) -> None:
