@@ -140,6 +140,19 @@ class LimitContract(Contract):
             assert record.id == job_id
             assert settle(broker, record, Status.FAILED, ttl=100.0)
 
+    def test_a_job_that_was_let_go_goes_ahead_of_those_that_came_later(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        put_limited(broker, clock, 1)
+        running = take_one(broker, limits=ONE)
+        [parked] = put_limited(broker, clock, 1)
+        assert take(broker, limits=ONE) == []
+        clock.advance(1)
+        put_limited(broker, clock, 3)
+        clock.advance(1)
+        assert settle(broker, running, ttl=100.0)
+        assert take(broker, limits=ONE) == [parked]
+
     def test_a_larger_priority_is_let_go_first(self, broker: Broker, clock: ManualClock) -> None:
         put_limited(broker, clock, 1)
         running = take_one(broker, limits=ONE)

@@ -20,10 +20,11 @@ from mrq_core.testing.memory.state import StateItems
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """A job that waits for room under a limit key."""
+    """A job that waits for room under a limit key, and the due time that it had before."""
 
     key: str
     since: datetime
+    due_at: datetime
 
 
 class LimitData:

@@ -41,20 +41,25 @@ def has_room(data: MemoryData, record: JobRecord, now: datetime) -> bool:
 def let_go(data: MemoryData, now: datetime, *, inside: Callable[[JobRecord], bool] | None = None) -> None:
     """Makes parked jobs due where there is room: larger priority first, then the longest parked.
 
-    Those that were let go before and still wait take room too, as far as they are `inside`.
+    A job is due again as it was before, so it goes ahead of those that came later. Those that were
+    let go before and still wait take room too, as far as they are `inside`.
     """
     limits = data.limits
     for key in {parked.key for parked in limits.parked.values()}:
         line = [data.records[job_id] for job_id, parked in limits.parked.items() if parked.key == key]
-        line.sort(key=lambda record: (-record.priority, limits.parked[record.id].since, record.id))
+        line.sort(key=lambda record: (-record.priority, *_since(limits.parked[record.id]), record.id))
         passed = [data.records[job_id] for job_id, parked in limits.passed.items() if parked.key == key]
         if inside is not None:
             line, passed = list(filter(inside, line)), list(filter(inside, passed))
         limit = limits.known.get(_rule(key), Limit())
         room = min(_room(data, key, limit, now) - len(passed), len(line))
         for record in line[: int(max(0, room))]:
-            limits.passed[record.id] = limits.parked[record.id]
-            data.put(replace(record, due_at=now), now)
+            limits.passed[record.id] = parked = limits.parked[record.id]
+            data.put(replace(record, due_at=parked.due_at), now)
+
+
+def _since(parked: Parked) -> tuple[datetime, datetime]:
+    return parked.since, parked.due_at
 
 
 def _rule(key: str) -> str:
@@ -89,7 +94,7 @@ def _park(data: MemoryData, record: JobRecord, key: str, now: datetime) -> None:
     before = data.limits.passed.pop(record.id, None)
     since = before.since if before is not None and before.key == key else now
     data.put(replace(record, due_at=None), now)
-    data.limits.parked[record.id] = Parked(key, since)
+    data.limits.parked[record.id] = Parked(key, since, record.due_at or now)
 
 
 def _turn(data: MemoryData, record: JobRecord, now: datetime) -> datetime:
