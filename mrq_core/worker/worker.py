@@ -7,6 +7,7 @@ the `Runner`; the `Settler` tells the broker. Two native threads, the `LeaseKeep
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import time
@@ -134,6 +135,9 @@ class Worker:
                 "worker.started name=%s broker=%s queues=%s greenlets=%d",
                 self.name, self._broker.name, ",".join(self._strategy.queues), self.config.greenlets,
             )  # fmt: skip
+            # What is loaded by now lives as long as the worker: the collector need not look at it again.
+            gc.collect()
+            gc.freeze()
             code = self._work()
         finally:
             self._housekeeping.stop()
