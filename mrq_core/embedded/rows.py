@@ -17,7 +17,6 @@ from mrq_core.errors import BrokerCorrupt
 from mrq_core.job import JobRecord, Status
 
 CLAIMED_RANK = 9
-WAITING_RANKS = range(-4, 5)
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(JobRecord)

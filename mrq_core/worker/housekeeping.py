@@ -55,6 +55,7 @@ class Housekeeping:
         self._wake = wake
         self._versions = Versions()
         self._process = psutil.Process(os.getpid())
+        self._started = time.monotonic()
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._asked: dict[str, float] = {}
         self.paused: frozenset[str] = frozenset()
@@ -70,7 +71,6 @@ class Housekeeping:
         if self._config.max_memory or self._config.max_time:
             loops.append((1.0, self._check_limits))
         self.poll()  # before the first claim: nothing is taken from a queue that is paused already
-        self._started = time.monotonic()
         self._greenlets = [gevent.spawn(self._repeat, interval, step) for interval, step in loops]
 
     def stop(self) -> None:

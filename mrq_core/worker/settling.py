@@ -1,4 +1,4 @@
-"""Tells the broker how executions ended, in batches, and stores what running jobs have logged.
+"""Tells the broker how attempts ended, in batches, and stores what running jobs have logged.
 
 An outcome waits here until the broker has answered for it. While the broker is away the outcomes
 are kept and tried again; nothing is dropped that could still be settled.

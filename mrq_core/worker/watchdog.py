@@ -43,8 +43,8 @@ _LOCKING_FUNCTIONS = frozenset({"handle", "acquire", "release", "_acquireLock", 
 class Watchdog:
     """The thread, the mailbox through which it reaches the hub, and the signal handler.
 
-    `give_up(execution, seconds)` is called in the native thread for a job that nothing else has
-    ended: it has so many seconds, and does not return. `leave_by` is the monotonic time at which
+    `give_up(execution)` is called in the native thread for a job that nothing else has ended, and
+    does not return. `leave_by` is the monotonic time at which
     the process has to be gone, or None.
     """
 
