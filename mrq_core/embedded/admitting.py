@@ -13,7 +13,7 @@ from mrq_core.job import JobRecord
 from mrq_core.lifecycle import admitted
 from mrq_core.messages import RawClaim
 
-_STORED = "SELECT id, record FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+_STORED = f"SELECT id, {rows.COLUMNS} FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
 
 
 def admit(
@@ -27,7 +27,9 @@ def admit(
     now_ms = clock.now_ms()
     now = from_ms(now_ms)
     ids = codec.encode([claim.job_id for claim, _ in claims]).decode()
-    stored = {job_id: rows.decode(data) for job_id, data in connection.execute(_STORED, (ids,)).fetchall()}
+    stored = {
+        job_id: rows.read(*columns) for job_id, *columns in connection.execute(_STORED, (ids,)).fetchall()
+    }
     batch = Batch(now_ms)
     answers = []
     for claim, record in claims:

@@ -14,27 +14,29 @@ from msgspec.structs import replace
 from mrq_core import codec, failpoints
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.embedded import heads, rows, slots
-from mrq_core.job import JobRecord
+from mrq_core.job import JobRecord, Outcome
 
 _INSERT = """
 INSERT INTO jobs (id, queue, path, status, worker, exception_type, schedule, queued_ms, expires_ms,
-                  rank, due_ms, unique_until, record, params)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
-# SQLite rewrites every index that has a column of the SET list, changed or not: so the two frequent
-# changes, a first claim and a settle, have statements without the columns that they leave alone.
-_CLAIM = (
-    "UPDATE jobs SET status = ?, worker = ?, rank = ?, due_ms = ?, turn_ms = NULL, record = ? WHERE seq = ?"
-)
-_SETTLE = (
-    "UPDATE jobs SET status = ?, worker = ?, rank = ?, due_ms = ?, expires_ms = ?, record = ? WHERE seq = ?"
-)
-_RENEW = "UPDATE jobs SET due_ms = ?, record = ? WHERE seq = ?"
+                  rank, due_ms, unique_until, is_plain, token, record, params)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_IN_FULL = "token = ?, started_ms = NULL, settled_ms = NULL, outcome = NULL, record = ?"
+"""The columns of a record that is written in full: nothing is left to be applied to it."""
+# SQLite rewrites every index that has a column of the SET list, changed or not: so the frequent changes
+# have statements without the columns that they leave alone.
+_TAKE = f"""
+UPDATE jobs SET status = 'started', rank = {rows.CLAIMED_RANK}, turn_ms = NULL,
+                worker = ?, due_ms = ?, token = ?, started_ms = ? WHERE seq = ?"""
+_SUCCEED = """
+UPDATE jobs SET status = 'success', rank = NULL, due_ms = NULL, expires_ms = ?, outcome = ?, settled_ms = ?
+WHERE seq = ?"""
+_PROLONG = "UPDATE jobs SET due_ms = ? WHERE seq = ?"
+_SAME_STATUS = f"UPDATE jobs SET due_ms = ?, is_plain = ?, {_IN_FULL} WHERE seq = ?"
 _PUSH_BACK = "UPDATE jobs SET due_ms = ?, turn_ms = ?, record = ? WHERE seq = ?"
-_SUSPECT = "UPDATE jobs SET due_ms = ? WHERE seq = ?"
 _LINE = "UPDATE jobs SET rank = ?, due_ms = ?, record = ? WHERE seq = ?"
-_CHANGE = """
+_CHANGE = f"""
 UPDATE jobs SET queue = ?, status = ?, worker = ?, exception_type = ?, queued_ms = ?, expires_ms = ?,
-                rank = ?, due_ms = ?, record = ? WHERE seq = ?"""
+                rank = ?, due_ms = ?, is_plain = ?, {_IN_FULL} WHERE seq = ?"""
 _DELETE = "DELETE FROM jobs WHERE seq = ?"
 _ADD_TOTAL = """
 INSERT INTO totals VALUES (?, ?, ?, ?)
@@ -55,15 +57,8 @@ class Batch:
         self._now_ms = now_ms
         self._touched: set[str] = set()
         """Subqueues whose entries change."""
-        self._inserts: list[tuple[object, ...]] = []
-        self._claims: list[tuple[object, ...]] = []
-        self._settles: list[tuple[object, ...]] = []
-        self._renews: list[tuple[object, ...]] = []
-        self._pushed_back: list[tuple[object, ...]] = []
-        self._lines: list[tuple[object, ...]] = []
-        self._suspects: list[tuple[object, ...]] = []
-        self._changes: list[tuple[object, ...]] = []
-        self._deletes: list[tuple[int]] = []
+        self._statements: dict[str, list[tuple[object, ...]]] = {}
+        """Rows of values for each statement."""
         self._numbers: dict[tuple[_Place | None, _Place | None], int] = {}
         self._queues: set[str] = set()
         self._slots: slots.SlotChanges | None = None
@@ -83,48 +78,60 @@ class Batch:
             rows.rank(record),
             None if record.due_at is None else to_ms(record.due_at),
             unique_until,
+            rows.is_plain(record),
+            record.token,
             rows.encode(record),
             codec.encode(record.params),
         )
-        self._inserts.append(row)
+        self._write(_INSERT, row)
         self._count(None, _place(record))
         self._queues.add(record.queue)
         self._touch(record)
         self._change_slots(None, record)
 
-    def replace(self, seq: int, before: JobRecord, after: JobRecord) -> None:
-        """Writes the record in place of what it was."""
-        if after.queue is not before.queue or heads.is_in_tree(after.queue):
-            self._touch(before)
-            self._touch(after)
+    def take(self, seq: int, before: JobRecord, after: JobRecord) -> None:
+        """Writes the claim of a waiting job beside its record."""
+        self._write(_TAKE, (after.worker, rows.ms(after.due_at), after.token, rows.ms(after.started_at), seq))
+        self._count(_place(before), (after.queue, after.path, "started", "claimed"))
+        self._touch(after)
         if after.limit_keys:
             self._change_slots(before, after)
-        rank, status, data = rows.rank(after), _text(after.status), rows.encode(after)
-        due_ms = rows.ms(after.due_at)
-        # What a transition leaves alone is the same object, so identity is enough: what is equal
-        # but another object is merely written again.
-        if (
-            after.exception_type is not before.exception_type
-            or after.queue is not before.queue
-            or after.queued_at is not before.queued_at
-        ):
-            self._queues.add(after.queue)
-            times = (rows.ms(after.queued_at), rows.ms(after.expires_at))
-            row = (after.queue, status, after.worker, after.exception_type, *times, rank, due_ms, data, seq)
-            self._changes.append(row)
-        elif after.expires_at is not before.expires_at:
-            self._settles.append((status, after.worker, rank, due_ms, rows.ms(after.expires_at), data, seq))
-        elif after.status is not before.status or after.worker is not before.worker:
-            self._claims.append((status, after.worker, rank, due_ms, data, seq))
-        else:
-            self._renews.append((due_ms, data, seq))
+
+    def succeed(self, seq: int, queue: str, path: str, outcome: Outcome) -> None:
+        """Writes the success of a plain job beside its record."""
+        expires_ms = None if outcome.ttl is None else self._now_ms + round(outcome.ttl * 1000)
+        self._write(_SUCCEED, (expires_ms, rows.encode_outcome(outcome), self._now_ms, seq))
+        self._count((queue, path, "started", "claimed"), (queue, path, "success", None))
+        if heads.is_in_tree(queue):
+            self._touched.add(queue)
+
+    def prolong(self, seq: int, queue: str, due_ms: int) -> None:
+        """Moves the end of a lease whose claim stands beside the record."""
+        self._write(_PROLONG, (due_ms, seq))
+        if heads.is_in_tree(queue):
+            self._touched.add(queue)
+
+    def replace(self, seq: int, before: JobRecord, after: JobRecord) -> None:
+        """Writes the record in full in place of what it was."""
+        self._touch(before)
+        self._touch(after)
+        if after.limit_keys:
+            self._change_slots(before, after)
+        status, due_ms, data = _text(after.status), rows.ms(after.due_at), rows.encode(after)
+        if after.status is before.status and after.worker is before.worker and after.queue is before.queue:
+            self._write(_SAME_STATUS, (due_ms, rows.is_plain(after), after.token, data, seq))
             return
+        times = (rows.ms(after.queued_at), rows.ms(after.expires_at))
+        places = (*times, rows.rank(after), due_ms, rows.is_plain(after))
+        row = (after.queue, status, after.worker, after.exception_type, *places, after.token, data, seq)
+        self._write(_CHANGE, row)
+        self._queues.add(after.queue)
         self._count(_place(before), _place(after))
 
     def park(self, seq: int, before: JobRecord, key: str) -> None:
         """Takes a waiting job out of its line, and lists it under the limit key that has no room for it."""
         after = replace(before, due_at=None)
-        self._lines.append((None, None, rows.encode(after), seq))
+        self._write(_LINE, (None, None, rows.encode(after), seq))
         self._touch(before)
         self._slots = self._slots or slots.SlotChanges()
         self._slots.park(before, key, self._now_ms)
@@ -132,43 +139,33 @@ class Batch:
     def let_go(self, parked: slots.Parked) -> None:
         """Puts a parked job back to its place in its line, where it is due at once."""
         after = replace(parked.record, due_at=from_ms(parked.due_ms))
-        self._lines.append((rows.rank(after), parked.due_ms, rows.encode(after), parked.seq))
+        self._write(_LINE, (rows.rank(after), parked.due_ms, rows.encode(after), parked.seq))
         self._touch(after)
         self._change_slots(parked.record, after)
 
     def push_back(self, seq: int, before: JobRecord, turn_ms: int) -> None:
         """Moves a waiting job to the turn that a rate has given to it."""
         after = replace(before, due_at=from_ms(turn_ms))
-        self._pushed_back.append((turn_ms, turn_ms, rows.encode(after), seq))
+        self._write(_PUSH_BACK, (turn_ms, turn_ms, rows.encode(after), seq))
         self._touch(after)
 
     def look_again(self, seq: int, suspect: JobRecord, due_ms: int) -> None:
-        """Leaves a suspect, whose record stays as it is, out of the claims before that time."""
-        self._suspects.append((due_ms, seq))
+        """Leaves a suspect out of the claims before that time. Its record keeps the end of its lease."""
+        row = (due_ms, rows.is_plain(suspect), suspect.token, rows.encode(suspect), seq)
+        self._write(_SAME_STATUS, row)
         self._touch(suspect)
 
     def delete(self, seq: int, record: JobRecord) -> None:
         """Takes the record away."""
-        self._deletes.append((seq,))
+        self._write(_DELETE, (seq,))
         self._count(_place(record), None)
         self._touch(record)
         self._change_slots(record, None)
 
     def flush(self, connection: sqlite3.Connection) -> None:
         """Writes everything, once. Each row is changed at most once in a batch."""
-        for statement, values in (
-            (_DELETE, self._deletes),
-            (_INSERT, self._inserts),
-            (_CLAIM, self._claims),
-            (_SETTLE, self._settles),
-            (_RENEW, self._renews),
-            (_PUSH_BACK, self._pushed_back),
-            (_LINE, self._lines),
-            (_SUSPECT, self._suspects),
-            (_CHANGE, self._changes),
-        ):
-            if values:
-                connection.executemany(statement, values)
+        for statement, values in self._statements.items():
+            connection.executemany(statement, values)
         failpoints.reach("batch.rows")
         if self._queues:
             connection.executemany(_ADD_QUEUE, [(name,) for name in self._queues])
@@ -179,6 +176,9 @@ class Batch:
         failpoints.reach("batch.totals")
         if self._slots is not None:
             let_go(connection, self._slots.write(connection), self._now_ms)
+
+    def _write(self, statement: str, row: tuple[object, ...]) -> None:
+        self._statements.setdefault(statement, []).append(row)
 
     def _touch(self, record: JobRecord) -> None:
         if heads.is_in_tree(record.queue):

@@ -14,8 +14,8 @@ from mrq_core.embedded.batch import Batch
 from mrq_core.job import JobRecord, Status
 from mrq_core.messages import Action, Cancel, Change, Move, Remove, Requeue
 
-_VISIBLE = """
-SELECT id, seq, record FROM jobs
+_VISIBLE = f"""
+SELECT id, seq, {rows.COLUMNS} FROM jobs
 WHERE id IN (SELECT value FROM json_each(?)) AND (expires_ms IS NULL OR expires_ms > ?)"""
 _CANCELLABLE = frozenset(
     {
@@ -136,4 +136,4 @@ def _visible(
     connection: sqlite3.Connection, now_ms: int, ids: Sequence[str]
 ) -> dict[str, tuple[int, JobRecord]]:
     found = connection.execute(_VISIBLE, (codec.encode(list(ids)).decode(), now_ms)).fetchall()
-    return {job_id: (seq, rows.decode(record)) for job_id, seq, record in found}
+    return {job_id: (seq, rows.read(*columns)) for job_id, seq, *columns in found}

@@ -14,8 +14,9 @@ from mrq_core.embedded.batch import Batch
 from mrq_core.job import JobRecord
 from mrq_core.messages import Enqueued, NewJob
 
-_EXISTING = """
-SELECT id, seq, record, coalesce(expires_ms <= ?, 0) FROM jobs WHERE id IN (SELECT value FROM json_each(?))"""
+_EXISTING = f"""
+SELECT id, seq, coalesce(expires_ms <= ?, 0), {rows.COLUMNS} FROM jobs
+WHERE id IN (SELECT value FROM json_each(?))"""
 
 
 def enqueue(connection: sqlite3.Connection, clock: Clock, jobs: Sequence[NewJob]) -> list[Enqueued]:
@@ -57,11 +58,11 @@ def enqueue_records(connection: sqlite3.Connection, clock: Clock, records: Seque
 def _existing(connection: sqlite3.Connection, ids: list[str], now_ms: int) -> set[str]:
     """The ids that are taken. An expired record does not count, and makes room."""
     taken = set()
-    for job_id, seq, record, expired in connection.execute(
+    for job_id, seq, expired, *columns in connection.execute(
         _EXISTING, (now_ms, codec.encode(list(ids)).decode())
     ).fetchall():
         if expired:
-            removal.delete(connection, [(seq, rows.decode(record))], now_ms)
+            removal.delete(connection, [(seq, rows.read(*columns))], now_ms)
         else:
             taken.add(job_id)
     return taken

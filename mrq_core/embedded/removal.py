@@ -13,8 +13,8 @@ from mrq_core.job import JobRecord
 _LOGS = "DELETE FROM logs WHERE job_id = ?"
 _LOG_SIZE = "DELETE FROM log_sizes WHERE job_id = ?"
 _SIGNALS = "DELETE FROM signals WHERE job_id = ?"
-_EXPIRED = """
-SELECT seq, record FROM jobs INDEXED BY jobs_by_expiry
+_EXPIRED = f"""
+SELECT seq, {rows.COLUMNS} FROM jobs INDEXED BY jobs_by_expiry
 WHERE expires_ms <= ? AND rank IS NULL ORDER BY expires_ms LIMIT ?"""
 _EXPIRED_STATE = """
 DELETE FROM state WHERE (namespace, name) IN (
@@ -37,7 +37,7 @@ def prune(connection: sqlite3.Connection, clock: Clock, limit: int) -> int:
     """See `Broker.prune`."""
     now_ms = clock.now_ms()
     expired = connection.execute(_EXPIRED, (now_ms, limit)).fetchall()
-    delete(connection, [(seq, rows.decode(record)) for seq, record in expired], now_ms)
+    delete(connection, [(seq, rows.read(*columns)) for seq, *columns in expired], now_ms)
     connection.execute(_EXPIRED_STATE, (now_ms, limit))
     uniques.prune(connection, now_ms, limit)
     limiting.prune(connection, now_ms, limit)

@@ -11,6 +11,12 @@ head: a claim seeks there and never passes a job that is not due. A parked job i
 says under which limit key it stands, and how it goes back. `turn_ms` is the turn that a rate has
 given to a waiting job.
 
+`record` is the job as it was last written in full. The claim of a waiting job and a success, of which there
+are more than of all other changes together, are written into columns of their own: `token`, `worker`
+and `started_ms`, then `outcome` and `settled_ms`. Reading a row applies these to the record, see `rows`.
+`is_plain` says that a success of this job concerns nothing but its row: it has no limit, no unique key,
+no cancel request.
+
 `subqueues` has the heads of those lines for every queue that is in a tree, so that a tree of any size
 shows at once where something is due; see `heads`.
 """
@@ -40,6 +46,11 @@ _TABLES = (
         due_ms INTEGER,
         unique_until TEXT,
         turn_ms INTEGER,
+        is_plain INTEGER NOT NULL,
+        token TEXT,
+        started_ms INTEGER,
+        settled_ms INTEGER,
+        outcome BLOB,
         record BLOB NOT NULL,
         params BLOB NOT NULL
     )""",

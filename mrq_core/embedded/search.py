@@ -29,8 +29,8 @@ MAX_SECONDS = 0.25
 BATCH = 500
 """How many candidates are read at once, from all streams together."""
 
-_GET = """
-SELECT id, record, params FROM jobs
+_GET = f"""
+SELECT id, params, {rows.COLUMNS} FROM jobs
 WHERE id IN (SELECT value FROM json_each(?)) AND (expires_ms IS NULL OR expires_ms > ?)"""
 _TOTAL = {
     "status": "SELECT sum(n) FROM totals WHERE kind = 'queue' AND status IN (SELECT value FROM json_each(?))",
@@ -74,8 +74,8 @@ def get(connection: sqlite3.Connection, clock: Clock, ids: Sequence[str]) -> lis
     """See `Broker.get`."""
     values = (codec.encode(list(ids)).decode(), clock.now_ms())
     found = {
-        job_id: rows.with_params(rows.decode(record), params)
-        for job_id, record, params in connection.execute(_GET, values)
+        job_id: rows.with_params(rows.read(*columns), params)
+        for job_id, params, *columns in connection.execute(_GET, values)
     }
     return [found.get(job_id) for job_id in ids]
 

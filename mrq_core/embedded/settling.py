@@ -4,22 +4,42 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
 from mrq_core import codec, lifecycle
-from mrq_core.clock import Clock, after, from_ms
+from mrq_core.clock import Clock, from_ms
 from mrq_core.embedded import rows, signals, uniques
 from mrq_core.embedded.batch import Batch
 from mrq_core.embedded.enqueueing import enqueue_records
-from mrq_core.job import JobRecord, Status
+from mrq_core.job import JobRecord, Outcome, Status
 from mrq_core.messages import ClaimRef, Note, Settlement
 
-_BY_IDS = "SELECT id, seq, record FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+_HEADS = """
+SELECT id, seq, queue, path, status, token, is_plain, started_ms IS NOT NULL FROM jobs
+WHERE id IN (SELECT value FROM json_each(?))"""
+_BY_IDS = f"SELECT id, seq, {rows.COLUMNS} FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
 
 _T = TypeVar("_T", ClaimRef, Note)
 _Stored = dict[str, tuple[int, JobRecord]]
+
+
+class _Head(NamedTuple):
+    """What tells whether a claim is valid, and whether a change of the job can do without its record."""
+
+    seq: int
+    queue: str
+    path: str
+    status: str
+    token: str | None
+    is_plain: int
+    is_beside: int
+    """Whether the claim stands beside the record."""
+
+    def proves(self, claim: ClaimRef | Settlement) -> bool:
+        """Whether the claim is the latest one, and the job plain."""
+        return bool(self.is_plain) and self.status == "started" and self.token == claim.token
 
 
 def renew(
@@ -27,10 +47,28 @@ def renew(
 ) -> list[bool]:
     """See `Broker.renew`."""
     now_ms = clock.now_ms()
-    until = after(from_ms(now_ms), lease)
-    return _change_running(
-        connection, now_ms, claims, lambda record, claim: replace(record, due_at=until, lease_until=until)
+    until_ms = now_ms + round(lease * 1000)
+    until = from_ms(until_ms)
+    heads = _heads(connection, [claim.id for claim in claims])
+    batch = Batch(now_ms)
+    answers = [True] * len(claims)
+    others: list[tuple[int, ClaimRef]] = []
+    for place, claim in enumerate(claims):
+        head = heads.get(claim.id)
+        if head is not None and head.is_beside and head.proves(claim):
+            batch.prolong(head.seq, head.queue, until_ms)
+        else:
+            others.append((place, claim))
+    batch.flush(connection)
+    changed = _change_running(
+        connection,
+        now_ms,
+        [claim for _, claim in others],
+        lambda record, claim: replace(record, due_at=until, lease_until=until),
     )
+    for (place, _), answer in zip(others, changed, strict=True):
+        answers[place] = answer
+    return answers
 
 
 def annotate(connection: sqlite3.Connection, clock: Clock, notes: Sequence[Note]) -> list[bool]:
@@ -48,10 +86,45 @@ def annotate(connection: sqlite3.Connection, clock: Clock, notes: Sequence[Note]
 def settle(connection: sqlite3.Connection, clock: Clock, settlements: Sequence[Settlement]) -> list[bool]:
     """See `Broker.settle`. Follow-ups are enqueued in the same transaction, so nothing is left to repair."""
     now_ms = clock.now_ms()
+    heads = _heads(connection, [settlement.id for settlement in settlements])
+    batch = Batch(now_ms)
+    followups: list[JobRecord] = []
+    answers = [True] * len(settlements)
+    others: list[tuple[int, Settlement]] = []
+    for place, settlement in enumerate(settlements):
+        # Taken out: a second settlement of the same job is compared with what the first has written.
+        head = heads.pop(settlement.id, None)
+        outcome = settlement.outcome
+        if head is not None and _is_success(outcome) and head.proves(settlement):
+            batch.succeed(head.seq, head.queue, head.path, outcome)
+            followups.extend(outcome.followups)
+        else:
+            others.append((place, settlement))
+    batch.flush(connection)
+    if others:
+        settled = _settle_in_full(connection, now_ms, [settlement for _, settlement in others], followups)
+        for (place, _), answer in zip(others, settled, strict=True):
+            answers[place] = answer
+    if followups:
+        enqueue_records(connection, clock, followups)
+    return answers
+
+
+def _is_success(outcome: Outcome) -> bool:
+    """Whether nothing but the row of a plain job changes."""
+    return outcome.status is Status.SUCCESS and outcome.delay is None and outcome.exception_type is None
+
+
+def _settle_in_full(
+    connection: sqlite3.Connection,
+    now_ms: int,
+    settlements: Sequence[Settlement],
+    followups: list[JobRecord],
+) -> list[bool]:
+    """Reads, changes and writes the records. Adds to `followups` what is to be enqueued."""
     now = from_ms(now_ms)
     stored = _stored(connection, [settlement.id for settlement in settlements])
     changed: dict[str, JobRecord] = {}
-    followups: list[JobRecord] = []
     answers = []
     for settlement in settlements:
         if settlement.id not in stored:
@@ -75,8 +148,6 @@ def settle(connection: sqlite3.Connection, clock: Clock, settlements: Sequence[S
         if record.cancel_requested:
             signals.answered(connection, record)
     batch.flush(connection)
-    if followups:
-        enqueue_records(connection, clock, followups)
     return answers
 
 
@@ -103,6 +174,11 @@ def _change_running(
     return answers
 
 
+def _heads(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, _Head]:
+    found = connection.execute(_HEADS, (codec.encode(list(ids)).decode(),)).fetchall()
+    return {job_id: _Head(*head) for job_id, *head in found}
+
+
 def _stored(connection: sqlite3.Connection, ids: Sequence[str]) -> _Stored:
     found = connection.execute(_BY_IDS, (codec.encode(list(ids)).decode(),)).fetchall()
-    return {job_id: (seq, rows.decode(record)) for job_id, seq, record in found}
+    return {job_id: (seq, rows.read(*columns)) for job_id, seq, *columns in found}

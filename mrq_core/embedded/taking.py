@@ -29,6 +29,9 @@ SWEEP_MS = 1000
 _HEAD = """
 SELECT seq, record, params, turn_ms FROM jobs INDEXED BY jobs_entries
 WHERE queue = ? AND rank = ? AND due_ms <= ? ORDER BY due_ms, id LIMIT ?"""
+_SUSPECTS = f"""
+SELECT seq, params, {rows.COLUMNS} FROM jobs INDEXED BY jobs_entries
+WHERE queue = ? AND rank = {rows.CLAIMED_RANK} AND due_ms <= ? ORDER BY due_ms, id LIMIT ?"""
 _TAIL = """
 SELECT seq, record, params, turn_ms FROM jobs INDEXED BY jobs_entries
 WHERE queue = ? AND rank = ? AND due_ms <= ? ORDER BY due_ms DESC, id DESC LIMIT ?"""
@@ -139,7 +142,10 @@ class Round:
 
     def _take_suspect(self, queue: str) -> None:
         request, found = self._request, self._found
-        for seq, before, params, _ in list(self._line(queue, rows.CLAIMED_RANK, MAX_SUSPECTS)):
+        for seq, params, *columns in self._connection.execute(
+            _SUSPECTS, (queue, self._now_ms, MAX_SUSPECTS)
+        ).fetchall():
+            before = rows.read(*columns)
             if before.cancel_requested:
                 after = lifecycle.cancelled(before, now=self._now, ttl=request.cancel_ttl)
             elif lifecycle.is_condemned(before, request.max_lost_claims):
@@ -197,7 +203,7 @@ class Round:
                     break
                 continue
             after = self._claimed(before, alone=False)
-            self._batch.replace(seq, before, after)
+            self._batch.take(seq, before, after)
             if after.unique_key is not None:
                 uniques.claimed(self._connection, after)
             self._found.records.append(rows.with_params(after, params))
@@ -256,7 +262,7 @@ class Round:
         )
 
     def _line(
-        self, queue: str, rank: int, limit: int, reverse: bool = False
+        self, queue: str, rank: int, limit: int, reverse: bool
     ) -> Iterator[tuple[int, JobRecord, bytes, int | None]]:
         statement = _TAIL if reverse else _HEAD
         cursor = self._connection.execute(statement, (queue, rank, self._now_ms, limit))

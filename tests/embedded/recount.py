@@ -10,7 +10,7 @@ from pathlib import Path
 from mrq_core.embedded import rows
 from mrq_core.job import JobRecord
 
-_JOBS = "SELECT id, queue, path, status, rank, due_ms, record FROM jobs"
+_JOBS = f"SELECT id, queue, path, status, rank, due_ms, {rows.COLUMNS} FROM jobs"
 
 
 def check_tables(path: Path) -> None:
@@ -18,7 +18,9 @@ def check_tables(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         jobs = connection.execute(_JOBS).fetchall()
-        records = [rows.decode(row[-1]) for row in jobs]
+        records = [rows.read(*row[6:]) for row in jobs]
+        for (job_id, queue, path, status, *_), record in zip(jobs, records, strict=True):
+            assert (job_id, queue, path, status) == (record.id, record.queue, record.path, record.status)
         _check_totals(connection, records)
         held = {
             (record.id, key) for record in records if record.status == "started" for key in record.limit_keys
@@ -29,7 +31,7 @@ def check_tables(path: Path) -> None:
         parked = Counter(job_id for (job_id,) in connection.execute("SELECT job_id FROM parked"))
         assert parked == Counter(record.id for record in records if rows.is_parked(record))
         heads: dict[str, int] = {}
-        for _, queue, _, _, rank, due_ms, _ in jobs:
+        for _, queue, _, _, rank, due_ms, *_ in jobs:
             if "/" in queue and rank is not None:
                 heads[queue] = min(heads.get(queue, due_ms), due_ms)
         assert dict(connection.execute("SELECT queue, due_ms FROM subqueues")) == heads
