@@ -24,6 +24,7 @@ WAYS = {
 }
 
 
+@pytest.mark.timeout(0)
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("driver", DRIVERS)
 def test_the_conformance_suite_passes_every_time(driver: str, way: str) -> None:
