@@ -51,6 +51,24 @@ def decode(data: bytes | str) -> JsonValue:
     return _decoder.decode(data)
 
 
+def is_equal(one: JsonValue, other: JsonValue) -> bool:
+    """Equality of JSON values: unlike in Python, true is not 1; and 1 is 1.0."""
+    if isinstance(one, bool) or isinstance(other, bool):
+        return one is other
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(is_equal(one[name], other[name]) for name in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(is_equal, one, other))
+    return one == other
+
+
+def has_values(stored: JsonValue, wanted: JsonObject) -> bool:
+    """Whether a dict has these values under these names, among others."""
+    return isinstance(stored, dict) and all(
+        name in stored and is_equal(stored[name], value) for name, value in wanted.items()
+    )
+
+
 def storable(value: object, *, name: str, max_size: int) -> JsonValue:
     """A deep copy of the value, made of JSON values only.
 

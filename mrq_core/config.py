@@ -43,6 +43,12 @@ class Config:
 
     broker: str = _setting("sqlite", "Name of a driver, or a URL that one of them opens.", "broker")
     sqlite: str = _setting(".mrq/mrq.sqlite3", "Path of the embedded broker's file.", "broker")
+    redis: str = _setting(
+        "redis://127.0.0.1:6379",
+        "URL of the Redis server: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://.",
+        "broker",
+    )
+    redis_prefix: str = _setting("mrq", "What the names of all keys in Redis begin with.", "broker")
     broker_timeout: float = _setting(
         10.0, "Seconds that one call to the broker may take before it fails.", "broker", minimum=0.01
     )

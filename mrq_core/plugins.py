@@ -155,7 +155,7 @@ def _by_name(drivers: list[Driver]) -> dict[str, Driver]:
     return found
 
 
-_PLANNED = ("redis", "rediss", "unix", "mongo", "mongodb", "mongodb+srv")
+_PLANNED = ("mongo", "mongodb", "mongodb+srv")
 
 
 def _not_yet(name: str) -> str:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from mrq_core import codec
 from mrq_core.clock import to_ms
-from mrq_core.codec import JsonValue
 from mrq_core.embedded.subqueues import end_of
 from mrq_core.messages import JobFilter
 
@@ -66,24 +65,6 @@ def served_by(wanted: JobFilter) -> list[tuple[str, tuple[str, ...]]]:
         if names and not any(column == "queue" and name.endswith("/") for name in names):
             served.append((column, tuple(dict.fromkeys(names))))
     return served
-
-
-def has_params(params: JsonValue, wanted: dict[str, JsonValue]) -> bool:
-    """Whether the params have these top-level values."""
-    return isinstance(params, dict) and all(
-        name in params and _same(params[name], value) for name, value in wanted.items()
-    )
-
-
-def _same(one: JsonValue, other: JsonValue) -> bool:
-    """Equality of JSON values: true is not 1, and 1 is 1.0."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(_same, one, other))
-    return one == other
 
 
 def _columns(wanted: JobFilter) -> dict[str, Sequence[str]]:

@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from mrq_core import codec
+from mrq_core import codec, records
 from mrq_core.clock import Clock
 from mrq_core.embedded import changes, rows
-from mrq_core.embedded.conditions import condition, has_params, served_by
+from mrq_core.embedded.conditions import condition, served_by
 from mrq_core.embedded.database import Database
 from mrq_core.errors import InvalidValue
 from mrq_core.ids import is_id
@@ -74,7 +74,7 @@ def get(connection: sqlite3.Connection, clock: Clock, ids: Sequence[str]) -> lis
     """See `Broker.get`."""
     values = (codec.encode(list(ids)).decode(), clock.now_ms())
     found = {
-        job_id: rows.with_params(rows.read(*columns), params)
+        job_id: records.with_params(rows.read(*columns), params)
         for job_id, params, *columns in connection.execute(_GET, values)
     }
     return [found.get(job_id) for job_id in ids]
@@ -98,7 +98,9 @@ def find(
     last, stopped, more = cursor, False, False
     candidates = _candidates(connection, wanted, clock.now_ms(), order, cursor)
     for number, (job_id, params) in enumerate(candidates):
-        if params is not None and (not wanted.params or has_params(codec.decode(params), wanted.params)):
+        if params is not None and (
+            not wanted.params or codec.has_values(codec.decode(params), wanted.params)
+        ):
             if len(hits) == limit:
                 more = True
                 break
@@ -166,7 +168,7 @@ def count(
     else:
         sql = _COUNT_PARAMS.format(group=_GROUPS[group_by], condition=where.sql)
         for group, params in connection.execute(sql, where.values):
-            if has_params(codec.decode(params), wanted.params):
+            if codec.has_values(codec.decode(params), wanted.params):
                 numbers[group] = numbers.get(group, 0) + 1
     numbers.pop(None, None)  # type: ignore[call-overload]  # jobs without a worker, or without an exception
     return numbers

@@ -8,12 +8,12 @@ from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from mrq_core import codec, lifecycle
+from mrq_core import codec, lifecycle, records
 from mrq_core.clock import Clock, from_ms
 from mrq_core.embedded import rows, signals, uniques
 from mrq_core.embedded.batch import Batch
 from mrq_core.embedded.enqueueing import enqueue_records
-from mrq_core.job import JobRecord, Outcome, Status
+from mrq_core.job import JobRecord, Status
 from mrq_core.messages import ClaimRef, Note, Settlement
 
 _HEADS = """
@@ -95,7 +95,7 @@ def settle(connection: sqlite3.Connection, clock: Clock, settlements: Sequence[S
         # Taken out: a second settlement of the same job is compared with what the first has written.
         head = heads.pop(settlement.id, None)
         outcome = settlement.outcome
-        if head is not None and _is_success(outcome) and head.proves(settlement):
+        if head is not None and records.is_plain_success(outcome) and head.proves(settlement):
             batch.succeed(head.seq, head.queue, head.path, outcome)
             followups.extend(outcome.followups)
         else:
@@ -108,11 +108,6 @@ def settle(connection: sqlite3.Connection, clock: Clock, settlements: Sequence[S
     if followups:
         enqueue_records(connection, clock, followups)
     return answers
-
-
-def _is_success(outcome: Outcome) -> bool:
-    """Whether nothing but the row of a plain job changes."""
-    return outcome.status is Status.SUCCESS and outcome.delay is None and outcome.exception_type is None
 
 
 def _settle_in_full(

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from mrq_core import records
 from mrq_core.embedded import rows
 from mrq_core.job import JobRecord, Status
 
@@ -50,7 +51,11 @@ class SlotChanges:
 
     def change(self, before: JobRecord | None, after: JobRecord | None) -> None:
         """Takes note of a job with limit keys that changes; None: before it was stored, or after its end."""
-        if before is not None and rows.is_parked(before) and (after is None or not rows.is_parked(after)):
+        if (
+            before is not None
+            and records.is_parked(before)
+            and (after is None or not records.is_parked(after))
+        ):
             self._unparked.append(before.id)
         if after is not None and after.status is Status.STARTED:
             self._taken.append(after)
@@ -106,7 +111,7 @@ def first_parked(connection: sqlite3.Connection, numbers: Mapping[str, int]) -> 
     """So many of the jobs that are parked under each key, in the order in which they are let go."""
     for key, number in numbers.items():
         for seq, record, due_ms in connection.execute(_FIRST_PARKED, (key, number)).fetchall():
-            yield Parked(seq, rows.decode(record), due_ms)
+            yield Parked(seq, records.decode(record), due_ms)
 
 
 def _count(connection: sqlite3.Connection, numbers: Mapping[str, int], sign: int) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
 
-from mrq_core import lifecycle
+from mrq_core import lifecycle, records
 from mrq_core.clock import Clock, from_ms
 from mrq_core.embedded import heads, parking, rows, signals, slots, subqueues, uniques
 from mrq_core.embedded.batch import Batch
@@ -155,12 +155,12 @@ class Round:
                 continue
             elif request.idle and not found.records and request.limit > 0:
                 after = self._claimed(before, alone=True)
-                found.records.append(rows.with_params(after, params))
+                found.records.append(records.with_params(after, params))
             else:
                 found.suspects_due = found.suspects_due or not request.idle
                 continue
             if after.is_ended:
-                found.ended.append(rows.with_params(after, params))
+                found.ended.append(records.with_params(after, params))
                 uniques.released(self._connection, after)
                 if after.cancel_requested:
                     signals.answered(self._connection, after)
@@ -206,7 +206,7 @@ class Round:
             self._batch.take(seq, before, after)
             if after.unique_key is not None:
                 uniques.claimed(self._connection, after)
-            self._found.records.append(rows.with_params(after, params))
+            self._found.records.append(records.with_params(after, params))
             taken += 1
             if taken == room:
                 break
@@ -268,6 +268,6 @@ class Round:
         cursor = self._connection.execute(statement, (queue, rank, self._now_ms, limit))
         try:
             for seq, record, params, turn_ms in cursor:
-                yield seq, rows.decode(record), params, turn_ms
+                yield seq, records.decode(record), params, turn_ms
         finally:
             cursor.close()

@@ -7,6 +7,7 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
+from mrq_core import records
 from mrq_core.embedded import rows
 from mrq_core.job import JobRecord
 
@@ -18,18 +19,18 @@ def check_tables(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         jobs = connection.execute(_JOBS).fetchall()
-        records = [rows.read(*row[6:]) for row in jobs]
-        for (job_id, queue, path, status, *_), record in zip(jobs, records, strict=True):
-            assert (job_id, queue, path, status) == (record.id, record.queue, record.path, record.status)
-        _check_totals(connection, records)
+        stored = [rows.read(*row[6:]) for row in jobs]
+        for (job_id, queue, task, status, *_), record in zip(jobs, stored, strict=True):
+            assert (job_id, queue, task, status) == (record.id, record.queue, record.path, record.status)
+        _check_totals(connection, stored)
         held = {
-            (record.id, key) for record in records if record.status == "started" for key in record.limit_keys
+            (record.id, key) for record in stored if record.status == "started" for key in record.limit_keys
         }
         slots = set(connection.execute("SELECT job_id, limit_key FROM slots"))
         assert slots <= held
         assert dict(connection.execute("SELECT * FROM running")) == Counter(key for _, key in slots)
         parked = Counter(job_id for (job_id,) in connection.execute("SELECT job_id FROM parked"))
-        assert parked == Counter(record.id for record in records if rows.is_parked(record))
+        assert parked == Counter(record.id for record in stored if records.is_parked(record))
         heads: dict[str, int] = {}
         for _, queue, _, _, rank, due_ms, *_ in jobs:
             if "/" in queue and rank is not None:
@@ -37,9 +38,9 @@ def check_tables(path: Path) -> None:
         assert dict(connection.execute("SELECT queue, due_ms FROM subqueues")) == heads
 
 
-def _check_totals(connection: sqlite3.Connection, records: list[JobRecord]) -> None:
+def _check_totals(connection: sqlite3.Connection, stored: list[JobRecord]) -> None:
     counted: Counter[tuple[str, str, str]] = Counter()
-    for record in records:
+    for record in stored:
         counted["queue", record.queue, record.status.value] += 1
         counted["path", record.path, record.status.value] += 1
         entry = rows.counted_as(record)

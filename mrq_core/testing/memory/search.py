@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from mrq_core.codec import JsonValue
+from mrq_core.codec import has_values
 from mrq_core.errors import InvalidValue
 from mrq_core.ids import is_id
 from mrq_core.job import JobRecord, Status
@@ -25,22 +25,8 @@ def matches(record: JobRecord, wanted: JobFilter) -> bool:
         and (not wanted.schedules or record.schedule in wanted.schedules)
         and (wanted.since is None or record.queued_at >= wanted.since)
         and (wanted.until is None or record.queued_at < wanted.until)
-        and all(
-            name in record.params and equal(record.params[name], value)
-            for name, value in wanted.params.items()
-        )
+        and has_values(record.params, wanted.params)
     )
-
-
-def equal(one: JsonValue, other: JsonValue) -> bool:
-    """Equality of JSON values. Unlike in Python, true is not 1."""
-    if isinstance(one, bool) or isinstance(other, bool):
-        return one is other
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(equal, one, other))
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(equal(one[key], other[key]) for key in one)
-    return one == other
 
 
 def check_group(group_by: str | None) -> None:

@@ -1,0 +1,186 @@
+"""The Broker on Redis: each method hands its work to the module that is made for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mrq_broker_redis import (
+    changes,
+    checks,
+    claiming,
+    enqueueing,
+    figures,
+    layout,
+    logs,
+    search,
+    settling,
+    waiting,
+)
+from mrq_broker_redis.connection import Connection
+from mrq_broker_redis.location import location_of
+from mrq_broker_redis.raw import RedisRawQueue
+from mrq_broker_redis.state import RedisState
+from mrq_core.broker import Broker, Opening, RawQueue, SharedState
+from mrq_core.errors import ConfigError
+from mrq_core.job import JobRecord
+from mrq_core.messages import (
+    Action,
+    Applied,
+    Cancel,
+    Change,
+    Changes,
+    Claimed,
+    ClaimRef,
+    ClaimRequest,
+    Enqueued,
+    Finding,
+    JobFilter,
+    LogLine,
+    LogPage,
+    Metric,
+    Move,
+    NewJob,
+    Note,
+    Order,
+    Page,
+    QueueCounts,
+    Remove,
+    Requeue,
+    Settlement,
+    Totals,
+    Versions,
+    Wanted,
+)
+
+
+class RedisBroker(Broker):
+    """Queues, records, logs and shared state under one prefix of a Redis server."""
+
+    name = "redis"
+
+    def __init__(self, opening: Opening) -> None:
+        prefix = str(opening.settings.get("REDIS_PREFIX") or "")
+        if not prefix or not prefix.isprintable() or set(prefix) & set("{} "):
+            raise ConfigError(
+                f"the setting REDIS_PREFIX is {prefix!r}: expected a name without spaces and braces"
+            )
+        self._connection = Connection(
+            location_of(opening), prefix, clock=opening.clock, timeout=opening.timeout
+        )
+        self._state = RedisState(self._connection)
+        self._turns = claiming.Turns()
+
+    @property
+    def state(self) -> SharedState:
+        return self._state
+
+    # --- a job's way -------------------------------------------------------------------------
+
+    def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        return enqueueing.enqueue(self._connection, jobs)
+
+    def claim(self, request: ClaimRequest) -> Claimed:
+        return claiming.claim(self._connection, request, self._turns)
+
+    def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
+        return settling.renew(self._connection, claims, lease)
+
+    def annotate(self, notes: Sequence[Note]) -> list[bool]:
+        return settling.annotate(self._connection, notes)
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        return settling.settle(self._connection, settlements)
+
+    def requeue(self, ids: Sequence[str], how: Requeue) -> list[Change]:
+        return changes.act(self._connection, ids, how)
+
+    def cancel(self, ids: Sequence[str], how: Cancel) -> list[Change]:
+        return changes.act(self._connection, ids, how)
+
+    def move(self, ids: Sequence[str], how: Move) -> list[Change]:
+        return changes.act(self._connection, ids, how)
+
+    def remove(self, ids: Sequence[str]) -> list[Change]:
+        return changes.act(self._connection, ids, Remove())
+
+    def prune(self, limit: int = 1000) -> int:
+        return int(self._connection.run("prune", [max(0, limit)], repeatable=True))
+
+    def apply(
+        self, wanted: JobFilter, action: Action, *, limit: int = 1000, cursor: str | None = None
+    ) -> Applied:
+        return search.apply(self._connection, wanted, action, limit=limit, cursor=cursor)
+
+    # --- looking -----------------------------------------------------------------------------
+
+    def get(self, ids: Sequence[str]) -> list[JobRecord | None]:
+        return search.get(self._connection, ids)
+
+    def find(
+        self,
+        wanted: JobFilter,
+        *,
+        order: Order = Order.NEWEST_FIRST,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        return search.find(self._connection, wanted, order=order, cursor=cursor, limit=limit)
+
+    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
+        return search.count(self._connection, wanted, group_by)
+
+    def totals(self) -> Totals:
+        return figures.totals(self._connection)
+
+    def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
+        return figures.counts(self._connection, queues)
+
+    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+        return figures.known(self._connection, prefix, after, limit)
+
+    # --- workers -----------------------------------------------------------------------------
+
+    def wait(self, wanted: Sequence[Wanted], timeout: float) -> bool:
+        return waiting.wait(self._connection, wanted, timeout)
+
+    def poll(self, worker: str, versions: Versions) -> Changes:
+        return waiting.poll(self._connection, worker, versions)
+
+    def pause(self, queues: Sequence[str]) -> None:
+        waiting.set_paused(self._connection, queues, is_paused=True)
+
+    def resume(self, queues: Sequence[str]) -> None:
+        waiting.set_paused(self._connection, queues, is_paused=False)
+
+    def paused(self) -> frozenset[str]:
+        return waiting.paused(self._connection)
+
+    # --- logs and metrics --------------------------------------------------------------------
+
+    def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
+        logs.append(self._connection, lines, max_size)
+
+    def read_logs(self, job_id: str, cursor: str | None = None, limit: int = 1000) -> LogPage:
+        return logs.read(self._connection, job_id, cursor, limit)
+
+    def record_metrics(self, metrics: Sequence[Metric]) -> None:
+        logs.record_metrics(self._connection, metrics)
+
+    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
+        return logs.read_metrics(self._connection, names, since, until)
+
+    # --- raw queues --------------------------------------------------------------------------
+
+    def raw(self, name: str) -> RawQueue:
+        return RedisRawQueue(name, self._connection)
+
+    # --- care --------------------------------------------------------------------------------
+
+    def check(self) -> list[Finding]:
+        return checks.check(self._connection)
+
+    def prepare(self) -> None:
+        layout.prepare(self._connection)
+
+    def close(self) -> None:
+        self._connection.close()

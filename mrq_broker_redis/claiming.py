@@ -1,0 +1,152 @@
+"""Taking due jobs for a worker: one script, and three more calls where a claim was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from mrq_broker_redis import changes
+from mrq_broker_redis.connection import Connection
+from mrq_broker_redis.rows import Stored, moment
+from mrq_core import lifecycle, records
+from mrq_core.clock import from_ms
+from mrq_core.ids import new_nonce
+from mrq_core.job import JobRecord
+from mrq_core.messages import Claimed, ClaimRequest, Limit, Wanted
+
+SWEEP_MS = 1000
+"""How often a claim that took all that it could looks for parked jobs with room nevertheless."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Turns:
+    """Where the next claim goes on, in trees and among parked jobs. A process's own: losing it costs no
+    fairness for long."""
+
+    trees: dict[str, str] = field(default_factory=dict)
+    parked: str = ""
+    swept_ms: int = 0
+
+
+def claim(connection: Connection, request: ClaimRequest, turns: Turns) -> Claimed:
+    """See `Broker.claim`."""
+    taken: list[JobRecord] = []
+    ended: list[JobRecord] = []
+    nonce = new_nonce()
+    answer = _run(connection, request, turns, nonce, limit=request.limit, leave_suspects=False)
+    if answer[0] == b"suspects":
+        taken, ended = _see_to_suspects(connection, request, [job_id.decode() for job_id in answer[2]])
+        limit = 0 if taken else request.limit
+        answer = _run(connection, request, turns, nonce, limit=limit, leave_suspects=True)
+    _, now_ms, found, due, suspects_due, new_turns, parked_turn, swept = answer
+    now = from_ms(int(now_ms))
+    for number, (data, params) in enumerate(zip(found[1::3], found[2::3], strict=True)):
+        record = lifecycle.claimed(
+            records.decode(data),
+            now=now,
+            worker=request.worker,
+            nonce=f"{nonce}{number:03x}",
+            lease=request.lease,
+            alone=False,
+        )
+        taken.append(records.with_params(record, params))
+    turns.trees.update(zip(_texts(new_turns[::2]), _texts(new_turns[1::2]), strict=True))
+    turns.parked = parked_turn.decode()
+    if swept:
+        turns.swept_ms = int(now_ms)
+    return Claimed(
+        records=tuple(taken),
+        next_due=moment(due),
+        suspects_due=bool(suspects_due),
+        ended=tuple(ended),
+        now=now,
+    )
+
+
+def _run(
+    connection: Connection,
+    request: ClaimRequest,
+    turns: Turns,
+    nonce: str,
+    *,
+    limit: int,
+    leave_suspects: bool,
+) -> Any:
+    arguments = [
+        request.worker,
+        limit,
+        round(request.lease * 1000),
+        request.idle,
+        wanted_as_list(request.wanted),
+        {name: _limit(limit) for name, limit in request.limits.items()},
+        nonce,
+        {one.name: turns.trees.get(one.name, "") for one in request.wanted if one.name.endswith("/")},
+        turns.parked,
+        SWEEP_MS,
+        turns.swept_ms,
+        request.max_lost_claims,
+        leave_suspects,
+    ]
+    return connection.run("claim", arguments)
+
+
+def wanted_as_list(wanted: Sequence[Wanted]) -> list[list[object]]:
+    """Queues and trees as the scripts take them."""
+    return [
+        [one.name, -1 if one.quota is None else one.quota, one.reverse, sorted(one.exclude)] for one in wanted
+    ]
+
+
+def _limit(limit: Limit) -> list[int]:
+    """Concurrency; time between two claims, and how much earlier a burst may come, in microseconds."""
+    if not limit.rate:
+        return [-1 if limit.concurrency is None else limit.concurrency, 0, 0]
+    interval = round(limit.per * 1_000_000 / limit.rate)
+    tolerance = interval * (max(1, int(limit.rate)) - 1)
+    return [-1 if limit.concurrency is None else limit.concurrency, interval, tolerance]
+
+
+def _see_to_suspects(
+    connection: Connection, request: ClaimRequest, ids: list[str]
+) -> tuple[list[JobRecord], list[JobRecord]]:
+    """Ends the jobs that may not run again, and takes one of the others if the worker is idle.
+
+    Each is written only if it is still what was read: another worker may have been quicker, and the job
+    may have been renewed or settled in the last moment.
+    """
+    now, stored = changes.read(connection, ids)
+    planned: list[tuple[Stored, JobRecord]] = []
+    one: JobRecord | None = None
+    for item in stored:
+        record = item.record if item is not None else None
+        if item is None or record is None or record.lease_until is None or record.lease_until > now:
+            continue
+        if record.cancel_requested:
+            after = lifecycle.cancelled(record, now=now, ttl=request.cancel_ttl)
+        elif lifecycle.is_condemned(record, request.max_lost_claims):
+            after = lifecycle.condemned(record, now=now, ttl=request.failed_ttl)
+        elif one is None and request.idle and request.limit > 0:
+            after = one = lifecycle.claimed(
+                record,
+                now=now,
+                worker=request.worker,
+                nonce=new_nonce(),
+                lease=request.lease,
+                alone=True,
+            )
+        else:
+            continue
+        planned.append((item, after))
+    answers = changes.write(connection, [changes.Replacement(item, after) for item, after in planned])
+    written = [
+        after for (_, after), answer in zip(planned, answers, strict=True) if answer == changes.WRITTEN
+    ]
+    return (
+        [after for after in written if after is one],
+        [after for after in written if after is not one],
+    )
+
+
+def _texts(values: Sequence[bytes]) -> list[str]:
+    return [value.decode() for value in values]

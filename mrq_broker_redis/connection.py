@@ -1,0 +1,118 @@
+"""Calls to the server: scripts and commands, with errors of the broker and repetitions where they are safe.
+
+Connections come from redis-py's pool, which is safe in threads, in greenlets, and after a fork.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from redis import exceptions
+
+from mrq_broker_redis.failures import translated
+from mrq_broker_redis.location import Location
+from mrq_broker_redis.scripts import script
+from mrq_core.clock import Clock, SystemClock
+from mrq_core.errors import BrokerUnavailable
+
+T = TypeVar("T")
+
+_REPEATS = 3
+_BACKOFF_FIRST, _BACKOFF_MOST = 0.05, 0.4
+_pack = msgspec.msgpack.Encoder().encode
+_FAILURES = (exceptions.RedisError, OSError)
+
+
+class Connection:
+    """The way to one server, for the keys of one prefix.
+
+    A clock of the host's own stands for the server's: then the scripts ask the server for the time. Any
+    other clock is passed to them, as tests need it.
+    """
+
+    def __init__(self, location: Location, prefix: str, *, clock: Clock, timeout: float) -> None:
+        self.prefix = "{" + prefix + "}"
+        self.location = location
+        self._clock = None if isinstance(clock, SystemClock) else clock
+        self._timeout = timeout
+        self._client: Any = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def key(self, name: str) -> str:
+        """The name of a key of this prefix."""
+        return f"{self.prefix}:{name}"
+
+    def run(self, name: str, arguments: object, *, repeatable: bool = False) -> Any:
+        """Runs a script. `repeatable`: after a lost connection it may be run again, whether or not it ran."""
+        code = script(name)
+        now = 0 if self._clock is None else self._clock.now_ms()
+        packed = _pack(arguments)
+
+        def call(client: Any) -> Any:
+            try:
+                return client.execute_command("EVALSHA", code.digest, 1, self.prefix, now, packed)
+            except exceptions.NoScriptError:  # the server was restarted, or its scripts were flushed
+                return client.execute_command("EVAL", code.source, 1, self.prefix, now, packed)
+
+        return self._call(call, repeatable)
+
+    def execute(self, *command: Any, repeatable: bool = True) -> Any:
+        """Runs one command; those that only look, and most others, may be repeated."""
+        return self._call(lambda client: client.execute_command(*command), repeatable)
+
+    def use(self, work: Callable[[Any], T], *, repeatable: bool = True) -> T:
+        """Does something with the client itself."""
+        return self._call(work, repeatable)
+
+    def wait_for(self, keys: Sequence[str], seconds: float) -> bool:
+        """Takes a token from one of the lists, as soon as there is one; False if there was none in time."""
+        # The server rounds up to its own ticks, and the socket's timeout must not strike first.
+        seconds = max(0.001, min(seconds, self._timeout / 2))
+        command = ("BLPOP", *keys, f"{seconds:.3f}")
+        return self._call(lambda client: client.execute_command(*command), False) is not None
+
+    @property
+    def wait_most(self) -> float:
+        """How long one call of `wait_for` waits at most, in seconds."""
+        return self._timeout / 2
+
+    def close(self) -> None:
+        """Lets all connections go."""
+        self._closed = True
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    def _call(self, work: Callable[[Any], T], repeatable: bool) -> T:
+        deadline = time.monotonic() + self._timeout
+        backoff = _BACKOFF_FIRST
+        for left in range(_REPEATS if repeatable else 0, -1, -1):
+            try:
+                return work(self._connected())
+            except _FAILURES as error:
+                lost = isinstance(error, exceptions.ConnectionError) and not isinstance(
+                    error, exceptions.AuthenticationError | exceptions.TimeoutError
+                )
+                if not (left and lost and time.monotonic() + backoff < deadline):
+                    raise translated(error, self.location.shown, self._timeout) from error
+            # Jitter, so that all who lost the server do not come back at the same moment.
+            time.sleep(backoff * random.uniform(0.5, 1.0))
+            backoff = min(backoff * 2, _BACKOFF_MOST)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _connected(self) -> Any:
+        if self._closed:
+            raise BrokerUnavailable(f"the broker of {self.location.shown} was closed: open another one")
+        client = self._client
+        if client is None:
+            with self._lock:
+                client = self._client
+                if client is None:
+                    client = self._client = self.location.connect()
+        return client

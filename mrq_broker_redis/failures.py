@@ -1,0 +1,50 @@
+"""What redis-py's errors mean to a user of the broker: what was found, and what to do."""
+
+from __future__ import annotations
+
+from redis import exceptions
+
+from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable
+
+_MEANINGS = {
+    "OOM": "it has reached its maxmemory: nothing of this call was written; raise maxmemory or free some "
+    "memory (mrq needs maxmemory-policy noeviction)",
+    "MISCONF": "it cannot write to its disk and takes no changes: look at its log and at the disk",
+    "READONLY": "it is a replica, which takes no changes: point REDIS at the primary, or at the sentinels",
+    "LOADING": "it is loading its data after a start: try again in a moment",
+    "BUSY": "a script has been running for too long there: see `redis-cli SCRIPT KILL`",
+    "MASTERDOWN": "it is a replica whose primary is away: wait for the failover",
+    "CLUSTERDOWN": "the cluster has lost some of its nodes: see `redis-cli --cluster check`",
+    "NOREPLICAS": "it has fewer replicas than min-replicas-to-write asks for",
+    "NOAUTH": "it wants a password: put it in the URL, as in redis://:password@host",
+    "WRONGPASS": "it refused this user and password: correct them in REDIS",
+    "NOPERM": "this user may not run scripts or commands that mrq needs: extend its ACL",
+}
+
+
+def translated(error: Exception, where: str, timeout: float) -> BrokerError:
+    """The error of the broker that says the same. `where` is the server as it may be shown."""
+    text = " ".join(str(error).split())
+    if isinstance(error, exceptions.TimeoutError):
+        return BrokerUnavailable(
+            f"Redis at {where} did not answer within {timeout:g} s: it is overloaded or the network is; try "
+            "again, or raise BROKER_TIMEOUT"
+        )
+    code = text.partition(" ")[0].rstrip(":")
+    for known, meaning in _MEANINGS.items():
+        if code == known or text.startswith(f"-{known}") or f" -{known} " in text:
+            return BrokerUnavailable(f"Redis at {where} refused a call, because {meaning} ({text})")
+    if isinstance(error, exceptions.AuthenticationError):
+        return BrokerUnavailable(f"Redis at {where} refused the login ({text}): correct REDIS")
+    if "WRONGTYPE" in text:
+        return BrokerCorrupt(
+            f"a key of mrq in Redis at {where} holds something else ({text}): another program uses the same "
+            "names; set REDIS_PREFIX to one of its own"
+        )
+    if isinstance(error, exceptions.ConnectionError | OSError):
+        return BrokerUnavailable(
+            f"Redis at {where} cannot be reached ({text}): start it, or correct REDIS and the network"
+        )
+    if isinstance(error, exceptions.RedisError) and not isinstance(error, exceptions.ResponseError):
+        return BrokerUnavailable(f"Redis at {where} is not usable ({type(error).__name__}: {text})")
+    return BrokerError(f"Redis at {where} refused a call: {text}")

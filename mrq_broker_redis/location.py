@@ -1,0 +1,120 @@
+"""Where the server is: from the URL, or from the setting REDIS, and how a client for it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode, RedisCluster
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from mrq_core.broker import Opening
+from mrq_core.config import hide_password
+from mrq_core.errors import ConfigError
+
+_FORMS = (
+    "expected redis://[user:password@]host[:port][/database], rediss:// for TLS, unix:///path[?db=0], "
+    "redis+sentinel://host[:port],host[:port]/service[/database] or redis+cluster://host[:port],host[:port]"
+)
+_CONNECT_SECONDS = 5.0
+
+
+class Location(NamedTuple):
+    """A server: how to make a client for it, and its name for messages, without a password."""
+
+    connect: Callable[[], Any]
+    shown: str
+    is_cluster: bool = False
+
+
+def location_of(opening: Opening) -> Location:
+    """The server of a broker. Raises ConfigError; connects to nothing."""
+    url = opening.url or str(opening.settings.get("REDIS") or "")
+    scheme, separator, _ = url.partition("://")
+    # Repeating a command is for those who know whether it may be repeated.
+    common: dict[str, Any] = {
+        "socket_timeout": opening.timeout,
+        "socket_connect_timeout": min(opening.timeout, _CONNECT_SECONDS),
+        "socket_keepalive": True,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    try:
+        if separator and scheme in ("redis", "rediss", "unix"):
+            redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
+            return Location(lambda: redis.Redis.from_url(url, **common), hide_password(url))
+        if scheme in ("redis+sentinel", "rediss+sentinel"):
+            return _sentinel(url, common)
+        if scheme == "redis+cluster":
+            return _cluster(url, common)
+    except ValueError as error:
+        raise ConfigError(f"the URL {hide_password(url)!r} is wrong ({error}): {_FORMS}") from error
+    raise ConfigError(f"the URL {hide_password(url)!r} names no Redis server: {_FORMS}")
+
+
+def _sentinel(url: str, common: dict[str, Any]) -> Location:
+    """The primary of a service that sentinels watch. The login is for the primary."""
+    parts = urlsplit(url)
+    service, _, database = parts.path.strip("/").partition("/")
+    if not service:
+        raise ValueError("the path does not name the service")
+    options = dict(parse_qsl(parts.query))
+    for_sentinels = {
+        name: common[name] for name in ("socket_timeout", "socket_connect_timeout", "socket_keepalive")
+    }
+    for_sentinels["socket_timeout"] = for_sentinels["socket_connect_timeout"]
+    for name in ("username", "password"):
+        if f"sentinel_{name}" in options:
+            for_sentinels[name] = options.pop(f"sentinel_{name}")
+    if options:
+        raise ValueError(f"unknown options {', '.join(options)}")
+    for_primary: dict[str, Any] = {**common, "db": int(database or 0)}
+    _add_login(for_primary, parts.netloc)
+    if url.startswith("rediss"):
+        for_primary["ssl"] = for_sentinels["ssl"] = True
+    hosts = _hosts(parts.netloc, 26379)
+
+    def connect() -> Any:
+        sentinel: Any = Sentinel(  # type: ignore[no-untyped-call]
+            hosts, sentinel_kwargs=for_sentinels
+        )
+        return sentinel.master_for(unquote(service), **for_primary)
+
+    return Location(connect, hide_password(url))
+
+
+def _cluster(url: str, common: dict[str, Any]) -> Location:
+    """A cluster, found through any of its nodes. It has one database."""
+    parts = urlsplit(url)
+    if parts.path.strip("/") not in ("", "0") or parts.query:
+        raise ValueError("a cluster has neither databases nor options here")
+    options: dict[str, Any] = {**common}
+    _add_login(options, parts.netloc)
+    nodes: list[Any] = [ClusterNode(host, port) for host, port in _hosts(parts.netloc, 6379)]  # type: ignore[no-untyped-call]
+
+    def connect() -> Any:
+        return RedisCluster(startup_nodes=nodes, **options)
+
+    return Location(connect, hide_password(url), is_cluster=True)
+
+
+def _hosts(netloc: str, port: int) -> Sequence[tuple[str, int]]:
+    hosts = []
+    for host in netloc.rpartition("@")[2].split(","):
+        name, _, number = host.strip().partition(":")
+        if not name:
+            raise ValueError("a host is missing")
+        hosts.append((name, int(number or port)))
+    return hosts
+
+
+def _add_login(options: dict[str, Any], netloc: str) -> None:
+    login, at, _ = netloc.rpartition("@")
+    user, _, password = login.partition(":")
+    if at and password:
+        options["password"] = unquote(password)
+    if at and user:
+        options["username"] = unquote(user)

@@ -1,0 +1,39 @@
+-- What every script begins with.
+-- KEYS[1]: the prefix in braces, which every other key begins with: on a cluster all of them are on one node.
+-- ARGV[1]: the time in Unix milliseconds, 0 for this server's clock.
+-- ARGV[2]: the arguments of the script, as msgpack.
+
+local K = KEYS[1] .. ':'
+local call = redis.call
+local now = tonumber(ARGV[1])
+if now == 0 then
+  local time = call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+end
+local given = cmsgpack.unpack(ARGV[2])
+
+local MANY = 1000 -- how many values one command is given: Lua's stack is bounded
+
+-- A number with all its digits: tostring() keeps fourteen.
+local function digits(number)
+  return string.format('%.0f', number)
+end
+
+-- The tree that a subqueue is in; nil for a queue that is in none.
+local function tree_of(queue)
+  return string.match(queue, '^[^/]*/')
+end
+
+local function root_of(queue)
+  return string.match(queue, '^[^/]*')
+end
+
+-- The sorted set of those that wait in a queue at one priority, by the time at which they are due.
+local function waiting_line(queue, rank)
+  return K .. 'w:' .. rank .. ':' .. queue
+end
+
+-- The sorted set of a queue's claimed jobs, by the end of their leases.
+local function claimed_line(queue)
+  return K .. 'c:' .. queue
+end

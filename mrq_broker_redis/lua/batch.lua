@@ -1,0 +1,136 @@
+-- needs: base
+-- What one script changes of the structures beside the jobs: gathered first, written by flush().
+-- Sums and members are written once for the whole batch, not once for each job.
+
+local removed, added, sums, touched, woken, freed = {}, {}, {}, {}, {}, {}
+
+local function remove_later(key, member)
+  local members = removed[key]
+  if not members then
+    members = {}
+    removed[key] = members
+  end
+  members[#members + 1] = member
+end
+
+local function add_later(key, score, member)
+  local members = added[key]
+  if not members then
+    members = {}
+    added[key] = members
+  end
+  members[#members + 1] = score
+  members[#members + 1] = member
+end
+
+-- Adds to a field of a hash of numbers; a field that comes to 0 vanishes.
+local function sum_later(key, field, number)
+  local fields = sums[key]
+  if not fields then
+    fields = {}
+    sums[key] = fields
+  end
+  fields[field] = (fields[field] or 0) + number
+end
+
+-- The jobs of each status by queue and by path.
+local function count_later(queue, path, status, number)
+  sum_later(K .. 'n:q', status .. ' ' .. queue, number)
+  sum_later(K .. 'n:h', status .. ' ' .. path, number)
+end
+
+-- Entries of the queue change: where it stands among the subqueues of its tree is looked at in flush().
+local function touch(queue)
+  if string.find(queue, '/', 1, true) then
+    touched[queue] = true
+  end
+end
+
+-- Wakes one more of those that wait for the queue.
+local function wake(queue)
+  local root = root_of(queue)
+  woken[root] = (woken[root] or 0) + 1
+end
+
+local function in_parts(command, key, values)
+  for first = 1, #values, MANY do
+    call(command, key, unpack(values, first, math.min(first + MANY - 1, #values)))
+  end
+end
+
+local WAKE_MOST, WAKE_MS = 32, 2000
+
+local function send_wakes()
+  for root, number in pairs(woken) do
+    local tokens = {}
+    for index = 1, math.min(number, WAKE_MOST) do
+      tokens[index] = '1'
+    end
+    local key = K .. 'wake:' .. root
+    call('RPUSH', key, unpack(tokens))
+    call('LTRIM', key, -WAKE_MOST, -1)
+    call('PEXPIRE', key, WAKE_MS)
+  end
+  woken = {}
+end
+
+-- When a subqueue is next due: when the first of its waiting jobs is, and when its first lease ends.
+local function heads_of(queue)
+  local waiting
+  for rank = -4, 4 do
+    local head = call('ZRANGE', waiting_line(queue, rank), 0, 0, 'WITHSCORES')
+    local due = tonumber(head[2])
+    if due and (not waiting or due < waiting) then
+      waiting = due
+    end
+  end
+  return waiting, tonumber(call('ZRANGE', claimed_line(queue), 0, 0, 'WITHSCORES')[2])
+end
+
+-- A tree's subqueues with something due stand in `ready`, by name; those with something due later in `later`.
+-- What is ready stays so until its queue is changed again.
+local function refresh_touched()
+  for queue in pairs(touched) do
+    local tree = tree_of(queue)
+    local ready, later = K .. 'ready:' .. tree, K .. 'later:' .. tree
+    local waiting, claimed = heads_of(queue)
+    local due = waiting and claimed and math.min(waiting, claimed) or waiting or claimed
+    if not due then
+      call('ZREM', ready, queue)
+      call('ZREM', later, queue)
+    elseif due <= now then
+      call('ZADD', ready, 0, queue)
+      call('ZREM', later, queue)
+    else
+      call('ZADD', later, digits(due), queue)
+      call('ZREM', ready, queue)
+    end
+  end
+  touched = {}
+end
+
+local let_go -- in limits
+
+local function flush()
+  for key, members in pairs(removed) do
+    in_parts('ZREM', key, members)
+  end
+  for key, members in pairs(added) do
+    in_parts('ZADD', key, members)
+  end
+  for key, fields in pairs(sums) do
+    for field, number in pairs(fields) do
+      if number ~= 0 and call('HINCRBY', key, field, number) == 0 then
+        call('HDEL', key, field)
+      end
+    end
+  end
+  removed, added, sums = {}, {}, {}
+  local to_let_go = freed
+  freed = {}
+  for key, number in pairs(to_let_go) do
+    let_go(key, number)
+  end
+  refresh_touched()
+  send_wakes()
+end

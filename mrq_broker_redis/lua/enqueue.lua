@@ -1,0 +1,11 @@
+-- needs: base, batch, limits, jobs
+-- Stores new jobs. Arguments: { job, ... }, see enqueue() in jobs.  Answers { id now queued, 1 if new, ... }.
+
+local answers = {}
+for _, job in ipairs(given) do
+  local id, created = enqueue(job)
+  answers[#answers + 1] = id
+  answers[#answers + 1] = created and 1 or 0
+end
+flush()
+return answers

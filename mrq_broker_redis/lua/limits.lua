@@ -1,0 +1,106 @@
+-- needs: base, batch
+-- Who runs under each limit key, and who is parked there.
+-- slots: sorted set, "<job id> <limit key>" by the end of the lease.  running: hash, limit key to number of slots.
+-- park:<limit key>: sorted set by name, "<rank + 4><since><due><job id>".  parked: hash, job id to limit key and
+-- that name.  parked-keys: sorted set by name of the keys with parked jobs.  parked-in: hash, how many by queue.
+
+local function add_to_running(key, number)
+  if call('HINCRBY', K .. 'running', key, number) <= 0 then
+    call('HDEL', K .. 'running', key)
+  end
+end
+
+local function each_once(keys)
+  local seen, once = {}, {}
+  for _, key in ipairs(keys) do
+    if not seen[key] then
+      seen[key] = true
+      once[#once + 1] = key
+    end
+  end
+  return once
+end
+
+-- A claimed job holds a slot under each of its keys, to the end of its lease.
+local function take_slots(id, keys, until_ms)
+  for _, key in ipairs(each_once(keys)) do
+    if call('ZADD', K .. 'slots', until_ms, id .. ' ' .. key) == 1 then
+      add_to_running(key, 1)
+    end
+  end
+end
+
+local function free_slot(member, key)
+  if call('ZREM', K .. 'slots', member) == 1 then
+    add_to_running(key, -1)
+    freed[key] = (freed[key] or 0) + 1
+  end
+end
+
+local function free_slots(id, keys)
+  for _, key in ipairs(each_once(keys)) do
+    free_slot(id .. ' ' .. key, key)
+  end
+end
+
+-- Slots whose lease has ended, a bounded number. Their jobs keep their claims while nobody else has them.
+local function free_expired_slots()
+  local members = call('ZRANGEBYSCORE', K .. 'slots', '-inf', now, 'LIMIT', 0, 100)
+  for _, member in ipairs(members) do
+    free_slot(member, string.match(member, '^%S+ (.*)$'))
+  end
+  return #members
+end
+
+local function unpark(id)
+  local place = call('HGET', K .. 'parked', id)
+  if not place then
+    return
+  end
+  local key, member = string.sub(place, 53), string.sub(place, 1, 51)
+  call('HDEL', K .. 'parked', id)
+  call('ZREM', K .. 'park:' .. key, member)
+  if call('EXISTS', K .. 'park:' .. key) == 0 then
+    call('ZREM', K .. 'parked-keys', key)
+  end
+end
+
+-- Takes a waiting job out of its line. It remembers when it was due.
+local function park(id, queue, rank, due, key)
+  local member = string.format('%d%013.0f%013.0f', rank + 4, now, due) .. id
+  call('ZREM', waiting_line(queue, rank), id)
+  call('HSET', K .. 'j:' .. id, 'z', 'p')
+  call('ZADD', K .. 'park:' .. key, 0, member)
+  call('HSET', K .. 'parked', id, member .. ' ' .. key)
+  call('ZADD', K .. 'parked-keys', 0, key)
+  call('HINCRBY', K .. 'parked-in', queue, 1)
+  touch(queue)
+end
+
+-- Puts so many of a key's parked jobs back into their lines, where they are due at once.
+let_go = function(key, number)
+  if number <= 0 then
+    return 0
+  end
+  local line = K .. 'park:' .. key
+  local members = call('ZRANGE', line, 0, number - 1)
+  for _, member in ipairs(members) do
+    local due, id = string.sub(member, 15, 27), string.sub(member, 28)
+    local job = call('HMGET', K .. 'j:' .. id, 'q', 'k')
+    call('ZREM', line, member)
+    call('HDEL', K .. 'parked', id)
+    if job[1] then
+      call('HSET', K .. 'j:' .. id, 'z', 'w')
+      call('ZADD', waiting_line(job[1], job[2]), due, id)
+      if call('HINCRBY', K .. 'parked-in', job[1], -1) <= 0 then
+        call('HDEL', K .. 'parked-in', job[1])
+      end
+      touch(job[1])
+      wake(job[1])
+    end
+  end
+  if #members > 0 and call('EXISTS', line) == 0 then
+    call('ZREM', K .. 'parked-keys', key)
+  end
+  return #members
+end

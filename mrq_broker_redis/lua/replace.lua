@@ -1,0 +1,53 @@
+-- needs: base, batch, limits, jobs
+-- Writes records in full, each if the job is still what it was when it was read; stores jobs that follow from them.
+-- Arguments: { { id, seen, row or false, keep, { follow-ups }, asks }, ... }
+--   seen: what read answered; row: the fields, false to delete the job; keep: what becomes of its unique key
+--   ('', 'reserve' for a job that is queued again); asks: whether its worker is to be asked to stop it.
+-- Answers for each: 1 written, 0 it has changed meanwhile, 2 another job holds its unique key.
+
+local answers = {}
+for index, one in ipairs(given) do
+  local id, seen, row, keep, followups, asks = one[1], one[2], one[3], one[4], one[5], one[6]
+  local old = places_of(id)
+  local values = call('HMGET', K .. 'j:' .. id, 'v', 't', 's', 'z', 'd', 'a')
+  for place = 1, 6 do
+    values[place] = values[place] or ''
+  end
+  if not old or table.concat(values, ' ') ~= seen then
+    answers[index] = 0
+  elseif not row then
+    delete(id, old, true)
+    answers[index] = 1
+  else
+    local held = false
+    if keep == 'reserve' and old.u then
+      local holder = holder_of(old.u)
+      held = holder and holder ~= id
+      if not held and (old.m == 'queued' or old.m == 'done') then
+        reserve(id, old.u, nil)
+      end
+    elseif old.u then
+      if (row.z == 'c' and old.m == 'queued') or (row.z == '' and old.m ~= 'period') then
+        release(id, old.u)
+      end
+    end
+    if held then
+      answers[index] = 2
+    else
+      move_places(id, old, row)
+      write_row(id, row, digits(tonumber(values[1]) + 1))
+      if asks then
+        call('ZADD', K .. 'sig:' .. row.w, call('INCR', K .. 'signals'), id)
+      end
+      answers[index] = 1
+      if #followups > 0 then
+        flush()
+        for _, job in ipairs(followups) do
+          enqueue(job)
+        end
+      end
+    end
+  end
+end
+flush()
+return answers

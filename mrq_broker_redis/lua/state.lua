@@ -1,0 +1,90 @@
+-- needs: base
+-- The values of shared state. state:<namespace>: hash, name to "<version> <expiry or nothing> <JSON>".
+-- states:x: sorted set, "<length of the namespace>:<namespace><name>" by expiry.  states:n: the last version.
+-- Arguments: { what, namespace, ... }:
+--   { 'get', namespace, name } answers the value or nil;  { 'list', namespace } { name, value, ... }
+--   { 'put', namespace, name, JSON, ttl in ms or -1, the version that it must have or -1 } the value or nil
+--   { 'add', namespace, name, amount, ttl in ms or -1 } { 1, count }, or { 0, value } where that is no counter
+--   { 'delete', namespace, { names } } 1 or 0 for each
+
+local what, namespace = given[1], given[2]
+local table_key, expiries = K .. 'state:' .. namespace, K .. 'states:x'
+
+local function place_of(name)
+  return #namespace .. ':' .. namespace .. name
+end
+
+local function parts_of(value)
+  local version, expiry, json = string.match(value, '^(%d+) (%d*) (.*)$')
+  return tonumber(version), tonumber(expiry), json
+end
+
+local function get(name)
+  local value = call('HGET', table_key, name)
+  if not value then
+    return nil
+  end
+  local _, expiry = parts_of(value)
+  return not (expiry and expiry <= now) and value or nil
+end
+
+local function put(name, json, expiry)
+  local value = call('INCR', K .. 'states:n') .. ' ' .. (expiry and digits(expiry) or '') .. ' ' .. json
+  call('HSET', table_key, name, value)
+  if expiry then
+    call('ZADD', expiries, digits(expiry), place_of(name))
+  else
+    call('ZREM', expiries, place_of(name))
+  end
+  return value
+end
+
+local function expiry_after(ttl)
+  return ttl >= 0 and now + ttl or nil
+end
+
+if what == 'get' then
+  return get(given[3]) or false
+elseif what == 'list' then
+  local found = {}
+  local all = call('HGETALL', table_key)
+  for index = 1, #all, 2 do
+    local _, expiry = parts_of(all[index + 1])
+    if not (expiry and expiry <= now) then
+      found[#found + 1] = all[index]
+      found[#found + 1] = all[index + 1]
+    end
+  end
+  return found
+elseif what == 'put' then
+  local name, json, ttl, version = given[3], given[4], given[5], given[6]
+  if version >= 0 then
+    local present = get(name)
+    if (present and parts_of(present) or 0) ~= version then
+      return false
+    end
+  end
+  return put(name, json, expiry_after(ttl))
+elseif what == 'add' then
+  local name, amount, ttl = given[3], given[4], given[5]
+  local present = get(name)
+  if not present then
+    put(name, digits(amount), expiry_after(ttl))
+    return { 1, amount }
+  end
+  local _, expiry, json = parts_of(present)
+  if not string.match(json, '^-?%d+$') then
+    return { 0, json }
+  end
+  local sum = tonumber(json) + amount
+  put(name, digits(sum), expiry)
+  return { 1, sum }
+else
+  local answers = {}
+  for index, name in ipairs(given[3]) do
+    answers[index] = get(name) and 1 or 0
+    call('HDEL', table_key, name)
+    call('ZREM', expiries, place_of(name))
+  end
+  return answers
+end

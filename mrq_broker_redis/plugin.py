@@ -1,0 +1,32 @@
+"""Announces the Redis driver. Loads neither redis-py nor the rest of it before a broker is opened."""
+
+from __future__ import annotations
+
+from mrq_core.broker import Broker, Driver, Opening
+from mrq_core.errors import ConfigError
+from mrq_core.hookspecs import hookimpl
+
+
+@hookimpl
+def mrq_driver() -> Driver:
+    """The driver ``redis``."""
+    return Driver(
+        name="redis",
+        summary="queues and records in Redis 6.2 or later",
+        url_schemes=("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster"),
+        settings=("REDIS", "REDIS_PREFIX"),
+        open_broker=open_broker,
+    )
+
+
+def open_broker(opening: Opening) -> Broker:
+    """Opens the broker; it connects when it is first used. Raises ConfigError."""
+    try:
+        from mrq_broker_redis.broker import RedisBroker
+    except ModuleNotFoundError as error:
+        if error.name is None or not error.name.startswith("redis"):
+            raise
+        raise ConfigError(
+            "the Redis broker needs the package redis, which is not installed: pip install 'mrq[redis]'"
+        ) from error
+    return RedisBroker(opening)

@@ -1,0 +1,109 @@
+"""Records as fields of a hash, and back. The fields are listed in lua/jobs.lua."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec.structs import replace
+
+from mrq_core import codec, records
+from mrq_core.clock import from_ms, to_ms
+from mrq_core.job import JobRecord, Status
+
+Row = dict[str, msgspec.Raw | str]
+
+_pack = msgspec.msgpack.Encoder().encode
+
+
+class Stored(NamedTuple):
+    """A record as it was read. `seen` proves, when it is written, that nothing has changed meanwhile."""
+
+    seen: bytes
+    record: JobRecord
+    expires_ms: int | None
+
+
+def row_of(record: JobRecord) -> Row:
+    """The fields of a record that is written in full. Raises ValueError for a naive time."""
+    row: Row = {
+        "r": binary(records.encode(record)),
+        "s": str.__str__(record.status),
+        "q": record.queue,
+        "h": record.path,
+        "k": str(-record.priority),
+        "z": _place(record),
+        "n": str(record.claims),
+        "Q": str(to_ms(record.queued_at)),
+    }
+    if record.due_at is not None:
+        row["d"] = str(to_ms(record.due_at))
+    if record.expires_at is not None:
+        row["x"] = str(to_ms(record.expires_at))
+    if record.limit_keys:
+        row["l"] = binary(_pack(record.limit_keys))
+    flags = ("c" if record.cancel_requested else "") + ("o" if record.at_most_once else "")
+    lost_alone = record.lost_alone + record.alone
+    for name, value in (
+        ("t", record.token),
+        ("w", record.worker),
+        ("g", record.exception_type),
+        ("y", record.schedule),
+        ("u", record.unique_key),
+        ("f", flags),
+        ("L", str(lost_alone) if lost_alone else None),
+    ):
+        if value:
+            row[name] = value
+    return row
+
+
+def params_of(record: JobRecord) -> msgspec.Raw | bool:
+    """The params as they are stored; False for none."""
+    return binary(codec.encode(record.params)) if record.params else False
+
+
+def _place(record: JobRecord) -> str:
+    """Where the job's entry stands: claimed, waiting, parked, or nowhere."""
+    if record.status is Status.STARTED:
+        return "c"
+    if record.ended_at is not None:
+        return ""
+    return "p" if records.is_parked(record) else "w"
+
+
+def read(row: Sequence[Any]) -> Stored:
+    """The record of a row that the script `read` gave, with its params. Raises BrokerCorrupt."""
+    seen, data, params, worker, claimed, outcome, settled, progress, place, due, token, expires = row
+    record = records.with_params(records.decode(data), params)
+    if claimed is not None:
+        record = records.with_claim(record, token=text(token), worker=text(worker), started_ms=int(claimed))
+    if progress is not None:
+        at, _, ratio = progress.partition(b" ")
+        record = replace(record, progress=float(ratio), updated_at=from_ms(int(at)))
+    if outcome is not None:
+        record = records.with_outcome(record, outcome, int(settled))
+    elif place == b"c":
+        until = moment(due)
+        record = replace(record, due_at=until, lease_until=until)
+    elif place:
+        record = replace(record, due_at=moment(due) if place == b"w" else None)
+    return Stored(seen, record, None if expires is None else int(expires))
+
+
+def binary(data: bytes) -> msgspec.Raw:
+    """Bytes among the arguments of a script. Lua's library knows the older form of msgpack, in which they are
+    strings ("raw 32")."""
+    return msgspec.Raw(b"\xdb" + len(data).to_bytes(4, "big") + data)
+
+
+def moment(milliseconds: bytes | None) -> datetime | None:
+    """The time; None for none."""
+    return None if milliseconds is None else from_ms(int(milliseconds))
+
+
+def text(value: bytes | None) -> str:
+    """What the server stores as bytes."""
+    return "" if value is None else value.decode()

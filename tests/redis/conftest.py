@@ -1,0 +1,39 @@
+"""The server that tests share. Each test has a prefix of its own on it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.redis.kit import Place
+from tests.redis.servers import Server
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def server_url(request: pytest.FixtureRequest) -> str:
+    """A server that is already there, if MRQ_TEST_REDIS_URL names one; otherwise ours."""
+    url = os.environ.get("MRQ_TEST_REDIS_URL")
+    if url:
+        return url
+    server: Server = request.getfixturevalue("server")
+    return server.url
+
+
+@pytest.fixture
+def place(server_url: str) -> Iterator[Place]:
+    """Empty keys on the server."""
+    place = Place(server_url, f"test-{os.getpid()}-{next(_numbers)}")
+    yield place
+    place.clear()

@@ -1,0 +1,35 @@
+"""What the tests of the Redis broker share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import redis
+
+from mrq_broker_redis.broker import RedisBroker
+from mrq_core.broker import Opening
+from mrq_core.clock import Clock, SystemClock
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A prefix on a server."""
+
+    url: str
+    prefix: str
+
+    def open(self, clock: Clock | None = None, timeout: float = 10.0) -> RedisBroker:
+        """A broker there."""
+        return open_broker(self, clock, timeout)
+
+    def clear(self) -> None:
+        """Deletes its keys."""
+        with redis.Redis.from_url(self.url) as client:
+            for key in client.scan_iter("{" + self.prefix + "}:*", count=1000):
+                client.delete(key)
+
+
+def open_broker(place: Place, clock: Clock | None = None, timeout: float = 10.0) -> RedisBroker:
+    """A broker at the place, in whichever process."""
+    settings = {"REDIS": place.url, "REDIS_PREFIX": place.prefix}
+    return RedisBroker(Opening(settings=settings, clock=clock or SystemClock(), timeout=timeout))
