@@ -39,18 +39,18 @@ def claim(connection: Connection, request: ClaimRequest, turns: Turns) -> Claime
         taken, ended = _see_to_suspects(connection, request, [job_id.decode() for job_id in answer[2]])
         limit = 0 if taken else request.limit
         answer = _run(connection, request, turns, nonce, limit=limit, leave_suspects=True)
-    _, now_ms, found, due, suspects_due, new_turns, parked_turn, swept = answer
+    _, now_ms, found, lengths, due, suspects_due, new_turns, parked_turn, swept = answer
     now = from_ms(int(now_ms))
-    for number, (data, params) in enumerate(zip(found[1::3], found[2::3], strict=True)):
+    for number, (data, length) in enumerate(zip(found, lengths, strict=True)):
         record = lifecycle.claimed(
-            records.decode(data),
+            records.decode(data[:length]),
             now=now,
             worker=request.worker,
             nonce=f"{nonce}{number:03x}",
             lease=request.lease,
             alone=False,
         )
-        taken.append(records.with_params(record, params))
+        taken.append(records.with_params(record, data[length:]))
     turns.trees.update(zip(_texts(new_turns[::2]), _texts(new_turns[1::2]), strict=True))
     turns.parked = parked_turn.decode()
     if swept:

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from mrq_core import codec, records
 from mrq_core.clock import from_ms, to_ms
+from mrq_core.errors import BrokerCorrupt
 from mrq_core.job import JobRecord, Status
 
 Row = dict[str, msgspec.Raw | str]
@@ -76,15 +77,18 @@ def _place(record: JobRecord) -> str:
 
 def read(row: Sequence[Any]) -> Stored:
     """The record of a row that the script `read` gave, with its params. Raises BrokerCorrupt."""
-    seen, data, params, worker, claimed, outcome, settled, progress, place, due, token, expires = row
-    record = records.with_params(records.decode(data), params)
+    seen, data, first, second, worker, claimed, settled, progress, place, due, token, expires = row
+    if data is None:
+        raise BrokerCorrupt("a job has lost its record: a key was deleted by hand; see `mrq check`")
+    end = int(first)
+    record = records.with_params(records.decode(data[:end]), data[end : end + int(second)])
     if claimed is not None:
         record = records.with_claim(record, token=text(token), worker=text(worker), started_ms=int(claimed))
     if progress is not None:
         at, _, ratio = progress.partition(b" ")
         record = replace(record, progress=float(ratio), updated_at=from_ms(int(at)))
-    if outcome is not None:
-        record = records.with_outcome(record, outcome, int(settled))
+    if settled is not None:
+        record = records.with_outcome(record, data[end + int(second) :], int(settled))
     elif place == b"c":
         until = moment(due)
         record = replace(record, due_at=until, lease_until=until)

@@ -20,7 +20,7 @@ from mrq_core import codec
 from mrq_core.clock import to_ms
 from mrq_core.errors import InvalidValue
 from mrq_core.ids import is_id
-from mrq_core.job import JobRecord
+from mrq_core.job import JobRecord, Status
 from mrq_core.messages import Action, Applied, Change, JobFilter, Order, Page
 
 MAX_SECONDS = 0.25
@@ -225,7 +225,7 @@ def _indexes(connection: Connection, wanted: JobFilter) -> list[str]:
         if names and not any(kind == "q" and name.endswith("/") for name in names)
     ]
     if not served:
-        return [connection.key("i:a")]
+        return [connection.key(f"i:s:{status}") for status in Status]
 
     def sizes(client: Any) -> list[int]:
         pipeline = client.pipeline(transaction=False)

@@ -6,7 +6,7 @@
 --   limits: { rule = { concurrency or -1, interval in us or 0, tolerance in us } }
 --   turns: { tree = the subqueue that had the last turn }
 -- Answers { 'suspects', now, { ids } } where jobs whose lease ran out have to be seen to first, and otherwise
---   { 'taken', now, { id, record, params or nil, ... }, next due or nil, suspects due, { tree, last, ... },
+--   { 'taken', now, { record and params, ... }, { how long the record is, ... }, next due or nil, suspects due, { tree, last, ... },
 --     parked turn, swept }
 
 local worker, limit, lease, idle, wanted = given[1], given[2], given[3], given[4], given[5]
@@ -118,7 +118,7 @@ end
 
 -- Waiting jobs --------------------------------------------------------------------------------------
 
-local taken, number, given_by_queue = {}, 0, {}
+local taken_keys, lengths, number, given_by_queue = {}, {}, 0, {}
 
 local function is_blocked(id, queue, rank, keys, turn)
   local key = full_key(keys)
@@ -139,29 +139,30 @@ local function is_blocked(id, queue, rank, keys, turn)
   return false
 end
 
+local now_text = digits(now)
+
 local function take(id, queue, row)
-  local count = tonumber(row[3]) + 1
+  local count = tonumber(row[2]) + 1
   local token = string.format('%d.%s%03x', count, nonce, number)
   local key = K .. 'j:' .. id
-  call('HSET', key, 's', 'started', 'z', 'c', 't', token, 'w', worker, 'd', until_ms, 'n', count, 'i', digits(now))
-  if row[5] then
+  call('HSET', key, 's', 'started', 'z', 'c', 't', token, 'w', worker, 'd', until_ms, 'n', count, 'i', now_text)
+  if row[4] then
     call('HDEL', key, 'b')
   end
-  if row[4] then
-    take_slots(id, cmsgpack.unpack(row[4]), until_ms)
+  if row[3] then
+    take_slots(id, cmsgpack.unpack(row[3]), until_ms)
   end
-  if row[7] == 'queued' and row[6] then
-    release(id, row[6])
+  if row[6] == 'queued' and row[5] then
+    release(id, row[5])
   end
   add_later(claimed_line(queue), until_ms, id)
-  remove_later(K .. 'i:s:' .. row[8], id)
+  remove_later(K .. 'i:s:' .. row[7], id)
   add_later(K .. 'i:s:started', 0, id)
-  count_later(queue, row[9], row[8], -1)
-  count_later(queue, row[9], 'started', 1)
+  count_later(queue, row[8], row[7], -1)
+  count_later(queue, row[8], 'started', 1)
   number = number + 1
-  taken[#taken + 1] = id
-  taken[#taken + 1] = row[1]
-  taken[#taken + 1] = row[2]
+  taken_keys[number] = K .. 'r:' .. id
+  lengths[number] = tonumber(row[1])
 end
 
 local function take_from(queue, rank, room, reverse)
@@ -179,10 +180,10 @@ local function take_from(queue, rank, room, reverse)
     end
     local out = {}
     for _, id in ipairs(ids) do
-      local row = call('HMGET', K .. 'j:' .. id, 'r', 'p', 'n', 'l', 'b', 'u', 'm', 's', 'h')
+      local row = call('HMGET', K .. 'j:' .. id, 'R', 'n', 'l', 'b', 'u', 'm', 's', 'h')
       if not row[1] then
         out[#out + 1] = id -- a job that somebody has deleted by hand
-      elseif row[4] and is_blocked(id, queue, rank, cmsgpack.unpack(row[4]), row[5]) then
+      elseif row[3] and is_blocked(id, queue, rank, cmsgpack.unpack(row[3]), row[4]) then
         may_block = may_block - 1
         if may_block <= 0 then
           break
@@ -317,5 +318,6 @@ if number == 0 then -- the tokens that woke nobody are about jobs that are gone
     call('DEL', K .. 'wake:' .. root_of(one[1]))
   end
 end
-return { 'taken', digits(now), taken, due and digits(due) or false, suspects_due and 1 or 0, new_turns,
+local data = number > 0 and call('MGET', unpack(taken_keys)) or {}
+return { 'taken', digits(now), data, lengths, due and digits(due) or false, suspects_due and 1 or 0, new_turns,
   parked_turn, swept and 1 or 0 }

@@ -6,7 +6,12 @@ local answers = { digits(now) }
 for _, id in ipairs(given[1]) do
   local row
   if given[2] then
-    row = call('HMGET', K .. 'j:' .. id, 'q', 'h', 's', 'w', 'g', 'y', 'x', 'Q', 'p')
+    row = call('HMGET', K .. 'j:' .. id, 'q', 'h', 's', 'w', 'g', 'y', 'x', 'Q', 'R', 'P')
+    if row[1] then
+      local first, length = tonumber(row[9]), tonumber(row[10])
+      row[9] = length > 0 and call('GETRANGE', K .. 'r:' .. id, first, first + length - 1)
+      row[10] = nil
+    end
   else
     row = call('HMGET', K .. 'j:' .. id, 'q', 'h', 's', 'w', 'g', 'y', 'x', 'Q')
   end

@@ -1,16 +1,18 @@
 -- needs: base, batch, limits
 -- Jobs and all that follows from what they are: lines, indexes, totals, slots, unique keys.
--- j:<id>: hash with the fields
---   r record (msgpack, as last written in full)   p params (JSON)   v version, one more with each full write
+-- r:<id>: string, the record as last written in full (msgpack), its params (JSON), and the outcome that came since.
+-- j:<id>: hash, apart from the string so that all its values are short: the server then keeps it in one piece of
+-- memory, at a third of the size (hash-max-listpack-value). Its fields:
+--   R how long the record is, and P its params   v version, one more with each full write
 --   s status   q queue   h path   k rank, the negative priority   g exception type   y schedule   f flags
 --   z where its entry stands: w waiting, c claimed, p parked, '' nowhere   d when it is due, or its lease ends
 --   t token   w worker   n claims   x expiry   l limit keys (msgpack)   u unique key   m how long that is held
---   Q when it was queued   b the turn that a rate gave   i when it was claimed, o its outcome, e when that came, a its progress:
+--   Q when it was queued   b the turn that a rate gave   i when it was claimed, e when its outcome came, a its progress:
 --   what is not yet in the record
 -- Times are Unix milliseconds. L: how often it was lost while it ran alone, its running claim included.
 -- Flags: c cancel requested, o at_most_once.
 
-local FIELDS = { 'r', 's', 'q', 'h', 'k', 'g', 'y', 'f', 'z', 'd', 't', 'w', 'n', 'x', 'l', 'u', 'a', 'i', 'o', 'e', 'L', 'Q' }
+local FIELDS = { 's', 'q', 'h', 'k', 'g', 'y', 'f', 'z', 'd', 't', 'w', 'n', 'x', 'l', 'u', 'a', 'i', 'e', 'L', 'Q' }
 local PLACES = { 's', 'q', 'h', 'k', 'z', 'd', 'x', 'g', 'y', 'l', 'u', 'm', 'f', 'w' }
 
 local function places_of(id)
@@ -109,8 +111,6 @@ local function move_places(id, before, after)
     if old.f and string.find(old.f, 'c', 1, true) and old.z == 'c' and new.z ~= 'c' and old.w then
       call('ZREM', K .. 'sig:' .. old.w, id)
     end
-  else
-    add_later(K .. 'i:a', 0, id)
   end
   if after then
     count_later(new.q, new.h, new.s, 1)
@@ -121,8 +121,6 @@ local function move_places(id, before, after)
     if old.q ~= new.q then
       add_later(K .. 'queues', 0, new.q)
     end
-  else
-    remove_later(K .. 'i:a', id)
   end
   local limit_keys = old.l or new.l
   if limit_keys then
@@ -138,9 +136,25 @@ local function move_places(id, before, after)
   end
 end
 
--- Writes the row in place of what the hash holds. Params, log and the mode of a unique key stay.
-local function write_row(id, row, version)
-  local set, unset = { 'v', version }, {}
+local function key_of(id)
+  return K .. 'j:' .. id
+end
+
+local function data_of(id)
+  return K .. 'r:' .. id
+end
+
+-- Writes the row in place of what is stored. Params, log and the mode of a unique key stay.
+local function write_row(id, row, version, params)
+  if not params then
+    local lengths = call('HMGET', key_of(id), 'R', 'P')
+    params = call('GETRANGE', data_of(id), lengths[1], lengths[1] + lengths[2] - 1)
+    if tonumber(lengths[2]) == 0 then
+      params = ''
+    end
+  end
+  call('SET', data_of(id), row.r .. params)
+  local set, unset = { 'v', version, 'R', #row.r, 'P', #params }, {}
   for _, name in ipairs(FIELDS) do
     if row[name] ~= nil then
       set[#set + 1] = name
@@ -156,10 +170,7 @@ local function write_row(id, row, version)
 end
 
 local function insert(id, row, params)
-  write_row(id, row, '1')
-  if params then
-    call('HSET', K .. 'j:' .. id, 'p', params)
-  end
+  write_row(id, row, '1', params or '')
   move_places(id, nil, row)
 end
 
@@ -169,7 +180,7 @@ local function delete(id, row, by_a_person)
     release(id, row.u)
   end
   move_places(id, row, nil)
-  call('DEL', K .. 'j:' .. id, K .. 'l:' .. id)
+  call('DEL', K .. 'j:' .. id, K .. 'r:' .. id, K .. 'l:' .. id)
 end
 
 -- Stores a job and gives it its place; answers with the id that is queued now, and whether that is new.

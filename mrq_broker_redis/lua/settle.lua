@@ -3,7 +3,7 @@
 -- Arguments: { { id, token, outcome, ttl in ms or -1 }, ... }
 -- Answers for each: 1 done; 0 refused, there is no such job; 2 the record has to be looked at.
 
-local answers = {}
+local answers, now_text = {}, digits(now)
 for index, one in ipairs(given) do
   local id, token, outcome, ttl = one[1], one[2], one[3], one[4]
   local key = K .. 'j:' .. id
@@ -16,11 +16,12 @@ for index, one in ipairs(given) do
     local queue, path = row[3], row[4]
     if ttl >= 0 then
       local expiry = digits(now + ttl)
-      call('HSET', key, 's', 'success', 'z', '', 'o', outcome, 'e', digits(now), 'x', expiry)
+      call('HSET', key, 's', 'success', 'z', '', 'e', now_text, 'x', expiry)
       add_later(K .. 'x', expiry, id)
     else
-      call('HSET', key, 's', 'success', 'z', '', 'o', outcome, 'e', digits(now))
+      call('HSET', key, 's', 'success', 'z', '', 'e', now_text)
     end
+    call('APPEND', K .. 'r:' .. id, outcome)
     remove_later(claimed_line(queue), id)
     remove_later(K .. 'i:s:started', id)
     add_later(K .. 'i:s:success', 0, id)
