@@ -21,7 +21,6 @@ from mrq_broker_redis.location import location_of
 from mrq_broker_redis.raw import RedisRawQueue
 from mrq_broker_redis.state import RedisState
 from mrq_core.broker import Broker, Opening, RawQueue, SharedState
-from mrq_core.errors import ConfigError
 from mrq_core.job import JobRecord
 from mrq_core.messages import (
     Action,
@@ -59,14 +58,7 @@ class RedisBroker(Broker):
     name = "redis"
 
     def __init__(self, opening: Opening) -> None:
-        prefix = str(opening.settings.get("REDIS_PREFIX") or "")
-        if not prefix or not prefix.isprintable() or set(prefix) & set("{} "):
-            raise ConfigError(
-                f"the setting REDIS_PREFIX is {prefix!r}: expected a name without spaces and braces"
-            )
-        self._connection = Connection(
-            location_of(opening), prefix, clock=opening.clock, timeout=opening.timeout
-        )
+        self._connection = Connection(location_of(opening), clock=opening.clock, timeout=opening.timeout)
         self._state = RedisState(self._connection)
         self._turns = claiming.Turns()
 

@@ -35,8 +35,8 @@ class Connection:
     other clock is passed to them, as tests need it.
     """
 
-    def __init__(self, location: Location, prefix: str, *, clock: Clock, timeout: float) -> None:
-        self.prefix = "{" + prefix + "}"
+    def __init__(self, location: Location, *, clock: Clock, timeout: float) -> None:
+        self.prefix = "{" + location.prefix + "}"
         self.location = location
         self._clock = None if isinstance(clock, SystemClock) else clock
         self._timeout = timeout

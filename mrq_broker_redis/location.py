@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -24,16 +24,23 @@ _CONNECT_SECONDS = 5.0
 
 
 class Location(NamedTuple):
-    """A server: how to make a client for it, and its name for messages, without a password."""
+    """A server: how to make a client for it, its name for messages, without a password, and the prefix."""
 
     connect: Callable[[], Any]
     shown: str
+    prefix: str
     is_cluster: bool = False
 
 
 def location_of(opening: Opening) -> Location:
     """The server of a broker. Raises ConfigError; connects to nothing."""
-    url = opening.url or str(opening.settings.get("REDIS") or "")
+    url, prefix = _without_prefix(opening.url or str(opening.settings.get("REDIS") or ""))
+    prefix = str(opening.settings.get("REDIS_PREFIX") or "") if prefix is None else prefix
+    if not prefix or not prefix.isprintable() or set(prefix) & set("{} "):
+        raise ConfigError(
+            f"the prefix of the keys in Redis is {prefix!r}: expected a name without spaces and braces in "
+            "REDIS_PREFIX, or in the URL as ?prefix=name"
+        )
     scheme, separator, _ = url.partition("://")
     # Repeating a command is for those who know whether it may be repeated.
     common: dict[str, Any] = {
@@ -45,17 +52,28 @@ def location_of(opening: Opening) -> Location:
     try:
         if separator and scheme in ("redis", "rediss", "unix"):
             redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
-            return Location(lambda: redis.Redis.from_url(url, **common), hide_password(url))
+            return Location(lambda: redis.Redis.from_url(url, **common), hide_password(url), prefix)
         if scheme in ("redis+sentinel", "rediss+sentinel"):
-            return _sentinel(url, common)
+            return _sentinel(url, prefix, common)
         if scheme == "redis+cluster":
-            return _cluster(url, common)
+            return _cluster(url, prefix, common)
     except ValueError as error:
         raise ConfigError(f"the URL {hide_password(url)!r} is wrong ({error}): {_FORMS}") from error
     raise ConfigError(f"the URL {hide_password(url)!r} names no Redis server: {_FORMS}")
 
 
-def _sentinel(url: str, common: dict[str, Any]) -> Location:
+def _without_prefix(url: str) -> tuple[str, str | None]:
+    """The URL without its option ``prefix``, which is ours, and that."""
+    parts = urlsplit(url)
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    prefix = next((value for name, value in options if name == "prefix"), None)
+    if prefix is None:
+        return url, None
+    query = urlencode([(name, value) for name, value in options if name != "prefix"])
+    return urlunsplit(parts._replace(query=query)), prefix
+
+
+def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
     """The primary of a service that sentinels watch. The login is for the primary."""
     parts = urlsplit(url)
     service, _, database = parts.path.strip("/").partition("/")
@@ -83,10 +101,10 @@ def _sentinel(url: str, common: dict[str, Any]) -> Location:
         )
         return sentinel.master_for(unquote(service), **for_primary)
 
-    return Location(connect, hide_password(url))
+    return Location(connect, hide_password(url), prefix)
 
 
-def _cluster(url: str, common: dict[str, Any]) -> Location:
+def _cluster(url: str, prefix: str, common: dict[str, Any]) -> Location:
     """A cluster, found through any of its nodes. It has one database."""
     parts = urlsplit(url)
     if parts.path.strip("/") not in ("", "0") or parts.query:
@@ -98,7 +116,7 @@ def _cluster(url: str, common: dict[str, Any]) -> Location:
     def connect() -> Any:
         return RedisCluster(startup_nodes=nodes, **options)
 
-    return Location(connect, hide_password(url), is_cluster=True)
+    return Location(connect, hide_password(url), prefix, is_cluster=True)
 
 
 def _hosts(netloc: str, port: int) -> Sequence[tuple[str, int]]:

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests import brokers
 
 # A shell without job control starts background commands deaf to SIGINT, and so their children, too: those
 # that the tests interrupt would never notice.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _servers_end() -> Iterator[None]:
+    """The servers that tests have started end with them."""
+    yield
+    brokers.stop_servers()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,7 +21,7 @@ from mrq_core.worker.settling import Settler
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.strategy import Strategy
 
-_BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 5.0
+_BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 2.0
 _UNSETTLED_MOST = 2000
 """While so many outcomes wait for the broker, no more jobs are claimed."""
 
@@ -85,7 +86,8 @@ class Claiming:
                 backoff = _BACKOFF_FIRST
             except BrokerError as error:
                 _log.error("claim.failed retry_in=%.1fs error=%s", backoff, error)
-                self._wake.wait(backoff)
+                # Jitter, so that not all workers come back at the same moment.
+                self._wake.wait(backoff * random.uniform(0.5, 1.0))
                 backoff = min(backoff * 2, _BACKOFF_MOST)
 
     def _room(self) -> int:

@@ -17,6 +17,7 @@ from unittest import mock
 import pytest
 
 from mrq_core.cli.app import app
+from tests import brokers
 from tests.support import PATIENCE, Project, open_project
 
 TASKS = """
@@ -136,9 +137,9 @@ def _in_another_process(arguments: tuple[str, ...], folder: Path, env: dict[str,
     return Said(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Iterator[Project]:
-    with tasks_project(tmp_path) as opened:
+@pytest.fixture(params=brokers.NAMES)
+def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
+    with tasks_project(tmp_path, request.param) as opened:
         yield opened
 
 
@@ -148,9 +149,9 @@ def mrq(project: Project) -> Shell:
 
 
 @contextlib.contextmanager
-def tasks_project(path: Path) -> Iterator[Project]:
+def tasks_project(path: Path, broker: str = "sqlite") -> Iterator[Project]:
     """A project with the tasks above."""
-    with open_project(path, f"sqlite:///{path}/jobs.sqlite3") as opened:
+    with open_project(path, brokers.url_of(broker, path)) as opened:
         opened.write("tasks.py", TASKS)
         yield opened
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import signal
 
+import pytest
+
 from tests.cli.conftest import Shell
 from tests.support import Project
 
@@ -35,6 +37,7 @@ def test_a_paused_demo_queue_is_an_error_that_says_what_to_do(mrq: Shell) -> Non
     assert "mrq queues resume demo" in mrq("demo", "--jobs", "3", code=1).err
 
 
+@pytest.mark.parametrize("project", ["sqlite"], indirect=True)
 def test_an_interrupted_demo_says_how_to_go_on(mrq: Shell, project: Project) -> None:
     process = project.start("demo", "--jobs", "400")
     process.until_output("queued on sqlite")

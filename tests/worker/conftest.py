@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import brokers
 from tests.support import Project, open_project
 
 TASKS = '''
@@ -94,8 +95,8 @@ def deaf():
 '''
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Iterator[Project]:
-    with open_project(tmp_path, f"sqlite:///{tmp_path}/jobs.sqlite3") as opened:
+@pytest.fixture(params=brokers.NAMES)
+def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
+    with open_project(tmp_path, brokers.url_of(request.param, tmp_path)) as opened:
         opened.write("tasks.py", TASKS)
         yield opened

@@ -7,9 +7,13 @@ import signal
 import sqlite3
 from pathlib import Path
 
+import pytest
+
 from mrq_core.job import Status
 from mrq_core.operations.workers import list_workers
 from tests.support import Project, until
+
+pytestmark = pytest.mark.parametrize("project", ["sqlite"], indirect=True)
 
 
 def database(project: Project) -> Path:

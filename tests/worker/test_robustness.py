@@ -162,6 +162,7 @@ def locked(project: Project) -> sqlite3.Connection:
     return lock
 
 
+@pytest.mark.parametrize("project", ["sqlite"], indirect=True)
 @pytest.mark.parametrize("seconds", [None, 0.3, 1000])
 def test_sigterm_ends_a_worker_within_five_seconds_though_its_broker_is_away(
     project: Project, seconds: float | None

@@ -1,0 +1,45 @@
+"""Which brokers the tests of worker and command line run on, and where a test finds an empty one.
+
+MRQ_TEST_BROKERS names them, all of them by default.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.redis.servers import Server
+
+NAMES = tuple(os.environ.get("MRQ_TEST_BROKERS", "sqlite,redis").split(","))
+
+_numbers = itertools.count()
+_servers: dict[str, Server] = {}
+
+
+def url_of(name: str, folder: Path) -> str:
+    """The URL of an empty broker. Servers are started when they are first asked for."""
+    if name == "sqlite":
+        return f"sqlite:///{folder}/jobs.sqlite3"
+    if name == "redis":
+        url = _redis()
+        return f"{url}{'&' if '?' in url else '?'}prefix=project-{os.getpid()}-{next(_numbers)}"
+    pytest.fail(f"MRQ_TEST_BROKERS names {name}: expected sqlite or redis")
+
+
+def _redis() -> str:
+    named = os.environ.get("MRQ_TEST_REDIS_URL")
+    if named:
+        return named
+    if "redis" not in _servers:
+        _servers["redis"] = Server("--appendonly", "yes")
+    return _servers["redis"].url
+
+
+def stop_servers() -> None:
+    """Ends what was started."""
+    while _servers:
+        _, server = _servers.popitem()
+        server.stop()
