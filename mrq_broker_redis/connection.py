@@ -70,12 +70,13 @@ class Connection:
         """Does something with the client itself."""
         return self._call(work, repeatable)
 
-    def wait_for(self, keys: Sequence[str], seconds: float) -> bool:
-        """Takes a token from one of the lists, as soon as there is one; False if there was none in time."""
+    def wait_for(self, keys: Sequence[str], seconds: float) -> bytes | None:
+        """Takes a token from one of the lists, as soon as there is one; None if there was none in time."""
         # The server rounds up to its own ticks, and the socket's timeout must not strike first.
         seconds = max(0.001, min(seconds, self._timeout / 2))
         command = ("BLPOP", *keys, f"{seconds:.3f}")
-        return self._call(lambda client: client.execute_command(*command), False) is not None
+        found = self._call(lambda client: client.execute_command(*command), False)
+        return None if found is None else bytes(found[1])
 
     @property
     def wait_most(self) -> float:

@@ -15,6 +15,9 @@ from mrq_broker_redis.connection import Connection
 from mrq_core.messages import Changes, Versions, Wanted
 from mrq_core.naming import raw_kind
 
+DUE = b"1"
+"""The token of a job that is due. Others are about jobs that will be, and say how long to wait at most."""
+
 
 def wait(connection: Connection, wanted: Sequence[Wanted], timeout: float) -> bool:
     """See `Broker.wait`.
@@ -25,6 +28,7 @@ def wait(connection: Connection, wanted: Sequence[Wanted], timeout: float) -> bo
     deadline = time.monotonic() + timeout
     rows = wanted_as_list(wanted)
     queues = [[*row, _kind(one.name)] for row, one in zip(rows, wanted, strict=True)]
+    is_simple = not any(one.exclude or one.name.endswith("/") for one in wanted)
     keys = sorted({connection.key("wake:" + one.name.partition("/")[0]) for one in wanted})
     began_ms = -1
     while True:
@@ -39,7 +43,9 @@ def wait(connection: Connection, wanted: Sequence[Wanted], timeout: float) -> bo
         if seconds <= 0:
             return False
         if keys:
-            connection.wait_for(keys, seconds)
+            token = connection.wait_for(keys, seconds)
+            if token == DUE and is_simple:
+                return True
         else:
             time.sleep(min(seconds, connection.wait_most))
 

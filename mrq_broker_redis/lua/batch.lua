@@ -46,10 +46,15 @@ local function touch(queue)
   end
 end
 
--- Wakes one more of those that wait for the queue.
-local function wake(queue)
+-- Wakes one more of those that wait for the queue; `due`: of a job that is to come.
+local function wake(queue, due)
   local root = root_of(queue)
-  woken[root] = (woken[root] or 0) + 1
+  local tokens = woken[root]
+  if not tokens then
+    tokens = {}
+    woken[root] = tokens
+  end
+  tokens[#tokens + 1] = due and tonumber(due) > now and '0' or '1'
 end
 
 local function in_parts(command, key, values)
@@ -61,13 +66,9 @@ end
 local WAKE_MOST, WAKE_MS = 32, 2000
 
 local function send_wakes()
-  for root, number in pairs(woken) do
-    local tokens = {}
-    for index = 1, math.min(number, WAKE_MOST) do
-      tokens[index] = '1'
-    end
+  for root, tokens in pairs(woken) do
     local key = K .. 'wake:' .. root
-    call('RPUSH', key, unpack(tokens))
+    call('RPUSH', key, unpack(tokens, 1, math.min(#tokens, WAKE_MOST)))
     call('LTRIM', key, -WAKE_MOST, -1)
     call('PEXPIRE', key, WAKE_MS)
   end

@@ -86,7 +86,7 @@ local function move_places(id, before, after)
   if new_line then
     add_later(new_line, new.d, id)
     if new.z == 'w' then
-      wake(new.q)
+      wake(new.q, new.d)
     end
   end
   reindex('s', old.s, new.s, id)
