@@ -33,7 +33,25 @@ local function waiting_line(queue, rank)
   return K .. 'w:' .. rank .. ':' .. queue
 end
 
+-- Names of keys that a batch uses again and again: joining strings costs more than looking one up.
+local claimed_lines, indexes = {}, {}
+
 -- The sorted set of a queue's claimed jobs, by the end of their leases.
 local function claimed_line(queue)
-  return K .. 'c:' .. queue
+  local line = claimed_lines[queue]
+  if not line then
+    line = K .. 'c:' .. queue
+    claimed_lines[queue] = line
+  end
+  return line
+end
+
+-- The sorted set of the jobs of one status.
+local function status_index(status)
+  local index = indexes[status]
+  if not index then
+    index = K .. 'i:s:' .. status
+    indexes[status] = index
+  end
+  return index
 end

@@ -2,7 +2,7 @@
 -- What one script changes of the structures beside the jobs: gathered first, written by flush().
 -- Sums and members are written once for the whole batch, not once for each job.
 
-local removed, added, sums, touched, woken, freed = {}, {}, {}, {}, {}, {}
+local removed, added, sums, tallies, touched, woken, freed = {}, {}, {}, {}, {}, {}, {}
 
 local function remove_later(key, member)
   local members = removed[key]
@@ -35,8 +35,29 @@ end
 
 -- The jobs of each status by queue and by path.
 local function count_later(queue, path, status, number)
-  sum_later(K .. 'n:q', status .. ' ' .. queue, number)
-  sum_later(K .. 'n:h', status .. ' ' .. path, number)
+  local paths = tallies[queue]
+  if not paths then
+    paths = {}
+    tallies[queue] = paths
+  end
+  local statuses = paths[path]
+  if not statuses then
+    statuses = {}
+    paths[path] = statuses
+  end
+  statuses[status] = (statuses[status] or 0) + number
+end
+
+local function sum_tallies()
+  for queue, paths in pairs(tallies) do
+    for path, statuses in pairs(paths) do
+      for status, number in pairs(statuses) do
+        sum_later(K .. 'n:q', status .. ' ' .. queue, number)
+        sum_later(K .. 'n:h', status .. ' ' .. path, number)
+      end
+    end
+  end
+  tallies = {}
 end
 
 -- Entries of the queue change: where it stands among the subqueues of its tree is looked at in flush().
@@ -119,6 +140,7 @@ local function flush()
   for key, members in pairs(added) do
     in_parts('ZADD', key, members)
   end
+  sum_tallies()
   for key, fields in pairs(sums) do
     for field, number in pairs(fields) do
       if number ~= 0 and call('HINCRBY', key, field, number) == 0 then

@@ -141,10 +141,9 @@ end
 
 local now_text = digits(now)
 
-local function take(id, queue, row)
+local function take(id, key, queue, row)
   local count = tonumber(row[2]) + 1
   local token = string.format('%d.%s%03x', count, nonce, number)
-  local key = K .. 'j:' .. id
   call('HSET', key, 's', 'started', 'z', 'c', 't', token, 'w', worker, 'd', until_ms, 'n', count, 'i', now_text)
   if row[4] then
     call('HDEL', key, 'b')
@@ -156,8 +155,8 @@ local function take(id, queue, row)
     release(id, row[5])
   end
   add_later(claimed_line(queue), until_ms, id)
-  remove_later(K .. 'i:s:' .. row[7], id)
-  add_later(K .. 'i:s:started', 0, id)
+  remove_later(status_index(row[7]), id)
+  add_later(status_index('started'), 0, id)
   count_later(queue, row[8], row[7], -1)
   count_later(queue, row[8], 'started', 1)
   number = number + 1
@@ -180,7 +179,8 @@ local function take_from(queue, rank, room, reverse)
     end
     local out = {}
     for _, id in ipairs(ids) do
-      local row = call('HMGET', K .. 'j:' .. id, 'R', 'n', 'l', 'b', 'u', 'm', 's', 'h')
+      local key = K .. 'j:' .. id
+      local row = call('HMGET', key, 'R', 'n', 'l', 'b', 'u', 'm', 's', 'h')
       if not row[1] then
         out[#out + 1] = id -- a job that somebody has deleted by hand
       elseif row[3] and is_blocked(id, queue, rank, cmsgpack.unpack(row[3]), row[4]) then
@@ -189,7 +189,7 @@ local function take_from(queue, rank, room, reverse)
           break
         end
       else
-        take(id, queue, row)
+        take(id, key, queue, row)
         out[#out + 1] = id
         room = room - 1
       end
