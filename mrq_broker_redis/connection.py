@@ -97,6 +97,8 @@ class Connection:
             try:
                 return work(self._connected())
             except _FAILURES as error:
+                if "READONLY" in str(error):  # a failover has made a replica of it: find the primary anew
+                    self._disconnect()
                 lost = isinstance(error, exceptions.ConnectionError) and not isinstance(
                     error, exceptions.AuthenticationError | exceptions.TimeoutError
                 )
@@ -106,6 +108,11 @@ class Connection:
             time.sleep(backoff * random.uniform(0.5, 1.0))
             backoff = min(backoff * 2, _BACKOFF_MOST)
         raise AssertionError("the last attempt returns or raises")
+
+    def _disconnect(self) -> None:
+        client = self._client
+        if client is not None:
+            client.close()
 
     def _connected(self) -> Any:
         if self._closed:
