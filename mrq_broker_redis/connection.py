@@ -25,7 +25,7 @@ T = TypeVar("T")
 _REPEATS = 3
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.05, 0.4
 _pack = msgspec.msgpack.Encoder().encode
-_FAILURES = (exceptions.RedisError, OSError)
+_FAILURES = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
 
 
 class Connection:

@@ -41,7 +41,7 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
             f"a key of mrq in Redis at {where} holds something else ({text}): another program uses the same "
             "names; set REDIS_PREFIX to one of its own"
         )
-    if isinstance(error, exceptions.ConnectionError | OSError):
+    if isinstance(error, exceptions.ConnectionError | exceptions.RedisClusterException | OSError):
         return BrokerUnavailable(
             f"Redis at {where} cannot be reached ({text}): start it, or correct REDIS and the network"
         )

@@ -52,6 +52,8 @@ def location_of(opening: Opening) -> Location:
     try:
         if separator and scheme in ("redis", "rediss", "unix"):
             redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
+            if scheme == "unix":
+                del common["socket_keepalive"]
             return Location(lambda: redis.Redis.from_url(url, **common), hide_password(url), prefix)
         if scheme in ("redis+sentinel", "rediss+sentinel"):
             return _sentinel(url, prefix, common)

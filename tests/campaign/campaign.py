@@ -100,15 +100,8 @@ class Campaign:
 
     def _start(self) -> Process:
         # A job may be hit more often by chance than a poison job is run: none is to be condemned here.
-        process = self.project.start(
-            "worker",
-            "--greenlets",
-            "5",
-            "--lease",
-            f"{LEASE:g}",
-            "--max-lost-claims",
-            str(self._most_faults + 1),
-        )
+        patience = ("--max-lost-claims", str(self._most_faults + 1))
+        process = self.project.start("worker", "--greenlets", "5", "--lease", f"{LEASE:g}", *patience)
         self.processes.append(process)
         return process
 

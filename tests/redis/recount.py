@@ -13,7 +13,7 @@ from mrq_broker_redis.connection import Connection
 
 
 def check_keys(broker: RedisBroker) -> None:
-    """Lines, indexes, totals, slots and parked jobs are what the hashes say, and the hashes what the records say."""
+    """Lines, indexes, totals, slots and parked jobs are what the hashes say; so are the records."""
     connection: Connection = broker._connection
     client: redis.Redis = connection.use(lambda client: client)
     prefix = (connection.prefix + ":").encode()

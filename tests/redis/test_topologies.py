@@ -1,0 +1,213 @@
+"""The ways to a server: socket, database, TLS, sentinels, cluster."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from mrq_broker_redis.broker import RedisBroker
+from mrq_core.errors import BrokerUnavailable
+from mrq_core.job import Status
+from mrq_core.messages import Cancel, Change, JobFilter, RawItem, Wanted
+from tests.redis.kit import Place, open_broker
+from tests.redis.servers import SECONDS, Server, free_port, program
+from tests.redis.test_connection import claim, new_job, success
+from tests.support import until
+
+
+def check_broker(broker: RedisBroker) -> None:
+    """A little of everything goes through."""
+    broker.prepare()
+    jobs = [new_job() for _ in range(5)]
+    assert all(answer.created for answer in broker.enqueue(jobs))
+    assert broker.wait([Wanted(name="q")], 5.0)
+    records = claim(broker, limit=3).records
+    assert broker.settle([success(record) for record in records]) == [True] * 3
+    assert broker.totals().by_status() == {Status.SUCCESS: 3, Status.QUEUED: 2}
+    found = broker.find(JobFilter(statuses=(Status.QUEUED,))).records
+    assert broker.cancel([record.id for record in found], Cancel()) == [Change.DONE] * 2
+    assert broker.count(JobFilter(), "status") == {"success": 3, "cancel": 2}
+    broker.pause(["q"])
+    assert broker.paused() == {"q"}
+    assert broker.state.add("n", "counter", 3) == 3
+    raw = broker.raw("urls_timed_set")
+    assert raw.push([RawItem(param="a", score=1.0)]) == [True]
+    assert [one.param for one in raw.claim(5, 60.0, "w")] == ["a"]
+    assert not broker.wait([Wanted(name="other")], 0.05)
+    assert all(finding.level != "error" for finding in broker.check())
+    broker.close()
+
+
+def test_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "redis.sock"
+    server = Server("--unixsocket", str(path))
+    try:
+        check_broker(open_broker(Place(f"unix://{path}?db=3", "mrq")))
+        with redis.Redis(port=server.port, db=3) as client:
+            assert client.dbsize()
+    finally:
+        server.stop()
+
+
+def test_a_database_and_a_user_of_ones_own() -> None:
+    server = Server("--user", "worker", "on", ">geheim:/", "~*", "&*", "+@all")
+    try:
+        url = f"redis://worker:geheim%3A%2F@127.0.0.1:{server.port}/5"
+        check_broker(open_broker(Place(url, "mrq")))
+        with redis.Redis(port=server.port, db=5) as client:
+            assert client.dbsize()
+    finally:
+        server.stop()
+
+
+def test_tls(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    # A wrong option ends the server before it starts; the first one that it does not know is named.
+    asked = [program(), "--tls-port", "0", "--no-such-option", "1"]
+    said = subprocess.run(asked, capture_output=True, text=True, check=False)
+    if openssl is None or "tls-port" in said.stdout + said.stderr:
+        pytest.skip("this redis-server has no TLS, or there is no openssl to make a certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        [
+            *(
+                openssl,
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=localhost",
+            ),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    port = free_port()
+    options = ("--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key))
+    server = Server(*options, "--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no")
+    try:
+        url = f"rediss://127.0.0.1:{port}/0"
+        check_broker(open_broker(Place(f"{url}?ssl_ca_certs={certificate}", "mrq")))
+        stranger = open_broker(Place(url, "mrq"))
+        with pytest.raises(BrokerUnavailable, match="certificate"):
+            stranger.prepare()
+        stranger.close()
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[tuple[Server, Server, str]]:
+    """A primary, its replica, and the URL of three sentinels that watch them."""
+    primary = Server("--appendonly", "yes")
+    replica = Server("--replicaof", "127.0.0.1", str(primary.port))
+    sentinels: list[subprocess.Popen[bytes]] = []
+    ports = [free_port() for _ in range(3)]
+    try:
+        for port in ports:
+            config = tmp_path / f"sentinel-{port}.conf"
+            config.write_text(
+                f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n"
+                f"sentinel monitor jobs 127.0.0.1 {primary.port} 2\n"
+                "sentinel down-after-milliseconds jobs 500\nsentinel failover-timeout jobs 3000\n"
+            )
+            command = [program(), str(config), "--sentinel"]
+            with (tmp_path / f"sentinel-{port}.log").open("wb") as log:
+                sentinels.append(subprocess.Popen(command, stdout=log, stderr=log))
+        until(lambda: all(_is_watching(port) for port in ports), what="the sentinels to find each other")
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+        yield primary, replica, f"redis+sentinel://{hosts}/jobs/0"
+    finally:
+        for sentinel in sentinels:
+            sentinel.terminate()
+            sentinel.wait(SECONDS)
+        primary.stop()
+        replica.stop()
+
+
+def _is_watching(port: int) -> bool:
+    try:
+        with redis.Redis(port=port) as client:
+            state = dict(client.sentinel_masters()["jobs"])
+            replicas = client.sentinel_slaves("jobs")
+    except (redis.exceptions.RedisError, KeyError):
+        return False
+    return int(state["num-other-sentinels"]) == 2 and [one["flags"] for one in replicas] == ["slave"]
+
+
+def test_sentinels_lead_to_the_primary_and_after_its_death_to_the_next(
+    service: tuple[Server, Server, str],
+) -> None:
+    primary, replica, url = service
+    check_broker(open_broker(Place(url, "first")))
+    broker = open_broker(Place(url, "second"))
+    broker.enqueue([new_job() for _ in range(10)])
+    with primary.client() as client:
+        client.wait(1, int(SECONDS * 1000))  # until the replica has it
+    primary.kill()
+
+    def claimed() -> int:
+        try:
+            return len(claim(broker).records)
+        except BrokerUnavailable:
+            return 0
+
+    assert until(claimed, what="the replica to be promoted") == 10
+    with replica.client() as client:
+        assert client.info()["role"] == "master"
+    broker.close()
+
+
+@pytest.fixture
+def cluster() -> Iterator[list[Server]]:
+    """Three nodes, each with a third of the slots."""
+    servers = [Server("--cluster-enabled", "yes", "--cluster-node-timeout", "2000") for _ in range(3)]
+    try:
+        edges = [0, 5461, 10923, 16384]
+        for server, first, end in zip(servers, edges, edges[1:], strict=False):
+            with server.client() as client:
+                client.execute_command("CLUSTER", "ADDSLOTS", *range(first, end))
+        with servers[0].client() as client:
+            for server in servers[1:]:
+                client.execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
+        until(lambda: all(_is_whole(server) for server in servers), what="the cluster to be whole")
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def _is_whole(server: Server) -> bool:
+    with server.client() as client:
+        info = client.execute_command("CLUSTER", "INFO")
+    text = info.decode() if isinstance(info, bytes) else str(info)
+    return "cluster_state:ok" in text or "'cluster_state': 'ok'" in text
+
+
+def test_a_cluster_with_several_prefixes_on_several_nodes(cluster: list[Server]) -> None:
+    url = f"redis+cluster://127.0.0.1:{cluster[1].port},127.0.0.1:{cluster[2].port}"
+    for number in range(6):
+        check_broker(open_broker(Place(url, f"shop-{number}")))
+    sizes = []
+    for server in cluster:
+        with server.client() as client:
+            sizes.append(client.dbsize())
+    assert sum(bool(size) for size in sizes) > 1, sizes
+
+
+def test_a_cluster_that_is_away_is_said_so() -> None:
+    broker = open_broker(Place(f"redis+cluster://127.0.0.1:{free_port()}", "mrq"), timeout=1.0)
+    with pytest.raises(BrokerUnavailable, match="Redis at redis"):
+        broker.prepare()
+    assert [finding.level for finding in broker.check()] == ["error"]
+    broker.close()
