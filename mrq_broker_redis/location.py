@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
@@ -21,6 +21,9 @@ _FORMS = (
     "redis+sentinel://host[:port],host[:port]/service[/database] or redis+cluster://host[:port],host[:port]"
 )
 _CONNECT_SECONDS = 5.0
+_OPTIONS = frozenset(
+    {"host", "port", "path", "db", "username", "password", "connection_class", "client_name", "protocol"}
+)
 
 
 class Location(NamedTuple):
@@ -51,7 +54,7 @@ def location_of(opening: Opening) -> Location:
     }
     try:
         if separator and scheme in ("redis", "rediss", "unix"):
-            redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
+            _check_options(redis.connection.parse_url(url))  # type: ignore[no-untyped-call]
             if scheme == "unix":
                 del common["socket_keepalive"]
             return Location(lambda: redis.Redis.from_url(url, **common), hide_password(url), prefix)
@@ -62,6 +65,13 @@ def location_of(opening: Opening) -> Location:
     except ValueError as error:
         raise ConfigError(f"the URL {hide_password(url)!r} is wrong ({error}): {_FORMS}") from error
     raise ConfigError(f"the URL {hide_password(url)!r} names no Redis server: {_FORMS}")
+
+
+def _check_options(found: Mapping[str, object]) -> None:
+    """Raises ValueError for an option that nobody would look at before it fails."""
+    unknown = [name for name in found if name not in _OPTIONS and not name.startswith("ssl_")]
+    if unknown:
+        raise ValueError(f"unknown options {', '.join(unknown)}; known are client_name, db and ssl_...")
 
 
 def _without_prefix(url: str) -> tuple[str, str | None]:
