@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import msgspec
 from redis import exceptions
 
-from mrq_broker_redis.failures import translated
+from mrq_broker_redis.failures import code_of, translated
 from mrq_broker_redis.location import Location
 from mrq_broker_redis.scripts import script
 from mrq_core.clock import Clock, SystemClock
@@ -97,7 +97,7 @@ class Connection:
             try:
                 return work(self._connected())
             except _FAILURES as error:
-                if "READONLY" in str(error):  # a failover has made a replica of it: find the primary anew
+                if code_of(error) == "READONLY":  # a failover has made a replica of it: find the primary anew
                     self._disconnect()
                 lost = isinstance(error, exceptions.ConnectionError) and not isinstance(
                     error, exceptions.AuthenticationError | exceptions.TimeoutError

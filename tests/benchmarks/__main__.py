@@ -10,53 +10,70 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 from mrq_core import __version__
-from tests.benchmarks import huey_peer, ours
+from tests.benchmarks import huey_peer, ours, redis_peers
 from tests.benchmarks.ours import Figures
 
 Measurement = Callable[[Path], Figures]
+NAMES = ("enqueue", "drain", "latency", "naps", "memory", "claim")
 
 
-def measurements(scale: float) -> dict[str, list[Measurement]]:
+def measurements(scale: float, brokers: Sequence[str]) -> dict[str, list[Measurement]]:
     """By name; those of one name are compared, and so run one after the other each time."""
 
     def jobs(number: int) -> int:
         return max(int(number * scale), 100)
 
-    chosen: dict[str, list[Measurement]] = {
-        "enqueue": [partial(ours.enqueue, jobs=jobs(20_000))],
-        "drain": [
-            partial(ours.drain, jobs=jobs(20_000)),
-            partial(ours.drain, jobs=jobs(20_000), processes=2),
-        ],
-        "latency": [partial(ours.latency, jobs=jobs(200))],
-        "naps": [partial(ours.naps, jobs=jobs(2_000))],
-        "memory": [partial(ours.memory, jobs=0)],
-        "claim": [partial(ours.claim_cost, jobs=jobs(1_000_000))],
-    }
-    if importlib.util.find_spec("huey") is not None:
+    chosen: dict[str, list[Measurement]] = {name: [] for name in NAMES}
+    for broker in brokers:
+        chosen["enqueue"].append(partial(ours.enqueue, jobs=jobs(20_000), broker=broker))
+        for processes in (1, 2):
+            measure = partial(ours.drain, jobs=jobs(20_000), processes=processes, broker=broker)
+            chosen["drain"].append(measure)
+        if broker == "redis with AOF":
+            continue
+        chosen["latency"].append(partial(ours.latency, jobs=jobs(200), broker=broker))
+        chosen["naps"].append(partial(ours.naps, jobs=jobs(2_000), broker=broker))
+        chosen["memory"].append(partial(ours.memory, jobs=0, broker=broker))
+        chosen["claim"].append(partial(ours.claim_cost, jobs=jobs(1_000_000), broker=broker))
+    if "sqlite" in brokers and _is_here("huey"):
         chosen["enqueue"].append(partial(huey_peer.enqueue, jobs=jobs(1_000)))
         chosen["drain"] += [
             partial(huey_peer.drain, jobs=jobs(3_000), kind="greenlet"),
             partial(huey_peer.drain, jobs=jobs(3_000), kind="thread"),
         ]
+    if "redis" in brokers:
+        for peer in redis_peers.PEERS:
+            if _is_here(peer.package):
+                chosen["enqueue"].append(partial(redis_peers.enqueue, peer=peer, jobs=jobs(2_000)))
+                chosen["drain"].append(partial(redis_peers.drain, peer=peer, jobs=jobs(peer.jobs)))
     return chosen
+
+
+def _is_here(package: str) -> bool:
+    """Whether the peer is installed; says so if not."""
+    is_here = importlib.util.find_spec(package) is not None
+    if not is_here:
+        print(f"{package} is not installed, and is left out")
+    return is_here
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, help="how often each is measured (5)")
     parser.add_argument("--scale", type=float, default=1.0, help="this part of the jobs (1.0)")
+    parser.add_argument("--only", nargs="*", default=NAMES, choices=NAMES, help="only these")
     parser.add_argument(
-        "--only", nargs="*", default=[], help="only these: enqueue drain latency naps memory claim"
+        "--broker", nargs="*", default=list(ours.BROKERS), choices=ours.BROKERS, help="only these brokers"
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     options = parser.parse_args()
-    chosen = {n: m for n, m in measurements(options.scale).items() if not options.only or n in options.only}
+    found = measurements(options.scale, options.broker)
+    chosen = {name: group for name, group in found.items() if name in options.only and group}
     values: dict[str, list[float]] = {}
     for run in range(options.runs):
         for name, group in chosen.items():
@@ -95,16 +112,27 @@ def _print_table(values: dict[str, list[float]], medians: Figures) -> None:
 
 def _print_ratios(medians: Figures) -> None:
     """What is promised as a ratio, from the same run."""
-    ours_drain = next((v for k, v in medians.items() if k.startswith("drain, 1 process")), None)
-    two = next((v for k, v in medians.items() if k.startswith("drain, 2 processes")), None)
-    hueys = [v for k, v in medians.items() if k.startswith("Huey on SQLite, drain")]
-    claims = [v for k, v in medians.items() if k.startswith("claim, ")]
-    if ours_drain and hueys:
-        print(f"\ndrain against Huey's faster one: {ours_drain / max(hueys):.1f} times")
-    if ours_drain and two:
-        print(f"two processes against one: {two / ours_drain:.2f} times")
-    if len(claims) > 1:
-        print(f"claim of the largest queue against the smallest: {claims[-1] / claims[0]:.2f} times")
+    print()
+    for broker in ours.BROKERS:
+        mine = {figure: value for figure, value in medians.items() if figure.startswith(f"{broker}: ")}
+        one, two = _one(mine, "drain, 1 process"), _one(mine, "drain, 2 processes")
+        where = "SQLite" if broker == "sqlite" else "Redis"
+        for figure, value in medians.items():
+            if one and f" on {where}, drain" in figure:
+                print(f"{broker}: drain against {figure.partition(' (')[0]}: {one / value:.1f} times")
+        if one and two:
+            print(f"{broker}: two processes against one: {two / one:.2f} times")
+        bulk, peer = _one(mine, "enqueue, in bulk"), _one(medians, "RQ on Redis, enqueue")
+        if bulk and peer and broker != "sqlite":
+            print(f"{broker}: enqueue in bulk against RQ: {bulk / peer:.1f} times")
+        claims = [value for figure, value in mine.items() if ": claim, " in figure]
+        if len(claims) > 1:
+            ratio = claims[-1] / claims[0]
+            print(f"{broker}: claim of the largest queue against the smallest: {ratio:.2f} times")
+
+
+def _one(figures: Figures, part: str) -> float | None:
+    return next((value for figure, value in figures.items() if part in figure), None)
 
 
 if __name__ == "__main__":

@@ -18,3 +18,8 @@ class Nothing(Task):
 @task
 def nap(seconds: float) -> None:
     time.sleep(seconds)
+
+
+def one(n: int) -> int:
+    """The same for RQ, which runs plain functions."""
+    return 1
