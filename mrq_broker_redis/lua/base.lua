@@ -33,8 +33,19 @@ local function waiting_line(queue, rank)
   return K .. 'w:' .. rank .. ':' .. queue
 end
 
+-- Where a job's entry stands: w waiting, c claimed, p parked, '' nowhere. The field z says so, except after a claim or
+-- a success, which do not write it: then the status does.
+local function place_of_entry(status, z)
+  if status == 'started' then
+    return 'c'
+  elseif status == 'success' then
+    return ''
+  end
+  return z
+end
+
 -- Names of keys that a batch uses again and again: joining strings costs more than looking one up.
-local claimed_lines, indexes = {}, {}
+local claimed_lines, indexes, other_indexes = {}, {}, {}
 
 -- The sorted set of a queue's claimed jobs, by the end of their leases.
 local function claimed_line(queue)
@@ -44,6 +55,21 @@ local function claimed_line(queue)
     claimed_lines[queue] = line
   end
   return line
+end
+
+-- The sorted set of the jobs with one value of a field.
+local function index_of(kind, value)
+  local names = other_indexes[kind]
+  if not names then
+    names = {}
+    other_indexes[kind] = names
+  end
+  local index = names[value]
+  if not index then
+    index = K .. 'i:' .. kind .. ':' .. value
+    names[value] = index
+  end
+  return index
 end
 
 -- The sorted set of the jobs of one status.

@@ -67,6 +67,8 @@ local function touch(queue)
   end
 end
 
+local WAKE_MOST, WAKE_MS = 32, 2000
+
 -- Wakes one more of those that wait for the queue; `due`: of a job that is to come.
 local function wake(queue, due)
   local root = root_of(queue)
@@ -75,7 +77,9 @@ local function wake(queue, due)
     tokens = {}
     woken[root] = tokens
   end
-  tokens[#tokens + 1] = due and tonumber(due) > now and '0' or '1'
+  if #tokens < WAKE_MOST then
+    tokens[#tokens + 1] = due and tonumber(due) > now and '0' or '1'
+  end
 end
 
 local function in_parts(command, key, values)
@@ -84,12 +88,10 @@ local function in_parts(command, key, values)
   end
 end
 
-local WAKE_MOST, WAKE_MS = 32, 2000
-
 local function send_wakes()
   for root, tokens in pairs(woken) do
     local key = K .. 'wake:' .. root
-    call('RPUSH', key, unpack(tokens, 1, math.min(#tokens, WAKE_MOST)))
+    call('RPUSH', key, unpack(tokens))
     call('LTRIM', key, -WAKE_MOST, -1)
     call('PEXPIRE', key, WAKE_MS)
   end

@@ -142,9 +142,9 @@ end
 local now_text = digits(now)
 
 local function take(id, key, queue, row)
-  local count = tonumber(row[2]) + 1
+  local count = tonumber(row[2] or 0) + 1
   local token = string.format('%d.%s%03x', count, nonce, number)
-  call('HSET', key, 's', 'started', 'z', 'c', 't', token, 'w', worker, 'd', until_ms, 'n', count, 'i', now_text)
+  call('HSET', key, 's', 'started', 't', token, 'w', worker, 'd', until_ms, 'i', now_text)
   if row[4] then
     call('HDEL', key, 'b')
   end

@@ -26,10 +26,10 @@ for index, one in ipairs(given) do
     local queue, path = row[3], row[4]
     if ttl >= 0 then
       local expiry = expiry_after(ttl)
-      call('HSET', key, 's', 'success', 'z', '', 'e', now_text, 'x', expiry)
+      call('HSET', key, 's', 'success', 'e', now_text, 'x', expiry)
       add_later(expiries, expiry, id)
     else
-      call('HSET', key, 's', 'success', 'z', '', 'e', now_text)
+      call('HSET', key, 's', 'success', 'e', now_text)
     end
     call('APPEND', K .. 'r:' .. id, outcome)
     remove_later(claimed_line(queue), id)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,11 +16,23 @@ from mrq_broker_redis.broker import RedisBroker
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.job import Status
 from mrq_core.messages import Cancel, Change, JobFilter, RawItem, Wanted
+from mrq_core.testing.conformance import (
+    BrokerFactory,
+    EnqueueContract,
+    MetricContract,
+    PollContract,
+    RawContract,
+    SearchContract,
+    SettleContract,
+    WaitContract,
+)
 from tests.redis.kit import Place, open_broker
-from tests.redis.servers import SECONDS, Server, free_port, program
+from tests.redis.servers import Server, free_port, program
+from tests.redis.services import Watched, cluster, cluster_url, sentinels
 from tests.redis.test_connection import claim, new_job, success
 from tests.support import until
 
+_numbers = itertools.count()
 
 def check_broker(broker: RedisBroker) -> None:
     """A little of everything goes through."""
@@ -107,54 +121,17 @@ def test_tls(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[tuple[Server, Server, str]]:
-    """A primary, its replica, and the URL of three sentinels that watch them."""
-    primary = Server("--appendonly", "yes")
-    replica = Server("--replicaof", "127.0.0.1", str(primary.port))
-    sentinels: list[subprocess.Popen[bytes]] = []
-    ports = [free_port() for _ in range(3)]
-    try:
-        for port in ports:
-            config = tmp_path / f"sentinel-{port}.conf"
-            config.write_text(
-                f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n"
-                f"sentinel monitor jobs 127.0.0.1 {primary.port} 2\n"
-                "sentinel down-after-milliseconds jobs 500\nsentinel failover-timeout jobs 3000\n"
-            )
-            command = [program(), str(config), "--sentinel"]
-            with (tmp_path / f"sentinel-{port}.log").open("wb") as log:
-                sentinels.append(subprocess.Popen(command, stdout=log, stderr=log))
-        until(lambda: all(_is_watching(port) for port in ports), what="the sentinels to find each other")
-        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
-        yield primary, replica, f"redis+sentinel://{hosts}/jobs/0"
-    finally:
-        for sentinel in sentinels:
-            sentinel.terminate()
-            sentinel.wait(SECONDS)
-        primary.stop()
-        replica.stop()
+def service(tmp_path: Path) -> Iterator[Watched]:
+    with sentinels(tmp_path) as watched:
+        yield watched
 
 
-def _is_watching(port: int) -> bool:
-    try:
-        with redis.Redis(port=port) as client:
-            state = dict(client.sentinel_masters()["jobs"])
-            replicas = client.sentinel_slaves("jobs")
-    except (redis.exceptions.RedisError, KeyError):
-        return False
-    return int(state["num-other-sentinels"]) == 2 and [one["flags"] for one in replicas] == ["slave"]
-
-
-def test_sentinels_lead_to_the_primary_and_after_its_death_to_the_next(
-    service: tuple[Server, Server, str],
-) -> None:
-    primary, replica, url = service
-    check_broker(open_broker(Place(url, "first")))
-    broker = open_broker(Place(url, "second"))
+def test_sentinels_lead_to_the_primary_and_after_its_death_to_the_next(service: Watched) -> None:
+    check_broker(open_broker(Place(service.url, "first")))
+    broker = open_broker(Place(service.url, "second"))
     broker.enqueue([new_job() for _ in range(10)])
-    with primary.client() as client:
-        client.wait(1, int(SECONDS * 1000))  # until the replica has it
-    primary.kill()
+    service.until_replicated()
+    service.primary.kill()
 
     def claimed() -> int:
         try:
@@ -163,46 +140,35 @@ def test_sentinels_lead_to_the_primary_and_after_its_death_to_the_next(
             return 0
 
     assert until(claimed, what="the replica to be promoted") == 10
-    with replica.client() as client:
-        assert client.info()["role"] == "master"
+    assert service.is_promoted()
     broker.close()
 
 
-@pytest.fixture
-def cluster() -> Iterator[list[Server]]:
-    """Three nodes, each with a third of the slots."""
-    servers = [Server("--cluster-enabled", "yes", "--cluster-node-timeout", "2000") for _ in range(3)]
-    try:
-        edges = [0, 5461, 10923, 16384]
-        for server, first, end in zip(servers, edges, edges[1:], strict=False):
-            with server.client() as client:
-                client.execute_command("CLUSTER", "ADDSLOTS", *range(first, end))
-        with servers[0].client() as client:
-            for server in servers[1:]:
-                client.execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
-        until(lambda: all(_is_whole(server) for server in servers), what="the cluster to be whole")
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[list[Server]]:
+    with cluster() as servers:
         yield servers
-    finally:
-        for server in servers:
-            server.stop()
 
 
-def _is_whole(server: Server) -> bool:
-    with server.client() as client:
-        info = client.execute_command("CLUSTER", "INFO")
-    text = info.decode() if isinstance(info, bytes) else str(info)
-    return "cluster_state:ok" in text or "'cluster_state': 'ok'" in text
-
-
-def test_a_cluster_with_several_prefixes_on_several_nodes(cluster: list[Server]) -> None:
-    url = f"redis+cluster://127.0.0.1:{cluster[1].port},127.0.0.1:{cluster[2].port}"
+def test_a_cluster_with_several_prefixes_on_several_nodes(nodes: list[Server]) -> None:
+    url = cluster_url(nodes)
     for number in range(6):
         check_broker(open_broker(Place(url, f"shop-{number}")))
     sizes = []
-    for server in cluster:
+    for server in nodes:
         with server.client() as client:
             sizes.append(client.dbsize())
     assert sum(bool(size) for size in sizes) > 1, sizes
+
+
+class TestRedisClusterBroker(
+    EnqueueContract, SettleContract, SearchContract, MetricContract, RawContract, PollContract, WaitContract
+):
+    """The parts of the contract that call the client in all its ways, on a cluster."""
+
+    @pytest.fixture
+    def broker_factory(self, nodes: list[Server]) -> BrokerFactory:
+        return partial(open_broker, Place(cluster_url(nodes), f"contract-{next(_numbers)}"))
 
 
 def test_a_cluster_that_is_away_is_said_so() -> None:
