@@ -1,4 +1,4 @@
--- needs: base, batch, limits, jobs, trees
+-- needs: base, batch, limits, limiting, jobs, trees
 -- Takes due jobs for a worker, in one step.
 -- Arguments: { worker, limit, lease in ms, idle, wanted, limits, nonce, turns, parked turn,
 --   sweep every ms, last swept at ms, most lost claims, whether suspects are to be left alone }
@@ -10,73 +10,14 @@
 --     parked turn, swept }
 
 local worker, limit, lease, idle, wanted = given[1], given[2], given[3], given[4], given[5]
-local limits, nonce, turns, parked_turn = given[6], given[7], given[8], given[9]
+rules = given[6]
+local nonce, turns, parked_turn = given[7], given[8], given[9]
 local may_sweep = now - given[11] >= given[10] or now < given[11]
 local most_lost, leave_suspects = given[12], given[13]
 
 local MAX_SUSPECTS, SUSPECT_PAUSE, MAX_KEYS = 20, 1000, 20
 local until_ms = digits(now + lease)
 local may_block = math.max(100, 4 * limit)
-
--- Limits ------------------------------------------------------------------------------------------
-
-local running, times = {}, {}
-
-local function rule_of(key)
-  return limits[string.match(key, '^[^:]*')]
-end
-
--- How many more may run under the key; nil: any number.
-local function room_under(key)
-  local rule = rule_of(key)
-  if not rule or rule[1] < 0 then
-    return nil
-  end
-  if not running[key] then
-    running[key] = tonumber(call('HGET', K .. 'running', key) or 0)
-  end
-  return math.max(0, rule[1] - running[key])
-end
-
-local function full_key(keys)
-  for _, key in ipairs(keys) do
-    if room_under(key) == 0 then
-      return key
-    end
-  end
-end
-
-local function took(keys)
-  for _, key in ipairs(each_once(keys)) do
-    if running[key] then
-      running[key] = running[key] + 1
-    end
-  end
-end
-
--- Reserves the next turn under all rates of the keys (GCRA, in microseconds), and says when it is.
-local function turn_of(keys)
-  local turn = now * 1000
-  for _, key in ipairs(each_once(keys)) do
-    local rule = rule_of(key)
-    if rule and rule[2] > 0 then
-      if not times[key] then
-        times[key] = tonumber(call('ZSCORE', K .. 'rates', key) or 0)
-      end
-      local time = math.max(times[key], now * 1000)
-      turn = math.max(turn, time - rule[3])
-      times[key] = time + rule[2]
-    end
-  end
-  return math.ceil(turn / 1000)
-end
-
-local function write_rates()
-  for key, time in pairs(times) do
-    call('ZADD', K .. 'rates', digits(time), key)
-  end
-  running, times = {}, {}
-end
 
 -- Suspects ----------------------------------------------------------------------------------------
 
