@@ -17,6 +17,7 @@ from redis import exceptions
 from mrq_broker_redis.failures import code_of, translated
 from mrq_broker_redis.location import Location
 from mrq_broker_redis.scripts import script
+from mrq_core import failpoints
 from mrq_core.clock import Clock, SystemClock
 from mrq_core.errors import BrokerUnavailable
 
@@ -60,7 +61,10 @@ class Connection:
             except exceptions.NoScriptError:  # the server was restarted, or its scripts were flushed
                 return client.execute_command("EVAL", code.source, 1, self.prefix, now, packed)
 
-        return self._call(call, repeatable)
+        failpoints.reach(f"{name}.before")
+        answer = self._call(call, repeatable)
+        failpoints.reach(f"{name}.after")
+        return answer
 
     def execute(self, *command: Any, repeatable: bool = True) -> Any:
         """Runs one command; those that only look, and most others, may be repeated."""
