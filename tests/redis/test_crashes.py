@@ -1,4 +1,4 @@
-"""A process that is killed between any two calls of the server loses nothing; repeating the work does no harm.
+"""A process that is killed between any two calls of the server loses nothing; repeating work does no harm.
 
 Each change is one script, so a crash falls between two of them. The points are before and after each script.
 """
