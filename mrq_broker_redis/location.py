@@ -10,7 +10,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from mrq_core.broker import Opening
 from mrq_core.config import hide_password
@@ -24,6 +24,22 @@ _CONNECT_SECONDS = 5.0
 _OPTIONS = frozenset(
     {"host", "port", "path", "db", "username", "password", "connection_class", "client_name", "protocol"}
 )
+
+
+class _SentinelConnection(SentinelManagedConnection):
+    """One that is closed when the wait for a reply is interrupted, as redis-py's others are (redis-py#1128).
+
+    Otherwise the next call, which may be a claim, would take that reply for its own.
+    """
+
+    def read_response(
+        self, disable_decoding: bool = False, *, disconnect_on_error: bool | None = True, **more: Any
+    ) -> Any:
+        return super().read_response(disable_decoding, disconnect_on_error=disconnect_on_error, **more)
+
+
+class _SentinelSSLConnection(_SentinelConnection, SentinelManagedSSLConnection):
+    """The same with TLS."""
 
 
 class Location(NamedTuple):
@@ -103,8 +119,10 @@ def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
         raise ValueError(f"unknown options {', '.join(options)}")
     for_primary: dict[str, Any] = {**common, "db": int(database or 0)}
     _add_login(for_primary, parts.netloc)
+    for_primary["connection_class"] = _SentinelConnection
     if url.startswith("rediss"):
-        for_primary["ssl"] = for_sentinels["ssl"] = True
+        for_primary["connection_class"] = _SentinelSSLConnection
+        for_sentinels["ssl"] = True
     hosts = _hosts(parts.netloc, 26379)
 
     def connect() -> Any:
