@@ -11,6 +11,8 @@ import redis
 from mrq_broker_redis.broker import RedisBroker
 from mrq_broker_redis.connection import Connection
 
+Row = dict[bytes, bytes]
+
 
 def check_keys(broker: RedisBroker) -> None:
     """Lines, indexes, totals, slots and parked jobs are what the hashes say; so are the records."""
@@ -53,10 +55,68 @@ def check_keys(broker: RedisBroker) -> None:
     assert set(_hash(client, prefix + b"parked")) == parked
     in_queues = Counter(jobs[job_id][b"q"] for job_id in parked)
     assert _hash(client, prefix + b"parked-in") == {key: str(n).encode() for key, n in in_queues.items()}
+    _check_parked(client, prefix)
+    _check_trees(client, prefix, jobs)
+    _check_unique_keys(client, prefix, jobs)
+    _check_names(client, prefix, jobs)
     _check_records(broker, jobs)
 
 
-def _check_records(broker: RedisBroker, jobs: dict[bytes, dict[bytes, bytes]]) -> None:
+def _check_parked(client: redis.Redis, prefix: bytes) -> None:
+    """The lines of the parked jobs are what the jobs' places say."""
+    lines: dict[bytes, set[bytes]] = defaultdict(set)
+    for place in _hash(client, prefix + b"parked").values():
+        member, _, key = place.partition(b" ")
+        lines[key].add(member)
+    for key, members in lines.items():
+        assert set(_members(client, prefix + b"park:" + key)) == members
+    assert set(_members(client, prefix + b"parked-keys")) == lines.keys()
+    assert {name for name in _names(client, prefix) if name.startswith(b"park:")} == {
+        b"park:" + key for key in lines
+    }
+
+
+def _check_trees(client: redis.Redis, prefix: bytes, jobs: dict[bytes, Row]) -> None:
+    """Each subqueue with an entry is among the ready or the later ones of its tree, there with its time."""
+    due: dict[bytes, int] = {}
+    for row in jobs.values():
+        if b"/" in row[b"q"] and row[b"z"] in (b"w", b"c"):
+            due[row[b"q"]] = min(int(row[b"d"]), due.get(row[b"q"], int(row[b"d"])))
+    ready: set[bytes] = set()
+    later: dict[bytes, float] = {}
+    for name in _names(client, prefix):
+        if name.startswith(b"ready:"):
+            ready |= set(_members(client, prefix + name))
+        elif name.startswith(b"later:"):
+            found: Any = client.zrange(prefix + name, 0, -1, withscores=True)
+            later |= dict(found)
+    assert not ready & later.keys()
+    assert ready | later.keys() == due.keys()
+    assert later == {name: due[name] for name in later}
+
+
+def _check_unique_keys(client: redis.Redis, prefix: bytes, jobs: dict[bytes, Row]) -> None:
+    """A key is held by the job that has it, until it is claimed, has ended, or the period is over."""
+    holders = _hash(client, prefix + b"u")
+    assert {key for key, value in holders.items() if value[24:]} == set(_members(client, prefix + b"u:x"))
+    for key, value in holders.items():
+        row = jobs.get(value[:24])
+        if not value[24:]:
+            assert row is not None
+            assert (row[b"u"], row[b"z"] != b"") == (key, True)
+    for job_id, row in jobs.items():
+        if row.get(b"m") == b"done" and row[b"z"]:
+            assert holders[row[b"u"]][:24] == job_id
+
+
+def _check_names(client: redis.Redis, prefix: bytes, jobs: dict[bytes, Row]) -> None:
+    """Each job has its record, and no job that is gone has left one, or a log."""
+    names = _names(client, prefix)
+    assert {name[2:] for name in names if name.startswith(b"r:")} == jobs.keys()
+    assert {name[2:] for name in names if name.startswith(b"l:")} <= jobs.keys()
+
+
+def _check_records(broker: RedisBroker, jobs: dict[bytes, Row]) -> None:
     ids = [job_id.decode() for job_id, row in jobs.items()]
     for start in range(0, len(ids), 500):
         part = ids[start : start + 500]
@@ -68,7 +128,7 @@ def _check_records(broker: RedisBroker, jobs: dict[bytes, dict[bytes, bytes]]) -
                 assert (record.token or "").encode() == row.get(b"t", b"")
 
 
-def _jobs(client: redis.Redis, prefix: bytes) -> dict[bytes, dict[bytes, bytes]]:
+def _jobs(client: redis.Redis, prefix: bytes) -> dict[bytes, Row]:
     start = prefix + b"j:"
     found = {key[len(start) :]: _hash(client, key) for key in client.scan_iter(_pattern(start), count=1000)}
     places = {b"started": b"c", b"success": b""}

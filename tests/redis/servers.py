@@ -126,6 +126,10 @@ class Server:
                     pytest.fail(f"redis-server did not start:\n{(self.folder / 'log').read_text()[-2000:]}")
                 time.sleep(0.01)
 
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it a signal."""
+        os.kill(self.pid, number)
+
     def kill(self) -> None:
         """Kills it as a power failure would."""
         self._end(signal.SIGKILL)

@@ -33,6 +33,11 @@ class Watched:
                 what="the replica to have everything",
             )
 
+    def is_linked(self) -> bool:
+        """Whether the replica gets what is written from now on."""
+        with self.replica.client() as client:
+            return bool(client.info().get("master_link_status") == "up")
+
     def is_promoted(self) -> bool:
         """Whether the replica has become the primary."""
         with self.replica.client() as client:
@@ -42,7 +47,7 @@ class Watched:
 @contextlib.contextmanager
 def sentinels(folder: Path) -> Iterator[Watched]:
     """A service called ``jobs``, which fails over half a second after its primary has gone."""
-    primary = Server("--appendonly", "yes")
+    primary = Server("--appendonly", "yes", "--repl-diskless-sync-delay", "0")
     replica = Server("--replicaof", "127.0.0.1", str(primary.port))
     processes: list[subprocess.Popen[bytes]] = []
     ports = [free_port() for _ in range(3)]
@@ -59,7 +64,9 @@ def sentinels(folder: Path) -> Iterator[Watched]:
                 processes.append(subprocess.Popen(command, stdout=log, stderr=log))
         until(lambda: all(_is_watching(port) for port in ports), what="the sentinels to find each other")
         hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
-        yield Watched(primary, replica, f"redis+sentinel://{hosts}/jobs/0")
+        watched = Watched(primary, replica, f"redis+sentinel://{hosts}/jobs/0")
+        until(watched.is_linked, what="the replica to be in step")
+        yield watched
     finally:
         for process in processes:
             process.terminate()

@@ -83,3 +83,19 @@ def test_a_server_that_is_away_is_a_finding_and_the_command_exits_with_1(tmp_pat
         assert "cannot be reached" in process.output
         assert "Traceback" not in process.output
         assert "geheim" not in process.output
+
+
+def test_the_command_exits_with_0_where_there_are_only_warnings_and_says_what_to_set(
+    own_server: Server, tmp_path: Path
+) -> None:
+    with own_server.client() as client:
+        client.config_set("appendonly", "no")
+    with open_project(tmp_path, own_server.url) as project:
+        printed = project.mrq("check")
+        assert "CONFIG SET appendonly yes" in printed
+        with own_server.client() as client:
+            client.config_set("maxmemory-policy", "volatile-ttl")
+            client.config_set("maxmemory", "1gb")
+        process = project.start("check")
+        assert process.wait() == 1
+        assert "CONFIG SET maxmemory-policy noeviction" in process.output

@@ -42,7 +42,10 @@ def project(safe_server: Server, tmp_path: Path) -> Iterator[Project]:
 
 @pytest.fixture
 def campaign(project: Project) -> Iterator[Campaign]:
-    yield Campaign(project, jobs=JOBS, most_faults=FAULTS, seed=1, longest=0.3)
+    campaign = Campaign(project, jobs=JOBS, most_faults=FAULTS, seed=1, longest=0.3)
+    for worker in campaign.workers:  # which do not start without a server
+        worker.until_output("worker.started")
+    yield campaign
     check_keys(project.client.broker)  # type: ignore[arg-type]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import signal
 import subprocess
+import threading
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -33,6 +35,7 @@ from tests.redis.test_connection import claim, new_job, success
 from tests.support import until
 
 _numbers = itertools.count()
+
 
 def check_broker(broker: RedisBroker) -> None:
     """A little of everything goes through."""
@@ -141,6 +144,36 @@ def test_sentinels_lead_to_the_primary_and_after_its_death_to_the_next(service: 
 
     assert until(claimed, what="the replica to be promoted") == 10
     assert service.is_promoted()
+    broker.close()
+
+
+class Interrupted(BaseException):
+    """What a worker throws into a call that it no longer waits for."""
+
+
+def test_the_reply_to_an_interrupted_call_is_not_taken_for_that_to_the_next(service: Watched) -> None:
+    broker = open_broker(Place(service.url, "mrq"))
+    broker.enqueue([new_job("other")])
+
+    def interrupt() -> None:
+        with service.primary.client() as client:
+            until(lambda: client.info()["blocked_clients"], what="the call to wait")
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    def raise_it(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, raise_it)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(Interrupted):
+            broker.wait([Wanted(name="q")], 2.0)
+    finally:
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+    broker.enqueue([new_job()])
+    assert len(claim(broker).records) == 1
     broker.close()
 
 
