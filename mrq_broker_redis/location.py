@@ -109,7 +109,8 @@ def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
         raise ValueError("the path does not name the service")
     options = dict(parse_qsl(parts.query))
     for_sentinels = {
-        name: common[name] for name in ("socket_timeout", "socket_connect_timeout", "socket_keepalive")
+        name: common[name]
+        for name in ("socket_timeout", "socket_connect_timeout", "socket_keepalive", "retry")
     }
     for_sentinels["socket_timeout"] = for_sentinels["socket_connect_timeout"]
     for name in ("username", "password"):

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 SECONDS = 20.0
 _random = random.SystemRandom()  # not what a test has seeded
@@ -114,7 +116,8 @@ class Server:
         deadline = time.monotonic() + SECONDS
         while True:
             try:
-                with redis.Redis(port=self.port, socket_timeout=SECONDS) as client:
+                once = Retry(NoBackoff(), 0)
+                with redis.Redis(port=self.port, socket_timeout=SECONDS, retry=once) as client:
                     client.ping()
                 return
             except redis.exceptions.AuthenticationError:

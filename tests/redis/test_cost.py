@@ -20,7 +20,7 @@ from mrq_core.messages import (
 from tests.redis.kit import Place
 from tests.redis.servers import Server
 from tests.redis.test_connection import claim, new_job, success
-from tests.redis.test_refusals import Filled
+from tests.redis.test_full_server import Filled
 
 
 def calls(server: Server, work: Callable[[], object]) -> dict[str, int]:

@@ -46,6 +46,7 @@ def campaign(project: Project) -> Iterator[Campaign]:
     for worker in campaign.workers:  # which do not start without a server
         worker.until_output("worker.started")
     yield campaign
+    assert campaign.faults
     check_keys(project.client.broker)  # type: ignore[arg-type]
 
 

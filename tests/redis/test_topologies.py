@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
 import signal
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -145,6 +147,25 @@ def test_sentinels_lead_to_the_primary_and_after_its_death_to_the_next(service: 
     assert until(claimed, what="the replica to be promoted") == 10
     assert service.is_promoted()
     broker.close()
+
+
+def test_a_sentinel_that_is_away_is_asked_once_and_then_the_next(service: Watched) -> None:
+    asked: list[socket.socket] = []
+
+    def refuse() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                asked.append(dead.accept()[0])
+                asked[-1].close()
+
+    with socket.create_server(("127.0.0.1", 0)) as dead:
+        threading.Thread(target=refuse, daemon=True).start()
+        address = f"127.0.0.1:{dead.getsockname()[1]}"
+        broker = open_broker(Place(service.url.replace("//", f"//{address},"), "mrq"))
+        assert broker.enqueue([new_job()])[0].created
+        assert len(asked) == 1
+        broker.close()
+        dead.shutdown(socket.SHUT_RDWR)
 
 
 class Interrupted(BaseException):
