@@ -24,8 +24,13 @@ local function tree_of(queue)
   return string.match(queue, '^[^/]*/')
 end
 
-local function root_of(queue)
-  return string.match(queue, '^[^/]*')
+-- What a worker may want in order to be given the queue's jobs: the queue, and each tree that it is in.
+local function names_for(queue)
+  local names = { queue }
+  for place in string.gmatch(queue, '()/') do
+    names[#names + 1] = string.sub(queue, 1, place)
+  end
+  return names
 end
 
 -- The sorted set of those that wait in a queue at one priority, by the time at which they are due.

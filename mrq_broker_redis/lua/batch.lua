@@ -71,11 +71,10 @@ local WAKE_MOST, WAKE_MS = 32, 2000
 
 -- Wakes one more of those that wait for the queue; `due`: of a job that is to come.
 local function wake(queue, due)
-  local root = root_of(queue)
-  local tokens = woken[root]
+  local tokens = woken[queue]
   if not tokens then
     tokens = {}
-    woken[root] = tokens
+    woken[queue] = tokens
   end
   if #tokens < WAKE_MOST then
     tokens[#tokens + 1] = due and tonumber(due) > now and '0' or '1'
@@ -88,9 +87,23 @@ local function in_parts(command, key, values)
   end
 end
 
+-- Each name has a list of its own: a token in a list that others share could be taken by one who cannot use it.
 local function send_wakes()
-  for root, tokens in pairs(woken) do
-    local key = K .. 'wake:' .. root
+  local lists = {}
+  for queue, tokens in pairs(woken) do
+    for _, name in ipairs(names_for(queue)) do
+      local list = lists[name]
+      if not list then
+        list = {}
+        lists[name] = list
+      end
+      for place = 1, math.min(#tokens, WAKE_MOST - #list) do
+        list[#list + 1] = tokens[place]
+      end
+    end
+  end
+  for name, tokens in pairs(lists) do
+    local key = K .. 'wake:' .. name
     call('RPUSH', key, unpack(tokens))
     call('LTRIM', key, -WAKE_MOST, -1)
     call('PEXPIRE', key, WAKE_MS)

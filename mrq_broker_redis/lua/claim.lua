@@ -254,9 +254,9 @@ for index, names in ipairs(choice) do
 end
 
 local due = goes_on and now or next_due(wanted, idle and -1 or now)
-if number == 0 then -- the tokens that woke nobody are about jobs that are gone
+if number == 0 and limit > 0 then -- the tokens that woke nobody are about jobs that are gone
   for _, one in ipairs(wanted) do
-    call('DEL', K .. 'wake:' .. root_of(one[1]))
+    call('DEL', K .. 'wake:' .. one[1])
   end
 end
 local data = number > 0 and call('MGET', unpack(taken_keys)) or {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from mrq_core.messages import NewJob, Wanted
+from mrq_core.messages import ClaimRequest, NewJob, Wanted
 from tests.redis.kit import Place
 from tests.redis.servers import Server
 from tests.redis.test_connection import claim, new_job
@@ -45,6 +45,31 @@ def test_a_delayed_job_shortens_the_wait_of_those_who_wait_already(place: Place,
     assert len(claim(other).records) == 1
     broker.close()
     other.close()
+
+
+def test_a_worker_of_another_subqueue_does_not_take_the_token(place: Place, server: Server) -> None:
+    first, second, third, other = (place.open(timeout=60.0) for _ in range(4))
+    before = _waiting(server)
+    with ThreadPoolExecutor(3) as pool:
+        pool.submit(first.wait, [Wanted(name="t/a")], 2.0)
+        until(lambda: _waiting(server) == before + 1, what="the first to wait")
+        pool.submit(second.wait, [Wanted(name="t/x/")], 2.0)
+        until(lambda: _waiting(server) == before + 2, what="the second to wait")
+        waiter = pool.submit(third.wait, [Wanted(name="t/b")], LONG)
+        until(lambda: _waiting(server) == before + 3, what="the third to wait")
+        other.enqueue([new_job("t/b")])
+        assert waiter.result(LONG / 3) is True
+    for broker in (first, second, third, other):
+        broker.close()
+
+
+def test_an_empty_claim_leaves_the_tokens_of_other_subqueues(place: Place, server: Server) -> None:
+    broker = place.open()
+    broker.enqueue([new_job("t/b")])
+    broker.claim(ClaimRequest(worker="w", wanted=(Wanted(name="t/a"),), limit=10, lease=60.0))
+    with server.client() as client:
+        assert client.llen("{" + place.prefix + "}:wake:t/b") == 1
+    broker.close()
 
 
 def test_what_is_left_out_does_not_wake(place: Place, server: Server) -> None:
