@@ -1,13 +1,15 @@
-"""Peers of the Redis broker: Huey, Dramatiq and RQ, each at its best sensible settings, with the same work.
+"""Peers of the Redis broker: Huey, Dramatiq, Celery and RQ at sensible settings, with the same work.
 
-None of them keeps records, indexes or logs. A drain is timed from the first job that is done to the last, by
-the number of jobs that the peer still holds, or of the results that it has stored.
+None of them keeps records, indexes or logs; Huey and RQ store results, the others do not. Each has an empty
+server without an append-only file. A drain is timed from the first job that is done to the last, by the
+number of jobs that the peer still holds, or of the results that it has stored.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -57,28 +59,55 @@ def put(number):
 _RQ = """
 import os
 import redis
-from rq import Queue
+from rq import Queue, Worker
 
-queue = Queue(connection=redis.Redis.from_url(os.environ["BENCH_REDIS"]))
+connection = redis.Redis.from_url(os.environ["BENCH_REDIS"])
+queue = Queue(connection=connection)
+
+
+def nothing(n):
+    return 1
 
 
 def put(number):
-    jobs = [Queue.prepare_data("tests.benchmarks.tasks.one", (n,)) for n in range(number)]
-    for start in range(0, number, 100):
-        queue.enqueue_many(jobs[start : start + 100])
+    jobs = [Queue.prepare_data("bench_application.nothing", (n,)) for n in range(number)]
+    for start in range(0, number, 1000):
+        queue.enqueue_many(jobs[start : start + 1000])
+
+
+def work():
+    # This module is loaded before the forks, as RQ's documentation advises.
+    Worker([queue], connection=connection).work(burst=True, logging_level="ERROR")
+"""
+_CELERY = """
+import os
+from celery import Celery
+
+app = Celery("bench", broker=os.environ["BENCH_REDIS"])
+app.conf.task_ignore_result = True
+
+
+@app.task
+def nothing(n):
+    return 1
+
+
+def put(number):
+    for n in range(number):
+        nothing.delay(n)
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A library: its application, its worker, and how many of so many jobs are done."""
+    """A library: its application, its worker, how many of so many jobs are done, and its part of the jobs."""
 
     name: str
     package: str
     application: str
     command: tuple[str, ...]
     done: Callable[[redis.Redis, int], int]
-    jobs: int
+    part: float = 1.0
 
 
 def _results(client: redis.Redis, jobs: int) -> int:
@@ -93,33 +122,48 @@ def _finished(client: redis.Redis, jobs: int) -> int:
     return int(client.zcard("rq:finished:default"))
 
 
+def _gone(client: redis.Redis, jobs: int) -> int:
+    both = client.pipeline()
+    both.llen("celery")
+    both.hlen("unacked")
+    waiting, taken = both.execute()
+    return jobs - int(waiting) - int(taken)
+
+
+def _huey(kind: str, workers: int) -> Peer:
+    options = ("-k", kind, "-w", str(workers), "--quiet")
+    command = ("python", "-m", "huey.bin.huey_consumer", "bench_application.huey", *options)
+    return Peer(f"Huey, {workers} {kind}s", "huey", _HUEY, command, _results)
+
+
 PEERS = (
-    Peer(
-        "Huey, 50 greenlets",
-        "huey",
-        _HUEY,
-        ("huey.bin.huey_consumer", "bench_application.huey", "-k", "greenlet", "-w", "50", "--quiet"),
-        _results,
-        5_000,
-    ),
-    Peer(
-        "Huey, 4 threads",
-        "huey",
-        _HUEY,
-        ("huey.bin.huey_consumer", "bench_application.huey", "-k", "thread", "-w", "4", "--quiet"),
-        _results,
-        5_000,
-    ),
+    _huey("greenlet", 50),
+    _huey("thread", 4),
     Peer(
         "Dramatiq, 50 greenlets",
         "dramatiq",
         _DRAMATIQ,
         ("dramatiq-gevent", "bench_application", "--processes", "1", "--threads", "50"),
         _acknowledged,
-        5_000,
     ),
-    Peer("RQ", "rq", _RQ, ("rq", "worker", "--burst", "--quiet", "--url"), _finished, 300),
-)
+    Peer(
+        "Celery, 50 greenlets",
+        "celery",
+        _CELERY,
+        ("celery", "--app", "bench_application", "worker", "--pool", "gevent", "--concurrency", "50",
+         "--loglevel", "ERROR", "--without-gossip", "--without-mingle", "--without-heartbeat"),
+        _gone,
+        part=0.25,
+    ),
+    Peer(
+        "RQ",
+        "rq",
+        _RQ,
+        ("python", "-c", "import bench_application; bench_application.work()"),
+        _finished,
+        part=0.025,
+    ),
+)  # fmt: skip
 
 
 def enqueue(folder: Path, jobs: int, peer: Peer) -> Figures:
@@ -135,9 +179,9 @@ def drain(folder: Path, jobs: int, peer: Peer) -> Figures:
     """Jobs a second, from the first that is done to the last."""
     with _application(folder, peer) as (server, application):
         application.put(jobs)
-        with _worker(folder, peer, server), server.client() as client:
-            first = _until(client, peer, jobs, 1)
-            last = _until(client, peer, jobs, jobs)
+        with _worker(folder, peer) as process, server.client() as client:
+            first = _until(client, peer, process, jobs, 1)
+            last = _until(client, peer, process, jobs, jobs)
     return {f"{peer.name} on Redis, drain (jobs/s)": (jobs - first[1]) / (last[0] - first[0])}
 
 
@@ -158,34 +202,38 @@ def _application(folder: Path, peer: Peer) -> Iterator[tuple[Server, Any]]:
 
 
 @contextlib.contextmanager
-def _worker(folder: Path, peer: Peer, server: Server) -> Iterator[None]:
-    command = list(peer.command)
-    program = Path(sys.executable).parent / command[0]
-    command = [str(program), *command[1:]] if program.exists() else [sys.executable, "-m", *command]
-    if peer.package == "rq":
-        command += [server.url, "default"]
-    env = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{os.getcwd()}"}
-    process = subprocess.Popen(
-        command, cwd=folder, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+def _worker(folder: Path, peer: Peer) -> Iterator[subprocess.Popen[bytes]]:
+    name, *arguments = peer.command
+    program = sys.executable if name == "python" else str(Path(sys.executable).parent / name)
+    with (folder / "worker.log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, *arguments], cwd=folder, env={**os.environ, "PYTHONPATH": str(folder)},
+            stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         try:
             process.wait(5)
         except subprocess.TimeoutExpired:  # a worker that waits for the server and for nothing else
-            process.kill()
-            process.wait()
+            pass
+        with contextlib.suppress(ProcessLookupError):  # what it has started; the group is its own
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
-def _until(client: redis.Redis, peer: Peer, jobs: int, number: int) -> tuple[float, int]:
+def _until(
+    client: redis.Redis, peer: Peer, process: subprocess.Popen[bytes], jobs: int, number: int
+) -> tuple[float, int]:
     """When at least so many jobs were done, and how many were."""
     deadline = time.monotonic() + 600
     while True:
+        ended = process.poll() is not None
         done = peer.done(client, jobs)
         if done >= number:
             return time.monotonic(), done
-        if time.monotonic() > deadline:
-            raise RuntimeError(f"{peer.name} has done {done} of {jobs} jobs within 600 s")
-        time.sleep(0.005)
+        if ended or time.monotonic() > deadline:
+            why = f"its worker ended with {process.returncode}" if ended else "600 s are over"
+            raise RuntimeError(f"{peer.name} has done {done} of {jobs} jobs, and {why}")
+        time.sleep(0.01)

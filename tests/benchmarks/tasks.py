@@ -15,11 +15,13 @@ class Nothing(Task):
         return 1
 
 
+class Now(Task):
+    """Returns when it was started, by its own clock."""
+
+    def run(self, params: JsonObject) -> float:
+        return time.time()
+
+
 @task
 def nap(seconds: float) -> None:
     time.sleep(seconds)
-
-
-def one(n: int) -> int:
-    """The same for RQ, which runs plain functions."""
-    return 1
