@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mrq_broker_redis import changes
+from mrq_broker_redis import changes, rows
 from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.rows import Stored, moment
-from mrq_core import lifecycle, records
+from mrq_core import lifecycle
 from mrq_core.clock import from_ms
 from mrq_core.ids import new_nonce
 from mrq_core.job import JobRecord
@@ -39,18 +39,18 @@ def claim(connection: Connection, request: ClaimRequest, turns: Turns) -> Claime
         taken, ended = _see_to_suspects(connection, request, [job_id.decode() for job_id in answer[2]])
         limit = 0 if taken else request.limit
         answer = _run(connection, request, turns, nonce, limit=limit, leave_suspects=True)
-    _, now_ms, found, lengths, due, suspects_due, new_turns, parked_turn, swept = answer
+    _, now_ms, found, due, suspects_due, new_turns, parked_turn, swept = answer
     now = from_ms(int(now_ms))
-    for number, (data, length) in enumerate(zip(found, lengths, strict=True)):
+    for number, data in enumerate(found):
         record = lifecycle.claimed(
-            records.decode(data[:length]),
+            rows.record_in(data)[0],
             now=now,
             worker=request.worker,
             nonce=f"{nonce}{number:03x}",
             lease=request.lease,
             alone=False,
         )
-        taken.append(records.with_params(record, data[length:]))
+        taken.append(record)
     turns.trees.update(zip(_texts(new_turns[::2]), _texts(new_turns[1::2]), strict=True))
     turns.parked = parked_turn.decode()
     if swept:

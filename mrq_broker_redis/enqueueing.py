@@ -8,9 +8,11 @@ from msgspec.structs import replace
 
 from mrq_broker_redis import rows
 from mrq_broker_redis.connection import Connection
-from mrq_core.job import JobRecord
+from mrq_core.clock import to_ms
+from mrq_core.job import JobRecord, Status
 from mrq_core.messages import Enqueued, NewJob
 
+_QUEUED = str(Status.QUEUED)
 BATCH = 200
 """How many jobs one script stores: a longer one would keep others waiting."""
 
@@ -19,14 +21,45 @@ def enqueue(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:
     """See `Broker.enqueue`."""
     answers: list[Enqueued] = []
     for start in range(0, len(jobs), BATCH):
-        part = jobs[start : start + BATCH]
         # The ids make a repetition harmless.
-        found = connection.run("enqueue", [_new(job) for job in part], repeatable=True)
+        found = connection.run("enqueue", _arguments(jobs[start : start + BATCH]), repeatable=True)
         answers += [
             Enqueued(id=holder.decode(), created=bool(created))
             for holder, created in zip(found[::2], found[1::2], strict=True)
         ]
     return answers
+
+
+def _arguments(jobs: Sequence[NewJob]) -> object:
+    kinds: dict[tuple[str, str, int], int] = {}
+    listed = [_plain(job, kinds) if _is_plain(job) else _new(job) for job in jobs]
+    return [[[_QUEUED, queue, path, str(-priority)] for queue, path, priority in kinds], listed]
+
+
+def _is_plain(job: NewJob) -> bool:
+    """Whether the job has nothing but what any job has: then less is to be sent, looked at and written."""
+    record = job.record
+    return (
+        job.unique is None
+        and record.status is Status.QUEUED
+        and not (
+            record.limit_keys
+            or record.at_most_once
+            or record.schedule
+            or record.claims
+            or record.unique_key
+            or record.expires_at
+            or record.cancel_requested
+        )
+    )
+
+
+def _plain(job: NewJob, kinds: dict[tuple[str, str, int], int]) -> object:
+    record = job.record
+    kind = kinds.setdefault((record.queue, record.path, record.priority), len(kinds) + 1)
+    due = False if record.due_at is None else str(to_ms(record.due_at))
+    delay = False if job.delay is None else round(job.delay * 1000)
+    return [record.id, kind, rows.data_of(record), due, str(to_ms(record.queued_at)), delay]
 
 
 def followup(record: JobRecord) -> object:

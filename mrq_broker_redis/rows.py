@@ -17,6 +17,8 @@ from mrq_core.job import JobRecord, Status
 Row = dict[str, msgspec.Raw | str]
 
 _pack = msgspec.msgpack.Encoder().encode
+_MORE = frozenset("nluf")
+"""Fields for which a claim or a success has to look at more than the status."""
 
 
 class Stored(NamedTuple):
@@ -30,7 +32,7 @@ class Stored(NamedTuple):
 def row_of(record: JobRecord) -> Row:
     """The fields of a record that is written in full. Raises ValueError for a naive time."""
     row: Row = {
-        "r": binary(records.encode(record)),
+        "r": framed(records.encode(record)),
         "s": str.__str__(record.status),
         "q": record.queue,
         "h": record.path,
@@ -58,12 +60,33 @@ def row_of(record: JobRecord) -> Row:
     ):
         if value:
             row[name] = value
+    if row.keys() & _MORE:
+        row["o"] = "1"
     return row
 
 
-def params_of(record: JobRecord) -> msgspec.Raw | bool:
-    """The params as they are stored; False for none."""
-    return binary(codec.encode(record.params)) if record.params else False
+def data_of(record: JobRecord) -> msgspec.Raw:
+    """A record and its params, as the string that they are stored in."""
+    data = records.encode(record)
+    params = codec.encode(record.params) if record.params else b""
+    length = len(data) + len(params) + 8
+    return msgspec.Raw(
+        b"".join(
+            (
+                b"\xdb",
+                length.to_bytes(4, "big"),
+                len(data).to_bytes(4, "big"),
+                data,
+                len(params).to_bytes(4, "big"),
+                params,
+            )
+        )
+    )
+
+
+def params_of(record: JobRecord) -> msgspec.Raw:
+    """The params as they are stored."""
+    return framed(codec.encode(record.params) if record.params else b"")
 
 
 def _place(record: JobRecord) -> str:
@@ -77,24 +100,37 @@ def _place(record: JobRecord) -> str:
 
 def read(row: Sequence[Any]) -> Stored:
     """The record of a row that the script `read` gave, with its params. Raises BrokerCorrupt."""
-    seen, data, first, second, worker, claimed, settled, progress, place, due, token, expires = row
+    seen, data, worker, claimed, settled, progress, place, due, token, expires = row
     if data is None:
         raise BrokerCorrupt("a job has lost its record: a key was deleted by hand; see `mrq check`")
-    end = int(first)
-    record = records.with_params(records.decode(data[:end]), data[end : end + int(second)])
+    record, outcome = record_in(data)
     if claimed is not None:
         record = records.with_claim(record, token=text(token), worker=text(worker), started_ms=int(claimed))
     if progress is not None:
         at, _, ratio = progress.partition(b" ")
         record = replace(record, progress=float(ratio), updated_at=from_ms(int(at)))
     if settled is not None:
-        record = records.with_outcome(record, data[end + int(second) :], int(settled))
+        record = records.with_outcome(record, outcome, int(settled))
     elif place == b"c":
         until = moment(due)
         record = replace(record, due_at=until, lease_until=until)
     elif place:
         record = replace(record, due_at=moment(due) if place == b"w" else None)
     return Stored(seen, record, None if expires is None else int(expires))
+
+
+def record_in(data: bytes) -> tuple[JobRecord, bytes]:
+    """The record with its params, and the outcome that came after it was written. Raises BrokerCorrupt."""
+    first = 4 + int.from_bytes(data[:4], "big")
+    start = first + 4
+    end = start + int.from_bytes(data[first:start], "big")
+    return records.with_params(records.decode(data[4:first]), data[start:end]), data[end:]
+
+
+def framed(data: bytes) -> msgspec.Raw:
+    """A part of a job's data, behind its length, among the arguments of a script."""
+    length = len(data)
+    return msgspec.Raw(b"\xdb" + (length + 4).to_bytes(4, "big") + length.to_bytes(4, "big") + data)
 
 
 def binary(data: bytes) -> msgspec.Raw:

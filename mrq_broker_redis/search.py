@@ -146,7 +146,7 @@ class _Matcher:
             and (self._until is None or queued < self._until)
             and (
                 not self._wanted.params
-                or codec.has_values(codec.decode(params[0] or b"{}"), self._wanted.params)
+                or codec.has_values(codec.decode((params[0] or b"")[4:] or b"{}"), self._wanted.params)
             )
         )
 
@@ -165,7 +165,7 @@ class _Matcher:
                 to_ms(record.queued_at),
             )
         ]
-        return self.matches(_Candidate(record.id, [*columns, codec.encode(record.params)]))
+        return self.matches(_Candidate(record.id, [*columns, bytes(4) + codec.encode(record.params)]))
 
     def _is_in(self, queue: bytes) -> bool:
         return queue in self._queues or any(queue.startswith(tree) and queue != tree for tree in self._trees)

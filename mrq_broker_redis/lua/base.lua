@@ -38,15 +38,21 @@ local function waiting_line(queue, rank)
   return K .. 'w:' .. rank .. ':' .. queue
 end
 
--- Where a job's entry stands: w waiting, c claimed, p parked, '' nowhere. The field z says so, except after a claim or
--- a success, which do not write it: then the status does.
+-- Where a job's entry stands: w waiting, c claimed, p parked, '' nowhere. The field z says so where it is none of the
+-- usual places: a job that has just been stored waits, one that is started is claimed.
 local function place_of_entry(status, z)
   if status == 'started' then
     return 'c'
   elseif status == 'success' then
     return ''
   end
-  return z
+  return z or 'w'
+end
+
+-- The params in a job's data, with their length; see jobs.
+local function params_in(data)
+  local first = struct.unpack('>I4', data) + 5
+  return string.sub(data, first, first + 3 + struct.unpack('>I4', data, first))
 end
 
 -- Names of keys that a batch uses again and again: joining strings costs more than looking one up.

@@ -4,21 +4,33 @@
 
 local removed, added, sums, tallies, touched, woken, freed = {}, {}, {}, {}, {}, {}, {}
 
-local function remove_later(key, member)
+-- The members that flush() will remove from a sorted set: a list to append to.
+local function members_to_remove(key)
   local members = removed[key]
   if not members then
     members = {}
     removed[key] = members
   end
-  members[#members + 1] = member
+  return members
 end
 
-local function add_later(key, score, member)
+-- The scores and members that flush() will add to a sorted set: a list to append to.
+local function members_to_add(key)
   local members = added[key]
   if not members then
     members = {}
     added[key] = members
   end
+  return members
+end
+
+local function remove_later(key, member)
+  local members = members_to_remove(key)
+  members[#members + 1] = member
+end
+
+local function add_later(key, score, member)
+  local members = members_to_add(key)
   members[#members + 1] = score
   members[#members + 1] = member
 end
@@ -48,7 +60,28 @@ local function count_later(queue, path, status, number)
   statuses[status] = (statuses[status] or 0) + number
 end
 
+-- Jobs of one status that get another: most of a batch have the same queue, path and statuses, so these are counted
+-- together.
+local moved = { number = 0 }
+
+local function count_moved()
+  if moved.number > 0 then
+    count_later(moved.queue, moved.path, moved.from, -moved.number)
+    count_later(moved.queue, moved.path, moved.to, moved.number)
+    moved.number = 0
+  end
+end
+
+local function count_move_later(queue, path, from, to)
+  if moved.path ~= path or moved.queue ~= queue or moved.from ~= from or moved.to ~= to then
+    count_moved()
+    moved.queue, moved.path, moved.from, moved.to = queue, path, from, to
+  end
+  moved.number = moved.number + 1
+end
+
 local function sum_tallies()
+  count_moved()
   for queue, paths in pairs(tallies) do
     for path, statuses in pairs(paths) do
       for status, number in pairs(statuses) do

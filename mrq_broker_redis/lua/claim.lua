@@ -6,7 +6,7 @@
 --   limits: { rule = { concurrency or -1, interval in us or 0, tolerance in us } }
 --   turns: { tree = the subqueue that had the last turn }
 -- Answers { 'suspects', now, { ids } } where jobs whose lease ran out have to be seen to first, and otherwise
---   { 'taken', now, { record and params, ... }, { how long the record is, ... }, next due or nil, suspects due, { tree, last, ... },
+--   { 'taken', now, { data, ... }, next due or nil, suspects due, { tree, last, ... },
 --     parked turn, swept }
 
 local worker, limit, lease, idle, wanted = given[1], given[2], given[3], given[4], given[5]
@@ -59,7 +59,7 @@ end
 
 -- Waiting jobs --------------------------------------------------------------------------------------
 
-local taken_keys, lengths, number, given_by_queue = {}, {}, 0, {}
+local taken_keys, number, given_by_queue = {}, 0, {}
 
 local function is_blocked(id, queue, rank, keys, turn)
   local key = full_key(keys)
@@ -71,7 +71,7 @@ local function is_blocked(id, queue, rank, keys, turn)
     turn = turn_of(keys)
     if turn > now then
       call('ZADD', waiting_line(queue, rank), digits(turn), id)
-      call('HSET', K .. 'j:' .. id, 'd', digits(turn), 'b', digits(turn))
+      call('HSET', K .. 'j:' .. id, 'd', digits(turn), 'b', digits(turn), 'o', '1')
       touch(queue)
       return true
     end
@@ -82,32 +82,30 @@ end
 
 local now_text = digits(now)
 
-local function take(id, key, queue, row)
-  local count = tonumber(row[2] or 0) + 1
-  local token = string.format('%d.%s%03x', count, nonce, number)
-  call('HSET', key, 's', 'started', 't', token, 'w', worker, 'd', until_ms, 'i', now_text)
-  if row[4] then
-    call('HDEL', key, 'b')
+-- What is to be done beside the taking of a job that is not plain. Answers which claim of the job this is, or
+-- nothing where it cannot be taken.
+local function prepare_to_take(id, key, queue, rank)
+  local row = call('HMGET', key, 'n', 'l', 'b', 'u', 'm')
+  local keys = row[2] and cmsgpack.unpack(row[2])
+  if keys and is_blocked(id, queue, rank, keys, row[3]) then
+    return nil
   end
   if row[3] then
-    take_slots(id, cmsgpack.unpack(row[3]), until_ms)
+    call('HDEL', key, 'b')
   end
-  if row[6] == 'queued' and row[5] then
-    release(id, row[5])
+  if keys then
+    take_slots(id, keys, until_ms)
   end
-  add_later(claimed_line(queue), until_ms, id)
-  remove_later(status_index(row[7]), id)
-  add_later(status_index('started'), 0, id)
-  count_later(queue, row[8], row[7], -1)
-  count_later(queue, row[8], 'started', 1)
-  number = number + 1
-  taken_keys[number] = K .. 'r:' .. id
-  lengths[number] = tonumber(row[1])
+  if row[5] == 'queued' and row[4] then
+    release(id, row[4])
+  end
+  return tonumber(row[1] or 0) + 1
 end
 
 local function take_from(queue, rank, room, reverse)
   local line = waiting_line(queue, rank)
   local before = number
+  local claimed, started = claimed_line(queue), status_index('started')
   while room > 0 and may_block > 0 do
     local ids
     if reverse then
@@ -121,18 +119,30 @@ local function take_from(queue, rank, room, reverse)
     local out = {}
     for _, id in ipairs(ids) do
       local key = K .. 'j:' .. id
-      local row = call('HMGET', key, 'R', 'n', 'l', 'b', 'u', 'm', 's', 'h')
-      if not row[1] then
+      local row = call('HMGET', key, 's', 'h', 'o')
+      local status, path = row[1], row[2]
+      local count = 1
+      if row[3] then
+        count = prepare_to_take(id, key, queue, rank)
+      end
+      if not status then
         out[#out + 1] = id -- a job that somebody has deleted by hand
-      elseif row[3] and is_blocked(id, queue, rank, cmsgpack.unpack(row[3]), row[4]) then
+      elseif not count then
         may_block = may_block - 1
         if may_block <= 0 then
           break
         end
       else
-        take(id, key, queue, row)
+        call('HSET', key, 's', 'started', 't', string.format('%d.%s%03x', count, nonce, number), 'w', worker,
+          'd', until_ms, 'i', now_text)
         out[#out + 1] = id
+        add_later(claimed, until_ms, id)
+        remove_later(status_index(status), id)
+        add_later(started, '0', id)
+        count_move_later(queue, path, status, 'started')
         room = room - 1
+        number = number + 1
+        taken_keys[number] = K .. 'r:' .. id
       end
     end
     if #out > 0 then
@@ -260,5 +270,5 @@ if number == 0 and limit > 0 then -- the tokens that woke nobody are about jobs 
   end
 end
 local data = number > 0 and call('MGET', unpack(taken_keys)) or {}
-return { 'taken', digits(now), data, lengths, due and digits(due) or false, suspects_due and 1 or 0, new_turns,
+return { 'taken', digits(now), data, due and digits(due) or false, suspects_due and 1 or 0, new_turns,
   parked_turn, swept and 1 or 0 }

@@ -1,18 +1,20 @@
 -- needs: base, batch, limits
 -- Jobs and all that follows from what they are: lines, indexes, totals, slots, unique keys.
--- r:<id>: string, the record as last written in full (msgpack), its params (JSON), and the outcome that came since.
+-- r:<id>: string, the job's data: the record as last written in full (msgpack), its params (JSON), each behind its length
+-- in four bytes, and the outcome that came since.
 -- j:<id>: hash, apart from the string so that all its values are short: the server then keeps it in one piece of
 -- memory, at a third of the size (hash-max-listpack-value). Its fields:
---   R how long the record is, and P its params   v version, one more with each full write after the first
---   s status   q queue   h path   k rank, the negative priority   g exception type   y schedule   f flags
---   z where its entry stands, see place_of_entry   d when it is due, or its lease ends
+--   s status   q queue   h path   k rank, the negative priority, if it is not 0   g exception type   y schedule   f flags
+--   z where its entry stands, if that is not the usual place: see place_of_entry   d when it is due, or its lease ends
 --   t token   w worker   n claims as of the last full write, if any   x expiry   l limit keys (msgpack)   u unique key   m how long that is held
 --   Q when it was queued   b the turn that a rate gave   i when it was claimed, e when its outcome came, a its progress:
---   what is not yet in the record
+--   what is not yet in the record   v version, one more with each full write after the first
+--   o there is more to a claim or a success than the status: one of n, l, u, f, b is there
 -- Times are Unix milliseconds. L: how often it was lost while it ran alone, its running claim included.
 -- Flags: c cancel requested, o at_most_once.
 
-local FIELDS = { 's', 'q', 'h', 'k', 'g', 'y', 'f', 'z', 'd', 't', 'w', 'n', 'x', 'l', 'u', 'a', 'i', 'e', 'L', 'Q' }
+local FIELDS = { 's', 'q', 'h', 'k', 'g', 'y', 'f', 'z', 'd', 't', 'w', 'n', 'x', 'l', 'u', 'a', 'i', 'e', 'L', 'Q', 'o' }
+local USUAL = { z = 'w', k = '0' } -- not written
 local PLACES = { 's', 'q', 'h', 'k', 'z', 'd', 'x', 'g', 'y', 'l', 'u', 'm', 'f', 'w' }
 
 local function places_of(id)
@@ -24,7 +26,7 @@ local function places_of(id)
   for index, name in ipairs(PLACES) do
     row[name] = values[index] or nil
   end
-  row.z = place_of_entry(row.s, row.z)
+  row.z, row.k = place_of_entry(row.s, row.z), row.k or '0'
   return row
 end
 
@@ -150,20 +152,13 @@ end
 
 -- Writes the row in place of what is stored. Params, log and the mode of a unique key stay.
 local function write_row(id, row, version, params)
-  if not params then
-    local lengths = call('HMGET', key_of(id), 'R', 'P')
-    params = call('GETRANGE', data_of(id), lengths[1], lengths[1] + lengths[2] - 1)
-    if tonumber(lengths[2]) == 0 then
-      params = ''
-    end
-  end
-  call('SET', data_of(id), row.r .. params)
-  local set, unset = { 'R', #row.r, 'P', #params }, {}
+  call('SET', data_of(id), row.r .. (params or params_in(call('GET', data_of(id)))))
+  local set, unset = {}, {}
   if version > 0 then
-    set[5], set[6] = 'v', version
+    set[1], set[2] = 'v', version
   end
   for _, name in ipairs(FIELDS) do
-    if row[name] ~= nil then
+    if row[name] ~= nil and row[name] ~= USUAL[name] then
       set[#set + 1] = name
       set[#set + 1] = row[name]
     else
@@ -177,7 +172,7 @@ local function write_row(id, row, version, params)
 end
 
 local function insert(id, row, params)
-  write_row(id, row, 0, params or '')
+  write_row(id, row, 0, params)
   move_places(id, nil, row)
 end
 
@@ -190,17 +185,25 @@ local function delete(id, row, by_a_person)
   call('DEL', K .. 'j:' .. id, K .. 'r:' .. id, K .. 'l:' .. id)
 end
 
+-- Makes room for a new job of that id. False: there is one; what has expired goes.
+local function make_room_for(id)
+  local old = places_of(id)
+  if old and not (old.x and tonumber(old.x) <= now) then
+    return false
+  end
+  if old then
+    delete(id, old, false)
+    flush()
+  end
+  return true
+end
+
 -- Stores a job and gives it its place; answers with the id that is queued now, and whether that is new.
 -- job: { id, row, params, unique (key, until, period) or false, delay or false }.
 local function enqueue(job)
   local id, row, params, unique, delay = job[1], job[2], job[3], job[4], job[5]
-  if call('EXISTS', key_of(id)) == 1 then
-    local old = places_of(id)
-    if not (old.x and tonumber(old.x) <= now) then
-      return id, false
-    end
-    delete(id, old, false)
-    flush()
+  if not make_room_for(id) then
+    return id, false
   end
   if unique then
     local holder = holder_of(unique[1])
@@ -216,7 +219,7 @@ local function enqueue(job)
   elseif not row.d then
     row.d = digits(now)
   end
-  insert(id, row, params or nil)
+  insert(id, row, params)
   if unique then
     call('HSET', K .. 'j:' .. id, 'm', unique[2])
   end

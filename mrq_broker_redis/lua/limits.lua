@@ -91,7 +91,7 @@ let_go = function(key, number)
     call('HDEL', K .. 'parked', id)
     if job[1] then
       call('HSET', K .. 'j:' .. id, 'z', 'w')
-      call('ZADD', waiting_line(job[1], job[2]), due, id)
+      call('ZADD', waiting_line(job[1], job[2] or '0'), due, id)
       if call('HINCRBY', K .. 'parked-in', job[1], -1) <= 0 then
         call('HDEL', K .. 'parked-in', job[1])
       end

@@ -1,6 +1,6 @@
 -- needs: base, batch, limits, jobs, raw
 -- Makes jobs of claimed parameters.
--- Arguments: { queue, lease in ms, { { parameter, job id, token, row, params or false }, ... } }
+-- Arguments: { queue, lease in ms, { { parameter, job id, token, row, params }, ... } }
 -- Answers for each 1, 0 where the claim is over, or 2 where there is a job of that id, whose record has to be looked at.
 
 local queue, until_ms = given[1], digits(now + given[2])
@@ -18,7 +18,7 @@ for index, claim in ipairs(given[3]) do
     end
     if held then
       row.d = until_ms
-      insert(id, row, params or nil)
+      insert(id, row, params)
     end
     answers[index] = held and 1 or 0
   end

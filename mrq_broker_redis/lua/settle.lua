@@ -4,6 +4,13 @@
 -- Answers for each: 1 done; 0 refused, there is no such job; 2 the record has to be looked at.
 
 local answers, now_text, expiries, expiry_by_ttl = {}, digits(now), K .. 'x', {}
+local started, success = status_index('started'), status_index('success')
+
+-- Whether a success is nobody's concern but the job's.
+local function is_plain(key)
+  local row = call('HMGET', key, 'l', 'u', 'f')
+  return not (row[1] or row[2] or string.find(row[3] or '', 'c', 1, true))
+end
 
 local function expiry_after(ttl)
   local expiry = expiry_by_ttl[ttl]
@@ -17,10 +24,10 @@ end
 for index, one in ipairs(given) do
   local id, token, outcome, ttl = one[1], one[2], one[3], one[4]
   local key = K .. 'j:' .. id
-  local row = call('HMGET', key, 's', 't', 'q', 'h', 'l', 'u', 'f')
+  local row = call('HMGET', key, 's', 't', 'q', 'h', 'o')
   if not row[1] then
     answers[index] = 0
-  elseif row[1] ~= 'started' or row[2] ~= token or row[5] or row[6] or string.find(row[7] or '', 'c', 1, true) then
+  elseif row[1] ~= 'started' or row[2] ~= token or (row[5] and not is_plain(key)) then
     answers[index] = 2
   else
     local queue, path = row[3], row[4]
@@ -33,10 +40,9 @@ for index, one in ipairs(given) do
     end
     call('APPEND', K .. 'r:' .. id, outcome)
     remove_later(claimed_line(queue), id)
-    remove_later(status_index('started'), id)
-    add_later(status_index('success'), 0, id)
-    count_later(queue, path, 'started', -1)
-    count_later(queue, path, 'success', 1)
+    remove_later(started, id)
+    add_later(success, '0', id)
+    count_move_later(queue, path, 'started', 'success')
     touch(queue)
     answers[index] = 1
   end

@@ -132,7 +132,10 @@ def _jobs(client: redis.Redis, prefix: bytes) -> dict[bytes, Row]:
     start = prefix + b"j:"
     found = {key[len(start) :]: _hash(client, key) for key in client.scan_iter(_pattern(start), count=1000)}
     places = {b"started": b"c", b"success": b""}
-    return {job_id: {**row, b"z": places.get(row[b"s"], row[b"z"])} for job_id, row in found.items()}
+    return {
+        job_id: {b"k": b"0", **row, b"z": places.get(row[b"s"], row.get(b"z", b"w"))}
+        for job_id, row in found.items()
+    }
 
 
 def _names(client: redis.Redis, prefix: bytes) -> list[bytes]:
