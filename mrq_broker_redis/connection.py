@@ -1,6 +1,6 @@
 """Calls to the server: scripts and commands, with errors of the broker and repetitions where they are safe.
 
-Connections come from redis-py's pool, which is safe in threads, in greenlets, and after a fork.
+Connections come from redis-py's pool, which is safe in threads, in greenlets, and after a fork; see `Link`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import msgspec
 from redis import exceptions
 
 from mrq_broker_redis.failures import code_of, translated
+from mrq_broker_redis.links import Link
 from mrq_broker_redis.location import Location
 from mrq_broker_redis.scripts import script
 from mrq_core import failpoints
@@ -41,7 +42,7 @@ class Connection:
         self.location = location
         self._clock = None if isinstance(clock, SystemClock) else clock
         self._timeout = timeout
-        self._client: Any = None
+        self._link: Link | None = None
         self._lock = threading.Lock()
         self._closed = False
 
@@ -55,11 +56,11 @@ class Connection:
         now = 0 if self._clock is None else self._clock.now_ms()
         packed = _pack(arguments)
 
-        def call(client: Any) -> Any:
+        def call(link: Link) -> Any:
             try:
-                return client.execute_command("EVALSHA", code.digest, 1, self.prefix, now, packed)
+                return link.call("EVALSHA", code.digest, 1, self.prefix, now, packed)
             except exceptions.NoScriptError:  # the server was restarted, or its scripts were flushed
-                return client.execute_command("EVAL", code.source, 1, self.prefix, now, packed)
+                return link.call("EVAL", code.source, 1, self.prefix, now, packed)
 
         failpoints.reach(f"{name}.before")
         answer = self._call(call, repeatable)
@@ -68,18 +69,18 @@ class Connection:
 
     def execute(self, *command: Any, repeatable: bool = True) -> Any:
         """Runs one command; those that only look, and most others, may be repeated."""
-        return self._call(lambda client: client.execute_command(*command), repeatable)
+        return self._call(lambda link: link.client.execute_command(*command), repeatable)
 
     def use(self, work: Callable[[Any], T], *, repeatable: bool = True) -> T:
         """Does something with the client itself."""
-        return self._call(work, repeatable)
+        return self._call(lambda link: work(link.client), repeatable)
 
     def wait_for(self, keys: Sequence[str], seconds: float) -> bytes | None:
         """Takes a token from one of the lists, as soon as there is one; None if there was none in time."""
         # The server rounds up to its own ticks, and the socket's timeout must not strike first.
         seconds = max(0.001, min(seconds, self._timeout / 2))
         command = ("BLPOP", *keys, f"{seconds:.3f}")
-        found = self._call(lambda client: client.execute_command(*command), False)
+        found = self._call(lambda link: link.call(*command), False)
         return None if found is None else bytes(found[1])
 
     @property
@@ -90,11 +91,11 @@ class Connection:
     def close(self) -> None:
         """Lets all connections go."""
         self._closed = True
-        client, self._client = self._client, None
-        if client is not None:
-            client.close()
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
 
-    def _call(self, work: Callable[[Any], T], repeatable: bool) -> T:
+    def _call(self, work: Callable[[Link], T], repeatable: bool) -> T:
         deadline = time.monotonic() + self._timeout
         backoff = _BACKOFF_FIRST
         for left in range(_REPEATS if repeatable else 0, -1, -1):
@@ -114,17 +115,18 @@ class Connection:
         raise AssertionError("the last attempt returns or raises")
 
     def _disconnect(self) -> None:
-        client = self._client
-        if client is not None:
-            client.close()
+        link = self._link
+        if link is not None:
+            link.close()
 
-    def _connected(self) -> Any:
+    def _connected(self) -> Link:
         if self._closed:
             raise BrokerUnavailable(f"the broker of {self.location.shown} was closed: open another one")
-        client = self._client
-        if client is None:
+        link = self._link
+        if link is None:
             with self._lock:
-                client = self._client
-                if client is None:
-                    client = self._client = self.location.connect()
-        return client
+                link = self._link
+                if link is None:
+                    link = Link(self.location.connect(), is_cluster=self.location.is_cluster)
+                    self._link = link
+        return link

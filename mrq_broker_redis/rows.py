@@ -124,7 +124,7 @@ def record_in(data: bytes) -> tuple[JobRecord, bytes]:
     first = 4 + int.from_bytes(data[:4], "big")
     start = first + 4
     end = start + int.from_bytes(data[first:start], "big")
-    return records.with_params(records.decode(data[4:first]), data[start:end]), data[end:]
+    return records.decode_all(data[4:first], data[start:end]), data[end:]
 
 
 def framed(data: bytes) -> msgspec.Raw:

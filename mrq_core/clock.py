@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -44,7 +45,13 @@ def to_ms(moment: datetime) -> int:
 
 def after(moment: datetime, seconds: float) -> datetime:
     """The moment that many seconds later. Exact to the millisecond if `moment` is."""
-    return moment + timedelta(milliseconds=round(seconds * 1000))
+    return moment + _delta(seconds)
+
+
+@lru_cache(maxsize=256)
+def _delta(seconds: float) -> timedelta:
+    """Most calls are about a lease or a ttl of the configuration, again and again."""
+    return timedelta(milliseconds=round(seconds * 1000))
 
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -9,7 +9,7 @@ arguments are stored beside it, and whoever reads applies them. Any other change
 from __future__ import annotations
 
 import msgspec
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from mrq_core import codec, lifecycle
 from mrq_core.clock import from_ms
@@ -42,6 +42,14 @@ def encode_outcome(outcome: Outcome) -> bytes:
 def with_params(record: JobRecord, params: bytes | None) -> JobRecord:
     """The record as it was enqueued, with its params; None for empty ones."""
     return replace(record, params=codec.decode(params)) if params and params != b"{}" else record
+
+
+def decode_all(data: bytes, params: bytes) -> JobRecord:
+    """The record with its params. Raises BrokerCorrupt."""
+    record = decode(data)
+    if params and params != b"{}":
+        force_setattr(record, "params", codec.decode(params))  # nobody else has seen the record yet
+    return record
 
 
 def with_claim(record: JobRecord, *, token: str, worker: str, started_ms: int) -> JobRecord:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from mrq_core.context import JobContext
@@ -32,7 +32,7 @@ class Execution:
         self.greenlet: Any = None
         self.started = time.monotonic()
         self.deadline: float | None = None
-        self.due: tuple[float, Interrupt] | None = None
+        self.due: tuple[float, Callable[[], Interrupt]] | None = None
         self.lost = False
         self.stored_progress: float | None = None
         self._decided: dict[str, Outcome] = {}
@@ -46,8 +46,9 @@ class Execution:
         """Sets the outcome, unless it is decided already. One step of the interpreter, in any thread."""
         return self._decided.setdefault("outcome", outcome) is outcome
 
-    def interrupt_from(self, moment: float, interrupt: Interrupt) -> None:
-        """Asks for an interrupt at that monotonic time; an earlier wish stands."""
+    def interrupt_from(self, moment: float, interrupt: Callable[[], Interrupt]) -> None:
+        """Asks for an interrupt at that monotonic time; an earlier wish stands. It is made when it is needed,
+        for most jobs end before."""
         due = self.due
         if due is None or moment < due[0]:
             self.due = (moment, interrupt)
@@ -55,7 +56,7 @@ class Execution:
     def interrupt_at(self, now: float) -> Interrupt | None:
         """The interrupt that is due by now, if one is."""
         due = self.due
-        return due[1] if due is not None and due[0] <= now else None
+        return due[1]() if due is not None and due[0] <= now else None
 
     def settlement(self) -> Settlement:
         """What to tell the broker. The outcome must be decided."""

@@ -13,7 +13,7 @@ import psutil
 
 from mrq_core.broker import Broker
 from mrq_core.config import Config
-from mrq_core.errors import BrokerError, CancelInterrupt
+from mrq_core.errors import BrokerError, CancelInterrupt, Interrupt
 from mrq_core.messages import Versions
 from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, report_to_json
 from mrq_core.worker.executions import Execution, Executions
@@ -102,7 +102,7 @@ class Housekeeping:
         broker knows of a claim before its worker does."""
         if self._asked.pop(execution.record.id, None) is not None:
             _log.info("job.interrupting id=%s", execution.record.id)
-            execution.interrupt_from(time.monotonic(), CancelInterrupt("the job was cancelled while it ran"))
+            execution.interrupt_from(time.monotonic(), _cancel_interrupt)
 
     def report(self) -> None:
         """Writes what `mrq workers` shows."""
@@ -134,3 +134,7 @@ class Housekeeping:
         used = self._process.memory_info().rss / 1e6
         if self._config.max_memory and used > self._config.max_memory:
             self._stop(f"it uses {used:.0f} MB, more than MAX_MEMORY, {self._config.max_memory:g} MB")
+
+
+def _cancel_interrupt() -> Interrupt:
+    return CancelInterrupt("the job was cancelled while it ran")

@@ -88,7 +88,13 @@ class Runner:
             stored = storable(result, name="result", max_size=self._config.max_result_size)
         finally:
             _dispose(result)
-        return self._outcome(context, loaded, Status.SUCCESS, started, result=self._plugins.encode(stored))
+        return Outcome(
+            status=Status.SUCCESS,
+            ttl=loaded.result_ttl,
+            cancel_ttl=loaded.cancel_ttl,
+            total_time=time.monotonic() - started,
+            result=self._plugins.encode(stored),
+        )
 
     def _from_exception(
         self, context: JobContext, loaded: LoadedTask | None, error: BaseException, started: float
@@ -185,8 +191,6 @@ class Runner:
     def _ttl(self, loaded: LoadedTask | None, status: Status) -> float:
         source: Any = loaded
         match status:
-            case Status.SUCCESS:
-                return float(source.result_ttl if source else self._config.default_job_result_ttl)
             case Status.ABORT:
                 return float(source.abort_ttl if source else self._config.default_job_abort_ttl)
             case Status.CANCEL:
@@ -217,6 +221,8 @@ def _call(context: JobContext, loaded: LoadedTask, params: JsonObject) -> object
 
 def _dispose(result: object) -> None:
     """Closes a generator or coroutine that a task returned instead of a value: nobody will run it."""
+    if result is None:
+        return
     close = getattr(result, "close", None)
     if type(result).__name__ in ("generator", "coroutine") and close is not None:
         close()

@@ -64,7 +64,7 @@ class Stopping:
                 self._killed_at = time.monotonic()
             # The watchdog reaches also the job that blocks the hub at this moment.
             for execution in self._executions.undecided():
-                execution.interrupt_from(time.monotonic(), stop_interrupt())
+                execution.interrupt_from(time.monotonic(), stop_interrupt)
         self.is_stopping = True
         self._mailbox.send(signum)
 

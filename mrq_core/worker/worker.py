@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import gevent
 from gevent.event import Event
@@ -225,7 +226,7 @@ class Worker:
     def _interrupt_if_asked(self, execution: Execution) -> None:
         """For what was asked before this execution was there to be found."""
         if self._stopping.is_killing:
-            execution.interrupt_from(time.monotonic(), stop_interrupt())
+            execution.interrupt_from(time.monotonic(), stop_interrupt)
         self._housekeeping.interrupt_if_asked(execution)
 
     def _execute(self, execution: Execution) -> None:
@@ -246,22 +247,24 @@ class Worker:
     def _arm(self, execution: Execution, loaded: LoadedTask) -> None:
         if loaded.timeout:
             execution.deadline = time.monotonic() + loaded.timeout
-            execution.interrupt_from(execution.deadline, timeout_interrupt(loaded.timeout))
+            execution.interrupt_from(execution.deadline, partial(timeout_interrupt, loaded.timeout))
             if self._stopping.is_killing:  # the signal may have come between reading and writing the wish
-                execution.interrupt_from(time.monotonic(), stop_interrupt())
+                execution.interrupt_from(time.monotonic(), stop_interrupt)
 
     def _decide(self, execution: Execution, outcome: Outcome) -> None:
         if execution.decide(outcome):
             self._executions.ended(execution)
             self._settler.add(execution)
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
 
     def _settled(self, execution: Execution) -> None:
         if execution.outcome is not None:
-            self._counts[str(execution.outcome.status)] += 1
+            self._counts[execution.outcome.status.value] += 1
         if self._observer is not None:
             self._observer(execution)
-        self._wake.set()
+        if not self._wake.is_set():
+            self._wake.set()
 
     def _on_lost(self, execution: Execution) -> None:
         if execution.outcome is None and not execution.lost:
