@@ -38,6 +38,28 @@ local function waiting_line(queue, rank)
   return K .. 'w:' .. rank .. ':' .. queue
 end
 
+-- The ranks that jobs have had, in order. Most projects use one, and then one line a queue is looked at, not nine.
+-- ranks: set of those other than 0.
+local ranks_known
+
+local function ranks()
+  if not ranks_known then
+    ranks_known = { 0 }
+    for _, rank in ipairs(call('SMEMBERS', K .. 'ranks')) do
+      ranks_known[#ranks_known + 1] = tonumber(rank)
+    end
+    table.sort(ranks_known)
+  end
+  return ranks_known
+end
+
+-- To be called before a job is put into a line.
+local function note_rank(rank)
+  if rank ~= '0' and call('SADD', K .. 'ranks', rank) == 1 then
+    ranks_known = nil
+  end
+end
+
 -- Where a job's entry stands: w waiting, c claimed, p parked, '' nowhere. The field z says so where it is none of the
 -- usual places: a job that has just been stored waits, one that is started is claimed.
 local function place_of_entry(status, z)

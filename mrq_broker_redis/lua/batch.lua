@@ -147,7 +147,7 @@ end
 -- When a subqueue is next due: when the first of its waiting jobs is, and when its first lease ends.
 local function heads_of(queue)
   local waiting
-  for rank = -4, 4 do
+  for _, rank in ipairs(ranks()) do
     local head = call('ZRANGE', waiting_line(queue, rank), 0, 0, 'WITHSCORES')
     local due = tonumber(head[2])
     if due and (not waiting or due < waiting) then

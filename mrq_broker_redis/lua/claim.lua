@@ -170,7 +170,7 @@ local function take_waiting(choice)
       end
       if not seen[name] then -- a queue may be wanted twice, by name and in a tree
         seen[name] = true
-        for rank = -4, 4 do
+        for _, rank in ipairs(ranks()) do
           local got = take_from(name, rank, room_in(index), wanted[index][3])
           given_by_queue[index] = (given_by_queue[index] or 0) + got
           if got > 0 then

@@ -14,7 +14,7 @@ for index, queue in ipairs(given) do
     end
     return number
   end
-  for rank = -4, 4 do
+  for _, rank in ipairs(ranks()) do
     local line = waiting_line(queue, rank)
     local size = call('ZCARD', line)
     if size > 0 then

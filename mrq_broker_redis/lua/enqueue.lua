@@ -7,6 +7,7 @@
 -- What the jobs of a kind share: the sorted sets that they are added to.
 local function prepared(kind)
   local status, queue, path, rank = kind[1], kind[2], kind[3], kind[4]
+  note_rank(rank)
   touch(queue)
   add_later(K .. 'queues', 0, queue)
   return {

@@ -91,6 +91,7 @@ local function move_places(id, before, after)
   if new_line then
     add_later(new_line, new.d, id)
     if new.z == 'w' then
+      note_rank(new.k)
       wake(new.q, new.d)
     end
   end

@@ -21,6 +21,8 @@ def check_keys(broker: RedisBroker) -> None:
     prefix = (connection.prefix + ":").encode()
     jobs = _jobs(client, prefix)
     sets: dict[bytes, set[bytes]] = defaultdict(set)
+    ranks = {row[b"k"] for row in jobs.values()} - {b"0"}
+    assert ranks <= _set(client, prefix + b"ranks")
     totals: dict[bytes, Counter[bytes]] = {b"n:q": Counter(), b"n:h": Counter()}
     slots, parked = set(), set()
     for job_id, row in jobs.items():
@@ -154,3 +156,8 @@ def _members(client: redis.Redis, key: bytes) -> list[bytes]:
 def _hash(client: redis.Redis, key: bytes) -> dict[bytes, bytes]:
     found: Any = client.hgetall(key)
     return dict(found)
+
+
+def _set(client: redis.Redis, key: bytes) -> set[bytes]:
+    found: Any = client.smembers(key)
+    return set(found)
