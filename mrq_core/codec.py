@@ -17,6 +17,8 @@ from mrq_core.errors import InvalidValue, ValueTooLarge
 
 if TYPE_CHECKING:
     JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
+    _Path: TypeAlias = "str | tuple[_Path, object]"
+    """The name of a value, or where it is found: made into text for errors only."""
 else:
     JsonValue = Any  # msgspec cannot read a recursive alias
 JsonObject: TypeAlias = dict[str, JsonValue]
@@ -106,66 +108,86 @@ def printable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
 
 
-def _checked(value: object, path: str, depth: int) -> JsonValue:
+def _checked(value: object, path: _Path, depth: int) -> JsonValue:
     kind = type(value)
     if value is None or kind is bool:
         return value  # type: ignore[return-value]
     if isinstance(value, str):
-        return _checked_text(value if kind is str else str.__str__(value), path)
-    if isinstance(value, bool | int):
+        if kind is str and value.isascii():
+            return value
+        return _checked_text(str.__str__(value), path)
+    if isinstance(value, int):
         if not _INT_MIN <= value <= _INT_MAX:
+            shown = _shown(path)
             raise InvalidValue(
-                f"{path} is the integer {_short(value)}: expected at most 64 bits; store it as a string",
-                path=path,
+                f"{shown} is the integer {_short(value)}: expected at most 64 bits; store it as a string",
+                path=shown,
             )
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
+            shown = _shown(path)
             raise InvalidValue(
-                f"{path} is {value}: expected a finite number; store None or a string instead", path=path
+                f"{shown} is {value}: expected a finite number; store None or a string instead", path=shown
             )
         return float(value)
     if depth >= MAX_DEPTH:
+        shown = _shown(path)
         raise InvalidValue(
-            f"{path} is nested more than {MAX_DEPTH} levels deep (or contains itself): store it flatter",
-            path=_short(path),
+            f"{shown} is nested more than {MAX_DEPTH} levels deep (or contains itself): store it flatter",
+            path=_short(shown),
         )
-    if isinstance(value, dict | Mapping):
+    if isinstance(value, (dict, Mapping)):
         return {
-            _checked_key(key, path): _checked(item, f"{path}.{key}", depth + 1) for key, item in value.items()
+            _checked_key(key, path): _checked(item, (path, key), depth + 1) for key, item in value.items()
         }
-    if isinstance(value, list | tuple):
-        return [_checked(item, f"{path}[{index}]", depth + 1) for index, item in enumerate(value)]
+    if isinstance(value, (list, tuple)):
+        return [_checked(item, (path, index), depth + 1) for index, item in enumerate(value)]
     hint = _HINTS.get(kind.__name__)
+    shown = _shown(path)
     raise InvalidValue(
-        f"{path} is of type {_type_name(value)}, which JSON cannot hold: expected None, a bool, an int, "
+        f"{shown} is of type {_type_name(value)}, which JSON cannot hold: expected None, a bool, an int, "
         f"a float, a str, a list or a dict" + (f"; {hint}" if hint else ""),
-        path=path,
+        path=shown,
     )
 
 
-def _checked_text(text: str, path: str) -> str:
+def _checked_text(text: str, path: _Path) -> str:
     if text.isascii():
         return text
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
+        shown = _shown(path)
         raise InvalidValue(
-            f"{path} has a lone surrogate at character {error.start}, which UTF-8 cannot hold: "
+            f"{shown} has a lone surrogate at character {error.start}, which UTF-8 cannot hold: "
             "store the bytes it came from in base64",
-            path=path,
+            path=shown,
         ) from error
     return text
 
 
-def _checked_key(key: object, path: str) -> str:
+def _checked_key(key: object, path: _Path) -> str:
+    if type(key) is str and key.isascii() and "\0" not in key:
+        return key
     if not isinstance(key, str):
+        shown = _shown(path)
         raise InvalidValue(
-            f"{path} has the key {_short(key)} of type {_type_name(key)}: expected string keys", path=path
+            f"{shown} has the key {_short(key)} of type {_type_name(key)}: expected string keys", path=shown
         )
     if "\0" in key:
-        raise InvalidValue(f"{path} has the key {key!r}, which contains a NUL character", path=path)
-    return _checked_text(str.__str__(key), f"{path}.{key!r}")
+        shown = _shown(path)
+        raise InvalidValue(f"{shown} has the key {key!r}, which contains a NUL character", path=shown)
+    return _checked_text(str.__str__(key), (path, repr(key)))
+
+
+def _shown(path: _Path) -> str:
+    """The path as errors show it: ``params.items[3]``."""
+    parts: list[str] = []
+    while isinstance(path, tuple):
+        path, step = path
+        parts.append(f"[{step}]" if type(step) is int else f".{step}")
+    return path + "".join(reversed(parts))
 
 
 def _type_name(value: object) -> str:

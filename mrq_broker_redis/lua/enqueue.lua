@@ -4,16 +4,13 @@
 --   job: { id, kind's number, data, due or false, queued at, delay in ms or false }, or one of enqueue() in jobs
 -- Answers { id now queued, 1 if new, ... }.
 
--- What the jobs of a kind share: the sorted sets that they are added to.
+-- What is gathered of the jobs of a kind: their number, their places in the line, and their members of the indexes,
+-- which are the same in each.
 local function prepared(kind)
-  local status, queue, path, rank = kind[1], kind[2], kind[3], kind[4]
-  note_rank(rank)
-  touch(queue)
-  add_later(K .. 'queues', 0, queue)
+  note_rank(kind[4])
   return {
-    status = status, queue = queue, path = path, rank = rank ~= '0' and rank or nil, number = 0,
-    line = waiting_line(queue, rank), by_status = status_index(status),
-    by_queue = index_of('q', queue), by_path = index_of('h', path),
+    status = kind[1], queue = kind[2], path = kind[3], rank = kind[4] ~= '0' and kind[4] or nil,
+    line = waiting_line(kind[2], kind[4]), number = 0, places = {}, members = {},
   }
 end
 
@@ -22,7 +19,13 @@ local now_text = digits(now)
 
 local function write_plain()
   for _, kind in pairs(kinds) do
+    in_parts('ZADD', kind.line, kind.places)
+    in_parts('ZADD', status_index(kind.status), kind.members)
+    in_parts('ZADD', index_of('q', kind.queue), kind.members)
+    in_parts('ZADD', index_of('h', kind.path), kind.members)
+    add_later(K .. 'queues', 0, kind.queue)
     count_later(kind.queue, kind.path, kind.status, kind.number)
+    touch(kind.queue)
   end
   kinds = {}
   flush()
@@ -48,12 +51,11 @@ local function enqueue_plain(job)
   else
     call('HSET', key_of(id), 's', kind.status, 'q', kind.queue, 'h', kind.path, 'd', due, 'Q', job[5])
   end
-  add_later(kind.line, due, id)
-  add_later(kind.by_status, '0', id)
-  add_later(kind.by_queue, '0', id)
-  add_later(kind.by_path, '0', id)
-  kind.number = kind.number + 1
-  if kind.number <= WAKE_MOST then
+  local number, places, members = kind.number + 1, kind.places, kind.members
+  places[2 * number - 1], places[2 * number] = due, id
+  members[2 * number - 1], members[2 * number] = '0', id
+  kind.number = number
+  if number <= WAKE_MOST then
     wake(kind.queue, due)
   end
   return 1
