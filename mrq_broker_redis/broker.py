@@ -23,6 +23,7 @@ from mrq_broker_redis.state import RedisState
 from mrq_core.broker import Broker, Opening, RawQueue, SharedState
 from mrq_core.job import JobRecord
 from mrq_core.messages import (
+    METRICS_KEPT,
     Action,
     Applied,
     Cancel,
@@ -96,7 +97,9 @@ class RedisBroker(Broker):
         return changes.act(self._connection, ids, Remove())
 
     def prune(self, limit: int = 1000) -> int:
-        return int(self._connection.run("prune", [max(0, limit)], repeatable=True))
+        return int(
+            self._connection.run("prune", [max(0, limit), round(METRICS_KEPT * 1000)], repeatable=True)
+        )
 
     def apply(
         self, wanted: JobFilter, action: Action, *, limit: int = 1000, cursor: str | None = None

@@ -371,8 +371,8 @@ class Broker(ABC):
 
     @abstractmethod
     def prune(self, limit: int = 1000) -> int:
-        """Deletes up to `limit` expired jobs with their logs, and expired state; answers with the number
-        of jobs. Never touches a job that is to run or running."""
+        """Deletes up to `limit` expired jobs with their logs, expired state, and figures older than
+        METRICS_KEPT; answers with the number of jobs. Never touches a job that is to run or running."""
 
     @abstractmethod
     def apply(

@@ -17,6 +17,8 @@ from mrq_core.job import JobRecord, Outcome, Status
 
 CHUNK = 1000
 """The most items that a caller puts into one call. Drivers may rely on it."""
+METRICS_KEPT = 30 * 86_400.0
+"""Seconds after which figures of workers are deleted."""
 
 
 # --- queueing and claiming ------------------------------------------------------------------

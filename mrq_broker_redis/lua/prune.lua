@@ -1,6 +1,6 @@
 -- needs: base, batch, limits, jobs
--- Deletes what has expired: jobs, and keys, rates and claims that say nothing any more.
--- Arguments: { limit }.  Answers the number of jobs.
+-- Deletes what has expired: jobs, and keys, rates, claims and figures that say nothing any more.
+-- Arguments: { limit, for how long figures are kept in ms }.  Answers the number of jobs.
 
 local limit = given[1]
 local ids = call('ZRANGEBYSCORE', K .. 'x', '-inf', now, 'LIMIT', 0, limit)
@@ -33,5 +33,9 @@ end
 local settled = call('ZRANGEBYSCORE', K .. 'raw-settled', '-inf', digits(now - 3600000), 'LIMIT', 0, limit)
 if #settled > 0 then
   in_parts('ZREM', K .. 'raw-settled', settled)
+end
+for _, minute in ipairs(call('ZRANGEBYSCORE', K .. 'minutes', '-inf', '(' .. math.floor((now - given[2]) / 60000), 'LIMIT', 0, limit)) do
+  call('DEL', K .. 'm:' .. minute)
+  call('ZREM', K .. 'minutes', minute)
 end
 return gone

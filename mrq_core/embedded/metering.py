@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from mrq_core import codec
 from mrq_core.clock import from_ms, to_ms
-from mrq_core.messages import Metric
+from mrq_core.messages import METRICS_KEPT, Metric
 
 MINUTE_MS = 60_000
 
@@ -18,6 +18,10 @@ ON CONFLICT DO UPDATE SET value = value + excluded.value"""
 _READ = """
 SELECT name, minute, value FROM metrics
 WHERE name IN (SELECT value FROM json_each(?)) AND minute >= ? AND minute < ? ORDER BY minute, name"""
+
+_PRUNE = """
+DELETE FROM metrics WHERE (name, minute) IN
+    (SELECT name, minute FROM metrics INDEXED BY metrics_by_minute WHERE minute < ? LIMIT ?)"""
 
 
 def record(connection: sqlite3.Connection, metrics: Sequence[Metric]) -> None:
@@ -31,3 +35,8 @@ def read(connection: sqlite3.Connection, names: Sequence[str], since: float, unt
     first, end = (math.ceil(time * 1000 / MINUTE_MS) for time in (since, until))
     found = connection.execute(_READ, (codec.encode(list(names)).decode(), first, end))
     return [Metric(name=name, at=from_ms(minute * MINUTE_MS), value=value) for name, minute, value in found]
+
+
+def prune(connection: sqlite3.Connection, now_ms: int, limit: int) -> None:
+    """Deletes figures that are older than METRICS_KEPT."""
+    connection.execute(_PRUNE, ((now_ms - METRICS_KEPT * 1000) // MINUTE_MS, limit))

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from mrq_core.clock import Clock
-from mrq_core.embedded import limiting, rawclaims, rows, uniques
+from mrq_core.embedded import limiting, metering, rawclaims, rows, uniques
 from mrq_core.embedded.batch import Batch
 from mrq_core.job import JobRecord
 
@@ -42,4 +42,5 @@ def prune(connection: sqlite3.Connection, clock: Clock, limit: int) -> int:
     uniques.prune(connection, now_ms, limit)
     limiting.prune(connection, now_ms, limit)
     rawclaims.forget_settled(connection, now_ms, limit)
+    metering.prune(connection, now_ms, limit)
     return len(expired)

@@ -127,6 +127,7 @@ _TABLES = (
     """CREATE TABLE metrics (
         name TEXT NOT NULL, minute INTEGER NOT NULL, value REAL NOT NULL, PRIMARY KEY (name, minute)
     ) WITHOUT ROWID""",
+    "CREATE INDEX metrics_by_minute ON metrics (minute)",
     "CREATE TABLE numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     "INSERT INTO numbers VALUES ('state', 0), ('pauses', 0), ('syncs', 0)",
     f"PRAGMA application_id = {APPLICATION_ID}",

@@ -5,9 +5,20 @@ from __future__ import annotations
 import pytest
 
 from mrq_core.broker import Broker
+from mrq_core.clock import from_ms
 from mrq_core.errors import JobNotFound
 from mrq_core.job import Status
-from mrq_core.messages import Cancel, Change, Enqueued, JobFilter, LogLine, Move, Requeue
+from mrq_core.messages import (
+    METRICS_KEPT,
+    Cancel,
+    Change,
+    Enqueued,
+    JobFilter,
+    LogLine,
+    Metric,
+    Move,
+    Requeue,
+)
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import Contract, bring_to, new_job, put, record_of, settle, started
 
@@ -50,6 +61,21 @@ class PruneContract(Contract):
         assert record_of(broker, job.record.id).status is Status.QUEUED
         assert broker.prune() == 0
         assert broker.totals().by_status() == {Status.QUEUED: 1}
+
+    def test_figures_are_deleted_when_they_are_old(self, broker: Broker, clock: ManualClock) -> None:
+        if not self.supports_metrics:
+            pytest.skip("this driver keeps no metrics")
+        begin = clock.now_ms() // 60_000 * 60.0
+        old, young = (
+            Metric(name="jobs", at=from_ms(round(at * 1000)), value=1.0) for at in (begin, begin + 60)
+        )
+        broker.record_metrics([old, young])
+        clock.advance(begin + METRICS_KEPT + 30 - clock.now_ms() / 1000)
+        broker.prune()
+        assert broker.read_metrics(["jobs"], begin, begin + 120) == [old, young]
+        clock.advance(60)
+        broker.prune()
+        assert broker.read_metrics(["jobs"], begin, begin + 120) == [young]
 
     def test_prune_deletes_what_has_expired_and_nothing_else(
         self, broker: Broker, clock: ManualClock

@@ -16,6 +16,7 @@ from mrq_core.clock import Clock, SystemClock, after, from_ms, to_ms
 from mrq_core.errors import BrokerUnavailable, JobNotFound
 from mrq_core.job import JobRecord, Status, is_legal
 from mrq_core.messages import (
+    METRICS_KEPT,
     Action,
     Applied,
     Cancel,
@@ -225,6 +226,9 @@ class MemoryBroker(Broker):
     def prune(self, limit: int = 1000) -> int:
         with self._locked() as now:
             self._state.drop_expired()
+            oldest = (to_ms(now) - METRICS_KEPT * 1000) // MINUTE_MS
+            for key in [key for key in self._data.metrics if key[0] < oldest]:
+                del self._data.metrics[key]
             expired = [record.id for record in self._data.all() if has_expired(record, now)][:limit]
             for job_id in expired:
                 self._data.delete(job_id, keep_period=True)
