@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from mrq_core.messages import Finding
 from tests.redis.kit import Place, open_broker
 from tests.redis.servers import Server, free_port
-from tests.support import open_project
+from tests.support import open_project, until
 
 
 @pytest.fixture
@@ -53,6 +54,23 @@ def test_a_server_without_an_append_only_file_is_found(own_server: Server) -> No
     finding = findings(own_server)["persistence"]
     assert finding.level == "warning"
     assert "appendonly yes" in finding.advice
+
+
+def test_a_server_that_cannot_write_its_append_only_file_is_found(own_server: Server) -> None:
+    """Here its files may not grow any more, as on a full disk."""
+    with own_server.client() as client:
+        client.set("key", "x" * 10_000)
+        resource.prlimit(own_server.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
+        client.set("key", "y" * 10_000)
+
+        def is_failing() -> bool:
+            return bool(dict(client.info("persistence"))["aof_last_write_status"] != "ok")
+
+        until(is_failing, what="the server to fail to write its file")
+    finding = findings(own_server)["persistence"]
+    assert finding.level == "error"
+    assert "disk" in finding.advice
+    resource.prlimit(own_server.pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def test_a_server_that_is_nearly_full_is_found(own_server: Server) -> None:

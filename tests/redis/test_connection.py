@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 
+from mrq_broker_redis import links
 from mrq_broker_redis.broker import RedisBroker
 from mrq_core.clock import SystemClock, from_ms
 from mrq_core.errors import BrokerCorrupt, BrokerUnavailable, SchemaTooNew
@@ -75,6 +77,49 @@ def test_a_restarted_server_is_found_again_with_all_that_was_acknowledged(own_se
     own_server.start()
     assert [record is not None for record in broker.get([job.record.id for job in jobs])] == [True] * 20
     assert {record.id for record in claim(broker).records} <= {job.record.id for job in jobs}
+    broker.close()
+
+
+def test_connections_that_the_server_has_closed_while_they_were_idle_are_made_anew(
+    place: Place, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "_FRESH", 0.0)  # as if time had passed since
+    broker = place.open()
+    broker.enqueue([new_job()])
+    with server.client() as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    assert len(claim(broker).records) == 1  # a claim is not repeated
+    broker.close()
+
+
+def test_a_connection_that_is_closed_under_a_call_takes_the_idle_ones_along(
+    place: Place, server: Server
+) -> None:
+    broker = place.open()
+    broker.enqueue([new_job()])
+    link = broker._connection._connected()
+    both = [link._take() for _ in range(2)]
+    link._idle += [(connection, time.monotonic()) for connection in both]
+    with server.client() as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    with pytest.raises(BrokerUnavailable):
+        claim(broker)
+    assert len(claim(broker).records) == 1
+    broker.close()
+
+
+def test_connections_are_not_shared_with_a_forked_child(place: Place) -> None:
+    broker = place.open()
+    broker.enqueue([new_job() for _ in range(40)])
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(0 if sum(len(claim(broker, limit=2).records) for _ in range(10)) == 20 else 1)
+        finally:
+            os._exit(2)
+    mine = sum(len(claim(broker, limit=2).records) for _ in range(10))
+    assert os.waitpid(child, 0)[1] == 0
+    assert mine == 20
     broker.close()
 
 
