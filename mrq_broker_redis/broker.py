@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mrq_broker_redis import (
-    changes,
     checks,
     claiming,
     enqueueing,
@@ -16,10 +15,12 @@ from mrq_broker_redis import (
     settling,
     waiting,
 )
+from mrq_broker_redis.changes import Records
 from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.location import location_of
 from mrq_broker_redis.raw import RedisRawQueue
 from mrq_broker_redis.state import RedisState
+from mrq_core import changing
 from mrq_core.broker import Broker, Opening, RawQueue, SharedState
 from mrq_core.job import JobRecord
 from mrq_core.messages import (
@@ -60,6 +61,7 @@ class RedisBroker(Broker):
 
     def __init__(self, opening: Opening) -> None:
         self._connection = Connection(location_of(opening), clock=opening.clock, timeout=opening.timeout)
+        self._records = Records(self._connection)
         self._state = RedisState(self._connection)
         self._turns = claiming.Turns()
 
@@ -85,16 +87,16 @@ class RedisBroker(Broker):
         return settling.settle(self._connection, settlements)
 
     def requeue(self, ids: Sequence[str], how: Requeue) -> list[Change]:
-        return changes.act(self._connection, ids, how)
+        return changing.act(self._records, ids, how)
 
     def cancel(self, ids: Sequence[str], how: Cancel) -> list[Change]:
-        return changes.act(self._connection, ids, how)
+        return changing.act(self._records, ids, how)
 
     def move(self, ids: Sequence[str], how: Move) -> list[Change]:
-        return changes.act(self._connection, ids, how)
+        return changing.act(self._records, ids, how)
 
     def remove(self, ids: Sequence[str]) -> list[Change]:
-        return changes.act(self._connection, ids, Remove())
+        return changing.act(self._records, ids, Remove())
 
     def prune(self, limit: int = 1000) -> int:
         return int(

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from mrq_broker_redis import changes, rows
+from mrq_broker_redis import rows
+from mrq_broker_redis.changes import Records
 from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.rows import Stored, moment
 from mrq_core import lifecycle
+from mrq_core.changing import Replacement, Written
 from mrq_core.clock import from_ms
 from mrq_core.ids import new_nonce
 from mrq_core.job import JobRecord
@@ -115,7 +117,8 @@ def _see_to_suspects(
     Each is written only if it is still what was read: another worker may have been quicker, and the job
     may have been renewed or settled in the last moment.
     """
-    now, stored = changes.read(connection, ids)
+    records = Records(connection)
+    now, stored = records.read(ids)
     planned: list[tuple[Stored, JobRecord]] = []
     one: JobRecord | None = None
     for item in stored:
@@ -138,10 +141,8 @@ def _see_to_suspects(
         else:
             continue
         planned.append((item, after))
-    answers = changes.write(connection, [changes.Replacement(item, after) for item, after in planned])
-    written = [
-        after for (_, after), answer in zip(planned, answers, strict=True) if answer == changes.WRITTEN
-    ]
+    answers = records.write([Replacement(item, after) for item, after in planned], now)
+    written = [after for (_, after), answer in zip(planned, answers, strict=True) if answer is Written.DONE]
     return (
         [after for after in written if after is one],
         [after for after in written if after is not one],

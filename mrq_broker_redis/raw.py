@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-from mrq_broker_redis import changes, rows
+from mrq_broker_redis import rows
+from mrq_broker_redis.changes import Records
 from mrq_broker_redis.connection import Connection
 from mrq_core import lifecycle
 from mrq_core.broker import RawQueue
@@ -65,7 +66,7 @@ class RedisRawQueue(RawQueue):
         ]
 
     def admit(self, claims: Sequence[tuple[RawClaim, JobRecord]], lease: float) -> list[bool]:
-        now, _ = changes.read(self._connection, [])
+        now, _ = Records(self._connection).read([])
         jobs = []
         for claim, record in claims:
             started = lifecycle.admitted(record, job_id=claim.job_id, token=claim.token, now=now, lease=lease)
@@ -80,7 +81,7 @@ class RedisRawQueue(RawQueue):
 
     def _with_admitted_before(self, claims: Sequence[RawClaim], answers: list[int]) -> list[bool]:
         ids = [claim.job_id for claim, answer in zip(claims, answers, strict=True) if answer == _LOOK]
-        stored = dict(zip(ids, changes.read(self._connection, ids)[1], strict=True)) if ids else {}
+        stored = dict(zip(ids, Records(self._connection).read(ids)[1], strict=True)) if ids else {}
         return [
             answer == 1 if answer != _LOOK else _was_admitted(stored.get(claim.job_id), claim.token)
             for claim, answer in zip(claims, answers, strict=True)

@@ -26,7 +26,6 @@ class Stored(NamedTuple):
 
     seen: bytes
     record: JobRecord
-    expires_ms: int | None
 
 
 def row_of(record: JobRecord) -> Row:
@@ -100,7 +99,7 @@ def _place(record: JobRecord) -> str:
 
 def read(row: Sequence[Any]) -> Stored:
     """The record of a row that the script `read` gave, with its params. Raises BrokerCorrupt."""
-    seen, data, worker, claimed, settled, progress, place, due, token, expires = row
+    seen, data, worker, claimed, settled, progress, place, due, token = row
     if data is None:
         raise BrokerCorrupt("a job has lost its record: a key was deleted by hand; see `mrq check`")
     record, outcome = record_in(data)
@@ -116,7 +115,7 @@ def read(row: Sequence[Any]) -> Stored:
         record = replace(record, due_at=until, lease_until=until)
     elif place:
         record = replace(record, due_at=moment(due) if place == b"w" else None)
-    return Stored(seen, record, None if expires is None else int(expires))
+    return Stored(seen, record)
 
 
 def record_in(data: bytes) -> tuple[JobRecord, bytes]:

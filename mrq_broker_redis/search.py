@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
-from mrq_broker_redis import changes
+from mrq_broker_redis.changes import Records
 from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.rows import text
-from mrq_core import codec
+from mrq_core import changing, codec, lifecycle
 from mrq_core.clock import to_ms
 from mrq_core.errors import InvalidValue
 from mrq_core.job import JobRecord, Status
@@ -38,12 +38,8 @@ class _Candidate(NamedTuple):
 
 def get(connection: Connection, ids: Sequence[str]) -> list[JobRecord | None]:
     """See `Broker.get`."""
-    now, stored = changes.read(connection, ids)
-    now_ms = to_ms(now)
-    return [
-        None if one is None or (one.expires_ms is not None and one.expires_ms <= now_ms) else one.record
-        for one in stored
-    ]
+    now, stored = Records(connection).read(ids)
+    return [None if one is None or lifecycle.has_expired(one.record, now) else one.record for one in stored]
 
 
 def find(
@@ -103,8 +99,8 @@ def apply(
 ) -> Applied:
     """See `Broker.apply`."""
     page = find(connection, wanted, order=Order.OLDEST_FIRST, cursor=cursor, limit=limit)
-    made = changes.act_where(
-        connection, [record.id for record in page.records], action, _Matcher(wanted).is_match
+    made = changing.act_where(
+        Records(connection), [record.id for record in page.records], action, _Matcher(wanted).is_match
     )
     numbers: dict[Change, int] = {}
     for change in made:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mrq_broker_redis import changes, rows
+from mrq_broker_redis import rows
+from mrq_broker_redis.changes import Records
 from mrq_broker_redis.connection import Connection
-from mrq_core import records
+from mrq_core import changing, records
 from mrq_core.messages import ClaimRef, Note, Settlement
 
 BATCH = 200
@@ -51,7 +52,7 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> list[bo
                 answers[place] = bool(answer)
     if others:
         others.sort()
-        settled = changes.settle(connection, [settlements[place] for place in others])
+        settled = changing.settle(Records(connection), [settlements[place] for place in others])
         for place, accepted in zip(others, settled, strict=True):
             answers[place] = accepted
     return answers

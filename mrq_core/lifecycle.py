@@ -113,6 +113,11 @@ def archived(record: JobRecord, now: datetime) -> JobRecord:
     )
 
 
+def has_expired(record: JobRecord, now: datetime) -> bool:
+    """Whether the time that the record is kept is over."""
+    return record.expires_at is not None and record.expires_at <= now
+
+
 def is_condemned(record: JobRecord, max_lost_claims: int) -> bool:
     """Whether a started job whose lease has run out must not run again.
 

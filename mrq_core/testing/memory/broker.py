@@ -45,7 +45,7 @@ from mrq_core.messages import (
 )
 from mrq_core.naming import check_page_cursor
 from mrq_core.testing.memory.claiming import claim
-from mrq_core.testing.memory.data import MemoryData, copy, has_expired
+from mrq_core.testing.memory.data import MemoryData, copy
 from mrq_core.testing.memory.limits import let_go
 from mrq_core.testing.memory.logs import JobLog
 from mrq_core.testing.memory.raw import MemoryRawQueue
@@ -229,7 +229,7 @@ class MemoryBroker(Broker):
             oldest = (to_ms(now) - METRICS_KEPT * 1000) // MINUTE_MS
             for key in [key for key in self._data.metrics if key[0] < oldest]:
                 del self._data.metrics[key]
-            expired = [record.id for record in self._data.all() if has_expired(record, now)][:limit]
+            expired = [record.id for record in self._data.all() if lifecycle.has_expired(record, now)][:limit]
             for job_id in expired:
                 self._data.delete(job_id, keep_period=True)
             return len(expired)
@@ -278,7 +278,9 @@ class MemoryBroker(Broker):
 
     def _matching(self, wanted: JobFilter, now: datetime) -> list[JobRecord]:
         return [
-            record for record in self._data.all() if not has_expired(record, now) and matches(record, wanted)
+            record
+            for record in self._data.all()
+            if not lifecycle.has_expired(record, now) and matches(record, wanted)
         ]
 
     def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from mrq_core import lifecycle
 from mrq_core.clock import after
 from mrq_core.codec import JsonObject, decode, encode
 from mrq_core.job import JobRecord, Status
@@ -85,7 +86,7 @@ class MemoryData:
     def visible(self, job_id: str, now: datetime) -> JobRecord | None:
         """The record, unless it has expired."""
         record = self.get(job_id)
-        return None if record is None or has_expired(record, now) else record
+        return None if record is None or lifecycle.has_expired(record, now) else record
 
     def all(self) -> list[JobRecord]:
         """All records, expired ones too, by id. No copies: for looking only."""
@@ -184,11 +185,6 @@ def _copy_object(value: JsonObject) -> JsonObject:
     copied = decode(encode(value))
     assert isinstance(copied, dict)
     return copied
-
-
-def has_expired(record: JobRecord, now: datetime) -> bool:
-    """Whether the time that the record is kept is over."""
-    return record.expires_at is not None and record.expires_at <= now
 
 
 def is_in(queue: str, name: str) -> bool:
