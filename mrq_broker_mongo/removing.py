@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from bson import ObjectId
 from pymongo import DeleteOne
 
-from mrq_broker_mongo import limiting, logs, totals, uniques
+from mrq_broker_mongo import logs, uniques
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import cell_of, guard_of
 from mrq_broker_mongo.location import Doc
 from mrq_broker_mongo.totals import Deltas
-
-_SIGNALS_KEPT = timedelta(days=1)
 
 
 def delete(connection: Connection, doc: Doc) -> bool:
@@ -56,21 +54,3 @@ def _forget(connection: Connection, documents: Sequence[Doc]) -> None:
         deltas.add(doc["queue"], doc["path"], cell_of(doc), None)
     deltas.write(connection)
     logs.delete(connection, [doc["_id"] for doc in documents])
-
-
-def prune(connection: Connection, limit: int) -> int:
-    """See `Broker.prune`. Mends the numbers, too, if it is time."""
-    now = connection.now()
-    expired = {"expires_at": {"$lte": now}}
-    fields = {"params": 0, "result": 0, "history": 0, "meta": 0}
-    found = connection.run(
-        "jobs", lambda jobs: list(jobs.find(expired, fields).sort("expires_at").limit(limit)) if limit > 0 else []
-    )
-    gone = delete_expired(connection, found, now) if found else set()
-    uniques.prune(connection, now)
-    limiting.prune(connection, now)
-    connection.run("state", lambda state: state.delete_many({"expires_at": {"$lte": now}}))
-    old = {"_id": {"$regex": "^signals "}, "at": {"$lte": now - _SIGNALS_KEPT}}
-    connection.run("meta", lambda meta: meta.delete_many(old))
-    totals.recount_if_due(connection)
-    return len(gone)
