@@ -211,7 +211,9 @@ def each(
         chosen = list({id_of(items[place]): place for place in reversed(left)}.values())[::-1]
         now = connection.now()
         planned: list[tuple[int, _Answer, Replacement]] = []
-        for place, one in zip(chosen, read(connection, [id_of(items[place]) for place in chosen]), strict=True):
+        for place, one in zip(
+            chosen, read(connection, [id_of(items[place]) for place in chosen]), strict=True
+        ):
             made = step(items[place], one, now)
             if isinstance(made, tuple):
                 planned.append((place, *made))

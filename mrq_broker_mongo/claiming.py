@@ -243,5 +243,3 @@ class _Taker:
                 if doc.get("unique_until") == "queued" and doc["_id"] in records
             ],
         )
-
-

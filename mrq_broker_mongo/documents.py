@@ -173,7 +173,9 @@ def _marked(value: Any) -> Any:
 def _unmarked(value: Any) -> Any:
     if isinstance(value, dict):
         return {
-            (name[1:] if name.startswith(_MARK) and name.lstrip(_MARK) == _REFERENCE else name): _unmarked(item)
+            (name[1:] if name.startswith(_MARK) and name.lstrip(_MARK) == _REFERENCE else name): _unmarked(
+                item
+            )
             for name, item in value.items()
         }
     return [_unmarked(item) for item in value] if isinstance(value, list) else value

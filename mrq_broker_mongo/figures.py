@@ -37,14 +37,14 @@ def _counts(connection: Connection, queue: str, numbers: dict[str, int], now: da
     if due:
         head = {"queue": queue, "rank": {"$in": RANKS}, "due_at": {"$gt": EVER, "$lte": now}}
         oldest += connection.run(
-            "jobs", lambda jobs: [doc["due_at"] for doc in jobs.find(head, {"due_at": 1}).sort("due_at").limit(1)]
+            "jobs",
+            lambda jobs: [doc["due_at"] for doc in jobs.find(head, {"due_at": 1}).sort("due_at").limit(1)],
         )
     if over:
         oldest += connection.run(
             "jobs",
             lambda jobs: [
-                doc["lease_until"]
-                for doc in jobs.find(lost, {"lease_until": 1}).sort("lease_until").limit(1)
+                doc["lease_until"] for doc in jobs.find(lost, {"lease_until": 1}).sort("lease_until").limit(1)
             ],
         )
     return QueueCounts(

@@ -88,7 +88,9 @@ def _take_slot(
         wanted[f"held.{rule.concurrency - 1}"] = {"$exists": False}
     slot = {"job": job, "until": until}
     try:
-        connection.run("limits", lambda limits: limits.update_one(wanted, {"$push": {"held": slot}}, upsert=True))
+        connection.run(
+            "limits", lambda limits: limits.update_one(wanted, {"$push": {"held": slot}}, upsert=True)
+        )
     except DuplicateKeyError:
         return False  # all slots are taken
     return True
@@ -123,7 +125,9 @@ def prolong(connection: Connection, jobs: Sequence[ObjectId], until: datetime) -
             slot = {"job": doc["_id"], "until": until}
             changes += [
                 UpdateOne({"_id": key, "held.job": doc["_id"]}, {"$set": {"held.$.until": until}}),
-                UpdateOne({"_id": key, "held.job": {"$ne": doc["_id"]}}, {"$push": {"held": slot}}, upsert=False),
+                UpdateOne(
+                    {"_id": key, "held.job": {"$ne": doc["_id"]}}, {"$push": {"held": slot}}, upsert=False
+                ),
             ]
     if changes:
         connection.run("limits", lambda limits: limits.bulk_write(changes, ordered=True))

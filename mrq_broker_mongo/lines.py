@@ -75,10 +75,14 @@ def ranges_of(wanted: Wanted, turn: str = "") -> list[Range]:
     if not tree < turn < end_of(tree):
         return parts
     behind = [
-        Range(max(part.low, turn), part.high, part.with_low and part.low > turn) for part in parts if part.high > turn
+        Range(max(part.low, turn), part.high, part.with_low and part.low > turn)
+        for part in parts
+        if part.high > turn
     ]
     before = [
-        Range(part.low, min(part.high, turn), part.with_low, part.high > turn) for part in parts if part.low < turn
+        Range(part.low, min(part.high, turn), part.with_low, part.high > turn)
+        for part in parts
+        if part.low < turn
     ]
     return behind + before
 
@@ -150,7 +154,10 @@ def next_due(connection: Connection, wanted: Sequence[Wanted], *, leases_after: 
     """
     times: list[datetime] = []
     for waits, lease in _questions(wanted):
-        for query, field in ((waits, "due_at"), ({**lease, "lease_until": {"$gt": leases_after}}, "lease_until")):
+        for query, field in (
+            (waits, "due_at"),
+            ({**lease, "lease_until": {"$gt": leases_after}}, "lease_until"),
+        ):
             hint = TREES.name if field == "due_at" and "root" in query else None
             times += connection.run("jobs", _first(query, field, hint))
     return min(times, default=None)

@@ -86,19 +86,28 @@ def read(connection: Connection, job_id: str, cursor: str | None, limit: int) ->
     attempt, seq = _position(cursor)
     now = connection.now()
     ids = object_ids([job_id])
-    job = connection.run("jobs", lambda jobs: jobs.find_one({"_id": ids[0]}, {"expires_at": 1}) if ids else None)
+    job = connection.run(
+        "jobs", lambda jobs: jobs.find_one({"_id": ids[0]}, {"expires_at": 1}) if ids else None
+    )
     if job is None or has_expired(job, now):
         raise JobNotFound(job_id)
     own = ids[0].binary
     first = _PLACE.pack(own, max(attempt, 0), seq + 1 if attempt >= 0 else 0)
     inside = {"_id": {"$gte": first, "$lte": _PLACE.pack(own, _MOST, _MOST)}}
-    found = connection.run("logs", lambda logs: list(logs.find(inside).sort("_id").limit(limit)) if limit > 0 else [])
+    found = connection.run(
+        "logs", lambda logs: list(logs.find(inside).sort("_id").limit(limit)) if limit > 0 else []
+    )
     lines = []
     for doc in found:
         _, attempt, seq = _PLACE.unpack(doc["_id"])
         lines.append(
             LogLine(
-                job_id=job_id, attempt=attempt, seq=seq, at=doc["at"], level=doc["level"], message=doc["message"]
+                job_id=job_id,
+                attempt=attempt,
+                seq=seq,
+                at=doc["at"],
+                level=doc["level"],
+                message=doc["message"],
             )
         )
     return LogPage(lines=tuple(lines), cursor=f"{attempt}.{seq}")

@@ -59,7 +59,11 @@ def sweep(
     release of the next has left behind.
     """
     pipeline = [
-        {"$match": {"parked.key": {"$gt": "" if after is None else after} if after is not None else {"$gte": ""}}},
+        {
+            "$match": {
+                "parked.key": {"$gt": "" if after is None else after} if after is not None else {"$gte": ""}
+            }
+        },
         {"$sort": {"parked.key": 1}},
         {"$group": {"_id": "$parked.key"}},
         {"$sort": {"_id": 1}},

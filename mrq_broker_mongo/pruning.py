@@ -16,7 +16,8 @@ def prune(connection: Connection, limit: int) -> int:
     expired = {"expires_at": {"$lte": now}}
     fields = {"params": 0, "result": 0, "history": 0, "meta": 0}
     found = connection.run(
-        "jobs", lambda jobs: list(jobs.find(expired, fields).sort("expires_at").limit(limit)) if limit > 0 else []
+        "jobs",
+        lambda jobs: list(jobs.find(expired, fields).sort("expires_at").limit(limit)) if limit > 0 else [],
     )
     gone = removing.delete_expired(connection, found, now) if found else set()
     uniques.prune(connection, now)

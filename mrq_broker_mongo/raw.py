@@ -44,7 +44,9 @@ class MongoRawQueue(RawQueue):
         if not self._has_scores:
             first = next_number(self._connection, "raw", len(items)) - len(items) + 1
         totals.know_queues(self._connection, [self._name])
-        answers = self._push_list(items, first) if self._kind is RawKind.LIST else self._push_set(items, first)
+        answers = (
+            self._push_list(items, first) if self._kind is RawKind.LIST else self._push_set(items, first)
+        )
         waking.wake(self._connection, [self._name])
         return answers
 
@@ -111,7 +113,8 @@ class MongoRawQueue(RawQueue):
             ),
         )
         return [
-            RawItem(param=doc["param"], score=float(doc["score"]) if self._has_scores else None) for doc in found
+            RawItem(param=doc["param"], score=float(doc["score"]) if self._has_scores else None)
+            for doc in found
         ]
 
     def remove(self, params: Sequence[str]) -> list[bool]:
@@ -134,7 +137,11 @@ class MongoRawQueue(RawQueue):
             return [0] * buckets
         edges = [start + (stop - start) * number / buckets for number in range(buckets)] + [stop]
         return [
-            int(self._connection.run("raw", _counter({"queue": self._name, "score": {"$gte": low, "$lt": high}})))
+            int(
+                self._connection.run(
+                    "raw", _counter({"queue": self._name, "score": {"$gte": low, "$lt": high}})
+                )
+            )
             for low, high in pairwise(edges)
         ]
 

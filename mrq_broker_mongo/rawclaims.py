@@ -110,7 +110,9 @@ def _again(doc: Doc, now: datetime, lease: float) -> _Plan:
 
 
 def _first(doc: Doc, score: float | None, now: datetime, lease: float) -> _Plan:
-    shown = RawClaim(param=doc["param"], job_id=new_id(), token=lifecycle.make_token(1, new_nonce()), score=score)
+    shown = RawClaim(
+        param=doc["param"], job_id=new_id(), token=lifecycle.make_token(1, new_nonce()), score=score
+    )
     fields: Doc = {"job": shown.job_id, "token": shown.token, "until": after(now, lease)}
     if score is not None:
         fields["claimed_score"] = score
@@ -134,9 +136,7 @@ def _write(connection: Connection, plans: list[_Plan]) -> list[RawClaim]:
     if not plans:
         return []
     operations = [plan.operation for plan in plans]
-    result = connection.run(
-        "raw", lambda raw: raw.bulk_write(operations, ordered=False), repeatable=False
-    )
+    result = connection.run("raw", lambda raw: raw.bulk_write(operations, ordered=False), repeatable=False)
     reach("raw.claimed")
     if result.matched_count == len(plans):
         return [plan.claim for plan in plans]
@@ -193,9 +193,7 @@ def renew(connection: Connection, queue: str, claims: Sequence[RawClaim], lease:
     """See `RawQueue.renew`."""
     until = after(connection.now(), lease)
     visit = {"$max": {"score": to_ms(until) / 1000}}
-    return [
-        _change(connection, queue, one, {"$set": {"until": until}}, visit) is not None for one in claims
-    ]
+    return [_change(connection, queue, one, {"$set": {"until": until}}, visit) is not None for one in claims]
 
 
 def settle(
@@ -261,9 +259,7 @@ def admit(
         connection.run("raw", lambda raw: raw.delete_many({"_id": {"$in": leased}, "is_admitted": True}))
     rest = [one.job_id for one, _ in claims if one.job_id not in created]
     there = dict(zip(rest, changes.read(connection, rest), strict=True))
-    return [
-        one.job_id in created or _was_admitted(there.get(one.job_id), one.token) for one, _ in claims
-    ]
+    return [one.job_id in created or _was_admitted(there.get(one.job_id), one.token) for one, _ in claims]
 
 
 def _was_admitted(stored: Any, token: str) -> bool:

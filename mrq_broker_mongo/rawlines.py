@@ -1,14 +1,14 @@
 """Raw queues as documents of one collection, each a parameter that waits, is claimed, or was settled.
 
-    queue, param    where it is, and what
-    h               while it waits: a digest of both, unique in sets; in lists followed by its number
-    score           while it waits: the order in which it is claimed; in lists and sets, a number that grows
-    job, token      while it is claimed: the id of the job to be, and the latest claim
-    until           when its lease ends, or, `is_back`, when it is due again
-    is_admitted     its job is being stored
-    visit           of a parameter that stays in its set: {number, job, token} of the latest claim
-    settled         tokens of claims that were settled, to tell repetitions
-    settled_at      of a parameter that is gone: it is kept for an hour, for repetitions
+queue, param    where it is, and what
+h               while it waits: a digest of both, unique in sets; in lists followed by its number
+score           while it waits: the order in which it is claimed; in lists and sets, a number that grows
+job, token      while it is claimed: the id of the job to be, and the latest claim
+until           when its lease ends, or, `is_back`, when it is due again
+is_admitted     its job is being stored
+visit           of a parameter that stays in its set: {number, job, token} of the latest claim
+settled         tokens of claims that were settled, to tell repetitions
+settled_at      of a parameter that is gone: it is kept for an hour, for repetitions
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ from mrq_broker_mongo.totals import Deltas
 
 def delete(connection: Connection, doc: Doc) -> bool:
     """Deletes a job as it was read, because a person asked for it; False: it has changed."""
-    if not connection.run("jobs", lambda jobs: jobs.delete_one(guard_of(doc)), repeatable=False).deleted_count:
+    if not connection.run(
+        "jobs", lambda jobs: jobs.delete_one(guard_of(doc)), repeatable=False
+    ).deleted_count:
         return False
     _forget(connection, [doc])
     if doc.get("unique_key") is not None:

@@ -35,7 +35,8 @@ def get(connection: Connection, ids: Sequence[str]) -> list[JobRecord | None]:
     """See `Broker.get`."""
     now = connection.now()
     return [
-        None if one is None or has_expired(one.doc, now) else one.record for one in changes.read(connection, ids)
+        None if one is None or has_expired(one.doc, now) else one.record
+        for one in changes.read(connection, ids)
     ]
 
 
@@ -76,9 +77,7 @@ def _is_served(wanted: JobFilter) -> bool:
     return len(used) == 1 and used[0] in _INDEXED and not any(queue.endswith("/") for queue in wanted.queues)
 
 
-def _end_of_part(
-    connection: Connection, newest: bool, at: ObjectId | None, size: int
-) -> ObjectId | None:
+def _end_of_part(connection: Connection, newest: bool, at: ObjectId | None, size: int) -> ObjectId | None:
     """The last id of the next part; None: there are no more than that."""
     query = _behind(newest, at, None)
     found = connection.run(
@@ -212,7 +211,9 @@ def count(connection: Connection, wanted: JobFilter, group_by: str | None) -> di
 
 def _params_of(doc: Doc) -> Any:
     bare = {"path": "", "queue": "", "queued_at": datetime.min, "updated_at": datetime.min}
-    return of_doc({**bare, "_id": doc["_id"], "params": doc["params"], "renamed": doc.get("renamed", ())}).params
+    return of_doc(
+        {**bare, "_id": doc["_id"], "params": doc["params"], "renamed": doc.get("renamed", ())}
+    ).params
 
 
 def apply(

@@ -52,7 +52,9 @@ def _still_running(connection: Connection, worker: str, jobs: Sequence[ObjectId]
     if not jobs:
         return ()
     wanted = {"_id": {"$in": list(jobs)}, "status": "started", "worker": worker, "cancel_requested": True}
-    there = {doc["_id"] for doc in connection.run("jobs", lambda all_jobs: list(all_jobs.find(wanted, {"_id": 1})))}
+    there = {
+        doc["_id"] for doc in connection.run("jobs", lambda all_jobs: list(all_jobs.find(wanted, {"_id": 1})))
+    }
     return tuple(str(job) for job in dict.fromkeys(jobs) if job in there)
 
 

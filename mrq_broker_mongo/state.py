@@ -1,10 +1,10 @@
 """Shared state: small named values, one document each.
 
-    _id         {space, name}
-    version     from one counter, so that a name which was deleted and written again never has an old one
-    count       the value, where it is an integer: what `add` adds to
-    value       any other value, as JSON
-    expires_at  when it vanishes
+_id         {space, name}
+version     from one counter, so that a name which was deleted and written again never has an old one
+count       the value, where it is an integer: what `add` adds to
+value       any other value, as JSON
+expires_at  when it vanishes
 """
 
 from __future__ import annotations
@@ -104,7 +104,8 @@ class MongoState(SharedState):
         for name in names:
             there = {"_id": _key(namespace, name)}
             found = self._connection.run(
-                "state", lambda state, there=there: state.find_one_and_delete(there)  # type: ignore[misc]
+                "state",
+                lambda state, there=there: state.find_one_and_delete(there),  # type: ignore[misc]
             )
             answers.append(found is not None and not _is_over(found, now))
         return answers
@@ -112,7 +113,10 @@ class MongoState(SharedState):
     def list(self, namespace: str) -> builtins.list[StateItem]:
         now = self._connection.now()
         inside = {
-            "_id": {"$gte": {"space": namespace, "name": MinKey()}, "$lte": {"space": namespace, "name": MaxKey()}}
+            "_id": {
+                "$gte": {"space": namespace, "name": MinKey()},
+                "$lte": {"space": namespace, "name": MaxKey()},
+            }
         }
         found = self._connection.run("state", lambda state: list(state.find(inside).sort("_id")))
         return [_item(doc) for doc in found if not _is_over(doc, now)]

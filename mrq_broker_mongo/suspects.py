@@ -64,7 +64,13 @@ def see_to(connection: Connection, request: ClaimRequest, ends: LeaseEnds, now: 
     ends.saw(request.wanted, now, leases[0]["lease_until"] if leases else None)
     over = [str(doc["_id"]) for doc in leases if doc["lease_until"] <= now][: 2 * MAX_SUSPECTS]
     if over:
-        _see_to(connection, request, [one for one in changes.read(connection, over) if one is not None], now, found)
+        _see_to(
+            connection,
+            request,
+            [one for one in changes.read(connection, over) if one is not None],
+            now,
+            found,
+        )
     return found
 
 
@@ -82,7 +88,12 @@ def _see_to(
             planned.append(Replacement(item, lifecycle.cancelled(record, now=now, ttl=request.cancel_ttl)))
         elif lifecycle.is_condemned(record, request.max_lost_claims):
             planned.append(Replacement(item, lifecycle.condemned(record, now=now, ttl=request.failed_ttl)))
-        elif one is None and request.idle and request.limit > 0 and _has_slots(connection, item, request, now, until):
+        elif (
+            one is None
+            and request.idle
+            and request.limit > 0
+            and _has_slots(connection, item, request, now, until)
+        ):
             one = lifecycle.claimed(
                 record, now=now, worker=request.worker, nonce=new_nonce(), lease=request.lease, alone=True
             )

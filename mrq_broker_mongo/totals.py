@@ -52,7 +52,8 @@ class Deltas:
         self._sums = {}
         if documents:
             changes = [
-                UpdateOne({"_id": name}, {"$inc": numbers}, upsert=True) for name, numbers in documents.items()
+                UpdateOne({"_id": name}, {"$inc": numbers}, upsert=True)
+                for name, numbers in documents.items()
             ]
             connection.run_soft("totals", lambda totals: totals.bulk_write(changes, ordered=False))
 
@@ -82,7 +83,9 @@ def known(connection: Connection, prefix: str, after: str, limit: int) -> list[s
     """See `Broker.known`."""
     low: Doc = {"$gt": f"q {after}"} if after >= prefix and after else {"$gte": f"q {prefix}"}
     wanted = {"_id": {**low, "$lt": f"q {prefix}\U0010ffff"}}
-    found = connection.run("totals", lambda totals: list(totals.find(wanted, {"_id": 1}).sort("_id").limit(limit)))
+    found = connection.run(
+        "totals", lambda totals: list(totals.find(wanted, {"_id": 1}).sort("_id").limit(limit))
+    )
     return [doc["_id"][2:] for doc in found]
 
 
@@ -103,7 +106,9 @@ def recount_if_due(connection: Connection) -> None:
         began = time.monotonic()
         recount(connection)
         pause = timedelta(seconds=max(RECOUNT_SECONDS, _SHARE * (time.monotonic() - began)))
-        connection.run("meta", lambda meta: meta.update_one({"_id": "recount"}, {"$set": {"due": now + pause}}))
+        connection.run(
+            "meta", lambda meta: meta.update_one({"_id": "recount"}, {"$set": {"due": now + pause}})
+        )
 
 
 def recount(connection: Connection) -> int:
@@ -150,7 +155,9 @@ def _differences(connection: Connection) -> dict[tuple[str, str], tuple[int, int
 
 def _told(connection: Connection) -> dict[tuple[str, str], int]:
     found = connection.run("totals", lambda totals: list(totals.find()))
-    return {(doc["_id"], cell): number for doc in found for cell, number in doc.get("n", {}).items() if number}
+    return {
+        (doc["_id"], cell): number for doc in found for cell, number in doc.get("n", {}).items() if number
+    }
 
 
 def _counted(connection: Connection) -> dict[tuple[str, str], int]:

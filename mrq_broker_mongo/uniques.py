@@ -75,7 +75,9 @@ def _contend(connection: Connection, one: Reservation, now: datetime) -> ObjectI
             return holder
         if not _is_stale(connection, found, now):
             return holder
-        if connection.run("keys", lambda keys, found=found, mine=mine: keys.replace_one(found, mine)).matched_count:  # type: ignore[misc]
+        if connection.run(
+            "keys", lambda keys, found=found, mine=mine: keys.replace_one(found, mine)
+        ).matched_count:  # type: ignore[misc]
             return one.job
     return holder
 

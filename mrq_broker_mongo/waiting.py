@@ -46,7 +46,10 @@ def wait(connection: Connection, wanted: Sequence[Wanted], timeout: float) -> bo
 def _is_due(connection: Connection, wanted: Sequence[Wanted], began: datetime) -> tuple[bool, float | None]:
     """Whether something is due; and in how many seconds something will be."""
     now = connection.now()
-    times = [lines.next_due(connection, wanted, leases_after=began), rawlines.next_due(connection, wanted, now)]
+    times = [
+        lines.next_due(connection, wanted, leases_after=began),
+        rawlines.next_due(connection, wanted, now),
+    ]
     due = min((time for time in times if time is not None), default=None)
     return due is not None and due <= now, None if due is None else (to_ms(due) - to_ms(now)) / 1000
 
@@ -67,7 +70,9 @@ def _follow(
     def follow(database: Database[Doc]) -> bool:
         with database.client.start_session() as session:
             query = {"find": name, "filter": {"root": {"$in": roots}}, "tailable": True, "awaitData": True}
-            cursor = database.command({**query, "batchSize": WAKE_NUMBER + 1}, session=session)["cursor"]["id"]
+            cursor = database.command({**query, "batchSize": WAKE_NUMBER + 1}, session=session)["cursor"][
+                "id"
+            ]
             try:
                 while True:
                     is_due, in_seconds = _is_due(connection, wanted, began)
@@ -78,7 +83,11 @@ def _follow(
                     if not cursor:
                         time.sleep(min(left, _POLL_SECONDS))
                         return False
-                    more = {"getMore": Int64(cursor), "collection": name, "maxTimeMS": max(1, math.ceil(left * 1000))}
+                    more = {
+                        "getMore": Int64(cursor),
+                        "collection": name,
+                        "maxTimeMS": max(1, math.ceil(left * 1000)),
+                    }
                     cursor = database.command(more, session=session)["cursor"]["id"]
             except OperationFailure as error:
                 if error.code in _CURSOR_LOST:  # the hints were overwritten, or the primary is another one
