@@ -43,7 +43,7 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measures, and prints medians: `nox -s bench -- --help` says what can be chosen."""
-    session.install(".[test]", "huey")
+    session.install(".[test]", "huey", "dramatiq[redis]", "rq", "celery[redis]")
     session.run("python", "-m", "tests.benchmarks", *session.posargs)
 
 

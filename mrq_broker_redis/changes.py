@@ -20,7 +20,7 @@ from mrq_broker_redis.rows import Stored
 from mrq_core import lifecycle
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.errors import BrokerUnavailable
-from mrq_core.job import JobRecord, Status
+from mrq_core.job import CANCELLABLE, JobRecord, Status
 from mrq_core.messages import Action, Cancel, Change, Move, Remove, Requeue, Settlement
 
 BATCH = 100
@@ -29,17 +29,6 @@ ATTEMPTS = 50
 """How often a job is read again because somebody else was quicker."""
 CHANGED, WRITTEN, HELD = 0, 1, 2
 
-_CANCELLABLE = frozenset(
-    {
-        Status.QUEUED,
-        Status.RETRY,
-        Status.INTERRUPT,
-        Status.FAILED,
-        Status.TIMEOUT,
-        Status.MAXRETRIES,
-        Status.ABORT,
-    }
-)
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 
@@ -131,7 +120,7 @@ def _cancel(stored: Stored, now: datetime, how: Cancel) -> Change | tuple[Change
     if record.status is Status.STARTED:
         marked = replace(record, cancel_requested=True, updated_at=now)
         return Change.REQUESTED, Replacement(stored, marked, ask_to_stop=how.interrupt)
-    if record.status not in _CANCELLABLE:
+    if record.status not in CANCELLABLE:
         return Change.REFUSED
     return Change.DONE, Replacement(stored, lifecycle.cancelled(record, now=now, ttl=how.ttl))
 

@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 import msgspec
 from redis import exceptions
 
-from mrq_broker_redis.failures import translated
+from mrq_broker_redis.failures import code_of, translated
 from mrq_broker_redis.location import Location
 from mrq_broker_redis.scripts import script
+from mrq_core import failpoints
 from mrq_core.clock import Clock, SystemClock
 from mrq_core.errors import BrokerUnavailable
 
@@ -25,7 +26,7 @@ T = TypeVar("T")
 _REPEATS = 3
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.05, 0.4
 _pack = msgspec.msgpack.Encoder().encode
-_FAILURES = (exceptions.RedisError, OSError)
+_FAILURES = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
 
 
 class Connection:
@@ -60,7 +61,10 @@ class Connection:
             except exceptions.NoScriptError:  # the server was restarted, or its scripts were flushed
                 return client.execute_command("EVAL", code.source, 1, self.prefix, now, packed)
 
-        return self._call(call, repeatable)
+        failpoints.reach(f"{name}.before")
+        answer = self._call(call, repeatable)
+        failpoints.reach(f"{name}.after")
+        return answer
 
     def execute(self, *command: Any, repeatable: bool = True) -> Any:
         """Runs one command; those that only look, and most others, may be repeated."""
@@ -70,12 +74,13 @@ class Connection:
         """Does something with the client itself."""
         return self._call(work, repeatable)
 
-    def wait_for(self, keys: Sequence[str], seconds: float) -> bool:
-        """Takes a token from one of the lists, as soon as there is one; False if there was none in time."""
+    def wait_for(self, keys: Sequence[str], seconds: float) -> bytes | None:
+        """Takes a token from one of the lists, as soon as there is one; None if there was none in time."""
         # The server rounds up to its own ticks, and the socket's timeout must not strike first.
         seconds = max(0.001, min(seconds, self._timeout / 2))
         command = ("BLPOP", *keys, f"{seconds:.3f}")
-        return self._call(lambda client: client.execute_command(*command), False) is not None
+        found = self._call(lambda client: client.execute_command(*command), False)
+        return None if found is None else bytes(found[1])
 
     @property
     def wait_most(self) -> float:
@@ -96,6 +101,8 @@ class Connection:
             try:
                 return work(self._connected())
             except _FAILURES as error:
+                if code_of(error) == "READONLY":  # a failover has made a replica of it: find the primary anew
+                    self._disconnect()
                 lost = isinstance(error, exceptions.ConnectionError) and not isinstance(
                     error, exceptions.AuthenticationError | exceptions.TimeoutError
                 )
@@ -105,6 +112,11 @@ class Connection:
             time.sleep(backoff * random.uniform(0.5, 1.0))
             backoff = min(backoff * 2, _BACKOFF_MOST)
         raise AssertionError("the last attempt returns or raises")
+
+    def _disconnect(self) -> None:
+        client = self._client
+        if client is not None:
+            client.close()
 
     def _connected(self) -> Any:
         if self._closed:

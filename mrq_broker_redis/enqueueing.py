@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from mrq_broker_redis import rows
 from mrq_broker_redis.connection import Connection
 from mrq_core.job import JobRecord
@@ -34,20 +36,11 @@ def followup(record: JobRecord) -> object:
 
 def _new(job: NewJob) -> object:
     record, unique = job.record, job.unique
+    how: object = False
+    if unique is not None:
+        record = record if record.unique_key == unique.key else replace(record, unique_key=unique.key)
+        how = [unique.key, unique.until, round((unique.period or 0.0) * 1000)]
     row = rows.row_of(record)
     row["z"] = "w"  # though it may have no due time of its own yet
-    if unique is None:
-        how: object = False
-    else:
-        row["u"] = unique.key
-        if record.unique_key != unique.key:
-            row = {**rows.row_of(_with_key(record, unique.key)), "z": "w"}
-        how = [unique.key, unique.until, round((unique.period or 0.0) * 1000)]
     delay = False if job.delay is None else round(job.delay * 1000)
     return [record.id, row, rows.params_of(record), how, delay]
-
-
-def _with_key(record: JobRecord, key: str) -> JobRecord:
-    from msgspec.structs import replace
-
-    return replace(record, unique_key=key)

@@ -21,6 +21,31 @@ _MEANINGS = {
     "NOPERM": "this user may not run scripts or commands that mrq needs: extend its ACL",
 }
 
+# redis-py takes the code off the text of these. A server before 7.0 hides it in the text of its own error.
+_CODES: dict[type[Exception], str] = {
+    exceptions.OutOfMemoryError: "OOM",
+    exceptions.ReadOnlyError: "READONLY",
+    exceptions.BusyLoadingError: "LOADING",
+    exceptions.NoPermissionError: "NOPERM",
+    exceptions.MasterDownError: "MASTERDOWN",
+    exceptions.ClusterDownError: "CLUSTERDOWN",
+}
+
+
+def code_of(error: Exception) -> str:
+    """The code of the server's error, such as OOM; empty where it is none that is known here."""
+    code = _CODES.get(type(error))
+    if code is not None:
+        return code
+    text = " ".join(str(error).split())
+    first = text.partition(" ")[0].rstrip(":")
+    for known in _MEANINGS:
+        if first == known or text.startswith(f"-{known}") or f" -{known} " in text:
+            return known
+    if isinstance(error, exceptions.AuthenticationError) and "Authentication required" in text:
+        return "NOAUTH"
+    return ""
+
 
 def translated(error: Exception, where: str, timeout: float) -> BrokerError:
     """The error of the broker that says the same. `where` is the server as it may be shown."""
@@ -30,10 +55,9 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
             f"Redis at {where} did not answer within {timeout:g} s: it is overloaded or the network is; try "
             "again, or raise BROKER_TIMEOUT"
         )
-    code = text.partition(" ")[0].rstrip(":")
-    for known, meaning in _MEANINGS.items():
-        if code == known or text.startswith(f"-{known}") or f" -{known} " in text:
-            return BrokerUnavailable(f"Redis at {where} refused a call, because {meaning} ({text})")
+    meaning = _MEANINGS.get(code_of(error))
+    if meaning is not None:
+        return BrokerUnavailable(f"Redis at {where} refused a call, because {meaning} ({text})")
     if isinstance(error, exceptions.AuthenticationError):
         return BrokerUnavailable(f"Redis at {where} refused the login ({text}): correct REDIS")
     if "WRONGTYPE" in text:
@@ -41,7 +65,7 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
             f"a key of mrq in Redis at {where} holds something else ({text}): another program uses the same "
             "names; set REDIS_PREFIX to one of its own"
         )
-    if isinstance(error, exceptions.ConnectionError | OSError):
+    if isinstance(error, exceptions.ConnectionError | exceptions.RedisClusterException | OSError):
         return BrokerUnavailable(
             f"Redis at {where} cannot be reached ({text}): start it, or correct REDIS and the network"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
@@ -10,7 +10,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from mrq_core.broker import Opening
 from mrq_core.config import hide_password
@@ -21,6 +21,25 @@ _FORMS = (
     "redis+sentinel://host[:port],host[:port]/service[/database] or redis+cluster://host[:port],host[:port]"
 )
 _CONNECT_SECONDS = 5.0
+_OPTIONS = frozenset(
+    {"host", "port", "path", "db", "username", "password", "connection_class", "client_name", "protocol"}
+)
+
+
+class _SentinelConnection(SentinelManagedConnection):
+    """One that is closed when the wait for a reply is interrupted, as redis-py's others are (redis-py#1128).
+
+    Otherwise the next call, which may be a claim, would take that reply for its own.
+    """
+
+    def read_response(
+        self, disable_decoding: bool = False, *, disconnect_on_error: bool | None = True, **more: Any
+    ) -> Any:
+        return super().read_response(disable_decoding, disconnect_on_error=disconnect_on_error, **more)
+
+
+class _SentinelSSLConnection(_SentinelConnection, SentinelManagedSSLConnection):
+    """The same with TLS."""
 
 
 class Location(NamedTuple):
@@ -51,7 +70,9 @@ def location_of(opening: Opening) -> Location:
     }
     try:
         if separator and scheme in ("redis", "rediss", "unix"):
-            redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
+            _check_options(redis.connection.parse_url(url))  # type: ignore[no-untyped-call]
+            if scheme == "unix":
+                del common["socket_keepalive"]
             return Location(lambda: redis.Redis.from_url(url, **common), hide_password(url), prefix)
         if scheme in ("redis+sentinel", "rediss+sentinel"):
             return _sentinel(url, prefix, common)
@@ -60,6 +81,13 @@ def location_of(opening: Opening) -> Location:
     except ValueError as error:
         raise ConfigError(f"the URL {hide_password(url)!r} is wrong ({error}): {_FORMS}") from error
     raise ConfigError(f"the URL {hide_password(url)!r} names no Redis server: {_FORMS}")
+
+
+def _check_options(found: Mapping[str, object]) -> None:
+    """Raises ValueError for an option that nobody would look at before it fails."""
+    unknown = [name for name in found if name not in _OPTIONS and not name.startswith("ssl_")]
+    if unknown:
+        raise ValueError(f"unknown options {', '.join(unknown)}; known are client_name, db and ssl_...")
 
 
 def _without_prefix(url: str) -> tuple[str, str | None]:
@@ -81,7 +109,8 @@ def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
         raise ValueError("the path does not name the service")
     options = dict(parse_qsl(parts.query))
     for_sentinels = {
-        name: common[name] for name in ("socket_timeout", "socket_connect_timeout", "socket_keepalive")
+        name: common[name]
+        for name in ("socket_timeout", "socket_connect_timeout", "socket_keepalive", "retry")
     }
     for_sentinels["socket_timeout"] = for_sentinels["socket_connect_timeout"]
     for name in ("username", "password"):
@@ -91,8 +120,10 @@ def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
         raise ValueError(f"unknown options {', '.join(options)}")
     for_primary: dict[str, Any] = {**common, "db": int(database or 0)}
     _add_login(for_primary, parts.netloc)
+    for_primary["connection_class"] = _SentinelConnection
     if url.startswith("rediss"):
-        for_primary["ssl"] = for_sentinels["ssl"] = True
+        for_primary["connection_class"] = _SentinelSSLConnection
+        for_sentinels["ssl"] = True
     hosts = _hosts(parts.netloc, 26379)
 
     def connect() -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -13,12 +12,12 @@ import msgspec
 from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.rows import binary
 from mrq_core.clock import from_ms, to_ms
-from mrq_core.errors import InvalidValue, JobNotFound
+from mrq_core.errors import JobNotFound
 from mrq_core.messages import LogLine, LogPage, Metric
+from mrq_core.naming import log_position
 
 BATCH = 500
 MINUTE_MS = 60_000
-_CURSOR = re.compile(r"(-1|\d{1,18})\.(-1|\d{1,18})\Z", re.ASCII)
 _DIGITS = 18
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder(tuple[int, str, str]).decode
@@ -40,7 +39,7 @@ def append(connection: Connection, lines: Sequence[LogLine], max_size: int) -> N
 
 def read(connection: Connection, job_id: str, cursor: str | None, limit: int) -> LogPage:
     """See `Broker.read_logs`."""
-    attempt, seq = _position(cursor)
+    attempt, seq = log_position(cursor)
     after = _place(attempt, seq + 1) if attempt >= 0 else ""
     found = connection.run("log_page", [job_id, after, limit], repeatable=True)
     if found is None:
@@ -64,17 +63,6 @@ def read(connection: Connection, job_id: str, cursor: str | None, limit: int) ->
 
 def _place(attempt: int, seq: int) -> str:
     return f"{attempt:0{_DIGITS}d}{seq:0{_DIGITS}d}"
-
-
-def _position(cursor: str | None) -> tuple[int, int]:
-    if cursor is None:
-        return -1, -1
-    found = _CURSOR.match(cursor)
-    if found is None:
-        raise InvalidValue(
-            f"cursor is {cursor!r}: expected one that came with a page of this log", path="cursor"
-        )
-    return int(found[1]), int(found[2])
 
 
 def record_metrics(connection: Connection, metrics: Sequence[Metric]) -> None:

@@ -14,7 +14,7 @@ from mrq_core.errors import InvalidValue
 from mrq_core.ids import new_id, new_nonce
 from mrq_core.job import JobRecord
 from mrq_core.messages import RawClaim, RawItem
-from mrq_core.naming import RawKind, check_queue_name, raw_kind
+from mrq_core.naming import RawKind, check_raw_queue_name
 
 BATCH = 500
 _LOOK = 2
@@ -25,14 +25,7 @@ class RedisRawQueue(RawQueue):
     """One raw queue. A set has no order: its parameters come in any, and each once."""
 
     def __init__(self, name: str, connection: Connection) -> None:
-        check_queue_name(name)
-        kind = raw_kind(name)
-        if kind is None:
-            raise InvalidValue(
-                f"queue is {name!r}, which is no raw queue: expected a root that ends with one of "
-                f"{', '.join(RawKind)}",
-                path="queue",
-            )
+        kind = check_raw_queue_name(name)
         self._name = name
         self._kind = kind
         self._has_scores = kind in (RawKind.SORTED_SET, RawKind.TIMED_SET)

@@ -36,7 +36,6 @@ def row_of(record: JobRecord) -> Row:
         "h": record.path,
         "k": str(-record.priority),
         "z": _place(record),
-        "n": str(record.claims),
         "Q": str(to_ms(record.queued_at)),
     }
     if record.due_at is not None:
@@ -54,6 +53,7 @@ def row_of(record: JobRecord) -> Row:
         ("y", record.schedule),
         ("u", record.unique_key),
         ("f", flags),
+        ("n", str(record.claims) if record.claims else None),
         ("L", str(lost_alone) if lost_alone else None),
     ):
         if value:

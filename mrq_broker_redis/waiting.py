@@ -1,7 +1,8 @@
 """Waiting until something may be due, and what is new for a worker.
 
-An enqueue leaves as many tokens as it has jobs in the wake-up list of the queue's root, where waiting workers
-take them. What was there before, and what becomes due by time alone, is looked up first.
+An enqueue leaves as many tokens as it has jobs in the wake-up lists of the queue and of each tree that it is
+in, where workers that wait for just that name take them. What was there before, and what becomes due by time
+alone, is looked up first.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from mrq_broker_redis.connection import Connection
 from mrq_core.messages import Changes, Versions, Wanted
 from mrq_core.naming import raw_kind
 
+DUE = b"1"
+"""The token of a job that is due. Others are about jobs that will be, and say how long to wait at most."""
+
 
 def wait(connection: Connection, wanted: Sequence[Wanted], timeout: float) -> bool:
     """See `Broker.wait`.
@@ -25,7 +29,8 @@ def wait(connection: Connection, wanted: Sequence[Wanted], timeout: float) -> bo
     deadline = time.monotonic() + timeout
     rows = wanted_as_list(wanted)
     queues = [[*row, _kind(one.name)] for row, one in zip(rows, wanted, strict=True)]
-    keys = sorted({connection.key("wake:" + one.name.partition("/")[0]) for one in wanted})
+    is_simple = not any(one.exclude or one.name.endswith("/") for one in wanted)
+    keys = sorted({connection.key(f"wake:{one.name}") for one in wanted})
     began_ms = -1
     while True:
         now, due = connection.run("due", [queues, began_ms], repeatable=True)
@@ -39,7 +44,9 @@ def wait(connection: Connection, wanted: Sequence[Wanted], timeout: float) -> bo
         if seconds <= 0:
             return False
         if keys:
-            connection.wait_for(keys, seconds)
+            token = connection.wait_for(keys, seconds)
+            if token == DUE and is_simple:
+                return True
         else:
             time.sleep(min(seconds, connection.wait_most))
 

@@ -86,6 +86,14 @@ TRANSITIONS: Final[Mapping[Status | None, frozenset[Status]]] = MappingProxyType
 )
 
 
+CANCELLABLE: Final = frozenset(
+    status
+    for status, following in TRANSITIONS.items()
+    if status not in (None, _S.STARTED) and _S.CANCEL in following
+)
+"""Statuses in which a job can be cancelled at once. A started one is only asked to."""
+
+
 def is_legal(before: Status | None, now: Status) -> bool:
     """Whether a job may go from the one status to the other."""
     return now in TRANSITIONS[before]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from enum import StrEnum
 
 from mrq_core.errors import InvalidValue
+from mrq_core.ids import is_id
 
 _QUEUE_NAME_MAX = 200
+_LOG_CURSOR = re.compile(r"(-1|\d{1,18})\.(-1|\d{1,18})\Z", re.ASCII)
 MAX_SECONDS = 1e9
 """The longest duration that is taken: some thirty years. Longer ones do not fit into a datetime."""
 
@@ -45,6 +48,19 @@ def check_queue_name(name: object) -> None:
         )
 
 
+def check_raw_queue_name(name: str) -> RawKind:
+    """The same for a raw queue; answers with its kind."""
+    check_queue_name(name)
+    kind = raw_kind(name)
+    if kind is None:
+        raise InvalidValue(
+            f"queue is {name!r}, which is no raw queue: expected a root that ends with one of "
+            f"{', '.join(RawKind)}",
+            path="queue",
+        )
+    return kind
+
+
 def check_job_queue_name(name: str) -> None:
     """The same for a queue that jobs are put on: not a raw one, which holds parameters only."""
     check_queue_name(name)
@@ -55,6 +71,26 @@ def check_job_queue_name(name: str) -> None:
             "no jobs: use another name",
             path="queue",
         )
+
+
+def check_page_cursor(cursor: str | None) -> None:
+    """Raises InvalidValue for what is not the cursor of a page of jobs, which is the id of its last job."""
+    if cursor is not None and not is_id(cursor):
+        raise InvalidValue(f"cursor is {cursor!r}: expected one that came with a page", path="cursor")
+
+
+def log_position(cursor: str | None) -> tuple[int, int]:
+    """Attempt and seq of the line that a cursor of a log stands behind; -1 and -1 for the beginning.
+
+    Raises InvalidValue."""
+    if cursor is None:
+        return -1, -1
+    found = _LOG_CURSOR.match(cursor)
+    if found is None:
+        raise InvalidValue(
+            f"cursor is {cursor!r}: expected one that came with a page of this log", path="cursor"
+        )
+    return int(found[1]), int(found[2])
 
 
 def check_times(delay: float | None, at: datetime | None) -> None:

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from mrq_broker_redis.broker import RedisBroker
+from mrq_core.broker import Broker
+from tests.embedded.recount import check_tables
+from tests.redis.recount import check_keys
 from tests.redis.servers import Server
 
 NAMES = tuple(os.environ.get("MRQ_TEST_BROKERS", "sqlite,redis").split(","))
@@ -36,6 +40,15 @@ def _redis() -> str:
     if "redis" not in _servers:
         _servers["redis"] = Server("--appendonly", "yes")
     return _servers["redis"].url
+
+
+def check_counters(name: str, broker: Broker, folder: Path) -> None:
+    """What the broker keeps counted is what a recount gives."""
+    if name == "sqlite":
+        check_tables(folder / "jobs.sqlite3")
+    else:
+        assert isinstance(broker, RedisBroker)
+        check_keys(broker)
 
 
 def stop_servers() -> None:

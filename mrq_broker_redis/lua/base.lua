@@ -24,8 +24,13 @@ local function tree_of(queue)
   return string.match(queue, '^[^/]*/')
 end
 
-local function root_of(queue)
-  return string.match(queue, '^[^/]*')
+-- What a worker may want in order to be given the queue's jobs: the queue, and each tree that it is in.
+local function names_for(queue)
+  local names = { queue }
+  for place in string.gmatch(queue, '()/') do
+    names[#names + 1] = string.sub(queue, 1, place)
+  end
+  return names
 end
 
 -- The sorted set of those that wait in a queue at one priority, by the time at which they are due.
@@ -33,7 +38,51 @@ local function waiting_line(queue, rank)
   return K .. 'w:' .. rank .. ':' .. queue
 end
 
+-- Where a job's entry stands: w waiting, c claimed, p parked, '' nowhere. The field z says so, except after a claim or
+-- a success, which do not write it: then the status does.
+local function place_of_entry(status, z)
+  if status == 'started' then
+    return 'c'
+  elseif status == 'success' then
+    return ''
+  end
+  return z
+end
+
+-- Names of keys that a batch uses again and again: joining strings costs more than looking one up.
+local claimed_lines, indexes, other_indexes = {}, {}, {}
+
 -- The sorted set of a queue's claimed jobs, by the end of their leases.
 local function claimed_line(queue)
-  return K .. 'c:' .. queue
+  local line = claimed_lines[queue]
+  if not line then
+    line = K .. 'c:' .. queue
+    claimed_lines[queue] = line
+  end
+  return line
+end
+
+-- The sorted set of the jobs with one value of a field.
+local function index_of(kind, value)
+  local names = other_indexes[kind]
+  if not names then
+    names = {}
+    other_indexes[kind] = names
+  end
+  local index = names[value]
+  if not index then
+    index = K .. 'i:' .. kind .. ':' .. value
+    names[value] = index
+  end
+  return index
+end
+
+-- The sorted set of the jobs of one status.
+local function status_index(status)
+  local index = indexes[status]
+  if not index then
+    index = K .. 'i:s:' .. status
+    indexes[status] = index
+  end
+  return index
 end

@@ -2,7 +2,7 @@
 -- What one script changes of the structures beside the jobs: gathered first, written by flush().
 -- Sums and members are written once for the whole batch, not once for each job.
 
-local removed, added, sums, touched, woken, freed = {}, {}, {}, {}, {}, {}
+local removed, added, sums, tallies, touched, woken, freed = {}, {}, {}, {}, {}, {}, {}
 
 local function remove_later(key, member)
   local members = removed[key]
@@ -35,8 +35,29 @@ end
 
 -- The jobs of each status by queue and by path.
 local function count_later(queue, path, status, number)
-  sum_later(K .. 'n:q', status .. ' ' .. queue, number)
-  sum_later(K .. 'n:h', status .. ' ' .. path, number)
+  local paths = tallies[queue]
+  if not paths then
+    paths = {}
+    tallies[queue] = paths
+  end
+  local statuses = paths[path]
+  if not statuses then
+    statuses = {}
+    paths[path] = statuses
+  end
+  statuses[status] = (statuses[status] or 0) + number
+end
+
+local function sum_tallies()
+  for queue, paths in pairs(tallies) do
+    for path, statuses in pairs(paths) do
+      for status, number in pairs(statuses) do
+        sum_later(K .. 'n:q', status .. ' ' .. queue, number)
+        sum_later(K .. 'n:h', status .. ' ' .. path, number)
+      end
+    end
+  end
+  tallies = {}
 end
 
 -- Entries of the queue change: where it stands among the subqueues of its tree is looked at in flush().
@@ -46,10 +67,18 @@ local function touch(queue)
   end
 end
 
--- Wakes one more of those that wait for the queue.
-local function wake(queue)
-  local root = root_of(queue)
-  woken[root] = (woken[root] or 0) + 1
+local WAKE_MOST, WAKE_MS = 32, 2000
+
+-- Wakes one more of those that wait for the queue; `due`: of a job that is to come.
+local function wake(queue, due)
+  local tokens = woken[queue]
+  if not tokens then
+    tokens = {}
+    woken[queue] = tokens
+  end
+  if #tokens < WAKE_MOST then
+    tokens[#tokens + 1] = due and tonumber(due) > now and '0' or '1'
+  end
 end
 
 local function in_parts(command, key, values)
@@ -58,15 +87,23 @@ local function in_parts(command, key, values)
   end
 end
 
-local WAKE_MOST, WAKE_MS = 32, 2000
-
+-- Each name has a list of its own: a token in a list that others share could be taken by one who cannot use it.
 local function send_wakes()
-  for root, number in pairs(woken) do
-    local tokens = {}
-    for index = 1, math.min(number, WAKE_MOST) do
-      tokens[index] = '1'
+  local lists = {}
+  for queue, tokens in pairs(woken) do
+    for _, name in ipairs(names_for(queue)) do
+      local list = lists[name]
+      if not list then
+        list = {}
+        lists[name] = list
+      end
+      for place = 1, math.min(#tokens, WAKE_MOST - #list) do
+        list[#list + 1] = tokens[place]
+      end
     end
-    local key = K .. 'wake:' .. root
+  end
+  for name, tokens in pairs(lists) do
+    local key = K .. 'wake:' .. name
     call('RPUSH', key, unpack(tokens))
     call('LTRIM', key, -WAKE_MOST, -1)
     call('PEXPIRE', key, WAKE_MS)
@@ -118,6 +155,7 @@ local function flush()
   for key, members in pairs(added) do
     in_parts('ZADD', key, members)
   end
+  sum_tallies()
   for key, fields in pairs(sums) do
     for field, number in pairs(fields) do
       if number ~= 0 and call('HINCRBY', key, field, number) == 0 then

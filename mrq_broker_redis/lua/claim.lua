@@ -1,4 +1,4 @@
--- needs: base, batch, limits, jobs, trees
+-- needs: base, batch, limits, limiting, jobs, trees
 -- Takes due jobs for a worker, in one step.
 -- Arguments: { worker, limit, lease in ms, idle, wanted, limits, nonce, turns, parked turn,
 --   sweep every ms, last swept at ms, most lost claims, whether suspects are to be left alone }
@@ -10,73 +10,14 @@
 --     parked turn, swept }
 
 local worker, limit, lease, idle, wanted = given[1], given[2], given[3], given[4], given[5]
-local limits, nonce, turns, parked_turn = given[6], given[7], given[8], given[9]
+rules = given[6]
+local nonce, turns, parked_turn = given[7], given[8], given[9]
 local may_sweep = now - given[11] >= given[10] or now < given[11]
 local most_lost, leave_suspects = given[12], given[13]
 
 local MAX_SUSPECTS, SUSPECT_PAUSE, MAX_KEYS = 20, 1000, 20
 local until_ms = digits(now + lease)
 local may_block = math.max(100, 4 * limit)
-
--- Limits ------------------------------------------------------------------------------------------
-
-local running, times = {}, {}
-
-local function rule_of(key)
-  return limits[string.match(key, '^[^:]*')]
-end
-
--- How many more may run under the key; nil: any number.
-local function room_under(key)
-  local rule = rule_of(key)
-  if not rule or rule[1] < 0 then
-    return nil
-  end
-  if not running[key] then
-    running[key] = tonumber(call('HGET', K .. 'running', key) or 0)
-  end
-  return math.max(0, rule[1] - running[key])
-end
-
-local function full_key(keys)
-  for _, key in ipairs(keys) do
-    if room_under(key) == 0 then
-      return key
-    end
-  end
-end
-
-local function took(keys)
-  for _, key in ipairs(each_once(keys)) do
-    if running[key] then
-      running[key] = running[key] + 1
-    end
-  end
-end
-
--- Reserves the next turn under all rates of the keys (GCRA, in microseconds), and says when it is.
-local function turn_of(keys)
-  local turn = now * 1000
-  for _, key in ipairs(each_once(keys)) do
-    local rule = rule_of(key)
-    if rule and rule[2] > 0 then
-      if not times[key] then
-        times[key] = tonumber(call('ZSCORE', K .. 'rates', key) or 0)
-      end
-      local time = math.max(times[key], now * 1000)
-      turn = math.max(turn, time - rule[3])
-      times[key] = time + rule[2]
-    end
-  end
-  return math.ceil(turn / 1000)
-end
-
-local function write_rates()
-  for key, time in pairs(times) do
-    call('ZADD', K .. 'rates', digits(time), key)
-  end
-  running, times = {}, {}
-end
 
 -- Suspects ----------------------------------------------------------------------------------------
 
@@ -141,11 +82,10 @@ end
 
 local now_text = digits(now)
 
-local function take(id, queue, row)
-  local count = tonumber(row[2]) + 1
+local function take(id, key, queue, row)
+  local count = tonumber(row[2] or 0) + 1
   local token = string.format('%d.%s%03x', count, nonce, number)
-  local key = K .. 'j:' .. id
-  call('HSET', key, 's', 'started', 'z', 'c', 't', token, 'w', worker, 'd', until_ms, 'n', count, 'i', now_text)
+  call('HSET', key, 's', 'started', 't', token, 'w', worker, 'd', until_ms, 'i', now_text)
   if row[4] then
     call('HDEL', key, 'b')
   end
@@ -156,8 +96,8 @@ local function take(id, queue, row)
     release(id, row[5])
   end
   add_later(claimed_line(queue), until_ms, id)
-  remove_later(K .. 'i:s:' .. row[7], id)
-  add_later(K .. 'i:s:started', 0, id)
+  remove_later(status_index(row[7]), id)
+  add_later(status_index('started'), 0, id)
   count_later(queue, row[8], row[7], -1)
   count_later(queue, row[8], 'started', 1)
   number = number + 1
@@ -180,7 +120,8 @@ local function take_from(queue, rank, room, reverse)
     end
     local out = {}
     for _, id in ipairs(ids) do
-      local row = call('HMGET', K .. 'j:' .. id, 'R', 'n', 'l', 'b', 'u', 'm', 's', 'h')
+      local key = K .. 'j:' .. id
+      local row = call('HMGET', key, 'R', 'n', 'l', 'b', 'u', 'm', 's', 'h')
       if not row[1] then
         out[#out + 1] = id -- a job that somebody has deleted by hand
       elseif row[3] and is_blocked(id, queue, rank, cmsgpack.unpack(row[3]), row[4]) then
@@ -189,7 +130,7 @@ local function take_from(queue, rank, room, reverse)
           break
         end
       else
-        take(id, queue, row)
+        take(id, key, queue, row)
         out[#out + 1] = id
         room = room - 1
       end
@@ -313,9 +254,9 @@ for index, names in ipairs(choice) do
 end
 
 local due = goes_on and now or next_due(wanted, idle and -1 or now)
-if number == 0 then -- the tokens that woke nobody are about jobs that are gone
+if number == 0 and limit > 0 then -- the tokens that woke nobody are about jobs that are gone
   for _, one in ipairs(wanted) do
-    call('DEL', K .. 'wake:' .. root_of(one[1]))
+    call('DEL', K .. 'wake:' .. one[1])
   end
 end
 local data = number > 0 and call('MGET', unpack(taken_keys)) or {}

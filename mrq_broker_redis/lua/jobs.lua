@@ -3,10 +3,10 @@
 -- r:<id>: string, the record as last written in full (msgpack), its params (JSON), and the outcome that came since.
 -- j:<id>: hash, apart from the string so that all its values are short: the server then keeps it in one piece of
 -- memory, at a third of the size (hash-max-listpack-value). Its fields:
---   R how long the record is, and P its params   v version, one more with each full write
+--   R how long the record is, and P its params   v version, one more with each full write after the first
 --   s status   q queue   h path   k rank, the negative priority   g exception type   y schedule   f flags
---   z where its entry stands: w waiting, c claimed, p parked, '' nowhere   d when it is due, or its lease ends
---   t token   w worker   n claims   x expiry   l limit keys (msgpack)   u unique key   m how long that is held
+--   z where its entry stands, see place_of_entry   d when it is due, or its lease ends
+--   t token   w worker   n claims as of the last full write, if any   x expiry   l limit keys (msgpack)   u unique key   m how long that is held
 --   Q when it was queued   b the turn that a rate gave   i when it was claimed, e when its outcome came, a its progress:
 --   what is not yet in the record
 -- Times are Unix milliseconds. L: how often it was lost while it ran alone, its running claim included.
@@ -24,6 +24,7 @@ local function places_of(id)
   for index, name in ipairs(PLACES) do
     row[name] = values[index] or nil
   end
+  row.z = place_of_entry(row.s, row.z)
   return row
 end
 
@@ -38,10 +39,10 @@ end
 local function reindex(kind, before, after, id)
   if before ~= after then
     if before then
-      remove_later(K .. 'i:' .. kind .. ':' .. before, id)
+      remove_later(index_of(kind, before), id)
     end
     if after then
-      add_later(K .. 'i:' .. kind .. ':' .. after, 0, id)
+      add_later(index_of(kind, after), 0, id)
     end
   end
 end
@@ -76,6 +77,8 @@ local function reserve(id, key, period)
   end
 end
 
+local named = {} -- queues whose names are written
+
 -- Changes everything beside the job's hash. `before` is nil for a new job, `after` for one that goes.
 local function move_places(id, before, after)
   local old, new = before or {}, after or {}
@@ -86,7 +89,7 @@ local function move_places(id, before, after)
   if new_line then
     add_later(new_line, new.d, id)
     if new.z == 'w' then
-      wake(new.q)
+      wake(new.q, new.d)
     end
   end
   reindex('s', old.s, new.s, id)
@@ -118,7 +121,8 @@ local function move_places(id, before, after)
     if new.z == 'p' then
       sum_later(K .. 'parked-in', new.q, 1)
     end
-    if old.q ~= new.q then
+    if old.q ~= new.q and not named[new.q] then
+      named[new.q] = true
       add_later(K .. 'queues', 0, new.q)
     end
   end
@@ -154,7 +158,10 @@ local function write_row(id, row, version, params)
     end
   end
   call('SET', data_of(id), row.r .. params)
-  local set, unset = { 'v', version, 'R', #row.r, 'P', #params }, {}
+  local set, unset = { 'R', #row.r, 'P', #params }, {}
+  if version > 0 then
+    set[5], set[6] = 'v', version
+  end
   for _, name in ipairs(FIELDS) do
     if row[name] ~= nil then
       set[#set + 1] = name
@@ -164,13 +171,13 @@ local function write_row(id, row, version, params)
     end
   end
   call('HSET', K .. 'j:' .. id, unpack(set))
-  if version ~= '1' and #unset > 0 then
+  if version > 0 and #unset > 0 then
     call('HDEL', K .. 'j:' .. id, unpack(unset))
   end
 end
 
 local function insert(id, row, params)
-  write_row(id, row, '1', params or '')
+  write_row(id, row, 0, params or '')
   move_places(id, nil, row)
 end
 
@@ -187,8 +194,8 @@ end
 -- job: { id, row, params, unique (key, until, period) or false, delay or false }.
 local function enqueue(job)
   local id, row, params, unique, delay = job[1], job[2], job[3], job[4], job[5]
-  local old = places_of(id)
-  if old then
+  if call('EXISTS', key_of(id)) == 1 then
+    local old = places_of(id)
     if not (old.x and tonumber(old.x) <= now) then
       return id, false
     end

@@ -21,7 +21,7 @@ for _, key in ipairs(call('ZRANGEBYSCORE', K .. 'u:x', '-inf', now, 'LIMIT', 0, 
 end
 local quiet = call('ZRANGEBYSCORE', K .. 'rates', '-inf', digits(now * 1000), 'LIMIT', 0, limit)
 if #quiet > 0 then
-  call('ZREM', K .. 'rates', unpack(quiet))
+  in_parts('ZREM', K .. 'rates', quiet)
 end
 for _, place in ipairs(call('ZRANGEBYSCORE', K .. 'states:x', '-inf', now, 'LIMIT', 0, limit)) do
   local namespace, name = string.match(place, '^(%d+):(.*)$')
@@ -32,6 +32,6 @@ for _, place in ipairs(call('ZRANGEBYSCORE', K .. 'states:x', '-inf', now, 'LIMI
 end
 local settled = call('ZRANGEBYSCORE', K .. 'raw-settled', '-inf', digits(now - 3600000), 'LIMIT', 0, limit)
 if #settled > 0 then
-  call('ZREM', K .. 'raw-settled', unpack(settled))
+  in_parts('ZREM', K .. 'raw-settled', settled)
 end
 return gone

@@ -11,6 +11,7 @@ for _, id in ipairs(given) do
     answers[#answers + 1] = false
   else
     local seen = {}
+    row[4] = place_of_entry(row[3], row[4])
     for place = 1, 6 do
       seen[place] = row[place] or ''
     end

@@ -10,6 +10,7 @@ for index, one in ipairs(given) do
   local id, seen, row, keep, followups, asks = one[1], one[2], one[3], one[4], one[5], one[6]
   local old = places_of(id)
   local values = call('HMGET', K .. 'j:' .. id, 'v', 't', 's', 'z', 'd', 'a')
+  values[4] = place_of_entry(values[3], values[4])
   for place = 1, 6 do
     values[place] = values[place] or ''
   end
@@ -35,7 +36,7 @@ for index, one in ipairs(given) do
       answers[index] = 2
     else
       move_places(id, old, row)
-      write_row(id, row, digits(tonumber(values[1]) + 1))
+      write_row(id, row, (tonumber(values[1]) or 0) + 1)
       if asks then
         call('ZADD', K .. 'sig:' .. row.w, call('INCR', K .. 'signals'), id)
       end

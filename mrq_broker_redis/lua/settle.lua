@@ -3,7 +3,17 @@
 -- Arguments: { { id, token, outcome, ttl in ms or -1 }, ... }
 -- Answers for each: 1 done; 0 refused, there is no such job; 2 the record has to be looked at.
 
-local answers, now_text = {}, digits(now)
+local answers, now_text, expiries, expiry_by_ttl = {}, digits(now), K .. 'x', {}
+
+local function expiry_after(ttl)
+  local expiry = expiry_by_ttl[ttl]
+  if not expiry then
+    expiry = digits(now + ttl)
+    expiry_by_ttl[ttl] = expiry
+  end
+  return expiry
+end
+
 for index, one in ipairs(given) do
   local id, token, outcome, ttl = one[1], one[2], one[3], one[4]
   local key = K .. 'j:' .. id
@@ -15,16 +25,16 @@ for index, one in ipairs(given) do
   else
     local queue, path = row[3], row[4]
     if ttl >= 0 then
-      local expiry = digits(now + ttl)
-      call('HSET', key, 's', 'success', 'z', '', 'e', now_text, 'x', expiry)
-      add_later(K .. 'x', expiry, id)
+      local expiry = expiry_after(ttl)
+      call('HSET', key, 's', 'success', 'e', now_text, 'x', expiry)
+      add_later(expiries, expiry, id)
     else
-      call('HSET', key, 's', 'success', 'z', '', 'e', now_text)
+      call('HSET', key, 's', 'success', 'e', now_text)
     end
     call('APPEND', K .. 'r:' .. id, outcome)
     remove_later(claimed_line(queue), id)
-    remove_later(K .. 'i:s:started', id)
-    add_later(K .. 'i:s:success', 0, id)
+    remove_later(status_index('started'), id)
+    add_later(status_index('success'), 0, id)
     count_later(queue, path, 'started', -1)
     count_later(queue, path, 'success', 1)
     touch(queue)

@@ -11,23 +11,12 @@ from mrq_core import codec, lifecycle
 from mrq_core.clock import Clock, from_ms
 from mrq_core.embedded import removal, rows, signals, uniques
 from mrq_core.embedded.batch import Batch
-from mrq_core.job import JobRecord, Status
+from mrq_core.job import CANCELLABLE, JobRecord, Status
 from mrq_core.messages import Action, Cancel, Change, Move, Remove, Requeue
 
 _VISIBLE = f"""
 SELECT id, seq, {rows.COLUMNS} FROM jobs
 WHERE id IN (SELECT value FROM json_each(?)) AND (expires_ms IS NULL OR expires_ms > ?)"""
-_CANCELLABLE = frozenset(
-    {
-        Status.QUEUED,
-        Status.RETRY,
-        Status.INTERRUPT,
-        Status.FAILED,
-        Status.TIMEOUT,
-        Status.MAXRETRIES,
-        Status.ABORT,
-    }
-)
 
 _Step = Callable[[JobRecord], tuple[Change, JobRecord]]
 
@@ -72,7 +61,7 @@ def cancel(connection: sqlite3.Connection, clock: Clock, ids: Sequence[str], how
             if how.interrupt:
                 signals.interrupt(connection, record)
             return Change.REQUESTED, replace(record, cancel_requested=True, updated_at=now)
-        if record.status not in _CANCELLABLE:
+        if record.status not in CANCELLABLE:
             return Change.REFUSED, record
         uniques.released(connection, record)
         return Change.DONE, lifecycle.cancelled(record, now=now, ttl=how.ttl)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Sequence
 
 from mrq_core import codec
 from mrq_core.clock import Clock, from_ms, to_ms
-from mrq_core.errors import InvalidValue, JobNotFound
+from mrq_core.errors import JobNotFound
 from mrq_core.messages import LogLine, LogPage
+from mrq_core.naming import log_position
 
 _VISIBLE = """
 SELECT jobs.id, coalesce(size, 0), coalesce(is_full, 0) FROM jobs
@@ -20,8 +20,6 @@ _SIZE = "INSERT OR REPLACE INTO log_sizes VALUES (?, ?, ?)"
 _READ = """
 SELECT attempt, seq, at_ms, level, message FROM logs
 WHERE job_id = ? AND (attempt, seq) > (?, ?) ORDER BY attempt, seq LIMIT ?"""
-
-_CURSOR = re.compile(r"(-1|\d{1,18})\.(-1|\d{1,18})\Z", re.ASCII)
 
 
 def append(connection: sqlite3.Connection, clock: Clock, lines: Sequence[LogLine], max_size: int) -> None:
@@ -58,7 +56,7 @@ def read(
     ids = codec.encode([job_id]).decode()
     if connection.execute(_VISIBLE, (ids, clock.now_ms())).fetchone() is None:
         raise JobNotFound(job_id)
-    attempt, seq = _position(cursor)
+    attempt, seq = log_position(cursor)
     found = connection.execute(_READ, (job_id, attempt, seq, limit)).fetchall()
     lines = tuple(
         LogLine(
@@ -74,14 +72,3 @@ def read(
     if lines:
         attempt, seq = lines[-1].attempt, lines[-1].seq
     return LogPage(lines=lines, cursor=f"{attempt}.{seq}")
-
-
-def _position(cursor: str | None) -> tuple[int, int]:
-    if cursor is None:
-        return -1, -1
-    found = _CURSOR.match(cursor)
-    if found is None:
-        raise InvalidValue(
-            f"cursor is {cursor!r}: expected one that came with a page of this log", path="cursor"
-        )
-    return int(found[1]), int(found[2])

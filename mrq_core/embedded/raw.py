@@ -18,7 +18,7 @@ from mrq_core.embedded.database import Database
 from mrq_core.errors import InvalidValue
 from mrq_core.job import JobRecord
 from mrq_core.messages import RawClaim, RawItem
-from mrq_core.naming import RawKind, check_queue_name, raw_kind
+from mrq_core.naming import RawKind, check_raw_queue_name
 
 _SAME = "SELECT seq FROM raw_waiting INDEXED BY raw_params WHERE queue = ? AND param = ? ORDER BY seq LIMIT 1"
 _ADD = "INSERT INTO raw_waiting (queue, param, score) VALUES (?, ?, ?)"
@@ -39,14 +39,7 @@ class EmbeddedRawQueue(RawQueue):
     """One raw queue of the file."""
 
     def __init__(self, name: str, database: Database, clock: Clock) -> None:
-        check_queue_name(name)
-        kind = raw_kind(name)
-        if kind is None:
-            raise InvalidValue(
-                f"queue is {name!r}, which is no raw queue: expected a root that ends with one of "
-                f"{', '.join(RawKind)}",
-                path="queue",
-            )
+        kind = check_raw_queue_name(name)
         self._name = name
         self._kind = kind
         self._has_scores = kind in (RawKind.SORTED_SET, RawKind.TIMED_SET)

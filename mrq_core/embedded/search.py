@@ -21,9 +21,9 @@ from mrq_core.embedded import changes, rows
 from mrq_core.embedded.conditions import condition, served_by
 from mrq_core.embedded.database import Database
 from mrq_core.errors import InvalidValue
-from mrq_core.ids import is_id
 from mrq_core.job import JobRecord
 from mrq_core.messages import Action, Applied, Change, JobFilter, Order, Page
+from mrq_core.naming import check_page_cursor
 
 MAX_SECONDS = 0.25
 BATCH = 500
@@ -91,8 +91,7 @@ def find(
     bounded: bool = True,
 ) -> Page:
     """See `Broker.find`. Not `bounded`: however long it takes, for a filter with few ids."""
-    if cursor is not None and not is_id(cursor):
-        raise InvalidValue(f"cursor is {cursor!r}: expected one that came with a page", path="cursor")
+    check_page_cursor(cursor)
     deadline = time.monotonic() + MAX_SECONDS if bounded else math.inf
     hits: list[str] = []
     last, stopped, more = cursor, False, False

@@ -3,77 +3,126 @@
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import importlib.util
 import json
+import os
 import platform
 import shutil
 import statistics
+import subprocess
 import tempfile
 import time
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from itertools import zip_longest
 from pathlib import Path
 
 from mrq_core import __version__
-from tests.benchmarks import huey_peer, ours
+from tests.benchmarks import huey_peer, ours, redis_peers
 from tests.benchmarks.ours import Figures
+from tests.benchmarks.ratios import print_ratios, ratios
+from tests.redis.servers import find_program
 
 Measurement = Callable[[Path], Figures]
+BROKERS = ("sqlite", "redis")
+NAMES = ("enqueue", "drain", "latency", "naps", "memory", "claim")
 
 
-def measurements(scale: float) -> dict[str, list[Measurement]]:
-    """By name; those of one name are compared, and so run one after the other each time."""
+def measurements(scale: float, brokers: Sequence[str]) -> dict[str, list[Measurement]]:
+    """By name; those of one name are compared, and so take turns, ours among the peers'."""
 
-    def jobs(number: int) -> int:
+    def jobs(number: float) -> int:
         return max(int(number * scale), 100)
 
-    chosen: dict[str, list[Measurement]] = {
-        "enqueue": [partial(ours.enqueue, jobs=jobs(20_000))],
-        "drain": [
-            partial(ours.drain, jobs=jobs(20_000)),
-            partial(ours.drain, jobs=jobs(20_000), processes=2),
-        ],
-        "latency": [partial(ours.latency, jobs=jobs(200))],
-        "naps": [partial(ours.naps, jobs=jobs(2_000))],
-        "memory": [partial(ours.memory, jobs=0)],
-        "claim": [partial(ours.claim_cost, jobs=jobs(1_000_000))],
+    drained = jobs(20_000)
+    mine: dict[str, list[Measurement]] = {name: [] for name in NAMES}
+    for broker in ours.BROKERS:
+        if broker.partition(" ")[0] not in brokers:
+            continue
+        mine["enqueue"].append(partial(ours.enqueue, jobs=drained, broker=broker))
+        for processes in (1, 2):
+            mine["drain"].append(partial(ours.drain, jobs=drained, processes=processes, broker=broker))
+        if broker == "redis with AOF":
+            continue
+        mine["latency"].append(partial(ours.latency, jobs=jobs(200), broker=broker))
+        mine["naps"].append(partial(ours.naps, jobs=jobs(2_000), broker=broker))
+        mine["memory"].append(partial(ours.memory, jobs=0, broker=broker))
+        mine["claim"].append(partial(ours.claim_cost, jobs=jobs(1_000_000), broker=broker))
+    peers: dict[str, list[Measurement]] = {name: [] for name in NAMES}
+    if "sqlite" in brokers and _is_here("huey"):
+        peers["enqueue"].append(partial(huey_peer.enqueue, jobs=jobs(1_000)))
+        for kind in ("greenlet", "thread"):
+            peers["drain"].append(partial(huey_peer.drain, jobs=jobs(3_000), kind=kind))
+    if "redis" in brokers:
+        for peer in redis_peers.PEERS:
+            if _is_here(peer.package):
+                peers["enqueue"].append(partial(redis_peers.enqueue, peer=peer, jobs=jobs(2_000)))
+                number = jobs(20_000 * peer.part)
+                peers["drain"].append(partial(redis_peers.drain, peer=peer, jobs=number))
+    return {
+        name: [measure for turn in zip_longest(mine[name], peers[name]) for measure in turn if measure]
+        for name in NAMES
     }
-    if importlib.util.find_spec("huey") is not None:
-        chosen["enqueue"].append(partial(huey_peer.enqueue, jobs=jobs(1_000)))
-        chosen["drain"] += [
-            partial(huey_peer.drain, jobs=jobs(3_000), kind="greenlet"),
-            partial(huey_peer.drain, jobs=jobs(3_000), kind="thread"),
-        ]
-    return chosen
+
+
+@cache
+def _is_here(package: str) -> bool:
+    """Whether the peer is installed; says so if not."""
+    is_here = importlib.util.find_spec(package) is not None
+    if not is_here:
+        print(f"{package} is not installed, and is left out")
+    return is_here
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, help="how often each is measured (5)")
     parser.add_argument("--scale", type=float, default=1.0, help="this part of the jobs (1.0)")
+    parser.add_argument("--only", nargs="*", default=NAMES, choices=NAMES, help="only these")
     parser.add_argument(
-        "--only", nargs="*", default=[], help="only these: enqueue drain latency naps memory claim"
+        "--broker", nargs="*", default=BROKERS, choices=BROKERS, help="only these brokers (both)"
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     options = parser.parse_args()
-    chosen = {n: m for n, m in measurements(options.scale).items() if not options.only or n in options.only}
+    found = measurements(options.scale, options.broker)
+    chosen = {name: group for name, group in found.items() if name in options.only and group}
     values: dict[str, list[float]] = {}
+    loads = []
     for run in range(options.runs):
         for name, group in chosen.items():
-            # A million jobs are not queued anew for each run: within one, the cost is a median already.
-            if name == "claim" and run >= min(3, options.runs):
+            # Millions of jobs are not queued anew for each run: within one, the cost is a median already.
+            if name == "claim" and run >= 3:
                 continue
             for measure in group:
                 for figure, value in _measured(measure).items():
                     values.setdefault(figure, []).append(value)
-        print(f"run {run + 1} of {options.runs} is done", flush=True)
+        loads.append(os.getloadavg()[0])
+        print(f"run {run + 1} of {options.runs} is done, load {loads[-1]:.1f}", flush=True)
     medians = {figure: statistics.median(found) for figure, found in values.items()}
+    compared = ratios(values)
     _print_table(values, medians)
-    _print_ratios(medians)
+    print_ratios(compared)
+    about = {"mrq": __version__, "python": platform.python_version(), "machine": platform.machine(),
+             "runs": options.runs, "scale": options.scale, "at": time.strftime("%Y-%m-%d"),
+             "loads": loads, "versions": _versions()}  # fmt: skip
+    print("\n" + ", ".join(f"{name} {version}" for name, version in _versions().items()))
     if options.json:
-        about = {"mrq": __version__, "python": platform.python_version(), "machine": platform.machine(),
-                 "runs": options.runs, "scale": options.scale, "at": time.strftime("%Y-%m-%d")}  # fmt: skip
-        options.json.write_text(json.dumps({"about": about, "medians": medians, "values": values}, indent=1))
+        options.json.write_text(
+            json.dumps({"about": about, "medians": medians, "ratios": compared, "values": values}, indent=1)
+        )
+
+
+def _versions() -> dict[str, str]:
+    """Of what took part, where it is installed."""
+    found = {}
+    for package in ("gevent", "redis", "hiredis", *dict.fromkeys(peer.package for peer in redis_peers.PEERS)):
+        if importlib.util.find_spec(package):
+            found[package] = importlib.metadata.version(package)
+    if program := find_program():
+        words = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+        found["redis-server"] = words.partition("v=")[2].partition(" ")[0]
+    return found
 
 
 def _measured(measure: Measurement) -> Figures:
@@ -91,20 +140,6 @@ def _print_table(values: dict[str, list[float]], medians: Figures) -> None:
         print(
             f"{figure:{width}}  {median:10,.1f}  {min(values[figure]):10,.1f}  {max(values[figure]):10,.1f}"
         )
-
-
-def _print_ratios(medians: Figures) -> None:
-    """What is promised as a ratio, from the same run."""
-    ours_drain = next((v for k, v in medians.items() if k.startswith("drain, 1 process")), None)
-    two = next((v for k, v in medians.items() if k.startswith("drain, 2 processes")), None)
-    hueys = [v for k, v in medians.items() if k.startswith("Huey on SQLite, drain")]
-    claims = [v for k, v in medians.items() if k.startswith("claim, ")]
-    if ours_drain and hueys:
-        print(f"\ndrain against Huey's faster one: {ours_drain / max(hueys):.1f} times")
-    if ours_drain and two:
-        print(f"two processes against one: {two / ours_drain:.2f} times")
-    if len(claims) > 1:
-        print(f"claim of the largest queue against the smallest: {claims[-1] / claims[0]:.2f} times")
 
 
 if __name__ == "__main__":

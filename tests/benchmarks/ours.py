@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 import psutil
+import redis
 
 from mrq_core.client import Client
 from mrq_core.config_sources import load_config
@@ -21,20 +22,35 @@ from mrq_core.handles import Job
 from mrq_core.job import JobRecord, Outcome, Status
 from mrq_core.messages import ClaimRequest, JobFilter, Settlement, Wanted
 from mrq_core.operations.workers import list_workers
+from tests.redis.servers import Server
 
 Figures = dict[str, float]
 NOTHING = "tests.benchmarks.tasks.Nothing"
+NOW = "tests.benchmarks.tasks.Now"
 NAP = "tests.benchmarks.tasks.nap"
 BATCH = 50
 
 
+BROKERS: dict[str, tuple[str, ...]] = {
+    "sqlite": (),
+    "redis": ("--appendonly", "no"),
+    "redis with AOF": ("--appendonly", "yes", "--appendfsync", "everysec"),
+}
+"""By name: the options of its server. What is measured is the same on each."""
+
+
 @contextlib.contextmanager
-def opened(folder: Path) -> Iterator[Client]:
-    client = Client(load_config({"broker": f"sqlite:///{folder}/bench.sqlite3"}, environ={}))
-    try:
+def opened(folder: Path, broker: str = "sqlite") -> Iterator[Client]:
+    """A client of an empty broker. A server is started for it, and ended."""
+    with contextlib.ExitStack() as stack:
+        url = f"sqlite:///{folder}/bench.sqlite3"
+        if broker != "sqlite":
+            server = Server(*BROKERS[broker], folder=folder)
+            stack.callback(server.kill)
+            url = server.url
+        client = Client(load_config({"broker": url}, environ={}))
+        stack.callback(client.close)
         yield client
-    finally:
-        client.close()
 
 
 @contextlib.contextmanager
@@ -59,9 +75,9 @@ def worker(client: Client, folder: Path, *flags: str) -> Iterator[subprocess.Pop
         process.wait(30)
 
 
-def enqueue(folder: Path, jobs: int) -> Figures:
+def enqueue(folder: Path, jobs: int, broker: str = "sqlite") -> Figures:
     """Jobs a second that one thread enqueues, one by one and in batches of 1,000."""
-    with opened(folder) as client:
+    with opened(folder, broker) as client:
         singles = max(jobs // 20, 100)
         started = time.perf_counter()
         for n in range(singles):
@@ -70,14 +86,18 @@ def enqueue(folder: Path, jobs: int) -> Figures:
         started = time.perf_counter()
         client.queue_jobs(NOTHING, ({"n": n} for n in range(jobs)))
         in_bulk = jobs / (time.perf_counter() - started)
-        return {"enqueue, one by one (jobs/s)": one_by_one, "enqueue, in bulk (jobs/s)": in_bulk}
+        return {
+            f"{broker}: enqueue, one by one (jobs/s)": one_by_one,
+            f"{broker}: enqueue, in bulk (jobs/s)": in_bulk,
+        }
 
 
-def drain(folder: Path, jobs: int, processes: int = 1) -> Figures:
+def drain(folder: Path, jobs: int, processes: int = 1, broker: str = "sqlite") -> Figures:
     """Jobs a second from the first start to the last end, by the times in their records."""
-    with opened(folder) as client:
+    with opened(folder, broker) as client:
+        empty = _size(folder, client)
         client.queue_jobs(NOTHING, ({"n": n} for n in range(jobs)))
-        size = _disk(folder)
+        size = _size(folder, client) - empty
         with contextlib.ExitStack() as stack:
             workers = [
                 stack.enter_context(worker(client, folder, "--greenlets", str(BATCH), "--burst"))
@@ -89,85 +109,91 @@ def drain(folder: Path, jobs: int, processes: int = 1) -> Figures:
         assert len(records) == jobs, f"{len(records)} of {jobs} jobs are there"
         assert all(record.status is Status.SUCCESS and record.result == 1 for record in records)
         seconds = (max(map(_ended, records)) - min(map(_started, records))).total_seconds()
-        name = f"drain, {processes} process{'es' if processes > 1 else ''} of {BATCH} greenlets (jobs/s)"
-        figures = {name: jobs / seconds}
+        how = f"{processes} process{'es' if processes > 1 else ''} of {BATCH} greenlets"
+        figures = {f"{broker}: drain, {how} (jobs/s)": jobs / seconds}
         if processes == 1:
-            figures["disk, a waiting job (bytes)"] = size / jobs
-            figures["disk, an ended job (bytes)"] = _disk(folder) / jobs
+            figures[f"{broker}: a waiting job (bytes)"] = size / jobs
+            figures[f"{broker}: an ended job (bytes)"] = (_size(folder, client) - empty) / jobs
         return figures
 
 
-def latency(folder: Path, jobs: int) -> Figures:
-    """From the enqueue to the start on an idle worker, one job at a time."""
+def latency(folder: Path, jobs: int, broker: str = "sqlite") -> Figures:
+    """From the enqueue to the start on an idle worker, one job at a time, by the task's own mark."""
     waits = []
-    with opened(folder) as client, worker(client, folder):
+    with opened(folder, broker) as client, worker(client, folder):
         Job(client.queue_job(NOTHING), client=client).wait(60)
         for _ in range(jobs):
             time.sleep(0.03)  # the worker has gone back to waiting; this is no synchronisation
             before = time.time()
-            job = client.queue_job(NOTHING)
-            record = Job(job, client=client).wait(60)
-            waits.append((_started(record).timestamp() - before) * 1000)
+            record = Job(client.queue_job(NOW), client=client).wait(60)
+            assert isinstance(record.result, float)
+            waits.append((record.result - before) * 1000)
     ordered = sorted(waits)
     return {
-        "latency, p50 (ms)": statistics.median(ordered),
-        "latency, p99 (ms)": ordered[int(len(ordered) * 0.99) - 1],
+        f"{broker}: latency, p50 (ms)": statistics.median(ordered),
+        f"{broker}: latency, p99 (ms)": ordered[int(len(ordered) * 0.99) - 1],
     }
 
 
-def naps(folder: Path, jobs: int) -> Figures:
+def naps(folder: Path, jobs: int, broker: str = "sqlite") -> Figures:
     """Jobs that sleep 0.1 s on 100 greenlets: as near to jobs / 100 * 0.1 s as can be."""
-    with opened(folder) as client:
+    with opened(folder, broker) as client:
         client.queue_jobs(NAP, ({"seconds": 0.1} for _ in range(jobs)))
         with worker(client, folder, "--greenlets", "100", "--burst") as process:
             process.wait(600)
         records = list(_all(client))
         seconds = (max(map(_ended, records)) - min(map(_started, records))).total_seconds()
         return {
-            f"{jobs} jobs that sleep 0.1 s, 100 greenlets (s)": seconds,
-            f"{jobs} jobs that sleep 0.1 s, against the ideal (ratio)": seconds / (jobs / 100 * 0.1),
+            f"{broker}: {jobs} jobs that sleep 0.1 s, 100 greenlets (s)": seconds,
+            f"{broker}: {jobs} jobs that sleep 0.1 s, against the ideal (ratio)": seconds
+            / (jobs / 100 * 0.1),
         }
 
 
-def memory(folder: Path, jobs: int) -> Figures:
+def memory(folder: Path, jobs: int, broker: str = "sqlite") -> Figures:
     """What an idle worker with 50 greenlets takes, after it has run some jobs."""
     with (
-        opened(folder) as client,
+        opened(folder, broker) as client,
         worker(client, folder, "--greenlets", "50", "--report-interval", "0.2") as process,
     ):
         for job in client.queue_jobs(NOTHING, ({} for _ in range(200))):
             Job(job, client=client).wait(60)
         while not list_workers(client.broker):
             time.sleep(0.05)
-        return {"memory, an idle worker (MB)": psutil.Process(process.pid).memory_info().rss / 1e6}
+        return {f"{broker}: memory, an idle worker (MB)": psutil.Process(process.pid).memory_info().rss / 1e6}
 
 
-def claim_cost(folder: Path, jobs: int) -> Figures:
-    """Microseconds a job of claiming 50 of a queue that holds 1k, 100k and 1M."""
-    figures = {}
-    sizes = (1_000, 100_000, 1_000_000) if jobs >= 1_000_000 else (1_000, jobs)
-    with opened(folder) as client:
-        filled = 0
+def claim_cost(folder: Path, jobs: int, broker: str = "sqlite") -> Figures:
+    """Microseconds a job of claiming 50 of 1k, 100k and 1M, each in a broker of its own, in turns."""
+    sizes = sorted({max(jobs // part, 1_000) for part in (1_000, 10, 1)})
+    with contextlib.ExitStack() as stack:
+        clients = {}
         for size in sizes:
-            client.queue_jobs(NOTHING, ({} for _ in range(size - filled)))
-            filled = size
-            figures[f"claim, {size:,} queued (µs a job)"] = _claim_microseconds(client)
-    return figures
+            (own := folder / str(size)).mkdir()
+            clients[size] = stack.enter_context(opened(own, broker))
+            clients[size].queue_jobs(NOTHING, ({} for _ in range(size)))
+        times: dict[int, list[float]] = {size: [] for size in sizes}
+        for turn in range(110):
+            for size, client in clients.items():
+                seconds = _claim_seconds(client)
+                if turn >= 10:  # the first ones also load scripts and pages
+                    times[size].append(seconds)
+    return {
+        f"{broker}: claim, {size:,} queued (µs a job)": statistics.median(times[size]) / BATCH * 1e6
+        for size in sizes
+    }
 
 
-def _claim_microseconds(client: Client) -> float:
+def _claim_seconds(client: Client) -> float:
+    """Of one claim; the jobs are given back."""
     request = ClaimRequest(worker="bench", wanted=(Wanted(name="default"),), limit=BATCH, lease=60.0)
-    times = []
-    for _ in range(100):
-        started = time.perf_counter()
-        claimed = client.broker.claim(request)
-        times.append(time.perf_counter() - started)
-        assert len(claimed.records) == BATCH
-        back = Outcome(status=Status.QUEUED, delay=0.0)
-        client.broker.settle(
-            [Settlement(id=r.id, token=r.token or "", outcome=back) for r in claimed.records]
-        )
-    return statistics.median(times) / BATCH * 1e6
+    started = time.perf_counter()
+    claimed = client.broker.claim(request)
+    seconds = time.perf_counter() - started
+    assert len(claimed.records) == BATCH
+    back = Outcome(status=Status.QUEUED, delay=0.0)
+    client.broker.settle([Settlement(id=r.id, token=r.token or "", outcome=back) for r in claimed.records])
+    return seconds
 
 
 def _all(client: Client) -> Iterator[JobRecord]:
@@ -190,5 +216,9 @@ def _ended(record: JobRecord) -> datetime:
     return record.ended_at
 
 
-def _disk(folder: Path) -> int:
+def _size(folder: Path, client: Client) -> int:
+    """What the broker takes: on the disk, or in the server's memory."""
+    if client.config.broker.startswith("redis"):
+        with redis.Redis.from_url(client.config.broker) as server:
+            return int(dict(server.info("memory"))["used_memory"])
     return sum(file.stat().st_size for file in folder.glob("bench.sqlite3*"))

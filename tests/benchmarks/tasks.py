@@ -15,6 +15,13 @@ class Nothing(Task):
         return 1
 
 
+class Now(Task):
+    """Returns when it was started, by its own clock."""
+
+    def run(self, params: JsonObject) -> float:
+        return time.time()
+
+
 @task
 def nap(seconds: float) -> None:
     time.sleep(seconds)

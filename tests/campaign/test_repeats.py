@@ -17,6 +17,7 @@ REPEATS = int(os.environ.get("MRQ_TEST_REPEATS", "10"))
 DRIVERS = {
     "memory": ["tests/testing/test_memory_conformance.py"],
     "embedded": ["tests/embedded/test_conformance.py", "tests/testing/test_embedded_against_model.py"],
+    "redis": ["tests/redis/test_conformance.py", "tests/redis/test_against_model.py"],
 }
 WAYS = {
     "plain": ["-m", "pytest"],

@@ -25,8 +25,9 @@ class Place:
     def clear(self) -> None:
         """Deletes its keys."""
         with redis.Redis.from_url(self.url) as client:
-            for key in client.scan_iter("{" + self.prefix + "}:*", count=1000):
-                client.delete(key)
+            keys = list(client.scan_iter("{" + self.prefix + "}:*", count=1000))
+            for start in range(0, len(keys), 1000):
+                client.delete(*keys[start : start + 1000])
 
 
 def open_broker(place: Place, clock: Clock | None = None, timeout: float = 10.0) -> RedisBroker:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -20,8 +21,11 @@ from pathlib import Path
 
 import pytest
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 SECONDS = 20.0
+_random = random.SystemRandom()  # not what a test has seeded
 
 
 @functools.cache
@@ -50,11 +54,25 @@ def program() -> str:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A port that nobody listens on now, and, for nodes of a cluster, neither on the one 10,000 above.
+
+    Not one of those that the kernel gives to clients: one of them could have it when a server that was
+    killed wants it back, and a client that keeps trying could even be connected to itself.
+    """
+    while True:
+        port = _random.randrange(11_000, 22_000)
+        if _is_free(port) and _is_free(port + 10_000):
+            return port
+
+
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
 
 
 class Server:
@@ -98,7 +116,8 @@ class Server:
         deadline = time.monotonic() + SECONDS
         while True:
             try:
-                with redis.Redis(port=self.port, socket_timeout=SECONDS) as client:
+                once = Retry(NoBackoff(), 0)
+                with redis.Redis(port=self.port, socket_timeout=SECONDS, retry=once) as client:
                     client.ping()
                 return
             except redis.exceptions.AuthenticationError:
@@ -106,8 +125,13 @@ class Server:
             except redis.exceptions.RedisError:
                 assert self._process is not None
                 if self._process.poll() is not None or time.monotonic() > deadline:
+                    self.kill()
                     pytest.fail(f"redis-server did not start:\n{(self.folder / 'log').read_text()[-2000:]}")
                 time.sleep(0.01)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it a signal."""
+        os.kill(self.pid, number)
 
     def kill(self) -> None:
         """Kills it as a power failure would."""

@@ -42,12 +42,13 @@ from mrq_core.messages import (
     Versions,
     Wanted,
 )
+from mrq_core.naming import check_page_cursor
 from mrq_core.testing.memory.claiming import claim
 from mrq_core.testing.memory.data import MemoryData, copy, has_expired
 from mrq_core.testing.memory.limits import let_go
 from mrq_core.testing.memory.logs import JobLog
 from mrq_core.testing.memory.raw import MemoryRawQueue
-from mrq_core.testing.memory.search import check_cursor, check_group, counts, group_of, matches, totals
+from mrq_core.testing.memory.search import check_group, counts, group_of, matches, totals
 from mrq_core.testing.memory.state import MemoryState
 
 POLL_SECONDS = 0.01
@@ -266,7 +267,7 @@ class MemoryBroker(Broker):
         if newest:
             found.reverse()
         if cursor is not None:
-            check_cursor(cursor)
+            check_page_cursor(cursor)
             found = [record for record in found if (record.id < cursor if newest else record.id > cursor)]
         shown = tuple(copy(record) for record in found[:limit])
         return Page(records=shown, cursor=shown[-1].id if shown and len(found) > limit else None)

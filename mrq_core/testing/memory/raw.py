@@ -12,7 +12,7 @@ from mrq_core.errors import InvalidValue
 from mrq_core.job import JobRecord
 from mrq_core.lifecycle import admitted
 from mrq_core.messages import RawClaim, RawItem
-from mrq_core.naming import RawKind, check_queue_name, raw_kind
+from mrq_core.naming import RawKind, check_raw_queue_name
 from mrq_core.testing.memory.data import MemoryData
 from mrq_core.testing.memory.raw_items import RawItems
 
@@ -24,14 +24,7 @@ class MemoryRawQueue(RawQueue):
     """One raw queue of a broker in memory. It exists in the data once something was pushed."""
 
     def __init__(self, name: str, data: MemoryData, locked: Locked) -> None:
-        check_queue_name(name)
-        kind = raw_kind(name)
-        if kind is None:
-            kinds = ", ".join(RawKind)
-            raise InvalidValue(
-                f"queue is {name!r}, which is no raw queue: expected a root that ends with one of {kinds}",
-                path="queue",
-            )
+        kind = check_raw_queue_name(name)
         self._name = name
         self._kind = kind
         self._data = data

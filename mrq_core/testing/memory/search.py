@@ -7,7 +7,6 @@ from datetime import datetime
 
 from mrq_core.codec import has_values
 from mrq_core.errors import InvalidValue
-from mrq_core.ids import is_id
 from mrq_core.job import JobRecord, Status
 from mrq_core.messages import JobFilter, QueueCounts, Totals
 from mrq_core.testing.memory.data import is_in
@@ -44,12 +43,6 @@ def group_of(record: JobRecord, group_by: str | None) -> str | None:
         return ""
     value = getattr(record, group_by)
     return None if value is None else str(value)
-
-
-def check_cursor(cursor: str) -> None:
-    """The cursor of a page is the id of the last job on it."""
-    if not is_id(cursor):
-        raise InvalidValue(f"cursor is {cursor!r}: expected one that came with a page", path="cursor")
 
 
 def totals(records: Sequence[JobRecord]) -> Totals:

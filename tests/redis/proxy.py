@@ -1,0 +1,81 @@
+"""A proxy between a client and a server that can lose a reply: the call is made, and nobody learns of it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from types import TracebackType
+
+from mrq_broker_redis.scripts import script
+
+
+class Proxy:
+    """Passes bytes on in both directions, until it is told to lose the reply to a script."""
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._lock = threading.Lock()
+        self._lose: bytes | None = None
+        self.lost = 0
+        """How many replies were lost."""
+        self._open: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listener.close()
+        for one in self._open:
+            one.close()
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def lose_reply_to(self, name: str) -> None:
+        """Loses the reply to the next call of that script, and the connection with it."""
+        self._lose = script(name).digest.encode()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            server = socket.create_connection(("127.0.0.1", self._target))
+            self._open += [client, server]
+            losing = threading.Event()
+            threading.Thread(target=self._ask, args=(client, server, losing), daemon=True).start()
+            threading.Thread(target=self._answer, args=(client, server, losing), daemon=True).start()
+
+    def _ask(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := client.recv(65536):
+                with self._lock:
+                    if self._lose is not None and self._lose in data:
+                        self._lose = None
+                        losing.set()
+                server.sendall(data)
+        _end(client, server)
+
+    def _answer(self, client: socket.socket, server: socket.socket, losing: threading.Event) -> None:
+        with contextlib.suppress(OSError):
+            while data := server.recv(65536):
+                if losing.is_set():
+                    self.lost += 1
+                    break
+                client.sendall(data)
+        _end(client, server)
+
+
+def _end(*sockets: socket.socket) -> None:
+    for one in sockets:
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)

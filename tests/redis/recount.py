@@ -1,0 +1,153 @@
+"""Counts anew what the Redis broker keeps counted, straight from the hashes of the jobs."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Any
+
+import msgspec
+import redis
+
+from mrq_broker_redis.broker import RedisBroker
+from mrq_broker_redis.connection import Connection
+
+Row = dict[bytes, bytes]
+
+
+def check_keys(broker: RedisBroker) -> None:
+    """Lines, indexes, totals, slots and parked jobs are what the hashes say; so are the records."""
+    connection: Connection = broker._connection
+    client: redis.Redis = connection.use(lambda client: client)
+    prefix = (connection.prefix + ":").encode()
+    jobs = _jobs(client, prefix)
+    sets: dict[bytes, set[bytes]] = defaultdict(set)
+    totals: dict[bytes, Counter[bytes]] = {b"n:q": Counter(), b"n:h": Counter()}
+    slots, parked = set(), set()
+    for job_id, row in jobs.items():
+        for kind in (b"s", b"q", b"h", b"g", b"y"):
+            if row.get(kind):
+                sets[b"i:" + kind + b":" + row[kind]].add(job_id)
+        if row[b"z"] == b"w":
+            sets[b"w:" + row[b"k"] + b":" + row[b"q"]].add(job_id)
+        if row[b"z"] == b"c":
+            sets[b"c:" + row[b"q"]].add(job_id)
+        if row.get(b"x"):
+            sets[b"x"].add(job_id)
+        for key, field in ((b"n:q", b"q"), (b"n:h", b"h")):
+            totals[key][row[b"s"] + b" " + row[field]] += 1
+        keys: list[str] = msgspec.msgpack.decode(row[b"l"]) if b"l" in row else []
+        if row[b"z"] == b"c":
+            slots |= {job_id + b" " + key.encode() for key in keys}
+        if row[b"z"] == b"p":
+            parked.add(job_id)
+    found = {
+        key: set(_members(client, prefix + key))
+        for key in _names(client, prefix)
+        if key.startswith((b"i:", b"w:", b"c:")) or key == b"x"
+    }
+    assert found == sets
+    for key, numbers in totals.items():
+        assert _hash(client, prefix + key) == {field: str(n).encode() for field, n in numbers.items()}
+    held = set(_members(client, prefix + b"slots"))
+    assert held <= slots
+    running = Counter(member.partition(b" ")[2] for member in held)
+    assert _hash(client, prefix + b"running") == {key: str(n).encode() for key, n in running.items()}
+    assert set(_hash(client, prefix + b"parked")) == parked
+    in_queues = Counter(jobs[job_id][b"q"] for job_id in parked)
+    assert _hash(client, prefix + b"parked-in") == {key: str(n).encode() for key, n in in_queues.items()}
+    _check_parked(client, prefix)
+    _check_trees(client, prefix, jobs)
+    _check_unique_keys(client, prefix, jobs)
+    _check_names(client, prefix, jobs)
+    _check_records(broker, jobs)
+
+
+def _check_parked(client: redis.Redis, prefix: bytes) -> None:
+    """The lines of the parked jobs are what the jobs' places say."""
+    lines: dict[bytes, set[bytes]] = defaultdict(set)
+    for place in _hash(client, prefix + b"parked").values():
+        member, _, key = place.partition(b" ")
+        lines[key].add(member)
+    for key, members in lines.items():
+        assert set(_members(client, prefix + b"park:" + key)) == members
+    assert set(_members(client, prefix + b"parked-keys")) == lines.keys()
+    assert {name for name in _names(client, prefix) if name.startswith(b"park:")} == {
+        b"park:" + key for key in lines
+    }
+
+
+def _check_trees(client: redis.Redis, prefix: bytes, jobs: dict[bytes, Row]) -> None:
+    """Each subqueue with an entry is among the ready or the later ones of its tree, there with its time."""
+    due: dict[bytes, int] = {}
+    for row in jobs.values():
+        if b"/" in row[b"q"] and row[b"z"] in (b"w", b"c"):
+            due[row[b"q"]] = min(int(row[b"d"]), due.get(row[b"q"], int(row[b"d"])))
+    ready: set[bytes] = set()
+    later: dict[bytes, float] = {}
+    for name in _names(client, prefix):
+        if name.startswith(b"ready:"):
+            ready |= set(_members(client, prefix + name))
+        elif name.startswith(b"later:"):
+            found: Any = client.zrange(prefix + name, 0, -1, withscores=True)
+            later |= dict(found)
+    assert not ready & later.keys()
+    assert ready | later.keys() == due.keys()
+    assert later == {name: due[name] for name in later}
+
+
+def _check_unique_keys(client: redis.Redis, prefix: bytes, jobs: dict[bytes, Row]) -> None:
+    """A key is held by the job that has it, until it is claimed, has ended, or the period is over."""
+    holders = _hash(client, prefix + b"u")
+    assert {key for key, value in holders.items() if value[24:]} == set(_members(client, prefix + b"u:x"))
+    for key, value in holders.items():
+        row = jobs.get(value[:24])
+        if not value[24:]:
+            assert row is not None
+            assert (row[b"u"], row[b"z"] != b"") == (key, True)
+    for job_id, row in jobs.items():
+        if row.get(b"m") == b"done" and row[b"z"]:
+            assert holders[row[b"u"]][:24] == job_id
+
+
+def _check_names(client: redis.Redis, prefix: bytes, jobs: dict[bytes, Row]) -> None:
+    """Each job has its record, and no job that is gone has left one, or a log."""
+    names = _names(client, prefix)
+    assert {name[2:] for name in names if name.startswith(b"r:")} == jobs.keys()
+    assert {name[2:] for name in names if name.startswith(b"l:")} <= jobs.keys()
+
+
+def _check_records(broker: RedisBroker, jobs: dict[bytes, Row]) -> None:
+    ids = [job_id.decode() for job_id, row in jobs.items()]
+    for start in range(0, len(ids), 500):
+        part = ids[start : start + 500]
+        for job_id, record in zip(part, broker.get(part), strict=True):
+            if record is not None:
+                row = jobs[job_id.encode()]
+                assert record.status.value.encode() == row[b"s"]
+                assert (record.queue.encode(), record.path.encode()) == (row[b"q"], row[b"h"])
+                assert (record.token or "").encode() == row.get(b"t", b"")
+
+
+def _jobs(client: redis.Redis, prefix: bytes) -> dict[bytes, Row]:
+    start = prefix + b"j:"
+    found = {key[len(start) :]: _hash(client, key) for key in client.scan_iter(_pattern(start), count=1000)}
+    places = {b"started": b"c", b"success": b""}
+    return {job_id: {**row, b"z": places.get(row[b"s"], row[b"z"])} for job_id, row in found.items()}
+
+
+def _names(client: redis.Redis, prefix: bytes) -> list[bytes]:
+    return [key[len(prefix) :] for key in client.scan_iter(_pattern(prefix), count=1000)]
+
+
+def _pattern(start: bytes) -> bytes:
+    return start.replace(b"[", b"\\[") + b"*"
+
+
+def _members(client: redis.Redis, key: bytes) -> list[bytes]:
+    found: Any = client.zrange(key, 0, -1)
+    return list(found)
+
+
+def _hash(client: redis.Redis, key: bytes) -> dict[bytes, bytes]:
+    found: Any = client.hgetall(key)
+    return dict(found)

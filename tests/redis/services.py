@@ -1,0 +1,118 @@
+"""Several servers that make one service: a primary that sentinels watch, and a cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from tests.redis.servers import SECONDS, Server, free_port, program
+from tests.support import until
+
+NODES = 3
+_SLOTS = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """A primary, its replica, and the URL of the three sentinels that watch them."""
+
+    primary: Server
+    replica: Server
+    url: str
+
+    def until_replicated(self) -> None:
+        """Waits until the replica has all that was written so far."""
+        with self.primary.client() as primary, self.replica.client() as replica:
+            until(
+                lambda: primary.info()["master_repl_offset"] == replica.info()["master_repl_offset"],
+                what="the replica to have everything",
+            )
+
+    def is_linked(self) -> bool:
+        """Whether the replica gets what is written from now on."""
+        with self.replica.client() as client:
+            return bool(client.info().get("master_link_status") == "up")
+
+    def is_promoted(self) -> bool:
+        """Whether the replica has become the primary."""
+        with self.replica.client() as client:
+            return bool(client.info()["role"] == "master")
+
+
+@contextlib.contextmanager
+def sentinels(folder: Path) -> Iterator[Watched]:
+    """A service called ``jobs``, which fails over half a second after its primary has gone."""
+    primary = Server("--appendonly", "yes", "--repl-diskless-sync-delay", "0")
+    replica = Server("--replicaof", "127.0.0.1", str(primary.port))
+    processes: list[subprocess.Popen[bytes]] = []
+    ports = [free_port() for _ in range(3)]
+    try:
+        for port in ports:
+            config = folder / f"sentinel-{port}.conf"
+            config.write_text(
+                f"port {port}\nbind 127.0.0.1\ndir {folder}\n"
+                f"sentinel monitor jobs 127.0.0.1 {primary.port} 2\n"
+                "sentinel down-after-milliseconds jobs 500\nsentinel failover-timeout jobs 3000\n"
+            )
+            command = [program(), str(config), "--sentinel"]
+            with (folder / f"sentinel-{port}.log").open("wb") as log:
+                processes.append(subprocess.Popen(command, stdout=log, stderr=log))
+        until(lambda: all(_is_watching(port) for port in ports), what="the sentinels to find each other")
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+        watched = Watched(primary, replica, f"redis+sentinel://{hosts}/jobs/0")
+        until(watched.is_linked, what="the replica to be in step")
+        yield watched
+    finally:
+        for process in processes:
+            process.terminate()
+            process.wait(SECONDS)
+        primary.stop()
+        replica.stop()
+
+
+def _is_watching(port: int) -> bool:
+    try:
+        with redis.Redis(port=port) as client:
+            state = dict(client.sentinel_masters()["jobs"])
+            replicas = client.sentinel_slaves("jobs")
+    except (redis.exceptions.RedisError, KeyError):
+        return False
+    return int(state["num-other-sentinels"]) == 2 and [one["flags"] for one in replicas] == ["slave"]
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[list[Server]]:
+    """Three nodes, each with a third of the slots."""
+    servers: list[Server] = []
+    try:
+        for _ in range(NODES):
+            servers.append(Server("--cluster-enabled", "yes", "--cluster-node-timeout", "2000"))
+        for number, server in enumerate(servers):
+            first, end = _SLOTS * number // NODES, _SLOTS * (number + 1) // NODES
+            with server.client() as client:
+                client.execute_command("CLUSTER", "ADDSLOTS", *range(first, end))
+        with servers[0].client() as client:
+            for server in servers[1:]:
+                client.execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
+        until(lambda: all(_is_whole(server) for server in servers), what="the cluster to be whole")
+        yield servers
+    finally:
+        for server in servers:
+            server.stop()
+
+
+def cluster_url(servers: list[Server]) -> str:
+    """One that names two of the nodes; the client finds the third."""
+    return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in servers[1:])
+
+
+def _is_whole(server: Server) -> bool:
+    with server.client() as client:
+        info = client.execute_command("CLUSTER", "INFO")
+    text = info.decode() if isinstance(info, bytes) else str(info)
+    return "cluster_state:ok" in text or "'cluster_state': 'ok'" in text

@@ -1,0 +1,101 @@
+"""What `mrq check` says of a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mrq_core.messages import Finding
+from tests.redis.kit import Place, open_broker
+from tests.redis.servers import Server, free_port
+from tests.support import open_project
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    server = Server("--appendonly", "yes")
+    yield server
+    server.stop()
+
+
+def findings(server: Server) -> dict[str, Finding]:
+    broker = open_broker(Place(server.url, "mrq"))
+    found = {finding.subject: finding for finding in broker.check()}
+    broker.close()
+    return found
+
+
+def test_a_server_that_is_set_up_well_has_no_findings(own_server: Server) -> None:
+    broker = open_broker(Place(own_server.url, "mrq"))
+    broker.prepare()
+    found = findings(own_server)
+    assert {finding.level for finding in found.values()} == {"ok"}
+    assert "version 1" in found["layout"].message
+    assert str(own_server.port) in found["version"].message
+    broker.close()
+
+
+@pytest.mark.parametrize(("maxmemory", "level"), [("0", "warning"), ("1gb", "error")])
+def test_a_server_that_evicts_keys_is_found(own_server: Server, maxmemory: str, level: str) -> None:
+    with own_server.client() as client:
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("maxmemory", maxmemory)
+    finding = findings(own_server)["eviction"]
+    assert finding.level == level
+    assert "noeviction" in finding.advice
+
+
+def test_a_server_without_an_append_only_file_is_found(own_server: Server) -> None:
+    with own_server.client() as client:
+        client.config_set("appendonly", "no")
+    finding = findings(own_server)["persistence"]
+    assert finding.level == "warning"
+    assert "appendonly yes" in finding.advice
+
+
+def test_a_server_that_is_nearly_full_is_found(own_server: Server) -> None:
+    with own_server.client() as client:
+        client.config_set("maxmemory", int(dict(client.info("memory"))["used_memory"] * 1.05))
+    assert findings(own_server)["memory"].level == "warning"
+
+
+def test_a_replica_is_found(own_server: Server) -> None:
+    with own_server.client() as client:
+        client.replicaof("127.0.0.1", str(free_port()))
+    finding = findings(own_server)["role"]
+    assert finding.level == "error"
+    assert "primary" in finding.advice
+
+
+def test_a_newer_layout_is_found(own_server: Server) -> None:
+    with own_server.client() as client:
+        client.set("{mrq}:layout", 99)
+    assert findings(own_server)["layout"].level == "error"
+
+
+def test_a_server_that_is_away_is_a_finding_and_the_command_exits_with_1(tmp_path: Path) -> None:
+    url = f"redis://:geheim@127.0.0.1:{free_port()}"
+    with open_project(tmp_path, url) as project:
+        process = project.start("check")
+        assert process.wait() == 1
+        assert "cannot be reached" in process.output
+        assert "Traceback" not in process.output
+        assert "geheim" not in process.output
+
+
+def test_the_command_exits_with_0_where_there_are_only_warnings_and_says_what_to_set(
+    own_server: Server, tmp_path: Path
+) -> None:
+    with own_server.client() as client:
+        client.config_set("appendonly", "no")
+    with open_project(tmp_path, own_server.url) as project:
+        printed = project.mrq("check")
+        assert "CONFIG SET appendonly yes" in printed
+        with own_server.client() as client:
+            client.config_set("maxmemory-policy", "volatile-ttl")
+            client.config_set("maxmemory", "1gb")
+        process = project.start("check")
+        assert process.wait() == 1
+        assert "CONFIG SET maxmemory-policy noeviction" in process.output

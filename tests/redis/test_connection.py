@@ -1,0 +1,223 @@
+"""What becomes of calls when the server, its scripts or the way to it go away."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from mrq_broker_redis.broker import RedisBroker
+from mrq_core.clock import SystemClock, from_ms
+from mrq_core.errors import BrokerCorrupt, BrokerUnavailable, SchemaTooNew
+from mrq_core.ids import new_id
+from mrq_core.job import JobRecord, Outcome, Status
+from mrq_core.messages import Claimed, ClaimRequest, NewJob, Settlement, Unique, Wanted
+from tests.redis.kit import Place, open_broker
+from tests.redis.proxy import Proxy
+from tests.redis.servers import Server, free_port
+from tests.support import until
+
+
+def new_job(queue: str = "q", unique: Unique | None = None) -> NewJob:
+    now = from_ms(SystemClock().now_ms())
+    record = JobRecord(
+        id=new_id(), path="t.Task", params={"a": 1}, queue=queue, queued_at=now, updated_at=now
+    )
+    return NewJob(record=record, unique=unique)
+
+
+def claim(broker: RedisBroker, lease: float = 60.0, limit: int = 10) -> Claimed:
+    return broker.claim(ClaimRequest(worker="w", wanted=(Wanted(name="q"),), limit=limit, lease=lease))
+
+
+def success(record: JobRecord) -> Settlement:
+    assert record.token is not None
+    return Settlement(
+        id=record.id, token=record.token, outcome=Outcome(status=Status.SUCCESS, result=7, ttl=60.0)
+    )
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A server that a test may kill."""
+    server = Server("--appendonly", "yes", "--appendfsync", "always")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def proxy(place: Place, server: Server) -> Iterator[Proxy]:
+    if os.environ.get("MRQ_TEST_REDIS_URL"):
+        pytest.skip("the proxy stands before a server that the tests have started")
+    with Proxy(server.port) as proxy:
+        yield proxy
+
+
+def test_scripts_that_the_server_has_forgotten_are_sent_again(place: Place, server: Server) -> None:
+    broker = place.open()
+    broker.enqueue([new_job()])
+    with server.client() as client:
+        client.script_flush()
+    [record] = claim(broker).records
+    with server.client() as client:
+        client.script_flush()
+    assert broker.settle([success(record)]) == [True]
+    broker.close()
+
+
+def test_a_restarted_server_is_found_again_with_all_that_was_acknowledged(own_server: Server) -> None:
+    broker = open_broker(Place(own_server.url, "mrq"))
+    jobs = [new_job() for _ in range(20)]
+    broker.enqueue(jobs)
+    own_server.kill()
+    own_server.start()
+    assert [record is not None for record in broker.get([job.record.id for job in jobs])] == [True] * 20
+    assert {record.id for record in claim(broker).records} <= {job.record.id for job in jobs}
+    broker.close()
+
+
+def test_an_enqueue_whose_reply_was_lost_makes_one_job(proxy: Proxy, place: Place) -> None:
+    broker = open_broker(replace(place, url=proxy.url))
+    job = new_job(unique=Unique(key="k"))
+    broker.enqueue([new_job("other")])
+    proxy.lose_reply_to("enqueue")
+    [answer] = broker.enqueue([job])
+    assert proxy.lost == 1
+    assert answer.id == job.record.id
+    assert broker.totals().by_queue["q"] == {Status.QUEUED: 1}
+    broker.close()
+
+
+def test_a_settle_whose_reply_was_lost_is_repeated_and_accepted_once(proxy: Proxy, place: Place) -> None:
+    broker = open_broker(replace(place, url=proxy.url))
+    broker.enqueue([new_job()])
+    [record] = claim(broker).records
+    broker.settle([])
+    proxy.lose_reply_to("settle")
+    assert broker.settle([success(record)]) == [True]
+    assert proxy.lost == 1
+    assert broker.totals().by_status() == {Status.SUCCESS: 1}
+    broker.close()
+
+
+def test_a_failure_whose_reply_was_lost_is_accepted_when_it_is_repeated(proxy: Proxy, place: Place) -> None:
+    broker = open_broker(replace(place, url=proxy.url))
+    broker.enqueue([new_job()])
+    [record] = claim(broker).records
+    outcome = Outcome(status=Status.RETRY, delay=5.0, is_retry=True, exception_type="ValueError")
+    failure = replace_outcome(success(record), outcome)
+    proxy.lose_reply_to("replace")
+    with pytest.raises(BrokerUnavailable):
+        broker.settle([failure])
+    assert broker.settle([failure]) == [True]
+    [stored] = broker.get([record.id])
+    assert stored is not None
+    assert (stored.status, stored.retry_count) == (Status.RETRY, 1)
+    broker.close()
+
+
+def replace_outcome(settlement: Settlement, outcome: Outcome) -> Settlement:
+    return Settlement(id=settlement.id, token=settlement.token, outcome=outcome)
+
+
+def test_a_claim_whose_reply_was_lost_costs_a_lease_and_no_job(proxy: Proxy, place: Place) -> None:
+    broker = open_broker(replace(place, url=proxy.url))
+    job = new_job()
+    broker.enqueue([job])
+    proxy.lose_reply_to("claim")
+    with pytest.raises(BrokerUnavailable):
+        claim(broker, lease=0.05)
+    assert broker.totals().by_status() == {Status.STARTED: 1}
+    [record] = until(lambda: claim(broker).records, what="the lease to end")
+    assert (record.id, record.claims, record.lost_claims) == (job.record.id, 2, 1)
+    broker.close()
+
+
+def test_a_server_that_is_away_is_named_without_its_password() -> None:
+    port = free_port()
+    broker = open_broker(Place(f"redis://user:geheim@127.0.0.1:{port}/0", "mrq"), timeout=1.0)
+    with pytest.raises(BrokerUnavailable) as raised:
+        broker.get([new_id()])
+    assert f"127.0.0.1:{port}" in str(raised.value)
+    assert "start it" in str(raised.value)
+    assert "geheim" not in str(raised.value)
+    broker.close()
+
+
+def test_a_wrong_password_is_said_so() -> None:
+    server = Server("--requirepass", "right")
+    try:
+        for url in (server.url, server.url.replace("//", "//:wrong@")):
+            broker = open_broker(Place(url, "mrq"))
+            with pytest.raises(BrokerUnavailable, match=r"password|login"):
+                broker.prepare()
+            broker.close()
+        broker = open_broker(Place(server.url.replace("//", "//:right@"), "mrq"))
+        broker.prepare()
+        broker.close()
+    finally:
+        server.stop()
+
+
+def test_a_full_server_refuses_and_nothing_is_half_written(own_server: Server) -> None:
+    broker = open_broker(Place(own_server.url, "mrq"))
+    broker.enqueue([new_job() for _ in range(5)])
+    [first] = claim(broker, limit=1).records
+    failed = Outcome(status=Status.FAILED, ttl=60.0, exception_type="E")
+    with own_server.client() as client:
+        before = _everything(own_server)
+        client.config_set("maxmemory", "100kb")
+        for call in (
+            lambda: broker.enqueue([new_job()]),
+            lambda: claim(broker),
+            lambda: broker.settle([success(first)]),
+            lambda: broker.settle([replace_outcome(success(first), failed)]),
+        ):
+            with pytest.raises(BrokerUnavailable, match="maxmemory"):
+                call()
+        assert _everything(own_server) == before
+        client.config_set("maxmemory", "0")
+    assert broker.settle([success(first)]) == [True]
+    broker.close()
+
+
+def _everything(server: Server) -> dict[bytes, bytes | None]:
+    with server.client() as client:
+        found: dict[bytes, bytes | None] = {}
+        for key in client.scan_iter("*"):
+            if b":wake:" not in key:
+                dumped = client.dump(key)
+                assert dumped is None or isinstance(dumped, bytes)
+                found[key] = dumped
+        return found
+
+
+def test_a_key_of_another_program_is_named_as_such(place: Place, server: Server) -> None:
+    broker = place.open()
+    with server.client() as client:
+        client.set("{" + place.prefix + "}:queues", "mine")
+    with pytest.raises(BrokerCorrupt, match="REDIS_PREFIX"):
+        broker.enqueue([new_job()])
+    broker.close()
+
+
+def test_keys_of_a_newer_version_are_left_alone(place: Place, server: Server) -> None:
+    with server.client() as client:
+        client.set("{" + place.prefix + "}:layout", 99)
+    broker = place.open()
+    with pytest.raises(SchemaTooNew, match="upgrade"):
+        broker.prepare()
+    broker.close()
+
+
+def test_a_replica_is_said_to_be_one(own_server: Server) -> None:
+    broker = open_broker(Place(own_server.url, "mrq"))
+    with own_server.client() as client:
+        client.replicaof("127.0.0.1", str(free_port()))
+        with pytest.raises(BrokerUnavailable, match="replica"):
+            broker.enqueue([new_job()])
+        client.replicaof("NO", "ONE")
+    assert broker.enqueue([new_job()])[0].created
+    broker.close()

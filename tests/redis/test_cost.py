@@ -1,0 +1,138 @@
+"""What calls cost: commands on the server, which do not grow with the queue, and round trips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from mrq_broker_redis.broker import RedisBroker
+from mrq_core.job import JobRecord, Outcome, Status
+from mrq_core.messages import (
+    Cancel,
+    ClaimRequest,
+    JobFilter,
+    NewJob,
+    RawItem,
+    Remove,
+    Settlement,
+    Versions,
+    Wanted,
+)
+from tests.redis.kit import Place
+from tests.redis.servers import Server
+from tests.redis.test_connection import claim, new_job, success
+from tests.redis.test_full_server import Filled
+
+
+def calls(server: Server, work: Callable[[], object]) -> dict[str, int]:
+    """How often each command ran while the work was done, those inside of scripts included."""
+    with server.client() as client:
+        client.config_resetstat()
+        work()
+        return {name[8:]: int(stats["calls"]) for name, stats in dict(client.info("commandstats")).items()}
+
+
+def in_all(server: Server, work: Callable[[], object]) -> int:
+    """How many commands ran."""
+    counted = calls(server, work)
+    return sum(
+        number for name, number in counted.items() if name not in ("info", "config|resetstat", "config")
+    )
+
+
+def _claim_and_settle(broker: RedisBroker) -> None:
+    records = claim(broker, limit=20).records
+    assert len(records) == 20
+    assert all(broker.settle([success(record) for record in records]))
+
+
+def test_a_claim_and_a_settle_cost_the_same_however_long_the_queue_is(place: Place, server: Server) -> None:
+    broker = place.open()
+    numbers = []
+    for queued in (100, 10_000):
+        broker.enqueue([new_job() for _ in range(queued)])
+        broker.enqueue([NewJob(record=new_job().record, delay=1000.0) for _ in range(queued)])
+        _claim_and_settle(broker)  # the scripts are there by now
+        numbers.append(in_all(server, lambda: _claim_and_settle(broker)))
+    assert numbers[0] == numbers[1]
+    broker.close()
+
+
+def test_other_ends_and_other_queues_cost_the_same_too(place: Place, server: Server) -> None:
+    broker = place.open()
+    raw = broker.raw("urls_timed_set")
+    failed = Outcome(status=Status.FAILED, ttl=60.0, exception_type="ValueError")
+    wanted = (Wanted(name="tree/"),)
+
+    def some_of_each() -> None:
+        records = broker.claim(ClaimRequest(worker="w", wanted=wanted, limit=5, lease=60.0)).records
+        assert len(records) == 5
+        outcomes = [Settlement(id=one.id, token=one.token or "", outcome=failed) for one in records]
+        assert all(broker.settle(outcomes))
+        claims = raw.claim(5, 60.0, "w")
+        assert raw.settle(claims, [None] * 5) == [True] * 5
+        broker.counts(["tree/s", "urls_timed_set"])
+        broker.cancel([broker.find(JobFilter(statuses=(Status.QUEUED,)), limit=1).records[0].id], Cancel())
+
+    numbers = []
+    for queued in (100, 5000):
+        broker.enqueue([new_job("tree/s") for _ in range(queued)])
+        raw.push([RawItem(param=f"{queued}-{number}", score=1.0) for number in range(queued)])
+        some_of_each()
+        numbers.append(in_all(server, some_of_each))
+    assert numbers[0] == numbers[1]
+    broker.close()
+
+
+def test_batches_take_a_bounded_number_of_round_trips(place: Place, server: Server) -> None:
+    broker = place.open()
+    jobs = [new_job() for _ in range(1000)]
+    broker.enqueue([new_job("other")])
+    assert calls(server, lambda: broker.enqueue(jobs))["evalsha"] == 5
+    records: list[JobRecord] = []
+    counted = calls(server, lambda: records.extend(claim(broker, limit=1000).records))
+    assert (len(records), counted["evalsha"]) == (1000, 1)
+    assert calls(server, lambda: broker.settle([success(one) for one in records[:800]]))["evalsha"] == 4
+    failed = Outcome(status=Status.FAILED, ttl=60.0, exception_type="ValueError")
+    outcomes = [Settlement(id=one.id, token=one.token or "", outcome=failed) for one in records[800:]]
+    assert calls(server, lambda: broker.settle(outcomes))["evalsha"] == 4
+    assert calls(server, lambda: broker.get([job.record.id for job in jobs]))["evalsha"] == 10
+    broker.close()
+
+
+def test_no_call_looks_through_all_keys(place: Place, server: Server) -> None:
+    broker = place.open()
+
+    def everything() -> None:
+        for change in Filled(broker).calls.values():
+            change()
+        broker.wait([Wanted(name="q"), Wanted(name="tree/"), Wanted(name="urls_timed_set")], 0.01)
+        [record, *_] = broker.find(JobFilter()).records
+        broker.count(JobFilter(paths=("t.Task",), params={"a": 1}), "status")
+        broker.apply(JobFilter(statuses=(Status.FAILED,)), Remove())
+        broker.get([record.id])
+        broker.totals()
+        broker.counts(["q", "urls_timed_set"])
+        broker.known("q")
+        broker.poll("w", Versions())
+        broker.resume(["q"])
+        broker.paused()
+        broker.read_logs(record.id)
+        broker.read_metrics(["jobs"], 0.0, 1e10)
+        broker.prune()
+        broker.check()
+        broker.state.compare_and_set("n", "a", 2, version=0)
+        broker.state.list("n")
+        broker.state.delete("n", ["a"])
+        for name in ("a_raw", "b_set", "c_sorted_set", "d_timed_set"):
+            raw = broker.raw(name)
+            raw.push([RawItem(param=param, score=1.0 if "sorted" in name else None) for param in "xyz"])
+            raw.peek(2)
+            raw.size()
+            raw.histogram(0.0, 10.0, 5)
+            raw.renew(raw.claim(1, 60.0, "w"), 60.0)
+            raw.remove(["z"])
+
+    counted = calls(server, everything)
+    assert counted["evalsha"] > 40
+    assert not {"keys", "scan", "sort", "flushdb", "randomkey"} & counted.keys()
+    broker.close()

@@ -1,0 +1,121 @@
+"""A server that has reached its maxmemory: each call is made in full or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from mrq_broker_redis.broker import RedisBroker
+from mrq_core.clock import SystemClock, from_ms
+from mrq_core.errors import BrokerUnavailable
+from mrq_core.job import JobRecord, Outcome, Status
+from mrq_core.messages import (
+    Cancel,
+    ClaimRef,
+    LogLine,
+    Metric,
+    Move,
+    NewJob,
+    Note,
+    RawItem,
+    Requeue,
+    Settlement,
+    Unique,
+)
+from tests.redis.kit import Place, open_broker
+from tests.redis.recount import check_keys
+from tests.redis.servers import Server
+from tests.redis.test_connection import claim, new_job, success
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A server that a test may set up as it likes."""
+    server = Server()
+    yield server
+    server.stop()
+
+
+class Filled:
+    """A broker with something in every structure, and all the calls that change one."""
+
+    def __init__(self, broker: RedisBroker) -> None:
+        now = from_ms(SystemClock().now_ms())
+        broker.prepare()
+        broker.enqueue([new_job("q") for _ in range(3)])
+        self.running, self.failing, self.third = claim(broker, limit=3).records
+        waiting = [answer.id for answer in broker.enqueue([new_job("q") for _ in range(4)])]
+        raw = broker.raw("urls_timed_set")
+        raw.push([RawItem(param=name, score=1.0) for name in "abc"])
+        visited, leased, *_ = raw.claim(1, 60.0, "w", 60.0) + raw.claim(1, 60.0, "w")
+        failed = Outcome(status=Status.FAILED, ttl=60.0, exception_type="ValueError")
+        retry = Outcome(status=Status.RETRY, delay=1.0, is_retry=True)
+        assert broker.settle([_ended(self.third, failed)]) == [True]
+        line = LogLine(job_id=self.running.id, attempt=1, seq=1, at=now, level="INFO", message="m")
+        metric = Metric(name="jobs", at=now, value=1.0)
+        ref = ClaimRef(id=self.running.id, token=self.running.token or "")
+        note = Note(id=ref.id, token=ref.token, progress=0.5)
+        self.calls: dict[str, Callable[[], object]] = {
+            "enqueue": lambda: broker.enqueue([new_job("q") for _ in range(3)]),
+            "enqueue unique": lambda: broker.enqueue([new_job("q", Unique(key="k"))]),
+            "enqueue later": lambda: broker.enqueue([NewJob(record=new_job("t/s").record, delay=9.0)]),
+            "claim": lambda: claim(broker, limit=1),
+            "renew": lambda: broker.renew([ref], 60.0),
+            "annotate": lambda: broker.annotate([note]),
+            "settle": lambda: broker.settle([success(self.running)]),
+            "settle as retry": lambda: broker.settle([_ended(self.failing, retry)]),
+            "requeue": lambda: broker.requeue([self.third.id], Requeue()),
+            "cancel": lambda: broker.cancel(waiting[:1], Cancel()),
+            "move": lambda: broker.move(waiting[1:2], Move(queue="other")),
+            "remove": lambda: broker.remove(waiting[2:3]),
+            "log": lambda: broker.append_logs([line], 1000),
+            "metrics": lambda: broker.record_metrics([metric]),
+            "pause": lambda: broker.pause(["q"]),
+            "put": lambda: broker.state.put("n", "a", 1),
+            "add": lambda: broker.state.add("n", "c", 1),
+            "push": lambda: raw.push([RawItem(param="d", score=1.0)]),
+            "raw claim": lambda: raw.claim(1, 60.0, "w"),
+            "raw admit": lambda: raw.admit([(leased, new_job("urls_timed_set").record)], 60.0),
+            "raw settle": lambda: raw.settle([visited], [5.0]),
+        }
+
+
+def _ended(record: JobRecord, outcome: Outcome) -> Settlement:
+    return Settlement(id=record.id, token=record.token or "", outcome=outcome)
+
+
+def test_each_call_of_a_full_server_is_made_in_full_or_not_at_all(own_server: Server) -> None:
+    place = Place(own_server.url, "mrq")
+    broker = open_broker(place)
+    filled = Filled(broker)
+    calls = filled.calls
+    refused: dict[str, str] = {}
+    for name, call in calls.items():
+        before = everything(own_server)
+        with own_server.client() as client:
+            client.config_set("maxmemory", "100kb")
+            try:
+                call()
+            except BrokerUnavailable as error:
+                refused[name] = str(error)
+            finally:
+                client.config_set("maxmemory", "0")
+        if name in refused:
+            assert "maxmemory" in refused[name]
+            assert everything(own_server) == before, name
+        check_keys(broker)
+    assert refused.keys() >= {"enqueue", "claim", "settle", "put", "push"}
+    for name in refused:
+        calls[name]()
+        check_keys(broker)
+    [settled] = broker.get([filled.running.id])
+    assert settled is not None
+    assert settled.status is Status.SUCCESS
+    broker.close()
+
+
+def everything(server: Server) -> dict[bytes, object]:
+    """All keys with their values, but for the tokens of those who wait."""
+    with server.client() as client:
+        return {key: client.dump(key) for key in client.scan_iter("*") if b":wake:" not in key}

@@ -1,0 +1,73 @@
+"""Which URLs name a server, and what is said of the others."""
+
+from __future__ import annotations
+
+import pytest
+
+from mrq_broker_redis.location import location_of
+from mrq_core.broker import Opening
+from mrq_core.errors import ConfigError
+
+
+def opening(url: str | None = None, **settings: object) -> Opening:
+    return Opening(settings={"REDIS": "redis://127.0.0.1:6379", "REDIS_PREFIX": "mrq", **settings}, url=url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "redis://:pass@host:7000/3",
+        "rediss://user:pass@host?ssl_cert_reqs=none",
+        "unix:///run/redis.sock?db=2",
+        "redis+sentinel://a,b:26380,c/jobs/1?sentinel_password=x",
+        "rediss+sentinel://user:pass@a/jobs",
+        "redis+cluster://a:7000,b:7001",
+    ],
+)
+def test_a_url_names_a_server_and_is_shown_without_its_password(url: str) -> None:
+    location = location_of(opening(url))
+    assert location.prefix == "mrq"
+    assert "pass@" not in location.shown
+    assert "password=x" not in location.shown
+
+
+def test_without_a_url_the_settings_say_where_the_server_is() -> None:
+    location = location_of(opening(REDIS="redis://there:1234/5", REDIS_PREFIX="shop"))
+    assert (location.shown, location.prefix) == ("redis://there:1234/5", "shop")
+
+
+def test_the_prefix_in_a_url_goes_before_the_setting() -> None:
+    location = location_of(opening("redis://host/1?prefix=a-b&client_name=x", REDIS_PREFIX="mrq"))
+    assert (location.prefix, location.shown) == ("a-b", "redis://host/1?client_name=x")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://host",
+        "redis:host",
+        "redis://host:port",
+        "redis+sentinel://a,b",
+        "redis+sentinel://a/jobs/x",
+        "redis+sentinel://a/jobs?colour=red",
+        "redis+cluster://a/1",
+        "redis+cluster://a,,b",
+        "redis+sentinel://:pass@/jobs",
+    ],
+)
+def test_a_wrong_url_is_an_error_that_lists_the_forms(url: str) -> None:
+    with pytest.raises(ConfigError, match="expected redis://") as raised:
+        location_of(opening(url))
+    assert "pass@" not in str(raised.value)
+
+
+def test_an_unknown_option_of_a_url_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="colour"):
+        location_of(opening("redis://host?colour=red"))
+
+
+@pytest.mark.parametrize("prefix", ["", "a b", "{a}", "a\n"])
+def test_a_prefix_that_cannot_name_keys_is_an_error(prefix: str) -> None:
+    with pytest.raises(ConfigError, match="REDIS_PREFIX"):
+        location_of(opening(REDIS_PREFIX=prefix))

@@ -1,0 +1,179 @@
+"""A server that hangs or refuses, and replies that are lost or meant for others: what the caller is told."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from mrq_broker_redis.broker import RedisBroker
+from mrq_core.errors import BrokerError, BrokerUnavailable
+from mrq_core.job import Status
+from mrq_core.messages import (
+    Cancel,
+    Wanted,
+)
+from tests.redis.kit import Place, open_broker
+from tests.redis.proxy import Proxy
+from tests.redis.recount import check_keys
+from tests.redis.servers import Server
+from tests.redis.test_connection import claim, new_job, success
+from tests.support import until
+
+TIMEOUT = 0.5
+PATIENCE = 20.0
+"""Seconds that a call with a timeout of half a second and its repetitions may take on any machine."""
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A server that a test may set up as it likes."""
+    server = Server()
+    yield server
+    server.stop()
+
+
+# --- a server that does not answer ------------------------------------------------------------------
+
+
+def test_a_server_that_hangs_ends_calls_after_the_timeout_and_is_named(own_server: Server) -> None:
+    broker = open_broker(Place(own_server.url, "mrq"), timeout=TIMEOUT)
+    [job] = broker.enqueue([new_job()])
+    own_server.signal(signal.SIGSTOP)
+    try:
+        for call in (lambda: broker.enqueue([new_job()]), lambda: claim(broker), broker.totals):
+            began = time.monotonic()
+            with pytest.raises(BrokerUnavailable, match=f"127.0.0.1:{own_server.port}.* 0.5 s"):
+                call()
+            assert TIMEOUT / 2 < time.monotonic() - began < PATIENCE
+    finally:
+        own_server.signal(signal.SIGCONT)
+    assert broker.get([job.id]) != [None]
+    broker.close()
+
+
+def test_a_late_reply_is_not_taken_for_that_to_another_call(own_server: Server) -> None:
+    broker = open_broker(Place(own_server.url, "mrq"), timeout=TIMEOUT)
+    broker.enqueue([new_job() for _ in range(3)])
+    own_server.signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(BrokerUnavailable):
+            claim(broker, lease=0.2, limit=2)
+    finally:
+        own_server.signal(signal.SIGCONT)
+    taken: set[str] = set()
+
+    def take() -> int:
+        taken.update(record.id for record in claim(broker).records)
+        return len(taken)
+
+    until(lambda: take() == 3, what="the lost claims to come again")
+    check_keys(broker)
+    broker.close()
+
+
+# --- a server that refuses --------------------------------------------------------------------------
+
+
+def test_no_message_has_a_password_in_it(own_server: Server) -> None:
+    with own_server.client() as client:
+        client.config_set("requirepass", "right")
+    for login in ("user:geheim@", ":geheim@", ""):
+        for address in (f"127.0.0.1:{own_server.port}/0", "127.0.0.1:1/0"):
+            url = f"redis://{login}{address}"
+            broker = open_broker(Place(url, "mrq"), timeout=1.0)
+            with pytest.raises(BrokerUnavailable) as raised:
+                broker.prepare()
+            for text in (str(raised.value), repr(raised.value), *(one.message for one in broker.check())):
+                assert "geheim" not in text
+                assert address in text or "BrokerUnavailable" not in text
+            broker.close()
+
+
+def test_a_database_that_the_server_does_not_have_is_an_error(own_server: Server) -> None:
+    broker = open_broker(Place(own_server.url.replace("/0", "/99"), "mrq"))
+    with pytest.raises(BrokerError, match=r"/99.*(out of range|invalid DB)"):
+        broker.enqueue([new_job()])
+    assert [finding.level for finding in broker.check()] == ["error"]
+    broker.close()
+
+
+def test_a_user_without_the_right_to_run_scripts_is_told_so(own_server: Server) -> None:
+    with own_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "reader", "on", ">pass", "~*", "+@read", "+@connection")
+    broker = open_broker(Place(own_server.url.replace("//", "//reader:pass@"), "mrq"))
+    with pytest.raises(BrokerUnavailable, match="ACL"):
+        broker.enqueue([new_job()])
+    broker.close()
+
+
+# --- lost replies, threads and processes ------------------------------------------------------------
+
+
+@pytest.fixture
+def proxy(place: Place, server: Server) -> Iterator[Proxy]:
+    if os.environ.get("MRQ_TEST_REDIS_URL"):
+        pytest.skip("the proxy stands before a server that the tests have started")
+    with Proxy(server.port) as proxy:
+        yield proxy
+
+
+def test_many_lost_replies_leave_every_count_right(proxy: Proxy, place: Place) -> None:
+    broker = open_broker(replace(place, url=proxy.url))
+    broker.enqueue([new_job("other")])
+    for name in ("enqueue", "claim", "settle", "renew", "read", "replace", "prune") * 3:
+        proxy.lose_reply_to(name)
+        for step in (
+            lambda: broker.enqueue([new_job() for _ in range(3)]),
+            lambda: broker.settle([success(one) for one in claim(broker, lease=0.05, limit=2).records]),
+            lambda: broker.cancel([one.id for one in claim(broker, lease=0.05, limit=1).records], Cancel()),
+            broker.prune,
+        ):
+            try:
+                step()
+            except BrokerUnavailable:
+                pass
+    assert proxy.lost >= 15
+    check_keys(broker)
+    until(lambda: not _rest_of(broker), what="all jobs to end")
+    check_keys(broker)
+    broker.close()
+
+
+def _rest_of(broker: RedisBroker) -> int:
+    broker.settle([success(one) for one in claim(broker, lease=0.05).records])
+    totals = broker.totals().by_queue["q"]
+    return totals.get(Status.QUEUED, 0) + totals.get(Status.STARTED, 0)
+
+
+def test_a_child_and_its_parent_do_not_hear_each_others_replies(place: Place) -> None:
+    broker = place.open()
+    jobs = [answer.id for answer in broker.enqueue([new_job() for _ in range(40)])]
+    taken: list[str] = []
+    waiter = threading.Thread(target=lambda: broker.wait([Wanted(name="nothing")], 2.0))
+    waiter.start()
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    children = [context.Process(target=_claim_in_child, args=(broker, answers)) for _ in range(3)]
+    for child in children:
+        child.start()
+    for _ in range(10):
+        taken += [record.id for record in claim(broker, limit=1).records]
+    for child in children:
+        child.join(PATIENCE)
+        assert child.exitcode == 0
+        taken += answers.get()
+    waiter.join()
+    assert sorted(taken) == sorted(jobs)
+    check_keys(broker)
+    broker.close()
+
+
+def _claim_in_child(broker: RedisBroker, answers: multiprocessing.SimpleQueue[list[str]]) -> None:
+    answers.put([record.id for _ in range(10) for record in claim(broker, limit=1).records])

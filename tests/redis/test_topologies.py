@@ -1,0 +1,233 @@
+"""The ways to a server: socket, database, TLS, sentinels, cluster."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import redis
+
+from mrq_broker_redis.broker import RedisBroker
+from mrq_core.errors import BrokerUnavailable
+from mrq_core.job import Status
+from mrq_core.messages import Cancel, Change, JobFilter, RawItem, Wanted
+from mrq_core.testing.conformance import (
+    BrokerFactory,
+    EnqueueContract,
+    MetricContract,
+    PollContract,
+    RawContract,
+    SearchContract,
+    SettleContract,
+    WaitContract,
+)
+from tests.redis.kit import Place, open_broker
+from tests.redis.servers import Server, free_port, program
+from tests.redis.services import Watched, cluster, cluster_url, sentinels
+from tests.redis.test_connection import claim, new_job, success
+from tests.support import until
+
+_numbers = itertools.count()
+
+
+def check_broker(broker: RedisBroker) -> None:
+    """A little of everything goes through."""
+    broker.prepare()
+    jobs = [new_job() for _ in range(5)]
+    assert all(answer.created for answer in broker.enqueue(jobs))
+    assert broker.wait([Wanted(name="q")], 5.0)
+    records = claim(broker, limit=3).records
+    assert broker.settle([success(record) for record in records]) == [True] * 3
+    assert broker.totals().by_status() == {Status.SUCCESS: 3, Status.QUEUED: 2}
+    found = broker.find(JobFilter(statuses=(Status.QUEUED,))).records
+    assert broker.cancel([record.id for record in found], Cancel()) == [Change.DONE] * 2
+    assert broker.count(JobFilter(), "status") == {"success": 3, "cancel": 2}
+    broker.pause(["q"])
+    assert broker.paused() == {"q"}
+    assert broker.state.add("n", "counter", 3) == 3
+    raw = broker.raw("urls_timed_set")
+    assert raw.push([RawItem(param="a", score=1.0)]) == [True]
+    assert [one.param for one in raw.claim(5, 60.0, "w")] == ["a"]
+    assert not broker.wait([Wanted(name="other")], 0.05)
+    assert all(finding.level != "error" for finding in broker.check())
+    broker.close()
+
+
+def test_a_unix_socket(tmp_path: Path) -> None:
+    path = tmp_path / "redis.sock"
+    server = Server("--unixsocket", str(path))
+    try:
+        check_broker(open_broker(Place(f"unix://{path}?db=3", "mrq")))
+        with redis.Redis(port=server.port, db=3) as client:
+            assert client.dbsize()
+    finally:
+        server.stop()
+
+
+def test_a_database_and_a_user_of_ones_own() -> None:
+    server = Server("--user", "worker", "on", ">geheim:/", "~*", "&*", "+@all")
+    try:
+        url = f"redis://worker:geheim%3A%2F@127.0.0.1:{server.port}/5"
+        check_broker(open_broker(Place(url, "mrq")))
+        with redis.Redis(port=server.port, db=5) as client:
+            assert client.dbsize()
+    finally:
+        server.stop()
+
+
+def test_tls(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    # A wrong option ends the server before it starts; the first one that it does not know is named.
+    asked = [program(), "--tls-port", "0", "--no-such-option", "1"]
+    said = subprocess.run(asked, capture_output=True, text=True, check=False)
+    if openssl is None or "tls-port" in said.stdout + said.stderr:
+        pytest.skip("this redis-server has no TLS, or there is no openssl to make a certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
+    subprocess.run(
+        [
+            *(
+                openssl,
+                "req",
+                "-x509",
+                "-newkey",
+                "rsa:2048",
+                "-nodes",
+                "-days",
+                "2",
+                "-subj",
+                "/CN=localhost",
+            ),
+            *("-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    port = free_port()
+    options = ("--tls-port", str(port), "--tls-cert-file", str(certificate), "--tls-key-file", str(key))
+    server = Server(*options, "--tls-ca-cert-file", str(certificate), "--tls-auth-clients", "no")
+    try:
+        url = f"rediss://127.0.0.1:{port}/0"
+        check_broker(open_broker(Place(f"{url}?ssl_ca_certs={certificate}", "mrq")))
+        stranger = open_broker(Place(url, "mrq"))
+        with pytest.raises(BrokerUnavailable, match="certificate"):
+            stranger.prepare()
+        stranger.close()
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Watched]:
+    with sentinels(tmp_path) as watched:
+        yield watched
+
+
+def test_sentinels_lead_to_the_primary_and_after_its_death_to_the_next(service: Watched) -> None:
+    check_broker(open_broker(Place(service.url, "first")))
+    broker = open_broker(Place(service.url, "second"))
+    broker.enqueue([new_job() for _ in range(10)])
+    service.until_replicated()
+    service.primary.kill()
+
+    def claimed() -> int:
+        try:
+            return len(claim(broker).records)
+        except BrokerUnavailable:
+            return 0
+
+    assert until(claimed, what="the replica to be promoted") == 10
+    assert service.is_promoted()
+    broker.close()
+
+
+def test_a_sentinel_that_is_away_is_asked_once_and_then_the_next(service: Watched) -> None:
+    asked: list[socket.socket] = []
+
+    def refuse() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                asked.append(dead.accept()[0])
+                asked[-1].close()
+
+    with socket.create_server(("127.0.0.1", 0)) as dead:
+        threading.Thread(target=refuse, daemon=True).start()
+        address = f"127.0.0.1:{dead.getsockname()[1]}"
+        broker = open_broker(Place(service.url.replace("//", f"//{address},"), "mrq"))
+        assert broker.enqueue([new_job()])[0].created
+        assert len(asked) == 1
+        broker.close()
+        dead.shutdown(socket.SHUT_RDWR)
+
+
+class Interrupted(BaseException):
+    """What a worker throws into a call that it no longer waits for."""
+
+
+def test_the_reply_to_an_interrupted_call_is_not_taken_for_that_to_the_next(service: Watched) -> None:
+    broker = open_broker(Place(service.url, "mrq"))
+    broker.enqueue([new_job("other")])
+
+    def interrupt() -> None:
+        with service.primary.client() as client:
+            until(lambda: client.info()["blocked_clients"], what="the call to wait")
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+
+    def raise_it(*_: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, raise_it)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        with pytest.raises(Interrupted):
+            broker.wait([Wanted(name="q")], 2.0)
+    finally:
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)
+    broker.enqueue([new_job()])
+    assert len(claim(broker).records) == 1
+    broker.close()
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[list[Server]]:
+    with cluster() as servers:
+        yield servers
+
+
+def test_a_cluster_with_several_prefixes_on_several_nodes(nodes: list[Server]) -> None:
+    url = cluster_url(nodes)
+    for number in range(6):
+        check_broker(open_broker(Place(url, f"shop-{number}")))
+    sizes = []
+    for server in nodes:
+        with server.client() as client:
+            sizes.append(client.dbsize())
+    assert sum(bool(size) for size in sizes) > 1, sizes
+
+
+class TestRedisClusterBroker(
+    EnqueueContract, SettleContract, SearchContract, MetricContract, RawContract, PollContract, WaitContract
+):
+    """The parts of the contract that call the client in all its ways, on a cluster."""
+
+    @pytest.fixture
+    def broker_factory(self, nodes: list[Server]) -> BrokerFactory:
+        return partial(open_broker, Place(cluster_url(nodes), f"contract-{next(_numbers)}"))
+
+
+def test_a_cluster_that_is_away_is_said_so() -> None:
+    broker = open_broker(Place(f"redis+cluster://127.0.0.1:{free_port()}", "mrq"), timeout=1.0)
+    with pytest.raises(BrokerUnavailable, match="Redis at redis"):
+        broker.prepare()
+    assert [finding.level for finding in broker.check()] == ["error"]
+    broker.close()
