@@ -116,21 +116,40 @@ def _puller(key: str, those: Doc) -> Any:
 
 
 def prolong(connection: Connection, jobs: Sequence[ObjectId], until: datetime) -> None:
-    """Moves the ends of the slots of jobs whose leases were renewed; a slot that had ended is taken again."""
-    limited = {"_id": {"$in": list(jobs)}, "limit_keys": {"$exists": True}}
-    found = connection.run("jobs", lambda all_jobs: list(all_jobs.find(limited, {"limit_keys": 1})))
-    changes = []
-    for doc in found:
-        for key in sorted(set(doc["limit_keys"])):
-            slot = {"job": doc["_id"], "until": until}
-            changes += [
-                UpdateOne({"_id": key, "held.job": doc["_id"]}, {"$set": {"held.$.until": until}}),
-                UpdateOne(
-                    {"_id": key, "held.job": {"$ne": doc["_id"]}}, {"$push": {"held": slot}}, upsert=False
-                ),
-            ]
-    if changes:
-        connection.run("limits", lambda limits: limits.bulk_write(changes, ordered=True))
+    """Moves the ends of the slots of jobs whose leases were renewed; a slot that had ended is taken again.
+
+    A slot that its job has just given back is not there any more: so those that are missing are taken only for
+    jobs that still run.
+    """
+    limited = {"_id": {"$in": list(jobs)}, "limit_keys": {"$exists": True}, "status": "started"}
+    fields = {"limit_keys": 1}
+    found = connection.run("jobs", lambda all_jobs: list(all_jobs.find(limited, fields)))
+    pairs = [(key, doc["_id"]) for doc in found for key in sorted(set(doc["limit_keys"]))]
+    if not pairs:
+        return
+    moves = [
+        UpdateOne({"_id": key, "held.job": job}, {"$set": {"held.$.until": until}}) for key, job in pairs
+    ]
+    result = connection.run("limits", lambda limits: limits.bulk_write(moves, ordered=False))
+    if result.matched_count == len(moves):
+        return
+    keys = {"_id": {"$in": sorted({key for key, _ in pairs})}}
+    held = {
+        (doc["_id"], slot["job"])
+        for doc in connection.run("limits", lambda limits: list(limits.find(keys)))
+        for slot in doc.get("held", ())
+    }
+    missing = [pair for pair in pairs if pair not in held]
+    running = {**limited, "_id": {"$in": [job for _, job in missing]}}
+    there = {doc["_id"] for doc in connection.run("jobs", lambda all_jobs: list(all_jobs.find(running, {"_id": 1})))}
+    again = [UpdateOne({"_id": key}, _slot_again(job, until), upsert=True) for key, job in missing if job in there]
+    if again:
+        connection.run("limits", lambda limits: limits.bulk_write(again, ordered=True))
+
+
+def _slot_again(job: ObjectId, until: datetime) -> list[Doc]:
+    others = {"$filter": {"input": {"$ifNull": ["$held", []]}, "cond": {"$ne": ["$$this.job", job]}}}
+    return [{"$set": {"held": {"$concatArrays": [others, [{"job": job, "until": until}]]}}}]
 
 
 def turn_of(connection: Connection, keys: Iterable[str], limits: Limits, now: datetime) -> datetime:
