@@ -59,7 +59,7 @@ LEASES = Index("jobs", "leases", (("queue", 1), ("lease_until", 1), ("_id", 1)),
 TREES = Index("jobs", "trees", (("root", 1), ("due_at", 1), ("queue", 1)), ("root", "due_at"))
 PARKED = Index(
     "jobs", "parked",
-    (("parked.key", 1), ("rank", 1), ("parked.since", 1), ("parked.due", 1), ("_id", 1)), ("parked",),
+    (("parked.key", 1), ("rank", 1), ("parked.since", 1), ("parked.due", 1), ("_id", 1)), ("parked.key",),
 )  # fmt: skip
 INDEXES = (
     DUE,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from pymongo import UpdateOne
 
@@ -58,21 +59,21 @@ def sweep(
     Answers how many, and where to go on. This also finds the jobs that a crash between the end of a job and the
     release of the next has left behind.
     """
-    pipeline = [
-        {
-            "$match": {
-                "parked.key": {"$gt": "" if after is None else after} if after is not None else {"$gte": ""}
-            }
-        },
-        {"$sort": {"parked.key": 1}},
-        {"$group": {"_id": "$parked.key"}},
-        {"$sort": {"_id": 1}},
-        {"$limit": MAX_KEYS},
-    ]
-    found = connection.run("jobs", lambda jobs: list(jobs.aggregate(pipeline)))
+    keys: list[str] = []
+    for _ in range(MAX_KEYS):
+        behind = {"$gt": after} if after is not None else {"$gte": ""}
+        found = connection.run("jobs", _first_key(behind))
+        if found is None:
+            break
+        after = found["parked"]["key"]
+        keys.append(after)
     gone = 0
-    for row in found:
-        key: str = row["_id"]
+    for key in keys:
         room = room_under(connection, key, limits, now)
         gone += let_go(connection, key, most - gone if room is None else min(room, most - gone))
-    return gone, found[-1]["_id"] if len(found) == MAX_KEYS else None
+    return gone, keys[-1] if len(keys) == MAX_KEYS else None
+
+
+def _first_key(behind: Doc) -> Any:
+    order = [(name, direction) for name, direction in PARKED.keys]
+    return lambda jobs: jobs.find_one({"parked.key": behind}, {"parked.key": 1}, sort=order)

@@ -13,8 +13,8 @@ from pymongo import UpdateOne
 
 from mrq_broker_mongo import changes, limiting
 from mrq_broker_mongo.connection import Connection
-from mrq_broker_mongo.documents import rename
 from mrq_broker_mongo.location import Doc
+from mrq_broker_mongo.successes import successes
 from mrq_broker_mongo.totals import Deltas
 from mrq_core import records
 from mrq_core.clock import after
@@ -162,11 +162,11 @@ def _settle_simple(
     """Writes what it may; answers with the others."""
     now = connection.now()
     number = secrets.randbits(62)
-    updates = [_success(settlements[place], now, number) for place in simple]
+    updates = successes([settlements[place] for place in simple], now, number)
     result = connection.run("jobs", lambda jobs: jobs.bulk_write(updates, ordered=False))
     reach("settle.written")
     written = list(simple)
-    if result.matched_count < len(updates):
+    if result.matched_count < len(simple):
         ids = [ObjectId(settlements[place].id) for place in simple]
         query = {"_id": {"$in": ids}, "by": number}
         found = connection.run("jobs", lambda jobs: list(jobs.find(query, {"_id": 1})))
@@ -178,27 +178,3 @@ def _settle_simple(
     deltas.write(connection)
     done = set(written)
     return [place for place in simple if place not in done]
-
-
-def _success(settlement: Settlement, now: datetime, number: int) -> UpdateOne:
-    outcome = settlement.outcome
-    fields: Doc = {"status": "success", "updated_at": now, "ended_at": now, "progress": 1.0, "by": number}
-    if outcome.ttl is not None:
-        fields["expires_at"] = after(now, outcome.ttl)
-    for name in ("result", "total_time", "greenlet_time", "switches", "memory_diff"):
-        value = getattr(outcome, name)
-        if value is not None:
-            fields[name] = value
-    rename(fields)
-    update: Doc = {"$set": fields, "$unset": {"lease_until": ""}, "$inc": {"v": 1}}
-    if "renamed" in fields:
-        update["$addToSet"] = {"renamed": {"$each": fields.pop("renamed")}}
-    return UpdateOne(
-        {
-            "_id": ObjectId(settlement.id),
-            "status": "started",
-            "token": settlement.token,
-            "special": {"$exists": False},
-        },
-        update,
-    )
