@@ -27,6 +27,7 @@ from mrq_broker_mongo.failures import is_duplicate, is_lost, translated
 from mrq_broker_mongo.location import Doc, Location
 from mrq_core.clock import Clock, SystemClock, from_ms, to_ms
 from mrq_core.errors import BrokerUnavailable
+from mrq_core.failpoints import reach
 
 T = TypeVar("T")
 Jobs = Collection[Doc]
@@ -80,6 +81,8 @@ class Connection:
         self._lock = threading.Lock()
         self._closed = False
         self._measured: tuple[float, float] | None = None
+        self.is_prepared = False
+        """Whether it is known that collections and indexes are there: see `layout.ensure`."""
 
     def name(self, collection: str) -> str:
         """The full name of a collection of this prefix."""
@@ -111,19 +114,21 @@ class Connection:
     def run(self, collection: str, work: Callable[[Jobs], T], *, repeatable: bool = True) -> T:
         """Does something with a collection. `repeatable`: it may be done again after a lost connection,
         whether or not it was done."""
-        return self._call(lambda: work(self._collection(collection, "")), repeatable)
+        return self._call(collection, lambda: work(self._collection(collection, "")), repeatable)
 
     def run_soft(self, collection: str, work: Callable[[Jobs], T]) -> T:
         """The same for what no job depends on: it is not waited for that it is safe on disk."""
-        return self._call(lambda: work(self._collection(collection, "soft")), False)
+        return self._call(collection, lambda: work(self._collection(collection, "soft")), False)
 
     def hint(self, collection: str, documents: Sequence[Doc]) -> None:
         """Inserts without waiting for an answer: what may get lost."""
-        self._call(lambda: self._collection(collection, "hint").insert_many(documents), False)
+        self._call(collection, lambda: self._collection(collection, "hint").insert_many(documents), False)
 
     def on_database(self, work: Callable[[Database[Doc]], T]) -> T:
         """Does something with the database itself; may be repeated."""
-        return self._call(lambda: work(self._connected().get_database(self.location.database)), True)
+        return self._call(
+            "database", lambda: work(self._connected().get_database(self.location.database)), True
+        )
 
     @property
     def wait_most(self) -> float:
@@ -138,12 +143,15 @@ class Connection:
         if client is not None and self._pid == os.getpid():
             client.close()
 
-    def _call(self, work: Callable[[], T], repeatable: bool) -> T:
+    def _call(self, name: str, work: Callable[[], T], repeatable: bool) -> T:
         deadline = time.monotonic() + self._timeout
         backoff = _BACKOFF_FIRST
         for left in range(_REPEATS if repeatable else 0, -1, -1):
             try:
-                return work()
+                reach(f"{name}.before")
+                answer = work()
+                reach(f"{name}.after")
+                return answer
             except _FAILURES as error:
                 if is_duplicate(error):
                     raise  # which is an answer

@@ -8,7 +8,7 @@ from datetime import datetime
 from bson import ObjectId
 from pymongo.errors import BulkWriteError
 
-from mrq_broker_mongo import uniques, waking
+from mrq_broker_mongo import layout, uniques, waking
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import cell_of, has_expired, to_doc
 from mrq_broker_mongo.location import Doc
@@ -25,6 +25,7 @@ def enqueue(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:
     """See `Broker.enqueue`."""
     if not jobs:
         return []
+    layout.ensure(connection)
     now = connection.now()
     documents: dict[str, Doc] = {}
     keyed: dict[str, Reservation] = {}

@@ -111,6 +111,16 @@ def prepare(connection: Connection) -> None:
     )
 
 
+def ensure(connection: Connection) -> None:
+    """Prepares a deployment in which nothing was stored yet: before what needs its indexes is stored. A broker looks
+    once. Raises SchemaTooNew."""
+    if not connection.is_prepared:
+        found = version_of(connection)
+        if found is None or found > VERSION:
+            prepare(connection)
+        connection.is_prepared = True
+
+
 def missing(connection: Connection) -> list[str]:
     """Names of collections and indexes that are not there."""
     absent = []
@@ -131,9 +141,13 @@ def _creator(models: list[IndexModel]):  # type: ignore[no-untyped-def]
 
 
 def _create_wake(connection: Connection) -> None:
-    """A capped collection, which is never empty: a cursor on an empty one does not wait."""
-    if connection.run("wake", lambda wake: wake.find_one()) is not None:
-        return
+    """A capped collection, which is never empty: a cursor on an empty one does not wait. One that is not capped was
+    made by a restore, say; the hints in it are worth nothing."""
+    if connection.run("wake", lambda wake: wake.options()).get("capped"):
+        if connection.run("wake", lambda wake: wake.find_one()) is not None:
+            return
+    else:
+        connection.run("wake", lambda wake: wake.drop())
     name = connection.name("wake")
 
     def create(database) -> None:  # type: ignore[no-untyped-def]

@@ -8,7 +8,7 @@ from typing import Any
 
 from pymongo import InsertOne, UpdateOne
 
-from mrq_broker_mongo import rawclaims, totals, waking
+from mrq_broker_mongo import layout, rawclaims, totals, waking
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.location import Doc
 from mrq_broker_mongo.rawlines import digest
@@ -40,6 +40,7 @@ class MongoRawQueue(RawQueue):
     def push(self, items: Sequence[RawItem]) -> list[bool]:
         if not items:
             return []
+        layout.ensure(self._connection)
         first = 0
         if not self._has_scores:
             first = next_number(self._connection, "raw", len(items)) - len(items) + 1
