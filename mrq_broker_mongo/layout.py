@@ -131,7 +131,7 @@ def missing(connection: Connection) -> list[str]:
             for index in INDEXES
             if index.collection == collection and index.name not in there
         ]
-    if not connection.run("wake", lambda wake: wake.options()).get("capped"):
+    if not _is_wake_capped(connection):
         absent.append(connection.name("wake"))
     return absent
 
@@ -143,11 +143,20 @@ def _creator(models: list[IndexModel]):  # type: ignore[no-untyped-def]
 def _create_wake(connection: Connection) -> None:
     """A capped collection, which is never empty: a cursor on an empty one does not wait. One that is not capped was
     made by a restore, say; the hints in it are worth nothing."""
-    if connection.run("wake", lambda wake: wake.options()).get("capped"):
-        if connection.run("wake", lambda wake: wake.find_one()) is not None:
-            return
-    else:
-        connection.run("wake", lambda wake: wake.drop())
+    if not _is_wake_capped(connection):
+        _create_capped(connection)
+        if not _is_wake_capped(connection):
+            connection.run("wake", lambda wake: wake.drop())
+            _create_capped(connection)
+    if connection.run("wake", lambda wake: wake.find_one()) is None:
+        connection.run_soft("wake", lambda wake: wake.insert_one({"root": ""}))
+
+
+def _is_wake_capped(connection: Connection) -> bool:
+    return bool(connection.run("wake", lambda wake: wake.options()).get("capped"))
+
+
+def _create_capped(connection: Connection) -> None:
     name = connection.name("wake")
 
     def create(database) -> None:  # type: ignore[no-untyped-def]
@@ -162,4 +171,3 @@ def _create_wake(connection: Connection) -> None:
                 raise
 
     connection.on_database(create)
-    connection.run_soft("wake", lambda wake: wake.insert_one({"root": ""}))
