@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
 from mrq_core.broker import Opening
@@ -22,6 +25,8 @@ _FORMS = (
 _CONNECT_SECONDS = 5.0
 _UNUSABLE = set('$/\\ "\0')
 _DEFAULT_DATABASE = "mrq"
+_DATABASE_BYTES = 63
+_SRV_OPTION = re.compile(r"([?&])srv\w+=[^&]*&?", re.IGNORECASE)
 
 
 class Location(NamedTuple):
@@ -51,9 +56,18 @@ def location_of(opening: Opening) -> Location:
     parts = urlsplit(url)
     if parts.scheme not in ("mongodb", "mongodb+srv") or not parts.netloc:
         raise ConfigError(f"the URL {shown!r} names no MongoDB server: {_FORMS}")
+    if "@" in parts.path:
+        raise ConfigError(
+            f"the URL {shown!r} is wrong (user and password have to be percent-encoded): {_FORMS}"
+        )
     database = unquote(parts.path.strip("/")) or _DEFAULT_DATABASE
     if set(database) & (_UNUSABLE | {"."}):
         raise ConfigError(f"the URL {shown!r} names the database {database!r}, which cannot be one: {_FORMS}")
+    if len(database.encode()) > _DATABASE_BYTES:
+        raise ConfigError(
+            f"the URL {shown!r} names the database {database!r}, which has {len(database.encode())} bytes: expected "
+            f"up to {_DATABASE_BYTES}"
+        )
     names = {name.lower() for name, _ in parse_qsl(parts.query)}
     chosen: Doc = {
         "tz_aware": True,
@@ -67,10 +81,24 @@ def location_of(opening: Opening) -> Location:
     options = {name: value for name, value in chosen.items() if name.lower() not in names}
     try:
         # Only to read the options; nothing is connected to, and a name of mongodb+srv is not looked up.
+        _check(url)
         concern = _concern(parts.query)
-    except ValueError as error:
-        raise ConfigError(f"the URL {shown!r} is wrong ({error}): {_FORMS}") from error
+    except (ValueError, PyMongoError) as error:
+        # What pymongo says may contain a part of a password that was not encoded.
+        why = "are user and password percent-encoded?" if "@" in url else str(error)
+        raise ConfigError(f"the URL {shown!r} is wrong ({why}): {_FORMS}") from None
     return Location(lambda: MongoClient(url, **options), shown, database, prefix, concern)
+
+
+def _check(url: str) -> None:
+    """Raises what pymongo says of the URL, unknown options included. Looks nothing up."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "mongodb+srv":
+        hosts = urlsplit(url).netloc.rpartition("@")[2]
+        if "," in hosts or ":" in hosts:
+            raise ValueError("a URL with mongodb+srv has one host, and no port")
+        rest = _SRV_OPTION.sub(r"\1", rest)
+    parse_uri(f"mongodb://{rest}", warn=False)
 
 
 def _concern(query: str) -> WriteConcern:
