@@ -22,7 +22,6 @@ from mrq_broker_mongo.enqueueing import followup
 from mrq_broker_mongo.location import Doc
 from mrq_core import lifecycle
 from mrq_core.errors import BrokerUnavailable
-from mrq_core.failpoints import reach
 from mrq_core.job import JobRecord, Status, is_legal
 from mrq_core.messages import Action, Cancel, Change, Move, Remove, Requeue, Settlement
 
@@ -63,9 +62,11 @@ def write(connection: Connection, replacements: Sequence[Replacement], now: date
     answers = dict.fromkeys(range(len(replacements)), CHANGED)
     updates: dict[int, UpdateOne] = {}
     number = secrets.randbits(62)
+    removals = [one.before.doc for one in replacements if one.after is None]
+    gone = removing.remove(connection, removals, now)
     for place, one in enumerate(replacements):
         if one.after is None:
-            answers[place] = WRITTEN if removing.delete(connection, one.before.doc) else CHANGED
+            answers[place] = WRITTEN if one.before.doc["_id"] in gone else CHANGED
         elif one.reserve and not uniques.hold_again(connection, one.before.doc, now):
             answers[place] = HELD
         else:
@@ -73,7 +74,6 @@ def write(connection: Connection, replacements: Sequence[Replacement], now: date
     for place in _written(connection, replacements, updates, number):
         answers[place] = WRITTEN
     done = [replacements[place] for place in updates if answers[place] == WRITTEN]
-    reach("change.written")
     effects.follow(connection, done, now)
     return [answers[place] for place in range(len(replacements))]
 

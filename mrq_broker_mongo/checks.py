@@ -90,7 +90,9 @@ def _layout(connection: Connection) -> Finding:
 
 def _indexes(connection: Connection) -> Finding:
     if layout.version_of(connection) is None:
-        return Finding(level="ok", subject="indexes", message="they are created before the first job is stored")
+        return Finding(
+            level="ok", subject="indexes", message="they are created before the first job is stored"
+        )
     missing = layout.missing(connection)
     if not missing:
         return Finding(level="ok", subject="indexes", message=f"all {len(layout.INDEXES)} are there")

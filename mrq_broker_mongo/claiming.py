@@ -24,7 +24,6 @@ from mrq_broker_mongo.suspects import LeaseEnds
 from mrq_broker_mongo.totals import Deltas
 from mrq_core import lifecycle
 from mrq_core.clock import after, to_ms
-from mrq_core.failpoints import reach
 from mrq_core.ids import new_nonce
 from mrq_core.job import JobRecord
 from mrq_core.messages import Claimed, ClaimRequest, Wanted
@@ -151,7 +150,6 @@ class _Taker:
             ),
             repeatable=False,
         )
-        reach("claim.written")
         return [] if found is None else [found]
 
     def _fields(self) -> Doc:
@@ -220,7 +218,6 @@ class _Taker:
         result = self._connection.run(
             "jobs", lambda jobs: jobs.bulk_write(updates, ordered=False), repeatable=False
         )
-        reach("claim.written")
         if result.matched_count == len(ids):
             return set(ids)
         mine = {"_id": {"$in": ids}, "status": "started", "worker": self._request.worker}

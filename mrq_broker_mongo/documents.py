@@ -13,6 +13,7 @@ The fields are those of `JobRecord`, but for these:
     unique_until how long the unique key is held
     turn         when the job may start by the rates of its limit keys
     followups    jobs that follow from the latest outcome and are not known to be enqueued yet
+    removal      of a job that is being deleted, see `removing`
     renamed      names of the fields whose values have keys that the server would take for references
 """
 

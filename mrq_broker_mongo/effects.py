@@ -17,7 +17,6 @@ from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import cell_of, cell_of_record
 from mrq_broker_mongo.location import Doc
 from mrq_broker_mongo.totals import Deltas
-from mrq_core.failpoints import reach
 from mrq_core.job import JobRecord, Status
 
 if TYPE_CHECKING:
@@ -72,7 +71,6 @@ def _as_it_is_now(doc: Doc, after: JobRecord) -> Doc:
 
 def finish(connection: Connection, parent: ObjectId, documents: Sequence[Doc], now: datetime) -> None:
     """Enqueues follow-ups, and then forgets that they are to be. Their ids make a repetition harmless."""
-    reach("followups.stored")
     enqueueing.store(connection, documents, now)
     mark = {"followups._id": {"$in": [doc["_id"] for doc in documents]}, "_id": parent}
     connection.run("jobs", lambda jobs: jobs.update_one(mark, {"$unset": {"followups": ""}}))

@@ -1,22 +1,25 @@
-"""Storing new jobs with their entries: keys first, then the jobs, then the numbers and a hint."""
+"""Storing new jobs with their entries: keys first, then the jobs, then the numbers and a hint.
+
+What dies before the jobs are stored leaves keys without a job, which others may take after a minute; what dies
+after it leaves numbers to be mended, and a hint less.
+"""
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from bson import ObjectId
 from pymongo.errors import BulkWriteError
 
-from mrq_broker_mongo import layout, uniques, waking
+from mrq_broker_mongo import layout, removing, uniques, waking
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import cell_of, has_expired, to_doc
 from mrq_broker_mongo.location import Doc
-from mrq_broker_mongo.removing import delete_expired
 from mrq_broker_mongo.totals import Deltas
 from mrq_broker_mongo.uniques import Reservation
 from mrq_core.clock import after
-from mrq_core.failpoints import reach
 from mrq_core.job import JobRecord, Status
 from mrq_core.messages import Enqueued, NewJob
 
@@ -39,6 +42,7 @@ def enqueue(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:
     holders = _reserve(connection, documents, keyed, now)
     wanted = {job_id: doc for job_id, doc in documents.items() if holders.get(job_id, job_id) == job_id}
     created = store(connection, wanted.values(), now)
+    uniques.confirm(connection, [one for one in keyed.values() if one.job in created])
     answers = []
     for job in jobs:
         job_id = job.record.id
@@ -58,7 +62,6 @@ def _reserve(
     there = {str(doc["_id"]) for doc in found if not has_expired(doc, now)}
     fresh = {job_id: one for job_id, one in keyed.items() if job_id not in there}
     holders = uniques.reserve(connection, list(fresh.values()), now)
-    reach("enqueue.reserved")
     return {job_id: str(holder) for job_id, holder in zip(fresh, holders, strict=True)}
 
 
@@ -82,16 +85,18 @@ def store(connection: Connection, documents: Iterable[Doc], now: datetime) -> se
     """Inserts jobs that are not there; answers with the ids of those that were not. What has expired makes
     room."""
     rest = list(documents)
-    created = _insert(connection, rest)
+    number = secrets.randbits(62)
+    for doc in rest:
+        doc["by"] = number
+    created = _insert(connection, rest, number)
     there = [doc["_id"] for doc in rest if doc["_id"] not in created]
     if there:
         expired = {"_id": {"$in": there}, "expires_at": {"$lte": now}}
         old = connection.run("jobs", lambda jobs: list(jobs.find(expired)))
         if old:
-            gone = delete_expired(connection, old, now)
-            again = [doc for doc in rest if doc["_id"] in gone]
-            created |= _insert(connection, again)
-    reach("enqueue.stored")
+            removing.make_room(connection, old, now)
+            free = {doc["_id"] for doc in old}
+            created |= _insert(connection, [doc for doc in rest if doc["_id"] in free], number)
     added = [doc for doc in rest if doc["_id"] in created]
     deltas = Deltas()
     for doc in added:
@@ -101,14 +106,17 @@ def store(connection: Connection, documents: Iterable[Doc], now: datetime) -> se
     return created
 
 
-def _insert(connection: Connection, documents: Sequence[Doc]) -> set[ObjectId]:
+def _insert(connection: Connection, documents: Sequence[Doc], number: int) -> set[ObjectId]:
     if not documents:
         return set()
-    ids = [doc["_id"] for doc in documents]
+    ids = {doc["_id"] for doc in documents}
     try:
         # The ids make a repetition harmless.
         connection.run("jobs", lambda jobs: jobs.insert_many(documents, ordered=False))
     except BulkWriteError as error:
-        known = {problem["index"] for problem in (error.details or {})["writeErrors"]}
-        return {job_id for place, job_id in enumerate(ids) if place not in known}
-    return set(ids)
+        there = {documents[problem["index"]]["_id"] for problem in (error.details or {})["writeErrors"]}
+        # Those that bear this call's number were stored by an attempt whose reply was lost.
+        mine = {"_id": {"$in": list(there)}, "by": number}
+        found = connection.run("jobs", lambda jobs: list(jobs.find(mine, {"_id": 1})))
+        return ids - there | {doc["_id"] for doc in found}
+    return ids

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from bson import ObjectId
+
 from mrq_broker_mongo import limiting, parking
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import Stored, guard_of, of_doc, update_of
@@ -55,10 +57,15 @@ class Holder:
             lease=request.lease,
             alone=False,
         )
-        if not self._change(doc, update_of(Stored(doc, of_doc(doc)), record)):
+        if not self._change(doc, update_of(Stored(doc, of_doc(doc)), record)) and not self._has(record):
             self._give_back(doc)
             return None
         return record
+
+    def _has(self, record: JobRecord) -> bool:
+        """Whether the job was started after all, by an attempt whose reply was lost."""
+        started = {"_id": ObjectId(record.id), "token": record.token}
+        return self._connection.run("jobs", lambda jobs: jobs.find_one(started, {"_id": 1})) is not None
 
     def _change(self, doc: Doc, update: Doc) -> bool:
         update = {**update, "$inc": {"v": 1}}

@@ -22,10 +22,11 @@ from pymongo.errors import DuplicateKeyError
 
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.location import Doc
-from mrq_core.clock import to_ms
-from mrq_core.messages import Limit
+from mrq_core.clock import from_ms, to_ms
+from mrq_core.messages import ClaimRef, Limit
 
 Limits = Mapping[str, Limit]
+_ATTEMPTS = 20
 
 
 def rule_of(key: str, limits: Limits) -> Limit | None:
@@ -81,19 +82,29 @@ def _take_slot(
             {"_id": key, "held": {"$elemMatch": over}}, {"$pull": {"held": over}}
         ),
     )
-    wanted: Doc = {"_id": key}
-    if rule is not None and rule.concurrency is not None:
-        if rule.concurrency <= 0:
+    wanted: Doc = {"_id": key, "held.job": {"$ne": job}}
+    most = None if rule is None else rule.concurrency
+    if most is not None:
+        if most <= 0:
             return False
-        wanted[f"held.{rule.concurrency - 1}"] = {"$exists": False}
+        wanted[f"held.{most - 1}"] = {"$exists": False}
     slot = {"job": job, "until": until}
-    try:
-        connection.run(
-            "limits", lambda limits: limits.update_one(wanted, {"$push": {"held": slot}}, upsert=True)
-        )
-    except DuplicateKeyError:
-        return False  # all slots are taken
-    return True
+    for _ in range(_ATTEMPTS):
+        try:
+            connection.run(
+                "limits", lambda limits: limits.update_one(wanted, {"$push": {"held": slot}}, upsert=True)
+            )
+            return True
+        except DuplicateKeyError:
+            # All slots are taken; or this one was taken by an attempt whose reply was lost; or somebody else has
+            # begun the document in this moment.
+            found = connection.run("limits", lambda limits: limits.find_one({"_id": key})) or {}
+            held = found.get("held", ())
+            if any(one["job"] == job for one in held):
+                return True
+            if most is not None and len(held) >= most:
+                return False
+    return False
 
 
 def give_back(connection: Connection, held: Mapping[str, Sequence[ObjectId]]) -> dict[str, int]:
@@ -115,15 +126,20 @@ def _puller(key: str, those: Doc) -> Any:
     )
 
 
-def prolong(connection: Connection, jobs: Sequence[ObjectId], until: datetime) -> None:
-    """Moves the ends of the slots of jobs whose leases were renewed; a slot that had ended is taken again.
+def prolong(connection: Connection, claims: Sequence[ClaimRef], until: datetime) -> None:
+    """Moves the ends of the slots of running claims that are to be renewed; a slot that had ended is taken again.
 
     A slot that its job has just given back is not there any more: so those that are missing are taken only for
     jobs that still run.
     """
-    limited = {"_id": {"$in": list(jobs)}, "limit_keys": {"$exists": True}, "status": "started"}
+    limited = {
+        "_id": {"$in": [ObjectId(ref.id) for ref in claims]},
+        "token": {"$in": [ref.token for ref in claims]},
+        "limit_keys": {"$exists": True},
+        "status": "started",
+    }
     fields = {"limit_keys": 1}
-    found = connection.run("jobs", lambda all_jobs: list(all_jobs.find(limited, fields)))
+    found = connection.run("jobs", lambda all_jobs: list(all_jobs.find(limited, fields).hint("_id_")))
     pairs = [(key, doc["_id"]) for doc in found for key in sorted(set(doc["limit_keys"]))]
     if not pairs:
         return
@@ -141,8 +157,15 @@ def prolong(connection: Connection, jobs: Sequence[ObjectId], until: datetime) -
     }
     missing = [pair for pair in pairs if pair not in held]
     running = {**limited, "_id": {"$in": [job for _, job in missing]}}
-    there = {doc["_id"] for doc in connection.run("jobs", lambda all_jobs: list(all_jobs.find(running, {"_id": 1})))}
-    again = [UpdateOne({"_id": key}, _slot_again(job, until), upsert=True) for key, job in missing if job in there]
+    there = {
+        doc["_id"]
+        for doc in connection.run(
+            "jobs", lambda all_jobs: list(all_jobs.find(running, {"_id": 1}).hint("_id_"))
+        )
+    }
+    again = [
+        UpdateOne({"_id": key}, _slot_again(job, until), upsert=True) for key, job in missing if job in there
+    ]
     if again:
         connection.run("limits", lambda limits: limits.bulk_write(again, ordered=True))
 
@@ -176,8 +199,6 @@ def _stepper(key: str, step: list[Doc]) -> Any:
 
 def from_us(microseconds: int) -> datetime:
     """The first whole millisecond that is not before the time."""
-    from mrq_core.clock import from_ms
-
     return from_ms(math.ceil(microseconds / 1000))
 
 

@@ -65,8 +65,8 @@ def location_of(opening: Opening) -> Location:
         raise ConfigError(f"the URL {shown!r} names the database {database!r}, which cannot be one: {_FORMS}")
     if len(database.encode()) > _DATABASE_BYTES:
         raise ConfigError(
-            f"the URL {shown!r} names the database {database!r}, which has {len(database.encode())} bytes: expected "
-            f"up to {_DATABASE_BYTES}"
+            f"the URL {shown!r} names the database {database!r}, which has {len(database.encode())} bytes: "
+            f"expected up to {_DATABASE_BYTES}"
         )
     names = {name.lower() for name, _ in parse_qsl(parts.query)}
     chosen: Doc = {

@@ -16,7 +16,6 @@ from mrq_broker_mongo.location import Doc
 from mrq_broker_mongo.rawlines import digest
 from mrq_core import lifecycle
 from mrq_core.clock import after, to_ms
-from mrq_core.failpoints import reach
 from mrq_core.ids import new_id, new_nonce
 from mrq_core.job import JobRecord
 from mrq_core.messages import RawClaim
@@ -137,7 +136,6 @@ def _write(connection: Connection, plans: list[_Plan]) -> list[RawClaim]:
         return []
     operations = [plan.operation for plan in plans]
     result = connection.run("raw", lambda raw: raw.bulk_write(operations, ordered=False), repeatable=False)
-    reach("raw.claimed")
     if result.matched_count == len(plans):
         return [plan.claim for plan in plans]
     ids = {"_id": {"$in": [plan.doc["_id"] for plan in plans]}}
@@ -251,9 +249,7 @@ def admit(
         held[one.job_id] = found
         started = lifecycle.admitted(record, job_id=one.job_id, token=one.token, now=now, lease=lease)
         jobs.append({**to_doc(started), "v": 1})
-    reach("raw.admitting")
     created = {str(job) for job in enqueueing.store(connection, jobs, now)} if jobs else set()
-    reach("raw.admitted")
     leased = [doc["_id"] for doc in held.values() if "until" in doc]
     if leased:
         connection.run("raw", lambda raw: raw.delete_many({"_id": {"$in": leased}, "is_admitted": True}))

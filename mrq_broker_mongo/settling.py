@@ -18,7 +18,6 @@ from mrq_broker_mongo.successes import successes
 from mrq_broker_mongo.totals import Deltas
 from mrq_core import records
 from mrq_core.clock import after
-from mrq_core.failpoints import reach
 from mrq_core.ids import is_id
 from mrq_core.job import JobRecord, Outcome
 from mrq_core.messages import ClaimRef, Note, Settlement
@@ -57,11 +56,9 @@ class Held:
 def renew(connection: Connection, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
     """See `Broker.renew`."""
     until = after(connection.now(), lease)
-    accepted = _each(connection, claims, lambda ref: {"$set": {"lease_until": until}})
-    renewed = [ObjectId(ref.id) for ref, is_accepted in zip(claims, accepted, strict=True) if is_accepted]
-    if renewed:
-        limiting.prolong(connection, renewed, until)
-    return accepted
+    # Slots first: a job may have its slot for longer than its lease, and never the other way round.
+    limiting.prolong(connection, [ref for ref in claims if is_id(ref.id)], until)
+    return _each(connection, claims, lambda ref: {"$set": {"lease_until": until}})
 
 
 def annotate(connection: Connection, notes: Sequence[Note]) -> list[bool]:
@@ -164,7 +161,6 @@ def _settle_simple(
     number = secrets.randbits(62)
     updates = successes([settlements[place] for place in simple], now, number)
     result = connection.run("jobs", lambda jobs: jobs.bulk_write(updates, ordered=False))
-    reach("settle.written")
     written = list(simple)
     if result.matched_count < len(simple):
         ids = [ObjectId(settlements[place].id) for place in simple]

@@ -32,9 +32,7 @@ def successes(settlements: Sequence[Settlement], now: datetime, number: int) -> 
     groups: dict[tuple[str, float | None, tuple[str, ...]], list[tuple[ObjectId, Doc]]] = {}
     for one in settlements:
         outcome = one.outcome
-        values = {
-            name: value for name in _MEASURED if (value := getattr(outcome, name)) is not None
-        }
+        values = {name: value for name in _MEASURED if (value := getattr(outcome, name)) is not None}
         job = ObjectId(one.id)
         if _is_large(outcome.result):
             updates.append(_alone(job, one.token, _fields(now, number, outcome.ttl), values))

@@ -3,9 +3,10 @@
 A key is reserved before its job is stored, and let go after the job has changed. What a crash between the two
 leaves is seen by whoever next asks for the key: a key that its job does not need any more is taken over.
 
-    job      the job that holds the key
-    at       when it was reserved
-    until    when the reservation ends, of a key that is held for a period
+    job        the job that holds the key
+    at         when it was reserved
+    until      when the reservation ends, of a key that is held for a period
+    is_unsure  of such a key, until its job is known to be stored: if it never is, the key is free after a minute
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from bson import ObjectId
-from pymongo import DeleteOne
+from pymongo import DeleteOne, UpdateOne
 from pymongo.errors import BulkWriteError, DuplicateKeyError
 
 from mrq_broker_mongo.connection import Connection
@@ -56,7 +57,19 @@ def _document(one: Reservation, now: datetime) -> Doc:
     doc: Doc = {"_id": one.key, "job": one.job, "at": now}
     if one.period is not None:
         doc["until"] = after(now, one.period)
+        doc["is_unsure"] = True
     return doc
+
+
+def confirm(connection: Connection, stored: Sequence[Reservation]) -> None:
+    """The jobs of these keys are stored: a period goes on whatever becomes of its job."""
+    sure = [
+        UpdateOne({"_id": one.key, "job": one.job}, {"$unset": {"is_unsure": ""}})
+        for one in stored
+        if one.period is not None
+    ]
+    if sure:
+        connection.run("keys", lambda keys: keys.bulk_write(sure, ordered=False))
 
 
 def _contend(connection: Connection, one: Reservation, now: datetime) -> ObjectId:
@@ -84,9 +97,9 @@ def _contend(connection: Connection, one: Reservation, now: datetime) -> ObjectI
 
 def _is_stale(connection: Connection, found: Doc, now: datetime) -> bool:
     """Whether the holder does not need the key any more."""
-    if "until" in found:
-        expiry: datetime = found["until"]
-        return expiry <= now
+    until: datetime | None = found.get("until")
+    if until is not None and (until <= now or "is_unsure" not in found):
+        return until <= now
     if found["at"] + _DOUBTFUL > now:
         return False
     job = connection.run("jobs", lambda jobs: jobs.find_one({"_id": found["job"]}))
@@ -113,11 +126,15 @@ def hold_again(connection: Connection, job: Doc, now: datetime) -> bool:
     if key is None or "unique_until" not in job:
         return True
     if job["unique_until"] != "period":
-        if reserve(connection, [Reservation(key, job["_id"])], now) != [job["_id"]]:
-            return False
         mine = {"_id": key, "job": job["_id"]}
-        connection.run("keys", lambda keys: keys.update_one(mine, {"$set": {"at": now}}))
-        return True
+        for _ in range(_ATTEMPTS):
+            # From now on nobody doubts it before the job is written.
+            fresh = connection.run("keys", lambda keys: keys.update_one(mine, {"$set": {"at": now}}))
+            if fresh.matched_count:
+                return True
+            if reserve(connection, [Reservation(key, job["_id"])], now) != [job["_id"]]:
+                break
+        return False
     found = connection.run("keys", lambda keys: keys.find_one({"_id": key}))
     return found is None or found["job"] == job["_id"] or _is_stale(connection, found, now)
 
