@@ -23,6 +23,7 @@ _FORMS = (
     "mongodb+srv://[user:password@]host/database[?options]"
 )
 _CONNECT_SECONDS = 5.0
+_MOST_CONNECTING = 100
 _UNUSABLE = set('$/\\ "\0')
 _DEFAULT_DATABASE = "mrq"
 _DATABASE_BYTES = 63
@@ -75,6 +76,9 @@ def location_of(opening: Opening) -> Location:
         "connectTimeoutMS": round(min(opening.timeout, _CONNECT_SECONDS) * 1000),
         "serverSelectionTimeoutMS": round(min(opening.timeout, _CONNECT_SECONDS) * 1000),
         "socketTimeoutMS": round(opening.timeout * 1000),
+        # A greenlet that is killed while it waits for its turn to connect leaves the lock of pymongo's pool to
+        # nobody, or to two: a condition's wait has to take it again, and under gevent that can be interrupted.
+        "maxConnecting": _MOST_CONNECTING,
         "w": "majority",
         "journal": True,
     }
