@@ -20,8 +20,8 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture(scope="session")
 def server_url(request: pytest.FixtureRequest) -> str:
-    """A server that is already there, if MRQ_TEST_MONGODB_URL names one; otherwise ours."""
-    url = os.environ.get("MRQ_TEST_MONGODB_URL")
+    """A server that is already there, if MRQ_TEST_MONGO_URL names one; otherwise ours."""
+    url = os.environ.get("MRQ_TEST_MONGO_URL")
     if url:
         return url
     server: Server = request.getfixturevalue("server")
