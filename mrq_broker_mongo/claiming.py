@@ -18,6 +18,7 @@ from mrq_broker_mongo import lines, parking, suspects, uniques
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import cell_of, guard_of, of_doc, stored, update_of
 from mrq_broker_mongo.holding import Holder
+from mrq_broker_mongo.layout import DUE
 from mrq_broker_mongo.location import Doc
 from mrq_broker_mongo.settling import Held
 from mrq_broker_mongo.suspects import LeaseEnds
@@ -146,6 +147,7 @@ class _Taker:
                 lines.due_query(wanted.name, self._now),
                 step,
                 sort=lines.ORDER[1:],
+                hint=DUE.name,
                 return_document=ReturnDocument.AFTER,
             ),
             repeatable=False,

@@ -57,6 +57,12 @@ class Index(NamedTuple):
 DUE = Index("jobs", "due", (("queue", 1), ("rank", 1), ("due_at", 1), ("_id", 1)), ("due_at",))
 LEASES = Index("jobs", "leases", (("queue", 1), ("lease_until", 1), ("_id", 1)), ("lease_until",))
 TREES = Index("jobs", "trees", (("root", 1), ("due_at", 1), ("queue", 1)), ("root", "due_at"))
+TREE_LEASES = Index(
+    "jobs",
+    "tree_leases",
+    (("root", 1), ("lease_until", 1), ("_id", 1), ("queue", 1)),
+    ("root", "lease_until"),
+)
 PARKED = Index(
     "jobs", "parked",
     (("parked.key", 1), ("rank", 1), ("parked.since", 1), ("parked.due", 1), ("_id", 1)), ("parked.key",),
@@ -65,6 +71,7 @@ INDEXES = (
     DUE,
     LEASES,
     TREES,
+    TREE_LEASES,
     PARKED,
     Index("jobs", "status", (("status", 1), ("_id", 1))),
     Index("jobs", "queue", (("queue", 1), ("_id", 1))),
@@ -74,7 +81,6 @@ INDEXES = (
     Index("jobs", "followups", (("followups", 1),), ("followups",)),
     Index("jobs", "expiry", (("expires_at", 1),), ("expires_at",), expires_after=_SLACK_SECONDS),
     Index("keys", "expiry", (("until", 1),), ("until",), expires_after=0),
-    Index("limits", "jobs", (("held.job", 1),)),
     Index("state", "expiry", (("expires_at", 1),), ("expires_at",), expires_after=0),
     Index("raw", "params", (("h", 1),), ("h",), unique=True),
     Index("raw", "waiting", (("queue", 1), ("score", 1), ("_id", 1)), ("score",)),

@@ -13,7 +13,7 @@ from typing import Any
 
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import RANKS
-from mrq_broker_mongo.layout import TREES
+from mrq_broker_mongo.layout import DUE, LEASES, TREE_LEASES, TREES, Index
 from mrq_broker_mongo.location import Doc
 from mrq_core.messages import Wanted
 
@@ -118,9 +118,8 @@ def due(connection: Connection, wanted: Wanted, turn: str, now: datetime, limit:
 
 def _look(connection: Connection, queue: Any, now: datetime, limit: int) -> list[Doc]:
     order = ORDER if isinstance(queue, dict) else ORDER[1:]
-    return connection.run(
-        "jobs", lambda jobs: list(jobs.find(due_query(queue, now)).sort(order).limit(limit))
-    )
+    query = due_query(queue, now)
+    return connection.run("jobs", lambda jobs: list(jobs.find(query, hint=DUE.name).sort(order).limit(limit)))
 
 
 def _look_reversed(connection: Connection, queue: Any, now: datetime, limit: int) -> list[Doc]:
@@ -141,7 +140,8 @@ def _look_reversed(connection: Connection, queue: Any, now: datetime, limit: int
 
 
 def _backwards(query: Doc, limit: int) -> Any:
-    return lambda jobs: list(jobs.find(query).sort([("due_at", -1), ("_id", -1)]).limit(limit))
+    order = [("due_at", -1), ("_id", -1)]
+    return lambda jobs: list(jobs.find(query, hint=DUE.name).sort(order).limit(limit))
 
 
 # --- what comes next --------------------------------------------------------------------------------
@@ -154,25 +154,25 @@ def next_due(connection: Connection, wanted: Sequence[Wanted], *, leases_after: 
     """
     times: list[datetime] = []
     for waits, lease in _questions(wanted):
-        for query, field in (
-            (waits, "due_at"),
-            ({**lease, "lease_until": {"$gt": leases_after}}, "lease_until"),
-        ):
-            hint = TREES.name if field == "due_at" and "root" in query else None
-            times += connection.run("jobs", _first(query, field, hint))
+        is_of_tree = "root" in waits
+        times += connection.run("jobs", _first(waits, "due_at", TREES if is_of_tree else DUE))
+        runs = {**lease, "lease_until": {"$gt": leases_after}}
+        times += connection.run("jobs", _first(runs, "lease_until", TREE_LEASES if is_of_tree else LEASES))
     return min(times, default=None)
 
 
 def first_leases(connection: Connection, wanted: Sequence[Wanted], limit: int) -> list[Doc]:
-    """The claimed jobs of the queues whose leases end first, with the end of each; for a tree those that have
-    ended go before, whatever their order."""
+    """The claimed jobs of the queues whose leases end first, with the end of each."""
     found: list[Doc] = []
     for _, lease in _questions(wanted):
         query = {**lease, "lease_until": {"$gt": EVER}}
+        index = TREE_LEASES if "root" in lease else LEASES
         found += connection.run(
             "jobs",
-            lambda jobs, query=query: list(  # type: ignore[misc]
-                jobs.find(query, {"lease_until": 1}).sort([("lease_until", 1), ("_id", 1)]).limit(limit)
+            lambda jobs, query=query, index=index: list(  # type: ignore[misc]
+                jobs.find(query, {"lease_until": 1}, hint=index.name)
+                .sort([("lease_until", 1), ("_id", 1)])
+                .limit(limit)
             ),
         )
     found.sort(key=lambda doc: (doc["lease_until"], doc["_id"]))
@@ -193,15 +193,13 @@ def _questions(wanted: Sequence[Wanted]) -> list[tuple[Doc, Doc]]:
             root = one.name.partition("/")[0] + "/"
             any_of = [{"queue": part} for part in parts]
             queue = any_of[0] if len(any_of) == 1 else {"$or": any_of}
-            pairs.append(({"root": root, "due_at": {"$gt": EVER}, **queue}, queue))
+            pairs.append(({"root": root, "due_at": {"$gt": EVER}, **queue}, {"root": root, **queue}))
     return pairs
 
 
-def _first(query: Doc, field: str, hint: str | None) -> Any:
+def _first(query: Doc, field: str, index: Index) -> Any:
     def look(jobs: Any) -> list[datetime]:
-        cursor = jobs.find(query, {field: 1, "_id": 0}).sort(field, 1).limit(1)
-        if hint is not None:
-            cursor = cursor.hint(hint)
+        cursor = jobs.find(query, {field: 1, "_id": 0}, hint=index.name).sort(field, 1).limit(1)
         return [doc[field] for doc in cursor]
 
     return look

@@ -15,10 +15,10 @@ def prune(connection: Connection, limit: int) -> int:
     now = connection.now()
     gone = removing.prune(connection, now, limit) if limit > 0 else 0
     uniques.prune(connection, now)
-    limiting.prune(connection, now)
     connection.run("state", lambda state: state.delete_many({"expires_at": {"$lte": now}}))
     old = {"_id": {"$regex": "^signals "}, "at": {"$lte": now - _SIGNALS_KEPT}}
     connection.run("meta", lambda meta: meta.delete_many(old))
     effects.finish_left(connection, now, limit)
-    totals.recount_if_due(connection)
+    if totals.recount_if_due(connection):
+        limiting.prune(connection, now)
     return gone

@@ -24,7 +24,7 @@ from mrq_core.job import Status
 from mrq_core.messages import Totals
 
 RECOUNT_SECONDS = 45.0
-_LEASE = timedelta(seconds=60)
+_LEASE_MS = 60_000
 _SHARE = 50
 """A recount is not due before so many times as long as the last one took."""
 _LOOKS = 3
@@ -92,23 +92,26 @@ def known(connection: Connection, prefix: str, after: str, limit: int) -> list[s
 # --- mending ----------------------------------------------------------------------------------------
 
 
-def recount_if_due(connection: Connection) -> None:
-    """Recounts once a minute, in one process. See `recount`."""
+def recount_if_due(connection: Connection) -> bool:
+    """Recounts once a minute, in one process, less often where it takes long; answers whether it did."""
     now = connection.now()
     wanted = {"_id": "recount", "$or": [{"due": {"$lte": now}}, {"due": {"$exists": False}}]}
+    lease = {"$add": [now, {"$max": [_LEASE_MS, {"$multiply": [3000, {"$ifNull": ["$took", 0]}]}]}]}
     try:
         held = connection.run(
-            "meta", lambda meta: meta.update_one(wanted, {"$set": {"due": now + _LEASE}}, upsert=True)
+            "meta", lambda meta: meta.update_one(wanted, [{"$set": {"due": lease}}], upsert=True)
         )
     except DuplicateKeyError:
-        return
-    if held.matched_count or held.upserted_id is not None:
-        began = time.monotonic()
-        recount(connection)
-        pause = timedelta(seconds=max(RECOUNT_SECONDS, _SHARE * (time.monotonic() - began)))
-        connection.run(
-            "meta", lambda meta: meta.update_one({"_id": "recount"}, {"$set": {"due": now + pause}})
-        )
+        return False
+    if not held.matched_count and held.upserted_id is None:
+        return False
+    began = time.monotonic()
+    recount(connection)
+    took = time.monotonic() - began
+    due = now + timedelta(seconds=max(RECOUNT_SECONDS, _SHARE * took))
+    done = {"$set": {"due": due, "took": took}}
+    connection.run("meta", lambda meta: meta.update_one({"_id": "recount"}, done))
+    return True
 
 
 def recount(connection: Connection) -> int:
