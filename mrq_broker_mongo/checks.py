@@ -45,10 +45,17 @@ def _look(connection: Connection) -> Iterator[Finding]:
 
 
 def _deployment(told: Doc) -> Finding:
+    if told.get("setName") and not told.get("isWritablePrimary"):
+        return Finding(
+            level="error",
+            subject="deployment",
+            message=f"a secondary of the replica set {told['setName']}, which takes no writes",
+            advice="leave directConnection out of the URL, and name the set with replicaSet: then the primary is found",
+        )
     if told.get("setName"):
         members = len(told.get("hosts", ()))
         return Finding(
-            level="ok", subject="deployment", message=f"replica set {told['setName']} with {members} members"
+            level="ok", subject="deployment", message=f"replica set {told['setName']}, members: {members}"
         )
     if told.get("msg") == "isdbgrid":
         return Finding(level="ok", subject="deployment", message="sharded cluster")

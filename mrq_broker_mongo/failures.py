@@ -8,6 +8,8 @@ from pymongo import errors
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable
 
 UNAUTHORIZED, LOGIN_FAILED, NAMESPACE_EXISTS, NO_SPACE, DUPLICATE = 13, 18, 48, 14031, 11000
+_TOO_LARGE = frozenset({10334, 17280, 17419, 17420, 51272})
+"""Codes of a document, or an index entry, that is larger than the server takes."""
 _TRANSIENT = frozenset({6, 7, 89, 91, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436})
 """Codes of a server that stops, or is no primary any more."""
 
@@ -32,12 +34,15 @@ def is_duplicate(error: Exception) -> bool:
 
 def translated(error: Exception, where: str, timeout: float) -> BrokerError:
     """The error of the broker that says the same. `where` is the server as it may be shown."""
-    text = " ".join(str(error).split())[:300]
+    # What follows in pymongo's text is everything that the client knows of the servers, or the documents themselves.
+    text = " ".join(str(error).partition(", Topology Description")[0].partition(", full error")[0].split())[:300]
     if isinstance(error, errors.NetworkTimeout | errors.WTimeoutError | errors.ExecutionTimeout):
         return BrokerUnavailable(
             f"MongoDB at {where} did not answer within {timeout:g} s ({text}): it is overloaded, the network "
             "is, or a majority of the replica set is away; try again, or raise BROKER_TIMEOUT"
         )
+    if isinstance(error, errors.ServerSelectionTimeoutError) and "Authentication failed" in text:
+        return _refused_user(where, text)
     if isinstance(error, errors.ConnectionFailure | OSError):
         return BrokerUnavailable(
             f"MongoDB at {where} cannot be reached ({text}): start it, or correct MONGODB and the network"
@@ -49,20 +54,43 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
     if isinstance(error, InvalidBSON):
         return BrokerCorrupt(f"MongoDB at {where} sent what cannot be read ({text}): see `mrq check`")
     if isinstance(error, BSONError | errors.InvalidDocument):
-        return BrokerError(f"a value cannot be stored in MongoDB ({text}): a document takes 16 MB at most")
+        return _too_large(text)
     if isinstance(error, errors.ConfigurationError):
         return BrokerUnavailable(f"MongoDB at {where} cannot be used ({text}): correct MONGODB")
     return BrokerUnavailable(f"MongoDB at {where} is not usable ({type(error).__name__}: {text})")
 
 
 def _refused(error: errors.OperationFailure, where: str, text: str) -> BrokerError:
-    if error.code in _TRANSIENT:
+    codes, reason = _reasons(error)
+    text = reason or text
+    if codes & _TRANSIENT:
         return BrokerUnavailable(f"MongoDB at {where} has no primary at the moment ({text}): try again")
-    if error.code in (UNAUTHORIZED, LOGIN_FAILED):
-        return BrokerUnavailable(
-            f"MongoDB at {where} refused this user ({text}): correct MONGODB, or give the user the role "
-            "readWrite on the database"
-        )
-    if error.code == NO_SPACE or "No space left" in text:
+    if codes & {UNAUTHORIZED, LOGIN_FAILED}:
+        return _refused_user(where, text)
+    if NO_SPACE in codes or "No space left" in text:
         return BrokerUnavailable(f"MongoDB at {where} cannot write to its disk ({text}): free some space")
+    if codes & _TOO_LARGE:
+        return _too_large(text.partition(" First element")[0])
     return BrokerError(f"MongoDB at {where} refused a call: {text}")
+
+
+def _reasons(error: errors.OperationFailure) -> tuple[set[int | None], str]:
+    """The codes in an error, those of each write included, and what the first of these writes met."""
+    details = error.details or {}
+    writes = [*details.get("writeErrors", ()), *details.get("writeConcernErrors", ())]
+    reasons = [" ".join(str(one.get("errmsg", "")).split())[:300] for one in writes]
+    return {error.code, *(one.get("code") for one in writes)}, reasons[0] if reasons else ""
+
+
+def _refused_user(where: str, text: str) -> BrokerError:
+    return BrokerUnavailable(
+        f"MongoDB at {where} refused this user ({text}): correct MONGODB, or give the user the role readWrite on "
+        "the database"
+    )
+
+
+def _too_large(text: str) -> BrokerError:
+    return BrokerError(
+        f"a value cannot be stored in MongoDB ({text}): a job with its params and its result takes 16 MB at most; "
+        "store what is larger elsewhere, and its name in the job"
+    )

@@ -20,6 +20,7 @@ from mrq_core.messages import Wanted
 MAX_SUBQUEUES = 32
 EVER = datetime(1, 1, 1, tzinfo=UTC)
 ORDER = [("queue", 1), ("rank", 1), ("due_at", 1), ("_id", 1)]
+_FEW = 200
 _NAMES_A_LOOK = 20
 """So many queues at nine ranks the server still merges by their due times."""
 
@@ -103,7 +104,10 @@ def due(connection: Connection, wanted: Wanted, turn: str, now: datetime, limit:
     """Up to so many due jobs, in the order in which they are to be claimed, of at most 32 queues."""
     found: list[Doc] = []
     queues: dict[str, None] = {}
-    for queue in queue_conditions(wanted, turn):
+    conditions = queue_conditions(wanted, turn)
+    if is_tree(wanted.name) and conditions:
+        conditions = _with_something_due(connection, wanted, turn, now, conditions)
+    for queue in conditions:
         room = limit - len(found)
         if room <= 0 or len(queues) >= MAX_SUBQUEUES:
             break
@@ -114,6 +118,36 @@ def due(connection: Connection, wanted: Wanted, turn: str, now: datetime, limit:
             queues[doc["queue"]] = None
             found.append(doc)
     return found
+
+
+def _with_something_due(
+    connection: Connection, wanted: Wanted, turn: str, now: datetime, parts: list[Any]
+) -> list[Any]:
+    """The subqueues that have due jobs, as long as these are few; else all parts of the tree.
+
+    So subqueues with nothing but delayed jobs, and there may be thousands, are not even looked at.
+    """
+    query = {**_of_tree(wanted, parts), "due_at": {"$lte": now}}
+    seen = connection.run(
+        "jobs",
+        lambda jobs: [
+            doc["queue"]
+            for doc in jobs.find(query, {"queue": 1, "_id": 0}, hint=TREES.name).sort("due_at").limit(_FEW)
+        ],
+    )
+    if len(seen) == _FEW:
+        return parts
+    names = sorted(set(seen))
+    behind = [name for name in names if name > turn][:MAX_SUBQUEUES]
+    before = [name for name in names if name <= turn][: MAX_SUBQUEUES - len(behind)]
+    return [{"$in": some} for some in (behind, before) if some]
+
+
+def _of_tree(wanted: Wanted, parts: list[Any]) -> Doc:
+    """Finds what is in these parts of a tree, by its root."""
+    root = wanted.name.partition("/")[0] + "/"
+    any_of = [{"queue": part} for part in parts]
+    return {"root": root, **(any_of[0] if len(any_of) == 1 else {"$or": any_of})}
 
 
 def _look(connection: Connection, queue: Any, now: datetime, limit: int) -> list[Doc]:
@@ -190,10 +224,8 @@ def _questions(wanted: Sequence[Wanted]) -> list[tuple[Doc, Doc]]:
     for one in wanted:
         parts = queue_conditions(one) if is_tree(one.name) else []
         if parts:
-            root = one.name.partition("/")[0] + "/"
-            any_of = [{"queue": part} for part in parts]
-            queue = any_of[0] if len(any_of) == 1 else {"$or": any_of}
-            pairs.append(({"root": root, "due_at": {"$gt": EVER}, **queue}, {"root": root, **queue}))
+            inside = _of_tree(one, parts)
+            pairs.append(({**inside, "due_at": {"$gt": EVER}}, inside))
     return pairs
 
 
