@@ -35,7 +35,9 @@ def is_duplicate(error: Exception) -> bool:
 def translated(error: Exception, where: str, timeout: float) -> BrokerError:
     """The error of the broker that says the same. `where` is the server as it may be shown."""
     # What follows in pymongo's text is everything that the client knows of the servers, or the documents themselves.
-    text = " ".join(str(error).partition(", Topology Description")[0].partition(", full error")[0].split())[:300]
+    text = " ".join(str(error).partition(", Topology Description")[0].partition(", full error")[0].split())[
+        :300
+    ]
     if isinstance(error, errors.NetworkTimeout | errors.WTimeoutError | errors.ExecutionTimeout):
         return BrokerUnavailable(
             f"MongoDB at {where} did not answer within {timeout:g} s ({text}): it is overloaded, the network "

@@ -82,6 +82,15 @@ class Server:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not ended by us."""
+        return self._process is not None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Sends it a signal."""
+        os.kill(self.pid, number)
+
     def start(self) -> None:
         """Starts it, and waits until it answers."""
         command = [
@@ -128,10 +137,15 @@ class Server:
                 process.kill()
                 process.wait()
 
-    def client(self) -> pymongo.MongoClient[dict[str, Any]]:
+    def client(self, **login: str) -> pymongo.MongoClient[dict[str, Any]]:
         """A client of its own, for looking behind the broker's back."""
         return pymongo.MongoClient(
-            "127.0.0.1", self.port, directConnection=True, serverSelectionTimeoutMS=1000, tz_aware=True
+            "127.0.0.1",
+            self.port,
+            directConnection=True,
+            serverSelectionTimeoutMS=1000,
+            tz_aware=True,
+            **login,
         )
 
 
