@@ -50,7 +50,7 @@ def _deployment(told: Doc) -> Finding:
             level="error",
             subject="deployment",
             message=f"a secondary of the replica set {told['setName']}, which takes no writes",
-            advice="leave directConnection out of the URL, and name the set with replicaSet: then the primary is found",
+            advice="leave directConnection out of the URL, and name the set with replicaSet: that finds the primary",
         )
     if told.get("setName"):
         members = len(told.get("hosts", ()))
@@ -76,7 +76,7 @@ def _safety(connection: Connection, told: Doc) -> Finding:
         level="warning",
         subject="durability",
         message=f"{message}: an acknowledged job can get lost when a server dies",
-        advice="leave the options w and journal out of the URL: then writes wait for a majority and its journals",
+        advice="leave the options w and journal out of the URL: then writes wait for a majority and its disks",
     )
 
 
@@ -89,7 +89,7 @@ def _layout(connection: Connection) -> Finding:
         return Finding(
             level="error",
             subject="layout",
-            message=f"the collections have layout {version}, and this version of mrq knows up to {layout.VERSION}",
+            message=f"the layout is {version}, and this version of mrq knows up to {layout.VERSION}",
             advice="upgrade this installation of mrq, or set MONGODB_PREFIX to another name",
         )
     return Finding(level="ok", subject="layout", message=f"version {version} in {name}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bson.errors import BSONError, InvalidBSON
+from bson.errors import BSONError, InvalidBSON, InvalidDocument
 from pymongo import errors
 
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable
@@ -24,7 +24,7 @@ def is_lost(error: Exception) -> bool:
 
 
 def is_duplicate(error: Exception) -> bool:
-    """Whether the server's only objection is that documents are there already. Callers see to that themselves."""
+    """Whether the server's only objection is that documents are there already: callers see to that."""
     if isinstance(error, errors.BulkWriteError):
         problems = error.details.get("writeErrors", []) if error.details else []
         late = error.details.get("writeConcernErrors") if error.details else None
@@ -34,10 +34,7 @@ def is_duplicate(error: Exception) -> bool:
 
 def translated(error: Exception, where: str, timeout: float) -> BrokerError:
     """The error of the broker that says the same. `where` is the server as it may be shown."""
-    # What follows in pymongo's text is everything that the client knows of the servers, or the documents themselves.
-    text = " ".join(str(error).partition(", Topology Description")[0].partition(", full error")[0].split())[
-        :300
-    ]
+    text = _short(str(error))
     if isinstance(error, errors.NetworkTimeout | errors.WTimeoutError | errors.ExecutionTimeout):
         return BrokerUnavailable(
             f"MongoDB at {where} did not answer within {timeout:g} s ({text}): it is overloaded, the network "
@@ -55,11 +52,18 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
         return _refused(error, where, text)
     if isinstance(error, InvalidBSON):
         return BrokerCorrupt(f"MongoDB at {where} sent what cannot be read ({text}): see `mrq check`")
-    if isinstance(error, BSONError | errors.InvalidDocument):
+    if isinstance(error, BSONError | InvalidDocument):
         return _too_large(text)
     if isinstance(error, errors.ConfigurationError):
         return BrokerUnavailable(f"MongoDB at {where} cannot be used ({text}): correct MONGODB")
     return BrokerUnavailable(f"MongoDB at {where} is not usable ({type(error).__name__}: {text})")
+
+
+def _short(text: str) -> str:
+    """What pymongo says, without all that it knows of the servers, and without the documents themselves."""
+    for behind in (", Topology Description", ", full error"):
+        text = text.partition(behind)[0]
+    return " ".join(text.split())[:300]
 
 
 def _refused(error: errors.OperationFailure, where: str, text: str) -> BrokerError:
@@ -80,19 +84,19 @@ def _reasons(error: errors.OperationFailure) -> tuple[set[int | None], str]:
     """The codes in an error, those of each write included, and what the first of these writes met."""
     details = error.details or {}
     writes = [*details.get("writeErrors", ()), *details.get("writeConcernErrors", ())]
-    reasons = [" ".join(str(one.get("errmsg", "")).split())[:300] for one in writes]
+    reasons = [_short(str(one.get("errmsg", ""))) for one in writes]
     return {error.code, *(one.get("code") for one in writes)}, reasons[0] if reasons else ""
 
 
 def _refused_user(where: str, text: str) -> BrokerError:
     return BrokerUnavailable(
-        f"MongoDB at {where} refused this user ({text}): correct MONGODB, or give the user the role readWrite on "
-        "the database"
+        f"MongoDB at {where} refused this user ({text}): correct MONGODB, or give the user the role readWrite "
+        "on the database"
     )
 
 
 def _too_large(text: str) -> BrokerError:
     return BrokerError(
-        f"a value cannot be stored in MongoDB ({text}): a job with its params and its result takes 16 MB at most; "
-        "store what is larger elsewhere, and its name in the job"
+        f"a value cannot be stored in MongoDB ({text}): a job with its params and its result takes 16 MB at "
+        "most; store what is larger elsewhere, and its name in the job"
     )

@@ -137,7 +137,7 @@ class Server:
                 process.kill()
                 process.wait()
 
-    def client(self, **login: str) -> pymongo.MongoClient[dict[str, Any]]:
+    def client(self, **login: Any) -> pymongo.MongoClient[dict[str, Any]]:
         """A client of its own, for looking behind the broker's back."""
         return pymongo.MongoClient(
             "127.0.0.1",

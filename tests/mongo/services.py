@@ -30,7 +30,7 @@ class Replicas:
 
     def primary(self) -> Server:
         """The member that takes writes; waits until there is one."""
-        return until(self._primary, what="a primary")
+        return _found(until(self._primary, what="a primary"))
 
     def until_whole(self) -> None:
         """Waits until there are one primary and its secondaries, all in step."""
@@ -41,11 +41,11 @@ class Replicas:
         old = self.primary()
         with old.client() as client:
             client.admin.command("replSetStepDown", 20, secondaryCatchUpPeriodSecs=10)
-        return until(lambda: self._primary_but(old), what="another primary")
+        return self.next_primary(old)
 
     def next_primary(self, old: Server) -> Server:
         """Another primary than that; waits until there is one."""
-        return until(lambda: self._primary_but(old), what="another primary")
+        return _found(until(lambda: self._primary_but(old), what="another primary"))
 
     def _primary_but(self, old: Server) -> Server | None:
         found = self._primary()
@@ -61,6 +61,11 @@ class Replicas:
         times = {str(one["lastWrite"]["opTime"]) for one in told if "lastWrite" in one}
         others = sum(bool(one.get("secondary")) for one in told)
         return others == len(told) - 1 and len(times) == 1
+
+
+def _found(server: Server | None) -> Server:
+    assert server is not None
+    return server
 
 
 def _told(server: Server) -> dict[str, Any]:

@@ -243,7 +243,7 @@ def test_a_server_that_hangs_ends_calls_after_the_timeout_and_is_named(own_serve
             assert time.monotonic() - began < PATIENCE
     finally:
         own_server.signal(signal.SIGCONT)
-    assert until(lambda: _get(broker, job.id), what="the server to answer").id == job.id
+    until(lambda: _get(broker, job.id), what="the server to answer")
     broker.close()
 
 

@@ -101,7 +101,7 @@ def test_a_wrong_login_is_said_so_with_what_to_do(locked: Server, user: str) -> 
 
 def test_without_a_login_the_server_says_that_it_wants_one(locked: Server) -> None:
     broker = open_broker(Place(locked.url, "mrq"), timeout=2.0)
-    with pytest.raises(BrokerUnavailable, match="refused this user.*readWrite"):
+    with pytest.raises(BrokerUnavailable, match=r"refused this user.*readWrite"):
         broker.enqueue([new_job()])
     broker.close()
 
@@ -113,7 +113,7 @@ def test_a_user_who_may_only_look_is_told_which_role_is_missing(locked: Server) 
     assert [record.id for record in reader.find(JobFilter()).records] == [job.id]
     assert reader.totals().by_queue == {"q": {Status.QUEUED: 1}}
     for call in (reader.prepare, lambda: reader.enqueue([new_job()]), lambda: claim(reader)):
-        with pytest.raises(BrokerUnavailable, match="refused this user.*role readWrite") as raised:
+        with pytest.raises(BrokerUnavailable, match=r"refused this user.*role readWrite") as raised:
             call()
         assert "heim" not in str(raised.value)
         assert len(str(raised.value)) < MOST_OF_A_MESSAGE
@@ -140,14 +140,14 @@ def test_a_server_that_is_away_is_named_without_its_password() -> None:
 
 def test_a_host_that_nobody_knows_is_named() -> None:
     broker = open_broker(Place("mongodb://no-such-host.invalid/mrq", "mrq"), timeout=0.5)
-    with pytest.raises(BrokerUnavailable, match="no-such-host.invalid"):
+    with pytest.raises(BrokerUnavailable, match=r"no-such-host\.invalid"):
         broker.prepare()
     broker.close()
 
 
 def test_a_replica_set_of_another_name_is_said_so(server: Server) -> None:
     broker = open_broker(Place(f"{server.url}?replicaSet=shop", "mrq"), timeout=0.5)
-    with pytest.raises(BrokerUnavailable, match="cannot be reached|replica set"):
+    with pytest.raises(BrokerUnavailable, match=r"cannot be reached|replica set"):
         broker.prepare()
     broker.close()
 
@@ -229,7 +229,7 @@ def test_a_full_disk_is_said_so_and_nothing_is_half_written(failing: Server) -> 
             lambda: claim(broker, limit=1),
             lambda: broker.settle([success(record)]),
         ):
-            with pytest.raises(BrokerUnavailable, match="disk.*free some space"):
+            with pytest.raises(BrokerUnavailable, match=r"disk.*free some space"):
                 call()
     assert broker.get([job.record.id]) == [None]
     assert broker.count(JobFilter(), "status") == {"queued": 1, "started": 1}
