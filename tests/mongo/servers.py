@@ -88,8 +88,10 @@ class Server:
         return self._process is not None
 
     def signal(self, number: signal.Signals) -> None:
-        """Sends it a signal."""
+        """Sends it a signal; after SIGSTOP it has stopped when this returns."""
         os.kill(self.pid, number)
+        if number == signal.SIGSTOP:
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED)
 
     def start(self) -> None:
         """Starts it, and waits until it answers."""
