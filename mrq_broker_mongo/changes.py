@@ -1,7 +1,7 @@
 """Changes that read a record, apply a transition of `lifecycle`, and write it by compare-and-set.
 
-Each is written only if the job is still what it was when it was read; otherwise it is read and changed again. So
-the rules stand in `lifecycle` alone, and no lock is held between the two calls.
+Each is written only if the job is still what it was when it was read; otherwise it is read and changed again.
+So the rules stand in `lifecycle` alone, and no lock is held between the two calls.
 """
 
 from __future__ import annotations

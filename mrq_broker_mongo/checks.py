@@ -50,7 +50,7 @@ def _deployment(told: Doc) -> Finding:
             level="error",
             subject="deployment",
             message=f"a secondary of the replica set {told['setName']}, which takes no writes",
-            advice="leave directConnection out of the URL, and name the set with replicaSet: that finds the primary",
+            advice="leave directConnection out of the URL, and name the set with replicaSet",
         )
     if told.get("setName"):
         members = len(told.get("hosts", ()))
@@ -76,7 +76,7 @@ def _safety(connection: Connection, told: Doc) -> Finding:
         level="warning",
         subject="durability",
         message=f"{message}: an acknowledged job can get lost when a server dies",
-        advice="leave the options w and journal out of the URL: then writes wait for a majority and its disks",
+        advice="leave the options w and journal out of the URL: writes wait for a majority and its disks then",
     )
 
 

@@ -1,8 +1,8 @@
 """Taking due jobs for a worker, in a bounded number of commands.
 
-One free place: one find_one_and_update. Several: the due jobs are found, started by one guarded update under the
-nonce of this claim, and read back only if somebody else was quicker with some. A process that dies in between
-leaves jobs under a lease, or nothing.
+One free place: one find_one_and_update. Several: the due jobs are found, started by one guarded update under
+the nonce of this claim, and read back only if somebody else was quicker with some. A process that dies in
+between leaves jobs under a lease, or nothing.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ ATTEMPTS = 20
 
 @dataclass(slots=True)
 class Turns:
-    """Where the next claim goes on, in trees and among parked jobs, and when leases end. A process's own: losing it
-    costs no fairness for long."""
+    """Where the next claim goes on, in trees and among parked jobs, and when leases end. A process's own:
+    losing it costs no fairness for long."""
 
     trees: dict[str, str] = field(default_factory=dict)
     parked: str | None = None

@@ -9,7 +9,7 @@ The fields are those of `JobRecord`, but for these:
     root         the tree that a subqueue is in, such as ``main/``
     v            grows with every change; a job that nothing has happened to since its enqueue has 1
     by           who made the latest change: a number of that call's own
-    special      present where an outcome concerns more than this document: limits, a unique key, a cancel request
+    special      present where an outcome concerns more than this document: limits, a unique key, a cancel
     unique_until how long the unique key is held
     turn         when the job may start by the rates of its limit keys
     followups    jobs that follow from the latest outcome and are not known to be enqueued yet
@@ -98,8 +98,8 @@ def of_doc(doc: Doc) -> JobRecord:
         return msgspec.convert(given, JobRecord)
     except msgspec.ValidationError as error:
         raise BrokerCorrupt(
-            f"the document of job {doc['_id']} cannot be read ({error}): it was changed by hand, or the data is "
-            "damaged; see `mrq check`"
+            f"the document of job {doc['_id']} cannot be read ({error}): it was changed by hand, or the data "
+            "is damaged; see `mrq check`"
         ) from error
 
 

@@ -1,7 +1,7 @@
 """Storing new jobs with their entries: keys first, then the jobs, then the numbers and a hint.
 
-What dies before the jobs are stored leaves keys without a job, which others may take after a minute; what dies
-after it leaves numbers to be mended, and a hint less.
+What dies before the jobs are stored leaves keys without a job, which others may take after a minute; what
+dies after it leaves numbers to be mended, and a hint less.
 """
 
 from __future__ import annotations

@@ -42,6 +42,8 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
         )
     if isinstance(error, errors.ServerSelectionTimeoutError) and "Authentication failed" in text:
         return _refused_user(where, text)
+    if isinstance(error, errors.NotPrimaryError):
+        return _no_primary(where, text)
     if isinstance(error, errors.ConnectionFailure | OSError):
         return BrokerUnavailable(
             f"MongoDB at {where} cannot be reached ({text}): start it, or correct MONGODB and the network"
@@ -70,7 +72,7 @@ def _refused(error: errors.OperationFailure, where: str, text: str) -> BrokerErr
     codes, reason = _reasons(error)
     text = reason or text
     if codes & _TRANSIENT:
-        return BrokerUnavailable(f"MongoDB at {where} has no primary at the moment ({text}): try again")
+        return _no_primary(where, text)
     if codes & {UNAUTHORIZED, LOGIN_FAILED}:
         return _refused_user(where, text)
     if NO_SPACE in codes or "No space left" in text:
@@ -88,10 +90,17 @@ def _reasons(error: errors.OperationFailure) -> tuple[set[int | None], str]:
     return {error.code, *(one.get("code") for one in writes)}, reasons[0] if reasons else ""
 
 
+def _no_primary(where: str, text: str) -> BrokerError:
+    return BrokerUnavailable(
+        f"MongoDB at {where} has no primary at the moment ({text}): try again; if it goes on, name all members of "
+        "the replica set in MONGODB, without directConnection"
+    )
+
+
 def _refused_user(where: str, text: str) -> BrokerError:
     return BrokerUnavailable(
-        f"MongoDB at {where} refused this user ({text}): correct MONGODB, or give the user the role readWrite "
-        "on the database"
+        f"MongoDB at {where} refused this user ({text}): correct MONGODB, or give the user the role "
+        "readWrite on the database"
     )
 
 

@@ -15,7 +15,8 @@ MOST_DUE = 10_000
 
 
 def counts(connection: Connection, queues: Sequence[str]) -> list[QueueCounts]:
-    """See `Broker.counts`. What waits and what is claimed comes from the totals; what is due is counted, so far."""
+    """See `Broker.counts`. What waits and what is claimed comes from the totals; what is due is counted, so
+    far."""
     now = connection.now()
     names = [f"q {queue}" for queue in queues]
     found = connection.run("totals", lambda totals: list(totals.find({"_id": {"$in": names}})))

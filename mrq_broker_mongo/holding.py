@@ -1,7 +1,7 @@
 """Starting jobs that have limit keys: each is held for itself first, then its limits are asked.
 
-While it is held, it is due a little later, so that no other claim charges its rates or takes its slots, too. What
-dies meanwhile delays the job by as much.
+While it is held, it is due a little later, so that no other claim charges its rates or takes its slots, too.
+What dies meanwhile delays the job by as much.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class Holder:
         self._now = now
 
     def start(self, doc: Doc, nonce: str) -> JobRecord | None:
-        """The record of the started job; None where a limit has no room, and the job is parked or pushed back,
-        and where somebody else was quicker."""
+        """The record of the started job; None where a limit has no room, and the job is parked or pushed
+        back, and where somebody else was quicker."""
         due: datetime = doc["due_at"]
         if not self._change(doc, {"$set": {"due_at": after(self._now, HOLD_SECONDS)}}):
             return None

@@ -101,9 +101,9 @@ def prepare(connection: Connection) -> None:
     found = version_of(connection)
     if found is not None and found > VERSION:
         raise SchemaTooNew(
-            f"the collections {connection.name('*')} at {connection.location.shown} have the layout {found}, and "
-            f"this version of mrq knows up to {VERSION}: a newer mrq was here; upgrade this installation, or "
-            "set MONGODB_PREFIX to another name",
+            f"the collections {connection.name('*')} at {connection.location.shown} have the layout {found}, "
+            f"and this version of mrq knows up to {VERSION}: a newer mrq was here; upgrade this installation, "
+            "or set MONGODB_PREFIX to another name",
             found=found,
             supported=VERSION,
         )
@@ -118,8 +118,8 @@ def prepare(connection: Connection) -> None:
 
 
 def ensure(connection: Connection) -> None:
-    """Prepares a deployment in which nothing was stored yet: before what needs its indexes is stored. A broker looks
-    once. Raises SchemaTooNew."""
+    """Prepares a deployment in which nothing was stored yet: before what needs its indexes is stored. A
+    broker looks once. Raises SchemaTooNew."""
     if not connection.is_prepared:
         found = version_of(connection)
         if found is None or found > VERSION:
@@ -147,8 +147,8 @@ def _creator(models: list[IndexModel]):  # type: ignore[no-untyped-def]
 
 
 def _create_wake(connection: Connection) -> None:
-    """A capped collection, which is never empty: a cursor on an empty one does not wait. One that is not capped was
-    made by a restore, say; the hints in it are worth nothing."""
+    """A capped collection, which is never empty: a cursor on an empty one does not wait. One that is not
+    capped was made by a restore, say; the hints in it are worth nothing."""
     if not _is_wake_capped(connection):
         _create_capped(connection)
         if not _is_wake_capped(connection):

@@ -5,8 +5,8 @@ One document a key:
     held     [{job, until}]: the slots that are taken, each to the end of its job's lease
     even_at  when the next claim would come in time if all came evenly, in Unix microseconds
 
-A slot is taken before the job is started and given back after it has ended, so that no crash lets more run than
-the limit; a slot that a crash leaves ends with its lease.
+A slot is taken before the job is started and given back after it has ended, so that no crash lets more run
+than the limit; a slot that a crash leaves ends with its lease.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def has_room(
 def take_slots(
     connection: Connection, job: ObjectId, keys: Iterable[str], limits: Limits, now: datetime, until: datetime
 ) -> str | None:
-    """Takes a slot under each key, in one order for all; the key that has none left, and then none is kept."""
+    """Takes a slot under each key, in one order for all; the key that has none left, and then none is
+    kept."""
     ordered = sorted(set(keys))
     for number, key in enumerate(ordered):
         if not _take_slot(connection, job, key, rule_of(key, limits), now, until):
@@ -96,8 +97,8 @@ def _take_slot(
             )
             return True
         except DuplicateKeyError:
-            # All slots are taken; or this one was taken by an attempt whose reply was lost; or somebody else has
-            # begun the document in this moment.
+            # All slots are taken; or this one was taken by an attempt whose reply was lost; or somebody else
+            # has begun the document in this moment.
             found = connection.run("limits", lambda limits: limits.find_one({"_id": key})) or {}
             held = found.get("held", ())
             if any(one["job"] == job for one in held):
@@ -127,10 +128,11 @@ def _puller(key: str, those: Doc) -> Any:
 
 
 def prolong(connection: Connection, claims: Sequence[ClaimRef], until: datetime) -> None:
-    """Moves the ends of the slots of running claims that are to be renewed; a slot that had ended is taken again.
+    """Moves the ends of the slots of running claims that are to be renewed; a slot that had ended is taken
+    again.
 
-    A slot that its job has just given back is not there any more: so those that are missing are taken only for
-    jobs that still run.
+    A slot that its job has just given back is not there any more: so those that are missing are taken only
+    for jobs that still run.
     """
     limited = {
         "_id": {"$in": [ObjectId(ref.id) for ref in claims]},

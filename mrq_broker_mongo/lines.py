@@ -1,7 +1,8 @@
 """Where a claim looks: the due jobs of queues and trees, in order, and when the next one is due.
 
-Level by level: the index (queue, rank, due_at, _id) is asked for each rank up to now, and so what is not due is
-never scanned. A tree is a range of queue names, and its due jobs come subqueue by subqueue from the same index.
+Level by level: the index (queue, rank, due_at, _id) is asked for each rank up to now, and so what is not due
+is never scanned. A tree is a range of queue names, and its due jobs come subqueue by subqueue from the same
+index.
 """
 
 from __future__ import annotations

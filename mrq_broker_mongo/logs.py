@@ -1,7 +1,7 @@
 """The logs of jobs, and the figures of workers.
 
-A line's `_id` is the job's id, the attempt and the number, as bytes: so the lines of a job stand together, in order.
-Beside them stands a head, whose `_id` is the job's id alone: {size, full}.
+A line's `_id` is the job's id, the attempt and the number, as bytes: so the lines of a job stand together, in
+order. Beside them stands a head, whose `_id` is the job's id alone: {size, full}.
 """
 
 from __future__ import annotations

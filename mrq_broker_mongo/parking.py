@@ -56,8 +56,8 @@ def sweep(
 ) -> tuple[int, str | None]:
     """Lets parked jobs go that have room, by key from behind the last one that was looked at.
 
-    Answers how many, and where to go on. This also finds the jobs that a crash between the end of a job and the
-    release of the next has left behind.
+    Answers how many, and where to go on. This also finds the jobs that a crash between the end of a job and
+    the release of the next has left behind.
     """
     keys: list[str] = []
     for _ in range(MAX_KEYS):

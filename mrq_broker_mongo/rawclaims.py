@@ -1,4 +1,5 @@
-"""Parameters of raw queues that are claimed: under a lease until they have a job, or visited where they stay."""
+"""Parameters of raw queues that are claimed: under a lease until they have a job, or visited where they
+stay."""
 
 from __future__ import annotations
 
@@ -84,7 +85,8 @@ def _plan(
 
 
 def _without_jobs(connection: Connection, leases: list[Doc]) -> list[Doc]:
-    """Leases whose parameter has a job after all, as a crash during its admission leaves them, are dropped."""
+    """Leases whose parameter has a job after all, as a crash during its admission leaves them, are
+    dropped."""
     doubtful = [doc for doc in leases if doc.get("is_admitted")]
     if not doubtful:
         return leases
@@ -233,8 +235,8 @@ def admit(
 ) -> list[bool]:
     """See `RawQueue.admit`.
 
-    The parameter is marked first, by which the claim wins or loses; then its job is stored; then it is dropped. A
-    crash in between leaves a lease, whose next claim sees whether there is a job.
+    The parameter is marked first, by which the claim wins or loses; then its job is stored; then it is
+    dropped. A crash in between leaves a lease, whose next claim sees whether there is a job.
     """
     now = connection.now()
     until = after(now, lease)

@@ -1,8 +1,8 @@
 """Finding jobs: in the order of ids, within a bounded time.
 
-What the filter says of fields is asked of the server; what it says of params, which compare by JSON's types, is
-tested here once more. A filter that an index does not serve goes through the ids part by part, so that it can say
-how far it got.
+What the filter says of fields is asked of the server; what it says of params, which compare by JSON's types,
+is tested here once more. A filter that an index does not serve goes through the ids part by part, so that it
+can say how far it got.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from bson import ObjectId
 from mrq_broker_mongo import changes
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import has_expired, object_ids, of_doc
+from mrq_broker_mongo.lines import EVER
 from mrq_broker_mongo.location import Doc
 from mrq_core import codec
 from mrq_core.errors import InvalidValue
@@ -109,7 +110,6 @@ def _matching(
 ) -> Iterator[JobRecord]:
     """The matching jobs of a part, up to the limit."""
     inside = {"$and": [query, _behind(newest, at, end)]}
-    number = 0
     most = 0 if wanted.params else limit
 
     def look(jobs: Any) -> list[Doc]:
@@ -127,7 +127,6 @@ def _matching(
         return found
 
     for doc in connection.run("jobs", look):
-        number += 1
         yield of_doc(doc)
 
 
@@ -210,7 +209,7 @@ def count(connection: Connection, wanted: JobFilter, group_by: str | None) -> di
 
 
 def _params_of(doc: Doc) -> Any:
-    bare = {"path": "", "queue": "", "queued_at": datetime.min, "updated_at": datetime.min}
+    bare = {"path": "", "queue": "", "queued_at": EVER, "updated_at": EVER}
     return of_doc(
         {**bare, "_id": doc["_id"], "params": doc["params"], "renamed": doc.get("renamed", ())}
     ).params

@@ -5,8 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from bson import ObjectId
 from pymongo import UpdateOne
@@ -23,6 +22,7 @@ from mrq_core.job import JobRecord, Outcome
 from mrq_core.messages import ClaimRef, Note, Settlement
 
 _MOST_HELD = 10_000
+_Item = TypeVar("_Item", ClaimRef, Note)
 
 
 class _Place(NamedTuple):
@@ -32,8 +32,8 @@ class _Place(NamedTuple):
 
 
 class Held:
-    """Queue and path of the jobs that were claimed here, which do not change before they are settled. What is not in
-    it is looked up."""
+    """Queue and path of the jobs that were claimed here, which do not change before they are settled. What is
+    not in it is looked up."""
 
     def __init__(self) -> None:
         self._places: OrderedDict[tuple[str, str], _Place] = OrderedDict()
@@ -67,9 +67,7 @@ def annotate(connection: Connection, notes: Sequence[Note]) -> list[bool]:
     return _each(connection, notes, lambda note: {"$set": {"progress": note.progress, "updated_at": now}})
 
 
-def _each(
-    connection: Connection, items: Sequence[ClaimRef] | Sequence[Note], change: Callable[..., Doc]
-) -> list[bool]:
+def _each(connection: Connection, items: Sequence[_Item], change: Callable[[_Item], Doc]) -> list[bool]:
     """Changes running attempts, each guarded by its token."""
     valid = [(place, item) for place, item in enumerate(items) if is_id(item.id)]
     updates = [

@@ -95,7 +95,8 @@ class MongoState(SharedState):
 
     def _no_counter(self, namespace: str, name: str) -> None:
         raise BrokerError(
-            f"the state {namespace}/{name} holds no integer: expected a counter; delete it, or use another name"
+            f"the state {namespace}/{name} holds no integer: expected a counter; delete it, or use another "
+            "name"
         )
 
     def delete(self, namespace: str, names: Sequence[str]) -> builtins.list[bool]:
@@ -144,6 +145,7 @@ def next_number(connection: Connection, counter: str, step: int = 1) -> int:
             return_document=ReturnDocument.AFTER,
         ),
     )
+    assert found is not None  # an upsert answers with what it has written
     return int(found["last"])
 
 

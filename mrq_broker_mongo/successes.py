@@ -1,7 +1,8 @@
 """The updates that end claims with success.
 
-The server takes half as long for one update of many documents as for one of each. So those of a claim are written
-together, as far as they set the same fields; the values that differ stand in lists in the update, by the jobs' ids.
+The server takes half as long for one update of many documents as for one of each. So those of a claim are
+written together, as far as they set the same fields; the values that differ stand in lists in the update, by
+the jobs' ids.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Jobs whose lease ran out: ended where they must not run again, and otherwise given to an idle worker, alone."""
+"""Jobs whose lease ran out: ended where they must not run again, and otherwise given to an idle worker,
+alone."""
 
 from __future__ import annotations
 

@@ -165,8 +165,8 @@ def _told(connection: Connection) -> dict[tuple[str, str], int]:
 
 def _counted(connection: Connection) -> dict[tuple[str, str], int]:
     """Reads every job once, on the server."""
-    group = {"q": "$queue", "p": "$path", "s": "$status", "e": {"$gt": ["$ended_at", None]}}
-    pipeline = [
+    group: Doc = {"q": "$queue", "p": "$path", "s": "$status", "e": {"$gt": ["$ended_at", None]}}
+    pipeline: list[Doc] = [
         {"$project": {"queue": 1, "path": 1, "status": 1, "ended_at": 1}},
         {"$group": {"_id": group, "n": {"$sum": 1}}},
     ]

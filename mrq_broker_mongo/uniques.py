@@ -6,14 +6,15 @@ leaves is seen by whoever next asks for the key: a key that its job does not nee
     job        the job that holds the key
     at         when it was reserved
     until      when the reservation ends, of a key that is held for a period
-    is_unsure  of such a key, until its job is known to be stored: if it never is, the key is free after a minute
+    is_unsure  of such a key, until its job is known to be stored: if it never is, the key is free after a
+    minute
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from bson import ObjectId
 from pymongo import DeleteOne, UpdateOne
@@ -88,11 +89,13 @@ def _contend(connection: Connection, one: Reservation, now: datetime) -> ObjectI
             return holder
         if not _is_stale(connection, found, now):
             return holder
-        if connection.run(
-            "keys", lambda keys, found=found, mine=mine: keys.replace_one(found, mine)
-        ).matched_count:  # type: ignore[misc]
+        if connection.run("keys", _replacer(found, mine)).matched_count:
             return one.job
     return holder
+
+
+def _replacer(found: Doc, mine: Doc) -> Any:
+    return lambda keys: keys.replace_one(found, mine)
 
 
 def _is_stale(connection: Connection, found: Doc, now: datetime) -> bool:

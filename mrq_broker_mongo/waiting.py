@@ -57,11 +57,11 @@ def _is_due(connection: Connection, wanted: Sequence[Wanted], began: datetime) -
 def _follow(
     connection: Connection, wanted: Sequence[Wanted], roots: list[str], began: datetime, seconds: float
 ) -> bool:
-    """Follows the hints about these roots, so long at most, and looks at each; also when the next job is due by
-    time alone.
+    """Follows the hints about these roots, so long at most, and looks at each; also when the next job is due
+    by time alone.
 
-    The cursor is opened first, and the hints that are there already are passed over: none is missed between the
-    look and the waiting. It is moved by commands of its own, because the driver's does not tell whether
+    The cursor is opened first, and the hints that are there already are passed over: none is missed between
+    the look and the waiting. It is moved by commands of its own, because the driver's does not tell whether
     to ask for more would wait.
     """
     deadline = time.monotonic() + seconds

@@ -1,6 +1,7 @@
 """What calls cost: every question that the driver asks goes through an index, and reads what it answers with.
 
-The server explains each command of the driver, in the moment before it is sent, on collections of thousands of jobs.
+The server explains each command of the driver, in the moment before it is sent, on collections of thousands
+of jobs.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ QUESTIONS = ("find", "aggregate", "update", "delete", "findAndModify")
 SMALL = ("totals", "meta", "wake")
 """Collections that grow with the number of queues, paths and workers only."""
 SCANNED = 9 * 3 + 20
-"""How many keys a question may look at besides those that it answers with: at each rank where it begins and ends."""
+"""How many keys a question may look at besides those that it answers with: at each rank where it begins and
+ends."""
 
 
 class Explained(monitoring.CommandListener):
@@ -180,12 +182,12 @@ def _figures(told: Doc) -> Doc:
 def _answered(command: Doc, told: Doc) -> int:
     """How many documents a command finds, or changes; one that counts finds all that it counts."""
     figures = _figures(told)
-    changed = [
+    changed: list[int] = [
         one.get(name, 0) for one in stages(told) for name in ("nMatched", "nWouldModify", "nWouldDelete")
     ]
     if "aggregate" in command:
         changed += [one.get("nReturned", 0) for one in stages(told) if one["stage"] != "IXSCAN"]
-    return max(int(figures["nReturned"]), *changed, 1)
+    return max([int(figures["nReturned"]), *changed, 1])
 
 
 def success(record: JobRecord) -> Settlement:

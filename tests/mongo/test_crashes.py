@@ -1,7 +1,7 @@
 """A process that is killed between any two calls of the server loses nothing; repeating work does no harm.
 
-A change of a job is one call, but what follows from it (numbers, keys, slots) takes others. So each operation is cut
-off before and after each of its calls, at every place that there is; and each reply in turn gets lost.
+A change of a job is one call, but what follows from it (numbers, keys, slots) takes others. So each operation
+is cut off before and after each of its calls, at every place that there is; and each reply in turn gets lost.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ class Scene:
         return [answer.id for answer in self.broker.enqueue(jobs)]
 
     def claim(self, broker: MongoBroker, limit: int = 10) -> Claimed:
-        """Claims, and sees to it that nothing is given while another claim is valid, and that limits are kept."""
+        """Claims, and sees to it that nothing is given while another claim is valid, and that limits are
+        kept."""
         before = {record.id for record in self.running()} if broker is self.broker else set()
         request = ClaimRequest(
             worker="w",
@@ -566,8 +567,9 @@ class RawSettle(Story):
 
 
 STORIES = [
-    Enqueue, EnqueueOverExpired, EnqueueAfterALostOne, Claim, ClaimOne, ClaimSuspects, Renew, Settle, SettleOnce,
-    FollowUps, CancelAndRequeue, MoveAll, Remove, Prune, RawAdmit, RawAdmitOfAList, RawAdmitForgotten, RawSettle,
+    Enqueue, EnqueueOverExpired, EnqueueAfterALostOne, Claim, ClaimOne, ClaimSuspects, Renew, Settle,
+    SettleOnce, FollowUps, CancelAndRequeue, MoveAll, Remove, Prune, RawAdmit, RawAdmitOfAList,
+    RawAdmitForgotten, RawSettle,
 ]  # fmt: skip
 
 
