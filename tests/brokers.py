@@ -58,6 +58,12 @@ def _mongo() -> str:
     return _servers["mongo"].url
 
 
+def mend(broker: Broker) -> None:
+    """Does at once what housekeeping does in a minute, where numbers may be wrong after a crash for so long."""
+    if isinstance(broker, MongoBroker):
+        recount.mend(broker)
+
+
 def check_counters(name: str, broker: Broker, folder: Path) -> None:
     """What the broker keeps counted is what a recount gives."""
     if name == "sqlite":
