@@ -92,8 +92,8 @@ def _reasons(error: errors.OperationFailure) -> tuple[set[int | None], str]:
 
 def _no_primary(where: str, text: str) -> BrokerError:
     return BrokerUnavailable(
-        f"MongoDB at {where} has no primary at the moment ({text}): try again; if it goes on, name all members of "
-        "the replica set in MONGODB, without directConnection"
+        f"MongoDB at {where} has no primary at the moment ({text}): try again; if it goes on, name all "
+        "members of the replica set in MONGODB, without directConnection"
     )
 
 

@@ -59,7 +59,7 @@ def _mongo() -> str:
 
 
 def mend(broker: Broker) -> None:
-    """Does at once what housekeeping does in a minute, where numbers may be wrong after a crash for so long."""
+    """What housekeeping does in a minute, now, where numbers may be wrong for so long."""
     if isinstance(broker, MongoBroker):
         recount.mend(broker)
 

@@ -37,11 +37,11 @@ class Replicas:
         until(self._is_whole, what="all members to be in step")
 
     def step_down(self) -> Server:
-        """Tells the primary to be none for a while; returns the next one."""
+        """Tells the primary to be none for a while; returns it when it is none any more."""
         old = self.primary()
         with old.client() as client:
             client.admin.command("replSetStepDown", 20, secondaryCatchUpPeriodSecs=10)
-        return self.next_primary(old)
+        return old
 
     def next_primary(self, old: Server) -> Server:
         """Another primary than that; waits until there is one."""
