@@ -49,6 +49,12 @@ class Config:
         "broker",
     )
     redis_prefix: str = _setting("mrq", "What the names of all keys in Redis begin with.", "broker")
+    mongodb: str = _setting(
+        "mongodb://127.0.0.1:27017/mrq",
+        "URL of the MongoDB deployment with the database: mongodb:// or mongodb+srv://.",
+        "broker",
+    )
+    mongodb_prefix: str = _setting("mrq", "What the names of all collections in MongoDB begin with.", "broker")
     broker_timeout: float = _setting(
         10.0, "Seconds that one call to the broker may take before it fails.", "broker", minimum=0.01
     )

@@ -11,16 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_redis.broker import RedisBroker
 from mrq_core.broker import Broker
 from tests.embedded.recount import check_tables
+from tests.mongo import recount, servers
 from tests.redis.recount import check_keys
 from tests.redis.servers import Server
 
-NAMES = tuple(os.environ.get("MRQ_TEST_BROKERS", "sqlite,redis").split(","))
+NAMES = tuple(os.environ.get("MRQ_TEST_BROKERS", "sqlite,redis,mongo").split(","))
 
 _numbers = itertools.count()
-_servers: dict[str, Server] = {}
+_servers: dict[str, Server | servers.Server] = {}
 
 
 def url_of(name: str, folder: Path) -> str:
@@ -28,9 +30,14 @@ def url_of(name: str, folder: Path) -> str:
     if name == "sqlite":
         return f"sqlite:///{folder}/jobs.sqlite3"
     if name == "redis":
-        url = _redis()
-        return f"{url}{'&' if '?' in url else '?'}prefix=project-{os.getpid()}-{next(_numbers)}"
-    pytest.fail(f"MRQ_TEST_BROKERS names {name}: expected sqlite or redis")
+        return _with_prefix(_redis())
+    if name == "mongo":
+        return _with_prefix(_mongo())
+    pytest.fail(f"MRQ_TEST_BROKERS names {name}: expected sqlite, redis or mongo")
+
+
+def _with_prefix(url: str) -> str:
+    return f"{url}{'&' if '?' in url else '?'}prefix=project-{os.getpid()}-{next(_numbers)}"
 
 
 def _redis() -> str:
@@ -42,13 +49,31 @@ def _redis() -> str:
     return _servers["redis"].url
 
 
+def _mongo() -> str:
+    named = os.environ.get("MRQ_TEST_MONGO_URL")
+    if named:
+        return named
+    if "mongo" not in _servers:
+        _servers["mongo"] = servers.Server()
+    return _servers["mongo"].url
+
+
+def mend(broker: Broker) -> None:
+    """What housekeeping does in a minute, now, where numbers may be wrong for so long."""
+    if isinstance(broker, MongoBroker):
+        recount.mend(broker)
+
+
 def check_counters(name: str, broker: Broker, folder: Path) -> None:
     """What the broker keeps counted is what a recount gives."""
     if name == "sqlite":
         check_tables(folder / "jobs.sqlite3")
-    else:
+    elif name == "redis":
         assert isinstance(broker, RedisBroker)
         check_keys(broker)
+    else:
+        assert isinstance(broker, MongoBroker)
+        recount.check_collections(broker)
 
 
 def stop_servers() -> None:

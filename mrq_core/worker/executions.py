@@ -66,10 +66,13 @@ class Execution:
 
 
 class Executions:
-    """What a worker holds, by token. Native threads look at snapshots; only the hub's thread changes it."""
+    """What a worker holds, by claim: jobs that were claimed together may have the same token.
+
+    Native threads look at snapshots; only the hub's thread changes it.
+    """
 
     def __init__(self) -> None:
-        self._held: dict[str, Execution] = {}
+        self._held: dict[ClaimRef, Execution] = {}
         self.running = 0
         """How many of them run code."""
         self._suspects = 0
@@ -78,7 +81,7 @@ class Executions:
         return len(self._held)
 
     def add(self, execution: Execution) -> None:
-        self._held[execution.claim.token] = execution
+        self._held[execution.claim] = execution
         self.running += 1
         self._suspects += execution.record.alone
 
@@ -89,7 +92,7 @@ class Executions:
 
     def remove(self, executions: Iterable[Execution]) -> None:
         for execution in executions:
-            self._held.pop(execution.claim.token, None)
+            self._held.pop(execution.claim, None)
 
     def snapshot(self) -> list[Execution]:
         """All that are held, copied in one step of the interpreter."""

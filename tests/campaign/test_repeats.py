@@ -18,6 +18,7 @@ DRIVERS = {
     "memory": ["tests/testing/test_memory_conformance.py"],
     "embedded": ["tests/embedded/test_conformance.py", "tests/testing/test_embedded_against_model.py"],
     "redis": ["tests/redis/test_conformance.py", "tests/redis/test_against_model.py"],
+    "mongo": ["tests/mongo/test_conformance.py", "tests/mongo/test_against_model.py"],
 }
 WAYS = {
     "plain": ["-m", "pytest"],

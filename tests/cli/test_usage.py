@@ -89,7 +89,7 @@ def test_an_unknown_broker_is_an_error_that_lists_the_installed_ones(mrq: Shell)
     for command in (["worker"], ["jobs", "list"]):
         said = mrq(*command, "--broker", "rabbit", code=2)
         assert "rabbit" in said.err
-        assert "installed are redis, sqlite" in said.err
+        assert "installed are mongo, redis, sqlite" in said.err
         assert "Traceback" not in said.err
 
 

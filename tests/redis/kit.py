@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import redis
 
 from mrq_broker_redis.broker import RedisBroker
+from mrq_broker_redis.scripts import script
 from mrq_core.broker import Opening
 from mrq_core.clock import Clock, SystemClock
+from tests.proxy import Proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +36,8 @@ def open_broker(place: Place, clock: Clock | None = None, timeout: float = 10.0)
     """A broker at the place, in whichever process."""
     settings = {"REDIS": place.url, "REDIS_PREFIX": place.prefix}
     return RedisBroker(Opening(settings=settings, clock=clock or SystemClock(), timeout=timeout))
+
+
+def lose_reply_to(proxy: Proxy, name: str) -> None:
+    """Loses the reply to the next call of that script."""
+    proxy.lose_reply_to(script(name).digest.encode())

@@ -16,8 +16,8 @@ from mrq_core.errors import BrokerCorrupt, BrokerUnavailable, SchemaTooNew
 from mrq_core.ids import new_id
 from mrq_core.job import JobRecord, Outcome, Status
 from mrq_core.messages import Claimed, ClaimRequest, NewJob, Settlement, Unique, Wanted
-from tests.redis.kit import Place, open_broker
-from tests.redis.proxy import Proxy
+from tests.proxy import Proxy
+from tests.redis.kit import Place, lose_reply_to, open_broker
 from tests.redis.servers import Server, free_port
 from tests.support import until
 
@@ -124,10 +124,10 @@ def test_connections_are_not_shared_with_a_forked_child(place: Place) -> None:
 
 
 def test_an_enqueue_whose_reply_was_lost_makes_one_job(proxy: Proxy, place: Place) -> None:
-    broker = open_broker(replace(place, url=proxy.url))
+    broker = open_broker(replace(place, url=f"redis://127.0.0.1:{proxy.port}/0"))
     job = new_job(unique=Unique(key="k"))
     broker.enqueue([new_job("other")])
-    proxy.lose_reply_to("enqueue")
+    lose_reply_to(proxy, "enqueue")
     [answer] = broker.enqueue([job])
     assert proxy.lost == 1
     assert answer.id == job.record.id
@@ -136,11 +136,11 @@ def test_an_enqueue_whose_reply_was_lost_makes_one_job(proxy: Proxy, place: Plac
 
 
 def test_a_settle_whose_reply_was_lost_is_repeated_and_accepted_once(proxy: Proxy, place: Place) -> None:
-    broker = open_broker(replace(place, url=proxy.url))
+    broker = open_broker(replace(place, url=f"redis://127.0.0.1:{proxy.port}/0"))
     broker.enqueue([new_job()])
     [record] = claim(broker).records
     broker.settle([])
-    proxy.lose_reply_to("settle")
+    lose_reply_to(proxy, "settle")
     assert broker.settle([success(record)]) == [True]
     assert proxy.lost == 1
     assert broker.totals().by_status() == {Status.SUCCESS: 1}
@@ -148,12 +148,12 @@ def test_a_settle_whose_reply_was_lost_is_repeated_and_accepted_once(proxy: Prox
 
 
 def test_a_failure_whose_reply_was_lost_is_accepted_when_it_is_repeated(proxy: Proxy, place: Place) -> None:
-    broker = open_broker(replace(place, url=proxy.url))
+    broker = open_broker(replace(place, url=f"redis://127.0.0.1:{proxy.port}/0"))
     broker.enqueue([new_job()])
     [record] = claim(broker).records
     outcome = Outcome(status=Status.RETRY, delay=5.0, is_retry=True, exception_type="ValueError")
     failure = replace_outcome(success(record), outcome)
-    proxy.lose_reply_to("replace")
+    lose_reply_to(proxy, "replace")
     with pytest.raises(BrokerUnavailable):
         broker.settle([failure])
     assert broker.settle([failure]) == [True]
@@ -168,10 +168,10 @@ def replace_outcome(settlement: Settlement, outcome: Outcome) -> Settlement:
 
 
 def test_a_claim_whose_reply_was_lost_costs_a_lease_and_no_job(proxy: Proxy, place: Place) -> None:
-    broker = open_broker(replace(place, url=proxy.url))
+    broker = open_broker(replace(place, url=f"redis://127.0.0.1:{proxy.port}/0"))
     job = new_job()
     broker.enqueue([job])
-    proxy.lose_reply_to("claim")
+    lose_reply_to(proxy, "claim")
     with pytest.raises(BrokerUnavailable):
         claim(broker, lease=0.05)
     assert broker.totals().by_status() == {Status.STARTED: 1}

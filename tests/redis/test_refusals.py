@@ -19,8 +19,8 @@ from mrq_core.messages import (
     Cancel,
     Wanted,
 )
-from tests.redis.kit import Place, open_broker
-from tests.redis.proxy import Proxy
+from tests.proxy import Proxy
+from tests.redis.kit import Place, lose_reply_to, open_broker
 from tests.redis.recount import check_keys
 from tests.redis.servers import Server
 from tests.redis.test_connection import claim, new_job, success
@@ -125,10 +125,10 @@ def proxy(place: Place, server: Server) -> Iterator[Proxy]:
 
 
 def test_many_lost_replies_leave_every_count_right(proxy: Proxy, place: Place) -> None:
-    broker = open_broker(replace(place, url=proxy.url))
+    broker = open_broker(replace(place, url=f"redis://127.0.0.1:{proxy.port}/0"))
     broker.enqueue([new_job("other")])
     for name in ("enqueue", "claim", "settle", "renew", "read", "replace", "prune") * 3:
-        proxy.lose_reply_to(name)
+        lose_reply_to(proxy, name)
         for step in (
             lambda: broker.enqueue([new_job() for _ in range(3)]),
             lambda: broker.settle([success(one) for one in claim(broker, lease=0.05, limit=2).records]),

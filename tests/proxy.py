@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import threading
 from types import TracebackType
 
-from mrq_broker_redis.scripts import script
-
 
 class Proxy:
-    """Passes bytes on in both directions, until it is told to lose the reply to a script."""
+    """Passes bytes on in both directions, until it is told to lose the reply to a call."""
 
     def __init__(self, port: int) -> None:
         self._target = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
-        self._lose: bytes | None = None
+        self._lose: re.Pattern[bytes] | None = None
         self.lost = 0
         """How many replies were lost."""
         self._open: list[socket.socket] = []
@@ -34,14 +33,9 @@ class Proxy:
         for one in self._open:
             one.close()
 
-    @property
-    def url(self) -> str:
-        """Where it listens."""
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    def lose_reply_to(self, name: str) -> None:
-        """Loses the reply to the next call of that script, and the connection with it."""
-        self._lose = script(name).digest.encode()
+    def lose_reply_to(self, call: bytes) -> None:
+        """Loses the reply to the next call whose bytes match this expression, and the connection with it."""
+        self._lose = re.compile(call, re.DOTALL)
 
     def _accept(self) -> None:
         while True:
@@ -59,7 +53,7 @@ class Proxy:
         with contextlib.suppress(OSError):
             while data := client.recv(65536):
                 with self._lock:
-                    if self._lose is not None and self._lose in data:
+                    if self._lose is not None and self._lose.search(data):
                         self._lose = None
                         losing.set()
                 server.sendall(data)

@@ -1,0 +1,182 @@
+"""The Broker on MongoDB: each method hands its work to the module that is made for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mrq_broker_mongo import (
+    changes,
+    checks,
+    claiming,
+    enqueueing,
+    figures,
+    layout,
+    logs,
+    pruning,
+    search,
+    settling,
+    signals,
+    totals,
+    waiting,
+)
+from mrq_broker_mongo.connection import Connection
+from mrq_broker_mongo.location import location_of
+from mrq_broker_mongo.raw import MongoRawQueue
+from mrq_broker_mongo.state import MongoState
+from mrq_core.broker import Broker, Opening, RawQueue, SharedState
+from mrq_core.job import JobRecord
+from mrq_core.messages import (
+    Action,
+    Applied,
+    Cancel,
+    Change,
+    Changes,
+    Claimed,
+    ClaimRef,
+    ClaimRequest,
+    Enqueued,
+    Finding,
+    JobFilter,
+    LogLine,
+    LogPage,
+    Metric,
+    Move,
+    NewJob,
+    Note,
+    Order,
+    Page,
+    QueueCounts,
+    Remove,
+    Requeue,
+    Settlement,
+    Totals,
+    Versions,
+    Wanted,
+)
+
+
+class MongoBroker(Broker):
+    """Queues, records, logs and shared state in the collections of one prefix."""
+
+    name = "mongo"
+
+    def __init__(self, opening: Opening) -> None:
+        self._connection = Connection(location_of(opening), clock=opening.clock, timeout=opening.timeout)
+        self._state = MongoState(self._connection)
+        self._turns = claiming.Turns()
+        self._held = settling.Held()
+
+    @property
+    def state(self) -> SharedState:
+        return self._state
+
+    # --- a job's way -------------------------------------------------------------------------
+
+    def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        return enqueueing.enqueue(self._connection, jobs)
+
+    def claim(self, request: ClaimRequest) -> Claimed:
+        return claiming.claim(self._connection, request, self._turns, self._held)
+
+    def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
+        return settling.renew(self._connection, claims, lease)
+
+    def annotate(self, notes: Sequence[Note]) -> list[bool]:
+        return settling.annotate(self._connection, notes)
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        return settling.settle(self._connection, settlements, self._held)
+
+    def requeue(self, ids: Sequence[str], how: Requeue) -> list[Change]:
+        return changes.act(self._connection, ids, how)
+
+    def cancel(self, ids: Sequence[str], how: Cancel) -> list[Change]:
+        return changes.act(self._connection, ids, how)
+
+    def move(self, ids: Sequence[str], how: Move) -> list[Change]:
+        return changes.act(self._connection, ids, how)
+
+    def remove(self, ids: Sequence[str]) -> list[Change]:
+        return changes.act(self._connection, ids, Remove())
+
+    def prune(self, limit: int = 1000) -> int:
+        return pruning.prune(self._connection, limit)
+
+    def apply(
+        self, wanted: JobFilter, action: Action, *, limit: int = 1000, cursor: str | None = None
+    ) -> Applied:
+        return search.apply(self._connection, wanted, action, limit=limit, cursor=cursor)
+
+    # --- looking -----------------------------------------------------------------------------
+
+    def get(self, ids: Sequence[str]) -> list[JobRecord | None]:
+        return search.get(self._connection, ids)
+
+    def find(
+        self,
+        wanted: JobFilter,
+        *,
+        order: Order = Order.NEWEST_FIRST,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        return search.find(self._connection, wanted, order=order, cursor=cursor, limit=limit)
+
+    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
+        return search.count(self._connection, wanted, group_by)
+
+    def totals(self) -> Totals:
+        return totals.totals(self._connection)
+
+    def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
+        return figures.counts(self._connection, queues)
+
+    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+        return totals.known(self._connection, prefix, after, limit)
+
+    # --- workers -----------------------------------------------------------------------------
+
+    def wait(self, wanted: Sequence[Wanted], timeout: float) -> bool:
+        return waiting.wait(self._connection, wanted, timeout)
+
+    def poll(self, worker: str, versions: Versions) -> Changes:
+        return signals.poll(self._connection, worker, versions)
+
+    def pause(self, queues: Sequence[str]) -> None:
+        signals.set_paused(self._connection, queues, is_paused=True)
+
+    def resume(self, queues: Sequence[str]) -> None:
+        signals.set_paused(self._connection, queues, is_paused=False)
+
+    def paused(self) -> frozenset[str]:
+        return signals.paused(self._connection)
+
+    # --- logs and metrics --------------------------------------------------------------------
+
+    def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
+        logs.append(self._connection, lines, max_size)
+
+    def read_logs(self, job_id: str, cursor: str | None = None, limit: int = 1000) -> LogPage:
+        return logs.read(self._connection, job_id, cursor, limit)
+
+    def record_metrics(self, metrics: Sequence[Metric]) -> None:
+        logs.record_metrics(self._connection, metrics)
+
+    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
+        return logs.read_metrics(self._connection, names, since, until)
+
+    # --- raw queues --------------------------------------------------------------------------
+
+    def raw(self, name: str) -> RawQueue:
+        return MongoRawQueue(name, self._connection)
+
+    # --- care --------------------------------------------------------------------------------
+
+    def check(self) -> list[Finding]:
+        return checks.check(self._connection)
+
+    def prepare(self) -> None:
+        layout.prepare(self._connection)
+
+    def close(self) -> None:
+        self._connection.close()

@@ -1,0 +1,244 @@
+"""Taking due jobs for a worker, in a bounded number of commands.
+
+One free place: one find_one_and_update. Several: the due jobs are found, started by one guarded update under
+the nonce of this claim, and read back only if somebody else was quicker with some. A process that dies in
+between leaves jobs under a lease, or nothing.
+"""
+
+from __future__ import annotations
+
+import builtins
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pymongo import ReturnDocument, UpdateMany, UpdateOne
+
+from mrq_broker_mongo import lines, parking, suspects, uniques
+from mrq_broker_mongo.connection import Connection
+from mrq_broker_mongo.documents import cell_of, guard_of, of_doc, stored, update_of
+from mrq_broker_mongo.holding import Holder
+from mrq_broker_mongo.layout import DUE
+from mrq_broker_mongo.location import Doc
+from mrq_broker_mongo.settling import Held
+from mrq_broker_mongo.suspects import LeaseEnds
+from mrq_broker_mongo.totals import Deltas
+from mrq_core import lifecycle
+from mrq_core.clock import after, to_ms
+from mrq_core.ids import new_nonce
+from mrq_core.job import JobRecord
+from mrq_core.messages import Claimed, ClaimRequest, Wanted
+
+SWEEP_MS = 1000
+"""How often a claim that took all that it could looks for parked jobs with room nevertheless."""
+ATTEMPTS = 20
+"""How often a claim looks again because others were quicker."""
+
+
+@dataclass(slots=True)
+class Turns:
+    """Where the next claim goes on, in trees and among parked jobs, and when leases end. A process's own:
+    losing it costs no fairness for long."""
+
+    trees: dict[str, str] = field(default_factory=dict)
+    parked: str | None = None
+    swept_ms: int = 0
+    leases: LeaseEnds = field(default_factory=LeaseEnds)
+
+
+def claim(connection: Connection, request: ClaimRequest, turns: Turns, held: Held) -> Claimed:
+    """See `Broker.claim`."""
+    now = connection.now()
+    found = suspects.see_to(connection, request, turns.leases, now)
+    taker = _Taker(connection, request, turns, now)
+    if not found.taken and request.limit > 0:
+        taker.take()
+        _sweep(connection, request, turns, taker, now)
+    taken = [*found.taken, *taker.taken]
+    for record in taken:
+        held.add(record)
+    due: datetime | None = now
+    if len(taken) < request.limit or request.limit <= 0:
+        due = lines.next_due(connection, request.wanted, leases_after=now)
+        if found.left and request.idle:
+            due = now
+    return Claimed(
+        records=tuple(taken),
+        next_due=due,
+        suspects_due=bool(found.left) and not request.idle,
+        ended=tuple(found.ended),
+        now=now,
+    )
+
+
+def _sweep(connection: Connection, request: ClaimRequest, turns: Turns, taker: _Taker, now: datetime) -> None:
+    """Lets parked jobs go that have room, if this claim took less than it could, and else once a second."""
+    has_room = len(taker.taken) < request.limit and taker.may_block > 0
+    now_ms = to_ms(now)
+    if not has_room and 0 <= now_ms - turns.swept_ms < SWEEP_MS:
+        return
+    turns.swept_ms = now_ms
+    most = max(100, 4 * request.limit)
+    gone, turns.parked = parking.sweep(connection, request.limits, now, after=turns.parked, most=most)
+    if gone and has_room:
+        taker.take()
+
+
+class _Taker:
+    """Takes waiting jobs, queue by queue, in the order in which they are wanted."""
+
+    def __init__(self, connection: Connection, request: ClaimRequest, turns: Turns, now: datetime) -> None:
+        self._connection = connection
+        self._request = request
+        self._turns = turns
+        self._now = now
+        self._nonce = new_nonce()
+        self._given: dict[int, int] = {}
+        self._holder = Holder(connection, request, now)
+        self.taken: list[JobRecord] = []
+        self.may_block = max(100, 4 * request.limit)
+        """How many jobs it may still find blocked by limits."""
+
+    def take(self) -> None:
+        """Takes what there is, up to the limit and the quotas."""
+        for number, wanted in enumerate(self._request.wanted):
+            for _ in range(ATTEMPTS):
+                room = self._room(number, wanted)
+                if room <= 0 or self.may_block <= 0:
+                    break
+                goes_on = self._take_some(number, wanted, room)
+                if not goes_on:
+                    break
+
+    def _room(self, number: int, wanted: Wanted) -> int:
+        room = self._request.limit - len(self.taken)
+        if wanted.quota is not None:
+            room = min(room, wanted.quota - self._given.get(number, 0))
+        return room
+
+    def _take_some(self, number: int, wanted: Wanted, room: int) -> bool:
+        """One look at a queue or tree; answers whether another one may find more."""
+        if room == 1 and not lines.is_tree(wanted.name) and not wanted.reverse:
+            documents = self._take_first(wanted)
+        else:
+            turn = self._turns.trees.get(wanted.name, "")
+            documents = lines.due(self._connection, wanted, turn, self._now, room)
+        if not documents:
+            return False
+        started = self._start(documents)
+        if lines.is_tree(wanted.name):
+            self._turns.trees[wanted.name] = documents[-1]["queue"]
+        self._given[number] = self._given.get(number, 0) + len(started)
+        self.taken += started
+        return len(started) < len(documents) or (wanted.reverse and lines.is_tree(wanted.name))
+
+    def _take_first(self, wanted: Wanted) -> list[Doc]:
+        """Starts the first due job if nothing has happened to it yet, and answers with it in any case."""
+        if lines.is_excluded(wanted.name, wanted.exclude):
+            return []
+        untouched = {"$and": [{"$eq": ["$v", 1]}, {"$eq": [{"$type": "$limit_keys"}, "missing"]}]}
+        fields = self._fields()
+        cleared = {"$unsetField": {"field": "due_at", "input": "$$ROOT"}}
+        merged = {"$mergeObjects": [cleared, {"$literal": {**fields, "v": 2}}]}
+        step = [{"$replaceWith": {"$cond": [untouched, merged, "$$ROOT"]}}]
+        found = self._connection.run(
+            "jobs",
+            lambda jobs: jobs.find_one_and_update(
+                lines.due_query(wanted.name, self._now),
+                step,
+                sort=lines.ORDER[1:],
+                hint=DUE.name,
+                return_document=ReturnDocument.AFTER,
+            ),
+            repeatable=False,
+        )
+        return [] if found is None else [found]
+
+    def _fields(self) -> Doc:
+        """What a claim writes into a document that nothing has happened to yet."""
+        until = after(self._now, self._request.lease)
+        return {
+            "status": "started",
+            "started_at": self._now,
+            "updated_at": self._now,
+            "lease_until": until,
+            "worker": self._request.worker,
+            "token": lifecycle.make_token(1, self._nonce),
+            "claims": 1,
+        }
+
+    # --- writing -----------------------------------------------------------------------------------
+
+    def _start(self, documents: list[Doc]) -> list[JobRecord]:
+        """Starts these jobs, as far as they may and nobody else was quicker; in their order."""
+        records: dict[Any, JobRecord] = {}
+        deltas = Deltas()
+        updates: list[UpdateMany | UpdateOne] = []
+        fresh: dict[Any, Doc] = {}
+        token = lifecycle.make_token(1, self._nonce)
+        planned: dict[Any, tuple[Doc, JobRecord]] = {}
+        for doc in documents:
+            if doc.get("token") == token:
+                records[doc["_id"]] = of_doc(doc)  # by the claim of one
+                deltas.add(doc["queue"], doc["path"], "queued", "started")
+            elif "limit_keys" in doc:
+                record = self._holder.start(doc, self._nonce) if self.may_block > 0 else None
+                if record is None:
+                    self.may_block -= 1
+                else:
+                    records[doc["_id"]] = record
+                    deltas.add(doc["queue"], doc["path"], cell_of(doc), "started")
+            elif doc["v"] == 1:
+                fresh[doc["_id"]] = doc
+            else:
+                before = stored(doc)
+                record = self._claimed(before.record)
+                planned[doc["_id"]] = (doc, record)
+                updates.append(UpdateOne(guard_of(doc), {**update_of(before, record), "$inc": {"v": 1}}))
+        if fresh:
+            guard = {"_id": {"$in": list(fresh)}, "v": 1, "due_at": {"$lte": self._now}}
+            guard["queued_at"] = {"$lte": max(doc["queued_at"] for doc in fresh.values())}
+            updates.append(
+                UpdateMany(guard, {"$set": self._fields(), "$unset": {"due_at": ""}, "$inc": {"v": 1}})
+            )
+        if updates:
+            mine = self._write(updates, [*fresh, *planned])
+            for job, doc in fresh.items():
+                if job in mine:
+                    records[job] = self._claimed(of_doc(doc))
+                    deltas.add(doc["queue"], doc["path"], "queued", "started")
+            for job, (doc, record) in planned.items():
+                if job in mine:
+                    records[job] = record
+                    deltas.add(doc["queue"], doc["path"], cell_of(doc), "started")
+        deltas.write(self._connection)
+        self._release_keys(documents, records)
+        return [records[doc["_id"]] for doc in documents if doc["_id"] in records]
+
+    def _write(self, updates: list[UpdateMany | UpdateOne], ids: list[Any]) -> builtins.set[Any]:
+        """Answers with the ids of those that this claim has now."""
+        result = self._connection.run(
+            "jobs", lambda jobs: jobs.bulk_write(updates, ordered=False), repeatable=False
+        )
+        if result.matched_count == len(ids):
+            return set(ids)
+        mine = {"_id": {"$in": ids}, "status": "started", "worker": self._request.worker}
+        found = self._connection.run("jobs", lambda jobs: list(jobs.find(mine, {"token": 1})))
+        return {doc["_id"] for doc in found if doc["token"].partition(".")[2] == self._nonce}
+
+    def _claimed(self, record: JobRecord) -> JobRecord:
+        request = self._request
+        return lifecycle.claimed(
+            record, now=self._now, worker=request.worker, nonce=self._nonce, lease=request.lease, alone=False
+        )
+
+    def _release_keys(self, documents: list[Doc], records: dict[Any, JobRecord]) -> None:
+        """Keys that are held while a job is queued are free now."""
+        uniques.release(
+            self._connection,
+            [
+                (doc["unique_key"], doc["_id"])
+                for doc in documents
+                if doc.get("unique_until") == "queued" and doc["_id"] in records
+            ],
+        )

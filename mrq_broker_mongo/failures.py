@@ -1,0 +1,111 @@
+"""What pymongo's errors mean to a user of the broker: what was found, and what to do."""
+
+from __future__ import annotations
+
+from bson.errors import BSONError, InvalidBSON, InvalidDocument
+from pymongo import errors
+
+from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable
+
+UNAUTHORIZED, LOGIN_FAILED, NAMESPACE_EXISTS, NO_SPACE, DUPLICATE = 13, 18, 48, 14031, 11000
+_TOO_LARGE = frozenset({10334, 17280, 17419, 17420, 51272})
+"""Codes of a document, or an index entry, that is larger than the server takes."""
+_TRANSIENT = frozenset({6, 7, 89, 91, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436})
+"""Codes of a server that stops, or is no primary any more."""
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether the connection, or the primary, was lost, so that another attempt may find it again."""
+    if isinstance(error, errors.NetworkTimeout | errors.ServerSelectionTimeoutError):
+        return False
+    if isinstance(error, errors.AutoReconnect):
+        return True
+    return isinstance(error, errors.OperationFailure) and error.code in _TRANSIENT
+
+
+def is_duplicate(error: Exception) -> bool:
+    """Whether the server's only objection is that documents are there already: callers see to that."""
+    if isinstance(error, errors.BulkWriteError):
+        problems = error.details.get("writeErrors", []) if error.details else []
+        late = error.details.get("writeConcernErrors") if error.details else None
+        return bool(problems) and not late and all(one.get("code") == DUPLICATE for one in problems)
+    return isinstance(error, errors.DuplicateKeyError)
+
+
+def translated(error: Exception, where: str, timeout: float) -> BrokerError:
+    """The error of the broker that says the same. `where` is the server as it may be shown."""
+    text = _short(str(error))
+    if isinstance(error, errors.NetworkTimeout | errors.WTimeoutError | errors.ExecutionTimeout):
+        return BrokerUnavailable(
+            f"MongoDB at {where} did not answer within {timeout:g} s ({text}): it is overloaded, the network "
+            "is, or a majority of the replica set is away; try again, or raise BROKER_TIMEOUT"
+        )
+    if isinstance(error, errors.ServerSelectionTimeoutError) and "Authentication failed" in text:
+        return _refused_user(where, text)
+    if isinstance(error, errors.NotPrimaryError):
+        return _no_primary(where, text)
+    if isinstance(error, errors.ConnectionFailure | OSError):
+        return BrokerUnavailable(
+            f"MongoDB at {where} cannot be reached ({text}): start it, or correct MONGODB and the network"
+        )
+    if isinstance(error, errors.InvalidOperation):
+        return BrokerUnavailable(f"the broker of {where} was closed: open another one")
+    if isinstance(error, errors.OperationFailure):
+        return _refused(error, where, text)
+    if isinstance(error, InvalidBSON):
+        return BrokerCorrupt(f"MongoDB at {where} sent what cannot be read ({text}): see `mrq check`")
+    if isinstance(error, BSONError | InvalidDocument):
+        return _too_large(text)
+    if isinstance(error, errors.ConfigurationError):
+        return BrokerUnavailable(f"MongoDB at {where} cannot be used ({text}): correct MONGODB")
+    return BrokerUnavailable(f"MongoDB at {where} is not usable ({type(error).__name__}: {text})")
+
+
+def _short(text: str) -> str:
+    """What pymongo says, without all that it knows of the servers, and without the documents themselves."""
+    for behind in (", Topology Description", ", full error"):
+        text = text.partition(behind)[0]
+    return " ".join(text.split())[:300]
+
+
+def _refused(error: errors.OperationFailure, where: str, text: str) -> BrokerError:
+    codes, reason = _reasons(error)
+    text = reason or text
+    if codes & _TRANSIENT:
+        return _no_primary(where, text)
+    if codes & {UNAUTHORIZED, LOGIN_FAILED}:
+        return _refused_user(where, text)
+    if NO_SPACE in codes or "No space left" in text:
+        return BrokerUnavailable(f"MongoDB at {where} cannot write to its disk ({text}): free some space")
+    if codes & _TOO_LARGE:
+        return _too_large(text.partition(" First element")[0])
+    return BrokerError(f"MongoDB at {where} refused a call: {text}")
+
+
+def _reasons(error: errors.OperationFailure) -> tuple[set[int | None], str]:
+    """The codes in an error, those of each write included, and what the first of these writes met."""
+    details = error.details or {}
+    writes = [*details.get("writeErrors", ()), *details.get("writeConcernErrors", ())]
+    reasons = [_short(str(one.get("errmsg", ""))) for one in writes]
+    return {error.code, *(one.get("code") for one in writes)}, reasons[0] if reasons else ""
+
+
+def _no_primary(where: str, text: str) -> BrokerError:
+    return BrokerUnavailable(
+        f"MongoDB at {where} has no primary at the moment ({text}): try again; if it goes on, name all "
+        "members of the replica set in MONGODB, without directConnection"
+    )
+
+
+def _refused_user(where: str, text: str) -> BrokerError:
+    return BrokerUnavailable(
+        f"MongoDB at {where} refused this user ({text}): correct MONGODB, or give the user the role "
+        "readWrite on the database"
+    )
+
+
+def _too_large(text: str) -> BrokerError:
+    return BrokerError(
+        f"a value cannot be stored in MongoDB ({text}): a job with its params and its result takes 16 MB at "
+        "most; store what is larger elsewhere, and its name in the job"
+    )

@@ -1,0 +1,238 @@
+"""Where a claim looks: the due jobs of queues and trees, in order, and when the next one is due.
+
+Level by level: the index (queue, rank, due_at, _id) is asked for each rank up to now, and so what is not due
+is never scanned. A tree is a range of queue names, and its due jobs come subqueue by subqueue from the same
+index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from mrq_broker_mongo.connection import Connection
+from mrq_broker_mongo.documents import RANKS
+from mrq_broker_mongo.layout import DUE, LEASES, TREE_LEASES, TREES, Index
+from mrq_broker_mongo.location import Doc
+from mrq_core.messages import Wanted
+
+MAX_SUBQUEUES = 32
+EVER = datetime(1, 1, 1, tzinfo=UTC)
+ORDER = [("queue", 1), ("rank", 1), ("due_at", 1), ("_id", 1)]
+_FEW = 200
+_NAMES_A_LOOK = 20
+"""So many queues at nine ranks the server still merges by their due times."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Names of subqueues between two others."""
+
+    low: str
+    high: str
+    with_low: bool = False
+    with_high: bool = False
+
+    @property
+    def condition(self) -> Doc:
+        """The same for a query."""
+        return {
+            "$gte" if self.with_low else "$gt": self.low,
+            "$lte" if self.with_high else "$lt": self.high,
+        }
+
+
+def is_tree(name: str) -> bool:
+    """Whether the name stands for all subqueues."""
+    return name.endswith("/")
+
+
+def is_excluded(queue: str, exclude: Iterable[str]) -> bool:
+    """Whether a queue, or a tree that it is in, is among these names."""
+    return any(queue == name or (is_tree(name) and queue.startswith(name)) for name in exclude)
+
+
+def end_of(tree: str) -> str:
+    """The first name behind all that begin with the tree's."""
+    return tree[:-1] + "0"
+
+
+def ranges_of(wanted: Wanted, turn: str = "") -> list[Range]:
+    """The names of a tree's subqueues, without those that are left out: behind the one that had the last
+    turn first."""
+    tree = wanted.name
+    if is_excluded(tree, (name for name in wanted.exclude if is_tree(name))):
+        return []
+    left_out = sorted(name for name in wanted.exclude if name.startswith(tree))
+    parts: list[Range] = []
+    low, with_low = tree, False
+    for name in left_out:
+        if name < low:
+            continue  # inside a tree that is left out
+        parts.append(Range(low, name, with_low))
+        low, with_low = (end_of(name), True) if is_tree(name) else (name, False)
+    parts.append(Range(low, end_of(tree), with_low))
+    if not tree < turn < end_of(tree):
+        return parts
+    behind = [
+        Range(max(part.low, turn), part.high, part.with_low and part.low > turn)
+        for part in parts
+        if part.high > turn
+    ]
+    before = [
+        Range(part.low, min(part.high, turn), part.with_low, part.high > turn)
+        for part in parts
+        if part.low < turn
+    ]
+    return behind + before
+
+
+def queue_conditions(wanted: Wanted, turn: str = "") -> list[Any]:
+    """What the queue's name has to be, for one look each."""
+    if is_tree(wanted.name):
+        return [part.condition for part in ranges_of(wanted, turn)]
+    return [] if is_excluded(wanted.name, wanted.exclude) else [wanted.name]
+
+
+def due_query(queue: Any, now: datetime) -> Doc:
+    """Finds the due jobs of these queues through the index."""
+    return {"queue": queue, "rank": {"$in": RANKS}, "due_at": {"$lte": now}}
+
+
+def due(connection: Connection, wanted: Wanted, turn: str, now: datetime, limit: int) -> list[Doc]:
+    """Up to so many due jobs, in the order in which they are to be claimed, of at most 32 queues."""
+    found: list[Doc] = []
+    queues: dict[str, None] = {}
+    conditions = queue_conditions(wanted, turn)
+    if is_tree(wanted.name) and conditions:
+        conditions = _with_something_due(connection, wanted, turn, now, conditions)
+    for queue in conditions:
+        room = limit - len(found)
+        if room <= 0 or len(queues) >= MAX_SUBQUEUES:
+            break
+        look = _look_reversed if wanted.reverse else _look
+        for doc in look(connection, queue, now, room):
+            if doc["queue"] not in queues and len(queues) >= MAX_SUBQUEUES:
+                return found
+            queues[doc["queue"]] = None
+            found.append(doc)
+    return found
+
+
+def _with_something_due(
+    connection: Connection, wanted: Wanted, turn: str, now: datetime, parts: list[Any]
+) -> list[Any]:
+    """The subqueues that have due jobs, as long as these are few; else all parts of the tree.
+
+    So subqueues with nothing but delayed jobs, and there may be thousands, are not even looked at.
+    """
+    query = {**_of_tree(wanted, parts), "due_at": {"$lte": now}}
+    seen = connection.run(
+        "jobs",
+        lambda jobs: [
+            doc["queue"]
+            for doc in jobs.find(query, {"queue": 1, "_id": 0}, hint=TREES.name).sort("due_at").limit(_FEW)
+        ],
+    )
+    if len(seen) == _FEW:
+        return parts
+    names = sorted(set(seen))
+    behind = [name for name in names if name > turn][:MAX_SUBQUEUES]
+    before = [name for name in names if name <= turn][: MAX_SUBQUEUES - len(behind)]
+    return [{"$in": some} for some in (behind, before) if some]
+
+
+def _of_tree(wanted: Wanted, parts: list[Any]) -> Doc:
+    """Finds what is in these parts of a tree, by its root."""
+    root = wanted.name.partition("/")[0] + "/"
+    any_of = [{"queue": part} for part in parts]
+    return {"root": root, **(any_of[0] if len(any_of) == 1 else {"$or": any_of})}
+
+
+def _look(connection: Connection, queue: Any, now: datetime, limit: int) -> list[Doc]:
+    order = ORDER if isinstance(queue, dict) else ORDER[1:]
+    query = due_query(queue, now)
+    return connection.run("jobs", lambda jobs: list(jobs.find(query, hint=DUE.name).sort(order).limit(limit)))
+
+
+def _look_reversed(connection: Connection, queue: Any, now: datetime, limit: int) -> list[Doc]:
+    """Rank by rank from its end; of a tree only the subqueue whose turn it is."""
+    if isinstance(queue, dict):
+        [*first] = _look(connection, queue, now, 1)
+        if not first:
+            return []
+        queue = first[0]["queue"]
+    found: list[Doc] = []
+    for rank in RANKS:
+        query = {"queue": queue, "rank": rank, "due_at": {"$lte": now}}
+        room = limit - len(found)
+        if room <= 0:
+            break
+        found += connection.run("jobs", _backwards(query, room))
+    return found
+
+
+def _backwards(query: Doc, limit: int) -> Any:
+    order = [("due_at", -1), ("_id", -1)]
+    return lambda jobs: list(jobs.find(query, hint=DUE.name).sort(order).limit(limit))
+
+
+# --- what comes next --------------------------------------------------------------------------------
+
+
+def next_due(connection: Connection, wanted: Sequence[Wanted], *, leases_after: datetime) -> datetime | None:
+    """The earliest time at which one of the queues may have something; None: never.
+
+    Leases that ended up to `leases_after` are left out: whoever asks knows of them.
+    """
+    times: list[datetime] = []
+    for waits, lease in _questions(wanted):
+        is_of_tree = "root" in waits
+        times += connection.run("jobs", _first(waits, "due_at", TREES if is_of_tree else DUE))
+        runs = {**lease, "lease_until": {"$gt": leases_after}}
+        times += connection.run("jobs", _first(runs, "lease_until", TREE_LEASES if is_of_tree else LEASES))
+    return min(times, default=None)
+
+
+def first_leases(connection: Connection, wanted: Sequence[Wanted], limit: int) -> list[Doc]:
+    """The claimed jobs of the queues whose leases end first, with the end of each."""
+    found: list[Doc] = []
+    for _, lease in _questions(wanted):
+        query = {**lease, "lease_until": {"$gt": EVER}}
+        index = TREE_LEASES if "root" in lease else LEASES
+        found += connection.run(
+            "jobs",
+            lambda jobs, query=query, index=index: list(  # type: ignore[misc]
+                jobs.find(query, {"lease_until": 1}, hint=index.name)
+                .sort([("lease_until", 1), ("_id", 1)])
+                .limit(limit)
+            ),
+        )
+    found.sort(key=lambda doc: (doc["lease_until"], doc["_id"]))
+    return found
+
+
+def _questions(wanted: Sequence[Wanted]) -> list[tuple[Doc, Doc]]:
+    """Pairs of queries: for waiting jobs, and for claimed ones."""
+    plain = [one.name for one in wanted if not is_tree(one.name) and not is_excluded(one.name, one.exclude)]
+    names = list(dict.fromkeys(plain))
+    pairs: list[tuple[Doc, Doc]] = []
+    for start in range(0, len(names), _NAMES_A_LOOK):
+        queue = {"queue": {"$in": names[start : start + _NAMES_A_LOOK]}}
+        pairs.append(({**queue, "rank": {"$in": RANKS}, "due_at": {"$gt": EVER}}, queue))
+    for one in wanted:
+        parts = queue_conditions(one) if is_tree(one.name) else []
+        if parts:
+            inside = _of_tree(one, parts)
+            pairs.append(({**inside, "due_at": {"$gt": EVER}}, inside))
+    return pairs
+
+
+def _first(query: Doc, field: str, index: Index) -> Any:
+    def look(jobs: Any) -> list[datetime]:
+        cursor = jobs.find(query, {field: 1, "_id": 0}, hint=index.name).sort(field, 1).limit(1)
+        return [doc[field] for doc in cursor]
+
+    return look

@@ -1,0 +1,133 @@
+"""Where the server is: from the URL, or from the setting MONGODB, and how a client for it is made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+from pymongo import MongoClient
+from pymongo.errors import PyMongoError
+from pymongo.uri_parser import parse_uri
+from pymongo.write_concern import WriteConcern
+
+from mrq_core.broker import Opening
+from mrq_core.config import hide_password
+from mrq_core.errors import ConfigError
+
+Doc = dict[str, Any]
+
+_FORMS = (
+    "expected mongodb://[user:password@]host[:port][,host[:port]]/database[?options] or "
+    "mongodb+srv://[user:password@]host/database[?options]"
+)
+_CONNECT_SECONDS = 5.0
+_MOST_CONNECTING = 100
+_UNUSABLE = set('$/\\ "\0')
+_DEFAULT_DATABASE = "mrq"
+_DATABASE_BYTES = 63
+_SRV_OPTION = re.compile(r"([?&])srv\w+=[^&]*&?", re.IGNORECASE)
+
+
+class Location(NamedTuple):
+    """A deployment: how to make a client for it, its name for messages, the database, and the prefix.
+
+    `concern` is what a write waits for before it counts: a majority, and the journal, unless the URL
+    says otherwise.
+    """
+
+    connect: Callable[[], MongoClient[Doc]]
+    shown: str
+    database: str
+    prefix: str
+    concern: WriteConcern
+
+
+def location_of(opening: Opening) -> Location:
+    """The deployment of a broker. Raises ConfigError; connects to nothing."""
+    url, prefix = _without_prefix(opening.url or str(opening.settings.get("MONGODB") or ""))
+    shown = hide_password(url)
+    prefix = str(opening.settings.get("MONGODB_PREFIX") or "") if prefix is None else prefix
+    if not prefix or not prefix.isprintable() or set(prefix) & _UNUSABLE or prefix.startswith("system."):
+        raise ConfigError(
+            f"the prefix of the collections in MongoDB is {prefix!r}: expected a name without spaces, $ and "
+            "slashes in MONGODB_PREFIX, or in the URL as ?prefix=name"
+        )
+    parts = urlsplit(url)
+    if parts.scheme not in ("mongodb", "mongodb+srv") or not parts.netloc:
+        raise ConfigError(f"the URL {shown!r} names no MongoDB server: {_FORMS}")
+    if "@" in parts.path:
+        raise ConfigError(
+            f"the URL {shown!r} is wrong (user and password have to be percent-encoded): {_FORMS}"
+        )
+    database = unquote(parts.path.strip("/")) or _DEFAULT_DATABASE
+    if set(database) & (_UNUSABLE | {"."}):
+        raise ConfigError(f"the URL {shown!r} names the database {database!r}, which cannot be one: {_FORMS}")
+    if len(database.encode()) > _DATABASE_BYTES:
+        raise ConfigError(
+            f"the URL {shown!r} names the database {database!r}, which has {len(database.encode())} bytes: "
+            f"expected up to {_DATABASE_BYTES}"
+        )
+    names = {name.lower() for name, _ in parse_qsl(parts.query)}
+    chosen: Doc = {
+        "tz_aware": True,
+        "appname": "mrq",
+        "connectTimeoutMS": round(min(opening.timeout, _CONNECT_SECONDS) * 1000),
+        "serverSelectionTimeoutMS": round(min(opening.timeout, _CONNECT_SECONDS) * 1000),
+        "socketTimeoutMS": round(opening.timeout * 1000),
+        # A greenlet that is killed while it waits for its turn to connect leaves the lock of pymongo's pool
+        # to nobody, or to two: a condition's wait has to take it again, and under gevent that can be
+        # interrupted.
+        "maxConnecting": _MOST_CONNECTING,
+        "w": "majority",
+        "journal": True,
+    }
+    options = {name: value for name, value in chosen.items() if name.lower() not in names}
+    try:
+        # Only to read the options; nothing is connected to, and a name of mongodb+srv is not looked up.
+        _check(url)
+        concern = _concern(parts.query)
+    except (ValueError, PyMongoError) as error:
+        # What pymongo says may contain a part of a password that was not encoded.
+        why = "are user and password percent-encoded?" if "@" in url else str(error)
+        raise ConfigError(f"the URL {shown!r} is wrong ({why}): {_FORMS}") from None
+    return Location(lambda: MongoClient(url, **options), shown, database, prefix, concern)
+
+
+def _check(url: str) -> None:
+    """Raises what pymongo says of the URL, unknown options included. Looks nothing up."""
+    scheme, _, rest = url.partition("://")
+    if scheme == "mongodb+srv":
+        hosts = urlsplit(url).netloc.rpartition("@")[2]
+        if "," in hosts or ":" in hosts:
+            raise ValueError("a URL with mongodb+srv has one host, and no port")
+        rest = _SRV_OPTION.sub(r"\1", rest)
+    parse_uri(f"mongodb://{rest}", warn=False)
+
+
+def _concern(query: str) -> WriteConcern:
+    """What writes wait for: the URL's options w, journal and wtimeoutMS."""
+    given = {name.lower(): value for name, value in parse_qsl(query)}
+    w: int | str = given.get("w", "majority")
+    if isinstance(w, str) and w.isdecimal():
+        w = int(w)
+    journal = given.get("journal", "true").lower()
+    if journal not in ("true", "false"):
+        raise ValueError(f"journal is {journal!r}: expected true or false")
+    if w == 0:
+        raise ValueError("w is 0: expected 1 or more, or majority, since a write must be acknowledged")
+    wtimeout = given.get("wtimeoutms")
+    return WriteConcern(w=w, j=journal == "true", wtimeout=int(wtimeout) if wtimeout else None)
+
+
+def _without_prefix(url: str) -> tuple[str, str | None]:
+    """The URL without its option ``prefix``, which is ours, and that."""
+    parts = urlsplit(url)
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    prefix = next((value for name, value in options if name == "prefix"), None)
+    if prefix is None:
+        return url, None
+    query = urlencode([(name, value) for name, value in options if name != "prefix"])
+    path = parts.path or ("/" if query else "")
+    return urlunsplit(parts._replace(query=query, path=path)), prefix

@@ -1,0 +1,178 @@
+"""The logs of jobs, and the figures of workers.
+
+A line's `_id` is the job's id, the attempt and the number, as bytes: so the lines of a job stand together, in
+order. Beside them stands a head, whose `_id` is the job's id alone: {size, full}.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from bson import ObjectId
+from pymongo import DeleteMany, UpdateOne
+from pymongo.errors import BulkWriteError
+
+from mrq_broker_mongo.connection import Connection
+from mrq_broker_mongo.documents import has_expired, object_ids
+from mrq_broker_mongo.location import Doc
+from mrq_core.clock import from_ms, to_ms
+from mrq_core.errors import InvalidValue, JobNotFound
+from mrq_core.messages import LogLine, LogPage, Metric
+
+MINUTE_MS = 60_000
+_CURSOR = re.compile(r"(-1|\d{1,18})\.(-1|\d{1,18})\Z", re.ASCII)
+_PLACE = struct.Struct(">12sQQ")
+_MOST = 2**64 - 1
+_BATCH = 200
+
+
+def append(connection: Connection, lines: Sequence[LogLine], max_size: int) -> None:
+    """See `Broker.append_logs`."""
+    ids = object_ids(dict.fromkeys(line.job_id for line in lines))
+    if not ids:
+        return
+    now = connection.now()
+    found = connection.run("jobs", lambda jobs: list(jobs.find({"_id": {"$in": ids}}, {"expires_at": 1})))
+    there = {str(doc["_id"]) for doc in found if not has_expired(doc, now)}
+    wanted = {_place(line): line for line in reversed(lines) if line.job_id in there}
+    places = list(wanted)[::-1]
+    if not places:
+        return
+    heads_of = [ObjectId(job_id).binary for job_id in there]
+    known = connection.run(
+        "logs", lambda logs: {doc["_id"] for doc in logs.find({"_id": {"$in": places}}, {"_id": 1})}
+    )
+    heads = connection.run(
+        "logs", lambda logs: {doc["_id"]: doc for doc in logs.find({"_id": {"$in": heads_of}})}
+    )
+    note = f"the log of this job is full ({max_size:,} bytes): this line and later ones were dropped"
+    added: list[Doc] = []
+    for place in places:
+        if place in known:
+            continue
+        line = wanted[place]
+        head = heads.setdefault(place[:12], {"_id": place[:12], "size": 0, "full": False})
+        if head["full"]:
+            continue
+        head["size"] += len(line.message.encode())
+        level, message = line.level, line.message
+        if head["size"] > max_size:
+            head["full"], level, message = True, "WARNING", note
+        head["is_changed"] = True
+        added.append({"_id": place, "at": line.at, "level": level, "message": message})
+    _write(connection, added, [head for head in heads.values() if head.pop("is_changed", False)])
+
+
+def _write(connection: Connection, added: Sequence[Doc], heads: Sequence[Doc]) -> None:
+    if not added:
+        return
+    changes = [
+        UpdateOne({"_id": head["_id"]}, {"$max": {"size": head["size"], "full": head["full"]}}, upsert=True)
+        for head in heads
+    ]
+    connection.run_soft("logs", lambda logs: logs.bulk_write(changes, ordered=False))
+    try:
+        connection.run_soft("logs", lambda logs: logs.insert_many(added, ordered=False))
+    except BulkWriteError:
+        return  # lines that are there already
+
+
+def read(connection: Connection, job_id: str, cursor: str | None, limit: int) -> LogPage:
+    """See `Broker.read_logs`."""
+    attempt, seq = _position(cursor)
+    now = connection.now()
+    ids = object_ids([job_id])
+    job = connection.run(
+        "jobs", lambda jobs: jobs.find_one({"_id": ids[0]}, {"expires_at": 1}) if ids else None
+    )
+    if job is None or has_expired(job, now):
+        raise JobNotFound(job_id)
+    own = ids[0].binary
+    first = _PLACE.pack(own, max(attempt, 0), seq + 1 if attempt >= 0 else 0)
+    inside = {"_id": {"$gte": first, "$lte": _PLACE.pack(own, _MOST, _MOST)}}
+    found = connection.run(
+        "logs", lambda logs: list(logs.find(inside).sort("_id").limit(limit)) if limit > 0 else []
+    )
+    lines = []
+    for doc in found:
+        _, attempt, seq = _PLACE.unpack(doc["_id"])
+        lines.append(
+            LogLine(
+                job_id=job_id,
+                attempt=attempt,
+                seq=seq,
+                at=doc["at"],
+                level=doc["level"],
+                message=doc["message"],
+            )
+        )
+    return LogPage(lines=tuple(lines), cursor=f"{attempt}.{seq}")
+
+
+def delete(connection: Connection, jobs: Sequence[ObjectId]) -> None:
+    """Deletes the logs of jobs."""
+    for start in range(0, len(jobs), _BATCH):
+        part = [job.binary for job in jobs[start : start + _BATCH]]
+        heads = connection.run("logs", _finder(part))
+        ranges = [
+            DeleteMany({"_id": {"$gte": _PLACE.pack(own, 0, 0), "$lte": _PLACE.pack(own, _MOST, _MOST)}})
+            for own in heads
+        ]
+        if ranges:
+            changes = [*ranges, DeleteMany({"_id": {"$in": heads}})]
+            connection.run("logs", _deleter(changes))
+
+
+def _finder(heads: list[bytes]) -> Any:
+    return lambda logs: [doc["_id"] for doc in logs.find({"_id": {"$in": heads}}, {"_id": 1})]
+
+
+def _deleter(changes: list[DeleteMany]) -> Any:
+    return lambda logs: logs.bulk_write(changes, ordered=True)
+
+
+def _place(line: LogLine) -> bytes:
+    return _PLACE.pack(ObjectId(line.job_id).binary, line.attempt, line.seq)
+
+
+def _position(cursor: str | None) -> tuple[int, int]:
+    if cursor is None:
+        return -1, -1
+    found = _CURSOR.match(cursor)
+    if found is None:
+        raise InvalidValue(
+            f"cursor is {cursor!r}: expected one that came with a page of this log", path="cursor"
+        )
+    return int(found[1]), int(found[2])
+
+
+# --- figures ----------------------------------------------------------------------------------------
+
+
+def record_metrics(connection: Connection, metrics: Sequence[Metric]) -> None:
+    """See `Broker.record_metrics`."""
+    changes = [
+        UpdateOne(
+            {"_id": f"{to_ms(metric.at) // MINUTE_MS:010d} {metric.name}"},
+            {"$inc": {"value": float(metric.value)}, "$setOnInsert": {"name": metric.name}},
+            upsert=True,
+        )
+        for metric in metrics
+    ]
+    if changes:
+        connection.run_soft("metrics", lambda all_metrics: all_metrics.bulk_write(changes, ordered=False))
+
+
+def read_metrics(connection: Connection, names: Sequence[str], since: float, until: float) -> list[Metric]:
+    """See `Broker.read_metrics`. A minute lies between the two times if its beginning does."""
+    first, end = (max(0, math.ceil(time * 1000 / MINUTE_MS)) for time in (since, until))
+    wanted = {"_id": {"$gte": f"{first:010d}", "$lt": f"{end:010d}"}, "name": {"$in": list(names)}}
+    found = connection.run("metrics", lambda metrics: list(metrics.find(wanted).sort("_id")))
+    return [
+        Metric(name=doc["name"], at=from_ms(int(doc["_id"][:10]) * MINUTE_MS), value=float(doc["value"]))
+        for doc in found
+    ]

@@ -1,0 +1,174 @@
+"""What a worker says of its claims: renew, annotate, settle. All are guarded by the token."""
+
+from __future__ import annotations
+
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, TypeVar
+
+from bson import ObjectId
+from pymongo import UpdateOne
+
+from mrq_broker_mongo import changes, limiting
+from mrq_broker_mongo.connection import Connection
+from mrq_broker_mongo.location import Doc
+from mrq_broker_mongo.successes import successes
+from mrq_broker_mongo.totals import Deltas
+from mrq_core import records
+from mrq_core.clock import after
+from mrq_core.ids import is_id
+from mrq_core.job import JobRecord, Outcome
+from mrq_core.messages import ClaimRef, Note, Settlement
+
+_MOST_HELD = 10_000
+_Item = TypeVar("_Item", ClaimRef, Note)
+
+
+class _Place(NamedTuple):
+    queue: str
+    path: str
+    is_plain: bool
+
+
+class Held:
+    """Queue and path of the jobs that were claimed here, which do not change before they are settled. What is
+    not in it is looked up."""
+
+    def __init__(self) -> None:
+        self._places: OrderedDict[tuple[str, str], _Place] = OrderedDict()
+
+    def add(self, record: JobRecord) -> None:
+        """This job was claimed."""
+        place = _Place(record.queue, record.path, records.is_plain(record))
+        self._places[record.id, record.token or ""] = place
+        if len(self._places) > _MOST_HELD:
+            self._places.popitem(last=False)
+
+    def get(self, job_id: str, token: str) -> _Place | None:
+        return self._places.get((job_id, token))
+
+    def drop(self, job_id: str, token: str) -> None:
+        """This claim is over."""
+        self._places.pop((job_id, token), None)
+
+
+def renew(connection: Connection, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
+    """See `Broker.renew`."""
+    until = after(connection.now(), lease)
+    # Slots first: a job may have its slot for longer than its lease, and never the other way round.
+    limiting.prolong(connection, [ref for ref in claims if is_id(ref.id)], until)
+    return _each(connection, claims, lambda ref: {"$set": {"lease_until": until}})
+
+
+def annotate(connection: Connection, notes: Sequence[Note]) -> list[bool]:
+    """See `Broker.annotate`."""
+    now = connection.now()
+    return _each(connection, notes, lambda note: {"$set": {"progress": note.progress, "updated_at": now}})
+
+
+def _each(connection: Connection, items: Sequence[_Item], change: Callable[[_Item], Doc]) -> list[bool]:
+    """Changes running attempts, each guarded by its token."""
+    valid = [(place, item) for place, item in enumerate(items) if is_id(item.id)]
+    updates = [
+        UpdateOne(
+            {"_id": ObjectId(item.id), "status": "started", "token": item.token},
+            {**change(item), "$inc": {"v": 1}},
+        )
+        for _, item in valid
+    ]
+    answers = [False] * len(items)
+    if not updates:
+        return answers
+    done = connection.run("jobs", lambda jobs: jobs.bulk_write(updates, ordered=True)).matched_count
+    held: set[tuple[str, str]] | None = None
+    if done < len(updates):
+        query = {"_id": {"$in": [ObjectId(item.id) for _, item in valid]}, "status": "started"}
+        found = connection.run("jobs", lambda jobs: list(jobs.find(query, {"token": 1})))
+        held = {(str(doc["_id"]), doc["token"]) for doc in found}
+    for place, item in valid:
+        answers[place] = held is None or (item.id, item.token) in held
+    return answers
+
+
+def settle(connection: Connection, settlements: Sequence[Settlement], held: Held) -> list[bool]:
+    """See `Broker.settle`. Successes of plain jobs in one bulk write; the others are read and written."""
+    answers = [True] * len(settlements)
+    simple, others = _sorted(connection, settlements, held)
+    if simple:
+        others += _settle_simple(connection, settlements, simple, held)
+    if others:
+        others.sort()
+        settled = changes.settle(connection, [settlements[place] for place in others])
+        for place, accepted in zip(others, settled, strict=True):
+            answers[place] = accepted
+    for settlement in settlements:
+        held.drop(settlement.id, settlement.token)
+    return answers
+
+
+def _sorted(
+    connection: Connection, settlements: Sequence[Settlement], held: Held
+) -> tuple[dict[int, _Place], list[int]]:
+    """Which are successes that concern the job's own document only, with the job's place; and the others."""
+    simple: dict[int, _Place] = {}
+    others: list[int] = []
+    unknown: list[int] = []
+    seen: set[str] = set()
+    for number, settlement in enumerate(settlements):
+        if not _is_simple(settlement.outcome) or settlement.id in seen or not is_id(settlement.id):
+            others.append(number)
+            continue
+        seen.add(settlement.id)
+        place = held.get(settlement.id, settlement.token)
+        if place is None:
+            unknown.append(number)
+        elif place.is_plain:
+            simple[number] = place
+        else:
+            others.append(number)
+    if unknown:
+        ids = [ObjectId(settlements[number].id) for number in unknown]
+        fields = {"queue": 1, "path": 1, "special": 1}
+        found = connection.run("jobs", lambda jobs: list(jobs.find({"_id": {"$in": ids}}, fields)))
+        places = {str(doc["_id"]): _Place(doc["queue"], doc["path"], "special" not in doc) for doc in found}
+        for number in unknown:
+            place = places.get(settlements[number].id)
+            if place is not None and place.is_plain:
+                simple[number] = place
+            else:
+                others.append(number)
+    return simple, others
+
+
+def _is_simple(outcome: Outcome) -> bool:
+    return (
+        records.is_plain_success(outcome)
+        and not outcome.followups
+        and not outcome.is_retry
+        and outcome.traceback is None
+        and outcome.original_traceback is None
+    )
+
+
+def _settle_simple(
+    connection: Connection, settlements: Sequence[Settlement], simple: dict[int, _Place], held: Held
+) -> list[int]:
+    """Writes what it may; answers with the others."""
+    now = connection.now()
+    number = secrets.randbits(62)
+    updates = successes([settlements[place] for place in simple], now, number)
+    result = connection.run("jobs", lambda jobs: jobs.bulk_write(updates, ordered=False))
+    written = list(simple)
+    if result.matched_count < len(simple):
+        ids = [ObjectId(settlements[place].id) for place in simple]
+        query = {"_id": {"$in": ids}, "by": number}
+        found = connection.run("jobs", lambda jobs: list(jobs.find(query, {"_id": 1})))
+        mine = {str(doc["_id"]) for doc in found}
+        written = [place for place in simple if settlements[place].id in mine]
+    deltas = Deltas()
+    for place in written:
+        deltas.add(simple[place].queue, simple[place].path, "started", "success")
+    deltas.write(connection)
+    done = set(written)
+    return [place for place in simple if place not in done]

@@ -1,0 +1,36 @@
+"""The server that tests share. Each test finds an empty prefix on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.mongo.kit import Place
+from tests.mongo.servers import Server
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def server_url(request: pytest.FixtureRequest) -> str:
+    """A server that is already there, if MRQ_TEST_MONGO_URL names one; otherwise ours."""
+    url = os.environ.get("MRQ_TEST_MONGO_URL")
+    if url:
+        return url
+    server: Server = request.getfixturevalue("server")
+    return server.url
+
+
+@pytest.fixture
+def place(server_url: str) -> Iterator[Place]:
+    """Empty collections on the server."""
+    place = Place(server_url, f"test-{os.getpid()}")
+    yield place
+    place.clear()

@@ -1,0 +1,68 @@
+"""What the tests of the MongoDB broker share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pymongo
+
+from mrq_broker_mongo.broker import MongoBroker
+from mrq_core.broker import Opening
+from mrq_core.clock import Clock, SystemClock, from_ms
+from mrq_core.ids import new_id
+from mrq_core.job import JobRecord, Outcome, Status
+from mrq_core.messages import Claimed, ClaimRequest, NewJob, Settlement, Unique, Wanted
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A prefix on a server."""
+
+    url: str
+    prefix: str
+
+    def open(self, clock: Clock | None = None, timeout: float = 10.0) -> MongoBroker:
+        """A broker there."""
+        return open_broker(self, clock, timeout)
+
+    def clear(self) -> None:
+        """Deletes its documents, but for the hints. The collections stay, with their indexes: to create them
+        takes far longer."""
+        with pymongo.MongoClient[dict[str, Any]](self.url) as client:
+            database = client.get_default_database()
+            for name in database.list_collection_names():
+                if name.startswith(f"{self.prefix}_") and not name.endswith("_wake"):
+                    database[name].delete_many({})
+
+
+def open_broker(place: Place, clock: Clock | None = None, timeout: float = 10.0) -> MongoBroker:
+    """A broker at the place, in whichever process."""
+    settings = {"MONGODB": place.url, "MONGODB_PREFIX": place.prefix}
+    return MongoBroker(Opening(settings=settings, clock=clock or SystemClock(), timeout=timeout))
+
+
+def new_job(queue: str = "q", unique: Unique | None = None, **more: Any) -> NewJob:
+    """A job of that queue."""
+    now = from_ms(SystemClock().now_ms())
+    record = JobRecord(
+        id=new_id(), path="t.Task", params=more.pop("params", {"a": 1}), queue=queue, queued_at=now,
+        updated_at=now, **more,
+    )  # fmt: skip
+    return NewJob(record=record, unique=unique)
+
+
+def claim(broker: MongoBroker, lease: float = 60.0, limit: int = 10, queue: str = "q") -> Claimed:
+    """What an idle worker gets from the queue."""
+    return broker.claim(ClaimRequest(worker="w", wanted=(Wanted(name=queue),), limit=limit, lease=lease))
+
+
+def success(record: JobRecord, result: Any = 7) -> Settlement:
+    """The attempt ended well."""
+    return ended(record, Outcome(status=Status.SUCCESS, result=result, ttl=60.0))
+
+
+def ended(record: JobRecord, outcome: Outcome) -> Settlement:
+    """The attempt ended so."""
+    assert record.token is not None
+    return Settlement(id=record.id, token=record.token, outcome=outcome)

@@ -1,0 +1,364 @@
+"""What becomes of calls when the server, the way to it or its reply goes away."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from mrq_broker_mongo.broker import MongoBroker
+from mrq_core.errors import BrokerUnavailable
+from mrq_core.job import JobRecord, Outcome, Status
+from mrq_core.messages import Cancel, ClaimRef, RawItem, Requeue, Unique, Wanted
+from tests.mongo.kit import Place, claim, ended, new_job, open_broker, success
+from tests.mongo.recount import check_collections, mend
+from tests.mongo.servers import Server
+from tests.mongo.services import Replicas, replica_set
+from tests.proxy import Proxy
+from tests.support import until
+
+TIMEOUT = 0.5
+PATIENCE = 20.0
+"""Seconds that a call with a timeout of half a second and its repetitions may take on any machine."""
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A server that a test may kill."""
+    server = Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def proxy(request: pytest.FixtureRequest) -> Iterator[Proxy]:
+    if os.environ.get("MRQ_TEST_MONGO_URL"):
+        pytest.skip("the proxy stands before a server that the tests have started")
+    server: Server = request.getfixturevalue("server")
+    with Proxy(server.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def behind(proxy: Proxy, place: Place) -> Iterator[MongoBroker]:
+    """A broker behind the proxy, prepared and at work."""
+    broker = open_broker(replace(place, url=f"mongodb://127.0.0.1:{proxy.port}/mrq"))
+    broker.prepare()
+    broker.enqueue([new_job("other")])
+    yield broker
+    check_collections(broker)
+    broker.close()
+
+
+def lose_reply_to(proxy: Proxy, place: Place, command: str, collection: str = "jobs") -> None:
+    """Loses the reply to the next such command on that collection."""
+    name = f"{place.prefix}_{collection}"
+    proxy.lose_reply_to(b"\x02" + command.encode() + b"\x00.{4}" + name.encode() + b"\x00")
+
+
+# --- lost replies -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("collection", ["jobs", "keys"])
+def test_an_enqueue_whose_reply_was_lost_makes_one_job(
+    proxy: Proxy, behind: MongoBroker, place: Place, collection: str
+) -> None:
+    job = new_job(unique=Unique(key="k"))
+    lose_reply_to(proxy, place, "insert", collection)
+    [answer] = behind.enqueue([job])
+    assert proxy.lost == 1
+    assert answer.id == job.record.id
+    assert behind.get([job.record.id]) != [None]
+    assert behind.enqueue([new_job(unique=Unique(key="k"))])[0].id == job.record.id
+    mend(behind)
+    assert behind.totals().by_queue["q"] == {Status.QUEUED: 1}
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_settle_whose_reply_was_lost_is_repeated_and_accepted_once(
+    proxy: Proxy, behind: MongoBroker, place: Place, number: int
+) -> None:
+    behind.enqueue([new_job() for _ in range(number)])
+    records = claim(behind, limit=number).records
+    lose_reply_to(proxy, place, "update")
+    assert behind.settle([success(record) for record in records]) == [True] * number
+    assert proxy.lost == 1
+    for record in behind.get([record.id for record in records]):
+        assert record is not None
+        assert (record.status, record.result, record.claims, record.lost_claims) == ("success", 7, 1, 0)
+    mend(behind)
+    assert behind.totals().by_queue["q"] == {Status.SUCCESS: number}
+
+
+def test_a_failure_whose_reply_was_lost_is_written_once(
+    proxy: Proxy, behind: MongoBroker, place: Place
+) -> None:
+    behind.enqueue([new_job()])
+    [record] = claim(behind).records
+    retry = Outcome(status=Status.RETRY, delay=5.0, is_retry=True, exception_type="ValueError")
+    lose_reply_to(proxy, place, "update")
+    assert behind.settle([ended(record, retry)]) == [True]
+    assert proxy.lost == 1
+    [stored] = behind.get([record.id])
+    assert stored is not None
+    assert (stored.status, stored.retry_count, len(stored.attempts)) == (Status.RETRY, 1, 1)
+
+
+@pytest.mark.parametrize(("limit", "command"), [(1, "findAndModify"), (10, "update")])
+def test_a_claim_whose_reply_was_lost_costs_a_lease_and_no_job(
+    proxy: Proxy, behind: MongoBroker, place: Place, limit: int, command: str
+) -> None:
+    job = new_job()
+    behind.enqueue([job])
+    lose_reply_to(proxy, place, command)
+    with pytest.raises(BrokerUnavailable):
+        claim(behind, lease=0.05, limit=limit)
+    assert proxy.lost == 1
+    [lost] = behind.get([job.record.id])
+    assert lost is not None
+    assert (lost.status, lost.claims) == (Status.STARTED, 1)
+    [record] = until(lambda: claim(behind, limit=limit).records, what="the lease to end")
+    assert (record.id, record.claims, record.lost_claims) == (job.record.id, 2, 1)
+
+
+def test_a_renewal_whose_reply_was_lost_is_made_again(
+    proxy: Proxy, behind: MongoBroker, place: Place
+) -> None:
+    behind.enqueue([new_job()])
+    [record] = claim(behind, lease=5.0).records
+    lose_reply_to(proxy, place, "update")
+    assert behind.renew([ClaimRef(id=record.id, token=record.token or "")], 60.0) == [True]
+    assert proxy.lost == 1
+
+
+def test_many_lost_replies_lose_nothing_and_each_repeat_follows_a_lost_claim(
+    proxy: Proxy, behind: MongoBroker, place: Place
+) -> None:
+    accepted: dict[str, int] = {}
+    acknowledged: set[str] = set()
+
+    def enqueue() -> None:
+        jobs = [new_job() for _ in range(3)]
+        behind.enqueue(jobs)
+        acknowledged.update(job.record.id for job in jobs)
+
+    def settle(records: tuple[JobRecord, ...]) -> None:
+        for record, taken in zip(
+            records, behind.settle([success(record) for record in records]), strict=True
+        ):
+            accepted[record.id] = accepted.get(record.id, 0) + taken
+
+    steps: list[tuple[str, Callable[[], object]]] = [
+        ("insert", enqueue),
+        ("findAndModify", lambda: settle(claim(behind, lease=0.05, limit=1).records)),
+        ("update", lambda: settle(claim(behind, lease=0.05, limit=2).records)),
+        ("find", lambda: settle(claim(behind, lease=0.05, limit=2).records)),
+        ("update", lambda: behind.cancel([one.id for one in claim(behind, 0.05, 1).records], Cancel())),
+    ]
+    for command, step in steps * 3:
+        lose_reply_to(proxy, place, command)
+        try:
+            step()
+        except BrokerUnavailable:
+            pass
+    assert proxy.lost >= 10
+    proxy.lose_reply_to(rb"\A(?!)")  # nothing any more
+
+    def rest() -> int:
+        settle(claim(behind, lease=0.05).records)
+        mend(behind)
+        numbers = behind.totals().by_queue["q"]
+        return numbers.get(Status.QUEUED, 0) + numbers.get(Status.STARTED, 0)
+
+    enqueue()
+    until(lambda: not rest(), what="all jobs to end")
+    found = {record.id: record for record in behind.get(sorted(acknowledged)) if record is not None}
+    assert found.keys() == acknowledged
+    for record in found.values():
+        assert record.claims == record.lost_claims + 1, record
+        assert accepted.get(record.id, 0) <= 1
+
+
+@pytest.fixture(scope="module")
+def single() -> Iterator[Replicas]:
+    """A replica set with one member: the smallest deployment that takes a write once if it comes twice."""
+    with replica_set(1) as replicas:
+        yield replicas
+
+
+def test_where_the_deployment_has_retryable_writes_a_lost_reply_to_a_claim_costs_nothing(
+    single: Replicas,
+) -> None:
+    with Proxy(single.servers[0].port) as proxy:
+        url = f"mongodb://127.0.0.1:{proxy.port}/mrq?directConnection=true"
+        place = Place(url, "retryable")
+        broker = open_broker(place)
+        job = new_job()
+        broker.enqueue([job])
+        lose_reply_to(proxy, place, "findAndModify")
+        [record] = claim(broker, limit=1).records
+        assert proxy.lost == 1
+        assert (record.id, record.claims, record.lost_claims) == (job.record.id, 1, 0)
+        assert broker.settle([success(record)]) == [True]
+        check_collections(broker)
+        broker.close()
+
+
+# --- a server that goes away ------------------------------------------------------------------------
+
+
+def test_a_restarted_server_is_found_again_with_all_that_was_acknowledged(own_server: Server) -> None:
+    broker = open_broker(Place(own_server.url, "mrq"), timeout=1.0)
+    jobs = [new_job() for _ in range(20)]
+    broker.enqueue(jobs)
+    records = claim(broker, limit=5).records
+    assert broker.settle([success(record) for record in records[:3]]) == [True] * 3
+    own_server.kill()
+    with pytest.raises(BrokerUnavailable, match=f"127.0.0.1:{own_server.port}.*start it"):
+        broker.enqueue([new_job()])
+    own_server.start()
+    found = broker.get([job.record.id for job in jobs])
+    statuses = sorted(record.status for record in found if record is not None)
+    assert statuses == [*["queued"] * 15, *["started"] * 2, *["success"] * 3]
+    assert broker.settle([success(record) for record in records[3:]]) == [True] * 2
+    check_collections(broker)
+    broker.close()
+
+
+def test_a_server_that_hangs_ends_calls_after_the_timeout_and_is_named(own_server: Server) -> None:
+    broker = open_broker(Place(own_server.url, "mrq"), timeout=TIMEOUT)
+    [job] = broker.enqueue([new_job()])
+    own_server.signal(signal.SIGSTOP)
+    try:
+        for call in (lambda: broker.enqueue([new_job()]), lambda: claim(broker), broker.totals):
+            began = time.monotonic()
+            with pytest.raises(BrokerUnavailable, match=f"127.0.0.1:{own_server.port}.*0.5 s"):
+                call()
+            assert time.monotonic() - began < PATIENCE
+    finally:
+        own_server.signal(signal.SIGCONT)
+    until(lambda: _get(broker, job.id), what="the server to answer")
+    broker.close()
+
+
+def _get(broker: MongoBroker, job_id: str) -> JobRecord | None:
+    try:
+        return broker.get([job_id])[0]
+    except BrokerUnavailable:
+        return None
+
+
+def test_a_late_reply_is_not_taken_for_that_to_another_call(own_server: Server) -> None:
+    broker = open_broker(Place(own_server.url, "mrq"), timeout=TIMEOUT)
+    broker.enqueue([new_job() for _ in range(3)])
+    own_server.signal(signal.SIGSTOP)
+    try:
+        with pytest.raises(BrokerUnavailable):
+            claim(broker, lease=0.2, limit=2)
+    finally:
+        own_server.signal(signal.SIGCONT)
+    taken: set[str] = set()
+
+    def take() -> int:
+        try:
+            taken.update(record.id for record in claim(broker).records)
+        except BrokerUnavailable:
+            return 0
+        return len(taken)
+
+    until(lambda: take() == 3, what="the lost claims to come again")
+    check_collections(broker)
+    broker.close()
+
+
+# --- waits, threads and processes -------------------------------------------------------------------
+
+
+def test_a_wait_ends_with_an_error_when_the_server_dies_and_not_before_the_job_comes(
+    own_server: Server,
+) -> None:
+    broker = open_broker(Place(own_server.url, "mrq"), timeout=1.0)
+    broker.prepare()
+    failed: list[BaseException] = []
+
+    def wait() -> None:
+        try:
+            broker.wait([Wanted(name="q")], 60.0)
+        except BrokerUnavailable as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    with own_server.client() as client:
+        until(lambda: _is_waited_for(client), what="the call to wait")
+    own_server.kill()
+    thread.join(PATIENCE)
+    assert not thread.is_alive()
+    assert [type(error) for error in failed] == [BrokerUnavailable]
+    own_server.start()
+    broker.enqueue([new_job()])
+    assert broker.wait([Wanted(name="q")], 5.0)
+    broker.close()
+
+
+def _is_waited_for(client: object) -> bool:
+    waiting = client.admin.aggregate([{"$currentOp": {}}, {"$match": {"op": "getmore"}}])  # type: ignore[attr-defined]
+    return bool(list(waiting))
+
+
+def test_a_child_and_its_parent_do_not_hear_each_others_replies(place: Place) -> None:
+    broker = place.open()
+    jobs = [answer.id for answer in broker.enqueue([new_job() for _ in range(40)])]
+    taken: list[str] = []
+    waiter = threading.Thread(target=lambda: broker.wait([Wanted(name="nothing")], 1.0))
+    waiter.start()
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+    children = [context.Process(target=_claim_in_child, args=(broker, answers)) for _ in range(3)]
+    for child in children:
+        child.start()
+    for _ in range(10):
+        taken += [record.id for record in claim(broker, limit=1).records]
+    for child in children:
+        child.join(PATIENCE)
+        assert child.exitcode == 0
+        taken += answers.get()
+    waiter.join()
+    assert sorted(taken) == sorted(jobs)
+    check_collections(broker)
+    broker.close()
+
+
+def _claim_in_child(broker: MongoBroker, answers: multiprocessing.SimpleQueue[list[str]]) -> None:
+    answers.put([record.id for _ in range(10) for record in claim(broker, limit=1).records])
+
+
+# --- what stays as it was ---------------------------------------------------------------------------
+
+
+def test_raw_parameters_and_requeued_jobs_survive_lost_replies_too(
+    proxy: Proxy, behind: MongoBroker, place: Place
+) -> None:
+    raw = behind.raw("urls_set")
+    lose_reply_to(proxy, place, "update", "raw")
+    try:
+        raw.push([RawItem(param="a"), RawItem(param="b")])
+    except BrokerUnavailable:
+        raw.push([RawItem(param="a"), RawItem(param="b")])
+    assert proxy.lost == 1
+    assert sorted(item.param for item in raw.peek(10)) == ["a", "b"]
+    [answer] = behind.enqueue([new_job()])
+    [record] = claim(behind).records
+    behind.settle([ended(record, Outcome(status=Status.FAILED, ttl=60.0, exception_type="E"))])
+    lose_reply_to(proxy, place, "update")
+    behind.requeue([answer.id], Requeue())
+    assert proxy.lost == 2
+    [stored] = behind.get([answer.id])
+    assert stored is not None
+    assert stored.status is Status.QUEUED

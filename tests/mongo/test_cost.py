@@ -1,0 +1,376 @@
+"""What calls cost: every question that the driver asks goes through an index, and reads what it answers with.
+
+The server explains each command of the driver, in the moment before it is sent, on collections of thousands
+of jobs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import pymongo
+import pytest
+from pymongo import monitoring
+
+from mrq_broker_mongo.broker import MongoBroker
+from mrq_core.ids import new_id
+from mrq_core.job import JobRecord, Outcome, Status
+from mrq_core.messages import (
+    Cancel,
+    ClaimRef,
+    ClaimRequest,
+    JobFilter,
+    Limit,
+    LogLine,
+    NewJob,
+    Note,
+    Order,
+    RawItem,
+    Remove,
+    Requeue,
+    Settlement,
+    Unique,
+    Versions,
+    Wanted,
+)
+from tests.mongo.kit import Place
+
+Doc = dict[str, Any]
+MANY = 3000
+QUESTIONS = ("find", "aggregate", "update", "delete", "findAndModify")
+SMALL = ("totals", "meta", "wake")
+"""Collections that grow with the number of queues, paths and workers only."""
+SCANNED = 9 * 3 + 20
+"""How many keys a question may look at besides those that it answers with: at each rank where it begins and
+ends."""
+
+
+class Explained(monitoring.CommandListener):
+    """Has each command explained before it is sent, while it is on."""
+
+    def __init__(self, client: pymongo.MongoClient[Doc]) -> None:
+        self._client = client
+        self.is_on = False
+        self.found: list[tuple[Doc, Doc]] = []
+        self.commands: list[str] = []
+
+    def started(self, event: monitoring.CommandStartedEvent) -> None:
+        if not self.is_on:
+            return
+        self.commands.append(f"{event.command_name} {event.command.get(event.command_name)}")
+        if event.command_name in QUESTIONS:
+            kept = {name: value for name, value in event.command.items() if not name.startswith("$")}
+            for name in ("lsid", "txnNumber", "writeConcern", "ordered"):
+                kept.pop(name, None)
+            for part in self._parts(kept):
+                told = self._client[event.database_name].command("explain", part, verbosity="executionStats")
+                self.found.append((part, told))
+
+    def _parts(self, command: Doc) -> list[Doc]:
+        """Only a command with one update, or one deletion, can be explained."""
+        for name in ("updates", "deletes"):
+            if name in command:
+                return [{**command, name: [one]} for one in command[name][:20]]
+        return [command]
+
+    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
+        pass
+
+    def failed(self, event: monitoring.CommandFailedEvent) -> None:
+        pass
+
+
+@pytest.fixture
+def explained(place: Place) -> Iterator[Explained]:
+    with pymongo.MongoClient[Doc](place.url) as client:
+        yield Explained(client)
+
+
+@pytest.fixture
+def broker(place: Place, explained: Explained) -> Iterator[MongoBroker]:
+    """A broker with thousands of jobs of each sort."""
+    broker = place.open()
+    connection = broker._connection
+    connect = lambda: pymongo.MongoClient[Doc](place.url, event_listeners=[explained])  # noqa: E731
+    connection.location = connection.location._replace(connect=connect)
+    broker.prepare()
+    yield broker
+    explained.is_on = False
+    broker.close()
+
+
+def new_job(queue: str = "q", **more: Any) -> NewJob:
+    now = datetime.now(UTC)
+    outer = {name: more.pop(name) for name in ("delay", "unique") if name in more}
+    record = JobRecord(
+        id=new_id(),
+        path=more.pop("path", "t.Task"),
+        params={"n": 1},
+        queue=queue,
+        queued_at=now,
+        updated_at=now,
+        **more,
+    )
+    return NewJob(record=record, **outer)
+
+
+def claim(broker: MongoBroker, *names: str, limit: int = 10, **more: Any) -> list[JobRecord]:
+    wanted = tuple(Wanted(name=name) for name in names or ("q",))
+    return list(
+        broker.claim(ClaimRequest(worker="w", wanted=wanted, limit=limit, lease=60.0, **more)).records
+    )
+
+
+def fill(broker: MongoBroker, number: int = MANY) -> None:
+    """Due jobs; urgent ones that are not due; claimed ones; ended ones; some in trees."""
+    broker.enqueue([new_job() for _ in range(1000)])
+    claim(broker, limit=500)
+    outcome = Outcome(status=Status.FAILED, ttl=1000.0, exception_type="E")
+    records = claim(broker, limit=500)
+    broker.settle([Settlement(id=one.id, token=one.token or "", outcome=outcome) for one in records])
+    for start in range(0, number, 500):
+        broker.enqueue([new_job() for _ in range(500)])
+        broker.enqueue([new_job(delay=1000.0, priority=4) for _ in range(500)])
+        broker.enqueue([new_job(f"tree/{start + place}", delay=500.0 * (place % 2)) for place in range(500)])
+
+
+def stages(plan: Any) -> Iterator[Doc]:
+    """All stages of a plan, with their figures where it was executed."""
+    if isinstance(plan, dict):
+        if "stage" in plan and isinstance(plan["stage"], str):
+            yield plan
+        for name, value in plan.items():
+            if name not in ("rejectedPlans", "allPlansExecution"):
+                yield from stages(value)
+    elif isinstance(plan, list):
+        for item in plan:
+            yield from stages(item)
+
+
+def check(explained: Explained, work: Callable[[], object], *, scanned: int = SCANNED) -> Explained:
+    """Does the work, and sees to it that every question on jobs went well."""
+    explained.found, explained.commands = [], []
+    explained.is_on = True
+    try:
+        work()
+    finally:
+        explained.is_on = False
+    assert explained.commands
+    for command, told in explained.found:
+        collection = next(iter(command.values()))
+        if collection.rpartition("_")[2] in SMALL:
+            continue
+        names = {one["stage"] for one in stages(told)}
+        assert "COLLSCAN" not in names, command
+        assert "SORT" not in names, command
+        figures = _figures(told)
+        answered = _answered(command, told)
+        assert figures["totalDocsExamined"] <= answered + scanned, (command, figures)
+        assert figures["totalKeysExamined"] <= 2 * answered + scanned, (command, figures)
+    return explained
+
+
+def _figures(told: Doc) -> Doc:
+    if "executionStats" in told:
+        return dict(told["executionStats"])
+    cursor = next(one["$cursor"] for one in told["stages"] if "$cursor" in one)
+    return dict(cursor["executionStats"])
+
+
+def _answered(command: Doc, told: Doc) -> int:
+    """How many documents a command finds, or changes; one that counts finds all that it counts."""
+    figures = _figures(told)
+    changed: list[int] = [
+        one.get(name, 0) for one in stages(told) for name in ("nMatched", "nWouldModify", "nWouldDelete")
+    ]
+    if "aggregate" in command:
+        changed += [one.get("nReturned", 0) for one in stages(told) if one["stage"] != "IXSCAN"]
+    return max([int(figures["nReturned"]), *changed, 1])
+
+
+def success(record: JobRecord) -> Settlement:
+    outcome = Outcome(status=Status.SUCCESS, ttl=1000.0, result=1)
+    return Settlement(id=record.id, token=record.token or "", outcome=outcome)
+
+
+# --- the hot path -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("limit", [1, 10, 100])
+@pytest.mark.parametrize("names", [("q",), ("q", "empty"), ("tree/",), ("tree/1", "tree/501", "tree/")])
+def test_a_claim_and_a_settle(
+    broker: MongoBroker, explained: Explained, limit: int, names: tuple[str, ...]
+) -> None:
+    fill(broker)
+    records: list[JobRecord] = []
+    check(explained, lambda: records.extend(claim(broker, *names, limit=limit)))
+    assert len(records) == min(limit, 32 if "tree/" in names else limit)
+    check(explained, lambda: broker.settle([success(one) for one in records]))
+
+
+def test_a_claim_in_reverse(broker: MongoBroker, explained: Explained) -> None:
+    fill(broker)
+    for name in ("q", "tree/"):
+        wanted = (Wanted(name=name, reverse=True),)
+        request = ClaimRequest(worker="w", wanted=wanted, limit=10, lease=60.0)
+        check(explained, lambda request=request: broker.claim(request))  # type: ignore[misc]
+
+
+def test_a_claim_where_nothing_is_due(broker: MongoBroker, explained: Explained) -> None:
+    fill(broker)
+    names = [f"tree/{number}" for number in range(1, 60, 2)]
+    check(explained, lambda: claim(broker, *names, limit=50))
+    check(explained, lambda: broker.wait([Wanted(name=name) for name in names], 0.01))
+
+
+def test_a_claim_does_not_look_at_what_is_not_due(broker: MongoBroker, explained: Explained) -> None:
+    """Delayed jobs of urgent priorities stand before the others in the index."""
+    fill(broker)
+    check(explained, lambda: claim(broker, limit=10))
+    looks = [told for command, told in explained.found if "find" in command and "rank" in command["filter"]]
+    assert len(looks) == 1
+    assert _figures(looks[0])["totalKeysExamined"] <= 10 + 2 * 9
+
+
+def test_the_end_of_leases(broker: MongoBroker, explained: Explained) -> None:
+    fill(broker)
+    broker.enqueue([new_job("s", limit_keys=("k",)) for _ in range(50)])
+    limits = {"k": Limit(concurrency=100)}
+    request = ClaimRequest(worker="w", wanted=(Wanted(name="s"),), limit=50, lease=0.01, limits=limits)
+    assert len(broker.claim(request).records) == 50
+    lost: list[JobRecord] = []
+    check(
+        explained, lambda: lost.extend(claim(broker, "s", "q", limit=5, idle=True, limits=limits)), scanned=60
+    )
+    assert len(lost) == 1
+
+
+def test_limits_and_parked_jobs(broker: MongoBroker, explained: Explained) -> None:
+    fill(broker)
+    limits = {"k": Limit(concurrency=5)}
+    broker.enqueue([new_job("s", limit_keys=("k",)) for _ in range(1000)])
+    records: list[JobRecord] = []
+    check(explained, lambda: records.extend(claim(broker, "s", limit=20, limits=limits)), scanned=110)
+    assert len(records) == 5
+    refs = [ClaimRef(id=one.id, token=one.token or "") for one in records]
+    check(explained, lambda: broker.renew(refs, 60.0))
+    check(explained, lambda: broker.settle([success(one) for one in records]))
+
+
+def test_renew_annotate_and_other_ends(broker: MongoBroker, explained: Explained) -> None:
+    fill(broker)
+    records = claim(broker, limit=20)
+    refs = [ClaimRef(id=one.id, token=one.token or "") for one in records]
+    check(explained, lambda: broker.renew(refs, 60.0))
+    check(
+        explained, lambda: broker.annotate([Note(id=ref.id, token=ref.token, progress=0.5) for ref in refs])
+    )
+    outcome = Outcome(status=Status.FAILED, ttl=1.0, exception_type="E")
+    check(
+        explained,
+        lambda: broker.settle([Settlement(id=ref.id, token=ref.token, outcome=outcome) for ref in refs]),
+    )
+
+
+def test_enqueueing_with_unique_keys(broker: MongoBroker, explained: Explained) -> None:
+    fill(broker)
+    jobs = [new_job(unique=Unique(key=f"u{number % 5}")) for number in range(10)]
+    for _ in range(2):
+        check(explained, lambda: broker.enqueue(jobs))
+
+
+# --- looking and changing ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        JobFilter(),
+        JobFilter(statuses=(Status.STARTED,)),
+        JobFilter(statuses=(Status.STARTED, Status.FAILED)),
+        JobFilter(queues=("q",)),
+        JobFilter(paths=("t.Task",)),
+        JobFilter(exception_types=("E",)),
+        JobFilter(schedules=("none",)),
+    ],
+)
+def test_finding(broker: MongoBroker, explained: Explained, wanted: JobFilter) -> None:
+    fill(broker)
+    for order in Order:
+        page = broker.find(wanted, order=order, limit=20)
+        check(explained, lambda: broker.find(wanted, order=order, limit=20))  # noqa: B023
+        check(explained, lambda: broker.find(wanted, order=order, cursor=page.cursor, limit=20))  # noqa: B023
+
+
+def test_figures(broker: MongoBroker, explained: Explained) -> None:
+    fill(broker)
+    check(explained, broker.totals)
+    check(explained, lambda: broker.known("tree/", "tree/5", 10))
+    check(explained, lambda: broker.counts(["q", "tree/1", "empty"]))
+    check(explained, lambda: broker.poll("w", Versions()))
+    check(explained, lambda: broker.count(JobFilter(statuses=(Status.FAILED,))))
+
+
+def test_logs(broker: MongoBroker, explained: Explained) -> None:
+    fill(broker)
+    records = claim(broker, limit=50)
+    for record in records:
+        lines = [
+            LogLine(job_id=record.id, attempt=1, seq=seq, at=datetime.now(UTC), level="INFO", message="m")
+            for seq in range(40)
+        ]
+        broker.append_logs(lines, 10**6)
+    check(explained, lambda: broker.append_logs(lines, 10**6))
+    check(explained, lambda: broker.read_logs(records[5].id, "1.10", 10))
+
+
+def test_changes_and_housekeeping(broker: MongoBroker, explained: Explained) -> None:
+    fill(broker)
+    some = [record.id for record in broker.find(JobFilter(queues=("q",)), limit=10).records]
+    check(explained, lambda: broker.cancel(some, Cancel(ttl=-1.0)))
+    check(explained, lambda: broker.apply(JobFilter(statuses=(Status.FAILED,)), Requeue(), limit=10))
+    check(explained, lambda: broker.apply(JobFilter(statuses=(Status.FAILED,)), Remove(), limit=10))
+    broker.prune(0)  # which recounts, once a minute, and that reads every job
+    check(explained, lambda: broker.prune(10))
+
+
+def test_raw_queues(broker: MongoBroker, explained: Explained) -> None:
+    for name in ("a_raw", "b_set", "c_sorted_set", "d_timed_set"):
+        raw = broker.raw(name)
+        for start in range(0, 2000, 1000):
+            raw.push(
+                [RawItem(param=f"{number}", score=float(number)) for number in range(start, start + 1000)]
+            )
+        raw.claim(300, 60.0, "w")
+
+        def use(name: str = name) -> None:
+            raw = broker.raw(name)
+            claims = raw.claim(10, 60.0, "w")
+            raw.renew(claims[:5], 60.0)
+            raw.settle(claims[:5], [None] * 4 + [1.0])
+            raw.admit([(one, new_job("jobs").record) for one in claims[5:]], 60.0)
+            raw.peek(10)
+            raw.remove(["1500", "none"])
+            raw.push([RawItem(param="1700", score=1.0)])
+            broker.wait([Wanted(name=name)], 0.01)
+
+        check(explained, use)
+
+
+# --- round trips ------------------------------------------------------------------------------------
+
+
+def test_batches_take_a_bounded_number_of_round_trips(broker: MongoBroker, explained: Explained) -> None:
+    claim(broker)  # by which the time is known, and that no lease ends
+    jobs = [new_job() for _ in range(1000)]
+    assert len(check(explained, lambda: broker.enqueue(jobs)).commands) <= 6
+    records: list[JobRecord] = []
+    assert len(check(explained, lambda: records.extend(claim(broker, limit=1000))).commands) <= 6
+    assert len(records) == 1000
+    assert len(check(explained, lambda: broker.settle([success(one) for one in records[:800]])).commands) <= 3
+    failed = Outcome(status=Status.FAILED, ttl=60.0, exception_type="ValueError")
+    outcomes = [Settlement(id=one.id, token=one.token or "", outcome=failed) for one in records[800:]]
+    assert len(check(explained, lambda: broker.settle(outcomes)).commands) <= 4
+    assert len(check(explained, lambda: broker.get([job.record.id for job in jobs])).commands) <= 4

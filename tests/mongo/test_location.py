@@ -1,0 +1,157 @@
+"""Which URLs name a deployment, what is said of the others, and what writes wait for."""
+
+from __future__ import annotations
+
+import pytest
+
+from mrq_broker_mongo.location import location_of
+from mrq_core.broker import Opening
+from mrq_core.errors import ConfigError
+
+
+def opening(url: str | None = None, **settings: object) -> Opening:
+    return Opening(
+        settings={"MONGODB": "mongodb://127.0.0.1:27017/mrq", "MONGODB_PREFIX": "mrq", **settings}, url=url
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("mongodb://localhost", "mongodb://localhost"),
+        ("mongodb://host:7000/jobs", "mongodb://host:7000/jobs"),
+        ("mongodb://user:geheim@host/jobs?authSource=admin", "mongodb://user:***@host/jobs?authSource=admin"),
+        ("mongodb://user:ge%40heim@host/jobs", "mongodb://user:***@host/jobs"),
+        ("mongodb://u:geheim@a,b:27018,c/jobs?replicaSet=rs0", "mongodb://u:***@a,b:27018,c/jobs?replicaSet=rs0"),
+        ("mongodb+srv://user:geheim@cluster.example.net/jobs", "mongodb+srv://user:***@cluster.example.net/jobs"),
+        (
+            "mongodb://host/jobs?tls=true&tlsCertificateKeyFilePassword=geheim",
+            "mongodb://host/jobs?tls=true&tlsCertificateKeyFilePassword=***",
+        ),
+    ],
+)  # fmt: skip
+def test_a_url_names_a_deployment_and_is_shown_without_its_password(url: str, shown: str) -> None:
+    location = location_of(opening(url))
+    assert location.shown == shown
+    assert "geheim" not in repr(location)
+
+
+def test_without_a_url_the_settings_say_where_the_deployment_is() -> None:
+    location = location_of(opening(MONGODB="mongodb://there:1234/five", MONGODB_PREFIX="shop"))
+    assert (location.shown, location.database, location.prefix) == (
+        "mongodb://there:1234/five",
+        "five",
+        "shop",
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "database"),
+    [
+        ("mongodb://host", "mrq"),
+        ("mongodb://host/", "mrq"),
+        ("mongodb://host/?replicaSet=rs0", "mrq"),
+        ("mongodb://host/shop?replicaSet=rs0", "shop"),
+        ("mongodb://a,b/shop", "shop"),
+        ("mongodb+srv://cluster.example.net/shop", "shop"),
+        ("mongodb://host/sh%C3%B6p", "shöp"),
+    ],
+)
+def test_the_database_is_the_one_in_the_url(url: str, database: str) -> None:
+    assert location_of(opening(url)).database == database
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("mongodb://host/jobs?prefix=a-b&replicaSet=rs0", "mongodb://host/jobs?replicaSet=rs0"),
+        ("mongodb://host?prefix=a-b", "mongodb://host"),
+        ("mongodb://host/?prefix=a-b", "mongodb://host/"),
+    ],
+)
+def test_the_prefix_in_a_url_goes_before_the_setting(url: str, shown: str) -> None:
+    location = location_of(opening(url, MONGODB_PREFIX="mrq"))
+    assert (location.prefix, location.shown) == ("a-b", shown)
+
+
+def test_options_of_the_driver_reach_it_and_ours_do_not() -> None:
+    location = location_of(opening("mongodb://a,b/jobs?replicaSet=rs0&prefix=x&maxPoolSize=7&w=2"))
+    client = location.connect()
+    try:
+        assert client.options.replica_set_name == "rs0"
+        assert client.options.pool_options.max_pool_size == 7
+        assert client.write_concern.document == {"w": 2, "j": True}
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize(
+    ("options", "concern"),
+    [
+        ("", {"w": "majority", "j": True}),
+        ("?w=majority", {"w": "majority", "j": True}),
+        ("?w=1", {"w": 1, "j": True}),
+        ("?w=2&journal=false", {"w": 2, "j": False}),
+        ("?JOURNAL=true&wTimeoutMS=1500", {"w": "majority", "j": True, "wtimeout": 1500}),
+        ("?w=datacenters", {"w": "datacenters", "j": True}),
+    ],
+)
+def test_writes_wait_for_a_majority_and_the_journal_unless_the_url_says_otherwise(
+    options: str, concern: dict[str, object]
+) -> None:
+    location = location_of(opening(f"mongodb://host/jobs{options}"))
+    assert location.concern.document == concern
+    client = location.connect()
+    try:
+        assert client.write_concern.document == concern
+    finally:
+        client.close()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://host",
+        "mongodb:host",
+        "mongodb://",
+        "mongodb:///jobs",
+        "mongodb://user:geheim@/jobs",
+        "mongodb://host:port/jobs",
+        "mongodb://host:99999/jobs",
+        "mongodb://a,,b/jobs",
+        "mongodb://host/jo.bs",
+        "mongodb://host/jo bs",
+        "mongodb://host/jobs?w=0",
+        "mongodb://host/jobs?w=-1",
+        "mongodb://host/jobs?journal=perhaps",
+        "mongodb://host/jobs?wtimeoutMS=soon",
+        "mongodb://host/jobs?colour=red",
+        "mongodb://user:geheim@host/jobs?w=0",
+        "mongodb+srv://a,b/jobs",
+        "mongodb+srv://host.example.net:27017/jobs",
+        "mongodb+srv://user:geheim@a,b/jobs",
+        "mongodb://us er:ge@heim@host/jobs",
+        "mongodb://user:geheim/heim@host/jobs",
+    ],
+)
+def test_a_wrong_url_is_an_error_that_lists_the_forms(url: str) -> None:
+    with pytest.raises(ConfigError, match="expected mongodb://") as raised:
+        location_of(opening(url))
+    assert "geheim" not in str(raised.value)
+    assert "heim@" not in str(raised.value)
+
+
+@pytest.mark.parametrize("prefix", ["", "a b", "$a", "a\n", "a/b", "system.x", "a\0"])
+def test_a_prefix_that_cannot_name_collections_is_an_error(prefix: str) -> None:
+    with pytest.raises(ConfigError, match="MONGODB_PREFIX"):
+        location_of(opening(MONGODB_PREFIX=prefix))
+
+
+def test_an_empty_prefix_in_a_url_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="prefix=name"):
+        location_of(opening("mongodb://host/jobs?prefix="))
+
+
+def test_a_name_of_a_database_that_is_too_long_is_an_error() -> None:
+    with pytest.raises(ConfigError, match="63"):
+        location_of(opening(f"mongodb://host/{'d' * 64}"))

@@ -1,0 +1,271 @@
+"""A server that refuses a call: what the caller is told, and that nothing is half done."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mrq_broker_mongo.broker import MongoBroker
+from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, SchemaTooNew
+from mrq_core.job import Outcome, Status
+from mrq_core.messages import JobFilter
+from tests.mongo.kit import Place, claim, ended, new_job, open_broker, success
+from tests.mongo.recount import check_collections
+from tests.mongo.servers import Server, free_port
+from tests.support import open_project
+
+MEGABYTE = 1_000_000
+MOST_OF_A_MESSAGE = 800
+"""Characters: what was refused is not in it."""
+
+
+@pytest.fixture(scope="module")
+def locked() -> Iterator[Server]:
+    """A server with users: an administrator, a worker, and one who may only look."""
+    server = Server("--auth")
+    with server.client() as client:
+        client.admin.command("createUser", "admin", pwd="admin", roles=["root"])
+    with server.client(username="admin", password="admin") as client:
+        roles = {"worker": "readWrite", "reader": "read"}
+        for name, role in roles.items():
+            client["mrq"].command("createUser", name, pwd="ge:heim/", roles=[{"role": role, "db": "mrq"}])
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def failing() -> Iterator[Server]:
+    """A server that fails when it is told to."""
+    server = Server("--setParameter", "enableTestCommands=1")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    server = Server()
+    yield server
+    server.stop()
+
+
+def login(server: Server, user: str, password: str) -> str:
+    return server.url.replace("//", f"//{user}:{password}@")
+
+
+@contextlib.contextmanager
+def fails(server: Server, commands: list[str], **how: Any) -> Iterator[None]:
+    """While it lasts, these commands fail."""
+    with server.client() as client:
+        point = {"configureFailPoint": "failCommand", "data": {"failCommands": commands, **how}}
+        client.admin.command({**point, "mode": "alwaysOn"})
+        try:
+            yield
+        finally:
+            client.admin.command({**point, "mode": "off"})
+
+
+# --- who may --------------------------------------------------------------------------------------
+
+
+def test_a_user_who_may_read_and_write_the_database_may_do_all(locked: Server) -> None:
+    broker = open_broker(Place(login(locked, "worker", "ge%3Aheim%2F"), "mrq"))
+    assert {finding.level for finding in broker.check()} == {"ok"}
+    broker.prepare()
+    broker.enqueue([new_job(), new_job()])
+    records = claim(broker).records
+    assert broker.settle([success(record) for record in records]) == [True, True]
+    assert broker.wait([], 0.01) in (True, False)
+    broker.prune()
+    assert {finding.level for finding in broker.check()} == {"ok"}
+    check_collections(broker)
+    broker.close()
+
+
+@pytest.mark.parametrize("user", ["worker", "nobody"])
+def test_a_wrong_login_is_said_so_with_what_to_do(locked: Server, user: str) -> None:
+    broker = open_broker(Place(login(locked, user, "geraten"), "mrq"), timeout=0.5)
+    for call in (broker.prepare, lambda: broker.enqueue([new_job()]), lambda: broker.wait([], 0.1)):
+        with pytest.raises(BrokerUnavailable, match=f"127.0.0.1:{locked.port}.* refused this user") as raised:
+            call()
+        assert "correct MONGODB" in str(raised.value)
+        assert "geraten" not in str(raised.value)
+    [finding] = broker.check()
+    assert finding.level == "error"
+    assert "geraten" not in finding.message
+    broker.close()
+
+
+def test_without_a_login_the_server_says_that_it_wants_one(locked: Server) -> None:
+    broker = open_broker(Place(locked.url, "mrq"), timeout=2.0)
+    with pytest.raises(BrokerUnavailable, match=r"refused this user.*readWrite"):
+        broker.enqueue([new_job()])
+    broker.close()
+
+
+def test_a_user_who_may_only_look_is_told_which_role_is_missing(locked: Server) -> None:
+    worker = open_broker(Place(login(locked, "worker", "ge%3Aheim%2F"), "looked_at"))
+    [job] = worker.enqueue([new_job()])
+    reader = open_broker(Place(login(locked, "reader", "ge%3Aheim%2F"), "looked_at"), timeout=2.0)
+    assert [record.id for record in reader.find(JobFilter()).records] == [job.id]
+    assert reader.totals().by_queue == {"q": {Status.QUEUED: 1}}
+    for call in (reader.prepare, lambda: reader.enqueue([new_job()]), lambda: claim(reader)):
+        with pytest.raises(BrokerUnavailable, match=r"refused this user.*role readWrite") as raised:
+            call()
+        assert "heim" not in str(raised.value)
+        assert len(str(raised.value)) < MOST_OF_A_MESSAGE
+    assert worker.count(JobFilter(), "status") == {"queued": 1}
+    reader.close()
+    worker.close()
+
+
+# --- who is there ---------------------------------------------------------------------------------
+
+
+def test_a_server_that_is_away_is_named_without_its_password() -> None:
+    port = free_port()
+    broker = open_broker(Place(f"mongodb://user:geheim@127.0.0.1:{port}/mrq", "mrq"), timeout=0.5)
+    with pytest.raises(BrokerUnavailable, match=f"127.0.0.1:{port}.*start it") as raised:
+        broker.prepare()
+    [finding] = broker.check()
+    for text in (str(raised.value), repr(raised.value), finding.message):
+        assert "geheim" not in text
+        assert len(text) < MOST_OF_A_MESSAGE
+    assert (finding.level, finding.subject) == ("error", "server")
+    broker.close()
+
+
+def test_a_host_that_nobody_knows_is_named() -> None:
+    broker = open_broker(Place("mongodb://no-such-host.invalid/mrq", "mrq"), timeout=0.5)
+    with pytest.raises(BrokerUnavailable, match=r"no-such-host\.invalid"):
+        broker.prepare()
+    broker.close()
+
+
+def test_a_replica_set_of_another_name_is_said_so(server: Server) -> None:
+    broker = open_broker(Place(f"{server.url}?replicaSet=shop", "mrq"), timeout=0.5)
+    with pytest.raises(BrokerUnavailable, match=r"cannot be reached|replica set"):
+        broker.prepare()
+    broker.close()
+
+
+def test_a_broker_that_was_closed_says_so(place: Place) -> None:
+    broker = place.open()
+    broker.enqueue([new_job()])
+    broker.close()
+    with pytest.raises(BrokerUnavailable, match="was closed: open another one"):
+        broker.enqueue([new_job()])
+
+
+# --- what is too much -----------------------------------------------------------------------------
+
+
+def test_params_that_fit_in_no_document_are_refused_and_the_others_are_stored(place: Place) -> None:
+    broker = place.open()
+    big, small = new_job(params={"text": "x" * 17 * MEGABYTE}), new_job()
+    with pytest.raises(BrokerError, match="16 MB") as raised:
+        broker.enqueue([big, small])
+    assert not isinstance(raised.value, BrokerUnavailable)  # to try again does not help
+    assert len(str(raised.value)) < MOST_OF_A_MESSAGE
+    assert broker.get([big.record.id]) == [None]
+    broker.enqueue([small])
+    assert [record is not None for record in broker.get([small.record.id])] == [True]
+    check_collections(broker)
+    broker.close()
+
+
+@pytest.mark.parametrize(
+    ("params", "result"),
+    [(1, 17 * MEGABYTE), (10 * MEGABYTE, 10 * MEGABYTE)],
+    ids=["by itself", "together with its params"],
+)
+def test_a_result_that_fits_in_no_document_is_refused_and_its_job_can_still_be_failed(
+    place: Place, params: int, result: int
+) -> None:
+    broker = place.open()
+    broker.enqueue([new_job(params={"text": "x" * params}), new_job()])
+    first, second = claim(broker).records
+    settlements = [success(first, "y" * result), success(second)]
+    with pytest.raises(BrokerError, match="16 MB") as raised:
+        broker.settle(settlements)
+    assert not isinstance(raised.value, BrokerUnavailable)
+    assert len(str(raised.value)) < MOST_OF_A_MESSAGE
+    with pytest.raises(BrokerError, match="16 MB"):
+        broker.settle(settlements[:1])
+    assert broker.settle(settlements[1:]) == [True]
+    failed = Outcome(status=Status.FAILED, ttl=60.0, exception_type="BrokerError", traceback="too large")
+    assert broker.settle([ended(first, failed)]) == [True]
+    records = broker.get([first.id, second.id])
+    assert [record and record.status for record in records] == [Status.FAILED, Status.SUCCESS]
+    check_collections(broker)
+    broker.close()
+
+
+def test_a_worker_fails_the_job_whose_result_is_too_large_and_goes_on(place: Place, tmp_path: Path) -> None:
+    with open_project(tmp_path, f"{place.url}?prefix={place.prefix}") as project:
+        project.write(
+            "tasks.py",
+            "from mrq_core import task\n@task\ndef grow(size: int):\n    return 'x' * size\n",
+        )
+        jobs = [project.queue("tasks.grow", {"size": size}) for size in (17_000_000, 5)]
+        project.work_off("--greenlets", "2", "--max-result-size", "50000000")
+        large, small = (project.client.fetch(job) for job in jobs)
+        assert (small.status, small.result) == (Status.SUCCESS, "xxxxx")
+        assert large.status is Status.FAILED
+        assert "16 MB" in (large.traceback or "")
+
+
+def test_a_full_disk_is_said_so_and_nothing_is_half_written(failing: Server) -> None:
+    broker = open_broker(Place(failing.url, "mrq"))
+    broker.enqueue([new_job(), new_job()])
+    [record] = claim(broker, limit=1).records
+    job = new_job()
+    with fails(failing, ["insert", "update", "findAndModify"], errorCode=14031):
+        for call in (
+            lambda: broker.enqueue([job]),
+            lambda: claim(broker, limit=1),
+            lambda: broker.settle([success(record)]),
+        ):
+            with pytest.raises(BrokerUnavailable, match=r"disk.*free some space"):
+                call()
+    assert broker.get([job.record.id]) == [None]
+    assert broker.count(JobFilter(), "status") == {"queued": 1, "started": 1}
+    assert broker.settle([success(record)]) == [True]
+    assert len(claim(broker).records) == 1
+    check_collections(broker)
+    broker.close()
+
+
+# --- what is not ours -----------------------------------------------------------------------------
+
+
+def test_collections_of_a_newer_version_are_left_alone(place: Place, server: Server) -> None:
+    with server.client() as client:
+        database = client["mrq"]
+        database[f"{place.prefix}_meta"].insert_one({"_id": "layout", "version": 99})
+        broker = place.open()
+        for call in (broker.prepare, lambda: broker.enqueue([new_job()])):
+            with pytest.raises(SchemaTooNew, match="upgrade"):
+                call()
+        broker.close()
+        assert database[f"{place.prefix}_jobs"].count_documents({}) == 0
+
+
+def test_a_document_that_was_changed_by_hand_is_named(place: Place, server: Server) -> None:
+    broker = place.open()
+    [job, other] = broker.enqueue([new_job(), new_job()])
+    with server.client() as client:
+        jobs = client["mrq"][f"{place.prefix}_jobs"]
+        jobs.update_one({"_id": {"$ne": None}}, {"$set": {"claims": "many"}})
+    with pytest.raises(BrokerCorrupt, match=f"{job.id}.*changed by hand"):
+        broker.get([job.id])
+    assert broker.get([other.id]) != [None]
+    broker.close()
+
+
+def test_a_broker_needs_no_server_to_be_opened() -> None:
+    broker: MongoBroker = open_broker(Place(f"mongodb://127.0.0.1:{free_port()}/mrq", "mrq"), timeout=0.5)
+    broker.close()

@@ -1,0 +1,20 @@
+"""What a worker holds. No broker is asked."""
+
+from __future__ import annotations
+
+from mrq_core.job import Outcome, Status
+from mrq_core.worker.executions import Executions
+from tests.worker.records import execution
+
+
+def test_jobs_that_were_claimed_together_under_one_token_are_held_each_for_itself() -> None:
+    first, second = execution(), execution()
+    assert first.claim.token == second.claim.token
+    held = Executions()
+    held.add(first)
+    held.add(second)
+    assert held.snapshot() == [first, second]
+    first.decide(Outcome(status=Status.SUCCESS))
+    assert held.undecided() == [second]
+    held.remove([second])
+    assert held.snapshot() == [first]
