@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mrq_broker_mongo import (
-    changes,
     checks,
     claiming,
     enqueueing,
@@ -19,10 +18,12 @@ from mrq_broker_mongo import (
     totals,
     waiting,
 )
+from mrq_broker_mongo.changes import Records
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.location import location_of
 from mrq_broker_mongo.raw import MongoRawQueue
 from mrq_broker_mongo.state import MongoState
+from mrq_core import changing
 from mrq_core.broker import Broker, Opening, RawQueue, SharedState
 from mrq_core.job import JobRecord
 from mrq_core.messages import (
@@ -62,6 +63,7 @@ class MongoBroker(Broker):
 
     def __init__(self, opening: Opening) -> None:
         self._connection = Connection(location_of(opening), clock=opening.clock, timeout=opening.timeout)
+        self._records = Records(self._connection)
         self._state = MongoState(self._connection)
         self._turns = claiming.Turns()
         self._held = settling.Held()
@@ -88,16 +90,16 @@ class MongoBroker(Broker):
         return settling.settle(self._connection, settlements, self._held)
 
     def requeue(self, ids: Sequence[str], how: Requeue) -> list[Change]:
-        return changes.act(self._connection, ids, how)
+        return changing.act(self._records, ids, how)
 
     def cancel(self, ids: Sequence[str], how: Cancel) -> list[Change]:
-        return changes.act(self._connection, ids, how)
+        return changing.act(self._records, ids, how)
 
     def move(self, ids: Sequence[str], how: Move) -> list[Change]:
-        return changes.act(self._connection, ids, how)
+        return changing.act(self._records, ids, how)
 
     def remove(self, ids: Sequence[str]) -> list[Change]:
-        return changes.act(self._connection, ids, Remove())
+        return changing.act(self._records, ids, Remove())
 
     def prune(self, limit: int = 1000) -> int:
         return pruning.prune(self._connection, limit)

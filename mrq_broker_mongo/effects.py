@@ -8,25 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
 from bson import ObjectId
 
 from mrq_broker_mongo import enqueueing, limiting, parking, signals, uniques, waking
 from mrq_broker_mongo.connection import Connection
-from mrq_broker_mongo.documents import cell_of, cell_of_record
+from mrq_broker_mongo.documents import Stored, cell_of, cell_of_record
 from mrq_broker_mongo.location import Doc
 from mrq_broker_mongo.totals import Deltas
+from mrq_core.changing import Replacement
 from mrq_core.job import JobRecord, Status
-
-if TYPE_CHECKING:
-    from mrq_broker_mongo.changes import Replacement
 
 _UNFINISHED = timedelta(seconds=30)
 """Follow-ups that are older were left by a crash."""
 
 
-def follow(connection: Connection, done: Sequence[Replacement], now: datetime) -> None:
+def follow(connection: Connection, done: Sequence[Replacement[Stored]], now: datetime) -> None:
     """Everything that follows from these changes, which were written at that time."""
     deltas = Deltas()
     keys: list[tuple[str, ObjectId]] = []

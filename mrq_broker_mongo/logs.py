@@ -10,6 +10,7 @@ import math
 import re
 import struct
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from bson import ObjectId
@@ -21,7 +22,7 @@ from mrq_broker_mongo.documents import has_expired, object_ids
 from mrq_broker_mongo.location import Doc
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.errors import InvalidValue, JobNotFound
-from mrq_core.messages import LogLine, LogPage, Metric
+from mrq_core.messages import METRICS_KEPT, LogLine, LogPage, Metric
 
 MINUTE_MS = 60_000
 _CURSOR = re.compile(r"(-1|\d{1,18})\.(-1|\d{1,18})\Z", re.ASCII)
@@ -176,3 +177,10 @@ def read_metrics(connection: Connection, names: Sequence[str], since: float, unt
         Metric(name=doc["name"], at=from_ms(int(doc["_id"][:10]) * MINUTE_MS), value=float(doc["value"]))
         for doc in found
     ]
+
+
+def prune_metrics(connection: Connection, now: datetime) -> None:
+    """Deletes figures that are older than METRICS_KEPT."""
+    oldest = math.floor((to_ms(now) - METRICS_KEPT * 1000) / MINUTE_MS)
+    old = {"_id": {"$lt": f"{oldest:010d}"}}
+    connection.run_soft("metrics", lambda metrics: metrics.delete_many(old))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from mrq_broker_mongo import effects, limiting, removing, totals, uniques
+from mrq_broker_mongo import effects, limiting, logs, removing, totals, uniques
 from mrq_broker_mongo.connection import Connection
 
 _SIGNALS_KEPT = timedelta(days=1)
@@ -18,6 +18,7 @@ def prune(connection: Connection, limit: int) -> int:
     connection.run("state", lambda state: state.delete_many({"expires_at": {"$lte": now}}))
     old = {"_id": {"$regex": "^signals "}, "at": {"$lte": now - _SIGNALS_KEPT}}
     connection.run("meta", lambda meta: meta.delete_many(old))
+    logs.prune_metrics(connection, now)
     effects.finish_left(connection, now, limit)
     if totals.recount_if_due(connection):
         limiting.prune(connection, now)

@@ -10,7 +10,8 @@ from typing import Any
 from bson import ObjectId
 from pymongo import UpdateOne
 
-from mrq_broker_mongo import changes, enqueueing
+from mrq_broker_mongo import enqueueing
+from mrq_broker_mongo.changes import Records
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import to_doc
 from mrq_broker_mongo.location import Doc
@@ -256,7 +257,7 @@ def admit(
     if leased:
         connection.run("raw", lambda raw: raw.delete_many({"_id": {"$in": leased}, "is_admitted": True}))
     rest = [one.job_id for one, _ in claims if one.job_id not in created]
-    there = dict(zip(rest, changes.read(connection, rest), strict=True))
+    there = dict(zip(rest, Records(connection).read(rest)[1], strict=True))
     return [one.job_id in created or _was_admitted(there.get(one.job_id), one.token) for one, _ in claims]
 
 

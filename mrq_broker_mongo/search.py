@@ -14,12 +14,12 @@ from typing import Any
 
 from bson import ObjectId
 
-from mrq_broker_mongo import changes
+from mrq_broker_mongo.changes import Records
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import has_expired, object_ids, of_doc
 from mrq_broker_mongo.lines import EVER
 from mrq_broker_mongo.location import Doc
-from mrq_core import codec
+from mrq_core import changing, codec
 from mrq_core.errors import InvalidValue
 from mrq_core.ids import is_id
 from mrq_core.job import JobRecord
@@ -34,11 +34,8 @@ _INDEXED = ("statuses", "paths", "queues", "exception_types", "schedules")
 
 def get(connection: Connection, ids: Sequence[str]) -> list[JobRecord | None]:
     """See `Broker.get`."""
-    now = connection.now()
-    return [
-        None if one is None or has_expired(one.doc, now) else one.record
-        for one in changes.read(connection, ids)
-    ]
+    now, found = Records(connection).read(ids)
+    return [None if one is None or has_expired(one.doc, now) else one.record for one in found]
 
 
 def find(connection: Connection, wanted: JobFilter, *, order: Order, cursor: str | None, limit: int) -> Page:
@@ -220,8 +217,11 @@ def apply(
 ) -> Applied:
     """See `Broker.apply`."""
     page = find(connection, wanted, order=Order.OLDEST_FIRST, cursor=cursor, limit=limit)
-    made = changes.act_where(
-        connection, [record.id for record in page.records], action, lambda record: matches(record, wanted)
+    made = changing.act_where(
+        Records(connection),
+        [record.id for record in page.records],
+        action,
+        lambda record: matches(record, wanted),
     )
     numbers: dict[Change, int] = {}
     for change in made:

@@ -10,12 +10,13 @@ from typing import NamedTuple, TypeVar
 from bson import ObjectId
 from pymongo import UpdateOne
 
-from mrq_broker_mongo import changes, limiting
+from mrq_broker_mongo import limiting
+from mrq_broker_mongo.changes import Records
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.location import Doc
 from mrq_broker_mongo.successes import successes
 from mrq_broker_mongo.totals import Deltas
-from mrq_core import records
+from mrq_core import changing, records
 from mrq_core.clock import after
 from mrq_core.ids import is_id
 from mrq_core.job import JobRecord, Outcome
@@ -99,7 +100,7 @@ def settle(connection: Connection, settlements: Sequence[Settlement], held: Held
         others += _settle_simple(connection, settlements, simple, held)
     if others:
         others.sort()
-        settled = changes.settle(connection, [settlements[place] for place in others])
+        settled = changing.settle(Records(connection), [settlements[place] for place in others])
         for place, accepted in zip(others, settled, strict=True):
             answers[place] = accepted
     for settlement in settlements:

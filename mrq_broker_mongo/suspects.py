@@ -6,11 +6,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from mrq_broker_mongo import changes, limiting, lines
-from mrq_broker_mongo.changes import Replacement
+from mrq_broker_mongo import limiting, lines
+from mrq_broker_mongo.changes import Records
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import Stored
 from mrq_core import lifecycle
+from mrq_core.changing import Replacement, Written
 from mrq_core.clock import after
 from mrq_core.ids import new_nonce
 from mrq_core.job import JobRecord
@@ -65,20 +66,15 @@ def see_to(connection: Connection, request: ClaimRequest, ends: LeaseEnds, now: 
     ends.saw(request.wanted, now, leases[0]["lease_until"] if leases else None)
     over = [str(doc["_id"]) for doc in leases if doc["lease_until"] <= now][: 2 * MAX_SUSPECTS]
     if over:
-        _see_to(
-            connection,
-            request,
-            [one for one in changes.read(connection, over) if one is not None],
-            now,
-            found,
-        )
+        _, stored = Records(connection).read(over)
+        _see_to(connection, request, [one for one in stored if one is not None], now, found)
     return found
 
 
 def _see_to(
     connection: Connection, request: ClaimRequest, suspects: list[Stored], now: datetime, found: Found
 ) -> None:
-    planned: list[Replacement] = []
+    planned: list[Replacement[Stored]] = []
     one: JobRecord | None = None
     until = after(now, request.lease)
     for item in suspects:
@@ -101,9 +97,9 @@ def _see_to(
             planned.append(Replacement(item, one))
         elif limiting.has_room(connection, item.doc["_id"], record.limit_keys, request.limits, now):
             found.left += 1
-    for replacement, answer in zip(planned, changes.write(connection, planned, now), strict=True):
+    for replacement, answer in zip(planned, Records(connection).write(planned, now), strict=True):
         is_claim = replacement.after is one
-        if answer == changes.WRITTEN and replacement.after is not None:
+        if answer is Written.DONE and replacement.after is not None:
             (found.taken if is_claim else found.ended).append(replacement.after)
         elif is_claim and replacement.before.record.limit_keys:
             job = replacement.before.doc["_id"]
