@@ -65,6 +65,7 @@ class Server:
     """
 
     def __init__(self, *options: str, port: int | None = None, folder: Path | None = None) -> None:
+        program()  # before anything is made
         self.port = free_port() if port is None else port
         self.folder = folder or Path(tempfile.mkdtemp(prefix="mrq-mongo-", dir=_memory()))
         self.options = options

@@ -207,6 +207,7 @@ def test_a_worker_goes_on_as_soon_as_there_is_another_primary(project: Project, 
     elected = time.time()
     tried = len(_RETRIES.findall(worker.output))
     record = until(lambda: _ended(project, waiting), what="the job to end")
+    assert record is not None
     assert record.status is Status.SUCCESS
     # However slow this machine is: one try may have been under way, and the next one succeeds.
     retries = [float(seconds) for seconds in _RETRIES.findall(worker.output)]
