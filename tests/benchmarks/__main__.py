@@ -22,10 +22,11 @@ from mrq_core import __version__
 from tests.benchmarks import huey_peer, ours, redis_peers
 from tests.benchmarks.ours import Figures
 from tests.benchmarks.ratios import print_ratios, ratios
-from tests.redis.servers import find_program
+from tests.mongo import servers as mongo_servers
+from tests.redis import servers as redis_servers
 
 Measurement = Callable[[Path], Figures]
-BROKERS = ("sqlite", "redis")
+BROKERS = ("sqlite", "redis", "mongo")
 NAMES = ("enqueue", "drain", "latency", "naps", "memory", "claim")
 
 
@@ -43,7 +44,7 @@ def measurements(scale: float, brokers: Sequence[str]) -> dict[str, list[Measure
         mine["enqueue"].append(partial(ours.enqueue, jobs=drained, broker=broker))
         for processes in (1, 2):
             mine["drain"].append(partial(ours.drain, jobs=drained, processes=processes, broker=broker))
-        if broker == "redis with AOF":
+        if " with " in broker:
             continue
         mine["latency"].append(partial(ours.latency, jobs=jobs(200), broker=broker))
         mine["naps"].append(partial(ours.naps, jobs=jobs(2_000), broker=broker))
@@ -81,7 +82,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="this part of the jobs (1.0)")
     parser.add_argument("--only", nargs="*", default=NAMES, choices=NAMES, help="only these")
     parser.add_argument(
-        "--broker", nargs="*", default=BROKERS, choices=BROKERS, help="only these brokers (both)"
+        "--broker", nargs="*", default=BROKERS, choices=BROKERS, help="only these brokers (all)"
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file, too")
     options = parser.parse_args()
@@ -116,12 +117,22 @@ def main() -> None:
 def _versions() -> dict[str, str]:
     """Of what took part, where it is installed."""
     found = {}
-    for package in ("gevent", "redis", "hiredis", *dict.fromkeys(peer.package for peer in redis_peers.PEERS)):
+    for package in (
+        "gevent",
+        "redis",
+        "hiredis",
+        "pymongo",
+        *dict.fromkeys(peer.package for peer in redis_peers.PEERS),
+    ):
         if importlib.util.find_spec(package):
             found[package] = importlib.metadata.version(package)
-    if program := find_program():
-        words = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-        found["redis-server"] = words.partition("v=")[2].partition(" ")[0]
+    for name, program in (
+        ("redis-server", redis_servers.find_program()),
+        ("mongod", mongo_servers.find_program()),
+    ):
+        if program:
+            words = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+            found[name] = words.partition("v=" if name == "redis-server" else "version v")[2].split()[0]
     return found
 
 

@@ -12,8 +12,10 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import psutil
+import pymongo
 import redis
 
 from mrq_core.client import Client
@@ -22,7 +24,8 @@ from mrq_core.handles import Job
 from mrq_core.job import JobRecord, Outcome, Status
 from mrq_core.messages import ClaimRequest, JobFilter, Settlement, Wanted
 from mrq_core.operations.workers import list_workers
-from tests.redis.servers import Server
+from tests.mongo.servers import Server as MongoServer
+from tests.redis.servers import Server as RedisServer
 
 Figures = dict[str, float]
 NOTHING = "tests.benchmarks.tasks.Nothing"
@@ -35,8 +38,12 @@ BROKERS: dict[str, tuple[str, ...]] = {
     "sqlite": (),
     "redis": ("--appendonly", "no"),
     "redis with AOF": ("--appendonly", "yes", "--appendfsync", "everysec"),
+    "mongo": ("--wiredTigerCacheSizeGB", "1"),
+    "mongo with w=1": ("--wiredTigerCacheSizeGB", "1"),
 }
 """By name: the options of its server. What is measured is the same on each."""
+_WEAK = "?w=1&journal=false"
+"""Writes that the primary has in its memory, and nothing more, are acknowledged."""
 
 
 @contextlib.contextmanager
@@ -45,10 +52,12 @@ def opened(folder: Path, broker: str = "sqlite") -> Iterator[Client]:
     with contextlib.ExitStack() as stack:
         url = f"sqlite:///{folder}/bench.sqlite3"
         if broker != "sqlite":
-            server = Server(*BROKERS[broker], folder=folder)
+            start = MongoServer if broker.startswith("mongo") else RedisServer
+            server = start(*BROKERS[broker], folder=folder)
             stack.callback(server.kill)
-            url = server.url
+            url = server.url + (_WEAK if broker == "mongo with w=1" else "")
         client = Client(load_config({"broker": url}, environ={}))
+        client.broker.prepare()
         stack.callback(client.close)
         yield client
 
@@ -221,4 +230,9 @@ def _size(folder: Path, client: Client) -> int:
     if client.config.broker.startswith("redis"):
         with redis.Redis.from_url(client.config.broker) as server:
             return int(dict(server.info("memory"))["used_memory"])
+    if client.config.broker.startswith("mongo"):
+        with pymongo.MongoClient[dict[str, Any]](client.config.broker) as server:
+            server.admin.command("fsync")
+            told = server.get_default_database().command("dbStats")
+            return int(told["storageSize"] + told["indexSize"])
     return sum(file.stat().st_size for file in folder.glob("bench.sqlite3*"))

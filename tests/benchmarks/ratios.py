@@ -31,13 +31,14 @@ def _pairs(values: Values) -> Iterator[tuple[str, str, str]]:
     for broker in ours.BROKERS:
         one = f"{broker}: drain, 1 process of {ours.BATCH} greenlets (jobs/s)"
         two = f"{broker}: drain, 2 processes of {ours.BATCH} greenlets (jobs/s)"
-        where = "SQLite" if broker == "sqlite" else "Redis"
+        kind = broker.partition(" ")[0]
+        where = {"sqlite": "SQLite", "redis": "Redis"}.get(kind, "nothing")
         for figure in values:
             if f" on {where}, drain" in figure:
                 peer = figure.removesuffix(" (jobs/s)").replace(", drain", "")
                 yield f"{broker}: drain against {peer}", one, figure
         yield f"{broker}: drain of two processes against one", two, one
-        if broker != "sqlite":
+        if kind == "redis":
             bulk = f"{broker}: enqueue, in bulk (jobs/s)"
             yield f"{broker}: enqueue in bulk against RQ", bulk, "RQ on Redis, enqueue (jobs/s)"
         claims = [figure for figure in values if figure.startswith(f"{broker}: claim, ")]

@@ -99,9 +99,11 @@ class Server:
         command = [
             program(),
             *("--port", str(self.port), "--bind_ip", "127.0.0.1", "--dbpath", str(self.folder)),
-            *("--wiredTigerCacheSizeGB", "0.25", "--setParameter", "diagnosticDataCollectionEnabled=false"),
+            *("--setParameter", "diagnosticDataCollectionEnabled=false"),
             *("--setParameter", "ttlMonitorEnabled=false", "--nounixsocket", *self.options),
         ]
+        if "--wiredTigerCacheSizeGB" not in self.options:
+            command += ["--wiredTigerCacheSizeGB", "0.25"]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log
