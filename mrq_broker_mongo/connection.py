@@ -23,7 +23,7 @@ from pymongo.database import Database
 from pymongo.errors import PyMongoError
 from pymongo.write_concern import WriteConcern
 
-from mrq_broker_mongo.failures import is_duplicate, is_lost, translated
+from mrq_broker_mongo.failures import is_duplicate, is_lost, is_unread, translated
 from mrq_broker_mongo.location import Doc, Location
 from mrq_core.clock import Clock, SystemClock, from_ms, to_ms
 from mrq_core.errors import BrokerUnavailable
@@ -152,9 +152,9 @@ class Connection:
                 answer = work()
                 reach(f"{name}.after")
                 return answer
-            except _FAILURES as error:
-                if is_duplicate(error):
-                    raise  # which is an answer
+            except (*_FAILURES, AttributeError) as error:
+                if is_duplicate(error) or (isinstance(error, AttributeError) and not is_unread(error)):
+                    raise  # which is an answer, or a mistake of ours
                 self._measured = None  # there may be another primary now
                 if not (left and is_lost(error) and time.monotonic() + backoff < deadline):
                     raise translated(error, self.location.shown, self._timeout) from error

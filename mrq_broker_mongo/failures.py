@@ -14,8 +14,16 @@ _TRANSIENT = frozenset({6, 7, 89, 91, 189, 262, 9001, 10107, 11600, 11602, 13435
 """Codes of a server that stops, or is no primary any more."""
 
 
+def is_unread(error: AttributeError) -> bool:
+    """Whether pymongo met an answer that a write was not confirmed, as of a primary that leaves, and could not
+    read it: its `_check_command_response` changes what a registry of types has made read-only (seen in 4.20)."""
+    return "RawBSONDocument" in str(error)
+
+
 def is_lost(error: Exception) -> bool:
     """Whether the connection, or the primary, was lost, so that another attempt may find it again."""
+    if isinstance(error, AttributeError):
+        return is_unread(error)
     if isinstance(error, errors.NetworkTimeout | errors.ServerSelectionTimeoutError):
         return False
     if isinstance(error, errors.AutoReconnect):
@@ -44,6 +52,8 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
         return _refused_user(where, text)
     if isinstance(error, errors.NotPrimaryError):
         return _no_primary(where, text)
+    if isinstance(error, AttributeError):
+        return _no_primary(where, "a write was not confirmed")
     if isinstance(error, errors.ConnectionFailure | OSError):
         return BrokerUnavailable(
             f"MongoDB at {where} cannot be reached ({text}): start it, or correct MONGODB and the network"

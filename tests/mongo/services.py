@@ -33,7 +33,7 @@ class Replicas:
         return _found(until(self._primary, what="a primary"))
 
     def until_whole(self) -> None:
-        """Waits until there are one primary and its secondaries, none of which is starting or rolling back."""
+        """Waits until there are one primary and its secondaries, none starting or rolling back."""
         until(self._is_whole, what="all members to be there")
 
     def step_down(self) -> Server:

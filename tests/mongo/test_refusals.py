@@ -16,7 +16,7 @@ from mrq_core.messages import JobFilter
 from tests.mongo.kit import Place, claim, ended, new_job, open_broker, success
 from tests.mongo.recount import check_collections
 from tests.mongo.servers import Server, free_port
-from tests.support import open_project
+from tests.support import open_project, until
 
 MEGABYTE = 1_000_000
 MOST_OF_A_MESSAGE = 800
@@ -235,6 +235,25 @@ def test_a_full_disk_is_said_so_and_nothing_is_half_written(failing: Server) -> 
     assert broker.count(JobFilter(), "status") == {"queued": 1, "started": 1}
     assert broker.settle([success(record)]) == [True]
     assert len(claim(broker).records) == 1
+    check_collections(broker)
+    broker.close()
+
+
+@pytest.mark.parametrize("limit", [1, 5])
+def test_a_claim_that_a_leaving_primary_has_not_confirmed_costs_a_lease_at_most(
+    failing: Server, limit: int
+) -> None:
+    broker = open_broker(Place(failing.url, f"leaving{limit}"))
+    [job] = broker.enqueue([new_job()])
+    unconfirmed = {"code": 11602, "codeName": "InterruptedDueToReplStateChange", "errmsg": "interrupted"}
+    labels = ["RetryableWriteError"]
+    with (
+        fails(failing, ["findAndModify", "update"], writeConcernError=unconfirmed, errorLabels=labels),
+        pytest.raises(BrokerUnavailable, match="no primary at the moment"),
+    ):
+        claim(broker, lease=0.05, limit=limit)
+    [record] = until(lambda: claim(broker, limit=limit).records, what="the lease to end")
+    assert (record.id, record.claims, record.lost_claims) == (job.id, 2, 1)
     check_collections(broker)
     broker.close()
 
