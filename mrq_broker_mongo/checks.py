@@ -76,7 +76,7 @@ def _safety(connection: Connection, told: Doc) -> Finding:
         level="warning",
         subject="durability",
         message=f"{message}: an acknowledged job can get lost when a server dies",
-        advice="leave the options w and journal out of the URL: writes wait for a majority and its disks then",
+        advice="leave the options w and journal out of the URL: writes then wait for a majority of disks",
     )
 
 

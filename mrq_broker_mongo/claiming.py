@@ -59,7 +59,7 @@ def claim(connection: Connection, request: ClaimRequest, turns: Turns, held: Hel
         held.add(record)
     due: datetime | None = now
     if len(taken) < request.limit or request.limit <= 0:
-        due = lines.next_due(connection, request.wanted, leases_after=now)
+        due = _next_due(connection, request, found, taken, now)
         if found.left and request.idle:
             due = now
     return Claimed(
@@ -69,6 +69,22 @@ def claim(connection: Connection, request: ClaimRequest, turns: Turns, held: Hel
         ended=tuple(found.ended),
         now=now,
     )
+
+
+def _next_due(
+    connection: Connection,
+    request: ClaimRequest,
+    found: suspects.Found,
+    taken: list[JobRecord],
+    now: datetime,
+) -> datetime | None:
+    """When the next job may be due, or the next lease ends."""
+    times = [lines.next_waiting(connection, request.wanted)]
+    if found.has_looked:  # by which all leases are known but for those of this claim
+        times += [found.next_lease, *(record.lease_until for record in taken)]
+    else:
+        times.append(lines.next_lease(connection, request.wanted, now))
+    return min((time for time in times if time is not None), default=None)
 
 
 def _sweep(connection: Connection, request: ClaimRequest, turns: Turns, taker: _Taker, now: datetime) -> None:

@@ -1,4 +1,4 @@
-"""Storing new jobs with their entries: keys first, then the jobs, then the numbers and a hint.
+"""Storing new jobs with their entries: keys first, then the jobs, then a hint and the numbers.
 
 What dies before the jobs are stored leaves keys without a job, which others may take after a minute; what
 dies after it leaves numbers to be mended, and a hint less.
@@ -101,8 +101,8 @@ def store(connection: Connection, documents: Iterable[Doc], now: datetime) -> se
     deltas = Deltas()
     for doc in added:
         deltas.add(doc["queue"], doc["path"], None, cell_of(doc))
-    deltas.write(connection)
     waking.wake(connection, [doc["queue"] for doc in added if "due_at" in doc])
+    deltas.write(connection)
     return created
 
 

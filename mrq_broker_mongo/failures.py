@@ -15,8 +15,9 @@ _TRANSIENT = frozenset({6, 7, 89, 91, 189, 262, 9001, 10107, 11600, 11602, 13435
 
 
 def is_unread(error: AttributeError) -> bool:
-    """Whether pymongo met an answer that a write was not confirmed, as of a primary that leaves, and could not
-    read it: its `_check_command_response` changes what a registry of types has made read-only (seen in 4.20)."""
+    """Whether pymongo met an answer that a write was not confirmed, as of a primary that leaves, and could
+    not read it: its `_check_command_response` changes what a registry of types has made read-only (in 4.20).
+    """
     return "RawBSONDocument" in str(error)
 
 

@@ -102,7 +102,7 @@ def prepare(connection: Connection) -> None:
     if found is not None and found > VERSION:
         raise SchemaTooNew(
             f"the collections {connection.name('*')} at {connection.location.shown} have the layout {found}, "
-            f"and this version of mrq knows up to {VERSION}: a newer mrq was here; upgrade this installation, "
+            f"and this version of mrq knows up to {VERSION}: a newer mrq was here; upgrade this one, "
             "or set MONGODB_PREFIX to another name",
             found=found,
             supported=VERSION,

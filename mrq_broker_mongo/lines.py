@@ -182,17 +182,25 @@ def _backwards(query: Doc, limit: int) -> Any:
 # --- what comes next --------------------------------------------------------------------------------
 
 
-def next_due(connection: Connection, wanted: Sequence[Wanted], *, leases_after: datetime) -> datetime | None:
-    """The earliest time at which one of the queues may have something; None: never.
+def next_waiting(connection: Connection, wanted: Sequence[Wanted]) -> datetime | None:
+    """The earliest time at which a waiting job of the queues is due; None: there is none."""
+    times: list[datetime] = []
+    for waits, _ in _questions(wanted):
+        times += connection.run("jobs", _first(waits, "due_at", TREES if "root" in waits else DUE))
+    return min(times, default=None)
 
-    Leases that ended up to `leases_after` are left out: whoever asks knows of them.
+
+def next_lease(connection: Connection, wanted: Sequence[Wanted], after: datetime) -> datetime | None:
+    """The earliest time at which a lease of the queues ends; None: nothing is claimed.
+
+    Leases that ended up to `after` are left out: whoever asks knows of them.
     """
     times: list[datetime] = []
-    for waits, lease in _questions(wanted):
-        is_of_tree = "root" in waits
-        times += connection.run("jobs", _first(waits, "due_at", TREES if is_of_tree else DUE))
-        runs = {**lease, "lease_until": {"$gt": leases_after}}
-        times += connection.run("jobs", _first(runs, "lease_until", TREE_LEASES if is_of_tree else LEASES))
+    for _, lease in _questions(wanted):
+        runs = {**lease, "lease_until": {"$gt": after}}
+        times += connection.run(
+            "jobs", _first(runs, "lease_until", TREE_LEASES if "root" in lease else LEASES)
+        )
     return min(times, default=None)
 
 

@@ -51,6 +51,10 @@ class Found:
     ended: list[JobRecord] = field(default_factory=list)
     left: int = 0
     """How many could run, and do not yet."""
+    has_looked: bool = False
+    """Whether `next_lease` is known."""
+    next_lease: datetime | None = None
+    """When the first of the leases that are still valid ends."""
 
 
 def see_to(connection: Connection, request: ClaimRequest, ends: LeaseEnds, now: datetime) -> Found:
@@ -63,6 +67,10 @@ def see_to(connection: Connection, request: ClaimRequest, ends: LeaseEnds, now: 
     if not ends.is_to_look(request.wanted, now):
         return found
     leases = lines.first_leases(connection, request.wanted, MAX_SUSPECTS)
+    valid = [doc["lease_until"] for doc in leases if doc["lease_until"] > now]
+    # If more have ended than were asked for, the first that is still valid may not be among them.
+    found.has_looked = len(leases) - len(valid) < MAX_SUSPECTS
+    found.next_lease = valid[0] if valid else None
     ends.saw(request.wanted, now, leases[0]["lease_until"] if leases else None)
     over = [str(doc["_id"]) for doc in leases if doc["lease_until"] <= now][: 2 * MAX_SUSPECTS]
     if over:

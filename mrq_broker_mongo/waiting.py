@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
 from bson.int64 import Int64
 from pymongo.client_session import ClientSession
@@ -46,11 +47,17 @@ def wait(connection: Connection, wanted: Sequence[Wanted], timeout: float) -> bo
 def _is_due(connection: Connection, wanted: Sequence[Wanted], began: datetime) -> tuple[bool, float | None]:
     """Whether something is due; and in how many seconds something will be."""
     now = connection.now()
-    times = [
-        lines.next_due(connection, wanted, leases_after=began),
-        rawlines.next_due(connection, wanted, now),
-    ]
-    due = min((time for time in times if time is not None), default=None)
+    looks = (
+        partial(lines.next_waiting, connection, wanted),
+        partial(lines.next_lease, connection, wanted, began),
+        partial(rawlines.next_due, connection, wanted, now),
+    )
+    due: datetime | None = None
+    for look in looks:
+        found = look()
+        due = found if due is None or (found is not None and found < due) else due
+        if due is not None and due <= now:
+            return True, 0.0
     return due is not None and due <= now, None if due is None else (to_ms(due) - to_ms(now)) / 1000
 
 

@@ -19,6 +19,7 @@ def open_empty(place: Place, clock: Clock) -> MongoBroker:
     return open_broker(place, clock)
 
 
+@pytest.mark.timeout(600)  # 8,000 steps of several round trips each: 40 s on an idle machine
 class TestMongoAgainstModel(MachineContract):
     @pytest.fixture
     def empty_broker_factory(self, place: Place) -> BrokerFactory:

@@ -49,6 +49,7 @@ LEASE = 60.0
 QUEUES = ("q", "t/a", "t/b")
 LIMITS = {"k": Limit(concurrency=2), "r": Limit(rate=100.0)}
 MOST_PLACES = 200
+pytestmark = pytest.mark.timeout(300)  # a story is told up to a hundred times
 
 
 class Scene:
