@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import redis
 from redis.backoff import NoBackoff
@@ -13,7 +13,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from mrq_core.broker import Opening
-from mrq_core.config import hide_password
+from mrq_core.config import hide_password, without_option
 from mrq_core.errors import ConfigError
 
 _FORMS = (
@@ -53,7 +53,7 @@ class Location(NamedTuple):
 
 def location_of(opening: Opening) -> Location:
     """The server of a broker. Raises ConfigError; connects to nothing."""
-    url, prefix = _without_prefix(opening.url or str(opening.settings.get("REDIS") or ""))
+    url, prefix = without_option(opening.url or str(opening.settings.get("REDIS") or ""), "prefix")
     prefix = str(opening.settings.get("REDIS_PREFIX") or "") if prefix is None else prefix
     if not prefix or not prefix.isprintable() or set(prefix) & set("{} "):
         raise ConfigError(
@@ -88,17 +88,6 @@ def _check_options(found: Mapping[str, object]) -> None:
     unknown = [name for name in found if name not in _OPTIONS and not name.startswith("ssl_")]
     if unknown:
         raise ValueError(f"unknown options {', '.join(unknown)}; known are client_name, db and ssl_...")
-
-
-def _without_prefix(url: str) -> tuple[str, str | None]:
-    """The URL without its option ``prefix``, which is ours, and that."""
-    parts = urlsplit(url)
-    options = parse_qsl(parts.query, keep_blank_values=True)
-    prefix = next((value for name, value in options if name == "prefix"), None)
-    if prefix is None:
-        return url, None
-    query = urlencode([(name, value) for name, value in options if name != "prefix"])
-    return urlunsplit(parts._replace(query=query)), prefix
 
 
 def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:

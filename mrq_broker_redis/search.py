@@ -18,7 +18,7 @@ from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.rows import text
 from mrq_core import changing, codec, lifecycle
 from mrq_core.clock import to_ms
-from mrq_core.errors import InvalidValue
+from mrq_core.filtering import check_group, matches
 from mrq_core.job import JobRecord, Status
 from mrq_core.messages import Action, Applied, Change, JobFilter, Order, Page
 from mrq_core.naming import check_page_cursor
@@ -78,10 +78,7 @@ def find(
 
 def count(connection: Connection, wanted: JobFilter, group_by: str | None) -> dict[str, int]:
     """See `Broker.count`. Looks at every job of the smallest index that serves the filter."""
-    if group_by is not None and group_by not in _GROUPS:
-        raise InvalidValue(
-            f"jobs cannot be counted by {group_by!r}: expected one of {', '.join(_GROUPS)}", path="group_by"
-        )
+    check_group(group_by)
     matcher = _Matcher(wanted)
     numbers: dict[str, int] = {} if group_by else {"": 0}
     for batch in _candidates(connection, wanted, Order.OLDEST_FIRST, None):
@@ -99,9 +96,8 @@ def apply(
 ) -> Applied:
     """See `Broker.apply`."""
     page = find(connection, wanted, order=Order.OLDEST_FIRST, cursor=cursor, limit=limit)
-    made = changing.act_where(
-        Records(connection), [record.id for record in page.records], action, _Matcher(wanted).is_match
-    )
+    ids = [record.id for record in page.records]
+    made = changing.act_where(Records(connection), ids, action, lambda record: matches(record, wanted))
     numbers: dict[Change, int] = {}
     for change in made:
         if change is not None:
@@ -145,23 +141,6 @@ class _Matcher:
                 or codec.has_values(codec.decode((params[0] or b"")[4:] or b"{}"), self._wanted.params)
             )
         )
-
-    def is_match(self, record: JobRecord) -> bool:
-        """The same for a whole record."""
-        columns: list[bytes | None] = [
-            None if value is None else str(value).encode()
-            for value in (
-                record.queue,
-                record.path,
-                record.status,
-                record.worker,
-                record.exception_type,
-                record.schedule,
-                None,
-                to_ms(record.queued_at),
-            )
-        ]
-        return self.matches(_Candidate(record.id, [*columns, bytes(4) + codec.encode(record.params)]))
 
     def _is_in(self, queue: bytes) -> bool:
         return queue in self._queues or any(queue.startswith(tree) and queue != tree for tree in self._trees)

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import ModuleType
 from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 TaskOptions = Mapping[str, Mapping[str, object]]
 """TASKS: for each path of a task, values for its options."""
@@ -192,6 +193,18 @@ def hide_secrets(name: str, value: object) -> object:
 
 
 _SECRET_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*", re.IGNORECASE)
+
+
+def without_option(url: str, name: str) -> tuple[str, str | None]:
+    """The URL without one of its options, and what that was; None if it was not there."""
+    parts = urlsplit(url)
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    value = next((value for option, value in options if option == name), None)
+    if value is None:
+        return url, None
+    query = urlencode([(option, value) for option, value in options if option != name])
+    path = parts.path or ("/" if query else "")
+    return urlunsplit(parts._replace(query=query, path=path)), value
 
 
 def hide_password(url: str) -> str:

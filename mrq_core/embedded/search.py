@@ -20,7 +20,7 @@ from mrq_core.clock import Clock
 from mrq_core.embedded import changes, rows
 from mrq_core.embedded.conditions import condition, served_by
 from mrq_core.embedded.database import Database
-from mrq_core.errors import InvalidValue
+from mrq_core.filtering import check_group
 from mrq_core.job import JobRecord
 from mrq_core.messages import Action, Applied, Change, JobFilter, Order, Page
 from mrq_core.naming import check_page_cursor
@@ -154,11 +154,7 @@ def count(
     connection: sqlite3.Connection, clock: Clock, wanted: JobFilter, group_by: str | None
 ) -> dict[str, int]:
     """See `Broker.count`."""
-    if group_by not in _GROUPS:
-        names = ", ".join(name for name in _GROUPS if name)
-        raise InvalidValue(
-            f"jobs cannot be counted by {group_by!r}: expected one of {names}", path="group_by"
-        )
+    check_group(group_by)
     where = condition(wanted, clock.now_ms())
     numbers: dict[str, int] = {} if group_by else {"": 0}
     if not wanted.params:

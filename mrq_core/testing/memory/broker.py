@@ -14,6 +14,7 @@ from mrq_core import lifecycle
 from mrq_core.broker import Broker, RawQueue, SharedState
 from mrq_core.clock import Clock, SystemClock, after, from_ms, to_ms
 from mrq_core.errors import BrokerUnavailable, JobNotFound
+from mrq_core.filtering import check_group, matches
 from mrq_core.job import JobRecord, Status, is_legal
 from mrq_core.messages import (
     METRICS_KEPT,
@@ -49,7 +50,7 @@ from mrq_core.testing.memory.data import MemoryData, copy
 from mrq_core.testing.memory.limits import let_go
 from mrq_core.testing.memory.logs import JobLog
 from mrq_core.testing.memory.raw import MemoryRawQueue
-from mrq_core.testing.memory.search import check_group, counts, group_of, matches, totals
+from mrq_core.testing.memory.search import counts, group_of, totals
 from mrq_core.testing.memory.state import MemoryState
 
 POLL_SECONDS = 0.01

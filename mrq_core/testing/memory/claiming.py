@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
+from mrq_core.filtering import is_in
 from mrq_core.ids import new_nonce
 from mrq_core.job import JobRecord, Status
 from mrq_core.lifecycle import cancelled, claimed, condemned, is_condemned
 from mrq_core.messages import Claimed, ClaimRequest, Wanted
 from mrq_core.testing.memory import limits
-from mrq_core.testing.memory.data import MemoryData, is_in, is_wanted
+from mrq_core.testing.memory.data import MemoryData, is_wanted
 
 SUBQUEUES_A_CALL = 32
 BLOCKED_A_CALL = 100

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from mrq_core import lifecycle
 from mrq_core.clock import after
 from mrq_core.codec import JsonObject, decode, encode
+from mrq_core.filtering import is_in
 from mrq_core.job import JobRecord, Status
 from mrq_core.messages import Limit, Unique, Wanted
 from mrq_core.testing.memory.logs import JobLog
@@ -185,11 +186,6 @@ def _copy_object(value: JsonObject) -> JsonObject:
     copied = decode(encode(value))
     assert isinstance(copied, dict)
     return copied
-
-
-def is_in(queue: str, name: str) -> bool:
-    """Whether a queue is the named one, or a subqueue of the named tree."""
-    return queue.startswith(name) and queue != name if name.endswith("/") else queue == name
 
 
 def is_wanted(queue: str, wanted: Wanted) -> bool:

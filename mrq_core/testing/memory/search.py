@@ -1,40 +1,12 @@
-"""Which records match a filter, and how many of what kind there are."""
+"""How many records there are of what kind."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from mrq_core.codec import has_values
-from mrq_core.errors import InvalidValue
 from mrq_core.job import JobRecord, Status
-from mrq_core.messages import JobFilter, QueueCounts, Totals
-from mrq_core.testing.memory.data import is_in
-
-
-def matches(record: JobRecord, wanted: JobFilter) -> bool:
-    """Whether every part of the filter that is given holds."""
-    return (
-        (not wanted.ids or record.id in wanted.ids)
-        and (not wanted.statuses or record.status in wanted.statuses)
-        and (not wanted.paths or record.path in wanted.paths)
-        and (not wanted.queues or any(is_in(record.queue, name) for name in wanted.queues))
-        and (not wanted.workers or record.worker in wanted.workers)
-        and (not wanted.exception_types or record.exception_type in wanted.exception_types)
-        and (not wanted.schedules or record.schedule in wanted.schedules)
-        and (wanted.since is None or record.queued_at >= wanted.since)
-        and (wanted.until is None or record.queued_at < wanted.until)
-        and has_values(record.params, wanted.params)
-    )
-
-
-def check_group(group_by: str | None) -> None:
-    """Jobs are counted by some fields only."""
-    if group_by not in (None, "status", "path", "queue", "worker", "exception_type"):
-        raise InvalidValue(
-            f"cannot group by {group_by!r}: expected status, path, queue, worker or exception_type",
-            path="group_by",
-        )
+from mrq_core.messages import QueueCounts, Totals
 
 
 def group_of(record: JobRecord, group_by: str | None) -> str | None:

@@ -1,0 +1,40 @@
+"""What filters of jobs mean, for drivers that test a record themselves."""
+
+from __future__ import annotations
+
+from mrq_core.codec import has_values
+from mrq_core.errors import InvalidValue
+from mrq_core.job import JobRecord
+from mrq_core.messages import JobFilter
+
+GROUPS = ("status", "path", "queue", "worker", "exception_type")
+"""The fields that jobs are counted by."""
+
+
+def matches(record: JobRecord, wanted: JobFilter) -> bool:
+    """Whether every part of the filter that is given holds."""
+    return (
+        (not wanted.ids or record.id in wanted.ids)
+        and (not wanted.statuses or record.status in wanted.statuses)
+        and (not wanted.paths or record.path in wanted.paths)
+        and (not wanted.queues or any(is_in(record.queue, name) for name in wanted.queues))
+        and (not wanted.workers or record.worker in wanted.workers)
+        and (not wanted.exception_types or record.exception_type in wanted.exception_types)
+        and (not wanted.schedules or record.schedule in wanted.schedules)
+        and (wanted.since is None or record.queued_at >= wanted.since)
+        and (wanted.until is None or record.queued_at < wanted.until)
+        and has_values(record.params, wanted.params)
+    )
+
+
+def is_in(queue: str, name: str) -> bool:
+    """Whether a queue is the named one, or a subqueue of the named tree."""
+    return queue.startswith(name) and queue != name if name.endswith("/") else queue == name
+
+
+def check_group(group_by: str | None) -> None:
+    """Raises InvalidValue for a field that jobs are not counted by."""
+    if group_by is not None and group_by not in GROUPS:
+        raise InvalidValue(
+            f"jobs cannot be counted by {group_by!r}: expected one of {', '.join(GROUPS)}", path="group_by"
+        )
