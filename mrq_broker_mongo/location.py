@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
@@ -13,7 +13,7 @@ from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
 from mrq_core.broker import Opening
-from mrq_core.config import hide_password
+from mrq_core.config import hide_password, without_option
 from mrq_core.errors import ConfigError
 
 Doc = dict[str, Any]
@@ -46,7 +46,7 @@ class Location(NamedTuple):
 
 def location_of(opening: Opening) -> Location:
     """The deployment of a broker. Raises ConfigError; connects to nothing."""
-    url, prefix = _without_prefix(opening.url or str(opening.settings.get("MONGODB") or ""))
+    url, prefix = without_option(opening.url or str(opening.settings.get("MONGODB") or ""), "prefix")
     shown = hide_password(url)
     prefix = str(opening.settings.get("MONGODB_PREFIX") or "") if prefix is None else prefix
     if not prefix or not prefix.isprintable() or set(prefix) & _UNUSABLE or prefix.startswith("system."):
@@ -119,15 +119,3 @@ def _concern(query: str) -> WriteConcern:
         raise ValueError("w is 0: expected 1 or more, or majority, since a write must be acknowledged")
     wtimeout = given.get("wtimeoutms")
     return WriteConcern(w=w, j=journal == "true", wtimeout=int(wtimeout) if wtimeout else None)
-
-
-def _without_prefix(url: str) -> tuple[str, str | None]:
-    """The URL without its option ``prefix``, which is ours, and that."""
-    parts = urlsplit(url)
-    options = parse_qsl(parts.query, keep_blank_values=True)
-    prefix = next((value for name, value in options if name == "prefix"), None)
-    if prefix is None:
-        return url, None
-    query = urlencode([(name, value) for name, value in options if name != "prefix"])
-    path = parts.path or ("/" if query else "")
-    return urlunsplit(parts._replace(query=query, path=path)), prefix

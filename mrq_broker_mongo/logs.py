@@ -7,7 +7,6 @@ order. Beside them stands a head, whose `_id` is the job's id alone: {size, full
 from __future__ import annotations
 
 import math
-import re
 import struct
 from collections.abc import Sequence
 from datetime import datetime
@@ -21,11 +20,11 @@ from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import has_expired, object_ids
 from mrq_broker_mongo.location import Doc
 from mrq_core.clock import from_ms, to_ms
-from mrq_core.errors import InvalidValue, JobNotFound
+from mrq_core.errors import JobNotFound
 from mrq_core.messages import METRICS_KEPT, LogLine, LogPage, Metric
+from mrq_core.naming import log_position
 
 MINUTE_MS = 60_000
-_CURSOR = re.compile(r"(-1|\d{1,18})\.(-1|\d{1,18})\Z", re.ASCII)
 _PLACE = struct.Struct(">12sQQ")
 _MOST = 2**64 - 1
 _BATCH = 200
@@ -84,7 +83,7 @@ def _write(connection: Connection, added: Sequence[Doc], heads: Sequence[Doc]) -
 
 def read(connection: Connection, job_id: str, cursor: str | None, limit: int) -> LogPage:
     """See `Broker.read_logs`."""
-    attempt, seq = _position(cursor)
+    attempt, seq = log_position(cursor)
     now = connection.now()
     ids = object_ids([job_id])
     job = connection.run(
@@ -138,17 +137,6 @@ def _deleter(changes: list[DeleteMany]) -> Any:
 
 def _place(line: LogLine) -> bytes:
     return _PLACE.pack(ObjectId(line.job_id).binary, line.attempt, line.seq)
-
-
-def _position(cursor: str | None) -> tuple[int, int]:
-    if cursor is None:
-        return -1, -1
-    found = _CURSOR.match(cursor)
-    if found is None:
-        raise InvalidValue(
-            f"cursor is {cursor!r}: expected one that came with a page of this log", path="cursor"
-        )
-    return int(found[1]), int(found[2])
 
 
 # --- figures ----------------------------------------------------------------------------------------

@@ -17,21 +17,14 @@ from mrq_core.broker import RawQueue
 from mrq_core.errors import InvalidValue
 from mrq_core.job import JobRecord
 from mrq_core.messages import RawClaim, RawItem
-from mrq_core.naming import RawKind, check_queue_name, raw_kind
+from mrq_core.naming import RawKind, check_raw_queue_name
 
 
 class MongoRawQueue(RawQueue):
     """One raw queue. A plain set gives its parameters in the order in which they came."""
 
     def __init__(self, name: str, connection: Connection) -> None:
-        check_queue_name(name)
-        kind = raw_kind(name)
-        if kind is None:
-            raise InvalidValue(
-                f"queue is {name!r}, which is no raw queue: expected a root that ends with one of "
-                f"{', '.join(RawKind)}",
-                path="queue",
-            )
+        kind = check_raw_queue_name(name)
         self._name = name
         self._kind = kind
         self._has_scores = kind in (RawKind.SORTED_SET, RawKind.TIMED_SET)

@@ -20,15 +20,14 @@ from mrq_broker_mongo.documents import has_expired, object_ids, of_doc
 from mrq_broker_mongo.lines import EVER
 from mrq_broker_mongo.location import Doc
 from mrq_core import changing, codec
-from mrq_core.errors import InvalidValue
-from mrq_core.ids import is_id
+from mrq_core.filtering import check_group, matches
 from mrq_core.job import JobRecord
 from mrq_core.messages import Action, Applied, Change, JobFilter, Order, Page
+from mrq_core.naming import check_page_cursor
 
 MAX_SECONDS = 0.25
 _PART_FIRST, _PART_MOST = 2_000, 50_000
 """How many ids one part of a search has."""
-_GROUPS = ("status", "path", "queue", "worker", "exception_type")
 _INDEXED = ("statuses", "paths", "queues", "exception_types", "schedules")
 
 
@@ -40,8 +39,7 @@ def get(connection: Connection, ids: Sequence[str]) -> list[JobRecord | None]:
 
 def find(connection: Connection, wanted: JobFilter, *, order: Order, cursor: str | None, limit: int) -> Page:
     """See `Broker.find`."""
-    if cursor is not None and not is_id(cursor):
-        raise InvalidValue(f"cursor is {cursor!r}: expected one that came with a page", path="cursor")
+    check_page_cursor(cursor)
     hits: list[JobRecord] = []
     newest = order is Order.NEWEST_FIRST
     deadline = time.monotonic() + MAX_SECONDS
@@ -163,32 +161,9 @@ def _has_params(doc: Doc, wanted: JobFilter) -> bool:
     return codec.has_values(of_doc(doc).params, wanted.params)
 
 
-def matches(record: JobRecord, wanted: JobFilter) -> bool:
-    """The same filter for a record."""
-    return (
-        (not wanted.ids or record.id in wanted.ids)
-        and (not wanted.statuses or record.status in wanted.statuses)
-        and (not wanted.paths or record.path in wanted.paths)
-        and (not wanted.queues or any(_is_in(record.queue, name) for name in wanted.queues))
-        and (not wanted.workers or record.worker in wanted.workers)
-        and (not wanted.exception_types or record.exception_type in wanted.exception_types)
-        and (not wanted.schedules or record.schedule in wanted.schedules)
-        and (wanted.since is None or record.queued_at >= wanted.since)
-        and (wanted.until is None or record.queued_at < wanted.until)
-        and codec.has_values(record.params, wanted.params)
-    )
-
-
-def _is_in(queue: str, name: str) -> bool:
-    return queue.startswith(name) and queue != name if name.endswith("/") else queue == name
-
-
 def count(connection: Connection, wanted: JobFilter, group_by: str | None) -> dict[str, int]:
     """See `Broker.count`. Looks at every job that the filter's indexes lead to."""
-    if group_by is not None and group_by not in _GROUPS:
-        raise InvalidValue(
-            f"jobs cannot be counted by {group_by!r}: expected one of {', '.join(_GROUPS)}", path="group_by"
-        )
+    check_group(group_by)
     query = query_of(wanted, connection.now())
     numbers: dict[str, int] = {} if group_by else {"": 0}
     if wanted.params:

@@ -55,7 +55,9 @@ class Config:
         "URL of the MongoDB deployment with the database: mongodb:// or mongodb+srv://.",
         "broker",
     )
-    mongodb_prefix: str = _setting("mrq", "What the names of all collections in MongoDB begin with.", "broker")
+    mongodb_prefix: str = _setting(
+        "mrq", "What the names of all collections in MongoDB begin with.", "broker"
+    )
     broker_timeout: float = _setting(
         10.0, "Seconds that one call to the broker may take before it fails.", "broker", minimum=0.01
     )

@@ -127,8 +127,8 @@ def _versions() -> dict[str, str]:
         if importlib.util.find_spec(package):
             found[package] = importlib.metadata.version(package)
     for name, program in (
-        ("redis-server", redis_servers.find_program()),
-        ("mongod", mongo_servers.find_program()),
+        ("redis-server", redis_servers.PROGRAM.find()),
+        ("mongod", mongo_servers.PROGRAM.find()),
     ):
         if program:
             words = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout

@@ -11,8 +11,9 @@ from mrq_broker_mongo import checks
 from mrq_broker_mongo.layout import INDEXES
 from mrq_core.messages import Finding, Wanted
 from tests.mongo.kit import Place, new_job, open_broker
-from tests.mongo.servers import Server, free_port
+from tests.mongo.servers import Server
 from tests.mongo.services import Replicas, replica_set
+from tests.servers import free_port
 from tests.support import open_project
 
 

@@ -21,7 +21,8 @@ from tests.campaign import ledger
 from tests.campaign.campaign import Campaign
 from tests.campaign.ledger import Ledger
 from tests.mongo.recount import check_collections
-from tests.mongo.servers import Server, free_port
+from tests.mongo.servers import Server
+from tests.servers import free_port
 from tests.support import Process, Project, open_project, until
 
 JOBS, FAULTS = 60, 3

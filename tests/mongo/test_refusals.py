@@ -15,7 +15,8 @@ from mrq_core.job import Outcome, Status
 from mrq_core.messages import JobFilter
 from tests.mongo.kit import Place, claim, ended, new_job, open_broker, success
 from tests.mongo.recount import check_collections
-from tests.mongo.servers import Server, free_port
+from tests.mongo.servers import Server
+from tests.servers import free_port
 from tests.support import open_project, until
 
 MEGABYTE = 1_000_000

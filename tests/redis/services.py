@@ -10,7 +10,8 @@ from pathlib import Path
 
 import redis
 
-from tests.redis.servers import SECONDS, Server, free_port, program
+from tests.redis.servers import PROGRAM, Server
+from tests.servers import SECONDS, free_port
 from tests.support import until
 
 NODES = 3
@@ -59,7 +60,7 @@ def sentinels(folder: Path) -> Iterator[Watched]:
                 f"sentinel monitor jobs 127.0.0.1 {primary.port} 2\n"
                 "sentinel down-after-milliseconds jobs 500\nsentinel failover-timeout jobs 3000\n"
             )
-            command = [program(), str(config), "--sentinel"]
+            command = [PROGRAM.require(), str(config), "--sentinel"]
             with (folder / f"sentinel-{port}.log").open("wb") as log:
                 processes.append(subprocess.Popen(command, stdout=log, stderr=log))
         until(lambda: all(_is_watching(port) for port in ports), what="the sentinels to find each other")

@@ -10,7 +10,8 @@ import pytest
 
 from mrq_core.messages import Finding
 from tests.redis.kit import Place, open_broker
-from tests.redis.servers import Server, free_port
+from tests.redis.servers import Server
+from tests.servers import free_port
 from tests.support import open_project, until
 
 

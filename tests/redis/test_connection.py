@@ -18,7 +18,8 @@ from mrq_core.job import JobRecord, Outcome, Status
 from mrq_core.messages import Claimed, ClaimRequest, NewJob, Settlement, Unique, Wanted
 from tests.proxy import Proxy
 from tests.redis.kit import Place, lose_reply_to, open_broker
-from tests.redis.servers import Server, free_port
+from tests.redis.servers import Server
+from tests.servers import free_port
 from tests.support import until
 
 

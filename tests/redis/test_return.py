@@ -15,8 +15,9 @@ from mrq_core.job import Status
 from tests.campaign import ledger
 from tests.campaign.ledger import Ledger
 from tests.redis.recount import check_keys
-from tests.redis.servers import Server, free_port
+from tests.redis.servers import Server
 from tests.redis.services import sentinels
+from tests.servers import free_port
 from tests.support import Project, open_project, until
 
 GOES_ON_WITHIN = 5.0

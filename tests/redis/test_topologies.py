@@ -31,9 +31,10 @@ from mrq_core.testing.conformance import (
     WaitContract,
 )
 from tests.redis.kit import Place, open_broker
-from tests.redis.servers import Server, free_port, program
+from tests.redis.servers import PROGRAM, Server
 from tests.redis.services import Watched, cluster, cluster_url, sentinels
 from tests.redis.test_connection import claim, new_job, success
+from tests.servers import free_port
 from tests.support import until
 
 _numbers = itertools.count()
@@ -87,7 +88,7 @@ def test_a_database_and_a_user_of_ones_own() -> None:
 def test_tls(tmp_path: Path) -> None:
     openssl = shutil.which("openssl")
     # A wrong option ends the server before it starts; the first one that it does not know is named.
-    asked = [program(), "--tls-port", "0", "--no-such-option", "1"]
+    asked = [PROGRAM.require(), "--tls-port", "0", "--no-such-option", "1"]
     said = subprocess.run(asked, capture_output=True, text=True, check=False)
     if openssl is None or "tls-port" in said.stdout + said.stderr:
         pytest.skip("this redis-server has no TLS, or there is no openssl to make a certificate")
