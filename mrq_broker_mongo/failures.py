@@ -88,6 +88,11 @@ def _refused(error: errors.OperationFailure, where: str, text: str) -> BrokerErr
         return _refused_user(where, text)
     if NO_SPACE in codes or "No space left" in text:
         return BrokerUnavailable(f"MongoDB at {where} cannot write to its disk ({text}): free some space")
+    if "hint provided" in str(error):
+        return BrokerUnavailable(
+            f"MongoDB at {where} lacks an index that every claim needs: `mrq check` says which, and "
+            "`mrq check --fix` creates it"
+        )
     if codes & _TOO_LARGE:
         return _too_large(text.partition(" First element")[0])
     return BrokerError(f"MongoDB at {where} refused a call: {text}")

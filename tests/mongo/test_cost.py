@@ -15,6 +15,7 @@ import pytest
 from pymongo import monitoring
 
 from mrq_broker_mongo.broker import MongoBroker
+from mrq_core.errors import BrokerUnavailable
 from mrq_core.ids import new_id
 from mrq_core.job import JobRecord, Outcome, Status
 from mrq_core.messages import (
@@ -279,6 +280,16 @@ def test_enqueueing_with_unique_keys(broker: MongoBroker, explained: Explained) 
     jobs = [new_job(unique=Unique(key=f"u{number % 5}")) for number in range(10)]
     for _ in range(2):
         check(explained, lambda: broker.enqueue(jobs))
+
+
+@pytest.mark.parametrize("limit", [1, 5])
+def test_no_claim_is_made_without_its_index(broker: MongoBroker, limit: int) -> None:
+    broker.enqueue([new_job()])
+    broker._connection.run("jobs", lambda jobs: jobs.drop_index("due"))
+    with pytest.raises(BrokerUnavailable, match="mrq check --fix"):
+        claim(broker, limit=limit)
+    broker.prepare()
+    assert len(claim(broker, limit=limit)) == 1
 
 
 # --- looking and changing ---------------------------------------------------------------------------
