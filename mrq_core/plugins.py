@@ -118,7 +118,7 @@ class Plugins:
         what = f"opens URLs that start with {scheme}://" if separator else f"has the name {wanted!r}"
         raise DriverNotFound(
             f"no installed broker driver {what}: installed are {', '.join(installed) or 'none'} "
-            f"(see `mrq plugins`){_not_yet(scheme if separator else wanted)}",
+            "(see `mrq plugins`)",
             wanted=wanted,
             installed=installed,
         )
@@ -153,12 +153,3 @@ def _by_name(drivers: list[Driver]) -> dict[str, Driver]:
             raise ConfigError(f"two plugins bring a broker driver named {driver.name!r}: remove one of them")
         found[driver.name] = driver
     return found
-
-
-_PLANNED = ("mongo", "mongodb", "mongodb+srv")
-
-
-def _not_yet(name: str) -> str:
-    if name in _PLANNED:
-        return f"; this version of mrq does not contain the {name} broker yet"
-    return ""
