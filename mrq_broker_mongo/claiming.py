@@ -7,7 +7,6 @@ between leaves jobs under a lease, or nothing.
 
 from __future__ import annotations
 
-import builtins
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -187,60 +186,64 @@ class _Taker:
 
     def _start(self, documents: list[Doc]) -> list[JobRecord]:
         """Starts these jobs, as far as they may and nobody else was quicker; in their order."""
-        records: dict[Any, JobRecord] = {}
-        deltas = Deltas()
+        records: dict[int, JobRecord] = {}
+        """By the place of the document."""
         updates: list[UpdateMany | UpdateOne] = []
-        fresh: dict[Any, Doc] = {}
+        fresh: list[int] = []
+        planned: dict[int, JobRecord] = {}
         token = lifecycle.make_token(1, self._nonce)
-        planned: dict[Any, tuple[Doc, JobRecord]] = {}
-        for doc in documents:
+        for place, doc in enumerate(documents):
             if doc.get("token") == token:
-                records[doc["_id"]] = of_doc(doc)  # by the claim of one
-                deltas.add(doc["queue"], doc["path"], "queued", "started")
+                records[place] = of_doc(doc)  # by the claim of one
             elif "limit_keys" in doc:
                 record = self._holder.start(doc, self._nonce) if self.may_block > 0 else None
                 if record is None:
                     self.may_block -= 1
                 else:
-                    records[doc["_id"]] = record
-                    deltas.add(doc["queue"], doc["path"], cell_of(doc), "started")
+                    records[place] = record
             elif doc["v"] == 1:
-                fresh[doc["_id"]] = doc
+                fresh.append(place)
             else:
                 before = stored(doc)
-                record = self._claimed(before.record)
-                planned[doc["_id"]] = (doc, record)
+                planned[place] = record = self._claimed(before.record)
                 updates.append(UpdateOne(guard_of(doc), {**update_of(before, record), "$inc": {"v": 1}}))
         if fresh:
-            guard = {"_id": {"$in": list(fresh)}, "v": 1, "due_at": {"$lte": self._now}}
-            guard["queued_at"] = {"$lte": max(doc["queued_at"] for doc in fresh.values())}
-            updates.append(
-                UpdateMany(guard, {"$set": self._fields(), "$unset": {"due_at": ""}, "$inc": {"v": 1}})
-            )
+            updates.append(self._update_of_fresh([documents[place] for place in fresh]))
         if updates:
-            mine = self._write(updates, [*fresh, *planned])
-            for job, doc in fresh.items():
-                if job in mine:
-                    records[job] = self._claimed(of_doc(doc))
-                    deltas.add(doc["queue"], doc["path"], "queued", "started")
-            for job, (doc, record) in planned.items():
-                if job in mine:
-                    records[job] = record
-                    deltas.add(doc["queue"], doc["path"], cell_of(doc), "started")
+            places = [*fresh, *planned]
+            is_mine = self._write(updates, [documents[place]["_id"] for place in places])
+            for place, mine in zip(places, is_mine, strict=True):
+                if mine:
+                    records[place] = planned.get(place) or self._claimed(of_doc(documents[place]))
+        deltas = Deltas()
+        for place in records:
+            doc = documents[place]
+            before_cell = "queued" if doc.get("token") == token else cell_of(doc)
+            deltas.add(doc["queue"], doc["path"], before_cell, "started")
         deltas.write(self._connection)
-        self._release_keys(documents, records)
-        return [records[doc["_id"]] for doc in documents if doc["_id"] in records]
+        self._release_keys([documents[place] for place in records])
+        return [records[place] for place in sorted(records)]
 
-    def _write(self, updates: list[UpdateMany | UpdateOne], ids: list[Any]) -> builtins.set[Any]:
-        """Answers with the ids of those that this claim has now."""
+    def _update_of_fresh(self, documents: list[Doc]) -> UpdateMany:
+        guard: Doc = {
+            "_id": {"$in": [doc["_id"] for doc in documents]},
+            "v": 1,
+            "due_at": {"$lte": self._now},
+            "queued_at": {"$lte": max(doc["queued_at"] for doc in documents)},
+        }
+        return UpdateMany(guard, {"$set": self._fields(), "$unset": {"due_at": ""}, "$inc": {"v": 1}})
+
+    def _write(self, updates: list[UpdateMany | UpdateOne], ids: list[Any]) -> list[bool]:
+        """Answers for each of the jobs whether this claim has it now."""
         result = self._connection.run(
             "jobs", lambda jobs: jobs.bulk_write(updates, ordered=False), repeatable=False
         )
         if result.matched_count == len(ids):
-            return set(ids)
-        mine = {"_id": {"$in": ids}, "status": "started", "worker": self._request.worker}
-        found = self._connection.run("jobs", lambda jobs: list(jobs.find(mine, {"token": 1})))
-        return {doc["_id"] for doc in found if doc["token"].partition(".")[2] == self._nonce}
+            return [True] * len(ids)
+        wanted = {"_id": {"$in": ids}, "status": "started", "worker": self._request.worker}
+        found = self._connection.run("jobs", lambda jobs: list(jobs.find(wanted, {"token": 1})))
+        mine = {doc["_id"] for doc in found if doc["token"].partition(".")[2] == self._nonce}
+        return [job in mine for job in ids]
 
     def _claimed(self, record: JobRecord) -> JobRecord:
         request = self._request
@@ -248,13 +251,7 @@ class _Taker:
             record, now=self._now, worker=request.worker, nonce=self._nonce, lease=request.lease, alone=False
         )
 
-    def _release_keys(self, documents: list[Doc], records: dict[Any, JobRecord]) -> None:
+    def _release_keys(self, documents: list[Doc]) -> None:
         """Keys that are held while a job is queued are free now."""
-        uniques.release(
-            self._connection,
-            [
-                (doc["unique_key"], doc["_id"])
-                for doc in documents
-                if doc.get("unique_until") == "queued" and doc["_id"] in records
-            ],
-        )
+        keys = [(doc["unique_key"], doc["_id"]) for doc in documents if doc.get("unique_until") == "queued"]
+        uniques.release(self._connection, keys)

@@ -10,6 +10,7 @@ due once a minute, mends them.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
@@ -34,22 +35,25 @@ class Deltas:
     """Changes of the numbers that one call makes; written together."""
 
     def __init__(self) -> None:
-        self._sums: dict[tuple[str, str], int] = {}
+        self._moves: Counter[tuple[str, str, str | None, str | None]] = Counter()
 
     def add(self, queue: str, path: str, before: str | None, after: str | None) -> None:
         """A job of this queue and path that was counted as `before` is now counted as `after`."""
-        for cell, number in ((before, -1), (after, 1)):
-            if cell is not None:
-                for name in (f"q {queue}", f"p {path}"):
-                    self._sums[name, cell] = self._sums.get((name, cell), 0) + number
+        self._moves[queue, path, before, after] += 1
 
     def write(self, connection: Connection) -> None:
         """Adds them to what is stored."""
+        sums: Counter[tuple[str, str]] = Counter()
+        for (queue, path, before, after), number in self._moves.items():
+            for cell, change in ((before, -number), (after, number)):
+                if cell is not None:
+                    sums[f"q {queue}", cell] += change
+                    sums[f"p {path}", cell] += change
+        self._moves.clear()
         documents: dict[str, dict[str, int]] = {}
-        for (name, cell), number in self._sums.items():
-            if number:
-                documents.setdefault(name, {})[f"n.{cell}"] = number
-        self._sums = {}
+        for (name, cell), change in sums.items():
+            if change:
+                documents.setdefault(name, {})[f"n.{cell}"] = change
         if documents:
             changes = [
                 UpdateOne({"_id": name}, {"$inc": numbers}, upsert=True)
