@@ -23,7 +23,7 @@ from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance import BrokerContract, BrokerFactory
 from mrq_core.testing.conformance.against_model import MachineContract
 from mrq_core.testing.memory import broker as broker_module
-from mrq_core.testing.memory import claiming, data, limits, search
+from mrq_core.testing.memory import claiming, limits, search
 from mrq_core.testing.memory.logs import JobLog
 from mrq_core.testing.memory.raw_items import RawItems
 from mrq_core.testing.memory.state import MemoryState
@@ -269,7 +269,7 @@ MUTATIONS = [
     Mutation(
         without="The invisibility of expired records",
         test="test_an_expired_record_is_invisible_at_once",
-        owner=data,
+        owner=lifecycle,
         name="has_expired",
         instead=_never,
     ),
