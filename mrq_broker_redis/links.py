@@ -36,11 +36,12 @@ class Link:
         if self._pool is None:  # which node it is for, the client of the cluster finds out
             return self.client.execute_command(*command)
         connection = self._take()
+        pid = self._pid
         try:
             connection.send_command(*command)
             answer = connection.read_response()
         except exceptions.ResponseError:  # an answer as well
-            self._idle.append((connection, time.monotonic()))
+            self._keep(connection, pid)
             raise
         except BaseException as error:
             connection.disconnect()
@@ -48,7 +49,7 @@ class Link:
             if isinstance(error, exceptions.ConnectionError):
                 self._give_back()
             raise
-        self._idle.append((connection, time.monotonic()))
+        self._keep(connection, pid)
         return answer
 
     def close(self) -> None:
@@ -66,6 +67,13 @@ class Link:
             return connection
         self._pool.release(connection)
         return self._pool.get_connection()  # which looks whether it stands
+
+    def _keep(self, connection: Any, pid: int) -> None:
+        """For the next call; not in a forked child, where a greenlet of the parent goes on that had it."""
+        if os.getpid() == pid:
+            self._idle.append((connection, time.monotonic()))
+        else:
+            connection.disconnect()
 
     def _give_back(self) -> None:
         """To the pool: the server has gone away, and may have closed the others too."""

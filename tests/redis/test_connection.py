@@ -124,6 +124,22 @@ def test_connections_are_not_shared_with_a_forked_child(place: Place) -> None:
     broker.close()
 
 
+def test_a_connection_that_the_parent_was_using_is_not_kept_in_a_child(place: Place) -> None:
+    broker = place.open()
+    broker.enqueue([new_job()])
+    link = broker._connection._connected()
+    connection = link._take()
+    child = os.fork()
+    if child == 0:
+        link._keep(connection, os.getppid())
+        os._exit(len(link._idle))
+    assert os.waitpid(child, 0)[1] == 0
+    connection.send_command("PING")  # nor is it closed for the parent
+    assert connection.read_response() == b"PONG"
+    link._keep(connection, os.getpid())
+    broker.close()
+
+
 def test_an_enqueue_whose_reply_was_lost_makes_one_job(proxy: Proxy, place: Place) -> None:
     broker = open_broker(replace(place, url=f"redis://127.0.0.1:{proxy.port}/0"))
     job = new_job(unique=Unique(key="k"))

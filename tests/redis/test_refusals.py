@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+import redis
 
 from mrq_broker_redis.broker import RedisBroker
 from mrq_core.errors import BrokerError, BrokerUnavailable
@@ -156,8 +157,10 @@ def test_a_child_and_its_parent_do_not_hear_each_others_replies(place: Place) ->
     broker = place.open()
     jobs = [answer.id for answer in broker.enqueue([new_job() for _ in range(40)])]
     taken: list[str] = []
-    waiter = threading.Thread(target=lambda: broker.wait([Wanted(name="nothing")], 2.0))
+    waiter = threading.Thread(target=lambda: broker.wait([Wanted(name="nothing")], 60.0))
     waiter.start()
+    # Until nothing is under way: where threads are greenlets, the child has a copy of this one.
+    until(lambda: _is_blocked(place), what="the waiter to wait")
     context = multiprocessing.get_context("fork")
     answers = context.SimpleQueue()
     children = [context.Process(target=_claim_in_child, args=(broker, answers)) for _ in range(3)]
@@ -169,10 +172,16 @@ def test_a_child_and_its_parent_do_not_hear_each_others_replies(place: Place) ->
         child.join(PATIENCE)
         assert child.exitcode == 0
         taken += answers.get()
+    broker.enqueue([new_job("nothing")])
     waiter.join()
     assert sorted(taken) == sorted(jobs)
     check_keys(broker)
     broker.close()
+
+
+def _is_blocked(place: Place) -> bool:
+    with redis.Redis.from_url(place.url) as client:
+        return bool(dict(client.info("clients"))["blocked_clients"])
 
 
 def _claim_in_child(broker: RedisBroker, answers: multiprocessing.SimpleQueue[list[str]]) -> None:
