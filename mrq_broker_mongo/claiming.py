@@ -186,11 +186,11 @@ class _Taker:
 
     def _start(self, documents: list[Doc]) -> list[JobRecord]:
         """Starts these jobs, as far as they may and nobody else was quicker; in their order."""
-        records: dict[int, JobRecord] = {}
-        """By the place of the document."""
         updates: list[UpdateMany | UpdateOne] = []
-        fresh: list[int] = []
+        # By the place of the document:
+        records: dict[int, JobRecord] = {}
         planned: dict[int, JobRecord] = {}
+        fresh: list[int] = []
         token = lifecycle.make_token(1, self._nonce)
         for place, doc in enumerate(documents):
             if doc.get("token") == token:

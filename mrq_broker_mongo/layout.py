@@ -16,13 +16,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from pymongo import IndexModel
+from pymongo.database import Database
 from pymongo.errors import CollectionInvalid, OperationFailure
 
-from mrq_broker_mongo.connection import Connection
+from mrq_broker_mongo.connection import Connection, Jobs
 from mrq_broker_mongo.failures import NAMESPACE_EXISTS
+from mrq_broker_mongo.location import Doc
 from mrq_core.errors import SchemaTooNew
 
 VERSION = 1
@@ -142,7 +145,7 @@ def missing(connection: Connection) -> list[str]:
     return absent
 
 
-def _creator(models: list[IndexModel]):  # type: ignore[no-untyped-def]
+def _creator(models: list[IndexModel]) -> Callable[[Jobs], list[str]]:
     return lambda collection: collection.create_indexes(models)
 
 
@@ -165,7 +168,7 @@ def _is_wake_capped(connection: Connection) -> bool:
 def _create_capped(connection: Connection) -> None:
     name = connection.name("wake")
 
-    def create(database) -> None:  # type: ignore[no-untyped-def]
+    def create(database: Database[Doc]) -> None:
         try:
             database.create_collection(
                 name, check_exists=False, capped=True, size=WAKE_BYTES, max=WAKE_NUMBER

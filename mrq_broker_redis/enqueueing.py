@@ -31,12 +31,12 @@ def enqueue(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:
 
 
 def _arguments(jobs: Sequence[NewJob]) -> object:
-    kinds: dict[tuple[str, str, int], int] = {}
-    listed = [_plain(job, kinds) if _is_plain(job) else _new(job) for job in jobs]
-    return [[[_QUEUED, queue, path, str(-priority)] for queue, path, priority in kinds], listed]
+    groups: dict[tuple[str, str, int], int] = {}
+    listed = [_ordinary(job, groups) if _is_ordinary(job) else _new(job) for job in jobs]
+    return [[[_QUEUED, queue, path, str(-priority)] for queue, path, priority in groups], listed]
 
 
-def _is_plain(job: NewJob) -> bool:
+def _is_ordinary(job: NewJob) -> bool:
     """Whether the job has nothing but what any job has: then less is to be sent, looked at and written."""
     record = job.record
     return (
@@ -54,12 +54,12 @@ def _is_plain(job: NewJob) -> bool:
     )
 
 
-def _plain(job: NewJob, kinds: dict[tuple[str, str, int], int]) -> object:
+def _ordinary(job: NewJob, groups: dict[tuple[str, str, int], int]) -> object:
     record = job.record
-    kind = kinds.setdefault((record.queue, record.path, record.priority), len(kinds) + 1)
+    group = groups.setdefault((record.queue, record.path, record.priority), len(groups) + 1)
     due = False if record.due_at is None else str(to_ms(record.due_at))
     delay = False if job.delay is None else round(job.delay * 1000)
-    return [record.id, kind, rows.data_of(record), due, str(to_ms(record.queued_at)), delay]
+    return [record.id, group, rows.data_of(record), due, str(to_ms(record.queued_at)), delay]
 
 
 def followup(record: JobRecord) -> object:

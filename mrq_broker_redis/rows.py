@@ -31,7 +31,7 @@ class Stored(NamedTuple):
 def row_of(record: JobRecord) -> Row:
     """The fields of a record that is written in full. Raises ValueError for a naive time."""
     row: Row = {
-        "r": framed(records.encode(record)),
+        "r": binary(_framed(records.encode(record))),
         "s": str.__str__(record.status),
         "q": record.queue,
         "h": record.path,
@@ -66,26 +66,21 @@ def row_of(record: JobRecord) -> Row:
 
 def data_of(record: JobRecord) -> msgspec.Raw:
     """A record and its params, as the string that they are stored in."""
-    data = records.encode(record)
-    params = codec.encode(record.params) if record.params else b""
-    length = len(data) + len(params) + 8
-    return msgspec.Raw(
-        b"".join(
-            (
-                b"\xdb",
-                length.to_bytes(4, "big"),
-                len(data).to_bytes(4, "big"),
-                data,
-                len(params).to_bytes(4, "big"),
-                params,
-            )
-        )
-    )
+    return binary(_framed(records.encode(record)) + _framed(_encoded_params(record)))
 
 
 def params_of(record: JobRecord) -> msgspec.Raw:
     """The params as they are stored."""
-    return framed(codec.encode(record.params) if record.params else b"")
+    return binary(_framed(_encoded_params(record)))
+
+
+def _encoded_params(record: JobRecord) -> bytes:
+    return codec.encode(record.params) if record.params else b""
+
+
+def _framed(data: bytes) -> bytes:
+    """A part of a job's data, behind its length."""
+    return len(data).to_bytes(4, "big") + data
 
 
 def _place(record: JobRecord) -> str:
@@ -124,12 +119,6 @@ def record_in(data: bytes) -> tuple[JobRecord, bytes]:
     start = first + 4
     end = start + int.from_bytes(data[first:start], "big")
     return records.decode_all(data[4:first], data[start:end]), data[end:]
-
-
-def framed(data: bytes) -> msgspec.Raw:
-    """A part of a job's data, behind its length, among the arguments of a script."""
-    length = len(data)
-    return msgspec.Raw(b"\xdb" + (length + 4).to_bytes(4, "big") + length.to_bytes(4, "big") + data)
 
 
 def binary(data: bytes) -> msgspec.Raw:

@@ -4,33 +4,21 @@
 
 local removed, added, sums, tallies, touched, woken, freed = {}, {}, {}, {}, {}, {}, {}
 
--- The members that flush() will remove from a sorted set: a list to append to.
-local function members_to_remove(key)
+local function remove_later(key, member)
   local members = removed[key]
   if not members then
     members = {}
     removed[key] = members
   end
-  return members
+  members[#members + 1] = member
 end
 
--- The scores and members that flush() will add to a sorted set: a list to append to.
-local function members_to_add(key)
+local function add_later(key, score, member)
   local members = added[key]
   if not members then
     members = {}
     added[key] = members
   end
-  return members
-end
-
-local function remove_later(key, member)
-  local members = members_to_remove(key)
-  members[#members + 1] = member
-end
-
-local function add_later(key, score, member)
-  local members = members_to_add(key)
   members[#members + 1] = score
   members[#members + 1] = member
 end

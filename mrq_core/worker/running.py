@@ -49,20 +49,20 @@ class Runner:
         try:
             loaded = self._load(context.record.path)
         except Exception as error:  # a module's __getattr__ may raise anything
-            return self._outcome(context, None, Status.FAILED, started, error=error)
+            return self._outcome(None, Status.FAILED, started, error=error)
         context.loaded = loaded
         try:
             _refuse_second_start(context.record, loaded)
             params = self._params(context)
             on_start(loaded)
             result = _call(context, loaded, params)
-            outcome = self._success(context, loaded, result, started)
+            outcome = self._success(loaded, result, started)
         except BaseException as error:
             context.in_code = False
             try:
                 outcome = self._from_exception(context, loaded, error, started)
             except Exception as broken:  # what a plugin decided makes no sense
-                outcome = self._outcome(context, loaded, Status.FAILED, started, error=broken)
+                outcome = self._outcome(loaded, Status.FAILED, started, error=broken)
         return outcome
 
     def forced(self, context: JobContext, interrupt: Interrupt, started: float) -> Outcome:
@@ -83,7 +83,7 @@ class Runner:
             )
         return params
 
-    def _success(self, context: JobContext, loaded: LoadedTask, result: object, started: float) -> Outcome:
+    def _success(self, loaded: LoadedTask, result: object, started: float) -> Outcome:
         try:
             stored = storable(result, name="result", max_size=self._config.max_result_size)
         finally:
@@ -106,15 +106,15 @@ class Runner:
             interrupt = error
         match interrupt:
             case TimeoutInterrupt():
-                return self._outcome(context, loaded, Status.TIMEOUT, started, error=error)
+                return self._outcome(loaded, Status.TIMEOUT, started, error=error)
             case CancelInterrupt():
-                return self._outcome(context, loaded, Status.CANCEL, started, error=error)
+                return self._outcome(loaded, Status.CANCEL, started, error=error)
             case AbortInterrupt():
-                return self._outcome(context, loaded, Status.ABORT, started, error=error)
+                return self._outcome(loaded, Status.ABORT, started, error=error)
             case JobInterrupt():
                 at_most_once = context.record.at_most_once or (loaded is not None and loaded.at_most_once)
                 again = None if at_most_once else 0.0
-                return self._outcome(context, loaded, Status.INTERRUPT, started, error=error, delay=again)
+                return self._outcome(loaded, Status.INTERRUPT, started, error=error, delay=again)
             case RetryInterrupt():
                 return self._retry(context, loaded, interrupt, started, error)
             case _:
@@ -133,7 +133,7 @@ class Runner:
             decision = loaded.retry.decide(error)
         if decision is not None and decision.retry:
             return self._retry(context, loaded, RetryInterrupt(delay=decision.delay), started, error)
-        return self._outcome(context, loaded, Status.FAILED, started, error=error)
+        return self._outcome(loaded, Status.FAILED, started, error=error)
 
     def _retry(
         self,
@@ -149,14 +149,13 @@ class Runner:
         if wish.max_retries is not None and not record.at_most_once:
             most = wish.max_retries
         if record.retry_count >= most:
-            return self._outcome(context, loaded, Status.MAXRETRIES, started, error=error)
+            return self._outcome(loaded, Status.MAXRETRIES, started, error=error)
         delay = wish.delay
         if delay is not None:
             check_times(delay, None)
         else:
             delay = rule.delay_of(record.retry_count) if rule else self._config.default_job_retry_delay
         return self._outcome(
-            context,
             loaded,
             Status.RETRY if delay > 0 else Status.QUEUED,
             started,
@@ -168,7 +167,6 @@ class Runner:
 
     def _outcome(
         self,
-        context: JobContext,
         loaded: LoadedTask | None,
         status: Status,
         started: float,
