@@ -24,7 +24,8 @@ from mrq_broker_mongo.location import location_of
 from mrq_broker_mongo.raw import MongoRawQueue
 from mrq_broker_mongo.state import MongoState
 from mrq_core import changing
-from mrq_core.broker import Broker, Opening, RawQueue, SharedState
+from mrq_core.broker import Broker, RawQueue, SharedState
+from mrq_core.driver import Opening
 from mrq_core.job import JobRecord
 from mrq_core.messages import (
     Action,

@@ -21,7 +21,8 @@ from mrq_broker_redis.location import location_of
 from mrq_broker_redis.raw import RedisRawQueue
 from mrq_broker_redis.state import RedisState
 from mrq_core import changing
-from mrq_core.broker import Broker, Opening, RawQueue, SharedState
+from mrq_core.broker import Broker, RawQueue, SharedState
+from mrq_core.driver import Opening
 from mrq_core.job import JobRecord
 from mrq_core.messages import (
     METRICS_KEPT,

@@ -24,18 +24,6 @@ METRICS_KEPT = 30 * 86_400.0
 # --- queueing and claiming ------------------------------------------------------------------
 
 
-class Entry(Struct, frozen=True, kw_only=True):
-    """A job's place in a queue."""
-
-    id: str
-    queue: str
-    priority: int = 0
-    due_at: datetime
-    unique_key: str | None = None
-    limit_keys: tuple[str, ...] = ()
-    at_most_once: bool = False
-
-
 class Unique(Struct, frozen=True, kw_only=True):
     """How long a unique key is held by the job that reserved it.
 

@@ -14,10 +14,11 @@ from importlib import metadata
 import pluggy
 
 from mrq_core import hookspecs
-from mrq_core.broker import Broker, Driver, Opening, RunBlocking, run_directly
+from mrq_core.broker import Broker
 from mrq_core.clock import Clock, SystemClock
 from mrq_core.codec import JsonObject, JsonValue
 from mrq_core.config import Config
+from mrq_core.driver import Driver, Opening, RunBlocking, run_directly
 from mrq_core.errors import ConfigError, DriverNotFound
 
 ENTRY_POINT_GROUP = "mrq"

@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from mrq_core.broker import Driver
 from mrq_core.cli.errors import EXIT_FAILED
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import counted, print_json, say, show, table
 from mrq_core.client import Client
 from mrq_core.codec import JsonObject, JsonValue
+from mrq_core.driver import Driver
 from mrq_core.messages import Finding
 from mrq_core.operations.checks import broker_findings, config_findings
 from mrq_core.plugins import Plugins

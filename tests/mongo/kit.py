@@ -8,8 +8,8 @@ from typing import Any
 import pymongo
 
 from mrq_broker_mongo.broker import MongoBroker
-from mrq_core.broker import Opening
 from mrq_core.clock import Clock, SystemClock, from_ms
+from mrq_core.driver import Opening
 from mrq_core.ids import new_id
 from mrq_core.job import JobRecord, Outcome, Status
 from mrq_core.messages import Claimed, ClaimRequest, NewJob, Settlement, Unique, Wanted

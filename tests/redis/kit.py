@@ -8,8 +8,8 @@ import redis
 
 from mrq_broker_redis.broker import RedisBroker
 from mrq_broker_redis.scripts import script
-from mrq_core.broker import Opening
 from mrq_core.clock import Clock, SystemClock
+from mrq_core.driver import Opening
 from tests.proxy import Proxy
 
 

@@ -12,8 +12,8 @@ from types import ModuleType
 import pytest
 
 from mrq_core import hookspecs
-from mrq_core.broker import Driver
 from mrq_core.config import Config
+from mrq_core.driver import Driver
 from mrq_core.errors import ConfigError, DriverNotFound
 from mrq_core.hookspecs import hookimpl
 from mrq_core.plugins import Plugins, open_broker
