@@ -314,9 +314,9 @@ class JobStore(ABC):
         """The follow-ups of these jobs are enqueued: forgets that they are to be."""
 
     @abstractmethod
-    def prune(self, limit: int) -> list[tuple[str, Unique | None]]:
+    def prune(self, limit: int) -> int:
         """Deletes up to `limit` expired jobs with their logs, and expired state and old figures; mends
-        totals. Answers with the ids of the jobs, and the keys that they had."""
+        totals. Answers with the number of jobs."""
 
     # --- looking -----------------------------------------------------------------------------
 
