@@ -8,7 +8,6 @@ started: the claims that come after it give them back, and no attempt is used.
 from __future__ import annotations
 
 import contextlib
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -22,8 +21,6 @@ from mrq_core.halves import Entry, JobQueue, JobStore, StoredJob, Taken
 from mrq_core.ids import new_nonce
 from mrq_core.job import JobRecord, Status
 from mrq_core.messages import Claimed, ClaimRef, ClaimRequest
-
-_MOST_JUDGED = 1000
 
 
 @dataclass(slots=True)
@@ -41,8 +38,6 @@ class Claimer:
         self._queue = queue
         self._store = store
         self._is_store_in_doubt = False
-        self._judged: OrderedDict[tuple[str, str | None], None] = OrderedDict()
-        """Suspects, by id and token, that may run again: a worker that is not idle need not look again."""
 
     def claim(self, request: ClaimRequest) -> Claimed:
         """See `Broker.claim`."""
@@ -106,12 +101,9 @@ class Claimer:
         job may have been renewed or settled in the last moment.
         """
         seen = _Seen()
-        suspects = [
-            entry for entry in answer.suspects if request.idle or (entry.id, entry.token) not in self._judged
-        ]
-        found = self._store.read([entry.id for entry in suspects])
+        found = self._store.read([entry.id for entry in answer.suspects])
         wrong: list[Entry] = []
-        for entry, stored in zip(suspects, found, strict=True):
+        for entry, stored in zip(answer.suspects, found, strict=True):
             if stored is None or stored.record.status is not Status.STARTED:
                 wrong.append(entry)
                 continue
@@ -125,8 +117,6 @@ class Claimer:
                 self._end(stored, after, answer, seen)
             elif request.idle and request.limit > 0 and not seen.taken:
                 self._take(entry, stored, record, answer, request, seen)
-            else:
-                self._judge(entry)
         if wrong:
             places.put_right(self._queue, self._store, wrong, answer.now)
         return seen
@@ -164,8 +154,3 @@ class Claimer:
             seen.taken.append(after)
         else:  # its worker was late, and has settled it in this moment
             places.put_right(self._queue, self._store, [replace(entry, token=after.token)], answer.now)
-
-    def _judge(self, entry: Entry) -> None:
-        self._judged[entry.id, entry.token] = None
-        if len(self._judged) > _MOST_JUDGED:
-            self._judged.popitem(last=False)
