@@ -20,14 +20,18 @@ local function place_in(row)
   return row.t and 'c' or row.z or 'w'
 end
 
--- What there is to know of an entry before it changes; nil: there is none.
+-- What there is to know of an entry before it changes; nil: there is none. One that is parked has limit keys.
 local function entry_of(id)
-  local values = call('HMGET', entry_key(id), 'q', 'k', 'v', 't', 'z', 'l')
+  local values = call('HMGET', entry_key(id), 'q', 'k', 'v', 't', 'o')
   if not values[1] then
     return nil
   end
-  return { q = values[1], k = values[2] or '0', v = tonumber(values[3] or 1), t = values[4], z = values[5] or nil,
-    l = values[6] }
+  local row = { q = values[1], k = values[2] or '0', v = tonumber(values[3] or 1), t = values[4] }
+  if values[5] then
+    local more = call('HMGET', entry_key(id), 'z', 'l', 'u', 'm', 'b')
+    row.z, row.l, row.u, row.m, row.b = more[1], more[2], more[3], more[4], more[5]
+  end
+  return row
 end
 
 -- Takes an entry out of where it stands. What it held under its limits it keeps, if it is to be claimed.
@@ -73,14 +77,14 @@ end
 local pushed, named = {}, {} -- ids and queues of this batch
 
 -- Gives an entry its place, unless there is one of the same version, or of a later one; answers with that version, or
--- nil.
+-- nil. One that comes at the turn that a rate gave to its job keeps this turn: it was moved.
 -- places: { { queue, rank }, ... }; entry: { id, number of its place, when it is due or false for now, version, claims or
 -- false, token or false, limit keys (msgpack) or false, unique or false as in hold() }, where the last may be left out;
 -- until_ms: the end of the lease of those with a token.
 local function place_entry(places, entry, until_ms)
   local id, place, version, claims, token, limit_keys, unique = entry[1], places[entry[2]], entry[4], entry[5],
     entry[6], entry[7], entry[8]
-  local queue, rank, key = place[1], place[2], entry_key(entry[1])
+  local queue, rank, key, turn = place[1], place[2], entry_key(entry[1]), nil
   local found = call('HMGET', key, 'q', 'v')
   if found[1] then
     local before = tonumber(found[2] or 1)
@@ -90,7 +94,9 @@ local function place_entry(places, entry, until_ms)
     if pushed[id] then -- its lines are not written yet
       flush()
     end
-    leave(id, entry_of(id), token)
+    local old = entry_of(id)
+    turn = old.b and old.b == entry[3] and old.b
+    leave(id, old, token)
     call('DEL', key)
   end
   pushed[id] = true
@@ -119,6 +125,9 @@ local function place_entry(places, entry, until_ms)
       add('p', unique[3])
     end
     hold(id, unique)
+  end
+  if turn then
+    add('b', turn)
   end
   if limit_keys or unique then
     add('o', '1')

@@ -1,6 +1,7 @@
 -- needs: base, batch, limits, uniques, entries
 -- Removes entries. Arguments: { { id, version or false, token or false, key to let go or false }, ... }.
--- Answers for each 1, or 0 where it is not there or not the one that is meant. The key of a job whose entry stays, stays.
+-- Answers for each 1, or 0 where it is not there or not the one that is meant. An entry takes its key along, but for one
+-- that is held for a period; the key of a job whose entry stays, stays.
 
 local answers = {}
 for index, one in ipairs(given) do
@@ -10,6 +11,9 @@ for index, one in ipairs(given) do
   if is_meant then
     leave(id, row)
     call('DEL', entry_key(id))
+    if row.u and row.m ~= 'period' then
+      let_key_go(id, row.u)
+    end
   end
   if key and (is_meant or not row) then
     let_key_go(id, key)
