@@ -43,6 +43,7 @@ from mrq_core.messages import (
     JobFilter,
     LogLine,
     LogPage,
+    Mended,
     Metric,
     Move,
     NewJob,
@@ -365,6 +366,15 @@ class Broker(ABC):
         """The raw queue of that name. Does no I/O."""
 
     # --- care --------------------------------------------------------------------------------
+
+    def mend(self, limit: int = 1000, cursor: str | None = None) -> Mended:
+        """Gives jobs back the places in their queues that the loss of a process between two servers, or of
+        a server's data, has taken from them. Looks at up to `limit` unfinished jobs, oldest first, from
+        behind the cursor. Safe at any time, beside anything else.
+
+        A broker whose changes are one operation each has nothing to mend, as here.
+        """
+        return Mended(looked=0)
 
     @abstractmethod
     def check(self) -> list[Finding]:

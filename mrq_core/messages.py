@@ -298,6 +298,15 @@ class Metric(Struct, frozen=True, kw_only=True):
     value: float
 
 
+class Mended(Struct, frozen=True, kw_only=True):
+    """What one step of mending did: how many unfinished jobs it looked at, and the ids of those that have
+    their place in the queue again. `cursor` goes on where it stopped; None: all were looked at."""
+
+    looked: int
+    mended: tuple[str, ...] = ()
+    cursor: str | None = None
+
+
 class Finding(Struct, frozen=True, kw_only=True):
     """What a check found. `level` is ``ok``, ``warning`` or ``error``; `advice` says what to do."""
 

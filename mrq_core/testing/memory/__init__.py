@@ -10,8 +10,19 @@ from mrq_core.broker import Broker
 from mrq_core.driver import Driver, Opening
 from mrq_core.testing.memory.broker import MemoryBroker
 from mrq_core.testing.memory.data import MemoryData
+from mrq_core.testing.memory.queue import MemoryQueue, QueueData
+from mrq_core.testing.memory.store import MemoryStore, StoreData
 
-__all__ = ["DRIVER", "MemoryBroker", "MemoryData", "open_memory_broker"]
+__all__ = [
+    "DRIVER",
+    "MemoryBroker",
+    "MemoryData",
+    "MemoryQueue",
+    "MemoryStore",
+    "QueueData",
+    "StoreData",
+    "open_memory_broker",
+]
 
 
 def open_memory_broker(opening: Opening) -> Broker:

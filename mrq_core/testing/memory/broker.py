@@ -78,7 +78,7 @@ class MemoryBroker(Broker):
         return self._state
 
     @contextmanager
-    def _locked(self) -> Iterator[datetime]:
+    def locked(self) -> Iterator[datetime]:
         """Holds the lock; gives the time at which everything in the call happens."""
         with self._data.lock:
             if self._closed:
@@ -91,7 +91,7 @@ class MemoryBroker(Broker):
     # --- a job's way -------------------------------------------------------------------------
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
-        with self._locked() as now:
+        with self.locked() as now:
             return [self._enqueue(job, now) for job in jobs]
 
     def _enqueue(self, job: NewJob, now: datetime) -> Enqueued:
@@ -109,17 +109,17 @@ class MemoryBroker(Broker):
         return Enqueued(id=record.id, created=True)
 
     def claim(self, request: ClaimRequest) -> Claimed:
-        with self._locked() as now:
+        with self.locked() as now:
             return claim(self._data, request, now)
 
     def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
-        with self._locked() as now:
+        with self.locked() as now:
             until = after(now, lease)
             change = partial(replace, lease_until=until, due_at=until)
             return [self._write_held(ref.id, ref.token, now, change) for ref in claims]
 
     def annotate(self, notes: Sequence[Note]) -> list[bool]:
-        with self._locked() as now:
+        with self.locked() as now:
             answers = []
             for note in notes:
                 change = partial(replace, progress=note.progress, updated_at=now)
@@ -137,7 +137,7 @@ class MemoryBroker(Broker):
         return True
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        with self._locked() as now:
+        with self.locked() as now:
             return [self._settle(settlement, now) for settlement in settlements]
 
     def _settle(self, settlement: Settlement, now: datetime) -> bool:
@@ -156,7 +156,7 @@ class MemoryBroker(Broker):
     # --- changes by people and rules -----------------------------------------------------------
 
     def requeue(self, ids: Sequence[str], how: Requeue) -> list[Change]:
-        with self._locked() as now:
+        with self.locked() as now:
             return [self._requeue(job_id, how, now) for job_id in ids]
 
     def _requeue(self, job_id: str, how: Requeue, now: datetime) -> Change:
@@ -180,7 +180,7 @@ class MemoryBroker(Broker):
         return Change.DONE
 
     def cancel(self, ids: Sequence[str], how: Cancel) -> list[Change]:
-        with self._locked() as now:
+        with self.locked() as now:
             return [self._cancel(job_id, how, now) for job_id in ids]
 
     def _cancel(self, job_id: str, how: Cancel, now: datetime) -> Change:
@@ -198,7 +198,7 @@ class MemoryBroker(Broker):
         return Change.DONE
 
     def move(self, ids: Sequence[str], how: Move) -> list[Change]:
-        with self._locked() as now:
+        with self.locked() as now:
             return [self._move(job_id, how, now) for job_id in ids]
 
     def _move(self, job_id: str, how: Move, now: datetime) -> Change:
@@ -212,7 +212,7 @@ class MemoryBroker(Broker):
         return Change.DONE
 
     def remove(self, ids: Sequence[str]) -> list[Change]:
-        with self._locked() as now:
+        with self.locked() as now:
             return [self._remove(job_id, now) for job_id in ids]
 
     def _remove(self, job_id: str, now: datetime) -> Change:
@@ -225,7 +225,7 @@ class MemoryBroker(Broker):
         return Change.DONE
 
     def prune(self, limit: int = 1000) -> int:
-        with self._locked() as now:
+        with self.locked() as now:
             self._state.drop_expired()
             oldest = (to_ms(now) - METRICS_KEPT * 1000) // MINUTE_MS
             for key in [key for key in self._data.metrics if key[0] < oldest]:
@@ -238,7 +238,7 @@ class MemoryBroker(Broker):
     def apply(
         self, wanted: JobFilter, action: Action, *, limit: int = 1000, cursor: str | None = None
     ) -> Applied:
-        with self._locked():
+        with self.locked():
             page = self.find(wanted, order=Order.OLDEST_FIRST, cursor=cursor, limit=limit)
             ids = [record.id for record in page.records]
             if isinstance(action, Requeue):
@@ -255,7 +255,7 @@ class MemoryBroker(Broker):
     # --- looking -----------------------------------------------------------------------------
 
     def get(self, ids: Sequence[str]) -> list[JobRecord | None]:
-        with self._locked() as now:
+        with self.locked() as now:
             return [self._data.visible(job_id, now) for job_id in ids]
 
     def find(
@@ -266,7 +266,7 @@ class MemoryBroker(Broker):
         cursor: str | None = None,
         limit: int = 50,
     ) -> Page:
-        with self._locked() as now:
+        with self.locked() as now:
             found = self._matching(wanted, now)
         newest = order is Order.NEWEST_FIRST
         if newest:
@@ -286,22 +286,22 @@ class MemoryBroker(Broker):
 
     def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
         check_group(group_by)
-        with self._locked() as now:
+        with self.locked() as now:
             groups = [group_of(record, group_by) for record in self._matching(wanted, now)]
         if group_by is None:
             return {"": len(groups)}
         return {group: groups.count(group) for group in groups if group is not None}
 
     def totals(self) -> Totals:
-        with self._locked():
+        with self.locked():
             return totals(self._data.all())
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
-        with self._locked() as now:
+        with self.locked() as now:
             return [counts(queue, self._data.entries.get(queue, {}).values(), now) for queue in queues]
 
     def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
-        with self._locked():
+        with self.locked():
             names = sorted(name for name in self._data.queues if name.startswith(prefix) and name > after)
         return names[:limit]
 
@@ -310,7 +310,7 @@ class MemoryBroker(Broker):
     def wait(self, wanted: Sequence[Wanted], timeout: float) -> bool:
         deadline = time.monotonic() + timeout
         while True:
-            with self._locked() as now:
+            with self.locked() as now:
                 if self._data.due(tuple(wanted), now):
                     return True
             left = deadline - time.monotonic()
@@ -320,7 +320,7 @@ class MemoryBroker(Broker):
             time.sleep(min(left, POLL_SECONDS))
 
     def poll(self, worker: str, versions: Versions) -> Changes:
-        with self._locked():
+        with self.locked():
             data = self._data
             asked = dict.fromkeys(data.signals[versions.signals :])
             records = [record for record in map(data.get, asked) if record is not None]
@@ -335,11 +335,11 @@ class MemoryBroker(Broker):
             )
 
     def pause(self, queues: Sequence[str]) -> None:
-        with self._locked():
+        with self.locked():
             self._set_paused(self._data.paused | set(queues))
 
     def resume(self, queues: Sequence[str]) -> None:
-        with self._locked():
+        with self.locked():
             self._set_paused(self._data.paused - set(queues))
 
     def _set_paused(self, paused: frozenset[str]) -> None:
@@ -348,32 +348,32 @@ class MemoryBroker(Broker):
             self._data.pauses_version += 1
 
     def paused(self) -> frozenset[str]:
-        with self._locked():
+        with self.locked():
             return self._data.paused
 
     # --- logs and metrics --------------------------------------------------------------------
 
     def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
-        with self._locked() as now:
+        with self.locked() as now:
             for line in lines:
                 if self._data.visible(line.job_id, now) is not None:
                     self._data.logs.setdefault(line.job_id, JobLog()).append(line, max_size)
 
     def read_logs(self, job_id: str, cursor: str | None = None, limit: int = 1000) -> LogPage:
-        with self._locked() as now:
+        with self.locked() as now:
             if self._data.visible(job_id, now) is None:
                 raise JobNotFound(job_id)
             return self._data.logs.get(job_id, JobLog()).page(cursor, limit)
 
     def record_metrics(self, metrics: Sequence[Metric]) -> None:
-        with self._locked():
+        with self.locked():
             table = self._data.metrics
             for metric in metrics:
                 key = (to_ms(metric.at) // MINUTE_MS, metric.name)
                 table[key] = table.get(key, 0.0) + metric.value
 
     def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
-        with self._locked():
+        with self.locked():
             return [
                 Metric(name=name, at=from_ms(minute * MINUTE_MS), value=value)
                 for (minute, name), value in sorted(self._data.metrics.items())
@@ -383,10 +383,10 @@ class MemoryBroker(Broker):
     # --- raw queues and care -----------------------------------------------------------------
 
     def raw(self, name: str) -> RawQueue:
-        return MemoryRawQueue(name, self._data, self._locked)
+        return MemoryRawQueue(name, self._data, self.locked)
 
     def check(self) -> list[Finding]:
-        with self._locked():
+        with self.locked():
             return [
                 Finding(level="ok", subject="memory", message=f"{len(self._data.records)} jobs in memory")
             ]
