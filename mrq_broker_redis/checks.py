@@ -7,24 +7,25 @@ from typing import Any
 
 from mrq_broker_redis import layout
 from mrq_broker_redis.connection import Connection
+from mrq_broker_redis.layout import Contents
 from mrq_core.errors import BrokerError
 from mrq_core.messages import Finding
 
 OLDEST = (6, 2)
 
 
-def check(connection: Connection) -> list[Finding]:
-    """See `Broker.check`. A server that is away is a finding, not an error."""
+def check(connection: Connection, contents: Contents) -> list[Finding]:
+    """See `Broker.check`. `contents`: what the prefix is to hold. A server that is away is a finding."""
     found: list[Finding] = []
     try:
-        found.extend(_look(connection))
+        found.extend(_look(connection, contents))
     except BrokerError as error:
         advice = "mend what the message names, and check again"
         found.append(Finding(level="error", subject="server", message=str(error), advice=advice))
     return found
 
 
-def _look(connection: Connection) -> Iterator[Finding]:
+def _look(connection: Connection, contents: Contents) -> Iterator[Finding]:
     info = _info(connection)
     version = str(info.get("redis_version", "0"))
     where = f"Redis {version} at {connection.location.shown}"
@@ -40,7 +41,7 @@ def _look(connection: Connection) -> Iterator[Finding]:
     yield _role(info)
     yield _eviction(info)
     yield _persistence(info)
-    yield _layout(connection)
+    yield _layout(connection, contents)
     yield from _memory(info)
 
 
@@ -99,20 +100,24 @@ def _persistence(info: dict[str, Any]) -> Finding:
     )
 
 
-def _layout(connection: Connection) -> Finding:
-    version = layout.version_of(connection)
-    if version is None:
+def _layout(connection: Connection, contents: Contents) -> Finding:
+    found = layout.found(connection)
+    if found is None:
         return Finding(
             level="ok", subject="layout", message=f"nothing is stored under {connection.prefix} yet"
         )
-    if version > layout.VERSION:
+    if not layout.is_known(found):
         return Finding(
             level="error",
             subject="layout",
-            message=f"the keys have layout {version}, and this version of mrq knows up to {layout.VERSION}",
+            message=f"the keys have layout {found.version}, and this version of mrq knows up to "
+            f"{layout.VERSION}",
             advice="upgrade this installation of mrq, or set REDIS_PREFIX to another name",
         )
-    return Finding(level="ok", subject="layout", message=f"version {version} under {connection.prefix}")
+    if found.contents is not contents and found.contents is not None:
+        message, advice = layout.belongings(connection, found.contents)
+        return Finding(level="error", subject="layout", message=message, advice=advice)
+    return Finding(level="ok", subject="layout", message=f"version {found.version} under {connection.prefix}")
 
 
 def _memory(info: dict[str, Any]) -> Iterator[Finding]:
