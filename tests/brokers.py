@@ -29,11 +29,14 @@ def url_of(name: str, folder: Path) -> str:
     """The URL of an empty broker. Servers are started when they are first asked for."""
     if name == "sqlite":
         return f"sqlite:///{folder}/jobs.sqlite3"
-    if name == "redis":
-        return _with_prefix(_redis())
-    if name == "mongo":
-        return _with_prefix(_mongo())
+    if name in ("redis", "mongo"):
+        return _with_prefix(server_url(name))
     pytest.fail(f"MRQ_TEST_BROKERS names {name}: expected sqlite, redis or mongo")
+
+
+def server_url(name: str) -> str:
+    """The URL of the server that tests share, Redis or MongoDB. It is started when it is first asked for."""
+    return _redis() if name == "redis" else _mongo()
 
 
 def _with_prefix(url: str) -> str:
