@@ -18,7 +18,7 @@ from mrq_core.broker import Broker
 from mrq_core.clock import Clock, SystemClock
 from mrq_core.codec import JsonObject, JsonValue
 from mrq_core.composed import ComposedBroker
-from mrq_core.config import Config
+from mrq_core.config import Config, hide_password
 from mrq_core.driver import Driver, Opening, RunBlocking, run_directly
 from mrq_core.errors import ConfigError, DriverNotFound
 
@@ -119,7 +119,7 @@ class Plugins:
                     return driver, wanted
         what = f"opens URLs that start with {scheme}://" if separator else f"has the name {wanted!r}"
         raise DriverNotFound(
-            f"{setting}: no installed driver {what}: installed are {', '.join(installed) or 'none'} "
+            f"no installed {setting.lower()} driver {what}: installed are {', '.join(installed) or 'none'} "
             "(see `mrq plugins`)",
             wanted=wanted,
             installed=installed,
@@ -158,13 +158,13 @@ def open_broker(
         )
     if driver.open_queue is None:
         raise ConfigError(
-            f"the driver {driver.name} cannot be the queue of a store of another driver: BROKER with a STORE "
-            f"can be {_names(plugins, 'open_queue')}"
+            f"the driver {driver.name} keeps its records itself, and STORE is {hide_password(config.store)}: "
+            f"leave STORE empty, or set BROKER to one of {_names(plugins, 'open_queue')}"
         )
     if store.open_store is None:
         raise ConfigError(
-            f"the driver {store.name} cannot be the store of another driver's queue: STORE can be "
-            f"{_names(plugins, 'open_store')}"
+            f"the driver {store.name} cannot keep the records of another broker's jobs: leave STORE empty, or "
+            f"set it to one of {_names(plugins, 'open_store')}"
         )
     return ComposedBroker(driver.open_queue(opening(url)), store.open_store(opening(store_url)))
 
