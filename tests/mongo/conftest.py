@@ -34,3 +34,11 @@ def place(server_url: str) -> Iterator[Place]:
     place = Place(server_url, f"test-{os.getpid()}")
     yield place
     place.clear()
+
+
+@pytest.fixture
+def store_place(server_url: str) -> Iterator[Place]:
+    """The same for a store whose queue is elsewhere: a prefix has one use."""
+    place = Place(server_url, f"test-store-{os.getpid()}")
+    yield place
+    place.clear()
