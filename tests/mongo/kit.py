@@ -14,6 +14,7 @@ from mrq_core.driver import Opening
 from mrq_core.ids import new_id
 from mrq_core.job import JobRecord, Outcome, Status
 from mrq_core.messages import Claimed, ClaimRequest, NewJob, Settlement, Unique, Wanted
+from tests.proxy import Proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,3 +81,9 @@ def ended(record: JobRecord, outcome: Outcome) -> Settlement:
     """The attempt ended so."""
     assert record.token is not None
     return Settlement(id=record.id, token=record.token, outcome=outcome)
+
+
+def lose_reply_to(proxy: Proxy, place: Place, command: str, collection: str = "jobs") -> None:
+    """Loses the reply to the next such command on that collection."""
+    name = f"{place.prefix}_{collection}"
+    proxy.lose_reply_to(b"\x02" + command.encode() + b"\x00.{4}" + name.encode() + b"\x00")
