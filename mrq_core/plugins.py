@@ -163,8 +163,8 @@ def open_broker(
         )
     if store.open_store is None:
         raise ConfigError(
-            f"the driver {store.name} cannot keep the records of another broker's jobs: leave STORE empty, or "
-            f"set it to one of {_names(plugins, 'open_store')}"
+            f"the driver {store.name} cannot keep the records of another broker's jobs: leave STORE empty, "
+            f"or set it to one of {_names(plugins, 'open_store')}"
         )
     return ComposedBroker(driver.open_queue(opening(url)), store.open_store(opening(store_url)))
 

@@ -20,7 +20,8 @@ import pytest
 
 _PARTS = (
     *("against_model", "base", "bulk", "changes", "claim", "enqueue", "leases", "limits", "logs"),
-    *("machine", "machine_raw", "metrics", "model", "poll", "processes", "prune", "rates", "raw"),
+    *("machine", "machine_raw", "metrics", "model", "poll", "processes", "prune", "queue_claims"),
+    *("queue_entries", "queue_half", "queue_keys", "queue_kit", "queue_looking", "queue_raw", "rates", "raw"),
     *("raw_kinds", "search", "settle", "state", "store_half", "threads", "totals", "unique"),
 )
 # The asserts of a module that pytest does not collect itself say nothing unless they are rewritten.
@@ -39,6 +40,8 @@ from mrq_core.testing.conformance.model import ModelContract  # noqa: E402
 from mrq_core.testing.conformance.poll import PollContract, WaitContract  # noqa: E402
 from mrq_core.testing.conformance.processes import GreenletContract, ProcessContract  # noqa: E402
 from mrq_core.testing.conformance.prune import PruneContract  # noqa: E402
+from mrq_core.testing.conformance.queue_half import QueueContract  # noqa: E402
+from mrq_core.testing.conformance.queue_kit import QueueFactory  # noqa: E402
 from mrq_core.testing.conformance.rates import RateContract  # noqa: E402
 from mrq_core.testing.conformance.raw import RawContract  # noqa: E402
 from mrq_core.testing.conformance.raw_kinds import RawKindContract  # noqa: E402
@@ -68,6 +71,8 @@ __all__ = [
     "PollContract",
     "ProcessContract",
     "PruneContract",
+    "QueueContract",
+    "QueueFactory",
     "RateContract",
     "RawContract",
     "RawKindContract",
