@@ -100,7 +100,8 @@ class Taken(Struct, frozen=True, kw_only=True):
 class Removal(Struct, frozen=True, kw_only=True):
     """An entry that is to go: the one of this version or an earlier one, or the one that this claim holds.
 
-    `key`: the unique key to let go, if the job holds it, whether or not there is an entry.
+    `key`: the unique key to let go too, if the job holds it and no other entry of it is there. An entry takes
+    its own key along, but for one that is held for a period.
     """
 
     id: str
@@ -128,7 +129,8 @@ class JobQueue(ABC):
         A key that is reserved for a job that then is never stored, or that a crash kept from being let go,
         would be held for ever. So a holder whose reservation is not known to be needed is named with the
         time of it: if that is long ago, whoever asks looks into the store, and calls `free`. A period is
-        sure once the entry of its job was pushed; then no `since` is given.
+        sure once the entry of its job was pushed; then no `since` is given, until the job itself asks for
+        the key again, as it does before it is queued again or removed.
         """
 
     @abstractmethod

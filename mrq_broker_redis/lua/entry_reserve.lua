@@ -12,7 +12,7 @@ for _, one in ipairs(given) do
     call('HSET', reserved_at, key, since)
   elseif holder then
     since = call('HGET', reserved_at, key)
-    if since and holder == id and (period or lasts ~= 'period') then -- wanted anew: whoever asks must not think it old
+    if holder == id then -- wanted anew: whoever asks must not think it old, and a period is not sure any more
       since = digits(now)
       call('HSET', reserved_at, key, since)
     end

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from mrq_core import failpoints
 from mrq_core.changing import Replacement, Written
 from mrq_core.composed import places, uniques
-from mrq_core.halves import Entry, JobQueue, JobStore, Removal, StoredJob
+from mrq_core.halves import Entry, JobQueue, JobStore, Removal, Reservation, StoredJob
 from mrq_core.job import JobRecord, Status
 from mrq_core.messages import NewJob
 
@@ -94,15 +94,13 @@ class Jobs:
     def _with_their_keys(self, replacements: Sequence[Replacement[Job]], now: datetime) -> list[int]:
         """The places of those that hold the unique key that they need again, or need none."""
         wanted = {
-            place: again
-            for place, one in enumerate(replacements)
-            if one.reserve and (again := uniques.again(one.before.stored)) is not None
+            place: again for place, one in enumerate(replacements) if (again := _asked(one)) is not None
         }
         holders = uniques.reserve(self.queue, self.store, list(wanted.values()), now)
         refused = {
             place
             for (place, one), holder in zip(wanted.items(), holders, strict=True)
-            if holder not in (None, one.id)
+            if holder not in (None, one.id) and replacements[place].after is not None
         }
         return [place for place in range(len(replacements)) if place not in refused]
 
@@ -122,6 +120,16 @@ class Jobs:
             self.queue.remove(removals)
         if entries:
             self.queue.push(entries)
+
+
+def _asked(one: Replacement[Job]) -> Reservation | None:
+    """The key that a job needs again. One that is to be deleted asks for its period, which it does not
+    prolong: from then on others doubt that the period has a job."""
+    unique = one.before.stored.unique
+    is_period = unique is not None and unique.until == "period"
+    if one.reserve or (one.after is None and is_period):
+        return uniques.again(one.before.stored)
+    return None
 
 
 def _of_store(one: Replacement[Job]) -> Replacement[StoredJob]:

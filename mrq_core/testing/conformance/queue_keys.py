@@ -99,6 +99,16 @@ class KeyContract(QueuePart):
         assert queue.remove([Removal(id=job_id, version=1)]) == [True]
         assert reserve(queue, PERIOD) == Holder(id=job_id, since=None)
 
+    def test_a_period_is_not_sure_once_its_job_asks_again(self, queue: JobQueue, clock: ManualClock) -> None:
+        job_id, asking = new_id(), Unique(key=PERIOD.key, until="period")
+        reserve(queue, PERIOD, job_id)
+        assert queue.push([new_entry(id=job_id, unique=PERIOD)]) == [True]
+        clock.advance(100)
+        assert reserve(queue, asking, job_id).id == job_id
+        assert reserve(queue, PERIOD) == Holder(id=job_id, since=clock.now())
+        assert queue.push([new_entry(id=job_id, version=2, unique=asking)]) == [True]
+        assert reserve(queue, PERIOD) == Holder(id=job_id, since=None)
+
     def test_a_period_ends(self, queue: JobQueue, clock: ManualClock) -> None:
         first, second = new_id(), new_id()
         reserve(queue, PERIOD, first)

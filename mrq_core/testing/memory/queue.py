@@ -64,8 +64,8 @@ class MemoryQueue(JobQueue):
         keys = self._queue.keys
         held = keys.get(unique.key)
         if held is not None and (held.until is None or held.until > now):
-            if held.id == job_id and not held.is_sure:
-                held.since = now
+            if held.id == job_id:
+                held.since, held.is_sure = now, False
             return Holder(id=held.id, since=None if held.is_sure else held.since)
         if unique.until == "period" and unique.period is None:
             return Holder(id=None)
@@ -205,15 +205,17 @@ class MemoryQueue(JobQueue):
             return [self._remove(removal) for removal in removals]
 
     def _remove(self, removal: Removal) -> bool:
-        if removal.key is not None:
-            self._free(removal.key, removal.id)
         record = self._data.get(removal.id)
         if record is None:
+            if removal.key is not None:
+                self._free(removal.key, removal.id)
             return False
         is_meant = (removal.version is not None and self._queue.versions[removal.id] <= removal.version) or (
             removal.token is not None and _is_held(record, removal.token)
         )
         if is_meant:
+            if removal.key is not None:
+                self._free(removal.key, removal.id)
             unique = self._queue.uniques.pop(removal.id, None)
             if unique is not None and unique.until != "period":
                 self._free(unique.key, removal.id)

@@ -109,7 +109,10 @@ class MemoryStore(JobStore):
 
     def _write(self, one: Replacement[StoredJob], now: datetime) -> Written:
         job_id = one.before.record.id
-        if self._store.versions.get(job_id) != one.before.version:
+        found = self._read(job_id)
+        if found is None or found.version != one.before.version:
+            return Written.CHANGED
+        if found.record.queued_at != one.before.record.queued_at:  # a job of the same id, stored anew
             return Written.CHANGED
         if one.after is None:
             self._delete(job_id)
