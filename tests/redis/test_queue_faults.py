@@ -45,7 +45,7 @@ KEY = Unique(key="k")
 
 @pytest.fixture
 def far(proxy: Proxy, place: Place, server: Server) -> Iterator[RedisQueue]:
-    """A queue behind the proxy, on a server that knows the scripts: so the first call is the one that counts."""
+    """A queue behind the proxy, on a server that knows the scripts: the first call counts."""
     with server.client() as client:
         for name in ("push", "claim", "take", "renew", "release", "remove", "reserve", "admit"):
             client.script_load(script(f"entry_{name}").source)
