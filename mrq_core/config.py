@@ -43,6 +43,9 @@ class Config:
     """The values of all settings, validated. Passed down; nothing reads it from a global."""
 
     broker: str = _setting("sqlite", "Name of a driver, or a URL that one of them opens.", "broker")
+    store: str = _setting(
+        "", "Name or URL of the driver that keeps the records, where that is not the broker's.", "broker"
+    )
     sqlite: str = _setting(".mrq/mrq.sqlite3", "Path of the embedded broker's file.", "broker")
     redis: str = _setting(
         "redis://127.0.0.1:6379",

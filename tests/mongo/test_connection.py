@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -16,7 +15,7 @@ from mrq_broker_mongo.broker import MongoBroker
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.job import JobRecord, Outcome, Status
 from mrq_core.messages import Cancel, ClaimRef, RawItem, Requeue, Unique, Wanted
-from tests.mongo.kit import Place, claim, ended, new_job, open_broker, success
+from tests.mongo.kit import Place, claim, ended, lose_reply_to, new_job, open_broker, success
 from tests.mongo.recount import check_collections, mend
 from tests.mongo.servers import Server
 from tests.mongo.services import Replicas, replica_set
@@ -37,15 +36,6 @@ def own_server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def proxy(request: pytest.FixtureRequest) -> Iterator[Proxy]:
-    if os.environ.get("MRQ_TEST_MONGO_URL"):
-        pytest.skip("the proxy stands before a server that the tests have started")
-    server: Server = request.getfixturevalue("server")
-    with Proxy(server.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def behind(proxy: Proxy, place: Place) -> Iterator[MongoBroker]:
     """A broker behind the proxy, prepared and at work."""
     broker = open_broker(replace(place, url=f"mongodb://127.0.0.1:{proxy.port}/mrq"))
@@ -54,12 +44,6 @@ def behind(proxy: Proxy, place: Place) -> Iterator[MongoBroker]:
     yield broker
     check_collections(broker)
     broker.close()
-
-
-def lose_reply_to(proxy: Proxy, place: Place, command: str, collection: str = "jobs") -> None:
-    """Loses the reply to the next such command on that collection."""
-    name = f"{place.prefix}_{collection}"
-    proxy.lose_reply_to(b"\x02" + command.encode() + b"\x00.{4}" + name.encode() + b"\x00")
 
 
 # --- lost replies -----------------------------------------------------------------------------------
