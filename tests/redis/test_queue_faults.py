@@ -10,6 +10,7 @@ from msgspec.structs import replace as changed
 
 from mrq_broker_redis.plugin import mrq_driver
 from mrq_broker_redis.queue import RedisQueue
+from mrq_broker_redis.scripts import script
 from mrq_core.clock import SystemClock, from_ms
 from mrq_core.driver import Opening
 from mrq_core.errors import BrokerUnavailable, ConfigError, SchemaTooNew
@@ -33,11 +34,8 @@ from tests.proxy import Proxy
 from tests.redis.kit import Place, lose_reply_to, open_queue
 from tests.redis.recount_entries import check_entries
 from tests.redis.servers import Server
-from tests.redis.test_connection import own_server, proxy
 from tests.redis.test_full_server import everything
 from tests.support import until
-
-__all__ = ["own_server", "proxy"]
 
 KEY = Unique(key="k")
 
@@ -46,8 +44,11 @@ KEY = Unique(key="k")
 
 
 @pytest.fixture
-def far(proxy: Proxy, place: Place) -> Iterator[RedisQueue]:
-    """A queue behind the proxy."""
+def far(proxy: Proxy, place: Place, server: Server) -> Iterator[RedisQueue]:
+    """A queue behind the proxy, on a server that knows the scripts: the first call counts."""
+    with server.client() as client:
+        for name in ("push", "claim", "take", "renew", "release", "remove", "reserve", "admit"):
+            client.script_load(script(f"entry_{name}").source)
     queue = open_queue(replace(place, url=f"redis://127.0.0.1:{proxy.port}/0"))
     yield queue
     queue.close()
@@ -130,6 +131,14 @@ def test_a_claim_whose_reply_was_lost_costs_a_lease_and_no_entry(proxy: Proxy, f
 
 
 # --- a full server --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_server() -> Iterator[Server]:
+    """A server that a test may set up as it likes."""
+    server = Server()
+    yield server
+    server.stop()
 
 
 def test_each_call_of_a_full_server_is_made_in_full_or_not_at_all(own_server: Server) -> None:
