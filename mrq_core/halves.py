@@ -118,7 +118,8 @@ class JobQueue(ABC):
 
     @abstractmethod
     def now(self) -> datetime:
-        """The queue's time, by which leases and due times go."""
+        """The queue's time, by which leases and due times go. Before anything is stored, it is asked for: so
+        it raises where there is something that belongs to others."""
 
     # --- unique keys -------------------------------------------------------------------------
 
