@@ -50,7 +50,7 @@ def test_a_pair_stores_nothing_where_one_of_its_drivers_has_its_jobs(place: Plac
     alone = place.redis.open() if half == "redis" else place.mongo.open()
     alone.enqueue([new_job()])
     pair = place.open()
-    with pytest.raises(ConfigError, match="STORE|--broker"):
+    with pytest.raises(ConfigError, match="STORE"):
         pair.enqueue([new_job()])
     assert pair._store.totals().by_status() == ({} if half == "redis" else {Status.QUEUED: 1})
     assert alone.totals().by_status() == {Status.QUEUED: 1}
