@@ -26,7 +26,7 @@ from mrq_core.messages import Cancel, Finding, JobFilter, Unique
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance import StoreContract, StoreFactory
 from mrq_core.testing.conformance.base import LEASE
-from mrq_core.testing.conformance.store_half import (
+from mrq_core.testing.conformance.store_kit import (
     FAILURE,
     RETRY,
     entry_of,
