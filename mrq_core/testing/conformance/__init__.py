@@ -11,7 +11,8 @@ The factory opens another broker on the same, initially empty, data. It is given
 broker has to tell the time by, so that the tests need not wait. Each contract can be taken alone.
 Every test is named after the promise that it checks.
 
-A store that is one half of a composed broker has `StoreContract`, with the fixture `store_factory`.
+A queue that is one half of a composed broker has `QueueContract`, with the fixture `queue_factory`; a store
+has `StoreContract`, with `store_factory`.
 """
 
 from __future__ import annotations
