@@ -246,8 +246,8 @@ class StoredJob(Protocol):
 
     @property
     def version(self) -> int:
-        """1 when it is inserted, and more with each `write`, `start` and `succeed`: with a `write` and a `start`
-        one more. `annotate` leaves it."""
+        """1 when it is inserted, and one more with each `write` and each `start`; more with `succeed`, and
+        the same after `annotate`."""
         ...
 
     @property
