@@ -26,7 +26,7 @@ from mrq_core.messages import Claimed, ClaimRef, ClaimRequest
 @dataclass(slots=True)
 class _Seen:
     """What came of the suspects: one that was claimed again, and those that were ended. `has_tried`: one was
-    to be claimed; where another worker was quicker, the room under its limits may be gone: no second is tried.
+    to be claimed; where another worker was quicker, its limits may leave no room: no second one is tried.
     """
 
     taken: list[JobRecord] = field(default_factory=list)
