@@ -71,6 +71,28 @@ def split_program(words: Sequence[str]) -> list[str] | None:
     return None if front is None else [*front, *words[1:]]
 
 
+def options_of(words: Sequence[str]) -> set[str]:
+    """The options of the command that these words begin with, which may leave arguments open.
+
+    Raises AssertionError where there is no such command.
+    """
+    front = split_program(words)
+    assert front is not None, f"`{shlex.join(words)}` is no call of mrq"
+    command: Any = get_command(app)
+    options = {"--help", "-h"}
+    while True:
+        options |= {option for one in command.params for option in (*one.opts, *one.secondary_opts)}
+        found = getattr(command, "commands", None)
+        if found is None or (front and front[0].isupper()):  # as in `mrq COMMAND --help`
+            return options
+        if not front or front[0].startswith("-"):
+            if "list" not in found:
+                return options
+            front = ["list", *front]  # what `mrq queues` does
+        assert front[0] in found, f"`{shlex.join(words)}`: there is no command {front[0]}"
+        command, front = found[front[0]], front[1:]
+
+
 class Simple(NamedTuple):
     """A simple command of a shell: the variables in front of it, and its words."""
 
