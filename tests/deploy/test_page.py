@@ -91,5 +91,5 @@ def test_the_rights_that_the_page_gives_a_user_of_redis_are_enough(tmp_path: Pat
 
 def test_docker_is_said_to_stop_what_the_compose_file_gives_it() -> None:
     service = SERVICES["worker"]
-    within, limit = re.findall(r"within (\d+) seconds; is killed at (\d+) MiB", re.sub(r"\s+", " ", PAGE))[0]
+    within, limit = re.findall(r"has (\d+) seconds; it is killed at (\d+) MiB", re.sub(r"\s+", " ", PAGE))[0]
     assert (f"{within}s", f"{limit}m") == (service["stop_grace_period"], service["mem_limit"])
