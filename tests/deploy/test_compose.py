@@ -26,16 +26,28 @@ from tests.mongo.servers import Server as MongoServer
 from tests.redis.servers import Server as RedisServer
 from tests.support import Project, open_project, until
 
-_VARIABLE = re.compile(r"\$\{(\w+):-([^}]*)\}")
-_UNITS = {"s": 1, "m": 60, "k": 1024}
+_VARIABLE = re.compile(r"\$\{(\w+)(:?)-([^}]*)\}")
+_UNITS = {"s": 1, "m": 60}
 
 
 def compose(environ: Mapping[str, str]) -> dict[str, Any]:
-    """The file, with ``${NAME:-default}`` filled in as in this environment."""
+    """The file, with its variables filled in as in this environment."""
     text = (ROOT / "docker-compose.yml").read_text()
-    assert "$" not in _VARIABLE.sub("", text), "only ${NAME:-default} is understood"
-    found: dict[str, Any] = yaml.safe_load(_VARIABLE.sub(lambda f: environ.get(f[1]) or f[2], text))
-    return found
+    assert "$" not in _VARIABLE.sub("", text), "only ${NAME:-default} and ${NAME-default} are understood"
+
+    def value(found: re.Match[str]) -> str:
+        name, colon, default = found.groups()
+        return (environ.get(name) or default) if colon else environ.get(name, default)
+
+    def filled(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {name: filled(item) for name, item in part.items()}
+        if isinstance(part, list):
+            return [filled(item) for item in part]
+        return _VARIABLE.sub(value, part) if isinstance(part, str) else part
+
+    whole: dict[str, Any] = filled(yaml.safe_load(text))
+    return whole
 
 
 FILE = compose({})
@@ -121,12 +133,14 @@ def test_a_service_waits_only_for_what_says_that_it_is_healthy(name: str) -> Non
 # --- the worker -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("broker", ["", "redis", "mongo"])
+@pytest.mark.parametrize(
+    "chosen", [{}, {"MRQ_BROKER": "redis"}, {"MRQ_BROKER": "mongo", "MRQ_STORE": ""}], ids=str
+)
 @pytest.mark.parametrize("name", OURS)
-def test_our_commands_and_settings_are_real(name: str, broker: str) -> None:
-    service = compose({"MRQ_BROKER": broker})["services"][name]
+def test_our_commands_and_settings_are_real(name: str, chosen: dict[str, str]) -> None:
+    service = compose(chosen)["services"][name]
     config = checked(the_command(service), environment(service))
-    assert config.broker == (broker or "redis")
+    assert config.broker == chosen.get("MRQ_BROKER", "redis")
     for url in urls(config):
         host, port = url.partition("://")[2].partition("/")[0].split(":")
         assert {"redis": "6379", "mongo": "27017"}[host] == port

@@ -11,7 +11,7 @@ from tests.deploy.dockerfiles import STAGES, command_of_the_image, last, stages
 from tests.deploy.program import checked
 from tests.deploy.snippets import PAGE, SCRIPTS, TITLED, compose_calls
 from tests.deploy.test_compose import OURS, SERVICES, compose, environment
-from tests.docs.pages import blocks, name_of, pages
+from tests.docs.pages import ROOT, blocks, name_of, pages
 from tests.redis.servers import Server
 from tests.support import open_project
 
@@ -43,7 +43,7 @@ def test_calls_of_compose_fit_the_file() -> None:
     for environ, words in compose_calls():
         seen.add(words[0])
         for name in environ:
-            assert f"${{{name}:-" in (Path(__file__).parents[2] / "docker-compose.yml").read_text()
+            assert re.search(rf"\$\{{{name}:?-", (ROOT / "docker-compose.yml").read_text()), name
         service = compose(environ)["services"]["worker"]
         checked(command_of_the_image(), environment(service))
         if words[0] == "exec":
