@@ -89,8 +89,9 @@ def test_a_probe_tells_the_living_from_the_dead(name: str, project: Project) -> 
         return subprocess.run(here, capture_output=True, check=False).returncode == 0
 
     assert not is_content()
-    project.worker("--report-file", str(file), "--report-interval", "1000")
+    worker = project.worker("--report-file", str(file))
     assert is_content()
+    worker.end()  # killed: the file stays behind
     for age, content in ((allowed(name) - 10, True), (allowed(name) + 10, False)):
         os.utime(file, (time.time() - age,) * 2)
         assert is_content() == content
