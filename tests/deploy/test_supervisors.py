@@ -29,6 +29,7 @@ from mrq_core import task
 
 @task
 def wait_for(path: str):
+    open("began", "w").close()
     while not os.path.exists(path):
         time.sleep(0.01)
 """
@@ -113,7 +114,7 @@ def test_the_patient_stop_waits_longer_than_its_command_and_the_worker_need() ->
 def test_the_patient_stop_lets_a_job_end_and_ends_with_the_worker(project: Project) -> None:
     worker = project.worker()
     job = project.queue("tasks.wait_for", {"path": "go"})
-    project.until_status(job, "started")
+    until((project.path / "began").exists, what="the job to begin")
     command = values(TITLED[PATIENCE], "Service")["ExecStop"]
     stop = Process(
         shlex.split(command), cwd=project.path, env={**os.environ, "MAINPID": str(worker.pid)},
@@ -208,7 +209,7 @@ def test_heroku_gives_workers_more_time_than_they_need(project: Project) -> None
     job = project.queue("tasks.wait_for", {"path": "never"})
     dyno = Process(["bash", "-c", line], cwd=project.path, env=project.env, output=project.path / "dyno")
     try:
-        project.until_status(job, "started")
+        until((project.path / "began").exists, what="the job to begin")
         os.killpg(dyno.pid, signal.SIGTERM)
         dyno.wait(30)
         until(lambda: "worker.stopped" in dyno.output, what="the worker to stop", patience=30)
