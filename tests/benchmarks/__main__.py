@@ -59,7 +59,7 @@ def options() -> argparse.Namespace:
 
 
 def chosen_systems(chosen: argparse.Namespace) -> list[System]:
-    """Ours and the peers, in turns by what keeps their jobs."""
+    """Ours and the peers; those that are compared, because the same keeps their jobs, stand together."""
     with_peers = chosen.peers is not None
     names = chosen.broker
     if names is None:
@@ -67,17 +67,19 @@ def chosen_systems(chosen: argparse.Namespace) -> list[System]:
     found = [ours.system_of(ours.ARRANGEMENTS[name]) for name in names]
     if with_peers:
         found += [peer for peer in PEERS if not chosen.peers or peer.name.startswith(tuple(chosen.peers))]
-    return found
+    return sorted(found, key=lambda system: system.store)
 
 
 def steps(chosen: argparse.Namespace, systems: Sequence[System]) -> list[list[Step]]:
     """By workload; those of one workload are compared, and so follow on each other."""
+    senders = {system.enqueues_as: system for system in reversed(systems)}
     wanted = chosen.only or (*WORKLOADS, *(ALONE if chosen.peers is None else ()))
     python = {system.name: environments.python_with(system.requires, chosen.venvs) for system in systems}
     found = [
         [
             Step(name, system, partial(workload, system, python[system.name], chosen.scale))
             for system in systems
+            if name != "enqueue" or senders[system.enqueues_as] is system
         ]
         for name, workload in WORKLOADS.items()
         if name in wanted
@@ -114,7 +116,8 @@ def measure(turns: Sequence[Sequence[Step]], runs: int) -> Results:
                 except Refused as refused:
                     print(f"{step.system.name}, {step.workload}: {refused}", flush=True)
                     results.refuse(step.workload, step.system.name, str(refused).partition(";")[0])
-        print(f"run {run + 1} of {runs} is done, load {os.getloadavg()[0]:.1f}", flush=True)
+        results.loads.append(round(os.getloadavg()[0], 1))
+        print(f"run {run + 1} of {runs} is done, load {results.loads[-1]}", flush=True)
     return results
 
 
@@ -147,10 +150,12 @@ def main() -> None:
     about = {
         "at": time.strftime("%Y-%m-%d"), "python": platform.python_version(), "machine": platform.machine(),
         "cores": os.cpu_count(), "runs": chosen.runs, "scale": chosen.scale, "servers": servers(),
-        "load": os.getloadavg()[2], "minutes": round((time.monotonic() - started) / 60),
+        "loads": results.loads, "minutes": round((time.monotonic() - started) / 60),
     }  # fmt: skip
     versions = {system.name: versions_of(system, chosen.venvs) for system in systems}
-    print("\n" + json.dumps({"about": about, "versions": versions}, indent=1))
+    for name, packages in versions.items():
+        print(f"{name}: {', '.join(' '.join(package) for package in packages.items())}")
+    print(json.dumps(about))
     if chosen.json:
         document = as_json(results, systems, about, versions)
         chosen.json.write_text(json.dumps(document, indent=1) + "\n")

@@ -47,14 +47,17 @@ class Bench(NamedTuple):
     def send(self, how: str, task: str, number: int) -> Any:
         """Enqueues in a process of its own; answers with what `send.py` prints."""
         words = ("-m", "tests.benchmarks.send", self.system.application, how, task, str(number))
-        done = subprocess.run(
-            [self.python, *words],
-            cwd=self.folder,
-            env=self.environ(),
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_SECONDS,
-        )
+        try:
+            done = subprocess.run(
+                [self.python, *words],
+                cwd=self.folder,
+                env=self.environ(),
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            raise Refused(f"its sender has not ended after {PATIENCE_SECONDS:g} s") from None
         if done.returncode:
             raise Refused(f"its sender ended with {done.returncode}: {done.stderr[-2000:]}")
         return json.loads(done.stdout.splitlines()[-1])

@@ -36,6 +36,8 @@ class Results:
 
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     none: dict[str, dict[str, str]] = field(default_factory=dict)
+    loads: list[float] = field(default_factory=list)
+    """Of the machine, at the end of each run."""
     _figures: dict[str, set[str]] = field(default_factory=dict)
 
     def add(self, workload: str, system: str, figures: Figures) -> None:

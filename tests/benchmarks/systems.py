@@ -51,3 +51,8 @@ class System:
     def is_ours(self) -> bool:
         """Whether it is an arrangement of mrq."""
         return not self.requires
+
+    @property
+    def enqueues_as(self) -> tuple[object, ...]:
+        """The same for systems that differ in their workers only: their enqueueing is measured once."""
+        return self.application, self.store, *sorted(self.environ.items())

@@ -104,7 +104,7 @@ _TASKIQ = System(
     concurrency=100,
     part=0.15,
     settings="no result backend, one worker, `--max-async-tasks 100 --no-parse`, uvloop; "
-    "in bulk: 100 under way at once",
+    "in bulk: ten under way at once",
     keeps=_NOTHING,
     killed=_LOST,
 )
@@ -118,7 +118,7 @@ _ARQ = System(
     environ={"BENCH_POLL_DELAY": "0.01"},
     concurrency=100,
     part=0.15,
-    settings="`max_jobs` 100, `poll_delay` 0.01 s, `keep_result=0`, uvloop; in bulk: 100 under way at once",
+    settings="`max_jobs` 100, `poll_delay` 0.01 s, `keep_result=0`, uvloop; in bulk: 20 under way at once",
     keeps=_NOTHING,
     killed="run again, after its timeout of five minutes",
 )
@@ -165,7 +165,7 @@ def _huey(kind: str, workers: int, *, sqlite: bool) -> System:
         store="sqlite",
         command=(*command, "--delay", "0.01", "--max-delay", "0.1"),
         opened=partial(places.on_sqlite, table="task"),
-        settings=f"{made.settings}; polls after 0.01 to 0.1 s; does not wait for the disk",
+        settings=f"{made.settings}; `fsync=False`, polls after 0.01 to 0.1 s",
     )
 
 

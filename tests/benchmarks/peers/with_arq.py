@@ -14,7 +14,7 @@ from arq.connections import RedisSettings
 
 from tests.benchmarks import marks
 
-BATCH = 100
+BATCH = 20
 QUIET = {"version": 1, "disable_existing_loggers": False}
 """A configuration of logging: warnings only."""
 asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
@@ -53,7 +53,7 @@ async def put(task: str, numbers: Sequence[int]) -> None:
 
 
 async def put_many(task: str, numbers: Sequence[int]) -> None:
-    """arq has no call for many; so many are under way at once."""
+    """arq has no call for many; 20 are under way at once."""
     pool = await _pool()
     for start in range(0, len(numbers), BATCH):
         part = numbers[start : start + BATCH]

@@ -12,7 +12,7 @@ import uvloop
 
 from tests.benchmarks import marks
 
-BATCH = 100
+BATCH = 10
 asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 broker = getattr(taskiq_redis, os.environ["BENCH_BROKER"])(os.environ["BENCH_URL"])
 TASKS = {
@@ -34,7 +34,7 @@ async def put(task: str, numbers: Sequence[int]) -> None:
 
 
 async def put_many(task: str, numbers: Sequence[int]) -> None:
-    """taskiq has no call for many; so many are under way at once."""
+    """taskiq has no call for many; ten are under way at once."""
     await _started()
     for start in range(0, len(numbers), BATCH):
         part = numbers[start : start + BATCH]
