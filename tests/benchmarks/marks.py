@@ -29,27 +29,26 @@ class Mark(NamedTuple):
     at: float
 
 
-def mark(number: int) -> int:
-    """A task that does nothing else."""
+def mark(number: int) -> None:
+    """A task that does nothing else. It returns nothing: not every system would do nothing with that."""
     os.write(_file(), _FORMAT.pack(number, time.monotonic()))
-    return 1
 
 
-def nap(number: int) -> int:
+def nap(number: int) -> None:
     """A task that waits as if for another server, and leaves its mark at its end."""
     time.sleep(NAP_SECONDS)
-    return mark(number)
+    mark(number)
 
 
-async def mark_async(number: int) -> int:
+async def mark_async(number: int) -> None:
     """The same task for systems that run coroutines."""
-    return mark(number)
+    mark(number)
 
 
-async def nap_async(number: int) -> int:
+async def nap_async(number: int) -> None:
     """The same task for systems that run coroutines."""
     await asyncio.sleep(NAP_SECONDS)
-    return mark(number)
+    mark(number)
 
 
 def environ_of(file: Path) -> dict[str, str]:

@@ -38,7 +38,11 @@ class Arrangement:
 
 
 ARRANGEMENTS: dict[str, Arrangement] = {
-    "sqlite": Arrangement(title="mrq on SQLite", broker="sqlite", settings="`synchronous=FULL`"),
+    "sqlite": Arrangement(
+        title="mrq on SQLite",
+        broker="sqlite",
+        settings="waits for the disk at each enqueue (`synchronous=FULL`)",
+    ),
     "redis": Arrangement(title="mrq on Redis", broker="redis", redis=_SERVER, settings="no append-only file"),
     "redis with AOF": Arrangement(
         title="mrq on Redis with AOF",

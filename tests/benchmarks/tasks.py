@@ -16,14 +16,16 @@ class Mark(Task):
     """Returns a small result, which is stored."""
 
     def run(self, params: JsonObject) -> int:
-        return marks.mark(_number(params))
+        marks.mark(_number(params))
+        return 1
 
 
 class Nap(Task):
     """Waits, and returns a small result, which is stored."""
 
     def run(self, params: JsonObject) -> int:
-        return marks.nap(_number(params))
+        marks.nap(_number(params))
+        return 1
 
 
 TASKS = {"mark": f"{__name__}.Mark", "nap": f"{__name__}.Nap"}

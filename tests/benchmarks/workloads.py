@@ -59,7 +59,7 @@ def naps(system: System, python: Path, scale: float) -> Figures:
     with _benches(system, python) as bench:
         bench.send("in_bulk", "nap", jobs - WARM_UP)
         with workers(bench, MANY) as running:
-            seconds = _until_all_have_run(bench, running, jobs)
+            seconds = until_all_have_run(bench, running, jobs)
     return {NAPS: jobs / (seconds + marks.NAP_SECONDS)}  # the first mark is that of a job's end
 
 
@@ -67,7 +67,7 @@ def idle(system: System, python: Path, scale: float) -> Figures:
     """Of an idle worker: how long a job waits for its start, by its task's mark; the memory after that."""
     with _benches(system, python) as bench, workers(bench, system.concurrency) as running:
         waits = sorted(1000 * wait for wait in bench.send("latency", "mark", _jobs(200, scale)))
-        _until_all_have_run(bench, running, len(waits) + WARM_UP)
+        until_all_have_run(bench, running, len(waits) + WARM_UP)
         return {
             LATENCY: statistics.median(waits),
             LATENCY_99: waits[int(len(waits) * 0.99) - 1],
@@ -78,6 +78,17 @@ def idle(system: System, python: Path, scale: float) -> Figures:
 WORKLOADS: dict[str, Workload] = {
     "enqueue": enqueue, "drain": drain, "two": drain_two, "naps": naps, "idle": idle,
 }  # fmt: skip
+
+
+def until_all_have_run(bench: Bench, running: Workers, jobs: int) -> float:
+    """Seconds from the first mark until all jobs have left theirs, and the system says so, too."""
+    bench.until(lambda: marks.count(bench.marks) >= jobs, running, f"not all of {jobs} jobs have run")
+    bench.until(lambda: bench.place.unfinished() == 0, running, "all jobs have run, and some have not ended")
+    ended = time.monotonic()
+    left = marks.read(bench.marks)
+    if sorted(mark.number for mark in left) != list(range(jobs)):
+        raise Refused(f"{jobs} jobs were enqueued; {len(left)} runs, of {len({m.number for m in left})} jobs")
+    return ended - min(mark.at for mark in left)
 
 
 def _jobs(number: float, scale: float) -> int:
@@ -96,24 +107,13 @@ def _drain(system: System, python: Path, jobs: int, processes: int) -> float:
         bench.send("in_bulk", "mark", jobs - WARM_UP)
         _check_all_are_there(bench, jobs)
         with workers(bench, system.concurrency, processes) as running:
-            return jobs / _until_all_have_run(bench, running, jobs)
+            return jobs / until_all_have_run(bench, running, jobs)
 
 
 def _check_all_are_there(bench: Bench, jobs: int) -> None:
     there = bench.place.unfinished()
     if there != jobs:
         raise Refused(f"of {jobs} jobs that were enqueued, {there} are there")
-
-
-def _until_all_have_run(bench: Bench, running: Workers, jobs: int) -> float:
-    """Seconds from the first mark until all jobs have left theirs, and the system says so, too."""
-    bench.until(lambda: marks.count(bench.marks) >= jobs, running, f"not all of {jobs} jobs have run")
-    bench.until(lambda: bench.place.unfinished() == 0, running, "all jobs have run, and some have not ended")
-    ended = time.monotonic()
-    left = marks.read(bench.marks)
-    if sorted(mark.number for mark in left) != list(range(jobs)):
-        raise Refused(f"{jobs} jobs were enqueued; {len(left)} runs, of {len({m.number for m in left})} jobs")
-    return ended - min(mark.at for mark in left)
 
 
 @contextlib.contextmanager

@@ -147,25 +147,27 @@ def _dramatiq(program: str, kind: str, threads: int) -> System:
     )
 
 
-def _huey(kind: str, workers: int, *, sqlite: bool) -> System:
+def _huey(kind: str, workers: int) -> System:
     patched = ("gevent.monkey", "--module") if kind == "greenlet" else ()
-    command = ("python", "-m", *patched, *_HUEY.command, "-k", kind)
-    made = replace(
+    return replace(
         _HUEY,
         name=f"Huey, {kind}s",
-        command=command,
+        command=("python", "-m", *patched, *_HUEY.command, "-k", kind),
         concurrency=workers,
         settings=f"{workers} {kind}{'s' if workers > 1 else ''}; {_HUEY.settings}",
     )
-    if not sqlite:
-        return made
+
+
+def _huey_on_sqlite(name: str, fsync: str, what: str) -> System:
+    threads = _huey("thread", 1)
     return replace(
-        made,
-        name=f"Huey on SQLite, {kind}s",
+        threads,
+        name=name,
         store="sqlite",
-        command=(*command, "--delay", "0.01", "--max-delay", "0.1"),
+        command=(*threads.command, "--delay", "0.01", "--max-delay", "0.1"),
         opened=partial(places.on_sqlite, table="task"),
-        settings=f"{made.settings}; `fsync=False`, polls after 0.01 to 0.1 s",
+        environ={"BENCH_FSYNC": fsync},
+        settings=f"{threads.settings}; polls after 0.01 to 0.1 s; {what}",
     )
 
 
@@ -183,10 +185,10 @@ PEERS = (
     _celery("threads", 8, "8 threads"),
     _dramatiq("dramatiq-gevent", "greenlets", 50),
     _dramatiq("dramatiq", "threads", 8),
-    _huey("greenlet", 50, sqlite=False),
-    _huey("thread", 1, sqlite=False),
-    _huey("greenlet", 50, sqlite=True),
-    _huey("thread", 1, sqlite=True),
+    _huey("greenlet", 50),
+    _huey("thread", 1),
+    _huey_on_sqlite("Huey on SQLite", "", "waits for the disk at each change, as by default"),
+    _huey_on_sqlite("Huey on SQLite, unsafe", "0", "`fsync=False`: a power failure may damage the file"),
     _SAQ,
     replace(
         _TASKIQ,

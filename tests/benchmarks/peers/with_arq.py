@@ -21,12 +21,12 @@ asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 redis_settings = RedisSettings.from_dsn(os.environ["BENCH_URL"])
 
 
-async def mark(context: Any, number: int) -> int:
-    return await marks.mark_async(number)
+async def mark(context: Any, number: int) -> None:
+    await marks.mark_async(number)
 
 
-async def nap(context: Any, number: int) -> int:
-    return await marks.nap_async(number)
+async def nap(context: Any, number: int) -> None:
+    await marks.nap_async(number)
 
 
 class Settings:

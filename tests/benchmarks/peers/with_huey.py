@@ -1,4 +1,4 @@
-"""Huey, on Redis, or on SQLite without waiting for the disk; without results."""
+"""Huey, on Redis or on SQLite, without results."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ url = os.environ["BENCH_URL"]
 if url.startswith("redis:"):
     huey = RedisHuey("bench", url=url, results=False)
 else:
-    huey = SqliteHuey("bench", filename=url, results=False, fsync=False)
+    fsync = {"": None, "0": False}[os.environ["BENCH_FSYNC"]]
+    huey = SqliteHuey("bench", filename=url, results=False, fsync=fsync)
 TASKS = {"mark": huey.task(name="mark")(marks.mark), "nap": huey.task(name="nap")(marks.nap)}
 
 

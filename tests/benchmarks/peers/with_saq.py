@@ -18,12 +18,12 @@ asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 queue = Queue.from_url(os.environ["BENCH_URL"])
 
 
-async def mark(context: Any, *, number: int) -> int:
-    return await marks.mark_async(number)
+async def mark(context: Any, *, number: int) -> None:
+    await marks.mark_async(number)
 
 
-async def nap(context: Any, *, number: int) -> int:
-    return await marks.nap_async(number)
+async def nap(context: Any, *, number: int) -> None:
+    await marks.nap_async(number)
 
 
 settings = {
