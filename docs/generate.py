@@ -99,6 +99,21 @@ def peers_promises() -> str:
     return _table(("system", "what is kept of a job that ended well", "a job whose worker is killed"), rows)
 
 
+def peers_notes() -> str:
+    """Who has no figure of something, and why; and which jobs ran more often than once."""
+    lines = [
+        f"- {name} has no figure of `{workload}`: {why}."
+        for workload, reasons in _peers()["none"].items()
+        for name, why in reasons.items()
+    ]
+    for name, repeated in _peers()["values"].get(REPEATED, {}).items():
+        if any(repeated):
+            lines.append(
+                f"- {name} ran jobs again that had run, in {len(repeated)} drains: {sum(repeated):g}."
+            )
+    return "\n".join(lines)
+
+
 def peers_about() -> str:
     """When, where and how often."""
     about = _peers()["about"]
@@ -114,12 +129,13 @@ def peers_about() -> str:
 
 FASTEST = "the fastest peer"
 """Its name in the ratios."""
+REPEATED = "drain, runs of jobs that had run already"
 TABLES: dict[str, Callable[[], str]] = {
     table.__name__: table
     for table in (
         *(settings, hooks, transitions),
         *(peers_about, peers_ratios, peers_drain, peers_enqueue, peers_waiting, peers_idle),
-        *(peers_settings, peers_promises),
+        *(peers_settings, peers_promises, peers_notes),
     )
 }
 
