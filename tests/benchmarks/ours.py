@@ -111,7 +111,7 @@ def system_of(arrangement: Arrangement) -> System:
         command=("python", "-m", "mrq_core.cli", "worker", "--quiet", "--greenlets", "{concurrency}"),
         opened=partial(opened, arrangement=arrangement),
         concurrency=GREENLETS,
-        settings=f"{arrangement.settings}; {GREENLETS} greenlets; in bulk: `queue_jobs`",
+        settings=f"{GREENLETS} greenlets, {arrangement.settings}; in bulk: `queue_jobs`",
         keeps="params, result, times, status, attempts; found by queue, task and status",
         killed="run again, when its lease of a minute is over",
     )

@@ -80,6 +80,8 @@ class Results:
         """As tables."""
         width = max(len(system.name) for system in systems)
         for figure, values in self.values.items():
+            if not any(map(any, values.values())):
+                continue  # nothing of the kind has happened
             print(f"\n{figure:{width}}  {'median':>10}  {'least':>10}  {'most':>10}")
             for name, found in values.items():
                 middle = statistics.median(found)
