@@ -30,7 +30,7 @@ def python_with(requires: Sequence[str], folder: Path) -> Path:
     if not requires:
         return Path(sys.executable)
     digest = hashlib.sha256(repr((sorted(requires), sys.version)).encode()).hexdigest()[:12]
-    place = folder / f"{name_of(requires[0])}-{digest}"
+    place = folder.absolute() / f"{name_of(requires[0])}-{digest}"
     python, finished = place / "bin" / "python", place / "finished"
     if not finished.exists():
         print(f"making an environment with {', '.join(requires)}", flush=True)
