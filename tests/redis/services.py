@@ -38,6 +38,12 @@ class Watched:
                 what="the replica to have everything",
             )
 
+    def cut(self) -> None:
+        """From now on the replica gets nothing of what is written."""
+        with self.primary.client() as primary:
+            primary.execute_command("ACL", "SETUSER", "default", "-psync", "-sync")
+            primary.execute_command("CLIENT", "KILL", "TYPE", "replica")
+
     def is_linked(self) -> bool:
         """Whether the replica gets what is written from now on."""
         with self.replica.client() as client:
