@@ -43,8 +43,9 @@ def docs(session: nox.Session) -> None:
 @nox.session
 def bench(session: nox.Session) -> None:
     """Measures, and prints medians: `nox -s bench -- --help` says what can be chosen."""
-    session.install(".[test]", "huey", "dramatiq[redis]", "rq", "celery[redis]")
-    session.run("python", "-m", "tests.benchmarks", *session.posargs)
+    session.install(".[test]")
+    kept = str(session.cache_dir / "peers")
+    session.run("python", "-m", "tests.benchmarks", "--venvs", kept, *session.posargs)
 
 
 @nox.session

@@ -1,13 +1,20 @@
 """Fills placeholders in the pages with tables made from the code, so that they cannot differ from it.
 
+Those of the peers are made from `peers.json`, which `nox -s bench -- --peers --json docs/peers.json` writes.
+
 A hook module of mkdocs: `mkdocs.yml` names it, and mkdocs calls `on_page_markdown` for each page.
 """
 
 from __future__ import annotations
 
 import inspect
+import json
 import re
+import statistics
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 from mrq_core import hookspecs
 from mrq_core.config import SETTINGS, default_of, flag_of
@@ -49,12 +56,135 @@ def transitions() -> str:
     return _table(("from", "to"), rows)
 
 
-TABLES: dict[str, Callable[[], str]] = {"settings": settings, "hooks": hooks, "transitions": transitions}
+def peers_ratios() -> str:
+    """How many times as much mrq does as its peers: what, of which arrangement, against whom."""
+    ratios = [ratio for ratio in _peers()["ratios"] if ratio["against"] == FASTEST]
+    rows = [(ratio["what"], ratio["of"], _times(ratio["values"])) for ratio in ratios]
+    return _table(("what", "arrangement", f"beside {FASTEST} with the same store, times"), rows)
+
+
+def peers_drain() -> str:
+    """Jobs that do nothing, by one worker and by two, and mrq's ratio to each."""
+    return _figures_table(("drain, one worker (jobs/s)", "drain, two workers (jobs/s)"), with_ratios=True)
+
+
+def peers_enqueue() -> str:
+    """Enqueueing, many jobs and one by one."""
+    return _figures_table(("enqueue, in bulk (jobs/s)", "enqueue, one by one (jobs/s)"), with_ratios=True)
+
+
+def peers_waiting() -> str:
+    """Jobs that wait."""
+    return _figures_table(("jobs that sleep 0.1 s, 100 at a time (jobs/s; 1,000 is ideal)",))
+
+
+def peers_idle() -> str:
+    """An idle worker."""
+    figures = ("latency, p50 (ms)", "latency, p99 (ms)", "memory of an idle worker (MB)")
+    return _figures_table(figures, more_is_better=False)
+
+
+def peers_settings() -> str:
+    """With what, and how, each was measured."""
+    rows = [
+        (name, ", ".join(" ".join(package) for package in system["versions"].items()), system["settings"])
+        for name, system in _peers()["systems"].items()
+    ]
+    return _table(("system", "versions", "settings"), rows)
+
+
+def peers_promises() -> str:
+    """What each keeps and promises at these settings."""
+    rows = [(name, system["keeps"], system["killed"]) for name, system in _peers()["systems"].items()]
+    return _table(("system", "what is kept of a job that ended well", "a job whose worker is killed"), rows)
+
+
+def peers_notes() -> str:
+    """Who has no figure of something, and why; and which jobs ran more often than once."""
+    lines = [
+        f"- {name} has no figure of `{workload}`: {why}."
+        for workload, reasons in _peers()["none"].items()
+        for name, why in reasons.items()
+    ]
+    for name, repeated in _peers()["values"].get(REPEATED, {}).items():
+        if any(repeated):
+            lines.append(
+                f"- {name} ran jobs again that had run, in {len(repeated)} drains: {sum(repeated):g}."
+            )
+    return "\n".join(lines)
+
+
+def peers_about() -> str:
+    """When, where and how often."""
+    about = _peers()["about"]
+    servers = ", ".join(" ".join(server) for server in about["servers"].items())
+    loads = ", ".join(map(str, about["loads"]))
+    return (
+        f"Measured on {about['at']}: {about['runs']} runs at scale {about['scale']:g}, "
+        f"{about['minutes']} minutes, on {about['cores']} cores ({about['machine']}) "
+        f"with Python {about['python']}, {servers}. "
+        f"The machine's load at the end of each run: {loads}."
+    )
+
+
+FASTEST = "the fastest peer"
+"""Its name in the ratios."""
+REPEATED = "drain, runs of jobs that had run already"
+TABLES: dict[str, Callable[[], str]] = {
+    table.__name__: table
+    for table in (
+        *(settings, hooks, transitions),
+        *(peers_about, peers_ratios, peers_drain, peers_enqueue, peers_waiting, peers_idle),
+        *(peers_settings, peers_promises, peers_notes),
+    )
+}
 
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """The page with its placeholders filled. Raises KeyError for one that does not exist."""
     return _PLACEHOLDER.sub(lambda found: TABLES[found[1]](), markdown)
+
+
+@cache
+def _peers() -> Any:
+    return json.loads((Path(__file__).parent / "peers.json").read_text())
+
+
+def _figures_table(figures: Sequence[str], *, more_is_better: bool = True, with_ratios: bool = False) -> str:
+    """A row for each system that has the first figure, the best one first."""
+    document = _peers()
+    first = document["values"][figures[0]]
+    names = sorted(first, key=lambda name: statistics.median(first[name]), reverse=more_is_better)
+    rows = []
+    for name in names:
+        cells = [_spread(document["values"][figure].get(name)) for figure in figures]
+        if with_ratios:
+            found = [r for r in document["ratios"] if r["what"] == figures[0] and r["against"] == name]
+            cells.append("; ".join(_of(r, found) for r in found) or "-")
+        rows.append((name, *cells))
+    columns = ("system", *figures, "mrq with the same store, times as much")
+    return _table(columns if with_ratios else columns[:-1], rows)
+
+
+def _of(ratio: Any, among: Sequence[object]) -> str:
+    return _times(ratio["values"]) + (f", {ratio['of']}" if len(among) > 1 else "")
+
+
+def _spread(values: Sequence[float] | None) -> str:
+    """The median, and from where to where the values go."""
+    return _with_range(values, lambda value: f"{value:,.0f}" if value >= 20 else f"{value:.1f}")
+
+
+def _times(values: Sequence[float]) -> str:
+    return _with_range(values, lambda value: f"{value:.0f}" if value >= 20 else f"{value:.1f}")
+
+
+def _with_range(values: Sequence[float] | None, shown: Callable[[float], str]) -> str:
+    if not values:
+        return "-"
+    low, high = shown(min(values)), shown(max(values))
+    middle = shown(statistics.median(values))
+    return middle if low == high else f"**{middle}** ({low} to {high})"
 
 
 def _setting_row(name: str) -> tuple[str, ...]:

@@ -34,13 +34,13 @@ WHOLE = Arrangement(
     names=(),
     special=frozenset({"limit_keys", "unique_key", "cancel_requested"}),
     mark=None,
-    message="hold the queue too: they belong to --broker mongo",
+    message="hold the queue of their jobs too: they belong to the broker mongo without a STORE",
 )
 STORE = Arrangement(
     has_queue=False,
     names=(("due_at", "due"), ("lease_until", "lease")),
     special=frozenset({"cancel_requested"}),
     mark="store",
-    message="hold jobs whose queue is elsewhere: they belong to --store mongo",
+    message="hold jobs whose queue is elsewhere: they belong to a broker with mongo as its STORE",
 )
 ARRANGEMENTS = {one.mark: one for one in (WHOLE, STORE)}

@@ -156,9 +156,8 @@ def prepare(connection: Connection) -> None:
     change = {"$set": {"version": VERSION}}
     try:
         connection.run("meta", lambda meta: meta.update_one(same, change, upsert=True))
-    except DuplicateKeyError:  # by somebody who was quicker with the other arrangement
+    except DuplicateKeyError:  # somebody was quicker, perhaps with the other arrangement
         _refuse(connection, look(connection))
-        raise
     connection.is_prepared = True
 
 

@@ -12,6 +12,12 @@ from mrq_core.errors import BrokerError
 from mrq_core.messages import Finding
 
 OLDEST = (6, 2)
+_KEPT = {Contents.JOBS: "an acknowledged job", Contents.ENTRIES: "a job's place in its queue"}
+_MENDED = {
+    Contents.JOBS: "",
+    Contents.ENTRIES: "; the jobs stand still then until `mrq check --repair` gives them their places again",
+}
+"""What the server keeps, and what becomes of what it has lost."""
 
 
 def check(connection: Connection, contents: Contents) -> list[Finding]:
@@ -40,7 +46,7 @@ def _look(connection: Connection, contents: Contents) -> Iterator[Finding]:
         yield Finding(level="ok", subject="version", message=where)
     yield _role(info)
     yield _eviction(info)
-    yield _persistence(info)
+    yield _persistence(info, contents)
     yield _layout(connection, contents)
     yield from _memory(info)
 
@@ -76,7 +82,7 @@ def _eviction(info: dict[str, Any]) -> Finding:
     )
 
 
-def _persistence(info: dict[str, Any]) -> Finding:
+def _persistence(info: dict[str, Any], contents: Contents) -> Finding:
     if info.get("aof_enabled"):
         status = info.get("aof_last_write_status", "ok")
         if status != "ok":
@@ -89,13 +95,14 @@ def _persistence(info: dict[str, Any]) -> Finding:
         return Finding(
             level="ok",
             subject="persistence",
-            message="append-only file; with appendfsync always an acknowledged job survives kill -9 of the "
-            "server, with everysec up to a second of jobs does not",
+            message=f"append-only file; with appendfsync always {_KEPT[contents]} survives kill -9 of the "
+            f"server, with everysec up to a second of them does not{_MENDED[contents]}",
         )
     return Finding(
         level="warning",
         subject="persistence",
-        message="there is no append-only file: jobs since the last snapshot are lost when the server dies",
+        message="there is no append-only file: when the server dies, what has come since the last snapshot "
+        f"is lost{_MENDED[contents]}",
         advice="redis-cli CONFIG SET appendonly yes, also in redis.conf; appendfsync always loses nothing",
     )
 

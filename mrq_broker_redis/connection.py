@@ -40,6 +40,8 @@ class Connection:
     def __init__(self, location: Location, *, clock: Clock, timeout: float) -> None:
         self.prefix = "{" + location.prefix + "}"
         self.location = location
+        self.is_prepared = False
+        """Whether it is known that the prefix holds what this broker keeps there: see `layout.ensure`."""
         self._clock = None if isinstance(clock, SystemClock) else clock
         self._timeout = timeout
         self._link: Link | None = None

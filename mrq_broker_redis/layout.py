@@ -79,3 +79,11 @@ def prepare(connection: Connection, contents: Contents) -> None:
         )
     if layout.contents is not contents and layout.contents is not None:
         raise ConfigError("; ".join(belongings(connection, layout.contents)))
+
+
+def ensure(connection: Connection, contents: Contents) -> None:
+    """Prepares the prefix before something is stored in it that others could not read. A broker looks once.
+    Raises what `prepare` raises."""
+    if not connection.is_prepared:
+        prepare(connection, contents)
+        connection.is_prepared = True

@@ -27,6 +27,8 @@ class RedisQueue(JobQueue):
         self._turns = Turns()
 
     def now(self) -> datetime:
+        # Everything that is to be changed asks for the time first.
+        layout.ensure(self._connection, Contents.ENTRIES)
         return placing.now(self._connection)
 
     # --- unique keys -------------------------------------------------------------------------

@@ -163,16 +163,111 @@ class SharedState(ABC):
         """All values of the namespace, by name. Grows with their number."""
 
 
-class Broker(ABC):
-    """Queue, store and state that belong together: what everything else talks to."""
-
-    name: str
-    """The arrangement, as a person would name it: ``sqlite``, ``redis``, ``redis+mongo``."""
+class Keeper(ABC):
+    """What a broker and the store of a pair have in common: they can be asked about jobs, keep logs and
+    figures, and tell processes what is new."""
 
     @property
     @abstractmethod
     def state(self) -> SharedState:
         """The small values shared by all processes."""
+
+    # --- looking -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def find(
+        self,
+        wanted: JobFilter,
+        *,
+        order: Order = Order.NEWEST_FIRST,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """A page of matching jobs, ordered by id.
+
+        Paging by cursor shows each job that matches all the while exactly once, whatever else
+        changes. A filter that no index serves is looked for during at most 250 ms, and the page
+        says how far it got.
+        """
+
+    @abstractmethod
+    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
+        """How many jobs match, by the values of `group_by` (status, path, queue, worker, exception_type),
+        or under the key ``""`` without; jobs without a value are left out. It counts: for what is
+        asked often there are totals."""
+
+    @abstractmethod
+    def totals(self) -> Totals:
+        """Numbers of jobs by queue, path and status, changed together with the jobs. Grows with the
+        number of queues and paths only. Expired jobs are in it until they are pruned."""
+
+    @abstractmethod
+    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+        """Names of queues that have, or had, jobs: alphabetical, from behind `after`."""
+
+    # --- workers -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def poll(self, worker: str, versions: Versions) -> Changes:
+        """What is new for a worker since those versions: pauses, and its jobs to interrupt. O(1) when
+        nothing is. Each process asks once a second."""
+
+    @abstractmethod
+    def pause(self, queues: Sequence[str]) -> None:
+        """Marks queues, or trees (names that end with ``/``), as paused: workers leave them out."""
+
+    @abstractmethod
+    def resume(self, queues: Sequence[str]) -> None:
+        """Takes the mark away. A queue that is not paused stays as it is."""
+
+    @abstractmethod
+    def paused(self) -> frozenset[str]:
+        """The paused queues and trees."""
+
+    # --- logs and metrics --------------------------------------------------------------------
+
+    @abstractmethod
+    def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
+        """Stores log lines of jobs. Idempotent by (job, attempt, seq).
+
+        A job's log keeps about its first `max_size` bytes; the line that does not fit any more is
+        replaced by one that says so, and later ones are dropped. Lines of a job that does not
+        exist are dropped.
+        """
+
+    @abstractmethod
+    def read_logs(self, job_id: str, cursor: str | None = None, limit: int = 1000) -> LogPage:
+        """Lines from behind the cursor, in order of attempt and seq. Raises JobNotFound."""
+
+    @abstractmethod
+    def record_metrics(self, metrics: Sequence[Metric]) -> None:
+        """Adds figures to their roll-up of the minute. Atomic for each; not idempotent."""
+
+    @abstractmethod
+    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
+        """The roll-ups between two Unix times, oldest first. Grows with the span."""
+
+    # --- care --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def check(self) -> list[Finding]:
+        """Looks at the server and its settings and says what is good and what is to be mended."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Creates schema, indexes and scripts where they are missing. Idempotent, safe to run at once
+        in several processes. Raises SchemaTooNew where a newer version was here."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Lets connections go. A call that is under way fails; using the broker afterwards is an error."""
+
+
+class Broker(Keeper):
+    """Queue, store and state that belong together: what everything else talks to."""
+
+    name: str
+    """The arrangement, as a person would name it: ``sqlite``, ``redis``, ``redis+mongo``."""
 
     # --- a job's way -------------------------------------------------------------------------
 
@@ -275,39 +370,8 @@ class Broker(ABC):
         """The records; None for unknown and expired ones."""
 
     @abstractmethod
-    def find(
-        self,
-        wanted: JobFilter,
-        *,
-        order: Order = Order.NEWEST_FIRST,
-        cursor: str | None = None,
-        limit: int = 50,
-    ) -> Page:
-        """A page of matching jobs, ordered by id.
-
-        Paging by cursor shows each job that matches all the while exactly once, whatever else
-        changes. A filter that no index serves is looked for during at most 250 ms, and the page
-        says how far it got.
-        """
-
-    @abstractmethod
-    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
-        """How many jobs match, by the values of `group_by` (status, path, queue, worker, exception_type),
-        or under the key ``""`` without; jobs without a value are left out. It counts: for what is
-        asked often there are totals."""
-
-    @abstractmethod
-    def totals(self) -> Totals:
-        """Numbers of jobs by queue, path and status, changed together with the jobs. Grows with the
-        number of queues and paths only. Expired jobs are in it until they are pruned."""
-
-    @abstractmethod
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         """What queues hold; zeros for an unknown one."""
-
-    @abstractmethod
-    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
-        """Names of queues that have, or had, jobs: alphabetical, from behind `after`."""
 
     # --- workers -----------------------------------------------------------------------------
 
@@ -318,46 +382,6 @@ class Broker(ABC):
 
         True is a hint, not a promise: the claim decides. A lost hint costs at most the timeout.
         """
-
-    @abstractmethod
-    def poll(self, worker: str, versions: Versions) -> Changes:
-        """What is new for a worker since those versions: pauses, and its jobs to interrupt. O(1) when
-        nothing is. Each process asks once a second."""
-
-    @abstractmethod
-    def pause(self, queues: Sequence[str]) -> None:
-        """Marks queues, or trees (names that end with ``/``), as paused: workers leave them out."""
-
-    @abstractmethod
-    def resume(self, queues: Sequence[str]) -> None:
-        """Takes the mark away. A queue that is not paused stays as it is."""
-
-    @abstractmethod
-    def paused(self) -> frozenset[str]:
-        """The paused queues and trees."""
-
-    # --- logs and metrics --------------------------------------------------------------------
-
-    @abstractmethod
-    def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
-        """Stores log lines of jobs. Idempotent by (job, attempt, seq).
-
-        A job's log keeps about its first `max_size` bytes; the line that does not fit any more is
-        replaced by one that says so, and later ones are dropped. Lines of a job that does not
-        exist are dropped.
-        """
-
-    @abstractmethod
-    def read_logs(self, job_id: str, cursor: str | None = None, limit: int = 1000) -> LogPage:
-        """Lines from behind the cursor, in order of attempt and seq. Raises JobNotFound."""
-
-    @abstractmethod
-    def record_metrics(self, metrics: Sequence[Metric]) -> None:
-        """Adds figures to their roll-up of the minute. Atomic for each; not idempotent."""
-
-    @abstractmethod
-    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
-        """The roll-ups between two Unix times, oldest first. Grows with the span."""
 
     # --- raw queues --------------------------------------------------------------------------
 
@@ -375,16 +399,3 @@ class Broker(ABC):
         A broker whose changes are one operation each has nothing to mend, as here.
         """
         return Mended(looked=0)
-
-    @abstractmethod
-    def check(self) -> list[Finding]:
-        """Looks at the server and its settings and says what is good and what is to be mended."""
-
-    @abstractmethod
-    def prepare(self) -> None:
-        """Creates schema, indexes and scripts where they are missing. Idempotent, safe to run at once
-        in several processes. Raises SchemaTooNew where a newer version was here."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Lets connections go. A call that is under way fails; using the broker afterwards is an error."""

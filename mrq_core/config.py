@@ -98,6 +98,9 @@ class Config:
     report_interval: float = _setting(
         10.0, "Seconds between two reports of a worker about itself.", "worker", minimum=0.1
     )
+    report_file: str = _setting(
+        "", "File that a worker writes its report to as well, for probes on its machine.", "worker"
+    )
     max_lost_claims: int = _setting(
         3, "After how many claims lost while it ran alone a job is failed.", "worker", minimum=1
     )

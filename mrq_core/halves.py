@@ -22,28 +22,19 @@ from typing import Protocol, TypeVar
 
 from msgspec import Struct
 
-from mrq_core.broker import RawLine, SharedState
+from mrq_core.broker import Keeper, RawLine
 from mrq_core.changing import Replacement, Written
 from mrq_core.job import JobRecord
 from mrq_core.messages import (
-    Changes,
     ClaimRef,
     ClaimRequest,
     Finding,
-    JobFilter,
-    LogLine,
-    LogPage,
-    Metric,
     NewJob,
     Note,
-    Order,
-    Page,
     QueueCounts,
     RawClaim,
     Settlement,
-    Totals,
     Unique,
-    Versions,
     Wanted,
 )
 
@@ -118,7 +109,8 @@ class JobQueue(ABC):
 
     @abstractmethod
     def now(self) -> datetime:
-        """The queue's time, by which leases and due times go."""
+        """The queue's time, by which leases and due times go. Before anything is stored, it is asked for: so
+        it raises where there is something that belongs to others."""
 
     # --- unique keys -------------------------------------------------------------------------
 
@@ -245,7 +237,8 @@ class StoredJob(Protocol):
 
     @property
     def version(self) -> int:
-        """1 when it is inserted, and one more with each `write` and each `start`."""
+        """1 when it is inserted, and one more with each `write` and each `start`; more with `succeed`, and
+        the same after `annotate`."""
         ...
 
     @property
@@ -257,7 +250,7 @@ class StoredJob(Protocol):
 S = TypeVar("S", bound=StoredJob)
 
 
-class JobStore(ABC):
+class JobStore(Keeper):
     """What is known of each job, and what all processes share. Knows nothing of order, limits and keys.
 
     Every change of a record is a compare-and-set; totals change with it.
@@ -265,11 +258,6 @@ class JobStore(ABC):
 
     name: str
     """The driver's name."""
-
-    @property
-    @abstractmethod
-    def state(self) -> SharedState:
-        """See `Broker.state`."""
 
     # --- records -----------------------------------------------------------------------------
 
@@ -319,76 +307,3 @@ class JobStore(ABC):
     def prune(self, limit: int) -> int:
         """Deletes up to `limit` expired jobs with their logs, and expired state and old figures; mends
         totals. Answers with the number of jobs."""
-
-    # --- looking -----------------------------------------------------------------------------
-
-    @abstractmethod
-    def find(
-        self,
-        wanted: JobFilter,
-        *,
-        order: Order = Order.NEWEST_FIRST,
-        cursor: str | None = None,
-        limit: int = 50,
-    ) -> Page:
-        """See `Broker.find`."""
-
-    @abstractmethod
-    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
-        """See `Broker.count`."""
-
-    @abstractmethod
-    def totals(self) -> Totals:
-        """See `Broker.totals`."""
-
-    @abstractmethod
-    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
-        """Names of queues that have, or had, jobs: alphabetical, from behind `after`."""
-
-    # --- workers, logs and metrics -----------------------------------------------------------
-
-    @abstractmethod
-    def poll(self, worker: str, versions: Versions) -> Changes:
-        """See `Broker.poll`."""
-
-    @abstractmethod
-    def pause(self, queues: Sequence[str]) -> None:
-        """See `Broker.pause`."""
-
-    @abstractmethod
-    def resume(self, queues: Sequence[str]) -> None:
-        """See `Broker.resume`."""
-
-    @abstractmethod
-    def paused(self) -> frozenset[str]:
-        """See `Broker.paused`."""
-
-    @abstractmethod
-    def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
-        """See `Broker.append_logs`."""
-
-    @abstractmethod
-    def read_logs(self, job_id: str, cursor: str | None = None, limit: int = 1000) -> LogPage:
-        """See `Broker.read_logs`."""
-
-    @abstractmethod
-    def record_metrics(self, metrics: Sequence[Metric]) -> None:
-        """See `Broker.record_metrics`."""
-
-    @abstractmethod
-    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
-        """See `Broker.read_metrics`."""
-
-    # --- care --------------------------------------------------------------------------------
-
-    @abstractmethod
-    def check(self) -> list[Finding]:
-        """See `Broker.check`."""
-
-    @abstractmethod
-    def prepare(self) -> None:
-        """See `Broker.prepare`."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """See `Broker.close`."""

@@ -25,10 +25,13 @@ from mrq_core.messages import Claimed, ClaimRef, ClaimRequest
 
 @dataclass(slots=True)
 class _Seen:
-    """What came of the suspects: one that was claimed again, and those that were ended."""
+    """What came of the suspects: one that was claimed again, and those that were ended. `has_tried`: one was
+    to be claimed; where another worker was quicker, its limits may leave no room: no second one is tried.
+    """
 
     taken: list[JobRecord] = field(default_factory=list)
     ended: list[JobRecord] = field(default_factory=list)
+    has_tried: bool = False
 
 
 class Claimer:
@@ -115,7 +118,8 @@ class Claimer:
             elif lifecycle.is_condemned(record, request.max_lost_claims):
                 after = lifecycle.condemned(record, now=answer.now, ttl=request.failed_ttl)
                 self._end(stored, after, answer, seen)
-            elif request.idle and request.limit > 0 and not seen.taken:
+            elif request.idle and request.limit > 0 and not seen.has_tried:
+                seen.has_tried = True
                 self._take(entry, stored, record, answer, request, seen)
         if wrong:
             places.put_right(self._queue, self._store, wrong, answer.now)

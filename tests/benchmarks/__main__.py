@@ -1,156 +1,165 @@
-"""`python -m tests.benchmarks`: runs the measurements in turns, and prints medians as a table and as JSON."""
+"""`python -m tests.benchmarks`: measures in turns, several times, and prints medians. With `--peers` other
+task queues are measured beside mrq, each in an environment of its own, which needs the package index once."""
 
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
-import shutil
-import statistics
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Sequence
-from functools import cache, partial
-from itertools import zip_longest
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from mrq_core import __version__
-from tests.benchmarks import huey_peer, ours, redis_peers
-from tests.benchmarks.ours import Figures
-from tests.benchmarks.ratios import print_ratios, ratios
+from tests.benchmarks import chart, environments, ours
+from tests.benchmarks.alone import ALONE
+from tests.benchmarks.peers.registry import PEERS
+from tests.benchmarks.processes import Refused
+from tests.benchmarks.results import Results, as_json
+from tests.benchmarks.systems import System
+from tests.benchmarks.workloads import WORKLOADS, Figures
 from tests.mongo import servers as mongo_servers
 from tests.redis import servers as redis_servers
 
-Measurement = Callable[[Path], Figures]
-BROKERS = ("sqlite", "redis", "mongo")
-NAMES = ("enqueue", "drain", "latency", "naps", "memory", "claim")
+LONG_RUNS = 3
+"""Millions of jobs are not queued anew for each run: within one, the cost of a claim is a median already."""
 
 
-def measurements(scale: float, brokers: Sequence[str]) -> dict[str, list[Measurement]]:
-    """By name; those of one name are compared, and so take turns, ours among the peers'."""
+class Step(NamedTuple):
+    """One measurement of one system."""
 
-    def jobs(number: float) -> int:
-        return max(int(number * scale), 100)
-
-    drained = jobs(20_000)
-    mine: dict[str, list[Measurement]] = {name: [] for name in NAMES}
-    for broker in ours.BROKERS:
-        if broker.partition(" ")[0] not in brokers:
-            continue
-        mine["enqueue"].append(partial(ours.enqueue, jobs=drained, broker=broker))
-        for processes in (1, 2):
-            mine["drain"].append(partial(ours.drain, jobs=drained, processes=processes, broker=broker))
-        if " with " in broker:
-            continue
-        mine["latency"].append(partial(ours.latency, jobs=jobs(200), broker=broker))
-        mine["naps"].append(partial(ours.naps, jobs=jobs(2_000), broker=broker))
-        mine["memory"].append(partial(ours.memory, jobs=0, broker=broker))
-        mine["claim"].append(partial(ours.claim_cost, jobs=jobs(1_000_000), broker=broker))
-    peers: dict[str, list[Measurement]] = {name: [] for name in NAMES}
-    if "sqlite" in brokers and _is_here("huey"):
-        peers["enqueue"].append(partial(huey_peer.enqueue, jobs=jobs(1_000)))
-        for kind in ("greenlet", "thread"):
-            peers["drain"].append(partial(huey_peer.drain, jobs=jobs(3_000), kind=kind))
-    if "redis" in brokers:
-        for peer in redis_peers.PEERS:
-            if _is_here(peer.package):
-                peers["enqueue"].append(partial(redis_peers.enqueue, peer=peer, jobs=jobs(2_000)))
-                number = jobs(20_000 * peer.part)
-                peers["drain"].append(partial(redis_peers.drain, peer=peer, jobs=number))
-    return {
-        name: [measure for turn in zip_longest(mine[name], peers[name]) for measure in turn if measure]
-        for name in NAMES
-    }
+    workload: str
+    system: System
+    measure: Callable[[], Figures]
 
 
-@cache
-def _is_here(package: str) -> bool:
-    """Whether the peer is installed; says so if not."""
-    is_here = importlib.util.find_spec(package) is not None
-    if not is_here:
-        print(f"{package} is not installed, and is left out")
-    return is_here
-
-
-def main() -> None:
+def options() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("--runs", type=int, default=5, help="how often each is measured (5)")
     parser.add_argument("--scale", type=float, default=1.0, help="this part of the jobs (1.0)")
-    parser.add_argument("--only", nargs="*", default=NAMES, choices=NAMES, help="only these")
+    names = (*WORKLOADS, *ALONE)
+    parser.add_argument("--only", nargs="*", choices=names, help="these (all; with --peers what they share)")
     parser.add_argument(
-        "--broker", nargs="*", default=BROKERS, choices=BROKERS, help="only these brokers (all)"
+        "--broker", nargs="*", choices=[*ours.ARRANGEMENTS],
+        help="these arrangements of mrq (all; with --peers those at ordinary settings)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--peers", nargs="*", metavar="NAME", help="other systems too: all, or those named so"
     )
-    parser.add_argument("--json", type=Path, help="write the figures to this file, too")
-    options = parser.parse_args()
-    found = measurements(options.scale, options.broker)
-    chosen = {name: group for name, group in found.items() if name in options.only and group}
-    values: dict[str, list[float]] = {}
-    loads = []
-    for run in range(options.runs):
-        for name, group in chosen.items():
-            # Millions of jobs are not queued anew for each run: within one, the cost is a median already.
-            if name == "claim" and run >= 3:
-                continue
-            for measure in group:
-                for figure, value in _measured(measure).items():
-                    values.setdefault(figure, []).append(value)
-        loads.append(os.getloadavg()[0])
-        print(f"run {run + 1} of {options.runs} is done, load {loads[-1]:.1f}", flush=True)
-    medians = {figure: statistics.median(found) for figure, found in values.items()}
-    compared = ratios(values)
-    _print_table(values, medians)
-    print_ratios(compared)
-    about = {"mrq": __version__, "python": platform.python_version(), "machine": platform.machine(),
-             "runs": options.runs, "scale": options.scale, "at": time.strftime("%Y-%m-%d"),
-             "loads": loads, "versions": _versions()}  # fmt: skip
-    print("\n" + ", ".join(f"{name} {version}" for name, version in _versions().items()))
-    if options.json:
-        options.json.write_text(
-            json.dumps({"about": about, "medians": medians, "ratios": compared, "values": values}, indent=1)
-        )
+    parser.add_argument(
+        "--venvs", type=Path, default=environments.default_folder(), help="where their environments are kept"
+    )
+    parser.add_argument("--json", type=Path, help="write all values to this file, and a chart beside it")
+    return parser.parse_args()
 
 
-def _versions() -> dict[str, str]:
-    """Of what took part, where it is installed."""
-    found = {}
-    for package in (
-        "gevent",
-        "redis",
-        "hiredis",
-        "pymongo",
-        *dict.fromkeys(peer.package for peer in redis_peers.PEERS),
-    ):
-        if importlib.util.find_spec(package):
-            found[package] = importlib.metadata.version(package)
-    for name, program in (
-        ("redis-server", redis_servers.PROGRAM.find()),
-        ("mongod", mongo_servers.PROGRAM.find()),
-    ):
-        if program:
-            words = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
-            found[name] = words.partition("v=" if name == "redis-server" else "version v")[2].split()[0]
+def chosen_systems(chosen: argparse.Namespace) -> list[System]:
+    """Ours and the peers; those that are compared, because the same keeps their jobs, stand together."""
+    with_peers = chosen.peers is not None
+    names = chosen.broker
+    if names is None:
+        names = [name for name in ours.ARRANGEMENTS if not (with_peers and " with " in name)]
+    found = [ours.system_of(ours.ARRANGEMENTS[name]) for name in names]
+    if with_peers:
+        found += [peer for peer in PEERS if not chosen.peers or peer.name.startswith(tuple(chosen.peers))]
+    return sorted(found, key=lambda system: system.store)
+
+
+def steps(chosen: argparse.Namespace, systems: Sequence[System]) -> list[list[Step]]:
+    """By workload; those of one workload are compared, and so follow on each other."""
+    senders = {system.enqueues_as: system for system in reversed(systems)}
+    wanted = chosen.only or (*WORKLOADS, *(ALONE if chosen.peers is None else ()))
+    python = {system.name: environments.python_with(system.requires, chosen.venvs) for system in systems}
+    found = [
+        [
+            Step(name, system, partial(workload, system, python[system.name], chosen.scale))
+            for system in systems
+            if name != "enqueue" or senders[system.enqueues_as] is system
+        ]
+        for name, workload in WORKLOADS.items()
+        if name in wanted
+    ]
+    own = {arrangement.title: arrangement for arrangement in ours.ARRANGEMENTS.values()}
+    found += [
+        [
+            Step(name, system, partial(measure, own[system.name], chosen.scale))
+            for system in systems
+            if system.is_ours
+        ]
+        for name, measure in ALONE.items()
+        if name in wanted
+    ]
     return found
 
 
-def _measured(measure: Measurement) -> Figures:
-    folder = Path(tempfile.mkdtemp(prefix="mrq-bench-"))
-    try:
-        return measure(folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+def measure(turns: Sequence[Sequence[Step]], runs: int) -> Results:
+    """All of them so many times, each second time in the opposite order."""
+    results = Results()
+    for group in turns:
+        for step in group:
+            if step.workload in step.system.cannot:
+                results.refuse(step.workload, step.system.name, step.system.cannot[step.workload])
+    for run in range(runs):
+        for group in turns:
+            for step in group if run % 2 == 0 else reversed(group):
+                if results.is_refused(step.workload, step.system.name):
+                    continue
+                if step.workload in ALONE and run >= LONG_RUNS:
+                    continue
+                try:
+                    results.add(step.workload, step.system.name, step.measure())
+                except Refused as refused:
+                    print(f"{step.system.name}, {step.workload}: {refused}", flush=True)
+                    results.refuse(step.workload, step.system.name, str(refused).partition(";")[0])
+        results.loads.append(round(os.getloadavg()[0], 1))
+        print(f"run {run + 1} of {runs} is done, load {results.loads[-1]}", flush=True)
+    return results
 
 
-def _print_table(values: dict[str, list[float]], medians: Figures) -> None:
-    width = max(map(len, medians))
-    print(f"\n{'':{width}}  {'median':>10}  {'least':>10}  {'most':>10}")
-    for figure, median in medians.items():
-        print(
-            f"{figure:{width}}  {median:10,.1f}  {min(values[figure]):10,.1f}  {max(values[figure]):10,.1f}"
-        )
+def servers() -> dict[str, str]:
+    """Versions of the servers that there are."""
+    found = {}
+    for name, program, before in (
+        ("redis-server", redis_servers.PROGRAM.find(), "v="),
+        ("mongod", mongo_servers.PROGRAM.find(), "version v"),
+    ):
+        if program:
+            words = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+            found[name] = words.partition(before)[2].split()[0]
+    return found
+
+
+def versions_of(system: System, venvs: Path) -> dict[str, str]:
+    """Of the packages that a system consists of, and of what it was measured with."""
+    names = tuple(map(environments.name_of, system.requires)) or ("gevent", "redis", "hiredis", "pymongo")
+    found = environments.versions(environments.python_with(system.requires, venvs), names)
+    return {"mrq": __version__, **found} if system.is_ours else found
+
+
+def main() -> None:
+    chosen = options()
+    systems = chosen_systems(chosen)
+    started = time.monotonic()
+    results = measure(steps(chosen, systems), chosen.runs)
+    results.print(systems)
+    about = {
+        "at": time.strftime("%Y-%m-%d"), "python": platform.python_version(), "machine": platform.machine(),
+        "cores": os.cpu_count(), "runs": chosen.runs, "scale": chosen.scale, "servers": servers(),
+        "loads": results.loads, "minutes": round((time.monotonic() - started) / 60),
+    }  # fmt: skip
+    versions = {system.name: versions_of(system, chosen.venvs) for system in systems}
+    for name, packages in versions.items():
+        print(f"{name}: {', '.join(' '.join(package) for package in packages.items())}")
+    print(json.dumps(about))
+    if chosen.json:
+        document = as_json(results, systems, about, versions)
+        chosen.json.write_text(json.dumps(document, indent=1) + "\n")
+        chosen.json.with_suffix(".svg").write_text(chart.drawn(document))
 
 
 if __name__ == "__main__":

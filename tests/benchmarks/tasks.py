@@ -1,27 +1,51 @@
-"""The tasks that are measured."""
+"""mrq's application: the same tasks and the same two functions as those of its peers, `peers/with_*.py`."""
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
+from functools import cache
 
+from mrq_core.client import Client
 from mrq_core.codec import JsonObject
-from mrq_core.tasks import Task, task
+from mrq_core.config_sources import load_config
+from mrq_core.tasks import Task
+from tests.benchmarks import marks
 
 
-class Nothing(Task):
+class Mark(Task):
     """Returns a small result, which is stored."""
 
     def run(self, params: JsonObject) -> int:
+        marks.mark(_number(params))
         return 1
 
 
-class Now(Task):
-    """Returns when it was started, by its own clock."""
+class Nap(Task):
+    """Waits, and returns a small result, which is stored."""
 
-    def run(self, params: JsonObject) -> float:
-        return time.time()
+    def run(self, params: JsonObject) -> int:
+        marks.nap(_number(params))
+        return 1
 
 
-@task
-def nap(seconds: float) -> None:
-    time.sleep(seconds)
+TASKS = {"mark": f"{__name__}.Mark", "nap": f"{__name__}.Nap"}
+
+
+def put(task: str, numbers: Sequence[int]) -> None:
+    for number in numbers:
+        _client().queue_job(TASKS[task], {"number": number})
+
+
+def put_many(task: str, numbers: Sequence[int]) -> None:
+    _client().queue_jobs(TASKS[task], ({"number": number} for number in numbers))
+
+
+@cache
+def _client() -> Client:
+    return Client(load_config())
+
+
+def _number(params: JsonObject) -> int:
+    number = params["number"]
+    assert isinstance(number, int)
+    return number

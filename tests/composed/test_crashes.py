@@ -19,7 +19,7 @@ from mrq_core.operations.mending import mend_all
 from tests.composed.kit import Place
 from tests.composed.recount import check_halves
 from tests.crashes.scene import Scene
-from tests.crashes.stories import STORIES, Story, kill_at_each_place, lose_each_reply
+from tests.crashes.stories import STEPS, STORIES, Story, kill_at_places, lose_replies
 
 _COLLECTIONS = {"jobs", "totals", "logs", "metrics", "state", "meta"}
 pytestmark = pytest.mark.timeout(600)  # a story is told up to a hundred times
@@ -71,13 +71,17 @@ def begin(place: Place) -> Iterator[Callable[[], Scene]]:
         scene.broker.close()
 
 
+@pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
 def test_whoever_is_killed_between_any_two_calls_loses_nothing(
-    begin: Callable[[], Scene], story: type[Story]
+    begin: Callable[[], Scene], story: type[Story], step: int
 ) -> None:
-    kill_at_each_place(begin, story)
+    kill_at_places(begin, story, step)
 
 
+@pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-def test_whichever_reply_is_lost_nothing_else_is(begin: Callable[[], Scene], story: type[Story]) -> None:
-    lose_each_reply(begin, story)
+def test_whichever_reply_is_lost_nothing_else_is(
+    begin: Callable[[], Scene], story: type[Story], step: int
+) -> None:
+    lose_replies(begin, story, step)

@@ -1,7 +1,7 @@
-"""Faults on real servers with real workers, briefly; `tests/campaign` has the long ones.
+"""Faults of workers and of either server, with real processes, briefly; `tests/campaign` has the long ones.
 
 What the tasks wrote to a ledger is put beside the records: nothing that was acknowledged is lost, and each
-repeat follows a lost claim. What the queue has lost, the store gives back.
+repeat follows a lost claim.
 """
 
 from __future__ import annotations
@@ -9,203 +9,182 @@ from __future__ import annotations
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
-from datetime import datetime
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mrq_core.composed import ComposedBroker
 from mrq_core.errors import BrokerUnavailable
-from mrq_core.job import Status
-from mrq_core.operations.mending import mend_all
+from mrq_core.job import JobRecord, Status
 from tests.campaign import ledger
 from tests.campaign.campaign import Campaign
 from tests.campaign.ledger import Ledger
 from tests.composed.recount import check_halves
-from tests.composed.servers import Pair, pair, project_on
-from tests.support import Process, Project, until
+from tests.mongo.servers import Server as MongoServer
+from tests.redis.servers import Server as RedisServer
+from tests.support import Process, Project, open_project, until
 
 JOBS, FAULTS = 80, 3
-MEND = "mrq_core.basetasks.cleaning.RequeueLostJobs"
-GATED = """
-import os
-import time
-
-from mrq_core import task
-from tasks import note
-
-
-@task
-def wait():
-    note("start")
-    while not os.path.exists("gate"):
-        time.sleep(0.01)
-    note("end")
-"""
-"""A task that runs until the test opens the gate."""
-
-
-@pytest.fixture(scope="module")
-def servers() -> Iterator[Pair]:
-    with pair() as servers:
-        yield servers
+REPAIR = "mrq_core.basetasks.cleaning.RequeueLostJobs"
 
 
 @pytest.fixture
-def project(servers: Pair, tmp_path: Path) -> Iterator[Project]:
-    with project_on(tmp_path, servers.redis.url, servers.mongo.url, f"project-{tmp_path.name}") as project:
-        project.write("gated.py", GATED)
+def redis_server() -> Iterator[RedisServer]:
+    """One that keeps what it has acknowledged."""
+    server = RedisServer("--appendonly", "yes", "--appendfsync", "always")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def mongo_server() -> Iterator[MongoServer]:
+    server = MongoServer()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def project(redis_server: RedisServer, mongo_server: MongoServer, tmp_path: Path) -> Iterator[Project]:
+    with open_project(tmp_path, redis_server.url, mongo_server.url) as project:
+        project.write("tasks.py", ledger.TASKS)
         yield project
 
 
 @pytest.fixture
 def campaign(project: Project) -> Iterator[Campaign]:
-    campaign = Campaign(project, jobs=JOBS, most_faults=FAULTS, seed=1, workers=3, longest=0.8)
-    for worker in campaign.workers:  # which do not start without their servers
+    campaign = Campaign(project, jobs=JOBS, most_faults=FAULTS, seed=1, longest=0.3)
+    for worker in campaign.workers:  # which do not start without a server
         worker.until_output("worker.started")
     yield campaign
     assert campaign.faults
-    check_halves(broker_of(project))
-    assert not [output for output in campaign.outputs().values() if "Traceback" in output]
+    check(project)
 
 
-def broker_of(project: Project) -> ComposedBroker:
+def check(project: Project) -> None:
+    """The two halves tell the same, once the claims after the last lease have met what a crash has left."""
     broker = project.client.broker
     assert isinstance(broker, ComposedBroker)
-    return broker
+    while check_halves(broker):
+        project.work_off()
 
 
-def claimed(broker: ComposedBroker, jobs: list[str]) -> list[datetime]:
-    """The ends of the leases of these jobs; empty if one has no place that is claimed."""
-    entries = [entry for entry in broker._queue.entries(jobs) if entry is not None and entry.token]
-    times = [entry.due_at for entry in entries if entry.due_at is not None]
-    return times if len(times) == len(jobs) else []
+def repair(project: Project) -> dict[str, int]:
+    """Runs RequeueLostJobs, and says what it found."""
+    found: dict[str, int] = json.loads(project.mrq("run", REPAIR))
+    return found
 
 
-def check(campaign: Campaign, fault: Callable[[Process], None]) -> None:
-    """Runs the campaign, and puts ledger and records side by side."""
-    records = campaign.run(fault)
-    counted = ledger.check(records, Ledger(campaign.project.ledger_path), repeated_after=ledger.LOST)
-    campaign.tell(counted)
+def ended(project: Project, jobs: list[str]) -> list[JobRecord]:
+    """The records, once all of them have ended."""
+    return [project.ended(job) for job in jobs]
 
 
-# --- workers and servers that die -------------------------------------------------------------------
+def started(project: Project) -> set[str]:
+    """The jobs whose task has begun."""
+    return (
+        {mark.job for mark in Ledger(project.ledger_path).starts} if project.ledger_path.exists() else set()
+    )
+
+
+# --- workers and servers that are killed ------------------------------------------------------------
 
 
 def test_no_job_is_lost_by_workers_that_are_killed(campaign: Campaign) -> None:
     def kill(worker: Process) -> None:
-        until(lambda: campaign.project.ledger_path.exists(), what="a job to start")
-        time.sleep(0.3)  # the rhythm of the faults: nothing is waited for
+        until(campaign.project.ledger_path.exists, what="a job to start")
+        time.sleep(0.5)  # the rhythm of the faults: nothing is waited for
         campaign.replace(worker, signal.SIGKILL)
 
-    check(campaign, kill)
+    records = campaign.run(kill)
+    ledger.check(records, Ledger(campaign.project.ledger_path), repeated_after=ledger.LOST)
 
 
-def test_no_job_is_lost_by_servers_that_are_killed_by_turns_and_come_back(
-    campaign: Campaign, servers: Pair
+def test_no_job_is_lost_by_servers_that_are_killed_by_turns(
+    campaign: Campaign, redis_server: RedisServer, mongo_server: MongoServer
 ) -> None:
     def kill(_: Process) -> None:
-        until(lambda: campaign.project.ledger_path.exists(), what="a job to start")
+        until(campaign.project.ledger_path.exists, what="a job to start")
         time.sleep(0.3)  # the rhythm of the faults: nothing is waited for
-        server = (servers.redis, servers.mongo)[campaign.faults % 2]
+        server = redis_server if campaign.faults % 2 else mongo_server
         server.kill()
         server.start()
 
-    check(campaign, kill)
+    records = campaign.run(kill)
+    ledger.check(records, Ledger(campaign.project.ledger_path), repeated_after=ledger.LOST)
+    output = "".join(campaign.outputs().values())
+    assert "Traceback" not in output, output
 
 
 @pytest.mark.parametrize("half", ["redis", "mongo"])
-def test_outcomes_are_kept_while_a_server_is_away_and_the_worker_goes_on_when_it_is_back(
-    project: Project, servers: Pair, half: str
+def test_a_half_that_is_away_is_named_and_the_worker_goes_on_when_it_is_back(
+    project: Project, redis_server: RedisServer, mongo_server: MongoServer, half: str
 ) -> None:
-    server, name = {"redis": (servers.redis, "Redis"), "mongo": (servers.mongo, "MongoDB")}[half]
-    running = project.queue("gated.wait")
-    waiting = project.queue("tasks.work", {"seconds": 0}, queue="other")
-    worker = project.worker("default", "other", "--lease", "60", "--broker-timeout", "0.5")
-    until(lambda: project.ledger_path.exists(), what="the job to start")
+    server = redis_server if half == "redis" else mongo_server
+    worker = project.worker("--broker-timeout", "1", "--lease", "3")
+    before = project.queue("tasks.work", {"seconds": 0.0})
+    assert project.ended(before).status is Status.SUCCESS
     server.kill()
-    try:
-        with pytest.raises(BrokerUnavailable, match=rf"^{name} at \S*:{server.port}\b"):
-            project.queue("tasks.work", {"seconds": 0})
-        project.write("gate", "")
-        worker.until_output("settle.failed")
-        assert f"{name} at " in worker.output
-    finally:
-        server.start()
-    assert [project.ended(job).status for job in (running, waiting)] == [Status.SUCCESS] * 2
-    assert project.client.fetch(running).claims == 1
+    worker.until_output(f"127.0.0.1:{server.port}")  # it says who is away
+    with pytest.raises(BrokerUnavailable, match=str(server.port)):
+        project.queue("tasks.work", {"seconds": 0.0})
+    server.start()
+    after = project.queue("tasks.work", {"seconds": 0.0})
+    assert project.ended(after).status is Status.SUCCESS
+    repair(project)  # the enqueue that failed may have stored its job, and then it runs, too
+    until(lambda: not project.client.broker.counts(["default"])[0].waiting, what="the queue to be empty")
     worker.send(signal.SIGINT)
     assert worker.wait() == 0, worker.output
     assert "Traceback" not in worker.output
-    for _ in mend_all(project.client.broker):  # the enqueue that was refused may have reached the store
-        pass
-    check_halves(broker_of(project))
+    check(project)
 
 
-# --- a queue that loses what it held ----------------------------------------------------------------
+# --- a queue that was emptied -------------------------------------------------------------------------
 
 
-def test_an_emptied_queue_gets_all_its_jobs_back_and_starts_none_twice(
-    project: Project, servers: Pair
+def test_jobs_have_their_places_again_after_the_queue_was_emptied(
+    project: Project, redis_server: RedisServer
 ) -> None:
-    broker = broker_of(project)
-    running = [project.queue("gated.wait") for _ in range(2)]
-    workers = [project.worker("--lease", "9", "--greenlets", "2") for _ in range(2)]
-    until(lambda: len(project.ledger()) == 8, what="both jobs to start")  # four words each
-    waiting = [project.queue("tasks.work", {"seconds": 0}, queue="other") for _ in range(10)]
-    delayed = project.queue("tasks.work", {"seconds": 0}, queue="other", delay=3600.0)
-    due_at = project.client.fetch(delayed).due_at
-    servers.empty_redis()
-    given_back = until(lambda: claimed(broker, running), what="the renewals to give the entries back")
-    answer = json.loads(project.mrq("run", MEND))
-    assert answer["looked"] == 13
-    assert answer["mended"] <= 11  # fewer if the workers were quicker, which mend a step once a minute
-    project.work_off("other")
-    assert {project.client.fetch(job).status for job in waiting} == {Status.SUCCESS}
-    assert project.client.fetch(delayed).due_at == due_at
-    until(lambda: claimed(broker, running) > given_back, what="the leases to be renewed")
-    project.write("gate", "")
-    ended = [project.ended(job) for job in running]
-    assert [(record.status, record.claims) for record in ended] == [(Status.SUCCESS, 1)] * 2
-    assert max(Ledger(project.ledger_path).starts.values()) == 1
-    for worker in workers:
-        worker.send(signal.SIGINT)
-        assert worker.wait() == 0, worker.output
-        assert "Traceback" not in worker.output
-    assert check_halves(broker) == set()
+    """Those that run are not started again: the renewal of their leases brings their entries back."""
+    worker = project.worker("--lease", "3", "--greenlets", "2")
+    running = [project.queue("tasks.work", {"seconds": 4.0}) for _ in range(2)]
+    until(lambda: started(project) == set(running), what="two jobs to run")
+    waiting = [project.queue("tasks.work", {"seconds": 0.0}) for _ in range(20)]
+    later = project.queue("tasks.work", {"seconds": 0.0}, delay=3600.0)
+    with redis_server.client() as client:
+        client.flushall()
+    assert repair(project)["mended"] >= len(waiting) + 1
+    records = ended(project, [*running, *waiting])
+    ledger.check(records, Ledger(project.ledger_path), repeated_after=ledger.LOST)
+    assert {record.claims for record in records} == {1}
+    assert project.client.fetch(later).status is Status.QUEUED
+    worker.send(signal.SIGINT)
+    assert worker.wait() == 0, worker.output
+    check(project)
 
 
-def test_the_command_gives_an_emptied_queue_its_jobs_back(project: Project, servers: Pair) -> None:
-    jobs = [project.queue("tasks.work", {"seconds": 0}) for _ in range(10)]
-    servers.empty_redis()
+def test_check_repairs_too_and_says_how_many(project: Project, redis_server: RedisServer) -> None:
+    jobs = [project.queue("tasks.work", {"seconds": 0.0}) for _ in range(5)]
+    with redis_server.client() as client:
+        client.flushall()
     project.work_off()
     assert {project.client.fetch(job).status for job in jobs} == {Status.QUEUED}
     project.mrq("check", "--repair")
     project.work_off()
     assert {project.client.fetch(job).status for job in jobs} == {Status.SUCCESS}
-    assert check_halves(broker_of(project)) == set()
+    check(project)
 
 
-def test_lost_places_are_given_back_again_and_again_while_workers_work(
-    campaign: Campaign, servers: Pair
-) -> None:
-    """The second time nothing was lost, and nothing is to be changed. The last time a worker does it."""
-    project, mended = campaign.project, []
-
-    def empty_and_mend(_: Process) -> None:
-        until(lambda: project.ledger_path.exists(), what="a job to start")
-        time.sleep(0.2)  # the rhythm of the faults: nothing is waited for
-        if campaign.faults != 1:
-            servers.empty_redis()
-        if campaign.faults < FAULTS - 1:
-            mended.append(sum(len(step.mended) for step in mend_all(project.client.broker)))
-            return
-        job = project.queue(MEND, queue="mending")
-        project.work_off("mending")
-        assert project.ended(job).status is Status.SUCCESS
-        project.client.broker.remove([job])
-
-    check(campaign, empty_and_mend)
-    print(f"mended: {mended}")
-    assert mended[0]
+def test_repairs_beside_running_workers_repeat_nothing(project: Project) -> None:
+    jobs = [project.queue("tasks.work", {"seconds": 0.02}) for _ in range(100)]
+    workers = [project.worker("--greenlets", "3", "--lease", "30") for _ in range(2)]
+    broker = project.client.broker
+    while project.client.broker.counts(["default"])[0].waiting:
+        broker.mend()
+    records = ended(project, jobs)
+    ledger.check(records, Ledger(project.ledger_path), repeated_after=ledger.LOST)
+    assert {record.claims for record in records} == {1}
+    for worker in workers:
+        worker.send(signal.SIGINT)
+        assert worker.wait() == 0, worker.output
+    check(project)

@@ -6,12 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import pytest
+
 from mrq_core.broker import Broker
 from mrq_core.job import Status
 from mrq_core.messages import Cancel, Change, ClaimRef, LogLine, Move, NewJob, RawItem, Requeue, Unique
 from tests.crashes.scene import LEASE, Scene, ended, succeeded
 
 MOST_PLACES = 200
+STEPS = [3, pytest.param(1, marks=[pytest.mark.campaign, pytest.mark.timeout(1800)])]
+"""How far apart the places are at which a process dies: the usual run takes every third, a campaign all."""
 
 
 @dataclass
@@ -382,9 +386,10 @@ STORIES = [
 ]  # fmt: skip
 
 
-def kill_at_each_place(begin: Callable[[], Scene], story: type[Story]) -> None:
-    """Tells the story as often as it has places, and lets the process die at each in turn."""
-    for number in range(MOST_PLACES):
+def kill_at_places(begin: Callable[[], Scene], story: type[Story], step: int = 1) -> None:
+    """Tells the story as often as it has places, and lets the process die at each in turn. Where time is
+    short, at those that are `step` apart."""
+    for number in range(0, MOST_PLACES, step):
         one = story(begin())
         is_killed = one.scene.crash(one.call, number)
         one.check()
@@ -395,9 +400,9 @@ def kill_at_each_place(begin: Callable[[], Scene], story: type[Story]) -> None:
     raise AssertionError(f"{story.__name__} has more than {MOST_PLACES} places")
 
 
-def lose_each_reply(begin: Callable[[], Scene], story: type[Story]) -> None:
+def lose_replies(begin: Callable[[], Scene], story: type[Story], step: int = 1) -> None:
     """The same, with replies that get lost."""
-    for number in range(MOST_PLACES):
+    for number in range(0, MOST_PLACES, step):
         one = story(begin())
         is_lost = one.scene.lose_reply(one.call, one.check_answer, number)
         one.check()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from mrq_core.cli.app import app
 from mrq_core.config import SETTINGS, flag_of
 from mrq_core.job import Status
 from mrq_core.tasks import OPTION_NAMES
+from tests.benchmarks.chart import drawn
 from tests.docs.pages import DOCS, ROOT, name_of, pages, prose
 
 _LINK = re.compile(r"\[[^\]\n]*(?:\n[^\]\n]*)?\]\(([^)\s]+)\)")
@@ -109,6 +111,11 @@ def test_the_page_of_plugins_lists_all_hooks(generate: ModuleType) -> None:
     assert hooks
     for name in hooks:
         assert f"### {name}\n" in text
+
+
+def test_the_chart_of_the_peers_is_drawn_from_their_figures() -> None:
+    document = json.loads((DOCS / "peers.json").read_text())
+    assert (DOCS / "peers.svg").read_text() == drawn(document)
 
 
 def test_generated_tables_have_no_empty_cells(generate: ModuleType) -> None:

@@ -8,10 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from bson import Int64
+from pymongo.errors import OperationFailure
 
 from mrq_broker_mongo.broker import MongoBroker
+from mrq_broker_mongo.failures import translated
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.job import JobRecord, Outcome, Status
 from mrq_core.messages import Cancel, ClaimRef, RawItem, Requeue, Unique, Wanted
@@ -346,3 +350,26 @@ def test_raw_parameters_and_requeued_jobs_survive_lost_replies_too(
     [stored] = behind.get([answer.id])
     assert stored is not None
     assert stored.status is Status.QUEUED
+
+
+def test_a_write_that_was_numbered_in_vain_is_made_again(place: Place) -> None:
+    """pymongo numbers writes for replica sets, and does so for a lone server that has just returned."""
+    broker = place.open()
+    refused: list[OperationFailure] = []
+
+    def insert(jobs: Any) -> int:
+        command = {"insert": jobs.name, "documents": [{"_id": 1}], "txnNumber": Int64(1)}
+        if refused:
+            del command["txnNumber"]
+        with jobs.database.client.start_session() as session:
+            try:
+                return int(jobs.database.command(command, session=session)["n"])
+            except OperationFailure as error:
+                refused.append(error)
+                raise
+
+    assert broker._connection.run("jobs", insert) == 1
+    [error] = refused
+    assert isinstance(translated(error, "host", 1.0), BrokerUnavailable)
+    broker._connection.run("jobs", lambda jobs: jobs.delete_many({}))
+    broker.close()

@@ -15,7 +15,7 @@ from mrq_broker_mongo import totals
 from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.connection import Connection
 from tests.crashes.scene import Scene
-from tests.crashes.stories import STORIES, Story, kill_at_each_place, lose_each_reply
+from tests.crashes.stories import STEPS, STORIES, Story, kill_at_places, lose_replies
 from tests.mongo.kit import Place
 from tests.mongo.recount import check_collections
 
@@ -51,13 +51,17 @@ def begin(place: Place) -> Iterator[Callable[[], Scene]]:
         scene.broker.close()
 
 
+@pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
 def test_whoever_is_killed_between_any_two_calls_loses_nothing(
-    begin: Callable[[], Scene], story: type[Story]
+    begin: Callable[[], Scene], story: type[Story], step: int
 ) -> None:
-    kill_at_each_place(begin, story)
+    kill_at_places(begin, story, step)
 
 
+@pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-def test_whichever_reply_is_lost_nothing_else_is(begin: Callable[[], Scene], story: type[Story]) -> None:
-    lose_each_reply(begin, story)
+def test_whichever_reply_is_lost_nothing_else_is(
+    begin: Callable[[], Scene], story: type[Story], step: int
+) -> None:
+    lose_replies(begin, story, step)

@@ -26,7 +26,7 @@ from mrq_core.messages import Cancel, Finding, JobFilter, Unique
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance import StoreContract, StoreFactory
 from mrq_core.testing.conformance.base import LEASE
-from mrq_core.testing.conformance.store_half import (
+from mrq_core.testing.conformance.store_kit import (
     FAILURE,
     RETRY,
     entry_of,
@@ -147,7 +147,7 @@ def test_what_holds_queues_is_not_used_as_a_store(
     before = list(database[f"{contended.prefix}_jobs"].find())
     store = contended.open_store()
     for _ in range(2):
-        with pytest.raises(ConfigError, match="hold the queue too: they belong to --broker mongo; set MONGO"):
+        with pytest.raises(ConfigError, match="they belong to the broker mongo without a STORE; set MONGO"):
             call(store)
     assert list(database[f"{contended.prefix}_jobs"].find()) == before
     assert list(database[f"{contended.prefix}_meta"].find({"_id": "layout"})) == [
@@ -178,7 +178,7 @@ def test_a_store_is_not_used_as_what_holds_queues(
     before = list(database[f"{contended.prefix}_jobs"].find())
     broker = contended.open()
     for _ in range(2):
-        with pytest.raises(ConfigError, match="they belong to --store mongo; set MONGODB_PREFIX"):
+        with pytest.raises(ConfigError, match="with mongo as its STORE; set MONGODB_PREFIX"):
             call(broker, job.record.id)
     assert list(database[f"{contended.prefix}_jobs"].find()) == before
     assert found(broker)["layout"].level == "error"

@@ -16,7 +16,7 @@ from mrq_core.job import JobRecord, Outcome, Status
 from mrq_core.messages import JobFilter, NewJob, Note, Unique, Versions
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE, new_job
-from mrq_core.testing.conformance.store_half import FAILURE, RETRY, SUCCESS, entry_of, settlement_of
+from mrq_core.testing.conformance.store_kit import FAILURE, RETRY, SUCCESS, entry_of, settlement_of
 from tests.mongo.explaining import Doc, Explained, check
 from tests.mongo.kit import Place
 

@@ -19,7 +19,7 @@ from mrq_core.halves import StoredJob
 from mrq_core.messages import JobFilter, Note, Versions
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE, new_job
-from mrq_core.testing.conformance.store_half import (
+from mrq_core.testing.conformance.store_kit import (
     FAILURE,
     RETRY,
     SUCCESS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import pytest
@@ -27,6 +27,7 @@ from mrq_core.testing.conformance.queue_kit import (
     take,
 )
 from tests.redis.kit import Place, open_queue
+from tests.redis.recount_entries import check_entries
 from tests.redis.servers import Server
 from tests.redis.test_cost import calls, in_all
 
@@ -36,8 +37,12 @@ EACH = 1000
 
 class TestRedisQueue(QueueContract):
     @pytest.fixture
-    def queue_factory(self, place: Place) -> QueueFactory:
-        return partial(open_queue, place)
+    def queue_factory(self, place: Place) -> Iterator[QueueFactory]:
+        """Counts everything anew when the test is over."""
+        yield partial(open_queue, place)
+        queue = place.open_queue()
+        check_entries(queue)
+        queue.close()
 
 
 def keys_of(place: Place) -> set[str]:
@@ -79,6 +84,17 @@ def test_nothing_is_left_of_an_entry_that_was_removed(place: Place) -> None:
     assert ids_of(claim(queue, "t/", limits={"k": Limit(concurrency=1)}).entries) == [first.id]
     assert queue.remove([Removal(id=one.id, version=1) for one in (first, second)]) == [True, True]
     assert {key for key in keys_of(place) if not key.startswith("wake:")} == {"queues"}
+    queue.close()
+
+
+def test_a_released_entry_wakes_a_waiter(place: Place) -> None:
+    queue = place.open_queue()
+    put(queue)
+    [entry] = claim(queue).entries
+    assert take(queue) == []  # which throws the tokens away that woke nobody
+    assert "wake:q" not in keys_of(place)
+    assert queue.release([ref(entry)]) == [True]
+    assert "wake:q" in keys_of(place)
     queue.close()
 
 

@@ -9,29 +9,18 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from mrq_core import lifecycle
-from mrq_core.broker import SharedState
 from mrq_core.changing import Replacement, Written
-from mrq_core.clock import Clock, SystemClock, from_ms
+from mrq_core.clock import Clock, from_ms
 from mrq_core.halves import Entry, JobStore, StoredJob
 from mrq_core.job import JobRecord, Status
 from mrq_core.messages import (
-    Changes,
-    Finding,
-    JobFilter,
-    LogLine,
-    LogPage,
-    Metric,
     NewJob,
     Note,
-    Order,
-    Page,
     Settlement,
-    Totals,
     Unique,
-    Versions,
 )
-from mrq_core.testing.memory.broker import MemoryBroker
 from mrq_core.testing.memory.data import MemoryData
+from mrq_core.testing.memory.keeper import MemoryKeeper
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,25 +42,17 @@ class StoreData:
     followups: dict[str, tuple[datetime, list[JobRecord]]] = field(default_factory=dict)
 
 
-class MemoryStore(JobStore):
+class MemoryStore(MemoryKeeper, JobStore):
     """A store on `data`, which other stores of the same process may share."""
 
-    name = "memory"
-
     def __init__(self, *, clock: Clock | None = None, data: StoreData | None = None) -> None:
-        self._clock = clock or SystemClock()
         self._store = data or StoreData()
-        self._data = self._store.data
-        self._broker = MemoryBroker(clock=self._clock, data=self._data)
-
-    @property
-    def state(self) -> SharedState:
-        return self._broker.state
+        super().__init__(clock=clock, data=self._store.data)
 
     # --- records -----------------------------------------------------------------------------
 
     def insert(self, jobs: Sequence[NewJob]) -> list[bool]:
-        with self._broker.locked():
+        with self.locked():
             return [self._insert(job) for job in jobs]
 
     def _insert(self, job: NewJob) -> bool:
@@ -94,7 +75,7 @@ class MemoryStore(JobStore):
             table.pop(job_id, None)
 
     def read(self, ids: Sequence[str]) -> list[MemoryJob | None]:
-        with self._broker.locked():
+        with self.locked():
             return [self._read(job_id) for job_id in ids]
 
     def _read(self, job_id: str) -> MemoryJob | None:
@@ -104,7 +85,7 @@ class MemoryStore(JobStore):
         return MemoryJob(record, self._store.versions[job_id], self._store.uniques.get(job_id))
 
     def write(self, replacements: Sequence[Replacement[StoredJob]], now: datetime) -> list[Written]:
-        with self._broker.locked():
+        with self.locked():
             return [self._write(one, now) for one in replacements]
 
     def _write(self, one: Replacement[StoredJob], now: datetime) -> Written:
@@ -127,7 +108,7 @@ class MemoryStore(JobStore):
     def start(
         self, entries: Sequence[Entry], *, worker: str, lease: float, now: datetime
     ) -> list[JobRecord | None]:
-        with self._broker.locked():
+        with self.locked():
             return [self._start(entry, worker, lease, now) for entry in entries]
 
     def _start(self, entry: Entry, worker: str, lease: float, now: datetime) -> JobRecord | None:
@@ -144,7 +125,7 @@ class MemoryStore(JobStore):
         return after
 
     def succeed(self, settlements: Sequence[Settlement], now: datetime) -> list[bool]:
-        with self._broker.locked():
+        with self.locked():
             return [self._succeed(one, now) for one in settlements]
 
     def _succeed(self, settlement: Settlement, now: datetime) -> bool:
@@ -155,7 +136,7 @@ class MemoryStore(JobStore):
         return True
 
     def annotate(self, notes: Sequence[Note], now: datetime) -> list[bool]:
-        with self._broker.locked():
+        with self.locked():
             answers = []
             for note in notes:
                 record = self._data.get(note.id)
@@ -166,7 +147,7 @@ class MemoryStore(JobStore):
             return answers
 
     def unfinished(self, limit: int, *, before: datetime | None = None) -> list[tuple[str, list[JobRecord]]]:
-        with self._broker.locked():
+        with self.locked():
             return [
                 (parent, records)
                 for parent, (at, records) in self._store.followups.items()
@@ -174,71 +155,9 @@ class MemoryStore(JobStore):
             ][:limit]
 
     def finish(self, parents: Sequence[str]) -> None:
-        with self._broker.locked():
+        with self.locked():
             for parent in parents:
                 self._store.followups.pop(parent, None)
-
-    def prune(self, limit: int) -> int:
-        with self._broker.locked():
-            return self._broker.prune(limit)
-
-    # --- looking -----------------------------------------------------------------------------
-
-    def find(
-        self,
-        wanted: JobFilter,
-        *,
-        order: Order = Order.NEWEST_FIRST,
-        cursor: str | None = None,
-        limit: int = 50,
-    ) -> Page:
-        return self._broker.find(wanted, order=order, cursor=cursor, limit=limit)
-
-    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
-        return self._broker.count(wanted, group_by)
-
-    def totals(self) -> Totals:
-        return self._broker.totals()
-
-    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
-        return self._broker.known(prefix, after, limit)
-
-    # --- workers, logs and metrics -----------------------------------------------------------
-
-    def poll(self, worker: str, versions: Versions) -> Changes:
-        return self._broker.poll(worker, versions)
-
-    def pause(self, queues: Sequence[str]) -> None:
-        self._broker.pause(queues)
-
-    def resume(self, queues: Sequence[str]) -> None:
-        self._broker.resume(queues)
-
-    def paused(self) -> frozenset[str]:
-        return self._broker.paused()
-
-    def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
-        self._broker.append_logs(lines, max_size)
-
-    def read_logs(self, job_id: str, cursor: str | None = None, limit: int = 1000) -> LogPage:
-        return self._broker.read_logs(job_id, cursor, limit)
-
-    def record_metrics(self, metrics: Sequence[Metric]) -> None:
-        self._broker.record_metrics(metrics)
-
-    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
-        return self._broker.read_metrics(names, since, until)
-
-    # --- care --------------------------------------------------------------------------------
-
-    def check(self) -> list[Finding]:
-        return self._broker.check()
-
-    def prepare(self) -> None:
-        """There is nothing to create."""
-
-    def close(self) -> None:
-        self._broker.close()
 
 
 def _is_held(record: JobRecord, token: str) -> bool:
