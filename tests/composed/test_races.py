@@ -37,6 +37,13 @@ def claim(broker: ComposedBroker, worker: str) -> tuple[JobRecord, ...]:
     return broker.claim(request).records
 
 
+def token_of(broker: ComposedBroker, record: JobRecord) -> str | None:
+    """The claim that holds the job's entry."""
+    [entry] = broker._queue.entries([record.id])
+    assert entry is not None
+    return entry.token
+
+
 def at(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], None]) -> None:
     """Acts once, at the place of that name."""
     left = [act]
@@ -65,12 +72,11 @@ def test_a_job_that_got_a_place_again_while_it_was_started_is_not_started_twice(
 
     at(monkeypatch, "composed.claimed", lose_and_mend)
     [record] = claim(broker, "first")
-    if is_claimed:  # the entry that starts nothing is under the lease of another worker now
+    if is_claimed:  # the other one meets an entry that starts nothing, and puts it right
         assert claim(other, "second") == ()
+        assert token_of(broker, record) == record.token
     assert broker.renew([ClaimRef(id=record.id, token=record.token or "")], LEASE) == [True]
-    [entry] = broker._queue.entries([record.id])
-    assert entry is not None
-    assert entry.token == record.token
+    assert token_of(broker, record) == record.token
     assert claim(other, "second") == ()
     [found] = broker.get([record.id])
     assert found is not None
