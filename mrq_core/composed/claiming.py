@@ -51,8 +51,7 @@ class Claimer:
         seen = _Seen()
         if answer.suspects:
             seen = self._see_to(answer, request)
-            left = replace(request, limit=0) if seen.taken else request
-            answer = self._queue.claim(left, leave_suspects=True)
+            answer = self._claim_further(request, answer, seen)
         started = self._start(answer, request)
         return Claimed(
             records=(*seen.taken, *started),
@@ -61,6 +60,16 @@ class Claimer:
             ended=tuple(seen.ended),
             now=answer.now,
         )
+
+    def _claim_further(self, request: ClaimRequest, answer: Taken, seen: _Seen) -> Taken:
+        """The waiting jobs, once suspects were seen to. What came of these is not lost by a failure now."""
+        left = replace(request, limit=0) if seen.taken else request
+        try:
+            return self._queue.claim(left, leave_suspects=True)
+        except BrokerError:
+            if not seen.taken:
+                raise
+            return Taken(next_due=answer.now, now=answer.now)
 
     # --- waiting jobs ------------------------------------------------------------------------
 
@@ -78,10 +87,12 @@ class Claimer:
                 self._queue.release([ClaimRef(id=one.id, token=one.token or "") for one in entries])
             raise
         failpoints.reach("composed.started")
-        refused = [entry for entry, record in zip(entries, records, strict=True) if record is None]
-        if refused:
-            places.put_right(self._queue, self._store, refused, answer.now)
-        self._free_keys([entry for entry, record in zip(entries, records, strict=True) if record is not None])
+        with contextlib.suppress(BrokerError):  # the jobs are started: later claims and calls mend the rest
+            refused = [entry for entry, record in zip(entries, records, strict=True) if record is None]
+            if refused:
+                places.put_right(self._queue, self._store, refused, answer.now)
+            kept = [entry for entry, record in zip(entries, records, strict=True) if record is not None]
+            self._free_keys(kept)
         return [record for record in records if record is not None]
 
     def _free_keys(self, started: Sequence[Entry]) -> None:
@@ -100,24 +111,24 @@ class Claimer:
         """Ends the jobs that may not run again, puts right what is no lost claim, and claims one of the
         others if the worker is idle.
 
-        Each is written only if it is still what was read: another worker may have been quicker, and the
-        job may have been renewed or settled in the last moment.
+        Each is claimed in the queue before it is written, and written only if it is still what was read:
+        another worker may have been quicker, and the job may have been renewed or settled in the last moment.
         """
         seen = _Seen()
         found = self._store.read([entry.id for entry in answer.suspects])
         wrong: list[Entry] = []
         for entry, stored in zip(answer.suspects, found, strict=True):
-            if stored is None or stored.record.status is not Status.STARTED:
+            if stored is None or stored.record.status is not Status.STARTED or _is_behind(entry, stored):
                 wrong.append(entry)
                 continue
             # The store knows the lease as it was when the claim was made, the queue as it was renewed.
             record = replace(stored.record, lease_until=entry.due_at, due_at=entry.due_at)
             if record.cancel_requested:
                 after = lifecycle.cancelled(record, now=answer.now, ttl=request.cancel_ttl)
-                self._end(stored, after, answer, seen)
+                self._end(entry, stored, after, request, answer, seen)
             elif lifecycle.is_condemned(record, request.max_lost_claims):
                 after = lifecycle.condemned(record, now=answer.now, ttl=request.failed_ttl)
-                self._end(stored, after, answer, seen)
+                self._end(entry, stored, after, request, answer, seen)
             elif request.idle and request.limit > 0 and not seen.has_tried:
                 seen.has_tried = True
                 self._take(entry, stored, record, answer, request, seen)
@@ -125,10 +136,17 @@ class Claimer:
             places.put_right(self._queue, self._store, wrong, answer.now)
         return seen
 
-    def _end(self, stored: StoredJob, after: JobRecord, answer: Taken, seen: _Seen) -> None:
-        [written] = self._store.write([Replacement(stored, after)], answer.now)
-        failpoints.reach("composed.ended")
-        if written is Written.DONE:
+    def _end(
+        self,
+        entry: Entry,
+        stored: StoredJob,
+        after: JobRecord,
+        request: ClaimRequest,
+        answer: Taken,
+        seen: _Seen,
+    ) -> None:
+        token = lifecycle.make_token(stored.record.claims + 1, new_nonce())
+        if self._write_held(entry, stored, after, token, request, answer):
             seen.ended.append(after)
             self._queue.remove([places.removal_of(stored)])
 
@@ -141,20 +159,38 @@ class Claimer:
         request: ClaimRequest,
         seen: _Seen,
     ) -> None:
+        nonce = new_nonce()
         after = lifecycle.claimed(
-            record,
-            now=answer.now,
-            worker=request.worker,
-            nonce=new_nonce(),
-            lease=request.lease,
-            alone=True,
+            record, now=answer.now, worker=request.worker, nonce=nonce, lease=request.lease, alone=True
         )
-        assert after.token is not None
-        if not all(self._queue.take([(entry, after.token)], request.worker, request.lease)):
-            return
+        token = lifecycle.make_token(after.claims, nonce)
+        if self._write_held(entry, stored, after, token, request, answer):
+            seen.taken.append(after)
+
+    def _write_held(
+        self,
+        entry: Entry,
+        stored: StoredJob,
+        after: JobRecord,
+        token: str,
+        request: ClaimRequest,
+        answer: Taken,
+    ) -> bool:
+        """Writes a suspect's record while its entry is held under a new claim, so that nobody else can have
+        it, or renew it, meanwhile. False: somebody was quicker, or its late worker has settled it."""
+        if not all(self._queue.take([(entry, token)], request.worker, request.lease)):
+            return False
         failpoints.reach("composed.taken")
         [written] = self._store.write([Replacement(stored, after)], answer.now)
         if written is Written.DONE:
-            seen.taken.append(after)
-        else:  # its worker was late, and has settled it in this moment
-            places.put_right(self._queue, self._store, [replace(entry, token=after.token)], answer.now)
+            return True
+        places.put_right(self._queue, self._store, [replace(entry, token=token)], answer.now)
+        return False
+
+
+def _is_behind(entry: Entry, stored: StoredJob) -> bool:
+    """Whether the entry is held by a claim that is not the record's, and not a later one: by one under which
+    nothing was started, or by an earlier one, where the queue has lost its latest changes."""
+    ours, known = entry.token or "", stored.record.token or ""
+    is_other = ours != known and lifecycle.claim_number(ours) <= lifecycle.claim_number(known)
+    return is_other and entry.version < stored.version

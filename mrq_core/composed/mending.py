@@ -62,14 +62,15 @@ def _give_places(jobs: Jobs, lost: Sequence[StoredJob]) -> list[str]:
         lease = max(places.lease_of(one.record) for one in started)
         answers += jobs.queue.push([places.claimed_entry_of(one) for one in started], lease)
     failpoints.reach("composed.mended")
-    ids = [stored.record.id for stored in (*waiting, *started)]
+    given = [*waiting, *started]
+    now_there = jobs.store.read([stored.record.id for stored in given]) if given else ()
     ended: list[Removal] = []
     mended: list[str] = []
-    for job_id, stored, is_there in zip(ids, jobs.store.read(ids) if ids else (), answers, strict=True):
-        if stored is None or stored.record.is_ended:  # it has ended meanwhile, and needs no place
-            ended.append(Removal(id=job_id) if stored is None else places.removal_of(stored))
+    for before, stored, is_there in zip(given, now_there, answers, strict=True):
+        if stored is None or stored.record.is_ended:  # it has gone or ended meanwhile, and needs no place
+            ended.append(places.removal_of(stored or before))
         elif is_there:
-            mended.append(job_id)
+            mended.append(before.record.id)
     if ended:
         jobs.queue.remove(ended)
     return mended

@@ -69,6 +69,13 @@ def removal_of(stored: StoredJob) -> Removal:
     return Removal(id=stored.record.id, version=stored.version, key=uniques.to_let_go(stored.unique))
 
 
+def _removal_of_entry(entry: Entry, stored: StoredJob | None) -> Removal:
+    """Takes this entry away, though it may be of an earlier job of the id, with more versions."""
+    if stored is None:
+        return Removal(id=entry.id, version=entry.version)
+    return replace(removal_of(stored), version=max(entry.version, stored.version))
+
+
 def put_right(queue: JobQueue, store: JobStore, entries: Sequence[Entry], now: datetime) -> None:
     """Brings claimed entries into line with their records: those under which nothing runs.
 
@@ -82,8 +89,7 @@ def put_right(queue: JobQueue, store: JobStore, entries: Sequence[Entry], now: d
     released: list[ClaimRef] = []
     for entry, stored in zip(entries, store.read([entry.id for entry in entries]), strict=True):
         if stored is None or has_expired(stored.record, now) or stored.record.is_ended:
-            known = Removal(id=entry.id, version=entry.version)
-            removals.append(known if stored is None else removal_of(stored))
+            removals.append(_removal_of_entry(entry, stored))
         elif stored.record.status is Status.STARTED:
             started.append(stored)
         elif stored.version == entry.version and stored.record.queue == entry.queue:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
+import redis
 
 from mrq_core import failpoints
 from mrq_core.composed import ComposedBroker
 from mrq_core.job import JobRecord, Status
-from mrq_core.messages import ClaimRef, ClaimRequest, NewJob, Wanted
+from mrq_core.messages import Cancel, ClaimRef, ClaimRequest, Move, NewJob, Wanted
 from mrq_core.operations.mending import mend_all
 from mrq_core.testing.clock import ManualClock
 from tests.composed.kit import Place
@@ -103,3 +104,89 @@ def test_a_worker_does_not_get_back_what_another_is_taking(
     assert broker.renew([ref], LEASE) == [False]
     broker.close()
     other.close()
+
+
+def test_a_suspect_that_is_renewed_in_the_last_moment_is_not_ended(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    broker, other = place.open(clock), place.open(clock)
+    broker.prepare()
+    broker.enqueue([new_job(at_most_once=True)])
+    [record] = claim(broker, "first")
+    clock.advance(LEASE + 1)
+    ref = ClaimRef(id=record.id, token=record.token or "")
+    renewed: list[bool] = []
+    at(monkeypatch, "entry_claim.after", lambda: renewed.extend(broker.renew([ref], LEASE)))
+    assert claim(other, "second") == ()
+    assert renewed == [True]
+    [found] = broker.get([record.id])
+    assert found is not None
+    assert (found.status, found.token) == (Status.STARTED, record.token)
+    clock.advance(LEASE + 1)
+    assert claim(other, "second") == ()
+    [found] = broker.get([record.id])
+    assert found is not None
+    assert found.status is Status.FAILED
+    broker.close()
+    other.close()
+
+
+def test_a_queue_that_went_back_in_time_gives_no_running_job_away(place: Place) -> None:
+    clock = ManualClock()
+    broker = place.open(clock)
+    broker.prepare()
+    broker.enqueue([new_job()])
+    [first] = claim(broker, "first")
+    clock.advance(LEASE + 1)
+    with redis.Redis.from_url(place.redis.url) as client:
+        keys = {key: client.dump(key) for key in client.scan_iter("{" + place.redis.prefix + "}:*")}
+        [second] = claim(broker, "second")
+        for key in client.scan_iter("{" + place.redis.prefix + "}:*"):
+            client.delete(key)
+        for key, value in keys.items():
+            client.restore(key, 0, value)
+    assert token_of(broker, first) == first.token
+    assert claim(broker, "third") == ()
+    assert token_of(broker, second) == second.token
+    assert broker.renew([ClaimRef(id=second.id, token=second.token or "")], LEASE) == [True]
+    broker.close()
+
+
+def test_an_entry_of_an_earlier_life_of_an_id_goes(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = place.open()
+    broker.prepare()
+    job = new_job()
+    broker.enqueue([job])
+    for queue in ("x", "q"):
+        broker.move([job.record.id], Move(queue=queue))
+
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    at(monkeypatch, "composed.written", die)
+    with pytest.raises(KeyboardInterrupt):
+        broker.remove([job.record.id])
+    broker.enqueue([job])
+    broker.cancel([job.record.id], Cancel())
+    assert claim(broker, "worker") == ()
+    assert broker._queue.entries([job.record.id]) == [None]
+    broker.close()
+
+
+def test_a_place_that_was_given_to_a_removed_job_is_taken_back(
+    place: Place, broker: ComposedBroker, other: ComposedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = new_job()
+    broker.enqueue([job])
+    place.redis.clear()
+
+    def remove() -> None:
+        other.remove([job.record.id])
+
+    at(monkeypatch, "composed.mended", remove)
+    at_push: list[str] = []
+    for step in mend_all(broker):
+        at_push += step.mended
+    assert at_push == []
+    assert broker._queue.entries([job.record.id]) == [None]
