@@ -14,14 +14,17 @@ from mrq_core.records import is_plain_success
 
 
 def renew(jobs: Jobs, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
-    """See `Broker.renew`. The store knows the latest claim. Where the queue does not, it is told: it has lost
-    the entry, or holds one of an older version, which was given back while the job was being started."""
+    """See `Broker.renew`. The store knows the latest claim. A queue that has lost the entry of a running job,
+    or lets one of an older version wait, which was given back while the job was being started, is told."""
     answers = jobs.queue.renew(claims, lease)
     denied = [place for place, answer in enumerate(answers) if not answer]
     if denied:
-        found = jobs.store.read([claims[place].id for place in denied])
-        for place, stored in zip(denied, found, strict=True):
-            if stored is None or stored.record.status is not Status.STARTED:
+        ids = [claims[place].id for place in denied]
+        entries = jobs.queue.entries(ids)
+        for place, stored, entry in zip(denied, jobs.store.read(ids), entries, strict=True):
+            # Held by another claim, the job is as good as another worker's: the store is told of it next.
+            is_free = entry is None or entry.token is None
+            if not is_free or stored is None or stored.record.status is not Status.STARTED:
                 continue
             if stored.record.token == claims[place].token:
                 [answers[place]] = jobs.queue.push([places.claimed_entry_of(stored)], lease)

@@ -11,6 +11,7 @@ from mrq_core.composed import ComposedBroker
 from mrq_core.job import JobRecord, Status
 from mrq_core.messages import ClaimRef, ClaimRequest, NewJob, Wanted
 from mrq_core.operations.mending import mend_all
+from mrq_core.testing.clock import ManualClock
 from tests.composed.kit import Place
 from tests.mongo.kit import new_job
 
@@ -81,3 +82,24 @@ def test_a_job_that_got_a_place_again_while_it_was_started_is_not_started_twice(
     [found] = broker.get([record.id])
     assert found is not None
     assert (found.status, found.token, found.claims) == (Status.STARTED, record.token, 1)
+
+
+def test_a_worker_does_not_get_back_what_another_is_taking(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lease has ended, the queue has given the job to another worker, and the store is told next."""
+    clock = ManualClock()
+    broker, other = place.open(clock), place.open(clock)
+    broker.prepare()
+    broker.enqueue([new_job()])
+    [record] = claim(broker, "first")
+    clock.advance(LEASE + 1)
+    renewed: list[bool] = []
+    ref = ClaimRef(id=record.id, token=record.token or "")
+    at(monkeypatch, "composed.taken", lambda: renewed.extend(broker.renew([ref], LEASE)))
+    [again] = claim(other, "second")
+    assert renewed == [False]
+    assert token_of(broker, record) == again.token != record.token
+    assert broker.renew([ref], LEASE) == [False]
+    broker.close()
+    other.close()
