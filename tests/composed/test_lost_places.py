@@ -17,6 +17,7 @@ import pytest
 from mrq_core.composed import ComposedBroker
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.job import Status
+from mrq_core.messages import JobFilter
 from mrq_core.operations.mending import mend_all
 from tests.campaign import ledger
 from tests.campaign.campaign import Campaign
@@ -89,10 +90,21 @@ def test_outcomes_are_kept_while_a_server_is_away_and_the_worker_goes_on_when_it
     server, name = {"redis": (servers.redis, "Redis"), "mongo": (servers.mongo, "MongoDB")}[half]
     running = project.queue("gated.wait")
     waiting = project.queue("tasks.work", {"seconds": 0}, queue="other")
-    worker = project.worker("default", "other", "--lease", "60", "--broker-timeout", "0.5")
+    lease = {"redis": "60", "mongo": "9"}[half]
+    worker = project.worker("default", "other", "--lease", lease, "--broker-timeout", "0.5")
     until(lambda: project.ledger_path.exists(), what="the job to start")
     server.kill()
     try:
+        broker = broker_of(project)
+        if half == "mongo":  # leases are renewed without it
+            before = claimed(broker, [running])
+            until(lambda: claimed(broker, [running]) > before, what="the lease to be renewed")
+            assert broker.counts(["other"])[0].waiting == 1
+        else:  # what is known of jobs is told without it
+            assert broker.totals().by_status() == {Status.QUEUED: 1, Status.STARTED: 1}
+            [found] = broker.find(JobFilter(statuses=(Status.QUEUED,))).records
+            assert found.id == waiting
+            assert broker.paused() == frozenset()
         with pytest.raises(BrokerUnavailable, match=rf"^{name} at \S*:{server.port}\b"):
             project.queue("tasks.work", {"seconds": 0})
         project.write("gate", "")
