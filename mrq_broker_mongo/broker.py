@@ -5,72 +5,51 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mrq_broker_mongo import (
-    checks,
     claiming,
     enqueueing,
     figures,
-    layout,
-    logs,
     pruning,
     search,
     settling,
-    signals,
-    totals,
     waiting,
 )
+from mrq_broker_mongo.arrangement import WHOLE
 from mrq_broker_mongo.changes import Records
-from mrq_broker_mongo.connection import Connection
-from mrq_broker_mongo.location import location_of
+from mrq_broker_mongo.keeper import MongoKeeper
 from mrq_broker_mongo.raw import MongoRawQueue
-from mrq_broker_mongo.state import MongoState
 from mrq_core import changing
-from mrq_core.broker import Broker, Opening, RawQueue, SharedState
+from mrq_core.broker import Broker, RawQueue
+from mrq_core.driver import Opening
 from mrq_core.job import JobRecord
 from mrq_core.messages import (
     Action,
     Applied,
     Cancel,
     Change,
-    Changes,
     Claimed,
     ClaimRef,
     ClaimRequest,
     Enqueued,
-    Finding,
     JobFilter,
-    LogLine,
-    LogPage,
-    Metric,
     Move,
     NewJob,
     Note,
-    Order,
-    Page,
     QueueCounts,
     Remove,
     Requeue,
     Settlement,
-    Totals,
-    Versions,
     Wanted,
 )
 
 
-class MongoBroker(Broker):
+class MongoBroker(MongoKeeper, Broker):
     """Queues, records, logs and shared state in the collections of one prefix."""
 
-    name = "mongo"
-
     def __init__(self, opening: Opening) -> None:
-        self._connection = Connection(location_of(opening), clock=opening.clock, timeout=opening.timeout)
+        super().__init__(opening, WHOLE)
         self._records = Records(self._connection)
-        self._state = MongoState(self._connection)
         self._turns = claiming.Turns()
         self._held = settling.Held()
-
-    @property
-    def state(self) -> SharedState:
-        return self._state
 
     # --- a job's way -------------------------------------------------------------------------
 
@@ -114,71 +93,15 @@ class MongoBroker(Broker):
     def get(self, ids: Sequence[str]) -> list[JobRecord | None]:
         return search.get(self._connection, ids)
 
-    def find(
-        self,
-        wanted: JobFilter,
-        *,
-        order: Order = Order.NEWEST_FIRST,
-        cursor: str | None = None,
-        limit: int = 50,
-    ) -> Page:
-        return search.find(self._connection, wanted, order=order, cursor=cursor, limit=limit)
-
-    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
-        return search.count(self._connection, wanted, group_by)
-
-    def totals(self) -> Totals:
-        return totals.totals(self._connection)
-
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         return figures.counts(self._connection, queues)
-
-    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
-        return totals.known(self._connection, prefix, after, limit)
 
     # --- workers -----------------------------------------------------------------------------
 
     def wait(self, wanted: Sequence[Wanted], timeout: float) -> bool:
         return waiting.wait(self._connection, wanted, timeout)
 
-    def poll(self, worker: str, versions: Versions) -> Changes:
-        return signals.poll(self._connection, worker, versions)
-
-    def pause(self, queues: Sequence[str]) -> None:
-        signals.set_paused(self._connection, queues, is_paused=True)
-
-    def resume(self, queues: Sequence[str]) -> None:
-        signals.set_paused(self._connection, queues, is_paused=False)
-
-    def paused(self) -> frozenset[str]:
-        return signals.paused(self._connection)
-
-    # --- logs and metrics --------------------------------------------------------------------
-
-    def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
-        logs.append(self._connection, lines, max_size)
-
-    def read_logs(self, job_id: str, cursor: str | None = None, limit: int = 1000) -> LogPage:
-        return logs.read(self._connection, job_id, cursor, limit)
-
-    def record_metrics(self, metrics: Sequence[Metric]) -> None:
-        logs.record_metrics(self._connection, metrics)
-
-    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
-        return logs.read_metrics(self._connection, names, since, until)
-
     # --- raw queues --------------------------------------------------------------------------
 
     def raw(self, name: str) -> RawQueue:
         return MongoRawQueue(name, self._connection)
-
-    # --- care --------------------------------------------------------------------------------
-
-    def check(self) -> list[Finding]:
-        return checks.check(self._connection)
-
-    def prepare(self) -> None:
-        layout.prepare(self._connection)
-
-    def close(self) -> None:
-        self._connection.close()

@@ -6,15 +6,15 @@ See `mrq_core.changing`, which makes the changes of them.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from bson import ObjectId
 from pymongo import UpdateOne
 
-from mrq_broker_mongo import documents, effects, removing, uniques
-from mrq_broker_mongo.connection import Connection
-from mrq_broker_mongo.documents import Stored, guard_of, stored, update_of
+from mrq_broker_mongo import effects, layout, removing, uniques
+from mrq_broker_mongo.connection import Connection, Jobs
+from mrq_broker_mongo.documents import Stored, guard_of, object_ids, stored, update_of
 from mrq_broker_mongo.enqueueing import followup
 from mrq_broker_mongo.location import Doc
 from mrq_core.changing import Replacement, Written
@@ -32,20 +32,15 @@ class Records:
     def read(self, ids: Sequence[str]) -> tuple[datetime, list[Stored | None]]:
         """The server's time, and the jobs, expired ones too."""
         now = self._connection.now()
-        found: dict[str, Stored] = {}
-        wanted = list(dict.fromkeys(documents.object_ids(ids)))
-        for start in range(0, len(wanted), BATCH):
-            for doc in self._documents(wanted[start : start + BATCH]):
-                one = stored(doc)
-                found[one.record.id] = one
+        found = read(self._connection, ids)
         return now, [found.get(job_id) for job_id in ids]
-
-    def _documents(self, ids: Sequence[ObjectId]) -> list[Doc]:
-        return self._connection.run("jobs", lambda jobs: list(jobs.find({"_id": {"$in": list(ids)}})))
 
     def write(self, replacements: Sequence[Replacement[Stored]], now: datetime) -> list[Written]:
         """Writes each if it may, and then what follows from those that were written."""
+        if not replacements:
+            return []
         connection = self._connection
+        layout.recognize(connection)
         answers = dict.fromkeys(range(len(replacements)), Written.CHANGED)
         updates: dict[int, UpdateOne] = {}
         number = secrets.randbits(62)
@@ -57,24 +52,48 @@ class Records:
             elif one.reserve and not uniques.hold_again(connection, one.before.doc, now):
                 answers[place] = Written.HELD
             else:
-                updates[place] = UpdateOne(guard_of(one.before.doc), _update(one, one.after, number, now))
-        for place in _written(connection, replacements, updates, number):
+                followups = [followup(connection, record, now) for record in one.followups]
+                updates[place] = update_to(connection, one.before, one.after, number, followups)
+        for place in written(connection, replacements, updates, number):
             answers[place] = Written.DONE
         done = [replacements[place] for place in updates if answers[place] is Written.DONE]
         effects.follow(connection, done, now)
         return [answers[place] for place in range(len(replacements))]
 
 
-def _update(one: Replacement[Stored], after: JobRecord, number: int, now: datetime) -> Doc:
-    update = update_of(one.before, after)
+def read(connection: Connection, ids: Sequence[str]) -> dict[str, Stored]:
+    """The jobs that there are, expired ones too, by their ids."""
+    arrangement = connection.arrangement
+    return {job_id: stored(doc, arrangement) for job_id, doc in documents_of(connection, ids).items()}
+
+
+def documents_of(connection: Connection, ids: Sequence[str]) -> dict[str, Doc]:
+    """The same as documents."""
+    wanted = list(dict.fromkeys(object_ids(ids)))
+    found: dict[str, Doc] = {}
+    for start in range(0, len(wanted), BATCH):
+        part = {"_id": {"$in": wanted[start : start + BATCH]}}
+        found.update((str(doc["_id"]), doc) for doc in connection.run("jobs", _finder(part)))
+    return found
+
+
+def _finder(query: Doc) -> Callable[[Jobs], list[Doc]]:
+    return lambda jobs: list(jobs.find(query))
+
+
+def update_to(
+    connection: Connection, before: Stored, after: JobRecord, number: int, followups: Sequence[Doc]
+) -> UpdateOne:
+    """What makes the job what it is to be, if it is still what was read, by the call of that number."""
+    update = update_of(before, after, connection.arrangement)
     update["$set"]["by"] = number
     update["$inc"] = {"v": 1}
-    if one.followups:
-        update["$set"]["followups"] = [followup(record, now) for record in one.followups]
-    return update
+    if followups:
+        update["$set"]["followups"] = list(followups)
+    return UpdateOne(guard_of(before.doc), update)
 
 
-def _written(
+def written(
     connection: Connection,
     replacements: Sequence[Replacement[Stored]],
     updates: dict[int, UpdateOne],

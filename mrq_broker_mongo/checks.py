@@ -40,8 +40,10 @@ def _look(connection: Connection) -> Iterator[Finding]:
         yield Finding(level="ok", subject="version", message=where)
     yield _deployment(told)
     yield _safety(connection, told)
-    yield _layout(connection)
-    yield _indexes(connection)
+    stored = layout.look(connection)
+    yield _layout(connection, stored)
+    if layout.other_use(connection, stored) is None:
+        yield _indexes(connection, stored)
 
 
 def _deployment(told: Doc) -> Finding:
@@ -80,11 +82,16 @@ def _safety(connection: Connection, told: Doc) -> Finding:
     )
 
 
-def _layout(connection: Connection) -> Finding:
+def _layout(connection: Connection, stored: layout.Found | None) -> Finding:
     name = connection.name("*")
-    version = layout.version_of(connection)
-    if version is None:
+    if stored is None:
         return Finding(level="ok", subject="layout", message=f"nothing is stored in {name} yet")
+    wrong = layout.other_use(connection, stored)
+    if wrong is not None:
+        return Finding(
+            level="error", subject="layout", message=wrong, advice="set MONGODB_PREFIX to another name"
+        )
+    version = stored.version
     if version > layout.VERSION:
         return Finding(
             level="error",
@@ -95,14 +102,16 @@ def _layout(connection: Connection) -> Finding:
     return Finding(level="ok", subject="layout", message=f"version {version} in {name}")
 
 
-def _indexes(connection: Connection) -> Finding:
-    if layout.version_of(connection) is None:
+def _indexes(connection: Connection, stored: layout.Found | None) -> Finding:
+    if stored is None:
         return Finding(
             level="ok", subject="indexes", message="they are created before the first job is stored"
         )
     missing = layout.missing(connection)
     if not missing:
-        return Finding(level="ok", subject="indexes", message=f"all {len(layout.INDEXES)} are there")
+        return Finding(
+            level="ok", subject="indexes", message=f"all {len(layout.indexes(connection))} are there"
+        )
     return Finding(
         level="error",
         subject="indexes",

@@ -27,6 +27,7 @@ from mrq_core.clock import after, to_ms
 from mrq_core.ids import new_nonce
 from mrq_core.job import JobRecord
 from mrq_core.messages import Claimed, ClaimRequest, Wanted
+from mrq_core.records import is_plain
 
 SWEEP_MS = 1000
 """How often a claim that took all that it could looks for parked jobs with room nevertheless."""
@@ -55,7 +56,7 @@ def claim(connection: Connection, request: ClaimRequest, turns: Turns, held: Hel
         _sweep(connection, request, turns, taker, now)
     taken = [*found.taken, *taker.taken]
     for record in taken:
-        held.add(record)
+        held.add(record, is_plain=is_plain(record))
     due: datetime | None = now
     if len(taken) < request.limit or request.limit <= 0:
         due = _next_due(connection, request, found, taken, now)
@@ -192,9 +193,10 @@ class _Taker:
         planned: dict[int, JobRecord] = {}
         fresh: list[int] = []
         token = lifecycle.make_token(1, self._nonce)
+        form = self._connection.arrangement
         for place, doc in enumerate(documents):
             if doc.get("token") == token:
-                records[place] = of_doc(doc)  # by the claim of one
+                records[place] = of_doc(doc, form)  # by the claim of one
             elif "limit_keys" in doc:
                 record = self._holder.start(doc, self._nonce) if self.may_block > 0 else None
                 if record is None:
@@ -204,9 +206,10 @@ class _Taker:
             elif doc["v"] == 1:
                 fresh.append(place)
             else:
-                before = stored(doc)
+                before = stored(doc, form)
                 planned[place] = record = self._claimed(before.record)
-                updates.append(UpdateOne(guard_of(doc), {**update_of(before, record), "$inc": {"v": 1}}))
+                update = update_of(before, record, form)
+                updates.append(UpdateOne(guard_of(doc), {**update, "$inc": {"v": 1}}))
         if fresh:
             updates.append(self._update_of_fresh([documents[place] for place in fresh]))
         if updates:
@@ -214,7 +217,7 @@ class _Taker:
             is_mine = self._write(updates, [documents[place]["_id"] for place in places])
             for place, mine in zip(places, is_mine, strict=True):
                 if mine:
-                    records[place] = planned.get(place) or self._claimed(of_doc(documents[place]))
+                    records[place] = planned.get(place) or self._claimed(of_doc(documents[place], form))
         deltas = Deltas()
         for place in records:
             doc = documents[place]

@@ -23,6 +23,7 @@ from pymongo.database import Database
 from pymongo.errors import PyMongoError
 from pymongo.write_concern import WriteConcern
 
+from mrq_broker_mongo.arrangement import WHOLE, Arrangement
 from mrq_broker_mongo.failures import is_duplicate, is_lost, is_unread, translated
 from mrq_broker_mongo.location import Doc, Location
 from mrq_core.clock import Clock, SystemClock, from_ms, to_ms
@@ -71,8 +72,11 @@ class Connection:
     a round trip. A clock that is not the host's own stands for the server's: tests set it.
     """
 
-    def __init__(self, location: Location, *, clock: Clock, timeout: float) -> None:
+    def __init__(
+        self, location: Location, *, clock: Clock, timeout: float, arrangement: Arrangement = WHOLE
+    ) -> None:
         self.location = location
+        self.arrangement = arrangement
         self._clock = None if isinstance(clock, SystemClock) else clock
         self._timeout = timeout
         self._client: MongoClient[Doc] | None = None

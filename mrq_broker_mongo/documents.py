@@ -11,10 +11,14 @@ The fields are those of `JobRecord`, but for these:
     by           who made the latest change: a number of that call's own
     special      present where an outcome concerns more than this document: limits, a unique key, a cancel
     unique_until how long the unique key is held
+    unique_period  for how many seconds, of a job without a queue
     turn         when the job may start by the rates of its limit keys
     followups    jobs that follow from the latest outcome and are not known to be enqueued yet
     removal      of a job that is being deleted, see `removing`
     renamed      names of the fields whose values have keys that the server would take for references
+
+Where jobs have no queue there, times have other names, and what is for the queue alone is left out: see
+`arrangement`.
 """
 
 from __future__ import annotations
@@ -26,11 +30,13 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from bson import ObjectId
 
+from mrq_broker_mongo.arrangement import Arrangement
 from mrq_broker_mongo.location import Doc
 from mrq_core import records
 from mrq_core.errors import BrokerCorrupt
 from mrq_core.ids import is_id
 from mrq_core.job import JobRecord, Status
+from mrq_core.messages import Unique
 
 RANKS: Final = list(range(-4, 5))
 ENDED_INTERRUPT: Final = "interrupt ended"
@@ -39,7 +45,7 @@ WAITING_CELLS: Final = (Status.QUEUED.value, Status.RETRY.value, Status.INTERRUP
 
 _FREE = ("params", "meta", "result")
 """Fields that hold values of the user's."""
-_FIXED = frozenset({"_id", "params", "meta", "v", "by", "unique_until", "followups"})
+_FIXED = frozenset({"_id", "params", "meta", "v", "by", "unique_until", "unique_period", "followups"})
 """What a change of the record leaves as it is."""
 _MARK = "\uff04"
 _REFERENCE = "$ref"
@@ -51,13 +57,26 @@ class Stored(NamedTuple):
     doc: Doc
     record: JobRecord
 
+    @property
+    def version(self) -> int:
+        """How often the job was written."""
+        return int(self.doc["v"])
+
+    @property
+    def unique(self) -> Unique | None:
+        """The unique key that the job was enqueued with; its period only of a job without a queue."""
+        key, until = self.doc.get("unique_key"), self.doc.get("unique_until")
+        if key is None or until is None:
+            return None
+        return Unique(key=key, until=until, period=self.doc.get("unique_period"))
+
 
 def object_ids(ids: Iterable[str]) -> list[ObjectId]:
     """The ids that are such; others name no job."""
     return [ObjectId(job_id) for job_id in ids if is_id(job_id)]
 
 
-def to_doc(record: JobRecord) -> Doc:
+def to_doc(record: JobRecord, arrangement: Arrangement) -> Doc:
     """The document of a record that is written in full. A parked job's place is the caller's to add."""
     doc: Doc = msgspec.to_builtins(record, builtin_types=(datetime,))
     doc["_id"] = ObjectId(doc.pop("id"))
@@ -65,11 +84,14 @@ def to_doc(record: JobRecord) -> Doc:
     doc["status"] = record.status.value
     if record.status is Status.STARTED:
         doc.pop("due_at", None)
-    if record.limit_keys or record.unique_key is not None or record.cancel_requested:
+    if not arrangement.special.isdisjoint(doc):
         doc["special"] = True
     tree = root_of(record.queue)
-    if tree is not None:
+    if tree is not None and arrangement.has_queue:
         doc["root"] = tree
+    for name, other in arrangement.names:
+        if name in doc:
+            doc[other] = doc.pop(name)
     rename(doc)
     return doc
 
@@ -86,14 +108,17 @@ def rename(doc: Doc) -> None:
         doc["renamed"] = renamed
 
 
-def of_doc(doc: Doc) -> JobRecord:
+def of_doc(doc: Doc, arrangement: Arrangement) -> JobRecord:
     """The record of a document. Raises BrokerCorrupt."""
     given = {**doc, "id": str(doc["_id"]), "priority": -doc.get("rank", 0)}
     for name in doc.get("renamed", ()):
         if name in given:
             given[name] = _unmarked(given[name])
+    for name, other in arrangement.names:
+        if other in given:
+            given[name] = given.pop(other)
     if doc.get("status") == "started":
-        given["due_at"] = doc.get("lease_until")
+        given["due_at"] = given.get("lease_until")
     try:
         return msgspec.convert(given, JobRecord)
     except msgspec.ValidationError as error:
@@ -103,9 +128,9 @@ def of_doc(doc: Doc) -> JobRecord:
         ) from error
 
 
-def stored(doc: Doc) -> Stored:
+def stored(doc: Doc, arrangement: Arrangement) -> Stored:
     """The document with its record."""
-    return Stored(doc, of_doc(doc))
+    return Stored(doc, of_doc(doc, arrangement))
 
 
 def has_expired(doc: Mapping[str, Any], now: datetime) -> bool:
@@ -114,9 +139,9 @@ def has_expired(doc: Mapping[str, Any], now: datetime) -> bool:
     return expiry is not None and expiry <= now
 
 
-def update_of(before: Stored, after: JobRecord) -> Doc:
+def update_of(before: Stored, after: JobRecord, arrangement: Arrangement) -> Doc:
     """What turns the one document into the other; params and what stands beside the record stay."""
-    doc = to_doc(msgspec.structs.replace(after, params={}, meta={}))
+    doc = to_doc(msgspec.structs.replace(after, params={}, meta={}), arrangement)
     if records.is_parked(after) and "parked" in before.doc:
         doc["parked"] = before.doc["parked"]
     if "turn" in before.doc and after.status.is_waiting and after.due_at == before.record.due_at:

@@ -53,7 +53,7 @@ def follow(connection: Connection, done: Sequence[Replacement[Stored]], now: dat
         parking.let_go(connection, key, number)
     waking.wake(connection, woken)
     for parent, records in parents:
-        documents = [enqueueing.followup(record, now) for record in records]
+        documents = [enqueueing.followup(connection, record, now) for record in records]
         finish(connection, parent, documents, now)
 
 

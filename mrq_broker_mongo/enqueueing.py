@@ -35,7 +35,7 @@ def enqueue(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:
     for job in jobs:
         job_id = job.record.id
         if job_id not in documents:
-            documents[job_id] = doc = document_of(job, now)
+            documents[job_id] = doc = document_of(connection, job, now)
             if job.unique is not None:
                 period = job.unique.period if job.unique.until == "period" else None
                 keyed[job_id] = Reservation(job.unique.key, doc["_id"], period)
@@ -65,9 +65,9 @@ def _reserve(
     return {job_id: str(holder) for job_id, holder in zip(fresh, holders, strict=True)}
 
 
-def document_of(job: NewJob, now: datetime) -> Doc:
+def document_of(connection: Connection, job: NewJob, now: datetime) -> Doc:
     """The document of a new job. Raises ValueError for a naive time."""
-    doc = to_doc(job.record)
+    doc = to_doc(job.record, connection.arrangement)
     doc["v"] = 1
     if job.unique is not None:
         doc.update(unique_key=job.unique.key, unique_until=job.unique.until, special=True)
@@ -76,9 +76,9 @@ def document_of(job: NewJob, now: datetime) -> Doc:
     return doc
 
 
-def followup(record: JobRecord, now: datetime) -> Doc:
+def followup(connection: Connection, record: JobRecord, now: datetime) -> Doc:
     """The document of a job that follows from another's outcome."""
-    return document_of(NewJob(record=record), now)
+    return document_of(connection, NewJob(record=record), now)
 
 
 def store(connection: Connection, documents: Iterable[Doc], now: datetime) -> set[ObjectId]:
@@ -101,7 +101,8 @@ def store(connection: Connection, documents: Iterable[Doc], now: datetime) -> se
     deltas = Deltas()
     for doc in added:
         deltas.add(doc["queue"], doc["path"], None, cell_of(doc))
-    waking.wake(connection, [doc["queue"] for doc in added if "due_at" in doc])
+    if connection.arrangement.has_queue:
+        waking.wake(connection, [doc["queue"] for doc in added if "due_at" in doc])
     deltas.write(connection)
     return created
 

@@ -8,6 +8,7 @@ from pymongo import errors
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable
 
 UNAUTHORIZED, LOGIN_FAILED, NAMESPACE_EXISTS, NO_SPACE, DUPLICATE = 13, 18, 48, 14031, 11000
+_ILLEGAL_OPERATION = 20
 _TOO_LARGE = frozenset({10334, 17280, 17419, 17420, 51272})
 """Codes of a document, or an index entry, that is larger than the server takes."""
 _TRANSIENT = frozenset({6, 7, 89, 91, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436})
@@ -29,7 +30,14 @@ def is_lost(error: Exception) -> bool:
         return False
     if isinstance(error, errors.AutoReconnect):
         return True
-    return isinstance(error, errors.OperationFailure) and error.code in _TRANSIENT
+    return isinstance(error, errors.OperationFailure) and (error.code in _TRANSIENT or _is_mistaken(error))
+
+
+def _is_mistaken(error: errors.OperationFailure) -> bool:
+    """Whether pymongo has numbered a write for a server that stands alone, which refuses that: it does so
+    when it has not yet looked at one that was started again. Nothing was written."""
+    said = str((error.details or {}).get("errmsg", ""))
+    return error.code == _ILLEGAL_OPERATION and "Transaction numbers" in said
 
 
 def is_duplicate(error: Exception) -> bool:
@@ -61,6 +69,8 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
         )
     if isinstance(error, errors.InvalidOperation):
         return BrokerUnavailable(f"the broker of {where} was closed: open another one")
+    if isinstance(error, errors.OperationFailure) and _is_mistaken(error):
+        return BrokerUnavailable(f"MongoDB at {where} was started again in this moment: try again")
     if isinstance(error, errors.OperationFailure):
         return _refused(error, where, text)
     if isinstance(error, InvalidBSON):

@@ -12,7 +12,7 @@ from bson import ObjectId
 
 from mrq_broker_mongo import limiting, parking
 from mrq_broker_mongo.connection import Connection
-from mrq_broker_mongo.documents import Stored, guard_of, of_doc, update_of
+from mrq_broker_mongo.documents import guard_of, of_doc, stored, update_of
 from mrq_broker_mongo.location import Doc
 from mrq_core import lifecycle
 from mrq_core.clock import after
@@ -33,6 +33,7 @@ class Holder:
     def start(self, doc: Doc, nonce: str) -> JobRecord | None:
         """The record of the started job; None where a limit has no room, and the job is parked or pushed
         back, and where somebody else was quicker."""
+        arrangement = self._connection.arrangement
         due: datetime = doc["due_at"]
         if not self._change(doc, {"$set": {"due_at": after(self._now, HOLD_SECONDS)}}):
             return None
@@ -50,14 +51,15 @@ class Holder:
                 self._give_back(doc)
                 return None
         record = lifecycle.claimed(
-            of_doc({**doc, "due_at": due}),
+            of_doc({**doc, "due_at": due}, arrangement),
             now=self._now,
             worker=request.worker,
             nonce=nonce,
             lease=request.lease,
             alone=False,
         )
-        if not self._change(doc, update_of(Stored(doc, of_doc(doc)), record)) and not self._has(record):
+        update = update_of(stored(doc, arrangement), record, arrangement)
+        if not self._change(doc, update) and not self._has(record):
             self._give_back(doc)
             return None
         return record

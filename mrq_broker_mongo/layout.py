@@ -1,4 +1,4 @@
-"""The collections of a prefix with their indexes, and the version of the layout that they have.
+"""The collections of a prefix with their indexes, and the version and arrangement that they have.
 
 | collection | what it holds | its `_id` |
 |---|---|---|
@@ -12,6 +12,8 @@
 | raw | parameters in raw queues, waiting or claimed, see `raw` | an ObjectId |
 | wake | hints that something was queued; capped | an ObjectId |
 | meta | versions, counters, pauses, signals to workers | a word |
+
+Where jobs have no queue there are no keys, limits, raw and wake, and of the indexes only `STORE_INDEXES`.
 """
 
 from __future__ import annotations
@@ -21,12 +23,13 @@ from typing import NamedTuple
 
 from pymongo import IndexModel
 from pymongo.database import Database
-from pymongo.errors import CollectionInvalid, OperationFailure
+from pymongo.errors import CollectionInvalid, DuplicateKeyError, OperationFailure
 
+from mrq_broker_mongo.arrangement import ARRANGEMENTS
 from mrq_broker_mongo.connection import Connection, Jobs
 from mrq_broker_mongo.failures import NAMESPACE_EXISTS
 from mrq_broker_mongo.location import Doc
-from mrq_core.errors import SchemaTooNew
+from mrq_core.errors import ConfigError, SchemaTooNew
 
 VERSION = 1
 WAKE_BYTES, WAKE_NUMBER = 64 * 1024, 100
@@ -70,12 +73,7 @@ PARKED = Index(
     "jobs", "parked",
     (("parked.key", 1), ("rank", 1), ("parked.since", 1), ("parked.due", 1), ("_id", 1)), ("parked.key",),
 )  # fmt: skip
-INDEXES = (
-    DUE,
-    LEASES,
-    TREES,
-    TREE_LEASES,
-    PARKED,
+STORE_INDEXES = (
     Index("jobs", "status", (("status", 1), ("_id", 1))),
     Index("jobs", "queue", (("queue", 1), ("_id", 1))),
     Index("jobs", "path", (("path", 1), ("_id", 1))),
@@ -83,64 +81,121 @@ INDEXES = (
     Index("jobs", "schedule", (("schedule", 1), ("_id", 1)), ("schedule",)),
     Index("jobs", "followups", (("followups", 1),), ("followups",)),
     Index("jobs", "expiry", (("expires_at", 1),), ("expires_at",), expires_after=_SLACK_SECONDS),
-    Index("keys", "expiry", (("until", 1),), ("until",), expires_after=0),
     Index("state", "expiry", (("expires_at", 1),), ("expires_at",), expires_after=0),
+)
+QUEUE_INDEXES = (
+    DUE,
+    LEASES,
+    TREES,
+    TREE_LEASES,
+    PARKED,
+    Index("keys", "expiry", (("until", 1),), ("until",), expires_after=0),
     Index("raw", "params", (("h", 1),), ("h",), unique=True),
     Index("raw", "waiting", (("queue", 1), ("score", 1), ("_id", 1)), ("score",)),
     Index("raw", "leases", (("queue", 1), ("until", 1)), ("until",)),
     Index("raw", "jobs", (("job", 1),), ("job",)),
     Index("raw", "expiry", (("settled_at", 1),), ("settled_at",), expires_after=3600),
 )
+INDEXES = (*QUEUE_INDEXES, *STORE_INDEXES)
 
 
-def version_of(connection: Connection) -> int | None:
-    """The version that stands there; None: nothing was stored yet."""
+class Found(NamedTuple):
+    """What stands there."""
+
+    version: int
+    mark: str | None
+
+
+def look(connection: Connection) -> Found | None:
+    """The layout of what is stored; None: nothing was stored yet."""
     found = connection.run("meta", lambda meta: meta.find_one({"_id": "layout"}))
-    return None if found is None else int(found["version"])
+    return None if found is None else Found(int(found["version"]), found.get("arrangement"))
+
+
+def indexes(connection: Connection) -> tuple[Index, ...]:
+    """Those that the arrangement uses."""
+    return INDEXES if connection.arrangement.has_queue else STORE_INDEXES
+
+
+def other_use(connection: Connection, found: Found | None) -> str | None:
+    """What is wrong with the prefix, if what stands there is not of this arrangement."""
+    if found is None or found.mark == connection.arrangement.mark:
+        return None
+    other = ARRANGEMENTS.get(found.mark)
+    message = other.message if other else f"are marked {found.mark!r}, by a newer mrq or by hand"
+    return f"{_where(connection)} {message}"
+
+
+def _where(connection: Connection) -> str:
+    return f"the collections {connection.name('*')} at {connection.location.shown}"
 
 
 def prepare(connection: Connection) -> None:
-    """Creates what is missing. Raises SchemaTooNew. Safe in several processes at once."""
-    found = version_of(connection)
-    if found is not None and found > VERSION:
+    """Creates what is missing. Safe in several processes at once.
+
+    Raises SchemaTooNew, and ConfigError where the prefix is in use for the other arrangement.
+    """
+    found = look(connection)
+    _refuse(connection, found)
+    if found is not None and found.version > VERSION:
+        where, number = _where(connection), found.version
         raise SchemaTooNew(
-            f"the collections {connection.name('*')} at {connection.location.shown} have the layout {found}, "
-            f"and this version of mrq knows up to {VERSION}: a newer mrq was here; upgrade this one, "
-            "or set MONGODB_PREFIX to another name",
-            found=found,
+            f"{where} have the layout {number}, and this version of mrq knows up to {VERSION}: a newer mrq "
+            "was here; upgrade this one, or set MONGODB_PREFIX to another name",
+            found=number,
             supported=VERSION,
         )
-    _create_wake(connection)
-    for collection in dict.fromkeys(index.collection for index in INDEXES):
-        models = [index.model() for index in INDEXES if index.collection == collection]
+    if connection.arrangement.has_queue:
+        _create_wake(connection)
+    wanted = indexes(connection)
+    for collection in dict.fromkeys(index.collection for index in wanted):
+        models = [index.model() for index in wanted if index.collection == collection]
         connection.run(collection, _creator(models))
-    connection.run(
-        "meta",
-        lambda meta: meta.update_one({"_id": "layout"}, {"$set": {"version": VERSION}}, upsert=True),
-    )
+    mark = connection.arrangement.mark
+    same: Doc = {"_id": "layout", "arrangement": {"$exists": False} if mark is None else mark}
+    change = {"$set": {"version": VERSION}}
+    try:
+        connection.run("meta", lambda meta: meta.update_one(same, change, upsert=True))
+    except DuplicateKeyError:  # somebody was quicker, perhaps with the other arrangement
+        _refuse(connection, look(connection))
+    connection.is_prepared = True
+
+
+def _refuse(connection: Connection, found: Found | None) -> None:
+    wrong = other_use(connection, found)
+    if wrong is not None:
+        raise ConfigError(f"{wrong}; set MONGODB_PREFIX to another name")
 
 
 def ensure(connection: Connection) -> None:
     """Prepares a deployment in which nothing was stored yet: before what needs its indexes is stored. A
-    broker looks once. Raises SchemaTooNew."""
+    broker looks once. Raises what `prepare` raises."""
+    recognize(connection)
     if not connection.is_prepared:
-        found = version_of(connection)
-        if found is None or found > VERSION:
-            prepare(connection)
-        connection.is_prepared = True
+        prepare(connection)
+
+
+def recognize(connection: Connection) -> None:
+    """Looks whether the prefix is in use for the other arrangement, and creates nothing. Looks until there is
+    something. Raises ConfigError."""
+    if not connection.is_prepared:
+        found = look(connection)
+        _refuse(connection, found)
+        connection.is_prepared = found is not None and found.version <= VERSION
 
 
 def missing(connection: Connection) -> list[str]:
     """Names of collections and indexes that are not there."""
     absent = []
-    for collection in dict.fromkeys(index.collection for index in INDEXES):
+    wanted = indexes(connection)
+    for collection in dict.fromkeys(index.collection for index in wanted):
         there = connection.run(collection, lambda one: set(one.index_information()))
         absent += [
             f"{connection.name(collection)}.{index.name}"
-            for index in INDEXES
+            for index in wanted
             if index.collection == collection and index.name not in there
         ]
-    if not _is_wake_capped(connection):
+    if connection.arrangement.has_queue and not _is_wake_capped(connection):
         absent.append(connection.name("wake"))
     return absent
 

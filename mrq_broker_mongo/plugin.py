@@ -1,9 +1,14 @@
-"""Announces the MongoDB driver. Loads neither pymongo nor the rest of it before a broker is opened."""
+"""Announces the MongoDB driver. Loads neither pymongo nor the rest of it before something is opened."""
 
 from __future__ import annotations
 
-from mrq_core.broker import Broker, Driver, Opening
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mrq_core.broker import Broker
+from mrq_core.driver import Driver, Opening
 from mrq_core.errors import ConfigError
+from mrq_core.halves import JobStore
 from mrq_core.hookspecs import hookimpl
 
 
@@ -16,17 +21,32 @@ def mrq_driver() -> Driver:
         url_schemes=("mongodb", "mongodb+srv"),
         settings=("MONGODB", "MONGODB_PREFIX"),
         open_broker=open_broker,
+        open_store=open_store,
     )
 
 
 def open_broker(opening: Opening) -> Broker:
     """Opens the broker; it connects when it is first used. Raises ConfigError."""
-    try:
+    with _telling_what_is_missing("broker"):
         from mrq_broker_mongo.broker import MongoBroker
+    return MongoBroker(opening)
+
+
+def open_store(opening: Opening) -> JobStore:
+    """Opens the records alone, for a queue that is elsewhere; connects when it is first used. Raises
+    ConfigError."""
+    with _telling_what_is_missing("store"):
+        from mrq_broker_mongo.store import MongoStore
+    return MongoStore(opening)
+
+
+@contextmanager
+def _telling_what_is_missing(half: str) -> Iterator[None]:
+    try:
+        yield
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in ("pymongo", "bson", "gridfs", "dns"):
             raise
         raise ConfigError(
-            "the MongoDB broker needs the package pymongo, which is not installed: pip install 'mrq[mongo]'"
+            f"the MongoDB {half} needs the package pymongo, which is not installed: pip install 'mrq[mongo]'"
         ) from error
-    return MongoBroker(opening)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
-from mrq_broker_mongo import effects, limiting, logs, removing, totals, uniques
+from mrq_broker_mongo import effects, layout, limiting, logs, removing, totals, uniques
 from mrq_broker_mongo.connection import Connection
 
 _SIGNALS_KEPT = timedelta(days=1)
@@ -15,11 +15,26 @@ def prune(connection: Connection, limit: int) -> int:
     now = connection.now()
     gone = removing.prune(connection, now, limit) if limit > 0 else 0
     uniques.prune(connection, now)
-    connection.run("state", lambda state: state.delete_many({"expires_at": {"$lte": now}}))
-    old = {"_id": {"$regex": "^signals "}, "at": {"$lte": now - _SIGNALS_KEPT}}
-    connection.run("meta", lambda meta: meta.delete_many(old))
-    logs.prune_metrics(connection, now)
+    _tidy(connection, now)
     effects.finish_left(connection, now, limit)
     if totals.recount_if_due(connection):
         limiting.prune(connection, now)
     return gone
+
+
+def prune_records(connection: Connection, limit: int) -> int:
+    """See `JobStore.prune`: the same where jobs have no queue."""
+    layout.ensure(connection)
+    now = connection.now()
+    gone = removing.prune(connection, now, limit) if limit > 0 else 0
+    _tidy(connection, now)
+    totals.recount_if_due(connection)
+    return gone
+
+
+def _tidy(connection: Connection, now: datetime) -> None:
+    """Deletes shared state that has expired, signals that nobody fetched, and old figures."""
+    connection.run("state", lambda state: state.delete_many({"expires_at": {"$lte": now}}))
+    old = {"_id": {"$regex": "^signals "}, "at": {"$lte": now - _SIGNALS_KEPT}}
+    connection.run("meta", lambda meta: meta.delete_many(old))
+    logs.prune_metrics(connection, now)

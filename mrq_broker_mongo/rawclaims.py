@@ -251,7 +251,7 @@ def admit(
             continue
         held[one.job_id] = found
         started = lifecycle.admitted(record, job_id=one.job_id, token=one.token, now=now, lease=lease)
-        jobs.append({**to_doc(started), "v": 1})
+        jobs.append({**to_doc(started, connection.arrangement), "v": 1})
     created = {str(job) for job in enqueueing.store(connection, jobs, now)} if jobs else set()
     leased = [doc["_id"] for doc in held.values() if "until" in doc]
     if leased:

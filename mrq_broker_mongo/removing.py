@@ -44,7 +44,8 @@ _FIELDS = (
 def remove(connection: Connection, documents: Sequence[Doc], now: datetime) -> set[ObjectId]:
     """Deletes jobs as they were read, because a person asked for it; answers with the ids of those that had
     not changed meanwhile. Their unique keys are free, whatever they were held for."""
-    gone = {"$set": {"expires_at": now - _PAST}, "$unset": {"due_at": "", "parked": ""}}
+    due = connection.arrangement.name("due_at")
+    gone = {"$set": {"expires_at": now - _PAST}, "$unset": {due: "", "parked": ""}}
     return _delete(connection, documents, [guard_of(doc) for doc in documents], gone, now, is_asked=True)
 
 
@@ -84,12 +85,8 @@ def _delete(
     mine = [doc for doc in documents if doc["_id"] in marked_ids]
     ids = [doc["_id"] for doc in mine]
     logs.delete(connection, ids)
-    raw = [str(doc["_id"]) for doc in mine if doc.get("raw_queue") is not None]
-    if raw:  # a crash may have left the lease of the parameter, which would make the job once more
-        left = {"job": {"$in": raw}, "is_admitted": True}
-        connection.run("raw", lambda all_raw: all_raw.delete_many(left))
-    keys = [(doc["unique_key"], doc["_id"]) for doc in mine if _lets_key_go(doc, is_asked)]
-    uniques.release(connection, keys)
+    if connection.arrangement.has_queue:
+        _delete_from_queue(connection, mine, is_asked)
     if ids:
         marked = {"_id": {"$in": ids}, "removal.by": number}
         connection.run("jobs", lambda jobs: jobs.delete_many(marked))
@@ -98,6 +95,15 @@ def _delete(
         deltas.add(doc["queue"], doc["path"], cell_of(doc), None)
     deltas.write(connection)
     return set(ids)
+
+
+def _delete_from_queue(connection: Connection, documents: Sequence[Doc], is_asked: bool) -> None:
+    raw = [str(doc["_id"]) for doc in documents if doc.get("raw_queue") is not None]
+    if raw:  # a crash may have left the lease of the parameter, which would make the job once more
+        left = {"job": {"$in": raw}, "is_admitted": True}
+        connection.run("raw", lambda all_raw: all_raw.delete_many(left))
+    keys = [(doc["unique_key"], doc["_id"]) for doc in documents if _lets_key_go(doc, is_asked)]
+    uniques.release(connection, keys)
 
 
 def _marked(

@@ -14,6 +14,7 @@ from typing import Any
 
 from bson import ObjectId
 
+from mrq_broker_mongo.arrangement import WHOLE
 from mrq_broker_mongo.changes import Records
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import has_expired, object_ids, of_doc
@@ -122,7 +123,7 @@ def _matching(
         return found
 
     for doc in connection.run("jobs", look):
-        yield of_doc(doc)
+        yield of_doc(doc, connection.arrangement)
 
 
 def query_of(wanted: JobFilter, now: datetime) -> Doc:
@@ -158,7 +159,7 @@ def query_of(wanted: JobFilter, now: datetime) -> Doc:
 
 
 def _has_params(doc: Doc, wanted: JobFilter) -> bool:
-    return codec.has_values(of_doc(doc).params, wanted.params)
+    return codec.has_values(_params_of(doc), wanted.params)
 
 
 def count(connection: Connection, wanted: JobFilter, group_by: str | None) -> dict[str, int]:
@@ -182,9 +183,8 @@ def count(connection: Connection, wanted: JobFilter, group_by: str | None) -> di
 
 def _params_of(doc: Doc) -> Any:
     bare = {"path": "", "queue": "", "queued_at": EVER, "updated_at": EVER}
-    return of_doc(
-        {**bare, "_id": doc["_id"], "params": doc["params"], "renamed": doc.get("renamed", ())}
-    ).params
+    own = {"_id": doc["_id"], "params": doc["params"], "renamed": doc.get("renamed", ())}
+    return of_doc({**bare, **own}, WHOLE).params
 
 
 def apply(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import NamedTuple, TypeVar
 
 from bson import ObjectId
@@ -26,7 +27,9 @@ _MOST_HELD = 10_000
 _Item = TypeVar("_Item", ClaimRef, Note)
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
+    """What is to be known of a running job to end it without reading it."""
+
     queue: str
     path: str
     is_plain: bool
@@ -37,16 +40,16 @@ class Held:
     not in it is looked up."""
 
     def __init__(self) -> None:
-        self._places: OrderedDict[tuple[str, str], _Place] = OrderedDict()
+        self._places: OrderedDict[tuple[str, str], Place] = OrderedDict()
 
-    def add(self, record: JobRecord) -> None:
-        """This job was claimed."""
-        place = _Place(record.queue, record.path, records.is_plain(record))
+    def add(self, record: JobRecord, *, is_plain: bool) -> None:
+        """This job was claimed. `is_plain`: its success concerns nothing but its document."""
+        place = Place(record.queue, record.path, is_plain)
         self._places[record.id, record.token or ""] = place
         if len(self._places) > _MOST_HELD:
             self._places.popitem(last=False)
 
-    def get(self, job_id: str, token: str) -> _Place | None:
+    def get(self, job_id: str, token: str) -> Place | None:
         return self._places.get((job_id, token))
 
     def drop(self, job_id: str, token: str) -> None:
@@ -59,23 +62,27 @@ def renew(connection: Connection, claims: Sequence[ClaimRef], lease: float) -> l
     until = after(connection.now(), lease)
     # Slots first: a job may have its slot for longer than its lease, and never the other way round.
     limiting.prolong(connection, [ref for ref in claims if is_id(ref.id)], until)
-    return _each(connection, claims, lambda ref: {"$set": {"lease_until": until}})
+    change: Doc = {"$set": {"lease_until": until}, "$inc": {"v": 1}}
+    return change_running(connection, claims, lambda ref: change)
 
 
 def annotate(connection: Connection, notes: Sequence[Note]) -> list[bool]:
     """See `Broker.annotate`."""
     now = connection.now()
-    return _each(connection, notes, lambda note: {"$set": {"progress": note.progress, "updated_at": now}})
+    return change_running(
+        connection,
+        notes,
+        lambda note: {"$set": {"progress": note.progress, "updated_at": now}, "$inc": {"v": 1}},
+    )
 
 
-def _each(connection: Connection, items: Sequence[_Item], change: Callable[[_Item], Doc]) -> list[bool]:
+def change_running(
+    connection: Connection, items: Sequence[_Item], change: Callable[[_Item], Doc]
+) -> list[bool]:
     """Changes running attempts, each guarded by its token."""
     valid = [(place, item) for place, item in enumerate(items) if is_id(item.id)]
     updates = [
-        UpdateOne(
-            {"_id": ObjectId(item.id), "status": "started", "token": item.token},
-            {**change(item), "$inc": {"v": 1}},
-        )
+        UpdateOne({"_id": ObjectId(item.id), "status": "started", "token": item.token}, change(item))
         for _, item in valid
     ]
     answers = [False] * len(items)
@@ -95,9 +102,10 @@ def _each(connection: Connection, items: Sequence[_Item], change: Callable[[_Ite
 def settle(connection: Connection, settlements: Sequence[Settlement], held: Held) -> list[bool]:
     """See `Broker.settle`. Successes of plain jobs in one bulk write; the others are read and written."""
     answers = [True] * len(settlements)
-    simple, others = _sorted(connection, settlements, held)
+    simple, others = sort(connection, settlements, held)
     if simple:
-        others += _settle_simple(connection, settlements, simple, held)
+        written = write_successes(connection, settlements, simple, connection.now())
+        others += simple.keys() - written
     if others:
         others.sort()
         settled = changing.settle(Records(connection), [settlements[place] for place in others])
@@ -108,11 +116,11 @@ def settle(connection: Connection, settlements: Sequence[Settlement], held: Held
     return answers
 
 
-def _sorted(
+def sort(
     connection: Connection, settlements: Sequence[Settlement], held: Held
-) -> tuple[dict[int, _Place], list[int]]:
+) -> tuple[dict[int, Place], list[int]]:
     """Which are successes that concern the job's own document only, with the job's place; and the others."""
-    simple: dict[int, _Place] = {}
+    simple: dict[int, Place] = {}
     others: list[int] = []
     unknown: list[int] = []
     seen: set[str] = set()
@@ -132,7 +140,7 @@ def _sorted(
         ids = [ObjectId(settlements[number].id) for number in unknown]
         fields = {"queue": 1, "path": 1, "special": 1}
         found = connection.run("jobs", lambda jobs: list(jobs.find({"_id": {"$in": ids}}, fields)))
-        places = {str(doc["_id"]): _Place(doc["queue"], doc["path"], "special" not in doc) for doc in found}
+        places = {str(doc["_id"]): Place(doc["queue"], doc["path"], "special" not in doc) for doc in found}
         for number in unknown:
             place = places.get(settlements[number].id)
             if place is not None and place.is_plain:
@@ -152,24 +160,24 @@ def _is_simple(outcome: Outcome) -> bool:
     )
 
 
-def _settle_simple(
-    connection: Connection, settlements: Sequence[Settlement], simple: dict[int, _Place], held: Held
-) -> list[int]:
-    """Writes what it may; answers with the others."""
-    now = connection.now()
+def write_successes(
+    connection: Connection, settlements: Sequence[Settlement], simple: dict[int, Place], now: datetime
+) -> set[int]:
+    """Ends those claims that are the latest, of jobs for which the place is known; answers which it has
+    ended."""
     number = secrets.randbits(62)
-    updates = successes([settlements[place] for place in simple], now, number)
+    lease = connection.arrangement.name("lease_until")
+    updates = successes([settlements[place] for place in simple], now, number, lease)
     result = connection.run("jobs", lambda jobs: jobs.bulk_write(updates, ordered=False))
-    written = list(simple)
+    written = set(simple)
     if result.matched_count < len(simple):
         ids = [ObjectId(settlements[place].id) for place in simple]
         query = {"_id": {"$in": ids}, "by": number}
         found = connection.run("jobs", lambda jobs: list(jobs.find(query, {"_id": 1})))
         mine = {str(doc["_id"]) for doc in found}
-        written = [place for place in simple if settlements[place].id in mine]
+        written = {place for place in simple if settlements[place].id in mine}
     deltas = Deltas()
     for place in written:
         deltas.add(simple[place].queue, simple[place].path, "started", "success")
     deltas.write(connection)
-    done = set(written)
-    return [place for place in simple if place not in done]
+    return written

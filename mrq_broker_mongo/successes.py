@@ -27,8 +27,11 @@ _LARGE = 1000
 _MEASURED = ("result", "total_time", "greenlet_time", "switches", "memory_diff")
 
 
-def successes(settlements: Sequence[Settlement], now: datetime, number: int) -> list[UpdateMany | UpdateOne]:
-    """What ends these claims if they are the latest, of plain jobs, and running."""
+def successes(
+    settlements: Sequence[Settlement], now: datetime, number: int, lease: str
+) -> list[UpdateMany | UpdateOne]:
+    """What ends these claims if they are the latest, of plain jobs, and running. `lease`: the field that says
+    to when."""
     updates: list[UpdateMany | UpdateOne] = []
     groups: dict[tuple[str, float | None, tuple[str, ...]], list[tuple[ObjectId, Doc]]] = {}
     for one in settlements:
@@ -36,7 +39,7 @@ def successes(settlements: Sequence[Settlement], now: datetime, number: int) -> 
         values = {name: value for name in _MEASURED if (value := getattr(outcome, name)) is not None}
         job = ObjectId(one.id)
         if _is_large(outcome.result):
-            updates.append(_alone(job, one.token, _fields(now, number, outcome.ttl), values))
+            updates.append(_alone(job, one.token, _fields(now, number, outcome.ttl), values, lease))
         else:
             groups.setdefault((one.token, outcome.ttl, tuple(values)), []).append((job, values))
     for (token, ttl, names), members in groups.items():
@@ -44,9 +47,9 @@ def successes(settlements: Sequence[Settlement], now: datetime, number: int) -> 
         for start in range(0, len(members), _TOGETHER):
             part = members[start : start + _TOGETHER]
             if len(part) == 1:
-                updates.append(_alone(part[0][0], token, fields, part[0][1]))
+                updates.append(_alone(part[0][0], token, fields, part[0][1], lease))
             else:
-                updates.append(_together(part, token, fields, names))
+                updates.append(_together(part, token, fields, names, lease))
     return updates
 
 
@@ -61,18 +64,18 @@ def _guard(jobs: Any, token: str) -> Doc:
     return {"_id": jobs, "status": "started", "token": token, "special": {"$exists": False}}
 
 
-def _alone(job: ObjectId, token: str, fields: Doc, values: Doc) -> UpdateOne:
+def _alone(job: ObjectId, token: str, fields: Doc, values: Doc, lease: str) -> UpdateOne:
     put = {**fields, **values}
     rename(put)
     renamed = put.pop("renamed", None)
-    update: Doc = {"$set": put, "$unset": {"lease_until": ""}, "$inc": {"v": 1}}
+    update: Doc = {"$set": put, "$unset": {lease: ""}, "$inc": {"v": 1}}
     if renamed is not None:
         update["$addToSet"] = {"renamed": {"$each": renamed}}
     return UpdateOne(_guard(job, token), update, hint="_id_")
 
 
 def _together(
-    members: Sequence[tuple[ObjectId, Doc]], token: str, fields: Doc, names: tuple[str, ...]
+    members: Sequence[tuple[ObjectId, Doc]], token: str, fields: Doc, names: tuple[str, ...], lease: str
 ) -> UpdateMany:
     jobs = [job for job, _ in members]
     put: Doc = {name: {"$literal": value} for name, value in fields.items()}
@@ -84,7 +87,7 @@ def _together(
         else:
             put[name] = {"$arrayElemAt": [{"$literal": column}, place]}
     put["v"] = {"$add": ["$v", 1]}
-    return UpdateMany(_guard({"$in": jobs}, token), [{"$set": put}, {"$unset": "lease_until"}], hint="_id_")
+    return UpdateMany(_guard({"$in": jobs}, token), [{"$set": put}, {"$unset": lease}], hint="_id_")
 
 
 def _is_large(value: Any) -> bool:

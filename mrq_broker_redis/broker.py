@@ -15,13 +15,16 @@ from mrq_broker_redis import (
     settling,
     waiting,
 )
+from mrq_broker_redis.asking import Turns
 from mrq_broker_redis.changes import Records
 from mrq_broker_redis.connection import Connection
+from mrq_broker_redis.layout import Contents
 from mrq_broker_redis.location import location_of
 from mrq_broker_redis.raw import RedisRawQueue
 from mrq_broker_redis.state import RedisState
 from mrq_core import changing
-from mrq_core.broker import Broker, Opening, RawQueue, SharedState
+from mrq_core.broker import Broker, RawQueue, SharedState
+from mrq_core.driver import Opening
 from mrq_core.job import JobRecord
 from mrq_core.messages import (
     METRICS_KEPT,
@@ -63,7 +66,7 @@ class RedisBroker(Broker):
         self._connection = Connection(location_of(opening), clock=opening.clock, timeout=opening.timeout)
         self._records = Records(self._connection)
         self._state = RedisState(self._connection)
-        self._turns = claiming.Turns()
+        self._turns = Turns()
 
     @property
     def state(self) -> SharedState:
@@ -174,10 +177,10 @@ class RedisBroker(Broker):
     # --- care --------------------------------------------------------------------------------
 
     def check(self) -> list[Finding]:
-        return checks.check(self._connection)
+        return checks.check(self._connection, Contents.JOBS)
 
     def prepare(self) -> None:
-        layout.prepare(self._connection)
+        layout.prepare(self._connection, Contents.JOBS)
 
     def close(self) -> None:
         self._connection.close()

@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
 
-from mrq_broker_redis import enqueueing, rows
+from mrq_broker_redis import enqueueing, layout, rows
 from mrq_broker_redis.connection import Connection
+from mrq_broker_redis.layout import Contents
 from mrq_broker_redis.rows import Stored
 from mrq_core.changing import Replacement, Written
 from mrq_core.clock import from_ms
@@ -39,6 +40,8 @@ class Records:
 
     def write(self, replacements: Sequence[Replacement[Stored]], now: datetime) -> list[Written]:
         """Writes each if it may. The time is the server's own, a moment later."""
+        if replacements:
+            layout.ensure(self._connection, Contents.JOBS)
         answers: list[int] = []
         for start in range(0, len(replacements), BATCH):
             part = replacements[start : start + BATCH]

@@ -7,24 +7,31 @@ from typing import Any
 
 from mrq_broker_redis import layout
 from mrq_broker_redis.connection import Connection
+from mrq_broker_redis.layout import Contents
 from mrq_core.errors import BrokerError
 from mrq_core.messages import Finding
 
 OLDEST = (6, 2)
+_KEPT = {Contents.JOBS: "an acknowledged job", Contents.ENTRIES: "a job's place in its queue"}
+_MENDED = {
+    Contents.JOBS: "",
+    Contents.ENTRIES: "; the jobs stand still then until `mrq check --repair` gives them their places again",
+}
+"""What the server keeps, and what becomes of what it has lost."""
 
 
-def check(connection: Connection) -> list[Finding]:
-    """See `Broker.check`. A server that is away is a finding, not an error."""
+def check(connection: Connection, contents: Contents) -> list[Finding]:
+    """See `Broker.check`. `contents`: what the prefix is to hold. A server that is away is a finding."""
     found: list[Finding] = []
     try:
-        found.extend(_look(connection))
+        found.extend(_look(connection, contents))
     except BrokerError as error:
         advice = "mend what the message names, and check again"
         found.append(Finding(level="error", subject="server", message=str(error), advice=advice))
     return found
 
 
-def _look(connection: Connection) -> Iterator[Finding]:
+def _look(connection: Connection, contents: Contents) -> Iterator[Finding]:
     info = _info(connection)
     version = str(info.get("redis_version", "0"))
     where = f"Redis {version} at {connection.location.shown}"
@@ -39,8 +46,8 @@ def _look(connection: Connection) -> Iterator[Finding]:
         yield Finding(level="ok", subject="version", message=where)
     yield _role(info)
     yield _eviction(info)
-    yield _persistence(info)
-    yield _layout(connection)
+    yield _persistence(info, contents)
+    yield _layout(connection, contents)
     yield from _memory(info)
 
 
@@ -75,7 +82,7 @@ def _eviction(info: dict[str, Any]) -> Finding:
     )
 
 
-def _persistence(info: dict[str, Any]) -> Finding:
+def _persistence(info: dict[str, Any], contents: Contents) -> Finding:
     if info.get("aof_enabled"):
         status = info.get("aof_last_write_status", "ok")
         if status != "ok":
@@ -88,31 +95,36 @@ def _persistence(info: dict[str, Any]) -> Finding:
         return Finding(
             level="ok",
             subject="persistence",
-            message="append-only file; with appendfsync always an acknowledged job survives kill -9 of the "
-            "server, with everysec up to a second of jobs does not",
+            message=f"append-only file; with appendfsync always {_KEPT[contents]} survives kill -9 of the "
+            f"server, with everysec up to a second of them does not{_MENDED[contents]}",
         )
     return Finding(
         level="warning",
         subject="persistence",
-        message="there is no append-only file: jobs since the last snapshot are lost when the server dies",
+        message="there is no append-only file: when the server dies, what has come since the last snapshot "
+        f"is lost{_MENDED[contents]}",
         advice="redis-cli CONFIG SET appendonly yes, also in redis.conf; appendfsync always loses nothing",
     )
 
 
-def _layout(connection: Connection) -> Finding:
-    version = layout.version_of(connection)
-    if version is None:
+def _layout(connection: Connection, contents: Contents) -> Finding:
+    found = layout.found(connection)
+    if found is None:
         return Finding(
             level="ok", subject="layout", message=f"nothing is stored under {connection.prefix} yet"
         )
-    if version > layout.VERSION:
+    if not layout.is_known(found):
         return Finding(
             level="error",
             subject="layout",
-            message=f"the keys have layout {version}, and this version of mrq knows up to {layout.VERSION}",
+            message=f"the keys have layout {found.version}, and this version of mrq knows up to "
+            f"{layout.VERSION}",
             advice="upgrade this installation of mrq, or set REDIS_PREFIX to another name",
         )
-    return Finding(level="ok", subject="layout", message=f"version {version} under {connection.prefix}")
+    if found.contents is not contents and found.contents is not None:
+        message, advice = layout.belongings(connection, found.contents)
+        return Finding(level="error", subject="layout", message=message, advice=advice)
+    return Finding(level="ok", subject="layout", message=f"version {found.version} under {connection.prefix}")
 
 
 def _memory(info: dict[str, Any]) -> Iterator[Finding]:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from mrq_broker_redis import rows
+from mrq_broker_redis import asking, rows
+from mrq_broker_redis.asking import Turns
 from mrq_broker_redis.changes import Records
 from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.rows import Stored, moment
@@ -15,20 +14,7 @@ from mrq_core.changing import Replacement, Written
 from mrq_core.clock import from_ms
 from mrq_core.ids import new_nonce
 from mrq_core.job import JobRecord
-from mrq_core.messages import Claimed, ClaimRequest, Limit, Wanted
-
-SWEEP_MS = 1000
-"""How often a claim that took all that it could looks for parked jobs with room nevertheless."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Turns:
-    """Where the next claim goes on, in trees and among parked jobs. A process's own: losing it costs no
-    fairness for long."""
-
-    trees: dict[str, str] = field(default_factory=dict)
-    parked: str = ""
-    swept_ms: int = 0
+from mrq_core.messages import Claimed, ClaimRequest
 
 
 def claim(connection: Connection, request: ClaimRequest, turns: Turns) -> Claimed:
@@ -53,10 +39,7 @@ def claim(connection: Connection, request: ClaimRequest, turns: Turns) -> Claime
             alone=False,
         )
         taken.append(record)
-    turns.trees.update(zip(_texts(new_turns[::2]), _texts(new_turns[1::2]), strict=True))
-    turns.parked = parked_turn.decode()
-    if swept:
-        turns.swept_ms = int(now_ms)
+    turns.note(int(now_ms), new_turns, parked_turn, swept)
     return Claimed(
         records=tuple(taken),
         next_due=moment(due),
@@ -75,38 +58,8 @@ def _run(
     limit: int,
     leave_suspects: bool,
 ) -> Any:
-    arguments = [
-        request.worker,
-        limit,
-        round(request.lease * 1000),
-        request.idle,
-        wanted_as_list(request.wanted),
-        {name: _limit(limit) for name, limit in request.limits.items()},
-        nonce,
-        {one.name: turns.trees.get(one.name, "") for one in request.wanted if one.name.endswith("/")},
-        turns.parked,
-        SWEEP_MS,
-        turns.swept_ms,
-        request.max_lost_claims,
-        leave_suspects,
-    ]
-    return connection.run("claim", arguments)
-
-
-def wanted_as_list(wanted: Sequence[Wanted]) -> list[list[object]]:
-    """Queues and trees as the scripts take them."""
-    return [
-        [one.name, -1 if one.quota is None else one.quota, one.reverse, sorted(one.exclude)] for one in wanted
-    ]
-
-
-def _limit(limit: Limit) -> list[int]:
-    """Concurrency; time between two claims, and how much earlier a burst may come, in microseconds."""
-    if not limit.rate:
-        return [-1 if limit.concurrency is None else limit.concurrency, 0, 0]
-    interval = round(limit.per * 1_000_000 / limit.rate)
-    tolerance = interval * (max(1, int(limit.rate)) - 1)
-    return [-1 if limit.concurrency is None else limit.concurrency, interval, tolerance]
+    arguments = asking.arguments(request, turns, nonce, limit=limit, leave_suspects=leave_suspects)
+    return connection.run("claim", [*arguments, request.max_lost_claims])
 
 
 def _see_to_suspects(
@@ -147,7 +100,3 @@ def _see_to_suspects(
         [after for after in written if after is one],
         [after for after in written if after is not one],
     )
-
-
-def _texts(values: Sequence[bytes]) -> list[str]:
-    return [value.decode() for value in values]

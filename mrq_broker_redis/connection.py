@@ -40,6 +40,8 @@ class Connection:
     def __init__(self, location: Location, *, clock: Clock, timeout: float) -> None:
         self.prefix = "{" + location.prefix + "}"
         self.location = location
+        self.is_prepared = False
+        """Whether it is known that the prefix holds what this broker keeps there: see `layout.ensure`."""
         self._clock = None if isinstance(clock, SystemClock) else clock
         self._timeout = timeout
         self._link: Link | None = None
@@ -57,15 +59,15 @@ class Connection:
         packed = _pack(arguments)
 
         def call(link: Link) -> Any:
+            failpoints.reach(f"{name}.before")
             try:
-                return link.call("EVALSHA", code.digest, 1, self.prefix, now, packed)
+                answer = link.call("EVALSHA", code.digest, 1, self.prefix, now, packed)
             except exceptions.NoScriptError:  # the server was restarted, or its scripts were flushed
-                return link.call("EVAL", code.source, 1, self.prefix, now, packed)
+                answer = link.call("EVAL", code.source, 1, self.prefix, now, packed)
+            failpoints.reach(f"{name}.after")
+            return answer
 
-        failpoints.reach(f"{name}.before")
-        answer = self._call(call, repeatable)
-        failpoints.reach(f"{name}.after")
-        return answer
+        return self._call(call, repeatable)
 
     def execute(self, *command: Any, repeatable: bool = True) -> Any:
         """Runs one command; those that only look, and most others, may be repeated."""

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from mrq_broker_redis import rows
+from mrq_broker_redis import layout, rows
 from mrq_broker_redis.connection import Connection
+from mrq_broker_redis.layout import Contents
 from mrq_core.clock import to_ms
 from mrq_core.job import JobRecord, Status
 from mrq_core.messages import Enqueued, NewJob
@@ -19,6 +20,7 @@ BATCH = 200
 
 def enqueue(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:
     """See `Broker.enqueue`."""
+    layout.ensure(connection, Contents.JOBS)
     answers: list[Enqueued] = []
     for start in range(0, len(jobs), BATCH):
         # The ids make a repetition harmless.

@@ -1,9 +1,14 @@
-"""Announces the Redis driver. Loads neither redis-py nor the rest of it before a broker is opened."""
+"""Announces the Redis driver. Loads neither redis-py nor the rest of it before one is opened."""
 
 from __future__ import annotations
 
-from mrq_core.broker import Broker, Driver, Opening
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mrq_core.broker import Broker
+from mrq_core.driver import Driver, Opening
 from mrq_core.errors import ConfigError
+from mrq_core.halves import JobQueue
 from mrq_core.hookspecs import hookimpl
 
 
@@ -16,17 +21,32 @@ def mrq_driver() -> Driver:
         url_schemes=("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster"),
         settings=("REDIS", "REDIS_PREFIX"),
         open_broker=open_broker,
+        open_queue=open_queue,
     )
 
 
 def open_broker(opening: Opening) -> Broker:
     """Opens the broker; it connects when it is first used. Raises ConfigError."""
-    try:
+    with _that_is_installed():
         from mrq_broker_redis.broker import RedisBroker
+    return RedisBroker(opening)
+
+
+def open_queue(opening: Opening) -> JobQueue:
+    """Opens the queue half of a broker whose records are elsewhere. As `open_broker`."""
+    with _that_is_installed():
+        from mrq_broker_redis.queue import RedisQueue
+    return RedisQueue(opening)
+
+
+@contextmanager
+def _that_is_installed() -> Iterator[None]:
+    """Says what to install where redis-py is missing. Raises ConfigError."""
+    try:
+        yield
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith("redis"):
             raise
         raise ConfigError(
             "the Redis broker needs the package redis, which is not installed: pip install 'mrq[redis]'"
         ) from error
-    return RedisBroker(opening)

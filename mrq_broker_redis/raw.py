@@ -1,76 +1,36 @@
-"""Raw queues on Redis's own lists, sets and sorted sets."""
+"""Raw queues of a broker that keeps whole jobs: their parameters, and the jobs that are made of them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
-from typing import Any
 
 from mrq_broker_redis import rows
 from mrq_broker_redis.changes import Records
 from mrq_broker_redis.connection import Connection
+from mrq_broker_redis.rawlines import BATCH, RedisRawLine, proof_of
 from mrq_core import lifecycle
 from mrq_core.broker import RawQueue
-from mrq_core.errors import InvalidValue
-from mrq_core.ids import new_id, new_nonce
 from mrq_core.job import JobRecord
 from mrq_core.messages import RawClaim, RawItem
-from mrq_core.naming import RawKind, check_raw_queue_name
 
-BATCH = 500
 _LOOK = 2
 """The script's answer where the record has to be looked at."""
 
 
 class RedisRawQueue(RawQueue):
-    """One raw queue. A set has no order: its parameters come in any, and each once."""
+    """One raw queue."""
 
     def __init__(self, name: str, connection: Connection) -> None:
-        kind = check_raw_queue_name(name)
+        self._line = RedisRawLine(name, connection)
         self._name = name
-        self._kind = kind
-        self._has_scores = kind in (RawKind.SORTED_SET, RawKind.TIMED_SET)
         self._connection = connection
-        self._key = connection.key(f"raw:{name}")
-
-    def push(self, items: Sequence[RawItem]) -> list[bool]:
-        answers: list[bool] = []
-        for start in range(0, len(items), BATCH):
-            part = [[item.param, _score(item)] for item in items[start : start + BATCH]]
-            # A list has no memory, and neither would the answers of a set.
-            answers += map(bool, self._connection.run("raw_push", [self._name, str(self._kind), part]))
-        return answers
-
-    def claim(self, limit: int, lease: float, worker: str, pushback: float | None = None) -> list[RawClaim]:
-        if pushback is not None and self._kind is not RawKind.TIMED_SET:
-            raise InvalidValue(
-                f"pushback is {pushback!r} for {self._name!r}: expected it for timed sets only",
-                path="pushback",
-            )
-        limit = max(0, limit)
-        again = -1 if pushback is None else round(pushback * 1000)
-        ids = [new_id() for _ in range(limit)]
-        found = self._connection.run(
-            "raw_claim",
-            [self._name, str(self._kind), limit, round(lease * 1000), again, ids, new_nonce()],
-        )
-        return [
-            RawClaim(
-                param=param.decode(),
-                job_id=job_id.decode(),
-                token=token.decode(),
-                score=float(score) if self._has_scores else None,
-                redelivered=bool(redelivered),
-            )
-            for param, job_id, token, score, redelivered in zip(*[iter(found)] * 5, strict=True)
-        ]
 
     def admit(self, claims: Sequence[tuple[RawClaim, JobRecord]], lease: float) -> list[bool]:
         now, _ = Records(self._connection).read([])
         jobs = []
         for claim, record in claims:
             started = lifecycle.admitted(record, job_id=claim.job_id, token=claim.token, now=now, lease=lease)
-            jobs.append([*_proof(claim), rows.row_of(started), rows.params_of(started)])
+            jobs.append([*proof_of(claim), rows.row_of(started), rows.params_of(started)])
         answers: list[int] = []
         for start in range(0, len(jobs), BATCH):
             part = jobs[start : start + BATCH]
@@ -87,75 +47,31 @@ class RedisRawQueue(RawQueue):
             for claim, answer in zip(claims, answers, strict=True)
         ]
 
+    # --- the parameters ----------------------------------------------------------------------
+
+    def push(self, items: Sequence[RawItem]) -> list[bool]:
+        return self._line.push(items)
+
+    def claim(self, limit: int, lease: float, worker: str, pushback: float | None = None) -> list[RawClaim]:
+        return self._line.claim(limit, lease, worker, pushback)
+
     def renew(self, claims: Sequence[RawClaim], lease: float) -> list[bool]:
-        proofs = [_proof(claim) for claim in claims]
-        arguments = [self._name, round(lease * 1000), proofs]
-        return [bool(answer) for answer in self._connection.run("raw_renew", arguments, repeatable=True)]
+        return self._line.renew(claims, lease)
 
     def settle(self, claims: Sequence[RawClaim], due_again: Sequence[float | None]) -> list[bool]:
-        items = [
-            [*_proof(claim), -1 if delay is None else round(delay * 1000)]
-            for claim, delay in zip(claims, due_again, strict=True)
-        ]
-        found = self._connection.run("raw_settle", [self._name, items], repeatable=True)
-        return [bool(answer) for answer in found]
+        return self._line.settle(claims, due_again)
 
     def peek(self, limit: int, offset: int = 0) -> list[RawItem]:
-        if limit <= 0:
-            return []
-        last = offset + limit - 1
-        if self._has_scores:
-            found = self._connection.use(
-                lambda client: client.zrange(self._key, offset, last, withscores=True)
-            )
-            return [RawItem(param=param.decode(), score=float(score)) for param, score in found]
-        if self._kind is RawKind.LIST:
-            params = self._connection.execute("LRANGE", self._key, offset, last)
-        else:
-            params = self._first_of_set(offset + limit)[offset:]
-        return [RawItem(param=param.decode()) for param in params]
-
-    def _first_of_set(self, number: int) -> list[bytes]:
-        """So many members in the order of a scan, which stays the same while the set does."""
-
-        def scan(client: Any) -> list[bytes]:
-            seen: dict[bytes, None] = {}
-            for member in client.sscan_iter(self._key, count=min(number, 1000)):
-                seen[member] = None
-                if len(seen) >= number:
-                    break
-            return list(seen)
-
-        return self._connection.use(scan)
+        return self._line.peek(limit, offset)
 
     def remove(self, params: Sequence[str]) -> list[bool]:
-        arguments = [self._name, str(self._kind), list(params)]
-        return [bool(answer) for answer in self._connection.run("raw_remove", arguments)]
+        return self._line.remove(params)
 
     def size(self) -> int:
-        command = {RawKind.LIST: "LLEN", RawKind.SET: "SCARD"}.get(self._kind, "ZCARD")
-        return int(self._connection.execute(command, self._key))
+        return self._line.size()
 
     def histogram(self, start: float, stop: float, buckets: int) -> list[int]:
-        if not self._has_scores or start >= stop:
-            return [0] * buckets
-        edges = [start + (stop - start) * number / buckets for number in range(buckets)] + [stop]
-
-        def count(client: Any) -> list[int]:
-            pipeline = client.pipeline(transaction=False)
-            for low, high in pairwise(edges):
-                pipeline.zcount(self._key, repr(low), f"({high!r}")
-            return [int(number) for number in pipeline.execute()]
-
-        return self._connection.use(count)
-
-
-def _score(item: RawItem) -> str:
-    return "" if item.score is None else repr(float(item.score))
-
-
-def _proof(claim: RawClaim) -> list[str]:
-    return [claim.param, claim.job_id, claim.token]
+        return self._line.histogram(start, stop, buckets)
 
 
 def _was_admitted(stored: rows.Stored | None, token: str) -> bool:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from mrq_broker_redis.claiming import wanted_as_list
+from mrq_broker_redis.asking import wanted_as_list
 from mrq_broker_redis.connection import Connection
 from mrq_core.messages import Changes, Versions, Wanted
 from mrq_core.naming import raw_kind

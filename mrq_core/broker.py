@@ -1,4 +1,4 @@
-"""The contracts that drivers implement: JobQueue, JobStore, SharedState, RawQueue, Broker, Driver.
+"""The contract that drivers implement: Broker, with its SharedState and its RawQueues.
 
 These docstrings are the specification; the conformance suite in `mrq_core.testing` is the same
 in executable form.
@@ -25,11 +25,8 @@ What holds for every method:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from collections.abc import Sequence
 
-from mrq_core.clock import Clock, SystemClock
 from mrq_core.codec import JsonValue
 from mrq_core.job import JobRecord
 from mrq_core.messages import (
@@ -42,11 +39,11 @@ from mrq_core.messages import (
     ClaimRef,
     ClaimRequest,
     Enqueued,
-    Entry,
     Finding,
     JobFilter,
     LogLine,
     LogPage,
+    Mended,
     Metric,
     Move,
     NewJob,
@@ -64,22 +61,9 @@ from mrq_core.messages import (
     Wanted,
 )
 
-T = TypeVar("T")
 
-
-class RunBlocking(Protocol):
-    """Runs a function that blocks its thread, and returns what it returns, without stalling others."""
-
-    def __call__(self, function: Callable[[], T], /) -> T: ...
-
-
-def run_directly(function: Callable[[], T], /) -> T:
-    """The `RunBlocking` of a process without an event loop: the calling thread does the work."""
-    return function()
-
-
-class RawQueue(ABC):
-    """A queue that holds only parameters. A job exists from the moment of the claim.
+class RawLine(ABC):
+    """The parameters of a raw queue: a queue that holds no jobs. A job exists from the moment of the claim.
 
     The kind follows from the suffix of the queue's root name: a list (``_raw``), a set (``_set``:
     each parameter once), a set ordered by score (``_sorted_set``), or by the Unix time from which
@@ -102,16 +86,6 @@ class RawQueue(ABC):
         this queue, and expired leases are taken first: they keep their job id, so that a crash
         between claim and admit neither loses a parameter nor doubles a job. With `pushback` (timed
         sets) the parameter stays, due again that many seconds later.
-        """
-
-    @abstractmethod
-    def admit(self, claims: Sequence[tuple[RawClaim, JobRecord]], lease: float) -> list[bool]:
-        """Makes jobs of claimed parameters: inserts the record, started, with its claimed entry, and
-        drops the parameter's lease, in one step each.
-
-        The record's id, token and claim number become those of the claim, its times and its lease
-        those of this moment; the rest is as given. True also where this claim was admitted before;
-        False where another worker has claimed the parameter since.
         """
 
     @abstractmethod
@@ -141,108 +115,18 @@ class RawQueue(ABC):
         """How many scores lie in each of the equal parts between start and stop. O(buckets log n)."""
 
 
-class JobQueue(ABC):
-    """Which jobs are due and who holds them. Keeps no history. One half of a composed broker."""
+class RawQueue(RawLine):
+    """A raw queue of a broker, which makes jobs of its parameters."""
 
     @abstractmethod
-    def push(self, entries: Sequence[Entry]) -> list[str]:
-        """Adds entries; answers with the id now queued: the given one, or the holder of its unique key.
+    def admit(self, claims: Sequence[tuple[RawClaim, JobRecord]], lease: float) -> list[bool]:
+        """Makes jobs of claimed parameters: inserts the record, started, with its claimed entry, and
+        drops the parameter's lease, in one step each.
 
-        An id that is queued already stays as it is. The unique key is reserved together with the
-        entry; a reservation whose entry never came expires.
+        The record's id, token and claim number become those of the claim, its times and its lease
+        those of this moment; the rest is as given. True also where this claim was admitted before;
+        False where another worker has claimed the parameter since.
         """
-
-    @abstractmethod
-    def claim(self, request: ClaimRequest) -> tuple[list[tuple[Entry, ClaimRef, int]], Claimed]:
-        """Claims due entries by pushback; see `Broker.claim`. For each: the entry, the claim, its number.
-
-        The second value carries `next_due`, `suspects_due` and `now`, and no records.
-        """
-
-    @abstractmethod
-    def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
-        """Moves the due time of claimed entries to now + lease. False: another claim has been made since,
-        or the entry is gone."""
-
-    @abstractmethod
-    def settle(self, claims: Sequence[ClaimRef], due_again: Sequence[float | None]) -> list[bool]:
-        """Ends claims: None removes the entry, a number makes it due again that many seconds later.
-
-        Accepted while the token is the latest, even after the lease. Repeated with the same token it
-        gives its first answer.
-        """
-
-    @abstractmethod
-    def remove(self, ids: Sequence[str]) -> list[bool]:
-        """Removes entries, claimed or not; False for one that is not there."""
-
-    @abstractmethod
-    def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
-        """What the queues hold; zeros for an unknown one."""
-
-    @abstractmethod
-    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
-        """Names of queues that hold entries, in alphabetical order, behind `after`."""
-
-    @abstractmethod
-    def wait(self, wanted: Sequence[Wanted], timeout: float) -> bool:
-        """See `Broker.wait`."""
-
-    @abstractmethod
-    def raw(self, name: str) -> RawQueue:
-        """The raw queue of that name. Does no I/O."""
-
-
-class JobStore(ABC):
-    """What is known of each job. The other half of a composed broker."""
-
-    @abstractmethod
-    def insert(self, records: Sequence[JobRecord]) -> list[bool]:
-        """Stores new records; False where the id exists, whose record then stays as it is."""
-
-    @abstractmethod
-    def get(self, ids: Sequence[str]) -> list[JobRecord | None]:
-        """The records, None for unknown and expired ones."""
-
-    @abstractmethod
-    def transition(self, changes: Sequence[tuple[JobRecord, JobRecord]]) -> list[bool]:
-        """Compare-and-set, each (before, after): written only where the stored id, status and claim number
-        are still those of `before`. started -> started only for a greater claim number."""
-
-    @abstractmethod
-    def find(
-        self,
-        wanted: JobFilter,
-        *,
-        order: Order = Order.NEWEST_FIRST,
-        cursor: str | None = None,
-        limit: int = 50,
-    ) -> Page:
-        """See `Broker.find`."""
-
-    @abstractmethod
-    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
-        """See `Broker.count`."""
-
-    @abstractmethod
-    def totals(self) -> Totals:
-        """See `Broker.totals`."""
-
-    @abstractmethod
-    def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
-        """See `Broker.append_logs`."""
-
-    @abstractmethod
-    def read_logs(self, job_id: str, cursor: str | None = None, limit: int = 1000) -> LogPage:
-        """See `Broker.read_logs`."""
-
-    @abstractmethod
-    def record_metrics(self, metrics: Sequence[Metric]) -> None:
-        """See `Broker.record_metrics`."""
-
-    @abstractmethod
-    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
-        """See `Broker.read_metrics`."""
 
 
 class SharedState(ABC):
@@ -279,16 +163,111 @@ class SharedState(ABC):
         """All values of the namespace, by name. Grows with their number."""
 
 
-class Broker(ABC):
-    """Queue, store and state that belong together: what everything else talks to."""
-
-    name: str
-    """The arrangement, as a person would name it: ``sqlite``, ``redis``, ``redis+mongo``."""
+class Keeper(ABC):
+    """What a broker and the store of a pair have in common: they can be asked about jobs, keep logs and
+    figures, and tell processes what is new."""
 
     @property
     @abstractmethod
     def state(self) -> SharedState:
         """The small values shared by all processes."""
+
+    # --- looking -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def find(
+        self,
+        wanted: JobFilter,
+        *,
+        order: Order = Order.NEWEST_FIRST,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """A page of matching jobs, ordered by id.
+
+        Paging by cursor shows each job that matches all the while exactly once, whatever else
+        changes. A filter that no index serves is looked for during at most 250 ms, and the page
+        says how far it got.
+        """
+
+    @abstractmethod
+    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
+        """How many jobs match, by the values of `group_by` (status, path, queue, worker, exception_type),
+        or under the key ``""`` without; jobs without a value are left out. It counts: for what is
+        asked often there are totals."""
+
+    @abstractmethod
+    def totals(self) -> Totals:
+        """Numbers of jobs by queue, path and status, changed together with the jobs. Grows with the
+        number of queues and paths only. Expired jobs are in it until they are pruned."""
+
+    @abstractmethod
+    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+        """Names of queues that have, or had, jobs: alphabetical, from behind `after`."""
+
+    # --- workers -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def poll(self, worker: str, versions: Versions) -> Changes:
+        """What is new for a worker since those versions: pauses, and its jobs to interrupt. O(1) when
+        nothing is. Each process asks once a second."""
+
+    @abstractmethod
+    def pause(self, queues: Sequence[str]) -> None:
+        """Marks queues, or trees (names that end with ``/``), as paused: workers leave them out."""
+
+    @abstractmethod
+    def resume(self, queues: Sequence[str]) -> None:
+        """Takes the mark away. A queue that is not paused stays as it is."""
+
+    @abstractmethod
+    def paused(self) -> frozenset[str]:
+        """The paused queues and trees."""
+
+    # --- logs and metrics --------------------------------------------------------------------
+
+    @abstractmethod
+    def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
+        """Stores log lines of jobs. Idempotent by (job, attempt, seq).
+
+        A job's log keeps about its first `max_size` bytes; the line that does not fit any more is
+        replaced by one that says so, and later ones are dropped. Lines of a job that does not
+        exist are dropped.
+        """
+
+    @abstractmethod
+    def read_logs(self, job_id: str, cursor: str | None = None, limit: int = 1000) -> LogPage:
+        """Lines from behind the cursor, in order of attempt and seq. Raises JobNotFound."""
+
+    @abstractmethod
+    def record_metrics(self, metrics: Sequence[Metric]) -> None:
+        """Adds figures to their roll-up of the minute. Atomic for each; not idempotent."""
+
+    @abstractmethod
+    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
+        """The roll-ups between two Unix times, oldest first. Grows with the span."""
+
+    # --- care --------------------------------------------------------------------------------
+
+    @abstractmethod
+    def check(self) -> list[Finding]:
+        """Looks at the server and its settings and says what is good and what is to be mended."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Creates schema, indexes and scripts where they are missing. Idempotent, safe to run at once
+        in several processes. Raises SchemaTooNew where a newer version was here."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Lets connections go. A call that is under way fails; using the broker afterwards is an error."""
+
+
+class Broker(Keeper):
+    """Queue, store and state that belong together: what everything else talks to."""
+
+    name: str
+    """The arrangement, as a person would name it: ``sqlite``, ``redis``, ``redis+mongo``."""
 
     # --- a job's way -------------------------------------------------------------------------
 
@@ -391,39 +370,8 @@ class Broker(ABC):
         """The records; None for unknown and expired ones."""
 
     @abstractmethod
-    def find(
-        self,
-        wanted: JobFilter,
-        *,
-        order: Order = Order.NEWEST_FIRST,
-        cursor: str | None = None,
-        limit: int = 50,
-    ) -> Page:
-        """A page of matching jobs, ordered by id.
-
-        Paging by cursor shows each job that matches all the while exactly once, whatever else
-        changes. A filter that no index serves is looked for during at most 250 ms, and the page
-        says how far it got.
-        """
-
-    @abstractmethod
-    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
-        """How many jobs match, by the values of `group_by` (status, path, queue, worker, exception_type),
-        or under the key ``""`` without; jobs without a value are left out. It counts: for what is
-        asked often there are totals."""
-
-    @abstractmethod
-    def totals(self) -> Totals:
-        """Numbers of jobs by queue, path and status, changed together with the jobs. Grows with the
-        number of queues and paths only. Expired jobs are in it until they are pruned."""
-
-    @abstractmethod
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         """What queues hold; zeros for an unknown one."""
-
-    @abstractmethod
-    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
-        """Names of queues that have, or had, jobs: alphabetical, from behind `after`."""
 
     # --- workers -----------------------------------------------------------------------------
 
@@ -435,46 +383,6 @@ class Broker(ABC):
         True is a hint, not a promise: the claim decides. A lost hint costs at most the timeout.
         """
 
-    @abstractmethod
-    def poll(self, worker: str, versions: Versions) -> Changes:
-        """What is new for a worker since those versions: pauses, and its jobs to interrupt. O(1) when
-        nothing is. Each process asks once a second."""
-
-    @abstractmethod
-    def pause(self, queues: Sequence[str]) -> None:
-        """Marks queues, or trees (names that end with ``/``), as paused: workers leave them out."""
-
-    @abstractmethod
-    def resume(self, queues: Sequence[str]) -> None:
-        """Takes the mark away. A queue that is not paused stays as it is."""
-
-    @abstractmethod
-    def paused(self) -> frozenset[str]:
-        """The paused queues and trees."""
-
-    # --- logs and metrics --------------------------------------------------------------------
-
-    @abstractmethod
-    def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
-        """Stores log lines of jobs. Idempotent by (job, attempt, seq).
-
-        A job's log keeps about its first `max_size` bytes; the line that does not fit any more is
-        replaced by one that says so, and later ones are dropped. Lines of a job that does not
-        exist are dropped.
-        """
-
-    @abstractmethod
-    def read_logs(self, job_id: str, cursor: str | None = None, limit: int = 1000) -> LogPage:
-        """Lines from behind the cursor, in order of attempt and seq. Raises JobNotFound."""
-
-    @abstractmethod
-    def record_metrics(self, metrics: Sequence[Metric]) -> None:
-        """Adds figures to their roll-up of the minute. Atomic for each; not idempotent."""
-
-    @abstractmethod
-    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
-        """The roll-ups between two Unix times, oldest first. Grows with the span."""
-
     # --- raw queues --------------------------------------------------------------------------
 
     @abstractmethod
@@ -483,49 +391,11 @@ class Broker(ABC):
 
     # --- care --------------------------------------------------------------------------------
 
-    @abstractmethod
-    def check(self) -> list[Finding]:
-        """Looks at the server and its settings and says what is good and what is to be mended."""
+    def mend(self, limit: int = 1000, cursor: str | None = None) -> Mended:
+        """Gives jobs back the places in their queues that the loss of a process between two servers, or of
+        a server's data, has taken from them. Looks at up to `limit` unfinished jobs, oldest first, from
+        behind the cursor. Safe at any time, beside anything else.
 
-    @abstractmethod
-    def prepare(self) -> None:
-        """Creates schema, indexes and scripts where they are missing. Idempotent, safe to run at once
-        in several processes. Raises SchemaTooNew where a newer version was here."""
-
-    @abstractmethod
-    def close(self) -> None:
-        """Lets connections go. A call that is under way fails; using the broker afterwards is an error."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
-    """What a driver is given to open its broker, queue or store. It opens connections when they are
-    first used, or in prepare(), not before.
-
-    `settings` are the values of the configuration by their upper-case names. `url` is what stood in
-    BROKER or STORE if that was a URL. `timeout` is how many seconds a call
-    may take before it fails with BrokerUnavailable.
-    """
-
-    settings: Mapping[str, object]
-    url: str | None = None
-    clock: Clock = field(default_factory=SystemClock)
-    run_blocking: RunBlocking = run_directly
-    timeout: float = 10.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Driver:
-    """What the hook `mrq_driver` returns. Its module imports nothing heavy.
-
-    A driver that owns both halves gives `open_broker`; one that can be half of a composed
-    broker gives `open_queue`, `open_store`, or both. `settings` names the configuration it reads.
-    """
-
-    name: str
-    summary: str
-    url_schemes: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
-    open_broker: Callable[[Opening], Broker] | None = None
-    open_queue: Callable[[Opening], JobQueue] | None = None
-    open_store: Callable[[Opening], JobStore] | None = None
+        A broker whose changes are one operation each has nothing to mend, as here.
+        """
+        return Mended(looked=0)

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from mrq_core import lifecycle
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.job import CANCELLABLE, JobRecord, Status
-from mrq_core.messages import Action, Cancel, Change, Move, Remove, Requeue, Settlement
+from mrq_core.messages import Action, Applied, Cancel, Change, Move, Page, Remove, Requeue, Settlement
 
 ATTEMPTS = 50
 """How often a job is read again because somebody else was quicker."""
@@ -33,6 +33,7 @@ class Stored(Protocol):
 
 
 S = TypeVar("S", bound=Stored)
+S_co = TypeVar("S_co", bound=Stored, covariant=True)
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 
@@ -48,10 +49,10 @@ class Written(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Replacement(Generic[S]):
+class Replacement(Generic[S_co]):
     """What is to be written in place of what was read; None: the job is to be deleted."""
 
-    before: S
+    before: S_co
     after: JobRecord | None
     followups: tuple[JobRecord, ...] = ()
     """Jobs to store together with it."""
@@ -102,6 +103,16 @@ def act_where(
 
     otherwise: dict[Written, Change | None] = {Written.HELD: Change.HELD}
     return _each(records, ids, str, step, otherwise)
+
+
+def apply(records: Records[S], page: Page, action: Action, is_match: Callable[[JobRecord], bool]) -> Applied:
+    """Does the action to the jobs of a page that still match. See `Broker.apply`."""
+    made = act_where(records, [record.id for record in page.records], action, is_match)
+    numbers: dict[Change, int] = {}
+    for change in made:
+        if change is not None:
+            numbers[change] = numbers.get(change, 0) + 1
+    return Applied(matched=sum(numbers.values()), changes=numbers, cursor=page.cursor)
 
 
 def _requeue(stored: S, now: datetime, how: Requeue) -> Change | tuple[Change, Replacement[S]]:

@@ -43,6 +43,9 @@ class Config:
     """The values of all settings, validated. Passed down; nothing reads it from a global."""
 
     broker: str = _setting("sqlite", "Name of a driver, or a URL that one of them opens.", "broker")
+    store: str = _setting(
+        "", "Name or URL of the driver that keeps the records, where that is not the broker's.", "broker"
+    )
     sqlite: str = _setting(".mrq/mrq.sqlite3", "Path of the embedded broker's file.", "broker")
     redis: str = _setting(
         "redis://127.0.0.1:6379",
@@ -94,6 +97,9 @@ class Config:
     )
     report_interval: float = _setting(
         10.0, "Seconds between two reports of a worker about itself.", "worker", minimum=0.1
+    )
+    report_file: str = _setting(
+        "", "File that a worker writes its report to as well, for probes on its machine.", "worker"
     )
     max_lost_claims: int = _setting(
         3, "After how many claims lost while it ran alone a job is failed.", "worker", minimum=1

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import pluggy
 
-from mrq_core.broker import Driver
 from mrq_core.codec import JsonValue
+from mrq_core.driver import Driver
 from mrq_core.job import JobRecord, Outcome, RetryDecision
 
 hookspec = pluggy.HookspecMarker("mrq")

@@ -24,18 +24,6 @@ METRICS_KEPT = 30 * 86_400.0
 # --- queueing and claiming ------------------------------------------------------------------
 
 
-class Entry(Struct, frozen=True, kw_only=True):
-    """A job's place in a queue."""
-
-    id: str
-    queue: str
-    priority: int = 0
-    due_at: datetime
-    unique_key: str | None = None
-    limit_keys: tuple[str, ...] = ()
-    at_most_once: bool = False
-
-
 class Unique(Struct, frozen=True, kw_only=True):
     """How long a unique key is held by the job that reserved it.
 
@@ -308,6 +296,15 @@ class Metric(Struct, frozen=True, kw_only=True):
     name: str
     at: datetime
     value: float
+
+
+class Mended(Struct, frozen=True, kw_only=True):
+    """What one step of mending did: how many unfinished jobs it looked at, and the ids of those that have
+    their place in the queue again. `cursor` goes on where it stopped; None: all were looked at."""
+
+    looked: int
+    mended: tuple[str, ...] = ()
+    cursor: str | None = None
 
 
 class Finding(Struct, frozen=True, kw_only=True):

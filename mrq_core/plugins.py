@@ -14,10 +14,12 @@ from importlib import metadata
 import pluggy
 
 from mrq_core import hookspecs
-from mrq_core.broker import Broker, Driver, Opening, RunBlocking, run_directly
+from mrq_core.broker import Broker
 from mrq_core.clock import Clock, SystemClock
 from mrq_core.codec import JsonObject, JsonValue
-from mrq_core.config import Config
+from mrq_core.composed import ComposedBroker
+from mrq_core.config import Config, hide_password
+from mrq_core.driver import Driver, Opening, RunBlocking, run_directly
 from mrq_core.errors import ConfigError, DriverNotFound
 
 ENTRY_POINT_GROUP = "mrq"
@@ -104,8 +106,8 @@ class Plugins:
             )
         return encoded
 
-    def driver_for(self, wanted: str) -> tuple[Driver, str | None]:
-        """The driver for the value of BROKER, with the URL if that is one. Raises DriverNotFound."""
+    def driver_for(self, wanted: str, *, setting: str = "BROKER") -> tuple[Driver, str | None]:
+        """The driver for the value of BROKER or STORE, with the URL if that is one. Raises DriverNotFound."""
         installed = tuple(sorted(self.drivers))
         scheme, separator, _ = wanted.partition("://")
         if not separator:
@@ -117,7 +119,7 @@ class Plugins:
                     return driver, wanted
         what = f"opens URLs that start with {scheme}://" if separator else f"has the name {wanted!r}"
         raise DriverNotFound(
-            f"no installed broker driver {what}: installed are {', '.join(installed) or 'none'} "
+            f"no installed {setting.lower()} driver {what}: installed are {', '.join(installed) or 'none'} "
             "(see `mrq plugins`)",
             wanted=wanted,
             installed=installed,
@@ -131,19 +133,45 @@ def open_broker(
     run_blocking: RunBlocking = run_directly,
     clock: Clock | None = None,
 ) -> Broker:
-    """The configured broker, not yet connected. Raises ConfigError."""
-    driver, url = plugins.driver_for(config.broker)
-    if driver.open_broker is None:
-        raise ConfigError(f"the driver {driver.name} is half of a broker and cannot be used alone")
-    return driver.open_broker(
-        Opening(
+    """The configured broker, not yet connected: of one driver, or of two where STORE names another one for
+    the records. Raises ConfigError."""
+
+    def opening(url: str | None) -> Opening:
+        return Opening(
             settings=config.as_dict(),
             url=url,
             clock=clock or SystemClock(),
             run_blocking=run_blocking,
             timeout=config.broker_timeout,
         )
-    )
+
+    driver, url = plugins.driver_for(config.broker)
+    if not config.store:
+        if driver.open_broker is None:
+            raise ConfigError(f"the driver {driver.name} is half of a broker and cannot be used alone")
+        return driver.open_broker(opening(url))
+    store, store_url = plugins.driver_for(config.store, setting="STORE")
+    if store.name == driver.name:
+        raise ConfigError(
+            f"BROKER and STORE are both {driver.name}: expected STORE to be another driver, or nothing where "
+            "the records are kept by the broker"
+        )
+    if driver.open_queue is None:
+        raise ConfigError(
+            f"the driver {driver.name} keeps its records itself, and STORE is {hide_password(config.store)}: "
+            f"leave STORE empty, or set BROKER to one of {_names(plugins, 'open_queue')}"
+        )
+    if store.open_store is None:
+        raise ConfigError(
+            f"the driver {store.name} cannot keep the records of another broker's jobs: leave STORE empty, "
+            f"or set it to one of {_names(plugins, 'open_store')}"
+        )
+    return ComposedBroker(driver.open_queue(opening(url)), store.open_store(opening(store_url)))
+
+
+def _names(plugins: Plugins, part: str) -> str:
+    """The drivers that have this part."""
+    return ", ".join(sorted(d.name for d in plugins.drivers.values() if getattr(d, part))) or "none"
 
 
 def _by_name(drivers: list[Driver]) -> dict[str, Driver]:

@@ -8,32 +8,52 @@ from __future__ import annotations
 import itertools
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from mrq_broker_mongo.broker import MongoBroker
+from mrq_broker_mongo.store import MongoStore
 from mrq_broker_redis.broker import RedisBroker
 from mrq_core.broker import Broker
+from mrq_core.composed import ComposedBroker
+from tests.composed.recount import check_halves
 from tests.embedded.recount import check_tables
 from tests.mongo import recount, servers
 from tests.redis.recount import check_keys
 from tests.redis.servers import Server
 
-NAMES = tuple(os.environ.get("MRQ_TEST_BROKERS", "sqlite,redis,mongo").split(","))
+NAMES = tuple(os.environ.get("MRQ_TEST_BROKERS", "sqlite,redis,mongo,redis+mongo").split(","))
 
 _numbers = itertools.count()
 _servers: dict[str, Server | servers.Server] = {}
 
 
-def url_of(name: str, folder: Path) -> str:
-    """The URL of an empty broker. Servers are started when they are first asked for."""
+class Address(NamedTuple):
+    """Where a broker is: the values of BROKER and STORE."""
+
+    broker: str
+    store: str = ""
+
+    def flags(self) -> list[str]:
+        """The same for the command line."""
+        return ["--broker", self.broker, *(["--store", self.store] if self.store else [])]
+
+
+def address_of(name: str, folder: Path) -> Address:
+    """The address of an empty broker. Servers are started when they are first asked for."""
     if name == "sqlite":
-        return f"sqlite:///{folder}/jobs.sqlite3"
-    if name == "redis":
-        return _with_prefix(_redis())
-    if name == "mongo":
-        return _with_prefix(_mongo())
-    pytest.fail(f"MRQ_TEST_BROKERS names {name}: expected sqlite, redis or mongo")
+        return Address(f"sqlite:///{folder}/jobs.sqlite3")
+    if name in ("redis", "mongo"):
+        return Address(_with_prefix(server_url(name)))
+    if name == "redis+mongo":
+        return Address(_with_prefix(server_url("redis")), _with_prefix(server_url("mongo")))
+    pytest.fail(f"MRQ_TEST_BROKERS names {name}: expected sqlite, redis, mongo or redis+mongo")
+
+
+def server_url(name: str) -> str:
+    """The URL of the server that tests share, Redis or MongoDB. It is started when it is first asked for."""
+    return _redis() if name == "redis" else _mongo()
 
 
 def _with_prefix(url: str) -> str:
@@ -60,8 +80,9 @@ def _mongo() -> str:
 
 def mend(broker: Broker) -> None:
     """What housekeeping does in a minute, now, where numbers may be wrong for so long."""
-    if isinstance(broker, MongoBroker):
-        recount.mend(broker)
+    keeper = broker._store if isinstance(broker, ComposedBroker) else broker
+    if isinstance(keeper, MongoBroker | MongoStore):
+        recount.mend(keeper)
 
 
 def check_counters(name: str, broker: Broker, folder: Path) -> None:
@@ -71,6 +92,9 @@ def check_counters(name: str, broker: Broker, folder: Path) -> None:
     elif name == "redis":
         assert isinstance(broker, RedisBroker)
         check_keys(broker)
+    elif name == "redis+mongo":
+        assert isinstance(broker, ComposedBroker)
+        check_halves(broker)
     else:
         assert isinstance(broker, MongoBroker)
         recount.check_collections(broker)

@@ -17,6 +17,7 @@ from mrq_core.client import Client
 from mrq_core.config_sources import load_config
 from mrq_core.handles import Job
 from mrq_core.job import JobRecord
+from tests.brokers import Address
 
 T = TypeVar("T")
 
@@ -79,15 +80,16 @@ class Process:
 class Project:
     """A folder with a tasks.py, a broker, and workers that run in it."""
 
-    def __init__(self, path: Path, broker: str) -> None:
+    def __init__(self, path: Path, broker: str, store: str = "") -> None:
         self.path = path
-        self.broker = broker
+        self.address = Address(broker, store)
         self.ledger_path = path / "ledger"
-        self.client = Client(load_config({"broker": broker}, environ={}))
+        self.client = Client(load_config({"broker": broker, "store": store}, environ={}))
         self._processes: list[Process] = []
         self.env = {
             **{name: value for name, value in os.environ.items() if not name.startswith("MRQ_")},
             "MRQ_BROKER": broker,
+            "MRQ_STORE": store,
             "LEDGER": str(self.ledger_path),
             "PYTHONUNBUFFERED": "1",
         }
@@ -157,9 +159,9 @@ class Project:
 
 
 @contextlib.contextmanager
-def open_project(path: Path, broker: str) -> Iterator[Project]:
+def open_project(path: Path, broker: str, store: str = "") -> Iterator[Project]:
     """A project that is cleaned up whatever happens."""
-    project = Project(path, broker)
+    project = Project(path, broker, store)
     try:
         yield project
     finally:

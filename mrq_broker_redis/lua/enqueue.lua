@@ -1,4 +1,4 @@
--- needs: base, batch, limits, jobs
+-- needs: base, batch, limits, uniques, jobs
 -- Stores new jobs. Arguments: { { group, ... }, { job, ... } }.
 --   group: { status, queue, path, rank }, what many ordinary jobs have in common
 --   job: { id, its group's number, data, due or false, queued at, delay in ms or false }, or one of enqueue() in jobs

@@ -1,4 +1,4 @@
--- needs: base, batch, limits
+-- needs: base, batch, limits, uniques
 -- Jobs and all that follows from what they are: lines, indexes, totals, slots, unique keys.
 -- r:<id>: string, the job's data: the record as last written in full (msgpack), its params (JSON), each behind its length
 -- in four bytes, and the outcome that came since.
@@ -46,36 +46,6 @@ local function reindex(kind, before, after, id)
     if after then
       add_later(index_of(kind, after), 0, id)
     end
-  end
-end
-
--- u: hash, unique key to "<job id><expiry or nothing>".  u:x: sorted set of keys held for a period, by their end.
-local function holder_of(key)
-  local value = call('HGET', K .. 'u', key)
-  if not value then
-    return nil
-  end
-  local expiry = tonumber(string.sub(value, 25))
-  if expiry and expiry <= now then
-    return nil
-  end
-  return string.sub(value, 1, 24)
-end
-
-local function release(id, key)
-  local value = call('HGET', K .. 'u', key)
-  if value and string.sub(value, 1, 24) == id then
-    call('HDEL', K .. 'u', key)
-    call('ZREM', K .. 'u:x', key)
-  end
-end
-
-local function reserve(id, key, period)
-  if period then
-    call('HSET', K .. 'u', key, id .. digits(now + period))
-    call('ZADD', K .. 'u:x', digits(now + period), key)
-  else
-    call('HSET', K .. 'u', key, id)
   end
 end
 

@@ -1,4 +1,4 @@
--- needs: base, batch, limits, jobs
+-- needs: base, batch, limits, uniques, jobs, quiet
 -- Deletes what has expired: jobs, and keys, rates, claims and figures that say nothing any more.
 -- Arguments: { limit, for how long figures are kept in ms }.  Answers the number of jobs.
 
@@ -15,24 +15,13 @@ for _, id in ipairs(ids) do
   end
 end
 flush()
-for _, key in ipairs(call('ZRANGEBYSCORE', K .. 'u:x', '-inf', now, 'LIMIT', 0, limit)) do
-  call('HDEL', K .. 'u', key)
-  call('ZREM', K .. 'u:x', key)
-end
-local quiet = call('ZRANGEBYSCORE', K .. 'rates', '-inf', digits(now * 1000), 'LIMIT', 0, limit)
-if #quiet > 0 then
-  in_parts('ZREM', K .. 'rates', quiet)
-end
+prune_quiet(limit)
 for _, place in ipairs(call('ZRANGEBYSCORE', K .. 'states:x', '-inf', now, 'LIMIT', 0, limit)) do
   local namespace, name = string.match(place, '^(%d+):(.*)$')
   local split = tonumber(namespace)
   namespace, name = string.sub(name, 1, split), string.sub(name, split + 1)
   call('HDEL', K .. 'state:' .. namespace, name)
   call('ZREM', K .. 'states:x', place)
-end
-local settled = call('ZRANGEBYSCORE', K .. 'raw-settled', '-inf', digits(now - 3600000), 'LIMIT', 0, limit)
-if #settled > 0 then
-  in_parts('ZREM', K .. 'raw-settled', settled)
 end
 for _, minute in ipairs(call('ZRANGEBYSCORE', K .. 'minutes', '-inf', '(' .. math.floor((now - given[2]) / 60000), 'LIMIT', 0, limit)) do
   call('DEL', K .. 'm:' .. minute)

@@ -1,4 +1,4 @@
--- needs: base, batch, limits, jobs, raw
+-- needs: base, batch, limits, uniques, jobs, raw
 -- Makes jobs of claimed parameters.
 -- Arguments: { queue, lease in ms, { { parameter, job id, token, row, params }, ... } }
 -- Answers for each 1, 0 where the claim is over, or 2 where there is a job of that id, whose record has to be looked at.

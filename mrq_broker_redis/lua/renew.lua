@@ -1,4 +1,4 @@
--- needs: base, batch, limits, jobs
+-- needs: base, batch, limits
 -- Prolongs claims to now + lease.
 -- Arguments: { lease in ms, { { id, token }, ... } }.  Answers for each: 1, or 0 where the claim is over.
 

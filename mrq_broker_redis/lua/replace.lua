@@ -1,4 +1,4 @@
--- needs: base, batch, limits, jobs
+-- needs: base, batch, limits, uniques, jobs
 -- Writes records in full, each if the job is still what it was when it was read; stores jobs that follow from them.
 -- Arguments: { { id, seen, row or false, keep, { follow-ups }, asks }, ... }
 --   seen: what read answered; row: the fields, false to delete the job; keep: what becomes of its unique key

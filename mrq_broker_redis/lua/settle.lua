@@ -1,4 +1,4 @@
--- needs: base, batch, limits, jobs
+-- needs: base, batch, limits, uniques, jobs
 -- Ends claims with success where that concerns nothing but the job itself.
 -- Arguments: { { id, token, outcome, ttl in ms or -1 }, ... }
 -- Answers for each: 1 done; 0 refused, there is no such job; 2 the record has to be looked at.

@@ -8,14 +8,16 @@ from typing import Annotated
 
 import typer
 
-from mrq_core.broker import Driver
+from mrq_core.broker import Broker
 from mrq_core.cli.errors import EXIT_FAILED
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import counted, print_json, say, show, table
+from mrq_core.cli.output import counted, note, print_json, say, show, table
 from mrq_core.client import Client
 from mrq_core.codec import JsonObject, JsonValue
+from mrq_core.driver import Driver
 from mrq_core.messages import Finding
 from mrq_core.operations.checks import broker_findings, config_findings
+from mrq_core.operations.mending import mend_all
 from mrq_core.plugins import Plugins
 
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "bold red")}
@@ -28,6 +30,12 @@ def check(
     fix: Annotated[
         bool, typer.Option("--fix", help="First create what the broker lacks: schema, indexes, scripts.")
     ] = False,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair", help="First give jobs back the places in their queues that a crash has taken."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Checks configuration and broker, and says what is to be mended; exits with 1 on an error."""
@@ -35,6 +43,8 @@ def check(
     try:
         if fix:
             client.broker.prepare()
+        if repair:
+            _repair(client.broker)
         findings = [*config_findings(client.config, client.plugins), *broker_findings(client.broker)]
     finally:
         client.close()
@@ -49,6 +59,16 @@ def check(
         _print_findings(findings)
     if any(finding.level == "error" for finding in findings):
         sys.exit(EXIT_FAILED)
+
+
+def _repair(broker: Broker) -> None:
+    looked = mended = 0
+    for step in mend_all(broker):
+        looked += step.looked
+        mended += len(step.mended)
+    note(
+        f"Looked at {counted(looked, 'unfinished job')}: {mended:,} had lost their place, and have it again."
+    )
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:

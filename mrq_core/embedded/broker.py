@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from sqlite3 import Connection
 from typing import TypeVar
 
-from mrq_core.broker import Broker, Opening, RawQueue, SharedState
+from mrq_core.broker import Broker, RawQueue, SharedState
+from mrq_core.driver import Opening
 from mrq_core.embedded import (
     changes,
     checks,

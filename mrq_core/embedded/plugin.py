@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mrq_core.broker import Broker, Driver, Opening
+from mrq_core.broker import Broker
+from mrq_core.driver import Driver, Opening
 from mrq_core.hookspecs import hookimpl
 
 

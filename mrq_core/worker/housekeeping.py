@@ -13,10 +13,11 @@ import psutil
 
 from mrq_core.broker import Broker
 from mrq_core.config import Config
-from mrq_core.errors import BrokerError, CancelInterrupt, Interrupt
+from mrq_core.errors import BrokerError, CancelInterrupt, ConfigError, Interrupt
 from mrq_core.messages import Versions
 from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, report_to_json
 from mrq_core.worker.executions import Execution, Executions
+from mrq_core.worker.reporting import ReportFile
 from mrq_core.worker.settling import Settler
 
 _FLUSH_INTERVAL = 0.5
@@ -53,6 +54,7 @@ class Housekeeping:
         self._describe = describe
         self._stop = stop
         self._wake = wake
+        self._file = ReportFile(config.report_file) if config.report_file else None
         self._versions = Versions()
         self._process = psutil.Process(os.getpid())
         self._started = time.monotonic()
@@ -61,7 +63,8 @@ class Housekeeping:
         self.paused: frozenset[str] = frozenset()
 
     def start(self) -> None:
-        """Starts the loops, knowing what is paused. Raises BrokerError."""
+        """Starts the loops, knowing what is paused. Raises BrokerError, and ConfigError for a REPORT_FILE
+        that cannot be written: who watches it would take this worker for a dead one."""
         loops: list[tuple[float, Callable[[], None]]] = [
             (_FLUSH_INTERVAL, self._settler.flush_running),
             (self._config.report_interval, self.report),
@@ -70,12 +73,23 @@ class Housekeeping:
         ]
         if self._config.max_memory or self._config.max_time:
             loops.append((1.0, self._check_limits))
+        if self._file is not None:
+            loops.append((self._config.report_interval, self.write_file))
+            try:
+                self.write_file()
+            except OSError as error:
+                raise ConfigError(f"REPORT_FILE cannot be written: {error}") from error
         self.poll()  # before the first claim: nothing is taken from a queue that is paused already
         self._greenlets = [gevent.spawn(self._repeat, interval, step) for interval, step in loops]
 
     def stop(self) -> None:
         """Ends the loops and takes the worker's report away."""
         gevent.killall(self._greenlets, block=False)
+        try:
+            if self._file is not None:
+                self._file.remove()
+        except OSError as error:
+            _log.warning("report.not_removed file=%s error=%s", self._config.report_file, error)
         try:
             self._broker.state.delete(WORKERS_NAMESPACE, [self._worker])
         except BrokerError as error:
@@ -110,13 +124,18 @@ class Housekeeping:
         report = report_to_json(self._describe())
         self._broker.state.put(WORKERS_NAMESPACE, self._worker, report, ttl=ttl)
 
+    def write_file(self) -> None:
+        """Writes the same to REPORT_FILE. A loop of its own, which waits for no broker."""
+        if self._file is not None:
+            self._file.write(self._describe())
+
     def _repeat(self, interval: float, step: Callable[[], None]) -> None:
         failing = False
         while True:
             try:
                 step()
                 failing = False
-            except BrokerError as error:
+            except (BrokerError, OSError) as error:
                 if not failing:
                     _log.warning("housekeeping.failed step=%s error=%s", step.__name__, error)
                 failing = True

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 from collections import Counter
 from datetime import UTC, datetime
+from pathlib import Path
 
 import psutil
 
 from mrq_core import __version__
 from mrq_core.config import Config
+from mrq_core.operations.views import worker_view
 from mrq_core.operations.workers import RunningJob, WorkerReport
 from mrq_core.worker.executions import Executions
 from mrq_core.worker.settling import Settler
@@ -62,3 +65,28 @@ class Reporter:
             cpu_time=cpu.user + cpu.system,
             version=__version__,
         )
+
+
+class ReportFile:
+    """The file that REPORT_FILE names: the report as `mrq workers show --json` prints it.
+
+    Its age tells a probe on the same machine when the hub last came round, whether or not the broker is
+    there. A reader never sees half of it.
+    """
+
+    def __init__(self, path: str) -> None:
+        self._path = Path(path)
+
+    def write(self, report: WorkerReport) -> None:
+        """Puts this report in the place of the last one. Raises OSError."""
+        beside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        try:
+            beside.write_text(json.dumps(worker_view(report)) + "\n", encoding="utf-8")
+            beside.replace(self._path)
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
+
+    def remove(self) -> None:
+        """Takes it away. Raises OSError."""
+        self._path.unlink(missing_ok=True)

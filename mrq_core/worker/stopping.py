@@ -19,7 +19,7 @@ from mrq_core.worker.native import Mailbox
 
 KILL_PATIENCE = 2.0
 """Seconds for interrupted jobs to end, and again for their outcomes to be taken."""
-_LEAVE_WITHIN = 4.5
+LEAVE_WITHIN = 4.5
 """Seconds after which a worker that was told to leave does so, whatever else is going on."""
 
 _log = logging.getLogger("mrq.worker")
@@ -55,7 +55,7 @@ class Stopping:
 
     def leave_by(self) -> float | None:
         """The monotonic time at which the process has to be gone, once it was told to leave."""
-        return None if self._killed_at is None else self._killed_at + _LEAVE_WITHIN
+        return None if self._killed_at is None else self._killed_at + LEAVE_WITHIN
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         if signum == signal.SIGTERM or self.is_stopping:

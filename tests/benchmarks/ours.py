@@ -25,10 +25,11 @@ _WEAK = "?w=1&journal=false"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arrangement:
-    """One way to keep jobs: a driver, the servers that it needs, and what else its environment says."""
+    """One way to keep jobs: a driver or two, their servers, and what else their environment says."""
 
     title: str
     broker: str
+    store: str = ""
     redis: tuple[str, ...] | None = None
     """The options of a Redis server, if one is needed."""
     mongo: str | None = None
@@ -53,6 +54,14 @@ ARRANGEMENTS: dict[str, Arrangement] = {
     "mongo": Arrangement(
         title="mrq on MongoDB", broker="mongo", mongo="", settings="`w=majority`, journaled"
     ),
+    "redis+mongo": Arrangement(
+        title="mrq on Redis and MongoDB",
+        broker="redis",
+        store="mongo",
+        redis=_SERVER,
+        mongo="",
+        settings="queues in Redis without an append-only file, records in MongoDB: `w=majority`, journaled",
+    ),
     "mongo with w=1": Arrangement(
         title="mrq on MongoDB with w=1", broker="mongo", mongo=_WEAK, settings="`w=1&journal=false`"
     ),
@@ -66,6 +75,7 @@ def started(arrangement: Arrangement, folder: Path) -> Iterator[dict[str, str]]:
     environ = {
         **arrangement.environ,
         "MRQ_BROKER": arrangement.broker,
+        "MRQ_STORE": arrangement.store,
         "MRQ_SQLITE": f"{folder}/bench.sqlite3",
     }
     with contextlib.ExitStack() as stack:
@@ -106,7 +116,7 @@ def system_of(arrangement: Arrangement) -> System:
     """As it is measured beside others."""
     return System(
         name=arrangement.title,
-        store="redis" if arrangement.redis is not None else arrangement.broker,
+        store="+".join(filter(None, (arrangement.broker, arrangement.store))),
         application=tasks.__name__,
         command=("python", "-m", "mrq_core.cli", "worker", "--quiet", "--greenlets", "{concurrency}"),
         opened=partial(opened, arrangement=arrangement),

@@ -33,7 +33,7 @@ MOST_FAULTS = 30
 @pytest.fixture(params=brokers.NAMES)
 def campaign(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Campaign]:
     print(f"seed: {SEED}")
-    with open_project(tmp_path, brokers.url_of(request.param, tmp_path)) as project:
+    with open_project(tmp_path, *brokers.address_of(request.param, tmp_path)) as project:
         project.write("tasks.py", ledger.TASKS)
         yield Campaign(project, jobs=JOBS, most_faults=MOST_FAULTS, seed=SEED)
         brokers.check_counters(request.param, project.client.broker, tmp_path)

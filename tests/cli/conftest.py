@@ -151,7 +151,7 @@ def mrq(project: Project) -> Shell:
 @contextlib.contextmanager
 def tasks_project(path: Path, broker: str = "sqlite") -> Iterator[Project]:
     """A project with the tasks above."""
-    with open_project(path, brokers.url_of(broker, path)) as opened:
+    with open_project(path, *brokers.address_of(broker, path)) as opened:
         opened.write("tasks.py", TASKS)
         yield opened
 

@@ -76,7 +76,7 @@ def test_check_finds_what_is_wrong_with_options_and_exits_with_1(mrq: Shell, pro
 
 def test_check_reports_a_broken_database(mrq: Shell, project: Project) -> None:
     (project.path / "notes.txt").write_text("this is no database, whatever its name says\n" * 50)
-    said = mrq("check", "--broker", "sqlite:///notes.txt", code=1)
+    said = mrq("check", "--broker", "sqlite:///notes.txt", "--store", "", code=1)
     assert "✗ error" in said.out
     assert "notes.txt" in said.out
 

@@ -134,3 +134,12 @@ def test_interrupting_a_run_exits_with_130(project: Project) -> None:
     process.send(signal.SIGINT)
     assert process.wait() == 130
     assert "KeyboardInterrupt" not in process.output
+
+
+def test_lost_places_can_be_looked_for_on_every_broker(mrq: Shell, project: Project) -> None:
+    """Where queue and records are one, there are none to be looked for."""
+    project.queue("tasks.stop")
+    looked = 1 if project.address.store else 0
+    found = mrq("run", "mrq_core.basetasks.cleaning.RequeueLostJobs").json
+    assert found == {"looked": looked, "mended": 0}
+    assert f"Looked at {looked} unfinished job" in mrq("check", "--repair").err

@@ -21,7 +21,7 @@ SECONDS = 60.0
 _MARK = "=== end of command"
 
 EXAMPLE_LANGUAGES = {"python", "console"}
-OTHER_LANGUAGES = {"sh", "text", "toml"}
+OTHER_LANGUAGES = {"sh", "text", "toml", "yaml", "ini", "dockerfile"}
 
 
 def examples(page: Path) -> list[Block]:

@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
-from mrq_core.broker import Opening
 from mrq_core.clock import Clock, SystemClock, from_ms
 from mrq_core.codec import JsonObject
+from mrq_core.driver import Opening
 from mrq_core.embedded import database
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.ids import new_id

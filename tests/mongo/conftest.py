@@ -9,6 +9,7 @@ import pytest
 
 from tests.mongo.kit import Place
 from tests.mongo.servers import Server
+from tests.proxy import Proxy
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +35,21 @@ def place(server_url: str) -> Iterator[Place]:
     place = Place(server_url, f"test-{os.getpid()}")
     yield place
     place.clear()
+
+
+@pytest.fixture
+def store_place(server_url: str) -> Iterator[Place]:
+    """The same for a store whose queue is elsewhere: a prefix has one use."""
+    place = Place(server_url, f"test-store-{os.getpid()}")
+    yield place
+    place.clear()
+
+
+@pytest.fixture
+def proxy(request: pytest.FixtureRequest) -> Iterator[Proxy]:
+    """What loses replies of the server when it is told to."""
+    if os.environ.get("MRQ_TEST_MONGO_URL"):
+        pytest.skip("the proxy stands before a server that the tests have started")
+    server: Server = request.getfixturevalue("server")
+    with Proxy(server.port) as proxy:
+        yield proxy

@@ -8,11 +8,13 @@ from typing import Any
 import pymongo
 
 from mrq_broker_mongo.broker import MongoBroker
-from mrq_core.broker import Opening
+from mrq_broker_mongo.store import MongoStore
 from mrq_core.clock import Clock, SystemClock, from_ms
+from mrq_core.driver import Opening
 from mrq_core.ids import new_id
 from mrq_core.job import JobRecord, Outcome, Status
 from mrq_core.messages import Claimed, ClaimRequest, NewJob, Settlement, Unique, Wanted
+from tests.proxy import Proxy
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,10 @@ class Place:
         """A broker there."""
         return open_broker(self, clock, timeout)
 
+    def open_store(self, clock: Clock | None = None, timeout: float = 10.0) -> MongoStore:
+        """A store there, for a queue that is elsewhere."""
+        return open_store(self, clock, timeout)
+
     def clear(self) -> None:
         """Deletes its documents, but for the hints. The collections stay, with their indexes: to create them
         takes far longer."""
@@ -38,8 +44,17 @@ class Place:
 
 def open_broker(place: Place, clock: Clock | None = None, timeout: float = 10.0) -> MongoBroker:
     """A broker at the place, in whichever process."""
+    return MongoBroker(_opening(place, clock, timeout))
+
+
+def open_store(place: Place, clock: Clock | None = None, timeout: float = 10.0) -> MongoStore:
+    """A store at the place, in whichever process."""
+    return MongoStore(_opening(place, clock, timeout))
+
+
+def _opening(place: Place, clock: Clock | None, timeout: float) -> Opening:
     settings = {"MONGODB": place.url, "MONGODB_PREFIX": place.prefix}
-    return MongoBroker(Opening(settings=settings, clock=clock or SystemClock(), timeout=timeout))
+    return Opening(settings=settings, clock=clock or SystemClock(), timeout=timeout)
 
 
 def new_job(queue: str = "q", unique: Unique | None = None, **more: Any) -> NewJob:
@@ -66,3 +81,9 @@ def ended(record: JobRecord, outcome: Outcome) -> Settlement:
     """The attempt ended so."""
     assert record.token is not None
     return Settlement(id=record.id, token=record.token, outcome=outcome)
+
+
+def lose_reply_to(proxy: Proxy, place: Place, command: str, collection: str = "jobs") -> None:
+    """Loses the reply to the next such command on that collection."""
+    name = f"{place.prefix}_{collection}"
+    proxy.lose_reply_to(b"\x02" + command.encode() + b"\x00.{4}" + name.encode() + b"\x00")

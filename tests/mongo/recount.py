@@ -11,6 +11,7 @@ from pymongo.database import Database
 from mrq_broker_mongo import totals
 from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.connection import Connection
+from mrq_broker_mongo.store import MongoStore
 from mrq_broker_mongo.uniques import is_done_with
 from mrq_core.job import WAITING
 
@@ -20,7 +21,7 @@ _RENEWED = timedelta(seconds=5)
 """By how much a slot may end before its job's lease: it is prolonged after it."""
 
 
-def mend(broker: MongoBroker) -> int:
+def mend(broker: MongoBroker | MongoStore) -> int:
     """Does what a worker's housekeeping does once a minute: corrects numbers that a crash has left wrong."""
     connection: Connection = broker._connection
     return totals.recount(connection)
@@ -43,6 +44,19 @@ def check_collections(broker: MongoBroker) -> None:
     heads = {doc["_id"][:12] for doc in everything["logs"]}
     assert heads <= {job.binary for job in jobs}, "a job that is gone has left a log"
     _check_records(broker, jobs)
+
+
+def check_store(store: MongoStore) -> None:
+    """The same of a store, which has neither places nor slots nor keys."""
+    mend(store)
+    connection: Connection = store._connection
+    everything = connection.on_database(lambda database: _all(database, connection))
+    jobs = {doc["_id"]: doc for doc in everything["jobs"]}
+    _check_numbers(everything["totals"], jobs)
+    assert not everything["limits"]
+    assert not everything["keys"]
+    heads = {doc["_id"][:12] for doc in everything["logs"]}
+    assert heads <= {job.binary for job in jobs}, "a job that is gone has left a log"
 
 
 def _all(database: Database[Doc], connection: Connection) -> dict[str, list[Doc]]:

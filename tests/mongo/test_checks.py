@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mrq_broker_mongo import checks
+from mrq_broker_mongo import checks, layout
 from mrq_broker_mongo.layout import INDEXES
 from mrq_core.messages import Finding, Wanted
+from mrq_core.testing.conformance.base import run_in_threads
 from tests.mongo.kit import Place, new_job, open_broker
 from tests.mongo.servers import Server
 from tests.mongo.services import Replicas, replica_set
@@ -172,3 +173,13 @@ def test_the_command_exits_with_0_where_there_are_only_warnings_and_says_what_to
     url = with_option(place.url, f"journal=false&prefix={place.prefix}")
     with open_project(tmp_path, url) as project:
         assert "leave the options w and journal out" in " ".join(project.mrq("check").split())
+
+
+def test_many_processes_prepare_an_empty_prefix_at_once(place: Place) -> None:
+    brokers = [place.open() for _ in range(8)]
+    for _ in range(10):
+        place.clear()
+        run_in_threads(lambda broker: broker.prepare(), [(broker,) for broker in brokers])
+    assert layout.missing(brokers[0]._connection) == []
+    for broker in brokers:
+        broker.close()

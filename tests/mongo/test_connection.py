@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from bson import Int64
+from pymongo.errors import OperationFailure
 
 from mrq_broker_mongo.broker import MongoBroker
+from mrq_broker_mongo.failures import translated
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.job import JobRecord, Outcome, Status
 from mrq_core.messages import Cancel, ClaimRef, RawItem, Requeue, Unique, Wanted
-from tests.mongo.kit import Place, claim, ended, new_job, open_broker, success
+from tests.mongo.kit import Place, claim, ended, lose_reply_to, new_job, open_broker, success
 from tests.mongo.recount import check_collections, mend
 from tests.mongo.servers import Server
 from tests.mongo.services import Replicas, replica_set
@@ -37,15 +40,6 @@ def own_server() -> Iterator[Server]:
 
 
 @pytest.fixture
-def proxy(request: pytest.FixtureRequest) -> Iterator[Proxy]:
-    if os.environ.get("MRQ_TEST_MONGO_URL"):
-        pytest.skip("the proxy stands before a server that the tests have started")
-    server: Server = request.getfixturevalue("server")
-    with Proxy(server.port) as proxy:
-        yield proxy
-
-
-@pytest.fixture
 def behind(proxy: Proxy, place: Place) -> Iterator[MongoBroker]:
     """A broker behind the proxy, prepared and at work."""
     broker = open_broker(replace(place, url=f"mongodb://127.0.0.1:{proxy.port}/mrq"))
@@ -54,12 +48,6 @@ def behind(proxy: Proxy, place: Place) -> Iterator[MongoBroker]:
     yield broker
     check_collections(broker)
     broker.close()
-
-
-def lose_reply_to(proxy: Proxy, place: Place, command: str, collection: str = "jobs") -> None:
-    """Loses the reply to the next such command on that collection."""
-    name = f"{place.prefix}_{collection}"
-    proxy.lose_reply_to(b"\x02" + command.encode() + b"\x00.{4}" + name.encode() + b"\x00")
 
 
 # --- lost replies -----------------------------------------------------------------------------------
@@ -362,3 +350,26 @@ def test_raw_parameters_and_requeued_jobs_survive_lost_replies_too(
     [stored] = behind.get([answer.id])
     assert stored is not None
     assert stored.status is Status.QUEUED
+
+
+def test_a_write_that_was_numbered_in_vain_is_made_again(place: Place) -> None:
+    """pymongo numbers writes for replica sets, and does so for a lone server that has just returned."""
+    broker = place.open()
+    refused: list[OperationFailure] = []
+
+    def insert(jobs: Any) -> int:
+        command = {"insert": jobs.name, "documents": [{"_id": 1}], "txnNumber": Int64(1)}
+        if refused:
+            del command["txnNumber"]
+        with jobs.database.client.start_session() as session:
+            try:
+                return int(jobs.database.command(command, session=session)["n"])
+            except OperationFailure as error:
+                refused.append(error)
+                raise
+
+    assert broker._connection.run("jobs", insert) == 1
+    [error] = refused
+    assert isinstance(translated(error, "host", 1.0), BrokerUnavailable)
+    broker._connection.run("jobs", lambda jobs: jobs.delete_many({}))
+    broker.close()

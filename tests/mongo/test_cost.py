@@ -6,13 +6,12 @@ of jobs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pymongo
 import pytest
-from pymongo import monitoring
 
 from mrq_broker_mongo.broker import MongoBroker
 from mrq_core.errors import BrokerUnavailable
@@ -36,51 +35,10 @@ from mrq_core.messages import (
     Versions,
     Wanted,
 )
+from tests.mongo.explaining import Doc, Explained, check, figures
 from tests.mongo.kit import Place
 
-Doc = dict[str, Any]
 MANY = 3000
-QUESTIONS = ("find", "aggregate", "update", "delete", "findAndModify")
-SMALL = ("totals", "meta", "wake")
-"""Collections that grow with the number of queues, paths and workers only."""
-SCANNED = 9 * 3 + 20
-"""How many keys a question may look at besides those that it answers with: at each rank where it begins and
-ends."""
-
-
-class Explained(monitoring.CommandListener):
-    """Has each command explained before it is sent, while it is on."""
-
-    def __init__(self, client: pymongo.MongoClient[Doc]) -> None:
-        self._client = client
-        self.is_on = False
-        self.found: list[tuple[Doc, Doc]] = []
-        self.commands: list[str] = []
-
-    def started(self, event: monitoring.CommandStartedEvent) -> None:
-        if not self.is_on:
-            return
-        self.commands.append(f"{event.command_name} {event.command.get(event.command_name)}")
-        if event.command_name in QUESTIONS:
-            kept = {name: value for name, value in event.command.items() if not name.startswith("$")}
-            for name in ("lsid", "txnNumber", "writeConcern", "ordered"):
-                kept.pop(name, None)
-            for part in self._parts(kept):
-                told = self._client[event.database_name].command("explain", part, verbosity="executionStats")
-                self.found.append((part, told))
-
-    def _parts(self, command: Doc) -> list[Doc]:
-        """Only a command with one update, or one deletion, can be explained."""
-        for name in ("updates", "deletes"):
-            if name in command:
-                return [{**command, name: [one]} for one in command[name][:20]]
-        return [command]
-
-    def succeeded(self, event: monitoring.CommandSucceededEvent) -> None:
-        pass
-
-    def failed(self, event: monitoring.CommandFailedEvent) -> None:
-        pass
 
 
 @pytest.fixture
@@ -137,60 +95,6 @@ def fill(broker: MongoBroker, number: int = MANY) -> None:
         broker.enqueue([new_job(f"tree/{start + place}", delay=500.0 * (place % 2)) for place in range(500)])
 
 
-def stages(plan: Any) -> Iterator[Doc]:
-    """All stages of a plan, with their figures where it was executed."""
-    if isinstance(plan, dict):
-        if "stage" in plan and isinstance(plan["stage"], str):
-            yield plan
-        for name, value in plan.items():
-            if name not in ("rejectedPlans", "allPlansExecution"):
-                yield from stages(value)
-    elif isinstance(plan, list):
-        for item in plan:
-            yield from stages(item)
-
-
-def check(explained: Explained, work: Callable[[], object], *, scanned: int = SCANNED) -> Explained:
-    """Does the work, and sees to it that every question on jobs went well."""
-    explained.found, explained.commands = [], []
-    explained.is_on = True
-    try:
-        work()
-    finally:
-        explained.is_on = False
-    assert explained.commands
-    for command, told in explained.found:
-        collection = next(iter(command.values()))
-        if collection.rpartition("_")[2] in SMALL:
-            continue
-        names = {one["stage"] for one in stages(told)}
-        assert "COLLSCAN" not in names, command
-        assert "SORT" not in names, command
-        figures = _figures(told)
-        answered = _answered(command, told)
-        assert figures["totalDocsExamined"] <= answered + scanned, (command, figures)
-        assert figures["totalKeysExamined"] <= 2 * answered + scanned, (command, figures)
-    return explained
-
-
-def _figures(told: Doc) -> Doc:
-    if "executionStats" in told:
-        return dict(told["executionStats"])
-    cursor = next(one["$cursor"] for one in told["stages"] if "$cursor" in one)
-    return dict(cursor["executionStats"])
-
-
-def _answered(command: Doc, told: Doc) -> int:
-    """How many documents a command finds, or changes; one that counts finds all that it counts."""
-    figures = _figures(told)
-    changed: list[int] = [
-        one.get(name, 0) for one in stages(told) for name in ("nMatched", "nWouldModify", "nWouldDelete")
-    ]
-    if "aggregate" in command:
-        changed += [one.get("nReturned", 0) for one in stages(told) if one["stage"] != "IXSCAN"]
-    return max([int(figures["nReturned"]), *changed, 1])
-
-
 def success(record: JobRecord) -> Settlement:
     outcome = Outcome(status=Status.SUCCESS, ttl=1000.0, result=1)
     return Settlement(id=record.id, token=record.token or "", outcome=outcome)
@@ -232,7 +136,7 @@ def test_a_claim_does_not_look_at_what_is_not_due(broker: MongoBroker, explained
     check(explained, lambda: claim(broker, limit=10))
     looks = [told for command, told in explained.found if "find" in command and "rank" in command["filter"]]
     assert len(looks) == 1
-    assert _figures(looks[0])["totalKeysExamined"] <= 10 + 2 * 9
+    assert figures(looks[0])["totalKeysExamined"] <= 10 + 2 * 9
 
 
 def test_the_end_of_leases(broker: MongoBroker, explained: Explained) -> None:
@@ -315,7 +219,7 @@ def test_finding(broker: MongoBroker, explained: Explained, wanted: JobFilter) -
         check(explained, lambda: broker.find(wanted, order=order, cursor=page.cursor, limit=20))  # noqa: B023
 
 
-def test_figures(broker: MongoBroker, explained: Explained) -> None:
+def testfigures(broker: MongoBroker, explained: Explained) -> None:
     fill(broker)
     check(explained, broker.totals)
     check(explained, lambda: broker.known("tree/", "tree/5", 10))

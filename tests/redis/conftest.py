@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.proxy import Proxy
 from tests.redis.kit import Place
 from tests.redis.servers import Server
 
@@ -37,3 +38,12 @@ def place(server_url: str) -> Iterator[Place]:
     place = Place(server_url, f"test-{os.getpid()}-{next(_numbers)}")
     yield place
     place.clear()
+
+
+@pytest.fixture
+def proxy(place: Place, server: Server) -> Iterator[Proxy]:
+    """Stands before the server, and can lose its replies."""
+    if os.environ.get("MRQ_TEST_REDIS_URL"):
+        pytest.skip("the proxy stands before a server that the tests have started")
+    with Proxy(server.port) as proxy:
+        yield proxy

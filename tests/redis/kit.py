@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import redis
 
 from mrq_broker_redis.broker import RedisBroker
+from mrq_broker_redis.queue import RedisQueue
 from mrq_broker_redis.scripts import script
-from mrq_core.broker import Opening
 from mrq_core.clock import Clock, SystemClock
+from mrq_core.driver import Opening
 from tests.proxy import Proxy
 
 
@@ -24,6 +25,10 @@ class Place:
         """A broker there."""
         return open_broker(self, clock, timeout)
 
+    def open_queue(self, clock: Clock | None = None, timeout: float = 10.0) -> RedisQueue:
+        """A queue half there."""
+        return open_queue(self, clock, timeout)
+
     def clear(self) -> None:
         """Deletes its keys."""
         with redis.Redis.from_url(self.url) as client:
@@ -34,8 +39,17 @@ class Place:
 
 def open_broker(place: Place, clock: Clock | None = None, timeout: float = 10.0) -> RedisBroker:
     """A broker at the place, in whichever process."""
+    return RedisBroker(_opening(place, clock, timeout))
+
+
+def open_queue(place: Place, clock: Clock | None = None, timeout: float = 10.0) -> RedisQueue:
+    """The same for the queue half."""
+    return RedisQueue(_opening(place, clock, timeout))
+
+
+def _opening(place: Place, clock: Clock | None, timeout: float) -> Opening:
     settings = {"REDIS": place.url, "REDIS_PREFIX": place.prefix}
-    return RedisBroker(Opening(settings=settings, clock=clock or SystemClock(), timeout=timeout))
+    return Opening(settings=settings, clock=clock or SystemClock(), timeout=timeout)
 
 
 def lose_reply_to(proxy: Proxy, name: str) -> None:

@@ -43,42 +43,42 @@ def check_keys(broker: RedisBroker) -> None:
         if row[b"z"] == b"p":
             parked.add(job_id)
     found = {
-        key: set(_members(client, prefix + key))
-        for key in _names(client, prefix)
+        key: set(members_of(client, prefix + key))
+        for key in names_under(client, prefix)
         if key.startswith((b"i:", b"w:", b"c:")) or key == b"x"
     }
     assert found == sets
     for key, numbers in totals.items():
-        assert _hash(client, prefix + key) == {field: str(n).encode() for field, n in numbers.items()}
-    held = set(_members(client, prefix + b"slots"))
+        assert hash_of(client, prefix + key) == {field: str(n).encode() for field, n in numbers.items()}
+    held = set(members_of(client, prefix + b"slots"))
     assert held <= slots
     running = Counter(member.partition(b" ")[2] for member in held)
-    assert _hash(client, prefix + b"running") == {key: str(n).encode() for key, n in running.items()}
-    assert set(_hash(client, prefix + b"parked")) == parked
+    assert hash_of(client, prefix + b"running") == {key: str(n).encode() for key, n in running.items()}
+    assert set(hash_of(client, prefix + b"parked")) == parked
     in_queues = Counter(jobs[job_id][b"q"] for job_id in parked)
-    assert _hash(client, prefix + b"parked-in") == {key: str(n).encode() for key, n in in_queues.items()}
-    _check_parked(client, prefix)
-    _check_trees(client, prefix, jobs)
+    assert hash_of(client, prefix + b"parked-in") == {key: str(n).encode() for key, n in in_queues.items()}
+    check_parked(client, prefix)
+    check_trees(client, prefix, jobs)
     _check_unique_keys(client, prefix, jobs)
     _check_names(client, prefix, jobs)
     _check_records(broker, jobs)
 
 
-def _check_parked(client: redis.Redis, prefix: bytes) -> None:
+def check_parked(client: redis.Redis, prefix: bytes) -> None:
     """The lines of the parked jobs are what the jobs' places say."""
     lines: dict[bytes, set[bytes]] = defaultdict(set)
-    for place in _hash(client, prefix + b"parked").values():
+    for place in hash_of(client, prefix + b"parked").values():
         member, _, key = place.partition(b" ")
         lines[key].add(member)
     for key, members in lines.items():
-        assert set(_members(client, prefix + b"park:" + key)) == members
-    assert set(_members(client, prefix + b"parked-keys")) == lines.keys()
-    assert {name for name in _names(client, prefix) if name.startswith(b"park:")} == {
+        assert set(members_of(client, prefix + b"park:" + key)) == members
+    assert set(members_of(client, prefix + b"parked-keys")) == lines.keys()
+    assert {name for name in names_under(client, prefix) if name.startswith(b"park:")} == {
         b"park:" + key for key in lines
     }
 
 
-def _check_trees(client: redis.Redis, prefix: bytes, jobs: dict[bytes, Row]) -> None:
+def check_trees(client: redis.Redis, prefix: bytes, jobs: dict[bytes, Row]) -> None:
     """Each subqueue with an entry is among the ready or the later ones of its tree, there with its time."""
     due: dict[bytes, int] = {}
     for row in jobs.values():
@@ -86,9 +86,9 @@ def _check_trees(client: redis.Redis, prefix: bytes, jobs: dict[bytes, Row]) -> 
             due[row[b"q"]] = min(int(row[b"d"]), due.get(row[b"q"], int(row[b"d"])))
     ready: set[bytes] = set()
     later: dict[bytes, float] = {}
-    for name in _names(client, prefix):
+    for name in names_under(client, prefix):
         if name.startswith(b"ready:"):
-            ready |= set(_members(client, prefix + name))
+            ready |= set(members_of(client, prefix + name))
         elif name.startswith(b"later:"):
             found: Any = client.zrange(prefix + name, 0, -1, withscores=True)
             later |= dict(found)
@@ -99,8 +99,8 @@ def _check_trees(client: redis.Redis, prefix: bytes, jobs: dict[bytes, Row]) -> 
 
 def _check_unique_keys(client: redis.Redis, prefix: bytes, jobs: dict[bytes, Row]) -> None:
     """A key is held by the job that has it, until it is claimed, has ended, or the period is over."""
-    holders = _hash(client, prefix + b"u")
-    assert {key for key, value in holders.items() if value[24:]} == set(_members(client, prefix + b"u:x"))
+    holders = hash_of(client, prefix + b"u")
+    assert {key for key, value in holders.items() if value[24:]} == set(members_of(client, prefix + b"u:x"))
     for key, value in holders.items():
         row = jobs.get(value[:24])
         if not value[24:]:
@@ -113,7 +113,7 @@ def _check_unique_keys(client: redis.Redis, prefix: bytes, jobs: dict[bytes, Row
 
 def _check_names(client: redis.Redis, prefix: bytes, jobs: dict[bytes, Row]) -> None:
     """Each job has its record, and no job that is gone has left one, or a log."""
-    names = _names(client, prefix)
+    names = names_under(client, prefix)
     assert {name[2:] for name in names if name.startswith(b"r:")} == jobs.keys()
     assert {name[2:] for name in names if name.startswith(b"l:")} <= jobs.keys()
 
@@ -132,7 +132,7 @@ def _check_records(broker: RedisBroker, jobs: dict[bytes, Row]) -> None:
 
 def _jobs(client: redis.Redis, prefix: bytes) -> dict[bytes, Row]:
     start = prefix + b"j:"
-    found = {key[len(start) :]: _hash(client, key) for key in client.scan_iter(_pattern(start), count=1000)}
+    found = {key[len(start) :]: hash_of(client, key) for key in client.scan_iter(_pattern(start), count=1000)}
     places = {b"started": b"c", b"success": b""}
     return {
         job_id: {b"k": b"0", **row, b"z": places.get(row[b"s"], row.get(b"z", b"w"))}
@@ -140,7 +140,7 @@ def _jobs(client: redis.Redis, prefix: bytes) -> dict[bytes, Row]:
     }
 
 
-def _names(client: redis.Redis, prefix: bytes) -> list[bytes]:
+def names_under(client: redis.Redis, prefix: bytes) -> list[bytes]:
     return [key[len(prefix) :] for key in client.scan_iter(_pattern(prefix), count=1000)]
 
 
@@ -148,12 +148,12 @@ def _pattern(start: bytes) -> bytes:
     return start.replace(b"[", b"\\[") + b"*"
 
 
-def _members(client: redis.Redis, key: bytes) -> list[bytes]:
+def members_of(client: redis.Redis, key: bytes) -> list[bytes]:
     found: Any = client.zrange(key, 0, -1)
     return list(found)
 
 
-def _hash(client: redis.Redis, key: bytes) -> dict[bytes, bytes]:
+def hash_of(client: redis.Redis, key: bytes) -> dict[bytes, bytes]:
     found: Any = client.hgetall(key)
     return dict(found)
 

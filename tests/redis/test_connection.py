@@ -50,14 +50,6 @@ def own_server() -> Iterator[Server]:
     server.stop()
 
 
-@pytest.fixture
-def proxy(place: Place, server: Server) -> Iterator[Proxy]:
-    if os.environ.get("MRQ_TEST_REDIS_URL"):
-        pytest.skip("the proxy stands before a server that the tests have started")
-    with Proxy(server.port) as proxy:
-        yield proxy
-
-
 def test_scripts_that_the_server_has_forgotten_are_sent_again(place: Place, server: Server) -> None:
     broker = place.open()
     broker.enqueue([new_job()])

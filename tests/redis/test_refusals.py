@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import threading
 import time
@@ -115,14 +114,6 @@ def test_a_user_without_the_right_to_run_scripts_is_told_so(own_server: Server) 
 
 
 # --- lost replies, threads and processes ------------------------------------------------------------
-
-
-@pytest.fixture
-def proxy(place: Place, server: Server) -> Iterator[Proxy]:
-    if os.environ.get("MRQ_TEST_REDIS_URL"):
-        pytest.skip("the proxy stands before a server that the tests have started")
-    with Proxy(server.port) as proxy:
-        yield proxy
 
 
 def test_many_lost_replies_leave_every_count_right(proxy: Proxy, place: Place) -> None:

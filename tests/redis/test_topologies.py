@@ -26,12 +26,15 @@ from mrq_core.testing.conformance import (
     EnqueueContract,
     MetricContract,
     PollContract,
+    QueueFactory,
     RawContract,
     SearchContract,
     SettleContract,
     WaitContract,
 )
-from tests.redis.kit import Place, open_broker
+from mrq_core.testing.conformance.queue_looking import QueueLookContract
+from mrq_core.testing.conformance.queue_raw import AdmitContract
+from tests.redis.kit import Place, open_broker, open_queue
 from tests.redis.servers import PROGRAM, Server
 from tests.redis.services import Watched, cluster, cluster_url, sentinels
 from tests.redis.test_connection import claim, new_job, success
@@ -227,6 +230,14 @@ class TestRedisClusterBroker(
     @pytest.fixture
     def broker_factory(self, nodes: list[Server]) -> BrokerFactory:
         return partial(open_broker, Place(cluster_url(nodes), f"contract-{next(_numbers)}"))
+
+
+class TestRedisClusterQueue(AdmitContract, QueueLookContract):
+    """The same of the queue half."""
+
+    @pytest.fixture
+    def queue_factory(self, nodes: list[Server]) -> QueueFactory:
+        return partial(open_queue, Place(cluster_url(nodes), f"contract-{next(_numbers)}"))
 
 
 def test_a_cluster_that_is_away_is_said_so() -> None:

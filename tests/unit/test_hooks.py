@@ -10,10 +10,10 @@ import pytest
 from msgspec.structs import replace
 
 from mrq_core import hookspecs
-from mrq_core.broker import Driver
 from mrq_core.clock import from_ms
 from mrq_core.codec import JsonValue
 from mrq_core.config import Config
+from mrq_core.driver import Driver
 from mrq_core.errors import ConfigError
 from mrq_core.hookspecs import hookimpl
 from mrq_core.job import JobRecord, Outcome, RetryDecision, Status

@@ -12,13 +12,14 @@ from types import ModuleType
 import pytest
 
 from mrq_core import hookspecs
-from mrq_core.broker import Driver
+from mrq_core.composed import ComposedBroker
 from mrq_core.config import Config
+from mrq_core.driver import Driver
 from mrq_core.errors import ConfigError, DriverNotFound
 from mrq_core.hookspecs import hookimpl
 from mrq_core.plugins import Plugins, open_broker
 from mrq_core.testing import ManualClock, MemoryBroker
-from mrq_core.testing.memory import DRIVER
+from mrq_core.testing.memory import DRIVER, MemoryQueue, MemoryStore
 
 MakePlugin = Callable[..., str]
 
@@ -138,6 +139,47 @@ def test_a_password_is_not_shown_by_the_error() -> None:
 def test_half_a_driver_cannot_be_used_alone(make_plugin: MakePlugin) -> None:
     with pytest.raises(ConfigError, match="half of a broker"):
         open_broker(Config(broker="half"), memory_plugins(make_plugin))
+
+
+def halves(make_plugin: MakePlugin) -> Plugins:
+    """With a driver that can only be a queue, and one that can only be a store."""
+
+    found = []
+    for driver in (
+        Driver(name="line", summary="", open_queue=lambda opening: MemoryQueue(clock=opening.clock)),
+        Driver(name="shelf", summary="", open_store=lambda opening: MemoryStore(clock=opening.clock)),
+    ):
+
+        def mrq_driver(driver: Driver = driver) -> Driver:
+            return driver
+
+        found.append(make_plugin(f"{driver.name}_plugin", mrq_driver))
+    return Plugins(Config(plugins=tuple(found)))
+
+
+def test_a_queue_of_one_driver_and_a_store_of_another_make_a_broker(make_plugin: MakePlugin) -> None:
+    broker = open_broker(Config(broker="line", store="shelf"), halves(make_plugin))
+    assert isinstance(broker, ComposedBroker)
+    broker.prepare()
+    assert broker.totals().by_status() == {}
+
+
+@pytest.mark.parametrize(
+    ("broker", "store", "said"),
+    [
+        ("line", "line", "BROKER and STORE are both line"),
+        ("sqlite", "shelf", "the driver sqlite keeps its records itself, and STORE is shelf"),
+        ("shelf", "line", "set BROKER to one of line"),
+        ("line", "sqlite", "set it to one of mongo, shelf"),
+        ("line", "nothing", "no installed store driver has the name 'nothing'"),
+        ("line", "", "half of a broker"),
+    ],
+)
+def test_drivers_that_make_no_pair_are_refused_with_those_that_do(
+    make_plugin: MakePlugin, broker: str, store: str, said: str
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        open_broker(Config(broker=broker, store=store), halves(make_plugin))
 
 
 def test_the_configured_broker_is_opened_with_its_clock(make_plugin: MakePlugin) -> None:

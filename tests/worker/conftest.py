@@ -97,6 +97,6 @@ def deaf():
 
 @pytest.fixture(params=brokers.NAMES)
 def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
-    with open_project(tmp_path, brokers.url_of(request.param, tmp_path)) as opened:
+    with open_project(tmp_path, *brokers.address_of(request.param, tmp_path)) as opened:
         opened.write("tasks.py", TASKS)
         yield opened

@@ -10,6 +10,9 @@
 The factory opens another broker on the same, initially empty, data. It is given the clock that the
 broker has to tell the time by, so that the tests need not wait. Each contract can be taken alone.
 Every test is named after the promise that it checks.
+
+A queue that is one half of a composed broker has `QueueContract`, with the fixture `queue_factory`; a store
+has `StoreContract`, with `store_factory`.
 """
 
 from __future__ import annotations
@@ -18,8 +21,10 @@ import pytest
 
 _PARTS = (
     *("against_model", "base", "bulk", "changes", "claim", "enqueue", "leases", "limits", "logs"),
-    *("machine", "machine_raw", "metrics", "model", "poll", "processes", "prune", "rates", "raw"),
-    *("raw_kinds", "search", "settle", "state", "threads", "totals", "unique"),
+    *("machine", "machine_raw", "metrics", "model", "poll", "processes", "prune", "queue_claims"),
+    *("queue_entries", "queue_half", "queue_keys", "queue_kit", "queue_looking", "queue_raw", "rates", "raw"),
+    *("raw_kinds", "search", "settle", "state", "store_attempts", "store_half", "store_kit"),
+    *("store_records", "store_threads", "store_writes", "threads", "totals", "unique"),
 )
 # The asserts of a module that pytest does not collect itself say nothing unless they are rewritten.
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
@@ -37,12 +42,16 @@ from mrq_core.testing.conformance.model import ModelContract  # noqa: E402
 from mrq_core.testing.conformance.poll import PollContract, WaitContract  # noqa: E402
 from mrq_core.testing.conformance.processes import GreenletContract, ProcessContract  # noqa: E402
 from mrq_core.testing.conformance.prune import PruneContract  # noqa: E402
+from mrq_core.testing.conformance.queue_half import QueueContract  # noqa: E402
+from mrq_core.testing.conformance.queue_kit import QueueFactory  # noqa: E402
 from mrq_core.testing.conformance.rates import RateContract  # noqa: E402
 from mrq_core.testing.conformance.raw import RawContract  # noqa: E402
 from mrq_core.testing.conformance.raw_kinds import RawKindContract  # noqa: E402
 from mrq_core.testing.conformance.search import ApplyContract, SearchContract  # noqa: E402
 from mrq_core.testing.conformance.settle import SettleContract  # noqa: E402
 from mrq_core.testing.conformance.state import StateContract  # noqa: E402
+from mrq_core.testing.conformance.store_half import StoreContract  # noqa: E402
+from mrq_core.testing.conformance.store_kit import StoreFactory  # noqa: E402
 from mrq_core.testing.conformance.threads import ThreadContract  # noqa: E402
 from mrq_core.testing.conformance.totals import TotalsContract  # noqa: E402
 from mrq_core.testing.conformance.unique import UniqueContract  # noqa: E402
@@ -65,12 +74,16 @@ __all__ = [
     "PollContract",
     "ProcessContract",
     "PruneContract",
+    "QueueContract",
+    "QueueFactory",
     "RateContract",
     "RawContract",
     "RawKindContract",
     "SearchContract",
     "SettleContract",
     "StateContract",
+    "StoreContract",
+    "StoreFactory",
     "ThreadContract",
     "TotalsContract",
     "UniqueContract",

@@ -6,11 +6,23 @@ lives in one process and is gone with it, so it is not registered as an entry po
 
 from __future__ import annotations
 
-from mrq_core.broker import Broker, Driver, Opening
+from mrq_core.broker import Broker
+from mrq_core.driver import Driver, Opening
 from mrq_core.testing.memory.broker import MemoryBroker
 from mrq_core.testing.memory.data import MemoryData
+from mrq_core.testing.memory.queue import MemoryQueue, QueueData
+from mrq_core.testing.memory.store import MemoryStore, StoreData
 
-__all__ = ["DRIVER", "MemoryBroker", "MemoryData", "open_memory_broker"]
+__all__ = [
+    "DRIVER",
+    "MemoryBroker",
+    "MemoryData",
+    "MemoryQueue",
+    "MemoryStore",
+    "QueueData",
+    "StoreData",
+    "open_memory_broker",
+]
 
 
 def open_memory_broker(opening: Opening) -> Broker:

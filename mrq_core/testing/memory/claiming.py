@@ -23,7 +23,7 @@ def claim(data: MemoryData, request: ClaimRequest, now: datetime) -> Claimed:
     data.limits.known = dict(request.limits)
     ended: list[JobRecord] = []
     suspects: list[JobRecord] = []
-    for record in _lost(data, request, now):
+    for record in lost(data, request, now):
         over = _ended(record, request, now)
         if over is not None:
             data.put(over, now)
@@ -42,7 +42,7 @@ def claim(data: MemoryData, request: ClaimRequest, now: datetime) -> Claimed:
         taken = _take_waiting(data, request, now)
     return Claimed(
         records=tuple(taken),
-        next_due=_next_due(data, request, now, blocked),
+        next_due=next_due(data, request, now, blocked),
         suspects_due=suspects_due,
         ended=tuple(ended),
         now=now,
@@ -65,7 +65,7 @@ def _entries(data: MemoryData, wanted: Wanted) -> Iterable[JobRecord]:
     return (record for record in entries if not _is_excluded(record, wanted))
 
 
-def _lost(data: MemoryData, request: ClaimRequest, now: datetime) -> list[JobRecord]:
+def lost(data: MemoryData, request: ClaimRequest, now: datetime) -> list[JobRecord]:
     """Started jobs whose lease has run out, by its end. A queue that is wanted twice counts once."""
     found = {
         record.id: record
@@ -147,7 +147,7 @@ def _ended(record: JobRecord, request: ClaimRequest, now: datetime) -> JobRecord
     return None
 
 
-def _next_due(data: MemoryData, request: ClaimRequest, now: datetime, blocked: set[str]) -> datetime | None:
+def next_due(data: MemoryData, request: ClaimRequest, now: datetime, blocked: set[str]) -> datetime | None:
     """When the wanted queues may have more.
 
     The end of a lease counts; a suspect only for an idle worker, and only if no limit blocks it.

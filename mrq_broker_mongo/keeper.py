@@ -1,0 +1,111 @@
+"""What the broker on MongoDB and the store have in common: looking, logs, figures, signals, care."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mrq_broker_mongo import (
+    checks,
+    layout,
+    logs,
+    search,
+    signals,
+    totals,
+)
+from mrq_broker_mongo.arrangement import Arrangement
+from mrq_broker_mongo.connection import Connection
+from mrq_broker_mongo.location import location_of
+from mrq_broker_mongo.state import MongoState
+from mrq_core.broker import Keeper, SharedState
+from mrq_core.driver import Opening
+from mrq_core.messages import (
+    Changes,
+    Finding,
+    JobFilter,
+    LogLine,
+    LogPage,
+    Metric,
+    Order,
+    Page,
+    Totals,
+    Versions,
+)
+
+
+class MongoKeeper(Keeper):
+    """See `mrq_core.broker.Keeper`."""
+
+    name = "mongo"
+
+    def __init__(self, opening: Opening, arrangement: Arrangement) -> None:
+        self._connection = Connection(
+            location_of(opening), clock=opening.clock, timeout=opening.timeout, arrangement=arrangement
+        )
+        self._state = MongoState(self._connection)
+
+    @property
+    def _jobs(self) -> Connection:
+        """The connection, for what touches jobs."""
+        return self._connection
+
+    @property
+    def state(self) -> SharedState:
+        return self._state
+
+    # --- looking -----------------------------------------------------------------------------
+
+    def find(
+        self,
+        wanted: JobFilter,
+        *,
+        order: Order = Order.NEWEST_FIRST,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        return search.find(self._jobs, wanted, order=order, cursor=cursor, limit=limit)
+
+    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
+        return search.count(self._jobs, wanted, group_by)
+
+    def totals(self) -> Totals:
+        return totals.totals(self._jobs)
+
+    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+        return totals.known(self._jobs, prefix, after, limit)
+
+    # --- workers, logs and metrics -----------------------------------------------------------
+
+    def poll(self, worker: str, versions: Versions) -> Changes:
+        return signals.poll(self._connection, worker, versions)
+
+    def pause(self, queues: Sequence[str]) -> None:
+        signals.set_paused(self._connection, queues, is_paused=True)
+
+    def resume(self, queues: Sequence[str]) -> None:
+        signals.set_paused(self._connection, queues, is_paused=False)
+
+    def paused(self) -> frozenset[str]:
+        return signals.paused(self._connection)
+
+    def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
+        logs.append(self._jobs, lines, max_size)
+
+    def read_logs(self, job_id: str, cursor: str | None = None, limit: int = 1000) -> LogPage:
+        return logs.read(self._jobs, job_id, cursor, limit)
+
+    def record_metrics(self, metrics: Sequence[Metric]) -> None:
+        logs.record_metrics(self._connection, metrics)
+
+    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
+        return logs.read_metrics(self._connection, names, since, until)
+
+    # --- care --------------------------------------------------------------------------------
+
+    def check(self) -> list[Finding]:
+        return checks.check(self._connection)
+
+    def prepare(self) -> None:
+        layout.prepare(self._connection)
+
+    def close(self) -> None:
+        self._connection.close()

@@ -1,0 +1,75 @@
+"""The JobStore on MongoDB: each method hands its work to the module that is made for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import cast
+
+from mrq_broker_mongo import (
+    layout,
+    pruning,
+    settling,
+    starting,
+    storing,
+)
+from mrq_broker_mongo.arrangement import STORE
+from mrq_broker_mongo.connection import Connection
+from mrq_broker_mongo.documents import Stored
+from mrq_broker_mongo.keeper import MongoKeeper
+from mrq_broker_mongo.starting import Start
+from mrq_core.changing import Replacement, Written
+from mrq_core.driver import Opening
+from mrq_core.halves import Entry, JobStore, StoredJob
+from mrq_core.job import JobRecord
+from mrq_core.messages import (
+    NewJob,
+    Note,
+    Settlement,
+)
+
+
+class MongoStore(MongoKeeper, JobStore):
+    """Records, logs and shared state in the collections of one prefix; the queue is elsewhere."""
+
+    def __init__(self, opening: Opening) -> None:
+        super().__init__(opening, STORE)
+        self._held = settling.Held()
+
+    @property
+    def _jobs(self) -> Connection:
+        """The connection, once it is known that the prefix holds no queue."""
+        layout.recognize(self._connection)
+        return self._connection
+
+    # --- records -----------------------------------------------------------------------------
+
+    def insert(self, jobs: Sequence[NewJob]) -> list[bool]:
+        return storing.insert(self._connection, jobs)
+
+    def read(self, ids: Sequence[str]) -> Sequence[StoredJob | None]:
+        return storing.read(self._jobs, ids)
+
+    def write(self, replacements: Sequence[Replacement[StoredJob]], now: datetime) -> list[Written]:
+        ours = cast(Sequence[Replacement[Stored]], replacements)  # nobody else made what was read
+        return storing.write(self._jobs, ours, now)
+
+    def start(
+        self, entries: Sequence[Entry], *, worker: str, lease: float, now: datetime
+    ) -> list[JobRecord | None]:
+        return starting.start(self._jobs, entries, Start(worker, lease, now), self._held)
+
+    def succeed(self, settlements: Sequence[Settlement], now: datetime) -> list[bool]:
+        return storing.succeed(self._jobs, settlements, now, self._held)
+
+    def annotate(self, notes: Sequence[Note], now: datetime) -> list[bool]:
+        return storing.annotate(self._jobs, notes, now)
+
+    def unfinished(self, limit: int, *, before: datetime | None = None) -> list[tuple[str, list[JobRecord]]]:
+        return storing.unfinished(self._jobs, limit, before)
+
+    def finish(self, parents: Sequence[str]) -> None:
+        storing.finish(self._jobs, parents)
+
+    def prune(self, limit: int) -> int:
+        return pruning.prune_records(self._connection, limit)

@@ -1,0 +1,40 @@
+-- needs: base
+-- Unique keys.
+-- u: hash, unique key to "<job id><expiry or nothing>".  u:x: sorted set of keys held for a period, by their end.
+-- u:at: hash, unique key to when it was reserved; see entries.
+
+-- Who holds the key; nil: nobody. A period that is over goes, or it would end what comes after it.
+local function holder_of(key)
+  local value = call('HGET', K .. 'u', key)
+  if not value then
+    return nil
+  end
+  local expiry = tonumber(string.sub(value, 25))
+  if expiry and expiry <= now then
+    call('HDEL', K .. 'u', key)
+    call('HDEL', K .. 'u:at', key)
+    call('ZREM', K .. 'u:x', key)
+    return nil
+  end
+  return string.sub(value, 1, 24)
+end
+
+-- Lets the key go if the job holds it, and says whether it did.
+local function release(id, key)
+  local value = call('HGET', K .. 'u', key)
+  if not value or string.sub(value, 1, 24) ~= id then
+    return false
+  end
+  call('HDEL', K .. 'u', key)
+  call('ZREM', K .. 'u:x', key)
+  return true
+end
+
+local function reserve(id, key, period)
+  if period then
+    call('HSET', K .. 'u', key, id .. digits(now + period))
+    call('ZADD', K .. 'u:x', digits(now + period), key)
+  else
+    call('HSET', K .. 'u', key, id)
+  end
+end

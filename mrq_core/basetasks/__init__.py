@@ -1,0 +1,1 @@
+"""Maintenance as ordinary tasks, to be run by hand or by a schedule."""

@@ -1,0 +1,224 @@
+"""The Broker made of two halves: a queue that says when jobs are due and who holds them, and a store that
+says what they are.
+
+The store is written first, on the way in and on the way out; `mrq_core.halves` says why the order of crashes
+does not matter. What one in between leaves:
+
+| between | it leaves | what mends it |
+|---|---|---|
+| a unique key and the job | a key that nobody needs | whoever wants the key a minute later |
+| the job and its entry | a waiting job that nobody is given | the repeated enqueue, `mend` |
+| a claim and its start | an entry under a lease | the claims after that lease: no attempt is used |
+| an outcome and its entry | an entry that starts nothing, under a lease | the claims after that lease |
+| an outcome and its follow-ups | follow-ups that are not enqueued | `prune` |
+| a change by a person and its entry | an entry of the version before | the claim that meets it, `mend` |
+| a parameter's job and its admission | a started job without an entry | the next delivery of the parameter |
+
+The time is the queue's. Only what has expired is judged by the store's.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from datetime import timedelta
+from itertools import islice
+
+from mrq_core import changing
+from mrq_core.broker import Broker, RawQueue, SharedState
+from mrq_core.composed import enqueueing, mending, settling
+from mrq_core.composed.claiming import Claimer
+from mrq_core.composed.jobs import Jobs
+from mrq_core.composed.raw import ComposedRawQueue
+from mrq_core.filtering import matches
+from mrq_core.halves import JobQueue, JobStore
+from mrq_core.job import JobRecord
+from mrq_core.lifecycle import has_expired
+from mrq_core.messages import (
+    Action,
+    Applied,
+    Cancel,
+    Change,
+    Changes,
+    Claimed,
+    ClaimRef,
+    ClaimRequest,
+    Enqueued,
+    Finding,
+    JobFilter,
+    LogLine,
+    LogPage,
+    Mended,
+    Metric,
+    Move,
+    NewJob,
+    Note,
+    Order,
+    Page,
+    QueueCounts,
+    Remove,
+    Requeue,
+    Settlement,
+    Totals,
+    Versions,
+    Wanted,
+)
+
+_UNFINISHED = timedelta(seconds=30)
+"""Follow-ups that are older were left by a crash."""
+
+
+class ComposedBroker(Broker):
+    """A queue and a store that belong together, and nothing else."""
+
+    def __init__(self, queue: JobQueue, store: JobStore) -> None:
+        self.name = f"{queue.name}+{store.name}"
+        self._queue = queue
+        self._store = store
+        self._jobs = Jobs(queue, store)
+        self._claimer = Claimer(queue, store)
+        self._mended_to: str | None = None
+
+    @property
+    def state(self) -> SharedState:
+        return self._store.state
+
+    # --- a job's way -------------------------------------------------------------------------
+
+    def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        return enqueueing.enqueue(self._jobs, jobs)
+
+    def claim(self, request: ClaimRequest) -> Claimed:
+        return self._claimer.claim(request)
+
+    def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
+        return settling.renew(self._jobs, claims, lease)
+
+    def annotate(self, notes: Sequence[Note]) -> list[bool]:
+        return self._store.annotate(notes, self._queue.now())
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
+        return settling.settle(self._jobs, settlements)
+
+    def requeue(self, ids: Sequence[str], how: Requeue) -> list[Change]:
+        return changing.act(self._jobs, ids, how)
+
+    def cancel(self, ids: Sequence[str], how: Cancel) -> list[Change]:
+        return changing.act(self._jobs, ids, how)
+
+    def move(self, ids: Sequence[str], how: Move) -> list[Change]:
+        return changing.act(self._jobs, ids, how)
+
+    def remove(self, ids: Sequence[str]) -> list[Change]:
+        return changing.act(self._jobs, ids, Remove())
+
+    def prune(self, limit: int = 1000) -> int:
+        """See `Broker.prune`. Looks after follow-ups that a crash has left, and goes on mending, a step."""
+        gone = self._store.prune(limit)
+        self._queue.prune(limit)
+        now = self._queue.now()
+        for parent, followups in self._store.unfinished(limit, before=now - _UNFINISHED):
+            self._jobs.finish(parent, followups, now)
+        self._mended_to = self.mend(limit, self._mended_to).cursor
+        return gone
+
+    def apply(
+        self, wanted: JobFilter, action: Action, *, limit: int = 1000, cursor: str | None = None
+    ) -> Applied:
+        page = self._store.find(wanted, order=Order.OLDEST_FIRST, cursor=cursor, limit=limit)
+        return changing.apply(self._jobs, page, action, lambda record: matches(record, wanted))
+
+    # --- looking -----------------------------------------------------------------------------
+
+    def get(self, ids: Sequence[str]) -> list[JobRecord | None]:
+        now, found = self._jobs.read(ids)
+        return [None if job is None or has_expired(job.record, now) else job.record for job in found]
+
+    def find(
+        self,
+        wanted: JobFilter,
+        *,
+        order: Order = Order.NEWEST_FIRST,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        page = self._store.find(wanted, order=order, cursor=cursor, limit=limit)
+        return Page(
+            records=tuple(self._jobs.with_times(page.records)),
+            cursor=page.cursor,
+            searched_until=page.searched_until,
+        )
+
+    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
+        return self._store.count(wanted, group_by)
+
+    def totals(self) -> Totals:
+        return self._store.totals()
+
+    def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
+        return self._queue.counts(queues)
+
+    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+        both = heapq.merge(self._queue.known(prefix, after, limit), self._store.known(prefix, after, limit))
+        return list(islice(dict.fromkeys(both), limit))
+
+    # --- workers -----------------------------------------------------------------------------
+
+    def wait(self, wanted: Sequence[Wanted], timeout: float) -> bool:
+        return self._queue.wait(wanted, timeout)
+
+    def poll(self, worker: str, versions: Versions) -> Changes:
+        return self._store.poll(worker, versions)
+
+    def pause(self, queues: Sequence[str]) -> None:
+        self._store.pause(queues)
+
+    def resume(self, queues: Sequence[str]) -> None:
+        self._store.resume(queues)
+
+    def paused(self) -> frozenset[str]:
+        return self._store.paused()
+
+    # --- logs and metrics --------------------------------------------------------------------
+
+    def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
+        self._store.append_logs(lines, max_size)
+
+    def read_logs(self, job_id: str, cursor: str | None = None, limit: int = 1000) -> LogPage:
+        return self._store.read_logs(job_id, cursor, limit)
+
+    def record_metrics(self, metrics: Sequence[Metric]) -> None:
+        self._store.record_metrics(metrics)
+
+    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
+        return self._store.read_metrics(names, since, until)
+
+    # --- raw queues --------------------------------------------------------------------------
+
+    def raw(self, name: str) -> RawQueue:
+        return ComposedRawQueue(name, self._jobs)
+
+    # --- care --------------------------------------------------------------------------------
+
+    def mend(self, limit: int = 1000, cursor: str | None = None) -> Mended:
+        return mending.mend(self._jobs, limit, cursor)
+
+    def check(self) -> list[Finding]:
+        return [
+            Finding(
+                level=finding.level,
+                subject=f"{half.name} {finding.subject}",
+                message=finding.message,
+                advice=finding.advice,
+            )
+            for half in (self._queue, self._store)
+            for finding in half.check()
+        ]
+
+    def prepare(self) -> None:
+        self._store.prepare()
+        self._queue.prepare()
+
+    def close(self) -> None:
+        self._queue.close()
+        self._store.close()

@@ -1,0 +1,160 @@
+"""Claims of a pair: leases in the queue, attempts in the store.
+
+The queue is asked first. What it gives is started in the store if it is of the version that is stored there;
+the rest is put right. A process that dies between the two leaves entries under a lease, whose jobs are not
+started: the claims that come after it give them back, and no attempt is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from msgspec.structs import replace
+
+from mrq_core import failpoints, lifecycle
+from mrq_core.changing import Replacement, Written
+from mrq_core.composed import places
+from mrq_core.errors import BrokerError
+from mrq_core.halves import Entry, JobQueue, JobStore, StoredJob, Taken
+from mrq_core.ids import new_nonce
+from mrq_core.job import JobRecord, Status
+from mrq_core.messages import Claimed, ClaimRef, ClaimRequest
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What came of the suspects: one that was claimed again, and those that were ended. `has_tried`: one was
+    to be claimed; where another worker was quicker, its limits may leave no room: no second one is tried.
+    """
+
+    taken: list[JobRecord] = field(default_factory=list)
+    ended: list[JobRecord] = field(default_factory=list)
+    has_tried: bool = False
+
+
+class Claimer:
+    """The claims of one process."""
+
+    def __init__(self, queue: JobQueue, store: JobStore) -> None:
+        self._queue = queue
+        self._store = store
+        self._is_store_in_doubt = False
+
+    def claim(self, request: ClaimRequest) -> Claimed:
+        """See `Broker.claim`."""
+        if self._is_store_in_doubt:
+            self._store.paused()  # fails before entries are claimed in vain
+            self._is_store_in_doubt = False
+        answer = self._queue.claim(request)
+        seen = _Seen()
+        if answer.suspects:
+            seen = self._see_to(answer, request)
+            left = replace(request, limit=0) if seen.taken else request
+            answer = self._queue.claim(left, leave_suspects=True)
+        started = self._start(answer, request)
+        return Claimed(
+            records=(*seen.taken, *started),
+            next_due=answer.next_due,
+            suspects_due=answer.suspects_due,
+            ended=tuple(seen.ended),
+            now=answer.now,
+        )
+
+    # --- waiting jobs ------------------------------------------------------------------------
+
+    def _start(self, answer: Taken, request: ClaimRequest) -> list[JobRecord]:
+        """The records of the jobs that could be started."""
+        entries = answer.entries
+        if not entries:
+            return []
+        failpoints.reach("composed.claimed")
+        try:
+            records = self._store.start(entries, worker=request.worker, lease=request.lease, now=answer.now)
+        except BrokerError:
+            self._is_store_in_doubt = True
+            with contextlib.suppress(BrokerError):
+                self._queue.release([ClaimRef(id=one.id, token=one.token or "") for one in entries])
+            raise
+        failpoints.reach("composed.started")
+        refused = [entry for entry, record in zip(entries, records, strict=True) if record is None]
+        if refused:
+            places.put_right(self._queue, self._store, refused, answer.now)
+        self._free_keys([entry for entry, record in zip(entries, records, strict=True) if record is not None])
+        return [record for record in records if record is not None]
+
+    def _free_keys(self, started: Sequence[Entry]) -> None:
+        """Keys that are held while a job is queued are free now."""
+        held = [
+            (one.unique.key, one.id)
+            for one in started
+            if one.unique is not None and one.unique.until == "queued"
+        ]
+        if held:
+            self._queue.free(held)
+
+    # --- suspects ----------------------------------------------------------------------------
+
+    def _see_to(self, answer: Taken, request: ClaimRequest) -> _Seen:
+        """Ends the jobs that may not run again, puts right what is no lost claim, and claims one of the
+        others if the worker is idle.
+
+        Each is written only if it is still what was read: another worker may have been quicker, and the
+        job may have been renewed or settled in the last moment.
+        """
+        seen = _Seen()
+        found = self._store.read([entry.id for entry in answer.suspects])
+        wrong: list[Entry] = []
+        for entry, stored in zip(answer.suspects, found, strict=True):
+            if stored is None or stored.record.status is not Status.STARTED:
+                wrong.append(entry)
+                continue
+            # The store knows the lease as it was when the claim was made, the queue as it was renewed.
+            record = replace(stored.record, lease_until=entry.due_at, due_at=entry.due_at)
+            if record.cancel_requested:
+                after = lifecycle.cancelled(record, now=answer.now, ttl=request.cancel_ttl)
+                self._end(stored, after, answer, seen)
+            elif lifecycle.is_condemned(record, request.max_lost_claims):
+                after = lifecycle.condemned(record, now=answer.now, ttl=request.failed_ttl)
+                self._end(stored, after, answer, seen)
+            elif request.idle and request.limit > 0 and not seen.has_tried:
+                seen.has_tried = True
+                self._take(entry, stored, record, answer, request, seen)
+        if wrong:
+            places.put_right(self._queue, self._store, wrong, answer.now)
+        return seen
+
+    def _end(self, stored: StoredJob, after: JobRecord, answer: Taken, seen: _Seen) -> None:
+        [written] = self._store.write([Replacement(stored, after)], answer.now)
+        failpoints.reach("composed.ended")
+        if written is Written.DONE:
+            seen.ended.append(after)
+            self._queue.remove([places.removal_of(stored)])
+
+    def _take(
+        self,
+        entry: Entry,
+        stored: StoredJob,
+        record: JobRecord,
+        answer: Taken,
+        request: ClaimRequest,
+        seen: _Seen,
+    ) -> None:
+        after = lifecycle.claimed(
+            record,
+            now=answer.now,
+            worker=request.worker,
+            nonce=new_nonce(),
+            lease=request.lease,
+            alone=True,
+        )
+        assert after.token is not None
+        if not all(self._queue.take([(entry, after.token)], request.worker, request.lease)):
+            return
+        failpoints.reach("composed.taken")
+        [written] = self._store.write([Replacement(stored, after)], answer.now)
+        if written is Written.DONE:
+            seen.taken.append(after)
+        else:  # its worker was late, and has settled it in this moment
+            places.put_right(self._queue, self._store, [replace(entry, token=after.token)], answer.now)

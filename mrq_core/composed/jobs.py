@@ -1,0 +1,150 @@
+"""A job as its two halves know it, and changes of both: the store first, then the queue.
+
+What dies in between leaves an entry that starts nothing, because it is not of the version that is stored, or
+a job without an entry. The first is put right by the claim that meets it, the second by `mending`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from mrq_core import failpoints
+from mrq_core.changing import Replacement, Written
+from mrq_core.composed import places, uniques
+from mrq_core.halves import Entry, JobQueue, JobStore, Removal, Reservation, StoredJob
+from mrq_core.job import JobRecord, Status
+from mrq_core.messages import NewJob
+
+
+class Job(NamedTuple):
+    """A job as it was read. In `record` the times are those of its entry."""
+
+    stored: StoredJob
+    record: JobRecord
+
+
+class Jobs:
+    """The jobs of a pair. See `mrq_core.changing.Records`."""
+
+    def __init__(self, queue: JobQueue, store: JobStore) -> None:
+        self.queue = queue
+        self.store = store
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def read(self, ids: Sequence[str]) -> tuple[datetime, list[Job | None]]:
+        """The queue's time, and the jobs, expired ones too."""
+        found = self.store.read(ids)
+        records = iter(self.with_times([stored.record for stored in found if stored is not None]))
+        now = self.queue.now()
+        return now, [None if stored is None else Job(stored, next(records)) for stored in found]
+
+    def with_times(self, records: Sequence[JobRecord]) -> list[JobRecord]:
+        """The records with the times that the queue alone knows: the end of a lease, and when a job with
+        limits is due. One call where there are such jobs, and none otherwise."""
+        asked = list(dict.fromkeys(record.id for record in records if _is_the_queues(record)))
+        if not asked:
+            return list(records)
+        entries = dict(zip(asked, self.queue.entries(asked), strict=True))
+        return [_with_time(record, entries.get(record.id)) for record in records]
+
+    # --- writing -----------------------------------------------------------------------------
+
+    def enqueue(self, jobs: Sequence[NewJob]) -> list[bool]:
+        """Stores new jobs that are due at their time, and gives them their places; False for an id that is
+        there. One that is there gets its place too, as a crash of the same call may have kept it from it."""
+        created = self.store.insert(jobs)
+        failpoints.reach("composed.inserted")
+        entries = [places.entry_of_new(job) for job, is_new in zip(jobs, created, strict=True) if is_new]
+        there = dict.fromkeys(job.record.id for job, is_new in zip(jobs, created, strict=True) if not is_new)
+        for stored in self.store.read(list(there)) if there else ():
+            if stored is not None and places.is_waiting(stored.record):
+                entries.append(places.entry_of(stored, stored.record, stored.version))
+        if entries:
+            self.queue.push(entries)
+        return created
+
+    def write(self, replacements: Sequence[Replacement[Job]], now: datetime) -> list[Written]:
+        """Writes each if it may, and then tells the queue of those that were written."""
+        answers = [Written.HELD] * len(replacements)
+        chosen = self._with_their_keys(replacements, now)
+        written = self.store.write([_of_store(replacements[place]) for place in chosen], now)
+        failpoints.reach("composed.written")
+        for place, answer in zip(chosen, written, strict=True):
+            answers[place] = answer
+        done = [one for one, answer in zip(replacements, answers, strict=True) if answer is Written.DONE]
+        self._tell_queue(done)
+        for one in done:
+            if one.followups:
+                failpoints.reach("composed.followups")
+                self.finish(one.before.record.id, one.followups, now)
+        return answers
+
+    def finish(self, parent: str, followups: Sequence[JobRecord], now: datetime) -> None:
+        """Enqueues the follow-ups of a job, and then forgets that they are to be. Their ids make a repetition
+        harmless."""
+        self.enqueue([places.due(NewJob(record=record), now) for record in followups])
+        failpoints.reach("composed.followed")
+        self.store.finish([parent])
+
+    def _with_their_keys(self, replacements: Sequence[Replacement[Job]], now: datetime) -> list[int]:
+        """The places of those that hold the unique key that they need again, or need none."""
+        wanted = {
+            place: again for place, one in enumerate(replacements) if (again := _asked(one)) is not None
+        }
+        holders = uniques.reserve(self.queue, self.store, list(wanted.values()), now)
+        refused = {
+            place
+            for (place, one), holder in zip(wanted.items(), holders, strict=True)
+            if holder not in (None, one.id) and replacements[place].after is not None
+        }
+        return [place for place in range(len(replacements)) if place not in refused]
+
+    def _tell_queue(self, done: Sequence[Replacement[Job]]) -> None:
+        entries: list[Entry] = []
+        removals: list[Removal] = []
+        for one in done:
+            stored, after = one.before.stored, one.after
+            if after is None:
+                key = None if stored.unique is None else stored.unique.key
+                removals.append(Removal(id=stored.record.id, version=stored.version, key=key))
+            elif after.is_ended:
+                removals.append(places.removal_of(stored))
+            elif after.status is not Status.STARTED:
+                entries.append(places.entry_of(stored, after, stored.version + 1))
+        if removals:
+            self.queue.remove(removals)
+        if entries:
+            self.queue.push(entries)
+
+
+def _asked(one: Replacement[Job]) -> Reservation | None:
+    """The key that a job needs again. One that is to be deleted asks for its period, which it does not
+    prolong: from then on others doubt that the period has a job."""
+    unique = one.before.stored.unique
+    is_period = unique is not None and unique.until == "period"
+    if one.reserve or (one.after is None and is_period):
+        return uniques.again(one.before.stored)
+    return None
+
+
+def _of_store(one: Replacement[Job]) -> Replacement[StoredJob]:
+    return Replacement(one.before.stored, one.after, one.followups, ask_to_stop=one.ask_to_stop)
+
+
+def _is_the_queues(record: JobRecord) -> bool:
+    """Whether the queue alone knows when the job's entry is due."""
+    return record.status is Status.STARTED or (places.is_waiting(record) and bool(record.limit_keys))
+
+
+def _with_time(record: JobRecord, entry: Entry | None) -> JobRecord:
+    if entry is None or not _is_the_queues(record):
+        return record
+    if record.status is Status.STARTED:
+        is_of_claim = entry.token == record.token
+        return replace(record, due_at=entry.due_at, lease_until=entry.due_at) if is_of_claim else record
+    return replace(record, due_at=entry.due_at) if entry.token is None else record

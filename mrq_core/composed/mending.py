@@ -1,0 +1,83 @@
+"""Giving jobs back the places that they have lost.
+
+Wherever a process dies between the store and the queue, and even where the queue has lost all that it held,
+the store says which jobs are to run. Each that has no entry of the version that is stored gets one. That is
+safe at any time, beside running workers: an entry of an older version starts nothing, one that came too late
+is taken away again, and a job that its worker still runs comes back under that worker's claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mrq_core import failpoints
+from mrq_core.composed import places
+from mrq_core.composed.jobs import Jobs
+from mrq_core.halves import Entry, Removal, StoredJob
+from mrq_core.job import WAITING, JobRecord, Status
+from mrq_core.messages import JobFilter, Mended, Order
+
+_UNFINISHED = JobFilter(statuses=(*sorted(WAITING), Status.STARTED))
+_LEASE_AT_LEAST = 1.0
+
+
+def mend(jobs: Jobs, limit: int, cursor: str | None) -> Mended:
+    """See `Broker.mend`."""
+    page = jobs.store.find(_UNFINISHED, order=Order.OLDEST_FIRST, cursor=cursor, limit=limit)
+    ids = [record.id for record in page.records]
+    entries = jobs.queue.entries(ids) if ids else []
+    # Read after the entries: what has lost its entry since was changed, and is left alone.
+    found = jobs.store.read(ids) if ids else []
+    lost = [
+        stored
+        for stored, entry in zip(found, entries, strict=True)
+        if stored is not None and _has_lost_its_place(stored, entry)
+    ]
+    mended = _give_places(jobs, _without_leased(jobs, lost))
+    return Mended(looked=len(ids), mended=tuple(mended), cursor=page.cursor)
+
+
+def _has_lost_its_place(stored: StoredJob, entry: Entry | None) -> bool:
+    if places.is_waiting(stored.record):
+        return entry is None or entry.version < stored.version
+    return stored.record.status is Status.STARTED and entry is None
+
+
+def _without_leased(jobs: Jobs, lost: Sequence[StoredJob]) -> list[StoredJob]:
+    """Without those whose parameter will be delivered again under their id."""
+    return [
+        stored
+        for stored in lost
+        if stored.record.raw_queue is None
+        or not any(jobs.queue.is_leased(stored.record.raw_queue, [stored.record.id]))
+    ]
+
+
+def _give_places(jobs: Jobs, lost: Sequence[StoredJob]) -> list[str]:
+    waiting = [stored for stored in lost if stored.record.status is not Status.STARTED]
+    started = [stored for stored in lost if stored.record.status is Status.STARTED]
+    answers: list[bool] = []
+    if waiting:
+        answers += jobs.queue.push([places.entry_of(one, one.record, one.version) for one in waiting])
+    if started:
+        lease = max(_lease_of(one.record) for one in started)
+        answers += jobs.queue.push([places.claimed_entry_of(one) for one in started], lease)
+    failpoints.reach("composed.mended")
+    ids = [stored.record.id for stored in (*waiting, *started)]
+    ended: list[Removal] = []
+    mended: list[str] = []
+    for job_id, stored, is_there in zip(ids, jobs.store.read(ids) if ids else (), answers, strict=True):
+        if stored is None or stored.record.is_ended:  # it has ended meanwhile, and needs no place
+            ended.append(Removal(id=job_id) if stored is None else places.removal_of(stored))
+        elif is_there:
+            mended.append(job_id)
+    if ended:
+        jobs.queue.remove(ended)
+    return mended
+
+
+def _lease_of(record: JobRecord) -> float:
+    """As long as it was when the claim was made: a worker that still runs the job renews it meanwhile."""
+    if record.lease_until is None or record.started_at is None:
+        return _LEASE_AT_LEAST
+    return max(_LEASE_AT_LEAST, (record.lease_until - record.started_at).total_seconds())

@@ -1,0 +1,90 @@
+"""Which entry a job is to have, as its record says, and how an entry is brought into line with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from mrq_core.clock import after
+from mrq_core.composed import uniques
+from mrq_core.halves import Entry, JobQueue, JobStore, Removal, StoredJob
+from mrq_core.job import JobRecord, Status
+from mrq_core.lifecycle import has_expired
+from mrq_core.messages import ClaimRef, NewJob, Unique
+
+
+def is_waiting(record: JobRecord) -> bool:
+    """Whether the job has to have a place in its queue, not claimed."""
+    return record.status.is_waiting and not record.is_ended
+
+
+def due(job: NewJob, now: datetime) -> NewJob:
+    """The new job with the time at which it is due."""
+    due_at = after(now, job.delay) if job.delay is not None else job.record.due_at or now
+    return replace(job, record=replace(job.record, due_at=due_at))
+
+
+def entry_of_new(job: NewJob) -> Entry:
+    """The entry of a job that has just been stored."""
+    return _entry(job.record, version=1, unique=job.unique)
+
+
+def entry_of(stored: StoredJob, record: JobRecord, version: int) -> Entry:
+    """The entry of a waiting job, for that version of its record."""
+    return _entry(record, version=version, unique=stored.unique)
+
+
+def claimed_entry_of(stored: StoredJob) -> Entry:
+    """The entry of a started job, as its claim holds it."""
+    record = stored.record
+    return replace(_entry(record, version=stored.version, unique=stored.unique), token=record.token)
+
+
+def _entry(record: JobRecord, *, version: int, unique: Unique | None) -> Entry:
+    return Entry(
+        id=record.id,
+        queue=record.queue,
+        version=version,
+        priority=record.priority,
+        due_at=record.due_at,
+        claims=record.claims,
+        limit_keys=record.limit_keys,
+        unique=uniques.of_entry(unique, record),
+    )
+
+
+def removal_of(stored: StoredJob) -> Removal:
+    """Takes the entry of an ended job away, and the key that it needs no more."""
+    return Removal(id=stored.record.id, version=stored.version, key=uniques.to_let_go(stored.unique))
+
+
+def put_right(queue: JobQueue, store: JobStore, entries: Sequence[Entry], now: datetime) -> None:
+    """Brings claimed entries into line with their records: those under which nothing runs.
+
+    That is the case where a crash came between the store and the queue, or somebody changed the job while
+    it was being claimed. One whose record is started stays under its claim until the lease ends: then it
+    is a suspect like any other.
+    """
+    removals: list[Removal] = []
+    pushed: list[Entry] = []
+    released: list[ClaimRef] = []
+    for entry, stored in zip(entries, store.read([entry.id for entry in entries]), strict=True):
+        if stored is None or has_expired(stored.record, now) or stored.record.is_ended:
+            known = Removal(id=entry.id, version=entry.version)
+            removals.append(known if stored is None else removal_of(stored))
+        elif stored.record.status is Status.STARTED:
+            continue
+        elif stored.version == entry.version and stored.record.queue == entry.queue:
+            released.append(ClaimRef(id=entry.id, token=entry.token or ""))
+        else:
+            if stored.version <= entry.version:  # the id was used again
+                removals.append(Removal(id=entry.id, version=entry.version))
+            pushed.append(entry_of(stored, stored.record, stored.version))
+    if removals:
+        queue.remove(removals)
+    if pushed:
+        queue.push(pushed)
+    if released:
+        queue.release(released)

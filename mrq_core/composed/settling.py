@@ -1,0 +1,62 @@
+"""What a worker says of its claims: renew and settle. Both are guarded by the token, in each half."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mrq_core import changing, failpoints
+from mrq_core.composed import places
+from mrq_core.composed.jobs import Jobs
+from mrq_core.halves import Removal
+from mrq_core.job import Status
+from mrq_core.messages import ClaimRef, Settlement
+from mrq_core.records import is_plain_success
+
+
+def renew(jobs: Jobs, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
+    """See `Broker.renew`. A queue that has lost the entry of a running job is given it back: the store knows
+    the claim."""
+    answers = jobs.queue.renew(claims, lease)
+    lost = [place for place, answer in enumerate(answers) if answer is None]
+    if lost:
+        found = jobs.store.read([claims[place].id for place in lost])
+        for place, stored in zip(lost, found, strict=True):
+            if stored is None or stored.record.status is not Status.STARTED:
+                continue
+            if stored.record.token == claims[place].token:
+                [answers[place]] = jobs.queue.push([places.claimed_entry_of(stored)], lease)
+    return [bool(answer) for answer in answers]
+
+
+def settle(jobs: Jobs, settlements: Sequence[Settlement]) -> list[bool]:
+    """See `Broker.settle`. Successes that concern nothing but the job in one call to each half; the others
+    are read and written."""
+    answers = [True] * len(settlements)
+    simple: dict[str, int] = {}
+    others: list[int] = []
+    for place, settlement in enumerate(settlements):
+        outcome = settlement.outcome
+        if is_plain_success(outcome) and not outcome.followups and settlement.id not in simple:
+            simple[settlement.id] = place
+        else:
+            others.append(place)
+    if simple:
+        others += _succeed(jobs, settlements, list(simple.values()))
+    if others:
+        others.sort()
+        settled = changing.settle(jobs, [settlements[place] for place in others])
+        for place, accepted in zip(others, settled, strict=True):
+            answers[place] = accepted
+    return answers
+
+
+def _succeed(jobs: Jobs, settlements: Sequence[Settlement], chosen: Sequence[int]) -> list[int]:
+    """Writes what it may; answers with the places of the others."""
+    written = jobs.store.succeed([settlements[place] for place in chosen], jobs.queue.now())
+    failpoints.reach("composed.succeeded")
+    done = [place for place, is_written in zip(chosen, written, strict=True) if is_written]
+    if done:
+        jobs.queue.remove(
+            [Removal(id=settlements[place].id, token=settlements[place].token) for place in done]
+        )
+    return [place for place, is_written in zip(chosen, written, strict=True) if not is_written]

@@ -1,0 +1,79 @@
+"""Unique keys of a pair: the queue knows who holds a key, the store whether the holder needs it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from msgspec.structs import replace
+
+from mrq_core.halves import Holder, JobQueue, JobStore, Reservation, StoredJob
+from mrq_core.job import JobRecord, Status
+from mrq_core.messages import Unique
+
+_DOUBTFUL = timedelta(seconds=60)
+"""A reservation that is younger may be of a call that is under way."""
+_ATTEMPTS = 5
+
+
+def reserve(
+    queue: JobQueue, store: JobStore, wanted: Sequence[Reservation], now: datetime
+) -> list[str | None]:
+    """Gives each key to its job if it is free, and answers with the holders.
+
+    Keys that crashes have left with jobs that do not need them are let go first.
+    """
+    holders: list[Holder] = []
+    for _ in range(_ATTEMPTS if wanted else 0):
+        holders = queue.reserve(wanted)
+        doubtful = {
+            (one.unique.key, holder.id)
+            for one, holder in zip(wanted, holders, strict=True)
+            if holder.id not in (None, one.id)
+            and holder.since is not None
+            and holder.since + _DOUBTFUL <= now
+        }
+        stale = _without_need(store, [(key, job_id) for key, job_id in doubtful if job_id is not None])
+        if not stale:
+            break
+        queue.free(stale)
+    return [holder.id for holder in holders]
+
+
+def _without_need(store: JobStore, held: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    if not held:
+        return []
+    found = store.read([job_id for _, job_id in held])
+    return [
+        (key, job_id)
+        for (key, job_id), stored in zip(held, found, strict=True)
+        if stored is None
+        or stored.unique is None
+        or stored.unique.key != key
+        or not _is_needed(stored.unique, stored.record)
+    ]
+
+
+def _is_needed(unique: Unique, record: JobRecord) -> bool:
+    if unique.until == "queued":
+        return record.status is Status.QUEUED and record.started_at is None
+    return unique.until == "period" or not record.is_ended
+
+
+def of_entry(unique: Unique | None, record: JobRecord) -> Unique | None:
+    """The key that a job's entry brings along; None where the job needs none. A period is not begun anew."""
+    if unique is None or not _is_needed(unique, record):
+        return None
+    return replace(unique, period=None)
+
+
+def again(stored: StoredJob) -> Reservation | None:
+    """What a job has to hold in order to be queued again."""
+    if stored.unique is None:
+        return None
+    return Reservation(id=stored.record.id, unique=replace(stored.unique, period=None))
+
+
+def to_let_go(unique: Unique | None) -> str | None:
+    """The key of a job that has ended: a period goes on."""
+    return None if unique is None or unique.until == "period" else unique.key

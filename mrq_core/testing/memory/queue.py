@@ -1,0 +1,289 @@
+"""The queue half in memory. An entry is kept as a record that says no more than a queue has to know."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from mrq_core.clock import Clock, SystemClock, after, from_ms
+from mrq_core.halves import Entry, Holder, JobQueue, Removal, Reservation, Taken
+from mrq_core.job import JobRecord, Status
+from mrq_core.messages import ClaimRef, ClaimRequest, Finding, QueueCounts, RawClaim, Unique, Wanted
+from mrq_core.testing.memory import claiming
+from mrq_core.testing.memory.broker import MemoryBroker
+from mrq_core.testing.memory.data import MemoryData
+from mrq_core.testing.memory.limits import has_room
+from mrq_core.testing.memory.raw import MemoryRawQueue
+from mrq_core.testing.memory.raw_items import RawItems
+
+
+@dataclass(slots=True)
+class _Key:
+    """Who holds a unique key: since when, until when, and whether its entry has come."""
+
+    id: str
+    since: datetime
+    until: datetime | None
+    is_sure: bool = False
+
+
+@dataclass(slots=True)
+class QueueData:
+    """What queues on the same data share."""
+
+    data: MemoryData = field(default_factory=MemoryData)
+    versions: dict[str, int] = field(default_factory=dict)
+    uniques: dict[str, Unique] = field(default_factory=dict)
+    keys: dict[str, _Key] = field(default_factory=dict)
+
+
+class MemoryQueue(JobQueue):
+    """A queue on `data`, which other queues of the same process may share."""
+
+    name = "memory"
+
+    def __init__(self, *, clock: Clock | None = None, data: QueueData | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._queue = data or QueueData()
+        self._data = self._queue.data
+        self._broker = MemoryBroker(clock=self._clock, data=self._data)
+
+    def now(self) -> datetime:
+        return from_ms(self._clock.now_ms())
+
+    # --- unique keys -------------------------------------------------------------------------
+
+    def reserve(self, wanted: Sequence[Reservation]) -> list[Holder]:
+        with self._broker.locked() as now:
+            return [self._reserve(one.id, one.unique, now) for one in wanted]
+
+    def _reserve(self, job_id: str, unique: Unique, now: datetime) -> Holder:
+        keys = self._queue.keys
+        held = keys.get(unique.key)
+        if held is not None and (held.until is None or held.until > now):
+            if held.id == job_id:
+                held.since, held.is_sure = now, False
+            return Holder(id=held.id, since=None if held.is_sure else held.since)
+        if unique.until == "period" and unique.period is None:
+            return Holder(id=None)
+        until = None if unique.until != "period" or unique.period is None else after(now, unique.period)
+        keys[unique.key] = _Key(job_id, now, until)
+        return Holder(id=job_id, since=now)
+
+    def free(self, held: Sequence[tuple[str, str]]) -> None:
+        with self._broker.locked():
+            for key, job_id in held:
+                self._free(key, job_id)
+
+    def _free(self, key: str, job_id: str) -> None:
+        found = self._queue.keys.get(key)
+        if found is not None and found.id == job_id:
+            del self._queue.keys[key]
+
+    # --- entries -----------------------------------------------------------------------------
+
+    def push(self, entries: Sequence[Entry], lease: float | None = None) -> list[bool]:
+        with self._broker.locked() as now:
+            return [self._push(entry, lease, now) for entry in entries]
+
+    def _push(self, entry: Entry, lease: float | None, now: datetime) -> bool:
+        before = self._queue.versions.get(entry.id)
+        if before is not None and before >= entry.version:
+            return before == entry.version
+        if entry.unique is not None:
+            self._reserve(entry.id, entry.unique, now)
+            held = self._queue.keys.get(entry.unique.key)
+            if held is not None and held.id == entry.id:
+                held.is_sure = entry.unique.until == "period"
+        due_at = entry.due_at or now
+        if before is not None:
+            due_at = self._as_before(entry, due_at)
+        record = JobRecord(
+            id=entry.id,
+            path="",
+            params={},
+            queue=entry.queue,
+            priority=entry.priority,
+            queued_at=now,
+            updated_at=now,
+            due_at=due_at,
+            claims=entry.claims,
+            limit_keys=entry.limit_keys,
+        )
+        if entry.token is not None and lease is not None:
+            record = _held(record, entry.token, after(now, lease))
+        self._data.put(record, now)
+        self._queue.versions[entry.id] = entry.version
+        self._queue.uniques.pop(entry.id, None)
+        if entry.unique is not None:
+            self._queue.uniques[entry.id] = entry.unique
+        return True
+
+    def _as_before(self, entry: Entry, due_at: datetime) -> datetime:
+        """A job that is moved keeps the turn that its rates gave it."""
+        if entry.due_at != self._data.limits.turns.get(entry.id):
+            self._data.limits.forget(entry.id)
+        return due_at
+
+    def claim(self, request: ClaimRequest, *, leave_suspects: bool = False) -> Taken:
+        with self._broker.locked() as now:
+            self._data.limits.known = dict(request.limits)
+            suspects = [
+                record
+                for record in claiming.lost(self._data, request, now)
+                if has_room(self._data, record, now)
+            ]
+            if suspects and not leave_suspects:
+                return Taken(suspects=tuple(map(self._entry, suspects)), now=now)
+            claimed = claiming.claim(self._data, replace(request, idle=False), now)
+            return Taken(
+                entries=tuple(map(self._entry, claimed.records)),
+                next_due=claiming.next_due(self._data, request, now, set()),
+                suspects_due=bool(suspects) and not request.idle,
+                now=now,
+            )
+
+    def _entry(self, record: JobRecord) -> Entry:
+        is_claimed = record.status is Status.STARTED
+        return Entry(
+            id=record.id,
+            queue=record.queue,
+            version=self._queue.versions[record.id],
+            priority=record.priority,
+            due_at=record.due_at,
+            claims=record.claims - is_claimed,
+            token=record.token if is_claimed else None,
+            limit_keys=record.limit_keys,
+            unique=self._queue.uniques.get(record.id),
+        )
+
+    def take(self, suspects: Sequence[tuple[Entry, str]], worker: str, lease: float) -> list[bool]:
+        with self._broker.locked() as now:
+            answers = []
+            for entry, token in suspects:
+                record = self._data.get(entry.id)
+                is_over = record is not None and record.lease_until is not None and record.lease_until <= now
+                answers.append(is_over and record is not None and record.token == entry.token)
+                if record is not None and answers[-1]:
+                    self._data.put(_held(record, token, after(now, lease)), now)
+            return answers
+
+    def release(self, claims: Sequence[ClaimRef]) -> list[bool]:
+        with self._broker.locked() as now:
+            answers = []
+            for ref in claims:
+                record = self._data.get(ref.id)
+                answers.append(record is not None and _is_held(record, ref.token))
+                if record is not None and answers[-1]:
+                    freed = replace(
+                        record,
+                        status=Status.QUEUED,
+                        due_at=now,
+                        lease_until=None,
+                        token=None,
+                        claims=record.claims - 1,
+                    )
+                    self._data.put(freed, now)
+            return answers
+
+    def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool | None]:
+        with self._broker.locked() as now:
+            answers: list[bool | None] = []
+            for ref in claims:
+                record = self._data.get(ref.id)
+                answers.append(None if record is None else _is_held(record, ref.token))
+                if record is not None and answers[-1]:
+                    until = after(now, lease)
+                    self._data.put(replace(record, lease_until=until, due_at=until), now)
+            return answers
+
+    def remove(self, removals: Sequence[Removal]) -> list[bool]:
+        with self._broker.locked():
+            return [self._remove(removal) for removal in removals]
+
+    def _remove(self, removal: Removal) -> bool:
+        record = self._data.get(removal.id)
+        if record is None:
+            if removal.key is not None:
+                self._free(removal.key, removal.id)
+            return False
+        is_meant = (removal.version is not None and self._queue.versions[removal.id] <= removal.version) or (
+            removal.token is not None and _is_held(record, removal.token)
+        )
+        if is_meant:
+            if removal.key is not None:
+                self._free(removal.key, removal.id)
+            unique = self._queue.uniques.pop(removal.id, None)
+            if unique is not None and unique.until != "period":
+                self._free(unique.key, removal.id)
+            self._data.delete(removal.id)
+            del self._queue.versions[removal.id]
+        return is_meant
+
+    def entries(self, ids: Sequence[str]) -> list[Entry | None]:
+        with self._broker.locked():
+            found = [self._data.get(job_id) for job_id in ids]
+            return [None if record is None else self._entry(record) for record in found]
+
+    # --- looking -----------------------------------------------------------------------------
+
+    def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
+        return self._broker.counts(queues)
+
+    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+        return self._broker.known(prefix, after, limit)
+
+    def wait(self, wanted: Sequence[Wanted], timeout: float) -> bool:
+        return self._broker.wait(wanted, timeout)
+
+    # --- raw queues --------------------------------------------------------------------------
+
+    def raw(self, name: str) -> MemoryRawQueue:
+        return MemoryRawQueue(name, self._data, self._broker.locked)
+
+    def admit(self, name: str, claims: Sequence[tuple[RawClaim, Entry]], lease: float) -> list[bool]:
+        with self._broker.locked() as now:
+            items = self._data.raw.get(name)
+            return [items is not None and self._admit(items, *one, lease, now) for one in claims]
+
+    def _admit(self, items: RawItems, claim: RawClaim, entry: Entry, lease: float, now: datetime) -> bool:
+        if claim in items.admitted:
+            return True
+        if not items.holds(claim):
+            return False
+        self._push(entry, lease, now)
+        items.admit(claim)
+        return True
+
+    def is_leased(self, name: str, ids: Sequence[str]) -> list[bool]:
+        with self._broker.locked():
+            items = self._data.raw.get(name)
+            return [items is not None and job_id in items.leases for job_id in ids]
+
+    # --- care --------------------------------------------------------------------------------
+
+    def prune(self, limit: int) -> None:
+        with self._broker.locked() as now:
+            keys = self._queue.keys
+            for key in [key for key, held in keys.items() if held.until is not None and held.until <= now]:
+                del keys[key]
+
+    def check(self) -> list[Finding]:
+        return self._broker.check()
+
+    def prepare(self) -> None:
+        """There is nothing to create."""
+
+    def close(self) -> None:
+        self._broker.close()
+
+
+def _held(record: JobRecord, token: str, until: datetime) -> JobRecord:
+    return replace(record, status=Status.STARTED, token=token, due_at=until, lease_until=until)
+
+
+def _is_held(record: JobRecord, token: str) -> bool:
+    return record.status is Status.STARTED and record.token == token

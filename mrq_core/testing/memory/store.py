@@ -1,0 +1,164 @@
+"""The store half in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from mrq_core import lifecycle
+from mrq_core.changing import Replacement, Written
+from mrq_core.clock import Clock, from_ms
+from mrq_core.halves import Entry, JobStore, StoredJob
+from mrq_core.job import JobRecord, Status
+from mrq_core.messages import (
+    NewJob,
+    Note,
+    Settlement,
+    Unique,
+)
+from mrq_core.testing.memory.data import MemoryData
+from mrq_core.testing.memory.keeper import MemoryKeeper
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryJob:
+    """See `mrq_core.halves.StoredJob`."""
+
+    record: JobRecord
+    version: int
+    unique: Unique | None
+
+
+@dataclass(slots=True)
+class StoreData:
+    """What stores on the same data share."""
+
+    data: MemoryData = field(default_factory=MemoryData)
+    versions: dict[str, int] = field(default_factory=dict)
+    uniques: dict[str, Unique | None] = field(default_factory=dict)
+    followups: dict[str, tuple[datetime, list[JobRecord]]] = field(default_factory=dict)
+
+
+class MemoryStore(MemoryKeeper, JobStore):
+    """A store on `data`, which other stores of the same process may share."""
+
+    def __init__(self, *, clock: Clock | None = None, data: StoreData | None = None) -> None:
+        self._store = data or StoreData()
+        super().__init__(clock=clock, data=self._store.data)
+
+    # --- records -----------------------------------------------------------------------------
+
+    def insert(self, jobs: Sequence[NewJob]) -> list[bool]:
+        with self.locked():
+            return [self._insert(job) for job in jobs]
+
+    def _insert(self, job: NewJob) -> bool:
+        now = from_ms(self._clock.now_ms())
+        job_id = job.record.id
+        if self._data.visible(job_id, now) is not None:
+            return False
+        self._delete(job_id)
+        self._put(job.record, 1)
+        self._store.uniques[job_id] = job.unique
+        return True
+
+    def _put(self, record: JobRecord, version: int) -> None:
+        self._data.put(record, from_ms(self._clock.now_ms()))
+        self._store.versions[record.id] = version
+
+    def _delete(self, job_id: str) -> None:
+        self._data.delete(job_id)
+        for table in (self._store.versions, self._store.uniques, self._store.followups):
+            table.pop(job_id, None)
+
+    def read(self, ids: Sequence[str]) -> list[MemoryJob | None]:
+        with self.locked():
+            return [self._read(job_id) for job_id in ids]
+
+    def _read(self, job_id: str) -> MemoryJob | None:
+        record = self._data.get(job_id)
+        if record is None:
+            return None
+        return MemoryJob(record, self._store.versions[job_id], self._store.uniques.get(job_id))
+
+    def write(self, replacements: Sequence[Replacement[StoredJob]], now: datetime) -> list[Written]:
+        with self.locked():
+            return [self._write(one, now) for one in replacements]
+
+    def _write(self, one: Replacement[StoredJob], now: datetime) -> Written:
+        job_id = one.before.record.id
+        found = self._read(job_id)
+        if found is None or found.version != one.before.version:
+            return Written.CHANGED
+        if found.record.queued_at != one.before.record.queued_at:  # a job of the same id, stored anew
+            return Written.CHANGED
+        if one.after is None:
+            self._delete(job_id)
+            return Written.DONE
+        self._put(one.after, one.before.version + 1)
+        if one.followups:
+            self._store.followups[job_id] = (now, list(one.followups))
+        if one.ask_to_stop:
+            self._data.signals.append(job_id)
+        return Written.DONE
+
+    def start(
+        self, entries: Sequence[Entry], *, worker: str, lease: float, now: datetime
+    ) -> list[JobRecord | None]:
+        with self.locked():
+            return [self._start(entry, worker, lease, now) for entry in entries]
+
+    def _start(self, entry: Entry, worker: str, lease: float, now: datetime) -> JobRecord | None:
+        record = self._data.get(entry.id)
+        if record is None or record.is_ended or not record.status.is_waiting or record.queue != entry.queue:
+            return None
+        token = entry.token or ""
+        nonce = token.partition(".")[2]
+        is_next = token == lifecycle.make_token(record.claims + 1, nonce)
+        if self._store.versions[entry.id] != entry.version or not is_next:
+            return None
+        after = lifecycle.claimed(record, now=now, worker=worker, nonce=nonce, lease=lease, alone=False)
+        self._put(after, entry.version + 1)
+        return after
+
+    def succeed(self, settlements: Sequence[Settlement], now: datetime) -> list[bool]:
+        with self.locked():
+            return [self._succeed(one, now) for one in settlements]
+
+    def _succeed(self, settlement: Settlement, now: datetime) -> bool:
+        record = self._data.get(settlement.id)
+        if record is None or not _is_held(record, settlement.token) or record.cancel_requested:
+            return False
+        self._put(lifecycle.settled(record, settlement.outcome, now), self._store.versions[settlement.id] + 1)
+        return True
+
+    def annotate(self, notes: Sequence[Note], now: datetime) -> list[bool]:
+        with self.locked():
+            answers = []
+            for note in notes:
+                record = self._data.get(note.id)
+                answers.append(record is not None and _is_held(record, note.token))
+                if record is not None and answers[-1]:
+                    noted = replace(record, progress=note.progress, updated_at=now)
+                    self._put(noted, self._store.versions[note.id])
+            return answers
+
+    def unfinished(self, limit: int, *, before: datetime | None = None) -> list[tuple[str, list[JobRecord]]]:
+        with self.locked():
+            return [
+                (parent, records)
+                for parent, (at, records) in self._store.followups.items()
+                if before is None or at < before
+            ][:limit]
+
+    def finish(self, parents: Sequence[str]) -> None:
+        with self.locked():
+            for parent in parents:
+                self._store.followups.pop(parent, None)
+
+
+def _is_held(record: JobRecord, token: str) -> bool:
+    return record.status is Status.STARTED and record.token == token

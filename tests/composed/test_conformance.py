@@ -1,0 +1,36 @@
+"""The pair of Redis and MongoDB keeps the contract."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+
+from mrq_core.clock import Clock
+from mrq_core.composed import ComposedBroker
+from mrq_core.testing.conformance import BrokerContract, BrokerFactory
+from mrq_core.testing.conformance.against_model import MachineContract
+from tests.composed.kit import Place, open_broker
+
+
+class TestRedisAndMongo(BrokerContract):
+    @pytest.fixture
+    def broker_factory(self, place: Place) -> BrokerFactory:
+        return partial(open_broker, place)
+
+    @pytest.fixture
+    def process_factory(self, broker_factory: BrokerFactory) -> BrokerFactory:
+        return broker_factory
+
+
+def open_empty(place: Place, clock: Clock) -> ComposedBroker:
+    """A broker there, after what another one has left was deleted."""
+    place.clear()
+    return open_broker(place, clock)
+
+
+@pytest.mark.timeout(900)  # 8,000 steps of several round trips each
+class TestRedisAndMongoAgainstModel(MachineContract):
+    @pytest.fixture
+    def empty_broker_factory(self, place: Place) -> BrokerFactory:
+        return partial(open_empty, place)

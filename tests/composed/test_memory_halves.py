@@ -1,0 +1,28 @@
+"""A composed broker keeps the contract: with both halves in memory, where a failure is easiest to read."""
+
+from __future__ import annotations
+
+import pytest
+
+from mrq_core.clock import Clock
+from mrq_core.composed import ComposedBroker
+from mrq_core.testing.conformance import BrokerContract, BrokerFactory
+from mrq_core.testing.conformance.against_model import MachineContract
+from mrq_core.testing.memory import MemoryQueue, MemoryStore, QueueData, StoreData
+
+
+def open_pair(clock: Clock, queue: QueueData, store: StoreData) -> ComposedBroker:
+    return ComposedBroker(MemoryQueue(clock=clock, data=queue), MemoryStore(clock=clock, data=store))
+
+
+class TestComposedOfMemory(BrokerContract):
+    @pytest.fixture
+    def broker_factory(self) -> BrokerFactory:
+        queue, store = QueueData(), StoreData()
+        return lambda clock: open_pair(clock, queue, store)
+
+
+class TestComposedAgainstModel(MachineContract):
+    @pytest.fixture
+    def empty_broker_factory(self) -> BrokerFactory:
+        return lambda clock: open_pair(clock, QueueData(), StoreData())

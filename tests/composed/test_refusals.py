@@ -1,0 +1,61 @@
+"""What a pair refuses: prefixes that belong to one of its drivers alone, and the other way round."""
+
+from __future__ import annotations
+
+import pytest
+
+from mrq_core.clock import SystemClock, from_ms
+from mrq_core.errors import ConfigError
+from mrq_core.ids import new_id
+from mrq_core.job import JobRecord, Status
+from mrq_core.messages import Cancel, NewJob, Requeue
+from tests.composed.kit import Place
+
+
+def new_job() -> NewJob:
+    now = from_ms(SystemClock().now_ms())
+    return NewJob(
+        record=JobRecord(id=new_id(), path="t.Task", params={}, queue="q", queued_at=now, updated_at=now)
+    )
+
+
+@pytest.mark.parametrize("half", ["redis", "mongo"])
+def test_one_driver_alone_stores_nothing_where_a_pair_has_its_jobs(place: Place, half: str) -> None:
+    pair = place.open()
+    [queued] = pair.enqueue([new_job()])
+    alone = place.redis.open() if half == "redis" else place.mongo.open()
+    with pytest.raises(ConfigError, match="STORE"):
+        alone.enqueue([new_job()])
+    assert pair.counts(["q"])[0].waiting == 1
+    assert pair.totals().by_status() == {Status.QUEUED: 1}
+    assert pair.cancel([queued.id], Cancel()) == ["done"]
+    alone.close()
+    pair.close()
+
+
+def test_one_driver_alone_changes_nothing_of_a_pairs_jobs(place: Place) -> None:
+    pair = place.open()
+    [queued] = pair.enqueue([new_job()])
+    pair.cancel([queued.id], Cancel())
+    alone = place.mongo.open()
+    with pytest.raises(ConfigError, match="STORE"):
+        alone.requeue([queued.id], Requeue())
+    assert pair.requeue([queued.id], Requeue()) == ["done"]
+    alone.close()
+    pair.close()
+
+
+@pytest.mark.parametrize("half", ["redis", "mongo"])
+def test_a_pair_stores_nothing_where_one_of_its_drivers_has_its_jobs(place: Place, half: str) -> None:
+    alone = place.redis.open() if half == "redis" else place.mongo.open()
+    alone.enqueue([new_job()])
+    pair = place.open()
+    with pytest.raises(ConfigError, match="STORE"):
+        pair.enqueue([new_job()])
+    if half == "redis":
+        assert pair.totals().by_status() == {}, "the store is written last of all"
+    else:
+        assert pair.counts(["q"])[0].waiting == 0
+    assert alone.totals().by_status() == {Status.QUEUED: 1}
+    alone.close()
+    pair.close()
