@@ -54,8 +54,8 @@ def _look(connection: Connection, contents: Contents) -> Iterator[Finding]:
 def _info(connection: Connection) -> dict[str, Any]:
     if not connection.location.is_cluster:
         return dict(connection.use(lambda client: client.info()))
-    # Any primary speaks for all: they are set up alike.
-    return dict(connection.use(lambda client: client.info(target_nodes=client.get_primaries()[0])))
+    key = connection.key("layout")  # all keys are on this one's node; what the others do is their affair
+    return dict(connection.use(lambda client: client.info(target_nodes=client.get_node_from_key(key))))
 
 
 def _role(info: dict[str, Any]) -> Finding:

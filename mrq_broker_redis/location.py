@@ -20,6 +20,7 @@ _FORMS = (
     "expected redis://[user:password@]host[:port][/database], rediss:// for TLS, unix:///path[?db=0], "
     "redis+sentinel://host[:port],host[:port]/service[/database] or redis+cluster://host[:port],host[:port]"
 )
+_ASKED_NODES = 5
 _CONNECT_SECONDS = 5.0
 _OPTIONS = frozenset(
     {"host", "port", "path", "db", "username", "password", "connection_class", "client_name", "protocol"}
@@ -134,7 +135,10 @@ def _cluster(url: str, prefix: str, common: dict[str, Any]) -> Location:
     nodes: list[Any] = [ClusterNode(host, port) for host, port in _hosts(parts.netloc, 6379)]  # type: ignore[no-untyped-call]
 
     def connect() -> Any:
-        return RedisCluster(startup_nodes=nodes, **options)
+        # It asks one node for its commands; where that one is away, the next one has to do.
+        client = RedisCluster(startup_nodes=nodes, **{**options, "retry": Retry(NoBackoff(), _ASKED_NODES)})
+        client.set_retry(options["retry"])
+        return client
 
     return Location(connect, hide_password(url), prefix, is_cluster=True)
 

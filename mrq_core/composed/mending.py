@@ -14,11 +14,10 @@ from mrq_core import failpoints
 from mrq_core.composed import places
 from mrq_core.composed.jobs import Jobs
 from mrq_core.halves import Entry, Removal, StoredJob
-from mrq_core.job import WAITING, JobRecord, Status
+from mrq_core.job import WAITING, Status
 from mrq_core.messages import JobFilter, Mended, Order
 
 _UNFINISHED = JobFilter(statuses=(*sorted(WAITING), Status.STARTED))
-_LEASE_AT_LEAST = 1.0
 
 
 def mend(jobs: Jobs, limit: int, cursor: str | None) -> Mended:
@@ -60,7 +59,7 @@ def _give_places(jobs: Jobs, lost: Sequence[StoredJob]) -> list[str]:
     if waiting:
         answers += jobs.queue.push([places.entry_of(one, one.record, one.version) for one in waiting])
     if started:
-        lease = max(_lease_of(one.record) for one in started)
+        lease = max(places.lease_of(one.record) for one in started)
         answers += jobs.queue.push([places.claimed_entry_of(one) for one in started], lease)
     failpoints.reach("composed.mended")
     ids = [stored.record.id for stored in (*waiting, *started)]
@@ -74,10 +73,3 @@ def _give_places(jobs: Jobs, lost: Sequence[StoredJob]) -> list[str]:
     if ended:
         jobs.queue.remove(ended)
     return mended
-
-
-def _lease_of(record: JobRecord) -> float:
-    """As long as it was when the claim was made: a worker that still runs the job renews it meanwhile."""
-    if record.lease_until is None or record.started_at is None:
-        return _LEASE_AT_LEAST
-    return max(_LEASE_AT_LEAST, (record.lease_until - record.started_at).total_seconds())

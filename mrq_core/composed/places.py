@@ -14,6 +14,8 @@ from mrq_core.job import JobRecord, Status
 from mrq_core.lifecycle import has_expired
 from mrq_core.messages import ClaimRef, NewJob, Unique
 
+_LEASE_AT_LEAST = 1.0
+
 
 def is_waiting(record: JobRecord) -> bool:
     """Whether the job has to have a place in its queue, not claimed."""
@@ -55,6 +57,13 @@ def _entry(record: JobRecord, *, version: int, unique: Unique | None) -> Entry:
     )
 
 
+def lease_of(record: JobRecord) -> float:
+    """As long as it was when the claim was made: a worker that still runs the job renews it meanwhile."""
+    if record.lease_until is None or record.started_at is None:
+        return _LEASE_AT_LEAST
+    return max(_LEASE_AT_LEAST, (record.lease_until - record.started_at).total_seconds())
+
+
 def removal_of(stored: StoredJob) -> Removal:
     """Takes the entry of an ended job away, and the key that it needs no more."""
     return Removal(id=stored.record.id, version=stored.version, key=uniques.to_let_go(stored.unique))
@@ -64,18 +73,19 @@ def put_right(queue: JobQueue, store: JobStore, entries: Sequence[Entry], now: d
     """Brings claimed entries into line with their records: those under which nothing runs.
 
     That is the case where a crash came between the store and the queue, or somebody changed the job while
-    it was being claimed. One whose record is started stays under its claim until the lease ends: then it
-    is a suspect like any other.
+    it was being claimed. One whose record is started is of an older version, given back while the job was
+    being started: it comes under the claim that the record knows.
     """
     removals: list[Removal] = []
     pushed: list[Entry] = []
+    started: list[StoredJob] = []
     released: list[ClaimRef] = []
     for entry, stored in zip(entries, store.read([entry.id for entry in entries]), strict=True):
         if stored is None or has_expired(stored.record, now) or stored.record.is_ended:
             known = Removal(id=entry.id, version=entry.version)
             removals.append(known if stored is None else removal_of(stored))
         elif stored.record.status is Status.STARTED:
-            continue
+            started.append(stored)
         elif stored.version == entry.version and stored.record.queue == entry.queue:
             released.append(ClaimRef(id=entry.id, token=entry.token or ""))
         else:
@@ -86,5 +96,9 @@ def put_right(queue: JobQueue, store: JobStore, entries: Sequence[Entry], now: d
         queue.remove(removals)
     if pushed:
         queue.push(pushed)
+    if started:
+        queue.push(
+            [claimed_entry_of(stored) for stored in started], max(lease_of(one.record) for one in started)
+        )
     if released:
         queue.release(released)

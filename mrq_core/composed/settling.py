@@ -14,13 +14,13 @@ from mrq_core.records import is_plain_success
 
 
 def renew(jobs: Jobs, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
-    """See `Broker.renew`. A queue that has lost the entry of a running job is given it back: the store knows
-    the claim."""
+    """See `Broker.renew`. The store knows the latest claim. Where the queue does not, it is told: it has lost
+    the entry, or holds one of an older version, which was given back while the job was being started."""
     answers = jobs.queue.renew(claims, lease)
-    lost = [place for place, answer in enumerate(answers) if answer is None]
-    if lost:
-        found = jobs.store.read([claims[place].id for place in lost])
-        for place, stored in zip(lost, found, strict=True):
+    denied = [place for place, answer in enumerate(answers) if not answer]
+    if denied:
+        found = jobs.store.read([claims[place].id for place in denied])
+        for place, stored in zip(denied, found, strict=True):
             if stored is None or stored.record.status is not Status.STARTED:
                 continue
             if stored.record.token == claims[place].token:

@@ -1,7 +1,8 @@
 """Whatever befalls a Redis server, no acknowledged job is lost and each repeat follows a lost claim.
 
 Workers that are killed, told to leave or frozen are in `test_faults`, on every broker. Here it is the server
-that is killed and started again, that forgets its scripts, or that is replaced by its replica.
+that is killed and started again, or that forgets its scripts, and a node of a cluster. `test_failovers` has
+the replica that takes over.
 """
 
 from __future__ import annotations
@@ -10,22 +11,18 @@ import os
 import random
 import signal
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mrq_core.errors import BrokerUnavailable
-from mrq_core.job import ENDED, Status
-from mrq_core.messages import JobFilter
 from tests.campaign import ledger
-from tests.campaign.campaign import LEASE, Campaign
+from tests.campaign.campaign import Campaign
 from tests.campaign.ledger import Ledger
 from tests.redis.recount import check_keys
 from tests.redis.servers import Server
-from tests.redis.services import sentinels
-from tests.support import Process, Project, open_project, until
+from tests.redis.services import SAFE_NODES, cluster, cluster_url, prefix_on, until_in_step
+from tests.support import Process, open_project
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(1200)]
 
@@ -113,49 +110,24 @@ def test_workers_and_server_killed_by_turns_lose_nothing(campaign: Campaign, saf
     assert counted[ledger.LOST] > 0
 
 
-def test_workers_go_on_with_the_replica_and_what_is_lost_is_told(tmp_path: Path) -> None:
-    """A failover keeps no promise about what the replica did not have yet: that is counted and printed."""
-    with sentinels(tmp_path) as service, open_project(tmp_path, service.url) as project:
-        project.write("tasks.py", ledger.TASKS)
-        workers = [project.start("worker", "--lease", f"{LEASE:g}", "--greenlets", "5") for _ in range(2)]
-        for worker in workers:
-            worker.until_output("worker.started")
-        acknowledged: list[str] = []
-        failed = 0
-        killed_at = promoted_at = 0.0
-        while len(acknowledged) < JOBS:
-            try:
-                acknowledged.append(project.queue("tasks.work", {"seconds": 0.01}))
-            except BrokerUnavailable:
-                failed += 1
-            if killed_at and not promoted_at and service.is_promoted():
-                promoted_at = time.time()
-            if not killed_at and len(acknowledged) >= JOBS // 2:
-                service.primary.kill()
-                killed_at = time.time()
-        until(lambda: _have_ended(project), what="all jobs that are left to end")
-        records = ledger.all_records(project.client.broker)
-        assert {record.status for record in records} == {Status.SUCCESS}
-        later = [a.started_at.timestamp() for record in records for a in record.attempts]
-        first = min(moment for moment in later if moment > promoted_at)
-        there = {record.id for record in records}
-        done = Counter(mark.job for mark in Ledger(project.ledger_path).ends)
-        missing = [job for job in acknowledged if job not in there]
-        print(
-            f"acknowledged: {len(acknowledged)}, lost: {len(missing)} "
-            f"(of these run: {sum(job in done for job in missing)}), run more than once: "
-            f"{sum(number > 1 for number in done.values())}, enqueues refused: {failed}, promoted after "
-            f"{promoted_at - killed_at:.2f} s, first claim {first - promoted_at:.2f} s later"
-        )
-        check_keys(project.client.broker)  # type: ignore[arg-type]
-        for worker in workers:
-            worker.send(signal.SIGINT)
-            assert worker.wait() == 0, worker.output
+def test_no_job_is_lost_by_a_node_of_a_cluster_that_is_killed_and_comes_back(tmp_path: Path) -> None:
+    """The one of three that holds the prefix."""
+    with cluster(*SAFE_NODES) as nodes:
+        url = f"{cluster_url(nodes)}?prefix={prefix_on(nodes, nodes[0])}"
+        with open_project(tmp_path, url) as project:
+            project.write("tasks.py", ledger.TASKS)
+            campaign = Campaign(project, jobs=JOBS, most_faults=MOST_FAULTS, seed=SEED)
+            for worker in campaign.workers:
+                worker.until_output("worker.started")
 
+            def kill(_: Process) -> None:
+                time.sleep(1.0)  # the rhythm of the faults: nothing is waited for
+                nodes[0].kill()
+                time.sleep(campaign.random.choice(PAUSES))  # how long the fault lasts
+                nodes[0].start()
+                until_in_step(nodes)
 
-def _have_ended(project: Project) -> bool:
-    try:
-        counts = project.client.broker.count(JobFilter(), "status")
-    except BrokerUnavailable:
-        return False
-    return bool(counts) and set(counts) <= {status.value for status in ENDED}
+            records = campaign.run(kill)
+            counted = ledger.check(records, Ledger(project.ledger_path), repeated_after=ledger.LOST)
+            campaign.tell(counted)
+            check_keys(project.client.broker)  # type: ignore[arg-type]

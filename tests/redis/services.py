@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import re
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +17,8 @@ from tests.servers import SECONDS, free_port
 from tests.support import until
 
 NODES = 3
+SAFE_NODES = ("--appendonly", "yes", "--appendfsync", "always", "--cluster-require-full-coverage", "no")
+"""Of a cluster whose nodes keep what they have acknowledged, and go on where another one is away."""
 _SLOTS = 16384
 
 
@@ -33,6 +37,12 @@ class Watched:
                 lambda: primary.info()["master_repl_offset"] == replica.info()["master_repl_offset"],
                 what="the replica to have everything",
             )
+
+    def cut(self) -> None:
+        """From now on the replica gets nothing of what is written."""
+        with self.primary.client() as primary:
+            primary.execute_command("ACL", "SETUSER", "default", "-psync", "-sync")
+            primary.execute_command("CLIENT", "KILL", "TYPE", "replica")
 
     def is_linked(self) -> bool:
         """Whether the replica gets what is written from now on."""
@@ -87,12 +97,13 @@ def _is_watching(port: int) -> bool:
 
 
 @contextlib.contextmanager
-def cluster() -> Iterator[list[Server]]:
+def cluster(*options: str) -> Iterator[list[Server]]:
     """Three nodes, each with a third of the slots."""
     servers: list[Server] = []
     try:
         for _ in range(NODES):
-            servers.append(Server("--cluster-enabled", "yes", "--cluster-node-timeout", "2000"))
+            needed = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+            servers.append(Server(*needed, *options))
         for number, server in enumerate(servers):
             first, end = _SLOTS * number // NODES, _SLOTS * (number + 1) // NODES
             with server.client() as client:
@@ -100,7 +111,7 @@ def cluster() -> Iterator[list[Server]]:
         with servers[0].client() as client:
             for server in servers[1:]:
                 client.execute_command("CLUSTER", "MEET", "127.0.0.1", server.port)
-        until(lambda: all(_is_whole(server) for server in servers), what="the cluster to be whole")
+        until_in_step(servers)
         yield servers
     finally:
         for server in servers:
@@ -112,8 +123,24 @@ def cluster_url(servers: list[Server]) -> str:
     return "redis+cluster://" + ",".join(f"127.0.0.1:{server.port}" for server in servers[1:])
 
 
+def prefix_on(servers: list[Server], node: Server) -> str:
+    """A prefix whose keys that node holds."""
+    with node.client() as client:
+        for number in itertools.count():
+            slot = int(client.execute_command("CLUSTER", "KEYSLOT", f"{{shop-{number}}}:"))
+            if servers[slot * NODES // _SLOTS] is node:
+                return f"shop-{number}"
+    raise AssertionError("each node holds some")
+
+
+def until_in_step(servers: list[Server]) -> None:
+    """Waits until all nodes are of the opinion that all slots are served."""
+    until(lambda: all(_is_whole(server) for server in servers), what="the cluster to be whole")
+
+
 def _is_whole(server: Server) -> bool:
     with server.client() as client:
         info = client.execute_command("CLUSTER", "INFO")
     text = info.decode() if isinstance(info, bytes) else str(info)
-    return "cluster_state:ok" in text or "'cluster_state': 'ok'" in text
+    is_ok = "cluster_state:ok" in text or "'cluster_state': 'ok'" in text
+    return is_ok and re.search(rf"cluster_slots_ok\W+{_SLOTS}\b", text) is not None
