@@ -119,8 +119,9 @@ def peers_about() -> str:
     about = _peers()["about"]
     servers = ", ".join(" ".join(server) for server in about["servers"].items())
     text = (
-        f"Measured on {about['at']} ({about['runs']} runs at scale {about['scale']:g}, {about['minutes']} minutes) "
-        f"on {about['cores']} cores ({about['machine']}) with Python {about['python']}, {servers}. "
+        f"Measured on {about['at']} ({about['runs']} runs at scale {about['scale']:g}, "
+        f"{about['minutes']} minutes) on {about['cores']} cores ({about['machine']}) "
+        f"with Python {about['python']}, {servers}. "
         f"The machine's load at the end of each run: {', '.join(map(str, about['loads']))}."
     )
     if max(about["loads"]) > BUSY * about["cores"]:
