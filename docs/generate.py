@@ -115,20 +115,24 @@ def peers_notes() -> str:
 
 
 def peers_about() -> str:
-    """When, where and how often."""
+    """When, where and how often; and a warning if the machine was not free."""
     about = _peers()["about"]
     servers = ", ".join(" ".join(server) for server in about["servers"].items())
-    loads = ", ".join(map(str, about["loads"]))
-    return (
-        f"Measured on {about['at']}: {about['runs']} runs at scale {about['scale']:g}, "
-        f"{about['minutes']} minutes, on {about['cores']} cores ({about['machine']}) "
+    text = (
+        f"Measured on {about['at']} ({about['runs']} runs at scale {about['scale']:g}, "
+        f"{about['minutes']} minutes) on {about['cores']} cores ({about['machine']}) "
         f"with Python {about['python']}, {servers}. "
-        f"The machine's load at the end of each run: {loads}."
+        f"The machine's load at the end of each run: {', '.join(map(str, about['loads']))}."
     )
+    if max(about["loads"]) > BUSY * about["cores"]:
+        text += " **The machine did other work at the same time: these figures are preliminary.**"
+    return text
 
 
 FASTEST = "the fastest peer"
 """Its name in the ratios."""
+BUSY = 2
+"""A load of more than this for each core is not that of the measurement alone."""
 REPEATED = "drain, runs of jobs that had run already"
 TABLES: dict[str, Callable[[], str]] = {
     table.__name__: table
