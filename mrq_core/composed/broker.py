@@ -12,7 +12,7 @@ does not matter. What one in between leaves:
 | an outcome and its entry | an entry that starts nothing, under a lease | the claims after that lease |
 | an outcome and its follow-ups | follow-ups that are not enqueued | `prune` |
 | a change by a person and its entry | an entry of the version before | the claim that meets it, `mend` |
-| a parameter's job and its admission | a started job without an entry | the next delivery of the parameter |
+| a parameter's job and its admission | a started job without an entry | the next delivery, or `mend` |
 
 The time is the queue's. Only what has expired is judged by the store's.
 """
