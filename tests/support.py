@@ -110,14 +110,14 @@ class Project:
         self._processes.append(process)
         return process
 
-    def mrq(self, *arguments: str) -> str:
-        """Runs the mrq program and returns what it printed to standard output."""
+    def mrq(self, *arguments: str, errors: bool = False) -> str:
+        """Runs the mrq program and returns what it printed to standard output, or to standard error."""
         done = subprocess.run(
             [sys.executable, "-m", "mrq_core.cli", *arguments],
             cwd=self.path, env=self.env, capture_output=True, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        return done.stderr if errors else done.stdout
 
     def worker(self, *arguments: str) -> Process:
         """Starts a worker and waits until it is at work. Latency and reports are made short."""

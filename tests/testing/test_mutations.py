@@ -22,8 +22,8 @@ from mrq_core.testing import MemoryBroker, MemoryData
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance import BrokerContract, BrokerFactory
 from mrq_core.testing.conformance.against_model import MachineContract
-from mrq_core.testing.memory import broker as broker_module
 from mrq_core.testing.memory import claiming, limits, search
+from mrq_core.testing.memory import keeper as keeper_module
 from mrq_core.testing.memory.logs import JobLog
 from mrq_core.testing.memory.raw_items import RawItems
 from mrq_core.testing.memory.state import MemoryState
@@ -233,7 +233,7 @@ MUTATIONS = [
     Mutation(
         without="Letting parked jobs go",
         test="test_a_settle_lets_the_longest_parked_go",
-        owner=broker_module,
+        owner=keeper_module,
         name="let_go",
         instead=_nothing,
     ),
@@ -304,7 +304,7 @@ MUTATIONS = [
     Mutation(
         without="Started jobs in the totals",
         test="test_totals_and_queues_are_right_after_a_random_history",
-        owner=broker_module,
+        owner=keeper_module,
         name="totals",
         instead=_totals_without_started,
         arguments={"seed": 0},
