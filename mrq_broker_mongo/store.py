@@ -68,8 +68,8 @@ class MongoStore(MongoKeeper, JobStore):
     def unfinished(self, limit: int, *, before: datetime | None = None) -> list[tuple[str, list[JobRecord]]]:
         return storing.unfinished(self._jobs, limit, before)
 
-    def finish(self, parents: Sequence[str]) -> None:
-        storing.finish(self._jobs, parents)
+    def finish(self, parent: str, followups: Sequence[str]) -> None:
+        storing.finish(self._jobs, parent, followups)
 
     def prune(self, limit: int) -> int:
         return pruning.prune_records(self._connection, limit)

@@ -124,7 +124,7 @@ def unfinished(
     return [(str(doc["_id"]), [of_doc(one, STORE) for one in doc["followups"]]) for doc in found]
 
 
-def finish(connection: Connection, parents: Sequence[str]) -> None:
+def finish(connection: Connection, parent: str, followups: Sequence[str]) -> None:
     """See `JobStore.finish`."""
-    wanted = {"_id": {"$in": object_ids(parents)}, "followups": {"$exists": True}}
-    connection.run("jobs", lambda jobs: jobs.update_many(wanted, {"$unset": {"followups": ""}}))
+    wanted = {"_id": {"$in": object_ids([parent])}, "followups._id": {"$in": object_ids(followups)}}
+    connection.run("jobs", lambda jobs: jobs.update_one(wanted, {"$unset": {"followups": ""}}))

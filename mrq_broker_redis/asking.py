@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mrq_core.messages import ClaimRequest, Limit, Wanted
@@ -39,7 +39,7 @@ def arguments(
         round(request.lease * 1000),
         request.idle,
         wanted_as_list(request.wanted),
-        {name: _limit(limit) for name, limit in request.limits.items()},
+        limits_as_map(request.limits),
         nonce,
         {one.name: turns.trees.get(one.name, "") for one in request.wanted if one.name.endswith("/")},
         turns.parked,
@@ -54,6 +54,11 @@ def wanted_as_list(wanted: Sequence[Wanted]) -> list[list[object]]:
     return [
         [one.name, -1 if one.quota is None else one.quota, one.reverse, sorted(one.exclude)] for one in wanted
     ]
+
+
+def limits_as_map(limits: Mapping[str, Limit]) -> dict[str, list[int]]:
+    """Rules by their names as the scripts take them."""
+    return {name: _limit(limit) for name, limit in limits.items()}
 
 
 def _limit(limit: Limit) -> list[int]:

@@ -5,16 +5,17 @@ See `mrq_core.changing`, which makes the changes of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 
-from mrq_broker_redis import enqueueing, layout, rows
+from mrq_broker_redis import asking, enqueueing, layout, rows
 from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.layout import Contents
 from mrq_broker_redis.rows import Stored
 from mrq_core.changing import Replacement, Written
 from mrq_core.clock import from_ms
+from mrq_core.messages import Limit
 
 BATCH = 100
 """How many jobs one script reads or writes."""
@@ -38,14 +39,21 @@ class Records:
             stored += [None if row is None else rows.read(row) for row in islice(answer, 1, None)]
         return now, stored
 
-    def write(self, replacements: Sequence[Replacement[Stored]], now: datetime) -> list[Written]:
-        """Writes each if it may. The time is the server's own, a moment later."""
+    def write(
+        self,
+        replacements: Sequence[Replacement[Stored]],
+        now: datetime,
+        limits: Mapping[str, Limit] | None = None,
+    ) -> list[Written]:
+        """Writes each if it may; jobs that are claimed again only if these limits leave them room. The time
+        is the server's own, a moment later."""
         if replacements:
             layout.ensure(self._connection, Contents.JOBS)
         answers: list[int] = []
         for start in range(0, len(replacements), BATCH):
             part = replacements[start : start + BATCH]
-            answers += self._connection.run("replace", [_as_list(one) for one in part])
+            arguments = [asking.limits_as_map(limits or {}), [_as_list(one) for one in part]]
+            answers += self._connection.run("replace", arguments)
         return [_WRITTEN[answer] for answer in answers]
 
 

@@ -94,7 +94,7 @@ def _see_to_suspects(
         else:
             continue
         planned.append((item, after))
-    answers = records.write([Replacement(item, after) for item, after in planned], now)
+    answers = records.write([Replacement(item, after) for item, after in planned], now, request.limits)
     written = [after for (_, after), answer in zip(planned, answers, strict=True) if answer is Written.DONE]
     return (
         [after for after in written if after is one],

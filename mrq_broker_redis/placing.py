@@ -8,11 +8,12 @@ from typing import Any
 
 import msgspec
 
+from mrq_broker_redis import asking
 from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.rows import binary, moment
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.halves import Entry, Holder, Removal, Reservation
-from mrq_core.messages import ClaimRef, RawClaim, Unique
+from mrq_core.messages import ClaimRef, ClaimRequest, RawClaim, Unique
 
 BATCH = 500
 """How many entries one script changes: a longer one would keep others waiting."""
@@ -39,10 +40,14 @@ def reserve(connection: Connection, wanted: Sequence[Reservation]) -> list[Holde
     return answers
 
 
-def free(connection: Connection, held: Sequence[tuple[str, str]]) -> None:
+def free(connection: Connection, held: Sequence[tuple[str, Holder]]) -> None:
     """See `JobQueue.free`."""
     for start in range(0, len(held), BATCH):
-        connection.run("entry_free", [list(one) for one in held[start : start + BATCH]], repeatable=True)
+        part = [
+            [key, holder.id or "", False if holder.since is None else str(to_ms(holder.since))]
+            for key, holder in held[start : start + BATCH]
+        ]
+        connection.run("entry_free", part, repeatable=True)
 
 
 def _unique(unique: Unique) -> list[object]:
@@ -95,9 +100,7 @@ def _placed(entry: Entry, places: dict[tuple[str, str], int]) -> list[object]:
     return [entry.id, place, due, entry.version, entry.claims, entry.token or False, limit_keys, unique]
 
 
-def take(
-    connection: Connection, suspects: Sequence[tuple[Entry, str]], worker: str, lease: float
-) -> list[bool]:
+def take(connection: Connection, suspects: Sequence[tuple[Entry, str]], request: ClaimRequest) -> list[bool]:
     """See `JobQueue.take`. Repeated with the same tokens, it answers as before."""
     answers: list[bool] = []
     for start in range(0, len(suspects), BATCH):
@@ -105,7 +108,7 @@ def take(
             [entry.id, entry.version, entry.token or "", token]
             for entry, token in suspects[start : start + BATCH]
         ]
-        arguments = [worker, round(lease * 1000), part]
+        arguments = [request.worker, round(request.lease * 1000), asking.limits_as_map(request.limits), part]
         answers += map(bool, connection.run("entry_take", arguments, repeatable=True))
     return answers
 

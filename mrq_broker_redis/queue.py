@@ -36,7 +36,7 @@ class RedisQueue(JobQueue):
     def reserve(self, wanted: Sequence[Reservation]) -> list[Holder]:
         return placing.reserve(self._connection, wanted)
 
-    def free(self, held: Sequence[tuple[str, str]]) -> None:
+    def free(self, held: Sequence[tuple[str, Holder]]) -> None:
         placing.free(self._connection, held)
 
     # --- entries -----------------------------------------------------------------------------
@@ -47,8 +47,8 @@ class RedisQueue(JobQueue):
     def claim(self, request: ClaimRequest, *, leave_suspects: bool = False) -> Taken:
         return taking.claim(self._connection, request, self._turns, leave_suspects=leave_suspects)
 
-    def take(self, suspects: Sequence[tuple[Entry, str]], worker: str, lease: float) -> list[bool]:
-        return placing.take(self._connection, suspects, worker, lease)
+    def take(self, suspects: Sequence[tuple[Entry, str]], request: ClaimRequest) -> list[bool]:
+        return placing.take(self._connection, suspects, request)
 
     def release(self, claims: Sequence[ClaimRef]) -> list[bool]:
         return placing.release(self._connection, claims)

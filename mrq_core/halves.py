@@ -126,8 +126,9 @@ class JobQueue(ABC):
         """
 
     @abstractmethod
-    def free(self, held: Sequence[tuple[str, str]]) -> None:
-        """Lets keys go, each (key, id), that these jobs hold. Nothing happens to the others."""
+    def free(self, held: Sequence[tuple[str, Holder]]) -> None:
+        """Lets keys go that these jobs hold, if they have held them since then, where that is given. Nothing
+        happens to the others."""
 
     # --- entries -----------------------------------------------------------------------------
 
@@ -138,7 +139,8 @@ class JobQueue(ABC):
         An entry that is there stays as it is if it is of the same version or a later one: True for the
         same, False for a later one. One of an earlier version is replaced, whoever holds it: its claim,
         its slots and its being parked end. The key is reserved if nobody holds it, and sure from now on.
-        An entry with a token comes as claimed, until now + `lease`. Wakes as many waiters as it has
+        An entry with a token comes as claimed, until now + `lease`; it does not replace one that a later
+        claim holds, and is answered with False. Wakes as many waiters as it has
         entries that wait.
         """
 
@@ -153,9 +155,10 @@ class JobQueue(ABC):
         """
 
     @abstractmethod
-    def take(self, suspects: Sequence[tuple[Entry, str]], worker: str, lease: float) -> list[bool]:
-        """Claims entries whose lease has run out under these new tokens. False where the entry is not what
-        was seen any more: it was renewed, taken, replaced or removed."""
+    def take(self, suspects: Sequence[tuple[Entry, str]], request: ClaimRequest) -> list[bool]:
+        """Claims entries whose lease has run out under these new tokens, for the request's worker and lease.
+        False where the entry is not what was seen any more: it was renewed, taken, replaced or removed; and
+        where its limits leave no room."""
 
     @abstractmethod
     def release(self, claims: Sequence[ClaimRef]) -> list[bool]:
@@ -300,8 +303,9 @@ class JobStore(Keeper):
         """Jobs with follow-ups that are not known to be enqueued; only of changes made before that time."""
 
     @abstractmethod
-    def finish(self, parents: Sequence[str]) -> None:
-        """The follow-ups of these jobs are enqueued: forgets that they are to be."""
+    def finish(self, parent: str, followups: Sequence[str]) -> None:
+        """These follow-ups of the job are enqueued: forgets that they are to be. Nothing happens where others
+        have taken their place, by a later attempt."""
 
     @abstractmethod
     def prune(self, limit: int) -> int:

@@ -50,16 +50,6 @@ end
 
 local suspects_due = false
 
-local function has_slots(id, keys)
-  local missing = {}
-  for _, key in ipairs(keys) do
-    if not call('ZSCORE', K .. 'slots', id .. ' ' .. key) then
-      missing[#missing + 1] = key
-    end
-  end
-  return full_key(missing) == nil
-end
-
 -- A suspect whose limits leave no room is looked at again in a while.
 local function put_off(id, queue)
   call('ZADD', claimed_line(queue), digits(now + SUSPECT_PAUSE), id)

@@ -1,4 +1,4 @@
--- needs: base
+-- needs: base, limits
 -- What limits allow in one claim: concurrency by counting slots, rates by GCRA (ITU-T I.371), in microseconds.
 -- rates: sorted set, limit key by the time of its next turn if all came evenly.
 
@@ -27,6 +27,17 @@ local function full_key(keys)
       return key
     end
   end
+end
+
+-- Whether a job that has lost its lease may go on: each of its slots is held still, or there is room for it.
+local function has_slots(id, keys)
+  local missing = {}
+  for _, key in ipairs(keys) do
+    if not call('ZSCORE', K .. 'slots', id .. ' ' .. key) then
+      missing[#missing + 1] = key
+    end
+  end
+  return full_key(missing) == nil
 end
 
 local function took(keys)

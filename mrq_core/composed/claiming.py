@@ -17,7 +17,7 @@ from mrq_core import failpoints, lifecycle
 from mrq_core.changing import Replacement, Written
 from mrq_core.composed import places
 from mrq_core.errors import BrokerError
-from mrq_core.halves import Entry, JobQueue, JobStore, StoredJob, Taken
+from mrq_core.halves import Entry, Holder, JobQueue, JobStore, StoredJob, Taken
 from mrq_core.ids import new_nonce
 from mrq_core.job import JobRecord, Status
 from mrq_core.messages import Claimed, ClaimRef, ClaimRequest
@@ -98,7 +98,7 @@ class Claimer:
     def _free_keys(self, started: Sequence[Entry]) -> None:
         """Keys that are held while a job is queued are free now."""
         held = [
-            (one.unique.key, one.id)
+            (one.unique.key, Holder(id=one.id))
             for one in started
             if one.unique is not None and one.unique.until == "queued"
         ]
@@ -178,7 +178,7 @@ class Claimer:
     ) -> bool:
         """Writes a suspect's record while its entry is held under a new claim, so that nobody else can have
         it, or renew it, meanwhile. False: somebody was quicker, or its late worker has settled it."""
-        if not all(self._queue.take([(entry, token)], request.worker, request.lease)):
+        if not all(self._queue.take([(entry, token)], request)):
             return False
         failpoints.reach("composed.taken")
         [written] = self._store.write([Replacement(stored, after)], answer.now)

@@ -89,7 +89,7 @@ class Jobs:
         harmless."""
         self.enqueue([places.due(NewJob(record=record), now) for record in followups])
         failpoints.reach("composed.followed")
-        self.store.finish([parent])
+        self.store.finish(parent, [record.id for record in followups])
 
     def _with_their_keys(self, replacements: Sequence[Replacement[Job]], now: datetime) -> list[int]:
         """The places of those that hold the unique key that they need again, or need none."""
@@ -107,17 +107,19 @@ class Jobs:
     def _tell_queue(self, done: Sequence[Replacement[Job]]) -> None:
         entries: list[Entry] = []
         removals: list[Removal] = []
+        deleted: list[str] = []
         for one in done:
             stored, after = one.before.stored, one.after
             if after is None:
                 key = None if stored.unique is None else stored.unique.key
                 removals.append(Removal(id=stored.record.id, version=stored.version, key=key))
+                deleted.append(stored.record.id)
             elif after.is_ended:
                 removals.append(places.removal_of(stored))
             elif after.status is not Status.STARTED:
                 entries.append(places.entry_of(stored, after, stored.version + 1))
         if removals:
-            self.queue.remove(removals)
+            places.remove(self.queue, self.store, removals, deleted)
         if entries:
             self.queue.push(entries)
 

@@ -65,12 +65,15 @@ def _give_places(jobs: Jobs, lost: Sequence[StoredJob]) -> list[str]:
     given = [*waiting, *started]
     now_there = jobs.store.read([stored.record.id for stored in given]) if given else ()
     ended: list[Removal] = []
+    deleted: list[str] = []
     mended: list[str] = []
     for before, stored, is_there in zip(given, now_there, answers, strict=True):
         if stored is None or stored.record.is_ended:  # it has gone or ended meanwhile, and needs no place
             ended.append(places.removal_of(stored or before))
+            if stored is None:
+                deleted.append(before.record.id)
         elif is_there:
             mended.append(before.record.id)
     if ended:
-        jobs.queue.remove(ended)
+        places.remove(jobs.queue, jobs.store, ended, deleted)
     return mended

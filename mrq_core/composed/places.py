@@ -7,6 +7,7 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
+from mrq_core import failpoints
 from mrq_core.clock import after
 from mrq_core.composed import uniques
 from mrq_core.halves import Entry, JobQueue, JobStore, Removal, StoredJob
@@ -30,18 +31,19 @@ def due(job: NewJob, now: datetime) -> NewJob:
 
 def entry_of_new(job: NewJob) -> Entry:
     """The entry of a job that has just been stored."""
-    return _entry(job.record, version=1, unique=job.unique)
+    return _entry(job.record, version=1, unique=uniques.of_entry(job.unique, job.record))
 
 
 def entry_of(stored: StoredJob, record: JobRecord, version: int) -> Entry:
     """The entry of a waiting job, for that version of its record."""
-    return _entry(record, version=version, unique=stored.unique)
+    return _entry(record, version=version, unique=uniques.of_entry(stored.unique, record))
 
 
 def claimed_entry_of(stored: StoredJob) -> Entry:
     """The entry of a started job, as its claim holds it."""
     record = stored.record
-    return replace(_entry(record, version=stored.version, unique=stored.unique), token=record.token)
+    unique = uniques.of_entry(stored.unique, record)
+    return replace(_entry(record, version=stored.version, unique=unique), token=record.token)
 
 
 def _entry(record: JobRecord, *, version: int, unique: Unique | None) -> Entry:
@@ -53,7 +55,7 @@ def _entry(record: JobRecord, *, version: int, unique: Unique | None) -> Entry:
         due_at=record.due_at,
         claims=record.claims,
         limit_keys=record.limit_keys,
-        unique=uniques.of_entry(unique, record),
+        unique=unique,
     )
 
 
@@ -76,6 +78,24 @@ def _removal_of_entry(entry: Entry, stored: StoredJob | None) -> Removal:
     return replace(removal_of(stored), version=max(entry.version, stored.version))
 
 
+def remove(queue: JobQueue, store: JobStore, removals: Sequence[Removal], deleted: Sequence[str]) -> None:
+    """Removes entries, some of jobs that are deleted. Where such an id is enqueued anew at the same moment,
+    the old entry may have kept the new job from its place, and the new job's key may go with the old: it gets
+    both."""
+    queue.remove(removals)
+    failpoints.reach("composed.removed")
+    anew = [stored for stored in store.read(deleted) if stored is not None] if deleted else []
+    entries = [
+        _entry(stored.record, version=1, unique=stored.unique)
+        if stored.version == 1
+        else entry_of(stored, stored.record, stored.version)
+        for stored in anew
+        if is_waiting(stored.record)
+    ]
+    if entries:
+        queue.push(entries)
+
+
 def put_right(queue: JobQueue, store: JobStore, entries: Sequence[Entry], now: datetime) -> None:
     """Brings claimed entries into line with their records: those under which nothing runs.
 
@@ -84,12 +104,15 @@ def put_right(queue: JobQueue, store: JobStore, entries: Sequence[Entry], now: d
     being started: it comes under the claim that the record knows.
     """
     removals: list[Removal] = []
+    deleted: list[str] = []
     pushed: list[Entry] = []
     started: list[StoredJob] = []
     released: list[ClaimRef] = []
     for entry, stored in zip(entries, store.read([entry.id for entry in entries]), strict=True):
         if stored is None or has_expired(stored.record, now) or stored.record.is_ended:
             removals.append(_removal_of_entry(entry, stored))
+            if stored is None:
+                deleted.append(entry.id)
         elif stored.record.status is Status.STARTED:
             started.append(stored)
         elif stored.version == entry.version and stored.record.queue == entry.queue:
@@ -99,7 +122,7 @@ def put_right(queue: JobQueue, store: JobStore, entries: Sequence[Entry], now: d
                 removals.append(Removal(id=entry.id, version=entry.version))
             pushed.append(entry_of(stored, stored.record, stored.version))
     if removals:
-        queue.remove(removals)
+        remove(queue, store, removals, deleted)
     if pushed:
         queue.push(pushed)
     if started:

@@ -27,26 +27,26 @@ def reserve(
     for _ in range(_ATTEMPTS if wanted else 0):
         holders = queue.reserve(wanted)
         doubtful = {
-            (one.unique.key, holder.id)
+            (one.unique.key, holder)
             for one, holder in zip(wanted, holders, strict=True)
             if holder.id not in (None, one.id)
             and holder.since is not None
             and holder.since + _DOUBTFUL <= now
         }
-        stale = _without_need(store, [(key, job_id) for key, job_id in doubtful if job_id is not None])
+        stale = _without_need(store, list(doubtful))
         if not stale:
             break
         queue.free(stale)
     return [holder.id for holder in holders]
 
 
-def _without_need(store: JobStore, held: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def _without_need(store: JobStore, held: Sequence[tuple[str, Holder]]) -> list[tuple[str, Holder]]:
     if not held:
         return []
-    found = store.read([job_id for _, job_id in held])
+    found = store.read([holder.id or "" for _, holder in held])
     return [
-        (key, job_id)
-        for (key, job_id), stored in zip(held, found, strict=True)
+        (key, holder)
+        for (key, holder), stored in zip(held, found, strict=True)
         if stored is None
         or stored.unique is None
         or stored.unique.key != key

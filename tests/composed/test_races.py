@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
 
-from mrq_core import failpoints
 from mrq_core.composed import ComposedBroker
 from mrq_core.job import JobRecord, Status
-from mrq_core.messages import Cancel, ClaimRef, ClaimRequest, Move, NewJob, Wanted
+from mrq_core.messages import Cancel, Change, ClaimRef, ClaimRequest, Limit, Move, NewJob, Unique, Wanted
 from mrq_core.operations.mending import mend_all
 from mrq_core.testing.clock import ManualClock
 from tests.composed.kit import Place
 from tests.mongo.kit import new_job
+from tests.support import at
 
 LEASE = 60.0
 
@@ -34,8 +35,8 @@ def other(place: Place) -> Iterator[ComposedBroker]:
     broker.close()
 
 
-def claim(broker: ComposedBroker, worker: str) -> tuple[JobRecord, ...]:
-    request = ClaimRequest(worker=worker, wanted=(Wanted(name="q"),), limit=5, lease=LEASE)
+def claim(broker: ComposedBroker, worker: str, name: str = "q", **more: Any) -> tuple[JobRecord, ...]:
+    request = ClaimRequest(worker=worker, wanted=(Wanted(name=name),), limit=5, lease=LEASE, **more)
     return broker.claim(request).records
 
 
@@ -44,17 +45,6 @@ def token_of(broker: ComposedBroker, record: JobRecord) -> str | None:
     [entry] = broker._queue.entries([record.id])
     assert entry is not None
     return entry.token
-
-
-def at(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], None]) -> None:
-    """Acts once, at the place of that name."""
-    left = [act]
-
-    def hook(reached: str) -> None:
-        if reached == name and left:
-            left.pop()()
-
-    monkeypatch.setattr(failpoints, "hook", hook)
 
 
 @pytest.mark.parametrize("is_claimed", [False, True], ids=["waiting", "claimed"])
@@ -190,3 +180,38 @@ def test_a_place_that_was_given_to_a_removed_job_is_taken_back(
         at_push += step.mended
     assert at_push == []
     assert broker._queue.entries([job.record.id]) == [None]
+
+
+@pytest.mark.parametrize("unique", [None, Unique(key="k"), Unique(key="k", until="period", period=900.0)])
+def test_an_id_that_is_used_again_while_its_job_is_removed_has_its_place_and_its_key(
+    broker: ComposedBroker, other: ComposedBroker, monkeypatch: pytest.MonkeyPatch, unique: Unique | None
+) -> None:
+    job = new_job(unique=unique)
+    broker.enqueue([job])
+    again: list[bool] = []
+    at(monkeypatch, "composed.written", lambda: again.extend(one.created for one in other.enqueue([job])))
+    assert broker.remove([job.record.id]) == [Change.DONE]
+    assert again == [True]
+    if unique is not None:
+        [refused] = other.enqueue([new_job(unique=unique)])
+        assert refused.id == job.record.id
+    assert [record.id for record in claim(other, "first")] == [job.record.id]
+
+
+def test_two_suspects_under_one_limit_are_not_claimed_at_once(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = ManualClock()
+    broker, other = place.open(clock), place.open(clock)
+    broker.prepare()
+    limits = {"slow": Limit(concurrency=1)}
+    broker.enqueue([new_job(queue=name, limit_keys=("slow",)) for name in ("q", "r")])
+    for name in ("q", "r"):  # as the limit did not hold yet
+        assert len(claim(broker, "first", name)) == 1
+    clock.advance(LEASE + 1)
+    quicker: list[JobRecord] = []
+    at(monkeypatch, "entry_claim.after", lambda: quicker.extend(claim(other, "third", "r", limits=limits)))
+    assert claim(broker, "second", "q", limits=limits) == ()
+    assert [record.queue for record in quicker] == ["r"]
+    broker.close()
+    other.close()

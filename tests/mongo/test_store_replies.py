@@ -183,12 +183,13 @@ class Annotate(Story):
 class Finish(Story):
     def begin(self) -> None:
         self.ids = [put_parent(self.store, self.clock) for _ in range(3)]
+        self.followups = dict(self.store.unfinished(10))
 
     def call(self, store: MongoStore) -> Any:
-        return store.finish(self.ids[:2])
+        return store.finish(self.ids[0], [one.id for one in self.followups[self.ids[0]]])
 
     def check(self, answer: Any) -> None:
-        assert [parent for parent, _ in self.store.unfinished(10)] == self.ids[2:]
+        assert [parent for parent, _ in self.store.unfinished(10)] == self.ids[1:]
 
 
 class Prune(Story):

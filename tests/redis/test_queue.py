@@ -9,13 +9,14 @@ import pytest
 import redis
 
 from mrq_core.clock import from_ms
-from mrq_core.halves import Entry, Removal, Reservation
+from mrq_core.halves import Entry, Holder, Removal, Reservation
 from mrq_core.ids import new_id
 from mrq_core.messages import Limit, RawItem, Unique
 from mrq_core.testing import ManualClock
 from mrq_core.testing.conformance import QueueContract, QueueFactory
 from mrq_core.testing.conformance.queue_kit import (
     TOKEN,
+    as_worker,
     claim,
     end,
     ids_of,
@@ -120,12 +121,12 @@ def test_each_batch_is_one_script(place: Place, server: Server) -> None:
     assert twice(lambda: queue.push(entries)) == 2
     assert twice(lambda: queue.entries(ids_of(entries))) == 2
     assert twice(lambda: queue.reserve(keys)) == 2
-    assert twice(lambda: queue.free([(key.unique.key, key.id) for key in keys])) == 2
+    assert twice(lambda: queue.free([(key.unique.key, Holder(id=key.id)) for key in keys])) == 2
     claim(queue, limit=0)
     assert scripts(lambda: held.extend(claim(queue, limit=EACH).entries)) == 1
     assert len(held) == EACH
     assert twice(lambda: queue.renew([ref(entry) for entry in held], 60.0)) == 2
-    assert twice(lambda: queue.take([(entry, TOKEN) for entry in held], "w", 60.0)) == 2
+    assert twice(lambda: queue.take([(entry, TOKEN) for entry in held], as_worker("w"))) == 2
     assert twice(lambda: queue.release([ref(entry) for entry in held])) == 2
     assert twice(lambda: queue.remove([Removal(id=entry.id, version=1) for entry in held])) == 2
     assert twice(lambda: queue.prune(EACH)) == 1
@@ -202,7 +203,7 @@ def test_a_suspect_that_was_put_off_can_be_renewed_and_taken(place: Place) -> No
     assert len(take(queue, limits=limits, leave_suspects=True)) == 1
     assert claim(queue, limits=limits).suspects == ()
     assert queue.entries([seen.id]) == [seen]
-    assert queue.take([(seen, TOKEN)], "w2", 60.0) == [True]
+    assert queue.take([(seen, TOKEN)], as_worker("w2")) == [True]
     queue.close()
 
 

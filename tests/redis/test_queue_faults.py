@@ -14,11 +14,12 @@ from mrq_broker_redis.scripts import script
 from mrq_core.clock import SystemClock, from_ms
 from mrq_core.driver import Opening
 from mrq_core.errors import BrokerUnavailable, ConfigError, SchemaTooNew
-from mrq_core.halves import Entry, Removal, Reservation
+from mrq_core.halves import Entry, Holder, Removal, Reservation
 from mrq_core.ids import new_id
 from mrq_core.messages import RawItem, Unique
 from mrq_core.testing.conformance.queue_kit import (
     TOKEN,
+    as_worker,
     claim,
     claimed,
     entry_of,
@@ -101,7 +102,7 @@ def test_a_take_whose_reply_was_lost_is_repeated_and_answered_as_before(
     take_one(far, lease=0.001)
     [seen] = until(lambda: claim(far).suspects, what="the lease to end")
     lose_reply_to(proxy, "entry_take")
-    assert far.take([(seen, TOKEN)], "w2", 60.0) == [True]
+    assert far.take([(seen, TOKEN)], as_worker("w2")) == [True]
     assert (proxy.lost, entry_of(far, seen.id).token) == (1, TOKEN)
 
 
@@ -156,12 +157,12 @@ def test_each_call_of_a_full_server_is_made_in_full_or_not_at_all(own_server: Se
         "replace": lambda: queue.push([changed(waiting[0], version=2, due_at=later, queue="t/z")]),
         "renew": lambda: queue.renew([ref(held[1])], 60.0),
         "release": lambda: queue.release([ref(held[1])]),
-        "take": lambda: queue.take([(lost, TOKEN)], "w2", 60.0),
+        "take": lambda: queue.take([(lost, TOKEN)], as_worker("w2")),
         "reserve": lambda: queue.reserve([Reservation(id=new_id(), unique=Unique(key="new"))]),
         "claim": lambda: claim(queue, "q", "t/", leave_suspects=True),
         "admit": lambda: queue.admit("urls_raw", [(parameter, new_entry())], 60.0),
         "remove": lambda: queue.remove([Removal(id=held[2].id, version=1, key="k")]),
-        "free": lambda: queue.free([("new", held[0].id)]),
+        "free": lambda: queue.free([("new", Holder(id=held[0].id))]),
         "prune": lambda: queue.prune(10),
     }
     refused: dict[str, str] = {}

@@ -16,6 +16,7 @@ from mrq_core.testing.conformance.base import LEASE, run_in_threads
 from mrq_core.testing.conformance.queue_kit import (
     QueueFactory,
     QueuePart,
+    as_worker,
     claim,
     end,
     entry_of,
@@ -206,7 +207,7 @@ class SuspectContract(QueuePart):
 
         def work(number: int) -> None:
             found = claim(queue, worker=f"w{number}").suspects
-            answers.extend(queue.take([(one, f"{number + 2}.{number}") for one in found], "w", LEASE))
+            answers.extend(queue.take([(one, f"{number + 2}.{number}") for one in found], as_worker("w")))
 
         run_in_threads(work, [(number,) for number in range(THREADS)])
         assert answers.count(True) == 1

@@ -15,6 +15,7 @@ from mrq_core.testing.conformance.queue_kit import (
     OTHER_TOKEN,
     TOKEN,
     QueuePart,
+    as_worker,
     claim,
     claimed,
     entry_of,
@@ -111,6 +112,14 @@ class EntryContract(QueuePart):
         assert queue.remove([Removal(id=entry.id, token=entry.token)]) == [False]
         assert (queue.counts(["q"])[0].waiting, queue.counts(["q"])[0].claimed) == (1, 0)
         assert take_one(queue).version == 2
+
+    def test_an_earlier_claim_does_not_replace_a_later_one(self, queue: JobQueue) -> None:
+        entry = claimed(queue, claims=2)
+        earlier = replace(entry, version=2, claims=1, token="2.before")
+        assert queue.push([earlier], LEASE) == [False]
+        assert queue.entries([entry.id]) == [entry]
+        assert queue.push([replace(earlier, token="4.again")], LEASE) == [True]
+        assert entry_of(queue, entry.id).token == "4.again"
 
     def test_a_later_version_ends_what_its_claim_held_under_its_limits(self, queue: JobQueue) -> None:
         put_many(queue, 2, limit_keys=KEYS)
@@ -314,7 +323,7 @@ class EntryClaimContract(QueuePart):
     def test_a_suspect_is_taken_under_the_new_token(self, queue: JobQueue, clock: ManualClock) -> None:
         suspect(queue, clock, version=3, claims=1, limit_keys=KEYS)
         [seen] = claim(queue).suspects
-        assert queue.take([(seen, TOKEN)], "w2", LEASE) == [True]
+        assert queue.take([(seen, TOKEN)], as_worker("w2")) == [True]
         taken = replace(seen, token=TOKEN, due_at=after(clock.now(), LEASE))
         assert queue.entries([seen.id]) == [taken]
         assert queue.renew([ref(seen), ref(taken)], LEASE) == [False, True]
@@ -326,15 +335,29 @@ class EntryClaimContract(QueuePart):
         suspect(queue, clock, limit_keys=KEYS)
         [seen] = claim(queue, limits=ONE).suspects
         assert take(queue, limits=ONE, leave_suspects=True) == []  # its slot has ended by now
-        assert queue.take([(seen, TOKEN)], "w2", LEASE) == [True]
+        assert queue.take([(seen, TOKEN)], as_worker("w2")) == [True]
         put(queue, limit_keys=KEYS)
         assert take(queue, limits=ONE) == []
+
+    def test_suspects_are_taken_as_far_as_their_limits_leave_room(
+        self, queue: JobQueue, clock: ManualClock
+    ) -> None:
+        put_many(queue, 3, limit_keys=KEYS)
+        claim(queue)
+        clock.advance(LEASE)
+        seen = claim(queue).suspects
+        assert len(seen) == 3
+        assert take(queue, limits=ONE, leave_suspects=True) == []  # their slots have ended by now
+        wanted = [(one, TOKEN) for one in seen]
+        assert queue.take(wanted[:2], as_worker("w2", limits=ONE)) == [True, False]
+        assert queue.take(wanted[2:], as_worker("w3", limits=ONE)) == [False]
+        assert queue.take(wanted[2:], as_worker("w3")) == [True]
 
     def test_a_suspect_that_was_renewed_cannot_be_taken(self, queue: JobQueue, clock: ManualClock) -> None:
         entry = suspect(queue, clock)
         [seen] = claim(queue).suspects
         assert queue.renew([ref(entry)], LEASE) == [True]
-        assert queue.take([(seen, TOKEN)], "w2", LEASE) == [False]
+        assert queue.take([(seen, TOKEN)], as_worker("w2")) == [False]
         assert queue.renew([ref(entry)], LEASE) == [True]
 
     def test_a_suspect_that_was_taken_cannot_be_taken_again(
@@ -342,9 +365,9 @@ class EntryClaimContract(QueuePart):
     ) -> None:
         suspect(queue, clock)
         [seen] = claim(queue).suspects
-        assert queue.take([(seen, TOKEN), (seen, OTHER_TOKEN)], "w2", 1.0) == [True, False]
+        assert queue.take([(seen, TOKEN), (seen, OTHER_TOKEN)], as_worker("w2", 1.0)) == [True, False]
         clock.advance(1)
-        assert queue.take([(seen, OTHER_TOKEN)], "w3", LEASE) == [False]
+        assert queue.take([(seen, OTHER_TOKEN)], as_worker("w3")) == [False]
         assert entry_of(queue, seen.id).token == TOKEN
 
     @pytest.mark.parametrize("how", ["replaced", "removed", "released"])
@@ -360,5 +383,5 @@ class EntryClaimContract(QueuePart):
         else:
             assert queue.release([ref(seen)]) == [True]
         before = queue.entries([seen.id])
-        assert queue.take([(seen, TOKEN)], "w2", LEASE) == [False]
+        assert queue.take([(seen, TOKEN)], as_worker("w2")) == [False]
         assert queue.entries([seen.id]) == before

@@ -150,19 +150,32 @@ class KeyContract(QueuePart):
     ) -> None:
         holder, other = new_id(), new_id()
         reserve(queue, unique, holder)
-        queue.free([("k", other), ("unknown", holder)])
+        queue.free([("k", Holder(id=other)), ("unknown", Holder(id=holder))])
         assert holder_of(queue) == holder
-        queue.free([("k", holder), ("k", holder)])
+        queue.free([("k", Holder(id=holder)), ("k", Holder(id=holder))])
         assert holder_of(queue) is None
         queue.free([])
         assert reserve(queue, unique, other).id == other
+
+    def test_a_key_that_its_job_has_reserved_again_is_not_let_go_by_who_saw_it_before(
+        self, queue: JobQueue, clock: ManualClock
+    ) -> None:
+        job_id = new_id()
+        reserve(queue, DONE, job_id)
+        seen = reserve(queue, DONE, new_id())
+        clock.advance(1)
+        reserve(queue, DONE, job_id)
+        queue.free([("k", seen)])
+        assert holder_of(queue) == job_id
+        queue.free([("k", reserve(queue, DONE, new_id()))])
+        assert holder_of(queue) is None
 
     def test_a_key_that_was_let_go_is_not_ended_by_the_period_it_once_had(
         self, queue: JobQueue, clock: ManualClock
     ) -> None:
         first, second = new_id(), new_id()
         reserve(queue, PERIOD, first)
-        queue.free([("k", first)])
+        queue.free([("k", Holder(id=first))])
         reserve(queue, DONE, second)
         clock.advance(1000)
         queue.prune(100)

@@ -121,6 +121,11 @@ def claimed(queue: JobQueue, name: str = "q", **fields: Any) -> Entry:
     return entry
 
 
+def as_worker(worker: str, lease: float = LEASE, **more: Any) -> ClaimRequest:
+    """Who takes suspects, and for how long."""
+    return ClaimRequest(worker=worker, wanted=(), limit=1, lease=lease, **more)
+
+
 def suspect(queue: JobQueue, clock: ManualClock, name: str = "q", **fields: Any) -> Entry:
     """Pushes an entry, claims it, and lets its lease run out."""
     entry = claimed(queue, name, **fields)

@@ -145,7 +145,7 @@ class RecordContract(StorePart):
         assert store.start([], worker="w", lease=LEASE, now=clock.now()) == []
         assert store.succeed([], clock.now()) == []
         assert store.annotate([], clock.now()) == []
-        store.finish([])
+        store.finish("no id", [])
 
     def test_jobs_are_read_in_the_order_of_the_call_and_unknown_ones_are_none(
         self, store: JobStore, clock: ManualClock

@@ -166,11 +166,17 @@ class FollowUpContract(StorePart):
     ) -> None:
         ids = [put_parent(store, clock) for _ in range(3)]
         version = read_one(store, ids[0]).version
-        store.finish([ids[0], ids[2], new_id()])
+        followups = {parent: [one.id for one in records] for parent, records in store.unfinished(10)}
+        store.finish(ids[0], followups[ids[0]])
+        store.finish(ids[2], [new_id(), *followups[ids[2]]])
         assert [parent for parent, _ in store.unfinished(10)] == [ids[1]]
-        store.finish([ids[0]])
+        store.finish(ids[0], followups[ids[0]])
         assert read_one(store, ids[0]).version == version
-        store.finish(ids)
+        for others in ([], [new_id()], followups[ids[0]]):  # of an earlier attempt
+            store.finish(ids[1], others)
+        assert [parent for parent, _ in store.unfinished(10)] == [ids[1]]
+        store.finish(new_id(), followups[ids[1]])
+        store.finish(ids[1], followups[ids[1]])
         assert store.unfinished(10) == []
 
     def test_unfinished_are_those_of_changes_made_before_that_time_and_not_too_many(

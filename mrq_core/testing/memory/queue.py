@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from mrq_core.clock import Clock, SystemClock, after, from_ms
 from mrq_core.halves import Entry, Holder, JobQueue, Removal, Reservation, Taken
 from mrq_core.job import JobRecord, Status
+from mrq_core.lifecycle import claim_number
 from mrq_core.messages import ClaimRef, ClaimRequest, Finding, QueueCounts, RawClaim, Unique, Wanted
 from mrq_core.testing.memory import claiming
 from mrq_core.testing.memory.broker import MemoryBroker
@@ -73,21 +74,28 @@ class MemoryQueue(JobQueue):
         keys[unique.key] = _Key(job_id, now, until)
         return Holder(id=job_id, since=now)
 
-    def free(self, held: Sequence[tuple[str, str]]) -> None:
+    def free(self, held: Sequence[tuple[str, Holder]]) -> None:
         with self._broker.locked():
-            for key, job_id in held:
-                self._free(key, job_id)
+            for key, holder in held:
+                self._free(key, holder.id, holder.since)
 
-    def _free(self, key: str, job_id: str) -> None:
+    def _free(self, key: str, job_id: str | None, since: datetime | None = None) -> None:
         found = self._queue.keys.get(key)
-        if found is not None and found.id == job_id:
+        if found is not None and found.id == job_id and since in (None, found.since):
             del self._queue.keys[key]
 
     # --- entries -----------------------------------------------------------------------------
 
     def push(self, entries: Sequence[Entry], lease: float | None = None) -> list[bool]:
         with self._broker.locked() as now:
-            return [self._push(entry, lease, now) for entry in entries]
+            return [self._push_held(entry, lease, now) for entry in entries]
+
+    def _push_held(self, entry: Entry, lease: float | None, now: datetime) -> bool:
+        """Not over a later claim."""
+        record = self._data.get(entry.id)
+        held = "" if record is None else record.token or ""
+        is_earlier = entry.token is not None and claim_number(held) > claim_number(entry.token)
+        return not is_earlier and self._push(entry, lease, now)
 
     def _push(self, entry: Entry, lease: float | None, now: datetime) -> bool:
         before = self._queue.versions.get(entry.id)
@@ -160,15 +168,17 @@ class MemoryQueue(JobQueue):
             unique=self._queue.uniques.get(record.id),
         )
 
-    def take(self, suspects: Sequence[tuple[Entry, str]], worker: str, lease: float) -> list[bool]:
+    def take(self, suspects: Sequence[tuple[Entry, str]], request: ClaimRequest) -> list[bool]:
         with self._broker.locked() as now:
+            self._data.limits.known = dict(request.limits)
             answers = []
             for entry, token in suspects:
                 record = self._data.get(entry.id)
                 is_over = record is not None and record.lease_until is not None and record.lease_until <= now
-                answers.append(is_over and record is not None and record.token == entry.token)
+                is_as_seen = is_over and record is not None and record.token == entry.token
+                answers.append(is_as_seen and record is not None and has_room(self._data, record, now))
                 if record is not None and answers[-1]:
-                    self._data.put(_held(record, token, after(now, lease)), now)
+                    self._data.put(_held(record, token, after(now, request.lease)), now)
             return answers
 
     def release(self, claims: Sequence[ClaimRef]) -> list[bool]:

@@ -154,10 +154,11 @@ class MemoryStore(MemoryKeeper, JobStore):
                 if before is None or at < before
             ][:limit]
 
-    def finish(self, parents: Sequence[str]) -> None:
+    def finish(self, parent: str, followups: Sequence[str]) -> None:
         with self.locked():
-            for parent in parents:
-                self._store.followups.pop(parent, None)
+            _, records = self._store.followups.get(parent, (None, []))
+            if any(record.id in followups for record in records):
+                del self._store.followups[parent]
 
 
 def _is_held(record: JobRecord, token: str) -> bool:
