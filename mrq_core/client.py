@@ -31,6 +31,9 @@ from mrq_core.naming import check_job_queue_name, check_times
 from mrq_core.plugins import Plugins, open_broker
 from mrq_core.tasks import Task, TaskFunction, TaskLike, TaskOptions, options_from, path_of
 
+_MOST_OPTIONS = 10_000
+"""Tasks whose options are kept."""
+
 
 class Client:
     """A configuration, its plugins and its broker, for code that enqueues and asks."""
@@ -39,6 +42,7 @@ class Client:
         self.config = config
         self.plugins = plugins or Plugins(config)
         self.broker = broker or open_broker(config, self.plugins)
+        self._options: dict[TaskLike, LoadedTask] = {}
 
     def queue_job(
         self,
@@ -155,7 +159,16 @@ class Client:
         )
 
     def options_of(self, task: TaskLike) -> LoadedTask | None:
-        """The task's options, or None where its code is not at hand: an enqueuer need not have it."""
+        """The task's options, or None where its code is not at hand: an enqueuer need not have it. They are
+        found once in a process, as in a worker, and looked for again where they were not found."""
+        options = self._options.get(task)
+        if options is None:
+            options = self._find_options(task)
+            if options is not None and len(self._options) < _MOST_OPTIONS:
+                self._options[task] = options
+        return options
+
+    def _find_options(self, task: TaskLike) -> LoadedTask | None:
         path = path_of(task)
         if isinstance(task, TaskFunction):
             return resolve_options(path, task.task_class, self.config)
