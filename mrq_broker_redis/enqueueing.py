@@ -19,23 +19,35 @@ BATCH = 200
 
 
 def enqueue(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:
-    """See `Broker.enqueue`."""
+    """See `Broker.enqueue`. The ids make a repetition harmless."""
     layout.ensure(connection, Contents.JOBS)
     answers: list[Enqueued] = []
     for start in range(0, len(jobs), BATCH):
-        # The ids make a repetition harmless.
-        found = connection.run("enqueue", _arguments(jobs[start : start + BATCH]), repeatable=True)
-        answers += [
-            Enqueued(id=holder.decode(), created=bool(created))
-            for holder, created in zip(found[::2], found[1::2], strict=True)
-        ]
+        part = jobs[start : start + BATCH]
+        store = _ordinary_ones if all(map(_is_ordinary, part)) else _each
+        answers += store(connection, part)
     return answers
 
 
-def _arguments(jobs: Sequence[NewJob]) -> object:
+def _ordinary_ones(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:
     groups: dict[tuple[str, str, int], int] = {}
-    listed = [_ordinary(job, groups) if _is_ordinary(job) else _new(job) for job in jobs]
-    return [[[_QUEUED, queue, path, str(-priority)] for queue, path, priority in groups], listed]
+    listed = [_ordinary(job, groups) for job in jobs]
+    named = [[_QUEUED, queue, path, str(-priority)] for queue, path, priority in groups]
+    stored = connection.run("enqueue", [named, listed], repeatable=True)
+    answers = [Enqueued(id=job.record.id, created=True) for job in jobs]
+    there = [place for place, is_new in enumerate(stored) if not is_new]
+    if there:  # what has expired makes room
+        for place, answer in zip(there, _each(connection, [jobs[place] for place in there]), strict=True):
+            answers[place] = answer
+    return answers
+
+
+def _each(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:
+    found = connection.run("enqueue_each", [_new(job) for job in jobs], repeatable=True)
+    return [
+        Enqueued(id=holder.decode(), created=bool(created))
+        for holder, created in zip(found[::2], found[1::2], strict=True)
+    ]
 
 
 def _is_ordinary(job: NewJob) -> bool:

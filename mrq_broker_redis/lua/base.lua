@@ -14,6 +14,15 @@ local given = cmsgpack.unpack(ARGV[2])
 
 local MANY = 1000 -- how many values one command is given: Lua's stack is bounded
 
+-- A job's hash, and its data: see jobs.
+local function key_of(id)
+  return K .. 'j:' .. id
+end
+
+local function data_of(id)
+  return K .. 'r:' .. id
+end
+
 -- A number with all its digits: tostring() keeps fourteen.
 local function digits(number)
   return string.format('%.0f', number)

@@ -125,8 +125,9 @@ local function send_wakes()
   end
   for name, tokens in pairs(lists) do
     local key = K .. 'wake:' .. name
-    call('RPUSH', key, unpack(tokens))
-    call('LTRIM', key, -WAKE_MOST, -1)
+    if call('RPUSH', key, unpack(tokens)) > WAKE_MOST then
+      call('LTRIM', key, -WAKE_MOST, -1)
+    end
     call('PEXPIRE', key, WAKE_MS)
   end
   woken = {}

@@ -1,8 +1,10 @@
--- needs: base, batch, limits, uniques, jobs
--- Stores new jobs. Arguments: { { group, ... }, { job, ... } }.
---   group: { status, queue, path, rank }, what many ordinary jobs have in common
---   job: { id, its group's number, data, due or false, queued at, delay in ms or false }, or one of enqueue() in jobs
--- Answers { id now queued, 1 if new, ... }.
+-- needs: base, batch
+-- Stores new jobs that have nothing but what any job has; see enqueue_each for all others. What it does not need is left
+-- out: one job costs little more than to begin a script.
+-- Arguments: { { group, ... }, { job, ... } }.
+--   group: { status, queue, path, rank }, what many jobs have in common
+--   job: { id, its group's number, data, due or false, queued at, delay in ms or false }
+-- Answers for each: 1 it is stored, 0 there is a job of this id, which may make room.
 
 -- What is gathered of the jobs of a group: their number, their places in the line, and their members of the indexes,
 -- which are the same in each.
@@ -29,13 +31,10 @@ local function write_groups()
   end
 end
 
-local function enqueue_ordinary(job)
-  local id, data, due, delay = job[1], job[3], job[4], job[6]
-  if call('SETNX', data_of(id), data) == 0 then
-    if not make_room_for(id) then
-      return 0
-    end
-    call('SET', data_of(id), data)
+local function enqueue(job)
+  local id, due, delay = job[1], job[4], job[6]
+  if call('SETNX', data_of(id), job[3]) == 0 then
+    return 0
   end
   local group = groups[job[2]]
   if not group then
@@ -58,16 +57,8 @@ local function enqueue_ordinary(job)
   return 1
 end
 
-for _, job in ipairs(given[2]) do
-  local id, created = job[1], nil
-  if type(job[2]) == 'number' then
-    created = enqueue_ordinary(job)
-  else
-    id, created = enqueue(job)
-    created = created and 1 or 0
-  end
-  answers[#answers + 1] = id
-  answers[#answers + 1] = created
+for index, job in ipairs(given[2]) do
+  answers[index] = enqueue(job)
 end
 write_groups()
 flush()

@@ -113,14 +113,6 @@ local function move_places(id, before, after)
   end
 end
 
-local function key_of(id)
-  return K .. 'j:' .. id
-end
-
-local function data_of(id)
-  return K .. 'r:' .. id
-end
-
 -- Writes the row in place of what is stored. Params, log and the mode of a unique key stay.
 local function write_row(id, row, version, params)
   call('SET', data_of(id), row.r .. (params or params_in(call('GET', data_of(id)))))

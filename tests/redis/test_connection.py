@@ -132,11 +132,14 @@ def test_a_connection_that_the_parent_was_using_is_not_kept_in_a_child(place: Pl
     broker.close()
 
 
-def test_an_enqueue_whose_reply_was_lost_makes_one_job(proxy: Proxy, place: Place) -> None:
+@pytest.mark.parametrize(("script", "unique"), [("enqueue", None), ("enqueue_each", Unique(key="k"))])
+def test_an_enqueue_whose_reply_was_lost_makes_one_job(
+    proxy: Proxy, place: Place, script: str, unique: Unique | None
+) -> None:
     broker = open_broker(replace(place, url=f"redis://127.0.0.1:{proxy.port}/0"))
-    job = new_job(unique=Unique(key="k"))
-    broker.enqueue([new_job("other")])
-    lose_reply_to(proxy, "enqueue")
+    job = new_job(unique=unique)
+    broker.enqueue([new_job("other", unique=unique and Unique(key="other"))])
+    lose_reply_to(proxy, script)
     [answer] = broker.enqueue([job])
     assert proxy.lost == 1
     assert answer.id == job.record.id

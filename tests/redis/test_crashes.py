@@ -114,9 +114,12 @@ def scene(place: Place) -> Iterator[Scene]:
     scene.broker.close()
 
 
-@pytest.mark.parametrize("point", ["enqueue.before", "enqueue.after"])
+@pytest.mark.parametrize(
+    "point", ["enqueue.before", "enqueue.after", "enqueue_each.before", "enqueue_each.after"]
+)
 def test_an_enqueue_that_was_cut_off_is_repeated(scene: Scene, point: str) -> None:
-    jobs = [scene.new_job("q", unique=f"u{number}") for number in range(250)]
+    is_ordinary = point.startswith("enqueue.")
+    jobs = [scene.new_job("q", unique=None if is_ordinary else f"u{number}") for number in range(250)]
     scene.crash(lambda broker: broker.enqueue(jobs), point)
     assert [answer.id for answer in scene.broker.enqueue(jobs)] == [job.record.id for job in jobs]
     assert scene.broker.totals().by_status() == {Status.QUEUED: 250}
