@@ -16,7 +16,7 @@ from tests.benchmarks.systems import Place, System
 from tests.mongo.servers import Server as MongoServer
 from tests.redis.servers import Server as RedisServer
 
-GREENLETS = 50
+GREENLETS = 100
 _SERVER = ("--appendonly", "no")
 _AOF = ("--appendonly", "yes", "--appendfsync", "everysec")
 _WEAK = "?w=1&journal=false"
