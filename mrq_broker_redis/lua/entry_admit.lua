@@ -8,13 +8,7 @@ local answers = {}
 for index, one in ipairs(given[4]) do
   local param, entry = one[1], one[2]
   local id, token = entry[1], entry[6]
-  local held = holds(queue, param, id, token)
-  if held == 'lease' then
-    drop_lease(queue, id)
-  elseif held == 'visit' then
-    end_visit(queue, param)
-  end
-  if held then
+  if admit(queue, param, id, token) then
     place_entry(places, entry, until_ms)
   end
   answers[index] = call('HGET', entry_key(id), 't') == token and 1 or 0

@@ -53,6 +53,17 @@ local function end_visit(queue, param)
   call('HSET', visits_of(queue), param, string.match(visit, '^%d+') .. ' ')
 end
 
+-- Ends a claim, if it is valid, because a job takes its parameter's place; says whether it was.
+local function admit(queue, param, id, token)
+  local held = holds(queue, param, id, token)
+  if held == 'lease' then
+    drop_lease(queue, id)
+  elseif held == 'visit' then
+    end_visit(queue, param)
+  end
+  return held ~= nil
+end
+
 local function seconds(ms)
   return string.format('%.3f', ms / 1000)
 end

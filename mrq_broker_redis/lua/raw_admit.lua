@@ -10,17 +10,12 @@ for index, claim in ipairs(given[3]) do
   if call('EXISTS', K .. 'j:' .. id) == 1 then
     answers[index] = 2
   else
-    local held = holds(queue, param, id, token)
-    if held == 'lease' then
-      drop_lease(queue, id)
-    elseif held == 'visit' then
-      end_visit(queue, param)
-    end
-    if held then
+    local is_admitted = admit(queue, param, id, token)
+    if is_admitted then
       row.d = until_ms
       insert(id, row, params)
     end
-    answers[index] = held and 1 or 0
+    answers[index] = is_admitted and 1 or 0
   end
 end
 flush()

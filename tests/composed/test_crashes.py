@@ -6,8 +6,6 @@ there is; and each reply in turn gets lost. What is left of it, `RequeueLostJobs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import pytest
 from pymongo.errors import AutoReconnect
 from redis.exceptions import ConnectionError as ConnectionLost
@@ -16,10 +14,9 @@ from mrq_broker_mongo import totals
 from mrq_broker_mongo.store import MongoStore
 from mrq_core.composed import ComposedBroker
 from mrq_core.operations.mending import mend_all
-from tests.composed.kit import Place
 from tests.composed.recount import check_halves
+from tests.crashes.contract import CrashContract
 from tests.crashes.scene import Scene
-from tests.crashes.stories import STEPS, STORIES, Story, kill_at_places, lose_replies
 
 _COLLECTIONS = {"jobs", "totals", "logs", "metrics", "state", "meta"}
 pytestmark = pytest.mark.timeout(600)  # a story is told up to a hundred times
@@ -58,30 +55,5 @@ class PairScene(Scene):
         assert check_halves(self.broker) == set()
 
 
-@pytest.fixture
-def begin(place: Place) -> Iterator[Callable[[], Scene]]:
-    opened: list[Scene] = []
-
-    def begin() -> Scene:
-        opened.append(PairScene(place))
-        return opened[-1]
-
-    yield begin
-    for scene in opened:
-        scene.broker.close()
-
-
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-def test_whoever_is_killed_between_any_two_calls_loses_nothing(
-    begin: Callable[[], Scene], story: type[Story], step: int
-) -> None:
-    kill_at_places(begin, story, step)
-
-
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-def test_whichever_reply_is_lost_nothing_else_is(
-    begin: Callable[[], Scene], story: type[Story], step: int
-) -> None:
-    lose_replies(begin, story, step)
+class TestPair(CrashContract):
+    scene = PairScene

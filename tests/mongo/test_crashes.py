@@ -6,17 +6,14 @@ is cut off before and after each of its calls, at every place that there is; and
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
 import pytest
 from pymongo.errors import AutoReconnect
 
 from mrq_broker_mongo import totals
 from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.connection import Connection
+from tests.crashes.contract import CrashContract
 from tests.crashes.scene import Scene
-from tests.crashes.stories import STEPS, STORIES, Story, kill_at_places, lose_replies
-from tests.mongo.kit import Place
 from tests.mongo.recount import check_collections
 
 pytestmark = pytest.mark.timeout(300)  # a story is told up to a hundred times
@@ -38,30 +35,5 @@ class MongoScene(Scene):
         check_collections(self.broker)
 
 
-@pytest.fixture
-def begin(place: Place) -> Iterator[Callable[[], Scene]]:
-    opened: list[Scene] = []
-
-    def begin() -> Scene:
-        opened.append(MongoScene(place))
-        return opened[-1]
-
-    yield begin
-    for scene in opened:
-        scene.broker.close()
-
-
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-def test_whoever_is_killed_between_any_two_calls_loses_nothing(
-    begin: Callable[[], Scene], story: type[Story], step: int
-) -> None:
-    kill_at_places(begin, story, step)
-
-
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
-def test_whichever_reply_is_lost_nothing_else_is(
-    begin: Callable[[], Scene], story: type[Story], step: int
-) -> None:
-    lose_replies(begin, story, step)
+class TestMongo(CrashContract):
+    scene = MongoScene

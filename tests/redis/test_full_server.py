@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
@@ -90,10 +90,26 @@ def test_each_call_of_a_full_server_is_made_in_full_or_not_at_all(own_server: Se
     broker = open_broker(place)
     filled = Filled(broker)
     calls = filled.calls
+    refused = refused_of(own_server, calls, lambda: check_keys(broker))
+    assert refused.keys() >= {"enqueue", "claim", "settle", "put", "push"}
+    for name in refused:
+        calls[name]()
+        check_keys(broker)
+    [settled] = broker.get([filled.running.id])
+    assert settled is not None
+    assert settled.status is Status.SUCCESS
+    broker.close()
+
+
+def refused_of(
+    server: Server, calls: Mapping[str, Callable[[], object]], check: Callable[[], None]
+) -> dict[str, str]:
+    """Makes the calls, each while the server is full; those that it refused, with what it said, have changed
+    nothing."""
     refused: dict[str, str] = {}
     for name, call in calls.items():
-        before = everything(own_server)
-        with own_server.client() as client:
+        before = everything(server)
+        with server.client() as client:
             client.config_set("maxmemory", "100kb")
             try:
                 call()
@@ -103,16 +119,9 @@ def test_each_call_of_a_full_server_is_made_in_full_or_not_at_all(own_server: Se
                 client.config_set("maxmemory", "0")
         if name in refused:
             assert "maxmemory" in refused[name]
-            assert everything(own_server) == before, name
-        check_keys(broker)
-    assert refused.keys() >= {"enqueue", "claim", "settle", "put", "push"}
-    for name in refused:
-        calls[name]()
-        check_keys(broker)
-    [settled] = broker.get([filled.running.id])
-    assert settled is not None
-    assert settled.status is Status.SUCCESS
-    broker.close()
+            assert everything(server) == before, name
+        check()
+    return refused
 
 
 def everything(server: Server) -> dict[bytes, object]:

@@ -35,7 +35,7 @@ from tests.proxy import Proxy
 from tests.redis.kit import Place, lose_reply_to, open_queue
 from tests.redis.recount_entries import check_entries
 from tests.redis.servers import Server
-from tests.redis.test_full_server import everything
+from tests.redis.test_full_server import refused_of
 from tests.support import until
 
 KEY = Unique(key="k")
@@ -165,24 +165,11 @@ def test_each_call_of_a_full_server_is_made_in_full_or_not_at_all(own_server: Se
         "free": lambda: queue.free([("new", Holder(id=held[0].id))]),
         "prune": lambda: queue.prune(10),
     }
-    refused: dict[str, str] = {}
-    for name, call in calls.items():
-        before = everything(own_server)
-        with own_server.client() as client:
-            client.config_set("maxmemory", "100kb")
-            try:
-                call()
-            except BrokerUnavailable as error:
-                refused[name] = str(error)
-            finally:
-                client.config_set("maxmemory", "0")
-        if name in refused:
-            assert "maxmemory" in refused[name]
-            assert everything(own_server) == before, name
-            check_entries(queue)
-            call()
-        check_entries(queue)
+    refused = refused_of(own_server, calls, lambda: check_entries(queue))
     assert refused.keys() >= {"push", "claim", "reserve"}
+    for name in refused:
+        calls[name]()
+        check_entries(queue)
     queue.close()
 
 

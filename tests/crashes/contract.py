@@ -1,0 +1,44 @@
+"""Each story, cut off at every place, on the broker of whoever subclasses this."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.crashes.scene import Scene
+from tests.crashes.stories import STEPS, STORIES, Story, kill_at_places, lose_replies
+
+
+class CrashContract:
+    """Wherever a call is cut off, nothing is lost, and repeating it does no harm."""
+
+    scene: Callable[[Any], Scene]
+    """Makes the scene of a story from the fixture `place`."""
+
+    @pytest.fixture
+    def begin(self, place: Any) -> Iterator[Callable[[], Scene]]:
+        opened: list[Scene] = []
+
+        def begin() -> Scene:
+            opened.append(type(self).scene(place))
+            return opened[-1]
+
+        yield begin
+        for scene in opened:
+            scene.broker.close()
+
+    @pytest.mark.parametrize("step", STEPS)
+    @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
+    def test_whoever_is_killed_between_any_two_calls_loses_nothing(
+        self, begin: Callable[[], Scene], story: type[Story], step: int
+    ) -> None:
+        kill_at_places(begin, story, step)
+
+    @pytest.mark.parametrize("step", STEPS)
+    @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.__name__)
+    def test_whichever_reply_is_lost_nothing_else_is(
+        self, begin: Callable[[], Scene], story: type[Story], step: int
+    ) -> None:
+        lose_replies(begin, story, step)
