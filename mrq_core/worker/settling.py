@@ -24,6 +24,8 @@ from mrq_core.worker.executions import Execution, Executions, take_logs
 BATCH = 200
 _GATHER = 0.002
 """Seconds for which a first outcome waits for others to share its round trip."""
+_ENOUGH = 32
+"""Outcomes that wait for no others: the server had better begin with them than have nothing to do."""
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.05, 2.0
 
 _log = logging.getLogger("mrq.worker")
@@ -71,7 +73,7 @@ class Settler:
         backoff = _BACKOFF_FIRST
         while True:
             self._filled.wait()
-            if len(self._buffer) < BATCH:
+            if len(self._buffer) < _ENOUGH:
                 gevent.sleep(_GATHER)
             batch = self._buffer[:BATCH]
             try:
