@@ -65,6 +65,11 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
             f"a key of mrq in Redis at {where} holds something else ({text}): another program uses the same "
             "names; set REDIS_PREFIX to one of its own"
         )
+    if "unknown command" in text and "HELLO" in text:
+        return BrokerError(
+            f"Redis at {where} does not know the command HELLO: it is older than 6.2, and has to be "
+            "upgraded, or it hides the command from mrq"
+        )
     if isinstance(error, exceptions.ConnectionError | exceptions.RedisClusterException | OSError):
         return BrokerUnavailable(
             f"Redis at {where} cannot be reached ({text}): start it, or correct REDIS and the network"

@@ -1,4 +1,7 @@
-"""A proxy between a client and a server that can lose a reply: the call is made, and nobody learns of it."""
+"""A proxy between a client and a server that can lose a reply: the call is made, and nobody learns of it.
+
+It can also let a server seem to be another one.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ class Proxy:
         self.port: int = self._listener.getsockname()[1]
         self._lock = threading.Lock()
         self._lose: re.Pattern[bytes] | None = None
+        self._seen: tuple[re.Pattern[bytes], bytes] | None = None
         self.lost = 0
         """How many replies were lost."""
         self._open: list[socket.socket] = []
@@ -36,6 +40,10 @@ class Proxy:
     def lose_reply_to(self, call: bytes) -> None:
         """Loses the reply to the next call whose bytes match this expression, and the connection with it."""
         self._lose = re.compile(call, re.DOTALL)
+
+    def show_instead(self, text: bytes, other: bytes) -> None:
+        """Puts other bytes, as many, in place of what matches this expression in replies."""
+        self._seen = re.compile(text), other
 
     def _accept(self) -> None:
         while True:
@@ -65,7 +73,7 @@ class Proxy:
                 if losing.is_set():
                     self.lost += 1
                     break
-                client.sendall(data)
+                client.sendall(data if self._seen is None else self._seen[0].sub(self._seen[1], data))
         _end(client, server)
 
 

@@ -33,7 +33,7 @@ class Server(ServerProcess):
     def is_up(self) -> bool:
         try:
             once = Retry(NoBackoff(), 0)
-            with redis.Redis(port=self.port, socket_timeout=SECONDS, retry=once) as client:
+            with redis.Redis(port=self.port, socket_timeout=SECONDS, retry=once, protocol=2) as client:
                 client.ping()
         except redis.exceptions.AuthenticationError:
             return True

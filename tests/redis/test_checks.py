@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from mrq_core.errors import BrokerError
 from mrq_core.messages import Finding
+from tests.proxy import Proxy
 from tests.redis.kit import Place, open_broker
 from tests.redis.servers import Server
 from tests.servers import free_port
@@ -37,6 +39,32 @@ def test_a_server_that_is_set_up_well_has_no_findings(own_server: Server) -> Non
     assert "version 1" in found["layout"].message
     assert str(own_server.port) in found["version"].message
     broker.close()
+
+
+def test_a_server_that_is_too_old_is_found(own_server: Server) -> None:
+    with Proxy(own_server.port) as proxy:
+        proxy.show_instead(rb"redis_version:\d\.\d", b"redis_version:6.0")
+        broker = open_broker(Place(f"redis://127.0.0.1:{proxy.port}/0", "mrq"))
+        [finding] = [one for one in broker.check() if one.level == "error"]
+        broker.close()
+    assert finding.subject == "version"
+    assert "Redis 6.0" in finding.message
+    assert "6.2" in finding.message
+    assert "upgrade" in finding.advice
+
+
+def test_a_server_that_is_older_still_is_found_and_named_by_each_call() -> None:
+    server = Server("--rename-command", "HELLO", "")
+    try:
+        [finding] = findings(server).values()
+        assert finding.level == "error"
+        assert "older than 6.2" in finding.message
+        broker = open_broker(Place(server.url, "mrq"))
+        with pytest.raises(BrokerError, match=f"{server.port}/0 does not know .* older than 6.2"):
+            broker.counts(["q"])
+        broker.close()
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize(("maxmemory", "level"), [("0", "warning"), ("1gb", "error")])
