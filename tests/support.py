@@ -13,9 +13,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-import pytest
-
-from mrq_core import failpoints
 from mrq_core.client import Client
 from mrq_core.config_sources import load_config
 from mrq_core.handles import Job
@@ -169,14 +166,3 @@ def open_project(path: Path, broker: str, store: str = "") -> Iterator[Project]:
         yield project
     finally:
         project.close()
-
-
-def at(monkeypatch: pytest.MonkeyPatch, name: str, act: Callable[[], None]) -> None:
-    """Acts once, at the place of that name."""
-    left = [act]
-
-    def hook(reached: str) -> None:
-        if reached == name and left:
-            left.pop()()
-
-    monkeypatch.setattr(failpoints, "hook", hook)

@@ -31,7 +31,7 @@ local function write_groups()
   end
 end
 
-local function enqueue(job)
+local function store(job)
   local id, due, delay = job[1], job[4], job[6]
   if call('SETNX', data_of(id), job[3]) == 0 then
     return 0
@@ -58,7 +58,7 @@ local function enqueue(job)
 end
 
 for index, job in ipairs(given[2]) do
-  answers[index] = enqueue(job)
+  answers[index] = store(job)
 end
 write_groups()
 flush()

@@ -31,22 +31,21 @@ def due(job: NewJob, now: datetime) -> NewJob:
 
 def entry_of_new(job: NewJob) -> Entry:
     """The entry of a job that has just been stored."""
-    return _entry(job.record, version=1, unique=uniques.of_entry(job.unique, job.record))
+    return _entry(job.record, version=1, unique=job.unique)
 
 
 def entry_of(stored: StoredJob, record: JobRecord, version: int) -> Entry:
     """The entry of a waiting job, for that version of its record."""
-    return _entry(record, version=version, unique=uniques.of_entry(stored.unique, record))
+    return _entry(record, version=version, unique=stored.unique)
 
 
 def claimed_entry_of(stored: StoredJob) -> Entry:
     """The entry of a started job, as its claim holds it."""
     record = stored.record
-    unique = uniques.of_entry(stored.unique, record)
-    return replace(_entry(record, version=stored.version, unique=unique), token=record.token)
+    return replace(_entry(record, version=stored.version, unique=stored.unique), token=record.token)
 
 
-def _entry(record: JobRecord, *, version: int, unique: Unique | None) -> Entry:
+def _entry(record: JobRecord, *, version: int, unique: Unique | None, begins: bool = False) -> Entry:
     return Entry(
         id=record.id,
         queue=record.queue,
@@ -55,7 +54,7 @@ def _entry(record: JobRecord, *, version: int, unique: Unique | None) -> Entry:
         due_at=record.due_at,
         claims=record.claims,
         limit_keys=record.limit_keys,
-        unique=unique,
+        unique=uniques.of_entry(unique, record, begins=begins),
     )
 
 
@@ -84,13 +83,10 @@ def remove(queue: JobQueue, store: JobStore, removals: Sequence[Removal], delete
     both."""
     queue.remove(removals)
     failpoints.reach("composed.removed")
-    anew = [stored for stored in store.read(deleted) if stored is not None] if deleted else []
     entries = [
-        _entry(stored.record, version=1, unique=stored.unique)
-        if stored.version == 1
-        else entry_of(stored, stored.record, stored.version)
-        for stored in anew
-        if is_waiting(stored.record)
+        _entry(stored.record, version=stored.version, unique=stored.unique, begins=True)
+        for stored in (store.read(deleted) if deleted else ())
+        if stored is not None and is_waiting(stored.record)
     ]
     if entries:
         queue.push(entries)

@@ -60,11 +60,12 @@ def _is_needed(unique: Unique, record: JobRecord) -> bool:
     return unique.until == "period" or not record.is_ended
 
 
-def of_entry(unique: Unique | None, record: JobRecord) -> Unique | None:
-    """The key that a job's entry brings along; None where the job needs none. A period is not begun anew."""
+def of_entry(unique: Unique | None, record: JobRecord, *, begins: bool) -> Unique | None:
+    """The key that a job's entry brings along; None where the job needs none. `begins`: a period that nobody
+    holds is begun by it."""
     if unique is None or not _is_needed(unique, record):
         return None
-    return replace(unique, period=None)
+    return unique if begins else replace(unique, period=None)
 
 
 def again(stored: StoredJob) -> Reservation | None:

@@ -1,4 +1,4 @@
-"""What happens between two calls of one process, when the queue is emptied in just that moment."""
+"""What happens between two calls of one process: another one is quicker, or the queue loses what it held."""
 
 from __future__ import annotations
 
@@ -14,23 +14,28 @@ from mrq_core.messages import Cancel, Change, ClaimRef, ClaimRequest, Limit, Mov
 from mrq_core.operations.mending import mend_all
 from mrq_core.testing.clock import ManualClock
 from tests.composed.kit import Place
+from tests.interleaving import at
 from tests.mongo.kit import new_job
-from tests.support import at
 
 LEASE = 60.0
 
 
 @pytest.fixture
-def broker(place: Place) -> Iterator[ComposedBroker]:
-    broker = place.open()
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+def broker(place: Place, clock: ManualClock) -> Iterator[ComposedBroker]:
+    broker = place.open(clock)
     broker.prepare()
     yield broker
     broker.close()
 
 
 @pytest.fixture
-def other(place: Place) -> Iterator[ComposedBroker]:
-    broker = place.open()
+def other(place: Place, clock: ManualClock) -> Iterator[ComposedBroker]:
+    broker = place.open(clock)
     yield broker
     broker.close()
 
@@ -76,12 +81,9 @@ def test_a_job_that_got_a_place_again_while_it_was_started_is_not_started_twice(
 
 
 def test_a_worker_does_not_get_back_what_another_is_taking(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    broker: ComposedBroker, other: ComposedBroker, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its lease has ended, the queue has given the job to another worker, and the store is told next."""
-    clock = ManualClock()
-    broker, other = place.open(clock), place.open(clock)
-    broker.prepare()
     broker.enqueue([new_job()])
     [record] = claim(broker, "first")
     clock.advance(LEASE + 1)
@@ -92,16 +94,11 @@ def test_a_worker_does_not_get_back_what_another_is_taking(
     assert renewed == [False]
     assert token_of(broker, record) == again.token != record.token
     assert broker.renew([ref], LEASE) == [False]
-    broker.close()
-    other.close()
 
 
 def test_a_suspect_that_is_renewed_in_the_last_moment_is_not_ended(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    broker: ComposedBroker, other: ComposedBroker, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = ManualClock()
-    broker, other = place.open(clock), place.open(clock)
-    broker.prepare()
     broker.enqueue([new_job(at_most_once=True)])
     [record] = claim(broker, "first")
     clock.advance(LEASE + 1)
@@ -118,14 +115,11 @@ def test_a_suspect_that_is_renewed_in_the_last_moment_is_not_ended(
     [found] = broker.get([record.id])
     assert found is not None
     assert found.status is Status.FAILED
-    broker.close()
-    other.close()
 
 
-def test_a_queue_that_went_back_in_time_gives_no_running_job_away(place: Place) -> None:
-    clock = ManualClock()
-    broker = place.open(clock)
-    broker.prepare()
+def test_a_queue_that_went_back_in_time_gives_no_running_job_away(
+    place: Place, broker: ComposedBroker, clock: ManualClock
+) -> None:
     broker.enqueue([new_job()])
     [first] = claim(broker, "first")
     clock.advance(LEASE + 1)
@@ -140,12 +134,11 @@ def test_a_queue_that_went_back_in_time_gives_no_running_job_away(place: Place) 
     assert claim(broker, "third") == ()
     assert token_of(broker, second) == second.token
     assert broker.renew([ClaimRef(id=second.id, token=second.token or "")], LEASE) == [True]
-    broker.close()
 
 
-def test_an_entry_of_an_earlier_life_of_an_id_goes(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    broker = place.open()
-    broker.prepare()
+def test_an_entry_of_an_earlier_life_of_an_id_goes(
+    broker: ComposedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = new_job()
     broker.enqueue([job])
     for queue in ("x", "q"):
@@ -161,7 +154,6 @@ def test_an_entry_of_an_earlier_life_of_an_id_goes(place: Place, monkeypatch: py
     broker.cancel([job.record.id], Cancel())
     assert claim(broker, "worker") == ()
     assert broker._queue.entries([job.record.id]) == [None]
-    broker.close()
 
 
 def test_a_place_that_was_given_to_a_removed_job_is_taken_back(
@@ -171,14 +163,8 @@ def test_a_place_that_was_given_to_a_removed_job_is_taken_back(
     broker.enqueue([job])
     place.redis.clear()
 
-    def remove() -> None:
-        other.remove([job.record.id])
-
-    at(monkeypatch, "composed.mended", remove)
-    at_push: list[str] = []
-    for step in mend_all(broker):
-        at_push += step.mended
-    assert at_push == []
+    at(monkeypatch, "composed.mended", lambda: other.remove([job.record.id]))
+    assert [one for step in mend_all(broker) for one in step.mended] == []
     assert broker._queue.entries([job.record.id]) == [None]
 
 
@@ -199,11 +185,8 @@ def test_an_id_that_is_used_again_while_its_job_is_removed_has_its_place_and_its
 
 
 def test_two_suspects_under_one_limit_are_not_claimed_at_once(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    broker: ComposedBroker, other: ComposedBroker, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    clock = ManualClock()
-    broker, other = place.open(clock), place.open(clock)
-    broker.prepare()
     limits = {"slow": Limit(concurrency=1)}
     broker.enqueue([new_job(queue=name, limit_keys=("slow",)) for name in ("q", "r")])
     for name in ("q", "r"):  # as the limit did not hold yet
@@ -213,5 +196,3 @@ def test_two_suspects_under_one_limit_are_not_claimed_at_once(
     at(monkeypatch, "entry_claim.after", lambda: quicker.extend(claim(other, "third", "r", limits=limits)))
     assert claim(broker, "second", "q", limits=limits) == ()
     assert [record.queue for record in quicker] == ["r"]
-    broker.close()
-    other.close()

@@ -8,9 +8,9 @@ from msgspec.structs import replace
 from mrq_core.job import JobRecord
 from mrq_core.messages import ClaimRequest, Limit, Wanted
 from mrq_core.testing import ManualClock
+from tests.interleaving import at
 from tests.redis.kit import Place
 from tests.redis.test_connection import new_job
-from tests.support import at
 
 LEASE = 60.0
 
