@@ -85,8 +85,15 @@ class JobLogHandler(logging.Handler):
     """Sends what is logged in a job's context to that job's log."""
 
     def createLock(self) -> None:
-        """None is needed, and one that an interrupted job did not give back would stop all others."""
+        """Makes no lock: appending is one step, and a lock that an interrupted job kept would stop all jobs."""
         self.lock = None
+
+    def handle(self, record: logging.LogRecord) -> bool | logging.LogRecord:
+        """Emits without a lock. Since Python 3.13 `logging.Handler.handle` enters the lock unconditionally."""
+        accepted = self.filter(record)
+        if accepted:
+            self.emit(accepted if isinstance(accepted, logging.LogRecord) else record)
+        return accepted
 
     def emit(self, record: logging.LogRecord) -> None:
         log = current_log.get()
