@@ -16,9 +16,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from mrq_core import hookspecs
-from mrq_core.config import SETTINGS, default_of, flag_of
-from mrq_core.job import TRANSITIONS, Status
+from mrq_core.config.settings import SETTINGS, default_of, flag_of
+from mrq_core.contract.record import TRANSITIONS, Status
+from mrq_core.plugins import hookspecs
 
 _PLACEHOLDER = re.compile(r"^\{\{ *(\w+) *\}\}$", re.MULTILINE)
 

@@ -17,15 +17,13 @@ from mrq_broker_mongo.arrangement import WHOLE
 from mrq_broker_mongo.changes import Records
 from mrq_broker_mongo.keeper import MongoKeeper
 from mrq_broker_mongo.raw import MongoRawQueue
-from mrq_core import changing
-from mrq_core.broker import Broker, RawQueue
-from mrq_core.driver import Opening
-from mrq_core.job import JobRecord
-from mrq_core.messages import (
+from mrq_core.contract.broker import Broker, RawQueue
+from mrq_core.contract.driver import Opening
+from mrq_core.contract.messages import (
     Action,
     Applied,
     Cancel,
-    Change,
+    ChangeResult,
     Claimed,
     ClaimRef,
     ClaimRequest,
@@ -40,6 +38,8 @@ from mrq_core.messages import (
     Settlement,
     Wanted,
 )
+from mrq_core.contract.record import JobRecord
+from mrq_core.drivers import replacing
 
 
 class MongoBroker(MongoKeeper, Broker):
@@ -68,17 +68,17 @@ class MongoBroker(MongoKeeper, Broker):
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         return settling.settle(self._connection, settlements, self._held)
 
-    def requeue(self, ids: Sequence[str], how: Requeue) -> list[Change]:
-        return changing.act(self._records, ids, how)
+    def requeue(self, ids: Sequence[str], how: Requeue) -> list[ChangeResult]:
+        return replacing.act(self._records, ids, how)
 
-    def cancel(self, ids: Sequence[str], how: Cancel) -> list[Change]:
-        return changing.act(self._records, ids, how)
+    def cancel(self, ids: Sequence[str], how: Cancel) -> list[ChangeResult]:
+        return replacing.act(self._records, ids, how)
 
-    def move(self, ids: Sequence[str], how: Move) -> list[Change]:
-        return changing.act(self._records, ids, how)
+    def move(self, ids: Sequence[str], how: Move) -> list[ChangeResult]:
+        return replacing.act(self._records, ids, how)
 
-    def remove(self, ids: Sequence[str]) -> list[Change]:
-        return changing.act(self._records, ids, Remove())
+    def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
+        return replacing.act(self._records, ids, Remove())
 
     def prune(self, limit: int = 1000) -> int:
         return pruning.prune(self._connection, limit)

@@ -1,6 +1,6 @@
 """Documents that are read and replaced, each only if it is still what was read, and what follows from that.
 
-See `mrq_core.changing`, which makes the changes of them.
+See `mrq_core.drivers.replacing`, which makes the changes of them.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from mrq_broker_mongo.connection import Connection, Jobs
 from mrq_broker_mongo.documents import Stored, guard_of, object_ids, stored, update_of
 from mrq_broker_mongo.enqueueing import followup
 from mrq_broker_mongo.location import Doc
-from mrq_core.changing import Replacement, Written
-from mrq_core.job import JobRecord
+from mrq_core.contract.pair import Replacement, WriteResult
+from mrq_core.contract.record import JobRecord
 
 BATCH = 500
 
 
 class Records:
-    """The records of a prefix. See `mrq_core.changing.Records`."""
+    """The records of a prefix. See `mrq_core.drivers.replacing.Records`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -35,28 +35,28 @@ class Records:
         found = read(self._connection, ids)
         return now, [found.get(job_id) for job_id in ids]
 
-    def write(self, replacements: Sequence[Replacement[Stored]], now: datetime) -> list[Written]:
+    def write(self, replacements: Sequence[Replacement[Stored]], now: datetime) -> list[WriteResult]:
         """Writes each if it may, and then what follows from those that were written."""
         if not replacements:
             return []
         connection = self._connection
         layout.recognize(connection)
-        answers = dict.fromkeys(range(len(replacements)), Written.CHANGED)
+        answers = dict.fromkeys(range(len(replacements)), WriteResult.CHANGED)
         updates: dict[int, UpdateOne] = {}
         number = secrets.randbits(62)
         removals = [one.before.doc for one in replacements if one.after is None]
         gone = removing.remove(connection, removals, now)
         for place, one in enumerate(replacements):
             if one.after is None:
-                answers[place] = Written.DONE if one.before.doc["_id"] in gone else Written.CHANGED
+                answers[place] = WriteResult.DONE if one.before.doc["_id"] in gone else WriteResult.CHANGED
             elif one.reserve and not uniques.hold_again(connection, one.before.doc, now):
-                answers[place] = Written.HELD
+                answers[place] = WriteResult.HELD
             else:
                 followups = [followup(connection, record, now) for record in one.followups]
                 updates[place] = update_to(connection, one.before, one.after, number, followups)
         for place in written(connection, replacements, updates, number):
-            answers[place] = Written.DONE
-        done = [replacements[place] for place in updates if answers[place] is Written.DONE]
+            answers[place] = WriteResult.DONE
+        done = [replacements[place] for place in updates if answers[place] is WriteResult.DONE]
         effects.follow(connection, done, now)
         return [answers[place] for place in range(len(replacements))]
 

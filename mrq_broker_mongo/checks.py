@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from mrq_broker_mongo import layout
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.location import Doc
+from mrq_core.contract.messages import Finding
 from mrq_core.errors import BrokerError
-from mrq_core.messages import Finding
 
 OLDEST = (5, 0)
 

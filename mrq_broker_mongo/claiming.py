@@ -22,12 +22,13 @@ from mrq_broker_mongo.location import Doc
 from mrq_broker_mongo.settling import Held
 from mrq_broker_mongo.suspects import LeaseEnds
 from mrq_broker_mongo.totals import Deltas
-from mrq_core import lifecycle
 from mrq_core.clock import after, to_ms
+from mrq_core.contract import lifecycle
+from mrq_core.contract.messages import Claimed, ClaimRequest, Wanted
+from mrq_core.contract.naming import is_covered, is_tree
+from mrq_core.contract.record import JobRecord
+from mrq_core.drivers.encoding import is_plain
 from mrq_core.ids import new_nonce
-from mrq_core.job import JobRecord
-from mrq_core.messages import Claimed, ClaimRequest, Wanted
-from mrq_core.records import is_plain
 
 SWEEP_MS = 1000
 """How often a claim that took all that it could looks for parked jobs with room nevertheless."""
@@ -134,7 +135,7 @@ class _Taker:
 
     def _take_some(self, number: int, wanted: Wanted, room: int) -> bool:
         """One look at a queue or tree; answers whether another one may find more."""
-        if room == 1 and not lines.is_tree(wanted.name) and not wanted.reverse:
+        if room == 1 and not is_tree(wanted.name) and not wanted.reverse:
             documents = self._take_first(wanted)
         else:
             turn = self._turns.trees.get(wanted.name, "")
@@ -142,15 +143,15 @@ class _Taker:
         if not documents:
             return False
         started = self._start(documents)
-        if lines.is_tree(wanted.name):
+        if is_tree(wanted.name):
             self._turns.trees[wanted.name] = documents[-1]["queue"]
         self._given[number] = self._given.get(number, 0) + len(started)
         self.taken += started
-        return len(started) < len(documents) or (wanted.reverse and lines.is_tree(wanted.name))
+        return len(started) < len(documents) or (wanted.reverse and is_tree(wanted.name))
 
     def _take_first(self, wanted: Wanted) -> list[Doc]:
         """Starts the first due job if nothing has happened to it yet, and answers with it in any case."""
-        if lines.is_excluded(wanted.name, wanted.exclude):
+        if is_covered(wanted.name, wanted.exclude):
             return []
         untouched = {"$and": [{"$eq": ["$v", 1]}, {"$eq": [{"$type": "$limit_keys"}, "missing"]}]}
         fields = self._fields()

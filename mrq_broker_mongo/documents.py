@@ -32,11 +32,11 @@ from bson import ObjectId
 
 from mrq_broker_mongo.arrangement import Arrangement
 from mrq_broker_mongo.location import Doc
-from mrq_core import records
+from mrq_core.contract.messages import Unique
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.drivers import encoding
 from mrq_core.errors import BrokerCorrupt
 from mrq_core.ids import is_id
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import Unique
 
 RANKS: Final = list(range(-4, 5))
 ENDED_INTERRUPT: Final = "interrupt ended"
@@ -142,7 +142,7 @@ def has_expired(doc: Mapping[str, Any], now: datetime) -> bool:
 def update_of(before: Stored, after: JobRecord, arrangement: Arrangement) -> Doc:
     """What turns the one document into the other; params and what stands beside the record stay."""
     doc = to_doc(msgspec.structs.replace(after, params={}, meta={}), arrangement)
-    if records.is_parked(after) and "parked" in before.doc:
+    if encoding.is_parked(after) and "parked" in before.doc:
         doc["parked"] = before.doc["parked"]
     if "turn" in before.doc and after.status.is_waiting and after.due_at == before.record.due_at:
         doc["turn"] = before.doc["turn"]

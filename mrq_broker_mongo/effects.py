@@ -16,8 +16,8 @@ from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import Stored, cell_of, cell_of_record
 from mrq_broker_mongo.location import Doc
 from mrq_broker_mongo.totals import Deltas
-from mrq_core.changing import Replacement
-from mrq_core.job import JobRecord, Status
+from mrq_core.contract.pair import Replacement
+from mrq_core.contract.record import JobRecord, Status
 
 _UNFINISHED = timedelta(seconds=30)
 """Follow-ups that are older were left by a crash."""

@@ -20,8 +20,8 @@ from mrq_broker_mongo.location import Doc
 from mrq_broker_mongo.totals import Deltas
 from mrq_broker_mongo.uniques import Reservation
 from mrq_core.clock import after
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import Enqueued, NewJob
+from mrq_core.contract.messages import Enqueued, NewJob
+from mrq_core.contract.record import JobRecord, Status
 
 
 def enqueue(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:

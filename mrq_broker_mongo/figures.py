@@ -9,7 +9,7 @@ from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import RANKS, WAITING_CELLS
 from mrq_broker_mongo.layout import DUE, LEASES
 from mrq_broker_mongo.lines import EVER, due_query
-from mrq_core.messages import QueueCounts
+from mrq_core.contract.messages import QueueCounts
 
 MOST_DUE = 10_000
 

@@ -14,10 +14,10 @@ from mrq_broker_mongo import limiting, parking
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import guard_of, of_doc, stored, update_of
 from mrq_broker_mongo.location import Doc
-from mrq_core import lifecycle
 from mrq_core.clock import after
-from mrq_core.job import JobRecord
-from mrq_core.messages import ClaimRequest
+from mrq_core.contract import lifecycle
+from mrq_core.contract.messages import ClaimRequest
+from mrq_core.contract.record import JobRecord
 
 HOLD_SECONDS = 10.0
 

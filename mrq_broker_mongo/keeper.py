@@ -16,10 +16,9 @@ from mrq_broker_mongo.arrangement import Arrangement
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.location import location_of
 from mrq_broker_mongo.state import MongoState
-from mrq_core.broker import Keeper, SharedState
-from mrq_core.driver import Opening
-from mrq_core.messages import (
-    Changes,
+from mrq_core.contract.broker import SharedState, StoreServices
+from mrq_core.contract.driver import Opening
+from mrq_core.contract.messages import (
     Finding,
     JobFilter,
     LogLine,
@@ -27,13 +26,14 @@ from mrq_core.messages import (
     Metric,
     Order,
     Page,
+    PollResult,
     Totals,
     Versions,
 )
 
 
-class MongoKeeper(Keeper):
-    """See `mrq_core.broker.Keeper`."""
+class MongoKeeper(StoreServices):
+    """See `mrq_core.contract.broker.StoreServices`."""
 
     name = "mongo"
 
@@ -70,12 +70,12 @@ class MongoKeeper(Keeper):
     def totals(self) -> Totals:
         return totals.totals(self._jobs)
 
-    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
-        return totals.known(self._jobs, prefix, after, limit)
+    def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+        return totals.queue_names(self._jobs, prefix, after, limit)
 
     # --- workers, logs and metrics -----------------------------------------------------------
 
-    def poll(self, worker: str, versions: Versions) -> Changes:
+    def poll(self, worker: str, versions: Versions) -> PollResult:
         return signals.poll(self._connection, worker, versions)
 
     def pause(self, queues: Sequence[str]) -> None:

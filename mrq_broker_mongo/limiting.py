@@ -23,20 +23,21 @@ from pymongo.errors import DuplicateKeyError
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.location import Doc
 from mrq_core.clock import from_ms, to_ms
-from mrq_core.messages import ClaimRef, Limit
+from mrq_core.contract.messages import ClaimRef, Limit
+from mrq_core.drivers.limits import rule_of, spacing_of
 
 Limits = Mapping[str, Limit]
 _ATTEMPTS = 20
 
 
-def rule_of(key: str, limits: Limits) -> Limit | None:
-    """The limit that the key is under; None: it does not limit."""
-    return limits.get(key.partition(":")[0])
+def limit_of(key: str, limits: Limits) -> Limit | None:
+    """The limit that applies to the key. None: the key does not limit."""
+    return limits.get(rule_of(key))
 
 
 def room_under(connection: Connection, key: str, limits: Limits, now: datetime) -> int | None:
     """How many more may run under the key; None: any number."""
-    rule = rule_of(key, limits)
+    rule = limit_of(key, limits)
     if rule is None or rule.concurrency is None:
         return None
     found = connection.run("limits", lambda all_limits: all_limits.find_one({"_id": key}))
@@ -49,7 +50,7 @@ def has_room(
 ) -> bool:
     """Whether the job could take its slots. One that it still has counts for it."""
     for key in dict.fromkeys(keys):
-        rule = rule_of(key, limits)
+        rule = limit_of(key, limits)
         if rule is not None and rule.concurrency is not None:
             found = connection.run("limits", lambda all_limits, key=key: all_limits.find_one({"_id": key}))  # type: ignore[misc]
             held = [
@@ -67,7 +68,7 @@ def take_slots(
     kept."""
     ordered = sorted(set(keys))
     for number, key in enumerate(ordered):
-        if not _take_slot(connection, job, key, rule_of(key, limits), now, until):
+        if not _take_slot(connection, job, key, limit_of(key, limits), now, until):
             give_back(connection, {key: [job] for key in ordered[:number]})
             return key
     return None
@@ -182,14 +183,13 @@ def turn_of(connection: Connection, keys: Iterable[str], limits: Limits, now: da
     now_us = to_ms(now) * 1000
     turn_us = now_us
     for key in dict.fromkeys(keys):
-        rule = rule_of(key, limits)
-        if rule is None or not rule.rate:
+        rule = limit_of(key, limits)
+        spacing = spacing_of(rule) if rule is not None else None
+        if spacing is None:
             continue
-        gap = round(rule.per * 1_000_000 / rule.rate)
-        burst = gap * (max(1, int(rule.rate)) - 1)
-        step = [{"$set": {"even_at": {"$add": [{"$max": ["$even_at", now_us]}, gap]}}}]
+        step = [{"$set": {"even_at": {"$add": [{"$max": ["$even_at", now_us]}, spacing.interval_us]}}}]
         found = connection.run("limits", _stepper(key, step), repeatable=False)
-        turn_us = max(turn_us, int(found["even_at"]) - gap - burst)
+        turn_us = max(turn_us, int(found["even_at"]) - spacing.interval_us - spacing.burst_us)
     return from_us(turn_us)
 
 

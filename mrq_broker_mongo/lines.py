@@ -7,7 +7,7 @@ index.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,8 @@ from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import RANKS
 from mrq_broker_mongo.layout import DUE, LEASES, TREE_LEASES, TREES, Index
 from mrq_broker_mongo.location import Doc
-from mrq_core.messages import Wanted
+from mrq_core.contract.messages import Wanted
+from mrq_core.contract.naming import is_covered, is_tree
 
 MAX_SUBQUEUES = 32
 EVER = datetime(1, 1, 1, tzinfo=UTC)
@@ -44,16 +45,6 @@ class Range:
         }
 
 
-def is_tree(name: str) -> bool:
-    """Whether the name stands for all subqueues."""
-    return name.endswith("/")
-
-
-def is_excluded(queue: str, exclude: Iterable[str]) -> bool:
-    """Whether a queue, or a tree that it is in, is among these names."""
-    return any(queue == name or (is_tree(name) and queue.startswith(name)) for name in exclude)
-
-
 def end_of(tree: str) -> str:
     """The first name behind all that begin with the tree's."""
     return tree[:-1] + "0"
@@ -63,7 +54,7 @@ def ranges_of(wanted: Wanted, turn: str = "") -> list[Range]:
     """The names of a tree's subqueues, without those that are left out: behind the one that had the last
     turn first."""
     tree = wanted.name
-    if is_excluded(tree, (name for name in wanted.exclude if is_tree(name))):
+    if is_covered(tree, wanted.exclude):
         return []
     left_out = sorted(name for name in wanted.exclude if name.startswith(tree))
     parts: list[Range] = []
@@ -93,7 +84,7 @@ def queue_conditions(wanted: Wanted, turn: str = "") -> list[Any]:
     """What the queue's name has to be, for one look each."""
     if is_tree(wanted.name):
         return [part.condition for part in ranges_of(wanted, turn)]
-    return [] if is_excluded(wanted.name, wanted.exclude) else [wanted.name]
+    return [] if is_covered(wanted.name, wanted.exclude) else [wanted.name]
 
 
 def due_query(queue: Any, now: datetime) -> Doc:
@@ -224,7 +215,7 @@ def first_leases(connection: Connection, wanted: Sequence[Wanted], limit: int) -
 
 def _questions(wanted: Sequence[Wanted]) -> list[tuple[Doc, Doc]]:
     """Pairs of queries: for waiting jobs, and for claimed ones."""
-    plain = [one.name for one in wanted if not is_tree(one.name) and not is_excluded(one.name, one.exclude)]
+    plain = [one.name for one in wanted if not is_tree(one.name) and not is_covered(one.name, one.exclude)]
     names = list(dict.fromkeys(plain))
     pairs: list[tuple[Doc, Doc]] = []
     for start in range(0, len(names), _NAMES_A_LOOK):

@@ -12,8 +12,8 @@ from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
-from mrq_core.config import hide_password, without_option
-from mrq_core.driver import Opening
+from mrq_core.config.settings import hide_password, without_option
+from mrq_core.contract.driver import Opening
 from mrq_core.errors import ConfigError
 
 Doc = dict[str, Any]

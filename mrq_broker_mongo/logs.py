@@ -20,9 +20,9 @@ from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import has_expired, object_ids
 from mrq_broker_mongo.location import Doc
 from mrq_core.clock import from_ms, to_ms
+from mrq_core.contract.messages import METRICS_KEPT, LogLine, LogPage, Metric
+from mrq_core.contract.naming import log_position
 from mrq_core.errors import JobNotFound
-from mrq_core.messages import METRICS_KEPT, LogLine, LogPage, Metric
-from mrq_core.naming import log_position
 
 MINUTE_MS = 60_000
 _PLACE = struct.Struct(">12sQQ")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mrq_core.broker import Broker
-from mrq_core.driver import Driver, Opening
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.driver import Driver, Opening
+from mrq_core.contract.pair import JobStore
 from mrq_core.errors import ConfigError
-from mrq_core.halves import JobStore
-from mrq_core.hookspecs import hookimpl
+from mrq_core.plugins.hookspecs import hookimpl
 
 
 @hookimpl

@@ -13,11 +13,11 @@ from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.location import Doc
 from mrq_broker_mongo.rawlines import digest
 from mrq_broker_mongo.state import next_number
-from mrq_core.broker import RawQueue
+from mrq_core.contract.broker import RawQueue
+from mrq_core.contract.messages import RawClaim, RawItem
+from mrq_core.contract.naming import RawKind, check_raw_queue_name
+from mrq_core.contract.record import JobRecord
 from mrq_core.errors import InvalidValue
-from mrq_core.job import JobRecord
-from mrq_core.messages import RawClaim, RawItem
-from mrq_core.naming import RawKind, check_raw_queue_name
 
 
 class MongoRawQueue(RawQueue):

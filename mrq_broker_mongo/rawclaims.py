@@ -16,12 +16,12 @@ from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import to_doc
 from mrq_broker_mongo.location import Doc
 from mrq_broker_mongo.rawlines import digest
-from mrq_core import lifecycle
 from mrq_core.clock import after, to_ms
+from mrq_core.contract import lifecycle
+from mrq_core.contract.messages import RawClaim
+from mrq_core.contract.naming import RawKind
+from mrq_core.contract.record import JobRecord
 from mrq_core.ids import new_id, new_nonce
-from mrq_core.job import JobRecord
-from mrq_core.messages import RawClaim
-from mrq_core.naming import RawKind
 
 ATTEMPTS = 20
 """How often a claim looks again because others were quicker."""
@@ -257,12 +257,9 @@ def admit(
     if leased:
         connection.run("raw", lambda raw: raw.delete_many({"_id": {"$in": leased}, "is_admitted": True}))
     rest = [one.job_id for one, _ in claims if one.job_id not in created]
-    there = dict(zip(rest, Records(connection).read(rest)[1], strict=True))
-    return [one.job_id in created or _was_admitted(there.get(one.job_id), one.token) for one, _ in claims]
-
-
-def _was_admitted(stored: Any, token: str) -> bool:
-    if stored is None:
-        return False
-    record: JobRecord = stored.record
-    return record.token == token or any(attempt.token == token for attempt in record.history)
+    stored = dict(zip(rest, Records(connection).read(rest)[1], strict=True))
+    return [
+        one.job_id in created
+        or ((job := stored[one.job_id]) is not None and lifecycle.was_admitted_by(job.record, one.token))
+        for one, _ in claims
+    ]

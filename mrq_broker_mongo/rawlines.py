@@ -21,8 +21,8 @@ from typing import Any
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.lines import queue_conditions
 from mrq_core.clock import from_ms
-from mrq_core.messages import Wanted
-from mrq_core.naming import RawKind, raw_kind
+from mrq_core.contract.messages import Wanted
+from mrq_core.contract.naming import RawKind, raw_kind
 
 _DIGEST_SIZE = 20
 

@@ -20,11 +20,12 @@ from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import has_expired, object_ids, of_doc
 from mrq_broker_mongo.lines import EVER
 from mrq_broker_mongo.location import Doc
-from mrq_core import changing, codec
-from mrq_core.filtering import check_group, matches
-from mrq_core.job import JobRecord
-from mrq_core.messages import Action, Applied, Change, JobFilter, Order, Page
-from mrq_core.naming import check_page_cursor
+from mrq_core.contract import codec
+from mrq_core.contract.matching import check_group, matches
+from mrq_core.contract.messages import Action, Applied, ChangeResult, JobFilter, Order, Page
+from mrq_core.contract.naming import check_page_cursor
+from mrq_core.contract.record import JobRecord
+from mrq_core.drivers import replacing
 
 MAX_SECONDS = 0.25
 _PART_FIRST, _PART_MOST = 2_000, 50_000
@@ -192,13 +193,13 @@ def apply(
 ) -> Applied:
     """See `Broker.apply`."""
     page = find(connection, wanted, order=Order.OLDEST_FIRST, cursor=cursor, limit=limit)
-    made = changing.act_where(
+    made = replacing.act_where(
         Records(connection),
         [record.id for record in page.records],
         action,
         lambda record: matches(record, wanted),
     )
-    numbers: dict[Change, int] = {}
+    numbers: dict[ChangeResult, int] = {}
     for change in made:
         if change is not None:
             numbers[change] = numbers.get(change, 0) + 1

@@ -17,11 +17,11 @@ from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.location import Doc
 from mrq_broker_mongo.successes import successes
 from mrq_broker_mongo.totals import Deltas
-from mrq_core import changing, records
 from mrq_core.clock import after
+from mrq_core.contract.messages import ClaimRef, Note, Outcome, Settlement
+from mrq_core.contract.record import JobRecord
+from mrq_core.drivers import encoding, replacing
 from mrq_core.ids import is_id
-from mrq_core.job import JobRecord, Outcome
-from mrq_core.messages import ClaimRef, Note, Settlement
 
 _MOST_HELD = 10_000
 _Item = TypeVar("_Item", ClaimRef, Note)
@@ -108,7 +108,7 @@ def settle(connection: Connection, settlements: Sequence[Settlement], held: Held
         others += simple.keys() - written
     if others:
         others.sort()
-        settled = changing.settle(Records(connection), [settlements[place] for place in others])
+        settled = replacing.settle(Records(connection), [settlements[place] for place in others])
         for place, accepted in zip(others, settled, strict=True):
             answers[place] = accepted
     for settlement in settlements:
@@ -152,7 +152,7 @@ def sort(
 
 def _is_simple(outcome: Outcome) -> bool:
     return (
-        records.is_plain_success(outcome)
+        encoding.is_plain_success(outcome)
         and not outcome.followups
         and not outcome.is_retry
         and outcome.traceback is None

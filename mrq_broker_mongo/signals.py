@@ -14,7 +14,7 @@ from bson import ObjectId
 
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.location import Doc
-from mrq_core.messages import Changes, Versions
+from mrq_core.contract.messages import PollResult, Versions
 
 _KEPT = 1000
 """How many signals to one worker are kept."""
@@ -31,7 +31,7 @@ def send(connection: Connection, worker: str, job: ObjectId) -> None:
     connection.run("meta", lambda meta: meta.update_one({"_id": f"signals {worker}"}, steps, upsert=True))
 
 
-def poll(connection: Connection, worker: str, versions: Versions) -> Changes:
+def poll(connection: Connection, worker: str, versions: Versions) -> PollResult:
     """See `Broker.poll`. One look-up when there is nothing new."""
     mine = f"signals {worker}"
     found = {
@@ -41,7 +41,7 @@ def poll(connection: Connection, worker: str, versions: Versions) -> Changes:
     pauses, signals = found.get("pauses", {}), found.get(mine, {})
     new = [one["job"] for one in signals.get("jobs", ()) if one["version"] > versions.signals]
     version = pauses.get("version", 0)
-    return Changes(
+    return PollResult(
         versions=Versions(pauses=version, signals=max(versions.signals, signals.get("version", 0))),
         paused=None if version == versions.pauses else frozenset(pauses.get("names", ())),
         interrupts=_still_running(connection, worker, new),

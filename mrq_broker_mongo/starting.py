@@ -21,10 +21,10 @@ from mrq_broker_mongo.documents import WAITING_CELLS, cell_of, guard_of, of_doc,
 from mrq_broker_mongo.location import Doc
 from mrq_broker_mongo.settling import Held
 from mrq_broker_mongo.totals import Deltas
-from mrq_core import lifecycle
 from mrq_core.clock import after
-from mrq_core.halves import Entry
-from mrq_core.job import JobRecord
+from mrq_core.contract import lifecycle
+from mrq_core.contract.pair import Entry
+from mrq_core.contract.record import JobRecord
 
 
 @dataclass(frozen=True, slots=True)

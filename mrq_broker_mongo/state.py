@@ -20,12 +20,12 @@ from pymongo.errors import DuplicateKeyError
 
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.location import Doc
-from mrq_core import codec
-from mrq_core.broker import SharedState
 from mrq_core.clock import after
-from mrq_core.codec import JsonValue
+from mrq_core.contract import codec
+from mrq_core.contract.broker import SharedState
+from mrq_core.contract.codec import JsonValue
+from mrq_core.contract.messages import StateItem
 from mrq_core.errors import BrokerError, BrokerUnavailable
-from mrq_core.messages import StateItem
 
 _ATTEMPTS = 100
 

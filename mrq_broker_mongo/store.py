@@ -18,15 +18,14 @@ from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import Stored
 from mrq_broker_mongo.keeper import MongoKeeper
 from mrq_broker_mongo.starting import Start
-from mrq_core.changing import Replacement, Written
-from mrq_core.driver import Opening
-from mrq_core.halves import Entry, JobStore, StoredJob
-from mrq_core.job import JobRecord
-from mrq_core.messages import (
+from mrq_core.contract.driver import Opening
+from mrq_core.contract.messages import (
     NewJob,
     Note,
     Settlement,
 )
+from mrq_core.contract.pair import Entry, JobStore, Replacement, StoredJob, WriteResult
+from mrq_core.contract.record import JobRecord
 
 
 class MongoStore(MongoKeeper, JobStore):
@@ -50,7 +49,7 @@ class MongoStore(MongoKeeper, JobStore):
     def read(self, ids: Sequence[str]) -> Sequence[StoredJob | None]:
         return storing.read(self._jobs, ids)
 
-    def write(self, replacements: Sequence[Replacement[StoredJob]], now: datetime) -> list[Written]:
+    def write(self, replacements: Sequence[Replacement[StoredJob]], now: datetime) -> list[WriteResult]:
         ours = cast(Sequence[Replacement[Stored]], replacements)  # nobody else made what was read
         return storing.write(self._jobs, ours, now)
 

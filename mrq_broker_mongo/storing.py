@@ -20,9 +20,9 @@ from mrq_broker_mongo.documents import Stored, cell_of, cell_of_record, object_i
 from mrq_broker_mongo.location import Doc
 from mrq_broker_mongo.settling import Held
 from mrq_broker_mongo.totals import Deltas
-from mrq_core.changing import Replacement, Written
-from mrq_core.job import JobRecord
-from mrq_core.messages import NewJob, Note, Settlement
+from mrq_core.contract.messages import NewJob, Note, Settlement
+from mrq_core.contract.pair import Replacement, WriteResult
+from mrq_core.contract.record import JobRecord
 
 
 def insert(connection: Connection, jobs: Sequence[NewJob]) -> list[bool]:
@@ -59,7 +59,7 @@ def read(connection: Connection, ids: Sequence[str]) -> list[Stored | None]:
 
 def write(
     connection: Connection, replacements: Sequence[Replacement[Stored]], now: datetime
-) -> list[Written]:
+) -> list[WriteResult]:
     """See `JobStore.write`. The jobs first, then the totals, then the signals to workers."""
     if not replacements:
         return []
@@ -74,7 +74,7 @@ def write(
     written = changes.written(connection, replacements, updates, number)
     _follow(connection, [replacements[place] for place in written])
     done = {*written, *(place for place, one in enumerate(replacements) if one.before.doc["_id"] in gone)}
-    return [Written.DONE if place in done else Written.CHANGED for place in range(len(replacements))]
+    return [WriteResult.DONE if place in done else WriteResult.CHANGED for place in range(len(replacements))]
 
 
 def _follow(connection: Connection, done: Sequence[Replacement[Stored]]) -> None:

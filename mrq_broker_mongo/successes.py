@@ -16,9 +16,9 @@ from pymongo import UpdateMany, UpdateOne
 
 from mrq_broker_mongo.documents import rename
 from mrq_broker_mongo.location import Doc
-from mrq_core import codec
 from mrq_core.clock import after
-from mrq_core.messages import Settlement
+from mrq_core.contract import codec
+from mrq_core.contract.messages import Settlement
 
 _TOGETHER = 100
 """How many jobs one update ends at most: the server looks each of them up in a list."""

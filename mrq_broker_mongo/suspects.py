@@ -10,12 +10,12 @@ from mrq_broker_mongo import limiting, lines
 from mrq_broker_mongo.changes import Records
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import Stored
-from mrq_core import lifecycle
-from mrq_core.changing import Replacement, Written
 from mrq_core.clock import after
+from mrq_core.contract import lifecycle
+from mrq_core.contract.messages import ClaimRequest, Wanted
+from mrq_core.contract.pair import Replacement, WriteResult
+from mrq_core.contract.record import JobRecord
 from mrq_core.ids import new_nonce
-from mrq_core.job import JobRecord
-from mrq_core.messages import ClaimRequest, Wanted
 
 MAX_SUSPECTS = 20
 _RELIED_ON = timedelta(milliseconds=250)
@@ -89,10 +89,9 @@ def _see_to(
         record = item.record
         if record.lease_until is None or record.lease_until > now:
             continue
-        if record.cancel_requested:
-            planned.append(Replacement(item, lifecycle.cancelled(record, now=now, ttl=request.cancel_ttl)))
-        elif lifecycle.is_condemned(record, request.max_lost_claims):
-            planned.append(Replacement(item, lifecycle.condemned(record, now=now, ttl=request.failed_ttl)))
+        ended = lifecycle.after_lost_claim(record, request, now)
+        if ended is not None:
+            planned.append(Replacement(item, ended))
         elif (
             one is None
             and request.idle
@@ -107,7 +106,7 @@ def _see_to(
             found.left += 1
     for replacement, answer in zip(planned, Records(connection).write(planned, now), strict=True):
         is_claim = replacement.after is one
-        if answer is Written.DONE and replacement.after is not None:
+        if answer is WriteResult.DONE and replacement.after is not None:
             (found.taken if is_claim else found.ended).append(replacement.after)
         elif is_claim and replacement.before.record.limit_keys:
             job = replacement.before.doc["_id"]

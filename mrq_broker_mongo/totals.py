@@ -21,8 +21,8 @@ from pymongo.errors import DuplicateKeyError
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import ENDED_INTERRUPT
 from mrq_broker_mongo.location import Doc
-from mrq_core.job import Status
-from mrq_core.messages import Totals
+from mrq_core.contract.messages import Totals
+from mrq_core.contract.record import Status
 
 RECOUNT_SECONDS = 45.0
 _LEASE_MS = 60_000
@@ -83,8 +83,8 @@ def totals(connection: Connection) -> Totals:
     return Totals(by_queue=tables["q"], by_path=tables["p"])
 
 
-def known(connection: Connection, prefix: str, after: str, limit: int) -> list[str]:
-    """See `Broker.known`."""
+def queue_names(connection: Connection, prefix: str, after: str, limit: int) -> list[str]:
+    """See `Broker.queue_names`."""
     low: Doc = {"$gt": f"q {after}"} if after >= prefix and after else {"$gte": f"q {prefix}"}
     wanted = {"_id": {**low, "$lt": f"q {prefix}\U0010ffff"}}
     found = connection.run(

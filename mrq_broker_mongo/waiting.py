@@ -19,7 +19,7 @@ from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.layout import WAKE_NUMBER
 from mrq_broker_mongo.location import Doc
 from mrq_core.clock import to_ms
-from mrq_core.messages import Wanted
+from mrq_core.contract.messages import Wanted
 
 _POLL_SECONDS = 0.1
 """How often is looked where the server cannot be waited for."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mrq_core.messages import ClaimRequest, Limit, Wanted
+from mrq_core.contract.messages import ClaimRequest, Limit, Wanted
+from mrq_core.drivers.limits import spacing_of
 
 SWEEP_MS = 1000
 """How often a claim that took all that it could looks for parked jobs with room nevertheless."""
@@ -63,8 +64,4 @@ def limits_as_map(limits: Mapping[str, Limit]) -> dict[str, list[int]]:
 
 def _limit(limit: Limit) -> list[int]:
     """Concurrency; time between two claims, and how much earlier a burst may come, in microseconds."""
-    if not limit.rate:
-        return [-1 if limit.concurrency is None else limit.concurrency, 0, 0]
-    interval = round(limit.per * 1_000_000 / limit.rate)
-    tolerance = interval * (max(1, int(limit.rate)) - 1)
-    return [-1 if limit.concurrency is None else limit.concurrency, interval, tolerance]
+    return [-1 if limit.concurrency is None else limit.concurrency, *(spacing_of(limit) or (0, 0))]

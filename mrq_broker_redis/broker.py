@@ -22,17 +22,14 @@ from mrq_broker_redis.layout import Contents
 from mrq_broker_redis.location import location_of
 from mrq_broker_redis.raw import RedisRawQueue
 from mrq_broker_redis.state import RedisState
-from mrq_core import changing
-from mrq_core.broker import Broker, RawQueue, SharedState
-from mrq_core.driver import Opening
-from mrq_core.job import JobRecord
-from mrq_core.messages import (
+from mrq_core.contract.broker import Broker, RawQueue, SharedState
+from mrq_core.contract.driver import Opening
+from mrq_core.contract.messages import (
     METRICS_KEPT,
     Action,
     Applied,
     Cancel,
-    Change,
-    Changes,
+    ChangeResult,
     Claimed,
     ClaimRef,
     ClaimRequest,
@@ -47,6 +44,7 @@ from mrq_core.messages import (
     Note,
     Order,
     Page,
+    PollResult,
     QueueCounts,
     Remove,
     Requeue,
@@ -55,6 +53,8 @@ from mrq_core.messages import (
     Versions,
     Wanted,
 )
+from mrq_core.contract.record import JobRecord
+from mrq_core.drivers import replacing
 
 
 class RedisBroker(Broker):
@@ -89,17 +89,17 @@ class RedisBroker(Broker):
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         return settling.settle(self._connection, settlements)
 
-    def requeue(self, ids: Sequence[str], how: Requeue) -> list[Change]:
-        return changing.act(self._records, ids, how)
+    def requeue(self, ids: Sequence[str], how: Requeue) -> list[ChangeResult]:
+        return replacing.act(self._records, ids, how)
 
-    def cancel(self, ids: Sequence[str], how: Cancel) -> list[Change]:
-        return changing.act(self._records, ids, how)
+    def cancel(self, ids: Sequence[str], how: Cancel) -> list[ChangeResult]:
+        return replacing.act(self._records, ids, how)
 
-    def move(self, ids: Sequence[str], how: Move) -> list[Change]:
-        return changing.act(self._records, ids, how)
+    def move(self, ids: Sequence[str], how: Move) -> list[ChangeResult]:
+        return replacing.act(self._records, ids, how)
 
-    def remove(self, ids: Sequence[str]) -> list[Change]:
-        return changing.act(self._records, ids, Remove())
+    def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
+        return replacing.act(self._records, ids, Remove())
 
     def prune(self, limit: int = 1000) -> int:
         return int(
@@ -135,15 +135,15 @@ class RedisBroker(Broker):
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         return figures.counts(self._connection, queues)
 
-    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
-        return figures.known(self._connection, prefix, after, limit)
+    def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+        return figures.queue_names(self._connection, prefix, after, limit)
 
     # --- workers -----------------------------------------------------------------------------
 
     def wait(self, wanted: Sequence[Wanted], timeout: float) -> bool:
         return waiting.wait(self._connection, wanted, timeout)
 
-    def poll(self, worker: str, versions: Versions) -> Changes:
+    def poll(self, worker: str, versions: Versions) -> PollResult:
         return waiting.poll(self._connection, worker, versions)
 
     def pause(self, queues: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """Records that are read by one script and replaced by another, each only if it is still what was read.
 
-See `mrq_core.changing`, which makes the changes of them.
+See `mrq_core.drivers.replacing`, which makes the changes of them.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from mrq_broker_redis import asking, enqueueing, layout, rows
 from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.layout import Contents
 from mrq_broker_redis.rows import Stored
-from mrq_core.changing import Replacement, Written
 from mrq_core.clock import from_ms
-from mrq_core.messages import Limit
+from mrq_core.contract.messages import Limit
+from mrq_core.contract.pair import Replacement, WriteResult
 
 BATCH = 100
 """How many jobs one script reads or writes."""
-_WRITTEN = (Written.CHANGED, Written.DONE, Written.HELD)
+_WRITTEN = (WriteResult.CHANGED, WriteResult.DONE, WriteResult.HELD)
 """By the script's answer."""
 
 
 class Records:
-    """The records of a prefix. See `mrq_core.changing.Records`."""
+    """The records of a prefix. See `mrq_core.drivers.replacing.Records`."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -44,7 +44,7 @@ class Records:
         replacements: Sequence[Replacement[Stored]],
         now: datetime,
         limits: Mapping[str, Limit] | None = None,
-    ) -> list[Written]:
+    ) -> list[WriteResult]:
         """Writes each if it may; jobs that are claimed again only if these limits leave them room. The time
         is the server's own, a moment later."""
         if replacements:

@@ -8,8 +8,8 @@ from typing import Any
 from mrq_broker_redis import layout
 from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.layout import Contents
+from mrq_core.contract.messages import Finding
 from mrq_core.errors import BrokerError
-from mrq_core.messages import Finding
 
 OLDEST = (6, 2)
 _KEPT = {Contents.JOBS: "an acknowledged job", Contents.ENTRIES: "a job's place in its queue"}

@@ -9,12 +9,12 @@ from mrq_broker_redis.asking import Turns
 from mrq_broker_redis.changes import Records
 from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.rows import Stored, moment
-from mrq_core import lifecycle
-from mrq_core.changing import Replacement, Written
 from mrq_core.clock import from_ms
+from mrq_core.contract import lifecycle
+from mrq_core.contract.messages import Claimed, ClaimRequest
+from mrq_core.contract.pair import Replacement, WriteResult
+from mrq_core.contract.record import JobRecord
 from mrq_core.ids import new_nonce
-from mrq_core.job import JobRecord
-from mrq_core.messages import Claimed, ClaimRequest
 
 
 def claim(connection: Connection, request: ClaimRequest, turns: Turns) -> Claimed:
@@ -78,10 +78,9 @@ def _see_to_suspects(
         record = item.record if item is not None else None
         if item is None or record is None or record.lease_until is None or record.lease_until > now:
             continue
-        if record.cancel_requested:
-            after = lifecycle.cancelled(record, now=now, ttl=request.cancel_ttl)
-        elif lifecycle.is_condemned(record, request.max_lost_claims):
-            after = lifecycle.condemned(record, now=now, ttl=request.failed_ttl)
+        ended = lifecycle.after_lost_claim(record, request, now)
+        if ended is not None:
+            after = ended
         elif one is None and request.idle and request.limit > 0:
             after = one = lifecycle.claimed(
                 record,
@@ -95,7 +94,9 @@ def _see_to_suspects(
             continue
         planned.append((item, after))
     answers = records.write([Replacement(item, after) for item, after in planned], now, request.limits)
-    written = [after for (_, after), answer in zip(planned, answers, strict=True) if answer is Written.DONE]
+    written = [
+        after for (_, after), answer in zip(planned, answers, strict=True) if answer is WriteResult.DONE
+    ]
     return (
         [after for after in written if after is one],
         [after for after in written if after is not one],

@@ -10,8 +10,8 @@ from mrq_broker_redis import layout, rows
 from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.layout import Contents
 from mrq_core.clock import to_ms
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import Enqueued, NewJob
+from mrq_core.contract.messages import Enqueued, NewJob
+from mrq_core.contract.record import JobRecord, Status
 
 _QUEUED = str(Status.QUEUED)
 BATCH = 200

@@ -7,8 +7,8 @@ from typing import Any
 
 from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.rows import moment
-from mrq_core.job import Status
-from mrq_core.messages import QueueCounts, Totals
+from mrq_core.contract.messages import QueueCounts, Totals
+from mrq_core.contract.record import Status
 
 BATCH = 100
 
@@ -52,8 +52,8 @@ def counts(connection: Connection, queues: Sequence[str]) -> list[QueueCounts]:
     return answers
 
 
-def known(connection: Connection, prefix: str, after: str, limit: int) -> list[str]:
-    """See `Broker.known`."""
+def queue_names(connection: Connection, prefix: str, after: str, limit: int) -> list[str]:
+    """See `Broker.queue_names`."""
     low = f"({after}" if after >= prefix and after else f"[{prefix}" if prefix else "-"
     high = b"(" + prefix.encode() + b"\xff" if prefix else b"+"
     found = connection.execute("ZRANGEBYLEX", connection.key("queues"), low, high, "LIMIT", 0, limit)

@@ -12,8 +12,8 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
-from mrq_core.config import hide_password, without_option
-from mrq_core.driver import Opening
+from mrq_core.config.settings import hide_password, without_option
+from mrq_core.contract.driver import Opening
 from mrq_core.errors import ConfigError
 
 _FORMS = (

@@ -12,9 +12,9 @@ import msgspec
 from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.rows import binary
 from mrq_core.clock import from_ms, to_ms
+from mrq_core.contract.messages import LogLine, LogPage, Metric
+from mrq_core.contract.naming import log_position
 from mrq_core.errors import JobNotFound
-from mrq_core.messages import LogLine, LogPage, Metric
-from mrq_core.naming import log_position
 
 BATCH = 500
 MINUTE_MS = 60_000

@@ -12,8 +12,8 @@ from mrq_broker_redis import asking
 from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.rows import binary, moment
 from mrq_core.clock import from_ms, to_ms
-from mrq_core.halves import Entry, Holder, Removal, Reservation
-from mrq_core.messages import ClaimRef, ClaimRequest, RawClaim, Unique
+from mrq_core.contract.messages import ClaimRef, ClaimRequest, RawClaim, Unique
+from mrq_core.contract.pair import Entry, KeyHolder, KeyRequest, Removal
 
 BATCH = 500
 """How many entries one script changes: a longer one would keep others waiting."""
@@ -27,20 +27,20 @@ _unpack_names = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 # --- unique keys ------------------------------------------------------------------------------------
 
 
-def reserve(connection: Connection, wanted: Sequence[Reservation]) -> list[Holder]:
+def reserve(connection: Connection, wanted: Sequence[KeyRequest]) -> list[KeyHolder]:
     """See `JobQueue.reserve`."""
-    answers: list[Holder] = []
+    answers: list[KeyHolder] = []
     for start in range(0, len(wanted), BATCH):
         part = [[one.id, *_unique(one.unique)] for one in wanted[start : start + BATCH]]
         found = connection.run("entry_reserve", part, repeatable=True)
         answers += [
-            Holder(id=None if holder is None else holder.decode(), since=moment(since))
+            KeyHolder(id=None if holder is None else holder.decode(), since=moment(since))
             for holder, since in zip(found[::2], found[1::2], strict=True)
         ]
     return answers
 
 
-def free(connection: Connection, held: Sequence[tuple[str, Holder]]) -> None:
+def free(connection: Connection, held: Sequence[tuple[str, KeyHolder]]) -> None:
     """See `JobQueue.free`."""
     for start in range(0, len(held), BATCH):
         part = [

@@ -11,10 +11,10 @@ from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.layout import Contents
 from mrq_broker_redis.location import location_of
 from mrq_broker_redis.rawlines import RedisRawLine
-from mrq_core.broker import RawLine
-from mrq_core.driver import Opening
-from mrq_core.halves import Entry, Holder, JobQueue, Removal, Reservation, Taken
-from mrq_core.messages import ClaimRef, ClaimRequest, Finding, QueueCounts, RawClaim, Wanted
+from mrq_core.contract.broker import RawParameters
+from mrq_core.contract.driver import Opening
+from mrq_core.contract.messages import ClaimRef, ClaimRequest, Finding, QueueCounts, RawClaim, Wanted
+from mrq_core.contract.pair import ClaimedEntries, Entry, JobQueue, KeyHolder, KeyRequest, Removal
 
 
 class RedisQueue(JobQueue):
@@ -33,10 +33,10 @@ class RedisQueue(JobQueue):
 
     # --- unique keys -------------------------------------------------------------------------
 
-    def reserve(self, wanted: Sequence[Reservation]) -> list[Holder]:
+    def reserve(self, wanted: Sequence[KeyRequest]) -> list[KeyHolder]:
         return placing.reserve(self._connection, wanted)
 
-    def free(self, held: Sequence[tuple[str, Holder]]) -> None:
+    def free(self, held: Sequence[tuple[str, KeyHolder]]) -> None:
         placing.free(self._connection, held)
 
     # --- entries -----------------------------------------------------------------------------
@@ -44,7 +44,7 @@ class RedisQueue(JobQueue):
     def push(self, entries: Sequence[Entry], lease: float | None = None) -> list[bool]:
         return placing.push(self._connection, entries, lease)
 
-    def claim(self, request: ClaimRequest, *, leave_suspects: bool = False) -> Taken:
+    def claim(self, request: ClaimRequest, *, leave_suspects: bool = False) -> ClaimedEntries:
         return taking.claim(self._connection, request, self._turns, leave_suspects=leave_suspects)
 
     def take(self, suspects: Sequence[tuple[Entry, str]], request: ClaimRequest) -> list[bool]:
@@ -67,15 +67,15 @@ class RedisQueue(JobQueue):
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         return figures.counts(self._connection, queues)
 
-    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
-        return figures.known(self._connection, prefix, after, limit)
+    def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+        return figures.queue_names(self._connection, prefix, after, limit)
 
     def wait(self, wanted: Sequence[Wanted], timeout: float) -> bool:
         return waiting.wait(self._connection, wanted, timeout)
 
     # --- raw queues --------------------------------------------------------------------------
 
-    def raw(self, name: str) -> RawLine:
+    def raw(self, name: str) -> RawParameters:
         return RedisRawLine(name, self._connection)
 
     def admit(self, name: str, claims: Sequence[tuple[RawClaim, Entry]], lease: float) -> list[bool]:

@@ -8,10 +8,10 @@ from mrq_broker_redis import rows
 from mrq_broker_redis.changes import Records
 from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.rawlines import BATCH, RedisRawLine, proof_of
-from mrq_core import lifecycle
-from mrq_core.broker import RawQueue
-from mrq_core.job import JobRecord
-from mrq_core.messages import RawClaim, RawItem
+from mrq_core.contract import lifecycle
+from mrq_core.contract.broker import RawQueue
+from mrq_core.contract.messages import RawClaim, RawItem
+from mrq_core.contract.record import JobRecord
 
 _LOOK = 2
 """The script's answer where the record has to be looked at."""
@@ -43,7 +43,10 @@ class RedisRawQueue(RawQueue):
         ids = [claim.job_id for claim, answer in zip(claims, answers, strict=True) if answer == _LOOK]
         stored = dict(zip(ids, Records(self._connection).read(ids)[1], strict=True)) if ids else {}
         return [
-            answer == 1 if answer != _LOOK else _was_admitted(stored.get(claim.job_id), claim.token)
+            answer == 1
+            if answer != _LOOK
+            else (found := stored[claim.job_id]) is not None
+            and lifecycle.was_admitted_by(found.record, claim.token)
             for claim, answer in zip(claims, answers, strict=True)
         ]
 
@@ -72,10 +75,3 @@ class RedisRawQueue(RawQueue):
 
     def histogram(self, start: float, stop: float, buckets: int) -> list[int]:
         return self._line.histogram(start, stop, buckets)
-
-
-def _was_admitted(stored: rows.Stored | None, token: str) -> bool:
-    if stored is None:
-        return False
-    record = stored.record
-    return record.token == token or any(attempt.token == token for attempt in record.history)

@@ -7,16 +7,16 @@ from itertools import pairwise
 from typing import Any
 
 from mrq_broker_redis.connection import Connection
-from mrq_core.broker import RawLine
+from mrq_core.contract.broker import RawParameters
+from mrq_core.contract.messages import RawClaim, RawItem
+from mrq_core.contract.naming import RawKind, check_raw_queue_name
 from mrq_core.errors import InvalidValue
 from mrq_core.ids import new_id, new_nonce
-from mrq_core.messages import RawClaim, RawItem
-from mrq_core.naming import RawKind, check_raw_queue_name
 
 BATCH = 500
 
 
-class RedisRawLine(RawLine):
+class RedisRawLine(RawParameters):
     """Those of one raw queue. A set has no order: its parameters come in any, and each once."""
 
     def __init__(self, name: str, connection: Connection) -> None:

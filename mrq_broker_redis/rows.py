@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec.structs import replace
 
-from mrq_core import codec, records
 from mrq_core.clock import from_ms, to_ms
+from mrq_core.contract import codec
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.drivers import encoding
 from mrq_core.errors import BrokerCorrupt
-from mrq_core.job import JobRecord, Status
 
 Row = dict[str, msgspec.Raw | str]
 
@@ -31,7 +32,7 @@ class Stored(NamedTuple):
 def row_of(record: JobRecord) -> Row:
     """The fields of a record that is written in full. Raises ValueError for a naive time."""
     row: Row = {
-        "r": binary(_framed(records.encode(record))),
+        "r": binary(_framed(encoding.encode(record))),
         "s": str.__str__(record.status),
         "q": record.queue,
         "h": record.path,
@@ -66,7 +67,7 @@ def row_of(record: JobRecord) -> Row:
 
 def data_of(record: JobRecord) -> msgspec.Raw:
     """A record and its params, as the string that they are stored in."""
-    return binary(_framed(records.encode(record)) + _framed(_encoded_params(record)))
+    return binary(_framed(encoding.encode(record)) + _framed(_encoded_params(record)))
 
 
 def params_of(record: JobRecord) -> msgspec.Raw:
@@ -89,7 +90,7 @@ def _place(record: JobRecord) -> str:
         return "c"
     if record.ended_at is not None:
         return ""
-    return "p" if records.is_parked(record) else "w"
+    return "p" if encoding.is_parked(record) else "w"
 
 
 def read(row: Sequence[Any]) -> Stored:
@@ -99,12 +100,12 @@ def read(row: Sequence[Any]) -> Stored:
         raise BrokerCorrupt("a job has lost its record: a key was deleted by hand; see `mrq check`")
     record, outcome = record_in(data)
     if claimed is not None:
-        record = records.with_claim(record, token=text(token), worker=text(worker), started_ms=int(claimed))
+        record = encoding.with_claim(record, token=text(token), worker=text(worker), started_ms=int(claimed))
     if progress is not None:
         at, _, ratio = progress.partition(b" ")
         record = replace(record, progress=float(ratio), updated_at=from_ms(int(at)))
     if settled is not None:
-        record = records.with_outcome(record, outcome, int(settled))
+        record = encoding.with_outcome(record, outcome, int(settled))
     elif place == b"c":
         until = moment(due)
         record = replace(record, due_at=until, lease_until=until)
@@ -118,7 +119,7 @@ def record_in(data: bytes) -> tuple[JobRecord, bytes]:
     first = 4 + int.from_bytes(data[:4], "big")
     start = first + 4
     end = start + int.from_bytes(data[first:start], "big")
-    return records.decode_all(data[4:first], data[start:end]), data[end:]
+    return encoding.decode_all(data[4:first], data[start:end]), data[end:]
 
 
 def binary(data: bytes) -> msgspec.Raw:

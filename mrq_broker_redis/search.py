@@ -16,12 +16,13 @@ from typing import Any, NamedTuple
 from mrq_broker_redis.changes import Records
 from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.rows import text
-from mrq_core import changing, codec, lifecycle
 from mrq_core.clock import to_ms
-from mrq_core.filtering import check_group, matches
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import Action, Applied, Change, JobFilter, Order, Page
-from mrq_core.naming import check_page_cursor
+from mrq_core.contract import codec, lifecycle
+from mrq_core.contract.matching import check_group, matches
+from mrq_core.contract.messages import Action, Applied, ChangeResult, JobFilter, Order, Page
+from mrq_core.contract.naming import check_page_cursor, is_covered
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.drivers import replacing
 
 MAX_SECONDS = 0.25
 BATCH = 500
@@ -97,8 +98,8 @@ def apply(
     """See `Broker.apply`."""
     page = find(connection, wanted, order=Order.OLDEST_FIRST, cursor=cursor, limit=limit)
     ids = [record.id for record in page.records]
-    made = changing.act_where(Records(connection), ids, action, lambda record: matches(record, wanted))
-    numbers: dict[Change, int] = {}
+    made = replacing.act_where(Records(connection), ids, action, lambda record: matches(record, wanted))
+    numbers: dict[ChangeResult, int] = {}
     for change in made:
         if change is not None:
             numbers[change] = numbers.get(change, 0) + 1
@@ -143,7 +144,7 @@ class _Matcher:
         )
 
     def _is_in(self, queue: bytes) -> bool:
-        return queue in self._queues or any(queue.startswith(tree) and queue != tree for tree in self._trees)
+        return is_covered(queue.decode(), self._wanted.queues)
 
 
 def _candidates(

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from mrq_broker_redis import rows
 from mrq_broker_redis.changes import Records
 from mrq_broker_redis.connection import Connection
-from mrq_core import changing, records
-from mrq_core.messages import ClaimRef, Note, Settlement
+from mrq_core.contract.messages import ClaimRef, Note, Settlement
+from mrq_core.drivers import encoding, replacing
 
 BATCH = 200
 _LOOK = 2
@@ -40,7 +40,7 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> list[bo
     simple: list[int] = []
     for place, settlement in enumerate(settlements):
         outcome = settlement.outcome
-        is_simple = records.is_plain_success(outcome) and not outcome.followups
+        is_simple = encoding.is_plain_success(outcome) and not outcome.followups
         (simple if is_simple else others).append(place)
     for start in range(0, len(simple), BATCH):
         places = simple[start : start + BATCH]
@@ -52,7 +52,7 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> list[bo
                 answers[place] = bool(answer)
     if others:
         others.sort()
-        settled = changing.settle(Records(connection), [settlements[place] for place in others])
+        settled = replacing.settle(Records(connection), [settlements[place] for place in others])
         for place, accepted in zip(others, settled, strict=True):
             answers[place] = accepted
     return answers
@@ -61,4 +61,4 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> list[bo
 def _success(settlement: Settlement) -> object:
     outcome = settlement.outcome
     ttl = -1 if outcome.ttl is None else round(outcome.ttl * 1000)
-    return [settlement.id, settlement.token, rows.binary(records.encode_outcome(outcome)), ttl]
+    return [settlement.id, settlement.token, rows.binary(encoding.encode_outcome(outcome)), ttl]

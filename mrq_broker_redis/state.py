@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.rows import binary, moment
-from mrq_core import codec
-from mrq_core.broker import SharedState
-from mrq_core.codec import JsonValue
+from mrq_core.contract import codec
+from mrq_core.contract.broker import SharedState
+from mrq_core.contract.codec import JsonValue
+from mrq_core.contract.messages import StateItem
 from mrq_core.errors import BrokerError
-from mrq_core.messages import StateItem
 
 
 class RedisState(SharedState):

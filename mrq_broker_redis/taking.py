@@ -12,13 +12,15 @@ from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.placing import entry_in, limit_keys_in, unique_in
 from mrq_broker_redis.rows import moment
 from mrq_core.clock import after, from_ms
-from mrq_core.halves import Entry, Taken
+from mrq_core.contract.lifecycle import make_token
+from mrq_core.contract.messages import ClaimRequest
+from mrq_core.contract.pair import ClaimedEntries, Entry
 from mrq_core.ids import new_nonce
-from mrq_core.lifecycle import make_token
-from mrq_core.messages import ClaimRequest
 
 
-def claim(connection: Connection, request: ClaimRequest, turns: Turns, *, leave_suspects: bool) -> Taken:
+def claim(
+    connection: Connection, request: ClaimRequest, turns: Turns, *, leave_suspects: bool
+) -> ClaimedEntries:
     """See `JobQueue.claim`. One nonce for all: a token is looked at together with the id."""
     nonce = new_nonce()
     arguments = asking.arguments(request, turns, nonce, limit=request.limit, leave_suspects=leave_suspects)
@@ -31,11 +33,11 @@ def claim(connection: Connection, request: ClaimRequest, turns: Turns, *, leave_
             entry_in(job_id.decode(), row) for job_id, row in zip(found[::2], found[1::2], strict=True)
         ]
         suspects.sort(key=lambda entry: (entry.due_at or now, entry.id))
-        return Taken(suspects=tuple(suspects), now=now)
+        return ClaimedEntries(suspects=tuple(suspects), now=now)
     _, _, rows, due, suspects_due, new_turns, parked_turn, swept = answer
     turns.note(now_ms, new_turns, parked_turn, swept)
     until = after(now, request.lease)
-    return Taken(
+    return ClaimedEntries(
         entries=tuple(_claimed(row, until, nonce) for row in rows),
         next_due=moment(due),
         suspects_due=bool(suspects_due),

@@ -13,8 +13,8 @@ from typing import Any
 
 from mrq_broker_redis.asking import wanted_as_list
 from mrq_broker_redis.connection import Connection
-from mrq_core.messages import Changes, Versions, Wanted
-from mrq_core.naming import raw_kind
+from mrq_core.contract.messages import PollResult, Versions, Wanted
+from mrq_core.contract.naming import raw_kind
 
 DUE = b"1"
 """The token of a job that is due. Others are about jobs that will be, and say how long to wait at most."""
@@ -59,7 +59,7 @@ def _kind(name: str) -> str | bool:
 # --- pauses and interrupts --------------------------------------------------------------------------
 
 
-def poll(connection: Connection, worker: str, versions: Versions) -> Changes:
+def poll(connection: Connection, worker: str, versions: Versions) -> PollResult:
     """See `Broker.poll`. Two look-ups in one round trip when there is nothing new."""
 
     def look(client: Any) -> list[Any]:
@@ -74,7 +74,7 @@ def poll(connection: Connection, worker: str, versions: Versions) -> Changes:
     number, found = connection.use(look)
     pauses = int(number or 0)
     signals = [(job_id.decode(), int(score)) for job_id, score in found]
-    return Changes(
+    return PollResult(
         versions=Versions(pauses=pauses, signals=signals[-1][1] if signals else versions.signals),
         paused=None if pauses == versions.pauses else paused(connection),
         interrupts=tuple(job_id for job_id, _ in signals),

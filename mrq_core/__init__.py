@@ -9,33 +9,33 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+__version__ = "1.0.0.dev0"
 
 _HOMES = {
-    "Task": "mrq_core.tasks",
-    "task": "mrq_core.tasks",
-    "Client": "mrq_core.client",
-    "Job": "mrq_core.handles",
-    "Queue": "mrq_core.handles",
-    "configure": "mrq_core.client",
-    "queue_job": "mrq_core.client",
-    "queue_jobs": "mrq_core.client",
-    "get_job_result": "mrq_core.client",
-    "JobRecord": "mrq_core.job",
-    "RetryDecision": "mrq_core.job",
-    "Status": "mrq_core.job",
-    "hookimpl": "mrq_core.hookspecs",
+    "Task": "mrq_core.tasks.task",
+    "task": "mrq_core.tasks.task",
+    "Client": "mrq_core.client.client",
+    "Job": "mrq_core.client.handles",
+    "Queue": "mrq_core.client.handles",
+    "configure": "mrq_core.client.client",
+    "queue_job": "mrq_core.client.client",
+    "queue_jobs": "mrq_core.client.client",
+    "get_job_result": "mrq_core.client.client",
+    "JobRecord": "mrq_core.contract.record",
+    "RetryDecision": "mrq_core.contract.record",
+    "Status": "mrq_core.contract.record",
+    "hookimpl": "mrq_core.plugins.hookspecs",
     "MrqError": "mrq_core.errors",
-    "abort_current_job": "mrq_core.context",
-    "get_current_config": "mrq_core.context",
-    "get_current_job": "mrq_core.context",
-    "get_current_worker": "mrq_core.context",
-    "log": "mrq_core.context",
-    "retry_current_job": "mrq_core.context",
-    "run_task": "mrq_core.context",
-    "set_current_job_progress": "mrq_core.context",
-    "spawn": "mrq_core.context",
-    "subpool_map": "mrq_core.context",
+    "abort_current_job": "mrq_core.running.context",
+    "get_current_config": "mrq_core.running.context",
+    "get_current_job": "mrq_core.running.context",
+    "get_current_worker": "mrq_core.running.context",
+    "log": "mrq_core.running.context",
+    "retry_current_job": "mrq_core.running.context",
+    "run_task": "mrq_core.running.helpers",
+    "set_current_job_progress": "mrq_core.running.context",
+    "spawn": "mrq_core.running.helpers",
+    "subpool_map": "mrq_core.running.helpers",
 }
 
 __all__ = [
@@ -80,21 +80,19 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from mrq_core.client import Client, configure, get_job_result, queue_job, queue_jobs
-    from mrq_core.context import (
+    from mrq_core.client.client import Client, configure, get_job_result, queue_job, queue_jobs
+    from mrq_core.client.handles import Job, Queue
+    from mrq_core.contract.record import JobRecord, RetryDecision, Status
+    from mrq_core.errors import MrqError
+    from mrq_core.plugins.hookspecs import hookimpl
+    from mrq_core.running.context import (
         abort_current_job,
         get_current_config,
         get_current_job,
         get_current_worker,
         log,
         retry_current_job,
-        run_task,
         set_current_job_progress,
-        spawn,
-        subpool_map,
     )
-    from mrq_core.errors import MrqError
-    from mrq_core.handles import Job, Queue
-    from mrq_core.hookspecs import hookimpl
-    from mrq_core.job import JobRecord, RetryDecision, Status
-    from mrq_core.tasks import Task, task
+    from mrq_core.running.helpers import run_task, spawn, subpool_map
+    from mrq_core.tasks.task import Task, task

@@ -15,8 +15,8 @@ import pytest
 from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.store import MongoStore
 from mrq_broker_redis.broker import RedisBroker
-from mrq_core.broker import Broker
 from mrq_core.composed import ComposedBroker
+from mrq_core.contract.broker import Broker
 from tests.composed.recount import check_halves
 from tests.embedded.recount import check_tables
 from tests.mongo import recount, servers
@@ -78,11 +78,11 @@ def _mongo() -> str:
     return _servers["mongo"].url
 
 
-def mend(broker: Broker) -> None:
+def repair(broker: Broker) -> None:
     """What housekeeping does in a minute, now, where numbers may be wrong for so long."""
     keeper = broker._store if isinstance(broker, ComposedBroker) else broker
     if isinstance(keeper, MongoBroker | MongoStore):
-        recount.mend(keeper)
+        recount.repair(keeper)
 
 
 def check_counters(name: str, broker: Broker, folder: Path) -> None:

@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from mrq_core.client import Client
-from mrq_core.config_sources import load_config
-from mrq_core.handles import Job
-from mrq_core.job import JobRecord
+from mrq_core.client.client import Client
+from mrq_core.client.handles import Job
+from mrq_core.config.sources import load_config
+from mrq_core.contract.record import JobRecord
 from tests.brokers import Address
 
 T = TypeVar("T")

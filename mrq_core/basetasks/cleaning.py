@@ -1,13 +1,13 @@
-"""Tasks that put right what crashes have left."""
+"""Tasks that repair what crashes left behind."""
 
 from __future__ import annotations
 
-from mrq_core.client import current_client
-from mrq_core.codec import JsonObject
-from mrq_core.context import log, set_current_job_progress
-from mrq_core.job import WAITING, Status
-from mrq_core.operations.mending import mend_all
-from mrq_core.tasks import Task
+from mrq_core.client.client import current_client
+from mrq_core.contract.codec import JsonObject
+from mrq_core.contract.record import WAITING, Status
+from mrq_core.operations.repairing import repair_all
+from mrq_core.running.context import log, set_current_job_progress
+from mrq_core.tasks.task import Task
 
 _SHOWN = 20
 
@@ -28,14 +28,17 @@ class RequeueLostJobs(Task):
         broker = current_client().broker
         totals = broker.totals().by_status()
         expected = sum(totals.get(status, 0) for status in (*WAITING, Status.STARTED))
-        looked = mended = 0
-        for step in mend_all(broker):
-            looked += step.looked
-            mended += len(step.mended)
-            if step.mended:
-                more = " ..." if len(step.mended) > _SHOWN else ""
+        examined = repaired = 0
+        for step in repair_all(broker):
+            examined += step.examined
+            repaired += len(step.repaired)
+            if step.repaired:
+                more = " ..." if len(step.repaired) > _SHOWN else ""
                 log.info(
-                    "%d back in their queues: %s%s", len(step.mended), " ".join(step.mended[:_SHOWN]), more
+                    "%d back in their queues: %s%s",
+                    len(step.repaired),
+                    " ".join(step.repaired[:_SHOWN]),
+                    more,
                 )
-            set_current_job_progress(min(1.0, looked / expected) if expected else 1.0)
-        return {"looked": looked, "mended": mended}
+            set_current_job_progress(min(1.0, examined / expected) if expected else 1.0)
+        return {"examined": examined, "repaired": repaired}

@@ -8,17 +8,17 @@ from typing import Annotated
 
 import typer
 
-from mrq_core.broker import Broker
 from mrq_core.cli.errors import EXIT_FAILED
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import counted, note, print_json, say, show, table
-from mrq_core.client import Client
-from mrq_core.codec import JsonObject, JsonValue
-from mrq_core.driver import Driver
-from mrq_core.messages import Finding
+from mrq_core.client.client import Client
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.codec import JsonObject, JsonValue
+from mrq_core.contract.driver import Driver
+from mrq_core.contract.messages import Finding
 from mrq_core.operations.checks import broker_findings, config_findings
-from mrq_core.operations.mending import mend_all
-from mrq_core.plugins import Plugins
+from mrq_core.operations.repairing import repair_all
+from mrq_core.plugins.manager import Plugins
 
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "bold red")}
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -38,7 +38,7 @@ def check(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Checks configuration and broker, and says what is to be mended; exits with 1 on an error."""
+    """Checks the configuration and the broker, and reports how to fix problems; exits with 1 on an error."""
     client = Client(given.config())
     try:
         if fix:
@@ -62,13 +62,11 @@ def check(
 
 
 def _repair(broker: Broker) -> None:
-    looked = mended = 0
-    for step in mend_all(broker):
-        looked += step.looked
-        mended += len(step.mended)
-    note(
-        f"Looked at {counted(looked, 'unfinished job')}: {mended:,} had lost their place, and have it again."
-    )
+    examined = repaired = 0
+    for step in repair_all(broker):
+        examined += step.examined
+        repaired += len(step.repaired)
+    note(f"Examined {counted(examined, 'unfinished job')}; put {repaired:,} back into their queues.")
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:

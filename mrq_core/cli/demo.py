@@ -15,9 +15,9 @@ from mrq_core.cli.output import counted, note, program, say
 
 if TYPE_CHECKING:
     from mrq_core.cli.demo_jobs import DemoJobs
-    from mrq_core.client import Client
-    from mrq_core.config import Config
-    from mrq_core.plugins import Plugins
+    from mrq_core.client.client import Client
+    from mrq_core.config.settings import Config
+    from mrq_core.plugins.manager import Plugins
     from mrq_core.worker.executions import Execution
 
 _DEFAULT_JOBS = 500
@@ -54,8 +54,8 @@ def demo(
     """
     from mrq_core.cli.demo_display import print_results
     from mrq_core.cli.demo_tasks import QUEUE
-    from mrq_core.client import Client
-    from mrq_core.plugins import Plugins
+    from mrq_core.client.client import Client
+    from mrq_core.plugins.manager import Plugins
 
     config = given.config(queues=QUEUE, greenlets=greenlets, **_SETTINGS)
     _quiet_logs(config)
@@ -80,7 +80,7 @@ def demo(
 
 
 def _quiet_logs(config: Config) -> None:
-    from mrq_core.logs import set_up_logging
+    from mrq_core.running.logs import set_up_logging
 
     set_up_logging("INFO", config.log_format, quiet=True)
     # That jobs fail is what this shows; what the worker has to say about it would be in the way.

@@ -10,7 +10,7 @@ from typing import Any
 
 from mrq_core.cli.demo_jobs import DemoJobs, library
 from mrq_core.cli.output import console, counted, program, say, seconds, show, table
-from mrq_core.job import JobRecord, Status
+from mrq_core.contract.record import JobRecord, Status
 
 _LARGEST = 10
 _STEPS = 4

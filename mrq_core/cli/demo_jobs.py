@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mrq_core.cli import demo_tasks
-from mrq_core.client import Client
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import CHUNK
+from mrq_core.client.client import Client
+from mrq_core.contract.messages import CHUNK
+from mrq_core.contract.record import JobRecord, Status
 
 _LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "tests", "__pycache__"})
 """Not the library itself; and its tests hold files that are wrong on purpose."""

@@ -7,8 +7,8 @@ import hashlib
 import time
 from pathlib import Path
 
-from mrq_core.context import get_current_job, log, retry_current_job, set_current_job_progress
-from mrq_core.tasks import task
+from mrq_core.running.context import get_current_job, log, retry_current_job, set_current_job_progress
+from mrq_core.tasks.task import task
 
 QUEUE = "demo"
 RETRIES = 2

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mrq_core.cli.output import STATUS_STYLES, console, counted, safe, seconds
-from mrq_core.codec import JsonObject, JsonValue
-from mrq_core.job import JobRecord
-from mrq_core.messages import LogLine
+from mrq_core.contract.codec import JsonObject, JsonValue
+from mrq_core.contract.messages import LogLine
+from mrq_core.contract.record import JobRecord
 from mrq_core.operations.views import iso, log_view, timeline
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from typing import Annotated
 import typer
 from msgspec.structs import replace
 
-from mrq_core.broker import Broker
 from mrq_core.cli.errors import CommandFailed, UsageError
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import console, counted, say
 from mrq_core.cli.session import opened
-from mrq_core.messages import CHUNK, Action, Cancel, Change, JobFilter, Move, Remove, Requeue
-from mrq_core.naming import check_queue_name
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import CHUNK, Action, Cancel, ChangeResult, JobFilter, Move, Remove, Requeue
+from mrq_core.contract.naming import check_queue_name
 from mrq_core.operations.actions import apply_to_ids, apply_to_matching
 from mrq_core.operations.filters import FilterTexts, filter_from
 
@@ -139,15 +139,17 @@ def _is_confirmed(broker: Broker, wanted: JobFilter, verb: tuple[str, str]) -> b
 def _by_id(broker: Broker, ids: Sequence[str], action: Action, verb: tuple[str, str]) -> None:
     answers = apply_to_ids(broker, ids, action)
     say(_summary(Counter(change for _, change in answers), verb))
-    refused = [job_id for job_id, change in answers if change is Change.REFUSED]
+    refused = [job_id for job_id, change in answers if change is ChangeResult.REFUSED]
     statuses = {r.id: str(r.status) for start in range(0, len(refused), CHUNK)
                 for r in broker.get(refused[start : start + CHUNK]) if r is not None}  # fmt: skip
     problems = [f"{job_id}: its status is {statuses.get(job_id, 'unknown')}" for job_id in refused]
-    problems += [f"{i}: another job holds its unique key" for i, change in answers if change is Change.HELD]
+    problems += [
+        f"{i}: another job holds its unique key" for i, change in answers if change is ChangeResult.HELD
+    ]
     problems += [
         f"{i}: there is no such job; it was removed, or has expired"
         for i, change in answers
-        if change is Change.UNKNOWN
+        if change is ChangeResult.UNKNOWN
     ]
     if problems:
         raise CommandFailed("\n".join([f"not {verb[1]}:", *(f"  {problem}" for problem in problems)]))
@@ -165,14 +167,16 @@ def _by_filter(broker: Broker, wanted: JobFilter, action: Action, verb: tuple[st
     say(_summary(done, verb))
 
 
-def _summary(done: Counter[Change], verb: tuple[str, str]) -> str:
-    parts = [f"{counted(done[Change.DONE], 'job')} {verb[1]}"]
-    if done[Change.REQUESTED]:
-        parts.append(f"{done[Change.REQUESTED]:,} running: marked, to be {verb[1]} when their worker sees it")
-    if done[Change.REFUSED]:
-        parts.append(f"{done[Change.REFUSED]:,} refused: their status does not allow it")
-    if done[Change.HELD]:
-        parts.append(f"{done[Change.HELD]:,} refused: another job holds their unique key")
-    if done[Change.UNKNOWN]:
-        parts.append(f"{done[Change.UNKNOWN]:,} unknown")
+def _summary(done: Counter[ChangeResult], verb: tuple[str, str]) -> str:
+    parts = [f"{counted(done[ChangeResult.DONE], 'job')} {verb[1]}"]
+    if done[ChangeResult.REQUESTED]:
+        parts.append(
+            f"{done[ChangeResult.REQUESTED]:,} running: marked, to be {verb[1]} when their worker sees it"
+        )
+    if done[ChangeResult.REFUSED]:
+        parts.append(f"{done[ChangeResult.REFUSED]:,} refused: their status does not allow it")
+    if done[ChangeResult.HELD]:
+        parts.append(f"{done[ChangeResult.HELD]:,} refused: another job holds their unique key")
+    if done[ChangeResult.UNKNOWN]:
+        parts.append(f"{done[ChangeResult.UNKNOWN]:,} unknown")
     return "; ".join(parts)

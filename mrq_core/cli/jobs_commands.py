@@ -14,11 +14,11 @@ from mrq_core.cli.job_display import print_job, print_log_lines
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import console, note, print_json, say, seconds, show, table
 from mrq_core.cli.session import opened
-from mrq_core.client import Client
-from mrq_core.codec import JsonObject
-from mrq_core.handles import Job
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import CHUNK, JobFilter, LogLine, Order
+from mrq_core.client.client import Client
+from mrq_core.client.handles import Job
+from mrq_core.contract.codec import JsonObject
+from mrq_core.contract.messages import CHUNK, JobFilter, LogLine, Order
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.operations.filters import FilterTexts, filter_from, number_from_totals
 from mrq_core.operations.views import job_details, job_row, log_view
 

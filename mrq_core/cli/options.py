@@ -18,8 +18,8 @@ from typer.models import OptionInfo
 
 from mrq_core.cli.errors import exit_on_error
 from mrq_core.cli.output import note
-from mrq_core.config import SETTINGS, Config, Setting, default_of, flag_of
-from mrq_core.config_sources import load_config
+from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of
+from mrq_core.config.sources import load_config
 from mrq_core.operations.filters import FilterTexts
 
 _PANELS = {

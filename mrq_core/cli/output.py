@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from mrq_core.codec import JsonValue
+from mrq_core.contract.codec import JsonValue
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

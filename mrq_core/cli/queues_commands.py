@@ -8,12 +8,12 @@ from typing import Annotated
 
 import typer
 
-from mrq_core.broker import Broker
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note, print_json, say, seconds, show, table
 from mrq_core.cli.session import opened
-from mrq_core.messages import CHUNK, QueueCounts
-from mrq_core.naming import check_queue_name
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import CHUNK, QueueCounts
+from mrq_core.contract.naming import check_queue_name
 from mrq_core.operations.views import queue_view
 
 Names = Annotated[
@@ -91,7 +91,7 @@ def _check(names: Sequence[str]) -> None:
 def _all_counts(broker: Broker) -> list[QueueCounts]:
     counts: list[QueueCounts] = []
     after = ""
-    while names := broker.known(after=after, limit=CHUNK):
+    while names := broker.queue_names(after=after, limit=CHUNK):
         counts += broker.counts(names)
         after = names[-1]
         if len(names) < CHUNK:

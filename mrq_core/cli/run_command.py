@@ -14,11 +14,12 @@ import typer
 from mrq_core.cli.errors import EXIT_INTERRUPTED, CommandFailed, UsageError
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note, print_json, safe
-from mrq_core.client import Client, set_process_client
-from mrq_core.codec import JsonObject, storable_params
-from mrq_core.config import Config
+from mrq_core.client.client import Client, set_process_client
+from mrq_core.config.settings import Config
+from mrq_core.contract.codec import JsonObject, storable_params
+from mrq_core.contract.messages import Outcome
+from mrq_core.contract.record import Status
 from mrq_core.errors import TaskError
-from mrq_core.job import Outcome, Status
 
 _NOT_REACHED = frozenset(f"mrq_core.errors.{name}" for name in ("TaskNotFound", "NotATask", "InvalidParams"))
 """Errors before any code of the task ran: their message says it all."""
@@ -51,8 +52,8 @@ def run(
 
     What a task prints goes to standard error as well. Write -- in front of params that begin with a dash.
     """
-    from mrq_core.logs import set_up_logging
     from mrq_core.operations.checks import check_task_options
+    from mrq_core.running.logs import set_up_logging
 
     values = params_from(params or ())
     config = given.config()
@@ -101,7 +102,7 @@ def _from_json(words: Sequence[str]) -> JsonObject:
 
 
 def _enqueue(client: Client, task: str, params: JsonObject, queue: str | None) -> None:
-    from mrq_core.loading import find_task
+    from mrq_core.tasks.loading import find_task
 
     try:
         find_task(task)
@@ -130,12 +131,12 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
     """Runs the task in a context of its own, for a job that no broker knows. There are no timeouts."""
     import gevent
 
-    from mrq_core.client import ambient_client
+    from mrq_core.client.client import ambient_client
     from mrq_core.clock import SystemClock, from_ms
-    from mrq_core.context import JobContext, current_context
+    from mrq_core.contract.record import JobRecord
     from mrq_core.ids import new_id
-    from mrq_core.job import JobRecord
-    from mrq_core.logs import JobLog, current_log
+    from mrq_core.running.context import JobContext, current_context
+    from mrq_core.running.logs import JobLog, current_log
     from mrq_core.worker.running import Runner
 
     now = from_ms(SystemClock().now_ms())

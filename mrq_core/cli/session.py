@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mrq_core.cli.options import Given
-from mrq_core.client import Client
+from mrq_core.client.client import Client
 
 
 @contextmanager

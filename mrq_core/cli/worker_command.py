@@ -43,9 +43,9 @@ def worker(
     if burst and "burst" not in words:
         config = replace(config, dequeue_strategy=",".join([*words, "burst"]))
 
-    from mrq_core.logs import set_up_logging
     from mrq_core.operations.checks import check_task_options
-    from mrq_core.plugins import Plugins
+    from mrq_core.plugins.manager import Plugins
+    from mrq_core.running.logs import set_up_logging
     from mrq_core.worker.worker import Worker
 
     check_task_options(config)

@@ -1,18 +1,18 @@
 """The Broker made of two halves: a queue that says when jobs are due and who holds them, and a store that
 says what they are.
 
-The store is written first, on the way in and on the way out; `mrq_core.halves` says why the order of crashes
-does not matter. What one in between leaves:
+The store is written first, on the way in and on the way out; `mrq_core.contract.pair` says why the order of
+crashes does not matter. What one in between leaves:
 
 | between | it leaves | what mends it |
 |---|---|---|
 | a unique key and the job | a key that nobody needs | whoever wants the key a minute later |
-| the job and its entry | a waiting job that nobody is given | the repeated enqueue, `mend` |
+| the job and its entry | a waiting job that nobody is given | the repeated enqueue, `repair` |
 | a claim and its start | an entry under a lease | the claims after that lease: no attempt is used |
 | an outcome and its entry | an entry that starts nothing, under a lease | the claims after that lease |
 | an outcome and its follow-ups | follow-ups that are not enqueued | `prune` |
-| a change by a person and its entry | an entry of the version before | the claim that meets it, `mend` |
-| a parameter's job and its admission | a started job without an entry | the next delivery, or `mend` |
+| a change by a person and its entry | an entry of the version before | the claim that meets it, `repair` |
+| a parameter's job and its admission | a started job without an entry | the next delivery, or `repair` |
 
 The time is the queue's. Only what has expired is judged by the store's.
 """
@@ -24,22 +24,18 @@ from collections.abc import Sequence
 from datetime import timedelta
 from itertools import islice
 
-from mrq_core import changing
-from mrq_core.broker import Broker, RawQueue, SharedState
-from mrq_core.composed import enqueueing, mending, settling
+from mrq_core.composed import enqueueing, repairing, settling
 from mrq_core.composed.claiming import Claimer
 from mrq_core.composed.jobs import Jobs
 from mrq_core.composed.raw import ComposedRawQueue
-from mrq_core.filtering import matches
-from mrq_core.halves import JobQueue, JobStore
-from mrq_core.job import JobRecord
-from mrq_core.lifecycle import has_expired
-from mrq_core.messages import (
+from mrq_core.contract.broker import Broker, RawQueue, SharedState
+from mrq_core.contract.lifecycle import has_expired
+from mrq_core.contract.matching import matches
+from mrq_core.contract.messages import (
     Action,
     Applied,
     Cancel,
-    Change,
-    Changes,
+    ChangeResult,
     Claimed,
     ClaimRef,
     ClaimRequest,
@@ -48,21 +44,25 @@ from mrq_core.messages import (
     JobFilter,
     LogLine,
     LogPage,
-    Mended,
     Metric,
     Move,
     NewJob,
     Note,
     Order,
     Page,
+    PollResult,
     QueueCounts,
     Remove,
+    RepairResult,
     Requeue,
     Settlement,
     Totals,
     Versions,
     Wanted,
 )
+from mrq_core.contract.pair import JobQueue, JobStore
+from mrq_core.contract.record import JobRecord
+from mrq_core.drivers import replacing
 
 _UNFINISHED = timedelta(seconds=30)
 """Follow-ups that are older were left by a crash."""
@@ -77,7 +77,7 @@ class ComposedBroker(Broker):
         self._store = store
         self._jobs = Jobs(queue, store)
         self._claimer = Claimer(queue, store)
-        self._mended_to: str | None = None
+        self._repaired_to: str | None = None
 
     @property
     def state(self) -> SharedState:
@@ -100,33 +100,33 @@ class ComposedBroker(Broker):
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         return settling.settle(self._jobs, settlements)
 
-    def requeue(self, ids: Sequence[str], how: Requeue) -> list[Change]:
-        return changing.act(self._jobs, ids, how)
+    def requeue(self, ids: Sequence[str], how: Requeue) -> list[ChangeResult]:
+        return replacing.act(self._jobs, ids, how)
 
-    def cancel(self, ids: Sequence[str], how: Cancel) -> list[Change]:
-        return changing.act(self._jobs, ids, how)
+    def cancel(self, ids: Sequence[str], how: Cancel) -> list[ChangeResult]:
+        return replacing.act(self._jobs, ids, how)
 
-    def move(self, ids: Sequence[str], how: Move) -> list[Change]:
-        return changing.act(self._jobs, ids, how)
+    def move(self, ids: Sequence[str], how: Move) -> list[ChangeResult]:
+        return replacing.act(self._jobs, ids, how)
 
-    def remove(self, ids: Sequence[str]) -> list[Change]:
-        return changing.act(self._jobs, ids, Remove())
+    def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
+        return replacing.act(self._jobs, ids, Remove())
 
     def prune(self, limit: int = 1000) -> int:
-        """See `Broker.prune`. Looks after follow-ups that a crash has left, and goes on mending, a step."""
+        """See `Broker.prune`. Looks after follow-ups that a crash has left, and goes on repairing, a step."""
         gone = self._store.prune(limit)
         self._queue.prune(limit)
         now = self._queue.now()
         for parent, followups in self._store.unfinished(limit, before=now - _UNFINISHED):
             self._jobs.finish(parent, followups, now)
-        self._mended_to = self.mend(limit, self._mended_to).cursor
+        self._repaired_to = self.repair(limit, self._repaired_to).cursor
         return gone
 
     def apply(
         self, wanted: JobFilter, action: Action, *, limit: int = 1000, cursor: str | None = None
     ) -> Applied:
         page = self._store.find(wanted, order=Order.OLDEST_FIRST, cursor=cursor, limit=limit)
-        return changing.apply(self._jobs, page, action, lambda record: matches(record, wanted))
+        return replacing.apply(self._jobs, page, action, lambda record: matches(record, wanted))
 
     # --- looking -----------------------------------------------------------------------------
 
@@ -158,8 +158,10 @@ class ComposedBroker(Broker):
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         return self._queue.counts(queues)
 
-    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
-        both = heapq.merge(self._queue.known(prefix, after, limit), self._store.known(prefix, after, limit))
+    def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+        both = heapq.merge(
+            self._queue.queue_names(prefix, after, limit), self._store.queue_names(prefix, after, limit)
+        )
         return list(islice(dict.fromkeys(both), limit))
 
     # --- workers -----------------------------------------------------------------------------
@@ -167,7 +169,7 @@ class ComposedBroker(Broker):
     def wait(self, wanted: Sequence[Wanted], timeout: float) -> bool:
         return self._queue.wait(wanted, timeout)
 
-    def poll(self, worker: str, versions: Versions) -> Changes:
+    def poll(self, worker: str, versions: Versions) -> PollResult:
         return self._store.poll(worker, versions)
 
     def pause(self, queues: Sequence[str]) -> None:
@@ -200,8 +202,8 @@ class ComposedBroker(Broker):
 
     # --- care --------------------------------------------------------------------------------
 
-    def mend(self, limit: int = 1000, cursor: str | None = None) -> Mended:
-        return mending.mend(self._jobs, limit, cursor)
+    def repair(self, limit: int = 1000, cursor: str | None = None) -> RepairResult:
+        return repairing.repair(self._jobs, limit, cursor)
 
     def check(self) -> list[Finding]:
         return [

@@ -13,14 +13,23 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from mrq_core import failpoints, lifecycle
-from mrq_core.changing import Replacement, Written
+from mrq_core import failpoints
 from mrq_core.composed import places
+from mrq_core.contract import lifecycle
+from mrq_core.contract.messages import Claimed, ClaimRef, ClaimRequest
+from mrq_core.contract.pair import (
+    ClaimedEntries,
+    Entry,
+    JobQueue,
+    JobStore,
+    KeyHolder,
+    Replacement,
+    StoredJob,
+    WriteResult,
+)
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerError
-from mrq_core.halves import Entry, Holder, JobQueue, JobStore, StoredJob, Taken
 from mrq_core.ids import new_nonce
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import Claimed, ClaimRef, ClaimRequest
 
 
 @dataclass(slots=True)
@@ -61,7 +70,7 @@ class Claimer:
             now=answer.now,
         )
 
-    def _claim_further(self, request: ClaimRequest, answer: Taken, seen: _Seen) -> Taken:
+    def _claim_further(self, request: ClaimRequest, answer: ClaimedEntries, seen: _Seen) -> ClaimedEntries:
         """The waiting jobs, once suspects were seen to. What came of these is not lost by a failure now."""
         left = replace(request, limit=0) if seen.taken else request
         try:
@@ -69,11 +78,11 @@ class Claimer:
         except BrokerError:
             if not seen.taken:
                 raise
-            return Taken(next_due=answer.now, now=answer.now)
+            return ClaimedEntries(next_due=answer.now, now=answer.now)
 
     # --- waiting jobs ------------------------------------------------------------------------
 
-    def _start(self, answer: Taken, request: ClaimRequest) -> list[JobRecord]:
+    def _start(self, answer: ClaimedEntries, request: ClaimRequest) -> list[JobRecord]:
         """The records of the jobs that could be started."""
         entries = answer.entries
         if not entries:
@@ -98,7 +107,7 @@ class Claimer:
     def _free_keys(self, started: Sequence[Entry]) -> None:
         """Keys that are held while a job is queued are free now."""
         held = [
-            (one.unique.key, Holder(id=one.id))
+            (one.unique.key, KeyHolder(id=one.id))
             for one in started
             if one.unique is not None and one.unique.until == "queued"
         ]
@@ -107,7 +116,7 @@ class Claimer:
 
     # --- suspects ----------------------------------------------------------------------------
 
-    def _see_to(self, answer: Taken, request: ClaimRequest) -> _Seen:
+    def _see_to(self, answer: ClaimedEntries, request: ClaimRequest) -> _Seen:
         """Ends the jobs that may not run again, puts right what is no lost claim, and claims one of the
         others if the worker is idle.
 
@@ -123,12 +132,9 @@ class Claimer:
                 continue
             # The store knows the lease as it was when the claim was made, the queue as it was renewed.
             record = replace(stored.record, lease_until=entry.due_at, due_at=entry.due_at)
-            if record.cancel_requested:
-                after = lifecycle.cancelled(record, now=answer.now, ttl=request.cancel_ttl)
-                self._end(entry, stored, after, request, answer, seen)
-            elif lifecycle.is_condemned(record, request.max_lost_claims):
-                after = lifecycle.condemned(record, now=answer.now, ttl=request.failed_ttl)
-                self._end(entry, stored, after, request, answer, seen)
+            ended = lifecycle.after_lost_claim(record, request, answer.now)
+            if ended is not None:
+                self._end(entry, stored, ended, request, answer, seen)
             elif request.idle and request.limit > 0 and not seen.has_tried:
                 seen.has_tried = True
                 self._take(entry, stored, record, answer, request, seen)
@@ -142,7 +148,7 @@ class Claimer:
         stored: StoredJob,
         after: JobRecord,
         request: ClaimRequest,
-        answer: Taken,
+        answer: ClaimedEntries,
         seen: _Seen,
     ) -> None:
         token = lifecycle.make_token(stored.record.claims + 1, new_nonce())
@@ -155,7 +161,7 @@ class Claimer:
         entry: Entry,
         stored: StoredJob,
         record: JobRecord,
-        answer: Taken,
+        answer: ClaimedEntries,
         request: ClaimRequest,
         seen: _Seen,
     ) -> None:
@@ -174,7 +180,7 @@ class Claimer:
         after: JobRecord,
         token: str,
         request: ClaimRequest,
-        answer: Taken,
+        answer: ClaimedEntries,
     ) -> bool:
         """Writes a suspect's record while its entry is held under a new claim, so that nobody else can have
         it, or renew it, meanwhile. False: somebody was quicker, or its late worker has settled it."""
@@ -182,7 +188,7 @@ class Claimer:
             return False
         failpoints.reach("composed.taken")
         [written] = self._store.write([Replacement(stored, after)], answer.now)
-        if written is Written.DONE:
+        if written is WriteResult.DONE:
             return True
         places.put_right(self._queue, self._store, [replace(entry, token=token)], answer.now)
         return False

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from mrq_core import failpoints
 from mrq_core.composed import places, uniques
 from mrq_core.composed.jobs import Jobs
-from mrq_core.halves import Reservation
-from mrq_core.lifecycle import has_expired
-from mrq_core.messages import Enqueued, NewJob
+from mrq_core.contract.lifecycle import has_expired
+from mrq_core.contract.messages import Enqueued, NewJob
+from mrq_core.contract.pair import KeyRequest
 
 
 def enqueue(jobs: Jobs, given: Sequence[NewJob]) -> list[Enqueued]:
@@ -48,8 +48,6 @@ def _reserve(jobs: Jobs, firsts: dict[str, NewJob], now: datetime) -> dict[str, 
         return {}
     found = jobs.store.read(list(keyed))
     there = {one.record.id for one in found if one is not None and not has_expired(one.record, now)}
-    wanted = [
-        Reservation(id=job_id, unique=unique) for job_id, unique in keyed.items() if job_id not in there
-    ]
+    wanted = [KeyRequest(id=job_id, unique=unique) for job_id, unique in keyed.items() if job_id not in there]
     holders = uniques.reserve(jobs.queue, jobs.store, wanted, now)
     return {one.id: holder for one, holder in zip(wanted, holders, strict=True) if holder is not None}

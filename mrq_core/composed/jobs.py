@@ -1,7 +1,7 @@
 """A job as its two halves know it, and changes of both: the store first, then the queue.
 
 What dies in between leaves an entry that starts nothing, because it is not of the version that is stored, or
-a job without an entry. The first is put right by the claim that meets it, the second by `mending`.
+a job without an entry. The first is put right by the claim that meets it, the second by `repairing`.
 """
 
 from __future__ import annotations
@@ -13,11 +13,19 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from mrq_core import failpoints
-from mrq_core.changing import Replacement, Written
 from mrq_core.composed import places, uniques
-from mrq_core.halves import Entry, JobQueue, JobStore, Removal, Reservation, StoredJob
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import NewJob
+from mrq_core.contract.messages import NewJob
+from mrq_core.contract.pair import (
+    Entry,
+    JobQueue,
+    JobStore,
+    KeyRequest,
+    Removal,
+    Replacement,
+    StoredJob,
+    WriteResult,
+)
+from mrq_core.contract.record import JobRecord, Status
 
 
 class Job(NamedTuple):
@@ -28,7 +36,7 @@ class Job(NamedTuple):
 
 
 class Jobs:
-    """The jobs of a pair. See `mrq_core.changing.Records`."""
+    """The jobs of a pair. See `mrq_core.drivers.replacing.Records`."""
 
     def __init__(self, queue: JobQueue, store: JobStore) -> None:
         self.queue = queue
@@ -68,15 +76,15 @@ class Jobs:
             self.queue.push(entries)
         return created
 
-    def write(self, replacements: Sequence[Replacement[Job]], now: datetime) -> list[Written]:
+    def write(self, replacements: Sequence[Replacement[Job]], now: datetime) -> list[WriteResult]:
         """Writes each if it may, and then tells the queue of those that were written."""
-        answers = [Written.HELD] * len(replacements)
+        answers = [WriteResult.HELD] * len(replacements)
         chosen = self._with_their_keys(replacements, now)
         written = self.store.write([_of_store(replacements[place]) for place in chosen], now)
         failpoints.reach("composed.written")
         for place, answer in zip(chosen, written, strict=True):
             answers[place] = answer
-        done = [one for one, answer in zip(replacements, answers, strict=True) if answer is Written.DONE]
+        done = [one for one, answer in zip(replacements, answers, strict=True) if answer is WriteResult.DONE]
         self._tell_queue(done)
         for one in done:
             if one.followups:
@@ -124,7 +132,7 @@ class Jobs:
             self.queue.push(entries)
 
 
-def _asked(one: Replacement[Job]) -> Reservation | None:
+def _asked(one: Replacement[Job]) -> KeyRequest | None:
     """The key that a job needs again. One that is to be deleted asks for its period, which it does not
     prolong: from then on others doubt that the period has a job."""
     unique = one.before.stored.unique

@@ -10,10 +10,10 @@ from msgspec.structs import replace
 from mrq_core import failpoints
 from mrq_core.clock import after
 from mrq_core.composed import uniques
-from mrq_core.halves import Entry, JobQueue, JobStore, Removal, StoredJob
-from mrq_core.job import JobRecord, Status
-from mrq_core.lifecycle import has_expired
-from mrq_core.messages import ClaimRef, NewJob, Unique
+from mrq_core.contract.lifecycle import has_expired
+from mrq_core.contract.messages import ClaimRef, NewJob, Unique
+from mrq_core.contract.pair import Entry, JobQueue, JobStore, Removal, StoredJob
+from mrq_core.contract.record import JobRecord, Status
 
 _LEASE_AT_LEAST = 1.0
 

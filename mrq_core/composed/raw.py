@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mrq_core import failpoints, lifecycle
-from mrq_core.broker import RawQueue
-from mrq_core.changing import Replacement, Written
+from mrq_core import failpoints
 from mrq_core.composed import places
 from mrq_core.composed.jobs import Jobs
-from mrq_core.halves import StoredJob
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import NewJob, RawClaim, RawItem
+from mrq_core.contract import lifecycle
+from mrq_core.contract.broker import RawQueue
+from mrq_core.contract.messages import NewJob, RawClaim, RawItem
+from mrq_core.contract.pair import Replacement, StoredJob, WriteResult
+from mrq_core.contract.record import JobRecord, Status
 
 
 class ComposedRawQueue(RawQueue):
@@ -72,7 +72,7 @@ class ComposedRawQueue(RawQueue):
             if stored.record.status is Status.STARTED and stored.record.token == record.token:
                 ours[place] = stored
             else:
-                answers[place] = _was_admitted(stored.record, claims[place][0].token)
+                answers[place] = lifecycle.was_admitted_by(stored.record, claims[place][0].token)
         entries = [(claims[place][0], places.claimed_entry_of(stored)) for place, stored in ours.items()]
         admitted = jobs.queue.admit(self._name, entries, lease) if entries else []
         for (place, stored), is_admitted in zip(ours.items(), admitted, strict=True):
@@ -91,8 +91,4 @@ class ComposedRawQueue(RawQueue):
             return stored
         store = self._jobs.store
         written = store.write([Replacement(stored, record)], record.updated_at)
-        return store.read([record.id])[0] if written == [Written.DONE] else None
-
-
-def _was_admitted(record: JobRecord, token: str) -> bool:
-    return record.token == token or any(attempt.token == token for attempt in record.history)
+        return store.read([record.id])[0] if written == [WriteResult.DONE] else None

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mrq_core import changing, failpoints
+from mrq_core import failpoints
 from mrq_core.composed import places
 from mrq_core.composed.jobs import Jobs
-from mrq_core.halves import Removal
-from mrq_core.job import Status
-from mrq_core.lifecycle import claim_number
-from mrq_core.messages import ClaimRef, Settlement
-from mrq_core.records import is_plain_success
+from mrq_core.contract.lifecycle import claim_number
+from mrq_core.contract.messages import ClaimRef, Settlement
+from mrq_core.contract.pair import Removal
+from mrq_core.contract.record import Status
+from mrq_core.drivers import replacing
+from mrq_core.drivers.encoding import is_plain_success
 
 
 def renew(jobs: Jobs, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
@@ -48,7 +49,7 @@ def settle(jobs: Jobs, settlements: Sequence[Settlement]) -> list[bool]:
         others += _succeed(jobs, settlements, list(simple.values()))
     if others:
         others.sort()
-        settled = changing.settle(jobs, [settlements[place] for place in others])
+        settled = replacing.settle(jobs, [settlements[place] for place in others])
         for place, accepted in zip(others, settled, strict=True):
             answers[place] = accepted
     return answers

@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
-from mrq_core.halves import Holder, JobQueue, JobStore, Reservation, StoredJob
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import Unique
+from mrq_core.contract.messages import Unique
+from mrq_core.contract.pair import JobQueue, JobStore, KeyHolder, KeyRequest, StoredJob
+from mrq_core.contract.record import JobRecord, Status
 
 _DOUBTFUL = timedelta(seconds=60)
 """A reservation that is younger may be of a call that is under way."""
@@ -17,13 +17,13 @@ _ATTEMPTS = 5
 
 
 def reserve(
-    queue: JobQueue, store: JobStore, wanted: Sequence[Reservation], now: datetime
+    queue: JobQueue, store: JobStore, wanted: Sequence[KeyRequest], now: datetime
 ) -> list[str | None]:
     """Gives each key to its job if it is free, and answers with the holders.
 
     Keys that crashes have left with jobs that do not need them are let go first.
     """
-    holders: list[Holder] = []
+    holders: list[KeyHolder] = []
     for _ in range(_ATTEMPTS if wanted else 0):
         holders = queue.reserve(wanted)
         doubtful = {
@@ -40,7 +40,7 @@ def reserve(
     return [holder.id for holder in holders]
 
 
-def _without_need(store: JobStore, held: Sequence[tuple[str, Holder]]) -> list[tuple[str, Holder]]:
+def _without_need(store: JobStore, held: Sequence[tuple[str, KeyHolder]]) -> list[tuple[str, KeyHolder]]:
     if not held:
         return []
     found = store.read([holder.id or "" for _, holder in held])
@@ -68,11 +68,11 @@ def of_entry(unique: Unique | None, record: JobRecord, *, begins: bool) -> Uniqu
     return unique if begins else replace(unique, period=None)
 
 
-def again(stored: StoredJob) -> Reservation | None:
+def again(stored: StoredJob) -> KeyRequest | None:
     """What a job has to hold in order to be queued again."""
     if stored.unique is None:
         return None
-    return Reservation(id=stored.record.id, unique=replace(stored.unique, period=None))
+    return KeyRequest(id=stored.record.id, unique=replace(stored.unique, period=None))
 
 
 def to_let_go(unique: Unique | None) -> str | None:

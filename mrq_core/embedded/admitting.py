@@ -5,13 +5,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from mrq_core import codec, failpoints
+from mrq_core import failpoints
 from mrq_core.clock import Clock, from_ms
+from mrq_core.contract import codec
+from mrq_core.contract.lifecycle import admitted, was_admitted_by
+from mrq_core.contract.messages import RawClaim
+from mrq_core.contract.record import JobRecord
 from mrq_core.embedded import rawclaims, rows
 from mrq_core.embedded.batch import Batch
-from mrq_core.job import JobRecord
-from mrq_core.lifecycle import admitted
-from mrq_core.messages import RawClaim
 
 _STORED = f"SELECT id, {rows.COLUMNS} FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
 
@@ -34,7 +35,7 @@ def admit(
     answers = []
     for claim, record in claims:
         if claim.job_id in stored:
-            answers.append(_was_admitted(stored[claim.job_id], claim.token))
+            answers.append(was_admitted_by(stored[claim.job_id], claim.token))
             continue
         if not rawclaims.end_lease(connection, queue, claim):
             answers.append(False)
@@ -47,7 +48,3 @@ def admit(
     failpoints.reach("raw.leases")
     batch.flush(connection)
     return answers
-
-
-def _was_admitted(record: JobRecord, token: str) -> bool:
-    return record.token == token or any(attempt.token == token for attempt in record.history)

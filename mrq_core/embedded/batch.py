@@ -11,10 +11,13 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
-from mrq_core import codec, failpoints, records
+from mrq_core import failpoints
 from mrq_core.clock import from_ms, to_ms
+from mrq_core.contract import codec
+from mrq_core.contract.messages import Outcome
+from mrq_core.contract.record import JobRecord
+from mrq_core.drivers import encoding
 from mrq_core.embedded import heads, rows, slots
-from mrq_core.job import JobRecord, Outcome
 
 _INSERT = """
 INSERT INTO jobs (id, queue, path, status, worker, exception_type, schedule, queued_ms, expires_ms,
@@ -78,9 +81,9 @@ class Batch:
             rows.rank(record),
             None if record.due_at is None else to_ms(record.due_at),
             unique_until,
-            records.is_plain(record),
+            encoding.is_plain(record),
             record.token,
-            records.encode(record),
+            encoding.encode(record),
             codec.encode(record.params),
         )
         self._write(_INSERT, row)
@@ -100,7 +103,7 @@ class Batch:
     def succeed(self, seq: int, queue: str, path: str, outcome: Outcome) -> None:
         """Writes the success of a plain job beside its record."""
         expires_ms = None if outcome.ttl is None else self._now_ms + round(outcome.ttl * 1000)
-        self._write(_SUCCEED, (expires_ms, records.encode_outcome(outcome), self._now_ms, seq))
+        self._write(_SUCCEED, (expires_ms, encoding.encode_outcome(outcome), self._now_ms, seq))
         self._count((queue, path, "started", "claimed"), (queue, path, "success", None))
         if heads.is_in_tree(queue):
             self._touched.add(queue)
@@ -117,12 +120,12 @@ class Batch:
         self._touch(after)
         if after.limit_keys:
             self._change_slots(before, after)
-        status, due_ms, data = _text(after.status), rows.ms(after.due_at), records.encode(after)
+        status, due_ms, data = _text(after.status), rows.ms(after.due_at), encoding.encode(after)
         if after.status is before.status and after.worker is before.worker and after.queue is before.queue:
-            self._write(_SAME_STATUS, (due_ms, records.is_plain(after), after.token, data, seq))
+            self._write(_SAME_STATUS, (due_ms, encoding.is_plain(after), after.token, data, seq))
             return
         times = (rows.ms(after.queued_at), rows.ms(after.expires_at))
-        places = (*times, rows.rank(after), due_ms, records.is_plain(after))
+        places = (*times, rows.rank(after), due_ms, encoding.is_plain(after))
         row = (after.queue, status, after.worker, after.exception_type, *places, after.token, data, seq)
         self._write(_CHANGE, row)
         self._queues.add(after.queue)
@@ -131,7 +134,7 @@ class Batch:
     def park(self, seq: int, before: JobRecord, key: str) -> None:
         """Takes a waiting job out of its line, and lists it under the limit key that has no room for it."""
         after = replace(before, due_at=None)
-        self._write(_LINE, (None, None, records.encode(after), seq))
+        self._write(_LINE, (None, None, encoding.encode(after), seq))
         self._touch(before)
         self._slots = self._slots or slots.SlotChanges()
         self._slots.park(before, key, self._now_ms)
@@ -139,19 +142,19 @@ class Batch:
     def let_go(self, parked: slots.Parked) -> None:
         """Puts a parked job back to its place in its line, where it is due at once."""
         after = replace(parked.record, due_at=from_ms(parked.due_ms))
-        self._write(_LINE, (rows.rank(after), parked.due_ms, records.encode(after), parked.seq))
+        self._write(_LINE, (rows.rank(after), parked.due_ms, encoding.encode(after), parked.seq))
         self._touch(after)
         self._change_slots(parked.record, after)
 
     def push_back(self, seq: int, before: JobRecord, turn_ms: int) -> None:
         """Moves a waiting job to the turn that a rate has given to it."""
         after = replace(before, due_at=from_ms(turn_ms))
-        self._write(_PUSH_BACK, (turn_ms, turn_ms, records.encode(after), seq))
+        self._write(_PUSH_BACK, (turn_ms, turn_ms, encoding.encode(after), seq))
         self._touch(after)
 
     def look_again(self, seq: int, suspect: JobRecord, due_ms: int) -> None:
         """Leaves a suspect out of the claims before that time. Its record keeps the end of its lease."""
-        row = (due_ms, records.is_plain(suspect), suspect.token, records.encode(suspect), seq)
+        row = (due_ms, encoding.is_plain(suspect), suspect.token, encoding.encode(suspect), seq)
         self._write(_SAME_STATUS, row)
         self._touch(suspect)
 

@@ -9,8 +9,38 @@ from collections.abc import Callable, Sequence
 from sqlite3 import Connection
 from typing import TypeVar
 
-from mrq_core.broker import Broker, RawQueue, SharedState
-from mrq_core.driver import Opening
+from mrq_core.contract.broker import Broker, RawQueue, SharedState
+from mrq_core.contract.driver import Opening
+from mrq_core.contract.messages import (
+    CHUNK,
+    Action,
+    Applied,
+    Cancel,
+    ChangeResult,
+    Claimed,
+    ClaimRef,
+    ClaimRequest,
+    Enqueued,
+    Finding,
+    JobFilter,
+    LogLine,
+    LogPage,
+    Metric,
+    Move,
+    NewJob,
+    Note,
+    Order,
+    Page,
+    PollResult,
+    QueueCounts,
+    Remove,
+    Requeue,
+    Settlement,
+    Totals,
+    Versions,
+    Wanted,
+)
+from mrq_core.contract.record import JobRecord
 from mrq_core.embedded import (
     changes,
     checks,
@@ -30,35 +60,6 @@ from mrq_core.embedded import (
 from mrq_core.embedded.location import path_of
 from mrq_core.embedded.raw import EmbeddedRawQueue
 from mrq_core.embedded.state import EmbeddedState
-from mrq_core.job import JobRecord
-from mrq_core.messages import (
-    CHUNK,
-    Action,
-    Applied,
-    Cancel,
-    Change,
-    Changes,
-    Claimed,
-    ClaimRef,
-    ClaimRequest,
-    Enqueued,
-    Finding,
-    JobFilter,
-    LogLine,
-    LogPage,
-    Metric,
-    Move,
-    NewJob,
-    Note,
-    Order,
-    Page,
-    QueueCounts,
-    Requeue,
-    Settlement,
-    Totals,
-    Versions,
-    Wanted,
-)
 
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
@@ -101,17 +102,17 @@ class EmbeddedBroker(Broker):
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         return self._write(settlements, lambda c, part: settling.settle(c, self._clock, part))
 
-    def requeue(self, ids: Sequence[str], how: Requeue) -> list[Change]:
-        return self._write(ids, lambda c, part: changes.requeue(c, self._clock, part, how), durable=True)
+    def requeue(self, ids: Sequence[str], how: Requeue) -> list[ChangeResult]:
+        return self._write(ids, lambda c, part: changes.change(c, self._clock, part, how), durable=True)
 
-    def cancel(self, ids: Sequence[str], how: Cancel) -> list[Change]:
-        return self._write(ids, lambda c, part: changes.cancel(c, self._clock, part, how), durable=True)
+    def cancel(self, ids: Sequence[str], how: Cancel) -> list[ChangeResult]:
+        return self._write(ids, lambda c, part: changes.change(c, self._clock, part, how), durable=True)
 
-    def move(self, ids: Sequence[str], how: Move) -> list[Change]:
-        return self._write(ids, lambda c, part: changes.move(c, self._clock, part, how), durable=True)
+    def move(self, ids: Sequence[str], how: Move) -> list[ChangeResult]:
+        return self._write(ids, lambda c, part: changes.change(c, self._clock, part, how), durable=True)
 
-    def remove(self, ids: Sequence[str]) -> list[Change]:
-        return self._write(ids, lambda c, part: changes.remove(c, self._clock, part), durable=True)
+    def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
+        return self._write(ids, lambda c, part: changes.change(c, self._clock, part, Remove()), durable=True)
 
     def prune(self, limit: int = 1000) -> int:
         return self._database.write(lambda c: removal.prune(c, self._clock, limit))
@@ -147,15 +148,15 @@ class EmbeddedBroker(Broker):
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         return self._database.read(lambda c: figures.counts(c, self._clock, queues))
 
-    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
-        return self._database.read(lambda c: figures.known(c, prefix, after, limit))
+    def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+        return self._database.read(lambda c: figures.queue_names(c, prefix, after, limit))
 
     # --- workers -----------------------------------------------------------------------------
 
     def wait(self, wanted: Sequence[Wanted], timeout: float) -> bool:
         return waiting.wait(self._database, self._clock, wanted, timeout)
 
-    def poll(self, worker: str, versions: Versions) -> Changes:
+    def poll(self, worker: str, versions: Versions) -> PollResult:
         return self._database.read(lambda c: signals.poll(c, worker, versions))
 
     def pause(self, queues: Sequence[str]) -> None:

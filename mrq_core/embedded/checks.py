@@ -7,10 +7,10 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 
+from mrq_core.contract.messages import Finding
 from mrq_core.embedded import schema
 from mrq_core.embedded.database import Database
 from mrq_core.errors import BrokerCorrupt, BrokerError
-from mrq_core.messages import Finding
 
 MIN_FREE_BYTES = 100 * 1024 * 1024
 MAX_WAL_BYTES = 256 * 1024 * 1024

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from mrq_core import failpoints
 from mrq_core.clock import Clock
+from mrq_core.contract.messages import Claimed, ClaimRequest
 from mrq_core.embedded.database import Database
 from mrq_core.embedded.taking import Round, Turns
-from mrq_core.messages import Claimed, ClaimRequest
 
 
 def claim(database: Database, clock: Clock, request: ClaimRequest, turns: Turns) -> Claimed:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from mrq_core import failpoints
-from mrq_core.driver import RunBlocking
+from mrq_core.contract.driver import RunBlocking
 from mrq_core.embedded import failures, schema
 from mrq_core.embedded.location import make_parent
 from mrq_core.errors import BrokerUnavailable, NotSupported

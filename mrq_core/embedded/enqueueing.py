@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from mrq_core import codec
 from mrq_core.clock import Clock, after, from_ms
+from mrq_core.contract import codec
+from mrq_core.contract.messages import Enqueued, NewJob
+from mrq_core.contract.record import JobRecord
 from mrq_core.embedded import removal, rows, uniques
 from mrq_core.embedded.batch import Batch
-from mrq_core.job import JobRecord
-from mrq_core.messages import Enqueued, NewJob
 
 _EXISTING = f"""
 SELECT id, seq, coalesce(expires_ms <= ?, 0), {rows.COLUMNS} FROM jobs

@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Sequence
 
 from mrq_core.clock import Clock
+from mrq_core.contract.messages import QueueCounts, Totals
+from mrq_core.contract.record import Status
 from mrq_core.embedded import rows, subqueues
-from mrq_core.job import Status
-from mrq_core.messages import QueueCounts, Totals
 
 MAX_DUE = 10_000
 """Up to here due jobs are counted one by one."""
@@ -56,7 +56,7 @@ def _counts(connection: sqlite3.Connection, queue: str, now_ms: int) -> QueueCou
     )
 
 
-def known(connection: sqlite3.Connection, prefix: str, after: str, limit: int) -> list[str]:
-    """See `Broker.known`."""
+def queue_names(connection: sqlite3.Connection, prefix: str, after: str, limit: int) -> list[str]:
+    """See `Broker.queue_names`."""
     values = (after, prefix, prefix + _LAST_CHARACTER, limit)
     return [name for (name,) in connection.execute(_KNOWN, values)]

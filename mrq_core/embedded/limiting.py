@@ -11,7 +11,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 
-from mrq_core.messages import Limit
+from mrq_core.contract.messages import Limit
+from mrq_core.drivers.limits import rule_of, spacing_of
 
 _RUNNING = "SELECT n FROM running WHERE limit_key = ?"
 _RATE = "SELECT tat_us FROM rates WHERE limit_key = ?"
@@ -33,7 +34,7 @@ class Limiter:
 
     def room(self, key: str) -> int | None:
         """How many more jobs may run under the key; None: any number."""
-        limit = self._limits.get(_rule(key))
+        limit = self._limits.get(rule_of(key))
         if limit is None or limit.concurrency is None:
             return None
         if key not in self._running:
@@ -69,10 +70,10 @@ class Limiter:
     def _rates(self, keys: Sequence[str]) -> Iterator[tuple[str, int, int]]:
         """For each key with a rate, the time from claim to claim, and how much earlier a burst may come."""
         for key in dict.fromkeys(keys):
-            limit = self._limits.get(_rule(key))
-            if limit is not None and limit.rate:
-                interval_us = round(limit.per * 1_000_000 / limit.rate)
-                yield key, interval_us, interval_us * (max(1, int(limit.rate)) - 1)
+            limit = self._limits.get(rule_of(key))
+            spacing = spacing_of(limit) if limit is not None else None
+            if spacing is not None:
+                yield key, spacing.interval_us, spacing.burst_us
 
     def _time_us(self, key: str) -> int:
         if key not in self._times_us:
@@ -84,7 +85,3 @@ class Limiter:
 def prune(connection: sqlite3.Connection, now_ms: int, limit: int) -> None:
     """Deletes the times of keys that have been quiet: they say nothing any more."""
     connection.execute(_PRUNE, (now_ms * 1000, limit))
-
-
-def _rule(key: str) -> str:
-    return key.partition(":")[0]

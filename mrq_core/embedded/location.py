@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from urllib.parse import unquote
 
-from mrq_core.driver import Opening
+from mrq_core.contract.driver import Opening
 from mrq_core.errors import BrokerUnavailable, ConfigError
 
 _FORMS = "expected sqlite:///relative/path or sqlite:////absolute/path"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from mrq_core import codec
 from mrq_core.clock import Clock, from_ms, to_ms
+from mrq_core.contract import codec
+from mrq_core.contract.messages import LogLine, LogPage
+from mrq_core.contract.naming import log_position
 from mrq_core.errors import JobNotFound
-from mrq_core.messages import LogLine, LogPage
-from mrq_core.naming import log_position
 
 _VISIBLE = """
 SELECT jobs.id, coalesce(size, 0), coalesce(is_full, 0) FROM jobs

@@ -6,9 +6,9 @@ import math
 import sqlite3
 from collections.abc import Sequence
 
-from mrq_core import codec
 from mrq_core.clock import from_ms, to_ms
-from mrq_core.messages import METRICS_KEPT, Metric
+from mrq_core.contract import codec
+from mrq_core.contract.messages import METRICS_KEPT, Metric
 
 MINUTE_MS = 60_000
 

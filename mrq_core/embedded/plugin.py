@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from mrq_core.broker import Broker
-from mrq_core.driver import Driver, Opening
-from mrq_core.hookspecs import hookimpl
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.driver import Driver, Opening
+from mrq_core.plugins.hookspecs import hookimpl
 
 
 @hookimpl

@@ -10,15 +10,15 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from mrq_core.broker import RawQueue
 from mrq_core.clock import Clock, after, from_ms
+from mrq_core.contract.broker import RawQueue
+from mrq_core.contract.messages import RawClaim, RawItem
+from mrq_core.contract.naming import RawKind, check_raw_queue_name
+from mrq_core.contract.record import JobRecord
 from mrq_core.embedded import rawclaims
 from mrq_core.embedded.admitting import admit
 from mrq_core.embedded.database import Database
 from mrq_core.errors import InvalidValue
-from mrq_core.job import JobRecord
-from mrq_core.messages import RawClaim, RawItem
-from mrq_core.naming import RawKind, check_raw_queue_name
 
 _SAME = "SELECT seq FROM raw_waiting INDEXED BY raw_params WHERE queue = ? AND param = ? ORDER BY seq LIMIT 1"
 _ADD = "INSERT INTO raw_waiting (queue, param, score) VALUES (?, ?, ?)"

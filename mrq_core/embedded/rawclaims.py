@@ -14,10 +14,10 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from mrq_core.clock import after, from_ms, to_ms
+from mrq_core.contract.lifecycle import claim_number, make_token
+from mrq_core.contract.messages import RawClaim
+from mrq_core.contract.naming import RawKind
 from mrq_core.ids import new_id, new_nonce
-from mrq_core.lifecycle import claim_number, make_token
-from mrq_core.messages import RawClaim
-from mrq_core.naming import RawKind
 
 REMEMBERED_MS = 3_600_000
 

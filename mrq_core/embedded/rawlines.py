@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import sqlite3
 
+from mrq_core.contract.naming import RawKind, raw_kind
 from mrq_core.embedded.subqueues import MAX_STEPS, end_of
-from mrq_core.naming import RawKind, raw_kind
 
 _FIRST = """
 SELECT (SELECT min(score) FROM raw_waiting INDEXED BY raw_lines WHERE queue = ?1),

@@ -6,9 +6,9 @@ import sqlite3
 from collections.abc import Sequence
 
 from mrq_core.clock import Clock
+from mrq_core.contract.record import JobRecord
 from mrq_core.embedded import limiting, metering, rawclaims, rows, uniques
 from mrq_core.embedded.batch import Batch
-from mrq_core.job import JobRecord
 
 _LOGS = "DELETE FROM logs WHERE job_id = ?"
 _LOG_SIZE = "DELETE FROM log_sizes WHERE job_id = ?"

@@ -6,9 +6,9 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from mrq_core import records
 from mrq_core.clock import from_ms
-from mrq_core.job import JobRecord, Status
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.drivers import encoding
 
 CLAIMED_RANK = 9
 
@@ -26,13 +26,13 @@ def read(
     settled_ms: int | None,
 ) -> JobRecord:
     """The record of any row; params are empty. Applies the claim and the success that stand beside it."""
-    record = records.decode(data)
+    record = encoding.decode(data)
     if started_ms is not None:
-        record = records.with_claim(record, token=token or "", worker=worker or "", started_ms=started_ms)
+        record = encoding.with_claim(record, token=token or "", worker=worker or "", started_ms=started_ms)
         until = moment(due_ms)
         record = replace(record, due_at=until, lease_until=until)
     if outcome is not None and settled_ms is not None:
-        record = records.with_outcome(record, outcome, settled_ms)
+        record = encoding.with_outcome(record, outcome, settled_ms)
     return record
 
 

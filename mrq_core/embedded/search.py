@@ -15,15 +15,16 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from mrq_core import codec, records
 from mrq_core.clock import Clock
+from mrq_core.contract import codec
+from mrq_core.contract.matching import check_group
+from mrq_core.contract.messages import Action, Applied, ChangeResult, JobFilter, Order, Page
+from mrq_core.contract.naming import check_page_cursor
+from mrq_core.contract.record import JobRecord
+from mrq_core.drivers import encoding
 from mrq_core.embedded import changes, rows
 from mrq_core.embedded.conditions import condition, served_by
 from mrq_core.embedded.database import Database
-from mrq_core.filtering import check_group
-from mrq_core.job import JobRecord
-from mrq_core.messages import Action, Applied, Change, JobFilter, Order, Page
-from mrq_core.naming import check_page_cursor
 
 MAX_SECONDS = 0.25
 BATCH = 500
@@ -74,7 +75,7 @@ def get(connection: sqlite3.Connection, clock: Clock, ids: Sequence[str]) -> lis
     """See `Broker.get`."""
     values = (codec.encode(list(ids)).decode(), clock.now_ms())
     found = {
-        job_id: records.with_params(rows.read(*columns), params)
+        job_id: encoding.with_params(rows.read(*columns), params)
         for job_id, params, *columns in connection.execute(_GET, values)
     }
     return [found.get(job_id) for job_id in ids]
@@ -131,7 +132,7 @@ def apply(
     )
     ids = tuple(record.id for record in page.records)
 
-    def work(connection: sqlite3.Connection) -> list[Change]:
+    def work(connection: sqlite3.Connection) -> list[ChangeResult]:
         still = find(
             connection,
             clock,
@@ -141,10 +142,10 @@ def apply(
             limit=len(ids),
             bounded=False,
         )
-        return changes.act(connection, clock, [record.id for record in still.records], action)
+        return changes.change(connection, clock, [record.id for record in still.records], action)
 
     made = database.write(work, durable=True) if ids else []
-    numbers: dict[Change, int] = {}
+    numbers: dict[ChangeResult, int] = {}
     for change in made:
         numbers[change] = numbers.get(change, 0) + 1
     return Applied(matched=len(made), changes=numbers, cursor=page.cursor)

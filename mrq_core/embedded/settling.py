@@ -8,13 +8,14 @@ from typing import NamedTuple, TypeVar
 
 from msgspec.structs import replace
 
-from mrq_core import codec, lifecycle, records
 from mrq_core.clock import Clock, from_ms
+from mrq_core.contract import codec, lifecycle
+from mrq_core.contract.messages import ClaimRef, Note, Settlement
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.drivers import encoding
 from mrq_core.embedded import rows, signals, uniques
 from mrq_core.embedded.batch import Batch
 from mrq_core.embedded.enqueueing import enqueue_records
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import ClaimRef, Note, Settlement
 
 _HEADS = """
 SELECT id, seq, queue, path, status, token, is_plain, started_ms IS NOT NULL FROM jobs
@@ -95,7 +96,7 @@ def settle(connection: sqlite3.Connection, clock: Clock, settlements: Sequence[S
         # Taken out: a second settlement of the same job is compared with what the first has written.
         head = heads.pop(settlement.id, None)
         outcome = settlement.outcome
-        if head is not None and records.is_plain_success(outcome) and head.proves(settlement):
+        if head is not None and encoding.is_plain_success(outcome) and head.proves(settlement):
             batch.succeed(head.seq, head.queue, head.path, outcome)
             followups.extend(outcome.followups)
         else:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from mrq_core.job import JobRecord
-from mrq_core.messages import Changes, Versions
+from mrq_core.contract.messages import PollResult, Versions
+from mrq_core.contract.record import JobRecord
 
 _PAUSE = "INSERT OR IGNORE INTO pauses VALUES (?)"
 _RESUME = "DELETE FROM pauses WHERE queue = ?"
@@ -45,11 +45,11 @@ def paused(connection: sqlite3.Connection) -> frozenset[str]:
     return frozenset(queue for (queue,) in connection.execute(_PAUSED))
 
 
-def poll(connection: sqlite3.Connection, worker: str, versions: Versions) -> Changes:
+def poll(connection: sqlite3.Connection, worker: str, versions: Versions) -> PollResult:
     """See `Broker.poll`. Two look-ups when there is nothing new."""
     (pauses,) = connection.execute(_PAUSES_VERSION).fetchone()
     found = connection.execute(_SIGNALS, (worker, versions.signals)).fetchall()
-    return Changes(
+    return PollResult(
         versions=Versions(pauses=pauses, signals=found[-1][0] if found else versions.signals),
         paused=None if pauses == versions.pauses else paused(connection),
         interrupts=tuple(dict.fromkeys(job_id for _, job_id in found)),

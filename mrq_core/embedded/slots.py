@@ -11,9 +11,9 @@ import sqlite3
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from mrq_core import records
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.drivers import encoding
 from mrq_core.embedded import rows
-from mrq_core.job import JobRecord, Status
 
 _TAKE = "INSERT OR IGNORE INTO slots VALUES (?, ?, ?)"
 _PROLONG = "UPDATE slots SET until_ms = ? WHERE job_id = ?"
@@ -53,8 +53,8 @@ class SlotChanges:
         """Takes note of a job with limit keys that changes; None: before it was stored, or after its end."""
         if (
             before is not None
-            and records.is_parked(before)
-            and (after is None or not records.is_parked(after))
+            and encoding.is_parked(before)
+            and (after is None or not encoding.is_parked(after))
         ):
             self._unparked.append(before.id)
         if after is not None and after.status is Status.STARTED:
@@ -111,7 +111,7 @@ def first_parked(connection: sqlite3.Connection, numbers: Mapping[str, int]) -> 
     """So many of the jobs that are parked under each key, in the order in which they are let go."""
     for key, number in numbers.items():
         for seq, record, due_ms in connection.execute(_FIRST_PARKED, (key, number)).fetchall():
-            yield Parked(seq, records.decode(record), due_ms)
+            yield Parked(seq, encoding.decode(record), due_ms)
 
 
 def _count(connection: sqlite3.Connection, numbers: Mapping[str, int], sign: int) -> None:

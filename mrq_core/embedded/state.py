@@ -9,14 +9,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
-from mrq_core import codec
-from mrq_core.broker import SharedState
 from mrq_core.clock import Clock
-from mrq_core.codec import JsonValue
+from mrq_core.contract import codec
+from mrq_core.contract.broker import SharedState
+from mrq_core.contract.codec import JsonValue
+from mrq_core.contract.messages import StateItem
 from mrq_core.embedded import rows
 from mrq_core.embedded.database import Database
 from mrq_core.errors import BrokerError
-from mrq_core.messages import StateItem
 
 _GET = """
 SELECT namespace, name, value, version, expires_ms FROM state

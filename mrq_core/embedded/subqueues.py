@@ -11,9 +11,10 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, repeat
 from typing import NamedTuple
 
+from mrq_core.contract.messages import Wanted
+from mrq_core.contract.naming import is_covered
 from mrq_core.embedded.heads import root_of
 from mrq_core.embedded.rows import CLAIMED_RANK
-from mrq_core.messages import Wanted
 
 MAX_SUBQUEUES = 32
 MAX_STEPS = 1000
@@ -68,15 +69,6 @@ def levels(connection: sqlite3.Connection, queue: str) -> list[Level]:
     return [Level(*row) for row in connection.execute(_LEVELS, (queue,))]
 
 
-def is_excluded(name: str, exclude: frozenset[str]) -> bool:
-    """Whether the queue, or a tree that it is in, is to be left out."""
-    if not exclude:
-        return False
-    if name in exclude:
-        return True
-    return any(name[: index + 1] in exclude for index, letter in enumerate(name) if letter == "/")
-
-
 def end_of(tree: str) -> str:
     """The first name behind all names in the tree."""
     return tree[:-1] + chr(ord("/") + 1)
@@ -90,7 +82,7 @@ def resolve(connection: sqlite3.Connection, wanted: Wanted, after: str) -> Resol
     for subqueue in _ready(connection, wanted.name, after):
         last = subqueue.name
         steps += 1
-        if not is_excluded(last, wanted.exclude):
+        if not is_covered(last, wanted.exclude):
             names.append(last)
             if len(names) == MAX_SUBQUEUES:
                 break
@@ -118,7 +110,7 @@ def _times(connection: sqlite3.Connection, wanted: Sequence[Wanted], leases_afte
     for one in wanted:
         if one.name.endswith("/"):
             yield from _times_in_tree(connection, one, leases_after_ms)
-        elif not is_excluded(one.name, one.exclude):
+        elif not is_covered(one.name, one.exclude):
             for level in levels(connection, one.name):
                 if not level.is_claimed or level.due_ms > leases_after_ms:
                     yield level.due_ms
@@ -138,7 +130,7 @@ def _times_in_tree(connection: sqlite3.Connection, wanted: Wanted, leases_after_
             )
             if time_ms is not None
         ]
-        if subqueue.name.startswith(wanted.name) and not is_excluded(subqueue.name, wanted.exclude):
+        if subqueue.name.startswith(wanted.name) and not is_covered(subqueue.name, wanted.exclude):
             yield from times
             if times and not ready:
                 return  # the others are due later

@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
 
-from mrq_core import lifecycle, records
 from mrq_core.clock import Clock, from_ms
+from mrq_core.contract import lifecycle
+from mrq_core.contract.messages import Claimed, ClaimRequest, Wanted
+from mrq_core.contract.naming import is_covered
+from mrq_core.contract.record import JobRecord
+from mrq_core.drivers import encoding
 from mrq_core.embedded import heads, parking, rows, signals, slots, subqueues, uniques
 from mrq_core.embedded.batch import Batch
 from mrq_core.embedded.limiting import Limiter
 from mrq_core.ids import new_nonce
-from mrq_core.job import JobRecord
-from mrq_core.messages import Claimed, ClaimRequest, Wanted
 
 MAX_SUSPECTS = 20
 """How many jobs with a lost claim one call looks at in a queue, to end those that must not run again."""
@@ -102,7 +104,7 @@ class Round:
         choice: Choice = []
         for wanted in self._request.wanted:
             if not wanted.name.endswith("/"):
-                excluded = subqueues.is_excluded(wanted.name, wanted.exclude)
+                excluded = is_covered(wanted.name, wanted.exclude)
                 choice.append((wanted, [] if excluded else [wanted.name]))
                 continue
             heads.promote(self._connection, wanted.name, self._now_ms)
@@ -146,21 +148,20 @@ class Round:
             _SUSPECTS, (queue, self._now_ms, MAX_SUSPECTS)
         ).fetchall():
             before = rows.read(*columns)
-            if before.cancel_requested:
-                after = lifecycle.cancelled(before, now=self._now, ttl=request.cancel_ttl)
-            elif lifecycle.is_condemned(before, request.max_lost_claims):
-                after = lifecycle.condemned(before, now=self._now, ttl=request.failed_ttl)
+            ended = lifecycle.after_lost_claim(before, request, self._now)
+            if ended is not None:
+                after = ended
             elif before.limit_keys and not self._has_slots(before):
                 self._batch.look_again(seq, before, self._now_ms + SUSPECT_PAUSE_MS)
                 continue
             elif request.idle and not found.records and request.limit > 0:
                 after = self._claimed(before, alone=True)
-                found.records.append(records.with_params(after, params))
+                found.records.append(encoding.with_params(after, params))
             else:
                 found.suspects_due = found.suspects_due or not request.idle
                 continue
             if after.is_ended:
-                found.ended.append(records.with_params(after, params))
+                found.ended.append(encoding.with_params(after, params))
                 uniques.released(self._connection, after)
                 if after.cancel_requested:
                     signals.answered(self._connection, after)
@@ -206,7 +207,7 @@ class Round:
             self._batch.take(seq, before, after)
             if after.unique_key is not None:
                 uniques.claimed(self._connection, after)
-            self._found.records.append(records.with_params(after, params))
+            self._found.records.append(encoding.with_params(after, params))
             taken += 1
             if taken == room:
                 break
@@ -268,6 +269,6 @@ class Round:
         cursor = self._connection.execute(statement, (queue, rank, self._now_ms, limit))
         try:
             for seq, record, params, turn_ms in cursor:
-                yield seq, records.decode(record), params, turn_ms
+                yield seq, encoding.decode(record), params, turn_ms
         finally:
             cursor.close()

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import sqlite3
 
-from mrq_core.job import JobRecord
-from mrq_core.messages import Unique
+from mrq_core.contract.messages import Unique
+from mrq_core.contract.record import JobRecord
 
 _HOLDER = "SELECT job_id FROM uniques WHERE key = ? AND (expires_ms IS NULL OR expires_ms > ?)"
 _RESERVE = "INSERT OR REPLACE INTO uniques VALUES (?, ?, ?, ?)"

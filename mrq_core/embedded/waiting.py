@@ -11,9 +11,9 @@ import time
 from collections.abc import Sequence
 
 from mrq_core.clock import Clock
+from mrq_core.contract.messages import Wanted
 from mrq_core.embedded import rawlines, subqueues
 from mrq_core.embedded.database import Database
-from mrq_core.messages import Wanted
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.002, 0.02
 _VERSION = "PRAGMA data_version"

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from mrq_core.broker import Broker
-from mrq_core.messages import CHUNK, Action, Cancel, Change, JobFilter, Move, Remove, Requeue
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import CHUNK, Action, Cancel, ChangeResult, JobFilter, Move, Remove, Requeue
 
 
-def apply_to_ids(broker: Broker, ids: Sequence[str], action: Action) -> list[tuple[str, Change]]:
+def apply_to_ids(broker: Broker, ids: Sequence[str], action: Action) -> list[tuple[str, ChangeResult]]:
     """Acts on these jobs, each once, and tells for each what became of it."""
     unique = list(dict.fromkeys(ids))
-    answers: list[tuple[str, Change]] = []
+    answers: list[tuple[str, ChangeResult]] = []
     for start in range(0, len(unique), CHUNK):
         chunk = unique[start : start + CHUNK]
         answers += zip(chunk, _apply(broker, chunk, action), strict=True)
@@ -24,14 +24,14 @@ def apply_to_matching(
     wanted: JobFilter,
     action: Action,
     *,
-    on_step: Callable[[Counter[Change]], None] = lambda done: None,
-) -> Counter[Change]:
+    on_step: Callable[[Counter[ChangeResult]], None] = lambda done: None,
+) -> Counter[ChangeResult]:
     """Acts on all jobs that match, in bounded steps, and counts what became of them.
 
     `on_step` is called after each step with the counts so far. A step that fails leaves what the
     earlier ones did as it is; starting again does no harm.
     """
-    done: Counter[Change] = Counter()
+    done: Counter[ChangeResult] = Counter()
     cursor: str | None = None
     while True:
         applied = broker.apply(wanted, action, limit=CHUNK, cursor=cursor)
@@ -42,7 +42,7 @@ def apply_to_matching(
             return done
 
 
-def _apply(broker: Broker, ids: Sequence[str], action: Action) -> list[Change]:
+def _apply(broker: Broker, ids: Sequence[str], action: Action) -> list[ChangeResult]:
     match action:
         case Requeue():
             return broker.requeue(ids, action)

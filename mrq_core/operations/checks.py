@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from mrq_core.broker import Broker
-from mrq_core.config import Config
+from mrq_core.config.settings import Config
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import Finding
 from mrq_core.errors import BrokerError, ConfigError, TaskError
-from mrq_core.loading import find_task
-from mrq_core.messages import Finding
-from mrq_core.plugins import Plugins
-from mrq_core.tasks import options_from
+from mrq_core.plugins.manager import Plugins
+from mrq_core.tasks.loading import find_task
+from mrq_core.tasks.options import options_from
 
 
 def check_task_options(config: Config) -> None:

@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from mrq_core.codec import JsonObject, JsonValue, storable
+from mrq_core.contract.codec import JsonObject, JsonValue, storable
+from mrq_core.contract.messages import JobFilter, Totals
+from mrq_core.contract.naming import check_queue_name, is_covered
+from mrq_core.contract.record import Status
 from mrq_core.errors import InvalidValue
-from mrq_core.job import Status
-from mrq_core.messages import JobFilter, Totals
-from mrq_core.naming import check_queue_name
 
 _RELATIVE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -116,7 +116,7 @@ def number_from_totals(wanted: JobFilter, totals: Totals) -> int | None:
     return sum(
         number
         for name, statuses in chosen.items()
-        if not names or any(name == n or (n.endswith("/") and name.startswith(n)) for n in names)
+        if not names or is_covered(name, names)
         for status, number in statuses.items()
         if not wanted.statuses or status in wanted.statuses
     )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection
 from datetime import UTC, datetime
 
-from mrq_core.codec import JsonObject, JsonValue
-from mrq_core.config import looks_secret
-from mrq_core.job import Attempt, JobRecord, Status
-from mrq_core.messages import LogLine, QueueCounts
+from mrq_core.config.settings import looks_secret
+from mrq_core.contract.codec import JsonObject, JsonValue
+from mrq_core.contract.messages import LogLine, QueueCounts
+from mrq_core.contract.naming import is_covered
+from mrq_core.contract.record import Attempt, JobRecord, Status
 from mrq_core.operations.workers import WorkerReport
 
 HIDDEN = "***"
@@ -138,7 +139,7 @@ def log_view(line: LogLine) -> JsonObject:
     }
 
 
-def queue_view(counts: QueueCounts, *, paused: Iterable[str]) -> JsonObject:
+def queue_view(counts: QueueCounts, *, paused: Collection[str]) -> JsonObject:
     """What a queue holds, and whether it, or a tree that it is in, is paused."""
     return {
         "name": counts.queue,
@@ -146,9 +147,7 @@ def queue_view(counts: QueueCounts, *, paused: Iterable[str]) -> JsonObject:
         "due": counts.due,
         "claimed": counts.claimed,
         "oldest_due": iso(counts.oldest_due),
-        "paused": any(
-            counts.queue == name or (name.endswith("/") and counts.queue.startswith(name)) for name in paused
-        ),
+        "paused": is_covered(counts.queue, paused),
     }
 
 

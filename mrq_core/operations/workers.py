@@ -6,8 +6,8 @@ from datetime import datetime
 
 import msgspec
 
-from mrq_core.broker import Broker
-from mrq_core.codec import JsonValue
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.codec import JsonValue
 
 WORKERS_NAMESPACE = "workers"
 

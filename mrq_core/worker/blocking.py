@@ -10,7 +10,7 @@ import gevent
 from gevent.hub import Hub
 from gevent.threadpool import ThreadPool
 
-from mrq_core.context import shielded
+from mrq_core.running.context import shielded
 
 T = TypeVar("T")
 

@@ -11,11 +11,11 @@ from typing import Any
 import gevent
 from gevent.event import Event
 
-from mrq_core.broker import Broker
-from mrq_core.config import Config
+from mrq_core.config.settings import Config
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import CHUNK, Claimed, ClaimRequest, Outcome, Settlement, Wanted
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerError
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.messages import CHUNK, Claimed, ClaimRequest, Settlement, Wanted
 from mrq_core.worker.executions import Executions
 from mrq_core.worker.settling import Settler
 from mrq_core.worker.stopping import Stopping

@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from mrq_core.context import JobContext
+from mrq_core.contract.messages import ClaimRef, LogLine, Outcome, Settlement
 from mrq_core.errors import Interrupt
-from mrq_core.job import Outcome
-from mrq_core.messages import ClaimRef, LogLine, Settlement
+from mrq_core.running.context import JobContext
 
 
 class Execution:

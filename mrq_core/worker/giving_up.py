@@ -6,9 +6,9 @@ import os
 import time
 from collections.abc import Callable
 
-from mrq_core.broker import Broker
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import CHUNK
 from mrq_core.errors import JobInterrupt, MrqError
-from mrq_core.messages import CHUNK
 from mrq_core.worker.executions import Execution, Executions, take_logs
 from mrq_core.worker.native import sleep
 from mrq_core.worker.running import Runner

@@ -11,10 +11,10 @@ from collections.abc import Callable
 import gevent
 import psutil
 
-from mrq_core.broker import Broker
-from mrq_core.config import Config
+from mrq_core.config.settings import Config
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import Versions
 from mrq_core.errors import BrokerError, CancelInterrupt, ConfigError, Interrupt
-from mrq_core.messages import Versions
 from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, report_to_json
 from mrq_core.worker.executions import Execution, Executions
 from mrq_core.worker.reporting import ReportFile

@@ -9,9 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from mrq_core.broker import Broker
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import CHUNK
 from mrq_core.errors import BrokerError
-from mrq_core.messages import CHUNK
 from mrq_core.worker.executions import Execution, Executions
 from mrq_core.worker.native import Mailbox, NativeLoop
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 
 from mrq_core import __version__
-from mrq_core.config import Config
+from mrq_core.config.settings import Config
 from mrq_core.operations.views import worker_view
 from mrq_core.operations.workers import RunningJob, WorkerReport
 from mrq_core.worker.executions import Executions

@@ -12,9 +12,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any
 
-from mrq_core.codec import JsonObject, printable, storable
-from mrq_core.config import Config
-from mrq_core.context import JobContext
+from mrq_core.config.settings import Config
+from mrq_core.contract.codec import JsonObject, printable, storable
+from mrq_core.contract.messages import Outcome
+from mrq_core.contract.naming import check_times
+from mrq_core.contract.record import JobRecord, RetryDecision, Status
 from mrq_core.errors import (
     AbortInterrupt,
     CancelInterrupt,
@@ -25,13 +27,12 @@ from mrq_core.errors import (
     RetryInterrupt,
     TimeoutInterrupt,
 )
-from mrq_core.job import JobRecord, Outcome, RetryDecision, Status
-from mrq_core.loading import LoadedTask, load_task
-from mrq_core.naming import check_times
-from mrq_core.plugins import Plugins
+from mrq_core.plugins.manager import Plugins
+from mrq_core.running.context import JobContext
+from mrq_core.tasks.loading import LoadedTask, load_task
 
 _TRACEBACK_HEAD, _TRACEBACK_TAIL = 20_000, 60_000
-_OUR_FILES = ("/mrq_core/worker/running.py", "/mrq_core/tasks.py")
+_OUR_FILES = ("/mrq_core/worker/running.py", "/mrq_core/tasks/task.py")
 
 
 class Runner:

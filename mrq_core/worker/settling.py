@@ -13,12 +13,12 @@ import gevent
 from gevent.event import Event
 from msgspec.structs import replace
 
-from mrq_core.broker import Broker
-from mrq_core.codec import printable
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.codec import printable
+from mrq_core.contract.messages import CHUNK, Note, Outcome
+from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerUnavailable
-from mrq_core.job import Outcome, Status
-from mrq_core.messages import CHUNK, Note
-from mrq_core.plugins import Plugins
+from mrq_core.plugins.manager import Plugins
 from mrq_core.worker.executions import Execution, Executions, take_logs
 
 BATCH = 200

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mrq_core.contract.messages import Wanted
+from mrq_core.contract.naming import check_queue_name
 from mrq_core.errors import ConfigError
-from mrq_core.messages import Wanted
-from mrq_core.naming import check_queue_name
 
 _WORDS = ("sequential", "parallel", "burst")
 

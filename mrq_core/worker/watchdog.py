@@ -22,8 +22,8 @@ import time
 from collections.abc import Callable
 from types import FrameType
 
-from mrq_core.context import current_context
 from mrq_core.errors import Interrupt, JobInterrupt, TimeoutInterrupt
+from mrq_core.running.context import current_context
 from mrq_core.worker.executions import Execution, Executions
 from mrq_core.worker.native import Mailbox, NativeLoop, thread_id
 

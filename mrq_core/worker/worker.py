@@ -19,14 +19,15 @@ from functools import partial
 import gevent
 from gevent.event import Event
 
-from mrq_core.broker import Broker
-from mrq_core.client import Client, ambient_client, set_process_client
-from mrq_core.config import Config
-from mrq_core.context import JobContext, current_context
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.loading import LoadedTask
-from mrq_core.logs import JobLog, current_log
-from mrq_core.plugins import Plugins, open_broker
+from mrq_core.client.client import Client, ambient_client, set_process_client
+from mrq_core.config.settings import Config
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import Outcome
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.plugins.manager import Plugins, open_broker
+from mrq_core.running.context import JobContext, current_context
+from mrq_core.running.logs import JobLog, current_log
+from mrq_core.tasks.loading import LoadedTask
 from mrq_core.worker import blocking, forking
 from mrq_core.worker.claiming import Claiming
 from mrq_core.worker.executions import Execution, Executions

@@ -13,9 +13,9 @@ from typing import Any
 import pymongo
 import redis
 
-from mrq_core.client import Client
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.messages import ClaimRequest, Settlement, Wanted
+from mrq_core.client.client import Client
+from mrq_core.contract.messages import ClaimRequest, Outcome, Settlement, Wanted
+from mrq_core.contract.record import JobRecord, Status
 from tests.benchmarks.ours import Arrangement, client_of, started
 from tests.benchmarks.tasks import TASKS
 from tests.benchmarks.workloads import Figures

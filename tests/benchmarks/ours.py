@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from mrq_core.client import Client
-from mrq_core.config_sources import load_config
-from mrq_core.job import Status
+from mrq_core.client.client import Client
+from mrq_core.config.sources import load_config
+from mrq_core.contract.record import Status
 from tests.benchmarks import tasks
 from tests.benchmarks.systems import Place, System
 from tests.mongo.servers import Server as MongoServer

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cache
 
-from mrq_core.client import Client
-from mrq_core.codec import JsonObject
-from mrq_core.config_sources import load_config
-from mrq_core.tasks import Task
+from mrq_core.client.client import Client
+from mrq_core.config.sources import load_config
+from mrq_core.contract.codec import JsonObject
+from mrq_core.tasks.task import Task
 from tests.benchmarks import marks
 
 

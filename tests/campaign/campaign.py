@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.record import ENDED, WAITING, JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.ids import new_id
-from mrq_core.job import ENDED, WAITING, JobRecord, Status
-from mrq_core.messages import JobFilter
 from tests import brokers
 from tests.campaign import ledger
 from tests.support import Process, Project, until
@@ -75,7 +75,7 @@ class Campaign:
         records = ledger.all_records(broker)
         assert {record.id for record in records} == set(self.acknowledged)
         assert len(records) == len(self.acknowledged) == self.jobs
-        brokers.mend(broker)
+        brokers.repair(broker)
         ledger.check_totals(broker, records)
         return records
 

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from mrq_core.broker import Broker
-from mrq_core.job import HISTORY_LIMIT, Attempt, JobRecord, Status
-from mrq_core.messages import JobFilter
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.record import HISTORY_LIMIT, Attempt, JobRecord, Status
 
 TASKS = '''
 import os

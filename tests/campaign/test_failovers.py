@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 
 from mrq_core.composed import ComposedBroker
+from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.record import ENDED, JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
-from mrq_core.job import ENDED, JobRecord, Status
-from mrq_core.messages import JobFilter
-from mrq_core.operations.mending import mend_all
+from mrq_core.operations.repairing import repair_all
 from tests.campaign import ledger
 from tests.campaign.campaign import LEASE
 from tests.campaign.ledger import Ledger
@@ -139,7 +139,7 @@ def _noticed(workers: list[Process]) -> set[tuple[str, int]]:
 def _mended(project: Project) -> list[int]:
     """How many got their places back; empty while nobody answers."""
     try:
-        return [sum(len(step.mended) for step in mend_all(project.client.broker))]
+        return [sum(len(step.repaired) for step in repair_all(project.client.broker))]
     except BrokerUnavailable:
         return []
 

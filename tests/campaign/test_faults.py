@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.job import Status
+from mrq_core.contract.record import Status
 from tests import brokers
 from tests.campaign import ledger
 from tests.campaign.campaign import LEASE, Campaign

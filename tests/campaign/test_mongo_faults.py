@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.job import JobRecord
+from mrq_core.contract.record import JobRecord
 from tests.campaign import ledger
 from tests.campaign.campaign import Campaign
 from tests.campaign.ledger import Ledger

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 
 from mrq_core.composed import ComposedBroker
-from mrq_core.job import JobRecord
-from mrq_core.operations.mending import mend_all
+from mrq_core.contract.record import JobRecord
+from mrq_core.operations.repairing import repair_all
 from tests.campaign import ledger
 from tests.campaign.campaign import Campaign
 from tests.campaign.ledger import Ledger
@@ -143,9 +143,9 @@ def test_a_queue_that_is_emptied_again_and_again_gets_its_jobs_back(
         if campaign.faults % 3:  # otherwise nothing is lost, and nothing is to be changed
             servers.empty_redis()
         if campaign.faults % 5 == 4:
-            given_back.append(json.loads(project.mrq("run", MEND))["mended"])
+            given_back.append(json.loads(project.mrq("run", MEND))["repaired"])
         else:
-            given_back.append(sum(len(step.mended) for step in mend_all(project.client.broker)))
+            given_back.append(sum(len(step.repaired) for step in repair_all(project.client.broker)))
 
     records = campaign.run(empty)
     print(f"places given back: {given_back}")

@@ -13,7 +13,7 @@ import pytest
 from mrq_core import __version__
 from mrq_core.cli.main import PATCHED_COMMANDS
 from mrq_core.cli.options import settings_of
-from mrq_core.config import flag_of
+from mrq_core.config.settings import flag_of
 from tests.cli.conftest import Shell
 from tests.support import Project, until
 

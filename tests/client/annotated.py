@@ -6,7 +6,7 @@ import dataclasses
 from datetime import datetime
 from typing import TYPE_CHECKING, Literal
 
-from mrq_core.tasks import task
+from mrq_core.tasks.task import task
 
 if TYPE_CHECKING:
     from decimal import Decimal

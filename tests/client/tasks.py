@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mrq_core.codec import JsonObject
-from mrq_core.tasks import Task, task
+from mrq_core.contract.codec import JsonObject
+from mrq_core.tasks.task import Task, task
 
 
 @task(queue="mail", priority=2)

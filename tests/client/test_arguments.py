@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mrq_core.errors import ConfigError, InvalidParams
-from mrq_core.tasks import task
+from mrq_core.tasks.task import task
 from tests.client import annotated
 
 

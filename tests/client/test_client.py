@@ -14,9 +14,12 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core import client as client_module
-from mrq_core.client import Client, configure, current_client, get_job_result, queue_job, queue_jobs
-from mrq_core.config_sources import load_config
+from mrq_core.client import client as client_module
+from mrq_core.client.client import Client, configure, current_client, get_job_result, queue_job, queue_jobs
+from mrq_core.client.handles import Job, Queue
+from mrq_core.config.sources import load_config
+from mrq_core.contract.messages import ChangeResult, JobFilter, Order
+from mrq_core.contract.record import Status
 from mrq_core.errors import (
     BrokerUnavailable,
     ChangeRefused,
@@ -27,10 +30,7 @@ from mrq_core.errors import (
     NoCurrentJob,
     WaitTimeout,
 )
-from mrq_core.handles import Job, Queue
 from mrq_core.ids import is_id, new_id
-from mrq_core.job import Status
-from mrq_core.messages import Change, JobFilter, Order
 from tests.client import tasks
 
 
@@ -166,10 +166,10 @@ def test_an_unknown_job_is_not_found(client: Client) -> None:
 
 def test_cancel_and_requeue_answer_what_they_did_and_refuse_what_they_cannot(client: Client) -> None:
     job = Job(queue_job("a.B"))
-    assert job.cancel() is Change.DONE
+    assert job.cancel() is ChangeResult.DONE
     with pytest.raises(ChangeRefused, match="its status is cancel"):
         job.cancel()
-    assert job.requeue(queue="second") is Change.DONE
+    assert job.requeue(queue="second") is ChangeResult.DONE
     assert job.fetch().queue == "second"
     with pytest.raises(ChangeRefused, match="its status is queued"):
         job.requeue()

@@ -8,7 +8,7 @@ from mrq_broker_mongo.store import MongoStore
 from mrq_broker_redis.queue import RedisQueue
 from mrq_core.clock import Clock, SystemClock
 from mrq_core.composed import ComposedBroker
-from mrq_core.driver import Opening
+from mrq_core.contract.driver import Opening
 from tests.mongo.kit import Place as MongoPlace
 from tests.redis.kit import Place as RedisPlace
 

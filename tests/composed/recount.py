@@ -8,8 +8,8 @@ from mrq_broker_mongo.store import MongoStore
 from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.queue import RedisQueue
 from mrq_core.composed import ComposedBroker
-from mrq_core.job import Status
-from mrq_core.messages import JobFilter, Order
+from mrq_core.contract.messages import JobFilter, Order
+from mrq_core.contract.record import Status
 from tests.mongo import recount
 from tests.redis.recount import names_under
 from tests.redis.recount_entries import check_entries

@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as ConnectionLost
 from mrq_broker_mongo import totals
 from mrq_broker_mongo.store import MongoStore
 from mrq_core.composed import ComposedBroker
-from mrq_core.operations.mending import mend_all
+from mrq_core.operations.repairing import repair_all
 from tests.composed.recount import check_halves
 from tests.crashes.contract import CrashContract
 from tests.crashes.scene import Scene
@@ -45,7 +45,7 @@ class PairScene(Scene):
     def check_everything(self) -> None:
         """Everything is in order once the places that were lost are given back."""
         assert isinstance(self.broker, ComposedBroker)
-        for _ in mend_all(self.broker):
+        for _ in repair_all(self.broker):
             pass
         check_halves(self.broker)
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from mrq_core.composed import ComposedBroker
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
-from mrq_core.job import JobRecord, Status
 from tests.campaign import ledger
 from tests.campaign.campaign import Campaign
 from tests.campaign.ledger import Ledger
@@ -170,7 +170,7 @@ def test_repairs_say_how_many(project: Project, redis_server: RedisServer, by_ta
         client.flushall()
     assert project.client.broker.counts(["default"])[0].waiting == 0
     if by_task:
-        assert repair(project) == {"looked": 5, "mended": 5}
+        assert repair(project) == {"examined": 5, "repaired": 5}
     else:
         assert "5 unfinished jobs: 5 had lost" in project.mrq("check", "--repair", errors=True)
     project.work_off()
@@ -183,7 +183,7 @@ def test_repairs_beside_running_workers_repeat_nothing(project: Project) -> None
     workers = [project.worker("--greenlets", "3", "--lease", "30") for _ in range(2)]
     broker = project.client.broker
     while project.client.broker.counts(["default"])[0].waiting:
-        broker.mend()
+        broker.repair()
     records = ended(project, jobs)
     ledger.check(records, Ledger(project.ledger_path), repeated_after=ledger.LOST)
     assert {record.claims for record in records} == {1}

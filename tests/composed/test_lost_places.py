@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from mrq_core.composed import ComposedBroker
+from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerUnavailable
-from mrq_core.job import Status
-from mrq_core.messages import JobFilter
-from mrq_core.operations.mending import mend_all
+from mrq_core.operations.repairing import repair_all
 from tests.campaign import ledger
 from tests.campaign.campaign import Campaign
 from tests.campaign.ledger import Ledger
@@ -117,7 +117,7 @@ def test_outcomes_are_kept_while_a_server_is_away_and_the_worker_goes_on_when_it
     worker.send(signal.SIGINT)
     assert worker.wait() == 0, worker.output
     assert "Traceback" not in worker.output
-    for _ in mend_all(project.client.broker):  # the enqueue that was refused may have reached the store
+    for _ in repair_all(project.client.broker):  # the enqueue that was refused may have reached the store
         pass
     check_halves(broker_of(project))
 
@@ -135,8 +135,8 @@ def test_an_emptied_queue_gets_all_its_jobs_back_and_starts_none_twice(
     servers.empty_redis()
     given_back = until(lambda: claimed(broker, running), what="the renewals to give the entries back")
     answer = json.loads(project.mrq("run", MEND))
-    assert answer["looked"] == 13
-    assert answer["mended"] <= 11  # fewer if the workers were quicker, which mend a step once a minute
+    assert answer["examined"] == 13
+    assert answer["repaired"] <= 11  # fewer if the workers were quicker, which mend a step once a minute
     project.work_off("other")
     assert {project.client.fetch(job).status for job in waiting} == {Status.SUCCESS}
     assert project.client.fetch(delayed).due_at == due_at
@@ -164,7 +164,7 @@ def test_lost_places_are_given_back_again_and_again_while_workers_work(
         if campaign.faults != 1:
             servers.empty_redis()
         if campaign.faults < FAULTS - 1:
-            mended.append(sum(len(step.mended) for step in mend_all(project.client.broker)))
+            mended.append(sum(len(step.repaired) for step in repair_all(project.client.broker)))
             return
         job = project.queue(MEND, queue="mending")
         project.work_off("mending")

@@ -9,9 +9,19 @@ import pytest
 import redis
 
 from mrq_core.composed import ComposedBroker
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import Cancel, Change, ClaimRef, ClaimRequest, Limit, Move, NewJob, Unique, Wanted
-from mrq_core.operations.mending import mend_all
+from mrq_core.contract.messages import (
+    Cancel,
+    ChangeResult,
+    ClaimRef,
+    ClaimRequest,
+    Limit,
+    Move,
+    NewJob,
+    Unique,
+    Wanted,
+)
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.operations.repairing import repair_all
 from mrq_core.testing.clock import ManualClock
 from tests.composed.kit import Place
 from tests.interleaving import at
@@ -65,7 +75,7 @@ def test_a_job_that_got_a_place_again_while_it_was_started_is_not_started_twice(
 
     def lose_and_mend() -> None:
         place.redis.clear()
-        assert [one for step in mend_all(other) for one in step.mended] == [job.record.id]
+        assert [one for step in repair_all(other) for one in step.repaired] == [job.record.id]
 
     at(monkeypatch, "composed.claimed", lose_and_mend)
     [record] = claim(broker, "first")
@@ -163,8 +173,8 @@ def test_a_place_that_was_given_to_a_removed_job_is_taken_back(
     broker.enqueue([job])
     place.redis.clear()
 
-    at(monkeypatch, "composed.mended", lambda: other.remove([job.record.id]))
-    assert [one for step in mend_all(broker) for one in step.mended] == []
+    at(monkeypatch, "composed.repaired", lambda: other.remove([job.record.id]))
+    assert [one for step in repair_all(broker) for one in step.repaired] == []
     assert broker._queue.entries([job.record.id]) == [None]
 
 
@@ -176,7 +186,7 @@ def test_an_id_that_is_used_again_while_its_job_is_removed_has_its_place_and_its
     broker.enqueue([job])
     again: list[bool] = []
     at(monkeypatch, "composed.written", lambda: again.extend(one.created for one in other.enqueue([job])))
-    assert broker.remove([job.record.id]) == [Change.DONE]
+    assert broker.remove([job.record.id]) == [ChangeResult.DONE]
     assert again == [True]
     if unique is not None:
         [refused] = other.enqueue([new_job(unique=unique)])

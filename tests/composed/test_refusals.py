@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mrq_core.clock import SystemClock, from_ms
+from mrq_core.contract.messages import Cancel, NewJob, Requeue
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import ConfigError
 from mrq_core.ids import new_id
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import Cancel, NewJob, Requeue
 from tests.composed.kit import Place
 
 

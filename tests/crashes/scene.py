@@ -11,12 +11,22 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from mrq_core import failpoints
-from mrq_core.broker import Broker
 from mrq_core.clock import Clock, from_ms
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import (
+    Claimed,
+    ClaimRequest,
+    JobFilter,
+    Limit,
+    NewJob,
+    Outcome,
+    Settlement,
+    Unique,
+    Wanted,
+)
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.ids import new_id
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.messages import Claimed, ClaimRequest, JobFilter, Limit, NewJob, Settlement, Unique, Wanted
 from mrq_core.testing.clock import ManualClock
 
 LEASE = 60.0
@@ -155,7 +165,7 @@ class Scene:
 
     # --- afterwards ------------------------------------------------------------------------------
 
-    def mend(self) -> None:
+    def repair(self) -> None:
         """A minute later, after housekeeping, everything is in order."""
         self.clock.advance(61.0)
         self.broker.prune()
@@ -174,7 +184,7 @@ class Scene:
                 self.broker.prune()
             else:
                 idle = 0
-        self.mend()
+        self.repair()
         found = self.broker.find(JobFilter(), limit=1000).records
         for record in found:
             if record.status is Status.SUCCESS and record.raw_queue is None:

@@ -8,9 +8,19 @@ from typing import Any
 
 import pytest
 
-from mrq_core.broker import Broker
-from mrq_core.job import Status
-from mrq_core.messages import Cancel, Change, ClaimRef, LogLine, Move, NewJob, RawItem, Requeue, Unique
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import (
+    Cancel,
+    ChangeResult,
+    ClaimRef,
+    LogLine,
+    Move,
+    NewJob,
+    RawItem,
+    Requeue,
+    Unique,
+)
+from mrq_core.contract.record import Status
 from tests.crashes.scene import LEASE, Scene, ended, succeeded
 
 MOST_PLACES = 200
@@ -217,7 +227,7 @@ class FollowUps(Story):
         if parent is not None and parent.status is Status.STARTED:
             assert self.scene.broker.get([child.id for child in self.children]) == [None] * 3
         else:  # what was written of the parent is finished by housekeeping, without the worker
-            self.scene.mend()
+            self.scene.repair()
             assert None not in self.scene.broker.get([child.id for child in self.children])
         assert self.call(self.scene.broker) == [True]
         ids = [*self.ids, *(child.id for child in self.children)]
@@ -239,11 +249,11 @@ class CancelAndRequeue(Story):
     def check(self) -> None:
         changes = self.scene.broker.cancel(self.ids, Cancel(interrupt=True))
         for job, change in zip(self.ids, changes, strict=True):
-            assert (change is Change.REQUESTED) == (job in self.running)
+            assert (change is ChangeResult.REQUESTED) == (job in self.running)
         waiting = [job for job in self.ids if job not in self.running]
         again = self.scene.broker.requeue(waiting, Requeue())
         # a key that the first call has let go and not taken again is free for its own job
-        assert again == [Change.DONE] * len(waiting)
+        assert again == [ChangeResult.DONE] * len(waiting)
         ends = self.scene.run_all()
         assert {ends[job] for job in waiting} == {Status.SUCCESS}
         assert {ends[job] for job in self.running} == {Status.CANCEL}
@@ -258,10 +268,10 @@ class MoveAll(Story):
         return broker.move(self.ids, Move(queue="t/c"))
 
     def check_answer(self, answer: Any) -> None:
-        assert answer == [Change.DONE] * len(self.ids)
+        assert answer == [ChangeResult.DONE] * len(self.ids)
 
     def check(self) -> None:
-        assert self.call(self.scene.broker) == [Change.DONE] * len(self.ids)
+        assert self.call(self.scene.broker) == [ChangeResult.DONE] * len(self.ids)
         assert self.scene.run_all() == dict.fromkeys(self.ids, Status.SUCCESS)
 
 
@@ -284,13 +294,13 @@ class Remove(Story):
         return broker.remove(self.ids)
 
     def check_answer(self, answer: Any) -> None:
-        assert answer == [Change.DONE] * len(self.ids)
+        assert answer == [ChangeResult.DONE] * len(self.ids)
 
     def check(self) -> None:
-        assert set(self.scene.broker.remove(self.ids)) <= {Change.DONE, Change.UNKNOWN}
+        assert set(self.scene.broker.remove(self.ids)) <= {ChangeResult.DONE, ChangeResult.UNKNOWN}
         assert self.scene.broker.get(self.ids) == [None] * len(self.ids)
         self.scene.clock.advance(61.0)
-        self.scene.mend()
+        self.scene.repair()
         assert self.scene.run_all() == {}
         other = self.scene.new_job("q", unique=self.unique)
         assert [answer.created for answer in self.scene.broker.enqueue([other])] == [True]
@@ -315,7 +325,7 @@ class Prune(Story):
             while self.scene.broker.prune(4):
                 pass
             self.scene.clock.advance(61.0)
-        self.scene.mend()
+        self.scene.repair()
         assert self.scene.broker.totals().by_status() == {}
 
 
@@ -355,7 +365,7 @@ class RawAdmitForgotten(RawAdmit):
         self.scene.clock.advance(LEASE + 1)
         first = self.scene.run_all()
         self.scene.clock.advance(2e6)
-        self.scene.mend()
+        self.scene.repair()
         left = self.scene.broker.raw(self.name).claim(5, LEASE, "w")
         ran = {job for job, status in first.items() if status is Status.SUCCESS}
         assert len(left) + len(ran) == 3

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 from typer.main import get_command
 
 from mrq_core.cli.app import app
-from mrq_core.config import SETTINGS, Config
-from mrq_core.config_sources import load_config
-from mrq_core.naming import check_queue_name
-from mrq_core.plugins import Plugins, open_broker
+from mrq_core.config.settings import SETTINGS, Config
+from mrq_core.config.sources import load_config
+from mrq_core.contract.naming import check_queue_name
+from mrq_core.plugins.manager import Plugins, open_broker
 
 CLASSIC_NAMES = {"mrq": [], "mrq-worker": ["worker"], "mrq-run": ["run"]}
 """The installed programs, and which words each puts in front."""

@@ -15,9 +15,9 @@ import yaml
 
 import mrq_broker_mongo.checks
 import mrq_broker_redis.checks
-from mrq_core.config import Config
+from mrq_core.config.settings import Config
 from mrq_core.operations.checks import broker_findings
-from mrq_core.plugins import Plugins, open_broker
+from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.worker.stopping import LEAVE_WITHIN
 from tests.deploy.dockerfiles import command_of_the_image
 from tests.deploy.program import checked

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from mrq_core.plugins import ENTRY_POINT_GROUP
+from mrq_core.plugins.manager import ENTRY_POINT_GROUP
 from tests.deploy.dockerfiles import STAGES, Instruction, command_of_the_image, last
 from tests.deploy.program import checked, split_program
 from tests.docs.pages import ROOT

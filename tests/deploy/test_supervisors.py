@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.config_sources import load_config
-from mrq_core.job import Status
-from mrq_core.plugins import Plugins, open_broker
+from mrq_core.config.sources import load_config
+from mrq_core.contract.record import Status
+from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.worker.stopping import LEAVE_WITHIN
 from tests.deploy.program import checked, our_calls, split_program
 from tests.deploy.snippets import PROGRAM, SCRIPTS, TITLED, ini, values

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.config import SETTINGS
+from mrq_core.config.settings import SETTINGS
 from tests.deploy.program import checked, options_of, our_calls
 from tests.docs.pages import blocks, name_of, pages, prose
 

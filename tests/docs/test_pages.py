@@ -14,11 +14,11 @@ import typer
 from typer.main import get_command
 
 import mrq_core
-from mrq_core import hookspecs
 from mrq_core.cli.app import app
-from mrq_core.config import SETTINGS, flag_of
-from mrq_core.job import Status
-from mrq_core.tasks import OPTION_NAMES
+from mrq_core.config.settings import SETTINGS, flag_of
+from mrq_core.contract.record import Status
+from mrq_core.plugins import hookspecs
+from mrq_core.tasks.options import OPTION_NAMES
 from tests.benchmarks.chart import drawn
 from tests.docs.pages import DOCS, ROOT, name_of, pages, prose
 

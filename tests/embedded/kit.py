@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mrq_core.clock import Clock, SystemClock, from_ms
-from mrq_core.codec import JsonObject
-from mrq_core.driver import Opening
+from mrq_core.contract.codec import JsonObject
+from mrq_core.contract.driver import Opening
+from mrq_core.contract.messages import Claimed, ClaimRequest, NewJob, Outcome, Settlement, Wanted
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.embedded import database
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.ids import new_id
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.messages import Claimed, ClaimRequest, NewJob, Settlement, Wanted
 
 
 def open_broker(

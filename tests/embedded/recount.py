@@ -7,9 +7,9 @@ from collections import Counter
 from contextlib import closing
 from pathlib import Path
 
-from mrq_core import records
+from mrq_core.contract.record import JobRecord
+from mrq_core.drivers import encoding
 from mrq_core.embedded import rows
-from mrq_core.job import JobRecord
 
 _JOBS = f"SELECT id, queue, path, status, rank, due_ms, {rows.COLUMNS} FROM jobs"
 
@@ -30,7 +30,7 @@ def check_tables(path: Path) -> None:
         assert slots <= held
         assert dict(connection.execute("SELECT * FROM running")) == Counter(key for _, key in slots)
         parked = Counter(job_id for (job_id,) in connection.execute("SELECT job_id FROM parked"))
-        assert parked == Counter(record.id for record in stored if records.is_parked(record))
+        assert parked == Counter(record.id for record in stored if encoding.is_parked(record))
         heads: dict[str, int] = {}
         for _, queue, _, _, rank, due_ms, *_ in jobs:
             if "/" in queue and rank is not None:

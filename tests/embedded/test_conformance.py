@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.broker import Broker
 from mrq_core.clock import Clock
+from mrq_core.contract.broker import Broker
 from mrq_core.testing.conformance import BrokerContract, BrokerFactory
 from tests.embedded.kit import open_broker
 

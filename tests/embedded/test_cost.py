@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from mrq_core.contract.messages import Claimed, ClaimRequest, JobFilter, Limit, Order, Wanted
 from mrq_core.embedded import figures, removal, search, taking
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.embedded.conditions import condition
 from mrq_core.embedded.taking import MIN_BLOCKED
-from mrq_core.messages import Claimed, ClaimRequest, JobFilter, Limit, Order, Wanted
 from mrq_core.testing.clock import ManualClock
 from tests.embedded.kit import after_connect, claim, job, open_broker, succeed
 

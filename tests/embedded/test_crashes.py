@@ -12,12 +12,10 @@ from pathlib import Path
 import pytest
 
 from mrq_core import failpoints
-from mrq_core.embedded.broker import EmbeddedBroker
-from mrq_core.job import JobRecord, Status
-from mrq_core.lifecycle import claim_number
-from mrq_core.messages import (
+from mrq_core.contract.lifecycle import claim_number
+from mrq_core.contract.messages import (
     Cancel,
-    Change,
+    ChangeResult,
     Claimed,
     ClaimRequest,
     JobFilter,
@@ -27,6 +25,8 @@ from mrq_core.messages import (
     Requeue,
     Wanted,
 )
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.testing.clock import ManualClock
 from tests.embedded.kit import job, open_broker, succeed
 from tests.embedded.recount import check_tables
@@ -165,7 +165,7 @@ def test_requeue(place: Place) -> None:
     run_all(place)
     place.crash(lambda broker: broker.requeue(ids, Requeue()))
     assert set(place.broker.requeue(ids, Requeue())) == {
-        Change.REFUSED if place.was_committed else Change.DONE
+        ChangeResult.REFUSED if place.was_committed else ChangeResult.DONE
     }
     assert run_all(place) == set(ids)
 
@@ -176,8 +176,8 @@ def test_cancel(place: Place) -> None:
     [parked] = set(ids) - {record.id for record in running}
     place.crash(lambda broker: broker.cancel(ids, Cancel()))
     again = dict(zip(ids, place.broker.cancel(ids, Cancel()), strict=True))
-    assert again.pop(parked) is (Change.REFUSED if place.was_committed else Change.DONE)
-    assert set(again.values()) == {Change.REQUESTED}
+    assert again.pop(parked) is (ChangeResult.REFUSED if place.was_committed else ChangeResult.DONE)
+    assert set(again.values()) == {ChangeResult.REQUESTED}
     assert statuses(place, [parked]) == [Status.CANCEL]
 
 
@@ -186,7 +186,9 @@ def test_remove(place: Place) -> None:
     ids, running = put_and_claim(place)
     [parked] = set(ids) - {record.id for record in running}
     place.crash(lambda broker: broker.remove([parked]))
-    assert place.broker.remove([parked]) == [Change.UNKNOWN if place.was_committed else Change.DONE]
+    assert place.broker.remove([parked]) == [
+        ChangeResult.UNKNOWN if place.was_committed else ChangeResult.DONE
+    ]
     assert place.broker.get([parked]) == [None]
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from mrq_core.contract.messages import RawItem, Wanted
 from mrq_core.embedded.broker import EmbeddedBroker
-from mrq_core.messages import RawItem, Wanted
 from mrq_core.testing.clock import ManualClock
 from tests.embedded.kit import after_connect, claim, job, open_broker, succeed
 

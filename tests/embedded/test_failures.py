@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from mrq_core.contract.messages import NewJob
 from mrq_core.embedded import schema
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, SchemaTooNew
-from mrq_core.messages import NewJob
 from tests.embedded.kit import after_connect, claim, job, open_broker, succeed
 
 
@@ -74,7 +74,7 @@ def test_a_file_that_cannot_be_written_is_unavailable(prepared: Path) -> None:
     with closing(open_broker(prepared, connect=read_only)) as broker:
         with pytest.raises(BrokerUnavailable, match="cannot be written"):
             broker.enqueue([job()])
-        assert len(broker.known()) == 1
+        assert len(broker.queue_names()) == 1
 
 
 def test_a_directory_in_place_of_the_file_cannot_be_opened(path: Path) -> None:

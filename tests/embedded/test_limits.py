@@ -10,21 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.embedded import limiting, parking, slots
-from mrq_core.embedded.broker import EmbeddedBroker
-from mrq_core.embedded.taking import MIN_BLOCKED, SWEEP_MS
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.messages import (
+from mrq_core.contract.messages import (
     Cancel,
     ClaimRef,
     ClaimRequest,
     JobFilter,
     Limit,
     Move,
+    Outcome,
     Requeue,
     Settlement,
     Wanted,
 )
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.embedded import limiting, parking, slots
+from mrq_core.embedded.broker import EmbeddedBroker
+from mrq_core.embedded.taking import MIN_BLOCKED, SWEEP_MS
 from mrq_core.testing.clock import ManualClock
 from tests.embedded.kit import job, open_broker, succeed
 from tests.embedded.recount import check_tables

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.driver import Opening
+from mrq_core.contract.driver import Opening
 from mrq_core.embedded.location import path_of
 from mrq_core.embedded.plugin import mrq_driver
 from mrq_core.errors import ConfigError

@@ -10,8 +10,8 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
-from mrq_core.job import Status
-from mrq_core.messages import JobFilter, Wanted
+from mrq_core.contract.messages import JobFilter, Wanted
+from mrq_core.contract.record import Status
 from tests.embedded.kit import claim, job, open_broker, succeed
 
 ROOT = Path(__file__).parents[2]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from mrq_core.contract.messages import RawItem, Wanted
+from mrq_core.contract.record import Status
 from mrq_core.embedded import rawclaims
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.embedded.subqueues import MAX_STEPS
 from mrq_core.errors import InvalidValue
-from mrq_core.job import Status
-from mrq_core.messages import RawItem, Wanted
 from mrq_core.testing.clock import ManualClock
 from tests.embedded.kit import after_connect, job, open_broker
 from tests.embedded.recount import check_tables
@@ -138,7 +138,7 @@ def test_an_admitted_claim_stays_admitted_when_its_job_was_requeued(
     [record] = broker.get([claim.job_id])
     assert record is not None
     assert (record.status, record.queue, record.claims) == (Status.STARTED, "t/a", 1)
-    assert "t/a" in broker.known()
+    assert "t/a" in broker.queue_names()
     assert broker.counts(["t/a"])[0].claimed == 1
     clock.advance(LEASE)
     assert raw.admit([pair], LEASE) == [True]

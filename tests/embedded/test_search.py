@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from mrq_core.contract.messages import Cancel, ChangeResult, JobFilter, Order, Remove
+from mrq_core.contract.record import Status
 from mrq_core.embedded import search
 from mrq_core.embedded.broker import EmbeddedBroker
-from mrq_core.job import Status
-from mrq_core.messages import Cancel, Change, JobFilter, Order, Remove
 from tests.embedded.kit import job, open_broker
 
 
@@ -68,16 +68,16 @@ def test_a_bulk_action_acts_on_each_job_once_also_while_it_is_cut_short(
 ) -> None:
     broker.enqueue([job(params={"n": n % 10}) for n in range(1000)])
     monkeypatch.setattr(search, "MAX_SECONDS", 0.0)
-    numbers = {Change.DONE: 0}
+    numbers = {ChangeResult.DONE: 0}
     cursor = None
     while True:
         applied = broker.apply(JobFilter(params={"n": 3}), Cancel(), limit=30, cursor=cursor)
         assert applied.matched == sum(applied.changes.values())
-        numbers[Change.DONE] += applied.changes.get(Change.DONE, 0)
+        numbers[ChangeResult.DONE] += applied.changes.get(ChangeResult.DONE, 0)
         cursor = applied.cursor
         if cursor is None:
             break
-    assert numbers == {Change.DONE: 100}
+    assert numbers == {ChangeResult.DONE: 100}
     assert broker.totals().by_status() == {Status.QUEUED: 900, Status.CANCEL: 100}
 
 
@@ -88,5 +88,5 @@ def test_more_than_a_chunk_and_more_than_the_variables_of_a_statement_are_taken(
     assert all(answer.created for answer in broker.enqueue(jobs))
     ids = [new.record.id for new in jobs]
     assert len(broker.get(ids * 20)) == 50_000
-    assert broker.remove(ids) == [Change.DONE] * 2500
+    assert broker.remove(ids) == [ChangeResult.DONE] * 2500
     assert broker.apply(JobFilter(), Remove()).matched == 0

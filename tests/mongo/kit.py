@@ -10,10 +10,10 @@ import pymongo
 from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.store import MongoStore
 from mrq_core.clock import Clock, SystemClock, from_ms
-from mrq_core.driver import Opening
+from mrq_core.contract.driver import Opening
+from mrq_core.contract.messages import Claimed, ClaimRequest, NewJob, Outcome, Settlement, Unique, Wanted
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.messages import Claimed, ClaimRequest, NewJob, Settlement, Unique, Wanted
 from tests.proxy import Proxy
 
 

@@ -13,7 +13,7 @@ from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.store import MongoStore
 from mrq_broker_mongo.uniques import is_done_with
-from mrq_core.job import WAITING
+from mrq_core.contract.record import WAITING
 
 Doc = dict[str, Any]
 
@@ -21,7 +21,7 @@ _RENEWED = timedelta(seconds=5)
 """By how much a slot may end before its job's lease: it is prolonged after it."""
 
 
-def mend(broker: MongoBroker | MongoStore) -> int:
+def repair(broker: MongoBroker | MongoStore) -> int:
     """Does what a worker's housekeeping does once a minute: corrects numbers that a crash has left wrong."""
     connection: Connection = broker._connection
     return totals.recount(connection)
@@ -32,7 +32,7 @@ def check_collections(broker: MongoBroker) -> None:
 
     Numbers are mended first: that they are exact without it holds only where nobody died.
     """
-    mend(broker)
+    repair(broker)
     connection: Connection = broker._connection
     everything: dict[str, list[Doc]] = connection.on_database(lambda database: _all(database, connection))
     jobs: dict[Any, Doc] = {doc["_id"]: doc for doc in everything["jobs"]}
@@ -48,7 +48,7 @@ def check_collections(broker: MongoBroker) -> None:
 
 def check_store(store: MongoStore) -> None:
     """The same of a store, which has neither places nor slots nor keys."""
-    mend(store)
+    repair(store)
     connection: Connection = store._connection
     everything = connection.on_database(lambda database: _all(database, connection))
     jobs = {doc["_id"]: doc for doc in everything["jobs"]}

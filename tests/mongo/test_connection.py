@@ -16,11 +16,11 @@ from pymongo.errors import OperationFailure
 
 from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.failures import translated
+from mrq_core.contract.messages import Cancel, ClaimRef, Outcome, RawItem, Requeue, Unique, Wanted
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.messages import Cancel, ClaimRef, RawItem, Requeue, Unique, Wanted
 from tests.mongo.kit import Place, claim, ended, lose_reply_to, new_job, open_broker, success
-from tests.mongo.recount import check_collections, mend
+from tests.mongo.recount import check_collections, repair
 from tests.mongo.servers import Server
 from tests.mongo.services import Replicas, replica_set
 from tests.proxy import Proxy
@@ -64,7 +64,7 @@ def test_an_enqueue_whose_reply_was_lost_makes_one_job(
     assert answer.id == job.record.id
     assert behind.get([job.record.id]) != [None]
     assert behind.enqueue([new_job(unique=Unique(key="k"))])[0].id == job.record.id
-    mend(behind)
+    repair(behind)
     assert behind.totals().by_queue["q"] == {Status.QUEUED: 1}
 
 
@@ -80,7 +80,7 @@ def test_a_settle_whose_reply_was_lost_is_repeated_and_accepted_once(
     for record in behind.get([record.id for record in records]):
         assert record is not None
         assert (record.status, record.result, record.claims, record.lost_claims) == ("success", 7, 1, 0)
-    mend(behind)
+    repair(behind)
     assert behind.totals().by_queue["q"] == {Status.SUCCESS: number}
 
 
@@ -160,7 +160,7 @@ def test_many_lost_replies_lose_nothing_and_each_repeat_follows_a_lost_claim(
 
     def rest() -> int:
         settle(claim(behind, lease=0.05).records)
-        mend(behind)
+        repair(behind)
         numbers = behind.totals().by_queue["q"]
         return numbers.get(Status.QUEUED, 0) + numbers.get(Status.STARTED, 0)
 

@@ -14,10 +14,7 @@ import pymongo
 import pytest
 
 from mrq_broker_mongo.broker import MongoBroker
-from mrq_core.errors import BrokerUnavailable
-from mrq_core.ids import new_id
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.messages import (
+from mrq_core.contract.messages import (
     Cancel,
     ClaimRef,
     ClaimRequest,
@@ -27,6 +24,7 @@ from mrq_core.messages import (
     NewJob,
     Note,
     Order,
+    Outcome,
     RawItem,
     Remove,
     Requeue,
@@ -35,6 +33,9 @@ from mrq_core.messages import (
     Versions,
     Wanted,
 )
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.errors import BrokerUnavailable
+from mrq_core.ids import new_id
 from tests.mongo.explaining import Doc, Explained, check, figures
 from tests.mongo.kit import Place
 
@@ -222,7 +223,7 @@ def test_finding(broker: MongoBroker, explained: Explained, wanted: JobFilter) -
 def testfigures(broker: MongoBroker, explained: Explained) -> None:
     fill(broker)
     check(explained, broker.totals)
-    check(explained, lambda: broker.known("tree/", "tree/5", 10))
+    check(explained, lambda: broker.queue_names("tree/", "tree/5", 10))
     check(explained, lambda: broker.counts(["q", "tree/1", "empty"]))
     check(explained, lambda: broker.poll("w", Versions()))
     check(explained, lambda: broker.count(JobFilter(statuses=(Status.FAILED,))))

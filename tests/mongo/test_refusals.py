@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from mrq_broker_mongo.broker import MongoBroker
+from mrq_core.contract.messages import JobFilter, Outcome
+from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, SchemaTooNew
-from mrq_core.job import Outcome, Status
-from mrq_core.messages import JobFilter
 from tests.mongo.kit import Place, claim, ended, new_job, open_broker, success
 from tests.mongo.recount import check_collections
 from tests.mongo.servers import Server

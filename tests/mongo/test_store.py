@@ -16,13 +16,12 @@ from mrq_broker_mongo import layout, plugin
 from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.layout import INDEXES, STORE_INDEXES
 from mrq_broker_mongo.store import MongoStore
-from mrq_core import lifecycle
-from mrq_core.changing import Replacement
-from mrq_core.driver import Opening
+from mrq_core.contract import lifecycle
+from mrq_core.contract.driver import Opening
+from mrq_core.contract.messages import Cancel, Finding, JobFilter, Unique
+from mrq_core.contract.pair import JobStore, Replacement
 from mrq_core.errors import ConfigError
-from mrq_core.halves import JobStore
 from mrq_core.ids import new_id
-from mrq_core.messages import Cancel, Finding, JobFilter, Unique
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance import StoreContract, StoreFactory
 from mrq_core.testing.conformance.base import LEASE

@@ -9,11 +9,10 @@ import pymongo
 import pytest
 
 from mrq_broker_mongo.store import MongoStore
-from mrq_core import lifecycle
-from mrq_core.changing import Replacement
-from mrq_core.halves import Entry
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.messages import JobFilter, NewJob, Note, Unique, Versions
+from mrq_core.contract import lifecycle
+from mrq_core.contract.messages import JobFilter, NewJob, Note, Outcome, Unique, Versions
+from mrq_core.contract.pair import Entry, Replacement
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE, new_job
 from mrq_core.testing.conformance.store_kit import FAILURE, RETRY, SUCCESS, entry_of, settlement_of
@@ -147,7 +146,7 @@ def test_every_other_call_goes_through_an_index(
     check(explained, lambda: store.find(JobFilter(statuses=(Status.STARTED,)), limit=20))
     check(explained, lambda: store.find(JobFilter(queues=("q",)), limit=20))
     check(explained, lambda: store.poll("w", Versions()))
-    check(explained, store.known)
+    check(explained, store.queue_names)
     clock.advance(1.0)
     store.prune(0)  # which recounts, and that reads every job
     check(explained, lambda: store.prune(5))

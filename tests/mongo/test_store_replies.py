@@ -12,11 +12,11 @@ from pymongo.errors import AutoReconnect
 
 from mrq_broker_mongo import totals
 from mrq_broker_mongo.store import MongoStore
-from mrq_core import failpoints, lifecycle
-from mrq_core.changing import Replacement, Written
+from mrq_core import failpoints
+from mrq_core.contract import lifecycle
+from mrq_core.contract.messages import JobFilter, Note, Versions
+from mrq_core.contract.pair import Replacement, StoredJob, WriteResult
 from mrq_core.errors import BrokerUnavailable
-from mrq_core.halves import StoredJob
-from mrq_core.messages import JobFilter, Note, Versions
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE, new_job
 from mrq_core.testing.conformance.store_kit import (
@@ -150,13 +150,13 @@ class Write(Story):
             Replacement(found[3], lifecycle.cancelled(fourth, now=now, ttl=50.0)),
         ]
         moved = msgspec.structs.replace(fourth, queue="x")
-        assert write_one(self.store, self.clock, found[3], moved) is Written.DONE
+        assert write_one(self.store, self.clock, found[3], moved) is WriteResult.DONE
 
     def call(self, store: MongoStore) -> Any:
         return store.write(self.replacements, self.clock.now())
 
     def check(self, answer: Any) -> None:
-        assert answer in (None, [Written.DONE, Written.DONE, Written.DONE, Written.CHANGED])
+        assert answer in (None, [WriteResult.DONE, WriteResult.DONE, WriteResult.DONE, WriteResult.CHANGED])
         if answer is not None:
             assert self.statuses() == ["failed", "retry", None, "queued"]
             assert [read_one(self.store, one).version for one in self.ids if one != self.ids[2]] == [3, 3, 2]

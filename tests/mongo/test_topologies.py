@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from mrq_broker_mongo.broker import MongoBroker
+from mrq_core.contract.messages import Cancel, ChangeResult, JobFilter, NewJob, RawItem, Wanted
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import Cancel, Change, JobFilter, NewJob, RawItem, Wanted
 from mrq_core.testing.conformance import BrokerFactory, EnqueueContract, PollContract, SettleContract
 from tests.campaign import ledger
 from tests.campaign.campaign import Campaign
@@ -58,7 +58,7 @@ def test_a_little_of_everything_goes_through(place: Place) -> None:
     assert broker.settle([success(record) for record in records]) == [True] * 3
     assert broker.totals().by_status() == {Status.SUCCESS: 3, Status.QUEUED: 2}
     found = broker.find(JobFilter(statuses=(Status.QUEUED,))).records
-    assert broker.cancel([record.id for record in found], Cancel()) == [Change.DONE] * 2
+    assert broker.cancel([record.id for record in found], Cancel()) == [ChangeResult.DONE] * 2
     assert broker.count(JobFilter(), "status") == {"success": 3, "cancel": 2}
     broker.pause(["q"])
     assert broker.paused() == {"q"}

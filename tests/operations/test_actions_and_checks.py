@@ -7,14 +7,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from mrq_core.config import Config
+from mrq_core.config.settings import Config
+from mrq_core.contract.messages import Cancel, ChangeResult, Finding, JobFilter, Move, NewJob, Remove, Requeue
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable, ConfigError
 from mrq_core.ids import new_id
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import Cancel, Change, Finding, JobFilter, Move, NewJob, Remove, Requeue
 from mrq_core.operations.actions import apply_to_ids, apply_to_matching
 from mrq_core.operations.checks import broker_findings, check_task_options, config_findings
-from mrq_core.plugins import Plugins
+from mrq_core.plugins.manager import Plugins
 from mrq_core.testing import MemoryBroker
 
 NUMBER = 2500
@@ -44,7 +44,7 @@ def test_all_that_match_are_acted_on_in_steps(broker: MemoryBroker) -> None:
     done = apply_to_matching(
         broker, JobFilter(queues=("default",)), Cancel(), on_step=lambda so_far: seen.append(so_far.total())
     )
-    assert done == Counter({Change.DONE: NUMBER})
+    assert done == Counter({ChangeResult.DONE: NUMBER})
     assert len(seen) >= 3
     assert seen == sorted(seen)
     assert broker.count(JobFilter(statuses=(Status.CANCEL,))) == {"": NUMBER}
@@ -54,14 +54,20 @@ def test_ids_are_acted_on_once_each_and_answered_one_by_one(broker: MemoryBroker
     ids = enqueue(broker, 1500)
     answers = apply_to_ids(broker, [*ids, ids[0], "0" * 24], Move(queue="slow"))
     assert [job_id for job_id, _ in answers] == [*ids, "0" * 24]
-    assert Counter(change for _, change in answers) == {Change.DONE: 1500, Change.UNKNOWN: 1}
+    assert Counter(change for _, change in answers) == {ChangeResult.DONE: 1500, ChangeResult.UNKNOWN: 1}
 
 
 def test_each_action_reaches_its_method(broker: MemoryBroker) -> None:
     [job_id] = enqueue(broker, 1)
     actions = (Requeue(), Cancel(), Requeue(queue="high"), Move(queue="low"), Remove())
     changes = [apply_to_ids(broker, [job_id], action)[0][1] for action in actions]
-    assert changes == [Change.REFUSED, Change.DONE, Change.DONE, Change.DONE, Change.DONE]
+    assert changes == [
+        ChangeResult.REFUSED,
+        ChangeResult.DONE,
+        ChangeResult.DONE,
+        ChangeResult.DONE,
+        ChangeResult.DONE,
+    ]
     assert broker.get([job_id]) == [None]
 
 

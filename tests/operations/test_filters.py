@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from mrq_core.contract.messages import JobFilter, Totals
+from mrq_core.contract.record import Status
 from mrq_core.errors import InvalidValue
-from mrq_core.job import Status
-from mrq_core.messages import JobFilter, Totals
 from mrq_core.operations.filters import FilterTexts, filter_from, moment_from, number_from_totals
 
 NOW = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)

@@ -7,9 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from msgspec.structs import replace
 
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.lifecycle import claimed, requeued, settled
-from mrq_core.messages import QueueCounts
+from mrq_core.contract.lifecycle import claimed, requeued, settled
+from mrq_core.contract.messages import Outcome, QueueCounts
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.operations.views import duration_of, iso, job_details, job_row, queue_view, redacted, timeline
 
 NOW = datetime(2025, 6, 1, 12, 0, 0, 123_000, tzinfo=UTC)

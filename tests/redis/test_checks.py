@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mrq_core.contract.messages import Finding
 from mrq_core.errors import BrokerError
-from mrq_core.messages import Finding
 from tests.proxy import Proxy
 from tests.redis.kit import Place, open_broker
 from tests.redis.servers import Server

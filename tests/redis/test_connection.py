@@ -12,10 +12,10 @@ import pytest
 from mrq_broker_redis import links
 from mrq_broker_redis.broker import RedisBroker
 from mrq_core.clock import SystemClock, from_ms
+from mrq_core.contract.messages import Claimed, ClaimRequest, NewJob, Outcome, Settlement, Unique, Wanted
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerCorrupt, BrokerUnavailable, SchemaTooNew
 from mrq_core.ids import new_id
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.messages import Claimed, ClaimRequest, NewJob, Settlement, Unique, Wanted
 from tests.proxy import Proxy
 from tests.redis.kit import Place, lose_reply_to, open_broker
 from tests.redis.servers import Server

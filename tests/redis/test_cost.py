@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mrq_broker_redis.broker import RedisBroker
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.messages import (
+from mrq_core.contract.messages import (
     Cancel,
     ClaimRequest,
     JobFilter,
     NewJob,
+    Outcome,
     RawItem,
     Remove,
     Settlement,
     Versions,
     Wanted,
 )
+from mrq_core.contract.record import JobRecord, Status
 from tests.redis.kit import Place
 from tests.redis.servers import Server
 from tests.redis.test_connection import claim, new_job, success
@@ -112,7 +113,7 @@ def test_no_call_looks_through_all_keys(place: Place, server: Server) -> None:
         broker.get([record.id])
         broker.totals()
         broker.counts(["q", "urls_timed_set"])
-        broker.known("q")
+        broker.queue_names("q")
         broker.poll("w", Versions())
         broker.resume(["q"])
         broker.paused()

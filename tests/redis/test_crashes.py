@@ -14,21 +14,22 @@ import pytest
 from mrq_broker_redis.broker import RedisBroker
 from mrq_core import failpoints
 from mrq_core.clock import from_ms
-from mrq_core.ids import new_id
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.messages import (
+from mrq_core.contract.messages import (
     Cancel,
     Claimed,
     ClaimRequest,
     JobFilter,
     Limit,
     NewJob,
+    Outcome,
     RawItem,
     Requeue,
     Settlement,
     Unique,
     Wanted,
 )
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.ids import new_id
 from mrq_core.testing.clock import ManualClock
 from tests.redis.kit import Place, open_broker
 from tests.redis.recount import check_keys

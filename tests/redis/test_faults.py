@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerUnavailable
-from mrq_core.job import Status
 from tests.campaign import ledger
 from tests.campaign.campaign import Campaign
 from tests.campaign.ledger import Ledger

@@ -8,9 +8,7 @@ import pytest
 
 from mrq_broker_redis.broker import RedisBroker
 from mrq_core.clock import SystemClock, from_ms
-from mrq_core.errors import BrokerUnavailable
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.messages import (
+from mrq_core.contract.messages import (
     Cancel,
     ClaimRef,
     LogLine,
@@ -18,11 +16,14 @@ from mrq_core.messages import (
     Move,
     NewJob,
     Note,
+    Outcome,
     RawItem,
     Requeue,
     Settlement,
     Unique,
 )
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.errors import BrokerUnavailable
 from tests.redis.kit import Place, open_broker
 from tests.redis.recount import check_keys
 from tests.redis.servers import Server

@@ -9,9 +9,9 @@ import pytest
 import redis
 
 from mrq_core.clock import from_ms
-from mrq_core.halves import Entry, Holder, Removal, Reservation
+from mrq_core.contract.messages import Limit, RawItem, Unique
+from mrq_core.contract.pair import Entry, KeyHolder, KeyRequest, Removal
 from mrq_core.ids import new_id
-from mrq_core.messages import Limit, RawItem, Unique
 from mrq_core.testing import ManualClock
 from mrq_core.testing.conformance import QueueContract, QueueFactory
 from mrq_core.testing.conformance.queue_kit import (
@@ -106,7 +106,7 @@ def test_each_batch_is_one_script(place: Place, server: Server) -> None:
     queue = place.open_queue()
     queue.prune(1)
     entries = [new_entry() for _ in range(EACH)]
-    keys = [Reservation(id=entry.id, unique=Unique(key=entry.id)) for entry in entries]
+    keys = [KeyRequest(id=entry.id, unique=Unique(key=entry.id)) for entry in entries]
     held: list[Entry] = []
 
     def scripts(work: Callable[[], object]) -> int:
@@ -121,7 +121,7 @@ def test_each_batch_is_one_script(place: Place, server: Server) -> None:
     assert twice(lambda: queue.push(entries)) == 2
     assert twice(lambda: queue.entries(ids_of(entries))) == 2
     assert twice(lambda: queue.reserve(keys)) == 2
-    assert twice(lambda: queue.free([(key.unique.key, Holder(id=key.id)) for key in keys])) == 2
+    assert twice(lambda: queue.free([(key.unique.key, KeyHolder(id=key.id)) for key in keys])) == 2
     claim(queue, limit=0)
     assert scripts(lambda: held.extend(claim(queue, limit=EACH).entries)) == 1
     assert len(held) == EACH
@@ -218,10 +218,10 @@ def test_a_key_of_another_kind_is_not_ended_by_a_period_that_is_over(place: Plac
     clock = ManualClock()
     queue = place.open_queue(clock)
     first, second = new_id(), new_id()
-    queue.reserve([Reservation(id=first, unique=Unique(key="k", until="period", period=5.0))])
+    queue.reserve([KeyRequest(id=first, unique=Unique(key="k", until="period", period=5.0))])
     clock.advance(5)
-    [holder] = queue.reserve([Reservation(id=second, unique=Unique(key="k"))])
+    [holder] = queue.reserve([KeyRequest(id=second, unique=Unique(key="k"))])
     queue.prune(10)
-    [again] = queue.reserve([Reservation(id=first, unique=Unique(key="k"))])
+    [again] = queue.reserve([KeyRequest(id=first, unique=Unique(key="k"))])
     assert (holder.id, again.id) == (second, second)
     queue.close()

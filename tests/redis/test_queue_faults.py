@@ -12,11 +12,11 @@ from mrq_broker_redis.plugin import mrq_driver
 from mrq_broker_redis.queue import RedisQueue
 from mrq_broker_redis.scripts import script
 from mrq_core.clock import SystemClock, from_ms
-from mrq_core.driver import Opening
+from mrq_core.contract.driver import Opening
+from mrq_core.contract.messages import RawItem, Unique
+from mrq_core.contract.pair import Entry, KeyHolder, KeyRequest, Removal
 from mrq_core.errors import BrokerUnavailable, ConfigError, SchemaTooNew
-from mrq_core.halves import Entry, Holder, Removal, Reservation
 from mrq_core.ids import new_id
-from mrq_core.messages import RawItem, Unique
 from mrq_core.testing.conformance.queue_kit import (
     TOKEN,
     as_worker,
@@ -109,7 +109,7 @@ def test_a_take_whose_reply_was_lost_is_repeated_and_answered_as_before(
 def test_a_reservation_whose_reply_was_lost_is_repeated(proxy: Proxy, far: RedisQueue) -> None:
     job_id = new_id()
     lose_reply_to(proxy, "entry_reserve")
-    [holder] = far.reserve([Reservation(id=job_id, unique=KEY)])
+    [holder] = far.reserve([KeyRequest(id=job_id, unique=KEY)])
     assert (proxy.lost, holder.id) == (1, job_id)
 
 
@@ -158,11 +158,11 @@ def test_each_call_of_a_full_server_is_made_in_full_or_not_at_all(own_server: Se
         "renew": lambda: queue.renew([ref(held[1])], 60.0),
         "release": lambda: queue.release([ref(held[1])]),
         "take": lambda: queue.take([(lost, TOKEN)], as_worker("w2")),
-        "reserve": lambda: queue.reserve([Reservation(id=new_id(), unique=Unique(key="new"))]),
+        "reserve": lambda: queue.reserve([KeyRequest(id=new_id(), unique=Unique(key="new"))]),
         "claim": lambda: claim(queue, "q", "t/", leave_suspects=True),
         "admit": lambda: queue.admit("urls_raw", [(parameter, new_entry())], 60.0),
         "remove": lambda: queue.remove([Removal(id=held[2].id, version=1, key="k")]),
-        "free": lambda: queue.free([("new", Holder(id=held[0].id))]),
+        "free": lambda: queue.free([("new", KeyHolder(id=held[0].id))]),
         "prune": lambda: queue.prune(10),
     }
     refused = refused_of(own_server, calls, lambda: check_entries(queue))

@@ -12,7 +12,7 @@ import redis
 from mrq_broker_redis.queue import RedisQueue
 from mrq_core.clock import Clock
 from mrq_core.composed import ComposedBroker
-from mrq_core.messages import Limit, Unique
+from mrq_core.contract.messages import Limit, Unique
 from mrq_core.testing.conformance import BrokerFactory
 from mrq_core.testing.conformance.against_model import MachineContract
 from mrq_core.testing.conformance.machine import JobMachine

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from mrq_core.job import JobRecord
-from mrq_core.messages import ClaimRequest, Limit, Wanted
+from mrq_core.contract.messages import ClaimRequest, Limit, Wanted
+from mrq_core.contract.record import JobRecord
 from mrq_core.testing import ManualClock
 from tests.interleaving import at
 from tests.redis.kit import Place

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from mrq_broker_redis.broker import RedisBroker
-from mrq_core.messages import NewJob, Unique
+from mrq_core.contract.messages import NewJob, Unique
 from mrq_core.testing.conformance import BrokerFactory
 from mrq_core.testing.conformance.against_model import MachineContract
 from mrq_core.testing.conformance.machine import JobMachine

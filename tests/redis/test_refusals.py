@@ -13,12 +13,12 @@ import pytest
 import redis
 
 from mrq_broker_redis.broker import RedisBroker
-from mrq_core.errors import BrokerError, BrokerUnavailable
-from mrq_core.job import Status
-from mrq_core.messages import (
+from mrq_core.contract.messages import (
     Cancel,
     Wanted,
 )
+from mrq_core.contract.record import Status
+from mrq_core.errors import BrokerError, BrokerUnavailable
 from tests.proxy import Proxy
 from tests.redis.kit import Place, lose_reply_to, open_broker
 from tests.redis.recount import check_keys

@@ -18,9 +18,9 @@ import redis
 from gevent.monkey import is_module_patched
 
 from mrq_broker_redis.broker import RedisBroker
+from mrq_core.contract.messages import Cancel, ChangeResult, JobFilter, RawItem, Wanted
+from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerUnavailable
-from mrq_core.job import Status
-from mrq_core.messages import Cancel, Change, JobFilter, RawItem, Wanted
 from mrq_core.testing.conformance import (
     BrokerFactory,
     EnqueueContract,
@@ -54,7 +54,7 @@ def check_broker(broker: RedisBroker) -> None:
     assert broker.settle([success(record) for record in records]) == [True] * 3
     assert broker.totals().by_status() == {Status.SUCCESS: 3, Status.QUEUED: 2}
     found = broker.find(JobFilter(statuses=(Status.QUEUED,))).records
-    assert broker.cancel([record.id for record in found], Cancel()) == [Change.DONE] * 2
+    assert broker.cancel([record.id for record in found], Cancel()) == [ChangeResult.DONE] * 2
     assert broker.count(JobFilter(), "status") == {"success": 3, "cancel": 2}
     broker.pause(["q"])
     assert broker.paused() == {"q"}

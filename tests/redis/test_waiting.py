@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from mrq_core.messages import ClaimRequest, NewJob, Wanted
+from mrq_core.contract.messages import ClaimRequest, NewJob, Wanted
 from tests.redis.kit import Place
 from tests.redis.servers import Server
 from tests.redis.test_connection import claim, new_job

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.driver import Opening
+from mrq_core.contract.driver import Opening
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.testing.conformance import BrokerFactory
 from mrq_core.testing.conformance.against_model import MachineContract

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import Phase
 from msgspec.structs import replace
 
-from mrq_core import lifecycle
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.messages import RawClaim
+from mrq_core.contract import lifecycle
+from mrq_core.contract.messages import Outcome, RawClaim
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing import MemoryBroker, MemoryData
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance import BrokerContract, BrokerFactory
@@ -213,8 +213,8 @@ MUTATIONS = [
         without="The end of poison jobs and of lost at_most_once jobs",
         test="test_an_at_most_once_job_is_failed_when_its_lease_runs_out",
         owner=claiming,
-        name="is_condemned",
-        instead=_never,
+        name="after_lost_claim",
+        instead=_nothing,
     ),
     Mutation(
         without="The due time of entries",

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrq_core.codec import MAX_DEPTH, JsonValue, decode, encode, printable, storable, storable_params
+from mrq_core.contract.codec import MAX_DEPTH, JsonValue, decode, encode, printable, storable, storable_params
 from mrq_core.errors import InvalidValue, MrqError, ValueTooLarge
 
 LIMIT = 1_000_000

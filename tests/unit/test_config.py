@@ -8,7 +8,7 @@ from dataclasses import fields
 
 import pytest
 
-from mrq_core.config import SETTINGS, Config, default_of, flag_of, hide_password, looks_secret
+from mrq_core.config.settings import SETTINGS, Config, default_of, flag_of, hide_password, looks_secret
 
 NOT_SETTINGS = {"user", "module", "sources"}
 

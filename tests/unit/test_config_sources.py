@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.config import Config
-from mrq_core.config_sources import load_config
+from mrq_core.config.settings import Config
+from mrq_core.config.sources import load_config
 from mrq_core.errors import ConfigError
 
 WriteConfig = Callable[[str], Path]

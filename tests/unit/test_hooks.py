@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from mrq_core import hookspecs
 from mrq_core.clock import from_ms
-from mrq_core.codec import JsonValue
-from mrq_core.config import Config
-from mrq_core.driver import Driver
+from mrq_core.config.settings import Config
+from mrq_core.contract.codec import JsonValue
+from mrq_core.contract.driver import Driver
+from mrq_core.contract.messages import Outcome
+from mrq_core.contract.record import JobRecord, RetryDecision, Status
 from mrq_core.errors import ConfigError
-from mrq_core.hookspecs import hookimpl
-from mrq_core.job import JobRecord, Outcome, RetryDecision, Status
-from mrq_core.plugins import Plugins
+from mrq_core.plugins import hookspecs
+from mrq_core.plugins.hookspecs import hookimpl
+from mrq_core.plugins.manager import Plugins
 
 NOW = from_ms(1_750_000_000_000)
 RECORD = JobRecord(id="0" * 24, path="p", params={}, queue="q", queued_at=NOW, updated_at=NOW)

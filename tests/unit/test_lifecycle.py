@@ -11,28 +11,19 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from mrq_core.clock import after, from_ms
-from mrq_core.job import (
-    ENDED,
-    HISTORY_LIMIT,
-    TRANSITIONS,
-    WAITING,
-    JobRecord,
-    Outcome,
-    Status,
-    is_legal,
-)
-from mrq_core.lifecycle import (
+from mrq_core.contract.lifecycle import (
+    after_lost_claim,
     archived,
     cancelled,
     claim_number,
     claimed,
-    condemned,
-    is_condemned,
     make_token,
     requeued,
     settled,
     was_settled_by,
 )
+from mrq_core.contract.messages import ClaimRequest, Outcome
+from mrq_core.contract.record import ENDED, HISTORY_LIMIT, TRANSITIONS, WAITING, JobRecord, Status, is_legal
 
 NOW = from_ms(1_750_000_000_000)
 LATER = after(NOW, 10)
@@ -205,7 +196,9 @@ def test_attempts_are_those_that_are_over() -> None:
     assert claim(job).attempts == (attempt,)
 
 
-# --- condemned --------------------------------------------------------------------------------------
+# --- a lost claim -----------------------------------------------------------------------------------
+
+REQUEST = ClaimRequest(worker="w", wanted=(), limit=1, lease=60.0, max_lost_claims=3, failed_ttl=100.0)
 
 
 @pytest.mark.parametrize(
@@ -216,17 +209,20 @@ def test_a_poison_job_was_lost_alone_so_often_this_time_included(
     lost_alone: int, alone: bool, limit: int, expected: bool
 ) -> None:
     job = replace(claim(record(), alone=alone), lost_alone=lost_alone)
-    assert is_condemned(job, limit) is expected
+    after_loss = after_lost_claim(job, replace(REQUEST, max_lost_claims=limit), LATER)
+    assert (after_loss is not None) is expected
 
 
-def test_an_at_most_once_job_is_condemned_by_its_first_loss() -> None:
-    assert is_condemned(claim(record(at_most_once=True)), 1000)
+def test_an_at_most_once_job_ends_with_its_first_loss() -> None:
+    job = claim(record(at_most_once=True))
+    assert after_lost_claim(job, replace(REQUEST, max_lost_claims=1000), LATER) is not None
 
 
 @pytest.mark.parametrize("at_most_once", [True, False])
-def test_a_condemned_job_has_failed_with_claim_lost(at_most_once: bool) -> None:
+def test_a_job_that_must_not_run_again_fails_with_claim_lost(at_most_once: bool) -> None:
     started = claim(record(at_most_once=at_most_once), alone=True)
-    job = condemned(started, now=LATER, ttl=100.0)
+    job = after_lost_claim(started, replace(REQUEST, max_lost_claims=1), LATER)
+    assert job is not None
     assert (job.status, job.exception_type) == (Status.FAILED, "mrq_core.errors.ClaimLost")
     assert (job.ended_at, job.expires_at) == (LATER, after(LATER, 100.0))
     assert (job.due_at, job.lease_until) == (None, None)
@@ -234,6 +230,15 @@ def test_a_condemned_job_has_failed_with_claim_lost(at_most_once: bool) -> None:
     assert ("at_most_once" in (job.traceback or "")) is at_most_once
     assert job.is_ended
     assert not was_settled_by(job, "1.n1")
+
+
+@pytest.mark.parametrize("at_most_once", [True, False])
+def test_a_requested_cancel_ends_a_lost_job_as_cancelled(at_most_once: bool) -> None:
+    started = replace(claim(record(at_most_once=at_most_once)), cancel_requested=True)
+    job = after_lost_claim(started, replace(REQUEST, cancel_ttl=7.0), LATER)
+    assert job is not None
+    assert (job.status, job.expires_at) == (Status.CANCEL, after(LATER, 7.0))
+    assert [attempt.lost for attempt in job.history] == [True]
 
 
 # --- settled ----------------------------------------------------------------------------------------

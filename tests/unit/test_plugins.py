@@ -11,13 +11,13 @@ from types import ModuleType
 
 import pytest
 
-from mrq_core import hookspecs
 from mrq_core.composed import ComposedBroker
-from mrq_core.config import Config
-from mrq_core.driver import Driver
+from mrq_core.config.settings import Config
+from mrq_core.contract.driver import Driver
 from mrq_core.errors import ConfigError, DriverNotFound
-from mrq_core.hookspecs import hookimpl
-from mrq_core.plugins import Plugins, open_broker
+from mrq_core.plugins import hookspecs
+from mrq_core.plugins.hookspecs import hookimpl
+from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.testing import ManualClock, MemoryBroker
 from mrq_core.testing.memory import DRIVER, MemoryQueue, MemoryStore
 
@@ -251,8 +251,8 @@ def test_implements_tells_whether_anybody_does(make_plugin: MakePlugin) -> None:
 
 def test_importing_the_core_and_its_plugins_imports_no_gevent() -> None:
     code = (
-        "import sys, mrq_core, mrq_core.plugins, mrq_core.config;"
-        "mrq_core.plugins.Plugins(mrq_core.config.Config());"
+        "import sys, mrq_core, mrq_core.plugins.manager, mrq_core.config.settings;"
+        "mrq_core.plugins.manager.Plugins(mrq_core.config.settings.Config());"
         "print([name for name in ('gevent', 'redis', 'pymongo', 'sqlite3') if name in sys.modules])"
     )
     output = subprocess.run(

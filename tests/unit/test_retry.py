@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrq_core.retry import RetryRule
+from mrq_core.tasks.retry import RetryRule
 
 
 def test_without_backoff_every_retry_waits_as_long() -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from mrq_core.client import Client
-from mrq_core.config_sources import load_config
-from mrq_core.context import JobContext
+from mrq_core.client.client import Client
+from mrq_core.config.sources import load_config
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
-from mrq_core.job import JobRecord, Status
-from mrq_core.logs import JobLog
+from mrq_core.running.context import JobContext
+from mrq_core.running.logs import JobLog
 from mrq_core.worker.executions import Execution
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.job import Status
+from mrq_core.contract.record import Status
 from mrq_core.operations.workers import list_workers
 from tests.support import Project, until
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mrq_core.job import Status
+from mrq_core.contract.record import Status
 from tests.support import Project, until
 
 CONTEXT_TASKS = """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mrq_core.job import Outcome, Status
+from mrq_core.contract.messages import Outcome
+from mrq_core.contract.record import Status
 from mrq_core.worker.executions import Executions
 from tests.worker.records import execution
 

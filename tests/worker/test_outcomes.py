@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mrq_core.job import Status
+from mrq_core.contract.record import Status
 from tests.support import Project
 
 

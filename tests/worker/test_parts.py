@@ -8,9 +8,9 @@ from collections.abc import Callable
 import gevent
 import pytest
 
+from mrq_core.contract.messages import Outcome, Wanted
+from mrq_core.contract.record import Status
 from mrq_core.errors import ConfigError, InvalidValue, TimeoutInterrupt
-from mrq_core.job import Outcome, Status
-from mrq_core.messages import Wanted
 from mrq_core.worker.blocking import run_blocking
 from mrq_core.worker.strategy import Strategy, is_paused
 from tests.worker.records import execution

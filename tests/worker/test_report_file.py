@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mrq_core.job import Status
+from mrq_core.contract.record import Status
 from tests.mongo.servers import Server as MongoServer
 from tests.redis.servers import Server as RedisServer
 from tests.support import Project, open_project, until

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from mrq_core.job import Status
+from mrq_core.contract.record import Status
 from tests.support import PATIENCE, Project, until
 
 WORST = """

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 import gevent
 import pytest
 
-from mrq_core.client import Client
-from mrq_core.config_sources import load_config
-from mrq_core.context import JobContext
+from mrq_core.client.client import Client
+from mrq_core.config.sources import load_config
+from mrq_core.contract.messages import ClaimRequest, LogLine, Outcome, Settlement, Wanted
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerCorrupt, BrokerUnavailable
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.logs import JobLog
-from mrq_core.messages import ClaimRequest, LogLine, Settlement, Wanted
+from mrq_core.running.context import JobContext
+from mrq_core.running.logs import JobLog
 from mrq_core.testing.memory import MemoryBroker
 from mrq_core.worker.executions import Execution, Executions
 from mrq_core.worker.settling import Settler

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from mrq_core.handles import Queue
-from mrq_core.job import Status
+from mrq_core.client.handles import Queue
+from mrq_core.contract.record import Status
 from tests.support import Project, until
 
 

@@ -9,22 +9,23 @@ from typing import Any
 
 import pytest
 
-from mrq_core.broker import Broker
 from mrq_core.clock import Clock
-from mrq_core.codec import JsonObject
-from mrq_core.ids import new_id
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.messages import (
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.codec import JsonObject
+from mrq_core.contract.messages import (
     Cancel,
     Claimed,
     ClaimRef,
     ClaimRequest,
     Enqueued,
     NewJob,
+    Outcome,
     Settlement,
     Unique,
     Wanted,
 )
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.ids import new_id
 from mrq_core.testing.clock import ManualClock
 
 BrokerFactory = Callable[[Clock], Broker]

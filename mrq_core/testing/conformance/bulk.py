@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections import Counter
 
-from mrq_core.broker import Broker
-from mrq_core.job import Status
-from mrq_core.messages import CHUNK, Cancel, Change, Enqueued, JobFilter
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import CHUNK, Cancel, ChangeResult, Enqueued, JobFilter
+from mrq_core.contract.record import Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import Contract, claim, new_job, put_many, ref, settlement, take
 
@@ -75,7 +75,7 @@ class BulkContract(Contract):
     def test_a_chunk_of_changes_is_answered_in_line(self, broker: Broker, clock: ManualClock) -> None:
         ids = put_many(broker, clock, CHUNK)
         assert len(take(broker, limit=CHUNK // 2)) == CHUNK // 2
-        assert broker.cancel(ids[::-1], Cancel()) == [Change.DONE] * (CHUNK // 2) + [Change.REQUESTED] * (
-            CHUNK // 2
-        )
+        assert broker.cancel(ids[::-1], Cancel()) == [ChangeResult.DONE] * (CHUNK // 2) + [
+            ChangeResult.REQUESTED
+        ] * (CHUNK // 2)
         assert broker.count(JobFilter(), "status") == {"cancel": CHUNK // 2, "started": CHUNK // 2}

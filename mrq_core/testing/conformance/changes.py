@@ -6,11 +6,20 @@ from itertools import product
 
 import pytest
 
-from mrq_core.broker import Broker
 from mrq_core.clock import after
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import (
+    Cancel,
+    ChangeResult,
+    JobFilter,
+    LogLine,
+    Move,
+    RawItem,
+    Remove,
+    Requeue,
+)
+from mrq_core.contract.record import TRANSITIONS, WAITING, Status, is_legal
 from mrq_core.errors import JobNotFound
-from mrq_core.job import TRANSITIONS, WAITING, Status, is_legal
-from mrq_core.messages import Cancel, Change, JobFilter, LogLine, Move, RawItem, Remove, Requeue
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
     LEASE,
@@ -51,9 +60,9 @@ class ChangeContract(Contract):
             goes_on = now in WAITING
             assert settle(broker, record, now, delay=0.0 if goes_on else None, ttl=None if goes_on else 100.0)
         elif now is Status.CANCEL:
-            assert broker.cancel([job_id], Cancel()) == [Change.DONE]
+            assert broker.cancel([job_id], Cancel()) == [ChangeResult.DONE]
         else:
-            assert broker.requeue([job_id], Requeue()) == [Change.DONE]
+            assert broker.requeue([job_id], Requeue()) == [ChangeResult.DONE]
         assert status_of(broker, job_id) is now
 
     @pytest.mark.parametrize(
@@ -68,9 +77,9 @@ class ChangeContract(Contract):
         if now is Status.STARTED:
             assert take(broker) == []
         elif now is Status.CANCEL:
-            assert broker.cancel([job_id], Cancel()) == [Change.REFUSED]
+            assert broker.cancel([job_id], Cancel()) == [ChangeResult.REFUSED]
         elif now is Status.QUEUED:
-            assert broker.requeue([job_id], Requeue()) == [Change.REFUSED]
+            assert broker.requeue([job_id], Requeue()) == [ChangeResult.REFUSED]
         elif record.token is not None:
             # The attempt is over: this is a repetition, which changes nothing.
             assert settle(broker, record, now, delay=0.0 if now in WAITING else None)
@@ -95,7 +104,7 @@ class ChangeContract(Contract):
         job_id = put(broker, clock, params={"a": 1}, priority=2)
         settle(broker, take_one(broker), Status.FAILED, ttl=100.0, exception_type="E", traceback="T")
         clock.advance(10)
-        assert broker.requeue([job_id], Requeue()) == [Change.DONE]
+        assert broker.requeue([job_id], Requeue()) == [ChangeResult.DONE]
         record = record_of(broker, job_id)
         assert (record.status, record.queue, record.priority) == (Status.QUEUED, "q", 2)
         assert (record.queued_at, record.due_at) == (clock.now(), clock.now())
@@ -146,7 +155,7 @@ class ChangeContract(Contract):
             take_one(broker, max_lost_claims=1)
             lose(clock)
         assert take(broker, max_lost_claims=1) == []
-        assert broker.requeue([job_id], Requeue()) == [Change.DONE]
+        assert broker.requeue([job_id], Requeue()) == [ChangeResult.DONE]
         assert not take_one(broker, max_lost_claims=1).alone
         lose(clock)
         assert take(broker, max_lost_claims=1) == [job_id]
@@ -155,7 +164,7 @@ class ChangeContract(Contract):
         self, broker: Broker, clock: ManualClock
     ) -> None:
         job_id = bring_to(broker, clock, Status.FAILED)
-        assert broker.requeue([job_id, job_id], Requeue()) == [Change.DONE, Change.REFUSED]
+        assert broker.requeue([job_id, job_id], Requeue()) == [ChangeResult.DONE, ChangeResult.REFUSED]
         assert take(broker) == [job_id]
 
     def test_an_interrupted_at_most_once_job_can_be_requeued(
@@ -163,7 +172,7 @@ class ChangeContract(Contract):
     ) -> None:
         record = started(broker, clock, at_most_once=True)
         settle(broker, record, Status.INTERRUPT, ttl=100.0)
-        assert broker.requeue([record.id], Requeue()) == [Change.DONE]
+        assert broker.requeue([record.id], Requeue()) == [ChangeResult.DONE]
         assert take(broker) == [record.id]
 
     # --- cancel ------------------------------------------------------------------------------------
@@ -173,7 +182,7 @@ class ChangeContract(Contract):
         self, broker: Broker, clock: ManualClock, status: Status
     ) -> None:
         job_id = bring_to(broker, clock, status)
-        assert broker.cancel([job_id], Cancel(ttl=50.0)) == [Change.DONE]
+        assert broker.cancel([job_id], Cancel(ttl=50.0)) == [ChangeResult.DONE]
         record = record_of(broker, job_id)
         assert (record.status, record.ended_at) == (Status.CANCEL, clock.now())
         assert record.expires_at == after(clock.now(), 50.0)
@@ -182,7 +191,7 @@ class ChangeContract(Contract):
 
     def test_cancelling_a_started_job_only_marks_it(self, broker: Broker, clock: ManualClock) -> None:
         record = started(broker, clock)
-        assert broker.cancel([record.id], Cancel()) == [Change.REQUESTED]
+        assert broker.cancel([record.id], Cancel()) == [ChangeResult.REQUESTED]
         stored = record_of(broker, record.id)
         assert (stored.status, stored.cancel_requested) == (Status.STARTED, True)
         assert stored.token == record.token
@@ -193,7 +202,7 @@ class ChangeContract(Contract):
         self, broker: Broker, clock: ManualClock, status: Status
     ) -> None:
         job_id = bring_to(broker, clock, status)
-        assert broker.cancel([job_id], Cancel()) == [Change.DONE]
+        assert broker.cancel([job_id], Cancel()) == [ChangeResult.DONE]
         [attempt] = record_of(broker, job_id).history
         assert attempt.status is status
 
@@ -203,7 +212,7 @@ class ChangeContract(Contract):
         job_id = put(broker, clock, priority=3, delay=5.0)
         before = record_of(broker, job_id)
         clock.advance(1)
-        assert broker.move([job_id], Move(queue="other")) == [Change.DONE]
+        assert broker.move([job_id], Move(queue="other")) == [ChangeResult.DONE]
         record = record_of(broker, job_id)
         assert (record.queue, record.due_at, record.priority) == ("other", before.due_at, 3)
         assert record.queued_at == before.queued_at
@@ -214,14 +223,14 @@ class ChangeContract(Contract):
     @pytest.mark.parametrize("status", list(Status))
     def test_only_waiting_jobs_are_moved(self, broker: Broker, clock: ManualClock, status: Status) -> None:
         job_id = bring_to(broker, clock, status)
-        expected = Change.DONE if status in WAITING else Change.REFUSED
+        expected = ChangeResult.DONE if status in WAITING else ChangeResult.REFUSED
         assert broker.move([job_id], Move(queue="other")) == [expected]
-        assert record_of(broker, job_id).queue == ("other" if expected is Change.DONE else "q")
+        assert record_of(broker, job_id).queue == ("other" if expected is ChangeResult.DONE else "q")
 
     def test_an_interrupted_at_most_once_job_is_not_moved(self, broker: Broker, clock: ManualClock) -> None:
         record = started(broker, clock, at_most_once=True)
         settle(broker, record, Status.INTERRUPT, ttl=100.0)
-        assert broker.move([record.id], Move(queue="other")) == [Change.REFUSED]
+        assert broker.move([record.id], Move(queue="other")) == [ChangeResult.REFUSED]
         assert take(broker, "q", "other") == []
 
     def test_moving_a_retried_job_does_not_change_when_its_attempt_ended(
@@ -243,7 +252,7 @@ class ChangeContract(Contract):
         job_id = bring_to(broker, clock, status)
         line = LogLine(job_id=job_id, attempt=1, seq=0, at=clock.now(), level="INFO", message="m")
         broker.append_logs([line], 1000)
-        assert broker.remove([job_id]) == [Change.DONE]
+        assert broker.remove([job_id]) == [ChangeResult.DONE]
         assert broker.get([job_id]) == [None]
         assert take(broker) == []
         assert broker.totals().by_status() == {}
@@ -254,7 +263,7 @@ class ChangeContract(Contract):
 
     def test_a_started_job_is_not_removed(self, broker: Broker, clock: ManualClock) -> None:
         record = started(broker, clock)
-        assert broker.remove([record.id]) == [Change.REFUSED]
+        assert broker.remove([record.id]) == [ChangeResult.REFUSED]
         assert record_of(broker, record.id) == record
 
     # --- all ---------------------------------------------------------------------------------------
@@ -276,4 +285,4 @@ class ChangeContract(Contract):
             answers = broker.move(asked, action)
         else:
             answers = broker.remove(asked)
-        assert answers == [Change.DONE, Change.UNKNOWN, Change.UNKNOWN, Change.DONE]
+        assert answers == [ChangeResult.DONE, ChangeResult.UNKNOWN, ChangeResult.UNKNOWN, ChangeResult.DONE]

@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 
-from mrq_core.broker import Broker
 from mrq_core.clock import after
-from mrq_core.job import PRIORITY_MAX, PRIORITY_MIN, Status
-from mrq_core.lifecycle import claim_number
-from mrq_core.messages import Wanted
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.lifecycle import claim_number
+from mrq_core.contract.messages import Wanted
+from mrq_core.contract.record import PRIORITY_MAX, PRIORITY_MIN, Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
     LEASE,

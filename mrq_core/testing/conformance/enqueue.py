@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from mrq_core.broker import Broker
 from mrq_core.clock import after
-from mrq_core.codec import JsonValue
-from mrq_core.job import Status
-from mrq_core.messages import Enqueued
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.codec import JsonValue
+from mrq_core.contract.messages import Enqueued
+from mrq_core.contract.record import Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
     BrokerFactory,

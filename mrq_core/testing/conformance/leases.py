@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mrq_core.broker import Broker
 from mrq_core.clock import after
-from mrq_core.job import Status
-from mrq_core.lifecycle import claim_number
-from mrq_core.messages import Cancel, Change, ClaimRef, Note
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.lifecycle import claim_number
+from mrq_core.contract.messages import Cancel, ChangeResult, ClaimRef, Note
+from mrq_core.contract.record import Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
     LEASE,
@@ -280,7 +280,7 @@ class LeaseContract(Contract):
         self, broker: Broker, clock: ManualClock
     ) -> None:
         record = started(broker, clock)
-        assert broker.cancel([record.id], Cancel()) == [Change.REQUESTED]
+        assert broker.cancel([record.id], Cancel()) == [ChangeResult.REQUESTED]
         clock.advance(SECOND_BEFORE_LEASE_ENDS)
         assert claim(broker).ended == ()
         clock.advance(1)

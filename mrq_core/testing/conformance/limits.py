@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from mrq_core.broker import Broker
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import Cancel, Change, Limit, Move, Requeue
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import Cancel, ChangeResult, Limit, Move, Requeue
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
     LEASE,
@@ -187,7 +187,7 @@ class LimitContract(Contract):
         first, second = put_limited(broker, clock, 2)
         assert take(broker, limits=ONE) == []
         assert settle(broker, running, ttl=100.0)
-        assert _leave(broker, first, how) == [Change.DONE]
+        assert _leave(broker, first, how) == [ChangeResult.DONE]
         assert take_soon(broker, limits=ONE) == [second]
 
     @pytest.mark.parametrize("how", ["cancel", "remove"])
@@ -195,7 +195,7 @@ class LimitContract(Contract):
         first, second, third = put_limited(broker, clock, 3)
         running = take_one(broker, limits=ONE)
         assert take(broker, limits=ONE) == []
-        assert _leave(broker, second, how) == [Change.DONE]
+        assert _leave(broker, second, how) == [ChangeResult.DONE]
         assert broker.counts(["q"])[0].waiting == 1
         assert settle(broker, running, ttl=100.0)
         assert take_soon(broker, limits=ONE) == [third]
@@ -273,7 +273,7 @@ class LimitContract(Contract):
         _, second = put_limited(broker, clock, 2)
         running = take_one(broker, limits=ONE)
         assert take(broker, limits=ONE) == []
-        assert broker.move([second], Move(queue="other")) == [Change.DONE]
+        assert broker.move([second], Move(queue="other")) == [ChangeResult.DONE]
         assert [counts.waiting for counts in broker.counts(["q", "other"])] == [0, 1]
         assert take_soon(broker, "other", limits=ONE) == []
         assert settle(broker, running, ttl=100.0)
@@ -284,7 +284,7 @@ class LimitContract(Contract):
         put_limited(broker, clock, 1, priority=4)
         running = take_one(broker, limits=ONE)
         assert take(broker, limits=ONE) == []
-        assert broker.requeue([job_id], Requeue(delay=5.0)) == [Change.DONE]
+        assert broker.requeue([job_id], Requeue(delay=5.0)) == [ChangeResult.DONE]
         assert settle(broker, running, ttl=100.0)
         assert take_soon(broker, limits=ONE) == []
         clock.advance(5)
@@ -337,5 +337,5 @@ class LimitContract(Contract):
         assert len(taken) == len(set(taken)) == 5
 
 
-def _leave(broker: Broker, job_id: str, how: str) -> list[Change]:
+def _leave(broker: Broker, job_id: str, how: str) -> list[ChangeResult]:
     return broker.cancel([job_id], Cancel()) if how == "cancel" else broker.remove([job_id])

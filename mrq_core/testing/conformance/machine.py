@@ -23,13 +23,12 @@ from hypothesis.stateful import (
 )
 from msgspec.structs import replace
 
-from mrq_core.broker import Broker
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.lifecycle import claim_number
-from mrq_core.messages import (
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.lifecycle import claim_number
+from mrq_core.contract.messages import (
     Action,
     Cancel,
-    Change,
+    ChangeResult,
     ClaimRef,
     ClaimRequest,
     JobFilter,
@@ -38,6 +37,7 @@ from mrq_core.messages import (
     NewJob,
     Note,
     Order,
+    Outcome,
     Remove,
     Requeue,
     Settlement,
@@ -45,6 +45,7 @@ from mrq_core.messages import (
     Versions,
     Wanted,
 )
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import BrokerFactory, Contract
 from mrq_core.testing.memory import MemoryBroker
@@ -375,9 +376,9 @@ def _present_totals(broker: Broker) -> list[dict[str, dict[Status, int]]]:
     return tables
 
 
-def _apply_all(broker: Broker, wanted: JobFilter, action: Action) -> tuple[int, dict[Change, int]]:
+def _apply_all(broker: Broker, wanted: JobFilter, action: Action) -> tuple[int, dict[ChangeResult, int]]:
     """A bulk action to its end, in steps of two jobs: what it matched and did altogether."""
-    matched, changes, cursor = 0, dict.fromkeys(Change, 0), None
+    matched, changes, cursor = 0, dict.fromkeys(ChangeResult, 0), None
     while True:
         applied = broker.apply(wanted, action, limit=2, cursor=cursor)
         matched += applied.matched

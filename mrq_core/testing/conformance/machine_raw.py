@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, multiple, rule
 from msgspec.structs import replace
 
-from mrq_core.lifecycle import claim_number
-from mrq_core.messages import RawClaim, RawItem
+from mrq_core.contract.lifecycle import claim_number
+from mrq_core.contract.messages import RawClaim, RawItem
 from mrq_core.testing.conformance.machine import LEASE, WORKERS, JobMachine, Pair
 
 RAW_QUEUES = ("r_raw", "r_set", "r_sorted_set", "r_timed_set")

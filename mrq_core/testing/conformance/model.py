@@ -9,10 +9,9 @@ from typing import TypeVar
 import pytest
 from msgspec.structs import replace
 
-from mrq_core.broker import Broker
-from mrq_core.job import JobRecord, Status
-from mrq_core.lifecycle import claim_number
-from mrq_core.messages import (
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.lifecycle import claim_number
+from mrq_core.contract.messages import (
     Cancel,
     Claimed,
     ClaimRef,
@@ -24,6 +23,7 @@ from mrq_core.messages import (
     Settlement,
     Unique,
 )
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import Contract, claim, new_job, ref, settlement
 from mrq_core.testing.memory import MemoryBroker

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from mrq_core.broker import Broker
-from mrq_core.job import Status
-from mrq_core.messages import Cancel, Requeue, Versions, Wanted
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import Cancel, Requeue, Versions, Wanted
+from mrq_core.contract.record import Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
     LEASE,

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.broker import Broker
-from mrq_core.job import Status
-from mrq_core.messages import JobFilter
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.record import Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
     BrokerFactory,

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from mrq_core.broker import Broker
 from mrq_core.clock import from_ms
-from mrq_core.errors import JobNotFound
-from mrq_core.job import Status
-from mrq_core.messages import (
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import (
     METRICS_KEPT,
     Cancel,
-    Change,
+    ChangeResult,
     Enqueued,
     JobFilter,
     LogLine,
@@ -19,6 +17,8 @@ from mrq_core.messages import (
     Move,
     Requeue,
 )
+from mrq_core.contract.record import Status
+from mrq_core.errors import JobNotFound
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import Contract, bring_to, new_job, put, record_of, settle, started
 
@@ -47,9 +47,9 @@ class PruneContract(Contract):
     def test_an_expired_job_cannot_be_changed(self, broker: Broker, clock: ManualClock) -> None:
         job_id = bring_to(broker, clock, Status.FAILED)
         clock.advance(TTL)
-        assert broker.requeue([job_id], Requeue()) == [Change.UNKNOWN]
-        assert broker.cancel([job_id], Cancel()) == [Change.UNKNOWN]
-        assert broker.move([job_id], Move(queue="r")) == [Change.UNKNOWN]
+        assert broker.requeue([job_id], Requeue()) == [ChangeResult.UNKNOWN]
+        assert broker.cancel([job_id], Cancel()) == [ChangeResult.UNKNOWN]
+        assert broker.move([job_id], Move(queue="r")) == [ChangeResult.UNKNOWN]
         assert broker.apply(JobFilter(), Requeue()).matched == 0
 
     def test_an_expired_id_can_be_enqueued_anew(self, broker: Broker, clock: ManualClock) -> None:

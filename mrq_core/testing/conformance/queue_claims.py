@@ -9,8 +9,8 @@ import pytest
 from msgspec.structs import replace
 
 from mrq_core.clock import after
-from mrq_core.halves import Entry, JobQueue
-from mrq_core.messages import Limit, Wanted
+from mrq_core.contract.messages import Limit, Wanted
+from mrq_core.contract.pair import Entry, JobQueue
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE, run_in_threads
 from mrq_core.testing.conformance.queue_kit import (

@@ -6,9 +6,9 @@ import pytest
 from msgspec.structs import replace
 
 from mrq_core.clock import after
-from mrq_core.halves import Entry, JobQueue, Removal
+from mrq_core.contract.messages import ClaimRef, Limit, Unique
+from mrq_core.contract.pair import Entry, JobQueue, Removal
 from mrq_core.ids import new_id
-from mrq_core.messages import ClaimRef, Limit, Unique
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE
 from mrq_core.testing.conformance.queue_kit import (

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from mrq_core.halves import Holder, JobQueue, Removal, Reservation
+from mrq_core.contract.messages import Unique
+from mrq_core.contract.pair import JobQueue, KeyHolder, KeyRequest, Removal
 from mrq_core.ids import new_id
-from mrq_core.messages import Unique
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE, run_in_threads
 from mrq_core.testing.conformance.queue_kit import (
@@ -30,9 +30,9 @@ THREADS = 8
 each_way = pytest.mark.parametrize("unique", WAYS, ids=lambda unique: unique.until)
 
 
-def reserve(queue: JobQueue, unique: Unique = DONE, job_id: str | None = None) -> Holder:
+def reserve(queue: JobQueue, unique: Unique = DONE, job_id: str | None = None) -> KeyHolder:
     """Reserves the key for that job, or for a new one; answers with the holder."""
-    [holder] = queue.reserve([Reservation(id=job_id or new_id(), unique=unique)])
+    [holder] = queue.reserve([KeyRequest(id=job_id or new_id(), unique=unique)])
     return holder
 
 
@@ -51,16 +51,16 @@ class KeyContract(QueuePart):
         self, queue: JobQueue, clock: ManualClock, unique: Unique
     ) -> None:
         first, second = new_id(), new_id()
-        assert reserve(queue, unique, first) == Holder(id=first, since=clock.now())
+        assert reserve(queue, unique, first) == KeyHolder(id=first, since=clock.now())
         assert reserve(queue, unique, second).id == first
         assert reserve(queue, unique, first).id == first
 
     def test_keys_are_given_in_the_order_of_the_call(self, queue: JobQueue) -> None:
         first, second = new_id(), new_id()
         wanted = [
-            Reservation(id=first, unique=DONE),
-            Reservation(id=second, unique=DONE),
-            Reservation(id=second, unique=Unique(key="other")),
+            KeyRequest(id=first, unique=DONE),
+            KeyRequest(id=second, unique=DONE),
+            KeyRequest(id=second, unique=Unique(key="other")),
         ]
         assert [holder.id for holder in queue.reserve(wanted)] == [first, first, second]
         assert queue.reserve([]) == []
@@ -78,7 +78,7 @@ class KeyContract(QueuePart):
         job_id, since = new_id(), clock.now()
         reserve(queue, unique, job_id)
         clock.advance(100)
-        assert reserve(queue, unique) == Holder(id=job_id, since=since)
+        assert reserve(queue, unique) == KeyHolder(id=job_id, since=since)
 
     @each_way
     def test_a_key_that_its_holder_wants_again_is_not_an_old_one(
@@ -88,16 +88,16 @@ class KeyContract(QueuePart):
         reserve(queue, unique, job_id)
         clock.advance(100)
         reserve(queue, unique, job_id)
-        assert reserve(queue, unique) == Holder(id=job_id, since=clock.now())
+        assert reserve(queue, unique) == KeyHolder(id=job_id, since=clock.now())
 
     def test_a_period_is_sure_once_the_entry_was_pushed(self, queue: JobQueue, clock: ManualClock) -> None:
         job_id = new_id()
         reserve(queue, PERIOD, job_id)
         assert queue.push([new_entry(id=job_id, unique=PERIOD)]) == [True]
         clock.advance(100)
-        assert reserve(queue, PERIOD) == Holder(id=job_id, since=None)
+        assert reserve(queue, PERIOD) == KeyHolder(id=job_id, since=None)
         assert queue.remove([Removal(id=job_id, version=1)]) == [True]
-        assert reserve(queue, PERIOD) == Holder(id=job_id, since=None)
+        assert reserve(queue, PERIOD) == KeyHolder(id=job_id, since=None)
 
     def test_a_period_is_not_sure_once_its_job_asks_again(self, queue: JobQueue, clock: ManualClock) -> None:
         job_id, asking = new_id(), Unique(key=PERIOD.key, until="period")
@@ -105,9 +105,9 @@ class KeyContract(QueuePart):
         assert queue.push([new_entry(id=job_id, unique=PERIOD)]) == [True]
         clock.advance(100)
         assert reserve(queue, asking, job_id).id == job_id
-        assert reserve(queue, PERIOD) == Holder(id=job_id, since=clock.now())
+        assert reserve(queue, PERIOD) == KeyHolder(id=job_id, since=clock.now())
         assert queue.push([new_entry(id=job_id, version=2, unique=asking)]) == [True]
-        assert reserve(queue, PERIOD) == Holder(id=job_id, since=None)
+        assert reserve(queue, PERIOD) == KeyHolder(id=job_id, since=None)
 
     def test_a_period_ends(self, queue: JobQueue, clock: ManualClock) -> None:
         first, second = new_id(), new_id()
@@ -116,7 +116,7 @@ class KeyContract(QueuePart):
         assert reserve(queue, PERIOD, second).id == first
         clock.advance(0.001)
         assert holder_of(queue) is None
-        assert reserve(queue, PERIOD, second) == Holder(id=second, since=clock.now())
+        assert reserve(queue, PERIOD, second) == KeyHolder(id=second, since=clock.now())
 
     def test_reserving_again_does_not_prolong_a_period(self, queue: JobQueue, clock: ManualClock) -> None:
         job_id = new_id()
@@ -129,7 +129,7 @@ class KeyContract(QueuePart):
 
     def test_a_period_without_its_length_only_asks(self, queue: JobQueue) -> None:
         first = new_id()
-        assert reserve(queue, ASKS) == Holder(id=None)
+        assert reserve(queue, ASKS) == KeyHolder(id=None)
         assert reserve(queue, DONE, first).id == first
         assert reserve(queue, ASKS).id == first
 
@@ -150,9 +150,9 @@ class KeyContract(QueuePart):
     ) -> None:
         holder, other = new_id(), new_id()
         reserve(queue, unique, holder)
-        queue.free([("k", Holder(id=other)), ("unknown", Holder(id=holder))])
+        queue.free([("k", KeyHolder(id=other)), ("unknown", KeyHolder(id=holder))])
         assert holder_of(queue) == holder
-        queue.free([("k", Holder(id=holder)), ("k", Holder(id=holder))])
+        queue.free([("k", KeyHolder(id=holder)), ("k", KeyHolder(id=holder))])
         assert holder_of(queue) is None
         queue.free([])
         assert reserve(queue, unique, other).id == other
@@ -175,7 +175,7 @@ class KeyContract(QueuePart):
     ) -> None:
         first, second = new_id(), new_id()
         reserve(queue, PERIOD, first)
-        queue.free([("k", Holder(id=first))])
+        queue.free([("k", KeyHolder(id=first))])
         reserve(queue, DONE, second)
         clock.advance(1000)
         queue.prune(100)
@@ -198,7 +198,7 @@ class KeyContract(QueuePart):
         holder = new_id()
         reserve(queue, DONE, holder)
         entry = put(queue, unique=DONE)
-        assert reserve(queue, DONE) == Holder(id=holder, since=clock.now())
+        assert reserve(queue, DONE) == KeyHolder(id=holder, since=clock.now())
         assert take(queue) == [entry.id]
 
     def test_an_entry_that_came_too_late_takes_no_key(self, queue: JobQueue) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from mrq_core.clock import Clock
-from mrq_core.halves import Entry, JobQueue, Removal, Taken
+from mrq_core.contract.messages import ClaimRef, ClaimRequest, Wanted
+from mrq_core.contract.pair import ClaimedEntries, Entry, JobQueue, Removal
 from mrq_core.ids import new_id
-from mrq_core.messages import ClaimRef, ClaimRequest, Wanted
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE
 
@@ -89,7 +89,7 @@ def claim(
     idle: bool = True,
     leave_suspects: bool = False,
     **more: Any,
-) -> Taken:
+) -> ClaimedEntries:
     """Claims from the queues, or from ``q``."""
     request = ClaimRequest(
         worker=worker,

@@ -7,10 +7,10 @@ import threading
 import pytest
 
 from mrq_core.clock import after
+from mrq_core.contract.messages import Limit, QueueCounts, RawItem, Unique, Wanted
+from mrq_core.contract.pair import JobQueue, KeyRequest
 from mrq_core.errors import BrokerError
-from mrq_core.halves import JobQueue, Reservation
 from mrq_core.ids import new_id
-from mrq_core.messages import Limit, QueueCounts, RawItem, Unique, Wanted
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE, named, run_in_threads
 from mrq_core.testing.conformance.poll import PATIENCE, finishes
@@ -45,14 +45,14 @@ class QueueLookContract(QueuePart):
         for name in ("b", "t/y", "a", "t/x"):
             put(queue, name)
         queue.raw("t_raw").push([RawItem(param="a")])
-        assert queue.known() == ["a", "b", "t/x", "t/y", "t_raw"]
-        assert queue.known("t/") == ["t/x", "t/y"]
-        assert queue.known(after="a", limit=2) == ["b", "t/x"]
+        assert queue.queue_names() == ["a", "b", "t/x", "t/y", "t_raw"]
+        assert queue.queue_names("t/") == ["t/x", "t/y"]
+        assert queue.queue_names(after="a", limit=2) == ["b", "t/x"]
 
     def test_a_queue_that_has_become_empty_is_known(self, queue: JobQueue) -> None:
         put(queue)
         take(queue)
-        assert queue.known("q") == ["q"]
+        assert queue.queue_names("q") == ["q"]
 
     def test_nothing_due_is_waited_for_until_the_timeout(self, queue: JobQueue, clock: ManualClock) -> None:
         put(queue, "other")
@@ -116,7 +116,7 @@ class QueueCareContract(QueuePart):
         held = put(queue, "other", unique=Unique(key="k", until="period", period=600.0))
         clock.advance(599)
         queue.prune(100)
-        [holder] = queue.reserve([Reservation(id=new_id(), unique=Unique(key="k", until="period"))])
+        [holder] = queue.reserve([KeyRequest(id=new_id(), unique=Unique(key="k", until="period"))])
         assert holder.id == held.id
         late = put(queue, limit_keys=("rule",))
         assert take(queue, limits=limits, leave_suspects=True) == []

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from mrq_core.broker import RawLine
 from mrq_core.clock import after
-from mrq_core.halves import Entry, JobQueue, Removal
-from mrq_core.messages import Limit, RawClaim, RawItem
-from mrq_core.naming import RawKind
+from mrq_core.contract.broker import RawParameters
+from mrq_core.contract.messages import Limit, RawClaim, RawItem
+from mrq_core.contract.naming import RawKind
+from mrq_core.contract.pair import Entry, JobQueue, Removal
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE
 from mrq_core.testing.conformance.queue_kit import (
@@ -30,7 +30,7 @@ def name_of(kind: RawKind) -> str:
     return f"urls{kind}"
 
 
-def taken(line: RawLine, clock: ManualClock, *params: str) -> list[RawClaim]:
+def taken(line: RawParameters, clock: ManualClock, *params: str) -> list[RawClaim]:
     """Pushes parameters that are due, and claims them."""
     score = clock.now_ms() / 1000 - 10
     line.push([RawItem(param=param, score=score) for param in params])
@@ -74,7 +74,7 @@ class AdmitContract(QueuePart):
         assert queue.admit(name, [(one, entry)], LEASE) == [True]
         found = entry_of(queue, one.job_id)
         assert replace(found, claims=1) == replace(entry, due_at=after(clock.now(), LEASE))
-        assert (queue.counts(["jobs"])[0].claimed, queue.known("jobs")) == (1, ["jobs"])
+        assert (queue.counts(["jobs"])[0].claimed, queue.queue_names("jobs")) == (1, ["jobs"])
         put(queue, "jobs", limit_keys=("rule",))
         assert take(queue, "jobs", limits={"rule": Limit(concurrency=1)}) == []
         clock.advance(LEASE)
@@ -154,4 +154,4 @@ class AdmitContract(QueuePart):
         queue.raw(name).push([RawItem(param="a", score=1.0)])
         assert queue.counts([name])[0].waiting == 0
         assert take(queue, name) == []
-        assert queue.known() == ["q", name]
+        assert queue.queue_names() == ["q", name]

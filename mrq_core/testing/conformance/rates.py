@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mrq_core.broker import Broker
 from mrq_core.clock import after
-from mrq_core.job import Status
-from mrq_core.messages import Change, Limit, Move
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import ChangeResult, Limit, Move
+from mrq_core.contract.record import Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
     Contract,
@@ -141,7 +141,7 @@ class RateContract(Contract):
     def test_a_moved_job_keeps_its_turn(self, broker: Broker, clock: ManualClock) -> None:
         ids = put_many(broker, clock, 3, limit_keys=KEYS)
         assert take(broker, limits=TWO_A_TEN) == ids[:2]
-        assert broker.move([ids[2]], Move(queue="other")) == [Change.DONE]
+        assert broker.move([ids[2]], Move(queue="other")) == [ChangeResult.DONE]
         clock.advance(5)
         assert take(broker, "other", limits=TWO_A_TEN) == [ids[2]]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from mrq_core.broker import Broker, RawQueue
 from mrq_core.clock import after
+from mrq_core.contract.broker import Broker, RawQueue
+from mrq_core.contract.lifecycle import claim_number
+from mrq_core.contract.messages import JobFilter, RawClaim, RawItem
+from mrq_core.contract.naming import RawKind
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import is_id
-from mrq_core.job import JobRecord, Status
-from mrq_core.lifecycle import claim_number
-from mrq_core.messages import JobFilter, RawClaim, RawItem
-from mrq_core.naming import RawKind
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
     LEASE,

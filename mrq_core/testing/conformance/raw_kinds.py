@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mrq_core.broker import Broker
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.lifecycle import claim_number
+from mrq_core.contract.messages import RawItem
+from mrq_core.contract.naming import RawKind
 from mrq_core.errors import InvalidValue
-from mrq_core.lifecycle import claim_number
-from mrq_core.messages import RawItem
-from mrq_core.naming import RawKind
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE, Contract, named
 from mrq_core.testing.conformance.raw import KINDS, SETS, admit, params_of, push, take_raw
@@ -239,7 +239,7 @@ class RawKindContract(Contract):
     ) -> None:
         assert not broker.wait(named(f"a{kind}/"), 0.0)
         push(broker.raw(f"a{kind}/x"), clock, "a")
-        assert broker.known(prefix=f"a{kind}/") == [f"a{kind}/x"]
+        assert broker.queue_names(prefix=f"a{kind}/") == [f"a{kind}/x"]
         assert broker.wait(named("q", f"a{kind}/x"), 0.0)
         assert broker.wait(named(f"a{kind}/"), 0.0)
         assert not broker.wait(named("b_set"), 0.0)

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from mrq_core.broker import Broker
 from mrq_core.clock import after
-from mrq_core.codec import JsonValue
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.codec import JsonValue
+from mrq_core.contract.messages import Action, Cancel, ChangeResult, JobFilter, Move, Order, Remove, Requeue
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import InvalidValue
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import Action, Cancel, Change, JobFilter, Move, Order, Remove, Requeue
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
     Contract,
@@ -270,12 +270,12 @@ class SearchContract(Contract):
         names = ["a", "b", "main/x", "main/y", "mai\u0300n"]
         for name in reversed(names):
             put(broker, clock, name)
-        assert broker.known() == names
-        assert broker.known(prefix="main/") == ["main/x", "main/y"]
-        assert broker.known(limit=2) == ["a", "b"]
-        assert broker.known(after="b", limit=2) == ["main/x", "main/y"]
-        assert broker.known(prefix="main/", after="main/x") == ["main/y"]
-        assert broker.known(prefix="%") == []
+        assert broker.queue_names() == names
+        assert broker.queue_names(prefix="main/") == ["main/x", "main/y"]
+        assert broker.queue_names(limit=2) == ["a", "b"]
+        assert broker.queue_names(after="b", limit=2) == ["main/x", "main/y"]
+        assert broker.queue_names(prefix="main/", after="main/x") == ["main/y"]
+        assert broker.queue_names(prefix="%") == []
 
 
 class ApplyContract(Contract):
@@ -299,7 +299,9 @@ class ApplyContract(Contract):
         before = record_of(broker, other)
         applied = broker.apply(JobFilter(queues=("m/",)), action)
         assert (applied.matched, applied.cursor) == (3, None)
-        assert {change: number for change, number in applied.changes.items() if number} == {Change.DONE: 3}
+        assert {change: number for change, number in applied.changes.items() if number} == {
+            ChangeResult.DONE: 3
+        }
         assert [record and record.status for record in broker.get(matching)] == [status] * 3
         assert record_of(broker, other) == before
 
@@ -328,7 +330,7 @@ class ApplyContract(Contract):
         cursor, changed = None, 0
         for _ in range(10):
             applied = broker.apply(JobFilter(), Requeue(), limit=2, cursor=cursor)
-            changed += applied.changes.get(Change.DONE, 0)
+            changed += applied.changes.get(ChangeResult.DONE, 0)
             cursor = applied.cursor
             for record in claim(broker, "f/").records:
                 settle(broker, record, Status.FAILED, ttl=100.0)
@@ -345,7 +347,7 @@ class ApplyContract(Contract):
         applied = broker.apply(JobFilter(), Cancel())
         assert applied.matched == 3
         assert {change: number for change, number in applied.changes.items() if number} == {
-            Change.REFUSED: 1,
-            Change.REQUESTED: 1,
-            Change.DONE: 1,
+            ChangeResult.REFUSED: 1,
+            ChangeResult.REQUESTED: 1,
+            ChangeResult.DONE: 1,
         }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from mrq_core.broker import Broker
 from mrq_core.clock import after
-from mrq_core.job import HISTORY_LIMIT, JobRecord, Status
-from mrq_core.messages import Cancel, Change, Requeue, Settlement
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import Cancel, ChangeResult, Requeue, Settlement
+from mrq_core.contract.record import HISTORY_LIMIT, JobRecord, Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
     LEASE,
@@ -216,9 +216,9 @@ class SettleContract(Contract):
         record = started(broker, clock)
         settle(broker, record, Status.FAILED, ttl=100.0)
         if change == "requeue":
-            assert broker.requeue([record.id], Requeue()) == [Change.DONE]
+            assert broker.requeue([record.id], Requeue()) == [ChangeResult.DONE]
         else:
-            assert broker.cancel([record.id], Cancel()) == [Change.DONE]
+            assert broker.cancel([record.id], Cancel()) == [ChangeResult.DONE]
         before = record_of(broker, record.id)
         assert settle(broker, record, Status.FAILED, ttl=100.0)
         assert record_of(broker, record.id) == before

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from mrq_core.broker import Broker
 from mrq_core.clock import after
-from mrq_core.codec import JsonValue
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.codec import JsonValue
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import BrokerFactory, Contract, run_in_threads
 

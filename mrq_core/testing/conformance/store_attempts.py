@@ -8,12 +8,11 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from mrq_core import lifecycle
-from mrq_core.changing import Written
-from mrq_core.halves import Entry, JobStore
+from mrq_core.contract import lifecycle
+from mrq_core.contract.messages import Note, Outcome, Settlement, Unique
+from mrq_core.contract.pair import Entry, JobStore, WriteResult
+from mrq_core.contract.record import Status
 from mrq_core.ids import new_id
-from mrq_core.job import Outcome, Status
-from mrq_core.messages import Note, Settlement, Unique
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE
 from mrq_core.testing.conformance.store_kit import (
@@ -233,7 +232,7 @@ class SucceedContract(StorePart):
             settle_one(store, clock, record.id, RETRY)
         elif why == "cancel requested":
             marked = replace(before.record, cancel_requested=True)
-            assert write_one(store, clock, before, marked) is Written.DONE
+            assert write_one(store, clock, before, marked) is WriteResult.DONE
         elif why == "claimed again":
             write_one(store, clock, before, claimed(clock, before.record, alone=True))
         elif why == "removed":
@@ -283,4 +282,4 @@ class AnnotateContract(StorePart):
         assert store.annotate([note], clock.now()) == [True]
         assert read_one(store, record.id).version == before.version
         settled = lifecycle.settled(before.record, FAILURE, clock.now())
-        assert write_one(store, clock, before, settled) is Written.DONE
+        assert write_one(store, clock, before, settled) is WriteResult.DONE

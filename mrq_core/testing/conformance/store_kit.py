@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 
-from mrq_core import lifecycle
-from mrq_core.changing import Replacement, Written
 from mrq_core.clock import Clock
-from mrq_core.halves import Entry, JobStore, StoredJob
-from mrq_core.job import JobRecord, Outcome, Status
-from mrq_core.messages import JobFilter, LogLine, Settlement
+from mrq_core.contract import lifecycle
+from mrq_core.contract.messages import JobFilter, LogLine, Outcome, Settlement
+from mrq_core.contract.pair import Entry, JobStore, Replacement, StoredJob, WriteResult
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE, new_job
 
@@ -86,7 +85,7 @@ def read_one(store: JobStore, job_id: str) -> StoredJob:
 
 def write_one(
     store: JobStore, clock: ManualClock, before: StoredJob, wanted: JobRecord | None, **more: Any
-) -> Written:
+) -> WriteResult:
     [answer] = store.write([Replacement(before, wanted, **more)], clock.now())
     return answer
 
@@ -120,7 +119,7 @@ def settle_one(store: JobStore, clock: ManualClock, job_id: str, outcome: Outcom
     """Ends the running attempt of a job in full."""
     before = read_one(store, job_id)
     settled = lifecycle.settled(before.record, outcome, clock.now())
-    assert write_one(store, clock, before, settled) is Written.DONE
+    assert write_one(store, clock, before, settled) is WriteResult.DONE
 
 
 def settlement_of(record: JobRecord, outcome: Outcome) -> Settlement:
@@ -140,7 +139,7 @@ def put_parent(store: JobStore, clock: ManualClock) -> str:
     before = read_one(store, job_id)
     settled = lifecycle.settled(before.record, SUCCESS, clock.now())
     followups = (new_job(clock).record,)
-    assert write_one(store, clock, before, settled, followups=followups) is Written.DONE
+    assert write_one(store, clock, before, settled, followups=followups) is WriteResult.DONE
     return job_id
 
 

@@ -7,14 +7,13 @@ import random
 import pytest
 from msgspec.structs import replace
 
-from mrq_core import lifecycle
-from mrq_core.changing import Written
 from mrq_core.clock import after
+from mrq_core.contract import lifecycle
+from mrq_core.contract.messages import JobFilter, NewJob, Settlement, Unique
+from mrq_core.contract.pair import JobStore, WriteResult
+from mrq_core.contract.record import Status
 from mrq_core.errors import JobNotFound
-from mrq_core.halves import JobStore
 from mrq_core.ids import new_id
-from mrq_core.job import Status
-from mrq_core.messages import JobFilter, NewJob, Settlement, Unique
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE, new_job
 from mrq_core.testing.conformance.store_kit import (
@@ -79,10 +78,10 @@ class RecordContract(StorePart):
         for job in jobs:
             found = read_one(store, job.record.id)
             cancelled = lifecycle.cancelled(found.record, now=clock.now(), ttl=100.0)
-            assert write_one(store, clock, found, cancelled) is Written.DONE
+            assert write_one(store, clock, found, cancelled) is WriteResult.DONE
             again = lifecycle.requeued(cancelled, now=clock.now(), queue=None, reset_retries=True)
             found = read_one(store, job.record.id)
-            assert write_one(store, clock, found, again, reserve=True) is Written.DONE
+            assert write_one(store, clock, found, again, reserve=True) is WriteResult.DONE
 
     def test_a_new_job_may_be_started_already(self, store: JobStore, clock: ManualClock) -> None:
         record = lifecycle.admitted(
@@ -193,9 +192,9 @@ class RecordContract(StorePart):
         job_id = put(store, clock, "c")
         before = read_one(store, job_id)
         write_one(store, clock, before, replace(before.record, queue="d"))
-        assert store.known() == ["a", "c", "d", "t/b"]
-        assert store.known("t/") == ["t/b"]
-        assert store.known(after="a", limit=2) == ["c", "d"]
+        assert store.queue_names() == ["a", "c", "d", "t/b"]
+        assert store.queue_names("t/") == ["t/b"]
+        assert store.queue_names(after="a", limit=2) == ["c", "d"]
 
     @pytest.mark.parametrize("seed", range(5))
     def test_totals_are_a_count_after_any_history(
@@ -223,7 +222,7 @@ class RecordContract(StorePart):
                 assert start_one(one, clock, job_id)
             elif record.is_ended and chosen.random() < 0.7:
                 again = lifecycle.requeued(record, now=clock.now(), queue="r", reset_retries=False)
-                assert write_one(one, clock, found, again) is Written.DONE
+                assert write_one(one, clock, found, again) is WriteResult.DONE
             else:
-                assert write_one(one, clock, found, None) is Written.DONE
+                assert write_one(one, clock, found, None) is WriteResult.DONE
         check_totals(store)

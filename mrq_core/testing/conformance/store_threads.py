@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from mrq_core.changing import Written
-from mrq_core.halves import JobStore
-from mrq_core.job import JobRecord, Status
+from mrq_core.contract.pair import JobStore, WriteResult
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE, new_job, run_in_threads
 from mrq_core.testing.conformance.store_kit import (
@@ -41,7 +40,7 @@ class StoreThreadContract(StorePart):
             while left:
                 before = read_one(mine, job_id)
                 wanted = replace(before.record, retry_count=before.record.retry_count + 1)
-                left -= write_one(mine, clock, before, wanted) is Written.DONE
+                left -= write_one(mine, clock, before, wanted) is WriteResult.DONE
             if not shared:
                 mine.close()
 

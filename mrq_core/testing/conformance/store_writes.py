@@ -7,14 +7,13 @@ from collections.abc import Callable
 import pytest
 from msgspec.structs import replace
 
-from mrq_core import lifecycle
-from mrq_core.changing import Replacement, Written
 from mrq_core.clock import after
+from mrq_core.contract import lifecycle
+from mrq_core.contract.messages import JobFilter, Versions
+from mrq_core.contract.pair import JobStore, Replacement, WriteResult
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import JobNotFound
-from mrq_core.halves import JobStore
 from mrq_core.ids import new_id
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import JobFilter, Versions
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import new_job
 from mrq_core.testing.conformance.store_kit import (
@@ -59,7 +58,7 @@ class WriteContract(StorePart):
             before = read_one(store, job_id)
             wanted = step(before.record)
             assert before.version == number
-            assert write_one(store, clock, before, wanted) is Written.DONE
+            assert write_one(store, clock, before, wanted) is WriteResult.DONE
             found = read_one(other, job_id)
             assert (found.record, found.version) == (wanted, number + 1)
             check_totals(store, {wanted.status: 1})
@@ -70,12 +69,16 @@ class WriteContract(StorePart):
         ids = [put(store, clock) for _ in range(3)]
         before = {job_id: read_one(store, job_id) for job_id in ids}
         first = read_one(other, ids[1])
-        assert write_one(other, clock, first, replace(first.record, queue="x")) is Written.DONE
+        assert write_one(other, clock, first, replace(first.record, queue="x")) is WriteResult.DONE
         replacements = [
             Replacement(one, lifecycle.cancelled(one.record, now=clock.now(), ttl=50.0))
             for one in before.values()
         ]
-        assert store.write(replacements, clock.now()) == [Written.DONE, Written.CHANGED, Written.DONE]
+        assert store.write(replacements, clock.now()) == [
+            WriteResult.DONE,
+            WriteResult.CHANGED,
+            WriteResult.DONE,
+        ]
         found = read_one(store, ids[1])
         assert (found.record.queue, found.record.status, found.version) == ("x", Status.QUEUED, 2)
         check_totals(store, {Status.CANCEL: 2, Status.QUEUED: 1})
@@ -102,7 +105,7 @@ class WriteContract(StorePart):
                 store.insert([new_job(clock, id=job_id)])
         now_there = store.read([job_id])[0]
         for wanted in (replace(record, queue="y"), None):
-            assert write_one(store, clock, before, wanted, ask_to_stop=True) is Written.CHANGED
+            assert write_one(store, clock, before, wanted, ask_to_stop=True) is WriteResult.CHANGED
         found = store.read([job_id])[0]
         assert (found and found.record) == (now_there and now_there.record)
         assert store.poll("w", Versions()).interrupts == ()
@@ -112,15 +115,15 @@ class WriteContract(StorePart):
         job_id, kept = put(store, clock, "x"), put(store, clock)
         store.append_logs([line(clock, job_id), line(clock, kept)], 1000)
         before = read_one(store, job_id)
-        assert write_one(store, clock, before, None) is Written.DONE
+        assert write_one(store, clock, before, None) is WriteResult.DONE
         assert list(store.read([job_id])) == [None]
         assert [one.id for one in store.find(JobFilter()).records] == [kept]
         with pytest.raises(JobNotFound):
             store.read_logs(job_id)
         assert len(store.read_logs(kept).lines) == 1
         check_totals(store, {Status.QUEUED: 1})
-        assert "x" in store.known()
-        assert write_one(store, clock, before, None) is Written.CHANGED
+        assert "x" in store.queue_names()
+        assert write_one(store, clock, before, None) is WriteResult.CHANGED
         anew = new_job(clock, id=job_id)
         assert store.insert([anew]) == [True]
         assert store.read_logs(job_id).lines == ()
@@ -133,7 +136,7 @@ class WriteContract(StorePart):
             start_one(store, clock, job_id)
             before = read_one(store, job_id)
             marked = replace(before.record, cancel_requested=True)
-            assert write_one(store, clock, before, marked, ask_to_stop=asked) is Written.DONE
+            assert write_one(store, clock, before, marked, ask_to_stop=asked) is WriteResult.DONE
         changes = other.poll("w", Versions())
         assert changes.interrupts == (ids[0],)
         assert other.poll("w", changes.versions).interrupts == ()
@@ -154,7 +157,7 @@ class FollowUpContract(StorePart):
             new_job(clock).record,
         )
         settled = lifecycle.settled(before.record, SUCCESS, clock.now())
-        assert write_one(store, clock, before, settled, followups=followups) is Written.DONE
+        assert write_one(store, clock, before, settled, followups=followups) is WriteResult.DONE
         assert other.unfinished(10) == [(job_id, list(followups))]
         assert list(other.read([one.id for one in followups])) == [None, None]
         assert store.count(JobFilter()) == {"": 1}
@@ -211,5 +214,5 @@ class FollowUpContract(StorePart):
         start_one(store, clock, job_id)
         followups = (new_job(clock).record,)
         late = replace(before.record, queue="x")
-        assert write_one(store, clock, before, late, followups=followups) is Written.CHANGED
+        assert write_one(store, clock, before, late, followups=followups) is WriteResult.CHANGED
         assert store.unfinished(10) == []

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from mrq_core.broker import Broker
-from mrq_core.job import Status
-from mrq_core.messages import Cancel, JobFilter, Move, Requeue
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import Cancel, JobFilter, Move, Requeue
+from mrq_core.contract.record import Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import Contract, claim, lose, new_job, settle, started, take
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from mrq_core.broker import Broker
-from mrq_core.job import Status
-from mrq_core.messages import Cancel, Change, Enqueued, Move, NewJob, Requeue, Unique
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import Cancel, ChangeResult, Enqueued, Move, NewJob, Requeue, Unique
+from mrq_core.contract.record import Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
     LEASE,
@@ -167,7 +167,7 @@ class UniqueContract(Contract):
         record = take_one(broker)
         put_unique(broker, clock, DONE)
         settle(broker, record, ttl=100.0)
-        assert broker.remove([record.id]) == [Change.DONE]
+        assert broker.remove([record.id]) == [ChangeResult.DONE]
         assert not is_free(broker, clock)
 
     @pytest.mark.parametrize("unique", [QUEUED, DONE, PERIOD], ids=lambda unique: unique.until)
@@ -175,12 +175,12 @@ class UniqueContract(Contract):
         self, broker: Broker, clock: ManualClock, unique: Unique
     ) -> None:
         job_id = put_unique(broker, clock, unique)
-        assert broker.remove([job_id]) == [Change.DONE]
+        assert broker.remove([job_id]) == [ChangeResult.DONE]
         assert is_free(broker, clock)
 
     def test_a_moved_job_keeps_its_key(self, broker: Broker, clock: ManualClock) -> None:
         job_id = put_unique(broker, clock, QUEUED)
-        assert broker.move([job_id], Move(queue="elsewhere")) == [Change.DONE]
+        assert broker.move([job_id], Move(queue="elsewhere")) == [ChangeResult.DONE]
         assert not is_free(broker, clock)
         take_one(broker, "elsewhere")
         assert is_free(broker, clock)
@@ -192,7 +192,7 @@ class UniqueContract(Contract):
         settle(broker, take_one(broker), Status.FAILED, ttl=10_000.0)
         holder = put_unique(broker, clock, DONE)
         before = record_of(broker, job_id)
-        assert broker.requeue([job_id], Requeue()) == [Change.HELD]
+        assert broker.requeue([job_id], Requeue()) == [ChangeResult.HELD]
         assert record_of(broker, job_id) == before
         assert take(broker) == [holder]
 
@@ -200,7 +200,7 @@ class UniqueContract(Contract):
     def test_requeue_takes_the_key_again(self, broker: Broker, clock: ManualClock, unique: Unique) -> None:
         job_id = put_unique(broker, clock, unique)
         settle(broker, take_one(broker), Status.FAILED, ttl=10_000.0)
-        assert broker.requeue([job_id], Requeue()) == [Change.DONE]
+        assert broker.requeue([job_id], Requeue()) == [ChangeResult.DONE]
         assert not is_free(broker, clock)
         settle(broker, take_one(broker), ttl=10_000.0)
         assert is_free(broker, clock)
@@ -208,7 +208,7 @@ class UniqueContract(Contract):
     def test_requeue_into_a_period_of_its_own_is_done(self, broker: Broker, clock: ManualClock) -> None:
         job_id = put_unique(broker, clock, PERIOD)
         settle(broker, take_one(broker), Status.FAILED, ttl=10_000.0)
-        assert broker.requeue([job_id], Requeue()) == [Change.DONE]
+        assert broker.requeue([job_id], Requeue()) == [ChangeResult.DONE]
 
     def test_a_period_counts_from_the_enqueue_and_is_not_begun_again_by_requeue(
         self, broker: Broker, clock: ManualClock
@@ -216,7 +216,7 @@ class UniqueContract(Contract):
         job_id = put_unique(broker, clock, PERIOD)
         settle(broker, take_one(broker), Status.FAILED, ttl=10_000.0)
         clock.advance(600)
-        assert broker.requeue([job_id], Requeue()) == [Change.DONE]
+        assert broker.requeue([job_id], Requeue()) == [ChangeResult.DONE]
         assert is_free(broker, clock)
 
     def test_a_pruned_job_does_not_end_the_period_of_its_key(
@@ -235,7 +235,7 @@ class UniqueContract(Contract):
         for _ in range(2):
             ids.append(put_unique(broker, clock, DONE))
             settle(broker, take_one(broker), Status.FAILED, ttl=10_000.0)
-        assert broker.requeue(ids, Requeue()) == [Change.DONE, Change.HELD]
+        assert broker.requeue(ids, Requeue()) == [ChangeResult.DONE, ChangeResult.HELD]
 
     def test_a_pruned_job_leaves_no_key(self, broker: Broker, clock: ManualClock) -> None:
         put_unique(broker, clock, DONE)

@@ -6,8 +6,8 @@ lives in one process and is gone with it, so it is not registered as an entry po
 
 from __future__ import annotations
 
-from mrq_core.broker import Broker
-from mrq_core.driver import Driver, Opening
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.driver import Driver, Opening
 from mrq_core.testing.memory.broker import MemoryBroker
 from mrq_core.testing.memory.data import MemoryData
 from mrq_core.testing.memory.queue import MemoryQueue, QueueData

@@ -9,15 +9,14 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from mrq_core import lifecycle
-from mrq_core.broker import Broker, RawQueue
 from mrq_core.clock import after
-from mrq_core.job import JobRecord, Status, is_legal
-from mrq_core.messages import (
+from mrq_core.contract import lifecycle
+from mrq_core.contract.broker import Broker, RawQueue
+from mrq_core.contract.messages import (
     Action,
     Applied,
     Cancel,
-    Change,
+    ChangeResult,
     Claimed,
     ClaimRef,
     ClaimRequest,
@@ -32,6 +31,7 @@ from mrq_core.messages import (
     Settlement,
     Wanted,
 )
+from mrq_core.contract.record import JobRecord, Status, is_legal
 from mrq_core.testing.memory.claiming import claim
 from mrq_core.testing.memory.keeper import MemoryKeeper
 from mrq_core.testing.memory.raw import MemoryRawQueue
@@ -116,20 +116,20 @@ class MemoryBroker(MemoryKeeper, Broker):
 
     # --- changes by people and rules -----------------------------------------------------------
 
-    def requeue(self, ids: Sequence[str], how: Requeue) -> list[Change]:
+    def requeue(self, ids: Sequence[str], how: Requeue) -> list[ChangeResult]:
         with self.locked() as now:
             return [self._requeue(job_id, how, now) for job_id in ids]
 
-    def _requeue(self, job_id: str, how: Requeue, now: datetime) -> Change:
+    def _requeue(self, job_id: str, how: Requeue, now: datetime) -> ChangeResult:
         record = self._data.visible(job_id, now)
         if record is None:
-            return Change.UNKNOWN
+            return ChangeResult.UNKNOWN
         if record.status is Status.STARTED or not is_legal(record.status, Status.QUEUED):
-            return Change.REFUSED
+            return ChangeResult.REFUSED
         unique = self._data.uniques.get(job_id)
         if unique is not None:
             if self._data.holder(unique.key, now) not in (None, job_id):
-                return Change.HELD
+                return ChangeResult.HELD
             if unique.until != "period":  # a period counts from the enqueue
                 self._data.reserve(unique, job_id, now)
         self._data.put(
@@ -138,52 +138,52 @@ class MemoryBroker(MemoryKeeper, Broker):
             ),
             now,
         )
-        return Change.DONE
+        return ChangeResult.DONE
 
-    def cancel(self, ids: Sequence[str], how: Cancel) -> list[Change]:
+    def cancel(self, ids: Sequence[str], how: Cancel) -> list[ChangeResult]:
         with self.locked() as now:
             return [self._cancel(job_id, how, now) for job_id in ids]
 
-    def _cancel(self, job_id: str, how: Cancel, now: datetime) -> Change:
+    def _cancel(self, job_id: str, how: Cancel, now: datetime) -> ChangeResult:
         record = self._data.visible(job_id, now)
         if record is None:
-            return Change.UNKNOWN
+            return ChangeResult.UNKNOWN
         if record.status is Status.STARTED:
             self._data.put(replace(record, cancel_requested=True, updated_at=now), now)
             if how.interrupt:
                 self._data.signals.append(job_id)
-            return Change.REQUESTED
+            return ChangeResult.REQUESTED
         if not is_legal(record.status, Status.CANCEL):
-            return Change.REFUSED
+            return ChangeResult.REFUSED
         self._data.put(lifecycle.cancelled(record, now=now, ttl=how.ttl), now)
-        return Change.DONE
+        return ChangeResult.DONE
 
-    def move(self, ids: Sequence[str], how: Move) -> list[Change]:
+    def move(self, ids: Sequence[str], how: Move) -> list[ChangeResult]:
         with self.locked() as now:
             return [self._move(job_id, how, now) for job_id in ids]
 
-    def _move(self, job_id: str, how: Move, now: datetime) -> Change:
+    def _move(self, job_id: str, how: Move, now: datetime) -> ChangeResult:
         record = self._data.visible(job_id, now)
         if record is None:
-            return Change.UNKNOWN
+            return ChangeResult.UNKNOWN
         if not record.status.is_waiting or record.is_ended:
-            return Change.REFUSED
+            return ChangeResult.REFUSED
         # updated_at stays: for a job that waits to be retried it says when its attempt ended.
         self._data.put(replace(record, queue=how.queue), now)
-        return Change.DONE
+        return ChangeResult.DONE
 
-    def remove(self, ids: Sequence[str]) -> list[Change]:
+    def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         with self.locked() as now:
             return [self._remove(job_id, now) for job_id in ids]
 
-    def _remove(self, job_id: str, now: datetime) -> Change:
+    def _remove(self, job_id: str, now: datetime) -> ChangeResult:
         record = self._data.visible(job_id, now)
         if record is None:
-            return Change.UNKNOWN
+            return ChangeResult.UNKNOWN
         if record.status is Status.STARTED:
-            return Change.REFUSED
+            return ChangeResult.REFUSED
         self._data.delete(job_id)
-        return Change.DONE
+        return ChangeResult.DONE
 
     def apply(
         self, wanted: JobFilter, action: Action, *, limit: int = 1000, cursor: str | None = None
@@ -199,7 +199,7 @@ class MemoryBroker(MemoryKeeper, Broker):
                 changes = self.move(ids, action)
             else:
                 changes = self.remove(ids)
-            numbers = {change: changes.count(change) for change in Change if change in changes}
+            numbers = {change: changes.count(change) for change in ChangeResult if change in changes}
             return Applied(matched=len(ids), changes=numbers, cursor=page.cursor)
 
     # --- looking -----------------------------------------------------------------------------

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from mrq_core.filtering import is_in
+from mrq_core.contract.lifecycle import after_lost_claim, claimed
+from mrq_core.contract.messages import Claimed, ClaimRequest, Wanted
+from mrq_core.contract.naming import is_covered
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_nonce
-from mrq_core.job import JobRecord, Status
-from mrq_core.lifecycle import cancelled, claimed, condemned, is_condemned
-from mrq_core.messages import Claimed, ClaimRequest, Wanted
 from mrq_core.testing.memory import limits
 from mrq_core.testing.memory.data import MemoryData, is_wanted
 
@@ -24,7 +24,7 @@ def claim(data: MemoryData, request: ClaimRequest, now: datetime) -> Claimed:
     ended: list[JobRecord] = []
     suspects: list[JobRecord] = []
     for record in lost(data, request, now):
-        over = _ended(record, request, now)
+        over = after_lost_claim(record, request, now)
         if over is not None:
             data.put(over, now)
             ended.append(over)
@@ -54,7 +54,7 @@ def _is_due(record: JobRecord, now: datetime) -> bool:
 
 
 def _is_excluded(record: JobRecord, wanted: Wanted) -> bool:
-    return any(is_in(record.queue, name) for name in wanted.exclude)
+    return is_covered(record.queue, wanted.exclude)
 
 
 def _entries(data: MemoryData, wanted: Wanted) -> Iterable[JobRecord]:
@@ -136,15 +136,6 @@ def _take(
     )
     data.put(taken, now)
     return taken
-
-
-def _ended(record: JobRecord, request: ClaimRequest, now: datetime) -> JobRecord | None:
-    """The end of a job whose lease has run out, if it must not run again."""
-    if record.cancel_requested:
-        return cancelled(record, now=now, ttl=request.cancel_ttl)
-    if is_condemned(record, request.max_lost_claims):
-        return condemned(record, now=now, ttl=request.failed_ttl)
-    return None
 
 
 def next_due(data: MemoryData, request: ClaimRequest, now: datetime, blocked: set[str]) -> datetime | None:

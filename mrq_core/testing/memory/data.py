@@ -9,12 +9,12 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from mrq_core import lifecycle
 from mrq_core.clock import after
-from mrq_core.codec import JsonObject, decode, encode
-from mrq_core.filtering import is_in
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import Limit, Unique, Wanted
+from mrq_core.contract import lifecycle
+from mrq_core.contract.codec import JsonObject, decode, encode
+from mrq_core.contract.messages import Limit, Unique, Wanted
+from mrq_core.contract.naming import is_covered, is_in
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing.memory.logs import JobLog
 from mrq_core.testing.memory.raw_items import RawItems
 from mrq_core.testing.memory.state import StateItems
@@ -41,7 +41,7 @@ class LimitData:
         """By job id: those that were let go, and not claimed yet."""
         self.turns: dict[str, datetime] = {}
         """By job id: the turn that is reserved for the job under its rates."""
-        self.rates: dict[str, float] = {}
+        self.rates: dict[str, int] = {}
         """By limit key: when its next claim would come in time if all came evenly, in Unix milliseconds."""
 
     def forget(self, job_id: str) -> None:
@@ -190,4 +190,4 @@ def _copy_object(value: JsonObject) -> JsonObject:
 
 def is_wanted(queue: str, wanted: Wanted) -> bool:
     """Whether the queue is, or is in, what is wanted, and is not left out."""
-    return is_in(queue, wanted.name) and not any(is_in(queue, name) for name in wanted.exclude)
+    return is_in(queue, wanted.name) and not is_covered(queue, wanted.exclude)

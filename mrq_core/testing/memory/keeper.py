@@ -6,15 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
-from mrq_core import lifecycle
-from mrq_core.broker import Keeper, SharedState
 from mrq_core.clock import Clock, SystemClock, from_ms, to_ms
-from mrq_core.errors import BrokerUnavailable, JobNotFound
-from mrq_core.filtering import check_group, matches
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import (
+from mrq_core.contract import lifecycle
+from mrq_core.contract.broker import SharedState, StoreServices
+from mrq_core.contract.matching import check_group, matches
+from mrq_core.contract.messages import (
     METRICS_KEPT,
-    Changes,
     Finding,
     JobFilter,
     LogLine,
@@ -22,10 +19,13 @@ from mrq_core.messages import (
     Metric,
     Order,
     Page,
+    PollResult,
     Totals,
     Versions,
 )
-from mrq_core.naming import check_page_cursor
+from mrq_core.contract.naming import check_page_cursor
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.errors import BrokerUnavailable, JobNotFound
 from mrq_core.testing.memory.data import MemoryData, copy
 from mrq_core.testing.memory.limits import let_go
 from mrq_core.testing.memory.logs import JobLog
@@ -35,8 +35,8 @@ from mrq_core.testing.memory.state import MemoryState
 MINUTE_MS = 60_000
 
 
-class MemoryKeeper(Keeper):
-    """See `mrq_core.broker.Keeper`. Every method holds the one lock of the data."""
+class MemoryKeeper(StoreServices):
+    """See `mrq_core.contract.broker.StoreServices`. Every method holds the one lock of the data."""
 
     name = "memory"
 
@@ -101,19 +101,19 @@ class MemoryKeeper(Keeper):
         with self.locked():
             return totals(self._data.all())
 
-    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+    def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
         with self.locked():
             names = sorted(name for name in self._data.queues if name.startswith(prefix) and name > after)
         return names[:limit]
 
     # --- workers -----------------------------------------------------------------------------
 
-    def poll(self, worker: str, versions: Versions) -> Changes:
+    def poll(self, worker: str, versions: Versions) -> PollResult:
         with self.locked():
             data = self._data
             asked = dict.fromkeys(data.signals[versions.signals :])
             records = [record for record in map(data.get, asked) if record is not None]
-            return Changes(
+            return PollResult(
                 versions=Versions(pauses=data.pauses_version, signals=len(data.signals)),
                 paused=data.paused if versions.pauses != data.pauses_version else None,
                 interrupts=tuple(

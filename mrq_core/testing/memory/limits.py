@@ -12,8 +12,9 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from mrq_core.clock import from_ms, to_ms
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import Limit
+from mrq_core.contract.messages import Limit
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.drivers.limits import rule_of, spacing_of
 from mrq_core.testing.memory.data import MemoryData, Parked
 
 
@@ -51,7 +52,7 @@ def let_go(data: MemoryData, now: datetime, *, inside: Callable[[JobRecord], boo
         passed = [data.records[job_id] for job_id, parked in limits.passed.items() if parked.key == key]
         if inside is not None:
             line, passed = list(filter(inside, line)), list(filter(inside, passed))
-        limit = limits.known.get(_rule(key), Limit())
+        limit = limits.known.get(rule_of(key), Limit())
         room = min(_room(data, key, limit, now) - len(passed), len(line))
         for record in line[: int(max(0, room))]:
             limits.passed[record.id] = parked = limits.parked[record.id]
@@ -62,14 +63,10 @@ def _since(parked: Parked) -> tuple[datetime, datetime]:
     return parked.since, parked.due_at
 
 
-def _rule(key: str) -> str:
-    return key.partition(":")[0]
-
-
 def _limits_of(data: MemoryData, record: JobRecord) -> Iterator[tuple[str, Limit]]:
     """The limit keys of the job whose rule is known, each once."""
     for key in dict.fromkeys(record.limit_keys):
-        limit = data.limits.known.get(_rule(key))
+        limit = data.limits.known.get(rule_of(key))
         if limit is not None:
             yield key, limit
 
@@ -102,16 +99,15 @@ def _turn(data: MemoryData, record: JobRecord, now: datetime) -> datetime:
     limits = data.limits
     if record.id in limits.turns:
         return limits.turns[record.id]
-    now_ms = to_ms(now)
-    turn_ms = float(now_ms)
+    now_us = to_ms(now) * 1000
+    turn_us = now_us
     for key, limit in _limits_of(data, record):
-        if limit.rate is not None:
-            gap_ms = limit.per / limit.rate * 1000
-            burst_ms = gap_ms * (max(limit.rate, 1) - 1)
-            even_ms = max(limits.rates.get(key, now_ms), now_ms)
-            limits.rates[key] = even_ms + gap_ms
-            turn_ms = max(turn_ms, even_ms - burst_ms)
-    turn = from_ms(math.ceil(turn_ms))
+        spacing = spacing_of(limit)
+        if spacing is not None:
+            even_us = max(limits.rates.get(key, now_us), now_us)
+            limits.rates[key] = even_us + spacing.interval_us
+            turn_us = max(turn_us, even_us - spacing.burst_us)
+    turn = from_ms(-(-turn_us // 1000))
     if turn > now:
         limits.turns[record.id] = turn
     return turn

@@ -6,8 +6,8 @@ import re
 
 from msgspec.structs import replace
 
+from mrq_core.contract.messages import LogLine, LogPage
 from mrq_core.errors import InvalidValue
-from mrq_core.messages import LogLine, LogPage
 
 _CURSOR = re.compile(r"(\d{1,18})\.(-1|\d{1,18})\Z", re.ASCII)
 

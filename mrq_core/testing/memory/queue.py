@@ -9,10 +9,10 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from mrq_core.clock import Clock, SystemClock, after, from_ms
-from mrq_core.halves import Entry, Holder, JobQueue, Removal, Reservation, Taken
-from mrq_core.job import JobRecord, Status
-from mrq_core.lifecycle import claim_number
-from mrq_core.messages import ClaimRef, ClaimRequest, Finding, QueueCounts, RawClaim, Unique, Wanted
+from mrq_core.contract.lifecycle import claim_number
+from mrq_core.contract.messages import ClaimRef, ClaimRequest, Finding, QueueCounts, RawClaim, Unique, Wanted
+from mrq_core.contract.pair import ClaimedEntries, Entry, JobQueue, KeyHolder, KeyRequest, Removal
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing.memory import claiming
 from mrq_core.testing.memory.broker import MemoryBroker
 from mrq_core.testing.memory.data import MemoryData
@@ -57,24 +57,24 @@ class MemoryQueue(JobQueue):
 
     # --- unique keys -------------------------------------------------------------------------
 
-    def reserve(self, wanted: Sequence[Reservation]) -> list[Holder]:
+    def reserve(self, wanted: Sequence[KeyRequest]) -> list[KeyHolder]:
         with self._broker.locked() as now:
             return [self._reserve(one.id, one.unique, now) for one in wanted]
 
-    def _reserve(self, job_id: str, unique: Unique, now: datetime) -> Holder:
+    def _reserve(self, job_id: str, unique: Unique, now: datetime) -> KeyHolder:
         keys = self._queue.keys
         held = keys.get(unique.key)
         if held is not None and (held.until is None or held.until > now):
             if held.id == job_id:
                 held.since, held.is_sure = now, False
-            return Holder(id=held.id, since=None if held.is_sure else held.since)
+            return KeyHolder(id=held.id, since=None if held.is_sure else held.since)
         if unique.until == "period" and unique.period is None:
-            return Holder(id=None)
+            return KeyHolder(id=None)
         until = None if unique.until != "period" or unique.period is None else after(now, unique.period)
         keys[unique.key] = _Key(job_id, now, until)
-        return Holder(id=job_id, since=now)
+        return KeyHolder(id=job_id, since=now)
 
-    def free(self, held: Sequence[tuple[str, Holder]]) -> None:
+    def free(self, held: Sequence[tuple[str, KeyHolder]]) -> None:
         with self._broker.locked():
             for key, holder in held:
                 self._free(key, holder.id, holder.since)
@@ -136,7 +136,7 @@ class MemoryQueue(JobQueue):
             self._data.limits.forget(entry.id)
         return due_at
 
-    def claim(self, request: ClaimRequest, *, leave_suspects: bool = False) -> Taken:
+    def claim(self, request: ClaimRequest, *, leave_suspects: bool = False) -> ClaimedEntries:
         with self._broker.locked() as now:
             self._data.limits.known = dict(request.limits)
             suspects = [
@@ -145,9 +145,9 @@ class MemoryQueue(JobQueue):
                 if has_room(self._data, record, now)
             ]
             if suspects and not leave_suspects:
-                return Taken(suspects=tuple(map(self._entry, suspects)), now=now)
+                return ClaimedEntries(suspects=tuple(map(self._entry, suspects)), now=now)
             claimed = claiming.claim(self._data, replace(request, idle=False), now)
-            return Taken(
+            return ClaimedEntries(
                 entries=tuple(map(self._entry, claimed.records)),
                 next_due=claiming.next_due(self._data, request, now, set()),
                 suspects_due=bool(suspects) and not request.idle,
@@ -243,8 +243,8 @@ class MemoryQueue(JobQueue):
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         return self._broker.counts(queues)
 
-    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
-        return self._broker.known(prefix, after, limit)
+    def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+        return self._broker.queue_names(prefix, after, limit)
 
     def wait(self, wanted: Sequence[Wanted], timeout: float) -> bool:
         return self._broker.wait(wanted, timeout)

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 
-from mrq_core.broker import RawQueue
 from mrq_core.clock import after
+from mrq_core.contract.broker import RawQueue
+from mrq_core.contract.lifecycle import admitted
+from mrq_core.contract.messages import RawClaim, RawItem
+from mrq_core.contract.naming import RawKind, check_raw_queue_name
+from mrq_core.contract.record import JobRecord
 from mrq_core.errors import InvalidValue
-from mrq_core.job import JobRecord
-from mrq_core.lifecycle import admitted
-from mrq_core.messages import RawClaim, RawItem
-from mrq_core.naming import RawKind, check_raw_queue_name
 from mrq_core.testing.memory.data import MemoryData
 from mrq_core.testing.memory.raw_items import RawItems
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import QueueCounts, Totals
+from mrq_core.contract.messages import QueueCounts, Totals
+from mrq_core.contract.record import JobRecord, Status
 
 
 def group_of(record: JobRecord, group_by: str | None) -> str | None:

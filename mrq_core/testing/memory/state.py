@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from mrq_core.broker import SharedState
 from mrq_core.clock import Clock, after, from_ms
-from mrq_core.codec import JsonValue, decode, encode
-from mrq_core.messages import StateItem
+from mrq_core.contract.broker import SharedState
+from mrq_core.contract.codec import JsonValue, decode, encode
+from mrq_core.contract.messages import StateItem
 
 
 class StateItems:

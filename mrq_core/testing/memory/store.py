@@ -8,24 +8,23 @@ from datetime import datetime
 
 from msgspec.structs import replace
 
-from mrq_core import lifecycle
-from mrq_core.changing import Replacement, Written
 from mrq_core.clock import Clock, from_ms
-from mrq_core.halves import Entry, JobStore, StoredJob
-from mrq_core.job import JobRecord, Status
-from mrq_core.messages import (
+from mrq_core.contract import lifecycle
+from mrq_core.contract.messages import (
     NewJob,
     Note,
     Settlement,
     Unique,
 )
+from mrq_core.contract.pair import Entry, JobStore, Replacement, StoredJob, WriteResult
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing.memory.data import MemoryData
 from mrq_core.testing.memory.keeper import MemoryKeeper
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryJob:
-    """See `mrq_core.halves.StoredJob`."""
+    """See `mrq_core.contract.pair.StoredJob`."""
 
     record: JobRecord
     version: int
@@ -84,26 +83,26 @@ class MemoryStore(MemoryKeeper, JobStore):
             return None
         return MemoryJob(record, self._store.versions[job_id], self._store.uniques.get(job_id))
 
-    def write(self, replacements: Sequence[Replacement[StoredJob]], now: datetime) -> list[Written]:
+    def write(self, replacements: Sequence[Replacement[StoredJob]], now: datetime) -> list[WriteResult]:
         with self.locked():
             return [self._write(one, now) for one in replacements]
 
-    def _write(self, one: Replacement[StoredJob], now: datetime) -> Written:
+    def _write(self, one: Replacement[StoredJob], now: datetime) -> WriteResult:
         job_id = one.before.record.id
         found = self._read(job_id)
         if found is None or found.version != one.before.version:
-            return Written.CHANGED
+            return WriteResult.CHANGED
         if found.record.queued_at != one.before.record.queued_at:  # a job of the same id, stored anew
-            return Written.CHANGED
+            return WriteResult.CHANGED
         if one.after is None:
             self._delete(job_id)
-            return Written.DONE
+            return WriteResult.DONE
         self._put(one.after, one.before.version + 1)
         if one.followups:
             self._store.followups[job_id] = (now, list(one.followups))
         if one.ask_to_stop:
             self._data.signals.append(job_id)
-        return Written.DONE
+        return WriteResult.DONE
 
     def start(
         self, entries: Sequence[Entry], *, worker: str, lease: float, now: datetime

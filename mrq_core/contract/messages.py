@@ -12,8 +12,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from mrq_core.codec import JsonObject, JsonValue
-from mrq_core.job import JobRecord, Outcome, Status
+from mrq_core.contract.codec import JsonObject, JsonValue
+from mrq_core.contract.record import JobRecord, Status
 
 CHUNK = 1000
 """The most items that a caller puts into one call. Drivers may rely on it."""
@@ -128,6 +128,34 @@ class ClaimRef(Struct, frozen=True, kw_only=True):
     token: str
 
 
+class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How one attempt ended, and what happens next.
+
+    `delay` says what becomes of the entry: None removes it, a number makes it due again that
+    many seconds later, by the server's clock. `ttl` is how many seconds an ended job is kept.
+    `cancel_ttl` is the same for a job that a cancel request turns into a cancelled one.
+    """
+
+    status: Status
+    delay: float | None = None
+    is_retry: bool = False
+    """Whether this counts in retry_count."""
+    queue: str | None = None
+    """The queue on which the job goes on; None leaves it where it is."""
+    ttl: float | None = None
+    cancel_ttl: float | None = None
+    result: JsonValue = None
+    exception_type: str | None = None
+    traceback: str | None = None
+    original_traceback: str | None = None
+    total_time: float | None = None
+    greenlet_time: float | None = None
+    switches: int | None = None
+    memory_diff: int | None = None
+    followups: tuple[JobRecord, ...] = ()
+    """Jobs to enqueue because of this outcome; their ids are derived from this job's id."""
+
+
 class Settlement(Struct, frozen=True, kw_only=True):
     """How the attempt under this claim ended."""
 
@@ -147,7 +175,7 @@ class Note(Struct, frozen=True, kw_only=True):
 # --- changes by people and rules --------------------------------------------------------------
 
 
-class Change(StrEnum):
+class ChangeResult(StrEnum):
     """What became of a change that was asked of one job."""
 
     DONE = "done"
@@ -192,7 +220,7 @@ class Applied(Struct, frozen=True, kw_only=True):
     """What one bounded step of a bulk action did. `cursor` goes on where it stopped; None: all done."""
 
     matched: int
-    changes: Mapping[Change, int]
+    changes: Mapping[ChangeResult, int]
     cursor: str | None
 
 
@@ -298,12 +326,12 @@ class Metric(Struct, frozen=True, kw_only=True):
     value: float
 
 
-class Mended(Struct, frozen=True, kw_only=True):
-    """What one step of mending did: how many unfinished jobs it looked at, and the ids of those that have
-    their place in the queue again. `cursor` goes on where it stopped; None: all were looked at."""
+class RepairResult(Struct, frozen=True, kw_only=True):
+    """What one step of `Broker.repair` did: the number of unfinished jobs that it examined, and the ids of
+    those that it put back into their queues. `cursor` continues the repair; None: it is complete."""
 
-    looked: int
-    mended: tuple[str, ...] = ()
+    examined: int
+    repaired: tuple[str, ...] = ()
     cursor: str | None = None
 
 
@@ -336,7 +364,7 @@ class Versions(Struct, frozen=True, kw_only=True):
     signals: int = 0
 
 
-class Changes(Struct, frozen=True, kw_only=True):
+class PollResult(Struct, frozen=True, kw_only=True):
     """What is new for a worker. `paused`: all paused queues, or None if nothing changed there.
     `interrupts`: ids of its running jobs that somebody asked to interrupt."""
 

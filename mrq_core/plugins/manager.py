@@ -13,14 +13,14 @@ from importlib import metadata
 
 import pluggy
 
-from mrq_core import hookspecs
-from mrq_core.broker import Broker
 from mrq_core.clock import Clock, SystemClock
-from mrq_core.codec import JsonObject, JsonValue
 from mrq_core.composed import ComposedBroker
-from mrq_core.config import Config, hide_password
-from mrq_core.driver import Driver, Opening, RunBlocking, run_directly
+from mrq_core.config.settings import Config, hide_password
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.codec import JsonObject, JsonValue
+from mrq_core.contract.driver import Driver, Opening, RunBlocking, run_directly
 from mrq_core.errors import ConfigError, DriverNotFound
+from mrq_core.plugins import hookspecs
 
 ENTRY_POINT_GROUP = "mrq"
 _log = logging.getLogger("mrq.plugins")

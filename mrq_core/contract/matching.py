@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from mrq_core.codec import has_values
+from mrq_core.contract.codec import has_values
+from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.naming import is_covered
+from mrq_core.contract.record import JobRecord
 from mrq_core.errors import InvalidValue
-from mrq_core.job import JobRecord
-from mrq_core.messages import JobFilter
 
 GROUPS = ("status", "path", "queue", "worker", "exception_type")
 """The fields that jobs are counted by."""
@@ -17,7 +18,7 @@ def matches(record: JobRecord, wanted: JobFilter) -> bool:
         (not wanted.ids or record.id in wanted.ids)
         and (not wanted.statuses or record.status in wanted.statuses)
         and (not wanted.paths or record.path in wanted.paths)
-        and (not wanted.queues or any(is_in(record.queue, name) for name in wanted.queues))
+        and (not wanted.queues or is_covered(record.queue, wanted.queues))
         and (not wanted.workers or record.worker in wanted.workers)
         and (not wanted.exception_types or record.exception_type in wanted.exception_types)
         and (not wanted.schedules or record.schedule in wanted.schedules)
@@ -25,11 +26,6 @@ def matches(record: JobRecord, wanted: JobFilter) -> bool:
         and (wanted.until is None or record.queued_at < wanted.until)
         and has_values(record.params, wanted.params)
     )
-
-
-def is_in(queue: str, name: str) -> bool:
-    """Whether a queue is the named one, or a subqueue of the named tree."""
-    return queue.startswith(name) and queue != name if name.endswith("/") else queue == name
 
 
 def check_group(group_by: str | None) -> None:

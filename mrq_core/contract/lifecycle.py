@@ -2,8 +2,8 @@
 
 A driver that can read and write a record inside one transaction applies these; a driver whose
 server computes the change (Lua, an update pipeline) does the same there, and is held to it by
-the tests. Every function takes the server's time and returns a new record. None of them decides
-whether the change is allowed to happen: token and status are the caller's guard.
+the tests. Every function takes the server's time and returns a new record. The caller guards the
+token and, but for `changed`, the status.
 """
 
 from __future__ import annotations
@@ -13,7 +13,17 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from mrq_core.clock import after
-from mrq_core.job import HISTORY_LIMIT, Attempt, JobRecord, Outcome, Status, is_legal
+from mrq_core.contract.messages import (
+    Action,
+    Cancel,
+    ChangeResult,
+    ClaimRequest,
+    Move,
+    Outcome,
+    Remove,
+    Requeue,
+)
+from mrq_core.contract.record import CANCELLABLE, HISTORY_LIMIT, Attempt, JobRecord, Status, is_legal
 
 RUN_AGAIN = frozenset({Status.RETRY, Status.INTERRUPT, Status.QUEUED})
 """Outcomes that run the job again; a cancel request turns them into `cancel`."""
@@ -118,21 +128,21 @@ def has_expired(record: JobRecord, now: datetime) -> bool:
     return record.expires_at is not None and record.expires_at <= now
 
 
-def is_condemned(record: JobRecord, max_lost_claims: int) -> bool:
-    """Whether a started job whose lease has run out must not run again.
+def after_lost_claim(record: JobRecord, request: ClaimRequest, now: datetime) -> JobRecord | None:
+    """The end of a started job whose lease ran out. None: the job may be claimed again.
 
-    That is an at_most_once job, and a poison job: one that was lost max_lost_claims times, this
-    time included, while it was the only job in its worker.
+    A requested cancel ends the job. So does the loss of an at_most_once job, and of a poison job, which was
+    lost `request.max_lost_claims` times, this time included, while it was the only job in its worker.
     """
-    return record.at_most_once or record.lost_alone + record.alone >= max_lost_claims
-
-
-def condemned(record: JobRecord, *, now: datetime, ttl: float) -> JobRecord:
-    """The record of such a job, failed with ClaimLost. The attempt stays the latest one."""
+    if record.cancel_requested:
+        return cancelled(record, now=now, ttl=request.cancel_ttl)
+    losses_alone = record.lost_alone + record.alone
     if record.at_most_once:
         why = "an at_most_once job is never started twice"
+    elif losses_alone >= request.max_lost_claims:
+        why = f"it was lost {losses_alone} times while it ran alone in its worker"
     else:
-        why = f"it was lost {record.lost_alone + record.alone} times while it ran alone in its worker"
+        return None
     return replace(
         record,
         status=Status.FAILED,
@@ -140,10 +150,10 @@ def condemned(record: JobRecord, *, now: datetime, ttl: float) -> JobRecord:
         lease_until=None,
         token=None,  # a late settle must be refused, not taken for a repeated one
         lost_claims=record.lost_claims + 1,
-        lost_alone=record.lost_alone + record.alone,
+        lost_alone=losses_alone,
         updated_at=now,
         ended_at=now,
-        expires_at=after(now, ttl),
+        expires_at=after(now, request.failed_ttl),
         exception_type="mrq_core.errors.ClaimLost",
         traceback=(
             f"mrq_core.errors.ClaimLost: the lease of worker {record.worker} ran out while it ran this job, "
@@ -194,6 +204,11 @@ def _check_outcome(outcome: Outcome) -> None:
         raise ValueError(f"an attempt that ends as {outcome.status} cannot have the delay {outcome.delay}")
 
 
+def was_admitted_by(record: JobRecord, token: str) -> bool:
+    """Whether this claim of a parameter was admitted earlier: the answer to its repetition."""
+    return record.token == token or any(attempt.token == token for attempt in record.history)
+
+
 def was_settled_by(record: JobRecord, token: str) -> bool:
     """Whether a settle with this token was accepted earlier: the answer to its repetition."""
     if not token:
@@ -235,3 +250,46 @@ def cancelled(record: JobRecord, *, now: datetime, ttl: float) -> JobRecord:
         ended_at=now,
         expires_at=after(now, ttl),
     )
+
+
+# --- changes by operators and rules -----------------------------------------------------------------
+
+
+def changed(record: JobRecord, action: Action, now: datetime) -> tuple[ChangeResult, JobRecord | None]:
+    """What an action makes of a job: the answer, and the record after it. None: the job is deleted.
+
+    A refused action returns the record as it is. The caller reserves the unique key of a requeued job
+    again, and refuses the requeue (HELD) where another job holds the key.
+    """
+    match action:
+        case Requeue():
+            return _requeue(record, action, now)
+        case Cancel():
+            return _cancel(record, action, now)
+        case Move():
+            return _move(record, action)
+        case Remove():
+            refused = record.status is Status.STARTED
+            return (ChangeResult.REFUSED, record) if refused else (ChangeResult.DONE, None)
+
+
+def _requeue(record: JobRecord, how: Requeue, now: datetime) -> tuple[ChangeResult, JobRecord]:
+    if record.status in (Status.QUEUED, Status.STARTED):
+        return ChangeResult.REFUSED, record
+    again = requeued(record, now=now, queue=how.queue, reset_retries=how.reset_retries, delay=how.delay)
+    return ChangeResult.DONE, again
+
+
+def _cancel(record: JobRecord, how: Cancel, now: datetime) -> tuple[ChangeResult, JobRecord]:
+    if record.status is Status.STARTED:
+        return ChangeResult.REQUESTED, replace(record, cancel_requested=True, updated_at=now)
+    if record.status not in CANCELLABLE:
+        return ChangeResult.REFUSED, record
+    return ChangeResult.DONE, cancelled(record, now=now, ttl=how.ttl)
+
+
+def _move(record: JobRecord, how: Move) -> tuple[ChangeResult, JobRecord]:
+    if not record.status.is_waiting or record.is_ended:
+        return ChangeResult.REFUSED, record
+    # updated_at stays: for a job that waits to be retried it says when its attempt ended
+    return ChangeResult.DONE, replace(record, queue=how.queue)

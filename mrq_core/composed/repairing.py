@@ -13,15 +13,15 @@ from collections.abc import Sequence
 from mrq_core import failpoints
 from mrq_core.composed import places
 from mrq_core.composed.jobs import Jobs
-from mrq_core.halves import Entry, Removal, StoredJob
-from mrq_core.job import WAITING, Status
-from mrq_core.messages import JobFilter, Mended, Order
+from mrq_core.contract.messages import JobFilter, Order, RepairResult
+from mrq_core.contract.pair import Entry, Removal, StoredJob
+from mrq_core.contract.record import WAITING, Status
 
 _UNFINISHED = JobFilter(statuses=(*sorted(WAITING), Status.STARTED))
 
 
-def mend(jobs: Jobs, limit: int, cursor: str | None) -> Mended:
-    """See `Broker.mend`."""
+def repair(jobs: Jobs, limit: int, cursor: str | None) -> RepairResult:
+    """See `Broker.repair`."""
     page = jobs.store.find(_UNFINISHED, order=Order.OLDEST_FIRST, cursor=cursor, limit=limit)
     ids = [record.id for record in page.records]
     entries = jobs.queue.entries(ids) if ids else []
@@ -32,8 +32,8 @@ def mend(jobs: Jobs, limit: int, cursor: str | None) -> Mended:
         for stored, entry in zip(found, entries, strict=True)
         if stored is not None and _has_lost_its_place(stored, entry)
     ]
-    mended = _give_places(jobs, _without_leased(jobs, lost))
-    return Mended(looked=len(ids), mended=tuple(mended), cursor=page.cursor)
+    repaired = _give_places(jobs, _without_leased(jobs, lost))
+    return RepairResult(examined=len(ids), repaired=tuple(repaired), cursor=page.cursor)
 
 
 def _has_lost_its_place(stored: StoredJob, entry: Entry | None) -> bool:
@@ -61,19 +61,19 @@ def _give_places(jobs: Jobs, lost: Sequence[StoredJob]) -> list[str]:
     if started:
         lease = max(places.lease_of(one.record) for one in started)
         answers += jobs.queue.push([places.claimed_entry_of(one) for one in started], lease)
-    failpoints.reach("composed.mended")
+    failpoints.reach("composed.repaired")
     given = [*waiting, *started]
     now_there = jobs.store.read([stored.record.id for stored in given]) if given else ()
     ended: list[Removal] = []
     deleted: list[str] = []
-    mended: list[str] = []
+    repaired: list[str] = []
     for before, stored, is_there in zip(given, now_there, answers, strict=True):
         if stored is None or stored.record.is_ended:  # it has gone or ended meanwhile, and needs no place
             ended.append(places.removal_of(stored or before))
             if stored is None:
                 deleted.append(before.record.id)
         elif is_there:
-            mended.append(before.record.id)
+            repaired.append(before.record.id)
     if ended:
         places.remove(jobs.queue, jobs.store, ended, deleted)
-    return mended
+    return repaired

@@ -6,26 +6,23 @@ is. Greenlets do not inherit context variables: `spawn` and `subpool_map` hand t
 
 from __future__ import annotations
 
-import contextvars
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mrq_core.client import Client, current_client
-from mrq_core.codec import JsonObject
+from mrq_core.client.client import Client, current_client
+from mrq_core.client.handles import Job
+from mrq_core.contract.naming import check_job_queue_name, check_times
+from mrq_core.contract.record import JobRecord
 from mrq_core.errors import AbortInterrupt, Interrupt, InvalidValue, NoCurrentJob, RetryInterrupt
-from mrq_core.handles import Job
-from mrq_core.job import JobRecord
-from mrq_core.loading import LoadedTask, find_task
-from mrq_core.logs import JobLog
-from mrq_core.naming import check_job_queue_name, check_times
-from mrq_core.tasks import TaskLike, path_of
+from mrq_core.running.logs import JobLog
+from mrq_core.tasks.loading import LoadedTask
 
 if TYPE_CHECKING:
-    from gevent import Greenlet
+    pass
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -146,67 +143,6 @@ def abort_current_job() -> None:
 def set_current_job_progress(ratio: float) -> None:
     """Tells how far the current job is, from 0 to 1."""
     _required("set_current_job_progress").set_progress(ratio)
-
-
-def run_task(task: TaskLike, params: JsonObject) -> Any:
-    """Runs another task's code here and now, inside the current job, and returns its result."""
-    instance = find_task(path_of(task))() if isinstance(task, str) else _class_behind(task)()
-    instance.is_main_task = False
-    return instance.run_wrapped(params)
-
-
-def spawn(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Greenlet[..., Any]:
-    """Starts a greenlet that belongs to the current job: it can reach the job, and logs to it."""
-    import gevent
-
-    return gevent.spawn(contextvars.copy_context().run, function, *args, **kwargs)
-
-
-def subpool_map(pool_size: int, function: Callable[[T], R], iterable: Iterable[T]) -> list[R]:
-    """Calls the function with each item, in up to `pool_size` greenlets at a time; results in order.
-
-    The greenlets belong to the current job. When one raises, the others are killed and its
-    exception is raised here. The iterable is read as places become free.
-    """
-    from gevent.event import Event
-    from gevent.pool import Pool
-
-    if pool_size < 1:
-        raise InvalidValue(f"pool_size is {pool_size}: expected at least 1", path="pool_size")
-    results: list[Any] = []
-    failures: list[BaseException] = []
-    settled = Event()
-    pool = Pool(pool_size)
-    ended = 0
-
-    def call(index: int, item: T) -> None:
-        nonlocal ended
-        try:
-            results[index] = function(item)
-        except BaseException as error:
-            failures.append(error)
-        ended += 1
-        settled.set()
-
-    try:
-        for index, item in enumerate(iterable):
-            pool.wait_available()
-            if failures:
-                break
-            results.append(None)
-            pool.spawn(contextvars.copy_context().run, call, index, item)
-        while ended < len(results) and not failures:
-            settled.clear()
-            settled.wait()
-    finally:
-        pool.kill()
-    if failures:
-        raise failures[0]
-    return results
-
-
-def _class_behind(task: TaskLike) -> Any:
-    return getattr(task, "task_class", task)
 
 
 def _required(what: str) -> JobContext:

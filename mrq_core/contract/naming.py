@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from datetime import datetime
 from enum import StrEnum
 
@@ -28,6 +29,27 @@ def raw_kind(queue: str) -> RawKind | None:
     """Which kind of raw queue the name stands for, or None for a regular queue of jobs."""
     root = queue.partition("/")[0]
     return next((kind for kind in RawKind if root.endswith(kind) and root != kind), None)
+
+
+def is_tree(name: str) -> bool:
+    """Whether the name stands for all subqueues of a queue."""
+    return name.endswith("/")
+
+
+def is_in(queue: str, name: str) -> bool:
+    """Whether a queue is the named queue, or belongs to the named tree."""
+    return queue == name or (is_tree(name) and queue.startswith(name))
+
+
+def is_covered(queue: str, names: Collection[str]) -> bool:
+    """Whether the queue is in any of these queues and trees.
+
+    Grows with the depth of the queue's name, and not with the number of names where these are a set."""
+    if not names:
+        return False
+    return queue in names or any(
+        queue[: index + 1] in names for index, letter in enumerate(queue) if letter == "/"
+    )
 
 
 def check_queue_name(name: object) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from mrq_core.job import RetryDecision
+from mrq_core.contract.record import RetryDecision
 
 
 class RetryRule(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,10 +9,11 @@ from typing import Any
 
 import msgspec
 
-from mrq_core.config import Config
+from mrq_core.config.settings import Config
 from mrq_core.errors import InvalidValue, NotATask, TaskError, TaskImportFailed, TaskNotFound
-from mrq_core.retry import RetryRule
-from mrq_core.tasks import OPTION_NAMES, Task, TaskFunction, TaskLike, options_from, path_of
+from mrq_core.tasks.options import OPTION_NAMES, options_from
+from mrq_core.tasks.retry import RetryRule
+from mrq_core.tasks.task import Task, TaskFunction, TaskLike, path_of
 
 
 class LoadedTask(msgspec.Struct, frozen=True, kw_only=True):

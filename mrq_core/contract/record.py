@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from mrq_core.codec import JsonObject, JsonValue
+from mrq_core.contract.codec import JsonObject, JsonValue
 
 PRIORITY_MIN, PRIORITY_MAX = -4, 4
 HISTORY_LIMIT = 10
@@ -192,34 +192,6 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             original_traceback=self.original_traceback,
         )
         return (*self.history, latest)
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How one attempt ended, and what happens next.
-
-    `delay` says what becomes of the entry: None removes it, a number makes it due again that
-    many seconds later, by the server's clock. `ttl` is how many seconds an ended job is kept.
-    `cancel_ttl` is the same for a job that a cancel request turns into a cancelled one.
-    """
-
-    status: Status
-    delay: float | None = None
-    is_retry: bool = False
-    """Whether this counts in retry_count."""
-    queue: str | None = None
-    """The queue on which the job goes on; None leaves it where it is."""
-    ttl: float | None = None
-    cancel_ttl: float | None = None
-    result: JsonValue = None
-    exception_type: str | None = None
-    traceback: str | None = None
-    original_traceback: str | None = None
-    total_time: float | None = None
-    greenlet_time: float | None = None
-    switches: int | None = None
-    memory_diff: int | None = None
-    followups: tuple[JobRecord, ...] = ()
-    """Jobs to enqueue because of this outcome; their ids are derived from this job's id."""
 
 
 class RetryDecision(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,9 +12,9 @@ from collections import deque
 from contextvars import ContextVar
 
 from mrq_core.clock import from_ms
-from mrq_core.codec import printable
+from mrq_core.contract.codec import printable
+from mrq_core.contract.messages import LogLine
 from mrq_core.errors import ConfigError
-from mrq_core.messages import LogLine
 
 _NO_JOB = "-"
 _ours: list[logging.Handler] = []
@@ -85,15 +85,16 @@ class JobLogHandler(logging.Handler):
     """Sends what is logged in a job's context to that job's log."""
 
     def createLock(self) -> None:
-        """Makes no lock: appending is one step, and a lock that an interrupted job kept would stop all jobs."""
+        """Makes no lock: a line is added in one step, and an interrupted job could keep a lock for ever."""
         self.lock = None
 
-    def handle(self, record: logging.LogRecord) -> bool | logging.LogRecord:
-        """Emits without a lock. Since Python 3.13 `logging.Handler.handle` enters the lock unconditionally."""
-        accepted = self.filter(record)
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Emits without a lock: from Python 3.13 on, `logging.Handler.handle` enters it unconditionally."""
+        # Since Python 3.12 a filter may answer with another record.
+        accepted: object = self.filter(record)
         if accepted:
             self.emit(accepted if isinstance(accepted, logging.LogRecord) else record)
-        return accepted
+        return bool(accepted)
 
     def emit(self, record: logging.LogRecord) -> None:
         log = current_log.get()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from mrq_core.client import Client, current_client
-from mrq_core.codec import JsonObject
+from mrq_core.client.client import Client, current_client
+from mrq_core.contract.codec import JsonObject
+from mrq_core.contract.messages import Cancel, ChangeResult, Requeue
+from mrq_core.contract.naming import check_job_queue_name, check_queue_name, is_covered
+from mrq_core.contract.record import JobRecord
 from mrq_core.errors import ChangeRefused, ConfigError, JobNotFound, NoCurrentJob, WaitTimeout
-from mrq_core.job import JobRecord
-from mrq_core.messages import Cancel, Change, Requeue
-from mrq_core.naming import check_job_queue_name, check_queue_name
 
 _WAIT_FIRST, _WAIT_MOST = 0.005, 0.25
 
@@ -79,13 +79,13 @@ class Job:
             time.sleep(pause if left is None else min(pause, left))
             pause = min(pause * 1.5, _WAIT_MOST)
 
-    def cancel(self, *, interrupt: bool = False) -> Change:
+    def cancel(self, *, interrupt: bool = False) -> ChangeResult:
         """Cancels the job. A running one is only marked (REQUESTED): it ends as it will, but is not run
         again; with `interrupt` its worker stops it. Raises ChangeRefused and JobNotFound."""
         how = Cancel(interrupt=interrupt, ttl=self._cancel_ttl())
         return self._done(self._client.broker.cancel([self.id], how)[0], "cancelled")
 
-    def requeue(self, *, queue: str | None = None, reset_retries: bool = True) -> Change:
+    def requeue(self, *, queue: str | None = None, reset_retries: bool = True) -> ChangeResult:
         """Queues the job again, whether it succeeded or not. Raises ChangeRefused and JobNotFound."""
         if queue is not None:
             check_job_queue_name(queue)
@@ -107,13 +107,13 @@ class Job:
             options = None
         return options.cancel_ttl if options else self._client.config.default_job_cancel_ttl
 
-    def _done(self, change: Change, what: str) -> Change:
-        if change is Change.UNKNOWN:
+    def _done(self, change: ChangeResult, what: str) -> ChangeResult:
+        if change is ChangeResult.UNKNOWN:
             raise JobNotFound(self.id)
-        if change in (Change.REFUSED, Change.HELD):
+        if change in (ChangeResult.REFUSED, ChangeResult.HELD):
             why = (
                 f"its status is {self.fetch().status}"
-                if change is Change.REFUSED
+                if change is ChangeResult.REFUSED
                 else "another job holds its unique key"
             )
             raise ChangeRefused(f"job {self.id} cannot be {what}: {why}", job_id=self.id)
@@ -138,7 +138,7 @@ class Queue:
         if not self.name.endswith("/"):
             return broker.counts([self.name])[0].waiting
         total, last = 0, ""
-        while names := broker.known(prefix=self.name, after=last):
+        while names := broker.queue_names(prefix=self.name, after=last):
             total += sum(counts.waiting for counts in broker.counts(names))
             last = names[-1]
         return total
@@ -153,7 +153,4 @@ class Queue:
 
     def is_paused(self) -> bool:
         """Whether the queue itself, or a tree that it is in, is paused."""
-        paused = self._client.broker.paused()
-        parts = self.name.split("/")
-        trees = {"/".join(parts[:n]) + "/" for n in range(1, len(parts))}
-        return self.name in paused or bool(trees & paused)
+        return is_covered(self.name, self._client.broker.paused())

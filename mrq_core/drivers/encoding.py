@@ -11,10 +11,11 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import force_setattr, replace
 
-from mrq_core import codec, lifecycle
 from mrq_core.clock import from_ms
+from mrq_core.contract import codec, lifecycle
+from mrq_core.contract.messages import Outcome
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerCorrupt
-from mrq_core.job import JobRecord, Outcome, Status
 
 _encoder = msgspec.msgpack.Encoder()
 _record_decoder = msgspec.msgpack.Decoder(JobRecord)

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
-from mrq_core.config import SETTINGS, Config, Setting, default_of, flag_of, hide_password
+from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, hide_password
+from mrq_core.contract.naming import MAX_SECONDS
 from mrq_core.errors import ConfigError
-from mrq_core.naming import MAX_SECONDS
 
 DEFAULT_FILE = "mrq-config.py"
 ENV_PREFIX = "MRQ_"

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from mrq_core.broker import Broker
 from mrq_core.clock import Clock, SystemClock
-from mrq_core.halves import JobQueue, JobStore
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.pair import JobQueue, JobStore
 
 T = TypeVar("T")
 

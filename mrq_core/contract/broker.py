@@ -27,14 +27,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from mrq_core.codec import JsonValue
-from mrq_core.job import JobRecord
-from mrq_core.messages import (
+from mrq_core.contract.codec import JsonValue
+from mrq_core.contract.messages import (
     Action,
     Applied,
     Cancel,
-    Change,
-    Changes,
+    ChangeResult,
     Claimed,
     ClaimRef,
     ClaimRequest,
@@ -43,16 +41,17 @@ from mrq_core.messages import (
     JobFilter,
     LogLine,
     LogPage,
-    Mended,
     Metric,
     Move,
     NewJob,
     Note,
     Order,
     Page,
+    PollResult,
     QueueCounts,
     RawClaim,
     RawItem,
+    RepairResult,
     Requeue,
     Settlement,
     StateItem,
@@ -60,9 +59,10 @@ from mrq_core.messages import (
     Versions,
     Wanted,
 )
+from mrq_core.contract.record import JobRecord
 
 
-class RawLine(ABC):
+class RawParameters(ABC):
     """The parameters of a raw queue: a queue that holds no jobs. A job exists from the moment of the claim.
 
     The kind follows from the suffix of the queue's root name: a list (``_raw``), a set (``_set``:
@@ -115,7 +115,7 @@ class RawLine(ABC):
         """How many scores lie in each of the equal parts between start and stop. O(buckets log n)."""
 
 
-class RawQueue(RawLine):
+class RawQueue(RawParameters):
     """A raw queue of a broker, which makes jobs of its parameters."""
 
     @abstractmethod
@@ -163,7 +163,7 @@ class SharedState(ABC):
         """All values of the namespace, by name. Grows with their number."""
 
 
-class Keeper(ABC):
+class StoreServices(ABC):
     """What a broker and the store of a pair have in common: they can be asked about jobs, keep logs and
     figures, and tell processes what is new."""
 
@@ -202,13 +202,13 @@ class Keeper(ABC):
         number of queues and paths only. Expired jobs are in it until they are pruned."""
 
     @abstractmethod
-    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+    def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
         """Names of queues that have, or had, jobs: alphabetical, from behind `after`."""
 
     # --- workers -----------------------------------------------------------------------------
 
     @abstractmethod
-    def poll(self, worker: str, versions: Versions) -> Changes:
+    def poll(self, worker: str, versions: Versions) -> PollResult:
         """What is new for a worker since those versions: pauses, and its jobs to interrupt. O(1) when
         nothing is. Each process asks once a second."""
 
@@ -251,7 +251,7 @@ class Keeper(ABC):
 
     @abstractmethod
     def check(self) -> list[Finding]:
-        """Looks at the server and its settings and says what is good and what is to be mended."""
+        """Reports problems of the server, its settings and its schema, and how to fix them."""
 
     @abstractmethod
     def prepare(self) -> None:
@@ -263,7 +263,7 @@ class Keeper(ABC):
         """Lets connections go. A call that is under way fails; using the broker afterwards is an error."""
 
 
-class Broker(Keeper):
+class Broker(StoreServices):
     """Queue, store and state that belong together: what everything else talks to."""
 
     name: str
@@ -330,22 +330,22 @@ class Broker(Keeper):
         """
 
     @abstractmethod
-    def requeue(self, ids: Sequence[str], how: Requeue) -> list[Change]:
+    def requeue(self, ids: Sequence[str], how: Requeue) -> list[ChangeResult]:
         """Queues jobs again that are neither queued nor started (REFUSED). A unique key that another job
         holds by now refuses it (HELD). Follows `lifecycle.requeued`."""
 
     @abstractmethod
-    def cancel(self, ids: Sequence[str], how: Cancel) -> list[Change]:
+    def cancel(self, ids: Sequence[str], how: Cancel) -> list[ChangeResult]:
         """Cancels waiting and unsuccessfully ended jobs (DONE). A started job is marked (REQUESTED): it
         becomes cancel if its attempt would otherwise run again, and with `interrupt` its worker
         is told to stop it. REFUSED for success and for what is cancelled already."""
 
     @abstractmethod
-    def move(self, ids: Sequence[str], how: Move) -> list[Change]:
+    def move(self, ids: Sequence[str], how: Move) -> list[ChangeResult]:
         """Moves waiting jobs to another queue; due time and priority stay. REFUSED for all others."""
 
     @abstractmethod
-    def remove(self, ids: Sequence[str]) -> list[Change]:
+    def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         """Deletes jobs with their logs and keys. REFUSED while started."""
 
     @abstractmethod
@@ -391,11 +391,11 @@ class Broker(Keeper):
 
     # --- care --------------------------------------------------------------------------------
 
-    def mend(self, limit: int = 1000, cursor: str | None = None) -> Mended:
-        """Gives jobs back the places in their queues that the loss of a process between two servers, or of
-        a server's data, has taken from them. Looks at up to `limit` unfinished jobs, oldest first, from
-        behind the cursor. Safe at any time, beside anything else.
+    def repair(self, limit: int = 1000, cursor: str | None = None) -> RepairResult:
+        """Puts unfinished jobs back into their queues where a crash between two servers, or the loss of a
+        server's data, removed their entries. Examines up to `limit` unfinished jobs, oldest first, from
+        behind the cursor. Safe at any time, beside running workers.
 
-        A broker whose changes are one operation each has nothing to mend, as here.
+        A broker whose changes are one operation each has nothing to repair, as here.
         """
-        return Mended(looked=0)
+        return RepairResult(examined=0)

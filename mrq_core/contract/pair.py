@@ -10,22 +10,22 @@ The store says what a job is, the queue says when it is due and who holds it. Ne
   only by one of a later version, and removed only by who knows of that version.
 - **Leases are the queue's.** A claim is made there, under a new token, before the store is told.
 
-Everything that `mrq_core.broker` says of all methods of a broker holds here, too.
+Everything that `mrq_core.contract.broker` says of all methods of a broker holds here, too.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol, TypeVar
+from enum import Enum
+from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
-from mrq_core.broker import Keeper, RawLine
-from mrq_core.changing import Replacement, Written
-from mrq_core.job import JobRecord
-from mrq_core.messages import (
+from mrq_core.contract.broker import RawParameters, StoreServices
+from mrq_core.contract.messages import (
     ClaimRef,
     ClaimRequest,
     Finding,
@@ -37,6 +37,7 @@ from mrq_core.messages import (
     Unique,
     Wanted,
 )
+from mrq_core.contract.record import JobRecord
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -58,7 +59,7 @@ class Entry(Struct, frozen=True, kw_only=True):
     unique: Unique | None = None
 
 
-class Reservation(Struct, frozen=True, kw_only=True):
+class KeyRequest(Struct, frozen=True, kw_only=True):
     """A unique key that a job wants. A period without its length takes nothing: it only asks who holds the
     key, as a requeued job does, whose period is not begun again."""
 
@@ -66,7 +67,7 @@ class Reservation(Struct, frozen=True, kw_only=True):
     unique: Unique
 
 
-class Holder(Struct, frozen=True, kw_only=True):
+class KeyHolder(Struct, frozen=True, kw_only=True):
     """Who holds a unique key; None: nobody. `since`: when it was reserved, where that tells whether the
     holder may be gone: see `JobQueue.reserve`."""
 
@@ -74,7 +75,7 @@ class Holder(Struct, frozen=True, kw_only=True):
     since: datetime | None = None
 
 
-class Taken(Struct, frozen=True, kw_only=True):
+class ClaimedEntries(Struct, frozen=True, kw_only=True):
     """What a claim in the queue gave.
 
     `entries` are claimed now, in the order to start them. `suspects` are entries whose lease ran out, to be
@@ -115,7 +116,7 @@ class JobQueue(ABC):
     # --- unique keys -------------------------------------------------------------------------
 
     @abstractmethod
-    def reserve(self, wanted: Sequence[Reservation]) -> list[Holder]:
+    def reserve(self, wanted: Sequence[KeyRequest]) -> list[KeyHolder]:
         """Gives each key to its job if nobody holds it, in the order of the call; answers with the holders.
 
         A key that is reserved for a job that then is never stored, or that a crash kept from being let go,
@@ -126,7 +127,7 @@ class JobQueue(ABC):
         """
 
     @abstractmethod
-    def free(self, held: Sequence[tuple[str, Holder]]) -> None:
+    def free(self, held: Sequence[tuple[str, KeyHolder]]) -> None:
         """Lets keys go that these jobs hold, if they have held them since then, where that is given. Nothing
         happens to the others."""
 
@@ -145,7 +146,7 @@ class JobQueue(ABC):
         """
 
     @abstractmethod
-    def claim(self, request: ClaimRequest, *, leave_suspects: bool = False) -> Taken:
+    def claim(self, request: ClaimRequest, *, leave_suspects: bool = False) -> ClaimedEntries:
         """Takes due entries for a worker, in one operation; see `Broker.claim`.
 
         The token of each counts one claim more than the entry does. Limits are kept here: an entry over
@@ -186,7 +187,7 @@ class JobQueue(ABC):
         """See `Broker.counts`."""
 
     @abstractmethod
-    def known(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+    def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
         """Names of queues that hold, or held, entries or parameters: alphabetical, from behind `after`."""
 
     @abstractmethod
@@ -196,7 +197,7 @@ class JobQueue(ABC):
     # --- raw queues --------------------------------------------------------------------------
 
     @abstractmethod
-    def raw(self, name: str) -> RawLine:
+    def raw(self, name: str) -> RawParameters:
         """The parameters of the raw queue of that name. Does no I/O."""
 
     @abstractmethod
@@ -229,6 +230,40 @@ class JobQueue(ABC):
         """See `Broker.close`."""
 
 
+S_co = TypeVar("S_co", bound="ReadJob", covariant=True)
+
+
+class ReadJob(Protocol):
+    """A record as it was read, with whatever proves that it has not changed when it is written."""
+
+    @property
+    def record(self) -> JobRecord: ...
+
+
+class WriteResult(Enum):
+    """What became of a replacement."""
+
+    DONE = "done"
+    CHANGED = "changed"
+    """The job is not what was read."""
+    HELD = "held"
+    """Another job holds its unique key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement(Generic[S_co]):
+    """What is to be written in place of what was read; None: the job is to be deleted."""
+
+    before: S_co
+    after: JobRecord | None
+    followups: tuple[JobRecord, ...] = ()
+    """Jobs to store together with it."""
+    reserve: bool = False
+    """Whether the job's unique key is to be reserved again, or the change not made."""
+    ask_to_stop: bool = False
+    """Whether its worker is to be asked to interrupt it."""
+
+
 class StoredJob(Protocol):
     """A job as the store gave it. It proves, when it is written, that nothing has changed meanwhile."""
 
@@ -253,7 +288,7 @@ class StoredJob(Protocol):
 S = TypeVar("S", bound=StoredJob)
 
 
-class JobStore(Keeper):
+class JobStore(StoreServices):
     """What is known of each job, and what all processes share. Knows nothing of order, limits and keys.
 
     Every change of a record is a compare-and-set; totals change with it.
@@ -275,7 +310,7 @@ class JobStore(Keeper):
         """The jobs, expired ones too; None for unknown ones."""
 
     @abstractmethod
-    def write(self, replacements: Sequence[Replacement[StoredJob]], now: datetime) -> list[Written]:
+    def write(self, replacements: Sequence[Replacement[StoredJob]], now: datetime) -> list[WriteResult]:
         """Writes each if the job is still what was read, with all that follows from it here: totals, the
         deletion of logs, the signal to its worker. Never HELD. `Replacement.followups` are stored with
         the job, not enqueued; see `unfinished`."""

@@ -17,19 +17,20 @@ from itertools import islice
 
 from msgspec.structs import replace
 
-from mrq_core.broker import Broker
 from mrq_core.clock import from_ms, to_ms
-from mrq_core.codec import JsonValue, storable_params
-from mrq_core.config import Config
-from mrq_core.config_sources import load_config
+from mrq_core.config.settings import Config
+from mrq_core.config.sources import load_config
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.codec import JsonValue, storable_params
+from mrq_core.contract.messages import CHUNK, NewJob
+from mrq_core.contract.naming import check_job_queue_name, check_times
+from mrq_core.contract.record import PRIORITY_MAX, PRIORITY_MIN, JobRecord, Status
 from mrq_core.errors import InvalidValue, JobNotFound, TaskError
 from mrq_core.ids import is_id, new_id
-from mrq_core.job import PRIORITY_MAX, PRIORITY_MIN, JobRecord, Status
-from mrq_core.loading import LoadedTask, check_reachable, load_task, resolve_options
-from mrq_core.messages import CHUNK, NewJob
-from mrq_core.naming import check_job_queue_name, check_times
-from mrq_core.plugins import Plugins, open_broker
-from mrq_core.tasks import Task, TaskFunction, TaskLike, TaskOptions, options_from, path_of
+from mrq_core.plugins.manager import Plugins, open_broker
+from mrq_core.tasks.loading import LoadedTask, check_reachable, load_task, resolve_options
+from mrq_core.tasks.options import TaskOptions, options_from
+from mrq_core.tasks.task import Task, TaskFunction, TaskLike, path_of
 
 _MOST_OPTIONS = 10_000
 """Tasks whose options are kept."""

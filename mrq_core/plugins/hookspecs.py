@@ -9,9 +9,10 @@ from collections.abc import Sequence
 
 import pluggy
 
-from mrq_core.codec import JsonValue
-from mrq_core.driver import Driver
-from mrq_core.job import JobRecord, Outcome, RetryDecision
+from mrq_core.contract.codec import JsonValue
+from mrq_core.contract.driver import Driver
+from mrq_core.contract.messages import Outcome
+from mrq_core.contract.record import JobRecord, RetryDecision
 
 hookspec = pluggy.HookspecMarker("mrq")
 hookimpl = pluggy.HookimplMarker("mrq")

@@ -1,0 +1,1 @@
+"""Enqueueing jobs, and asking about them."""

@@ -1,0 +1,1 @@
+"""What the author of a driver reads: the contracts, their messages and the life of a job."""

@@ -1,0 +1,1 @@
+"""Hooks, and the plugins that implement them."""

@@ -1,0 +1,76 @@
+"""The options of a task: arguments of `@task`, attributes of a `Task` class, and values of TASKS."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+
+import msgspec
+
+from mrq_core.contract.naming import MAX_SECONDS
+from mrq_core.contract.record import PRIORITY_MAX, PRIORITY_MIN
+from mrq_core.errors import ConfigError
+
+
+class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The options of a task. None means: as the configuration says. Durations are seconds.
+
+    `timeout` 0 is none at all. `retry_on` names the exceptions that are retried by themselves.
+    An `at_most_once` task is never started a second time, whatever happened to the first.
+    """
+
+    queue: str | None = None
+    priority: int | None = None
+    timeout: float | None = None
+    max_retries: int | None = None
+    retry_delay: float | None = None
+    retry_backoff: float | None = None
+    retry_max_delay: float | None = None
+    retry_jitter: bool | None = None
+    retry_on: tuple[type[BaseException], ...] | None = None
+    result_ttl: float | None = None
+    abort_ttl: float | None = None
+    cancel_ttl: float | None = None
+    default_ttl: float | None = None
+    at_most_once: bool | None = None
+
+
+OPTION_NAMES = TaskOptions.__struct_fields__
+
+
+def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
+    """The options in a mapping. Raises ConfigError that names what is wrong."""
+    for name in values:
+        if name not in OPTION_NAMES:
+            near = difflib.get_close_matches(name, OPTION_NAMES, n=1)
+            raise ConfigError(
+                f"{where}: {name!r} is no option of a task"
+                + (f"; did you mean {near[0]!r}?" if near else f": there are {', '.join(OPTION_NAMES)}")
+            )
+    given = dict(values)
+    retry_on = given.pop("retry_on", None)
+    if isinstance(retry_on, type):
+        retry_on = (retry_on,)
+    if retry_on is not None and not (
+        isinstance(retry_on, tuple | list)
+        and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in retry_on)
+    ):
+        raise ConfigError(f"{where}: retry_on is {retry_on!r}: expected a tuple of exception classes")
+    try:
+        options = msgspec.convert(given, TaskOptions)
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    for name in ("timeout", "max_retries", "retry_delay", "retry_backoff", "retry_max_delay", "result_ttl",
+                 "abort_ttl", "cancel_ttl", "default_ttl"):  # fmt: skip
+        number = getattr(options, name)
+        if number is not None and not 0 <= number <= MAX_SECONDS:
+            raise ConfigError(
+                f"{where}: {name} is {number}: expected a number that is not negative, "
+                f"up to {MAX_SECONDS:.0e}"
+            )
+    if options.priority is not None and not PRIORITY_MIN <= options.priority <= PRIORITY_MAX:
+        raise ConfigError(
+            f"{where}: priority is {options.priority}: "
+            f"expected {PRIORITY_MIN} to {PRIORITY_MAX}, larger first"
+        )
+    return msgspec.structs.replace(options, retry_on=tuple(retry_on) if retry_on is not None else None)
