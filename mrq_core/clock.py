@@ -1,7 +1,7 @@
 """Time: timezone-aware UTC with millisecond resolution.
 
-A `Clock` is passed to whatever needs the time, so that tests can set it. Drivers that own a
-server use the server's time for leases and due times; the clock is what the others use.
+Code that needs the time receives a `Clock`, so that tests can set the time. Drivers with a
+server use the time of the server for leases and due times; other drivers use the clock.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Tells the time. `now_ms` is Unix time in whole milliseconds."""
+    """A source of time. `now_ms` returns Unix time in whole milliseconds."""
 
     def now_ms(self) -> int: ...
 
@@ -31,9 +31,9 @@ def from_ms(milliseconds: int) -> datetime:
 
 
 def to_ms(moment: datetime) -> int:
-    """Unix time in milliseconds; digits below a millisecond are dropped.
+    """Unix time in milliseconds; smaller fractions are dropped.
 
-    Raises ValueError for a naive datetime, whose meaning depends on the machine it is read on.
+    Raises ValueError for a naive datetime, whose meaning depends on the machine.
     """
     if moment.tzinfo is None:
         raise ValueError(
@@ -44,13 +44,13 @@ def to_ms(moment: datetime) -> int:
 
 
 def after(moment: datetime, seconds: float) -> datetime:
-    """The moment that many seconds later. Exact to the millisecond if `moment` is."""
+    """The moment plus `seconds`. Exact to the millisecond if `moment` is."""
     return moment + _delta(seconds)
 
 
 @lru_cache(maxsize=256)
 def _delta(seconds: float) -> timedelta:
-    """Most calls are about a lease or a ttl of the configuration, again and again."""
+    """Cached, because most calls use the same few leases and retention times."""
     return timedelta(milliseconds=round(seconds * 1000))
 
 

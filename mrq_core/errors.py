@@ -1,9 +1,8 @@
 """Every error that mrq raises, in one tree.
 
-A message says what was found, what was expected and what to do; the facts are
-attributes as well. `MrqError` is what a caller catches. The interrupts below it
-are not errors: they end the code of a running task, and derive from
-`BaseException` so that a task's ``except Exception`` does not swallow them.
+A message says what was found, what was expected and what to do; attributes hold the facts.
+Callers catch `MrqError`. The interrupts at the end of this file are not errors: they end the code of a
+running task, and derive from `BaseException` so that a task's ``except Exception`` does not swallow them.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ class MrqError(Exception):
 
 
 class ConfigError(MrqError):
-    """The configuration cannot be used as it is. The command line exits with 2."""
+    """The configuration is invalid. The command line exits with 2."""
 
 
 class DriverNotFound(ConfigError):
-    """No installed driver has the name, or opens the URL, that was asked for."""
+    """No installed driver has the requested name or opens the requested URL."""
 
     def __init__(self, message: str, *, wanted: str, installed: tuple[str, ...]) -> None:
         super().__init__(message)
@@ -33,7 +32,7 @@ class DriverNotFound(ConfigError):
 
 
 class InvalidValue(MrqError, ValueError):
-    """A value cannot be stored; `path` names the place inside it, such as ``params.users[3]``."""
+    """A value is invalid. `path` leads to it, such as ``params.users[3]``."""
 
     def __init__(self, message: str, *, path: str) -> None:
         super().__init__(message)
@@ -41,7 +40,7 @@ class InvalidValue(MrqError, ValueError):
 
 
 class ValueTooLarge(InvalidValue):
-    """A value is larger, once encoded, than its limit. Sizes are bytes."""
+    """The encoded value exceeds its limit. Sizes are bytes."""
 
     def __init__(self, message: str, *, path: str, size: int, limit: int) -> None:
         super().__init__(message, path=path)
@@ -65,22 +64,22 @@ class TaskError(MrqError):
 
 
 class TaskNotFound(TaskError):
-    """The module, or the name inside the module, does not exist."""
+    """The module, or the name in the module, does not exist."""
 
 
 class TaskImportFailed(TaskError):
-    """The module exists, and importing it raised."""
+    """The module exists, and its import raised an exception."""
 
 
 class NotATask(TaskError):
-    """The path leads to something that is neither a Task subclass nor a decorated function."""
+    """The path leads to an object that is neither a Task subclass nor a decorated function."""
 
 
 # --- jobs --------------------------------------------------------------------------------
 
 
 class JobError(MrqError):
-    """Something asked of one job cannot be done."""
+    """An operation on one job is impossible."""
 
     def __init__(self, message: str, *, job_id: str) -> None:
         super().__init__(message)
@@ -101,34 +100,34 @@ class ChangeRefused(JobError):
 
 
 class WaitTimeout(JobError, TimeoutError):
-    """The job had not ended when the time to wait for it was over."""
+    """The job did not end within the timeout of a wait."""
 
 
 class ClaimLost(JobError):
-    """A claim ran out while its job was running, and the job may not be run again."""
+    """The lease of a claim expired while its job was running, and the job must not run again."""
 
 
 class NoCurrentJob(MrqError):
-    """Code that only a running job may call was called outside of one."""
+    """A function that needs a running job was called outside a job."""
 
 
 # --- brokers -----------------------------------------------------------------------------
 
 
 class BrokerError(MrqError):
-    """The broker could not do what was asked."""
+    """The broker could not complete an operation."""
 
 
 class BrokerUnavailable(BrokerError):
-    """The broker is away, locked, full or read-only. The call may be repeated later as it was."""
+    """The broker is unreachable, locked, full or read-only. The same call may be repeated later."""
 
 
 class BrokerCorrupt(BrokerError):
-    """What the broker holds cannot be read. Repeating the call does not help; a person must look."""
+    """Stored data cannot be read. Repeating the call does not help; an operator must repair the data."""
 
 
 class SchemaTooNew(BrokerError):
-    """The broker's data were written by a newer version of mrq."""
+    """A newer version of mrq upgraded the stored data, and this version may no longer use them."""
 
     def __init__(self, message: str, *, found: int, supported: int) -> None:
         super().__init__(message)
@@ -144,7 +143,7 @@ class NotSupported(BrokerError):
 
 
 class Interrupt(BaseException):
-    """Ends the code of a running task from the outside, or at its own wish."""
+    """Ends the code of a running task, from outside or at the request of the task."""
 
 
 class TimeoutInterrupt(Interrupt):
@@ -156,7 +155,7 @@ class JobInterrupt(Interrupt):
 
 
 class CancelInterrupt(Interrupt):
-    """Somebody cancelled the job and asked to interrupt it."""
+    """The job was cancelled with an interrupt."""
 
 
 class AbortInterrupt(Interrupt):

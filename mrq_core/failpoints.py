@@ -1,7 +1,7 @@
-"""Named places between two writes, at which a test may end the process or make a call fail.
+"""Named points between two writes, at which a test may kill the process or make a call fail.
 
-A driver calls `reach` where a crash would leave the most to be mended. Outside of tests nobody sets
-`hook`, and the call does nothing.
+A driver calls `reach` where a crash would leave the most to repair. Outside of tests `hook` is None,
+and the call does nothing.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 hook: Callable[[str], None] | None = None
-"""Called with the name of each place that is reached. For tests only."""
+"""Called with the name of each point that the code reaches. For tests only."""
 
 
 def reach(name: str) -> None:
-    """Says that the place of this name was reached."""
+    """Calls the hook with this name, if a test has set one."""
     if hook is not None:
         hook(name)

@@ -37,7 +37,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def new_id() -> str:
-    """A new job id. Safe in any thread: advancing the counter is one step of the interpreter."""
+    """Makes a job id. Thread-safe, because one step of the interpreter advances the counter."""
     return f"{int(time.time()):08x}{_process}{next(_counter) % _COUNTER_SIZE:06x}"
 
 
@@ -47,10 +47,10 @@ def is_id(text: str) -> bool:
 
 
 def id_at(unix_seconds: float) -> str:
-    """The smallest id that can have been made at that time; a bound for searches by time."""
+    """The smallest possible id of this time, as a bound for searches by time."""
     return f"{max(0, min(int(unix_seconds), 0xFFFFFFFF)):08x}{'0' * 16}"
 
 
 def new_nonce() -> str:
-    """Sixteen random hex digits that make a token unguessable by accident."""
+    """Sixteen random hex digits, which keep tokens of different claims from colliding."""
     return secrets.token_hex(8)

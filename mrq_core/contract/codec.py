@@ -18,13 +18,13 @@ from mrq_core.errors import InvalidValue, ValueTooLarge
 if TYPE_CHECKING:
     JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
     _Path: TypeAlias = "str | tuple[_Path, object]"
-    """The name of a value, or where it is found: made into text for errors only."""
+    """The path to a value, which becomes text only for an error."""
 else:
     JsonValue = Any  # msgspec cannot read a recursive alias
 JsonObject: TypeAlias = dict[str, JsonValue]
 
 MAX_DEPTH = 64
-"""How deep values may nest. MongoDB allows 100 levels for a whole document."""
+"""The deepest nesting of values. MongoDB allows 100 levels for a whole document."""
 
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 _encoder = msgspec.json.Encoder()
@@ -44,17 +44,17 @@ _HINTS = {
 
 
 def encode(value: JsonValue) -> bytes:
-    """JSON, in UTF-8. The value must have come from `storable`."""
+    """Encodes a value that `storable` returned as JSON, in UTF-8."""
     return _encoder.encode(value)
 
 
 def decode(data: bytes | str) -> JsonValue:
-    """The value that `encode` wrote."""
+    """Decodes a value that `encode` wrote."""
     return _decoder.decode(data)
 
 
 def is_equal(one: JsonValue, other: JsonValue) -> bool:
-    """Equality of JSON values: unlike in Python, true is not 1; and 1 is 1.0."""
+    """Compares JSON values: true differs from 1, unlike in Python, and 1 equals 1.0."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, dict) and isinstance(other, dict):
@@ -65,17 +65,17 @@ def is_equal(one: JsonValue, other: JsonValue) -> bool:
 
 
 def has_values(stored: JsonValue, wanted: JsonObject) -> bool:
-    """Whether a dict has these values under these names, among others."""
+    """Whether a stored dict contains these names with these values."""
     return isinstance(stored, dict) and all(
         name in stored and is_equal(stored[name], value) for name, value in wanted.items()
     )
 
 
 def storable(value: object, *, name: str, max_size: int) -> JsonValue:
-    """A deep copy of the value, made of JSON values only.
+    """A deep copy of the value that consists of JSON values.
 
-    `name` is what the value is called in errors (``params``, ``result``); `max_size` is the
-    limit of its encoded size in bytes. Raises InvalidValue or ValueTooLarge.
+    Errors call the value by `name` (``params``, ``result``); `max_size` limits its encoded size in bytes.
+    Raises InvalidValue or ValueTooLarge.
     """
     checked = _checked(value, name, 0)
     size = len(_encoder.encode(checked))
@@ -91,7 +91,7 @@ def storable(value: object, *, name: str, max_size: int) -> JsonValue:
 
 
 def storable_params(value: object, *, max_size: int) -> JsonObject:
-    """The same for the params of a job, which are always a dict."""
+    """A deep copy of the params of a job. Raises InvalidValue unless they are a storable dict."""
     if not isinstance(value, Mapping):
         raise InvalidValue(
             f"params is of type {_type_name(value)}: expected a dict of named values", path="params"
@@ -102,7 +102,7 @@ def storable_params(value: object, *, max_size: int) -> JsonObject:
 
 
 def printable(text: str) -> str:
-    """The text with what UTF-8 cannot hold (lone surrogates) and NUL written as escapes."""
+    """The text with lone surrogates, which UTF-8 cannot encode, and NUL written as escapes."""
     if text.isascii() and "\0" not in text:
         return text
     return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
@@ -182,7 +182,7 @@ def _checked_key(key: object, path: _Path) -> str:
 
 
 def _shown(path: _Path) -> str:
-    """The path as errors show it: ``params.items[3]``."""
+    """The path as text: ``params.items[3]``."""
     parts: list[str] = []
     while isinstance(path, tuple):
         path, step = path

@@ -1,4 +1,4 @@
-"""What a driver announces, and what it is given when it is opened."""
+"""The description of a driver, and the arguments for opening it."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ T = TypeVar("T")
 
 
 class RunBlocking(Protocol):
-    """Runs a function that blocks its thread, and returns what it returns, without stalling others."""
+    """Runs a blocking function and returns its result, without stalling the event loop."""
 
     def __call__(self, function: Callable[[], T], /) -> T: ...
 
 
 def run_directly(function: Callable[[], T], /) -> T:
-    """The `RunBlocking` of a process without an event loop: the calling thread does the work."""
+    """The `RunBlocking` of a process without an event loop: calls the function directly."""
     return function()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """What a driver is given to open its broker, queue or store. It opens connections when they are
-    first used, or in prepare(), not before.
+    """The arguments for opening a broker, queue or store. A driver connects on first use or in `prepare`.
 
-    `settings` are the values of the configuration by their upper-case names. `url` is what stood in
-    BROKER or STORE if that was a URL. `timeout` is how many seconds a call
-    may take before it fails with BrokerUnavailable.
+    `settings` are the values of the configuration by their upper-case names. `url` is the value of
+    BROKER or STORE where that is a URL. A call that takes longer than `timeout` seconds fails with
+    BrokerUnavailable.
     """
 
     settings: Mapping[str, object]
@@ -43,10 +42,10 @@ class Opening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Driver:
-    """What the hook `mrq_driver` returns. Its module imports nothing heavy.
+    """A driver, as the hook `mrq_driver` returns it. Its module must import no client library.
 
-    A driver that owns both halves gives `open_broker`; one that can be half of a composed
-    broker gives `open_queue`, `open_store`, or both. `settings` names the configuration it reads.
+    A driver that keeps queues and records sets `open_broker`. A driver that can be half of a composed
+    broker sets `open_queue`, `open_store`, or both. `settings` names the settings that the driver reads.
     """
 
     name: str

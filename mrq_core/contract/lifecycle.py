@@ -26,25 +26,25 @@ from mrq_core.contract.messages import (
 from mrq_core.contract.record import CANCELLABLE, HISTORY_LIMIT, Attempt, JobRecord, Status, is_legal
 
 RUN_AGAIN = frozenset({Status.RETRY, Status.INTERRUPT, Status.QUEUED})
-"""Outcomes that run the job again; a cancel request turns them into `cancel`."""
+"""Outcomes after which the job runs again; a cancel request turns them into `cancel`."""
 
 
 def claim_number(token: str) -> int:
-    """The number of the claim that the token proves. It only grows. 0 for what is no token."""
+    """The number of the claim that the token proves, which only grows. 0 for an invalid token."""
     number, separator, _ = token.partition(".")
     return int(number) if separator and number.isascii() and number.isdecimal() else 0
 
 
 def make_token(number: int, nonce: str) -> str:
-    """The proof of the claim with this number. The nonce tells it from a claim of that number
-    on another job of the same id, made after the first was removed."""
+    """The token of the claim with this number. The nonce distinguishes it from a claim with the same number
+    on a later job with the same id."""
     return f"{number}.{nonce}"
 
 
 def claimed(
     record: JobRecord, *, now: datetime, worker: str, nonce: str, lease: float, alone: bool
 ) -> JobRecord:
-    """The record under a new claim. A claim that this one replaces is written down as lost."""
+    """The record under a new claim. A claim that it replaces goes to the history as lost."""
     record = archived(record, now)
     number = record.claims + 1
     until = after(now, lease)
@@ -64,7 +64,7 @@ def claimed(
 
 
 def admitted(record: JobRecord, *, job_id: str, token: str, now: datetime, lease: float) -> JobRecord:
-    """The record of a job that begins its life claimed: its parameter was taken from a raw queue."""
+    """The record of a job that starts claimed, because its parameter was claimed from a raw queue."""
     until = after(now, lease)
     return replace(
         record,
@@ -81,10 +81,10 @@ def admitted(record: JobRecord, *, job_id: str, token: str, now: datetime, lease
 
 
 def archived(record: JobRecord, now: datetime) -> JobRecord:
-    """The record with its latest attempt moved to the history, and that attempt's fields empty.
+    """The record with its latest attempt moved to the history, and the fields of that attempt empty.
 
-    An attempt that is still `started` is over because its lease ran out: it was lost, and ended,
-    as far as anybody knows, when the lease did.
+    An attempt that is still `started` was lost: its lease expired, and the end of the lease counts as the
+    end of the attempt.
     """
     if record.started_at is None:
         return record
@@ -124,7 +124,7 @@ def archived(record: JobRecord, now: datetime) -> JobRecord:
 
 
 def has_expired(record: JobRecord, now: datetime) -> bool:
-    """Whether the time that the record is kept is over."""
+    """Whether the retention time of the record is over."""
     return record.expires_at is not None and record.expires_at <= now
 
 
@@ -163,10 +163,10 @@ def after_lost_claim(record: JobRecord, request: ClaimRequest, now: datetime) ->
 
 
 def settled(record: JobRecord, outcome: Outcome, now: datetime) -> JobRecord:
-    """The record after its latest attempt ended so.
+    """The record after its latest attempt ended with this outcome.
 
     A cancel request wins over an outcome that would run the job again. The token stays, so that
-    a repeated settle can be told from a late one.
+    a repeated settle can be distinguished from a late settle. Raises ValueError for an illegal outcome.
     """
     _check_outcome(outcome)
     status, delay, ttl = outcome.status, outcome.delay, outcome.ttl
@@ -196,7 +196,8 @@ def settled(record: JobRecord, outcome: Outcome, now: datetime) -> JobRecord:
 
 
 def _check_outcome(outcome: Outcome) -> None:
-    """Status and delay must say the same: an interrupted at_most_once job alone has a choice."""
+    """Raises ValueError unless status and delay agree. Only `interrupt` allows both, for at_most_once
+    jobs."""
     runs_again = outcome.delay is not None
     if outcome.status is Status.STARTED or not is_legal(Status.STARTED, outcome.status):
         raise ValueError(f"an attempt cannot end as {outcome.status}")
@@ -205,12 +206,12 @@ def _check_outcome(outcome: Outcome) -> None:
 
 
 def was_admitted_by(record: JobRecord, token: str) -> bool:
-    """Whether this claim of a parameter was admitted earlier: the answer to its repetition."""
+    """Whether the claim of a parameter was admitted earlier: the answer to a repeated admit."""
     return record.token == token or any(attempt.token == token for attempt in record.history)
 
 
 def was_settled_by(record: JobRecord, token: str) -> bool:
-    """Whether a settle with this token was accepted earlier: the answer to its repetition."""
+    """Whether a settle with this token was accepted earlier: the answer to a repeated settle."""
     if not token:
         return False
     if record.token == token:
@@ -221,7 +222,7 @@ def was_settled_by(record: JobRecord, token: str) -> bool:
 def requeued(
     record: JobRecord, *, now: datetime, queue: str | None, reset_retries: bool, delay: float = 0.0
 ) -> JobRecord:
-    """The record, queued again. Its latest attempt goes to the history."""
+    """The record after a requeue. Its latest attempt goes to the history."""
     return replace(
         archived(record, now),
         status=Status.QUEUED,
@@ -238,9 +239,7 @@ def requeued(
 
 
 def cancelled(record: JobRecord, *, now: datetime, ttl: float) -> JobRecord:
-    """The record of a job that will not run, or will not be kept as a failure.
-
-    Its latest attempt goes to the history."""
+    """The record after a cancel. Its latest attempt goes to the history."""
     return replace(
         archived(record, now),
         status=Status.CANCEL,

@@ -1,4 +1,4 @@
-"""What filters of jobs mean, for drivers that test a record themselves."""
+"""The meaning of job filters, for drivers that test records themselves."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from mrq_core.contract.record import JobRecord
 from mrq_core.errors import InvalidValue
 
 GROUPS = ("status", "path", "queue", "worker", "exception_type")
-"""The fields that jobs are counted by."""
+"""The fields by which `count` can group jobs."""
 
 
 def matches(record: JobRecord, wanted: JobFilter) -> bool:
-    """Whether every part of the filter that is given holds."""
+    """Whether the record satisfies every given part of the filter."""
     return (
         (not wanted.ids or record.id in wanted.ids)
         and (not wanted.statuses or record.status in wanted.statuses)
@@ -29,7 +29,7 @@ def matches(record: JobRecord, wanted: JobFilter) -> bool:
 
 
 def check_group(group_by: str | None) -> None:
-    """Raises InvalidValue for a field that jobs are not counted by."""
+    """Raises InvalidValue for a field by which jobs cannot be grouped."""
     if group_by is not None and group_by not in GROUPS:
         raise InvalidValue(
             f"jobs cannot be counted by {group_by!r}: expected one of {', '.join(GROUPS)}", path="group_by"

@@ -1,4 +1,4 @@
-"""What is passed to a broker and what comes back: frozen values without behaviour.
+"""The arguments and answers of a broker: frozen values without behaviour.
 
 Times are aware UTC datetimes with millisecond resolution. Durations are float seconds, sizes
 are bytes.
@@ -16,19 +16,19 @@ from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.record import JobRecord, Status
 
 CHUNK = 1000
-"""The most items that a caller puts into one call. Drivers may rely on it."""
+"""The largest number of items in one call. Drivers rely on callers to keep to it."""
 METRICS_KEPT = 30 * 86_400.0
-"""Seconds after which figures of workers are deleted."""
+"""Seconds after which metrics are deleted."""
 
 
 # --- queueing and claiming ------------------------------------------------------------------
 
 
 class Unique(Struct, frozen=True, kw_only=True):
-    """How long a unique key is held by the job that reserved it.
+    """A unique key, and how long the job that reserves it holds it.
 
-    `until` is ``queued`` (until the job is first claimed), ``done`` (until it has ended) or
-    ``period`` (for `period` seconds from the enqueue, whatever becomes of the job).
+    `until` is ``queued`` (until the job is first claimed), ``done`` (until the job has ended) or
+    ``period`` (for `period` seconds from the enqueue, independent of the job).
     """
 
     key: str
@@ -37,10 +37,10 @@ class Unique(Struct, frozen=True, kw_only=True):
 
 
 class NewJob(Struct, frozen=True, kw_only=True):
-    """A record to be enqueued, with what is needed only at that moment.
+    """A record to enqueue, with the values that only the enqueue needs.
 
-    `delay` makes the job due that many seconds after the broker's now; without it the job is
-    due at `record.due_at`, or at once where that is None.
+    `delay` makes the job due that many seconds after the broker's now. Without a delay the job is
+    due at `record.due_at`, or at once where `due_at` is None.
     """
 
     record: JobRecord
@@ -49,9 +49,9 @@ class NewJob(Struct, frozen=True, kw_only=True):
 
 
 class Enqueued(Struct, frozen=True, kw_only=True):
-    """The job that is queued now: the given one, or the holder of its unique key.
+    """The id of the queued job: the given job, or the holder of its unique key.
 
-    `created` is False where the id, or the unique key, was there before.
+    `created` is False where the id existed or another job held the unique key.
     """
 
     id: str
@@ -59,10 +59,10 @@ class Enqueued(Struct, frozen=True, kw_only=True):
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
-    """A queue to claim from, or, where the name ends with ``/``, all its subqueues.
+    """A queue to claim from, or a tree of subqueues (a name that ends with ``/``).
 
-    `quota` is the most jobs to take from it in this call; `reverse` takes the newest first
-    within a priority; `exclude` names queues (or trees) to leave out: the paused ones.
+    `quota` limits the jobs claimed from it in one call; `reverse` claims the newest jobs first
+    within a priority; `exclude` names queues and trees to skip, such as paused ones.
     """
 
     name: str
@@ -72,11 +72,11 @@ class Wanted(Struct, frozen=True, kw_only=True):
 
 
 class Limit(Struct, frozen=True, kw_only=True):
-    """What a limit key allows: so many running at once, and `rate` claims each `per` seconds.
+    """A limit rule: the number of jobs that run at once, and `rate` claims each `per` seconds.
 
-    A limit key is the name of a rule, or ``rule:value`` for a count of its own per value, such as
-    ``api:customer-7``. A rate lets `rate` claims through at once after a quiet time (its burst),
-    and then one each ``per / rate`` seconds.
+    A limit key is the name of a rule, or ``rule:value`` to count each value separately, such as
+    ``api:customer-7``. After a quiet time a rate allows a burst of `rate` claims,
+    and then one claim each ``per / rate`` seconds.
     """
 
     concurrency: int | None = None
@@ -85,12 +85,12 @@ class Limit(Struct, frozen=True, kw_only=True):
 
 
 class ClaimRequest(Struct, frozen=True, kw_only=True):
-    """One request for work.
+    """A worker's request for jobs.
 
-    `limit`: how many jobs the worker has room for. `lease`: seconds. `idle`: the worker holds
-    no claim and nothing runs in it; only then may it be given a suspect, and then that alone.
-    `max_lost_claims` and `failed_ttl` say what becomes of jobs that must not run again.
-    `limits`: by the name of the rule; a key whose rule is not among them does not limit.
+    `limit`: the number of jobs that the worker has room for. `lease`: seconds. `idle`: the worker holds
+    no claim; only an idle worker may claim a suspect, and then that job alone.
+    `max_lost_claims`, `failed_ttl` and `cancel_ttl` are the parameters of `lifecycle.after_lost_claim`.
+    `limits`: the limit rules by name; a limit key without a rule does not limit.
     """
 
     worker: str
@@ -107,11 +107,11 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
 class Claimed(Struct, frozen=True, kw_only=True):
     """The answer to a ClaimRequest.
 
-    `records` are the jobs now held by the worker, in the order to start them: status `started`,
+    `records` are the jobs that the worker now holds, in the order to start them: status `started`,
     with `token` and `lease_until`. `next_due` is the earliest time at which one of the wanted
-    queues may have more (None: nothing is waiting in them). `suspects_due`: jobs with a lost
-    claim are due, and the worker was not idle. `ended`: jobs that this call ended because their
-    lease ran out and they may not run again, or were cancelled. `now`: the broker's time.
+    queues may have more jobs (None: no job waits in them). `suspects_due`: jobs with a lost
+    claim are due, and the worker was not idle. `ended`: jobs with a lost claim that this call failed
+    or cancelled. `now`: the broker's time.
     """
 
     records: tuple[JobRecord, ...] = ()
@@ -122,7 +122,7 @@ class Claimed(Struct, frozen=True, kw_only=True):
 
 
 class ClaimRef(Struct, frozen=True, kw_only=True):
-    """Names one claim: the job and the token that proves it."""
+    """A claim: the job and the token that proves the claim."""
 
     id: str
     token: str
@@ -131,17 +131,17 @@ class ClaimRef(Struct, frozen=True, kw_only=True):
 class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How one attempt ended, and what happens next.
 
-    `delay` says what becomes of the entry: None removes it, a number makes it due again that
-    many seconds later, by the server's clock. `ttl` is how many seconds an ended job is kept.
-    `cancel_ttl` is the same for a job that a cancel request turns into a cancelled one.
+    A `delay` of None removes the entry; a number makes the entry due again that
+    many seconds later, by the server's clock. An ended job is kept for `ttl` seconds, and for `cancel_ttl`
+    seconds where a cancel request turns the outcome into `cancel`.
     """
 
     status: Status
     delay: float | None = None
     is_retry: bool = False
-    """Whether this counts in retry_count."""
+    """Whether the attempt counts in retry_count."""
     queue: str | None = None
-    """The queue on which the job goes on; None leaves it where it is."""
+    """The queue for the next attempt. None: the same queue."""
     ttl: float | None = None
     cancel_ttl: float | None = None
     result: JsonValue = None
@@ -153,11 +153,11 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     switches: int | None = None
     memory_diff: int | None = None
     followups: tuple[JobRecord, ...] = ()
-    """Jobs to enqueue because of this outcome; their ids are derived from this job's id."""
+    """Jobs to enqueue with this outcome. Their ids are derived from the id of the parent."""
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
-    """How the attempt under this claim ended."""
+    """The outcome of the attempt under a claim."""
 
     id: str
     token: str
@@ -165,22 +165,22 @@ class Settlement(Struct, frozen=True, kw_only=True):
 
 
 class Note(Struct, frozen=True, kw_only=True):
-    """Progress of a running attempt, from 0 to 1."""
+    """The progress of a running attempt, from 0 to 1."""
 
     id: str
     token: str
     progress: float
 
 
-# --- changes by people and rules --------------------------------------------------------------
+# --- changes by operators and rules -----------------------------------------------------------
 
 
 class ChangeResult(StrEnum):
-    """What became of a change that was asked of one job."""
+    """The answer to a change of one job."""
 
     DONE = "done"
     REQUESTED = "requested"
-    """The job is running: it was marked, and its worker or its settle acts on it."""
+    """The job is running: it was marked, and its worker or its settle completes the change."""
     REFUSED = "refused"
     """The job's status does not allow it."""
     HELD = "held"
@@ -189,7 +189,7 @@ class ChangeResult(StrEnum):
 
 
 class Requeue(Struct, frozen=True, kw_only=True):
-    """Queue the job again, on another queue if one is named. Keeps nothing of retry_count unless asked."""
+    """Queue the job again, on `queue` if given. `reset_retries` sets retry_count to 0."""
 
     queue: str | None = None
     reset_retries: bool = True
@@ -197,7 +197,7 @@ class Requeue(Struct, frozen=True, kw_only=True):
 
 
 class Cancel(Struct, frozen=True, kw_only=True):
-    """Cancel the job; if it is running, interrupt it only when asked. `ttl`: how long it is kept."""
+    """Cancel the job. `interrupt` also stops a running attempt. `ttl`: seconds to keep the cancelled job."""
 
     interrupt: bool = False
     ttl: float = 86_400.0
@@ -210,28 +210,28 @@ class Move(Struct, frozen=True, kw_only=True):
 
 
 class Remove(Struct, frozen=True, kw_only=True):
-    """Delete the job: record, entry, logs and keys. A running job is refused."""
+    """Delete the job: record, entry, logs and unique key. A running job is refused."""
 
 
 Action = Requeue | Cancel | Move | Remove
 
 
 class Applied(Struct, frozen=True, kw_only=True):
-    """What one bounded step of a bulk action did. `cursor` goes on where it stopped; None: all done."""
+    """The result of one bounded step of a bulk action. `cursor` continues the action; None: complete."""
 
     matched: int
     changes: Mapping[ChangeResult, int]
     cursor: str | None
 
 
-# --- looking ----------------------------------------------------------------------------------
+# --- queries ----------------------------------------------------------------------------------
 
 
 class JobFilter(Struct, frozen=True, kw_only=True):
-    """Which jobs: every part that is given has to hold. An empty filter means all jobs.
+    """Selects jobs that satisfy every given part. An empty filter selects all jobs.
 
-    A queue that ends with ``/`` means its subqueues. `params` compares top-level values for
-    equality, by JSON's types. `since` (inclusive) and `until` (exclusive) compare `queued_at`.
+    A queue name that ends with ``/`` selects its subqueues. `params` compares top-level values for
+    equality, by JSON type. `since` (inclusive) and `until` (exclusive) compare `queued_at`.
     """
 
     ids: tuple[str, ...] = ()
@@ -247,22 +247,22 @@ class JobFilter(Struct, frozen=True, kw_only=True):
 
     @property
     def is_empty(self) -> bool:
-        """Whether this filter means all jobs."""
+        """Whether this filter selects all jobs."""
         return self == JobFilter()
 
 
 class Order(StrEnum):
-    """By id, which is by the time of creation."""
+    """The order of jobs by id, which is the order of creation."""
 
     NEWEST_FIRST = "newest"
     OLDEST_FIRST = "oldest"
 
 
 class Page(Struct, frozen=True, kw_only=True):
-    """Some of the matching jobs.
+    """A page of matching jobs.
 
-    `cursor` goes on behind them; None: there are no more. `searched_until`: where a filter that
-    no index serves used up its time, the id up to which it has looked.
+    `cursor` continues after them; None: there are no more jobs. `searched_until`: the id at which a scan
+    without an index ran out of time.
     """
 
     records: tuple[JobRecord, ...]
@@ -271,10 +271,10 @@ class Page(Struct, frozen=True, kw_only=True):
 
 
 class QueueCounts(Struct, frozen=True, kw_only=True):
-    """What a queue holds.
+    """The numbers of jobs in a queue.
 
-    `waiting`: everything not claimed, due or not. `due`: those that could be claimed now, counted
-    up to 10,000. `claimed`: held by workers. `oldest_due`: since when the first of them is due.
+    `waiting`: jobs that are not claimed, due or not. `due`: jobs that could be claimed now, counted
+    up to 10,000. `claimed`: jobs held by workers. `oldest_due`: the due time of the oldest due job.
     """
 
     queue: str
@@ -285,13 +285,13 @@ class QueueCounts(Struct, frozen=True, kw_only=True):
 
 
 class Totals(Struct, frozen=True, kw_only=True):
-    """How many jobs there are, kept up to date with every change and never counted."""
+    """The numbers of jobs by queue, path and status, updated with every change."""
 
     by_queue: Mapping[str, Mapping[Status, int]]
     by_path: Mapping[str, Mapping[Status, int]]
 
     def by_status(self) -> dict[Status, int]:
-        """The same, summed over all queues. Statuses without jobs are left out."""
+        """The totals by status, summed over all queues. Statuses without jobs are left out."""
         sums: dict[Status, int] = {}
         for statuses in self.by_queue.values():
             for status, number in statuses.items():
@@ -312,14 +312,14 @@ class LogLine(Struct, frozen=True, kw_only=True):
 
 
 class LogPage(Struct, frozen=True, kw_only=True):
-    """Lines in order of attempt and seq. `cursor` goes on behind them, also when there are none yet."""
+    """Log lines in order of attempt and seq. `cursor` continues after them, also after an empty page."""
 
     lines: tuple[LogLine, ...]
     cursor: str
 
 
 class Metric(Struct, frozen=True, kw_only=True):
-    """A figure that a worker recorded for one period, to be added to what others recorded."""
+    """A measurement of one process, which is added to the roll-up of its minute."""
 
     name: str
     at: datetime
@@ -336,7 +336,7 @@ class RepairResult(Struct, frozen=True, kw_only=True):
 
 
 class Finding(Struct, frozen=True, kw_only=True):
-    """What a check found. `level` is ``ok``, ``warning`` or ``error``; `advice` says what to do."""
+    """A result of a check. `level` is ``ok``, ``warning`` or ``error``; `advice` says what to do."""
 
     level: str
     subject: str
@@ -348,7 +348,7 @@ class Finding(Struct, frozen=True, kw_only=True):
 
 
 class StateItem(Struct, frozen=True, kw_only=True):
-    """A named value that every process sees. `version` grows with every write of this name."""
+    """A named value that every process sees. `version` grows with each write of the name."""
 
     namespace: str
     name: str
@@ -358,15 +358,15 @@ class StateItem(Struct, frozen=True, kw_only=True):
 
 
 class Versions(Struct, frozen=True, kw_only=True):
-    """What a process knows already, so that poll can tell it only what is new."""
+    """The versions that a process knows already, so that poll returns only later changes."""
 
     pauses: int = 0
     signals: int = 0
 
 
 class PollResult(Struct, frozen=True, kw_only=True):
-    """What is new for a worker. `paused`: all paused queues, or None if nothing changed there.
-    `interrupts`: ids of its running jobs that somebody asked to interrupt."""
+    """The changes for a worker. `paused`: all paused queues and trees, or None without a change.
+    `interrupts`: ids of running jobs that the worker has to interrupt."""
 
     versions: Versions
     paused: frozenset[str] | None = None
@@ -377,9 +377,9 @@ class PollResult(Struct, frozen=True, kw_only=True):
 
 
 class RawClaim(Struct, frozen=True, kw_only=True):
-    """A parameter taken from a raw queue, with the id that its job is to have.
+    """A claimed parameter of a raw queue, with the id of its future job.
 
-    `token` has the form of a job's; its claim number counts the deliveries of this parameter.
+    `token` has the form of a job's token; its claim number counts the deliveries of the parameter.
     """
 
     param: str
@@ -390,7 +390,7 @@ class RawClaim(Struct, frozen=True, kw_only=True):
 
 
 class RawItem(Struct, frozen=True, kw_only=True):
-    """A parameter as it waits in a raw queue."""
+    """A waiting parameter of a raw queue."""
 
     param: str
     score: float | None = None

@@ -1,4 +1,4 @@
-"""What names of queues and times of jobs have to look like, and what a queue's name says of it."""
+"""Valid names of queues and times of jobs, and the meaning of a queue's name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mrq_core.ids import is_id
 _QUEUE_NAME_MAX = 200
 _LOG_CURSOR = re.compile(r"(-1|\d{1,18})\.(-1|\d{1,18})\Z", re.ASCII)
 MAX_SECONDS = 1e9
-"""The longest duration that is taken: some thirty years. Longer ones do not fit into a datetime."""
+"""The longest accepted duration, about thirty years. Longer durations do not fit into a datetime."""
 
 
 class RawKind(StrEnum):
@@ -26,13 +26,13 @@ class RawKind(StrEnum):
 
 
 def raw_kind(queue: str) -> RawKind | None:
-    """Which kind of raw queue the name stands for, or None for a regular queue of jobs."""
+    """The kind of raw queue that the name denotes. None: a regular queue of jobs."""
     root = queue.partition("/")[0]
     return next((kind for kind in RawKind if root.endswith(kind) and root != kind), None)
 
 
 def is_tree(name: str) -> bool:
-    """Whether the name stands for all subqueues of a queue."""
+    """Whether the name denotes all subqueues of a queue."""
     return name.endswith("/")
 
 
@@ -53,7 +53,7 @@ def is_covered(queue: str, names: Collection[str]) -> bool:
 
 
 def check_queue_name(name: object) -> None:
-    """Raises InvalidValue for what cannot be the name of a queue. A tree is checked without its slash."""
+    """Raises InvalidValue for an invalid queue name. Pass the name of a tree without its slash."""
     if not isinstance(name, str) or not name or len(name) > _QUEUE_NAME_MAX:
         raise InvalidValue(
             f"queue is {name!r}: expected a name of 1 to {_QUEUE_NAME_MAX} characters", path="queue"
@@ -71,12 +71,12 @@ def check_queue_name(name: object) -> None:
 
 
 def check_raw_queue_name(name: str) -> RawKind:
-    """The same for a raw queue; answers with its kind."""
+    """Raises InvalidValue unless this is the name of a raw queue; returns its kind."""
     check_queue_name(name)
     kind = raw_kind(name)
     if kind is None:
         raise InvalidValue(
-            f"queue is {name!r}, which is no raw queue: expected a root that ends with one of "
+            f"queue is {name!r}, which does not name a raw queue: expected a root that ends with one of "
             f"{', '.join(RawKind)}",
             path="queue",
         )
@@ -84,7 +84,7 @@ def check_raw_queue_name(name: str) -> RawKind:
 
 
 def check_job_queue_name(name: str) -> None:
-    """The same for a queue that jobs are put on: not a raw one, which holds parameters only."""
+    """Raises InvalidValue unless this is the name of a queue of jobs, not of a raw queue."""
     check_queue_name(name)
     kind = raw_kind(name)
     if kind is not None:
@@ -96,13 +96,13 @@ def check_job_queue_name(name: str) -> None:
 
 
 def check_page_cursor(cursor: str | None) -> None:
-    """Raises InvalidValue for what is not the cursor of a page of jobs, which is the id of its last job."""
+    """Raises InvalidValue unless this is the cursor of a page of jobs: the id of its last job."""
     if cursor is not None and not is_id(cursor):
         raise InvalidValue(f"cursor is {cursor!r}: expected one that came with a page", path="cursor")
 
 
 def log_position(cursor: str | None) -> tuple[int, int]:
-    """Attempt and seq of the line that a cursor of a log stands behind; -1 and -1 for the beginning.
+    """The attempt and seq of the last line before the cursor of a log; -1 and -1 for the beginning.
 
     Raises InvalidValue."""
     if cursor is None:
@@ -116,13 +116,11 @@ def log_position(cursor: str | None) -> tuple[int, int]:
 
 
 def check_times(delay: float | None, at: datetime | None) -> None:
-    """Raises InvalidValue unless at most one of them is given, and makes sense."""
+    """Raises InvalidValue unless at most one of delay and at is given, with a valid value."""
     if delay is not None and at is not None:
         raise InvalidValue("delay and at are both given: expected one of them", path="at")
     if delay is not None and not (is_number(delay) and 0 <= delay <= MAX_SECONDS):
-        raise InvalidValue(
-            f"delay is {delay!r}: expected seconds, from 0 to a thousand million", path="delay"
-        )
+        raise InvalidValue(f"delay is {delay!r}: expected seconds, from 0 to {MAX_SECONDS:.0e}", path="delay")
     if at is not None and not isinstance(at, datetime):
         raise InvalidValue(f"at is {at!r}: expected a datetime with a timezone", path="at")
     if at is not None and at.tzinfo is None:
@@ -134,5 +132,5 @@ def check_times(delay: float | None, at: datetime | None) -> None:
 
 
 def is_number(value: object) -> bool:
-    """Whether this is an int or a float; True and False are neither."""
+    """Whether the value is an int or a float, and not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,6 +1,6 @@
-"""What is known of a job, and the one table of how its status may change.
+"""The record of a job, and the table of legal status changes.
 
-Nothing here does I/O. The functions that turn one record into the next are in `lifecycle`.
+This module does no I/O. The functions that turn one record into the next are in `lifecycle`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from mrq_core.contract.codec import JsonObject, JsonValue
 
 PRIORITY_MIN, PRIORITY_MAX = -4, 4
 HISTORY_LIMIT = 10
-"""How many earlier attempts a record keeps; the oldest go first."""
+"""The number of earlier attempts that a record keeps; the oldest are dropped first."""
 
 
 class Status(StrEnum):
-    """Where a job is in its life. Statuses print as lower-case words."""
+    """The status of a job. Statuses print as lower-case words."""
 
     QUEUED = "queued"
     STARTED = "started"
@@ -36,15 +36,15 @@ class Status(StrEnum):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether a job of this status has a place in its queue and can be claimed."""
+        """Whether a job with this status has a waiting entry in its queue."""
         return self in WAITING
 
     @property
     def is_ended(self) -> bool:
-        """Whether nothing more will happen to the job unless somebody requeues it.
+        """Whether a job with this status has ended and runs again only after a requeue.
 
-        An interrupted at_most_once job has ended too, though its status is `interrupt`:
-        ask `JobRecord.is_ended` where there is a record.
+        An interrupted at_most_once job has ended too, although its status is `interrupt`. Use
+        `JobRecord.is_ended` where a record is available.
         """
         return self in ENDED
 
@@ -55,12 +55,12 @@ ENDED: Final = frozenset({_S.SUCCESS, _S.FAILED, _S.CANCEL, _S.ABORT, _S.TIMEOUT
 
 TRANSITIONS: Final[Mapping[Status | None, frozenset[Status]]] = MappingProxyType(
     {
-        # None is a job that does not exist yet: enqueued, or admitted from a raw queue.
+        # None: the job does not exist yet; it is enqueued, or admitted from a raw queue.
         None: frozenset({_S.QUEUED, _S.STARTED}),
         _S.QUEUED: frozenset({_S.STARTED, _S.CANCEL}),
         _S.RETRY: frozenset({_S.STARTED, _S.CANCEL, _S.QUEUED}),
         _S.INTERRUPT: frozenset({_S.STARTED, _S.CANCEL, _S.QUEUED}),
-        # started -> started is a new claim after the lease of the old one ran out;
+        # started -> started is a new claim after the lease of the old claim expired;
         # started -> queued is a retry without delay, or a claim given back unstarted.
         _S.STARTED: frozenset(
             {
@@ -91,18 +91,18 @@ CANCELLABLE: Final = frozenset(
     for status, following in TRANSITIONS.items()
     if status not in (None, _S.STARTED) and _S.CANCEL in following
 )
-"""Statuses in which a job can be cancelled at once. A started one is only asked to."""
+"""Statuses in which a cancel ends a job at once. A started job is only marked."""
 
 
 def is_legal(before: Status | None, now: Status) -> bool:
-    """Whether a job may go from the one status to the other."""
+    """Whether a job may change from status `before` to status `now`."""
     return now in TRANSITIONS[before]
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One claim of a job that is over. `status` is how it ended.
+    """An attempt that is over, with the status in which it ended.
 
-    A claim that was lost has `lost` set and the status `started`: nobody said how it ended.
+    A lost claim has `lost` set and the status `started`, because no worker reported its end.
     """
 
     claim: int
@@ -118,10 +118,10 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """All that is known of a job. Frozen: every change is made by a broker, on the server.
+    """The data of a job. Frozen: a broker makes every change, on the server.
 
-    The fields from `started_at` to `total_time` describe the latest attempt; `history` holds
-    the ones before it. Durations are seconds.
+    The fields from `started_at` to `memory_diff` describe the latest attempt; `history` holds
+    the earlier attempts. Durations are seconds.
     """
 
     id: str
@@ -133,7 +133,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     priority: int = 0
     queued_at: datetime
     due_at: datetime | None = None
-    """When the entry is next to be claimed; for a started job, when its lease ends. None: not by time."""
+    """The due time of the entry; for a started job, the end of its lease. None: parked or ended."""
     updated_at: datetime
     ended_at: datetime | None = None
     expires_at: datetime | None = None
@@ -144,13 +144,13 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     token: str | None = None
     lease_until: datetime | None = None
     alone: bool = False
-    """Whether the latest claim was made as a suspect: alone in its worker."""
+    """Whether the latest claim was made as a suspect, alone in its worker."""
     progress: float = 0.0
     result: JsonValue = None
     exception_type: str | None = None
     traceback: str | None = None
     original_traceback: str | None = None
-    """The traceback of the exception that a retry, or a second exception, came from."""
+    """The traceback of the exception that caused a retry or a second exception."""
     total_time: float | None = None
     greenlet_time: float | None = None
     switches: int | None = None
@@ -172,12 +172,12 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def is_ended(self) -> bool:
-        """Whether nothing more will happen to this job unless somebody requeues it."""
+        """Whether the job has ended and runs again only after a requeue."""
         return self.ended_at is not None
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
-        """The attempts that are over, oldest first, the latest one included once it is over."""
+        """The attempts that are over, oldest first, including the latest attempt once it is over."""
         if self.started_at is None or self.status is Status.STARTED:
             return self.history
         latest = Attempt(
@@ -195,7 +195,7 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class RetryDecision(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether to make another attempt, and after how many seconds (None: as the rule says)."""
+    """Whether to retry, and after how many seconds (None: as the retry rule says)."""
 
     retry: bool
     delay: float | None = None

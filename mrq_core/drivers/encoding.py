@@ -1,9 +1,9 @@
-"""Records as drivers keep them: msgpack for the record, JSON for its params, and changes beside it.
+"""Stored records: msgpack for the record, JSON for its params, and the latest changes beside the record.
 
-The params never change. A driver that stores them apart writes a record without touching them.
+The params never change. A driver that stores them separately writes a record without touching the params.
 
-The two most frequent changes need not write the record at all: a claim of a waiting job, and a success. Their
-arguments are stored beside it, and whoever reads applies them. Any other change writes the record in full.
+The two most frequent changes do not write the record: the claim of a waiting job, and a success. A driver
+stores their arguments beside the record, and each reader applies them. Other changes write the whole record.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _outcome_decoder = msgspec.msgpack.Decoder(Outcome)
 
 
 def encode(record: JobRecord) -> bytes:
-    """The record without its params."""
+    """Encodes the record without its params."""
     return _encoder.encode(replace(record, params={}) if record.params else record)
 
 
 def decode(data: bytes) -> JobRecord:
-    """What `encode` was given; params are empty. Raises BrokerCorrupt."""
+    """Decodes a record that `encode` wrote; the params are empty. Raises BrokerCorrupt."""
     try:
         return _record_decoder.decode(data)
     except msgspec.DecodeError as error:
@@ -36,25 +36,25 @@ def decode(data: bytes) -> JobRecord:
 
 
 def encode_outcome(outcome: Outcome) -> bytes:
-    """The outcome without its follow-ups, which are jobs of their own by then."""
+    """Encodes the outcome without its follow-ups, which the driver stores as jobs."""
     return _encoder.encode(replace(outcome, followups=()) if outcome.followups else outcome)
 
 
 def with_params(record: JobRecord, params: bytes | None) -> JobRecord:
-    """The record as it was enqueued, with its params; None for empty ones."""
+    """Adds the stored params to the record. None: the params are empty."""
     return replace(record, params=codec.decode(params)) if params and params != b"{}" else record
 
 
 def decode_all(data: bytes, params: bytes) -> JobRecord:
-    """The record with its params. Raises BrokerCorrupt."""
+    """Decodes a record with its params. Raises BrokerCorrupt."""
     record = decode(data)
     if params and params != b"{}":
-        force_setattr(record, "params", codec.decode(params))  # nobody else has seen the record yet
+        force_setattr(record, "params", codec.decode(params))  # no other code has seen the record yet
     return record
 
 
 def with_claim(record: JobRecord, *, token: str, worker: str, started_ms: int) -> JobRecord:
-    """The record under the first claim since it was written. It has no lease: that is kept elsewhere."""
+    """Applies the first claim since the record was written. The driver stores the lease elsewhere."""
     nonce = token.partition(".")[2]
     return lifecycle.claimed(
         record, now=from_ms(started_ms), worker=worker, nonce=nonce, lease=0.0, alone=False
@@ -62,7 +62,7 @@ def with_claim(record: JobRecord, *, token: str, worker: str, started_ms: int) -
 
 
 def with_outcome(record: JobRecord, outcome: bytes, settled_ms: int) -> JobRecord:
-    """The record after its claim was settled. Raises BrokerCorrupt."""
+    """Applies the stored outcome of the claim. Raises BrokerCorrupt."""
     try:
         decoded = _outcome_decoder.decode(outcome)
     except msgspec.DecodeError as error:
@@ -71,17 +71,17 @@ def with_outcome(record: JobRecord, outcome: bytes, settled_ms: int) -> JobRecor
 
 
 def is_plain(record: JobRecord) -> bool:
-    """Whether a success of the job changes what is stored of it and nothing else."""
+    """Whether a success of the job changes only the stored job: no limit key, unique key or signal."""
     return not (record.limit_keys or record.unique_key is not None or record.cancel_requested)
 
 
 def is_plain_success(outcome: Outcome) -> bool:
-    """Whether the outcome of a plain job can be stored beside its record."""
+    """Whether a driver can store the outcome of a plain job beside its record."""
     return outcome.status is Status.SUCCESS and outcome.delay is None and outcome.exception_type is None
 
 
 def is_parked(record: JobRecord) -> bool:
-    """Whether the job waits for room under a limit key, and not for its time."""
+    """Whether the job waits for room under a limit key instead of a due time."""
     return record.due_at is None and record.ended_at is None and record.status is not Status.STARTED
 
 

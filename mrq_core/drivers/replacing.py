@@ -1,7 +1,7 @@
-"""Changes that read a record, apply a transition of `lifecycle`, and write it by compare-and-set.
+"""Reads a record, applies a transition of `lifecycle`, and writes the result by compare-and-set.
 
-For drivers whose server can replace a record only if it is still what was read. Where it is not, it is
-read and changed again. So the rules of a job's life stand in `lifecycle` alone, and no lock is held between
+For drivers whose server can replace a record only if the record is unchanged since it was read. A changed
+record is read again. So `lifecycle` alone holds the rules of a job's life, and no lock is held between
 two calls.
 (Optimistic concurrency control: H. T. Kung, J. T. Robinson, ACM TODS 6 (2), 1981.)
 """
@@ -27,7 +27,7 @@ from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
 
 ATTEMPTS = 50
-"""How often a job is read again because somebody else was quicker."""
+"""How often a job is read again after another process changed it first."""
 
 
 S = TypeVar("S", bound=ReadJob)
@@ -39,19 +39,19 @@ class Records(Protocol[S]):
     """The records of a driver."""
 
     def read(self, ids: Sequence[str]) -> tuple[datetime, list[S | None]]:
-        """The server's time, and the records, expired ones too; None where there is none."""
+        """The server's time, and the records, including expired records. None: no such job."""
         ...
 
     def write(self, replacements: Sequence[Replacement[S]], now: datetime) -> list[WriteResult]:
-        """Writes each, with all that follows from it, if the job is still what was read."""
+        """Writes each replacement with its consequences, if the job is unchanged since it was read."""
         ...
 
 
-# --- what people and rules change -------------------------------------------------------------------
+# --- changes by operators and rules -----------------------------------------------------------------
 
 
 def act(records: Records[S], ids: Sequence[str], action: Action) -> list[ChangeResult]:
-    """Does the action to each job. See `requeue`, `cancel`, `move` and `remove` of `Broker`."""
+    """Applies the action to each job. See `requeue`, `cancel`, `move` and `remove` of `Broker`."""
     made = act_where(records, ids, action, lambda record: True)
     return [ChangeResult.UNKNOWN if change is None else change for change in made]
 
@@ -59,7 +59,7 @@ def act(records: Records[S], ids: Sequence[str], action: Action) -> list[ChangeR
 def act_where(
     records: Records[S], ids: Sequence[str], action: Action, is_match: Callable[[JobRecord], bool]
 ) -> list[ChangeResult | None]:
-    """The same for those jobs that match at the moment of the change; None for the others."""
+    """Applies the action to each job that matches at the moment of the change. None: no match."""
 
     def step(
         job_id: str, stored: S | None, now: datetime
@@ -78,7 +78,7 @@ def act_where(
 
 
 def apply(records: Records[S], page: Page, action: Action, is_match: Callable[[JobRecord], bool]) -> Applied:
-    """Does the action to the jobs of a page that still match. See `Broker.apply`."""
+    """Applies the action to the jobs of a page that still match. See `Broker.apply`."""
     made = act_where(records, [record.id for record in page.records], action, is_match)
     numbers: dict[ChangeResult, int] = {}
     for change in made:
@@ -114,10 +114,10 @@ def _each(
     step: Callable[[_Item, S | None, datetime], _Answer | tuple[_Answer, Replacement[S]]],
     otherwise: Mapping[WriteResult, _Answer],
 ) -> list[_Answer]:
-    """One step for each item, in order; items of the same job see what the one before has written.
+    """Performs one step for each item, in order. A later item of the same job sees the earlier change.
 
-    A step answers at once, or with what is to be written and the answer if it was. `otherwise` has the
-    answers to what may become of it instead.
+    A step returns an answer, or an answer with the replacement that has to be written first. `otherwise` maps
+    other results of the write to answers.
     """
     answers: dict[int, _Answer] = {}
     left = list(range(len(items)))
@@ -125,24 +125,24 @@ def _each(
         if not left:
             break
         # One item for each job in a round.
-        chosen = list({id_of(items[place]): place for place in reversed(left)}.values())[::-1]
-        now, found = records.read([id_of(items[place]) for place in chosen])
+        chosen = list({id_of(items[index]): index for index in reversed(left)}.values())[::-1]
+        now, found = records.read([id_of(items[index]) for index in chosen])
         planned: list[tuple[int, _Answer, Replacement[S]]] = []
-        for place, stored in zip(chosen, found, strict=True):
-            made = step(items[place], stored, now)
+        for index, stored in zip(chosen, found, strict=True):
+            made = step(items[index], stored, now)
             if isinstance(made, tuple):
-                planned.append((place, *made))
+                planned.append((index, *made))
             else:
-                answers[place] = made
+                answers[index] = made
         results = records.write([replacement for *_, replacement in planned], now)
-        for (place, answer, _), result in zip(planned, results, strict=True):
+        for (index, answer, _), result in zip(planned, results, strict=True):
             if result is WriteResult.DONE:
-                answers[place] = answer
+                answers[index] = answer
             elif result in otherwise:
-                answers[place] = otherwise[result]
-        left = [place for place in left if place not in answers]
+                answers[index] = otherwise[result]
+        left = [index for index in left if index not in answers]
     if left:
         raise BrokerUnavailable(
-            f"{len(left)} jobs were changed by others each time before this call could write them: try again"
+            f"{len(left)} jobs were changed by other processes before this call could write them: try again"
         )
-    return [answers[place] for place in range(len(items))]
+    return [answers[index] for index in range(len(items))]

@@ -1,7 +1,7 @@
-"""What a task's code can reach while it runs: its job, its worker, the configuration, its log.
+"""The objects that a task's code reaches while it runs: its job, its worker, the configuration, its log.
 
-The running job is a context variable that the runner sets; it is the only ambient thing there
-is. Greenlets do not inherit context variables: `spawn` and `subpool_map` hand them on.
+The worker sets the running job as a context variable, which is the only ambient state of mrq.
+Greenlets do not inherit context variables; `spawn` and `subpool_map` copy them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 log = logging.getLogger("mrq.job")
-"""The logger for tasks' code. The standard logging functions work as well."""
+"""A logger for the code of tasks. The standard logging functions work as well."""
 
 
 class JobContext:
@@ -51,7 +51,7 @@ class JobContext:
         self._held_back: dict[int, Interrupt] = {}
 
     def set_progress(self, ratio: float) -> None:
-        """Notes how far the job is; the worker stores it within a second."""
+        """Sets the progress of the job, from 0 to 1; the worker stores it within a second."""
         number = float(ratio)
         if not 0 <= number <= 1:
             raise InvalidValue(f"the progress is {ratio!r}: expected a number from 0 to 1", path="ratio")
@@ -59,7 +59,7 @@ class JobContext:
 
     @contextmanager
     def shield(self) -> Iterator[None]:
-        """Holds interrupts back: for a call that must not be left half done."""
+        """Defers interrupts to the end of the block, for a call that must complete."""
         me = threading.get_ident()
         self._shields[me] = self._shields.get(me, 0) + 1
         try:
@@ -73,8 +73,9 @@ class JobContext:
                     raise held_back
 
     def accept(self, interrupt: Interrupt, greenlet: int) -> bool:
-        """Whether the interrupt is to be raised in this greenlet of the job now. A shield that the greenlet
-        holds keeps it for later. Greenlets are named as by threading.get_ident in patched code."""
+        """Whether to raise the interrupt in this greenlet of the job now. A shield of the greenlet defers it.
+
+        Greenlets are identified as by threading.get_ident in patched code."""
         if not self.in_code:
             return False
         self.interrupted = interrupt
@@ -89,7 +90,7 @@ current_context: ContextVar[JobContext | None] = ContextVar("mrq_job", default=N
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Holds interrupts of the current job back; nothing outside of a job."""
+    """Defers interrupts of the current job to the end of the block. Has no effect outside a job."""
     context = current_context.get()
     if context is None:
         yield
@@ -99,26 +100,26 @@ def shielded() -> Iterator[None]:
 
 
 def get_current_job() -> Job | None:
-    """The job that is running this code, or None outside of a job."""
+    """The job that runs this code. None: no job runs."""
     context = current_context.get()
     return None if context is None else Job(context.record.id, client=context.client, running=context)
 
 
 def get_current_worker() -> Any:
-    """The worker that is running this job, or None outside of a worker."""
+    """The worker that runs this job. None: no job runs."""
     context = current_context.get()
     return None if context is None else context.worker
 
 
 def get_current_config() -> dict[str, object]:
-    """The configuration by upper-case names: settings, and the config file's other names."""
+    """The configuration as a dict: settings, and other upper-case names of the config file."""
     return current_client().config.as_dict()
 
 
 def retry_current_job(
     delay: float | None = None, max_retries: int | None = None, queue: str | None = None
 ) -> None:
-    """Ends this attempt and asks for another, `delay` seconds later, on another queue if one is named.
+    """Ends this attempt and retries the job `delay` seconds later, on `queue` if given.
 
     Delay and max_retries default to the task's options; when no retry is left, the job becomes
     `maxretries`. Never returns: raises RetryInterrupt, which the task must let pass.
@@ -135,13 +136,13 @@ def retry_current_job(
 
 
 def abort_current_job() -> None:
-    """Ends the job with the status `abort`. Never returns: raises AbortInterrupt."""
+    """Ends the job with the status `abort`. Never returns; raises AbortInterrupt."""
     _required("abort_current_job")
     raise AbortInterrupt("the task asked to be aborted")
 
 
 def set_current_job_progress(ratio: float) -> None:
-    """Tells how far the current job is, from 0 to 1."""
+    """Sets the progress of the current job, from 0 to 1."""
     _required("set_current_job_progress").set_progress(ratio)
 
 

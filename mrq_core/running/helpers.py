@@ -19,21 +19,22 @@ R = TypeVar("R")
 
 
 def run_task(task: TaskLike, params: JsonObject) -> Any:
-    """Runs another task's code here and now, inside the current job, and returns its result."""
+    """Runs the code of another task inside the current job, and returns its result."""
     instance = find_task(path_of(task))() if isinstance(task, str) else _class_behind(task)()
     instance.is_main_task = False
     return instance.run_wrapped(params)
 
 
 def spawn(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Greenlet[..., Any]:
-    """Starts a greenlet that belongs to the current job: it can reach the job, and logs to it."""
+    """Starts a greenlet that belongs to the current job: its code reaches the job and logs to it."""
     import gevent
 
     return gevent.spawn(contextvars.copy_context().run, function, *args, **kwargs)
 
 
 def subpool_map(pool_size: int, function: Callable[[T], R], iterable: Iterable[T]) -> list[R]:
-    """Calls the function with each item, in up to `pool_size` greenlets at a time; results in order.
+    """Calls the function with each item, in up to `pool_size` greenlets at once. Returns the results in
+    order.
 
     The greenlets belong to the current job. When one raises, the others are killed and its
     exception is raised here. The iterable is read as places become free.

@@ -1,4 +1,4 @@
-"""Per-job logs: what a task logs ends up with its job.
+"""Per-job logs: log lines of a task are stored with its job.
 
 A handler on the root logger looks at which job is running in the current context and adds the
 line to that job's `JobLog`; what is logged outside of a job goes to the terminal only. Lines
@@ -18,11 +18,11 @@ from mrq_core.errors import ConfigError
 
 _NO_JOB = "-"
 _ours: list[logging.Handler] = []
-"""The handlers that we put on the root logger."""
+"""The handlers of mrq on the root logger."""
 
 
 class JobLog:
-    """The lines of one attempt that are not stored yet.
+    """The log lines of one attempt that are not stored yet.
 
     Keeps about `max_size` bytes of the attempt; the rest is dropped, after a line that says so.
     Appending and taking are single steps of the interpreter, so no lock is needed.
@@ -38,7 +38,7 @@ class JobLog:
         self._lines: deque[LogLine] | None = None  # most jobs log nothing
 
     def write(self, level: str, message: str, unix_ms: int) -> None:
-        """Adds a line. What UTF-8 cannot hold is written as escapes."""
+        """Adds a line. Characters that UTF-8 cannot encode become escapes."""
         if self._left < 0:
             return
         text = printable(message)
@@ -71,18 +71,18 @@ class JobLog:
         return taken
 
     def give_back(self, lines: list[LogLine]) -> None:
-        """Puts lines that could not be stored back in front."""
+        """Puts lines that could not be stored back to the front."""
         if self._lines is None:
             self._lines = deque()
         self._lines.extendleft(reversed(lines))
 
 
 current_log: ContextVar[JobLog | None] = ContextVar("mrq_log", default=None)
-"""The log of the job that runs in this context."""
+"""The log of the job that runs in the current context."""
 
 
 class JobLogHandler(logging.Handler):
-    """Sends what is logged in a job's context to that job's log."""
+    """Writes log lines that are made in the context of a job to the log of the job."""
 
     def createLock(self) -> None:
         """Makes no lock: a line is added in one step, and an interrupted job could keep a lock for ever."""
@@ -116,7 +116,7 @@ class _JobName(logging.Filter):
 
 
 class _SafeFormatter(logging.Formatter):
-    """Makes every line printable, whatever a task put into it."""
+    """Makes every log line printable."""
 
     def format(self, record: logging.LogRecord) -> str:
         return printable(super().format(record))
@@ -137,7 +137,7 @@ def _checked_formatter(format: str) -> logging.Formatter:
 
 
 def set_up_logging(level: str, format: str, *, quiet: bool) -> None:
-    """Sends logs to standard error, and those of jobs to their jobs. Replaces earlier handlers of ours.
+    """Sends logs to standard error, and logs of jobs to their jobs. Replaces earlier handlers of mrq.
 
     Raises ConfigError for a format that is none.
     """

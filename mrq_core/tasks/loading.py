@@ -1,4 +1,4 @@
-"""From a path to a task that can run: importing it, and resolving its options."""
+"""Imports a task by its path, and resolves its options."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from mrq_core.tasks.task import Task, TaskFunction, TaskLike, path_of
 
 
 class LoadedTask(msgspec.Struct, frozen=True, kw_only=True):
-    """A task, ready to run, with its options resolved."""
+    """An imported task with its resolved options."""
 
     path: str
     task_class: type[Task]
@@ -38,7 +38,8 @@ def load_task(path: str, config: Config) -> LoadedTask:
 
 
 def resolve_options(path: str, task_class: type[Task], config: Config) -> LoadedTask:
-    """The options of a task: TASKS over the task's own over the configuration's defaults."""
+    """Resolves the options of a task: TASKS, then the options of the task, then the defaults of the
+    configuration."""
     own = options_from(
         {
             name: getattr(task_class, name)
@@ -82,7 +83,7 @@ def resolve_options(path: str, task_class: type[Task], config: Config) -> Loaded
 
 
 def check_reachable(task: TaskLike) -> None:
-    """Raises InvalidValue unless a worker that imports the task's path will find this very task there.
+    """Raises InvalidValue unless a worker finds this task object at the path of the task.
 
     A path that is given as text is taken as it is: the enqueuer need not have the code.
     """
@@ -139,7 +140,7 @@ def find_task(path: str) -> type[Task]:
 
 
 def _import_longest(path: str) -> tuple[str, list[str]]:
-    """Imports the longest part of the path that is a module; the rest are names inside it."""
+    """Imports the longest part of the path that is a module. The other parts are names in the module."""
     parts = path.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
         raise TaskNotFound(f"{path!r} is no path of a task: expected module.Name", path=path)

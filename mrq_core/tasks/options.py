@@ -13,10 +13,10 @@ from mrq_core.errors import ConfigError
 
 
 class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The options of a task. None means: as the configuration says. Durations are seconds.
+    """The options of a task. None takes the value of the configuration. Durations are seconds.
 
-    `timeout` 0 is none at all. `retry_on` names the exceptions that are retried by themselves.
-    An `at_most_once` task is never started a second time, whatever happened to the first.
+    A `timeout` of 0 disables the timeout. `retry_on` names the exceptions after which a job is retried.
+    An `at_most_once` task is never started twice, even after a lost claim.
     """
 
     queue: str | None = None
@@ -39,13 +39,13 @@ OPTION_NAMES = TaskOptions.__struct_fields__
 
 
 def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
-    """The options in a mapping. Raises ConfigError that names what is wrong."""
+    """Converts a mapping to options. Raises ConfigError, which names the invalid option."""
     for name in values:
         if name not in OPTION_NAMES:
             near = difflib.get_close_matches(name, OPTION_NAMES, n=1)
             raise ConfigError(
-                f"{where}: {name!r} is no option of a task"
-                + (f"; did you mean {near[0]!r}?" if near else f": there are {', '.join(OPTION_NAMES)}")
+                f"{where}: {name!r} is not an option of a task"
+                + (f"; did you mean {near[0]!r}?" if near else f": expected one of {', '.join(OPTION_NAMES)}")
             )
     given = dict(values)
     retry_on = given.pop("retry_on", None)

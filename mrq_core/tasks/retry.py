@@ -1,4 +1,4 @@
-"""When a failed attempt is made again, and after how long."""
+"""When a failed job is retried, and after which delay."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mrq_core.contract.record import RetryDecision
 
 
 class RetryRule(msgspec.Struct, frozen=True, kw_only=True):
-    """The options of a task that concern retries.
+    """The retry options of a task.
 
     The n-th retry (from 0) waits ``delay * backoff ** n`` seconds, at most `max_delay`. With
     `jitter` it waits a random part of that, evenly spread between half of it and all of it
@@ -26,7 +26,7 @@ class RetryRule(msgspec.Struct, frozen=True, kw_only=True):
     retry_on: tuple[type[BaseException], ...] = ()
 
     def delay_of(self, retry_count: int, *, draw: Callable[[], float] = random.random) -> float:
-        """Seconds to wait before the next attempt of a job that was retried so often."""
+        """The delay in seconds before the next attempt of a job that was retried `retry_count` times."""
         try:
             delay = min(self.delay * self.backoff**retry_count, self.max_delay)
         except OverflowError:
@@ -34,5 +34,5 @@ class RetryRule(msgspec.Struct, frozen=True, kw_only=True):
         return delay * (0.5 + draw() / 2) if self.jitter else delay
 
     def decide(self, exception: BaseException) -> RetryDecision:
-        """The rule's own decision about an exception: retried only if `retry_on` names it."""
+        """Decides about an exception: retries only exceptions that `retry_on` names."""
         return RetryDecision(retry=isinstance(exception, self.retry_on))

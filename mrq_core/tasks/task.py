@@ -1,4 +1,4 @@
-"""Tasks: the kinds of work. A class with a `run` method, or a decorated function with typed arguments.
+"""Tasks: classes with a `run` method, and decorated functions with typed arguments.
 
 A task is known by its canonical path ``module.Name``; nothing is registered. Its options are
 class attributes, or arguments of the decorator; TASKS in the configuration overrides them.
@@ -25,8 +25,8 @@ R = TypeVar("R")
 
 
 class Task:
-    """The base of task classes. Override `run`; `run_wrapped` is where a project's own base class
-    can wrap every run. The attributes are options; see `TaskOptions`."""
+    """The base of task classes. Override `run`; a base class of a project may override `run_wrapped` to wrap
+    every run. The attributes are options; see `TaskOptions`."""
 
     queue: ClassVar[str | None] = None
     priority: ClassVar[int | None] = None
@@ -44,19 +44,19 @@ class Task:
     at_most_once: ClassVar[bool | None] = None
 
     is_main_task: bool = True
-    """Whether this is the job's own task, not one called by `run_task`."""
+    """Whether this is the task of the job, and not a task called by `run_task`."""
 
     def run(self, params: JsonObject) -> Any:
-        """Does the work. What it returns is stored as the job's result."""
+        """Does the work. The return value becomes the result of the job."""
         raise NotImplementedError(f"{path_of(type(self))} has no run method")
 
     def run_wrapped(self, params: JsonObject) -> Any:
-        """Calls `run`; what the worker calls."""
+        """Calls `run`. The worker calls this method."""
         return self.run(params)
 
 
 class TaskFunction(Generic[P, R]):
-    """A function that is a task. Calling it just calls the function."""
+    """A task made from a function. Calling the object calls the function."""
 
     def __init__(self, function: Callable[P, R], options: TaskOptions) -> None:
         if not inspect.isfunction(function):
@@ -87,7 +87,7 @@ class TaskFunction(Generic[P, R]):
         return _arguments_of(self.function)
 
     def arguments_from(self, params: JsonObject) -> dict[str, Any]:
-        """The function's keyword arguments, converted to the types it declares. Raises InvalidParams."""
+        """Converts params to keyword arguments of the declared types. Raises InvalidParams."""
         struct, takes_more = self._arguments
         names = struct.__struct_fields__
         more = {name: value for name, value in params.items() if name not in names}
@@ -119,7 +119,7 @@ def task(function: Callable[P, R], /) -> TaskFunction[P, R]: ...
 @typing.overload
 def task(**options: Any) -> Callable[[Callable[P, R]], TaskFunction[P, R]]: ...
 def task(function: Callable[P, R] | None = None, /, **options: Any) -> Any:
-    """Makes a task of a function. The params of its jobs are its keyword arguments.
+    """Makes a task from a function. The params of a job become its keyword arguments.
 
     Used bare or with the options of `TaskOptions`::
 
@@ -136,7 +136,7 @@ def task(function: Callable[P, R] | None = None, /, **options: Any) -> Any:
 
 
 def path_of(task: TaskLike) -> str:
-    """The canonical path of a task; a path is its own."""
+    """The canonical path of a task; a path is returned unchanged."""
     if isinstance(task, str):
         return task
     target = task.function if isinstance(task, TaskFunction) else task
@@ -164,7 +164,7 @@ def _class_of(wrapped: TaskFunction[Any, Any], options: TaskOptions) -> type[Tas
 
 
 def _arguments_of(function: Callable[..., Any]) -> tuple[type[msgspec.Struct], bool]:
-    """A struct with the function's arguments, and whether it takes others by ``**kwargs``."""
+    """A struct with the arguments of the function, and whether ``**kwargs`` accepts others."""
     hints = _hints_of(function)
     fields: list[Any] = []
     takes_more = False
@@ -184,7 +184,7 @@ def _arguments_of(function: Callable[..., Any]) -> tuple[type[msgspec.Struct], b
 
 
 def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
-    """The types of the arguments. What the function returns is of no interest, and need not resolve."""
+    """The types of the arguments. The return annotation is ignored and need not resolve."""
     inner = inspect.unwrap(function)
     annotations = {name: value for name, value in inner.__annotations__.items() if name != "return"}
     holder = types.SimpleNamespace(__annotations__=annotations)
@@ -198,7 +198,7 @@ def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _field_with(default: object) -> Any:
-    """A field that gives the argument's own default: the function's, however mutable it is."""
+    """A field with the default of the function itself, even a mutable default."""
 
     def factory() -> object:
         return default

@@ -99,7 +99,7 @@ def test_positional_arguments_and_async_functions_are_refused() -> None:
         ({"timeout": -1}, "not negative"),
         ({"priority": 9}, "-4 to 4"),
         ({"retry_on": "ValueError"}, "exception classes"),
-        ({"nothing_like_it": 1}, "there are queue"),
+        ({"nothing_like_it": 1}, "expected one of queue"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_refused(options: dict[str, object], words: str) -> None:

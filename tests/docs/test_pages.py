@@ -1,4 +1,4 @@
-"""The pages hang together: links lead somewhere, and what there is to describe is described."""
+"""The pages hang together: links lead somewhere, and every public name is described."""
 
 from __future__ import annotations
 

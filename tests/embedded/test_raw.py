@@ -146,7 +146,7 @@ def test_an_admitted_claim_stays_admitted_when_its_job_was_requeued(
 
 
 def test_what_is_no_raw_queue_is_refused_in_words(broker: EmbeddedBroker) -> None:
-    with pytest.raises(InvalidValue, match="which is no raw queue"):
+    with pytest.raises(InvalidValue, match="which does not name a raw queue"):
         broker.raw("default")
     with pytest.raises(InvalidValue, match="for timed sets only"):
         broker.raw("m_set").claim(1, LEASE, "w1", pushback=5.0)

@@ -73,7 +73,7 @@ def test_each_action_reaches_its_method(broker: MemoryBroker) -> None:
 
 def test_options_of_tasks_are_checked_by_name_and_value() -> None:
     check_task_options(Config(tasks={"tasks.Add": {"queue": "mail", "timeout": 3}}))
-    with pytest.raises(ConfigError, match=r"TASKS\['tasks.Add'\]: 'timout' is no option"):
+    with pytest.raises(ConfigError, match=r"TASKS\['tasks.Add'\]: 'timout' is not an option"):
         check_task_options(Config(tasks={"tasks.Add": {"timout": 3}}))
     with pytest.raises(ConfigError, match="priority"):
         check_task_options(Config(tasks={"tasks.Add": {"priority": 30}}))
