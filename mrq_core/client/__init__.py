@@ -1,1 +1,1 @@
-"""Enqueueing jobs, and asking about them."""
+"""Enqueueing jobs (`client`), and the handles of jobs and queues (`handles`)."""

@@ -1,1 +1,1 @@
-"""The settings, and where their values come from."""
+"""The settings (`settings`), and the sources of their values (`sources`)."""

@@ -1,7 +1,6 @@
-"""The settings: name, type, default and meaning of each, in one table, which is the class `Config`.
+"""The settings: the name, type, default and meaning of each, in one table, the class `Config`.
 
-The command line makes its flags from this table, and the reference in docs/ is generated from
-it. How the values are found is in `config_sources`.
+The flags of the command line and the reference in docs/ are made from this table. `sources` finds the values.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 TaskOptions = Mapping[str, Mapping[str, object]]
-"""TASKS: for each path of a task, values for its options."""
+"""The value of TASKS: options of tasks by path."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One setting. `minimum` and `choices` bound its values; `flags` are shorter names for its flag."""
+    """One setting. `minimum` and `choices` restrict its values; `flags` are shorter names of its flag."""
 
     help: str
     group: str
@@ -40,11 +39,11 @@ def _setting(default: object, help: str, group: str, **more: Any) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """The values of all settings, validated. Passed down; nothing reads it from a global."""
+    """The validated values of all settings. Callers pass it down; no module reads it from a global."""
 
     broker: str = _setting("sqlite", "Name of a driver, or a URL that one of them opens.", "broker")
     store: str = _setting(
-        "", "Name or URL of the driver that keeps the records, where that is not the broker's.", "broker"
+        "", "Name or URL of the driver that stores the records, if it differs from the broker.", "broker"
     )
     sqlite: str = _setting(".mrq/mrq.sqlite3", "Path of the embedded broker's file.", "broker")
     redis: str = _setting(
@@ -52,24 +51,26 @@ class Config:
         "URL of the Redis server: redis://, rediss://, unix://, redis+sentinel:// or redis+cluster://.",
         "broker",
     )
-    redis_prefix: str = _setting("mrq", "What the names of all keys in Redis begin with.", "broker")
+    redis_prefix: str = _setting("mrq", "Prefix of all keys in Redis.", "broker")
     mongodb: str = _setting(
         "mongodb://127.0.0.1:27017/mrq",
         "URL of the MongoDB deployment with the database: mongodb:// or mongodb+srv://.",
         "broker",
     )
-    mongodb_prefix: str = _setting(
-        "mrq", "What the names of all collections in MongoDB begin with.", "broker"
-    )
+    mongodb_prefix: str = _setting("mrq", "Prefix of all collections in MongoDB.", "broker")
     broker_timeout: float = _setting(
-        10.0, "Seconds that one call to the broker may take before it fails.", "broker", minimum=0.01
+        10.0, "Seconds after which a call to the broker fails.", "broker", minimum=0.01
     )
 
     queues: tuple[str, ...] = _setting(
-        ("default",), "Queues to work on, in order; a name that ends with / means its subqueues.", "worker"
+        ("default",), "Queues to work on, in order. A name that ends with / means its subqueues.", "worker"
     )
     greenlets: int = _setting(
-        1, "How many jobs run at the same time in one process.", "worker", flags=("--gevent", "-g"), minimum=1
+        1,
+        "Number of jobs that run at the same time in one process.",
+        "worker",
+        flags=("--gevent", "-g"),
+        minimum=1,
     )
     name: str = _setting("", "Name of this worker. Default: host.pid.", "worker")
     lease: float = _setting(
@@ -77,21 +78,21 @@ class Config:
     )
     dequeue_strategy: str = _setting(
         "sequential",
-        "How queues are chosen: sequential (in order), parallel (shared), burst (stop when nothing is due), "
-        "or burst and one of the others joined by a comma.",
+        "How to choose queues: sequential (in order), parallel (shared), burst (stop if no job is due), "
+        "or burst with sequential or parallel, joined by a comma.",
         "worker",
     )
     max_latency: float = _setting(
-        1.0, "The most seconds that an idle worker waits before it looks again.", "worker", minimum=0.001
+        1.0, "Seconds after which an idle worker asks for jobs again, at the latest.", "worker", minimum=0.001
     )
-    max_jobs: int = _setting(0, "Stop after this many jobs. 0: never.", "worker", minimum=0)
+    max_jobs: int = _setting(0, "Stop after this number of jobs. 0: never.", "worker", minimum=0)
     max_time: float = _setting(0.0, "Stop after this many seconds. 0: never.", "worker", minimum=0)
     max_memory: float = _setting(
         0.0, "Stop when the process uses more than this many MB. 0: never.", "worker", minimum=0
     )
     paused_queues_refresh_interval: float = _setting(
         1.0,
-        "Seconds between two looks at pauses and cancel requests. 0: pauses are ignored.",
+        "Seconds between two polls for pauses and cancel requests. 0: ignore pauses.",
         "worker",
         minimum=0,
     )
@@ -99,39 +100,41 @@ class Config:
         10.0, "Seconds between two reports of a worker about itself.", "worker", minimum=0.1
     )
     report_file: str = _setting(
-        "", "File that a worker writes its report to as well, for probes on its machine.", "worker"
+        "", "File to which a worker also writes its report, for probes on its machine.", "worker"
     )
     max_lost_claims: int = _setting(
-        3, "After how many claims lost while it ran alone a job is failed.", "worker", minimum=1
+        3, "Number of claims lost while a job ran alone after which the job fails.", "worker", minimum=1
     )
 
     tasks: TaskOptions = _setting(None, "Options of tasks by path.", "tasks", file_only=True)
     default_job_timeout: float = _setting(
-        3600.0, "Seconds that a job may run. 0: without limit.", "tasks", minimum=0
+        3600.0, "Timeout of a job in seconds. 0: no timeout.", "tasks", minimum=0
     )
-    default_job_max_retries: int = _setting(3, "How often a job may be retried.", "tasks", minimum=0)
+    default_job_max_retries: int = _setting(3, "Number of retries of a job.", "tasks", minimum=0)
     default_job_retry_delay: float = _setting(3.0, "Seconds before a retry.", "tasks", minimum=0)
     default_job_result_ttl: float = _setting(
-        604_800.0, "Seconds that a successful job is kept.", "tasks", minimum=0
+        604_800.0, "Seconds to keep a successful job.", "tasks", minimum=0
     )
-    default_job_abort_ttl: float = _setting(
-        86_400.0, "Seconds that an aborted job is kept.", "tasks", minimum=0
-    )
-    default_job_cancel_ttl: float = _setting(
-        86_400.0, "Seconds that a cancelled job is kept.", "tasks", minimum=0
-    )
+    default_job_abort_ttl: float = _setting(86_400.0, "Seconds to keep an aborted job.", "tasks", minimum=0)
+    default_job_cancel_ttl: float = _setting(86_400.0, "Seconds to keep a cancelled job.", "tasks", minimum=0)
     default_job_ttl: float = _setting(
         15_552_000.0,
-        "Seconds that jobs are kept which ended in another way, such as failed ones.",
+        "Seconds to keep jobs that ended in another way, such as failed jobs.",
         "tasks",
         minimum=0,
     )
-    max_params_size: int = _setting(1_048_576, "Bytes that params may take as JSON.", "tasks", minimum=2)
-    max_result_size: int = _setting(4_194_304, "Bytes that a result may take as JSON.", "tasks", minimum=2)
-    max_log_size: int = _setting(1_048_576, "Bytes of log that are kept of one job.", "tasks", minimum=0)
+    max_params_size: int = _setting(
+        1_048_576, "Largest size of params, in bytes of JSON.", "tasks", minimum=2
+    )
+    max_result_size: int = _setting(
+        4_194_304, "Largest size of a result, in bytes of JSON.", "tasks", minimum=2
+    )
+    max_log_size: int = _setting(
+        1_048_576, "Largest size of the stored log of a job, in bytes.", "tasks", minimum=0
+    )
 
     log_level: str = _setting(
-        "INFO", "The least important log lines to show.", "logs",
+        "INFO", "Lowest level of log lines to show.", "logs",
         choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
     )  # fmt: skip
     log_format: str = _setting(
@@ -142,18 +145,18 @@ class Config:
     plugins: tuple[str, ...] = _setting((), "Modules to load as plugins.", "plugins")
 
     user: Mapping[str, object] = field(default_factory=dict)
-    """Upper-case names of the config file that are not settings: the user's own."""
+    """Upper-case names of the config file that are not settings."""
     module: ModuleType | None = None
-    """The config file as a module; it may define hook implementations."""
+    """The config file as a module, which may define hook implementations."""
     sources: Mapping[str, str] = field(default_factory=dict)
-    """Where the value of each setting came from, by its upper-case name; defaults are left out."""
+    """The source of each value by its upper-case name. Defaults are left out."""
 
     def as_dict(self) -> dict[str, object]:
-        """All values by upper-case name: settings, and the user's own."""
+        """All values by upper-case name: settings, and other names of the config file."""
         return {**self.user, **{name: getattr(self, name.lower()) for name in SETTINGS}}
 
     def redacted(self) -> dict[str, object]:
-        """The same with secrets, and passwords in URLs, as ``***``."""
+        """All values by upper-case name, with secrets and passwords in URLs as ``***``."""
         shown = self.as_dict()
         for name, value in shown.items():
             setting = SETTINGS.get(name)
@@ -185,12 +188,12 @@ _SECRET_WORDS = ("password", "passwd", "secret", "token", "apikey", "api_key", "
 
 
 def looks_secret(name: str) -> bool:
-    """Whether a value of this name is better not shown."""
+    """Whether values with this name are shown as ``***``."""
     return any(word in name.lower() for word in _SECRET_WORDS)
 
 
 def hide_secrets(name: str, value: object) -> object:
-    """The value as it may be shown: ``***`` if its name looks secret, and so for what is inside it."""
+    """The value with secrets as ``***``, by its name and the names inside it."""
     if looks_secret(name) and value not in (None, "", (), {}, []):
         return "***"
     if isinstance(value, Mapping):
@@ -204,7 +207,7 @@ _SECRET_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]
 
 
 def without_option(url: str, name: str) -> tuple[str, str | None]:
-    """The URL without one of its options, and what that was; None if it was not there."""
+    """The URL without one of its options, and the value of the option. None: the URL has no such option."""
     parts = urlsplit(url)
     options = parse_qsl(parts.query, keep_blank_values=True)
     value = next((value for option, value in options if option == name), None)
@@ -216,7 +219,7 @@ def without_option(url: str, name: str) -> tuple[str, str | None]:
 
 
 def hide_password(url: str) -> str:
-    """The URL with its password as ``***``; other text as it is."""
+    """The URL with its password as ``***``. Other text is returned unchanged."""
     if "://" not in url:
         return url
     url = _SECRET_IN_QUERY.sub(r"\1***", url)

@@ -20,7 +20,7 @@ from mrq_core.errors import ConfigError
 DEFAULT_FILE = "mrq-config.py"
 ENV_PREFIX = "MRQ_"
 _ENV_OTHERS = frozenset({"MRQ_CONFIG"})
-"""Variables that are ours without being settings; MRQ_TEST_ and MRQ_BENCH_ belong to the tests."""
+"""Variables of mrq that are not settings. MRQ_TEST_ and MRQ_BENCH_ belong to the tests."""
 
 
 def load_config(
@@ -31,9 +31,9 @@ def load_config(
 ) -> Config:
     """The configuration of this process.
 
-    `overrides` are values by the settings' names, upper or lower case: those of the command
-    line. `file` must exist if it is named, here or in MRQ_CONFIG; otherwise `mrq-config.py` in
-    the working directory is read if it is there. Raises ConfigError.
+    `overrides` are values by name, in upper or lower case, such as those of the command
+    line. A `file` named here or in MRQ_CONFIG must exist; otherwise `mrq-config.py` in
+    the working directory is read if it exists. Raises ConfigError.
     """
     environ = os.environ if environ is None else environ
     named = file if file is not None else environ.get("MRQ_CONFIG") or None
@@ -54,19 +54,19 @@ def load_config(
     for variable, text in environ.items():
         name = variable.removeprefix(ENV_PREFIX)
         if name == variable or not text:
-            continue  # an empty variable is as good as none
+            continue  # an empty variable counts as unset
         if name in SETTINGS and not SETTINGS[name].file_only:
             values[name], sources[name] = text, f"environment variable {variable}"
         elif name in SETTINGS:
             warnings.warn(f"{variable} is ignored: {name} can be set only in the config file", stacklevel=2)
         elif variable not in _ENV_OTHERS and not name.startswith(("TEST_", "BENCH_")):
             warnings.warn(
-                f"the environment variable {variable} is no setting of mrq{_near(name)}", stacklevel=2
+                f"the environment variable {variable} is not a setting of mrq{_near(name)}", stacklevel=2
             )
     for given, value in (overrides or {}).items():
         name = given.upper()
         if name not in SETTINGS:
-            raise ConfigError(f"{given} is no setting of mrq{_near(name)}")
+            raise ConfigError(f"{given} is not a setting of mrq{_near(name)}")
         if value is not None:
             values[name], sources[name] = value, flag_of(name)
     checked = {name.lower(): _convert(name, value, sources[name]) for name, value in values.items()}
@@ -103,7 +103,7 @@ def _near(name: str) -> str:
 def _refuse_near_miss(name: str, what: str) -> None:
     close = difflib.get_close_matches(name, SETTINGS, n=1, cutoff=0.85)
     if close:
-        raise ConfigError(f"{what}, which is no setting of mrq; did you mean {close[0]}?")
+        raise ConfigError(f"{what}, which is not a setting of mrq; did you mean {close[0]}?")
 
 
 def _convert(name: str, value: object, source: str) -> object:

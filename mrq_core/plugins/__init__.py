@@ -1,1 +1,1 @@
-"""Hooks, and the plugins that implement them."""
+"""Every hook (`hookspecs`), and the manager that finds plugins and opens the broker (`manager`)."""

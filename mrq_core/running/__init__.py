@@ -1,1 +1,5 @@
-"""What a task's code can reach while it runs."""
+"""What the code of a task reaches while it runs.
+
+`context`: the current job, retry, abort, progress. `helpers`: other tasks in place, greenlets.
+`logs`: per-job logs.
+"""

@@ -123,7 +123,7 @@ def test_another_config_file_can_be_named(mrq: Shell, project: Project) -> None:
 
 def test_an_unknown_environment_variable_is_a_warning(mrq: Shell) -> None:
     said = mrq("queues", "list", env={"MRQ_GRENLETS": "3"})
-    assert "MRQ_GRENLETS is no setting of mrq; did you mean GREENLETS?" in said.err
+    assert "MRQ_GRENLETS is not a setting of mrq; did you mean GREENLETS?" in said.err
 
 
 @pytest.mark.parametrize("command", ["dashboard", "scheduler", "schedules"])

@@ -167,7 +167,7 @@ def test_a_name_close_to_a_setting_is_refused(write_config: WriteConfig, name: s
 
 @pytest.mark.parametrize(("variable", "hint"), [("MRQ_GREENLET", "did you mean GREENLETS"), ("MRQ_XYZ", "")])
 def test_an_unknown_variable_warns(variable: str, hint: str) -> None:
-    with pytest.warns(UserWarning, match=f"{variable} is no setting of mrq.*{hint}"):
+    with pytest.warns(UserWarning, match=f"{variable} is not a setting of mrq.*{hint}"):
         load({variable: "1"})
 
 
@@ -189,7 +189,7 @@ def test_the_environment_of_the_process_is_read(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_unknown_override_is_refused() -> None:
-    with pytest.raises(ConfigError, match="greenlet is no setting of mrq; did you mean GREENLETS"):
+    with pytest.raises(ConfigError, match="greenlet is not a setting of mrq; did you mean GREENLETS"):
         load(greenlet=1)
 
 
