@@ -15,7 +15,7 @@ from pymongo import UpdateOne
 from mrq_broker_mongo import effects, layout, removing, uniques
 from mrq_broker_mongo.connection import Connection, Jobs
 from mrq_broker_mongo.documents import Stored, guard_of, object_ids, stored, update_of
-from mrq_broker_mongo.enqueueing import followup
+from mrq_broker_mongo.enqueueing import document_of
 from mrq_broker_mongo.location import Doc
 from mrq_core.contract.pair import Replacement, WriteResult
 from mrq_core.contract.record import JobRecord
@@ -52,7 +52,7 @@ class Records:
             elif one.reserve and not uniques.hold_again(connection, one.before.doc, now):
                 answers[place] = WriteResult.HELD
             else:
-                followups = [followup(connection, record, now) for record in one.followups]
+                followups = [document_of(connection, job, now) for job in one.followups]
                 updates[place] = update_to(connection, one.before, one.after, number, followups)
         for place in written(connection, replacements, updates, number):
             answers[place] = WriteResult.DONE

@@ -16,6 +16,7 @@ from mrq_broker_mongo.connection import Connection
 from mrq_broker_mongo.documents import Stored, cell_of, cell_of_record
 from mrq_broker_mongo.location import Doc
 from mrq_broker_mongo.totals import Deltas
+from mrq_core.contract.messages import NewJob
 from mrq_core.contract.pair import Replacement
 from mrq_core.contract.record import JobRecord, Status
 
@@ -29,7 +30,7 @@ def follow(connection: Connection, done: Sequence[Replacement[Stored]], now: dat
     keys: list[tuple[str, ObjectId]] = []
     slots: dict[str, list[ObjectId]] = {}
     woken: list[str] = []
-    parents: list[tuple[ObjectId, Sequence[JobRecord]]] = []
+    parents: list[tuple[ObjectId, Sequence[NewJob]]] = []
     for one in done:
         doc, before, after = one.before.doc, one.before.record, one.after
         if after is None:
@@ -52,8 +53,8 @@ def follow(connection: Connection, done: Sequence[Replacement[Stored]], now: dat
     for key, number in limiting.give_back(connection, slots).items():
         parking.let_go(connection, key, number)
     waking.wake(connection, woken)
-    for parent, records in parents:
-        documents = [enqueueing.followup(connection, record, now) for record in records]
+    for parent, jobs in parents:
+        documents = [enqueueing.document_of(connection, job, now) for job in jobs]
         finish(connection, parent, documents, now)
 
 
@@ -67,8 +68,8 @@ def _as_it_is_now(doc: Doc, after: JobRecord) -> Doc:
 
 
 def finish(connection: Connection, parent: ObjectId, documents: Sequence[Doc], now: datetime) -> None:
-    """Enqueues follow-ups, and then forgets that they are to be. Their ids make a repetition harmless."""
-    enqueueing.store(connection, documents, now)
+    """Enqueues follow-ups, and then removes them from their parent. Their ids make a repetition harmless."""
+    enqueueing.enqueue_documents(connection, {str(doc["_id"]): doc for doc in documents}, now)
     mark = {"followups._id": {"$in": [doc["_id"] for doc in documents]}, "_id": parent}
     connection.run("jobs", lambda jobs: jobs.update_one(mark, {"$unset": {"followups": ""}}))
 

@@ -21,7 +21,7 @@ from mrq_broker_mongo.totals import Deltas
 from mrq_broker_mongo.uniques import Reservation
 from mrq_core.clock import after
 from mrq_core.contract.messages import Enqueued, NewJob
-from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.record import Status
 
 
 def enqueue(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:
@@ -31,18 +31,10 @@ def enqueue(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:
     layout.ensure(connection)
     now = connection.now()
     documents: dict[str, Doc] = {}
-    keyed: dict[str, Reservation] = {}
     for job in jobs:
-        job_id = job.record.id
-        if job_id not in documents:
-            documents[job_id] = doc = document_of(connection, job, now)
-            if job.unique is not None:
-                period = job.unique.period if job.unique.until == "period" else None
-                keyed[job_id] = Reservation(job.unique.key, doc["_id"], period)
-    holders = _reserve(connection, documents, keyed, now)
-    wanted = {job_id: doc for job_id, doc in documents.items() if holders.get(job_id, job_id) == job_id}
-    created = store(connection, wanted.values(), now)
-    uniques.confirm(connection, [one for one in keyed.values() if one.job in created])
+        if job.record.id not in documents:
+            documents[job.record.id] = document_of(connection, job, now)
+    holders, created = enqueue_documents(connection, documents, now)
     answers = []
     for job in jobs:
         job_id = job.record.id
@@ -51,10 +43,24 @@ def enqueue(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:
     return answers
 
 
-def _reserve(
-    connection: Connection, documents: dict[str, Doc], keyed: dict[str, Reservation], now: datetime
-) -> dict[str, str]:
-    """Who holds the keys that these jobs want. A job that is there already gets none: its id comes first."""
+def enqueue_documents(
+    connection: Connection, documents: dict[str, Doc], now: datetime
+) -> tuple[dict[str, str], set[ObjectId]]:
+    """Stores new jobs whose keys are free. Returns the holders of keys, and the created ids."""
+    keyed = {
+        job_id: Reservation(doc["unique_key"], doc["_id"], doc.get("unique_period"))
+        for job_id, doc in documents.items()
+        if "unique_until" in doc
+    }
+    holders = _reserve(connection, keyed, now)
+    wanted = [doc for job_id, doc in documents.items() if holders.get(job_id, job_id) == job_id]
+    created = store(connection, wanted, now)
+    uniques.confirm(connection, [one for one in keyed.values() if one.job in created])
+    return holders, created
+
+
+def _reserve(connection: Connection, keyed: dict[str, Reservation], now: datetime) -> dict[str, str]:
+    """The holders of the keys that these jobs request. A stored job gets no key: its id comes first."""
     if not keyed:
         return {}
     wanted = {"_id": {"$in": [one.job for one in keyed.values()]}}
@@ -71,14 +77,11 @@ def document_of(connection: Connection, job: NewJob, now: datetime) -> Doc:
     doc["v"] = 1
     if job.unique is not None:
         doc.update(unique_key=job.unique.key, unique_until=job.unique.until, special=True)
+        if job.unique.until == "period":
+            doc["unique_period"] = job.unique.period
     if job.record.status is not Status.STARTED:
         doc["due_at"] = after(now, job.delay) if job.delay is not None else job.record.due_at or now
     return doc
-
-
-def followup(connection: Connection, record: JobRecord, now: datetime) -> Doc:
-    """The document of a job that follows from another's outcome."""
-    return document_of(connection, NewJob(record=record), now)
 
 
 def store(connection: Connection, documents: Iterable[Doc], now: datetime) -> set[ObjectId]:

@@ -64,7 +64,7 @@ class MongoStore(MongoKeeper, JobStore):
     def annotate(self, notes: Sequence[Note], now: datetime) -> list[bool]:
         return storing.annotate(self._jobs, notes, now)
 
-    def unfinished(self, limit: int, *, before: datetime | None = None) -> list[tuple[str, list[JobRecord]]]:
+    def unfinished(self, limit: int, *, before: datetime | None = None) -> list[tuple[str, list[NewJob]]]:
         return storing.unfinished(self._jobs, limit, before)
 
     def finish(self, parent: str, followups: Sequence[str]) -> None:

@@ -16,13 +16,12 @@ from pymongo import UpdateOne
 from mrq_broker_mongo import changes, enqueueing, layout, removing, settling, signals
 from mrq_broker_mongo.arrangement import STORE
 from mrq_broker_mongo.connection import Connection
-from mrq_broker_mongo.documents import Stored, cell_of, cell_of_record, object_ids, of_doc, to_doc
+from mrq_broker_mongo.documents import Stored, cell_of, cell_of_record, object_ids, stored, to_doc
 from mrq_broker_mongo.location import Doc
 from mrq_broker_mongo.settling import Held
 from mrq_broker_mongo.totals import Deltas
 from mrq_core.contract.messages import NewJob, Note, Settlement
 from mrq_core.contract.pair import Replacement, WriteResult
-from mrq_core.contract.record import JobRecord
 
 
 def insert(connection: Connection, jobs: Sequence[NewJob]) -> list[bool]:
@@ -69,7 +68,7 @@ def write(
     updates: dict[int, UpdateOne] = {}
     for place, one in enumerate(replacements):
         if one.after is not None:
-            followups = [to_doc(record, STORE) for record in one.followups]
+            followups = [_document_of(job) for job in one.followups]
             updates[place] = changes.update_to(connection, one.before, one.after, number, followups)
     written = changes.written(connection, replacements, updates, number)
     _follow(connection, [replacements[place] for place in written])
@@ -111,9 +110,7 @@ def annotate(connection: Connection, notes: Sequence[Note], now: datetime) -> li
 # --- follow-ups -------------------------------------------------------------------------------------
 
 
-def unfinished(
-    connection: Connection, limit: int, before: datetime | None
-) -> list[tuple[str, list[JobRecord]]]:
+def unfinished(connection: Connection, limit: int, before: datetime | None) -> list[tuple[str, list[NewJob]]]:
     """See `JobStore.unfinished`."""
     if limit <= 0:
         return []
@@ -121,7 +118,12 @@ def unfinished(
     if before is not None:
         wanted["updated_at"] = {"$lt": before}
     found = connection.run("jobs", lambda jobs: list(jobs.find(wanted, {"followups": 1}).limit(limit)))
-    return [(str(doc["_id"]), [of_doc(one, STORE) for one in doc["followups"]]) for doc in found]
+    return [(str(doc["_id"]), [_new_job_of(one) for one in doc["followups"]]) for doc in found]
+
+
+def _new_job_of(doc: Doc) -> NewJob:
+    one = stored(doc, STORE)
+    return NewJob(record=one.record, unique=one.unique)
 
 
 def finish(connection: Connection, parent: str, followups: Sequence[str]) -> None:

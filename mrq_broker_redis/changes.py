@@ -59,6 +59,6 @@ class Records:
 
 def _as_list(one: Replacement[Stored]) -> object:
     row = False if one.after is None else rows.row_of(one.after)
-    followups = [enqueueing.followup(record) for record in one.followups]
+    followups = [enqueueing.new(job) for job in one.followups]
     reserve = "reserve" if one.reserve else ""
     return [one.before.record.id, rows.binary(one.before.seen), row, reserve, followups, one.ask_to_stop]

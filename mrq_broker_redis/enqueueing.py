@@ -11,7 +11,7 @@ from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.layout import Contents
 from mrq_core.clock import to_ms
 from mrq_core.contract.messages import Enqueued, NewJob
-from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.record import Status
 
 _QUEUED = str(Status.QUEUED)
 BATCH = 200
@@ -43,7 +43,7 @@ def _ordinary_ones(connection: Connection, jobs: Sequence[NewJob]) -> list[Enque
 
 
 def _each(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:
-    found = connection.run("enqueue_each", [_new(job) for job in jobs], repeatable=True)
+    found = connection.run("enqueue_each", [new(job) for job in jobs], repeatable=True)
     return [
         Enqueued(id=holder.decode(), created=bool(created))
         for holder, created in zip(found[::2], found[1::2], strict=True)
@@ -76,12 +76,8 @@ def _ordinary(job: NewJob, groups: dict[tuple[str, str, int], int]) -> object:
     return [record.id, group, rows.data_of(record), due, str(to_ms(record.queued_at)), delay]
 
 
-def followup(record: JobRecord) -> object:
-    """A job that follows from another's outcome, as the scripts take it."""
-    return _new(NewJob(record=record))
-
-
-def _new(job: NewJob) -> object:
+def new(job: NewJob) -> object:
+    """A new job as the scripts take it."""
     record, unique = job.record, job.unique
     how: object = False
     if unique is not None:

@@ -86,7 +86,7 @@ class ComposedBroker(Broker):
     # --- a job's way -------------------------------------------------------------------------
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
-        return enqueueing.enqueue(self._jobs, jobs)
+        return enqueueing.enqueue(self._queue, self._store, jobs)
 
     def claim(self, request: ClaimRequest) -> Claimed:
         return self._claimer.claim(request)
@@ -118,7 +118,7 @@ class ComposedBroker(Broker):
         self._queue.prune(limit)
         now = self._queue.now()
         for parent, followups in self._store.unfinished(limit, before=now - _UNFINISHED):
-            self._jobs.finish(parent, followups, now)
+            self._jobs.finish(parent, followups)
         self._repaired_to = self.repair(limit, self._repaired_to).cursor
         return gone
 

@@ -9,45 +9,64 @@ from msgspec.structs import replace
 
 from mrq_core import failpoints
 from mrq_core.composed import places, uniques
-from mrq_core.composed.jobs import Jobs
 from mrq_core.contract.lifecycle import has_expired
 from mrq_core.contract.messages import Enqueued, NewJob
-from mrq_core.contract.pair import KeyRequest
+from mrq_core.contract.pair import JobQueue, JobStore, KeyRequest
 
 
-def enqueue(jobs: Jobs, given: Sequence[NewJob]) -> list[Enqueued]:
+def enqueue(queue: JobQueue, store: JobStore, jobs: Sequence[NewJob]) -> list[Enqueued]:
     """See `Broker.enqueue`."""
-    if not given:
+    if not jobs:
         return []
-    now = jobs.queue.now()
+    now = queue.now()
     firsts: dict[str, NewJob] = {}
-    for job in given:
-        firsts.setdefault(job.record.id, _with_key(places.due(job, now)))
-    holders = _reserve(jobs, firsts, now)
+    for job in jobs:
+        firsts.setdefault(job.record.id, prepared(job, now))
+    holders = _reserve(queue, store, firsts, now)
     failpoints.reach("composed.reserved")
     wanted = [job for job_id, job in firsts.items() if holders.get(job_id, job_id) == job_id]
-    created = {job.record.id for job, is_new in zip(wanted, jobs.enqueue(wanted), strict=True) if is_new}
+    created = {
+        job.record.id for job, is_new in zip(wanted, _store(queue, store, wanted), strict=True) if is_new
+    }
     answers = []
-    for job in given:
+    for job in jobs:
         job_id = job.record.id
         answers.append(Enqueued(id=holders.get(job_id, job_id), created=job_id in created))
         created.discard(job_id)
     return answers
 
 
-def _with_key(job: NewJob) -> NewJob:
-    if job.unique is None or job.record.unique_key == job.unique.key:
-        return job
-    return replace(job, record=replace(job.record, unique_key=job.unique.key))
+def prepared(job: NewJob, now: datetime) -> NewJob:
+    """The new job with its due time instead of a delay, and with its unique key in the record."""
+    due_at = places.due_at(job, now)
+    key = job.record.unique_key if job.unique is None else job.unique.key
+    return replace(job, delay=None, record=replace(job.record, due_at=due_at, unique_key=key))
 
 
-def _reserve(jobs: Jobs, firsts: dict[str, NewJob], now: datetime) -> dict[str, str]:
-    """Who holds the keys that these jobs want. A job that is there already gets none: its id comes first."""
+def _reserve(queue: JobQueue, store: JobStore, firsts: dict[str, NewJob], now: datetime) -> dict[str, str]:
+    """The holders of the keys that these jobs request. A stored job gets no key: its id comes first."""
     keyed = {job_id: job.unique for job_id, job in firsts.items() if job.unique is not None}
     if not keyed:
         return {}
-    found = jobs.store.read(list(keyed))
+    found = store.read(list(keyed))
     there = {one.record.id for one in found if one is not None and not has_expired(one.record, now)}
     wanted = [KeyRequest(id=job_id, unique=unique) for job_id, unique in keyed.items() if job_id not in there]
-    holders = uniques.reserve(jobs.queue, jobs.store, wanted, now)
+    holders = uniques.reserve(queue, store, wanted, now)
     return {one.id: holder for one, holder in zip(wanted, holders, strict=True) if holder is not None}
+
+
+def _store(queue: JobQueue, store: JobStore, jobs: Sequence[NewJob]) -> list[bool]:
+    """Stores prepared jobs and pushes their entries. False: the id exists.
+
+    An existing job gets its entry too, because a crash of the same call may have prevented the push.
+    """
+    created = store.insert(jobs)
+    failpoints.reach("composed.inserted")
+    entries = [places.entry_of_new(job) for job, is_new in zip(jobs, created, strict=True) if is_new]
+    there = dict.fromkeys(job.record.id for job, is_new in zip(jobs, created, strict=True) if not is_new)
+    for stored in store.read(list(there)) if there else ():
+        if stored is not None and places.is_waiting(stored.record):
+            entries.append(places.entry_of(stored, stored.record, stored.version))
+    if entries:
+        queue.push(entries)
+    return created

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from mrq_core import failpoints
-from mrq_core.composed import places, uniques
+from mrq_core.composed import enqueueing, places, uniques
 from mrq_core.contract.messages import NewJob
 from mrq_core.contract.pair import (
     Entry,
@@ -62,25 +62,11 @@ class Jobs:
 
     # --- writing -----------------------------------------------------------------------------
 
-    def enqueue(self, jobs: Sequence[NewJob]) -> list[bool]:
-        """Stores new jobs that are due at their time, and gives them their places; False for an id that is
-        there. One that is there gets its place too, as a crash of the same call may have kept it from it."""
-        created = self.store.insert(jobs)
-        failpoints.reach("composed.inserted")
-        entries = [places.entry_of_new(job) for job, is_new in zip(jobs, created, strict=True) if is_new]
-        there = dict.fromkeys(job.record.id for job, is_new in zip(jobs, created, strict=True) if not is_new)
-        for stored in self.store.read(list(there)) if there else ():
-            if stored is not None and places.is_waiting(stored.record):
-                entries.append(places.entry_of(stored, stored.record, stored.version))
-        if entries:
-            self.queue.push(entries)
-        return created
-
     def write(self, replacements: Sequence[Replacement[Job]], now: datetime) -> list[WriteResult]:
         """Writes each if it may, and then tells the queue of those that were written."""
         answers = [WriteResult.HELD] * len(replacements)
         chosen = self._with_their_keys(replacements, now)
-        written = self.store.write([_of_store(replacements[place]) for place in chosen], now)
+        written = self.store.write([_of_store(replacements[place], now) for place in chosen], now)
         failpoints.reach("composed.written")
         for place, answer in zip(chosen, written, strict=True):
             answers[place] = answer
@@ -89,15 +75,16 @@ class Jobs:
         for one in done:
             if one.followups:
                 failpoints.reach("composed.followups")
-                self.finish(one.before.record.id, one.followups, now)
+                self.finish(one.before.record.id, [enqueueing.prepared(job, now) for job in one.followups])
         return answers
 
-    def finish(self, parent: str, followups: Sequence[JobRecord], now: datetime) -> None:
-        """Enqueues the follow-ups of a job, and then forgets that they are to be. Their ids make a repetition
-        harmless."""
-        self.enqueue([places.due(NewJob(record=record), now) for record in followups])
+    def finish(self, parent: str, followups: Sequence[NewJob]) -> None:
+        """Enqueues the follow-ups of a job, and then removes them from its record.
+
+        Their ids make a repetition harmless. A follow-up whose unique key another job holds is dropped."""
+        enqueueing.enqueue(self.queue, self.store, followups)
         failpoints.reach("composed.followed")
-        self.store.finish(parent, [record.id for record in followups])
+        self.store.finish(parent, [job.record.id for job in followups])
 
     def _with_their_keys(self, replacements: Sequence[Replacement[Job]], now: datetime) -> list[int]:
         """The places of those that hold the unique key that they need again, or need none."""
@@ -142,8 +129,10 @@ def _asked(one: Replacement[Job]) -> KeyRequest | None:
     return None
 
 
-def _of_store(one: Replacement[Job]) -> Replacement[StoredJob]:
-    return Replacement(one.before.stored, one.after, one.followups, ask_to_stop=one.ask_to_stop)
+def _of_store(one: Replacement[Job], now: datetime) -> Replacement[StoredJob]:
+    """The replacement as the store takes it. Delays of follow-ups count from now."""
+    followups = tuple(enqueueing.prepared(job, now) for job in one.followups)
+    return Replacement(one.before.stored, one.after, followups, ask_to_stop=one.ask_to_stop)
 
 
 def _is_the_queues(record: JobRecord) -> bool:

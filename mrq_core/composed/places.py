@@ -23,10 +23,9 @@ def is_waiting(record: JobRecord) -> bool:
     return record.status.is_waiting and not record.is_ended
 
 
-def due(job: NewJob, now: datetime) -> NewJob:
-    """The new job with the time at which it is due."""
-    due_at = after(now, job.delay) if job.delay is not None else job.record.due_at or now
-    return replace(job, record=replace(job.record, due_at=due_at))
+def due_at(job: NewJob, now: datetime) -> datetime:
+    """The due time of a new job."""
+    return after(now, job.delay) if job.delay is not None else job.record.due_at or now
 
 
 def entry_of_new(job: NewJob) -> Entry:

@@ -152,7 +152,7 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     greenlet_time: float | None = None
     switches: int | None = None
     memory_diff: int | None = None
-    followups: tuple[JobRecord, ...] = ()
+    followups: tuple[NewJob, ...] = ()
     """Jobs to enqueue with this outcome. Their ids are derived from the id of the parent."""
 
 

@@ -256,7 +256,7 @@ class Replacement(Generic[S_co]):
 
     before: S_co
     after: JobRecord | None
-    followups: tuple[JobRecord, ...] = ()
+    followups: tuple[NewJob, ...] = ()
     """Jobs to store together with it."""
     reserve: bool = False
     """Whether the job's unique key is to be reserved again, or the change not made."""
@@ -334,8 +334,10 @@ class JobStore(StoreServices):
         """See `Broker.annotate`."""
 
     @abstractmethod
-    def unfinished(self, limit: int, *, before: datetime | None = None) -> list[tuple[str, list[JobRecord]]]:
-        """Jobs with follow-ups that are not known to be enqueued; only of changes made before that time."""
+    def unfinished(self, limit: int, *, before: datetime | None = None) -> list[tuple[str, list[NewJob]]]:
+        """Jobs with follow-ups that may not be enqueued yet, of changes made before that time.
+
+        Each follow-up has its `due_at`, and its unique key if it has one."""
 
     @abstractmethod
     def finish(self, parent: str, followups: Sequence[str]) -> None:

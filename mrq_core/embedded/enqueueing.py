@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from mrq_core.clock import Clock, after, from_ms
 from mrq_core.contract import codec
 from mrq_core.contract.messages import Enqueued, NewJob
-from mrq_core.contract.record import JobRecord
 from mrq_core.embedded import removal, rows, uniques
 from mrq_core.embedded.batch import Batch
 
@@ -48,11 +47,6 @@ def enqueue(connection: sqlite3.Connection, clock: Clock, jobs: Sequence[NewJob]
         answers.append(Enqueued(id=record.id, created=True))
     batch.flush(connection)
     return answers
-
-
-def enqueue_records(connection: sqlite3.Connection, clock: Clock, records: Sequence[JobRecord]) -> None:
-    """The same for records that nobody waits for: follow-ups."""
-    enqueue(connection, clock, [NewJob(record=record) for record in records])
 
 
 def _existing(connection: sqlite3.Connection, ids: list[str], now_ms: int) -> set[str]:

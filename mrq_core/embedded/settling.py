@@ -10,12 +10,12 @@ from msgspec.structs import replace
 
 from mrq_core.clock import Clock, from_ms
 from mrq_core.contract import codec, lifecycle
-from mrq_core.contract.messages import ClaimRef, Note, Settlement
+from mrq_core.contract.messages import ClaimRef, NewJob, Note, Settlement
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.drivers import encoding
 from mrq_core.embedded import rows, signals, uniques
 from mrq_core.embedded.batch import Batch
-from mrq_core.embedded.enqueueing import enqueue_records
+from mrq_core.embedded.enqueueing import enqueue
 
 _HEADS = """
 SELECT id, seq, queue, path, status, token, is_plain, started_ms IS NOT NULL FROM jobs
@@ -89,7 +89,7 @@ def settle(connection: sqlite3.Connection, clock: Clock, settlements: Sequence[S
     now_ms = clock.now_ms()
     heads = _heads(connection, [settlement.id for settlement in settlements])
     batch = Batch(now_ms)
-    followups: list[JobRecord] = []
+    followups: list[NewJob] = []
     answers = [True] * len(settlements)
     others: list[tuple[int, Settlement]] = []
     for place, settlement in enumerate(settlements):
@@ -107,7 +107,7 @@ def settle(connection: sqlite3.Connection, clock: Clock, settlements: Sequence[S
         for (place, _), answer in zip(others, settled, strict=True):
             answers[place] = answer
     if followups:
-        enqueue_records(connection, clock, followups)
+        enqueue(connection, clock, followups)
     return answers
 
 
@@ -115,7 +115,7 @@ def _settle_in_full(
     connection: sqlite3.Connection,
     now_ms: int,
     settlements: Sequence[Settlement],
-    followups: list[JobRecord],
+    followups: list[NewJob],
 ) -> list[bool]:
     """Reads, changes and writes the records. Adds to `followups` what is to be enqueued."""
     now = from_ms(now_ms)

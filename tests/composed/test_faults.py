@@ -172,7 +172,7 @@ def test_repairs_say_how_many(project: Project, redis_server: RedisServer, by_ta
     if by_task:
         assert repair(project) == {"examined": 5, "repaired": 5}
     else:
-        assert "5 unfinished jobs: 5 had lost" in project.mrq("check", "--repair", errors=True)
+        assert "Examined 5 unfinished jobs; put 5 back" in project.mrq("check", "--repair", errors=True)
     project.work_off()
     assert {project.client.fetch(job).status for job in jobs} == {Status.SUCCESS}
     check(project)

@@ -207,7 +207,7 @@ class _At:
                 self._act(name)
 
 
-def succeeded(record: JobRecord, followups: tuple[JobRecord, ...] = ()) -> Settlement:
+def succeeded(record: JobRecord, followups: tuple[NewJob, ...] = ()) -> Settlement:
     outcome = Outcome(status=Status.SUCCESS, ttl=1e6, followups=followups)
     return Settlement(id=record.id, token=record.token or "", outcome=outcome)
 

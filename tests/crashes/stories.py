@@ -217,7 +217,7 @@ class FollowUps(Story):
         self.scene = scene
         self.ids = [answer.id for answer in scene.broker.enqueue([scene.new_job("q")])]
         [self.parent] = scene.claim(scene.broker).records
-        self.children = tuple(scene.new_job("t/a").record for _ in range(3))
+        self.children = tuple(scene.new_job("t/a") for _ in range(3))
 
     def call(self, broker: Broker) -> object:
         return broker.settle([succeeded(self.parent, self.children)])
@@ -225,12 +225,12 @@ class FollowUps(Story):
     def check(self) -> None:
         [parent] = self.scene.broker.get(self.ids)
         if parent is not None and parent.status is Status.STARTED:
-            assert self.scene.broker.get([child.id for child in self.children]) == [None] * 3
+            assert self.scene.broker.get([child.record.id for child in self.children]) == [None] * 3
         else:  # what was written of the parent is finished by housekeeping, without the worker
             self.scene.repair()
-            assert None not in self.scene.broker.get([child.id for child in self.children])
+            assert None not in self.scene.broker.get([child.record.id for child in self.children])
         assert self.call(self.scene.broker) == [True]
-        ids = [*self.ids, *(child.id for child in self.children)]
+        ids = [*self.ids, *(child.record.id for child in self.children)]
         assert self.scene.run_all() == dict.fromkeys(ids, Status.SUCCESS)
 
 

@@ -134,14 +134,14 @@ def test_every_other_call_goes_through_an_index(
 ) -> None:
     entries = insert(store, clock, 20)
     found = [one for one in store.read([entry.id for entry in entries]) if one is not None]
-    followups = (new_job(clock).record,)
+    followups = (new_job(clock),)
     parents = [
         Replacement(one, lifecycle.cancelled(one.record, now=clock.now(), ttl=1.0), followups)
         for one in found[:10]
     ]
     check(explained, lambda: store.write(parents, clock.now()))
     check(explained, lambda: store.unfinished(10, before=clock.now()))
-    check(explained, lambda: store.finish(found[0].record.id, [followups[0].id]))
+    check(explained, lambda: store.finish(found[0].record.id, [followups[0].record.id]))
     check(explained, lambda: store.write([Replacement(one, None) for one in found[10:]], clock.now()))
     check(explained, lambda: store.find(JobFilter(statuses=(Status.STARTED,)), limit=20))
     check(explained, lambda: store.find(JobFilter(queues=("q",)), limit=20))

@@ -142,7 +142,7 @@ class Write(Story):
         found = [read_one(self.store, job_id) for job_id in self.ids]
         now = self.clock.now()
         first, second, _, fourth = (one.record for one in found)
-        followups = (new_job(self.clock).record,)
+        followups = (new_job(self.clock),)
         self.replacements: list[Replacement[StoredJob]] = [
             Replacement(found[0], lifecycle.settled(first, FAILURE, now), followups),
             Replacement(found[1], lifecycle.settled(second, RETRY, now), ask_to_stop=True),
@@ -186,7 +186,7 @@ class Finish(Story):
         self.followups = dict(self.store.unfinished(10))
 
     def call(self, store: MongoStore) -> Any:
-        return store.finish(self.ids[0], [one.id for one in self.followups[self.ids[0]]])
+        return store.finish(self.ids[0], [one.record.id for one in self.followups[self.ids[0]]])
 
     def check(self, answer: Any) -> None:
         assert [parent for parent, _ in self.store.unfinished(10)] == self.ids[1:]

@@ -168,13 +168,13 @@ def test_a_settle_that_was_cut_off_is_repeated(scene: Scene, point: str) -> None
 def test_follow_ups_are_there_with_their_parent_or_not_at_all(scene: Scene, point: str) -> None:
     scene.broker.enqueue([scene.new_job("q")])
     [record] = scene.claim(scene.broker).records
-    children = tuple(scene.new_job("t/a").record for _ in range(3))
+    children = tuple(scene.new_job("t/a") for _ in range(3))
     outcome = Outcome(status=Status.SUCCESS, ttl=1e6, followups=children)
     settlement = Settlement(id=record.id, token=record.token or "", outcome=outcome)
     scene.crash(lambda broker: broker.settle([settlement]), point)
     [parent] = scene.broker.get([record.id])
     assert parent is not None
-    there = [child is not None for child in scene.broker.get([child.id for child in children])]
+    there = [child is not None for child in scene.broker.get([child.record.id for child in children])]
     assert there == [parent.status is Status.SUCCESS] * 3
     assert scene.broker.settle([settlement]) == [True]
     assert set(scene.run_all().values()) == {Status.SUCCESS}

@@ -274,17 +274,19 @@ class JobMachine(RuleBasedStateMachine):
         delay=st.sampled_from([0.0, 10.0]),
         ttl=st.sampled_from([None, 50.0]),
         queue=st.sampled_from([None, "a", "t/x"]),
-        follow=st.booleans(),
+        follow=st.integers(0, 2),
     )
     def settle(
-        self, pair: Pair, status: Status, delay: float, ttl: float | None, queue: str | None, follow: bool
+        self, pair: Pair, status: Status, delay: float, ttl: float | None, queue: str | None, follow: int
     ) -> Any:
         if pair.ours.limit_keys and status in GOES_ON:
             status = (
                 Status.FAILED
             )  # its place in the line behind those let go meanwhile is the driver's choice
         goes_on = status in GOES_ON
-        followups = (self.new_record("b"),) if follow else ()
+        followups = (
+            (NewJob(record=self.new_record("b"), delay=3.0 if follow == 2 else None),) if follow else ()
+        )
         outcome = Outcome(
             status=status,
             delay=delay if goes_on else None,
@@ -298,13 +300,13 @@ class JobMachine(RuleBasedStateMachine):
         )
         self.last = [Settlement(id=record.id, token=record.token or "", outcome=outcome) for record in pair]
         self.settle_again()
-        return multiple(*[record.id for record in followups])
+        return multiple(*[job.record.id for job in followups])
 
     @rule(target=jobs, worker=st.sampled_from(WORKERS), status=st.sampled_from([*ENDS, *GOES_ON]))
     def settle_the_oldest(self, worker: str, status: Status) -> Any:
         if not self.held[worker]:
             return multiple()
-        return self.settle(self.held[worker].pop(0), status, 0.0, 50.0, None, False)
+        return self.settle(self.held[worker].pop(0), status, 0.0, 50.0, None, 0)
 
     @rule()
     def settle_again(self) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Cancel, ChangeResult, Requeue, Settlement
+from mrq_core.contract.messages import Cancel, ChangeResult, NewJob, Requeue, Settlement, Unique
 from mrq_core.contract.record import HISTORY_LIMIT, JobRecord, Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
@@ -29,8 +30,16 @@ ENDS = [Status.SUCCESS, Status.FAILED, Status.ABORT, Status.TIMEOUT, Status.MAXR
 GOES_ON = [Status.RETRY, Status.INTERRUPT, Status.QUEUED]
 
 
-def followup(clock: ManualClock, parent: JobRecord, queue: str = "next") -> JobRecord:
-    return new_job(clock, queue, parents=(parent.id,), params={"after": parent.id}).record
+def followup(
+    clock: ManualClock,
+    parent: JobRecord,
+    queue: str = "next",
+    *,
+    delay: float | None = None,
+    unique: Unique | None = None,
+) -> NewJob:
+    job = new_job(clock, queue, parents=(parent.id,), params={"after": parent.id})
+    return replace(job, delay=delay, unique=unique)
 
 
 class SettleContract(Contract):
@@ -286,9 +295,9 @@ class SettleContract(Contract):
         record = started(broker, clock)
         nexts = (followup(clock, record), followup(clock, record))
         assert settle(broker, record, ttl=100.0, followups=nexts)
-        assert take(broker, "next") == [following.id for following in nexts]
-        assert record_of(broker, nexts[0].id).parents == (record.id,)
-        assert record_of(broker, nexts[0].id).params == {"after": record.id}
+        assert take(broker, "next") == [following.record.id for following in nexts]
+        assert record_of(broker, nexts[0].record.id).parents == (record.id,)
+        assert record_of(broker, nexts[0].record.id).params == {"after": record.id}
 
     def test_a_repeated_settle_enqueues_no_follow_up_twice(self, broker: Broker, clock: ManualClock) -> None:
         record = started(broker, clock)
@@ -297,7 +306,7 @@ class SettleContract(Contract):
             assert settle(broker, record, ttl=100.0, followups=(following,))
         assert settle(broker, take_one(broker, "next"), ttl=100.0)
         assert settle(broker, record, ttl=100.0, followups=(following,))
-        assert status_of(broker, following.id) is Status.SUCCESS
+        assert status_of(broker, following.record.id) is Status.SUCCESS
         assert take(broker, "next") == []
 
     def test_a_refused_settle_enqueues_no_follow_up(self, broker: Broker, clock: ManualClock) -> None:
@@ -306,4 +315,62 @@ class SettleContract(Contract):
         take_one(broker)
         following = followup(clock, record)
         assert not settle(broker, record, ttl=100.0, followups=(following,))
-        assert broker.get([following.id]) == [None]
+        assert broker.get([following.record.id]) == [None]
+
+    def test_the_delay_of_a_follow_up_counts_from_the_settle(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        record = started(broker, clock)
+        following = followup(clock, record, delay=30.0)
+        clock.advance(5.0)
+        assert settle(broker, record, ttl=100.0, followups=(following,))
+        assert take(broker, "next") == []
+        clock.advance(29.9)
+        assert take(broker, "next") == []
+        clock.advance(0.1)
+        assert take(broker, "next") == [following.record.id]
+
+    def test_a_follow_up_whose_unique_key_another_job_holds_is_dropped(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        if not self.supports_unique:
+            pytest.skip("this driver has no unique keys")
+        unique = Unique(key="k")
+        holder = replace(new_job(clock, "held"), unique=unique)
+        broker.enqueue([holder])
+        record = started(broker, clock)
+        following, free = followup(clock, record, unique=unique), followup(clock, record)
+        assert settle(broker, record, ttl=100.0, followups=(following, free))
+        assert take(broker, "next") == [free.record.id]
+        assert broker.get([following.record.id]) == [None]
+        assert take(broker, "held") == [holder.record.id]
+
+    def test_a_follow_up_holds_its_unique_key(self, broker: Broker, clock: ManualClock) -> None:
+        if not self.supports_unique:
+            pytest.skip("this driver has no unique keys")
+        record = started(broker, clock)
+        unique = Unique(key="k", until="period", period=60.0)
+        following = followup(clock, record, unique=unique)
+        assert settle(broker, record, ttl=100.0, followups=(following,))
+        assert record_of(broker, following.record.id).unique_key == "k"
+        again = replace(new_job(clock, "next"), unique=unique)
+        [answer] = broker.enqueue([again])
+        assert (answer.id, answer.created) == (following.record.id, False)
+        clock.advance(60.0)
+        [answer] = broker.enqueue([again])
+        assert (answer.id, answer.created) == (again.record.id, True)
+
+    def test_a_follow_up_takes_over_the_unique_key_of_its_parent(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        if not self.supports_unique:
+            pytest.skip("this driver has no unique keys")
+        unique = Unique(key="k")
+        parent = replace(new_job(clock), unique=unique)
+        broker.enqueue([parent])
+        record = take_one(broker)
+        following = followup(clock, record, unique=unique)
+        assert settle(broker, record, ttl=100.0, followups=(following,))
+        assert take(broker, "next") == [following.record.id]
+        [answer] = broker.enqueue([replace(new_job(clock), unique=unique)])
+        assert (answer.id, answer.created) == (following.record.id, False)

@@ -138,7 +138,7 @@ def put_parent(store: JobStore, clock: ManualClock) -> str:
     start_one(store, clock, job_id)
     before = read_one(store, job_id)
     settled = lifecycle.settled(before.record, SUCCESS, clock.now())
-    followups = (new_job(clock).record,)
+    followups = (new_job(clock),)
     assert write_one(store, clock, before, settled, followups=followups) is WriteResult.DONE
     return job_id
 

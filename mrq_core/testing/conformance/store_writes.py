@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from mrq_core.clock import after
 from mrq_core.contract import lifecycle
-from mrq_core.contract.messages import JobFilter, Versions
+from mrq_core.contract.messages import JobFilter, Unique, Versions
 from mrq_core.contract.pair import JobStore, Replacement, WriteResult
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import JobNotFound
@@ -143,6 +143,9 @@ class WriteContract(StorePart):
         assert other.poll("another", Versions()).interrupts == ()
 
 
+PERIOD = Unique(key="k", until="period", period=7.0)
+
+
 class FollowUpContract(StorePart):
     """Follow-ups are stored with a change, and forgotten when they are enqueued."""
 
@@ -153,13 +156,13 @@ class FollowUpContract(StorePart):
         start_one(store, clock, job_id)
         before = read_one(store, job_id)
         followups = (
-            new_job(clock, "t/a", **FULL, due_at=after(clock.now(), 9.0)).record,
-            new_job(clock).record,
+            new_job(clock, "t/a", **FULL, due_at=after(clock.now(), 9.0), unique=PERIOD),
+            new_job(clock),
         )
         settled = lifecycle.settled(before.record, SUCCESS, clock.now())
         assert write_one(store, clock, before, settled, followups=followups) is WriteResult.DONE
         assert other.unfinished(10) == [(job_id, list(followups))]
-        assert list(other.read([one.id for one in followups])) == [None, None]
+        assert list(other.read([one.record.id for one in followups])) == [None, None]
         assert store.count(JobFilter()) == {"": 1}
         assert read_one(other, job_id).record == settled
         check_totals(store, {Status.SUCCESS: 1})
@@ -169,7 +172,7 @@ class FollowUpContract(StorePart):
     ) -> None:
         ids = [put_parent(store, clock) for _ in range(3)]
         version = read_one(store, ids[0]).version
-        followups = {parent: [one.id for one in records] for parent, records in store.unfinished(10)}
+        followups = {parent: [one.record.id for one in jobs] for parent, jobs in store.unfinished(10)}
         store.finish(ids[0], followups[ids[0]])
         store.finish(ids[2], [new_id(), *followups[ids[2]]])
         assert [parent for parent, _ in store.unfinished(10)] == [ids[1]]
@@ -212,7 +215,7 @@ class FollowUpContract(StorePart):
         job_id = put(store, clock)
         before = read_one(store, job_id)
         start_one(store, clock, job_id)
-        followups = (new_job(clock).record,)
+        followups = (new_job(clock),)
         late = replace(before.record, queue="x")
         assert write_one(store, clock, before, late, followups=followups) is WriteResult.CHANGED
         assert store.unfinished(10) == []

@@ -111,7 +111,7 @@ class MemoryBroker(MemoryKeeper, Broker):
         self._data.put(after, now)
         if after.status is settlement.outcome.status:  # not turned into a cancellation
             for followup in settlement.outcome.followups:
-                self._enqueue(NewJob(record=followup), now)
+                self._enqueue(followup, now)
         return True
 
     # --- changes by people and rules -----------------------------------------------------------

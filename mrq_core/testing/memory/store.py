@@ -38,7 +38,7 @@ class StoreData:
     data: MemoryData = field(default_factory=MemoryData)
     versions: dict[str, int] = field(default_factory=dict)
     uniques: dict[str, Unique | None] = field(default_factory=dict)
-    followups: dict[str, tuple[datetime, list[JobRecord]]] = field(default_factory=dict)
+    followups: dict[str, tuple[datetime, list[NewJob]]] = field(default_factory=dict)
 
 
 class MemoryStore(MemoryKeeper, JobStore):
@@ -145,18 +145,18 @@ class MemoryStore(MemoryKeeper, JobStore):
                     self._put(noted, self._store.versions[note.id])
             return answers
 
-    def unfinished(self, limit: int, *, before: datetime | None = None) -> list[tuple[str, list[JobRecord]]]:
+    def unfinished(self, limit: int, *, before: datetime | None = None) -> list[tuple[str, list[NewJob]]]:
         with self.locked():
             return [
-                (parent, records)
-                for parent, (at, records) in self._store.followups.items()
+                (parent, jobs)
+                for parent, (at, jobs) in self._store.followups.items()
                 if before is None or at < before
             ][:limit]
 
     def finish(self, parent: str, followups: Sequence[str]) -> None:
         with self.locked():
-            _, records = self._store.followups.get(parent, (None, []))
-            if any(record.id in followups for record in records):
+            _, jobs = self._store.followups.get(parent, (None, []))
+            if any(job.record.id in followups for job in jobs):
                 del self._store.followups[parent]
 
 
