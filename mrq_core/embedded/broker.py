@@ -41,25 +41,22 @@ from mrq_core.contract.messages import (
     Wanted,
 )
 from mrq_core.contract.record import JobRecord
-from mrq_core.embedded import (
-    changes,
-    checks,
+from mrq_core.embedded.jobs import (
+    changing,
     claiming,
-    database,
     enqueueing,
-    figures,
-    logs,
-    metering,
-    removal,
-    search,
+    pruning,
+    renewing,
+    searching,
     settling,
-    signals,
-    taking,
-    waiting,
+    totals,
 )
-from mrq_core.embedded.location import path_of
-from mrq_core.embedded.raw import EmbeddedRawQueue
-from mrq_core.embedded.state import EmbeddedState
+from mrq_core.embedded.raw.queue import EmbeddedRawQueue
+from mrq_core.embedded.server import checks, connection
+from mrq_core.embedded.server.location import path_of
+from mrq_core.embedded.shared import logs, metrics, signals, waiting
+from mrq_core.embedded.shared.metrics import record as record_minutes
+from mrq_core.embedded.shared.state import EmbeddedState
 
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
@@ -70,16 +67,16 @@ class EmbeddedBroker(Broker):
 
     name = "sqlite"
 
-    def __init__(self, opening: Opening, *, connect: database.Connect = database.connect) -> None:
+    def __init__(self, opening: Opening, *, connect: connection.Connect = connection.connect) -> None:
         self._clock = opening.clock
-        self._database = database.Database(
+        self._database = connection.Database(
             path_of(opening),
             timeout=opening.timeout,
             run_blocking=opening.run_blocking,
             connect=connect,
         )
         self._state = EmbeddedState(self._database, self._clock)
-        self._turns = taking.Turns()
+        self._rotation = claiming.Rotation()
 
     @property
     def state(self) -> SharedState:
@@ -91,41 +88,41 @@ class EmbeddedBroker(Broker):
         return self._write(jobs, lambda c, part: enqueueing.enqueue(c, self._clock, part), durable=True)
 
     def claim(self, request: ClaimRequest) -> Claimed:
-        return claiming.claim(self._database, self._clock, request, self._turns)
+        return claiming.claim(self._database, self._clock, request, self._rotation)
 
     def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
-        return self._write(claims, lambda c, part: settling.renew(c, self._clock, part, lease))
+        return self._write(claims, lambda c, part: renewing.renew(c, self._clock, part, lease))
 
     def annotate(self, notes: Sequence[Note]) -> list[bool]:
-        return self._write(notes, lambda c, part: settling.annotate(c, self._clock, part))
+        return self._write(notes, lambda c, part: renewing.annotate(c, self._clock, part))
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         return self._write(settlements, lambda c, part: settling.settle(c, self._clock, part))
 
     def requeue(self, ids: Sequence[str], how: Requeue) -> list[ChangeResult]:
-        return self._write(ids, lambda c, part: changes.change(c, self._clock, part, how), durable=True)
+        return self._write(ids, lambda c, part: changing.change(c, self._clock, part, how), durable=True)
 
     def cancel(self, ids: Sequence[str], how: Cancel) -> list[ChangeResult]:
-        return self._write(ids, lambda c, part: changes.change(c, self._clock, part, how), durable=True)
+        return self._write(ids, lambda c, part: changing.change(c, self._clock, part, how), durable=True)
 
     def move(self, ids: Sequence[str], how: Move) -> list[ChangeResult]:
-        return self._write(ids, lambda c, part: changes.change(c, self._clock, part, how), durable=True)
+        return self._write(ids, lambda c, part: changing.change(c, self._clock, part, how), durable=True)
 
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
-        return self._write(ids, lambda c, part: changes.change(c, self._clock, part, Remove()), durable=True)
+        return self._write(ids, lambda c, part: changing.change(c, self._clock, part, Remove()), durable=True)
 
     def prune(self, limit: int = 1000) -> int:
-        return self._database.write(lambda c: removal.prune(c, self._clock, limit))
+        return self._database.write(lambda c: pruning.prune(c, self._clock, limit))
 
     def apply(
         self, wanted: JobFilter, action: Action, *, limit: int = 1000, cursor: str | None = None
     ) -> Applied:
-        return search.apply(self._database, self._clock, wanted, action, limit=limit, cursor=cursor)
+        return searching.apply(self._database, self._clock, wanted, action, limit=limit, cursor=cursor)
 
     # --- looking -----------------------------------------------------------------------------
 
     def get(self, ids: Sequence[str]) -> list[JobRecord | None]:
-        return self._database.read(lambda c: search.get(c, self._clock, ids))
+        return self._database.read(lambda c: searching.get(c, self._clock, ids))
 
     def find(
         self,
@@ -136,20 +133,20 @@ class EmbeddedBroker(Broker):
         limit: int = 50,
     ) -> Page:
         return self._database.read(
-            lambda c: search.find(c, self._clock, wanted, order=order, cursor=cursor, limit=limit)
+            lambda c: searching.find(c, self._clock, wanted, order=order, cursor=cursor, limit=limit)
         )
 
     def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
-        return self._database.read(lambda c: search.count(c, self._clock, wanted, group_by))
+        return self._database.read(lambda c: searching.count(c, self._clock, wanted, group_by))
 
     def totals(self) -> Totals:
-        return self._database.read(figures.totals)
+        return self._database.read(totals.totals)
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
-        return self._database.read(lambda c: figures.counts(c, self._clock, queues))
+        return self._database.read(lambda c: totals.counts(c, self._clock, queues))
 
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
-        return self._database.read(lambda c: figures.queue_names(c, prefix, after, limit))
+        return self._database.read(lambda c: totals.queue_names(c, prefix, after, limit))
 
     # --- workers -----------------------------------------------------------------------------
 
@@ -177,10 +174,10 @@ class EmbeddedBroker(Broker):
         return self._database.read(lambda c: logs.read(c, self._clock, job_id, cursor, limit))
 
     def record_metrics(self, metrics: Sequence[Metric]) -> None:
-        self._database.write(lambda c: metering.record(c, metrics))
+        self._database.write(lambda c: record_minutes(c, metrics))
 
     def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
-        return self._database.read(lambda c: metering.read(c, names, since, until))
+        return self._database.read(lambda c: metrics.read(c, names, since, until))
 
     # --- raw queues --------------------------------------------------------------------------
 

@@ -11,8 +11,9 @@ from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import Claimed, ClaimRequest, NewJob, Outcome, Settlement, Wanted
 from mrq_core.contract.record import JobRecord, Status
-from mrq_core.embedded import database
 from mrq_core.embedded.broker import EmbeddedBroker
+from mrq_core.embedded.server.connection import Connect
+from mrq_core.embedded.server.connection import connect as connect_plainly
 from mrq_core.ids import new_id
 
 
@@ -21,18 +22,18 @@ def open_broker(
     *,
     clock: Clock | None = None,
     timeout: float = 10.0,
-    connect: database.Connect = database.connect,
+    connect: Connect = connect_plainly,
 ) -> EmbeddedBroker:
     """A broker on the file."""
     opening = Opening(settings={"SQLITE": str(path)}, clock=clock or SystemClock(), timeout=timeout)
     return EmbeddedBroker(opening, connect=connect)
 
 
-def after_connect(change: Callable[[sqlite3.Connection], object]) -> database.Connect:
+def after_connect(change: Callable[[sqlite3.Connection], object]) -> Connect:
     """Opens connections as the broker does, and then changes them."""
 
     def connect(path: str, timeout: float) -> sqlite3.Connection:
-        connection = database.connect(path, timeout)
+        connection = connect_plainly(path, timeout)
         change(connection)
         return connection
 

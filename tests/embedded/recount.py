@@ -9,9 +9,9 @@ from pathlib import Path
 
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import encoding
-from mrq_core.embedded import rows
+from mrq_core.embedded.jobs import records
 
-_JOBS = f"SELECT id, queue, path, status, rank, due_ms, {rows.COLUMNS} FROM jobs"
+_JOBS = f"SELECT id, queue, path, status, rank, due_ms, {records.COLUMNS} FROM jobs"
 
 
 def check_tables(path: Path) -> None:
@@ -19,7 +19,7 @@ def check_tables(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         jobs = connection.execute(_JOBS).fetchall()
-        stored = [rows.read(*row[6:]) for row in jobs]
+        stored = [records.read(*row[6:]) for row in jobs]
         for (job_id, queue, task, status, *_), record in zip(jobs, stored, strict=True):
             assert (job_id, queue, task, status) == (record.id, record.queue, record.path, record.status)
         _check_totals(connection, stored)
@@ -43,7 +43,7 @@ def _check_totals(connection: sqlite3.Connection, stored: list[JobRecord]) -> No
     for record in stored:
         counted["queue", record.queue, record.status.value] += 1
         counted["path", record.path, record.status.value] += 1
-        entry = rows.counted_as(record)
+        entry = records.counted_as(record)
         if entry is not None:
             counted["entry", record.queue, entry] += 1
     for (queue,) in connection.execute("SELECT queue FROM raw_waiting"):

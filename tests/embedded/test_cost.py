@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from mrq_core.contract.messages import Claimed, ClaimRequest, JobFilter, Limit, Order, Wanted
-from mrq_core.embedded import figures, removal, search, taking
 from mrq_core.embedded.broker import EmbeddedBroker
-from mrq_core.embedded.conditions import condition
-from mrq_core.embedded.taking import MIN_BLOCKED
+from mrq_core.embedded.jobs import claiming, pruning, searching, totals
+from mrq_core.embedded.jobs.claiming import MIN_BLOCKED
+from mrq_core.embedded.jobs.conditions import condition
 from mrq_core.testing.clock import ManualClock
 from tests.embedded.kit import after_connect, claim, job, open_broker, succeed
 
@@ -179,17 +179,17 @@ def test_blocked_jobs_are_passed_once_and_in_bounded_parts(
     assert costs[-1] <= min(costs[2:-2]) / 4
 
 
-@pytest.mark.parametrize("statement", [taking._HEAD, taking._TAIL])
+@pytest.mark.parametrize("statement", [claiming._HEAD, claiming._TAIL])
 def test_a_claim_seeks_in_the_index_and_sorts_nothing(tmp_path: Path, statement: str) -> None:
     plan = plan_of(tmp_path, statement, ("q", 0, 1, 1))
     assert plan == ["SEARCH jobs USING INDEX jobs_entries (queue=? AND rank=? AND due_ms<?)"]
 
 
 def test_prune_and_counts_seek_in_their_indexes(tmp_path: Path) -> None:
-    assert plan_of(tmp_path, removal._EXPIRED, (1, 1)) == [
+    assert plan_of(tmp_path, pruning._EXPIRED, (1, 1)) == [
         "SEARCH jobs USING INDEX jobs_by_expiry (expires_ms<?)"
     ]
-    assert any("jobs_entries" in line for line in plan_of(tmp_path, figures._DUE, ("q", 0, 1, 1)))
+    assert any("jobs_entries" in line for line in plan_of(tmp_path, totals._DUE, ("q", 0, 1, 1)))
 
 
 @pytest.mark.parametrize(
@@ -207,8 +207,8 @@ def test_candidates_of_a_search_come_from_the_index_in_order(
     tmp_path: Path, column: str, index: str, order: Order
 ) -> None:
     where = condition(JobFilter(), 0)
-    statement = search._CANDIDATES.format(
-        condition=where.sql, params="1", driving=search._DRIVING[column], range=search._RANGE[order]
+    statement = searching._CANDIDATES.format(
+        condition=where.sql, params="1", driving=searching._DRIVING[column], range=searching._RANGE[order]
     )
     sign = "<" if order is Order.NEWEST_FIRST else ">"
     assert plan_of(tmp_path, statement, (*where.values, "x", "x", 1)) == [

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from mrq_core.contract.messages import NewJob
-from mrq_core.embedded import schema
+from mrq_core.embedded.server import layout
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, SchemaTooNew
 from tests.embedded.kit import after_connect, claim, job, open_broker, succeed
 
@@ -145,13 +145,13 @@ def test_a_record_that_cannot_be_read_is_corrupt(prepared: Path, foreign: sqlite
 
 
 def test_a_newer_schema_is_refused_with_both_versions(prepared: Path, foreign: sqlite3.Connection) -> None:
-    foreign.execute(f"PRAGMA user_version = {schema.VERSION + 6}")
+    foreign.execute(f"PRAGMA user_version = {layout.VERSION + 6}")
     with (
         closing(open_broker(prepared)) as broker,
         pytest.raises(SchemaTooNew, match="a newer mrq was here") as caught,
     ):
         broker.prepare()
-    assert (caught.value.found, caught.value.supported) == (schema.VERSION + 6, schema.VERSION)
+    assert (caught.value.found, caught.value.supported) == (layout.VERSION + 6, layout.VERSION)
 
 
 def test_a_database_of_another_application_is_never_written_to(

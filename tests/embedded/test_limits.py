@@ -23,9 +23,9 @@ from mrq_core.contract.messages import (
     Wanted,
 )
 from mrq_core.contract.record import JobRecord, Status
-from mrq_core.embedded import limiting, parking, slots
 from mrq_core.embedded.broker import EmbeddedBroker
-from mrq_core.embedded.taking import MIN_BLOCKED, SWEEP_MS
+from mrq_core.embedded.jobs import limits, parking, slots
+from mrq_core.embedded.jobs.claiming import MIN_BLOCKED, SWEEP_MS
 from mrq_core.testing.clock import ManualClock
 from tests.embedded.kit import job, open_broker, succeed
 from tests.embedded.recount import check_tables
@@ -176,7 +176,7 @@ def test_the_next_of_a_key_is_found_in_the_index(broker: EmbeddedBroker, path: P
         for statement, values in (
             (slots._FIRST_PARKED, ("k", 1)),
             (slots._EXPIRED, (1, 1)),
-            (limiting._PRUNE, (1, 1)),
+            (limits._PRUNE, (1, 1)),
         ):
             plan = [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + statement, values)]
             assert not any("SCAN" in line or "TEMP B-TREE" in line for line in plan), plan

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mrq_core.contract.driver import Opening
-from mrq_core.embedded.location import path_of
 from mrq_core.embedded.plugin import mrq_driver
+from mrq_core.embedded.server.location import path_of
 from mrq_core.errors import ConfigError
 from tests.embedded.kit import job
 

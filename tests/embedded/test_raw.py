@@ -11,9 +11,9 @@ import pytest
 
 from mrq_core.contract.messages import RawItem, Wanted
 from mrq_core.contract.record import Status
-from mrq_core.embedded import rawclaims
 from mrq_core.embedded.broker import EmbeddedBroker
-from mrq_core.embedded.subqueues import MAX_STEPS
+from mrq_core.embedded.jobs.trees import MAX_STEPS
+from mrq_core.embedded.raw import claiming
 from mrq_core.errors import InvalidValue
 from mrq_core.testing.clock import ManualClock
 from tests.embedded.kit import after_connect, job, open_broker
@@ -68,7 +68,7 @@ def test_a_long_raw_queue_does_not_slow_a_claim(
     assert cost() <= few * SLACK
 
 
-@pytest.mark.parametrize("statement", [rawclaims._OVER, rawclaims._LINE])
+@pytest.mark.parametrize("statement", [claiming._OVER, claiming._LINE])
 def test_a_raw_claim_seeks_in_the_index_and_sorts_nothing(
     broker: EmbeddedBroker, path: Path, statement: str
 ) -> None:
@@ -120,7 +120,7 @@ def test_tokens_of_settled_claims_are_forgotten_in_time(
     raw.push(items(3))
     claims = raw.claim(3, LEASE, "w1")
     assert raw.settle(claims, [None] * 3) == [True] * 3
-    clock.advance(rawclaims.REMEMBERED_MS / 1000)
+    clock.advance(claiming.REMEMBERED_MS / 1000)
     broker.prune()
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*) FROM raw_settled").fetchone() == (0,)

@@ -10,8 +10,8 @@ import pytest
 
 from mrq_core.contract.messages import Cancel, ChangeResult, JobFilter, Order, Remove
 from mrq_core.contract.record import Status
-from mrq_core.embedded import search
 from mrq_core.embedded.broker import EmbeddedBroker
+from mrq_core.embedded.jobs import searching
 from tests.embedded.kit import job, open_broker
 
 
@@ -35,7 +35,7 @@ def test_a_search_that_no_index_serves_stops_in_time_and_goes_on_from_its_cursor
 ) -> None:
     rare = job(params={"n": -1})
     broker.enqueue([rare, *(job(params={"n": n}) for n in range(999))])
-    monkeypatch.setattr(search, "MAX_SECONDS", 0.0)
+    monkeypatch.setattr(searching, "MAX_SECONDS", 0.0)
     wanted = JobFilter(params={"n": -1})
     pages = [broker.find(wanted)]
     while pages[-1].cursor is not None:
@@ -67,7 +67,7 @@ def test_a_bulk_action_acts_on_each_job_once_also_while_it_is_cut_short(
     broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker.enqueue([job(params={"n": n % 10}) for n in range(1000)])
-    monkeypatch.setattr(search, "MAX_SECONDS", 0.0)
+    monkeypatch.setattr(searching, "MAX_SECONDS", 0.0)
     numbers = {ChangeResult.DONE: 0}
     cursor = None
     while True:

@@ -17,7 +17,7 @@ from mrq_core.contract import codec
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import encoding
-from mrq_core.embedded import heads, rows, slots
+from mrq_core.embedded.jobs import records, slots, trees
 
 _INSERT = """
 INSERT INTO jobs (id, queue, path, status, worker, exception_type, schedule, queued_ms, expires_ms,
@@ -28,7 +28,7 @@ _IN_FULL = "token = ?, started_ms = NULL, settled_ms = NULL, outcome = NULL, rec
 # SQLite rewrites every index that has a column of the SET list, changed or not: so the frequent changes
 # have statements without the columns that they leave alone.
 _TAKE = f"""
-UPDATE jobs SET status = 'started', rank = {rows.CLAIMED_RANK}, turn_ms = NULL,
+UPDATE jobs SET status = 'started', rank = {records.CLAIMED_RANK}, turn_ms = NULL,
                 worker = ?, due_ms = ?, token = ?, started_ms = ? WHERE seq = ?"""
 _SUCCEED = """
 UPDATE jobs SET status = 'success', rank = NULL, due_ms = NULL, expires_ms = ?, outcome = ?, settled_ms = ?
@@ -77,8 +77,8 @@ class Batch:
             record.exception_type,
             record.schedule,
             to_ms(record.queued_at),
-            rows.ms(record.expires_at),
-            rows.rank(record),
+            records.ms(record.expires_at),
+            records.rank(record),
             None if record.due_at is None else to_ms(record.due_at),
             unique_until,
             encoding.is_plain(record),
@@ -94,7 +94,9 @@ class Batch:
 
     def take(self, seq: int, before: JobRecord, after: JobRecord) -> None:
         """Writes the claim of a waiting job beside its record."""
-        self._write(_TAKE, (after.worker, rows.ms(after.due_at), after.token, rows.ms(after.started_at), seq))
+        self._write(
+            _TAKE, (after.worker, records.ms(after.due_at), after.token, records.ms(after.started_at), seq)
+        )
         self._count(_place(before), (after.queue, after.path, "started", "claimed"))
         self._touch(after)
         if after.limit_keys:
@@ -105,13 +107,13 @@ class Batch:
         expires_ms = None if outcome.ttl is None else self._now_ms + round(outcome.ttl * 1000)
         self._write(_SUCCEED, (expires_ms, encoding.encode_outcome(outcome), self._now_ms, seq))
         self._count((queue, path, "started", "claimed"), (queue, path, "success", None))
-        if heads.is_in_tree(queue):
+        if trees.is_in_tree(queue):
             self._touched.add(queue)
 
     def prolong(self, seq: int, queue: str, due_ms: int) -> None:
         """Moves the end of a lease whose claim stands beside the record."""
         self._write(_PROLONG, (due_ms, seq))
-        if heads.is_in_tree(queue):
+        if trees.is_in_tree(queue):
             self._touched.add(queue)
 
     def replace(self, seq: int, before: JobRecord, after: JobRecord) -> None:
@@ -120,12 +122,12 @@ class Batch:
         self._touch(after)
         if after.limit_keys:
             self._change_slots(before, after)
-        status, due_ms, data = _text(after.status), rows.ms(after.due_at), encoding.encode(after)
+        status, due_ms, data = _text(after.status), records.ms(after.due_at), encoding.encode(after)
         if after.status is before.status and after.worker is before.worker and after.queue is before.queue:
             self._write(_SAME_STATUS, (due_ms, encoding.is_plain(after), after.token, data, seq))
             return
-        times = (rows.ms(after.queued_at), rows.ms(after.expires_at))
-        places = (*times, rows.rank(after), due_ms, encoding.is_plain(after))
+        times = (records.ms(after.queued_at), records.ms(after.expires_at))
+        places = (*times, records.rank(after), due_ms, encoding.is_plain(after))
         row = (after.queue, status, after.worker, after.exception_type, *places, after.token, data, seq)
         self._write(_CHANGE, row)
         self._queues.add(after.queue)
@@ -142,7 +144,7 @@ class Batch:
     def let_go(self, parked: slots.Parked) -> None:
         """Puts a parked job back to its place in its line, where it is due at once."""
         after = replace(parked.record, due_at=from_ms(parked.due_ms))
-        self._write(_LINE, (rows.rank(after), parked.due_ms, encoding.encode(after), parked.seq))
+        self._write(_LINE, (records.rank(after), parked.due_ms, encoding.encode(after), parked.seq))
         self._touch(after)
         self._change_slots(parked.record, after)
 
@@ -152,8 +154,8 @@ class Batch:
         self._write(_PUSH_BACK, (turn_ms, turn_ms, encoding.encode(after), seq))
         self._touch(after)
 
-    def look_again(self, seq: int, suspect: JobRecord, due_ms: int) -> None:
-        """Leaves a suspect out of the claims before that time. Its record keeps the end of its lease."""
+    def postpone(self, seq: int, suspect: JobRecord, due_ms: int) -> None:
+        """Leaves a suspect out of claims until that time. Its record keeps the end of its lease."""
         row = (due_ms, encoding.is_plain(suspect), suspect.token, encoding.encode(suspect), seq)
         self._write(_SAME_STATUS, row)
         self._touch(suspect)
@@ -175,7 +177,7 @@ class Batch:
         if self._numbers:
             connection.executemany(_ADD_TOTAL, self._totals())
         if self._touched:
-            heads.refresh(connection, self._touched, self._now_ms)
+            trees.refresh(connection, self._touched, self._now_ms)
         failpoints.reach("batch.totals")
         if self._slots is not None:
             let_go(connection, self._slots.write(connection), self._now_ms)
@@ -184,7 +186,7 @@ class Batch:
         self._statements.setdefault(statement, []).append(row)
 
     def _touch(self, record: JobRecord) -> None:
-        if heads.is_in_tree(record.queue):
+        if trees.is_in_tree(record.queue):
             self._touched.add(record.queue)
 
     def _change_slots(self, before: JobRecord | None, after: JobRecord | None) -> None:
@@ -219,7 +221,7 @@ def let_go(connection: sqlite3.Connection, freed: Mapping[str, int], now_ms: int
 
 
 def _place(record: JobRecord) -> _Place:
-    return record.queue, record.path, _text(record.status), rows.counted_as(record)
+    return record.queue, record.path, _text(record.status), records.counted_as(record)
 
 
 def _keys(place: _Place) -> list[tuple[str, str, str]]:

@@ -22,16 +22,16 @@ from mrq_core.contract.messages import Action, Applied, ChangeResult, JobFilter,
 from mrq_core.contract.naming import check_page_cursor
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import encoding
-from mrq_core.embedded import changes, rows
-from mrq_core.embedded.conditions import condition, served_by
-from mrq_core.embedded.database import Database
+from mrq_core.embedded.jobs import changing, records
+from mrq_core.embedded.jobs.conditions import condition, served_by
+from mrq_core.embedded.server.connection import Database
 
 MAX_SECONDS = 0.25
 BATCH = 500
 """How many candidates are read at once, from all streams together."""
 
 _GET = f"""
-SELECT id, params, {rows.COLUMNS} FROM jobs
+SELECT id, params, {records.COLUMNS} FROM jobs
 WHERE id IN (SELECT value FROM json_each(?)) AND (expires_ms IS NULL OR expires_ms > ?)"""
 _TOTAL = {
     "status": "SELECT sum(n) FROM totals WHERE kind = 'queue' AND status IN (SELECT value FROM json_each(?))",
@@ -75,7 +75,7 @@ def get(connection: sqlite3.Connection, clock: Clock, ids: Sequence[str]) -> lis
     """See `Broker.get`."""
     values = (codec.encode(list(ids)).decode(), clock.now_ms())
     found = {
-        job_id: encoding.with_params(rows.read(*columns), params)
+        job_id: encoding.with_params(records.read(*columns), params)
         for job_id, params, *columns in connection.execute(_GET, values)
     }
     return [found.get(job_id) for job_id in ids]
@@ -142,7 +142,7 @@ def apply(
             limit=len(ids),
             bounded=False,
         )
-        return changes.change(connection, clock, [record.id for record in still.records], action)
+        return changing.change(connection, clock, [record.id for record in still.records], action)
 
     made = database.write(work, durable=True) if ids else []
     numbers: dict[ChangeResult, int] = {}

@@ -9,11 +9,12 @@ from mrq_core.clock import Clock, from_ms
 from mrq_core.contract import codec, lifecycle
 from mrq_core.contract.messages import Action, Cancel, ChangeResult, Remove, Requeue
 from mrq_core.contract.record import JobRecord
-from mrq_core.embedded import removal, rows, signals, uniques
-from mrq_core.embedded.batch import Batch
+from mrq_core.embedded.jobs import records, removing, uniques
+from mrq_core.embedded.jobs.batch import Batch
+from mrq_core.embedded.shared import signals
 
 _VISIBLE = f"""
-SELECT id, seq, {rows.COLUMNS} FROM jobs
+SELECT id, seq, {records.COLUMNS} FROM jobs
 WHERE id IN (SELECT value FROM json_each(?)) AND (expires_ms IS NULL OR expires_ms > ?)"""
 
 
@@ -47,7 +48,7 @@ def change(
             batch.replace(seq, record, after)
     batch.flush(connection)
     if deleted:
-        removal.delete(connection, deleted, now_ms)
+        removing.delete(connection, deleted, now_ms)
     return answers
 
 
@@ -71,4 +72,4 @@ def _visible(
     connection: sqlite3.Connection, now_ms: int, ids: Sequence[str]
 ) -> dict[str, tuple[int, JobRecord]]:
     found = connection.execute(_VISIBLE, (codec.encode(list(ids)).decode(), now_ms)).fetchall()
-    return {job_id: (seq, rows.read(*columns)) for job_id, seq, *columns in found}
+    return {job_id: (seq, records.read(*columns)) for job_id, seq, *columns in found}

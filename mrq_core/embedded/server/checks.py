@@ -8,8 +8,8 @@ import sqlite3
 from collections.abc import Iterator
 
 from mrq_core.contract.messages import Finding
-from mrq_core.embedded import schema
-from mrq_core.embedded.database import Database
+from mrq_core.embedded.server import layout
+from mrq_core.embedded.server.connection import Database
 from mrq_core.errors import BrokerCorrupt, BrokerError
 
 MIN_FREE_BYTES = 100 * 1024 * 1024
@@ -55,11 +55,11 @@ def _schema(connection: sqlite3.Connection) -> Finding:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return (
         Finding(level="ok", subject="schema", message=f"version {version}, SQLite {sqlite3.sqlite_version}")
-        if version == schema.VERSION
+        if version == layout.VERSION
         else Finding(
             level="error",
             subject="schema",
-            message=f"version {version}, expected {schema.VERSION}",
+            message=f"version {version}, expected {layout.VERSION}",
             advice="prepare the broker, or upgrade mrq",
         )
     )

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 
 from mrq_core.clock import Clock
 from mrq_core.contract.messages import Wanted
-from mrq_core.embedded import rawlines, subqueues
-from mrq_core.embedded.database import Database
+from mrq_core.embedded.jobs import trees
+from mrq_core.embedded.raw import parameters
+from mrq_core.embedded.server.connection import Database
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.002, 0.02
 _VERSION = "PRAGMA data_version"
@@ -52,6 +53,6 @@ def _version(connection: sqlite3.Connection) -> int:
 
 
 def _due(connection: sqlite3.Connection, wanted: Sequence[Wanted], clock: Clock, began_ms: int) -> int | None:
-    jobs_ms = subqueues.next_due(connection, wanted, clock.now_ms(), leases_after_ms=began_ms)
-    times = [jobs_ms, *(rawlines.next_due(connection, one.name) for one in wanted)]
+    jobs_ms = trees.next_due(connection, wanted, clock.now_ms(), leases_after_ms=began_ms)
+    times = [jobs_ms, *(parameters.next_due(connection, one.name) for one in wanted)]
     return min((time_ms for time_ms in times if time_ms is not None), default=None)

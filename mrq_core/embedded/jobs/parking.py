@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import sqlite3
 
-from mrq_core.embedded import slots
-from mrq_core.embedded.batch import let_go
-from mrq_core.embedded.limiting import Limiter
+from mrq_core.embedded.jobs import slots
+from mrq_core.embedded.jobs.batch import let_go
+from mrq_core.embedded.jobs.limits import Limiter
 
 MAX_SLOTS = 100
 """How many slots whose lease has ended one call frees."""

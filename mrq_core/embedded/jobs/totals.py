@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from mrq_core.clock import Clock
 from mrq_core.contract.messages import QueueCounts, Totals
 from mrq_core.contract.record import Status
-from mrq_core.embedded import rows, subqueues
+from mrq_core.embedded.jobs import records, trees
 
 MAX_DUE = 10_000
 """Up to here due jobs are counted one by one."""
@@ -39,7 +39,7 @@ def counts(connection: sqlite3.Connection, clock: Clock, queues: Sequence[str]) 
 def _counts(connection: sqlite3.Connection, queue: str, now_ms: int) -> QueueCounts:
     entries = dict(connection.execute(_ENTRIES, (queue,)).fetchall())
     due, suspects, oldest_ms = 0, 0, None
-    for level in subqueues.levels(connection, queue):
+    for level in trees.levels(connection, queue):
         if level.due_ms > now_ms:
             continue
         oldest_ms = level.due_ms if oldest_ms is None else min(oldest_ms, level.due_ms)
@@ -52,7 +52,7 @@ def _counts(connection: sqlite3.Connection, queue: str, now_ms: int) -> QueueCou
         waiting=entries.get("waiting", 0) + suspects,
         due=min(due, MAX_DUE),
         claimed=entries.get("claimed", 0) - suspects,
-        oldest_due=rows.moment(oldest_ms),
+        oldest_due=records.moment(oldest_ms),
     )
 
 

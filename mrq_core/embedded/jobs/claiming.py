@@ -1,4 +1,7 @@
-"""One claim inside its transaction: suspects, then waiting jobs from the head of each line."""
+"""Claiming due jobs for a worker, in one transaction: lost claims first, then waiting jobs.
+
+The claim of an at_most_once job is synced to the disk, because a power failure must not hide that it started.
+"""
 
 from __future__ import annotations
 
@@ -8,32 +11,28 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import count
 
+from mrq_core import failpoints
 from mrq_core.clock import Clock, from_ms
 from mrq_core.contract import lifecycle
 from mrq_core.contract.messages import Claimed, ClaimRequest, Wanted
 from mrq_core.contract.naming import is_covered
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import encoding
-from mrq_core.embedded import heads, parking, rows, signals, slots, subqueues, uniques
-from mrq_core.embedded.batch import Batch
-from mrq_core.embedded.limiting import Limiter
+from mrq_core.embedded.jobs import lost_claims, parking, records, trees, uniques
+from mrq_core.embedded.jobs.batch import Batch
+from mrq_core.embedded.jobs.limits import Limiter
+from mrq_core.embedded.jobs.lost_claims import Found
+from mrq_core.embedded.server.connection import Database
 from mrq_core.ids import new_nonce
 
-MAX_SUSPECTS = 20
-"""How many jobs with a lost claim one call looks at in a queue, to end those that must not run again."""
 MIN_BLOCKED = 100
 """How many jobs one call may park or push back, and let go; four times what it may take, if that is more."""
-SUSPECT_PAUSE_MS = 1000
-"""When a suspect that lost its slot under a limit is looked at again."""
 SWEEP_MS = 1000
 """How often a call that took all that it could looks for parked jobs with room nevertheless."""
 
 _HEAD = """
 SELECT seq, record, params, turn_ms FROM jobs INDEXED BY jobs_entries
 WHERE queue = ? AND rank = ? AND due_ms <= ? ORDER BY due_ms, id LIMIT ?"""
-_SUSPECTS = f"""
-SELECT seq, params, {rows.COLUMNS} FROM jobs INDEXED BY jobs_entries
-WHERE queue = ? AND rank = {rows.CLAIMED_RANK} AND due_ms <= ? ORDER BY due_ms, id LIMIT ?"""
 _TAIL = """
 SELECT seq, record, params, turn_ms FROM jobs INDEXED BY jobs_entries
 WHERE queue = ? AND rank = ? AND due_ms <= ? ORDER BY due_ms DESC, id DESC LIMIT ?"""
@@ -43,31 +42,33 @@ Choice = list[tuple[Wanted, list[str]]]
 
 
 @dataclass(slots=True, kw_only=True)
-class Turns:
-    """Where the next claim goes on, in trees and among parked jobs. A process's own: losing it costs no
-    fairness for long."""
+class Rotation:
+    """Where the next claim of this process continues, in trees and among parked jobs. Its loss costs little
+    fairness, and only for a short time."""
 
     trees: dict[str, str] = field(default_factory=dict)
     parked: str = ""
     swept_ms: int = 0
 
 
-@dataclass(slots=True, kw_only=True)
-class _Found:
-    records: list[JobRecord] = field(default_factory=list)
-    ended: list[JobRecord] = field(default_factory=list)
-    suspects_due: bool = False
+def claim(database: Database, clock: Clock, request: ClaimRequest, rotation: Rotation) -> Claimed:
+    """See `Broker.claim`."""
+    claimed = database.write(lambda connection: _Claim(connection, clock, request, rotation).run())
+    if any(record.at_most_once for record in claimed.records):
+        failpoints.reach("claim.unsynced")
+        database.sync()
+    return claimed
 
 
-class Round:
+class _Claim:
     """One claim, inside its transaction."""
 
     def __init__(
-        self, connection: sqlite3.Connection, clock: Clock, request: ClaimRequest, turns: Turns
+        self, connection: sqlite3.Connection, clock: Clock, request: ClaimRequest, rotation: Rotation
     ) -> None:
         self._connection = connection
         self._request = request
-        self._turns = turns
+        self._rotation = rotation
         self._now_ms = clock.now_ms()
         self._now: datetime = from_ms(self._now_ms)
         self._nonce = new_nonce()
@@ -75,7 +76,7 @@ class Round:
         self._batch = Batch(self._now_ms)
         self._limiter = Limiter(connection, request.limits, self._now_ms)
         self._may_block = max(MIN_BLOCKED, 4 * request.limit)
-        self._found = _Found()
+        self._found = Found(self._now)
         self._goes_on = False
         self._given: dict[int, int] = {}
 
@@ -86,7 +87,7 @@ class Round:
         levels = self._levels(choice)
         for name, ranks in levels.items():
             if any(level.is_claimed and level.due_ms <= self._now_ms for level in ranks):
-                self._take_suspect(name)
+                self._see_to_lost_claims(name)
         if expired:  # behind the suspects: one that is claimed again keeps its slot
             self._flush()
             parking.free_expired(self._connection, self._now_ms)
@@ -107,11 +108,11 @@ class Round:
                 excluded = is_covered(wanted.name, wanted.exclude)
                 choice.append((wanted, [] if excluded else [wanted.name]))
                 continue
-            heads.promote(self._connection, wanted.name, self._now_ms)
-            after = self._turns.trees.get(wanted.name, "")
-            names, last, goes_on = subqueues.resolve(self._connection, wanted, after)
+            trees.promote(self._connection, wanted.name, self._now_ms)
+            after = self._rotation.trees.get(wanted.name, "")
+            names, last, goes_on = trees.resolve(self._connection, wanted, after)
             if not names:
-                self._turns.trees[wanted.name] = last
+                self._rotation.trees[wanted.name] = last
             self._goes_on = self._goes_on or goes_on
             choice.append((wanted, names))
         return choice
@@ -122,11 +123,11 @@ class Round:
         for tree, names in choice:
             if tree.name.endswith("/") and names:
                 last = next((name for name in reversed(names) if name in given), names[-1])
-                self._turns.trees[tree.name] = last
+                self._rotation.trees[tree.name] = last
 
     def _answer(self) -> Claimed:
         found = self._found
-        next_ms = subqueues.next_due(
+        next_ms = trees.next_due(
             self._connection,
             self._request.wanted,
             self._now_ms,
@@ -136,43 +137,24 @@ class Round:
             next_ms = self._now_ms
         return Claimed(
             records=tuple(found.records),
-            next_due=rows.moment(next_ms),
+            next_due=records.moment(next_ms),
             suspects_due=found.suspects_due,
             ended=tuple(found.ended),
             now=self._now,
         )
 
-    def _take_suspect(self, queue: str) -> None:
-        request, found = self._request, self._found
-        for seq, params, *columns in self._connection.execute(
-            _SUSPECTS, (queue, self._now_ms, MAX_SUSPECTS)
-        ).fetchall():
-            before = rows.read(*columns)
-            ended = lifecycle.after_lost_claim(before, request, self._now)
-            if ended is not None:
-                after = ended
-            elif before.limit_keys and not self._has_slots(before):
-                self._batch.look_again(seq, before, self._now_ms + SUSPECT_PAUSE_MS)
-                continue
-            elif request.idle and not found.records and request.limit > 0:
-                after = self._claimed(before, alone=True)
-                found.records.append(encoding.with_params(after, params))
-            else:
-                found.suspects_due = found.suspects_due or not request.idle
-                continue
-            if after.is_ended:
-                found.ended.append(encoding.with_params(after, params))
-                uniques.released(self._connection, after)
-                if after.cancel_requested:
-                    signals.answered(self._connection, after)
-            self._batch.replace(seq, before, after)
+    def _see_to_lost_claims(self, queue: str) -> None:
+        lost_claims.see_to(
+            self._connection,
+            queue,
+            self._request,
+            self._batch,
+            self._limiter,
+            self._found,
+            lambda record: self._claimed(record, alone=True),
+        )
 
-    def _has_slots(self, suspect: JobRecord) -> bool:
-        """Whether the suspect still has its slots, or there is room for those that it lost."""
-        held = slots.held_by(self._connection, suspect.id)
-        return self._limiter.full([key for key in suspect.limit_keys if key not in held]) is None
-
-    def _take_waiting(self, choice: Choice, levels: dict[str, list[subqueues.Level]]) -> None:
+    def _take_waiting(self, choice: Choice, levels: dict[str, list[trees.Level]]) -> None:
         for number, (wanted, names) in enumerate(choice):
             room = self._room(number, wanted)
             for name in names:
@@ -230,14 +212,14 @@ class Round:
     def _sweep(self) -> bool:
         """Lets parked jobs go that have room; whether there were any, and this call can take more."""
         has_room = len(self._found.records) < self._request.limit and self._may_block > 0
-        if not has_room and 0 <= self._now_ms - self._turns.swept_ms < SWEEP_MS:
+        if not has_room and 0 <= self._now_ms - self._rotation.swept_ms < SWEEP_MS:
             return False
-        self._turns.swept_ms = self._now_ms
+        self._rotation.swept_ms = self._now_ms
         self._flush()
-        number, self._turns.parked = parking.let_go_where_room(
+        number, self._rotation.parked = parking.let_go_where_room(
             self._connection,
             self._limiter,
-            self._turns.parked,
+            self._rotation.parked,
             max(MIN_BLOCKED, 4 * self._request.limit),
             self._now_ms,
         )
@@ -248,8 +230,8 @@ class Round:
         self._limiter.flush()
         self._batch = Batch(self._now_ms)
 
-    def _levels(self, choice: Choice) -> dict[str, list[subqueues.Level]]:
-        return {name: subqueues.levels(self._connection, name) for _, names in choice for name in names}
+    def _levels(self, choice: Choice) -> dict[str, list[trees.Level]]:
+        return {name: trees.levels(self._connection, name) for _, names in choice for name in names}
 
     def _claimed(self, record: JobRecord, *, alone: bool) -> JobRecord:
         request = self._request

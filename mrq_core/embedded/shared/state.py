@@ -14,8 +14,8 @@ from mrq_core.contract import codec
 from mrq_core.contract.broker import SharedState
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.messages import StateItem
-from mrq_core.embedded import rows
-from mrq_core.embedded.database import Database
+from mrq_core.embedded.jobs import records
+from mrq_core.embedded.server.connection import Database
 from mrq_core.errors import BrokerError
 
 _GET = """
@@ -66,7 +66,7 @@ class EmbeddedState(SharedState):
                     f"the state {namespace}/{name} holds {str(item.value)[:80]!r}: expected a counter; "
                     "delete it, or use another name"
                 )
-            _put(connection, namespace, name, item.value + amount, rows.ms(item.expires_at))
+            _put(connection, namespace, name, item.value + amount, records.ms(item.expires_at))
             return item.value + amount
 
         return self._database.write(work)
@@ -109,5 +109,5 @@ def _item(row: tuple[str, str, bytes, int, int | None]) -> StateItem:
         name=name,
         value=codec.decode(value),
         version=version,
-        expires_at=rows.moment(expires_ms),
+        expires_at=records.moment(expires_ms),
     )

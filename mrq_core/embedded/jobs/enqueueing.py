@@ -10,11 +10,11 @@ from msgspec.structs import replace
 from mrq_core.clock import Clock, after, from_ms
 from mrq_core.contract import codec
 from mrq_core.contract.messages import Enqueued, NewJob
-from mrq_core.embedded import removal, rows, uniques
-from mrq_core.embedded.batch import Batch
+from mrq_core.embedded.jobs import records, removing, uniques
+from mrq_core.embedded.jobs.batch import Batch
 
 _EXISTING = f"""
-SELECT id, seq, coalesce(expires_ms <= ?, 0), {rows.COLUMNS} FROM jobs
+SELECT id, seq, coalesce(expires_ms <= ?, 0), {records.COLUMNS} FROM jobs
 WHERE id IN (SELECT value FROM json_each(?))"""
 
 
@@ -56,7 +56,7 @@ def _existing(connection: sqlite3.Connection, ids: list[str], now_ms: int) -> se
         _EXISTING, (now_ms, codec.encode(list(ids)).decode())
     ).fetchall():
         if expired:
-            removal.delete(connection, [(seq, rows.read(*columns))], now_ms)
+            removing.delete(connection, [(seq, records.read(*columns))], now_ms)
         else:
             taken.add(job_id)
     return taken

@@ -20,8 +20,8 @@ from typing import TypeVar
 
 from mrq_core import failpoints
 from mrq_core.contract.driver import RunBlocking
-from mrq_core.embedded import failures, schema
-from mrq_core.embedded.location import make_parent
+from mrq_core.embedded.server import failures, layout
+from mrq_core.embedded.server.location import make_parent
 from mrq_core.errors import BrokerUnavailable, NotSupported
 
 T = TypeVar("T")
@@ -155,11 +155,11 @@ class Database:
         connection = self._connect(self.path, self._timeout)
         try:
             connection.execute("BEGIN")
-            ready = schema.is_ready(connection, self.path)
+            ready = layout.is_ready(connection, self.path)
             connection.execute("COMMIT")
             if not ready:
                 self._use_wal(connection)
-                schema.create(connection, self.path)
+                layout.create(connection, self.path)
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute("PRAGMA cache_size = -16000")
             connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")

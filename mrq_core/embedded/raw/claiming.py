@@ -1,4 +1,4 @@
-"""Claims of raw parameters: given, prolonged and settled. Each is guarded by its token.
+"""Claims of raw parameters: made, renewed, settled and admitted. Each is guarded by its token.
 
 A leased parameter that was given back keeps its row, which says when it is due again, so that it
 keeps its job id. Tokens of settled claims are kept for an hour: a settle whose reply was lost is
@@ -9,17 +9,25 @@ from __future__ import annotations
 
 import math
 import sqlite3
+from collections.abc import Sequence
 from datetime import datetime
 
 from msgspec.structs import replace
 
-from mrq_core.clock import after, from_ms, to_ms
-from mrq_core.contract.lifecycle import claim_number, make_token
+from mrq_core import failpoints
+from mrq_core.clock import Clock, after, from_ms, to_ms
+from mrq_core.contract import codec
+from mrq_core.contract.lifecycle import admitted, claim_number, make_token, was_admitted_by
 from mrq_core.contract.messages import RawClaim
 from mrq_core.contract.naming import RawKind
+from mrq_core.contract.record import JobRecord
+from mrq_core.embedded.jobs import records
+from mrq_core.embedded.jobs.batch import Batch
 from mrq_core.ids import new_id, new_nonce
 
 REMEMBERED_MS = 3_600_000
+
+_STORED = f"SELECT id, {records.COLUMNS} FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
 
 _OVER = """
 SELECT job_id, param, score, token FROM raw_leased INDEXED BY raw_leases
@@ -149,3 +157,36 @@ def without_score(claim: RawClaim) -> RawClaim:
 def _visit(claim: RawClaim) -> str:
     """What proves the claim: two parameters may be claimed under one number, but not with one id."""
     return f"{claim.job_id}:{claim.token}"
+
+
+def admit(
+    connection: sqlite3.Connection,
+    clock: Clock,
+    queue: str,
+    claims: Sequence[tuple[RawClaim, JobRecord]],
+    lease: float,
+) -> list[bool]:
+    """See `RawQueue.admit`."""
+    now_ms = clock.now_ms()
+    now = from_ms(now_ms)
+    ids = codec.encode([claim.job_id for claim, _ in claims]).decode()
+    stored = {
+        job_id: records.read(*columns) for job_id, *columns in connection.execute(_STORED, (ids,)).fetchall()
+    }
+    batch = Batch(now_ms)
+    answers = []
+    for claim, record in claims:
+        if claim.job_id in stored:
+            answers.append(was_admitted_by(stored[claim.job_id], claim.token))
+            continue
+        if not end_lease(connection, queue, claim):
+            answers.append(False)
+            continue
+        stored[claim.job_id] = started = admitted(
+            record, job_id=claim.job_id, token=claim.token, now=now, lease=lease
+        )
+        batch.insert(started, None)
+        answers.append(True)
+    failpoints.reach("raw.leases")
+    batch.flush(connection)
+    return answers

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from mrq_core.clock import to_ms
 from mrq_core.contract import codec
 from mrq_core.contract.messages import JobFilter
-from mrq_core.embedded.subqueues import end_of
+from mrq_core.embedded.jobs.trees import end_of
 
 _VISIBLE = "(expires_ms IS NULL OR expires_ms > ?)"
 _IDS = "id IN (SELECT value FROM json_each(?))"

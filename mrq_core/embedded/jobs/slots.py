@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.drivers import encoding
-from mrq_core.embedded import rows
+from mrq_core.embedded.jobs import records
 
 _TAKE = "INSERT OR IGNORE INTO slots VALUES (?, ?, ?)"
 _PROLONG = "UPDATE slots SET until_ms = ? WHERE job_id = ?"
@@ -64,7 +64,7 @@ class SlotChanges:
 
     def park(self, record: JobRecord, key: str, since_ms: int) -> None:
         """Lists the job, as it was when it was due, under the key that has no room for it."""
-        due_ms = rows.ms(record.due_at)
+        due_ms = records.ms(record.due_at)
         assert due_ms is not None
         self._parked.append((key, -record.priority, since_ms, due_ms, record.id))
 
@@ -79,7 +79,7 @@ class SlotChanges:
         _count(connection, freed, -1)
         taken: dict[str, int] = {}
         for record in self._taken:
-            until_ms = rows.ms(record.due_at)
+            until_ms = records.ms(record.due_at)
             connection.execute(_PROLONG, (until_ms, record.id))
             for key in record.limit_keys:
                 if connection.execute(_TAKE, (record.id, key, until_ms)).rowcount:

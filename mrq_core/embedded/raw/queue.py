@@ -1,0 +1,93 @@
+"""Raw queues: waiting parameters, and parameters that are leased until a job is made from them.
+
+All kinds share two tables. Waiting parameters are ordered by (score, seq). The score is 0 in lists and
+sets, which are therefore ordered by arrival. A claim that leaves the parameter in its set
+(pushback) is recorded in the waiting row.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from mrq_core.clock import Clock, after, from_ms
+from mrq_core.contract.broker import RawQueue
+from mrq_core.contract.messages import RawClaim, RawItem
+from mrq_core.contract.naming import RawKind, check_raw_queue_name
+from mrq_core.contract.record import JobRecord
+from mrq_core.embedded.raw import claiming, parameters
+from mrq_core.embedded.server.connection import Database
+from mrq_core.errors import InvalidValue
+
+
+class EmbeddedRawQueue(RawQueue):
+    """One raw queue of the file."""
+
+    def __init__(self, name: str, database: Database, clock: Clock) -> None:
+        kind = check_raw_queue_name(name)
+        self._name = name
+        self._kind = kind
+        self._database = database
+        self._clock = clock
+
+    def push(self, items: Sequence[RawItem]) -> list[bool]:
+        return self._database.write(
+            lambda c: parameters.push(c, self._name, self._kind, items, self._clock.now_ms() / 1000),
+            durable=True,
+        )
+
+    def claim(self, limit: int, lease: float, worker: str, pushback: float | None = None) -> list[RawClaim]:
+        if pushback is not None and self._kind is not RawKind.TIMED_SET:
+            raise InvalidValue(
+                f"pushback is {pushback!r} for {self._name!r}: expected it for timed sets only",
+                path="pushback",
+            )
+        claims = self._database.write(
+            lambda connection: claiming.claim(
+                connection, self._name, self._kind, self._clock.now_ms(), limit, lease, pushback
+            )
+        )
+        return (
+            claims
+            if parameters.has_scores(self._kind)
+            else [claiming.without_score(claim) for claim in claims]
+        )
+
+    def admit(self, claims: Sequence[tuple[RawClaim, JobRecord]], lease: float) -> list[bool]:
+        return self._database.write(
+            lambda connection: claiming.admit(connection, self._clock, self._name, claims, lease),
+            durable=any(record.at_most_once for _, record in claims),
+        )
+
+    def renew(self, claims: Sequence[RawClaim], lease: float) -> list[bool]:
+        def work(connection: sqlite3.Connection) -> list[bool]:
+            until = after(from_ms(self._clock.now_ms()), lease)
+            return [claiming.renew(connection, self._name, claim, until) for claim in claims]
+
+        return self._database.write(work)
+
+    def settle(self, claims: Sequence[RawClaim], due_again: Sequence[float | None]) -> list[bool]:
+        def work(connection: sqlite3.Connection) -> list[bool]:
+            now_ms = self._clock.now_ms()
+            answers = [
+                claiming.settle(connection, self._name, claim, now_ms, delay)
+                for claim, delay in zip(claims, due_again, strict=True)
+            ]
+            claiming.forget_settled(connection, now_ms, 2 * len(claims))
+            return answers
+
+        return self._database.write(work)
+
+    def peek(self, limit: int, offset: int = 0) -> list[RawItem]:
+        return self._database.read(lambda c: parameters.peek(c, self._name, self._kind, limit, offset))
+
+    def remove(self, params: Sequence[str]) -> list[bool]:
+        return self._database.write(lambda c: parameters.remove(c, self._name, params), durable=True)
+
+    def size(self) -> int:
+        return self._database.read(lambda c: parameters.size(c, self._name))
+
+    def histogram(self, start: float, stop: float, buckets: int) -> list[int]:
+        return self._database.read(
+            lambda c: parameters.histogram(c, self._name, self._kind, start, stop, buckets)
+        )

@@ -1,0 +1,1 @@
+"""The SQLite file: its location, connections, layout, failures and checks."""
