@@ -1,4 +1,4 @@
-"""What one transaction changes: gathered first, then written with few statements.
+"""The changes of one transaction: gathered first, then written with few statements.
 
 Row, indexes, totals and slots of limit keys change together. Totals are summed up here and written
 once, so that a batch of fifty jobs of one kind costs four counter updates and not two hundred.
@@ -28,14 +28,14 @@ _IN_FULL = "token = ?, started_ms = NULL, settled_ms = NULL, outcome = NULL, rec
 # SQLite rewrites every index that has a column of the SET list, changed or not: so the frequent changes
 # have statements without the columns that they leave alone.
 _TAKE = f"""
-UPDATE jobs SET status = 'started', rank = {records.CLAIMED_RANK}, turn_ms = NULL,
+UPDATE jobs SET status = 'started', rank = {records.CLAIMED_RANK}, allowed_ms = NULL,
                 worker = ?, due_ms = ?, token = ?, started_ms = ? WHERE seq = ?"""
 _SUCCEED = """
 UPDATE jobs SET status = 'success', rank = NULL, due_ms = NULL, expires_ms = ?, outcome = ?, settled_ms = ?
 WHERE seq = ?"""
 _PROLONG = "UPDATE jobs SET due_ms = ? WHERE seq = ?"
 _SAME_STATUS = f"UPDATE jobs SET due_ms = ?, is_plain = ?, {_IN_FULL} WHERE seq = ?"
-_PUSH_BACK = "UPDATE jobs SET due_ms = ?, turn_ms = ?, record = ? WHERE seq = ?"
+_PUSH_BACK = "UPDATE jobs SET due_ms = ?, allowed_ms = ?, record = ? WHERE seq = ?"
 _LINE = "UPDATE jobs SET rank = ?, due_ms = ?, record = ? WHERE seq = ?"
 _CHANGE = f"""
 UPDATE jobs SET queue = ?, status = ?, worker = ?, exception_type = ?, queued_ms = ?, expires_ms = ?,
@@ -49,8 +49,8 @@ _ADD_QUEUE = "INSERT OR IGNORE INTO queues VALUES (?)"
 _text = str.__str__
 """The plain string of a status, for SQLite and as a key: faster than `.value`, and than hashing the enum."""
 
-_Place = tuple[str, str, str, str | None]
-"""Queue, path, status, and what its entry is: what a job is counted under."""
+_Cell = tuple[str, str, str, str | None]
+"""Queue, path, status and kind of entry, under which totals count a job."""
 
 
 class Batch:
@@ -62,12 +62,13 @@ class Batch:
         """Subqueues whose entries change."""
         self._statements: dict[str, list[tuple[object, ...]]] = {}
         """Rows of values for each statement."""
-        self._numbers: dict[tuple[_Place | None, _Place | None], int] = {}
+        self._numbers: dict[tuple[_Cell | None, _Cell | None], int] = {}
         self._queues: set[str] = set()
         self._slots: slots.SlotChanges | None = None
 
     def insert(self, record: JobRecord, unique_until: str | None) -> None:
-        """Adds a new record. Raises ValueError for a naive time: nobody has checked it before."""
+        """Adds a new record. Raises ValueError for a naive time, because the broker is the first to check
+        it."""
         row = (
             record.id,
             record.queue,
@@ -87,7 +88,7 @@ class Batch:
             codec.encode(record.params),
         )
         self._write(_INSERT, row)
-        self._count(None, _place(record))
+        self._count(None, _cell(record))
         self._queues.add(record.queue)
         self._touch(record)
         self._change_slots(None, record)
@@ -97,7 +98,7 @@ class Batch:
         self._write(
             _TAKE, (after.worker, records.ms(after.due_at), after.token, records.ms(after.started_at), seq)
         )
-        self._count(_place(before), (after.queue, after.path, "started", "claimed"))
+        self._count(_cell(before), (after.queue, after.path, "started", "claimed"))
         self._touch(after)
         if after.limit_keys:
             self._change_slots(before, after)
@@ -117,7 +118,7 @@ class Batch:
             self._touched.add(queue)
 
     def replace(self, seq: int, before: JobRecord, after: JobRecord) -> None:
-        """Writes the record in full in place of what it was."""
+        """Replaces the stored record by the new record in full."""
         self._touch(before)
         self._touch(after)
         if after.limit_keys:
@@ -127,14 +128,14 @@ class Batch:
             self._write(_SAME_STATUS, (due_ms, encoding.is_plain(after), after.token, data, seq))
             return
         times = (records.ms(after.queued_at), records.ms(after.expires_at))
-        places = (*times, records.rank(after), due_ms, encoding.is_plain(after))
-        row = (after.queue, status, after.worker, after.exception_type, *places, after.token, data, seq)
+        columns = (*times, records.rank(after), due_ms, encoding.is_plain(after))
+        row = (after.queue, status, after.worker, after.exception_type, *columns, after.token, data, seq)
         self._write(_CHANGE, row)
         self._queues.add(after.queue)
-        self._count(_place(before), _place(after))
+        self._count(_cell(before), _cell(after))
 
     def park(self, seq: int, before: JobRecord, key: str) -> None:
-        """Takes a waiting job out of its line, and lists it under the limit key that has no room for it."""
+        """Parks a waiting job under the limit key that has no room for it."""
         after = replace(before, due_at=None)
         self._write(_LINE, (None, None, encoding.encode(after), seq))
         self._touch(before)
@@ -142,16 +143,16 @@ class Batch:
         self._slots.park(before, key, self._now_ms)
 
     def let_go(self, parked: slots.Parked) -> None:
-        """Puts a parked job back to its place in its line, where it is due at once."""
+        """Returns a parked job to its former position in the queue, where it is due at once."""
         after = replace(parked.record, due_at=from_ms(parked.due_ms))
         self._write(_LINE, (records.rank(after), parked.due_ms, encoding.encode(after), parked.seq))
         self._touch(after)
         self._change_slots(parked.record, after)
 
-    def push_back(self, seq: int, before: JobRecord, turn_ms: int) -> None:
-        """Moves a waiting job to the turn that a rate has given to it."""
-        after = replace(before, due_at=from_ms(turn_ms))
-        self._write(_PUSH_BACK, (turn_ms, turn_ms, encoding.encode(after), seq))
+    def push_back(self, seq: int, before: JobRecord, allowed_ms: int) -> None:
+        """Moves a waiting job to the time that its rates allow."""
+        after = replace(before, due_at=from_ms(allowed_ms))
+        self._write(_PUSH_BACK, (allowed_ms, allowed_ms, encoding.encode(after), seq))
         self._touch(after)
 
     def postpone(self, seq: int, suspect: JobRecord, due_ms: int) -> None:
@@ -163,7 +164,7 @@ class Batch:
     def delete(self, seq: int, record: JobRecord) -> None:
         """Takes the record away."""
         self._write(_DELETE, (seq,))
-        self._count(_place(record), None)
+        self._count(_cell(record), None)
         self._touch(record)
         self._change_slots(record, None)
 
@@ -195,21 +196,21 @@ class Batch:
             self._slots = self._slots or slots.SlotChanges()
             self._slots.change(before, after)
 
-    def _count(self, before: _Place | None, after: _Place | None) -> None:
+    def _count(self, before: _Cell | None, after: _Cell | None) -> None:
         key = (before, after)
         self._numbers[key] = self._numbers.get(key, 0) + 1
 
     def _totals(self) -> list[tuple[str, str, str, int]]:
         sums: dict[tuple[str, str, str], int] = {}
         for (before, after), number in self._numbers.items():
-            for place, sign in ((before, -1), (after, 1)):
-                for key in () if place is None else _keys(place):
+            for cell, sign in ((before, -1), (after, 1)):
+                for key in () if cell is None else _keys(cell):
                     sums[key] = sums.get(key, 0) + sign * number
         return [(*key, number) for key, number in sums.items() if number]
 
 
 def let_go(connection: sqlite3.Connection, freed: Mapping[str, int], now_ms: int) -> int:
-    """Lets so many of the jobs that are parked under each key be due at once; answers with their number."""
+    """Releases the given number of jobs parked under each key. Returns how many were released."""
     batch = Batch(now_ms)
     number = 0
     for parked in slots.first_parked(connection, freed):
@@ -220,12 +221,12 @@ def let_go(connection: sqlite3.Connection, freed: Mapping[str, int], now_ms: int
     return number
 
 
-def _place(record: JobRecord) -> _Place:
+def _cell(record: JobRecord) -> _Cell:
     return record.queue, record.path, _text(record.status), records.counted_as(record)
 
 
-def _keys(place: _Place) -> list[tuple[str, str, str]]:
-    queue, path, status, entry = place
+def _keys(cell: _Cell) -> list[tuple[str, str, str]]:
+    queue, path, status, entry = cell
     keys = [("queue", queue, status), ("path", path, status)]
     if entry is not None:
         keys.append(("entry", queue, entry))

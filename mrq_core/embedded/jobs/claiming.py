@@ -31,10 +31,10 @@ SWEEP_MS = 1000
 """How often a call that took all that it could looks for parked jobs with room nevertheless."""
 
 _HEAD = """
-SELECT seq, record, params, turn_ms FROM jobs INDEXED BY jobs_entries
+SELECT seq, record, params, allowed_ms FROM jobs INDEXED BY jobs_entries
 WHERE queue = ? AND rank = ? AND due_ms <= ? ORDER BY due_ms, id LIMIT ?"""
 _TAIL = """
-SELECT seq, record, params, turn_ms FROM jobs INDEXED BY jobs_entries
+SELECT seq, record, params, allowed_ms FROM jobs INDEXED BY jobs_entries
 WHERE queue = ? AND rank = ? AND due_ms <= ? ORDER BY due_ms DESC, id DESC LIMIT ?"""
 
 Choice = list[tuple[Wanted, list[str]]]
@@ -81,14 +81,14 @@ class _Claim:
         self._given: dict[int, int] = {}
 
     def run(self) -> Claimed:
-        """Suspects first: an idle worker takes one of them alone, or none is due."""
+        """Lost claims first: an idle worker claims one of them alone."""
         choice = self._choose()
         expired, parked = parking.pending(self._connection, self._now_ms)
         levels = self._levels(choice)
         for name, ranks in levels.items():
             if any(level.is_claimed and level.due_ms <= self._now_ms for level in ranks):
                 self._see_to_lost_claims(name)
-        if expired:  # behind the suspects: one that is claimed again keeps its slot
+        if expired:  # after the lost claims: a job that is claimed again keeps its slot
             self._flush()
             parking.free_expired(self._connection, self._now_ms)
             levels = self._levels(choice)
@@ -160,7 +160,7 @@ class _Claim:
             for name in names:
                 if room <= 0 or self._may_block <= 0:
                     break
-                # a queue may be wanted twice, by name and in a tree: it is looked at once
+                # a queue may be wanted twice, by name and in a tree, and is read once
                 for level in levels.pop(name, ()):
                     if not level.is_claimed and level.due_ms <= self._now_ms:
                         taken = self._take_from(name, level.rank, room, reverse=wanted.reverse)
@@ -174,13 +174,14 @@ class _Claim:
         return room
 
     def _take_from(self, queue: str, rank: int, room: int, *, reverse: bool) -> int:
-        """Takes up to `room` jobs from a line. Those that a limit blocks are moved out of the way."""
+        """Claims up to `room` jobs of one priority. Parks or pushes back jobs that a limit blocks."""
         taken = 0
         if room <= 0 or self._may_block <= 0:
             return 0
-        # The rows come one by one: what is behind the last one taken is not even read.
-        for seq, before, params, turn_ms in self._line(queue, rank, room + self._may_block, reverse):
-            if before.limit_keys and self._is_blocked(seq, before, turn_ms):
+        # The rows come one by one: rows after the last claimed job are never read.
+        entries = self._due_entries(queue, rank, room + self._may_block, reverse)
+        for seq, before, params, allowed_ms in entries:
+            if before.limit_keys and self._is_blocked(seq, before, allowed_ms):
                 self._may_block -= 1
                 if self._may_block <= 0:
                     break
@@ -195,16 +196,17 @@ class _Claim:
                 break
         return taken
 
-    def _is_blocked(self, seq: int, record: JobRecord, turn_ms: int | None) -> bool:
-        """Whether a limit holds the job back; it is then parked, or pushed back to its turn."""
+    def _is_blocked(self, seq: int, record: JobRecord, allowed_ms: int | None) -> bool:
+        """Whether a limit blocks the job, which is then parked or pushed back."""
         key = self._limiter.full(record.limit_keys)
         if key is not None:
             self._batch.park(seq, record, key)
             return True
-        if turn_ms is None or turn_ms > self._now_ms:  # and does not come at the turn it was given
-            turn_ms = self._limiter.turn_ms(record.limit_keys)
-            if turn_ms > self._now_ms:
-                self._batch.push_back(seq, record, turn_ms)
+        # A job that comes at the time that its rates allowed is not charged again.
+        if allowed_ms is None or allowed_ms > self._now_ms:
+            allowed_ms = self._limiter.allowed_ms(record.limit_keys)
+            if allowed_ms > self._now_ms:
+                self._batch.push_back(seq, record, allowed_ms)
                 return True
         self._limiter.took(record.limit_keys)
         return False
@@ -244,13 +246,13 @@ class _Claim:
             alone=alone,
         )
 
-    def _line(
+    def _due_entries(
         self, queue: str, rank: int, limit: int, reverse: bool
     ) -> Iterator[tuple[int, JobRecord, bytes, int | None]]:
         statement = _TAIL if reverse else _HEAD
         cursor = self._connection.execute(statement, (queue, rank, self._now_ms, limit))
         try:
-            for seq, record, params, turn_ms in cursor:
-                yield seq, encoding.decode(record), params, turn_ms
+            for seq, record, params, allowed_ms in cursor:
+                yield seq, encoding.decode(record), params, allowed_ms
         finally:
             cursor.close()

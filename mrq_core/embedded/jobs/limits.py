@@ -1,10 +1,4 @@
-"""What limits allow in one claim: concurrency by counting slots, rates by GCRA.
-
-GCRA, the generic cell rate algorithm (ITU-T I.371; B. Leach, Rate Limiting, Cells, and GCRA, 2015),
-keeps one time for each key, at which a steady stream would have its next turn. It counts in whole
-microseconds here: a float of Unix time is too coarse to tell the last claim of a burst from the
-first one behind it.
-"""
+"""The limits of one claim: concurrency by counting slots, rates by GCRA (see `mrq_core.drivers.limits`)."""
 
 from __future__ import annotations
 
@@ -23,7 +17,7 @@ DELETE FROM rates WHERE limit_key IN
 
 
 class Limiter:
-    """The limits of one request, with what this transaction has used of them. Written by `flush`."""
+    """The limits of one request, and their use by this transaction. `flush` writes the use."""
 
     def __init__(self, connection: sqlite3.Connection, limits: Mapping[str, Limit], now_ms: int) -> None:
         self._connection = connection
@@ -33,7 +27,7 @@ class Limiter:
         self._times_us: dict[str, int] = {}
 
     def room(self, key: str) -> int | None:
-        """How many more jobs may run under the key; None: any number."""
+        """The number of further jobs that may run under the key. None: no limit."""
         limit = self._limits.get(rule_of(key))
         if limit is None or limit.concurrency is None:
             return None
@@ -52,14 +46,14 @@ class Limiter:
             if key in self._running:
                 self._running[key] += 1
 
-    def turn_ms(self, keys: Sequence[str]) -> int:
-        """Reserves the next turn under the rates of all these keys, and says when it is."""
-        turn_us = self._now_us
+    def allowed_ms(self, keys: Sequence[str]) -> int:
+        """Reserves the next claim under the rates of all these keys, and returns its time."""
+        allowed_us = self._now_us
         for key, interval_us, tolerance_us in self._rates(keys):
             time_us = self._time_us(key)
-            turn_us = max(turn_us, time_us - tolerance_us)
+            allowed_us = max(allowed_us, time_us - tolerance_us)
             self._times_us[key] = time_us + interval_us
-        return -(-turn_us // 1000)
+        return -(-allowed_us // 1000)
 
     def flush(self) -> None:
         """Writes what was charged. Slots are written with their jobs."""
@@ -83,5 +77,5 @@ class Limiter:
 
 
 def prune(connection: sqlite3.Connection, now_ms: int, limit: int) -> None:
-    """Deletes the times of keys that have been quiet: they say nothing any more."""
+    """Deletes the times of keys whose rate is fully available again."""
     connection.execute(_PRUNE, (now_ms * 1000, limit))

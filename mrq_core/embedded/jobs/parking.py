@@ -44,7 +44,7 @@ def let_go_where_room(
     """Lets up to `limit` jobs go whose key has room, or is not limited any more.
 
     Looks at some keys, by name from behind `after`; answers with how many jobs were let go, and where
-    the next call is to begin.
+    the next call begins.
     """
     keys = [key for (key,) in connection.execute(_KEYS, {"after": after, "steps": MAX_KEYS})]
     last = keys[-1] if len(keys) == MAX_KEYS else ""

@@ -1,4 +1,4 @@
-"""Rows of the table of jobs: the record, its params, and the columns that stand beside it; see `records`."""
+"""Rows of the table of jobs: the record, its params, and the changes beside the record."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mrq_core.drivers import encoding
 CLAIMED_RANK = 9
 
 COLUMNS = "record, token, worker, started_ms, due_ms, outcome, settled_ms"
-"""What `read` needs of a row, in the order of its arguments."""
+"""The columns that `read` needs, in the order of its arguments."""
 
 
 def read(
@@ -37,14 +37,14 @@ def read(
 
 
 def rank(record: JobRecord) -> int | None:
-    """Where the record's entry stands in its queue; None where it stands in no line."""
+    """The rank of the entry in its queue. None: the job has no entry, or is parked."""
     if record.due_at is None:
         return None
     return CLAIMED_RANK if record.status is Status.STARTED else -record.priority
 
 
 def counted_as(record: JobRecord) -> str | None:
-    """What the record's entry is counted as; None where it has none."""
+    """The name under which totals count the entry. None: the job has no entry."""
     if record.status is Status.STARTED:
         return "claimed"
     return None if record.ended_at is not None else "waiting"

@@ -28,12 +28,12 @@ def renew(
     batch = Batch(now_ms)
     answers = [True] * len(claims)
     others: list[tuple[int, ClaimRef]] = []
-    for place, claim in enumerate(claims):
+    for index, claim in enumerate(claims):
         head = heads.get(claim.id)
         if head is not None and head.is_beside and head.proves(claim):
             batch.prolong(head.seq, head.queue, until_ms)
         else:
-            others.append((place, claim))
+            others.append((index, claim))
     batch.flush(connection)
     changed = _change_running(
         connection,
@@ -41,8 +41,8 @@ def renew(
         [claim for _, claim in others],
         lambda record, claim: replace(record, due_at=until, lease_until=until),
     )
-    for (place, _), answer in zip(others, changed, strict=True):
-        answers[place] = answer
+    for (index, _), answer in zip(others, changed, strict=True):
+        answers[index] = answer
     return answers
 
 

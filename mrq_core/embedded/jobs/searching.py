@@ -65,7 +65,7 @@ _GROUPS = {
 
 
 class _Stream(NamedTuple):
-    """Candidates from one place of one index: the condition of that place, and its value."""
+    """Candidates from one range of an index: the condition of the range, and its value."""
 
     sql: str
     values: tuple[object, ...]

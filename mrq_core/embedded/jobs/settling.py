@@ -49,7 +49,7 @@ def settle(connection: sqlite3.Connection, clock: Clock, settlements: Sequence[S
     followups: list[NewJob] = []
     answers = [True] * len(settlements)
     others: list[tuple[int, Settlement]] = []
-    for place, settlement in enumerate(settlements):
+    for index, settlement in enumerate(settlements):
         # Taken out: a second settlement of the same job is compared with what the first has written.
         head = heads.pop(settlement.id, None)
         outcome = settlement.outcome
@@ -57,12 +57,12 @@ def settle(connection: sqlite3.Connection, clock: Clock, settlements: Sequence[S
             batch.succeed(head.seq, head.queue, head.path, outcome)
             followups.extend(outcome.followups)
         else:
-            others.append((place, settlement))
+            others.append((index, settlement))
     batch.flush(connection)
     if others:
         settled = _settle_in_full(connection, now_ms, [settlement for _, settlement in others], followups)
-        for (place, _), answer in zip(others, settled, strict=True):
-            answers[place] = answer
+        for (index, _), answer in zip(others, settled, strict=True):
+            answers[index] = answer
     if followups:
         enqueue(connection, clock, followups)
     return answers
@@ -74,7 +74,7 @@ def _settle_in_full(
     settlements: Sequence[Settlement],
     followups: list[NewJob],
 ) -> list[bool]:
-    """Reads, changes and writes the records. Adds to `followups` what is to be enqueued."""
+    """Reads, changes and writes the records. Adds the follow-ups to enqueue to `followups`."""
     now = from_ms(now_ms)
     stored = stored_jobs(connection, [settlement.id for settlement in settlements])
     changed: dict[str, JobRecord] = {}

@@ -1,8 +1,8 @@
-"""Who runs under each limit key, and who is parked there: changed in one transaction with the jobs.
+"""Slots under limit keys, and parked jobs, changed in one transaction with the jobs.
 
 Each claimed job holds a slot under each of its limit keys until its claim ends or its lease does.
-`running` counts the slots of a key. A parked job is listed under the one key that had no room for it,
-in the order in which they are let go: by priority, then by how long they have been parked.
+`running` counts the slots of a key. A parked job is listed under the key that had no room,
+in the order of release: by priority, then by the time since it was parked.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class SlotChanges:
 def free_expired(connection: sqlite3.Connection, now_ms: int, limit: int) -> dict[str, int]:
     """Frees slots whose lease has ended; answers with how many under each key.
 
-    The job keeps its claim while nobody else has it, and takes a slot again when it is renewed.
+    The job keeps its claim until another worker claims it, and takes a slot again when it is renewed.
     """
     expired = connection.execute(_EXPIRED, (now_ms, limit)).fetchall()
     connection.executemany(_FREE_ONE, expired)
@@ -108,7 +108,7 @@ def held_by(connection: sqlite3.Connection, job_id: str) -> frozenset[str]:
 
 
 def first_parked(connection: sqlite3.Connection, numbers: Mapping[str, int]) -> Iterator[Parked]:
-    """So many of the jobs that are parked under each key, in the order in which they are let go."""
+    """The given number of jobs parked under each key, in the order in which they are released."""
     for key, number in numbers.items():
         for seq, record, due_ms in connection.execute(_FIRST_PARKED, (key, number)).fetchall():
             yield Parked(seq, encoding.decode(record), due_ms)

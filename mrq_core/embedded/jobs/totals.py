@@ -1,4 +1,4 @@
-"""Numbers: totals that are kept, and what queues hold."""
+"""Totals of jobs, counts of queues, and the names of queues."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _counts(connection: sqlite3.Connection, queue: str, now_ms: int) -> QueueCou
         oldest_ms = level.due_ms if oldest_ms is None else min(oldest_ms, level.due_ms)
         (number,) = connection.execute(_DUE, (queue, level.rank, now_ms, MAX_DUE)).fetchone()
         due += number
-        if level.is_claimed:  # a lease that ran out: nobody holds the job any more
+        if level.is_claimed:  # an expired lease: no worker holds the job
             suspects = number
     return QueueCounts(
         queue=queue,

@@ -34,7 +34,7 @@ SELECT job_id, param, score, token FROM raw_leased INDEXED BY raw_leases
 WHERE queue = ? AND until_ms <= ? ORDER BY until_ms, job_id LIMIT ?"""
 _AGAIN = "UPDATE raw_leased SET token = ?, until_ms = ?, is_over = 0 WHERE job_id = ?"
 _LINE = """
-SELECT seq, param, score, number FROM raw_waiting INDEXED BY raw_lines
+SELECT seq, param, score, number FROM raw_waiting INDEXED BY raw_order
 WHERE queue = ? AND score <= ? ORDER BY score, seq LIMIT ?"""
 _TAKE = "DELETE FROM raw_waiting WHERE seq = ?"
 _LEASE = "INSERT INTO raw_leased VALUES (?, ?, ?, ?, ?, ?, 0)"
@@ -68,7 +68,8 @@ def claim(
     lease: float,
     pushback: float | None,
 ) -> list[RawClaim]:
-    """See `RawQueue.claim`. Ended leases first: also with pushback, since nobody else would take them."""
+    """See `RawQueue.claim`. Expired leases come first, also with pushback, because no other call would claim
+    them."""
     now = from_ms(now_ms)
     until_ms = to_ms(after(now, lease))
     limit = max(0, limit)  # SQLite takes a negative one for none

@@ -12,7 +12,7 @@ from mrq_core.embedded.jobs.trees import MAX_STEPS, end_of
 from mrq_core.embedded.raw.claiming import add_to_size
 
 _FIRST = """
-SELECT (SELECT min(score) FROM raw_waiting INDEXED BY raw_lines WHERE queue = ?1),
+SELECT (SELECT min(score) FROM raw_waiting INDEXED BY raw_order WHERE queue = ?1),
        (SELECT min(until_ms) FROM raw_leased INDEXED BY raw_leases WHERE queue = ?1)"""
 _NAMES = """
 WITH RECURSIVE names (name, step) AS (
@@ -29,12 +29,12 @@ _SCORE = "UPDATE raw_waiting SET score = ? WHERE seq = ?"
 _DROP = "DELETE FROM raw_waiting WHERE seq = ?"
 _KNOWN = "INSERT OR IGNORE INTO queues VALUES (?)"
 _PEEK = """
-SELECT param, score FROM raw_waiting INDEXED BY raw_lines
+SELECT param, score FROM raw_waiting INDEXED BY raw_order
 WHERE queue = ? ORDER BY score, seq LIMIT ? OFFSET ?"""
 _SIZE = "SELECT n FROM totals WHERE kind = 'raw' AND name = ? AND status = 'waiting'"
 _HISTOGRAM = """
 SELECT min(CAST((score - :start) / (:stop - :start) * :buckets AS INTEGER), :buckets - 1), count(*)
-FROM raw_waiting INDEXED BY raw_lines
+FROM raw_waiting INDEXED BY raw_order
 WHERE queue = :queue AND score >= :start AND score < :stop GROUP BY 1"""
 
 

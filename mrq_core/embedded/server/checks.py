@@ -1,4 +1,4 @@
-"""What `mrq check` says about the file."""
+"""The findings of `mrq check` about the file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def check(database: Database) -> list[Finding]:
         advice = (
             "restore a backup, or recover what can be read"
             if isinstance(error, BrokerCorrupt)
-            else "mend what the message names, and check again"
+            else "fix the named problem, and check again"
         )
         return [Finding(level="error", subject="file", message=str(error), advice=advice)]
 

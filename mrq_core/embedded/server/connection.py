@@ -2,10 +2,10 @@
 
 Durability: the write-ahead log is on. `durable` transactions are on the disk when they return
 (synchronous=FULL); the others survive the death of any process, but a power failure may take the
-last of them back (NORMAL). What is acknowledged to a person or a program is durable: enqueue and the
-changes by people, and a claim of an at_most_once job. Other claims, settles, logs and shared state
-are not: losing the end of those repeats work under rules that the queue has anyway (a claim that
-nobody settled), and order is kept, because a later sync covers what was written before it.
+last of them back (NORMAL). Acknowledged changes are durable: enqueue, changes
+by operators, and a claim of an at_most_once job. Other claims, settles, logs and shared state
+are not: their loss repeats work as a lost claim does, and the order is kept, because a later sync covers
+all earlier writes.
 """
 
 from __future__ import annotations

@@ -1,24 +1,23 @@
-"""The tables, and the version of them that a file has.
+"""The tables, and the data version of a file.
 
-A file is ours if it carries our application id. One that has tables and another id belongs to
-somebody else, and is never written to.
+A file with the application id of mrq belongs to mrq. mrq never writes to a file with tables and another id.
 
-`jobs.rank` orders the entries of a queue and is empty where a job has no entry: minus the priority
-while it waits, 9 while it is claimed. `due_ms` is the time from which a waiting job may be
-claimed, or at which the lease of a claimed one ends. The index over (queue, rank, due_ms, id)
-therefore holds entries only, and each (queue, rank) is a line of its own, with what is due at its
-head: a claim seeks there and never passes a job that is not due. A parked job is in no line; `parked`
-says under which limit key it stands, and how it goes back. `turn_ms` is the turn that a rate has
-given to a waiting job.
+`jobs.rank` orders the entries of a queue and is NULL for a job without an entry: minus the priority
+of a waiting job, 9 for a claimed job. `due_ms` is the time from which a waiting job may be
+claimed, or at which the lease of a claimed job ends. The index over (queue, rank, due_ms, id)
+therefore holds entries only, and the due entries of each (queue, rank) come first:
+a claim seeks to them and never passes a job that is not due. A parked job has no rank; `parked`
+has its limit key and its former due time. `allowed_ms` is the time at which a rate allows
+a waiting job.
 
-`record` is the job as it was last written in full. The claim of a waiting job and a success, of which there
-are more than of all other changes together, are written into columns of their own: `token`, `worker`
+`record` is the job as it was last written in full. The two most frequent changes, the claim of a waiting job
+and a success, are written into separate columns: `token`, `worker`
 and `started_ms`, then `outcome` and `settled_ms`. Reading a row applies these to the record, see `rows`.
-`is_plain` says that a success of this job concerns nothing but its row: it has no limit, no unique key,
+`is_plain` says that a success of this job changes only its row: the job has no limit key, no unique key and
 no cancel request.
 
-`subqueues` has the heads of those lines for every queue that is in a tree, so that a tree of any size
-shows at once where something is due; see `heads`.
+`subqueues` has the earliest due times of every queue in a tree, so that a tree of any size shows its due
+subqueues at once; see `jobs.trees`.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ _TABLES = (
         rank INTEGER,
         due_ms INTEGER,
         unique_until TEXT,
-        turn_ms INTEGER,
+        allowed_ms INTEGER,
         is_plain INTEGER NOT NULL,
         token TEXT,
         started_ms INTEGER,
@@ -115,7 +114,7 @@ _TABLES = (
         seq INTEGER PRIMARY KEY, queue TEXT NOT NULL, param TEXT NOT NULL, score REAL NOT NULL,
         number INTEGER NOT NULL DEFAULT 0, visit TEXT
     )""",
-    "CREATE INDEX raw_lines ON raw_waiting (queue, score, seq)",
+    "CREATE INDEX raw_order ON raw_waiting (queue, score, seq)",
     "CREATE INDEX raw_params ON raw_waiting (queue, param, seq)",
     """CREATE TABLE raw_leased (
         job_id TEXT PRIMARY KEY, queue TEXT NOT NULL, param TEXT NOT NULL, score REAL NOT NULL,
@@ -138,8 +137,8 @@ _TABLES = (
 def is_ready(connection: sqlite3.Connection, path: str) -> bool:
     """Whether the tables are there; False for an empty file.
 
-    Raises SchemaTooNew, and BrokerError for somebody else's database. Writes nothing. To be asked inside
-    of a transaction: another process may be making the tables.
+    Raises SchemaTooNew, and BrokerError for the database of another application. Writes nothing. Call it
+    inside a transaction, because another process may be creating the tables.
     """
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()

@@ -40,7 +40,7 @@ def _path_in(url: str) -> str:
 
 
 def make_parent(path: str) -> None:
-    """Makes the directory that the file is to be in. Raises BrokerUnavailable."""
+    """Creates the directory of the file. Raises BrokerUnavailable."""
     parent = os.path.dirname(path)
     try:
         os.makedirs(parent, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The logs of jobs: one row a line, and for each job how much it has."""
+"""The logs of jobs: a row for each line, and the size of the log of each job."""
 
 from __future__ import annotations
 

@@ -38,5 +38,5 @@ def read(connection: sqlite3.Connection, names: Sequence[str], since: float, unt
 
 
 def prune(connection: sqlite3.Connection, now_ms: int, limit: int) -> None:
-    """Deletes figures that are older than METRICS_KEPT."""
+    """Deletes metrics older than METRICS_KEPT."""
     connection.execute(_PRUNE, ((now_ms - METRICS_KEPT * 1000) // MINUTE_MS, limit))

@@ -1,7 +1,7 @@
-"""Waiting until something may be due: other processes' commits are noticed by looking, often and cheaply.
+"""Waiting for due entries: frequent, cheap polls notice the commits of other processes.
 
 `PRAGMA data_version` changes when another connection has committed; it costs microseconds and
-reads no table. Only then, or when time has made an entry due, are the queues looked at.
+reads no table. The queues are read only after a change, or when an entry may have become due.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _VERSION = "PRAGMA data_version"
 def wait(database: Database, clock: Clock, wanted: Sequence[Wanted], timeout: float) -> bool:
     """See `Broker.wait`.
 
-    A lease that had ended before the call does not wake: the claim has told of it, and a worker
-    that is not idle could do nothing but ask again. The pauses are slept outside of
+    A lease that ended before the call does not wake, because the claim has reported it, and a worker
+    that is not idle could only ask again. The pauses are slept outside
     `run_blocking`, so that they occupy no thread of a pool.
     """
     deadline = time.monotonic() + timeout
