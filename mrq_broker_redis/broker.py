@@ -1,31 +1,23 @@
-"""The Broker on Redis: each method hands its work to the module that is made for it."""
+"""The broker on Redis. Each method calls the module of its verb."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mrq_broker_redis import (
-    checks,
-    claiming,
-    enqueueing,
-    figures,
-    layout,
-    logs,
-    search,
-    settling,
-    waiting,
-)
-from mrq_broker_redis.asking import Turns
-from mrq_broker_redis.changes import Records
-from mrq_broker_redis.connection import Connection
-from mrq_broker_redis.layout import Contents
-from mrq_broker_redis.location import location_of
-from mrq_broker_redis.raw import RedisRawQueue
-from mrq_broker_redis.state import RedisState
+from mrq_broker_redis.jobs import claiming, enqueueing, pruning, renewing, searching, settling, totals
+from mrq_broker_redis.jobs.changing import Records
+from mrq_broker_redis.jobs.trees import Rotation
+from mrq_broker_redis.raw.queue import RedisRawQueue
+from mrq_broker_redis.server import checks, layout
+from mrq_broker_redis.server.connection import Connection
+from mrq_broker_redis.server.layout import Contents
+from mrq_broker_redis.server.location import location_of
+from mrq_broker_redis.shared import logs, signals, waiting
+from mrq_broker_redis.shared import metrics as minutes
+from mrq_broker_redis.shared.state import RedisState
 from mrq_core.contract.broker import Broker, RawQueue, SharedState
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import (
-    METRICS_KEPT,
     Action,
     Applied,
     Cancel,
@@ -66,7 +58,7 @@ class RedisBroker(Broker):
         self._connection = Connection(location_of(opening), clock=opening.clock, timeout=opening.timeout)
         self._records = Records(self._connection)
         self._state = RedisState(self._connection)
-        self._turns = Turns()
+        self._rotation = Rotation()
 
     @property
     def state(self) -> SharedState:
@@ -78,13 +70,13 @@ class RedisBroker(Broker):
         return enqueueing.enqueue(self._connection, jobs)
 
     def claim(self, request: ClaimRequest) -> Claimed:
-        return claiming.claim(self._connection, request, self._turns)
+        return claiming.claim(self._connection, request, self._rotation)
 
     def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
-        return settling.renew(self._connection, claims, lease)
+        return renewing.renew(self._connection, claims, lease)
 
     def annotate(self, notes: Sequence[Note]) -> list[bool]:
-        return settling.annotate(self._connection, notes)
+        return renewing.annotate(self._connection, notes)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         return settling.settle(self._connection, settlements)
@@ -102,19 +94,17 @@ class RedisBroker(Broker):
         return replacing.act(self._records, ids, Remove())
 
     def prune(self, limit: int = 1000) -> int:
-        return int(
-            self._connection.run("prune", [max(0, limit), round(METRICS_KEPT * 1000)], repeatable=True)
-        )
+        return pruning.prune(self._connection, limit)
 
     def apply(
         self, wanted: JobFilter, action: Action, *, limit: int = 1000, cursor: str | None = None
     ) -> Applied:
-        return search.apply(self._connection, wanted, action, limit=limit, cursor=cursor)
+        return searching.apply(self._connection, wanted, action, limit=limit, cursor=cursor)
 
     # --- looking -----------------------------------------------------------------------------
 
     def get(self, ids: Sequence[str]) -> list[JobRecord | None]:
-        return search.get(self._connection, ids)
+        return searching.get(self._connection, ids)
 
     def find(
         self,
@@ -124,19 +114,19 @@ class RedisBroker(Broker):
         cursor: str | None = None,
         limit: int = 50,
     ) -> Page:
-        return search.find(self._connection, wanted, order=order, cursor=cursor, limit=limit)
+        return searching.find(self._connection, wanted, order=order, cursor=cursor, limit=limit)
 
     def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
-        return search.count(self._connection, wanted, group_by)
+        return searching.count(self._connection, wanted, group_by)
 
     def totals(self) -> Totals:
-        return figures.totals(self._connection)
+        return totals.totals(self._connection)
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
-        return figures.counts(self._connection, queues)
+        return totals.counts(self._connection, queues)
 
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
-        return figures.queue_names(self._connection, prefix, after, limit)
+        return totals.queue_names(self._connection, prefix, after, limit)
 
     # --- workers -----------------------------------------------------------------------------
 
@@ -144,16 +134,16 @@ class RedisBroker(Broker):
         return waiting.wait(self._connection, wanted, timeout)
 
     def poll(self, worker: str, versions: Versions) -> PollResult:
-        return waiting.poll(self._connection, worker, versions)
+        return signals.poll(self._connection, worker, versions)
 
     def pause(self, queues: Sequence[str]) -> None:
-        waiting.set_paused(self._connection, queues, is_paused=True)
+        signals.set_paused(self._connection, queues, is_paused=True)
 
     def resume(self, queues: Sequence[str]) -> None:
-        waiting.set_paused(self._connection, queues, is_paused=False)
+        signals.set_paused(self._connection, queues, is_paused=False)
 
     def paused(self) -> frozenset[str]:
-        return waiting.paused(self._connection)
+        return signals.paused(self._connection)
 
     # --- logs and metrics --------------------------------------------------------------------
 
@@ -164,10 +154,10 @@ class RedisBroker(Broker):
         return logs.read(self._connection, job_id, cursor, limit)
 
     def record_metrics(self, metrics: Sequence[Metric]) -> None:
-        logs.record_metrics(self._connection, metrics)
+        minutes.record(self._connection, metrics)
 
     def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
-        return logs.read_metrics(self._connection, names, since, until)
+        return minutes.read(self._connection, names, since, until)
 
     # --- raw queues --------------------------------------------------------------------------
 

@@ -1,16 +1,20 @@
-"""The queue half of a broker, on Redis: each method hands its work to the module that is made for it."""
+"""The queue of a pair on Redis. Each method calls the module of its verb."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
 
-from mrq_broker_redis import checks, figures, layout, placing, taking, waiting
-from mrq_broker_redis.asking import Turns
-from mrq_broker_redis.connection import Connection
-from mrq_broker_redis.layout import Contents
-from mrq_broker_redis.location import location_of
-from mrq_broker_redis.rawlines import RedisRawLine
+from mrq_broker_redis.entries import claiming, writing
+from mrq_broker_redis.jobs import pruning, totals, uniques
+from mrq_broker_redis.jobs.trees import Rotation
+from mrq_broker_redis.raw import claiming as raw_claiming
+from mrq_broker_redis.raw.queue import RedisRawParameters
+from mrq_broker_redis.server import checks, layout
+from mrq_broker_redis.server.connection import Connection
+from mrq_broker_redis.server.layout import Contents
+from mrq_broker_redis.server.location import location_of
+from mrq_broker_redis.shared import waiting
 from mrq_core.contract.broker import RawParameters
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import ClaimRef, ClaimRequest, Finding, QueueCounts, RawClaim, Wanted
@@ -24,51 +28,51 @@ class RedisQueue(JobQueue):
 
     def __init__(self, opening: Opening) -> None:
         self._connection = Connection(location_of(opening), clock=opening.clock, timeout=opening.timeout)
-        self._turns = Turns()
+        self._rotation = Rotation()
 
     def now(self) -> datetime:
-        # Everything that is to be changed asks for the time first.
+        # Every change asks for the time first.
         layout.ensure(self._connection, Contents.ENTRIES)
-        return placing.now(self._connection)
+        return writing.now(self._connection)
 
     # --- unique keys -------------------------------------------------------------------------
 
     def reserve(self, wanted: Sequence[KeyRequest]) -> list[KeyHolder]:
-        return placing.reserve(self._connection, wanted)
+        return uniques.reserve(self._connection, wanted)
 
     def free(self, held: Sequence[tuple[str, KeyHolder]]) -> None:
-        placing.free(self._connection, held)
+        uniques.free(self._connection, held)
 
     # --- entries -----------------------------------------------------------------------------
 
     def push(self, entries: Sequence[Entry], lease: float | None = None) -> list[bool]:
-        return placing.push(self._connection, entries, lease)
+        return writing.push(self._connection, entries, lease)
 
     def claim(self, request: ClaimRequest, *, leave_suspects: bool = False) -> ClaimedEntries:
-        return taking.claim(self._connection, request, self._turns, leave_suspects=leave_suspects)
+        return claiming.claim(self._connection, request, self._rotation, leave_suspects=leave_suspects)
 
-    def take(self, suspects: Sequence[tuple[Entry, str]], request: ClaimRequest) -> list[bool]:
-        return placing.take(self._connection, suspects, request)
+    def reclaim(self, suspects: Sequence[tuple[Entry, str]], request: ClaimRequest) -> list[bool]:
+        return writing.reclaim(self._connection, suspects, request)
 
     def release(self, claims: Sequence[ClaimRef]) -> list[bool]:
-        return placing.release(self._connection, claims)
+        return writing.release(self._connection, claims)
 
     def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool | None]:
-        return placing.renew(self._connection, claims, lease)
+        return writing.renew(self._connection, claims, lease)
 
     def remove(self, removals: Sequence[Removal]) -> list[bool]:
-        return placing.remove(self._connection, removals)
+        return writing.remove(self._connection, removals)
 
     def entries(self, ids: Sequence[str]) -> list[Entry | None]:
-        return placing.read(self._connection, ids)
+        return writing.read(self._connection, ids)
 
     # --- looking -----------------------------------------------------------------------------
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
-        return figures.counts(self._connection, queues)
+        return totals.counts(self._connection, queues)
 
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
-        return figures.queue_names(self._connection, prefix, after, limit)
+        return totals.queue_names(self._connection, prefix, after, limit)
 
     def wait(self, wanted: Sequence[Wanted], timeout: float) -> bool:
         return waiting.wait(self._connection, wanted, timeout)
@@ -76,18 +80,18 @@ class RedisQueue(JobQueue):
     # --- raw queues --------------------------------------------------------------------------
 
     def raw(self, name: str) -> RawParameters:
-        return RedisRawLine(name, self._connection)
+        return RedisRawParameters(name, self._connection)
 
     def admit(self, name: str, claims: Sequence[tuple[RawClaim, Entry]], lease: float) -> list[bool]:
-        return placing.admit(self._connection, name, claims, lease)
+        return writing.admit(self._connection, name, claims, lease)
 
     def is_leased(self, name: str, ids: Sequence[str]) -> list[bool]:
-        return RedisRawLine(name, self._connection).is_leased(ids)
+        return raw_claiming.is_leased(self._connection, name, ids)
 
     # --- care --------------------------------------------------------------------------------
 
     def prune(self, limit: int) -> None:
-        self._connection.run("entry_prune", [max(0, limit)], repeatable=True)
+        pruning.prune_entries(self._connection, limit)
 
     def check(self) -> list[Finding]:
         return checks.check(self._connection, Contents.ENTRIES)

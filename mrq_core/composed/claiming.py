@@ -184,7 +184,7 @@ class Claimer:
     ) -> bool:
         """Writes a suspect's record while its entry is held under a new claim, so that nobody else can have
         it, or renew it, meanwhile. False: somebody was quicker, or its late worker has settled it."""
-        if not all(self._queue.take([(entry, token)], request)):
+        if not all(self._queue.reclaim([(entry, token)], request)):
             return False
         failpoints.reach("composed.taken")
         [written] = self._store.write([Replacement(stored, after)], answer.now)

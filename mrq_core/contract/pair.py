@@ -156,7 +156,7 @@ class JobQueue(ABC):
         """
 
     @abstractmethod
-    def take(self, suspects: Sequence[tuple[Entry, str]], request: ClaimRequest) -> list[bool]:
+    def reclaim(self, suspects: Sequence[tuple[Entry, str]], request: ClaimRequest) -> list[bool]:
         """Claims entries whose lease has run out under these new tokens, for the request's worker and lease.
         False where the entry is not what was seen any more: it was renewed, taken, replaced or removed; and
         where its limits leave no room."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 import redis
 
 from mrq_broker_mongo.store import MongoStore
-from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.queue import RedisQueue
+from mrq_broker_redis.server.connection import Connection
 from mrq_core.composed import ComposedBroker
 from mrq_core.contract.messages import JobFilter, Order
 from mrq_core.contract.record import Status

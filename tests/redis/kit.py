@@ -8,7 +8,7 @@ import redis
 
 from mrq_broker_redis.broker import RedisBroker
 from mrq_broker_redis.queue import RedisQueue
-from mrq_broker_redis.scripts import script
+from mrq_broker_redis.server.scripts import script
 from mrq_core.clock import Clock, SystemClock
 from mrq_core.contract.driver import Opening
 from tests.proxy import Proxy

@@ -9,7 +9,7 @@ import msgspec
 import redis
 
 from mrq_broker_redis.broker import RedisBroker
-from mrq_broker_redis.connection import Connection
+from mrq_broker_redis.server.connection import Connection
 
 Row = dict[bytes, bytes]
 

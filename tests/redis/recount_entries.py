@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 import redis
 
-from mrq_broker_redis.connection import Connection
 from mrq_broker_redis.queue import RedisQueue
+from mrq_broker_redis.server.connection import Connection
 from tests.redis.recount import Row, check_parked, check_trees, hash_of, members_of, names_under
 
 _FIELDS = {field.encode() for field in "qkdvntwzblumpor"}

@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from mrq_broker_redis import links
 from mrq_broker_redis.broker import RedisBroker
+from mrq_broker_redis.server import links
 from mrq_core.clock import SystemClock, from_ms
 from mrq_core.contract.messages import Claimed, ClaimRequest, NewJob, Outcome, Settlement, Unique, Wanted
 from mrq_core.contract.record import JobRecord, Status

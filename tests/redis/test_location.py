@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mrq_broker_redis.location import location_of
+from mrq_broker_redis.server.location import location_of
 from mrq_core.contract.driver import Opening
 from mrq_core.errors import ConfigError
 

@@ -66,7 +66,7 @@ def test_a_waiting_entry_is_a_short_hash_and_a_place_in_a_line(place: Place) -> 
     queue.close()
 
 
-def test_a_waiting_entry_takes_less_than_a_third_of_what_a_job_takes(place: Place, server: Server) -> None:
+def test_a_waiting_entry_reclaims_less_than_a_third_of_what_a_job_takes(place: Place, server: Server) -> None:
     queue = place.open_queue()
     put(queue)
     with server.client() as client:
@@ -126,7 +126,7 @@ def test_each_batch_is_one_script(place: Place, server: Server) -> None:
     assert scripts(lambda: held.extend(claim(queue, limit=EACH).entries)) == 1
     assert len(held) == EACH
     assert twice(lambda: queue.renew([ref(entry) for entry in held], 60.0)) == 2
-    assert twice(lambda: queue.take([(entry, TOKEN) for entry in held], as_worker("w"))) == 2
+    assert twice(lambda: queue.reclaim([(entry, TOKEN) for entry in held], as_worker("w"))) == 2
     assert twice(lambda: queue.release([ref(entry) for entry in held])) == 2
     assert twice(lambda: queue.remove([Removal(id=entry.id, version=1) for entry in held])) == 2
     assert twice(lambda: queue.prune(EACH)) == 1
@@ -203,7 +203,7 @@ def test_a_suspect_that_was_put_off_can_be_renewed_and_taken(place: Place) -> No
     assert len(take(queue, limits=limits, leave_suspects=True)) == 1
     assert claim(queue, limits=limits).suspects == ()
     assert queue.entries([seen.id]) == [seen]
-    assert queue.take([(seen, TOKEN)], as_worker("w2")) == [True]
+    assert queue.reclaim([(seen, TOKEN)], as_worker("w2")) == [True]
     queue.close()
 
 

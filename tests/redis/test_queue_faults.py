@@ -10,7 +10,7 @@ from msgspec.structs import replace as changed
 
 from mrq_broker_redis.plugin import mrq_driver
 from mrq_broker_redis.queue import RedisQueue
-from mrq_broker_redis.scripts import script
+from mrq_broker_redis.server.scripts import script
 from mrq_core.clock import SystemClock, from_ms
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import RawItem, Unique
@@ -48,7 +48,7 @@ KEY = Unique(key="k")
 def far(proxy: Proxy, place: Place, server: Server) -> Iterator[RedisQueue]:
     """A queue behind the proxy, on a server that knows the scripts: the first call counts."""
     with server.client() as client:
-        for name in ("push", "claim", "take", "renew", "release", "remove", "reserve", "admit"):
+        for name in ("push", "claim", "reclaim", "renew", "release", "remove", "reserve", "admit"):
             client.script_load(script(f"entry_{name}").source)
     queue = open_queue(replace(place, url=f"redis://127.0.0.1:{proxy.port}/0"))
     yield queue
@@ -95,14 +95,14 @@ def test_a_removal_whose_reply_was_lost_is_repeated_and_does_no_harm(proxy: Prox
     check_entries(far)
 
 
-def test_a_take_whose_reply_was_lost_is_repeated_and_answered_as_before(
+def test_a_reclaim_whose_reply_was_lost_is_repeated_and_answered_as_before(
     proxy: Proxy, far: RedisQueue
 ) -> None:
     put(far)
     take_one(far, lease=0.001)
     [seen] = until(lambda: claim(far).suspects, what="the lease to end")
-    lose_reply_to(proxy, "entry_take")
-    assert far.take([(seen, TOKEN)], as_worker("w2")) == [True]
+    lose_reply_to(proxy, "entry_reclaim")
+    assert far.reclaim([(seen, TOKEN)], as_worker("w2")) == [True]
     assert (proxy.lost, entry_of(far, seen.id).token) == (1, TOKEN)
 
 
@@ -157,7 +157,7 @@ def test_each_call_of_a_full_server_is_made_in_full_or_not_at_all(own_server: Se
         "replace": lambda: queue.push([changed(waiting[0], version=2, due_at=later, queue="t/z")]),
         "renew": lambda: queue.renew([ref(held[1])], 60.0),
         "release": lambda: queue.release([ref(held[1])]),
-        "take": lambda: queue.take([(lost, TOKEN)], as_worker("w2")),
+        "reclaim": lambda: queue.reclaim([(lost, TOKEN)], as_worker("w2")),
         "reserve": lambda: queue.reserve([KeyRequest(id=new_id(), unique=Unique(key="new"))]),
         "claim": lambda: claim(queue, "q", "t/", leave_suspects=True),
         "admit": lambda: queue.admit("urls_raw", [(parameter, new_entry())], 60.0),

@@ -207,7 +207,7 @@ class SuspectContract(QueuePart):
 
         def work(number: int) -> None:
             found = claim(queue, worker=f"w{number}").suspects
-            answers.extend(queue.take([(one, f"{number + 2}.{number}") for one in found], as_worker("w")))
+            answers.extend(queue.reclaim([(one, f"{number + 2}.{number}") for one in found], as_worker("w")))
 
         run_in_threads(work, [(number,) for number in range(THREADS)])
         assert answers.count(True) == 1

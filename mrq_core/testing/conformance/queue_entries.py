@@ -323,7 +323,7 @@ class EntryClaimContract(QueuePart):
     def test_a_suspect_is_taken_under_the_new_token(self, queue: JobQueue, clock: ManualClock) -> None:
         suspect(queue, clock, version=3, claims=1, limit_keys=KEYS)
         [seen] = claim(queue).suspects
-        assert queue.take([(seen, TOKEN)], as_worker("w2")) == [True]
+        assert queue.reclaim([(seen, TOKEN)], as_worker("w2")) == [True]
         taken = replace(seen, token=TOKEN, due_at=after(clock.now(), LEASE))
         assert queue.entries([seen.id]) == [taken]
         assert queue.renew([ref(seen), ref(taken)], LEASE) == [False, True]
@@ -335,7 +335,7 @@ class EntryClaimContract(QueuePart):
         suspect(queue, clock, limit_keys=KEYS)
         [seen] = claim(queue, limits=ONE).suspects
         assert take(queue, limits=ONE, leave_suspects=True) == []  # its slot has ended by now
-        assert queue.take([(seen, TOKEN)], as_worker("w2")) == [True]
+        assert queue.reclaim([(seen, TOKEN)], as_worker("w2")) == [True]
         put(queue, limit_keys=KEYS)
         assert take(queue, limits=ONE) == []
 
@@ -349,15 +349,15 @@ class EntryClaimContract(QueuePart):
         assert len(seen) == 3
         assert take(queue, limits=ONE, leave_suspects=True) == []  # their slots have ended by now
         wanted = [(one, TOKEN) for one in seen]
-        assert queue.take(wanted[:2], as_worker("w2", limits=ONE)) == [True, False]
-        assert queue.take(wanted[2:], as_worker("w3", limits=ONE)) == [False]
-        assert queue.take(wanted[2:], as_worker("w3")) == [True]
+        assert queue.reclaim(wanted[:2], as_worker("w2", limits=ONE)) == [True, False]
+        assert queue.reclaim(wanted[2:], as_worker("w3", limits=ONE)) == [False]
+        assert queue.reclaim(wanted[2:], as_worker("w3")) == [True]
 
     def test_a_suspect_that_was_renewed_cannot_be_taken(self, queue: JobQueue, clock: ManualClock) -> None:
         entry = suspect(queue, clock)
         [seen] = claim(queue).suspects
         assert queue.renew([ref(entry)], LEASE) == [True]
-        assert queue.take([(seen, TOKEN)], as_worker("w2")) == [False]
+        assert queue.reclaim([(seen, TOKEN)], as_worker("w2")) == [False]
         assert queue.renew([ref(entry)], LEASE) == [True]
 
     def test_a_suspect_that_was_taken_cannot_be_taken_again(
@@ -365,9 +365,9 @@ class EntryClaimContract(QueuePart):
     ) -> None:
         suspect(queue, clock)
         [seen] = claim(queue).suspects
-        assert queue.take([(seen, TOKEN), (seen, OTHER_TOKEN)], as_worker("w2", 1.0)) == [True, False]
+        assert queue.reclaim([(seen, TOKEN), (seen, OTHER_TOKEN)], as_worker("w2", 1.0)) == [True, False]
         clock.advance(1)
-        assert queue.take([(seen, OTHER_TOKEN)], as_worker("w3")) == [False]
+        assert queue.reclaim([(seen, OTHER_TOKEN)], as_worker("w3")) == [False]
         assert entry_of(queue, seen.id).token == TOKEN
 
     @pytest.mark.parametrize("how", ["replaced", "removed", "released"])
@@ -383,5 +383,5 @@ class EntryClaimContract(QueuePart):
         else:
             assert queue.release([ref(seen)]) == [True]
         before = queue.entries([seen.id])
-        assert queue.take([(seen, TOKEN)], as_worker("w2")) == [False]
+        assert queue.reclaim([(seen, TOKEN)], as_worker("w2")) == [False]
         assert queue.entries([seen.id]) == before

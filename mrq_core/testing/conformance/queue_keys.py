@@ -184,7 +184,7 @@ class KeyContract(QueuePart):
     # --- keys of entries ---------------------------------------------------------------------
 
     @each_way
-    def test_an_entry_takes_its_key_where_nobody_holds_it(self, queue: JobQueue, unique: Unique) -> None:
+    def test_an_entry_reclaims_its_key_where_nobody_holds_it(self, queue: JobQueue, unique: Unique) -> None:
         entry = put(queue, unique=unique)
         assert holder_of(queue) == entry.id
 
@@ -233,7 +233,7 @@ class KeyContract(QueuePart):
         assert holder_of(queue) is None
 
     @pytest.mark.parametrize("unique", [QUEUED, DONE], ids=lambda unique: unique.until)
-    def test_a_removed_entry_takes_its_key_along(self, queue: JobQueue, unique: Unique) -> None:
+    def test_a_removed_entry_reclaims_its_key_along(self, queue: JobQueue, unique: Unique) -> None:
         entry = claimed(queue, unique=unique)
         assert queue.remove([Removal(id=entry.id, token=entry.token)]) == [True]
         assert holder_of(queue) is None

@@ -168,7 +168,7 @@ class MemoryQueue(JobQueue):
             unique=self._queue.uniques.get(record.id),
         )
 
-    def take(self, suspects: Sequence[tuple[Entry, str]], request: ClaimRequest) -> list[bool]:
+    def reclaim(self, suspects: Sequence[tuple[Entry, str]], request: ClaimRequest) -> list[bool]:
         with self._broker.locked() as now:
             self._data.limits.known = dict(request.limits)
             answers = []

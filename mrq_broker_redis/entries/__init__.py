@@ -1,0 +1,1 @@
+"""Entries of a queue whose records are in another store."""

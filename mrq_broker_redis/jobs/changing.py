@@ -1,0 +1,66 @@
+"""Changing: reads records by one script, and replaces each unchanged record by another.
+
+`mrq_core.drivers.replacing` makes the changes: requeue, cancel, move, remove, and settle in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from itertools import islice
+
+from mrq_broker_redis.jobs import enqueueing, records
+from mrq_broker_redis.jobs import limits as limit_rules
+from mrq_broker_redis.jobs.records import Stored
+from mrq_broker_redis.server import layout
+from mrq_broker_redis.server.connection import Connection
+from mrq_broker_redis.server.layout import Contents
+from mrq_core.clock import from_ms
+from mrq_core.contract.messages import Limit
+from mrq_core.contract.pair import Replacement, WriteResult
+
+BATCH = 100
+"""How many jobs one script reads or writes."""
+_WRITTEN = (WriteResult.CHANGED, WriteResult.DONE, WriteResult.HELD)
+"""By the script's answer."""
+
+
+class Records:
+    """The records of a prefix. See `mrq_core.drivers.replacing.Records`."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def read(self, ids: Sequence[str]) -> tuple[datetime, list[Stored | None]]:
+        """The server's time, and the records, including expired records."""
+        stored: list[Stored | None] = []
+        now = from_ms(0)
+        for start in range(0, max(1, len(ids)), BATCH):
+            answer = self._connection.run("read", list(ids[start : start + BATCH]), repeatable=True)
+            now = from_ms(int(answer[0]))
+            stored += [None if row is None else records.read(row) for row in islice(answer, 1, None)]
+        return now, stored
+
+    def write(
+        self,
+        replacements: Sequence[Replacement[Stored]],
+        now: datetime,
+        limits: Mapping[str, Limit] | None = None,
+    ) -> list[WriteResult]:
+        """Writes each unchanged record. A job that is claimed again needs room under these limits. The
+        scripts use the server's time, a moment later."""
+        if replacements:
+            layout.ensure(self._connection, Contents.JOBS)
+        answers: list[int] = []
+        for start in range(0, len(replacements), BATCH):
+            part = replacements[start : start + BATCH]
+            arguments = [limit_rules.limits_as_map(limits or {}), [_as_list(one) for one in part]]
+            answers += self._connection.run("replace", arguments)
+        return [_WRITTEN[answer] for answer in answers]
+
+
+def _as_list(one: Replacement[Stored]) -> object:
+    row = False if one.after is None else records.row_of(one.after)
+    followups = [enqueueing.new(job) for job in one.followups]
+    reserve = "reserve" if one.reserve else ""
+    return [one.before.record.id, records.binary(one.before.seen), row, reserve, followups, one.ask_to_stop]

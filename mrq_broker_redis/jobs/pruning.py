@@ -1,0 +1,17 @@
+"""Deleting expired jobs, unique keys, rates, metrics and settled raw claims, each in one script."""
+
+from __future__ import annotations
+
+from mrq_broker_redis.server.connection import Connection
+from mrq_core.contract.messages import METRICS_KEPT
+
+
+def prune(connection: Connection, limit: int) -> int:
+    """See `Broker.prune`."""
+    arguments = [max(0, limit), round(METRICS_KEPT * 1000)]
+    return int(connection.run("prune", arguments, repeatable=True))
+
+
+def prune_entries(connection: Connection, limit: int) -> None:
+    """See `JobQueue.prune`."""
+    connection.run("entry_prune", [max(0, limit)], repeatable=True)

@@ -1,0 +1,203 @@
+"""Finding jobs: through the index that serves the filter best, in the order of ids, within a bounded time.
+
+Each index is a sorted set in which all scores are 0, so that its members stand in the order of their names,
+which are ids. Candidates are read from it in batches, and the whole filter is tested on each.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import time
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Any, NamedTuple
+
+from mrq_broker_redis.jobs.changing import Records
+from mrq_broker_redis.jobs.records import text
+from mrq_broker_redis.server.connection import Connection
+from mrq_core.clock import to_ms
+from mrq_core.contract import codec, lifecycle
+from mrq_core.contract.matching import check_group, matches
+from mrq_core.contract.messages import Action, Applied, JobFilter, Order, Page
+from mrq_core.contract.naming import check_page_cursor, is_covered
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.drivers import replacing
+
+MAX_SECONDS = 0.25
+BATCH = 500
+"""The number of candidates in one round trip."""
+_GROUPS = {"queue": 0, "path": 1, "status": 2, "worker": 3, "exception_type": 4}
+
+
+class _Candidate(NamedTuple):
+    """A job that an index gave. `columns`: what the script `columns` answered, None: it is gone."""
+
+    id: str
+    columns: list[bytes | None] | None
+
+
+def get(connection: Connection, ids: Sequence[str]) -> list[JobRecord | None]:
+    """See `Broker.get`."""
+    now, stored = Records(connection).read(ids)
+    return [None if one is None or lifecycle.has_expired(one.record, now) else one.record for one in stored]
+
+
+def find(
+    connection: Connection,
+    wanted: JobFilter,
+    *,
+    order: Order,
+    cursor: str | None,
+    limit: int,
+    bounded: bool = True,
+) -> Page:
+    """See `Broker.find`. Not `bounded`: however long it takes, for a filter with few ids."""
+    check_page_cursor(cursor)
+    deadline = time.monotonic() + MAX_SECONDS if bounded else math.inf
+    matcher = _Matcher(wanted)
+    hits: list[str] = []
+    last, stopped, more = cursor, False, False
+    for batch in _candidates(connection, wanted, order, cursor):
+        for candidate in batch:
+            if matcher.matches(candidate):
+                if len(hits) == limit:
+                    more = True
+                    break
+                hits.append(candidate.id)
+            last = candidate.id
+        if more:
+            break
+        if time.monotonic() > deadline:
+            stopped = True
+            break
+    found = tuple(record for record in get(connection, hits) if record is not None)
+    return Page(
+        records=found, cursor=last if more or stopped else None, searched_until=last if stopped else None
+    )
+
+
+def count(connection: Connection, wanted: JobFilter, group_by: str | None) -> dict[str, int]:
+    """See `Broker.count`. Reads every job of the smallest index that serves the filter."""
+    check_group(group_by)
+    matcher = _Matcher(wanted)
+    numbers: dict[str, int] = {} if group_by else {"": 0}
+    for batch in _candidates(connection, wanted, Order.OLDEST_FIRST, None):
+        for candidate in batch:
+            if candidate.columns is None or not matcher.matches(candidate):
+                continue
+            group = b"" if group_by is None else candidate.columns[_GROUPS[group_by]]
+            if group is not None:
+                numbers[group.decode()] = numbers.get(group.decode(), 0) + 1
+    return numbers
+
+
+def apply(
+    connection: Connection, wanted: JobFilter, action: Action, *, limit: int, cursor: str | None
+) -> Applied:
+    """See `Broker.apply`."""
+    page = find(connection, wanted, order=Order.OLDEST_FIRST, cursor=cursor, limit=limit)
+    return replacing.apply(Records(connection), page, action, lambda record: matches(record, wanted))
+
+
+class _Matcher:
+    """A filter that is tested on what an index gave."""
+
+    def __init__(self, wanted: JobFilter) -> None:
+        self._wanted = wanted
+        self._ids = frozenset(wanted.ids)
+        self._statuses = frozenset(str(status).encode() for status in wanted.statuses)
+        self._paths, self._workers, self._exceptions, self._schedules = (
+            frozenset(name.encode() for name in names)
+            for names in (wanted.paths, wanted.workers, wanted.exception_types, wanted.schedules)
+        )
+        self._since = None if wanted.since is None else to_ms(wanted.since)
+        self._until = None if wanted.until is None else to_ms(wanted.until)
+
+    def matches(self, candidate: _Candidate) -> bool:
+        """Whether the job is there and every part of the filter holds."""
+        if candidate.columns is None or (self._ids and candidate.id not in self._ids):
+            return False
+        queue, path, status, worker, exception, schedule, _, queued_ms, *params = candidate.columns
+        queued = int(queued_ms or 0)
+        return (
+            (not self._statuses or status in self._statuses)
+            and (not self._paths or path in self._paths)
+            and (not self._wanted.queues or is_covered((queue or b"").decode(), self._wanted.queues))
+            and (not self._workers or worker in self._workers)
+            and (not self._exceptions or exception in self._exceptions)
+            and (not self._schedules or schedule in self._schedules)
+            and (self._since is None or queued >= self._since)
+            and (self._until is None or queued < self._until)
+            and (
+                not self._wanted.params
+                or codec.has_values(codec.decode((params[0] or b"")[4:] or b"{}"), self._wanted.params)
+            )
+        )
+
+
+def _candidates(
+    connection: Connection, wanted: JobFilter, order: Order, cursor: str | None
+) -> Iterator[list[_Candidate]]:
+    """Batches of jobs in order of their ids; expired ones have no columns."""
+    ids = _ids(connection, wanted, order, cursor)
+    size = 50  # grows: a page is often filled by the first few
+    while batch := list(islice(ids, size)):
+        size = min(size * 2, BATCH)
+        answer = connection.run("columns", [batch, bool(wanted.params)], repeatable=True)
+        now_ms = int(answer[0])
+        yield [
+            _Candidate(job_id, None if row is None or (row[6] is not None and int(row[6]) <= now_ms) else row)
+            for job_id, row in zip(batch, islice(answer, 1, None), strict=True)
+        ]
+
+
+def _ids(connection: Connection, wanted: JobFilter, order: Order, cursor: str | None) -> Iterator[str]:
+    newest = order is Order.NEWEST_FIRST
+    if wanted.ids:
+        ids = sorted(set(wanted.ids), reverse=newest)
+        return (
+            job_id for job_id in ids if cursor is None or (job_id < cursor if newest else job_id > cursor)
+        )
+    streams = [_walk(connection, key, newest, cursor) for key in _indexes(connection, wanted)]
+    return streams[0] if len(streams) == 1 else heapq.merge(*streams, reverse=newest)
+
+
+def _walk(connection: Connection, key: str, newest: bool, cursor: str | None) -> Iterator[str]:
+    """The members of an index, a batch at a time."""
+    while True:
+        edge = ("+" if newest else "-") if cursor is None else f"({cursor}"
+        command = ("ZREVRANGEBYLEX", key, edge, "-") if newest else ("ZRANGEBYLEX", key, edge, "+")
+        found = [text(member) for member in connection.execute(*command, "LIMIT", 0, BATCH)]
+        yield from found
+        if len(found) < BATCH:
+            return
+        cursor = found[-1]
+
+
+def _indexes(connection: Connection, wanted: JobFilter) -> list[str]:
+    """Where to look: the indexes of those of the filter's values that have the fewest jobs; or all jobs."""
+    served = [
+        [connection.key(f"i:{kind}:{name}") for name in dict.fromkeys(names)]
+        for kind, names in (
+            ("g", wanted.exception_types),
+            ("y", wanted.schedules),
+            ("s", [str(status) for status in wanted.statuses]),
+            ("q", wanted.queues),
+            ("h", wanted.paths),
+        )
+        if names and not any(kind == "q" and name.endswith("/") for name in names)
+    ]
+    if not served:
+        return [connection.key(f"i:s:{status}") for status in Status]
+
+    def sizes(client: Any) -> list[int]:
+        pipeline = client.pipeline(transaction=False)
+        for keys in served:
+            for key in keys:
+                pipeline.zcard(key)
+        answers: list[int] = pipeline.execute()
+        return answers
+
+    numbers = iter(connection.use(sizes))
+    return min(((sum(islice(numbers, len(keys))), keys) for keys in served), key=lambda pair: pair[0])[1]

@@ -1,0 +1,25 @@
+-- needs: base, batch, slots, uniques, entries
+-- Prolongs claims to now + lease. Arguments: { lease in ms, { { id, token }, ... } }.
+-- Answers for each: 1, 0 where another claim has been made since or the entry waits, or 2 where there is none.
+
+local until_ms = digits(now + given[1])
+local answers = {}
+for index, one in ipairs(given[2]) do
+  local id, key = one[1], entry_key(one[1])
+  local row = call('HMGET', key, 'q', 't', 'l')
+  if not row[1] then
+    answers[index] = 2
+  elseif row[2] ~= one[2] then
+    answers[index] = 0
+  else
+    call('HSET', key, 'd', until_ms)
+    add_later(claimed_line(row[1]), until_ms, id)
+    touch(row[1])
+    if row[3] then
+      take_slots(id, cmsgpack.unpack(row[3]), until_ms)
+    end
+    answers[index] = 1
+  end
+end
+flush()
+return answers

@@ -1,0 +1,23 @@
+-- needs: base, batch, slots, uniques, entries
+-- Gives unique keys to jobs, where nobody holds them. Arguments: { { id, key, until, period in ms or false }, ... }.
+-- Answers { id of the holder or nil, when it was reserved or nil, ... }; a period without its length takes nothing.
+
+local answers, reserved_at = {}, K .. 'u:at'
+for _, one in ipairs(given) do
+  local id, key, lasts, period = one[1], one[2], one[3], one[4] or nil
+  local holder, since = holder_of(key), false
+  if not holder and (period or lasts ~= 'period') then
+    reserve(id, key, period)
+    holder, since = id, digits(now)
+    call('HSET', reserved_at, key, since)
+  elseif holder then
+    since = call('HGET', reserved_at, key)
+    if holder == id then -- wanted anew: whoever asks must not think it old, and a period is not sure any more
+      since = digits(now)
+      call('HSET', reserved_at, key, since)
+    end
+  end
+  answers[#answers + 1] = holder or false
+  answers[#answers + 1] = since
+end
+return answers

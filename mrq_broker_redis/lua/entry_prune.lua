@@ -1,5 +1,0 @@
--- needs: base, batch, limits, uniques, quiet
--- Deletes what says nothing any more. Arguments: { how many of each at most }.
-
-prune_quiet(given[1])
-return false

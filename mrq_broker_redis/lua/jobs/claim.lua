@@ -1,0 +1,70 @@
+-- needs: base, batch, slots, limits, uniques, records, trees, claiming
+-- Takes due jobs for a worker, in one step. Arguments and answers are those of claiming, with a last argument: how often
+-- a job that is to run again may have been lost while it ran alone.
+-- A suspect is an id: of each that must be ended, and of one that an idle worker can take.
+-- What was taken are the data of the jobs.
+
+local most_lost = given[13]
+local now_text, taken_keys = digits(now), {}
+
+consider_suspect = function(id, queue, chosen)
+  local row = call('HMGET', K .. 'j:' .. id, 'f', 'L', 'l', 's')
+  local flags = row[1] or ''
+  if not row[4] then
+    call('ZREM', claimed_line(queue), id)
+  elseif flags ~= '' or tonumber(row[2] or 0) >= most_lost then
+    if not leave_suspects then
+      chosen[#chosen + 1] = id
+    end
+  elseif row[3] and not has_slots(id, cmsgpack.unpack(row[3])) then
+    put_off(id, queue)
+  elseif idle and limit > 0 and not chosen.one and not leave_suspects then
+    chosen.one = id
+    chosen[#chosen + 1] = id
+  elseif not idle then
+    suspects_due = true
+  end
+end
+
+-- What is to be done beside the taking of a job that is not plain. Answers which claim of the job this is, or
+-- nothing where it cannot be taken.
+local function prepare_to_take(id, key, queue, rank)
+  local row = call('HMGET', key, 'n', 'l', 'b', 'u', 'm')
+  if not pass_limits(id, key, queue, rank, row[2], row[3]) then
+    return nil
+  end
+  if row[5] == 'queued' and row[4] then
+    release(id, row[4])
+  end
+  return tonumber(row[1] or 0) + 1
+end
+
+take = function(id, key, queue, rank)
+  local row = call('HMGET', key, 's', 'h', 'o')
+  local status, path = row[1], row[2]
+  if not status then
+    return GONE -- somebody has deleted it by hand
+  end
+  local count = 1
+  if row[3] then
+    count = prepare_to_take(id, key, queue, rank)
+    if not count then
+      return BLOCKED
+    end
+  end
+  call('HSET', key, 's', 'started', 't', string.format('%d.%s%03x', count, nonce, number), 'w', worker,
+    'd', until_ms, 'i', now_text)
+  remove_later(status_index(status), id)
+  add_later(status_index('started'), '0', id)
+  count_move_later(queue, path, status, 'started')
+  taken_keys[number + 1] = K .. 'r:' .. id
+  return TAKEN
+end
+
+local chosen = suspects()
+if #chosen > 0 then
+  chosen.one = nil
+  return { 'suspects', digits(now), chosen }
+end
+local swept = take_due()
+return taken(number > 0 and call('MGET', unpack(taken_keys)) or {}, swept)

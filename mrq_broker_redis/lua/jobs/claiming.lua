@@ -1,0 +1,250 @@
+-- needs: base, batch, slots, limits, trees
+-- What a claim of jobs and a claim of entries have in common: queues and trees, suspects, limits, parked jobs.
+-- Arguments of both: { worker, limit, lease in ms, idle, wanted, limits, nonce, turns, parked turn,
+--   sweep every ms, last swept at ms, whether suspects are to be left alone, ... }
+--   wanted: { { name, quota or -1, reverse, { excluded } } }
+--   limits: { rule = { concurrency or -1, interval in us or 0, tolerance in us } }
+--   turns: { tree = the subqueue that had the last turn }
+-- What both answer: { 'suspects', now, { suspect, ... } } where jobs whose lease ran out have to be seen to first, and
+--   otherwise { 'taken', now, { what was taken, ... }, next due or nil, suspects due, { tree, last, ... },
+--   parked turn, swept }.
+-- The script sets the two functions that follow, calls suspects(), and, if there are none, take_due().
+
+local consider_suspect -- (id, queue, chosen): what becomes of one whose lease ran out; see put_off()
+local take -- (id, key, queue, rank): tries to take one that is due, and answers with one of these:
+local TAKEN, BLOCKED, GONE = 1, 2, 3
+
+local worker, limit, lease, idle, wanted = given[1], given[2], given[3], given[4], given[5]
+rules = given[6]
+local nonce, turns, parked_turn = given[7], given[8], given[9]
+local may_sweep = now - given[11] >= given[10] or now < given[11]
+local leave_suspects = given[12]
+
+local MAX_SUSPECTS, SUSPECT_PAUSE, MAX_KEYS = 20, 1000, 20
+local until_ms = digits(now + lease)
+local may_block = math.max(100, 4 * limit)
+
+-- Queues --------------------------------------------------------------------------------------------
+
+local choice, goes_on, new_turns = {}, false, {} -- names by the place in `wanted`
+
+local function choose_queues()
+  for index, one in ipairs(wanted) do
+    local name, excluded = one[1], as_set(one[4])
+    if not is_tree(name) then
+      choice[index] = is_excluded(name, excluded) and {} or { name }
+    else
+      promote(name)
+      local names, last, further = resolve(name, excluded, turns[name] or '')
+      if #names == 0 then
+        new_turns[#new_turns + 1] = name
+        new_turns[#new_turns + 1] = last
+      end
+      goes_on = goes_on or further
+      choice[index] = names
+    end
+  end
+end
+
+-- Suspects ------------------------------------------------------------------------------------------
+
+local suspects_due = false
+
+-- A suspect whose limits leave no room is looked at again in a while.
+local function put_off(id, queue)
+  call('ZADD', claimed_line(queue), digits(now + SUSPECT_PAUSE), id)
+  touch(queue)
+end
+
+-- Those that have to be seen to before anything is taken.
+local function suspects()
+  choose_queues()
+  local chosen, seen = {}, {}
+  for _, names in ipairs(choice) do
+    for _, name in ipairs(names) do
+      if not seen[name] then
+        seen[name] = true
+        local line = claimed_line(name)
+        for _, id in ipairs(call('ZRANGEBYSCORE', line, '-inf', now, 'LIMIT', 0, MAX_SUSPECTS)) do
+          consider_suspect(id, name, chosen)
+        end
+      end
+    end
+  end
+  if #chosen > 0 then
+    flush()
+  end
+  return chosen
+end
+
+-- Waiting jobs --------------------------------------------------------------------------------------
+
+local number, given_by_queue = 0, {}
+
+local function is_blocked(id, queue, rank, keys, turn)
+  local key = full_key(keys)
+  if key then
+    park(id, queue, rank, call('ZSCORE', waiting_line(queue, rank), id), key)
+    return true
+  end
+  if not turn or tonumber(turn) > now then -- and does not come at the turn it was given
+    turn = turn_of(keys)
+    if turn > now then
+      call('ZADD', waiting_line(queue, rank), digits(turn), id)
+      call('HSET', K .. 'j:' .. id, 'd', digits(turn), 'b', digits(turn), 'o', '1')
+      touch(queue)
+      return true
+    end
+  end
+  took(keys)
+  return false
+end
+
+-- Whether the limit keys (msgpack, or false) of a job let it be taken now; then it has its slots. turn: what a rate
+-- gave it earlier, or false.
+local function pass_limits(id, key, queue, rank, limit_keys, turn)
+  local keys = limit_keys and cmsgpack.unpack(limit_keys)
+  if keys and is_blocked(id, queue, rank, keys, turn) then
+    return false
+  end
+  if turn then
+    call('HDEL', key, 'b')
+  end
+  if keys then
+    take_slots(id, keys, until_ms)
+  end
+  return true
+end
+
+local function take_from(queue, rank, room, reverse)
+  local line, claimed = waiting_line(queue, rank), claimed_line(queue)
+  local before = number
+  while room > 0 and may_block > 0 do
+    local ids
+    if reverse then
+      ids = call('ZREVRANGEBYSCORE', line, now, '-inf', 'LIMIT', 0, room)
+    else
+      ids = call('ZRANGEBYSCORE', line, '-inf', now, 'LIMIT', 0, room)
+    end
+    if #ids == 0 then
+      break
+    end
+    local out = {}
+    for _, id in ipairs(ids) do
+      local became = take(id, K .. 'j:' .. id, queue, rank)
+      if became == BLOCKED then
+        may_block = may_block - 1
+        if may_block <= 0 then
+          break
+        end
+      else
+        out[#out + 1] = id
+        if became == TAKEN then
+          add_later(claimed, until_ms, id)
+          room = room - 1
+          number = number + 1
+        end
+      end
+    end
+    if #out > 0 then
+      in_parts('ZREM', line, out)
+      touch(queue)
+    end
+  end
+  return number - before
+end
+
+local function room_in(index)
+  local room, quota = limit - number, wanted[index][2]
+  if quota >= 0 then
+    room = math.min(room, quota - (given_by_queue[index] or 0))
+  end
+  return room
+end
+
+local function take_waiting()
+  local seen = {}
+  for index, names in ipairs(choice) do
+    for _, name in ipairs(names) do
+      if room_in(index) <= 0 or may_block <= 0 then
+        break
+      end
+      if not seen[name] then -- a queue may be wanted twice, by name and in a tree
+        seen[name] = true
+        for _, rank in ipairs(ranks()) do
+          local got = take_from(name, rank, room_in(index), wanted[index][3])
+          given_by_queue[index] = (given_by_queue[index] or 0) + got
+          if got > 0 then
+            given_by_queue[name] = true
+          end
+        end
+      end
+    end
+  end
+end
+
+-- Lets parked jobs go that have room, by key from behind the last one looked at.
+local function sweep()
+  local keys = call('ZRANGEBYLEX', K .. 'parked-keys', '(' .. parked_turn, '+', 'LIMIT', 0, MAX_KEYS)
+  local most, gone = math.max(100, 4 * limit), 0
+  for _, key in ipairs(keys) do
+    local room = room_under(key)
+    local allowed = math.min(room or most, most - gone)
+    gone = gone + let_go(key, allowed)
+  end
+  parked_turn = #keys == MAX_KEYS and keys[MAX_KEYS] or ''
+  return gone > 0
+end
+
+-- Takes what is due; answers whether it looked for parked jobs with room.
+local function take_due()
+  free_expired_slots() -- behind the suspects: one that is claimed again keeps its slot
+  flush()
+  take_waiting()
+  local swept = false
+  if call('EXISTS', K .. 'parked-keys') == 1 then
+    local has_room = number < limit and may_block > 0
+    if has_room or may_sweep then
+      swept = true
+      flush()
+      write_rates()
+      if sweep() and has_room then
+        flush()
+        take_waiting()
+      end
+    end
+  end
+  flush()
+  write_rates()
+  return swept
+end
+
+-- Where the trees go on.
+local function note_turns()
+  for index, names in ipairs(choice) do
+    if is_tree(wanted[index][1]) and #names > 0 then
+      local last = names[#names]
+      for position = #names, 1, -1 do
+        if given_by_queue[names[position]] then
+          last = names[position]
+          break
+        end
+      end
+      new_turns[#new_turns + 1] = wanted[index][1]
+      new_turns[#new_turns + 1] = last
+    end
+  end
+end
+
+-- The answer of a claim, after take_due().
+local function taken(what, swept)
+  note_turns()
+  local due = goes_on and now or next_due(wanted, idle and -1 or now)
+  if number == 0 and limit > 0 then -- the tokens that woke nobody are about jobs that are gone
+    for _, one in ipairs(wanted) do
+      call('DEL', K .. 'wake:' .. one[1])
+    end
+  end
+  return { 'taken', digits(now), what, due and digits(due) or false, suspects_due and 1 or 0, new_turns, parked_turn,
+    swept and 1 or 0 }
+end

@@ -1,0 +1,190 @@
+-- needs: base, batch, slots, uniques
+-- Jobs and all that follows from what they are: lines, indexes, totals, slots, unique keys.
+-- r:<id>: string, the job's data: the record as last written in full (msgpack), its params (JSON), each behind its length
+-- in four bytes, and the outcome that came since.
+-- j:<id>: hash, apart from the string so that all its values are short: the server then keeps it in one piece of
+-- memory, at a third of the size (hash-max-listpack-value). Its fields:
+--   s status   q queue   h path   k rank, the negative priority, if it is not 0   g exception type   y schedule   f flags
+--   z where its entry stands, if that is not the usual place: see place_of_entry   d when it is due, or its lease ends
+--   t token   w worker   n claims as of the last full write, if any   x expiry   l limit keys (msgpack)   u unique key   m how long that is held
+--   Q when it was queued   b the turn that a rate gave   i when it was claimed, e when its outcome came, a its progress:
+--   what is not yet in the record   v version, one more with each full write after the first
+--   o there is more to a claim or a success than the status: one of n, l, u, f, b is there
+-- Times are Unix milliseconds. L: how often it was lost while it ran alone, its running claim included.
+-- Flags: c cancel requested, o at_most_once.
+
+local FIELDS = { 's', 'q', 'h', 'k', 'g', 'y', 'f', 'z', 'd', 't', 'w', 'n', 'x', 'l', 'u', 'a', 'i', 'e', 'L', 'Q', 'o' }
+local USUAL = { z = 'w', k = '0' } -- not written
+local PLACES = { 's', 'q', 'h', 'k', 'z', 'd', 'x', 'g', 'y', 'l', 'u', 'm', 'f', 'w' }
+
+local function places_of(id)
+  local values = call('HMGET', K .. 'j:' .. id, unpack(PLACES))
+  if not values[1] then
+    return nil
+  end
+  local row = {}
+  for index, name in ipairs(PLACES) do
+    row[name] = values[index] or nil
+  end
+  row.z, row.k = place_of_entry(row.s, row.z), row.k or '0'
+  return row
+end
+
+local function line_of(row)
+  if row.z == 'w' then
+    return waiting_line(row.q, row.k)
+  elseif row.z == 'c' then
+    return claimed_line(row.q)
+  end
+end
+
+local function reindex(kind, before, after, id)
+  if before ~= after then
+    if before then
+      remove_later(index_of(kind, before), id)
+    end
+    if after then
+      add_later(index_of(kind, after), 0, id)
+    end
+  end
+end
+
+local named = {} -- queues whose names are written
+
+-- Changes everything beside the job's hash. `before` is nil for a new job, `after` for one that goes.
+local function move_places(id, before, after)
+  local old, new = before or {}, after or {}
+  local old_line, new_line = before and line_of(before), after and line_of(after)
+  if old_line and old_line ~= new_line then
+    remove_later(old_line, id)
+  end
+  if new_line then
+    add_later(new_line, new.d, id)
+    if new.z == 'w' then
+      note_rank(new.k)
+      wake(new.q, new.d)
+    end
+  end
+  reindex('s', old.s, new.s, id)
+  reindex('q', old.q, new.q, id)
+  reindex('h', old.h, new.h, id)
+  reindex('g', old.g, new.g, id)
+  reindex('y', old.y, new.y, id)
+  if old.x ~= new.x then
+    if old.x then
+      remove_later(K .. 'x', id)
+    end
+    if new.x then
+      add_later(K .. 'x', new.x, id)
+    end
+  end
+  if before then
+    count_later(old.q, old.h, old.s, -1)
+    touch(old.q)
+    if old.z == 'p' then
+      sum_later(K .. 'parked-in', old.q, -1)
+    end
+    if old.f and string.find(old.f, 'c', 1, true) and old.z == 'c' and new.z ~= 'c' and old.w then
+      call('ZREM', K .. 'sig:' .. old.w, id)
+    end
+  end
+  if after then
+    count_later(new.q, new.h, new.s, 1)
+    touch(new.q)
+    if new.z == 'p' then
+      sum_later(K .. 'parked-in', new.q, 1)
+    end
+    if old.q ~= new.q and not named[new.q] then
+      named[new.q] = true
+      add_later(K .. 'queues', 0, new.q)
+    end
+  end
+  local limit_keys = old.l or new.l
+  if limit_keys then
+    local keys = cmsgpack.unpack(limit_keys)
+    if new.z == 'c' then
+      take_slots(id, keys, new.d)
+    elseif old.z == 'c' then
+      free_slots(id, keys)
+    end
+    if old.z == 'p' and new.z ~= 'p' then
+      unpark(id)
+    end
+  end
+end
+
+-- Writes the row in place of what is stored. Params, log and the mode of a unique key stay.
+local function write_row(id, row, version, params)
+  call('SET', data_of(id), row.r .. (params or params_in(call('GET', data_of(id)))))
+  local set, unset = {}, {}
+  if version > 0 then
+    set[1], set[2] = 'v', version
+  end
+  for _, name in ipairs(FIELDS) do
+    if row[name] ~= nil and row[name] ~= USUAL[name] then
+      set[#set + 1] = name
+      set[#set + 1] = row[name]
+    else
+      unset[#unset + 1] = name
+    end
+  end
+  call('HSET', K .. 'j:' .. id, unpack(set))
+  if version > 0 and #unset > 0 then
+    call('HDEL', K .. 'j:' .. id, unpack(unset))
+  end
+end
+
+local function insert(id, row, params)
+  write_row(id, row, 0, params)
+  move_places(id, nil, row)
+end
+
+-- Deletes a job with its log. A key that is held for a period outlives it, unless a person removed the job.
+local function delete(id, row, by_a_person)
+  if row.u and (by_a_person or row.m ~= 'period') then
+    release(id, row.u)
+  end
+  move_places(id, row, nil)
+  call('DEL', K .. 'j:' .. id, K .. 'r:' .. id, K .. 'l:' .. id)
+end
+
+-- Makes room for a new job of that id. False: there is one; what has expired goes.
+local function make_room_for(id)
+  local old = places_of(id)
+  if old and not (old.x and tonumber(old.x) <= now) then
+    return false
+  end
+  if old then
+    delete(id, old, false)
+    flush()
+  end
+  return true
+end
+
+-- Stores a job and gives it its place; answers with the id that is queued now, and whether that is new.
+-- job: { id, row, params, unique (key, until, period) or false, delay or false }.
+local function enqueue(job)
+  local id, row, params, unique, delay = job[1], job[2], job[3], job[4], job[5]
+  if not make_room_for(id) then
+    return id, false
+  end
+  if unique then
+    local holder = holder_of(unique[1])
+    if holder and holder ~= id then
+      return holder, false
+    end
+    if not holder then
+      reserve(id, unique[1], unique[2] == 'period' and unique[3] or nil)
+    end
+  end
+  if delay then
+    row.d = digits(now + delay)
+  elseif not row.d then
+    row.d = digits(now)
+  end
+  insert(id, row, params)
+  if unique then
+    call('HSET', K .. 'j:' .. id, 'm', unique[2])
+  end
+  return id, true
+end

@@ -1,0 +1,23 @@
+-- needs: base, batch, slots
+-- Prolongs claims to now + lease.
+-- Arguments: { lease in ms, { { id, token }, ... } }.  Answers for each: 1, or 0 where the claim is over.
+
+local until_ms = digits(now + given[1])
+local answers = {}
+for index, one in ipairs(given[2]) do
+  local id, key = one[1], K .. 'j:' .. one[1]
+  local row = call('HMGET', key, 's', 't', 'q', 'l')
+  if row[1] == 'started' and row[2] == one[2] then
+    call('HSET', key, 'd', until_ms)
+    add_later(claimed_line(row[3]), until_ms, id)
+    touch(row[3])
+    if row[4] then
+      take_slots(id, cmsgpack.unpack(row[4]), until_ms)
+    end
+    answers[index] = 1
+  else
+    answers[index] = 0
+  end
+end
+flush()
+return answers

@@ -1,0 +1,62 @@
+-- needs: base, batch, slots, limits, uniques, records
+-- Writes records in full, each if the job is still what it was when it was read; stores jobs that follow from them.
+-- Arguments: { limits, { { id, seen, row or false, keep, { follow-ups }, asks }, ... } }
+--   limits: as in claiming, for jobs that are claimed again; none where nothing is limited;
+--   seen: what read answered; row: the fields, false to delete the job; keep: what becomes of its unique key
+--   ('', 'reserve' for a job that is queued again); asks: whether its worker is to be asked to stop it.
+-- Answers for each: 1 written, 0 it has changed meanwhile or its limits leave no room, 2 another job holds its unique key.
+
+-- Whether there is no room for a job that is to be claimed again.
+local function is_kept_out(id, row)
+  return row and row.z == 'c' and row.l and not has_slots(id, cmsgpack.unpack(row.l))
+end
+
+rules = given[1]
+local answers = {}
+for index, one in ipairs(given[2]) do
+  local id, seen, row, keep, followups, asks = one[1], one[2], one[3], one[4], one[5], one[6]
+  local old = places_of(id)
+  local values = call('HMGET', K .. 'j:' .. id, 'v', 't', 's', 'z', 'd', 'a')
+  values[4] = place_of_entry(values[3], values[4])
+  for place = 1, 6 do
+    values[place] = values[place] or ''
+  end
+  if not old or table.concat(values, ' ') ~= seen or is_kept_out(id, row) then
+    answers[index] = 0
+  elseif not row then
+    delete(id, old, true)
+    answers[index] = 1
+  else
+    local held = false
+    if keep == 'reserve' and old.u then
+      local holder = holder_of(old.u)
+      held = holder and holder ~= id
+      if not held and (old.m == 'queued' or old.m == 'done') then
+        reserve(id, old.u, nil)
+      end
+    elseif old.u then
+      if (row.z == 'c' and old.m == 'queued') or (row.z == '' and old.m ~= 'period') then
+        release(id, old.u)
+      end
+    end
+    if held then
+      answers[index] = 2
+    else
+      move_places(id, old, row)
+      running = {} -- counted anew for the next
+      write_row(id, row, (tonumber(values[1]) or 0) + 1)
+      if asks then
+        call('ZADD', K .. 'sig:' .. row.w, call('INCR', K .. 'signals'), id)
+      end
+      answers[index] = 1
+      if #followups > 0 then
+        flush()
+        for _, job in ipairs(followups) do
+          enqueue(job)
+        end
+      end
+    end
+  end
+end
+flush()
+return answers

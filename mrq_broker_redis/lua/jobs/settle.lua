@@ -1,0 +1,51 @@
+-- needs: base, batch, slots, uniques, records
+-- Ends claims with success where that concerns nothing but the job itself.
+-- Arguments: { { id, token, outcome, ttl in ms or -1 }, ... }
+-- Answers for each: 1 done; 0 refused, there is no such job; 2 the record has to be looked at.
+
+local answers, now_text, expiries, expiry_by_ttl = {}, digits(now), K .. 'x', {}
+local started, success = status_index('started'), status_index('success')
+
+-- Whether a success is nobody's concern but the job's.
+local function is_plain(key)
+  local row = call('HMGET', key, 'l', 'u', 'f')
+  return not (row[1] or row[2] or string.find(row[3] or '', 'c', 1, true))
+end
+
+local function expiry_after(ttl)
+  local expiry = expiry_by_ttl[ttl]
+  if not expiry then
+    expiry = digits(now + ttl)
+    expiry_by_ttl[ttl] = expiry
+  end
+  return expiry
+end
+
+for index, one in ipairs(given) do
+  local id, token, outcome, ttl = one[1], one[2], one[3], one[4]
+  local key = K .. 'j:' .. id
+  local row = call('HMGET', key, 's', 't', 'q', 'h', 'o')
+  if not row[1] then
+    answers[index] = 0
+  elseif row[1] ~= 'started' or row[2] ~= token or (row[5] and not is_plain(key)) then
+    answers[index] = 2
+  else
+    local queue, path = row[3], row[4]
+    if ttl >= 0 then
+      local expiry = expiry_after(ttl)
+      call('HSET', key, 's', 'success', 'e', now_text, 'x', expiry)
+      add_later(expiries, expiry, id)
+    else
+      call('HSET', key, 's', 'success', 'e', now_text)
+    end
+    call('APPEND', K .. 'r:' .. id, outcome)
+    remove_later(claimed_line(queue), id)
+    remove_later(started, id)
+    add_later(success, '0', id)
+    count_move_later(queue, path, 'started', 'success')
+    touch(queue)
+    answers[index] = 1
+  end
+end
+flush()
+return answers

@@ -1,0 +1,22 @@
+-- needs: base, batch, slots, uniques, records, parameters
+-- Makes jobs of claimed parameters.
+-- Arguments: { queue, lease in ms, { { parameter, job id, token, row, params }, ... } }
+-- Answers for each 1, 0 where the claim is over, or 2 where there is a job of that id, whose record has to be looked at.
+
+local queue, until_ms = given[1], digits(now + given[2])
+local answers = {}
+for index, claim in ipairs(given[3]) do
+  local param, id, token, row, params = claim[1], claim[2], claim[3], claim[4], claim[5]
+  if call('EXISTS', K .. 'j:' .. id) == 1 then
+    answers[index] = 2
+  else
+    local is_admitted = admit(queue, param, id, token)
+    if is_admitted then
+      row.d = until_ms
+      insert(id, row, params)
+    end
+    answers[index] = is_admitted and 1 or 0
+  end
+end
+flush()
+return answers

@@ -1,0 +1,1 @@
+"""The Redis server: location, connections, scripts, failures, layout and checks."""

@@ -1,0 +1,143 @@
+"""What `mrq check` says about the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mrq_broker_redis.server import layout
+from mrq_broker_redis.server.connection import Connection
+from mrq_broker_redis.server.layout import Contents
+from mrq_core.contract.messages import Finding
+from mrq_core.errors import BrokerError
+
+OLDEST = (6, 2)
+_KEPT = {Contents.JOBS: "an acknowledged job", Contents.ENTRIES: "a job's place in its queue"}
+_MENDED = {
+    Contents.JOBS: "",
+    Contents.ENTRIES: "; the jobs stand still then until `mrq check --repair` gives them their places again",
+}
+"""What the server keeps, and what becomes of what it has lost."""
+
+
+def check(connection: Connection, contents: Contents) -> list[Finding]:
+    """See `Broker.check`. `contents`: what the prefix is to hold. A server that is away is a finding."""
+    found: list[Finding] = []
+    try:
+        found.extend(_look(connection, contents))
+    except BrokerError as error:
+        advice = "mend what the message names, and check again"
+        found.append(Finding(level="error", subject="server", message=str(error), advice=advice))
+    return found
+
+
+def _look(connection: Connection, contents: Contents) -> Iterator[Finding]:
+    info = _info(connection)
+    version = str(info.get("redis_version", "0"))
+    where = f"Redis {version} at {connection.location.shown}"
+    if _numbers(version) < OLDEST:
+        yield Finding(
+            level="error",
+            subject="version",
+            message=f"{where}; expected 6.2 or later",
+            advice="upgrade the server: scripts of mrq use commands that this one does not have",
+        )
+    else:
+        yield Finding(level="ok", subject="version", message=where)
+    yield _role(info)
+    yield _eviction(info)
+    yield _persistence(info, contents)
+    yield _layout(connection, contents)
+    yield from _memory(info)
+
+
+def _info(connection: Connection) -> dict[str, Any]:
+    if not connection.location.is_cluster:
+        return dict(connection.use(lambda client: client.info()))
+    key = connection.key("layout")  # all keys are on this one's node; what the others do is their affair
+    return dict(connection.use(lambda client: client.info(target_nodes=client.get_node_from_key(key))))
+
+
+def _role(info: dict[str, Any]) -> Finding:
+    if info.get("role") == "master":
+        replicas = info.get("connected_slaves", 0)
+        return Finding(level="ok", subject="role", message=f"primary with {replicas} replicas")
+    return Finding(
+        level="error",
+        subject="role",
+        message="this server is a replica, and takes no changes",
+        advice="point REDIS at the primary, or use redis+sentinel://",
+    )
+
+
+def _eviction(info: dict[str, Any]) -> Finding:
+    policy = info.get("maxmemory_policy", "unknown")
+    if policy == "noeviction":
+        return Finding(level="ok", subject="eviction", message="noeviction")
+    return Finding(
+        level="error" if info.get("maxmemory") else "warning",
+        subject="eviction",
+        message=f"maxmemory-policy is {policy}: when memory is short the server throws away jobs",
+        advice="redis-cli CONFIG SET maxmemory-policy noeviction, and the same in redis.conf",
+    )
+
+
+def _persistence(info: dict[str, Any], contents: Contents) -> Finding:
+    if info.get("aof_enabled"):
+        status = info.get("aof_last_write_status", "ok")
+        if status != "ok":
+            return Finding(
+                level="error",
+                subject="persistence",
+                message=f"the last write of the append-only file ended as {status}",
+                advice="look at the server's log and at its disk",
+            )
+        return Finding(
+            level="ok",
+            subject="persistence",
+            message=f"append-only file; with appendfsync always {_KEPT[contents]} survives kill -9 of the "
+            f"server, with everysec up to a second of them does not{_MENDED[contents]}",
+        )
+    return Finding(
+        level="warning",
+        subject="persistence",
+        message="there is no append-only file: when the server dies, what has come since the last snapshot "
+        f"is lost{_MENDED[contents]}",
+        advice="redis-cli CONFIG SET appendonly yes, also in redis.conf; appendfsync always loses nothing",
+    )
+
+
+def _layout(connection: Connection, contents: Contents) -> Finding:
+    found = layout.found(connection)
+    if found is None:
+        return Finding(
+            level="ok", subject="layout", message=f"nothing is stored under {connection.prefix} yet"
+        )
+    if not layout.is_known(found):
+        return Finding(
+            level="error",
+            subject="layout",
+            message=f"the keys have layout {found.version}, and this version of mrq knows up to "
+            f"{layout.VERSION}",
+            advice="upgrade this installation of mrq, or set REDIS_PREFIX to another name",
+        )
+    if found.contents is not contents and found.contents is not None:
+        message, advice = layout.belongings(connection, found.contents)
+        return Finding(level="error", subject="layout", message=message, advice=advice)
+    return Finding(level="ok", subject="layout", message=f"version {found.version} under {connection.prefix}")
+
+
+def _memory(info: dict[str, Any]) -> Iterator[Finding]:
+    used, most = int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    text = f"{used:,} bytes used" + (f" of {most:,}" if most else ", no maxmemory")
+    if most and used > 0.9 * most:
+        advice = "raise maxmemory, or let results expire sooner: see DEFAULT_JOB_RESULT_TTL"
+        yield Finding(level="warning", subject="memory", message=text, advice=advice)
+    else:
+        yield Finding(level="ok", subject="memory", message=text)
+
+
+def _numbers(version: str) -> tuple[int, int]:
+    major, _, rest = version.partition(".")
+    minor = rest.partition(".")[0]
+    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (0, 0)

@@ -1,0 +1,134 @@
+"""Calls to the server: scripts and commands, with errors of the broker and repetitions where they are safe.
+
+Connections come from redis-py's pool, which is safe in threads, in greenlets, and after a fork; see `Link`.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+from redis import exceptions
+
+from mrq_broker_redis.server.failures import code_of, translated
+from mrq_broker_redis.server.links import Link
+from mrq_broker_redis.server.location import Location
+from mrq_broker_redis.server.scripts import script
+from mrq_core import failpoints
+from mrq_core.clock import Clock, SystemClock
+from mrq_core.errors import BrokerUnavailable
+
+T = TypeVar("T")
+
+_REPEATS = 3
+_BACKOFF_FIRST, _BACKOFF_MOST = 0.05, 0.4
+_pack = msgspec.msgpack.Encoder().encode
+_FAILURES = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
+
+
+class Connection:
+    """The way to one server, for the keys of one prefix.
+
+    A clock of the host's own stands for the server's: then the scripts ask the server for the time. Any
+    other clock is passed to them, as tests need it.
+    """
+
+    def __init__(self, location: Location, *, clock: Clock, timeout: float) -> None:
+        self.prefix = "{" + location.prefix + "}"
+        self.location = location
+        self.is_prepared = False
+        """Whether it is known that the prefix holds what this broker keeps there: see `layout.ensure`."""
+        self._clock = None if isinstance(clock, SystemClock) else clock
+        self._timeout = timeout
+        self._link: Link | None = None
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def key(self, name: str) -> str:
+        """The name of a key of this prefix."""
+        return f"{self.prefix}:{name}"
+
+    def run(self, name: str, arguments: object, *, repeatable: bool = False) -> Any:
+        """Runs a script. `repeatable`: after a lost connection it may be run again, whether or not it ran."""
+        code = script(name)
+        now = 0 if self._clock is None else self._clock.now_ms()
+        packed = _pack(arguments)
+
+        def call(link: Link) -> Any:
+            failpoints.reach(f"{name}.before")
+            try:
+                answer = link.call("EVALSHA", code.digest, 1, self.prefix, now, packed)
+            except exceptions.NoScriptError:  # the server was restarted, or its scripts were flushed
+                answer = link.call("EVAL", code.source, 1, self.prefix, now, packed)
+            failpoints.reach(f"{name}.after")
+            return answer
+
+        return self._call(call, repeatable)
+
+    def execute(self, *command: Any, repeatable: bool = True) -> Any:
+        """Runs one command; those that only look, and most others, may be repeated."""
+        return self._call(lambda link: link.client.execute_command(*command), repeatable)
+
+    def use(self, work: Callable[[Any], T], *, repeatable: bool = True) -> T:
+        """Does something with the client itself."""
+        return self._call(lambda link: work(link.client), repeatable)
+
+    def wait_for(self, keys: Sequence[str], seconds: float) -> bytes | None:
+        """Takes a token from one of the lists, as soon as there is one; None if there was none in time."""
+        # The server rounds up to its own ticks, and the socket's timeout must not strike first.
+        seconds = max(0.001, min(seconds, self._timeout / 2))
+        command = ("BLPOP", *keys, f"{seconds:.3f}")
+        found = self._call(lambda link: link.call(*command), False)
+        return None if found is None else bytes(found[1])
+
+    @property
+    def wait_most(self) -> float:
+        """How long one call of `wait_for` waits at most, in seconds."""
+        return self._timeout / 2
+
+    def close(self) -> None:
+        """Lets all connections go."""
+        self._closed = True
+        link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+    def _call(self, work: Callable[[Link], T], repeatable: bool) -> T:
+        deadline = time.monotonic() + self._timeout
+        backoff = _BACKOFF_FIRST
+        for left in range(_REPEATS if repeatable else 0, -1, -1):
+            try:
+                return work(self._connected())
+            except _FAILURES as error:
+                if code_of(error) == "READONLY":  # a failover has made a replica of it: find the primary anew
+                    self._disconnect()
+                lost = isinstance(error, exceptions.ConnectionError) and not isinstance(
+                    error, exceptions.AuthenticationError | exceptions.TimeoutError
+                )
+                if not (left and lost and time.monotonic() + backoff < deadline):
+                    raise translated(error, self.location.shown, self._timeout) from error
+            # Jitter, so that all who lost the server do not come back at the same moment.
+            time.sleep(backoff * random.uniform(0.5, 1.0))
+            backoff = min(backoff * 2, _BACKOFF_MOST)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _disconnect(self) -> None:
+        link = self._link
+        if link is not None:
+            link.close()
+
+    def _connected(self) -> Link:
+        if self._closed:
+            raise BrokerUnavailable(f"the broker of {self.location.shown} was closed: open another one")
+        link = self._link
+        if link is None:
+            with self._lock:
+                link = self._link
+                if link is None:
+                    link = Link(self.location.connect(), is_cluster=self.location.is_cluster)
+                    self._link = link
+        return link

@@ -1,0 +1,47 @@
+"""The Lua scripts of the folder `lua`, each with the libraries of its ``-- needs:`` line.
+
+Scripts and libraries are known by the names of their files, which are unique in all folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from typing import NamedTuple
+
+_NEEDS = re.compile(r"^-- needs: (.+)$", re.MULTILINE)
+
+
+class Script(NamedTuple):
+    """The source of a script, and the digest under which the server caches it."""
+
+    source: str
+    digest: str
+
+
+@cache
+def script(name: str) -> Script:
+    """The script with this name, with its libraries."""
+    source = "\n".join(_text(part) for part in [*_needs(name), name])
+    return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
+
+
+@cache
+def _text(name: str) -> str:
+    return _files()[name].read_text(encoding="utf-8")
+
+
+@cache
+def _files() -> dict[str, Traversable]:
+    """All Lua files by name."""
+    folders = files("mrq_broker_redis").joinpath("lua").iterdir()
+    found = [file for folder in folders if folder.is_dir() for file in folder.iterdir()]
+    return {file.name.removesuffix(".lua"): file for file in found if file.name.endswith(".lua")}
+
+
+def _needs(name: str) -> list[str]:
+    found = _NEEDS.search(_text(name))
+    return found[1].split(", ") if found else []

@@ -1,0 +1,74 @@
+"""Shared state: small named values. Every operation is one script.
+
+Versions come from one counter, so that a name which was deleted and written again never has an old
+version, and a compare-and-set with one is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mrq_broker_redis.jobs.records import binary, moment
+from mrq_broker_redis.server.connection import Connection
+from mrq_core.contract import codec
+from mrq_core.contract.broker import SharedState
+from mrq_core.contract.codec import JsonValue
+from mrq_core.contract.messages import StateItem
+from mrq_core.errors import BrokerError
+
+
+class RedisState(SharedState):
+    """The shared state under one prefix."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def get(self, namespace: str, name: str) -> StateItem | None:
+        found = self._connection.run("state", ["get", namespace, name], repeatable=True)
+        return None if found is None else _item(namespace, name, found)
+
+    def put(self, namespace: str, name: str, value: JsonValue, ttl: float | None = None) -> StateItem:
+        arguments = ["put", namespace, name, binary(codec.encode(value)), _ms(ttl), -1]
+        return _item(namespace, name, self._connection.run("state", arguments, repeatable=True))
+
+    def compare_and_set(
+        self, namespace: str, name: str, value: JsonValue, *, version: int, ttl: float | None = None
+    ) -> StateItem | None:
+        arguments = ["put", namespace, name, binary(codec.encode(value)), _ms(ttl), version]
+        written = self._connection.run("state", arguments)
+        return None if written is None else _item(namespace, name, written)
+
+    def add(self, namespace: str, name: str, amount: int, ttl: float | None = None) -> int:
+        is_counter, value = self._connection.run("state", ["add", namespace, name, amount, _ms(ttl)])
+        if not is_counter:
+            raise BrokerError(
+                f"the state {namespace}/{name} holds {value.decode()[:80]}: expected a counter; "
+                "delete it, or use another name"
+            )
+        return int(value)
+
+    def delete(self, namespace: str, names: Sequence[str]) -> list[bool]:
+        found = self._connection.run("state", ["delete", namespace, list(names)])
+        return [bool(answer) for answer in found]
+
+    def list(self, namespace: str) -> list[StateItem]:
+        found = self._connection.run("state", ["list", namespace], repeatable=True)
+        items = zip(found[::2], found[1::2], strict=True)
+        return sorted(
+            (_item(namespace, name.decode(), value) for name, value in items), key=lambda item: item.name
+        )
+
+
+def _ms(ttl: float | None) -> int:
+    return -1 if ttl is None else round(ttl * 1000)
+
+
+def _item(namespace: str, name: str, stored: bytes) -> StateItem:
+    version, expiry, value = stored.split(b" ", 2)
+    return StateItem(
+        namespace=namespace,
+        name=name,
+        value=codec.decode(value),
+        version=int(version),
+        expires_at=moment(expiry or None),
+    )
