@@ -1,22 +1,15 @@
-"""The Broker on MongoDB: each method hands its work to the module that is made for it."""
+"""The broker on MongoDB. Each method calls the module of its verb."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mrq_broker_mongo import (
-    claiming,
-    enqueueing,
-    figures,
-    pruning,
-    search,
-    settling,
-    waiting,
-)
-from mrq_broker_mongo.arrangement import WHOLE
-from mrq_broker_mongo.changes import Records
-from mrq_broker_mongo.keeper import MongoKeeper
-from mrq_broker_mongo.raw import MongoRawQueue
+from mrq_broker_mongo.jobs import claiming, enqueueing, pruning, renewing, searching, settling, totals
+from mrq_broker_mongo.jobs.changing import Records
+from mrq_broker_mongo.raw.queue import MongoRawQueue
+from mrq_broker_mongo.server.arrangement import WHOLE
+from mrq_broker_mongo.services import MongoServices
+from mrq_broker_mongo.shared import waiting
 from mrq_core.contract.broker import Broker, RawQueue
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import (
@@ -42,14 +35,14 @@ from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import replacing
 
 
-class MongoBroker(MongoKeeper, Broker):
+class MongoBroker(MongoServices, Broker):
     """Queues, records, logs and shared state in the collections of one prefix."""
 
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening, WHOLE)
         self._records = Records(self._connection)
-        self._turns = claiming.Turns()
-        self._held = settling.Held()
+        self._rotation = claiming.Rotation()
+        self._held = settling.HeldJobs()
 
     # --- a job's way -------------------------------------------------------------------------
 
@@ -57,13 +50,13 @@ class MongoBroker(MongoKeeper, Broker):
         return enqueueing.enqueue(self._connection, jobs)
 
     def claim(self, request: ClaimRequest) -> Claimed:
-        return claiming.claim(self._connection, request, self._turns, self._held)
+        return claiming.claim(self._connection, request, self._rotation, self._held)
 
     def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
-        return settling.renew(self._connection, claims, lease)
+        return renewing.renew(self._connection, claims, lease)
 
     def annotate(self, notes: Sequence[Note]) -> list[bool]:
-        return settling.annotate(self._connection, notes)
+        return renewing.annotate(self._connection, notes)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         return settling.settle(self._connection, settlements, self._held)
@@ -86,15 +79,15 @@ class MongoBroker(MongoKeeper, Broker):
     def apply(
         self, wanted: JobFilter, action: Action, *, limit: int = 1000, cursor: str | None = None
     ) -> Applied:
-        return search.apply(self._connection, wanted, action, limit=limit, cursor=cursor)
+        return searching.apply(self._connection, wanted, action, limit=limit, cursor=cursor)
 
     # --- looking -----------------------------------------------------------------------------
 
     def get(self, ids: Sequence[str]) -> list[JobRecord | None]:
-        return search.get(self._connection, ids)
+        return searching.get(self._connection, ids)
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
-        return figures.counts(self._connection, queues)
+        return totals.counts(self._connection, queues)
 
     # --- workers -----------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""The JobStore on MongoDB: each method hands its work to the module that is made for it."""
+"""The store of a pair on MongoDB. Each method calls the module of its verb."""
 
 from __future__ import annotations
 
@@ -6,18 +6,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import cast
 
-from mrq_broker_mongo import (
-    layout,
-    pruning,
-    settling,
-    starting,
-    storing,
-)
-from mrq_broker_mongo.arrangement import STORE
-from mrq_broker_mongo.connection import Connection
-from mrq_broker_mongo.documents import Stored
-from mrq_broker_mongo.keeper import MongoKeeper
-from mrq_broker_mongo.starting import Start
+from mrq_broker_mongo.half import starting, storing
+from mrq_broker_mongo.half.starting import Start
+from mrq_broker_mongo.jobs import pruning, settling
+from mrq_broker_mongo.jobs.records import Stored
+from mrq_broker_mongo.server import layout
+from mrq_broker_mongo.server.arrangement import STORE
+from mrq_broker_mongo.server.connection import Connection
+from mrq_broker_mongo.services import MongoServices
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import (
     NewJob,
@@ -28,12 +24,12 @@ from mrq_core.contract.pair import Entry, JobStore, Replacement, StoredJob, Writ
 from mrq_core.contract.record import JobRecord
 
 
-class MongoStore(MongoKeeper, JobStore):
+class MongoStore(MongoServices, JobStore):
     """Records, logs and shared state in the collections of one prefix; the queue is elsewhere."""
 
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening, STORE)
-        self._held = settling.Held()
+        self._held = settling.HeldJobs()
 
     @property
     def _jobs(self) -> Connection:
@@ -50,7 +46,7 @@ class MongoStore(MongoKeeper, JobStore):
         return storing.read(self._jobs, ids)
 
     def write(self, replacements: Sequence[Replacement[StoredJob]], now: datetime) -> list[WriteResult]:
-        ours = cast(Sequence[Replacement[Stored]], replacements)  # nobody else made what was read
+        ours = cast(Sequence[Replacement[Stored]], replacements)  # only this store reads jobs
         return storing.write(self._jobs, ours, now)
 
     def start(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from mrq_broker_redis.entries import claiming, writing
+from mrq_broker_redis.half import claiming, writing
 from mrq_broker_redis.jobs import pruning, totals, uniques
 from mrq_broker_redis.jobs.trees import Rotation
 from mrq_broker_redis.raw import claiming as raw_claiming

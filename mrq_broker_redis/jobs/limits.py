@@ -1,4 +1,7 @@
-"""Limit rules as arguments of scripts. The scripts count slots and keep rates; see lua/jobs/limits.lua."""
+"""Limit rules as arguments of scripts.
+
+The scripts count slots and keep rates; see lua/jobs/slots.lua and lua/jobs/limits.lua.
+"""
 
 from __future__ import annotations
 

@@ -7,11 +7,15 @@ from mrq_core.contract.messages import METRICS_KEPT
 
 
 def prune(connection: Connection, limit: int) -> int:
-    """See `Broker.prune`."""
+    """See `Broker.prune`. Deletes up to `limit` jobs, and up to `limit` of everything else that has
+    expired."""
     arguments = [max(0, limit), round(METRICS_KEPT * 1000)]
     return int(connection.run("prune", arguments, repeatable=True))
 
 
 def prune_entries(connection: Connection, limit: int) -> None:
-    """See `JobQueue.prune`."""
+    """See `JobQueue.prune`.
+
+    Deletes up to `limit` each of expired unique keys, unused rates and settled claims of parameters.
+    """
     connection.run("entry_prune", [max(0, limit)], repeatable=True)

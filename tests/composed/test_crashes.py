@@ -10,7 +10,7 @@ import pytest
 from pymongo.errors import AutoReconnect
 from redis.exceptions import ConnectionError as ConnectionLost
 
-from mrq_broker_mongo import totals
+from mrq_broker_mongo.jobs import totals
 from mrq_broker_mongo.store import MongoStore
 from mrq_core.composed import ComposedBroker
 from mrq_core.operations.repairing import repair_all

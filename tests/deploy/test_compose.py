@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-import mrq_broker_mongo.checks
+import mrq_broker_mongo.server.checks
 import mrq_broker_redis.server.checks
 from mrq_core.config.settings import Config
 from mrq_core.operations.checks import broker_findings
@@ -285,7 +285,7 @@ def test_the_health_check_of_redis_is_right(redis_server: RedisServer) -> None:
 def test_the_versions_of_the_servers_are_those_that_the_drivers_take() -> None:
     for name, oldest in (
         ("redis", mrq_broker_redis.server.checks.OLDEST),
-        ("mongo", mrq_broker_mongo.checks.OLDEST),
+        ("mongo", mrq_broker_mongo.server.checks.OLDEST),
     ):
         tag = SERVICES[name]["image"].partition(":")[2].partition("-")[0]
         assert tuple(map(int, tag.split("."))) >= oldest

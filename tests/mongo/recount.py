@@ -8,11 +8,11 @@ from typing import Any
 
 from pymongo.database import Database
 
-from mrq_broker_mongo import totals
 from mrq_broker_mongo.broker import MongoBroker
-from mrq_broker_mongo.connection import Connection
+from mrq_broker_mongo.jobs import totals
+from mrq_broker_mongo.jobs.uniques import is_done_with
+from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.store import MongoStore
-from mrq_broker_mongo.uniques import is_done_with
 from mrq_core.contract.record import WAITING
 
 Doc = dict[str, Any]

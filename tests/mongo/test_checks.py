@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mrq_broker_mongo import checks, layout
-from mrq_broker_mongo.layout import INDEXES
+from mrq_broker_mongo.server import checks, layout
+from mrq_broker_mongo.server.layout import INDEXES
 from mrq_core.contract.messages import Finding, Wanted
 from mrq_core.testing.conformance.base import run_in_threads
 from tests.mongo.kit import Place, new_job, open_broker

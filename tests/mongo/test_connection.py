@@ -15,7 +15,7 @@ from bson import Int64
 from pymongo.errors import OperationFailure
 
 from mrq_broker_mongo.broker import MongoBroker
-from mrq_broker_mongo.failures import translated
+from mrq_broker_mongo.server.failures import translated
 from mrq_core.contract.messages import Cancel, ClaimRef, Outcome, RawItem, Requeue, Unique, Wanted
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable

@@ -9,9 +9,9 @@ from __future__ import annotations
 import pytest
 from pymongo.errors import AutoReconnect
 
-from mrq_broker_mongo import totals
 from mrq_broker_mongo.broker import MongoBroker
-from mrq_broker_mongo.connection import Connection
+from mrq_broker_mongo.jobs import totals
+from mrq_broker_mongo.server.connection import Connection
 from tests.crashes.contract import CrashContract
 from tests.crashes.scene import Scene
 from tests.mongo.recount import check_collections

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mrq_broker_mongo.location import location_of
+from mrq_broker_mongo.server.location import location_of
 from mrq_core.contract.driver import Opening
 from mrq_core.errors import ConfigError
 

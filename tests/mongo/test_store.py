@@ -12,9 +12,10 @@ import pymongo
 import pytest
 from msgspec.structs import replace
 
-from mrq_broker_mongo import layout, plugin
+from mrq_broker_mongo import plugin
 from mrq_broker_mongo.broker import MongoBroker
-from mrq_broker_mongo.layout import INDEXES, STORE_INDEXES
+from mrq_broker_mongo.server import layout
+from mrq_broker_mongo.server.layout import INDEXES, STORE_INDEXES
 from mrq_broker_mongo.store import MongoStore
 from mrq_core.contract import lifecycle
 from mrq_core.contract.driver import Opening

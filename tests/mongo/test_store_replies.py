@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from pymongo.errors import AutoReconnect
 
-from mrq_broker_mongo import totals
+from mrq_broker_mongo.jobs import totals
 from mrq_broker_mongo.store import MongoStore
 from mrq_core import failpoints
 from mrq_core.contract import lifecycle

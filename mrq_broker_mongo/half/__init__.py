@@ -1,0 +1,1 @@
+"""Records of jobs whose queue is in another driver."""

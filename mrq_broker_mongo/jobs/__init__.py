@@ -1,0 +1,1 @@
+"""Jobs: a file for each verb of the contract."""

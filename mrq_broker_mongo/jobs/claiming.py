@@ -1,0 +1,265 @@
+"""Claiming due jobs for a worker, in a bounded number of commands.
+
+A claim of one job is one find_one_and_update. A claim of several jobs finds the due jobs, starts them by one
+guarded update under the nonce of the claim, and reads them back only if another worker was quicker. A
+process that dies in between leaves jobs under a lease, or no change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from pymongo import ReturnDocument, UpdateMany, UpdateOne
+
+from mrq_broker_mongo.jobs import lost_claims, parking, trees, uniques
+from mrq_broker_mongo.jobs.limited import LimitedClaims
+from mrq_broker_mongo.jobs.lost_claims import LeaseEnds
+from mrq_broker_mongo.jobs.records import cell_of, guard_of, of_doc, stored, update_of
+from mrq_broker_mongo.jobs.settling import HeldJobs
+from mrq_broker_mongo.jobs.totals import Deltas
+from mrq_broker_mongo.server.connection import Connection
+from mrq_broker_mongo.server.layout import DUE
+from mrq_broker_mongo.server.location import Doc
+from mrq_core.clock import after, to_ms
+from mrq_core.contract import lifecycle
+from mrq_core.contract.messages import Claimed, ClaimRequest, Wanted
+from mrq_core.contract.naming import is_covered, is_tree
+from mrq_core.contract.record import JobRecord
+from mrq_core.drivers.encoding import is_plain
+from mrq_core.ids import new_nonce
+
+SWEEP_MS = 1000
+"""How often a claim that is full searches for parked jobs with room nevertheless."""
+ATTEMPTS = 20
+"""How often a claim tries again after other workers were quicker."""
+
+
+@dataclass(slots=True)
+class Rotation:
+    """Where the next claim of this process continues, in trees and among parked jobs, and when leases end.
+    Its loss costs little fairness, and only for a short time."""
+
+    trees: dict[str, str] = field(default_factory=dict)
+    parked: str | None = None
+    swept_ms: int = 0
+    leases: LeaseEnds = field(default_factory=LeaseEnds)
+
+
+def claim(connection: Connection, request: ClaimRequest, rotation: Rotation, held: HeldJobs) -> Claimed:
+    """See `Broker.claim`."""
+    now = connection.now()
+    found = lost_claims.see_to(connection, request, rotation.leases, now)
+    taker = _Taker(connection, request, rotation, now)
+    if not found.taken and request.limit > 0:
+        taker.take()
+        _sweep(connection, request, rotation, taker, now)
+    taken = [*found.taken, *taker.taken]
+    for record in taken:
+        held.add(record, is_plain=is_plain(record))
+    due: datetime | None = now
+    if len(taken) < request.limit or request.limit <= 0:
+        due = _next_due(connection, request, found, taken, now)
+        if found.left and request.idle:
+            due = now
+    return Claimed(
+        records=tuple(taken),
+        next_due=due,
+        suspects_due=bool(found.left) and not request.idle,
+        ended=tuple(found.ended),
+        now=now,
+    )
+
+
+def _next_due(
+    connection: Connection,
+    request: ClaimRequest,
+    found: lost_claims.Found,
+    taken: list[JobRecord],
+    now: datetime,
+) -> datetime | None:
+    """When the next job may be due, or the next lease ends."""
+    times = [trees.next_waiting(connection, request.wanted)]
+    if found.has_looked:  # by which all leases are known but for those of this claim
+        times += [found.next_lease, *(record.lease_until for record in taken)]
+    else:
+        times.append(trees.next_lease(connection, request.wanted, now))
+    return min((time for time in times if time is not None), default=None)
+
+
+def _sweep(
+    connection: Connection, request: ClaimRequest, rotation: Rotation, taker: _Taker, now: datetime
+) -> None:
+    """Lets parked jobs go that have room, if this claim took less than it could, and else once a second."""
+    has_room = len(taker.taken) < request.limit and taker.may_block > 0
+    now_ms = to_ms(now)
+    if not has_room and 0 <= now_ms - rotation.swept_ms < SWEEP_MS:
+        return
+    rotation.swept_ms = now_ms
+    most = max(100, 4 * request.limit)
+    gone, rotation.parked = parking.sweep(connection, request.limits, now, after=rotation.parked, most=most)
+    if gone and has_room:
+        taker.take()
+
+
+class _Taker:
+    """Claims waiting jobs, queue by queue, in the order of the request."""
+
+    def __init__(
+        self, connection: Connection, request: ClaimRequest, rotation: Rotation, now: datetime
+    ) -> None:
+        self._connection = connection
+        self._request = request
+        self._rotation = rotation
+        self._now = now
+        self._nonce = new_nonce()
+        self._given: dict[int, int] = {}
+        self._holder = LimitedClaims(connection, request, now)
+        self.taken: list[JobRecord] = []
+        self.may_block = max(100, 4 * request.limit)
+        """How many jobs it may still find blocked by limits."""
+
+    def take(self) -> None:
+        """Claims due jobs up to the limit and the quotas."""
+        for number, wanted in enumerate(self._request.wanted):
+            for _ in range(ATTEMPTS):
+                room = self._room(number, wanted)
+                if room <= 0 or self.may_block <= 0:
+                    break
+                goes_on = self._take_some(number, wanted, room)
+                if not goes_on:
+                    break
+
+    def _room(self, number: int, wanted: Wanted) -> int:
+        room = self._request.limit - len(self.taken)
+        if wanted.quota is not None:
+            room = min(room, wanted.quota - self._given.get(number, 0))
+        return room
+
+    def _take_some(self, number: int, wanted: Wanted, room: int) -> bool:
+        """Claims some jobs of a queue or tree. True: another round may find more."""
+        if room == 1 and not is_tree(wanted.name) and not wanted.reverse:
+            documents = self._take_first(wanted)
+        else:
+            after_queue = self._rotation.trees.get(wanted.name, "")
+            documents = trees.due(self._connection, wanted, after_queue, self._now, room)
+        if not documents:
+            return False
+        started = self._start(documents)
+        if is_tree(wanted.name):
+            self._rotation.trees[wanted.name] = documents[-1]["queue"]
+        self._given[number] = self._given.get(number, 0) + len(started)
+        self.taken += started
+        return len(started) < len(documents) or (wanted.reverse and is_tree(wanted.name))
+
+    def _take_first(self, wanted: Wanted) -> list[Doc]:
+        """Starts the first due job if it is unchanged since its enqueue, and returns it in any case."""
+        if is_covered(wanted.name, wanted.exclude):
+            return []
+        untouched = {"$and": [{"$eq": ["$v", 1]}, {"$eq": [{"$type": "$limit_keys"}, "missing"]}]}
+        fields = self._fields()
+        cleared = {"$unsetField": {"field": "due_at", "input": "$$ROOT"}}
+        merged = {"$mergeObjects": [cleared, {"$literal": {**fields, "v": 2}}]}
+        step = [{"$replaceWith": {"$cond": [untouched, merged, "$$ROOT"]}}]
+        found = self._connection.run(
+            "jobs",
+            lambda jobs: jobs.find_one_and_update(
+                trees.due_query(wanted.name, self._now),
+                step,
+                sort=trees.ORDER[1:],
+                hint=DUE.name,
+                return_document=ReturnDocument.AFTER,
+            ),
+            repeatable=False,
+        )
+        return [] if found is None else [found]
+
+    def _fields(self) -> Doc:
+        """The fields that a claim writes into a document that is unchanged since its enqueue."""
+        until = after(self._now, self._request.lease)
+        return {
+            "status": "started",
+            "started_at": self._now,
+            "updated_at": self._now,
+            "lease_until": until,
+            "worker": self._request.worker,
+            "token": lifecycle.make_token(1, self._nonce),
+            "claims": 1,
+        }
+
+    # --- writing -----------------------------------------------------------------------------------
+
+    def _start(self, documents: list[Doc]) -> list[JobRecord]:
+        """Starts these jobs unless a limit blocks them or another worker was quicker. Keeps their order."""
+        updates: list[UpdateMany | UpdateOne] = []
+        # By the index of the document:
+        records: dict[int, JobRecord] = {}
+        planned: dict[int, JobRecord] = {}
+        fresh: list[int] = []
+        token = lifecycle.make_token(1, self._nonce)
+        form = self._connection.arrangement
+        for index, doc in enumerate(documents):
+            if doc.get("token") == token:
+                records[index] = of_doc(doc, form)  # by the claim of one
+            elif "limit_keys" in doc:
+                record = self._holder.start(doc, self._nonce) if self.may_block > 0 else None
+                if record is None:
+                    self.may_block -= 1
+                else:
+                    records[index] = record
+            elif doc["v"] == 1:
+                fresh.append(index)
+            else:
+                before = stored(doc, form)
+                planned[index] = record = self._claimed(before.record)
+                update = update_of(before, record, form)
+                updates.append(UpdateOne(guard_of(doc), {**update, "$inc": {"v": 1}}))
+        if fresh:
+            updates.append(self._update_of_fresh([documents[index] for index in fresh]))
+        if updates:
+            indexes = [*fresh, *planned]
+            is_mine = self._write(updates, [documents[index]["_id"] for index in indexes])
+            for index, mine in zip(indexes, is_mine, strict=True):
+                if mine:
+                    records[index] = planned.get(index) or self._claimed(of_doc(documents[index], form))
+        deltas = Deltas()
+        for index in records:
+            doc = documents[index]
+            before_cell = "queued" if doc.get("token") == token else cell_of(doc)
+            deltas.add(doc["queue"], doc["path"], before_cell, "started")
+        deltas.write(self._connection)
+        self._release_keys([documents[index] for index in records])
+        return [records[index] for index in sorted(records)]
+
+    def _update_of_fresh(self, documents: list[Doc]) -> UpdateMany:
+        guard: Doc = {
+            "_id": {"$in": [doc["_id"] for doc in documents]},
+            "v": 1,
+            "due_at": {"$lte": self._now},
+            "queued_at": {"$lte": max(doc["queued_at"] for doc in documents)},
+        }
+        return UpdateMany(guard, {"$set": self._fields(), "$unset": {"due_at": ""}, "$inc": {"v": 1}})
+
+    def _write(self, updates: list[UpdateMany | UpdateOne], ids: list[Any]) -> list[bool]:
+        """Whether this claim now holds each of the jobs."""
+        result = self._connection.run(
+            "jobs", lambda jobs: jobs.bulk_write(updates, ordered=False), repeatable=False
+        )
+        if result.matched_count == len(ids):
+            return [True] * len(ids)
+        wanted = {"_id": {"$in": ids}, "status": "started", "worker": self._request.worker}
+        found = self._connection.run("jobs", lambda jobs: list(jobs.find(wanted, {"token": 1})))
+        mine = {doc["_id"] for doc in found if doc["token"].partition(".")[2] == self._nonce}
+        return [job in mine for job in ids]
+
+    def _claimed(self, record: JobRecord) -> JobRecord:
+        request = self._request
+        return lifecycle.claimed(
+            record, now=self._now, worker=request.worker, nonce=self._nonce, lease=request.lease, alone=False
+        )
+
+    def _release_keys(self, documents: list[Doc]) -> None:
+        """Keys that are held while a job is queued are free now."""
+        keys = [(doc["unique_key"], doc["_id"]) for doc in documents if doc.get("unique_until") == "queued"]
+        uniques.release(self._connection, keys)

@@ -1,0 +1,83 @@
+"""What follows from changes of jobs that were written: numbers, keys, slots, signals, follow-ups, hints.
+
+Each is written after its job. What a crash in between leaves is mended: numbers by a recount, keys by whoever
+wants them next, slots by the end of their lease, parked jobs by the next claims, follow-ups by `prune`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from bson import ObjectId
+
+from mrq_broker_mongo.jobs import enqueueing, limits, parking, uniques
+from mrq_broker_mongo.jobs.records import Stored, cell_of, cell_of_record
+from mrq_broker_mongo.jobs.totals import Deltas
+from mrq_broker_mongo.server.connection import Connection
+from mrq_broker_mongo.server.location import Doc
+from mrq_broker_mongo.shared import signals, waiting
+from mrq_core.contract.messages import NewJob
+from mrq_core.contract.pair import Replacement
+from mrq_core.contract.record import JobRecord, Status
+
+_UNFINISHED = timedelta(seconds=30)
+"""Follow-ups that are older were left by a crash."""
+
+
+def follow(connection: Connection, done: Sequence[Replacement[Stored]], now: datetime) -> None:
+    """Everything that follows from these changes, which were written at that time."""
+    deltas = Deltas()
+    keys: list[tuple[str, ObjectId]] = []
+    slots: dict[str, list[ObjectId]] = {}
+    woken: list[str] = []
+    parents: list[tuple[ObjectId, Sequence[NewJob]]] = []
+    for one in done:
+        doc, before, after = one.before.doc, one.before.record, one.after
+        if after is None:
+            continue
+        deltas.add(before.queue, before.path, cell_of(doc), None)
+        deltas.add(after.queue, after.path, None, cell_of_record(after))
+        if after.unique_key is not None and uniques.is_done_with(_as_it_is_now(doc, after)):
+            keys.append((after.unique_key, doc["_id"]))
+        if before.status is Status.STARTED and after.status is not Status.STARTED:
+            for key in set(before.limit_keys):
+                slots.setdefault(key, []).append(doc["_id"])
+        if after.due_at is not None and after.status is not Status.STARTED:
+            woken.append(after.queue)
+        if one.ask_to_stop and after.worker is not None:
+            signals.send(connection, after.worker, doc["_id"])
+        if one.followups:
+            parents.append((doc["_id"], one.followups))
+    deltas.write(connection)
+    uniques.release(connection, keys)
+    for key, number in limits.give_back(connection, slots).items():
+        parking.let_go(connection, key, number)
+    waiting.wake(connection, woken)
+    for parent, jobs in parents:
+        documents = [enqueueing.document_of(connection, job, now) for job in jobs]
+        finish(connection, parent, documents, now)
+
+
+def _as_it_is_now(doc: Doc, after: JobRecord) -> Doc:
+    return {
+        "unique_until": doc.get("unique_until"),
+        "status": after.status.value,
+        "started_at": after.started_at,
+        "ended_at": after.ended_at,
+    }
+
+
+def finish(connection: Connection, parent: ObjectId, documents: Sequence[Doc], now: datetime) -> None:
+    """Enqueues follow-ups, and then removes them from their parent. Their ids make a repetition harmless."""
+    enqueueing.enqueue_documents(connection, {str(doc["_id"]): doc for doc in documents}, now)
+    mark = {"followups._id": {"$in": [doc["_id"] for doc in documents]}, "_id": parent}
+    connection.run("jobs", lambda jobs: jobs.update_one(mark, {"$unset": {"followups": ""}}))
+
+
+def finish_left(connection: Connection, now: datetime, limit: int) -> None:
+    """Enqueues the follow-ups that a crash has left."""
+    left = {"followups": {"$exists": True}, "updated_at": {"$lte": now - _UNFINISHED}}
+    found = connection.run("jobs", lambda jobs: list(jobs.find(left, {"followups": 1}).limit(limit)))
+    for doc in found:
+        finish(connection, doc["_id"], doc["followups"], now)

@@ -1,0 +1,81 @@
+"""Claims of jobs with limit keys: each job is held first, and then its limits are checked.
+
+A held job is due a little later, so that no other claim charges its rates or takes its slots. A process
+that dies meanwhile delays the job by HOLD_SECONDS.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from bson import ObjectId
+
+from mrq_broker_mongo.jobs import limits, parking
+from mrq_broker_mongo.jobs.records import guard_of, of_doc, stored, update_of
+from mrq_broker_mongo.server.connection import Connection
+from mrq_broker_mongo.server.location import Doc
+from mrq_core.clock import after
+from mrq_core.contract import lifecycle
+from mrq_core.contract.messages import ClaimRequest
+from mrq_core.contract.record import JobRecord
+
+HOLD_SECONDS = 10.0
+
+
+class LimitedClaims:
+    """Starts jobs with limit keys, for one claim."""
+
+    def __init__(self, connection: Connection, request: ClaimRequest, now: datetime) -> None:
+        self._connection = connection
+        self._request = request
+        self._now = now
+
+    def start(self, doc: Doc, nonce: str) -> JobRecord | None:
+        """The record of the started job. None: a limit has no room, and the job is parked or pushed back; or
+        another worker was quicker."""
+        arrangement = self._connection.arrangement
+        due: datetime = doc["due_at"]
+        if not self._change(doc, {"$set": {"due_at": after(self._now, HOLD_SECONDS)}}):
+            return None
+        doc["v"] += 1
+        keys, rules, request = doc["limit_keys"], self._request.limits, self._request
+        until = after(self._now, request.lease)
+        full = limits.take_slots(self._connection, doc["_id"], keys, rules, self._now, until)
+        if full is not None:
+            parking.park(self._connection, doc, full, due, self._now)
+            return None
+        # A job that comes at the time that its rates allowed is not charged again.
+        if doc.get("allowed_at") is None or doc["allowed_at"] > self._now:
+            allowed_at = limits.allowed_at(self._connection, keys, rules, self._now)
+            if allowed_at > self._now:
+                self._change(doc, {"$set": {"due_at": allowed_at, "allowed_at": allowed_at}})
+                self._give_back(doc)
+                return None
+        record = lifecycle.claimed(
+            of_doc({**doc, "due_at": due}, arrangement),
+            now=self._now,
+            worker=request.worker,
+            nonce=nonce,
+            lease=request.lease,
+            alone=False,
+        )
+        update = update_of(stored(doc, arrangement), record, arrangement)
+        if not self._change(doc, update) and not self._has(record):
+            self._give_back(doc)
+            return None
+        return record
+
+    def _has(self, record: JobRecord) -> bool:
+        """Whether an attempt whose reply was lost has started the job."""
+        started = {"_id": ObjectId(record.id), "token": record.token}
+        return self._connection.run("jobs", lambda jobs: jobs.find_one(started, {"_id": 1})) is not None
+
+    def _change(self, doc: Doc, update: Doc) -> bool:
+        update = {**update, "$inc": {"v": 1}}
+        result = self._connection.run("jobs", lambda jobs: jobs.update_one(guard_of(doc), update))
+        return result.matched_count == 1
+
+    def _give_back(self, doc: Doc) -> None:
+        slots = {key: [doc["_id"]] for key in doc["limit_keys"]}
+        for key, number in limits.give_back(self._connection, slots).items():
+            parking.let_go(self._connection, key, number)

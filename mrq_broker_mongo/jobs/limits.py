@@ -1,0 +1,221 @@
+"""Limits: who runs under each limit key, and when its next claim may come. Parked jobs are in `parking`.
+
+One document a key:
+
+    held     [{job, until}]: the slots that are taken, each to the end of its job's lease
+    even_at  when the next claim would come in time if all came evenly, in Unix microseconds
+
+A slot is taken before the job is started and given back after it has ended, so that no crash lets more run
+than the limit; a slot that a crash leaves ends with its lease.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from bson import ObjectId
+from pymongo import ReturnDocument, UpdateOne
+from pymongo.errors import DuplicateKeyError
+
+from mrq_broker_mongo.server.connection import Connection
+from mrq_broker_mongo.server.location import Doc
+from mrq_core.clock import from_ms, to_ms
+from mrq_core.contract.messages import ClaimRef, Limit
+from mrq_core.drivers.limits import rule_of, spacing_of
+
+Limits = Mapping[str, Limit]
+_ATTEMPTS = 20
+
+
+def limit_of(key: str, limits: Limits) -> Limit | None:
+    """The limit that applies to the key. None: the key does not limit."""
+    return limits.get(rule_of(key))
+
+
+def room_under(connection: Connection, key: str, limits: Limits, now: datetime) -> int | None:
+    """How many more may run under the key; None: any number."""
+    rule = limit_of(key, limits)
+    if rule is None or rule.concurrency is None:
+        return None
+    found = connection.run("limits", lambda all_limits: all_limits.find_one({"_id": key}))
+    held = [slot for slot in (found or {}).get("held", ()) if slot["until"] > now]
+    return max(0, rule.concurrency - len(held))
+
+
+def has_room(
+    connection: Connection, job: ObjectId, keys: Iterable[str], limits: Limits, now: datetime
+) -> bool:
+    """Whether the job could take its slots. One that it still has counts for it."""
+    for key in dict.fromkeys(keys):
+        rule = limit_of(key, limits)
+        if rule is not None and rule.concurrency is not None:
+            found = connection.run("limits", lambda all_limits, key=key: all_limits.find_one({"_id": key}))  # type: ignore[misc]
+            held = [
+                slot for slot in (found or {}).get("held", ()) if slot["until"] > now and slot["job"] != job
+            ]
+            if len(held) >= rule.concurrency:
+                return False
+    return True
+
+
+def take_slots(
+    connection: Connection, job: ObjectId, keys: Iterable[str], limits: Limits, now: datetime, until: datetime
+) -> str | None:
+    """Takes a slot under each key, in one order for all; the key that has none left, and then none is
+    kept."""
+    ordered = sorted(set(keys))
+    for number, key in enumerate(ordered):
+        if not _take_slot(connection, job, key, limit_of(key, limits), now, until):
+            give_back(connection, {key: [job] for key in ordered[:number]})
+            return key
+    return None
+
+
+def _take_slot(
+    connection: Connection, job: ObjectId, key: str, rule: Limit | None, now: datetime, until: datetime
+) -> bool:
+    over = {"$or": [{"until": {"$lte": now}}, {"job": job}]}
+    connection.run(
+        "limits",
+        lambda limits: limits.update_one(
+            {"_id": key, "held": {"$elemMatch": over}}, {"$pull": {"held": over}}
+        ),
+    )
+    wanted: Doc = {"_id": key, "held.job": {"$ne": job}}
+    most = None if rule is None else rule.concurrency
+    if most is not None:
+        if most <= 0:
+            return False
+        wanted[f"held.{most - 1}"] = {"$exists": False}
+    slot = {"job": job, "until": until}
+    for _ in range(_ATTEMPTS):
+        try:
+            connection.run(
+                "limits", lambda limits: limits.update_one(wanted, {"$push": {"held": slot}}, upsert=True)
+            )
+            return True
+        except DuplicateKeyError:
+            # All slots are taken; or this one was taken by an attempt whose reply was lost; or somebody else
+            # has begun the document in this moment.
+            found = connection.run("limits", lambda limits: limits.find_one({"_id": key})) or {}
+            held = found.get("held", ())
+            if any(one["job"] == job for one in held):
+                return True
+            if most is not None and len(held) >= most:
+                return False
+    return False
+
+
+def give_back(connection: Connection, held: Mapping[str, Sequence[ObjectId]]) -> dict[str, int]:
+    """Gives slots back; by key, how many there were to give."""
+    freed = {}
+    for key, jobs in held.items():
+        those = {"job": {"$in": list(jobs)}}
+        before = connection.run("limits", _puller(key, those))
+        slots = (before or {}).get("held", ())
+        freed[key] = sum(slot["job"] in jobs for slot in slots)
+    return freed
+
+
+def _puller(key: str, those: Doc) -> Any:
+    return lambda limits: limits.find_one_and_update(
+        {"_id": key, "held": {"$elemMatch": those}},
+        {"$pull": {"held": those}},
+        return_document=ReturnDocument.BEFORE,
+    )
+
+
+def prolong(connection: Connection, claims: Sequence[ClaimRef], until: datetime) -> None:
+    """Moves the ends of the slots of running claims that are to be renewed; a slot that had ended is taken
+    again.
+
+    A slot that its job has just given back is not there any more: so those that are missing are taken only
+    for jobs that still run.
+    """
+    limited = {
+        "_id": {"$in": [ObjectId(ref.id) for ref in claims]},
+        "token": {"$in": [ref.token for ref in claims]},
+        "limit_keys": {"$exists": True},
+        "status": "started",
+    }
+    fields = {"limit_keys": 1}
+    found = connection.run("jobs", lambda all_jobs: list(all_jobs.find(limited, fields).hint("_id_")))
+    pairs = [(key, doc["_id"]) for doc in found for key in sorted(set(doc["limit_keys"]))]
+    if not pairs:
+        return
+    moves = [
+        UpdateOne({"_id": key, "held.job": job}, {"$set": {"held.$.until": until}}) for key, job in pairs
+    ]
+    result = connection.run("limits", lambda limits: limits.bulk_write(moves, ordered=False))
+    if result.matched_count == len(moves):
+        return
+    keys = {"_id": {"$in": sorted({key for key, _ in pairs})}}
+    held = {
+        (doc["_id"], slot["job"])
+        for doc in connection.run("limits", lambda limits: list(limits.find(keys)))
+        for slot in doc.get("held", ())
+    }
+    missing = [pair for pair in pairs if pair not in held]
+    running = {**limited, "_id": {"$in": [job for _, job in missing]}}
+    there = {
+        doc["_id"]
+        for doc in connection.run(
+            "jobs", lambda all_jobs: list(all_jobs.find(running, {"_id": 1}).hint("_id_"))
+        )
+    }
+    again = [
+        UpdateOne({"_id": key}, _slot_again(job, until), upsert=True) for key, job in missing if job in there
+    ]
+    if again:
+        connection.run("limits", lambda limits: limits.bulk_write(again, ordered=True))
+
+
+def _slot_again(job: ObjectId, until: datetime) -> list[Doc]:
+    others = {"$filter": {"input": {"$ifNull": ["$held", []]}, "cond": {"$ne": ["$$this.job", job]}}}
+    return [{"$set": {"held": {"$concatArrays": [others, [{"job": job, "until": until}]]}}}]
+
+
+def allowed_at(connection: Connection, keys: Iterable[str], limits: Limits, now: datetime) -> datetime:
+    """Reserves the next turn under all rates of the keys (GCRA), and says when it is."""
+    now_us = to_ms(now) * 1000
+    allowed_us = now_us
+    for key in dict.fromkeys(keys):
+        rule = limit_of(key, limits)
+        spacing = spacing_of(rule) if rule is not None else None
+        if spacing is None:
+            continue
+        step = [{"$set": {"even_at": {"$add": [{"$max": ["$even_at", now_us]}, spacing.interval_us]}}}]
+        found = connection.run("limits", _stepper(key, step), repeatable=False)
+        allowed_us = max(allowed_us, int(found["even_at"]) - spacing.interval_us - spacing.burst_us)
+    return from_us(allowed_us)
+
+
+def _stepper(key: str, step: list[Doc]) -> Any:
+    return lambda limits: limits.find_one_and_update(
+        {"_id": key}, step, upsert=True, return_document=ReturnDocument.AFTER
+    )
+
+
+def from_us(microseconds: int) -> datetime:
+    """The first whole millisecond that is not before the time."""
+    return from_ms(math.ceil(microseconds / 1000))
+
+
+def prune(connection: Connection, now: datetime) -> None:
+    """Forgets keys that nothing runs under, and whose rates are at rest."""
+    now_us = to_ms(now) * 1000
+    over = {"until": {"$lte": now}}
+    connection.run(
+        "limits",
+        lambda limits: limits.update_many({"held": {"$elemMatch": over}}, {"$pull": {"held": over}}),
+    )
+    quiet = {
+        "$and": [
+            {"$or": [{"held": {"$exists": False}}, {"held": []}]},
+            {"$or": [{"even_at": {"$exists": False}}, {"even_at": {"$lte": now_us}}]},
+        ]
+    }
+    connection.run("limits", lambda limits: limits.delete_many(quiet))

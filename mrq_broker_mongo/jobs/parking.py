@@ -1,0 +1,79 @@
+"""Jobs that wait for room under a limit key: without a due time, found by their key through an index."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from pymongo import UpdateOne
+
+from mrq_broker_mongo.jobs.limits import Limits, room_under
+from mrq_broker_mongo.jobs.records import guard_of
+from mrq_broker_mongo.server.connection import Connection
+from mrq_broker_mongo.server.layout import PARKED
+from mrq_broker_mongo.server.location import Doc
+from mrq_broker_mongo.shared import waiting
+
+MAX_KEYS = 20
+"""How many keys one sweep looks at."""
+_SORT = [(name, direction) for name, direction in PARKED.keys if name != "parked.key"]
+
+
+def park(connection: Connection, doc: Doc, key: str, due: datetime, now: datetime) -> bool:
+    """Takes the due time of a job, which was due then, away; False: it has changed."""
+    change = {
+        "$set": {"parked": {"key": key, "since": now, "due": due}},
+        "$unset": {"due_at": ""},
+        "$inc": {"v": 1},
+    }
+    return connection.run("jobs", lambda jobs: jobs.update_one(guard_of(doc), change)).matched_count == 1
+
+
+def let_go(connection: Connection, key: str, number: int) -> int:
+    """Makes so many of a key's parked jobs due again as they were before: larger priority first, then the
+    longest parked."""
+    if number <= 0:
+        return 0
+    found = connection.run(
+        "jobs", lambda jobs: list(jobs.find({"parked.key": key}).sort(_SORT).limit(number))
+    )
+    changes = [
+        UpdateOne(
+            guard_of(doc),
+            {"$set": {"due_at": doc["parked"]["due"]}, "$unset": {"parked": ""}, "$inc": {"v": 1}},
+        )
+        for doc in found
+    ]
+    if not changes:
+        return 0
+    gone = connection.run("jobs", lambda jobs: jobs.bulk_write(changes, ordered=False)).matched_count
+    waiting.wake(connection, [doc["queue"] for doc in found])
+    return gone
+
+
+def sweep(
+    connection: Connection, limits: Limits, now: datetime, *, after: str | None, most: int
+) -> tuple[int, str | None]:
+    """Lets parked jobs go that have room, by key from behind the last one that was looked at.
+
+    Answers how many, and where to go on. This also finds the jobs that a crash between the end of a job and
+    the release of the next has left behind.
+    """
+    keys: list[str] = []
+    for _ in range(MAX_KEYS):
+        behind = {"$gt": after} if after is not None else {"$gte": ""}
+        found = connection.run("jobs", _first_key(behind))
+        if found is None:
+            break
+        after = found["parked"]["key"]
+        keys.append(after)
+    gone = 0
+    for key in keys:
+        room = room_under(connection, key, limits, now)
+        gone += let_go(connection, key, most - gone if room is None else min(room, most - gone))
+    return gone, keys[-1] if len(keys) == MAX_KEYS else None
+
+
+def _first_key(behind: Doc) -> Any:
+    order = [(name, direction) for name, direction in PARKED.keys]
+    return lambda jobs: jobs.find_one({"parked.key": behind}, {"parked.key": 1}, sort=order)

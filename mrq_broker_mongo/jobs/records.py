@@ -1,0 +1,207 @@
+"""Jobs as documents, and back. A job's document is its record and its entry in one.
+
+The fields are those of `JobRecord`, but for these:
+
+    _id          the id, as an ObjectId
+    rank         the priority, negated: smaller ones come first
+    due_at       only of a waiting job; of a started one `lease_until` says the same
+    parked       of a job that waits for room under a limit key: {key, since, due}
+    root         the tree that a subqueue is in, such as ``main/``
+    v            grows with every change; a job that nothing has happened to since its enqueue has 1
+    by           who made the latest change: a number of that call's own
+    special      present where an outcome concerns more than this document: limits, a unique key, a cancel
+    unique_until how long the unique key is held
+    unique_period  for how many seconds, of a job without a queue
+    turn         when the job may start by the rates of its limit keys
+    followups    jobs that follow from the latest outcome and are not known to be enqueued yet
+    removal      of a job that is being deleted, see `removing`
+    renamed      names of the fields whose values have keys that the server would take for references
+
+Where jobs have no queue there, times have other names, and what is for the queue alone is left out: see
+`arrangement`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from bson import ObjectId
+
+from mrq_broker_mongo.server.arrangement import Arrangement
+from mrq_broker_mongo.server.location import Doc
+from mrq_core.contract.messages import Unique
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.drivers import encoding
+from mrq_core.errors import BrokerCorrupt
+from mrq_core.ids import is_id
+
+RANKS: Final = list(range(-4, 5))
+ENDED_INTERRUPT: Final = "interrupt ended"
+"""Where totals count interrupted at_most_once jobs, which do not wait."""
+WAITING_CELLS: Final = (Status.QUEUED.value, Status.RETRY.value, Status.INTERRUPT.value)
+
+_FREE = ("params", "meta", "result")
+"""Fields that hold values of the user's."""
+_FIXED = frozenset({"_id", "params", "meta", "v", "by", "unique_until", "unique_period", "followups"})
+"""What a change of the record leaves as it is."""
+_MARK = "\uff04"
+_REFERENCE = "$ref"
+
+
+class Stored(NamedTuple):
+    """A job as it was read: the document proves, when it is written, that nothing has changed meanwhile."""
+
+    doc: Doc
+    record: JobRecord
+
+    @property
+    def version(self) -> int:
+        """How often the job was written."""
+        return int(self.doc["v"])
+
+    @property
+    def unique(self) -> Unique | None:
+        """The unique key that the job was enqueued with; its period only of a job without a queue."""
+        key, until = self.doc.get("unique_key"), self.doc.get("unique_until")
+        if key is None or until is None:
+            return None
+        return Unique(key=key, until=until, period=self.doc.get("unique_period"))
+
+
+def object_ids(ids: Iterable[str]) -> list[ObjectId]:
+    """The ids that are such; others name no job."""
+    return [ObjectId(job_id) for job_id in ids if is_id(job_id)]
+
+
+def to_doc(record: JobRecord, arrangement: Arrangement) -> Doc:
+    """The document of a record that is written in full. A parked job's place is the caller's to add."""
+    doc: Doc = msgspec.to_builtins(record, builtin_types=(datetime,))
+    doc["_id"] = ObjectId(doc.pop("id"))
+    doc["rank"] = -doc.pop("priority", 0)
+    doc["status"] = record.status.value
+    if record.status is Status.STARTED:
+        doc.pop("due_at", None)
+    if not arrangement.special.isdisjoint(doc):
+        doc["special"] = True
+    tree = root_of(record.queue)
+    if tree is not None and arrangement.has_queue:
+        doc["root"] = tree
+    for name, other in arrangement.names:
+        if name in doc:
+            doc[other] = doc.pop(name)
+    rename(doc)
+    return doc
+
+
+def rename(doc: Doc) -> None:
+    """Keys that pymongo would read as references are stored under other names."""
+    renamed = []
+    for name in _FREE:
+        value = doc.get(name)
+        if value and _has_reference(value):
+            doc[name] = _marked(value)
+            renamed.append(name)
+    if renamed:
+        doc["renamed"] = renamed
+
+
+def of_doc(doc: Doc, arrangement: Arrangement) -> JobRecord:
+    """The record of a document. Raises BrokerCorrupt."""
+    given = {**doc, "id": str(doc["_id"]), "priority": -doc.get("rank", 0)}
+    for name in doc.get("renamed", ()):
+        if name in given:
+            given[name] = _unmarked(given[name])
+    for name, other in arrangement.names:
+        if other in given:
+            given[name] = given.pop(other)
+    if doc.get("status") == "started":
+        given["due_at"] = given.get("lease_until")
+    try:
+        return msgspec.convert(given, JobRecord)
+    except msgspec.ValidationError as error:
+        raise BrokerCorrupt(
+            f"the document of job {doc['_id']} cannot be read ({error}): it was changed by hand, or the data "
+            "is damaged; see `mrq check`"
+        ) from error
+
+
+def stored(doc: Doc, arrangement: Arrangement) -> Stored:
+    """The document with its record."""
+    return Stored(doc, of_doc(doc, arrangement))
+
+
+def has_expired(doc: Mapping[str, Any], now: datetime) -> bool:
+    """Whether the time that the job is kept is over."""
+    expiry = doc.get("expires_at")
+    return expiry is not None and expiry <= now
+
+
+def update_of(before: Stored, after: JobRecord, arrangement: Arrangement) -> Doc:
+    """What turns the one document into the other; params and what stands beside the record stay."""
+    doc = to_doc(msgspec.structs.replace(after, params={}, meta={}), arrangement)
+    if encoding.is_parked(after) and "parked" in before.doc:
+        doc["parked"] = before.doc["parked"]
+    if "allowed_at" in before.doc and after.status.is_waiting and after.due_at == before.record.due_at:
+        doc["allowed_at"] = before.doc["allowed_at"]
+    kept = [name for name in before.doc.get("renamed", ()) if name in ("params", "meta")]
+    if kept or "renamed" in doc:
+        doc["renamed"] = sorted({*kept, *doc.get("renamed", ())})
+    put = {name: value for name, value in doc.items() if name not in _FIXED}
+    gone = [name for name in before.doc if name not in doc and name not in _FIXED]
+    return {"$set": put, **({"$unset": dict.fromkeys(gone, "")} if gone else {})}
+
+
+def guard_of(doc: Doc) -> Doc:
+    """Finds the document only if nothing has happened to it since it was read."""
+    return {"_id": doc["_id"], "v": doc["v"], "queued_at": doc["queued_at"]}
+
+
+def cell_of(doc: Mapping[str, Any]) -> str:
+    """Under which name totals count the job."""
+    status: str = doc["status"]
+    return ENDED_INTERRUPT if status == "interrupt" and doc.get("ended_at") is not None else status
+
+
+def cell_of_record(record: JobRecord) -> str:
+    """The same for a record."""
+    return ENDED_INTERRUPT if record.status is Status.INTERRUPT and record.is_ended else record.status.value
+
+
+def root_of(queue: str) -> str | None:
+    """The tree that a subqueue is in, by its root; None for a queue that is in none."""
+    root, slash, _ = queue.partition("/")
+    return root + slash if slash else None
+
+
+def _has_reference(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(
+            (name.endswith(_REFERENCE) and name.lstrip(_MARK) == _REFERENCE) or _has_reference(item)
+            for name, item in value.items()
+        )
+    return isinstance(value, list) and any(
+        _has_reference(item) for item in value if isinstance(item, dict | list)
+    )
+
+
+def _marked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            (_MARK + name if name.lstrip(_MARK) == _REFERENCE else name): _marked(item)
+            for name, item in value.items()
+        }
+    return [_marked(item) for item in value] if isinstance(value, list) else value
+
+
+def _unmarked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {
+            (name[1:] if name.startswith(_MARK) and name.lstrip(_MARK) == _REFERENCE else name): _unmarked(
+                item
+            )
+            for name, item in value.items()
+        }
+    return [_unmarked(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,1 @@
+"""Raw queues: their parameters and claims."""

@@ -1,0 +1,1 @@
+"""The MongoDB deployment: location, connections, failures, layout and checks."""

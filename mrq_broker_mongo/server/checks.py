@@ -1,0 +1,126 @@
+"""What `mrq check` says about the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mrq_broker_mongo.server import layout
+from mrq_broker_mongo.server.connection import Connection
+from mrq_broker_mongo.server.location import Doc
+from mrq_core.contract.messages import Finding
+from mrq_core.errors import BrokerError
+
+OLDEST = (5, 0)
+
+
+def check(connection: Connection) -> list[Finding]:
+    """See `Broker.check`. A server that is away is a finding, not an error."""
+    found: list[Finding] = []
+    try:
+        found.extend(_look(connection))
+    except BrokerError as error:
+        advice = "mend what the message names, and check again"
+        found.append(Finding(level="error", subject="server", message=str(error), advice=advice))
+    return found
+
+
+def _look(connection: Connection) -> Iterator[Finding]:
+    told = connection.on_database(lambda database: database.command("hello"))
+    info = connection.on_database(lambda database: database.command("buildInfo"))
+    version = str(info.get("version", "0"))
+    where = f"MongoDB {version} at {connection.location.shown}"
+    if _numbers(version) < OLDEST:
+        yield Finding(
+            level="error",
+            subject="version",
+            message=f"{where}; expected 5.0 or later",
+            advice="upgrade the server: this one does not store params whose names have dots or dollars",
+        )
+    else:
+        yield Finding(level="ok", subject="version", message=where)
+    yield _deployment(told)
+    yield _safety(connection, told)
+    stored = layout.look(connection)
+    yield _layout(connection, stored)
+    if layout.other_use(connection, stored) is None:
+        yield _indexes(connection, stored)
+
+
+def _deployment(told: Doc) -> Finding:
+    if told.get("setName") and not told.get("isWritablePrimary"):
+        return Finding(
+            level="error",
+            subject="deployment",
+            message=f"a secondary of the replica set {told['setName']}, which takes no writes",
+            advice="leave directConnection out of the URL, and name the set with replicaSet",
+        )
+    if told.get("setName"):
+        members = len(told.get("hosts", ()))
+        return Finding(
+            level="ok", subject="deployment", message=f"replica set {told['setName']}, members: {members}"
+        )
+    if told.get("msg") == "isdbgrid":
+        return Finding(level="ok", subject="deployment", message="sharded cluster")
+    return Finding(
+        level="ok",
+        subject="deployment",
+        message="one server: nothing is lost when it is killed, and it is away until it is started again",
+    )
+
+
+def _safety(connection: Connection, told: Doc) -> Finding:
+    concern = connection.location.concern.document
+    message = f"writes wait for w={concern.get('w')}, journal={str(bool(concern.get('j'))).lower()}"
+    is_safe = concern.get("j") and (concern.get("w") == "majority" or not told.get("setName"))
+    if is_safe:
+        return Finding(level="ok", subject="durability", message=message)
+    return Finding(
+        level="warning",
+        subject="durability",
+        message=f"{message}: an acknowledged job can get lost when a server dies",
+        advice="leave the options w and journal out of the URL: writes then wait for a majority of disks",
+    )
+
+
+def _layout(connection: Connection, stored: layout.Found | None) -> Finding:
+    name = connection.name("*")
+    if stored is None:
+        return Finding(level="ok", subject="layout", message=f"nothing is stored in {name} yet")
+    wrong = layout.other_use(connection, stored)
+    if wrong is not None:
+        return Finding(
+            level="error", subject="layout", message=wrong, advice="set MONGODB_PREFIX to another name"
+        )
+    version = stored.version
+    if version > layout.VERSION:
+        return Finding(
+            level="error",
+            subject="layout",
+            message=f"the layout is {version}, and this version of mrq knows up to {layout.VERSION}",
+            advice="upgrade this installation of mrq, or set MONGODB_PREFIX to another name",
+        )
+    return Finding(level="ok", subject="layout", message=f"version {version} in {name}")
+
+
+def _indexes(connection: Connection, stored: layout.Found | None) -> Finding:
+    if stored is None:
+        return Finding(
+            level="ok", subject="indexes", message="they are created before the first job is stored"
+        )
+    missing = layout.missing(connection)
+    if not missing:
+        return Finding(
+            level="ok", subject="indexes", message=f"all {len(layout.indexes(connection))} are there"
+        )
+    return Finding(
+        level="error",
+        subject="indexes",
+        message=f"missing: {', '.join(missing)}",
+        advice="mrq check --fix creates them",
+    )
+
+
+def _numbers(version: str) -> tuple[int, int]:
+    major, _, rest = version.partition(".")
+    minor = rest.partition(".")[0]
+    return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else (0, 0)

@@ -1,0 +1,194 @@
+"""Calls to the server: with errors of the broker, the server's time, and repetitions where they are safe.
+
+Connections come from pymongo's pool, which is safe in threads and in greenlets. A forked child opens its
+own client.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
+from bson.errors import BSONError
+from bson.int64 import Int64
+from pymongo import MongoClient
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import PyMongoError
+from pymongo.write_concern import WriteConcern
+
+from mrq_broker_mongo.server.arrangement import WHOLE, Arrangement
+from mrq_broker_mongo.server.failures import is_duplicate, is_lost, is_unread, translated
+from mrq_broker_mongo.server.location import Doc, Location
+from mrq_core.clock import Clock, SystemClock, from_ms, to_ms
+from mrq_core.errors import BrokerUnavailable
+from mrq_core.failpoints import reach
+
+T = TypeVar("T")
+Jobs = Collection[Doc]
+
+_REPEATS = 5
+_BACKOFF_FIRST, _BACKOFF_MOST = 0.05, 1.0
+_FAILURES = (PyMongoError, BSONError, OSError)
+_TIME_KEPT = 5.0
+"""For how many seconds the difference between the server's clock and ours is relied on."""
+_SOFT = WriteConcern(w=1, j=False)
+_HINT = WriteConcern(w=0)
+_inherited: list[MongoClient[Doc]] = []
+"""Clients of a parent process: never used, and never taken down, since their sockets are the parent's too."""
+
+
+class _PlainInt(TypeDecoder):
+    """Integers of 64 bits as what they were."""
+
+    bson_type = Int64
+
+    def transform_bson(self, value: int) -> int:
+        return int(value)
+
+
+_OPTIONS: CodecOptions[Doc] = CodecOptions(
+    tz_aware=True, tzinfo=UTC, type_registry=TypeRegistry([_PlainInt()])
+)
+
+
+def _elapsed() -> float:
+    """Seconds that also pass while the machine sleeps, where the system counts them."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+class Connection:
+    """The way to one deployment, for the collections of one prefix.
+
+    The time is the server's: its difference to ours is measured every few seconds, and so exact to half
+    a round trip. A clock that is not the host's own stands for the server's: tests set it.
+    """
+
+    def __init__(
+        self, location: Location, *, clock: Clock, timeout: float, arrangement: Arrangement = WHOLE
+    ) -> None:
+        self.location = location
+        self.arrangement = arrangement
+        self._clock = None if isinstance(clock, SystemClock) else clock
+        self._timeout = timeout
+        self._client: MongoClient[Doc] | None = None
+        self._collections: dict[tuple[str, str], Jobs] = {}
+        self._pid = 0
+        self._lock = threading.Lock()
+        self._closed = False
+        self._measured: tuple[float, float] | None = None
+        self.is_prepared = False
+        """Whether it is known that collections and indexes are there: see `layout.ensure`."""
+
+    def name(self, collection: str) -> str:
+        """The full name of a collection of this prefix."""
+        return f"{self.location.prefix}_{collection}"
+
+    def now(self) -> datetime:
+        """The server's time."""
+        return from_ms(self.now_ms())
+
+    def now_ms(self) -> int:
+        """The same as Unix milliseconds."""
+        if self._clock is not None:
+            return self._clock.now_ms()
+        measured = self._measured
+        here = _elapsed()
+        if measured is None or not 0 <= here - measured[0] < _TIME_KEPT:
+            measured = self._measured = self._measure()
+            here = _elapsed()
+        return int(measured[1] + (here - measured[0]) * 1000)
+
+    def _measure(self) -> tuple[float, float]:
+        def look(database: Database[Doc]) -> tuple[float, float]:
+            before = _elapsed()
+            told = database.command("hello", codec_options=_OPTIONS)["localTime"]
+            return (before + _elapsed()) / 2, to_ms(told) + 0.5  # the server cuts its milliseconds off
+
+        return self.on_database(look)
+
+    def run(self, collection: str, work: Callable[[Jobs], T], *, repeatable: bool = True) -> T:
+        """Does something with a collection. `repeatable`: it may be done again after a lost connection,
+        whether or not it was done."""
+        return self._call(collection, lambda: work(self._collection(collection, "")), repeatable)
+
+    def run_soft(self, collection: str, work: Callable[[Jobs], T]) -> T:
+        """The same for what no job depends on: it is not waited for that it is safe on disk."""
+        return self._call(collection, lambda: work(self._collection(collection, "soft")), False)
+
+    def hint(self, collection: str, documents: Sequence[Doc]) -> None:
+        """Inserts without waiting for an answer: what may get lost."""
+        self._call(collection, lambda: self._collection(collection, "hint").insert_many(documents), False)
+
+    def on_database(self, work: Callable[[Database[Doc]], T]) -> T:
+        """Does something with the database itself; may be repeated."""
+        return self._call(
+            "database", lambda: work(self._connected().get_database(self.location.database)), True
+        )
+
+    @property
+    def wait_most(self) -> float:
+        """How long one call may wait for news, in seconds."""
+        return self._timeout / 2
+
+    def close(self) -> None:
+        """Lets all connections go."""
+        self._closed = True
+        client, self._client = self._client, None
+        self._collections = {}
+        if client is not None and self._pid == os.getpid():
+            client.close()
+
+    def _call(self, name: str, work: Callable[[], T], repeatable: bool) -> T:
+        deadline = time.monotonic() + self._timeout
+        backoff = _BACKOFF_FIRST
+        for left in range(_REPEATS if repeatable else 0, -1, -1):
+            try:
+                reach(f"{name}.before")
+                answer = work()
+                reach(f"{name}.after")
+                return answer
+            except (*_FAILURES, AttributeError) as error:
+                if is_duplicate(error) or (isinstance(error, AttributeError) and not is_unread(error)):
+                    raise  # which is an answer, or a mistake of ours
+                self._measured = None  # there may be another primary now
+                if not (left and is_lost(error) and time.monotonic() + backoff < deadline):
+                    raise translated(error, self.location.shown, self._timeout) from error
+            # Jitter, so that all who lost the server do not come back at the same moment.
+            time.sleep(backoff * random.uniform(0.5, 1.0))
+            backoff = min(backoff * 2, _BACKOFF_MOST)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _collection(self, name: str, concern: str) -> Jobs:
+        if self._pid != os.getpid() or self._closed:
+            self._connected()
+        found = self._collections.get((name, concern))
+        if found is None:
+            database = self._connected().get_database(self.location.database, codec_options=_OPTIONS)
+            kept: dict[str, Any] = {"soft": _SOFT, "hint": _HINT}
+            written = kept.get(concern, self.location.concern)
+            found = database.get_collection(self.name(name), write_concern=written)
+            self._collections[name, concern] = found
+        return found
+
+    def _connected(self) -> MongoClient[Doc]:
+        if self._closed:
+            raise BrokerUnavailable(f"the broker of {self.location.shown} was closed: open another one")
+        if self._pid != os.getpid() or self._client is None:
+            with self._lock:
+                if self._client is not None and self._pid != os.getpid():
+                    _inherited.append(self._client)
+                    self._client = None
+                if self._client is None:
+                    self._collections = {}
+                    self._client = self.location.connect()
+                    self._pid = os.getpid()
+        return self._client

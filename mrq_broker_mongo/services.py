@@ -1,0 +1,107 @@
+"""Queries, logs, metrics, signals and maintenance, shared by the broker and the store on MongoDB."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mrq_broker_mongo.jobs import searching, totals
+from mrq_broker_mongo.server import checks, layout
+from mrq_broker_mongo.server.arrangement import Arrangement
+from mrq_broker_mongo.server.connection import Connection
+from mrq_broker_mongo.server.location import location_of
+from mrq_broker_mongo.shared import logs, signals
+from mrq_broker_mongo.shared import metrics as minutes
+from mrq_broker_mongo.shared.state import MongoState
+from mrq_core.contract.broker import SharedState, StoreServices
+from mrq_core.contract.driver import Opening
+from mrq_core.contract.messages import (
+    Finding,
+    JobFilter,
+    LogLine,
+    LogPage,
+    Metric,
+    Order,
+    Page,
+    PollResult,
+    Totals,
+    Versions,
+)
+
+
+class MongoServices(StoreServices):
+    """See `mrq_core.contract.broker.StoreServices`."""
+
+    name = "mongo"
+
+    def __init__(self, opening: Opening, arrangement: Arrangement) -> None:
+        self._connection = Connection(
+            location_of(opening), clock=opening.clock, timeout=opening.timeout, arrangement=arrangement
+        )
+        self._state = MongoState(self._connection)
+
+    @property
+    def _jobs(self) -> Connection:
+        """The connection, for what touches jobs."""
+        return self._connection
+
+    @property
+    def state(self) -> SharedState:
+        return self._state
+
+    # --- looking -----------------------------------------------------------------------------
+
+    def find(
+        self,
+        wanted: JobFilter,
+        *,
+        order: Order = Order.NEWEST_FIRST,
+        cursor: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        return searching.find(self._jobs, wanted, order=order, cursor=cursor, limit=limit)
+
+    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
+        return searching.count(self._jobs, wanted, group_by)
+
+    def totals(self) -> Totals:
+        return totals.totals(self._jobs)
+
+    def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
+        return totals.queue_names(self._jobs, prefix, after, limit)
+
+    # --- workers, logs and metrics -----------------------------------------------------------
+
+    def poll(self, worker: str, versions: Versions) -> PollResult:
+        return signals.poll(self._connection, worker, versions)
+
+    def pause(self, queues: Sequence[str]) -> None:
+        signals.set_paused(self._connection, queues, is_paused=True)
+
+    def resume(self, queues: Sequence[str]) -> None:
+        signals.set_paused(self._connection, queues, is_paused=False)
+
+    def paused(self) -> frozenset[str]:
+        return signals.paused(self._connection)
+
+    def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
+        logs.append(self._jobs, lines, max_size)
+
+    def read_logs(self, job_id: str, cursor: str | None = None, limit: int = 1000) -> LogPage:
+        return logs.read(self._jobs, job_id, cursor, limit)
+
+    def record_metrics(self, metrics: Sequence[Metric]) -> None:
+        minutes.record(self._connection, metrics)
+
+    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
+        return minutes.read(self._connection, names, since, until)
+
+    # --- care --------------------------------------------------------------------------------
+
+    def check(self) -> list[Finding]:
+        return checks.check(self._connection)
+
+    def prepare(self) -> None:
+        layout.prepare(self._connection)
+
+    def close(self) -> None:
+        self._connection.close()

@@ -1,0 +1,1 @@
+"""State, logs, metrics, signals and waiting, which all processes share."""
