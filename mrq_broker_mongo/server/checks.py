@@ -8,7 +8,7 @@ from mrq_broker_mongo.server import layout
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
 from mrq_core.contract.messages import Finding
-from mrq_core.errors import BrokerError
+from mrq_core.errors import BrokerError, SchemaTooNew
 
 OLDEST = (5, 0)
 
@@ -91,15 +91,23 @@ def _layout(connection: Connection, stored: layout.Found | None) -> Finding:
         return Finding(
             level="error", subject="layout", message=wrong, advice="set MONGODB_PREFIX to another name"
         )
-    version = stored.version
-    if version > layout.VERSION:
+    try:
+        versions = layout.missing_versions(connection, stored)
+    except SchemaTooNew:
         return Finding(
             level="error",
             subject="layout",
-            message=f"the layout is {version}, and this version of mrq knows up to {layout.VERSION}",
-            advice="upgrade this installation of mrq, or set MONGODB_PREFIX to another name",
+            message=f"{stored.version}, and this mrq works with version {layout.VERSION}",
+            advice="upgrade mrq in this environment, or set MONGODB_PREFIX to another name",
         )
-    return Finding(level="ok", subject="layout", message=f"version {version} in {name}")
+    if versions:
+        return Finding(
+            level="warning",
+            subject="layout",
+            message=f"{stored.version}, and this mrq upgrades the data to version {layout.VERSION}",
+            advice="run `mrq check --fix`, or start a worker of this version",
+        )
+    return Finding(level="ok", subject="layout", message=f"{stored.version} in {name}")
 
 
 def _indexes(connection: Connection, stored: layout.Found | None) -> Finding:

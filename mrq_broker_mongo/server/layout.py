@@ -29,9 +29,14 @@ from mrq_broker_mongo.server.arrangement import ARRANGEMENTS
 from mrq_broker_mongo.server.connection import Connection, Jobs
 from mrq_broker_mongo.server.failures import NAMESPACE_EXISTS
 from mrq_broker_mongo.server.location import Doc
-from mrq_core.errors import ConfigError, SchemaTooNew
+from mrq_core.drivers.versions import DataVersion, Upgrades, missing_upgrades
+from mrq_core.errors import ConfigError
 
 VERSION = 1
+"""The version of the data that this driver writes."""
+OLDEST = 1
+"""The oldest version of the driver that may work on these data."""
+UPGRADES: Upgrades[Connection] = {}
 WAKE_BYTES, WAKE_NUMBER = 64 * 1024, 100
 _SLACK_SECONDS = 7 * 86_400
 """After so long the server deletes by itself what `prune` should have deleted."""
@@ -100,16 +105,25 @@ INDEXES = (*QUEUE_INDEXES, *STORE_INDEXES)
 
 
 class Found(NamedTuple):
-    """What stands there."""
+    """The layout of a prefix: the version of its data, and the mark of its arrangement."""
 
-    version: int
+    version: DataVersion
     mark: str | None
 
 
 def look(connection: Connection) -> Found | None:
-    """The layout of what is stored; None: nothing was stored yet."""
+    """The layout of the prefix. None: nothing was stored yet."""
     found = connection.run("meta", lambda meta: meta.find_one({"_id": "layout"}))
-    return None if found is None else Found(int(found["version"]), found.get("arrangement"))
+    if found is None:
+        return None
+    version = int(found["version"])
+    # A version without the second number allows no earlier driver.
+    return Found(DataVersion(version, int(found.get("oldest", version))), found.get("arrangement"))
+
+
+def missing_versions(connection: Connection, found: Found) -> range:
+    """The upgrades that the data lack. Raises SchemaTooNew."""
+    return missing_upgrades(found.version, VERSION, where=_where(connection))
 
 
 def indexes(connection: Connection) -> tuple[Index, ...]:
@@ -131,20 +145,13 @@ def _where(connection: Connection) -> str:
 
 
 def prepare(connection: Connection) -> None:
-    """Creates what is missing. Safe in several processes at once.
+    """Creates missing collections and indexes, and upgrades the data. Safe in several processes at once.
 
     Raises SchemaTooNew, and ConfigError where the prefix is in use for the other arrangement.
     """
     found = look(connection)
     _refuse(connection, found)
-    if found is not None and found.version > VERSION:
-        where, number = _where(connection), found.version
-        raise SchemaTooNew(
-            f"{where} have the layout {number}, and this version of mrq knows up to {VERSION}: a newer mrq "
-            "was here; upgrade this one, or set MONGODB_PREFIX to another name",
-            found=number,
-            supported=VERSION,
-        )
+    versions = range(0) if found is None else missing_versions(connection, found)
     if connection.arrangement.has_queue:
         _create_wake(connection)
     wanted = indexes(connection)
@@ -153,12 +160,22 @@ def prepare(connection: Connection) -> None:
         connection.run(collection, _creator(models))
     mark = connection.arrangement.mark
     same: Doc = {"_id": "layout", "arrangement": {"$exists": False} if mark is None else mark}
-    change = {"$set": {"version": VERSION}}
+    first = {"$setOnInsert": {"version": VERSION, "oldest": OLDEST}}
     try:
-        connection.run("meta", lambda meta: meta.update_one(same, change, upsert=True))
-    except DuplicateKeyError:  # somebody was quicker, perhaps with the other arrangement
+        connection.run("meta", lambda meta: meta.update_one(same, first, upsert=True))
+    except DuplicateKeyError:  # another process was quicker, perhaps with the other arrangement
         _refuse(connection, look(connection))
+    for version in versions:
+        upgrade = UPGRADES[version]
+        upgrade.apply(connection)
+        _raise_version(connection, version, upgrade.oldest)
     connection.is_prepared = True
+
+
+def _raise_version(connection: Connection, version: int, oldest: int) -> None:
+    """Writes the two numbers after an upgrade. They never go back."""
+    numbers = {"$max": {"version": version, "oldest": oldest}}
+    connection.run("meta", lambda meta: meta.update_one({"_id": "layout"}, numbers))
 
 
 def _refuse(connection: Connection, found: Found | None) -> None:
@@ -176,12 +193,13 @@ def ensure(connection: Connection) -> None:
 
 
 def recognize(connection: Connection) -> None:
-    """Looks whether the prefix is in use for the other arrangement, and creates nothing. Looks until there is
-    something. Raises ConfigError."""
+    """Checks the arrangement and the version of the prefix, and creates nothing. Asks until data are stored.
+
+    Raises SchemaTooNew, and ConfigError for the other arrangement."""
     if not connection.is_prepared:
         found = look(connection)
         _refuse(connection, found)
-        connection.is_prepared = found is not None and found.version <= VERSION
+        connection.is_prepared = found is not None and not missing_versions(connection, found)
 
 
 def missing(connection: Connection) -> list[str]:

@@ -9,7 +9,7 @@ from mrq_broker_redis.server import layout
 from mrq_broker_redis.server.connection import Connection
 from mrq_broker_redis.server.layout import Contents
 from mrq_core.contract.messages import Finding
-from mrq_core.errors import BrokerError
+from mrq_core.errors import BrokerError, SchemaTooNew
 
 OLDEST = (6, 2)
 _KEPT = {Contents.JOBS: "an acknowledged job", Contents.ENTRIES: "a job's place in its queue"}
@@ -113,18 +113,26 @@ def _layout(connection: Connection, contents: Contents) -> Finding:
         return Finding(
             level="ok", subject="layout", message=f"nothing is stored under {connection.prefix} yet"
         )
-    if not layout.is_known(found):
+    try:
+        versions = layout.missing(connection, found)
+    except SchemaTooNew:
         return Finding(
             level="error",
             subject="layout",
-            message=f"the keys have layout {found.version}, and this version of mrq knows up to "
-            f"{layout.VERSION}",
-            advice="upgrade this installation of mrq, or set REDIS_PREFIX to another name",
+            message=f"{found.version}, and this mrq works with version {layout.VERSION}",
+            advice="upgrade mrq in this environment, or set REDIS_PREFIX to another name",
+        )
+    if versions:
+        return Finding(
+            level="warning",
+            subject="layout",
+            message=f"{found.version}, and this mrq upgrades the data to version {layout.VERSION}",
+            advice="run `mrq check --fix`, or start a worker of this version",
         )
     if found.contents is not contents and found.contents is not None:
         message, advice = layout.belongings(connection, found.contents)
         return Finding(level="error", subject="layout", message=message, advice=advice)
-    return Finding(level="ok", subject="layout", message=f"version {found.version} under {connection.prefix}")
+    return Finding(level="ok", subject="layout", message=f"{found.version} under {connection.prefix}")
 
 
 def _memory(info: dict[str, Any]) -> Iterator[Finding]:

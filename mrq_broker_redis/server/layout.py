@@ -1,18 +1,29 @@
-"""What a prefix holds, and the version of its keys' layout. A prefix that is empty gets ours."""
+"""The contents of a prefix, and the version of its data.
+
+The key `layout` holds the two numbers of `mrq_core.drivers.versions`, and the contents: ``1 1`` or ``1 1
+queue``.
+"""
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from typing import NamedTuple
 
 from mrq_broker_redis.server.connection import Connection
-from mrq_core.errors import ConfigError, SchemaTooNew
+from mrq_core.drivers.versions import DataVersion, Upgrades, missing_upgrades
+from mrq_core.errors import BrokerCorrupt, ConfigError, SchemaTooNew
 
 VERSION = 1
+"""The version of the data that this driver writes."""
+OLDEST = 1
+"""The oldest version of the driver that may work on these data."""
+UPGRADES: Upgrades[Connection] = {}
+_LAYOUT = re.compile(r"(\d+)(?: (\d+))?(?: (\D.*))?\Z")
 
 
 class Contents(Enum):
-    """Whole jobs, or entries whose records are in another store. The word stands behind the version."""
+    """Whole jobs, or entries whose records are in another store. The word follows the version."""
 
     JOBS = ""
     ENTRIES = "queue"
@@ -28,62 +39,79 @@ _BELONGINGS = {
         "name that store in STORE, or set REDIS_PREFIX to another name",
     ),
 }
-"""Whose the keys are that somebody else was to use, and what to do."""
+"""The owner of keys that another arrangement was going to use, and advice."""
 
 
 class Layout(NamedTuple):
-    """What was found under a prefix. Contents of None are of a kind that this version does not know."""
+    """The layout of a prefix. Contents of None are of a kind that this version does not know."""
 
-    version: int
+    version: DataVersion
     contents: Contents | None
 
 
 def found(connection: Connection) -> Layout | None:
-    """What stands there; None: nothing was stored yet."""
+    """The layout of the prefix. None: nothing was stored yet."""
     value = connection.execute("GET", connection.key("layout"))
     if value is None:
         return None
-    number, _, word = value.decode().partition(" ")
+    numbers = _LAYOUT.match(value.decode())
+    if numbers is None:
+        raise BrokerCorrupt(
+            f"the key {connection.key('layout')} is {value.decode()!r}: expected two numbers, and `queue` "
+            "where the records are in another store"
+        )
+    version, oldest, word = numbers.groups()
     kinds = {kind.value: kind for kind in Contents}
-    return Layout(int(number), kinds.get(word))
-
-
-def is_known(layout: Layout) -> bool:
-    """Whether this version of mrq can read what is there."""
-    return layout.version <= VERSION and layout.contents is not None
+    # A version without the second number allows no earlier driver.
+    return Layout(DataVersion(int(version), int(oldest or version)), kinds.get(word or ""))
 
 
 def belongings(connection: Connection, contents: Contents) -> tuple[str, str]:
-    """Whose the keys are, to one who expected others there, and what to do."""
+    """The owner of the keys, for a caller that expected other contents, and advice."""
     whose, advice = _BELONGINGS[contents]
-    return f"the keys of the prefix {connection.prefix} at {connection.location.shown} {whose}", advice
+    return f"the keys of {_where(connection)} {whose}", advice
+
+
+def missing(connection: Connection, layout: Layout) -> range:
+    """The upgrades that the data lack. Raises SchemaTooNew, also for contents of an unknown kind."""
+    if layout.contents is None:
+        raise SchemaTooNew(
+            f"the keys of {_where(connection)} hold contents of a kind that this mrq does not know: upgrade "
+            "mrq in this environment, or set REDIS_PREFIX to another name",
+            found=layout.version.version,
+            supported=VERSION,
+        )
+    return missing_upgrades(layout.version, VERSION, where=_where(connection))
+
+
+def _where(connection: Connection) -> str:
+    return f"the prefix {connection.prefix} at {connection.location.shown}"
 
 
 def prepare(connection: Connection, contents: Contents) -> None:
-    """Writes the layout where there is none. Safe in several processes at once.
+    """Writes the layout of an empty prefix, or upgrades the data. Safe in several processes at once.
 
     Raises SchemaTooNew, and ConfigError where the prefix holds the other kind of contents.
     """
-    value = f"{VERSION} {contents.value}".rstrip()
+    value = f"{VERSION} {OLDEST} {contents.value}".rstrip()
     connection.execute("SET", connection.key("layout"), value, "NX")
     layout = found(connection)
     if layout is None:
         return
-    if not is_known(layout):
-        raise SchemaTooNew(
-            f"the keys of the prefix {connection.prefix} at {connection.location.shown} have the layout "
-            f"{layout.version}, and this version of mrq knows up to {VERSION}: a newer mrq was here; upgrade "
-            "this installation, or set REDIS_PREFIX to another name",
-            found=layout.version,
-            supported=VERSION,
-        )
+    versions = missing(connection, layout)
     if layout.contents is not contents and layout.contents is not None:
         raise ConfigError("; ".join(belongings(connection, layout.contents)))
+    for version in versions:
+        upgrade = UPGRADES[version]
+        upgrade.apply(connection)
+        connection.run("raise_version", [version, upgrade.oldest], repeatable=True)
 
 
 def ensure(connection: Connection, contents: Contents) -> None:
-    """Prepares the prefix before something is stored in it that others could not read. A broker looks once.
-    Raises what `prepare` raises."""
+    """Prepares the prefix before the first write of a broker, which asks the server once.
+
+    Raises what `prepare` raises.
+    """
     if not connection.is_prepared:
         prepare(connection, contents)
         connection.is_prepared = True

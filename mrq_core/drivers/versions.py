@@ -11,9 +11,12 @@ at the same moment. The two numbers are written after each upgrade, and never go
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Generic, NamedTuple, TypeVar
 
 from mrq_core.errors import SchemaTooNew
+
+C = TypeVar("C")
 
 
 class DataVersion(NamedTuple):
@@ -23,17 +26,34 @@ class DataVersion(NamedTuple):
     oldest: int
     """The oldest version of the driver that may work on the data."""
 
+    def __str__(self) -> str:
+        return f"version {self.version}, for drivers of version {self.oldest} and later"
+
+
+class Upgrade(NamedTuple, Generic[C]):
+    """The step to one version. `apply` is idempotent, and safe beside workers of the version before.
+
+    `oldest`: the oldest version of the driver that may work on the data afterwards.
+    """
+
+    apply: Callable[[C], None]
+    oldest: int
+
+
+Upgrades = Mapping[int, Upgrade[C]]
+"""The upgrades of a driver by the version that they lead to."""
+
 
 def missing_upgrades(stored: DataVersion, own: int, *, where: str) -> range:
-    """The versions that the data have to be upgraded to, one after the other; empty if there are none.
+    """The versions that the data have to be upgraded to, in order; empty if there are none.
 
     `own` is the version that this driver writes, `where` names the data in a message. Raises SchemaTooNew
     where the data may no longer be used by a driver of this version.
     """
     if own < stored.oldest:
         raise SchemaTooNew(
-            f"{where} has the data version {stored.version}, which needs at least {stored.oldest}, and this "
-            f"mrq works with {own}: upgrade mrq in this environment",
+            f"the data in {where} have {stored}, and this mrq works with version {own}: upgrade mrq in this "
+            "environment, or use another place for its data",
             found=stored.version,
             supported=own,
         )

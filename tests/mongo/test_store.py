@@ -151,7 +151,7 @@ def test_what_holds_queues_is_not_used_as_a_store(
             call(store)
     assert list(database[f"{contended.prefix}_jobs"].find()) == before
     assert list(database[f"{contended.prefix}_meta"].find({"_id": "layout"})) == [
-        {"_id": "layout", "version": layout.VERSION}
+        {"_id": "layout", "version": layout.VERSION, "oldest": layout.OLDEST}
     ]
     finding = found(store)["layout"]
     assert (finding.level, finding.advice) == ("error", "set MONGODB_PREFIX to another name")

@@ -34,7 +34,7 @@ def _look(database: Database) -> Iterator[Finding]:
         size = os.path.getsize(database.path)
         yield Finding(level="ok", subject="file", message=f"{database.path}, {size:,} bytes")
         yield _journal(connection)
-        yield _schema(connection)
+        yield _layout(connection, database.path)
         yield _integrity(connection)
     yield from _space(database.path)
 
@@ -51,18 +51,10 @@ def _journal(connection: sqlite3.Connection) -> Finding:
     )
 
 
-def _schema(connection: sqlite3.Connection) -> Finding:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return (
-        Finding(level="ok", subject="schema", message=f"version {version}, SQLite {sqlite3.sqlite_version}")
-        if version == layout.VERSION
-        else Finding(
-            level="error",
-            subject="schema",
-            message=f"version {version}, expected {layout.VERSION}",
-            advice="prepare the broker, or upgrade mrq",
-        )
-    )
+def _layout(connection: sqlite3.Connection, path: str) -> Finding:
+    # Opening the connection has created or upgraded the tables, or raised SchemaTooNew.
+    version = layout.version_of(connection, path)
+    return Finding(level="ok", subject="layout", message=f"{version}; SQLite {sqlite3.sqlite_version}")
 
 
 def _integrity(connection: sqlite3.Connection) -> Finding:

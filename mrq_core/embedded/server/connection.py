@@ -159,7 +159,7 @@ class Database:
             connection.execute("COMMIT")
             if not ready:
                 self._use_wal(connection)
-                layout.create(connection, self.path)
+                layout.prepare(connection, self.path)
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute("PRAGMA cache_size = -16000")
             connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")

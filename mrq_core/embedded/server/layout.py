@@ -24,10 +24,16 @@ from __future__ import annotations
 
 import sqlite3
 
-from mrq_core.errors import BrokerError, SchemaTooNew
+from mrq_core.drivers.versions import DataVersion, Upgrades, missing_upgrades
+from mrq_core.errors import BrokerError
 
 APPLICATION_ID = 0x6D727131  # "mrq1"
 VERSION = 1
+"""The version of the layout that this driver writes."""
+OLDEST = 1
+"""The oldest version of the driver that may work on this layout."""
+UPGRADES: Upgrades[sqlite3.Connection] = {}
+"""Each upgrade runs in one transaction together with the change of the two numbers."""
 
 _TABLES = (
     """CREATE TABLE jobs (
@@ -128,46 +134,67 @@ _TABLES = (
     ) WITHOUT ROWID""",
     "CREATE INDEX metrics_by_minute ON metrics (minute)",
     "CREATE TABLE numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
-    "INSERT INTO numbers VALUES ('state', 0), ('pauses', 0), ('syncs', 0)",
+    f"INSERT INTO numbers VALUES ('state', 0), ('pauses', 0), ('syncs', 0), ('oldest_version', {OLDEST})",
     f"PRAGMA application_id = {APPLICATION_ID}",
     f"PRAGMA user_version = {VERSION}",
 )
 
 
 def is_ready(connection: sqlite3.Connection, path: str) -> bool:
-    """Whether the tables are there; False for an empty file.
+    """Whether the tables exist in the version of this driver or a later one.
 
     Raises SchemaTooNew, and BrokerError for the database of another application. Writes nothing. Call it
-    inside a transaction, because another process may be creating the tables.
+    inside a transaction, because another process may be creating or upgrading the tables.
     """
+    stored = version_of(connection, path)
+    return stored is not None and not missing_upgrades(stored, VERSION, where=path)
+
+
+def version_of(connection: sqlite3.Connection, path: str) -> DataVersion | None:
+    """The version of the data. None: the file is empty. Raises BrokerError for another application's file."""
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application == APPLICATION_ID:
-        if version > VERSION:
-            raise SchemaTooNew(
-                f"{path} has version {version} of the schema, and this version of mrq knows up to {VERSION}: "
-                "a newer mrq was here; upgrade this installation, or set SQLITE to another path",
-                found=version,
-                supported=VERSION,
-            )
-        return True
+        row = connection.execute("SELECT value FROM numbers WHERE name = 'oldest_version'").fetchone()
+        # A version without the second number allows no earlier driver.
+        return DataVersion(version, version if row is None else row[0])
     (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if objects or application or version:
         raise BrokerError(
             f"{path} is an SQLite database of another application (application id {application:#x}, "
             f"{objects} tables and indexes): nothing was written to it; set SQLITE to another path"
         )
-    return False
+    return None
 
 
-def create(connection: sqlite3.Connection, path: str) -> None:
-    """Makes the tables in an empty file. Safe in several processes at once: the first one does it."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        if not is_ready(connection, path):
-            for statement in _TABLES:
-                connection.execute(statement)
-        connection.execute("COMMIT")
-    except BaseException:
-        connection.rollback()
-        raise
+def prepare(connection: sqlite3.Connection, path: str) -> None:
+    """Creates the tables in an empty file, or upgrades the data, one transaction for each upgrade.
+
+    Safe in several processes at once: the first process writes, and the others find the result.
+    """
+    while True:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            stored = version_of(connection, path)
+            if stored is None:
+                for statement in _TABLES:
+                    connection.execute(statement)
+                missing = range(0)
+            else:
+                missing = missing_upgrades(stored, VERSION, where=path)
+            if stored is not None and missing:
+                _upgrade(connection, stored, missing[0])
+            connection.execute("COMMIT")
+        except BaseException:
+            connection.rollback()
+            raise
+        if len(missing) <= 1:
+            return
+
+
+def _upgrade(connection: sqlite3.Connection, stored: DataVersion, version: int) -> None:
+    upgrade = UPGRADES[version]
+    upgrade.apply(connection)
+    oldest = max(stored.oldest, upgrade.oldest)
+    connection.execute("UPDATE numbers SET value = ? WHERE name = 'oldest_version'", (oldest,))
+    connection.execute(f"PRAGMA user_version = {version}")
