@@ -4,10 +4,12 @@ In this order:
 
 1. `Executing.start`, in the loop that claims: makes an `Execution` of each record and hands it to a greenlet.
 2. `Executing._execute`, in that greenlet: sets the context variables and starts the attempt.
-3. `Runner.run`: loads the task, starts its timeout, and passes through the plugins around the job.
-4. `Runner._call`: calls the task's code. No other function does.
-5. `Outcomes`, in `outcomes.py`: turns the result or the exception into an `Outcome`.
-6. `Executing.decide`: fixes the outcome and hands it to the `Settler`, in `settling.py`.
+3. `Runner.run`: loads the task and starts its timeout.
+4. `Around.enter`, in `around.py`: runs plugins up to their `yield`, if any implements `mrq_around_job`.
+5. `Runner._call`: calls the task's code. No other function does.
+6. `Outcomes`, in `outcomes.py`: turns the result or the exception into an `Outcome`.
+7. `Around.leave`: runs the rest of the plugins.
+8. `Executing.decide`: fixes the outcome and hands it to the `Settler`, in `settling.py`.
 
 Meanwhile `leases.py` renews the claim, and `watchdog.py` interrupts the code when it is overdue or unwanted.
 """
@@ -29,6 +31,7 @@ from mrq_core.plugins.manager import Plugins
 from mrq_core.running.context import JobContext, current_context
 from mrq_core.running.logs import JobLog, current_log
 from mrq_core.tasks.loading import LoadedTask, load_task
+from mrq_core.worker.around import Around
 from mrq_core.worker.executions import Execution, job_execution
 from mrq_core.worker.interrupts import CancelRequests, stop_interrupt, timeout_interrupt
 from mrq_core.worker.outcomes import Outcomes
@@ -128,30 +131,50 @@ class Runner:
     def __init__(self, config: Config, plugins: Plugins) -> None:
         self._config = config
         self._plugins = plugins
+        self._wrappers = plugins.job_wrappers()
         self._loaded: dict[str, LoadedTask] = {}
         self.outcomes = Outcomes(config, plugins)
 
     def run(self, context: JobContext, start_timeout: Callable[[float], None] | None = None) -> Outcome:
-        """Runs the task of the job. Never raises. Calls `start_timeout` with the task's timeout, in seconds,
-        before any code of the task or of plugins around it."""
+        """Runs the task of the job, and the plugins around it. Never raises. Calls `start_timeout` with the
+        timeout, in seconds, before that."""
         started = time.monotonic()
+        around = Around(self._wrappers, context) if self._wrappers else None
+        failure = self._load(context)
+        loaded = context.loaded
         try:
-            loaded = self._load(context)
             if start_timeout is not None:
-                start_timeout(loaded.timeout)
+                start_timeout(self._config.default_job_timeout if loaded is None else loaded.timeout)
+            if around is not None:
+                around.enter()
+            if loaded is None:
+                assert failure is not None
+                raise failure
             result = self._call(context, loaded)
-            return self.outcomes.of_result(loaded, result, started)
+            outcome = self.outcomes.of_result(loaded, result, started)
         except BaseException as error:
             context.in_code = False
-            return self.outcomes.of_exception(context, error, started)
+            outcome = self.outcomes.of_exception(context, error, started)
+            if around is not None:
+                around.leave(outcome, error)
+        else:
+            if around is not None:
+                around.leave(outcome, None)
+        finally:
+            del failure  # its traceback refers to this frame
+        return outcome
 
-    def _load(self, context: JobContext) -> LoadedTask:
+    def _load(self, context: JobContext) -> BaseException | None:
+        """Loads the task. Returns what that raises: it ends the attempt inside the plugins around the job."""
         path = context.record.path
         loaded = self._loaded.get(path)
         if loaded is None:
-            loaded = self._loaded[path] = load_task(path, self._config)
+            try:
+                loaded = self._loaded[path] = load_task(path, self._config)
+            except BaseException as error:  # a module may raise anything
+                return error
         context.loaded = loaded
-        return loaded
+        return None
 
     def _call(self, context: JobContext, loaded: LoadedTask) -> object:
         """Calls the task's code. Interrupts are raised only between the two lines that set `in_code`."""

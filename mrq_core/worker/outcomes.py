@@ -56,8 +56,9 @@ class Outcomes:
             return self._outcome(context.loaded, Status.FAILED, started, error=broken)
 
     def forced(self, context: JobContext, interrupt: Interrupt, started: float) -> Outcome:
-        """The outcome of an attempt that could not be ended, in any thread."""
-        return self._of_exception(context, interrupt, started)
+        """The outcome of an attempt that could not be ended, in any thread: that of its code, if the code has
+        ended and a plugin around it has not."""
+        return context.outcome or self._of_exception(context, interrupt, started)
 
     def _of_exception(self, context: JobContext, error: BaseException, started: float) -> Outcome:
         loaded = context.loaded

@@ -65,6 +65,8 @@ class Settler:
                     batch = waiting[:BATCH]
                     self._settle_all(kind, batch)
                     del waiting[: len(batch)]
+                    if not waiting:
+                        del self._waiting[kind]
             except BrokerUnavailable as error:
                 unsettled = self._executions.unsettled
                 _log.error("settle.failed waiting=%d retry_in=%.2fs error=%s", unsettled, backoff, error)
@@ -72,8 +74,7 @@ class Settler:
                 backoff = min(backoff * 2, _BACKOFF_MOST)
                 continue
             backoff = _BACKOFF_FIRST
-            if not any(self._waiting.values()):
-                self._waiting.clear()
+            if not self._waiting:
                 self._filled.clear()
                 self._emptied.set()
 
