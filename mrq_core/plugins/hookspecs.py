@@ -49,10 +49,7 @@ def mrq_retry_decision(job: JobRecord, exception: BaseException) -> RetryDecisio
 
 
 class AttemptContext:
-    """The attempt of a job that a wrapper runs around. Read only.
-
-    `job` is the record as it was claimed; its params are as stored, before `mrq_decode`.
-    """
+    """The attempt that a wrapper runs around. `job` is the record as it was claimed."""
 
     __slots__ = ("_outcome", "job")
 
@@ -82,13 +79,17 @@ def mrq_around_job(context: AttemptContext) -> Generator[None, Outcome, None]:
 
     At its `yield`, the params are decoded and the task's code runs. The `yield` then returns the Outcome of
     code that returned, or raises the exception that ended the attempt; a task that cannot be imported ends
-    its attempt there too. `context.outcome` is the Outcome in both cases.
+    its attempt there too.
+
+    `context` has the record as it was claimed (`job`, with the params as they are stored), the path of the
+    task (`path`), the number of the attempt (`attempt`), and from the `yield` on a copy of the Outcome
+    (`outcome`).
 
     The wrapper runs in the worker and in `mrq run`, in the greenlet and the context of the job: the task's
     code sees the context variables that the wrapper sets, and the wrapper can use `get_current_job()` and
-    `log`. Wrappers nest in the order in which `mrq plugins` lists them, the first outermost, with
-    `tryfirst` before and `trylast` after the others. The job's timeout includes them, and interrupts reach
-    them like the task's code.
+    `log`. Wrappers nest in the order in which plugins are loaded, the first outermost, with `tryfirst` before
+    and `trylast` after the others. The job's timeout includes them, and interrupts reach them like the task's
+    code.
 
     A wrapper does not change the outcome of code that ran:
 

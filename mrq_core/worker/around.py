@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Generator, Sequence
-from inspect import GEN_CLOSED, getgeneratorstate
 from typing import Any
 
 import pluggy
@@ -57,12 +56,10 @@ class Around:
         frames = error.__traceback__ if error is not None else None
         while self._entered:
             plugin, generator = self._entered.pop()
-            if getgeneratorstate(generator) == GEN_CLOSED:  # it ended before its yield
-                continue
             try:
                 if error is None:
                     self._resume(generator.send, seen)
-                else:
+                else:  # a generator that has ended raises it back
                     self._resume(generator.throw, error)
                 self._resume(generator.close)
                 self._report(plugin, RuntimeError("mrq_around_job yielded a second time"))
