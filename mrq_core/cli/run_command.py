@@ -137,7 +137,7 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
     from mrq_core.ids import new_id
     from mrq_core.running.context import JobContext, current_context
     from mrq_core.running.logs import JobLog, current_log
-    from mrq_core.worker.running import Runner
+    from mrq_core.worker.executing import Runner
 
     now = from_ms(SystemClock().now_ms())
     record = JobRecord(
@@ -160,7 +160,7 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
     try:
         # Standard output is for the result alone, so that it can be piped.
         with contextlib.redirect_stdout(sys.stderr):
-            return Runner(config, client.plugins).run(context, lambda loaded: None)
+            return Runner(config, client.plugins).run(context)
     finally:
         current_context.reset(tokens[0])
         current_log.reset(tokens[1])

@@ -5,7 +5,7 @@ standing in the config file. A hook that nobody implements costs nothing per job
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 
 import pluggy
 
@@ -43,6 +43,68 @@ def mrq_retry_decision(job: JobRecord, exception: BaseException) -> RetryDecisio
 
     Runs in the worker. Not called for timeouts, interrupts, or a retry that the task asked for.
     """
+
+
+# --- around a job: a wrapper of its code ---------------------------------------------------------
+
+
+class AttemptContext:
+    """The attempt that a wrapper runs around. `job` is the record as it was claimed."""
+
+    __slots__ = ("_outcome", "job")
+
+    def __init__(self, job: JobRecord) -> None:
+        self.job = job
+        self._outcome: Outcome | None = None
+
+    @property
+    def path(self) -> str:
+        """The path of the task."""
+        return self.job.path
+
+    @property
+    def attempt(self) -> int:
+        """The number of the claim: 1 for the first attempt."""
+        return self.job.claims
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """A copy of the outcome that is stored for this attempt. None: the code has not ended yet."""
+        return self._outcome
+
+
+@hookspec
+def mrq_around_job(context: AttemptContext) -> Generator[None, Outcome, None]:
+    """Runs around each attempt of a job: a generator, marked ``@hookimpl(wrapper=True)``, that yields once.
+
+    At its `yield`, the params are decoded and the task's code runs. The `yield` then returns the Outcome of
+    code that returned, or raises the exception that ended the attempt; a task that cannot be imported ends
+    its attempt there too.
+
+    `context` has the record as it was claimed (`job`, with the params as they are stored), the path of the
+    task (`path`), the number of the attempt (`attempt`), and from the `yield` on a copy of the Outcome
+    (`outcome`).
+
+    The wrapper runs in the worker and in `mrq run`, in the greenlet and the context of the job: the task's
+    code sees the context variables that the wrapper sets, and the wrapper can use `get_current_job()` and
+    `log`. Wrappers nest in the order in which plugins are loaded, the first outermost, with `tryfirst` before
+    and `trylast` after the others. The job's timeout includes them, and interrupts reach them like the task's
+    code.
+
+    A wrapper does not change the outcome of code that ran:
+
+    - It raises before its `yield`, or ends without a `yield`: the code does not run, and the attempt ends
+      as if the code had raised the exception. An interrupt there ends the attempt as timeout, cancel or
+      interrupt.
+    - It raises after its `yield`, is interrupted there, or yields again: the error is logged with the job's
+      id, and the outcome of the code is stored.
+    - It swallows the exception of the code, or returns a value: this has no effect.
+
+    Each wrapper sees how the code ended, whatever other wrappers did. Use `mrq_retry_decision` to decide
+    about retries. Put work whose failure must fail the job, such as a commit, into the task's code or into
+    the `run_wrapped` of a base class.
+    """
+    yield
 
 
 # --- values: one plugin transforms them -------------------------------------------------------

@@ -83,6 +83,19 @@ class Plugins:
             except Exception:
                 _log.exception("plugin.failed hook=%s plugin=%s", hook, implementation.plugin_name)
 
+    def job_wrappers(self) -> list[pluggy.HookImpl]:
+        """The wrappers of `mrq_around_job`, the outermost first: in the order of the plugins, with `tryfirst`
+        before and `trylast` after the others. Raises ConfigError for an implementation that is no wrapper."""
+        found = self.hook.mrq_around_job.get_hookimpls()
+        for implementation in found:
+            if not implementation.wrapper:
+                raise ConfigError(
+                    f"mrq_around_job of the plugin {implementation.plugin_name} is not a wrapper: expected a "
+                    "generator function marked with @hookimpl(wrapper=True)"
+                )
+        names = list(self.versions)
+        return sorted(found, key=lambda one: (one.trylast, not one.tryfirst, names.index(one.plugin_name)))
+
     def encode(self, value: JsonValue) -> JsonValue:
         """The value as it is stored."""
         if not self.implements("mrq_encode"):

@@ -11,21 +11,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from mrq_core.client.client import Client, current_client
 from mrq_core.client.handles import Job
+from mrq_core.contract.messages import Outcome
 from mrq_core.contract.naming import check_job_queue_name, check_times
 from mrq_core.contract.record import JobRecord
 from mrq_core.errors import AbortInterrupt, Interrupt, InvalidValue, NoCurrentJob, RetryInterrupt
 from mrq_core.running.logs import JobLog
 from mrq_core.tasks.loading import LoadedTask
-
-if TYPE_CHECKING:
-    pass
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 log = logging.getLogger("mrq.job")
 """A logger for the code of tasks. The standard logging functions work as well."""
@@ -34,9 +29,12 @@ log = logging.getLogger("mrq.job")
 class JobContext:
     """One attempt of a job, as its code and its runner see it.
 
-    `in_code` is True while the task's code runs: only then may an interrupt be raised. A `shield`
-    holds interrupts of its greenlet back until it is left. Changed only by the thread of the hub.
+    `in_code` is True while code of the task or of a plugin around it runs: only then may an interrupt be
+    raised. A `shield` defers interrupts of its greenlet. Only the thread of the hub changes the attributes.
     """
+
+    outcome: Outcome | None = None
+    """The outcome of the code, while plugins around the job still run."""
 
     def __init__(self, record: JobRecord, client: Client, log: JobLog, worker: object = None) -> None:
         self.record = record

@@ -1,4 +1,4 @@
-"""Work that blocks its thread, done in a native thread beside the hub."""
+"""Runs functions that block their thread in a native thread beside the hub."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ _threads: WeakKeyDictionary[Hub, ThreadPool] = WeakKeyDictionary()
 
 
 def run_blocking(function: Callable[[], T], /) -> T:
-    """Runs the function in a native thread while other greenlets go on, and returns what it returns.
+    """Runs the function in a native thread while other greenlets go on, and returns its result.
 
-    There is one such thread for a hub, and functions wait for their turn: two of them, claiming and
-    settling at once, would only wait for each other inside the database, less politely.
+    Each hub has one such thread, which runs functions one after the other: a claim and a settle at the
+    same time would wait for each other inside the database.
 
-    Never left before the function has ended, so that what it uses is not used by two threads: a
-    greenlet that is interrupted or killed meanwhile sees that when the function is done.
+    Returns only after the function has ended, so that two threads never share its objects: a greenlet
+    that is interrupted or killed meanwhile raises the exception when the function is done.
     """
     ended: list[T] = []
     failed: list[BaseException] = []
 
     def work() -> None:
-        # gevent prints what is raised in its pool; here it is the caller's to handle.
+        # gevent would print the exception; the caller handles it.
         try:
             ended.append(function())
         except BaseException as error:
@@ -52,7 +52,7 @@ def run_blocking(function: Callable[[], T], /) -> T:
 
 
 def _thread_of(hub: Hub) -> ThreadPool:
-    """The hub's thread. Not gevent's own pool, in which host names are looked up."""
+    """The thread of the hub. gevent's default pool resolves host names meanwhile."""
     pool = _threads.get(hub)
     if pool is None:
         pool = _threads[hub] = ThreadPool(1, hub=hub)

@@ -1,33 +1,88 @@
-"""The jobs that a worker holds: from the claim until the broker has taken their outcome."""
+"""The claims that a worker holds, each from the claim until the broker has the outcome."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from mrq_core.contract.messages import ClaimRef, LogLine, Outcome, Settlement
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import CHUNK, ClaimRef, LogLine, Note, Outcome, Settlement
 from mrq_core.errors import Interrupt
 from mrq_core.running.context import JobContext
+
+
+class ClaimKind(ABC):
+    """How the broker is told about claims of one kind. All executions of a kind share one object.
+
+    Each method makes one call to the broker for at most `CHUNK` executions; `batches` groups them. A broker
+    is passed in, because each native thread has its own. Methods raise what the broker raises.
+    """
+
+    @abstractmethod
+    def renew(self, broker: Broker, executions: Sequence[Execution], lease: float) -> list[bool]:
+        """Extends the claims to now + lease seconds. False: the claim is lost."""
+
+    @abstractmethod
+    def annotate(self, broker: Broker, executions: Sequence[Execution], progress: Sequence[float]) -> None:
+        """Stores the progress of each execution, from 0 to 1."""
+
+    @abstractmethod
+    def settle(
+        self, broker: Broker, executions: Sequence[Execution], outcomes: Sequence[Outcome]
+    ) -> list[bool]:
+        """Stores the outcome of each execution. False: refused, because the claim is lost.
+
+        Repeated after an error, it returns the first answers."""
+
+
+class JobClaims(ClaimKind):
+    """Claims of jobs: a record and an entry in a queue. The claim of an execution is a `ClaimRef`."""
+
+    def renew(self, broker: Broker, executions: Sequence[Execution], lease: float) -> list[bool]:
+        return broker.renew([execution.claim for execution in executions], lease)
+
+    def annotate(self, broker: Broker, executions: Sequence[Execution], progress: Sequence[float]) -> None:
+        broker.annotate(
+            [
+                Note(id=execution.claim.id, token=execution.claim.token, progress=ratio)
+                for execution, ratio in zip(executions, progress, strict=True)
+            ]
+        )
+
+    def settle(
+        self, broker: Broker, executions: Sequence[Execution], outcomes: Sequence[Outcome]
+    ) -> list[bool]:
+        return broker.settle(
+            [
+                Settlement(id=execution.claim.id, token=execution.claim.token, outcome=outcome)
+                for execution, outcome in zip(executions, outcomes, strict=True)
+            ]
+        )
+
+
+JOB_CLAIMS = JobClaims()
 
 
 class Execution:
     """One claimed job in this worker.
 
-    Its outcome is decided once, by whoever comes first: its runner, the worker that must leave,
-    or the watchdog. `due` is from when on it is to be interrupted, by the monotonic clock, and with
-    what; the watchdog sees to it.
+    `kind` is how the broker is told about it, and `claim` what the kind tells the broker: hashable, unique
+    in the worker. The outcome is decided once, by the first of the job's code, the worker that must exit
+    and the watchdog. `due` is the monotonic time from which the watchdog interrupts the job, and with what.
     """
 
     __slots__ = (
-        "__weakref__", "_decided", "claim", "context", "deadline", "due", "greenlet", "lost",
+        "__weakref__", "_decided", "claim", "context", "deadline", "due", "greenlet", "kind", "lost",
         "record", "started", "stored_progress",
     )  # fmt: skip
 
-    def __init__(self, context: JobContext) -> None:
+    def __init__(self, context: JobContext, kind: ClaimKind, claim: Any) -> None:
         self.context = context
         self.record = context.record
-        self.claim = ClaimRef(id=self.record.id, token=self.record.token or "")
+        self.kind = kind
+        self.claim = claim
         self.greenlet: Any = None
         self.started = time.monotonic()
         self.deadline: float | None = None
@@ -38,74 +93,95 @@ class Execution:
 
     @property
     def outcome(self) -> Outcome | None:
-        """How the attempt ended, once that is decided."""
+        """How the attempt ended. None: not decided yet."""
         return self._decided.get("outcome")
 
     def decide(self, outcome: Outcome) -> bool:
-        """Sets the outcome, unless it is decided already. One step of the interpreter, in any thread."""
+        """Sets the outcome. False: another outcome was decided before. Atomic, in any thread."""
         return self._decided.setdefault("outcome", outcome) is outcome
 
     def interrupt_from(self, moment: float, interrupt: Callable[[], Interrupt]) -> None:
-        """Asks for an interrupt at that monotonic time; an earlier wish stands. It is made when it is needed,
-        for most jobs end before."""
+        """Requests an interrupt at that monotonic time, unless an earlier one is requested. The interrupt is
+        made when it is due, because most jobs end before."""
         due = self.due
         if due is None or moment < due[0]:
             self.due = (moment, interrupt)
 
     def interrupt_at(self, now: float) -> Interrupt | None:
-        """The interrupt that is due by now, if one is."""
+        """The interrupt that is due at this monotonic time. None: no interrupt is due."""
         due = self.due
         return due[1]() if due is not None and due[0] <= now else None
 
-    def settlement(self) -> Settlement:
-        """What to tell the broker. The outcome must be decided."""
-        outcome = self.outcome
-        assert outcome is not None
-        return Settlement(id=self.claim.id, token=self.claim.token, outcome=outcome)
+
+def job_execution(context: JobContext) -> Execution:
+    """The execution of a claimed job."""
+    record = context.record
+    return Execution(context, JOB_CLAIMS, ClaimRef(id=record.id, token=record.token or ""))
 
 
 class Executions:
-    """What a worker holds, by claim: jobs that were claimed together may have the same token.
+    """The executions of a worker, by claim: jobs that were claimed together may share a token.
 
-    Native threads look at snapshots; only the hub's thread changes it.
+    Native threads read snapshots; only the hub's thread changes it.
     """
 
     def __init__(self) -> None:
-        self._held: dict[ClaimRef, Execution] = {}
+        self._held: dict[Any, Execution] = {}
         self.running = 0
-        """How many of them run code."""
+        """The number of executions that run code."""
         self._suspects = 0
 
     def __len__(self) -> int:
         return len(self._held)
 
+    @property
+    def unsettled(self) -> int:
+        """The number of executions whose outcome is decided and not yet with the broker."""
+        return len(self._held) - self.running
+
     def add(self, execution: Execution) -> None:
+        """Holds a claim whose code is about to run."""
         self._held[execution.claim] = execution
         self.running += 1
         self._suspects += execution.record.alone
 
     def ended(self, execution: Execution) -> None:
-        """Its code is over; it is held until the broker has its outcome."""
+        """Counts the code as ended. The claim is held until the broker has the outcome."""
         self.running -= 1
         self._suspects -= execution.record.alone
 
     def remove(self, executions: Iterable[Execution]) -> None:
+        """Holds these claims no longer."""
         for execution in executions:
             self._held.pop(execution.claim, None)
 
     def snapshot(self) -> list[Execution]:
-        """All that are held, copied in one step of the interpreter."""
+        """All executions, copied atomically."""
         return list(self._held.values())
 
     def undecided(self) -> list[Execution]:
-        """Those whose outcome is still open."""
+        """The executions without an outcome."""
         return [execution for execution in self.snapshot() if execution.outcome is None]
 
     def is_suspect_running(self) -> bool:
-        """Whether a suspect runs here: then nothing may be claimed beside it."""
+        """Whether a suspect runs: then the worker claims nothing else."""
         return self._suspects > 0
 
 
+def batches(executions: Sequence[Execution]) -> Iterator[tuple[ClaimKind, Sequence[Execution]]]:
+    """Groups executions for calls to the broker: one kind and at most `CHUNK` executions a call."""
+    kinds = dict.fromkeys([execution.kind for execution in executions])
+    for kind in kinds:
+        same = executions if len(kinds) == 1 else [one for one in executions if one.kind is kind]
+        for start in range(0, len(same), CHUNK):
+            yield kind, same[start : start + CHUNK]
+
+
+def outcomes_of(executions: Iterable[Execution]) -> list[Outcome]:
+    """The outcomes, which must be decided."""
+    return [execution._decided["outcome"] for execution in executions]
+
+
 def take_logs(executions: Iterable[Execution]) -> list[LogLine]:
-    """The lines that these jobs have logged and that are not stored yet."""
+    """The lines that these jobs have logged since the last call."""
     return [line for execution in executions for line in execution.context.log.take()]

@@ -1,8 +1,8 @@
-"""A process that a task forks is no worker.
+"""Keeps a process that a task forks from acting as a second worker.
 
-The child has the task's greenlet, and copies of all the others: the worker's loop, the other jobs. As
-soon as it waited for something, its copy of the hub would run them a second time. So it gets
-a new hub, on which only its own greenlet runs, and ordinary signal handlers.
+The child has the task's greenlet and copies of all other greenlets: the worker's loop, the other jobs. If
+the child waited, its copy of the hub would run them a second time. Therefore the child gets a new hub, on
+which only the task's greenlet runs, and the default signal handlers.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from gevent import hub
 from gevent._hub_local import get_hub_if_exists, set_hub, set_loop
 
 _left_behind: list[object] = []
-"""The hub of the worker: kept, because collecting it would wake its greenlets with GreenletExit."""
+"""The hub of the worker. Kept: its deletion would wake its greenlets with GreenletExit."""
 _workers = 0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
 _masks: list[set[int | signal.Signals]] = []
 
 
 def enter_worker() -> None:
-    """From now on a forked child of this process leaves the worker behind."""
+    """Makes forked children of this process leave the worker behind from now on."""
     global _workers
     _workers += 1
 

@@ -1,5 +1,5 @@
-"""What a worker does beside its jobs: it asks for pauses and cancellations, stores logs, reports
-about itself, prunes what has expired, and notices when one of its limits is reached."""
+"""The periodic work of a worker beside its jobs: it polls for pauses and cancellations, stores logs, reports
+about itself, prunes expired jobs, and checks its limits."""
 
 from __future__ import annotations
 
@@ -11,60 +11,51 @@ from collections.abc import Callable
 import gevent
 import psutil
 
-from mrq_core.config.settings import Config
-from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Versions
-from mrq_core.errors import BrokerError, CancelInterrupt, ConfigError, Interrupt
-from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, report_to_json
-from mrq_core.worker.executions import Execution, Executions
-from mrq_core.worker.reporting import ReportFile
+from mrq_core.errors import BrokerError, ConfigError
+from mrq_core.operations.workers import WORKERS_NAMESPACE, report_to_json
+from mrq_core.worker.interrupts import CancelRequests
+from mrq_core.worker.reporting import Reporter, ReportFile
 from mrq_core.worker.settling import Settler
+from mrq_core.worker.stopping import Stopping
+from mrq_core.worker.worker_state import WorkerState
 
 _FLUSH_INTERVAL = 0.5
 _PRUNE_INTERVAL = 60.0
 _POLL_INTERVAL = 1.0
-_ASKED_KEPT = 60.0
-"""Seconds for which a request to interrupt a job is kept that this worker does not hold yet."""
 _REPORTS_KEPT = 3
-"""A report that was not renewed for so many intervals vanishes."""
+"""The number of report intervals after which a report that was not renewed expires."""
 
 _log = logging.getLogger("mrq.worker")
 
 
 class Housekeeping:
-    """The small loops. `describe` makes the report; `stop` asks the worker to stop, saying why."""
+    """The small loops, each in a greenlet."""
 
     def __init__(
         self,
-        config: Config,
-        broker: Broker,
-        executions: Executions,
+        state: WorkerState,
         settler: Settler,
-        *,
-        worker: str,
-        describe: Callable[[], WorkerReport],
-        stop: Callable[[str], None],
-        wake: Callable[[], None],
+        stopping: Stopping,
+        cancels: CancelRequests,
+        reporter: Reporter,
     ) -> None:
-        self._config = config
-        self._broker = broker
-        self._executions = executions
+        self._state = state
+        self._config = state.config
+        self._broker = state.broker
         self._settler = settler
-        self._worker = worker
-        self._describe = describe
-        self._stop = stop
-        self._wake = wake
-        self._file = ReportFile(config.report_file) if config.report_file else None
+        self._stopping = stopping
+        self._cancels = cancels
+        self._reporter = reporter
+        self._file = ReportFile(self._config.report_file) if self._config.report_file else None
         self._versions = Versions()
         self._process = psutil.Process(os.getpid())
         self._started = time.monotonic()
         self._greenlets: list[gevent.Greenlet[..., None]] = []
-        self._asked: dict[str, float] = {}
-        self.paused: frozenset[str] = frozenset()
 
     def start(self) -> None:
-        """Starts the loops, knowing what is paused. Raises BrokerError, and ConfigError for a REPORT_FILE
-        that cannot be written: who watches it would take this worker for a dead one."""
+        """Polls once and starts the loops. Raises BrokerError, and ConfigError if REPORT_FILE cannot be
+        written: a probe that watches the file would take this worker for dead."""
         loops: list[tuple[float, Callable[[], None]]] = [
             (_FLUSH_INTERVAL, self._settler.flush_running),
             (self._config.report_interval, self.report),
@@ -79,11 +70,11 @@ class Housekeeping:
                 self.write_file()
             except OSError as error:
                 raise ConfigError(f"REPORT_FILE cannot be written: {error}") from error
-        self.poll()  # before the first claim: nothing is taken from a queue that is paused already
+        self.poll()  # before the first claim, which must leave out paused queues
         self._greenlets = [gevent.spawn(self._repeat, interval, step) for interval, step in loops]
 
     def stop(self) -> None:
-        """Ends the loops and takes the worker's report away."""
+        """Ends the loops and deletes the worker's report."""
         gevent.killall(self._greenlets, block=False)
         try:
             if self._file is not None:
@@ -91,43 +82,31 @@ class Housekeeping:
         except OSError as error:
             _log.warning("report.not_removed file=%s error=%s", self._config.report_file, error)
         try:
-            self._broker.state.delete(WORKERS_NAMESPACE, [self._worker])
+            self._broker.state.delete(WORKERS_NAMESPACE, [self._state.name])
         except BrokerError as error:
-            _log.warning("report.not_removed worker=%s error=%s", self._worker, error)
+            _log.warning("report.not_removed worker=%s error=%s", self._state.name, error)
 
     def poll(self) -> None:
-        """Learns about pauses, and about running jobs that somebody wants interrupted."""
-        changes = self._broker.poll(self._worker, self._versions)
+        """Asks the broker for pauses, and for cancelled jobs to interrupt."""
+        changes = self._broker.poll(self._state.name, self._versions)
         self._versions = changes.versions
-        is_heeded = bool(self._config.paused_queues_refresh_interval)
-        if is_heeded and changes.paused is not None and changes.paused != self.paused:
-            self.paused = changes.paused
-            _log.info("queues.paused queues=%s", ",".join(sorted(self.paused)) or "none")
-            self._wake()
-        if changes.interrupts or self._asked:
-            now = time.monotonic()
-            self._asked = {job_id: at for job_id, at in self._asked.items() if now - at < _ASKED_KEPT}
-            self._asked.update(dict.fromkeys(changes.interrupts, now))
-            for execution in self._executions.undecided():
-                self.interrupt_if_asked(execution)
-
-    def interrupt_if_asked(self, execution: Execution) -> None:
-        """Interrupts the job if somebody has asked for it. The request may be here before the job is: the
-        broker knows of a claim before its worker does."""
-        if self._asked.pop(execution.record.id, None) is not None:
-            _log.info("job.interrupting id=%s", execution.record.id)
-            execution.interrupt_from(time.monotonic(), _cancel_interrupt)
+        obeys_pauses = bool(self._config.paused_queues_refresh_interval)
+        if obeys_pauses and changes.paused is not None and changes.paused != self._state.paused:
+            self._state.paused = changes.paused
+            _log.info("queues.paused queues=%s", ",".join(sorted(changes.paused)) or "none")
+            self._state.wake.set()
+        self._cancels.add(changes.interrupts)
 
     def report(self) -> None:
-        """Writes what `mrq workers` shows."""
+        """Writes the report that `mrq workers` shows."""
         ttl = self._config.report_interval * _REPORTS_KEPT
-        report = report_to_json(self._describe())
-        self._broker.state.put(WORKERS_NAMESPACE, self._worker, report, ttl=ttl)
+        report = report_to_json(self._reporter.describe())
+        self._broker.state.put(WORKERS_NAMESPACE, self._state.name, report, ttl=ttl)
 
     def write_file(self) -> None:
-        """Writes the same to REPORT_FILE. A loop of its own, which waits for no broker."""
+        """Writes the report to REPORT_FILE. A separate loop, which waits for no broker."""
         if self._file is not None:
-            self._file.write(self._describe())
+            self._file.write(self._reporter.describe())
 
     def _repeat(self, interval: float, step: Callable[[], None]) -> None:
         failing = False
@@ -149,11 +128,9 @@ class Housekeeping:
 
     def _check_limits(self) -> None:
         if self._config.max_time and time.monotonic() - self._started > self._config.max_time:
-            self._stop(f"it has worked for MAX_TIME, {self._config.max_time:g} s")
+            self._stopping.stop(f"it has worked for MAX_TIME, {self._config.max_time:g} s")
         used = self._process.memory_info().rss / 1e6
         if self._config.max_memory and used > self._config.max_memory:
-            self._stop(f"it uses {used:.0f} MB, more than MAX_MEMORY, {self._config.max_memory:g} MB")
-
-
-def _cancel_interrupt() -> Interrupt:
-    return CancelInterrupt("the job was cancelled while it ran")
+            self._stopping.stop(
+                f"it uses {used:.0f} MB, more than MAX_MEMORY, {self._config.max_memory:g} MB"
+            )

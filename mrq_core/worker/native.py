@@ -1,7 +1,7 @@
-"""Native threads beside the hub, and how they hand something over to it.
+"""Native threads beside the hub, and the mailbox through which they reach the hub.
 
-A native thread goes on while a job blocks the hub. It never logs, never calls hooks, and shares
-no lock with greenlets: gevent has patched those. What it has to say goes through a `Mailbox`.
+A native thread goes on while a job blocks the hub. It never logs, never calls hooks, and shares no lock
+with greenlets, because gevent has patched the locks. It sends everything through a `Mailbox`.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _log = logging.getLogger("mrq.worker")
 
 
 def thread_id() -> int:
-    """The number of the native thread that calls this, as signal.pthread_kill takes it."""
+    """The number of the calling native thread, for signal.pthread_kill."""
     return get_ident()
 
 
 class NativeLoop:
-    """A native thread that calls `step` again and again until it is stopped.
+    """A native thread that calls `step` repeatedly until it is stopped, and then `finish`.
 
-    `step` returns how many seconds to sleep before the next call. What it raises is handed to the
-    log of the hub's thread, and the loop goes on. The thread does not keep the process alive.
+    `step` returns the seconds to sleep before the next call. The hub's thread logs an exception of `step`,
+    and the loop goes on. The thread does not keep the process alive.
     """
 
     def __init__(self, step: Callable[[], float], *, first_pause: float, finish: Callable[[], None]) -> None:
@@ -50,7 +50,7 @@ class NativeLoop:
         _start_new_thread(self._run, ())
 
     def stop(self) -> None:
-        """Ends the thread within 50 ms, or as soon as the step that it is in returns."""
+        """Ends the thread within 50 ms, or when the current step returns."""
         self._stopped = True
         self._errors.close()
 
@@ -71,10 +71,10 @@ class NativeLoop:
 
 
 class Mailbox(Generic[T]):
-    """Calls `deliver` in the hub's thread with each item that was sent from anywhere.
+    """Calls `deliver` in the hub's thread with each item that was sent.
 
-    `send` may be called in any native thread and in a signal handler. `deliver` runs in the hub:
-    it must not block.
+    `send` may be called in any native thread and in a signal handler. `deliver` runs in the hub and must
+    not block.
     """
 
     def __init__(self, deliver: Callable[[T], None]) -> None:
@@ -90,7 +90,7 @@ class Mailbox(Generic[T]):
             self._watcher.send()
 
     def close(self) -> None:
-        """Delivers nothing more. Sending is still allowed, and does nothing."""
+        """Delivers nothing more. Later calls of `send` have no effect."""
         self._closed = True
         self._watcher.stop()
         self._watcher.close()

@@ -1,5 +1,5 @@
-"""The greenlets that run jobs. They are fed by a queue: a new greenlet for each short job would cost
-ten times as much."""
+"""The greenlets that run jobs. They take jobs from a queue: a new greenlet for each short job would cost ten
+times as much."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from gevent.queue import SimpleQueue
 from mrq_core.worker.executions import Execution
 
 _SHORT = 0.001
-"""Seconds. A greenlet whose job took longer is not used again: a new one is cheap beside such a job, and
-nothing that the job left behind in it, a timer or a threading.local, reaches another."""
+"""Seconds. A greenlet whose job took longer is not used again: a new greenlet is cheap beside such a job, and
+a timer or a threading.local that the job left behind reaches no other job."""
 
 _log = logging.getLogger("mrq.worker")
 
 
 class GreenletPool:
-    """Up to `size` greenlets, started when they are first needed. `run` must not raise."""
+    """Up to `size` greenlets, started on demand. `run` must not raise."""
 
     def __init__(self, size: int, run: Callable[[Execution], None]) -> None:
         self._size = size
@@ -38,7 +38,7 @@ class GreenletPool:
     def _spawn_if_needed(self) -> None:
         if self._inbox.qsize() > self._idle and self._greenlets < self._size:
             self._greenlets += 1
-            self._idle += 1  # it will take something as soon as it runs
+            self._idle += 1  # it takes an execution as soon as it runs
             gevent.spawn(self._work)
 
     def _work(self) -> None:
@@ -52,7 +52,7 @@ class GreenletPool:
             self._idle -= 1
             execution.greenlet = gevent.getcurrent()
             started = time.monotonic()
-            # Each job gets a context of its own: what one leaves behind, the next does not see.
+            # A copy of the context for each job: the next job does not see its variables.
             contextvars.copy_context().run(self._run, execution)
             is_fresh = time.monotonic() - started < _SHORT
             self._idle += 1

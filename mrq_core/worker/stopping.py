@@ -1,7 +1,7 @@
-"""How a worker is told to stop, and how urgently.
+"""Stops a worker, gently or at once.
 
-The first SIGINT lets running jobs finish. A second one, or SIGTERM, interrupts them. The handlers
-only set flags and wake the hub.
+The first SIGINT lets running jobs finish. A second SIGINT, or SIGTERM, interrupts them. The handlers only set
+flags and wake the hub.
 """
 
 from __future__ import annotations
@@ -9,31 +9,29 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
-from mrq_core.errors import Interrupt, JobInterrupt
-from mrq_core.worker.executions import Executions
+from mrq_core.worker.interrupts import stop_interrupt
 from mrq_core.worker.native import Mailbox
+from mrq_core.worker.worker_state import WorkerState
 
 KILL_PATIENCE = 2.0
-"""Seconds for interrupted jobs to end, and again for their outcomes to be taken."""
+"""Seconds for interrupted jobs to end, and again for the broker to accept their outcomes."""
 LEAVE_WITHIN = 4.5
-"""Seconds after which a worker that was told to leave does so, whatever else is going on."""
+"""Seconds after which a worker that was told to interrupt its jobs exits in any case."""
 
 _log = logging.getLogger("mrq.worker")
 
 
 class Stopping:
-    """The wish to stop. `is_stopping`: take nothing new; `is_killing`: interrupt what runs, too."""
+    """The requests to stop. `is_stopping`: claim nothing more; `is_killing`: also interrupt running jobs."""
 
-    def __init__(self, executions: Executions, wake: Callable[[], None]) -> None:
+    def __init__(self, state: WorkerState) -> None:
         self.is_stopping = False
         self.is_killing = False
         self._killed_at: float | None = None
-        self._executions = executions
-        self._wake = wake
+        self._state = state
         self._mailbox: Mailbox[int] = Mailbox(self._announce)
         self._earlier: dict[int, Any] = {}
 
@@ -43,18 +41,20 @@ class Stopping:
             self._earlier[signum] = signal.signal(signum, self._on_signal)
 
     def restore_signals(self) -> None:
-        """Gives the signals back to whoever handled them before."""
+        """Restores the earlier handlers."""
         for signum, handler in self._earlier.items():
             signal.signal(signum, handler)
         self._mailbox.close()
 
-    def stop(self) -> None:
-        """The gentle way, as by a first SIGINT."""
+    def stop(self, why: str) -> None:
+        """Lets running jobs finish and claims nothing more, as after a first SIGINT."""
+        if not self.is_stopping:
+            _log.info("worker.stopping name=%s: %s", self._state.name, why)
         self.is_stopping = True
-        self._wake()
+        self._state.wake.set()
 
     def leave_by(self) -> float | None:
-        """The monotonic time at which the process has to be gone, once it was told to leave."""
+        """The monotonic time at which the process must be gone. None: it was not told to interrupt jobs."""
         return None if self._killed_at is None else self._killed_at + LEAVE_WITHIN
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
@@ -62,8 +62,8 @@ class Stopping:
             self.is_killing = True
             if self._killed_at is None:
                 self._killed_at = time.monotonic()
-            # The watchdog reaches also the job that blocks the hub at this moment.
-            for execution in self._executions.undecided():
+            # The watchdog also reaches a job that blocks the hub.
+            for execution in self._state.executions.undecided():
                 execution.interrupt_from(time.monotonic(), stop_interrupt)
         self.is_stopping = True
         self._mailbox.send(signum)
@@ -72,9 +72,4 @@ class Stopping:
         name = signal.Signals(signum).name
         what = "interrupting what runs" if self.is_killing else "finishing what runs; again to interrupt it"
         _log.info("worker.stopping on %s: %s", name, what)
-        self._wake()
-
-
-def stop_interrupt() -> Interrupt:
-    """What is raised in jobs that must make way."""
-    return JobInterrupt("the worker was told to stop")
+        self._state.wake.set()

@@ -1,4 +1,4 @@
-"""Which queues a worker asks for work, and in which order."""
+"""Chooses the queues of each claim, and their order."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _WORDS = ("sequential", "parallel", "burst")
 
 
 class Strategy:
-    """DEQUEUE_STRATEGY: ``sequential`` takes queues in order; ``parallel`` gives each its share and
-    lets them take turns to be first; ``burst``, alone or with one of them, ends the worker when
-    nothing is due and nothing runs."""
+    """DEQUEUE_STRATEGY: ``sequential`` serves queues in order; ``parallel`` gives each queue a share and
+    rotates which queue is first; ``burst``, alone or with one of these, ends the worker when nothing is due
+    and nothing runs."""
 
     def __init__(self, text: str, queues: Sequence[str]) -> None:
         words = [word.strip() for word in text.split(",")]
@@ -31,19 +31,19 @@ class Strategy:
         self.is_parallel = "parallel" in words
         self.is_burst = "burst" in words
         self.queues = tuple(dict.fromkeys(queues))
-        self._turn = 0
+        self._rotation = 0
 
     def wanted(self, room: int, paused: frozenset[str]) -> tuple[Wanted, ...]:
-        """What to ask for when there is room for so many jobs; the paused queues are left out.
+        """The queues for a claim of up to `room` jobs, without the paused queues.
 
-        In parallel, each call gives the next queue its turn to be first.
+        In parallel, each call starts with the next queue.
         """
         names = [name for name in self.queues if not is_paused(name, paused)]
         excluded = frozenset(name for name in paused if name not in names)
         quota = None
         if self.is_parallel and len(names) > 1:
-            self._turn += 1
-            start = self._turn % len(names)
+            self._rotation += 1
+            start = self._rotation % len(names)
             names = names[start:] + names[:start]
             quota = max(1, -(-room // len(names)))
         return tuple(
@@ -53,7 +53,7 @@ class Strategy:
 
 
 def is_paused(name: str, paused: frozenset[str]) -> bool:
-    """Whether a queue or tree is paused itself, or lies in a paused tree."""
+    """Whether a queue or tree is paused, or lies in a paused tree."""
     if not paused:
         return False
     if name in paused:

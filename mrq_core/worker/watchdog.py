@@ -1,16 +1,15 @@
-"""Ends jobs that have run too long, were cancelled, or must make way for a stopping worker.
+"""Interrupts jobs that are overdue or cancelled, or whose worker must stop.
 
-A native thread looks at all of them ten times a second. For one that is due it goes through
-three steps:
+A native thread checks all jobs ten times a second. For a job with a due interrupt it takes three steps:
 
 1. It asks the hub to raise the interrupt in the job's greenlet: enough for a job that waits.
-2. If the hub does not get to it, a job is keeping the CPU: SIGALRM interrupts the main thread, and
-   its handler raises the interrupt if the greenlet it lands in belongs to the job. Both steps
-   are repeated, because a task may swallow what is raised in it, or be shielded for a while.
-3. After a grace the worker is given up: the overdue job is settled as what it is, all others
-   as interrupted, and the process exits. No job is lost by that; they are claimed again.
+2. If the hub does not respond, a job keeps the processor: SIGALRM interrupts the main thread, and the
+   handler raises the interrupt if the current greenlet is the job's. Both steps are repeated, because a
+   task may swallow the interrupt, or be shielded for a while.
+3. After a grace period the worker is given up (`giving_up.py`): the overdue job is settled by its interrupt,
+   all others as interrupted, and the process exits. No job is lost; they are claimed again.
 
-Only the task's own code is ever interrupted: see `JobContext.accept`.
+Only the code of the task and of plugins around it is ever interrupted: see `JobContext.accept`.
 """
 
 from __future__ import annotations
@@ -19,21 +18,22 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from types import FrameType
 
-from mrq_core.errors import Interrupt, JobInterrupt, TimeoutInterrupt
+from mrq_core.errors import Interrupt, JobInterrupt
 from mrq_core.running.context import current_context
 from mrq_core.worker.executions import Execution, Executions
+from mrq_core.worker.giving_up import GivingUp
 from mrq_core.worker.native import Mailbox, NativeLoop, thread_id
+from mrq_core.worker.stopping import Stopping
 
 TICK = 0.1
 GRACE = 5.0
 """Seconds from the first try to interrupt a job until the worker is given up for it."""
 STOP_GRACE = 3.0
-"""The same for a worker that was told to stop now: it leaves within 5 s."""
+"""The same for a worker that was told to interrupt its jobs, which exits within 5 s."""
 _HUB_TIME = 0.2
-"""Seconds that the hub is given before the signal is tried."""
+"""Seconds for the hub to respond before the signal is sent."""
 _REPEAT = 1.0
 
 _LOCKING_MODULES = frozenset({"gevent.thread", "gevent.lock", "threading"})
@@ -41,28 +41,17 @@ _LOCKING_FUNCTIONS = frozenset({"handle", "acquire", "release", "_acquireLock", 
 
 
 class Watchdog:
-    """The thread, the mailbox through which it reaches the hub, and the signal handler.
+    """The thread, the mailbox through which it reaches the hub, and the signal handler."""
 
-    `give_up(execution)` is called in the native thread for a job that nothing else has ended, and
-    does not return. `leave_by` is the monotonic time at which
-    the process has to be gone, or None.
-    """
-
-    def __init__(
-        self,
-        executions: Executions,
-        *,
-        give_up: Callable[[Execution], None],
-        leave_by: Callable[[], float | None],
-    ) -> None:
+    def __init__(self, executions: Executions, last_resort: GivingUp, stopping: Stopping) -> None:
         self._executions = executions
-        self._give_up = give_up
-        self._leave_by = leave_by
+        self._last_resort = last_resort
+        self._stopping = stopping
         self._asked: dict[Execution, tuple[float, float]] = {}
         self._reached: set[Execution] = set()
         self._mailbox: Mailbox[Execution] = Mailbox(self._raise_in_greenlet)
         self._main_thread = 0
-        self._loop = NativeLoop(self._look, first_pause=TICK, finish=lambda: None)
+        self._loop = NativeLoop(self._check, first_pause=TICK, finish=lambda: None)
 
     def start(self) -> None:
         """Starts the thread. Must be called in the main thread, where signals arrive."""
@@ -76,11 +65,11 @@ class Watchdog:
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
         self._mailbox.close()
 
-    def _look(self) -> float:
+    def _check(self) -> float:
         now = time.monotonic()
-        leave_by = self._leave_by()
+        leave_by = self._stopping.leave_by()
         if leave_by is not None and now > leave_by:
-            os._exit(0)  # the broker is away, too: what is not settled is claimed again when its lease ends
+            os._exit(0)  # the broker is away too: unsettled jobs are claimed again when their leases expire
         for execution in self._executions.undecided():
             interrupt = execution.interrupt_at(now)
             if interrupt is not None:
@@ -93,7 +82,7 @@ class Watchdog:
     def _push(self, execution: Execution, interrupt: Interrupt, now: float) -> None:
         first, latest = self._asked.get(execution, (now, None))
         if now - first > (STOP_GRACE if isinstance(interrupt, JobInterrupt) else GRACE):
-            self._give_up(execution)
+            self._last_resort.give_up(execution)
         elif latest is None or now - latest > _REPEAT:
             self._asked[execution] = (first, now)
             self._reached.discard(execution)
@@ -102,7 +91,7 @@ class Watchdog:
             signal.pthread_kill(self._main_thread, signal.SIGALRM)
 
     def _raise_in_greenlet(self, execution: Execution) -> None:
-        """In the hub: throws the interrupt into the job's greenlet, where it waits."""
+        """In the hub: throws the interrupt into the waiting greenlet of the job."""
         interrupt = execution.interrupt_at(time.monotonic())
         if execution.outcome is not None or interrupt is None or execution.greenlet is None:
             return
@@ -111,7 +100,7 @@ class Watchdog:
             execution.greenlet.throw(interrupt)
 
     def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
-        """In the main thread, between two instructions of whatever greenlet keeps the CPU."""
+        """In the main thread, between two instructions of the greenlet that keeps the processor."""
         context = current_context.get()
         if context is None or _may_hold_a_lock(frame):
             return  # the watchdog will signal again
@@ -125,13 +114,8 @@ class Watchdog:
 
 
 def _may_hold_a_lock(frame: FrameType | None) -> bool:
-    """Whether this may be the moment between taking a lock and the `try` whose end gives it back."""
+    """Whether the frame may just have taken a lock, and not yet entered the `try` that releases it."""
     if frame is None:
         return False
     module = frame.f_globals.get("__name__", "")
     return module in _LOCKING_MODULES or (module == "logging" and frame.f_code.co_name in _LOCKING_FUNCTIONS)
-
-
-def timeout_interrupt(seconds: float) -> Interrupt:
-    """The interrupt of a job that ran longer than that."""
-    return TimeoutInterrupt(f"the job ran longer than its timeout of {seconds:g} s")

@@ -70,6 +70,13 @@ def test_links_lead_to_what_exists(page: Path) -> None:
         assert not anchor or anchor in anchors(target), f"{name_of(page)}: {link}"
 
 
+def test_the_files_that_the_page_of_the_architecture_names_exist() -> None:
+    """Names without a folder are files of `mrq_core` itself."""
+    named = re.findall(r"`([\w/]+\.py)`", text_of("architecture.md"))
+    assert len(named) > 20
+    assert [name for name in named if not (ROOT / "mrq_core" / name).is_file()] == []
+
+
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text()
     for page in DOCS.glob("**/*.md"):

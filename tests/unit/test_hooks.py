@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Generator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -17,7 +18,7 @@ from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import JobRecord, RetryDecision, Status
 from mrq_core.errors import ConfigError
 from mrq_core.plugins import hookspecs
-from mrq_core.plugins.hookspecs import hookimpl
+from mrq_core.plugins.hookspecs import AttemptContext, hookimpl
 from mrq_core.plugins.manager import Plugins
 
 NOW = from_ms(1_750_000_000_000)
@@ -72,6 +73,39 @@ def test_mrq_retry_decision_decides_about_an_exception() -> None:
     hook = plugins_with(mrq_retry_decision).hook.mrq_retry_decision
     assert hook(job=RECORD, exception=OSError()) == RetryDecision(retry=True, delay=7.0)
     assert hook(job=RECORD, exception=ValueError()) is None
+
+
+def around(name: str, *, tryfirst: bool = False, trylast: bool = False) -> ModuleType:
+    """A plugin with a wrapper of `mrq_around_job`, marked for pluggy."""
+
+    @hookimpl(wrapper=True, tryfirst=tryfirst, trylast=trylast)
+    def mrq_around_job(context: AttemptContext) -> Generator[None, Outcome, None]:
+        yield
+
+    module = ModuleType(name)
+    setattr(module, mrq_around_job.__name__, mrq_around_job)
+    return module
+
+
+def test_mrq_around_job_is_wrapped_in_the_order_of_the_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    modules = [
+        around("last", trylast=True), around("one"), around("first", tryfirst=True), around("two"),
+        around("second", tryfirst=True), around("very_last", trylast=True),
+    ]  # fmt: skip
+    for module in modules:
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    plugins = Plugins(Config(plugins=tuple(module.__name__ for module in modules), module=around("file")))
+    assert [wrapper.plugin_name for wrapper in plugins.job_wrappers()] == [
+        "first", "second", "one", "two", "config file", "last", "very_last",
+    ]  # fmt: skip
+
+
+def test_mrq_around_job_must_be_a_wrapper() -> None:
+    def mrq_around_job(context: AttemptContext) -> None:
+        """Is called by nothing."""
+
+    with pytest.raises(ConfigError, match=r"config file is not a wrapper: .*hookimpl\(wrapper=True\)"):
+        plugins_with(mrq_around_job).job_wrappers()
 
 
 def test_mrq_encode_transforms_what_is_stored() -> None:

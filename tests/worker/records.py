@@ -10,7 +10,7 @@ from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
 from mrq_core.running.context import JobContext
 from mrq_core.running.logs import JobLog
-from mrq_core.worker.executions import Execution
+from mrq_core.worker.executions import Execution, job_execution
 
 
 def execution(path: str = "a.B") -> Execution:
@@ -21,4 +21,4 @@ def execution(path: str = "a.B") -> Execution:
         queued_at=now, updated_at=now, started_at=now,
     )  # fmt: skip
     client = Client(load_config({"broker": "sqlite:///never-opened"}, environ={}))
-    return Execution(JobContext(record, client, JobLog(record.id, 1, 1000)))
+    return job_execution(JobContext(record, client, JobLog(record.id, 1, 1000)))

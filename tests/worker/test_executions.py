@@ -19,3 +19,10 @@ def test_jobs_that_were_claimed_together_under_one_token_are_held_each_for_itsel
     assert held.undecided() == [second]
     held.remove([second])
     assert held.snapshot() == [first]
+
+
+def test_an_outcome_is_decided_once() -> None:
+    one = execution()
+    assert one.decide(Outcome(status=Status.SUCCESS, result=1))
+    assert not one.decide(Outcome(status=Status.TIMEOUT))
+    assert one.outcome == Outcome(status=Status.SUCCESS, result=1)

@@ -101,6 +101,30 @@ def test_a_module_that_raises_at_a_name_fails_the_job_only(project: Project) -> 
     assert project.ended(after).result == 2
 
 
+def test_a_log_handler_that_raises_keeps_no_job_from_its_outcome(project: Project) -> None:
+    project.write(
+        "handlers.py",
+        """
+        import logging
+        from mrq_core import task
+
+        class Raises(logging.Handler):
+            def emit(self, record):
+                if "ValueError" in record.getMessage():
+                    raise RuntimeError("no log today")
+
+        @task
+        def fails():
+            if not any(isinstance(handler, Raises) for handler in logging.root.handlers):
+                logging.root.addHandler(Raises())
+            raise ValueError("it does not work")
+        """,
+    )
+    jobs = [project.queue("handlers.fails") for _ in range(3)]
+    project.work_off()
+    assert [project.ended(job).exception_type for job in jobs] == ["ValueError"] * 3
+
+
 @pytest.mark.parametrize("path", ["worst.leaves_timeout", "worst.kills_itself_later"])
 def test_what_a_job_leaves_behind_does_not_stop_the_worker(project: Project, path: str) -> None:
     job = project.queue(path)

@@ -15,8 +15,9 @@ from mrq_core.errors import BrokerCorrupt, BrokerUnavailable
 from mrq_core.running.context import JobContext
 from mrq_core.running.logs import JobLog
 from mrq_core.testing.memory import MemoryBroker
-from mrq_core.worker.executions import Execution, Executions
+from mrq_core.worker.executions import Execution, job_execution
 from mrq_core.worker.settling import Settler
+from mrq_core.worker.worker_state import WorkerState
 
 
 class Failing(MemoryBroker):
@@ -43,15 +44,10 @@ class Bench:
         config = load_config({"broker": "sqlite:///never-opened"}, environ={})
         self.broker = Failing()
         self.client = Client(config, self.broker)
-        self.executions = Executions()
         self.settled: list[Execution] = []
-        self.settler = Settler(
-            self.broker,
-            self.client.plugins,
-            self.executions,
-            max_log_size=10_000,
-            on_settled=self.settled.append,
-        )
+        state = WorkerState(self.client, on_settled=self.settled.append)
+        self.executions = state.executions
+        self.settler = Settler(state)
         self.greenlet = gevent.spawn(self.settler.run)
 
     def run(self, number: int) -> list[Execution]:
@@ -67,7 +63,7 @@ class Bench:
         return executions
 
     def _execution(self, record: JobRecord) -> Execution:
-        execution = Execution(JobContext(record, self.client, JobLog(record.id, record.claims, 10_000)))
+        execution = job_execution(JobContext(record, self.client, JobLog(record.id, record.claims, 10_000)))
         self.executions.add(execution)
         return execution
 

@@ -1,0 +1,217 @@
+"""A job's way in a worker, from the claimed record to the outcome that the settler stores.
+
+In this order:
+
+1. `Executing.start`, in the loop that claims: makes an `Execution` of each record and hands it to a greenlet.
+2. `Executing._execute`, in that greenlet: sets the context variables and starts the attempt.
+3. `Runner.run`: loads the task and starts its timeout.
+4. `Around.enter`, in `around.py`: runs plugins up to their `yield`, if any implements `mrq_around_job`.
+5. `Runner._call`: calls the task's code. No other function does.
+6. `Outcomes`, in `outcomes.py`: turns the result or the exception into an `Outcome`.
+7. `Around.leave`: runs the rest of the plugins.
+8. `Executing.decide`: fixes the outcome and hands it to the `Settler`, in `settling.py`.
+
+Meanwhile `leases.py` renews the claim, and `watchdog.py` interrupts the code when it is overdue or unwanted.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from mrq_core.client.client import ambient_client
+from mrq_core.config.settings import Config
+from mrq_core.contract.codec import JsonObject
+from mrq_core.contract.messages import Outcome
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.errors import ClaimLost, MrqError
+from mrq_core.plugins.manager import Plugins
+from mrq_core.running.context import JobContext, current_context
+from mrq_core.running.logs import JobLog, current_log
+from mrq_core.tasks.loading import LoadedTask, load_task
+from mrq_core.worker.around import Around
+from mrq_core.worker.executions import Execution, job_execution
+from mrq_core.worker.interrupts import CancelRequests, stop_interrupt, timeout_interrupt
+from mrq_core.worker.outcomes import Outcomes
+from mrq_core.worker.pool import GreenletPool
+from mrq_core.worker.settling import Settler
+from mrq_core.worker.stopping import Stopping
+from mrq_core.worker.worker_state import WorkerState
+
+_REQUESTED = frozenset({Status.RETRY, Status.QUEUED, Status.ABORT, Status.INTERRUPT, Status.CANCEL})
+"""Outcomes that a task or an operator requested: logged without a warning."""
+
+_log = logging.getLogger("mrq.worker")
+
+
+class Executing:
+    """Takes claimed jobs through their attempts, in up to GREENLETS greenlets."""
+
+    def __init__(
+        self, state: WorkerState, settler: Settler, stopping: Stopping, cancels: CancelRequests
+    ) -> None:
+        self._state = state
+        self._executions = state.executions
+        self._settler = settler
+        self._stopping = stopping
+        self._cancels = cancels
+        self._wake = state.wake
+        self._runner = Runner(state.config, state.plugins)
+        self.outcomes = self._runner.outcomes
+        self._pool = GreenletPool(state.config.greenlets, self._execute)
+
+    def start(self, records: Sequence[JobRecord]) -> None:
+        """Starts the attempts of jobs that were claimed just now. The caller keeps to the free greenlets."""
+        state = self._state
+        for record in records:
+            log = JobLog(record.id, record.claims, state.config.max_log_size)
+            execution = job_execution(JobContext(record, state.client, log, worker=state.worker))
+            self._executions.add(execution)
+            self._pool.start(execution)
+            # Requests that came before the execution could be found.
+            if self._stopping.is_killing:
+                execution.interrupt_from(time.monotonic(), stop_interrupt)
+            self._cancels.apply(execution)
+        # Only now: the claims are held, renewed and can be interrupted, however slow an observer is.
+        if state.plugins.implements("mrq_jobs_started"):
+            state.plugins.observe("mrq_jobs_started", records=list(records))
+
+    def _execute(self, execution: Execution) -> None:
+        """Runs in a greenlet of the pool, in a copy of the context. Never raises."""
+        context, record = execution.context, execution.record
+        current_context.set(context)
+        current_log.set(context.log)
+        ambient_client.set(self._state.client)
+        if _log.isEnabledFor(logging.DEBUG):
+            _log_safely(
+                logging.DEBUG, "job.started id=%s path=%s attempt=%d", record.id, record.path, record.claims
+            )
+        execution.started = time.monotonic()
+        outcome = self._runner.run(context, partial(self._set_deadline, execution))
+        if outcome.exception_type is not None:
+            level = logging.INFO if outcome.status in _REQUESTED else logging.WARNING
+            error = (outcome.traceback or "").rstrip().rpartition("\n")[2]
+            _log_safely(level, "job.%s id=%s path=%s error=%s", outcome.status, record.id, record.path, error)
+        self.decide(execution, outcome)
+
+    def _set_deadline(self, execution: Execution, timeout: float) -> None:
+        """Starts the timeout, in seconds; 0: no timeout."""
+        if timeout:
+            execution.deadline = time.monotonic() + timeout
+            execution.interrupt_from(execution.deadline, partial(timeout_interrupt, timeout))
+            if self._stopping.is_killing:  # a signal in the middle of the call above may have been lost
+                execution.interrupt_from(time.monotonic(), stop_interrupt)
+
+    def decide(self, execution: Execution, outcome: Outcome) -> None:
+        """Ends the execution with this outcome, unless its outcome was decided before."""
+        if execution.decide(outcome):
+            self._executions.ended(execution)
+            self._settler.add(execution)
+        if not self._wake.is_set():
+            self._wake.set()
+
+    def abandon(self) -> None:
+        """Decides the outcomes of jobs whose code did not end when it was interrupted."""
+        for execution in self._executions.undecided():
+            _log.warning(
+                "job.abandoned id=%s: its code did not end when it was interrupted", execution.record.id
+            )
+            interrupt = execution.interrupt_at(time.monotonic()) or stop_interrupt()
+            self.decide(execution, self.outcomes.forced(execution.context, interrupt, execution.started))
+
+
+class Runner:
+    """Runs one attempt, from its record to its outcome. Needs no worker, and calls no broker.
+
+    Loads each task once in a process, and again if loading failed.
+    """
+
+    def __init__(self, config: Config, plugins: Plugins) -> None:
+        self._config = config
+        self._plugins = plugins
+        self._wrappers = plugins.job_wrappers()
+        self._loaded: dict[str, LoadedTask] = {}
+        self.outcomes = Outcomes(config, plugins)
+
+    def run(self, context: JobContext, start_timeout: Callable[[float], None] | None = None) -> Outcome:
+        """Runs the task of the job, and the plugins around it. Never raises. Calls `start_timeout` with the
+        timeout, in seconds, before that."""
+        started = time.monotonic()
+        around = Around(self._wrappers, context) if self._wrappers else None
+        failure = self._load(context)
+        loaded = context.loaded
+        try:
+            if start_timeout is not None:
+                start_timeout(self._config.default_job_timeout if loaded is None else loaded.timeout)
+            if around is not None:
+                around.enter()
+            if loaded is None:
+                assert failure is not None
+                raise failure
+            result = self._call(context, loaded)
+            outcome = self.outcomes.of_result(loaded, result, started)
+        except BaseException as error:
+            context.in_code = False
+            outcome = self.outcomes.of_exception(context, error, started)
+            if around is not None:
+                around.leave(outcome, error)
+        else:
+            if around is not None:
+                around.leave(outcome, None)
+        finally:
+            del failure  # its traceback refers to this frame
+        return outcome
+
+    def _load(self, context: JobContext) -> BaseException | None:
+        """Loads the task. Returns what that raises: it ends the attempt inside the plugins around the job."""
+        path = context.record.path
+        loaded = self._loaded.get(path)
+        if loaded is None:
+            try:
+                loaded = self._loaded[path] = load_task(path, self._config)
+            except BaseException as error:  # a module may raise anything
+                return error
+        context.loaded = loaded
+        return None
+
+    def _call(self, context: JobContext, loaded: LoadedTask) -> object:
+        """Calls the task's code. Interrupts are raised only between the two lines that set `in_code`."""
+        _refuse_second_start(context.record, loaded)
+        params = self._params(context)
+        context.in_code = True
+        try:
+            return loaded.task_class().run_wrapped(params)
+        finally:
+            context.in_code = False
+
+    def _params(self, context: JobContext) -> JsonObject:
+        params = self._plugins.decode(context.record.params)
+        if not isinstance(params, dict):
+            raise MrqError(
+                f"a plugin's mrq_decode made a {type(params).__name__} of the params: expected a dict"
+            )
+        return params
+
+
+def _refuse_second_start(record: JobRecord, loaded: LoadedTask) -> None:
+    """Raises ClaimLost for the second attempt of an at_most_once job.
+
+    A job that was queued without its code is stored as an ordinary job, and claimed again after a lost claim.
+    """
+    if loaded.at_most_once and record.history and record.history[-1].lost:
+        raise ClaimLost(
+            f"the claim of worker {record.history[-1].worker} was lost while it ran this job, and an "
+            "at_most_once job is never started twice",
+            job_id=record.id,
+        )
+
+
+def _log_safely(level: int, message: str, *arguments: object) -> None:
+    """Logs in the greenlet of a job. A log handler that a task installed may raise: the outcome must not
+    depend on it."""
+    try:
+        _log.log(level, message, *arguments)
+    except Exception:
+        pass

@@ -1,0 +1,56 @@
+"""The reasons for which a worker interrupts jobs, and the requests for jobs that it does not hold yet."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+
+from mrq_core.errors import CancelInterrupt, Interrupt, JobInterrupt, TimeoutInterrupt
+from mrq_core.worker.executions import Execution, Executions
+
+_KEPT = 60.0
+"""Seconds for which a request is kept whose job the worker does not hold."""
+
+_log = logging.getLogger("mrq.worker")
+
+
+def timeout_interrupt(seconds: float) -> Interrupt:
+    """Interrupts a job that ran longer than its timeout."""
+    return TimeoutInterrupt(f"the job ran longer than its timeout of {seconds:g} s")
+
+
+def stop_interrupt() -> Interrupt:
+    """Interrupts a job whose worker was told to stop."""
+    return JobInterrupt("the worker was told to stop")
+
+
+def cancel_interrupt() -> Interrupt:
+    """Interrupts a job that was cancelled."""
+    return CancelInterrupt("the job was cancelled while it ran")
+
+
+class CancelRequests:
+    """The ids of jobs to interrupt because they were cancelled.
+
+    A request may arrive before its job: the broker knows a claim earlier than the worker does.
+    """
+
+    def __init__(self, executions: Executions) -> None:
+        self._executions = executions
+        self._received: dict[str, float] = {}
+
+    def add(self, job_ids: Iterable[str]) -> None:
+        """Interrupts the running jobs among them, and keeps the other ids. Forgets old ids."""
+        now = time.monotonic()
+        self._received = {job_id: at for job_id, at in self._received.items() if now - at < _KEPT}
+        self._received.update(dict.fromkeys(job_ids, now))
+        if self._received:
+            for execution in self._executions.undecided():
+                self.apply(execution)
+
+    def apply(self, execution: Execution) -> None:
+        """Interrupts the job if its id was received."""
+        if self._received.pop(execution.record.id, None) is not None:
+            _log.info("job.interrupting id=%s", execution.record.id)
+            execution.interrupt_from(time.monotonic(), cancel_interrupt)

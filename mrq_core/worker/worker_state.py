@@ -1,0 +1,58 @@
+"""What the parts of one worker share."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+from gevent.event import Event
+
+from mrq_core.client.client import Client
+from mrq_core.contract.broker import Broker
+from mrq_core.plugins.manager import open_broker
+from mrq_core.worker.executions import Execution, Executions
+
+
+class WorkerState:
+    """Configuration, broker and plugins of a worker, the claims that it holds, and its status.
+
+    `worker` is what `get_current_worker` returns. `on_settled` is called for each accepted outcome. Setting
+    `wake` ends the sleep of the loop that claims. Only the hub's thread changes the attributes.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        worker: object = None,
+        on_settled: Callable[[Execution], None] | None = None,
+    ) -> None:
+        self.client = client
+        self.config = client.config
+        self.broker = client.broker
+        self.plugins = client.plugins
+        self.worker = worker
+        self.on_settled = on_settled
+        self.name = self.config.worker_name(os.getpid())
+        self.status = "init"
+        self.executions = Executions()
+        self.wake = Event()
+        self.paused: frozenset[str] = frozenset()
+        """The paused queues and trees."""
+        self.counts: Counter[str] = Counter()
+        """The number of settled attempts by status."""
+
+    def set_status(self, status: str) -> None:
+        """Changes the status, and tells plugins."""
+        if status != self.status:
+            self.status = status
+            if self.plugins.implements("mrq_worker_event"):
+                self.plugins.observe("mrq_worker_event", worker=self.name, event=status)
+
+    def open_broker(self, timeout: float | None = None) -> Broker:
+        """Opens another broker, for a native thread. `timeout`: seconds for each call, instead of
+        BROKER_TIMEOUT."""
+        config = self.config if timeout is None else replace(self.config, broker_timeout=timeout)
+        return open_broker(config, self.plugins)

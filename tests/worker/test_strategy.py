@@ -1,0 +1,76 @@
+"""Which queues a worker asks for, and in which order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from mrq_core.contract.messages import Wanted
+from mrq_core.errors import ConfigError, InvalidValue
+from mrq_core.worker.strategy import Strategy, is_paused
+
+
+def names(wanted: tuple[Wanted, ...]) -> list[str]:
+    return [one.name for one in wanted]
+
+
+def test_sequential_asks_for_queues_in_order_without_quotas() -> None:
+    strategy = Strategy("sequential", ["a", "b", "a", "c/"])
+    for _ in range(3):
+        wanted = strategy.wanted(10, frozenset())
+        assert names(wanted) == ["a", "b", "c/"]
+        assert [one.quota for one in wanted] == [None] * 3
+
+
+def test_parallel_gives_each_queue_its_share_and_its_turn() -> None:
+    strategy = Strategy("parallel,burst", ["a", "b", "c"])
+    first = [names(strategy.wanted(10, frozenset()))[0] for _ in range(6)]
+    assert sorted(first[:3]) == ["a", "b", "c"]
+    assert first[:3] == first[3:]
+    assert [one.quota for one in strategy.wanted(10, frozenset())] == [4, 4, 4]
+    assert strategy.is_burst
+
+
+def test_paused_queues_are_left_out_and_paused_subqueues_excluded() -> None:
+    strategy = Strategy("sequential", ["a", "tree/", "tree/x", "b"])
+    wanted = strategy.wanted(5, frozenset({"a", "tree/x"}))
+    assert names(wanted) == ["tree/", "b"]
+    assert wanted[0].exclude == {"a", "tree/x"}
+
+
+@pytest.mark.parametrize(
+    ("name", "paused", "expected"),
+    [
+        ("a", {"a"}, True),
+        ("a", {"b"}, False),
+        ("a", set(), False),
+        ("tree/x", {"tree/"}, True),
+        ("tree/x/y", {"tree/"}, True),
+        ("tree/", {"tree/"}, True),
+        ("tree", {"tree/"}, False),
+        ("trees/x", {"tree/"}, False),
+    ],
+)
+def test_a_queue_is_paused_by_its_name_or_by_a_tree_around_it(
+    name: str, paused: set[str], expected: bool
+) -> None:
+    assert is_paused(name, frozenset(paused)) is expected
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Strategy("fast", ["a"]), "sequential, parallel or burst"),
+        (lambda: Strategy("sequential,parallel", ["a"]), "burst and one of the others"),
+        (lambda: Strategy("sequential", []), "QUEUES is empty"),
+    ],
+)
+def test_a_strategy_that_makes_no_sense_is_refused(make: Callable[[], Strategy], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        make()
+
+
+def test_a_queue_name_that_makes_no_sense_is_refused() -> None:
+    with pytest.raises(InvalidValue, match="without spaces"):
+        Strategy("sequential", ["two words"])

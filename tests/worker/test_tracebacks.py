@@ -1,0 +1,81 @@
+"""The text of exceptions in records: the frames of the task, and none of ours."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from mrq_core import Task, task
+from mrq_core.config.settings import Config
+from mrq_core.contract.messages import Outcome
+from mrq_core.plugins.manager import Plugins
+from mrq_core.worker.executing import Runner
+from mrq_core.worker.tracebacks import format_traceback
+from tests.worker.records import execution
+
+
+class Odd(Exception):
+    """Cannot be shown."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("cannot be shown")
+
+
+class Fails(Task):
+    def run(self, params: object) -> None:
+        raise ValueError("from a class")
+
+
+@task
+def fails() -> None:
+    try:
+        raise LookupError("the cause")
+    except LookupError as error:
+        raise ValueError("from a function") from error
+
+
+@task
+def is_odd() -> None:
+    raise Odd
+
+
+def ended(name: str) -> Outcome:
+    config = Config()
+    return Runner(config, Plugins(config)).run(execution(f"{__name__}.{name}").context)
+
+
+def frames_of(text: str | None) -> list[str]:
+    """Where each frame is: the file's name and the function's."""
+    found = re.findall(r'^  File ".*/([^/]+)", line \d+, in (.+)$', text or "", re.MULTILINE)
+    return [f"{file}:{function}" for file, function in found]
+
+
+@pytest.mark.parametrize(("name", "function"), [("Fails", "run"), ("fails", "fails"), ("is_odd", "is_odd")])
+def test_a_traceback_begins_with_the_frame_of_the_task(name: str, function: str) -> None:
+    text = ended(name).traceback
+    assert frames_of(text)[-1:] == [f"test_tracebacks.py:{function}"]
+    assert {frame.partition(":")[0] for frame in frames_of(text)} == {"test_tracebacks.py"}
+
+
+def test_the_exception_before_has_its_own_traceback() -> None:
+    outcome = ended("fails")
+    assert (outcome.exception_type, frames_of(outcome.original_traceback)) == (
+        "ValueError",
+        ["test_tracebacks.py:fails"],
+    )
+    assert (outcome.original_traceback or "").endswith("LookupError: the cause\n")
+
+
+def test_an_exception_that_cannot_be_shown_ends_its_job_all_the_same() -> None:
+    outcome = ended("is_odd")
+    assert outcome.exception_type == f"{__name__}.Odd"
+    assert "<exception str() failed>" in (outcome.traceback or "")
+
+
+def test_a_long_traceback_loses_its_middle() -> None:
+    text = format_traceback(ValueError("a" * 100_000 + "the end"))
+    assert text.startswith("ValueError: aaa")
+    assert text.endswith("aaathe end\n")
+    assert "\n  ... cut ...\n" in text
+    assert len(text) < 81_000
