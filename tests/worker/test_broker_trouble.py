@@ -102,8 +102,10 @@ def test_a_worker_does_not_start_on_the_file_of_a_newer_version(project: Project
     project.queue("tasks.fail")
     newer = sqlite3.connect(database(project))
     newer.execute("PRAGMA user_version = 1000")
+    newer.execute("UPDATE numbers SET value = 900 WHERE name = 'oldest_version'")
+    newer.commit()
     newer.close()
-    start_fails(project, "1000", "newer")
+    start_fails(project, "1000", "upgrade mrq")
 
 
 def test_a_worker_does_not_start_where_the_file_is_a_folder(project: Project) -> None:
