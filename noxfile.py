@@ -2,19 +2,53 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import nox
+
+sys.path.append(str(Path(__file__).parent))  # nox's own script starts without it
+from tests import pythons  # noqa: E402
 
 nox.options.sessions = ["tests", "lint", "types", "docs"]
 nox.options.reuse_existing_virtualenvs = True
+# The sessions of the versions that are not installed are left out, and `python tests/pythons.py` says which.
+nox.options.error_on_missing_interpreters = False
+
+PYTHONS = [version for version in pythons.SUPPORTED if pythons.find(version)]
 
 
-@nox.session
-def tests(session: nox.Session) -> None:
-    """All tests, with coverage of what runs in the test process and its children."""
-    session.install("-e", ".[test]")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
-    session.run("coverage", "combine")
-    session.run("coverage", "report")
+@nox.session(python=False)
+@nox.parametrize("version", PYTHONS)
+def tests(session: nox.Session, version: str) -> None:
+    """All tests on each Python that is installed, with coverage of the test process and its children."""
+    python = _environment(session, version)
+    session.run(python, "-m", "coverage", "run", "-m", "pytest", *session.posargs, external=True)
+    session.run(python, "-m", "coverage", "combine", external=True)
+    session.run(python, "-m", "coverage", "report", external=True)
+
+
+@nox.session(python=False)
+def newest(session: nox.Session) -> None:
+    """The tests of worker, client and modules on the newest Python that is installed."""
+    for version in pythons.SUPPORTED:
+        session.log(f"Python {version}: {pythons.find(version) or 'not found, so nothing ran on it'}")
+    python = _environment(session, PYTHONS[-1])
+    arguments = session.posargs or ["-n", "3", "tests/unit", "tests/client", "tests/worker"]
+    session.run(python, "-m", "pytest", *arguments, external=True)
+
+
+def _environment(session: nox.Session, version: str) -> str:
+    """The Python of an environment of this version, with the project and its tests installed."""
+    found = pythons.find(version)
+    assert found is not None
+    # Not nox's own way to find an interpreter: a shim on the PATH may start nothing.
+    folder = session.cache_dir / f"python-{version}"
+    if not (folder / "bin" / "python").exists():
+        session.run(found, "-m", "venv", str(folder), external=True)
+    python = str(folder / "bin" / "python")
+    session.run(python, "-m", "pip", "install", "--quiet", "-e", ".[test]", external=True)
+    return python
 
 
 @nox.session
@@ -42,7 +76,7 @@ def docs(session: nox.Session) -> None:
 
 @nox.session
 def bench(session: nox.Session) -> None:
-    """Measures, and prints medians: `nox -s bench -- --help` says what can be chosen."""
+    """Measures, and prints medians: `nox -s bench -- --help` lists the choices."""
     session.install(".[test]")
     kept = str(session.cache_dir / "peers")
     session.run("python", "-m", "tests.benchmarks", "--venvs", kept, *session.posargs)
@@ -50,6 +84,6 @@ def bench(session: nox.Session) -> None:
 
 @nox.session
 def campaign(session: nox.Session) -> None:
-    """The long tests: fault campaigns that take minutes."""
+    """The long tests: fault campaigns, and what the usual run leaves out."""
     session.install("-e", ".[test]")
     session.run("pytest", "-m", "campaign", "--timeout", "1800", *session.posargs)

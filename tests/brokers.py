@@ -1,6 +1,7 @@
-"""Which brokers the tests of worker and command line run on, and where a test finds an empty one.
+"""The brokers on which the tests of worker and command line run, and addresses of empty brokers.
 
-MRQ_TEST_BROKERS names them, all of them by default.
+These tests run on PER_COMMIT in the usual run, and on all brokers in a campaign. MRQ_TEST_BROKERS names
+others.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from tests.redis.recount import check_keys
 from tests.redis.servers import Server
 
 NAMES = tuple(os.environ.get("MRQ_TEST_BROKERS", "sqlite,redis,mongo,redis+mongo").split(","))
+PER_COMMIT = NAMES if "MRQ_TEST_BROKERS" in os.environ else ("sqlite", "redis")
+PARAMS = [name if name in PER_COMMIT else pytest.param(name, marks=pytest.mark.campaign) for name in NAMES]
+"""The names as parameters of a fixture; those that a commit leaves to the campaign are marked."""
 
 _numbers = itertools.count()
 _servers: dict[str, Server | servers.Server] = {}

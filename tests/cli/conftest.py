@@ -137,7 +137,7 @@ def _in_another_process(arguments: tuple[str, ...], folder: Path, env: dict[str,
     return Said(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.fixture(params=brokers.NAMES)
+@pytest.fixture(params=brokers.PARAMS)
 def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
     with tasks_project(tmp_path, request.param) as opened:
         yield opened

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import signal
 import subprocess
@@ -40,31 +42,58 @@ COMMANDS = {
 }
 
 
-def test_the_help_lists_all_commands_and_no_hidden_ones(mrq: Shell) -> None:
-    told = mrq("--help").out
+HELP = """
+import contextlib, io, json, sys
+from mrq_core.cli.app import app
+
+told = {}
+for command in json.load(sys.stdin):
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        app(args=[*command.split(), "--help"], prog_name="mrq")
+    told[command] = out.getvalue()
+json.dump(told, sys.stdout)
+"""
+GROUPS = ("jobs", "queues", "workers")
+
+
+@pytest.fixture(scope="module")
+def told() -> dict[str, str]:
+    """The help of every command and group, by its words: told by one process."""
+    done = subprocess.run(
+        [sys.executable, "-c", HELP],
+        input=json.dumps(["", *COMMANDS, *GROUPS]),
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "120"},
+    )
+    answer: dict[str, str] = json.loads(done.stdout)
+    return answer
+
+
+def test_the_help_lists_all_commands_and_no_hidden_ones(told: dict[str, str]) -> None:
     for command in COMMANDS:
-        assert f"│ {command.split()[0]}" in told
-    assert "dashboard" not in told
+        assert f"│ {command.split()[0]}" in told[""]
+    assert "dashboard" not in told[""]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_help_of_each_command_names_its_settings(mrq: Shell, command: str) -> None:
-    told = mrq(*command.split(), "--help").out
-    assert {"--config", "--debug"} <= set(re.findall(r"--[a-z-]+", told))
+def test_the_help_of_each_command_names_its_settings(told: dict[str, str], command: str) -> None:
+    assert {"--config", "--debug"} <= set(re.findall(r"--[a-z-]+", told[command]))
     for name in settings_of(COMMANDS[command]):
-        assert flag_of(name) in told
+        assert flag_of(name) in told[command]
 
 
-def test_settings_of_the_config_file_only_have_no_flag(mrq: Shell) -> None:
-    assert "--tasks" not in mrq("worker", "--help").out
+def test_settings_of_the_config_file_only_have_no_flag(told: dict[str, str]) -> None:
+    assert "--tasks" not in told["worker"]
 
 
-@pytest.mark.parametrize("group", ["jobs", "queues", "workers"])
-def test_the_help_of_each_group_lists_its_commands(mrq: Shell, group: str) -> None:
-    told = mrq(group, "--help").out
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_help_of_each_group_lists_its_commands(told: dict[str, str], group: str) -> None:
     for command in COMMANDS:
         if command.startswith(f"{group} "):
-            assert command.split()[1] in told
+            assert command.split()[1] in told[group]
 
 
 def test_the_version_is_printed(mrq: Shell) -> None:

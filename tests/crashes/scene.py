@@ -45,6 +45,9 @@ class Place(Protocol):
 class Scene:
     """A place with jobs, and a call that is cut off."""
 
+    recognizes_its_own_jobs = True
+    """Whether an enqueue that a driver repeats after a lost reply still says that it created the jobs."""
+
     def __init__(self, place: Place) -> None:
         self.place = place
         self.clock = ManualClock()

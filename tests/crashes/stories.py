@@ -61,7 +61,9 @@ class Enqueue(Story):
         return broker.enqueue(self.jobs)
 
     def check_answer(self, answer: Any) -> None:
-        assert [(one.id, one.created) for one in answer] == [(job, True) for job in self.ids]
+        assert [one.id for one in answer] == self.ids
+        if self.scene.recognizes_its_own_jobs:
+            assert all(one.created for one in answer)
 
     def check(self) -> None:
         assert [answer.id for answer in self.scene.broker.enqueue(self.jobs)] == self.ids

@@ -95,7 +95,7 @@ def deaf():
 '''
 
 
-@pytest.fixture(params=brokers.NAMES)
+@pytest.fixture(params=brokers.PARAMS)
 def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
     with open_project(tmp_path, *brokers.address_of(request.param, tmp_path)) as opened:
         opened.write("tasks.py", TASKS)

@@ -65,25 +65,24 @@ class ChangeContract(Contract):
             assert broker.requeue([job_id], Requeue()) == [ChangeResult.DONE]
         assert status_of(broker, job_id) is now
 
-    @pytest.mark.parametrize(
-        ("before", "now"),
-        [pair for pair in product(Status, Status) if not is_legal(*pair)],
-    )
-    def test_every_illegal_transition_is_refused(
-        self, broker: Broker, clock: ManualClock, before: Status, now: Status
-    ) -> None:
-        job_id = bring_to(broker, clock, before)
-        record = record_of(broker, job_id)
-        if now is Status.STARTED:
-            assert take(broker) == []
-        elif now is Status.CANCEL:
-            assert broker.cancel([job_id], Cancel()) == [ChangeResult.REFUSED]
-        elif now is Status.QUEUED:
-            assert broker.requeue([job_id], Requeue()) == [ChangeResult.REFUSED]
-        elif record.token is not None:
-            # The attempt is over: this is a repetition, which changes nothing.
-            assert settle(broker, record, now, delay=0.0 if now in WAITING else None)
-        assert record_of(broker, job_id) == record
+    def test_every_illegal_transition_is_refused(self, broker: Broker, clock: ManualClock) -> None:
+        for number, (before, now) in enumerate(
+            pair for pair in product(Status, Status) if not is_legal(*pair)
+        ):
+            queue = f"from-{before}-to-{now}-{number}"
+            job_id = bring_to(broker, clock, before, queue)
+            record = record_of(broker, job_id)
+            case = f"{before} -> {now}"
+            if now is Status.STARTED:
+                assert take(broker, queue) == [], case
+            elif now is Status.CANCEL:
+                assert broker.cancel([job_id], Cancel()) == [ChangeResult.REFUSED], case
+            elif now is Status.QUEUED:
+                assert broker.requeue([job_id], Requeue()) == [ChangeResult.REFUSED], case
+            elif record.token is not None:
+                # The attempt is over: this is a repetition, which changes nothing.
+                assert settle(broker, record, now, delay=0.0 if now in WAITING else None), case
+            assert record_of(broker, job_id) == record, case
 
     def test_a_new_job_is_queued_by_enqueue_and_started_by_admit(
         self, broker: Broker, clock: ManualClock
