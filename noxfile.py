@@ -8,7 +8,7 @@ from pathlib import Path
 import nox
 
 sys.path.append(str(Path(__file__).parent))  # nox's own script starts without it
-from tests import pythons  # noqa: E402
+from tests import pythons
 
 nox.options.sessions = ["tests", "lint", "types", "docs"]
 nox.options.reuse_existing_virtualenvs = True
