@@ -1,4 +1,4 @@
-"""The project's checks, each in an environment of its own: `nox -l` lists them."""
+"""The project's checks, each in a separate environment: `nox -l` lists them."""
 
 from __future__ import annotations
 

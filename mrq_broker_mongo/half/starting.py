@@ -1,8 +1,8 @@
 """Starting jobs that were claimed in a queue elsewhere, each under the token of its entry.
 
-The jobs are found by their ids, started by guarded updates, one for all that nothing has happened to yet, and
-read back only if somebody else was quicker with some. Nobody else knows the tokens: so the updates may be
-made again after a lost reply, and what bears the token of its entry was started here.
+The jobs are found by their ids, started by guarded updates, one update for all jobs that are unchanged since
+their enqueue, and read back only if another process was quicker. No other process knows the tokens, so the
+updates may be repeated after a lost reply, and a job with the token of its entry was started by this call.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The records of jobs whose queue is elsewhere: stored, read, written, and ended.
 
 Every change of a record is one update of its document, which the server makes only if the document still has
-the version that was read, or the token of the claim. Each says by a number of its own who makes it, so that a
-repetition after a lost reply finds what the first attempt has written.
+the version that was read, or the token of the claim. Each update carries a random number of its call, so
+that a repetition after a lost reply finds the writes of the first attempt.
 """
 
 from __future__ import annotations

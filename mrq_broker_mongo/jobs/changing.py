@@ -85,7 +85,7 @@ def _finder(query: Doc) -> Callable[[Jobs], list[Doc]]:
 def update_to(
     connection: Connection, before: Stored, after: JobRecord, number: int, followups: Sequence[Doc]
 ) -> UpdateOne:
-    """What makes the job what it is to be, if it is still what was read, by the call of that number."""
+    """The update of the job by the call with this number, guarded by the version that was read."""
     update = update_of(before, after, connection.arrangement)
     update["$set"]["by"] = number
     update["$inc"] = {"v": 1}

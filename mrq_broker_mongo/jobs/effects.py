@@ -1,7 +1,8 @@
-"""What follows from changes of jobs that were written: numbers, keys, slots, signals, follow-ups, hints.
+"""The consequences of written changes: totals, keys, slots, signals, follow-ups, hints.
 
-Each is written after its job. What a crash in between leaves is mended: numbers by a recount, keys by whoever
-wants them next, slots by the end of their lease, parked jobs by the next claims, follow-ups by `prune`.
+Each is written after its job. After a crash in between, a recount repairs totals, the next request for a key
+releases it, the end of the lease frees slots, the next claims release parked jobs, and `prune` enqueues
+follow-ups.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Storing new jobs with their entries: keys first, then the jobs, then a hint and the numbers.
+"""Storing new jobs with their entries: keys first, then the jobs, then a hint and the totals.
 
-What dies before the jobs are stored leaves keys without a job, which others may take after a minute; what
-dies after it leaves numbers to be mended, and a hint less.
+A crash before the jobs are stored leaves keys without a job, which other jobs may take after a minute. A
+crash afterwards loses a hint, and leaves totals that a recount repairs.
 """
 
 from __future__ import annotations

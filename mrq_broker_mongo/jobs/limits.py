@@ -98,8 +98,8 @@ def _take_slot(
             )
             return True
         except DuplicateKeyError:
-            # All slots are taken; or this one was taken by an attempt whose reply was lost; or somebody else
-            # has begun the document in this moment.
+            # All slots are taken; or this one was taken by an attempt whose reply was lost; or another
+            # process has created the document at this moment.
             found = connection.run("limits", lambda limits: limits.find_one({"_id": key})) or {}
             held = found.get("held", ())
             if any(one["job"] == job for one in held):
@@ -129,8 +129,7 @@ def _puller(key: str, those: Doc) -> Any:
 
 
 def prolong(connection: Connection, claims: Sequence[ClaimRef], until: datetime) -> None:
-    """Moves the ends of the slots of running claims that are to be renewed; a slot that had ended is taken
-    again.
+    """Extends the slots of running claims that are renewed, and takes slots again that had ended.
 
     A slot that its job has just given back is not there any more: so those that are missing are taken only
     for jobs that still run.

@@ -30,7 +30,7 @@ def park(connection: Connection, doc: Doc, key: str, due: datetime, now: datetim
 
 
 def let_go(connection: Connection, key: str, number: int) -> int:
-    """Makes so many of a key's parked jobs due again as they were before: larger priority first, then the
+    """Releases up to `number` jobs parked under the key, due again as before: larger priority first, then the
     longest parked."""
     if number <= 0:
         return 0

@@ -35,7 +35,7 @@ def prune_records(connection: Connection, limit: int) -> int:
 
 
 def _tidy(connection: Connection, now: datetime) -> None:
-    """Deletes shared state that has expired, signals that nobody fetched, and old metrics."""
+    """Deletes shared state that has expired, signals that no worker fetched, and old metrics."""
     connection.run("state", lambda state: state.delete_many({"expires_at": {"$lte": now}}))
     old = {"_id": {"$regex": "^signals "}, "at": {"$lte": now - _SIGNALS_KEPT}}
     connection.run("meta", lambda meta: meta.delete_many(old))

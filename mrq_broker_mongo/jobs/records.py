@@ -46,7 +46,7 @@ WAITING_CELLS: Final = (Status.QUEUED.value, Status.RETRY.value, Status.INTERRUP
 _FREE = ("params", "meta", "result")
 """Fields that hold values of the user's."""
 _FIXED = frozenset({"_id", "params", "meta", "v", "by", "unique_until", "unique_period", "followups"})
-"""What a change of the record leaves as it is."""
+"""Fields that a change of the record leaves unchanged."""
 _MARK = "\uff04"
 _REFERENCE = "$ref"
 

@@ -1,10 +1,11 @@
 """Deleting jobs with their logs and keys.
 
-A job is marked first, by which it is gone for everybody: it has expired, and waits for nothing. Then what
-belongs to it is deleted, then the job, then it is counted off. What dies in between leaves a marked job,
-which a later `prune` deletes, or numbers to be mended.
+A job is marked first: it has expired, has no due time, and is invisible to every reader. Then its logs and
+keys are deleted, then the job, and then the totals change. A crash in between leaves a marked job,
+which a later `prune` deletes, or totals that a recount repairs.
 
-    removal      of such a job: {by, at, is_asked}: who deletes it, since when, and whether a person asked
+    removal      of such a job: {by, at, is_asked}: the call that deletes it, its time, and whether an
+    operator removed the job
 """
 
 from __future__ import annotations
@@ -43,15 +44,15 @@ _FIELDS = (
 
 
 def remove(connection: Connection, documents: Sequence[Doc], now: datetime) -> set[ObjectId]:
-    """Deletes jobs as they were read, because a person asked for it; answers with the ids of those that had
-    not changed meanwhile. Their unique keys are free, whatever they were held for."""
+    """Deletes jobs as they were read, because an operator asked; returns the ids of the jobs that had
+    not changed meanwhile. Their unique keys are released, including periods."""
     due = connection.arrangement.name("due_at")
     gone = {"$set": {"expires_at": now - _PAST}, "$unset": {due: "", "parked": ""}}
     return _delete(connection, documents, [guard_of(doc) for doc in documents], gone, now, is_asked=True)
 
 
 def prune(connection: Connection, now: datetime, limit: int) -> int:
-    """Deletes up to so many jobs that have expired; answers how many. A key that is held for a period
+    """Deletes up to `limit` expired jobs, and returns their number. A key that is held for a period
     outlives its job. Jobs that another process is deleting are left to it."""
     expired = {"expires_at": {"$lte": now}, "removal.at": {"$not": {"$gt": now - _UNFINISHED}}}
     fields = dict.fromkeys(_FIELDS, 1)

@@ -164,7 +164,7 @@ def recount_if_due(connection: Connection) -> bool:
 
 
 def recount(connection: Connection) -> int:
-    """Corrects numbers that differ from a count, by the same difference each time they are looked at.
+    """Corrects numbers that differ from a count by the same difference in each comparison.
 
     A number that changes while the jobs are counted is left for the next time: its difference may be that of
     a call that has written its jobs and not yet its numbers. Answers how many were corrected.

@@ -23,7 +23,7 @@ EVER = datetime(1, 1, 1, tzinfo=UTC)
 ORDER = [("queue", 1), ("rank", 1), ("due_at", 1), ("_id", 1)]
 _FEW = 200
 _NAMES_A_LOOK = 20
-"""So many queues at nine ranks the server still merges by their due times."""
+"""The number of queues, at nine ranks, that the server still merges by their due times."""
 
 
 @dataclass(frozen=True, slots=True)

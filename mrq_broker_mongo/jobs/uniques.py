@@ -1,7 +1,8 @@
-"""Unique keys: a collection of its own, whose ids are the keys.
+"""Unique keys: a collection whose ids are the keys.
 
-A key is reserved before its job is stored, and let go after the job has changed. What a crash between the two
-leaves is seen by whoever next asks for the key: a key that its job does not need any more is taken over.
+A key is reserved before its job is stored, and released after the job has changed. After a crash in between,
+the next request for the key checks whether the job still needs it, and takes over a key that the job does
+not need.
 
     job        the job that holds the key
     at         when it was reserved
@@ -74,7 +75,7 @@ def confirm(connection: Connection, stored: Sequence[WantedKey]) -> None:
 
 
 def _contend(connection: Connection, one: WantedKey, now: datetime) -> ObjectId:
-    """The holder of a key that somebody has; the job itself where it could be taken over."""
+    """The holder of a reserved key: the job itself where it could take the key over."""
     for _ in range(_ATTEMPTS):
         found = connection.run("keys", lambda keys: keys.find_one({"_id": one.key}))
         mine = _document(one, now)
@@ -110,7 +111,7 @@ def _is_stale(connection: Connection, found: Doc, now: datetime) -> bool:
 
 
 def is_done_with(job: Mapping[str, object]) -> bool:
-    """Whether a job needs its key no more, as it is now. A period ends by itself."""
+    """Whether the job no longer needs its key. A period ends by itself."""
     if job.get("unique_until") == "period":
         return False
     if job.get("ended_at") is not None:
@@ -121,7 +122,7 @@ def is_done_with(job: Mapping[str, object]) -> bool:
 
 
 def hold_again(connection: Connection, job: Doc, now: datetime) -> bool:
-    """Reserves the key of a job that is to be queued again; False: another job holds it.
+    """Reserves the key of a job for a requeue. False: another job holds the key.
 
     A period is not begun again.
     """
@@ -131,7 +132,7 @@ def hold_again(connection: Connection, job: Doc, now: datetime) -> bool:
     if job["unique_until"] != "period":
         mine = {"_id": key, "job": job["_id"]}
         for _ in range(_ATTEMPTS):
-            # From now on nobody doubts it before the job is written.
+            # From now on no other process doubts the reservation before the job is written.
             fresh = connection.run("keys", lambda keys: keys.update_one(mine, {"$set": {"at": now}}))
             if fresh.matched_count:
                 return True

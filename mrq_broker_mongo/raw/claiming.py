@@ -29,7 +29,7 @@ _SETTLED_KEPT = 10
 
 
 class _Plan:
-    """A claim that is to be written: which document, as it was, and what it becomes."""
+    """A claim to write: the document as it was read, and its update."""
 
     def __init__(self, doc: Doc, claim: RawClaim, guard: Doc, update: Doc) -> None:
         self.doc = doc
@@ -149,7 +149,7 @@ def _write(connection: Connection, plans: list[_Plan]) -> list[RawClaim]:
     return [plan.claim for plan in plans if now_held.get(plan.doc["_id"]) == plan.claim.token]
 
 
-# --- what becomes of claims ---------------------------------------------------------------------------
+# --- ends of claims -----------------------------------------------------------------------------------
 
 
 def _documents_of(connection: Connection, queue: str, claims: Sequence[RawClaim]) -> dict[str, list[Doc]]:

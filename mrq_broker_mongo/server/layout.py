@@ -223,8 +223,8 @@ def _creator(models: list[IndexModel]) -> Callable[[Jobs], list[str]]:
 
 
 def _create_wake(connection: Connection) -> None:
-    """A capped collection, which is never empty: a cursor on an empty one does not wait. One that is not
-    capped was made by a restore, say; the hints in it are worth nothing."""
+    """Creates the capped collection of hints with one document, because a cursor on an empty collection does
+    not wait. A collection that is not capped, for example after a restore, is replaced."""
     if not _is_wake_capped(connection):
         _create_capped(connection)
         if not _is_wake_capped(connection):

@@ -77,7 +77,7 @@ def location_of(opening: Opening) -> Location:
         "serverSelectionTimeoutMS": round(min(opening.timeout, _CONNECT_SECONDS) * 1000),
         "socketTimeoutMS": round(opening.timeout * 1000),
         # A greenlet that is killed while it waits for its turn to connect leaves the lock of pymongo's pool
-        # to nobody, or to two: a condition's wait has to take it again, and under gevent that can be
+        # to no thread, or to two: a condition's wait has to take it again, and under gevent that can be
         # interrupted.
         "maxConnecting": _MOST_CONNECTING,
         "w": "majority",

@@ -1,8 +1,8 @@
-"""What a worker is told between claims: pauses, and which of its jobs to interrupt.
+"""Pauses of queues, and requests to interrupt running jobs, which each process polls once a second.
 
 Two documents of the collection `meta`: ``pauses`` {version, names}, and ``signals <worker>`` {version, jobs:
-[{version, job}]}. Each change of one is one update of its document, so that nobody sees a version before what
-belongs to it.
+[{version, job}]}. Each change is one update of its document, so that no reader sees a version before its
+contents.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class MongoState(SharedState):
             try:
                 found = self._connection.run("state", _adder(which, step), repeatable=False)
             except DuplicateKeyError:
-                continue  # somebody else has written it under a later version
+                continue  # another process has written it under a later version
             if found.get("count") is None:
                 self._no_counter(namespace, name)
             return int(found["count"])

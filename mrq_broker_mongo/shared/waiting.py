@@ -76,8 +76,8 @@ def _follow(
     by time alone.
 
     The cursor is opened first, and the hints that are there already are passed over: none is missed between
-    the look and the waiting. It is moved by commands of its own, because the driver's does not tell whether
-    to ask for more would wait.
+    the look and the waiting. The cursor is moved by plain commands, because the cursor class of pymongo does
+    not tell whether a request for more would wait.
     """
     deadline = time.monotonic() + seconds
     name = connection.name("wake")

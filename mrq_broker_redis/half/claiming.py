@@ -22,7 +22,7 @@ from mrq_core.ids import new_nonce
 def claim(
     connection: Connection, request: ClaimRequest, rotation: Rotation, *, leave_suspects: bool
 ) -> ClaimedEntries:
-    """See `JobQueue.claim`. One nonce for all: a token is looked at together with the id."""
+    """See `JobQueue.claim`. One nonce for all entries: a token is compared together with the id."""
     nonce = new_nonce()
     arguments = arguments_of(request, rotation, nonce, limit=request.limit, leave_suspects=leave_suspects)
     answer = connection.run("entry_claim", arguments)
@@ -47,7 +47,7 @@ def claim(
 
 
 def _claimed(row: Sequence[Any], until: datetime, nonce: str) -> Entry:
-    """The entry as it is now. A row ends with what only some entries have."""
+    """The claimed entry. The last fields of a row exist only for some entries."""
     queue, rank, version, claims, has_more, job_id = row[:6]
     limit_keys, key, how_long, period = row[6:] if has_more else (None, None, None, None)
     count = int(claims or 0)

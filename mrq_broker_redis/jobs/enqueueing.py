@@ -52,7 +52,7 @@ def _each(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:
 
 
 def _is_ordinary(job: NewJob) -> bool:
-    """Whether the job has nothing but what any job has: then less is to be sent, looked at and written."""
+    """Whether the job has no optional field, so that a shorter script can store it."""
     record = job.record
     return (
         job.unique is None
@@ -85,6 +85,6 @@ def new(job: NewJob) -> object:
         record = record if record.unique_key == unique.key else replace(record, unique_key=unique.key)
         how = [unique.key, unique.until, round((unique.period or 0.0) * 1000)]
     row = records.row_of(record)
-    row["z"] = "w"  # though it may have no due time of its own yet
+    row["z"] = "w"  # waiting, also while the script still has to set the due time
     delay = False if job.delay is None else round(job.delay * 1000)
     return [record.id, row, records.params_of(record), how, delay]

@@ -27,7 +27,7 @@ def totals(connection: Connection) -> Totals:
 
 
 def _pairs(found: Any) -> list[tuple[bytes, bytes]]:
-    """Fields and values, in whichever form the client gives them."""
+    """Fields and values, from either form that the client returns."""
     if isinstance(found, dict):
         return list(found.items())
     return list(zip(found[::2], found[1::2], strict=True))

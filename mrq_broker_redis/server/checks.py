@@ -17,7 +17,7 @@ _MENDED = {
     Contents.JOBS: "",
     Contents.ENTRIES: "; the jobs stand still then until `mrq check --repair` gives them their places again",
 }
-"""What the server keeps, and what becomes of what it has lost."""
+"""The data that the server keeps, and the repair of lost data."""
 
 
 def check(connection: Connection, contents: Contents) -> list[Finding]:

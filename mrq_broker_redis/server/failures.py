@@ -21,7 +21,7 @@ _MEANINGS = {
     "NOPERM": "this user may not run scripts or commands that mrq needs: extend its ACL",
 }
 
-# redis-py takes the code off the text of these. A server before 7.0 hides it in the text of its own error.
+# redis-py removes the code from the text of these. A server before 7.0 hides it in the text of another error.
 _CODES: dict[type[Exception], str] = {
     exceptions.OutOfMemoryError: "OOM",
     exceptions.ReadOnlyError: "READONLY",
@@ -63,7 +63,7 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
     if "WRONGTYPE" in text:
         return BrokerCorrupt(
             f"a key of mrq in Redis at {where} holds something else ({text}): another program uses the same "
-            "names; set REDIS_PREFIX to one of its own"
+            "names; set REDIS_PREFIX to an unused name"
         )
     if "unknown command" in text and "HELLO" in text:
         return BrokerError(

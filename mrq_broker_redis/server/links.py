@@ -30,8 +30,7 @@ class Link:
     def call(self, *command: Any) -> Any:
         """Sends a command and reads its answer, as the server gives it. Raises what redis-py raises.
 
-        Whoever is killed or times out in between leaves no connection behind on which an answer is still to
-        come.
+        A call that is killed or times out leaves no connection with a pending answer.
         """
         if self._pool is None:  # which node it is for, the client of the cluster finds out
             return self.client.execute_command(*command)

@@ -28,7 +28,7 @@ _OPTIONS = frozenset(
 
 
 class _SentinelConnection(SentinelManagedConnection):
-    """One that is closed when the wait for a reply is interrupted, as redis-py's others are (redis-py#1128).
+    """A connection that closes when the wait for a reply is interrupted, unlike redis-py's (redis-py#1128).
 
     Otherwise the next call, which may be a claim, would take that reply for its own.
     """
@@ -85,7 +85,7 @@ def location_of(opening: Opening) -> Location:
 
 
 def _check_options(found: Mapping[str, object]) -> None:
-    """Raises ValueError for an option that nobody would look at before it fails."""
+    """Raises ValueError for an option that would only fail at the first connection."""
     unknown = [name for name in found if name not in _OPTIONS and not name.startswith("ssl_")]
     if unknown:
         raise ValueError(f"unknown options {', '.join(unknown)}; known are client_name, db and ssl_...")

@@ -1,4 +1,4 @@
-"""`mrq demo`: real jobs on a real broker and a worker in this process, and what came of it."""
+"""`mrq demo`: real jobs on a real broker and a worker in this process, and their results."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def library() -> Path:
 
 
 def source_files(most: int) -> list[str]:
-    """Up to so many source files of the standard library, in alphabetical order."""
+    """Up to `number` source files of the standard library, in alphabetical order."""
     root = library()
     found = sorted(
         str(path)

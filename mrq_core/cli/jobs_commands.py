@@ -84,7 +84,7 @@ def _find(
             return records, cursor
         if page.searched_until is not None and not told:
             told = True
-            note("Searching. No index serves this filter, so all jobs are looked at; Ctrl-C stops it.")
+            note("Searching. No index serves this filter, so the search reads all jobs; Ctrl-C stops it.")
 
 
 def _jobs_table(rows: list[JsonObject]) -> RenderableType:
@@ -179,7 +179,7 @@ def wait(
     given: Given,
     job_id: JobId,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", metavar="SECONDS", help="Give up after so many seconds.")
+        float | None, typer.Option("--timeout", metavar="SECONDS", help="Give up after this many seconds.")
     ] = None,
 ) -> None:
     """Waits until a job has ended and prints its status; exits with 0 if that is success, else with 1."""

@@ -1,7 +1,7 @@
 """The parameters of commands: the flags of settings, made from their table, and the filters of jobs.
 
 `command` takes a function whose parameters of the types `Given` and `FilterTexts` stand for
-many flags, and makes the function that typer sees, with each flag as a parameter of its own.
+many flags, and makes the function that typer sees, with each flag as a separate parameter.
 """
 
 from __future__ import annotations

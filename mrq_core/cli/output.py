@@ -48,7 +48,7 @@ def program() -> str:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console on the stream as it is now. Off a terminal lines are as long as they are."""
+    """A console on the current stream. Outside a terminal lines are not wrapped."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout

@@ -128,7 +128,7 @@ def _run_here(client: Client, config: Config, task: str, params: JsonObject) -> 
 
 
 def _run_synchronously(client: Client, config: Config, task: str, params: JsonObject) -> Outcome:
-    """Runs the task in a context of its own, for a job that no broker knows. There are no timeouts."""
+    """Runs the task in a new context, for a job that no broker knows, without timeouts."""
     import gevent
 
     from mrq_core.client.client import ambient_client

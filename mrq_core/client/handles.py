@@ -55,7 +55,7 @@ class Job:
         return self.record.params
 
     def fetch(self) -> JobRecord:
-        """The record as it is stored now. Raises JobNotFound."""
+        """Reads the stored record. Raises JobNotFound."""
         return self._client.fetch(self.id)
 
     def wait(self, timeout: float | None = None) -> JobRecord:

@@ -6,8 +6,8 @@ crashes does not matter. What one in between leaves:
 
 | between | it leaves | what mends it |
 |---|---|---|
-| a unique key and the job | a key that nobody needs | whoever wants the key a minute later |
-| the job and its entry | a waiting job that nobody is given | the repeated enqueue, `repair` |
+| a unique key and the job | an unneeded key | the next request for the key after a minute |
+| the job and its entry | a waiting job without an entry | the repeated enqueue, `repair` |
 | a claim and its start | an entry under a lease | the claims after that lease: no attempt is used |
 | an outcome and its entry | an entry that starts nothing, under a lease | the claims after that lease |
 | an outcome and its follow-ups | follow-ups that are not enqueued | `prune` |

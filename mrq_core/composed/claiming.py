@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from mrq_core import failpoints
-from mrq_core.composed import places
+from mrq_core.composed import tickets
 from mrq_core.contract import lifecycle
 from mrq_core.contract.messages import Claimed, ClaimRef, ClaimRequest
 from mrq_core.contract.pair import (
@@ -34,8 +34,8 @@ from mrq_core.ids import new_nonce
 
 @dataclass(slots=True)
 class _Seen:
-    """What came of the suspects: one that was claimed again, and those that were ended. `has_tried`: one was
-    to be claimed; where another worker was quicker, its limits may leave no room: no second one is tried.
+    """The handled suspects: the job that was claimed again, and the jobs that ended. `has_tried`: a claim was
+    tried. If another worker was quicker, no second claim is tried, because the limits may leave no room.
     """
 
     taken: list[JobRecord] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Claimer:
         )
 
     def _claim_further(self, request: ClaimRequest, answer: ClaimedEntries, seen: _Seen) -> ClaimedEntries:
-        """The waiting jobs, once suspects were seen to. What came of these is not lost by a failure now."""
+        """Claims waiting jobs after the suspects. A failure now does not lose the handled suspects."""
         left = replace(request, limit=0) if seen.taken else request
         try:
             return self._queue.claim(left, leave_suspects=True)
@@ -99,13 +99,13 @@ class Claimer:
         with contextlib.suppress(BrokerError):  # the jobs are started: later claims and calls mend the rest
             refused = [entry for entry, record in zip(entries, records, strict=True) if record is None]
             if refused:
-                places.put_right(self._queue, self._store, refused, answer.now)
+                tickets.put_right(self._queue, self._store, refused, answer.now)
             kept = [entry for entry, record in zip(entries, records, strict=True) if record is not None]
             self._free_keys(kept)
         return [record for record in records if record is not None]
 
     def _free_keys(self, started: Sequence[Entry]) -> None:
-        """Keys that are held while a job is queued are free now."""
+        """Releases keys that are held while a job is queued."""
         held = [
             (one.unique.key, KeyHolder(id=one.id))
             for one in started
@@ -117,11 +117,11 @@ class Claimer:
     # --- suspects ----------------------------------------------------------------------------
 
     def _see_to(self, answer: ClaimedEntries, request: ClaimRequest) -> _Seen:
-        """Ends the jobs that may not run again, puts right what is no lost claim, and claims one of the
-        others if the worker is idle.
+        """Ends the jobs that must not run again, repairs entries without a lost claim, and claims one of the
+        others for an idle worker.
 
-        Each is claimed in the queue before it is written, and written only if it is still what was read:
-        another worker may have been quicker, and the job may have been renewed or settled in the last moment.
+        Each job is claimed in the queue before it is written, and written only if it is unchanged since it
+        was read, because another worker may have claimed, renewed or settled it meanwhile.
         """
         seen = _Seen()
         found = self._store.read([entry.id for entry in answer.suspects])
@@ -139,7 +139,7 @@ class Claimer:
                 seen.has_tried = True
                 self._take(entry, stored, record, answer, request, seen)
         if wrong:
-            places.put_right(self._queue, self._store, wrong, answer.now)
+            tickets.put_right(self._queue, self._store, wrong, answer.now)
         return seen
 
     def _end(
@@ -154,7 +154,7 @@ class Claimer:
         token = lifecycle.make_token(stored.record.claims + 1, new_nonce())
         if self._write_held(entry, stored, after, token, request, answer):
             seen.ended.append(after)
-            self._queue.remove([places.removal_of(stored)])
+            self._queue.remove([tickets.removal_of(stored)])
 
     def _take(
         self,
@@ -182,15 +182,16 @@ class Claimer:
         request: ClaimRequest,
         answer: ClaimedEntries,
     ) -> bool:
-        """Writes a suspect's record while its entry is held under a new claim, so that nobody else can have
-        it, or renew it, meanwhile. False: somebody was quicker, or its late worker has settled it."""
+        """Writes the record of a suspect while its entry is held under a new claim, so that no other worker
+        can claim or renew it meanwhile. False: another worker was quicker, or the late worker has settled
+        the job."""
         if not all(self._queue.reclaim([(entry, token)], request)):
             return False
         failpoints.reach("composed.taken")
         [written] = self._store.write([Replacement(stored, after)], answer.now)
         if written is WriteResult.DONE:
             return True
-        places.put_right(self._queue, self._store, [replace(entry, token=token)], answer.now)
+        tickets.put_right(self._queue, self._store, [replace(entry, token=token)], answer.now)
         return False
 
 

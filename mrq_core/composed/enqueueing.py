@@ -8,7 +8,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from mrq_core import failpoints
-from mrq_core.composed import places, uniques
+from mrq_core.composed import tickets, uniques
 from mrq_core.contract.lifecycle import has_expired
 from mrq_core.contract.messages import Enqueued, NewJob
 from mrq_core.contract.pair import JobQueue, JobStore, KeyRequest
@@ -38,7 +38,7 @@ def enqueue(queue: JobQueue, store: JobStore, jobs: Sequence[NewJob]) -> list[En
 
 def prepared(job: NewJob, now: datetime) -> NewJob:
     """The new job with its due time instead of a delay, and with its unique key in the record."""
-    due_at = places.due_at(job, now)
+    due_at = tickets.due_at(job, now)
     key = job.record.unique_key if job.unique is None else job.unique.key
     return replace(job, delay=None, record=replace(job.record, due_at=due_at, unique_key=key))
 
@@ -62,11 +62,11 @@ def _store(queue: JobQueue, store: JobStore, jobs: Sequence[NewJob]) -> list[boo
     """
     created = store.insert(jobs)
     failpoints.reach("composed.inserted")
-    entries = [places.entry_of_new(job) for job, is_new in zip(jobs, created, strict=True) if is_new]
+    entries = [tickets.entry_of_new(job) for job, is_new in zip(jobs, created, strict=True) if is_new]
     there = dict.fromkeys(job.record.id for job, is_new in zip(jobs, created, strict=True) if not is_new)
     for stored in store.read(list(there)) if there else ():
-        if stored is not None and places.is_waiting(stored.record):
-            entries.append(places.entry_of(stored, stored.record, stored.version))
+        if stored is not None and tickets.is_waiting(stored.record):
+            entries.append(tickets.entry_of(stored, stored.record, stored.version))
     if entries:
         queue.push(entries)
     return created

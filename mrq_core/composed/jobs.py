@@ -13,7 +13,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from mrq_core import failpoints
-from mrq_core.composed import enqueueing, places, uniques
+from mrq_core.composed import enqueueing, tickets, uniques
 from mrq_core.contract.messages import NewJob
 from mrq_core.contract.pair import (
     Entry,
@@ -66,10 +66,10 @@ class Jobs:
         """Writes each if it may, and then tells the queue of those that were written."""
         answers = [WriteResult.HELD] * len(replacements)
         chosen = self._with_their_keys(replacements, now)
-        written = self.store.write([_of_store(replacements[place], now) for place in chosen], now)
+        written = self.store.write([_of_store(replacements[index], now) for index in chosen], now)
         failpoints.reach("composed.written")
-        for place, answer in zip(chosen, written, strict=True):
-            answers[place] = answer
+        for index, answer in zip(chosen, written, strict=True):
+            answers[index] = answer
         done = [one for one, answer in zip(replacements, answers, strict=True) if answer is WriteResult.DONE]
         self._tell_queue(done)
         for one in done:
@@ -89,15 +89,15 @@ class Jobs:
     def _with_their_keys(self, replacements: Sequence[Replacement[Job]], now: datetime) -> list[int]:
         """The places of those that hold the unique key that they need again, or need none."""
         wanted = {
-            place: again for place, one in enumerate(replacements) if (again := _asked(one)) is not None
+            index: again for index, one in enumerate(replacements) if (again := _asked(one)) is not None
         }
         holders = uniques.reserve(self.queue, self.store, list(wanted.values()), now)
         refused = {
-            place
-            for (place, one), holder in zip(wanted.items(), holders, strict=True)
-            if holder not in (None, one.id) and replacements[place].after is not None
+            index
+            for (index, one), holder in zip(wanted.items(), holders, strict=True)
+            if holder not in (None, one.id) and replacements[index].after is not None
         }
-        return [place for place in range(len(replacements)) if place not in refused]
+        return [index for index in range(len(replacements)) if index not in refused]
 
     def _tell_queue(self, done: Sequence[Replacement[Job]]) -> None:
         entries: list[Entry] = []
@@ -110,18 +110,18 @@ class Jobs:
                 removals.append(Removal(id=stored.record.id, version=stored.version, key=key))
                 deleted.append(stored.record.id)
             elif after.is_ended:
-                removals.append(places.removal_of(stored))
+                removals.append(tickets.removal_of(stored))
             elif after.status is not Status.STARTED:
-                entries.append(places.entry_of(stored, after, stored.version + 1))
+                entries.append(tickets.entry_of(stored, after, stored.version + 1))
         if removals:
-            places.remove(self.queue, self.store, removals, deleted)
+            tickets.remove(self.queue, self.store, removals, deleted)
         if entries:
             self.queue.push(entries)
 
 
 def _asked(one: Replacement[Job]) -> KeyRequest | None:
-    """The key that a job needs again. One that is to be deleted asks for its period, which it does not
-    prolong: from then on others doubt that the period has a job."""
+    """The key that a job needs again. A job that is deleted requests its period without extending it; from
+    then on the reservation of the period is not confirmed."""
     unique = one.before.stored.unique
     is_period = unique is not None and unique.until == "period"
     if one.reserve or (one.after is None and is_period):
@@ -137,7 +137,7 @@ def _of_store(one: Replacement[Job], now: datetime) -> Replacement[StoredJob]:
 
 def _is_the_queues(record: JobRecord) -> bool:
     """Whether the queue alone knows when the job's entry is due."""
-    return record.status is Status.STARTED or (places.is_waiting(record) and bool(record.limit_keys))
+    return record.status is Status.STARTED or (tickets.is_waiting(record) and bool(record.limit_keys))
 
 
 def _with_time(record: JobRecord, entry: Entry | None) -> JobRecord:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mrq_core import failpoints
-from mrq_core.composed import places
+from mrq_core.composed import tickets
 from mrq_core.composed.jobs import Jobs
 from mrq_core.contract import lifecycle
 from mrq_core.contract.broker import RawQueue
@@ -65,18 +65,18 @@ class ComposedRawQueue(RawQueue):
         found = jobs.store.read([record.id for record in records])
         answers = [False] * len(claims)
         ours: dict[int, StoredJob] = {}
-        for place, (record, stored) in enumerate(zip(records, found, strict=True)):
+        for index, (record, stored) in enumerate(zip(records, found, strict=True)):
             stored = self._taken_over(stored, record)
             if stored is None:
                 continue
             if stored.record.status is Status.STARTED and stored.record.token == record.token:
-                ours[place] = stored
+                ours[index] = stored
             else:
-                answers[place] = lifecycle.was_admitted_by(stored.record, claims[place][0].token)
-        entries = [(claims[place][0], places.claimed_entry_of(stored)) for place, stored in ours.items()]
+                answers[index] = lifecycle.was_admitted_by(stored.record, claims[index][0].token)
+        entries = [(claims[index][0], tickets.claimed_entry_of(stored)) for index, stored in ours.items()]
         admitted = jobs.queue.admit(self._name, entries, lease) if entries else []
-        for (place, stored), is_admitted in zip(ours.items(), admitted, strict=True):
-            answers[place] = is_admitted
+        for (index, stored), is_admitted in zip(ours.items(), admitted, strict=True):
+            answers[index] = is_admitted
             if not is_admitted:  # another worker has the parameter now, and will store the job anew
                 jobs.store.write([Replacement(stored, None)], now)
         return answers

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mrq_core import failpoints
-from mrq_core.composed import places
+from mrq_core.composed import tickets
 from mrq_core.composed.jobs import Jobs
 from mrq_core.contract.messages import JobFilter, Order, RepairResult
 from mrq_core.contract.pair import Entry, Removal, StoredJob
@@ -37,7 +37,7 @@ def repair(jobs: Jobs, limit: int, cursor: str | None) -> RepairResult:
 
 
 def _has_lost_its_place(stored: StoredJob, entry: Entry | None) -> bool:
-    if places.is_waiting(stored.record):
+    if tickets.is_waiting(stored.record):
         return entry is None or entry.version < stored.version
     return stored.record.status is Status.STARTED and entry is None
 
@@ -57,10 +57,10 @@ def _give_places(jobs: Jobs, lost: Sequence[StoredJob]) -> list[str]:
     started = [stored for stored in lost if stored.record.status is Status.STARTED]
     answers: list[bool] = []
     if waiting:
-        answers += jobs.queue.push([places.entry_of(one, one.record, one.version) for one in waiting])
+        answers += jobs.queue.push([tickets.entry_of(one, one.record, one.version) for one in waiting])
     if started:
-        lease = max(places.lease_of(one.record) for one in started)
-        answers += jobs.queue.push([places.claimed_entry_of(one) for one in started], lease)
+        lease = max(tickets.lease_of(one.record) for one in started)
+        answers += jobs.queue.push([tickets.claimed_entry_of(one) for one in started], lease)
     failpoints.reach("composed.repaired")
     given = [*waiting, *started]
     now_there = jobs.store.read([stored.record.id for stored in given]) if given else ()
@@ -68,12 +68,12 @@ def _give_places(jobs: Jobs, lost: Sequence[StoredJob]) -> list[str]:
     deleted: list[str] = []
     repaired: list[str] = []
     for before, stored, is_there in zip(given, now_there, answers, strict=True):
-        if stored is None or stored.record.is_ended:  # it has gone or ended meanwhile, and needs no place
-            ended.append(places.removal_of(stored or before))
+        if stored is None or stored.record.is_ended:  # deleted or ended meanwhile: it needs no entry
+            ended.append(tickets.removal_of(stored or before))
             if stored is None:
                 deleted.append(before.record.id)
         elif is_there:
             repaired.append(before.record.id)
     if ended:
-        places.remove(jobs.queue, jobs.store, ended, deleted)
+        tickets.remove(jobs.queue, jobs.store, ended, deleted)
     return repaired

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mrq_core import failpoints
-from mrq_core.composed import places
+from mrq_core.composed import tickets
 from mrq_core.composed.jobs import Jobs
 from mrq_core.contract.lifecycle import claim_number
 from mrq_core.contract.messages import ClaimRef, Settlement
@@ -19,17 +19,17 @@ def renew(jobs: Jobs, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
     """See `Broker.renew`. The store knows the latest claim. A queue that has lost the entry of a running job,
     or has one of an older version, which starts nothing, is told."""
     answers = jobs.queue.renew(claims, lease)
-    denied = [place for place, answer in enumerate(answers) if not answer]
+    denied = [index for index, answer in enumerate(answers) if not answer]
     if denied:
-        ids = [claims[place].id for place in denied]
+        ids = [claims[index].id for index in denied]
         entries = jobs.queue.entries(ids)
-        for place, stored, entry in zip(denied, jobs.store.read(ids), entries, strict=True):
-            if entry is not None and claim_number(entry.token or "") > claim_number(claims[place].token):
+        for index, stored, entry in zip(denied, jobs.store.read(ids), entries, strict=True):
+            if entry is not None and claim_number(entry.token or "") > claim_number(claims[index].token):
                 continue  # another worker is taking the job: the store is told of it next
             if stored is None or stored.record.status is not Status.STARTED:
                 continue
-            if stored.record.token == claims[place].token:
-                [answers[place]] = jobs.queue.push([places.claimed_entry_of(stored)], lease)
+            if stored.record.token == claims[index].token:
+                [answers[index]] = jobs.queue.push([tickets.claimed_entry_of(stored)], lease)
     return [bool(answer) for answer in answers]
 
 
@@ -39,29 +39,29 @@ def settle(jobs: Jobs, settlements: Sequence[Settlement]) -> list[bool]:
     answers = [True] * len(settlements)
     simple: dict[str, int] = {}
     others: list[int] = []
-    for place, settlement in enumerate(settlements):
+    for index, settlement in enumerate(settlements):
         outcome = settlement.outcome
         if is_plain_success(outcome) and not outcome.followups and settlement.id not in simple:
-            simple[settlement.id] = place
+            simple[settlement.id] = index
         else:
-            others.append(place)
+            others.append(index)
     if simple:
         others += _succeed(jobs, settlements, list(simple.values()))
     if others:
         others.sort()
-        settled = replacing.settle(jobs, [settlements[place] for place in others])
-        for place, accepted in zip(others, settled, strict=True):
-            answers[place] = accepted
+        settled = replacing.settle(jobs, [settlements[index] for index in others])
+        for index, accepted in zip(others, settled, strict=True):
+            answers[index] = accepted
     return answers
 
 
 def _succeed(jobs: Jobs, settlements: Sequence[Settlement], chosen: Sequence[int]) -> list[int]:
     """Writes what it may; answers with the places of the others."""
-    written = jobs.store.succeed([settlements[place] for place in chosen], jobs.queue.now())
+    written = jobs.store.succeed([settlements[index] for index in chosen], jobs.queue.now())
     failpoints.reach("composed.succeeded")
-    done = [place for place, is_written in zip(chosen, written, strict=True) if is_written]
+    done = [index for index, is_written in zip(chosen, written, strict=True) if is_written]
     if done:
         jobs.queue.remove(
-            [Removal(id=settlements[place].id, token=settlements[place].token) for place in done]
+            [Removal(id=settlements[index].id, token=settlements[index].token) for index in done]
         )
-    return [place for place, is_written in zip(chosen, written, strict=True) if not is_written]
+    return [index for index, is_written in zip(chosen, written, strict=True) if not is_written]

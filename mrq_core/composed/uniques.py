@@ -61,8 +61,8 @@ def _is_needed(unique: Unique, record: JobRecord) -> bool:
 
 
 def of_entry(unique: Unique | None, record: JobRecord, *, begins: bool) -> Unique | None:
-    """The key that a job's entry brings along; None where the job needs none. `begins`: a period that nobody
-    holds is begun by it."""
+    """The key that the entry of a job reserves. None: the job needs no key. `begins`: the entry starts a
+    period that no job holds."""
     if unique is None or not _is_needed(unique, record):
         return None
     return unique if begins else replace(unique, period=None)

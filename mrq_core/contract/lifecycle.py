@@ -257,7 +257,7 @@ def cancelled(record: JobRecord, *, now: datetime, ttl: float) -> JobRecord:
 def changed(record: JobRecord, action: Action, now: datetime) -> tuple[ChangeResult, JobRecord | None]:
     """What an action makes of a job: the answer, and the record after it. None: the job is deleted.
 
-    A refused action returns the record as it is. The caller reserves the unique key of a requeued job
+    A refused action returns the record unchanged. The caller reserves the unique key of a requeued job
     again, and refuses the requeue (HELD) where another job holds the key.
     """
     match action:

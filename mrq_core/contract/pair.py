@@ -1,16 +1,17 @@
 """The contracts of the two halves of a composed broker: JobQueue and JobStore.
 
-The store says what a job is, the queue says when it is due and who holds it. Neither knows the other;
-`mrq_core.composed` puts them together, and these rules make any order of crashes harmless:
+The store keeps the records, and the queue keeps due times and claims. Neither half knows the other;
+`mrq_core.composed` combines them, and three rules make any order of crashes harmless:
 
-- **An entry is a ticket for one version of a record.** The store numbers the versions; a waiting job may be
-  started only by an entry of the very version that is stored. So an entry that a crash has left behind starts
-  nothing, and one that is missing can be put back at any time.
-- **The store is written first.** What the queue is told afterwards can be told again: an entry is replaced
-  only by one of a later version, and removed only by who knows of that version.
-- **Leases are the queue's.** A claim is made there, under a new token, before the store is told.
+- **An entry is a ticket for one version of a record.** The store numbers the versions. Only an entry of the
+  stored version may start a waiting job. So an entry that a crash left behind starts nothing, and a missing
+  entry can be pushed again at any time.
+- **The store is written first.** Later calls of the queue can be repeated, because only a later version
+  replaces an entry, and only a caller that knows the version removes it.
+- **The queue owns the leases.** A claim is made in the queue, under a new token, before the store starts the
+  job.
 
-Everything that `mrq_core.contract.broker` says of all methods of a broker holds here, too.
+The rules for every method in `mrq_core.contract.broker` apply here too.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ from mrq_core.contract.record import JobRecord
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """A job's place in a queue: a ticket for one version of its record.
+    """A job in a queue: a ticket for one version of its record.
 
-    `due_at`: from when it may be claimed; of a claimed entry the end of its lease; None: it is parked.
-    `claims`: how many claims of the job its record counts. `token`: the claim that holds the entry.
-    `unique`: the key that the job holds; an entry brings its key along when it is pushed.
+    `due_at`: the due time of a waiting entry, or the end of the lease of a claimed entry; None: parked.
+    `claims`: the number of claims in the record. `token`: the claim that holds the entry.
+    `unique`: the unique key of the job, which a push reserves.
     """
 
     id: str
@@ -60,26 +61,26 @@ class Entry(Struct, frozen=True, kw_only=True):
 
 
 class KeyRequest(Struct, frozen=True, kw_only=True):
-    """A unique key that a job wants. A period without its length takes nothing: it only asks who holds the
-    key, as a requeued job does, whose period is not begun again."""
+    """A job's request for a unique key. A period without a length reserves nothing and only asks for the
+    holder, as a requeued job does, whose period does not start again."""
 
     id: str
     unique: Unique
 
 
 class KeyHolder(Struct, frozen=True, kw_only=True):
-    """Who holds a unique key; None: nobody. `since`: when it was reserved, where that tells whether the
-    holder may be gone: see `JobQueue.reserve`."""
+    """The job that holds a unique key. None: the key is free. `since`: the time of a reservation that may
+    have lost its job; see `JobQueue.reserve`."""
 
     id: str | None
     since: datetime | None = None
 
 
 class ClaimedEntries(Struct, frozen=True, kw_only=True):
-    """What a claim in the queue gave.
+    """The answer of a claim in the queue.
 
-    `entries` are claimed now, in the order to start them. `suspects` are entries whose lease ran out, to be
-    seen to first; then nothing was claimed. The rest is as in `Claimed`.
+    `entries` are claimed now, in the order to start them. `suspects` are entries with expired leases, which
+    the caller handles first; then nothing was claimed. The other fields are as in `Claimed`.
     """
 
     entries: tuple[Entry, ...] = ()
@@ -90,10 +91,10 @@ class ClaimedEntries(Struct, frozen=True, kw_only=True):
 
 
 class Removal(Struct, frozen=True, kw_only=True):
-    """An entry that is to go: the one of this version or an earlier one, or the one that this claim holds.
+    """The removal of an entry of this version or an earlier one, or of the entry that this claim holds.
 
-    `key`: the unique key to let go too, if the job holds it and no other entry of it is there. An entry takes
-    its own key along, but for one that is held for a period.
+    `key`: a unique key to release too, if the job holds it and has no other entry. The removal releases the
+    key of the entry itself, except for a key that is held for a period.
     """
 
     id: str
@@ -103,84 +104,82 @@ class Removal(Struct, frozen=True, kw_only=True):
 
 
 class JobQueue(ABC):
-    """Which jobs are due and who holds them. Keeps no history."""
+    """Due times and claims of jobs. Keeps no history."""
 
     name: str
     """The driver's name."""
 
     @abstractmethod
     def now(self) -> datetime:
-        """The queue's time, by which leases and due times go. Before anything is stored, it is asked for: so
-        it raises where there is something that belongs to others."""
+        """The time of the queue, which leases and due times use. Callers ask for it before they store
+        anything, so it raises ConfigError where the queue holds data of another arrangement."""
 
     # --- unique keys -------------------------------------------------------------------------
 
     @abstractmethod
     def reserve(self, wanted: Sequence[KeyRequest]) -> list[KeyHolder]:
-        """Gives each key to its job if nobody holds it, in the order of the call; answers with the holders.
+        """Reserves each free key for its job, in the order of the call; returns the holders.
 
-        A key that is reserved for a job that then is never stored, or that a crash kept from being let go,
-        would be held for ever. So a holder whose reservation is not known to be needed is named with the
-        time of it: if that is long ago, whoever asks looks into the store, and calls `free`. A period is
-        sure once the entry of its job was pushed; then no `since` is given, until the job itself asks for
-        the key again, as it does before it is queued again or removed.
+        A crash may leave a key with a job that was never stored or no longer needs it. So the answer has the
+        time of each reservation that is not confirmed; the caller reads the store if the time is
+        long ago, and calls `free`. The push of the job's entry confirms the reservation of a period; its
+        answer has no `since` until the job itself requests the key again, before a requeue or a removal.
         """
 
     @abstractmethod
     def free(self, held: Sequence[tuple[str, KeyHolder]]) -> None:
-        """Lets keys go that these jobs hold, if they have held them since then, where that is given. Nothing
-        happens to the others."""
+        """Releases keys that these jobs hold, and hold since the given time if one is given. Other keys stay
+        unchanged."""
 
     # --- entries -----------------------------------------------------------------------------
 
     @abstractmethod
     def push(self, entries: Sequence[Entry], lease: float | None = None) -> list[bool]:
-        """Gives jobs their places; True for each that has the place now that was asked for.
+        """Pushes entries. True: the queue now holds the entry of this version.
 
-        An entry that is there stays as it is if it is of the same version or a later one: True for the
-        same, False for a later one. One of an earlier version is replaced, whoever holds it: its claim,
-        its slots and its being parked end. The key is reserved if nobody holds it, and sure from now on.
-        An entry with a token comes as claimed, until now + `lease`; it does not replace one that a later
-        claim holds, and is answered with False. Wakes as many waiters as it has
-        entries that wait.
+        An existing entry of the same version (True) or a later version (False) stays unchanged. An entry of
+        an earlier version is replaced, and its claim, slots and parking end. A free key is reserved, and the
+        reservation is confirmed. An entry with a token is claimed until now + `lease`; it does not replace an
+        entry that a later claim holds (False). Wakes as many waiting workers as there are waiting entries.
         """
 
     @abstractmethod
     def claim(self, request: ClaimRequest, *, leave_suspects: bool = False) -> ClaimedEntries:
-        """Takes due entries for a worker, in one operation; see `Broker.claim`.
+        """Claims due entries for a worker, in one operation; see `Broker.claim`.
 
-        The token of each counts one claim more than the entry does. Limits are kept here: an entry over
-        its concurrency is parked, one over its rate is pushed back. Suspects, a bounded number, are given
-        to every worker, idle or not, unless they are to be left; `suspects_due`: there are some, they
-        were left, and the worker is not idle. One whose limits leave no room is not due.
+        The token of each entry counts one claim more than the entry. The queue enforces limits: it parks an
+        entry over its concurrency, and pushes back an entry over its rate. Every worker, idle or not, gets a
+        bounded number of suspects, unless `leave_suspects`; then `suspects_due` tells a worker that is not
+        idle about them. A suspect whose limits leave no room is not due.
         """
 
     @abstractmethod
     def reclaim(self, suspects: Sequence[tuple[Entry, str]], request: ClaimRequest) -> list[bool]:
-        """Claims entries whose lease has run out under these new tokens, for the request's worker and lease.
-        False where the entry is not what was seen any more: it was renewed, taken, replaced or removed; and
-        where its limits leave no room."""
+        """Claims entries with expired leases under these new tokens, for the worker and lease of the request.
+
+        False: the entry has changed since it was read (renewed, claimed, replaced or removed), or its limits
+        leave no room."""
 
     @abstractmethod
     def release(self, claims: Sequence[ClaimRef]) -> list[bool]:
-        """Ends claims under which nothing was started: the entries wait again, due now, as if they had not
-        been claimed. False: another claim has been made since, or the entry is gone."""
+        """Ends claims that started nothing: the entries wait again, due now, as if never claimed. False: the
+        entry was claimed again, or does not exist."""
 
     @abstractmethod
     def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool | None]:
-        """Moves the due time of claimed entries, and the end of their slots, to now + lease. False: another
-        claim has been made since, or the entry waits. None: there is no entry."""
+        """Moves the due time of claimed entries, and the end of their slots, to now + lease. False: the entry
+        was claimed again, or waits. None: the entry does not exist."""
 
     @abstractmethod
     def remove(self, removals: Sequence[Removal]) -> list[bool]:
-        """Removes entries, claimed or not, with their slots, and lets their keys go. False for one that is
-        not there or not the one that is meant. Repeating it does no harm."""
+        """Removes entries, claimed or not, with their slots and keys. False: the entry does not exist, or is
+        of a later version or another claim. Repeating a removal is harmless."""
 
     @abstractmethod
     def entries(self, ids: Sequence[str]) -> list[Entry | None]:
-        """The entries as they are; None where there is none."""
+        """The entries. None: the entry does not exist."""
 
-    # --- looking -----------------------------------------------------------------------------
+    # --- queries -----------------------------------------------------------------------------
 
     @abstractmethod
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
@@ -188,7 +187,8 @@ class JobQueue(ABC):
 
     @abstractmethod
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
-        """Names of queues that hold, or held, entries or parameters: alphabetical, from behind `after`."""
+        """The names of queues that hold or held entries or parameters, in alphabetical order, after
+        `after`."""
 
     @abstractmethod
     def wait(self, wanted: Sequence[Wanted], timeout: float) -> bool:
@@ -198,24 +198,24 @@ class JobQueue(ABC):
 
     @abstractmethod
     def raw(self, name: str) -> RawParameters:
-        """The parameters of the raw queue of that name. Does no I/O."""
+        """The parameters of the raw queue with this name. Does no I/O."""
 
     @abstractmethod
     def admit(self, name: str, claims: Sequence[tuple[RawClaim, Entry]], lease: float) -> list[bool]:
-        """Gives claimed parameters of a raw queue the entries of their jobs, which are stored already, as
-        claimed until now + lease, and drops the parameters' leases, in one step each. True also where
-        this claim was admitted before; False where another worker has claimed the parameter since."""
+        """Replaces the leases of claimed parameters by the entries of their jobs, which are already stored,
+        as claimed until now + lease; one atomic step for each parameter. True also if this claim was admitted
+        before. False: another worker has claimed the parameter since."""
 
     @abstractmethod
     def is_leased(self, name: str, ids: Sequence[str]) -> list[bool]:
-        """Whether a parameter of the raw queue is claimed for the job of that id and not admitted yet."""
+        """Whether a parameter of the raw queue is claimed for the job with this id and not yet admitted."""
 
-    # --- care --------------------------------------------------------------------------------
+    # --- maintenance -------------------------------------------------------------------------
 
     @abstractmethod
     def prune(self, limit: int) -> None:
-        """Deletes up to `limit` each of what says nothing any more: keys whose period has ended, rates,
-        settled claims of parameters."""
+        """Deletes up to `limit` each of expired unique keys, unused rates and settled claims of
+        parameters."""
 
     @abstractmethod
     def check(self) -> list[Finding]:
@@ -234,54 +234,54 @@ S_co = TypeVar("S_co", bound="ReadJob", covariant=True)
 
 
 class ReadJob(Protocol):
-    """A record as it was read, with whatever proves that it has not changed when it is written."""
+    """A record as it was read, with the proof that a write needs."""
 
     @property
     def record(self) -> JobRecord: ...
 
 
 class WriteResult(Enum):
-    """What became of a replacement."""
+    """The result of writing a replacement."""
 
     DONE = "done"
     CHANGED = "changed"
-    """The job is not what was read."""
+    """The job has changed since it was read."""
     HELD = "held"
     """Another job holds its unique key."""
 
 
 @dataclass(frozen=True, slots=True)
 class Replacement(Generic[S_co]):
-    """What is to be written in place of what was read; None: the job is to be deleted."""
+    """A record to write in place of the record that was read. None: delete the job."""
 
     before: S_co
     after: JobRecord | None
     followups: tuple[NewJob, ...] = ()
-    """Jobs to store together with it."""
+    """Jobs to store together with the record."""
     reserve: bool = False
-    """Whether the job's unique key is to be reserved again, or the change not made."""
+    """Whether the write needs to reserve the unique key of the job again."""
     ask_to_stop: bool = False
-    """Whether its worker is to be asked to interrupt it."""
+    """Whether to ask the worker of the job to interrupt it."""
 
 
 class StoredJob(Protocol):
-    """A job as the store gave it. It proves, when it is written, that nothing has changed meanwhile."""
+    """A job as the store returned it. A write checks that the job is unchanged since."""
 
     @property
     def record(self) -> JobRecord:
-        """What is known of the job. When it is due, and its lease, is as of the last write: the entry knows
-        better."""
+        """The record of the job. Its due time and lease are those of the last write; the entry has the
+        current ones."""
         ...
 
     @property
     def version(self) -> int:
-        """1 when it is inserted, and one more with each `write` and each `start`; more with `succeed`, and
-        the same after `annotate`."""
+        """1 after the insert, and one more with each `write` and each `start`; greater after `succeed`, and
+        unchanged by `annotate`."""
         ...
 
     @property
     def unique(self) -> Unique | None:
-        """The unique key that the job was enqueued with."""
+        """The unique key with which the job was enqueued."""
         ...
 
 
@@ -289,7 +289,7 @@ S = TypeVar("S", bound=StoredJob)
 
 
 class JobStore(StoreServices):
-    """What is known of each job, and what all processes share. Knows nothing of order, limits and keys.
+    """The records of jobs, and the state that all processes share. Knows no order, limits and unique keys.
 
     Every change of a record is a compare-and-set; totals change with it.
     """
@@ -301,33 +301,33 @@ class JobStore(StoreServices):
 
     @abstractmethod
     def insert(self, jobs: Sequence[NewJob]) -> list[bool]:
-        """Stores new jobs, as version 1, with their `due_at` as it is. False where the id exists, whose
-        record then stays as it is, and for the second of two jobs of one id. What has expired makes room.
-        Repeated after a lost reply by the driver itself, it answers as the first time."""
+        """Stores new jobs as version 1, with their `due_at` unchanged. False: the id exists, also earlier in
+        the same call; the existing record stays unchanged. An expired record makes room. A repetition by the
+        driver itself after a lost reply returns the first answer."""
 
     @abstractmethod
     def read(self, ids: Sequence[str]) -> Sequence[StoredJob | None]:
-        """The jobs, expired ones too; None for unknown ones."""
+        """The jobs, including expired jobs. None: the job is unknown."""
 
     @abstractmethod
     def write(self, replacements: Sequence[Replacement[StoredJob]], now: datetime) -> list[WriteResult]:
-        """Writes each if the job is still what was read, with all that follows from it here: totals, the
-        deletion of logs, the signal to its worker. Never HELD. `Replacement.followups` are stored with
+        """Writes each replacement if the job is unchanged since it was read, with its consequences: totals,
+        the deletion of logs, the signal to its worker. Never HELD. `Replacement.followups` are stored with
         the job, not enqueued; see `unfinished`."""
 
     @abstractmethod
     def start(
         self, entries: Sequence[Entry], *, worker: str, lease: float, now: datetime
     ) -> list[JobRecord | None]:
-        """Starts claimed jobs: each that waits, in the entry's queue, at the entry's version, becomes what
-        `lifecycle.claimed` says, under the entry's token. None for the others. A call that fails may have
-        started some: their entries are held by nobody who knows, until the lease ends."""
+        """Starts claimed jobs as `lifecycle.claimed` says, under the token of the entry. None: the job does
+        not wait in the queue of the entry at the version of the entry. A call that fails may have started
+        some jobs; their claims are lost with the end of the lease."""
 
     @abstractmethod
     def succeed(self, settlements: Sequence[Settlement], now: datetime) -> list[bool]:
-        """Ends running attempts with success, as `lifecycle.settled` says, each if the token is the latest
-        and nobody has asked to cancel the job. False: it was not written, and has to be looked at.
-        Only outcomes that `records.is_plain_success` allows, without follow-ups."""
+        """Ends running attempts with success, as `lifecycle.settled` says, if the token is the latest and no
+        cancel is requested. False: nothing was written, and the caller has to read the job. Accepts
+        outcomes that `encoding.is_plain_success` allows, without follow-ups."""
 
     @abstractmethod
     def annotate(self, notes: Sequence[Note], now: datetime) -> list[bool]:
@@ -341,10 +341,9 @@ class JobStore(StoreServices):
 
     @abstractmethod
     def finish(self, parent: str, followups: Sequence[str]) -> None:
-        """These follow-ups of the job are enqueued: forgets that they are to be. Nothing happens where others
-        have taken their place, by a later attempt."""
+        """Removes these enqueued follow-ups from the job, unless a later attempt has replaced them."""
 
     @abstractmethod
     def prune(self, limit: int) -> int:
-        """Deletes up to `limit` expired jobs with their logs, and expired state and old figures; mends
-        totals. Answers with the number of jobs."""
+        """Deletes up to `limit` expired jobs with their logs, expired shared state and old metrics, and
+        repairs totals. Returns the number of jobs."""

@@ -28,8 +28,8 @@ def apply_to_matching(
 ) -> Counter[ChangeResult]:
     """Acts on all jobs that match, in bounded steps, and counts what became of them.
 
-    `on_step` is called after each step with the counts so far. A step that fails leaves what the
-    earlier ones did as it is; starting again does no harm.
+    `on_step` is called after each step with the counts so far. A step that fails keeps the changes of
+    earlier steps; starting again is harmless.
     """
     done: Counter[ChangeResult] = Counter()
     cursor: str | None = None

@@ -1,4 +1,4 @@
-"""Looks at the configuration, the tasks it names and the broker, and says what is to be mended."""
+"""Checks the configuration, the tasks that it names and the broker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def check_task_options(config: Config) -> None:
 
 
 def config_findings(config: Config, plugins: Plugins) -> list[Finding]:
-    """What there is to say about the configuration. Imports the tasks that TASKS names."""
+    """The findings about the configuration. Imports the tasks that TASKS names."""
     file = getattr(config.module, "__file__", None)
     findings = [
         Finding(level="ok", subject="config file", message=f"read {file}" if file else "there is none"),

@@ -14,7 +14,7 @@ from mrq_core.operations.workers import WorkerReport
 
 HIDDEN = "***"
 _REQUEUED_AFTER = 2.0
-"""A job that was queued so many seconds after its id was made has been queued again since."""
+"""Seconds. A job that was queued later than this after its id was made has been requeued."""
 
 
 def iso(moment: datetime | None) -> str | None:

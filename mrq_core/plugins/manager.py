@@ -97,7 +97,7 @@ class Plugins:
         return sorted(found, key=lambda one: (one.trylast, not one.tryfirst, names.index(one.plugin_name)))
 
     def encode(self, value: JsonValue) -> JsonValue:
-        """The value as it is stored."""
+        """The stored form of a value."""
         if not self.implements("mrq_encode"):
             return value
         encoded = self.hook.mrq_encode(value=value)

@@ -85,7 +85,7 @@ def resolve_options(path: str, task_class: type[Task], config: Config) -> Loaded
 def check_reachable(task: TaskLike) -> None:
     """Raises InvalidValue unless a worker finds this task object at the path of the task.
 
-    A path that is given as text is taken as it is: the enqueuer need not have the code.
+    A path given as text is accepted unchecked, because the enqueuer need not have the code.
     """
     if not isinstance(task, str | TaskFunction) and not (isinstance(task, type) and issubclass(task, Task)):
         raise InvalidValue(

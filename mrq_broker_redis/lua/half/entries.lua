@@ -20,7 +20,7 @@ local function place_in(row)
   return row.t and 'c' or row.z or 'w'
 end
 
--- What there is to know of an entry before it changes; nil: there is none. One that is parked has limit keys.
+-- The fields of an entry before a change; nil: the entry does not exist. A parked entry has limit keys.
 local function entry_of(id)
   local values = call('HMGET', entry_key(id), 'q', 'k', 'v', 't', 'o')
   if not values[1] then
@@ -34,7 +34,7 @@ local function entry_of(id)
   return row
 end
 
--- Takes an entry out of where it stands. What it held under its limits it keeps, if it is to be claimed.
+-- Removes an entry from its sorted set. An entry that is claimed next keeps its slots.
 local function leave(id, row, is_to_be_claimed)
   local place = place_in(row)
   if place == 'p' then
@@ -51,7 +51,7 @@ local function leave(id, row, is_to_be_claimed)
   touch(row.q)
 end
 
--- The key of an entry that gets its place: it is reserved if nobody holds it, and a period is sure from now on.
+-- The key of a pushed entry: a free key is reserved, and the reservation of a period is confirmed.
 -- unique: { key, until, period in ms or false }.
 local function hold(id, unique)
   local key, lasts, period = unique[1], unique[2], unique[3] or nil

@@ -32,7 +32,7 @@ end
 take = function(id, key, queue, rank)
   local row = call('HMGET', key, 'q', 'k', 'v', 'n', 'o')
   if not row[1] then
-    return GONE -- somebody has deleted it by hand
+    return GONE -- the entry was deleted by hand
   end
   row[6] = id
   if row[5] then

@@ -1,5 +1,5 @@
 -- needs: base, batch, slots, uniques, entries
--- Gives unique keys to jobs, where nobody holds them. Arguments: { { id, key, until, period in ms or false }, ... }.
+-- Reserves free unique keys for jobs. Arguments: { { id, key, until, period in ms or false }, ... }.
 -- Answers { id of the holder or nil, when it was reserved or nil, ... }; a period without its length takes nothing.
 
 local answers, reserved_at = {}, K .. 'u:at'
@@ -12,7 +12,7 @@ for _, one in ipairs(given) do
     call('HSET', reserved_at, key, since)
   elseif holder then
     since = call('HGET', reserved_at, key)
-    if holder == id then -- wanted anew: whoever asks must not think it old, and a period is not sure any more
+    if holder == id then -- requested again: the reservation is as new, and a period is no longer confirmed
       since = digits(now)
       call('HSET', reserved_at, key, since)
     end

@@ -81,7 +81,7 @@ local function sum_tallies()
   tallies = {}
 end
 
--- Entries of the queue change: where it stands among the subqueues of its tree is looked at in flush().
+-- The entries of the queue change: flush() updates its subqueue in the tree.
 local function touch(queue)
   if string.find(queue, '/', 1, true) then
     touched[queue] = true
@@ -108,7 +108,7 @@ local function in_parts(command, key, values)
   end
 end
 
--- Each name has a list of its own: a token in a list that others share could be taken by one who cannot use it.
+-- Each name has its list, because a shared list would give a token to a worker that cannot use it.
 local function send_wakes()
   local lists = {}
   for queue, tokens in pairs(woken) do

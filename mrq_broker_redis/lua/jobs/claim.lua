@@ -43,7 +43,7 @@ take = function(id, key, queue, rank)
   local row = call('HMGET', key, 's', 'h', 'o')
   local status, path = row[1], row[2]
   if not status then
-    return GONE -- somebody has deleted it by hand
+    return GONE -- the job was deleted by hand
   end
   local count = 1
   if row[3] then

@@ -1,7 +1,7 @@
 -- needs: base, batch, slots, limits, trees
 -- What a claim of jobs and a claim of entries have in common: queues and trees, suspects, limits, parked jobs.
 -- Arguments of both: { worker, limit, lease in ms, idle, wanted, limits, nonce, turns, parked turn,
---   sweep every ms, last swept at ms, whether suspects are to be left alone, ... }
+--   sweep every ms, last swept at ms, whether to leave suspects, ... }
 --   wanted: { { name, quota or -1, reverse, { excluded } } }
 --   limits: { rule = { concurrency or -1, interval in us or 0, tolerance in us } }
 --   turns: { tree = the subqueue that had the last turn }
@@ -10,8 +10,8 @@
 --   parked turn, swept }.
 -- The script sets the two functions that follow, calls suspects(), and, if there are none, take_due().
 
-local consider_suspect -- (id, queue, chosen): what becomes of one whose lease ran out; see put_off()
-local take -- (id, key, queue, rank): tries to take one that is due, and answers with one of these:
+local consider_suspect -- (id, queue, chosen): handles an expired lease; see put_off()
+local take -- (id, key, queue, rank): tries to claim a due entry, and answers with one of these:
 local TAKEN, BLOCKED, GONE = 1, 2, 3
 
 local worker, limit, lease, idle, wanted = given[1], given[2], given[3], given[4], given[5]
@@ -50,7 +50,7 @@ end
 
 local suspects_due = false
 
--- A suspect whose limits leave no room is looked at again in a while.
+-- Postpones a suspect whose limits leave no room.
 local function put_off(id, queue)
   call('ZADD', claimed_line(queue), digits(now + SUSPECT_PAUSE), id)
   touch(queue)
@@ -198,7 +198,7 @@ end
 
 -- Takes what is due; answers whether it looked for parked jobs with room.
 local function take_due()
-  free_expired_slots() -- behind the suspects: one that is claimed again keeps its slot
+  free_expired_slots() -- after the suspects: an entry that is claimed again keeps its slot
   flush()
   take_waiting()
   local swept = false
@@ -240,7 +240,7 @@ end
 local function taken(what, swept)
   note_turns()
   local due = goes_on and now or next_due(wanted, idle and -1 or now)
-  if number == 0 and limit > 0 then -- the tokens that woke nobody are about jobs that are gone
+  if number == 0 and limit > 0 then -- the remaining tokens belong to jobs that are gone
     for _, one in ipairs(wanted) do
       call('DEL', K .. 'wake:' .. one[1])
     end

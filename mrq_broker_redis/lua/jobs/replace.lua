@@ -2,11 +2,11 @@
 -- Writes records in full, each if the job is still what it was when it was read; stores jobs that follow from them.
 -- Arguments: { limits, { { id, seen, row or false, keep, { follow-ups }, asks }, ... } }
 --   limits: as in claiming, for jobs that are claimed again; none where nothing is limited;
---   seen: what read answered; row: the fields, false to delete the job; keep: what becomes of its unique key
---   ('', 'reserve' for a job that is queued again); asks: whether its worker is to be asked to stop it.
+--   seen: what read answered; row: the fields, false to delete the job; keep: whether to keep its unique key
+--   ('', 'reserve' for a job that is queued again); asks: whether to ask its worker to stop it.
 -- Answers for each: 1 written, 0 it has changed meanwhile or its limits leave no room, 2 another job holds its unique key.
 
--- Whether there is no room for a job that is to be claimed again.
+-- Whether limits leave no room for a job that is claimed again.
 local function is_kept_out(id, row)
   return row and row.z == 'c' and row.l and not has_slots(id, cmsgpack.unpack(row.l))
 end

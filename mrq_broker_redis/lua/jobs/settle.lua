@@ -6,7 +6,7 @@
 local answers, now_text, expiries, expiry_by_ttl = {}, digits(now), K .. 'x', {}
 local started, success = status_index('started'), status_index('success')
 
--- Whether a success is nobody's concern but the job's.
+-- Whether a success changes only the job itself.
 local function is_plain(key)
   local row = call('HMGET', key, 'l', 'u', 'f')
   return not (row[1] or row[2] or string.find(row[3] or '', 'c', 1, true))

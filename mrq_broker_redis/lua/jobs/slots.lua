@@ -43,7 +43,7 @@ local function free_slots(id, keys)
   end
 end
 
--- Slots whose lease has ended, a bounded number. Their jobs keep their claims while nobody else has them.
+-- A bounded number of slots with expired leases. Their jobs keep their claims until another worker claims them.
 local function free_expired_slots()
   local members = call('ZRANGEBYSCORE', K .. 'slots', '-inf', now, 'LIMIT', 0, 100)
   for _, member in ipairs(members) do
@@ -77,7 +77,7 @@ local function park(id, queue, rank, due, key)
   touch(queue)
 end
 
--- Puts so many of a key's parked jobs back into their lines, where they are due at once.
+-- Releases the given number of jobs parked under a key: they return to their queues, due at once.
 let_go = function(key, number)
   if number <= 0 then
     return 0

@@ -86,7 +86,7 @@ local function resolve(tree, excluded, after)
 end
 
 -- The earliest time at which there may be something to claim in the wanted queues; nil: never.
--- Leases that ended up to `leases_after` are left out: whoever asks knows of them.
+-- Leases that ended up to `leases_after` are left out, because the caller knows them.
 local function next_due(wanted, leases_after)
   local found
   local function consider(time)

@@ -3,7 +3,7 @@
 -- u: hash, unique key to "<job id><expiry or nothing>".  u:x: sorted set of keys held for a period, by their end.
 -- u:at: hash, unique key to when it was reserved; see entries.
 
--- Who holds the key; nil: nobody. A period that is over goes, or it would end what comes after it.
+-- The holder of the key; nil: the key is free. An expired period is deleted, so that it cannot end a later one.
 local function holder_of(key)
   local value = call('HGET', K .. 'u', key)
   if not value then

@@ -47,7 +47,7 @@ local function waiting_line(queue, rank)
   return K .. 'w:' .. rank .. ':' .. queue
 end
 
--- The ranks that jobs have had, in order. Most projects use one, and then one line a queue is looked at, not nine.
+-- The ranks of jobs so far, in order. Most projects use one rank, and then one sorted set a queue is read, not nine.
 -- ranks: set of those other than 0.
 local ranks_known
 

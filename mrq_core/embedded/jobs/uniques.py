@@ -49,18 +49,18 @@ def reserve_again(connection: sqlite3.Connection, record: JobRecord, now_ms: int
 
 
 def claimed(connection: sqlite3.Connection, record: JobRecord) -> None:
-    """Lets go of a key that was held until the job's first claim."""
+    """Releases a key that was held until the first claim of the job."""
     connection.execute(_CLAIMED, (record.unique_key, record.id))
 
 
 def released(connection: sqlite3.Connection, record: JobRecord) -> None:
-    """Lets go of the key of a job that has ended."""
+    """Releases the key of an ended job, except a period."""
     if record.unique_key is not None:
         connection.execute(_RELEASED, (record.unique_key, record.id))
 
 
 def removed(connection: sqlite3.Connection, record: JobRecord) -> None:
-    """Lets go of the key of a job that a person removed, a period notwithstanding."""
+    """Releases the key of a removed job, including a period."""
     if record.unique_key is not None:
         connection.execute(_REMOVED, (record.unique_key, record.id))
 

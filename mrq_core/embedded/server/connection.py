@@ -39,7 +39,7 @@ _inherited: list[object] = []
 
 
 def connect(path: str, timeout: float) -> sqlite3.Connection:
-    """A plain connection: transactions are begun and ended by hand, in whichever thread."""
+    """A plain connection: the caller begins and ends transactions, in any thread."""
     return sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
 
 

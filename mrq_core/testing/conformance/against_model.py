@@ -16,7 +16,7 @@ from mrq_core.testing.conformance.machine_raw import RawMachine
 class MachineContract(Contract):
     """Whatever is done, the driver answers as the model does.
 
-    A driver's tests give the fixture `empty_broker_factory`: it opens a broker on data of its own,
+    A driver's tests give the fixture `empty_broker_factory`: it opens a broker on separate data,
     which are empty, each time.
     """
 
@@ -36,7 +36,7 @@ class MachineContract(Contract):
         self.run(empty_broker_factory)
 
     def run(self, empty_broker_factory: BrokerFactory, phases: Sequence[Phase] = tuple(Phase)) -> None:
-        """Runs the machine. Without the phase `shrink` the first failure is raised as it is."""
+        """Runs the machine. Without the phase `shrink` the first failure is raised unshrunk."""
         run_state_machine_as_test(
             lambda: self.machine(empty_broker_factory, self),  # type: ignore[arg-type]
             settings=settings(

@@ -100,7 +100,7 @@ def put(broker: Broker, clock: ManualClock, queue: str = "q", **fields: Any) -> 
 
 
 def put_many(broker: Broker, clock: ManualClock, number: int, queue: str = "q", **fields: Any) -> list[str]:
-    """Enqueues so many new jobs in one call; answers with their ids, in order."""
+    """Enqueues `number` new jobs in one call; returns their ids in order."""
     jobs = [new_job(clock, queue, **fields) for _ in range(number)]
     return [answer.id for answer in broker.enqueue(jobs)]
 

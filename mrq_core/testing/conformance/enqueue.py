@@ -26,7 +26,7 @@ from mrq_core.testing.conformance.base import (
 
 
 def nested(levels: int) -> JsonValue:
-    """Lists and dicts inside each other, so many levels deep."""
+    """Lists and dicts inside each other, to this depth."""
     value: JsonValue = "the bottom"
     for level in range(levels):
         value = [value] if level % 2 else {"inside": value}

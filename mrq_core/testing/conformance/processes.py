@@ -120,7 +120,7 @@ class GreenletContract(Contract):
 
 
 def run(context: BaseContext, calls: list[tuple[object, tuple[object, ...]]]) -> None:
-    """Runs each call in a process of its own, all at once. What they wrote shows whether they ended well."""
+    """Runs each call in a separate process, all at once. Their output shows whether they succeeded."""
     processes: list[BaseProcess] = [
         context.Process(target=target, args=arguments)  # type: ignore[attr-defined]
         for target, arguments in calls

@@ -1,4 +1,4 @@
-"""Entries: giving them their places, taking them away, and what becomes of those that come too late."""
+"""Entries: pushing and removing them, and pushes that come too late."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def put(queue: JobQueue, name: str = "q", **fields: Any) -> Entry:
 
 
 def put_many(queue: JobQueue, number: int, name: str = "q", **fields: Any) -> list[Entry]:
-    """Pushes so many new entries in one call, which differ by their ids only."""
+    """Pushes `number` new entries in one call, which differ only by their ids."""
     entries = [new_entry(name, **fields) for _ in range(number)]
     assert queue.push(entries) == [True] * number
     return entries

@@ -1,4 +1,7 @@
-"""Which entry a job is to have, as its record says, and how an entry is brought into line with it."""
+"""Entries made from records: an entry is a ticket for one version of a record.
+
+Also repairs entries that do not match their records.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ _LEASE_AT_LEAST = 1.0
 
 
 def is_waiting(record: JobRecord) -> bool:
-    """Whether the job has to have a place in its queue, not claimed."""
+    """Whether the job needs a waiting entry in its queue."""
     return record.status.is_waiting and not record.is_ended
 
 
@@ -78,7 +81,7 @@ def _removal_of_entry(entry: Entry, stored: StoredJob | None) -> Removal:
 
 def remove(queue: JobQueue, store: JobStore, removals: Sequence[Removal], deleted: Sequence[str]) -> None:
     """Removes entries, some of jobs that are deleted. Where such an id is enqueued anew at the same moment,
-    the old entry may have kept the new job from its place, and the new job's key may go with the old: it gets
+    the old entry may have kept the new job from its index, and the new job's key may go with the old: it gets
     both."""
     queue.remove(removals)
     failpoints.reach("composed.removed")
@@ -92,11 +95,11 @@ def remove(queue: JobQueue, store: JobStore, removals: Sequence[Removal], delete
 
 
 def put_right(queue: JobQueue, store: JobStore, entries: Sequence[Entry], now: datetime) -> None:
-    """Brings claimed entries into line with their records: those under which nothing runs.
+    """Repairs claimed entries that started nothing, so that they match their records.
 
-    That is the case where a crash came between the store and the queue, or somebody changed the job while
-    it was being claimed. One whose record is started is of an older version, given back while the job was
-    being started: it comes under the claim that the record knows.
+    They are left by a crash between the store and the queue, or by a change of the job during its claim. An
+    entry whose record is started is of an older version, which was given back while the job was
+    started; it is pushed again under the claim of the record.
     """
     removals: list[Removal] = []
     deleted: list[str] = []
