@@ -1,7 +1,7 @@
 """The in-memory broker: the model that other drivers are compared with, and a broker for unit tests.
 
-It is written to be obviously correct, not fast: plain dicts, one lock, linear scans. What it holds
-lives in one process and is gone with it, so it is not registered as an entry point.
+It is obviously correct rather than fast: plain dicts, one lock, linear scans. Its data live in one process
+and end with it, so it is not registered as an entry point.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 
 
 def open_memory_broker(opening: Opening) -> Broker:
-    """A broker with nothing in it yet."""
+    """A broker on new, empty data."""
     return MemoryBroker(clock=opening.clock)
 
 

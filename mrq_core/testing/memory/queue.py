@@ -1,4 +1,4 @@
-"""The queue half in memory. An entry is kept as a record that says no more than a queue has to know."""
+"""The queue half in memory. An entry is stored as a record with only the fields that a queue needs."""
 
 from __future__ import annotations
 
@@ -13,27 +13,29 @@ from mrq_core.contract.lifecycle import claim_number
 from mrq_core.contract.messages import ClaimRef, ClaimRequest, Finding, QueueCounts, RawClaim, Unique, Wanted
 from mrq_core.contract.pair import ClaimedEntries, Entry, JobQueue, KeyHolder, KeyRequest, Removal
 from mrq_core.contract.record import JobRecord, Status
-from mrq_core.testing.memory import claiming
 from mrq_core.testing.memory.broker import MemoryBroker
 from mrq_core.testing.memory.data import MemoryData
-from mrq_core.testing.memory.limits import has_room
-from mrq_core.testing.memory.raw import MemoryRawQueue
-from mrq_core.testing.memory.raw_items import RawItems
+from mrq_core.testing.memory.jobs import claiming, limits, lost_claims
+from mrq_core.testing.memory.jobs.records import is_held
+from mrq_core.testing.memory.raw.claiming import RawClaims
+from mrq_core.testing.memory.raw.queue import MemoryRawQueue
 
 
 @dataclass(slots=True)
 class _Key:
-    """Who holds a unique key: since when, until when, and whether its entry has come."""
+    """A held unique key."""
 
     id: str
+    """The job that holds the key."""
     since: datetime
     until: datetime | None
     is_sure: bool = False
+    """The key is held for a period and its entry was pushed: it stays held without the entry."""
 
 
 @dataclass(slots=True)
 class QueueData:
-    """What queues on the same data share."""
+    """The data that queues of one process share."""
 
     data: MemoryData = field(default_factory=MemoryData)
     versions: dict[str, int] = field(default_factory=dict)
@@ -91,7 +93,7 @@ class MemoryQueue(JobQueue):
             return [self._push_held(entry, lease, now) for entry in entries]
 
     def _push_held(self, entry: Entry, lease: float | None, now: datetime) -> bool:
-        """Not over a later claim."""
+        """Refuses an entry under an earlier claim than the stored entry."""
         record = self._data.get(entry.id)
         held = "" if record is None else record.token or ""
         is_earlier = entry.token is not None and claim_number(held) > claim_number(entry.token)
@@ -107,8 +109,9 @@ class MemoryQueue(JobQueue):
             if held is not None and held.id == entry.id:
                 held.is_sure = entry.unique.until == "period"
         due_at = entry.due_at or now
-        if before is not None:
-            due_at = self._as_before(entry, due_at)
+        if before is not None and entry.due_at != self._data.limits.allowed.get(entry.id):
+            # A moved job keeps the time that its rates allow; any other job is charged anew.
+            self._data.limits.forget(entry.id)
         record = JobRecord(
             id=entry.id,
             path="",
@@ -130,19 +133,13 @@ class MemoryQueue(JobQueue):
             self._queue.uniques[entry.id] = entry.unique
         return True
 
-    def _as_before(self, entry: Entry, due_at: datetime) -> datetime:
-        """A job that is moved keeps the turn that its rates gave it."""
-        if entry.due_at != self._data.limits.turns.get(entry.id):
-            self._data.limits.forget(entry.id)
-        return due_at
-
     def claim(self, request: ClaimRequest, *, leave_suspects: bool = False) -> ClaimedEntries:
         with self._broker.locked() as now:
             self._data.limits.known = dict(request.limits)
             suspects = [
                 record
-                for record in claiming.lost(self._data, request, now)
-                if has_room(self._data, record, now)
+                for record in lost_claims.lost(self._data, request, now)
+                if limits.has_room(self._data, record, now)
             ]
             if suspects and not leave_suspects:
                 return ClaimedEntries(suspects=tuple(map(self._entry, suspects)), now=now)
@@ -176,7 +173,7 @@ class MemoryQueue(JobQueue):
                 record = self._data.get(entry.id)
                 is_over = record is not None and record.lease_until is not None and record.lease_until <= now
                 is_as_seen = is_over and record is not None and record.token == entry.token
-                answers.append(is_as_seen and record is not None and has_room(self._data, record, now))
+                answers.append(is_as_seen and record is not None and limits.has_room(self._data, record, now))
                 if record is not None and answers[-1]:
                     self._data.put(_held(record, token, after(now, request.lease)), now)
             return answers
@@ -186,7 +183,7 @@ class MemoryQueue(JobQueue):
             answers = []
             for ref in claims:
                 record = self._data.get(ref.id)
-                answers.append(record is not None and _is_held(record, ref.token))
+                answers.append(record is not None and is_held(record, ref.token))
                 if record is not None and answers[-1]:
                     freed = replace(
                         record,
@@ -204,7 +201,7 @@ class MemoryQueue(JobQueue):
             answers: list[bool | None] = []
             for ref in claims:
                 record = self._data.get(ref.id)
-                answers.append(None if record is None else _is_held(record, ref.token))
+                answers.append(None if record is None else is_held(record, ref.token))
                 if record is not None and answers[-1]:
                     until = after(now, lease)
                     self._data.put(replace(record, lease_until=until, due_at=until), now)
@@ -221,7 +218,7 @@ class MemoryQueue(JobQueue):
                 self._free(removal.key, removal.id)
             return False
         is_meant = (removal.version is not None and self._queue.versions[removal.id] <= removal.version) or (
-            removal.token is not None and _is_held(record, removal.token)
+            removal.token is not None and is_held(record, removal.token)
         )
         if is_meant:
             if removal.key is not None:
@@ -238,7 +235,7 @@ class MemoryQueue(JobQueue):
             found = [self._data.get(job_id) for job_id in ids]
             return [None if record is None else self._entry(record) for record in found]
 
-    # --- looking -----------------------------------------------------------------------------
+    # --- queries -----------------------------------------------------------------------------
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         return self._broker.counts(queues)
@@ -256,24 +253,24 @@ class MemoryQueue(JobQueue):
 
     def admit(self, name: str, claims: Sequence[tuple[RawClaim, Entry]], lease: float) -> list[bool]:
         with self._broker.locked() as now:
-            items = self._data.raw.get(name)
-            return [items is not None and self._admit(items, *one, lease, now) for one in claims]
+            raw = self._data.raw.get(name)
+            return [raw is not None and self._admit(raw, *one, lease, now) for one in claims]
 
-    def _admit(self, items: RawItems, claim: RawClaim, entry: Entry, lease: float, now: datetime) -> bool:
-        if claim in items.admitted:
+    def _admit(self, raw: RawClaims, claim: RawClaim, entry: Entry, lease: float, now: datetime) -> bool:
+        if claim in raw.admitted:
             return True
-        if not items.holds(claim):
+        if not raw.holds(claim):
             return False
         self._push(entry, lease, now)
-        items.admit(claim)
+        raw.admit(claim)
         return True
 
     def is_leased(self, name: str, ids: Sequence[str]) -> list[bool]:
         with self._broker.locked():
-            items = self._data.raw.get(name)
-            return [items is not None and job_id in items.leases for job_id in ids]
+            raw = self._data.raw.get(name)
+            return [raw is not None and job_id in raw.leases for job_id in ids]
 
-    # --- care --------------------------------------------------------------------------------
+    # --- maintenance -------------------------------------------------------------------------
 
     def prune(self, limit: int) -> None:
         with self._broker.locked() as now:
@@ -285,7 +282,7 @@ class MemoryQueue(JobQueue):
         return self._broker.check()
 
     def prepare(self) -> None:
-        """There is nothing to create."""
+        """A dict needs no preparation."""
 
     def close(self) -> None:
         self._broker.close()
@@ -293,7 +290,3 @@ class MemoryQueue(JobQueue):
 
 def _held(record: JobRecord, token: str, until: datetime) -> JobRecord:
     return replace(record, status=Status.STARTED, token=token, due_at=until, lease_until=until)
-
-
-def _is_held(record: JobRecord, token: str) -> bool:
-    return record.status is Status.STARTED and record.token == token

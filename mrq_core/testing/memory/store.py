@@ -10,16 +10,12 @@ from msgspec.structs import replace
 
 from mrq_core.clock import Clock, from_ms
 from mrq_core.contract import lifecycle
-from mrq_core.contract.messages import (
-    NewJob,
-    Note,
-    Settlement,
-    Unique,
-)
+from mrq_core.contract.messages import NewJob, Note, Settlement, Unique
 from mrq_core.contract.pair import Entry, JobStore, Replacement, StoredJob, WriteResult
-from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.record import JobRecord
 from mrq_core.testing.memory.data import MemoryData
-from mrq_core.testing.memory.keeper import MemoryKeeper
+from mrq_core.testing.memory.jobs.records import is_held
+from mrq_core.testing.memory.services import MemoryServices
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +29,7 @@ class MemoryJob:
 
 @dataclass(slots=True)
 class StoreData:
-    """What stores on the same data share."""
+    """The data that stores of one process share."""
 
     data: MemoryData = field(default_factory=MemoryData)
     versions: dict[str, int] = field(default_factory=dict)
@@ -41,7 +37,7 @@ class StoreData:
     followups: dict[str, tuple[datetime, list[NewJob]]] = field(default_factory=dict)
 
 
-class MemoryStore(MemoryKeeper, JobStore):
+class MemoryStore(MemoryServices, JobStore):
     """A store on `data`, which other stores of the same process may share."""
 
     def __init__(self, *, clock: Clock | None = None, data: StoreData | None = None) -> None:
@@ -129,7 +125,7 @@ class MemoryStore(MemoryKeeper, JobStore):
 
     def _succeed(self, settlement: Settlement, now: datetime) -> bool:
         record = self._data.get(settlement.id)
-        if record is None or not _is_held(record, settlement.token) or record.cancel_requested:
+        if record is None or not is_held(record, settlement.token) or record.cancel_requested:
             return False
         self._put(lifecycle.settled(record, settlement.outcome, now), self._store.versions[settlement.id] + 1)
         return True
@@ -139,7 +135,7 @@ class MemoryStore(MemoryKeeper, JobStore):
             answers = []
             for note in notes:
                 record = self._data.get(note.id)
-                answers.append(record is not None and _is_held(record, note.token))
+                answers.append(record is not None and is_held(record, note.token))
                 if record is not None and answers[-1]:
                     noted = replace(record, progress=note.progress, updated_at=now)
                     self._put(noted, self._store.versions[note.id])
@@ -158,7 +154,3 @@ class MemoryStore(MemoryKeeper, JobStore):
             _, jobs = self._store.followups.get(parent, (None, []))
             if any(job.record.id in followups for job in jobs):
                 del self._store.followups[parent]
-
-
-def _is_held(record: JobRecord, token: str) -> bool:
-    return record.status is Status.STARTED and record.token == token

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import threading
 from collections.abc import Sequence
+from datetime import datetime
 
 from msgspec.structs import replace
 
@@ -15,15 +16,22 @@ from mrq_core.contract.messages import StateItem
 
 
 class StateItems:
-    """The values, and the counter that their versions come from."""
+    """The values, and the counter that gives their versions."""
 
     def __init__(self) -> None:
         self.items: dict[tuple[str, str], StateItem] = {}
+        """By namespace and name."""
         self.version = 0
+
+    def drop_expired(self, now: datetime) -> None:
+        """Deletes expired values."""
+        for key, item in [*self.items.items()]:
+            if item.expires_at is not None and item.expires_at <= now:
+                del self.items[key]
 
 
 class MemoryState(SharedState):
-    """Named values in a dict. The lock is that of the broker's data."""
+    """Named values in a dict, under the lock of the broker's data."""
 
     def __init__(self, data: StateItems, lock: threading.RLock, clock: Clock) -> None:
         self._data = data
@@ -32,7 +40,7 @@ class MemoryState(SharedState):
 
     def get(self, namespace: str, name: str) -> StateItem | None:
         with self._lock:
-            self.drop_expired()
+            self._data.drop_expired(self._now())
             item = self._data.items.get((namespace, name))
             return None if item is None else _isolated(item)
 
@@ -45,7 +53,7 @@ class MemoryState(SharedState):
                 name=name,
                 value=value,
                 version=self._data.version,
-                expires_at=None if ttl is None else after(from_ms(self._clock.now_ms()), ttl),
+                expires_at=None if ttl is None else after(self._now(), ttl),
             )
             self._data.items[namespace, name] = _isolated(item)
             return _isolated(item)
@@ -74,23 +82,18 @@ class MemoryState(SharedState):
 
     def delete(self, namespace: str, names: Sequence[str]) -> builtins.list[bool]:
         with self._lock:
-            self.drop_expired()
+            self._data.drop_expired(self._now())
             return [self._data.items.pop((namespace, name), None) is not None for name in names]
 
     def list(self, namespace: str) -> builtins.list[StateItem]:
         with self._lock:
-            self.drop_expired()
+            self._data.drop_expired(self._now())
             return [
                 _isolated(item) for (space, _), item in sorted(self._data.items.items()) if space == namespace
             ]
 
-    def drop_expired(self) -> None:
-        """Removes what has expired. Called with or without the lock held."""
-        with self._lock:
-            now = from_ms(self._clock.now_ms())
-            for key, item in [*self._data.items.items()]:
-                if item.expires_at is not None and item.expires_at <= now:
-                    del self._data.items[key]
+    def _now(self) -> datetime:
+        return from_ms(self._clock.now_ms())
 
 
 def _isolated(item: StateItem) -> StateItem:

@@ -1,38 +1,36 @@
-"""How many records there are of what kind."""
+"""Totals of jobs, counts of queues, and the names of queues.
+
+The model counts its records in each call. Other drivers must keep totals up to date instead.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from mrq_core.contract.messages import QueueCounts, Totals
-from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.record import Status
+from mrq_core.testing.memory.data import MemoryData
+
+MAX_DUE = 10_000
+"""The largest number of due jobs that `counts` reports."""
 
 
-def group_of(record: JobRecord, group_by: str | None) -> str | None:
-    """The value that the record is counted under; None where it has none."""
-    if group_by is None:
-        return ""
-    value = getattr(record, group_by)
-    return None if value is None else str(value)
-
-
-def totals(records: Sequence[JobRecord]) -> Totals:
-    """See `Broker.totals`. The model counts, which every other driver must not do."""
+def totals(data: MemoryData) -> Totals:
+    """See `Broker.totals`."""
     by_queue: dict[str, dict[Status, int]] = {}
     by_path: dict[str, dict[Status, int]] = {}
-    for record in records:
+    for record in data.all():
         for table, name in ((by_queue, record.queue), (by_path, record.path)):
             row = table.setdefault(name, {})
             row[record.status] = row.get(record.status, 0) + 1
     return Totals(by_queue=by_queue, by_path=by_path)
 
 
-def counts(queue: str, entries: Iterable[JobRecord], now: datetime) -> QueueCounts:
-    """What the queue holds. A job whose lease has run out is not held by a worker any more: it waits."""
+def counts(data: MemoryData, queue: str, now: datetime) -> QueueCounts:
+    """See `Broker.counts`. A started job whose lease has expired counts as waiting."""
     waiting: list[datetime | None] = []
     claimed = 0
-    for record in entries:
+    for record in data.entries.get(queue, {}).values():
         if record.status is Status.STARTED and record.due_at is not None and record.due_at > now:
             claimed += 1
         else:
@@ -41,7 +39,12 @@ def counts(queue: str, entries: Iterable[JobRecord], now: datetime) -> QueueCoun
     return QueueCounts(
         queue=queue,
         waiting=len(waiting),
-        due=min(len(due), 10_000),
+        due=min(len(due), MAX_DUE),
         claimed=claimed,
         oldest_due=due[0] if due else None,
     )
+
+
+def queue_names(data: MemoryData, prefix: str, after: str, limit: int) -> list[str]:
+    """See `Broker.queue_names`."""
+    return sorted(name for name in data.queues if name.startswith(prefix) and name > after)[:limit]

@@ -1,0 +1,1 @@
+"""Jobs of the model: a file for each verb of the contract."""

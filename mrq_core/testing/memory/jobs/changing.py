@@ -1,0 +1,28 @@
+"""Changes by operators and rules: requeue, cancel, move, remove."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from mrq_core.contract import lifecycle
+from mrq_core.contract.messages import Action, Cancel, ChangeResult, Requeue
+from mrq_core.testing.memory.data import MemoryData
+
+
+def change(data: MemoryData, job_id: str, action: Action, now: datetime) -> ChangeResult:
+    """Applies the action to one job. See `requeue`, `cancel`, `move` and `remove` of `Broker`."""
+    before = data.visible(job_id, now)
+    if before is None:
+        return ChangeResult.UNKNOWN
+    answer, after = lifecycle.changed(before, action, now)
+    if answer is ChangeResult.REFUSED:
+        return answer
+    if isinstance(action, Requeue) and not data.uniques.reserve_again(job_id, now):
+        return ChangeResult.HELD
+    if after is None:
+        data.delete(job_id)
+        return answer
+    data.put(after, now)
+    if answer is ChangeResult.REQUESTED and isinstance(action, Cancel) and action.interrupt:
+        data.signals.append(job_id)
+    return answer

@@ -1,0 +1,37 @@
+"""Lost claims: started jobs whose lease has expired."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from mrq_core.contract import lifecycle
+from mrq_core.contract.messages import ClaimRequest
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.testing.memory.data import MemoryData
+from mrq_core.testing.memory.jobs import trees
+
+
+def lost(data: MemoryData, request: ClaimRequest, now: datetime) -> list[JobRecord]:
+    """The started jobs of the wanted queues whose lease has expired, by the end of the lease. Each once, even
+    if its queue is wanted twice."""
+    found = {
+        record.id: record
+        for wanted in request.wanted
+        for record in trees.entries(data, wanted)
+        if record.status is Status.STARTED and trees.is_due(record, now)
+    }
+    return sorted(found.values(), key=lambda record: (record.due_at, record.id))
+
+
+def see_to(data: MemoryData, request: ClaimRequest, now: datetime) -> tuple[list[JobRecord], list[JobRecord]]:
+    """Ends the lost jobs that must not run again. Returns the ended jobs, and the others: the suspects."""
+    ended: list[JobRecord] = []
+    suspects: list[JobRecord] = []
+    for record in lost(data, request, now):
+        after = lifecycle.after_lost_claim(record, request, now)
+        if after is None:
+            suspects.append(record)
+        else:
+            data.put(after, now)
+            ended.append(after)
+    return ended, suspects

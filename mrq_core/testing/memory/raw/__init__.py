@@ -1,0 +1,1 @@
+"""Raw queues of the model."""

@@ -1,0 +1,1 @@
+"""Shared state, logs, metrics, signals and waiting of the model."""
