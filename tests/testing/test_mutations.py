@@ -1,6 +1,6 @@
-"""The conformance suite notices what is broken: without each part of the in-memory broker a test fails.
+"""The conformance suite notices broken rules: without each of these rules, a test of the suite fails.
 
-docs/mutations.md lists the same; a test here compares the two.
+docs/mutations.md has the same list; a test here compares the two.
 """
 
 from __future__ import annotations
@@ -15,25 +15,58 @@ import pytest
 from hypothesis import Phase
 from msgspec.structs import replace
 
-from mrq_core.contract import lifecycle
-from mrq_core.contract.messages import Outcome, RawClaim
+from mrq_core.contract import lifecycle, matching
+from mrq_core.contract.driver import Opening
+from mrq_core.contract.messages import (
+    Action,
+    Cancel,
+    ChangeResult,
+    ClaimRequest,
+    Limit,
+    Move,
+    Outcome,
+    RawClaim,
+    Remove,
+    Requeue,
+)
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.drivers.limits import Spacing, spacing_of
+from mrq_core.embedded.broker import EmbeddedBroker
+from mrq_core.embedded.raw import claiming as embedded_raw
 from mrq_core.testing import MemoryBroker, MemoryData
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance import BrokerContract, BrokerFactory
 from mrq_core.testing.conformance.against_model import MachineContract
-from mrq_core.testing.memory import claiming, limits, search
-from mrq_core.testing.memory import keeper as keeper_module
-from mrq_core.testing.memory.logs import JobLog
-from mrq_core.testing.memory.raw_items import RawItems
-from mrq_core.testing.memory.state import MemoryState
+from mrq_core.testing.memory.jobs import (
+    claiming,
+    enqueueing,
+    limits,
+    renewing,
+    settling,
+    totals,
+    trees,
+)
+from mrq_core.testing.memory.jobs.uniques import UniqueKeys
+from mrq_core.testing.memory.raw.claiming import RawClaims
+from mrq_core.testing.memory.shared.logs import JobLog
+from mrq_core.testing.memory.shared.state import MemoryState
 
 PAGE = Path(__file__).parents[2] / "docs" / "mutations.md"
 
 
+def memory_brokers(folder: Path) -> BrokerFactory:
+    data = MemoryData()
+    return lambda clock: MemoryBroker(clock=clock, data=data)
+
+
+def sqlite_brokers(folder: Path) -> BrokerFactory:
+    settings = {"SQLITE": str(folder / "mrq.sqlite3")}
+    return lambda clock: EmbeddedBroker(Opening(settings=settings, clock=clock))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutation:
-    """What is taken away, the test that has to fail then, and how it is done."""
+    """A rule, the test that fails without the rule, and the function that breaks the rule."""
 
     without: str
     test: str
@@ -41,41 +74,39 @@ class Mutation:
     name: str
     instead: Callable[..., Any]
     arguments: dict[str, Any] | None = None
-    """Of the test, beside the fixtures `broker` and `clock`."""
+    """Arguments of the test, besides the fixtures."""
+    brokers: Callable[[Path], BrokerFactory] = memory_brokers
+    """The brokers that the test runs on. The in-memory broker needs no `was_admitted_by`."""
 
 
-# --- what is put in place of the parts --------------------------------------------------------------
+# --- jobs ---------------------------------------------------------------------------------------------
 
 
-def _settle_unguarded(self: Any, settlement: Any, now: Any) -> bool:
-    record = self._data.get(settlement.id)
+def _settle_unguarded(data: MemoryData, settlement: Any, now: Any) -> bool:
+    record = data.get(settlement.id)
     if record is None or record.status is not Status.STARTED:
         return record is not None
-    self._data.put(lifecycle.settled(record, settlement.outcome, now), now)
+    data.put(lifecycle.settled(record, settlement.outcome, now), now)
     return True
 
 
-def _settle_forgetful(self: Any, settlement: Any, now: Any) -> bool:
-    record = self._data.get(settlement.id)
+def _settle_forgetful(data: MemoryData, settlement: Any, now: Any) -> bool:
+    record = data.get(settlement.id)
     if record is None or record.status is not Status.STARTED or record.token != settlement.token:
         return False
-    self._data.put(lifecycle.settled(record, settlement.outcome, now), now)
+    data.put(lifecycle.settled(record, settlement.outcome, now), now)
     return True
 
 
-_enqueue = MemoryBroker._enqueue
+_enqueue = enqueueing.enqueue
 
 
-def _enqueue_anew(self: Any, job: Any, now: Any) -> Any:
-    self._data.delete(job.record.id, keep_period=True)
-    return _enqueue(self, job, now)
+def _enqueue_anew(data: MemoryData, job: Any, now: Any) -> Any:
+    data.delete(job.record.id, keep_period=True)
+    return _enqueue(data, job, now)
 
 
-def _renew_nothing(self: Any, claims: Any, lease: float) -> list[bool]:
-    return [True for _ in claims]
-
-
-def _reserve_nothing(self: Any, unique: Any, job_id: str, now: Any) -> str:
+def _reserve_nothing(self: UniqueKeys, unique: Any, job_id: str, now: Any) -> str:
     return job_id
 
 
@@ -103,18 +134,6 @@ def _take_all_suspects(data: Any, suspects: Any, request: Any, now: Any, blocked
     return [claiming._take(data, record, request, now, alone=True) for record in suspects]
 
 
-def _turn_now(data: Any, record: JobRecord, now: Any) -> Any:
-    return now
-
-
-_turn = limits._turn
-
-
-def _turn_charged_again(data: Any, record: JobRecord, now: Any) -> Any:
-    data.limits.turns.pop(record.id, None)
-    return _turn(data, record, now)
-
-
 _settled = lifecycle.settled
 
 
@@ -129,17 +148,140 @@ def _archived_without_history(record: JobRecord, now: Any) -> JobRecord:
     return replace(_archived(record, now), history=record.history)
 
 
-def _raw_holds_anything(self: RawItems, claim: RawClaim) -> bool:
+_totals = totals.totals
+
+
+def _totals_without_started(data: MemoryData) -> Any:
+    visible = MemoryData()
+    visible.records = {record.id: record for record in data.all() if record.status is not Status.STARTED}
+    return _totals(visible)
+
+
+# --- lost claims --------------------------------------------------------------------------------------
+
+_after_lost_claim = lifecycle.after_lost_claim
+
+
+def _lost_in_spite_of_a_cancel(record: JobRecord, request: ClaimRequest, now: Any) -> JobRecord | None:
+    return _after_lost_claim(replace(record, cancel_requested=False), request, now)
+
+
+def _lost_before_this_time(record: JobRecord, request: ClaimRequest, now: Any) -> JobRecord | None:
+    return _after_lost_claim(replace(record, alone=False), request, now)
+
+
+def _lost_alone_always(record: JobRecord, request: ClaimRequest, now: Any) -> JobRecord | None:
+    return _after_lost_claim(replace(record, alone=True), request, now)
+
+
+def _lost_with_its_token(record: JobRecord, request: ClaimRequest, now: Any) -> JobRecord | None:
+    ended = _after_lost_claim(record, request, now)
+    return None if ended is None else replace(ended, token=record.token)
+
+
+# --- changes by operators and rules -------------------------------------------------------------------
+
+_changed = lifecycle.changed
+
+
+def _changed_though_started(record: JobRecord, action: Action, now: Any) -> Any:
+    if isinstance(action, Remove):
+        return ChangeResult.DONE, None
+    return _changed(record, action, now)
+
+
+def _changed_though_queued(record: JobRecord, action: Action, now: Any) -> Any:
+    if isinstance(action, Requeue) and record.status is Status.QUEUED:
+        return ChangeResult.DONE, record
+    return _changed(record, action, now)
+
+
+def _changed_though_successful(record: JobRecord, action: Action, now: Any) -> Any:
+    if isinstance(action, Cancel) and record.status is Status.SUCCESS:
+        return ChangeResult.DONE, lifecycle.cancelled(record, now=now, ttl=action.ttl)
+    return _changed(record, action, now)
+
+
+def _changed_at_once(record: JobRecord, action: Action, now: Any) -> Any:
+    if isinstance(action, Cancel) and record.status is Status.STARTED:
+        return ChangeResult.DONE, lifecycle.cancelled(record, now=now, ttl=action.ttl)
+    return _changed(record, action, now)
+
+
+def _changed_though_ended(record: JobRecord, action: Action, now: Any) -> Any:
+    if isinstance(action, Move):
+        return ChangeResult.DONE, replace(record, queue=action.queue)
+    return _changed(record, action, now)
+
+
+def _changed_and_updated(record: JobRecord, action: Action, now: Any) -> Any:
+    answer, after = _changed(record, action, now)
+    return answer, None if after is None else replace(after, updated_at=now)
+
+
+# --- names of queues ----------------------------------------------------------------------------------
+
+
+def _covered_by_its_own_name(queue: str, names: Any) -> bool:
+    return queue in names
+
+
+def _covered_by_any_beginning(queue: str, names: Any) -> bool:
+    return any(queue.startswith(name) for name in names)
+
+
+# --- limits -------------------------------------------------------------------------------------------
+
+
+def _allowed_now(data: Any, record: JobRecord, now: Any) -> Any:
+    return now
+
+
+_allowed_at = limits._allowed_at
+
+
+def _charged_again(data: Any, record: JobRecord, now: Any) -> Any:
+    data.limits.allowed.pop(record.id, None)
+    return _allowed_at(data, record, now)
+
+
+def _spacing_without_burst(limit: Limit) -> Spacing | None:
+    spacing = spacing_of(limit)
+    return None if spacing is None else spacing._replace(burst_us=0)
+
+
+def _spacing_of_a_burst_below_one(limit: Limit) -> Spacing | None:
+    spacing = spacing_of(limit)
+    if spacing is None or limit.rate is None:
+        return None
+    return spacing._replace(burst_us=round(spacing.interval_us * (limit.rate - 1)))
+
+
+def _spacing_in_seconds(limit: Limit) -> Spacing | None:
+    spacing = spacing_of(limit)
+    if spacing is None:
+        return None
+    return Spacing(*(us // 1_000_000 * 1_000_000 for us in spacing))
+
+
+# --- raw queues, state and logs -----------------------------------------------------------------------
+
+
+def _raw_holds_anything(self: RawClaims, claim: RawClaim) -> bool:
     return claim.job_id in self.leases
 
 
-def _raw_claim_without_lease(self: RawItems, limit: int, lease: float, now: Any) -> list[RawClaim]:
+_raw_claim = RawClaims.claim
+
+
+def _raw_claim_without_lease(self: RawClaims, limit: int, lease: float, now: Any) -> list[RawClaim]:
     claims = _raw_claim(self, limit, lease, now)
     self.leases.clear()
     return claims
 
 
-_raw_claim = RawItems.claim
+def _admitted_by_its_latest_token(record: JobRecord, token: str) -> bool:
+    return record.token == token
 
 
 def _put_any_version(
@@ -152,53 +294,46 @@ def _append_twice(self: JobLog, line: Any, max_size: int) -> None:
     self._lines[line.attempt, line.seq + len(self._lines)] = line
 
 
-def _totals_without_started(records: Any) -> Any:
-    return totals_of([record for record in records if record.status is not Status.STARTED])
-
-
-totals_of = search.totals
-
-
 MUTATIONS = [
     Mutation(
         without="The token guard of settle",
         test="test_a_late_settle_is_refused_after_a_new_claim",
-        owner=MemoryBroker,
-        name="_settle",
+        owner=settling,
+        name="settle",
         instead=_settle_unguarded,
     ),
     Mutation(
         without="The memory of earlier settles",
         test="test_a_repeated_settle_gives_its_first_answer",
-        owner=MemoryBroker,
-        name="_settle",
+        owner=settling,
+        name="settle",
         instead=_settle_forgetful,
     ),
     Mutation(
         without="The idempotency of enqueue",
         test="test_an_id_that_exists_is_left_as_it_is",
-        owner=MemoryBroker,
-        name="_enqueue",
+        owner=enqueueing,
+        name="enqueue",
         instead=_enqueue_anew,
     ),
     Mutation(
         without="The lease renewal",
         test="test_a_job_that_is_busy_for_three_leases_runs_once",
-        owner=MemoryBroker,
+        owner=renewing,
         name="renew",
-        instead=_renew_nothing,
+        instead=_always,
     ),
     Mutation(
         without="The reservation of unique keys",
         test="test_of_two_jobs_with_the_same_key_in_one_call_the_first_is_created",
-        owner=MemoryData,
+        owner=UniqueKeys,
         name="reserve",
         instead=_reserve_nothing,
     ),
     Mutation(
         without="The growth of claim numbers",
         test="test_a_lost_job_is_claimed_again_with_a_greater_number",
-        owner=claiming,
+        owner=lifecycle,
         name="claimed",
         instead=_claimed_under_the_same_number,
     ),
@@ -212,15 +347,15 @@ MUTATIONS = [
     Mutation(
         without="The end of poison jobs and of lost at_most_once jobs",
         test="test_an_at_most_once_job_is_failed_when_its_lease_runs_out",
-        owner=claiming,
+        owner=lifecycle,
         name="after_lost_claim",
         instead=_nothing,
     ),
     Mutation(
         without="The due time of entries",
         test="test_a_delayed_job_is_never_early",
-        owner=claiming,
-        name="_is_due",
+        owner=trees,
+        name="is_due",
         instead=_always,
     ),
     Mutation(
@@ -233,7 +368,7 @@ MUTATIONS = [
     Mutation(
         without="Letting parked jobs go",
         test="test_a_settle_lets_the_longest_parked_go",
-        owner=keeper_module,
+        owner=limits,
         name="let_go",
         instead=_nothing,
     ),
@@ -241,15 +376,15 @@ MUTATIONS = [
         without="The check of rates",
         test="test_a_burst_starts_at_once_and_the_others_at_their_turns",
         owner=limits,
-        name="_turn",
-        instead=_turn_now,
+        name="_allowed_at",
+        instead=_allowed_now,
     ),
     Mutation(
-        without="The turn that is reserved under a rate",
+        without="The start time that is reserved under a rate",
         test="test_a_job_is_pushed_back_once_and_not_charged_again",
         owner=limits,
-        name="_turn",
-        instead=_turn_charged_again,
+        name="_allowed_at",
+        instead=_charged_again,
     ),
     Mutation(
         without="The cancel request at the end of an attempt",
@@ -276,14 +411,14 @@ MUTATIONS = [
     Mutation(
         without="The lease of a claimed parameter",
         test="test_a_lost_claim_is_delivered_again_under_its_job_id",
-        owner=RawItems,
+        owner=RawClaims,
         name="claim",
         instead=_raw_claim_without_lease,
     ),
     Mutation(
         without="The token guard of admit",
         test="test_a_late_admit_is_refused_after_a_redelivery",
-        owner=RawItems,
+        owner=RawClaims,
         name="holds",
         instead=_raw_holds_anything,
     ),
@@ -304,10 +439,155 @@ MUTATIONS = [
     Mutation(
         without="Started jobs in the totals",
         test="test_totals_and_queues_are_right_after_a_random_history",
-        owner=keeper_module,
+        owner=totals,
         name="totals",
         instead=_totals_without_started,
         arguments={"seed": 0},
+    ),
+    Mutation(
+        without="The cancel request of a lost job",
+        test="test_a_lost_job_whose_cancellation_was_requested_is_cancelled",
+        owner=lifecycle,
+        name="after_lost_claim",
+        instead=_lost_in_spite_of_a_cancel,
+    ),
+    Mutation(
+        without="The latest loss of a poison job",
+        test="test_a_poison_job_is_failed_after_it_was_lost_alone_so_often",
+        owner=lifecycle,
+        name="after_lost_claim",
+        instead=_lost_before_this_time,
+    ),
+    Mutation(
+        without="The exception for claims lost beside others",
+        test="test_a_claim_lost_beside_others_does_not_condemn",
+        owner=lifecycle,
+        name="after_lost_claim",
+        instead=_lost_alone_always,
+    ),
+    Mutation(
+        without="The end of the token of a job that a lost claim ended",
+        test="test_a_settle_after_the_condemnation_is_refused",
+        owner=lifecycle,
+        name="after_lost_claim",
+        instead=_lost_with_its_token,
+    ),
+    Mutation(
+        without="The refusal to remove a started job",
+        test="test_a_started_job_is_not_removed",
+        owner=lifecycle,
+        name="changed",
+        instead=_changed_though_started,
+    ),
+    Mutation(
+        without="The refusal to requeue a queued job",
+        test="test_a_job_requeued_twice_in_one_call_is_queued_once",
+        owner=lifecycle,
+        name="changed",
+        instead=_changed_though_queued,
+    ),
+    Mutation(
+        without="The refusal to cancel a successful job",
+        test="test_every_illegal_transition_is_refused",
+        owner=lifecycle,
+        name="changed",
+        instead=_changed_though_successful,
+        arguments={"before": Status.SUCCESS, "now": Status.CANCEL},
+    ),
+    Mutation(
+        without="The rule that a cancel only marks a started job",
+        test="test_cancelling_a_started_job_only_marks_it",
+        owner=lifecycle,
+        name="changed",
+        instead=_changed_at_once,
+    ),
+    Mutation(
+        without="The refusal to move an ended job",
+        test="test_only_waiting_jobs_are_moved",
+        owner=lifecycle,
+        name="changed",
+        instead=_changed_though_ended,
+        arguments={"status": Status.SUCCESS},
+    ),
+    Mutation(
+        without="The unchanged update time of a moved job",
+        test="test_moving_a_retried_job_does_not_change_when_its_attempt_ended",
+        owner=lifecycle,
+        name="changed",
+        instead=_changed_and_updated,
+    ),
+    Mutation(
+        without="The exclusion of queues",
+        test="test_an_excluded_queue_is_left_alone",
+        owner=trees,
+        name="is_covered",
+        instead=_never,
+    ),
+    Mutation(
+        without="The exclusion of whole trees",
+        test="test_excluded_subqueues_and_trees_are_left_out",
+        owner=trees,
+        name="is_covered",
+        instead=_covered_by_its_own_name,
+    ),
+    Mutation(
+        without="The end of a name in exclusions",
+        test="test_excluded_subqueues_and_trees_are_left_out",
+        owner=trees,
+        name="is_covered",
+        instead=_covered_by_any_beginning,
+    ),
+    Mutation(
+        without="Trees in the filter of jobs",
+        test="test_find_by_queues_and_trees",
+        owner=matching,
+        name="is_covered",
+        instead=_covered_by_its_own_name,
+    ),
+    Mutation(
+        without="The burst of a rate",
+        test="test_a_burst_starts_at_once_and_the_others_at_their_turns",
+        owner=limits,
+        name="spacing_of",
+        instead=_spacing_without_burst,
+    ),
+    Mutation(
+        without="The burst of one under a rate below one",
+        test="test_a_rate_below_one_lets_one_start_at_a_time",
+        owner=limits,
+        name="spacing_of",
+        instead=_spacing_of_a_burst_below_one,
+    ),
+    Mutation(
+        without="Intervals shorter than a second",
+        test="test_a_rate_is_never_exceeded",
+        owner=limits,
+        name="spacing_of",
+        instead=_spacing_in_seconds,
+    ),
+    Mutation(
+        without="The memory of earlier admissions",
+        test="test_a_repeated_admit_gives_its_first_answer",
+        owner=embedded_raw,
+        name="was_admitted_by",
+        instead=_never,
+        brokers=sqlite_brokers,
+    ),
+    Mutation(
+        without="The token in the memory of admissions",
+        test="test_a_late_admit_is_refused_after_a_redelivery",
+        owner=embedded_raw,
+        name="was_admitted_by",
+        instead=_always,
+        brokers=sqlite_brokers,
+    ),
+    Mutation(
+        without="The history in the memory of admissions",
+        test="test_a_repeated_admit_gives_its_first_answer_after_a_later_claim",
+        owner=embedded_raw,
+        name="was_admitted_by",
+        instead=_admitted_by_its_latest_token,
+        brokers=sqlite_brokers,
     ),
 ]
 NAMES = [mutation.without for mutation in MUTATIONS]
@@ -316,35 +596,50 @@ NAMES = [mutation.without for mutation in MUTATIONS]
 # --- the tests ----------------------------------------------------------------------------------------
 
 
-def run_named_test(mutation: Mutation) -> None:
-    """Calls the test of the suite as pytest would, on a new broker in memory."""
-    contract, clock, data_ = BrokerContract(), ManualClock(), MemoryData()
-    broker = MemoryBroker(clock=clock, data=data_)
-    factory: BrokerFactory = lambda clock: MemoryBroker(clock=clock, data=data_)  # noqa: E731
+def run_named_test(mutation: Mutation, folder: Path) -> None:
+    """Calls the test of the suite as pytest would, on a new broker."""
+    contract, clock = BrokerContract(), ManualClock()
+    factory = mutation.brokers(folder)
+    broker = factory(clock)
     test = getattr(contract, mutation.test)
     wanted = test.__code__.co_varnames[1 : test.__code__.co_argcount]
     known = {"broker": broker, "clock": clock, "broker_factory": factory, "raw": broker.raw("some_set")}
-    test(**{name: value for name, value in known.items() if name in wanted}, **(mutation.arguments or {}))
+    try:
+        test(**{name: value for name, value in known.items() if name in wanted}, **(mutation.arguments or {}))
+    finally:
+        broker.close()
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=NAMES)
-def test_the_named_test_passes_as_it_is(mutation: Mutation) -> None:
-    run_named_test(mutation)
+def test_the_named_test_passes_with_the_rule(mutation: Mutation, tmp_path: Path) -> None:
+    run_named_test(mutation, tmp_path)
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=NAMES)
-def test_the_named_test_fails_without_the_part(mutation: Mutation, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_named_test_fails_without_the_rule(
+    mutation: Mutation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(mutation.owner, mutation.name, mutation.instead)
     with pytest.raises((AssertionError, ValueError)):
-        run_named_test(mutation)
+        run_named_test(mutation, tmp_path)
+
+
+def _broken(name: str, instead: Callable[..., Any]) -> type[MemoryBroker]:
+    """A broker with another `settle` or `enqueue`. The model beside it stays whole."""
+
+    def method(self: MemoryBroker, items: Any) -> list[Any]:
+        with self.locked() as now:
+            return [instead(self._data, item, now) for item in items]
+
+    return type("Broken", (MemoryBroker,), {name: method})
 
 
 @pytest.mark.parametrize(
     ("name", "instead"),
-    [("_settle", _settle_unguarded), ("_settle", _settle_forgetful), ("_enqueue", _enqueue_anew)],
+    [("settle", _settle_unguarded), ("settle", _settle_forgetful), ("enqueue", _enqueue_anew)],
 )
 def test_the_state_machine_notices_a_broken_driver(name: str, instead: Callable[..., Any]) -> None:
-    broken = type("Broken", (MemoryBroker,), {name: instead})
+    broken = _broken(name, instead)
     with pytest.raises(AssertionError):
         MachineContract().run(lambda clock: broken(clock=clock), [Phase.generate])
 

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 DRIVERS = ("mrq_core/embedded", "mrq_broker_redis", "mrq_broker_mongo")
+MODEL = "mrq_core/testing/memory"
 FOLDERS = ("server", "jobs", "raw", "shared")
 HALF = "half"
 """Code that a driver needs only as one half of a pair."""
@@ -40,6 +41,14 @@ def test_a_driver_has_the_folders_and_files_of_the_plan(driver: str) -> None:
     assert folders - {*FOLDERS, HALF} == set()
 
 
+def test_the_in_memory_broker_keeps_to_the_plan() -> None:
+    plan = planned()
+    assert modules(MODEL) - plan["the top"] == {"data"}
+    assert plan["jobs"] - modules(MODEL, "jobs") == {"removing"}, "MemoryData.delete removes"
+    for folder in ("jobs", "raw", "shared"):
+        assert modules(MODEL, folder) - plan[folder] == set()
+
+
 def test_a_name_stands_in_one_folder() -> None:
     """A file outside the plan must not carry the name of another folder's file."""
     plan = planned()
@@ -57,7 +66,7 @@ def test_a_name_stands_in_one_folder() -> None:
 def test_no_file_of_a_driver_is_a_paragraph_of_another() -> None:
     short = [
         str(path.relative_to(ROOT))
-        for driver in DRIVERS
+        for driver in (*DRIVERS, MODEL)
         for path in (ROOT / driver).rglob("*.py")
         if path.name != "__init__.py" and len(path.read_text(encoding="utf-8").splitlines()) < SHORTEST
     ]

@@ -217,6 +217,17 @@ class RawContract(Contract):
         assert admit(raw, clock, one) == [True]
         assert record_of(broker, one.job_id).status is Status.SUCCESS
 
+    def test_a_repeated_admit_gives_its_first_answer_after_a_later_claim(
+        self, raw: RawQueue, broker: Broker, clock: ManualClock
+    ) -> None:
+        push(raw, clock, "a")
+        [one] = take_raw(raw)
+        assert admit(raw, clock, one) == [True]
+        lose(clock)
+        again = take_one(broker, "jobs", worker="w2")
+        assert admit(raw, clock, one) == [True]
+        assert record_of(broker, one.job_id) == again
+
     def test_a_late_admit_is_accepted_while_nobody_claimed_the_parameter(
         self, raw: RawQueue, clock: ManualClock
     ) -> None:
