@@ -83,7 +83,7 @@ def _print_findings(findings: Sequence[Finding]) -> None:
 def plugins(given: Given, as_json: AsJson = False) -> None:
     """Lists broker drivers and plugins, where they come from, and which hooks they implement."""
     loaded = Plugins(given.config())
-    found = [(name, origin, tuple(loaded.hooks_of(name))) for name, origin in sorted(loaded.versions.items())]
+    found = [(name, origin, tuple(loaded.hooks_of(name))) for name, origin in sorted(loaded.origins.items())]
     drivers = sorted(loaded.drivers.values(), key=lambda driver: driver.name)
     if as_json:
         listed: list[JsonValue] = [_driver_view(driver) for driver in drivers]

@@ -161,10 +161,7 @@ class Client:
         if isinstance(task, TaskFunction):
             task.arguments_from(checked)
         record = replace(template, id=template.id or new_id(), params=self.plugins.encode_params(checked))
-        if self.plugins.implements("mrq_before_enqueue"):
-            changed = self.plugins.hook.mrq_before_enqueue(record=record)
-            record = record if changed is None else replace(changed, id=record.id)
-        return NewJob(record=record, delay=delay)
+        return NewJob(record=self.plugins.before_enqueue(record), delay=delay)
 
     def _enqueue(self, jobs: list[NewJob]) -> list[str]:
         answers = self.broker.enqueue(jobs)

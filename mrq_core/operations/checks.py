@@ -22,7 +22,7 @@ def config_findings(config: Config, plugins: Plugins) -> list[Finding]:
     file = getattr(config.module, "__file__", None)
     findings = [
         Finding(level="ok", subject="config file", message=f"read {file}" if file else "there is none"),
-        Finding(level="ok", subject="plugins", message=f"loaded {', '.join(plugins.versions) or 'none'}"),
+        Finding(level="ok", subject="plugins", message=f"loaded {', '.join(plugins.origins) or 'none'}"),
     ]
     try:
         check_task_options(config)
