@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import shlex
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, get_origin
 
@@ -18,6 +19,7 @@ from typer.models import OptionInfo
 
 from mrq_core.cli.errors import exit_on_error
 from mrq_core.cli.output import note
+from mrq_core.client.client import Client
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of
 from mrq_core.config.sources import load_config
 from mrq_core.operations.filters import FilterTexts
@@ -49,6 +51,18 @@ class Given:
         for warning in caught:
             note(f"mrq: {warning.message}")
         return config
+
+    @contextmanager
+    def client(self, **more: object) -> Iterator[Client]:
+        """Opens a client of the configured broker for one command; it connects when it is first used.
+
+        Raises ConfigError.
+        """
+        client = Client(self.config(**more))
+        try:
+            yield client
+        finally:
+            client.close()
 
     def broker_flags(self) -> str:
         """The flags that lead another command to the same broker, with a space in front, or nothing."""

@@ -8,9 +8,10 @@ from typing import Protocol
 from mrq_core.client.client import Client, current_client
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Cancel, ChangeResult, Requeue
-from mrq_core.contract.naming import check_job_queue_name, check_queue_name, is_covered
+from mrq_core.contract.naming import check_job_queue_name, check_queue_or_tree, is_covered
 from mrq_core.contract.record import JobRecord
 from mrq_core.errors import ChangeRefused, ConfigError, JobNotFound, NoCurrentJob, WaitTimeout
+from mrq_core.operations.queues import waiting_in
 
 _WAIT_FIRST, _WAIT_MOST = 0.005, 0.25
 
@@ -124,7 +125,7 @@ class Queue:
     """A handle of one queue. A name that ends with ``/`` means its subqueues; they can be paused."""
 
     def __init__(self, name: str, *, client: Client | None = None) -> None:
-        check_queue_name(name.removesuffix("/"))
+        check_queue_or_tree(name)
         self.name = name
         self._client = client or current_client()
 
@@ -134,14 +135,7 @@ class Queue:
     def size(self) -> int:
         """How many jobs wait in it, due or not. Claimed ones are not included. Grows with the number of
         subqueues where the name means a tree."""
-        broker = self._client.broker
-        if not self.name.endswith("/"):
-            return broker.counts([self.name])[0].waiting
-        total, last = 0, ""
-        while names := broker.queue_names(prefix=self.name, after=last):
-            total += sum(counts.waiting for counts in broker.counts(names))
-            last = names[-1]
-        return total
+        return waiting_in(self._client.broker, self.name)
 
     def pause(self) -> None:
         """Workers take nothing more from it, within a second. What runs goes on."""

@@ -75,6 +75,11 @@ def check_queue_name(name: object) -> None:
         )
 
 
+def check_queue_or_tree(name: object) -> None:
+    """Raises InvalidValue unless this is the name of a queue, or of a tree with its slash."""
+    check_queue_name(name.removesuffix("/") if isinstance(name, str) else name)
+
+
 def check_raw_queue_name(name: str) -> RawKind:
     """Raises InvalidValue unless this is the name of a raw queue; returns its kind."""
     check_queue_name(name)
