@@ -1,8 +1,8 @@
-"""Enqueueing and asking for results.
+"""Enqueues jobs and returns their results.
 
-Works without gevent, in any thread of any process. The module's functions use the client of the
-running job, or else the client of the process: the one given by `configure`, or one made from
-the same configuration that the command line finds.
+Works without gevent, in any thread of any process. The functions of this module use the client of the
+running job, or else the client of the process: the client that `configure` set, or a new client with the
+configuration that the command line finds.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from mrq_core.tasks.options import TaskOptions, options_from
 from mrq_core.tasks.task import Task, TaskFunction, TaskLike, path_of
 
 _MOST_OPTIONS = 10_000
-"""Tasks whose options are kept."""
+"""The most tasks whose options a client keeps."""
 
 
 class Client:
-    """A configuration, its plugins and its broker, for code that enqueues and asks."""
+    """A configuration with its plugins and its broker, for code that enqueues jobs and reads them."""
 
     def __init__(self, config: Config, broker: Broker | None = None, plugins: Plugins | None = None) -> None:
         self.config = config
@@ -90,19 +90,20 @@ class Client:
         return ids
 
     def get_job_result(self, job_id: str) -> dict[str, JsonValue]:
-        """A job's ``status``, and its ``result``: None until it succeeded. Raises JobNotFound."""
+        """The ``status`` of a job, and its ``result``, which is None unless the job succeeded. Raises
+        JobNotFound."""
         record = self.fetch(job_id)
         return {"status": str(record.status), "result": record.result}
 
     def fetch(self, job_id: str) -> JobRecord:
-        """The record of a job, with stored values decoded. Raises JobNotFound."""
+        """Reads the record of a job; params and result are decoded. Raises JobNotFound."""
         record = self.broker.get([job_id])[0]
         if record is None:
             raise JobNotFound(job_id)
         return self.decoded(record)
 
     def decoded(self, record: JobRecord) -> JobRecord:
-        """The record with params and result as they were before a plugin transformed them."""
+        """The record with params and result as before `mrq_encode`."""
         if not self.plugins.implements("mrq_decode"):
             return record
         params = self.plugins.decode(record.params)
@@ -113,7 +114,7 @@ class Client:
         )
 
     def close(self) -> None:
-        """Lets the broker's connections go."""
+        """Closes the broker's connections."""
         self.broker.close()
 
     def _template(
@@ -130,8 +131,8 @@ class Client:
         return record_template(call, path, queue, options, defaults)
 
     def options_of(self, task: TaskLike) -> LoadedTask | None:
-        """The task's options, or None where its code is not at hand: an enqueuer need not have it. They are
-        found once in a process, as in a worker, and looked for again where they were not found."""
+        """The options of the task, or None if its code cannot be imported here: a process that enqueues does
+        not need the code. Keeps the options of a found task; searches again for a task that was not found."""
         options = self._options.get(task)
         if options is None:
             options = self._find_options(task)
@@ -151,7 +152,7 @@ class Client:
             return None
 
     def _overrides_of(self, path: str) -> TaskOptions:
-        """What TASKS says of a task whose code is not at hand."""
+        """The options in TASKS of a task whose code cannot be imported here."""
         return options_from(self.config.tasks.get(path, {}), where=f"TASKS[{path!r}]")
 
     def _new_job(
@@ -188,7 +189,7 @@ _lock = threading.Lock()
 
 
 def _after_fork() -> None:
-    """A thread of the parent may have held the lock; the child has no such thread."""
+    """Replaces the lock: a thread of the parent may have held it, and would never release it here."""
     global _lock
     _lock = threading.Lock()
 
@@ -199,13 +200,13 @@ os.register_at_fork(after_in_child=_after_fork)
 def configure(*, file: str | None = None, **settings: object) -> Client:
     """Sets the client of this process, for instance ``configure(broker="sqlite:///jobs.sqlite3")``.
 
-    The settings go above environment and config file, as on the command line. Raises ConfigError.
+    The settings override environment and config file, like flags of the command line. Raises ConfigError.
     """
     return set_process_client(Client(load_config(settings, file=file)))
 
 
 def set_process_client(client: Client) -> Client:
-    """Makes this the client of the process; an earlier one is left to those who hold it."""
+    """Makes this the client of the process. Does not close an earlier client."""
     global _process_client
     with _lock:
         _process_client = client
@@ -213,7 +214,7 @@ def set_process_client(client: Client) -> Client:
 
 
 def current_client() -> Client:
-    """The client of the running job, or that of the process, which is made now if there is none.
+    """The client of the running job, or else the client of the process, made now if missing.
 
     Raises ConfigError."""
     global _process_client
@@ -248,5 +249,5 @@ def queue_jobs(
 
 
 def get_job_result(job_id: str) -> dict[str, JsonValue]:
-    """A job's ``status`` and ``result``. Raises JobNotFound."""
+    """The ``status`` and ``result`` of a job; see `Client.get_job_result`. Raises JobNotFound."""
     return current_client().get_job_result(job_id)
