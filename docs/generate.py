@@ -228,7 +228,9 @@ def _hook(name: str) -> str:
 def _text(function: Callable[..., object]) -> str:
     text = inspect.getdoc(function) or ""
     if getattr(function, "mrq_spec", {}).get("firstresult"):
-        text += "\n\nThe first result that is not None is used."
+        text += "\n\nmrq uses the first result that is not None."
+    if hookspecs.KINDS[function.__name__] == {hookspecs.FUNCTION, hookspecs.WRAPPER}:
+        text += " A plugin can also wrap the others, with `@hookimpl(wrapper=True)`."
     return text
 
 

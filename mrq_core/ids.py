@@ -13,6 +13,7 @@ import os
 import re
 import secrets
 import time
+from typing import TypeGuard
 
 _ID = re.compile(r"[0-9a-f]{24}\Z")
 _COUNTER_SIZE = 1 << 24
@@ -41,9 +42,9 @@ def new_id() -> str:
     return f"{int(time.time()):08x}{_process}{next(_counter) % _COUNTER_SIZE:06x}"
 
 
-def is_id(text: str) -> bool:
-    """Whether the text has the form of a job id."""
-    return _ID.match(text) is not None
+def is_id(value: object) -> TypeGuard[str]:
+    """Whether the value is a text in the form of a job id."""
+    return isinstance(value, str) and _ID.match(value) is not None
 
 
 def id_at(unix_seconds: float) -> str:

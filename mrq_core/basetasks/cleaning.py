@@ -1,11 +1,11 @@
-"""Tasks that repair what crashes left behind."""
+"""Tasks that repair the effects of crashes."""
 
 from __future__ import annotations
 
 from mrq_core.client.client import current_client
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.record import WAITING, Status
-from mrq_core.operations.repairing import repair_all
+from mrq_core.operations.actions import repair_all
 from mrq_core.running.context import log, set_current_job_progress
 from mrq_core.tasks.task import Task
 
@@ -13,18 +13,17 @@ _SHOWN = 20
 
 
 class RequeueLostJobs(Task):
-    """Gives unfinished jobs back the places in their queues that they have lost.
+    """Puts unfinished jobs back into their queues that have lost their entry.
 
-    That happens only where queue and records are on two servers: a process died between the two, or the
-    queue's server lost its data. It is safe at any time, beside running workers; no running job is
-    started twice. Elsewhere it finds nothing to do.
+    Jobs lose their entry only if queue and records are on two servers: a process died between its writes to
+    the two, or the queue's server lost its data. Safe at any time, beside running workers; no running job is
+    started twice. With other brokers the task changes nothing.
     """
 
     timeout = 0.0
 
     def run(self, params: JsonObject) -> JsonObject:
-        """Looks at all unfinished jobs, a thousand at a time; answers with how many, and how many had lost
-        their place."""
+        """Examines all unfinished jobs, 1,000 at a time. Returns the numbers of examined and repaired."""
         broker = current_client().broker
         totals = broker.totals().by_status()
         expected = sum(totals.get(status, 0) for status in (*WAITING, Status.STARTED))

@@ -11,13 +11,11 @@ import typer
 from mrq_core.cli.errors import EXIT_FAILED
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import counted, note, print_json, say, show, table
-from mrq_core.client.client import Client
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.codec import JsonObject, JsonValue
-from mrq_core.contract.driver import Driver
 from mrq_core.contract.messages import Finding
+from mrq_core.operations.actions import repair_all
 from mrq_core.operations.checks import broker_findings, config_findings
-from mrq_core.operations.repairing import repair_all
+from mrq_core.operations.views import driver_view, finding_view, plugin_view
 from mrq_core.plugins.manager import Plugins
 
 _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "bold red")}
@@ -28,33 +26,25 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def check(
     given: Given,
     fix: Annotated[
-        bool, typer.Option("--fix", help="First create what the broker lacks: schema, indexes, scripts.")
+        bool, typer.Option("--fix", help="First create missing schema, indexes and scripts.")
     ] = False,
     repair: Annotated[
         bool,
         typer.Option(
-            "--repair", help="First give jobs back the places in their queues that a crash has taken."
+            "--repair", help="First put jobs back into their queues that lost their entry in a crash."
         ),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Checks the configuration and the broker, and reports how to fix problems; exits with 1 on an error."""
-    client = Client(given.config())
-    try:
+    with given.client() as client:
         if fix:
             client.broker.prepare()
         if repair:
             _repair(client.broker)
         findings = [*config_findings(client.config, client.plugins), *broker_findings(client.broker)]
-    finally:
-        client.close()
     if as_json:
-        print_json(
-            [
-                {"name": f.subject, "level": f.level, "message": f.message, "advice": f.advice}
-                for f in findings
-            ]
-        )
+        print_json([finding_view(finding) for finding in findings])
     else:
         _print_findings(findings)
     if any(finding.level == "error" for finding in findings):
@@ -83,30 +73,18 @@ def _print_findings(findings: Sequence[Finding]) -> None:
 def plugins(given: Given, as_json: AsJson = False) -> None:
     """Lists broker drivers and plugins, where they come from, and which hooks they implement."""
     loaded = Plugins(given.config())
-    found = [(name, origin, tuple(loaded.hooks_of(name))) for name, origin in sorted(loaded.versions.items())]
+    found = [(name, origin, tuple(loaded.hooks_of(name))) for name, origin in sorted(loaded.origins.items())]
     drivers = sorted(loaded.drivers.values(), key=lambda driver: driver.name)
     if as_json:
-        listed: list[JsonValue] = [_driver_view(driver) for driver in drivers]
-        for name, origin, hooks in found:
-            listed.append({"name": name, "kind": "plugin", "origin": origin, "hooks": list(hooks)})
-        print_json(listed)
+        views = [plugin_view(name, origin=origin, hooks=hooks) for name, origin, hooks in found]
+        print_json([*(driver_view(driver) for driver in drivers), *views])
         return
     driver_rows = [
         (d.name, " ".join(f"{scheme}://" for scheme in d.url_schemes), " ".join(d.settings), d.summary)
         for d in drivers
     ]
-    show(table(("driver", "URLs", "settings", "what it is"), driver_rows))
+    show(table(("driver", "URLs", "settings", "summary"), driver_rows))
     say("")
     show(
         table(("plugin", "from", "hooks"), [(name, origin, " ".join(hooks)) for name, origin, hooks in found])
     )
-
-
-def _driver_view(driver: Driver) -> JsonObject:
-    return {
-        "name": driver.name,
-        "kind": "driver",
-        "summary": driver.summary,
-        "url_schemes": list(driver.url_schemes),
-        "settings": list(driver.settings),
-    }

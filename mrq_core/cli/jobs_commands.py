@@ -1,4 +1,4 @@
-"""`mrq jobs list`, `show`, `logs` and `wait`: looking at jobs."""
+"""`mrq jobs list`, `show`, `logs` and `wait`: list and show jobs."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from mrq_core.cli.errors import EXIT_FAILED, UsageError
 from mrq_core.cli.job_display import print_job, print_log_lines
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import console, note, print_json, say, seconds, show, table
-from mrq_core.cli.session import opened
 from mrq_core.client.client import Client
 from mrq_core.client.handles import Job
 from mrq_core.contract.codec import JsonObject
-from mrq_core.contract.messages import CHUNK, JobFilter, LogLine, Order
-from mrq_core.contract.record import JobRecord, Status
-from mrq_core.operations.filters import FilterTexts, filter_from, number_from_totals
+from mrq_core.contract.messages import Order
+from mrq_core.contract.record import Status
+from mrq_core.operations import jobs
+from mrq_core.operations.filters import FilterTexts, filter_from
 from mrq_core.operations.views import job_details, job_row, log_view
 
 if TYPE_CHECKING:
@@ -37,10 +37,12 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def list_jobs(
     given: Given,
     wanted: FilterTexts,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many to show at most.")] = 25,
-    oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Begin with the oldest.")] = False,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, help="The largest number of jobs to show.")
+    ] = 25,
+    oldest_first: Annotated[bool, typer.Option("--oldest-first", help="Show the oldest jobs first.")] = False,
     cursor: Annotated[
-        str | None, typer.Option("--cursor", metavar="CURSOR", help="Go on behind an earlier list.")
+        str | None, typer.Option("--cursor", metavar="CURSOR", help="Continue an earlier list.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -51,44 +53,30 @@ def list_jobs(
     now = datetime.now(UTC)
     job_filter = filter_from(wanted, now=now)
     order = Order.OLDEST_FIRST if oldest_first else Order.NEWEST_FIRST
-    with opened(given) as client:
-        records, more = _find(client, job_filter, order, cursor, limit)
-        total = None
-        if more is not None:
-            total = number_from_totals(job_filter, client.broker.totals())
-    rows = [job_row(client.decoded(record), now=now) for record in records]
+    with given.client() as client:
+        found = jobs.list_jobs(
+            client.broker, job_filter, limit=limit, order=order, cursor=cursor, on_scan=_note_scan
+        )
+        rows = [job_row(client.decoded(record), now=now) for record in found.records]
     if as_json:
         print_json(list(rows))
     elif rows:
         show(_jobs_table(rows))
     else:
         note("No jobs match." if not job_filter.is_empty else "There are no jobs.")
-    if more is not None:
-        shown = (
-            f"{len(rows):,} of {total:,} jobs" if total is not None else f"{len(rows):,} jobs; there are more"
-        )
-        note(f"Shown: {shown}. Go on with --cursor {more}, or show more with --limit.")
+    if found.cursor is not None:
+        shown = f"{len(rows):,} jobs; there are more"
+        if found.total is not None:
+            shown = f"{len(rows):,} of {found.total:,} jobs"
+        note(f"Shown: {shown}. Continue with --cursor {found.cursor}, or show more with --limit.")
 
 
-def _find(
-    client: Client, wanted: JobFilter, order: Order, cursor: str | None, limit: int
-) -> tuple[list[JobRecord], str | None]:
-    """Up to `limit` matching records, and the cursor behind them, or None where that was all."""
-    records: list[JobRecord] = []
-    told = False
-    while True:
-        page = client.broker.find(wanted, order=order, cursor=cursor, limit=min(limit - len(records), CHUNK))
-        records += page.records
-        cursor = page.cursor
-        if cursor is None or len(records) >= limit:
-            return records, cursor
-        if page.searched_until is not None and not told:
-            told = True
-            note("Searching. No index serves this filter, so the search reads all jobs; Ctrl-C stops it.")
+def _note_scan() -> None:
+    note("Searching. No index serves this filter, so mrq examines all jobs; Ctrl-C stops the search.")
 
 
 def _jobs_table(rows: list[JsonObject]) -> RenderableType:
-    """On a narrow terminal only the last two parts of tasks' paths, which tell them apart."""
+    """The rows as a table. On a narrow terminal a path shows its last two parts only."""
     narrow = console().width < _NARROW
     return table(
         ("id", "status", "task", "queue", "age", "duration", "error"),
@@ -109,10 +97,10 @@ def _jobs_table(rows: list[JsonObject]) -> RenderableType:
 
 @command("broker", "plugins")
 def show_job(given: Given, job_id: JobId, as_json: AsJson = False) -> None:
-    """Shows everything about a job: its attempts, result or error, and the end of its log."""
-    with opened(given) as client:
+    """Shows all data of a job: its attempts, result or error, and the end of its log."""
+    with given.client() as client:
         record = client.fetch(job_id)
-        lines = _read_all_logs(client, job_id)
+        lines = jobs.read_log(client.broker, job_id).lines
     details = job_details(record, now=datetime.now(UTC))
     if as_json:
         print_json({**details, "logs": [log_view(line) for line in lines]})
@@ -124,17 +112,19 @@ def show_job(given: Given, job_id: JobId, as_json: AsJson = False) -> None:
 def logs(
     given: Given,
     job_id: JobId,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the job has ended.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Print new lines until the job has ended.")
+    ] = False,
     as_json: Annotated[
-        bool, typer.Option("--json", help="Print JSON; with --follow one line for each.")
+        bool, typer.Option("--json", help="Print JSON; with --follow one line of JSON for each log line.")
     ] = False,
 ) -> None:
-    """Prints what a job has logged."""
-    with opened(given) as client:
+    """Prints the log of a job."""
+    with given.client() as client:
         if follow:
             _follow(client, job_id, as_json=as_json)
             return
-        lines = _read_all_logs(client, job_id)
+        lines = jobs.read_log(client.broker, job_id).lines
         if as_json:
             print_json([log_view(line) for line in lines])
         elif lines:
@@ -146,32 +136,16 @@ def logs(
 def _follow(client: Client, job_id: str, *, as_json: bool) -> None:
     cursor: str | None = None
     while True:
-        # The status first: what was logged before the job ended is then read below.
+        # The status first: the lines of an ended job are then read completely.
         ended = client.fetch(job_id).is_ended
-        lines: list[LogLine] = []
-        while True:
-            page = client.broker.read_logs(job_id, cursor=cursor, limit=CHUNK)
-            cursor = page.cursor
-            if not page.lines:
-                break
-            lines += page.lines
-        if lines:
-            print_log_lines(lines, as_json_lines=as_json)
+        page = jobs.read_log(client.broker, job_id, cursor)
+        cursor = page.cursor
+        if page.lines:
+            print_log_lines(page.lines, as_json_lines=as_json)
             sys.stdout.flush()
         if ended:
             return
         time.sleep(_FOLLOW_EVERY)
-
-
-def _read_all_logs(client: Client, job_id: str) -> list[LogLine]:
-    lines: list[LogLine] = []
-    cursor: str | None = None
-    while True:
-        page = client.broker.read_logs(job_id, cursor=cursor, limit=CHUNK)
-        if not page.lines:
-            return lines
-        lines += page.lines
-        cursor = page.cursor
 
 
 @command("broker", "plugins")
@@ -179,13 +153,13 @@ def wait(
     given: Given,
     job_id: JobId,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", metavar="SECONDS", help="Give up after this many seconds.")
+        float | None, typer.Option("--timeout", metavar="SECONDS", help="Stop waiting after this time.")
     ] = None,
 ) -> None:
-    """Waits until a job has ended and prints its status; exits with 0 if that is success, else with 1."""
+    """Waits until a job has ended and prints its status; exits with 0 for success, else with 1."""
     if timeout is not None and not 0 <= timeout < 1e9:
         raise UsageError(f"--timeout is {timeout}: expected seconds, not negative")
-    with opened(given) as client:
+    with given.client() as client:
         record = Job(job_id, client=client).wait(timeout)
     say(str(record.status))
     if record.status is not Status.SUCCESS:

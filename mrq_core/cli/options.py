@@ -1,7 +1,7 @@
 """The parameters of commands: the flags of settings, made from their table, and the filters of jobs.
 
-`command` takes a function whose parameters of the types `Given` and `FilterTexts` stand for
-many flags, and makes the function that typer sees, with each flag as a separate parameter.
+`command` takes a function with parameters of the types `Given` and `FilterTexts`, and makes the function
+that typer calls, with one parameter for each flag.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import inspect
 import shlex
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, get_origin
 
@@ -18,6 +19,7 @@ from typer.models import OptionInfo
 
 from mrq_core.cli.errors import exit_on_error
 from mrq_core.cli.output import note
+from mrq_core.client.client import Client
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of
 from mrq_core.config.sources import load_config
 from mrq_core.operations.filters import FilterTexts
@@ -35,7 +37,7 @@ _COMMON = "Common"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """The settings that stood on the command line."""
+    """The settings given on the command line."""
 
     overrides: Mapping[str, object]
     file: str | None = None
@@ -50,8 +52,20 @@ class Given:
             note(f"mrq: {warning.message}")
         return config
 
+    @contextmanager
+    def client(self, **more: object) -> Iterator[Client]:
+        """Opens a client of the configured broker for one command; it connects when it is first used.
+
+        Raises ConfigError.
+        """
+        client = Client(self.config(**more))
+        try:
+            yield client
+        finally:
+            client.close()
+
     def broker_flags(self) -> str:
-        """The flags that lead another command to the same broker, with a space in front, or nothing."""
+        """The broker's flags for another command, each with a space in front."""
         words = ["--config", self.file] if self.file else []
         for name, value in self.overrides.items():
             if SETTINGS[name.upper()].group == "broker" and value is not None:
@@ -60,13 +74,13 @@ class Given:
 
 
 def dashed(token: str) -> str:
-    """Flags and commands with underscores are the same as with dashes."""
+    """Spells a flag or command with dashes instead of underscores."""
     return token.replace("_", "-")
 
 
 def command(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Decorates a command: its `Given` becomes the flags of these groups of settings, ``--config`` and
-    ``--debug``; its `FilterTexts` the filters; errors of mrq become messages and exit codes."""
+    """Decorates a command. `Given` becomes ``--config``, ``--debug`` and the flags of these groups,
+    and `FilterTexts` the filters. Errors of mrq become messages and exit codes."""
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         parameters: list[inspect.Parameter] = []
@@ -104,7 +118,7 @@ def command(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]
 
 
 def _hide_type_of_switch(parameter: inspect.Parameter) -> None:
-    """A switch takes no value, so the help need not say of which type that is."""
+    """Removes the type of a switch from the help: a switch takes no value."""
     if get_origin(parameter.annotation) is Annotated and parameter.annotation.__origin__ in (
         bool,
         bool | None,
@@ -138,8 +152,7 @@ def _setting_parameter(name: str, setting: Setting) -> inspect.Parameter:
             f"{flag}/--no-{flag[2:]}", *setting.flags, help=setting.help, rich_help_panel=panel
         )
     else:
-        # Texts, whatever the type: the configuration converts values, wherever they come from, and
-        # its errors name the setting.
+        # Always text: the configuration converts the values of all sources, and its errors name the setting.
         kind = str | None
         option = typer.Option(
             flag,
@@ -164,7 +177,7 @@ def _metavar(setting: Setting, default: object) -> str:
 
 
 def _default_note(default: object) -> str:
-    """The default as a sentence behind the help; typer would show it in brackets and quotes."""
+    """The default as a sentence after the help; typer would print brackets and quotes."""
     if isinstance(default, tuple):
         text = " ".join(default)
     else:
@@ -172,7 +185,7 @@ def _default_note(default: object) -> str:
     return f" Default: {text}." if text else ""
 
 
-# --- what all commands take ------------------------------------------------------------------------
+# --- common parameters ------------------------------------------------------------------------
 
 
 def _common_parameters() -> list[inspect.Parameter]:
@@ -184,7 +197,7 @@ def _common_parameters() -> list[inspect.Parameter]:
             typer.Option(
                 "--config",
                 metavar="FILE",
-                help="The config file. Default: mrq-config.py in the working directory, if it is there.",
+                help="The config file. Default: mrq-config.py in the working directory, if it exists.",
                 rich_help_panel=_COMMON,
             ),
         ),
@@ -192,7 +205,7 @@ def _common_parameters() -> list[inspect.Parameter]:
             "debug",
             bool,
             False,
-            typer.Option("--debug", help="Print the traceback of an error, too.", rich_help_panel=_COMMON),
+            typer.Option("--debug", help="Also print the traceback of an error.", rich_help_panel=_COMMON),
         ),
     ]
 

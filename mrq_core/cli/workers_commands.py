@@ -1,4 +1,4 @@
-"""`mrq workers`: who works on what."""
+"""`mrq workers`: lists and shows workers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from typer.core import TyperGroup
 from mrq_core.cli.errors import CommandFailed
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note, print_json, say, seconds, show, table
-from mrq_core.cli.session import opened
 from mrq_core.operations import workers as reports
 from mrq_core.operations.views import iso, worker_view
 
@@ -20,7 +19,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 class ListByDefault(TyperGroup):
-    """A group of commands that lists when no command of it is named."""
+    """A group of commands; without a command it runs `list`."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h")):
@@ -30,8 +29,8 @@ class ListByDefault(TyperGroup):
 
 @command("broker", "plugins")
 def list_workers(given: Given, as_json: AsJson = False) -> None:
-    """Lists the workers that reported lately."""
-    with opened(given) as client:
+    """Lists the workers that have reported lately."""
+    with given.client() as client:
         found = reports.list_workers(client.broker)
     if as_json:
         print_json([worker_view(report) for report in found])
@@ -62,14 +61,14 @@ def show_worker(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The worker's name.")],
     as_json: AsJson = False,
 ) -> None:
-    """Shows one worker and the jobs that it is running."""
-    with opened(given) as client:
-        found = {report.name: report for report in reports.list_workers(client.broker)}
-    report = found.get(name)
+    """Shows one worker and its running jobs."""
+    with given.client() as client:
+        report = reports.find_worker(client.broker, name)
+        names = [] if report is not None else [other.name for other in reports.list_workers(client.broker)]
     if report is None:
-        near = difflib.get_close_matches(name, found, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "; `mrq workers` lists them"
-        raise CommandFailed(f"no worker of the name {name!r} has reported lately{hint}")
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "; `mrq workers` lists the workers"
+        raise CommandFailed(f"no worker named {name!r} has reported lately{hint}")
     view = worker_view(report)
     if as_json:
         print_json(view)

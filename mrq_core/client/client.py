@@ -1,43 +1,41 @@
-"""Enqueueing and asking for results.
+"""Enqueues jobs and returns their results.
 
-Works without gevent, in any thread of any process. The module's functions use the client of the
-running job, or else the client of the process: the one given by `configure`, or one made from
-the same configuration that the command line finds.
+Works without gevent, in any thread of any process. The functions of this module use the client of the
+running job, or else the client of the process: the client that `configure` set, or a new client with the
+configuration that the command line finds.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from datetime import datetime
 from itertools import islice
+from typing import Unpack
 
 from msgspec.structs import replace
 
-from mrq_core.clock import from_ms, to_ms
 from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue, storable_params
 from mrq_core.contract.messages import CHUNK, NewJob
-from mrq_core.contract.naming import check_job_queue_name, check_times
-from mrq_core.contract.record import PRIORITY_MAX, PRIORITY_MIN, JobRecord, Status
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import InvalidValue, JobNotFound, TaskError
-from mrq_core.ids import is_id, new_id
+from mrq_core.ids import new_id
 from mrq_core.plugins.manager import Plugins, open_broker
+from mrq_core.tasks.enqueue_options import EnqueueOptions, SingleEnqueueOptions, record_template
 from mrq_core.tasks.loading import LoadedTask, check_reachable, load_task, resolve_options
 from mrq_core.tasks.options import TaskOptions, options_from
 from mrq_core.tasks.task import Task, TaskFunction, TaskLike, path_of
 
 _MOST_OPTIONS = 10_000
-"""Tasks whose options are kept."""
+"""The most tasks whose options a client keeps."""
 
 
 class Client:
-    """A configuration, its plugins and its broker, for code that enqueues and asks."""
+    """A configuration with its plugins and its broker, for code that enqueues jobs and reads them."""
 
     def __init__(self, config: Config, broker: Broker | None = None, plugins: Plugins | None = None) -> None:
         self.config = config
@@ -49,68 +47,63 @@ class Client:
         self,
         task: TaskLike,
         params: Mapping[str, object] | None = None,
-        *,
         queue: str | None = None,
-        priority: int | None = None,
-        delay: float | None = None,
-        at: datetime | None = None,
-        job_id: str | None = None,
+        **options: Unpack[SingleEnqueueOptions],
     ) -> str:
-        """Queues one job and returns its id. See `queue_jobs`; `job_id` makes a repetition harmless."""
-        if job_id is not None and not is_id(job_id):
-            raise InvalidValue(f"job_id is {job_id!r}: expected 24 hex digits in lower case", path="job_id")
-        template = self._template(task, queue=queue, priority=priority, at=at, delay=delay)
-        job = self._new_job(template, {} if params is None else params, task, job_id=job_id, delay=delay)
+        """Queues one job and returns its id. `queue` defaults to the queue of the task.
+
+        Raises like `queue_jobs`; a call without an answer can be repeated with the same `job_id`.
+        """
+        template = self._template("queue_job", task, queue, options)
+        job = self._new_job(template, {} if params is None else params, task, options.get("delay"))
         return self._enqueue([job])[0]
 
     def queue_jobs(
         self,
         task: TaskLike,
         params_list: Iterable[Mapping[str, object]],
-        *,
         queue: str | None = None,
-        priority: int | None = None,
-        delay: float | None = None,
-        at: datetime | None = None,
         batch_size: int = CHUNK,
+        **options: Unpack[EnqueueOptions],
     ) -> list[str]:
-        """Queues a job for each of the params, in batches, and returns their ids.
+        """Queues one job for each item of `params_list`, in batches, and returns their ids in order.
 
-        `queue` and `priority` default to the task's options; `delay` (seconds) or `at` (an aware
-        datetime) makes the jobs due later. Params may come from a generator. A batch is checked
-        as a whole before it is sent: when one cannot be stored, nothing of its batch is queued, and
-        a note on the error says how many jobs of earlier batches are.
-        Raises InvalidValue, or BrokerUnavailable when the broker does not answer in time; the
-        batch may then be queued or not.
+        `params_list` may be a generator. A batch is checked as a whole before it is sent: if one of
+        its items cannot be stored, no job of the batch is queued. A note on the error tells how many jobs
+        of earlier batches are queued.
+        Raises InvalidValue, TypeError for an unknown option, or BrokerUnavailable if the broker does not
+        answer in time; the batch is then queued or not queued.
         """
         if not isinstance(batch_size, int) or not 1 <= batch_size <= CHUNK:
             raise InvalidValue(
                 f"batch_size is {batch_size}: expected a number from 1 to {CHUNK}", path="batch_size"
             )
-        template = self._template(task, queue=queue, priority=priority, at=at, delay=delay)
+        template = self._template("queue_jobs", task, queue, options)
+        delay = options.get("delay")
         ids: list[str] = []
         try:
             for batch in _batches(params_list, batch_size):
-                ids += self._enqueue([self._new_job(template, params, task, delay=delay) for params in batch])
+                ids += self._enqueue([self._new_job(template, params, task, delay) for params in batch])
         except Exception as error:  # also what a generator of params raises
             error.add_note(f"{len(ids)} jobs of earlier batches are queued")
             raise
         return ids
 
     def get_job_result(self, job_id: str) -> dict[str, JsonValue]:
-        """A job's ``status``, and its ``result``: None until it succeeded. Raises JobNotFound."""
+        """The ``status`` of a job, and its ``result``, which is None unless the job succeeded. Raises
+        JobNotFound."""
         record = self.fetch(job_id)
         return {"status": str(record.status), "result": record.result}
 
     def fetch(self, job_id: str) -> JobRecord:
-        """The record of a job, with stored values decoded. Raises JobNotFound."""
+        """Reads the record of a job; params and result are decoded. Raises JobNotFound."""
         record = self.broker.get([job_id])[0]
         if record is None:
             raise JobNotFound(job_id)
         return self.decoded(record)
 
     def decoded(self, record: JobRecord) -> JobRecord:
-        """The record with params and result as they were before a plugin transformed them."""
+        """The record with params and result as before `mrq_encode`."""
         if not self.plugins.implements("mrq_decode"):
             return record
         params = self.plugins.decode(record.params)
@@ -121,47 +114,25 @@ class Client:
         )
 
     def close(self) -> None:
-        """Lets the broker's connections go."""
+        """Closes the broker's connections."""
         self.broker.close()
 
     def _template(
         self,
+        call: str,
         task: TaskLike,
-        *,
         queue: str | None,
-        priority: int | None,
-        at: datetime | None,
-        delay: float | None,
+        options: EnqueueOptions | SingleEnqueueOptions,
     ) -> JobRecord:
-        """The record that the jobs of one call share."""
+        """The record that the jobs of one call share; see `record_template`."""
         check_reachable(task)
         path = path_of(task)
-        options: LoadedTask | TaskOptions = self.options_of(task) or self._overrides_of(path)
-        queue = queue if queue is not None else options.queue or "default"
-        chosen = priority if priority is not None else options.priority or 0
-        check_job_queue_name(queue)
-        if type(chosen) is not int or not PRIORITY_MIN <= chosen <= PRIORITY_MAX:
-            raise InvalidValue(
-                f"priority is {chosen!r}: expected {PRIORITY_MIN} to {PRIORITY_MAX}, larger first",
-                path="priority",
-            )
-        check_times(delay, at)
-        now = from_ms(time.time_ns() // 1_000_000)
-        return JobRecord(
-            id="",
-            path=path,
-            params={},
-            queue=queue,
-            priority=chosen,
-            queued_at=now,
-            updated_at=now,
-            due_at=from_ms(to_ms(at)) if at is not None else None,
-            at_most_once=bool(options.at_most_once),
-        )
+        defaults = self.options_of(task) or self._overrides_of(path)
+        return record_template(call, path, queue, options, defaults)
 
     def options_of(self, task: TaskLike) -> LoadedTask | None:
-        """The task's options, or None where its code is not at hand: an enqueuer need not have it. They are
-        found once in a process, as in a worker, and looked for again where they were not found."""
+        """The options of the task, or None if its code cannot be imported here: a process that enqueues does
+        not need the code. Keeps the options of a found task; searches again for a task that was not found."""
         options = self._options.get(task)
         if options is None:
             options = self._find_options(task)
@@ -181,26 +152,17 @@ class Client:
             return None
 
     def _overrides_of(self, path: str) -> TaskOptions:
-        """What TASKS says of a task whose code is not at hand."""
+        """The options in TASKS of a task whose code cannot be imported here."""
         return options_from(self.config.tasks.get(path, {}), where=f"TASKS[{path!r}]")
 
     def _new_job(
-        self,
-        template: JobRecord,
-        params: Mapping[str, object],
-        task: TaskLike,
-        *,
-        delay: float | None,
-        job_id: str | None = None,
+        self, template: JobRecord, params: Mapping[str, object], task: TaskLike, delay: float | None
     ) -> NewJob:
         checked = storable_params(params, max_size=self.config.max_params_size)
         if isinstance(task, TaskFunction):
             task.arguments_from(checked)
-        record = replace(template, id=job_id or new_id(), params=self.plugins.encode_params(checked))
-        if self.plugins.implements("mrq_before_enqueue"):
-            changed = self.plugins.hook.mrq_before_enqueue(record=record)
-            record = record if changed is None else replace(changed, id=record.id)
-        return NewJob(record=record, delay=delay)
+        record = replace(template, id=template.id or new_id(), params=self.plugins.encode_params(checked))
+        return NewJob(record=self.plugins.before_enqueue(record), delay=delay)
 
     def _enqueue(self, jobs: list[NewJob]) -> list[str]:
         answers = self.broker.enqueue(jobs)
@@ -227,7 +189,7 @@ _lock = threading.Lock()
 
 
 def _after_fork() -> None:
-    """A thread of the parent may have held the lock; the child has no such thread."""
+    """Replaces the lock: a thread of the parent may have held it, and would never release it here."""
     global _lock
     _lock = threading.Lock()
 
@@ -238,13 +200,13 @@ os.register_at_fork(after_in_child=_after_fork)
 def configure(*, file: str | None = None, **settings: object) -> Client:
     """Sets the client of this process, for instance ``configure(broker="sqlite:///jobs.sqlite3")``.
 
-    The settings go above environment and config file, as on the command line. Raises ConfigError.
+    The settings override environment and config file, like flags of the command line. Raises ConfigError.
     """
     return set_process_client(Client(load_config(settings, file=file)))
 
 
 def set_process_client(client: Client) -> Client:
-    """Makes this the client of the process; an earlier one is left to those who hold it."""
+    """Makes this the client of the process. Does not close an earlier client."""
     global _process_client
     with _lock:
         _process_client = client
@@ -252,7 +214,7 @@ def set_process_client(client: Client) -> Client:
 
 
 def current_client() -> Client:
-    """The client of the running job, or that of the process, which is made now if there is none.
+    """The client of the running job, or else the client of the process, made now if missing.
 
     Raises ConfigError."""
     global _process_client
@@ -269,16 +231,10 @@ def queue_job(
     task: TaskLike,
     params: Mapping[str, object] | None = None,
     queue: str | None = None,
-    *,
-    priority: int | None = None,
-    delay: float | None = None,
-    at: datetime | None = None,
-    job_id: str | None = None,
+    **options: Unpack[SingleEnqueueOptions],
 ) -> str:
     """Queues one job and returns its id; see `Client.queue_job`."""
-    return current_client().queue_job(
-        task, params, queue=queue, priority=priority, delay=delay, at=at, job_id=job_id
-    )
+    return current_client().queue_job(task, params, queue, **options)
 
 
 def queue_jobs(
@@ -286,17 +242,12 @@ def queue_jobs(
     params_list: Iterable[Mapping[str, object]],
     queue: str | None = None,
     batch_size: int = CHUNK,
-    *,
-    priority: int | None = None,
-    delay: float | None = None,
-    at: datetime | None = None,
+    **options: Unpack[EnqueueOptions],
 ) -> list[str]:
     """Queues many jobs and returns their ids; see `Client.queue_jobs`."""
-    return current_client().queue_jobs(
-        task, params_list, queue=queue, batch_size=batch_size, priority=priority, delay=delay, at=at
-    )
+    return current_client().queue_jobs(task, params_list, queue, batch_size, **options)
 
 
 def get_job_result(job_id: str) -> dict[str, JsonValue]:
-    """A job's ``status`` and ``result``. Raises JobNotFound."""
+    """The ``status`` and ``result`` of a job; see `Client.get_job_result`. Raises JobNotFound."""
     return current_client().get_job_result(job_id)

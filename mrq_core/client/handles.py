@@ -1,4 +1,4 @@
-"""The handles that people hold: a job by its id, a queue by its name."""
+"""Handles: a job by its id, a queue by its name."""
 
 from __future__ import annotations
 
@@ -8,15 +8,16 @@ from typing import Protocol
 from mrq_core.client.client import Client, current_client
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Cancel, ChangeResult, Requeue
-from mrq_core.contract.naming import check_job_queue_name, check_queue_name, is_covered
+from mrq_core.contract.naming import check_job_queue_name, check_queue_or_tree, is_covered
 from mrq_core.contract.record import JobRecord
 from mrq_core.errors import ChangeRefused, ConfigError, JobNotFound, NoCurrentJob, WaitTimeout
+from mrq_core.operations.queues import waiting_in
 
 _WAIT_FIRST, _WAIT_MOST = 0.005, 0.25
 
 
 class RunningAttempt(Protocol):
-    """What the handle of the current job can do that another job's handle cannot."""
+    """The attempt that runs this code, for the handle of the current job."""
 
     record: JobRecord
 
@@ -24,7 +25,7 @@ class RunningAttempt(Protocol):
 
 
 class Job:
-    """A handle of one job. Making one does no I/O and does not say that the job exists."""
+    """A handle of one job. Making a handle does no I/O, and does not check that the job exists."""
 
     def __init__(
         self, job_id: str, *, client: Client | None = None, running: RunningAttempt | None = None
@@ -44,7 +45,7 @@ class Job:
 
     @property
     def record(self) -> JobRecord:
-        """The record: as it was claimed, in the job itself; fetched anew elsewhere."""
+        """The record: inside the job itself as it was claimed, elsewhere as it is stored now."""
         if self._running is not None:
             return self._client.decoded(self._running.record)
         return self.fetch()
@@ -59,9 +60,9 @@ class Job:
         return self._client.fetch(self.id)
 
     def wait(self, timeout: float | None = None) -> JobRecord:
-        """Blocks until the job has ended, however it did, and returns its record.
+        """Blocks until the job has ended, with any status, and returns its record.
 
-        Asks the broker again and again, at growing intervals of at most a quarter of a second.
+        Polls the broker at growing intervals of at most 0.25 seconds.
         Raises WaitTimeout after `timeout` seconds, and JobNotFound.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -80,26 +81,26 @@ class Job:
             pause = min(pause * 1.5, _WAIT_MOST)
 
     def cancel(self, *, interrupt: bool = False) -> ChangeResult:
-        """Cancels the job. A running one is only marked (REQUESTED): it ends as it will, but is not run
-        again; with `interrupt` its worker stops it. Raises ChangeRefused and JobNotFound."""
+        """Cancels the job. A running job is only marked (REQUESTED): its attempt finishes, but the job does
+        not run again. With `interrupt` its worker stops it. Raises ChangeRefused and JobNotFound."""
         how = Cancel(interrupt=interrupt, ttl=self._cancel_ttl())
         return self._done(self._client.broker.cancel([self.id], how)[0], "cancelled")
 
     def requeue(self, *, queue: str | None = None, reset_retries: bool = True) -> ChangeResult:
-        """Queues the job again, whether it succeeded or not. Raises ChangeRefused and JobNotFound."""
+        """Queues a job again that has ended or waits for a retry. Raises ChangeRefused and JobNotFound."""
         if queue is not None:
             check_job_queue_name(queue)
         how = Requeue(queue=queue, reset_retries=reset_retries)
         return self._done(self._client.broker.requeue([self.id], how)[0], "requeued")
 
     def set_progress(self, ratio: float) -> None:
-        """Tells how far the job is, from 0 to 1. Only the job itself can. Raises NoCurrentJob."""
+        """Sets the progress of the job, from 0 to 1. Raises NoCurrentJob outside the running job."""
         if self._running is None:
-            raise NoCurrentJob("the progress of a job can be set only by the job itself, while it runs")
+            raise NoCurrentJob("only the running job itself can set its progress")
         self._running.set_progress(ratio)
 
     def _cancel_ttl(self) -> float:
-        """The task's own, where its code is at hand and its options make sense."""
+        """The task's `cancel_ttl`, or the default if the task cannot be loaded here."""
         path = self.fetch().path
         try:
             options = self._client.options_of(path)
@@ -121,10 +122,10 @@ class Job:
 
 
 class Queue:
-    """A handle of one queue. A name that ends with ``/`` means its subqueues; they can be paused."""
+    """A handle of a queue, or of a tree: a name that ends with ``/`` means its subqueues."""
 
     def __init__(self, name: str, *, client: Client | None = None) -> None:
-        check_queue_name(name.removesuffix("/"))
+        check_queue_or_tree(name)
         self.name = name
         self._client = client or current_client()
 
@@ -132,25 +133,18 @@ class Queue:
         return f"Queue({self.name!r})"
 
     def size(self) -> int:
-        """How many jobs wait in it, due or not. Claimed ones are not included. Grows with the number of
-        subqueues where the name means a tree."""
-        broker = self._client.broker
-        if not self.name.endswith("/"):
-            return broker.counts([self.name])[0].waiting
-        total, last = 0, ""
-        while names := broker.queue_names(prefix=self.name, after=last):
-            total += sum(counts.waiting for counts in broker.counts(names))
-            last = names[-1]
-        return total
+        """The number of waiting jobs, due or not; claimed jobs do not count. The cost of a tree grows with
+        the number of its subqueues."""
+        return waiting_in(self._client.broker, self.name)
 
     def pause(self) -> None:
-        """Workers take nothing more from it, within a second. What runs goes on."""
+        """Pauses the queue: within a second workers claim nothing more from it. Running jobs go on."""
         self._client.broker.pause([self.name])
 
     def resume(self) -> None:
-        """Undoes `pause`."""
+        """Reverses `pause`."""
         self._client.broker.resume([self.name])
 
     def is_paused(self) -> bool:
-        """Whether the queue itself, or a tree that it is in, is paused."""
+        """Whether the queue, or a tree that contains it, is paused."""
         return is_covered(self.name, self._client.broker.paused())

@@ -25,9 +25,14 @@ class RawKind(StrEnum):
     LIST = "_raw"
 
 
+_RAW_SUFFIXES = tuple(RawKind)
+
+
 def raw_kind(queue: str) -> RawKind | None:
     """The kind of raw queue that the name denotes. None: a regular queue of jobs."""
     root = queue.partition("/")[0]
+    if not root.endswith(_RAW_SUFFIXES):  # nearly all names
+        return None
     return next((kind for kind in RawKind if root.endswith(kind) and root != kind), None)
 
 
@@ -64,10 +69,15 @@ def check_queue_name(name: object) -> None:
             "stands for all subqueues, and jobs go to one of them",
             path="queue",
         )
-    if not name.isprintable() or any(character in name for character in " ,"):
+    if not name.isprintable() or " " in name or "," in name:
         raise InvalidValue(
             f"queue is {name!r}: expected printable characters without spaces and commas", path="queue"
         )
+
+
+def check_queue_or_tree(name: object) -> None:
+    """Raises InvalidValue unless this is the name of a queue, or of a tree with its slash."""
+    check_queue_name(name.removesuffix("/") if isinstance(name, str) else name)
 
 
 def check_raw_queue_name(name: str) -> RawKind:

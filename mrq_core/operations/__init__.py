@@ -1,1 +1,1 @@
-"""What the command line and the dashboard share: filters, views, bulk actions, statistics, checks."""
+"""Code that the command line and a dashboard share: filters, lists, views, bulk changes, checks."""

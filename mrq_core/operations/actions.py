@@ -1,18 +1,39 @@
-"""Changes of many jobs: those named by id, or all that match a filter, step by step."""
+"""Changes of many jobs, by id or by filter, and the repair of a broker, in bounded steps."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import CHUNK, Action, Cancel, ChangeResult, JobFilter, Move, Remove, Requeue
+from mrq_core.contract.messages import (
+    CHUNK,
+    Action,
+    Cancel,
+    ChangeResult,
+    JobFilter,
+    Move,
+    Remove,
+    RepairResult,
+    Requeue,
+)
+
+Answers = list[tuple[str, ChangeResult]]
+"""Ids of jobs, each with the answer to its change."""
+
+VERBS: dict[type[Action], tuple[str, str]] = {
+    Requeue: ("requeue", "requeued"),
+    Cancel: ("cancel", "cancelled"),
+    Move: ("move", "moved"),
+    Remove: ("remove", "removed"),
+}
+"""The verb of each action, and its past participle."""
 
 
-def apply_to_ids(broker: Broker, ids: Sequence[str], action: Action) -> list[tuple[str, ChangeResult]]:
-    """Acts on these jobs, each once, and tells for each what became of it."""
+def apply_to_ids(broker: Broker, ids: Sequence[str], action: Action) -> Answers:
+    """Changes these jobs, each once, and returns the answer for each."""
     unique = list(dict.fromkeys(ids))
-    answers: list[tuple[str, ChangeResult]] = []
+    answers: Answers = []
     for start in range(0, len(unique), CHUNK):
         chunk = unique[start : start + CHUNK]
         answers += zip(chunk, _apply(broker, chunk, action), strict=True)
@@ -26,10 +47,10 @@ def apply_to_matching(
     *,
     on_step: Callable[[Counter[ChangeResult]], None] = lambda done: None,
 ) -> Counter[ChangeResult]:
-    """Acts on all jobs that match, in bounded steps, and counts what became of them.
+    """Changes all matching jobs, in bounded steps, and counts the answers.
 
-    `on_step` is called after each step with the counts so far. A step that fails keeps the changes of
-    earlier steps; starting again is harmless.
+    Calls `on_step` after each step with the counts so far. If a step fails, the changes of the earlier steps
+    stay. The call can be repeated.
     """
     done: Counter[ChangeResult] = Counter()
     cursor: str | None = None
@@ -40,6 +61,48 @@ def apply_to_matching(
         cursor = applied.cursor
         if cursor is None:
             return done
+
+
+def summary(done: Counter[ChangeResult], action: Action) -> str:
+    """The counts in one line, such as ``3 jobs requeued; 1 refused: their status does not allow it``."""
+    participle = VERBS[type(action)][1]
+    number = done[ChangeResult.DONE]
+    texts = {
+        ChangeResult.REQUESTED: f"running: marked, to be {participle} when their worker sees it",
+        ChangeResult.REFUSED: "refused: their status does not allow it",
+        ChangeResult.HELD: "refused: another job holds their unique key",
+        ChangeResult.UNKNOWN: "unknown",
+    }
+    others = [f"{done[change]:,} {text}" for change, text in texts.items() if done[change]]
+    return "; ".join([f"{number:,} job{'' if number == 1 else 's'} {participle}", *others])
+
+
+def refusals(broker: Broker, answers: Answers) -> list[tuple[str, str]]:
+    """The jobs that were not changed, each with the reason. Reads the status of those that were refused."""
+    refused = [job_id for job_id, change in answers if change is ChangeResult.REFUSED]
+    statuses = {
+        record.id: str(record.status)
+        for start in range(0, len(refused), CHUNK)
+        for record in broker.get(refused[start : start + CHUNK])
+        if record is not None
+    }
+    reasons = {
+        ChangeResult.HELD: "another job holds its unique key",
+        ChangeResult.UNKNOWN: "there is no such job; it was removed, or has expired",
+    }
+    found = [(job_id, f"its status is {statuses.get(job_id, 'unknown')}") for job_id in refused]
+    return found + [(i, reasons[change]) for c in reasons for i, change in answers if change is c]
+
+
+def repair_all(broker: Broker) -> Iterator[RepairResult]:
+    """Repairs a broker in bounded steps, until every unfinished job is examined. See `Broker.repair`."""
+    cursor: str | None = None
+    while True:
+        step = broker.repair(CHUNK, cursor)
+        yield step
+        cursor = step.cursor
+        if cursor is None:
+            return
 
 
 def _apply(broker: Broker, ids: Sequence[str], action: Action) -> list[ChangeResult]:

@@ -1,4 +1,4 @@
-"""Checks the configuration, the tasks that it names and the broker."""
+"""Checks the configuration, the tasks that it names and the broker, and reports problems with advice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mrq_core.tasks.options import options_from
 
 
 def check_task_options(config: Config) -> None:
-    """Makes sure that TASKS holds valid options only. Raises ConfigError, which names the task."""
+    """Raises ConfigError, with the path of the task, if TASKS holds an invalid option."""
     for path, options in config.tasks.items():
         options_from(options, where=f"TASKS[{path!r}]")
 
@@ -21,19 +21,19 @@ def config_findings(config: Config, plugins: Plugins) -> list[Finding]:
     """The findings about the configuration. Imports the tasks that TASKS names."""
     file = getattr(config.module, "__file__", None)
     findings = [
-        Finding(level="ok", subject="config file", message=f"read {file}" if file else "there is none"),
-        Finding(level="ok", subject="plugins", message=f"loaded {', '.join(plugins.versions) or 'none'}"),
+        Finding(level="ok", subject="config file", message=f"read {file}" if file else "none found"),
+        Finding(level="ok", subject="plugins", message=f"loaded {', '.join(plugins.origins) or 'none'}"),
     ]
     try:
         check_task_options(config)
     except ConfigError as error:
-        advice = "Correct it in the config file."
+        advice = "Correct the option in the config file."
         return [*findings, Finding(level="error", subject="TASKS", message=str(error), advice=advice)]
     return findings + [_task_finding(path) for path in config.tasks]
 
 
 def broker_findings(broker: Broker) -> list[Finding]:
-    """What the broker says about itself; that it is away is a finding too."""
+    """The findings of the broker. A broker that is away is a finding too."""
     try:
         return broker.check()
     except BrokerError as error:
@@ -48,6 +48,6 @@ def _task_finding(path: str) -> Finding:
             level="warning",
             subject=f"TASKS[{path!r}]",
             message=str(error),
-            advice="The options have no effect on a task of another path.",
+            advice="Correct the path: these options have no effect on a task with another path.",
         )
     return Finding(level="ok", subject=f"TASKS[{path!r}]", message="the task can be imported")

@@ -1,4 +1,4 @@
-"""Makes a JobFilter of what a person typed, with errors that say what was expected."""
+"""Parses typed filters into a JobFilter. Errors name the expected form."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import msgspec
 
 from mrq_core.contract.codec import JsonObject, JsonValue, storable
 from mrq_core.contract.messages import JobFilter, Totals
-from mrq_core.contract.naming import check_queue_name, is_covered
+from mrq_core.contract.naming import check_queue_or_tree, is_covered
 from mrq_core.contract.record import Status
 from mrq_core.errors import InvalidValue
 
@@ -23,8 +23,8 @@ _PARAM_SIZE = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterTexts:
-    """A filter as it was typed. Each text of a list may hold several values joined by commas, except
-    those of `params`, which are ``key=value``."""
+    """A filter as texts. A text of a list may hold several values, joined by commas; a text of `params` is
+    one ``key=value``."""
 
     statuses: Sequence[str] = ()
     paths: Sequence[str] = ()
@@ -37,10 +37,10 @@ class FilterTexts:
 
 
 def filter_from(texts: FilterTexts, *, now: datetime) -> JobFilter:
-    """The filter that these texts mean. Raises InvalidValue."""
+    """Parses the texts of a filter. Raises InvalidValue."""
     queues = _split(texts.queues)
     for queue in queues:
-        check_queue_name(queue.removesuffix("/"))
+        check_queue_or_tree(queue)
     since = moment_from(texts.since, now=now, name="since") if texts.since is not None else None
     until = moment_from(texts.until, now=now, name="until") if texts.until is not None else None
     if since is not None and until is not None and since > until:
@@ -58,7 +58,7 @@ def filter_from(texts: FilterTexts, *, now: datetime) -> JobFilter:
 
 
 def statuses_from(texts: Iterable[str]) -> tuple[Status, ...]:
-    """The statuses of these names. Raises InvalidValue, which lists those there are."""
+    """Parses names of statuses. Raises InvalidValue, which lists the valid names."""
     statuses = []
     for text in _split(texts):
         try:
@@ -71,7 +71,7 @@ def statuses_from(texts: Iterable[str]) -> tuple[Status, ...]:
 
 
 def moment_from(text: str, *, now: datetime, name: str) -> datetime:
-    """The time that a text means: so long before now (``15m``, ``2h``, ``3d``), or a time in ISO 8601.
+    """Parses a time: a duration before now (``15m``, ``2h``, ``3d``), or a time in ISO 8601.
 
     A time without a timezone is UTC. Raises InvalidValue.
     """
@@ -92,7 +92,7 @@ def moment_from(text: str, *, now: datetime, name: str) -> datetime:
 
 
 def params_from(texts: Iterable[str]) -> JsonObject:
-    """The values of ``key=value`` texts: JSON where a value is that, else a string. Raises InvalidValue."""
+    """Parses ``key=value`` texts. A value that is not JSON is a string. Raises InvalidValue."""
     params: JsonObject = {}
     for text in texts:
         key, separator, value = text.partition("=")
@@ -107,7 +107,7 @@ def params_from(texts: Iterable[str]) -> JsonObject:
 
 
 def number_from_totals(wanted: JobFilter, totals: Totals) -> int | None:
-    """How many jobs match, where the totals tell; None where they would have to be counted."""
+    """The number of matching jobs according to the totals. None: only a count can tell."""
     rest = msgspec.structs.replace(wanted, statuses=(), queues=(), paths=())
     if not rest.is_empty or (wanted.queues and wanted.paths):
         return None

@@ -1,20 +1,22 @@
-"""Records as plain data to show: JSON values with times in ISO 8601, UTC; secrets as ``***``."""
+"""Records, queues, workers and findings as plain data: JSON values with times in ISO 8601, UTC; secrets as
+``***``."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 from mrq_core.config.settings import looks_secret
 from mrq_core.contract.codec import JsonObject, JsonValue
-from mrq_core.contract.messages import LogLine, QueueCounts
+from mrq_core.contract.driver import Driver
+from mrq_core.contract.messages import Finding, LogLine, QueueCounts
 from mrq_core.contract.naming import is_covered
 from mrq_core.contract.record import Attempt, JobRecord, Status
 from mrq_core.operations.workers import WorkerReport
 
 HIDDEN = "***"
 _REQUEUED_AFTER = 2.0
-"""Seconds. A job that was queued later than this after its id was made has been requeued."""
+"""Seconds between the creation of a job's id and `queued_at` from which on the job was queued again."""
 
 
 def iso(moment: datetime | None) -> str | None:
@@ -25,7 +27,7 @@ def iso(moment: datetime | None) -> str | None:
 
 
 def redacted(value: JsonValue) -> JsonValue:
-    """The value with what stands under keys that look secret as ``***``, however deep."""
+    """The value with ``***`` for the values of keys that look secret, at any depth."""
     if isinstance(value, dict):
         return {
             key: HIDDEN if looks_secret(key) and item is not None else redacted(item)
@@ -37,14 +39,14 @@ def redacted(value: JsonValue) -> JsonValue:
 
 
 def duration_of(record: JobRecord, now: datetime) -> float | None:
-    """Seconds that the latest attempt took, or has taken so far; None before the first."""
+    """The seconds that the latest attempt took, or has taken so far. None: before the first attempt."""
     if record.status is Status.STARTED and record.started_at is not None:
         return max(0.0, (now - record.started_at).total_seconds())
     return record.total_time
 
 
 def job_row(record: JobRecord, *, now: datetime) -> JsonObject:
-    """A job as a line of a list. `age` and `duration` are seconds."""
+    """A job as a row of a list. `age` and `duration` are seconds."""
     return {
         "id": record.id,
         "status": str(record.status),
@@ -68,7 +70,7 @@ def job_row(record: JobRecord, *, now: datetime) -> JsonObject:
 
 
 def job_details(record: JobRecord, *, now: datetime) -> JsonObject:
-    """Everything that is known of a job."""
+    """All data of a job."""
     return {
         **job_row(record, now=now),
         "raw_queue": record.raw_queue,
@@ -92,7 +94,7 @@ def job_details(record: JobRecord, *, now: datetime) -> JsonObject:
 
 
 def attempt_view(attempt: Attempt) -> JsonObject:
-    """One attempt that is over."""
+    """One attempt of a job that is over."""
     return {
         "claim": attempt.claim,
         "status": "lost" if attempt.lost else str(attempt.status),
@@ -106,7 +108,7 @@ def attempt_view(attempt: Attempt) -> JsonObject:
 
 
 def timeline(record: JobRecord) -> list[tuple[datetime, str]]:
-    """What happened to the job and when, and what will happen next, in order of time."""
+    """The past events of a job and its next events, each with its time, in order of time."""
     events = [(record.queued_at, f"queued on {record.queue}")]
     created = datetime.fromtimestamp(int(record.id[:8], 16), UTC)  # the ids tell whole seconds
     if (record.queued_at - created).total_seconds() >= _REQUEUED_AFTER:
@@ -140,7 +142,7 @@ def log_view(line: LogLine) -> JsonObject:
 
 
 def queue_view(counts: QueueCounts, *, paused: Collection[str]) -> JsonObject:
-    """What a queue holds, and whether it, or a tree that it is in, is paused."""
+    """The counts of a queue, and whether the queue, or a tree that contains it, is paused."""
     return {
         "name": counts.queue,
         "waiting": counts.waiting,
@@ -152,7 +154,7 @@ def queue_view(counts: QueueCounts, *, paused: Collection[str]) -> JsonObject:
 
 
 def worker_view(report: WorkerReport) -> JsonObject:
-    """A worker as it last described itself."""
+    """The latest report of a worker."""
     return {
         "name": report.name,
         "status": report.status,
@@ -171,3 +173,29 @@ def worker_view(report: WorkerReport) -> JsonObject:
         "reported_at": iso(report.reported_at),
         "version": report.version,
     }
+
+
+def finding_view(finding: Finding) -> JsonObject:
+    """One result of a check."""
+    return {
+        "name": finding.subject,
+        "level": finding.level,
+        "message": finding.message,
+        "advice": finding.advice,
+    }
+
+
+def driver_view(driver: Driver) -> JsonObject:
+    """A broker driver."""
+    return {
+        "name": driver.name,
+        "kind": "driver",
+        "summary": driver.summary,
+        "url_schemes": list(driver.url_schemes),
+        "settings": list(driver.settings),
+    }
+
+
+def plugin_view(name: str, *, origin: str, hooks: Sequence[str]) -> JsonObject:
+    """A loaded plugin, and the hooks that it implements."""
+    return {"name": name, "kind": "plugin", "origin": origin, "hooks": list(hooks)}

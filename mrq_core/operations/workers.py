@@ -1,4 +1,4 @@
-"""What workers report about themselves, and who is there."""
+"""The reports of workers about themselves."""
 
 from __future__ import annotations
 
@@ -47,11 +47,20 @@ def report_to_json(report: WorkerReport) -> JsonValue:
 
 
 def list_workers(broker: Broker) -> list[WorkerReport]:
-    """The workers that reported lately, by name. What cannot be read, of a newer version, is left out."""
-    reports = []
-    for item in broker.state.list(WORKERS_NAMESPACE):
-        try:
-            reports.append(msgspec.convert(item.value, WorkerReport))
-        except msgspec.ValidationError:
-            continue
-    return reports
+    """The latest reports of the workers that have not expired, by name. Leaves out reports of a newer version
+    that this version cannot read."""
+    reports = (_report_from(item.value) for item in broker.state.list(WORKERS_NAMESPACE))
+    return [report for report in reports if report is not None]
+
+
+def find_worker(broker: Broker, name: str) -> WorkerReport | None:
+    """The latest report of one worker, or None if it has expired or cannot be read."""
+    item = broker.state.get(WORKERS_NAMESPACE, name)
+    return _report_from(item.value) if item is not None else None
+
+
+def _report_from(value: JsonValue) -> WorkerReport | None:
+    try:
+        return msgspec.convert(value, WorkerReport)
+    except msgspec.ValidationError:
+        return None

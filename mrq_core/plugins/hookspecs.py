@@ -1,11 +1,16 @@
-"""Every hook of mrq. A plugin is a module, or an object, with functions of these names marked by
-`mrq_core.hookimpl`; it is found through the entry-point group ``mrq``, the setting PLUGINS, or by
-standing in the config file. A hook that nobody implements costs nothing per job.
+"""Every hook of mrq. A plugin is a module, or an object, with functions of these names marked with
+`mrq_core.hookimpl`. mrq finds plugins through the entry-point group ``mrq``, the setting PLUGINS, and in the
+config file. A hook without an implementation costs nothing per job.
+
+mrq calls plugins in the order of pluggy: the last one loaded first. Installed plugins are loaded first, then
+those of PLUGINS in their order, then the config file. ``@hookimpl(tryfirst=True)`` goes before, and
+``trylast=True`` after the others. Wrappers of `mrq_around_job` alone nest in the order of loading.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from typing import Final
 
 import pluggy
 
@@ -23,23 +28,26 @@ hookimpl = pluggy.HookimplMarker("mrq")
 
 @hookspec
 def mrq_driver() -> Driver:  # type: ignore[empty-body]
-    """Returns a broker driver. The module it stands in must import nothing heavy."""
+    """Returns a broker driver. The module of the function must import nothing heavy."""
 
 
-# --- policy: the first result that is not None wins --------------------------------------------
+# --- policy ----------------------------------------------------------------------------------
 
 
-@hookspec(firstresult=True)
+@hookspec
 def mrq_before_enqueue(record: JobRecord) -> JobRecord | None:
-    """May return a changed copy of a record that is about to be enqueued, or raise to refuse it.
+    """Returns a changed copy of a record before it is enqueued, or None to leave it unchanged. Raises to
+    refuse the job.
 
-    Runs in the process that enqueues, once per job. The id must stay.
+    Plugins form a chain: each gets the record that the plugin before it returned. The id must stay.
+    Runs in the process that enqueues, once per job. The params are as stored, after `mrq_encode`.
     """
 
 
 @hookspec(firstresult=True)
 def mrq_retry_decision(job: JobRecord, exception: BaseException) -> RetryDecision | None:
-    """Decides whether a job whose code raised is retried. None leaves it to the task's own rules.
+    """Decides whether a job whose code raised is retried. None leaves the decision to the next plugin, and at
+    last to the options of the task.
 
     Runs in the worker. Not called for timeouts, interrupts, or a retry that the task asked for.
     """
@@ -107,18 +115,18 @@ def mrq_around_job(context: AttemptContext) -> Generator[None, Outcome, None]:
     yield
 
 
-# --- values: one plugin transforms them -------------------------------------------------------
+# --- values ----------------------------------------------------------------------------------
 
 
 @hookspec(firstresult=True)
 def mrq_encode(value: JsonValue) -> JsonValue:
-    """Transforms params or a result before it is stored, for instance to encrypt it. Must return a
+    """Transforms params or a result before they are stored, for instance to encrypt them. Must return a
     JSON value; the params must stay a dict."""
 
 
 @hookspec(firstresult=True)
 def mrq_decode(value: JsonValue) -> JsonValue:
-    """Undoes mrq_encode. Must return what it was given if that did not come from mrq_encode."""
+    """Reverses `mrq_encode`. Must return a value unchanged that `mrq_encode` did not make."""
 
 
 # --- observers: batched; an error in one is logged and never fatal ------------------------------
@@ -126,7 +134,7 @@ def mrq_decode(value: JsonValue) -> JsonValue:
 
 @hookspec
 def mrq_jobs_enqueued(records: Sequence[JobRecord]) -> None:
-    """These jobs were enqueued by this process: created, not found to be there already."""
+    """This process enqueued these jobs. Jobs that existed already are left out."""
 
 
 @hookspec
@@ -136,9 +144,30 @@ def mrq_jobs_started(records: Sequence[JobRecord]) -> None:
 
 @hookspec
 def mrq_jobs_settled(settled: Sequence[tuple[JobRecord, Outcome]]) -> None:
-    """The outcomes of these jobs were accepted by the broker. The records are as they were claimed."""
+    """The broker accepted the outcomes of these jobs. The records are as they were claimed."""
 
 
 @hookspec
 def mrq_worker_event(worker: str, event: str) -> None:
     """A worker of this process changed its status: init, wait, spawn, full, join, kill, stop."""
+
+
+# --- the implementations that mrq calls ----------------------------------------------------------
+
+FUNCTION: Final = "function"
+WRAPPER: Final = "wrapper"
+"""A generator function marked with ``@hookimpl(wrapper=True)``."""
+
+KINDS: Final[Mapping[str, frozenset[str]]] = {
+    "mrq_driver": frozenset({FUNCTION}),
+    "mrq_before_enqueue": frozenset({FUNCTION}),
+    "mrq_retry_decision": frozenset({FUNCTION, WRAPPER}),
+    "mrq_around_job": frozenset({WRAPPER}),
+    "mrq_encode": frozenset({FUNCTION, WRAPPER}),
+    "mrq_decode": frozenset({FUNCTION, WRAPPER}),
+    "mrq_jobs_enqueued": frozenset({FUNCTION}),
+    "mrq_jobs_started": frozenset({FUNCTION}),
+    "mrq_jobs_settled": frozenset({FUNCTION}),
+    "mrq_worker_event": frozenset({FUNCTION}),
+}
+"""The kinds of implementations that mrq calls, by hook. Other implementations are refused at start."""

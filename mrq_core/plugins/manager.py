@@ -1,14 +1,15 @@
 """Finds drivers and plugins, and opens the configured broker.
 
-This is the only place that looks up drivers, and it knows none of them by name: what an entry
-point of the group ``mrq`` brings is what there is.
+Only this module looks up drivers. It knows none of them by name: the entry points of the group ``mrq``
+bring them.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import metadata
 
 import pluggy
@@ -19,55 +20,108 @@ from mrq_core.config.settings import Config, hide_password
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.driver import Driver, Opening, RunBlocking, run_directly
+from mrq_core.contract.record import JobRecord
 from mrq_core.errors import ConfigError, DriverNotFound
 from mrq_core.plugins import hookspecs
+from mrq_core.plugins.validation import check_plugin
 
 ENTRY_POINT_GROUP = "mrq"
 _log = logging.getLogger("mrq.plugins")
 
 
 class Plugins:
-    """The plugins of a process: those installed, those named in PLUGINS, and the config file itself.
+    """The plugins of a process: installed plugins, those of PLUGINS, and the config file.
 
-    Raises ConfigError where one cannot be loaded, naming it and what it raised.
+    Raises ConfigError for a plugin that cannot be loaded or used, with its name and the reason.
     """
 
     def __init__(self, config: Config) -> None:
         self._manager = pluggy.PluginManager("mrq")
         self._manager.add_hookspecs(hookspecs)
-        self.versions: dict[str, str] = {}
-        """Where each loaded plugin came from: a distribution and its version, or a setting."""
+        self.origins: dict[str, str] = {}
+        """The origin of each loaded plugin: a distribution with its version, or a setting."""
         for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
             origin = f"{point.dist.name} {point.dist.version}" if point.dist else "entry point"
             self._register(point.name, point.load, origin)
         for name in config.plugins:
-            self._register(name, lambda name=name: importlib.import_module(name), "PLUGINS")
+            self._register(name, partial(importlib.import_module, name), "PLUGINS")
         if config.module is not None:
             self._register("config file", lambda: config.module, "config file")
         self.hook = self._manager.hook
-        self._implemented = frozenset(
-            name
-            for name, caller in vars(self.hook).items()
-            if name.startswith("mrq_") and caller.get_hookimpls()
-        )
-        try:
-            self._manager.check_pending()
-        except pluggy.PluginValidationError as error:
-            raise ConfigError(f"the plugin {error.plugin!r} implements no hook of mrq: {error}") from error
-        self.drivers: Mapping[str, Driver] = _by_name(self.hook.mrq_driver())
+        self._implementations = {
+            hook: tuple(reversed(found))
+            for hook in hookspecs.KINDS
+            if (found := getattr(self.hook, hook).get_hookimpls())
+        }
+        self._refuse_shared_functions()
+        self.drivers: Mapping[str, Driver] = self._drivers()
 
-    def _register(self, name: str, load: object, origin: str) -> None:
+    def _register(self, name: str, load: Callable[[], object], origin: str) -> None:
+        if name in self.origins:
+            raise ConfigError(
+                f"the plugin {name} is loaded twice: by {self.origins[name]} and by {origin}. Remove one "
+                "of them"
+            )
         try:
-            self._manager.register(load(), name=name)  # type: ignore[operator]
-        except Exception as error:
+            plugin = load()
+        except (Exception, SystemExit) as error:
             raise ConfigError(
                 f"the plugin {name} ({origin}) cannot be loaded: {type(error).__name__}: {error}"
             ) from error
-        self.versions[name] = origin
+        other = self._manager.get_name(plugin)
+        if other is not None:
+            raise ConfigError(
+                f"the plugin {name} ({origin}) is loaded twice: it is the plugin {other} "
+                f"({self.origins[other]}). Remove one of them"
+            )
+        check_plugin(self._manager, plugin, f"{name} ({origin})")
+        self._manager.register(plugin, name=name)
+        self.origins[name] = origin
+
+    def _refuse_shared_functions(self) -> None:
+        """Raises ConfigError where two plugins have the same function, which would be called twice."""
+        for hook, implementations in self._implementations.items():
+            owners: dict[object, str] = {}
+            for implementation in implementations:
+                other = owners.setdefault(implementation.function, implementation.plugin_name)
+                if other != implementation.plugin_name:
+                    raise ConfigError(
+                        f"{hook} of {implementation.function.__module__} is loaded twice: by the plugin "
+                        f"{other} and by the plugin {implementation.plugin_name}. Remove one of them"
+                    )
+
+    def _drivers(self) -> dict[str, Driver]:
+        found: dict[str, Driver] = {}
+        owners: dict[str, str] = {}
+        for implementation in self.implementations("mrq_driver"):
+            plugin = implementation.plugin_name
+            try:
+                driver = implementation.function()
+            except Exception as error:
+                raise ConfigError(
+                    f"mrq_driver of the plugin {plugin} failed: {type(error).__name__}: {error}"
+                ) from error
+            if driver is None:
+                continue
+            if not isinstance(driver, Driver):
+                raise ConfigError(
+                    f"mrq_driver of the plugin {plugin} returned a {type(driver).__name__}: expected a Driver"
+                )
+            if driver.name in found:
+                raise ConfigError(
+                    f"two plugins bring a broker driver named {driver.name!r}: {owners[driver.name]} and "
+                    f"{plugin}. Remove one of them"
+                )
+            found[driver.name], owners[driver.name] = driver, plugin
+        return found
 
     def implements(self, hook: str) -> bool:
-        """Whether any plugin implements the hook; where none does, it need not be called."""
-        return hook in self._implemented
+        """Whether a plugin implements the hook. Without an implementation the hook need not be called."""
+        return hook in self._implementations
+
+    def implementations(self, hook: str) -> tuple[pluggy.HookImpl, ...]:
+        """The implementations of a hook in the order of their calls; see `hookspecs`."""
+        return self._implementations.get(hook, ())
 
     def hooks_of(self, plugin: str) -> list[str]:
         """The names of the hooks that a plugin implements."""
@@ -76,25 +130,41 @@ class Plugins:
         return sorted(caller.name for caller in callers or ())
 
     def observe(self, hook: str, **values: object) -> None:
-        """Calls the observers of a hook one by one; an error in one is logged and stops no other."""
-        for implementation in getattr(self.hook, hook).get_hookimpls():
+        """Calls the observers of a hook one by one. Logs the error of an observer and calls the next."""
+        for implementation in self.implementations(hook):
             try:
                 implementation.function(*[values[name] for name in implementation.argnames])
             except Exception:
                 _log.exception("plugin.failed hook=%s plugin=%s", hook, implementation.plugin_name)
 
     def job_wrappers(self) -> list[pluggy.HookImpl]:
-        """The wrappers of `mrq_around_job`, the outermost first: in the order of the plugins, with `tryfirst`
-        before and `trylast` after the others. Raises ConfigError for an implementation that is no wrapper."""
-        found = self.hook.mrq_around_job.get_hookimpls()
-        for implementation in found:
-            if not implementation.wrapper:
-                raise ConfigError(
-                    f"mrq_around_job of the plugin {implementation.plugin_name} is not a wrapper: expected a "
-                    "generator function marked with @hookimpl(wrapper=True)"
+        """The wrappers of `mrq_around_job`, the outermost first: in the order of loading, `tryfirst`
+        before and `trylast` after the others."""
+        names = list(self.origins)
+
+        def order(wrapper: pluggy.HookImpl) -> tuple[bool, bool, int]:
+            return wrapper.trylast, not wrapper.tryfirst, names.index(wrapper.plugin_name)
+
+        return sorted(self.implementations("mrq_around_job"), key=order)
+
+    def before_enqueue(self, record: JobRecord) -> JobRecord:
+        """The record after the chain of `mrq_before_enqueue`. Raises the error of a plugin that refuses the
+        job, and ConfigError for a plugin that returns another type or changes the id."""
+        for implementation in self.implementations("mrq_before_enqueue"):
+            changed = implementation.function(*[record for _ in implementation.argnames])
+            if changed is None:
+                continue
+            if not isinstance(changed, JobRecord) or changed.id != record.id:
+                kind = type(changed).__name__
+                found = (
+                    f"a {kind} with the id {changed.id!r}" if isinstance(changed, JobRecord) else f"a {kind}"
                 )
-        names = list(self.versions)
-        return sorted(found, key=lambda one: (one.trylast, not one.tryfirst, names.index(one.plugin_name)))
+                raise ConfigError(
+                    f"mrq_before_enqueue of the plugin {implementation.plugin_name} returned {found}: "
+                    f"expected None, or a JobRecord with the id {record.id!r}"
+                )
+            record = changed
+        return record
 
     def encode(self, value: JsonValue) -> JsonValue:
         """The stored form of a value."""
@@ -104,23 +174,26 @@ class Plugins:
         return value if encoded is None else encoded
 
     def decode(self, value: JsonValue) -> JsonValue:
-        """The value that `encode` was given."""
+        """The value before `encode`."""
         if not self.implements("mrq_decode"):
             return value
         decoded = self.hook.mrq_decode(value=value)
         return value if decoded is None else decoded
 
     def encode_params(self, params: JsonObject) -> JsonObject:
-        """The params as they are stored, which must be a dict too. Raises ConfigError."""
+        """The params as they are stored. Raises ConfigError if a plugin returns no dict."""
         encoded = self.encode(params)
         if not isinstance(encoded, dict):
             raise ConfigError(
-                f"a plugin's mrq_encode made a {type(encoded).__name__} of params: expected a dict"
+                f"mrq_encode of a plugin returned a {type(encoded).__name__} for params: expected a dict"
             )
         return encoded
 
     def driver_for(self, wanted: str, *, setting: str = "BROKER") -> tuple[Driver, str | None]:
-        """The driver for the value of BROKER or STORE, with the URL if that is one. Raises DriverNotFound."""
+        """The driver for the value of BROKER or STORE, and the URL if the value is a URL.
+
+        Raises DriverNotFound.
+        """
         installed = tuple(sorted(self.drivers))
         scheme, separator, _ = wanted.partition("://")
         if not separator:
@@ -146,8 +219,8 @@ def open_broker(
     run_blocking: RunBlocking = run_directly,
     clock: Clock | None = None,
 ) -> Broker:
-    """The configured broker, not yet connected: of one driver, or of two where STORE names another one for
-    the records. Raises ConfigError."""
+    """Opens the configured broker, without connecting: of one driver, or of two drivers if STORE names
+    another driver for the records. Raises ConfigError."""
 
     def opening(url: str | None) -> Opening:
         return Opening(
@@ -183,14 +256,5 @@ def open_broker(
 
 
 def _names(plugins: Plugins, part: str) -> str:
-    """The drivers that have this part."""
+    """The names of the drivers that have this part."""
     return ", ".join(sorted(d.name for d in plugins.drivers.values() if getattr(d, part))) or "none"
-
-
-def _by_name(drivers: list[Driver]) -> dict[str, Driver]:
-    found: dict[str, Driver] = {}
-    for driver in drivers:
-        if driver.name in found:
-            raise ConfigError(f"two plugins bring a broker driver named {driver.name!r}: remove one of them")
-        found[driver.name] = driver
-    return found

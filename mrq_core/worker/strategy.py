@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mrq_core.contract.messages import Wanted
-from mrq_core.contract.naming import check_queue_name
+from mrq_core.contract.naming import check_queue_or_tree
 from mrq_core.errors import ConfigError
 
 _WORDS = ("sequential", "parallel", "burst")
@@ -27,7 +27,7 @@ class Strategy:
         if not queues:
             raise ConfigError("QUEUES is empty: expected the names of the queues to work on")
         for name in queues:
-            check_queue_name(name.removesuffix("/"))
+            check_queue_or_tree(name)
         self.is_parallel = "parallel" in words
         self.is_burst = "burst" in words
         self.queues = tuple(dict.fromkeys(queues))

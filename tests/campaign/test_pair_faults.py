@@ -19,7 +19,7 @@ import pytest
 
 from mrq_core.composed import ComposedBroker
 from mrq_core.contract.record import JobRecord
-from mrq_core.operations.repairing import repair_all
+from mrq_core.operations.actions import repair_all
 from tests.campaign import ledger
 from tests.campaign.campaign import Campaign
 from tests.campaign.ledger import Ledger

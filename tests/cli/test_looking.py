@@ -25,7 +25,7 @@ def test_pause_and_resume(mrq: Shell, project: Project) -> None:
     assert mrq("queues", "pause", "mail/", "other").out == "paused: mail/, other\n"
     said = mrq("queues", "--json")
     assert {queue["name"]: queue["paused"] for queue in said.json} == {"default": False, "mail/fast": True}
-    assert "Paused as well: mail/, other" in mrq("queues").err
+    assert "Also paused: mail/, other" in mrq("queues").err
     said = mrq("queues", "resume", "mail/fast", "other")
     assert "mail/fast was not paused itself, but as part of mail/" in said.err
     assert said.out == "resumed: other\n"

@@ -11,15 +11,18 @@ import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import ModuleType
 
 import pytest
+from msgspec.structs import replace
 
 from mrq_core.client import client as client_module
 from mrq_core.client.client import Client, configure, current_client, get_job_result, queue_job, queue_jobs
 from mrq_core.client.handles import Job, Queue
+from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
 from mrq_core.contract.messages import ChangeResult, JobFilter, Order
-from mrq_core.contract.record import Status
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import (
     BrokerUnavailable,
     ChangeRefused,
@@ -31,6 +34,8 @@ from mrq_core.errors import (
     WaitTimeout,
 )
 from mrq_core.ids import is_id, new_id
+from mrq_core.plugins.hookspecs import hookimpl
+from mrq_core.testing import MemoryBroker
 from tests.client import tasks
 
 
@@ -139,6 +144,38 @@ def test_params_that_do_not_fit_a_function_are_refused_where_they_are_queued(cli
     with pytest.raises(InvalidParams, match="copies"):
         queue_job(tasks.mail, {"to": "x", "copies": "many"})
     assert Queue("mail").size() == 0
+
+
+def test_every_plugin_may_change_the_record_before_it_is_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    def marking(key: str) -> ModuleType:
+        def mrq_before_enqueue(record: JobRecord) -> JobRecord:
+            return replace(record, meta={**record.meta, key: record.id})
+
+        module = ModuleType(key)
+        module.mrq_before_enqueue = hookimpl(mrq_before_enqueue)  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, key, module)
+        return module
+
+    config = Config(plugins=("shop", "audit"), module=marking("file"))
+    marking("shop"), marking("audit")
+    client = Client(config, broker=MemoryBroker())
+    single, (many,) = client.queue_job("a.B"), client.queue_jobs("a.B", [{}])
+    for job_id in (single, many):
+        assert client.fetch(job_id).meta == dict.fromkeys(("shop", "audit", "file"), job_id)
+
+
+def test_a_plugin_that_changes_the_id_is_refused_and_nothing_is_queued() -> None:
+    def mrq_before_enqueue(record: JobRecord) -> JobRecord:
+        return replace(record, id=new_id())
+
+    module = ModuleType("mrq_config")
+    module.mrq_before_enqueue = hookimpl(mrq_before_enqueue)  # type: ignore[attr-defined]
+    client = Client(Config(module=module), broker=MemoryBroker())
+    with pytest.raises(
+        ConfigError, match="mrq_before_enqueue of the plugin config file returned a JobRecord"
+    ):
+        client.queue_job("a.B")
+    assert client.broker.find(JobFilter()).records == ()
 
 
 def test_a_task_of_the_running_script_is_refused_because_no_worker_can_import_it(client: Client) -> None:

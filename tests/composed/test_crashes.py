@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as ConnectionLost
 from mrq_broker_mongo.jobs import totals
 from mrq_broker_mongo.store import MongoStore
 from mrq_core.composed import ComposedBroker
-from mrq_core.operations.repairing import repair_all
+from mrq_core.operations.actions import repair_all
 from tests.composed.recount import check_halves
 from tests.crashes.contract import CrashContract
 from tests.crashes.scene import Scene

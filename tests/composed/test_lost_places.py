@@ -18,7 +18,7 @@ from mrq_core.composed import ComposedBroker
 from mrq_core.contract.messages import JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerUnavailable
-from mrq_core.operations.repairing import repair_all
+from mrq_core.operations.actions import repair_all
 from tests.campaign import ledger
 from tests.campaign.campaign import Campaign
 from tests.campaign.ledger import Ledger

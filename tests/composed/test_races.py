@@ -21,7 +21,7 @@ from mrq_core.contract.messages import (
     Wanted,
 )
 from mrq_core.contract.record import JobRecord, Status
-from mrq_core.operations.repairing import repair_all
+from mrq_core.operations.actions import repair_all
 from mrq_core.testing.clock import ManualClock
 from tests.composed.kit import Place
 from tests.interleaving import at

@@ -18,6 +18,7 @@ from mrq_core.cli.app import app
 from mrq_core.config.settings import SETTINGS, flag_of
 from mrq_core.contract.record import Status
 from mrq_core.plugins import hookspecs
+from mrq_core.tasks.enqueue_options import SingleEnqueueOptions
 from mrq_core.tasks.options import OPTION_NAMES
 from tests.benchmarks.chart import drawn
 from tests.docs.pages import DOCS, ROOT, name_of, pages, prose
@@ -98,6 +99,11 @@ def test_every_public_name_is_described(name: str) -> None:
 @pytest.mark.parametrize("name", OPTION_NAMES)
 def test_every_option_of_a_task_is_described(name: str) -> None:
     assert f"`{name}`" in text_of("tasks.md")
+
+
+@pytest.mark.parametrize("name", sorted(SingleEnqueueOptions.__optional_keys__))
+def test_every_option_of_an_enqueue_is_described(name: str) -> None:
+    assert f"| `{name}` |" in text_of("enqueueing.md")
 
 
 @pytest.mark.parametrize("status", Status)

@@ -8,11 +8,22 @@ from datetime import UTC, datetime
 import pytest
 
 from mrq_core.config.settings import Config
-from mrq_core.contract.messages import Cancel, ChangeResult, Finding, JobFilter, Move, NewJob, Remove, Requeue
+from mrq_core.contract.messages import (
+    Action,
+    Cancel,
+    ChangeResult,
+    Finding,
+    JobFilter,
+    Move,
+    NewJob,
+    Remove,
+    Requeue,
+    Unique,
+)
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable, ConfigError
 from mrq_core.ids import new_id
-from mrq_core.operations.actions import apply_to_ids, apply_to_matching
+from mrq_core.operations.actions import apply_to_ids, apply_to_matching, refusals, summary
 from mrq_core.operations.checks import broker_findings, check_task_options, config_findings
 from mrq_core.plugins.manager import Plugins
 from mrq_core.testing import MemoryBroker
@@ -69,6 +80,45 @@ def test_each_action_reaches_its_method(broker: MemoryBroker) -> None:
         ChangeResult.DONE,
     ]
     assert broker.get([job_id]) == [None]
+
+
+def test_jobs_that_were_not_changed_are_told_with_their_reason(broker: MemoryBroker) -> None:
+    now = datetime.now(UTC)
+    first, second = (
+        JobRecord(id=new_id(), path="a.B", params={}, queue="q", queued_at=now, updated_at=now) for _ in "ab"
+    )
+    key = Unique(key="user 1")
+    broker.enqueue([NewJob(record=first, unique=key)])
+    broker.cancel([first.id], Cancel())
+    broker.enqueue([NewJob(record=second, unique=key)])
+    [free] = enqueue(broker, 1)
+    answers = apply_to_ids(broker, [free, "0" * 24, first.id, second.id], Requeue())
+    assert refusals(broker, answers) == [
+        (free, "its status is queued"),
+        (second.id, "its status is queued"),
+        (first.id, "another job holds its unique key"),
+        ("0" * 24, "there is no such job; it was removed, or has expired"),
+    ]
+    assert refusals(broker, apply_to_ids(broker, [free], Cancel())) == []
+
+
+@pytest.mark.parametrize(
+    ("done", "action", "text"),
+    [
+        ({}, Requeue(), "0 jobs requeued"),
+        ({ChangeResult.DONE: 1}, Move(queue="q"), "1 job moved"),
+        ({ChangeResult.DONE: 1200, ChangeResult.UNKNOWN: 2}, Remove(), "1,200 jobs removed; 2 unknown"),
+        (
+            {ChangeResult.REQUESTED: 1, ChangeResult.REFUSED: 3},
+            Cancel(),
+            "0 jobs cancelled; 1 running: marked, to be cancelled when their worker sees it; "
+            "3 refused: their status does not allow it",
+        ),
+        ({ChangeResult.HELD: 1}, Requeue(), "0 jobs requeued; 1 refused: another job holds their unique key"),
+    ],
+)
+def test_the_summary_counts_each_answer(done: dict[ChangeResult, int], action: Action, text: str) -> None:
+    assert summary(Counter(done), action) == text
 
 
 def test_options_of_tasks_are_checked_by_name_and_value() -> None:

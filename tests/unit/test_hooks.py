@@ -53,9 +53,10 @@ def test_mrq_before_enqueue_may_change_the_record() -> None:
     def mrq_before_enqueue(record: JobRecord) -> JobRecord | None:
         return replace(record, queue="other") if record.queue == "q" else None
 
-    hook = plugins_with(mrq_before_enqueue).hook.mrq_before_enqueue
-    assert hook(record=RECORD) == replace(RECORD, queue="other")
-    assert hook(record=replace(RECORD, queue="r")) is None
+    plugins = plugins_with(mrq_before_enqueue)
+    assert plugins.before_enqueue(RECORD) == replace(RECORD, queue="other")
+    other = replace(RECORD, queue="r")
+    assert plugins.before_enqueue(other) is other
 
 
 def test_mrq_before_enqueue_may_refuse_the_record() -> None:
@@ -63,7 +64,63 @@ def test_mrq_before_enqueue_may_refuse_the_record() -> None:
         raise PermissionError("not in this queue")
 
     with pytest.raises(PermissionError):
-        plugins_with(mrq_before_enqueue).hook.mrq_before_enqueue(record=RECORD)
+        plugins_with(mrq_before_enqueue).before_enqueue(RECORD)
+
+
+def adding(word: str, **marks: Any) -> Any:
+    """An implementation of `mrq_before_enqueue` that adds a word to the path. Without a word it changes
+    nothing."""
+
+    def mrq_before_enqueue(record: JobRecord) -> JobRecord | None:
+        return replace(record, path=f"{record.path} {word}") if word else None
+
+    return hookimpl(**marks)(mrq_before_enqueue)
+
+
+def test_mrq_before_enqueue_is_a_chain_in_the_order_of_pluggy(monkeypatch: pytest.MonkeyPatch) -> None:
+    implementations = {
+        "first_named": adding("5"),
+        "in_front": adding("1", tryfirst=True),
+        "silent": adding(""),
+        "behind": adding("6", trylast=True),
+        "last_named": adding("4"),
+    }
+    for name, function in implementations.items():
+        module = ModuleType(name)
+        module.mrq_before_enqueue = function  # type: ignore[attr-defined]
+        monkeypatch.setitem(sys.modules, name, module)
+    file = ModuleType("mrq_config")
+    file.mrq_before_enqueue = adding("3")  # type: ignore[attr-defined]
+    file.named_otherwise = hookimpl(adding("2", tryfirst=True), specname="mrq_before_enqueue", tryfirst=True)  # type: ignore[attr-defined]
+    plugins = Plugins(Config(plugins=tuple(implementations), module=file))
+    assert plugins.before_enqueue(RECORD) == replace(RECORD, path="p 2 1 3 4 5 6")
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (replace(RECORD, id="1" * 24), f"a JobRecord with the id '{'1' * 24}'"),
+        ({"id": RECORD.id}, "a dict"),
+        (False, "a bool"),
+    ],
+)
+def test_mrq_before_enqueue_must_return_a_record_with_the_same_id(answer: object, found: str) -> None:
+    def mrq_before_enqueue(record: JobRecord) -> object:
+        return answer
+
+    with pytest.raises(ConfigError) as caught:
+        plugins_with(mrq_before_enqueue).before_enqueue(RECORD)
+    assert str(caught.value) == (
+        f"mrq_before_enqueue of the plugin config file returned {found}: "
+        f"expected None, or a JobRecord with the id '{RECORD.id}'"
+    )
+
+
+def test_mrq_before_enqueue_need_not_take_the_record() -> None:
+    def mrq_before_enqueue() -> None:
+        """Counts, for instance."""
+
+    assert plugins_with(mrq_before_enqueue).before_enqueue(RECORD) is RECORD
 
 
 def test_mrq_retry_decision_decides_about_an_exception() -> None:
@@ -73,6 +130,37 @@ def test_mrq_retry_decision_decides_about_an_exception() -> None:
     hook = plugins_with(mrq_retry_decision).hook.mrq_retry_decision
     assert hook(job=RECORD, exception=OSError()) == RetryDecision(retry=True, delay=7.0)
     assert hook(job=RECORD, exception=ValueError()) is None
+
+
+def test_mrq_retry_decision_may_be_wrapped() -> None:
+    def mrq_retry_decision(exception: BaseException) -> RetryDecision:
+        return RetryDecision(retry=True, delay=7.0)
+
+    @hookimpl(wrapper=True, specname="mrq_retry_decision")
+    def twice_as_long(job: JobRecord) -> Generator[None, RetryDecision, RetryDecision]:
+        decision = yield
+        return replace(decision, delay=(decision.delay or 0) * 2)
+
+    module = ModuleType("mrq_config")
+    module.mrq_retry_decision = hookimpl(mrq_retry_decision)  # type: ignore[attr-defined]
+    module.twice_as_long = twice_as_long  # type: ignore[attr-defined]
+    decision = Plugins(Config(module=module)).hook.mrq_retry_decision(job=RECORD, exception=OSError())
+    assert decision == RetryDecision(retry=True, delay=14.0)
+
+
+@pytest.mark.parametrize(("hook", "call"), [("mrq_encode", "encode"), ("mrq_decode", "decode")])
+def test_mrq_encode_and_mrq_decode_may_be_wrapped(hook: str, call: str) -> None:
+    def pair(value: JsonValue) -> JsonValue:
+        return [value, value]
+
+    def with_length(value: JsonValue) -> Generator[None, JsonValue, JsonValue]:
+        changed = yield
+        return {"length": len(str(value)), "value": changed}
+
+    module = ModuleType("mrq_config")
+    module.pair = hookimpl(pair, specname=hook)  # type: ignore[attr-defined]
+    module.with_length = hookimpl(with_length, specname=hook, wrapper=True)  # type: ignore[attr-defined]
+    assert getattr(Plugins(Config(module=module)), call)("ab") == {"length": 2, "value": ["ab", "ab"]}
 
 
 def around(name: str, *, tryfirst: bool = False, trylast: bool = False) -> ModuleType:
@@ -104,8 +192,8 @@ def test_mrq_around_job_must_be_a_wrapper() -> None:
     def mrq_around_job(context: AttemptContext) -> None:
         """Is called by nothing."""
 
-    with pytest.raises(ConfigError, match=r"config file is not a wrapper: .*hookimpl\(wrapper=True\)"):
-        plugins_with(mrq_around_job).job_wrappers()
+    with pytest.raises(ConfigError, match=r"mrq_around_job is not a wrapper.*@hookimpl\(wrapper=True\)"):
+        plugins_with(mrq_around_job)
 
 
 def test_mrq_encode_transforms_what_is_stored() -> None:
@@ -121,7 +209,7 @@ def test_mrq_encode_must_leave_params_a_dict() -> None:
     def mrq_encode(value: JsonValue) -> JsonValue:
         return "sealed"
 
-    with pytest.raises(ConfigError, match="made a str of params"):
+    with pytest.raises(ConfigError, match="returned a str for params"):
         plugins_with(mrq_encode).encode_params({})
 
 
@@ -162,6 +250,23 @@ def observed(hook: str, **values: Any) -> list[dict[str, Any]]:
     }
     plugins_with(observers[hook]).observe(hook, **values)
     return seen
+
+
+def test_observers_are_called_in_the_order_of_pluggy() -> None:
+    seen: list[str] = []
+    module = ModuleType("mrq_config")
+
+    def add(name: str, **marks: Any) -> None:
+        def watch(event: str) -> None:
+            seen.append(name)
+
+        setattr(module, name, hookimpl(watch, specname="mrq_worker_event", **marks))
+
+    add("a_last", trylast=True)
+    add("b_middle")
+    add("c_first", tryfirst=True)
+    Plugins(Config(module=module)).observe("mrq_worker_event", worker="w", event="stop")
+    assert seen == ["c_first", "b_middle", "a_last"]
 
 
 def test_mrq_jobs_enqueued_is_told_of_records() -> None:

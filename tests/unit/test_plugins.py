@@ -48,13 +48,13 @@ def mrq_driver() -> Driver:
 def test_the_installed_drivers_are_found() -> None:
     plugins = Plugins(Config())
     assert "sqlite" in plugins.drivers
-    assert plugins.versions["sqlite"].startswith("mrq ")
+    assert plugins.origins["sqlite"].startswith("mrq ")
 
 
 def test_a_plugin_may_be_named_in_the_configuration(make_plugin: MakePlugin) -> None:
     plugins = Plugins(Config(plugins=(make_plugin("memory_plugin", mrq_driver),)))
     assert plugins.drivers["memory"] is DRIVER
-    assert plugins.versions["memory_plugin"] == "PLUGINS"
+    assert plugins.origins["memory_plugin"] == "PLUGINS"
     assert plugins.hooks_of("memory_plugin") == ["mrq_driver"]
 
 
@@ -70,7 +70,7 @@ def test_the_config_file_may_be_a_plugin() -> None:
     module.mrq_driver = hookimpl(mrq_driver)  # type: ignore[attr-defined]
     plugins = Plugins(Config(module=module))
     assert plugins.drivers["memory"] is DRIVER
-    assert plugins.versions["config file"] == "config file"
+    assert plugins.origins["config file"] == "config file"
 
 
 def test_a_plugin_that_does_not_exist_is_named() -> None:
@@ -141,6 +141,13 @@ def test_half_a_driver_cannot_be_used_alone(make_plugin: MakePlugin) -> None:
         open_broker(Config(broker="half"), memory_plugins(make_plugin))
 
 
+def hook_of(driver: Driver) -> Callable[[], Driver]:
+    def mrq_driver() -> Driver:
+        return driver
+
+    return mrq_driver
+
+
 def halves(make_plugin: MakePlugin) -> Plugins:
     """With a driver that can only be a queue, and one that can only be a store."""
 
@@ -149,11 +156,7 @@ def halves(make_plugin: MakePlugin) -> Plugins:
         Driver(name="line", summary="", open_queue=lambda opening: MemoryQueue(clock=opening.clock)),
         Driver(name="shelf", summary="", open_store=lambda opening: MemoryStore(clock=opening.clock)),
     ):
-
-        def mrq_driver(driver: Driver = driver) -> Driver:
-            return driver
-
-        found.append(make_plugin(f"{driver.name}_plugin", mrq_driver))
+        found.append(make_plugin(f"{driver.name}_plugin", hook_of(driver)))
     return Plugins(Config(plugins=tuple(found)))
 
 
@@ -206,11 +209,14 @@ def test_an_error_in_an_observer_is_logged_and_stops_no_other(
 
     good = make_plugin("good_plugin", mrq_worker_event)
 
-    def broken(event: str) -> None:
-        raise RuntimeError("observer is broken")
+    def broken() -> Callable[..., None]:
+        def mrq_worker_event(event: str) -> None:
+            raise RuntimeError("observer is broken")
 
-    broken.__name__ = "mrq_worker_event"
-    plugins = Plugins(Config(plugins=(make_plugin("bad_one", broken), good, make_plugin("bad_two", broken))))
+        return mrq_worker_event
+
+    names = (make_plugin("bad_one", broken()), good, make_plugin("bad_two", broken()))
+    plugins = Plugins(Config(plugins=names))
     with caplog.at_level(logging.ERROR, "mrq.plugins"):
         plugins.observe("mrq_worker_event", worker="w", event="spawn")
     assert seen == ["spawn"]

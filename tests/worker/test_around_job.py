@@ -297,5 +297,5 @@ def test_an_implementation_that_is_no_wrapper_keeps_the_worker_from_starting(
     )
     worker = project.start("worker", "--plugins", "odd")
     assert worker.wait() == 2
-    assert "mrq_around_job of the plugin odd is not a wrapper" in worker.output
+    assert "the plugin odd (PLUGINS) cannot be used: mrq_around_job is " in worker.output
     assert "hookimpl(wrapper=True)" in worker.output

@@ -1,0 +1,59 @@
+"""Jobs and logs as the command line and a dashboard read them: several pages of the broker in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import CHUNK, JobFilter, LogPage, Order
+from mrq_core.contract.record import JobRecord
+from mrq_core.operations.filters import number_from_totals
+
+
+class JobList(msgspec.Struct, frozen=True, kw_only=True):
+    """Matching jobs. `cursor` continues the list; None: the list is complete.
+
+    `total` is the number of all matching jobs, if the list is incomplete and the broker's totals have it.
+    """
+
+    records: tuple[JobRecord, ...]
+    cursor: str | None
+    total: int | None
+
+
+def list_jobs(
+    broker: Broker,
+    wanted: JobFilter,
+    *,
+    limit: int,
+    order: Order = Order.NEWEST_FIRST,
+    cursor: str | None = None,
+    on_scan: Callable[[], None] = lambda: None,
+) -> JobList:
+    """Lists up to `limit` matching jobs. Without an index for the filter it scans all jobs, in steps of
+    250 ms; then it calls `on_scan` once, after the first step."""
+    records: list[JobRecord] = []
+    is_scanning = False
+    while True:
+        page = broker.find(wanted, order=order, cursor=cursor, limit=min(limit - len(records), CHUNK))
+        records += page.records
+        cursor = page.cursor
+        if cursor is None or len(records) >= limit:
+            break
+        if page.searched_until is not None and not is_scanning:
+            is_scanning = True
+            on_scan()
+    total = number_from_totals(wanted, broker.totals()) if cursor is not None else None
+    return JobList(records=tuple(records), cursor=cursor, total=total)
+
+
+def read_log(broker: Broker, job_id: str, cursor: str | None = None) -> LogPage:
+    """All lines of a job's log behind the cursor, as one page. Raises JobNotFound."""
+    page = broker.read_logs(job_id, cursor=cursor, limit=CHUNK)
+    lines = list(page.lines)
+    while page.lines:
+        page = broker.read_logs(job_id, cursor=page.cursor, limit=CHUNK)
+        lines += page.lines
+    return LogPage(lines=tuple(lines), cursor=page.cursor)
