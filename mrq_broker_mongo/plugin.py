@@ -48,5 +48,5 @@ def _telling_what_is_missing(half: str) -> Iterator[None]:
         if error.name is None or error.name.partition(".")[0] not in ("pymongo", "bson", "gridfs", "dns"):
             raise
         raise ConfigError(
-            f"the MongoDB {half} needs the package pymongo, which is not installed: pip install 'mrq[mongo]'"
+            f"the MongoDB {half} needs the package pymongo, which is not installed: pip install pymongo"
         ) from error

@@ -48,5 +48,5 @@ def _that_is_installed() -> Iterator[None]:
         if error.name is None or not error.name.startswith("redis"):
             raise
         raise ConfigError(
-            "the Redis broker needs the package redis, which is not installed: pip install 'mrq[redis]'"
+            "the Redis broker needs the package redis, which is not installed: pip install 'redis[hiredis]'"
         ) from error

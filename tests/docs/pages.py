@@ -90,10 +90,35 @@ def steps(block: Block) -> list[Step]:
     return found
 
 
+_VARYING = [
+    (re.compile(r"\b[0-9a-f]{24}\b"), "<id>"),
+    (re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.,]\d{3}Z?"), "<time>"),
+    (re.compile(r"\b[a-z][\w-]*\.\d+\b", re.I), "<worker>"),
+    (re.compile("─+"), "─"),
+]
+"""What differs from run to run: ids, times, the names of workers, the width of tables."""
+_DURATION = re.compile(r"\b\d+(?:\.\d+)? (?:ms|s|min)\b")
+_HAS_DURATIONS = re.compile(r"<id>|^ +duration ")
+
+
+def without_varying(text: str) -> str:
+    """The output with placeholders for what differs from run to run; durations only in lines about a job."""
+    for varying, placeholder in _VARYING:
+        text = varying.sub(placeholder, text)
+    return "\n".join(
+        _DURATION.sub("<duration>", line) if _HAS_DURATIONS.search(line) else line
+        for line in text.split("\n")
+    )
+
+
 def matches(expected: str, printed: str) -> bool:
-    """Whether the output is as the page shows it. ``...`` stands for anything: for any number of lines
-    where it is alone on its line, else for a part of the line. Spaces at the ends of lines do not count,
-    and inside of a line a run of spaces is as good as one: the width of columns is not what is shown."""
+    """Whether the output is the output that the page shows, except for ids, times and the like
+    (`without_varying`).
+
+    ``...`` stands for any number of lines if it is alone on its line, else for a part of the line. Spaces at
+    the ends of lines do not count, and a run of spaces equals one space: the width of columns may differ.
+    """
+    expected, printed = without_varying(expected), without_varying(printed)
     parts = []
     for line in expected.rstrip().splitlines():
         if line.strip() == "...":

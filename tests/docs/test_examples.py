@@ -11,11 +11,12 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.docs.pages import Block, Step, blocks, matches, name_of, pages, steps
+from tests.docs.pages import DOCS, Block, Step, blocks, matches, name_of, pages, steps
 
 SECONDS = 60.0
 _MARK = "=== end of command"
@@ -28,16 +29,17 @@ def examples(page: Path) -> list[Block]:
     return [block for block in blocks(page.read_text()) if block.language in EXAMPLE_LANGUAGES]
 
 
-def run(arguments: list[str], folder: Path, stdin: str = "") -> tuple[int, str]:
-    """The exit code of a program and what it printed; its whole process group ends with it."""
+def run(arguments: list[str], folder: Path, *, path: str | None = None) -> tuple[int, str]:
+    """The exit code of a program and its output; its whole process group ends with it. `path`: the PATH; the
+    default begins with the folder of this Python."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MRQ_")}
-    environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', '')}"
+    environ["PATH"] = path or f"{Path(sys.executable).parent}{os.pathsep}{environ.get('PATH', '')}"
     process = subprocess.Popen(
         arguments, cwd=folder, env=environ, text=True, start_new_session=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     )  # fmt: skip
     try:
-        printed, _ = process.communicate(stdin, timeout=SECONDS)
+        printed, _ = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         printed, _ = process.communicate()
@@ -54,19 +56,23 @@ def run_script(page: Path, block: Block, folder: Path) -> None:
 
 
 def run_console(page: Path, block: Block, folder: Path) -> None:
-    """Runs the commands of a block in one shell, so that its variables last from one to the next."""
     wanted = steps(block)
+    for step, (code, output) in zip(wanted, outputs_of(wanted, folder), strict=True):
+        check(step, code, output, f"{name_of(page)}, line {step.line}: {step.command}")
+
+
+def outputs_of(wanted: list[Step], folder: Path, *, path: str | None = None) -> Iterator[tuple[int, str]]:
+    """Runs commands in one shell, so that its variables last, and yields the exit code and output of each."""
     # The commands come from a file, and read nothing: a program among them must not swallow the next.
     mark = f"printf '\\n{_MARK} %d\\n' $?"
     script = "".join(f"{{ {step.command}\n}} < /dev/null 2>&1\n{mark}\n" for step in wanted)
     (folder / ".example.sh").write_text(script)
-    _, printed = run(["bash", ".example.sh"], folder)
+    _, printed = run(["bash", ".example.sh"], folder, path=path)
     for step in wanted:
         output, mark, rest = printed.partition(f"\n{_MARK} ")
-        where = f"{name_of(page)}, line {step.line}: {step.command}"
-        assert mark, f"{where}\nthe shell ended; it printed:\n{printed}"
+        assert mark, f"{step.command}\nthe shell ended; it printed:\n{printed}"
         code, _, printed = rest.partition("\n")
-        check(step, int(code), output, where)
+        yield int(code), output
 
 
 def check(step: Step, code: int, output: str, where: str) -> None:
@@ -74,7 +80,11 @@ def check(step: Step, code: int, output: str, where: str) -> None:
     assert matches(step.expected, output), f"{where}\nprinted\n{output}\nexpected\n{step.expected}"
 
 
-@pytest.mark.parametrize("page", [page for page in pages() if examples(page)], ids=name_of)
+PAGES = [page for page in pages() if examples(page) and page.parent == DOCS]
+"""`test_readme` runs the README."""
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_the_examples_of_a_page_do_what_it_says(page: Path, tmp_path: Path) -> None:
     for block in examples(page):
         if block.language == "python":

@@ -15,13 +15,14 @@ from typer.main import get_command
 
 import mrq_core
 from mrq_core.cli.app import app
-from mrq_core.config.settings import SETTINGS, flag_of
+from mrq_core.config.settings import SETTINGS, Config, flag_of
 from mrq_core.contract.record import Status
 from mrq_core.plugins import hookspecs
+from mrq_core.plugins.manager import Plugins
 from mrq_core.tasks.enqueue_options import SingleEnqueueOptions
 from mrq_core.tasks.options import OPTION_NAMES
 from tests.benchmarks.chart import drawn
-from tests.docs.pages import DOCS, ROOT, name_of, pages, prose
+from tests.docs.pages import DOCS, ROOT, blocks, name_of, pages, prose
 
 _LINK = re.compile(r"\[[^\]\n]*(?:\n[^\]\n]*)?\]\(([^)\s]+)\)")
 _HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
@@ -146,6 +147,87 @@ def test_the_readme_has_its_commands_on_one_line(command: str) -> None:
     text = (ROOT / "README.md").read_text()
     found = re.findall(rf"^<!-- command: {command} -->\n```sh\n([^\n]+)\n```$", text, re.MULTILINE)
     assert len(found) == 1
+
+
+FIRST_PAGES = ["README.md", "docs/index.md", "docs/enqueueing.md"]
+"""Pages that readers copy from: they show complete, real output."""
+
+
+@pytest.mark.parametrize("name", FIRST_PAGES)
+def test_the_first_pages_show_real_output(name: str) -> None:
+    for block in blocks((ROOT / name).read_text()):
+        if block.language == "console":
+            assert "..." not in block.body, f"{name}, line {block.line}"
+            assert "# exits with" not in block.body, f"{name}, line {block.line}"
+
+
+def test_the_start_page_leads_to_every_page() -> None:
+    links = set(_LINK.findall(text_of("index.md")))
+    assert [page.name for page in DOCS.glob("*.md") if page.name not in links | {"index.md"}] == []
+
+
+def test_the_start_page_does_not_miss_drivers_that_exist() -> None:
+    missing = text_of("index.md").partition("## What is not here yet")[2]
+    assert missing
+    for driver in Plugins(Config()).drivers:
+        assert driver.casefold() not in missing.casefold(), driver
+
+
+# --- installation --------------------------------------------------------------------------------
+
+_INSTALL = re.compile(r"\b(?:pip3?|pipx|uv|poetry|pdm) +(?:pip +)?(?:install|add) +([^\n`]+)")
+_FROM_INDEX = re.compile(
+    r"""(?:^|[\s'"])mrq(?:\[[\w, ]*\])?(?:[<>=~!]=?[\w.*]+)?(?=$|[\s'",;.)])(?!\S*\.whl)"""
+)
+_REQUIREMENT = re.compile(r"^mrq(?:\[[\w, ]*\])?\s*(?:[<>=~!]=.*)?$", re.MULTILINE)
+
+
+def installs_from_index(text: str) -> list[str]:
+    """The commands in a text that would install the other MRQ, which the public index has under this name."""
+    commands = [found[0] for found in _INSTALL.finditer(text) if _FROM_INDEX.search(found[1])]
+    in_blocks = [found[0] for block in blocks(text) for found in _REQUIREMENT.finditer(block.body)]
+    return commands + in_blocks
+
+
+def sources() -> list[Path]:
+    """Every file with messages or instructions for users."""
+    code = [path for package in ("mrq_core", "mrq_broker_redis", "mrq_broker_mongo")
+            for path in (ROOT / package).glob("**/*.py")]  # fmt: skip
+    return [*pages(), *code, ROOT / "Dockerfile", ROOT / "docker-compose.yml", ROOT / "noxfile.py"]
+
+
+def test_nothing_tells_people_to_install_the_other_mrq() -> None:
+    found = [
+        (name_of(path), install) for path in sources() for install in installs_from_index(path.read_text())
+    ]
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pip install mrq", "pip3 install --quiet 'mrq[redis]'", 'pip install "mrq[redis,mongo]"',
+        "`pip install mrq`", "python -m pip install -U mrq==1.0", "uv add mrq", "uv pip install redis mrq",
+        "run pip install mrq, then", "pip install mrq.", "pipx install mrq",
+        "```text\nredis\nmrq[redis]>=1\n```\n",
+    ],
+)  # fmt: skip
+def test_an_instruction_to_install_the_other_mrq_is_noticed(text: str) -> None:
+    assert installs_from_index(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "pip install .", "pip install '.[redis,mongo]'", "pip install 'redis[hiredis]'",
+        "pip install pymongo",
+        "pip install ./mrq-1.0.0-py3-none-any.whl", "pip install './dist/mrq-1.0-py3-none-any.whl[redis]'",
+        ".venv/bin/pip install --quiet . && .venv/bin/mrq demo", "pip install nox`, then `mrq worker`",
+        "Do not install `mrq` from PyPI", "```text\nmrq.worker\n```\n",
+    ],
+)  # fmt: skip
+def test_other_instructions_are_left_alone(text: str) -> None:
+    assert installs_from_index(text) == []
 
 
 def test_pages_have_one_title() -> None:
