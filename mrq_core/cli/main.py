@@ -1,7 +1,7 @@
-"""The entry points. Nothing else of mrq, nor typer, is imported before gevent has patched what it has to.
+"""The entry points. They import nothing else of mrq, and no typer, before gevent has patched the library.
 
-Only commands that run tasks in this process are patched: the others, and the processes that a
-program of its own makes of mrq, have ordinary threads and sockets.
+Only commands that run tasks in this process are patched. Other commands, and programs that import mrq, have
+ordinary threads and sockets.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main_run() -> NoReturn:
 def _start(arguments: list[str]) -> NoReturn:
     try:
         _run(arguments)
-    except KeyboardInterrupt:  # while something was being imported
+    except KeyboardInterrupt:  # during an import
         sys.exit(130)
     finally:
         _flush()
@@ -56,14 +56,14 @@ def _run(arguments: list[str]) -> NoReturn:
 
 
 def _put_working_directory_first() -> None:
-    """Tasks, plugins and the config file's imports are looked for where the command was called."""
+    """Python finds tasks, plugins and the imports of the config file in the working directory first."""
     here = os.getcwd()
     if sys.path[:1] not in ([here], [""]):
         sys.path.insert(0, here)
 
 
 def _flush() -> None:
-    """Writes out what is buffered. A reader that has gone away, as `head` does, is no error."""
+    """Flushes standard output. A closed pipe, as after `head`, is no error."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:

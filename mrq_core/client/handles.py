@@ -45,7 +45,7 @@ class Job:
 
     @property
     def record(self) -> JobRecord:
-        """The record: inside the job itself as it was claimed, elsewhere as it is stored now."""
+        """The record: inside the job itself the claimed record, elsewhere the stored record."""
         if self._running is not None:
             return self._client.decoded(self._running.record)
         return self.fetch()

@@ -25,7 +25,7 @@ def rich(
     kind: Literal["a", "b"] = "a",
     *,
     maybe: int | None = None,
-    tags: list[str] = [],  # noqa: B006 - the task's own default, which must reach it as it is
+    tags: list[str] = [],  # noqa: B006 - the default of the task, which must reach it unchanged
     **more: object,
 ) -> dict[str, object]:
     return {"day": when.day, "street": to.street, "kind": kind, "maybe": maybe, "more": list(more)}

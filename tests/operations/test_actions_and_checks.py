@@ -140,7 +140,7 @@ def test_a_broker_that_is_away_is_a_finding(broker: MemoryBroker, monkeypatch: p
     assert all(finding.level == "ok" for finding in broker_findings(broker))
 
     def away() -> list[Finding]:
-        raise BrokerUnavailable("nobody answers")
+        raise BrokerUnavailable("no answer")
 
     monkeypatch.setattr(broker, "check", away)
-    assert [(f.level, f.message) for f in broker_findings(broker)] == [("error", "nobody answers")]
+    assert [(f.level, f.message) for f in broker_findings(broker)] == [("error", "no answer")]

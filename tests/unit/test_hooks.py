@@ -1,4 +1,4 @@
-"""Each hook: what it is given, and what becomes of what it returns."""
+"""Each hook: its arguments, and the effect of its result."""
 
 from __future__ import annotations
 
