@@ -492,7 +492,6 @@ MUTATIONS = [
         owner=lifecycle,
         name="changed",
         instead=_changed_though_successful,
-        arguments={"before": Status.SUCCESS, "now": Status.CANCEL},
     ),
     Mutation(
         without="The rule that a cancel only marks a started job",
