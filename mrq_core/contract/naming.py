@@ -33,7 +33,8 @@ def raw_kind(queue: str) -> RawKind | None:
     root = queue.partition("/")[0]
     if not root.endswith(_RAW_SUFFIXES):  # nearly all names
         return None
-    return next((kind for kind in RawKind if root.endswith(kind) and root != kind), None)
+    kind = next(kind for kind in RawKind if root.endswith(kind))
+    return None if root == kind else kind
 
 
 def is_tree(name: str) -> bool:
