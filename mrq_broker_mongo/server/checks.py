@@ -19,7 +19,7 @@ def check(connection: Connection) -> list[Finding]:
     try:
         found.extend(_look(connection))
     except BrokerError as error:
-        advice = "mend what the message names, and check again"
+        advice = "fix the named problem, and check again"
         found.append(Finding(level="error", subject="server", message=str(error), advice=advice))
     return found
 

@@ -29,7 +29,7 @@ from mrq_broker_mongo.server.arrangement import ARRANGEMENTS
 from mrq_broker_mongo.server.connection import Connection, Jobs
 from mrq_broker_mongo.server.failures import NAMESPACE_EXISTS
 from mrq_broker_mongo.server.location import Doc
-from mrq_core.drivers.versions import DataVersion, Upgrades, missing_upgrades
+from mrq_core.drivers.versions import DataVersion, Upgrades, missing_upgrades, read_version
 from mrq_core.errors import ConfigError
 
 VERSION = 1
@@ -112,13 +112,13 @@ class Found(NamedTuple):
 
 
 def look(connection: Connection) -> Found | None:
-    """The layout of the prefix. None: nothing was stored yet."""
+    """The layout of the prefix. None: nothing was stored yet. Raises BrokerCorrupt."""
     found = connection.run("meta", lambda meta: meta.find_one({"_id": "layout"}))
     if found is None:
         return None
-    version = int(found["version"])
-    # A version without the second number allows no earlier driver.
-    return Found(DataVersion(version, int(found.get("oldest", version))), found.get("arrangement"))
+    where = f"the document layout in the collection {connection.name('meta')}"
+    version = read_version(found.get("version"), found.get("oldest"), where=where)
+    return Found(version, found.get("arrangement"))
 
 
 def missing_versions(connection: Connection, found: Found) -> range:

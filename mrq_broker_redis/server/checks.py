@@ -26,7 +26,7 @@ def check(connection: Connection, contents: Contents) -> list[Finding]:
     try:
         found.extend(_look(connection, contents))
     except BrokerError as error:
-        advice = "mend what the message names, and check again"
+        advice = "fix the named problem, and check again"
         found.append(Finding(level="error", subject="server", message=str(error), advice=advice))
     return found
 
@@ -119,7 +119,9 @@ def _layout(connection: Connection, contents: Contents) -> Finding:
         return Finding(
             level="error",
             subject="layout",
-            message=f"{found.version}, and this mrq works with version {layout.VERSION}",
+            message=f"{found.version}, and this mrq works with version {layout.VERSION}"
+            if found.contents is not None
+            else layout.unknown(connection),
             advice="upgrade mrq in this environment, or set REDIS_PREFIX to another name",
         )
     if versions:

@@ -11,7 +11,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from mrq_broker_redis.server.connection import Connection
-from mrq_core.drivers.versions import DataVersion, Upgrades, missing_upgrades
+from mrq_core.drivers.versions import DataVersion, Upgrades, missing_upgrades, read_version
 from mrq_core.errors import BrokerCorrupt, ConfigError, SchemaTooNew
 
 VERSION = 1
@@ -50,7 +50,7 @@ class Layout(NamedTuple):
 
 
 def found(connection: Connection) -> Layout | None:
-    """The layout of the prefix. None: nothing was stored yet."""
+    """The layout of the prefix. None: nothing was stored yet. Raises BrokerCorrupt."""
     value = connection.execute("GET", connection.key("layout"))
     if value is None:
         return None
@@ -62,8 +62,8 @@ def found(connection: Connection) -> Layout | None:
         )
     version, oldest, word = numbers.groups()
     kinds = {kind.value: kind for kind in Contents}
-    # A version without the second number allows no earlier driver.
-    return Layout(DataVersion(int(version), int(oldest or version)), kinds.get(word or ""))
+    stored = read_version(int(version), oldest and int(oldest), where=f"the key {connection.key('layout')}")
+    return Layout(stored, kinds.get(word or ""))
 
 
 def belongings(connection: Connection, contents: Contents) -> tuple[str, str]:
@@ -72,12 +72,16 @@ def belongings(connection: Connection, contents: Contents) -> tuple[str, str]:
     return f"the keys of {_where(connection)} {whose}", advice
 
 
+def unknown(connection: Connection) -> str:
+    """What is wrong with keys whose contents are of a kind that this version does not know."""
+    return f"the keys of {_where(connection)} hold contents of a kind that this mrq does not know"
+
+
 def missing(connection: Connection, layout: Layout) -> range:
     """The upgrades that the data lack. Raises SchemaTooNew, also for contents of an unknown kind."""
     if layout.contents is None:
         raise SchemaTooNew(
-            f"the keys of {_where(connection)} hold contents of a kind that this mrq does not know: upgrade "
-            "mrq in this environment, or set REDIS_PREFIX to another name",
+            f"{unknown(connection)}: upgrade mrq in this environment, or set REDIS_PREFIX to another name",
             found=layout.version.version,
             supported=VERSION,
         )

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Generic, NamedTuple, TypeVar
 
-from mrq_core.errors import SchemaTooNew
+from mrq_core.errors import BrokerCorrupt, SchemaTooNew
 
 C = TypeVar("C")
 
@@ -42,6 +42,24 @@ class Upgrade(NamedTuple, Generic[C]):
 
 Upgrades = Mapping[int, Upgrade[C]]
 """The upgrades of a driver by the version that they lead to."""
+
+
+def read_version(version: object, oldest: object, *, where: str) -> DataVersion:
+    """The two stored numbers. `oldest` of None stands for the version: it allows no earlier driver.
+
+    `where` names the stored numbers in a message. Raises BrokerCorrupt for anything but positive integers.
+    """
+    if oldest is None:
+        oldest = version
+    numbers = [
+        int(n) for n in (version, oldest) if isinstance(n, int | float) and float(n).is_integer() and n > 0
+    ]
+    if len(numbers) != 2:
+        raise BrokerCorrupt(
+            f"{where} has the data version {version!r}, for drivers of {oldest!r} and later: expected "
+            "two positive integers"
+        )
+    return DataVersion(*numbers)
 
 
 def missing_upgrades(stored: DataVersion, own: int, *, where: str) -> range:

@@ -262,6 +262,19 @@ def test_a_claim_that_a_leaving_primary_has_not_confirmed_costs_a_lease_at_most(
 # --- what is not ours -----------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("stored", [{"version": "x"}, {"version": 1, "oldest": 0}, {}])
+def test_a_layout_that_no_driver_wrote_is_named(
+    place: Place, server: Server, stored: dict[str, object]
+) -> None:
+    with server.client() as client:
+        client["mrq"][f"{place.prefix}_meta"].insert_one({"_id": "layout", **stored})
+    with contextlib.closing(place.open()) as broker:
+        with pytest.raises(BrokerCorrupt, match="expected two positive integers"):
+            broker.prepare()
+        (finding,) = [finding for finding in broker.check() if finding.level == "error"]
+        assert "expected two positive integers" in finding.message
+
+
 def test_collections_of_a_newer_version_are_left_alone(place: Place, server: Server) -> None:
     with server.client() as client:
         database = client["mrq"]

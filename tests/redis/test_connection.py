@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -258,6 +259,26 @@ def test_a_key_of_another_program_is_named_as_such(place: Place, server: Server)
     with pytest.raises(BrokerCorrupt, match="REDIS_PREFIX"):
         broker.enqueue([new_job()])
     broker.close()
+
+
+@pytest.mark.parametrize(
+    ("stored", "message"),
+    [
+        ("rubbish", "expected two numbers"),
+        ("0 0", "expected two positive integers"),
+        ("1 1 sheets", "of a kind that this mrq does not know"),
+    ],
+)
+def test_a_layout_that_this_version_does_not_know_is_named(
+    place: Place, server: Server, stored: str, message: str
+) -> None:
+    with server.client() as client:
+        client.set("{" + place.prefix + "}:layout", stored)
+    with closing(place.open()) as broker:
+        with pytest.raises((BrokerCorrupt, SchemaTooNew), match=message):
+            broker.prepare()
+        (finding,) = [finding for finding in broker.check() if message in finding.message]
+        assert finding.level == "error"
 
 
 def test_keys_of_a_newer_version_are_left_alone(place: Place, server: Server) -> None:

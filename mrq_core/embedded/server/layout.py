@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from mrq_core.drivers.versions import DataVersion, Upgrades, missing_upgrades
+from mrq_core.drivers.versions import DataVersion, Upgrades, missing_upgrades, read_version
 from mrq_core.errors import BrokerError
 
 APPLICATION_ID = 0x6D727131  # "mrq1"
@@ -156,8 +156,7 @@ def version_of(connection: sqlite3.Connection, path: str) -> DataVersion | None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application == APPLICATION_ID:
         row = connection.execute("SELECT value FROM numbers WHERE name = 'oldest_version'").fetchone()
-        # A version without the second number allows no earlier driver.
-        return DataVersion(version, version if row is None else row[0])
+        return read_version(version, None if row is None else row[0], where=path)
     (objects,) = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if objects or application or version:
         raise BrokerError(
