@@ -277,7 +277,7 @@ def test_the_driver_opens_a_store_and_says_what_it_needs(
         return imported(name, *more, **others)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigError, match=r"the MongoDB store needs the package pymongo, .*: pip install pymongo$"):
+    with pytest.raises(ConfigError, match=r"the MongoDB store needs the package pymongo, .*install pymongo$"):
         driver.open_store(opening)
 
 
