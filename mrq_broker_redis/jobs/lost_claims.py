@@ -1,6 +1,8 @@
 """Lost claims: started jobs whose lease has expired.
 
-The script of a claim reports them; `lifecycle.after_lost_claim` says which jobs end.
+The script of a claim reports them as suspects (`lua/jobs/claiming.lua`, `lua/jobs/claim.lua`), and
+`lifecycle.after_lost_claim` says which jobs end. Where the records are in another store, the same is in
+`mrq_core/composed/claiming.py`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,8 @@
-"""Finds drivers and plugins, and opens the configured broker.
+"""Finds drivers and plugins, calls plugins, and opens the configured broker.
+
+The rest of mrq calls plugins through `Plugins`: `observe` for hooks that only watch, and `before_enqueue`,
+`encode` and `decode` for hooks that change data. Two hooks run elsewhere, for every job: `mrq_around_job` in
+`worker/around.py`, and `mrq_retry_decision` in `worker/outcomes.py`.
 
 Only this module looks up drivers. It knows none of them by name: the entry points of the group ``mrq``
 bring them.

@@ -17,6 +17,8 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     A `timeout` of 0 disables the timeout. `retry_on` names the exceptions after which a job is retried.
     An `at_most_once` task is never started twice, even after a lost claim.
+
+    A new option is also an attribute of `Task`, and `loading.resolve_options` gives it its default.
     """
 
     queue: str | None = None

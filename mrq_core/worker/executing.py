@@ -2,11 +2,14 @@
 
 In this order:
 
-1. `Executing.start`, in the loop that claims: makes an `Execution` of each record and hands it to a greenlet.
+1. `Executing.start`, in the loop that claims: makes an `Execution` of each record, hands it to a greenlet,
+   and calls the observers of `mrq_jobs_started`.
 2. `Executing._execute`, in that greenlet: sets the context variables and starts the attempt.
-3. `Runner.run`: loads the task and starts its timeout.
+3. `Runner.run`: loads the task, and starts its timeout with `Executing._set_deadline`. The
+   import is not timed.
 4. `Around.enter`, in `around.py`: runs plugins up to their `yield`, if any implements `mrq_around_job`.
-5. `Runner._call`: calls the task's code. No other function does.
+5. `Runner._call`: refuses the second start of an at_most_once job, decodes the params with `mrq_decode`, and
+   calls the task's code. No other function does.
 6. `Outcomes`, in `outcomes.py`: turns the result or the exception into an `Outcome`.
 7. `Around.leave`: runs the rest of the plugins.
 8. `Executing.decide`: fixes the outcome and hands it to the `Settler`, in `settling.py`.
@@ -137,7 +140,7 @@ class Runner:
 
     def run(self, context: JobContext, start_timeout: Callable[[float], None] | None = None) -> Outcome:
         """Runs the task of the job, and the plugins around it. Never raises. Calls `start_timeout` with the
-        timeout, in seconds, before that."""
+        timeout, in seconds, after the task is loaded and before anything of it runs."""
         started = time.monotonic()
         around = Around(self._wrappers, context) if self._wrappers else None
         failure = self._load(context)

@@ -1,0 +1,51 @@
+"""The options of tasks: each of them reaches the loaded task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from mrq_core.config.settings import Config
+from mrq_core.tasks.loading import LoadedTask, resolve_options
+from mrq_core.tasks.options import OPTION_NAMES
+from mrq_core.tasks.task import Task
+
+VALUES: dict[str, Any] = {
+    "queue": "other",
+    "priority": 2,
+    "timeout": 17.0,
+    "max_retries": 17,
+    "retry_delay": 17.0,
+    "retry_backoff": 2.0,
+    "retry_max_delay": 17.0,
+    "retry_jitter": True,
+    "retry_on": (OSError,),
+    "result_ttl": 17.0,
+    "abort_ttl": 17.0,
+    "cancel_ttl": 17.0,
+    "default_ttl": 17.0,
+    "at_most_once": True,
+}
+
+
+def _resolved(attributes: dict[str, Any]) -> dict[str, Any]:
+    task_class = type("Some", (Task,), attributes)
+    loaded: LoadedTask = resolve_options("tasks.Some", task_class, Config())
+    found = msgspec.structs.asdict(loaded)
+    return {**found, **msgspec.structs.asdict(found.pop("retry"))}
+
+
+def test_the_values_cover_all_options() -> None:
+    assert set(VALUES) == set(OPTION_NAMES)
+
+
+@pytest.mark.parametrize("name", OPTION_NAMES)
+def test_an_option_of_a_task_takes_effect(name: str) -> None:
+    resolved = _resolved({name: VALUES[name]})
+    field = {"retry_delay": "delay", "retry_backoff": "backoff", "retry_max_delay": "max_delay"}.get(
+        name, "jitter" if name == "retry_jitter" else name
+    )
+    assert resolved[field] == VALUES[name]
+    assert _resolved({})[field] != VALUES[name]
