@@ -29,8 +29,15 @@ def open_empty(place: Place, clock: Clock) -> ComposedBroker:
     return open_broker(place, clock)
 
 
-@pytest.mark.timeout(900)  # 8,000 steps of several round trips each
+@pytest.mark.timeout(900)
 class TestRedisAndMongoAgainstModel(MachineContract):
+    examples = 60  # of 40 steps, each of several round trips
+
     @pytest.fixture
     def empty_broker_factory(self, place: Place) -> BrokerFactory:
         return partial(open_empty, place)
+
+
+@pytest.mark.campaign
+class TestRedisAndMongoAgainstModelInFull(TestRedisAndMongoAgainstModel):
+    examples = MachineContract.examples

@@ -19,8 +19,15 @@ def open_empty(place: Place, clock: Clock) -> MongoBroker:
     return open_broker(place, clock)
 
 
-@pytest.mark.timeout(600)  # 8,000 steps of several round trips each: 40 s on an idle machine
+@pytest.mark.timeout(600)
 class TestMongoAgainstModel(MachineContract):
+    examples = 60  # of 40 steps, each of several round trips
+
     @pytest.fixture
     def empty_broker_factory(self, place: Place) -> BrokerFactory:
         return partial(open_empty, place)
+
+
+@pytest.mark.campaign
+class TestMongoAgainstModelInFull(TestMongoAgainstModel):
+    examples = MachineContract.examples
