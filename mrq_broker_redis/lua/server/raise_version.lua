@@ -1,6 +1,7 @@
 -- needs: base
 -- Raises the version of the data after an upgrade. Neither number ever goes back, and the contents stay.
--- KEYS, ARGV: see base. Arguments: { version, oldest version of the driver that may work on the data }. No answer.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { version, oldest version of the driver that may work on the data }
+-- No answer.
 -- layout: string, "<version> <oldest> <contents>"; the parts behind the version may be missing, see server/layout.py.
 
 local layout = K .. 'layout'
