@@ -1,4 +1,4 @@
-"""Announces the Redis driver. Loads neither redis-py nor the rest of it before one is opened."""
+"""The entry point of the Redis driver. redis-py and the driver are loaded when a broker is opened."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def mrq_driver() -> Driver:
 
 
 def open_broker(opening: Opening) -> Broker:
-    """Opens the broker; it connects when it is first used. Raises ConfigError."""
+    """Opens the broker, which connects at its first use. Raises ConfigError."""
     with _that_is_installed():
         from mrq_broker_redis.broker import RedisBroker
     return RedisBroker(opening)
 
 
 def open_queue(opening: Opening) -> JobQueue:
-    """Opens the queue half of a broker whose records are elsewhere. As `open_broker`."""
+    """Opens the queue of a broker whose records are in another store, like `open_broker`."""
     with _that_is_installed():
         from mrq_broker_redis.queue import RedisQueue
     return RedisQueue(opening)

@@ -16,9 +16,9 @@ from mrq_core.contract.messages import ClaimRef, ClaimRequest, RawClaim
 from mrq_core.contract.pair import Entry, Removal
 
 BATCH = 500
-"""How many entries one script changes: a longer one would keep others waiting."""
+"""The most entries of one script. The server runs no other script meanwhile."""
 _RENEWED = (False, True, None)
-"""By the script's answer."""
+"""The result by the answer of the script."""
 
 _pack = msgspec.msgpack.Encoder().encode
 _unpack_names = msgspec.msgpack.Decoder(tuple[str, ...]).decode
@@ -28,9 +28,9 @@ _unpack_names = msgspec.msgpack.Decoder(tuple[str, ...]).decode
 
 
 def push(connection: Connection, entries: Sequence[Entry], lease: float | None) -> list[bool]:
-    """See `JobQueue.push`. Raises ValueError where an entry comes as claimed and there is no lease for it."""
+    """See `JobQueue.push`. Raises ValueError for a claimed entry without a lease."""
     if lease is None and any(entry.token is not None for entry in entries):
-        raise ValueError("an entry with a token comes as claimed: expected the length of its lease")
+        raise ValueError("an entry with a token is claimed: expected the length of its lease")
     lease_ms = round((lease or 0.0) * 1000)
     answers: list[bool] = []
     for start in range(0, len(entries), BATCH):
@@ -44,7 +44,7 @@ def push(connection: Connection, entries: Sequence[Entry], lease: float | None) 
 def admit(
     connection: Connection, name: str, claims: Sequence[tuple[RawClaim, Entry]], lease: float
 ) -> list[bool]:
-    """See `JobQueue.admit`. Id and token are the claim's, whatever the entry says."""
+    """See `JobQueue.admit`. The entry gets the id and the token of the claim."""
     answers: list[bool] = []
     for start in range(0, len(claims), BATCH):
         queues: dict[tuple[str, str], int] = {}
@@ -58,7 +58,7 @@ def admit(
 
 
 def _numbered(entry: Entry, queues: dict[tuple[str, str], int]) -> list[object]:
-    """An entry as lua/half.lua takes it, with the number of its queue and rank among the queues."""
+    """An entry as lua/half/entries.lua takes it, with the number of its queue and rank among the queues."""
     number = queues.setdefault((entry.queue, str(-entry.priority)), len(queues) + 1)
     due = False if entry.due_at is None else str(to_ms(entry.due_at))
     if not (entry.claims or entry.token or entry.limit_keys or entry.unique):
@@ -71,7 +71,7 @@ def _numbered(entry: Entry, queues: dict[tuple[str, str], int]) -> list[object]:
 def reclaim(
     connection: Connection, suspects: Sequence[tuple[Entry, str]], request: ClaimRequest
 ) -> list[bool]:
-    """See `JobQueue.reclaim`. Repeated with the same tokens, it answers as before."""
+    """See `JobQueue.reclaim`. A repetition with the same tokens answers the same."""
     answers: list[bool] = []
     for start in range(0, len(suspects), BATCH):
         part = [
@@ -84,7 +84,7 @@ def reclaim(
 
 
 def release(connection: Connection, claims: Sequence[ClaimRef]) -> list[bool]:
-    """See `JobQueue.release`. Repeated while nothing else has happened to the entry, it answers as before."""
+    """See `JobQueue.release`. A repetition answers the same while the entry has not changed."""
     answers: list[bool] = []
     for start in range(0, len(claims), BATCH):
         part = [[claim.id, claim.token] for claim in claims[start : start + BATCH]]
@@ -119,7 +119,7 @@ def remove(connection: Connection, removals: Sequence[Removal]) -> list[bool]:
     return answers
 
 
-# --- looking ----------------------------------------------------------------------------------------
+# --- reading ----------------------------------------------------------------------------------------
 
 
 def read(connection: Connection, ids: Sequence[str]) -> list[Entry | None]:
@@ -135,12 +135,12 @@ def read(connection: Connection, ids: Sequence[str]) -> list[Entry | None]:
 
 
 def now(connection: Connection) -> datetime:
-    """The time by which the scripts go."""
+    """The time that the scripts use."""
     return from_ms(int(connection.run("entry_read", [], repeatable=True)[0]))
 
 
 def entry_in(job_id: str, row: Sequence[Any]) -> Entry:
-    """The entry of a row with the fields that lua/half.lua lists."""
+    """The entry of a row with the fields that lua/half/entries.lua lists."""
     queue, rank, due, version, claims, token, limit_keys, key, until, period, state = row
     is_parked = token is None and state == b"p"
     return Entry(
@@ -157,5 +157,5 @@ def entry_in(job_id: str, row: Sequence[Any]) -> Entry:
 
 
 def limit_keys_in(packed: bytes | None) -> tuple[str, ...]:
-    """The limit keys as they are stored."""
+    """The limit keys that an entry stores."""
     return () if packed is None else _unpack_names(packed)

@@ -1,4 +1,4 @@
-"""Changing: reads records by one script, and replaces each unchanged record by another.
+"""Changing: one script reads records, and another replaces each record that has not changed.
 
 `mrq_core.drivers.replacing` makes the changes: requeue, cancel, move, remove, and settle in full.
 """
@@ -20,9 +20,9 @@ from mrq_core.contract.messages import Limit
 from mrq_core.contract.pair import Replacement, WriteResult
 
 BATCH = 100
-"""How many jobs one script reads or writes."""
+"""The most jobs that one script reads or writes."""
 _WRITTEN = (WriteResult.CHANGED, WriteResult.DONE, WriteResult.HELD)
-"""By the script's answer."""
+"""The result by the answer of the script."""
 
 
 class Records:

@@ -16,7 +16,7 @@ from mrq_core.contract.record import Status
 
 _QUEUED = str(Status.QUEUED)
 BATCH = 200
-"""How many jobs one script stores: a longer one would keep others waiting."""
+"""The most jobs of one script. The server runs no other script meanwhile."""
 
 
 def enqueue(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:
@@ -36,10 +36,11 @@ def _ordinary_ones(connection: Connection, jobs: Sequence[NewJob]) -> list[Enque
     named = [[_QUEUED, queue, path, str(-priority)] for queue, path, priority in groups]
     stored = connection.run("enqueue", [named, listed], repeatable=True)
     answers = [Enqueued(id=job.record.id, created=True) for job in jobs]
-    there = [place for place, is_new in enumerate(stored) if not is_new]
-    if there:  # what has expired makes room
-        for place, answer in zip(there, _each(connection, [jobs[place] for place in there]), strict=True):
-            answers[place] = answer
+    existing = [index for index, is_new in enumerate(stored) if not is_new]
+    if existing:  # the other script replaces expired jobs
+        again = _each(connection, [jobs[index] for index in existing])
+        for index, answer in zip(existing, again, strict=True):
+            answers[index] = answer
     return answers
 
 
@@ -78,7 +79,7 @@ def _ordinary(job: NewJob, groups: dict[tuple[str, str, int], int]) -> object:
 
 
 def new(job: NewJob) -> object:
-    """A new job as the scripts take it."""
+    """A new job as an argument of a script."""
     record, unique = job.record, job.unique
     how: object = False
     if unique is not None:

@@ -1,4 +1,4 @@
-"""Records as fields of a hash, and back. The fields are listed in lua/jobs.lua."""
+"""Records as fields of a hash, and back. lua/jobs/records.lua lists the fields."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ Row = dict[str, msgspec.Raw | str]
 
 _pack = msgspec.msgpack.Encoder().encode
 _MORE = frozenset("nluf")
-"""Fields for which a claim or a success has to look at more than the status."""
+"""Fields with which a claim or a success reads more than the status."""
 
 
 class Stored(NamedTuple):
-    """A record as it was read. `seen` proves, when it is written, that nothing has changed meanwhile."""
+    """A record as it was read. The write compares `seen`, to find whether the job has changed."""
 
     seen: bytes
     record: JobRecord
 
 
 def row_of(record: JobRecord) -> Row:
-    """The fields of a record that is written in full. Raises ValueError for a naive time."""
+    """All fields of a record. Raises ValueError for a naive time."""
     row: Row = {
         "r": binary(_framed(encoding.encode(record))),
         "s": str.__str__(record.status),
         "q": record.queue,
         "h": record.path,
         "k": str(-record.priority),
-        "z": _place(record),
+        "z": _entry_state(record),
         "Q": str(to_ms(record.queued_at)),
     }
     if record.due_at is not None:
@@ -66,7 +66,7 @@ def row_of(record: JobRecord) -> Row:
 
 
 def data_of(record: JobRecord) -> msgspec.Raw:
-    """A record and its params, as the string that they are stored in."""
+    """A record and its params as one string."""
     return binary(_framed(encoding.encode(record)) + _framed(_encoded_params(record)))
 
 
@@ -80,12 +80,12 @@ def _encoded_params(record: JobRecord) -> bytes:
 
 
 def _framed(data: bytes) -> bytes:
-    """A part of a job's data, behind its length."""
+    """A part of a job's data, after its length."""
     return len(data).to_bytes(4, "big") + data
 
 
-def _place(record: JobRecord) -> str:
-    """Where the job's entry stands: claimed, waiting, parked, or nowhere."""
+def _entry_state(record: JobRecord) -> str:
+    """The state of the job's entry: c claimed, w waiting, p parked, or empty."""
     if record.status is Status.STARTED:
         return "c"
     if record.ended_at is not None:
@@ -94,8 +94,8 @@ def _place(record: JobRecord) -> str:
 
 
 def read(row: Sequence[Any]) -> Stored:
-    """The record of a row that the script `read` gave, with its params. Raises BrokerCorrupt."""
-    seen, data, worker, claimed, settled, progress, place, due, token = row
+    """The record of a row of the script `read`, with its params. Raises BrokerCorrupt."""
+    seen, data, worker, claimed, settled, progress, state, due, token = row
     if data is None:
         raise BrokerCorrupt("a job has lost its record: a key was deleted by hand; see `mrq check`")
     record, outcome = record_in(data)
@@ -106,16 +106,16 @@ def read(row: Sequence[Any]) -> Stored:
         record = replace(record, progress=float(ratio), updated_at=from_ms(int(at)))
     if settled is not None:
         record = encoding.with_outcome(record, outcome, int(settled))
-    elif place == b"c":
+    elif state == b"c":
         until = moment(due)
         record = replace(record, due_at=until, lease_until=until)
-    elif place:
-        record = replace(record, due_at=moment(due) if place == b"w" else None)
+    elif state:
+        record = replace(record, due_at=moment(due) if state == b"w" else None)
     return Stored(seen, record)
 
 
 def record_in(data: bytes) -> tuple[JobRecord, bytes]:
-    """The record with its params, and the outcome that came after it was written. Raises BrokerCorrupt."""
+    """The record with its params, and the outcome that was appended later. Raises BrokerCorrupt."""
     first = 4 + int.from_bytes(data[:4], "big")
     start = first + 4
     end = start + int.from_bytes(data[first:start], "big")
@@ -123,7 +123,7 @@ def record_in(data: bytes) -> tuple[JobRecord, bytes]:
 
 
 def binary(data: bytes) -> msgspec.Raw:
-    """Bytes among the arguments of a script. Lua's library knows the older form of msgpack, in which they are
+    """Bytes as an argument of a script. Lua's library knows the older form of msgpack, in which bytes are
     strings ("raw 32")."""
     return msgspec.Raw(b"\xdb" + len(data).to_bytes(4, "big") + data)
 
@@ -134,5 +134,5 @@ def moment(milliseconds: bytes | None) -> datetime | None:
 
 
 def text(value: bytes | None) -> str:
-    """What the server stores as bytes."""
+    """The text of a stored value; empty for None."""
     return "" if value is None else value.decode()

@@ -31,7 +31,7 @@ _GROUPS = {"queue": 0, "path": 1, "status": 2, "worker": 3, "exception_type": 4}
 
 
 class _Candidate(NamedTuple):
-    """A job that an index gave. `columns`: what the script `columns` answered, None: it is gone."""
+    """A job of an index. `columns`: the answer of the script `columns`; None: the job is gone."""
 
     id: str
     columns: list[bytes | None] | None
@@ -52,7 +52,7 @@ def find(
     limit: int,
     bounded: bool = True,
 ) -> Page:
-    """See `Broker.find`. Not `bounded`: however long it takes, for a filter with few ids."""
+    """See `Broker.find`. Not `bounded`: without a limit of time, for a filter with few ids."""
     check_page_cursor(cursor)
     deadline = time.monotonic() + MAX_SECONDS if bounded else math.inf
     matcher = _Matcher(wanted)
@@ -101,7 +101,7 @@ def apply(
 
 
 class _Matcher:
-    """A filter that is tested on what an index gave."""
+    """A filter, tested on the candidates of an index."""
 
     def __init__(self, wanted: JobFilter) -> None:
         self._wanted = wanted
@@ -115,7 +115,7 @@ class _Matcher:
         self._until = None if wanted.until is None else to_ms(wanted.until)
 
     def matches(self, candidate: _Candidate) -> bool:
-        """Whether the job is there and every part of the filter holds."""
+        """Whether the job exists and matches every part of the filter."""
         if candidate.columns is None or (self._ids and candidate.id not in self._ids):
             return False
         queue, path, status, worker, exception, schedule, _, queued_ms, *params = candidate.columns
@@ -141,7 +141,7 @@ def _candidates(
 ) -> Iterator[list[_Candidate]]:
     """Batches of jobs in order of their ids; expired ones have no columns."""
     ids = _ids(connection, wanted, order, cursor)
-    size = 50  # grows: a page is often filled by the first few
+    size = 50  # grows, because the first few often fill a page
     while batch := list(islice(ids, size)):
         size = min(size * 2, BATCH)
         answer = connection.run("columns", [batch, bool(wanted.params)], repeatable=True)
@@ -176,7 +176,7 @@ def _walk(connection: Connection, key: str, newest: bool, cursor: str | None) ->
 
 
 def _indexes(connection: Connection, wanted: JobFilter) -> list[str]:
-    """Where to look: the indexes of those of the filter's values that have the fewest jobs; or all jobs."""
+    """The indexes to search: those of the part of the filter with the fewest jobs, or of all jobs."""
     served = [
         [connection.key(f"i:{kind}:{name}") for name in dict.fromkeys(names)]
         for kind, names in (

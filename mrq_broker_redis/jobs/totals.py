@@ -34,7 +34,7 @@ def _pairs(found: Any) -> list[tuple[bytes, bytes]]:
 
 
 def counts(connection: Connection, queues: Sequence[str]) -> list[QueueCounts]:
-    """See `Broker.counts`. Costs some look-ups a queue, however long it is."""
+    """See `Broker.counts`. Costs a few look-ups for each queue, whatever its length."""
     answers: list[QueueCounts] = []
     for start in range(0, len(queues), BATCH):
         part = list(queues[start : start + BATCH])

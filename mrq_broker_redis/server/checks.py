@@ -12,26 +12,26 @@ from mrq_core.contract.messages import Finding
 from mrq_core.errors import BrokerError, SchemaTooNew
 
 OLDEST = (6, 2)
-_KEPT = {Contents.JOBS: "an acknowledged job", Contents.ENTRIES: "a job's place in its queue"}
-_MENDED = {
+_KEPT = {Contents.JOBS: "an acknowledged job", Contents.ENTRIES: "the entry of a job"}
+_REPAIR = {
     Contents.JOBS: "",
-    Contents.ENTRIES: "; the jobs stand still then until `mrq check --repair` gives them their places again",
+    Contents.ENTRIES: "; `mrq check --repair` puts jobs back into their queues that have lost their entry",
 }
 """The data that the server keeps, and the repair of lost data."""
 
 
 def check(connection: Connection, contents: Contents) -> list[Finding]:
-    """See `Broker.check`. `contents`: what the prefix is to hold. A server that is away is a finding."""
+    """See `Broker.check`. `contents`: what the prefix should hold. An unreachable server is a finding."""
     found: list[Finding] = []
     try:
-        found.extend(_look(connection, contents))
+        found.extend(_examine(connection, contents))
     except BrokerError as error:
         advice = "fix the named problem, and check again"
         found.append(Finding(level="error", subject="server", message=str(error), advice=advice))
     return found
 
 
-def _look(connection: Connection, contents: Contents) -> Iterator[Finding]:
+def _examine(connection: Connection, contents: Contents) -> Iterator[Finding]:
     info = _info(connection)
     version = str(info.get("redis_version", "0"))
     where = f"Redis {version} at {connection.location.shown}"
@@ -54,7 +54,7 @@ def _look(connection: Connection, contents: Contents) -> Iterator[Finding]:
 def _info(connection: Connection) -> dict[str, Any]:
     if not connection.location.is_cluster:
         return dict(connection.use(lambda client: client.info()))
-    key = connection.key("layout")  # all keys are on this one's node; what the others do is their affair
+    key = connection.key("layout")  # one node has all keys of the prefix, and only that node is checked
     return dict(connection.use(lambda client: client.info(target_nodes=client.get_node_from_key(key))))
 
 
@@ -77,7 +77,7 @@ def _eviction(info: dict[str, Any]) -> Finding:
     return Finding(
         level="error" if info.get("maxmemory") else "warning",
         subject="eviction",
-        message=f"maxmemory-policy is {policy}: when memory is short the server throws away jobs",
+        message=f"maxmemory-policy is {policy}: when memory is short, the server deletes jobs",
         advice="redis-cli CONFIG SET maxmemory-policy noeviction, and the same in redis.conf",
     )
 
@@ -90,19 +90,19 @@ def _persistence(info: dict[str, Any], contents: Contents) -> Finding:
                 level="error",
                 subject="persistence",
                 message=f"the last write of the append-only file ended as {status}",
-                advice="look at the server's log and at its disk",
+                advice="read the log of the server, and check its disk",
             )
         return Finding(
             level="ok",
             subject="persistence",
             message=f"append-only file; with appendfsync always {_KEPT[contents]} survives kill -9 of the "
-            f"server, with everysec up to a second of them does not{_MENDED[contents]}",
+            f"server; with everysec up to a second of changes is lost{_REPAIR[contents]}",
         )
     return Finding(
         level="warning",
         subject="persistence",
-        message="there is no append-only file: when the server dies, what has come since the last snapshot "
-        f"is lost{_MENDED[contents]}",
+        message="no append-only file: when the server dies, all changes since the last snapshot are "
+        f"lost{_REPAIR[contents]}",
         advice="redis-cli CONFIG SET appendonly yes, also in redis.conf; appendfsync always loses nothing",
     )
 
@@ -124,6 +124,9 @@ def _layout(connection: Connection, contents: Contents) -> Finding:
             else layout.unknown(connection),
             advice="upgrade mrq in this environment, or set REDIS_PREFIX to another name",
         )
+    if found.contents is not contents and found.contents is not None:
+        message, advice = layout.belongings(connection, found.contents)
+        return Finding(level="error", subject="layout", message=message, advice=advice)
     if versions:
         return Finding(
             level="warning",
@@ -131,9 +134,6 @@ def _layout(connection: Connection, contents: Contents) -> Finding:
             message=f"{found.version}, and this mrq upgrades the data to version {layout.VERSION}",
             advice="run `mrq check --fix`, or start a worker of this version",
         )
-    if found.contents is not contents and found.contents is not None:
-        message, advice = layout.belongings(connection, found.contents)
-        return Finding(level="error", subject="layout", message=message, advice=advice)
     return Finding(level="ok", subject="layout", message=f"{found.version} under {connection.prefix}")
 
 

@@ -1,4 +1,4 @@
-"""Calls to the server: scripts and commands, with errors of the broker and repetitions where they are safe.
+"""Calls of scripts and commands: translates errors, and repeats calls where that is safe.
 
 Connections come from redis-py's pool, which is safe in threads, in greenlets, and after a fork; see `Link`.
 """
@@ -31,17 +31,17 @@ _FAILURES = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
 
 
 class Connection:
-    """The way to one server, for the keys of one prefix.
+    """The connection to one server, for the keys of one prefix.
 
-    A clock of the host's own stands for the server's: then the scripts ask the server for the time. Any
-    other clock is passed to them, as tests need it.
+    With `SystemClock`, the scripts use the time of the server. The time of any other clock is passed to them,
+    which tests need.
     """
 
     def __init__(self, location: Location, *, clock: Clock, timeout: float) -> None:
         self.prefix = "{" + location.prefix + "}"
         self.location = location
         self.is_prepared = False
-        """Whether it is known that the prefix holds what this broker keeps there: see `layout.ensure`."""
+        """Whether this broker has checked the layout of the prefix: see `layout.ensure`."""
         self._clock = None if isinstance(clock, SystemClock) else clock
         self._timeout = timeout
         self._link: Link | None = None
@@ -53,7 +53,7 @@ class Connection:
         return f"{self.prefix}:{name}"
 
     def run(self, name: str, arguments: object, *, repeatable: bool = False) -> Any:
-        """Runs a script. `repeatable`: after a lost connection it may be run again, whether or not it ran."""
+        """Runs a script. `repeatable`: it may run a second time after a lost connection."""
         code = script(name)
         now = 0 if self._clock is None else self._clock.now_ms()
         packed = _pack(arguments)
@@ -70,16 +70,16 @@ class Connection:
         return self._call(call, repeatable)
 
     def execute(self, *command: Any, repeatable: bool = True) -> Any:
-        """Runs one command; those that only look, and most others, may be repeated."""
+        """Runs one command. Reads, and most other commands, may be repeated."""
         return self._call(lambda link: link.client.execute_command(*command), repeatable)
 
     def use(self, work: Callable[[Any], T], *, repeatable: bool = True) -> T:
-        """Does something with the client itself."""
+        """Calls `work` with the client of redis-py."""
         return self._call(lambda link: work(link.client), repeatable)
 
     def wait_for(self, keys: Sequence[str], seconds: float) -> bytes | None:
-        """Takes a token from one of the lists, as soon as there is one; None if there was none in time."""
-        # The server rounds up to its own ticks, and the socket's timeout must not strike first.
+        """Waits for a token in one of the lists, and takes it. None: none came in time."""
+        # The server rounds up to its ticks, and the timeout of the socket must not end first.
         seconds = max(0.001, min(seconds, self._timeout / 2))
         command = ("BLPOP", *keys, f"{seconds:.3f}")
         found = self._call(lambda link: link.call(*command), False)
@@ -87,11 +87,11 @@ class Connection:
 
     @property
     def wait_most(self) -> float:
-        """How long one call of `wait_for` waits at most, in seconds."""
+        """The longest wait of one call of `wait_for`, in seconds."""
         return self._timeout / 2
 
     def close(self) -> None:
-        """Lets all connections go."""
+        """Closes all connections."""
         self._closed = True
         link, self._link = self._link, None
         if link is not None:
@@ -104,14 +104,14 @@ class Connection:
             try:
                 return work(self._connected())
             except _FAILURES as error:
-                if code_of(error) == "READONLY":  # a failover has made a replica of it: find the primary anew
+                if code_of(error) == "READONLY":  # a failover has made it a replica: find the new primary
                     self._disconnect()
                 lost = isinstance(error, exceptions.ConnectionError) and not isinstance(
                     error, exceptions.AuthenticationError | exceptions.TimeoutError
                 )
                 if not (left and lost and time.monotonic() + backoff < deadline):
                     raise translated(error, self.location.shown, self._timeout) from error
-            # Jitter, so that all who lost the server do not come back at the same moment.
+            # Jitter, so that not all clients come back at the same moment.
             time.sleep(backoff * random.uniform(0.5, 1.0))
             backoff = min(backoff * 2, _BACKOFF_MOST)
         raise AssertionError("the last attempt returns or raises")

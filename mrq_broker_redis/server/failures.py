@@ -1,4 +1,4 @@
-"""What redis-py's errors mean to a user of the broker: what was found, and what to do."""
+"""Errors of redis-py as errors of the broker, with their meaning and advice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable
 _MEANINGS = {
     "OOM": "it has reached its maxmemory: nothing of this call was written; raise maxmemory or free some "
     "memory (mrq needs maxmemory-policy noeviction)",
-    "MISCONF": "it cannot write to its disk and takes no changes: look at its log and at the disk",
+    "MISCONF": "it cannot write to its disk and takes no changes: read its log, and check the disk",
     "READONLY": "it is a replica, which takes no changes: point REDIS at the primary, or at the sentinels",
     "LOADING": "it is loading its data after a start: try again in a moment",
     "BUSY": "a script has been running for too long there: see `redis-cli SCRIPT KILL`",
@@ -33,7 +33,7 @@ _CODES: dict[type[Exception], str] = {
 
 
 def code_of(error: Exception) -> str:
-    """The code of the server's error, such as OOM; empty where it is none that is known here."""
+    """The code of the server's error, such as OOM; empty for codes without a meaning here."""
     code = _CODES.get(type(error))
     if code is not None:
         return code
@@ -48,7 +48,7 @@ def code_of(error: Exception) -> str:
 
 
 def translated(error: Exception, where: str, timeout: float) -> BrokerError:
-    """The error of the broker that says the same. `where` is the server as it may be shown."""
+    """The error of the broker with the same meaning. `where`: the server, without its password."""
     text = " ".join(str(error).split())
     if isinstance(error, exceptions.TimeoutError):
         return BrokerUnavailable(

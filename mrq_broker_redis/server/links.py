@@ -1,8 +1,8 @@
-"""Connections that scripts and waits use without redis-py's client in between.
+"""Connections for scripts and waits, without redis-py's client.
 
-The client takes a connection from its pool for each command, asks the operating system whether it still
-stands, and wraps the call in several layers. Under gevent that takes longer than the script on the
-server. A link keeps the connections that it took from the same pool, and talks through them directly.
+For each command, the client takes a connection from its pool, asks the operating system whether it is still
+open, and wraps the call in several layers. Under gevent that takes longer than the script on the server.
+A link keeps connections of the same pool, and sends commands through them directly.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import Any
 from redis import exceptions
 
 _FRESH = 1.0
-"""Seconds since its last use for which a connection is taken to stand still, without looking."""
+"""Seconds after its last use during which a connection counts as open without a check."""
 
 
 class Link:
-    """A client of redis-py with the connections that are kept out of its pool. Safe in threads and greenlets,
-    and after a fork."""
+    """A client of redis-py, and idle connections of its pool. Safe in threads and greenlets, and after a
+    fork."""
 
     def __init__(self, client: Any, *, is_cluster: bool) -> None:
         self.client = client
@@ -28,18 +28,18 @@ class Link:
         self._pid = os.getpid()
 
     def call(self, *command: Any) -> Any:
-        """Sends a command and reads its answer, as the server gives it. Raises what redis-py raises.
+        """Sends a command and returns the unparsed answer of the server. Raises the errors of redis-py.
 
         A call that is killed or times out leaves no connection with a pending answer.
         """
-        if self._pool is None:  # which node it is for, the client of the cluster finds out
+        if self._pool is None:  # the client of the cluster finds the node
             return self.client.execute_command(*command)
         connection = self._take()
         pid = self._pid
         try:
             connection.send_command(*command)
             answer = connection.read_response()
-        except exceptions.ResponseError:  # an answer as well
+        except exceptions.ResponseError:  # the answer was read
             self._keep(connection, pid)
             raise
         except BaseException as error:
@@ -65,16 +65,16 @@ class Link:
         if time.monotonic() - used < _FRESH:
             return connection
         self._pool.release(connection)
-        return self._pool.get_connection()  # which looks whether it stands
+        return self._pool.get_connection()  # which checks that it is open
 
     def _keep(self, connection: Any, pid: int) -> None:
-        """For the next call; not in a forked child, where a greenlet of the parent goes on that had it."""
+        """Keeps a connection for the next call, except in a forked child: the parent goes on using it."""
         if os.getpid() == pid:
             self._idle.append((connection, time.monotonic()))
         else:
             connection.disconnect()
 
     def _give_back(self) -> None:
-        """To the pool: the server has gone away, and may have closed the others too."""
+        """Returns all idle connections to the pool: the server is away, and may have closed them too."""
         while self._idle:
             self._pool.release(self._idle.pop()[0])

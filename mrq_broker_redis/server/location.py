@@ -1,4 +1,4 @@
-"""Where the server is: from the URL, or from the setting REDIS, and how a client for it is made."""
+"""The server of a URL or of the setting REDIS, and its client."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class _SentinelSSLConnection(_SentinelConnection, SentinelManagedSSLConnection):
 
 
 class Location(NamedTuple):
-    """A server: how to make a client for it, its name for messages, without a password, and the prefix."""
+    """A server: a function that makes a client, the URL without its password for messages, and the prefix."""
 
     connect: Callable[[], Any]
     shown: str
@@ -62,7 +62,7 @@ def location_of(opening: Opening) -> Location:
             "REDIS_PREFIX, or in the URL as ?prefix=name"
         )
     scheme, separator, _ = url.partition("://")
-    # Repeating a command is for those who know whether it may be repeated.
+    # The client repeats no command, because only the caller knows which commands it may repeat.
     common: dict[str, Any] = {
         "socket_timeout": opening.timeout,
         "socket_connect_timeout": min(opening.timeout, _CONNECT_SECONDS),
@@ -126,7 +126,7 @@ def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
 
 
 def _cluster(url: str, prefix: str, common: dict[str, Any]) -> Location:
-    """A cluster, found through any of its nodes. It has one database."""
+    """A cluster, found through any of the given nodes. A cluster has one database."""
     parts = urlsplit(url)
     if parts.path.strip("/") not in ("", "0") or parts.query:
         raise ValueError("a cluster has neither databases nor options here")
@@ -135,7 +135,7 @@ def _cluster(url: str, prefix: str, common: dict[str, Any]) -> Location:
     nodes: list[Any] = [ClusterNode(host, port) for host, port in _hosts(parts.netloc, 6379)]  # type: ignore[no-untyped-call]
 
     def connect() -> Any:
-        # It asks one node for its commands; where that one is away, the next one has to do.
+        # The client asks one node for its commands. If that node is away, the next one answers.
         client = RedisCluster(startup_nodes=nodes, **{**options, "retry": Retry(NoBackoff(), _ASKED_NODES)})
         client.set_retry(options["retry"])
         return client

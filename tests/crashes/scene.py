@@ -1,6 +1,4 @@
-"""A place with jobs, and calls of its broker that are cut off at every place that there is: by the death of
-the process, or by the loss of a reply.
-"""
+"""A place with jobs, and calls of its broker that are cut off: the process dies, or a reply is lost."""
 
 from __future__ import annotations
 
@@ -133,7 +131,7 @@ class Scene:
     # --- being cut off ---------------------------------------------------------------------------
 
     def crash(self, call: Callable[[Broker], object], place: int) -> bool:
-        """Makes the call in a child that is killed at so many places on; False: it has not so many."""
+        """Makes the call in a child that is killed at the place of this number. False: it has fewer."""
         child = os.fork()
         if child == 0:
             failpoints.hook = _At(place, lambda _: os.kill(os.getpid(), signal.SIGKILL))
@@ -149,9 +147,9 @@ class Scene:
     def lose_reply(
         self, call: Callable[[Broker], object], check_answer: Callable[[Any], None], place: int
     ) -> bool:
-        """Makes the call; the reply of one of its calls of the server is lost. False: it has not so many.
+        """Makes the call, and loses the reply of this number from the server. False: it has fewer.
 
-        Where the caller is not told of it, all is as it should be at once.
+        A call that raises no error has to leave everything in order at once.
         """
         broker = self.place.open(self.clock)
         hook = _At(place, self.lose, only=".after")

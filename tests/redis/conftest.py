@@ -1,4 +1,4 @@
-"""The server that tests share. Each test has a prefix of its own on it."""
+"""The server that tests share. Each test has another prefix on it."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Place:
 
 
 def open_broker(place: Place, clock: Clock | None = None, timeout: float = 10.0) -> RedisBroker:
-    """A broker at the place, in whichever process."""
+    """A broker at the place, in this process or in a child."""
     return RedisBroker(_opening(place, clock, timeout))
 
 

@@ -42,5 +42,5 @@ class Server(ServerProcess):
         return True
 
     def client(self) -> redis.Redis:
-        """A client of its own, for looking behind the broker's back."""
+        """A client beside the broker, to read and change keys."""
         return redis.Redis(port=self.port)

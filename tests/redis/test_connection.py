@@ -1,4 +1,4 @@
-"""What becomes of calls when the server, its scripts or the way to it go away."""
+"""Calls while the server, its scripts or the connection are lost."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ from tests.redis.servers import Server
 from tests.redis.test_cost import calls, in_all
 
 EACH = 1000
-"""So many in one call."""
+"""The number of entries in one call."""
 
 
 class TestRedisQueue(QueueContract):
@@ -92,7 +92,7 @@ def test_a_released_entry_wakes_a_waiter(place: Place) -> None:
     queue = place.open_queue()
     put(queue)
     [entry] = claim(queue).entries
-    assert take(queue) == []  # which throws the tokens away that woke nobody
+    assert take(queue) == []  # which deletes the tokens that woke no worker
     assert "wake:q" not in keys_of(place)
     assert queue.release([ref(entry)]) == [True]
     assert "wake:q" in keys_of(place)

@@ -11,7 +11,7 @@ from tests.redis.test_connection import claim, new_job
 from tests.support import until
 
 LONG = 30.0
-"""Seconds after which a waiter would give up: it is to be woken before."""
+"""Seconds after which a waiter gives up, if no token wakes it before."""
 
 
 def _waiting(server: Server) -> int:

@@ -1,13 +1,13 @@
 -- needs: base, batch, slots, uniques
--- Entries: places in queues without the jobs, whose records are in another store.
--- j:<id>: hash, all of whose values are short. Its fields:
---   q queue   k rank, the negative priority, if it is not 0   d when it is due, or its lease ends
---   v version, if it is not 1   n claims that the record counts, if any   t token of the claim that holds it, w its worker
---   z where it stands, if it is not claimed and has once been parked: see place_in()   b the turn that a rate gave
---   l limit keys (msgpack)   u unique key, m how long that is held, p for which period in ms
---   o there is more to a claim than this: one of l, u, b is there   r token of the claim that was released last
+-- Entries of jobs whose records are in another store.
+-- j:<id>: hash, whose values are all short. Its fields:
+--   q queue   k rank, the negative priority, if it is not 0   d due time, or end of the lease
+--   v version, if it is not 1   n claims that the record counts, if any   t token of the claim, w its worker
+--   z state, if the entry is not claimed and was once parked: see state_of()   b when a rate lets the job start
+--   l limit keys (msgpack)   u unique key, m until when the key is held, p its period in ms
+--   o set if one of l, u, b is: a claim then reads more   r token of the claim that was released last
 -- Times are Unix milliseconds.
--- u:at: hash, unique key to when it was reserved, where that tells whether its holder may be gone.
+-- u:at: hash, unique key to the time of its reservation, if the holder may be gone after that time.
 
 local ENTRY_FIELDS = { 'q', 'k', 'd', 'v', 'n', 't', 'l', 'u', 'm', 'p', 'z' } -- as the driver reads them
 
@@ -16,7 +16,7 @@ local function entry_key(id)
 end
 
 -- c claimed, p parked, w waiting.
-local function place_in(row)
+local function state_of(row)
   return row.t and 'c' or row.z or 'w'
 end
 
@@ -35,16 +35,16 @@ local function entry_of(id)
 end
 
 -- Removes an entry from its sorted set. An entry that is claimed next keeps its slots.
-local function leave(id, row, is_to_be_claimed)
-  local place = place_in(row)
-  if place == 'p' then
+local function leave(id, row, is_claimed_next)
+  local state = state_of(row)
+  if state == 'p' then
     unpark(id)
     sum_later(K .. 'parked-in', row.q, -1)
-  elseif place == 'w' then
+  elseif state == 'w' then
     remove_later(waiting_line(row.q, row.k), id)
   else
     remove_later(claimed_line(row.q), id)
-    if row.l and not is_to_be_claimed then
+    if row.l and not is_claimed_next then
       free_slots(id, cmsgpack.unpack(row.l))
     end
   end
@@ -68,7 +68,7 @@ local function hold(id, unique)
   end
 end
 
-local function let_key_go(id, key)
+local function free_key(id, key)
   if release(id, key) then
     call('HDEL', K .. 'u:at', key)
   end
@@ -76,26 +76,26 @@ end
 
 local pushed, named = {}, {} -- ids and queues of this batch
 
--- Gives an entry its place, unless there is one of the same version, or of a later one; answers with that version, or
--- nil. One that comes at the turn that a rate gave to its job keeps this turn: it was moved.
--- places: { { queue, rank }, ... }; entry: { id, number of its place, when it is due or false for now, version, claims or
--- false, token or false, limit keys (msgpack) or false, unique or false as in hold() }, where the last may be left out;
--- until_ms: the end of the lease of those with a token.
-local function place_entry(places, entry, until_ms)
-  local id, place, version, claims, token, limit_keys, unique = entry[1], places[entry[2]], entry[4], entry[5],
+-- Stores an entry, unless an entry of the same or a later version exists; answers that version, or nil. An entry that
+-- is due when a rate lets its job start keeps this time as reserved: the job was moved.
+-- queues: { { queue, rank }, ... }; entry: { id, index in queues, due or false for now, version, claims or false,
+-- token or false, limit keys (msgpack) or false, unique or false as in hold() }, of which the last four may be left
+-- out; until_ms: the end of the lease of an entry with a token.
+local function push_entry(queues, entry, until_ms)
+  local id, target, version, claims, token, limit_keys, unique = entry[1], queues[entry[2]], entry[4], entry[5],
     entry[6], entry[7], entry[8]
-  local queue, rank, key, turn = place[1], place[2], entry_key(entry[1]), nil
+  local queue, rank, key, allowed_ms = target[1], target[2], entry_key(entry[1]), nil
   local found = call('HMGET', key, 'q', 'v')
   if found[1] then
     local before = tonumber(found[2] or 1)
     if before >= version then
       return before
     end
-    if pushed[id] then -- its lines are not written yet
+    if pushed[id] then -- flush() has not written its sets yet
       flush()
     end
     local old = entry_of(id)
-    turn = old.b and old.b == entry[3] and old.b
+    allowed_ms = old.b and old.b == entry[3] and old.b
     leave(id, old, token)
     call('DEL', key)
   end
@@ -126,8 +126,8 @@ local function place_entry(places, entry, until_ms)
     end
     hold(id, unique)
   end
-  if turn then
-    add('b', turn)
+  if allowed_ms then
+    add('b', allowed_ms)
   end
   if limit_keys or unique then
     add('o', '1')

@@ -1,8 +1,9 @@
 -- needs: base, batch, slots, limits, uniques, entries, trees, claiming
--- Takes due entries for a worker, in one step. Arguments and answers are those of claiming.
--- A suspect: id, and the fields as entries lists them. What was taken: { queue, rank, version, claims, whether there is
--- more, id, and if so limit keys, unique key, until, period in ms }.
--- Unique keys stay as they are: they are let go when the job's record has been written.
+-- Claims due entries for a worker.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: the arguments of claiming
+-- Answers as claiming. A suspect: id, and the fields in the order of ENTRY_FIELDS. A claimed entry: { queue, rank,
+-- version, claims, 1 if the rest follows, id, limit keys, unique key, until, period in ms }.
+-- Unique keys do not change: they are freed once the record of the job is written.
 
 local entries, tokens = {}, {}
 

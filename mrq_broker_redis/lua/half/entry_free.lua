@@ -1,9 +1,11 @@
 -- needs: base, batch, slots, uniques, entries
--- Lets unique keys go that these jobs hold. Arguments: { { key, id, when it was reserved or false for any }, ... }.
+-- Frees the unique keys that these jobs hold.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { key, id, time of the reservation or false for any }, ... }
+-- No answer.
 
 for _, one in ipairs(given) do
   if not one[3] or call('HGET', K .. 'u:at', one[1]) == one[3] then
-    let_key_go(one[2], one[1])
+    free_key(one[2], one[1])
   end
 end
 return false

@@ -1,5 +1,7 @@
 -- needs: base, batch, slots, uniques, pruning
--- Deletes what says nothing any more. Arguments: { how many of each at most }.
+-- Deletes expired unique keys, unused rates and settled claims of parameters.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { the most of each }
+-- No answer.
 
-prune_quiet(given[1])
+prune_expired(given[1])
 return false

@@ -1,5 +1,7 @@
 -- needs: base, batch, slots, uniques, entries
--- Entries as they are. Arguments: { id, ... }. Answers { now, the fields as entries lists them or nil, ... }.
+-- Reads entries.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { id, ... }
+-- Answers { now, the fields in the order of ENTRY_FIELDS or nil, ... }.
 
 local answers = { digits(now) }
 for _, id in ipairs(given) do

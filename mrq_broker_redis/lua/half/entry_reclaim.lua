@@ -1,7 +1,8 @@
 -- needs: base, batch, slots, limits, uniques, entries
--- Claims entries whose lease has run out.
--- Arguments: { worker, lease in ms, limits as in claiming, { { id, version, token that was seen, new token }, ... } }
--- Answers for each: 1 it is held under the new token, 0 it is not what was seen any more, or its limits leave no room.
+-- Claims entries with expired leases.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { worker, lease in ms, limits, { entry, ... } }
+--   limits: as in claiming; entry: { id, version, token as read, new token }
+-- Answers for each: 1 claimed under the new token, 0 the entry has changed or its limits leave no room.
 
 local worker, until_ms = given[1], digits(now + given[2])
 rules = given[3]

@@ -1,6 +1,7 @@
 -- needs: base, batch, slots, uniques, entries
--- Puts claimed entries back, due now. Arguments: { { id, token }, ... }.
--- Answers for each: 1 it waits, 0 another claim has been made since, or it is gone.
+-- Puts claimed entries back, due now.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { id, token }, ... }
+-- Answers for each: 1 the entry waits, 0 a later claim holds it, or it does not exist.
 
 local answers, now_text = {}, digits(now)
 for index, one in ipairs(given) do

@@ -1,7 +1,8 @@
 -- needs: base, batch, slots, uniques, entries
--- Removes entries. Arguments: { { id, version or false, token or false, key to let go or false }, ... }.
--- Answers for each 1, or 0 where it is not there or not the one that is meant. An entry takes its key along, but for one
--- that is held for a period; the key of a job whose entry stays, stays.
+-- Removes entries of these versions and earlier, or of these tokens.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { id, version or false, token or false, key to free or false }, ... }
+-- Answers for each 1, or 0 where no such entry exists. The unique key of a removed entry is freed, unless it is held
+-- for a period. The given key is freed too, unless an entry of the job stays.
 
 local answers = {}
 for index, one in ipairs(given) do
@@ -12,11 +13,11 @@ for index, one in ipairs(given) do
     leave(id, row)
     call('DEL', entry_key(id))
     if row.u and row.m ~= 'period' then
-      let_key_go(id, row.u)
+      free_key(id, row.u)
     end
   end
   if key and (is_meant or not row) then
-    let_key_go(id, key)
+    free_key(id, key)
   end
   answers[index] = is_meant and 1 or 0
 end

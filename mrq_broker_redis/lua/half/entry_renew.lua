@@ -1,6 +1,7 @@
 -- needs: base, batch, slots, uniques, entries
--- Prolongs claims to now + lease. Arguments: { lease in ms, { { id, token }, ... } }.
--- Answers for each: 1, 0 where another claim has been made since or the entry waits, or 2 where there is none.
+-- Extends leases to now + lease.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { lease in ms, { { id, token }, ... } }
+-- Answers for each: 1 renewed, 0 a later claim holds the entry or it waits, 2 it does not exist.
 
 local until_ms = digits(now + given[1])
 local answers = {}

@@ -1,6 +1,7 @@
 -- needs: base, batch, slots, uniques, entries
--- Reserves free unique keys for jobs. Arguments: { { id, key, until, period in ms or false }, ... }.
--- Answers { id of the holder or nil, when it was reserved or nil, ... }; a period without its length takes nothing.
+-- Reserves free unique keys for jobs.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { id, key, until, period in ms or false }, ... }
+-- Answers { id of the holder or nil, time of the reservation or nil, ... }. A period without a length reserves no key.
 
 local answers, reserved_at = {}, K .. 'u:at'
 for _, one in ipairs(given) do

@@ -1,5 +1,7 @@
 -- needs: base
--- Writes progress. Arguments: { { id, token, progress }, ... }.  Answers for each: 1, or 0 where the claim is over.
+-- Writes the progress of claimed jobs.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { id, token, progress }, ... }
+-- Answers for each 1, or 0 where the claim is over.
 
 local answers = {}
 for index, one in ipairs(given) do

@@ -1,6 +1,6 @@
 -- needs: base
--- What one script changes of the structures beside the jobs: gathered first, written by flush().
--- Sums and members are written once for the whole batch, not once for each job.
+-- Changes of the structures beside the jobs. A script gathers them, and flush() writes them: sums and members once for
+-- the whole batch, not once for each job.
 
 local removed, added, sums, tallies, touched, woken, freed = {}, {}, {}, {}, {}, {}, {}
 
@@ -23,7 +23,7 @@ local function add_later(key, score, member)
   members[#members + 1] = member
 end
 
--- Adds to a field of a hash of numbers; a field that comes to 0 vanishes.
+-- Adds to a field of a hash of numbers; flush() deletes a field that becomes 0.
 local function sum_later(key, field, number)
   local fields = sums[key]
   if not fields then
@@ -33,7 +33,7 @@ local function sum_later(key, field, number)
   fields[field] = (fields[field] or 0) + number
 end
 
--- The jobs of each status by queue and by path.
+-- Adds to the totals of a status, by queue and by path.
 local function count_later(queue, path, status, number)
   local paths = tallies[queue]
   if not paths then
@@ -48,8 +48,7 @@ local function count_later(queue, path, status, number)
   statuses[status] = (statuses[status] or 0) + number
 end
 
--- Jobs of one status that get another: most of a batch have the same queue, path and statuses, so these are counted
--- together.
+-- Changes of status. Most jobs of a batch have the same queue, path and statuses, and are counted together.
 local moved = { number = 0 }
 
 local function count_moved()
@@ -90,7 +89,7 @@ end
 
 local WAKE_MOST, WAKE_MS = 32, 2000
 
--- Wakes one more of those that wait for the queue; `due`: of a job that is to come.
+-- Wakes one more worker that waits for the queue. `due`: the due time of a job, which may be later than now.
 local function wake(queue, due)
   local tokens = woken[queue]
   if not tokens then
@@ -118,8 +117,8 @@ local function send_wakes()
         list = {}
         lists[name] = list
       end
-      for place = 1, math.min(#tokens, WAKE_MOST - #list) do
-        list[#list + 1] = tokens[place]
+      for index = 1, math.min(#tokens, WAKE_MOST - #list) do
+        list[#list + 1] = tokens[index]
       end
     end
   end
@@ -133,7 +132,7 @@ local function send_wakes()
   woken = {}
 end
 
--- When a subqueue is next due: when the first of its waiting jobs is, and when its first lease ends.
+-- The due time of the first waiting job of a queue, and the end of its first lease; nil for none.
 local function heads_of(queue)
   local waiting
   for _, rank in ipairs(ranks()) do
@@ -146,8 +145,8 @@ local function heads_of(queue)
   return waiting, tonumber(call('ZRANGE', claimed_line(queue), 0, 0, 'WITHSCORES')[2])
 end
 
--- A tree's subqueues with something due stand in `ready`, by name; those with something due later in `later`.
--- What is ready stays so until its queue is changed again.
+-- Updates the subqueues of trees: `ready` has the subqueues with due jobs, by name, `later` the others, by due time.
+-- A subqueue stays ready until its queue is changed again.
 local function refresh_touched()
   for queue in pairs(touched) do
     local tree = tree_of(queue)
@@ -168,7 +167,7 @@ local function refresh_touched()
   touched = {}
 end
 
-local let_go -- in limits
+local release_parked -- in slots
 
 local function flush()
   for key, members in pairs(removed) do
@@ -186,10 +185,10 @@ local function flush()
     end
   end
   removed, added, sums = {}, {}, {}
-  local to_let_go = freed
+  local slots_freed = freed
   freed = {}
-  for key, number in pairs(to_let_go) do
-    let_go(key, number)
+  for key, number in pairs(slots_freed) do
+    release_parked(key, number)
   end
   refresh_touched()
   send_wakes()

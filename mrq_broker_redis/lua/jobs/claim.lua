@@ -1,8 +1,8 @@
 -- needs: base, batch, slots, limits, uniques, records, trees, claiming
--- Takes due jobs for a worker, in one step. Arguments and answers are those of claiming, with a last argument: how often
--- a job that is to run again may have been lost while it ran alone.
--- A suspect is an id: of each that must be ended, and of one that an idle worker can take.
--- What was taken are the data of the jobs.
+-- Claims due jobs for a worker.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: the arguments of claiming, and then max_lost_claims
+-- Answers as claiming. A suspect is an id: of each job that must end, and of one job that an idle worker can claim.
+-- Claimed jobs are answered as their data.
 
 local most_lost = given[13]
 local now_text, taken_keys = digits(now), {}
@@ -26,8 +26,8 @@ consider_suspect = function(id, queue, chosen)
   end
 end
 
--- What is to be done beside the taking of a job that is not plain. Answers which claim of the job this is, or
--- nothing where it cannot be taken.
+-- Passes the limits of a job, and frees a unique key that ends with the claim. Answers the number of the claim; nil:
+-- the limits leave no room.
 local function prepare_to_take(id, key, queue, rank)
   local row = call('HMGET', key, 'n', 'l', 'b', 'u', 'm')
   if not pass_limits(id, key, queue, rank, row[2], row[3]) then

@@ -1,14 +1,14 @@
 -- needs: base, batch, slots, limits, trees
--- What a claim of jobs and a claim of entries have in common: queues and trees, suspects, limits, parked jobs.
--- Arguments of both: { worker, limit, lease in ms, idle, wanted, limits, nonce, turns, parked turn,
+-- A claim of jobs or of entries: queues and trees, suspects, limits, parked jobs.
+-- ARGV[2] of both begins with { worker, limit, lease in ms, idle, wanted, limits, nonce, rotation, parked after,
 --   sweep every ms, last swept at ms, whether to leave suspects, ... }
 --   wanted: { { name, quota or -1, reverse, { excluded } } }
 --   limits: { rule = { concurrency or -1, interval in us or 0, tolerance in us } }
---   turns: { tree = the subqueue that had the last turn }
--- What both answer: { 'suspects', now, { suspect, ... } } where jobs whose lease ran out have to be seen to first, and
---   otherwise { 'taken', now, { what was taken, ... }, next due or nil, suspects due, { tree, last, ... },
---   parked turn, swept }.
--- The script sets the two functions that follow, calls suspects(), and, if there are none, take_due().
+--   rotation: { tree = the subqueue that was served last }
+--   parked after: the limit key that the last sweep ended with, or ''
+-- Both answer { 'suspects', now, { suspect, ... } } where expired leases must be handled first, and otherwise
+--   { 'taken', now, { claimed, ... }, next due or nil, suspects due, { tree, last served, ... }, parked after, swept }.
+-- The script sets the two functions below, calls suspects(), and, if it finds none, take_due().
 
 local consider_suspect -- (id, queue, chosen): handles an expired lease; see put_off()
 local take -- (id, key, queue, rank): tries to claim a due entry, and answers with one of these:
@@ -16,7 +16,7 @@ local TAKEN, BLOCKED, GONE = 1, 2, 3
 
 local worker, limit, lease, idle, wanted = given[1], given[2], given[3], given[4], given[5]
 rules = given[6]
-local nonce, turns, parked_turn = given[7], given[8], given[9]
+local nonce, rotation, parked_after = given[7], given[8], given[9]
 local may_sweep = now - given[11] >= given[10] or now < given[11]
 local leave_suspects = given[12]
 
@@ -26,7 +26,7 @@ local may_block = math.max(100, 4 * limit)
 
 -- Queues --------------------------------------------------------------------------------------------
 
-local choice, goes_on, new_turns = {}, false, {} -- names by the place in `wanted`
+local choice, goes_on, served = {}, false, {} -- choice: names by the index in `wanted`
 
 local function choose_queues()
   for index, one in ipairs(wanted) do
@@ -35,10 +35,10 @@ local function choose_queues()
       choice[index] = is_excluded(name, excluded) and {} or { name }
     else
       promote(name)
-      local names, last, further = resolve(name, excluded, turns[name] or '')
+      local names, last, further = resolve(name, excluded, rotation[name] or '')
       if #names == 0 then
-        new_turns[#new_turns + 1] = name
-        new_turns[#new_turns + 1] = last
+        served[#served + 1] = name
+        served[#served + 1] = last
       end
       goes_on = goes_on or further
       choice[index] = names
@@ -56,7 +56,7 @@ local function put_off(id, queue)
   touch(queue)
 end
 
--- Those that have to be seen to before anything is taken.
+-- The suspects that the driver must handle before the claim takes anything.
 local function suspects()
   choose_queues()
   local chosen, seen = {}, {}
@@ -81,17 +81,17 @@ end
 
 local number, given_by_queue = 0, {}
 
-local function is_blocked(id, queue, rank, keys, turn)
+local function is_blocked(id, queue, rank, keys, allowed_ms)
   local key = full_key(keys)
   if key then
     park(id, queue, rank, call('ZSCORE', waiting_line(queue, rank), id), key)
     return true
   end
-  if not turn or tonumber(turn) > now then -- and does not come at the turn it was given
-    turn = turn_of(keys)
-    if turn > now then
-      call('ZADD', waiting_line(queue, rank), digits(turn), id)
-      call('HSET', K .. 'j:' .. id, 'd', digits(turn), 'b', digits(turn), 'o', '1')
+  if not allowed_ms or tonumber(allowed_ms) > now then -- no earlier claim has reserved this time for it
+    allowed_ms = reserve_allowed_ms(keys)
+    if allowed_ms > now then
+      call('ZADD', waiting_line(queue, rank), digits(allowed_ms), id)
+      call('HSET', K .. 'j:' .. id, 'd', digits(allowed_ms), 'b', digits(allowed_ms), 'o', '1')
       touch(queue)
       return true
     end
@@ -100,14 +100,14 @@ local function is_blocked(id, queue, rank, keys, turn)
   return false
 end
 
--- Whether the limit keys (msgpack, or false) of a job let it be taken now; then it has its slots. turn: what a rate
--- gave it earlier, or false.
-local function pass_limits(id, key, queue, rank, limit_keys, turn)
+-- Whether the limit keys (msgpack, or false) of a job allow its claim now; if so, the job gets its slots.
+-- allowed_ms: the time at which a rate lets the job start, as an earlier claim has reserved it, or false.
+local function pass_limits(id, key, queue, rank, limit_keys, allowed_ms)
   local keys = limit_keys and cmsgpack.unpack(limit_keys)
-  if keys and is_blocked(id, queue, rank, keys, turn) then
+  if keys and is_blocked(id, queue, rank, keys, allowed_ms) then
     return false
   end
-  if turn then
+  if allowed_ms then
     call('HDEL', key, 'b')
   end
   if keys then
@@ -169,7 +169,7 @@ local function take_waiting()
       if room_in(index) <= 0 or may_block <= 0 then
         break
       end
-      if not seen[name] then -- a queue may be wanted twice, by name and in a tree
+      if not seen[name] then -- a queue may be wanted twice, by its name and in a tree
         seen[name] = true
         for _, rank in ipairs(ranks()) do
           local got = take_from(name, rank, room_in(index), wanted[index][3])
@@ -183,20 +183,20 @@ local function take_waiting()
   end
 end
 
--- Lets parked jobs go that have room, by key from behind the last one looked at.
+-- Releases parked jobs whose limits have room, by limit key, after the key of the last sweep.
 local function sweep()
-  local keys = call('ZRANGEBYLEX', K .. 'parked-keys', '(' .. parked_turn, '+', 'LIMIT', 0, MAX_KEYS)
+  local keys = call('ZRANGEBYLEX', K .. 'parked-keys', '(' .. parked_after, '+', 'LIMIT', 0, MAX_KEYS)
   local most, gone = math.max(100, 4 * limit), 0
   for _, key in ipairs(keys) do
     local room = room_under(key)
     local allowed = math.min(room or most, most - gone)
-    gone = gone + let_go(key, allowed)
+    gone = gone + release_parked(key, allowed)
   end
-  parked_turn = #keys == MAX_KEYS and keys[MAX_KEYS] or ''
+  parked_after = #keys == MAX_KEYS and keys[MAX_KEYS] or ''
   return gone > 0
 end
 
--- Takes what is due; answers whether it looked for parked jobs with room.
+-- Claims due jobs; answers whether it swept the parked jobs.
 local function take_due()
   free_expired_slots() -- after the suspects: an entry that is claimed again keeps its slot
   flush()
@@ -219,8 +219,8 @@ local function take_due()
   return swept
 end
 
--- Where the trees go on.
-local function note_turns()
+-- Notes the subqueue of each tree that was served last.
+local function note_rotation()
   for index, names in ipairs(choice) do
     if is_tree(wanted[index][1]) and #names > 0 then
       local last = names[#names]
@@ -230,21 +230,21 @@ local function note_turns()
           break
         end
       end
-      new_turns[#new_turns + 1] = wanted[index][1]
-      new_turns[#new_turns + 1] = last
+      served[#served + 1] = wanted[index][1]
+      served[#served + 1] = last
     end
   end
 end
 
 -- The answer of a claim, after take_due().
 local function taken(what, swept)
-  note_turns()
+  note_rotation()
   local due = goes_on and now or next_due(wanted, idle and -1 or now)
   if number == 0 and limit > 0 then -- the remaining tokens belong to jobs that are gone
     for _, one in ipairs(wanted) do
       call('DEL', K .. 'wake:' .. one[1])
     end
   end
-  return { 'taken', digits(now), what, due and digits(due) or false, suspects_due and 1 or 0, new_turns, parked_turn,
+  return { 'taken', digits(now), what, due and digits(due) or false, suspects_due and 1 or 0, served, parked_after,
     swept and 1 or 0 }
 end

@@ -1,7 +1,8 @@
 -- needs: base
--- What a filter looks at. Arguments: { { id, ... }, whether params are wanted }.
--- Answers { now, row or nil, ... }; a row: queue, path, status, worker, exception type, schedule, expiry, when it was
--- queued, params with their length.
+-- Reads the columns of jobs that a filter tests.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { id, ... }, whether params are wanted }
+-- Answers { now, row or nil, ... }; a row: queue, path, status, worker, exception type, schedule, expiry, the time of
+-- queueing, params with their length.
 
 local answers = { digits(now) }
 for _, id in ipairs(given[1]) do

@@ -1,6 +1,7 @@
 -- needs: base
--- What queues hold. Arguments: { queue, ... }.
--- Answers for each { waiting, due, claimed, since when the first is due or nil }. Leases that ended count as waiting.
+-- Counts the entries of queues.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { queue, ... }
+-- Answers for each { waiting, due, claimed, earliest due time of a due entry or nil }. Expired leases count as waiting.
 
 local answers = {}
 for index, queue in ipairs(given) do

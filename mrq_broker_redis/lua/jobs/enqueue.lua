@@ -1,18 +1,18 @@
 -- needs: base, batch
--- Stores new jobs that have nothing but what any job has; see enqueue_each for all others. What it does not need is left
--- out: one job costs little more than to begin a script.
--- Arguments: { { group, ... }, { job, ... } }.
---   group: { status, queue, path, rank }, what many jobs have in common
---   job: { id, its group's number, data, due or false, queued at, delay in ms or false }
--- Answers for each: 1 it is stored, 0 there is a job of this id, which may make room.
+-- Stores new jobs that have only the fields that every job has; enqueue_each stores all others. The script is short,
+-- because one job costs little more than the start of a script.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { group, ... }, { job, ... } }
+--   group: { status, queue, path, rank }, shared by many jobs
+--   job: { id, index of its group, data, due or false, queued at, delay in ms or false }
+-- Answers for each: 1 stored, 0 a job with this id exists, and may have expired.
 
--- What is gathered of the jobs of a group: their number, their places in the line, and their members of the indexes,
--- which are the same in each.
+-- Gathers the jobs of a group: their number, their entries by due time, and their members of the indexes, which are the
+-- same in each index.
 local function prepared(group)
   note_rank(group[4])
   return {
     status = group[1], queue = group[2], path = group[3], rank = group[4] ~= '0' and group[4] or nil,
-    line = waiting_line(group[2], group[4]), number = 0, places = {}, members = {},
+    line = waiting_line(group[2], group[4]), number = 0, entries = {}, members = {},
   }
 end
 
@@ -21,7 +21,7 @@ local now_text = digits(now)
 
 local function write_groups()
   for _, group in pairs(groups) do
-    in_parts('ZADD', group.line, group.places)
+    in_parts('ZADD', group.line, group.entries)
     in_parts('ZADD', status_index(group.status), group.members)
     in_parts('ZADD', index_of('q', group.queue), group.members)
     in_parts('ZADD', index_of('h', group.path), group.members)
@@ -43,12 +43,13 @@ local function store(job)
   end
   due = delay and digits(now + delay) or due or now_text
   if group.rank then
-    call('HSET', key_of(id), 's', group.status, 'q', group.queue, 'h', group.path, 'd', due, 'Q', job[5], 'k', group.rank)
+    call('HSET', key_of(id), 's', group.status, 'q', group.queue, 'h', group.path, 'd', due, 'Q', job[5], 'k',
+      group.rank)
   else
     call('HSET', key_of(id), 's', group.status, 'q', group.queue, 'h', group.path, 'd', due, 'Q', job[5])
   end
-  local number, places, members = group.number + 1, group.places, group.members
-  places[2 * number - 1], places[2 * number] = due, id
+  local number, entries, members = group.number + 1, group.entries, group.members
+  entries[2 * number - 1], entries[2 * number] = due, id
   members[2 * number - 1], members[2 * number] = '0', id
   group.number = number
   if number <= WAKE_MOST then

@@ -1,6 +1,7 @@
 -- needs: base, batch, slots, uniques, records
--- Stores new jobs of any kind, one after the other. Arguments: { job, ... }, each as enqueue() in jobs has it.
--- Answers { id now queued, 1 if new, ... }.
+-- Stores new jobs of any kind, one after the other.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { job, ... }, each as the argument of enqueue() in records
+-- Answers { id of the queued job, 1 if it is new, ... }.
 
 local answers = {}
 for _, job in ipairs(given) do

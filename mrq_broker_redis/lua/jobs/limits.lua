@@ -1,6 +1,6 @@
--- needs: base, slots
--- What limits allow in one claim: concurrency by counting slots, rates by GCRA (ITU-T I.371), in microseconds.
--- rates: sorted set, limit key by the time of its next turn if all came evenly.
+-- needs: base, batch, slots
+-- Limits within one claim: concurrency by counting slots, rates by GCRA (ITU-T I.371), in microseconds.
+-- rates: sorted set, limit key by the time of its next claim if claims came evenly.
 
 local rules = {} -- by name: { concurrency or -1, interval or 0, tolerance }
 local running, times = {}, {}
@@ -9,7 +9,7 @@ local function rule_of(key)
   return rules[string.match(key, '^[^:]*')]
 end
 
--- How many more may run under the key; nil: any number.
+-- The number of jobs that may still start under the key; nil: any number.
 local function room_under(key)
   local rule = rule_of(key)
   if not rule or rule[1] < 0 then
@@ -29,7 +29,7 @@ local function full_key(keys)
   end
 end
 
--- Whether a job that has lost its lease may go on: each of its slots is held still, or there is room for it.
+-- Whether a job with an expired lease may run again: it still holds each of its slots, or the limit has room.
 local function has_slots(id, keys)
   local missing = {}
   for _, key in ipairs(keys) do
@@ -48,9 +48,9 @@ local function took(keys)
   end
 end
 
--- Reserves the next turn under all rates of the keys (GCRA, in microseconds), and says when it is.
-local function turn_of(keys)
-  local turn = now * 1000
+-- Reserves the next start under all rates of the keys (GCRA, in microseconds), and answers its time.
+local function reserve_allowed_ms(keys)
+  local allowed_us = now * 1000
   for _, key in ipairs(each_once(keys)) do
     local rule = rule_of(key)
     if rule and rule[2] > 0 then
@@ -58,11 +58,11 @@ local function turn_of(keys)
         times[key] = tonumber(call('ZSCORE', K .. 'rates', key) or 0)
       end
       local time = math.max(times[key], now * 1000)
-      turn = math.max(turn, time - rule[3])
+      allowed_us = math.max(allowed_us, time - rule[3])
       times[key] = time + rule[2]
     end
   end
-  return math.ceil(turn / 1000)
+  return math.ceil(allowed_us / 1000)
 end
 
 local function write_rates()

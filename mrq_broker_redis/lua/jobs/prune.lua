@@ -1,12 +1,13 @@
 -- needs: base, batch, slots, uniques, records, pruning
--- Deletes what has expired: jobs, and keys, rates, claims and figures that say nothing any more.
--- Arguments: { limit, for how long figures are kept in ms }.  Answers the number of jobs.
+-- Deletes expired jobs, and expired unique keys, rates, settled claims, state and metrics.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { limit, how long metrics are kept in ms }
+-- Answers the number of deleted jobs.
 
 local limit = given[1]
 local ids = call('ZRANGEBYSCORE', K .. 'x', '-inf', now, 'LIMIT', 0, limit)
 local gone = 0
 for _, id in ipairs(ids) do
-  local row = places_of(id)
+  local row = indexed_of(id)
   if not row then
     call('ZREM', K .. 'x', id)
   elseif row.z == '' then
@@ -15,15 +16,16 @@ for _, id in ipairs(ids) do
   end
 end
 flush()
-prune_quiet(limit)
-for _, place in ipairs(call('ZRANGEBYSCORE', K .. 'states:x', '-inf', now, 'LIMIT', 0, limit)) do
-  local namespace, name = string.match(place, '^(%d+):(.*)$')
+prune_expired(limit)
+for _, member in ipairs(call('ZRANGEBYSCORE', K .. 'states:x', '-inf', now, 'LIMIT', 0, limit)) do
+  local namespace, name = string.match(member, '^(%d+):(.*)$')
   local split = tonumber(namespace)
   namespace, name = string.sub(name, 1, split), string.sub(name, split + 1)
   call('HDEL', K .. 'state:' .. namespace, name)
-  call('ZREM', K .. 'states:x', place)
+  call('ZREM', K .. 'states:x', member)
 end
-for _, minute in ipairs(call('ZRANGEBYSCORE', K .. 'minutes', '-inf', '(' .. math.floor((now - given[2]) / 60000), 'LIMIT', 0, limit)) do
+local first_kept = '(' .. math.floor((now - given[2]) / 60000)
+for _, minute in ipairs(call('ZRANGEBYSCORE', K .. 'minutes', '-inf', first_kept, 'LIMIT', 0, limit)) do
   call('DEL', K .. 'm:' .. minute)
   call('ZREM', K .. 'minutes', minute)
 end

@@ -1,8 +1,8 @@
 -- needs: base, batch, uniques
--- What says nothing any more, however jobs are kept: keys whose period has ended, rates, settled claims of parameters.
+-- Pruning for jobs and entries alike.
 
--- Deletes up to `limit` of each.
-local function prune_quiet(limit)
+-- Deletes up to `limit` each of unique keys whose period has ended, unused rates, and settled claims of parameters.
+local function prune_expired(limit)
   local keys = call('ZRANGEBYSCORE', K .. 'u:x', '-inf', now, 'LIMIT', 0, limit)
   in_parts('HDEL', K .. 'u', keys)
   in_parts('HDEL', K .. 'u:at', keys)

@@ -1,6 +1,8 @@
 -- needs: base
--- The rows of jobs. Arguments: { id, ... }.
--- Answers { now, row or nil, ... }; a row: seen, data, worker, claimed at, settled at, progress, place, due, token.
+-- Reads the rows of jobs.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { id, ... }
+-- Answers { now, row or nil, ... }; a row: seen, data, worker, claimed at, settled at, progress, state of the entry,
+-- due, token.
 
 local answers = { digits(now) }
 for _, id in ipairs(given) do
@@ -10,9 +12,9 @@ for _, id in ipairs(given) do
     answers[#answers + 1] = false
   else
     local seen = {}
-    row[4] = place_of_entry(row[3], row[4])
-    for place = 1, 6 do
-      seen[place] = row[place] or ''
+    row[4] = entry_state(row[3], row[4])
+    for index = 1, 6 do
+      seen[index] = row[index] or ''
     end
     answers[#answers + 1] = { table.concat(seen, ' '), call('GET', K .. 'r:' .. id), row[7], row[8], row[9], row[6],
       row[4], row[5], row[2] }

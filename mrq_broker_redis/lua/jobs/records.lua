@@ -1,32 +1,36 @@
 -- needs: base, batch, slots, uniques
--- Jobs and all that follows from what they are: lines, indexes, totals, slots, unique keys.
--- r:<id>: string, the job's data: the record as last written in full (msgpack), its params (JSON), each behind its length
--- in four bytes, and the outcome that came since.
--- j:<id>: hash, apart from the string so that all its values are short: the server then keeps it in one piece of
--- memory, at a third of the size (hash-max-listpack-value). Its fields:
---   s status   q queue   h path   k rank, the negative priority, if it is not 0   g exception type   y schedule   f flags
---   z where its entry stands, if that is not the usual place: see place_of_entry   d when it is due, or its lease ends
---   t token   w worker   n claims as of the last full write, if any   x expiry   l limit keys (msgpack)   u unique key   m how long that is held
---   Q when it was queued   b the turn that a rate gave   i when it was claimed, e when its outcome came, a its progress:
---   what is not yet in the record   v version, one more with each full write after the first
---   o there is more to a claim or a success than the status: one of n, l, u, f, b is there
--- Times are Unix milliseconds. L: how often it was lost while it ran alone, its running claim included.
--- Flags: c cancel requested, o at_most_once.
+-- Jobs, and the structures that follow from them: entries, indexes, totals, slots, unique keys.
+-- r:<id>: string, the job's data: the record as last written in full (msgpack) and its params (JSON), each after its
+-- length in four bytes, and the outcome that came since.
+-- j:<id>: hash, separate from the string so that all its values are short: the server then keeps the hash in one piece
+-- of memory, at a third of the size (hash-max-listpack-value). Its fields:
+--   s status   q queue   h path   k rank, the negative priority, if it is not 0   g exception type   y schedule
+--   z state of its entry, if that does not follow from the status: see entry_state   d due time, or end of the lease
+--   t token   w worker   n claims as of the last full write, if any   x expiry   l limit keys (msgpack)
+--   u unique key   m until when the key is held   f flags: c cancel requested, o at_most_once
+--   Q time of queueing   b time at which a rate lets the job start   v version, one more with each full write after the
+--   first   i time of the claim, e time of the outcome, a progress: not yet in the record
+--   L claims lost while the job ran alone, including its running claim
+--   o set if one of n, l, u, f, b is: a claim or a success then reads more than the status
+-- Times are Unix milliseconds.
 
-local FIELDS = { 's', 'q', 'h', 'k', 'g', 'y', 'f', 'z', 'd', 't', 'w', 'n', 'x', 'l', 'u', 'a', 'i', 'e', 'L', 'Q', 'o' }
+local FIELDS = {
+  's', 'q', 'h', 'k', 'g', 'y', 'f', 'z', 'd', 't', 'w', 'n', 'x', 'l', 'u', 'a', 'i', 'e', 'L', 'Q', 'o',
+}
 local USUAL = { z = 'w', k = '0' } -- not written
-local PLACES = { 's', 'q', 'h', 'k', 'z', 'd', 'x', 'g', 'y', 'l', 'u', 'm', 'f', 'w' }
+local INDEXED = { 's', 'q', 'h', 'k', 'z', 'd', 'x', 'g', 'y', 'l', 'u', 'm', 'f', 'w' }
 
-local function places_of(id)
-  local values = call('HMGET', K .. 'j:' .. id, unpack(PLACES))
+-- The fields from which the structures beside the hash follow; nil: the job does not exist.
+local function indexed_of(id)
+  local values = call('HMGET', K .. 'j:' .. id, unpack(INDEXED))
   if not values[1] then
     return nil
   end
   local row = {}
-  for index, name in ipairs(PLACES) do
+  for index, name in ipairs(INDEXED) do
     row[name] = values[index] or nil
   end
-  row.z, row.k = place_of_entry(row.s, row.z), row.k or '0'
+  row.z, row.k = entry_state(row.s, row.z), row.k or '0'
   return row
 end
 
@@ -51,8 +55,8 @@ end
 
 local named = {} -- queues whose names are written
 
--- Changes everything beside the job's hash. `before` is nil for a new job, `after` for one that goes.
-local function move_places(id, before, after)
+-- Changes all structures beside the job's hash. `before` is nil for a new job, `after` for a deleted job.
+local function move_job(id, before, after)
   local old, new = before or {}, after or {}
   local old_line, new_line = before and line_of(before), after and line_of(after)
   if old_line and old_line ~= new_line then
@@ -113,7 +117,7 @@ local function move_places(id, before, after)
   end
 end
 
--- Writes the row in place of what is stored. Params, log and the mode of a unique key stay.
+-- Replaces the stored row. Params, log and the mode of a unique key stay.
 local function write_row(id, row, version, params)
   call('SET', data_of(id), row.r .. (params or params_in(call('GET', data_of(id)))))
   local set, unset = {}, {}
@@ -136,7 +140,7 @@ end
 
 local function insert(id, row, params)
   write_row(id, row, 0, params)
-  move_places(id, nil, row)
+  move_job(id, nil, row)
 end
 
 -- Deletes a job with its log. A key that is held for a period outlives it, unless a person removed the job.
@@ -144,13 +148,13 @@ local function delete(id, row, by_a_person)
   if row.u and (by_a_person or row.m ~= 'period') then
     release(id, row.u)
   end
-  move_places(id, row, nil)
+  move_job(id, row, nil)
   call('DEL', K .. 'j:' .. id, K .. 'r:' .. id, K .. 'l:' .. id)
 end
 
--- Makes room for a new job of that id. False: there is one; what has expired goes.
+-- Deletes an expired job with this id. False: the job exists and has not expired.
 local function make_room_for(id)
-  local old = places_of(id)
+  local old = indexed_of(id)
   if old and not (old.x and tonumber(old.x) <= now) then
     return false
   end
@@ -161,7 +165,7 @@ local function make_room_for(id)
   return true
 end
 
--- Stores a job and gives it its place; answers with the id that is queued now, and whether that is new.
+-- Stores a job and its entry; answers the id of the queued job, and whether it is new.
 -- job: { id, row, params, unique (key, until, period) or false, delay or false }.
 local function enqueue(job)
   local id, row, params, unique, delay = job[1], job[2], job[3], job[4], job[5]

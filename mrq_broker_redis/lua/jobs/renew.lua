@@ -1,6 +1,7 @@
 -- needs: base, batch, slots
--- Prolongs claims to now + lease.
--- Arguments: { lease in ms, { { id, token }, ... } }.  Answers for each: 1, or 0 where the claim is over.
+-- Extends leases to now + lease.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { lease in ms, { { id, token }, ... } }
+-- Answers for each 1, or 0 where the claim is over.
 
 local until_ms = digits(now + given[1])
 local answers = {}

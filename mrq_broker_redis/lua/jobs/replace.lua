@@ -1,10 +1,11 @@
 -- needs: base, batch, slots, limits, uniques, records
--- Writes records in full, each if the job is still what it was when it was read; stores jobs that follow from them.
--- Arguments: { limits, { { id, seen, row or false, keep, { follow-ups }, asks }, ... } }
---   limits: as in claiming, for jobs that are claimed again; none where nothing is limited;
---   seen: what read answered; row: the fields, false to delete the job; keep: whether to keep its unique key
---   ('', 'reserve' for a job that is queued again); asks: whether to ask its worker to stop it.
--- Answers for each: 1 written, 0 it has changed meanwhile or its limits leave no room, 2 another job holds its unique key.
+-- Writes each record in full if the job has not changed since it was read, and stores its follow-ups.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { limits, { { id, seen, row or false, keep, { follow-up }, asks }, ... } }
+--   limits: as in claiming, for jobs that are claimed again; empty without limits
+--   seen: as read answered it; row: the fields, false to delete the job
+--   keep: 'reserve' to reserve the unique key of a job that is queued again, otherwise ''
+--   follow-up: as the argument of enqueue() in records; asks: whether to ask the worker to stop the job
+-- Answers for each: 1 written, 0 the job has changed or its limits leave no room, 2 another job holds its unique key.
 
 -- Whether limits leave no room for a job that is claimed again.
 local function is_kept_out(id, row)
@@ -15,11 +16,11 @@ rules = given[1]
 local answers = {}
 for index, one in ipairs(given[2]) do
   local id, seen, row, keep, followups, asks = one[1], one[2], one[3], one[4], one[5], one[6]
-  local old = places_of(id)
+  local old = indexed_of(id)
   local values = call('HMGET', K .. 'j:' .. id, 'v', 't', 's', 'z', 'd', 'a')
-  values[4] = place_of_entry(values[3], values[4])
-  for place = 1, 6 do
-    values[place] = values[place] or ''
+  values[4] = entry_state(values[3], values[4])
+  for number = 1, 6 do
+    values[number] = values[number] or ''
   end
   if not old or table.concat(values, ' ') ~= seen or is_kept_out(id, row) then
     answers[index] = 0
@@ -42,7 +43,7 @@ for index, one in ipairs(given[2]) do
     if held then
       answers[index] = 2
     else
-      move_places(id, old, row)
+      move_job(id, old, row)
       running = {} -- counted anew for the next
       write_row(id, row, (tonumber(values[1]) or 0) + 1)
       if asks then

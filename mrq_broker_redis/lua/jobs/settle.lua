@@ -1,7 +1,7 @@
 -- needs: base, batch, slots, uniques, records
--- Ends claims with success where that concerns nothing but the job itself.
--- Arguments: { { id, token, outcome, ttl in ms or -1 }, ... }
--- Answers for each: 1 done; 0 refused, there is no such job; 2 the record has to be looked at.
+-- Settles claims with success, where that changes only the job itself.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { id, token, outcome, ttl in ms or -1 }, ... }
+-- Answers for each: 1 done, 0 refused because the job does not exist, 2 the record must be read.
 
 local answers, now_text, expiries, expiry_by_ttl = {}, digits(now), K .. 'x', {}
 local started, success = status_index('started'), status_index('success')

@@ -1,8 +1,8 @@
 -- needs: base, batch
--- Who runs under each limit key, and who is parked there.
+-- The running jobs under each limit key, and the parked jobs.
 -- slots: sorted set, "<job id> <limit key>" by the end of the lease.  running: hash, limit key to number of slots.
 -- park:<limit key>: sorted set by name, "<rank + 4><since><due><job id>".  parked: hash, job id to limit key and
--- that name.  parked-keys: sorted set by name of the keys with parked jobs.  parked-in: hash, how many by queue.
+-- that name.  parked-keys: sorted set by name of the keys with parked jobs.  parked-in: hash, their number by queue.
 
 local function add_to_running(key, number)
   if call('HINCRBY', K .. 'running', key, number) <= 0 then
@@ -53,11 +53,11 @@ local function free_expired_slots()
 end
 
 local function unpark(id)
-  local place = call('HGET', K .. 'parked', id)
-  if not place then
+  local parked = call('HGET', K .. 'parked', id)
+  if not parked then
     return
   end
-  local key, member = string.sub(place, 53), string.sub(place, 1, 51)
+  local key, member = string.sub(parked, 53), string.sub(parked, 1, 51)
   call('HDEL', K .. 'parked', id)
   call('ZREM', K .. 'park:' .. key, member)
   if call('EXISTS', K .. 'park:' .. key) == 0 then
@@ -65,7 +65,7 @@ local function unpark(id)
   end
 end
 
--- Takes a waiting job out of its line. It remembers when it was due.
+-- Moves a waiting job to the parked jobs of a limit key, with its due time.
 local function park(id, queue, rank, due, key)
   local member = string.format('%d%013.0f%013.0f', rank + 4, now, due) .. id
   call('ZREM', waiting_line(queue, rank), id)
@@ -78,7 +78,7 @@ local function park(id, queue, rank, due, key)
 end
 
 -- Releases the given number of jobs parked under a key: they return to their queues, due at once.
-let_go = function(key, number)
+release_parked = function(key, number)
   if number <= 0 then
     return 0
   end

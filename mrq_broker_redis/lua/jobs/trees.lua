@@ -1,9 +1,9 @@
 -- needs: base, batch
--- Which queues a claim or a wait looks at, and when each of them is due.
+-- Resolves trees to the queues of a claim or a wait, and answers when they are due.
 
 local MAX_SUBQUEUES, MAX_STEPS, MAX_PROMOTED = 32, 1000, 200
 
--- Whether a queue, or a tree that it is in, is among the excluded names.
+-- Whether a queue, or a tree that contains it, is excluded.
 local function is_excluded(queue, excluded)
   if not next(excluded) then
     return false
@@ -11,8 +11,8 @@ local function is_excluded(queue, excluded)
   if excluded[queue] then
     return true
   end
-  for place in string.gmatch(queue, '()/') do
-    if excluded[string.sub(queue, 1, place)] then
+  for slash in string.gmatch(queue, '()/') do
+    if excluded[string.sub(queue, 1, slash)] then
       return true
     end
   end
@@ -31,12 +31,12 @@ local function is_tree(name)
   return string.sub(name, -1) == '/'
 end
 
--- The first name behind all that begin with the tree's.
+-- The upper bound of the names that begin with the tree's name.
 local function end_of(tree)
   return '(' .. string.sub(tree, 1, -2) .. '0'
 end
 
--- Makes subqueues whose time has come ready, the earliest first.
+-- Moves subqueues that have become due from `later` to `ready`, the earliest first.
 local function promote(tree)
   local root = tree_of(tree)
   local names = call('ZRANGEBYSCORE', K .. 'later:' .. root, '-inf', now, 'LIMIT', 0, MAX_PROMOTED)
@@ -51,7 +51,7 @@ local function promote(tree)
   end
 end
 
--- Ready subqueues of the tree by name, behind `after` and then from the start, at most MAX_STEPS.
+-- Ready subqueues of the tree by name, first those after `after`, then from the start, at most MAX_STEPS.
 local function ready_in(tree, after)
   local key = K .. 'ready:' .. tree_of(tree)
   local found
@@ -69,7 +69,7 @@ local function ready_in(tree, after)
   return found
 end
 
--- At most MAX_SUBQUEUES names with something to claim; how far the walk came, and whether it is to go on there.
+-- At most MAX_SUBQUEUES ready names; the last name of the walk, and whether the next claim continues there at once.
 local function resolve(tree, excluded, after)
   local names, last, steps = {}, '', 0
   for _, name in ipairs(ready_in(tree, after)) do
@@ -85,8 +85,8 @@ local function resolve(tree, excluded, after)
   return names, last, #names == 0 and steps == MAX_STEPS and last > after
 end
 
--- The earliest time at which there may be something to claim in the wanted queues; nil: never.
--- Leases that ended up to `leases_after` are left out, because the caller knows them.
+-- The earliest time at which the wanted queues may have a due job; nil: never.
+-- Leases that expired up to `leases_after` are left out, because the caller knows them.
 local function next_due(wanted, leases_after)
   local found
   local function consider(time)

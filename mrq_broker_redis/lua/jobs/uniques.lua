@@ -1,7 +1,7 @@
 -- needs: base
--- Unique keys.
--- u: hash, unique key to "<job id><expiry or nothing>".  u:x: sorted set of keys held for a period, by their end.
--- u:at: hash, unique key to when it was reserved; see entries.
+-- Unique keys and their holders.
+-- u: hash, unique key to "<job id><expiry or nothing>".  u:x: sorted set of keys held for a period, by its end.
+-- u:at: hash, unique key to the time of its reservation; see entries.
 
 -- The holder of the key; nil: the key is free. An expired period is deleted, so that it cannot end a later one.
 local function holder_of(key)
@@ -19,7 +19,7 @@ local function holder_of(key)
   return string.sub(value, 1, 24)
 end
 
--- Lets the key go if the job holds it, and says whether it did.
+-- Frees the key if the job holds it; answers whether it did.
 local function release(id, key)
   local value = call('HGET', K .. 'u', key)
   if not value or string.sub(value, 1, 24) ~= id then

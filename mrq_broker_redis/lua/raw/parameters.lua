@@ -1,8 +1,8 @@
 -- needs: base, batch, slots
--- What the scripts of raw queues share.
+-- Raw queues: keys, leases and visits of their parameters.
 -- raw:<queue>: a list, a set, or a sorted set by score.  raw-names: sorted set by name of raw queues.
 -- raw-until:<queue>: sorted set, job id by the end of the lease.  raw-lease:<queue>: hash, job id to
--- { parameter, score or '', token, whether it was given back } (msgpack).
+-- { parameter, score or '', token, whether the claim gave it back } (msgpack).
 -- raw-visit:<queue>: hash, parameter that stays in its set to "<claim number> <job id>:<token, or nothing>".
 -- raw-settled: sorted set, "<job id>:<token>" of settled claims by time.
 
@@ -53,7 +53,7 @@ local function end_visit(queue, param)
   call('HSET', visits_of(queue), param, string.match(visit, '^%d+') .. ' ')
 end
 
--- Ends a claim, if it is valid, because a job takes its parameter's place; says whether it was.
+-- Ends a valid claim, because a job replaces its parameter; answers whether the claim was valid.
 local function admit(queue, param, id, token)
   local held = holds(queue, param, id, token)
   if held == 'lease' then

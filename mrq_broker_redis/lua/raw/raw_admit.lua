@@ -1,7 +1,7 @@
 -- needs: base, batch, slots, uniques, records, parameters
 -- Makes jobs of claimed parameters.
--- Arguments: { queue, lease in ms, { { parameter, job id, token, row, params }, ... } }
--- Answers for each 1, 0 where the claim is over, or 2 where there is a job of that id, whose record has to be looked at.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { queue, lease in ms, { { parameter, job id, token, row, params }, ... } }
+-- Answers for each: 1 admitted, 0 the claim is over, 2 a job with this id exists, and its record must be read.
 
 local queue, until_ms = given[1], digits(now + given[2])
 local answers = {}

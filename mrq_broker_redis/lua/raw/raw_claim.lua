@@ -1,5 +1,6 @@
 -- needs: base, batch, slots, parameters
--- Takes due parameters. Arguments: { queue, kind, limit, lease in ms, pushback in ms or -1, { id, ... }, nonce }.
+-- Claims due parameters.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { queue, kind, limit, lease in ms, pushback in ms or -1, { id, ... }, nonce }
 -- Answers { parameter, job id, token, score or '', 1 if it was claimed before, ... }.
 
 local queue, kind, limit, lease_ms, pushback, ids, nonce = unpack(given)

@@ -1,6 +1,7 @@
 -- needs: base, batch, slots, parameters
--- Adds parameters. Arguments: { queue, kind, { { parameter, score or '' }, ... } }.
--- Answers for each 1, or 0 where a set holds it already.
+-- Adds parameters.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { queue, kind, { { parameter, score or '' }, ... } }
+-- Answers for each 1, or 0 where a set holds the parameter already.
 
 local queue, kind, items = given[1], given[2], given[3]
 local key = items_of(queue)

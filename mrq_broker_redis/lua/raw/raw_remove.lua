@@ -1,5 +1,7 @@
 -- needs: base, batch, slots, parameters
--- Removes waiting parameters. Arguments: { queue, kind, { parameter, ... } }. Answers 1 or 0 for each.
+-- Removes waiting parameters.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { queue, kind, { parameter, ... } }
+-- Answers for each 1, or 0 where the queue does not hold it.
 
 local queue, kind = given[1], given[2]
 local key = items_of(queue)

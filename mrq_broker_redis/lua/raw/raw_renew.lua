@@ -1,5 +1,7 @@
 -- needs: base, batch, slots, parameters
--- Prolongs leases. Arguments: { queue, lease in ms, { { parameter, job id, token }, ... } }. Answers 1 or 0 for each.
+-- Extends leases to now + lease.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { queue, lease in ms, { { parameter, job id, token }, ... } }
+-- Answers for each 1, or 0 where the claim is over.
 
 local queue, until_ms = given[1], now + given[2]
 local answers = {}

@@ -1,6 +1,8 @@
 -- needs: base, batch, slots, parameters
--- Ends claims that have no record.
--- Arguments: { queue, { { parameter, job id, token, ms until it is due again or -1 }, ... } }. Answers 1 or 0 for each.
+-- Ends claims of parameters without a job.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { queue, { { parameter, job id, token, delay }, ... } }
+--   delay: ms until the parameter is due again, or -1 to end it
+-- Answers for each 1, or 0 where the claim is over.
 
 local queue = given[1]
 local answers = {}

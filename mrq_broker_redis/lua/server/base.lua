@@ -1,7 +1,7 @@
--- What every script begins with.
--- KEYS[1]: the prefix in braces, which every other key begins with: on a cluster all of them are on one node.
--- ARGV[1]: the time in Unix milliseconds, 0 for this server's clock.
--- ARGV[2]: the arguments of the script, as msgpack.
+-- The start of every script: its keys and arguments, and the names of keys.
+-- KEYS[1]: the prefix in braces. All keys begin with it, so that a cluster keeps them on one node.
+-- ARGV[1]: the time in Unix milliseconds, or 0 for the clock of this server.
+-- ARGV[2]: the arguments of the script, as msgpack. The header of each script lists them unpacked.
 
 local K = KEYS[1] .. ':'
 local call = redis.call
@@ -12,9 +12,9 @@ if now == 0 then
 end
 local given = cmsgpack.unpack(ARGV[2])
 
-local MANY = 1000 -- how many values one command is given: Lua's stack is bounded
+local MANY = 1000 -- values of one command: Lua's stack is bounded
 
--- A job's hash, and its data: see jobs.
+-- The hash and the data of a job; see records.
 local function key_of(id)
   return K .. 'j:' .. id
 end
@@ -23,32 +23,32 @@ local function data_of(id)
   return K .. 'r:' .. id
 end
 
--- A number with all its digits: tostring() keeps fourteen.
+-- A number with all its digits. tostring() keeps fourteen.
 local function digits(number)
   return string.format('%.0f', number)
 end
 
--- The tree that a subqueue is in; nil for a queue that is in none.
+-- The tree of a subqueue; nil for a queue without a tree.
 local function tree_of(queue)
   return string.match(queue, '^[^/]*/')
 end
 
--- What a worker may want in order to be given the queue's jobs: the queue, and each tree that it is in.
+-- The names under which workers claim from a queue: the queue, and each tree that contains it.
 local function names_for(queue)
   local names = { queue }
-  for place in string.gmatch(queue, '()/') do
-    names[#names + 1] = string.sub(queue, 1, place)
+  for slash in string.gmatch(queue, '()/') do
+    names[#names + 1] = string.sub(queue, 1, slash)
   end
   return names
 end
 
--- The sorted set of those that wait in a queue at one priority, by the time at which they are due.
+-- The sorted set of the waiting entries of a queue at one priority, by due time.
 local function waiting_line(queue, rank)
   return K .. 'w:' .. rank .. ':' .. queue
 end
 
 -- The ranks of jobs so far, in order. Most projects use one rank, and then one sorted set a queue is read, not nine.
--- ranks: set of those other than 0.
+-- ranks: set of the ranks other than 0.
 local ranks_known
 
 local function ranks()
@@ -62,16 +62,16 @@ local function ranks()
   return ranks_known
 end
 
--- To be called before a job is put into a line.
+-- Stores the rank. Called before an entry is added to its sorted set.
 local function note_rank(rank)
   if rank ~= '0' and call('SADD', K .. 'ranks', rank) == 1 then
     ranks_known = nil
   end
 end
 
--- Where a job's entry stands: w waiting, c claimed, p parked, '' nowhere. The field z says so where it is none of the
--- usual places: a job that has just been stored waits, one that is started is claimed.
-local function place_of_entry(status, z)
+-- The state of a job's entry: w waiting, c claimed, p parked, '' no entry. The field z holds a state that does not
+-- follow from the status: a started job is claimed, a success has no entry, any other job waits.
+local function entry_state(status, z)
   if status == 'started' then
     return 'c'
   elseif status == 'success' then
@@ -80,13 +80,13 @@ local function place_of_entry(status, z)
   return z or 'w'
 end
 
--- The params in a job's data, with their length; see jobs.
+-- The params in a job's data, with their length; see records.
 local function params_in(data)
   local first = struct.unpack('>I4', data) + 5
   return string.sub(data, first, first + 3 + struct.unpack('>I4', data, first))
 end
 
--- Names of keys that a batch uses again and again: joining strings costs more than looking one up.
+-- Names of keys that a batch uses often: a table look-up costs less than joining strings.
 local claimed_lines, indexes, other_indexes = {}, {}, {}
 
 -- The sorted set of a queue's claimed jobs, by the end of their leases.

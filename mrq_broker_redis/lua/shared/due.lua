@@ -1,6 +1,8 @@
 -- needs: base, batch, trees
--- When there may be something to claim, or a raw parameter to take.
--- Arguments: { wanted, each with the kind of raw queue that it is or false, the time up to which ended leases are known, or -1 for now }.
+-- Finds the earliest time at which wanted queues may have a due job or raw parameter.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { wanted, ... }, known }
+--   wanted: as in claiming, and then the kind of a raw queue, or false
+--   known: the time up to which the caller knows expired leases, or -1 for now
 -- Answers { now, time or nil }.
 
 local due = next_due(given[1], given[2] < 0 and now or given[2])

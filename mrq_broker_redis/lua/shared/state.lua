@@ -1,16 +1,20 @@
 -- needs: base
--- The values of shared state. state:<namespace>: hash, name to "<version> <expiry or nothing> <JSON>".
--- states:x: sorted set, "<length of the namespace>:<namespace><name>" by expiry.  states:n: the last version.
--- Arguments: { what, namespace, ... }:
---   { 'get', namespace, name } answers the value or nil;  { 'list', namespace } { name, value, ... }
---   { 'put', namespace, name, JSON, ttl in ms or -1, the version that it must have or -1 } the value or nil
---   { 'add', namespace, name, amount, ttl in ms or -1 } { 1, count }, or { 0, value } where that is no counter
---   { 'delete', namespace, { names } } 1 or 0 for each
+-- Reads and changes shared state.
+-- state:<namespace>: hash, name to "<version> <expiry or nothing> <JSON>".  states:n: the last version.
+-- states:x: sorted set, "<length of the namespace>:<namespace><name>" by expiry.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: one of these:
+--   { 'get', namespace, name }. Answers the value or nil.
+--   { 'list', namespace }. Answers { name, value, ... }.
+--   { 'put', namespace, name, JSON, ttl in ms or -1, expected version or -1 }. Answers the value, or nil for another
+--     version.
+--   { 'add', namespace, name, amount, ttl in ms or -1 }. Answers { 1, count }, or { 0, value } for a value that is no
+--     counter.
+--   { 'delete', namespace, { name, ... } }. Answers 1 or 0 for each.
 
 local what, namespace = given[1], given[2]
 local table_key, expiries = K .. 'state:' .. namespace, K .. 'states:x'
 
-local function place_of(name)
+local function member_of(name)
   return #namespace .. ':' .. namespace .. name
 end
 
@@ -32,9 +36,9 @@ local function put(name, json, expiry)
   local value = call('INCR', K .. 'states:n') .. ' ' .. (expiry and digits(expiry) or '') .. ' ' .. json
   call('HSET', table_key, name, value)
   if expiry then
-    call('ZADD', expiries, digits(expiry), place_of(name))
+    call('ZADD', expiries, digits(expiry), member_of(name))
   else
-    call('ZREM', expiries, place_of(name))
+    call('ZREM', expiries, member_of(name))
   end
   return value
 end
@@ -84,7 +88,7 @@ else
   for index, name in ipairs(given[3]) do
     answers[index] = get(name) and 1 or 0
     call('HDEL', table_key, name)
-    call('ZREM', expiries, place_of(name))
+    call('ZREM', expiries, member_of(name))
   end
   return answers
 end
