@@ -44,8 +44,8 @@ def test_a_badly_set_pair_is_told_what_to_set_on_which_server(tmp_path: Path, re
         assert code == 1
         assert "✗ error    redis eviction: maxmemory-policy is allkeys-lru" in printed
         assert "CONFIG SET maxmemory-policy noeviction" in printed
-        assert "! warning  redis persistence: there is no append-only file" in printed
-        assert "until `mrq check --repair` gives them their places again" in printed
+        assert "! warning  redis persistence: no append-only file" in printed
+        assert "`mrq check --repair` puts jobs back into their queues" in printed
         assert "! warning  mongo durability: writes wait for w=1, journal=false" in printed
         assert "Traceback" not in printed
 
