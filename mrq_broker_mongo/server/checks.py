@@ -1,4 +1,4 @@
-"""What `mrq check` says about the server."""
+"""The findings of `mrq check` about the server and the data."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ OLDEST = (5, 0)
 
 
 def check(connection: Connection) -> list[Finding]:
-    """See `Broker.check`. A server that is away is a finding, not an error."""
+    """See `Broker.check`. An unreachable server is a finding."""
     found: list[Finding] = []
     try:
-        found.extend(_look(connection))
+        found.extend(_examine(connection))
     except BrokerError as error:
         advice = "fix the named problem, and check again"
         found.append(Finding(level="error", subject="server", message=str(error), advice=advice))
     return found
 
 
-def _look(connection: Connection) -> Iterator[Finding]:
+def _examine(connection: Connection) -> Iterator[Finding]:
     told = connection.on_database(lambda database: database.command("hello"))
     info = connection.on_database(lambda database: database.command("buildInfo"))
     version = str(info.get("version", "0"))
@@ -40,7 +40,7 @@ def _look(connection: Connection) -> Iterator[Finding]:
         yield Finding(level="ok", subject="version", message=where)
     yield _deployment(told)
     yield _safety(connection, told)
-    stored = layout.look(connection)
+    stored = layout.found(connection)
     yield _layout(connection, stored)
     if layout.other_use(connection, stored) is None:
         yield _indexes(connection, stored)
@@ -64,7 +64,7 @@ def _deployment(told: Doc) -> Finding:
     return Finding(
         level="ok",
         subject="deployment",
-        message="one server: nothing is lost when it is killed, and it is away until it is started again",
+        message="one server: it loses nothing when it is killed, and no other server takes its place",
     )
 
 
@@ -82,7 +82,7 @@ def _safety(connection: Connection, told: Doc) -> Finding:
     )
 
 
-def _layout(connection: Connection, stored: layout.Found | None) -> Finding:
+def _layout(connection: Connection, stored: layout.Layout | None) -> Finding:
     name = connection.name("*")
     if stored is None:
         return Finding(level="ok", subject="layout", message=f"nothing is stored in {name} yet")
@@ -110,12 +110,12 @@ def _layout(connection: Connection, stored: layout.Found | None) -> Finding:
     return Finding(level="ok", subject="layout", message=f"{stored.version} in {name}")
 
 
-def _indexes(connection: Connection, stored: layout.Found | None) -> Finding:
+def _indexes(connection: Connection, stored: layout.Layout | None) -> Finding:
     if stored is None:
         return Finding(
             level="ok", subject="indexes", message="they are created before the first job is stored"
         )
-    missing = layout.missing(connection)
+    missing = layout.missing_indexes(connection)
     if not missing:
         return Finding(
             level="ok", subject="indexes", message=f"all {len(layout.indexes(connection))} are there"

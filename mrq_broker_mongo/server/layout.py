@@ -1,19 +1,20 @@
-"""The collections of a prefix with their indexes, and the version and arrangement that they have.
+"""The collections of a prefix with their indexes, and the version and arrangement of the data.
 
-| collection | what it holds | its `_id` |
+| collection | documents | `_id` |
 |---|---|---|
-| jobs | one document a job, see `documents` | the job's id |
-| totals | numbers of jobs by queue and by path, see `totals` | kind and name |
-| keys | unique keys, each with the job that holds it, see `uniques` | the key |
-| limits | who runs under a limit key, and its rate, see `limiting` | the limit key |
-| logs | log lines, and a head for each job that has some, see `logs` | job, attempt and number |
-| metrics | figures by minute | minute and name |
-| state | shared state, see `state` | namespace and name |
-| raw | parameters in raw queues, waiting or claimed, see `raw` | an ObjectId |
-| wake | hints that something was queued; capped | an ObjectId |
-| meta | versions, counters, pauses, signals to workers | a word |
+| jobs | one for each job, see `jobs.records` | the job's id |
+| totals | numbers of jobs by queue and by path, see `jobs.totals` | kind and name |
+| keys | unique keys, each with the job that holds it, see `jobs.uniques` | the key |
+| limits | the slots and the rate of a limit key, see `jobs.limits` | the limit key |
+| logs | log lines, and a head for each log, see `shared.logs` | job, attempt and number |
+| metrics | metrics by minute, see `shared.metrics` | minute and name |
+| state | shared state, see `shared.state` | namespace and name |
+| raw | parameters of raw queues, see `raw.parameters` | an ObjectId |
+| wake | hints that wake waiting workers; capped | an ObjectId |
+| meta | the layout, counters, pauses, signals to workers | a word |
 
-Where jobs have no queue there are no keys, limits, raw and wake, and of the indexes only `STORE_INDEXES`.
+The document `layout` in `meta` holds the two numbers of `mrq_core.drivers.versions`, and the mark of the
+arrangement. A store of a pair has no keys, limits, raw and wake, and only the indexes in `STORE_INDEXES`.
 """
 
 from __future__ import annotations
@@ -39,22 +40,22 @@ OLDEST = 1
 UPGRADES: Upgrades[Connection] = {}
 WAKE_BYTES, WAKE_NUMBER = 64 * 1024, 100
 _SLACK_SECONDS = 7 * 86_400
-"""After so long the server deletes by itself what `prune` should have deleted."""
+"""The delay after which the server deletes expired jobs that `prune` has not deleted."""
 
 
 class Index(NamedTuple):
-    """An index, with a name that says what it is for."""
+    """An index, named for its purpose."""
 
     collection: str
     name: str
     keys: tuple[tuple[str, int], ...]
     present: tuple[str, ...] = ()
-    """Fields that a document has to have to be in it."""
+    """The index contains only documents that have these fields."""
     unique: bool = False
     expires_after: int | None = None
 
     def model(self) -> IndexModel:
-        """The same for pymongo."""
+        """The index as pymongo creates it."""
         more: dict[str, object] = {}
         if self.present:
             more["partialFilterExpression"] = {field: {"$exists": True} for field in self.present}
@@ -104,39 +105,40 @@ QUEUE_INDEXES = (
 INDEXES = (*QUEUE_INDEXES, *STORE_INDEXES)
 
 
-class Found(NamedTuple):
-    """The layout of a prefix: the version of its data, and the mark of its arrangement."""
+class Layout(NamedTuple):
+    """The version of the data under a prefix, and the mark of their arrangement."""
 
     version: DataVersion
     mark: str | None
 
 
-def look(connection: Connection) -> Found | None:
+def found(connection: Connection) -> Layout | None:
     """The layout of the prefix. None: nothing was stored yet. Raises BrokerCorrupt."""
-    found = connection.run("meta", lambda meta: meta.find_one({"_id": "layout"}))
-    if found is None:
+    doc = connection.run("meta", lambda meta: meta.find_one({"_id": "layout"}))
+    if doc is None:
         return None
     where = f"the document layout in the collection {connection.name('meta')}"
-    version = read_version(found.get("version"), found.get("oldest"), where=where)
-    return Found(version, found.get("arrangement"))
+    version = read_version(doc.get("version"), doc.get("oldest"), where=where)
+    return Layout(version, doc.get("arrangement"))
 
 
-def missing_versions(connection: Connection, found: Found) -> range:
+def missing_versions(connection: Connection, layout: Layout) -> range:
     """The upgrades that the data lack. Raises SchemaTooNew."""
-    return missing_upgrades(found.version, VERSION, where=_where(connection))
+    return missing_upgrades(layout.version, VERSION, where=_where(connection))
 
 
 def indexes(connection: Connection) -> tuple[Index, ...]:
-    """Those that the arrangement uses."""
+    """The indexes of the arrangement."""
     return INDEXES if connection.arrangement.has_queue else STORE_INDEXES
 
 
-def other_use(connection: Connection, found: Found | None) -> str | None:
-    """What is wrong with the prefix, if what stands there is not of this arrangement."""
-    if found is None or found.mark == connection.arrangement.mark:
+def other_use(connection: Connection, layout: Layout | None) -> str | None:
+    """A message that names the owner of data of another arrangement. None: the connection may use the
+    data."""
+    if layout is None or layout.mark == connection.arrangement.mark:
         return None
-    other = ARRANGEMENTS.get(found.mark)
-    message = other.message if other else f"are marked {found.mark!r}, by a newer mrq or by hand"
+    other = ARRANGEMENTS.get(layout.mark)
+    message = other.message if other else f"are marked {layout.mark!r}, by a newer mrq or by hand"
     return f"{_where(connection)} {message}"
 
 
@@ -147,11 +149,12 @@ def _where(connection: Connection) -> str:
 def prepare(connection: Connection) -> None:
     """Creates missing collections and indexes, and upgrades the data. Safe in several processes at once.
 
-    Raises SchemaTooNew, and ConfigError where the prefix is in use for the other arrangement.
+    Raises SchemaTooNew, and ConfigError where the prefix holds data of the other arrangement.
     """
-    found = look(connection)
-    _refuse(connection, found)
-    versions = range(0) if found is None else missing_versions(connection, found)
+    layout = found(connection)
+    _refuse(connection, layout)
+    if layout is not None:
+        missing_versions(connection, layout)
     if connection.arrangement.has_queue:
         _create_wake(connection)
     wanted = indexes(connection)
@@ -164,12 +167,21 @@ def prepare(connection: Connection) -> None:
     try:
         connection.run("meta", lambda meta: meta.update_one(same, first, upsert=True))
     except DuplicateKeyError:  # another process was quicker, perhaps with the other arrangement
-        _refuse(connection, look(connection))
-    for version in versions:
-        upgrade = UPGRADES[version]
-        upgrade.apply(connection)
-        _raise_version(connection, version, upgrade.oldest)
+        _refuse(connection, found(connection))
+    _upgrade(connection)
     connection.is_prepared = True
+
+
+def _upgrade(connection: Connection) -> None:
+    """Applies the missing upgrades, in order. Reads the layout before each, because a process of an earlier
+    version may have written the layout, and a process of a later version may have raised the numbers."""
+    while (layout := found(connection)) is not None:
+        versions = missing_versions(connection, layout)
+        if not versions:
+            return
+        upgrade = UPGRADES[versions[0]]
+        upgrade.apply(connection)
+        _raise_version(connection, versions[0], upgrade.oldest)
 
 
 def _raise_version(connection: Connection, version: int, oldest: int) -> None:
@@ -178,15 +190,16 @@ def _raise_version(connection: Connection, version: int, oldest: int) -> None:
     connection.run("meta", lambda meta: meta.update_one({"_id": "layout"}, numbers))
 
 
-def _refuse(connection: Connection, found: Found | None) -> None:
-    wrong = other_use(connection, found)
+def _refuse(connection: Connection, layout: Layout | None) -> None:
+    wrong = other_use(connection, layout)
     if wrong is not None:
         raise ConfigError(f"{wrong}; set MONGODB_PREFIX to another name")
 
 
 def ensure(connection: Connection) -> None:
-    """Prepares a deployment in which nothing was stored yet: before what needs its indexes is stored. A
-    broker looks once. Raises what `prepare` raises."""
+    """Prepares an empty prefix, and upgrades data of an earlier version, before the first write of a broker.
+
+    A broker asks the server once. Raises what `prepare` raises."""
     recognize(connection)
     if not connection.is_prepared:
         prepare(connection)
@@ -197,13 +210,13 @@ def recognize(connection: Connection) -> None:
 
     Raises SchemaTooNew, and ConfigError for the other arrangement."""
     if not connection.is_prepared:
-        found = look(connection)
-        _refuse(connection, found)
-        connection.is_prepared = found is not None and not missing_versions(connection, found)
+        layout = found(connection)
+        _refuse(connection, layout)
+        connection.is_prepared = layout is not None and not missing_versions(connection, layout)
 
 
-def missing(connection: Connection) -> list[str]:
-    """Names of collections and indexes that are not there."""
+def missing_indexes(connection: Connection) -> list[str]:
+    """The names of missing indexes, and of the missing collection of hints."""
     absent = []
     wanted = indexes(connection)
     for collection in dict.fromkeys(index.collection for index in wanted):

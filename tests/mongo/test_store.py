@@ -41,7 +41,7 @@ from tests.mongo.kit import Place, new_job, open_store
 from tests.mongo.servers import Server
 
 Doc = dict[str, Any]
-OF_A_QUEUE = {"due_at", "lease_until", "root", "parked", "turn"}
+OF_A_QUEUE = {"due_at", "lease_until", "root", "parked", "allowed_at"}
 """Fields by which documents get into the indexes of a queue."""
 
 
