@@ -38,9 +38,7 @@ class Start:
     def claimed(self, record: JobRecord, token: str) -> JobRecord:
         """The record under the claim."""
         nonce = token.partition(".")[2]
-        return lifecycle.claimed(
-            record, now=self.now, worker=self.worker, nonce=nonce, lease=self.lease, alone=False
-        )
+        return lifecycle.claimed(record, now=self.now, worker=self.worker, nonce=nonce, lease=self.lease)
 
     def update_of_fresh(self, documents: Sequence[Doc], token: str) -> UpdateMany:
         """The same for documents that nothing has happened to yet. Of the indexes it changes one."""

@@ -13,9 +13,9 @@ from typing import Any
 
 from pymongo import ReturnDocument, UpdateMany, UpdateOne
 
-from mrq_broker_mongo.jobs import lost_claims, parking, trees, uniques
+from mrq_broker_mongo.jobs import parking, trees, uniques
 from mrq_broker_mongo.jobs.limited import LimitedClaims
-from mrq_broker_mongo.jobs.lost_claims import LeaseEnds
+from mrq_broker_mongo.jobs.lost_claims import LeaseEnds, LostClaims
 from mrq_broker_mongo.jobs.records import cell_of, guard_of, of_doc, stored, update_of
 from mrq_broker_mongo.jobs.settling import HeldJobs
 from mrq_broker_mongo.jobs.totals import Deltas
@@ -50,24 +50,23 @@ class Rotation:
 def claim(connection: Connection, request: ClaimRequest, rotation: Rotation, held: HeldJobs) -> Claimed:
     """See `Broker.claim`."""
     now = connection.now()
-    found = lost_claims.see_to(connection, request, rotation.leases, now)
-    taker = _Taker(connection, request, rotation, now)
-    if not found.taken and request.limit > 0:
+    lost = LostClaims(connection, request, rotation.leases, now)
+    again = lost.take(min(request.lost_limit, request.limit))
+    taker = _Taker(connection, request, rotation, now, request.limit - len(again))
+    if taker.limit > 0:
         taker.take()
         _sweep(connection, request, rotation, taker, now)
-    taken = [*found.taken, *taker.taken]
+    taken = [*again, *taker.taken]
+    taken += lost.take(request.limit - len(taken))
     for record in taken:
         held.add(record, is_plain=is_plain(record))
     due: datetime | None = now
     if len(taken) < request.limit or request.limit <= 0:
-        due = _next_due(connection, request, found, taken, now)
-        if found.left and request.idle:
-            due = now
+        due = now if lost.has_more() else _next_due(connection, request, lost, taken, now)
     return Claimed(
         records=tuple(taken),
         next_due=due,
-        suspects_due=bool(found.left) and not request.idle,
-        ended=tuple(found.ended),
+        ended=tuple(lost.ended),
         now=now,
     )
 
@@ -75,14 +74,14 @@ def claim(connection: Connection, request: ClaimRequest, rotation: Rotation, hel
 def _next_due(
     connection: Connection,
     request: ClaimRequest,
-    found: lost_claims.Found,
+    lost: LostClaims,
     taken: list[JobRecord],
     now: datetime,
 ) -> datetime | None:
     """When the next job may be due, or the next lease ends."""
     times = [trees.next_waiting(connection, request.wanted)]
-    if found.has_looked:  # by which all leases are known but for those of this claim
-        times += [found.next_lease, *(record.lease_until for record in taken)]
+    if lost.has_looked:  # by which all leases are known but for those of this claim
+        times += [lost.next_lease, *(record.lease_until for record in taken)]
     else:
         times.append(trees.next_lease(connection, request.wanted, now))
     return min((time for time in times if time is not None), default=None)
@@ -92,7 +91,7 @@ def _sweep(
     connection: Connection, request: ClaimRequest, rotation: Rotation, taker: _Taker, now: datetime
 ) -> None:
     """Lets parked jobs go that have room, if this claim took less than it could, and else once a second."""
-    has_room = len(taker.taken) < request.limit and taker.may_block > 0
+    has_room = len(taker.taken) < taker.limit and taker.may_block > 0
     now_ms = to_ms(now)
     if not has_room and 0 <= now_ms - rotation.swept_ms < SWEEP_MS:
         return
@@ -107,7 +106,7 @@ class _Taker:
     """Claims waiting jobs, queue by queue, in the order of the request."""
 
     def __init__(
-        self, connection: Connection, request: ClaimRequest, rotation: Rotation, now: datetime
+        self, connection: Connection, request: ClaimRequest, rotation: Rotation, now: datetime, limit: int
     ) -> None:
         self._connection = connection
         self._request = request
@@ -116,6 +115,8 @@ class _Taker:
         self._nonce = new_nonce()
         self._given: dict[int, int] = {}
         self._holder = LimitedClaims(connection, request, now)
+        self.limit = limit
+        """The number of jobs that it may claim."""
         self.taken: list[JobRecord] = []
         self.may_block = max(100, 4 * request.limit)
         """How many jobs it may still find blocked by limits."""
@@ -132,7 +133,7 @@ class _Taker:
                     break
 
     def _room(self, number: int, wanted: Wanted) -> int:
-        room = self._request.limit - len(self.taken)
+        room = self.limit - len(self.taken)
         if wanted.quota is not None:
             room = min(room, wanted.quota - self._given.get(number, 0))
         return room
@@ -256,7 +257,7 @@ class _Taker:
     def _claimed(self, record: JobRecord) -> JobRecord:
         request = self._request
         return lifecycle.claimed(
-            record, now=self._now, worker=request.worker, nonce=self._nonce, lease=request.lease, alone=False
+            record, now=self._now, worker=request.worker, nonce=self._nonce, lease=request.lease
         )
 
     def _release_keys(self, documents: list[Doc]) -> None:

@@ -57,7 +57,6 @@ class LimitedClaims:
             worker=request.worker,
             nonce=nonce,
             lease=request.lease,
-            alone=False,
         )
         update = update_of(stored(doc, arrangement), record, arrangement)
         if not self._change(doc, update) and not self._has(record):

@@ -1,5 +1,7 @@
-"""Jobs whose lease ran out: ended where they must not run again, and otherwise given to an idle worker,
-alone."""
+"""Lost claims: started jobs whose lease has expired.
+
+`lifecycle.after_lost_claim` says which jobs end; the others are claimed again, beside waiting jobs.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from mrq_broker_mongo.server.connection import Connection
 from mrq_core.clock import after
 from mrq_core.contract import lifecycle
 from mrq_core.contract.messages import ClaimRequest, Wanted
+from mrq_core.contract.naming import is_covered
 from mrq_core.contract.pair import Replacement, WriteResult
 from mrq_core.contract.record import JobRecord
 from mrq_core.ids import new_nonce
@@ -43,79 +46,107 @@ class LeaseEnds:
         self.known[wanted] = (now, first)
 
 
-@dataclass(slots=True)
-class Found:
-    """What was done about suspects."""
+class LostClaims:
+    """The suspects that one claim has found.
 
-    taken: list[JobRecord] = field(default_factory=list)
-    ended: list[JobRecord] = field(default_factory=list)
-    left: int = 0
-    """How many could run, and do not yet."""
-    has_looked: bool = False
-    """Whether `next_lease` is known."""
-    next_lease: datetime | None = None
-    """When the first of the leases that are still valid ends."""
-
-
-def see_to(connection: Connection, request: ClaimRequest, ends: LeaseEnds, now: datetime) -> Found:
-    """Ends the jobs that may not run again, and takes one of the others if the worker is idle.
-
-    Each is written only if it is still what was read: another worker may have been quicker, and the job
-    may have been renewed or settled in the last moment.
+    Each job is written only if it is unchanged since it was read, because another worker may have claimed,
+    renewed or settled it meanwhile.
     """
-    found = Found()
-    if not ends.is_to_look(request.wanted, now):
-        return found
-    leases = trees.first_leases(connection, request.wanted, MAX_SUSPECTS)
-    valid = [doc["lease_until"] for doc in leases if doc["lease_until"] > now]
-    # If more have ended than were asked for, the first that is still valid may not be among them.
-    found.has_looked = len(leases) - len(valid) < MAX_SUSPECTS
-    found.next_lease = valid[0] if valid else None
-    ends.saw(request.wanted, now, leases[0]["lease_until"] if leases else None)
-    over = [str(doc["_id"]) for doc in leases if doc["lease_until"] <= now][: 2 * MAX_SUSPECTS]
-    if over:
-        _, stored = Records(connection).read(over)
-        _see_to(connection, request, [one for one in stored if one is not None], now, found)
-    return found
 
+    def __init__(self, connection: Connection, request: ClaimRequest, ends: LeaseEnds, now: datetime) -> None:
+        self._connection = connection
+        self._request = request
+        self._now = now
+        self._suspects: list[Stored] = []
+        self.ended: list[JobRecord] = []
+        self.has_looked = False
+        """Whether `next_lease` is known."""
+        self.next_lease: datetime | None = None
+        """The end of the first lease that is valid."""
+        if ends.is_to_look(request.wanted, now):
+            self._look(ends)
 
-def _see_to(
-    connection: Connection, request: ClaimRequest, suspects: list[Stored], now: datetime, found: Found
-) -> None:
-    planned: list[Replacement[Stored]] = []
-    one: JobRecord | None = None
-    until = after(now, request.lease)
-    for item in suspects:
-        record = item.record
-        if record.lease_until is None or record.lease_until > now:
-            continue
-        ended = lifecycle.after_lost_claim(record, request, now)
-        if ended is not None:
-            planned.append(Replacement(item, ended))
-        elif (
-            one is None
-            and request.idle
-            and request.limit > 0
-            and _has_slots(connection, item, request, now, until)
-        ):
-            one = lifecycle.claimed(
-                record, now=now, worker=request.worker, nonce=new_nonce(), lease=request.lease, alone=True
+    def _look(self, ends: LeaseEnds) -> None:
+        wanted, now = self._request.wanted, self._now
+        leases = trees.first_leases(self._connection, wanted, MAX_SUSPECTS)
+        valid = [doc["lease_until"] for doc in leases if doc["lease_until"] > now]
+        # If more have ended than were asked for, the first that is still valid may not be among them.
+        self.has_looked = len(leases) - len(valid) < MAX_SUSPECTS
+        self.next_lease = valid[0] if valid else None
+        ends.saw(wanted, now, leases[0]["lease_until"] if leases else None)
+        over = [str(doc["_id"]) for doc in leases if doc["lease_until"] <= now][: 2 * MAX_SUSPECTS]
+        if over:
+            _, stored = Records(self._connection).read(over)
+            self._end([one for one in stored if one is not None])
+
+    def _end(self, stored: list[Stored]) -> None:
+        """Ends the jobs that must not run again. The others may be claimed."""
+        planned: list[Replacement[Stored]] = []
+        for one in stored:
+            if one.record.lease_until is None or one.record.lease_until > self._now:
+                continue
+            ended = lifecycle.after_lost_claim(one.record, self._request, self._now)
+            if ended is None:
+                self._suspects.append(one)
+            else:
+                planned.append(Replacement(one, ended))
+        self._suspects.sort(key=self._order)
+        answers = Records(self._connection).write(planned, self._now)
+        self.ended = [
+            one.after
+            for one, answer in zip(planned, answers, strict=True)
+            if answer is WriteResult.DONE and one.after is not None
+        ]
+
+    def _order(self, one: Stored) -> tuple[int, datetime, str]:
+        record = one.record
+        covers = [is_covered(record.queue, (one.name,)) for one in self._request.wanted]
+        index = covers.index(True) if True in covers else len(covers)
+        return index, record.lease_until or self._now, record.id
+
+    def take(self, most: int) -> list[JobRecord]:
+        """Claims up to `most` suspects whose limits have room."""
+        taken: list[JobRecord] = []
+        while self._suspects and len(taken) < most:
+            planned: list[Replacement[Stored]] = []
+            while self._suspects and len(taken) + len(planned) < most:
+                one = self._suspects.pop(0)
+                if self._take_slots(one):
+                    planned.append(Replacement(one, self._claimed(one.record)))
+            answers = Records(self._connection).write(planned, self._now)
+            for replacement, answer in zip(planned, answers, strict=True):
+                if answer is WriteResult.DONE and replacement.after is not None:
+                    taken.append(replacement.after)
+                elif replacement.before.record.limit_keys:
+                    job = replacement.before.doc["_id"]
+                    keys = replacement.before.record.limit_keys
+                    limits.give_back(self._connection, {key: [job] for key in keys})
+        return taken
+
+    def has_more(self) -> bool:
+        """Whether further suspects could be claimed now."""
+        return any(
+            limits.has_room(
+                self._connection,
+                one.doc["_id"],
+                one.record.limit_keys,
+                self._request.limits,
+                self._now,
             )
-            planned.append(Replacement(item, one))
-        elif limits.has_room(connection, item.doc["_id"], record.limit_keys, request.limits, now):
-            found.left += 1
-    for replacement, answer in zip(planned, Records(connection).write(planned, now), strict=True):
-        is_claim = replacement.after is one
-        if answer is WriteResult.DONE and replacement.after is not None:
-            (found.taken if is_claim else found.ended).append(replacement.after)
-        elif is_claim and replacement.before.record.limit_keys:
-            job = replacement.before.doc["_id"]
-            limits.give_back(connection, {key: [job] for key in replacement.before.record.limit_keys})
+            for one in self._suspects
+        )
 
+    def _claimed(self, record: JobRecord) -> JobRecord:
+        request = self._request
+        return lifecycle.claimed(
+            record, now=self._now, worker=request.worker, nonce=new_nonce(), lease=request.lease
+        )
 
-def _has_slots(
-    connection: Connection, item: Stored, request: ClaimRequest, now: datetime, until: datetime
-) -> bool:
-    keys = item.record.limit_keys
-    job = item.doc["_id"]
-    return not keys or limits.take_slots(connection, job, keys, request.limits, now, until) is None
+    def _take_slots(self, one: Stored) -> bool:
+        keys, request = one.record.limit_keys, self._request
+        until = after(self._now, request.lease)
+        return (
+            not keys
+            or limits.take_slots(self._connection, one.doc["_id"], keys, request.limits, self._now, until)
+            is None
+        )

@@ -38,8 +38,7 @@ def wake(connection: Connection, queues: Iterable[str]) -> None:
 def wait(connection: Connection, wanted: Sequence[Wanted], timeout: float) -> bool:
     """See `Broker.wait`.
 
-    A lease that ended before the call does not wake, because the claim has reported it, and a worker
-    that is not idle could only ask again.
+    A lease that ended before the call does not wake, because the claim has seen to it.
     """
     deadline = time.monotonic() + timeout
     roots = sorted({one.name.partition("/")[0] for one in wanted})

@@ -33,15 +33,13 @@ def claim(
         suspects = [
             entry_in(job_id.decode(), row) for job_id, row in zip(found[::2], found[1::2], strict=True)
         ]
-        suspects.sort(key=lambda entry: (entry.due_at or now, entry.id))
         return ClaimedEntries(suspects=tuple(suspects), now=now)
-    _, _, rows, due, suspects_due, continued, parked, swept = answer
+    _, _, rows, due, continued, parked, swept = answer
     rotation.note(now_ms, continued, parked, swept)
     until = after(now, request.lease)
     return ClaimedEntries(
         entries=tuple(_claimed(row, until, nonce) for row in rows),
         next_due=moment(due),
-        suspects_due=bool(suspects_due),
         now=now,
     )
 

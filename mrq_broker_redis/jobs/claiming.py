@@ -1,10 +1,11 @@
-"""Claiming due jobs for a worker: one script, and three more calls after a lost claim."""
+"""Claiming due jobs for a worker: one script, and up to four more calls after a lost claim."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from mrq_broker_redis.jobs import limits, lost_claims, records, trees
+from mrq_broker_redis.jobs import limits, records, trees
+from mrq_broker_redis.jobs.lost_claims import LostClaims
 from mrq_broker_redis.jobs.records import moment
 from mrq_broker_redis.jobs.trees import Rotation
 from mrq_broker_redis.server.connection import Connection
@@ -21,15 +22,15 @@ SWEEP_MS = 1000
 def claim(connection: Connection, request: ClaimRequest, rotation: Rotation) -> Claimed:
     """See `Broker.claim`."""
     taken: list[JobRecord] = []
-    ended: list[JobRecord] = []
+    lost: LostClaims | None = None
     nonce = new_nonce()
     answer = _run(connection, request, rotation, nonce, limit=request.limit, leave_suspects=False)
     if answer[0] == b"suspects":
-        ids = [job_id.decode() for job_id in answer[2]]
-        taken, ended = lost_claims.see_to(connection, request, ids)
-        limit = 0 if taken else request.limit
+        lost = LostClaims(connection, request, [job_id.decode() for job_id in answer[2]])
+        taken = lost.take(min(request.lost_limit, request.limit))
+        limit = request.limit - len(taken)
         answer = _run(connection, request, rotation, nonce, limit=limit, leave_suspects=True)
-    _, now_ms, found, due, suspects_due, continued, parked, swept = answer
+    _, now_ms, found, due, continued, parked, swept = answer
     now = from_ms(int(now_ms))
     for number, data in enumerate(found):
         record = lifecycle.claimed(
@@ -38,15 +39,15 @@ def claim(connection: Connection, request: ClaimRequest, rotation: Rotation) -> 
             worker=request.worker,
             nonce=f"{nonce}{number:03x}",
             lease=request.lease,
-            alone=False,
         )
         taken.append(record)
+    if lost is not None:
+        taken += lost.take(request.limit - len(taken))
     rotation.note(int(now_ms), continued, parked, swept)
     return Claimed(
         records=tuple(taken),
         next_due=moment(due),
-        suspects_due=bool(suspects_due),
-        ended=tuple(ended),
+        ended=() if lost is None else tuple(lost.ended),
         now=now,
     )
 
@@ -61,7 +62,7 @@ def _run(
     leave_suspects: bool,
 ) -> Any:
     arguments = arguments_of(request, rotation, nonce, limit=limit, leave_suspects=leave_suspects)
-    return connection.run("claim", [*arguments, request.max_lost_claims])
+    return connection.run("claim", [*arguments, lifecycle.MOST_LOST_CLAIMS - 1])
 
 
 def arguments_of(
@@ -72,7 +73,6 @@ def arguments_of(
         request.worker,
         limit,
         round(request.lease * 1000),
-        request.idle,
         trees.wanted_as_list(request.wanted),
         limits.limits_as_map(request.limits),
         nonce,

@@ -17,42 +17,62 @@ from mrq_core.contract.record import JobRecord
 from mrq_core.ids import new_nonce
 
 
-def see_to(
-    connection: Connection, request: ClaimRequest, ids: list[str]
-) -> tuple[list[JobRecord], list[JobRecord]]:
-    """Ends the jobs that must not run again, and claims one of the others for an idle worker.
+class LostClaims:
+    """The suspects that one claim has found.
 
-    Returns the claimed and the ended jobs. Each job is written only if it is unchanged since it was read,
-    because another worker may have claimed, renewed or settled it meanwhile.
+    Each job is written only if it is unchanged since it was read, because another worker may have claimed,
+    renewed or settled it meanwhile.
     """
-    stored_jobs = Records(connection)
-    now, stored = stored_jobs.read(ids)
-    planned: list[tuple[Stored, JobRecord]] = []
-    one: JobRecord | None = None
-    for item in stored:
-        record = item.record if item is not None else None
-        if item is None or record is None or record.lease_until is None or record.lease_until > now:
-            continue
-        ended = lifecycle.after_lost_claim(record, request, now)
-        if ended is not None:
-            after = ended
-        elif one is None and request.idle and request.limit > 0:
-            after = one = lifecycle.claimed(
-                record,
-                now=now,
-                worker=request.worker,
-                nonce=new_nonce(),
-                lease=request.lease,
-                alone=True,
+
+    def __init__(self, connection: Connection, request: ClaimRequest, ids: list[str]) -> None:
+        self._records = Records(connection)
+        self._request = request
+        self._now, stored = self._records.read(ids)
+        self._suspects: list[Stored] = []
+        self.ended: list[JobRecord] = []
+        self._end([one for one in stored if one is not None])
+
+    def _end(self, stored: list[Stored]) -> None:
+        """Ends the jobs that must not run again. The others may be claimed."""
+        planned = []
+        for one in stored:
+            if one.record.lease_until is None or one.record.lease_until > self._now:
+                continue
+            after = lifecycle.after_lost_claim(one.record, self._request, self._now)
+            if after is None:
+                self._suspects.append(one)
+            else:
+                planned.append((one, after))
+        self.ended = self._write(planned)
+
+    def take(self, most: int) -> list[JobRecord]:
+        """Claims up to `most` suspects whose limits have room."""
+        taken: list[JobRecord] = []
+        while self._suspects and len(taken) < most:
+            room = most - len(taken)
+            chosen, self._suspects = self._suspects[:room], self._suspects[room:]
+            request = self._request
+            taken += self._write(
+                [
+                    (
+                        one,
+                        lifecycle.claimed(
+                            one.record,
+                            now=self._now,
+                            worker=request.worker,
+                            nonce=new_nonce(),
+                            lease=request.lease,
+                        ),
+                    )
+                    for one in chosen
+                ]
             )
-        else:
-            continue
-        planned.append((item, after))
-    answers = stored_jobs.write([Replacement(item, after) for item, after in planned], now, request.limits)
-    written = [
-        after for (_, after), answer in zip(planned, answers, strict=True) if answer is WriteResult.DONE
-    ]
-    return (
-        [after for after in written if after is one],
-        [after for after in written if after is not one],
-    )
+        return taken
+
+    def _write(self, planned: list[tuple[Stored, JobRecord]]) -> list[JobRecord]:
+        """Returns the written records."""
+        replacements = [Replacement(before, after) for before, after in planned]
+        answers = self._records.write(replacements, self._now, self._request.limits)
+        return [
+            after for (_, after), answer in zip(planned, answers, strict=True) if answer is WriteResult.DONE
+        ]

@@ -47,7 +47,6 @@ def row_of(record: JobRecord) -> Row:
     if record.limit_keys:
         row["l"] = binary(_pack(record.limit_keys))
     flags = ("c" if record.cancel_requested else "") + ("o" if record.at_most_once else "")
-    lost_alone = record.lost_alone + record.alone
     for name, value in (
         ("t", record.token),
         ("w", record.worker),
@@ -56,7 +55,7 @@ def row_of(record: JobRecord) -> Row:
         ("u", record.unique_key),
         ("f", flags),
         ("n", str(record.claims) if record.claims else None),
-        ("L", str(lost_alone) if lost_alone else None),
+        ("L", str(record.lost_claims) if record.lost_claims else None),
     ):
         if value:
             row[name] = value

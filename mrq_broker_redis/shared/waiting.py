@@ -21,8 +21,7 @@ DUE = b"1"
 def wait(connection: Connection, wanted: Sequence[Wanted], timeout: float) -> bool:
     """See `Broker.wait`.
 
-    A lease that ended before the call does not wake, because the claim has reported it, and a worker
-    that is not idle could only ask again.
+    A lease that ended before the call does not wake, because the claim has seen to it.
     """
     deadline = time.monotonic() + timeout
     rows = wanted_as_list(wanted)

@@ -31,16 +31,17 @@ from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerError
 from mrq_core.ids import new_nonce
 
+_Suspect = tuple[Entry, StoredJob, JobRecord]
+"""The entry, the record as it was read, and the record with the lease that the queue knows."""
+
 
 @dataclass(slots=True)
 class _Seen:
-    """The handled suspects: the job that was claimed again, and the jobs that ended. `has_tried`: a claim was
-    tried. If another worker was quicker, no second claim is tried, because the limits may leave no room.
-    """
+    """The handled suspects: jobs that were claimed again, jobs that ended, and jobs that may be claimed."""
 
     taken: list[JobRecord] = field(default_factory=list)
     ended: list[JobRecord] = field(default_factory=list)
-    has_tried: bool = False
+    left: list[_Suspect] = field(default_factory=list)
 
 
 class Claimer:
@@ -60,19 +61,21 @@ class Claimer:
         seen = _Seen()
         if answer.suspects:
             seen = self._see_to(answer, request)
+            self._take(min(request.lost_limit, request.limit), answer, request, seen)
             answer = self._claim_further(request, answer, seen)
-        started = self._start(answer, request)
+        seen.taken += self._start(answer, request)
+        with contextlib.suppress(BrokerError):  # the claimed jobs must not be lost with the answer
+            self._take(request.limit, answer, request, seen)
         return Claimed(
-            records=(*seen.taken, *started),
+            records=tuple(seen.taken),
             next_due=answer.next_due,
-            suspects_due=answer.suspects_due,
             ended=tuple(seen.ended),
             now=answer.now,
         )
 
     def _claim_further(self, request: ClaimRequest, answer: ClaimedEntries, seen: _Seen) -> ClaimedEntries:
         """Claims waiting jobs after the suspects. A failure now does not lose the handled suspects."""
-        left = replace(request, limit=0) if seen.taken else request
+        left = replace(request, limit=request.limit - len(seen.taken))
         try:
             return self._queue.claim(left, leave_suspects=True)
         except BrokerError:
@@ -117,8 +120,8 @@ class Claimer:
     # --- suspects ----------------------------------------------------------------------------
 
     def _see_to(self, answer: ClaimedEntries, request: ClaimRequest) -> _Seen:
-        """Ends the jobs that must not run again, repairs entries without a lost claim, and claims one of the
-        others for an idle worker.
+        """Ends the jobs that must not run again, and repairs entries without a lost claim. The others may be
+        claimed.
 
         Each job is claimed in the queue before it is written, and written only if it is unchanged since it
         was read, because another worker may have claimed, renewed or settled it meanwhile.
@@ -135,9 +138,8 @@ class Claimer:
             ended = lifecycle.after_lost_claim(record, request, answer.now)
             if ended is not None:
                 self._end(entry, stored, ended, request, answer, seen)
-            elif request.idle and request.limit > 0 and not seen.has_tried:
-                seen.has_tried = True
-                self._take(entry, stored, record, answer, request, seen)
+            else:
+                seen.left.append((entry, stored, record))
         if wrong:
             tickets.put_right(self._queue, self._store, wrong, answer.now)
         return seen
@@ -156,22 +158,17 @@ class Claimer:
             seen.ended.append(after)
             self._queue.remove([tickets.removal_of(stored)])
 
-    def _take(
-        self,
-        entry: Entry,
-        stored: StoredJob,
-        record: JobRecord,
-        answer: ClaimedEntries,
-        request: ClaimRequest,
-        seen: _Seen,
-    ) -> None:
-        nonce = new_nonce()
-        after = lifecycle.claimed(
-            record, now=answer.now, worker=request.worker, nonce=nonce, lease=request.lease, alone=True
-        )
-        token = lifecycle.make_token(after.claims, nonce)
-        if self._write_held(entry, stored, after, token, request, answer):
-            seen.taken.append(after)
+    def _take(self, most: int, answer: ClaimedEntries, request: ClaimRequest, seen: _Seen) -> None:
+        """Claims suspects until the call has `most` jobs."""
+        while seen.left and len(seen.taken) < most:
+            entry, stored, record = seen.left.pop(0)
+            nonce = new_nonce()
+            after = lifecycle.claimed(
+                record, now=answer.now, worker=request.worker, nonce=nonce, lease=request.lease
+            )
+            token = lifecycle.make_token(after.claims, nonce)
+            if self._write_held(entry, stored, after, token, request, answer):
+                seen.taken.append(after)
 
     def _write_held(
         self,

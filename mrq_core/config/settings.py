@@ -103,7 +103,10 @@ class Config:
         "", "File to which a worker also writes its report, for probes on its machine.", "worker"
     )
     max_lost_claims: int = _setting(
-        3, "Number of claims lost while a job ran alone after which the job fails.", "worker", minimum=1
+        2,
+        "Number of deaths in a row of the own process of a job after which the job fails.",
+        "worker",
+        minimum=1,
     )
 
     tasks: TaskOptions = _setting(None, "Options of tasks by path.", "tasks", file_only=True)

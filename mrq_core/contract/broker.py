@@ -299,10 +299,11 @@ class Broker(StoreServices):
         becomes started under a new token, whose claim number is one larger than the last. Two
         claims of a job are never valid at the same time.
 
-        An entry with an expired lease is a suspect. Suspects are claimed before waiting jobs, in the order
-        of their leases, but only if the request is `idle`, and then one alone; the answer to a worker that
-        is not idle has `suspects_due`. `lifecycle.after_lost_claim` says which suspects end instead, as
-        failed with ClaimLost or as cancelled; `ended` lists them, a bounded number a call.
+        An entry with an expired lease is a suspect. `lifecycle.after_lost_claim` says which suspects end, as
+        failed with ClaimLost or as cancelled; `ended` lists them. The others are claimed again beside waiting
+        jobs, in the order of `wanted` and, in a queue, of their leases: first up to `lost_limit` suspects,
+        then waiting jobs, then suspects for the room that is left. A call examines a bounded number of
+        suspects. They do not count for the quotas.
 
         Limits: a job over the concurrency of one of its limit keys is parked under that key. A parked job
         stays queued without a due time until a settle, a cancel or the end of a lease makes room; then

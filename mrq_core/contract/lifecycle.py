@@ -27,6 +27,10 @@ from mrq_core.contract.record import CANCELLABLE, HISTORY_LIMIT, Attempt, JobRec
 
 RUN_AGAIN = frozenset({Status.RETRY, Status.INTERRUPT, Status.QUEUED})
 """Outcomes after which the job runs again; a cancel request turns them into `cancel`."""
+SOLO_FROM = 2
+"""From this number of claims lost in a row on, the job runs in a process of its own."""
+MOST_LOST_CLAIMS = 10
+"""With this number of claims lost in a row, whatever lost them, the job fails."""
 
 
 def claim_number(token: str) -> int:
@@ -41,11 +45,9 @@ def make_token(number: int, nonce: str) -> str:
     return f"{number}.{nonce}"
 
 
-def claimed(
-    record: JobRecord, *, now: datetime, worker: str, nonce: str, lease: float, alone: bool
-) -> JobRecord:
+def claimed(record: JobRecord, *, now: datetime, worker: str, nonce: str, lease: float) -> JobRecord:
     """The record under a new claim. A claim that it replaces goes to the history as lost."""
-    record = archived(record, now)
+    record = archived(record)
     number = record.claims + 1
     until = after(now, lease)
     return replace(
@@ -58,7 +60,6 @@ def claimed(
         worker=worker,
         token=make_token(number, nonce),
         claims=number,
-        alone=alone,
         progress=0.0,
     )
 
@@ -80,7 +81,12 @@ def admitted(record: JobRecord, *, job_id: str, token: str, now: datetime, lease
     )
 
 
-def archived(record: JobRecord, now: datetime) -> JobRecord:
+def runs_solo(record: JobRecord) -> bool:
+    """Whether the job runs in a process of its own because its claims were lost."""
+    return record.lost_claims >= SOLO_FROM
+
+
+def archived(record: JobRecord) -> JobRecord:
     """The record with its latest attempt moved to the history, and the fields of that attempt empty.
 
     An attempt that is still `started` was lost: its lease expired, and the end of the lease counts as the
@@ -89,11 +95,15 @@ def archived(record: JobRecord, now: datetime) -> JobRecord:
     if record.started_at is None:
         return record
     lost = record.status is Status.STARTED
+    return _archived(record, record.started_at, lost=lost, lost_claims=record.lost_claims + lost)
+
+
+def _archived(record: JobRecord, started_at: datetime, *, lost: bool, lost_claims: int) -> JobRecord:
     attempt = Attempt(
         claim=record.claims,
         token=record.token or "",
-        started_at=record.started_at,
-        ended_at=(record.lease_until if lost else record.ended_at or record.updated_at) or now,
+        started_at=started_at,
+        ended_at=record.ended_at or record.lease_until or record.updated_at,
         worker=record.worker or "",
         status=record.status,
         lost=lost,
@@ -104,13 +114,11 @@ def archived(record: JobRecord, now: datetime) -> JobRecord:
     return replace(
         record,
         history=(*record.history, attempt)[-HISTORY_LIMIT:],
-        lost_claims=record.lost_claims + lost,
-        lost_alone=record.lost_alone + (lost and record.alone),
+        lost_claims=lost_claims,
         started_at=None,
         worker=None,
         token=None,
         lease_until=None,
-        alone=False,
         progress=0.0,
         result=None,
         exception_type=None,
@@ -131,16 +139,15 @@ def has_expired(record: JobRecord, now: datetime) -> bool:
 def after_lost_claim(record: JobRecord, request: ClaimRequest, now: datetime) -> JobRecord | None:
     """The end of a started job whose lease ran out. None: the job may be claimed again.
 
-    A requested cancel ends the job. So does the loss of an at_most_once job, and of a poison job, which was
-    lost `request.max_lost_claims` times, this time included, while it was the only job in its worker.
+    A requested cancel ends the job. So does the loss of an at_most_once job, and the tenth loss in a row.
     """
     if record.cancel_requested:
         return cancelled(record, now=now, ttl=request.cancel_ttl)
-    losses_alone = record.lost_alone + record.alone
+    losses = record.lost_claims + 1
     if record.at_most_once:
         why = "an at_most_once job is never started twice"
-    elif losses_alone >= request.max_lost_claims:
-        why = f"it was lost {losses_alone} times while it ran alone in its worker"
+    elif losses >= MOST_LOST_CLAIMS:
+        why = f"{losses} claims of it were lost in a row"
     else:
         return None
     return replace(
@@ -149,8 +156,7 @@ def after_lost_claim(record: JobRecord, request: ClaimRequest, now: datetime) ->
         due_at=None,
         lease_until=None,
         token=None,  # a late settle must be refused, not taken for a repeated one
-        lost_claims=record.lost_claims + 1,
-        lost_alone=losses_alone,
+        lost_claims=losses,
         updated_at=now,
         ended_at=now,
         expires_at=after(now, request.failed_ttl),
@@ -166,14 +172,16 @@ def settled(record: JobRecord, outcome: Outcome, now: datetime) -> JobRecord:
     """The record after its latest attempt ended with this outcome.
 
     A cancel request wins over an outcome that would run the job again. The token stays, so that
-    a repeated settle can be distinguished from a late settle. Raises ValueError for an illegal outcome.
+    a repeated settle can be distinguished from a late settle. An attempt that was lost, and after which the
+    job runs again, goes to the history at once. Raises ValueError for an illegal outcome.
     """
     _check_outcome(outcome)
     status, delay, ttl = outcome.status, outcome.delay, outcome.ttl
     if record.cancel_requested and status in RUN_AGAIN:
         status, delay, ttl = Status.CANCEL, None, outcome.cancel_ttl
     ended = delay is None
-    return replace(
+    lost_claims, solo_deaths = _losses_after(record, outcome)
+    after_it = replace(
         record,
         status=status,
         queue=record.queue if outcome.queue is None or ended else outcome.queue,
@@ -192,17 +200,36 @@ def settled(record: JobRecord, outcome: Outcome, now: datetime) -> JobRecord:
         switches=outcome.switches,
         memory_diff=outcome.memory_diff,
         progress=1.0 if status is Status.SUCCESS else record.progress,
+        lost_claims=lost_claims,
+        solo_deaths=solo_deaths,
     )
+    if outcome.lost and outcome.delay is not None:
+        return _archived(after_it, record.started_at or now, lost=True, lost_claims=lost_claims)
+    return after_it
+
+
+def _losses_after(record: JobRecord, outcome: Outcome) -> tuple[int, int]:
+    """The claims lost in a row, and the deaths of the job's own process among them, after the outcome.
+
+    A finished attempt ends the row. An interrupted attempt, and a claim that was given back unstarted, leave
+    it.
+    """
+    if outcome.lost:
+        return record.lost_claims + 1, record.solo_deaths + 1
+    is_finished = outcome.is_retry or outcome.status not in (Status.INTERRUPT, Status.QUEUED)
+    return (0, 0) if is_finished else (record.lost_claims, record.solo_deaths)
 
 
 def _check_outcome(outcome: Outcome) -> None:
     """Raises ValueError unless status and delay agree. Only `interrupt` allows both, for at_most_once
-    jobs."""
+    jobs. A lost attempt ends as queued or failed."""
     runs_again = outcome.delay is not None
     if outcome.status is Status.STARTED or not is_legal(Status.STARTED, outcome.status):
         raise ValueError(f"an attempt cannot end as {outcome.status}")
     if outcome.status is not Status.INTERRUPT and runs_again is outcome.status.is_ended:
         raise ValueError(f"an attempt that ends as {outcome.status} cannot have the delay {outcome.delay}")
+    if outcome.lost and outcome.status not in (Status.QUEUED, Status.FAILED):
+        raise ValueError(f"a lost attempt cannot end as {outcome.status}")
 
 
 def was_admitted_by(record: JobRecord, token: str) -> bool:
@@ -216,7 +243,7 @@ def was_settled_by(record: JobRecord, token: str) -> bool:
         return False
     if record.token == token:
         return record.status is not Status.STARTED
-    return any(attempt.token == token and not attempt.lost for attempt in record.history)
+    return any(attempt.token == token and attempt.status is not Status.STARTED for attempt in record.history)
 
 
 def requeued(
@@ -224,7 +251,7 @@ def requeued(
 ) -> JobRecord:
     """The record after a requeue. Its latest attempt goes to the history."""
     return replace(
-        archived(record, now),
+        archived(record),
         status=Status.QUEUED,
         queue=queue or record.queue,
         queued_at=now,
@@ -234,14 +261,15 @@ def requeued(
         expires_at=None,
         cancel_requested=False,
         retry_count=0 if reset_retries else record.retry_count,
-        lost_alone=0,
+        lost_claims=0,
+        solo_deaths=0,
     )
 
 
 def cancelled(record: JobRecord, *, now: datetime, ttl: float) -> JobRecord:
     """The record after a cancel. Its latest attempt goes to the history."""
     return replace(
-        archived(record, now),
+        archived(record),
         status=Status.CANCEL,
         due_at=None,
         lease_until=None,

@@ -87,9 +87,9 @@ class Limit(Struct, frozen=True, kw_only=True):
 class ClaimRequest(Struct, frozen=True, kw_only=True):
     """A worker's request for jobs.
 
-    `limit`: the number of jobs that the worker has room for. `lease`: seconds. `idle`: the worker holds
-    no claim; only an idle worker may claim a suspect, and then that job alone.
-    `max_lost_claims`, `failed_ttl` and `cancel_ttl` are the parameters of `lifecycle.after_lost_claim`.
+    `limit`: the number of jobs that the worker has room for. `lease`: seconds. `lost_limit`: the most
+    suspects (jobs with an expired lease) to claim while other jobs are due.
+    `failed_ttl` and `cancel_ttl` are the parameters of `lifecycle.after_lost_claim`.
     `limits`: the limit rules by name; a limit key without a rule does not limit.
     """
 
@@ -97,8 +97,7 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
     wanted: tuple[Wanted, ...]
     limit: int
     lease: float
-    idle: bool = True
-    max_lost_claims: int = 3
+    lost_limit: int = 1
     failed_ttl: float = 15_552_000.0
     cancel_ttl: float = 86_400.0
     limits: Mapping[str, Limit] = {}
@@ -109,14 +108,12 @@ class Claimed(Struct, frozen=True, kw_only=True):
 
     `records` are the jobs that the worker now holds, in the order to start them: status `started`,
     with `token` and `lease_until`. `next_due` is the earliest time at which one of the wanted
-    queues may have more jobs (None: no job waits in them). `suspects_due`: jobs with a lost
-    claim are due, and the worker was not idle. `ended`: jobs with a lost claim that this call failed
-    or cancelled. `now`: the broker's time.
+    queues may have more jobs (None: no job waits in them). `ended`: jobs with a lost claim that this call
+    failed or cancelled. `now`: the broker's time.
     """
 
     records: tuple[JobRecord, ...] = ()
     next_due: datetime | None = None
-    suspects_due: bool = False
     ended: tuple[JobRecord, ...] = ()
     now: datetime
 
@@ -138,6 +135,9 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     status: Status
     delay: float | None = None
+    lost: bool = False
+    """Whether the job's own process died. The status is `queued`, or `failed` if the job must not run
+    again."""
     is_retry: bool = False
     """Whether the attempt counts in retry_count."""
     queue: str | None = None

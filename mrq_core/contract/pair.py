@@ -86,7 +86,6 @@ class ClaimedEntries(Struct, frozen=True, kw_only=True):
     entries: tuple[Entry, ...] = ()
     suspects: tuple[Entry, ...] = ()
     next_due: datetime | None = None
-    suspects_due: bool = False
     now: datetime
 
 
@@ -148,9 +147,9 @@ class JobQueue(ABC):
         """Claims due entries for a worker, in one operation; see `Broker.claim`.
 
         The token of each entry counts one claim more than the entry. The queue enforces limits: it parks an
-        entry over its concurrency, and pushes back an entry over its rate. Every worker, idle or not, gets a
-        bounded number of suspects, unless `leave_suspects`; then `suspects_due` tells a worker that is not
-        idle about them. A suspect whose limits leave no room is not due.
+        entry over its concurrency, and pushes back an entry over its rate. The answer has a bounded number of
+        suspects, in the order of `wanted` and, in a queue, of their leases, unless `leave_suspects`. A
+        suspect whose limits leave no room is not due.
         """
 
     @abstractmethod

@@ -102,7 +102,8 @@ def is_legal(before: Status | None, now: Status) -> bool:
 class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An attempt that is over, with the status in which it ended.
 
-    A lost claim has `lost` set and the status `started`, because no worker reported its end.
+    A lost claim has `lost` set. Its status is `started` if its lease expired, because no worker reported its
+    end, and `queued` if its worker reported that the job's own process died.
     """
 
     claim: int
@@ -143,8 +144,6 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     worker: str | None = None
     token: str | None = None
     lease_until: datetime | None = None
-    alone: bool = False
-    """Whether the latest claim was made as a suspect, alone in its worker."""
     progress: float = 0.0
     result: JsonValue = None
     exception_type: str | None = None
@@ -158,7 +157,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     claims: int = 0
     lost_claims: int = 0
-    lost_alone: int = 0
+    """The number of claims lost in a row. A finished attempt and a requeue set it to 0."""
+    solo_deaths: int = 0
+    """How many of these claims were lost because the job's own process died."""
     retry_count: int = 0
     history: tuple[Attempt, ...] = ()
 

@@ -56,9 +56,7 @@ def decode_all(data: bytes, params: bytes) -> JobRecord:
 def with_claim(record: JobRecord, *, token: str, worker: str, started_ms: int) -> JobRecord:
     """Applies the first claim since the record was written. The driver stores the lease elsewhere."""
     nonce = token.partition(".")[2]
-    return lifecycle.claimed(
-        record, now=from_ms(started_ms), worker=worker, nonce=nonce, lease=0.0, alone=False
-    )
+    return lifecycle.claimed(record, now=from_ms(started_ms), worker=worker, nonce=nonce, lease=0.0)
 
 
 def with_outcome(record: JobRecord, outcome: bytes, settled_ms: int) -> JobRecord:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,9 +38,6 @@ class Claiming:
         self._strategy = strategy
         self._stopping = stopping
         self._executing = executing
-        self._patience = self._config.lease
-        """Seconds for which claiming pauses to make room for a suspect."""
-        self._make_room_from = 0.0
         self.claimed = 0
         """The number of jobs that were claimed to be started."""
 
@@ -70,7 +66,7 @@ class Claiming:
 
     def _room(self) -> int:
         """The number of jobs that can be started now."""
-        if self._executions.unsettled >= _UNSETTLED_MOST or self._executions.is_suspect_running():
+        if self._executions.unsettled >= _UNSETTLED_MOST:
             return 0
         room = min(self._config.greenlets - self._executions.running, CHUNK)
         if self._config.max_jobs:
@@ -81,9 +77,7 @@ class Claiming:
         """Claims once, and waits if nothing more is due. True: the burst is over."""
         wanted = self._strategy.wanted(room, self._state.paused)
         claimed = self._claim(wanted, room)
-        if claimed.suspects_due and time.monotonic() >= self._make_room_from:
-            self._make_room()
-        elif len(claimed.records) >= room or (claimed.records and self._strategy.is_parallel):
+        if len(claimed.records) >= room or (claimed.records and self._strategy.is_parallel):
             # More may be due; in parallel, a queue may have had more than its share.
             pass
         elif self._strategy.is_burst and not claimed.records and self._is_burst_over(claimed):
@@ -100,8 +94,7 @@ class Claiming:
                 wanted=wanted,
                 limit=room,
                 lease=self._config.lease,
-                idle=not len(self._executions),
-                max_lost_claims=self._config.max_lost_claims,
+                lost_limit=self._lost_limit(),
                 failed_ttl=self._config.default_job_ttl,
                 cancel_ttl=self._config.default_job_cancel_ttl,
             )
@@ -124,26 +117,15 @@ class Claiming:
             _log.info("claims.given_back number=%d", len(records))
 
     def _is_burst_over(self, claimed: Claimed) -> bool:
-        if len(self._executions) or claimed.suspects_due:
+        if len(self._executions):
             return False
         return claimed.next_due is None or claimed.next_due > claimed.now
 
-    def _make_room(self) -> None:
-        """Claims nothing until all jobs have ended, for a suspect, which runs alone.
-
-        Gives up after a lease, so that other jobs do not starve, and claims for a lease. The next try may
-        take twice as long, because the suspect must run at some time.
-        """
-        deadline = time.monotonic() + self._patience
-        while len(self._executions) and not self._stopping.is_stopping:
-            left = deadline - time.monotonic()
-            if left <= 0:
-                self._patience *= 2
-                self._make_room_from = time.monotonic() + self._config.lease
-                return
-            self._wake.wait(min(left, self._config.max_latency))
-            self._wake.clear()
-        self._patience = self._config.lease
+    def _lost_limit(self) -> int:
+        """The number of jobs with a lost claim to take while others wait: such jobs fill at most a quarter of
+        the worker, so that a job that kills its worker does not meet the same neighbours again."""
+        quarter = max(1, self._config.greenlets // 4)
+        return max(0, quarter - self._executions.lost_before)
 
     def _wait(self, wanted: tuple[Wanted, ...], claimed: Claimed) -> None:
         """Blocks until a job may be due, or the worker is woken."""

@@ -129,7 +129,8 @@ class Executions:
         self._held: dict[Any, Execution] = {}
         self.running = 0
         """The number of executions that run code."""
-        self._suspects = 0
+        self.lost_before = 0
+        """How many of the running jobs had lost their last claim."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -143,12 +144,12 @@ class Executions:
         """Holds a claim whose code is about to run."""
         self._held[execution.claim] = execution
         self.running += 1
-        self._suspects += execution.record.alone
+        self.lost_before += execution.record.lost_claims > 0
 
     def ended(self, execution: Execution) -> None:
         """Counts the code as ended. The claim is held until the broker has the outcome."""
         self.running -= 1
-        self._suspects -= execution.record.alone
+        self.lost_before -= execution.record.lost_claims > 0
 
     def remove(self, executions: Iterable[Execution]) -> None:
         """Holds these claims no longer."""
@@ -162,10 +163,6 @@ class Executions:
     def undecided(self) -> list[Execution]:
         """The executions without an outcome."""
         return [execution for execution in self.snapshot() if execution.outcome is None]
-
-    def is_suspect_running(self) -> bool:
-        """Whether a suspect runs: then the worker claims nothing else."""
-        return self._suspects > 0
 
 
 def batches(executions: Sequence[Execution]) -> Iterator[tuple[ClaimKind, Sequence[Execution]]]:

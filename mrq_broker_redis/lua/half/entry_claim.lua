@@ -16,8 +16,6 @@ consider_suspect = function(id, queue, chosen)
   elseif not leave_suspects then
     chosen[#chosen + 1] = id
     chosen[#chosen + 1] = row
-  elseif not idle then
-    suspects_due = true
   end
 end
 

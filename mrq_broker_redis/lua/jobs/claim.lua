@@ -1,10 +1,11 @@
 -- needs: base, batch, slots, limits, uniques, records, trees, claiming
 -- Claims due jobs for a worker.
--- KEYS[1], ARGV[1]: see base.  ARGV[2]: the arguments of claiming, and then max_lost_claims
--- Answers as claiming. A suspect is an id: of each job that must end, and of one job that an idle worker can claim.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: the arguments of claiming, and then the number of earlier lost claims
+--   with which the next one ends a job
+-- Answers as claiming. A suspect is an id.
 -- Claimed jobs are answered as their data.
 
-local most_lost = given[13]
+local most_lost = given[12]
 local now_text, taken_keys = digits(now), {}
 
 consider_suspect = function(id, queue, chosen)
@@ -12,17 +13,11 @@ consider_suspect = function(id, queue, chosen)
   local flags = row[1] or ''
   if not row[4] then
     call('ZREM', claimed_line(queue), id)
-  elseif flags ~= '' or tonumber(row[2] or 0) >= most_lost then
-    if not leave_suspects then
-      chosen[#chosen + 1] = id
-    end
-  elseif row[3] and not has_slots(id, cmsgpack.unpack(row[3])) then
+  elseif flags == '' and tonumber(row[2] or 0) < most_lost and row[3]
+    and not has_slots(id, cmsgpack.unpack(row[3])) then
     put_off(id, queue)
-  elseif idle and limit > 0 and not chosen.one and not leave_suspects then
-    chosen.one = id
+  elseif not leave_suspects then
     chosen[#chosen + 1] = id
-  elseif not idle then
-    suspects_due = true
   end
 end
 
@@ -63,7 +58,6 @@ end
 
 local chosen = suspects()
 if #chosen > 0 then
-  chosen.one = nil
   return { 'suspects', digits(now), chosen }
 end
 local swept = take_due()

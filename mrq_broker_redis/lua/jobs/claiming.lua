@@ -1,24 +1,24 @@
 -- needs: base, batch, slots, limits, trees
 -- A claim of jobs or of entries: queues and trees, suspects, limits, parked jobs.
--- ARGV[2] of both begins with { worker, limit, lease in ms, idle, wanted, limits, nonce, rotation, parked after,
+-- ARGV[2] of both begins with { worker, limit, lease in ms, wanted, limits, nonce, rotation, parked after,
 --   sweep every ms, last swept at ms, whether to leave suspects, ... }
 --   wanted: { { name, quota or -1, reverse, { excluded } } }
 --   limits: { rule = { concurrency or -1, interval in us or 0, tolerance in us } }
 --   rotation: { tree = the subqueue that was served last }
 --   parked after: the limit key that the last sweep ended with, or ''
 -- Both answer { 'suspects', now, { suspect, ... } } where expired leases must be handled first, and otherwise
---   { 'taken', now, { claimed, ... }, next due or nil, suspects due, { tree, last served, ... }, parked after, swept }.
+--   { 'taken', now, { claimed, ... }, next due or nil, { tree, last served, ... }, parked after, swept }.
 -- The script sets the two functions below, calls suspects(), and, if it finds none, take_due().
 
 local consider_suspect -- (id, queue, chosen): handles an expired lease; see put_off()
 local take -- (id, key, queue, rank): tries to claim a due entry, and answers with one of these:
 local TAKEN, BLOCKED, GONE = 1, 2, 3
 
-local worker, limit, lease, idle, wanted = given[1], given[2], given[3], given[4], given[5]
-rules = given[6]
-local nonce, rotation, parked_after = given[7], given[8], given[9]
-local may_sweep = now - given[11] >= given[10] or now < given[11]
-local leave_suspects = given[12]
+local worker, limit, lease, wanted = given[1], given[2], given[3], given[4]
+rules = given[5]
+local nonce, rotation, parked_after = given[6], given[7], given[8]
+local may_sweep = now - given[10] >= given[9] or now < given[10]
+local leave_suspects = given[11]
 
 local MAX_SUSPECTS, SUSPECT_PAUSE, MAX_KEYS = 20, 1000, 20
 local until_ms = digits(now + lease)
@@ -47,8 +47,6 @@ local function choose_queues()
 end
 
 -- Suspects ------------------------------------------------------------------------------------------
-
-local suspects_due = false
 
 -- Postpones a suspect whose limits leave no room.
 local function put_off(id, queue)
@@ -239,12 +237,11 @@ end
 -- The answer of a claim, after take_due().
 local function taken(what, swept)
   note_rotation()
-  local due = goes_on and now or next_due(wanted, idle and -1 or now)
+  local due = goes_on and now or next_due(wanted, -1)
   if number == 0 and limit > 0 then -- the remaining tokens belong to jobs that are gone
     for _, one in ipairs(wanted) do
       call('DEL', K .. 'wake:' .. one[1])
     end
   end
-  return { 'taken', digits(now), what, due and digits(due) or false, suspects_due and 1 or 0, served, parked_after,
-    swept and 1 or 0 }
+  return { 'taken', digits(now), what, due and digits(due) or false, served, parked_after, swept and 1 or 0 }
 end

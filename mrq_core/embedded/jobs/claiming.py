@@ -81,21 +81,21 @@ class _Claim:
         self._given: dict[int, int] = {}
 
     def run(self) -> Claimed:
-        """Lost claims first: an idle worker claims one of them alone."""
         choice = self._choose()
         expired, parked = parking.pending(self._connection, self._now_ms)
         levels = self._levels(choice)
         for name, ranks in levels.items():
             if any(level.is_claimed and level.due_ms <= self._now_ms for level in ranks):
-                self._see_to_lost_claims(name)
+                lost_claims.see_to(self._connection, name, self._request, self._batch, self._found)
+        self._take_suspects(min(self._request.lost_limit, self._request.limit))
         if expired:  # after the lost claims: a job that is claimed again keeps its slot
             self._flush()
             parking.free_expired(self._connection, self._now_ms)
             levels = self._levels(choice)
-        if not (self._request.idle and self._found.records):
-            self._take_waiting(choice, levels)
-            if parked and self._sweep():
-                self._take_waiting(choice, self._levels(choice))
+        self._take_waiting(choice, levels)
+        if parked and self._sweep():
+            self._take_waiting(choice, self._levels(choice))
+        self._take_suspects(self._request.limit)
         self._flush()
         self._advance(choice)
         return self._answer()
@@ -127,32 +127,19 @@ class _Claim:
 
     def _answer(self) -> Claimed:
         found = self._found
-        next_ms = trees.next_due(
-            self._connection,
-            self._request.wanted,
-            self._now_ms,
-            leases_after_ms=-1 if self._request.idle else self._now_ms,
-        )
+        next_ms = trees.next_due(self._connection, self._request.wanted, self._now_ms, leases_after_ms=-1)
         if self._goes_on:
             next_ms = self._now_ms
         return Claimed(
             records=tuple(found.records),
             next_due=records.moment(next_ms),
-            suspects_due=found.suspects_due,
             ended=tuple(found.ended),
             now=self._now,
         )
 
-    def _see_to_lost_claims(self, queue: str) -> None:
-        lost_claims.see_to(
-            self._connection,
-            queue,
-            self._request,
-            self._batch,
-            self._limiter,
-            self._found,
-            lambda record: self._claimed(record, alone=True),
-        )
+    def _take_suspects(self, most: int) -> None:
+        if self._found.suspects:
+            lost_claims.take(self._connection, self._batch, self._limiter, self._found, self._claimed, most)
 
     def _take_waiting(self, choice: Choice, levels: dict[str, list[trees.Level]]) -> None:
         for number, (wanted, names) in enumerate(choice):
@@ -186,7 +173,7 @@ class _Claim:
                 if self._may_block <= 0:
                     break
                 continue
-            after = self._claimed(before, alone=False)
+            after = self._claimed(before)
             self._batch.take(seq, before, after)
             if after.unique_key is not None:
                 uniques.claimed(self._connection, after)
@@ -235,7 +222,7 @@ class _Claim:
     def _levels(self, choice: Choice) -> dict[str, list[trees.Level]]:
         return {name: trees.levels(self._connection, name) for _, names in choice for name in names}
 
-    def _claimed(self, record: JobRecord, *, alone: bool) -> JobRecord:
+    def _claimed(self, record: JobRecord) -> JobRecord:
         request = self._request
         return lifecycle.claimed(
             record,
@@ -243,7 +230,6 @@ class _Claim:
             worker=request.worker,
             nonce=f"{self._nonce}{next(self._numbers):03x}",
             lease=request.lease,
-            alone=alone,
         )
 
     def _due_entries(

@@ -1,7 +1,7 @@
 """Lost claims: claimed entries whose lease has expired.
 
-A claim sees to the lost claims of its queues first. `lifecycle.after_lost_claim` says which jobs end; an idle
-worker claims one of the others, alone.
+A claim sees to the lost claims of its queues first. `lifecycle.after_lost_claim` says which jobs end; the
+others are claimed again, beside waiting jobs.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ from mrq_core.embedded.jobs.limits import Limiter
 from mrq_core.embedded.shared import signals
 
 MAX_SUSPECTS = 20
-"""The number of lost claims that one call examines in a queue, to end jobs that must not run again."""
+"""The number of lost claims that one call examines in a queue."""
 SUSPECT_PAUSE_MS = 1000
 """How long a suspect without room under its limits is left out of claims."""
 
 _SUSPECTS = f"""
 SELECT seq, params, {records.COLUMNS} FROM jobs INDEXED BY jobs_entries
 WHERE queue = ? AND rank = {records.CLAIMED_RANK} AND due_ms <= ? ORDER BY due_ms, id LIMIT ?"""
+
+
+Suspect = tuple[int, JobRecord, bytes]
+"""The row, the record without its params, and the params of a job that may be claimed again."""
 
 
 @dataclass(slots=True)
@@ -38,46 +42,54 @@ class Found:
     now: datetime
     records: list[JobRecord] = field(default_factory=list)
     ended: list[JobRecord] = field(default_factory=list)
-    suspects_due: bool = False
+    suspects: list[Suspect] = field(default_factory=list)
 
 
 def see_to(
+    connection: sqlite3.Connection, queue: str, request: ClaimRequest, batch: Batch, found: Found
+) -> None:
+    """Ends the jobs of a queue that must not run again. Adds the others to `found.suspects`."""
+    now_ms = to_ms(found.now)
+    for seq, params, *columns in connection.execute(_SUSPECTS, (queue, now_ms, MAX_SUSPECTS)).fetchall():
+        before = records.read(*columns)
+        after = lifecycle.after_lost_claim(before, request, found.now)
+        if after is None:
+            found.suspects.append((seq, before, params))
+            continue
+        found.ended.append(encoding.with_params(after, params))
+        uniques.released(connection, after)
+        if after.cancel_requested:
+            signals.answered(connection, after)
+        batch.replace(seq, before, after)
+
+
+def take(
     connection: sqlite3.Connection,
-    queue: str,
-    request: ClaimRequest,
     batch: Batch,
     limiter: Limiter,
     found: Found,
     claimed: Callable[[JobRecord], JobRecord],
+    most: int,
 ) -> None:
-    """Ends the jobs of a queue that must not run again, and claims one of the others for an idle worker.
+    """Claims suspects until the call has `most` jobs, and postpones those whose limits leave no room.
 
-    `claimed` makes the record of a claim of one job alone.
+    `claimed` makes the record of a claim.
     """
-    now_ms = to_ms(found.now)
-    for seq, params, *columns in connection.execute(_SUSPECTS, (queue, now_ms, MAX_SUSPECTS)).fetchall():
-        before = records.read(*columns)
-        ended = lifecycle.after_lost_claim(before, request, found.now)
-        if ended is not None:
-            after = ended
-        elif before.limit_keys and not _has_slots(connection, limiter, before):
-            batch.postpone(seq, before, now_ms + SUSPECT_PAUSE_MS)
+    while found.suspects and len(found.records) < most:
+        seq, before, params = found.suspects.pop(0)
+        if before.limit_keys and not _take_slots(connection, limiter, before):
+            batch.postpone(seq, before, to_ms(found.now) + SUSPECT_PAUSE_MS)
             continue
-        elif request.idle and not found.records and request.limit > 0:
-            after = claimed(before)
-            found.records.append(encoding.with_params(after, params))
-        else:
-            found.suspects_due = found.suspects_due or not request.idle
-            continue
-        if after.is_ended:
-            found.ended.append(encoding.with_params(after, params))
-            uniques.released(connection, after)
-            if after.cancel_requested:
-                signals.answered(connection, after)
+        after = claimed(before)
         batch.replace(seq, before, after)
+        found.records.append(encoding.with_params(after, params))
 
 
-def _has_slots(connection: sqlite3.Connection, limiter: Limiter, suspect: JobRecord) -> bool:
+def _take_slots(connection: sqlite3.Connection, limiter: Limiter, suspect: JobRecord) -> bool:
     """Whether the suspect still holds its slots, or finds room for the slots that it lost."""
     held = slots.held_by(connection, suspect.id)
-    return limiter.full([key for key in suspect.limit_keys if key not in held]) is None
+    lost = [key for key in suspect.limit_keys if key not in held]
+    if limiter.full(lost) is not None:
+        return False
+    limiter.took(lost)
+    return True

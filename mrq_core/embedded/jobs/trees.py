@@ -144,8 +144,7 @@ def next_due(
 ) -> int | None:
     """The earliest time at which there may be something to claim; at most now_ms means now.
 
-    Leases that ended up to `leases_after_ms` are left out, because the caller knows them already
-    and may be unable to claim a suspect.
+    Leases that ended up to `leases_after_ms` are left out, because the caller has seen to them.
     """
     found: int | None = None
     for time_ms in _times(connection, wanted, leases_after_ms):

@@ -125,7 +125,6 @@ def claim(
     limit: int = 10,
     worker: str = "w1",
     lease: float = LEASE,
-    idle: bool = True,
     **more: Any,
 ) -> Claimed:
     """Claims from the queues, or from ``q``."""
@@ -135,7 +134,6 @@ def claim(
             wanted=tuple(Wanted(name=name) if isinstance(name, str) else name for name in wanted or ("q",)),
             limit=limit,
             lease=lease,
-            idle=idle,
             **more,
         )
     )

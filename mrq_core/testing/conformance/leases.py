@@ -7,7 +7,7 @@ import pytest
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.lifecycle import claim_number
-from mrq_core.contract.messages import Cancel, ChangeResult, ClaimRef, Note
+from mrq_core.contract.messages import Cancel, ChangeResult, ClaimRef, Note, Wanted
 from mrq_core.contract.record import Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
@@ -21,6 +21,7 @@ from mrq_core.testing.conformance.base import (
     record_of,
     ref,
     settle,
+    settlement,
     started,
     status_of,
     take,
@@ -157,97 +158,178 @@ class LeaseContract(Contract):
         clock.advance(LEASE * 1000)
         assert record_of(broker, job_id).status is Status.QUEUED
         record = take_one(broker)
-        assert (record.lost_claims, record.alone) == (0, False)
+        assert (record.claims, record.lost_claims) == (1, 0)
 
     # --- suspects ------------------------------------------------------------------------------
 
-    def test_a_suspect_is_not_given_to_a_worker_that_is_not_idle(
+    def test_suspects_are_claimed_beside_waiting_jobs_up_to_their_limit(
         self, broker: Broker, clock: ManualClock
     ) -> None:
-        record = started(broker, clock)
-        lose(clock)
-        answer = claim(broker, worker="w2", idle=False)
-        assert answer.records == ()
-        assert answer.suspects_due
-        assert record_of(broker, record.id).claims == 1
+        lost = _lost(broker, clock, 4)
+        waiting = put_many(broker, clock, 6)
+        assert take(broker, worker="w2", limit=5, lost_limit=2) == [*lost[:2], *waiting[:3]]
+        assert take(broker, worker="w2", limit=2, lost_limit=0) == waiting[3:5]
 
-    def test_a_worker_that_is_not_idle_is_given_the_other_jobs(
+    def test_suspects_fill_the_room_that_waiting_jobs_leave(self, broker: Broker, clock: ManualClock) -> None:
+        lost = _lost(broker, clock, 4)
+        waiting = put_many(broker, clock, 2)
+        assert take(broker, worker="w2", limit=5, lost_limit=1) == [lost[0], *waiting, *lost[1:3]]
+        assert take(broker, worker="w2", limit=5, lost_limit=0) == lost[3:]
+
+    def test_suspects_are_claimed_in_the_order_of_the_queues_and_of_their_leases(
         self, broker: Broker, clock: ManualClock
     ) -> None:
-        started(broker, clock)
-        lose(clock)
-        others = put_many(broker, clock, 2)
-        answer = claim(broker, worker="w2", idle=False)
-        assert [record.id for record in answer.records] == others
-        assert answer.suspects_due
-
-    def test_without_suspects_nobody_is_told_of_any(self, broker: Broker, clock: ManualClock) -> None:
-        started(broker, clock)
-        put(broker, clock)
-        assert not claim(broker, idle=False).suspects_due
-        lose(clock)
-        assert not claim(broker, "other", idle=False).suspects_due
-
-    def test_a_suspect_is_claimed_alone(self, broker: Broker, clock: ManualClock) -> None:
         put_many(broker, clock, 3)
-        suspects = set(take(broker))
-        lose(clock)
-        put_many(broker, clock, 3)
-        met: set[str] = set()
-        for _ in range(6):
-            records = claim(broker, worker="w2").records
-            if any(record.id in suspects for record in records):
-                assert len(records) == 1
-                assert records[0].alone
-            for record in records:
-                assert record.alone is (record.id in suspects)
-                settle(broker, record, ttl=100.0)
-            met |= {record.id for record in records} & suspects
-        assert met == suspects
+        third, first, second = (take_one(broker, lease=lease).id for lease in (3.0, 1.0, 2.0))
+        other = started(broker, clock, "other").id
+        clock.advance(LEASE)
+        assert take(broker, "q", "other", limit=2, lost_limit=2) == [first, second]
+        assert take(broker, "other", "q", limit=2, lost_limit=2) == [other, third]
 
-    def test_a_suspect_of_a_tree_is_claimed_alone_too(self, broker: Broker, clock: ManualClock) -> None:
+    def test_the_suspects_of_a_tree_are_claimed(self, broker: Broker, clock: ManualClock) -> None:
         put(broker, clock, "main/a")
         put(broker, clock, "main/b")
-        assert len(take(broker, "main/")) == 2
+        lost = set(take(broker, "main/"))
         lose(clock)
-        assert claim(broker, "main/", idle=False).suspects_due
-        assert len(take(broker, "main/", worker="w2")) == 1
-        assert len(take(broker, "main/", worker="w3")) == 1
+        waiting = put(broker, clock, "main/c")
+        assert set(take(broker, "main/", worker="w2", lost_limit=2)) == {*lost, waiting}
+
+    def test_suspects_do_not_count_for_a_quota(self, broker: Broker, clock: ManualClock) -> None:
+        lost = _lost(broker, clock, 2)
+        waiting = put_many(broker, clock, 3)
+        assert take(broker, Wanted(name="q", quota=1), lost_limit=1, limit=2) == [lost[0], waiting[0]]
+
+    def test_many_suspects_are_claimed_in_a_few_calls(self, broker: Broker, clock: ManualClock) -> None:
+        lost = _lost(broker, clock, 50)
+        taken: list[str] = []
+        for _ in range(10):
+            answer = claim(broker, worker="w2", limit=100, lost_limit=0)
+            taken += [record.id for record in answer.records]
+            if answer.next_due is None or answer.next_due > answer.now:
+                break
+        assert sorted(taken) == sorted(lost)
+
+    def test_a_suspect_that_found_no_room_is_due(self, broker: Broker, clock: ManualClock) -> None:
+        _lost(broker, clock, 2)
+        answer = claim(broker, worker="w2", limit=1)
+        assert len(answer.records) == 1
+        assert answer.next_due is not None
+        assert answer.next_due <= answer.now
 
     def test_a_settled_job_is_no_suspect(self, broker: Broker, clock: ManualClock) -> None:
         settle(broker, started(broker, clock), Status.RETRY, delay=5.0, is_retry=True)
         clock.advance(LEASE * 2)
-        answer = claim(broker, idle=False)
-        assert len(answer.records) == 1
-        assert not answer.suspects_due
+        again = take_one(broker)
+        assert (again.claims, again.lost_claims, again.retry_count) == (2, 0, 1)
 
-    # --- condemned -----------------------------------------------------------------------------
+    # --- losses in a row -----------------------------------------------------------------------
 
-    def test_a_poison_job_is_failed_after_it_was_lost_alone_so_often(
+    def test_lost_claims_in_a_row_are_counted_until_an_attempt_is_finished(
         self, broker: Broker, clock: ManualClock
     ) -> None:
-        job_id = put(broker, clock)
-        for attempt in range(1, 4):
-            record = take_one(broker, max_lost_claims=2)
-            assert (record.claims, record.alone) == (attempt, attempt > 1)
+        put(broker, clock)
+        for losses in range(3):
+            record = take_one(broker)
+            assert record.lost_claims == losses
             lose(clock)
-        answer = claim(broker, max_lost_claims=2, failed_ttl=500.0)
+        record = take_one(broker)
+        assert settle(broker, record, Status.RETRY, delay=0.0, is_retry=True)
+        again = take_one(broker)
+        assert (again.lost_claims, [attempt.lost for attempt in again.attempts]) == (0, [True] * 3 + [False])
+        lose(clock)
+        last = take_one(broker)
+        assert last.lost_claims == 1
+        assert settle(broker, last, ttl=100.0)
+        assert record_of(broker, last.id).lost_claims == 0
+
+    @pytest.mark.parametrize("status", [Status.INTERRUPT, Status.QUEUED])
+    def test_an_unfinished_attempt_does_not_end_the_row(
+        self, broker: Broker, clock: ManualClock, status: Status
+    ) -> None:
+        record = started(broker, clock)
+        lose(clock)
+        assert settle(broker, take_one(broker), status, delay=0.0)
+        assert settle(broker, take_one(broker), Status.QUEUED, delay=0.0, lost=True)
+        assert settle(broker, take_one(broker), status, delay=0.0)
+        stored = record_of(broker, record.id)
+        assert (stored.lost_claims, stored.solo_deaths) == (2, 1)
+
+    def test_the_tenth_lost_claim_in_a_row_fails_a_job(self, broker: Broker, clock: ManualClock) -> None:
+        job_id = put(broker, clock)
+        for attempt in range(1, 11):
+            assert take_one(broker).claims == attempt
+            lose(clock)
+        answer = claim(broker, failed_ttl=500.0)
         assert answer.records == ()
         assert [record.id for record in answer.ended] == [job_id]
         stored = record_of(broker, job_id)
         assert answer.ended == (stored,)
         assert stored.status is Status.FAILED
         assert stored.exception_type == "mrq_core.errors.ClaimLost"
-        assert stored.lost_claims == 3
+        assert stored.lost_claims == 10
         assert stored.ended_at == clock.now()
         assert stored.expires_at == after(clock.now(), 500.0)
-        assert take(broker, max_lost_claims=2) == []
+        assert take(broker) == []
 
-    def test_a_claim_lost_beside_others_does_not_condemn(self, broker: Broker, clock: ManualClock) -> None:
+    def test_ten_lost_claims_that_are_not_in_a_row_fail_no_job(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
         job_id = put(broker, clock)
-        take_one(broker, max_lost_claims=1)
+        for attempt in range(1, 13):
+            record = take_one(broker)
+            if attempt == 7:
+                assert settle(broker, record, Status.RETRY, delay=0.0, is_retry=True)
+            else:
+                lose(clock)
+        assert take(broker) == [job_id]
+
+    def test_a_lost_attempt_is_archived_and_the_job_is_due_at_once(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        record = started(broker, clock)
+        clock.advance(1)
+        died = {"exception_type": "mrq_core.errors.ProcessDied", "traceback": "killed by SIGKILL"}
+        assert settle(broker, record, Status.QUEUED, delay=0.0, lost=True, **died)
+        stored = record_of(broker, record.id)
+        assert (stored.status, stored.due_at, stored.started_at) == (Status.QUEUED, clock.now(), None)
+        assert (stored.lost_claims, stored.solo_deaths, stored.exception_type) == (1, 1, None)
+        [attempt] = stored.attempts
+        assert (attempt.lost, attempt.status, attempt.ended_at) == (True, Status.QUEUED, clock.now())
+        assert (attempt.exception_type, attempt.traceback) == tuple(died.values())
+        second = take_one(broker)
+        assert (second.id, second.claims, second.lost_claims) == (record.id, 2, 1)
+
+    def test_a_lost_attempt_is_settled_once(self, broker: Broker, clock: ManualClock) -> None:
+        record = started(broker, clock)
+        lost = settlement(record, Status.QUEUED, delay=0.0, lost=True, exception_type="E")
+        assert [broker.settle([lost]) for _ in range(2)] == [[True], [True]]
+        assert record_of(broker, record.id).lost_claims == 1
+        assert settle(broker, take_one(broker), Status.QUEUED, delay=0.0, lost=True)
+        assert broker.settle([lost]) == [True]
+        assert record_of(broker, record.id).lost_claims == 2
+
+    def test_a_lost_attempt_that_fails_its_job_counts(self, broker: Broker, clock: ManualClock) -> None:
+        record = started(broker, clock)
+        assert settle(broker, record, Status.FAILED, lost=True, ttl=100.0, exception_type="E")
+        stored = record_of(broker, record.id)
+        assert (stored.status, stored.exception_type) == (Status.FAILED, "E")
+        assert (stored.lost_claims, stored.solo_deaths) == (1, 1)
+        assert take(broker) == []
+
+    def test_a_lost_attempt_of_a_cancelled_job_cancels_it(self, broker: Broker, clock: ManualClock) -> None:
+        record = started(broker, clock)
+        broker.cancel([record.id], Cancel())
+        assert settle(broker, record, Status.QUEUED, delay=0.0, lost=True, cancel_ttl=100.0)
+        stored = record_of(broker, record.id)
+        assert (stored.status, [attempt.lost for attempt in stored.history]) == (Status.CANCEL, [True])
+        assert take(broker) == []
+
+    def test_a_late_lost_attempt_is_refused(self, broker: Broker, clock: ManualClock) -> None:
+        record = started(broker, clock)
         lose(clock)
-        assert take(broker, max_lost_claims=1) == [job_id]
+        second = take_one(broker)
+        assert not settle(broker, record, Status.QUEUED, delay=0.0, lost=True)
+        assert record_of(broker, record.id) == second
 
     def test_an_at_most_once_job_is_failed_when_its_lease_runs_out(
         self, broker: Broker, clock: ManualClock
@@ -292,3 +374,11 @@ class LeaseContract(Contract):
         assert not settle(broker, record, ttl=100.0)
         [attempt] = record_of(broker, record.id).history
         assert attempt.lost
+
+
+def _lost(broker: Broker, clock: ManualClock, number: int) -> list[str]:
+    """Jobs whose leases expire one after the other."""
+    put_many(broker, clock, number)
+    lost = [take_one(broker, lease=LEASE + n * 0.001).id for n in range(number)]
+    clock.advance(LEASE + 1)
+    return lost

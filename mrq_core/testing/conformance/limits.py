@@ -207,9 +207,9 @@ class LimitContract(Contract):
         [parked] = put_limited(broker, clock, 1)
         assert take(broker, limits=ONE) == []
         clock.advance(LEASE - 0.001)
-        assert take_soon(broker, limits=ONE, idle=False) == []
+        assert take_soon(broker, limits=ONE) == []
         clock.advance(0.001)
-        assert take_soon(broker, limits=ONE, idle=False) == [parked]
+        assert take_soon(broker, limits=ONE, lost_limit=0) == [parked]
 
     def test_a_suspect_starts_again_only_where_there_is_room(
         self, broker: Broker, clock: ManualClock
@@ -218,7 +218,7 @@ class LimitContract(Contract):
         take_one(broker, limits=ONE)
         lose(clock)
         [second] = put_limited(broker, clock, 1)
-        running = take_one(broker, limits=ONE, idle=False)
+        running = take_one(broker, limits=ONE, lost_limit=0)
         assert running.id == second
         free = put(broker, clock)
         assert take_soon(broker, limits=ONE) == [free]
@@ -226,7 +226,7 @@ class LimitContract(Contract):
         assert settle(broker, running, ttl=100.0)
         clock.advance(5)
         again = take_one(broker, limits=ONE)
-        assert (again.id, again.claims, again.alone) == (suspect, 2, True)
+        assert (again.id, again.claims) == (suspect, 2)
 
     def test_a_renewed_lease_keeps_its_place(self, broker: Broker, clock: ManualClock) -> None:
         put_limited(broker, clock, 2)

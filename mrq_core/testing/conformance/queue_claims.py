@@ -18,6 +18,7 @@ from mrq_core.testing.conformance.queue_kit import (
     QueuePart,
     as_worker,
     claim,
+    claimed,
     end,
     entry_of,
     ids_of,
@@ -134,13 +135,12 @@ class QueueClaimContract(QueuePart):
 class SuspectContract(QueuePart):
     """What claim promises about entries whose lease has run out."""
 
-    @pytest.mark.parametrize("idle", [True, False], ids=["idle", "not idle"])
     def test_suspects_are_given_first_and_then_nothing_is_claimed(
-        self, queue: JobQueue, clock: ManualClock, idle: bool
+        self, queue: JobQueue, clock: ManualClock
     ) -> None:
         entry = suspect(queue, clock, version=2, claims=1)
         waiting = put(queue, priority=4)
-        answer = claim(queue, idle=idle)
+        answer = claim(queue)
         assert (answer.suspects, answer.entries) == ((entry,), ())
         assert answer.now == clock.now()
         assert queue.entries([entry.id, waiting.id]) == [entry, replace(waiting, due_at=clock.now())]
@@ -169,16 +169,23 @@ class SuspectContract(QueuePart):
         first, second = put_many(queue, 2)
         answer = claim(queue, leave_suspects=True, limit=1)
         assert (ids_of(answer.entries), answer.suspects) == ([first.id], ())
-        assert take(queue, leave_suspects=True, idle=False) == [second.id]
+        assert take(queue, leave_suspects=True) == [second.id]
         assert ids_of(claim(queue).suspects) == [entry.id]
 
-    def test_only_a_worker_that_is_not_idle_is_told_that_suspects_were_left(
-        self, queue: JobQueue, clock: ManualClock
-    ) -> None:
-        assert not claim(queue, leave_suspects=True, idle=False).suspects_due
+    def test_suspects_that_are_left_are_due(self, queue: JobQueue, clock: ManualClock) -> None:
+        assert claim(queue, leave_suspects=True).next_due is None
         suspect(queue, clock)
-        assert claim(queue, leave_suspects=True, idle=False).suspects_due
-        assert not claim(queue, leave_suspects=True, idle=True).suspects_due
+        answer = claim(queue, leave_suspects=True)
+        assert answer.next_due is not None
+        assert answer.next_due <= answer.now
+
+    def test_suspects_come_in_the_order_of_the_queues(self, queue: JobQueue, clock: ManualClock) -> None:
+        first = claimed(queue, "a")
+        clock.advance(1)
+        second = claimed(queue, "b")
+        clock.advance(LEASE)
+        assert ids_of(claim(queue, "b", "a").suspects) == [second.id, first.id]
+        assert ids_of(claim(queue, "a", "b").suspects) == [first.id, second.id]
 
     def test_a_suspect_whose_limits_leave_no_room_is_not_due(
         self, queue: JobQueue, clock: ManualClock
@@ -186,8 +193,7 @@ class SuspectContract(QueuePart):
         lost = suspect(queue, clock, limit_keys=KEYS)
         put(queue, limit_keys=KEYS)
         running = take_one(queue, limits=ONE, leave_suspects=True)
-        answer = claim(queue, limits=ONE, idle=False)
-        assert (answer.suspects, answer.suspects_due) == ((), False)
+        assert claim(queue, limits=ONE).suspects == ()
         end(queue, running)
         clock.advance(5)
         assert ids_of(claim(queue, limits=ONE).suspects) == [lost.id]

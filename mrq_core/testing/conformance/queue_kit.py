@@ -86,7 +86,6 @@ def claim(
     limit: int = 10,
     worker: str = "w1",
     lease: float = LEASE,
-    idle: bool = True,
     leave_suspects: bool = False,
     **more: Any,
 ) -> ClaimedEntries:
@@ -96,7 +95,6 @@ def claim(
         wanted=tuple(Wanted(name=name) if isinstance(name, str) else name for name in wanted or ("q",)),
         limit=limit,
         lease=lease,
-        idle=idle,
         **more,
     )
     return queue.claim(request, leave_suspects=leave_suspects)

@@ -119,7 +119,7 @@ class SettleContract(Contract):
     ) -> None:
         record = started(broker, clock)
         settle(broker, record, status, delay=0.0)
-        assert take(broker, idle=False) == [record.id]
+        assert take(broker) == [record.id]
 
     def test_only_what_is_a_retry_counts_as_one(self, broker: Broker, clock: ManualClock) -> None:
         record = started(broker, clock)

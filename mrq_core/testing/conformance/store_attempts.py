@@ -74,9 +74,7 @@ class StartContract(StorePart):
             settle_one(store, clock, job_id, Outcome(status=Status.QUEUED, delay=0.0))
         clock.advance(2.0)
         before = read_one(store, job_id)
-        expected = lifecycle.claimed(
-            before.record, now=clock.now(), worker="w2", nonce="abc", lease=30.0, alone=False
-        )
+        expected = lifecycle.claimed(before.record, now=clock.now(), worker="w2", nonce="abc", lease=30.0)
         entry = entry_of(before, nonce="abc")
         assert store.start([entry], worker="w2", lease=30.0, now=clock.now()) == [expected]
         found = read_one(other, job_id)
@@ -234,7 +232,7 @@ class SucceedContract(StorePart):
             marked = replace(before.record, cancel_requested=True)
             assert write_one(store, clock, before, marked) is WriteResult.DONE
         elif why == "claimed again":
-            write_one(store, clock, before, claimed(clock, before.record, alone=True))
+            write_one(store, clock, before, claimed(clock, before.record))
         elif why == "removed":
             write_one(store, clock, before, None)
         found = store.read([record.id])[0]

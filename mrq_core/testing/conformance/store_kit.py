@@ -103,8 +103,8 @@ def entry_of(stored: StoredJob, nonce: str = "n") -> Entry:
     )
 
 
-def claimed(clock: ManualClock, record: JobRecord, alone: bool = False) -> JobRecord:
-    return lifecycle.claimed(record, now=clock.now(), worker="w", nonce="c", lease=LEASE, alone=alone)
+def claimed(clock: ManualClock, record: JobRecord) -> JobRecord:
+    return lifecycle.claimed(record, now=clock.now(), worker="w", nonce="c", lease=LEASE)
 
 
 def start_one(store: JobStore, clock: ManualClock, job_id: str) -> JobRecord:

@@ -46,7 +46,7 @@ class WriteContract(StorePart):
             lambda record: claimed(clock, record),
             lambda record: lifecycle.settled(record, RETRY, now),
             lambda record: replace(record, queue="t/b"),
-            lambda record: claimed(clock, record, alone=True),
+            lambda record: claimed(clock, record),
             lambda record: replace(record, cancel_requested=True),
             lambda record: lifecycle.settled(record, FAILURE, now),
             lambda record: lifecycle.requeued(

@@ -61,9 +61,7 @@ def random_step(broker: Broker, clock: ManualClock, chance: random.Random) -> No
             ]
         )
     elif step == 2:
-        claim(
-            broker, "a", "b", "t/", limit=chance.randint(1, 5), idle=chance.random() < 0.7, max_lost_claims=1
-        )
+        claim(broker, "a", "b", "t/", limit=chance.randint(1, 5), lost_limit=chance.randint(0, 2))
     elif step == 3:
         for record in records:
             if record.status is Status.STARTED and chance.random() < 0.6:

@@ -143,11 +143,12 @@ class MemoryQueue(JobQueue):
             ]
             if suspects and not leave_suspects:
                 return ClaimedEntries(suspects=tuple(map(self._entry, suspects)), now=now)
-            claimed = claiming.claim(self._data, replace(request, idle=False), now)
+            taken: list[JobRecord] = []
+            claiming.let_go_wanted(self._data, request, now)
+            claiming.take_waiting(self._data, request, now, taken)
             return ClaimedEntries(
-                entries=tuple(map(self._entry, claimed.records)),
-                next_due=claiming.next_due(self._data, request, now, set()),
-                suspects_due=bool(suspects) and not request.idle,
+                entries=tuple(map(self._entry, taken)),
+                next_due=claiming.next_due(self._data, request, now),
                 now=now,
             )
 

@@ -115,7 +115,7 @@ class MemoryStore(MemoryServices, JobStore):
         is_next = token == lifecycle.make_token(record.claims + 1, nonce)
         if self._store.versions[entry.id] != entry.version or not is_next:
             return None
-        after = lifecycle.claimed(record, now=now, worker=worker, nonce=nonce, lease=lease, alone=False)
+        after = lifecycle.claimed(record, now=now, worker=worker, nonce=nonce, lease=lease)
         self._put(after, entry.version + 1)
         return after
 

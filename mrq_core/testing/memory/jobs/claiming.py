@@ -19,42 +19,57 @@ MAX_BLOCKED = 100
 def claim(data: MemoryData, request: ClaimRequest, now: datetime) -> Claimed:
     """See `Broker.claim`."""
     data.limits.known = dict(request.limits)
-    ended, suspects = lost_claims.see_to(data, request, now)
-    limits.let_go(
-        data,
-        now,
-        inside=lambda record: any(trees.is_wanted(record.queue, wanted) for wanted in request.wanted),
-    )
-    suspects_due = not request.idle and any(limits.has_room(data, record, now) for record in suspects)
-    taken: list[JobRecord] = []
-    blocked: set[str] = set()
-    if request.idle and request.limit > 0:
-        taken = _take_suspect(data, suspects, request, now, blocked)
-    if not taken:
-        taken = _take_waiting(data, request, now)
+    ended, suspects = lost_claims.end(data, request, now)
+    let_go_wanted(data, request, now)
+    taken = _take_all(data, suspects, request, now)
     return Claimed(
         records=tuple(taken),
-        next_due=next_due(data, request, now, blocked),
-        suspects_due=suspects_due,
+        next_due=next_due(data, request, now),
         ended=tuple(ended),
         now=now,
     )
 
 
-def _take_suspect(
-    data: MemoryData, suspects: list[JobRecord], request: ClaimRequest, now: datetime, blocked: set[str]
+def let_go_wanted(data: MemoryData, request: ClaimRequest, now: datetime) -> None:
+    """Makes parked jobs of the wanted queues due where their limits have room."""
+    limits.let_go(
+        data,
+        now,
+        inside=lambda record: any(trees.is_wanted(record.queue, wanted) for wanted in request.wanted),
+    )
+
+
+def _take_all(
+    data: MemoryData, suspects: list[JobRecord], request: ClaimRequest, now: datetime
 ) -> list[JobRecord]:
-    """Claims the first suspect whose limits have room, alone. Adds the suspects before it to `blocked`."""
-    for record in suspects:
-        if limits.has_room(data, record, now):
-            return [_take(data, record, request, now, alone=True)]
-        blocked.add(record.id)
-    return []
-
-
-def _take_waiting(data: MemoryData, request: ClaimRequest, now: datetime) -> list[JobRecord]:
-    """Claims up to `limit` due jobs that no worker holds. Stops after MAX_BLOCKED blocked jobs."""
+    """Claims suspects up to their limit, then waiting jobs, then suspects for the room that is left."""
     taken: list[JobRecord] = []
+    left = list(suspects)
+    _take_suspects(data, left, request, now, taken, most=min(request.lost_limit, request.limit))
+    take_waiting(data, request, now, taken)
+    _take_suspects(data, left, request, now, taken, most=request.limit)
+    return taken
+
+
+def _take_suspects(
+    data: MemoryData,
+    left: list[JobRecord],
+    request: ClaimRequest,
+    now: datetime,
+    taken: list[JobRecord],
+    *,
+    most: int,
+) -> None:
+    """Moves suspects whose limits have room from `left` to `taken`, until `taken` has `most` jobs."""
+    for record in list(left):
+        if len(taken) < most and limits.has_room(data, record, now):
+            left.remove(record)
+            taken.append(_take(data, record, request, now))
+
+
+def take_waiting(data: MemoryData, request: ClaimRequest, now: datetime, taken: list[JobRecord]) -> None:
+    """Claims due jobs that no worker holds until `taken` has `limit` jobs. Stops after MAX_BLOCKED blocked
+    jobs."""
     may_block = MAX_BLOCKED
     for wanted in request.wanted:
         room = request.limit - len(taken)
@@ -69,34 +84,28 @@ def _take_waiting(data: MemoryData, request: ClaimRequest, now: datetime) -> lis
                 if room <= 0 or may_block <= 0:
                     break
                 if limits.has_room(data, record, now):
-                    taken.append(_take(data, record, request, now, alone=False))
+                    taken.append(_take(data, record, request, now))
                     room -= 1
                 else:
                     may_block -= 1
-    return taken
 
 
-def _take(
-    data: MemoryData, record: JobRecord, request: ClaimRequest, now: datetime, *, alone: bool
-) -> JobRecord:
-    taken = lifecycle.claimed(
-        record, now=now, worker=request.worker, nonce=new_nonce(), lease=request.lease, alone=alone
-    )
+def _take(data: MemoryData, record: JobRecord, request: ClaimRequest, now: datetime) -> JobRecord:
+    taken = lifecycle.claimed(record, now=now, worker=request.worker, nonce=new_nonce(), lease=request.lease)
     data.put(taken, now)
     return taken
 
 
-def next_due(data: MemoryData, request: ClaimRequest, now: datetime, blocked: set[str]) -> datetime | None:
+def next_due(data: MemoryData, request: ClaimRequest, now: datetime) -> datetime | None:
     """The earliest time at which the wanted queues may have more jobs to claim.
 
-    The end of a lease counts. Suspects count for an idle worker only, and only if no limit blocks them.
+    The end of a lease counts, unless a limit blocks the suspect.
     """
     times = [
         record.due_at
         for wanted in request.wanted
         for record in trees.entries(data, wanted)
         if record.due_at is not None
-        and record.id not in blocked
-        and (request.idle or record.status is not Status.STARTED or record.due_at > now)
+        and (record.status is not Status.STARTED or record.due_at > now or limits.has_room(data, record, now))
     ]
     return min(times, default=None)

@@ -12,19 +12,22 @@ from mrq_core.testing.memory.jobs import trees
 
 
 def lost(data: MemoryData, request: ClaimRequest, now: datetime) -> list[JobRecord]:
-    """The started jobs of the wanted queues whose lease has expired, by the end of the lease. Each once, even
-    if its queue is wanted twice."""
-    found = {
-        record.id: record
-        for wanted in request.wanted
-        for record in trees.entries(data, wanted)
-        if record.status is Status.STARTED and trees.is_due(record, now)
-    }
-    return sorted(found.values(), key=lambda record: (record.due_at, record.id))
+    """The started jobs of the wanted queues whose lease has expired, in the order of `wanted` and of their
+    leases. Each once, even if its queue is wanted twice."""
+    found: dict[str, JobRecord] = {}
+    for wanted in request.wanted:
+        lost_ones = [
+            record
+            for record in trees.entries(data, wanted)
+            if record.status is Status.STARTED and trees.is_due(record, now)
+        ]
+        for record in sorted(lost_ones, key=lambda record: (record.due_at, record.id)):
+            found.setdefault(record.id, record)
+    return list(found.values())
 
 
-def see_to(data: MemoryData, request: ClaimRequest, now: datetime) -> tuple[list[JobRecord], list[JobRecord]]:
-    """Ends the lost jobs that must not run again. Returns the ended jobs, and the others: the suspects."""
+def end(data: MemoryData, request: ClaimRequest, now: datetime) -> tuple[list[JobRecord], list[JobRecord]]:
+    """Ends the lost jobs that must not run again. Returns the ended jobs, and the others."""
     ended: list[JobRecord] = []
     suspects: list[JobRecord] = []
     for record in lost(data, request, now):
