@@ -107,6 +107,14 @@ class ClaimLost(JobError):
     """The lease of a claim expired while its job was running, and the job must not run again."""
 
 
+class ProcessDied(JobError):
+    """The own process of a job died before the job's code had ended."""
+
+
+class MemoryLimitExceeded(MrqError):
+    """A job used more memory than its task allows, and its process was killed."""
+
+
 class NoCurrentJob(MrqError):
     """A function that needs a running job was called outside a job."""
 

@@ -109,6 +109,13 @@ class Config:
         minimum=1,
     )
 
+    solo_processes: int = _setting(
+        0,
+        "Number of jobs that run in processes of their own at the same time. 0: as many as cores.",
+        "worker",
+        minimum=0,
+    )
+
     tasks: TaskOptions = _setting(None, "Options of tasks by path.", "tasks", file_only=True)
     default_job_timeout: float = _setting(
         3600.0, "Timeout of a job in seconds. 0: no timeout.", "tasks", minimum=0

@@ -272,6 +272,8 @@ class Broker(StoreServices):
 
     name: str
     """The arrangement as people name it: ``sqlite``, ``redis``, ``redis+mongo``."""
+    is_shared: bool = True
+    """Whether other processes reach the same jobs. If not, all jobs run in the worker's own process."""
 
     # --- a job's life ------------------------------------------------------------------------
 

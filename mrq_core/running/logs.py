@@ -49,9 +49,7 @@ class JobLog:
                 "the log of this job is longer than MAX_LOG_SIZE: what follows is not kept",
             )
         self._seq += 1
-        if self._lines is None:
-            self._lines = deque()
-        self._lines.append(
+        self.keep(
             LogLine(
                 job_id=self.job_id,
                 attempt=self._attempt,
@@ -61,6 +59,18 @@ class JobLog:
                 message=text,
             )
         )
+
+    def keep(self, line: LogLine) -> None:
+        """Adds a complete line, to be stored."""
+        if self._lines is None:
+            self._lines = deque()
+        self._lines.append(line)
+
+    def take_over(self, line: LogLine) -> None:
+        """Adds a line that another process wrote to the log of this attempt. Later lines follow it."""
+        self._seq = line.seq
+        self._left -= len(line.message.encode()) + 1
+        self.keep(line)
 
     def take(self) -> list[LogLine]:
         """The lines written since the last take."""

@@ -11,7 +11,7 @@ import msgspec
 
 from mrq_core.config.settings import Config
 from mrq_core.errors import InvalidValue, NotATask, TaskError, TaskImportFailed, TaskNotFound
-from mrq_core.tasks.options import OPTION_NAMES, options_from
+from mrq_core.tasks.options import OPTION_NAMES, options_from, size_of
 from mrq_core.tasks.retry import RetryRule
 from mrq_core.tasks.task import Task, TaskFunction, TaskLike, path_of
 
@@ -30,6 +30,9 @@ class LoadedTask(msgspec.Struct, frozen=True, kw_only=True):
     cancel_ttl: float
     default_ttl: float
     at_most_once: bool
+    isolate: bool
+    memory: int
+    """The limit of the memory of an isolated job in bytes. 0: no limit."""
 
 
 def load_task(path: str, config: Config) -> LoadedTask:
@@ -58,6 +61,7 @@ def resolve_options(path: str, task_class: type[Task], config: Config) -> Loaded
         return default
 
     at_most_once = pick("at_most_once", False)
+    memory = pick("memory", None)
     rule = RetryRule(
         # A retry would be a second start.
         max_retries=0 if at_most_once else pick("max_retries", config.default_job_max_retries),
@@ -79,6 +83,8 @@ def resolve_options(path: str, task_class: type[Task], config: Config) -> Loaded
         cancel_ttl=pick("cancel_ttl", config.default_job_cancel_ttl),
         default_ttl=pick("default_ttl", config.default_job_ttl),
         at_most_once=at_most_once,
+        isolate=pick("isolate", memory is not None),
+        memory=0 if memory is None else size_of(memory, where=path),
     )
 
 

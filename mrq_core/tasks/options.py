@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Mapping
 
 import msgspec
@@ -16,7 +17,9 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The options of a task. None takes the value of the configuration. Durations are seconds.
 
     A `timeout` of 0 disables the timeout. `retry_on` names the exceptions after which a job is retried.
-    An `at_most_once` task is never started twice, even after a lost claim.
+    An `at_most_once` task is never started twice, even after a lost claim. An `isolate` task runs in a
+    process of its own. `memory` limits the resident memory of that process and its children, as a number of
+    bytes or as text such as ``512MB`` or ``2GiB``; it implies `isolate`.
 
     A new option is also an attribute of `Task`, and `loading.resolve_options` gives it its default.
     """
@@ -35,6 +38,8 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     cancel_ttl: float | None = None
     default_ttl: float | None = None
     at_most_once: bool | None = None
+    isolate: bool | None = None
+    memory: int | str | None = None
 
 
 OPTION_NAMES = TaskOptions.__struct_fields__
@@ -75,4 +80,28 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
             f"{where}: priority is {options.priority}: "
             f"expected {PRIORITY_MIN} to {PRIORITY_MAX}, larger first"
         )
+    if options.memory is not None:
+        size_of(options.memory, where=where)
     return msgspec.structs.replace(options, retry_on=tuple(retry_on) if retry_on is not None else None)
+
+
+_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?\s*", re.IGNORECASE)
+_SMALLEST = 1_000_000
+
+
+def size_of(memory: int | str, *, where: str) -> int:
+    """The number of bytes that a value of `memory` means. Raises ConfigError."""
+    match = _SIZE.fullmatch(memory) if isinstance(memory, str) else None
+    if isinstance(memory, int):
+        size = memory
+    elif match is not None:
+        base = 1024 if match[3] else 1000
+        size = int(float(match[1]) * base ** " KMGT".index(match[2].upper() or " "))
+    else:
+        size = 0
+    if size < _SMALLEST:
+        raise ConfigError(
+            f"{where}: memory is {memory!r}: expected a number of bytes, or text such as '512MB' or '2GiB', "
+            "of at least 1MB"
+        )
+    return size

@@ -42,6 +42,8 @@ class Task:
     cancel_ttl: ClassVar[float | None] = None
     default_ttl: ClassVar[float | None] = None
     at_most_once: ClassVar[bool | None] = None
+    isolate: ClassVar[bool | None] = None
+    memory: ClassVar[int | str | None] = None
 
     is_main_task: bool = True
     """Whether this is the task of the job, and not a task called by `run_task`."""

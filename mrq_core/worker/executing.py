@@ -14,6 +14,8 @@ In this order:
 7. `Around.leave`: runs the rest of the plugins.
 8. `Executing.decide`: fixes the outcome and hands it to the `Settler`, in `settling.py`.
 
+A job that runs solo takes steps 3 to 7 in a process of its own, which `solo.py` starts.
+
 Meanwhile `leases.py` renews the claim, and `watchdog.py` interrupts the code when it is overdue or unwanted.
 """
 
@@ -27,6 +29,7 @@ from functools import partial
 from mrq_core.client.client import ambient_client
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonObject
+from mrq_core.contract.lifecycle import runs_solo
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import ClaimLost, MrqError
@@ -40,6 +43,7 @@ from mrq_core.worker.interrupts import CancelRequests, stop_interrupt, timeout_i
 from mrq_core.worker.outcomes import Outcomes
 from mrq_core.worker.pool import GreenletPool
 from mrq_core.worker.settling import Settler
+from mrq_core.worker.solo import SoloProcesses
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
 
@@ -63,6 +67,8 @@ class Executing:
         self._wake = state.wake
         self._runner = Runner(state.config, state.plugins)
         self.outcomes = self._runner.outcomes
+        self._solo = SoloProcesses(state, stopping, self.outcomes, self._set_deadline)
+        self._is_solo_possible = state.broker.is_shared
         self._pool = GreenletPool(state.config.greenlets, self._execute)
 
     def start(self, records: Sequence[JobRecord]) -> None:
@@ -92,12 +98,23 @@ class Executing:
                 logging.DEBUG, "job.started id=%s path=%s attempt=%d", record.id, record.path, record.claims
             )
         execution.started = time.monotonic()
-        outcome = self._runner.run(context, partial(self._set_deadline, execution))
+        outcome = self._run(execution)
         if outcome.exception_type is not None:
             level = logging.INFO if outcome.status in _REQUESTED else logging.WARNING
             error = (outcome.traceback or "").rstrip().rpartition("\n")[2]
             _log_safely(level, "job.%s id=%s path=%s error=%s", outcome.status, record.id, record.path, error)
         self.decide(execution, outcome)
+
+    def _run(self, execution: Execution) -> Outcome:
+        """Runs the attempt here, or in a process of its own."""
+        context = execution.context
+        failure = None
+        if not (self._is_solo_possible and runs_solo(context.record)):
+            failure = self._runner.load(context)
+            loaded = context.loaded
+            if loaded is None or not (loaded.isolate and self._is_solo_possible):
+                return self._runner.run(context, partial(self._set_deadline, execution), failure)
+        return self._solo.run(execution)
 
     def _set_deadline(self, execution: Execution, timeout: float) -> None:
         """Starts the timeout, in seconds; 0: no timeout."""
@@ -138,12 +155,19 @@ class Runner:
         self._loaded: dict[str, LoadedTask] = {}
         self.outcomes = Outcomes(config, plugins)
 
-    def run(self, context: JobContext, start_timeout: Callable[[float], None] | None = None) -> Outcome:
+    def run(
+        self,
+        context: JobContext,
+        start_timeout: Callable[[float], None] | None = None,
+        failure: BaseException | None = None,
+    ) -> Outcome:
         """Runs the task of the job, and the plugins around it. Never raises. Calls `start_timeout` with the
-        timeout, in seconds, after the task is loaded and before anything of it runs."""
+        timeout, in seconds, after the task is loaded and before anything of it runs. `failure`: the answer of
+        `load`, if the caller has called it."""
         started = time.monotonic()
         around = Around(self._wrappers, context) if self._wrappers else None
-        failure = self._load(context)
+        if context.loaded is None and failure is None:
+            failure = self.load(context)
         loaded = context.loaded
         try:
             if start_timeout is not None:
@@ -167,7 +191,7 @@ class Runner:
             del failure  # its traceback refers to this frame
         return outcome
 
-    def _load(self, context: JobContext) -> BaseException | None:
+    def load(self, context: JobContext) -> BaseException | None:
         """Loads the task. Returns what that raises: it ends the attempt inside the plugins around the job."""
         path = context.record.path
         loaded = self._loaded.get(path)

@@ -5,12 +5,15 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import CHUNK, ClaimRef, LogLine, Note, Outcome, Settlement
 from mrq_core.errors import Interrupt
 from mrq_core.running.context import JobContext
+
+if TYPE_CHECKING:
+    from mrq_core.worker.solo_handle import SoloProcess
 
 
 class ClaimKind(ABC):
@@ -75,7 +78,7 @@ class Execution:
 
     __slots__ = (
         "__weakref__", "_decided", "claim", "context", "deadline", "due", "greenlet", "kind", "lost",
-        "record", "started", "stored_progress",
+        "process", "record", "started", "stored_progress",
     )  # fmt: skip
 
     def __init__(self, context: JobContext, kind: ClaimKind, claim: Any) -> None:
@@ -88,6 +91,8 @@ class Execution:
         self.deadline: float | None = None
         self.due: tuple[float, Callable[[], Interrupt]] | None = None
         self.lost = False
+        self.process: SoloProcess | None = None
+        """The process in which the job runs solo."""
         self.stored_progress: float | None = None
         self._decided: dict[str, Outcome] = {}
 

@@ -27,6 +27,11 @@ _PAUSE_AFTER_ERROR = 1.0
 _log = logging.getLogger("mrq.worker")
 
 
+def start_native_thread(run: Callable[[], None]) -> None:
+    """Calls the function in a new native thread, which does not keep the process alive."""
+    _start_new_thread(run, ())
+
+
 def thread_id() -> int:
     """The number of the calling native thread, for signal.pthread_kill."""
     return get_ident()
@@ -47,7 +52,7 @@ class NativeLoop:
         self._errors: Mailbox[Exception] = Mailbox(_log_error)
 
     def start(self) -> None:
-        _start_new_thread(self._run, ())
+        start_native_thread(self._run)
 
     def stop(self) -> None:
         """Ends the thread within 50 ms, or when the current step returns."""

@@ -13,8 +13,11 @@ from mrq_core.contract.record import RetryDecision, Status
 from mrq_core.errors import (
     AbortInterrupt,
     CancelInterrupt,
+    ClaimLost,
     Interrupt,
     JobInterrupt,
+    MrqError,
+    ProcessDied,
     RetryInterrupt,
     TimeoutInterrupt,
 )
@@ -59,6 +62,23 @@ class Outcomes:
         """The outcome of an attempt that could not be ended, in any thread: that of its code, if the code has
         ended and a plugin around it has not."""
         return context.outcome or self._of_exception(context, interrupt, started)
+
+    def of_death(self, context: JobContext, death: str, started: float) -> Outcome:
+        """The outcome of an attempt whose own process died. The job runs again, unless it is at_most_once, or
+        died MAX_LOST_CLAIMS times in a row."""
+        record, loaded, most = context.record, context.loaded, self._config.max_lost_claims
+        deaths = record.solo_deaths + 1
+        if record.at_most_once or (loaded is not None and loaded.at_most_once):
+            error: MrqError = ClaimLost(
+                f"{death}; an at_most_once job is never started twice", job_id=record.id
+            )
+        elif deaths >= most:
+            why = f"it died {deaths} times in a row, and MAX_LOST_CLAIMS is {most}"
+            error = ProcessDied(f"{death}; {why}", job_id=record.id)
+        else:
+            again = ProcessDied(f"{death}; the job runs again", job_id=record.id)
+            return self._outcome(loaded, Status.QUEUED, started, error=again, delay=0.0, lost=True)
+        return self._outcome(loaded, Status.FAILED, started, error=error, lost=True)
 
     def _of_exception(self, context: JobContext, error: BaseException, started: float) -> Outcome:
         loaded = context.loaded

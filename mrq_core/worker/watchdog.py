@@ -9,6 +9,9 @@ A native thread checks all jobs ten times a second. For a job with a due interru
 3. After a grace period the worker is given up (`giving_up.py`): the overdue job is settled by its interrupt,
    all others as interrupted, and the process exits. No job is lost; they are claimed again.
 
+A job in a process of its own is interrupted by a message to that process, which does the first two steps
+itself; after the grace period the process is killed (`solo.py`).
+
 Only the code of the task and of plugins around it is ever interrupted: see `JobContext.accept`.
 """
 
@@ -18,14 +21,13 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 
 from mrq_core.errors import Interrupt, JobInterrupt
 from mrq_core.running.context import current_context
 from mrq_core.worker.executions import Execution, Executions
-from mrq_core.worker.giving_up import GivingUp
 from mrq_core.worker.native import Mailbox, NativeLoop, thread_id
-from mrq_core.worker.stopping import Stopping
 
 TICK = 0.1
 GRACE = 5.0
@@ -43,10 +45,16 @@ _LOCKING_FUNCTIONS = frozenset({"handle", "acquire", "release", "_acquireLock", 
 class Watchdog:
     """The thread, the mailbox through which it reaches the hub, and the signal handler."""
 
-    def __init__(self, executions: Executions, last_resort: GivingUp, stopping: Stopping) -> None:
+    def __init__(
+        self,
+        executions: Executions,
+        *,
+        give_up: Callable[[Execution], None],
+        leave_by: Callable[[], float | None],
+    ) -> None:
         self._executions = executions
-        self._last_resort = last_resort
-        self._stopping = stopping
+        self._give_up = give_up
+        self._leave_by = leave_by
         self._asked: dict[Execution, tuple[float, float]] = {}
         self._reached: set[Execution] = set()
         self._mailbox: Mailbox[Execution] = Mailbox(self._raise_in_greenlet)
@@ -67,10 +75,12 @@ class Watchdog:
 
     def _check(self) -> float:
         now = time.monotonic()
-        leave_by = self._stopping.leave_by()
+        leave_by = self._leave_by()
         if leave_by is not None and now > leave_by:
             os._exit(0)  # the broker is away too: unsettled jobs are claimed again when their leases expire
         for execution in self._executions.undecided():
+            if execution.process is not None:
+                execution.process.examine(now)
             interrupt = execution.interrupt_at(now)
             if interrupt is not None:
                 self._push(execution, interrupt, now)
@@ -80,9 +90,12 @@ class Watchdog:
         return TICK
 
     def _push(self, execution: Execution, interrupt: Interrupt, now: float) -> None:
+        if execution.process is not None:
+            execution.process.interrupt(interrupt, now)
+            return
         first, latest = self._asked.get(execution, (now, None))
         if now - first > (STOP_GRACE if isinstance(interrupt, JobInterrupt) else GRACE):
-            self._last_resort.give_up(execution)
+            self._give_up(execution)
         elif latest is None or now - latest > _REPEAT:
             self._asked[execution] = (first, now)
             self._reached.discard(execution)

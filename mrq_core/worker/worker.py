@@ -61,7 +61,9 @@ class Worker:
         )
         self._keeper = LeaseKeeper(state)
         last_resort = GivingUp(state, self._executing.outcomes, self._stopping)
-        self._watchdog = Watchdog(state.executions, last_resort, self._stopping)
+        self._watchdog = Watchdog(
+            state.executions, give_up=last_resort.give_up, leave_by=self._stopping.leave_by
+        )
 
     @property
     def status(self) -> str:

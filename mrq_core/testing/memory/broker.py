@@ -45,6 +45,8 @@ class MemoryBroker(MemoryServices, Broker):
     Every method holds the one lock of the data.
     """
 
+    is_shared = False
+
     # --- jobs --------------------------------------------------------------------------------
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:

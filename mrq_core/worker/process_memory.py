@@ -1,0 +1,60 @@
+"""The resident memory of processes, read from /proc where it exists: psutil walks all processes to find the
+children of one."""
+
+from __future__ import annotations
+
+import os
+
+import psutil
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_of(pid: int) -> int:
+    """The largest resident memory that the process had, in bytes. 0: unknown."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as lines:
+            for line in lines:
+                if line.startswith(b"VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
+
+
+def tree_size(pid: int) -> int:
+    """The resident memory of the process and all its descendants now, in bytes."""
+    total = 0
+    left = [pid]
+    while left:
+        one = left.pop()
+        total += _size_of(one)
+        left += _children_of(one)
+    return total
+
+
+def _size_of(pid: int) -> int:
+    try:
+        with open(f"/proc/{pid}/statm", "rb") as file:
+            return int(file.read().split()[1]) * _PAGE
+    except (OSError, IndexError):
+        pass
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+def _children_of(pid: int) -> list[int]:
+    try:
+        found: list[int] = []
+        for task in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{task}/children", "rb") as file:
+                found += map(int, file.read().split())
+        return found
+    except OSError:
+        pass
+    try:
+        return [child.pid for child in psutil.Process(pid).children()]
+    except psutil.Error:
+        return []

@@ -1,0 +1,152 @@
+"""Solo jobs: a process for one attempt of a job, beside the other jobs of the worker.
+
+A job runs solo if its task is isolated, or if its claims were lost twice in a row. The greenlet of the job
+waits for the process; `watchdog.py` examines the process ten times a second, also while another job blocks
+the hub. `solo_handle.py` is one process as the worker sees it, `solo_process.py` the process itself.
+
+How an attempt ends:
+
+- The process sends the outcome.
+- The worker kills the process: for its memory, or because its code did not end when it was interrupted. A
+  process without heartbeats is killed at once.
+- The process dies by itself. The claim is settled as lost (`Outcome.lost`), which counts against the job.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+
+import gevent
+from gevent.lock import BoundedSemaphore
+
+from mrq_core.config.settings import SETTINGS, default_of
+from mrq_core.contract.messages import Outcome
+from mrq_core.contract.record import Status
+from mrq_core.errors import Interrupt, JobInterrupt
+from mrq_core.worker.executions import Execution
+from mrq_core.worker.outcomes import Outcomes
+from mrq_core.worker.solo_handle import EXIT_PATIENCE, SoloProcess
+from mrq_core.worker.solo_messages import Ended, Logged, Progressed, Running, Start, StopRequested
+from mrq_core.worker.stopping import Stopping
+from mrq_core.worker.worker_state import WorkerState
+
+_WAIT_SLICE = 0.2
+_SPAWN_RETRY = 5.0
+
+_log = logging.getLogger("mrq.worker")
+
+SetDeadline = Callable[[Execution, float], None]
+
+
+class SoloProcesses:
+    """Runs attempts in processes, up to SOLO_PROCESSES at a time."""
+
+    def __init__(
+        self, state: WorkerState, stopping: Stopping, outcomes: Outcomes, set_deadline: SetDeadline
+    ) -> None:
+        self._state = state
+        self._stopping = stopping
+        self._outcomes = outcomes
+        self._set_deadline = set_deadline
+        self._slots = BoundedSemaphore(state.config.solo_processes or _cores())
+        self._folder = os.getcwd()
+
+    def run(self, execution: Execution) -> Outcome:
+        """Runs the attempt in a process. Called in the job's greenlet. An attempt that waits for a free
+        process is given back when the worker stops."""
+        waiting = self._wait_for_slot(execution)
+        if waiting is not None:
+            return waiting
+        process = None
+        try:
+            execution.started = time.monotonic()
+            process = SoloProcess()
+            execution.process = process
+            process.send(self._start_of(execution))
+            return self._follow(execution, process)
+        except OSError as error:  # no memory, too many processes or files
+            _log.error(
+                "solo.not_started id=%s retry_in=%.0fs error=%s", execution.record.id, _SPAWN_RETRY, error
+            )
+            return self._given_back(_SPAWN_RETRY)
+        except Exception as error:
+            return self._outcomes.of_exception(execution.context, error, execution.started)
+        finally:
+            gevent.spawn(self._release, process)
+
+    def _wait_for_slot(self, execution: Execution) -> Outcome | None:
+        """Waits until another process may start. Otherwise returns the outcome of the attempt."""
+        while not self._slots.acquire(timeout=_WAIT_SLICE):
+            interrupt = execution.interrupt_at(time.monotonic())
+            if self._stopping.is_stopping or isinstance(interrupt, JobInterrupt):
+                return self._given_back(0.0)
+            if interrupt is not None:
+                return self._outcomes.forced(execution.context, interrupt, execution.started)
+        return None
+
+    def _given_back(self, delay: float) -> Outcome:
+        """The outcome of an attempt that ran no code."""
+        cancel_ttl = self._state.config.default_job_cancel_ttl
+        return Outcome(status=Status.QUEUED, delay=delay, cancel_ttl=cancel_ttl)
+
+    def _start_of(self, execution: Execution) -> Start:
+        config = self._state.config
+        values = {name.lower(): getattr(config, name.lower()) for name in SETTINGS}
+        module = config.module
+        return Start(
+            parent=os.getpid(),
+            folder=self._folder,
+            config_file=getattr(module, "__file__", None) or os.devnull,
+            settings={
+                name: value
+                for name, value in values.items()
+                if value != default_of(name.upper()) and not SETTINGS[name.upper()].file_only
+            },
+            worker=self._state.name,
+            record=execution.record,
+        )
+
+    def _follow(self, execution: Execution, process: SoloProcess) -> Outcome:
+        """Receives the messages of the process until it has sent the outcome, or is gone."""
+        context = execution.context
+        for message in process.messages():
+            match message:
+                case Logged(line):
+                    context.log.take_over(line)
+                case Progressed(ratio):
+                    context.progress = ratio
+                case Running(timeout, memory):
+                    process.memory = memory
+                    self._set_deadline(execution, timeout)
+                case StopRequested(why):
+                    self._stopping.stop(why)
+                case Ended(outcome):
+                    return outcome
+        if process.killed_for is not None:
+            reason = process.killed_for
+            if isinstance(reason, Interrupt):
+                return self._outcomes.forced(context, reason, execution.started)
+            return self._outcomes.of_exception(context, reason, execution.started)
+        death = process.death()
+        _log.error("solo.died id=%s path=%s: %s", execution.record.id, execution.record.path, death)
+        return self._outcomes.of_death(context, death, execution.started)
+
+    def _release(self, process: SoloProcess | None) -> None:
+        """Ends the process and what it has started, and lets another one start."""
+        if process is not None:
+            process.end()
+        self._slots.release()
+        if process is not None:
+            gevent.sleep(EXIT_PATIENCE)  # the watchdog's thread has forgotten the descriptors by then
+            process.close()
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except (AttributeError, OSError):
+        return os.cpu_count() or 1

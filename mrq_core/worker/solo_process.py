@@ -1,0 +1,268 @@
+"""The solo process of one job: runs one attempt, and reports to the worker that started it.
+
+The worker keeps the claim, its lease, the deadline and the settle. This process runs the task's code and the
+plugins around it, on a broker connection of its own. A native thread sends heartbeats, so that the worker can
+tell code that responds to an interrupt from C code that holds the GIL. See `solo.py` for the other side.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import logging
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import gevent
+from gevent.monkey import get_original
+
+from mrq_core import errors
+from mrq_core.client.client import Client, ambient_client, set_process_client
+from mrq_core.config.settings import Config
+from mrq_core.config.sources import load_config
+from mrq_core.contract.messages import LogLine, Outcome
+from mrq_core.contract.record import JobRecord
+from mrq_core.errors import Interrupt
+from mrq_core.plugins.manager import Plugins, open_broker
+from mrq_core.running.context import JobContext, current_context, shielded
+from mrq_core.running.logs import JobLog, current_log, set_up_logging
+from mrq_core.worker import blocking, forking
+from mrq_core.worker.executing import Runner
+from mrq_core.worker.executions import Execution, Executions, job_execution
+from mrq_core.worker.native import NativeLoop, start_native_thread
+from mrq_core.worker.solo_messages import (
+    HEARTBEAT,
+    HEARTBEATS,
+    MESSAGES,
+    Ended,
+    FromProcess,
+    Inbox,
+    Interrupting,
+    Logged,
+    Progressed,
+    Running,
+    Start,
+    StopRequested,
+    framed,
+    to_process,
+)
+from mrq_core.worker.watchdog import Watchdog
+
+_PR_SET_PDEATHSIG = 1
+_DATA_FACTOR = 2
+"""How far RLIMIT_DATA lies above the limit of the resident memory, which the worker checks: it stops an
+allocation that is too quick for these checks."""
+_STATUS_DATA = "VmData:"
+
+_log = logging.getLogger("mrq.worker")
+
+
+def main() -> None:
+    """Runs the job that the worker names in its first message."""
+    for descriptor in (MESSAGES, HEARTBEATS):
+        os.set_inheritable(descriptor, False)
+    os.set_blocking(MESSAGES, True)  # gevent made it otherwise in the worker
+    inbox = Inbox()
+    start = _receive(inbox)
+    assert isinstance(start, Start)
+    _die_with(start.parent)
+    try:
+        os.chdir(start.folder)
+    except OSError:
+        pass  # the folder was deleted; the worker runs on in it as well
+    link = Link()
+    Job(start, link, inbox).run()
+
+
+class Link:
+    """The socket to the worker. `send` may be called in each thread and greenlet."""
+
+    def __init__(self) -> None:
+        # Not a lock of gevent: a native thread takes it too, and nobody waits for the hub while holding it.
+        self._lock = get_original("_thread", "allocate_lock")()
+        self._is_open = True
+        os.register_at_fork(after_in_child=self._close)
+
+    def send(self, message: FromProcess) -> None:
+        """Sends the message in one piece. Has no effect in a forked child, and when the worker is gone."""
+        data = memoryview(framed(message))
+        with shielded(), self._lock:
+            while data and self._is_open:
+                try:
+                    data = data[os.write(MESSAGES, data) :]
+                except OSError:
+                    self._is_open = False
+
+    def _close(self) -> None:
+        self._lock = get_original("_thread", "allocate_lock")()
+        self._is_open = False
+
+
+class ForwardedLog(JobLog):
+    """A log whose lines go to the worker at once, so that they outlive this process."""
+
+    __slots__ = ("_link",)
+
+    def __init__(self, record: JobRecord, max_size: int, link: Link) -> None:
+        super().__init__(record.id, record.claims, max_size)
+        self._link = link
+
+    def keep(self, line: LogLine) -> None:
+        self._link.send(Logged(line))
+
+
+class SoloWorker:
+    """What `get_current_worker` returns in a solo process."""
+
+    def __init__(self, name: str, config: Config, client: Client, link: Link) -> None:
+        self.name = name
+        self.config = config
+        self.client = client
+        self._link = link
+
+    def stop(self, why: str) -> None:
+        """Asks the worker to finish its running jobs and to claim nothing more."""
+        self._link.send(StopRequested(why))
+
+
+class Job:
+    """The attempt, and the threads beside it."""
+
+    def __init__(self, start: Start, link: Link, inbox: Inbox) -> None:
+        self._start = start
+        self._link = link
+        self._inbox = inbox
+        self._executions = Executions()
+        self._execution: Execution | None = None
+        self._interrupt: Interrupting | None = None
+        """An interrupt that came before the execution was there."""
+        self._progress: float | None = None
+
+    def run(self) -> None:
+        """Runs the attempt, and sends its outcome."""
+        start = self._start
+        heart = NativeLoop(self._beat, first_pause=0.0, finish=lambda: None)
+        heart.start()
+        start_native_thread(self._listen)
+        config = load_config(start.settings, file=start.config_file)
+        set_up_logging(config.log_level, config.log_format, quiet=config.quiet)
+        plugins = Plugins(config)
+        broker = open_broker(config, plugins, run_blocking=blocking.run_blocking)
+        client = set_process_client(Client(config, broker, plugins))
+        log = ForwardedLog(start.record, config.max_log_size, self._link)
+        worker = SoloWorker(start.worker, config, client, self._link)
+        context = JobContext(start.record, client, log, worker=worker)
+        self._execution = execution = job_execution(context)
+        self._executions.add(execution)
+        forking.enter_worker()
+        watchdog = Watchdog(self._executions, give_up=_leave_to_worker, leave_by=lambda: None)
+        watchdog.start()
+        self._obey()
+        gc.freeze()
+        runner = Runner(config, plugins)
+        execution.greenlet = gevent.spawn(self._execute, runner, context)
+        execution.greenlet.join()
+        self._tell_progress()
+        watchdog.stop()
+        heart.stop()
+        client.close()
+
+    def _execute(self, runner: Runner, context: JobContext) -> None:
+        current_context.set(context)
+        current_log.set(context.log)
+        ambient_client.set(context.client)
+        started = time.monotonic()
+        outcome = runner.run(context, partial(self._loaded, context))
+        self._tell_progress()
+        try:
+            self._end(outcome)
+        except Exception as error:  # a plugin's mrq_encode made a value that no message carries
+            self._end(runner.outcomes.of_exception(context, error, started))
+
+    def _end(self, outcome: Outcome) -> None:
+        self._link.send(Ended(outcome))
+
+    def _loaded(self, context: JobContext, timeout: float) -> None:
+        """Called after the task was loaded, before its code runs."""
+        memory = context.loaded.memory if context.loaded is not None else 0
+        if memory:
+            most = _data_size() + _DATA_FACTOR * memory
+            resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+        self._link.send(Running(timeout=timeout, memory=memory))
+
+    # --- in native threads -------------------------------------------------------------------
+
+    def _beat(self) -> float:
+        """Tells the worker that this process responds. Ends the process if the worker is gone."""
+        if os.getppid() != self._start.parent:
+            os.killpg(0, signal.SIGKILL)
+        try:
+            os.write(HEARTBEATS, b".")
+        except BlockingIOError:
+            pass  # the worker has many of them to read
+        self._tell_progress()
+        return HEARTBEAT
+
+    def _tell_progress(self) -> None:
+        execution = self._execution
+        progress = execution.context.progress if execution is not None else None
+        if progress is not None and progress != self._progress:
+            self._progress = progress
+            self._link.send(Progressed(progress))
+
+    def _listen(self) -> None:
+        """Receives interrupts, also while the job blocks the hub."""
+        while True:
+            try:
+                message = _receive(self._inbox)
+            except (OSError, EOFError):
+                return
+            if isinstance(message, Interrupting):
+                self._interrupt = message
+                self._obey()
+
+    def _obey(self) -> None:
+        message, execution = self._interrupt, self._execution
+        if message is not None and execution is not None:
+            kind: Callable[[str], Interrupt] = getattr(errors, message.kind)
+            execution.interrupt_from(time.monotonic(), partial(kind, message.message))
+
+
+def _leave_to_worker(execution: Execution) -> None:
+    """Does nothing: the worker kills a process whose code does not end when it is interrupted."""
+
+
+def _receive(inbox: Inbox) -> Any:
+    """The next message of the worker. Blocks the native thread that calls it. Raises OSError and EOFError."""
+    while (frame := inbox.next_frame()) is None:
+        data = os.read(MESSAGES, 65536)
+        if not data:
+            raise EOFError
+        inbox.add(data)
+    return to_process(frame)
+
+
+def _die_with(parent: int) -> None:
+    """Makes the kernel kill this process when the worker dies. `_beat` does it where the kernel cannot."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
+
+
+def _data_size() -> int:
+    """The private writable memory of this process, in bytes; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
+            for line in lines:
+                if line.startswith(_STATUS_DATA):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0
