@@ -129,5 +129,5 @@ def _follow(
     for job_id, record in records.items():
         doc = documents[job_id]
         deltas.add(doc["queue"], doc["path"], cell_of(doc), "started")
-        held.add(record, is_plain=not record.cancel_requested)
+        held.add(record, is_plain=not (record.cancel_requested or record.lost_claims))
     deltas.write(connection)

@@ -57,12 +57,12 @@ def claim(connection: Connection, request: ClaimRequest, rotation: Rotation, hel
         taker.take()
         _sweep(connection, request, rotation, taker, now)
     taken = [*again, *taker.taken]
-    taken += lost.take(request.limit - len(taken))
     for record in taken:
-        held.add(record, is_plain=is_plain(record))
+        held.add(record, is_plain=is_plain(record) and not record.lost_claims)
     due: datetime | None = now
     if len(taken) < request.limit or request.limit <= 0:
-        due = now if lost.has_more() else _next_due(connection, request, lost, taken, now)
+        may_take_more = len(again) < request.lost_limit and lost.has_more()
+        due = now if may_take_more else _next_due(connection, request, lost, taken, now)
     return Claimed(
         records=tuple(taken),
         next_due=due,

@@ -63,6 +63,7 @@ class LostClaims:
         """Whether `next_lease` is known."""
         self.next_lease: datetime | None = None
         """The end of the first lease that is valid."""
+        self._has_changed = False
         if ends.is_to_look(request.wanted, now):
             self._look(ends)
 
@@ -92,6 +93,7 @@ class LostClaims:
                 planned.append(Replacement(one, ended))
         self._suspects.sort(key=self._order)
         answers = Records(self._connection).write(planned, self._now)
+        self._has_changed = bool(planned)
         self.ended = [
             one.after
             for one, answer in zip(planned, answers, strict=True)
@@ -113,6 +115,7 @@ class LostClaims:
                 one = self._suspects.pop(0)
                 if self._take_slots(one):
                     planned.append(Replacement(one, self._claimed(one.record)))
+            self._has_changed = self._has_changed or bool(planned)
             answers = Records(self._connection).write(planned, self._now)
             for replacement, answer in zip(planned, answers, strict=True):
                 if answer is WriteResult.DONE and replacement.after is not None:
@@ -124,8 +127,9 @@ class LostClaims:
         return taken
 
     def has_more(self) -> bool:
-        """Whether further suspects could be claimed now."""
-        return any(
+        """Whether further suspects could be claimed now. Suspects behind those that were read count if this
+        call has changed some: otherwise the next call would read the same."""
+        return (self._has_changed and not self.has_looked) or any(
             limits.has_room(
                 self._connection,
                 one.doc["_id"],

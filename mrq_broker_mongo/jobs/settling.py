@@ -14,6 +14,7 @@ from mrq_broker_mongo.jobs.changing import Records
 from mrq_broker_mongo.jobs.successes import successes
 from mrq_broker_mongo.jobs.totals import Deltas
 from mrq_broker_mongo.server.connection import Connection
+from mrq_broker_mongo.server.location import Doc
 from mrq_core.contract.messages import Outcome, Settlement
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import encoding, replacing
@@ -91,9 +92,9 @@ def sort(
             others.append(number)
     if unknown:
         ids = [ObjectId(settlements[number].id) for number in unknown]
-        fields = {"queue": 1, "path": 1, "special": 1}
+        fields = {"queue": 1, "path": 1, "special": 1, "lost_claims": 1}
         found = connection.run("jobs", lambda jobs: list(jobs.find({"_id": {"$in": ids}}, fields)))
-        read = {str(doc["_id"]): HeldJob(doc["queue"], doc["path"], "special" not in doc) for doc in found}
+        read = {str(doc["_id"]): _held(doc) for doc in found}
         for number in unknown:
             job = read.get(settlements[number].id)
             if job is not None and job.is_plain:
@@ -101,6 +102,11 @@ def sort(
             else:
                 others.append(number)
     return simple, others
+
+
+def _held(doc: Doc) -> HeldJob:
+    # A success ends a row of lost claims, which a job without a lost claim does not have.
+    return HeldJob(doc["queue"], doc["path"], "special" not in doc and not doc.get("lost_claims"))
 
 
 def _is_simple(outcome: Outcome) -> bool:

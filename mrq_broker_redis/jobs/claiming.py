@@ -1,8 +1,10 @@
-"""Claiming due jobs for a worker: one script, and up to four more calls after a lost claim."""
+"""Claiming due jobs for a worker: one script, and three more calls after a lost claim."""
 
 from __future__ import annotations
 
 from typing import Any
+
+from msgspec.structs import replace
 
 from mrq_broker_redis.jobs import limits, records, trees
 from mrq_broker_redis.jobs.lost_claims import LostClaims
@@ -29,6 +31,7 @@ def claim(connection: Connection, request: ClaimRequest, rotation: Rotation) -> 
         lost = LostClaims(connection, request, [job_id.decode() for job_id in answer[2]])
         taken = lost.take(min(request.lost_limit, request.limit))
         limit = request.limit - len(taken)
+        request = replace(request, lost_limit=request.lost_limit - len(taken))
         answer = _run(connection, request, rotation, nonce, limit=limit, leave_suspects=True)
     _, now_ms, found, due, continued, parked, swept = answer
     now = from_ms(int(now_ms))
@@ -41,8 +44,6 @@ def claim(connection: Connection, request: ClaimRequest, rotation: Rotation) -> 
             lease=request.lease,
         )
         taken.append(record)
-    if lost is not None:
-        taken += lost.take(request.limit - len(taken))
     rotation.note(int(now_ms), continued, parked, swept)
     return Claimed(
         records=tuple(taken),
@@ -73,6 +74,7 @@ def arguments_of(
         request.worker,
         limit,
         round(request.lease * 1000),
+        request.lost_limit > 0,
         trees.wanted_as_list(request.wanted),
         limits.limits_as_map(request.limits),
         nonce,

@@ -64,8 +64,6 @@ class Claimer:
             self._take(min(request.lost_limit, request.limit), answer, request, seen)
             answer = self._claim_further(request, answer, seen)
         seen.taken += self._start(answer, request)
-        with contextlib.suppress(BrokerError):  # the claimed jobs must not be lost with the answer
-            self._take(request.limit, answer, request, seen)
         return Claimed(
             records=tuple(seen.taken),
             next_due=answer.next_due,
@@ -75,7 +73,8 @@ class Claimer:
 
     def _claim_further(self, request: ClaimRequest, answer: ClaimedEntries, seen: _Seen) -> ClaimedEntries:
         """Claims waiting jobs after the suspects. A failure now does not lose the handled suspects."""
-        left = replace(request, limit=request.limit - len(seen.taken))
+        number = len(seen.taken)
+        left = replace(request, limit=request.limit - number, lost_limit=request.lost_limit - number)
         try:
             return self._queue.claim(left, leave_suspects=True)
         except BrokerError:

@@ -304,8 +304,8 @@ class Broker(StoreServices):
         An entry with an expired lease is a suspect. `lifecycle.after_lost_claim` says which suspects end, as
         failed with ClaimLost or as cancelled; `ended` lists them. The others are claimed again beside waiting
         jobs, in the order of `wanted` and, in a queue, of their leases: first up to `lost_limit` suspects,
-        then waiting jobs, then suspects for the room that is left. A call examines a bounded number of
-        suspects. They do not count for the quotas.
+        then waiting jobs for the rest of `limit`. A call examines a bounded number of suspects. They do not
+        count for the quotas. After `lost_limit` suspects, further suspects do not count for `next_due`.
 
         Limits: a job over the concurrency of one of its limit keys is parked under that key. A parked job
         stays queued without a due time until a settle, a cancel or the end of a lease makes room; then

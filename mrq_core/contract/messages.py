@@ -87,8 +87,8 @@ class Limit(Struct, frozen=True, kw_only=True):
 class ClaimRequest(Struct, frozen=True, kw_only=True):
     """A worker's request for jobs.
 
-    `limit`: the number of jobs that the worker has room for. `lease`: seconds. `lost_limit`: the most
-    suspects (jobs with an expired lease) to claim while other jobs are due.
+    `limit`: the number of jobs that the worker has room for. `lost_limit`: the most suspects (jobs with an
+    expired lease) among them. `lease`: seconds.
     `failed_ttl` and `cancel_ttl` are the parameters of `lifecycle.after_lost_claim`.
     `limits`: the limit rules by name; a limit key without a rule does not limit.
     """

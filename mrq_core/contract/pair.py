@@ -149,7 +149,7 @@ class JobQueue(ABC):
         The token of each entry counts one claim more than the entry. The queue enforces limits: it parks an
         entry over its concurrency, and pushes back an entry over its rate. The answer has a bounded number of
         suspects, in the order of `wanted` and, in a queue, of their leases, unless `leave_suspects`. A
-        suspect whose limits leave no room is not due.
+        suspect whose limits leave no room is not due, nor is one if `lost_limit` is 0.
         """
 
     @abstractmethod

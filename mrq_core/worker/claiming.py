@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,8 @@ from mrq_core.worker.strategy import Strategy
 from mrq_core.worker.worker_state import WorkerState
 
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.1, 2.0
+_MOMENT = 0.25
+"""Seconds. A job that kills its process does it within a moment, more often than not."""
 _UNSETTLED_MOST = 2000
 """With this many outcomes that wait for the broker, the worker claims nothing more."""
 
@@ -38,6 +41,7 @@ class Claiming:
         self._strategy = strategy
         self._stopping = stopping
         self._executing = executing
+        self._quarter = -(-self._config.greenlets // 4)
         self.claimed = 0
         """The number of jobs that were claimed to be started."""
 
@@ -122,10 +126,9 @@ class Claiming:
         return claimed.next_due is None or claimed.next_due > claimed.now
 
     def _lost_limit(self) -> int:
-        """The number of jobs with a lost claim to take while others wait: such jobs fill at most a quarter of
-        the worker, so that a job that kills its worker does not meet the same neighbours again."""
-        quarter = max(1, self._config.greenlets // 4)
-        return max(0, quarter - self._executions.lost_before)
+        """The number of suspects to claim: at most a quarter of the greenlets start suspects in one moment,
+        so that a job that kills its worker does not meet all its neighbours again."""
+        return max(0, self._quarter - self._executions.lost_since(time.monotonic() - _MOMENT))
 
     def _wait(self, wanted: tuple[Wanted, ...], claimed: Claimed) -> None:
         """Blocks until a job may be due, or the worker is woken."""
@@ -133,6 +136,8 @@ class Claiming:
         seconds = self._config.max_latency
         if claimed.next_due is not None:
             seconds = min(seconds, max(0.0, (claimed.next_due - claimed.now).total_seconds()))
+        if self._lost_limit() < self._quarter:  # further suspects may be claimed after a moment
+            seconds = min(seconds, _MOMENT)
         if self._strategy.is_burst and len(self._executions):
             # The last job to end also ends the burst, and wakes this.
             self._wake.wait(seconds)

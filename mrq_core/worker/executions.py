@@ -134,8 +134,8 @@ class Executions:
         self._held: dict[Any, Execution] = {}
         self.running = 0
         """The number of executions that run code."""
-        self.lost_before = 0
-        """How many of the running jobs had lost their last claim."""
+        self._lost_before: set[Execution] = set()
+        """The running jobs that had lost their last claim."""
 
     def __len__(self) -> int:
         return len(self._held)
@@ -149,12 +149,18 @@ class Executions:
         """Holds a claim whose code is about to run."""
         self._held[execution.claim] = execution
         self.running += 1
-        self.lost_before += execution.record.lost_claims > 0
+        if execution.record.lost_claims:
+            self._lost_before.add(execution)
 
     def ended(self, execution: Execution) -> None:
         """Counts the code as ended. The claim is held until the broker has the outcome."""
         self.running -= 1
-        self.lost_before -= execution.record.lost_claims > 0
+        if execution.record.lost_claims:
+            self._lost_before.discard(execution)
+
+    def lost_since(self, moment: float) -> int:
+        """How many running jobs that had lost their last claim were started since this monotonic time."""
+        return sum(execution.started >= moment for execution in self._lost_before)
 
     def remove(self, executions: Iterable[Execution]) -> None:
         """Holds these claims no longer."""

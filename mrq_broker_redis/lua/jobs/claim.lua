@@ -5,7 +5,7 @@
 -- Answers as claiming. A suspect is an id.
 -- Claimed jobs are answered as their data.
 
-local most_lost = given[12]
+local most_lost = given[13]
 local now_text, taken_keys = digits(now), {}
 
 consider_suspect = function(id, queue, chosen)

@@ -77,6 +77,7 @@ class _Claim:
         self._limiter = Limiter(connection, request.limits, self._now_ms)
         self._may_block = max(MIN_BLOCKED, 4 * request.limit)
         self._found = Found(self._now)
+        self._may_take_suspects = request.lost_limit > 0
         self._goes_on = False
         self._given: dict[int, int] = {}
 
@@ -87,7 +88,8 @@ class _Claim:
         for name, ranks in levels.items():
             if any(level.is_claimed and level.due_ms <= self._now_ms for level in ranks):
                 lost_claims.see_to(self._connection, name, self._request, self._batch, self._found)
-        self._take_suspects(min(self._request.lost_limit, self._request.limit))
+        if self._found.suspects:
+            self._take_suspects()
         if expired:  # after the lost claims: a job that is claimed again keeps its slot
             self._flush()
             parking.free_expired(self._connection, self._now_ms)
@@ -95,7 +97,6 @@ class _Claim:
         self._take_waiting(choice, levels)
         if parked and self._sweep():
             self._take_waiting(choice, self._levels(choice))
-        self._take_suspects(self._request.limit)
         self._flush()
         self._advance(choice)
         return self._answer()
@@ -127,7 +128,10 @@ class _Claim:
 
     def _answer(self) -> Claimed:
         found = self._found
-        next_ms = trees.next_due(self._connection, self._request.wanted, self._now_ms, leases_after_ms=-1)
+        known_ms = -1 if self._may_take_suspects else self._now_ms
+        next_ms = trees.next_due(
+            self._connection, self._request.wanted, self._now_ms, leases_after_ms=known_ms
+        )
         if self._goes_on:
             next_ms = self._now_ms
         return Claimed(
@@ -137,9 +141,10 @@ class _Claim:
             now=self._now,
         )
 
-    def _take_suspects(self, most: int) -> None:
-        if self._found.suspects:
-            lost_claims.take(self._connection, self._batch, self._limiter, self._found, self._claimed, most)
+    def _take_suspects(self) -> None:
+        most = min(self._request.lost_limit, self._request.limit)
+        lost_claims.take(self._connection, self._batch, self._limiter, self._found, self._claimed, most)
+        self._may_take_suspects = len(self._found.records) < self._request.lost_limit
 
     def _take_waiting(self, choice: Choice, levels: dict[str, list[trees.Level]]) -> None:
         for number, (wanted, names) in enumerate(choice):

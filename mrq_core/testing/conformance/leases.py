@@ -170,11 +170,11 @@ class LeaseContract(Contract):
         assert take(broker, worker="w2", limit=5, lost_limit=2) == [*lost[:2], *waiting[:3]]
         assert take(broker, worker="w2", limit=2, lost_limit=0) == waiting[3:5]
 
-    def test_suspects_fill_the_room_that_waiting_jobs_leave(self, broker: Broker, clock: ManualClock) -> None:
+    def test_no_more_suspects_are_claimed_than_their_limit(self, broker: Broker, clock: ManualClock) -> None:
         lost = _lost(broker, clock, 4)
-        waiting = put_many(broker, clock, 2)
-        assert take(broker, worker="w2", limit=5, lost_limit=1) == [lost[0], *waiting, *lost[1:3]]
-        assert take(broker, worker="w2", limit=5, lost_limit=0) == lost[3:]
+        assert take(broker, worker="w2", lost_limit=3) == lost[:3]
+        assert take(broker, worker="w2", lost_limit=0) == []
+        assert take(broker, worker="w2", limit=1, lost_limit=5) == lost[3:]
 
     def test_suspects_are_claimed_in_the_order_of_the_queues_and_of_their_leases(
         self, broker: Broker, clock: ManualClock
@@ -203,18 +203,24 @@ class LeaseContract(Contract):
         lost = _lost(broker, clock, 50)
         taken: list[str] = []
         for _ in range(10):
-            answer = claim(broker, worker="w2", limit=100, lost_limit=0)
+            answer = claim(broker, worker="w2", limit=100, lost_limit=100)
             taken += [record.id for record in answer.records]
             if answer.next_due is None or answer.next_due > answer.now:
                 break
         assert sorted(taken) == sorted(lost)
 
-    def test_a_suspect_that_found_no_room_is_due(self, broker: Broker, clock: ManualClock) -> None:
-        _lost(broker, clock, 2)
-        answer = claim(broker, worker="w2", limit=1)
+    def test_suspects_are_due_for_a_worker_that_may_claim_them(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        _lost(broker, clock, 3)
+        answer = claim(broker, worker="w2", limit=1, lost_limit=2)
         assert len(answer.records) == 1
         assert answer.next_due is not None
         assert answer.next_due <= answer.now
+        for lost_limit, number in ((1, 1), (0, 0)):
+            answer = claim(broker, worker="w2", lost_limit=lost_limit)
+            assert len(answer.records) == number
+            assert answer.next_due is None or answer.next_due > answer.now
 
     def test_a_settled_job_is_no_suspect(self, broker: Broker, clock: ManualClock) -> None:
         settle(broker, started(broker, clock), Status.RETRY, delay=5.0, is_retry=True)

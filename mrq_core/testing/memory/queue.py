@@ -146,9 +146,10 @@ class MemoryQueue(JobQueue):
             taken: list[JobRecord] = []
             claiming.let_go_wanted(self._data, request, now)
             claiming.take_waiting(self._data, request, now, taken)
+            may_take = request.lost_limit > 0
             return ClaimedEntries(
                 entries=tuple(map(self._entry, taken)),
-                next_due=claiming.next_due(self._data, request, now),
+                next_due=claiming.next_due(self._data, request, now, may_take_suspects=may_take),
                 now=now,
             )
 

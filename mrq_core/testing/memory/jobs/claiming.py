@@ -22,9 +22,10 @@ def claim(data: MemoryData, request: ClaimRequest, now: datetime) -> Claimed:
     ended, suspects = lost_claims.end(data, request, now)
     let_go_wanted(data, request, now)
     taken = _take_all(data, suspects, request, now)
+    number = sum(record.id in {suspect.id for suspect in suspects} for record in taken)
     return Claimed(
         records=tuple(taken),
-        next_due=next_due(data, request, now),
+        next_due=next_due(data, request, now, may_take_suspects=number < request.lost_limit),
         ended=tuple(ended),
         now=now,
     )
@@ -42,29 +43,13 @@ def let_go_wanted(data: MemoryData, request: ClaimRequest, now: datetime) -> Non
 def _take_all(
     data: MemoryData, suspects: list[JobRecord], request: ClaimRequest, now: datetime
 ) -> list[JobRecord]:
-    """Claims suspects up to their limit, then waiting jobs, then suspects for the room that is left."""
+    """Claims suspects up to their limit, and then waiting jobs."""
     taken: list[JobRecord] = []
-    left = list(suspects)
-    _take_suspects(data, left, request, now, taken, most=min(request.lost_limit, request.limit))
-    take_waiting(data, request, now, taken)
-    _take_suspects(data, left, request, now, taken, most=request.limit)
-    return taken
-
-
-def _take_suspects(
-    data: MemoryData,
-    left: list[JobRecord],
-    request: ClaimRequest,
-    now: datetime,
-    taken: list[JobRecord],
-    *,
-    most: int,
-) -> None:
-    """Moves suspects whose limits have room from `left` to `taken`, until `taken` has `most` jobs."""
-    for record in list(left):
-        if len(taken) < most and limits.has_room(data, record, now):
-            left.remove(record)
+    for record in suspects:
+        if len(taken) < min(request.lost_limit, request.limit) and limits.has_room(data, record, now):
             taken.append(_take(data, record, request, now))
+    take_waiting(data, request, now, taken)
+    return taken
 
 
 def take_waiting(data: MemoryData, request: ClaimRequest, now: datetime, taken: list[JobRecord]) -> None:
@@ -96,16 +81,22 @@ def _take(data: MemoryData, record: JobRecord, request: ClaimRequest, now: datet
     return taken
 
 
-def next_due(data: MemoryData, request: ClaimRequest, now: datetime) -> datetime | None:
+def next_due(
+    data: MemoryData, request: ClaimRequest, now: datetime, *, may_take_suspects: bool
+) -> datetime | None:
     """The earliest time at which the wanted queues may have more jobs to claim.
 
-    The end of a lease counts, unless a limit blocks the suspect.
+    The end of a lease counts. That of a suspect counts if the worker may take it, and no limit blocks it.
     """
     times = [
         record.due_at
         for wanted in request.wanted
         for record in trees.entries(data, wanted)
         if record.due_at is not None
-        and (record.status is not Status.STARTED or record.due_at > now or limits.has_room(data, record, now))
+        and (
+            record.status is not Status.STARTED
+            or record.due_at > now
+            or (may_take_suspects and limits.has_room(data, record, now))
+        )
     ]
     return min(times, default=None)
