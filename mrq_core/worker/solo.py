@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 import time
 from collections.abc import Callable
 
@@ -23,6 +24,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 
 from mrq_core.config.settings import SETTINGS, default_of
+from mrq_core.contract.lifecycle import runs_solo
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import Status
 from mrq_core.errors import Interrupt, JobInterrupt
@@ -34,6 +36,7 @@ from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
 
 _WAIT_SLICE = 0.2
+_WAIT_IN_QUEUE = 2.0
 _SPAWN_RETRY = 5.0
 
 _log = logging.getLogger("mrq.worker")
@@ -51,7 +54,9 @@ class SoloProcesses:
         self._stopping = stopping
         self._outcomes = outcomes
         self._set_deadline = set_deadline
-        self._slots = BoundedSemaphore(state.config.solo_processes or _cores())
+        self._most = state.config.solo_processes or _cores()
+        self._slots = BoundedSemaphore(self._most)
+        self._waiting = 0
         self._folder = os.getcwd()
 
     def run(self, execution: Execution) -> Outcome:
@@ -78,7 +83,21 @@ class SoloProcesses:
             gevent.spawn(self._release, process)
 
     def _wait_for_slot(self, execution: Execution) -> Outcome | None:
-        """Waits until another process may start. Otherwise returns the outcome of the attempt."""
+        """Waits until another process may start. Otherwise returns the outcome of the attempt.
+
+        Of the jobs that run solo for their lost claims, only as many wait here as may run at the same time:
+        otherwise they would fill the worker, and be lost with it. The others are due again after a moment.
+        """
+        is_suspect = runs_solo(execution.record)
+        if is_suspect and self._waiting >= self._most:
+            return self._given_back(_WAIT_IN_QUEUE * random.uniform(0.5, 1.5))
+        self._waiting += is_suspect
+        try:
+            return self._wait(execution)
+        finally:
+            self._waiting -= is_suspect
+
+    def _wait(self, execution: Execution) -> Outcome | None:
         while not self._slots.acquire(timeout=_WAIT_SLICE):
             interrupt = execution.interrupt_at(time.monotonic())
             if self._stopping.is_stopping or isinstance(interrupt, JobInterrupt):
