@@ -111,7 +111,7 @@ class Config:
 
     solo_processes: int = _setting(
         0,
-        "Number of jobs that run in processes of their own at the same time. 0: as many as cores.",
+        "Number of jobs that run in separate processes at the same time. 0: as many as cores.",
         "worker",
         minimum=0,
     )

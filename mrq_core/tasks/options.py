@@ -18,7 +18,7 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     A `timeout` of 0 disables the timeout. `retry_on` names the exceptions after which a job is retried.
     An `at_most_once` task is never started twice, even after a lost claim. An `isolate` task runs in a
-    process of its own. `memory` limits the resident memory of that process and its children, as a number of
+    separate process. `memory` limits the resident memory of that process and its children, as a number of
     bytes or as text such as ``512MB`` or ``2GiB``; it implies `isolate`.
 
     A new option is also an attribute of `Task`, and `loading.resolve_options` gives it its default.

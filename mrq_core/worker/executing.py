@@ -14,7 +14,7 @@ In this order:
 7. `Around.leave`: runs the rest of the plugins.
 8. `Executing.decide`: fixes the outcome and hands it to the `Settler`, in `settling.py`.
 
-A job that runs solo takes steps 3 to 7 in a process of its own, which `solo.py` starts.
+A job that runs solo takes steps 3 to 7 in a separate process, which `solo.py` starts.
 
 Meanwhile `leases.py` renews the claim, and `watchdog.py` interrupts the code when it is overdue or unwanted.
 """
@@ -106,7 +106,7 @@ class Executing:
         self.decide(execution, outcome)
 
     def _run(self, execution: Execution) -> Outcome:
-        """Runs the attempt here, or in a process of its own."""
+        """Runs the attempt here, or in a separate process."""
         context = execution.context
         failure = None
         if not (self._is_solo_possible and runs_solo(context.record)):

@@ -199,7 +199,7 @@ class SoloProcess:
 
 
 def _spawn(messages: int, heartbeats: int) -> int:
-    """Starts the interpreter with these descriptors, in a process group of its own. Returns its id."""
+    """Starts the interpreter with these descriptors, in a new process group. Returns its id."""
     code = (
         "import sys; "
         f"sys.path[:] = {sys.path!r}; "

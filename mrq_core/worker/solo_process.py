@@ -1,7 +1,7 @@
 """The solo process of one job: runs one attempt, and reports to the worker that started it.
 
 The worker keeps the claim, its lease, the deadline and the settle. This process runs the task's code and the
-plugins around it, on a broker connection of its own. A native thread sends heartbeats, so that the worker can
+plugins around it, on a separate broker connection. A native thread sends heartbeats, so that the worker can
 tell code that responds to an interrupt from C code that holds the GIL. See `solo.py` for the other side.
 """
 
@@ -84,7 +84,7 @@ class Link:
     """The socket to the worker. `send` may be called in each thread and greenlet."""
 
     def __init__(self) -> None:
-        # Not a lock of gevent: a native thread takes it too, and nobody waits for the hub while holding it.
+        # Not a lock of gevent: a native thread takes it too. Its holder never waits for the hub.
         self._lock = get_original("_thread", "allocate_lock")()
         self._is_open = True
         os.register_at_fork(after_in_child=self._close)

@@ -9,7 +9,7 @@ A native thread checks all jobs ten times a second. For a job with a due interru
 3. After a grace period the worker is given up (`giving_up.py`): the overdue job is settled by its interrupt,
    all others as interrupted, and the process exits. No job is lost; they are claimed again.
 
-A job in a process of its own is interrupted by a message to that process, which does the first two steps
+A job in a separate process is interrupted by a message to that process, which does the first two steps
 itself; after the grace period the process is killed (`solo.py`).
 
 Only the code of the task and of plugins around it is ever interrupted: see `JobContext.accept`.

@@ -70,7 +70,8 @@ def public_names() -> set[str]:
 
 
 def operations() -> list[str]:
-    return [name for name in dir(Broker) if not name.startswith("_")]
+    values = {"is_shared"}
+    return [name for name in dir(Broker) if not name.startswith("_") and name not in values]
 
 
 def forms(word: str) -> set[str]:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from mrq_core.config.settings import Config
+from mrq_core.errors import ConfigError
 from mrq_core.tasks.loading import LoadedTask, resolve_options
 from mrq_core.tasks.options import OPTION_NAMES
 from mrq_core.tasks.task import Task
@@ -27,6 +28,8 @@ VALUES: dict[str, Any] = {
     "cancel_ttl": 17.0,
     "default_ttl": 17.0,
     "at_most_once": True,
+    "isolate": True,
+    "memory": 2_000_000,
 }
 
 
@@ -49,3 +52,27 @@ def test_an_option_of_a_task_takes_effect(name: str) -> None:
     )
     assert resolved[field] == VALUES[name]
     assert _resolved({})[field] != VALUES[name]
+
+
+@pytest.mark.parametrize(
+    ("memory", "size"),
+    [
+        ("512MB", 512_000_000),
+        ("512 mb", 512_000_000),
+        ("1.5GiB", 1_610_612_736),
+        ("2048k", 2_048_000),
+        ("2T", 2_000_000_000_000),
+        ("3000000", 3_000_000),
+        (3_000_000, 3_000_000),
+    ],
+)
+def test_the_memory_of_a_task_is_a_number_of_bytes(memory: int | str, size: int) -> None:
+    resolved = _resolved({"memory": memory})
+    assert (resolved["memory"], resolved["isolate"]) == (size, True)
+    assert _resolved({"memory": memory, "isolate": False})["isolate"] is False
+
+
+@pytest.mark.parametrize("memory", ["", "much", "-5MB", "5XB", "10", 12, "1e9", "0.5MB"])
+def test_a_memory_that_is_no_size_is_refused(memory: int | str) -> None:
+    with pytest.raises(ConfigError, match=r"memory is .*expected a number of bytes, or text such as '512MB'"):
+        _resolved({"memory": memory})

@@ -1,4 +1,4 @@
-"""A worker that is killed beside others, which hold jobs that take long: nobody waits for anything."""
+"""A worker that is killed beside others, which hold jobs that take long."""
 
 from __future__ import annotations
 
