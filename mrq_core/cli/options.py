@@ -223,6 +223,8 @@ def _take_given(values: dict[str, Any], groups: Iterable[str], context: typer.Co
 
 
 def _filter_parameters() -> list[inspect.Parameter]:
+    """The flags that select jobs. `operations/filters.py` makes a JobFilter of their values."""
+
     def many(name: str, flag: str, metavar: str, help: str) -> inspect.Parameter:
         option = typer.Option(flag, metavar=metavar, help=help, rich_help_panel=_FILTERS, show_default=False)
         return _option(name, list[str] | None, None, option)

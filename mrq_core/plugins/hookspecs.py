@@ -24,6 +24,7 @@ hookimpl = pluggy.HookimplMarker("mrq")
 
 
 # --- drivers ---------------------------------------------------------------------------------
+# Called in plugins/manager.py.
 
 
 @hookspec
@@ -32,6 +33,7 @@ def mrq_driver() -> Driver:  # type: ignore[empty-body]
 
 
 # --- policy ----------------------------------------------------------------------------------
+# Called in plugins/manager.py for client/client.py (before_enqueue), and in worker/outcomes.py (retry_decision).
 
 
 @hookspec
@@ -54,6 +56,7 @@ def mrq_retry_decision(job: JobRecord, exception: BaseException) -> RetryDecisio
 
 
 # --- around a job: a wrapper of its code ---------------------------------------------------------
+# Called in worker/around.py.
 
 
 class AttemptContext:
@@ -116,6 +119,8 @@ def mrq_around_job(context: AttemptContext) -> Generator[None, Outcome, None]:
 
 
 # --- values ----------------------------------------------------------------------------------
+# Called in plugins/manager.py: encode for client/client.py and worker/outcomes.py, decode for client/client.py and
+# worker/executing.py.
 
 
 @hookspec(firstresult=True)
@@ -130,6 +135,8 @@ def mrq_decode(value: JsonValue) -> JsonValue:
 
 
 # --- observers: batched; an error in one is logged and never fatal ------------------------------
+# Called in plugins/manager.py (observe) for client/client.py (enqueued), worker/executing.py (started),
+# worker/settling.py (settled), worker/worker_state.py (worker_event).
 
 
 @hookspec

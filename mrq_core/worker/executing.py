@@ -158,10 +158,10 @@ class Runner:
     def run(
         self,
         context: JobContext,
-        start_timeout: Callable[[float], None] | None = None,
+        set_deadline: Callable[[float], None] | None = None,
         failure: BaseException | None = None,
     ) -> Outcome:
-        """Runs the task of the job, and the plugins around it. Never raises. Calls `start_timeout` with the
+        """Runs the task of the job, and the plugins around it. Never raises. Calls `set_deadline` with the
         timeout, in seconds, after the task is loaded and before anything of it runs. `failure`: the answer of
         `load`, if the caller has called it."""
         started = time.monotonic()
@@ -170,8 +170,8 @@ class Runner:
             failure = self.load(context)
         loaded = context.loaded
         try:
-            if start_timeout is not None:
-                start_timeout(self._config.default_job_timeout if loaded is None else loaded.timeout)
+            if set_deadline is not None:
+                set_deadline(self._config.default_job_timeout if loaded is None else loaded.timeout)
             if around is not None:
                 around.enter()
             if loaded is None:
