@@ -24,6 +24,8 @@ _TOGETHER = 100
 """How many jobs one update ends at most: the server looks each of them up in a list."""
 _LARGE = 1000
 """A result of more bytes, or characters, goes alone: an update takes 16 MB at most."""
+_LOSSES = ("lost_claims", "solo_deaths")
+"""Fields that a finished attempt sets to 0, which is not stored."""
 _MEASURED = ("result", "total_time", "greenlet_time", "switches", "memory_diff")
 
 
@@ -68,7 +70,7 @@ def _alone(job: ObjectId, token: str, fields: Doc, values: Doc, lease: str) -> U
     put = {**fields, **values}
     rename(put)
     renamed = put.pop("renamed", None)
-    update: Doc = {"$set": put, "$unset": {lease: ""}, "$inc": {"v": 1}}
+    update: Doc = {"$set": put, "$unset": dict.fromkeys((lease, *_LOSSES), ""), "$inc": {"v": 1}}
     if renamed is not None:
         update["$addToSet"] = {"renamed": {"$each": renamed}}
     return UpdateOne(_guard(job, token), update, hint="_id_")
@@ -87,7 +89,9 @@ def _together(
         else:
             put[name] = {"$arrayElemAt": [{"$literal": column}, index]}
     put["v"] = {"$add": ["$v", 1]}
-    return UpdateMany(_guard({"$in": jobs}, token), [{"$set": put}, {"$unset": lease}], hint="_id_")
+    return UpdateMany(
+        _guard({"$in": jobs}, token), [{"$set": put}, {"$unset": [lease, *_LOSSES]}], hint="_id_"
+    )
 
 
 def _is_large(value: Any) -> bool:

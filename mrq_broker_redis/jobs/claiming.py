@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from msgspec.structs import replace
+
 from mrq_broker_redis.jobs import limits, records, trees
 from mrq_broker_redis.jobs.lost_claims import LostClaims
 from mrq_broker_redis.jobs.records import moment
@@ -13,6 +15,7 @@ from mrq_core.clock import from_ms
 from mrq_core.contract import lifecycle
 from mrq_core.contract.messages import Claimed, ClaimRequest
 from mrq_core.contract.record import JobRecord
+from mrq_core.errors import BrokerError
 from mrq_core.ids import new_nonce
 
 SWEEP_MS = 1000
@@ -21,17 +24,41 @@ SWEEP_MS = 1000
 
 def claim(connection: Connection, request: ClaimRequest, rotation: Rotation) -> Claimed:
     """See `Broker.claim`."""
-    taken: list[JobRecord] = []
-    lost: LostClaims | None = None
     nonce = new_nonce()
     answer = _run(connection, request, rotation, nonce, limit=request.limit, leave_suspects=False)
     if answer[0] == b"suspects":
-        lost = LostClaims(connection, request, [job_id.decode() for job_id in answer[2]])
-        taken = lost.take(min(request.lost_limit, request.limit))
-        limit = request.limit - len(taken)
+        return _claim_with_suspects(connection, request, rotation, nonce, answer)
+    return _answered(answer, request, rotation, nonce)
+
+
+def _claim_with_suspects(
+    connection: Connection, request: ClaimRequest, rotation: Rotation, nonce: str, answer: Any
+) -> Claimed:
+    """Claims suspects up to their limit, then waiting jobs, then suspects for the room that is left.
+
+    An error after the first jobs are claimed only ends the call, so that these jobs are not lost.
+    """
+    lost = LostClaims(connection, request, [job_id.decode() for job_id in answer[2]])
+    first = lost.take(min(request.lost_limit, request.limit))
+    now = from_ms(int(answer[1]))
+    claimed = Claimed(next_due=now, now=now)
+    last: list[JobRecord] = []
+    try:
+        limit = request.limit - len(first)
         answer = _run(connection, request, rotation, nonce, limit=limit, leave_suspects=True)
+        claimed = _answered(answer, request, rotation, nonce)
+        last = lost.take(limit - len(claimed.records))
+    except BrokerError:
+        if not first and not claimed.records:
+            raise
+    return replace(claimed, records=(*first, *claimed.records, *last), ended=tuple(lost.ended))
+
+
+def _answered(answer: Any, request: ClaimRequest, rotation: Rotation, nonce: str) -> Claimed:
+    """The answer of the script, for waiting jobs."""
     _, now_ms, found, due, continued, parked, swept = answer
     now = from_ms(int(now_ms))
+    taken: list[JobRecord] = []
     for number, data in enumerate(found):
         record = lifecycle.claimed(
             records.record_in(data)[0],
@@ -41,15 +68,8 @@ def claim(connection: Connection, request: ClaimRequest, rotation: Rotation) -> 
             lease=request.lease,
         )
         taken.append(record)
-    if lost is not None:
-        taken += lost.take(request.limit - len(taken))
     rotation.note(int(now_ms), continued, parked, swept)
-    return Claimed(
-        records=tuple(taken),
-        next_due=moment(due),
-        ended=() if lost is None else tuple(lost.ended),
-        now=now,
-    )
+    return Claimed(records=tuple(taken), next_due=moment(due), now=now)
 
 
 def _run(

@@ -89,13 +89,12 @@ def jobs(*, at_most_once: bool = False) -> list[NewJob]:
     ]
 
 
-def claim_all(broker: EmbeddedBroker, *, limit: int = 10, idle: bool = True) -> Claimed:
+def claim_all(broker: EmbeddedBroker, *, limit: int = 10) -> Claimed:
     request = ClaimRequest(
         worker="w1",
         wanted=(Wanted(name="q"), Wanted(name="t/")),
         limit=limit,
         lease=LEASE,
-        idle=idle,
         limits={"k": Limit(concurrency=2)},
     )
     return broker.claim(request)

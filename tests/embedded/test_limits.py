@@ -53,10 +53,20 @@ def broker(path: Path, clock: ManualClock) -> Iterator[EmbeddedBroker]:
 
 
 def claim(
-    broker: EmbeddedBroker, limits: dict[str, Limit], *, limit: int = 10, idle: bool = False, queue: str = "q"
+    broker: EmbeddedBroker,
+    limits: dict[str, Limit],
+    *,
+    limit: int = 10,
+    lost_limit: int = 1,
+    queue: str = "q",
 ) -> list[JobRecord]:
     request = ClaimRequest(
-        worker="w1", wanted=(Wanted(name=queue),), limit=limit, lease=LEASE, idle=idle, limits=limits
+        worker="w1",
+        wanted=(Wanted(name=queue),),
+        limit=limit,
+        lease=LEASE,
+        lost_limit=lost_limit,
+        limits=limits,
     )
     return list(broker.claim(request).records)
 
@@ -198,7 +208,7 @@ def test_after_any_history_slots_and_parked_jobs_are_what_a_recount_gives(
                 broker.enqueue([job(chance.choice("qp") + "/s", limit_keys=keys) for _ in range(4)])
             case 2 | 3:
                 queue = chance.choice(["q/", "p/s", "p/"])
-                held += claim(broker, limits, limit=4, idle=chance.random() < 0.5, queue=queue)
+                held += claim(broker, limits, limit=4, lost_limit=chance.randint(0, 3), queue=queue)
             case 4:
                 ended = [held.pop(chance.randrange(len(held))) for _ in range(min(2, len(held)))]
                 broker.settle([_some_end(record, chance) for record in ended])

@@ -65,7 +65,6 @@ def _claim(broker: Broker, queue: str, limit: int = 1, worker: str = "golden.1")
         limit=limit,
         lease=LEASE,
         limits=LIMITS,
-        max_lost_claims=3,
     )
     return list(broker.claim(request).records)
 
