@@ -55,16 +55,16 @@ def claim(connection: Connection, request: ClaimRequest, rotation: Rotation, hel
     lost.take(min(request.lost_limit, request.limit))
     first = len(lost.taken)
     taker = _Taker(connection, request, rotation, now, request.limit - first)
+    if taker.limit > 0:
+        taker.take()
+        _sweep(connection, request, rotation, taker, now)
     due: datetime | None = now
     try:
-        if taker.limit > 0:
-            taker.take()
-            _sweep(connection, request, rotation, taker, now)
         lost.take(request.limit - len(taker.taken))
         number = len(lost.taken) + len(taker.taken)
         if number < request.limit or request.limit <= 0:
             due = _next_due(connection, request, lost, [*lost.taken, *taker.taken], now)
-    except BrokerError:
+    except BrokerError:  # the claimed jobs must not be lost with the answer
         if not lost.taken and not taker.taken:
             raise
     taken = [*lost.taken[:first], *taker.taken, *lost.taken[first:]]

@@ -40,6 +40,10 @@ TTL = 1e9
 """Seconds. The servers' own clocks must not reach the end of it, whatever the injected clock says."""
 
 
+GONE = ("alone", "lost_alone")
+"""Fields of records that earlier versions wrote. `alone`: the claim of a suspect, alone in its worker."""
+
+
 def _id(number: int) -> str:
     return f"68517d8000000000{number:08x}"
 
@@ -169,6 +173,15 @@ def observed(broker: Broker, clock: ManualClock) -> dict[str, Any]:
         "metrics": [(m.name, m.value) for m in broker.read_metrics(["jobs"], now - 120, now + 60)],
         "raw": {name: (broker.raw(name).size(), len(broker.raw(name).peek(10))) for name in RAW},
     }
+
+
+def without_gone_fields(observed: dict[str, Any]) -> dict[str, Any]:
+    """What an earlier version observed, without the fields of a record that this version ignores."""
+    jobs = {
+        job_id: shown and {name: value for name, value in shown.items() if name not in GONE}
+        for job_id, shown in observed["jobs"].items()
+    }
+    return {**observed, "jobs": jobs}
 
 
 def _shown(record: JobRecord | None) -> Any:
