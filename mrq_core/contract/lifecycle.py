@@ -28,7 +28,7 @@ from mrq_core.contract.record import CANCELLABLE, HISTORY_LIMIT, Attempt, JobRec
 RUN_AGAIN = frozenset({Status.RETRY, Status.INTERRUPT, Status.QUEUED})
 """Outcomes after which the job runs again; a cancel request turns them into `cancel`."""
 SOLO_FROM = 2
-"""From this number of claims lost in a row on, the job runs in a process of its own."""
+"""From this number of claims lost in a row on, the job runs in a separate process."""
 MOST_LOST_CLAIMS = 10
 """With this number of claims lost in a row, whatever lost them, the job fails."""
 
@@ -82,7 +82,7 @@ def admitted(record: JobRecord, *, job_id: str, token: str, now: datetime, lease
 
 
 def runs_solo(record: JobRecord) -> bool:
-    """Whether the job runs in a process of its own because its claims were lost."""
+    """Whether the job runs in a separate process because its claims were lost."""
     return record.lost_claims >= SOLO_FROM
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 from datetime import UTC, datetime
 
+import pytest
+
 from mrq_core.contract.messages import JobFilter
 from mrq_core.contract.record import Status
 from tests.support import Project, until
