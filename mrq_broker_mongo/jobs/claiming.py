@@ -28,6 +28,7 @@ from mrq_core.contract.messages import Claimed, ClaimRequest, Wanted
 from mrq_core.contract.naming import is_covered, is_tree
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers.encoding import is_plain
+from mrq_core.errors import BrokerError
 from mrq_core.ids import new_nonce
 
 SWEEP_MS = 1000
@@ -51,18 +52,21 @@ def claim(connection: Connection, request: ClaimRequest, rotation: Rotation, hel
     """See `Broker.claim`."""
     now = connection.now()
     lost = LostClaims(connection, request, rotation.leases, now)
-    again = lost.take(min(request.lost_limit, request.limit))
-    taker = _Taker(connection, request, rotation, now, request.limit - len(again))
+    lost.take(min(request.lost_limit, request.limit))
+    taker = _Taker(connection, request, rotation, now, request.limit - len(lost.taken))
     if taker.limit > 0:
         taker.take()
         _sweep(connection, request, rotation, taker, now)
-    taken = [*again, *taker.taken]
+    taken = [*lost.taken, *taker.taken]
+    due: datetime | None = now
+    try:
+        if len(taken) < request.limit or request.limit <= 0:
+            due = _next_due(connection, request, lost, taken, now)
+    except BrokerError:  # the claimed jobs must not be lost with the answer
+        if not taken:
+            raise
     for record in taken:
         held.add(record, is_plain=is_plain(record) and not record.lost_claims)
-    due: datetime | None = now
-    if len(taken) < request.limit or request.limit <= 0:
-        may_take_more = len(again) < request.lost_limit and lost.has_more()
-        due = now if may_take_more else _next_due(connection, request, lost, taken, now)
     return Claimed(
         records=tuple(taken),
         next_due=due,
@@ -79,8 +83,10 @@ def _next_due(
     now: datetime,
 ) -> datetime | None:
     """When the next job may be due, or the next lease ends."""
-    times = [trees.next_waiting(connection, request.wanted)]
-    if lost.has_looked:  # by which all leases are known but for those of this claim
+    if len(lost.taken) < request.lost_limit and lost.has_more(request.limit):
+        return now
+    times = [trees.next_waiting(connection, request.wanted), lost.paused_until]
+    if lost.has_looked:  # all leases are known, except those of this claim
         times += [lost.next_lease, *(record.lease_until for record in taken)]
     else:
         times.append(trees.next_lease(connection, request.wanted, now))

@@ -109,14 +109,19 @@ def _take_slot(
     return False
 
 
-def give_back(connection: Connection, held: Mapping[str, Sequence[ObjectId]]) -> dict[str, int]:
-    """Gives slots back; by key, how many there were to give."""
+def give_back(
+    connection: Connection, held: Mapping[str, Sequence[ObjectId]], until: datetime | None = None
+) -> dict[str, int]:
+    """Gives slots back; by key, how many there were to give. `until`: only slots that end then, because
+    another worker may have taken the slots of the same jobs meanwhile."""
     freed = {}
     for key, jobs in held.items():
-        those = {"job": {"$in": list(jobs)}}
+        those: Doc = {"job": {"$in": list(jobs)}}
+        if until is not None:
+            those["until"] = until
         before = connection.run("limits", _puller(key, those))
         slots = (before or {}).get("held", ())
-        freed[key] = sum(slot["job"] in jobs for slot in slots)
+        freed[key] = sum(slot["job"] in jobs and until in (None, slot["until"]) for slot in slots)
     return freed
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from bson import ObjectId
+
 from mrq_broker_mongo.jobs import limits, trees
 from mrq_broker_mongo.jobs.changing import Records
 from mrq_broker_mongo.jobs.records import Stored
@@ -21,15 +23,21 @@ from mrq_core.contract.record import JobRecord
 from mrq_core.ids import new_nonce
 
 MAX_SUSPECTS = 20
+"""The number of lost claims that one call reads for each question about leases."""
 _RELIED_ON = timedelta(milliseconds=250)
 """For how long it is believed that no lease ends earlier than those that were seen."""
+_PAUSE_SECONDS = 1.0
+"""How long a process leaves out a suspect whose limits have no room."""
+_MOST_PAUSED = 500
 
 
 @dataclass(slots=True)
 class LeaseEnds:
-    """When a claim has to look for lost claims again, by what is wanted."""
+    """When a claim has to look for lost claims again, by what is wanted, and the suspects it leaves out."""
 
     known: dict[tuple[Wanted, ...], tuple[datetime, datetime | None]] = field(default_factory=dict)
+    paused: dict[ObjectId, datetime] = field(default_factory=dict)
+    """Suspects whose limits had no room, and until when they are left out."""
 
     def is_to_look(self, wanted: tuple[Wanted, ...], now: datetime) -> bool:
         """Whether a lease may have ended that this process does not know of."""
@@ -45,6 +53,23 @@ class LeaseEnds:
             self.known.clear()
         self.known[wanted] = (now, first)
 
+    def left_out(self, now: datetime) -> list[ObjectId]:
+        """The suspects to leave out now. Forgets the pauses that are over."""
+        if self.paused:
+            latest = after(now, _PAUSE_SECONDS)  # a later end is of a clock that was set back
+            self.paused = {job: until for job, until in self.paused.items() if now < until <= latest}
+        return list(self.paused)
+
+    def pause(self, job: ObjectId, now: datetime) -> None:
+        """Leaves out a suspect for a while, so that it does not hide the suspects behind it."""
+        if len(self.paused) >= _MOST_PAUSED:
+            self.paused.clear()
+        self.paused[job] = after(now, _PAUSE_SECONDS)
+
+    def next_end(self) -> datetime | None:
+        """The end of the first pause."""
+        return min(self.paused.values(), default=None)
+
 
 class LostClaims:
     """The suspects that one claim has found.
@@ -56,28 +81,39 @@ class LostClaims:
     def __init__(self, connection: Connection, request: ClaimRequest, ends: LeaseEnds, now: datetime) -> None:
         self._connection = connection
         self._request = request
+        self._ends = ends
         self._now = now
+        self._until = after(now, request.lease)
         self._suspects: list[Stored] = []
+        self._is_part = False
+        """Whether there are more lost claims than this call has read."""
+        self.taken: list[JobRecord] = []
         self.ended: list[JobRecord] = []
         self.has_looked = False
         """Whether `next_lease` is known."""
         self.next_lease: datetime | None = None
         """The end of the first lease that is valid."""
-        self._has_changed = False
         if ends.is_to_look(request.wanted, now):
-            self._look(ends)
+            self._look()
 
-    def _look(self, ends: LeaseEnds) -> None:
+    @property
+    def paused_until(self) -> datetime | None:
+        """When the first suspect is examined again whose limits had no room."""
+        return self._ends.next_end()
+
+    def _look(self) -> None:
         wanted, now = self._request.wanted, self._now
-        leases = trees.first_leases(self._connection, wanted, MAX_SUSPECTS)
-        valid = [doc["lease_until"] for doc in leases if doc["lease_until"] > now]
+        left_out = self._ends.left_out(now)
+        leases = trees.first_leases(self._connection, wanted, MAX_SUSPECTS, left_out)
+        over = [str(doc["_id"]) for doc in leases if doc["lease_until"] <= now]
         # If more have ended than were asked for, the first that is still valid may not be among them.
-        self.has_looked = len(leases) - len(valid) < MAX_SUSPECTS
-        self.next_lease = valid[0] if valid else None
-        ends.saw(wanted, now, leases[0]["lease_until"] if leases else None)
-        over = [str(doc["_id"]) for doc in leases if doc["lease_until"] <= now][: 2 * MAX_SUSPECTS]
+        self._is_part = len(over) >= MAX_SUSPECTS
+        self.has_looked = not self._is_part
+        self.next_lease = leases[len(over)]["lease_until"] if len(leases) > len(over) else None
+        times = [leases[0]["lease_until"] if leases else None, self._ends.next_end()]
+        self._ends.saw(wanted, now, min((time for time in times if time is not None), default=None))
         if over:
-            _, stored = Records(self._connection).read(over)
+            _, stored = Records(self._connection).read(over[: 2 * MAX_SUSPECTS])
             self._end([one for one in stored if one is not None])
 
     def _end(self, stored: list[Stored]) -> None:
@@ -93,7 +129,6 @@ class LostClaims:
                 planned.append(Replacement(one, ended))
         self._suspects.sort(key=self._order)
         answers = Records(self._connection).write(planned, self._now)
-        self._has_changed = bool(planned)
         self.ended = [
             one.after
             for one, answer in zip(planned, answers, strict=True)
@@ -101,42 +136,37 @@ class LostClaims:
         ]
 
     def _order(self, one: Stored) -> tuple[int, datetime, str]:
-        record = one.record
-        covers = [is_covered(record.queue, (one.name,)) for one in self._request.wanted]
-        index = covers.index(True) if True in covers else len(covers)
-        return index, record.lease_until or self._now, record.id
+        """By the first of the wanted queues that covers the job, and by the end of the lease."""
+        record, wanted = one.record, self._request.wanted
+        indexes = (index for index, some in enumerate(wanted) if is_covered(record.queue, (some.name,)))
+        return next(indexes, len(wanted)), record.lease_until or self._now, record.id
 
-    def take(self, most: int) -> list[JobRecord]:
-        """Claims up to `most` suspects whose limits have room."""
-        taken: list[JobRecord] = []
-        while self._suspects and len(taken) < most:
+    def take(self, most: int) -> None:
+        """Claims suspects whose limits have room, until `taken` has `most` jobs."""
+        while self._suspects and len(self.taken) < most:
             planned: list[Replacement[Stored]] = []
-            while self._suspects and len(taken) + len(planned) < most:
+            while self._suspects and len(self.taken) + len(planned) < most:
                 one = self._suspects.pop(0)
                 if self._take_slots(one):
                     planned.append(Replacement(one, self._claimed(one.record)))
-            self._has_changed = self._has_changed or bool(planned)
+                else:
+                    self._ends.pause(one.doc["_id"], self._now)
             answers = Records(self._connection).write(planned, self._now)
             for replacement, answer in zip(planned, answers, strict=True):
                 if answer is WriteResult.DONE and replacement.after is not None:
-                    taken.append(replacement.after)
+                    self.taken.append(replacement.after)
                 elif replacement.before.record.limit_keys:
-                    job = replacement.before.doc["_id"]
-                    keys = replacement.before.record.limit_keys
-                    limits.give_back(self._connection, {key: [job] for key in keys})
-        return taken
+                    job, keys = replacement.before.doc["_id"], replacement.before.record.limit_keys
+                    limits.give_back(self._connection, {key: [job] for key in keys}, until=self._until)
 
-    def has_more(self) -> bool:
-        """Whether further suspects could be claimed now. Suspects behind those that were read count if this
-        call has changed some: otherwise the next call would read the same."""
-        return (self._has_changed and not self.has_looked) or any(
-            limits.has_room(
-                self._connection,
-                one.doc["_id"],
-                one.record.limit_keys,
-                self._request.limits,
-                self._now,
-            )
+    def has_more(self, limit: int) -> bool:
+        """Whether further suspects may be claimed now. `limit`: of the call; without room it examined
+        none."""
+        if limit > 0:
+            return self._is_part
+        rules = self._request.limits
+        return any(
+            limits.has_room(self._connection, one.doc["_id"], one.record.limit_keys, rules, self._now)
             for one in self._suspects
         )
 
@@ -147,10 +177,8 @@ class LostClaims:
         )
 
     def _take_slots(self, one: Stored) -> bool:
-        keys, request = one.record.limit_keys, self._request
-        until = after(self._now, request.lease)
-        return (
-            not keys
-            or limits.take_slots(self._connection, one.doc["_id"], keys, request.limits, self._now, until)
-            is None
-        )
+        keys, rules = one.record.limit_keys, self._request.limits
+        if not keys:
+            return True
+        job = one.doc["_id"]
+        return limits.take_slots(self._connection, job, keys, rules, self._now, self._until) is None

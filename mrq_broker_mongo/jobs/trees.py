@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from bson import ObjectId
+
 from mrq_broker_mongo.jobs.records import RANKS
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.layout import DUE, LEASES, TREE_LEASES, TREES, Index
@@ -193,11 +195,15 @@ def next_lease(connection: Connection, wanted: Sequence[Wanted], after: datetime
     return min(times, default=None)
 
 
-def first_leases(connection: Connection, wanted: Sequence[Wanted], limit: int) -> list[Doc]:
+def first_leases(
+    connection: Connection, wanted: Sequence[Wanted], limit: int, left_out: Sequence[ObjectId] = ()
+) -> list[Doc]:
     """The claimed jobs of the queues whose leases end first, with the end of each."""
     found: list[Doc] = []
     for _, lease in _questions(wanted):
         query = {**lease, "lease_until": {"$gt": EVER}}
+        if left_out:
+            query["_id"] = {"$nin": list(left_out)}
         index = TREE_LEASES if "root" in lease else LEASES
         found += connection.run(
             "jobs",

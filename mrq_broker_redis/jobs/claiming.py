@@ -15,6 +15,7 @@ from mrq_core.clock import from_ms
 from mrq_core.contract import lifecycle
 from mrq_core.contract.messages import Claimed, ClaimRequest
 from mrq_core.contract.record import JobRecord
+from mrq_core.errors import BrokerError
 from mrq_core.ids import new_nonce
 
 SWEEP_MS = 1000
@@ -23,18 +24,40 @@ SWEEP_MS = 1000
 
 def claim(connection: Connection, request: ClaimRequest, rotation: Rotation) -> Claimed:
     """See `Broker.claim`."""
-    taken: list[JobRecord] = []
-    lost: LostClaims | None = None
     nonce = new_nonce()
     answer = _run(connection, request, rotation, nonce, limit=request.limit, leave_suspects=False)
     if answer[0] == b"suspects":
-        lost = LostClaims(connection, request, [job_id.decode() for job_id in answer[2]])
-        taken = lost.take(min(request.lost_limit, request.limit))
-        limit = request.limit - len(taken)
-        request = replace(request, lost_limit=request.lost_limit - len(taken))
-        answer = _run(connection, request, rotation, nonce, limit=limit, leave_suspects=True)
+        return _claim_with_suspects(connection, request, rotation, nonce, answer)
+    return _answered(answer, request, rotation, nonce)
+
+
+def _claim_with_suspects(
+    connection: Connection, request: ClaimRequest, rotation: Rotation, nonce: str, answer: Any
+) -> Claimed:
+    """Claims suspects up to their limit, and then waiting jobs.
+
+    An error after the first jobs are claimed only ends the call, so that these jobs are not lost.
+    """
+    lost = LostClaims(connection, request, [job_id.decode() for job_id in answer[2]])
+    first = lost.take(min(request.lost_limit, request.limit))
+    now = from_ms(int(answer[1]))
+    claimed = Claimed(next_due=now, now=now)
+    limit = request.limit - len(first)
+    further = replace(request, lost_limit=request.lost_limit - len(first))
+    try:
+        answer = _run(connection, further, rotation, nonce, limit=limit, leave_suspects=True)
+        claimed = _answered(answer, request, rotation, nonce)
+    except BrokerError:
+        if not first:
+            raise
+    return replace(claimed, records=(*first, *claimed.records), ended=tuple(lost.ended))
+
+
+def _answered(answer: Any, request: ClaimRequest, rotation: Rotation, nonce: str) -> Claimed:
+    """The answer of the script, for waiting jobs."""
     _, now_ms, found, due, continued, parked, swept = answer
     now = from_ms(int(now_ms))
+    taken: list[JobRecord] = []
     for number, data in enumerate(found):
         record = lifecycle.claimed(
             records.record_in(data)[0],
@@ -45,12 +68,7 @@ def claim(connection: Connection, request: ClaimRequest, rotation: Rotation) -> 
         )
         taken.append(record)
     rotation.note(int(now_ms), continued, parked, swept)
-    return Claimed(
-        records=tuple(taken),
-        next_due=moment(due),
-        ended=() if lost is None else tuple(lost.ended),
-        now=now,
-    )
+    return Claimed(records=tuple(taken), next_due=moment(due), now=now)
 
 
 def _run(

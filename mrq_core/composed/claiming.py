@@ -35,6 +35,16 @@ _Suspect = tuple[Entry, StoredJob, JobRecord]
 """The entry, the record as it was read, and the record with the lease that the queue knows."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Change:
+    """A change of a suspect: its entry under a new token, and then its record."""
+
+    entry: Entry
+    stored: StoredJob
+    after: JobRecord
+    token: str
+
+
 @dataclass(slots=True)
 class _Seen:
     """The handled suspects: jobs that were claimed again, jobs that ended, and jobs that may be claimed."""
@@ -128,6 +138,7 @@ class Claimer:
         seen = _Seen()
         found = self._store.read([entry.id for entry in answer.suspects])
         wrong: list[Entry] = []
+        over: list[_Change] = []
         for entry, stored in zip(answer.suspects, found, strict=True):
             if stored is None or stored.record.status is not Status.STARTED or _is_behind(entry, stored):
                 wrong.append(entry)
@@ -135,60 +146,57 @@ class Claimer:
             # The store knows the lease as it was when the claim was made, the queue as it was renewed.
             record = replace(stored.record, lease_until=entry.due_at, due_at=entry.due_at)
             ended = lifecycle.after_lost_claim(record, request, answer.now)
-            if ended is not None:
-                self._end(entry, stored, ended, request, answer, seen)
-            else:
+            if ended is None:
                 seen.left.append((entry, stored, record))
+            else:
+                token = lifecycle.make_token(stored.record.claims + 1, new_nonce())
+                over.append(_Change(entry, stored, ended, token))
         if wrong:
             tickets.put_right(self._queue, self._store, wrong, answer.now)
+        done = self._write_held(over, request, answer)
+        if done:
+            self._queue.remove([tickets.removal_of(one.stored) for one in done])
+        seen.ended = [one.after for one in done]
         return seen
-
-    def _end(
-        self,
-        entry: Entry,
-        stored: StoredJob,
-        after: JobRecord,
-        request: ClaimRequest,
-        answer: ClaimedEntries,
-        seen: _Seen,
-    ) -> None:
-        token = lifecycle.make_token(stored.record.claims + 1, new_nonce())
-        if self._write_held(entry, stored, after, token, request, answer):
-            seen.ended.append(after)
-            self._queue.remove([tickets.removal_of(stored)])
 
     def _take(self, most: int, answer: ClaimedEntries, request: ClaimRequest, seen: _Seen) -> None:
         """Claims suspects until the call has `most` jobs."""
         while seen.left and len(seen.taken) < most:
-            entry, stored, record = seen.left.pop(0)
-            nonce = new_nonce()
-            after = lifecycle.claimed(
-                record, now=answer.now, worker=request.worker, nonce=nonce, lease=request.lease
-            )
-            token = lifecycle.make_token(after.claims, nonce)
-            if self._write_held(entry, stored, after, token, request, answer):
-                seen.taken.append(after)
+            room = most - len(seen.taken)
+            chosen, seen.left = seen.left[:room], seen.left[room:]
+            done = self._write_held([_claim_of(one, request, answer) for one in chosen], request, answer)
+            seen.taken += [one.after for one in done]
 
     def _write_held(
-        self,
-        entry: Entry,
-        stored: StoredJob,
-        after: JobRecord,
-        token: str,
-        request: ClaimRequest,
-        answer: ClaimedEntries,
-    ) -> bool:
-        """Writes the record of a suspect while its entry is held under a new claim, so that no other worker
-        can claim or renew it meanwhile. False: another worker was quicker, or the late worker has settled
-        the job."""
-        if not all(self._queue.reclaim([(entry, token)], request)):
-            return False
+        self, changes: list[_Change], request: ClaimRequest, answer: ClaimedEntries
+    ) -> list[_Change]:
+        """Writes the records of suspects while their entries are held under new claims, so that no other
+        worker can claim or renew them meanwhile.
+
+        Returns the changes that were made. Of the others, another worker was quicker, the late worker has
+        settled the job, or its limits leave no room.
+        """
+        if not changes:
+            return []
+        answers = self._queue.reclaim([(one.entry, one.token) for one in changes], request)
+        held = [one for one, is_held in zip(changes, answers, strict=True) if is_held]
+        if not held:
+            return []
         failpoints.reach("composed.taken")
-        [written] = self._store.write([Replacement(stored, after)], answer.now)
-        if written is WriteResult.DONE:
-            return True
-        tickets.put_right(self._queue, self._store, [replace(entry, token=token)], answer.now)
-        return False
+        results = self._store.write([Replacement(one.stored, one.after) for one in held], answer.now)
+        done = [one for one, result in zip(held, results, strict=True) if result is WriteResult.DONE]
+        refused = [one for one, result in zip(held, results, strict=True) if result is not WriteResult.DONE]
+        if refused:
+            entries = [replace(one.entry, token=one.token) for one in refused]
+            tickets.put_right(self._queue, self._store, entries, answer.now)
+        return done
+
+
+def _claim_of(suspect: _Suspect, request: ClaimRequest, answer: ClaimedEntries) -> _Change:
+    entry, stored, record = suspect
+    nonce = new_nonce()
+    after = lifecycle.claimed(record, now=answer.now, worker=request.worker, nonce=nonce, lease=request.lease)
+    return _Change(entry, stored, after, lifecycle.make_token(after.claims, nonce))
 
 
 def _is_behind(entry: Entry, stored: StoredJob) -> bool:

@@ -104,7 +104,7 @@ class Config:
     )
     max_lost_claims: int = _setting(
         2,
-        "Number of deaths in a row of the own process of a job after which the job fails.",
+        "Number of deaths in a row of a job's own process after which the job fails.",
         "worker",
         minimum=1,
     )

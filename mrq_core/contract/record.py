@@ -103,7 +103,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An attempt that is over, with the status in which it ended.
 
     A lost claim has `lost` set. Its status is `started` if its lease expired, because no worker reported its
-    end, and `queued` if its worker reported that the job's own process died.
+    end. If its worker reported that the job's own process died, the status is that of the job after it:
+    `queued`, or `cancel` if a cancel was requested.
     """
 
     claim: int

@@ -33,7 +33,8 @@ def mrq_driver() -> Driver:  # type: ignore[empty-body]
 
 
 # --- policy ----------------------------------------------------------------------------------
-# Called in plugins/manager.py for client/client.py (before_enqueue), and in worker/outcomes.py (retry_decision).
+# Called in plugins/manager.py for client/client.py (before_enqueue), and in worker/outcomes.py
+# (retry_decision).
 
 
 @hookspec
@@ -119,8 +120,8 @@ def mrq_around_job(context: AttemptContext) -> Generator[None, Outcome, None]:
 
 
 # --- values ----------------------------------------------------------------------------------
-# Called in plugins/manager.py: encode for client/client.py and worker/outcomes.py, decode for client/client.py and
-# worker/executing.py.
+# Called in plugins/manager.py: encode for client/client.py and worker/outcomes.py, decode for
+# client/client.py and worker/executing.py.
 
 
 @hookspec(firstresult=True)

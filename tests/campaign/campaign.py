@@ -102,9 +102,7 @@ class Campaign:
         return worker
 
     def _start(self) -> Process:
-        # A job may be hit more often by chance than a poison job is run: none is to be condemned here.
-        patience = ("--max-lost-claims", str(self._most_faults + 1))
-        process = self.project.start("worker", "--greenlets", "5", "--lease", f"{LEASE:g}", *patience)
+        process = self.project.start("worker", "--greenlets", "5", "--lease", f"{LEASE:g}")
         self.processes.append(process)
         return process
 

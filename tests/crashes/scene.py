@@ -113,8 +113,7 @@ class Scene:
             wanted=(Wanted(name="q"), Wanted(name="t/"), Wanted(name="jobs")),
             limit=limit,
             lease=LEASE,
-            idle=True,
-            max_lost_claims=100,
+            lost_limit=2,
             limits=LIMITS,
         )
         claimed = broker.claim(request)

@@ -153,6 +153,39 @@ class ClaimSuspects(Story):
         assert self.scene.run_all() == dict(zip(self.ids, expected, strict=True))
 
 
+class ClaimManySuspects(Story):
+    """Suspects of several queues, some under limits, that one call claims before and after waiting jobs."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.ids = [answer.id for answer in scene.broker.enqueue(self._jobs(2))]
+        lost = scene.claim(scene.broker).records
+        assert len(lost) == 6
+        [fresh] = scene.broker.enqueue([scene.new_job("q")])
+        self.ids.append(fresh.id)
+        scene.clock.advance(LEASE + 1)
+
+    def _jobs(self, number: int) -> list[NewJob]:
+        new_job = self.scene.new_job
+        plain = [new_job(queue) for queue in ("q", "t/a") for _ in range(number)]
+        return [*plain, *(new_job("q", ("k",)) for _ in range(number))]
+
+    def call(self, broker: Broker) -> object:
+        return self.scene.claim(broker)
+
+    def check_answer(self, answer: Any) -> None:
+        ids = [record.id for record in answer.records]
+        assert len(ids) == len(set(ids))
+        assert set(ids) <= set(self.ids)
+
+    def check(self) -> None:
+        self.scene.claim(self.scene.broker)  # gets nothing that runs
+        assert self.scene.run_all() == dict.fromkeys(self.ids, Status.SUCCESS)
+        records = [record for record in self.scene.broker.get(self.ids) if record is not None]
+        assert max(record.claims for record in records) <= 4
+        assert {record.lost_claims for record in records} == {0}
+
+
 class Renew(Story):
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
@@ -392,8 +425,8 @@ class RawSettle(Story):
 
 
 STORIES = [
-    Enqueue, EnqueueOverExpired, EnqueueAfterALostOne, Claim, ClaimOne, ClaimSuspects, Renew, Settle,
-    SettleOnce, FollowUps, CancelAndRequeue, MoveAll, Remove, Prune, RawAdmit, RawAdmitOfAList,
+    Enqueue, EnqueueOverExpired, EnqueueAfterALostOne, Claim, ClaimOne, ClaimSuspects, ClaimManySuspects,
+    Renew, Settle, SettleOnce, FollowUps, CancelAndRequeue, MoveAll, Remove, Prune, RawAdmit, RawAdmitOfAList,
     RawAdmitForgotten, RawSettle,
 ]  # fmt: skip
 

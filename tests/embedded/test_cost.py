@@ -165,9 +165,7 @@ def test_blocked_jobs_are_passed_once_and_in_bounded_parts(
 ) -> None:
     fill(broker, 2_000, priority=4, limit_keys=("k",))
     broker.enqueue([job(), job()])
-    request = ClaimRequest(
-        worker="w1", wanted=(Wanted(name="q"),), limit=1, lease=60.0, limits={"k": limit}, idle=False
-    )
+    request = ClaimRequest(worker="w1", wanted=(Wanted(name="q"),), limit=1, lease=60.0, limits={"k": limit})
     costs: list[int] = []
     free = 0
     while free < 2:

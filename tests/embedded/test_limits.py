@@ -53,10 +53,20 @@ def broker(path: Path, clock: ManualClock) -> Iterator[EmbeddedBroker]:
 
 
 def claim(
-    broker: EmbeddedBroker, limits: dict[str, Limit], *, limit: int = 10, idle: bool = False, queue: str = "q"
+    broker: EmbeddedBroker,
+    limits: dict[str, Limit],
+    *,
+    limit: int = 10,
+    lost_limit: int = 1,
+    queue: str = "q",
 ) -> list[JobRecord]:
     request = ClaimRequest(
-        worker="w1", wanted=(Wanted(name=queue),), limit=limit, lease=LEASE, idle=idle, limits=limits
+        worker="w1",
+        wanted=(Wanted(name=queue),),
+        limit=limit,
+        lease=LEASE,
+        lost_limit=lost_limit,
+        limits=limits,
     )
     return list(broker.claim(request).records)
 
@@ -124,7 +134,7 @@ def test_a_renewal_behind_the_end_of_the_lease_takes_the_slot_again(
     put(broker, 1)
     [late] = claim(broker, ONE)
     clock.advance(LEASE)
-    claim(broker, ONE)
+    assert claim(broker, ONE, limit=0) == []
     assert late.token is not None
     assert broker.renew([ClaimRef(id=late.id, token=late.token)], LEASE) == [True]
     put(broker, 1)
@@ -148,13 +158,16 @@ def test_a_thousand_blocked_jobs_get_a_thousand_turns_and_are_not_met_again(
 ) -> None:
     ids = put(broker, 1_000)
     limits = {"k": Limit(rate=1.0, per=1.0)}
-    taken = [record.id for _ in range(15) for record in claim(broker, limits)]
+    records = [record for _ in range(15) for record in claim(broker, limits)]
+    broker.settle(list(map(succeed, records)))
+    taken = [record.id for record in records]
     waiting = broker.find(JobFilter(statuses=(Status.QUEUED,)), limit=1_000).records
     assert (len(taken), len({record.due_at for record in waiting})) == (1, 999)
     for _ in range(999):
         clock.advance(1.0)
         [record] = claim(broker, limits)
         assert record.claims == 1
+        broker.settle([succeed(record)])
         taken.append(record.id)
     assert taken == ids
 
@@ -198,7 +211,7 @@ def test_after_any_history_slots_and_parked_jobs_are_what_a_recount_gives(
                 broker.enqueue([job(chance.choice("qp") + "/s", limit_keys=keys) for _ in range(4)])
             case 2 | 3:
                 queue = chance.choice(["q/", "p/s", "p/"])
-                held += claim(broker, limits, limit=4, idle=chance.random() < 0.5, queue=queue)
+                held += claim(broker, limits, limit=4, lost_limit=chance.randint(0, 3), queue=queue)
             case 4:
                 ended = [held.pop(chance.randrange(len(held))) for _ in range(min(2, len(held)))]
                 broker.settle([_some_end(record, chance) for record in ended])

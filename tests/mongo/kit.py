@@ -68,7 +68,7 @@ def new_job(queue: str = "q", unique: Unique | None = None, **more: Any) -> NewJ
 
 
 def claim(broker: MongoBroker, lease: float = 60.0, limit: int = 10, queue: str = "q") -> Claimed:
-    """What an idle worker gets from the queue."""
+    """Claims due jobs of the queue."""
     return broker.claim(ClaimRequest(worker="w", wanted=(Wanted(name=queue),), limit=limit, lease=lease))
 
 

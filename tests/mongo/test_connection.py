@@ -169,7 +169,8 @@ def test_many_lost_replies_lose_nothing_and_each_repeat_follows_a_lost_claim(
     found = {record.id: record for record in behind.get(sorted(acknowledged)) if record is not None}
     assert found.keys() == acknowledged
     for record in found.values():
-        assert record.claims == record.lost_claims + 1, record
+        lost = [attempt.lost for attempt in record.attempts]
+        assert (record.lost_claims, lost) == (0, [True] * (record.claims - 1) + [False]), record
         assert accepted.get(record.id, 0) <= 1
 
 

@@ -22,7 +22,7 @@ QUEUED = JobRecord(
     updated_at=NOW,
     due_at=NOW,
 )
-STARTED = claimed(QUEUED, now=NOW + timedelta(seconds=1), worker="w", nonce="n", lease=60, alone=False)
+STARTED = claimed(QUEUED, now=NOW + timedelta(seconds=1), worker="w", nonce="n", lease=60)
 FAILED = settled(
     STARTED,
     Outcome(
@@ -66,8 +66,8 @@ def test_the_duration_of_a_running_job_is_how_long_it_has_run() -> None:
 
 def test_the_timeline_tells_what_happened_in_order() -> None:
     again = requeued(FAILED, now=NOW + timedelta(seconds=10), queue="high", reset_retries=True)
-    lost = claimed(again, now=NOW + timedelta(seconds=11), worker="v", nonce="m", lease=1, alone=False)
-    running = claimed(lost, now=NOW + timedelta(seconds=20), worker="u", nonce="o", lease=60, alone=False)
+    lost = claimed(again, now=NOW + timedelta(seconds=11), worker="v", nonce="m", lease=1)
+    running = claimed(lost, now=NOW + timedelta(seconds=20), worker="u", nonce="o", lease=60)
     assert [event for _, event in timeline(running)] == [
         "created",
         "attempt 1 started by w",

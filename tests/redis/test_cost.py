@@ -18,6 +18,7 @@ from mrq_core.contract.messages import (
     Wanted,
 )
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.testing import ManualClock
 from tests.redis.kit import Place
 from tests.redis.servers import Server
 from tests.redis.test_connection import claim, new_job, success
@@ -97,6 +98,19 @@ def test_batches_take_a_bounded_number_of_round_trips(place: Place, server: Serv
     outcomes = [Settlement(id=one.id, token=one.token or "", outcome=failed) for one in records[800:]]
     assert calls(server, lambda: broker.settle(outcomes))["evalsha"] == 4
     assert calls(server, lambda: broker.get([job.record.id for job in jobs]))["evalsha"] == 10
+    broker.close()
+
+
+def test_a_claim_reads_no_more_suspects_than_it_may_claim(place: Place, server: Server) -> None:
+    clock = ManualClock()
+    broker = place.open(clock)
+    broker.enqueue([new_job() for _ in range(40)])
+    assert len(claim(broker, limit=40).records) == 40
+    clock.advance(61.0)
+    taken: list[JobRecord] = []
+    counted = calls(server, lambda: taken.extend(claim(broker, limit=3).records))
+    assert len(taken) == 3
+    assert counted["get"] <= 2 * 3  # to read and to write
     broker.close()
 
 

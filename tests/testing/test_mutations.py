@@ -130,10 +130,6 @@ def _nothing(*_: Any, **__: Any) -> None:
     return None
 
 
-def _take_all_suspects(data: Any, suspects: Any, request: Any, now: Any, blocked: Any) -> list[JobRecord]:
-    return [claiming._take(data, record, request, now, alone=True) for record in suspects]
-
-
 _settled = lifecycle.settled
 
 
@@ -144,8 +140,8 @@ def _settled_in_spite_of_a_cancel(record: JobRecord, outcome: Outcome, now: Any)
 _archived = lifecycle.archived
 
 
-def _archived_without_history(record: JobRecord, now: Any) -> JobRecord:
-    return replace(_archived(record, now), history=record.history)
+def _archived_without_history(record: JobRecord) -> JobRecord:
+    return replace(_archived(record), history=record.history)
 
 
 _totals = totals.totals
@@ -167,16 +163,61 @@ def _lost_in_spite_of_a_cancel(record: JobRecord, request: ClaimRequest, now: An
 
 
 def _lost_before_this_time(record: JobRecord, request: ClaimRequest, now: Any) -> JobRecord | None:
-    return _after_lost_claim(replace(record, alone=False), request, now)
+    return _after_lost_claim(replace(record, lost_claims=record.lost_claims - 1), request, now)
 
 
-def _lost_alone_always(record: JobRecord, request: ClaimRequest, now: Any) -> JobRecord | None:
-    return _after_lost_claim(replace(record, alone=True), request, now)
+def _lost_at_any_time(record: JobRecord, request: ClaimRequest, now: Any) -> JobRecord | None:
+    losses = sum(attempt.lost for attempt in record.history)
+    return _after_lost_claim(replace(record, lost_claims=losses), request, now)
 
 
 def _lost_with_its_token(record: JobRecord, request: ClaimRequest, now: Any) -> JobRecord | None:
     ended = _after_lost_claim(record, request, now)
     return None if ended is None else replace(ended, token=record.token)
+
+
+_take_all = claiming._take_all
+
+
+def _take_suspects_without_limit(
+    data: MemoryData, suspects: list[JobRecord], request: ClaimRequest, now: Any
+) -> list[JobRecord]:
+    return _take_all(data, suspects, replace(request, lost_limit=request.limit), now)
+
+
+_losses_after = lifecycle._losses_after
+
+
+def _row_that_goes_on(record: JobRecord, outcome: Outcome) -> tuple[int, int]:
+    return _losses_after(record, outcome) if outcome.lost else (record.lost_claims, record.solo_deaths)
+
+
+def _row_that_an_interrupt_ends(record: JobRecord, outcome: Outcome) -> tuple[int, int]:
+    return _losses_after(record, outcome) if outcome.lost else (0, 0)
+
+
+def _row_without_deaths(record: JobRecord, outcome: Outcome) -> tuple[int, int]:
+    return _losses_after(record, outcome)[0], record.solo_deaths
+
+
+def _lost_but_not_archived(record: JobRecord, outcome: Outcome, now: Any) -> JobRecord:
+    after = _settled(record, replace(outcome, lost=False), now)
+    losses, deaths = _losses_after(record, outcome)
+    return replace(after, lost_claims=losses, solo_deaths=deaths)
+
+
+def _settled_by_attempts_that_were_not_lost(record: JobRecord, token: str) -> bool:
+    return _was_settled_by(
+        replace(record, history=tuple(one for one in record.history if not one.lost)), token
+    )
+
+
+_was_settled_by = lifecycle.was_settled_by
+_requeued = lifecycle.requeued
+
+
+def _requeued_in_the_same_row(record: JobRecord, **how: Any) -> JobRecord:
+    return replace(_requeued(record, **how), lost_claims=record.lost_claims)
 
 
 # --- changes by operators and rules -------------------------------------------------------------------
@@ -338,11 +379,11 @@ MUTATIONS = [
         instead=_claimed_under_the_same_number,
     ),
     Mutation(
-        without="The rule that a suspect is claimed alone",
-        test="test_a_suspect_is_claimed_alone",
+        without="The limit of suspects",
+        test="test_suspects_are_claimed_beside_waiting_jobs_up_to_their_limit",
         owner=claiming,
-        name="_take_suspect",
-        instead=_take_all_suspects,
+        name="_take_all",
+        instead=_take_suspects_without_limit,
     ),
     Mutation(
         without="The end of poison jobs and of lost at_most_once jobs",
@@ -452,18 +493,61 @@ MUTATIONS = [
         instead=_lost_in_spite_of_a_cancel,
     ),
     Mutation(
-        without="The latest loss of a poison job",
-        test="test_a_poison_job_is_failed_after_it_was_lost_alone_so_often",
+        without="The latest loss among ten in a row",
+        test="test_the_tenth_lost_claim_in_a_row_fails_a_job",
         owner=lifecycle,
         name="after_lost_claim",
         instead=_lost_before_this_time,
     ),
     Mutation(
-        without="The exception for claims lost beside others",
-        test="test_a_claim_lost_beside_others_does_not_condemn",
+        without="The exception for losses that are not in a row",
+        test="test_ten_lost_claims_that_are_not_in_a_row_fail_no_job",
         owner=lifecycle,
         name="after_lost_claim",
-        instead=_lost_alone_always,
+        instead=_lost_at_any_time,
+    ),
+    Mutation(
+        without="The end of a row of lost claims by a finished attempt",
+        test="test_lost_claims_in_a_row_are_counted_until_an_attempt_is_finished",
+        owner=lifecycle,
+        name="_losses_after",
+        instead=_row_that_goes_on,
+    ),
+    Mutation(
+        without="The row of lost claims across an interrupt",
+        test="test_an_unfinished_attempt_does_not_end_the_row",
+        owner=lifecycle,
+        name="_losses_after",
+        instead=_row_that_an_interrupt_ends,
+        arguments={"status": Status.INTERRUPT},
+    ),
+    Mutation(
+        without="The end of a row of lost claims by a requeue",
+        test="test_requeueing_a_poison_job_gives_it_new_chances",
+        owner=lifecycle,
+        name="requeued",
+        instead=_requeued_in_the_same_row,
+    ),
+    Mutation(
+        without="The count of solo deaths",
+        test="test_a_lost_attempt_that_fails_its_job_counts",
+        owner=lifecycle,
+        name="_losses_after",
+        instead=_row_without_deaths,
+    ),
+    Mutation(
+        without="The archive of a lost attempt",
+        test="test_a_lost_attempt_is_archived_and_the_job_is_due_at_once",
+        owner=lifecycle,
+        name="settled",
+        instead=_lost_but_not_archived,
+    ),
+    Mutation(
+        without="The memory of a settled lost attempt",
+        test="test_a_lost_attempt_is_settled_once",
+        owner=lifecycle,
+        name="was_settled_by",
+        instead=_settled_by_attempts_that_were_not_lost,
     ),
     Mutation(
         without="The end of the token of a job that a lost claim ended",

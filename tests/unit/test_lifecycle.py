@@ -19,6 +19,7 @@ from mrq_core.contract.lifecycle import (
     claimed,
     make_token,
     requeued,
+    runs_solo,
     settled,
     was_settled_by,
 )
@@ -43,10 +44,8 @@ def record(**fields: Any) -> JobRecord:
     return JobRecord(**values)
 
 
-def claim(
-    before: JobRecord, *, now: datetime = NOW, nonce: str = "n1", alone: bool = False, worker: str = "w"
-) -> JobRecord:
-    return claimed(before, now=now, worker=worker, nonce=nonce, lease=60.0, alone=alone)
+def claim(before: JobRecord, *, now: datetime = NOW, nonce: str = "n1", worker: str = "w") -> JobRecord:
+    return claimed(before, now=now, worker=worker, nonce=nonce, lease=60.0)
 
 
 def retry(before: JobRecord, *, now: datetime = NOW) -> JobRecord:
@@ -124,12 +123,16 @@ def test_a_second_claim_writes_down_the_lost_one() -> None:
     assert (attempt.claim, attempt.token, attempt.worker) == (1, "1.n1", "w1")
     assert (attempt.status, attempt.lost) == (Status.STARTED, True)
     assert attempt.ended_at == first.lease_until
-    assert (second.claims, second.token, second.lost_claims, second.lost_alone) == (2, "2.n2", 1, 0)
+    assert (second.claims, second.token, second.lost_claims, second.solo_deaths) == (2, "2.n2", 1, 0)
 
 
-def test_a_claim_lost_alone_counts_as_such() -> None:
-    second = claim(claim(record(), alone=True))
-    assert (second.lost_claims, second.lost_alone, second.alone) == (1, 1, False)
+def test_a_job_runs_solo_from_its_second_lost_claim_in_a_row_on() -> None:
+    job = claim(record())
+    solo = []
+    for _ in range(4):
+        solo.append(runs_solo(job))
+        job = claim(job)
+    assert solo == [False, False, True, True]
 
 
 def test_a_claim_after_a_retry_is_no_lost_one() -> None:
@@ -143,12 +146,12 @@ def test_a_claim_after_a_retry_is_no_lost_one() -> None:
 
 def test_a_job_that_never_ran_has_nothing_to_archive() -> None:
     before = record()
-    assert archived(before, NOW) is before
+    assert archived(before) is before
 
 
 def test_archiving_empties_the_fields_of_the_attempt() -> None:
     failed = settled(
-        claim(record(), alone=True),
+        claim(record()),
         Outcome(
             status=Status.FAILED,
             result=1,
@@ -162,10 +165,10 @@ def test_archiving_empties_the_fields_of_the_attempt() -> None:
         ),
         LATER,
     )
-    emptied = archived(replace(failed, progress=0.5), LATER)
+    emptied = archived(replace(failed, progress=0.5))
     never_ran = record()
     for field in (
-        *("started_at", "worker", "token", "lease_until", "alone", "progress", "result"),
+        *("started_at", "worker", "token", "lease_until", "progress", "result"),
         *("exception_type", "traceback", "original_traceback"),
         *("total_time", "greenlet_time", "switches", "memory_diff"),
     ):
@@ -173,7 +176,7 @@ def test_archiving_empties_the_fields_of_the_attempt() -> None:
     [attempt] = emptied.history
     assert (attempt.exception_type, attempt.traceback, attempt.original_traceback) == ("E", "T", "O")
     assert (attempt.started_at, attempt.ended_at, attempt.lost) == (NOW, LATER, False)
-    assert archived(emptied, LATER) is emptied
+    assert archived(emptied) is emptied
 
 
 def test_the_history_forgets_the_oldest_first() -> None:
@@ -198,35 +201,47 @@ def test_attempts_are_those_that_are_over() -> None:
 
 # --- a lost claim -----------------------------------------------------------------------------------
 
-REQUEST = ClaimRequest(worker="w", wanted=(), limit=1, lease=60.0, max_lost_claims=3, failed_ttl=100.0)
+REQUEST = ClaimRequest(worker="w", wanted=(), limit=1, lease=60.0, failed_ttl=100.0)
 
 
-@pytest.mark.parametrize(
-    ("lost_alone", "alone", "limit", "expected"),
-    [(0, False, 1, False), (0, True, 1, True), (1, True, 3, False), (2, True, 3, True), (2, False, 3, False)],
-)
-def test_a_poison_job_was_lost_alone_so_often_this_time_included(
-    lost_alone: int, alone: bool, limit: int, expected: bool
-) -> None:
-    job = replace(claim(record(), alone=alone), lost_alone=lost_alone)
-    after_loss = after_lost_claim(job, replace(REQUEST, max_lost_claims=limit), LATER)
-    assert (after_loss is not None) is expected
+def test_the_tenth_loss_in_a_row_ends_a_job() -> None:
+    job = claim(record())
+    for losses in range(1, 10):
+        assert after_lost_claim(job, REQUEST, LATER) is None, losses
+        job = claim(job)
+    assert job.lost_claims == 9
+    assert after_lost_claim(job, REQUEST, LATER) is not None
+
+
+def test_the_deaths_of_a_jobs_own_process_count_among_the_ten() -> None:
+    job = record()
+    for _ in range(9):
+        job = settled(claim(job), DEATH, NOW)
+    assert (job.lost_claims, job.solo_deaths) == (9, 9)
+    assert after_lost_claim(claim(job), REQUEST, LATER) is not None
+
+
+def test_a_finished_attempt_begins_a_new_row_of_ten() -> None:
+    job = replace(claim(record()), lost_claims=9, solo_deaths=3)
+    again = claim(retry(job))
+    assert (again.lost_claims, again.solo_deaths) == (0, 0)
+    assert after_lost_claim(again, REQUEST, LATER) is None
 
 
 def test_an_at_most_once_job_ends_with_its_first_loss() -> None:
-    job = claim(record(at_most_once=True))
-    assert after_lost_claim(job, replace(REQUEST, max_lost_claims=1000), LATER) is not None
+    assert after_lost_claim(claim(record(at_most_once=True)), REQUEST, LATER) is not None
 
 
 @pytest.mark.parametrize("at_most_once", [True, False])
 def test_a_job_that_must_not_run_again_fails_with_claim_lost(at_most_once: bool) -> None:
-    started = claim(record(at_most_once=at_most_once), alone=True)
-    job = after_lost_claim(started, replace(REQUEST, max_lost_claims=1), LATER)
+    earlier = 0 if at_most_once else 9
+    started = claim(record(at_most_once=at_most_once, lost_claims=earlier))
+    job = after_lost_claim(started, REQUEST, LATER)
     assert job is not None
     assert (job.status, job.exception_type) == (Status.FAILED, "mrq_core.errors.ClaimLost")
     assert (job.ended_at, job.expires_at) == (LATER, after(LATER, 100.0))
     assert (job.due_at, job.lease_until) == (None, None)
-    assert (job.lost_claims, job.lost_alone) == (1, 1)
+    assert (job.lost_claims, job.solo_deaths) == (earlier + 1, 0)
     assert ("at_most_once" in (job.traceback or "")) is at_most_once
     assert job.is_ended
     assert not was_settled_by(job, "1.n1")
@@ -287,6 +302,65 @@ def test_an_attempt_cannot_end_as_started() -> None:
         settled(claim(record()), Outcome(status=Status.STARTED), NOW)
 
 
+# --- losses in a row ----------------------------------------------------------------------------------
+
+DEATH = Outcome(status=Status.QUEUED, delay=0.0, lost=True, exception_type="E", traceback="killed by SIGKILL")
+LOST_TWICE = {"lost_claims": 2, "solo_deaths": 1}
+
+
+@pytest.mark.parametrize("status", sorted(ENDED - {Status.INTERRUPT}))
+def test_an_attempt_that_ends_its_job_ends_the_row(status: Status) -> None:
+    job = settled(claim(record(**LOST_TWICE)), Outcome(status=status), LATER)
+    assert (job.lost_claims, job.solo_deaths) == (0, 0)
+
+
+@pytest.mark.parametrize("status", [Status.RETRY, Status.QUEUED])
+def test_a_retry_ends_the_row(status: Status) -> None:
+    job = settled(claim(record(**LOST_TWICE)), Outcome(status=status, delay=0.0, is_retry=True), LATER)
+    assert (job.lost_claims, job.solo_deaths) == (0, 0)
+
+
+@pytest.mark.parametrize(("status", "delay"), [("interrupt", 0.0), ("interrupt", None), ("queued", 0.0)])
+def test_an_interrupt_and_a_claim_given_back_leave_the_row(status: str, delay: float | None) -> None:
+    job = settled(claim(record(**LOST_TWICE)), Outcome(status=Status(status), delay=delay), LATER)
+    assert (job.lost_claims, job.solo_deaths) == (2, 1)
+
+
+def test_a_lost_attempt_goes_to_the_history_at_once() -> None:
+    job = settled(claim(record(**LOST_TWICE)), DEATH, LATER)
+    assert (job.status, job.due_at, job.claims) == (Status.QUEUED, LATER, 1)
+    assert (job.lost_claims, job.solo_deaths) == (3, 2)
+    for field in ("started_at", "worker", "token", "lease_until", "exception_type", "traceback"):
+        assert getattr(job, field) is None, field
+    [attempt] = job.history
+    assert (attempt.claim, attempt.token, attempt.worker) == (1, "1.n1", "w")
+    assert (attempt.status, attempt.lost) == (Status.QUEUED, True)
+    assert (attempt.started_at, attempt.ended_at) == (NOW, LATER)
+    assert (attempt.exception_type, attempt.traceback) == (DEATH.exception_type, DEATH.traceback)
+    assert job.attempts == (attempt,)
+    assert len(claim(job).history) == 1
+
+
+def test_a_lost_attempt_that_fails_its_job_stays_the_latest() -> None:
+    outcome = Outcome(status=Status.FAILED, lost=True, ttl=5.0, exception_type="E")
+    job = settled(claim(record()), outcome, LATER)
+    assert (job.status, job.exception_type, job.token) == (Status.FAILED, "E", "1.n1")
+    assert (job.lost_claims, job.solo_deaths, job.history) == (1, 1, ())
+
+
+def test_a_cancel_request_ends_a_job_whose_process_died() -> None:
+    job = settled(replace(claim(record()), cancel_requested=True), replace(DEATH, cancel_ttl=5.0), LATER)
+    assert (job.status, job.ended_at, job.expires_at) == (Status.CANCEL, LATER, after(LATER, 5.0))
+    assert [attempt.lost for attempt in job.history] == [True]
+
+
+@pytest.mark.parametrize("status", sorted(set(Status) - {Status.QUEUED, Status.FAILED, Status.STARTED}))
+def test_a_lost_attempt_ends_as_queued_or_failed(status: Status) -> None:
+    delay = 0.0 if status in WAITING else None
+    with pytest.raises(ValueError, match="a lost attempt cannot end"):
+        settled(claim(record()), Outcome(status=status, delay=delay, lost=True), NOW)
+
+
 # --- was_settled_by -----------------------------------------------------------------------------------
 
 
@@ -301,6 +375,14 @@ def test_a_settle_is_remembered_by_its_token() -> None:
     assert not was_settled_by(again, "1.other")
 
 
+def test_a_lost_attempt_that_was_settled_is_remembered() -> None:
+    waiting = settled(claim(record()), DEATH, LATER)
+    assert was_settled_by(waiting, "1.n1")
+    assert not was_settled_by(waiting, "1.other")
+    assert not was_settled_by(waiting, "")
+    assert was_settled_by(claim(waiting, nonce="n2"), "1.n1")
+
+
 def test_a_lost_claim_was_not_settled() -> None:
     assert not was_settled_by(claim(claim(record()), nonce="n2"), "1.n1")
 
@@ -310,8 +392,8 @@ def test_a_lost_claim_was_not_settled() -> None:
 
 def failed_job() -> JobRecord:
     return settled(
-        replace(claim(record()), retry_count=2, lost_alone=1, cancel_requested=True),
-        Outcome(status=Status.FAILED, ttl=9.0, exception_type="E"),
+        replace(claim(record()), retry_count=2, lost_claims=3, solo_deaths=2, cancel_requested=True),
+        Outcome(status=Status.FAILED, lost=True, ttl=9.0, exception_type="E"),
         NOW,
     )
 
@@ -320,7 +402,9 @@ def test_a_requeued_job_starts_over() -> None:
     job = requeued(failed_job(), now=LATER, queue=None, reset_retries=True)
     assert (job.status, job.queue, job.queued_at, job.due_at) == (Status.QUEUED, "q", LATER, LATER)
     assert (job.ended_at, job.expires_at, job.exception_type) == (None, None, None)
-    assert (job.retry_count, job.lost_alone, job.cancel_requested, job.claims) == (0, 0, False, 1)
+    assert (job.retry_count, job.cancel_requested, job.claims) == (0, False, 1)
+    assert (failed_job().lost_claims, failed_job().solo_deaths) == (4, 3)
+    assert (job.lost_claims, job.solo_deaths) == (0, 0)
     assert [attempt.status for attempt in job.history] == [Status.FAILED]
     assert was_settled_by(job, "1.n1")
 
@@ -347,13 +431,24 @@ def test_a_cancelled_lost_job_refuses_its_late_settle() -> None:
 # --- any history -----------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.sampled_from(["claim", "lose", "retry", "fail", "requeue", "cancel"]), max_size=30))
+STEPS = ["claim", "lose", "die", "interrupt", "retry", "fail", "requeue", "cancel"]
+
+
+@given(st.lists(st.sampled_from(STEPS), max_size=30))
 def test_whatever_happens_each_claim_is_in_the_record_once(steps: list[str]) -> None:
     job = record()
+    row = 0
     for number, step in enumerate(steps):
         now = after(NOW, number)
+        before = job
         if (step == "claim" and job.status.is_waiting) or (step == "lose" and job.status is Status.STARTED):
             job = claim(job, now=now, nonce=str(number))
+            row += step == "lose"
+        elif step == "die" and job.status is Status.STARTED:
+            job = settled(job, DEATH, now)
+            row += 1
+        elif step == "interrupt" and job.status is Status.STARTED:
+            job = settled(job, Outcome(status=Status.INTERRUPT, delay=0.0), now)
         elif step == "retry" and job.status is Status.STARTED:
             job = retry(job, now=now)
         elif step == "fail" and job.status is Status.STARTED:
@@ -362,10 +457,14 @@ def test_whatever_happens_each_claim_is_in_the_record_once(steps: list[str]) -> 
             job = requeued(job, now=now, queue=None, reset_retries=True)
         elif step == "cancel" and job.status not in (Status.SUCCESS, Status.CANCEL, Status.STARTED):
             job = cancelled(job, now=now, ttl=5.0)
+        if step in ("retry", "fail", "requeue") and job is not before:
+            row = 0
         running = [job.claims] if job.status is Status.STARTED else []
         numbers = [attempt.claim for attempt in job.attempts] + running
         assert numbers == list(range(1, job.claims + 1))[-len(numbers) :] if numbers else job.claims == 0
-        assert sum(attempt.lost for attempt in job.history) <= job.lost_claims
+        assert job.lost_claims == row
+        assert job.solo_deaths <= row
+        assert row <= sum(attempt.lost for attempt in job.history) or len(job.history) == HISTORY_LIMIT
         assert (job.due_at is None) == job.is_ended
         assert (job.lease_until is not None) == (job.status is Status.STARTED)
         assert job.is_ended == (job.status in ENDED)

@@ -216,7 +216,7 @@ def test_a_suspect_gets_its_turn_though_its_queue_never_runs_dry(project: Projec
     until(project.ledger, what="the job to start")
     doomed.send(signal.SIGKILL)
     doomed.wait()
-    # The lease ends while another worker is at work on jobs that overlap: it is never idle by itself.
+    # The lease ends while another worker executes jobs that overlap: it is never without other jobs.
     naps = [{"word": f"w{n}", "seconds": 0.02 + 0.01 * (n % 3)} for n in range(600)]
     others = project.client.queue_jobs("tasks.noted", naps)
     project.work_off("--lease", "2", "--greenlets", "4")

@@ -2,22 +2,24 @@
 -- Claims due jobs for a worker.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: the arguments of claiming, and then the number of earlier lost claims
 --   with which the next one ends a job
--- Answers as claiming. A suspect is an id.
+-- Answers as claiming. A suspect is an id: of each job that must end, and of as many others as the limit allows.
 -- Claimed jobs are answered as their data.
 
 local most_lost = given[13]
 local now_text, taken_keys = digits(now), {}
+local may_run = 0 -- the number of chosen suspects that may be claimed: at most the limit
 
+-- A suspect that seems to end needs no slots. Where suspects are left, the driver has found that it does not end.
 consider_suspect = function(id, queue, chosen)
   local row = call('HMGET', K .. 'j:' .. id, 'f', 'L', 'l', 's')
-  local flags = row[1] or ''
+  local ends = row[1] or tonumber(row[2] or 0) >= most_lost
   if not row[4] then
     call('ZREM', claimed_line(queue), id)
-  elseif flags == '' and tonumber(row[2] or 0) < most_lost and row[3]
-    and not has_slots(id, cmsgpack.unpack(row[3])) then
+  elseif row[3] and (leave_suspects or not ends) and not has_slots(id, cmsgpack.unpack(row[3])) then
     put_off(id, queue)
-  elseif not leave_suspects then
+  elseif not leave_suspects and (ends or may_run < limit) then
     chosen[#chosen + 1] = id
+    may_run = may_run + (ends and 0 or 1)
   end
 end
 

@@ -10,7 +10,7 @@
 --   u unique key   m until when the key is held   f flags: c cancel requested, o at_most_once
 --   Q time of queueing   b time at which a rate lets the job start   v version, one more with each full write after the
 --   first   i time of the claim, e time of the outcome, a progress: not yet in the record
---   L claims lost while the job ran alone, including its running claim
+--   L claims lost in a row, as of the last full write; earlier versions: claims lost while the job ran alone
 --   o set if one of n, l, u, f, b is: a claim or a success then reads more than the status
 -- Times are Unix milliseconds.
 

@@ -23,9 +23,8 @@ _VERSION = "PRAGMA data_version"
 def wait(database: Database, clock: Clock, wanted: Sequence[Wanted], timeout: float) -> bool:
     """See `Broker.wait`.
 
-    A lease that ended before the call does not wake, because the claim has reported it, and a worker
-    that is not idle could only ask again. The pauses are slept outside
-    `run_blocking`, so that they occupy no thread of a pool.
+    A lease that ended before the call does not wake, because the claim has seen to it. The pauses are slept
+    outside `run_blocking`, so that they occupy no thread of a pool.
     """
     deadline = time.monotonic() + timeout
     began_ms = clock.now_ms()

@@ -228,6 +228,26 @@ class LimitContract(Contract):
         again = take_one(broker, limits=ONE)
         assert (again.id, again.claims) == (suspect, 2)
 
+    def test_suspects_without_room_hide_no_other_suspect_and_keep_no_worker_busy(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        put_limited(broker, clock, 30)
+        assert len(take(broker, limit=30, limits={"rule": Limit(concurrency=30)})) == 30
+        put(broker, clock)
+        [other] = take(broker, lease=LEASE + 1.0)
+        clock.advance(LEASE + 2.0)
+        [running] = put_limited(broker, clock, 1)
+        assert take(broker, limit=1, limits=ONE, lost_limit=0) == [running]
+        taken: list[str] = []
+        for _ in range(20):
+            answer = claim(broker, worker="w2", limits=ONE)
+            taken += [record.id for record in answer.records]
+            if answer.next_due is None or answer.next_due > answer.now:
+                break
+        else:
+            raise AssertionError("each claim said that more is due")
+        assert taken == [other]
+
     def test_a_renewed_lease_keeps_its_place(self, broker: Broker, clock: ManualClock) -> None:
         put_limited(broker, clock, 2)
         running = take_one(broker, limits=ONE)
