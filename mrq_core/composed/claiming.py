@@ -73,7 +73,11 @@ class Claimer:
             seen = self._see_to(answer, request)
             self._take(min(request.lost_limit, request.limit), answer, request, seen)
             answer = self._claim_further(request, answer, seen)
-        seen.taken += self._start(answer, request)
+        try:
+            seen.taken += self._start(answer, request)
+        except BrokerError:  # the claimed suspects must not be lost with the answer
+            if not seen.taken:
+                raise
         return Claimed(
             records=tuple(seen.taken),
             next_due=answer.next_due,

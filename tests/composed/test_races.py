@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import redis
 
+from mrq_core import failpoints
 from mrq_core.composed import ComposedBroker
 from mrq_core.contract.messages import (
     Cancel,
@@ -17,6 +18,8 @@ from mrq_core.contract.messages import (
     Limit,
     Move,
     NewJob,
+    Outcome,
+    Settlement,
     Unique,
     Wanted,
 )
@@ -53,6 +56,11 @@ def other(place: Place, clock: ManualClock) -> Iterator[ComposedBroker]:
 def claim(broker: ComposedBroker, worker: str, name: str = "q", **more: Any) -> tuple[JobRecord, ...]:
     request = ClaimRequest(worker=worker, wanted=(Wanted(name=name),), limit=5, lease=LEASE, **more)
     return broker.claim(request).records
+
+
+def succeed(record: JobRecord) -> Settlement:
+    outcome = Outcome(status=Status.SUCCESS, ttl=1000.0)
+    return Settlement(id=record.id, token=record.token or "", outcome=outcome)
 
 
 def token_of(broker: ComposedBroker, record: JobRecord) -> str | None:
@@ -206,3 +214,38 @@ def test_two_suspects_under_one_limit_are_not_claimed_at_once(
     at(monkeypatch, "entry_claim.after", lambda: quicker.extend(claim(other, "third", "r", limits=limits)))
     assert claim(broker, "second", "q", limits=limits) == ()
     assert [record.queue for record in quicker] == ["r"]
+
+
+def test_of_several_suspects_one_that_its_late_worker_settles_is_not_claimed(
+    broker: ComposedBroker, other: ComposedBroker, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.enqueue([new_job() for _ in range(3)])
+    lost = claim(broker, "first")
+    assert len(lost) == 3
+    clock.advance(LEASE + 1)
+    accepted: list[bool] = []
+    at(monkeypatch, "composed.taken", lambda: accepted.extend(broker.settle([succeed(lost[1])])))
+    again = claim(other, "second", lost_limit=5)
+    assert accepted == [True]
+    assert [record.id for record in again] == [lost[0].id, lost[2].id]
+    assert [token_of(broker, record) for record in again] == [record.token for record in again]
+    assert broker._queue.entries([lost[1].id]) == [None]
+
+
+@pytest.mark.parametrize("at_most_once", [False, True], ids=["claimed", "ended"])
+def test_many_suspects_cost_as_many_calls_as_one(
+    broker: ComposedBroker, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, at_most_once: bool
+) -> None:
+    calls: list[list[str]] = []
+    for number in (1, 5):
+        broker.enqueue([new_job(at_most_once=at_most_once) for _ in range(number)])
+        assert len(claim(broker, "first")) == number
+        clock.advance(LEASE + 1)
+        calls.append([])
+        monkeypatch.setattr(failpoints, "hook", calls[-1].append)
+        again = claim(broker, "second", lost_limit=5)
+        monkeypatch.setattr(failpoints, "hook", None)
+        assert len(again) == (0 if at_most_once else number)
+        assert all(broker.settle([succeed(record) for record in again]))
+    assert calls[0] == calls[1]
+    assert len(calls[0]) > 4
