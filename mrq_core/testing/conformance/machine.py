@@ -291,6 +291,7 @@ class JobMachine(RuleBasedStateMachine):
         outcome = Outcome(
             status=status,
             delay=delay if goes_on else None,
+            lost=status in (Status.QUEUED, Status.FAILED) and not delay and not follow,
             is_retry=status is Status.RETRY,
             queue=queue,
             ttl=None if goes_on else ttl,

@@ -75,6 +75,7 @@ def random_step(broker: Broker, clock: ManualClock, chance: random.Random) -> No
                     queue=chance.choice([None, *QUEUES]),
                     ttl=None if goes_on else chance.choice([None, 50.0]),
                     is_retry=status is Status.RETRY,
+                    lost=status in (Status.QUEUED, Status.FAILED) and chance.random() < 0.5,
                 )
     elif step == 4:
         broker.requeue(ids, Requeue(queue=chance.choice([None, *QUEUES])))
