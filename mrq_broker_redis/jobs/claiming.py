@@ -92,7 +92,7 @@ def arguments_of(
         request.worker,
         limit,
         round(request.lease * 1000),
-        request.lost_limit > 0,
+        request.lost_limit,
         trees.wanted_as_list(request.wanted),
         limits.limits_as_map(request.limits),
         nonce,

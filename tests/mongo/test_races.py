@@ -73,7 +73,6 @@ def test_jobs_that_are_claimed_are_not_lost_with_the_last_part_of_the_claim(
     assert len(lost) == 2
     clock.advance(LEASE + 1)
     [waiting] = [answer.id for answer in broker.enqueue([new_job()])]
-
     seen: list[str] = []
 
     def fail_after_the_waiting_job(point: str) -> None:

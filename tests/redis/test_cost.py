@@ -107,10 +107,14 @@ def test_a_claim_reads_no_more_suspects_than_it_may_claim(place: Place, server: 
     broker.enqueue([new_job() for _ in range(40)])
     assert len(claim(broker, limit=40).records) == 40
     clock.advance(61.0)
-    taken: list[JobRecord] = []
-    counted = calls(server, lambda: taken.extend(claim(broker, limit=3).records))
-    assert len(taken) == 3
-    assert counted["get"] <= 2 * 3  # to read and to write
+    for limit, lost_limit, number in ((3, 5, 3), (5, 3, 3), (5, 0, 0)):
+        request = ClaimRequest(
+            worker="w", wanted=(Wanted(name="q"),), limit=limit, lease=60.0, lost_limit=lost_limit
+        )
+        taken: list[JobRecord] = []
+        counted = calls(server, lambda: taken.extend(broker.claim(request).records))  # noqa: B023
+        assert len(taken) == number
+        assert counted.get("get", 0) <= 2 * number  # to read and to write
     broker.close()
 
 

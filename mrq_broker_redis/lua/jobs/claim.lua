@@ -2,12 +2,12 @@
 -- Claims due jobs for a worker.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: the arguments of claiming, and then the number of earlier lost claims
 --   with which the next one ends a job
--- Answers as claiming. A suspect is an id: of each job that must end, and of as many others as the limit allows.
+-- Answers as claiming. A suspect is an id: of each job that must end, and of as many others as may be claimed.
 -- Claimed jobs are answered as their data.
 
 local most_lost = given[13]
 local now_text, taken_keys = digits(now), {}
-local may_run = 0 -- the number of chosen suspects that may be claimed: at most the limit
+local may_run = 0 -- the number of chosen suspects that may be claimed
 
 -- A suspect that seems to end needs no slots. Where suspects are left, the driver has found that it does not end.
 consider_suspect = function(id, queue, chosen)
@@ -17,7 +17,7 @@ consider_suspect = function(id, queue, chosen)
     call('ZREM', claimed_line(queue), id)
   elseif row[3] and (leave_suspects or not ends) and not has_slots(id, cmsgpack.unpack(row[3])) then
     put_off(id, queue)
-  elseif not leave_suspects and (ends or may_run < limit) then
+  elseif not leave_suspects and (ends or may_run < math.min(limit, most_suspects)) then
     chosen[#chosen + 1] = id
     may_run = may_run + (ends and 0 or 1)
   end

@@ -1,6 +1,6 @@
 -- needs: base, batch, slots, limits, trees
 -- A claim of jobs or of entries: queues and trees, suspects, limits, parked jobs.
--- ARGV[2] of both begins with { worker, limit, lease in ms, whether suspects may be claimed, wanted, limits, nonce,
+-- ARGV[2] of both begins with { worker, limit, lease in ms, most suspects to claim, wanted, limits, nonce,
 --   rotation, parked after, sweep every ms, last swept at ms, whether to leave suspects, ... }
 --   wanted: { { name, quota or -1, reverse, { excluded } } }
 --   limits: { rule = { concurrency or -1, interval in us or 0, tolerance in us } }
@@ -14,7 +14,7 @@ local consider_suspect -- (id, queue, chosen): handles an expired lease; see put
 local take -- (id, key, queue, rank): tries to claim a due entry, and answers with one of these:
 local TAKEN, BLOCKED, GONE = 1, 2, 3
 
-local worker, limit, lease, may_claim_suspects, wanted = given[1], given[2], given[3], given[4], given[5]
+local worker, limit, lease, most_suspects, wanted = given[1], given[2], given[3], given[4], given[5]
 rules = given[6]
 local nonce, rotation, parked_after = given[7], given[8], given[9]
 local may_sweep = now - given[11] >= given[10] or now < given[11]
@@ -237,7 +237,7 @@ end
 -- The answer of a claim, after take_due().
 local function taken(what, swept)
   note_rotation()
-  local due = goes_on and now or next_due(wanted, may_claim_suspects and -1 or now)
+  local due = goes_on and now or next_due(wanted, most_suspects > 0 and -1 or now)
   if number == 0 and limit > 0 then -- the remaining tokens belong to jobs that are gone
     for _, one in ipairs(wanted) do
       call('DEL', K .. 'wake:' .. one[1])
