@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from mrq_core.contract.broker import Broker
-from mrq_core.errors import BrokerUnavailable
+from mrq_core.errors import BrokerError, BrokerUnavailable
 from mrq_core.worker.executions import ClaimKind, Execution, batches, outcomes_of, store_logs
 from mrq_core.worker.native import Mailbox
 from mrq_core.worker.settling import Settler
@@ -71,7 +71,7 @@ class NativeSettler:
         due = [e for e, since in self._waiting_since.items() if since <= latest and e not in self._finished]
         try:
             self._settle(due, broker)
-        except Exception:  # the settler meets the same error and logs it
+        except BrokerError:  # the settler meets the same error and logs it
             self._retry_at = time.monotonic() + _RETRY
 
     def _settle(self, executions: Sequence[Execution], broker: Callable[[], Broker]) -> None:
