@@ -78,11 +78,9 @@ class LeaseKeeper:
 
 def _announce_lost(execution: Execution) -> None:
     """In the hub: the outcome of the job will be refused."""
-    if execution.outcome is None:
-        _log.warning(
-            "claim.lost id=%s: another worker may run this job now; it is interrupted here",
-            execution.record.id,
-        )
+    _log.warning(
+        "claim.lost id=%s: another worker may run this job now; it is interrupted here", execution.record.id
+    )
 
 
 def _announce_change(error: Exception | None) -> None:

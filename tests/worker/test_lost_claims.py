@@ -1,0 +1,114 @@
+"""A worker that loses a claim interrupts the job, and tells of renewals that fail."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from mrq_core.contract.record import Status
+from tests.servers import ServerProcess
+from tests.support import Process, Project, open_project, until
+from tests.worker.conftest import TASKS
+
+HOLDING = """
+import time
+from tasks import note
+from mrq_core import get_current_job, task
+
+
+def hold(step):
+    attempt = get_current_job().record.claims
+    note(f"start-{attempt}")
+    if attempt == 1:
+        try:
+            while True:
+                step()
+        except BaseException as error:
+            note(f"{type(error).__name__}-{attempt}")
+            raise
+    return attempt
+
+
+@task
+def waits():
+    return hold(lambda: time.sleep(1000))
+
+
+@task
+def spins():
+    return hold(lambda: None)
+
+
+@task(max_retries=0)
+def is_deaf():
+    def step():
+        try:
+            time.sleep(0.05)
+        except BaseException:
+            note("deaf")
+    return hold(step)
+"""
+
+
+def lose_claim(project: Project, path: str) -> tuple[str, Process]:
+    """A worker that is frozen until another worker has claimed its job and run it. It goes on then."""
+    project.write("holding.py", HOLDING)
+    job = project.queue(path)
+    late = project.worker("--lease", "0.6")
+    until(lambda: project.ledger() == ["start-1"], what="the job to start")
+    late.send(signal.SIGSTOP)
+    punctual = project.worker("--lease", "0.6")
+    record = project.ended(job)
+    assert (record.status, record.result) == (Status.SUCCESS, 2)
+    punctual.send(signal.SIGINT)
+    assert punctual.wait() == 0
+    late.send(signal.SIGCONT)
+    return job, late
+
+
+@pytest.mark.parametrize("path", ["holding.waits", "holding.spins"])
+def test_a_job_whose_claim_is_lost_is_interrupted_and_its_outcome_refused(
+    project: Project, path: str
+) -> None:
+    job, late = lose_claim(project, path)
+    until(lambda: "JobInterrupt-1" in project.ledger(), what="the job to be interrupted")
+    late.until_output("this outcome is not stored")
+    assert "it is interrupted here" in late.output
+    assert "the claim of the job was lost: another worker may run it now" in late.output
+    record = project.client.fetch(job)
+    assert (record.status, record.result, record.claims) == (Status.SUCCESS, 2, 2)
+    # The worker goes on.
+    assert project.ended(project.queue("tasks.Add", {"a": 1, "b": 1})).result == 2
+    late.send(signal.SIGINT)
+    assert late.wait() == 0
+
+
+def test_a_worker_is_given_up_for_a_job_that_ignores_that_its_claim_is_lost(project: Project) -> None:
+    job, late = lose_claim(project, "holding.is_deaf")
+    assert late.wait() == 1
+    assert "deaf" in project.ledger()
+    assert project.client.fetch(job).result == 2
+
+
+def test_failing_renewals_are_logged_once_and_their_end_too(
+    own_server: ServerProcess, tmp_path: Path
+) -> None:
+    with open_project(tmp_path, own_server.url) as project:
+        project.write("tasks.py", TASKS)
+        project.queue("tasks.noted", {"word": "x", "seconds": 1000})
+        worker = project.worker("--greenlets", "2", "--lease", "0.6", "--broker-timeout", "1")
+        until(lambda: project.ledger() == ["start-x"], what="the job to start")
+        for outage in (1, 2):
+            own_server.kill()
+            until_logged(worker, "renew.failed", outage)
+            until_logged(worker, "claim.failed", worker.output.count("claim.failed") + 3)
+            assert worker.output.count("renew.failed") == outage
+            own_server.start()
+            until_logged(worker, "renew.works_again", outage)
+        assert "thread.broke" not in worker.output
+
+
+def until_logged(worker: Process, event: str, number: int) -> None:
+    until(lambda: worker.output.count(event) >= number, what=f"{event} for the {number}th time")
