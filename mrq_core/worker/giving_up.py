@@ -45,7 +45,7 @@ class GivingUp:
         code = 0 if was_told_to_stop else 1
         patience = _PATIENCE_WHEN_STOPPING if was_told_to_stop else _PATIENCE
         try:
-            exit_after(patience + _AFTERWARDS, code)
+            exit_after(self._seconds_left(patience + _AFTERWARDS), code)
             self._stopping.is_stopping = True  # the loop claims nothing more
             self._decide_all()
             self._settle_within(patience)
@@ -56,6 +56,10 @@ class GivingUp:
             )
         finally:
             os._exit(code)
+
+    def _seconds_left(self, most: float) -> float:
+        leave_by = self._stopping.leave_by()
+        return most if leave_by is None else min(most, max(0.0, leave_by - time.monotonic()))
 
     def _decide_all(self) -> None:
         now = time.monotonic()

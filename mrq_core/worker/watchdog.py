@@ -81,7 +81,8 @@ class Watchdog:
 
     def _push(self, execution: Execution, interrupt: Interrupt, now: float) -> None:
         first, latest = self._asked.get(execution, (now, None))
-        if now - first > (STOP_GRACE if isinstance(interrupt, JobInterrupt) else GRACE):
+        is_stop = isinstance(interrupt, JobInterrupt) and self._stopping.is_killing  # not a lost claim
+        if now - first > (STOP_GRACE if is_stop else GRACE):
             self._last_resort.give_up(execution)
         elif latest is None or now - latest > _REPEAT:
             self._asked[execution] = (first, now)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 
 import pytest
 
@@ -14,7 +16,7 @@ from mrq_core.worker import giving_up
 from mrq_core.worker.giving_up import GivingUp
 from mrq_core.worker.outcomes import Outcomes
 from mrq_core.worker.stopping import Stopping
-from tests.support import Project
+from tests.support import Project, until
 from tests.worker.test_claim_kinds import Bench
 
 BREAKING = """
@@ -87,6 +89,17 @@ def deaf():
     wait_for_ever()
 
 
+@task
+def spins_deaf():
+    note("deaf")
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:
+            pass
+
+
 @task(timeout=0.5)
 def closes_stderr():
     os.close(2)
@@ -123,8 +136,8 @@ def deaf_tasks(request: pytest.FixtureRequest) -> None:
         request.getfixturevalue("project").write("deaf_tasks.py", DEAF)
 
 
-@pytest.mark.parametrize("what", ["open", "settle", "logs", "exit", "hang"])
-def test_a_worker_that_is_given_up_exits_though_its_last_calls_break(project: Project, what: str) -> None:
+def break_last_calls(project: Project, what: str) -> None:
+    """Puts the plugin BREAKING before the broker of workers that are started later."""
     project.write("breaking.py", BREAKING)
     project.env |= {
         "REAL_BROKER": project.address.broker,
@@ -133,6 +146,11 @@ def test_a_worker_that_is_given_up_exits_though_its_last_calls_break(project: Pr
         "MRQ_BROKER": "breaking",
         "MRQ_STORE": "",
     }
+
+
+@pytest.mark.parametrize("what", ["open", "settle", "logs", "exit", "hang"])
+def test_a_worker_that_is_given_up_exits_though_its_last_calls_break(project: Project, what: str) -> None:
+    break_last_calls(project, what)
     job = project.queue("deaf_tasks.deaf")
     worker = project.worker("--plugins", "breaking", "--lease", "60")
     assert worker.wait() == 1
@@ -140,6 +158,17 @@ def test_a_worker_that_is_given_up_exits_though_its_last_calls_break(project: Pr
     status = project.client.fetch(job).status
     assert status == (Status.FAILED if what == "logs" else Status.STARTED)
     assert project.client.fetch(job).lost_claims == 0
+
+
+def test_a_stopping_worker_that_is_given_up_is_gone_within_five_seconds(project: Project) -> None:
+    break_last_calls(project, "hang")
+    project.queue("deaf_tasks.spins_deaf")
+    worker = project.worker("--plugins", "breaking")
+    until(lambda: project.ledger() == ["deaf"], what="the job to start")
+    started = time.monotonic()
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert time.monotonic() - started < 5.0
 
 
 def test_a_worker_that_is_given_up_exits_though_it_cannot_say_so(project: Project) -> None:

@@ -181,7 +181,7 @@ def test_a_slow_broker_is_not_asked_twice_while_the_hub_responds(bench: Bench) -
     assert bench.broker.calls == {"hub": ["logs", "settle"], "native": []}
 
 
-def test_outcomes_wait_for_a_broker_that_is_away(bench: Bench) -> None:
+def test_outcomes_wait_for_a_broker_that_is_away(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
     def away_twice(thread: str) -> None:
         if bench.broker.calls["native"].count("settle") < 3:
             raise BrokerUnavailable("away")
@@ -190,6 +190,8 @@ def test_outcomes_wait_for_a_broker_that_is_away(bench: Bench) -> None:
     executions = bench.end(3)
     bench.block_until(lambda: bench.statuses(executions) == {Status.SUCCESS})
     bench.assert_counted_once(executions)
+    gevent.sleep(0.05)  # the hub logs what the native thread has sent
+    assert "thread.broke" not in caplog.text
 
 
 def test_an_outcome_that_breaks_the_native_settle_is_left_to_the_settler(bench: Bench) -> None:
