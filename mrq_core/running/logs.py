@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Sequence
 from contextvars import ContextVar
 
 from mrq_core.clock import from_ms
@@ -24,8 +25,9 @@ _ours: list[logging.Handler] = []
 class JobLog:
     """The log lines of one attempt that are not stored yet.
 
-    Keeps about `max_size` bytes of the attempt; the rest is dropped, after a line that says so.
-    Appending and taking are single steps of the interpreter, so no lock is needed.
+    Keeps about `max_size` bytes of the attempt; the rest is dropped, after a line that says so. A line stays
+    here until it is stored, so that each thread that stores the outcome can store all lines first. Appending
+    and reading are single steps of the interpreter, so no lock is needed.
     """
 
     __slots__ = ("_attempt", "_left", "_lines", "_seq", "job_id")
@@ -72,19 +74,15 @@ class JobLog:
         self._left -= len(line.message.encode()) + 1
         self.keep(line)
 
-    def take(self) -> list[LogLine]:
-        """The lines written since the last take."""
-        taken: list[LogLine] = []
-        lines = self._lines
-        while lines:
-            taken.append(lines.popleft())
-        return taken
+    def lines(self) -> Sequence[LogLine]:
+        """The lines that are not stored yet. Safe in any thread."""
+        return list(self._lines) if self._lines else ()
 
-    def give_back(self, lines: list[LogLine]) -> None:
-        """Puts lines that could not be stored back to the front."""
-        if self._lines is None:
-            self._lines = deque()
-        self._lines.extendleft(reversed(lines))
+    def drop(self, seq: int) -> None:
+        """Forgets the lines up to this sequence number, which are stored. In the hub's thread only."""
+        lines = self._lines
+        while lines and lines[0].seq <= seq:
+            lines.popleft()
 
 
 current_log: ContextVar[JobLog | None] = ContextVar("mrq_log", default=None)

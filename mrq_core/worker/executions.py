@@ -162,10 +162,15 @@ class Executions:
         """How many running jobs that had lost their last claim were started since this monotonic time."""
         return sum(execution.started >= moment for execution in self._lost_before)
 
-    def remove(self, executions: Iterable[Execution]) -> None:
-        """Holds these claims no longer."""
-        for execution in executions:
-            self._held.pop(execution.claim, None)
+    def remove(self, executions: Iterable[Execution]) -> list[bool]:
+        """Holds these claims no longer. False: the claim was not held, because its outcome was settled by
+        another thread and removed before."""
+        pop = self._held.pop
+        return [pop(execution.claim, None) is not None for execution in executions]
+
+    def is_held(self, execution: Execution) -> bool:
+        """Whether the claim is held."""
+        return execution.claim in self._held
 
     def snapshot(self) -> list[Execution]:
         """All executions, copied atomically."""
@@ -190,6 +195,10 @@ def outcomes_of(executions: Iterable[Execution]) -> list[Outcome]:
     return [execution._decided["outcome"] for execution in executions]
 
 
-def take_logs(executions: Iterable[Execution]) -> list[LogLine]:
-    """The lines that these jobs have logged since the last call."""
-    return [line for execution in executions for line in execution.context.log.take()]
+def store_logs(broker: Broker, executions: Iterable[Execution], max_size: int) -> list[LogLine]:
+    """Stores the log lines of these jobs that are not stored yet, and returns them. Safe in any thread: a
+    line that two threads store is stored once."""
+    lines = [line for execution in executions for line in execution.context.log.lines()]
+    for start in range(0, len(lines), CHUNK):
+        broker.append_logs(lines[start : start + CHUNK], max_size)
+    return lines

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 
-from mrq_core.contract.messages import CHUNK
-from mrq_core.errors import JobInterrupt, MrqError
-from mrq_core.worker.executions import Execution, batches, outcomes_of, take_logs
-from mrq_core.worker.native import sleep
+from mrq_core.contract.broker import Broker
+from mrq_core.errors import BrokerUnavailable, JobInterrupt
+from mrq_core.worker.executions import Execution, batches
+from mrq_core.worker.native import sleep, start_native_thread
+from mrq_core.worker.native_settling import settle_natively
 from mrq_core.worker.outcomes import Outcomes
+from mrq_core.worker.settling import unstorable
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
 
@@ -18,14 +21,17 @@ _PATIENCE, _PATIENCE_WHEN_STOPPING = 5.0, 1.0
 _CALL_SECONDS = 0.5
 """The timeout of each call to the broker."""
 _PAUSE = 0.2
+_AFTERWARDS = 2.0
+"""Seconds beyond the patience after which the process ends whatever a call is waiting for."""
 
 
 class GivingUp:
     """Ends the worker for a job that neither the hub nor the signal could end.
 
     Settles the overdue job by the interrupt that was due, the other jobs as interrupted, and the outcomes
-    that already waited. Then the process exits: with 0 if it had been told to stop, else with 1, so that a
-    supervisor starts another worker.
+    that already waited. Then the process exits, whatever was raised: with 0 if it had been told to stop, else
+    with 1, so that a supervisor starts another worker. Jobs that stay unsettled run again when their leases
+    expire.
     """
 
     def __init__(self, state: WorkerState, outcomes: Outcomes, stopping: Stopping) -> None:
@@ -36,32 +42,68 @@ class GivingUp:
     def give_up(self, overdue: Execution) -> None:
         """Called by the watchdog, in its thread. Does not return."""
         was_told_to_stop = self._stopping.is_killing
-        self._stopping.is_stopping = True  # the loop claims nothing more
+        code = 0 if was_told_to_stop else 1
+        patience = _PATIENCE_WHEN_STOPPING if was_told_to_stop else _PATIENCE
+        try:
+            exit_after(self._seconds_left(patience + _AFTERWARDS), code)
+            self._stopping.is_stopping = True  # the loop claims nothing more
+            self._decide_all()
+            self._settle_within(patience)
+            os.write(
+                2,
+                f"job {overdue.record.id} ({overdue.record.path}) could not be ended: it was given up "
+                "together with this worker\n".encode(errors="replace"),
+            )
+        finally:
+            os._exit(code)
+
+    def _seconds_left(self, most: float) -> float:
+        leave_by = self._stopping.leave_by()
+        return most if leave_by is None else min(most, max(0.0, leave_by - time.monotonic()))
+
+    def _decide_all(self) -> None:
         now = time.monotonic()
         stop = JobInterrupt("the worker had to be given up for another job, which could not be ended")
         for execution in self._state.executions.undecided():
-            interrupt = execution.interrupt_at(now) or stop
-            execution.decide(self._outcomes.forced(execution.context, interrupt, execution.started))
-        self._settle_within(_PATIENCE_WHEN_STOPPING if was_told_to_stop else _PATIENCE)
-        os.write(
-            2,
-            f"job {overdue.record.id} ({overdue.record.path}) could not be ended: it was given up together "
-            "with this worker\n".encode(),
-        )
-        os._exit(0 if was_told_to_stop else 1)
+            try:
+                interrupt = execution.interrupt_at(now) or stop
+                execution.decide(self._outcomes.forced(execution.context, interrupt, execution.started))
+            except BaseException:
+                pass
 
     def _settle_within(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
         executions = [one for one in self._state.executions.snapshot() if one.outcome is not None]
-        lines = take_logs(executions)
         while time.monotonic() < deadline:
             try:
                 broker = self._state.open_broker(_CALL_SECONDS)
-                for start in range(0, len(lines), CHUNK):
-                    broker.append_logs(lines[start : start + CHUNK], self._state.config.max_log_size)
-                for kind, chunk in batches(executions):
-                    kind.settle(broker, chunk, outcomes_of(chunk))
-                broker.close()
+                self._settle(broker, executions)
                 return
-            except MrqError:
-                sleep(_PAUSE)  # jobs that stay unsettled run again when their leases expire
+            except BaseException:
+                sleep(_PAUSE)
+
+    def _settle(self, broker: Broker, executions: Sequence[Execution]) -> None:
+        for kind, chunk in batches(executions):
+            answers = settle_natively(broker, kind, chunk, self._state.config.max_log_size)
+            for execution, answer in zip(chunk, answers, strict=True):
+                if isinstance(answer, Exception):
+                    _settle_as_failed(broker, execution, answer)
+
+
+def _settle_as_failed(broker: Broker, execution: Execution, error: Exception) -> None:
+    try:
+        execution.kind.settle(broker, [execution], [unstorable(execution, error)])
+    except BrokerUnavailable:
+        raise
+    except Exception:
+        pass
+
+
+def exit_after(seconds: float, code: int) -> None:
+    """Ends the process after these seconds, from another native thread."""
+
+    def leave() -> None:
+        sleep(seconds)
+        os._exit(code)
+
+    start_native_thread(leave)

@@ -13,9 +13,8 @@ import psutil
 
 from mrq_core.contract.messages import Versions
 from mrq_core.errors import BrokerError, ConfigError
-from mrq_core.operations.workers import WORKERS_NAMESPACE, report_to_json
 from mrq_core.worker.interrupts import CancelRequests
-from mrq_core.worker.reporting import Reporter, ReportFile
+from mrq_core.worker.reporting import Reports
 from mrq_core.worker.settling import Settler
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
@@ -23,8 +22,6 @@ from mrq_core.worker.worker_state import WorkerState
 _FLUSH_INTERVAL = 0.5
 _PRUNE_INTERVAL = 60.0
 _POLL_INTERVAL = 1.0
-_REPORTS_KEPT = 3
-"""The number of report intervals after which a report that was not renewed expires."""
 
 _log = logging.getLogger("mrq.worker")
 
@@ -38,7 +35,7 @@ class Housekeeping:
         settler: Settler,
         stopping: Stopping,
         cancels: CancelRequests,
-        reporter: Reporter,
+        reports: Reports,
     ) -> None:
         self._state = state
         self._config = state.config
@@ -46,8 +43,7 @@ class Housekeeping:
         self._settler = settler
         self._stopping = stopping
         self._cancels = cancels
-        self._reporter = reporter
-        self._file = ReportFile(self._config.report_file) if self._config.report_file else None
+        self._reports = reports
         self._versions = Versions()
         self._process = psutil.Process(os.getpid())
         self._started = time.monotonic()
@@ -64,7 +60,8 @@ class Housekeeping:
         ]
         if self._config.max_memory or self._config.max_time:
             loops.append((1.0, self._check_limits))
-        if self._file is not None:
+        self._reports.start()
+        if self._reports.has_file:
             loops.append((self._config.report_interval, self.write_file))
             try:
                 self.write_file()
@@ -77,12 +74,11 @@ class Housekeeping:
         """Ends the loops and deletes the worker's report."""
         gevent.killall(self._greenlets, block=False)
         try:
-            if self._file is not None:
-                self._file.remove()
+            self._reports.remove_file()
         except OSError as error:
             _log.warning("report.not_removed file=%s error=%s", self._config.report_file, error)
         try:
-            self._broker.state.delete(WORKERS_NAMESPACE, [self._state.name])
+            self._reports.remove(self._broker)
         except BrokerError as error:
             _log.warning("report.not_removed worker=%s error=%s", self._state.name, error)
 
@@ -99,14 +95,11 @@ class Housekeeping:
 
     def report(self) -> None:
         """Writes the report that `mrq workers` shows."""
-        ttl = self._config.report_interval * _REPORTS_KEPT
-        report = report_to_json(self._reporter.describe())
-        self._broker.state.put(WORKERS_NAMESPACE, self._state.name, report, ttl=ttl)
+        self._reports.store(self._broker)
 
     def write_file(self) -> None:
         """Writes the report to REPORT_FILE. A separate loop, which waits for no broker."""
-        if self._file is not None:
-            self._file.write(self._reporter.describe())
+        self._reports.write_file()
 
     def _repeat(self, interval: float, step: Callable[[], None]) -> None:
         failing = False

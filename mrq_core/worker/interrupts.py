@@ -25,6 +25,11 @@ def stop_interrupt() -> Interrupt:
     return JobInterrupt("the worker was told to stop")
 
 
+def lost_interrupt() -> Interrupt:
+    """Interrupts a job whose claim is lost: another worker may run it, and its outcome will be refused."""
+    return JobInterrupt("the claim of the job was lost: another worker may run it now")
+
+
 def cancel_interrupt() -> Interrupt:
     """Interrupts a job that was cancelled."""
     return CancelInterrupt("the job was cancelled while it ran")

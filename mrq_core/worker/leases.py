@@ -1,4 +1,4 @@
-"""Renews the leases of a worker's claims, in a native thread with its own broker.
+"""Renews the leases of a worker's claims, in the native thread of `standby.py`.
 
 A job that blocks the hub, in Python or in C code that releases the GIL, keeps its lease. C code that holds
 the GIL for longer than a lease does not: then another worker claims the job.
@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerError
 from mrq_core.worker.executions import Execution, batches
-from mrq_core.worker.native import Mailbox, NativeLoop
+from mrq_core.worker.interrupts import lost_interrupt
+from mrq_core.worker.native import Mailbox
 from mrq_core.worker.watchdog import GRACE
 from mrq_core.worker.worker_state import WorkerState
 
@@ -25,58 +27,66 @@ _log = logging.getLogger("mrq.worker")
 
 
 class LeaseKeeper:
-    """Renews all claims together, three times per lease. Marks the executions whose claims are lost."""
+    """Renews all claims together, three times per lease. Interrupts the jobs whose claims are lost."""
 
     def __init__(self, state: WorkerState) -> None:
         self._state = state
         self._lease = state.config.lease
         self._pause = self._lease / RENEWALS_PER_LEASE
-        self._lost: Mailbox[Execution] = Mailbox(_mark_lost)
-        self._broker: Broker | None = None
-        self._loop = NativeLoop(self._renew_all, first_pause=self._pause, finish=self._close)
+        self._due = time.monotonic() + self._pause
+        self._is_failing = False
+        self._lost: Mailbox[Execution] = Mailbox(_announce_lost)
+        self._changes: Mailbox[Exception | None] = Mailbox(_announce_change)
 
-    def start(self) -> None:
-        """Starts the thread."""
-        self._loop.start()
-
-    def stop(self) -> None:
-        """Ends the thread soon; the thread closes its broker itself."""
-        self._loop.stop()
+    def close(self) -> None:
+        """Logs nothing more."""
         self._lost.close()
+        self._changes.close()
 
-    def _renew_all(self) -> float:
-        if self._broker is None:
-            self._broker = self._state.open_broker()
+    def perform(self, now: float, broker: Callable[[], Broker]) -> None:
+        """Renews the claims if that is due, and retries after an error."""
+        if now < self._due:
+            return
+        error: Exception | None = None
         try:
-            self._renew(self._broker)
-        except BrokerError:
-            # The settler meets the same error and logs it.
-            return min(_RETRY, self._pause)
-        return self._pause
+            self._renew(broker(), now)
+        except Exception as raised:
+            error = raised
+        self._due = time.monotonic() + (self._pause if error is None else min(_RETRY, self._pause))
+        if self._is_failing != (error is not None):
+            self._is_failing = not self._is_failing
+            self._changes.send(error)
 
-    def _close(self) -> None:
-        if self._broker is not None:
-            self._broker.close()
-
-    def _renew(self, broker: Broker) -> None:
-        now = time.monotonic()
-        due = [
-            execution
-            for execution in self._state.executions.snapshot()
-            if not execution.lost
-            and (
+    def _renew(self, broker: Broker, now: float) -> None:
+        due = []
+        for execution in self._state.executions.snapshot():
+            if execution.lost:
+                # Again: the hub may have set a later interrupt at the same moment.
+                execution.interrupt_from(now, lost_interrupt)
+            elif (
                 execution.outcome or execution.deadline is None or now < execution.deadline + _BEYOND_DEADLINE
-            )
-        ]
+            ):
+                due.append(execution)
         for kind, chunk in batches(due):
             kept = kind.renew(broker, chunk, self._lease)
             for execution, is_kept in zip(chunk, kept, strict=True):
-                if not is_kept:
+                if not is_kept and execution.outcome is None:
+                    execution.lost = True
+                    execution.interrupt_from(now, lost_interrupt)
                     self._lost.send(execution)
 
 
-def _mark_lost(execution: Execution) -> None:
-    """In the hub: the job runs on, but its outcome will be refused."""
-    if execution.outcome is None and not execution.lost:
-        _log.warning("claim.lost id=%s: another worker may run this job now", execution.record.id)
-        execution.lost = True
+def _announce_lost(execution: Execution) -> None:
+    """In the hub: the outcome of the job will be refused."""
+    _log.warning(
+        "claim.lost id=%s: another worker may run this job now; it is interrupted here", execution.record.id
+    )
+
+
+def _announce_change(error: Exception | None) -> None:
+    """In the hub: renewing fails from now on with this error, or works again."""
+    if error is None:
+        _log.info("renew.works_again")
+    else:
+        details = None if isinstance(error, BrokerError) else error
+        _log.error("renew.failed: claims may be lost error=%s", error, exc_info=details)

@@ -1,19 +1,29 @@
-"""The report of a worker about itself, and the file that has a copy."""
+"""The report of a worker about itself, and where it is written: shared state, and the file REPORT_FILE."""
 
 from __future__ import annotations
 
 import json
 import os
 import socket
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 
 from mrq_core import __version__
+from mrq_core.contract.broker import Broker
+from mrq_core.errors import BrokerError
 from mrq_core.operations.views import worker_view
-from mrq_core.operations.workers import RunningJob, WorkerReport
+from mrq_core.operations.workers import WORKERS_NAMESPACE, RunningJob, WorkerReport, report_to_json
+from mrq_core.worker.native import get_ident
 from mrq_core.worker.worker_state import WorkerState
+
+_REPORTS_KEPT = 3
+"""The number of report intervals after which a report that was not renewed expires."""
+_LATE = 1.5
+"""The number of report intervals after which the native thread writes the report."""
 
 _RUNNING_MOST = 1000
 """The most running jobs that a report names."""
@@ -29,10 +39,10 @@ class Reporter:
         self._process = psutil.Process(os.getpid())
 
     def describe(self) -> WorkerReport:
-        """The worker at this moment."""
+        """The worker at this moment. Safe in any thread."""
         state = self._state
-        with self._process.oneshot():
-            memory, cpu = self._process.memory_info().rss, self._process.cpu_times()
+        # Without psutil's `oneshot`, which takes a lock.
+        memory, cpu = self._process.memory_info().rss, self._process.cpu_times()
         running = state.executions.undecided()[:_RUNNING_MOST]
         return WorkerReport(
             name=state.name,
@@ -58,16 +68,16 @@ class Reporter:
 class ReportFile:
     """The file that REPORT_FILE names: the report as `mrq workers show --json` prints it.
 
-    The age of the file tells a probe on the same machine when the hub last ran the loop that writes it, also
-    while the broker is away. A reader never sees a partial report.
+    The age of the file tells a probe on the same machine whether the process runs, also while the broker is
+    away. A reader never sees a partial report.
     """
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
 
     def write(self, report: WorkerReport) -> None:
-        """Replaces the file atomically. Raises OSError."""
-        beside = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        """Replaces the file atomically. Safe in any thread. Raises OSError."""
+        beside = self._path.with_name(f"{self._path.name}.{os.getpid()}-{get_ident()}")
         try:
             beside.write_text(json.dumps(worker_view(report)) + "\n", encoding="utf-8")
             beside.replace(self._path)
@@ -78,3 +88,75 @@ class ReportFile:
     def remove(self) -> None:
         """Deletes the file. Raises OSError."""
         self._path.unlink(missing_ok=True)
+
+
+class Reports:
+    """Writes the report to shared state and to REPORT_FILE.
+
+    Greenlets of the hub do so every REPORT_INTERVAL. A native thread does when they are late, because a job
+    blocks the hub: a report is never older than two intervals while the broker is there.
+    """
+
+    def __init__(self, state: WorkerState, reporter: Reporter) -> None:
+        self._name = state.name
+        self._reporter = reporter
+        self._interval = state.config.report_interval
+        self._file = ReportFile(state.config.report_file) if state.config.report_file else None
+        self._stored_at = self._written_at = self._tried_at = time.monotonic()
+        self._is_over = True
+
+    @property
+    def has_file(self) -> bool:
+        """Whether REPORT_FILE is set."""
+        return self._file is not None
+
+    def start(self) -> None:
+        """From now on reports are expected."""
+        self._is_over = False
+
+    def store(self, broker: Broker) -> None:
+        """Writes the report that `mrq workers` shows. Raises BrokerError."""
+        now = time.monotonic()
+        report = report_to_json(self._reporter.describe())
+        broker.state.put(WORKERS_NAMESPACE, self._name, report, ttl=self._interval * _REPORTS_KEPT)
+        self._stored_at = now
+        if self._is_over:  # the hub has removed it meanwhile
+            broker.state.delete(WORKERS_NAMESPACE, [self._name])
+
+    def write_file(self) -> None:
+        """Writes the report to REPORT_FILE. Asks no broker. Raises OSError."""
+        if self._file is not None:
+            now = time.monotonic()
+            self._file.write(self._reporter.describe())
+            self._written_at = now
+            if self._is_over:
+                self._file.remove()
+
+    def remove_file(self) -> None:
+        """Deletes the file for good. Raises OSError."""
+        self._is_over = True
+        if self._file is not None:
+            self._file.remove()
+
+    def remove(self, broker: Broker) -> None:
+        """Deletes the report in shared state for good. Raises BrokerError."""
+        self._is_over = True
+        broker.state.delete(WORKERS_NAMESPACE, [self._name])
+
+    def perform(self, now: float, broker: Callable[[], Broker]) -> None:
+        """In the native thread: writes the reports that are late. The hub logs errors of its own tries."""
+        late = now - _LATE * self._interval
+        if self._is_over or now < self._tried_at + self._interval / 4:
+            return
+        if self._file is not None and self._written_at < late:
+            self._tried_at = now
+            try:
+                self.write_file()
+            except OSError:
+                pass
+        if self._stored_at < late:
+            self._tried_at = now
+            try:
+                self.store(broker())
+            except BrokerError:
+                pass

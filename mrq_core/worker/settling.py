@@ -7,16 +7,17 @@ no outcome is dropped that could still be settled.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Sequence
 
 import gevent
 from gevent.event import Event
 
 from mrq_core.contract.codec import printable
-from mrq_core.contract.messages import CHUNK, Outcome
+from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerUnavailable
-from mrq_core.worker.executions import ClaimKind, Execution, batches, outcomes_of, take_logs
+from mrq_core.worker.executions import ClaimKind, Execution, batches, outcomes_of, store_logs
 from mrq_core.worker.worker_state import WorkerState
 
 BATCH = 200
@@ -30,12 +31,17 @@ _log = logging.getLogger("mrq.worker")
 
 
 class Settler:
-    """The decided executions, by the kind of their claims, and the greenlet that settles them."""
+    """The decided executions, by the kind of their claims, and the greenlet that settles them.
+
+    While a job blocks the hub, `NativeSettler` settles them (`native_settling.py`). It appends the executions
+    and whether their outcomes were accepted to `settled_natively`, and the greenlet does the rest.
+    """
 
     def __init__(self, state: WorkerState) -> None:
         self._state = state
         self._executions = state.executions
         self._waiting: dict[ClaimKind, list[Execution]] = {}
+        self.settled_natively: deque[list[tuple[Execution, bool]]] = deque()
         self._filled = Event()
         self._emptied = Event()
         self._emptied.set()
@@ -49,6 +55,11 @@ class Settler:
         self._emptied.clear()
         self._filled.set()
 
+    def wake(self) -> None:
+        """Finishes what was settled natively."""
+        if self.settled_natively:
+            self._filled.set()
+
     def drain(self, timeout: float | None) -> bool:
         """Waits until nothing is left to settle. False: the timeout, in seconds, ended first."""
         return bool(self._emptied.wait(timeout))
@@ -61,6 +72,9 @@ class Settler:
             if self._executions.unsettled < _ENOUGH:
                 gevent.sleep(_GATHER)
             try:
+                if self.settled_natively:
+                    self._finish_natively_settled()
+                    self._leave_out_finished()
                 for kind, waiting in list(self._waiting.items()):
                     batch = waiting[:BATCH]
                     self._settle_all(kind, batch)
@@ -114,7 +128,39 @@ class Settler:
         self._store_logs(batch)
         outcomes = outcomes_of(batch)
         accepted = kind.settle(state.broker, batch, outcomes)
-        self._executions.remove(batch)
+        if self.settled_natively:  # its answers are the first ones
+            self._finish_natively_settled()
+        self._finish(batch, outcomes, accepted)
+
+    def _finish_natively_settled(self) -> None:
+        while self.settled_natively:
+            settled = self.settled_natively.popleft()
+            batch = [execution for execution, _ in settled]
+            try:
+                self._finish(batch, outcomes_of(batch), [accepted for _, accepted in settled])
+            except Exception:
+                _log.exception("settle.broke jobs=%s", [execution.record.id for execution in batch])
+
+    def _leave_out_finished(self) -> None:
+        for kind, waiting in list(self._waiting.items()):
+            waiting[:] = [execution for execution in waiting if self._executions.is_held(execution)]
+            if not waiting:
+                del self._waiting[kind]
+
+    def _finish(
+        self, batch: Sequence[Execution], outcomes: Sequence[Outcome], accepted: Sequence[bool]
+    ) -> None:
+        """Ends the executions whose outcomes the broker has, and counts and observes the accepted outcomes;
+        each execution once, however often it was settled."""
+        state = self._state
+        removed = self._executions.remove(batch)
+        if not all(removed):
+            left = [index for index, was_held in enumerate(removed) if was_held]
+            if not left:
+                return
+            batch = [batch[index] for index in left]
+            outcomes = [outcomes[index] for index in left]
+            accepted = [accepted[index] for index in left]
         is_verbose = _log.isEnabledFor(logging.DEBUG)
         for execution, outcome, is_accepted in zip(batch, outcomes, accepted, strict=True):
             if is_accepted:
@@ -149,14 +195,8 @@ class Settler:
             self._settle_as_failed(execution, error)
 
     def _settle_as_failed(self, execution: Execution, error: Exception) -> None:
-        outcome = Outcome(
-            status=Status.FAILED,
-            ttl=execution.outcome.ttl if execution.outcome else None,
-            exception_type=type(error).__name__,
-            traceback=printable(f"the outcome of this execution could not be stored: {error}"),
-        )
         try:
-            execution.kind.settle(self._state.broker, [execution], [outcome])
+            execution.kind.settle(self._state.broker, [execution], [unstorable(execution, error)])
         except BrokerUnavailable:
             raise
         except Exception:
@@ -165,13 +205,19 @@ class Settler:
         self._executions.remove([execution])
 
     def _store_logs(self, executions: Sequence[Execution]) -> None:
-        lines = take_logs(executions)
-        for start in range(0, len(lines), CHUNK):
-            try:
-                self._state.broker.append_logs(lines[start : start + CHUNK], self._state.config.max_log_size)
-            except BaseException:
-                by_job = {execution.record.id: execution for execution in executions}
-                for job_id in dict.fromkeys(line.job_id for line in lines[start:]):
-                    rest = [line for line in lines[start:] if line.job_id == job_id]
-                    by_job[job_id].context.log.give_back(rest)
-                raise
+        lines = store_logs(self._state.broker, executions, self._state.config.max_log_size)
+        if lines:
+            stored = {(line.job_id, line.attempt): line.seq for line in lines}
+            for execution in executions:
+                record = execution.record
+                execution.context.log.drop(stored.get((record.id, record.claims), 0))
+
+
+def unstorable(execution: Execution, error: Exception) -> Outcome:
+    """The outcome of an execution whose own outcome cannot be stored because of this error."""
+    return Outcome(
+        status=Status.FAILED,
+        ttl=execution.outcome.ttl if execution.outcome else None,
+        exception_type=type(error).__name__,
+        traceback=printable(f"the outcome of this execution could not be stored: {error}"),
+    )

@@ -94,7 +94,8 @@ class Watchdog:
             execution.process.interrupt(interrupt, now)
             return
         first, latest = self._asked.get(execution, (now, None))
-        if now - first > (STOP_GRACE if isinstance(interrupt, JobInterrupt) else GRACE):
+        is_stop = isinstance(interrupt, JobInterrupt) and self._leave_by() is not None  # not a lost claim
+        if now - first > (STOP_GRACE if is_stop else GRACE):
             self._give_up(execution)
         elif latest is None or now - latest > _REPEAT:
             self._asked[execution] = (first, now)

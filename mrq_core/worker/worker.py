@@ -1,7 +1,7 @@
 """One worker process: its parts, and its life from the start to the exit code.
 
 `Claiming` claims jobs, `Executing` takes them through their attempts, and the `Settler` stores the outcomes.
-Two native threads, the `LeaseKeeper` and the `Watchdog`, go on while a job blocks the hub.
+Two native threads, the `Standby` and the `Watchdog`, go on while a job blocks the hub.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ from mrq_core.worker.giving_up import GivingUp
 from mrq_core.worker.housekeeping import Housekeeping
 from mrq_core.worker.interrupts import CancelRequests
 from mrq_core.worker.leases import LeaseKeeper
-from mrq_core.worker.reporting import Reporter
+from mrq_core.worker.native_settling import NativeSettler
+from mrq_core.worker.reporting import Reporter, Reports
 from mrq_core.worker.settling import Settler
+from mrq_core.worker.standby import Standby
 from mrq_core.worker.stopping import KILL_PATIENCE, Stopping
 from mrq_core.worker.strategy import Strategy
 from mrq_core.worker.watchdog import Watchdog
@@ -56,10 +58,11 @@ class Worker:
         cancels = CancelRequests(state.executions)
         self._executing = Executing(state, self._settler, self._stopping, cancels)
         self._claiming = Claiming(state, self._strategy, self._stopping, self._executing)
-        self._housekeeping = Housekeeping(
-            state, self._settler, self._stopping, cancels, Reporter(state, self._strategy.queues)
-        )
+        reports = Reports(state, Reporter(state, self._strategy.queues))
+        self._housekeeping = Housekeeping(state, self._settler, self._stopping, cancels, reports)
         self._keeper = LeaseKeeper(state)
+        self._native_settler = NativeSettler(state, self._settler)
+        self._standby = Standby(state, [self._keeper, self._native_settler, reports])
         last_resort = GivingUp(state, self._executing.outcomes, self._stopping)
         self._watchdog = Watchdog(
             state.executions, give_up=last_resort.give_up, leave_by=self._stopping.leave_by
@@ -84,7 +87,7 @@ class Worker:
         set_process_client(self.client)
         self._stopping.handle_signals()
         forking.enter_worker()
-        self._keeper.start()
+        self._standby.start()
         self._watchdog.start()
         settling = gevent.spawn(self._settler.run)
         code = 0
@@ -102,7 +105,9 @@ class Worker:
             self._housekeeping.stop()
             settling.kill()
             self._watchdog.stop()
-            self._keeper.stop()
+            self._standby.stop()
+            self._native_settler.close()
+            self._keeper.close()
             forking.leave_worker()
             self._stopping.restore_signals()
             self._state.set_status("stop")

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests import brokers
+from tests.mongo.servers import Server as MongoServer
+from tests.redis.servers import Server as RedisServer
+from tests.servers import ServerProcess
 from tests.support import Project, open_project
 
 TASKS = '''
@@ -100,3 +103,11 @@ def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]
     with open_project(tmp_path, *brokers.address_of(request.param, tmp_path)) as opened:
         opened.write("tasks.py", TASKS)
         yield opened
+
+
+@pytest.fixture(params=["redis", "mongo"])
+def own_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
+    """A server that keeps its data when it is killed, for one test."""
+    server = RedisServer("--appendonly", "yes") if request.param == "redis" else MongoServer()
+    yield server
+    server.stop()

@@ -31,11 +31,13 @@ from mrq_core.plugins.hookspecs import hookimpl
 from mrq_core.running.context import JobContext
 from mrq_core.running.logs import JobLog
 from mrq_core.testing.memory import MemoryBroker
+from mrq_core.worker import giving_up
 from mrq_core.worker.executions import ClaimKind, Execution, batches, job_execution
 from mrq_core.worker.giving_up import GivingUp
 from mrq_core.worker.leases import LeaseKeeper
 from mrq_core.worker.outcomes import Outcomes
 from mrq_core.worker.settling import Settler
+from mrq_core.worker.standby import Standby
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
 from tests.support import PATIENCE
@@ -186,7 +188,8 @@ def test_the_lease_keeper_renews_each_kind_in_one_call_and_notices_lost_claims(b
     jobs, parameters = bench.hold_jobs(3), bench.hold_parameters(2)
     gone = parameters[0]
     keeper = LeaseKeeper(bench.state)
-    keeper.start()
+    standby = Standby(bench.state, [keeper])
+    standby.start()
     try:
         # Longer than a lease: without renewals, the claims would be over.
         until(lambda: len(bench.raw.calls) >= 6 and len(bench.broker.calls) >= 6)
@@ -197,7 +200,8 @@ def test_the_lease_keeper_renews_each_kind_in_one_call_and_notices_lost_claims(b
         until(lambda: gone.lost)
         until(lambda: bench.raw.calls[-1] == ("renew", 1))
     finally:
-        keeper.stop()
+        standby.stop()
+        keeper.close()
     assert [execution.lost for execution in [*jobs, *parameters]] == [False, False, False, True, False]
 
 
@@ -257,6 +261,7 @@ def test_the_last_resort_settles_every_kind(bench: Bench, monkeypatch: pytest.Mo
         raise Exit(code)
 
     monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(giving_up, "exit_after", lambda seconds, code: None)
     jobs, parameters = bench.hold_jobs(2), bench.hold_parameters(2)
     for ended in (jobs[0], parameters[0]):
         ended.decide(DONE)

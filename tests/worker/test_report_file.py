@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from mrq_core.contract.record import Status
 from tests.mongo.servers import Server as MongoServer
 from tests.redis.servers import Server as RedisServer
 from tests.support import Project, open_project, until
@@ -59,27 +58,6 @@ def test_a_file_that_cannot_be_written_any_more_is_told_once_and_stops_nothing(p
     until(lambda: written(file).get("status") == "wait", what="the next report")
     assert project.ended(project.queue("tasks.Add", {"a": 1, "b": 1})).result == 2
     assert "Traceback" not in worker.output
-
-
-def test_a_job_that_keeps_the_processor_lets_the_file_grow_old(project: Project) -> None:
-    project.write(
-        "holding.py",
-        """
-        import os, time
-        from mrq_core import task
-
-        @task
-        def hold(path: str) -> bool:
-            before, end = os.stat(path).st_mtime_ns, time.monotonic() + 0.5
-            while time.monotonic() < end:
-                pass
-            return os.stat(path).st_mtime_ns == before
-        """,
-    )
-    file = project.path / "report.json"
-    project.worker("--report-file", str(file), "--report-interval", "0.1")
-    record = project.ended(project.queue("holding.hold", {"path": str(file)}))
-    assert (record.status, record.result) == (Status.SUCCESS, True)
 
 
 @pytest.mark.parametrize("start", [RedisServer, MongoServer], ids=["redis", "mongo"])

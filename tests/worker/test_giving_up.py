@@ -1,0 +1,224 @@
+"""The last resort ends the process with its exit code, whatever breaks on the way."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+from mrq_core.contract.messages import Outcome
+from mrq_core.contract.record import Status
+from mrq_core.errors import Interrupt
+from mrq_core.running.context import JobContext
+from mrq_core.worker import giving_up
+from mrq_core.worker.giving_up import GivingUp
+from mrq_core.worker.outcomes import Outcomes
+from mrq_core.worker.stopping import Stopping
+from tests.support import Project, until
+from tests.worker.test_claim_kinds import Bench
+
+BREAKING = """
+import os, time
+from dataclasses import replace
+from gevent.monkey import get_original
+from mrq_core import hookimpl
+from mrq_core.client.client import Client
+from mrq_core.config.sources import load_config
+from mrq_core.contract.driver import Driver
+from mrq_core.plugins.manager import open_broker
+from mrq_core.worker.giving_up import _CALL_SECONDS
+
+
+def raise_value_error(*arguments):
+    raise ValueError("broken on purpose")
+
+
+def leave(*arguments):
+    raise SystemExit(7)
+
+
+def hang(*arguments):
+    get_original("time", "sleep")(1000)
+
+
+def opened(opening):
+    '''The real broker. What the last resort opens is broken.'''
+    settings = {"broker": os.environ["REAL_BROKER"], "store": os.environ["REAL_STORE"]}
+    config = replace(load_config(settings, environ={}), broker_timeout=opening.timeout)
+    broker = open_broker(config, Client(config).plugins, run_blocking=opening.run_blocking)
+    if opening.timeout == _CALL_SECONDS:
+        match os.environ["BREAK"]:
+            case "open":
+                raise_value_error()
+            case "settle":
+                broker.settle = raise_value_error
+            case "logs":
+                broker.append_logs = raise_value_error
+            case "exit":
+                broker.settle = leave
+            case "hang":
+                broker.settle = hang
+    return broker
+
+
+@hookimpl
+def mrq_driver():
+    return Driver(name="breaking", summary="", open_broker=opened)
+"""
+
+DEAF = """
+import logging, os, time
+from tasks import note
+from mrq_core import hookimpl, task
+
+
+def wait_for_ever():
+    note("deaf")
+    while True:
+        try:
+            logging.warning("a line")
+            time.sleep(0.05)
+        except BaseException:
+            pass
+
+
+@task(timeout=0.5)
+def deaf():
+    wait_for_ever()
+
+
+@task
+def spins_deaf():
+    note("deaf")
+    while True:
+        try:
+            while True:
+                pass
+        except BaseException:
+            pass
+
+
+@task(timeout=0.5)
+def closes_stderr():
+    os.close(2)
+    wait_for_ever()
+
+
+@task(timeout=0.5)
+def garbage():
+    return "garbage"
+"""
+
+DEAF_PLUGIN = """
+from deaf_tasks import wait_for_ever
+from mrq_core import hookimpl
+
+
+@hookimpl
+def mrq_encode(value):
+    return object() if value == "garbage" else value
+
+
+@hookimpl(wrapper=True)
+def mrq_around_job(context):
+    result = yield
+    if context.job.path.endswith("garbage"):
+        wait_for_ever()
+    return result
+"""
+
+
+@pytest.fixture(autouse=True)
+def deaf_tasks(request: pytest.FixtureRequest) -> None:
+    if "project" in request.fixturenames:
+        request.getfixturevalue("project").write("deaf_tasks.py", DEAF)
+
+
+def break_last_calls(project: Project, what: str) -> None:
+    """Puts the plugin BREAKING before the broker of workers that are started later."""
+    project.write("breaking.py", BREAKING)
+    project.env |= {
+        "REAL_BROKER": project.address.broker,
+        "REAL_STORE": project.address.store,
+        "BREAK": what,
+        "MRQ_BROKER": "breaking",
+        "MRQ_STORE": "",
+    }
+
+
+@pytest.mark.parametrize("what", ["open", "settle", "logs", "exit", "hang"])
+def test_a_worker_that_is_given_up_exits_though_its_last_calls_break(project: Project, what: str) -> None:
+    break_last_calls(project, what)
+    job = project.queue("deaf_tasks.deaf")
+    worker = project.worker("--plugins", "breaking", "--lease", "60")
+    assert worker.wait() == 1
+    assert project.ledger() == ["deaf"]
+    status = project.client.fetch(job).status
+    assert status == (Status.FAILED if what == "logs" else Status.STARTED)
+    assert project.client.fetch(job).lost_claims == 0
+
+
+def test_a_stopping_worker_that_is_given_up_is_gone_within_five_seconds(project: Project) -> None:
+    break_last_calls(project, "hang")
+    project.queue("deaf_tasks.spins_deaf")
+    worker = project.worker("--plugins", "breaking")
+    until(lambda: project.ledger() == ["deaf"], what="the job to start")
+    started = time.monotonic()
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert time.monotonic() - started < 5.0
+
+
+def test_a_worker_that_is_given_up_exits_though_it_cannot_say_so(project: Project) -> None:
+    job = project.queue("deaf_tasks.closes_stderr")
+    worker = project.worker()
+    assert worker.wait() == 1
+    assert project.ended(job).status == Status.TIMEOUT
+
+
+def test_an_outcome_that_cannot_be_stored_is_a_failure_in_the_last_resort_too(project: Project) -> None:
+    project.write("deaf_plugin.py", DEAF_PLUGIN)
+    job = project.queue("deaf_tasks.garbage")
+    worker = project.worker("--plugins", "deaf_plugin")
+    assert worker.wait() == 1
+    record = project.ended(job)
+    assert record.status == Status.FAILED
+    assert "could not be stored" in (record.traceback or "")
+
+
+class Exit(BaseException):
+    """The end of the process."""
+
+
+class BrokenOutcomes(Outcomes):
+    """Cannot form the outcome of the first job."""
+
+    broken: JobContext
+
+    def forced(self, context: JobContext, interrupt: Interrupt, started: float) -> Outcome:
+        if context is self.broken:
+            raise ValueError("broken on purpose")
+        return super().forced(context, interrupt, started)
+
+
+def test_an_outcome_that_cannot_be_formed_keeps_no_other_from_being_settled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    codes: list[int] = []
+
+    def leave(code: int) -> None:
+        codes.append(code)
+        raise Exit
+
+    monkeypatch.setattr(os, "_exit", leave)
+    monkeypatch.setattr(giving_up, "exit_after", lambda seconds, code: None)
+    bench = Bench()
+    broken, other = bench.hold_jobs(2)
+    outcomes = BrokenOutcomes(bench.client.config, bench.client.plugins)
+    outcomes.broken = broken.context
+    with pytest.raises(Exit):
+        GivingUp(bench.state, outcomes, Stopping(bench.state)).give_up(broken)
+    assert codes == [1]
+    assert bench.status_of([broken, other]) == [Status.STARTED, Status.INTERRUPT]
