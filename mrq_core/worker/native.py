@@ -19,7 +19,8 @@ T = TypeVar("T")
 sleep: Callable[[float], None] = get_original("time", "sleep")
 """Sleeps the native thread that calls it, not a greenlet."""
 
-_start_new_thread: Callable[..., int] = get_original("_thread", "start_new_thread")
+start_native_thread: Callable[..., int] = get_original("_thread", "start_new_thread")
+"""Starts a native thread that calls a function with a tuple of arguments. Does not keep the process alive."""
 get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 _SLICE = 0.05
 _PAUSE_AFTER_ERROR = 1.0
@@ -47,7 +48,7 @@ class NativeLoop:
         self._errors: Mailbox[Exception] = Mailbox(_log_error)
 
     def start(self) -> None:
-        _start_new_thread(self._run, ())
+        start_native_thread(self._run, ())
 
     def stop(self) -> None:
         """Ends the thread within 50 ms, or when the current step returns."""

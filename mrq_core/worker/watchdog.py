@@ -14,7 +14,6 @@ Only the code of the task and of plugins around it is ever interrupted: see `Job
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -30,8 +29,9 @@ from mrq_core.worker.stopping import Stopping
 TICK = 0.1
 GRACE = 5.0
 """Seconds from the first try to interrupt a job until the worker is given up for it."""
-STOP_GRACE = 3.0
-"""The same for a worker that was told to interrupt its jobs, which exits within 5 s."""
+_GRACE_WHEN_STOPPING = 1.7
+"""The same for a worker that was told to interrupt its jobs: the outcomes must be stored before the process
+ends, `LEAVE_WITHIN` after the interrupt."""
 _HUB_TIME = 0.2
 """Seconds for the hub to respond before the signal is sent."""
 _REPEAT = 1.0
@@ -67,9 +67,7 @@ class Watchdog:
 
     def _check(self) -> float:
         now = time.monotonic()
-        leave_by = self._stopping.leave_by()
-        if leave_by is not None and now > leave_by:
-            os._exit(0)  # the broker is away too: unsettled jobs are claimed again when their leases expire
+        self._stopping.check(now)
         for execution in self._executions.undecided():
             interrupt = execution.interrupt_at(now)
             if interrupt is not None:
@@ -81,7 +79,7 @@ class Watchdog:
 
     def _push(self, execution: Execution, interrupt: Interrupt, now: float) -> None:
         first, latest = self._asked.get(execution, (now, None))
-        if now - first > (STOP_GRACE if isinstance(interrupt, JobInterrupt) else GRACE):
+        if now - first > (_GRACE_WHEN_STOPPING if isinstance(interrupt, JobInterrupt) else GRACE):
             self._last_resort.give_up(execution)
         elif latest is None or now - latest > _REPEAT:
             self._asked[execution] = (first, now)
