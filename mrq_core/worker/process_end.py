@@ -18,7 +18,7 @@ import faulthandler
 import os
 import sys
 import time
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mrq_core.worker.native import sleep, start_native_thread
 
@@ -86,20 +86,30 @@ class _TimerSpec(ctypes.Structure):
     )
 
 
+def _load_library() -> Any:
+    """The C library, if its timers can call a function. Loaded early: a thread that comes to the end of the
+    process must not wait for the loader's lock."""
+    if sys.platform != "linux":
+        return None
+    try:
+        library = ctypes.CDLL(None)
+        return library if library.timer_create and library.timer_settime else None
+    except (OSError, AttributeError):
+        return None
+
+
+_library = _load_library()
+
+
 def _start_kernel_timer(seconds: float, code: int) -> bool:
     """Starts a timer that calls `_exit(code)`. False: this system has no such timer."""
-    if sys.platform != "linux":
+    if _library is None:
         return False
-    try:
-        libc = ctypes.CDLL(None)
-        exit_function = ctypes.cast(libc._exit, ctypes.c_void_p)
-        create, set_time = libc.timer_create, libc.timer_settime
-    except (OSError, AttributeError):
-        return False
-    event = _SigEvent(value=code, notify=_SIGEV_THREAD, function=exit_function)
+    function = ctypes.cast(_library._exit, ctypes.c_void_p)
+    event = _SigEvent(value=code, notify=_SIGEV_THREAD, function=function)
     timer = ctypes.c_void_p()
-    if create(_CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)):
+    if _library.timer_create(_CLOCK_MONOTONIC, ctypes.byref(event), ctypes.byref(timer)):
         return False
     nanoseconds = max(1, int(seconds * 1e9))  # 0 would stop the timer
     spec = _TimerSpec(seconds=nanoseconds // 10**9, nanoseconds=nanoseconds % 10**9)
-    return not set_time(timer, 0, ctypes.byref(spec), None)
+    return not _library.timer_settime(timer, 0, ctypes.byref(spec), None)

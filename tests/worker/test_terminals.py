@@ -35,6 +35,7 @@ from tasks import note
 
 @task
 def fails_later():
+    print("half a line, which stays in the buffer", end="")
     note("start")
     time.sleep(0.5)
     raise ValueError("it does not work")
@@ -43,6 +44,7 @@ def fails_later():
 
 @pytest.fixture(autouse=True)
 def ends_badly(project: Project) -> None:
+    del project.env["PYTHONUNBUFFERED"]
     project.write("ends_badly.py", FAILS_LATER)
 
 
