@@ -24,6 +24,9 @@ T = TypeVar("T")
 PATIENCE = 60.0
 """Seconds after which a condition that should come true is taken for a failure, on any machine."""
 
+LOAD = 0.5
+"""Seconds that a busy machine adds to the time that a process takes to end."""
+
 
 def until(condition: Callable[[], T], *, what: str = "", patience: float = PATIENCE) -> T:
     """Waits until the condition gives something true, and returns that."""
@@ -120,8 +123,10 @@ class Project:
         return done.stderr if errors else done.stdout
 
     def worker(self, *arguments: str) -> Process:
-        """Starts a worker and waits until it is at work. Latency and reports are made short."""
-        process = self.start("worker", "--max-latency", "0.05", "--report-interval", "0.2", *arguments)
+        """Starts a worker and waits until it is at work. Latency and reports are made short, and SIGTERM
+        interrupts running jobs at once; a flag in `arguments` changes that."""
+        settings = ("--max-latency", "0.05", "--report-interval", "0.2", "--stop-grace", "0")
+        process = self.start("worker", *settings, *arguments)
         process.until_output("worker.started")
         return process
 

@@ -48,6 +48,10 @@ def _run(arguments: list[str]) -> NoReturn:
         from gevent import monkey
 
         monkey.patch_all()
+    if command == "worker":
+        from mrq_core.worker.signals import leave_while_starting
+
+        leave_while_starting()
     _put_working_directory_first()
     from mrq_core.cli.app import app
 
@@ -63,8 +67,9 @@ def _put_working_directory_first() -> None:
 
 
 def _flush() -> None:
-    """Flushes standard output. A closed pipe, as after `head`, is no error."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    """Flushes the standard streams. A closed pipe, as after `head`, or a closed terminal is no error."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

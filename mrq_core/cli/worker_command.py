@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mrq_core.cli.errors import UsageError
+from mrq_core.cli.errors import EXIT_FAILED, UsageError
 from mrq_core.cli.options import Given, command
 
 
@@ -29,7 +29,7 @@ def worker(
 ) -> None:
     """Runs the jobs of queues, until it is told to stop.
 
-    Ctrl-C lets running jobs finish; a second one, or SIGTERM, interrupts them.
+    Ctrl-C lets running jobs finish; a second one interrupts them. SIGTERM interrupts them after STOP_GRACE.
 
     Examples: `mrq worker`, `mrq worker high low -g 10`, `mrq worker mail/ --burst`.
     """
@@ -46,8 +46,14 @@ def worker(
     from mrq_core.operations.checks import check_task_options
     from mrq_core.plugins.manager import Plugins
     from mrq_core.running.logs import set_up_logging
+    from mrq_core.worker.signals import leave_after_work
     from mrq_core.worker.worker import Worker
 
     check_task_options(config)
     set_up_logging(config.log_level, config.log_format, quiet=config.quiet)
-    sys.exit(Worker(config, Plugins(config)).run())
+    code = EXIT_FAILED
+    try:
+        code = Worker(config, Plugins(config)).run(exits_after=True)
+    finally:
+        leave_after_work(code)
+    sys.exit(code)

@@ -90,6 +90,12 @@ class Config:
     max_memory: float = _setting(
         0.0, "Stop when the process uses more than this many MB. 0: never.", "worker", minimum=0
     )
+    stop_grace: float = _setting(
+        5.0,
+        "Seconds after SIGTERM for running jobs to end by themselves before they are interrupted.",
+        "worker",
+        minimum=0,
+    )
     paused_queues_refresh_interval: float = _setting(
         1.0,
         "Seconds between two polls for pauses and cancel requests. 0: ignore pauses.",

@@ -14,10 +14,12 @@ from typing import Any
 from gevent import hub
 from gevent._hub_local import get_hub_if_exists, set_hub, set_loop
 
+from mrq_core.worker.signals import STOP_SIGNALS  # whose hook for children must run before this one
+
 _left_behind: list[object] = []
 """The hub of the worker. Kept: its deletion would wake its greenlets with GreenletExit."""
 _workers = 0
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+_SIGNALS = (*STOP_SIGNALS, signal.SIGALRM)
 _masks: list[set[int | signal.Signals]] = []
 
 

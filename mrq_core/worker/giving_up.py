@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerUnavailable, JobInterrupt
 from mrq_core.worker.executions import Execution, batches
-from mrq_core.worker.native import sleep, start_native_thread
+from mrq_core.worker.native import sleep
 from mrq_core.worker.native_settling import settle_natively
 from mrq_core.worker.outcomes import Outcomes
+from mrq_core.worker.process_end import end_process_within
 from mrq_core.worker.settling import unstorable
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
@@ -45,7 +46,7 @@ class GivingUp:
         code = 0 if was_told_to_stop else 1
         patience = _PATIENCE_WHEN_STOPPING if was_told_to_stop else _PATIENCE
         try:
-            exit_after(self._seconds_left(patience + _AFTERWARDS), code)
+            end_process_within(patience + _AFTERWARDS, code, "the worker was given up")
             self._stopping.is_stopping = True  # the loop claims nothing more
             self._decide_all()
             self._settle_within(patience)
@@ -56,10 +57,6 @@ class GivingUp:
             )
         finally:
             os._exit(code)
-
-    def _seconds_left(self, most: float) -> float:
-        leave_by = self._stopping.leave_by()
-        return most if leave_by is None else min(most, max(0.0, leave_by - time.monotonic()))
 
     def _decide_all(self) -> None:
         now = time.monotonic()
@@ -97,13 +94,3 @@ def _settle_as_failed(broker: Broker, execution: Execution, error: Exception) ->
         raise
     except Exception:
         pass
-
-
-def exit_after(seconds: float, code: int) -> None:
-    """Ends the process after these seconds, from another native thread."""
-
-    def leave() -> None:
-        sleep(seconds)
-        os._exit(code)
-
-    start_native_thread(leave)

@@ -27,9 +27,9 @@ _PAUSE_AFTER_ERROR = 1.0
 _log = logging.getLogger("mrq.worker")
 
 
-def start_native_thread(run: Callable[[], None]) -> None:
+def start_native_thread(run: Callable[..., None], *arguments: object) -> None:
     """Calls the function in a new native thread, which does not keep the process alive."""
-    _start_new_thread(run, ())
+    _start_new_thread(run, arguments)
 
 
 def thread_id() -> int:

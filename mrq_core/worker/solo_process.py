@@ -161,7 +161,9 @@ class Job:
         self._execution = execution = job_execution(context)
         self._executions.add(execution)
         forking.enter_worker()
-        watchdog = Watchdog(self._executions, give_up=_leave_to_worker, leave_by=lambda: None)
+        watchdog = Watchdog(
+            self._executions, give_up=_leave_to_worker, tick=lambda now: None, is_killing=lambda: False
+        )
         watchdog.start()
         self._obey()
         gc.freeze()

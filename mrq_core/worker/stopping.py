@@ -1,7 +1,13 @@
 """Stops a worker, gently or at once.
 
-The first SIGINT lets running jobs finish. A second SIGINT, or SIGTERM, interrupts them. The handlers only set
-flags and wake the hub.
+| request | what it does |
+|---|---|
+| first SIGINT, MAX_JOBS and the like | Running jobs finish. |
+| SIGTERM, SIGHUP | Running jobs have STOP_GRACE seconds to finish, and are then interrupted. |
+| SIGINT after one of these | Running jobs are interrupted at once. |
+
+After each, the worker claims nothing more. The process ends within `LEAVE_WITHIN` after an interrupt of the
+jobs.
 """
 
 from __future__ import annotations
@@ -9,41 +15,42 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from types import FrameType
-from typing import Any
 
 from mrq_core.worker.interrupts import stop_interrupt
 from mrq_core.worker.native import Mailbox
+from mrq_core.worker.process_end import LEAVE_WITHIN, end_process_within
+from mrq_core.worker.signals import STOP_SIGNALS, SignalReader
 from mrq_core.worker.worker_state import WorkerState
 
-KILL_PATIENCE = 2.0
-"""Seconds for interrupted jobs to end, and again for the broker to accept their outcomes."""
-LEAVE_WITHIN = 4.5
-"""Seconds after which a worker that was told to interrupt its jobs exits in any case."""
+ENDED_WITHIN, SETTLED_WITHIN = 1.5, 2.4
+"""Seconds from the interrupt for jobs to end, and for the broker to accept their outcomes."""
 
 _log = logging.getLogger("mrq.worker")
 
 
 class Stopping:
-    """The requests to stop. `is_stopping`: claim nothing more; `is_killing`: also interrupt running jobs."""
+    """The requests to stop. `is_stopping`: claim nothing more; `is_killing`: also interrupt running jobs.
+
+    Signals arrive in a native thread; the hub, that thread and the watchdog's set the flags.
+    """
 
     def __init__(self, state: WorkerState) -> None:
         self.is_stopping = False
         self.is_killing = False
-        self._killed_at: float | None = None
         self._state = state
-        self._mailbox: Mailbox[int] = Mailbox(self._announce)
-        self._earlier: dict[int, Any] = {}
+        self._grace = state.config.stop_grace
+        self._grace_ends: float | None = None
+        self._interrupted_at: float | None = None
+        self._mailbox: Mailbox[str] = Mailbox(self._announce)
+        self._reader = SignalReader(self._receive)
 
     def handle_signals(self) -> None:
-        """Takes over SIGINT and SIGTERM."""
-        for signum in (signal.SIGINT, signal.SIGTERM):
-            self._earlier[signum] = signal.signal(signum, self._on_signal)
+        """Takes over SIGINT, SIGTERM and SIGHUP."""
+        self._reader.start(STOP_SIGNALS)
 
-    def restore_signals(self) -> None:
-        """Restores the earlier handlers."""
-        for signum, handler in self._earlier.items():
-            signal.signal(signum, handler)
+    def restore_signals(self, *, ignores_later: bool = False) -> None:
+        """Restores the earlier handlers, or ignores later signals because the process exits."""
+        self._reader.stop(ignores_later=ignores_later)
         self._mailbox.close()
 
     def stop(self, why: str) -> None:
@@ -53,23 +60,48 @@ class Stopping:
         self.is_stopping = True
         self._state.wake.set()
 
-    def leave_by(self) -> float | None:
-        """The monotonic time at which the process must be gone. None: it was not told to interrupt jobs."""
-        return None if self._killed_at is None else self._killed_at + LEAVE_WITHIN
+    def check(self, now: float) -> None:
+        """Interrupts running jobs if the grace after SIGTERM is over. The watchdog calls this often."""
+        if self._grace_ends is not None and now >= self._grace_ends and not self.is_killing:
+            self._interrupt(now)
+            self._mailbox.send(f"worker.interrupting name={self._state.name}: STOP_GRACE is over")
 
-    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
-        if signum == signal.SIGTERM or self.is_stopping:
-            self.is_killing = True
-            if self._killed_at is None:
-                self._killed_at = time.monotonic()
-            # The watchdog also reaches a job that blocks the hub.
-            for execution in self._state.executions.undecided():
-                execution.interrupt_from(time.monotonic(), stop_interrupt)
-        self.is_stopping = True
-        self._mailbox.send(signum)
+    def is_past(self, seconds: float) -> bool:
+        """Whether running jobs were interrupted these seconds ago, or earlier."""
+        return self._interrupted_at is not None and time.monotonic() > self._interrupted_at + seconds
 
-    def _announce(self, signum: int) -> None:
+    def _receive(self, signum: int) -> None:
+        """In the thread that reads signals."""
+        now = time.monotonic()
         name = signal.Signals(signum).name
-        what = "interrupting what runs" if self.is_killing else "finishing what runs; again to interrupt it"
-        _log.info("worker.stopping on %s: %s", name, what)
+        if signum == signal.SIGINT:
+            if self.is_stopping:
+                self._interrupt(now)
+        elif self._grace_ends is None:
+            self._grace_ends = now + self._grace
+            end_process_within(self._grace + LEAVE_WITHIN, 0, f"the worker was told to stop by {name}")
+            if not self._grace:
+                self._interrupt(now)
+        self.is_stopping = True
+        self._mailbox.send(f"worker.stopping on {name}: {self._plan()}")
+
+    def _interrupt(self, now: float) -> None:
+        if self.is_killing:
+            return
+        self._interrupted_at = now
+        self.is_killing = True
+        end_process_within(LEAVE_WITHIN, 0, "the worker was told to interrupt its jobs")
+        # The watchdog also reaches a job that blocks the hub.
+        for execution in self._state.executions.undecided():
+            execution.interrupt_from(now, stop_interrupt)
+
+    def _plan(self) -> str:
+        if self.is_killing:
+            return "interrupting what runs"
+        if self._grace_ends is not None:
+            return f"what runs has {self._grace:g} s to finish; SIGINT interrupts it at once"
+        return "finishing what runs; again to interrupt it"
+
+    def _announce(self, line: str) -> None:
         self._state.wake.set()
+        _log.info("%s", line)

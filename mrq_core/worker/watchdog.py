@@ -17,7 +17,6 @@ Only the code of the task and of plugins around it is ever interrupted: see `Job
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -32,8 +31,9 @@ from mrq_core.worker.native import Mailbox, NativeLoop, thread_id
 TICK = 0.1
 GRACE = 5.0
 """Seconds from the first try to interrupt a job until the worker is given up for it."""
-STOP_GRACE = 3.0
-"""The same for a worker that was told to interrupt its jobs, which exits within 5 s."""
+_GRACE_WHEN_STOPPING = 1.7
+"""The same for a worker that was told to interrupt its jobs: the outcomes must be stored before the process
+ends, `LEAVE_WITHIN` after the interrupt."""
 _HUB_TIME = 0.2
 """Seconds for the hub to respond before the signal is sent."""
 _REPEAT = 1.0
@@ -43,18 +43,24 @@ _LOCKING_FUNCTIONS = frozenset({"handle", "acquire", "release", "_acquireLock", 
 
 
 class Watchdog:
-    """The thread, the mailbox through which it reaches the hub, and the signal handler."""
+    """The thread, the mailbox through which it reaches the hub, and the signal handler.
+
+    `give_up` ends the worker for a job that does not end, `tick` is called ten times a second with the
+    monotonic time, and `is_killing` says whether all jobs are interrupted because the worker stops.
+    """
 
     def __init__(
         self,
         executions: Executions,
         *,
         give_up: Callable[[Execution], None],
-        leave_by: Callable[[], float | None],
+        tick: Callable[[float], None],
+        is_killing: Callable[[], bool],
     ) -> None:
         self._executions = executions
         self._give_up = give_up
-        self._leave_by = leave_by
+        self._tick = tick
+        self._is_killing = is_killing
         self._asked: dict[Execution, tuple[float, float]] = {}
         self._reached: set[Execution] = set()
         self._mailbox: Mailbox[Execution] = Mailbox(self._raise_in_greenlet)
@@ -75,9 +81,7 @@ class Watchdog:
 
     def _check(self) -> float:
         now = time.monotonic()
-        leave_by = self._leave_by()
-        if leave_by is not None and now > leave_by:
-            os._exit(0)  # the broker is away too: unsettled jobs are claimed again when their leases expire
+        self._tick(now)
         for execution in self._executions.undecided():
             if execution.process is not None:
                 execution.process.examine(now)
@@ -94,8 +98,8 @@ class Watchdog:
             execution.process.interrupt(interrupt, now)
             return
         first, latest = self._asked.get(execution, (now, None))
-        is_stop = isinstance(interrupt, JobInterrupt) and self._leave_by() is not None  # not a lost claim
-        if now - first > (STOP_GRACE if is_stop else GRACE):
+        is_stop = isinstance(interrupt, JobInterrupt) and self._is_killing()  # not a lost claim
+        if now - first > (_GRACE_WHEN_STOPPING if is_stop else GRACE):
             self._give_up(execution)
         elif latest is None or now - latest > _REPEAT:
             self._asked[execution] = (first, now)

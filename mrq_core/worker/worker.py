@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import time
 from collections.abc import Callable
 
 import gevent
@@ -28,7 +27,7 @@ from mrq_core.worker.native_settling import NativeSettler
 from mrq_core.worker.reporting import Reporter, Reports
 from mrq_core.worker.settling import Settler
 from mrq_core.worker.standby import Standby
-from mrq_core.worker.stopping import KILL_PATIENCE, Stopping
+from mrq_core.worker.stopping import ENDED_WITHIN, SETTLED_WITHIN, Stopping
 from mrq_core.worker.strategy import Strategy
 from mrq_core.worker.watchdog import Watchdog
 from mrq_core.worker.worker_state import WorkerState
@@ -65,7 +64,10 @@ class Worker:
         self._standby = Standby(state, [self._keeper, self._native_settler, reports])
         last_resort = GivingUp(state, self._executing.outcomes, self._stopping)
         self._watchdog = Watchdog(
-            state.executions, give_up=last_resort.give_up, leave_by=self._stopping.leave_by
+            state.executions,
+            give_up=last_resort.give_up,
+            tick=self._stopping.check,
+            is_killing=lambda: self._stopping.is_killing,
         )
 
     @property
@@ -77,8 +79,9 @@ class Worker:
         """Finishes running jobs and claims nothing more. May be called in any greenlet."""
         self._stopping.stop(why)
 
-    def run(self) -> int:
-        """Works until it is stopped or, in a burst, nothing is left to do.
+    def run(self, *, exits_after: bool = False) -> int:
+        """Works until it is stopped or, in a burst, nothing is left to do. `exits_after`: the process exits
+        with the returned code, and ignores signals until then.
 
         Raises BrokerError if it cannot start; later it waits for a broker that is away.
         """
@@ -109,9 +112,9 @@ class Worker:
             self._native_settler.close()
             self._keeper.close()
             forking.leave_worker()
-            self._stopping.restore_signals()
             self._state.set_status("stop")
             broker.close()
+            self._stopping.restore_signals(ignores_later=exits_after)
         _log.info("worker.stopped name=%s jobs=%d", self.name, self._claiming.claimed)
         return code
 
@@ -135,11 +138,8 @@ class Worker:
             wake.clear()
         if self._stopping.is_killing:
             self._end_running_jobs()
-        give_up_at: float | None = None
         while not self._settler.drain(0.1):
-            if self._stopping.is_killing and give_up_at is None:
-                give_up_at = time.monotonic() + KILL_PATIENCE
-            if give_up_at is not None and time.monotonic() > give_up_at:
+            if self._stopping.is_past(SETTLED_WITHIN):
                 _log.error("settle.given_up waiting=%d: these jobs will run again", executions.unsettled)
                 return
 
@@ -147,8 +147,7 @@ class Worker:
         """Waits for interrupted jobs, and abandons those that do not end."""
         executions, wake = self._state.executions, self._state.wake
         self._state.set_status("kill")
-        deadline = time.monotonic() + KILL_PATIENCE
-        while executions.running and time.monotonic() < deadline:
-            wake.wait(deadline - time.monotonic())
+        while executions.running and not self._stopping.is_past(ENDED_WITHIN):
+            wake.wait(0.1)
             wake.clear()
         self._executing.abandon()

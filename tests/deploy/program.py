@@ -14,9 +14,12 @@ from mrq_core.config.settings import SETTINGS, Config
 from mrq_core.config.sources import load_config
 from mrq_core.contract.naming import check_queue_or_tree
 from mrq_core.plugins.manager import Plugins, open_broker
+from mrq_core.worker.process_end import LEAVE_WITHIN
 
 CLASSIC_NAMES = {"mrq": [], "mrq-worker": ["worker"], "mrq-run": ["run"]}
 """The installed programs, and which words each puts in front."""
+TIME_TO_STOP = 1.5 * (Config().stop_grace + LEAVE_WITHIN)
+"""Seconds from SIGTERM to SIGKILL that every example leaves to a worker, at least."""
 
 
 class Call(NamedTuple):

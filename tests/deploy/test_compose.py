@@ -18,9 +18,8 @@ import mrq_broker_redis.server.checks
 from mrq_core.config.settings import Config
 from mrq_core.operations.checks import broker_findings
 from mrq_core.plugins.manager import Plugins, open_broker
-from mrq_core.worker.stopping import LEAVE_WITHIN
 from tests.deploy.dockerfiles import command_of_the_image
-from tests.deploy.program import checked
+from tests.deploy.program import TIME_TO_STOP, checked
 from tests.docs.pages import ROOT
 from tests.mongo.servers import Server as MongoServer
 from tests.redis.servers import Server as RedisServer
@@ -162,7 +161,7 @@ def test_settings_can_be_given_from_outside(name: str) -> None:
 @pytest.mark.parametrize("name", OURS)
 def test_a_worker_has_the_time_to_stop_that_it_needs(name: str) -> None:
     assert SERVICES[name].get("stop_signal", "SIGTERM") == "SIGTERM"
-    assert seconds(SERVICES[name]["stop_grace_period"]) >= 2 * LEAVE_WITHIN
+    assert seconds(SERVICES[name]["stop_grace_period"]) >= TIME_TO_STOP
 
 
 @pytest.mark.parametrize("name", OURS)

@@ -12,9 +12,8 @@ from typing import Any
 
 import pytest
 
-from mrq_core.worker.stopping import LEAVE_WITHIN
 from mrq_core.worker.watchdog import GRACE
-from tests.deploy.program import checked
+from tests.deploy.program import TIME_TO_STOP, checked
 from tests.deploy.snippets import PAGE, container, manifests
 from tests.redis.servers import Server
 from tests.support import Project, open_project, until
@@ -51,14 +50,14 @@ def test_what_belongs_together_has_the_same_labels_and_name() -> None:
 
 
 def test_a_pod_has_the_time_to_stop_that_it_needs() -> None:
-    assert POD["terminationGracePeriodSeconds"] >= 2 * LEAVE_WITHIN
+    assert POD["terminationGracePeriodSeconds"] >= TIME_TO_STOP
     [hook] = manifests("lifecycle.yaml")
     shell, option, script = hook["lifecycle"]["preStop"]["exec"]["command"]
     found = re.fullmatch(r"kill -INT 1 && sleep (\d+)", script)
     assert (shell, option) == ("sh", "-c")
     assert found is not None
     [told] = re.findall(r"`terminationGracePeriodSeconds: (\d+)`", PAGE)
-    assert int(told) >= int(found[1]) + 2 * LEAVE_WITHIN
+    assert int(told) >= int(found[1]) + TIME_TO_STOP
 
 
 def test_a_worker_stops_by_itself_before_its_memory_is_at_the_limit() -> None:

@@ -6,9 +6,10 @@ import re
 import shlex
 from pathlib import Path
 
-from mrq_core.worker.stopping import LEAVE_WITHIN
+from mrq_core.config.settings import Config
+from mrq_core.worker.process_end import LEAVE_WITHIN
 from tests.deploy.dockerfiles import STAGES, command_of_the_image, last, stages
-from tests.deploy.program import checked
+from tests.deploy.program import TIME_TO_STOP, checked
 from tests.deploy.snippets import PAGE, SCRIPTS, TITLED, compose_calls
 from tests.deploy.test_compose import OURS, SERVICES, compose, environment
 from tests.docs.pages import ROOT, blocks, name_of, pages
@@ -59,7 +60,12 @@ def test_the_probe_in_the_text_is_that_of_the_compose_file() -> None:
     probe = SERVICES["worker"]["healthcheck"]["test"][1]
     assert f"```sh\n{probe}\n```" in PAGE
     assert checked(["worker"], environment(SERVICES["worker"])).report_interval == 10
-    assert LEAVE_WITHIN <= 5  # "within five seconds"
+
+
+def test_the_page_names_the_time_that_a_worker_needs_to_stop() -> None:
+    assert "gone within eight seconds, or `STOP_GRACE` + 3; give it 15" in PAGE
+    assert (Config().stop_grace, LEAVE_WITHIN) == (5, 3)
+    assert TIME_TO_STOP <= 15
 
 
 def test_the_rights_that_the_page_gives_a_user_of_redis_are_enough(tmp_path: Path) -> None:

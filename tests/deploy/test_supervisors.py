@@ -17,8 +17,7 @@ import pytest
 from mrq_core.config.sources import load_config
 from mrq_core.contract.record import Status
 from mrq_core.plugins.manager import Plugins, open_broker
-from mrq_core.worker.stopping import LEAVE_WITHIN
-from tests.deploy.program import checked, our_calls, split_program
+from tests.deploy.program import TIME_TO_STOP, checked, our_calls, split_program
 from tests.deploy.snippets import PROGRAM, SCRIPTS, TITLED, ini, values
 from tests.support import Process, Project, open_project, until
 
@@ -65,7 +64,7 @@ def test_the_worker_of_supervisord_is_real() -> None:
 def test_supervisord_stops_workers_as_they_want_it_and_starts_them_again() -> None:
     found = values(TITLED["supervisord.conf"], "program:mrq")
     assert found["stopsignal"] == "TERM"
-    assert float(found["stopwaitsecs"]) >= 2 * LEAVE_WITHIN
+    assert float(found["stopwaitsecs"]) >= TIME_TO_STOP
     assert (found["stopasgroup"], found["killasgroup"]) == ("false", "true")
     assert found["autorestart"] == "true"
     assert int(found["startretries"]) >= 1000
@@ -97,7 +96,7 @@ def test_systemd_stops_workers_as_they_want_it_and_starts_them_again() -> None:
     config = checked(["worker"], unit_environment())
     assert found["KillMode"] == "mixed"
     assert "KillSignal" not in found
-    assert float(found["TimeoutStopSec"]) >= 2 * LEAVE_WITHIN
+    assert float(found["TimeoutStopSec"]) >= TIME_TO_STOP
     assert (found["Restart"], found["RestartPreventExitStatus"]) == ("always", "2")
     assert values(TITLED[UNIT], "Unit")["StartLimitIntervalSec"] == "0"
     assert found["MemoryMax"].endswith("M")
@@ -108,7 +107,7 @@ def test_the_patient_stop_waits_longer_than_its_command_and_the_worker_need() ->
     found = values(TITLED[PATIENCE], "Service")
     waits = re.search(r"timeout (\d+) ", found["ExecStop"])
     assert waits is not None
-    assert float(found["TimeoutStopSec"]) >= int(waits[1]) + 2 * LEAVE_WITHIN
+    assert float(found["TimeoutStopSec"]) >= int(waits[1]) + TIME_TO_STOP
 
 
 def test_the_patient_stop_lets_a_job_end_and_ends_with_the_worker(project: Project) -> None:

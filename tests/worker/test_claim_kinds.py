@@ -261,7 +261,7 @@ def test_the_last_resort_settles_every_kind(bench: Bench, monkeypatch: pytest.Mo
         raise Exit(code)
 
     monkeypatch.setattr(os, "_exit", leave)
-    monkeypatch.setattr(giving_up, "exit_after", lambda seconds, code: None)
+    monkeypatch.setattr(giving_up, "end_process_within", lambda seconds, code, reason: None)
     jobs, parameters = bench.hold_jobs(2), bench.hold_parameters(2)
     for ended in (jobs[0], parameters[0]):
         ended.decide(DONE)

@@ -213,7 +213,7 @@ def test_an_outcome_that_cannot_be_formed_keeps_no_other_from_being_settled(
         raise Exit
 
     monkeypatch.setattr(os, "_exit", leave)
-    monkeypatch.setattr(giving_up, "exit_after", lambda seconds, code: None)
+    monkeypatch.setattr(giving_up, "end_process_within", lambda seconds, code, reason: None)
     bench = Bench()
     broken, other = bench.hold_jobs(2)
     outcomes = BrokenOutcomes(bench.client.config, bench.client.plugins)

@@ -1,0 +1,111 @@
+"""Receives signals in a native thread, whatever the main thread does.
+
+Python runs signal handlers in the main thread between two instructions, and so not while that thread is in C
+code, such as a driver that connects. The C half of a handler runs at once: it writes the number of the signal
+to a pipe (`signal.set_wakeup_fd`), which the thread reads. The Python half only checks that pipe.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from types import FrameType
+from typing import Any
+
+from mrq_core.worker.native import start_native_thread
+from mrq_core.worker.process_end import LEAVE_WITHIN, end_process_within, write_and_exit
+
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_END = 0
+"""The byte that ends the thread; no signal has this number."""
+
+_active: list[SignalReader] = []
+"""The readers, the current reader last."""
+
+
+class SignalReader:
+    """The pipe and the thread, which calls `receive` with the number of each signal that arrives."""
+
+    def __init__(self, receive: Callable[[int], None]) -> None:
+        self._receive = receive
+        self._signums: frozenset[int] = frozenset()
+        self._earlier: dict[int, Any] = {}
+        self._earlier_pipe = -1
+        self._pipe = -1
+
+    def start(self, signums: Iterable[int]) -> None:
+        """Takes over these signals, except SIGHUP if it is ignored, as under nohup. In the main thread."""
+        is_deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        self._signums = frozenset(s for s in signums if s != signal.SIGHUP or not is_deaf)
+        pipe, self._pipe = os.pipe()
+        os.set_blocking(self._pipe, False)
+        self._earlier_pipe = signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
+        _active.append(self)
+        start_native_thread(self._read, pipe)
+        for signum in self._signums:
+            self._earlier[signum] = signal.signal(signum, self._on_signal)
+
+    def stop(self, *, ignores_later: bool = False) -> None:
+        """Restores the earlier handlers and ends the thread. In the main thread.
+
+        `ignores_later`: later signals are ignored, also while the interpreter finalises, when a handler in
+        Python would be replaced by the default, which kills.
+        """
+        if self not in _active:
+            return
+        self._restore(signal.SIG_IGN if ignores_later else None)
+        os.write(self._pipe, bytes([_END]))
+        os.close(self._pipe)
+
+    def _restore(self, instead: signal.Handlers | None = None) -> None:
+        for signum, handler in self._earlier.items():
+            signal.signal(signum, handler if instead is None else instead)
+        signal.set_wakeup_fd(self._earlier_pipe, warn_on_full_buffer=False)
+        _active.remove(self)
+
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        if signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False) != self._pipe:
+            self._receive(signum)  # a task had replaced the pipe, as asyncio's add_signal_handler does
+
+    def _read(self, pipe: int) -> None:
+        while True:
+            for number in os.read(pipe, 256):
+                if number == _END:
+                    os.close(pipe)
+                    return
+                if number in self._signums:
+                    self._receive(number)
+
+
+def leave_while_starting() -> None:
+    """Makes SIGTERM and SIGHUP end a process whose worker has not started yet: it holds no claims."""
+
+    def leave(signum: int) -> None:
+        line = f"the worker had not started when {signal.Signals(signum).name} came"
+        end_process_within(1.0, 0, line)  # standard error may be a full pipe
+        write_and_exit(line, 0)
+
+    SignalReader(leave).start((signal.SIGTERM, signal.SIGHUP))
+
+
+def leave_after_work(code: int) -> None:
+    """Prepares the exit of a process whose worker has stopped: all outcomes are stored. Whatever else keeps
+    the process, such as a thread of a task, is not waited for longer than `LEAVE_WITHIN`."""
+    end_process_within(LEAVE_WITHIN, code, "the worker had stopped")
+    for flushable in (*logging.root.handlers, sys.stdout, sys.stderr):
+        try:
+            flushable.flush()
+        except Exception:  # a handler of a task, or a terminal that was closed
+            pass
+
+
+def _in_child() -> None:
+    # A signal to a child that was forked must not reach the parent through the pipe.
+    for reader in reversed(_active[:]):
+        reader._restore()
+
+
+os.register_at_fork(after_in_child=_in_child)
