@@ -144,7 +144,7 @@ class Reports:
         broker.state.delete(WORKERS_NAMESPACE, [self._name])
 
     def perform(self, now: float, broker: Callable[[], Broker]) -> None:
-        """In the native thread: writes the reports that are late. The hub logs errors of its own tries."""
+        """In the native thread: writes the reports that are late. The hub logs the errors of the hub."""
         late = now - _LATE * self._interval
         if self._is_over or now < self._tried_at + self._interval / 4:
             return

@@ -42,7 +42,7 @@ class Bench:
         self.reports.start()
 
     def perform(self, seconds: float) -> tuple[bool, bool]:
-        """Whether the native thread has written the report to shared state and to the file, so many seconds
+        """Whether the native thread has written the report to shared state and to the file, this many seconds
         after the hub."""
         self.reports.perform(time.monotonic() + seconds, lambda: self.broker)
         return find_worker(self.broker, self.state.name) is not None, self.file.exists()
