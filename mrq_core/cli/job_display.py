@@ -74,7 +74,7 @@ def _title(to: Console, record: JobRecord, details: JsonObject) -> None:
         "progress": f"{record.progress:.0%}" if 0 < record.progress < 1 else None,
         "attempts": f"{record.claims}" if record.claims > 1 else None,
         "retries": record.retry_count or None,
-        "lost claims": record.lost_claims or None,
+        "lost claims": f"{record.lost_claims} in a row" if record.lost_claims else None,
         "error": record.exception_type,
         "unique key": record.unique_key,
         "schedule": record.schedule,

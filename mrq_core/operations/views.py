@@ -60,6 +60,7 @@ def job_row(record: JobRecord, *, now: datetime) -> JsonObject:
         "retry_count": record.retry_count,
         "claims": record.claims,
         "lost_claims": record.lost_claims,
+        "solo_deaths": record.solo_deaths,
         "queued_at": iso(record.queued_at),
         "due_at": iso(record.due_at),
         "started_at": iso(record.started_at),
@@ -115,7 +116,10 @@ def timeline(record: JobRecord) -> list[tuple[datetime, str]]:
         events.append((created, "created"))
     for attempt in record.attempts:
         events.append((attempt.started_at, f"attempt {attempt.claim} started by {attempt.worker}"))
-        how = "its claim was lost" if attempt.lost else f"ended: {attempt.status}"
+        how = f"ended: {attempt.status}"
+        if attempt.lost:
+            is_death = attempt.status is not Status.STARTED
+            how = "lost: its own process died" if is_death else "lost: its lease expired"
         events.append((attempt.ended_at, f"attempt {attempt.claim} {how}"))
     if record.status is Status.STARTED and record.started_at is not None:
         events.append((record.started_at, f"attempt {record.claims} started by {record.worker}"))

@@ -16,6 +16,7 @@ import redis
 from mrq_core.client.client import Client
 from mrq_core.contract.messages import ClaimRequest, Outcome, Settlement, Wanted
 from mrq_core.contract.record import JobRecord, Status
+from tests.benchmarks import solo
 from tests.benchmarks.ours import Arrangement, client_of, started
 from tests.benchmarks.tasks import TASKS
 from tests.benchmarks.workloads import Figures
@@ -64,7 +65,15 @@ def claim_cost(arrangement: Arrangement, scale: float) -> Figures:
     }
 
 
-ALONE: dict[str, Callable[[Arrangement, float], Figures]] = {"sizes": sizes, "claim": claim_cost}
+def solo_cost(arrangement: Arrangement, scale: float) -> Figures:
+    """What solo jobs cost."""
+    with _folder() as folder:
+        return solo.solo(arrangement, scale, folder)
+
+
+ALONE: dict[str, Callable[[Arrangement, float], Figures]] = {
+    "sizes": sizes, "claim": claim_cost, "solo": solo_cost,
+}  # fmt: skip
 
 
 def _claim(client: Client) -> tuple[JobRecord, ...]:

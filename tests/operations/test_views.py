@@ -74,7 +74,7 @@ def test_the_timeline_tells_what_happened_in_order() -> None:
         "attempt 1 ended: failed",
         "queued on high",
         "attempt 2 started by v",
-        "attempt 2 its claim was lost",
+        "attempt 2 lost: its lease expired",
         "attempt 3 started by u",
         "its lease ends, unless it is renewed",
     ]
