@@ -8,13 +8,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
 import gevent
 import msgspec
 from gevent.event import Event
+from gevent.monkey import get_original
 
 from mrq_core.errors import Interrupt, JobInterrupt, MemoryLimitExceeded
 from mrq_core.worker.process_memory import peak_of, tree_size
@@ -36,10 +37,13 @@ _GRACE, _GRACE_WHEN_STOPPING = 5.0, 1.5
 """Seconds for the code to end after it was interrupted."""
 EXIT_PATIENCE = 1.0
 """Seconds for a process to exit after it has sent the outcome."""
+_POLL = 0.5
+"""Seconds between two questions whether the process has exited, where the hub does not say so."""
 _LOWEST_DESCRIPTOR = 10
 """Descriptors of the worker's side are above those that the process uses."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGCHLD, signal.SIGPIPE)
 _MEGABYTE = 1_000_000
+_waitpid: Callable[[int, int], tuple[int, int]] = get_original("os", "waitpid")
 
 
 class SoloProcess:
@@ -94,7 +98,7 @@ class SoloProcess:
                     yield from_process(frame)
                 except msgspec.DecodeError:
                     self.kill(None)  # the task has written to the socket: its end counts as a death
-                    self._exited.wait()
+                    self._wait_exit(None)
                     return
             if is_last:
                 return
@@ -104,7 +108,8 @@ class SoloProcess:
         if wait:
             reader = gevent.spawn(self._wait_readable)
             either: list[Any] = [reader, self._exited]
-            gevent.wait(either, count=1)
+            if not gevent.wait(either, timeout=_POLL, count=1):
+                self._poll()
             reader.kill()
         while True:
             try:
@@ -113,7 +118,7 @@ class SoloProcess:
                 return
             if not data:
                 if wait:
-                    self._exited.wait()
+                    self._wait_exit(None)
                 return
             inbox.add(data)
 
@@ -125,7 +130,9 @@ class SoloProcess:
         """How the process died, for people."""
         seconds = time.monotonic() - self._started
         code = 0 if self._status is None else os.waitstatus_to_exitcode(self._status)
-        if code < 0:
+        if self._status is None:
+            how = "ended, and something else in the worker took its exit status,"
+        elif code < 0:
             how = f"was killed by {_signal_name(-code)} (signal {-code})"
         else:
             how = f"exited with code {code}"
@@ -136,12 +143,30 @@ class SoloProcess:
 
     def end(self) -> None:
         """Waits a moment for the process to exit, and kills it with everything that it has started."""
-        if not self._exited.wait(EXIT_PATIENCE):
+        if not self._wait_exit(EXIT_PATIENCE):
             self.kill(None)
-            self._exited.wait(EXIT_PATIENCE)
+            self._wait_exit(EXIT_PATIENCE)
         self._kill_group()
         self._watcher.stop()
         self._watcher.close()
+
+    def _wait_exit(self, seconds: float | None) -> bool:
+        """Waits until the process has exited, for these seconds at most. None: without limit."""
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while not self._exited.wait(_POLL):
+            self._poll()
+            if deadline is not None and time.monotonic() > deadline:
+                break
+        return self._exited.is_set()
+
+    def _poll(self) -> None:
+        """Asks for the exit itself: a task may have taken SIGCHLD, or the status of all children."""
+        with suppress(ChildProcessError):
+            pid, status = _waitpid(self.pid, os.WNOHANG)
+            if not pid:
+                return
+            self._status = status
+        self._exited.set()
 
     def _on_exit(self) -> None:
         self._status = self._watcher.rstatus

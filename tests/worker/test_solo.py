@@ -145,6 +145,32 @@ def unstorable():
     return object()
 
 
+@task
+def take_the_children(how: str):
+    if how == "signal":
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+    elif how == "ignore":
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    else:
+        import gevent.monkey
+        waitpid = gevent.monkey.get_original("os", "waitpid")
+        note("waiting")
+        while True:
+            try:
+                if waitpid(-1, os.WNOHANG)[0]:
+                    return
+            except ChildProcessError:
+                pass
+            time.sleep(0.0001)
+
+
+@task(isolate=True)
+def echo(text: str):
+    for _ in range(200):
+        log.info("%s", text[:1000])
+    return text
+
+
 @task(isolate=True)
 def lose_the_link():
     os.closerange(3, 100)
@@ -345,6 +371,28 @@ def test_a_solo_job_ends_as_another_job_does(
     solo.worker()
     record: JobRecord = solo.ended(job)
     assert (record.status, record.exception_type) == (status, error), record.traceback
+
+
+@pytest.mark.parametrize("how", ["signal", "ignore", "wait"])
+def test_a_death_is_noticed_though_a_task_takes_the_signals_of_children(solo: Project, how: str) -> None:
+    solo.queue("solo.take_the_children", {"how": how})
+    job = solo.queue("solo.die", {"how": "exit"}, priority=-1)
+    other = solo.queue("solo.everything", {"text": ""}, priority=-2)
+    solo.write("mrq-config.py", "OWN_NAME = 'ours'\n")
+    solo.worker("--greenlets", "2")
+    record = solo.ended(job)
+    assert (record.status, record.exception_type) == (Status.FAILED, "mrq_core.errors.ProcessDied")
+    assert solo.ended(other).status is Status.SUCCESS
+
+
+def test_large_params_results_and_logs_pass_to_and_from_a_process(solo: Project) -> None:
+    text = "ä" * 400_000
+    job = solo.queue("solo.echo", {"text": text})
+    solo.work_off()
+    record = solo.ended(job)
+    assert record.status is Status.SUCCESS, record.traceback
+    assert record.result == text
+    assert solo.log_of(job) == ["ä" * 1000] * 200
 
 
 def test_a_solo_job_can_stop_its_worker(solo: Project) -> None:
