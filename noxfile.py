@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -30,12 +31,13 @@ def tests(session: nox.Session, version: str) -> None:
 
 @nox.session(python=False)
 def newest(session: nox.Session) -> None:
-    """The tests of worker, client and modules on the newest Python that is installed."""
+    """The tests of worker, client and modules on the newest Python that is installed; worker with SQLite."""
     for version in pythons.SUPPORTED:
         session.log(f"Python {version}: {pythons.find(version) or 'not found, so nothing ran on it'}")
     python = _environment(session, PYTHONS[-1])
     arguments = session.posargs or ["-n", "3", "tests/unit", "tests/client", "tests/worker"]
-    session.run(python, "-m", "pytest", *arguments, external=True)
+    brokers = {"MRQ_TEST_BROKERS": os.environ.get("MRQ_TEST_BROKERS", "sqlite")}
+    session.run(python, "-m", "pytest", *arguments, env=brokers, external=True)
 
 
 def _environment(session: nox.Session, version: str) -> str:

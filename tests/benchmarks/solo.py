@@ -65,7 +65,7 @@ def solo(arrangement: Arrangement, scale: float, folder: Path) -> Figures:
 
 def _drain(client: Client, environ: Mapping[str, str], folder: Path, jobs: int, with_process: bool) -> float:
     """Jobs a second between the first start and the last end of this many jobs."""
-    with _worker(environ, folder, greenlets=11):
+    with _worker(environ, folder, greenlets=10 + with_process):
         staying = client.queue_job(_path(Stay), {}) if with_process else None
         if staying is not None:
             _until_status(client, staying, Status.STARTED)
@@ -118,7 +118,7 @@ def _until_status(client: Client, job_id: str, status: Status) -> JobRecord:
 
 @contextlib.contextmanager
 def _worker(environ: Mapping[str, str], folder: Path, *, greenlets: int) -> Iterator[None]:
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("MRQ_")}
+    outside = {name: value for name, value in os.environ.items() if not name.startswith(("MRQ_", "PYTHON"))}
     command = [sys.executable, "-m", "mrq_core.cli", "worker", "--quiet", "--stop-grace", "0"]
     worker = subprocess.Popen(
         [*command, "--greenlets", str(greenlets)],
