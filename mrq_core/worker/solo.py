@@ -54,9 +54,7 @@ class SoloProcesses:
         self._stopping = stopping
         self._outcomes = outcomes
         self._set_deadline = set_deadline
-        self._most = state.config.solo_processes or _cores()
-        self._slots = BoundedSemaphore(self._most)
-        self._waiting = 0
+        self._slots = BoundedSemaphore(state.config.solo_processes or _cores())
         self._folder = os.getcwd()
 
     def run(self, execution: Execution) -> Outcome:
@@ -85,19 +83,12 @@ class SoloProcesses:
     def _wait_for_slot(self, execution: Execution) -> Outcome | None:
         """Waits until another process may start. Otherwise returns the outcome of the attempt.
 
-        Of the jobs that run solo for their lost claims, only as many wait here as may run at the same time:
-        otherwise they would fill the worker, and be lost with it. The others are due again after a moment.
+        A job that runs solo for its lost claims does not wait here, where it would be lost with the worker:
+        it goes back to its queue, and is due again after a moment.
         """
-        is_suspect = runs_solo(execution.record)
-        if is_suspect and self._waiting >= self._most:
-            return self._given_back(_WAIT_IN_QUEUE * random.uniform(0.5, 1.5))
-        self._waiting += is_suspect
-        try:
-            return self._wait(execution)
-        finally:
-            self._waiting -= is_suspect
-
-    def _wait(self, execution: Execution) -> Outcome | None:
+        if runs_solo(execution.record):
+            is_free = self._slots.acquire(blocking=False)
+            return None if is_free else self._given_back(_WAIT_IN_QUEUE * random.uniform(0.5, 1.5))
         while not self._slots.acquire(timeout=_WAIT_SLICE):
             interrupt = execution.interrupt_at(time.monotonic())
             if self._stopping.is_stopping or isinstance(interrupt, JobInterrupt):

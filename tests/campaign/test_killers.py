@@ -113,6 +113,9 @@ def _is_over(project: Project, ids: list[str]) -> bool:
 def _check(records: list[JobRecord]) -> None:
     assert len(records) == JOBS
     numbers = Counter((record.path, record.status) for record in records)
+    wrong = [r for r in records if (r.path == "napping.kill") is (r.status is Status.SUCCESS)]
+    for record in wrong:
+        print(record.id, record.traceback, *record.attempts, sep="\n  ")
     assert set(numbers) <= {("napping.nap", Status.SUCCESS), ("napping.kill", Status.FAILED)}, numbers
     for record in records:
         if record.path == "napping.kill":
