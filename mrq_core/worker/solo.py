@@ -36,7 +36,7 @@ from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
 
 _WAIT_SLICE = 0.2
-_WAIT_IN_QUEUE = 2.0
+_WAIT_IN_QUEUE = 4.0
 _SPAWN_RETRY = 5.0
 
 _log = logging.getLogger("mrq.worker")
