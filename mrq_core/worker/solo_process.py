@@ -24,10 +24,10 @@ from gevent.monkey import get_original
 
 from mrq_core import errors
 from mrq_core.client.client import Client, ambient_client, set_process_client
-from mrq_core.config.settings import Config
+from mrq_core.config.settings import Config, default_of
 from mrq_core.config.sources import load_config
 from mrq_core.contract.messages import LogLine, Outcome
-from mrq_core.contract.record import JobRecord
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import Interrupt
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.running.context import JobContext, current_context, shielded
@@ -52,6 +52,7 @@ from mrq_core.worker.solo_messages import (
     framed,
     to_process,
 )
+from mrq_core.worker.tracebacks import format_traceback, type_name
 from mrq_core.worker.watchdog import Watchdog
 
 _PR_SET_PDEATHSIG = 1
@@ -77,7 +78,20 @@ def main() -> None:
     except OSError:
         pass  # the folder was deleted; the worker runs on in it as well
     link = Link()
-    Job(start, link, inbox).run()
+    try:
+        Job(start, link, inbox).run()
+    except Exception as error:  # the configuration was changed since the worker started, or a plugin
+        ttl = start.settings.get("default_job_ttl", default_of("DEFAULT_JOB_TTL"))
+        link.send(
+            Ended(
+                Outcome(
+                    status=Status.FAILED,
+                    ttl=ttl,
+                    exception_type=type_name(error),
+                    traceback=format_traceback(error),
+                )
+            )
+        )
 
 
 class Link:

@@ -385,6 +385,18 @@ def test_a_death_is_noticed_though_a_task_takes_the_signals_of_children(solo: Pr
     assert solo.ended(other).status is Status.SUCCESS
 
 
+def test_a_config_file_that_was_broken_meanwhile_fails_a_solo_job_and_says_why(solo: Project) -> None:
+    solo.write("mrq-config.py", "OWN_NAME = 'ours'\n")
+    solo.worker()
+    solo.write("mrq-config.py", "OWN_NAME = 'ours'\nraise OSError('no such disk')\n")
+    record = solo.ended(solo.queue("solo.fail"))
+    assert (record.status, record.exception_type) == (Status.FAILED, "mrq_core.errors.ConfigError")
+    assert "mrq-config.py failed, line 2: OSError: no such disk" in (record.traceback or "")
+    assert (record.claims, record.lost_claims) == (1, 0)
+    solo.write("mrq-config.py", "OWN_NAME = 'ours'\n")
+    assert solo.ended(solo.queue("solo.everything", {"text": ""})).status is Status.SUCCESS
+
+
 def test_large_params_results_and_logs_pass_to_and_from_a_process(solo: Project) -> None:
     text = "ä" * 400_000
     job = solo.queue("solo.echo", {"text": text})
