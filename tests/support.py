@@ -74,9 +74,9 @@ class Process:
         assert text in self.output, self.output
 
     def end(self) -> None:
-        if self.popen.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, signal.SIGKILL)
+        """Ends it and its group: children of a process that is gone, too."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
         self.popen.wait()
 
 
