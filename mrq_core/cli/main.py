@@ -45,9 +45,9 @@ def _run(arguments: list[str]) -> NoReturn:
         sys.exit(0)
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
     if command in PATCHED_COMMANDS:
-        from gevent import monkey
+        from mrq_core.patching import patch_all
 
-        monkey.patch_all()
+        patch_all()
     if command == "worker":
         from mrq_core.worker.signals import leave_while_starting
 

@@ -132,6 +132,10 @@ class Executing:
         if not self._wake.is_set():
             self._wake.set()
 
+    def close(self) -> None:
+        """Ends what was started for solo jobs."""
+        self._solo.close()
+
     def abandon(self) -> None:
         """Decides the outcomes of jobs whose code did not end when it was interrupted."""
         for execution in self._executions.undecided():

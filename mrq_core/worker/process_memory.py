@@ -10,18 +10,6 @@ import psutil
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def peak_of(pid: int) -> int:
-    """The largest resident memory that the process had, in bytes. 0: unknown."""
-    try:
-        with open(f"/proc/{pid}/status", "rb") as lines:
-            for line in lines:
-                if line.startswith(b"VmHWM:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return 0
-
-
 def tree_size(pid: int) -> int:
     """The resident memory of the process and all its descendants now, in bytes."""
     total = 0

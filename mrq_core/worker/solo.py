@@ -29,6 +29,7 @@ from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import Status
 from mrq_core.errors import Interrupt, JobInterrupt
 from mrq_core.worker.executions import Execution
+from mrq_core.worker.fork_server import ForkServer
 from mrq_core.worker.outcomes import Outcomes
 from mrq_core.worker.solo_handle import EXIT_PATIENCE, SoloProcess
 from mrq_core.worker.solo_messages import Ended, Logged, Progressed, Running, Start, StopRequested
@@ -56,6 +57,12 @@ class SoloProcesses:
         self._set_deadline = set_deadline
         self._slots = BoundedSemaphore(state.config.solo_processes or _cores())
         self._folder = os.getcwd()
+        self._server: ForkServer | None = None
+
+    def close(self) -> None:
+        """Ends the fork server."""
+        if self._server is not None:
+            self._server.close()
 
     def run(self, execution: Execution) -> Outcome:
         """Runs the attempt in a process. Called in the job's greenlet. An attempt that waits for a free
@@ -66,7 +73,7 @@ class SoloProcesses:
         process = None
         try:
             execution.started = time.monotonic()
-            process = SoloProcess()
+            process = SoloProcess(self._fork_server())
             execution.process = process
             process.send(self._start_of(execution))
             return self._follow(execution, process)
@@ -102,12 +109,17 @@ class SoloProcesses:
         cancel_ttl = self._state.config.default_job_cancel_ttl
         return Outcome(status=Status.QUEUED, delay=delay, cancel_ttl=cancel_ttl)
 
+    def _fork_server(self) -> ForkServer:
+        """The running server. A server that was killed is replaced."""
+        if self._server is None or not self._server.is_alive:
+            self._server = ForkServer([type(self._state.broker).__module__])
+        return self._server
+
     def _start_of(self, execution: Execution) -> Start:
         config = self._state.config
         values = {name.lower(): getattr(config, name.lower()) for name in SETTINGS}
         module = config.module
         return Start(
-            parent=os.getpid(),
             folder=self._folder,
             config_file=getattr(module, "__file__", None) or os.devnull,
             settings={

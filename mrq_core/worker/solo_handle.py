@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import signal
 import socket
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
 import gevent
 import msgspec
-from gevent.event import Event
-from gevent.monkey import get_original
 
 from mrq_core.errors import Interrupt, JobInterrupt, MemoryLimitExceeded
-from mrq_core.worker.process_memory import peak_of, tree_size
+from mrq_core.worker.fork_server import ForkServer
+from mrq_core.worker.process_memory import tree_size
 from mrq_core.worker.solo_messages import (
     HEARTBEAT,
-    HEARTBEATS,
-    MESSAGES,
     FromProcess,
     Inbox,
     Interrupting,
@@ -37,22 +32,16 @@ _GRACE, _GRACE_WHEN_STOPPING = 5.0, 1.5
 """Seconds for the code to end after it was interrupted."""
 EXIT_PATIENCE = 1.0
 """Seconds for a process to exit after it has sent the outcome."""
-_POLL = 0.5
-"""Seconds between two questions whether the process has exited, where the hub does not say so."""
-_LOWEST_DESCRIPTOR = 10
-"""Descriptors of the worker's side are above those that the process uses."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGCHLD, signal.SIGPIPE)
 _MEGABYTE = 1_000_000
-_waitpid: Callable[[int, int], tuple[int, int]] = get_original("os", "waitpid")
 
 
 class SoloProcess:
-    """A process that runs one attempt. The constructor starts it, in the main thread. Raises OSError.
+    """A process that runs one attempt. The constructor starts it. Raises OSError.
 
     The watchdog's thread calls `examine` and `interrupt`; the hub calls the other methods.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, server: ForkServer) -> None:
         self.memory = 0
         """The limit of the resident memory of the process and its children, in bytes. 0: no limit."""
         self.killed_for: Interrupt | MemoryLimitExceeded | None = None
@@ -60,8 +49,7 @@ class SoloProcess:
         """The largest resident memory that was seen, in bytes."""
         self._interrupted_at: float | None = None
         self._heard = time.monotonic()
-        self._status: int | None = None
-        self._exited = Event()
+        self._server = server
         self._started = time.monotonic()
         ours, theirs = socket.socketpair()
         self._heartbeats, beating = os.pipe()
@@ -69,15 +57,14 @@ class SoloProcess:
         try:
             os.set_blocking(self._heartbeats, False)
             os.set_blocking(beating, False)
-            self.pid = _spawn(theirs.fileno(), beating)
+            self._fork = server.fork(theirs.fileno(), beating)
         except BaseException:
             self.close()
             raise
         finally:
             theirs.close()
             os.close(beating)
-        self._watcher: Any = gevent.get_hub().loop.child(self.pid, ref=False)
-        self._watcher.start(self._on_exit)
+        self.pid = self._fork.pid
 
     # --- in the hub --------------------------------------------------------------------------
 
@@ -90,7 +77,7 @@ class SoloProcess:
         """The messages of the process, until it has exited and all were read."""
         inbox = Inbox()
         while True:
-            is_last = self._exited.is_set()
+            is_last = self._fork.exited.is_set()
             with suppress(OSError):
                 self._read(inbox, wait=not is_last)
             while (frame := inbox.next_frame()) is not None:
@@ -107,9 +94,8 @@ class SoloProcess:
         """Adds what was received. Waits until there is something, or the process exits."""
         if wait:
             reader = gevent.spawn(self._wait_readable)
-            either: list[Any] = [reader, self._exited]
-            if not gevent.wait(either, timeout=_POLL, count=1):
-                self._poll()
+            either: list[Any] = [reader, self._fork.exited]
+            gevent.wait(either, count=1)
             reader.kill()
         while True:
             try:
@@ -129,49 +115,28 @@ class SoloProcess:
     def death(self) -> str:
         """How the process died, for people."""
         seconds = time.monotonic() - self._started
-        code = 0 if self._status is None else os.waitstatus_to_exitcode(self._status)
-        if self._status is None:
-            how = "ended, and something else in the worker took its exit status,"
+        peak = max(self.peak, self._fork.peak)
+        code = self._fork.exit_code
+        if code is None:
+            how = "ended with the process that had started it,"
         elif code < 0:
             how = f"was killed by {_signal_name(-code)} (signal {-code})"
         else:
             how = f"exited with code {code}"
         return (
             f"the own process {self.pid} of this job {how} after {seconds:.1f} s, before its code had ended; "
-            f"its peak memory was {self.peak / _MEGABYTE:.0f} MB"
+            f"its peak memory was {peak / _MEGABYTE:.0f} MB"
         )
 
     def end(self) -> None:
-        """Waits a moment for the process to exit, and kills it with everything that it has started."""
+        """Waits a moment for the process to exit, and kills it. Its group ends with it."""
         if not self._wait_exit(EXIT_PATIENCE):
             self.kill(None)
             self._wait_exit(EXIT_PATIENCE)
-        self._kill_group()
-        self._watcher.stop()
-        self._watcher.close()
 
     def _wait_exit(self, seconds: float | None) -> bool:
         """Waits until the process has exited, for these seconds at most. None: without limit."""
-        deadline = None if seconds is None else time.monotonic() + seconds
-        while not self._exited.wait(_POLL):
-            self._poll()
-            if deadline is not None and time.monotonic() > deadline:
-                break
-        return self._exited.is_set()
-
-    def _poll(self) -> None:
-        """Asks for the exit itself: a task may have taken SIGCHLD, or the status of all children."""
-        with suppress(ChildProcessError):
-            pid, status = _waitpid(self.pid, os.WNOHANG)
-            if not pid:
-                return
-            self._status = status
-        self._exited.set()
-
-    def _on_exit(self) -> None:
-        self._status = self._watcher.rstatus
-        self._watcher.stop()
-        self._exited.set()
+        return self._fork.exited.wait(seconds)
 
     def close(self) -> None:
         """Closes the descriptors of the worker's side."""
@@ -182,14 +147,13 @@ class SoloProcess:
 
     def examine(self, now: float) -> None:
         """Reads the heartbeats and the memory of the process, and kills it if it uses too much."""
-        if self._exited.is_set():
+        if self._fork.exited.is_set():
             return
         try:
             if os.read(self._heartbeats, 4096):
                 self._heard = now
         except OSError:
             pass  # none came
-        self.peak = max(self.peak, peak_of(self.pid))
         if self.memory:
             size = tree_size(self.pid)
             self.peak = max(self.peak, size)
@@ -214,43 +178,9 @@ class SoloProcess:
 
     def kill(self, reason: Interrupt | MemoryLimitExceeded | None) -> None:
         """Kills the process and its group. The first reason counts."""
-        if not self._exited.is_set():
+        if not self._fork.exited.is_set():
             self.killed_for = self.killed_for or reason
-            self._kill_group()
-
-    def _kill_group(self) -> None:
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-
-
-def _spawn(messages: int, heartbeats: int) -> int:
-    """Starts the interpreter with these descriptors, in a new process group. Returns its id."""
-    code = (
-        "import sys; "
-        f"sys.path[:] = {sys.path!r}; "
-        "from gevent import monkey; monkey.patch_all(); "
-        "from mrq_core.worker.solo_process import main; main()"
-    )
-    gevent.get_hub().loop.install_sigchld()
-    # Copies beyond the numbers that the process uses: the first dup2 must not overwrite the second source.
-    copies = [fcntl.fcntl(one, fcntl.F_DUPFD_CLOEXEC, _LOWEST_DESCRIPTOR) for one in (messages, heartbeats)]
-    try:
-        return os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-c", code],
-            os.environ,
-            file_actions=[
-                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-                (os.POSIX_SPAWN_DUP2, copies[0], MESSAGES),
-                (os.POSIX_SPAWN_DUP2, copies[1], HEARTBEATS),
-            ],
-            setpgroup=0,
-            setsigmask=(),
-            setsigdef=_SIGNALS,
-        )
-    finally:
-        for copy in copies:
-            os.close(copy)
+            self._server.kill(self._fork)
 
 
 def _signal_name(number: int) -> str:

@@ -1,7 +1,7 @@
 """The messages between a worker and the solo process of a job, and the socket that carries them.
 
 A message is msgpack after its length in four bytes. Only the two sides of one version of mrq talk to each
-other: the worker starts the process from its own interpreter.
+other: they run in the same interpreter.
 """
 
 from __future__ import annotations
@@ -23,8 +23,6 @@ _LENGTH = 4
 class Start(msgspec.Struct, frozen=True, tag="start"):
     """The first message to the process: everything that it needs."""
 
-    parent: int
-    """The process id of the worker."""
     folder: str
     """The working directory in which the worker started."""
     config_file: str

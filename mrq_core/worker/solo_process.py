@@ -7,13 +7,11 @@ tell code that responds to an interrupt from C code that holds the GIL. See `sol
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import logging
 import os
 import resource
 import signal
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -55,7 +53,6 @@ from mrq_core.worker.solo_messages import (
 from mrq_core.worker.tracebacks import format_traceback, type_name
 from mrq_core.worker.watchdog import Watchdog
 
-_PR_SET_PDEATHSIG = 1
 _DATA_FACTOR = 2
 """How far RLIMIT_DATA lies above the limit of the resident memory, which the worker checks: it stops an
 allocation that is too quick for these checks."""
@@ -64,22 +61,22 @@ _STATUS_DATA = "VmData:"
 _log = logging.getLogger("mrq.worker")
 
 
-def main() -> None:
-    """Runs the job that the worker names in its first message."""
-    for descriptor in (MESSAGES, HEARTBEATS):
-        os.set_inheritable(descriptor, False)
+def main(parent: int) -> None:
+    """Runs the job that the worker names in its first message. `parent`: the process that ends this one."""
     os.set_blocking(MESSAGES, True)  # gevent made it otherwise in the worker
     inbox = Inbox()
-    start = _receive(inbox)
+    try:
+        start = _receive(inbox)
+    except EOFError:
+        return  # the worker no longer wants it
     assert isinstance(start, Start)
-    _die_with(start.parent)
     try:
         os.chdir(start.folder)
     except OSError:
         pass  # the folder was deleted; the worker runs on in it as well
     link = Link()
     try:
-        Job(start, link, inbox).run()
+        Job(start, link, inbox, parent).run()
     except Exception as error:  # the configuration was changed since the worker started, or a plugin
         ttl = start.settings.get("default_job_ttl", default_of("DEFAULT_JOB_TTL"))
         link.send(
@@ -148,8 +145,9 @@ class SoloWorker:
 class Job:
     """The attempt, and the threads beside it."""
 
-    def __init__(self, start: Start, link: Link, inbox: Inbox) -> None:
+    def __init__(self, start: Start, link: Link, inbox: Inbox, parent: int) -> None:
         self._start = start
+        self._parent = parent
         self._link = link
         self._inbox = inbox
         self._executions = Executions()
@@ -215,8 +213,8 @@ class Job:
     # --- in native threads -------------------------------------------------------------------
 
     def _beat(self) -> float:
-        """Tells the worker that this process responds. Ends the process if the worker is gone."""
-        if os.getppid() != self._start.parent:
+        """Tells the worker that this process responds. Ends the process if its parent is gone."""
+        if os.getppid() != self._parent:
             os.killpg(0, signal.SIGKILL)
         try:
             os.write(HEARTBEATS, b".")
@@ -262,14 +260,6 @@ def _receive(inbox: Inbox) -> Any:
             raise EOFError
         inbox.add(data)
     return to_process(frame)
-
-
-def _die_with(parent: int) -> None:
-    """Makes the kernel kill this process when the worker dies. `_beat` does it where the kernel cannot."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died before the line above
-        os._exit(1)
 
 
 def _data_size() -> int:

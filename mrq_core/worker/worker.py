@@ -111,6 +111,7 @@ class Worker:
             self._standby.stop()
             self._native_settler.close()
             self._keeper.close()
+            self._executing.close()
             forking.leave_worker()
             self._state.set_status("stop")
             broker.close()

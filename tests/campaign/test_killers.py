@@ -92,7 +92,11 @@ def _run(project: Project, *, killers: bool, is_disturbed: bool) -> tuple[list[f
     records = [record for record in ledger.all_records(client.broker) if record.id in known]
     _check(records)
     losses = Counter(sum(attempt.lost for attempt in record.attempts) for record in records)
-    print(f"jobs by lost claims: {sorted(losses.items())}, claims: {sum(r.claims for r in records)}")
+    seconds = max(r.ended_at.timestamp() for r in records if r.ended_at is not None) - started
+    print(
+        f"jobs by lost claims: {sorted(losses.items())}, claims: {sum(r.claims for r in records)}, "
+        f"all ended after {seconds:.0f} s"
+    )
     for start in range(0, len(ids), 1000):
         client.broker.remove(ids[start : start + 1000])
     return _windows(records, started), deaths
@@ -125,11 +129,15 @@ def _check(records: list[JobRecord]) -> None:
 
 
 def _windows(records: list[JobRecord], started: float) -> list[float]:
-    """Jobs a second in each whole window, without the last one, in which the jobs run out."""
+    """Jobs a second in each whole window in which jobs waited that no worker had started yet.
+
+    Later, only jobs of lost claims are left: how soon they run again depends on leases, not on throughput.
+    """
     ends = Counter(
         int((record.ended_at.timestamp() - started) // WINDOW)
         for record in records
         if record.ended_at is not None and record.status is Status.SUCCESS
     )
-    last = max(ends)
-    return [ends[number] / WINDOW for number in range(last)] or [ends[last] / WINDOW]
+    last_start = max(record.attempts[0].started_at.timestamp() for record in records)
+    whole = int((last_start - started) // WINDOW)
+    return [ends[number] / WINDOW for number in range(max(1, whole))]

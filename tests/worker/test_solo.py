@@ -13,6 +13,7 @@ from tests.support import Project, until
 
 SOLO = """
 import ctypes, os, signal, subprocess, sys, threading, time
+import psutil
 from mrq_core import (
     Task, abort_current_job, get_current_config, get_current_job, get_current_worker, log, queue_job,
     retry_current_job, set_current_job_progress, spawn, subpool_map, task,
@@ -62,7 +63,7 @@ def die_once():
 
 @task
 def die_in_the_worker():
-    note(f"parent-{os.getppid()}")
+    note(f"under-{psutil.Process(os.getppid()).ppid()}")
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -172,6 +173,11 @@ def echo(text: str):
 
 
 @task(isolate=True)
+def leave_a_child():
+    note(subprocess.Popen(["sleep", "1000"]).pid)
+
+
+@task(isolate=True)
 def lose_the_link():
     os.closerange(3, 100)
     time.sleep(0.3)
@@ -254,7 +260,7 @@ def test_a_job_that_killed_two_workers_runs_solo_from_then_on(solo: Project) -> 
     assert (record.status, record.exception_type) == (Status.FAILED, "mrq_core.errors.ProcessDied")
     assert (record.claims, record.lost_claims, record.solo_deaths) == (4, 4, 2)
     assert "SIGKILL" in (record.traceback or "")
-    assert solo.ledger()[2:] == [f"parent-{survivor.pid}"] * 2
+    assert solo.ledger()[2:] == [f"under-{survivor.pid}"] * 2
     neighbour = solo.queue("tasks.Add", {"a": 1, "b": 2})
     assert solo.ended(neighbour).result == 3
 
@@ -433,3 +439,30 @@ def _pid_in(project: Project) -> int:
 
 def _gone(pid: int) -> None:
     until(lambda: not psutil.pid_exists(pid), what="the solo process to be gone")
+
+
+def test_a_killed_fork_server_costs_its_running_jobs_a_claim_and_is_replaced(solo: Project) -> None:
+    solo.write("mrq-config.py", "OWN_NAME = 'ours'\n")
+    job = solo.queue("solo.nap", {"word": "job", "seconds": 1.0})
+    worker = solo.worker("--greenlets", "2")
+    until(solo.ledger, what="the job to start")
+    [server] = psutil.Process(worker.pid).children()
+    assert server.pid == psutil.Process(_pid_in(solo)).ppid()
+    server.kill()
+    record = solo.ended(job)
+    assert record.status is Status.SUCCESS
+    assert [attempt.lost for attempt in record.attempts] == [True, False]
+    assert "ended with the process that had started it" in (record.attempts[0].traceback or "")
+    assert solo.ended(solo.queue("solo.everything", {"text": ""})).status is Status.SUCCESS
+    [other] = psutil.Process(worker.pid).children()
+    worker.send(signal.SIGKILL)
+    worker.wait()
+    _gone(other.pid)
+
+
+def test_what_a_solo_job_leaves_in_its_group_ends_with_it(solo: Project) -> None:
+    job = solo.queue("solo.leave_a_child")
+    solo.worker()
+    assert solo.ended(job).status is Status.SUCCESS
+    [child] = solo.ledger()
+    _gone(int(child))

@@ -1,0 +1,161 @@
+"""The worker's side of the fork server, which starts the processes of solo jobs.
+
+A new interpreter needs a quarter of a second of the processor until it has imported mrq. A fork of the worker
+needs none, but copies its threads' locks, its hub and its connections. The fork server is a process between
+the two: the worker starts it with posix_spawn for its first solo job; it has imported mrq, runs no thread
+and no hub, and forks for each job (`fork_server_process.py`). It ends with its worker, and its children end
+with it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from typing import Any
+
+import gevent
+from gevent.event import AsyncResult, Event
+from gevent.monkey import get_original
+
+CONTROL = 3
+"""The file descriptor of the server's socket."""
+REQUEST = struct.Struct("!cq")
+"""FORK, with two descriptors; or KILL and the id of a process."""
+REPLY = struct.Struct("!cqqq")
+"""FORKED and the id; FAILED and the number of the error; or EXITED, the id, the exit code and the peak
+memory."""
+FORK, KILL, FORKED, FAILED, EXITED = b"F", b"K", b"S", b"E", b"X"
+
+_LOWEST_DESCRIPTOR = 10
+"""The copy of the server's socket is above the number that it gets in the server."""
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGCHLD, signal.SIGPIPE)
+_waitpid: Callable[[int, int], tuple[int, int]] = get_original("os", "waitpid")
+
+
+class Fork:
+    """A process that the server has forked. `exit_code` is negative for a signal. None: it runs, or it ended
+    with the server. `peak` is the largest resident memory of the process, in bytes; 0 while it runs."""
+
+    __slots__ = ("exit_code", "exited", "peak", "pid")
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.exited = Event()
+        self.exit_code: int | None = None
+        self.peak = 0
+
+
+class ForkServer:
+    """A running fork server. The constructor starts it, in the main thread. Raises OSError."""
+
+    def __init__(self, modules: Iterable[str]) -> None:
+        """`modules` are imported by the server, so that its children need not."""
+        self._forks: dict[int, Fork] = {}
+        self._asked: deque[AsyncResult[Any]] = deque()
+        ours, theirs = socket.socketpair()
+        try:
+            self.pid = _spawn(theirs.fileno(), modules)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        self._socket = ours
+        self.is_alive = True
+        self._reader = gevent.spawn(self._read)
+
+    def fork(self, messages: int, heartbeats: int) -> Fork:
+        """Starts a process with these descriptors, in a new process group. Waits for the server. Raises
+        OSError."""
+        answer: AsyncResult[Any] = AsyncResult()
+        self._asked.append(answer)
+        socket.send_fds(self._socket, [REQUEST.pack(FORK, 0)], [messages, heartbeats])
+        fork = answer.get()
+        assert isinstance(fork, Fork)
+        return fork
+
+    def kill(self, fork: Fork) -> None:
+        """Kills the process and its group. Has no effect on a process that has exited. Native threads may
+        call it. The server, which knows what runs, sends the signal, so that it never reaches a later process
+        with the same id."""
+        with suppress(OSError):
+            os.write(self._socket.fileno(), REQUEST.pack(KILL, fork.pid))
+
+    def close(self) -> None:
+        """Ends the server and all its children."""
+        self.is_alive = False
+        self._reader.kill()
+        self._socket.close()
+        self._end()
+
+    def _read(self) -> None:
+        """Receives the replies until the server is gone. Its children are gone then too."""
+        received = bytearray()
+        with suppress(OSError):
+            while data := self._socket.recv(65536):
+                received += data
+                while len(received) >= REPLY.size:
+                    self._take(*REPLY.unpack(received[: REPLY.size]))
+                    del received[: REPLY.size]
+        self.is_alive = False
+        self._end()
+        for answer in self._asked:
+            answer.set_exception(OSError("the process that starts solo jobs has ended"))
+        for fork in self._forks.values():
+            fork.exited.set()
+
+    def _take(self, kind: bytes, first: int, code: int, peak: int) -> None:
+        if kind == EXITED:
+            fork = self._forks.pop(first)
+            fork.exit_code, fork.peak = code, peak
+            fork.exited.set()
+        elif kind == FORKED:
+            self._forks[first] = fork = Fork(first)
+            self._asked.popleft().set(fork)
+        else:
+            self._asked.popleft().set_exception(OSError(first, os.strerror(first)))
+
+    def _end(self) -> None:
+        """Kills the server and takes its exit status, unless a task has taken it."""
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+        with suppress(ChildProcessError):
+            for _ in range(100):
+                if _waitpid(self.pid, os.WNOHANG)[0]:
+                    return
+                time.sleep(0.01)
+
+
+def _spawn(control: int, modules: Iterable[str]) -> int:
+    """Starts the server with this end of the socket, in a new process group. Returns its id."""
+    code = (
+        "import sys; "
+        f"sys.path[:] = {sys.path!r}; "
+        "from mrq_core.patching import patch_all; patch_all(); "
+        "from mrq_core.worker.fork_server_process import main; "
+        f"main({os.getpid()}, {tuple(modules)!r})"
+    )
+    copy = fcntl.fcntl(control, fcntl.F_DUPFD_CLOEXEC, _LOWEST_DESCRIPTOR)
+    try:
+        return os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-c", code],
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, copy, CONTROL),
+            ],
+            setpgroup=0,
+            setsigmask=(),
+            setsigdef=_SIGNALS,
+        )
+    finally:
+        os.close(copy)

@@ -1,0 +1,157 @@
+"""The fork server: forks a process for each solo job, and reports how each one exited.
+
+It has one thread, no hub and no connection, so that its children start from a clean state. A child leaves the
+server's loop and runs its job (`solo_process.py`).
+"""
+
+from __future__ import annotations
+
+import _socket
+import ctypes
+import gc
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+
+import psutil
+from gevent.monkey import get_original
+
+from mrq_core.worker import solo_process
+from mrq_core.worker.fork_server import CONTROL, EXITED, FAILED, FORK, FORKED, KILL, REPLY, REQUEST
+from mrq_core.worker.solo_messages import HEARTBEATS, MESSAGES
+
+_PR_SET_PDEATHSIG = 1
+_IS_LINUX = sys.platform == "linux"
+_PARENT_CHECK = None if _IS_LINUX else 1.0
+"""Seconds between two checks whether the worker lives, where the kernel does not end the server with it."""
+_MAXRSS_UNIT = 1024 if _IS_LINUX else 1
+"""Bytes."""
+# The patched functions would start a hub.
+_fork: Callable[[], int] = get_original("os", "fork")
+_select: Callable[..., tuple[list[Any], list[Any], list[Any]]] = get_original("select", "select")
+_handle_signal: Callable[..., object] = get_original("signal", "signal")
+
+
+def main(worker: int, modules: Iterable[str]) -> None:
+    """Serves until the worker with this process id is gone. In each child, runs a job instead."""
+    _die_with(worker)
+    for name in modules:
+        with suppress(Exception):  # the child meets the error again, and reports it
+            import_module(name)
+    gc.collect()
+    gc.freeze()
+    server = os.getpid()
+    if _Server(worker).serve():
+        _die_with(server)
+        solo_process.main(server)
+
+
+class _Server:
+    """The loop, and the children that run."""
+
+    def __init__(self, worker: int) -> None:
+        self._worker = worker
+        os.set_inheritable(CONTROL, False)
+        self._control = _socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CONTROL)
+        self._control.setblocking(True)
+        self._running: set[int] = set()
+        self._awake, self._waker = os.pipe()
+        os.set_blocking(self._awake, False)
+        os.set_blocking(self._waker, False)
+        _handle_signal(signal.SIGCHLD, lambda signum, frame: None)
+        signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+
+    def serve(self) -> bool:
+        """Answers requests until the worker is gone. Returns True in a child, once for each."""
+        control: Any = self._control
+        while True:
+            readable = _select([CONTROL, self._awake], [], [], _PARENT_CHECK)[0]
+            if self._awake in readable:
+                with suppress(BlockingIOError):
+                    os.read(self._awake, 4096)
+            self._report_exits()
+            if os.getppid() != self._worker:
+                return False
+            if CONTROL in readable:
+                try:
+                    request, descriptors, _, _ = socket.recv_fds(control, REQUEST.size, 2)
+                except OSError:
+                    return False
+                if len(request) < REQUEST.size:
+                    return False
+                kind, pid = REQUEST.unpack(request)
+                if kind == FORK and self._fork(descriptors):
+                    return True
+                if kind == KILL and pid in self._running:
+                    _kill(pid)
+
+    def _fork(self, descriptors: list[int]) -> bool:
+        """Forks. True in the child, which has the descriptors at their numbers."""
+        try:
+            pid = _fork()
+        except OSError as error:
+            self._reply(FAILED, error.errno or 0)
+        else:
+            if pid == 0:
+                self._become_child(descriptors)
+                return True
+            with suppress(OSError):  # the child does the same: whichever comes first
+                os.setpgid(pid, pid)
+            self._running.add(pid)
+            self._reply(FORKED, pid)
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+        return False
+
+    def _become_child(self, descriptors: list[int]) -> None:
+        signal.set_wakeup_fd(-1)
+        _handle_signal(signal.SIGCHLD, signal.SIG_DFL)
+        with suppress(OSError):
+            os.setpgid(0, 0)
+        os.close(self._awake)
+        os.close(self._waker)
+        self._control.detach()
+        # The received descriptors are above these two: the server has its socket and its pipe there.
+        for descriptor, number in zip(descriptors, (MESSAGES, HEARTBEATS), strict=True):
+            os.dup2(descriptor, number, inheritable=False)
+
+    def _report_exits(self) -> None:
+        for pid in list(self._running):
+            if not _has_exited(pid):
+                continue
+            _kill(pid)  # what it has left in its group; its id is not free until the next line
+            _, status, usage = os.wait4(pid, 0)
+            self._running.discard(pid)
+            self._reply(EXITED, pid, os.waitstatus_to_exitcode(status), usage.ru_maxrss * _MAXRSS_UNIT)
+
+    def _reply(self, kind: bytes, first: int, code: int = 0, peak: int = 0) -> None:
+        with suppress(OSError):  # the worker is gone: the loop ends soon
+            self._control.sendall(REPLY.pack(kind, first, code, peak))
+
+
+def _has_exited(pid: int) -> bool:
+    """Whether the child is a zombie now."""
+    if hasattr(os, "waitid"):
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
+
+def _kill(pid: int) -> None:
+    """Kills the child and its group."""
+    for kill in (os.kill, os.killpg):
+        with suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)
+
+
+def _die_with(parent: int) -> None:
+    """Makes the kernel kill this process when its parent dies, where the kernel can."""
+    if _IS_LINUX:
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
