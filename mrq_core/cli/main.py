@@ -48,11 +48,14 @@ def _run(arguments: list[str]) -> NoReturn:
         from mrq_core.patching import patch_all
 
         patch_all()
+    _put_working_directory_first()
     if command == "worker":
         from mrq_core.worker.signals import leave_while_starting
 
         leave_while_starting()
-    _put_working_directory_first()
+        from mrq_core.worker.fork_server_process import fork_early
+
+        fork_early()
     from mrq_core.cli.app import app
 
     app(args=arguments, prog_name="mrq")

@@ -2,9 +2,11 @@
 
 A new interpreter needs a quarter of a second of the processor until it has imported mrq. A fork of the worker
 needs none, but copies its threads' locks, its hub and its connections. The fork server is a process between
-the two: the worker starts it with posix_spawn for its first solo job; it has imported mrq, runs no thread
-and no hub, and forks for each job (`fork_server_process.py`). It ends with its worker, and its children end
-with it.
+the two: it has imported mrq, runs no thread and no hub, and forks for each job (`fork_server_process.py`). It
+ends with its worker, and its children end with it.
+
+`mrq worker` forks it first of all (`fork_early`). A worker in another program starts it with posix_spawn for
+its first solo job, and each worker does so after its server was killed.
 """
 
 from __future__ import annotations
@@ -28,16 +30,27 @@ from gevent.monkey import get_original
 CONTROL = 3
 """The file descriptor of the server's socket."""
 REQUEST = struct.Struct("!cq")
-"""FORK, with two descriptors; or KILL and the id of a process."""
+"""FORK, with two descriptors; KILL and the id of a process; or PRELOAD and the size of what follows: names of
+modules."""
 REPLY = struct.Struct("!cqqq")
 """FORKED and the id; FAILED and the number of the error; or EXITED, the id, the exit code and the peak
 memory."""
-FORK, KILL, FORKED, FAILED, EXITED = b"F", b"K", b"S", b"E", b"X"
+FORK, KILL, PRELOAD, FORKED, FAILED, EXITED = b"F", b"K", b"P", b"S", b"E", b"X"
 
 _LOWEST_DESCRIPTOR = 10
 """The copy of the server's socket is above the number that it gets in the server."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGCHLD, signal.SIGPIPE)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGCHLD, signal.SIGPIPE)
+"""Handled as in a new process by the server and its children."""
 _waitpid: Callable[[int, int], tuple[int, int]] = get_original("os", "waitpid")
+
+
+_early: list[tuple[int, int]] = []
+"""The process id and the socket of the server that `fork_early` has forked, until a worker uses it."""
+
+
+def keep_early(pid: int, control: int) -> None:
+    """Gives the forked server and our end of its socket to the next `ForkServer`."""
+    _early.append((pid, control))
 
 
 class Fork:
@@ -54,22 +67,22 @@ class Fork:
 
 
 class ForkServer:
-    """A running fork server. The constructor starts it, in the main thread. Raises OSError."""
+    """A running fork server. The constructor starts it, in the main thread, if `fork_early` has not. Raises
+    OSError."""
 
     def __init__(self, modules: Iterable[str]) -> None:
         """`modules` are imported by the server, so that its children need not."""
         self._forks: dict[int, Fork] = {}
         self._asked: deque[AsyncResult[Any]] = deque()
-        ours, theirs = socket.socketpair()
-        try:
-            self.pid = _spawn(theirs.fileno(), modules)
-        except BaseException:
-            ours.close()
-            raise
-        finally:
-            theirs.close()
-        self._socket = ours
+        if _early:
+            self.pid, control = _early.pop()
+            self._socket = socket.socket(fileno=control)
+        else:
+            self.pid, self._socket = _spawn()
         self.is_alive = True
+        names = " ".join(modules).encode()
+        with suppress(OSError):  # `fork` raises it
+            self._socket.sendall(REQUEST.pack(PRELOAD, len(names)) + names)
         self._reader = gevent.spawn(self._read)
 
     def fork(self, messages: int, heartbeats: int) -> Fork:
@@ -134,18 +147,20 @@ class ForkServer:
                 time.sleep(0.01)
 
 
-def _spawn(control: int, modules: Iterable[str]) -> int:
-    """Starts the server with this end of the socket, in a new process group. Returns its id."""
+def _spawn() -> tuple[int, socket.socket]:
+    """Starts an interpreter for the server, in a new process group. Returns its id, and our end of its
+    socket."""
     code = (
         "import sys; "
         f"sys.path[:] = {sys.path!r}; "
         "from mrq_core.patching import patch_all; patch_all(); "
-        "from mrq_core.worker.fork_server_process import main; "
-        f"main({os.getpid()}, {tuple(modules)!r})"
+        f"from mrq_core.worker.fork_server_process import main; main({os.getpid()})"
     )
-    copy = fcntl.fcntl(control, fcntl.F_DUPFD_CLOEXEC, _LOWEST_DESCRIPTOR)
+    ours, theirs = socket.socketpair()
+    with theirs:
+        copy = fcntl.fcntl(theirs.fileno(), fcntl.F_DUPFD_CLOEXEC, _LOWEST_DESCRIPTOR)
     try:
-        return os.posix_spawn(
+        pid = os.posix_spawn(
             sys.executable,
             [sys.executable, "-c", code],
             os.environ,
@@ -155,7 +170,11 @@ def _spawn(control: int, modules: Iterable[str]) -> int:
             ],
             setpgroup=0,
             setsigmask=(),
-            setsigdef=_SIGNALS,
+            setsigdef=SIGNALS,
         )
+    except BaseException:
+        ours.close()
+        raise
     finally:
         os.close(copy)
+    return pid, ours

@@ -13,16 +13,30 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 import psutil
+from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original
 
 from mrq_core.worker import solo_process
-from mrq_core.worker.fork_server import CONTROL, EXITED, FAILED, FORK, FORKED, KILL, REPLY, REQUEST
+from mrq_core.worker.fork_server import (
+    CONTROL,
+    EXITED,
+    FAILED,
+    FORK,
+    FORKED,
+    KILL,
+    PRELOAD,
+    REPLY,
+    REQUEST,
+    SIGNALS,
+    keep_early,
+)
 from mrq_core.worker.solo_messages import HEARTBEATS, MESSAGES
 
 _PR_SET_PDEATHSIG = 1
@@ -37,14 +51,38 @@ _select: Callable[..., tuple[list[Any], list[Any], list[Any]]] = get_original("s
 _handle_signal: Callable[..., object] = get_original("signal", "signal")
 
 
-def main(worker: int, modules: Iterable[str]) -> None:
+def fork_early() -> None:
+    """Forks the server from this process, if nothing runs yet that a fork must not copy."""
+    if get_hub_if_exists() is not None or threading.active_count() > 1:
+        return
+    worker = os.getpid()
+    ours, theirs = _socket.socketpair()
+    pid = _fork()
+    if pid:
+        theirs.close()
+        with suppress(OSError):  # the child does the same: whichever comes first
+            os.setpgid(pid, pid)
+        keep_early(pid, ours.detach())
+        return
+    ours.close()
+    with suppress(OSError):
+        os.setpgid(0, 0)
+    for number in SIGNALS:
+        _handle_signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    if theirs.fileno() != CONTROL:
+        os.dup2(theirs.detach(), CONTROL)
+    else:
+        theirs.detach()
+    main(worker)
+    sys.exit(0)
+
+
+def main(worker: int) -> None:
     """Serves until the worker with this process id is gone. In each child, runs a job instead."""
     _die_with(worker)
-    for name in modules:
-        with suppress(Exception):  # the child meets the error again, and reports it
-            import_module(name)
-    gc.collect()
-    gc.freeze()
     server = os.getpid()
     if _Server(worker).serve():
         _die_with(server)
@@ -84,11 +122,13 @@ class _Server:
                     return False
                 if len(request) < REQUEST.size:
                     return False
-                kind, pid = REQUEST.unpack(request)
+                kind, number = REQUEST.unpack(request)
                 if kind == FORK and self._fork(descriptors):
                     return True
-                if kind == KILL and pid in self._running:
-                    _kill(pid)
+                if kind == KILL and number in self._running:
+                    _kill(number)
+                if kind == PRELOAD:
+                    _preload(control.recv(number, socket.MSG_WAITALL))
 
     def _fork(self, descriptors: list[int]) -> bool:
         """Forks. True in the child, which has the descriptors at their numbers."""
@@ -133,6 +173,15 @@ class _Server:
     def _reply(self, kind: bytes, first: int, code: int = 0, peak: int = 0) -> None:
         with suppress(OSError):  # the worker is gone: the loop ends soon
             self._control.sendall(REPLY.pack(kind, first, code, peak))
+
+
+def _preload(names: bytes) -> None:
+    """Imports the modules of these names, once for all children."""
+    for name in names.decode().split():
+        with suppress(Exception):  # the child meets the error again, and reports it
+            import_module(name)
+    gc.collect()
+    gc.freeze()
 
 
 def _has_exited(pid: int) -> bool:
