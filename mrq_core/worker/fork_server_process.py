@@ -60,7 +60,7 @@ def fork_early() -> None:
     pid = _fork()
     if pid:
         theirs.close()
-        with suppress(OSError):  # the child does the same: whichever comes first
+        with suppress(OSError):  # the child does the same
             os.setpgid(pid, pid)
         keep_early(pid, ours.detach())
         return
@@ -140,7 +140,7 @@ class _Server:
             if pid == 0:
                 self._become_child(descriptors)
                 return True
-            with suppress(OSError):  # the child does the same: whichever comes first
+            with suppress(OSError):  # the child does the same
                 os.setpgid(pid, pid)
             self._running.add(pid)
             self._reply(FORKED, pid)
