@@ -37,7 +37,8 @@ from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
 
 _WAIT_SLICE = 0.2
-_WAIT_IN_QUEUE = 4.0
+_LONGEST_WAIT = 4.0
+"""Seconds. So long a job that may kill its process waits in the worker, and about as long in its queue."""
 _SPAWN_RETRY = 5.0
 
 _log = logging.getLogger("mrq.worker")
@@ -55,7 +56,9 @@ class SoloProcesses:
         self._stopping = stopping
         self._outcomes = outcomes
         self._set_deadline = set_deadline
-        self._slots = BoundedSemaphore(state.config.solo_processes or _cores())
+        self._most = state.config.solo_processes or _cores()
+        self._slots = BoundedSemaphore(self._most)
+        self._suspects_waiting = 0
         self._folder = os.getcwd()
         self._server: ForkServer | None = None
 
@@ -90,19 +93,34 @@ class SoloProcesses:
     def _wait_for_slot(self, execution: Execution) -> Outcome | None:
         """Waits until another process may start. Otherwise returns the outcome of the attempt.
 
-        A job that runs solo for its lost claims does not wait here, where it would be lost with the worker:
-        it goes back to its queue, and is due again after a moment.
+        A job that runs solo for its lost claims is lost once more if its worker dies while it waits here.
+        Therefore only as many of them wait as there are processes. The others go back to their queue, and are
+        due again after a moment.
         """
-        if runs_solo(execution.record):
-            is_free = self._slots.acquire(blocking=False)
-            return None if is_free else self._given_back(_WAIT_IN_QUEUE * random.uniform(0.5, 1.5))
+        if not runs_solo(execution.record):
+            return self._acquire(execution, None)
+        if self._suspects_waiting >= self._most:
+            return self._wait_in_queue()
+        self._suspects_waiting += 1
+        try:
+            return self._acquire(execution, time.monotonic() + _LONGEST_WAIT)
+        finally:
+            self._suspects_waiting -= 1
+
+    def _acquire(self, execution: Execution, deadline: float | None) -> Outcome | None:
         while not self._slots.acquire(timeout=_WAIT_SLICE):
-            interrupt = execution.interrupt_at(time.monotonic())
+            now = time.monotonic()
+            interrupt = execution.interrupt_at(now)
             if self._stopping.is_stopping or isinstance(interrupt, JobInterrupt):
                 return self._given_back(0.0)
             if interrupt is not None:
                 return self._outcomes.forced(execution.context, interrupt, execution.started)
+            if deadline is not None and now > deadline:
+                return self._wait_in_queue()
         return None
+
+    def _wait_in_queue(self) -> Outcome:
+        return self._given_back(_LONGEST_WAIT * random.uniform(0.5, 1.5))
 
     def _given_back(self, delay: float) -> Outcome:
         """The outcome of an attempt that ran no code."""
