@@ -23,15 +23,19 @@ consider_suspect = function(id, queue, chosen)
   end
 end
 
--- Passes the limits of a job, and frees a unique key that ends with the claim. Answers the number of the claim; nil:
--- the limits leave no room.
+-- Passes the limits of a job, frees a unique key that ends with the claim, and forgets the exception of the attempt
+-- before. Answers the number of the claim; nil: the limits leave no room.
 local function prepare_to_take(id, key, queue, rank)
-  local row = call('HMGET', key, 'n', 'l', 'b', 'u', 'm')
+  local row = call('HMGET', key, 'n', 'l', 'b', 'u', 'm', 'g')
   if not pass_limits(id, key, queue, rank, row[2], row[3]) then
     return nil
   end
   if row[5] == 'queued' and row[4] then
     release(id, row[4])
+  end
+  if row[6] then
+    call('HDEL', key, 'g')
+    remove_later(index_of('g', row[6]), id)
   end
   return tonumber(row[1] or 0) + 1
 end

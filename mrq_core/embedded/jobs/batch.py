@@ -30,6 +30,8 @@ _IN_FULL = "token = ?, started_ms = NULL, settled_ms = NULL, outcome = NULL, rec
 _TAKE = f"""
 UPDATE jobs SET status = 'started', rank = {records.CLAIMED_RANK}, allowed_ms = NULL,
                 worker = ?, due_ms = ?, token = ?, started_ms = ? WHERE seq = ?"""
+_TAKE_AGAIN = _TAKE.replace("SET ", "SET exception_type = NULL, ")
+"""After an attempt with an exception, which the new attempt does not have."""
 _SUCCEED = """
 UPDATE jobs SET status = 'success', rank = NULL, due_ms = NULL, expires_ms = ?, outcome = ?, settled_ms = ?
 WHERE seq = ?"""
@@ -95,9 +97,9 @@ class Batch:
 
     def take(self, seq: int, before: JobRecord, after: JobRecord) -> None:
         """Writes the claim of a waiting job beside its record."""
-        self._write(
-            _TAKE, (after.worker, records.ms(after.due_at), after.token, records.ms(after.started_at), seq)
-        )
+        statement = _TAKE if before.exception_type is None else _TAKE_AGAIN
+        row = (after.worker, records.ms(after.due_at), after.token, records.ms(after.started_at), seq)
+        self._write(statement, row)
         self._count(_cell(before), (after.queue, after.path, "started", "claimed"))
         self._touch(after)
         if after.limit_keys:

@@ -23,6 +23,7 @@ from mrq_core.testing.conformance.base import (
     settle,
     started,
     status_of,
+    take_one,
 )
 
 INVALID_CURSORS = ["no cursor", "%", "🦊", "' OR 1=1", "$gt", "z" * 24, "1.2.3"]
@@ -84,6 +85,23 @@ class SearchContract(Contract):
         assert found(broker, queues=("main",)) == [ids["main"]]
         assert found(broker, queues=("main/",)) == [ids["main/a"], ids["main/b/c"]]
         assert found(broker, queues=("other", "main/b/")) == sorted([ids["other"], ids["main/b/c"]])
+
+    def test_an_exception_is_found_until_the_next_attempt(self, broker: Broker, clock: ManualClock) -> None:
+        job = started(broker, clock)
+        wanted = JobFilter(exception_types=("ValueError",))
+        assert settle(broker, job, Status.RETRY, delay=0.0, is_retry=True, exception_type="ValueError")
+        assert found(broker, exception_types=("ValueError",)) == [job.id]
+        assert broker.count(wanted) == {"": 1}
+        assert broker.count(JobFilter(), group_by="exception_type") == {"ValueError": 1}
+        again = take_one(broker)
+        for _ in range(2):  # once while it runs, and once after its success
+            assert found(broker, exception_types=("ValueError",)) == []
+            assert broker.count(wanted) == {"": 0}
+            assert broker.count(JobFilter(), group_by="exception_type") == {}
+            assert broker.apply(wanted, Requeue(), limit=10).matched == 0
+            assert broker.apply(wanted, Remove(), limit=10).matched == 0
+            settle(broker, again, ttl=1000.0)
+        assert status_of(broker, job.id) is Status.SUCCESS
 
     def test_find_by_workers(self, broker: Broker, clock: ManualClock) -> None:
         ids = put_many(broker, clock, 3)
