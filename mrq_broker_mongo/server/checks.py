@@ -40,6 +40,14 @@ def _examine(connection: Connection) -> Iterator[Finding]:
         yield Finding(level="ok", subject="version", message=where)
     yield _deployment(told)
     yield _safety(connection, told)
+    if connection.location.overridden:
+        names = ", ".join(connection.location.overridden)
+        yield Finding(
+            level="warning",
+            subject="options",
+            message=f"in the URL, {names} has no effect: mrq reads from the primary",
+            advice="leave them out of the URL",
+        )
     stored = layout.found(connection)
     yield _layout(connection, stored)
     if layout.other_use(connection, stored) is None:

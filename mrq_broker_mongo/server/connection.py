@@ -17,10 +17,11 @@ from typing import Any, TypeVar
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from bson.errors import BSONError
 from bson.int64 import Int64
-from pymongo import MongoClient
+from pymongo import MongoClient, ReadPreference
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import PyMongoError
+from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from mrq_broker_mongo.server.arrangement import WHOLE, Arrangement
@@ -38,6 +39,7 @@ _BACKOFF_FIRST, _BACKOFF_MOST = 0.05, 1.0
 _FAILURES = (PyMongoError, BSONError, OSError)
 _TIME_KEPT = 5.0
 """For how many seconds the difference between the server's clock and ours is relied on."""
+_READ = ReadConcern("local")
 _SOFT = WriteConcern(w=1, j=False)
 _HINT = WriteConcern(w=0)
 _inherited: list[MongoClient[Doc]] = []
@@ -130,9 +132,7 @@ class Connection:
 
     def on_database(self, work: Callable[[Database[Doc]], T]) -> T:
         """Does something with the database itself; may be repeated."""
-        return self._call(
-            "database", lambda: work(self._connected().get_database(self.location.database)), True
-        )
+        return self._call("database", lambda: work(self._database()), True)
 
     @property
     def wait_most(self) -> float:
@@ -172,12 +172,22 @@ class Connection:
             self._connected()
         found = self._collections.get((name, concern))
         if found is None:
-            database = self._connected().get_database(self.location.database, codec_options=_OPTIONS)
+            database = self._database(_OPTIONS)
             kept: dict[str, Any] = {"soft": _SOFT, "hint": _HINT}
             written = kept.get(concern, self.location.concern)
             found = database.get_collection(self.name(name), write_concern=written)
             self._collections[name, concern] = found
         return found
+
+    def _database(self, options: CodecOptions[Doc] | None = None) -> Database[Doc]:
+        """The database, read from the primary whatever the URL says: a secondary may not know yet what was
+        written, and a job that was just queued would be unknown."""
+        return self._connected().get_database(
+            self.location.database,
+            codec_options=options,
+            read_preference=ReadPreference.PRIMARY,
+            read_concern=_READ,
+        )
 
     def _connected(self) -> MongoClient[Doc]:
         if self._closed:

@@ -27,6 +27,7 @@ _MOST_CONNECTING = 100
 _UNUSABLE = set('$/\\ "\0')
 _DEFAULT_DATABASE = "mrq"
 _DATABASE_BYTES = 63
+_OVERRIDDEN = frozenset({"readpreference", "readpreferencetags", "maxstalenessseconds", "readconcernlevel"})
 _SRV_OPTION = re.compile(r"([?&])srv\w+=[^&]*&?", re.IGNORECASE)
 
 
@@ -34,7 +35,7 @@ class Location(NamedTuple):
     """A deployment: how to make a client for it, its name for messages, the database, and the prefix.
 
     `concern` is what a write waits for before it counts: a majority, and the journal, unless the URL
-    says otherwise.
+    says otherwise. `overridden`: options of the URL that have no effect, because mrq reads from the primary.
     """
 
     connect: Callable[[], MongoClient[Doc]]
@@ -42,6 +43,7 @@ class Location(NamedTuple):
     database: str
     prefix: str
     concern: WriteConcern
+    overridden: tuple[str, ...] = ()
 
 
 def location_of(opening: Opening) -> Location:
@@ -69,7 +71,9 @@ def location_of(opening: Opening) -> Location:
             f"the URL {shown!r} names the database {database!r}, which has {len(database.encode())} bytes: "
             f"expected up to {_DATABASE_BYTES}"
         )
-    names = {name.lower() for name, _ in parse_qsl(parts.query)}
+    given = [name for name, _ in parse_qsl(parts.query)]
+    names = {name.lower() for name in given}
+    overridden = tuple(dict.fromkeys(name for name in given if name.lower() in _OVERRIDDEN))
     chosen: Doc = {
         "tz_aware": True,
         "appname": "mrq",
@@ -92,7 +96,7 @@ def location_of(opening: Opening) -> Location:
         # What pymongo says may contain a part of a password that was not encoded.
         why = "are user and password percent-encoded?" if "@" in url else str(error)
         raise ConfigError(f"the URL {shown!r} is wrong ({why}): {_FORMS}") from None
-    return Location(lambda: MongoClient(url, **options), shown, database, prefix, concern)
+    return Location(lambda: MongoClient(url, **options), shown, database, prefix, concern, overridden)
 
 
 def _check(url: str) -> None:

@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from mrq_core.contract.messages import NewJob
+from mrq_core.contract.record import Status
 from mrq_core.embedded.server import layout
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, SchemaTooNew
 from tests.embedded.kit import after_connect, claim, job, open_broker, succeed
@@ -193,3 +194,28 @@ def test_a_sound_file_passes_the_check(prepared: Path) -> None:
         findings = {finding.subject: finding for finding in broker.check()}
     assert {"file", "journal", "layout", "integrity", "disk"} <= set(findings)
     assert all(findings[subject].level == "ok" for subject in ("file", "journal", "layout", "integrity"))
+
+
+@pytest.mark.parametrize("how", ["deleted", "replaced", "restored"])
+def test_a_file_that_is_deleted_or_replaced_in_use_is_left_for_the_one_that_is_there(
+    prepared: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    other = tmp_path / "other.sqlite3"
+    with closing(open_broker(other)) as broker:
+        [theirs] = broker.enqueue([job()])
+    with closing(open_broker(prepared)) as broker, closing(open_broker(prepared)) as second:
+        assert broker.totals() == second.totals()
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{prepared}{suffix}").unlink(missing_ok=True)
+        if how == "replaced":
+            other.rename(prepared)
+        elif how == "restored":
+            prepared.write_bytes(other.read_bytes())
+        [ours] = broker.enqueue([job()])
+        assert ours.created
+        expected = {ours.id} if how == "deleted" else {ours.id, theirs.id}
+        assert {record.id for record in claim(second).records} == expected
+        assert second.totals().by_status() == {Status.STARTED: len(expected)}
+    said = [record.getMessage() for record in caplog.records if "sqlite.replaced" in record.getMessage()]
+    assert len(said) == 2  # each broker once
+    assert str(prepared) in said[0]

@@ -9,9 +9,9 @@ import pytest
 
 from mrq_broker_mongo.server import checks, layout
 from mrq_broker_mongo.server.layout import INDEXES
-from mrq_core.contract.messages import Finding, Wanted
+from mrq_core.contract.messages import ChangeResult, Finding, Wanted
 from mrq_core.testing.conformance.base import run_in_threads
-from tests.mongo.kit import Place, new_job, open_broker
+from tests.mongo.kit import Place, claim, new_job, open_broker
 from tests.mongo.servers import Server
 from tests.mongo.services import Replicas, replica_set
 from tests.servers import free_port
@@ -141,6 +141,26 @@ def test_a_replica_set_whose_majority_is_not_waited_for_is_found(
     found = findings(Place(with_option(single.url, options), "mrq"))
     assert found["deployment"].message.startswith("replica set jobs")
     assert found["durability"].level == level
+
+
+@pytest.mark.parametrize(
+    "options", ["readPreference=secondary", "readPreference=secondaryPreferred&maxStalenessSeconds=90"]
+)
+def test_reads_go_to_the_primary_whatever_the_url_says(single: Replicas, options: str) -> None:
+    place = Place(with_option(single.url, f"{options}&readConcernLevel=majority"), "mrq")
+    broker = place.open()
+    broker.prepare()
+    job = new_job()
+    broker.enqueue([job])
+    [record] = broker.get([job.record.id])
+    assert record is not None
+    assert [record.id for record in claim(broker).records] == [job.record.id]
+    assert broker.remove([job.record.id]) == [ChangeResult.REFUSED]
+    broker.close()
+    finding = findings(place)["options"]
+    assert finding.level == "warning"
+    for name in ("readPreference", "readConcernLevel"):
+        assert name in finding.message
 
 
 def test_one_server_is_said_to_have_no_replacement(place: Place) -> None:

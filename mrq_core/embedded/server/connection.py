@@ -10,6 +10,7 @@ all earlier writes.
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
@@ -23,6 +24,8 @@ from mrq_core.contract.driver import RunBlocking
 from mrq_core.embedded.server import failures, layout
 from mrq_core.embedded.server.location import make_parent
 from mrq_core.errors import BrokerUnavailable, NotSupported
+
+_log = logging.getLogger("mrq.sqlite")
 
 T = TypeVar("T")
 Connect = Callable[[str, float], sqlite3.Connection]
@@ -65,6 +68,8 @@ class Database:
         self._idle: deque[sqlite3.Connection] = deque()
         self._pid = os.getpid()
         self._closed = False
+        self._file: tuple[int, int] | None = None
+        """The device and the inode of the file that the idle connections have open."""
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Runs work that only reads, on one snapshot."""
@@ -88,12 +93,13 @@ class Database:
         """A connection for the caller alone. SQLite's errors come out as the broker's."""
         with self._translating():
             connection = self._take()
+            pool = self._idle
             try:
                 yield connection
             except BaseException:
-                self._discard_if_doubtful(connection)
+                self._discard_if_doubtful(connection, pool)
                 raise
-            self._put_back(connection)
+            self._put_back(connection, pool)
 
     def close(self) -> None:
         """Closes what is idle, and the rest as it comes back."""
@@ -129,26 +135,47 @@ class Database:
             _inherited.append(self._idle)
             self._idle = deque()
             self._pid = os.getpid()
+        self._notice_replacement()
         try:
             return self._idle.pop()
         except IndexError:
-            return self._open()
+            connection = self._open()
+        if self._file is None:
+            self._file = _file_at(self.path)
+        return connection
 
-    def _put_back(self, connection: sqlite3.Connection) -> None:
-        if len(self._idle) >= MAX_IDLE:
+    def _notice_replacement(self) -> None:
+        """Leaves the connections to a file that was deleted or replaced: what they write is lost."""
+        file = _file_at(self.path)
+        if file == self._file:
+            return
+        if self._file is not None:
+            _log.error(
+                "sqlite.replaced path=%s: the file was deleted or replaced while it was in use, and the file "
+                "that is there now is used from here on; jobs that only the old file had are lost",
+                self.path,
+            )
+            stale, self._idle = self._idle, deque()
+            for connection in stale:
+                connection.close()
+        self._file = file
+
+    def _put_back(self, connection: sqlite3.Connection, pool: deque[sqlite3.Connection]) -> None:
+        """Puts the connection back into its pool, unless the pool was left meanwhile."""
+        if pool is not self._idle or len(pool) >= MAX_IDLE:
             connection.close()
             return
         self._idle.append(connection)
         if self._closed:
             self.close()
 
-    def _discard_if_doubtful(self, connection: sqlite3.Connection) -> None:
+    def _discard_if_doubtful(self, connection: sqlite3.Connection, pool: deque[sqlite3.Connection]) -> None:
         try:
             connection.rollback()
         except sqlite3.Error:
             connection.close()
         else:
-            self._put_back(connection)
+            self._put_back(connection, pool)
 
     def _open(self) -> sqlite3.Connection:
         make_parent(self.path)
@@ -186,6 +213,15 @@ class Database:
             yield
         except sqlite3.Error as error:
             raise failures.translated(error, path=self.path, timeout=self._timeout) from error
+
+
+def _file_at(path: str) -> tuple[int, int] | None:
+    """The device and the inode of the file. None: there is none, or opening it tells why."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def _touch(connection: sqlite3.Connection) -> None:
