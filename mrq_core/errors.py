@@ -7,9 +7,55 @@ running task, and derive from `BaseException` so that a task's ``except Exceptio
 
 from __future__ import annotations
 
+import reprlib
+from collections.abc import Mapping
+from typing import Any
+
 
 class MrqError(Exception):
-    """The root of all errors of mrq."""
+    """The root of all errors of mrq. Errors with attributes can be copied and pickled too."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.args, dict(self.__dict__))
+
+
+def _rebuilt(kind: type[MrqError], arguments: tuple[object, ...], facts: Mapping[str, object]) -> MrqError:
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    error.__dict__.update(facts)
+    return error
+
+
+# --- the words of messages -----------------------------------------------------------------
+
+_SHOWN_MAX = 200
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 80
+
+
+def shown(value: object) -> str:
+    """The value for a message: its repr on one line, in at most 200 characters. Never raises an Exception,
+    whatever `__repr__` does."""
+    try:
+        text = _short.repr(value)
+    except Exception:
+        text = f"<a {type(value).__name__} whose repr fails>"
+    return _printable(text)
+
+
+def shown_error(error: BaseException) -> str:
+    """The type and the text of an exception for a message, under the same limits as `shown`."""
+    try:
+        text = str(error)
+    except Exception:
+        text = "<its text fails>"
+    return _printable(f"{type(error).__name__}: {text}" if text else type(error).__name__, 1000)
+
+
+def _printable(text: str, most: int = _SHOWN_MAX) -> str:
+    if len(text) > most:
+        text = text[: most - 3] + "..."
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00").replace("\n", " ")
 
 
 # --- configuration -----------------------------------------------------------------------
@@ -97,6 +143,10 @@ class JobNotFound(JobError):
 
 class ChangeRefused(JobError):
     """The job's status does not allow this change."""
+
+
+class WaitRefused(JobError):
+    """A job waits for itself, and would wait for ever."""
 
 
 class WaitTimeout(JobError, TimeoutError):

@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from contextvars import ContextVar
 from itertools import islice
-from typing import Unpack
+from typing import Any, NoReturn, Unpack
 
 from msgspec.structs import replace
 
 from mrq_core.config.settings import Config
-from mrq_core.config.sources import load_config
+from mrq_core.config.sources import is_loading, load_config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue, storable_params
 from mrq_core.contract.messages import CHUNK, NewJob
 from mrq_core.contract.record import JobRecord, Status
-from mrq_core.errors import InvalidValue, JobNotFound, TaskError
+from mrq_core.contract.values import check_job_id
+from mrq_core.errors import ConfigError, InvalidValue, JobNotFound, TaskError, shown
 from mrq_core.ids import new_id
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.tasks.enqueue_options import EnqueueOptions, SingleEnqueueOptions, record_template
@@ -38,6 +40,11 @@ class Client:
     """A configuration with its plugins and its broker, for code that enqueues jobs and reads them."""
 
     def __init__(self, config: Config, broker: Broker | None = None, plugins: Plugins | None = None) -> None:
+        if not isinstance(config, Config):
+            raise ConfigError(
+                f"config is {shown(config)}: expected a Config, as load_config() of "
+                "mrq_core.config.sources returns; configure(broker=...) makes a client of settings"
+            )
         self.config = config
         self.plugins = plugins or Plugins(config)
         self.broker = broker or open_broker(config, self.plugins)
@@ -69,22 +76,31 @@ class Client:
         """Queues one job for each item of `params_list`, in batches, and returns their ids in order.
 
         `params_list` may be a generator. A batch is checked as a whole before it is sent: if one of
-        its items cannot be stored, no job of the batch is queued. A note on the error tells how many jobs
-        of earlier batches are queued.
+        its items cannot be stored, no job of the batch is queued. Notes on the error tell the index of the
+        item, and how many jobs of earlier batches are queued.
         Raises InvalidValue, TypeError for an unknown option, or BrokerUnavailable if the broker does not
         answer in time; the batch is then queued or not queued.
         """
-        if not isinstance(batch_size, int) or not 1 <= batch_size <= CHUNK:
+        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or not 1 <= batch_size <= CHUNK:
             raise InvalidValue(
-                f"batch_size is {batch_size}: expected a number from 1 to {CHUNK}", path="batch_size"
+                f"batch_size is {shown(batch_size)}: expected a whole number from 1 to {CHUNK}",
+                path="batch_size",
             )
         template = self._template("queue_jobs", task, queue, options)
         delay = options.get("delay")
+        items = _iterator(params_list)
         ids: list[str] = []
         try:
-            for batch in _batches(params_list, batch_size):
-                ids += self._enqueue([self._new_job(template, params, task, delay) for params in batch])
-        except Exception as error:  # also what a generator of params raises
+            while batch := list(islice(items, batch_size)):
+                jobs: list[NewJob] = []
+                try:
+                    for params in batch:
+                        jobs.append(self._new_job(template, params, task, delay))
+                except BaseException as error:
+                    error.add_note(f"item {len(ids) + len(jobs)} of params_list, counted from 0")
+                    raise
+                ids += self._enqueue(jobs)
+        except BaseException as error:  # also what a generator of params raises
             error.add_note(f"{len(ids)} jobs of earlier batches are queued")
             raise
         return ids
@@ -96,7 +112,9 @@ class Client:
         return {"status": str(record.status), "result": record.result}
 
     def fetch(self, job_id: str) -> JobRecord:
-        """Reads the record of a job; params and result are decoded. Raises JobNotFound."""
+        """Reads the record of a job; params and result are decoded. Raises JobNotFound, and InvalidValue for
+        a value that is no id."""
+        job_id = check_job_id(job_id)
         record = self.broker.get([job_id])[0]
         if record is None:
             raise JobNotFound(job_id)
@@ -117,6 +135,12 @@ class Client:
         """Closes the broker's connections."""
         self.broker.close()
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a Client cannot be copied or pickled, because it has connections: make a client in each "
+            "process, with configure()"
+        )
+
     def _template(
         self,
         call: str,
@@ -125,14 +149,20 @@ class Client:
         options: EnqueueOptions | SingleEnqueueOptions,
     ) -> JobRecord:
         """The record that the jobs of one call share; see `record_template`."""
-        check_reachable(task)
-        path = path_of(task)
-        defaults = self.options_of(task) or self._overrides_of(path)
+        try:
+            known = self._options.get(task)
+        except TypeError:  # not hashable, so no task
+            known = None
+        if known is not None:
+            return record_template(call, known.path, queue, options, known)
+        path = check_reachable(task)
+        defaults = self.options_of(path if isinstance(task, str) else task) or self._overrides_of(path)
         return record_template(call, path, queue, options, defaults)
 
     def options_of(self, task: TaskLike) -> LoadedTask | None:
         """The options of the task, or None if its code cannot be imported here: a process that enqueues does
-        not need the code. Keeps the options of a found task; searches again for a task that was not found."""
+        not need the code. Keeps the options of a found task, which a worker can find too if `check_reachable`
+        accepts it; searches again for a task that was not found."""
         options = self._options.get(task)
         if options is None:
             options = self._find_options(task)
@@ -162,7 +192,9 @@ class Client:
         if isinstance(task, TaskFunction):
             task.arguments_from(checked)
         record = replace(template, id=template.id or new_id(), params=self.plugins.encode_params(checked))
-        return NewJob(record=self.plugins.before_enqueue(record), delay=delay)
+        record = self.plugins.before_enqueue(record)
+        # A plugin that sets `due_at` replaces a delay.
+        return NewJob(record=record, delay=delay if record.due_at is None else None)
 
     def _enqueue(self, jobs: list[NewJob]) -> list[str]:
         answers = self.broker.enqueue(jobs)
@@ -173,10 +205,18 @@ class Client:
         return [answer.id for answer in answers]
 
 
-def _batches(items: Iterable[Mapping[str, object]], size: int) -> Iterator[Sequence[Mapping[str, object]]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
+def _iterator(params_list: Any) -> Iterator[Mapping[str, object]]:
+    """Raises InvalidValue for a value that is no iterable of params."""
+    try:
+        if not isinstance(params_list, Mapping | str | bytes):
+            return iter(params_list)
+    except TypeError:  # not iterable
+        pass
+    hint = "; queue_job queues one job" if isinstance(params_list, Mapping) else ""
+    raise InvalidValue(
+        f"params_list is {shown(params_list)}: expected a list, or another iterable, of dicts{hint}",
+        path="params_list",
+    )
 
 
 # --- the client of the process ------------------------------------------------------------------
@@ -186,6 +226,8 @@ ambient_client: ContextVar[Client | None] = ContextVar("mrq_client", default=Non
 
 _process_client: Client | None = None
 _lock = threading.Lock()
+_PATIENCE = 60.0
+"""Seconds to wait for another thread that makes the client of the process."""
 
 
 def _after_fork() -> None:
@@ -208,23 +250,58 @@ def configure(*, file: str | None = None, **settings: object) -> Client:
 def set_process_client(client: Client) -> Client:
     """Makes this the client of the process. Does not close an earlier client."""
     global _process_client
-    with _lock:
-        _process_client = client
+    _process_client = client
     return client
 
 
 def current_client() -> Client:
     """The client of the running job, or else the client of the process, made now if missing.
 
-    Raises ConfigError."""
-    global _process_client
+    Raises ConfigError, also in code that is loaded while the client is made: in the config file, in a plugin.
+    """
     client = ambient_client.get() or _process_client
-    if client is None:
-        with _lock:
-            if _process_client is None:
-                _process_client = Client(load_config())
-            client = _process_client
-    return client
+    return client if client is not None else _made_client()
+
+
+def _made_client() -> Client:
+    """Makes the client of the process, unless another thread does."""
+    refuse_while_loading("the client of this process")
+    lock, deadline = _lock, time.monotonic() + _PATIENCE
+    # Never blocks in the lock: gevent may have patched threads after this module was imported.
+    while not lock.acquire(blocking=False):
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"another thread has been making the client of this process for {_PATIENCE:g} s: the config "
+                "file or a plugin that it loads does not end, or waits for this thread"
+            )
+        time.sleep(0.002)
+    try:
+        if _process_client is None:
+            made = Client(load_config())
+            _adopt(made)
+        assert _process_client is not None
+        return _process_client
+    finally:
+        lock.release()
+
+
+def _adopt(made: Client) -> None:
+    """Makes this the client of the process, unless `configure` was called meanwhile."""
+    global _process_client
+    if _process_client is None:
+        _process_client = made
+    else:
+        made.close()
+
+
+def refuse_while_loading(wanted: str) -> None:
+    """Raises ConfigError in code that is loaded while the client of the process is made."""
+    code = is_loading.get()
+    if code is not None:
+        raise ConfigError(
+            f"{wanted} was asked for while {code.what} is being loaded, and is not ready before that has "
+            "ended: ask for it in a function that is called later, such as a task or a hook"
+        )
 
 
 def queue_job(

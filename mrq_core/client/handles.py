@@ -2,37 +2,70 @@
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import Counter
+from contextvars import ContextVar
 from typing import Protocol
 
-from mrq_core.client.client import Client, current_client
+from mrq_core.client.client import Client, ambient_client, current_client
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Cancel, ChangeResult, Requeue
-from mrq_core.contract.naming import check_job_queue_name, check_queue_or_tree, is_covered
+from mrq_core.contract.naming import check_job_queue_name, check_queue_or_tree, is_covered, is_number
 from mrq_core.contract.record import JobRecord
-from mrq_core.errors import ChangeRefused, ConfigError, JobNotFound, NoCurrentJob, WaitTimeout
+from mrq_core.contract.values import check_job_id
+from mrq_core.errors import (
+    ChangeRefused,
+    ConfigError,
+    InvalidValue,
+    JobNotFound,
+    NoCurrentJob,
+    WaitRefused,
+    WaitTimeout,
+    shown,
+)
 from mrq_core.operations.queues import waiting_in
 
 _WAIT_FIRST, _WAIT_MOST = 0.005, 0.25
+_WAIT_WARNING = 1.0
+"""Seconds after which a job that waits is told if its worker cannot run the other job."""
 
 
 class RunningAttempt(Protocol):
     """The attempt that runs this code, for the handle of the current job."""
 
     record: JobRecord
+    worker: object
 
     def set_progress(self, ratio: float) -> None: ...
 
 
+current_attempt: ContextVar[RunningAttempt | None] = ContextVar("mrq_job", default=None)
+"""The attempt that runs this code; set by the worker."""
+
+_waiting: Counter[str] = Counter()
+"""The jobs of this process that wait for jobs, with the number of their waits."""
+
+_log = logging.getLogger("mrq.client")
+
+
 class Job:
-    """A handle of one job. Making a handle does no I/O, and does not check that the job exists."""
+    """A handle of one job. Making a handle does no I/O, and does not check that the job exists.
+
+    A handle without a client uses the client of the job that made the handle, or else the client of the
+    process when the handle is used.
+    """
 
     def __init__(
         self, job_id: str, *, client: Client | None = None, running: RunningAttempt | None = None
     ) -> None:
-        self.id = job_id
-        self._client = client or current_client()
+        self.id = check_job_id(job_id)
+        self._own_client = _checked_client(client)
         self._running = running
+
+    @property
+    def _client(self) -> Client:
+        return self._own_client or current_client()
 
     def __repr__(self) -> str:
         return f"Job({self.id!r})"
@@ -42,6 +75,16 @@ class Job:
 
     def __hash__(self) -> int:
         return hash(self.id)
+
+    def __copy__(self) -> Job:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Job:
+        return self
+
+    def __reduce__(self) -> tuple[type[Job], tuple[str]]:
+        """Pickles as its id: the copy uses the client of the process that loads it."""
+        return Job, (self.id,)
 
     @property
     def record(self) -> JobRecord:
@@ -62,35 +105,67 @@ class Job:
     def wait(self, timeout: float | None = None) -> JobRecord:
         """Blocks until the job has ended, with any status, and returns its record.
 
-        Polls the broker at growing intervals of at most 0.25 seconds.
-        Raises WaitTimeout after `timeout` seconds, and JobNotFound.
+        Polls the broker at growing intervals of at most 0.25 seconds. Inside a job, logs a warning if all
+        greenlets of the worker wait for jobs, so that none is left to run them.
+        Raises WaitTimeout after `timeout` seconds, WaitRefused if the job waits for itself, and JobNotFound.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        if timeout is not None and not (is_number(timeout) and timeout >= 0):
+            raise InvalidValue(
+                f"timeout is {shown(timeout)}: expected seconds, not negative, or None", path="timeout"
+            )
+        attempt = current_attempt.get()
+        if attempt is None:
+            return self._wait(timeout, None)
+        waiting = attempt.record.id
+        if waiting == self.id:
+            raise WaitRefused(f"job {self.id} waits for itself, and would wait for ever", job_id=self.id)
+        if attempt.worker is None:  # `mrq run`
+            return self._wait(timeout, None)
+        _waiting[waiting] += 1
+        try:
+            return self._wait(timeout, waiting)
+        finally:
+            _waiting[waiting] -= 1
+            if not _waiting[waiting]:
+                del _waiting[waiting]
+
+    def _wait(self, timeout: float | None, waiting: str | None) -> JobRecord:
+        """`waiting`: the job that waits, which a warning may concern."""
+        started = time.monotonic()
+        deadline = None if timeout is None else started + timeout
         pause = _WAIT_FIRST
         while True:
             record = self.fetch()
             if record.is_ended:
                 return record
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
+            now = time.monotonic()
+            if deadline is not None and now >= deadline:
                 raise WaitTimeout(
                     f"job {self.id} has not ended after {timeout:g} s: its status is {record.status}",
                     job_id=self.id,
                 )
-            time.sleep(pause if left is None else min(pause, left))
+            if waiting is not None and now - started >= _WAIT_WARNING and self._is_blocked(record):
+                _warn_of_wait(record, waiting, self._client.config.greenlets)
+                waiting = None
+            time.sleep(pause if deadline is None else min(pause, deadline - now))
             pause = min(pause * 1.5, _WAIT_MOST)
+
+    def _is_blocked(self, record: JobRecord) -> bool:
+        """Whether no greenlet of this worker is left for the job, or for the jobs for which it waits."""
+        is_behind = record.status.is_waiting or record.id in _waiting
+        return is_behind and len(_waiting) >= self._client.config.greenlets
 
     def cancel(self, *, interrupt: bool = False) -> ChangeResult:
         """Cancels the job. A running job is only marked (REQUESTED): its attempt finishes, but the job does
         not run again. With `interrupt` its worker stops it. Raises ChangeRefused and JobNotFound."""
-        how = Cancel(interrupt=interrupt, ttl=self._cancel_ttl())
+        how = Cancel(interrupt=_checked_bool("interrupt", interrupt), ttl=self._cancel_ttl())
         return self._done(self._client.broker.cancel([self.id], how)[0], "cancelled")
 
     def requeue(self, *, queue: str | None = None, reset_retries: bool = True) -> ChangeResult:
         """Queues a job again that has ended or waits for a retry. Raises ChangeRefused and JobNotFound."""
         if queue is not None:
-            check_job_queue_name(queue)
-        how = Requeue(queue=queue, reset_retries=reset_retries)
+            queue = check_job_queue_name(queue)
+        how = Requeue(queue=queue, reset_retries=_checked_bool("reset_retries", reset_retries))
         return self._done(self._client.broker.requeue([self.id], how)[0], "requeued")
 
     def set_progress(self, ratio: float) -> None:
@@ -121,16 +196,53 @@ class Job:
         return change
 
 
+def _warn_of_wait(record: JobRecord, waiting: str, greenlets: int) -> None:
+    _log.warning(
+        "job.wait_blocked id=%s waits_for=%s status=%s queue=%s: all %d greenlets of this worker run jobs "
+        "that wait for jobs, so this worker starts no job. The wait ends only if another worker runs the "
+        "job: start a worker for its queue, raise GREENLETS, or let the job end without a wait",
+        waiting, record.id, record.status, record.queue, greenlets,
+    )  # fmt: skip
+
+
+def _checked_bool(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidValue(f"{name} is {shown(value)}: expected True or False", path=name)
+    return value
+
+
+def _checked_client(client: object) -> Client | None:
+    """The client of a handle: the given client, or the client of the running job."""
+    if client is not None and not isinstance(client, Client):
+        raise InvalidValue(f"client is {shown(client)}: expected a Client, or None", path="client")
+    return client or ambient_client.get()
+
+
 class Queue:
-    """A handle of a queue, or of a tree: a name that ends with ``/`` means its subqueues."""
+    """A handle of a queue, or of a tree: a name that ends with ``/`` means its subqueues.
+
+    Making a handle does no I/O, so a module may have one. It finds its client like the handle of a job."""
 
     def __init__(self, name: str, *, client: Client | None = None) -> None:
-        check_queue_or_tree(name)
-        self.name = name
-        self._client = client or current_client()
+        self.name = check_queue_or_tree(name)
+        self._own_client = _checked_client(client)
+
+    @property
+    def _client(self) -> Client:
+        return self._own_client or current_client()
 
     def __repr__(self) -> str:
         return f"Queue({self.name!r})"
+
+    def __copy__(self) -> Queue:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Queue:
+        return self
+
+    def __reduce__(self) -> tuple[type[Queue], tuple[str]]:
+        """Pickles as its name: the copy uses the client of the process that loads it."""
+        return Queue, (self.name,)
 
     def size(self) -> int:
         """The number of waiting jobs, due or not; claimed jobs do not count. The cost of a tree grows with

@@ -9,18 +9,44 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
-from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, hide_password
-from mrq_core.contract.naming import MAX_SECONDS
-from mrq_core.errors import ConfigError
+from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, hide_secrets
+from mrq_core.contract.codec import printable
+from mrq_core.contract.naming import MAX_SECONDS, plain_text
+from mrq_core.errors import ConfigError, shown, shown_error
 
 DEFAULT_FILE = "mrq-config.py"
 ENV_PREFIX = "MRQ_"
 _ENV_OTHERS = frozenset({"MRQ_CONFIG"})
 """Variables of mrq that are not settings. MRQ_TEST_ and MRQ_BENCH_ belong to the tests."""
+
+
+class Loading(NamedTuple):
+    """What this code is loaded for: the config file, or the plugins of a configuration."""
+
+    what: str
+    config: Config | None
+
+
+is_loading: ContextVar[Loading | None] = ContextVar("mrq_loading", default=None)
+"""Set while code of the user is loaded that must not ask for the client of the process: that client is made
+of what is being loaded."""
+
+
+@contextmanager
+def loading(what: Loading) -> Iterator[None]:
+    """Marks the code of the block as being loaded."""
+    token = is_loading.set(what)
+    try:
+        yield
+    finally:
+        is_loading.reset(token)
 
 
 def load_config(
@@ -37,6 +63,8 @@ def load_config(
     """
     environ = os.environ if environ is None else environ
     named = file if file is not None else environ.get("MRQ_CONFIG") or None
+    if named is not None and not isinstance(named, str | os.PathLike):
+        raise ConfigError(f"the config file is {shown(named)}: expected a path")
     path = Path(named) if named is not None else Path(DEFAULT_FILE)
     module = None
     if named is not None or path.is_file():
@@ -61,12 +89,13 @@ def load_config(
             warnings.warn(f"{variable} is ignored: {name} can be set only in the config file", stacklevel=2)
         elif variable not in _ENV_OTHERS and not name.startswith(("TEST_", "BENCH_")):
             warnings.warn(
-                f"the environment variable {variable} is not a setting of mrq{_near(name)}", stacklevel=2
+                f"the environment variable {printable(variable)} is not a setting of mrq{_near(name)}",
+                stacklevel=2,
             )
     for given, value in (overrides or {}).items():
         name = given.upper()
         if name not in SETTINGS:
-            raise ConfigError(f"{given} is not a setting of mrq{_near(name)}")
+            raise ConfigError(f"{printable(given)} is not a setting of mrq{_near(name)}")
         if value is not None:
             values[name], sources[name] = value, flag_of(name)
     checked = {name.lower(): _convert(name, value, sources[name]) for name, value in values.items()}
@@ -74,24 +103,35 @@ def load_config(
 
 
 def _read_file(path: Path) -> ModuleType:
+    outer = is_loading.get()
+    if outer is not None and outer.config is None:
+        raise ConfigError(
+            f"the configuration was asked for while {outer.what} is being loaded: set the settings in the "
+            "config file itself, and call configure in the program"
+        )
     try:
-        source = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"the config file {path} cannot be read: {error}") from error
+        source = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"the config file {printable(str(path))} cannot be read: {error}") from error
     module = ModuleType("mrq_config")
     module.__file__ = str(path.resolve())
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:
-        exec(compile(source, str(path), "exec"), vars(module))
+        # Python itself decodes bytes: as UTF-8, with or without a byte order mark, or as a coding line says.
+        code = compile(source, str(path), "exec")
     except SyntaxError as error:
-        raise ConfigError(
-            f"the config file {path} is not valid Python, line {error.lineno}: {error.msg}"
-        ) from error
+        where = f", line {error.lineno}" if error.lineno else ""
+        raise ConfigError(f"the config file {path} is not valid Python{where}: {error.msg}") from error
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise ConfigError(f"the config file {path} is not valid Python: {shown_error(error)}") from error
+    try:
+        with loading(Loading(f"the config file {path}", None)):
+            exec(code, vars(module))
     except (Exception, SystemExit) as error:
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         where = f", line {lines[-1]}" if lines else ""
-        raise ConfigError(f"the config file {path} failed{where}: {type(error).__name__}: {error}") from error
+        raise ConfigError(f"the config file {path} failed{where}: {shown_error(error)}") from error
     return module
 
 
@@ -113,8 +153,8 @@ def _convert(name: str, value: object, source: str) -> object:
         converted = _to_type(value, default)
         _check_bounds(setting, converted)
     except (ValueError, TypeError, OverflowError) as error:
-        shown = "***" if setting.secret else hide_password(repr(value))
-        raise ConfigError(f"{name} is {shown} ({source}): {error}") from error
+        found = "***" if setting.secret else shown(hide_secrets(name, value))
+        raise ConfigError(f"{name} is {found} ({source}): {error}") from error
     return converted
 
 
@@ -131,7 +171,21 @@ def _to_type(value: object, default: object) -> object:
         return _to_mapping(value)
     if not isinstance(value, str | os.PathLike):
         raise ValueError("expected text")
-    return os.fspath(value)
+    return _checked_text(os.fspath(value))
+
+
+def _checked_text(text: object) -> str:
+    """Text that every broker and terminal takes. A variable of the environment that is not UTF-8 has lone
+    surrogates."""
+    if not isinstance(text, str):
+        raise ValueError("expected text")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("expected text in UTF-8") from None
+    if "\0" in text:
+        raise ValueError("expected text without a NUL character")
+    return plain_text(text)
 
 
 def _to_bool(value: object) -> bool:
@@ -147,7 +201,7 @@ def _to_bool(value: object) -> bool:
         "no": False,
         "off": False,
     }
-    found = words.get(str(value).strip().lower())
+    found = words.get(str(value).strip().lower()) if isinstance(value, str | int) else None
     if found is None:
         raise ValueError("expected yes or no (also true/false, on/off, 1/0)")
     return found
@@ -158,7 +212,7 @@ def _to_number(value: object, kind: type[int] | type[float], what: str) -> float
         raise ValueError(f"expected {what}")
     try:
         number = kind(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"expected {what}") from None
     if not math.isfinite(number) or (isinstance(value, float) and number != value):
         raise ValueError(f"expected {what}")
@@ -167,9 +221,9 @@ def _to_number(value: object, kind: type[int] | type[float], what: str) -> float
 
 def _to_names(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
-        return tuple(value.replace(",", " ").split())
+        return tuple(_checked_text(value).replace(",", " ").split())
     if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-        return tuple(value)
+        return tuple(map(_checked_text, value))
     raise ValueError("expected a list of names, or names separated by commas or spaces")
 
 
@@ -177,13 +231,15 @@ def _to_mapping(value: object) -> object:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"expected a JSON object: {error}") from error
     if not isinstance(value, Mapping):
         raise ValueError("expected a dict")
     for key, options in value.items():
         if not isinstance(key, str) or not isinstance(options, Mapping):
-            raise ValueError(f"expected a dict of options for each task, and found {key!r}: {options!r}")
+            raise ValueError(
+                f"expected a dict of options for each task, and found {shown(key)}: {shown(options)}"
+            )
     return dict(value)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from mrq_core.errors import InvalidValue, ValueTooLarge
+from mrq_core.errors import InvalidValue, ValueTooLarge, shown
 
 if TYPE_CHECKING:
     JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
@@ -25,6 +25,9 @@ JsonObject: TypeAlias = dict[str, JsonValue]
 
 MAX_DEPTH = 64
 """The deepest nesting of values. MongoDB allows 100 levels for a whole document."""
+
+_LONGEST_PATH = 80
+"""The most characters of a path to a value, or of a key in it, in a message."""
 
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 _encoder = msgspec.json.Encoder()
@@ -118,24 +121,26 @@ def _checked(value: object, path: _Path, depth: int) -> JsonValue:
         return _checked_text(str.__str__(value), path)
     if isinstance(value, int):
         if not _INT_MIN <= value <= _INT_MAX:
-            shown = _shown(path)
+            where = _text_of(path)
             raise InvalidValue(
-                f"{shown} is the integer {_short(value)}: expected at most 64 bits; store it as a string",
-                path=shown,
+                f"{where} is an integer of {value.bit_length()} bits: expected at most 64 bits; store it as "
+                "a string",
+                path=where,
             )
         return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
-            shown = _shown(path)
+            where = _text_of(path)
             raise InvalidValue(
-                f"{shown} is {value}: expected a finite number; store None or a string instead", path=shown
+                f"{where} is {float(value)}: expected a finite number; store None or a string instead",
+                path=where,
             )
         return float(value)
     if depth >= MAX_DEPTH:
-        shown = _shown(path)
+        where = _text_of(path)
         raise InvalidValue(
-            f"{shown} is nested more than {MAX_DEPTH} levels deep (or contains itself): store it flatter",
-            path=_short(shown),
+            f"{where} is nested more than {MAX_DEPTH} levels deep (or contains itself): store it flatter",
+            path=where,
         )
     if isinstance(value, (dict, Mapping)):
         return {
@@ -144,11 +149,11 @@ def _checked(value: object, path: _Path, depth: int) -> JsonValue:
     if isinstance(value, (list, tuple)):
         return [_checked(item, (path, index), depth + 1) for index, item in enumerate(value)]
     hint = _HINTS.get(kind.__name__)
-    shown = _shown(path)
+    where = _text_of(path)
     raise InvalidValue(
-        f"{shown} is of type {_type_name(value)}, which JSON cannot hold: expected None, a bool, an int, "
+        f"{where} is of type {_type_name(value)}, which JSON cannot hold: expected None, a bool, an int, "
         f"a float, a str, a list or a dict" + (f"; {hint}" if hint else ""),
-        path=shown,
+        path=where,
     )
 
 
@@ -158,11 +163,11 @@ def _checked_text(text: str, path: _Path) -> str:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        shown = _shown(path)
+        where = _text_of(path)
         raise InvalidValue(
-            f"{shown} has a lone surrogate at character {error.start}, which UTF-8 cannot hold: "
+            f"{where} has a lone surrogate at character {error.start}, which UTF-8 cannot hold: "
             "store the bytes it came from in base64",
-            path=shown,
+            path=where,
         ) from error
     return text
 
@@ -171,32 +176,30 @@ def _checked_key(key: object, path: _Path) -> str:
     if type(key) is str and key.isascii() and "\0" not in key:
         return key
     if not isinstance(key, str):
-        shown = _shown(path)
+        where = _text_of(path)
         raise InvalidValue(
-            f"{shown} has the key {_short(key)} of type {_type_name(key)}: expected string keys", path=shown
+            f"{where} has the key {shown(key)} of type {_type_name(key)}: expected string keys", path=where
         )
     if "\0" in key:
-        shown = _shown(path)
-        raise InvalidValue(f"{shown} has the key {key!r}, which contains a NUL character", path=shown)
-    return _checked_text(str.__str__(key), (path, repr(key)))
+        where = _text_of(path)
+        raise InvalidValue(f"{where} has the key {shown(key)}, which contains a NUL character", path=where)
+    return _checked_text(str.__str__(key), (path, shown(key)))
 
 
-def _shown(path: _Path) -> str:
-    """The path as text: ``params.items[3]``."""
+def _text_of(path: _Path) -> str:
+    """The path as text: ``params.items[3]``. A long path or key is cut."""
     parts: list[str] = []
     while isinstance(path, tuple):
         path, step = path
-        parts.append(f"[{step}]" if type(step) is int else f".{step}")
-    return path + "".join(reversed(parts))
+        if type(step) is int:
+            parts.append(f"[{step}]")
+        else:
+            key = str.__str__(step) if isinstance(step, str) else shown(step)
+            parts.append(f".{key}" if len(key) <= _LONGEST_PATH and key.isprintable() else f".{shown(key)}")
+    text = path + "".join(reversed(parts))
+    return text if len(text) <= _LONGEST_PATH else f"{text[: _LONGEST_PATH - 3]}..."
 
 
 def _type_name(value: object) -> str:
     kind = type(value)
     return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-
-
-def _short(value: object) -> str:
-    if isinstance(value, int):
-        return f"of {value.bit_length()} bits"
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."

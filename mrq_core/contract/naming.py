@@ -6,8 +6,10 @@ import re
 from collections.abc import Collection
 from datetime import datetime
 from enum import StrEnum
+from typing import TypeGuard
 
-from mrq_core.errors import InvalidValue
+from mrq_core.clock import from_ms, to_ms
+from mrq_core.errors import InvalidValue, shown, shown_error
 from mrq_core.ids import is_id
 
 _QUEUE_NAME_MAX = 200
@@ -58,27 +60,32 @@ def is_covered(queue: str, names: Collection[str]) -> bool:
     )
 
 
-def check_queue_name(name: object) -> None:
-    """Raises InvalidValue for an invalid queue name. Pass the name of a tree without its slash."""
+def check_queue_name(name: object) -> str:
+    """Returns the name of a queue as plain text. Raises InvalidValue for an invalid name. Pass the name of a
+    tree without its slash."""
     if not isinstance(name, str) or not name or len(name) > _QUEUE_NAME_MAX:
         raise InvalidValue(
-            f"queue is {name!r}: expected a name of 1 to {_QUEUE_NAME_MAX} characters", path="queue"
+            f"queue is {shown(name)}: expected a name of 1 to {_QUEUE_NAME_MAX} characters", path="queue"
         )
+    name = plain_text(name)
     if name.endswith("/") or name.startswith("/") or "//" in name:
         raise InvalidValue(
-            f"queue is {name!r}: expected a queue, such as 'main' or 'main/sub'; a name that ends with / "
-            "stands for all subqueues, and jobs go to one of them",
+            f"queue is {shown(name)}: expected a queue, such as 'main' or 'main/sub'; a name that ends with "
+            "/ stands for all subqueues, and jobs go to one of them",
             path="queue",
         )
     if not name.isprintable() or " " in name or "," in name:
         raise InvalidValue(
-            f"queue is {name!r}: expected printable characters without spaces and commas", path="queue"
+            f"queue is {shown(name)}: expected printable characters without spaces and commas", path="queue"
         )
+    return name
 
 
-def check_queue_or_tree(name: object) -> None:
-    """Raises InvalidValue unless this is the name of a queue, or of a tree with its slash."""
-    check_queue_name(name.removesuffix("/") if isinstance(name, str) else name)
+def check_queue_or_tree(name: object) -> str:
+    """Returns the name of a queue, or of a tree with its slash, as plain text. Raises InvalidValue."""
+    text = plain_text(name) if isinstance(name, str) else name
+    queue = check_queue_name(text.removesuffix("/") if isinstance(text, str) else text)
+    return f"{queue}/" if text != queue else queue
 
 
 def check_raw_queue_name(name: str) -> RawKind:
@@ -87,29 +94,30 @@ def check_raw_queue_name(name: str) -> RawKind:
     kind = raw_kind(name)
     if kind is None:
         raise InvalidValue(
-            f"queue is {name!r}, which does not name a raw queue: expected a root that ends with one of "
+            f"queue is {shown(name)}, which does not name a raw queue: expected a root that ends with one of "
             f"{', '.join(RawKind)}",
             path="queue",
         )
     return kind
 
 
-def check_job_queue_name(name: str) -> None:
-    """Raises InvalidValue unless this is the name of a queue of jobs, not of a raw queue."""
-    check_queue_name(name)
+def check_job_queue_name(name: object) -> str:
+    """Returns the name of a queue of jobs as plain text. Raises InvalidValue, also for a raw queue."""
+    name = check_queue_name(name)
     kind = raw_kind(name)
     if kind is not None:
         raise InvalidValue(
-            f"queue is {name!r}, and a name that ends with {kind} is a raw queue, which holds parameters and "
-            "no jobs: use another name",
+            f"queue is {shown(name)}, and a name that ends with {kind} is a raw queue, which holds "
+            "parameters and no jobs: use another name",
             path="queue",
         )
+    return name
 
 
 def check_page_cursor(cursor: str | None) -> None:
     """Raises InvalidValue unless this is the cursor of a page of jobs: the id of its last job."""
     if cursor is not None and not is_id(cursor):
-        raise InvalidValue(f"cursor is {cursor!r}: expected one that came with a page", path="cursor")
+        raise InvalidValue(f"cursor is {shown(cursor)}: expected one that came with a page", path="cursor")
 
 
 def log_position(cursor: str | None) -> tuple[int, int]:
@@ -121,27 +129,50 @@ def log_position(cursor: str | None) -> tuple[int, int]:
     found = _LOG_CURSOR.match(cursor)
     if found is None:
         raise InvalidValue(
-            f"cursor is {cursor!r}: expected one that came with a page of this log", path="cursor"
+            f"cursor is {shown(cursor)}: expected one that came with a page of this log", path="cursor"
         )
     return int(found[1]), int(found[2])
 
 
-def check_times(delay: float | None, at: datetime | None) -> None:
-    """Raises InvalidValue unless at most one of delay and at is given, with a valid value."""
+def check_times(delay: object, at: object) -> datetime | None:
+    """Returns `at` in UTC, to the millisecond. Raises InvalidValue unless at most one of delay and at is
+    given, with a valid value."""
     if delay is not None and at is not None:
         raise InvalidValue("delay and at are both given: expected one of them", path="at")
     if delay is not None and not (is_number(delay) and 0 <= delay <= MAX_SECONDS):
-        raise InvalidValue(f"delay is {delay!r}: expected seconds, from 0 to {MAX_SECONDS:.0e}", path="delay")
-    if at is not None and not isinstance(at, datetime):
-        raise InvalidValue(f"at is {at!r}: expected a datetime with a timezone", path="at")
-    if at is not None and at.tzinfo is None:
         raise InvalidValue(
-            f"at is {at.isoformat()}, without a timezone: expected an aware datetime, such as "
-            "datetime.now(timezone.utc) + timedelta(hours=1)",
-            path="at",
+            f"delay is {shown(delay)}: expected seconds, from 0 to {MAX_SECONDS:.0e}", path="delay"
         )
+    return None if at is None else check_time(at, "at")
 
 
-def is_number(value: object) -> bool:
+def check_time(moment: object, name: str) -> datetime:
+    """Returns an aware time in UTC, to the millisecond. Raises InvalidValue, which calls the time `name`."""
+    if not isinstance(moment, datetime):
+        raise InvalidValue(f"{name} is {shown(moment)}: expected a datetime with a timezone", path=name)
+    try:
+        has_zone = moment.utcoffset() is not None
+        utc = from_ms(to_ms(moment)) if has_zone else None
+    except Exception as error:  # code of a tzinfo, or of a subclass of datetime
+        raise InvalidValue(
+            f"{name} is {shown(moment)}, which has no time in UTC from the year 1 to 9999 "
+            f"({shown_error(error)}): expected an aware datetime",
+            path=name,
+        ) from error
+    if utc is None:
+        raise InvalidValue(
+            f"{name} is {shown(moment)}, without a timezone: expected an aware datetime, such as "
+            "datetime.now(timezone.utc) + timedelta(hours=1)",
+            path=name,
+        )
+    return utc
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
     """Whether the value is an int or a float, and not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def plain_text(text: str) -> str:
+    """The text without a subclass of str: the value of an enum member, not its name."""
+    return text if type(text) is str else str.__str__(text)

@@ -21,11 +21,13 @@ import pluggy
 from mrq_core.clock import Clock, SystemClock
 from mrq_core.composed import ComposedBroker
 from mrq_core.config.settings import Config, hide_password
+from mrq_core.config.sources import Loading, loading
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.codec import JsonObject, JsonValue
+from mrq_core.contract.codec import JsonObject, JsonValue, storable
 from mrq_core.contract.driver import Driver, Opening, RunBlocking, run_directly
 from mrq_core.contract.record import JobRecord
-from mrq_core.errors import ConfigError, DriverNotFound
+from mrq_core.contract.values import check_changes
+from mrq_core.errors import ConfigError, DriverNotFound, InvalidValue, shown, shown_error
 from mrq_core.plugins import hookspecs
 from mrq_core.plugins.validation import check_plugin
 
@@ -40,10 +42,23 @@ class Plugins:
     """
 
     def __init__(self, config: Config) -> None:
+        self._config = config
         self._manager = pluggy.PluginManager("mrq")
         self._manager.add_hookspecs(hookspecs)
         self.origins: dict[str, str] = {}
         """The origin of each loaded plugin: a distribution with its version, or a setting."""
+        with loading(Loading("a plugin", config)):
+            self._load(config)
+            self.hook = self._manager.hook
+            self._implementations = {
+                hook: tuple(reversed(found))
+                for hook in hookspecs.KINDS
+                if (found := getattr(self.hook, hook).get_hookimpls())
+            }
+            self._refuse_shared_functions()
+            self.drivers: Mapping[str, Driver] = self._drivers()
+
+    def _load(self, config: Config) -> None:
         for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
             origin = f"{point.dist.name} {point.dist.version}" if point.dist else "entry point"
             self._register(point.name, point.load, origin)
@@ -51,14 +66,6 @@ class Plugins:
             self._register(name, partial(importlib.import_module, name), "PLUGINS")
         if config.module is not None:
             self._register("config file", lambda: config.module, "config file")
-        self.hook = self._manager.hook
-        self._implementations = {
-            hook: tuple(reversed(found))
-            for hook in hookspecs.KINDS
-            if (found := getattr(self.hook, hook).get_hookimpls())
-        }
-        self._refuse_shared_functions()
-        self.drivers: Mapping[str, Driver] = self._drivers()
 
     def _register(self, name: str, load: Callable[[], object], origin: str) -> None:
         if name in self.origins:
@@ -70,7 +77,7 @@ class Plugins:
             plugin = load()
         except (Exception, SystemExit) as error:
             raise ConfigError(
-                f"the plugin {name} ({origin}) cannot be loaded: {type(error).__name__}: {error}"
+                f"the plugin {name} ({origin}) cannot be loaded: {shown_error(error)}"
             ) from error
         other = self._manager.get_name(plugin)
         if other is not None:
@@ -103,7 +110,7 @@ class Plugins:
                 driver = implementation.function()
             except Exception as error:
                 raise ConfigError(
-                    f"mrq_driver of the plugin {plugin} failed: {type(error).__name__}: {error}"
+                    f"mrq_driver of the plugin {plugin} failed: {shown_error(error)}"
                 ) from error
             if driver is None:
                 continue
@@ -152,30 +159,77 @@ class Plugins:
         return sorted(self.implementations("mrq_around_job"), key=order)
 
     def before_enqueue(self, record: JobRecord) -> JobRecord:
-        """The record after the chain of `mrq_before_enqueue`. Raises the error of a plugin that refuses the
-        job, and ConfigError for a plugin that returns another type or changes the id."""
+        """The record after the chain of `mrq_before_enqueue`.
+
+        Raises the error of a plugin that refuses the job, with a note that names the plugin. Raises
+        ConfigError for a plugin that exits, or that returns a record that cannot be enqueued.
+        """
         for implementation in self.implementations("mrq_before_enqueue"):
-            changed = implementation.function(*[record for _ in implementation.argnames])
-            if changed is None:
+            where = f"mrq_before_enqueue of the plugin {implementation.plugin_name}"
+            try:
+                changed = implementation.function(*[record for _ in implementation.argnames])
+            except (SystemExit, RecursionError) as error:
+                is_endless = isinstance(error, RecursionError)
+                hint = "; if it queues a job, it is called again for that job" if is_endless else ""
+                raise ConfigError(
+                    f"{where} raised {shown_error(error)}: the job is not queued{hint}"
+                ) from error
+            except BaseException as error:
+                note = f"raised by {where}: the job is not queued"
+                if note not in getattr(error, "__notes__", ()):
+                    error.add_note(note)
+                raise
+            if changed is None or changed is record:
                 continue
             if not isinstance(changed, JobRecord) or changed.id != record.id:
                 kind = type(changed).__name__
                 found = (
-                    f"a {kind} with the id {changed.id!r}" if isinstance(changed, JobRecord) else f"a {kind}"
+                    f"a {kind} with the id {shown(changed.id)}"
+                    if isinstance(changed, JobRecord)
+                    else f"a {kind}"
                 )
                 raise ConfigError(
-                    f"mrq_before_enqueue of the plugin {implementation.plugin_name} returned {found}: "
-                    f"expected None, or a JobRecord with the id {record.id!r}"
+                    f"{where} returned {found}: expected None, or a JobRecord with the id {record.id!r}"
                 )
-            record = changed
+            try:
+                record = check_changes(record, changed, max_params_size=self._config.max_params_size)
+            except InvalidValue as error:
+                raise ConfigError(f"{where} returned a record whose {error}") from error
         return record
 
     def encode(self, value: JsonValue) -> JsonValue:
-        """The stored form of a value."""
+        """The stored form of a result. Raises ConfigError if a plugin returns a value that cannot be
+        stored."""
         if not self.implements("mrq_encode"):
             return value
+        return self._encoded(value, "result", self._config.max_result_size)
+
+    def encode_params(self, params: JsonObject) -> JsonObject:
+        """The stored form of params. Raises ConfigError if a plugin returns no dict that can be stored."""
+        if not self.implements("mrq_encode"):
+            return params
+        encoded = self._encoded(params, "params", self._config.max_params_size)
+        if not isinstance(encoded, dict):
+            raise ConfigError(
+                f"mrq_encode of {self._owners('mrq_encode')} returned a {type(encoded).__name__} for params: "
+                "expected a dict"
+            )
+        return encoded
+
+    def _encoded(self, value: JsonValue, name: str, max_size: int) -> JsonValue:
         encoded = self.hook.mrq_encode(value=value)
-        return value if encoded is None else encoded
+        if encoded is None:
+            return value
+        try:
+            return storable(encoded, name=name, max_size=max_size)
+        except InvalidValue as error:
+            raise ConfigError(
+                f"mrq_encode of {self._owners('mrq_encode')} returned a value that cannot be stored: {error}"
+            ) from error
+
+    def _owners(self, hook: str) -> str:
+        """The plugins that implement a hook of which the first result counts."""
+        return " or ".join(f"the plugin {one.plugin_name}" for one in self.implementations(hook))
 
     def decode(self, value: JsonValue) -> JsonValue:
         """The value before `encode`."""
@@ -183,15 +237,6 @@ class Plugins:
             return value
         decoded = self.hook.mrq_decode(value=value)
         return value if decoded is None else decoded
-
-    def encode_params(self, params: JsonObject) -> JsonObject:
-        """The params as they are stored. Raises ConfigError if a plugin returns no dict."""
-        encoded = self.encode(params)
-        if not isinstance(encoded, dict):
-            raise ConfigError(
-                f"mrq_encode of a plugin returned a {type(encoded).__name__} for params: expected a dict"
-            )
-        return encoded
 
     def driver_for(self, wanted: str, *, setting: str = "BROKER") -> tuple[Driver, str | None]:
         """The driver for the value of BROKER or STORE, and the URL if the value is a URL.
@@ -225,7 +270,11 @@ def open_broker(
 ) -> Broker:
     """Opens the configured broker, without connecting: of one driver, or of two drivers if STORE names
     another driver for the records. Raises ConfigError."""
+    with loading(Loading("the driver of the broker", config)):
+        return _opened(config, plugins, run_blocking, clock)
 
+
+def _opened(config: Config, plugins: Plugins, run_blocking: RunBlocking, clock: Clock | None) -> Broker:
     def opening(url: str | None) -> Opening:
         return Opening(
             settings=config.as_dict(),

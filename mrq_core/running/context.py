@@ -7,18 +7,20 @@ Greenlets do not inherit context variables; `spawn` and `subpool_map` copy them.
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, cast
 
-from mrq_core.client.client import Client, current_client
-from mrq_core.client.handles import Job
+from mrq_core.client.client import Client, ambient_client, current_client, refuse_while_loading
+from mrq_core.client.handles import Job, current_attempt
+from mrq_core.config.sources import is_loading
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.naming import check_job_queue_name, check_times
 from mrq_core.contract.record import JobRecord
-from mrq_core.errors import AbortInterrupt, Interrupt, InvalidValue, NoCurrentJob, RetryInterrupt
+from mrq_core.errors import AbortInterrupt, Interrupt, InvalidValue, NoCurrentJob, RetryInterrupt, shown
 from mrq_core.running.logs import JobLog
 from mrq_core.tasks.loading import LoadedTask
 
@@ -50,9 +52,12 @@ class JobContext:
 
     def set_progress(self, ratio: float) -> None:
         """Sets the progress of the job, from 0 to 1; the worker stores it within a second."""
-        number = float(ratio)
+        try:  # numbers of other libraries too, but neither text nor a bool
+            number = math.nan if isinstance(ratio, str | bytes | bool) else float(ratio)
+        except (TypeError, ValueError, OverflowError):
+            number = math.nan
         if not 0 <= number <= 1:
-            raise InvalidValue(f"the progress is {ratio!r}: expected a number from 0 to 1", path="ratio")
+            raise InvalidValue(f"the progress is {shown(ratio)}: expected a number from 0 to 1", path="ratio")
         self.progress = number
 
     @contextmanager
@@ -83,7 +88,8 @@ class JobContext:
         return True
 
 
-current_context: ContextVar[JobContext | None] = ContextVar("mrq_job", default=None)
+current_context = cast("ContextVar[JobContext | None]", current_attempt)
+"""The attempt of the job that runs this code."""
 
 
 @contextmanager
@@ -110,7 +116,14 @@ def get_current_worker() -> Any:
 
 
 def get_current_config() -> dict[str, object]:
-    """The configuration as a dict: settings, and other upper-case names of the config file."""
+    """The configuration as a dict: settings, and other upper-case names of the config file.
+
+    Raises ConfigError in the config file itself, which is not read completely then."""
+    code = is_loading.get()
+    if code is not None and ambient_client.get() is None:
+        if code.config is not None:
+            return code.config.as_dict()
+        refuse_while_loading("the configuration")
     return current_client().config.as_dict()
 
 
@@ -124,12 +137,14 @@ def retry_current_job(
     """
     _required("retry_current_job")
     check_times(delay, None)
-    if max_retries is not None and (not isinstance(max_retries, int) or max_retries < 0):
+    if max_retries is not None and (
+        not isinstance(max_retries, int) or isinstance(max_retries, bool) or max_retries < 0
+    ):
         raise InvalidValue(
-            f"max_retries is {max_retries!r}: expected a whole number, not negative", path="max_retries"
+            f"max_retries is {shown(max_retries)}: expected a whole number, not negative", path="max_retries"
         )
     if queue is not None:
-        check_job_queue_name(queue)
+        queue = check_job_queue_name(queue)
     raise RetryInterrupt(delay=delay, max_retries=max_retries, queue=queue)
 
 

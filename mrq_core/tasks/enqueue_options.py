@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import TypedDict
 
-from mrq_core.clock import from_ms, to_ms
+from mrq_core.clock import from_ms
 from mrq_core.contract.naming import check_job_queue_name, check_times
-from mrq_core.contract.record import PRIORITY_MAX, PRIORITY_MIN, JobRecord
-from mrq_core.errors import InvalidValue
-from mrq_core.ids import is_id
+from mrq_core.contract.record import JobRecord
+from mrq_core.contract.values import check_job_id, check_priority
+from mrq_core.errors import shown
 from mrq_core.tasks.loading import LoadedTask
 from mrq_core.tasks.options import TaskOptions
 
@@ -68,29 +68,17 @@ def record_template(
     """
     if not _OPTIONS_OF_CALL[call].issuperset(options):
         raise TypeError(_unknown_option(call, options))
-    queue = queue if queue is not None else defaults.queue or "default"
-    check_job_queue_name(queue)
-    priority, at = options.get("priority"), options.get("at")
-    priority = priority if priority is not None else defaults.priority or 0
-    if type(priority) is not int or not PRIORITY_MIN <= priority <= PRIORITY_MAX:
-        raise InvalidValue(
-            f"priority is {priority!r}: expected {PRIORITY_MIN} to {PRIORITY_MAX}, larger first",
-            path="priority",
-        )
-    check_times(options.get("delay"), at)
-    job_id = options.get("job_id")
-    if job_id is not None and not is_id(job_id):
-        raise InvalidValue(f"job_id is {job_id!r}: expected 24 hex digits in lower case", path="job_id")
+    priority, job_id = options.get("priority"), options.get("job_id")
     now = from_ms(time.time_ns() // 1_000_000)
     return JobRecord(
-        id=job_id or "",
+        id=check_job_id(job_id) if job_id is not None else "",
         path=path,
         params={},
-        queue=queue,
-        priority=priority,
+        queue=check_job_queue_name(queue if queue is not None else defaults.queue or "default"),
+        priority=check_priority(priority if priority is not None else defaults.priority or 0),
         queued_at=now,
         updated_at=now,
-        due_at=from_ms(to_ms(at)) if at is not None else None,
+        due_at=check_times(options.get("delay"), options.get("at")),
         at_most_once=bool(defaults.at_most_once),
     )
 
@@ -101,7 +89,7 @@ def _unknown_option(call: str, options: Iterable[str]) -> str:
     unknown = next(name for name in options if name not in known)
     for other, names in _OPTIONS_OF_CALL.items():
         if unknown in names:
-            return f"{call}() has no option {unknown!r}: it is an option of {other}()"
+            return f"{call}() has no option {shown(unknown)}: it is an option of {other}()"
     near = difflib.get_close_matches(unknown, [*known, *_ARGUMENTS_OF_CALL[call]], n=1)
     hint = f"; did you mean {near[0]!r}?" if near else f": expected {', '.join(known)}"
-    return f"{call}() has no option {unknown!r}{hint}"
+    return f"{call}() has no option {shown(unknown)}{hint}"

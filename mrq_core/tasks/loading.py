@@ -5,12 +5,21 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
 from mrq_core.config.settings import Config
-from mrq_core.errors import InvalidValue, NotATask, TaskError, TaskImportFailed, TaskNotFound
+from mrq_core.contract.values import check_path
+from mrq_core.errors import (
+    InvalidValue,
+    NotATask,
+    TaskError,
+    TaskImportFailed,
+    TaskNotFound,
+    shown,
+    shown_error,
+)
 from mrq_core.tasks.options import OPTION_NAMES, options_from, size_of
 from mrq_core.tasks.retry import RetryRule
 from mrq_core.tasks.task import Task, TaskFunction, TaskLike, path_of
@@ -88,18 +97,19 @@ def resolve_options(path: str, task_class: type[Task], config: Config) -> Loaded
     )
 
 
-def check_reachable(task: TaskLike) -> None:
-    """Raises InvalidValue unless a worker finds this task object at the path of the task.
+def check_reachable(task: TaskLike) -> str:
+    """Returns the path of a task. Raises InvalidValue unless a worker finds this task object there.
 
-    A path given as text is accepted unchecked, because the enqueuer need not have the code.
+    Of a path given as text only the form is checked, because the enqueuer need not have the code.
     """
-    if not isinstance(task, str | TaskFunction) and not (isinstance(task, type) and issubclass(task, Task)):
+    if not isinstance(task, str | TaskFunction) and not is_task_class(task):
+        hint = "; pass the class itself" if is_task_class(type(task)) else ""
         raise InvalidValue(
-            f"task is {task!r}: expected a path, a subclass of mrq_core.Task or a function "
-            "decorated with @task",
+            f"task is {shown(task)}: expected a path, a subclass of mrq_core.Task or a function "
+            f"decorated with @task{hint}",
             path="task",
         )
-    path = path_of(task)
+    path = check_path(task) if isinstance(task, str) else path_of(task)
     module_name = path.partition(".")[0] if isinstance(task, str) else _definition(task).__module__
     if module_name == "__main__":
         raise InvalidValue(
@@ -108,7 +118,7 @@ def check_reachable(task: TaskLike) -> None:
             path="task",
         )
     if isinstance(task, str):
-        return
+        return path
     found: object = sys.modules.get(module_name)
     for name in _definition(task).__qualname__.split("."):
         found = getattr(found, name, None)
@@ -118,6 +128,12 @@ def check_reachable(task: TaskLike) -> None:
             "under its own name",
             path="task",
         )
+    return path
+
+
+def is_task_class(found: object) -> TypeGuard[type[Task]]:
+    """Whether this is a subclass of Task, and not Task itself."""
+    return isinstance(found, type) and issubclass(found, Task) and found is not Task
 
 
 def _definition(task: TaskFunction[Any, Any] | type[Task]) -> Any:
@@ -136,7 +152,7 @@ def find_task(path: str) -> type[Task]:
             raise TaskNotFound(f"{path} does not exist: {inside} has no {name!r}", path=path) from None
     if isinstance(found, TaskFunction):
         return found.task_class
-    if isinstance(found, type) and issubclass(found, Task) and found is not Task:
+    if is_task_class(found):
         return found
     raise NotATask(
         f"{path} is not a task but {_describe(found)}: expected a subclass of mrq_core.Task "
@@ -149,7 +165,7 @@ def _import_longest(path: str) -> tuple[str, list[str]]:
     """Imports the longest part of the path that is a module. The other parts are names in the module."""
     parts = path.split(".")
     if len(parts) < 2 or not all(part.isidentifier() for part in parts):
-        raise TaskNotFound(f"{path!r} is no path of a task: expected module.Name", path=path)
+        raise TaskNotFound(f"{shown(path)} is no path of a task: expected module.Name", path=path)
     for length in range(len(parts) - 1, 0, -1):
         module_name = ".".join(parts[:length])
         try:
@@ -177,7 +193,7 @@ def _import_failed(path: str, module_name: str, error: BaseException) -> TaskImp
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     return TaskImportFailed(
-        f"{path} cannot be imported: importing {module_name} raised {type(error).__name__}: {error}{where}",
+        f"{path} cannot be imported: importing {module_name} raised {shown_error(error)}{where}",
         path=path,
     )
 

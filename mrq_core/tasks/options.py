@@ -8,9 +8,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from mrq_core.contract.naming import MAX_SECONDS
+from mrq_core.contract.naming import MAX_SECONDS, check_job_queue_name
 from mrq_core.contract.record import PRIORITY_MAX, PRIORITY_MIN
-from mrq_core.errors import ConfigError
+from mrq_core.errors import ConfigError, InvalidValue, shown
 
 
 class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,9 +49,9 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
     """Converts a mapping to options. Raises ConfigError, which names the invalid option."""
     for name in values:
         if name not in OPTION_NAMES:
-            near = difflib.get_close_matches(name, OPTION_NAMES, n=1)
+            near = difflib.get_close_matches(str(name), OPTION_NAMES, n=1)
             raise ConfigError(
-                f"{where}: {name!r} is not an option of a task"
+                f"{where}: {shown(name)} is not an option of a task"
                 + (f"; did you mean {near[0]!r}?" if near else f": expected one of {', '.join(OPTION_NAMES)}")
             )
     given = dict(values)
@@ -62,11 +62,11 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
         isinstance(retry_on, tuple | list)
         and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in retry_on)
     ):
-        raise ConfigError(f"{where}: retry_on is {retry_on!r}: expected a tuple of exception classes")
+        raise ConfigError(f"{where}: retry_on is {shown(retry_on)}: expected a tuple of exception classes")
     try:
         options = msgspec.convert(given, TaskOptions)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{where}: {error}") from error
+        raise ConfigError(f"{where}: {_misfit(given, error)}") from error
     for name in ("timeout", "max_retries", "retry_delay", "retry_backoff", "retry_max_delay", "result_ttl",
                  "abort_ttl", "cancel_ttl", "default_ttl"):  # fmt: skip
         number = getattr(options, name)
@@ -80,13 +80,42 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
             f"{where}: priority is {options.priority}: "
             f"expected {PRIORITY_MIN} to {PRIORITY_MAX}, larger first"
         )
+    queue = options.queue
+    if queue is not None:
+        try:
+            queue = check_job_queue_name(queue)
+        except InvalidValue as error:
+            raise ConfigError(f"{where}: {error}") from error
     if options.memory is not None:
         size_of(options.memory, where=where)
-    return msgspec.structs.replace(options, retry_on=tuple(retry_on) if retry_on is not None else None)
+    return msgspec.structs.replace(
+        options, queue=queue, retry_on=tuple(retry_on) if retry_on is not None else None
+    )
+
+
+def _misfit(values: Mapping[str, object], error: msgspec.ValidationError) -> str:
+    """What is wrong with the first option that has another type."""
+    for name, value in values.items():
+        try:
+            msgspec.convert({name: value}, TaskOptions)
+        except msgspec.ValidationError:
+            kind = str(TaskOptions.__annotations__[name]).removesuffix(" | None")
+            return f"{name} is {shown(value)}: expected {_EXPECTED[kind]}"
+    return str(error)
+
+
+_MEMORY = "a number of bytes, or text such as '512MB' or '2GiB', of at least 1MB"
+_EXPECTED = {
+    "int | str": _MEMORY,
+    "str": "text",
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "True or False",
+}
 
 
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kMGT]?)(i?)B?\s*", re.IGNORECASE)
-_SMALLEST = 1_000_000
+_SMALLEST, _LARGEST = 1_000_000, 2**63 - 1
 
 
 def size_of(memory: int | str, *, where: str) -> int:
@@ -99,9 +128,6 @@ def size_of(memory: int | str, *, where: str) -> int:
         size = int(float(match[1]) * base ** " KMGT".index(match[2].upper() or " "))
     else:
         size = 0
-    if size < _SMALLEST:
-        raise ConfigError(
-            f"{where}: memory is {memory!r}: expected a number of bytes, or text such as '512MB' or '2GiB', "
-            "of at least 1MB"
-        )
+    if not _SMALLEST <= size <= _LARGEST:
+        raise ConfigError(f"{where}: memory is {shown(memory)}: expected {_MEMORY}")
     return size

@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 import msgspec
 
 from mrq_core.contract.codec import JsonObject
-from mrq_core.errors import InvalidParams
+from mrq_core.errors import InvalidParams, shown, shown_error
 from mrq_core.tasks.options import OPTION_NAMES, TaskOptions, options_from
 
 P = ParamSpec("P")
@@ -61,8 +61,15 @@ class TaskFunction(Generic[P, R]):
     """A task made from a function. Calling the object calls the function."""
 
     def __init__(self, function: Callable[P, R], options: TaskOptions) -> None:
-        if not inspect.isfunction(function):
-            raise TypeError(f"@task was given {function!r}: expected a function that was made by def")
+        if not inspect.isfunction(function) or function.__name__ == "<lambda>":
+            hint = ""
+            if isinstance(function, type):
+                hint = "; a class becomes a task as a subclass of mrq_core.Task"
+            elif isinstance(function, TaskFunction):
+                hint = ", and only once"
+            raise TypeError(
+                f"@task was given {shown(function)}: expected a function that was made by def{hint}"
+            )
         if next(iter(inspect.signature(function).parameters), None) in ("self", "cls"):
             raise TypeError(
                 f"{function.__qualname__} is a method: a task is a function of a module, or a "
@@ -73,16 +80,25 @@ class TaskFunction(Generic[P, R]):
                 f"{function.__qualname__} is an async function: a task is a plain function, "
                 "whose waiting on I/O gevent makes cooperative"
             )
+        if inspect.isgeneratorfunction(function):
+            raise TypeError(
+                f"{function.__qualname__} is a generator function, whose code would never run: a task is a "
+                "plain function that returns its result"
+            )
         self.function = function
         self.task_class = _class_of(self, options)
         functools.update_wrapper(self, function)
 
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, /, *args: P.args, **kwargs: P.kwargs) -> R:
         result: R = self.function(*args, **kwargs)
         return result
 
     def __repr__(self) -> str:
         return f"<task {path_of(self)}>"
+
+    def __reduce__(self) -> str:
+        """Copies as itself, and pickles as its name in its module, like a function."""
+        return self.function.__qualname__
 
     @functools.cached_property
     def _arguments(self) -> tuple[type[msgspec.Struct], bool]:
@@ -91,13 +107,13 @@ class TaskFunction(Generic[P, R]):
     def arguments_from(self, params: JsonObject) -> dict[str, Any]:
         """Converts params to keyword arguments of the declared types. Raises InvalidParams."""
         struct, takes_more = self._arguments
-        names = struct.__struct_fields__
+        names = struct.__struct_encode_fields__
         more = {name: value for name, value in params.items() if name not in names}
         if more and not takes_more:
             name = next(iter(more))
             near = difflib.get_close_matches(name, names, n=1)
             raise InvalidParams(
-                f"{path_of(self)} has no argument {name!r}"
+                f"{path_of(self)} has no argument {shown(name)}"
                 + (f"; did you mean {near[0]!r}?" if near else f": it takes {', '.join(names) or 'none'}")
             )
         try:
@@ -110,7 +126,7 @@ class TaskFunction(Generic[P, R]):
             raise InvalidParams(
                 f"the types that {path_of(self)} declares cannot be converted to: {error}"
             ) from error
-        return {name: getattr(converted, name) for name in names} | more
+        return dict(zip(names, msgspec.structs.astuple(converted), strict=True)) | more
 
 
 TaskLike = str | type[Task] | TaskFunction[Any, Any]
@@ -166,7 +182,10 @@ def _class_of(wrapped: TaskFunction[Any, Any], options: TaskOptions) -> type[Tas
 
 
 def _arguments_of(function: Callable[..., Any]) -> tuple[type[msgspec.Struct], bool]:
-    """A struct with the arguments of the function, and whether ``**kwargs`` accepts others."""
+    """A struct with the arguments of the function, and whether ``**kwargs`` accepts others.
+
+    The fields have neutral names, because a struct refuses names that Python allows for an argument, such as
+    ``__init__``. Their encoded names are the names of the arguments."""
     hints = _hints_of(function)
     fields: list[Any] = []
     takes_more = False
@@ -179,9 +198,9 @@ def _arguments_of(function: Callable[..., Any]) -> tuple[type[msgspec.Struct], b
                 "of a task must be ordinary or keyword-only ones"
             )
         elif parameter.default is parameter.empty:
-            fields.append((name, hints.get(name, Any)))
+            fields.append((f"a{len(fields)}", hints.get(name, Any), msgspec.field(name=name)))
         else:
-            fields.append((name, hints.get(name, Any), _field_with(parameter.default)))
+            fields.append((f"a{len(fields)}", hints.get(name, Any), _field_with(name, parameter.default)))
     return msgspec.defstruct(function.__name__, fields, kw_only=True), takes_more
 
 
@@ -192,17 +211,18 @@ def _hints_of(function: Callable[..., Any]) -> dict[str, Any]:
     holder = types.SimpleNamespace(__annotations__=annotations)
     try:
         return typing.get_type_hints(holder, inner.__globals__, include_extras=True)
-    except (NameError, AttributeError, TypeError) as error:
+    except Exception as error:
         raise InvalidParams(
-            f"an annotation of {function.__module__}.{function.__qualname__} cannot be resolved ({error}): "
+            f"an annotation of {function.__module__}.{function.__qualname__} cannot be resolved "
+            f"({shown_error(error)}): "
             "the types of a task's arguments must exist when it runs, not only for a type checker"
         ) from error
 
 
-def _field_with(default: object) -> Any:
+def _field_with(name: str, default: object) -> Any:
     """A field with the default of the function itself, even a mutable default."""
 
     def factory() -> object:
         return default
 
-    return msgspec.field(default_factory=factory)
+    return msgspec.field(name=name, default_factory=factory)

@@ -131,7 +131,10 @@ def test_what_cannot_be_queued_is_refused_and_nothing_is_stored(
 def test_a_bad_value_in_a_batch_stores_nothing_of_that_batch_and_says_what_is_queued(client: Client) -> None:
     with pytest.raises(InvalidValue) as caught:
         queue_jobs("a.B", [{"n": 1}, {"n": 2}, {"n": 3}, {"n": object()}], batch_size=2)
-    assert caught.value.__notes__ == ["2 jobs of earlier batches are queued"]
+    assert caught.value.__notes__ == [
+        "item 3 of params_list, counted from 0",
+        "2 jobs of earlier batches are queued",
+    ]
     found = client.broker.find(JobFilter(), order=Order.OLDEST_FIRST).records
     assert [record.params["n"] for record in found] == [1, 2]
 

@@ -72,28 +72,28 @@ def adding(word: str, **marks: Any) -> Any:
     nothing."""
 
     def mrq_before_enqueue(record: JobRecord) -> JobRecord | None:
-        return replace(record, path=f"{record.path} {word}") if word else None
+        return replace(record, path=f"{record.path}.{word}") if word else None
 
     return hookimpl(**marks)(mrq_before_enqueue)
 
 
 def test_mrq_before_enqueue_is_a_chain_in_the_order_of_pluggy(monkeypatch: pytest.MonkeyPatch) -> None:
     implementations = {
-        "first_named": adding("5"),
-        "in_front": adding("1", tryfirst=True),
+        "first_named": adding("e"),
+        "in_front": adding("a", tryfirst=True),
         "silent": adding(""),
-        "behind": adding("6", trylast=True),
-        "last_named": adding("4"),
+        "behind": adding("f", trylast=True),
+        "last_named": adding("d"),
     }
     for name, function in implementations.items():
         module = ModuleType(name)
         module.mrq_before_enqueue = function  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, name, module)
     file = ModuleType("mrq_config")
-    file.mrq_before_enqueue = adding("3")  # type: ignore[attr-defined]
-    file.named_otherwise = hookimpl(adding("2", tryfirst=True), specname="mrq_before_enqueue", tryfirst=True)  # type: ignore[attr-defined]
+    file.mrq_before_enqueue = adding("c")  # type: ignore[attr-defined]
+    file.named_otherwise = hookimpl(adding("b", tryfirst=True), specname="mrq_before_enqueue", tryfirst=True)  # type: ignore[attr-defined]
     plugins = Plugins(Config(plugins=tuple(implementations), module=file))
-    assert plugins.before_enqueue(RECORD) == replace(RECORD, path="p 2 1 3 4 5 6")
+    assert plugins.before_enqueue(RECORD) == replace(RECORD, path="p.b.a.c.d.e.f")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,111 @@
+"""Valid values of a new job, for values that users give and for records that plugins change."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from mrq_core.contract.codec import JsonObject, storable, storable_params
+from mrq_core.contract.naming import check_job_queue_name, check_time, plain_text
+from mrq_core.contract.record import PRIORITY_MAX, PRIORITY_MIN, JobRecord
+from mrq_core.errors import InvalidValue, shown
+from mrq_core.ids import is_id
+
+_PATH_MAX = 500
+_KEY_MAX = 200
+
+
+def check_job_id(job_id: object) -> str:
+    """Returns the id of a job as plain text. Raises InvalidValue."""
+    if not is_id(job_id):
+        raise InvalidValue(
+            f"job_id is {shown(job_id)}: expected 24 hex digits in lower case, such as queue_job returns",
+            path="job_id",
+        )
+    return plain_text(job_id)
+
+
+def check_path(path: object) -> str:
+    """Returns the path of a task as plain text. Raises InvalidValue unless it has the form ``module.Name``;
+    the code of the task need not exist here."""
+    text = plain_text(path) if isinstance(path, str) else ""
+    parts = text.split(".")
+    if len(text) > _PATH_MAX or len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        raise InvalidValue(
+            f"task is {shown(path)}: expected a path such as 'module.Name', of at most {_PATH_MAX} "
+            "characters",
+            path="task",
+        )
+    return text
+
+
+def check_priority(priority: object) -> int:
+    """Returns the priority of a job as a plain int. Raises InvalidValue."""
+    if (
+        isinstance(priority, int)
+        and not isinstance(priority, bool)
+        and PRIORITY_MIN <= priority <= PRIORITY_MAX
+    ):
+        return int(priority)
+    raise InvalidValue(
+        f"priority is {shown(priority)}: expected {PRIORITY_MIN} to {PRIORITY_MAX}, larger first",
+        path="priority",
+    )
+
+
+def check_changes(before: JobRecord, after: JobRecord, *, max_params_size: int) -> JobRecord:
+    """Returns the record `after`, which a plugin made of the new record `before`, with plain values.
+
+    Raises InvalidValue for a value that a new job cannot have, and for a change of another field than path,
+    params, queue, priority, due_at, at_most_once, limit_keys and meta.
+    """
+    for name in _FIXED:
+        value, expected = getattr(after, name), getattr(before, name)
+        if value is not expected and (type(value) is not type(expected) or value != expected):
+            raise InvalidValue(
+                f"{name} is {shown(value)}: expected it unchanged ({shown(expected)}); a new job may have "
+                f"other values of {', '.join(sorted(_CHANGEABLE))}",
+                path=name,
+            )
+    if type(after.at_most_once) is not bool:
+        raise InvalidValue(
+            f"at_most_once is {shown(after.at_most_once)}: expected True or False", path="at_most_once"
+        )
+    return replace(
+        after,
+        path=after.path if after.path is before.path else check_path(after.path),
+        params=(
+            after.params
+            if after.params is before.params
+            else storable_params(after.params, max_size=max_params_size)
+        ),
+        queue=check_job_queue_name(after.queue),
+        priority=check_priority(after.priority),
+        due_at=None if after.due_at is None else check_time(after.due_at, "due_at"),
+        limit_keys=_checked_keys(after.limit_keys),
+        meta=_checked_meta(after.meta, max_params_size),
+    )
+
+
+_CHANGEABLE = frozenset(
+    {"path", "params", "queue", "priority", "due_at", "at_most_once", "limit_keys", "meta"}
+)
+_FIXED = tuple(name for name in JobRecord.__struct_fields__ if name not in _CHANGEABLE)
+
+
+def _checked_keys(keys: object) -> tuple[str, ...]:
+    if not isinstance(keys, tuple | list) or not all(
+        isinstance(key, str) and 0 < len(key) <= _KEY_MAX and key.isprintable() for key in keys
+    ):
+        raise InvalidValue(
+            f"limit_keys is {shown(keys)}: expected a tuple of printable names of 1 to {_KEY_MAX} characters",
+            path="limit_keys",
+        )
+    return tuple(plain_text(key) for key in keys)
+
+
+def _checked_meta(meta: object, max_size: int) -> JsonObject:
+    if not isinstance(meta, dict):
+        raise InvalidValue(f"meta is {shown(meta)}: expected a dict of named values", path="meta")
+    checked = storable(meta, name="meta", max_size=max_size)
+    assert isinstance(checked, dict)
+    return checked
