@@ -36,6 +36,8 @@ _short.maxstring = _short.maxother = _short.maxlong = 80
 def shown(value: object) -> str:
     """The value for a message: its repr on one line, in at most 200 characters. Never raises an Exception,
     whatever `__repr__` does."""
+    if type(value) is int and value.bit_length() > 256:
+        return f"an integer of {value.bit_length()} bits"
     try:
         text = _short.repr(value)
     except Exception:

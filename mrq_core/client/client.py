@@ -226,6 +226,8 @@ ambient_client: ContextVar[Client | None] = ContextVar("mrq_client", default=Non
 
 _process_client: Client | None = None
 _lock = threading.Lock()
+_maker: int | None = None
+"""The thread that holds the lock."""
 _PATIENCE = 60.0
 """Seconds to wait for another thread that makes the client of the process."""
 
@@ -265,33 +267,37 @@ def current_client() -> Client:
 
 def _made_client() -> Client:
     """Makes the client of the process, unless another thread does."""
+    global _maker
     refuse_while_loading("the client of this process")
     lock, deadline = _lock, time.monotonic() + _PATIENCE
     # Never blocks in the lock: gevent may have patched threads after this module was imported.
     while not lock.acquire(blocking=False):
+        if (
+            _maker == threading.get_ident()
+        ):  # another greenlet of an unpatched process: waiting would block it
+            return _adopted(Client(load_config()))
         if time.monotonic() > deadline:
             raise ConfigError(
                 f"another thread has been making the client of this process for {_PATIENCE:g} s: the config "
                 "file or a plugin that it loads does not end, or waits for this thread"
             )
         time.sleep(0.002)
+    _maker = threading.get_ident()
     try:
-        if _process_client is None:
-            made = Client(load_config())
-            _adopt(made)
-        assert _process_client is not None
-        return _process_client
+        return _process_client or _adopted(Client(load_config()))
     finally:
+        _maker = None
         lock.release()
 
 
-def _adopt(made: Client) -> None:
-    """Makes this the client of the process, unless `configure` was called meanwhile."""
+def _adopted(made: Client) -> Client:
+    """Makes this the client of the process, unless there is one meanwhile. Returns that of the process."""
     global _process_client
     if _process_client is None:
         _process_client = made
-    else:
+    elif _process_client is not made:
         made.close()
+    return _process_client
 
 
 def refuse_while_loading(wanted: str) -> None:

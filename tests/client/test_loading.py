@@ -1,0 +1,211 @@
+"""Code that asks for the client of the process while that client is made: it is answered, or told why not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from mrq_core.client import client as client_module
+from mrq_core.client.client import configure, current_client, queue_job
+from mrq_core.client.handles import Job, Queue
+from mrq_core.config.sources import load_config
+from mrq_core.errors import ConfigError
+from mrq_core.running.context import get_current_config
+
+PATIENCE = 30.0
+
+ASKING = {
+    "get_current_config()": "the configuration was asked for while the config file mrq-config.py",
+    "queue_job('a.B')": "the client of this process was asked for while the config file mrq-config.py",
+    "Queue('x').size()": "the client of this process was asked for while the config file mrq-config.py",
+    "Job('a' * 24).fetch()": "the client of this process was asked for while the config file mrq-config.py",
+    "get_job_result('a' * 24)": "the client of this process was asked for while the config file",
+    "configure()": "the configuration was asked for while the config file mrq-config.py",
+}
+IMPORTS = (
+    "from mrq_core import Job, Queue, configure, get_current_config, get_job_result, hookimpl, queue_job\n"
+)
+
+
+@pytest.fixture(autouse=True)
+def _new_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_process_client", None)
+    monkeypatch.chdir(tmp_path)
+
+
+def run(code: str, folder: Path) -> str:
+    """What a program prints that must end."""
+    (folder / "program.py").write_text(IMPORTS + code)
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(("call", "words"), ASKING.items())
+@pytest.mark.parametrize("first", ["queue_job('a.B')", "configure()", "get_current_config()"])
+def test_the_config_file_is_told_that_it_is_not_loaded_yet(
+    tmp_path: Path, first: str, call: str, words: str
+) -> None:
+    (tmp_path / "mrq-config.py").write_text(f"{IMPORTS}GREENLETS = 3\nX = {call}\n")
+    printed = run(
+        f"try:\n    {first}\nexcept ValueError: pass\nexcept Exception as error: print(error)\n", tmp_path
+    )
+    assert printed.startswith("the config file mrq-config.py failed, line 3: ConfigError: " + words), printed
+    assert printed.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "call", [call for call in ASKING if call not in ("get_current_config()", "configure()")]
+)
+def test_a_plugin_is_told_that_the_client_is_not_ready(tmp_path: Path, call: str) -> None:
+    (tmp_path / "mrq-config.py").write_text("PLUGINS = ['plug']\n")
+    (tmp_path / "plug.py").write_text(f"{IMPORTS}X = {call}\n")
+    printed = run("try:\n    queue_job('a.B')\nexcept Exception as error: print(error)\n", tmp_path)
+    assert printed.startswith(
+        "the plugin plug (PLUGINS) cannot be loaded: ConfigError: the client of this process was asked for "
+        "while a plugin is being loaded, and is not ready before that has ended"
+    ), printed
+
+
+def test_a_plugin_reads_the_configuration_that_loads_it(tmp_path: Path) -> None:
+    (tmp_path / "mrq-config.py").write_text("PLUGINS = ['plug']\nSHOP = 'x'\n")
+    (tmp_path / "plug.py").write_text(
+        f"{IMPORTS}config = get_current_config()\nprint(config['SHOP'], config['GREENLETS'])\n"
+    )
+    assert run("configure(greenlets=7)\nqueue_job('a.B')\n", tmp_path) == "x 7\n"
+    assert run("queue_job('a.B')\nprint(Queue('default').size())\n", tmp_path) == "x 1\n2\n"
+    done = subprocess.run(
+        [sys.executable, "-m", "mrq_core.cli", "worker", "--burst", "--quiet", "--greenlets", "5"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert "x 5\n" in done.stdout, done.stderr
+
+
+def test_a_plugin_that_configures_the_process_wins(tmp_path: Path) -> None:
+    (tmp_path / "mrq-config.py").write_text("PLUGINS = ['plug']\n")
+    (tmp_path / "plug.py").write_text(f"{IMPORTS}configure(redis_prefix='mine', plugins=[])\n")
+    printed = run("queue_job('a.B')\nprint(get_current_config()['REDIS_PREFIX'])\n", tmp_path)
+    assert printed == "mine\n"
+
+
+def test_modules_may_make_handles_while_plugins_load(tmp_path: Path) -> None:
+    """A plugin imports the tasks of the program, and these have handles at the level of their module."""
+    (tmp_path / "mrq-config.py").write_text("PLUGINS = ['plug']\nimport shop\n")
+    (tmp_path / "plug.py").write_text(
+        f"{IMPORTS}import shop\n@hookimpl\ndef mrq_before_enqueue(record): pass\n"
+    )
+    (tmp_path / "shop.py").write_text(
+        f"{IMPORTS}from mrq_core import task\nmails = Queue('mail')\nfirst = Job('a' * 24)\n"
+        "@task(queue='mail')\ndef send() -> int:\n    return mails.size()\n"
+    )
+    printed = run("import shop\nqueue_job(shop.send)\nprint(shop.mails.size())\n", tmp_path)
+    assert printed == "1\n"
+    done = subprocess.run(
+        [sys.executable, "-m", "mrq_core.cli", "run", "shop.send"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.stdout == "1\n", done.stderr
+
+
+@pytest.mark.parametrize("hook", ["mrq_before_enqueue", "mrq_driver"])
+def test_hooks_may_ask_for_the_configuration(tmp_path: Path, hook: str) -> None:
+    argument = "" if hook == "mrq_driver" else "record"
+    (tmp_path / "mrq-config.py").write_text(
+        f"{IMPORTS}SHOP = 'x'\n@hookimpl\ndef {hook}({argument}): print(get_current_config()['SHOP'])\n"
+    )
+    assert run("queue_job('a.B')\n", tmp_path) == "x\n"
+
+
+def test_threads_that_come_first_together_get_one_client(tmp_path: Path) -> None:
+    (tmp_path / "mrq-config.py").write_text("import time\nprint('loaded')\ntime.sleep(0.2)\n")
+    clients = set()
+    threads = [threading.Thread(target=lambda: clients.add(current_client())) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(clients) == 1
+    clients.pop().close()
+
+
+PATCH = "from gevent import monkey; monkey.patch_all()\n"
+
+
+@pytest.mark.parametrize(
+    ("first", "loaded"), [(PATCH, 1), (f"import mrq_core.client.client\n{PATCH}", 1), ("import gevent\n", 5)]
+)
+def test_greenlets_that_come_first_together_get_one_client(tmp_path: Path, first: str, loaded: int) -> None:
+    """Also where gevent patches after mrq was imported, or not at all, and the config file yields."""
+    (tmp_path / "mrq-config.py").write_text("import gevent\nprint('loaded')\ngevent.sleep(0.1)\n")
+    (tmp_path / "first.py").write_text(first)
+    (tmp_path / "program.py").write_text(
+        "import first, gevent\nfrom mrq_core.client.client import current_client\n"
+        "greenlets = [gevent.spawn(current_client) for _ in range(5)]\n"
+        "gevent.joinall(greenlets, raise_error=True)\nprint(len({one.value for one in greenlets}))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.stdout == "loaded\n" * loaded + "1\n", done.stderr
+
+
+def test_a_config_file_that_waits_for_a_thread_is_told_in_that_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "_PATIENCE", 0.2)
+    (tmp_path / "mrq-config.py").write_text(
+        "import threading\nfrom mrq_core.client.client import current_client\nanswer = []\n"
+        "def ask():\n    try:\n        current_client()\n"
+        "    except Exception as error:\n        answer.append(error)\n"
+        "thread = threading.Thread(target=ask)\nthread.start()\nthread.join()\nANSWER = answer[0]\n"
+    )
+    answer = get_current_config()["ANSWER"]
+    assert isinstance(answer, ConfigError)
+    assert "another thread has been making the client of this process for 0.2 s" in str(answer)
+    current_client().close()
+
+
+def test_a_failed_first_call_leaves_nothing_behind(tmp_path: Path) -> None:
+    config = tmp_path / "mrq-config.py"
+    config.write_text("GREENLETS = 'many'\n")
+    for _ in range(2):
+        with pytest.raises(ConfigError, match="GREENLETS is 'many'"):
+            queue_job("a.B")
+    config.write_text("raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        queue_job("a.B")
+    config.write_text("")
+    Job(queue_job("a.B")).fetch()
+    current_client().close()
+
+
+def test_handles_follow_the_client_of_the_process(tmp_path: Path) -> None:
+    early = Queue("default")
+    one = configure(broker=f"sqlite:///{tmp_path}/one.sqlite3")
+    job = Job(queue_job("a.B"))
+    assert early.size() == 1
+    other = configure(broker=f"sqlite:///{tmp_path}/other.sqlite3")
+    assert early.size() == 0
+    assert Queue("default", client=one).size() == 1
+    assert Job(job.id, client=one).fetch().path == "a.B"
+    one.close()
+    other.close()
+
+
+def test_load_config_in_a_config_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "mrq-config.py").write_text(
+        "from mrq_core.config.sources import load_config\nload_config()\n"
+    )
+    with pytest.raises(ConfigError, match=r"failed, line 2: ConfigError: the configuration was asked for"):
+        load_config()
