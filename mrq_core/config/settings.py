@@ -208,14 +208,24 @@ def looks_secret(name: str) -> bool:
     return any(word in name.lower() for word in _SECRET_WORDS)
 
 
-def hide_secrets(name: str, value: object) -> object:
-    """The value with secrets as ``***``, by its name and the names inside it."""
-    if looks_secret(name) and value not in (None, "", (), {}, []):
+_CONTAINERS = (Mapping, list, tuple)
+_DEEPEST = 50
+
+
+def hide_secrets(name: str, value: object, depth: int = 0) -> object:
+    """The value with secrets as ``***``, by its name and the names inside it. Values that are nested deeper
+    than 50 levels, or contain themselves, end with ``...``."""
+    if looks_secret(name) and not (value is None or (isinstance(value, (str, *_CONTAINERS)) and not value)):
         return "***"
+    if isinstance(value, _CONTAINERS) and depth >= _DEEPEST:
+        return "..."
     if isinstance(value, Mapping):
-        return {key: hide_secrets(str(key), item) for key, item in value.items()}
+        return {
+            key: hide_secrets(key if isinstance(key, str) else "", item, depth + 1)
+            for key, item in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [hide_secrets("", item) for item in value]
+        return [hide_secrets("", item, depth + 1) for item in value]
     return hide_password(value) if isinstance(value, str) else value
 
 

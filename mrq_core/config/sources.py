@@ -212,9 +212,10 @@ def _to_number(value: object, kind: type[int] | type[float], what: str) -> float
         raise ValueError(f"expected {what}")
     try:
         number = kind(value)
+        is_finite = math.isfinite(number)
     except (ValueError, OverflowError):
         raise ValueError(f"expected {what}") from None
-    if not math.isfinite(number) or (isinstance(value, float) and number != value):
+    if not is_finite or (isinstance(value, float) and number != value):
         raise ValueError(f"expected {what}")
     return number
 

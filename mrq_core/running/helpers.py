@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mrq_core.contract.codec import JsonObject
-from mrq_core.errors import InvalidValue
-from mrq_core.tasks.loading import find_task
-from mrq_core.tasks.task import TaskLike, path_of
+from mrq_core.contract.naming import plain_text
+from mrq_core.errors import InvalidValue, shown
+from mrq_core.tasks.loading import find_task, is_task_class, no_task
+from mrq_core.tasks.task import Task, TaskLike
 
 if TYPE_CHECKING:
     from gevent import Greenlet
@@ -20,7 +21,9 @@ R = TypeVar("R")
 
 def run_task(task: TaskLike, params: JsonObject) -> Any:
     """Runs the code of another task inside the current job, and returns its result."""
-    instance = find_task(path_of(task))() if isinstance(task, str) else _class_behind(task)()
+    if not isinstance(params, dict):
+        raise InvalidValue(f"params is {shown(params)}: expected a dict of named values", path="params")
+    instance = _class_behind(task)()
     instance.is_main_task = False
     return instance.run_wrapped(params)
 
@@ -29,6 +32,7 @@ def spawn(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Greenlet[.
     """Starts a greenlet that belongs to the current job: its code reaches the job and logs to it."""
     import gevent
 
+    _check_callable(function)
     return gevent.spawn(contextvars.copy_context().run, function, *args, **kwargs)
 
 
@@ -42,8 +46,11 @@ def subpool_map(pool_size: int, function: Callable[[T], R], iterable: Iterable[T
     from gevent.event import Event
     from gevent.pool import Pool
 
-    if pool_size < 1:
-        raise InvalidValue(f"pool_size is {pool_size}: expected at least 1", path="pool_size")
+    if not isinstance(pool_size, int) or isinstance(pool_size, bool) or pool_size < 1:
+        raise InvalidValue(
+            f"pool_size is {shown(pool_size)}: expected a whole number, at least 1", path="pool_size"
+        )
+    _check_callable(function)
     results: list[Any] = []
     failures: list[BaseException] = []
     settled = Event()
@@ -76,5 +83,15 @@ def subpool_map(pool_size: int, function: Callable[[T], R], iterable: Iterable[T
     return results
 
 
-def _class_behind(task: TaskLike) -> Any:
-    return getattr(task, "task_class", task)
+def _class_behind(task: object) -> type[Task]:
+    if isinstance(task, str):
+        return find_task(plain_text(task))
+    found = getattr(task, "task_class", task)
+    if not is_task_class(found):
+        raise no_task(task)
+    return found
+
+
+def _check_callable(function: object) -> None:
+    if not callable(function):
+        raise InvalidValue(f"function is {shown(function)}: expected a function", path="function")

@@ -103,12 +103,7 @@ def check_reachable(task: TaskLike) -> str:
     Of a path given as text only the form is checked, because the enqueuer need not have the code.
     """
     if not isinstance(task, str | TaskFunction) and not is_task_class(task):
-        hint = "; pass the class itself" if is_task_class(type(task)) else ""
-        raise InvalidValue(
-            f"task is {shown(task)}: expected a path, a subclass of mrq_core.Task or a function "
-            f"decorated with @task{hint}",
-            path="task",
-        )
+        raise no_task(task)
     path = check_path(task) if isinstance(task, str) else path_of(task)
     module_name = path.partition(".")[0] if isinstance(task, str) else _definition(task).__module__
     if module_name == "__main__":
@@ -129,6 +124,16 @@ def check_reachable(task: TaskLike) -> str:
             path="task",
         )
     return path
+
+
+def no_task(task: object) -> InvalidValue:
+    """The error for a value that is no task and no path of one."""
+    hint = "; pass the class itself" if is_task_class(type(task)) else ""
+    return InvalidValue(
+        f"task is {shown(task)}: expected a path, a subclass of mrq_core.Task or a function decorated with "
+        f"@task{hint}",
+        path="task",
+    )
 
 
 def is_task_class(found: object) -> TypeGuard[type[Task]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import enum
 import functools
-from collections.abc import Callable
+import unicodedata
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
 from mrq_core.errors import ConfigError, InvalidParams
-from mrq_core.tasks.task import task
+from mrq_core.tasks.task import Task, task
 from tests.client import annotated
 
 
@@ -105,3 +107,133 @@ def test_positional_arguments_and_async_functions_are_refused() -> None:
 def test_an_option_that_makes_no_sense_is_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         task(**options)
+
+
+NAMES = (
+    "__q", "_", "self", "cls", "path", "params", "timeout", "queue", "task", "call", "delay", "at", "job_id",
+    "priority", "function", "wrapped", "args", "kwargs", "client", "name", "struct", "converted", "default",
+    "options", "a0", "a1", "__init__", "__class__", "__dict__", "__struct_fields__", "__match_args__",
+    "__reduce__", "é", "\u017f",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_argument_may_have_any_name(name: str) -> None:
+    scope: dict[str, Any] = {}
+    exec(f"def takes(first: int, {name}: int, more=3): return [first, {name}, more]", scope)
+    exec("def collects(**more): return more", scope)
+    takes, collects = task(scope["takes"]), task(scope["collects"])
+    params: dict[str, Any] = {"first": 1, name: "2"}
+    stored = unicodedata.normalize("NFKC", name)
+    assert takes.arguments_from({"first": 1, stored: "2"}) == {"first": 1, stored: 2, "more": 3}
+    assert takes.task_class().run({"first": 1, stored: "2"}) == [1, 2, 3]
+    assert collects.task_class().run(params) == collects(**params) == params
+    with pytest.raises(InvalidParams, match=f"missing required field `{stored}`"):
+        takes.arguments_from({"first": 1})
+    with pytest.raises(InvalidParams, match=rf"\$\.{stored}"):
+        takes.arguments_from({"first": 1, stored: "x"})
+
+
+@pytest.mark.parametrize("annotation", ["'int |'", "'no such'", "'1/0'", "'__import__(\"none\")'"])
+def test_an_annotation_that_is_no_type_is_named(annotation: str) -> None:
+    scope: dict[str, Any] = {"__name__": __name__}
+    exec(f"def odd(a: {annotation}): pass", scope)
+    with pytest.raises(InvalidParams, match=r"an annotation of tests\.client\.test_arguments\.odd cannot be"):
+        task(scope["odd"]).arguments_from({"a": 1})
+
+
+def yields() -> Iterator[int]:
+    yield 1
+
+
+async def yields_later() -> AsyncIterator[int]:
+    yield 1
+
+
+class Some:
+    def method(self) -> None:
+        return None
+
+    @classmethod
+    def of_class(cls) -> None:
+        return None
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+@pytest.mark.parametrize(
+    ("odd", "words"),
+    [
+        (5, "@task was given 5: expected a function"),
+        ("tasks.mail", "@task was given 'tasks.mail': expected a function"),
+        (lambda: None, "lambda.*expected a function that was made by def"),
+        (functools.partial(print, 1), "functools.partial.*expected a function"),
+        (Some, "a class becomes a task as a subclass of mrq_core.Task"),
+        (Task, "a class becomes a task as a subclass"),
+        (Some.method, "Some.method is a method"),
+        (Some().method, "bound method.*expected a function"),
+        (Some.of_class, "bound method.*expected a function"),
+        (staticmethod(yields), "staticmethod.*expected a function"),
+        (print, "built-in function print.*expected a function"),
+        (yields, "yields is a generator function, whose code would never run"),
+        (yields_later, "yields_later is an async function"),
+        (task(test_an_argument_may_have_any_name), "expected a function that was made by def, and only once"),
+        (Unshowable(), "@task was given <Unshowable instance"),
+    ],
+)
+def test_only_a_function_becomes_a_task(odd: Any, words: str) -> None:
+    for decorate in (task, task(queue="x")):
+        with pytest.raises(TypeError, match=words):
+            decorate(odd)
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class Line(enum.StrEnum):
+    MAIL = "mail"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("timeout", "5", "timeout is '5': expected a number"),
+        ("timeout", True, "timeout is True: expected a number"),
+        ("timeout", float("nan"), "timeout is nan: expected a number that is not negative"),
+        ("timeout", Unshowable(), "timeout is <Unshowable instance.*: expected a number"),
+        ("retry_delay", 10**400, "retry_delay is an integer of .* bits: expected a number"),
+        ("max_retries", 1.5, "max_retries is 1.5: expected a whole number"),
+        ("priority", True, "priority is True: expected a whole number"),
+        ("queue", 5, "queue is 5: expected text"),
+        ("queue", "a//b", "queue is 'a//b': expected a queue"),
+        ("queue", "", "queue is '': expected a name"),
+        ("at_most_once", 1, "at_most_once is 1: expected True or False"),
+        ("isolate", "yes", "isolate is 'yes': expected True or False"),
+        ("memory", "much", "memory is 'much': expected a number of bytes, or text such as"),
+        ("memory", True, "memory is True: expected a number of bytes"),
+        ("memory", 2**70, "memory is 1180591620717411303424: expected a number of bytes"),
+        (
+            "retry_on",
+            Unshowable(),
+            "retry_on is <Unshowable instance.*: expected a tuple of exception classes",
+        ),
+        ("\udcff" * 1000, 1, r"'(\\udcff)+\\\.\.\.\S* is not an option of a task"),
+    ],
+)
+def test_an_odd_option_is_shown_with_what_is_expected(option: str, value: object, words: str) -> None:
+    with pytest.raises(ConfigError, match="^@task: " + words) as caught:
+        task(**{option: value})
+    assert len(str(caught.value)) < 700
+
+
+def test_members_of_enums_are_options() -> None:
+    @task(queue=Line.MAIL, priority=Level.HIGH)
+    def mailed() -> None:
+        return None
+
+    assert (mailed.task_class.queue, mailed.task_class.priority) == ("mail", 3)
+    assert (type(mailed.task_class.queue), type(mailed.task_class.priority)) == (str, int)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mrq_core.config.settings import Config
+from mrq_core.config.settings import SETTINGS, Config
 from mrq_core.config.sources import load_config
 from mrq_core.errors import ConfigError
 
@@ -263,3 +265,91 @@ def test_the_password_of_a_bad_url_is_not_shown() -> None:
     with pytest.raises(ConfigError) as caught:
         load(greenlets="redis://u:hush@host")
     assert "hush" not in str(caught.value)
+
+
+# --- odd files and values ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfNAME = 'caf\xc3\xa9'\n",
+        b"# -*- coding: latin-1 -*-\nNAME = 'caf\xe9'\n",
+        b"#!/usr/bin/env python\n# vim: set fileencoding=cp1252 :\nNAME = 'caf\xe9'\n",
+        "NAME = 'café'\r\n".encode(),
+    ],
+)
+def test_a_file_is_decoded_as_python_decodes_it(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "mrq-config.py").write_bytes(content)
+    assert load().name == "café"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"# coding: klingon\n", "unknown encoding: klingon"),
+        (b"\xef\xbb\xbf# coding: latin-1\n", "is not valid Python"),
+        (b"NAME = 'a\0b'\n", "null bytes"),
+        (b"(" * 300 + b")" * 300, "is not valid Python"),
+        (b"-" * 100_000 + b"1", "is not valid Python"),
+        (b"NAME = '\\udcff'\n", r"NAME is '\\udcff' \(mrq-config\.py\): expected text in UTF-8"),
+        (b"NAME = 'a\\0b'\n", r"NAME is 'a\\x00b' \(mrq-config\.py\): expected text without a NUL"),
+        (b"NAME = b'x'\n", r"NAME is b'x' \(mrq-config\.py\): expected text"),
+        (b"QUEUES = ['a', '\\udcff']\n", r"QUEUES is \['a', '\\udcff'\] .*: expected text in UTF-8"),
+        (b"GREENLETS = 10**5000\n", r"GREENLETS is an integer of 16610 bits .*: expected a whole number"),
+        (b"LEASE = 10**400\n", r"LEASE is an integer of 1329 bits .*: expected a number"),
+        (b"LEASE = float('nan')\n", "LEASE is nan .*: expected a number"),
+        (b"QUIET = 1.0\n", r"QUIET is 1\.0 .*: expected yes or no"),
+        (b"TASKS = {'a.b': 5}\n", "expected a dict of options for each task, and found 'a.b': 5"),
+        (b"class X:\n    def __repr__(self): 1/0\nNAME = X()\n", "NAME is <X instance .*: expected text"),
+        (b"class X:\n    def __repr__(self): 1/0\nTASKS = {X(): 5}\n", "found <X instance"),
+        (
+            b"class E(Exception):\n    def __str__(self): 1/0\nraise E\n",
+            "failed, line 3: E: <its text fails>",
+        ),
+        (b"raise ValueError('x' * 10**6)\n", r"failed, line 1: ValueError: x+\.\.\.$"),
+        (b"def f(): f()\nf()\n", "failed, line 1: RecursionError"),
+    ],
+)
+def test_an_odd_file_is_one_clear_error(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "mrq-config.py").write_bytes(content)
+    with pytest.raises(ConfigError, match=words) as caught:
+        load()
+    assert len(str(caught.value)) < 1200
+
+
+@pytest.mark.parametrize("name", [*SETTINGS, "CONFIG"])
+def test_a_variable_that_is_not_utf_8_is_named(name: str) -> None:
+    value = os.fsdecode(b"caf\xe9")
+    words = f"MRQ_{name} is ignored" if name in SETTINGS and SETTINGS[name].file_only else r"caf\\udce9.*: "
+    with pytest.raises((ConfigError, UserWarning), match=words) as caught:
+        load({f"MRQ_{name}": value})
+    str(caught.value).encode()
+
+
+def test_an_unknown_variable_that_is_not_utf_8_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match=r"MRQ_caf\\udce9 is not a setting"):
+        load({os.fsdecode(b"MRQ_caf\xe9"): "1"})
+
+
+@pytest.mark.parametrize("file", [5, b"x.py", "a\0b", "", "caf\udce9.py", ["x.py"], object()])
+def test_an_odd_name_of_a_file_is_one_clear_error(file: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^the config file .*(expected a path|cannot be read)") as caught:
+        load_config(file=file, environ={})
+    str(caught.value).encode()
+
+
+def test_the_password_of_a_long_url_is_hidden() -> None:
+    url = f"redis://user:{'secret' * 20}@host:{'9' * 100}\0"
+    with pytest.raises(ConfigError) as caught:
+        load(redis=url)
+    assert "secret" not in str(caught.value)
+    assert "user:***@host" in str(caught.value)
+
+
+def test_values_of_the_config_file_that_contain_themselves_can_be_shown(write_config: WriteConfig) -> None:
+    write_config("LOOP = {'PASSWORD': 'x', 5: {}}\nLOOP['again'] = [LOOP]\n")
+    shown = load().redacted()["LOOP"]
+    assert isinstance(shown, dict)
+    assert (shown["PASSWORD"], shown[5]) == ("***", {})
+    assert repr(shown).count("again") == 25

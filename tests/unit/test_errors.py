@@ -1,0 +1,94 @@
+"""The errors: they survive a copy and a pickle, and show any value in bounded length."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+from typing import Any
+
+import pytest
+
+from mrq_core import errors
+from mrq_core.errors import MrqError, shown, shown_error
+
+
+class Unshowable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no repr")
+
+
+class Recursive:
+    def __repr__(self) -> str:
+        return repr(self)
+
+
+class Long(list[int]):
+    def __repr__(self) -> str:
+        return "\udc00\n\0" * 100_000
+
+
+class Unspeakable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+ARGUMENTS: dict[str, Any] = {
+    "path": "params.n", "size": 5, "limit": 3, "wanted": "x", "installed": ("a",), "job_id": "a" * 24,
+    "found": 2, "supported": 1,
+}  # fmt: skip
+KINDS = [kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, MrqError)]
+
+
+def example(kind: type[MrqError]) -> MrqError:
+    names = list(inspect.signature(kind.__init__).parameters)
+    facts = {name: ARGUMENTS[name] for name in names if name in ARGUMENTS}
+    made: MrqError = kind(**facts) if names[1] in facts else kind("the message", **facts)
+    made.add_note("a note")
+    return made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_error_survives_a_pickle_and_a_copy(kind: type[MrqError]) -> None:
+    error = example(kind)
+    for other in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+        assert type(other) is kind
+        assert (str(other), other.args, vars(other)) == (str(error), error.args, vars(error))
+        assert other.__notes__ == ["a note"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "None"),
+        ("it's", '"it\'s"'),
+        ("a\nb\0\udcff", r"'a\nb\x00\udcff'"),
+        (2**70, str(2**70)),
+        pytest.param(10**100_000, "an integer of 332193 bits", id="huge"),
+        ({"a": [1, {2}]}, "{'a': [1, {2}]}"),
+        ([1, 2, 3, 4, 5, 6, 7, 8], "[1, 2, 3, 4, 5, 6, ...]"),
+        (float("nan"), "nan"),
+    ],
+)
+def test_a_value_is_shown_as_python_writes_it(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [Unshowable(), [Unshowable()], {Unshowable(): 1}, Recursive(), Long(), "x" * 10**7, b"x" * 10**7,
+     [["x" * 1000] * 1000] * 1000, {n: n for n in range(10_000)}, 2**255],
+)  # fmt: skip
+def test_any_value_is_shown_on_one_line_of_bounded_length(value: object) -> None:
+    text = shown(value)
+    assert 0 < len(text) <= 1000
+    assert "\n" not in text
+    assert "\0" not in text
+    text.encode()
+
+
+def test_an_error_without_a_text_is_shown_too() -> None:
+    assert shown_error(ValueError("bad\nvalue")) == "ValueError: bad value"
+    assert shown_error(KeyError()) == "KeyError"
+    assert shown_error(Unspeakable()) == "Unspeakable: <its text fails>"
+    assert len(shown_error(ValueError("x" * 10**6))) == 1000
