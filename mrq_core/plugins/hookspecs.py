@@ -42,7 +42,9 @@ def mrq_before_enqueue(record: JobRecord) -> JobRecord | None:
     """Returns a changed copy of a record before it is enqueued, or None to leave it unchanged. Raises to
     refuse the job.
 
-    Plugins form a chain: each gets the record that the plugin before it returned. The id must stay.
+    Plugins form a chain: each gets the record that the plugin before it returned. A plugin may change path,
+    params, queue, priority, due_at, at_most_once, limit_keys and meta. Other changes, and values that
+    `queue_job` refuses, raise ConfigError. A changed due_at replaces the delay of the call.
     Runs in the process that enqueues, once per job. The params are as stored, after `mrq_encode`.
     """
 
@@ -127,7 +129,7 @@ def mrq_around_job(context: AttemptContext) -> Generator[None, Outcome, None]:
 @hookspec(firstresult=True)
 def mrq_encode(value: JsonValue) -> JsonValue:
     """Transforms params or a result before they are stored, for instance to encrypt them. Must return a
-    JSON value; the params must stay a dict."""
+    JSON value within MAX_PARAMS_SIZE or MAX_RESULT_SIZE; the params must stay a dict."""
 
 
 @hookspec(firstresult=True)

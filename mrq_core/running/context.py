@@ -54,7 +54,7 @@ class JobContext:
         """Sets the progress of the job, from 0 to 1; the worker stores it within a second."""
         try:  # numbers of other libraries too, but neither text nor a bool
             number = math.nan if isinstance(ratio, str | bytes | bool) else float(ratio)
-        except (TypeError, ValueError, OverflowError):
+        except Exception:  # of a `__float__`
             number = math.nan
         if not 0 <= number <= 1:
             raise InvalidValue(f"the progress is {shown(ratio)}: expected a number from 0 to 1", path="ratio")
