@@ -108,25 +108,26 @@ class TaskFunction(Generic[P, R]):
         """Converts params to keyword arguments of the declared types. Raises InvalidParams."""
         struct, takes_more = self._arguments
         names = struct.__struct_encode_fields__
-        more = {name: value for name, value in params.items() if name not in names}
+        more = params.keys() - names
         if more and not takes_more:
-            name = next(iter(more))
+            name = next(name for name in params if name in more)
             near = difflib.get_close_matches(name, names, n=1)
             raise InvalidParams(
                 f"{path_of(self)} has no argument {shown(name)}"
                 + (f"; did you mean {near[0]!r}?" if near else f": it takes {', '.join(names) or 'none'}")
             )
         try:
-            converted = msgspec.convert(
-                {name: value for name, value in params.items() if name in names}, struct, strict=False
-            )
+            converted = msgspec.convert(params, struct, strict=False)
         except msgspec.ValidationError as error:
             raise InvalidParams(f"the params do not fit {path_of(self)}: {error}") from error
         except TypeError as error:
             raise InvalidParams(
                 f"the types that {path_of(self)} declares cannot be converted to: {error}"
             ) from error
-        return dict(zip(names, msgspec.structs.astuple(converted), strict=True)) | more
+        arguments = dict(zip(names, msgspec.structs.astuple(converted), strict=True))
+        if more:
+            arguments.update((name, value) for name, value in params.items() if name in more)
+        return arguments
 
 
 TaskLike = str | type[Task] | TaskFunction[Any, Any]
