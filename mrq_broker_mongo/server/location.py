@@ -56,7 +56,11 @@ def location_of(opening: Opening) -> Location:
             f"the prefix of the collections in MongoDB is {prefix!r}: expected a name without spaces, $ and "
             "slashes in MONGODB_PREFIX, or in the URL as ?prefix=name"
         )
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        why = "are user and password percent-encoded?" if "@" in url else str(error)
+        raise ConfigError(f"the URL {shown!r} is wrong ({why}): {_FORMS}") from None
     if parts.scheme not in ("mongodb", "mongodb+srv") or not parts.netloc:
         raise ConfigError(f"the URL {shown!r} names no MongoDB server: {_FORMS}")
     if "@" in parts.path:

@@ -43,6 +43,10 @@ class _SentinelSSLConnection(_SentinelConnection, SentinelManagedSSLConnection):
     """The same with TLS."""
 
 
+class _WrongUrl(ValueError):
+    """A URL that cannot be used, with a reason that contains no part of its login."""
+
+
 class Location(NamedTuple):
     """A server: a function that makes a client, the URL without its password for messages, and the prefix."""
 
@@ -80,15 +84,19 @@ def location_of(opening: Opening) -> Location:
         if scheme == "redis+cluster":
             return _cluster(url, prefix, common)
     except ValueError as error:
-        raise ConfigError(f"the URL {hide_password(url)!r} is wrong ({error}): {_FORMS}") from error
+        why = str(error)
+        if "@" in url and not isinstance(error, _WrongUrl):
+            # The text of the parser may contain a part of a password that was not encoded.
+            why = "are user and password percent-encoded, and is the port a number?"
+        raise ConfigError(f"the URL {hide_password(url)!r} is wrong ({why}): {_FORMS}") from None
     raise ConfigError(f"the URL {hide_password(url)!r} names no Redis server: {_FORMS}")
 
 
 def _check_options(found: Mapping[str, object]) -> None:
-    """Raises ValueError for an option that would only fail at the first connection."""
+    """Raises _WrongUrl for an option that would only fail at the first connection."""
     unknown = [name for name in found if name not in _OPTIONS and not name.startswith("ssl_")]
     if unknown:
-        raise ValueError(f"unknown options {', '.join(unknown)}; known are client_name, db and ssl_...")
+        raise _WrongUrl(f"unknown options {', '.join(unknown)}; known are client_name, db and ssl_...")
 
 
 def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
@@ -96,7 +104,7 @@ def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
     parts = urlsplit(url)
     service, _, database = parts.path.strip("/").partition("/")
     if not service:
-        raise ValueError("the path does not name the service")
+        raise _WrongUrl("the path does not name the service")
     options = dict(parse_qsl(parts.query))
     for_sentinels = {
         name: common[name]
@@ -107,7 +115,7 @@ def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
         if f"sentinel_{name}" in options:
             for_sentinels[name] = options.pop(f"sentinel_{name}")
     if options:
-        raise ValueError(f"unknown options {', '.join(options)}")
+        raise _WrongUrl(f"unknown options {', '.join(options)}")
     for_primary: dict[str, Any] = {**common, "db": int(database or 0)}
     _add_login(for_primary, parts.netloc)
     for_primary["connection_class"] = _SentinelConnection
@@ -129,7 +137,7 @@ def _cluster(url: str, prefix: str, common: dict[str, Any]) -> Location:
     """A cluster, found through any of the given nodes. A cluster has one database."""
     parts = urlsplit(url)
     if parts.path.strip("/") not in ("", "0") or parts.query:
-        raise ValueError("a cluster has neither databases nor options here")
+        raise _WrongUrl("a cluster has neither databases nor options here")
     options: dict[str, Any] = {**common}
     _add_login(options, parts.netloc)
     nodes: list[Any] = [ClusterNode(host, port) for host, port in _hosts(parts.netloc, 6379)]  # type: ignore[no-untyped-call]
@@ -148,7 +156,7 @@ def _hosts(netloc: str, port: int) -> Sequence[tuple[str, int]]:
     for host in netloc.rpartition("@")[2].split(","):
         name, _, number = host.strip().partition(":")
         if not name:
-            raise ValueError("a host is missing")
+            raise _WrongUrl("a host is missing")
         hosts.append((name, int(number or port)))
     return hosts
 

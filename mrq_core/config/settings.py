@@ -233,8 +233,12 @@ _SECRET_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]
 
 
 def without_option(url: str, name: str) -> tuple[str, str | None]:
-    """The URL without one of its options, and the value of the option. None: the URL has no such option."""
-    parts = urlsplit(url)
+    """The URL without one of its options, and the value of the option. None: the URL has no such option, or
+    cannot be read; its driver says why."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url, None
     options = parse_qsl(parts.query, keep_blank_values=True)
     value = next((value for option, value in options if option == name), None)
     if value is None:

@@ -118,6 +118,8 @@ def test_writes_wait_for_a_majority_and_the_journal_unless_the_url_says_otherwis
         "mongodb://user:geheim@/jobs",
         "mongodb://host:port/jobs",
         "mongodb://host:99999/jobs",
+        "mongodb://[::1/jobs",
+        "mongodb://user:geheim@h\u2100st/jobs",
         "mongodb://a,,b/jobs",
         "mongodb://host/jo.bs",
         "mongodb://host/jo bs",

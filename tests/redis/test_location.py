@@ -48,6 +48,8 @@ def test_the_prefix_in_a_url_goes_before_the_setting() -> None:
         "http://host",
         "redis:host",
         "redis://host:port",
+        "redis://[::1",
+        "redis+sentinel://[::1/x",
         "redis+sentinel://a,b",
         "redis+sentinel://a/jobs/x",
         "redis+sentinel://a/jobs?colour=red",
@@ -60,6 +62,17 @@ def test_a_wrong_url_is_an_error_that_lists_the_forms(url: str) -> None:
     with pytest.raises(ConfigError, match="expected redis://") as raised:
         location_of(opening(url))
     assert "pass@" not in str(raised.value)
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+sentinel", "redis+cluster"])
+@pytest.mark.parametrize(
+    "rest", ["geheim@h\u2100st/x", "geheim/x@host/x", "geheim?x@host/x", "geheim#x@host/x", "geheim@[::1/x"]
+)
+def test_an_error_contains_no_part_of_a_password(scheme: str, rest: str) -> None:
+    with pytest.raises(ConfigError, match="expected redis://") as raised:
+        location_of(opening(f"{scheme}://user:{rest}"))
+    assert "geheim" not in str(raised.value)
+    assert "user:***@" in str(raised.value)
 
 
 def test_an_unknown_option_of_a_url_is_an_error() -> None:
