@@ -200,8 +200,12 @@ class Client:
         answers = self.broker.enqueue(jobs)
         if self.plugins.implements("mrq_jobs_enqueued"):
             created = [job.record for job, answer in zip(jobs, answers, strict=True) if answer.created]
-            if created:
-                self.plugins.observe("mrq_jobs_enqueued", records=created)
+            if created and not _is_observed.get():
+                token = _is_observed.set(True)
+                try:
+                    self.plugins.observe("mrq_jobs_enqueued", records=created)
+                finally:
+                    _is_observed.reset(token)
         return [answer.id for answer in answers]
 
 
@@ -220,6 +224,9 @@ def _iterator(params_list: Any) -> Iterator[Mapping[str, object]]:
 
 
 # --- the client of the process ------------------------------------------------------------------
+
+_is_observed: ContextVar[bool] = ContextVar("mrq_is_observed", default=False)
+"""Whether observers of enqueued jobs run. Jobs that they queue are not observed: that would not end."""
 
 ambient_client: ContextVar[Client | None] = ContextVar("mrq_client", default=None)
 """The client of the running job; set by the worker."""

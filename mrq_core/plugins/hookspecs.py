@@ -144,7 +144,8 @@ def mrq_decode(value: JsonValue) -> JsonValue:
 
 @hookspec
 def mrq_jobs_enqueued(records: Sequence[JobRecord]) -> None:
-    """This process enqueued these jobs. Jobs that existed already are left out."""
+    """This process enqueued these jobs. Jobs that existed already are left out, and jobs that an observer of
+    this hook queues."""
 
 
 @hookspec

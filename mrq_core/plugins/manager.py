@@ -15,6 +15,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import metadata
+from typing import Any
 
 import pluggy
 
@@ -217,7 +218,7 @@ class Plugins:
         return encoded
 
     def _encoded(self, value: JsonValue, name: str, max_size: int) -> JsonValue:
-        encoded = self.hook.mrq_encode(value=value)
+        encoded = self._first("mrq_encode", value)
         if encoded is None:
             return value
         try:
@@ -227,6 +228,19 @@ class Plugins:
                 f"mrq_encode of {self._owners('mrq_encode')} returned a value that cannot be stored: {error}"
             ) from error
 
+    def _first(self, hook: str, value: JsonValue) -> Any:
+        """The first result of a hook that transforms a value. Adds the plugins to its error; a plugin that
+        exits raises ConfigError."""
+        try:
+            return getattr(self.hook, hook)(value=value)
+        except (SystemExit, RecursionError) as error:
+            raise ConfigError(f"{hook} of {self._owners(hook)} raised {shown_error(error)}") from error
+        except Exception as error:
+            note = f"raised by {hook} of {self._owners(hook)}"
+            if note not in getattr(error, "__notes__", ()):
+                error.add_note(note)
+            raise
+
     def _owners(self, hook: str) -> str:
         """The plugins that implement a hook of which the first result counts."""
         return " or ".join(f"the plugin {one.plugin_name}" for one in self.implementations(hook))
@@ -235,7 +249,7 @@ class Plugins:
         """The value before `encode`."""
         if not self.implements("mrq_decode"):
             return value
-        decoded = self.hook.mrq_decode(value=value)
+        decoded = self._first("mrq_decode", value)
         return value if decoded is None else decoded
 
     def driver_for(self, wanted: str, *, setting: str = "BROKER") -> tuple[Driver, str | None]:

@@ -91,5 +91,5 @@ def _unknown_option(call: str, options: Iterable[str]) -> str:
         if unknown in names:
             return f"{call}() has no option {shown(unknown)}: it is an option of {other}()"
     near = difflib.get_close_matches(unknown, [*known, *_ARGUMENTS_OF_CALL[call]], n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else f": expected {', '.join(known)}"
+    hint = f"; did you mean {near[0]!r}?" if near else f": expected {', '.join(known)}; params are a dict"
     return f"{call}() has no option {shown(unknown)}{hint}"

@@ -7,7 +7,7 @@ import math
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from fractions import Fraction
@@ -510,6 +510,37 @@ def test_encoded_params_are_checked(each_client: Client, encoded: object, words:
     with pytest.raises(ConfigError, match=r"mrq_encode of the plugin config file .*" + words):
         client.queue_job("a.B")
     assert no_records(each_client)
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit, RecursionError])
+@pytest.mark.parametrize("hook", ["mrq_encode", "mrq_decode"])
+def test_a_plugin_that_cannot_transform_a_value_is_named(
+    each_client: Client, hook: str, kind: type[BaseException]
+) -> None:
+    def raising(value: object) -> None:
+        raise kind("no")
+
+    job_id = each_client.queue_job("a.B")
+    client = client_with(hook, raising, each_client)
+    expected = kind if kind is ValueError else ConfigError
+    with pytest.raises(expected, match="no") as caught:
+        client.queue_job("a.B") if hook == "mrq_encode" else client.fetch(job_id)
+    words = f"{hook} of the plugin config file"
+    assert words in "".join([str(caught.value), *getattr(caught.value, "__notes__", ())])
+    assert each_client.broker.counts(["default"])[0].waiting == 1
+
+
+def test_an_observer_that_queues_a_job_for_each_job_ends(each_client: Client) -> None:
+    def auditing(records: Sequence[JobRecord]) -> None:
+        seen.extend(record.path for record in records)
+        client.queue_job("audit.Log", queue="audit")
+
+    seen: list[str] = []
+    client = client_with("mrq_jobs_enqueued", auditing, each_client)
+    for _ in range(2):
+        client.queue_jobs("a.B", [{}, {}])
+    assert seen == ["a.B"] * 4
+    assert [counts.waiting for counts in each_client.broker.counts(["default", "audit"])] == [4, 2]
 
 
 def test_every_error_of_a_value_is_an_error_of_mrq() -> None:
