@@ -8,7 +8,7 @@ from collections import Counter
 from contextvars import ContextVar
 from typing import Protocol
 
-from mrq_core.client.client import Client, ambient_client, current_client
+from mrq_core.client.client import Client, current_client
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Cancel, ChangeResult, Requeue
 from mrq_core.contract.naming import check_job_queue_name, check_queue_or_tree, is_covered, is_number
@@ -52,8 +52,8 @@ _log = logging.getLogger("mrq.client")
 class Job:
     """A handle of one job. Making a handle does no I/O, and does not check that the job exists.
 
-    A handle without a client uses the client of the job that made the handle, or else the client of the
-    process when the handle is used.
+    A handle without a client uses the client of the running job, or else the client of the process, at the
+    time of each call.
     """
 
     def __init__(
@@ -212,10 +212,9 @@ def _checked_bool(name: str, value: object) -> bool:
 
 
 def _checked_client(client: object) -> Client | None:
-    """The client of a handle: the given client, or the client of the running job."""
     if client is not None and not isinstance(client, Client):
         raise InvalidValue(f"client is {shown(client)}: expected a Client, or None", path="client")
-    return client or ambient_client.get()
+    return client
 
 
 class Queue:

@@ -28,14 +28,19 @@ def check_path(path: object) -> str:
     """Returns the path of a task as plain text. Raises InvalidValue unless it has the form ``module.Name``;
     the code of the task need not exist here."""
     text = plain_text(path) if isinstance(path, str) else ""
-    parts = text.split(".")
-    if len(text) > _PATH_MAX or len(parts) < 2 or not all(part.isidentifier() for part in parts):
+    if not is_path(text):
         raise InvalidValue(
             f"task is {shown(path)}: expected a path such as 'module.Name', of at most {_PATH_MAX} "
             "characters",
             path="task",
         )
     return text
+
+
+def is_path(text: str) -> bool:
+    """Whether the text has the form ``module.Name`` and at most 500 characters."""
+    parts = text.split(".") if len(text) <= _PATH_MAX else ()
+    return len(parts) >= 2 and all(part.isidentifier() for part in parts)
 
 
 def check_priority(priority: object) -> int:

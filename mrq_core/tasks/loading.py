@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 import msgspec
 
 from mrq_core.config.settings import Config
-from mrq_core.contract.values import check_path
+from mrq_core.contract.values import check_path, is_path
 from mrq_core.errors import (
     InvalidValue,
     NotATask,
@@ -169,7 +169,7 @@ def find_task(path: str) -> type[Task]:
 def _import_longest(path: str) -> tuple[str, list[str]]:
     """Imports the longest part of the path that is a module. The other parts are names in the module."""
     parts = path.split(".")
-    if len(parts) < 2 or not all(part.isidentifier() for part in parts):
+    if not is_path(path):
         raise TaskNotFound(f"{shown(path)} is no path of a task: expected module.Name", path=path)
     for length in range(len(parts) - 1, 0, -1):
         module_name = ".".join(parts[:length])

@@ -69,6 +69,11 @@ def odd_calls():
             wrong.append(f"{number}: {words}: {type(error).__name__}")
     for good in (0, 1, 0.5, Decimal("0.25"), Fraction(1, 2), -0.0):
         set_current_job_progress(good)
+    try:
+        run_task("odd." + "x" * 100_000, {})
+    except MrqError as error:
+        if len(str(error)) > 500 or "is no path of a task" not in str(error):
+            wrong.append(f"run_task: {error}"[:1000])
     if run_task("odd.other", {"n": 1}) != run_task(Other, {"n": 1}) != run_task(other, {"n": 1}):
         wrong.append("run_task")
     return wrong
