@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
+from mrq_core.contract.messages import NewJob
 from mrq_core.contract.record import Status
+from mrq_core.ids import new_id
 from tests.support import Project
 
 
@@ -112,7 +115,7 @@ def interrupts():
 
 @task
 def generates():
-    yield 1
+    return (number for number in [1])
 
 @task
 def returns_object():
@@ -190,7 +193,11 @@ def test_bad_tasks_fail_by_themselves_and_the_worker_goes_on(project: Project) -
     project.write("import_exits.py", "import sys\nsys.exit(1)")
     project.write("import_misses.py", "import no_such_library")
     project.write("import_garbled.py", "def (")
-    jobs = {path: project.queue(path) for path in BROKEN_TASKS}
+    jobs = {path: project.queue(path) for path in BROKEN_TASKS if path != "nodots"}
+    # The client refuses this path, but another program may have queued it.
+    odd = replace(project.client.fetch(jobs["bad.plain"]), id=new_id(), path="nodots")
+    project.client.broker.enqueue([NewJob(record=odd)])
+    jobs["nodots"] = odd.id
     last = project.queue("tasks.Add", {"a": 20, "b": 22})
     project.work_off("--greenlets", "3")
     found = {path: project.ended(job) for path, job in jobs.items()}
