@@ -129,7 +129,7 @@ def mrq_around_job(context: AttemptContext) -> Generator[None, Outcome, None]:
 @hookspec(firstresult=True)
 def mrq_encode(value: JsonValue) -> JsonValue:
     """Transforms params or a result before they are stored, for instance to encrypt them. Must return a
-    JSON value within MAX_PARAMS_SIZE or MAX_RESULT_SIZE; the params must stay a dict."""
+    JSON value; the params must stay a dict, within MAX_PARAMS_SIZE."""
 
 
 @hookspec(firstresult=True)

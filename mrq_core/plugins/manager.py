@@ -24,7 +24,7 @@ from mrq_core.composed import ComposedBroker
 from mrq_core.config.settings import Config, hide_password
 from mrq_core.config.sources import Loading, loading
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.codec import JsonObject, JsonValue, storable
+from mrq_core.contract.codec import JsonObject, JsonValue, storable_params
 from mrq_core.contract.driver import Driver, Opening, RunBlocking, run_directly
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.values import check_changes
@@ -199,30 +199,19 @@ class Plugins:
         return record
 
     def encode(self, value: JsonValue) -> JsonValue:
-        """The stored form of a result. Raises ConfigError if a plugin returns a value that cannot be
-        stored."""
+        """The stored form of a value. The worker fails a job whose encoded result cannot be stored."""
         if not self.implements("mrq_encode"):
             return value
-        return self._encoded(value, "result", self._config.max_result_size)
+        encoded: JsonValue = self._first("mrq_encode", value)
+        return value if encoded is None else encoded
 
     def encode_params(self, params: JsonObject) -> JsonObject:
         """The stored form of params. Raises ConfigError if a plugin returns no dict that can be stored."""
         if not self.implements("mrq_encode"):
             return params
-        encoded = self._encoded(params, "params", self._config.max_params_size)
-        if not isinstance(encoded, dict):
-            raise ConfigError(
-                f"mrq_encode of {self._owners('mrq_encode')} returned a {type(encoded).__name__} for params: "
-                "expected a dict"
-            )
-        return encoded
-
-    def _encoded(self, value: JsonValue, name: str, max_size: int) -> JsonValue:
-        encoded = self._first("mrq_encode", value)
-        if encoded is None:
-            return value
+        encoded = self.encode(params)
         try:
-            return storable(encoded, name=name, max_size=max_size)
+            return storable_params(encoded, max_size=self._config.max_params_size)
         except InvalidValue as error:
             raise ConfigError(
                 f"mrq_encode of {self._owners('mrq_encode')} returned a value that cannot be stored: {error}"

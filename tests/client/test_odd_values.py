@@ -497,8 +497,8 @@ def test_a_plugin_that_queues_a_job_for_each_job_is_told_so(each_client: Client)
 @pytest.mark.parametrize(
     ("encoded", "words"),
     [
-        (5, "returned a int for params: expected a dict"),
-        ([1], "returned a list for params"),
+        (5, "cannot be stored: params is of type int: expected a dict"),
+        ([1], "cannot be stored: params is of type list"),
         ({"a": {1}}, r"cannot be stored: params\.a is of type set"),
         ({"a": NAN}, r"params\.a is nan"),
         ({"a\0": 1}, "NUL"),

@@ -209,7 +209,7 @@ def test_mrq_encode_must_leave_params_a_dict() -> None:
     def mrq_encode(value: JsonValue) -> JsonValue:
         return "sealed"
 
-    with pytest.raises(ConfigError, match="returned a str for params"):
+    with pytest.raises(ConfigError, match="params is of type str: expected a dict"):
         plugins_with(mrq_encode).encode_params({})
 
 
