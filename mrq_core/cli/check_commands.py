@@ -10,7 +10,7 @@ import typer
 
 from mrq_core.cli.errors import EXIT_FAILED
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import counted, note, print_json, say, show, table
+from mrq_core.cli.output import can_show, counted, note, print_json, say, show_table
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Finding
 from mrq_core.operations.actions import repair_all
@@ -62,14 +62,17 @@ def _repair(broker: Broker) -> None:
 def _print_findings(findings: Sequence[Finding]) -> None:
     for finding in findings:
         mark, style = _MARKS.get(finding.level, ("?", ""))
-        say(f"{mark} {finding.level:<8} {finding.subject}: {finding.message}", style=style)
+        say(
+            f"{mark if can_show(mark) else '-'} {finding.level:<8} {finding.subject}: {finding.message}",
+            style=style,
+        )
         if finding.advice and finding.level != "ok":
             say(f"             {finding.advice}")
     numbers = {level: sum(f.level == level for f in findings) for level in ("error", "warning")}
     say(f"{counted(numbers['error'], 'error')}, {counted(numbers['warning'], 'warning')}")
 
 
-@command("broker", "plugins")
+@command("broker", "plugins", needs_output=True)
 def plugins(given: Given, as_json: AsJson = False) -> None:
     """Lists broker drivers and plugins, where they come from, and which hooks they implement."""
     loaded = Plugins(given.config())
@@ -83,8 +86,8 @@ def plugins(given: Given, as_json: AsJson = False) -> None:
         (d.name, " ".join(f"{scheme}://" for scheme in d.url_schemes), " ".join(d.settings), d.summary)
         for d in drivers
     ]
-    show(table(("driver", "URLs", "settings", "summary"), driver_rows))
+    show_table(("driver", "URLs", "settings", "summary"), driver_rows)
     say("")
-    show(
-        table(("plugin", "from", "hooks"), [(name, origin, " ".join(hooks)) for name, origin, hooks in found])
+    show_table(
+        ("plugin", "from", "hooks"), [(name, origin, " ".join(hooks)) for name, origin, hooks in found]
     )

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from mrq_core.cli.demo_jobs import DemoJobs, library
-from mrq_core.cli.output import console, counted, program, say, seconds, show, table
+from mrq_core.cli.output import console, counted, program, say, seconds, show_table
 from mrq_core.contract.record import JobRecord, Status
 
 _LARGEST = 10
@@ -39,7 +39,7 @@ def print_results(jobs: DemoJobs, wall: float, flags: str) -> None:
     by_status = Counter(str(record.status) for record in records)
     readers = [r for r in records if r.path.endswith(".read_module") and r.status is Status.SUCCESS]
     say("")
-    show(table(("status", "jobs"), sorted(by_status.items())))
+    show_table(("status", "jobs"), sorted(by_status.items()))
     say("")
     rate = len(records) / wall if wall else 0
     say(f"{counted(len(records), 'job')} in {wall:.1f} s: {rate:,.0f} jobs per second.")
@@ -53,7 +53,7 @@ def print_results(jobs: DemoJobs, wall: float, flags: str) -> None:
         [_module(record), *(_figure(record, name) for name in ("lines", "functions", "classes"))]
         for record in largest
     ]
-    show(table(("largest modules", "lines", "functions", "classes"), rows))
+    show_table(("largest modules", "lines", "functions", "classes"), rows)
     say("")
     _print_hints(jobs, flags)
 

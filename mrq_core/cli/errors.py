@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import sys
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from mrq_core.cli.output import complain
+from mrq_core.cli.output import complain, complain_traceback
 from mrq_core.errors import ConfigError, InvalidParams, InvalidValue, MrqError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -29,15 +27,19 @@ def exit_on_error(*, debug: bool) -> Iterator[None]:
         yield
     except MrqError as error:
         if debug:
-            traceback.print_exc()
+            complain_traceback()
         complain("\n".join([str(error), *getattr(error, "__notes__", ())]))
         sys.exit(_exit_code(error))
     except OSError as error:
-        if error.errno == errno.EPIPE:
-            raise
         if debug:
-            traceback.print_exc()
+            complain_traceback()
         complain(f"{type(error).__name__}: {error}")
+        sys.exit(EXIT_FAILED)
+    except Exception as error:
+        if debug:
+            complain_traceback()
+        hint = "This is an error in mrq or in a plugin; --debug prints its traceback"
+        complain(f"{type(error).__name__}: {error}\n{hint}")
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mrq_core.cli.output import STATUS_STYLES, console, counted, safe, seconds
+from mrq_core.cli.output import (
+    STATUS_STYLES,
+    console,
+    counted,
+    json_text,
+    print_json,
+    safe,
+    safe_line,
+    seconds,
+)
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.messages import LogLine
 from mrq_core.contract.record import JobRecord
@@ -24,7 +32,7 @@ def print_job(record: JobRecord, details: JsonObject, lines: Sequence[LogLine], 
     _title(to, record, details)
     _section(to, "timeline")
     for at, event in timeline(record):
-        to.print(f"  {iso(at)}  {safe(event)}", soft_wrap=True)
+        to.print(f"  {iso(at)}  {safe_line(event)}", soft_wrap=True)
     _section(to, "params")
     _json(to, details["params"])
     if record.result is not None or str(record.status) == "success":
@@ -49,7 +57,7 @@ def print_log_lines(lines: Sequence[LogLine], *, as_json_lines: bool = False, in
     to = console()
     for line in lines:
         if as_json_lines:
-            print(json.dumps(log_view(line), ensure_ascii=False))
+            print_json(log_view(line), indent=None)
             continue
         text = f"{indent}{iso(line.at)} {line.level:<7} {safe(line.message)}"
         to.print(text, style=_LEVEL_STYLES.get(line.level), soft_wrap=True)
@@ -61,7 +69,7 @@ def _title(to: Console, record: JobRecord, details: JsonObject) -> None:
     status = str(record.status)
     to.print(
         Text.assemble(
-            (f"{safe(record.path)}  ", "bold"), (status, STATUS_STYLES.get(status, "")), f"  {record.id}"
+            (f"{safe_line(record.path)}  ", "bold"), (status, STATUS_STYLES.get(status, "")), f"  {record.id}"
         ),
         soft_wrap=True,
     )
@@ -84,15 +92,15 @@ def _title(to: Console, record: JobRecord, details: JsonObject) -> None:
     }
     for name, value in facts.items():
         if value is not None:
-            to.print(f"  {name:<11} {safe(str(value))}", soft_wrap=True)
+            to.print(f"  {name:<11} {safe_line(str(value))}", soft_wrap=True)
 
 
 def _section(to: Console, title: str) -> None:
-    to.print(f"\n{safe(title)}", style="bold", soft_wrap=True)
+    to.print(f"\n{safe_line(title)}", style="bold", soft_wrap=True)
 
 
 def _json(to: Console, value: JsonValue) -> None:
-    to.print(_indented(json.dumps(value, indent=2, ensure_ascii=False)), soft_wrap=True)
+    to.print(_indented(json_text(value)), soft_wrap=True)
 
 
 def _indented(text: str) -> str:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from mrq_core.cli.errors import EXIT_FAILED, UsageError
 from mrq_core.cli.job_display import print_job, print_log_lines
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import console, note, print_json, say, seconds, show, table
+from mrq_core.cli.output import console, note, print_json, say, seconds, show_table
+from mrq_core.cli.terminal import is_output_gone
 from mrq_core.client.client import Client
 from mrq_core.client.handles import Job
 from mrq_core.contract.codec import JsonObject
@@ -22,9 +23,6 @@ from mrq_core.operations import jobs
 from mrq_core.operations.filters import FilterTexts, filter_from
 from mrq_core.operations.views import job_details, job_row, log_view
 
-if TYPE_CHECKING:
-    from rich.console import RenderableType
-
 _FOLLOW_EVERY = 0.25
 _TAIL = 20
 _NARROW = 120
@@ -33,7 +31,7 @@ JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@command("broker", "plugins")
+@command("broker", "plugins", needs_output=True)
 def list_jobs(
     given: Given,
     wanted: FilterTexts,
@@ -61,7 +59,7 @@ def list_jobs(
     if as_json:
         print_json(list(rows))
     elif rows:
-        show(_jobs_table(rows))
+        _print_jobs(rows)
     else:
         note("No jobs match." if not job_filter.is_empty else "There are no jobs.")
     if found.cursor is not None:
@@ -75,10 +73,10 @@ def _note_scan() -> None:
     note("Searching. No index serves this filter, so mrq examines all jobs; Ctrl-C stops the search.")
 
 
-def _jobs_table(rows: list[JsonObject]) -> RenderableType:
-    """The rows as a table. On a narrow terminal a path shows its last two parts only."""
+def _print_jobs(rows: list[JsonObject]) -> None:
+    """Prints the rows as a table. On a narrow terminal a path shows its last two parts only."""
     narrow = console().width < _NARROW
-    return table(
+    show_table(
         ("id", "status", "task", "queue", "age", "duration", "error"),
         [
             (
@@ -95,7 +93,7 @@ def _jobs_table(rows: list[JsonObject]) -> RenderableType:
     )
 
 
-@command("broker", "plugins")
+@command("broker", "plugins", needs_output=True)
 def show_job(given: Given, job_id: JobId, as_json: AsJson = False) -> None:
     """Shows all data of a job: its attempts, result or error, and the end of its log."""
     with given.client() as client:
@@ -108,7 +106,7 @@ def show_job(given: Given, job_id: JobId, as_json: AsJson = False) -> None:
         print_job(record, details, lines[-_TAIL:], left_out=max(0, len(lines) - _TAIL))
 
 
-@command("broker", "plugins")
+@command("broker", "plugins", needs_output=True)
 def logs(
     given: Given,
     job_id: JobId,
@@ -143,7 +141,7 @@ def _follow(client: Client, job_id: str, *, as_json: bool) -> None:
         if page.lines:
             print_log_lines(page.lines, as_json_lines=as_json)
             sys.stdout.flush()
-        if ended:
+        if ended or is_output_gone():
             return
         time.sleep(_FOLLOW_EVERY)
 

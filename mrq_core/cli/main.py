@@ -1,4 +1,4 @@
-"""The entry points. They import nothing else of mrq, and no typer, before gevent has patched the library.
+"""The entry points. Before gevent has patched the library they import only `terminal`, and no typer.
 
 Only commands that run tasks in this process are patched. Other commands, and programs that import mrq, have
 ordinary threads and sockets.
@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import sys
 from typing import NoReturn
+
+from mrq_core.cli.terminal import output_error, protect_streams
 
 PATCHED_COMMANDS = frozenset({"worker", "run", "demo"})
 
@@ -29,12 +31,24 @@ def main_run() -> NoReturn:
 
 
 def _start(arguments: list[str]) -> NoReturn:
+    protect_streams()
+    arguments = [_as_utf8(argument) for argument in arguments]
     try:
         _run(arguments)
     except KeyboardInterrupt:  # during an import
         sys.exit(130)
     finally:
-        _flush()
+        error = output_error()
+        if error is not None:
+            print(f"mrq: standard output could not be written ({error}): it is incomplete", file=sys.stderr)
+
+
+def _as_utf8(argument: str) -> str:
+    """The argument as its sender meant it, also in a locale whose encoding is not UTF-8."""
+    try:
+        return os.fsencode(argument).decode()
+    except UnicodeError:
+        return argument
 
 
 def _run(arguments: list[str]) -> NoReturn:
@@ -64,15 +78,9 @@ def _run(arguments: list[str]) -> NoReturn:
 
 def _put_working_directory_first() -> None:
     """Python finds tasks, plugins and the imports of the config file in the working directory first."""
-    here = os.getcwd()
+    try:
+        here = os.getcwd()
+    except OSError:  # it was deleted, or may not be read
+        return
     if sys.path[:1] not in ([here], [""]):
         sys.path.insert(0, here)
-
-
-def _flush() -> None:
-    """Flushes the standard streams. A closed pipe, as after `head`, or a closed terminal is no error."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except OSError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

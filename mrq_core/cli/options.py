@@ -6,8 +6,10 @@ that typer calls, with one parameter for each flag.
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import shlex
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,11 +19,13 @@ from typing import Annotated, Any, get_origin
 import typer
 from typer.models import OptionInfo
 
-from mrq_core.cli.errors import exit_on_error
+from mrq_core.cli.errors import EXIT_FAILED, UsageError, exit_on_error
 from mrq_core.cli.output import note
+from mrq_core.cli.terminal import output_error
 from mrq_core.client.client import Client
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of
 from mrq_core.config.sources import load_config
+from mrq_core.contract.codec import is_utf8
 from mrq_core.operations.filters import FilterTexts
 
 _PANELS = {
@@ -78,9 +82,12 @@ def dashed(token: str) -> str:
     return token.replace("_", "-")
 
 
-def command(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(*groups: str, needs_output: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorates a command. `Given` becomes ``--config``, ``--debug`` and the flags of these groups,
-    and `FilterTexts` the filters. Errors of mrq become messages and exit codes."""
+    and `FilterTexts` the filters. Errors of mrq become messages and exit codes.
+
+    `needs_output`: the output is the work of the command, which fails if a full disk cuts the output off.
+    """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         parameters: list[inspect.Parameter] = []
@@ -103,7 +110,10 @@ def command(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]
             if filter_name is not None:
                 values[filter_name] = texts
             with exit_on_error(debug=given.debug):
+                _refuse_other_bytes(values)
                 function(**values)
+                if needs_output and output_error() is not None:
+                    sys.exit(EXIT_FAILED)
 
         for parameter in parameters:
             _hide_type_of_switch(parameter)
@@ -115,6 +125,16 @@ def command(*groups: str) -> Callable[[Callable[..., None]], Callable[..., None]
         return called
 
     return decorate
+
+
+def _refuse_other_bytes(values: Mapping[str, object]) -> None:
+    """Raises UsageError for an argument that no id, name or filter can be: bytes that are not UTF-8."""
+    for value in values.values():
+        texts = dataclasses.astuple(value) if isinstance(value, FilterTexts) else (value,)
+        for text in texts:
+            for word in text if isinstance(text, list | tuple) else (text,):
+                if isinstance(word, str) and not is_utf8(word):
+                    raise UsageError(f"the argument {word!r} is not valid UTF-8")
 
 
 def _hide_type_of_switch(parameter: inspect.Parameter) -> None:

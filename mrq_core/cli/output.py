@@ -11,18 +11,21 @@ import os
 import re
 import shutil
 import sys
+import traceback
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from mrq_core.contract.codec import JsonValue
+from mrq_core.contract.codec import JsonValue, without_controls
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_JSON_CONTROL = re.compile(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _WIDE = 10_000
 _CUT = frozenset({"task", "queue", "error"})
 _WHOLE = frozenset({"id", "status", "age", "duration", "driver", "plugin", "state", "running"})
+_SHORTEST_CUT, _SHORTEST_FOLDED = 6, 20
+"""The widths below which a column is no longer readable."""
 STATUS_STYLES = {
     "success": "green",
     "failed": "bold red",
@@ -59,7 +62,12 @@ def console(*, stderr: bool = False) -> Console:
 
 def safe(text: str) -> str:
     """The text with control characters as escapes; line ends and tabs stay."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text.replace("\r\n", "\n"))
+    return without_controls(text.replace("\r\n", "\n"))
+
+
+def safe_line(text: str) -> str:
+    """The same in one line: line ends are escapes, too."""
+    return safe(text).replace("\n", "\\n").replace("\t", "\\t")
 
 
 def say(text: str, style: str | None = None) -> None:
@@ -77,12 +85,32 @@ def complain(text: str) -> None:
     console(stderr=True).print(f"mrq: {safe(text)}", style="red", soft_wrap=True)
 
 
-def print_json(value: JsonValue) -> None:
-    """Prints a value for programs."""
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+def complain_traceback() -> None:
+    """Prints the traceback of the current exception on standard error."""
+    print(safe(traceback.format_exc()), file=sys.stderr, end="")
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> RenderableType:
+def print_json(value: JsonValue, *, indent: int | None = 2) -> None:
+    """Prints a value for programs. The JSON is valid in every encoding and has no control characters."""
+    print(json_text(value, indent=indent, is_ascii=not can_show("\u20ac\U0001f600")))
+
+
+def json_text(value: JsonValue, *, indent: int | None = 2, is_ascii: bool = False) -> str:
+    """The value as JSON. The escapes of JSON replace control characters, and with `is_ascii` all others."""
+    text = json.dumps(value, indent=indent, ensure_ascii=is_ascii)
+    return _JSON_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def can_show(text: str) -> bool:
+    """Whether standard output can encode this text."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _table(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> RenderableType:
     """A table. Numbers stand on the right; the column ``status`` is coloured.
 
     Where a terminal is too narrow, tasks, queues and errors are cut; ids and the like never are.
@@ -91,18 +119,17 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Renderabl
     from rich.table import Table
     from rich.text import Text
 
-    lines = [[cell if cell is not None else "" for cell in row] for row in rows]
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     for index, name in enumerate(columns):
         is_number = bool(lines) and all(isinstance(line[index], int | float) for line in lines)
         made.add_column(
             name,
             justify="right" if is_number else "left",
-            overflow="ellipsis" if name in _CUT else "fold",
+            overflow=("ellipsis" if can_show("…") else "crop") if name in _CUT else "fold",
             no_wrap=name in _WHOLE,
         )
     for line in lines:
-        cells = [Text(safe(str(cell))) for cell in line]
+        cells = [Text(safe_line(str(cell))) for cell in line]
         for name, cell in zip(columns, cells, strict=True):
             if name == "status":
                 cell.stylize(STATUS_STYLES.get(cell.plain, ""))
@@ -110,9 +137,29 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Renderabl
     return made
 
 
-def show(renderable: RenderableType) -> None:
-    """Prints a table or the like."""
-    console().print(renderable)
+def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Prints a table. On a terminal that is too narrow for it, prints a paragraph for each row."""
+    to = console()
+    lines = [[cell if cell is not None else "" for cell in row] for row in rows]
+    if to.is_terminal and _least_width(columns, lines) > to.width:
+        indent = max(map(len, columns))
+        for line in lines:
+            for name, cell in zip(columns, line, strict=True):
+                if cell != "":
+                    to.print(f"{name:<{indent}} {safe_line(str(cell))}", soft_wrap=True)
+            to.print()
+    else:
+        to.print(_table(columns, lines))
+
+
+def _least_width(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> int:
+    """The width below which the table would cut ids, or break words."""
+    widths = [max((len(str(line[index])) for line in lines), default=0) for index in range(len(columns))]
+    most = [_SHORTEST_CUT if name in _CUT else _SHORTEST_FOLDED for name in columns]
+    return sum(
+        width + 2 if name in _WHOLE else min(width, least) + 2
+        for name, width, least in zip(columns, widths, most, strict=True)
+    )
 
 
 def seconds(value: float | None) -> str:

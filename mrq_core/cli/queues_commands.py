@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import note, print_json, say, seconds, show, table
+from mrq_core.cli.output import note, print_json, say, seconds, show_table
 from mrq_core.operations import queues
 from mrq_core.operations.views import queue_view
 
@@ -17,7 +17,7 @@ Names = Annotated[
 ]
 
 
-@command("broker", "plugins")
+@command("broker", "plugins", needs_output=True)
 def list_queues(
     given: Given, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
@@ -40,7 +40,7 @@ def list_queues(
         for queue in found.queues
     ]
     if rows:
-        show(table(("name", "waiting", "due", "claimed", "oldest due since", "paused"), rows))
+        show_table(("name", "waiting", "due", "claimed", "oldest due since", "paused"), rows)
     else:
         note("There are no queues yet: the first job makes one.")
     others = found.other_paused()

@@ -14,6 +14,7 @@ import typer
 from mrq_core.cli.errors import EXIT_INTERRUPTED, CommandFailed, UsageError
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note, print_json, safe
+from mrq_core.cli.terminal import is_output_gone, output_error
 from mrq_core.client.client import Client, set_process_client
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonObject, storable_params
@@ -108,7 +109,10 @@ def _enqueue(client: Client, task: str, params: JsonObject, queue: str | None) -
         find_task(task)
     except TaskError as error:
         note(f"mrq: queued all the same, as a worker may find it elsewhere: {error}")
-    print(client.queue_job(task, params, queue=queue))
+    job_id = client.queue_job(task, params, queue=queue)
+    print(job_id)
+    if is_output_gone() or output_error() is not None:
+        note(f"mrq: the job {job_id} is queued; standard output did not take its id")
 
 
 def _run_here(client: Client, config: Config, task: str, params: JsonObject) -> None:

@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from mrq_core.cli.errors import CommandFailed
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import note, print_json, say, seconds, show, table
+from mrq_core.cli.output import note, print_json, say, seconds, show_table
 from mrq_core.operations import workers as reports
 from mrq_core.operations.views import iso, worker_view
 
@@ -27,7 +27,7 @@ class ListByDefault(TyperGroup):
         return super().parse_args(ctx, args)
 
 
-@command("broker", "plugins")
+@command("broker", "plugins", needs_output=True)
 def list_workers(given: Given, as_json: AsJson = False) -> None:
     """Lists the workers that have reported lately."""
     with given.client() as client:
@@ -50,12 +50,12 @@ def list_workers(given: Given, as_json: AsJson = False) -> None:
         for report in found
     ]
     if rows:
-        show(table(("name", "state", "queues", "running", "jobs", "memory", "up", "reported"), rows))
+        show_table(("name", "state", "queues", "running", "jobs", "memory", "up", "reported"), rows)
     else:
         note("No worker is running here. Start one with `mrq worker`.")
 
 
-@command("broker", "plugins")
+@command("broker", "plugins", needs_output=True)
 def show_worker(
     given: Given,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The worker's name.")],
@@ -95,4 +95,4 @@ def _print_worker(report: reports.WorkerReport) -> None:
         say(f"  {key:<10} {value}")
     if report.running:
         rows = [(j.id, j.path, seconds((now - j.started_at).total_seconds())) for j in report.running]
-        show(table(("id", "task", "for"), rows))
+        show_table(("id", "task", "for"), rows)

@@ -114,9 +114,12 @@ def _read_file(path: Path) -> ModuleType:
     except (OSError, ValueError) as error:
         raise ConfigError(f"the config file {printable(str(path))} cannot be read: {error}") from error
     module = ModuleType("mrq_config")
-    module.__file__ = str(path.resolve())
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    try:
+        module.__file__, here = str(path.resolve()), os.getcwd()
+    except OSError:  # the working directory was deleted
+        module.__file__, here = str(path), ""
+    if here and here not in sys.path:
+        sys.path.insert(0, here)
     try:
         # Python itself decodes bytes: as UTF-8, with or without a byte order mark, or as a coding line says.
         code = compile(source, str(path), "exec")

@@ -82,13 +82,13 @@ def moment_from(text: str, *, now: datetime, name: str) -> datetime:
             return now - timedelta(seconds=seconds)
     try:
         moment = datetime.fromisoformat(text.strip())
-    except ValueError:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise InvalidValue(
             f"{name} is {text!r}: expected a time such as 2025-01-31T12:00, "
             "or how long ago: 30s, 15m, 2h, 3d, 1w",
             path=name,
         ) from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def params_from(texts: Iterable[str]) -> JsonObject:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 
 from mrq_core.clock import from_ms
-from mrq_core.contract.codec import printable
+from mrq_core.contract.codec import printable, without_controls
 from mrq_core.contract.messages import LogLine
 from mrq_core.errors import ConfigError
 
@@ -124,10 +124,10 @@ class _JobName(logging.Filter):
 
 
 class _SafeFormatter(logging.Formatter):
-    """Makes every log line printable."""
+    """Makes every log line safe for a terminal."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return printable(super().format(record))
+        return without_controls(super().format(record))
 
 
 def _checked_formatter(format: str) -> logging.Formatter:

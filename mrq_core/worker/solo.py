@@ -59,7 +59,7 @@ class SoloProcesses:
         self._most = state.config.solo_processes or _cores()
         self._slots = BoundedSemaphore(self._most)
         self._suspects_waiting = 0
-        self._folder = os.getcwd()
+        self._folder = _working_directory()
         self._server: ForkServer | None = None
 
     def close(self) -> None:
@@ -190,3 +190,10 @@ def _cores() -> int:
         return len(os.sched_getaffinity(0))
     except (AttributeError, OSError):
         return os.cpu_count() or 1
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except OSError:  # it was deleted; the processes inherit it
+        return os.curdir

@@ -16,6 +16,7 @@ from mrq_core import __version__
 from mrq_core.cli.main import PATCHED_COMMANDS
 from mrq_core.cli.options import settings_of
 from mrq_core.config.settings import flag_of
+from mrq_core.operations import queues
 from tests.cli.conftest import Shell
 from tests.support import Project, until
 
@@ -128,6 +129,37 @@ def test_debug_adds_the_traceback_of_an_error(mrq: Shell, before: bool) -> None:
     said = mrq(*(["--debug", *arguments] if before else [*arguments, "--debug"]), code=2)
     assert "Traceback (most recent call last)" in said.err
     assert said.err.rstrip().splitlines()[-1].startswith("mrq: no installed broker driver")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["jobs", "show", "\udcff"],
+        ["jobs", "cancel", "\udcff"],
+        ["jobs", "list", "--path", "\udcff"],
+        ["jobs", "list", "--params", "a=\udcff"],
+        ["jobs", "list", "--worker", "\udcff"],
+        ["jobs", "list", "--since", "0001-01-01T00:00+14:00"],
+        ["workers", "show", "\udcff"],
+        ["run", "\udcff", "--async"],
+        ["worker", "--burst", "--name", "\udcff"],
+        ["queues", "list", "--redis-prefix", "\udcff"],
+    ],
+)
+def test_odd_arguments_are_errors_in_one_line(mrq: Shell, arguments: list[str]) -> None:
+    said = mrq(*arguments, code=2)
+    assert len(said.err.splitlines()) == 1
+    assert "expected" in said.err or "is not valid UTF-8" in said.err
+
+
+def test_an_error_of_mrq_itself_is_a_line_that_names_debug(
+    mrq: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queues, "list_queues", lambda broker: 1 / 0)
+    said = mrq("queues", "list", code=1)
+    assert said.err.startswith("mrq: ZeroDivisionError: division by zero\n")
+    assert "--debug" in said.err
+    assert "Traceback" in mrq("queues", "list", "--debug", code=1).err
 
 
 def test_a_bad_value_names_the_setting_and_the_flag(mrq: Shell) -> None:

@@ -24,7 +24,13 @@ def path_of(opening: Opening) -> str:
             f"the embedded broker cannot use {path!r}: expected the path of a file that several connections "
             "and processes can open"
         )
-    return os.path.abspath(os.path.expanduser(path))
+    try:
+        return os.path.abspath(os.path.expanduser(path))
+    except OSError as error:
+        raise ConfigError(
+            f"the path {path!r} of the embedded broker's file is relative, and the working directory is gone "
+            f"({error.strerror}): change to another directory, or set SQLITE to an absolute path"
+        ) from error
 
 
 def _path_in(url: str) -> str:

@@ -1,0 +1,105 @@
+"""Makes the standard streams safe to write to, wherever they lead.
+
+A command does its work and ends with the exit code of that work, also if a stream is closed, if its reader
+has gone away, if its disk is full, or if its encoding lacks a character. This module imports nothing else of
+mrq: it runs before gevent patches the library.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from select import POLLERR, POLLHUP, POLLOUT, poll
+from typing import TextIO
+
+_READER_GONE = frozenset({errno.EPIPE, errno.EIO, errno.EBADF})
+"""A pipe without a reader, a terminal that was closed, and a descriptor that cannot be written."""
+
+
+class Stream(io.FileIO):
+    """The descriptor of standard output or standard error. A write that fails is dropped and remembered."""
+
+    error: OSError | None = None
+    """The first error of a write."""
+
+    def write(self, data: object, /) -> int:
+        """Writes all of the data, and waits for a reader where the descriptor does not block."""
+        rest = memoryview(data).cast("B")  # type: ignore[arg-type]
+        size = len(rest)
+        while rest:
+            try:
+                written = super().write(rest)
+            except OSError as error:
+                self.error = self.error or error
+                break
+            if written is None:
+                ready = poll()
+                ready.register(self.fileno(), POLLOUT)
+                ready.poll()
+            rest = rest[written or 0 :]
+        return size
+
+
+_closed: set[int] = set()
+"""The standard descriptors that were closed when the process started."""
+_streams: dict[int, Stream] = {}
+"""The streams of this process by their descriptors, once they are protected."""
+
+
+def protect_streams() -> None:
+    """Replaces the standard streams. A closed stream leads to /dev/null: otherwise a file or a socket would
+    get its number. Characters that the encoding lacks are written as escapes.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            _closed.add(descriptor)
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = sys.__stdout__ = _protected(1, sys.stdout)  # type: ignore[misc, assignment]
+    sys.stderr = sys.__stderr__ = _protected(2, sys.stderr)  # type: ignore[misc, assignment]
+
+
+def _protected(descriptor: int, earlier: TextIO | None) -> TextIO:
+    stream = _streams[descriptor] = Stream(descriptor, "w", closefd=False)
+    is_unbuffered = bool(getattr(earlier, "write_through", False))
+    return io.TextIOWrapper(
+        stream if is_unbuffered else io.BufferedWriter(stream),
+        encoding=getattr(earlier, "encoding", None) or "utf-8",
+        errors="backslashreplace",
+        line_buffering=descriptor == 2 or stream.isatty(),
+        write_through=is_unbuffered,
+    )
+
+
+def output_error() -> str | None:
+    """The reason why standard output could not be written, such as a full disk. None: all was written, or
+    nothing reads it."""
+    error = _output_failure()
+    return None if error is None or error.errno in _READER_GONE else error.strerror
+
+
+def is_output_gone() -> bool:
+    """Whether nothing reads standard output any more, or it was closed at the start."""
+    error = _output_failure()
+    return 1 in _closed or (error is not None and error.errno in _READER_GONE) or _is_hung_up()
+
+
+def _is_hung_up() -> bool:
+    """Whether standard output is a pipe without a reader, or a terminal that was closed. Writes nothing."""
+    if 1 not in _streams:
+        return False
+    state = poll()
+    state.register(1, 0)
+    return any(event & (POLLERR | POLLHUP) for _, event in state.poll(0))
+
+
+def _output_failure() -> OSError | None:
+    if 1 not in _streams:
+        return None
+    sys.stdout.flush()
+    return _streams[1].error
