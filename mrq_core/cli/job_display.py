@@ -18,7 +18,7 @@ from mrq_core.cli.output import (
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.messages import LogLine
 from mrq_core.contract.record import JobRecord
-from mrq_core.operations.views import iso, log_view, timeline
+from mrq_core.operations.views import end_of, iso, log_view, timeline
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,10 +37,10 @@ def print_job(record: JobRecord, details: JsonObject, lines: Sequence[LogLine], 
     _json(to, details["params"])
     if record.result is not None or str(record.status) == "success":
         _section(to, "result")
-        _json(to, record.result)
+        _json(to, details["result"])
     for attempt in record.attempts:
         if attempt.traceback or attempt.lost:
-            _section(to, f"attempt {attempt.claim}: {'lost' if attempt.lost else attempt.status}")
+            _section(to, f"attempt {attempt.claim}: {end_of(attempt)}")
             for text in (attempt.original_traceback, attempt.traceback):
                 if text:
                     to.print(_indented(text), soft_wrap=True)
@@ -74,6 +74,7 @@ def _title(to: Console, record: JobRecord, details: JsonObject) -> None:
         soft_wrap=True,
     )
     duration = details["duration"]
+    lost = record.lost_claims - record.solo_deaths
     facts = {
         "queue": record.queue,
         "priority": record.priority or None,
@@ -82,7 +83,8 @@ def _title(to: Console, record: JobRecord, details: JsonObject) -> None:
         "progress": f"{record.progress:.0%}" if 0 < record.progress < 1 else None,
         "attempts": f"{record.claims}" if record.claims > 1 else None,
         "retries": record.retry_count or None,
-        "lost claims": f"{record.lost_claims} in a row" if record.lost_claims else None,
+        "deaths": f"{record.solo_deaths} in a row" if record.solo_deaths else None,
+        "lost claims": f"{lost} in a row" if lost else None,
         "error": record.exception_type,
         "unique key": record.unique_key,
         "schedule": record.schedule,

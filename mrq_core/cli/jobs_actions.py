@@ -17,12 +17,23 @@ from mrq_core.cli.output import console, counted, say
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Action, Cancel, JobFilter, Move, Remove, Requeue
 from mrq_core.contract.naming import check_queue_name
-from mrq_core.operations.actions import VERBS, apply_to_ids, apply_to_matching, refusals, summary
+from mrq_core.operations.actions import (
+    VERBS,
+    apply_to_ids,
+    apply_to_matching,
+    cancelled_texts,
+    refusals,
+    statuses_of,
+    summary,
+)
 from mrq_core.operations.filters import FilterTexts, filter_from
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of jobs.", show_default=False)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Change many jobs without asking for confirmation.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Count the jobs, and change none.")]
+
+_MOST_TOLD = 20
+"""The largest number of jobs of which a cancel tells each."""
 
 
 @command("broker", "plugins")
@@ -120,22 +131,34 @@ def _change(
 def _count(broker: Broker, ids: Sequence[str] | None, wanted: JobFilter, verb: str) -> None:
     if ids:
         wanted = JobFilter(ids=tuple(dict.fromkeys(ids)))
-    numbers = broker.count(wanted, "status")
-    parts = ", ".join(f"{number:,} {status}" for status, number in sorted(numbers.items()))
-    say(f"{counted(sum(numbers.values()), 'job')} to {verb}{f': {parts}' if parts else ''}")
+    number, parts = _by_status(broker, wanted)
+    say(f"{counted(number, 'job')} to {verb}{f': {parts}' if parts else ''}")
 
 
 def _is_confirmed(broker: Broker, wanted: JobFilter, verb: str) -> bool:
     """Asks for confirmation on a terminal. Elsewhere the change needs none."""
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         return True
-    number = sum(broker.count(wanted).values())
-    return typer.confirm(f"{verb.capitalize()} {counted(number, 'job')}?")
+    number, parts = _by_status(broker, wanted)
+    return typer.confirm(f"{verb.capitalize()} {counted(number, 'job')}{f' ({parts})' if parts else ''}?")
+
+
+def _by_status(broker: Broker, wanted: JobFilter) -> tuple[int, str]:
+    """The number of matching jobs, and the numbers by status, such as ``6 maxretries, 49 success``."""
+    numbers = broker.count(wanted, "status")
+    parts = ", ".join(f"{number:,} {status}" for status, number in sorted(numbers.items()))
+    return sum(numbers.values()), parts
 
 
 def _by_id(broker: Broker, ids: Sequence[str], action: Action) -> None:
+    is_told_each = isinstance(action, Cancel) and len(ids) <= _MOST_TOLD
+    before = statuses_of(broker, ids) if is_told_each else {}
     answers = apply_to_ids(broker, ids, action)
-    say(summary(Counter(change for _, change in answers), action))
+    if isinstance(action, Cancel) and is_told_each:
+        for job_id, text in cancelled_texts(answers, before, action):
+            say(f"{job_id} {text}")
+    if len(answers) > 1 or not is_told_each:
+        say(summary(Counter(change for _, change in answers), action))
     problems = refusals(broker, answers)
     if problems:
         lines = [f"  {job_id}: {reason}" for job_id, reason in problems]

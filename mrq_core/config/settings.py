@@ -5,13 +5,14 @@ The flags of the command line and the reference in docs/ are made from this tabl
 
 from __future__ import annotations
 
+import itertools
 import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import ModuleType
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 TaskOptions = Mapping[str, Mapping[str, object]]
 """The value of TASKS: options of tasks by path."""
@@ -200,12 +201,23 @@ def flag_of(name: str) -> str:
     return "--" + name.lower().replace("_", "-")
 
 
-_SECRET_WORDS = ("password", "passwd", "secret", "token", "apikey", "api_key", "credential", "httpauth")
+_SECRET_ENDS = ("password", "passwords", "passwd", "passphrase", "secret", "secrets", "token", "apikey",
+                "credential", "credentials", "httpauth")  # fmt: skip
+_SECRET_WORDS = frozenset({"pwd", "authorization"})
+_SECRET_PAIRS = frozenset({("api", "key"), ("private", "key"), ("access", "key"), ("pass", "word")})
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
 def looks_secret(name: str) -> bool:
-    """Whether values with this name are shown as ``***``."""
-    return any(word in name.lower() for word in _SECRET_WORDS)
+    """Whether values with this name are shown as ``***``.
+
+    The words of a name are `snake_case`, `dashed-words` or `camelCase`. A word that ends like a secret counts
+    (`dbpassword`); a longer word does not (`passwordless`, `tokenizer`, `max_tokens`).
+    """
+    words = [word.lower() for word in _WORD.findall(name)]
+    return any(word.endswith(_SECRET_ENDS) or word in _SECRET_WORDS for word in words) or any(
+        pair in _SECRET_PAIRS for pair in itertools.pairwise(words)
+    )
 
 
 _CONTAINERS = (Mapping, list, tuple)
@@ -229,7 +241,7 @@ def hide_secrets(name: str, value: object, depth: int = 0) -> object:
     return hide_password(value) if isinstance(value, str) else value
 
 
-_SECRET_IN_QUERY = re.compile(r"([?&][^=&]*(?:password|secret|token)[^=&]*=)[^&]*", re.IGNORECASE)
+_OPTION = re.compile(r"([?&])([^=&?#]*)=([^&#]*)")
 
 
 def without_option(url: str, name: str) -> tuple[str, str | None]:
@@ -248,11 +260,15 @@ def without_option(url: str, name: str) -> tuple[str, str | None]:
     return urlunsplit(parts._replace(query=query, path=path)), value
 
 
+def _shown_option(option: str, mark: str, name: str) -> str:
+    return f"{mark}{name}=***" if looks_secret(unquote(name)) else option
+
+
 def hide_password(url: str) -> str:
     """The URL with its password as ``***``. Other text is returned unchanged."""
     if "://" not in url:
         return url
-    url = _SECRET_IN_QUERY.sub(r"\1***", url)
+    url = _OPTION.sub(lambda found: _shown_option(found[0], found[1], found[2]), url)
     scheme, _, rest = url.partition("://")
     login, at, host = rest.rpartition("@")
     if not at:

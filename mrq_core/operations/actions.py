@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import (
@@ -17,6 +17,7 @@ from mrq_core.contract.messages import (
     RepairResult,
     Requeue,
 )
+from mrq_core.contract.record import ENDED, Status
 
 Answers = list[tuple[str, ChangeResult]]
 """Ids of jobs, each with the answer to its change."""
@@ -67,8 +68,11 @@ def summary(done: Counter[ChangeResult], action: Action) -> str:
     """The counts in one line, such as ``3 jobs requeued; 1 refused: their status does not allow it``."""
     participle = VERBS[type(action)][1]
     number = done[ChangeResult.DONE]
+    is_interrupt = isinstance(action, Cancel) and action.interrupt
     texts = {
-        ChangeResult.REQUESTED: f"running: marked, to be {participle} when their worker sees it",
+        ChangeResult.REQUESTED: "running: their workers are asked to stop them"
+        if is_interrupt
+        else "running: they finish, but do not run again",
         ChangeResult.REFUSED: "refused: their status does not allow it",
         ChangeResult.HELD: "refused: another job holds their unique key",
         ChangeResult.UNKNOWN: "unknown",
@@ -77,20 +81,44 @@ def summary(done: Counter[ChangeResult], action: Action) -> str:
     return "; ".join([f"{number:,} job{'' if number == 1 else 's'} {participle}", *others])
 
 
-def refusals(broker: Broker, answers: Answers) -> list[tuple[str, str]]:
-    """The jobs that were not changed, each with the reason. Reads the status of those that were refused."""
-    refused = [job_id for job_id, change in answers if change is ChangeResult.REFUSED]
-    statuses = {
-        record.id: str(record.status)
-        for start in range(0, len(refused), CHUNK)
-        for record in broker.get(refused[start : start + CHUNK])
+def statuses_of(broker: Broker, ids: Sequence[str]) -> dict[str, Status]:
+    """The statuses of these jobs by id. Leaves out unknown jobs."""
+    return {
+        record.id: record.status
+        for start in range(0, len(ids), CHUNK)
+        for record in broker.get(ids[start : start + CHUNK])
         if record is not None
     }
+
+
+def cancelled_texts(answers: Answers, before: Mapping[str, Status], action: Cancel) -> list[tuple[str, str]]:
+    """What a cancel did to each job that it did not refuse. `before`: the statuses before the cancel."""
+    texts = []
+    for job_id, change in answers:
+        if change is ChangeResult.REQUESTED and action.interrupt:
+            texts.append((job_id, "is running; its worker is asked to stop it"))
+        elif change is ChangeResult.REQUESTED:
+            texts.append((job_id, "is running; it finishes, but does not run again (--interrupt stops it)"))
+        elif change is ChangeResult.DONE:
+            status = before.get(job_id)
+            was = "had ended as" if status is not None and status in ENDED else "was"
+            texts.append((job_id, f"{was} {status}; it is cancelled" if status else "is cancelled"))
+    return texts
+
+
+def refusals(broker: Broker, answers: Answers) -> list[tuple[str, str]]:
+    """The jobs that were not changed, each with the reason. Reads the status of those that were refused."""
+    statuses = statuses_of(broker, [i for i, change in answers if change is ChangeResult.REFUSED])
     reasons = {
         ChangeResult.HELD: "another job holds its unique key",
         ChangeResult.UNKNOWN: "there is no such job; it was removed, or has expired",
     }
-    found = [(job_id, f"its status is {statuses.get(job_id, 'unknown')}") for job_id in refused]
+    found = []
+    for job_id, change in answers:
+        if change is ChangeResult.REFUSED:
+            status = statuses.get(job_id)
+            ended = "it has already ended as" if status in ENDED else "its status is"
+            found.append((job_id, f"{ended} {status or 'unknown'}"))
     return found + [(i, reasons[change]) for c in reasons for i, change in answers if change is c]
 
 

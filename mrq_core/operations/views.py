@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
@@ -15,6 +16,9 @@ from mrq_core.contract.record import Attempt, JobRecord, Status
 from mrq_core.operations.workers import WorkerReport
 
 HIDDEN = "***"
+_DIED = "mrq_core.errors.ProcessDied"
+_DEATHS = frozenset({_DIED, "mrq_core.errors.ClaimLost"})
+_DEATH = re.compile(r"own process \d+ of this job (.+?),? after .+?peak memory was (\d+ MB)")
 _REQUEUED_AFTER = 2.0
 """Seconds between the creation of a job's id and `queued_at` from which on the job was queued again."""
 
@@ -86,7 +90,7 @@ def job_details(record: JobRecord, *, now: datetime) -> JsonObject:
         "updated_at": iso(record.updated_at),
         "lease_until": iso(record.lease_until),
         "expires_at": iso(record.expires_at),
-        "result": record.result,
+        "result": redacted(record.result),
         "traceback": record.traceback,
         "original_traceback": record.original_traceback,
         "attempts": [attempt_view(attempt) for attempt in record.attempts],
@@ -98,7 +102,8 @@ def attempt_view(attempt: Attempt) -> JsonObject:
     """One attempt of a job that is over."""
     return {
         "claim": attempt.claim,
-        "status": "lost" if attempt.lost else str(attempt.status),
+        "status": end_of(attempt),
+        "death": death_of(attempt),
         "worker": attempt.worker,
         "started_at": iso(attempt.started_at),
         "ended_at": iso(attempt.ended_at),
@@ -106,6 +111,25 @@ def attempt_view(attempt: Attempt) -> JsonObject:
         "traceback": attempt.traceback,
         "original_traceback": attempt.original_traceback,
     }
+
+
+def end_of(attempt: Attempt) -> str:
+    """How an attempt ended: its status, `lost` if its lease expired, or `died` if the job's own process died
+    and the job ran again."""
+    if not attempt.lost:
+        return str(attempt.status)
+    return "lost" if attempt.status is Status.STARTED else "died"
+
+
+def death_of(attempt: Attempt) -> str | None:
+    """How the job's own process died in this attempt: the signal or exit code, and the peak memory. None: the
+    process did not die, or the job had none."""
+    if attempt.exception_type not in _DEATHS:
+        return None
+    found = _DEATH.search(attempt.traceback or "")
+    if found is not None:
+        return f"its process {found[1]}, with a peak memory of {found[2]}"
+    return "its process died" if attempt.exception_type == _DIED else None
 
 
 def timeline(record: JobRecord) -> list[tuple[datetime, str]]:
@@ -116,11 +140,11 @@ def timeline(record: JobRecord) -> list[tuple[datetime, str]]:
         events.append((created, "created"))
     for attempt in record.attempts:
         events.append((attempt.started_at, f"attempt {attempt.claim} started by {attempt.worker}"))
-        how = f"ended: {attempt.status}"
-        if attempt.lost:
-            is_death = attempt.status is not Status.STARTED
-            how = "lost: its own process died" if is_death else "lost: its lease expired"
-        events.append((attempt.ended_at, f"attempt {attempt.claim} {how}"))
+        end, death = end_of(attempt), death_of(attempt)
+        reason = "its lease expired" if end == "lost" else death
+        how = end if end in ("lost", "died") else f"ended: {end}"
+        text = f"attempt {attempt.claim} {how}{f': {reason}' if reason else ''}"
+        events.append((attempt.ended_at, text))
     if record.status is Status.STARTED and record.started_at is not None:
         events.append((record.started_at, f"attempt {record.claims} started by {record.worker}"))
         if record.lease_until is not None:

@@ -21,6 +21,8 @@ from tests import brokers
 from tests.support import PATIENCE, Project, open_project
 
 TASKS = """
+import os
+import signal
 import time
 
 from mrq_core import Task, abort_current_job, log, queue_job, retry_current_job, task
@@ -51,6 +53,16 @@ def again():
 @task
 def stop():
     abort_current_job()
+
+
+@task(isolate=True)
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@task
+def login():
+    return {"user": "anna", "sessionToken": "geheim", "max_tokens": 3}
 
 
 @task

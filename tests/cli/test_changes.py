@@ -56,8 +56,30 @@ def test_cancel_with_interrupt_stops_a_running_job(mrq: Shell, project: Project)
     job_id = project.queue("tasks.nap", {"seconds": 60})
     project.worker("--paused-queues-refresh-interval", "0.1")
     project.until_status(job_id, "started")
-    assert "1 running" in mrq("jobs", "cancel", job_id, "--interrupt").out
+    answer = "is running; it finishes, but does not run again (--interrupt stops it)"
+    assert mrq("jobs", "cancel", job_id).out == f"{job_id} {answer}\n"
+    answer = "is running; its worker is asked to stop it"
+    assert mrq("jobs", "cancel", job_id, "--interrupt").out == f"{job_id} {answer}\n"
     assert project.ended(job_id).status == "cancel"
+
+
+def test_a_cancel_says_what_became_of_each_job(mrq: Shell, project: Project, worked: dict[str, str]) -> None:
+    said = mrq("jobs", "cancel", worked["greeting"])
+    assert (said.out, said.err) == (f"{worked['greeting']} was queued; it is cancelled\n", "")
+    said = mrq("jobs", "cancel", worked["added"], code=1)
+    assert (said.out, said.err) == (
+        "",
+        f"mrq: not cancelled:\n  {worked['added']}: it has already ended as success\n",
+    )
+    unknown = "0" * 24
+    said = mrq("jobs", "cancel", worked["failed"], worked["retry"], worked["greeting"], unknown, code=1)
+    assert said.out.splitlines() == [
+        f"{worked['failed']} had ended as failed; it is cancelled",
+        f"{worked['retry']} was retry; it is cancelled",
+        "2 jobs cancelled; 1 refused: their status does not allow it; 1 unknown",
+    ]
+    assert f"{worked['greeting']}: it has already ended as cancel" in said.err
+    assert f"{unknown}: there is no such job" in said.err
 
 
 @pytest.mark.parametrize(("answer", "code", "status"), [("n", 1, "queued"), ("y", 0, "cancel")])
@@ -73,7 +95,7 @@ def test_on_a_terminal_changes_by_filter_are_confirmed(
         ) as process:
             os.write(ours, f"{answer}\n".encode())
             assert process.wait(PATIENCE) == code
-        assert b"Cancel 1 job?" in os.read(ours, 10_000)
+        assert b"Cancel 1 job (1 queued)?" in os.read(ours, 10_000)
     finally:
         os.close(ours)
         os.close(theirs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 
 import pytest
@@ -132,3 +133,27 @@ def test_wait_prints_the_status_and_exits_with_0_for_success_only(
     assert look("jobs", "wait", worked["failed"], code=1).out == "failed\n"
     said = look("jobs", "wait", worked["greeting"], "--timeout", "0.1", code=1)
     assert "has not ended after 0.1 s: its status is queued" in said.err
+
+
+def test_the_death_of_a_jobs_own_process_is_shown_with_its_signal(mrq: Shell, project: Project) -> None:
+    job_id = project.queue("tasks.die")
+    project.work_off("--max-lost-claims", "2")
+    shown = mrq("jobs", "show", job_id).out
+    death = r"its process was killed by SIGKILL \(signal 9\), with a peak memory of \d+ MB"
+    assert re.search(rf"attempt 1 died: {death}", shown)
+    assert re.search(rf"attempt 2 ended: failed: {death}", shown)
+    assert re.search(r"deaths +2 in a row", shown)
+    assert "attempt 1: died" in shown
+    assert "lost" not in shown.replace("MAX_LOST_CLAIMS", "")
+    attempts = mrq("jobs", "show", job_id, "--json").json["attempts"]
+    assert [attempt["status"] for attempt in attempts] == ["died", "failed"]
+    assert all(re.fullmatch(death, attempt["death"]) for attempt in attempts)
+
+
+def test_secrets_in_results_are_not_shown(mrq: Shell, project: Project) -> None:
+    job_id = project.queue("tasks.login")
+    project.work_off()
+    for flags in ([], ["--json"]):
+        shown = mrq("jobs", "show", job_id, *flags).out
+        assert "geheim" not in shown
+        assert '"max_tokens": 3' in shown

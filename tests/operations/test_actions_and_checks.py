@@ -111,8 +111,13 @@ def test_jobs_that_were_not_changed_are_told_with_their_reason(broker: MemoryBro
         (
             {ChangeResult.REQUESTED: 1, ChangeResult.REFUSED: 3},
             Cancel(),
-            "0 jobs cancelled; 1 running: marked, to be cancelled when their worker sees it; "
+            "0 jobs cancelled; 1 running: they finish, but do not run again; "
             "3 refused: their status does not allow it",
+        ),
+        (
+            {ChangeResult.REQUESTED: 2},
+            Cancel(interrupt=True),
+            "0 jobs cancelled; 2 running: their workers are asked to stop them",
         ),
         ({ChangeResult.HELD: 1}, Requeue(), "0 jobs requeued; 1 refused: another job holds their unique key"),
     ],

@@ -10,7 +10,16 @@ from msgspec.structs import replace
 from mrq_core.contract.lifecycle import claimed, requeued, settled
 from mrq_core.contract.messages import Outcome, QueueCounts
 from mrq_core.contract.record import JobRecord, Status
-from mrq_core.operations.views import duration_of, iso, job_details, job_row, queue_view, redacted, timeline
+from mrq_core.operations.views import (
+    attempt_view,
+    duration_of,
+    iso,
+    job_details,
+    job_row,
+    queue_view,
+    redacted,
+    timeline,
+)
 
 NOW = datetime(2025, 6, 1, 12, 0, 0, 123_000, tzinfo=UTC)
 QUEUED = JobRecord(
@@ -97,3 +106,39 @@ def test_a_queue_is_paused_by_its_name_or_by_a_tree_that_it_is_in() -> None:
         (set(), False),
     ):
         assert queue_view(counts, paused=paused)["paused"] is expected
+
+
+def test_secrets_in_results_are_hidden_like_those_in_params() -> None:
+    record = replace(FAILED, result={"user": "anna", "sessionToken": "hush", "max_tokens": 3})
+    shown = job_details(record, now=NOW)
+    assert shown["result"] == {"user": "anna", "sessionToken": "***", "max_tokens": 3}
+
+
+def test_the_death_of_a_process_is_shown_with_its_signal_and_memory() -> None:
+    died = "mrq_core.errors.ProcessDied"
+    text = (
+        f"{died}: the own process 7 of this job was killed by SIGKILL (signal 9) after 0.3 s, before its "
+        "code had ended; its peak memory was 29 MB"
+    )
+    outcome = Outcome(
+        status=Status.QUEUED,
+        delay=0.0,
+        lost=True,
+        exception_type=died,
+        traceback=f"{text}; the job runs again",
+    )
+    again = settled(STARTED, outcome, NOW + timedelta(seconds=3))
+    death = "its process was killed by SIGKILL (signal 9), with a peak memory of 29 MB"
+    [attempt] = again.attempts
+    assert attempt_view(attempt)["status"] == "died"
+    assert attempt_view(attempt)["death"] == death
+    assert f"attempt 1 died: {death}" in [event for _, event in timeline(again)]
+    ended = replace(
+        FAILED,
+        exception_type=died,
+        traceback=text.replace("was killed by SIGKILL (signal 9)", "exited with code 3"),
+    )
+    death = "its process exited with code 3, with a peak memory of 29 MB"
+    assert f"attempt 1 ended: failed: {death}" in [event for _, event in timeline(ended)]
+    assert attempt_view(ended.attempts[-1])["death"] == death
+    assert attempt_view(FAILED.attempts[-1])["death"] is None

@@ -52,7 +52,23 @@ def test_a_setting_wins_over_a_users_value_of_that_name() -> None:
     assert Config(user={"BROKER": "x"}, broker="y").as_dict()["BROKER"] == "y"
 
 
-@pytest.mark.parametrize("name", ["API_TOKEN", "DB_PASSWORD", "MY_SECRET", "STRIPE_APIKEY", "S3_CREDENTIALS"])
+SECRET = [
+    "API_TOKEN", "DB_PASSWORD", "MY_SECRET", "STRIPE_APIKEY", "S3_CREDENTIALS", "password2", "dbpassword",
+    "userPassword", "UserPassword", "APIToken", "access-token", "api_key", "apiKey", "X-Api-Key", "passwords",
+    "client_secret", "authToken2", "private key", "Authorization", "db.passwd", "PassWord",
+]  # fmt: skip
+OPEN = [
+    "secretary", "max_tokens", "maxTokens", "tokenizer", "passwordless", "tokenize", "keyboard", "monkey_key",
+    "secretly", "accredited", "compass", "key", "author", "api", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_names_that_only_contain_the_letters_of_a_secret_are_none(name: str) -> None:
+    assert not looks_secret(name)
+
+
+@pytest.mark.parametrize("name", SECRET)
 def test_values_whose_names_look_secret_are_not_shown(name: str) -> None:
     assert looks_secret(name)
     config = Config(user={name: "hush", "COLOUR": "red"})
@@ -75,6 +91,8 @@ def test_passwords_in_urls_are_not_shown() -> None:
         ("redis://:hush@host", "redis://:***@host"),
         ("mongodb://u:p@ss:w@h1:1,h2:2/db?x=y", "mongodb://u:***@h1:1,h2:2/db?x=y"),
         ("sqlite:///file.db", "sqlite:///file.db"),
+        ("redis://h/0?sentinel_password=hush&max_tokens=3", "redis://h/0?sentinel_password=***&max_tokens=3"),
+        ("mongodb://h/?authToken=hush", "mongodb://h/?authToken=***"),
     ],
 )
 def test_hide_password_hides_nothing_but_the_password(url: str, shown: str) -> None:
