@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from bson.errors import BSONError, InvalidBSON, InvalidDocument
 from pymongo import errors
 
@@ -13,6 +15,7 @@ _TOO_LARGE = frozenset({10334, 17280, 17419, 17420, 51272})
 """Codes of a document, or an index entry, that is larger than the server takes."""
 _TRANSIENT = frozenset({6, 7, 89, 91, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436})
 """Codes of a server that stops, or is no primary any more."""
+_TIMEOUTS = re.compile(r" \(configured timeouts:[^)]*\)|, Timeout: [\d.]+s")
 
 
 def is_unread(error: AttributeError) -> bool:
@@ -64,9 +67,7 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
     if isinstance(error, AttributeError):
         return _no_primary(where, "a write was not confirmed")
     if isinstance(error, errors.ConnectionFailure | OSError):
-        return BrokerUnavailable(
-            f"MongoDB at {where} cannot be reached ({text}): start it, or correct MONGODB and the network"
-        )
+        return BrokerUnavailable(f"MongoDB at {where} cannot be reached ({text}): {_advice(text)}")
     if isinstance(error, errors.InvalidOperation):
         return BrokerUnavailable(f"the broker of {where} was closed: open another one")
     if isinstance(error, errors.OperationFailure) and _is_mistaken(error):
@@ -82,10 +83,27 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
     return BrokerUnavailable(f"MongoDB at {where} is not usable ({type(error).__name__}: {text})")
 
 
+def _advice(text: str) -> str:
+    """What to do about a server that cannot be reached."""
+    if "Got response id" in text:
+        return "the server there does not speak the protocol of MongoDB: correct the URL"
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return "its certificate is not trusted here: name the file of its authority in the URL, as tlsCAFile"
+    if "SSL handshake failed" in text:
+        return "a server without TLS needs a URL without tls=true; else correct MONGODB and the network"
+    if any(part in text for part in ("timed out", "reset by peer", "connection closed", "No servers found")):
+        return (
+            "start it, or correct MONGODB and the network; a server with TLS needs tls=true in the URL, and "
+            "another program may have this port"
+        )
+    return "start it, or correct MONGODB and the network"
+
+
 def _short(text: str) -> str:
     """What pymongo says, without all that it knows of the servers, and without the documents themselves."""
     for behind in (", Topology Description", ", full error"):
         text = text.partition(behind)[0]
+    text = _TIMEOUTS.sub("", text)
     return " ".join(text.split())[:300]
 
 

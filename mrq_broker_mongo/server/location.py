@@ -12,7 +12,8 @@ from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
-from mrq_core.config.settings import hide_password, without_option
+from mrq_core.config.settings import hide_password
+from mrq_core.config.urls import url_and_prefix, why_wrong
 from mrq_core.contract.driver import Opening
 from mrq_core.errors import ConfigError
 
@@ -48,9 +49,8 @@ class Location(NamedTuple):
 
 def location_of(opening: Opening) -> Location:
     """The deployment of a broker. Raises ConfigError; connects to nothing."""
-    url, prefix = without_option(opening.url or str(opening.settings.get("MONGODB") or ""), "prefix")
+    url, prefix = url_and_prefix(opening, "MONGODB", "MONGODB_PREFIX", forms=_FORMS)
     shown = hide_password(url)
-    prefix = str(opening.settings.get("MONGODB_PREFIX") or "") if prefix is None else prefix
     if not prefix or not prefix.isprintable() or set(prefix) & _UNUSABLE or prefix.startswith("system."):
         raise ConfigError(
             f"the prefix of the collections in MongoDB is {prefix!r}: expected a name without spaces, $ and "
@@ -97,9 +97,7 @@ def location_of(opening: Opening) -> Location:
         _check(url)
         concern = _concern(parts.query)
     except (ValueError, PyMongoError) as error:
-        # What pymongo says may contain a part of a password that was not encoded.
-        why = "are user and password percent-encoded?" if "@" in url else str(error)
-        raise ConfigError(f"the URL {shown!r} is wrong ({why}): {_FORMS}") from None
+        raise ConfigError(f"the URL {shown!r} is wrong ({why_wrong(url, error)}): {_FORMS}") from None
     return Location(lambda: MongoClient(url, **options), shown, database, prefix, concern, overridden)
 
 

@@ -17,7 +17,9 @@ _MEANINGS = {
     "CLUSTERDOWN": "the cluster has lost some of its nodes: see `redis-cli --cluster check`",
     "NOREPLICAS": "it has fewer replicas than min-replicas-to-write asks for",
     "NOAUTH": "it wants a password: put it in the URL, as in redis://:password@host",
-    "WRONGPASS": "it refused this user and password: correct them in REDIS",
+    "WRONGPASS": "user or password is wrong: correct them in the URL, percent-encoded",
+    "NODATABASE": "it has fewer databases: use a smaller number in the URL, or raise databases in redis.conf",
+    "NOSENTINEL": "it is no sentinel: name the sentinels, whose port is usually 26379, or use redis://",
     "NOPERM": "this user may not run scripts or commands that mrq needs: extend its ACL",
 }
 
@@ -31,6 +33,15 @@ _CODES: dict[type[Exception], str] = {
     exceptions.ClusterDownError: "CLUSTERDOWN",
 }
 
+_TEXTS = {
+    "Authentication required": "NOAUTH",
+    "HELLO must be called with the client already authenticated": "NOAUTH",
+    "invalid username-password pair": "WRONGPASS",
+    "DB index is out of range": "NODATABASE",
+    "unknown command 'SENTINEL'": "NOSENTINEL",
+    "unknown command `SENTINEL`": "NOSENTINEL",
+}
+
 
 def code_of(error: Exception) -> str:
     """The code of the server's error, such as OOM; empty for codes without a meaning here."""
@@ -42,14 +53,20 @@ def code_of(error: Exception) -> str:
     for known in _MEANINGS:
         if first == known or text.startswith(f"-{known}") or f" -{known} " in text:
             return known
-    if isinstance(error, exceptions.AuthenticationError) and "Authentication required" in text:
-        return "NOAUTH"
+    for part, known in _TEXTS.items():
+        if part in text:
+            return known
     return ""
 
 
 def translated(error: Exception, where: str, timeout: float) -> BrokerError:
     """The error of the broker with the same meaning. `where`: the server, without its password."""
     text = " ".join(str(error).split())
+    if isinstance(error, exceptions.TimeoutError) and "connecting" in text and where.startswith("rediss"):
+        return BrokerUnavailable(
+            f"Redis at {where} did not answer with TLS ({text}): a server without TLS needs redis:// in the "
+            "URL; else it is overloaded or the network is"
+        )
     if isinstance(error, exceptions.TimeoutError):
         return BrokerUnavailable(
             f"Redis at {where} did not answer within {timeout:g} s: it is overloaded or the network is; try "
@@ -70,10 +87,41 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
             f"Redis at {where} does not know the command HELLO: it is older than 6.2, and has to be "
             "upgraded, or it hides the command from mrq"
         )
+    if isinstance(error, exceptions.InvalidResponse) or "Protocol error" in text:
+        return BrokerUnavailable(
+            f"the server at {where} does not speak the protocol of Redis ({text}): another program has this "
+            "port; correct the URL"
+        )
     if isinstance(error, exceptions.ConnectionError | exceptions.RedisClusterException | OSError):
         return BrokerUnavailable(
-            f"Redis at {where} cannot be reached ({text}): start it, or correct REDIS and the network"
+            f"Redis at {where} cannot be reached ({_short(text)}): {_advice(text, where)}"
         )
     if isinstance(error, exceptions.RedisError) and not isinstance(error, exceptions.ResponseError):
         return BrokerUnavailable(f"Redis at {where} is not usable ({type(error).__name__}: {text})")
     return BrokerError(f"Redis at {where} refused a call: {text}")
+
+
+def _short(text: str) -> str:
+    """The text of redis-py without the descriptions of its connections."""
+    return text.partition(" : <")[0].rstrip(".")
+
+
+def _advice(text: str, where: str) -> str:
+    """What to do about a connection that failed."""
+    if "CERTIFICATE_VERIFY_FAILED" in text:
+        return (
+            "its certificate is not trusted here: name the file of its authority in the URL, as in "
+            "?ssl_ca_certs=/path/ca.pem, or use the host name of the certificate"
+        )
+    if "SSL" in text:
+        return "a server without TLS needs redis:// in the URL"
+    if "No master found" in text:
+        return "start the sentinels, or correct their addresses and the service in the URL"
+    if "Cluster mode is not enabled" in text:
+        return "it is a single server, which needs redis:// in the URL"
+    if where.startswith("redis:") and ("reset by peer" in text or "closed by server" in text):
+        return (
+            "start it, or correct the URL; a server with TLS needs rediss://, and another program may have "
+            "this port"
+        )
+    return "start it, or correct REDIS and the network"

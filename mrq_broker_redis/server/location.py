@@ -12,7 +12,8 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
-from mrq_core.config.settings import hide_password, without_option
+from mrq_core.config.settings import hide_password
+from mrq_core.config.urls import url_and_prefix, why_wrong
 from mrq_core.contract.driver import Opening
 from mrq_core.errors import ConfigError
 
@@ -25,6 +26,16 @@ _CONNECT_SECONDS = 5.0
 _OPTIONS = frozenset(
     {"host", "port", "path", "db", "username", "password", "connection_class", "client_name", "protocol"}
 )
+
+
+class _SSLConnection(redis.SSLConnection):
+    """A connection whose handshake has the timeout of connecting: a server without TLS never answers."""
+
+    def _wrap_socket_with_ssl(self, sock: Any) -> Any:
+        sock.settimeout(self.socket_connect_timeout)
+        wrapped = super()._wrap_socket_with_ssl(sock)  # type: ignore[no-untyped-call]
+        wrapped.settimeout(self.socket_timeout)
+        return wrapped
 
 
 class _SentinelConnection(SentinelManagedConnection):
@@ -58,8 +69,7 @@ class Location(NamedTuple):
 
 def location_of(opening: Opening) -> Location:
     """The server of a broker. Raises ConfigError; connects to nothing."""
-    url, prefix = without_option(opening.url or str(opening.settings.get("REDIS") or ""), "prefix")
-    prefix = str(opening.settings.get("REDIS_PREFIX") or "") if prefix is None else prefix
+    url, prefix = url_and_prefix(opening, "REDIS", "REDIS_PREFIX", forms=_FORMS)
     if not prefix or not prefix.isprintable() or set(prefix) & set("{} "):
         raise ConfigError(
             f"the prefix of the keys in Redis is {prefix!r}: expected a name without spaces and braces in "
@@ -76,18 +86,16 @@ def location_of(opening: Opening) -> Location:
     try:
         if separator and scheme in ("redis", "rediss", "unix"):
             _check_options(redis.connection.parse_url(url))  # type: ignore[no-untyped-call]
+            _check_database(url)
             if scheme == "unix":
                 del common["socket_keepalive"]
-            return Location(lambda: redis.Redis.from_url(url, **common), hide_password(url), prefix)
+            return Location(lambda: _client(url, common), hide_password(url), prefix)
         if scheme in ("redis+sentinel", "rediss+sentinel"):
             return _sentinel(url, prefix, common)
         if scheme == "redis+cluster":
             return _cluster(url, prefix, common)
     except ValueError as error:
-        why = str(error)
-        if "@" in url and not isinstance(error, _WrongUrl):
-            # The text of the parser may contain a part of a password that was not encoded.
-            why = "are user and password percent-encoded, and is the port a number?"
+        why = str(error) if isinstance(error, _WrongUrl) else why_wrong(url, error)
         raise ConfigError(f"the URL {hide_password(url)!r} is wrong ({why}): {_FORMS}") from None
     raise ConfigError(f"the URL {hide_password(url)!r} names no Redis server: {_FORMS}")
 
@@ -97,6 +105,24 @@ def _check_options(found: Mapping[str, object]) -> None:
     unknown = [name for name in found if name not in _OPTIONS and not name.startswith("ssl_")]
     if unknown:
         raise _WrongUrl(f"unknown options {', '.join(unknown)}; known are client_name, db and ssl_...")
+
+
+def _check_database(url: str) -> None:
+    """Raises ValueError for a database that is no number, or a port 0: redis-py would use 0 and 6379."""
+    parts = urlsplit(url)
+    database = parts.path.strip("/") if parts.scheme != "unix" else ""
+    if database and not (database.isascii() and database.isdecimal()):
+        raise ValueError(f"the database is {database!r}, not a number")
+    if parts.scheme != "unix" and parts.port == 0:
+        raise ValueError("the port is 0")
+
+
+def _client(url: str, options: Mapping[str, Any]) -> Any:
+    client = redis.Redis.from_url(url, **options)
+    pool = client.connection_pool
+    if pool.connection_class is redis.SSLConnection:
+        pool.connection_class = _SSLConnection
+    return client
 
 
 def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
@@ -116,6 +142,8 @@ def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
             for_sentinels[name] = options.pop(f"sentinel_{name}")
     if options:
         raise _WrongUrl(f"unknown options {', '.join(options)}")
+    if database and not (database.isascii() and database.isdecimal()):
+        raise ValueError(f"the database is {database!r}, not a number")
     for_primary: dict[str, Any] = {**common, "db": int(database or 0)}
     _add_login(for_primary, parts.netloc)
     for_primary["connection_class"] = _SentinelConnection
@@ -154,11 +182,24 @@ def _cluster(url: str, prefix: str, common: dict[str, Any]) -> Location:
 def _hosts(netloc: str, port: int) -> Sequence[tuple[str, int]]:
     hosts = []
     for host in netloc.rpartition("@")[2].split(","):
-        name, _, number = host.strip().partition(":")
+        name, number = _host_and_port(host.strip())
         if not name:
             raise _WrongUrl("a host is missing")
+        if number and not (number.isascii() and number.isdecimal() and 0 < int(number) < 65_536):
+            raise ValueError(f"the port is {number!r}")
         hosts.append((name, int(number or port)))
     return hosts
+
+
+def _host_and_port(text: str) -> tuple[str, str]:
+    """The host, without the brackets of an IPv6 address, and the port, or an empty text."""
+    if text.startswith("["):
+        name, _, rest = text[1:].partition("]")
+        if rest and not rest.startswith(":"):
+            raise ValueError(f"{text!r} is not an IPv6 address in brackets and a port")
+        return name, rest[1:]
+    name, _, number = text.partition(":")
+    return name, number
 
 
 def _add_login(options: dict[str, Any], netloc: str) -> None:

@@ -10,6 +10,7 @@ bring them.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import logging
 from collections.abc import Callable, Mapping
@@ -247,21 +248,32 @@ class Plugins:
         Raises DriverNotFound.
         """
         installed = tuple(sorted(self.drivers))
-        scheme, separator, _ = wanted.partition("://")
+        scheme, separator, rest = wanted.partition("://")
+        scheme = scheme.lower()
         if not separator:
             if wanted in self.drivers:
                 return self.drivers[wanted], None
         else:
             for driver in self.drivers.values():
                 if scheme in driver.url_schemes:
-                    return driver, wanted
-        what = f"opens URLs that start with {scheme}://" if separator else f"has the name {wanted!r}"
+                    return driver, f"{scheme}://{rest}"
+        what = f"opens URLs that start with {scheme}://" if separator else f"has the name {_shown(wanted)!r}"
         raise DriverNotFound(
             f"no installed {setting.lower()} driver {what}: installed are {', '.join(installed) or 'none'} "
-            "(see `mrq plugins`)",
+            f"(see `mrq plugins`){self._hint(scheme)}",
             wanted=wanted,
             installed=installed,
         )
+
+    def _hint(self, name: str) -> str:
+        """The driver whose name or scheme is near."""
+        schemes = {scheme: driver.name for driver in self.drivers.values() for scheme in driver.url_schemes}
+        name = name.partition(":")[0].lower()
+        near = difflib.get_close_matches(name, [*self.drivers, *schemes], n=1, cutoff=0.7)
+        if not near:
+            return ""
+        url = [f"a URL that starts with {near[0]}://"] if near[0] in schemes else []
+        return f"; did you mean {' or '.join([schemes.get(near[0], near[0]), *url])}?"
 
 
 def open_broker(
@@ -309,6 +321,11 @@ def _opened(config: Config, plugins: Plugins, run_blocking: RunBlocking, clock: 
             f"or set it to one of {_names(plugins, 'open_store')}"
         )
     return ComposedBroker(driver.open_queue(opening(url)), store.open_store(opening(store_url)))
+
+
+def _shown(name: str) -> str:
+    """What is no URL, without the password that it may contain."""
+    return hide_password(f"x://{name}").removeprefix("x://")
 
 
 def _names(plugins: Plugins, part: str) -> str:

@@ -157,3 +157,15 @@ def test_an_empty_prefix_in_a_url_is_an_error() -> None:
 def test_a_name_of_a_database_that_is_too_long_is_an_error() -> None:
     with pytest.raises(ConfigError, match="63"):
         location_of(opening(f"mongodb://host/{'d' * 64}"))
+
+
+def test_two_different_prefixes_are_refused() -> None:
+    settings = {"MONGODB_PREFIX": "b"}
+    with pytest.raises(ConfigError, match=r"two prefixes are given: 'a' in the URL .*'b' in MONGODB_PREFIX"):
+        location_of(Opening(settings=settings, url="mongodb://h/x?prefix=a"))
+    assert location_of(Opening(settings=settings, url="mongodb://h/x?prefix=b")).prefix == "b"
+
+
+def test_a_broken_address_is_an_error_that_lists_the_forms() -> None:
+    with pytest.raises(ConfigError, match="expected mongodb://"):
+        location_of(Opening(settings={}, url="mongodb://[::1/x"))

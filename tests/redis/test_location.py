@@ -23,6 +23,9 @@ def opening(url: str | None = None, **settings: object) -> Opening:
         "redis+sentinel://a,b:26380,c/jobs/1?sentinel_password=x",
         "rediss+sentinel://user:pass@a/jobs",
         "redis+cluster://a:7000,b:7001",
+        "redis://[::1]:7000/3",
+        "redis+sentinel://user:pass@[::1],[fe80::1]:26380/jobs",
+        "redis+cluster://[::1]:7000,[::1]",
     ],
 )
 def test_a_url_names_a_server_and_is_shown_without_its_password(url: str) -> None:
@@ -56,6 +59,12 @@ def test_the_prefix_in_a_url_goes_before_the_setting() -> None:
         "redis+cluster://a/1",
         "redis+cluster://a,,b",
         "redis+sentinel://:pass@/jobs",
+        "redis://host/abc",
+        "redis://host/-1",
+        "redis://host/0/1",
+        "redis://host:0",
+        "redis+cluster://[::1]x",
+        "redis+cluster://a:0",
     ],
 )
 def test_a_wrong_url_is_an_error_that_lists_the_forms(url: str) -> None:
@@ -84,3 +93,21 @@ def test_an_unknown_option_of_a_url_is_an_error() -> None:
 def test_a_prefix_that_cannot_name_keys_is_an_error(prefix: str) -> None:
     with pytest.raises(ConfigError, match="REDIS_PREFIX"):
         location_of(opening(REDIS_PREFIX=prefix))
+
+
+@pytest.mark.parametrize("password", ["hush#x", "hush?x", "hush/x", "hush@x"])
+def test_a_password_that_is_not_encoded_is_never_shown(password: str) -> None:
+    try:
+        shown = location_of(opening(f"redis://:{password}@host:6379")).shown
+    except ConfigError as error:
+        shown = str(error)
+        assert "percent-encoded" in shown
+    assert "hush" not in shown
+
+
+def test_two_different_prefixes_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"two prefixes are given: 'a' in the URL 'redis://h'.*'b' in REDIS_PREFIX"
+    ):
+        location_of(opening("redis://h?prefix=a", REDIS_PREFIX="b"))
+    assert location_of(opening("redis://h?prefix=a", REDIS_PREFIX="a")).prefix == "a"

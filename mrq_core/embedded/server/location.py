@@ -19,6 +19,8 @@ def path_of(opening: Opening) -> str:
             raise ConfigError("the setting SQLITE is empty: expected the path of the embedded broker's file")
     else:
         path = _path_in(opening.url)
+    if path.endswith("/") or "\0" in path:
+        raise ConfigError(f"the path {path!r} of the embedded broker's file does not name a file: {_FORMS}")
     if path.startswith((":memory:", "file:")):
         raise ConfigError(
             f"the embedded broker cannot use {path!r}: expected the path of a file that several connections "
@@ -50,6 +52,10 @@ def make_parent(path: str) -> None:
     parent = os.path.dirname(path)
     try:
         os.makedirs(parent, exist_ok=True)
+    except FileExistsError as error:
+        raise BrokerUnavailable(
+            f"the embedded broker's file is to be in {parent}, which is a file: set SQLITE to another path"
+        ) from error
     except OSError as error:
         raise BrokerUnavailable(
             f"the directory {parent} for the embedded broker's file cannot be made ({error.strerror}): "
