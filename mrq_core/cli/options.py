@@ -259,7 +259,7 @@ def _filter_parameters() -> list[inspect.Parameter]:
         ),
         many("paths", "--path", "TASK", "Of the task with this path."),
         many("queues", "--queue", "QUEUE", "On this queue; a name that ends with / means its subqueues."),
-        many("workers", "--worker", "WORKER", "Last claimed by this worker."),
+        many("workers", "--worker", "WORKER", "Last claimed by the worker with this full name."),
         many("errors", "--error", "TYPE", "Ended with this type of exception, such as ValueError."),
         one("since", "--since", "TIME", "Queued since then: a time (UTC), or how long ago: 15m, 2h, 3d."),
         one("until", "--until", "TIME", "Queued until then."),

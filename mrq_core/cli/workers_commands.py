@@ -58,22 +58,24 @@ def list_workers(given: Given, as_json: AsJson = False) -> None:
 @command("broker", "plugins", needs_output=True)
 def show_worker(
     given: Given,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The worker's name.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The worker's name, its NAME, or its host.")],
     as_json: AsJson = False,
 ) -> None:
     """Shows one worker and its running jobs."""
     with given.client() as client:
-        report = reports.find_worker(client.broker, name)
-        names = [] if report is not None else [other.name for other in reports.list_workers(client.broker)]
-    if report is None:
+        found = reports.find_workers(client.broker, name)
+        names = [] if found else [other.name for other in reports.list_workers(client.broker)]
+    if len(found) > 1:
+        listed = ", ".join(report.name for report in found)
+        raise CommandFailed(f"{len(found)} workers are named {name!r}: expected one of {listed}")
+    if not found:
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {near[0]}?" if near else "; `mrq workers` lists the workers"
         raise CommandFailed(f"no worker named {name!r} has reported lately{hint}")
-    view = worker_view(report)
     if as_json:
-        print_json(view)
-        return
-    _print_worker(report)
+        print_json(worker_view(found[0]))
+    else:
+        _print_worker(found[0])
 
 
 def _print_worker(report: reports.WorkerReport) -> None:

@@ -73,7 +73,7 @@ class Config:
         flags=("--gevent", "-g"),
         minimum=1,
     )
-    name: str = _setting("", "Name of this worker. Default: host.pid.", "worker")
+    name: str = _setting("", "First part of this worker's name, before host.pid.", "worker")
     lease: float = _setting(
         60.0, "Seconds for which a claim is valid; renewed while the job runs.", "worker", minimum=0.1
     )
@@ -181,8 +181,9 @@ class Config:
         return shown
 
     def worker_name(self, pid: int) -> str:
-        """The name of a worker in this process."""
-        return self.name or f"{socket.gethostname()}.{pid}"
+        """The name of a worker in this process. Workers with one NAME have different names."""
+        host = socket.gethostname()
+        return f"{host}.{pid}" if self.name in ("", host) else f"{self.name}.{host}.{pid}"
 
 
 SETTINGS: Mapping[str, Setting] = {

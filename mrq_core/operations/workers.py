@@ -59,6 +59,18 @@ def find_worker(broker: Broker, name: str) -> WorkerReport | None:
     return _report_from(item.value) if item is not None else None
 
 
+def find_workers(broker: Broker, name: str) -> list[WorkerReport]:
+    """The latest report of the worker with this name, or of all workers with this NAME or on this host."""
+    report = find_worker(broker, name)
+    if report is not None:
+        return [report]
+    return [
+        found
+        for found in list_workers(broker)
+        if found.name == f"{name}.{found.host}.{found.pid}" or found.host == name
+    ]
+
+
 def _report_from(value: JsonValue) -> WorkerReport | None:
     try:
         return msgspec.convert(value, WorkerReport)

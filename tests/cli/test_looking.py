@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import socket
+
 from tests.cli.conftest import Shell
 from tests.support import Project, until
 
@@ -47,13 +50,35 @@ def test_workers_are_listed_and_shown(mrq: Shell, project: Project) -> None:
     project.worker("--name", "anna", "-g", "3")
     project.until_status(job_id, "started")
     [worker] = until(lambda: [w for w in mrq("workers", "--json").json if w["running"]])
-    assert worker["name"] == "anna"
+    assert worker["name"] == f"anna.{socket.gethostname()}.{worker['pid']}"
     assert [job["id"] for job in worker["running"]] == [job_id]
     assert "1/3" in mrq("workers").out
     told = mrq("workers", "show", "anna").out
     assert job_id in told
     assert "1 of 3" in told
-    assert "did you mean anna?" in mrq("workers", "show", "ana", code=1).err
+    assert mrq("workers", "show", worker["name"], "--json").json["pid"] == worker["pid"]
+    assert f"did you mean {worker['name']}?" in mrq("workers", "show", worker["name"][1:], code=1).err
+
+
+def test_two_workers_with_one_name_are_two_workers(mrq: Shell, project: Project) -> None:
+    jobs = [project.queue("tasks.nap", {"seconds": 60}) for _ in range(2)]
+    started = [project.worker("--name", "anna", "--paused-queues-refresh-interval", "0.1") for _ in range(2)]
+    for job_id in jobs:
+        project.until_status(job_id, "started")
+    until(lambda: sum(len(worker["running"]) for worker in mrq("workers", "--json").json) == 2)
+    workers = mrq("workers", "--json").json
+    assert {worker["pid"] for worker in workers} == {process.pid for process in started}
+    assert {job["id"] for worker in workers for job in worker["running"]} == set(jobs)
+    said = mrq("workers", "show", "anna", code=1)
+    assert "2 workers are named 'anna': expected one of anna." in said.err
+    for job_id in jobs:  # each worker hears of the cancel of its own job
+        mrq("jobs", "cancel", job_id, "--interrupt")
+        assert project.ended(job_id).status == "cancel"
+    started[0].send(signal.SIGTERM)
+    assert started[0].wait() == 0
+    [left] = mrq("workers", "--json").json
+    assert left["pid"] == started[1].pid
+    assert mrq("workers", "show", "anna", "--json").json["pid"] == started[1].pid
 
 
 def test_check_is_content_with_a_fresh_start(mrq: Shell) -> None:

@@ -99,6 +99,7 @@ def test_hide_password_hides_nothing_but_the_password(url: str, shown: str) -> N
     assert hide_password(url) == shown
 
 
-def test_a_worker_is_named_after_its_host_and_process_unless_it_has_a_name() -> None:
+def test_the_name_of_a_worker_ends_with_its_host_and_process() -> None:
     assert Config().worker_name(os.getpid()) == f"{socket.gethostname()}.{os.getpid()}"
-    assert Config(name="w1").worker_name(5) == "w1"
+    assert Config(name="w1").worker_name(5) == f"w1.{socket.gethostname()}.5"
+    assert Config(name=socket.gethostname()).worker_name(5) == f"{socket.gethostname()}.5"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,6 +73,10 @@ class Block:
         self.worker = project.worker("--greenlets", str(JOBS + 1), "--name", "blocked", *arguments)
         until(lambda: "blocks" in project.ledger(), what="the hub to be blocked")
 
+    @property
+    def name(self) -> str:
+        return f"blocked.{socket.gethostname()}.{self.worker.pid}"
+
     def records(self) -> list[JobRecord]:
         return [record for record in self.project.client.broker.get(self.jobs) if record]
 
@@ -137,7 +142,9 @@ def test_an_outcome_is_counted_and_observed_once_wherever_the_settler_is_caught(
     block.release()
     everything = [*block.jobs, block.blocker]
     until(lambda: f"settled-{block.blocker}" in project.ledger(), what="the last observer")
-    until(lambda: (report := find_worker(project.client.broker, "blocked")) and not report.unsettled, what="")
+    until(
+        lambda: (report := find_worker(project.client.broker, block.name)) and not report.unsettled, what=""
+    )
     block.worker.send(signal.SIGINT)
     assert block.worker.wait() == 0
     observed = [word for word in project.ledger() if word.startswith("settled-")]
@@ -152,7 +159,7 @@ def test_outcomes_are_counted_once_in_the_report(project: Project) -> None:
     block.release()
 
     def counted() -> int:
-        report = find_worker(project.client.broker, "blocked")
+        report = find_worker(project.client.broker, block.name)
         return report.jobs.get("success", 0) if report and not report.unsettled else 0
 
     until(lambda: counted() > JOBS, what="the counts in the report")
@@ -195,11 +202,11 @@ def test_the_report_is_never_older_than_two_intervals(project: Project) -> None:
     interval = 1.0
     file = project.path / "report.json"
     block = Block(project, "--report-interval", str(interval), "--report-file", str(file))
-    until(lambda: find_worker(project.client.broker, "blocked"), what="the first report")
+    until(lambda: find_worker(project.client.broker, block.name), what="the first report")
     ages: list[float] = []
     end = time.monotonic() + 4 * interval
     while time.monotonic() < end:
-        report = find_worker(project.client.broker, "blocked")
+        report = find_worker(project.client.broker, block.name)
         assert report is not None
         told = datetime.fromisoformat(json.loads(file.read_text())["reported_at"])
         now = datetime.now(UTC)
@@ -210,7 +217,7 @@ def test_the_report_is_never_older_than_two_intervals(project: Project) -> None:
     block.release()
     block.worker.send(signal.SIGINT)
     assert block.worker.wait() == 0
-    assert find_worker(project.client.broker, "blocked") is None
+    assert find_worker(project.client.broker, block.name) is None
     assert list(project.path.glob("report.json*")) == []
 
 

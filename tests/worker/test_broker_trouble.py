@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import signal
+import socket
 import sqlite3
 from pathlib import Path
 
@@ -117,7 +118,11 @@ def test_a_worker_reports_itself_and_vanishes_when_it_stops(project: Project) ->
     worker = project.worker("--name", "seen", "--greenlets", "3")
     job = project.queue("tasks.noted", {"word": "x", "seconds": 1000})
     report = until(lambda: [w for w in list_workers(project.client.broker) if w.running], what="a report")[0]
-    assert (report.name, report.pid, report.greenlets) == ("seen", worker.pid, 3)
+    assert (report.name, report.pid, report.greenlets) == (
+        f"seen.{socket.gethostname()}.{worker.pid}",
+        worker.pid,
+        3,
+    )
     assert [running.id for running in report.running] == [job]
     worker.send(signal.SIGTERM)
     assert worker.wait() == 0

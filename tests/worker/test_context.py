@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from mrq_core.contract.record import Status
 from tests.support import Project, until
 
@@ -131,11 +133,13 @@ def run(project: Project, path: str, params: dict[str, object] | None = None, *f
 
 def test_the_context_gives_job_worker_and_configuration(project: Project) -> None:
     job = run(project, "ctx.who", None, "--greenlets", "7", "--name", "me")
-    assert project.ended(job).result == {
+    result = project.ended(job).result
+    assert isinstance(result, dict)
+    assert str(result.pop("worker")).startswith(f"me.{socket.gethostname()}.")
+    assert result == {
         "id": job,
         "same": True,
         "status": "started",
-        "worker": "me",
         "mine": {"a": 1},
         "greenlets": 7,
     }

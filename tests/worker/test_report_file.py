@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ def test_the_report_is_in_the_file_before_work_begins_and_gone_after_it(project:
     file = project.path / "report.json"
     job = project.queue("tasks.noted", {"word": "x", "seconds": 1000})
     worker = project.worker("--name", "seen", "--report-file", str(file))
-    assert written(file)["name"] == "seen"  # `worker` has waited for the line that says that it is at work
+    assert (
+        written(file)["name"] == f"seen.{socket.gethostname()}.{worker.pid}"
+    )  # `worker` has waited for the line that says that it is at work
     told = until(lambda: written(file).get("running") and written(file), what="the job in the report")
     assert isinstance(told, dict)
     assert [running["id"] for running in told["running"]] == [job]
