@@ -49,7 +49,7 @@ class Location(NamedTuple):
 
 def location_of(opening: Opening) -> Location:
     """The deployment of a broker. Raises ConfigError; connects to nothing."""
-    url, prefix = url_and_prefix(opening, "MONGODB", "MONGODB_PREFIX", forms=_FORMS)
+    url, prefix = url_and_prefix(opening, "MONGODB", "MONGODB_PREFIX")
     shown = hide_password(url)
     if not prefix or not prefix.isprintable() or set(prefix) & _UNUSABLE or prefix.startswith("system."):
         raise ConfigError(

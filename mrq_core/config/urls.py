@@ -7,19 +7,13 @@ from mrq_core.contract.driver import Opening
 from mrq_core.errors import ConfigError
 
 
-def url_and_prefix(opening: Opening, setting: str, prefix_setting: str, *, forms: str) -> tuple[str, str]:
+def url_and_prefix(opening: Opening, setting: str, prefix_setting: str) -> tuple[str, str]:
     """The URL without its option `prefix`, and the prefix: that of the URL, or of its setting.
 
-    `setting` holds the URL where BROKER or STORE is only a name. `forms` describes valid URLs. Raises
-    ConfigError for a URL that cannot be read, and for two different prefixes.
+    `setting` holds the URL where BROKER or STORE is only a name. Raises ConfigError for two different
+    prefixes.
     """
-    given = opening.url or str(opening.settings.get(setting) or "")
-    try:
-        url, in_url = without_option(given, "prefix")
-    except ValueError as error:
-        raise ConfigError(
-            f"the URL {hide_password(given)!r} is wrong ({why_wrong(given, error)}): {forms}"
-        ) from None
+    url, in_url = without_option(opening.url or str(opening.settings.get(setting) or ""), "prefix")
     prefix = str(opening.settings.get(prefix_setting) or "")
     if in_url is None or in_url == prefix:
         return url, prefix

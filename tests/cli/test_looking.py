@@ -71,7 +71,7 @@ def test_two_workers_with_one_name_are_two_workers(mrq: Shell, project: Project)
     assert {job["id"] for worker in workers for job in worker["running"]} == set(jobs)
     said = mrq("workers", "show", "anna", code=1)
     assert "2 workers are named 'anna': expected one of anna." in said.err
-    for job_id in jobs:  # each worker hears of the cancel of its own job
+    for job_id in jobs:  # each worker hears of the cancel of its job
         mrq("jobs", "cancel", job_id, "--interrupt")
         assert project.ended(job_id).status == "cancel"
     started[0].send(signal.SIGTERM)

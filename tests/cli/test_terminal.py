@@ -96,7 +96,7 @@ COMMANDS = [
     Command("jobs show {talked}", needs_output=True),
     Command("jobs show {talked} --json", needs_output=True),
     Command("jobs show {failed}", needs_output=True),
-    Command("jobs show {odd}", 1),
+    Command("jobs show {odd}", 2),
     Command("jobs logs {talked}", needs_output=True),
     Command("jobs logs {talked} --json", needs_output=True),
     Command("jobs logs {talked} --follow --json", needs_output=True),

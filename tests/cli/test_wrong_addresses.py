@@ -1,4 +1,4 @@
-"""A wrong address of a broker: one sentence that says what is wrong and what to do, without a password."""
+"""A wrong address of a broker: one sentence with the reason and the advice, without a password."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ AWAY = [
     ("mongodb://127.0.0.1:{closing}/x?tls=true", "a server without TLS needs a URL without tls=true"),
     ("sqlite:////dev/full", "is a device or pipe: set SQLITE to the path of a file"),
     ("sqlite:////dev", "is a directory: set SQLITE to the path of a file"),
-    ("sqlite:///mrq-config.py/jobs.sqlite3", "which is a file: set SQLITE to another path"),
+    ("sqlite:///mrq-config.py/jobs.sqlite3", "is a file: set SQLITE to another path"),
     ("sqlite:///mrq-config.py", "is not an SQLite database"),
     ("sqlite:////proc/none/jobs.sqlite3", "cannot be made"),
 ]

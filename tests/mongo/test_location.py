@@ -164,8 +164,3 @@ def test_two_different_prefixes_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"two prefixes are given: 'a' in the URL .*'b' in MONGODB_PREFIX"):
         location_of(Opening(settings=settings, url="mongodb://h/x?prefix=a"))
     assert location_of(Opening(settings=settings, url="mongodb://h/x?prefix=b")).prefix == "b"
-
-
-def test_a_broken_address_is_an_error_that_lists_the_forms() -> None:
-    with pytest.raises(ConfigError, match="expected mongodb://"):
-        location_of(Opening(settings={}, url="mongodb://[::1/x"))

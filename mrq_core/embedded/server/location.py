@@ -54,7 +54,7 @@ def make_parent(path: str) -> None:
         os.makedirs(parent, exist_ok=True)
     except FileExistsError as error:
         raise BrokerUnavailable(
-            f"the embedded broker's file is to be in {parent}, which is a file: set SQLITE to another path"
+            f"{parent}, the directory of the embedded broker's file, is a file: set SQLITE to another path"
         ) from error
     except OSError as error:
         raise BrokerUnavailable(
