@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from collections.abc import Sequence
 from contextvars import ContextVar
+from typing import Any
 
 from mrq_core.clock import from_ms
 from mrq_core.contract.codec import printable, without_controls
@@ -124,10 +125,29 @@ class _JobName(logging.Filter):
 
 
 class _SafeFormatter(logging.Formatter):
-    """Makes every log line safe for a terminal."""
+    """Makes every log line safe for a terminal. The format keeps its control characters, such as colours."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return without_controls(super().format(record))
+        cached = record.exc_text  # other handlers use this text unchanged
+        record.exc_text = None if record.exc_info or cached is None else without_controls(cached)
+        try:
+            return printable(super().format(record))
+        finally:
+            record.exc_text = cached
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        message = record.message
+        record.message = without_controls(message)
+        try:
+            return super().formatMessage(record)
+        finally:
+            record.message = message
+
+    def formatException(self, ei: Any) -> str:
+        return without_controls(super().formatException(ei))
+
+    def formatStack(self, stack_info: str) -> str:
+        return without_controls(super().formatStack(stack_info))
 
 
 def _checked_formatter(format: str) -> logging.Formatter:
