@@ -32,6 +32,7 @@ _LONGEST_PATH = 80
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[JsonValue] = msgspec.json.Decoder()
+_object_decoder: msgspec.json.Decoder[JsonObject] = msgspec.json.Decoder(dict)
 
 _HINTS = {
     "datetime": "store value.isoformat() or value.timestamp()",
@@ -54,6 +55,11 @@ def encode(value: JsonValue) -> bytes:
 def decode(data: bytes | str) -> JsonValue:
     """Decodes a value that `encode` wrote."""
     return _decoder.decode(data)
+
+
+def copied(value: JsonObject) -> JsonObject:
+    """A deep copy of a stored dict."""
+    return _object_decoder.decode(_encoder.encode(value))
 
 
 def is_equal(one: JsonValue, other: JsonValue) -> bool:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
+import gevent
 from gevent.event import Event
 
 from mrq_core.client.client import Client
@@ -49,7 +50,12 @@ class WorkerState:
         if status != self.status:
             self.status = status
             if self.plugins.implements("mrq_worker_event"):
-                self.plugins.observe("mrq_worker_event", worker=self.name, event=status)
+                self.observe("mrq_worker_event", worker=self.name, event=status)
+
+    def observe(self, hook: str, **values: object) -> None:
+        """Calls the observers of a hook, and waits for them. They run in a separate greenlet, so that what an
+        observer raises or leaves behind, such as a timer, reaches none of the worker's greenlets."""
+        gevent.spawn(self.plugins.observe, hook, caught=BaseException, **values).join()
 
     def open_broker(self, timeout: float | None = None) -> Broker:
         """Opens another broker, for a native thread. `timeout`: seconds for each call, instead of
