@@ -126,6 +126,8 @@ def _checked(value: object, path: _Path, depth: int) -> JsonValue:
             return value
         return _checked_text(str.__str__(value), path)
     if isinstance(value, int):
+        if kind is not int:
+            value = int.__int__(value)  # the methods of a subclass may tell another number
         if not _INT_MIN <= value <= _INT_MAX:
             where = _text_of(path)
             raise InvalidValue(
@@ -133,15 +135,17 @@ def _checked(value: object, path: _Path, depth: int) -> JsonValue:
                 "a string",
                 path=where,
             )
-        return int(value)
+        return value
     if isinstance(value, float):
+        if kind is not float:
+            value = float.__float__(value)
         if not math.isfinite(value):
             where = _text_of(path)
             raise InvalidValue(
                 f"{where} is {float(value)}: expected a finite number; store None or a string instead",
                 path=where,
             )
-        return float(value)
+        return value
     if depth >= MAX_DEPTH:
         where = _text_of(path)
         raise InvalidValue(
@@ -186,10 +190,11 @@ def _checked_key(key: object, path: _Path) -> str:
         raise InvalidValue(
             f"{where} has the key {shown(key)} of type {_type_name(key)}: expected string keys", path=where
         )
-    if "\0" in key:
+    text = str.__str__(key)
+    if "\0" in text:
         where = _text_of(path)
-        raise InvalidValue(f"{where} has the key {shown(key)}, which contains a NUL character", path=where)
-    return _checked_text(str.__str__(key), (path, shown(key)))
+        raise InvalidValue(f"{where} has the key {shown(text)}, which contains a NUL character", path=where)
+    return _checked_text(text, (path, shown(text)))
 
 
 def _text_of(path: _Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from types import CoroutineType, GeneratorType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import encode, printable, storable
@@ -58,10 +58,10 @@ class Outcomes:
         most = self._config.max_result_size
         try:
             stored = storable(result, name="result", max_size=most)
-        except InvalidValue:
+        except (InvalidValue, Interrupt):
             _dispose(result)
             raise
-        except Exception as error:  # a class of the task, such as a dict whose `items` raises
+        except BaseException as error:  # a class of the task, such as a dict whose `items` raises
             raise InvalidValue(
                 f"result cannot be read, reading it raised {shown_error(error)}: expected JSON values",
                 path="result",
@@ -150,8 +150,8 @@ class Outcomes:
             at_most_once = context.record.at_most_once or (loaded is not None and loaded.at_most_once)
             again = None if at_most_once else 0.0
             return self._outcome(context, Status.INTERRUPT, started, error=error, delay=again)
-        if isinstance(interrupt, RetryInterrupt) and issubclass(type(interrupt), RetryInterrupt):
-            return self._retry(context, interrupt, error, started)
+        if issubclass(type(interrupt), RetryInterrupt):
+            return self._retry(context, cast(RetryInterrupt, interrupt), error, started)
         return self._failed(context, error, started)
 
     def _failed(self, context: JobContext, error: BaseException, started: float) -> Outcome:
