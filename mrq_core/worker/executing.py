@@ -51,6 +51,9 @@ from mrq_core.worker.worker_state import WorkerState
 _REQUESTED = frozenset({Status.RETRY, Status.QUEUED, Status.ABORT, Status.INTERRUPT, Status.CANCEL})
 """Outcomes that a task or an operator requested: logged without a warning."""
 
+_SHOWN = 1000
+"""Characters of an error that the worker's log shows."""
+
 _SEES_RECORD = ("mrq_around_job", "mrq_jobs_started", "mrq_jobs_settled", "mrq_retry_decision")
 """The hooks whose plugins get the record of a job that runs."""
 
@@ -104,10 +107,8 @@ class Executing:
             outcome = self._run(execution)
             if outcome.exception_type is not None:
                 level = logging.INFO if outcome.status in _REQUESTED else logging.WARNING
-                error = (outcome.traceback or "").rstrip().rpartition("\n")[2]
-                _log.log(
-                    level, "job.%s id=%s path=%s error=%s", outcome.status, record.id, record.path, error
-                )
+                last = (outcome.traceback or "").rstrip().rpartition("\n")[2][:_SHOWN]
+                _log.log(level, "job.%s id=%s path=%s error=%s", outcome.status, record.id, record.path, last)
         except BaseException as fault:  # of mrq, or an exception that an earlier job left for this greenlet
             outcome = execution.context.outcome or self.outcomes.of_fault(fault, execution.started)
         self.decide(execution, outcome)

@@ -265,5 +265,7 @@ def _dispose(result: object) -> None:
     if type(result) in (GeneratorType, CoroutineType):
         try:
             result.close()  # type: ignore[attr-defined]
-        except Exception:
-            pass  # code of the task
+        except Interrupt:
+            raise
+        except BaseException:  # code of the task
+            pass

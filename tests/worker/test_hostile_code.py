@@ -1,4 +1,4 @@
-"""Exceptions, results and interrupts at their worst: each job gets a clear outcome, and the worker goes on."""
+"""Hostile exceptions, results and answers to interrupts: each job gets a clear outcome."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ ERRORS = {
     "nameless": lambda: Nameless("text"),
     "odd": Odd,
     "named": Named,
-    "group": lambda: BaseExceptionGroup("group", [Looks("text"), Denies(), Nameless()]),
+    "group": lambda: ExceptionGroup("group", [Looks("text"), Denies(), Nameless()]),
     "wide_group": lambda: ExceptionGroup("wide", [ValueError(n) for n in range(100_000)]),
     "deep_group": lambda: nested(10_000),
     "long_chain": lambda: chained(10_000),
@@ -257,7 +257,7 @@ RAISED = {
     "nameless": "hostile.Nameless",
     "odd": "hostile.Odd",
     "named": "\\x00\\udc80.Named",
-    "group": "BaseExceptionGroup",
+    "group": "ExceptionGroup",
     "wide_group": "ExceptionGroup",
     "deep_group": "ExceptionGroup",
     "long_chain": "ValueError",
