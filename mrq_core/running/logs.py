@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from typing import Any
 
 from mrq_core.clock import from_ms
 from mrq_core.contract.codec import printable
@@ -113,6 +114,29 @@ class JobLogHandler(logging.Handler):
         except Exception:  # a line that cannot be formatted must not fail the job
             self.handleError(record)
 
+    def handleError(self, record: logging.LogRecord) -> None:
+        _print_error(super().handleError, record)
+
+
+class TerminalHandler(logging.StreamHandler[Any]):
+    """Writes log lines to standard error, also after a task has closed `sys.stderr`."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if getattr(self.stream, "closed", False):
+            # The interpreter's own stream leaves the descriptor open.
+            self.stream = open(2, "w", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+            self.emit(record)
+        else:
+            _print_error(super().handleError, record)
+
+
+def _print_error(print_error: Callable[[logging.LogRecord], None], record: logging.LogRecord) -> None:
+    """Prints why a line cannot be logged, if standard error is open. Never raises: the code of a task logs."""
+    try:
+        print_error(record)
+    except Exception:
+        pass
+
 
 class _JobName(logging.Filter):
     """Gives each record the attribute `job`, for LOG_FORMAT."""
@@ -153,7 +177,7 @@ def set_up_logging(level: str, format: str, *, quiet: bool) -> None:
     root = logging.getLogger()
     while _ours:
         root.removeHandler(_ours.pop())
-    terminal = logging.StreamHandler()
+    terminal = TerminalHandler()
     terminal.setFormatter(formatter)
     terminal.addFilter(_JobName())
     if quiet:
