@@ -70,9 +70,12 @@ def _put_working_directory_first() -> None:
 
 
 def _flush() -> None:
-    """Flushes the standard streams. A closed pipe, as after `head`, or a closed terminal is no error."""
+    """Flushes the standard streams. A closed pipe, as after `head`, or a closed terminal is no error, nor are
+    streams that a task has closed or replaced."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        except (ValueError, AttributeError):
+            pass

@@ -131,7 +131,7 @@ class TerminalHandler(logging.StreamHandler[Any]):
 
 
 def _print_error(print_error: Callable[[logging.LogRecord], None], record: logging.LogRecord) -> None:
-    """Prints why a line cannot be logged, if standard error is open. Never raises: the code of a task logs."""
+    """Prints why a line cannot be logged, if standard error is open. Never raises, because tasks log."""
     try:
         print_error(record)
     except Exception:
