@@ -11,6 +11,7 @@ bring them.
 from __future__ import annotations
 
 import importlib
+import inspect
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -38,6 +39,14 @@ ENCODED_FACTOR = 2
 _log = logging.getLogger("mrq.plugins")
 
 
+class _Manager(pluggy.PluginManager):
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        """Leaves out properties, which may raise: pluggy before 1.7 reads them."""
+        if isinstance(inspect.getattr_static(plugin, name, None), property):
+            return None
+        return super().parse_hookimpl_opts(plugin, name)
+
+
 class Plugins:
     """The plugins of a process: installed plugins, those of PLUGINS, and the config file.
 
@@ -46,7 +55,7 @@ class Plugins:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._manager = pluggy.PluginManager("mrq")
+        self._manager = _Manager("mrq")
         self._manager.add_hookspecs(hookspecs)
         self.origins: dict[str, str] = {}
         """The origin of each loaded plugin: a distribution with its version, or a setting."""
