@@ -72,10 +72,11 @@ def _put_working_directory_first() -> None:
 def _flush() -> None:
     """Flushes the standard streams. A closed pipe, as after `head`, or a closed terminal is no error, nor are
     streams that a task has closed or replaced."""
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
         try:
             stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        except (ValueError, AttributeError):
-            pass
+        except BaseException:
+            setattr(sys, name, None)  # the interpreter flushes it once more, and changes the exit code

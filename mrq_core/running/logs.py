@@ -19,6 +19,8 @@ from mrq_core.contract.messages import LogLine
 from mrq_core.errors import ConfigError
 
 _NO_JOB = "-"
+_LEVEL = 30
+"""Characters of the name of a level that are kept."""
 _ours: list[logging.Handler] = []
 """The handlers of mrq on the root logger."""
 
@@ -41,10 +43,11 @@ class JobLog:
         self._lines: deque[LogLine] | None = None  # most jobs log nothing
 
     def write(self, level: str, message: str, unix_ms: int) -> None:
-        """Adds a line. Characters that UTF-8 cannot encode become escapes."""
+        """Adds a line. Characters that UTF-8 cannot encode become escapes. Raises TypeError for what is no
+        text, such as the name that a task has given to a level."""
         if self._left < 0:
             return
-        text = printable(message)
+        text = printable(str.__str__(message))
         self._left -= len(text.encode()) + 1
         if self._left < 0:
             level, text = (
@@ -58,7 +61,7 @@ class JobLog:
                 attempt=self._attempt,
                 seq=self._seq,
                 at=from_ms(unix_ms),
-                level=level,
+                level=printable(str.__str__(level)[:_LEVEL]),
                 message=text,
             )
         )

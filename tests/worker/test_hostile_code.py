@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import signal
 
+import gevent
 import pytest
 
 from mrq_core.contract.record import JobRecord, Status
-from tests.support import Project, until
+from mrq_core.worker.executions import Execution
+from mrq_core.worker.pool import GreenletPool
+from tests.support import PATIENCE, Project, until
+from tests.worker.records import execution
 
 HOSTILE = '''
 import sys
@@ -294,6 +298,43 @@ REFUSED = {
 """The messages of results that are refused."""
 
 
+FAULTY = """
+from mrq_core import task
+from mrq_core.worker.outcomes import Outcomes
+
+
+def broken(self, context, error, started):
+    raise GeneratorExit("a fault of mrq")
+
+
+Outcomes.of_exception = broken
+
+
+@task
+def fails():
+    raise ValueError("text")
+
+
+@task(isolate=True)
+def fails_solo():
+    raise ValueError("text")
+"""
+
+LOGGING = """
+import logging
+from mrq_core import log, task
+from hostile import OddText
+
+
+@task
+def levels():
+    for name in (object(), "I\\udc80", "x" * 5_000_000, OddText("odd"), "INFO"):
+        logging.addLevelName(logging.INFO, name)
+        log.info("text")
+    return "logged"
+"""
+
+
 @pytest.fixture(autouse=True)
 def hostile(project: Project) -> None:
     project.write("hostile.py", HOSTILE)
@@ -400,3 +441,43 @@ def test_code_that_a_stop_interrupts_and_that_returns_has_succeeded(project: Pro
     assert worker.wait() == 0
     record = project.client.fetch(job)
     assert (record.status, record.result) == (Status.SUCCESS, "kept")
+
+
+@pytest.mark.parametrize("path", ["faulty.fails", "faulty.fails_solo"])
+def test_a_fault_of_mrq_fails_its_job_and_the_worker_goes_on(project: Project, path: str) -> None:
+    project.write("faulty.py", FAULTY)
+    jobs = [project.queue(path) for _ in range(2)]
+    last = project.queue("tasks.Add", {"a": 20, "b": 22})
+    project.work_off()
+    for job in jobs:
+        record = project.ended(job)
+        assert (record.status, record.exception_type, record.claims) == (Status.FAILED, "GeneratorExit", 1)
+        assert "a fault of mrq" in (record.traceback or "")
+    assert project.ended(last).result == 42
+
+
+def test_odd_names_of_levels_reach_the_log_as_text_or_not_at_all(project: Project) -> None:
+    project.write("logging_tasks.py", LOGGING)
+    job = project.queue("logging_tasks.levels")
+    project.work_off()
+    assert project.ended(job).result == "logged"
+    lines = project.client.broker.read_logs(job).lines
+    assert [line.level for line in lines] == ["I\\udc80", "x" * 30, "odd", "INFO"]
+
+
+def test_a_greenlet_whose_run_raises_makes_room_for_another() -> None:
+    ran: list[Execution] = []
+
+    def run(one: Execution) -> None:
+        ran.append(one)
+        if len(ran) < 3:
+            raise GeneratorExit
+
+    pool = GreenletPool(1, run)
+    executions = [execution() for _ in range(3)]
+    for one in executions:
+        pool.start(one)
+    with gevent.Timeout(PATIENCE):
+        while len(ran) < 3:
+            gevent.sleep(0.001)
+    assert ran == executions

@@ -334,12 +334,18 @@ class Hostile(logging.Handler):
         setattr(self, method, lambda *arguments: fail())
 
 
+class Fake:
+    write = flush = lambda *arguments: fail()
+
+
 @task
 def installs(method: str):
     if method == "close":
         sys.stderr.close()
     elif method == "none":
         sys.stdout = sys.stderr = None
+    elif method == "fake":
+        sys.stdout = sys.stderr = Fake()
     elif method == "factory":
         logging.setLogRecordFactory(lambda *arguments, **more: fail())
     elif method == "filter_of_logger":
@@ -354,7 +360,7 @@ def installs(method: str):
 
 @pytest.mark.parametrize("raised", ["LookupError", "Own"])
 @pytest.mark.parametrize(
-    "method", ["emit", "handle", "filter", "format", "close", "none", "factory", "filter_of_logger",
+    "method", ["emit", "handle", "filter", "format", "close", "none", "fake", "factory", "filter_of_logger",
                "emit_of_logger"]
 )  # fmt: skip
 def test_whatever_a_log_handler_does_jobs_have_outcomes_and_the_worker_goes_on(
