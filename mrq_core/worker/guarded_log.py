@@ -1,16 +1,23 @@
-"""The logger of a worker, which no log handler can harm.
+"""Keeps the errors of log handlers from the code that logs.
 
 Handlers, filters, formatters and record factories belong to users and tasks: they may raise anything, and
-standard error may be closed. A worker must store outcomes and renew leases all the same.
+standard error may be closed. A worker must store outcomes and renew leases all the same, and a handler that
+one job has installed must not fail another job.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 from typing import Any
+
+from mrq_core.errors import described
+from mrq_core.running.context import current_context
 
 _CALLER = 2
 """The frame that a log line names: the caller of this module."""
+_SHOWN = 500
+"""Characters of an error that are shown."""
 
 
 class GuardedLog(logging.LoggerAdapter[logging.Logger]):
@@ -25,3 +32,33 @@ class GuardedLog(logging.LoggerAdapter[logging.Logger]):
                 self.logger.log(level, msg, *args, stacklevel=_CALLER, **kwargs)
         except BaseException:
             pass
+
+
+def guard_loggers() -> None:
+    """Makes all loggers of this process catch what handlers raise, because the libraries of brokers log too.
+    Standard error gets the first error. In the code of a job only `Exception` is caught: anything else may be
+    an interrupt of the job, or a timeout that the job has set itself."""
+    setattr(logging.Logger, "handle", _handle)  # noqa: B010
+
+
+_handle_unguarded = logging.Logger.handle
+_told: list[str] = []
+"""The errors that standard error got."""
+
+
+def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
+    try:
+        _handle_unguarded(logger, record)
+    except BaseException as error:
+        if not issubclass(type(error), Exception) and current_context.get() is not None:
+            raise
+        if not _told:
+            _told.append(described(error)[:_SHOWN])
+            _write(f"mrq: a log handler raised {_told[0]}. Later errors of log handlers are not shown\n")
+
+
+def _write(line: str) -> None:
+    try:
+        os.write(2, line.encode(errors="backslashreplace"))
+    except OSError:
+        pass
