@@ -12,7 +12,7 @@ from tests.support import PATIENCE, Project
 from tests.worker.hostile import HOSTILE
 from tests.worker.records import execution
 
-RAISED = {
+EXCEPTIONS = {
     "looks": "hostile.Looks",
     "denies": "hostile.Denies",
     "denies_all": "hostile.DeniesAll",
@@ -114,9 +114,9 @@ def work_off(project: Project, path: str, hows: list[str], *arguments: str) -> d
 def test_whatever_the_code_raises_fails_its_job_with_the_name_of_the_exception(
     project: Project, path: str
 ) -> None:
-    records = work_off(project, path, list(RAISED))
+    records = work_off(project, path, list(EXCEPTIONS))
     found = {how: (record.status, record.exception_type) for how, record in records.items()}
-    assert found == {how: (Status.FAILED, name) for how, name in RAISED.items()}
+    assert found == {how: (Status.FAILED, name) for how, name in EXCEPTIONS.items()}
     for how, record in records.items():
         text = record.traceback or ""
         assert "in raise_error" in text, how
