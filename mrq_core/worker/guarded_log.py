@@ -1,4 +1,4 @@
-"""Keeps the errors of log handlers from the code that logs.
+"""Keeps the errors of log handlers from the code that logs, and hostile exceptions from the hub.
 
 Handlers, filters, formatters and record factories belong to users and tasks: they may raise anything, and
 standard error may be closed. A worker must store outcomes and renew leases all the same, and a handler that
@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import os
 from typing import Any
+
+import gevent
 
 from mrq_core.errors import described
 from mrq_core.running.context import current_context
@@ -39,6 +41,21 @@ def guard_loggers() -> None:
     Standard error gets the first error. In the code of a job only `Exception` is caught: anything else may be
     an interrupt of the job, or a timeout that the job has set itself."""
     setattr(logging.Logger, "handle", _handle)  # noqa: B010
+
+
+def guard_hub() -> None:
+    """Makes the hub survive exceptions that it cannot print: a task that waits for a thread would wait for
+    ever. Standard error may be closed, and an exception may raise when it is formatted."""
+    hub: Any = gevent.get_hub()
+    unguarded = hub.print_exception
+
+    def print_exception(context: object, kind: object, value: object, frames: object) -> None:
+        try:
+            unguarded(context, kind, value, frames)
+        except BaseException as error:
+            _write(f"mrq: an exception of a greenlet cannot be printed: {described(error)[:_SHOWN]}\n")
+
+    hub.print_exception = print_exception
 
 
 _handle_unguarded = logging.Logger.handle

@@ -32,7 +32,7 @@ from mrq_core.running.logs import JobLog, current_log, set_up_logging
 from mrq_core.worker import blocking, forking
 from mrq_core.worker.executing import Runner
 from mrq_core.worker.executions import Execution, Executions, job_execution
-from mrq_core.worker.guarded_log import GuardedLog, guard_loggers
+from mrq_core.worker.guarded_log import GuardedLog, guard_hub, guard_loggers
 from mrq_core.worker.native import NativeLoop, start_native_thread
 from mrq_core.worker.solo_messages import (
     HEARTBEAT,
@@ -174,6 +174,7 @@ class Job:
         self._executions.add(execution)
         forking.enter_worker()
         guard_loggers()
+        guard_hub()
         watchdog = Watchdog(
             self._executions, give_up=_leave_to_worker, tick=lambda now: None, is_killing=lambda: False
         )

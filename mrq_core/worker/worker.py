@@ -19,7 +19,7 @@ from mrq_core.worker.claiming import Claiming
 from mrq_core.worker.executing import Executing
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.giving_up import GivingUp
-from mrq_core.worker.guarded_log import GuardedLog, guard_loggers
+from mrq_core.worker.guarded_log import GuardedLog, guard_hub, guard_loggers
 from mrq_core.worker.housekeeping import Housekeeping
 from mrq_core.worker.interrupts import CancelRequests
 from mrq_core.worker.leases import LeaseKeeper
@@ -94,6 +94,7 @@ class Worker:
         self._stopping.handle_signals()
         forking.enter_worker()
         guard_loggers()
+        guard_hub()
         self._standby.start()
         self._watchdog.start()
         settling = gevent.spawn(self._settler.run)

@@ -138,6 +138,16 @@ def raises_solo(how: str):
     raise_error(how)
 
 
+@task
+def raises_in_thread(how: str):
+    gevent.get_hub().threadpool.apply(raise_error, (how,))
+
+
+@task
+def raises_in_greenlet(how: str):
+    gevent.spawn(raise_error, how).get()
+
+
 @task(timeout=0.5)
 def sleeps_in_str():
     raise Sleeps

@@ -127,6 +127,14 @@ def test_whatever_the_code_raises_fails_its_job_with_the_name_of_the_exception(
     assert records["from_denied"].original_traceback is not None
 
 
+@pytest.mark.parametrize("path", ["hostile.raises_in_thread", "hostile.raises_in_greenlet"])
+def test_a_job_that_waits_for_a_hostile_exception_gets_it(project: Project, path: str) -> None:
+    hows = ["looks", "nameless", "odd", "group", "cycle", "huge"]
+    records = work_off(project, path, hows)
+    found = {how: (record.status, record.exception_type) for how, record in records.items()}
+    assert found == {how: (Status.FAILED, EXCEPTIONS[how]) for how in hows}
+
+
 @pytest.mark.parametrize("path", ["hostile.returns", "hostile.returns_solo"])
 def test_whatever_the_code_returns_is_stored_or_refused_with_one_clear_message(
     project: Project, path: str
