@@ -106,7 +106,7 @@ def mrq_around_job(context: AttemptContext) -> Generator[None, Outcome, None]:
 
     At its `yield`, the params are decoded and the task's code runs. The `yield` then returns the Outcome of
     code that returned, or raises the exception that ended the attempt; a task that cannot be imported ends
-    its attempt there too.
+    its attempt there too. Code that swallowed a timeout or a cancel has returned; its Outcome has the status.
 
     `context` has the record as it was claimed (`job`, with the params as they are stored), the path of the
     task (`path`), the number of the attempt (`attempt`), and from the `yield` on a copy of the Outcome
@@ -157,7 +157,7 @@ def mrq_decode(value: JsonValue) -> JsonValue:
 
 # --- observers: batched; an error in one is logged and never fatal ------------------------------
 # Called in plugins/manager.py (observe) for client/client.py (enqueued), worker/executing.py (started),
-# worker/settling.py (settled), worker/worker_state.py (worker_event).
+# worker/settling.py (settled), worker/worker_state.py (worker_event). A worker waits up to 5 s for them.
 
 
 @hookspec

@@ -174,10 +174,11 @@ class Outcomes:
     def _decision(self, context: JobContext, error: BaseException) -> RetryDecision | None:
         """The decision of the plugins. Raises what a plugin raises, and ConfigError for another value."""
         decision = self._plugins.hook.mrq_retry_decision(job=context.record, exception=error)
-        if decision is not None and type(decision) is not RetryDecision:
+        if decision is None:
+            return None
+        if type(decision) is not RetryDecision or type(decision.retry) is not bool:
             raise ConfigError(f"it returned a {type(decision).__name__}: expected a RetryDecision or None")
-        if decision is not None:
-            check_times(decision.delay, None)
+        check_times(decision.delay, None)
         return decision
 
     def _retry(

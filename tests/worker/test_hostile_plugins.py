@@ -53,6 +53,21 @@ def test_whatever_an_observer_raises_or_leaves_behind_the_worker_goes_on(
     work(project, "--plugins", "observing")
 
 
+def test_an_observer_that_hangs_keeps_no_job_from_its_outcome(project: Project) -> None:
+    project.write(
+        "hanging.py",
+        """
+        import time
+        from mrq_core import hookimpl
+
+        @hookimpl
+        def mrq_jobs_settled(settled):
+            time.sleep(1000)
+        """,
+    )
+    work(project, "--plugins", "hanging", jobs=5)
+
+
 DECIDING = (
     RAISING
     + """
