@@ -13,7 +13,7 @@ from typing import Any
 
 import gevent
 
-from mrq_core.errors import described
+from mrq_core.errors import shown_error
 from mrq_core.running.context import current_context
 
 _CALLER = 2
@@ -53,7 +53,7 @@ def guard_hub() -> None:
         try:
             unguarded(context, kind, value, frames)
         except BaseException as error:
-            _write(f"mrq: an exception of a greenlet cannot be printed: {described(error)[:_SHOWN]}\n")
+            _write(f"mrq: an exception of a greenlet cannot be printed: {shown_error(error)[:_SHOWN]}\n")
 
     hub.print_exception = print_exception
 
@@ -70,7 +70,7 @@ def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
         if not issubclass(type(error), Exception) and current_context.get() is not None:
             raise
         if not _told:
-            _told.append(described(error)[:_SHOWN])
+            _told.append(shown_error(error)[:_SHOWN])
             _write(f"mrq: a log handler raised {_told[0]}. Later errors of log handlers are not shown\n")
 
 

@@ -190,7 +190,7 @@ def test_an_outcome_that_cannot_be_stored_keeps_no_other_waiting(project: Projec
         """,
     )
     garbage = project.queue("garbage.make")
-    block = Block(project)
+    block = Block(project, "--greenlets", str(JOBS + 2))  # all are claimed together, before one is settled
     block.until_stored()
     assert project.client.fetch(garbage).status == Status.STARTED
     block.release()
