@@ -264,7 +264,8 @@ def test_whatever_a_codec_raises_the_job_fails_with_it(coded: Project, raised: s
     jobs = [coded.queue("coded.returns", {key: "raises"}) for key in ("value", "decode")]
     last = coded.queue("coded.returns", {"value": 42})
     coded.work_off("--plugins", "coding")
-    name = {**NAMES, "Own": "coding.Own"}.get(raised, raised)
+    names = {**NAMES, "Own": "coding.Own", "SystemExit": "mrq_core.errors.ConfigError"}
+    name = names.get(raised, raised)
     assert [(coded.ended(job).status, coded.ended(job).exception_type) for job in jobs] == [
         (Status.FAILED, name)
     ] * 2
