@@ -46,10 +46,11 @@ def shown(value: object) -> str:
 
 
 def shown_error(error: BaseException) -> str:
-    """The type and the text of an exception for a message, under the same limits as `shown`."""
+    """The type and the text of an exception for a message, under the same limits as `shown`. Never raises,
+    because the exception may be one of a task or a plugin."""
     try:
-        text = str(error)
-    except Exception:
+        text = str.__str__(str(error))
+    except BaseException:
         text = "<its text fails>"
     return _printable(f"{type(error).__name__}: {text}" if text else type(error).__name__, 1000)
 

@@ -101,5 +101,15 @@ def _is_hung_up() -> bool:
 def _output_failure() -> OSError | None:
     if 1 not in _streams:
         return None
-    sys.stdout.flush()
+    drop_broken_streams()
     return _streams[1].error
+
+
+def drop_broken_streams() -> None:
+    """Flushes the standard streams. A stream that a task has closed, or replaced by an object that cannot be
+    flushed, becomes None: the interpreter flushes it once more, and that error would change the exit code."""
+    for name in ("stdout", "stderr"):
+        try:
+            getattr(sys, name).flush()
+        except BaseException:
+            setattr(sys, name, None)

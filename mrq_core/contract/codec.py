@@ -34,6 +34,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\u
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[JsonValue] = msgspec.json.Decoder()
+_object_decoder: msgspec.json.Decoder[JsonObject] = msgspec.json.Decoder(dict)
 
 _HINTS = {
     "datetime": "store value.isoformat() or value.timestamp()",
@@ -56,6 +57,11 @@ def encode(value: JsonValue) -> bytes:
 def decode(data: bytes | str) -> JsonValue:
     """Decodes a value that `encode` wrote."""
     return _decoder.decode(data)
+
+
+def copied(value: JsonObject) -> JsonObject:
+    """A deep copy of a stored dict."""
+    return _object_decoder.decode(_encoder.encode(value))
 
 
 def is_equal(one: JsonValue, other: JsonValue) -> bool:
@@ -142,6 +148,8 @@ def _checked(value: object, path: _Path, depth: int) -> JsonValue:
             return value
         return _checked_text(str.__str__(value), path)
     if isinstance(value, int):
+        if kind is not int:
+            value = int.__int__(value)  # the methods of a subclass may tell another number
         if not _INT_MIN <= value <= _INT_MAX:
             where = _text_of(path)
             raise InvalidValue(
@@ -149,15 +157,17 @@ def _checked(value: object, path: _Path, depth: int) -> JsonValue:
                 "a string",
                 path=where,
             )
-        return int(value)
+        return value
     if isinstance(value, float):
+        if kind is not float:
+            value = float.__float__(value)
         if not math.isfinite(value):
             where = _text_of(path)
             raise InvalidValue(
                 f"{where} is {float(value)}: expected a finite number; store None or a string instead",
                 path=where,
             )
-        return float(value)
+        return value
     if depth >= MAX_DEPTH:
         where = _text_of(path)
         raise InvalidValue(
@@ -202,10 +212,11 @@ def _checked_key(key: object, path: _Path) -> str:
         raise InvalidValue(
             f"{where} has the key {shown(key)} of type {_type_name(key)}: expected string keys", path=where
         )
-    if "\0" in key:
+    text = str.__str__(key)
+    if "\0" in text:
         where = _text_of(path)
-        raise InvalidValue(f"{where} has the key {shown(key)}, which contains a NUL character", path=where)
-    return _checked_text(str.__str__(key), (path, shown(key)))
+        raise InvalidValue(f"{where} has the key {shown(text)}, which contains a NUL character", path=where)
+    return _checked_text(text, (path, shown(text)))
 
 
 def _text_of(path: _Path) -> str:

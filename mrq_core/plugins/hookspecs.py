@@ -13,8 +13,9 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Final
 
 import pluggy
+from msgspec.structs import replace
 
-from mrq_core.contract.codec import JsonValue
+from mrq_core.contract.codec import JsonValue, copied
 from mrq_core.contract.driver import Driver
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import JobRecord, RetryDecision
@@ -54,7 +55,9 @@ def mrq_retry_decision(job: JobRecord, exception: BaseException) -> RetryDecisio
     """Decides whether a job whose code raised is retried. None leaves the decision to the next plugin, and at
     last to the options of the task.
 
-    Runs in the worker. Not called for timeouts, interrupts, or a retry that the task asked for.
+    Runs in the worker. Not called for timeouts, interrupts, or a retry that the task asked for. If a plugin
+    raises, returns another value or is interrupted, the options of the task decide, and the traceback of the
+    job names the error.
     """
 
 
@@ -63,23 +66,33 @@ def mrq_retry_decision(job: JobRecord, exception: BaseException) -> RetryDecisio
 
 
 class AttemptContext:
-    """The attempt that a wrapper runs around. `job` is the record as it was claimed."""
+    """The attempt that a wrapper runs around. Each wrapper gets a separate object."""
 
-    __slots__ = ("_outcome", "job")
+    __slots__ = ("_job", "_outcome", "_record")
 
-    def __init__(self, job: JobRecord) -> None:
-        self.job = job
+    def __init__(self, record: JobRecord) -> None:
+        self._record = record
+        self._job: JobRecord | None = None
         self._outcome: Outcome | None = None
+
+    @property
+    def job(self) -> JobRecord:
+        """A copy of the record as it was claimed. Changes of its params reach neither the task nor other
+        wrappers."""
+        if self._job is None:
+            record = self._record
+            self._job = replace(record, params=copied(record.params), meta=copied(record.meta))
+        return self._job
 
     @property
     def path(self) -> str:
         """The path of the task."""
-        return self.job.path
+        return self._record.path
 
     @property
     def attempt(self) -> int:
         """The number of the claim: 1 for the first attempt."""
-        return self.job.claims
+        return self._record.claims
 
     @property
     def outcome(self) -> Outcome | None:
@@ -93,7 +106,7 @@ def mrq_around_job(context: AttemptContext) -> Generator[None, Outcome, None]:
 
     At its `yield`, the params are decoded and the task's code runs. The `yield` then returns the Outcome of
     code that returned, or raises the exception that ended the attempt; a task that cannot be imported ends
-    its attempt there too.
+    its attempt there too. Code that swallowed a timeout or a cancel has returned; its Outcome has the status.
 
     `context` has the record as it was claimed (`job`, with the params as they are stored), the path of the
     task (`path`), the number of the attempt (`attempt`), and from the `yield` on a copy of the Outcome
@@ -129,17 +142,22 @@ def mrq_around_job(context: AttemptContext) -> Generator[None, Outcome, None]:
 @hookspec(firstresult=True)
 def mrq_encode(value: JsonValue) -> JsonValue:
     """Transforms params or a result before they are stored, for instance to encrypt them. Must return a
-    JSON value; the params must stay a dict, within MAX_PARAMS_SIZE."""
+    JSON value; the params must stay a dict, within MAX_PARAMS_SIZE. The encoded result takes at most twice
+    MAX_RESULT_SIZE. A job whose result cannot be encoded fails.
+
+    Runs in the worker for results; the timeout of the job includes it there."""
 
 
 @hookspec(firstresult=True)
 def mrq_decode(value: JsonValue) -> JsonValue:
-    """Reverses `mrq_encode`. Must return a value unchanged that `mrq_encode` did not make."""
+    """Reverses `mrq_encode`. Must return a value unchanged that `mrq_encode` did not make.
+
+    Runs in the worker for params; the timeout of the job includes it there."""
 
 
 # --- observers: batched; an error in one is logged and never fatal ------------------------------
 # Called in plugins/manager.py (observe) for client/client.py (enqueued), worker/executing.py (started),
-# worker/settling.py (settled), worker/worker_state.py (worker_event).
+# worker/settling.py (settled), worker/worker_state.py (worker_event). A worker waits up to 5 s for them.
 
 
 @hookspec

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -34,7 +35,17 @@ from mrq_core.plugins import hookspecs
 from mrq_core.plugins.validation import check_plugin
 
 ENTRY_POINT_GROUP = "mrq"
+ENCODED_FACTOR = 2
+"""How much larger than its limit a value may be after `mrq_encode`, for instance in base64."""
 _log = logging.getLogger("mrq.plugins")
+
+
+class _Manager(pluggy.PluginManager):
+    def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
+        """Leaves out properties, which may raise: pluggy before 1.7 reads them."""
+        if isinstance(inspect.getattr_static(plugin, name, None), property):
+            return None
+        return super().parse_hookimpl_opts(plugin, name)
 
 
 class Plugins:
@@ -45,7 +56,7 @@ class Plugins:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._manager = pluggy.PluginManager("mrq")
+        self._manager = _Manager("mrq")
         self._manager.add_hookspecs(hookspecs)
         self.origins: dict[str, str] = {}
         """The origin of each loaded plugin: a distribution with its version, or a setting."""
@@ -77,10 +88,17 @@ class Plugins:
             )
         try:
             plugin = load()
-        except (Exception, SystemExit) as error:
+            if plugin is None:
+                raise ImportError("its module replaced itself with None")
+            self._add(name, plugin, origin)
+        except (ConfigError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # code of the plugin: its module, or its `__dir__` and `__eq__`
             raise ConfigError(
                 f"the plugin {name} ({origin}) cannot be loaded: {shown_error(error)}"
             ) from error
+
+    def _add(self, name: str, plugin: object, origin: str) -> None:
         other = self._manager.get_name(plugin)
         if other is not None:
             raise ConfigError(
@@ -110,7 +128,9 @@ class Plugins:
             plugin = implementation.plugin_name
             try:
                 driver = implementation.function()
-            except Exception as error:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:
                 raise ConfigError(
                     f"mrq_driver of the plugin {plugin} failed: {shown_error(error)}"
                 ) from error
@@ -142,13 +162,17 @@ class Plugins:
         callers = self._manager.get_hookcallers(found) if found is not None else None
         return sorted(caller.name for caller in callers or ())
 
-    def observe(self, hook: str, **values: object) -> None:
-        """Calls the observers of a hook one by one. Logs the error of an observer and calls the next."""
+    def observe(self, hook: str, *, caught: type[BaseException] = Exception, **values: object) -> None:
+        """Calls the observers of a hook one by one. Logs the error of an observer and calls the next. Raises
+        errors that are not `caught`, such as an interrupt of the caller."""
         for implementation in self.implementations(hook):
             try:
                 implementation.function(*[values[name] for name in implementation.argnames])
-            except Exception:
-                _log.exception("plugin.failed hook=%s plugin=%s", hook, implementation.plugin_name)
+            except caught:
+                try:
+                    _log.exception("plugin.failed hook=%s plugin=%s", hook, implementation.plugin_name)
+                except caught:
+                    pass  # a broken log handler
 
     def job_wrappers(self) -> list[pluggy.HookImpl]:
         """The wrappers of `mrq_around_job`, the outermost first: in the order of loading, `tryfirst`

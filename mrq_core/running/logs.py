@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -19,6 +19,8 @@ from mrq_core.contract.messages import LogLine
 from mrq_core.errors import ConfigError
 
 _NO_JOB = "-"
+_LEVEL = 30
+"""Characters of the name of a level that are kept."""
 _ours: list[logging.Handler] = []
 """The handlers of mrq on the root logger."""
 
@@ -41,10 +43,11 @@ class JobLog:
         self._lines: deque[LogLine] | None = None  # most jobs log nothing
 
     def write(self, level: str, message: str, unix_ms: int) -> None:
-        """Adds a line. Characters that UTF-8 cannot encode become escapes."""
+        """Adds a line. Characters that UTF-8 cannot encode become escapes. Raises TypeError for what is no
+        text, such as the name that a task has given to a level."""
         if self._left < 0:
             return
-        text = printable(message)
+        text = printable(str.__str__(message))
         self._left -= len(text.encode()) + 1
         if self._left < 0:
             level, text = (
@@ -58,7 +61,7 @@ class JobLog:
                 attempt=self._attempt,
                 seq=self._seq,
                 at=from_ms(unix_ms),
-                level=level,
+                level=printable(str.__str__(level)[:_LEVEL]),
                 message=text,
             )
         )
@@ -113,6 +116,29 @@ class JobLogHandler(logging.Handler):
             log.write(record.levelname, self.format(record), int(record.created * 1000))
         except Exception:  # a line that cannot be formatted must not fail the job
             self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        _print_error(super().handleError, record)
+
+
+class TerminalHandler(logging.StreamHandler[Any]):
+    """Writes log lines to standard error, also after a task has closed `sys.stderr`."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if getattr(self.stream, "closed", False):
+            # The interpreter's own stream leaves the descriptor open.
+            self.stream = open(2, "w", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+            self.emit(record)
+        else:
+            _print_error(super().handleError, record)
+
+
+def _print_error(print_error: Callable[[logging.LogRecord], None], record: logging.LogRecord) -> None:
+    """Prints why a line cannot be logged, if standard error is open. Never raises, because tasks log."""
+    try:
+        print_error(record)
+    except Exception:
+        pass
 
 
 class _JobName(logging.Filter):
@@ -173,7 +199,7 @@ def set_up_logging(level: str, format: str, *, quiet: bool) -> None:
     root = logging.getLogger()
     while _ours:
         root.removeHandler(_ours.pop())
-    terminal = logging.StreamHandler()
+    terminal = TerminalHandler()
     terminal.setFormatter(formatter)
     terminal.addFilter(_JobName())
     if quiet:

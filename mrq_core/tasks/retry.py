@@ -34,5 +34,6 @@ class RetryRule(msgspec.Struct, frozen=True, kw_only=True):
         return delay * (0.5 + draw() / 2) if self.jitter else delay
 
     def decide(self, exception: BaseException) -> RetryDecision:
-        """Decides about an exception: retries only exceptions that `retry_on` names."""
-        return RetryDecision(retry=isinstance(exception, self.retry_on))
+        """Decides about an exception: retries only exceptions that `retry_on` names, by their real class, as
+        an `except` clause does."""
+        return RetryDecision(retry=issubclass(type(exception), self.retry_on))

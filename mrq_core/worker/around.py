@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -14,8 +13,10 @@ from mrq_core.contract.messages import Outcome
 from mrq_core.errors import MrqError
 from mrq_core.plugins.hookspecs import AttemptContext
 from mrq_core.running.context import JobContext
+from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.tracebacks import exception_before, format_traceback, frames_of
 
-_log = logging.getLogger("mrq.plugins")
+_log = GuardedLog("mrq.plugins")
 
 
 class Around:
@@ -28,16 +29,16 @@ class Around:
     def __init__(self, wrappers: Sequence[pluggy.HookImpl], context: JobContext) -> None:
         self._wrappers = wrappers
         self._context = context
-        self._view = AttemptContext(context.record)
-        self._entered: list[tuple[str, Generator[None, Outcome, object]]] = []
+        self._entered: list[tuple[str, AttemptContext, Generator[None, Outcome, object]]] = []
 
     def enter(self) -> None:
         """Starts the wrappers, the outermost first. Raises what a wrapper raises, and MrqError for a wrapper
         that ends without a yield; the wrappers inside it are not started."""
         for wrapper in self._wrappers:
-            generator: Any = wrapper.function(*[self._view] * len(wrapper.argnames))
+            view = AttemptContext(self._context.record)
+            generator: Any = wrapper.function(*[view] * len(wrapper.argnames))
             # Entered before it starts: an interrupt just after its yield must not leave it open.
-            self._entered.append((wrapper.plugin_name, generator))
+            self._entered.append((wrapper.plugin_name, view, generator))
             try:
                 self._resume(next, generator)
             except StopIteration:
@@ -52,10 +53,10 @@ class Around:
         From here on the outcome stands, also if the worker is given up for a wrapper that does not end.
         """
         self._context.outcome = outcome
-        self._view._outcome = seen = _copy_of(outcome)
-        frames = error.__traceback__ if error is not None else None
+        frames = frames_of(error) if error is not None else None
         while self._entered:
-            plugin, generator = self._entered.pop()
+            plugin, view, generator = self._entered.pop()
+            view._outcome = seen = _copy_of(outcome)
             try:
                 if error is None:
                     self._resume(generator.send, seen)
@@ -69,7 +70,8 @@ class Around:
                 if not _is_passed_on(raised, error):
                     self._report(plugin, raised)
             if error is not None:
-                error.with_traceback(frames)  # without the frames of this wrapper
+                # Without the frames of this wrapper. A class of the task may have another `with_traceback`.
+                BaseException.with_traceback(error, frames)
 
     def _resume(self, step: Callable[..., object], *arguments: object) -> None:
         """Runs code of a plugin until it yields or ends. Interrupts are raised in here only."""
@@ -80,21 +82,21 @@ class Around:
             self._context.in_code = False
 
     def _report(self, plugin: str, error: BaseException) -> None:
-        try:
-            _log.error(
-                "plugin.failed hook=mrq_around_job plugin=%s id=%s: the outcome of the code is stored",
-                plugin,
-                self._context.record.id,
-                exc_info=error,
-            )
-        except Exception:
-            pass  # a broken log handler
+        _log.error(
+            "plugin.failed hook=mrq_around_job plugin=%s id=%s: the outcome of the code is stored\n%s",
+            plugin,
+            self._context.record.id,
+            format_traceback(error).rstrip(),
+        )
 
 
 def _is_passed_on(raised: BaseException, error: BaseException | None) -> bool:
     """Whether a wrapper lets the exception of the code pass. A generator turns StopIteration into
     RuntimeError."""
-    return raised is error or (isinstance(error, StopIteration) and raised.__cause__ is error)
+    if raised is error:
+        return True
+    is_stop = error is not None and issubclass(type(error), StopIteration)
+    return is_stop and exception_before(raised) is error
 
 
 def _copy_of(outcome: Outcome) -> Outcome:

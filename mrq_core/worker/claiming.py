@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import time
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from mrq_core.contract.messages import CHUNK, Claimed, ClaimRequest, Outcome, Se
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerError
 from mrq_core.worker.executing import Executing
+from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.strategy import Strategy
 from mrq_core.worker.worker_state import WorkerState
@@ -24,7 +24,7 @@ _MOMENT = 0.25
 _UNSETTLED_MOST = 2000
 """With this many outcomes that wait for the broker, the worker claims nothing more."""
 
-_log = logging.getLogger("mrq.worker")
+_log = GuardedLog("mrq.worker")
 
 
 class Claiming:

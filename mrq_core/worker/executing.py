@@ -28,7 +28,7 @@ from functools import partial
 
 from mrq_core.client.client import ambient_client
 from mrq_core.config.settings import Config
-from mrq_core.contract.codec import JsonObject
+from mrq_core.contract.codec import JsonObject, copied
 from mrq_core.contract.lifecycle import runs_solo
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import JobRecord, Status
@@ -39,6 +39,7 @@ from mrq_core.running.logs import JobLog, current_log
 from mrq_core.tasks.loading import LoadedTask, load_task
 from mrq_core.worker.around import Around
 from mrq_core.worker.executions import Execution, job_execution
+from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.interrupts import CancelRequests, stop_interrupt, timeout_interrupt
 from mrq_core.worker.outcomes import Outcomes
 from mrq_core.worker.pool import GreenletPool
@@ -50,7 +51,13 @@ from mrq_core.worker.worker_state import WorkerState
 _REQUESTED = frozenset({Status.RETRY, Status.QUEUED, Status.ABORT, Status.INTERRUPT, Status.CANCEL})
 """Outcomes that a task or an operator requested: logged without a warning."""
 
-_log = logging.getLogger("mrq.worker")
+_SHOWN = 1000
+"""Characters of an error that the worker's log shows."""
+
+_SEES_RECORD = ("mrq_around_job", "mrq_jobs_started", "mrq_jobs_settled", "mrq_retry_decision")
+"""The hooks whose plugins get the record of a job that runs."""
+
+_log = GuardedLog("mrq.worker")
 
 
 class Executing:
@@ -85,24 +92,25 @@ class Executing:
             self._cancels.apply(execution)
         # Only now: the claims are held, renewed and can be interrupted, however slow an observer is.
         if state.plugins.implements("mrq_jobs_started"):
-            state.plugins.observe("mrq_jobs_started", records=list(records))
+            state.observe("mrq_jobs_started", records=list(records))
 
     def _execute(self, execution: Execution) -> None:
-        """Runs in a greenlet of the pool, in a copy of the context. Never raises."""
-        context, record = execution.context, execution.record
-        current_context.set(context)
-        current_log.set(context.log)
-        ambient_client.set(self._state.client)
-        if _log.isEnabledFor(logging.DEBUG):
-            _log_safely(
-                logging.DEBUG, "job.started id=%s path=%s attempt=%d", record.id, record.path, record.claims
-            )
-        execution.started = time.monotonic()
-        outcome = self._run(execution)
-        if outcome.exception_type is not None:
-            level = logging.INFO if outcome.status in _REQUESTED else logging.WARNING
-            error = (outcome.traceback or "").rstrip().rpartition("\n")[2]
-            _log_safely(level, "job.%s id=%s path=%s error=%s", outcome.status, record.id, record.path, error)
+        """Runs in a greenlet of the pool, in a copy of the context. Never raises, and always decides."""
+        try:
+            context, record = execution.context, execution.record
+            current_context.set(context)
+            current_log.set(context.log)
+            ambient_client.set(self._state.client)
+            if _log.logger.isEnabledFor(logging.DEBUG):
+                _log.debug("job.started id=%s path=%s attempt=%d", record.id, record.path, record.claims)
+            execution.started = time.monotonic()
+            outcome = self._run(execution)
+            if outcome.exception_type is not None:
+                level = logging.INFO if outcome.status in _REQUESTED else logging.WARNING
+                last = (outcome.traceback or "").rstrip().rpartition("\n")[2][:_SHOWN]
+                _log.log(level, "job.%s id=%s path=%s error=%s", outcome.status, record.id, record.path, last)
+        except BaseException as fault:  # of mrq, or an exception that an earlier job left for this greenlet
+            outcome = execution.context.outcome or self.outcomes.of_fault(fault, execution.started)
         self.decide(execution, outcome)
 
     def _run(self, execution: Execution) -> Outcome:
@@ -156,6 +164,7 @@ class Runner:
         self._config = config
         self._plugins = plugins
         self._wrappers = plugins.job_wrappers()
+        self._is_watched = any(map(plugins.implements, _SEES_RECORD))
         self._loaded: dict[str, LoadedTask] = {}
         self.outcomes = Outcomes(config, plugins)
 
@@ -172,8 +181,8 @@ class Runner:
         around = Around(self._wrappers, context) if self._wrappers else None
         if context.loaded is None and failure is None:
             failure = self.load(context)
-        loaded = context.loaded
         try:
+            loaded = context.loaded
             if set_deadline is not None:
                 set_deadline(self._config.default_job_timeout if loaded is None else loaded.timeout)
             if around is not None:
@@ -181,8 +190,9 @@ class Runner:
             if loaded is None:
                 assert failure is not None
                 raise failure
-            result = self._call(context, loaded)
-            outcome = self.outcomes.of_result(loaded, result, started)
+            outcome = self._call(context, loaded, started)
+            if context.interrupted is not None:
+                outcome = self.outcomes.of_interrupted(context, outcome, started)
         except BaseException as error:
             context.in_code = False
             outcome = self.outcomes.of_exception(context, error, started)
@@ -207,22 +217,28 @@ class Runner:
         context.loaded = loaded
         return None
 
-    def _call(self, context: JobContext, loaded: LoadedTask) -> object:
-        """Calls the task's code. Interrupts are raised only between the two lines that set `in_code`."""
+    def _call(self, context: JobContext, loaded: LoadedTask, started: float) -> Outcome:
+        """Calls the task's code, and returns its outcome if it returns. Interrupts are raised only between
+        the two lines that set `in_code`: in the code, and in plugins that decode and encode."""
         _refuse_second_start(context.record, loaded)
-        params = self._params(context)
         context.in_code = True
         try:
-            return loaded.task_class().run_wrapped(params)
+            params = self._params(context)
+            result = loaded.task_class().run_wrapped(params)
+            return self.outcomes.of_result(loaded, result, started)
         finally:
             context.in_code = False
 
     def _params(self, context: JobContext) -> JsonObject:
-        params = self._plugins.decode(context.record.params)
+        """The decoded params; a copy where plugins see the record, which keeps its params as claimed."""
+        stored = context.record.params
+        params = self._plugins.decode(stored)
         if not isinstance(params, dict):
             raise MrqError(
                 f"a plugin's mrq_decode made a {type(params).__name__} of the params: expected a dict"
             )
+        if self._is_watched and params is stored:
+            return copied(stored)
         return params
 
 
@@ -237,12 +253,3 @@ def _refuse_second_start(record: JobRecord, loaded: LoadedTask) -> None:
             "at_most_once job is never started twice",
             job_id=record.id,
         )
-
-
-def _log_safely(level: int, message: str, *arguments: object) -> None:
-    """Logs in the greenlet of a job. A log handler that a task installed may raise: the outcome must not
-    depend on it."""
-    try:
-        _log.log(level, message, *arguments)
-    except Exception:
-        pass

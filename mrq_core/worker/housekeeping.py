@@ -3,7 +3,6 @@ about itself, prunes expired jobs, and checks its limits."""
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ import psutil
 
 from mrq_core.contract.messages import Versions
 from mrq_core.errors import BrokerError, ConfigError
+from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.interrupts import CancelRequests
 from mrq_core.worker.reporting import Reports
 from mrq_core.worker.settling import Settler
@@ -23,7 +23,7 @@ _FLUSH_INTERVAL = 0.5
 _PRUNE_INTERVAL = 60.0
 _POLL_INTERVAL = 1.0
 
-_log = logging.getLogger("mrq.worker")
+_log = GuardedLog("mrq.worker")
 
 
 class Housekeeping:
@@ -47,6 +47,7 @@ class Housekeeping:
         self._versions = Versions()
         self._process = psutil.Process(os.getpid())
         self._started = time.monotonic()
+        self._is_over = False
         self._greenlets: list[gevent.Greenlet[..., None]] = []
 
     def start(self) -> None:
@@ -72,6 +73,7 @@ class Housekeeping:
 
     def stop(self) -> None:
         """Ends the loops and deletes the worker's report."""
+        self._is_over = True
         gevent.killall(self._greenlets, block=False)
         try:
             self._reports.remove_file()
@@ -103,7 +105,7 @@ class Housekeeping:
 
     def _repeat(self, interval: float, step: Callable[[], None]) -> None:
         failing = False
-        while True:
+        while not self._is_over:
             try:
                 step()
                 failing = False

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterable
 
 from mrq_core.errors import CancelInterrupt, Interrupt, JobInterrupt, TimeoutInterrupt
 from mrq_core.worker.executions import Execution, Executions
+from mrq_core.worker.guarded_log import GuardedLog
 
 _KEPT = 60.0
 """Seconds for which a request is kept whose job the worker does not hold."""
 
-_log = logging.getLogger("mrq.worker")
+_log = GuardedLog("mrq.worker")
 
 
 def timeout_interrupt(seconds: float) -> Interrupt:

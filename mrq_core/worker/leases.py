@@ -6,13 +6,13 @@ the GIL for longer than a lease does not: then another worker claims the job.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerError
 from mrq_core.worker.executions import Execution, batches
+from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.interrupts import lost_interrupt
 from mrq_core.worker.native import Mailbox
 from mrq_core.worker.watchdog import GRACE
@@ -23,7 +23,7 @@ RENEWALS_PER_LEASE = 3
 _BEYOND_DEADLINE = 2 * GRACE
 """Seconds after its deadline for which a job is renewed: the watchdog needs them to end it."""
 
-_log = logging.getLogger("mrq.worker")
+_log = GuardedLog("mrq.worker")
 
 
 class LeaseKeeper:

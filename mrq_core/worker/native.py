@@ -6,13 +6,14 @@ with greenlets, because gevent has patched the locks. It sends everything throug
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import gevent
 from gevent.monkey import get_original
+
+from mrq_core.worker.guarded_log import GuardedLog
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 _SLICE = 0.05
 _PAUSE_AFTER_ERROR = 1.0
 
-_log = logging.getLogger("mrq.worker")
+_log = GuardedLog("mrq.worker")
 
 
 def start_native_thread(run: Callable[..., None], *arguments: object) -> None:

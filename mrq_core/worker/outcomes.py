@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Callable
+from types import CoroutineType, GeneratorType
+from typing import Any, TypeVar, cast
 
 from mrq_core.config.settings import Config
-from mrq_core.contract.codec import storable
+from mrq_core.contract.codec import encode, printable, storable
 from mrq_core.contract.messages import Outcome
-from mrq_core.contract.naming import check_times
+from mrq_core.contract.naming import check_job_queue_name, check_times
 from mrq_core.contract.record import RetryDecision, Status
 from mrq_core.errors import (
     AbortInterrupt,
     CancelInterrupt,
     ClaimLost,
+    ConfigError,
     Interrupt,
+    InvalidValue,
     JobInterrupt,
     MrqError,
     ProcessDied,
     RetryInterrupt,
     TimeoutInterrupt,
+    shown_error,
 )
-from mrq_core.plugins.manager import Plugins
+from mrq_core.plugins.manager import ENCODED_FACTOR, Plugins
 from mrq_core.running.context import JobContext
 from mrq_core.tasks.loading import LoadedTask
 from mrq_core.worker.tracebacks import exception_before, format_traceback, type_name
+
+T = TypeVar("T")
+_SHOWN = 1000
+"""Characters of a result that a job's log shows."""
+_INTERRUPTED = {
+    TimeoutInterrupt: Status.TIMEOUT,
+    CancelInterrupt: Status.CANCEL,
+    AbortInterrupt: Status.ABORT,
+}
 
 
 class Outcomes:
@@ -36,32 +50,74 @@ class Outcomes:
     def __init__(self, config: Config, plugins: Plugins) -> None:
         self._config = config
         self._plugins = plugins
+        self._has_encoders = plugins.implements("mrq_encode")
 
     def of_result(self, loaded: LoadedTask, result: object, started: float) -> Outcome:
-        """The outcome of code that returned. Raises InvalidValue for a result that cannot be stored."""
+        """The outcome of code that returned. Raises InvalidValue for a result that cannot be stored, and what
+        `mrq_encode` raises."""
+        most = self._config.max_result_size
         try:
-            stored = storable(result, name="result", max_size=self._config.max_result_size)
-        finally:
+            stored = storable(result, name="result", max_size=most)
+        except (InvalidValue, Interrupt):
             _dispose(result)
+            raise
+        except BaseException as error:  # a class of the task, such as a dict whose `items` raises
+            raise InvalidValue(
+                f"result cannot be read, reading it raised {shown_error(error)}: expected JSON values",
+                path="result",
+            ) from error
+        if self._has_encoders:
+            encoded = self._plugins.encode(stored)
+            if encoded is not stored:
+                stored = storable(encoded, name="the result of mrq_encode", max_size=ENCODED_FACTOR * most)
         return Outcome(
             status=Status.SUCCESS,
             ttl=loaded.result_ttl,
             cancel_ttl=loaded.cancel_ttl,
             total_time=time.monotonic() - started,
-            result=self._plugins.encode(stored),
+            result=stored,
         )
 
+    def of_interrupted(self, context: JobContext, outcome: Outcome, started: float) -> Outcome:
+        """The outcome of code that swallowed an interrupt and returned: a timeout and a cancel stand, and the
+        job's log gets the result. Code that a stop of the worker interrupted has ended in time."""
+        interrupt = context.interrupted
+        if interrupt is None or issubclass(type(interrupt), JobInterrupt):
+            return outcome
+        value = encode(outcome.result).decode()
+        if len(value) > _SHOWN:
+            value = f"{value[:_SHOWN]}..."
+        context.log.write(
+            "WARNING",
+            f"the code swallowed {type(interrupt).__name__} and returned {value}: the result is not stored",
+            int(time.time() * 1000),
+        )
+        return self.of_exception(context, interrupt, started)
+
     def of_exception(self, context: JobContext, error: BaseException, started: float) -> Outcome:
-        """The outcome of an attempt that raised, before, in or after the task's code."""
+        """The outcome of an attempt that raised, before, in or after the task's code. Never raises."""
         try:
             return self._of_exception(context, error, started)
-        except Exception as broken:  # a plugin's decision makes no sense
-            return self._outcome(context.loaded, Status.FAILED, started, error=broken)
+        except BaseException as broken:  # a retry that makes no sense, or a fault of mrq
+            return self.of_fault(broken, started)
+
+    def of_fault(self, error: BaseException, started: float) -> Outcome:
+        """The outcome of an attempt that could not get a better one because of this error. Never raises."""
+        before = exception_before(error)
+        return Outcome(
+            status=Status.FAILED,
+            ttl=self._config.default_job_ttl,
+            cancel_ttl=self._config.default_job_cancel_ttl,
+            total_time=time.monotonic() - started,
+            exception_type=type_name(error),
+            traceback=format_traceback(error),
+            original_traceback=format_traceback(before) if before is not None else None,
+        )
 
     def forced(self, context: JobContext, interrupt: Interrupt, started: float) -> Outcome:
         """The outcome of an attempt that could not be ended, in any thread: that of its code, if the code has
         ended and a plugin around it has not."""
-        return context.outcome or self._of_exception(context, interrupt, started)
+        return context.outcome or self.of_exception(context, interrupt, started)
 
     def of_death(self, context: JobContext, death: str, started: float) -> Outcome:
         """The outcome of an attempt whose own process died. The job runs again, unless it is at_most_once, or
@@ -77,67 +133,83 @@ class Outcomes:
             error = ProcessDied(f"{death}; {why}", job_id=record.id)
         else:
             again = ProcessDied(f"{death}; the job runs again", job_id=record.id)
-            return self._outcome(loaded, Status.QUEUED, started, error=again, delay=0.0, lost=True)
-        return self._outcome(loaded, Status.FAILED, started, error=error, lost=True)
+            return self._outcome(context, Status.QUEUED, started, error=again, delay=0.0, lost=True)
+        return self._outcome(context, Status.FAILED, started, error=error, lost=True)
 
     def _of_exception(self, context: JobContext, error: BaseException, started: float) -> Outcome:
         loaded = context.loaded
         interrupt = error
-        if context.interrupted is not None and not isinstance(error, Interrupt):
+        if context.interrupted is not None and not issubclass(type(error), Interrupt):
             # The code was interrupted and raised another exception on its way out.
             interrupt = context.interrupted
-        match interrupt:
-            case TimeoutInterrupt():
-                return self._outcome(loaded, Status.TIMEOUT, started, error=error)
-            case CancelInterrupt():
-                return self._outcome(loaded, Status.CANCEL, started, error=error)
-            case AbortInterrupt():
-                return self._outcome(loaded, Status.ABORT, started, error=error)
-            case JobInterrupt():
-                at_most_once = context.record.at_most_once or (loaded is not None and loaded.at_most_once)
-                again = None if at_most_once else 0.0
-                return self._outcome(loaded, Status.INTERRUPT, started, error=error, delay=again)
-            case RetryInterrupt():
-                return self._retry(context, interrupt, error, started)
-            case _:
-                return self._failed(context, error, started)
+        # By the real class: an exception of the task may claim another `__class__`.
+        for kind, status in _INTERRUPTED.items():
+            if issubclass(type(interrupt), kind):
+                return self._outcome(context, status, started, error=error)
+        if issubclass(type(interrupt), JobInterrupt):
+            at_most_once = context.record.at_most_once or (loaded is not None and loaded.at_most_once)
+            again = None if at_most_once else 0.0
+            return self._outcome(context, Status.INTERRUPT, started, error=error, delay=again)
+        if issubclass(type(interrupt), RetryInterrupt):
+            return self._retry(context, cast(RetryInterrupt, interrupt), error, started)
+        return self._failed(context, error, started)
 
     def _failed(self, context: JobContext, error: BaseException, started: float) -> Outcome:
         loaded = context.loaded
         if loaded is None:  # no retry: nothing of the task ran
-            return self._outcome(None, Status.FAILED, started, error=error)
-        decision: RetryDecision | None = None
+            return self._outcome(context, Status.FAILED, started, error=error)
+        decision, problem = None, None
         if self._plugins.implements("mrq_retry_decision"):
             try:
-                decision = self._plugins.hook.mrq_retry_decision(job=context.record, exception=error)
-            except Exception as broken:
-                error.add_note(f"a plugin's mrq_retry_decision raised {type(broken).__name__}: {broken}")
+                decision = _interruptible(context, self._decision, context, error)
+            except BaseException as broken:
+                problem = f"a plugin's mrq_retry_decision raised {shown_error(broken)}"
         if decision is None:
             decision = loaded.retry.decide(error)
         if decision.retry:
-            return self._retry(context, RetryInterrupt(delay=decision.delay), error, started)
-        return self._outcome(loaded, Status.FAILED, started, error=error)
+            request = RetryInterrupt(delay=decision.delay)
+            return self._retry(context, request, error, started, problem=problem)
+        return self._outcome(context, Status.FAILED, started, error=error, problem=problem)
+
+    def _decision(self, context: JobContext, error: BaseException) -> RetryDecision | None:
+        """The decision of the plugins. Raises what a plugin raises, and ConfigError for another value."""
+        decision = self._plugins.hook.mrq_retry_decision(job=context.record, exception=error)
+        if decision is None:
+            return None
+        if type(decision) is not RetryDecision or type(decision.retry) is not bool:
+            raise ConfigError(f"it returned a {type(decision).__name__}: expected a RetryDecision or None")
+        check_times(decision.delay, None)
+        return decision
 
     def _retry(
-        self, context: JobContext, request: RetryInterrupt, error: BaseException, started: float
+        self,
+        context: JobContext,
+        request: RetryInterrupt,
+        error: BaseException,
+        started: float,
+        *,
+        problem: str | None = None,
     ) -> Outcome:
         record, loaded = context.record, context.loaded
         rule = loaded.retry if loaded else None
+        if request.queue is not None:
+            check_job_queue_name(request.queue)
         most = rule.max_retries if rule else self._config.default_job_max_retries
         if request.max_retries is not None and not record.at_most_once:
             most = request.max_retries
         if record.retry_count >= most:
-            return self._outcome(loaded, Status.MAXRETRIES, started, error=error)
+            return self._outcome(context, Status.MAXRETRIES, started, error=error, problem=problem)
         delay = request.delay
         if delay is not None:
             check_times(delay, None)
         else:
             delay = rule.delay_of(record.retry_count) if rule else self._config.default_job_retry_delay
         return self._outcome(
-            loaded,
+            context,
             Status.RETRY if delay > 0 else Status.QUEUED,
             started,
             error=error,
+            problem=problem,
             delay=delay,
             is_retry=True,
             queue=request.queue,
@@ -145,22 +217,27 @@ class Outcomes:
 
     def _outcome(
         self,
-        loaded: LoadedTask | None,
+        context: JobContext,
         status: Status,
         started: float,
         *,
         error: BaseException,
+        problem: str | None = None,
         **more: Any,
     ) -> Outcome:
-        before = exception_before(error)
+        """`problem`: a line after the traceback."""
+        loaded, before = context.loaded, exception_before(error)
+        text = _interruptible(context, format_traceback, error)
         return Outcome(
             status=status,
             ttl=self._ttl(loaded, status),
             cancel_ttl=loaded.cancel_ttl if loaded else self._config.default_job_cancel_ttl,
             total_time=time.monotonic() - started,
             exception_type=type_name(error),
-            traceback=format_traceback(error),
-            original_traceback=format_traceback(before) if before is not None else None,
+            traceback=f"{text}{printable(problem)}\n" if problem else text,
+            original_traceback=(
+                _interruptible(context, format_traceback, before) if before is not None else None
+            ),
             **more,
         )
 
@@ -175,10 +252,21 @@ class Outcomes:
                 return float(source.default_ttl if source else self._config.default_job_ttl)
 
 
+def _interruptible(context: JobContext, function: Callable[..., T], *arguments: object) -> T:
+    """Calls a function that calls code of a task or a plugin after the task's code has ended."""
+    was_in_code, context.in_code = context.in_code, True
+    try:
+        return function(*arguments)
+    finally:
+        context.in_code = was_in_code
+
+
 def _dispose(result: object) -> None:
     """Closes a generator or coroutine that a task returned by mistake, because nothing will run it."""
-    if result is None:
-        return
-    close = getattr(result, "close", None)
-    if type(result).__name__ in ("generator", "coroutine") and close is not None:
-        close()
+    if type(result) in (GeneratorType, CoroutineType):
+        try:
+            result.close()  # type: ignore[attr-defined]
+        except Interrupt:
+            raise
+        except BaseException:  # code of the task
+            pass

@@ -4,7 +4,6 @@ times as much."""
 from __future__ import annotations
 
 import contextvars
-import logging
 import time
 from collections.abc import Callable
 
@@ -12,12 +11,13 @@ import gevent
 from gevent.queue import SimpleQueue
 
 from mrq_core.worker.executions import Execution
+from mrq_core.worker.guarded_log import GuardedLog
 
 _SHORT = 0.001
 """Seconds. A greenlet whose job took longer is not used again: a new greenlet is cheap beside such a job, and
 a timer or a threading.local that the job left behind reaches no other job."""
 
-_log = logging.getLogger("mrq.worker")
+_log = GuardedLog("mrq.worker")
 
 
 class GreenletPool:
@@ -53,8 +53,12 @@ class GreenletPool:
             execution.greenlet = gevent.getcurrent()
             started = time.monotonic()
             # A copy of the context for each job: the next job does not see its variables.
-            contextvars.copy_context().run(self._run, execution)
-            is_fresh = time.monotonic() - started < _SHORT
+            try:
+                contextvars.copy_context().run(self._run, execution)
+                is_fresh = time.monotonic() - started < _SHORT
+            except BaseException as error:
+                is_fresh = False
+                _log.error("greenlet.broke id=%s: another one goes on", execution.record.id, exc_info=error)
             self._idle += 1
         self._greenlets -= 1
         self._idle -= 1

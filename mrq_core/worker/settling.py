@@ -16,8 +16,9 @@ from gevent.event import Event
 from mrq_core.contract.codec import printable
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import Status
-from mrq_core.errors import BrokerUnavailable
+from mrq_core.errors import BrokerUnavailable, shown_error
 from mrq_core.worker.executions import ClaimKind, Execution, batches, outcomes_of, store_logs
+from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.worker_state import WorkerState
 
 BATCH = 200
@@ -27,7 +28,7 @@ _ENOUGH = 32
 """With this many outcomes the settler waits no longer: the server would be idle meanwhile."""
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.05, 2.0
 
-_log = logging.getLogger("mrq.worker")
+_log = GuardedLog("mrq.worker")
 
 
 class Settler:
@@ -45,6 +46,7 @@ class Settler:
         self._filled = Event()
         self._emptied = Event()
         self._emptied.set()
+        self._is_over = False
 
     def add(self, execution: Execution) -> None:
         """Takes an execution whose outcome is decided."""
@@ -64,10 +66,15 @@ class Settler:
         """Waits until nothing is left to settle. False: the timeout, in seconds, ended first."""
         return bool(self._emptied.wait(timeout))
 
+    def stop(self) -> None:
+        """Ends the loop. Outcomes that wait stay unsettled."""
+        self._is_over = True
+        self._filled.set()
+
     def run(self) -> None:
-        """The greenlet's loop. Ends when the greenlet is killed."""
+        """The greenlet's loop, until `stop`."""
         backoff = _BACKOFF_FIRST
-        while True:
+        while not self._is_over:
             self._filled.wait()
             if self._executions.unsettled < _ENOUGH:
                 gevent.sleep(_GATHER)
@@ -81,9 +88,13 @@ class Settler:
                     del waiting[: len(batch)]
                     if not waiting:
                         del self._waiting[kind]
-            except BrokerUnavailable as error:
+            except Exception as error:
                 unsettled = self._executions.unsettled
-                _log.error("settle.failed waiting=%d retry_in=%.2fs error=%s", unsettled, backoff, error)
+                details = None if isinstance(error, BrokerUnavailable) else error
+                _log.error(
+                    "settle.failed waiting=%d retry_in=%.2fs error=%s",
+                    unsettled, backoff, error, exc_info=details,
+                )  # fmt: skip
                 gevent.sleep(backoff)
                 backoff = min(backoff * 2, _BACKOFF_MOST)
                 continue
@@ -161,7 +172,7 @@ class Settler:
             batch = [batch[index] for index in left]
             outcomes = [outcomes[index] for index in left]
             accepted = [accepted[index] for index in left]
-        is_verbose = _log.isEnabledFor(logging.DEBUG)
+        is_verbose = _log.logger.isEnabledFor(logging.DEBUG)
         for execution, outcome, is_accepted in zip(batch, outcomes, accepted, strict=True):
             if is_accepted:
                 if is_verbose:
@@ -183,7 +194,7 @@ class Settler:
                 for execution, outcome, is_accepted in zip(batch, outcomes, accepted, strict=True)
                 if is_accepted
             ]
-            state.plugins.observe("mrq_jobs_settled", settled=settled)
+            state.observe("mrq_jobs_settled", settled=settled)
 
     def _settle_alone(self, execution: Execution) -> None:
         try:
@@ -219,5 +230,5 @@ def unstorable(execution: Execution, error: Exception) -> Outcome:
         status=Status.FAILED,
         ttl=execution.outcome.ttl if execution.outcome else None,
         exception_type=type(error).__name__,
-        traceback=printable(f"the outcome of this execution could not be stored: {error}"),
+        traceback=printable(f"the outcome of this execution could not be stored: {shown_error(error)}"),
     )

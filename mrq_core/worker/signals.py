@@ -98,7 +98,7 @@ def leave_after_work(code: int) -> None:
     for flushable in (*logging.root.handlers, sys.stdout, sys.stderr):
         try:
             flushable.flush()
-        except Exception:  # a handler of a task, or a terminal that was closed
+        except BaseException:  # a handler of a task, or a terminal that was closed
             pass
 
 

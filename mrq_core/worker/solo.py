@@ -14,7 +14,6 @@ How an attempt ends:
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import time
@@ -30,6 +29,7 @@ from mrq_core.contract.record import Status
 from mrq_core.errors import Interrupt, JobInterrupt
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.fork_server import ForkServer
+from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.outcomes import Outcomes
 from mrq_core.worker.solo_handle import EXIT_PATIENCE, SoloProcess
 from mrq_core.worker.solo_messages import Ended, Logged, Progressed, Running, Start, StopRequested
@@ -41,7 +41,7 @@ _LONGEST_WAIT = 4.0
 """Seconds. So long a job that may kill its process waits in the worker, and about as long in its queue."""
 _SPAWN_RETRY = 5.0
 
-_log = logging.getLogger("mrq.worker")
+_log = GuardedLog("mrq.worker")
 
 SetDeadline = Callable[[Execution, float], None]
 

@@ -8,7 +8,6 @@ tell code that responds to an interrupt from C code that holds the GIL. See `sol
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import resource
 import signal
@@ -33,6 +32,7 @@ from mrq_core.running.logs import JobLog, current_log, set_up_logging
 from mrq_core.worker import blocking, forking
 from mrq_core.worker.executing import Runner
 from mrq_core.worker.executions import Execution, Executions, job_execution
+from mrq_core.worker.guarded_log import GuardedLog, guard_hub, guard_loggers
 from mrq_core.worker.native import NativeLoop, start_native_thread
 from mrq_core.worker.solo_messages import (
     HEARTBEAT,
@@ -58,7 +58,7 @@ _DATA_FACTOR = 2
 allocation that is too quick for these checks."""
 _STATUS_DATA = "VmData:"
 
-_log = logging.getLogger("mrq.worker")
+_log = GuardedLog("mrq.worker")
 
 
 def main(parent: int) -> None:
@@ -77,7 +77,7 @@ def main(parent: int) -> None:
     link = Link()
     try:
         Job(start, link, inbox, parent).run()
-    except Exception as error:  # the configuration was changed since the worker started, or a plugin
+    except BaseException as error:  # the configuration was changed since the worker started, or a plugin
         ttl = start.settings.get("default_job_ttl", default_of("DEFAULT_JOB_TTL"))
         link.send(
             Ended(
@@ -173,6 +173,8 @@ class Job:
         self._execution = execution = job_execution(context)
         self._executions.add(execution)
         forking.enter_worker()
+        guard_loggers()
+        guard_hub()
         watchdog = Watchdog(
             self._executions, give_up=_leave_to_worker, tick=lambda now: None, is_killing=lambda: False
         )
@@ -192,12 +194,15 @@ class Job:
         current_log.set(context.log)
         ambient_client.set(context.client)
         started = time.monotonic()
-        outcome = runner.run(context, partial(self._loaded, context))
+        try:
+            outcome = runner.run(context, partial(self._loaded, context))
+        except BaseException as error:  # a fault of mrq, or an exception that the job left for this greenlet
+            outcome = context.outcome or runner.outcomes.of_fault(error, started)
         self._tell_progress()
         try:
             self._end(outcome)
-        except Exception as error:  # a plugin's mrq_encode made a value that no message carries
-            self._end(runner.outcomes.of_exception(context, error, started))
+        except BaseException as error:  # a value that no message carries
+            self._end(runner.outcomes.of_fault(error, started))
 
     def _end(self, outcome: Outcome) -> None:
         self._link.send(Ended(outcome))

@@ -12,10 +12,10 @@ jobs.
 
 from __future__ import annotations
 
-import logging
 import signal
 import time
 
+from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.interrupts import stop_interrupt
 from mrq_core.worker.native import Mailbox
 from mrq_core.worker.process_end import LEAVE_WITHIN, end_process_within
@@ -25,7 +25,7 @@ from mrq_core.worker.worker_state import WorkerState
 ENDED_WITHIN, SETTLED_WITHIN = 1.5, 2.4
 """Seconds from the interrupt for jobs to end, and for the broker to accept their outcomes."""
 
-_log = logging.getLogger("mrq.worker")
+_log = GuardedLog("mrq.worker")
 
 
 class Stopping:

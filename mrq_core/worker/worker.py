@@ -7,7 +7,6 @@ Two native threads, the `Standby` and the `Watchdog`, go on while a job blocks t
 from __future__ import annotations
 
 import gc
-import logging
 from collections.abc import Callable
 
 import gevent
@@ -20,6 +19,7 @@ from mrq_core.worker.claiming import Claiming
 from mrq_core.worker.executing import Executing
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.giving_up import GivingUp
+from mrq_core.worker.guarded_log import GuardedLog, guard_hub, guard_loggers
 from mrq_core.worker.housekeeping import Housekeeping
 from mrq_core.worker.interrupts import CancelRequests
 from mrq_core.worker.leases import LeaseKeeper
@@ -32,7 +32,10 @@ from mrq_core.worker.strategy import Strategy
 from mrq_core.worker.watchdog import Watchdog
 from mrq_core.worker.worker_state import WorkerState
 
-_log = logging.getLogger("mrq.worker")
+_SETTLER_PATIENCE = 0.5
+"""Seconds for the settler's greenlet to end: an observer or a log handler may keep it."""
+
+_log = GuardedLog("mrq.worker")
 
 
 class Worker:
@@ -90,6 +93,8 @@ class Worker:
         set_process_client(self.client)
         self._stopping.handle_signals()
         forking.enter_worker()
+        guard_loggers()
+        guard_hub()
         self._standby.start()
         self._watchdog.start()
         settling = gevent.spawn(self._settler.run)
@@ -106,7 +111,8 @@ class Worker:
             code = self._work()
         finally:
             self._housekeeping.stop()
-            settling.kill()
+            self._settler.stop()
+            settling.kill(timeout=_SETTLER_PATIENCE)
             self._watchdog.stop()
             self._standby.stop()
             self._native_settler.close()

@@ -233,9 +233,68 @@ def test_a_hook_that_the_config_file_takes_from_a_plugin_is_refused(monkeypatch:
         Plugins(Config(plugins=config.plugins, module=file))
 
 
+REPLACED = """
+import sys
+from mrq_core import hookimpl
+
+
+class Plugin:
+    @hookimpl
+    def mrq_jobs_settled(self, settled):
+        pass
+
+    {more}
+
+
+sys.modules[__name__] = Plugin()
+"""
+
+
+def replaced(more: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plugins:
+    """The plugins with a module that replaces itself with an object."""
+    (tmp_path / "a_replaced_plugin.py").write_text(REPLACED.format(more=more))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "a_replaced_plugin", raising=False)
+    return Plugins(Config(plugins=("a_replaced_plugin",)))
+
+
 @pytest.mark.parametrize(
-    "line", ["raise RuntimeError('not today')", "import sys; sys.exit('not today')", "1 +"]
-)
+    "more",
+    ["x = property(lambda self: 1 / 0)", "x = property(lambda self: sys.exit(1))", "__len__ = lambda self: 0",
+     "__getattr__ = lambda self, name: 1 / 0", "__repr__ = lambda self: sys.exit(1)"],
+)  # fmt: skip
+def test_a_module_may_replace_itself_with_an_object(
+    more: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert replaced(more, tmp_path, monkeypatch).hooks_of("a_replaced_plugin") == ["mrq_jobs_settled"]
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["__dir__ = lambda self: sys.exit(1)", "__eq__ = lambda self, other: 1 / 0; __hash__ = None",
+     "mrq_driver = property(lambda self: sys.exit(1))"],
+)  # fmt: skip
+def test_an_object_whose_hooks_cannot_be_found_is_named(
+    more: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigError, match=r"the plugin a_replaced_plugin \(PLUGINS\) cannot be loaded: "):
+        replaced(more, tmp_path, monkeypatch)
+
+
+def test_a_module_that_replaces_itself_with_none_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a_lost_plugin.py").write_text("import sys\nsys.modules[__name__] = None\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="its module replaced itself with None"):
+        Plugins(Config(plugins=("a_lost_plugin",)))
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["raise RuntimeError('not today')", "import sys; sys.exit('not today')", "1 +",
+     "raise GeneratorExit('not today')", "class Own(BaseException): pass\nraise Own('not today')"],
+)  # fmt: skip
 def test_a_module_that_cannot_be_imported_is_named(
     line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -250,12 +309,13 @@ def test_a_module_that_cannot_be_imported_is_named(
 # --- drivers -------------------------------------------------------------------------------------
 
 
-def test_a_driver_hook_that_raises_is_named() -> None:
+@pytest.mark.parametrize("raised", [RuntimeError, SystemExit, GeneratorExit])
+def test_a_driver_hook_that_raises_is_named(raised: type[BaseException]) -> None:
     def mrq_driver() -> Driver:
-        raise RuntimeError("no licence")
+        raise raised("no licence")
 
     with pytest.raises(
-        ConfigError, match="mrq_driver of the plugin config file failed: RuntimeError: no lic"
+        ConfigError, match=f"mrq_driver of the plugin config file failed: {raised.__name__}: no lic"
     ):
         plugins_with(mrq_driver, "mrq_driver")
 

@@ -113,8 +113,10 @@ def own_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     server.stop()
 
 
-_LONG = frozenset({"test_giving_up", "test_process_end"})
-"""Modules whose tests wait for seconds, and hardly depend on the broker."""
+_LONG = frozenset(
+    {"test_giving_up", "test_hostile_code", "test_hostile_plugins", "test_log_handlers", "test_process_end"}
+)
+"""Modules whose tests take seconds, and hardly depend on the broker."""
 
 
 @pytest.hookimpl(tryfirst=True)

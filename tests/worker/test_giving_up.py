@@ -114,11 +114,16 @@ def garbage():
 DEAF_PLUGIN = """
 from deaf_tasks import wait_for_ever
 from mrq_core import hookimpl
+from mrq_core.worker import outcomes
+
+checked = outcomes.storable
 
 
-@hookimpl
-def mrq_encode(value):
-    return object() if value == "garbage" else value
+def unchecked(value, **more):
+    return object() if value == "garbage" else checked(value, **more)
+
+
+outcomes.storable = unchecked
 
 
 @hookimpl(wrapper=True)

@@ -1,0 +1,81 @@
+"""Keeps the errors of log handlers from the code that logs, and hostile exceptions from the hub.
+
+Handlers, filters, formatters and record factories belong to users and tasks: they may raise anything, and
+standard error may be closed. A worker must store outcomes and renew leases all the same, and a handler that
+one job has installed must not fail another job.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import gevent
+
+from mrq_core.errors import shown_error
+from mrq_core.running.context import current_context
+
+_CALLER = 2
+"""The frame that a log line names: the caller of this module."""
+_SHOWN = 500
+"""Characters of an error that are shown."""
+
+
+class GuardedLog(logging.LoggerAdapter[logging.Logger]):
+    """Logs like the logger of this name. Never raises."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(logging.getLogger(name), {})
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        try:
+            if self.logger.isEnabledFor(level):
+                self.logger.log(level, msg, *args, stacklevel=_CALLER, **kwargs)
+        except BaseException:
+            pass
+
+
+def guard_loggers() -> None:
+    """Makes all loggers of this process catch what handlers raise, because the libraries of brokers log too.
+    Standard error gets the first error. In the code of a job only `Exception` is caught: anything else may be
+    an interrupt of the job, or a timeout that the job has set itself."""
+    setattr(logging.Logger, "handle", _handle)  # noqa: B010
+
+
+def guard_hub() -> None:
+    """Makes the hub survive exceptions that it cannot print: a task that waits for a thread would wait for
+    ever. Standard error may be closed, and an exception may raise when it is formatted."""
+    hub: Any = gevent.get_hub()
+    unguarded = hub.print_exception
+
+    def print_exception(context: object, kind: object, value: object, frames: object) -> None:
+        try:
+            unguarded(context, kind, value, frames)
+        except BaseException as error:
+            _write(f"mrq: an exception of a greenlet cannot be printed: {shown_error(error)[:_SHOWN]}\n")
+
+    hub.print_exception = print_exception
+
+
+_handle_unguarded = logging.Logger.handle
+_told: list[str] = []
+"""The errors that standard error got."""
+
+
+def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
+    try:
+        _handle_unguarded(logger, record)
+    except BaseException as error:
+        if not issubclass(type(error), Exception) and current_context.get() is not None:
+            raise
+        if not _told:
+            _told.append(shown_error(error)[:_SHOWN])
+            _write(f"mrq: a log handler raised {_told[0]}. Later errors of log handlers are not shown\n")
+
+
+def _write(line: str) -> None:
+    try:
+        os.write(2, line.encode(errors="backslashreplace"))
+    except OSError:
+        pass

@@ -1,0 +1,196 @@
+"""Hostile exceptions and results: each job gets a clear outcome."""
+
+from __future__ import annotations
+
+import gevent
+import pytest
+
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.worker.executions import Execution
+from mrq_core.worker.pool import GreenletPool
+from tests.support import PATIENCE, Project
+from tests.worker.hostile import HOSTILE
+from tests.worker.records import execution
+
+EXCEPTIONS = {
+    "looks": "hostile.Looks",
+    "denies": "hostile.Denies",
+    "denies_all": "hostile.DeniesAll",
+    "poses": "hostile.Poses",
+    "nameless": "hostile.Nameless",
+    "odd": "hostile.Odd",
+    "named": "\\x00\\udc80.Named",
+    "group": "ExceptionGroup",
+    "wide_group": "ExceptionGroup",
+    "deep_group": "ExceptionGroup",
+    "long_chain": "ValueError",
+    "cycle": "ValueError",
+    "huge": "ValueError",
+    "surrogates": "ValueError",
+    "greenlet_exit": "greenlet.GreenletExit",
+    "generator_exit": "GeneratorExit",
+    "timeout_of_gevent": "gevent.timeout.Timeout",
+    "keyboard": "KeyboardInterrupt",
+    "deep": "ZeroDivisionError",
+    "from_denied": "ValueError",
+}
+"""The exception type of the record, by what the code raises."""
+
+STORED = {"text": "text", "small_number": 7, "odd_key": {"key": 1}}
+"""The results that are values all the same."""
+
+REFUSED = {
+    "value": "result cannot be read",
+    "unreadable": "result cannot be read, reading it raised LookupError: no items",
+    "keys": "result is of type hostile.Keys",
+    "big_number": "result is an integer of 100 bits",
+    "digits": "result is an integer of 39864 bits",
+    "recursive": "nested more than 64 levels deep",
+    "odd_keys": "result has the key 1 of type int",
+    "generator": "result is of type generator",
+    "started": "result is of type generator",
+    "exception": "result is of type ValueError",
+    "bytes": "result is of type bytes",
+    "nan": "result[0] is nan",
+    "surrogates": "result has a lone surrogate",
+}
+"""The messages of results that are refused."""
+
+
+FAULTY = """
+from mrq_core import task
+from mrq_core.worker.outcomes import Outcomes
+
+
+def broken(self, context, error, started):
+    raise GeneratorExit("a fault of mrq")
+
+
+Outcomes.of_exception = broken
+
+
+@task
+def fails():
+    raise ValueError("text")
+
+
+@task(isolate=True)
+def fails_solo():
+    raise ValueError("text")
+"""
+
+LOGGING = """
+import logging
+from mrq_core import log, task
+from hostile import OddText
+
+
+@task
+def levels():
+    for name in (object(), "I\\udc80", "x" * 5_000_000, OddText("odd"), "INFO"):
+        logging.addLevelName(logging.INFO, name)
+        log.info("text")
+    return "logged"
+"""
+
+
+@pytest.fixture(autouse=True)
+def hostile(project: Project) -> None:
+    project.write("hostile.py", HOSTILE)
+
+
+def work_off(project: Project, path: str, hows: list[str], *arguments: str) -> dict[str, JobRecord]:
+    """The records of jobs of a task, by what they do. One worker has run all, and a last good job."""
+    jobs = {how: project.queue(path, {"how": how}) for how in hows}
+    last = project.queue("tasks.Add", {"a": 20, "b": 22})
+    project.work_off(*arguments)
+    assert project.ended(last).result == 42
+    records = {how: project.client.fetch(job) for how, job in jobs.items()}
+    assert {record.claims for record in records.values()} == {1}
+    return records
+
+
+@pytest.mark.parametrize("path", ["hostile.raises", "hostile.raises_solo"])
+def test_whatever_the_code_raises_fails_its_job_with_the_name_of_the_exception(
+    project: Project, path: str
+) -> None:
+    records = work_off(project, path, list(EXCEPTIONS))
+    found = {how: (record.status, record.exception_type) for how, record in records.items()}
+    assert found == {how: (Status.FAILED, name) for how, name in EXCEPTIONS.items()}
+    for how, record in records.items():
+        text = record.traceback or ""
+        assert "in raise_error" in text, how
+        assert len(text) < 81_000
+    assert "hostile.Denies: <exception str() failed>" in (records["group"].traceback or "")
+    assert (records["long_chain"].traceback or "").endswith("ValueError: 9999\n")
+    assert "ZeroDivisionError" in (records["deep"].traceback or "")
+    assert records["from_denied"].original_traceback is not None
+
+
+@pytest.mark.parametrize("path", ["hostile.raises_in_thread", "hostile.raises_in_greenlet"])
+def test_a_job_that_waits_for_a_hostile_exception_gets_it(project: Project, path: str) -> None:
+    hows = ["looks", "nameless", "odd", "group", "cycle", "huge"]
+    records = work_off(project, path, hows)
+    found = {how: (record.status, record.exception_type) for how, record in records.items()}
+    assert found == {how: (Status.FAILED, EXCEPTIONS[how]) for how in hows}
+
+
+@pytest.mark.parametrize("path", ["hostile.returns", "hostile.returns_solo"])
+def test_whatever_the_code_returns_is_stored_or_refused_with_one_clear_message(
+    project: Project, path: str
+) -> None:
+    records = work_off(project, path, [*STORED, *REFUSED])
+    assert {how: record.result for how, record in records.items() if how in STORED} == STORED
+    for how, message in REFUSED.items():
+        record = records[how]
+        assert (record.status, record.exception_type) == (Status.FAILED, "mrq_core.errors.InvalidValue"), how
+        assert message in (record.traceback or ""), how
+
+
+def test_a_message_that_waits_is_interrupted_by_the_timeout_of_its_job(project: Project) -> None:
+    job = project.queue("hostile.sleeps_in_str")
+    last = project.queue("tasks.Add", {"a": 20, "b": 22})
+    project.work_off()
+    record = project.ended(job)
+    assert (record.status, record.exception_type) == (Status.FAILED, "hostile.Sleeps")
+    assert project.ended(last).result == 42
+
+
+@pytest.mark.parametrize("path", ["faulty.fails", "faulty.fails_solo"])
+def test_a_fault_of_mrq_fails_its_job_and_the_worker_goes_on(project: Project, path: str) -> None:
+    project.write("faulty.py", FAULTY)
+    jobs = [project.queue(path) for _ in range(2)]
+    last = project.queue("tasks.Add", {"a": 20, "b": 22})
+    project.work_off()
+    for job in jobs:
+        record = project.ended(job)
+        assert (record.status, record.exception_type, record.claims) == (Status.FAILED, "GeneratorExit", 1)
+        assert "a fault of mrq" in (record.traceback or "")
+    assert project.ended(last).result == 42
+
+
+def test_odd_names_of_levels_reach_the_log_as_text_or_not_at_all(project: Project) -> None:
+    project.write("logging_tasks.py", LOGGING)
+    job = project.queue("logging_tasks.levels")
+    project.work_off()
+    assert project.ended(job).result == "logged"
+    lines = project.client.broker.read_logs(job).lines
+    assert [line.level for line in lines] == ["I\\udc80", "x" * 30, "odd", "INFO"]
+
+
+def test_a_greenlet_whose_run_raises_makes_room_for_another() -> None:
+    ran: list[Execution] = []
+
+    def run(one: Execution) -> None:
+        ran.append(one)
+        if len(ran) < 3:
+            raise GeneratorExit
+
+    pool = GreenletPool(1, run)
+    executions = [execution() for _ in range(3)]
+    for one in executions:
+        pool.start(one)
+    with gevent.Timeout(PATIENCE):
+        while len(ran) < 3:
+            gevent.sleep(0.001)
+    assert ran == executions

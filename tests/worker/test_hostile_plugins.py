@@ -1,0 +1,306 @@
+"""Hostile plugins: neither a job nor its worker is harmed."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from mrq_core.contract.record import Status
+from tests.support import PATIENCE, Project
+from tests.worker.hostile import RAISED, RAISING
+
+OBSERVING = (
+    RAISING
+    + """
+@hookimpl
+def mrq_jobs_started(records):
+    gevent.Timeout(0.01).start()
+    fail()
+
+
+@hookimpl
+def mrq_jobs_settled(settled):
+    gevent.Timeout(0.01).start()
+    fail()
+
+
+@hookimpl
+def mrq_worker_event(worker, event):
+    gevent.Timeout(0.01).start()
+    fail()
+"""
+)
+
+
+def work(project: Project, *arguments: str, jobs: int = 3) -> None:
+    """Runs jobs one after the other in one worker, which then stops as asked."""
+    worker = project.worker(*arguments)
+    for number in range(jobs):
+        job = project.queue("tasks.noted", {"word": f"w{number}", "seconds": 0.02})
+        record = project.ended(job)
+        assert (record.status, record.result, record.claims) == (Status.SUCCESS, f"w{number}", 1)
+    worker.send(signal.SIGINT)
+    assert worker.wait() == 0, worker.output
+
+
+@pytest.mark.parametrize("raised", RAISED)
+def test_whatever_an_observer_raises_or_leaves_behind_the_worker_goes_on(
+    project: Project, raised: str
+) -> None:
+    project.write("observing.py", OBSERVING)
+    project.env["RAISED"] = raised
+    work(project, "--plugins", "observing")
+
+
+def test_an_observer_that_hangs_keeps_no_job_from_its_outcome(project: Project) -> None:
+    project.write(
+        "hanging.py",
+        """
+        import time
+        from mrq_core import hookimpl
+
+        @hookimpl
+        def mrq_jobs_settled(settled):
+            time.sleep(1000)
+        """,
+    )
+    work(project, "--plugins", "hanging", jobs=5)
+
+
+DECIDING = (
+    RAISING
+    + """
+@hookimpl
+def mrq_retry_decision(job, exception):
+    fail()
+"""
+)
+
+
+@pytest.mark.parametrize("raised", RAISED)
+def test_whatever_a_retry_decision_raises_the_job_fails_with_its_own_exception(
+    project: Project, raised: str
+) -> None:
+    project.write("deciding.py", DECIDING)
+    project.env["RAISED"] = raised
+    job = project.queue("tasks.fail")
+    last = project.queue("tasks.unreachable")
+    project.work_off("--plugins", "deciding")
+    record = project.ended(job)
+    assert (record.status, record.exception_type) == (Status.FAILED, "ValueError")
+    assert "ValueError: it does not work\na plugin's mrq_retry_decision raised " in (record.traceback or "")
+    assert project.client.fetch(last).retry_count == 1  # the options of the task decide
+
+
+@pytest.mark.parametrize(
+    "answer",
+    ["'soon'", "object()", "True", "RetryDecision(retry=True, delay='soon')",
+     "RetryDecision(retry=True, delay=-1)", "RetryDecision(retry=True, delay=float('nan'))"],
+)  # fmt: skip
+def test_a_retry_decision_that_makes_no_sense_is_named_and_the_options_decide(
+    project: Project, answer: str
+) -> None:
+    project.write(
+        "answering.py",
+        f"""
+        from mrq_core import RetryDecision, hookimpl
+
+        @hookimpl
+        def mrq_retry_decision(job, exception):
+            return {answer}
+        """,
+    )
+    job = project.queue("tasks.fail")
+    project.work_off("--plugins", "answering")
+    record = project.ended(job)
+    assert (record.status, record.exception_type) == (Status.FAILED, "ValueError")
+    assert "a plugin's mrq_retry_decision raised " in (record.traceback or "")
+
+
+AROUND = (
+    RAISING
+    + """
+@hookimpl(wrapper=True)
+def mrq_around_job(context):
+    if context.job.params["when"] == "before":
+        fail()
+    try:
+        yield
+    finally:
+        if context.job.params["when"] == "after":
+            fail()
+"""
+)
+
+WRAPPED = """
+from around import Own, fail
+from mrq_core import task
+
+
+@task
+def returns(when: str):
+    return "done"
+
+
+@task
+def raises(when: str):
+    fail()
+"""
+
+NAMES = {"GreenletExit": "greenlet.GreenletExit", "Timeout": "gevent.timeout.Timeout", "Own": "around.Own"}
+
+
+@pytest.mark.parametrize("raised", RAISED)
+def test_whatever_a_wrapper_and_the_code_in_it_raise_the_job_has_a_clear_outcome(
+    project: Project, raised: str
+) -> None:
+    project.write("around.py", AROUND)
+    project.write("wrapped.py", WRAPPED)
+    project.env["RAISED"] = raised
+    before, after = (project.queue("wrapped.returns", {"when": when}) for when in ("before", "after"))
+    raising = [project.queue("wrapped.raises", {"when": when}) for when in ("never", "after")]
+    project.work_off("--plugins", "around")
+    name = NAMES.get(raised, raised)
+    assert (project.ended(before).status, project.ended(before).exception_type) == (Status.FAILED, name)
+    assert (project.ended(after).status, project.ended(after).result) == (Status.SUCCESS, "done")
+    assert [project.ended(job).exception_type for job in raising] == [name, name]
+    assert any("plugin.failed hook=mrq_around_job" in line for line in project.log_of(after))
+
+
+def test_changes_of_params_reach_neither_the_wrapper_nor_the_task_nor_an_observer(project: Project) -> None:
+    project.write(
+        "changing.py",
+        """
+        from mrq_core import Task, hookimpl
+        from tasks import note
+
+        @hookimpl(wrapper=True)
+        def mrq_around_job(context):
+            note(f"before-{context.job.params['list']}".replace(" ", ""))
+            context.job.params["list"].append("wrapper")
+            yield
+            note(f"after-{context.job.params['list']}".replace(" ", ""))
+
+        @hookimpl
+        def mrq_jobs_settled(settled):
+            note(f"settled-{settled[0][0].params['list']}".replace(" ", ""))
+
+        class Changes(Task):
+            def run(self, params):
+                params["list"].append("task")
+                return params["list"]
+        """,
+    )
+    project.write(
+        "other.py",
+        """
+        import changing
+        from mrq_core import hookimpl
+
+        @hookimpl(wrapper=True)
+        def mrq_around_job(context):
+            return (yield from changing.mrq_around_job(context))
+        """,
+    )
+    job = project.queue("changing.Changes", {"list": [1]})
+    project.work_off("--plugins", "changing other")
+    assert project.ended(job).result == [1, "task"]
+    assert project.ledger() == [
+        "before-[1]", "before-[1]", "after-[1,'wrapper']", "after-[1,'wrapper']", "settled-[1]",
+    ]  # fmt: skip
+
+
+CODEC = (
+    RAISING
+    + """
+@hookimpl
+def mrq_encode(value):
+    if value == "raises":
+        fail()
+    if value == "sleeps":
+        time.sleep(1000)
+    return {"nan": float("nan"), "bytes": b"bytes", "huge": "x" * 20_000_000}.get(value)
+
+
+@hookimpl
+def mrq_decode(value):
+    how = value.get("decode")
+    if how == "raises":
+        fail()
+    if how == "sleeps":
+        time.sleep(1000)
+    if how == "spins":
+        while True:
+            pass
+"""
+)
+
+CODED = """
+from mrq_core import task
+
+
+@task(timeout=0.5)
+def returns(value: object = None, decode: str = ""):
+    return value
+
+
+@task(timeout=0)
+def waits(decode: str = ""):
+    pass
+"""
+
+
+@pytest.fixture
+def coded(project: Project) -> Project:
+    project.write("coding.py", CODEC)
+    project.write("coded.py", CODED)
+    return project
+
+
+@pytest.mark.parametrize("raised", RAISED)
+def test_whatever_a_codec_raises_the_job_fails_with_it(coded: Project, raised: str) -> None:
+    coded.env["RAISED"] = raised
+    jobs = [coded.queue("coded.returns", {key: "raises"}) for key in ("value", "decode")]
+    last = coded.queue("coded.returns", {"value": 42})
+    coded.work_off("--plugins", "coding")
+    names = {**NAMES, "Own": "coding.Own", "SystemExit": "mrq_core.errors.ConfigError"}
+    name = names.get(raised, raised)
+    assert [(coded.ended(job).status, coded.ended(job).exception_type) for job in jobs] == [
+        (Status.FAILED, name)
+    ] * 2
+    assert coded.ended(last).result == 42
+
+
+def test_a_result_that_a_codec_makes_unstorable_fails_its_job_and_names_the_hook(coded: Project) -> None:
+    messages = {
+        "nan": "the result of mrq_encode is nan",
+        "bytes": "the result of mrq_encode is of type bytes",
+        "huge": "the result of mrq_encode takes 20,000,002 bytes",
+    }
+    jobs = {value: coded.queue("coded.returns", {"value": value}) for value in messages}
+    coded.work_off("--plugins", "coding")
+    for value, message in messages.items():
+        record = coded.ended(jobs[value])
+        assert record.status == Status.FAILED
+        assert message in (record.traceback or ""), value
+
+
+@pytest.mark.parametrize("params", [{"value": "sleeps"}, {"decode": "sleeps"}, {"decode": "spins"}], ids=str)
+def test_a_codec_that_takes_too_long_is_interrupted_by_the_timeout(
+    coded: Project, params: dict[str, object]
+) -> None:
+    job = coded.queue("coded.returns", params)
+    last = coded.queue("coded.returns", {"value": 42})
+    coded.work_off("--plugins", "coding")
+    assert coded.ended(job).status == Status.TIMEOUT
+    assert coded.ended(last).result == 42
+
+
+def test_a_codec_that_waits_is_interrupted_by_a_cancel(coded: Project) -> None:
+    job = coded.queue("coded.waits", {"decode": "sleeps"})
+    worker = coded.worker("--plugins", "coding", "--paused-queues-refresh-interval", "0.05")
+    coded.until_status(job, Status.STARTED)
+    coded.job(job).cancel(interrupt=True)
+    assert coded.job(job).wait(PATIENCE).status == Status.CANCEL
+    assert worker.popen.poll() is None

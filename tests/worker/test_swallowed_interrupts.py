@@ -1,0 +1,70 @@
+"""Tasks that swallow the interrupt of a timeout, a cancel or a stop, and return."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from mrq_core.contract.record import Status
+from tests.support import Project, until
+from tests.worker.hostile import HOSTILE
+
+
+@pytest.fixture(autouse=True)
+def hostile(project: Project) -> None:
+    project.write("hostile.py", HOSTILE)
+
+
+@pytest.mark.parametrize("path", ["hostile.swallows", "hostile.swallows_solo"])
+def test_code_that_swallows_its_timeout_and_returns_is_a_timeout_whose_log_has_the_result(
+    project: Project, path: str
+) -> None:
+    job = project.queue(path, {"value": "kept"} if path == "hostile.swallows" else {})
+    project.work_off()
+    record = project.ended(job)
+    assert (record.status, record.result) == (Status.TIMEOUT, None)
+    assert record.exception_type == "mrq_core.errors.TimeoutInterrupt"
+    assert "in swallows" in (record.traceback or "")
+    assert any('TimeoutInterrupt and returned "kept"' in line for line in project.log_of(job))
+
+
+def test_code_that_swallows_a_timeout_and_returns_what_cannot_be_stored_is_a_timeout(
+    project: Project,
+) -> None:
+    project.write(
+        "swallowing.py",
+        """
+        from hostile import swallows
+        from mrq_core import task
+
+        @task(timeout=0.5)
+        def odd():
+            swallows.function()
+            return b"bytes"
+        """,
+    )
+    job = project.queue("swallowing.odd")
+    project.work_off()
+    assert project.ended(job).status == Status.TIMEOUT
+    assert "result is of type bytes" in (project.ended(job).traceback or "")
+
+
+def test_code_that_swallows_a_cancel_and_returns_is_cancelled(project: Project) -> None:
+    job = project.queue("hostile.swallows_later")
+    worker = project.worker("--paused-queues-refresh-interval", "0.05")
+    until(project.ledger, what="the job to start")
+    project.job(job).cancel(interrupt=True)
+    assert project.ended(job).status == Status.CANCEL
+    assert any('CancelInterrupt and returned "kept"' in line for line in project.log_of(job))
+    assert worker.popen.poll() is None
+
+
+def test_code_that_a_stop_interrupts_and_that_returns_has_succeeded(project: Project) -> None:
+    job = project.queue("hostile.swallows_later")
+    worker = project.worker()
+    until(project.ledger, what="the job to start")
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+    record = project.client.fetch(job)
+    assert (record.status, record.result) == (Status.SUCCESS, "kept")
