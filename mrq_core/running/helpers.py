@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import os
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -56,12 +57,15 @@ def subpool_map(pool_size: int, function: Callable[[T], R], iterable: Iterable[T
     settled = Event()
     pool = Pool(pool_size)
     ended = 0
+    process = os.getpid()
 
     def call(index: int, item: T) -> None:
         nonlocal ended
         try:
             results[index] = function(item)
         except BaseException as error:
+            if os.getpid() != process:  # a child that the function has forked: it ends with this exception
+                raise
             failures.append(error)
         ended += 1
         settled.set()

@@ -37,6 +37,7 @@ from mrq_core.plugins.manager import Plugins
 from mrq_core.running.context import JobContext, current_context
 from mrq_core.running.logs import JobLog, current_log
 from mrq_core.tasks.loading import LoadedTask, load_task
+from mrq_core.worker import forking
 from mrq_core.worker.around import Around
 from mrq_core.worker.executions import Execution, job_execution
 from mrq_core.worker.guarded_log import GuardedLog
@@ -195,6 +196,7 @@ class Runner:
                 outcome = self.outcomes.of_interrupted(context, outcome, started)
         except BaseException as error:
             context.in_code = False
+            forking.end_if_child(error)
             outcome = self.outcomes.of_exception(context, error, started)
             if around is not None:
                 around.leave(outcome, error)
@@ -225,6 +227,7 @@ class Runner:
         try:
             params = self._params(context)
             result = loaded.task_class().run_wrapped(params)
+            forking.end_if_child()
             return self.outcomes.of_result(loaded, result, started)
         finally:
             context.in_code = False

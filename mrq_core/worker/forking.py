@@ -2,42 +2,157 @@
 
 The child has the task's greenlet and copies of all other greenlets: the worker's loop, the other jobs. If
 the child waited, its copy of the hub would run them a second time. Therefore the child gets a new hub, on
-which only the task's greenlet runs, and the default signal handlers.
+which only the task's greenlet and the greenlets that it starts run, the default signal handlers, and no exit
+handlers of the worker. Locks, queues and events that know the worker's hub use the new one from then on, and
+wake no greenlet of the worker.
+
+The child ends where the code that forked ends: the task (`end_if_child`), the greenlet or the function of a
+pool's thread. Its exit code is that of a Python program that ends in the same way.
 """
 
 from __future__ import annotations
 
+import atexit
+import gc
 import os
 import signal
-from typing import Any
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
 
+import gevent
 from gevent import hub
 from gevent._hub_local import get_hub_if_exists, set_hub, set_loop
+from gevent.exceptions import LoopExit
+from gevent.threadpool import ThreadResult
+from greenlet import GreenletExit, getcurrent
+from greenlet import greenlet as RawGreenlet
 
 from mrq_core.worker.signals import STOP_SIGNALS  # whose hook for children must run before this one
 
-_left_behind: list[object] = []
-"""The hub of the worker. Kept: its deletion would wake its greenlets with GreenletExit."""
+is_child = False
+"""Whether this process was forked by a task."""
+_left_behind: list[Any] = []
+"""The hubs of the worker. Kept: their deletion would wake their greenlets with GreenletExit."""
 _workers = 0
 _SIGNALS = (*STOP_SIGNALS, signal.SIGALRM)
+_EVBREAK_CANCEL = 0
 _masks: list[set[int | signal.Signals]] = []
 
 
 def enter_worker() -> None:
-    """Makes forked children of this process leave the worker behind from now on."""
+    """Makes forked children of this process leave the worker behind from now on. In the thread of the hub."""
     global _workers
     _workers += 1
+    _left_behind.append(hub.get_hub())
 
 
 def leave_worker() -> None:
     """Undoes `enter_worker`."""
     global _workers
     _workers -= 1
+    _left_behind.pop()
+
+
+def end_if_child(error: BaseException | None = None) -> None:
+    """Ends this process if a task has forked it. Call this where the task's code ends; `error`: with which
+    exception."""
+    if is_child:
+        _end(error)
+
+
+def _end(error: BaseException | None) -> NoReturn:
+    """Ends the process as Python ends a program whose main module raised this exception, or ended."""
+    code = 1
+    try:
+        _join_threads()
+    except BaseException as raised:
+        error = error or raised
+    try:
+        code = _report(error)
+        atexit._run_exitfuncs()  # those that the child has registered
+    except BaseException:
+        pass  # as Python does
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass
+    if isinstance(error, KeyboardInterrupt):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    os._exit(code)
+
+
+def _join_threads() -> None:
+    """Waits for the threads that the child has started. The hub cannot wait."""
+    if not isinstance(getcurrent(), hub.Hub):
+        for thread in threading.enumerate():
+            if not (thread.daemon or thread in (threading.current_thread(), threading.main_thread())):
+                thread.join()
+
+
+def _report(error: BaseException | None) -> int:
+    """The exit code for this exception. Writes its traceback, or the text of SystemExit."""
+    if error is None:
+        return 0
+    if not isinstance(error, SystemExit):
+        sys.excepthook(type(error), error, error.__traceback__)
+        return 1
+    if error.code is None or isinstance(error.code, int):
+        return (error.code or 0) & 0xFF
+    print(error.code, file=sys.stderr)
+    return 1
+
+
+class _ChildHub(hub.Hub):
+    """The hub of a forked child. It ends the process when `forker`, the outermost greenlet of the code that
+    forked, has ended."""
+
+    def __init__(self, forker: Any) -> None:
+        super().__init__(default=True)  # only the default loop watches child processes
+        # libev keeps these two of the default loop that this one replaces.
+        for _ in range(self.loop.activecnt):
+            self.loop.unref()
+        self.loop.break_(_EVBREAK_CANCEL)
+        self._forker = forker
+        self._error: BaseException | None = None
+        self._check: Any = self.loop.prepare(ref=False)
+        self._check.start(self._end_with_forker)
+
+    def run(self, *ignored: object) -> None:
+        """Runs the loop. `ignored`: the result of `forker`, if its end starts this."""
+        self._end_with_forker()
+        while True:
+            loop: Any = self.loop
+            loop.error_handler = self
+            loop.run()
+            self._end_with_forker()
+            self._forker.throw(LoopExit("This operation would block forever", self))
+
+    def handle_error(self, context: object, type: Any, value: Any, tb: TracebackType | None) -> None:
+        """Handles an exception that ends a greenlet or a callback. SystemExit and KeyboardInterrupt end the
+        process."""
+        if isinstance(value, SystemExit | KeyboardInterrupt):
+            _end(value)
+        if context is self._forker and isinstance(value, BaseException):
+            self._error = value  # reported when it has ended
+        else:
+            super().handle_error(context, type, value, tb)
+
+    def _end_with_forker(self) -> None:
+        if self._forker.dead:
+            value = getattr(self._forker, "value", None)
+            _end(value if isinstance(value, GreenletExit) else self._error)
 
 
 def _before() -> None:
-    # A signal that reached the child before it has its own handlers would be lost.
     if _workers:
+        if sys._getframe(1).f_globals.get("__name__") == "gevent.os":
+            # gevent does it after the fork, too late for a first child that dies at once.
+            hub.get_hub().loop.install_sigchld()
+        # A signal that reached the child before it has its own handlers would be lost.
         _masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS))
 
 
@@ -47,17 +162,110 @@ def _in_parent() -> None:
 
 
 def _in_child() -> None:
+    global is_child
     if not _workers:
         return
+    is_child = True
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for signum in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(signum, signal.SIG_DFL)
-    _left_behind.append(get_hub_if_exists())
+    atexit._clear()
+    _start_hub()
+    _in_parent()
+
+
+def _start_hub() -> None:
+    """Replaces the hub, and makes the outermost greenlet of the current code a greenlet of the new hub."""
+    left = get_hub_if_exists()
+    if left is not None and left not in _left_behind:
+        _left_behind.append(left)
+    forker: Any = getcurrent()
+    while not (forker.parent is None or forker.parent.parent is None or forker.parent in _left_behind):
+        forker = forker.parent
+    for worker in _left_behind:
+        if worker.loop is not None and worker.loop.default:
+            worker.loop.destroy()
     nothing: Any = None
     set_hub(nothing)
     set_loop(nothing)
-    set_hub(hub.Hub(default=False))
-    _in_parent()
+    new = _ChildHub(forker)
+    outer = forker.parent
+    if outer is not None:
+        new.parent = outer.parent if outer in _left_behind else outer
+        forker.parent = new
+        if isinstance(forker, gevent.Greenlet):
+            forker.unlink_all()
+    set_hub(new)
+    for worker in _left_behind:
+        worker.loop = _LeftLoop(new)
+        worker.__class__ = _LeftHub
+    result = _find_result()
+    if result is not None:
+        result.async_watcher = _End(result)
+
+
+class _LeftHub(hub.Hub):
+    """A hub of the worker, in a child: greenlets that wait with it switch to the hub of the child."""
+
+    def switch(self) -> Any:
+        """Switches to the hub of the child."""
+        loop: Any = self.loop
+        return loop.hub.switch()
+
+
+class _LeftLoop:
+    """The loop of a hub of the worker, in a child: the loop of the child, without greenlets of the worker."""
+
+    def __init__(self, new: _ChildHub) -> None:
+        self.hub = new
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.hub.loop, name)
+
+    def run_callback(self, function: Any, *arguments: Any) -> Any:
+        """Calls the function soon, unless it concerns a greenlet of the worker."""
+        owner = getattr(function, "__self__", None)
+        # gevent hides the list of the greenlets that wait for an object.
+        for waiting in gc.get_referents(owner):
+            if type(waiting) is list:
+                waiting[:] = [link for link in waiting if not self._is_left(getattr(link, "__self__", None))]
+        if self._is_left(owner) or any(map(self._is_left, arguments)):
+            return self.hub.loop.run_callback(int)
+        return self.hub.loop.run_callback(function, *arguments)
+
+    run_callback_threadsafe = run_callback
+
+    def _is_left(self, greenlet: object) -> bool:
+        """Whether this is a greenlet of the worker."""
+        if not isinstance(greenlet, RawGreenlet):
+            return False
+        outer: Any = greenlet
+        while outer is not None and outer is not self.hub:
+            outer = outer.parent
+        return outer is None
+
+
+def _find_result() -> Any:
+    """The result of the function that a thread of `gevent.threadpool` runs now. None: no such thread."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        if frame.f_globals.get("__name__") == ThreadResult.__module__:
+            result = frame.f_locals.get("thread_result")
+            if isinstance(result, ThreadResult):
+                return result
+        frame = frame.f_back
+    return None
+
+
+class _End:
+    """Replaces the watcher of a result in a thread of a pool, which would wait for the next function."""
+
+    def __init__(self, result: Any) -> None:
+        self._result = result
+
+    def send(self) -> None:
+        """Ends the process: the function has ended."""
+        _end(self._result.exception)
 
 
 os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -22,6 +22,7 @@ from typing import TypeVar
 from mrq_core import failpoints
 from mrq_core.contract.driver import RunBlocking
 from mrq_core.embedded.server import failures, layout
+from mrq_core.embedded.server.forks import NO_FORK
 from mrq_core.embedded.server.location import make_parent
 from mrq_core.errors import BrokerUnavailable, NotSupported
 
@@ -115,7 +116,7 @@ class Database:
     def _transaction(
         self, work: Callable[[sqlite3.Connection], T], begin: str, synchronous: str | None = None
     ) -> T:
-        with self.lent() as connection:
+        with self.lent() as connection, NO_FORK:
             if synchronous is not None:
                 connection.execute(f"PRAGMA synchronous = {synchronous}")
             connection.execute(begin)

@@ -1,0 +1,340 @@
+"""A process that a task forks ends where the code of the task ends, with the exit code that Python gives, and
+never acts as a second worker."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support import Project, until
+
+FORKS = '''
+import atexit
+import gc
+import multiprocessing
+import os
+import pty
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import gevent
+import gevent.os
+from gevent.monkey import get_original
+
+from mrq_core import get_current_job, queue_job, spawn, subpool_map, task
+from tasks import note
+
+
+class Refused(Exception):
+    pass
+
+
+def returns():
+    pass
+
+
+def raises():
+    raise Refused("in the child")
+
+
+def exits():
+    sys.exit(3)
+
+
+def exits_with_text():
+    sys.exit("a text for standard error")
+
+
+def leaves():
+    os._exit(4)
+
+
+def is_killed():
+    gevent.getcurrent().kill()
+
+
+def kills_itself():
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def is_terminated():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(1000)
+
+
+def spawns():
+    def step():
+        time.sleep(0.01)
+        note("spawned")
+    gevent.spawn(step).join()
+    threads = [threading.Thread(target=step) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    sys.exit(5)
+
+
+def spawned_exits():
+    gevent.spawn(sys.exit, 6)
+    time.sleep(1000)
+
+
+def leaves_a_thread():
+    def step():
+        time.sleep(0.1)
+        note("thread")
+    threading.Thread(target=step).start()
+    sys.exit(7)
+
+
+def waits_for_ever():
+    gevent.event.Event().wait()
+
+
+def forks_again():
+    if os.fork() == 0:
+        sys.exit(8)
+    sys.exit(os.waitstatus_to_exitcode(os.wait()[1]))
+
+
+def starts_a_program():
+    sys.exit(subprocess.run([sys.executable, "-c", "raise SystemExit(9)"]).returncode)
+
+
+def enqueues():
+    queue_job("tasks.noted", {"word": "child"})
+
+
+def registers():
+    atexit.register(note, "at-exit")
+
+
+WAYS = {name: way for name, way in list(globals().items()) if callable(way)}
+
+
+def ended(pid):
+    for _ in range(1000):
+        done, status = os.waitpid(pid, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return "it did not end"
+
+
+def by_fork(way):
+    """Returns in the parent and, after the code of the child, in the child too."""
+    pid = os.fork()
+    if pid:
+        return ended(pid)
+    WAYS[way]()
+
+
+@task(timeout=60)
+def forks(way: str):
+    return by_fork(way)
+
+
+@task(timeout=60, isolate=True)
+def forks_solo(way: str):
+    return by_fork(way)
+
+
+@task(timeout=60)
+def forks_in_a_greenlet(way: str):
+    return spawn(by_fork, way).get()
+
+
+@task(timeout=60)
+def forks_in_a_bare_greenlet(way: str):
+    return gevent.spawn(by_fork, way).get()
+
+
+@task(timeout=60)
+def forks_in_a_map(way: str):
+    return subpool_map(2, by_fork, [way])[0]
+
+
+@task(timeout=60)
+def forks_in_a_thread(way: str):
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(by_fork(way)))
+    thread.start()
+    thread.join()
+    return codes[0]
+
+
+@task(timeout=60)
+def forks_in_the_pool(way: str):
+    def fork():
+        pid = get_original("os", "fork")()  # the patched function refuses in a native thread
+        if pid:
+            return pid
+        WAYS[way]()
+    return ended(gevent.get_hub().threadpool.apply(fork))
+
+
+@task(timeout=60)
+def forks_with_gevent(way: str):
+    pid = gevent.os.fork()
+    if pid:
+        return ended(pid)
+    WAYS[way]()
+
+
+@task(timeout=60)
+def forks_with_a_terminal(way: str):
+    pid, terminal = pty.fork()
+    if pid:
+        code = ended(pid)
+        os.close(terminal)
+        return code
+    WAYS[way]()
+
+
+@task(timeout=60)
+def forks_with_multiprocessing(way: str):
+    child = multiprocessing.get_context("fork").Process(target=WAYS[way])
+    child.start()
+    child.join()
+    return child.exitcode
+
+
+@task(timeout=60)
+def prepares(way: str):
+    try:
+        return subprocess.run([sys.executable, "-c", "pass"], preexec_fn=WAYS[way]).returncode
+    except BaseException:
+        return "refused"
+'''
+
+CODES = {
+    "returns": 0,
+    "raises": 1,
+    "exits": 3,
+    "exits_with_text": 1,
+    "leaves": 4,
+    "is_killed": 1,
+    "kills_itself": -9,
+    "is_terminated": -15,
+    "spawns": 5,
+    "spawned_exits": 6,
+    "leaves_a_thread": 7,
+    "waits_for_ever": 1,
+    "forks_again": 8,
+    "starts_a_program": 9,
+    "enqueues": 0,
+    "registers": 0,
+}
+KINDS = (
+    "forks",
+    "forks_in_the_pool",
+    "forks_with_multiprocessing",
+    *(
+        pytest.param(kind, marks=pytest.mark.campaign)
+        for kind in (
+            "forks_in_a_greenlet",
+            "forks_in_a_bare_greenlet",
+            "forks_in_a_map",
+            "forks_in_a_thread",
+            "forks_with_gevent",
+            "forks_with_a_terminal",
+        )
+    ),
+)
+
+
+def codes_of(kind: str) -> dict[str, int]:
+    """The exit codes of children that are forked in this way."""
+    codes = dict(CODES)
+    if kind == "forks_in_a_thread":  # Python ignores what ends a thread
+        codes.update({way: 0 for way, code in CODES.items() if code > 0})
+        codes.update(leaves=4, spawned_exits=6)
+    if kind == "forks_with_multiprocessing":  # the pipe that it has closed keeps gevent from noticing
+        del codes["waits_for_ever"]
+    return codes
+
+
+@pytest.fixture(autouse=True)
+def forking(project: Project) -> None:
+    project.write("forking.py", FORKS)
+
+
+def check_neighbours(project: Project, jobs: list[str]) -> None:
+    """The neighbours ran once, in this worker alone."""
+    assert [project.ended(job).claims for job in jobs] == [1] * len(jobs)
+    starts = [word for word in project.ledger() if word.startswith("start-n")]
+    assert sorted(starts) == sorted({f"start-n{n}" for n in range(len(jobs))})
+
+
+def neighbours(project: Project) -> list[str]:
+    return [project.queue("tasks.noted", {"word": f"n{n}", "seconds": 0.05}) for n in range(20)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_forked_child_ends_where_its_code_ends(project: Project, kind: str) -> None:
+    codes = codes_of(kind)
+    jobs = {way: project.queue(f"forking.{kind}", {"way": way}) for way in codes}
+    beside = neighbours(project)
+    worker = project.work_off("--greenlets", "4")
+    found = {way: project.ended(job).result for way, job in jobs.items()}
+    assert found == codes, worker.output
+    assert {project.ended(job).claims for job in jobs.values()} == {1}
+    check_neighbours(project, beside)
+    ledger = project.ledger()
+    assert ledger.count("spawned") == 3
+    if kind != "forks_with_multiprocessing":  # which leaves that to its versions
+        assert (ledger.count("thread"), ledger.count("at-exit")) == (1, 1)
+    assert ("Refused: in the child" in worker.output) == (kind != "forks_with_a_terminal")
+
+
+def test_a_child_of_a_solo_process_ends_where_its_code_ends(project: Project) -> None:
+    jobs = {way: project.queue("forking.forks_solo", {"way": way}) for way in CODES}
+    beside = neighbours(project)
+    worker = project.work_off("--greenlets", "4")
+    assert {way: project.ended(job).result for way, job in jobs.items()} == CODES, worker.output
+    assert {project.ended(job).claims for job in jobs.values()} == {1}
+    check_neighbours(project, beside)
+
+
+def test_code_before_exec_ends_with_its_child(project: Project) -> None:
+    jobs = {way: project.queue("forking.prepares", {"way": way}) for way in ("returns", "raises", "exits")}
+    beside = neighbours(project)
+    project.work_off("--greenlets", "4")
+    found = {way: project.ended(job).result for way, job in jobs.items()}
+    assert found == {"returns": 0, "raises": "refused", "exits": "refused"}
+    check_neighbours(project, beside)
+
+
+def test_a_child_neither_renews_nor_removes_what_belongs_to_its_worker(project: Project) -> None:
+    project.write(
+        "lasting.py",
+        """
+        import os, sys, time
+        from mrq_core import task
+        from tasks import note
+
+        @task
+        def leaves_a_child():
+            if os.fork() == 0:
+                note("child")
+                while "go" not in os.listdir("."):
+                    time.sleep(0.01)
+                note("end")
+                sys.exit(0)
+            return os.getpid()
+    """,
+    )
+    job = project.queue("lasting.leaves_a_child")
+    worker = project.worker("--name", "parent")
+    assert project.ended(job).result == worker.pid
+    until(lambda: "child" in project.ledger(), what="the child")
+    project.write("go", "")
+    until(lambda: "end" in project.ledger(), what="the child's end")
+    after = project.queue("tasks.Add", {"a": 1, "b": 1})
+    assert project.ended(after).result == 2
+    assert "parent" in project.mrq("workers")
