@@ -14,6 +14,7 @@ from mrq_core.contract.messages import Versions
 from mrq_core.errors import BrokerError, ConfigError
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.interrupts import CancelRequests
+from mrq_core.worker.lasting import LastingGreenlet
 from mrq_core.worker.reporting import Reports
 from mrq_core.worker.settling import Settler
 from mrq_core.worker.stopping import Stopping
@@ -48,7 +49,7 @@ class Housekeeping:
         self._process = psutil.Process(os.getpid())
         self._started = time.monotonic()
         self._is_over = False
-        self._greenlets: list[gevent.Greenlet[..., None]] = []
+        self._greenlets: list[LastingGreenlet] = []
 
     def start(self) -> None:
         """Polls once and starts the loops. Raises BrokerError, and ConfigError if REPORT_FILE cannot be
@@ -69,12 +70,15 @@ class Housekeeping:
             except OSError as error:
                 raise ConfigError(f"REPORT_FILE cannot be written: {error}") from error
         self.poll()  # before the first claim, which must leave out paused queues
-        self._greenlets = [gevent.spawn(self._repeat, interval, step) for interval, step in loops]
+        self._greenlets = [LastingGreenlet(self._repeat, interval, step) for interval, step in loops]
+        for greenlet in self._greenlets:
+            greenlet.start()
 
     def stop(self) -> None:
         """Ends the loops and deletes the worker's report."""
         self._is_over = True
-        gevent.killall(self._greenlets, block=False)
+        for greenlet in self._greenlets:
+            greenlet.stop(timeout=0)
         try:
             self._reports.remove_file()
         except OSError as error:

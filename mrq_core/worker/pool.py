@@ -39,7 +39,7 @@ class GreenletPool:
         if self._inbox.qsize() > self._idle and self._greenlets < self._size:
             self._greenlets += 1
             self._idle += 1  # it takes an execution as soon as it runs
-            gevent.spawn(self._work)
+            gevent.spawn(self._work).rawlink(self._ended)
 
     def _work(self) -> None:
         is_fresh = True
@@ -60,6 +60,8 @@ class GreenletPool:
                 is_fresh = False
                 _log.error("greenlet.broke id=%s: another one goes on", execution.record.id, exc_info=error)
             self._idle += 1
+
+    def _ended(self, ended: object) -> None:
         self._greenlets -= 1
         self._idle -= 1
         self._spawn_if_needed()

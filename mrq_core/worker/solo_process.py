@@ -33,6 +33,7 @@ from mrq_core.worker import blocking, forking
 from mrq_core.worker.executing import Runner
 from mrq_core.worker.executions import Execution, Executions, job_execution
 from mrq_core.worker.guarded_log import GuardedLog, guard_hub, guard_loggers
+from mrq_core.worker.lasting import keep_hub
 from mrq_core.worker.native import NativeLoop, start_native_thread
 from mrq_core.worker.solo_messages import (
     HEARTBEAT,
@@ -175,6 +176,7 @@ class Job:
         forking.enter_worker()
         guard_loggers()
         guard_hub()
+        keep_hub()
         watchdog = Watchdog(
             self._executions, give_up=_leave_to_worker, tick=lambda now: None, is_killing=lambda: False
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 
-import gevent
+from gevent.exceptions import LoopExit
 
 from mrq_core.client.client import Client, set_process_client
 from mrq_core.config.settings import Config
@@ -22,6 +22,7 @@ from mrq_core.worker.giving_up import GivingUp
 from mrq_core.worker.guarded_log import GuardedLog, guard_hub, guard_loggers
 from mrq_core.worker.housekeeping import Housekeeping
 from mrq_core.worker.interrupts import CancelRequests
+from mrq_core.worker.lasting import LastingGreenlet, keep_hub, release_hub
 from mrq_core.worker.leases import LeaseKeeper
 from mrq_core.worker.native_settling import NativeSettler
 from mrq_core.worker.reporting import Reporter, Reports
@@ -34,6 +35,9 @@ from mrq_core.worker.worker_state import WorkerState
 
 _SETTLER_PATIENCE = 0.5
 """Seconds for the settler's greenlet to end: an observer or a log handler may keep it."""
+
+_DISTURBED_MOST = 100
+"""Exceptions in the main greenlet after which the worker gives up."""
 
 _log = GuardedLog("mrq.worker")
 
@@ -95,9 +99,11 @@ class Worker:
         forking.enter_worker()
         guard_loggers()
         guard_hub()
+        keep_hub()
         self._standby.start()
         self._watchdog.start()
-        settling = gevent.spawn(self._settler.run)
+        settling = LastingGreenlet(self._settler.run)
+        settling.start()
         code = 0
         try:
             self._housekeeping.start()
@@ -112,12 +118,13 @@ class Worker:
         finally:
             self._housekeeping.stop()
             self._settler.stop()
-            settling.kill(timeout=_SETTLER_PATIENCE)
+            settling.stop(timeout=_SETTLER_PATIENCE)
             self._watchdog.stop()
             self._standby.stop()
             self._native_settler.close()
             self._keeper.close()
             self._executing.close()
+            release_hub()
             forking.leave_worker()
             self._state.set_status("stop")
             broker.close()
@@ -126,15 +133,25 @@ class Worker:
         return code
 
     def _work(self) -> int:
-        code = 0
-        try:
-            self._claiming.run()
-        except Exception:
-            _log.exception("worker.broke name=%s: it finishes what runs, and stops", self.name)
-            code = 1
+        code = 0 if self._runs_through(self._claiming.run) else 1
         self._stopping.is_stopping = True
-        self._finish()
-        return code
+        return code if self._runs_through(self._finish) else 1
+
+    def _runs_through(self, step: Callable[[], None]) -> bool:
+        """Runs a part of the worker's life in the main greenlet; again after an exception that a task has
+        thrown into this greenlet. False: the part is broken."""
+        disturbed = 0
+        while True:
+            try:
+                step()
+                return True
+            except BaseException as error:
+                disturbed += 1
+                is_fault = isinstance(error, Exception) and not isinstance(error, LoopExit)
+                if is_fault or disturbed > _DISTURBED_MOST:
+                    _log.exception("worker.broke name=%s: it finishes what runs, and stops", self.name)
+                    return False
+                _log.warning("worker.disturbed name=%s by %r: a task has raised it here", self.name, error)
 
     def _finish(self) -> None:
         """Waits for running jobs to end and for the broker to accept every outcome."""
