@@ -23,6 +23,12 @@ _LEVEL = 30
 """Characters of the name of a level that are kept."""
 _ours: list[logging.Handler] = []
 """The handlers of mrq on the root logger."""
+_levels: list[int] = []
+"""The levels of these handlers and of the root logger."""
+_disabled: set[str] = set()
+"""The loggers that were disabled before mrq set logging up."""
+_root = logging.getLogger()
+_log = logging.getLogger("mrq.job")
 
 
 class JobLog:
@@ -208,3 +214,39 @@ def set_up_logging(level: str, format: str, *, quiet: bool) -> None:
     for handler in _ours:
         root.addHandler(handler)
     root.setLevel(level)
+    _levels[:] = [*(handler.level for handler in _ours), root.level]
+    _disabled.update(_disabled_loggers())
+
+
+def is_logging_intact() -> bool:
+    """Whether logs still go where `set_up_logging` has sent them. Costs little: called after each job."""
+    handlers = _root.handlers
+    for handler in _ours:
+        if handler not in handlers:
+            return False
+    return not (_root.manager.disable or _log.disabled or (_levels and _root.level != _levels[-1]))
+
+
+def restore_logging() -> None:
+    """Sends logs again where `set_up_logging` has sent them, after a task has configured logging for itself.
+
+    Leaves the handlers of a task, and the levels of its loggers.
+    """
+    for handler, level in zip(_ours, _levels, strict=False):
+        if handler not in _root.handlers:
+            _root.addHandler(handler)
+        if handler.level != level:
+            handler.setLevel(level)
+    if _root.manager.disable:
+        logging.disable(logging.NOTSET)
+    if _levels and _root.level != _levels[-1]:
+        _root.setLevel(_levels[-1])
+    if _log.disabled or _root.disabled:  # dictConfig disables all loggers that there are
+        for name in _disabled_loggers() - _disabled:
+            logging.getLogger(name).disabled = False
+        _root.disabled = _log.disabled = False
+
+
+def _disabled_loggers() -> set[str]:
+    loggers = list(_root.manager.loggerDict.items())
+    return {name for name, one in loggers if isinstance(one, logging.Logger) and one.disabled}

@@ -35,7 +35,7 @@ from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import ClaimLost, MrqError
 from mrq_core.plugins.manager import Plugins
 from mrq_core.running.context import JobContext, current_context
-from mrq_core.running.logs import JobLog, current_log
+from mrq_core.running.logs import JobLog, current_log, is_logging_intact
 from mrq_core.tasks.loading import LoadedTask, load_task
 from mrq_core.worker import forking
 from mrq_core.worker.around import Around
@@ -47,6 +47,7 @@ from mrq_core.worker.pool import GreenletPool
 from mrq_core.worker.settling import Settler
 from mrq_core.worker.solo import SoloProcesses
 from mrq_core.worker.stopping import Stopping
+from mrq_core.worker.surroundings import LONG
 from mrq_core.worker.worker_state import WorkerState
 
 _REQUESTED = frozenset({Status.RETRY, Status.QUEUED, Status.ABORT, Status.INTERRUPT, Status.CANCEL})
@@ -106,6 +107,8 @@ class Executing:
                 _log.debug("job.started id=%s path=%s attempt=%d", record.id, record.path, record.claims)
             execution.started = time.monotonic()
             outcome = self._run(execution)
+            if time.monotonic() - execution.started > LONG or not is_logging_intact():
+                self._state.surroundings.restore(is_alone=self._executions.running == 1)
             if outcome.exception_type is not None:
                 level = logging.INFO if outcome.status in _REQUESTED else logging.WARNING
                 last = (outcome.traceback or "").rstrip().rpartition("\n")[2][:_SHOWN]

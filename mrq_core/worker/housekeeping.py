@@ -56,6 +56,7 @@ class Housekeeping:
         written: a probe that watches the file would take this worker for dead."""
         loops: list[tuple[float, Callable[[], None]]] = [
             (_FLUSH_INTERVAL, self._settler.flush_running),
+            (_FLUSH_INTERVAL, self._tidy),
             (self._config.report_interval, self.report),
             (_PRUNE_INTERVAL, self._prune),
             (self._config.paused_queues_refresh_interval or _POLL_INTERVAL, self.poll),
@@ -120,6 +121,9 @@ class Housekeeping:
             except Exception:
                 _log.exception("housekeeping.broke step=%s", step.__name__)
             gevent.sleep(interval)
+
+    def _tidy(self) -> None:
+        self._state.surroundings.restore(is_alone=False)
 
     def _prune(self) -> None:
         while pruned := self._broker.prune():

@@ -73,7 +73,7 @@ class ReportFile:
     """
 
     def __init__(self, path: str) -> None:
-        self._path = Path(path)
+        self._path = Path(path).absolute()  # a task may change the working directory
 
     def write(self, report: WorkerReport) -> None:
         """Replaces the file atomically. Safe in any thread. Raises OSError."""

@@ -102,6 +102,7 @@ class Worker:
         keep_hub()
         self._standby.start()
         self._watchdog.start()
+        self._state.surroundings.keep_signals()
         settling = LastingGreenlet(self._settler.run)
         settling.start()
         code = 0

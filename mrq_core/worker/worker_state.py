@@ -15,6 +15,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.plugins.manager import open_broker
 from mrq_core.worker.executions import Execution, Executions
 from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.surroundings import Surroundings
 
 OBSERVER_PATIENCE = 5.0
 """Seconds for which the worker waits for the observers of a hook."""
@@ -49,6 +50,7 @@ class WorkerState:
         self.wake = Event()
         self._hanging: dict[str, list[gevent.Greenlet[..., None]]] = {}
         """The greenlets of observers that are not waited for, by hook."""
+        self.surroundings = Surroundings()
         self.paused: frozenset[str] = frozenset()
         """The paused queues and trees."""
         self.counts: Counter[str] = Counter()

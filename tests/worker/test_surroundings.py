@@ -1,0 +1,270 @@
+"""What a task changes for its whole process: logging, signals, the working directory, standard streams."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from tests.support import Project, until
+
+CHANGES = '''
+import io
+import logging
+import logging.config
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import warnings
+
+from mrq_core import log, task
+from tasks import note
+
+HANDLED = {"version": 1, "root": {"level": "WARNING", "handlers": []}}
+FILE = """
+[loggers]
+keys=root
+[handlers]
+keys=
+[formatters]
+keys=
+[logger_root]
+level=ERROR
+handlers=
+"""
+
+
+def dict_config():
+    logging.config.dictConfig(HANDLED)
+
+
+def file_config():
+    logging.config.fileConfig(io.StringIO(FILE))
+
+
+def basic_config():
+    logging.basicConfig(force=True, level=logging.ERROR, stream=io.StringIO())
+
+
+def disable():
+    logging.disable(logging.CRITICAL)
+
+
+def shut_down():
+    logging.shutdown()
+
+
+def clear():
+    logging.getLogger().handlers.clear()
+
+
+def raise_levels():
+    logging.getLogger().setLevel(logging.CRITICAL)
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(logging.CRITICAL)
+    time.sleep(0.01)
+
+
+def clear_loggers():
+    logging.Logger.manager.loggerDict.clear()
+
+
+def capture():
+    logging.captureWarnings(True)
+    warnings.warn("captured")
+
+
+@task
+def configures(way: str):
+    globals()[way]()
+
+
+@task
+def logs():
+    log.info("from the logger of mrq")
+    logging.getLogger(__name__).info("from a logger of the task")
+    logging.info("from the root")
+
+
+@task
+def handles(signum: int):
+    signal.signal(signum, signal.SIG_IGN)
+    time.sleep(0.01)
+
+
+@task
+def leaves_in(kind: str):
+    folder = tempfile.mkdtemp()
+    os.chdir(folder)
+    if kind == "deleted":
+        shutil.rmtree(folder)
+    time.sleep(0.01)
+
+
+@task
+def where():
+    import fresh
+    return [os.getcwd(), fresh.NAME]
+
+
+@task
+def limits():
+    sys.setrecursionlimit(80)
+    time.sleep(0.01)
+
+
+@task
+def redirects():
+    sys.stdout = io.StringIO()
+    time.sleep(0.01)
+
+
+@task
+def prints():
+    print("printed", flush=True)
+
+
+@task(timeout=0.5)
+def spins():
+    while True:
+        pass
+
+
+@task
+def naps():
+    note("nap")
+    while "go" not in os.listdir(os.environ["HERE"]):
+        time.sleep(0.01)
+'''
+
+WAYS = (
+    "dict_config", "file_config", "basic_config", "disable", "shut_down", "clear", "raise_levels",
+    "clear_loggers", "capture",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def changes(project: Project) -> None:
+    project.write("changes.py", CHANGES)
+    project.write("fresh.py", "NAME = 'fresh'\n")
+    project.env["HERE"] = str(project.path)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_task_that_configures_logging_keeps_no_later_job_from_its_log(project: Project, way: str) -> None:
+    project.queue("changes.logs")  # loggers that exist already
+    project.queue("changes.configures", {"way": way})
+    job = project.queue("changes.logs")
+    failing = project.queue("tasks.fail")
+    worker = project.work_off()
+    project.ended(job)
+    assert project.log_of(job) == [
+        "from the logger of mrq",
+        "from a logger of the task",
+        "from the root",
+    ]
+    assert f"job.failed id={failing}" in worker.output
+    assert "worker.stopped" in worker.output
+
+
+def test_a_task_that_goes_on_after_it_has_configured_logging_leaves_the_logs_of_its_neighbours(
+    project: Project,
+) -> None:
+    project.write(
+        "going_on.py",
+        """
+        import changes, os, time
+        from mrq_core import log, task
+        from tasks import note
+
+        @task
+        def configures():
+            changes.dict_config()
+            changes.disable()
+            note("configured")
+            while "go" not in os.listdir("."):
+                time.sleep(0.01)
+
+        @task
+        def talks():
+            while "go" not in os.listdir("."):
+                log.info("here")
+                time.sleep(0.05)
+    """,
+    )
+    project.queue("going_on.configures")
+    worker = project.worker("--greenlets", "2")
+    until(project.ledger, what="the task to configure logging")
+    talking = project.queue("going_on.talks")
+    until(lambda: project.log_of(talking), what="a line of the neighbour")
+    project.write("go", "")
+    project.ended(talking)
+    worker.send(signal.SIGINT)
+    assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_worker_after_a_task_has_replaced_its_handler(
+    project: Project, signum: signal.Signals
+) -> None:
+    worker = project.worker()
+    project.ended(project.queue("changes.handles", {"signum": int(signum)}))
+    worker.send(signum)
+    assert worker.wait() == 0
+
+
+def test_a_timeout_ends_code_that_keeps_the_processor_after_a_task_has_taken_its_signal(
+    project: Project,
+) -> None:
+    project.queue("changes.handles", {"signum": int(signal.SIGALRM)})
+    job = project.queue("changes.spins")
+    project.work_off()
+    assert project.ended(job).status == "timeout"
+
+
+@pytest.mark.parametrize("kind", ["left", "deleted"])
+def test_the_next_job_runs_in_the_folder_of_the_worker(project: Project, kind: str) -> None:
+    project.queue("changes.leaves_in", {"kind": kind})
+    job = project.queue("changes.where")
+    project.work_off()
+    assert project.ended(job).result == [str(project.path), "fresh"]
+
+
+def test_a_deleted_folder_is_left_at_once_though_other_jobs_run(project: Project) -> None:
+    worker = project.worker("--greenlets", "2")
+    beside = project.queue("changes.naps")
+    until(project.ledger, what="the neighbour to start")
+    project.ended(project.queue("changes.leaves_in", {"kind": "deleted"}))
+    job = project.queue("changes.where")
+    assert project.ended(job).result == [str(project.path), "fresh"]
+    project.ended(project.queue("changes.leaves_in", {"kind": "left"}))
+    worker.until_output("folder.changed")
+    project.write("go", "")
+    project.ended(beside)
+
+
+def test_a_relative_report_file_stays_in_the_folder_of_the_worker(project: Project) -> None:
+    worker = project.worker("--greenlets", "2", "--report-file", "report.json", "--report-interval", "0.1")
+    beside = project.queue("changes.naps")
+    until(project.ledger, what="the neighbour to start")
+    project.ended(project.queue("changes.leaves_in", {"kind": "left"}))
+    report = project.path / "report.json"
+    before = report.stat().st_mtime_ns
+    until(lambda: report.stat().st_mtime_ns > before, what="another report")
+    project.write("go", "")
+    project.ended(beside)
+    worker.send(signal.SIGINT)
+    assert worker.wait() == 0
+    assert not report.exists()
+
+
+def test_later_jobs_have_the_recursion_limit_and_the_standard_streams_of_the_worker(project: Project) -> None:
+    project.queue("changes.limits")
+    project.queue("changes.redirects")
+    job = project.queue("changes.prints")
+    worker = project.work_off()
+    assert project.ended(job).status == "success"
+    assert "printed" in worker.output
