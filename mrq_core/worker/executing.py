@@ -25,6 +25,9 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
+
+import gevent
 
 from mrq_core.client.client import ambient_client
 from mrq_core.config.settings import Config
@@ -78,6 +81,7 @@ class Executing:
         self.outcomes = self._runner.outcomes
         self._solo = SoloProcesses(state, stopping, self.outcomes, self._set_deadline)
         self._is_solo_possible = state.broker.is_shared
+        self._loop: Any = gevent.get_hub().loop
         self._pool = GreenletPool(state.config.greenlets, self._execute)
 
     def start(self, records: Sequence[JobRecord]) -> None:
@@ -96,8 +100,10 @@ class Executing:
         if state.plugins.implements("mrq_jobs_started"):
             state.observe("mrq_jobs_started", records=list(records))
 
-    def _execute(self, execution: Execution) -> None:
-        """Runs in a greenlet of the pool, in a copy of the context. Never raises, and always decides."""
+    def _execute(self, execution: Execution) -> bool:
+        """Runs in a greenlet of the pool, in a copy of the context. Never raises, and always decides. True:
+        the code of the job did not wait, and has left nothing in the loop."""
+        is_clean = False
         try:
             context, record = execution.context, execution.record
             current_context.set(context)
@@ -106,7 +112,11 @@ class Executing:
             if _log.logger.isEnabledFor(logging.DEBUG):
                 _log.debug("job.started id=%s path=%s attempt=%d", record.id, record.path, record.claims)
             execution.started = time.monotonic()
+            execution.greenlet.has_waited = False
+            active = self._loop.activecnt
             outcome = self._run(execution)
+            # While a job does not wait, nothing else runs that could change the number.
+            is_clean = self._loop.activecnt == active and not execution.greenlet.has_waited
             if time.monotonic() - execution.started > LONG or not is_logging_intact():
                 self._state.surroundings.restore(is_alone=self._executions.running == 1)
             if outcome.exception_type is not None:
@@ -116,6 +126,7 @@ class Executing:
         except BaseException as fault:  # of mrq, or an exception that an earlier job left for this greenlet
             outcome = execution.context.outcome or self.outcomes.of_fault(fault, execution.started)
         self.decide(execution, outcome)
+        return is_clean
 
     def _run(self, execution: Execution) -> Outcome:
         """Runs the attempt here, or in a separate process."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextvars
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent.queue import SimpleQueue
@@ -15,15 +16,33 @@ from mrq_core.worker.guarded_log import GuardedLog
 
 _SHORT = 0.001
 """Seconds. A greenlet whose job took longer is not used again: a new greenlet is cheap beside such a job, and
-a timer or a threading.local that the job left behind reaches no other job."""
+a threading.local that the job left behind reaches no other job."""
 
 _log = GuardedLog("mrq.worker")
 
 
-class GreenletPool:
-    """Up to `size` greenlets, started on demand. `run` must not raise."""
+if TYPE_CHECKING:
+    _Greenlet = gevent.Greenlet[[], None]
+else:
+    _Greenlet = gevent.Greenlet  # which is generic for type checkers only
 
-    def __init__(self, size: int, run: Callable[[Execution], None]) -> None:
+
+class JobGreenlet(_Greenlet):
+    """A greenlet that runs jobs. gevent calls `switch_out` when it waits."""
+
+    has_waited = False
+
+    def switch_out(self) -> None:
+        """Notes that other greenlets run now."""
+        self.has_waited = True
+
+
+class GreenletPool:
+    """Up to `size` greenlets, started on demand. `run` must not raise. It returns whether the code of the job
+    has left the loop as it was: only then its greenlet takes another job, because a timer, a kill or another
+    callback that the job left behind would reach that job."""
+
+    def __init__(self, size: int, run: Callable[[Execution], bool]) -> None:
         self._size = size
         self._run = run
         self._inbox: SimpleQueue[Execution] = SimpleQueue()
@@ -39,7 +58,9 @@ class GreenletPool:
         if self._inbox.qsize() > self._idle and self._greenlets < self._size:
             self._greenlets += 1
             self._idle += 1  # it takes an execution as soon as it runs
-            gevent.spawn(self._work).rawlink(self._ended)
+            greenlet = JobGreenlet(self._work)
+            greenlet.rawlink(self._ended)
+            greenlet.start()
 
     def _work(self) -> None:
         is_fresh = True
@@ -54,8 +75,8 @@ class GreenletPool:
             started = time.monotonic()
             # A copy of the context for each job: the next job does not see its variables.
             try:
-                contextvars.copy_context().run(self._run, execution)
-                is_fresh = time.monotonic() - started < _SHORT
+                is_clean = contextvars.copy_context().run(self._run, execution)
+                is_fresh = is_clean and time.monotonic() - started < _SHORT
             except BaseException as error:
                 is_fresh = False
                 _log.error("greenlet.broke id=%s: another one goes on", execution.record.id, exc_info=error)

@@ -33,6 +33,17 @@ def leaves_timeout():
 
 
 @task
+def leaves_timeout_for_others():
+    gevent.Timeout(0.3).start()
+
+
+@task
+def leaves_a_waiting_timeout():
+    time.sleep(0)
+    gevent.Timeout(0.3).start()
+
+
+@task
 def kills_itself_later():
     gevent.getcurrent().kill(block=False)
 
@@ -136,6 +147,17 @@ def test_what_a_job_leaves_behind_does_not_stop_the_worker(project: Project, pat
         assert project.ended(project.queue("tasks.noted", {"word": f"w{n}", "seconds": 0.05})).claims == 1
     worker.send(signal.SIGINT)
     assert worker.wait() == 0
+
+
+@pytest.mark.parametrize(
+    "path", ["leaves_timeout_for_others", "leaves_a_waiting_timeout", "kills_itself_later"]
+)
+def test_what_a_job_leaves_in_the_loop_reaches_no_other_job(project: Project, path: str) -> None:
+    for _ in range(3):
+        project.queue(f"worst.{path}")
+    jobs = [project.queue("tasks.noted", {"word": f"w{n}", "seconds": 0.6}) for n in range(3)]
+    project.work_off("--greenlets", "3")
+    assert [project.ended(job).status for job in jobs] == ["success"] * 3
 
 
 def test_a_process_that_a_task_forks_runs_no_jobs(project: Project) -> None:
