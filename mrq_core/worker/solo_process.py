@@ -30,6 +30,7 @@ from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.running.context import JobContext, current_context, shielded
 from mrq_core.running.logs import JobLog, current_log, set_up_logging
 from mrq_core.worker import blocking, forking
+from mrq_core.worker.asyncio_loops import keep_loops_apart
 from mrq_core.worker.executing import Runner
 from mrq_core.worker.executions import Execution, Executions, job_execution
 from mrq_core.worker.guarded_log import GuardedLog, guard_hub, guard_loggers
@@ -177,6 +178,7 @@ class Job:
         guard_loggers()
         guard_hub()
         keep_hub()
+        keep_loops_apart()
         watchdog = Watchdog(
             self._executions, give_up=_leave_to_worker, tick=lambda now: None, is_killing=lambda: False
         )

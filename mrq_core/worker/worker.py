@@ -15,6 +15,7 @@ from mrq_core.client.client import Client, set_process_client
 from mrq_core.config.settings import Config
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.worker import blocking, forking
+from mrq_core.worker.asyncio_loops import keep_loops_apart
 from mrq_core.worker.claiming import Claiming
 from mrq_core.worker.executing import Executing
 from mrq_core.worker.executions import Execution
@@ -100,6 +101,7 @@ class Worker:
         guard_loggers()
         guard_hub()
         keep_hub()
+        keep_loops_apart()
         self._standby.start()
         self._watchdog.start()
         self._state.surroundings.keep_signals()
