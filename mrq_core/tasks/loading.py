@@ -12,6 +12,7 @@ import msgspec
 from mrq_core.config.settings import Config
 from mrq_core.contract.values import check_path, is_path
 from mrq_core.errors import (
+    Interrupt,
     InvalidValue,
     NotATask,
     TaskError,
@@ -181,7 +182,7 @@ def _import_longest(path: str) -> tuple[str, list[str]]:
             ):
                 continue
             raise _import_failed(path, module_name, error) from error
-        except TaskError:
+        except (TaskError, Interrupt):
             raise
         except BaseException as error:
             # SystemExit and the like too: a module that exits must not take the worker along.

@@ -5,8 +5,8 @@ In this order:
 1. `Executing.start`, in the loop that claims: makes an `Execution` of each record, hands it to a greenlet,
    and calls the observers of `mrq_jobs_started`.
 2. `Executing._execute`, in that greenlet: sets the context variables and starts the attempt.
-3. `Runner.run`: loads the task, and starts its timeout with `Executing._set_deadline`. The
-   import is not timed.
+3. `Executing._load` imports the task, one task at a time, within its timeout. `Runner.run` starts the
+   timeout anew with `Executing._set_deadline`.
 4. `Around.enter`, in `around.py`: runs plugins up to their `yield`, if any implements `mrq_around_job`.
 5. `Runner._call`: refuses the second start of an at_most_once job, decodes the params with `mrq_decode`, and
    calls the task's code. No other function does.
@@ -28,6 +28,7 @@ from functools import partial
 from typing import Any
 
 import gevent
+from gevent.lock import Semaphore
 
 from mrq_core.client.client import ambient_client
 from mrq_core.config.settings import Config
@@ -35,7 +36,7 @@ from mrq_core.contract.codec import JsonObject, copied
 from mrq_core.contract.lifecycle import runs_solo
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import JobRecord, Status
-from mrq_core.errors import ClaimLost, MrqError
+from mrq_core.errors import ClaimLost, MrqError, TaskImportFailed
 from mrq_core.plugins.manager import Plugins
 from mrq_core.running.context import JobContext, current_context
 from mrq_core.running.logs import JobLog, current_log, is_logging_intact
@@ -44,7 +45,7 @@ from mrq_core.worker import forking
 from mrq_core.worker.around import Around
 from mrq_core.worker.executions import Execution, job_execution
 from mrq_core.worker.guarded_log import GuardedLog
-from mrq_core.worker.interrupts import CancelRequests, stop_interrupt, timeout_interrupt
+from mrq_core.worker.interrupts import CancelRequests, import_interrupt, stop_interrupt, timeout_interrupt
 from mrq_core.worker.outcomes import Outcomes
 from mrq_core.worker.pool import GreenletPool
 from mrq_core.worker.settling import Settler
@@ -61,6 +62,10 @@ _SHOWN = 1000
 
 _SEES_RECORD = ("mrq_around_job", "mrq_jobs_started", "mrq_jobs_settled", "mrq_retry_decision")
 """The hooks whose plugins get the record of a job that runs."""
+
+_IMPORT_PATIENCE = 3.0
+"""Seconds for which an import waits for another one."""
+_IMPORT_SLICE = 0.1
 
 _log = GuardedLog("mrq.worker")
 
@@ -79,8 +84,9 @@ class Executing:
         self._wake = state.wake
         self._runner = Runner(state.config, state.plugins)
         self.outcomes = self._runner.outcomes
-        self._solo = SoloProcesses(state, stopping, self.outcomes, self._set_deadline)
+        self._solo = SoloProcesses(state, stopping, self.outcomes, self._limit_import, self._set_deadline)
         self._is_solo_possible = state.broker.is_shared
+        self._importing = Semaphore(1)
         self._loop: Any = gevent.get_hub().loop
         self._pool = GreenletPool(state.config.greenlets, self._execute)
 
@@ -133,14 +139,45 @@ class Executing:
         context = execution.context
         failure = None
         if not (self._is_solo_possible and runs_solo(context.record)):
-            failure = self._runner.load(context)
+            failure = self._load(execution)
             loaded = context.loaded
             if loaded is None or not (loaded.isolate and self._is_solo_possible):
                 return self._runner.run(context, partial(self._set_deadline, execution), failure)
         return self._solo.run(execution)
 
+    def _load(self, execution: Execution) -> BaseException | None:
+        """Loads the task. One task is imported at a time: modules that import each other fail if two
+        greenlets import them at once. An import that takes long lets the next one begin."""
+        context = execution.context
+        if self._runner.is_loaded(context.record.path):
+            return self._runner.load(context)
+        latest = time.monotonic() + _IMPORT_PATIENCE
+        interrupt = None
+        is_first = False
+        while not is_first and interrupt is None and time.monotonic() < latest:
+            is_first = self._importing.acquire(timeout=_IMPORT_SLICE)
+            interrupt = execution.interrupt_at(time.monotonic())
+        try:
+            if interrupt is not None:
+                return interrupt
+            self._limit_import(execution)
+            return self._runner.load(context)
+        finally:
+            execution.end_import()
+            if is_first:
+                self._importing.release()
+
+    def _limit_import(self, execution: Execution) -> None:
+        """Interrupts the import after the timeout of the task, as far as the configuration tells it."""
+        config = self._state.config
+        options: Any = config.tasks.get(execution.record.path, {})
+        timeout = options.get("timeout", config.default_job_timeout)
+        if timeout:
+            execution.limit_import(time.monotonic() + timeout, partial(import_interrupt, timeout))
+
     def _set_deadline(self, execution: Execution, timeout: float) -> None:
         """Starts the timeout, in seconds; 0: no timeout."""
+        execution.end_import()
         if timeout:
             execution.deadline = time.monotonic() + timeout
             execution.interrupt_from(execution.deadline, partial(timeout_interrupt, timeout))
@@ -221,15 +258,24 @@ class Runner:
             del failure  # its traceback refers to this frame
         return outcome
 
+    def is_loaded(self, path: str) -> bool:
+        """Whether the task of this path is imported."""
+        return path in self._loaded
+
     def load(self, context: JobContext) -> BaseException | None:
         """Loads the task. Returns what that raises: it ends the attempt inside the plugins around the job."""
         path = context.record.path
         loaded = self._loaded.get(path)
         if loaded is None:
+            context.in_code = True
             try:
                 loaded = self._loaded[path] = load_task(path, self._config)
             except BaseException as error:  # a module may raise anything
+                forking.end_if_child(error.__cause__ if isinstance(error, TaskImportFailed) else error)
                 return error
+            finally:
+                context.in_code = False
+            forking.end_if_child()
         context.loaded = loaded
         return None
 

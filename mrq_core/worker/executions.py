@@ -77,8 +77,8 @@ class Execution:
     """
 
     __slots__ = (
-        "__weakref__", "_decided", "claim", "context", "deadline", "due", "greenlet", "kind", "lost",
-        "process", "record", "started", "stored_progress",
+        "__weakref__", "_decided", "_import_due", "claim", "context", "deadline", "due", "greenlet", "kind",
+        "lost", "process", "record", "started", "stored_progress",
     )  # fmt: skip
 
     def __init__(self, context: JobContext, kind: ClaimKind, claim: Any) -> None:
@@ -90,6 +90,7 @@ class Execution:
         self.started = time.monotonic()
         self.deadline: float | None = None
         self.due: tuple[float, Callable[[], Interrupt]] | None = None
+        self._import_due: tuple[float, Callable[[], Interrupt]] | None = None
         self.lost = False
         self.process: SoloProcess | None = None
         """The process in which the job runs solo."""
@@ -111,6 +112,16 @@ class Execution:
         due = self.due
         if due is None or moment < due[0]:
             self.due = (moment, interrupt)
+
+    def limit_import(self, moment: float, interrupt: Callable[[], Interrupt]) -> None:
+        """Requests an interrupt at that monotonic time, until `end_import`."""
+        self.interrupt_from(moment, interrupt)
+        self._import_due = self.due
+
+    def end_import(self) -> None:
+        """Withdraws the interrupt of the import."""
+        if self._import_due is not None and self.due is self._import_due:
+            self.due = None
 
     def interrupt_at(self, now: float) -> Interrupt | None:
         """The interrupt that is due at this monotonic time. None: no interrupt is due."""

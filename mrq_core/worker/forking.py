@@ -170,8 +170,21 @@ def _in_child() -> None:
     for signum in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(signum, signal.SIG_DFL)
     atexit._clear()
+    _forget_imports()
     _start_hub()
     _in_parent()
+
+
+def _forget_imports() -> None:
+    """Forgets the modules that other greenlets of the worker import now. Their imports never end here, and
+    the child would wait for them."""
+    machinery: Any = sys.modules["_frozen_importlib"]
+    me = threading.get_ident()
+    for name, reference in list(machinery._module_locks.items()):
+        lock = reference()
+        if lock is not None and lock.owner not in (None, me):
+            machinery._module_locks.pop(name, None)
+            sys.modules.pop(name, None)
 
 
 def _start_hub() -> None:

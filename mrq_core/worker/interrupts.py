@@ -20,6 +20,11 @@ def timeout_interrupt(seconds: float) -> Interrupt:
     return TimeoutInterrupt(f"the job ran longer than its timeout of {seconds:g} s")
 
 
+def import_interrupt(seconds: float) -> Interrupt:
+    """Interrupts a job whose task takes too long to import."""
+    return TimeoutInterrupt(f"the import of the task took longer than the timeout of {seconds:g} s")
+
+
 def stop_interrupt() -> Interrupt:
     """Interrupts a job whose worker was told to stop."""
     return JobInterrupt("the worker was told to stop")

@@ -50,11 +50,17 @@ class SoloProcesses:
     """Runs attempts in processes, up to SOLO_PROCESSES at a time."""
 
     def __init__(
-        self, state: WorkerState, stopping: Stopping, outcomes: Outcomes, set_deadline: SetDeadline
+        self,
+        state: WorkerState,
+        stopping: Stopping,
+        outcomes: Outcomes,
+        limit_import: Callable[[Execution], None],
+        set_deadline: SetDeadline,
     ) -> None:
         self._state = state
         self._stopping = stopping
         self._outcomes = outcomes
+        self._limit_import = limit_import
         self._set_deadline = set_deadline
         self._most = state.config.solo_processes or _cores()
         self._slots = BoundedSemaphore(self._most)
@@ -79,6 +85,7 @@ class SoloProcesses:
             process = SoloProcess(self._fork_server())
             execution.process = process
             process.send(self._start_of(execution))
+            self._limit_import(execution)
             return self._follow(execution, process)
         except OSError as error:  # no memory, too many processes or files
             _log.error(

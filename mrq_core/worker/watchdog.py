@@ -38,7 +38,9 @@ _HUB_TIME = 0.2
 """Seconds for the hub to respond before the signal is sent."""
 _REPEAT = 1.0
 
-_LOCKING_MODULES = frozenset({"gevent.thread", "gevent.lock", "threading"})
+_LOCKING_MODULES = frozenset(
+    {"gevent.thread", "gevent.lock", "threading", "_frozen_importlib", "importlib._bootstrap"}
+)
 _LOCKING_FUNCTIONS = frozenset({"handle", "acquire", "release", "_acquireLock", "_releaseLock"})
 
 
