@@ -28,6 +28,7 @@ from mrq_broker_mongo.server.arrangement import WHOLE, Arrangement
 from mrq_broker_mongo.server.failures import is_duplicate, is_lost, is_unread, translated
 from mrq_broker_mongo.server.location import Doc, Location
 from mrq_core.clock import Clock, SystemClock, from_ms, to_ms
+from mrq_core.drivers.forks import start_anew_in_children
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.failpoints import reach
 
@@ -89,6 +90,15 @@ class Connection:
         self._measured: tuple[float, float] | None = None
         self.is_prepared = False
         """Whether it is known that collections and indexes are there: see `layout.ensure`."""
+        start_anew_in_children(self)
+
+    def start_anew(self) -> None:
+        """See `StartsAnew`."""
+        if self._client is not None:
+            _inherited.append(self._client)
+        self._client = None
+        self._collections = {}
+        self._lock = threading.Lock()
 
     def name(self, collection: str) -> str:
         """The full name of a collection of this prefix."""
@@ -194,9 +204,6 @@ class Connection:
             raise BrokerUnavailable(f"the broker of {self.location.shown} was closed: open another one")
         if self._pid != os.getpid() or self._client is None:
             with self._lock:
-                if self._client is not None and self._pid != os.getpid():
-                    _inherited.append(self._client)
-                    self._client = None
                 if self._client is None:
                     self._collections = {}
                     self._client = self.location.connect()

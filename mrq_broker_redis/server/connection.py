@@ -20,6 +20,7 @@ from mrq_broker_redis.server.location import Location
 from mrq_broker_redis.server.scripts import script
 from mrq_core import failpoints
 from mrq_core.clock import Clock, SystemClock
+from mrq_core.drivers.forks import start_anew_in_children
 from mrq_core.errors import BrokerUnavailable
 
 T = TypeVar("T")
@@ -27,6 +28,8 @@ T = TypeVar("T")
 _REPEATS = 3
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.05, 0.4
 _pack = msgspec.msgpack.Encoder().encode
+_inherited: list[Link | None] = []
+"""Links of a parent process."""
 _FAILURES = (exceptions.RedisError, exceptions.RedisClusterException, OSError)
 
 
@@ -47,6 +50,13 @@ class Connection:
         self._link: Link | None = None
         self._lock = threading.Lock()
         self._closed = False
+        start_anew_in_children(self)
+
+    def start_anew(self) -> None:
+        """See `StartsAnew`."""
+        _inherited.append(self._link)
+        self._link = None
+        self._lock = threading.Lock()
 
     def key(self, name: str) -> str:
         """The name of a key of this prefix."""

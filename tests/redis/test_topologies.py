@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import itertools
+import os
 import shutil
 import signal
 import socket
@@ -246,3 +248,23 @@ def test_a_cluster_that_is_away_is_said_so() -> None:
         broker.prepare()
     assert [finding.level for finding in broker.check()] == ["error"]
     broker.close()
+
+
+def test_a_child_that_is_forked_while_a_thread_connects_to_a_cluster_works_at_once() -> None:
+    with cluster() as servers:
+        broker = open_broker(Place(cluster_url(servers), "forked"))
+        for server in servers:
+            server.signal(signal.SIGSTOP)
+        thread = threading.Thread(target=broker.paused)
+        thread.start()
+        until(lambda: broker._connection._lock.locked(), what="the thread to connect")
+        child = os.fork()
+        if child == 0:
+            faulthandler.dump_traceback_later(10, exit=True)
+            broker.paused()
+            os._exit(0)
+        for server in servers:
+            server.signal(signal.SIGCONT)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        thread.join()
+        broker.close()
