@@ -1,4 +1,4 @@
-"""Exceptions that a task raises outside of its own greenlet, and greenlets of the worker that it ends."""
+"""Exceptions that a task raises outside its greenlet, and greenlets of the worker that it ends."""
 
 from __future__ import annotations
 

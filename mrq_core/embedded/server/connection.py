@@ -140,7 +140,8 @@ class Database:
         try:
             return self._idle.pop()
         except IndexError:
-            connection = self._open()
+            with NO_FORK:
+                connection = self._open()
         if self._file is None:
             self._file = _file_at(self.path)
         return connection

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from contextlib import suppress
 
-_FORK_WAITS = 1.0
+_FORK_WAITS = 3.0
 """Seconds for which a fork waits for running transactions."""
 _SLICE = 0.001
 
