@@ -181,10 +181,11 @@ def test_odd_names_of_levels_reach_the_log_as_text_or_not_at_all(project: Projec
 def test_a_greenlet_whose_run_raises_makes_room_for_another() -> None:
     ran: list[Execution] = []
 
-    def run(one: Execution) -> None:
+    def run(one: Execution) -> bool:
         ran.append(one)
         if len(ran) < 3:
             raise GeneratorExit
+        return True
 
     pool = GreenletPool(1, run)
     executions = [execution() for _ in range(3)]
