@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 from contextlib import closing
 from pathlib import Path
@@ -166,38 +165,37 @@ def go(workers: list[subprocess.Popen[str]]) -> list[str]:
     return [worker.communicate(timeout=60)[0] for worker in workers]
 
 
+FORK_AMID_TRANSACTIONS = """
+import faulthandler, os, sys, threading, time
+from tests.embedded.kit import job, open_broker
+
+broker = open_broker(sys.argv[1])
+broker.enqueue([job()])
+
+def enqueue():
+    while True:
+        broker.enqueue([job()])
+        time.sleep(0.001)
+
+for _ in range(2):
+    threading.Thread(target=enqueue, daemon=True).start()
+for _ in range(15):
+    child = os.fork()
+    if child == 0:
+        faulthandler.dump_traceback_later(30, exit=True)
+        broker.enqueue([job()])
+        os._exit(0)
+    if os.waitpid(child, 0)[1]:
+        os._exit(1)
+os._exit(0)
+"""
+
+
 def test_a_child_that_is_forked_amid_transactions_of_other_threads_uses_the_file_at_once(
     tmp_path: Path,
 ) -> None:
-    code = """
-        import faulthandler, os, sys, threading, time
-        from mrq_core.client.client import configure
-
-        client = configure(broker="sqlite:///jobs.sqlite3", broker_timeout=5)
-        client.queue_job("a.B", {})
-
-        def enqueue():
-            while True:
-                client.queue_job("a.B", {})
-                time.sleep(0.001)
-
-        for _ in range(2):
-            threading.Thread(target=enqueue, daemon=True).start()
-        for _ in range(15):
-            child = os.fork()
-            if child == 0:
-                faulthandler.dump_traceback_later(10, exit=True)
-                client.queue_job("a.C", {})
-                os._exit(0)
-            if os.waitpid(child, 0)[1]:
-                os._exit(1)
-        os._exit(0)
-    """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+        [sys.executable, "-c", FORK_AMID_TRANSACTIONS, str(tmp_path / "jobs.sqlite3")],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
