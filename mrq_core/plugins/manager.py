@@ -86,14 +86,18 @@ class Plugins:
                 f"the plugin {name} is loaded twice: by {self.origins[name]} and by {origin}. Remove one "
                 "of them"
             )
+        is_loaded = False
         try:
             plugin = load()
             if plugin is None:
                 raise ImportError("its module replaced itself with None")
+            is_loaded = True
             self._add(name, plugin, origin)
-        except (ConfigError, KeyboardInterrupt):
+        except KeyboardInterrupt:
             raise
         except BaseException as error:  # code of the plugin: its module, or its `__dir__` and `__eq__`
+            if is_loaded and isinstance(error, ConfigError):
+                raise  # it names the plugin
             raise ConfigError(
                 f"the plugin {name} ({origin}) cannot be loaded: {shown_error(error)}"
             ) from error
