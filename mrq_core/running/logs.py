@@ -218,6 +218,19 @@ def set_up_logging(level: str, format: str, *, quiet: bool) -> None:
     _disabled.update(_disabled_loggers())
 
 
+def handle_alone(record: logging.LogRecord) -> None:
+    """Gives a line to the handlers of mrq, and to no other handler."""
+    for handler in _ours:
+        if record.levelno >= handler.level:
+            handler.handle(record)
+
+
+def renew_locks() -> None:
+    """Gives the handlers of mrq new locks. Greenlets that wait for the earlier locks go on waiting."""
+    for handler in _ours:
+        handler.createLock()
+
+
 def is_logging_intact() -> bool:
     """Whether logs still go where `set_up_logging` has sent them. Costs little: called after each job."""
     handlers = _root.handlers
