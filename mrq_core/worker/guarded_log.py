@@ -106,8 +106,8 @@ def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
 
 
 def _leave_out_handlers() -> None:
-    """Keeps lines from handlers that mrq did not install, because one of them blocks. Gives the handlers of mrq
-    new locks, because another greenlet may hold the earlier locks for ever."""
+    """Keeps lines from handlers that mrq did not install, because one of them blocks. Gives its handlers
+    new locks, because a greenlet may hold the earlier locks for ever."""
     global _left_out_until
     _left_out_until = time.monotonic() + _LEFT_OUT
     logs.renew_locks()

@@ -22,6 +22,7 @@ from mrq_core.worker.executions import Execution
 from mrq_core.worker.giving_up import GivingUp
 from mrq_core.worker.guarded_log import GuardedLog, guard_hub, guard_loggers
 from mrq_core.worker.housekeeping import Housekeeping
+from mrq_core.worker.hub_time import HubTime
 from mrq_core.worker.interrupts import CancelRequests
 from mrq_core.worker.lasting import LastingGreenlet, keep_hub, release_hub
 from mrq_core.worker.leases import LeaseKeeper
@@ -77,6 +78,7 @@ class Worker:
             give_up=last_resort.give_up,
             tick=self._stopping.check,
             is_killing=lambda: self._stopping.is_killing,
+            hub_time=HubTime(Executing._execute),
         )
 
     @property
