@@ -39,7 +39,7 @@ from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import ClaimLost, MrqError, TaskImportFailed
 from mrq_core.plugins.manager import Plugins
 from mrq_core.running.context import JobContext, current_context
-from mrq_core.running.logs import JobLog, current_log, is_logging_intact
+from mrq_core.running.logs import JobLog, current_log
 from mrq_core.tasks.loading import LoadedTask, load_task
 from mrq_core.worker import forking
 from mrq_core.worker.around import Around
@@ -128,8 +128,9 @@ class Executing:
         # Decided before code of a task, such as a log handler, is called again.
         is_alone = self._executions.running == 1
         self.decide(execution, outcome)
-        if time.monotonic() - execution.started > LONG or not is_logging_intact():
-            self._state.surroundings.restore(is_alone=is_alone)
+        surroundings = self._state.surroundings
+        if time.monotonic() - execution.started > LONG or not surroundings.is_intact():
+            surroundings.restore(is_alone=is_alone)
         if outcome.exception_type is not None:
             level = logging.INFO if outcome.status in _REQUESTED else logging.WARNING
             last = (outcome.traceback or "").rstrip().rpartition("\n")[2][:_SHOWN]

@@ -63,7 +63,8 @@ def guard_loggers() -> None:
     """Makes all loggers of this process catch what handlers raise, because the libraries of brokers log too.
     Standard error gets the first error. In the code of a job only `Exception` is caught: anything else may be
     an interrupt of the job, or a timeout that the job has set itself."""
-    setattr(logging.Logger, "handle", _handle)  # noqa: B010
+    if logging.Logger.handle is not _handle:
+        setattr(logging.Logger, "handle", _handle)  # noqa: B010
 
 
 def guard_hub() -> None:
