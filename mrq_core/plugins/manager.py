@@ -20,13 +20,14 @@ from importlib import metadata
 from typing import Any
 
 import pluggy
+from msgspec.structs import replace
 
 from mrq_core.clock import Clock, SystemClock
 from mrq_core.composed import ComposedBroker
 from mrq_core.config.settings import Config, hide_password
 from mrq_core.config.sources import Loading, loading
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.codec import JsonObject, JsonValue, storable_params
+from mrq_core.contract.codec import JsonObject, JsonValue, copied, storable_params
 from mrq_core.contract.driver import Driver, Opening, RunBlocking, run_directly
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.values import check_changes
@@ -189,15 +190,17 @@ class Plugins:
         return sorted(self.implementations("mrq_around_job"), key=order)
 
     def before_enqueue(self, record: JobRecord) -> JobRecord:
-        """The record after the chain of `mrq_before_enqueue`.
+        """The record after the chain of `mrq_before_enqueue`. Checks in-place changes like returned records.
 
         Raises the error of a plugin that refuses the job, with a note that names the plugin. Raises
-        ConfigError for a plugin that exits, or that returns a record that cannot be enqueued.
+        ConfigError for a plugin that exits, or that makes a record that cannot be enqueued.
         """
         for implementation in self.implementations("mrq_before_enqueue"):
             where = f"mrq_before_enqueue of the plugin {implementation.plugin_name}"
+            # Jobs of one call share their meta, and `record` must keep the fields that are compared.
+            given = replace(record, meta=copied(record.meta))
             try:
-                changed = implementation.function(*[record for _ in implementation.argnames])
+                changed = implementation.function(*[given for _ in implementation.argnames])
             except (SystemExit, RecursionError) as error:
                 is_endless = isinstance(error, RecursionError)
                 hint = "; if it queues a job, it is called again for that job" if is_endless else ""
@@ -209,8 +212,9 @@ class Plugins:
                 if note not in getattr(error, "__notes__", ()):
                     error.add_note(note)
                 raise
-            if changed is None or changed is record:
-                continue
+            done = "left" if changed is None or changed is given else "returned"
+            if changed is None:
+                changed = given
             if not isinstance(changed, JobRecord) or changed.id != record.id:
                 kind = type(changed).__name__
                 found = (
@@ -224,7 +228,7 @@ class Plugins:
             try:
                 record = check_changes(record, changed, max_params_size=self._config.max_params_size)
             except InvalidValue as error:
-                raise ConfigError(f"{where} returned a record whose {error}") from error
+                raise ConfigError(f"{where} {done} a record whose {error}") from error
         return record
 
     def encode(self, value: JsonValue) -> JsonValue:
