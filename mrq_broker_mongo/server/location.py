@@ -12,7 +12,7 @@ from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
-from mrq_core.config.settings import hide_password
+from mrq_core.config.secrets import hide_password
 from mrq_core.config.urls import url_and_prefix, why_wrong
 from mrq_core.contract.driver import Opening
 from mrq_core.errors import ConfigError
@@ -59,8 +59,7 @@ def location_of(opening: Opening) -> Location:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        why = "are user and password percent-encoded?" if "@" in url else str(error)
-        raise ConfigError(f"the URL {shown!r} is wrong ({why}): {_FORMS}") from None
+        raise ConfigError(f"the URL {shown!r} is wrong ({why_wrong(url, error)}): {_FORMS}") from None
     if parts.scheme not in ("mongodb", "mongodb+srv") or not parts.netloc:
         raise ConfigError(f"the URL {shown!r} names no MongoDB server: {_FORMS}")
     if "@" in parts.path:

@@ -16,7 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, hide_secrets
+from mrq_core.config.secrets import hide_password, hide_secrets
+from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, shown_setting
 from mrq_core.contract.codec import printable
 from mrq_core.contract.naming import MAX_SECONDS, plain_text
 from mrq_core.errors import ConfigError, shown, shown_error
@@ -112,7 +113,10 @@ def _read_file(path: Path) -> ModuleType:
     try:
         source = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"the config file {printable(str(path))} cannot be read: {error}") from error
+        raise ConfigError(
+            f"the config file {printable(hide_password(str(path)))} cannot be read: "
+            f"{getattr(error, 'strerror', None) or error}"
+        ) from error
     module = ModuleType("mrq_config")
     try:
         module.__file__, here = str(path.resolve()), os.getcwd()
@@ -156,8 +160,7 @@ def _convert(name: str, value: object, source: str) -> object:
         converted = _to_type(value, default)
         _check_bounds(setting, converted)
     except (ValueError, TypeError, OverflowError) as error:
-        found = "***" if setting.secret else shown(hide_secrets(name, value))
-        raise ConfigError(f"{name} is {found} ({source}): {error}") from error
+        raise ConfigError(f"{name} is {shown(shown_setting(name, value))} ({source}): {error}") from error
     return converted
 
 
@@ -242,7 +245,8 @@ def _to_mapping(value: object) -> object:
     for key, options in value.items():
         if not isinstance(key, str) or not isinstance(options, Mapping):
             raise ValueError(
-                f"expected a dict of options for each task, and found {shown(key)}: {shown(options)}"
+                f"expected a dict of options for each task, and found {shown(key)}: "
+                f"{shown(hide_secrets(key if isinstance(key, str) else '', options))}"
             )
     return dict(value)
 

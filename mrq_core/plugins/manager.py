@@ -24,7 +24,8 @@ from msgspec.structs import replace
 
 from mrq_core.clock import Clock, SystemClock
 from mrq_core.composed import ComposedBroker
-from mrq_core.config.settings import Config, hide_password
+from mrq_core.config.secrets import hide_login, hide_password
+from mrq_core.config.settings import Config
 from mrq_core.config.sources import Loading, loading
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue, copied, storable_params
@@ -289,7 +290,11 @@ class Plugins:
             for driver in self.drivers.values():
                 if scheme in driver.url_schemes:
                     return driver, f"{scheme}://{rest}"
-        what = f"opens URLs that start with {scheme}://" if separator else f"has the name {_shown(wanted)!r}"
+        what = (
+            f"opens URLs that start with {hide_password(f'{scheme}://')}"
+            if separator
+            else f"has the name {hide_login(wanted)!r}"
+        )
         raise DriverNotFound(
             f"no installed {setting.lower()} driver {what}: installed are {', '.join(installed) or 'none'} "
             f"(see `mrq plugins`){self._hint(scheme)}",
@@ -344,7 +349,7 @@ def _opened(config: Config, plugins: Plugins, run_blocking: RunBlocking, clock: 
         )
     if driver.open_queue is None:
         raise ConfigError(
-            f"the driver {driver.name} keeps its records itself, and STORE is {hide_password(config.store)}: "
+            f"the driver {driver.name} keeps its records itself, and STORE is {hide_login(config.store)}: "
             f"leave STORE empty, or set BROKER to one of {_names(plugins, 'open_queue')}"
         )
     if store.open_store is None:
@@ -353,11 +358,6 @@ def _opened(config: Config, plugins: Plugins, run_blocking: RunBlocking, clock: 
             f"or set it to one of {_names(plugins, 'open_store')}"
         )
     return ComposedBroker(driver.open_queue(opening(url)), store.open_store(opening(store_url)))
-
-
-def _shown(name: str) -> str:
-    """What is no URL, without the password that it may contain."""
-    return hide_password(f"x://{name}").removeprefix("x://")
 
 
 def _names(plugins: Plugins, part: str) -> str:

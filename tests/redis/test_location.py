@@ -105,6 +105,26 @@ def test_a_password_that_is_not_encoded_is_never_shown(password: str) -> None:
     assert "hush" not in shown
 
 
+@pytest.mark.parametrize(
+    "rest",
+    [
+        ":geheim",
+        "user:geheim/0",
+        "h?pasword=geheim",
+        "h:geheim",
+        "h?geheim",
+        "h/geheim/x?x=geheim",
+    ],
+)
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+sentinel", "redis+cluster"])
+def test_an_error_contains_no_value_that_may_be_a_secret(scheme: str, rest: str) -> None:
+    try:
+        shown = location_of(opening(f"{scheme}://{rest}")).shown
+    except ConfigError as error:
+        shown = str(error)
+    assert "geheim" not in shown.replace("h/geheim/x", "")
+
+
 def test_two_different_prefixes_are_refused() -> None:
     with pytest.raises(
         ConfigError, match=r"two prefixes are given: 'a' in the URL 'redis://h'.*'b' in REDIS_PREFIX"
