@@ -67,7 +67,7 @@ _HARMLESS_OPTIONS = frozenset({
     "tlscrlfile", "tlsinsecure", "uuidrepresentation", "w",
 })  # fmt: skip
 """Options of the URLs of databases whose values are shown. Others may be a mistyped password."""
-_HARMLESS_VALUE = re.compile(r"true|false|\d+", re.ASCII | re.IGNORECASE)
+_HARMLESS_VALUE = re.compile(r"true|false|-?\d+", re.ASCII | re.IGNORECASE)
 _SECRET_OPTIONS = ("password", "passphrase", "passwd", "secret", "credentials", "authorization", "apikey")
 _LOGIN = re.compile(r":[^\s@]*@")
 _AUTHORITY = re.compile(r"[^/?#]*")
@@ -96,7 +96,8 @@ def is_part_hidden(text: str, url: str) -> bool:
     """Whether a text contains a word of the URL that `hide_password` hides."""
     shown = hide_password(url)
     found = f"{url} {unquote(url)}"
-    return any(word in found and word not in shown for word in re.findall(r"\w\w+", text))
+    words = re.findall(r"\w+" if "@" in url else r"\w\w+", text)
+    return any(word in found and word not in shown for word in words)
 
 
 def _hide_port(host: str) -> str:
