@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import redis
+from redis._parsers import _HiredisParser
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
+from mrq_broker_redis.server.parser import DeadlineParser, connect_with_parser, set_parser
 from mrq_core.config.secrets import hide_password
 from mrq_core.config.urls import url_and_prefix, why_wrong
 from mrq_core.contract.driver import Opening
@@ -94,17 +96,18 @@ def location_of(opening: Opening) -> Location:
         "socket_keepalive": True,
         "retry": Retry(NoBackoff(), 0),
     }
+    parser = {"parser_class": DeadlineParser} if redis.connection.DefaultParser is _HiredisParser else {}
     try:
         if separator and scheme in ("redis", "rediss", "unix"):
             _check_database(url)
             _check_options(url)
             if scheme == "unix":
                 del common["socket_keepalive"]
-            return Location(lambda: _client(url, common), hide_password(url), prefix)
+            return Location(lambda: _client(url, common | parser), hide_password(url), prefix)
         if scheme in ("redis+sentinel", "rediss+sentinel"):
-            return _sentinel(url, prefix, common)
+            return _sentinel(url, prefix, common | parser)
         if scheme == "redis+cluster":
-            return _cluster(url, prefix, common)
+            return _cluster(url, prefix, common | ({"redis_connect_func": set_parser} if parser else {}))
     except ValueError as error:
         why = str(error) if isinstance(error, _WrongUrl) else why_wrong(url, error)
         raise ConfigError(f"the URL {hide_password(url)!r} is wrong ({why}): {_FORMS}") from None
@@ -219,10 +222,12 @@ def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
     if not service:
         raise _WrongUrl("the path does not name the service")
     options = _options_of(parts.query)
-    for_sentinels = {
+    for_sentinels: dict[str, Any] = {
         name: common[name]
         for name in ("socket_timeout", "socket_connect_timeout", "socket_keepalive", "retry")
     }
+    if "parser_class" in common:  # which a client takes only through its pool
+        for_sentinels["redis_connect_func"] = connect_with_parser
     for_sentinels["socket_timeout"] = for_sentinels["socket_connect_timeout"]
     for name in ("username", "password"):
         if f"sentinel_{name}" in options:
