@@ -17,8 +17,9 @@ from typing import Any, NoReturn, Unpack
 
 from msgspec.structs import replace
 
+from mrq_core.config.loading import refuse_while_loading
 from mrq_core.config.settings import Config
-from mrq_core.config.sources import is_loading, load_config
+from mrq_core.config.sources import load_config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue, storable_params
 from mrq_core.contract.messages import CHUNK, NewJob
@@ -237,6 +238,8 @@ _maker: int | None = None
 """The thread that holds the lock."""
 _PATIENCE = 60.0
 """Seconds to wait for another thread that makes the client of the process."""
+_CHECK_INTERVAL = 0.05
+"""Seconds between two checks whether that thread waits for this one."""
 
 
 def _after_fork() -> None:
@@ -276,13 +279,17 @@ def _made_client() -> Client:
     """Makes the client of the process, unless another thread does."""
     global _maker
     refuse_while_loading("the client of this process")
-    lock, deadline = _lock, time.monotonic() + _PATIENCE
+    lock, checked = _lock, time.monotonic()
+    deadline = checked + _PATIENCE
     # Never blocks in the lock: gevent may have patched threads after this module was imported.
     while not lock.acquire(blocking=False):
         if (
             _maker == threading.get_ident()
         ):  # another greenlet of an unpatched process: waiting would block it
             return _adopted(Client(load_config()))
+        if time.monotonic() > checked + _CHECK_INTERVAL:
+            refuse_while_loading("the client of this process")
+            checked = time.monotonic()
         if time.monotonic() > deadline:
             raise ConfigError(
                 f"another thread has been making the client of this process for {_PATIENCE:g} s: the config "
@@ -305,16 +312,6 @@ def _adopted(made: Client) -> Client:
     elif _process_client is not made:
         made.close()
     return _process_client
-
-
-def refuse_while_loading(wanted: str) -> None:
-    """Raises ConfigError in code that is loaded while the client of the process is made."""
-    code = is_loading.get()
-    if code is not None:
-        raise ConfigError(
-            f"{wanted} was asked for while {code.what} is being loaded, and is not ready before that has "
-            "ended: ask for it in a function that is called later, such as a task or a hook"
-        )
 
 
 def queue_job(

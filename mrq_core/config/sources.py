@@ -9,13 +9,11 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
+from mrq_core.config.loading import Loading, loaded_now, loading
 from mrq_core.config.secrets import hide_password, hide_secrets
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, shown_setting
 from mrq_core.contract.codec import printable
@@ -26,28 +24,6 @@ DEFAULT_FILE = "mrq-config.py"
 ENV_PREFIX = "MRQ_"
 _ENV_OTHERS = frozenset({"MRQ_CONFIG"})
 """Variables of mrq that are not settings. MRQ_TEST_ and MRQ_BENCH_ belong to the tests."""
-
-
-class Loading(NamedTuple):
-    """What this code is loaded for: the config file, or the plugins of a configuration."""
-
-    what: str
-    config: Config | None
-
-
-is_loading: ContextVar[Loading | None] = ContextVar("mrq_loading", default=None)
-"""Set while code of the user is loaded that must not ask for the client of the process: that client is made
-of what is being loaded."""
-
-
-@contextmanager
-def loading(what: Loading) -> Iterator[None]:
-    """Marks the code of the block as being loaded."""
-    token = is_loading.set(what)
-    try:
-        yield
-    finally:
-        is_loading.reset(token)
 
 
 def load_config(
@@ -104,7 +80,7 @@ def load_config(
 
 
 def _read_file(path: Path) -> ModuleType:
-    outer = is_loading.get()
+    outer = loaded_now()
     if outer is not None and outer.config is None:
         raise ConfigError(
             f"the configuration was asked for while {outer.what} is being loaded: set the settings in the "

@@ -24,9 +24,9 @@ from msgspec.structs import replace
 
 from mrq_core.clock import Clock, SystemClock
 from mrq_core.composed import ComposedBroker
+from mrq_core.config.loading import Loading, loading
 from mrq_core.config.secrets import hide_login, hide_password
 from mrq_core.config.settings import Config
-from mrq_core.config.sources import Loading, loading
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue, copied, storable_params
 from mrq_core.contract.driver import Driver, Opening, RunBlocking, run_directly
