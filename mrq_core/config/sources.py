@@ -111,7 +111,9 @@ def _read_file(path: Path) -> ModuleType:
     try:
         with loading(Loading(f"the config file {path}", None)):
             exec(code, vars(module))
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, GreenletExit and the like too
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         where = f", line {lines[-1]}" if lines else ""
         raise ConfigError(f"the config file {path} failed{where}: {shown_error(error)}") from error

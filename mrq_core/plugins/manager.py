@@ -168,7 +168,13 @@ class Plugins:
         callers = self._manager.get_hookcallers(found) if found is not None else None
         return sorted(caller.name for caller in callers or ())
 
-    def observe(self, hook: str, *, caught: type[BaseException] = Exception, **values: object) -> None:
+    def observe(
+        self,
+        hook: str,
+        *,
+        caught: type[BaseException] | tuple[type[BaseException], ...] = (Exception, SystemExit),
+        **values: object,
+    ) -> None:
         """Calls the observers of a hook one by one. Logs the error of an observer and calls the next. Raises
         errors that are not `caught`, such as an interrupt of the caller."""
         for implementation in self.implementations(hook):
