@@ -92,14 +92,17 @@ class Client:
         items = _iterator(params_list)
         ids: list[str] = []
         try:
-            while batch := list(islice(items, batch_size)):
+            while True:
                 jobs: list[NewJob] = []
-                try:
-                    for params in batch:
+                for params in islice(items, batch_size):
+                    # Copied before the next item is made: a generator may use one dict for all items.
+                    try:
                         jobs.append(self._new_job(template, params, task, delay))
-                except BaseException as error:
-                    error.add_note(f"item {len(ids) + len(jobs)} of params_list, counted from 0")
-                    raise
+                    except BaseException as error:
+                        error.add_note(f"item {len(ids) + len(jobs)} of params_list, counted from 0")
+                        raise
+                if not jobs:
+                    break
                 ids += self._enqueue(jobs)
         except BaseException as error:  # also what a generator of params raises
             error.add_note(f"{len(ids)} jobs of earlier batches are queued")

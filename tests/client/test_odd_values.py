@@ -297,6 +297,21 @@ def test_the_items_of_many_jobs(each_client: Client) -> None:
     assert Queue("default").size() == 4
 
 
+def test_a_generator_may_use_one_dict_for_all_items(each_client: Client) -> None:
+    def reused() -> Iterator[dict[str, Any]]:
+        params: dict[str, Any] = {"list": []}
+        for n in range(5):
+            params["n"] = n
+            params["list"].append(n)
+            yield params
+        params.clear()
+
+    ids = queue_jobs("a.B", reused(), batch_size=2)
+    assert [Job(id).fetch().params for id in ids] == [
+        {"n": n, "list": list(range(n + 1))} for n in range(5)
+    ]
+
+
 def test_an_interrupt_between_batches_tells_what_is_queued(each_client: Client) -> None:
     def interrupted() -> Iterator[dict[str, int]]:
         yield {}
