@@ -307,9 +307,7 @@ def test_a_generator_may_use_one_dict_for_all_items(each_client: Client) -> None
         params.clear()
 
     ids = queue_jobs("a.B", reused(), batch_size=2)
-    assert [Job(id).fetch().params for id in ids] == [
-        {"n": n, "list": list(range(n + 1))} for n in range(5)
-    ]
+    assert [Job(id).fetch().params for id in ids] == [{"n": n, "list": list(range(n + 1))} for n in range(5)]
 
 
 def test_an_interrupt_between_batches_tells_what_is_queued(each_client: Client) -> None:
