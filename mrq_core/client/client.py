@@ -28,13 +28,14 @@ from mrq_core.contract.values import check_job_id
 from mrq_core.errors import ConfigError, InvalidValue, JobNotFound, TaskError, shown
 from mrq_core.ids import new_id
 from mrq_core.plugins.manager import Plugins, open_broker
-from mrq_core.tasks.enqueue_options import EnqueueOptions, SingleEnqueueOptions, record_template
+from mrq_core.tasks.enqueue_options import EnqueueOptions, SingleEnqueueOptions, is_decided, record_template
 from mrq_core.tasks.loading import LoadedTask, check_reachable, load_task, resolve_options
 from mrq_core.tasks.options import TaskOptions, options_from
 from mrq_core.tasks.task import Task, TaskFunction, TaskLike, path_of
 
 _MOST_OPTIONS = 10_000
 """The most tasks whose options a client keeps."""
+_NO_OPTIONS = TaskOptions()
 
 
 class Client:
@@ -50,6 +51,7 @@ class Client:
         self.plugins = plugins or Plugins(config)
         self.broker = broker or open_broker(config, self.plugins)
         self._options: dict[TaskLike, LoadedTask] = {}
+        self._overrides: dict[str, TaskOptions] = {}
 
     def queue_job(
         self,
@@ -160,13 +162,18 @@ class Client:
         if known is not None:
             return record_template(call, known.path, queue, options, known)
         path = check_reachable(task)
-        defaults = self.options_of(path if isinstance(task, str) else task) or self._overrides_of(path)
+        overrides = self._overrides_of(path)
+        if isinstance(task, str) and is_decided(overrides, queue, options):
+            return record_template(call, path, queue, options, overrides)
+        defaults = self.options_of(path if isinstance(task, str) else task) or overrides
         return record_template(call, path, queue, options, defaults)
 
     def options_of(self, task: TaskLike) -> LoadedTask | None:
         """The options of the task, or None if its code cannot be imported here: a process that enqueues does
-        not need the code. Keeps the options of a found task, which a worker can find too if `check_reachable`
-        accepts it; searches again for a task that was not found."""
+        not need the code. Imports the module of a path, unless it is imported already.
+
+        Keeps the options of a found task, which a worker can find too if `check_reachable` accepts it;
+        searches again for a task that was not found."""
         options = self._options.get(task)
         if options is None:
             options = self._find_options(task)
@@ -182,12 +189,20 @@ class Client:
             return resolve_options(path, task, self.config)
         try:
             return load_task(path, self.config)
-        except TaskError:
+        except TaskError as error:
+            if _is_interrupt_of_caller(error.__cause__):
+                raise error.__cause__ from None
             return None
 
     def _overrides_of(self, path: str) -> TaskOptions:
-        """The options in TASKS of a task whose code cannot be imported here."""
-        return options_from(self.config.tasks.get(path, {}), where=f"TASKS[{path!r}]")
+        """The options in TASKS of a task."""
+        overrides = self._overrides.get(path)
+        if overrides is None:
+            given = self.config.tasks.get(path)
+            if given is None:
+                return _NO_OPTIONS
+            overrides = self._overrides[path] = options_from(given, where=f"TASKS[{path!r}]")
+        return overrides
 
     def _new_job(
         self, template: JobRecord, params: Mapping[str, object], task: TaskLike, delay: float | None
@@ -211,6 +226,12 @@ class Client:
                 finally:
                     _is_observed.reset(token)
         return [answer.id for answer in answers]
+
+
+def _is_interrupt_of_caller(error: BaseException | None) -> bool:
+    """Whether an exception that ended an import is for the caller: Ctrl-C, or a kill or Timeout of gevent."""
+    kind = type(error)
+    return isinstance(error, KeyboardInterrupt) or kind.__module__ in ("greenlet", "gevent.timeout")
 
 
 def _iterator(params_list: Any) -> Iterator[Mapping[str, object]]:
