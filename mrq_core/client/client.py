@@ -190,8 +190,9 @@ class Client:
         try:
             return load_task(path, self.config)
         except TaskError as error:
-            if _is_interrupt_of_caller(error.__cause__):
-                raise error.__cause__ from None
+            cause = error.__cause__
+            if cause is not None and _is_interrupt_of_caller(cause):
+                raise cause from None
             return None
 
     def _overrides_of(self, path: str) -> TaskOptions:
@@ -228,7 +229,7 @@ class Client:
         return [answer.id for answer in answers]
 
 
-def _is_interrupt_of_caller(error: BaseException | None) -> bool:
+def _is_interrupt_of_caller(error: BaseException) -> bool:
     """Whether an exception that ended an import is for the caller: Ctrl-C, or a kill or Timeout of gevent."""
     kind = type(error)
     return isinstance(error, KeyboardInterrupt) or kind.__module__ in ("greenlet", "gevent.timeout")

@@ -365,13 +365,14 @@ def test_a_task_whose_options_are_set_in_tasks_is_not_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], arguments: dict[str, Any]
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "slow_shop.py").write_text("raise AssertionError('imported')\n")
+    (tmp_path / "slow_shop.py").write_text("from mrq_core import task\n\n@task\ndef sell():\n    return 5\n")
     client = Client(Config(tasks={"slow_shop.sell": options}), MemoryBroker())
     for _ in range(2):
         record = client.fetch(client.queue_job("slow_shop.sell", **arguments))
         assert (record.queue, record.priority, record.at_most_once) == ("q", 2, True)
     [id] = client.queue_jobs("slow_shop.sell", [{}], **arguments)
     assert client.fetch(id).at_most_once
+    assert "slow_shop" not in sys.modules
 
 
 def test_a_task_of_the_script_that_is_running_is_refused_in_its_children(client: Client) -> None:
