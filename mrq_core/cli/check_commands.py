@@ -11,6 +11,7 @@ import typer
 from mrq_core.cli.errors import EXIT_FAILED
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import can_show, counted, note, print_json, say, show_table
+from mrq_core.cli.terminal import restore_streams
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Finding
 from mrq_core.operations.actions import repair_all
@@ -76,6 +77,7 @@ def _print_findings(findings: Sequence[Finding]) -> None:
 def plugins(given: Given, as_json: AsJson = False) -> None:
     """Lists broker drivers and plugins, where they come from, and which hooks they implement."""
     loaded = Plugins(given.config())
+    restore_streams()
     found = [(name, origin, tuple(loaded.hooks_of(name))) for name, origin in sorted(loaded.origins.items())]
     drivers = sorted(loaded.drivers.values(), key=lambda driver: driver.name)
     if as_json:

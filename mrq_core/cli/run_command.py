@@ -14,7 +14,7 @@ import typer
 from mrq_core.cli.errors import EXIT_INTERRUPTED, CommandFailed, UsageError
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note, print_json, safe
-from mrq_core.cli.terminal import is_output_gone, output_error
+from mrq_core.cli.terminal import is_output_gone, output_error, restore_streams
 from mrq_core.client.client import Client, set_process_client
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonObject, storable_params
@@ -61,6 +61,7 @@ def run(
     check_task_options(config)
     set_up_logging(config.log_level, config.log_format, quiet=config.quiet)
     client = set_process_client(Client(config))
+    restore_streams()
     try:
         if later or queue is not None:
             _enqueue(client, task, values, queue)

@@ -76,6 +76,14 @@ def _protected(descriptor: int, earlier: TextIO | None) -> TextIO:
     )
 
 
+def restore_streams() -> None:
+    """Replaces standard streams that the config file or a plugin has closed or removed."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None or getattr(stream, "closed", False):
+            setattr(sys, name, _protected(descriptor, getattr(sys, f"__{name}__")))
+
+
 def output_error() -> str | None:
     """The reason why standard output could not be written, such as a full disk. None: all was written, or
     nothing reads it."""
