@@ -23,8 +23,8 @@ _PARAM_SIZE = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterTexts:
-    """A filter as texts. A text of a list may hold several values, joined by commas; a text of `params` is
-    one ``key=value``."""
+    """A filter as texts. A text of a list may hold several values, joined by commas. No value may be empty. A
+    text of `params` is one ``key=value``."""
 
     statuses: Sequence[str] = ()
     paths: Sequence[str] = ()
@@ -38,7 +38,7 @@ class FilterTexts:
 
 def filter_from(texts: FilterTexts, *, now: datetime) -> JobFilter:
     """Parses the texts of a filter. Raises InvalidValue."""
-    queues = _split(texts.queues)
+    queues = _split(texts.queues, "queue")
     for queue in queues:
         check_queue_or_tree(queue)
     since = moment_from(texts.since, now=now, name="since") if texts.since is not None else None
@@ -47,10 +47,10 @@ def filter_from(texts: FilterTexts, *, now: datetime) -> JobFilter:
         raise InvalidValue(f"since ({since}) is later than until ({until}): no job can match", path="since")
     return JobFilter(
         statuses=statuses_from(texts.statuses),
-        paths=_split(texts.paths),
+        paths=_split(texts.paths, "path"),
         queues=queues,
-        workers=_split(texts.workers),
-        exception_types=_split(texts.errors),
+        workers=_split(texts.workers, "worker"),
+        exception_types=_split(texts.errors, "error"),
         since=since,
         until=until,
         params=params_from(texts.params),
@@ -60,7 +60,7 @@ def filter_from(texts: FilterTexts, *, now: datetime) -> JobFilter:
 def statuses_from(texts: Iterable[str]) -> tuple[Status, ...]:
     """Parses names of statuses. Raises InvalidValue, which lists the valid names."""
     statuses = []
-    for text in _split(texts):
+    for text in _split(texts, "status"):
         try:
             statuses.append(Status(text.lower()))
         except ValueError:
@@ -122,9 +122,15 @@ def number_from_totals(wanted: JobFilter, totals: Totals) -> int | None:
     )
 
 
-def _split(texts: Iterable[str]) -> tuple[str, ...]:
-    names = [name.strip() for text in texts for name in text.split(",")]
-    return tuple(dict.fromkeys(name for name in names if name))
+def _split(texts: Iterable[str], name: str) -> tuple[str, ...]:
+    """The values in the texts, each once. Raises InvalidValue for an empty value, which an unset variable of a
+    shell leaves: a filter without that value would match more jobs."""
+    values = [value.strip() for text in texts for value in text.split(",")]
+    if not all(values):
+        raise InvalidValue(
+            f"{name} has an empty value: expected a value, or no filter of that name", path=name
+        )
+    return tuple(dict.fromkeys(values))
 
 
 def _json_or_text(text: str) -> JsonValue:

@@ -36,6 +36,13 @@ def test_lists_may_be_repeated_or_joined_by_commas() -> None:
     assert wanted.queues == ("a", "b/")
 
 
+@pytest.mark.parametrize("name", ["statuses", "paths", "queues", "workers", "errors"])
+@pytest.mark.parametrize("texts", [[""], [" "], [","], ["failed,"], ["failed", ""], [" ,failed"]])
+def test_an_empty_value_is_refused_and_never_matches_all_jobs(name: str, texts: list[str]) -> None:
+    with pytest.raises(InvalidValue, match="has an empty value: expected a value"):
+        made(**{name: texts})
+
+
 def test_an_unknown_status_is_refused_with_a_list_of_them() -> None:
     with pytest.raises(InvalidValue, match="'done' is no status of a job: expected one of queued, started"):
         made(statuses=["done"])
