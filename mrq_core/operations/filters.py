@@ -123,8 +123,8 @@ def number_from_totals(wanted: JobFilter, totals: Totals) -> int | None:
 
 
 def _split(texts: Iterable[str], name: str) -> tuple[str, ...]:
-    """The values in the texts, each once. Raises InvalidValue for an empty value, which an unset variable of a
-    shell leaves: a filter without that value would match more jobs."""
+    """The values in the texts, each once. Raises InvalidValue for an empty value, such as an unset variable
+    of a shell: a filter without that value would match more jobs."""
     values = [value.strip() for text in texts for value in text.split(",")]
     if not all(values):
         raise InvalidValue(
