@@ -6,7 +6,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 import typer
@@ -17,10 +17,10 @@ from mrq_core.cli.output import note, print_json, safe
 from mrq_core.cli.terminal import is_output_gone, output_error
 from mrq_core.client.client import Client, set_process_client
 from mrq_core.config.settings import Config
-from mrq_core.contract.codec import JsonObject, storable_params
+from mrq_core.contract.codec import JsonObject, parsed, storable_params
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import Status
-from mrq_core.errors import TaskError
+from mrq_core.errors import TaskError, shown
 
 _NOT_REACHED = frozenset(f"mrq_core.errors.{name}" for name in ("TaskNotFound", "NotATask", "InvalidParams"))
 """Errors before any code of the task ran: their message says it all."""
@@ -78,11 +78,13 @@ def params_from(words: Sequence[str]) -> JsonObject:
     if len(words) == 1 or first.startswith("{"):
         return _from_json(words)
     if len(words) % 2:
-        raise UsageError(f"the params are {len(words)} words, and {words[-1]!r} has no value: {_EXPECTED}")
+        raise UsageError(
+            f"the params are {len(words)} words, and {shown(words[-1])} has no value: {_EXPECTED}"
+        )
     params: JsonObject = {}
     for key, value in zip(words[::2], words[1::2], strict=True):
         if key in params:
-            raise UsageError(f"the params name {key!r} twice: expected each key once")
+            raise UsageError(f"the params name {shown(key)} twice: expected each key once")
         params[key] = value
     return params
 
@@ -90,15 +92,15 @@ def params_from(words: Sequence[str]) -> JsonObject:
 def _from_json(words: Sequence[str]) -> JsonObject:
     text = words[0]
     try:
-        value: Any = msgspec.json.decode(text)
+        value = parsed(text, name="params")
     except msgspec.DecodeError as error:
         if text.lstrip().startswith(("{", "[")):
-            raise UsageError(f"the params {text!r} are not valid JSON ({error}): {_EXPECTED}") from error
-        raise UsageError(f"the params are only {text!r}, a key without a value: {_EXPECTED}") from error
+            raise UsageError(f"the params {shown(text)} are not valid JSON ({error}): {_EXPECTED}") from error
+        raise UsageError(f"the params are only {shown(text)}, a key without a value: {_EXPECTED}") from error
     if len(words) > 1:
-        raise UsageError(f"{words[1]!r} follows the JSON of the params: {_EXPECTED}")
+        raise UsageError(f"{shown(words[1])} follows the JSON of the params: {_EXPECTED}")
     if not isinstance(value, dict):
-        raise UsageError(f"the params {text!r} are JSON, and no object: {_EXPECTED}")
+        raise UsageError(f"the params {shown(text)} are JSON, and no object: {_EXPECTED}")
     return value
 
 

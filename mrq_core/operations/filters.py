@@ -9,16 +9,18 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from mrq_core.contract.codec import JsonObject, JsonValue, storable
+from mrq_core.contract.codec import JsonObject, JsonValue, parsed, storable
 from mrq_core.contract.messages import JobFilter, Totals
 from mrq_core.contract.naming import check_queue_or_tree, is_covered
 from mrq_core.contract.record import Status
-from mrq_core.errors import InvalidValue
+from mrq_core.errors import InvalidValue, shown
 
 _RELATIVE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _RELATIVE_MOST = 100 * 365 * 86_400
 _PARAM_SIZE = 65_536
+_SHOWN_KEY = 80
+"""Characters of a key that a message shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,7 @@ def statuses_from(texts: Iterable[str]) -> tuple[Status, ...]:
             statuses.append(Status(text.lower()))
         except ValueError:
             raise InvalidValue(
-                f"{text!r} is no status of a job: expected one of {', '.join(Status)}", path="status"
+                f"{shown(text)} is no status of a job: expected one of {', '.join(Status)}", path="status"
             ) from None
     return tuple(statuses)
 
@@ -85,7 +87,7 @@ def moment_from(text: str, *, now: datetime, name: str) -> datetime:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise InvalidValue(
-            f"{name} is {text!r}: expected a time such as 2025-01-31T12:00, "
+            f"{name} is {shown(text)}: expected a time such as 2025-01-31T12:00, "
             "or how long ago: 30s, 15m, 2h, 3d, 1w",
             path=name,
         ) from None
@@ -98,11 +100,12 @@ def params_from(texts: Iterable[str]) -> JsonObject:
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise InvalidValue(
-                f"params is {text!r}: expected key=value, such as user=17 or name=anna", path="params"
+                f"params is {shown(text)}: expected key=value, such as user=17 or name=anna", path="params"
             )
         if key in params:
-            raise InvalidValue(f"params names the key {key!r} twice: expected each once", path="params")
-        params[key] = storable(_json_or_text(value), name=f"params.{key}", max_size=_PARAM_SIZE)
+            raise InvalidValue(f"params names the key {shown(key)} twice: expected each once", path="params")
+        name = f"params.{key if len(key) <= _SHOWN_KEY else f'{key[: _SHOWN_KEY - 3]}...'}"
+        params[key] = storable(_json_or_text(value, name), name=name, max_size=_PARAM_SIZE)
     return params
 
 
@@ -133,9 +136,8 @@ def _split(texts: Iterable[str], name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
-def _json_or_text(text: str) -> JsonValue:
+def _json_or_text(text: str, name: str) -> JsonValue:
     try:
-        value: JsonValue = msgspec.json.decode(text)
+        return parsed(text, name=name)
     except msgspec.DecodeError:
         return text
-    return value

@@ -8,7 +8,10 @@ import pytest
 
 from mrq_core.cli.errors import UsageError
 from mrq_core.cli.run_command import params_from
+from mrq_core.contract.codec import storable_params
+from mrq_core.errors import InvalidValue
 from tests.cli.conftest import Shell
+from tests.operations.test_filters import UNSTORABLE
 from tests.support import Project
 
 
@@ -76,6 +79,19 @@ def test_run_takes_keys_and_values_as_strings(mrq: Shell) -> None:
 def test_params_that_make_no_sense_are_refused(words: list[str], what: str) -> None:
     with pytest.raises(UsageError, match=what):
         params_from(words)
+
+
+@pytest.mark.parametrize("value", UNSTORABLE)
+def test_params_that_no_job_can_store_are_refused(value: str) -> None:
+    with pytest.raises(InvalidValue, match="^params") as caught:
+        storable_params(params_from([f'{{"a": {value}}}']), max_size=100_000)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("more", [[], ["--async"]])
+def test_deeply_nested_params_are_a_usage_error(mrq: Shell, more: list[str]) -> None:
+    said = mrq("run", "tasks.Add", '{"a": ' + "[" * 20_000 + "]" * 20_000 + "}", *more, code=2)
+    assert (said.out, said.err) == ("", "mrq: params is nested more than 64 levels deep: store it flatter\n")
 
 
 def test_bad_params_are_a_usage_error(mrq: Shell) -> None:

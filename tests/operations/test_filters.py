@@ -11,6 +11,18 @@ from mrq_core.contract.record import Status
 from mrq_core.errors import InvalidValue
 from mrq_core.operations.filters import FilterTexts, filter_from, moment_from, number_from_totals
 
+UNSTORABLE = [
+    "[" * 100 + "]" * 100,
+    "[" * 20_000 + "]" * 20_000,
+    '{"b":' * 20_000 + "1" + "}" * 20_000,
+    "9" * 20,
+    "9" * 5000,
+    "-" + "9" * 5000,
+    "[1e400]",
+    "1e400",
+    r'"\ud800"',
+    r'{"\udc00": 1}',
+]
 NOW = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)
 TOTALS = Totals(
     by_queue={
@@ -66,6 +78,13 @@ def test_params_are_json_where_they_can_be_and_else_text() -> None:
 def test_params_that_make_no_sense_are_refused(texts: list[str]) -> None:
     with pytest.raises(InvalidValue):
         made(params=texts)
+
+
+@pytest.mark.parametrize("value", UNSTORABLE)
+def test_json_that_no_job_can_store_is_refused(value: str) -> None:
+    with pytest.raises(InvalidValue, match=r"^params\.a") as caught:
+        made(params=[f"a={value}"])
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize(
