@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import msgspec
 import typer
@@ -14,7 +13,7 @@ import typer
 from mrq_core.cli.errors import EXIT_INTERRUPTED, CommandFailed, UsageError
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note, print_json, safe
-from mrq_core.cli.terminal import is_output_gone, output_error
+from mrq_core.cli.terminal import is_output_gone, output_error, reserve_output, restore_errors
 from mrq_core.client.client import Client, set_process_client
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonObject, parsed, storable_params
@@ -51,21 +50,23 @@ def run(
 
     Examples: `mrq run tasks.Add '{"a": 1}'`, `mrq run tasks.Greet name Anna --queue high`.
 
-    What a task prints goes to standard error as well. Write -- in front of params that begin with a dash.
+    What a task and the programs that it starts print goes to standard error as well. Write -- in front of
+    params that begin with a dash.
     """
     from mrq_core.operations.checks import check_task_options
     from mrq_core.running.logs import set_up_logging
 
     values = params_from(params or ())
+    output = reserve_output()
     config = given.config()
     check_task_options(config)
     set_up_logging(config.log_level, config.log_format, quiet=config.quiet)
     client = set_process_client(Client(config))
     try:
         if later or queue is not None:
-            _enqueue(client, task, values, queue)
+            _enqueue(client, task, values, queue, output)
         else:
-            _run_here(client, config, task, values)
+            _run_here(client, config, task, values, output)
     finally:
         client.close()
 
@@ -104,7 +105,7 @@ def _from_json(words: Sequence[str]) -> JsonObject:
     return value
 
 
-def _enqueue(client: Client, task: str, params: JsonObject, queue: str | None) -> None:
+def _enqueue(client: Client, task: str, params: JsonObject, queue: str | None, output: TextIO) -> None:
     from mrq_core.tasks.loading import find_task
 
     try:
@@ -112,16 +113,17 @@ def _enqueue(client: Client, task: str, params: JsonObject, queue: str | None) -
     except TaskError as error:
         note(f"mrq: queued all the same, as a worker may find it elsewhere: {error}")
     job_id = client.queue_job(task, params, queue=queue)
-    print(job_id)
+    print(job_id, file=output, flush=True)
     if is_output_gone() or output_error() is not None:
         note(f"mrq: the job {job_id} is queued; standard output did not take its id")
 
 
-def _run_here(client: Client, config: Config, task: str, params: JsonObject) -> None:
+def _run_here(client: Client, config: Config, task: str, params: JsonObject, output: TextIO) -> None:
     checked = storable_params(params, max_size=config.max_params_size)
     outcome = _run_synchronously(client, config, task, client.plugins.encode_params(checked))
     if outcome.status is Status.SUCCESS:
-        print_json(client.plugins.decode(outcome.result))
+        print_json(client.plugins.decode(outcome.result), to=output)
+        output.flush()
         return
     if outcome.exception_type == "KeyboardInterrupt":
         sys.exit(EXIT_INTERRUPTED)
@@ -163,11 +165,11 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
     hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
     context = JobContext(record, client, JobLog(record.id, 1, max_size=0))
     tokens = (current_context.set(context), current_log.set(context.log), ambient_client.set(client))
+    errors = sys.stderr
     try:
-        # Standard output is for the result alone, so that it can be piped.
-        with contextlib.redirect_stdout(sys.stderr):
-            return Runner(config, client.plugins).run(context)
+        return Runner(config, client.plugins).run(context)
     finally:
+        restore_errors(errors)
         current_context.reset(tokens[0])
         current_log.reset(tokens[1])
         ambient_client.reset(tokens[2])
