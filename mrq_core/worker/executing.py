@@ -53,6 +53,7 @@ from mrq_core.worker.settling import Settler
 from mrq_core.worker.solo import SoloProcesses
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.surroundings import LONG
+from mrq_core.worker.tracebacks import headline
 from mrq_core.worker.worker_state import WorkerState
 
 _REQUESTED = frozenset({Status.RETRY, Status.QUEUED, Status.ABORT, Status.INTERRUPT, Status.CANCEL})
@@ -134,8 +135,10 @@ class Executing:
                 self._state.surroundings.restore(is_alone=self._executions.running == 1)
             if outcome.exception_type is not None:
                 level = logging.INFO if outcome.status in _REQUESTED else logging.WARNING
-                last = (outcome.traceback or "").rstrip().rpartition("\n")[2][:_SHOWN]
-                _log.log(level, "job.%s id=%s path=%s error=%s", outcome.status, record.id, record.path, last)
+                error = headline(outcome.traceback, outcome.exception_type)[:_SHOWN]
+                _log.log(
+                    level, "job.%s id=%s path=%s error=%s", outcome.status, record.id, record.path, error
+                )
         except BaseException as fault:  # of mrq, or an exception that an earlier job left for this greenlet
             outcome = execution.context.outcome or self.outcomes.of_fault(fault, execution.started)
         self.decide(execution, outcome)

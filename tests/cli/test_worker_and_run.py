@@ -44,6 +44,26 @@ def test_a_worker_exits_with_0_whatever_became_of_its_jobs(mrq: Shell, project: 
     assert "worker.started" not in said.err
 
 
+def test_the_log_names_the_type_and_the_message_of_an_exception_with_notes(
+    mrq: Shell, project: Project
+) -> None:
+    project.write(
+        "noted.py",
+        """
+        from mrq_core import task
+
+        @task
+        def noted():
+            error = ValueError("the message\\nits second line")
+            error.add_note("the note")
+            raise error
+        """,
+    )
+    job_id = project.queue("noted.noted")
+    said = mrq("worker", "--burst", "--quiet")
+    assert said.err.endswith(f" job.failed id={job_id} path=noted.noted error=ValueError: the message\n")
+
+
 def test_options_of_tasks_are_checked_before_work_begins(mrq: Shell, project: Project) -> None:
     project.write("mrq-config.py", "TASKS = {'tasks.Add': {'timout': 3}}\n")
     for command in (["worker", "--burst"], ["run", "tasks.fail"]):
