@@ -1,4 +1,4 @@
-"""How commands end: what they print when something is wrong, and with which exit code."""
+"""How commands end: what they print when something is wrong, and with which exit code; and how they ask."""
 
 from __future__ import annotations
 
@@ -51,3 +51,29 @@ def _notes_of(error: BaseException) -> list[str]:
 
 def _exit_code(error: MrqError) -> int:
     return EXIT_USAGE if isinstance(error, ConfigError | InvalidValue | InvalidParams) else EXIT_FAILED
+
+
+def ask(question: str) -> bool:
+    """Asks on the terminal until the answer is yes or no; an empty answer is no.
+
+    Where standard output is no terminal, the question goes to standard error. Raises CommandFailed at the end
+    of the input, and KeyboardInterrupt.
+    """
+    stream = sys.stdout if sys.stdout.isatty() else sys.stderr
+    while True:
+        print(f"{question} [y/N]: ", end="", file=stream, flush=True)
+        try:
+            line = sys.stdin.readline()
+        except KeyboardInterrupt:
+            print(file=stream, flush=True)
+            raise
+        except (OSError, ValueError):  # the terminal is gone; the answer is not text
+            line = ""
+        if not line:
+            print(file=stream, flush=True)
+            raise CommandFailed("aborted: the input ended before an answer, and nothing was changed")
+        answer = line.strip().lower()
+        if answer in ("y", "yes"):
+            return True
+        if answer in ("", "n", "no"):
+            return False

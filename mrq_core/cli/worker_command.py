@@ -36,6 +36,10 @@ def worker(
     if names:
         if "queues" in given.overrides:
             raise UsageError("queues are named twice, as arguments and by --queues: expected one of them")
+        if not all(name.strip(", ") for name in names):
+            raise UsageError(
+                "the name of a queue is empty: expected names of queues, or no argument for QUEUES"
+            )
         settings["queues"] = " ".join(names)
     config = given.config(**settings)
     words = [word.strip() for word in config.dequeue_strategy.split(",")]

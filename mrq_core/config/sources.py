@@ -40,7 +40,7 @@ def load_config(
     """
     environ = os.environ if environ is None else environ
     named = file if file is not None else environ.get("MRQ_CONFIG") or None
-    if named is not None and not isinstance(named, str | os.PathLike):
+    if named is not None and (not isinstance(named, str | os.PathLike) or named == ""):
         raise ConfigError(f"the config file is {shown(named)}: expected a path")
     path = Path(named) if named is not None else Path(DEFAULT_FILE)
     module = None

@@ -53,6 +53,7 @@ from mrq_core.worker.settling import Settler
 from mrq_core.worker.solo import SoloProcesses
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.surroundings import LONG
+from mrq_core.worker.tracebacks import headline
 from mrq_core.worker.worker_state import WorkerState
 
 _REQUESTED = frozenset({Status.RETRY, Status.QUEUED, Status.ABORT, Status.INTERRUPT, Status.CANCEL})
@@ -140,8 +141,8 @@ class Executing:
             surroundings.restore(is_alone=is_alone)
         if outcome.exception_type is not None:
             level = logging.INFO if outcome.status in _REQUESTED else logging.WARNING
-            last = (outcome.traceback or "").rstrip().rpartition("\n")[2][:_SHOWN]
-            _log.log(level, "job.%s id=%s path=%s error=%s", outcome.status, record.id, record.path, last)
+            error = headline(outcome.traceback, outcome.exception_type)[:_SHOWN]
+            _log.log(level, "job.%s id=%s path=%s error=%s", outcome.status, record.id, record.path, error)
         return is_clean
 
     def _run(self, execution: Execution) -> Outcome | None:

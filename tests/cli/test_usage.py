@@ -339,3 +339,40 @@ def _open_files(pid: int) -> list[str]:
         except OSError:
             continue
     return found
+
+
+FILTERS = ("status", "path", "queue", "worker", "error", "since", "until", "params")
+
+
+@pytest.mark.parametrize("command", ["list", "requeue", "cancel", "move --to x", "remove --yes"])
+def test_an_empty_filter_is_refused_and_changes_nothing(mrq: Shell, project: Project, command: str) -> None:
+    job_id = project.queue("tasks.fail")
+    for name in FILTERS:
+        for value in ("", ",", " "):
+            said = mrq("jobs", *command.split(), f"--{name}", value, code=2)
+            assert said.out == ""
+            assert re.fullmatch(rf"mrq: {name} (is|has an empty value).*: expected .*\n", said.err), said
+    assert project.client.fetch(job_id).status == "queued"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("worker", "--burst", ""),
+        ("worker", "--burst", "default", ""),
+        ("worker", "--burst", "default", ","),
+        ("queues", "pause", ""),
+        ("queues", "pause", "default", ""),
+        ("queues", "resume", ""),
+        ("workers", "show", ""),
+        ("run", "tasks.fail", "--queue", ""),
+        ("jobs", "requeue", "--status", "failed", "--to", ""),
+        ("jobs", "list", "--config", ""),
+    ],
+)
+def test_an_empty_name_is_refused(mrq: Shell, project: Project, arguments: tuple[str, ...]) -> None:
+    said = mrq(*arguments, code=2)
+    assert said.out == ""
+    assert "expected" in said.err
+    assert len(said.err.splitlines()) == 1
+    assert project.client.broker.paused() == set()
