@@ -46,6 +46,8 @@ _closed: set[int] = set()
 """The standard descriptors that were closed when the process started."""
 _streams: dict[int, Stream] = {}
 """Standard output and standard error, by their usual descriptors, once they are protected."""
+_is_output_reserved = False
+"""Whether descriptor 1 leads to standard error."""
 
 
 def protect_streams() -> None:
@@ -67,7 +69,9 @@ def protect_streams() -> None:
 def reserve_output() -> TextIO:
     """Returns a stream to standard output, to be flushed after each write. From now on descriptor 1 and
     `sys.stdout` lead to standard error: the output of tasks, and of programs that they start."""
+    global _is_output_reserved
     sys.stdout.flush()
+    _is_output_reserved = True
     reserved = _protected(1, sys.stdout, os.dup(1))
     os.dup2(2, 1)
     sys.stdout = sys.__stdout__ = _diverted()  # type: ignore[misc]
@@ -106,8 +110,8 @@ def restore_streams() -> None:
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
         if stream is None or getattr(stream, "closed", False):
-            is_diverted = descriptor == 1 and 1 in _streams and _streams[1].fileno() != 1
-            new = _diverted() if is_diverted else _protected(descriptor, getattr(sys, f"__{name}__"))
+            is_reserved = descriptor == 1 and _is_output_reserved
+            new = _diverted() if is_reserved else _protected(descriptor, getattr(sys, f"__{name}__"))
             setattr(sys, name, new)
 
 
