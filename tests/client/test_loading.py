@@ -247,6 +247,13 @@ def test_handles_follow_the_client_of_the_process(tmp_path: Path) -> None:
     other.close()
 
 
+def test_a_wrong_setting_of_configure_is_named_as_its_argument(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^BROKER_TIMEOUT is 'x' \(configure\(broker_timeout=\.\.\.\)\): expected"
+    ):
+        configure(broker_timeout="x")
+
+
 def test_load_config_in_a_config_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mrq-config.py").write_text(
         "from mrq_core.config.sources import load_config\nload_config()\n"
