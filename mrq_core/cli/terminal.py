@@ -106,7 +106,11 @@ def restore_streams() -> None:
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
         if stream is None or getattr(stream, "closed", False):
-            is_diverted = descriptor == 1 and 1 in _streams and _streams[1].fileno() != 1
+            # Loaded code cannot close the reserved stream, which leads to another descriptor.
+            output = _streams.get(descriptor)
+            is_diverted = (
+                descriptor == 1 and output is not None and not output.closed and output.fileno() != 1
+            )
             new = _diverted() if is_diverted else _protected(descriptor, getattr(sys, f"__{name}__"))
             setattr(sys, name, new)
 
