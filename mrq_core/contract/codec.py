@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from mrq_core.errors import InvalidValue, ValueTooLarge, shown
+from mrq_core.errors import InvalidValue, ValueTooLarge, shown, shown_error
 
 if TYPE_CHECKING:
     JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
@@ -121,7 +121,14 @@ def storable(value: object, *, name: str, max_size: int) -> JsonValue:
     Errors call the value by `name` (``params``, ``result``); `max_size` limits its encoded size in bytes.
     Raises InvalidValue or ValueTooLarge.
     """
-    checked = _checked(value, name, 0)
+    try:
+        checked = _checked(value, name, 0)
+    except (InvalidValue, MemoryError):
+        raise
+    except Exception as error:  # code of a subclass of dict, list, str or a number
+        raise InvalidValue(
+            f"{name} cannot be read: a value in it raised {shown_error(error)}", path=name
+        ) from error
     size = len(_encoder.encode(checked))
     if size > max_size:
         raise ValueTooLarge(
@@ -186,8 +193,8 @@ def _checked(value: object, path: _Path, depth: int) -> JsonValue:
         if not _INT_MIN <= value <= _INT_MAX:
             where = _text_of(path)
             raise InvalidValue(
-                f"{where} is an integer of {value.bit_length()} bits: expected at most 64 bits; store it as "
-                "a string",
+                f"{where} is an integer of {value.bit_length()} bits: expected -2**63 to 2**63 - 1, "
+                "or 64 bits with the sign; store it as a string",
                 path=where,
             )
         return value

@@ -111,7 +111,7 @@ class Thing:
         ({"x": math.nan}, "params.x", "finite"),
         ([math.inf], "params[0]", "finite"),
         ([-math.inf], "params[0]", "finite"),
-        ({"n": 2**63}, "params.n", "64 bits"),
+        ({"n": 2**63}, "params.n", "is an integer of 64 bits: expected -2**63 to 2**63 - 1"),
         ({"n": -(2**63) - 1}, "params.n", "64 bits"),
         ({"n": 10**10_000}, "params.n", "64 bits"),
         ({"a": {1: 2}}, "params.a", "string keys"),
