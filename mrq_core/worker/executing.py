@@ -310,7 +310,9 @@ class Runner:
             params = self._params(context)
             result = loaded.task_class().run_wrapped(params)
             forking.end_if_child()
-            return self.outcomes.of_result(loaded, result, started)
+            outcome = self.outcomes.of_result(loaded, result, started)
+            forking.end_if_child()
+            return outcome
         finally:
             context.in_code = False
 
@@ -318,6 +320,7 @@ class Runner:
         """The decoded params; a copy where plugins see the record, which keeps its params as claimed."""
         stored = context.record.params
         params = self._plugins.decode(stored)
+        forking.end_if_child()
         if not isinstance(params, dict):
             raise MrqError(
                 f"a plugin's mrq_decode made a {type(params).__name__} of the params: expected a dict"

@@ -29,6 +29,7 @@ from mrq_core.errors import (
 from mrq_core.plugins.manager import ENCODED_FACTOR, Plugins
 from mrq_core.running.context import JobContext
 from mrq_core.tasks.loading import LoadedTask
+from mrq_core.worker import forking
 from mrq_core.worker.tracebacks import exception_before, format_traceback, type_name
 
 T = TypeVar("T")
@@ -259,9 +260,14 @@ def _interruptible(context: JobContext, function: Callable[..., T], *arguments: 
     """Calls a function that calls code of a task or a plugin after the task's code has ended."""
     was_in_code, context.in_code = context.in_code, True
     try:
-        return function(*arguments)
+        value = function(*arguments)
+    except BaseException as error:
+        forking.end_if_child(error)
+        raise
     finally:
         context.in_code = was_in_code
+    forking.end_if_child()
+    return value
 
 
 def _dispose(result: object) -> None:

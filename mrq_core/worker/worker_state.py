@@ -13,6 +13,7 @@ from gevent.event import Event
 from mrq_core.client.client import Client
 from mrq_core.contract.broker import Broker
 from mrq_core.plugins.manager import open_broker
+from mrq_core.worker import forking
 from mrq_core.worker.executions import Execution, Executions
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.surroundings import Surroundings
@@ -75,7 +76,9 @@ class WorkerState:
             hanging = self._hanging[hook] = [greenlet for greenlet in hanging if not greenlet.dead]
         if len(hanging) >= _MOST_HANGING:
             return
-        greenlet = gevent.spawn(self.plugins.observe, hook, caught=BaseException, **values)
+        greenlet = gevent.spawn(
+            self.plugins.observe, hook, caught=BaseException, after_each=forking.end_if_child, **values
+        )
         greenlet.join(0 if hanging else OBSERVER_PATIENCE)
         if not greenlet.dead:
             self._hanging.setdefault(hook, []).append(greenlet)
