@@ -172,7 +172,9 @@ class Executing:
             if interrupt is not None:
                 return interrupt
             self._limit_import(execution)
-            return self._runner.load(context)
+            failure = self._runner.load(context)
+            self._state.surroundings.keep_limits()
+            return failure
         finally:
             execution.end_import()
             if is_first:
