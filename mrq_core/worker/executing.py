@@ -109,7 +109,7 @@ class Executing:
             self._cancels.apply(execution)
         # Only now: the claims are held, renewed and can be interrupted, however slow an observer is.
         if state.plugins.implements("mrq_jobs_started"):
-            state.observe("mrq_jobs_started", records=list(records))
+            state.observers.call("mrq_jobs_started", records=list(records))
 
     def _execute(self, execution: Execution) -> bool:
         """Runs in a greenlet of the pool, in a copy of the context. Never raises, and always decides or drops
