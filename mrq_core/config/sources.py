@@ -16,9 +16,9 @@ from types import ModuleType
 from mrq_core.config.loading import Loading, loaded_now, loading
 from mrq_core.config.secrets import hide_password, hide_secrets
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, shown_setting
-from mrq_core.contract.codec import printable
 from mrq_core.contract.naming import MAX_SECONDS, plain_text
 from mrq_core.errors import ConfigError, shown, shown_error
+from mrq_core.text import printable
 
 DEFAULT_FILE = "mrq-config.py"
 ENV_PREFIX = "MRQ_"

@@ -174,10 +174,12 @@ class Plugins:
         hook: str,
         *,
         caught: type[BaseException] | tuple[type[BaseException], ...] = (Exception, SystemExit),
+        after_each: Callable[[], None] | None = None,
         **values: object,
     ) -> None:
-        """Calls the observers of a hook one by one. Logs the error of an observer and calls the next. Raises
-        errors that are not `caught`, such as an interrupt of the caller."""
+        """Calls the observers of a hook one by one, and `after_each` after each of them. Logs the error of an
+        observer and calls the next. Raises errors that are not `caught`, such as an interrupt of the
+        caller."""
         for implementation in self.implementations(hook):
             try:
                 implementation.function(*[values[name] for name in implementation.argnames])
@@ -186,6 +188,8 @@ class Plugins:
                     _log.exception("plugin.failed hook=%s plugin=%s", hook, implementation.plugin_name)
                 except caught:
                     pass  # a broken log handler
+            if after_each is not None:
+                after_each()
 
     def job_wrappers(self) -> list[pluggy.HookImpl]:
         """The wrappers of `mrq_around_job`, the outermost first: in the order of loading, `tryfirst`
