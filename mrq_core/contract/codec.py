@@ -125,7 +125,7 @@ def storable(value: object, *, name: str, max_size: int) -> JsonValue:
         raise
     except Exception as error:  # code of a subclass of dict, list, str or a number
         raise InvalidValue(
-            f"{name} cannot be read: a value in it raised {shown_error(error)}", path=name
+            f"{name} cannot be read, reading it raised {shown_error(error)}: expected JSON values", path=name
         ) from error
     size = len(_encoder.encode(checked))
     if size > max_size:

@@ -65,9 +65,6 @@ _SHOWN = 1000
 _SEES_RECORD = ("mrq_around_job", "mrq_jobs_started", "mrq_jobs_settled", "mrq_retry_decision")
 """The hooks whose plugins get the record of a job that runs."""
 
-_NO_LEASE = 0.001
-"""Seconds: the shortest lease that all brokers store."""
-
 _IMPORT_PATIENCE = 3.0
 """Seconds for which an import waits for another one."""
 _IMPORT_SLICE = 0.1
@@ -206,14 +203,14 @@ class Executing:
             self._wake.set()
 
     def _drop(self, execution: Execution) -> None:
-        """Leaves a claim without an outcome: it counts as lost, and its lease ends at once. If the broker is
-        away, the lease ends in its time."""
+        """Leaves a claim without an outcome: it is lost. The lease keeper ends its lease at once; if the
+        broker is away, or the worker stops, the lease ends in its time."""
         if execution.outcome is None:
             self._executions.ended(execution)
-            self._executions.remove([execution])  # first: it must not be renewed any more
+            self._executions.remove([execution])
             with suppress(MrqError):
                 self._settler.store_logs([execution])
-                execution.kind.renew(self._state.broker, [execution], _NO_LEASE)
+            self._state.dropped.append(execution)
         self._wake.set()
 
     def close(self) -> None:

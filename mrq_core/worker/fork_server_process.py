@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 from gevent._hub_local import get_hub_if_exists
@@ -46,6 +46,7 @@ from mrq_core.worker.fork_server import (
     keep_early,
 )
 from mrq_core.worker.process_memory import children_of
+from mrq_core.worker.signals import end_after_work
 from mrq_core.worker.solo_messages import HEARTBEATS, MESSAGES
 
 _PR_SET_PDEATHSIG = 1
@@ -90,10 +91,9 @@ def fork_early() -> None:
         os.dup2(descriptor, CONTROL)
         os.close(descriptor)
     main(worker)
-    sys.exit(0)
 
 
-def main(worker: int) -> None:
+def main(worker: int) -> NoReturn:
     """Serves until the worker with this process id is gone. In each child, runs a job instead."""
     server_id = os.getpid()
     server = _Server(worker)
@@ -104,8 +104,10 @@ def main(worker: int) -> None:
         _when_parent_dies(server_id, signal.SIGKILL)
         _prctl(_PR_SET_CHILD_SUBREAPER, 1)
         solo_process.main(server_id)
+        end_after_work(0)
     else:
         server.end_all()
+        os._exit(0)  # not by an exception, which a program that calls the command could catch
 
 
 class _Server:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerError
@@ -20,6 +21,8 @@ from mrq_core.worker.worker_state import WorkerState
 
 _RETRY = 0.5
 RENEWALS_PER_LEASE = 3
+_NO_LEASE = 0.001
+"""Seconds: the shortest lease that all brokers store."""
 _BEYOND_DEADLINE = 2 * GRACE
 """Seconds after its deadline for which a job is renewed: the watchdog needs them to end it."""
 
@@ -45,6 +48,9 @@ class LeaseKeeper:
 
     def perform(self, now: float, broker: Callable[[], Broker]) -> None:
         """Renews the claims if that is due, and retries after an error."""
+        if self._state.dropped:
+            with suppress(BrokerError):
+                self._end_leases(broker())
         if now < self._due:
             return
         error: Exception | None = None
@@ -56,6 +62,14 @@ class LeaseKeeper:
         if self._is_failing != (error is not None):
             self._is_failing = not self._is_failing
             self._changes.send(error)
+
+    def _end_leases(self, broker: Broker) -> None:
+        """Here, so that no renewal of the same claim is under way."""
+        dropped = list(self._state.dropped)
+        for kind, chunk in batches(dropped):
+            kind.renew(broker, chunk, _NO_LEASE)
+        for _ in dropped:
+            self._state.dropped.popleft()
 
     def _renew(self, broker: Broker, now: float) -> None:
         due = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -40,6 +40,8 @@ class WorkerState:
         self.name = self.config.worker_name(os.getpid())
         self.status = "init"
         self.executions = Executions()
+        self.dropped: deque[Execution] = deque()
+        """Claims that are lost without an outcome, and whose leases are to end at once."""
         self.wake = Event()
         self.observers = Observers(client.plugins)
         self.surroundings = Surroundings()

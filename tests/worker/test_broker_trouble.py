@@ -40,13 +40,28 @@ def test_a_locked_file_loses_nothing_and_the_worker_goes_on(project: Project) ->
     assert worker.popen.poll() is None
 
 
+FILLING = """
+import time
+from mrq_core import task
+from tasks import note
+
+
+@task
+def noted_while_full():
+    note("start-w")
+    time.sleep(0.5)
+    note("end-w")
+"""
+
+
 def test_a_full_disk_loses_nothing_and_the_worker_goes_on(project: Project) -> None:
-    job = project.queue("tasks.noted", {"word": "w", "seconds": 0.5})
+    # No file of the worker may grow any more: to it, the disk is full. Its tiny ledger still fits. A
+    # limit that a module sets on import stays.
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    limit = f"import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (4096, {hard}))\n"
+    project.write("filling.py", limit + FILLING)
+    job = project.queue("filling.noted_while_full")
     worker = project.worker("--lease", "30")
-    until(lambda: project.ledger() == ["start-w"], what="the job to start")
-    # No file of the worker may grow any more: to it, the disk is full. Its tiny ledger still fits.
-    _, hard = resource.prlimit(worker.pid, resource.RLIMIT_FSIZE)
-    resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (4096, hard))
     try:
         until(lambda: project.ledger() == ["start-w", "end-w"], what="the job to end")
         worker.until_output("settle.failed")

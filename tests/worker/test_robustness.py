@@ -109,7 +109,9 @@ def test_a_module_that_raises_at_a_name_fails_the_job_only(project: Project) -> 
     job = project.queue("odd.Thing")
     after = project.queue("tasks.Add", {"a": 1, "b": 1})
     project.work_off()
-    assert (project.ended(job).status, project.ended(job).exception_type) == (Status.FAILED, "RuntimeError")
+    record = project.ended(job)
+    assert (record.status, record.exception_type) == (Status.FAILED, "mrq_core.errors.TaskImportFailed")
+    assert "RuntimeError: no Thing" in (record.traceback or "")
     assert project.ended(after).result == 2
 
 
