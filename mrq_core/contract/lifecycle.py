@@ -24,7 +24,9 @@ from mrq_core.contract.messages import (
     Requeue,
 )
 from mrq_core.contract.record import CANCELLABLE, HISTORY_LIMIT, Attempt, JobRecord, Status, is_legal
+from mrq_core.contract.terms import error_group
 
+_CLAIM_LOST = "mrq_core.errors.ClaimLost"
 RUN_AGAIN = frozenset({Status.RETRY, Status.INTERRUPT, Status.QUEUED})
 """Outcomes after which the job runs again; a cancel request turns them into `cancel`."""
 SOLO_FROM = 2
@@ -122,6 +124,8 @@ def _archived(record: JobRecord, started_at: datetime, *, lost: bool, lost_claim
         progress=0.0,
         result=None,
         exception_type=None,
+        exception_message=None,
+        error_group=None,
         traceback=None,
         original_traceback=None,
         total_time=None,
@@ -150,6 +154,7 @@ def after_lost_claim(record: JobRecord, request: ClaimRequest, now: datetime) ->
         why = f"{losses} claims of it were lost in a row"
     else:
         return None
+    message = f"the lease of worker {record.worker} ran out while it ran this job, and {why}"
     return replace(
         record,
         status=Status.FAILED,
@@ -160,11 +165,10 @@ def after_lost_claim(record: JobRecord, request: ClaimRequest, now: datetime) ->
         updated_at=now,
         ended_at=now,
         expires_at=after(now, request.failed_ttl),
-        exception_type="mrq_core.errors.ClaimLost",
-        traceback=(
-            f"mrq_core.errors.ClaimLost: the lease of worker {record.worker} ran out while it ran this job, "
-            f"and {why}"
-        ),
+        exception_type=_CLAIM_LOST,
+        exception_message=message,
+        error_group=error_group(record.path, _CLAIM_LOST),
+        traceback=f"{_CLAIM_LOST}: {message}",
     )
 
 
@@ -193,6 +197,8 @@ def settled(record: JobRecord, outcome: Outcome, now: datetime) -> JobRecord:
         retry_count=record.retry_count + outcome.is_retry,
         result=outcome.result,
         exception_type=outcome.exception_type,
+        exception_message=outcome.exception_message,
+        error_group=outcome.error_group,
         traceback=outcome.traceback,
         original_traceback=outcome.original_traceback,
         total_time=outcome.total_time,
