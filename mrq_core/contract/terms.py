@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from mrq_core.contract.codec import JsonObject, JsonValue, encode
-from mrq_core.errors import InvalidValue
+from mrq_core.contract.codec import JsonObject, JsonValue, encode, storable
+from mrq_core.errors import InvalidValue, shown
 
 if TYPE_CHECKING:
     from mrq_core.contract.messages import JobFilter
@@ -33,6 +33,8 @@ MESSAGE_LIMIT = 1000
 """Characters of an exception's message that a record keeps."""
 _LONGEST = 200
 """Characters of a term's value. A longer value is represented by its start and a hash of the whole."""
+_LARGEST = 65_536
+"""Bytes of all search keys of a job."""
 _WORD = re.compile(r"\w+")
 
 
@@ -70,24 +72,57 @@ def key_term(name: str, value: JsonValue) -> Term:
     return Term(f"key {name}", _bounded(encode(value).decode()))
 
 
-def check_keys(keys: Mapping[str, JsonValue]) -> JsonObject:
-    """Raises InvalidValue unless these can be the search keys of a job."""
+def check_keys(keys: object) -> JsonObject:
+    """Returns the search keys of a job as plain values. Raises InvalidValue."""
+    if not isinstance(keys, Mapping):
+        raise InvalidValue(
+            f"search_keys is {shown(keys)}: expected a dict of names and values", path="search_keys"
+        )
+    checked = storable(keys, name="search_keys", max_size=_LARGEST)
+    assert isinstance(checked, dict)
     if len(keys) > MOST_KEYS:
         raise InvalidValue(
             f"a job has {len(keys)} search keys: expected up to {MOST_KEYS}", path="search_keys"
         )
-    for name, value in keys.items():
+    for name, value in checked.items():
         if not name or len(name) > _LONGEST or not name.isprintable():
             raise InvalidValue(
-                f"{name!r} is the name of a search key: expected 1 to {_LONGEST} printable characters",
+                f"{shown(name)} is the name of a search key: expected 1 to {_LONGEST} printable characters",
                 path="search_keys",
             )
         if value is None or isinstance(value, list | dict):
             raise InvalidValue(
-                f"the search key {name!r} has the value {value!r}: expected a text, a number, true or false",
+                f"the search key {shown(name)} has the value {shown(value)}: expected a text, a number, "
+                "true or false",
                 path="search_keys",
             )
-    return dict(keys)
+    return checked
+
+
+def keys_in(params: JsonObject, names: Iterable[str]) -> JsonObject:
+    """The search keys of a job with these params. Names of missing values, lists and dicts are left out.
+
+    A name with dots leads to a value inside dicts. A key that itself has dots comes first."""
+    keys: JsonObject = {}
+    for name in names:
+        value = _value_at(params, name)
+        if value is not None and not isinstance(value, list | dict):
+            keys[name] = value
+    return keys
+
+
+def _value_at(values: JsonValue, name: str) -> JsonValue:
+    if not isinstance(values, dict):
+        return None
+    if name in values:
+        return values[name]
+    end = name.find(".")
+    while end != -1:  # each way to split the name, the shortest first
+        found = _value_at(values.get(name[:end]), name[end + 1 :])
+        if found is not None:
+            return found
+        end = name.find(".", end + 1)
+    return None
 
 
 def error_terms_of(record: JobRecord) -> frozenset[Term]:
