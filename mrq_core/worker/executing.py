@@ -130,7 +130,9 @@ class Executing:
                 last = (outcome.traceback or "").rstrip().rpartition("\n")[2][:_SHOWN]
                 _log.log(level, "job.%s id=%s path=%s error=%s", outcome.status, record.id, record.path, last)
         except BaseException as fault:  # of mrq, or an exception that an earlier job left for this greenlet
-            outcome = execution.context.outcome or self.outcomes.of_fault(fault, execution.started)
+            outcome = execution.context.outcome or self.outcomes.of_fault(
+                execution.context, fault, execution.started
+            )
         self.decide(execution, outcome)
         return is_clean
 
