@@ -13,6 +13,7 @@ from mrq_core.contract.codec import JsonObject, JsonValue, storable
 from mrq_core.contract.messages import JobFilter, Totals
 from mrq_core.contract.naming import check_queue_or_tree, is_covered
 from mrq_core.contract.record import Status
+from mrq_core.contract.terms import words_of
 from mrq_core.errors import InvalidValue
 
 _RELATIVE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -23,14 +24,17 @@ _PARAM_SIZE = 65_536
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterTexts:
-    """A filter as texts. A text of a list may hold several values, joined by commas; a text of `params` is
-    one ``key=value``."""
+    """A filter as texts. A text of a list may hold several values, joined by commas. A text of `params` or of
+    `search_keys` is one ``key=value``; a text of `messages` holds words, and a text of `groups` one group."""
 
     statuses: Sequence[str] = ()
     paths: Sequence[str] = ()
     queues: Sequence[str] = ()
     workers: Sequence[str] = ()
     errors: Sequence[str] = ()
+    messages: Sequence[str] = ()
+    groups: Sequence[str] = ()
+    search_keys: Sequence[str] = ()
     since: str | None = None
     until: str | None = None
     params: Sequence[str] = ()
@@ -51,6 +55,9 @@ def filter_from(texts: FilterTexts, *, now: datetime) -> JobFilter:
         queues=queues,
         workers=_split(texts.workers),
         exception_types=_split(texts.errors),
+        error_words=_words(texts.messages),
+        error_groups=tuple(dict.fromkeys(texts.groups)),
+        search_keys=params_from(texts.search_keys, name="search_keys"),
         since=since,
         until=until,
         params=params_from(texts.params),
@@ -91,18 +98,30 @@ def moment_from(text: str, *, now: datetime, name: str) -> datetime:
         ) from None
 
 
-def params_from(texts: Iterable[str]) -> JsonObject:
+def _words(texts: Iterable[str]) -> tuple[str, ...]:
+    words: dict[str, None] = {}
+    for text in texts:
+        found = words_of(text)
+        if not found:
+            raise InvalidValue(
+                f"message is {text!r}: expected words of the exception's message", path="message"
+            )
+        words.update(dict.fromkeys(found))
+    return tuple(words)
+
+
+def params_from(texts: Iterable[str], *, name: str = "params") -> JsonObject:
     """Parses ``key=value`` texts. A value that is not JSON is a string. Raises InvalidValue."""
     params: JsonObject = {}
     for text in texts:
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise InvalidValue(
-                f"params is {text!r}: expected key=value, such as user=17 or name=anna", path="params"
+                f"{name} is {text!r}: expected key=value, such as user=17 or name=anna", path=name
             )
         if key in params:
-            raise InvalidValue(f"params names the key {key!r} twice: expected each once", path="params")
-        params[key] = storable(_json_or_text(value), name=f"params.{key}", max_size=_PARAM_SIZE)
+            raise InvalidValue(f"{name} names the key {key!r} twice: expected each once", path=name)
+        params[key] = storable(_json_or_text(value), name=f"{name}.{key}", max_size=_PARAM_SIZE)
     return params
 
 
