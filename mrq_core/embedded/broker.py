@@ -6,9 +6,11 @@ Every call that writes is one transaction, or one for each `CHUNK` items where i
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from sqlite3 import Connection
 from typing import TypeVar
 
+from mrq_core.clock import from_ms
 from mrq_core.contract.broker import Broker, RawQueue, SharedState
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import (
@@ -120,6 +122,9 @@ class EmbeddedBroker(Broker):
         return searching.apply(self._database, self._clock, wanted, action, limit=limit, cursor=cursor)
 
     # --- looking -----------------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        return from_ms(self._clock.now_ms())
 
     def get(self, ids: Sequence[str]) -> list[JobRecord | None]:
         return self._database.read(lambda c: searching.get(c, self._clock, ids))

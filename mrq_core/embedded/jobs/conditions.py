@@ -8,6 +8,7 @@ from typing import NamedTuple
 from mrq_core.clock import to_ms
 from mrq_core.contract import codec
 from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.terms import wanted_terms
 from mrq_core.embedded.jobs.trees import end_of
 
 _VISIBLE = "(expires_ms IS NULL OR expires_ms > ?)"
@@ -20,9 +21,10 @@ _ONE_OF = {
     "path": "path IN (SELECT value FROM json_each(?))",
     "queue": "queue IN (SELECT value FROM json_each(?))",
     "worker": "worker IN (SELECT value FROM json_each(?))",
-    "exception_type": "exception_type IN (SELECT value FROM json_each(?))",
     "schedule": "schedule IN (SELECT value FROM json_each(?))",
 }
+_HAS_TERM = """EXISTS (SELECT 1 FROM terms WHERE terms.name = ? AND terms.job_id = jobs.id
+                   AND terms.value IN (SELECT value FROM json_each(?)))"""
 
 
 class Condition(NamedTuple):
@@ -32,10 +34,10 @@ class Condition(NamedTuple):
     values: tuple[object, ...]
 
 
-def condition(wanted: JobFilter, now_ms: int) -> Condition:
-    """The condition of a filter, expired rows left out."""
-    parts: list[str] = [_VISIBLE]
-    values: list[object] = [now_ms]
+def condition(wanted: JobFilter, now_ms: int | None) -> Condition:
+    """The condition of a filter, without the rows that have expired by the time. None: with all rows."""
+    parts: list[str] = ["1"] if now_ms is None else [_VISIBLE]
+    values: list[object] = [] if now_ms is None else [now_ms]
     if wanted.ids:
         parts.append(_IDS)
         values.append(_list(wanted.ids))
@@ -53,18 +55,11 @@ def condition(wanted: JobFilter, now_ms: int) -> Condition:
     if wanted.until is not None:
         parts.append(_UNTIL)
         values.append(to_ms(wanted.until))
+    for part in wanted_terms(wanted):
+        [name] = {term.name for term in part}
+        parts.append(_HAS_TERM)
+        values += [name, _list([term.value for term in part])]
     return Condition(" AND ".join(parts), tuple(values))
-
-
-def served_by(wanted: JobFilter) -> list[tuple[str, tuple[str, ...]]]:
-    """Columns with an index over (column, id) that the filter gives values of, the rarest first."""
-    columns = _columns(wanted)
-    served = []
-    for column in ("exception_type", "schedule", "status", "queue", "path"):
-        names = columns[column]
-        if names and not any(column == "queue" and name.endswith("/") for name in names):
-            served.append((column, tuple(dict.fromkeys(names))))
-    return served
 
 
 def _columns(wanted: JobFilter) -> dict[str, Sequence[str]]:
@@ -73,7 +68,6 @@ def _columns(wanted: JobFilter) -> dict[str, Sequence[str]]:
         "path": wanted.paths,
         "queue": wanted.queues,
         "worker": wanted.workers,
-        "exception_type": wanted.exception_types,
         "schedule": wanted.schedules,
     }
 

@@ -11,7 +11,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from itertools import groupby
 
 from msgspec.structs import replace
 
@@ -22,8 +22,9 @@ from mrq_core.contract.messages import Action, Applied, ChangeResult, JobFilter,
 from mrq_core.contract.naming import check_page_cursor
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import encoding
-from mrq_core.embedded.jobs import changing, records
-from mrq_core.embedded.jobs.conditions import condition, served_by
+from mrq_core.embedded.jobs import changing, indexes, records, totals
+from mrq_core.embedded.jobs.conditions import Condition, condition
+from mrq_core.embedded.jobs.indexes import Range, Source
 from mrq_core.embedded.server.connection import Database
 
 MAX_SECONDS = 0.25
@@ -33,27 +34,19 @@ BATCH = 500
 _GET = f"""
 SELECT id, params, {records.COLUMNS} FROM jobs
 WHERE id IN (SELECT value FROM json_each(?)) AND (expires_ms IS NULL OR expires_ms > ?)"""
-_TOTAL = {
-    "status": "SELECT sum(n) FROM totals WHERE kind = 'queue' AND status IN (SELECT value FROM json_each(?))",
-    "queue": "SELECT sum(n) FROM totals WHERE kind = 'queue' AND name IN (SELECT value FROM json_each(?))",
-    "path": "SELECT sum(n) FROM totals WHERE kind = 'path' AND name IN (SELECT value FROM json_each(?))",
-}
-_CANDIDATES = "SELECT id, CASE WHEN {condition} THEN {params} END FROM jobs WHERE {driving} AND {range}"
-_RANGE = {
-    Order.NEWEST_FIRST: "id < ? ORDER BY id DESC LIMIT ?",
-    Order.OLDEST_FIRST: "id > ? ORDER BY id LIMIT ?",
+_CANDIDATES = """
+SELECT {range.id}, CASE WHEN {condition} THEN {params} END FROM {range.tables}
+WHERE {range.condition} AND {position}"""
+_POSITION = {
+    Order.NEWEST_FIRST: "{range.id} < ? ORDER BY {range.id} DESC LIMIT ?",
+    Order.OLDEST_FIRST: "{range.id} > ? ORDER BY {range.id} LIMIT ?",
 }
 _START = {Order.NEWEST_FIRST: "\U0010ffff", Order.OLDEST_FIRST: ""}
+_EXPIRED = "jobs INDEXED BY jobs_by_expiry WHERE expires_ms <= ? AND"
 _BY_IDS = "id IN (SELECT value FROM json_each(?))"
-_DRIVING = {
-    "status": "status = ?",
-    "path": "path = ?",
-    "queue": "queue = ?",
-    "exception_type": "exception_type = ?",
-    "schedule": "schedule = ?",
-}
-_COUNT = "SELECT {group}, count(*) FROM jobs WHERE {condition} GROUP BY 1"
-_COUNT_PARAMS = "SELECT {group}, params FROM jobs WHERE {condition}"
+_COUNT = "SELECT {group}, count(*) FROM {source} {condition} GROUP BY 1"
+_ROWS = "SELECT {group}, {params} FROM {source} {condition}"
+_WITH_ERROR = " AND exception_type IS NOT NULL"
 _GROUPS = {
     None: "''",
     "status": "status",
@@ -61,14 +54,9 @@ _GROUPS = {
     "queue": "queue",
     "worker": "worker",
     "exception_type": "exception_type",
+    "error_group": "record",
 }
-
-
-class _Stream(NamedTuple):
-    """Candidates from one range of an index: the condition of the range, and its value."""
-
-    sql: str
-    values: tuple[object, ...]
+_OF_ERRORS = ("exception_type", "error_group")
 
 
 def get(connection: sqlite3.Connection, clock: Clock, ids: Sequence[str]) -> list[JobRecord | None]:
@@ -154,19 +142,41 @@ def apply(
 def count(
     connection: sqlite3.Connection, clock: Clock, wanted: JobFilter, group_by: str | None
 ) -> dict[str, int]:
-    """See `Broker.count`."""
+    """See `Broker.count`. Adds totals where they answer it, and counts only the expired jobs."""
     check_group(group_by)
-    where = condition(wanted, clock.now_ms())
+    now_ms = clock.now_ms()
     numbers: dict[str, int] = {} if group_by else {"": 0}
-    if not wanted.params:
-        sql = _COUNT.format(group=_GROUPS[group_by], condition=where.sql)
-        numbers.update(connection.execute(sql, where.values))
-    else:
-        sql = _COUNT_PARAMS.format(group=_GROUPS[group_by], condition=where.sql)
-        for group, params in connection.execute(sql, where.values):
-            if codec.has_values(codec.decode(params), wanted.params):
-                numbers[group] = numbers.get(group, 0) + 1
-    numbers.pop(None, None)  # type: ignore[call-overload]  # jobs without a worker, or without an exception
+    totalled = totals.count(connection, wanted, group_by)
+    if totalled is None:
+        source = indexes.source(connection, wanted, only_errors=group_by in _OF_ERRORS)
+        numbers.update(_counted(connection, wanted, group_by, source, condition(wanted, now_ms)))
+        return numbers
+    numbers.update(totalled)
+    expired = _counted(connection, wanted, group_by, Source(_EXPIRED, (now_ms,)), condition(wanted, None))
+    for group, number in expired.items():
+        numbers[group] -= number
+    return {group: number for group, number in numbers.items() if number or not group_by}
+
+
+def _counted(
+    connection: sqlite3.Connection, wanted: JobFilter, group_by: str | None, source: Source, where: Condition
+) -> dict[str, int]:
+    """The numbers of jobs of the source for which the condition holds. Jobs without a value are left out."""
+    group, restriction = _GROUPS[group_by], where.sql
+    if group_by in _OF_ERRORS:
+        restriction += _WITH_ERROR
+    values = (*source.values, *where.values)
+    if not wanted.params and group_by != "error_group":
+        sql = _COUNT.format(group=group, source=source.sql, condition=restriction)
+        return {name: number for name, number in connection.execute(sql, values) if name is not None}
+    numbers: dict[str, int] = {}
+    sql = _ROWS.format(
+        group=group, params="params" if wanted.params else "NULL", source=source.sql, condition=restriction
+    )
+    for value, params in connection.execute(sql, values):
+        name = encoding.decode(value).error_group if group_by == "error_group" else value
+        if name is not None and (params is None or codec.has_values(codec.decode(params), wanted.params)):
+            numbers[name] = numbers.get(name, 0) + 1
     return numbers
 
 
@@ -176,45 +186,36 @@ def _candidates(
     """Ids in order, each with its params (or a 1 where they do not matter) if the other parts hold."""
     where = condition(wanted, now_ms)
     start = _START[order] if cursor is None else cursor
-    streams = _streams(connection, wanted)
-    size = max(BATCH // len(streams), 20)
+    ranges = _ranges(connection, wanted)
+    size = max(BATCH // len(ranges), 20)
 
-    def run(stream: _Stream) -> Iterator[tuple[str, bytes | None]]:
+    def run(one: Range) -> Iterator[tuple[str, bytes | None]]:
         sql = _CANDIDATES.format(
             condition=where.sql,
             params="params" if wanted.params else "1",
-            driving=stream.sql,
-            range=_RANGE[order],
+            range=one,
+            position=_POSITION[order].format(range=one),
         )
         position = start
         while True:
-            found = connection.execute(sql, (*where.values, *stream.values, position, size)).fetchall()
+            found = connection.execute(sql, (*where.values, *one.values, position, size)).fetchall()
             yield from found
             if len(found) < size:
                 return
             position = found[-1][0]
 
-    if len(streams) == 1:
-        return run(streams[0])
-    return heapq.merge(*map(run, streams), key=_id_of, reverse=order is Order.NEWEST_FIRST)
+    if len(ranges) == 1:
+        return run(ranges[0])
+    merged = heapq.merge(*map(run, ranges), key=_id_of, reverse=order is Order.NEWEST_FIRST)
+    return (next(same) for _, same in groupby(merged, key=_id_of))
 
 
-def _streams(connection: sqlite3.Connection, wanted: JobFilter) -> list[_Stream]:
-    """Where to look: by id, or in the index in which the filter's values have the fewest jobs."""
+def _ranges(connection: sqlite3.Connection, wanted: JobFilter) -> list[Range]:
+    """Where to look: by id, or in the index that serves the filter best."""
     if wanted.ids:
-        return [_Stream(_BY_IDS, (codec.encode(list(wanted.ids)).decode(),))]
-    served = served_by(wanted)
-    if not served:
-        return [_Stream("1", ())]
-    column, values = min(served, key=lambda one: _jobs_in(connection, *one))
-    return [_Stream(_DRIVING[column], (value,)) for value in values]
-
-
-def _jobs_in(connection: sqlite3.Connection, column: str, values: Sequence[str]) -> int:
-    if column not in _TOTAL:
-        return 0  # exception types and schedules are rare
-    (number,) = connection.execute(_TOTAL[column], (codec.encode(list(values)).decode(),)).fetchone()
-    return number or 0
+        return [Range("jobs", _BY_IDS, (codec.encode(list(wanted.ids)).decode(),))]
+    index = indexes.best(connection, wanted)
+    return [Range("jobs", "1", ())] if index is None else index.ranges()
 
 
 def _id_of(candidate: tuple[str, bytes | None]) -> str:

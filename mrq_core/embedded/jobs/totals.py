@@ -5,15 +5,23 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 
+from msgspec.structs import replace
+
 from mrq_core.clock import Clock
-from mrq_core.contract.messages import QueueCounts, Totals
+from mrq_core.contract import codec
+from mrq_core.contract.messages import JobFilter, QueueCounts, Totals
 from mrq_core.contract.record import Status
+from mrq_core.contract.terms import wanted_terms
 from mrq_core.embedded.jobs import records, trees
 
 MAX_DUE = 10_000
 """Up to here due jobs are counted one by one."""
 
-_TOTALS = "SELECT kind, name, status, n FROM totals WHERE kind IN ('queue', 'path') AND n > 0"
+_TOTALS = "SELECT kind, name, status, n FROM totals WHERE kind IN ('queue', 'path', 'group') AND n > 0"
+_SUM = "SELECT {group}, sum(n) FROM totals WHERE kind = ? AND {names} AND {statuses} GROUP BY 1"
+_LISTED = "IN (SELECT value FROM json_each(?))"
+_KINDS = {"path": "path", "queue": "queue", "error_group": "group"}
+"""The kinds of totals by the field that they group."""
 _ENTRIES = "SELECT status, n FROM totals WHERE kind = 'entry' AND name = ?"
 _DUE = """
 SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_entries
@@ -24,10 +32,33 @@ _LAST_CHARACTER = "\U0010ffff"
 
 def totals(connection: sqlite3.Connection) -> Totals:
     """See `Broker.totals`."""
-    found: dict[str, dict[str, dict[Status, int]]] = {"queue": {}, "path": {}}
+    found: dict[str, dict[str, dict[Status, int]]] = {"queue": {}, "path": {}, "group": {}}
     for kind, name, status, number in connection.execute(_TOTALS):
         found[kind].setdefault(name, {})[Status(status)] = number
-    return Totals(by_queue=found["queue"], by_path=found["path"])
+    return Totals(by_queue=found["queue"], by_path=found["path"], by_error_group=found["group"])
+
+
+def count(connection: sqlite3.Connection, wanted: JobFilter, group_by: str | None) -> dict[str, int] | None:
+    """The totals that answer `Broker.count`, expired jobs included. None: totals do not answer it.
+
+    They do for a filter by statuses and one of path, queue and error group, grouped by one of the two.
+    """
+    if replace(wanted, statuses=(), paths=(), queues=(), error_groups=()) != JobFilter():
+        return None
+    groups = [term.value for part in wanted_terms(wanted) for term in part]
+    named = {"path": wanted.paths, "queue": wanted.queues, "error_group": groups}
+    fields = {field for field, names in named.items() if names} | ({group_by} - {None, "status"})
+    if len(fields) > 1 or not fields <= _KINDS.keys() or any(name.endswith("/") for name in wanted.queues):
+        return None
+    field = next(iter(fields), "path")
+    names, statuses = list(named[field or ""]), [status.value for status in wanted.statuses]
+    sql = _SUM.format(
+        group={None: "''", "status": "status"}.get(group_by, "name"),
+        names=f"name {_LISTED}" if names else "1",
+        statuses=f"status {_LISTED}" if statuses else "1",
+    )
+    values = [codec.encode([*listed]).decode() for listed in (names, statuses) if listed]
+    return dict(connection.execute(sql, (_KINDS[field or ""], *values)).fetchall())
 
 
 def counts(connection: sqlite3.Connection, clock: Clock, queues: Sequence[str]) -> list[QueueCounts]:
