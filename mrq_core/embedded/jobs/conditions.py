@@ -8,34 +8,35 @@ from typing import NamedTuple
 from mrq_core.clock import to_ms
 from mrq_core.contract import codec
 from mrq_core.contract.messages import JobFilter
-from mrq_core.contract.terms import wanted_terms
 from mrq_core.embedded.jobs.trees import end_of
 
-_VISIBLE = "(expires_ms IS NULL OR expires_ms > ?)"
-_IDS = "id IN (SELECT value FROM json_each(?))"
-_SINCE = "queued_ms >= ?"
-_UNTIL = "queued_ms < ?"
-_TREE = "(queue > ? AND queue < ?)"
+LISTED = "IN (SELECT value FROM json_each(?))"
+"""Compares a column with a list, which is bound as JSON."""
+_VISIBLE = "(jobs.expires_ms IS NULL OR jobs.expires_ms > ?)"
+_IDS = f"jobs.id {LISTED}"
+_SINCE = "jobs.queued_ms >= ?"
+_UNTIL = "jobs.queued_ms < ?"
+_TREE = "(jobs.queue > ? AND jobs.queue < ?)"
 _ONE_OF = {
-    "status": "status IN (SELECT value FROM json_each(?))",
-    "path": "path IN (SELECT value FROM json_each(?))",
-    "queue": "queue IN (SELECT value FROM json_each(?))",
-    "worker": "worker IN (SELECT value FROM json_each(?))",
-    "schedule": "schedule IN (SELECT value FROM json_each(?))",
+    "status": f"jobs.status {LISTED}",
+    "path": f"jobs.path {LISTED}",
+    "queue": f"jobs.queue {LISTED}",
+    "worker": f"jobs.worker {LISTED}",
+    "schedule": f"jobs.schedule {LISTED}",
 }
-_HAS_TERM = """EXISTS (SELECT 1 FROM terms WHERE terms.name = ? AND terms.job_id = jobs.id
-                   AND terms.value IN (SELECT value FROM json_each(?)))"""
 
 
 class Condition(NamedTuple):
-    """What a row has to satisfy, except for params."""
+    """A part of a statement, and its values."""
 
     sql: str
     values: tuple[object, ...]
 
 
 def condition(wanted: JobFilter, now_ms: int | None) -> Condition:
-    """The condition of a filter, without the rows that have expired by the time. None: with all rows."""
+    """The condition of a filter for a row of `jobs`, except for params and terms.
+
+    Expired rows are left out. `now_ms` of None: they are not."""
     parts: list[str] = ["1"] if now_ms is None else [_VISIBLE]
     values: list[object] = [] if now_ms is None else [now_ms]
     if wanted.ids:
@@ -55,10 +56,6 @@ def condition(wanted: JobFilter, now_ms: int | None) -> Condition:
     if wanted.until is not None:
         parts.append(_UNTIL)
         values.append(to_ms(wanted.until))
-    for part in wanted_terms(wanted):
-        [name] = {term.name for term in part}
-        parts.append(_HAS_TERM)
-        values += [name, _list([term.value for term in part])]
     return Condition(" AND ".join(parts), tuple(values))
 
 

@@ -1,7 +1,8 @@
-"""The index that serves a filter best: the index of one of its parts, the one with the fewest jobs.
+"""The indexes that serve a filter, the index with the fewest jobs first.
 
-Totals have the numbers of jobs by status, path, queue and error group. The entries of the other indexes are
-counted up to a bound.
+A search goes through the entries of the first index and seeks each of them in the others, so that it reads
+the rows of those jobs only that are in all. Totals have the numbers of jobs by status, path, queue and error
+group; entries of the other indexes are counted up to a bound.
 """
 
 from __future__ import annotations
@@ -9,45 +10,57 @@ from __future__ import annotations
 import math
 import sqlite3
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from mrq_core.contract import codec
 from mrq_core.contract.messages import JobFilter
 from mrq_core.contract.terms import wanted_terms
+from mrq_core.embedded.jobs.conditions import LISTED, Condition
 from mrq_core.embedded.jobs.trees import end_of
 
 MOST_COUNTED = 10_000
-"""The number of index entries that are counted before a part without totals is called large."""
+"""The number of entries that are counted before an index without totals is taken for a large one."""
 MOST_SUBQUEUES = 50
 """The number of queues of a tree that are searched one by one. A larger tree has no index."""
 
-_LISTED = "IN (SELECT value FROM json_each(?))"
 _TOTALS = {
-    "status": f"SELECT sum(n) FROM totals WHERE kind = 'path' AND status {_LISTED}",
-    "path": f"SELECT sum(n) FROM totals WHERE kind = 'path' AND name {_LISTED}",
-    "queue": f"SELECT sum(n) FROM totals WHERE kind = 'queue' AND name {_LISTED}",
-    "group": f"SELECT sum(n) FROM totals WHERE kind = 'group' AND name {_LISTED}",
+    "status": f"SELECT sum(n) FROM totals WHERE kind = 'path' AND status {LISTED}",
+    "path": f"SELECT sum(n) FROM totals WHERE kind = 'path' AND name {LISTED}",
+    "queue": f"SELECT sum(n) FROM totals WHERE kind = 'queue' AND name {LISTED}",
+    "group": f"SELECT sum(n) FROM totals WHERE kind = 'group' AND name {LISTED}",
 }
-_ENTRIES = "SELECT count(*) FROM (SELECT 1 FROM {source} LIMIT ?)"
-_SUBQUEUES = (
-    "SELECT DISTINCT name FROM totals WHERE kind = 'queue' AND name > ? AND name < ? AND n > 0 LIMIT ?"
-)
+_SIZE = "SELECT count(*) FROM (SELECT 1 FROM {entries.tables} WHERE {entries.sql} LIMIT ?)"
+_COUNT = "SELECT count(*) FROM {entries.tables} WHERE {entries.sql} AND {others}"
+_SUBQUEUES = """
+SELECT DISTINCT name FROM totals WHERE kind = 'queue' AND name > ? AND name < ? AND n > 0 LIMIT ?"""
+_SERVED: dict[str, Any] = {
+    "statuses": (),
+    "paths": (),
+    "queues": (),
+    "schedules": (),
+    "exception_types": (),
+    "error_words": (),
+    "error_groups": (),
+    "search_keys": {},
+}
+"""The parts of a filter that an index serves, empty."""
+_RAISED = "SELECT sum(n) FROM totals WHERE kind = 'group'"
 
 
-class Source(NamedTuple):
-    """Jobs from an index: what follows FROM, with its values."""
-
-    sql: str
-    values: tuple[object, ...] = ()
-
-
-class Range(NamedTuple):
-    """Jobs from one range of an index, in the order of ids: tables, condition with its values, id."""
+class Entries(NamedTuple):
+    """Entries of an index: tables, condition and its values."""
 
     tables: str
-    condition: str
-    values: tuple[object, ...]
-    id: str = "id"
+    sql: str
+    values: tuple[object, ...] = ()
+    id: str = "listed.id"
+    row: str = "jobs.seq = listed.seq"
+    """The condition of the row in `jobs`."""
+
+
+ALL = Entries("jobs AS listed", "1")
 
 
 class Index(NamedTuple):
@@ -58,67 +71,111 @@ class Index(NamedTuple):
     values: tuple[str, ...]
     is_terms: bool = False
 
-    def ranges(self) -> list[Range]:
-        """A range for each value. A job may be in several ranges of terms."""
-        if not self.is_terms:
-            return [Range("jobs", f"{self.name} = ?", (value,)) for value in self.values]
-        tables = "terms CROSS JOIN jobs ON jobs.id = job_id"
-        condition = "terms.name = ? AND terms.value = ?"
-        return [Range(tables, condition, (self.name, value), "job_id") for value in self.values]
+    def ranges(self) -> list[Entries]:
+        """For each value its entries, which are in the order of ids. A job may have several terms."""
+        return [self._entries("= ?", value) for value in self.values]
 
-    def source(self) -> Source:
-        """All jobs with one of the values, each once, in any order, followed by WHERE and a condition."""
-        if not self.is_terms:
-            sql = f"jobs INDEXED BY jobs_by_{self.name} WHERE {self.name} {_LISTED} AND"
-            return Source(sql, (self._listed(),))
-        sql = f"(SELECT DISTINCT job_id FROM terms WHERE name = ? AND value {_LISTED})"
-        return Source(f"{sql} CROSS JOIN jobs ON jobs.id = job_id WHERE", (self.name, self._listed()))
+    def entries(self) -> Entries:
+        """All entries, each job once, in any order."""
+        if self.is_terms and len(self.values) > 1:
+            return _of_terms(f"name = ? AND value {LISTED}", (self.name, self._listed()))
+        return self._of_values()
+
+    def contains(self, job_id: str) -> Condition:
+        """Whether the index has the job that this column names."""
+        entries = self._of_values("other")
+        sql = f"SELECT 1 FROM {entries.tables} WHERE {entries.sql} AND {entries.id} = {job_id}"
+        return Condition(f"EXISTS ({sql})", entries.values)
 
     def size(self, connection: sqlite3.Connection, most: int) -> int:
         """The number of jobs; an index without totals stops counting at `most`."""
         if self.name in _TOTALS:
             (number,) = connection.execute(_TOTALS[self.name], (self._listed(),)).fetchone()
-            return number or 0
-        if self.is_terms:
-            source = Source(f"terms WHERE name = ? AND value {_LISTED}", (self.name, self._listed()))
         else:
-            table = f"jobs INDEXED BY jobs_by_{self.name}"
-            source = Source(f"{table} WHERE {self.name} {_LISTED}", (self._listed(),))
-        (number,) = connection.execute(_ENTRIES.format(source=source.sql), (*source.values, most)).fetchone()
-        return int(number)
+            entries = self._of_values()
+            sql = _SIZE.format(entries=entries)
+            (number,) = connection.execute(sql, (*entries.values, most)).fetchone()
+        return number or 0
+
+    def _of_values(self, alias: str = "listed") -> Entries:
+        if len(self.values) == 1:
+            return self._entries("= ?", self.values[0], alias)
+        return self._entries(LISTED, self._listed(), alias)
+
+    def _entries(self, compares: str, value: str, alias: str = "listed") -> Entries:
+        if self.is_terms:
+            sql, values = f"{alias}.name = ? AND {alias}.value {compares}", (self.name, value)
+            job_id = f"{alias}.job_id"
+            return Entries(f"terms AS {alias}", sql, values, job_id, f"jobs.id = {job_id}")
+        tables = f"jobs AS {alias} INDEXED BY jobs_by_{self.name}"
+        sql = f"{alias}.{self.name} {compares}"
+        return Entries(tables, sql, (value,), f"{alias}.id", f"jobs.seq = {alias}.seq")
 
     def _listed(self) -> str:
-        return codec.encode(list(self.values)).decode()
+        return codec.encode([*self.values]).decode()
 
 
-def best(connection: sqlite3.Connection, wanted: JobFilter) -> Index | None:
-    """The index with the fewest jobs. None: no index serves the filter.
+def serving(connection: sqlite3.Connection, wanted: JobFilter) -> list[Index]:
+    """The indexes that serve the filter, the index with the fewest jobs first.
 
-    A part without totals is counted up to a tenth of the jobs of the best index so far: counting the
-    part may not take longer than the search.
+    An index without totals is counted up to a tenth of the jobs of the best index so far: counting may
+    not take longer than the search.
     """
-    chosen, fewest = None, math.inf
-    for index in sorted(_serving(connection, wanted), key=lambda index: index.name not in _TOTALS):
-        most = MOST_COUNTED if chosen is None else int(min(fewest, max(MOST_COUNTED, fewest // 10)))
+    found = sorted(_all_serving(connection, wanted), key=lambda index: index.name not in _TOTALS)
+    best, fewest = 0, math.inf
+    for number, index in enumerate(found):
+        most = MOST_COUNTED if not number else int(min(fewest, max(MOST_COUNTED, fewest // 10)))
         size = index.size(connection, most)
-        if chosen is None or size < (fewest if index.name in _TOTALS else most):
-            chosen, fewest = index, size
-    return chosen
+        if not number or size < (fewest if index.name in _TOTALS else most):
+            best, fewest = number, size
+    return found[best : best + 1] + found[:best] + found[best + 1 :]
 
 
-def source(connection: sqlite3.Connection, wanted: JobFilter, *, only_errors: bool) -> Source:
-    """The jobs among which all matching jobs are. `only_errors`: all matching jobs that have an exception."""
-    if wanted.ids:
-        return Source("jobs WHERE")
-    index = best(connection, wanted)
-    if only_errors:
-        (raised,) = connection.execute(_RAISED).fetchone()
-        if index is None or (raised or 0) < index.size(connection, (raised or 0) + 1):
-            return Source(_WITH_TYPE)
-    return Source("jobs WHERE") if index is None else index.source()
+def of_terms(wanted: JobFilter) -> list[Index]:
+    """For each part of the filter that asks for terms, the index of terms."""
+    found = []
+    for part in wanted_terms(wanted):
+        [name] = {term.name for term in part}
+        found.append(Index(name, tuple(term.value for term in part), is_terms=True))
+    return found
 
 
-def _serving(connection: sqlite3.Connection, wanted: JobFilter) -> list[Index]:
+def inside(others: Sequence[Index], job_id: str) -> Condition:
+    """Whether all these indexes have the job that the column names."""
+    conditions = [index.contains(job_id) for index in others]
+    sql = " AND ".join(condition.sql for condition in conditions)
+    return Condition(sql or "1", tuple(value for condition in conditions for value in condition.values))
+
+
+def count(connection: sqlite3.Connection, wanted: JobFilter) -> dict[str, int] | None:
+    """The number of matching jobs, expired jobs included. None: indexes alone do not tell."""
+    if replace(wanted, **_SERVED) != JobFilter():
+        return None
+    found = serving(connection, wanted)
+    if not found or (wanted.queues and not any(index.name == "queue" for index in found)):
+        return None
+    entries = found[0].entries()
+    others = inside(found[1:], entries.id)
+    sql = _COUNT.format(entries=entries, others=others.sql)
+    (number,) = connection.execute(sql, (*entries.values, *others.values)).fetchone()
+    return {"": number}
+
+
+def with_errors(connection: sqlite3.Connection, best: Sequence[Index]) -> Entries | None:
+    """The jobs that have an exception. None: the best index has fewer jobs."""
+    (number,) = connection.execute(_RAISED).fetchone()
+    raised = number or 0
+    if best and best[0].size(connection, raised + 1) <= raised:
+        return None
+    return _of_terms("name = 'type'", ())
+
+
+def _of_terms(sql: str, values: tuple[object, ...]) -> Entries:
+    tables = f"(SELECT DISTINCT job_id FROM terms WHERE {sql}) AS listed"
+    return Entries(tables, "1", values, "listed.job_id", "jobs.id = listed.job_id")
+
+
+def _all_serving(connection: sqlite3.Connection, wanted: JobFilter) -> list[Index]:
     columns = {
         "schedule": wanted.schedules,
         "status": [status.value for status in wanted.statuses],
@@ -126,10 +183,7 @@ def _serving(connection: sqlite3.Connection, wanted: JobFilter) -> list[Index]:
         "path": wanted.paths,
     }
     found = [Index(column, tuple(dict.fromkeys(values))) for column, values in columns.items() if values]
-    for part in wanted_terms(wanted):
-        [name] = {term.name for term in part}
-        found.append(Index(name, tuple(term.value for term in part), is_terms=True))
-    return found
+    return found + of_terms(wanted)
 
 
 def _queues(connection: sqlite3.Connection, names: Sequence[str]) -> list[str]:

@@ -23,38 +23,40 @@ from mrq_core.contract.naming import check_page_cursor
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import encoding
 from mrq_core.embedded.jobs import changing, indexes, records, totals
-from mrq_core.embedded.jobs.conditions import Condition, condition
-from mrq_core.embedded.jobs.indexes import Range, Source
+from mrq_core.embedded.jobs.conditions import LISTED, Condition, condition
+from mrq_core.embedded.jobs.indexes import Entries, Index
 from mrq_core.embedded.server.connection import Database
 
 MAX_SECONDS = 0.25
 BATCH = 500
-"""How many candidates are read at once, from all streams together."""
+"""How many candidates are read at once, from all ranges together."""
+MOST_SEEKS = 10
+"""A candidate is sought in the index of a column for up to this many values; its row tells about more."""
 
 _GET = f"""
 SELECT id, params, {records.COLUMNS} FROM jobs
 WHERE id IN (SELECT value FROM json_each(?)) AND (expires_ms IS NULL OR expires_ms > ?)"""
 _CANDIDATES = """
-SELECT {range.id}, CASE WHEN {condition} THEN {params} END FROM {range.tables}
-WHERE {range.condition} AND {position}"""
+SELECT {range.id},
+       CASE WHEN {others} THEN (SELECT {params} FROM jobs WHERE {range.row} AND {condition}) END
+FROM {range.tables} WHERE {range.sql} AND {position}"""
 _POSITION = {
     Order.NEWEST_FIRST: "{range.id} < ? ORDER BY {range.id} DESC LIMIT ?",
     Order.OLDEST_FIRST: "{range.id} > ? ORDER BY {range.id} LIMIT ?",
 }
 _START = {Order.NEWEST_FIRST: "\U0010ffff", Order.OLDEST_FIRST: ""}
-_EXPIRED = "jobs INDEXED BY jobs_by_expiry WHERE expires_ms <= ? AND"
-_BY_IDS = "id IN (SELECT value FROM json_each(?))"
-_COUNT = "SELECT {group}, count(*) FROM {source} {condition} GROUP BY 1"
-_ROWS = "SELECT {group}, {params} FROM {source} {condition}"
-_WITH_ERROR = " AND exception_type IS NOT NULL"
+_WITH_IDS = f"listed.id {LISTED}"
+_COUNT = "SELECT {group}, count(*) FROM {jobs} AND {condition} GROUP BY 1"
+_ROWS = "SELECT {group}, {params} FROM {jobs} AND {condition}"
+_WITH_ERROR = " AND jobs.exception_type IS NOT NULL"
 _GROUPS = {
     None: "''",
-    "status": "status",
-    "path": "path",
-    "queue": "queue",
-    "worker": "worker",
-    "exception_type": "exception_type",
-    "error_group": "record",
+    "status": "jobs.status",
+    "path": "jobs.path",
+    "queue": "jobs.queue",
+    "worker": "jobs.worker",
+    "exception_type": "jobs.exception_type",
+    "error_group": "jobs.record",
 }
 _OF_ERRORS = ("exception_type", "error_group")
 
@@ -142,40 +144,59 @@ def apply(
 def count(
     connection: sqlite3.Connection, clock: Clock, wanted: JobFilter, group_by: str | None
 ) -> dict[str, int]:
-    """See `Broker.count`. Adds totals where they answer it, and counts only the expired jobs."""
+    """See `Broker.count`. Takes totals or the length of an index where they tell, less the expired jobs."""
     check_group(group_by)
     now_ms = clock.now_ms()
-    numbers: dict[str, int] = {} if group_by else {"": 0}
-    totalled = totals.count(connection, wanted, group_by)
-    if totalled is None:
-        source = indexes.source(connection, wanted, only_errors=group_by in _OF_ERRORS)
-        numbers.update(_counted(connection, wanted, group_by, source, condition(wanted, now_ms)))
-        return numbers
-    numbers.update(totalled)
-    expired = _counted(connection, wanted, group_by, Source(_EXPIRED, (now_ms,)), condition(wanted, None))
-    for group, number in expired.items():
+    numbers = totals.count(connection, wanted, group_by)
+    if numbers is None and group_by is None:
+        numbers = indexes.count(connection, wanted)
+    if numbers is None:
+        jobs = _jobs(connection, wanted, group_by)
+        found = _counted(connection, wanted, group_by, jobs, condition(wanted, now_ms))
+        return found if group_by else {"": 0, **found}
+    expired = _with_terms("jobs INDEXED BY jobs_by_expiry WHERE expires_ms <= ?", wanted, now_ms)
+    for group, number in _counted(connection, wanted, group_by, expired, condition(wanted, None)).items():
         numbers[group] -= number
-    return {group: number for group, number in numbers.items() if number or not group_by}
+    return {group: number for group, number in numbers.items() if number} if group_by else {"": 0, **numbers}
+
+
+def _jobs(connection: sqlite3.Connection, wanted: JobFilter, group_by: str | None) -> Condition:
+    """The jobs among which all jobs to count are: what follows FROM."""
+    if wanted.ids:
+        return _with_terms("jobs WHERE 1", wanted)
+    found = indexes.serving(connection, wanted)
+    entries = indexes.with_errors(connection, found) if group_by in _OF_ERRORS else None
+    others = found
+    if entries is None:
+        if not found:
+            return Condition("jobs WHERE 1", ())
+        entries, others = found[0].entries(), found[1:]
+    inside = indexes.inside(others, entries.id)
+    sql = f"{entries.tables} CROSS JOIN jobs ON {entries.row} WHERE {entries.sql} AND {inside.sql}"
+    return Condition(sql, (*entries.values, *inside.values))
+
+
+def _with_terms(sql: str, wanted: JobFilter, *values: object) -> Condition:
+    """Those of the jobs that have the terms of the filter."""
+    inside = indexes.inside(indexes.of_terms(wanted), "jobs.id")
+    return Condition(f"{sql} AND {inside.sql}", (*values, *inside.values))
 
 
 def _counted(
-    connection: sqlite3.Connection, wanted: JobFilter, group_by: str | None, source: Source, where: Condition
+    connection: sqlite3.Connection, wanted: JobFilter, group_by: str | None, jobs: Condition, where: Condition
 ) -> dict[str, int]:
-    """The numbers of jobs of the source for which the condition holds. Jobs without a value are left out."""
-    group, restriction = _GROUPS[group_by], where.sql
-    if group_by in _OF_ERRORS:
-        restriction += _WITH_ERROR
-    values = (*source.values, *where.values)
+    """The numbers of these jobs for which the condition holds. Jobs without a value are left out."""
+    restriction = where.sql + (_WITH_ERROR if group_by in _OF_ERRORS else "")
+    values = (*jobs.values, *where.values)
     if not wanted.params and group_by != "error_group":
-        sql = _COUNT.format(group=group, source=source.sql, condition=restriction)
+        sql = _COUNT.format(group=_GROUPS[group_by], jobs=jobs.sql, condition=restriction)
         return {name: number for name, number in connection.execute(sql, values) if name is not None}
     numbers: dict[str, int] = {}
-    sql = _ROWS.format(
-        group=group, params="params" if wanted.params else "NULL", source=source.sql, condition=restriction
-    )
-    for value, params in connection.execute(sql, values):
+    params = "jobs.params" if wanted.params else "NULL"
+    sql = _ROWS.format(group=_GROUPS[group_by], params=params, jobs=jobs.sql, condition=restriction)
+    for value, encoded in connection.execute(sql, values):
         name = encoding.decode(value).error_group if group_by == "error_group" else value
-        if name is not None and (params is None or codec.has_values(codec.decode(params), wanted.params)):
+        if name is not None and (encoded is None or codec.has_values(codec.decode(encoded), wanted.params)):
             numbers[name] = numbers.get(name, 0) + 1
     return numbers
 
@@ -186,19 +207,22 @@ def _candidates(
     """Ids in order, each with its params (or a 1 where they do not matter) if the other parts hold."""
     where = condition(wanted, now_ms)
     start = _START[order] if cursor is None else cursor
-    ranges = _ranges(connection, wanted)
+    ranges, others = _ranges(connection, wanted)
     size = max(BATCH // len(ranges), 20)
 
-    def run(one: Range) -> Iterator[tuple[str, bytes | None]]:
+    def run(one: Entries) -> Iterator[tuple[str, bytes | None]]:
+        inside = indexes.inside(others, one.id)
         sql = _CANDIDATES.format(
+            others=inside.sql,
             condition=where.sql,
-            params="params" if wanted.params else "1",
+            params="jobs.params" if wanted.params else "1",
             range=one,
             position=_POSITION[order].format(range=one),
         )
+        values = (*inside.values, *where.values, *one.values)
         position = start
         while True:
-            found = connection.execute(sql, (*where.values, *one.values, position, size)).fetchall()
+            found = connection.execute(sql, (*values, position, size)).fetchall()
             yield from found
             if len(found) < size:
                 return
@@ -210,12 +234,16 @@ def _candidates(
     return (next(same) for _, same in groupby(merged, key=_id_of))
 
 
-def _ranges(connection: sqlite3.Connection, wanted: JobFilter) -> list[Range]:
-    """Where to look: by id, or in the index that serves the filter best."""
+def _ranges(connection: sqlite3.Connection, wanted: JobFilter) -> tuple[list[Entries], list[Index]]:
+    """Where to look: by id, or in the best index; and the indexes that have to have a job, too."""
     if wanted.ids:
-        return [Range("jobs", _BY_IDS, (codec.encode(list(wanted.ids)).decode(),))]
-    index = indexes.best(connection, wanted)
-    return [Range("jobs", "1", ())] if index is None else index.ranges()
+        with_ids = Entries("jobs AS listed", _WITH_IDS, (codec.encode([*wanted.ids]).decode(),))
+        return [with_ids], indexes.of_terms(wanted)
+    found = indexes.serving(connection, wanted)
+    if not found:
+        return [indexes.ALL], []
+    others = [index for index in found[1:] if index.is_terms or len(index.values) <= MOST_SEEKS]
+    return found[0].ranges(), others
 
 
 def _id_of(candidate: tuple[str, bytes | None]) -> str:

@@ -13,13 +13,13 @@ from mrq_core.contract.messages import JobFilter, QueueCounts, Totals
 from mrq_core.contract.record import Status
 from mrq_core.contract.terms import wanted_terms
 from mrq_core.embedded.jobs import records, trees
+from mrq_core.embedded.jobs.conditions import LISTED
 
 MAX_DUE = 10_000
 """Up to here due jobs are counted one by one."""
 
 _TOTALS = "SELECT kind, name, status, n FROM totals WHERE kind IN ('queue', 'path', 'group') AND n > 0"
 _SUM = "SELECT {group}, sum(n) FROM totals WHERE kind = ? AND {names} AND {statuses} GROUP BY 1"
-_LISTED = "IN (SELECT value FROM json_each(?))"
 _KINDS = {"path": "path", "queue": "queue", "error_group": "group"}
 """The kinds of totals by the field that they group."""
 _ENTRIES = "SELECT status, n FROM totals WHERE kind = 'entry' AND name = ?"
@@ -54,8 +54,8 @@ def count(connection: sqlite3.Connection, wanted: JobFilter, group_by: str | Non
     names, statuses = list(named[field or ""]), [status.value for status in wanted.statuses]
     sql = _SUM.format(
         group={None: "''", "status": "status"}.get(group_by, "name"),
-        names=f"name {_LISTED}" if names else "1",
-        statuses=f"status {_LISTED}" if statuses else "1",
+        names=f"name {LISTED}" if names else "1",
+        statuses=f"status {LISTED}" if statuses else "1",
     )
     values = [codec.encode([*listed]).decode() for listed in (names, statuses) if listed]
     return dict(connection.execute(sql, (_KINDS[field or ""], *values)).fetchall())
