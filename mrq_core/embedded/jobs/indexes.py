@@ -20,8 +20,8 @@ from mrq_core.contract.terms import wanted_terms
 from mrq_core.embedded.jobs.conditions import LISTED, Condition
 from mrq_core.embedded.jobs.trees import end_of
 
-MOST_COUNTED = 10_000
-"""The number of entries that are counted before an index without totals is taken for a large one."""
+COUNTED = (100, 1_000, 10_000)
+"""Up to these numbers the entries of indexes without totals are counted, until one of them has fewer."""
 MOST_SUBQUEUES = 50
 """The number of queues of a tree that are searched one by one. A larger tree has no index."""
 
@@ -116,19 +116,29 @@ class Index(NamedTuple):
 
 
 def serving(connection: sqlite3.Connection, wanted: JobFilter) -> list[Index]:
-    """The indexes that serve the filter, the index with the fewest jobs first.
+    """The indexes that serve the filter, by the number of their jobs. Those that are too large to be counted
+    come last."""
+    found = _all_serving(connection, wanted)
+    sizes = _sizes(connection, found)
+    return sorted(found, key=sizes.__getitem__)
 
-    An index without totals is counted up to a tenth of the jobs of the best index so far: counting may
-    not take longer than the search.
+
+def _sizes(connection: sqlite3.Connection, found: Sequence[Index]) -> dict[Index, float]:
+    """The numbers of jobs; infinity for an index that is too large to be counted.
+
+    Entries are counted until the smallest index is known, and never more than a tenth of the smallest
+    total: counting may not take longer than the search.
     """
-    found = sorted(_all_serving(connection, wanted), key=lambda index: index.name not in _TOTALS)
-    best, fewest = 0, math.inf
-    for number, index in enumerate(found):
-        most = MOST_COUNTED if not number else int(min(fewest, max(MOST_COUNTED, fewest // 10)))
-        size = index.size(connection, most)
-        if not number or size < (fewest if index.name in _TOTALS else most):
-            best, fewest = number, size
-    return found[best : best + 1] + found[:best] + found[best + 1 :]
+    sizes: dict[Index, float] = {i: i.size(connection, 0) for i in found if i.name in _TOTALS}
+    counted = [index for index in found if index not in sizes]
+    fewest = min(sizes.values(), default=math.inf)
+    bounds = [*COUNTED] if fewest == math.inf else sorted({*COUNTED, int(fewest) // 10})
+    for bound in bounds if counted else ():
+        most = int(min(bound, fewest))
+        sizes |= {index: index.size(connection, most) for index in counted}
+        if most == fewest or any(sizes[index] < most for index in counted):
+            break
+    return sizes | {index: math.inf for index in counted if sizes[index] >= most}
 
 
 def of_terms(wanted: JobFilter) -> list[Index]:

@@ -205,21 +205,12 @@ def _candidates(
     connection: sqlite3.Connection, wanted: JobFilter, now_ms: int, order: Order, cursor: str | None
 ) -> Iterator[tuple[str, bytes | None]]:
     """Ids in order, each with its params (or a 1 where they do not matter) if the other parts hold."""
-    where = condition(wanted, now_ms)
     start = _START[order] if cursor is None else cursor
     ranges, others = _ranges(connection, wanted)
     size = max(BATCH // len(ranges), 20)
 
     def run(one: Entries) -> Iterator[tuple[str, bytes | None]]:
-        inside = indexes.inside(others, one.id)
-        sql = _CANDIDATES.format(
-            others=inside.sql,
-            condition=where.sql,
-            params="jobs.params" if wanted.params else "1",
-            range=one,
-            position=_POSITION[order].format(range=one),
-        )
-        values = (*inside.values, *where.values, *one.values)
+        sql, values = candidates_of(one, others, wanted, now_ms, order)
         position = start
         while True:
             found = connection.execute(sql, (*values, position, size)).fetchall()
@@ -232,6 +223,21 @@ def _candidates(
         return run(ranges[0])
     merged = heapq.merge(*map(run, ranges), key=_id_of, reverse=order is Order.NEWEST_FIRST)
     return (next(same) for _, same in groupby(merged, key=_id_of))
+
+
+def candidates_of(
+    one: Entries, others: Sequence[Index], wanted: JobFilter, now_ms: int, order: Order
+) -> Condition:
+    """The statement that reads candidates from the range. Their number and the last id are left to bind."""
+    inside, where = indexes.inside(others, one.id), condition(wanted, now_ms)
+    sql = _CANDIDATES.format(
+        others=inside.sql,
+        condition=where.sql,
+        params="jobs.params" if wanted.params else "1",
+        range=one,
+        position=_POSITION[order].format(range=one),
+    )
+    return Condition(sql, (*inside.values, *where.values, *one.values))
 
 
 def _ranges(connection: sqlite3.Connection, wanted: JobFilter) -> tuple[list[Entries], list[Index]]:
