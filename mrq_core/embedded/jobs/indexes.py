@@ -126,13 +126,14 @@ def serving(connection: sqlite3.Connection, wanted: JobFilter) -> list[Index]:
 def _sizes(connection: sqlite3.Connection, found: Sequence[Index]) -> dict[Index, float]:
     """The numbers of jobs; infinity for an index that is too large to be counted.
 
-    Entries are counted until the smallest index is known, and never more than a tenth of the smallest
-    total: counting may not take longer than the search.
+    Entries are counted until the smallest index is known, up to 10,000 or a tenth of the smallest total:
+    counting may not take longer than the search.
     """
     sizes: dict[Index, float] = {i: i.size(connection, 0) for i in found if i.name in _TOTALS}
     counted = [index for index in found if index not in sizes]
     fewest = min(sizes.values(), default=math.inf)
     bounds = [*COUNTED] if fewest == math.inf else sorted({*COUNTED, int(fewest) // 10})
+    most = 0
     for bound in bounds if counted else ():
         most = int(min(bound, fewest))
         sizes |= {index: index.size(connection, most) for index in counted}

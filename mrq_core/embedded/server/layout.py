@@ -139,9 +139,8 @@ _TABLES = (
     ) WITHOUT ROWID""",
     "CREATE INDEX metrics_by_minute ON metrics (minute)",
     "CREATE TABLE numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
-    f"INSERT INTO numbers VALUES ('state', 0), ('pauses', 0), ('syncs', 0), ('oldest_version', {OLDEST})",
+    "INSERT INTO numbers VALUES ('state', 0), ('pauses', 0), ('syncs', 0)",
     f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {VERSION}",
 )
 
 # A record whose claim stands beside it has lost the exception of its last attempt.
@@ -206,6 +205,7 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
             if stored is None:
                 for statement in _TABLES:
                     connection.execute(statement)
+                _set_version(connection, DataVersion(VERSION, OLDEST))
                 missing = range(0)
             else:
                 missing = missing_upgrades(stored, VERSION, where=path)
@@ -222,6 +222,9 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
 def _upgrade(connection: sqlite3.Connection, stored: DataVersion, version: int) -> None:
     upgrade = UPGRADES[version]
     upgrade.apply(connection)
-    oldest = max(stored.oldest, upgrade.oldest)
-    connection.execute("UPDATE numbers SET value = ? WHERE name = 'oldest_version'", (oldest,))
-    connection.execute(f"PRAGMA user_version = {version}")
+    _set_version(connection, DataVersion(version, max(stored.oldest, upgrade.oldest)))
+
+
+def _set_version(connection: sqlite3.Connection, data: DataVersion) -> None:
+    connection.execute("INSERT OR REPLACE INTO numbers VALUES ('oldest_version', ?)", (data.oldest,))
+    connection.execute(f"PRAGMA user_version = {data.version}")
