@@ -82,5 +82,5 @@ def test_a_driver_of_version_1_is_refused_after_the_upgrade(
     with closing(open_broker(old)) as broker:
         broker.prepare()
     monkeypatch.setattr(layout, "VERSION", 1)
-    with closing(open_broker(old)) as broker, pytest.raises(SchemaTooNew, match="version 2.*upgrade mrq"):
+    with closing(open_broker(old)) as broker, pytest.raises(SchemaTooNew, match=r"version 2.*upgrade mrq"):
         broker.prepare()
