@@ -1,6 +1,6 @@
-"""The broker in one file: what each call does is in the modules beside this one.
+"""The broker in one file. Each call is implemented by a module of the folders beside this module.
 
-Every call that writes is one transaction, or one for each `CHUNK` items where it was given more.
+Every call that writes is one transaction, or one for each `CHUNK` items.
 """
 
 from __future__ import annotations
@@ -221,4 +221,4 @@ def _bound(
 
 
 def _nothing(connection: Connection) -> None:
-    """Opening the file is what makes its tables."""
+    """Opening the file creates its tables."""

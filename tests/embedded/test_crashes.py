@@ -1,4 +1,4 @@
-"""A process that is killed between any two writes loses nothing, and repeating its call mends the rest."""
+"""A process that is killed between any two writes loses nothing; repeating its call completes the rest."""
 
 from __future__ import annotations
 

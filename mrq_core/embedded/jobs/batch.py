@@ -173,7 +173,7 @@ class Batch:
         self._touch(suspect)
 
     def delete(self, seq: int, record: JobRecord) -> None:
-        """Takes the record away."""
+        """Deletes the record."""
         self._write(_DELETE, (seq,))
         self._count(_cell(record), None)
         self._touch(record)

@@ -1,8 +1,8 @@
 """The indexes that serve a filter, the index with the fewest jobs first.
 
-A search goes through the entries of the first index and seeks each of them in the others, so that it reads
-the rows of those jobs only that are in all. Totals have the numbers of jobs by status, path, queue and error
-group; entries of the other indexes are counted up to a bound.
+A search goes through the entries of the first index and seeks each entry in the other indexes, so that it
+reads only rows of jobs that are in all indexes. Totals have the numbers of jobs by status, path, queue and
+error group. The entries of the other indexes are counted up to a bound.
 """
 
 from __future__ import annotations
@@ -116,15 +116,14 @@ class Index(NamedTuple):
 
 
 def serving(connection: sqlite3.Connection, wanted: JobFilter) -> list[Index]:
-    """The indexes that serve the filter, by the number of their jobs. Those that are too large to be counted
-    come last."""
+    """The indexes that serve the filter, by the number of their jobs. Those too large to count come last."""
     found = _all_serving(connection, wanted)
     sizes = _sizes(connection, found)
     return sorted(found, key=sizes.__getitem__)
 
 
 def _sizes(connection: sqlite3.Connection, found: Sequence[Index]) -> dict[Index, float]:
-    """The numbers of jobs; infinity for an index that is too large to be counted.
+    """The numbers of jobs; infinity for an index that is too large to count.
 
     Entries are counted until the smallest index is known, up to 10,000 or a tenth of the smallest total:
     counting may not take longer than the search.
@@ -159,7 +158,7 @@ def inside(others: Sequence[Index], job_id: str) -> Condition:
 
 
 def count(connection: sqlite3.Connection, wanted: JobFilter) -> dict[str, int] | None:
-    """The number of matching jobs, expired jobs included. None: indexes alone do not tell."""
+    """The number of matching jobs, expired jobs included. None: the filter has parts without an index."""
     if replace(wanted, **_SERVED) != JobFilter():
         return None
     found = serving(connection, wanted)

@@ -1,7 +1,7 @@
-"""Finding jobs: through the index that serves the filter best, in the order of ids, within a bounded time.
+"""Finds and counts jobs through the indexes that serve the filter.
 
-Candidates are read in batches from one index, and the whole filter is tested on each. However
-rare the matches are, the time of a call is therefore bounded, and it is known how far it came.
+A search reads candidates in batches from one index, in the order of ids, and tests the whole filter on each.
+However rare the matches are, the time of a call is bounded, and the answer says how far the search got.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from mrq_core.embedded.server.connection import Database
 
 MAX_SECONDS = 0.25
 BATCH = 500
-"""How many candidates are read at once, from all ranges together."""
+"""The number of candidates that are read at once, from all ranges together."""
 MOST_SEEKS = 10
-"""A candidate is sought in the index of a column for up to this many values; its row tells about more."""
+"""The largest number of values for which a candidate is sought in the index of a column, not in its row."""
 
 _GET = f"""
 SELECT id, params, {records.COLUMNS} FROM jobs
@@ -81,7 +81,7 @@ def find(
     limit: int,
     bounded: bool = True,
 ) -> Page:
-    """See `Broker.find`. Not `bounded`: however long it takes, for a filter with few ids."""
+    """See `Broker.find`. `bounded` of False: without a limit of time, for a filter with few ids."""
     check_page_cursor(cursor)
     deadline = time.monotonic() + MAX_SECONDS if bounded else math.inf
     hits: list[str] = []
@@ -114,7 +114,7 @@ def apply(
     limit: int,
     cursor: str | None,
 ) -> Applied:
-    """See `Broker.apply`. Looks without the lock; under it, acts on those that still match."""
+    """See `Broker.apply`. Finds jobs without the lock, and acts under the lock on those that still match."""
     page = database.read(
         lambda connection: find(
             connection, clock, wanted, order=Order.OLDEST_FIRST, cursor=cursor, limit=limit
@@ -144,7 +144,7 @@ def apply(
 def count(
     connection: sqlite3.Connection, clock: Clock, wanted: JobFilter, group_by: str | None
 ) -> dict[str, int]:
-    """See `Broker.count`. Takes totals or the length of an index where they tell, less the expired jobs."""
+    """See `Broker.count`. Uses totals or index entries alone where possible, less the expired jobs."""
     check_group(group_by)
     now_ms = clock.now_ms()
     numbers = totals.count(connection, wanted, group_by)
@@ -161,7 +161,7 @@ def count(
 
 
 def _jobs(connection: sqlite3.Connection, wanted: JobFilter, group_by: str | None) -> Condition:
-    """The jobs among which all jobs to count are: what follows FROM."""
+    """What follows FROM in a statement that reads all jobs to count, and maybe more."""
     if wanted.ids:
         return _with_terms("jobs WHERE 1", wanted)
     found = indexes.serving(connection, wanted)
@@ -177,7 +177,7 @@ def _jobs(connection: sqlite3.Connection, wanted: JobFilter, group_by: str | Non
 
 
 def _with_terms(sql: str, wanted: JobFilter, *values: object) -> Condition:
-    """Those of the jobs that have the terms of the filter."""
+    """Adds the terms of the filter to a statement that reads jobs."""
     inside = indexes.inside(indexes.of_terms(wanted), "jobs.id")
     return Condition(f"{sql} AND {inside.sql}", (*values, *inside.values))
 
@@ -204,7 +204,7 @@ def _counted(
 def _candidates(
     connection: sqlite3.Connection, wanted: JobFilter, now_ms: int, order: Order, cursor: str | None
 ) -> Iterator[tuple[str, bytes | None]]:
-    """Ids in order, each with its params (or a 1 where they do not matter) if the other parts hold."""
+    """Ids in order, each with its params if the other parts of the filter hold, or a 1 without `params`."""
     start = _START[order] if cursor is None else cursor
     ranges, others = _ranges(connection, wanted)
     size = max(BATCH // len(ranges), 20)
@@ -228,7 +228,7 @@ def _candidates(
 def candidates_of(
     one: Entries, others: Sequence[Index], wanted: JobFilter, now_ms: int, order: Order
 ) -> Condition:
-    """The statement that reads candidates from the range. Their number and the last id are left to bind."""
+    """The statement that reads candidates from a range. The caller binds the last id and the number, too."""
     inside, where = indexes.inside(others, one.id), condition(wanted, now_ms)
     sql = _CANDIDATES.format(
         others=inside.sql,
@@ -241,7 +241,7 @@ def candidates_of(
 
 
 def _ranges(connection: sqlite3.Connection, wanted: JobFilter) -> tuple[list[Entries], list[Index]]:
-    """Where to look: by id, or in the best index; and the indexes that have to have a job, too."""
+    """The ranges with all candidates, and the other indexes that must have a matching job."""
     if wanted.ids:
         with_ids = Entries("jobs AS listed", _WITH_IDS, (codec.encode([*wanted.ids]).decode(),))
         return [with_ids], indexes.of_terms(wanted)

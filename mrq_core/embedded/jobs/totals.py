@@ -16,7 +16,7 @@ from mrq_core.embedded.jobs import records, trees
 from mrq_core.embedded.jobs.conditions import LISTED
 
 MAX_DUE = 10_000
-"""Up to here due jobs are counted one by one."""
+"""The largest number of due jobs that is counted."""
 
 _TOTALS = "SELECT kind, name, status, n FROM totals WHERE kind IN ('queue', 'path', 'group') AND n > 0"
 _SUM = "SELECT {group}, sum(n) FROM totals WHERE kind = ? AND {names} AND {statuses} GROUP BY 1"
