@@ -74,6 +74,8 @@ def test_a_job_of_an_old_file_that_runs_again_is_not_found_by_its_last_exception
         )
     with closing(open_broker(old, clock=ManualClock(0))) as broker:
         assert broker.count(JobFilter(exception_types=("Error",))) == {"": 4}
+        assert broker.count(JobFilter(), "exception_type") == {"golden.Error": 4}
+        assert broker.count(JobFilter(statuses=(Status.STARTED,)), "exception_type") == {}
 
 
 def test_a_driver_of_version_1_is_refused_after_the_upgrade(

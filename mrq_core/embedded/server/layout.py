@@ -143,8 +143,10 @@ _TABLES = (
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
 
-# A record whose claim stands beside it has lost the exception of its last attempt.
-_FAILED = "SELECT record FROM jobs WHERE exception_type IS NOT NULL AND started_ms IS NULL"
+_FORGET_EXCEPTIONS = """
+UPDATE jobs SET exception_type = NULL WHERE exception_type IS NOT NULL AND started_ms IS NOT NULL"""
+"""Early drivers of version 1 left the type of the last attempt in the row of a claimed job."""
+_FAILED = "SELECT record FROM jobs WHERE exception_type IS NOT NULL"
 _SUM_GROUPS = """
 INSERT INTO totals SELECT 'group', value, status, count(*) FROM terms CROSS JOIN jobs ON jobs.id = job_id
 WHERE name = 'group' GROUP BY value, status"""
@@ -153,13 +155,14 @@ WHERE name = 'group' GROUP BY value, status"""
 def _index_terms(connection: sqlite3.Connection) -> None:
     """To version 2: terms. Records of version 1 have no search keys."""
     connection.execute(_TERMS)
-    connection.execute("DROP INDEX jobs_by_exception")
+    connection.execute(_FORGET_EXCEPTIONS)
     failed = (encoding.decode(data) for (data,) in connection.execute(_FAILED))
     connection.executemany(
         "INSERT INTO terms VALUES (?, ?, ?)",
         ((*term, record.id) for record in failed for term in error_terms_of(record)),
     )
     connection.execute(_SUM_GROUPS)
+    connection.execute("DROP INDEX jobs_by_exception")
 
 
 UPGRADES: Upgrades[sqlite3.Connection] = {2: Upgrade(_index_terms, oldest=2)}
