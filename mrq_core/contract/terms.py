@@ -8,7 +8,7 @@ A term is a value under a name. A job has these terms:
 - `key <name>`: the value of each of its search keys, as JSON
 
 The terms of an exception are those of the latest attempt: a claim, a requeue and a cancel remove them. A
-driver keeps exactly the terms that `terms_of` names for the record as it is now.
+driver keeps exactly the terms that `terms_of` names for the current record.
 """
 
 from __future__ import annotations

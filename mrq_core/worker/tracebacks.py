@@ -209,6 +209,7 @@ _WORKER_FOLDER = os.path.dirname(format_traceback.__code__.co_filename)
 _TASK_FILE = Task.run_wrapped.__code__.co_filename
 
 
+_OURS = __name__.partition(".")[0]
 _LIBRARIES = tuple(
     {sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 )
@@ -216,16 +217,18 @@ _LIBRARIES = tuple(
 
 def _raising_frame(path: str, error: BaseException) -> str:
     """The innermost frame of the user's code, as ``module:function``: of the package of the task, or of no
-    library. Where there is none, the innermost frame of all; an empty text without frames."""
+    library. Where there is none, the innermost frame of a library; an empty text without one."""
     package = path.partition(".")[0]
     found, innermost = "", ""
     one, left = _task_frames(frames_of(error)), _MOST_FRAMES
     while one is not None and left:
         code, module = one.tb_frame.f_code, one.tb_frame.f_globals.get("__name__")
         name = module if type(module) is str else "?"
-        innermost = f"{name}:{code.co_qualname}"
-        if name.partition(".")[0] == package or not code.co_filename.startswith(_LIBRARIES):
-            found = innermost
+        top = name.partition(".")[0]
+        if top != _OURS:
+            innermost = f"{name}:{code.co_qualname}"
+            if top == package or not code.co_filename.startswith(_LIBRARIES):
+                found = innermost
         one, left = one.tb_next, left - 1
     return found or innermost
 
