@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from mrq_broker_redis.jobs import claiming, enqueueing, pruning, renewing, searching, settling, totals
 from mrq_broker_redis.jobs.changing import Records
@@ -102,6 +103,9 @@ class RedisBroker(Broker):
         return searching.apply(self._connection, wanted, action, limit=limit, cursor=cursor)
 
     # --- looking -----------------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        return self._records.read([])[0]
 
     def get(self, ids: Sequence[str]) -> list[JobRecord | None]:
         return searching.get(self._connection, ids)

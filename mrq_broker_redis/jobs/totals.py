@@ -14,16 +14,16 @@ BATCH = 100
 
 
 def totals(connection: Connection) -> Totals:
-    """See `Broker.totals`. Two hashes, which grow with the number of queues and paths."""
+    """See `Broker.totals`. Three hashes, which grow with the number of queues, paths and error groups."""
     found = []
-    for key in ("n:q", "n:h"):
+    for key in ("n:q", "n:h", "n:e"):
         table: dict[str, dict[Status, int]] = {}
         flat = connection.execute("HGETALL", connection.key(key))
         for field, number in _pairs(flat):
             status, _, name = field.decode().partition(" ")
             table.setdefault(name, {})[Status(status)] = int(number)
         found.append(table)
-    return Totals(by_queue=found[0], by_path=found[1])
+    return Totals(by_queue=found[0], by_path=found[1], by_error_group=found[2])
 
 
 def _pairs(found: Any) -> list[tuple[bytes, bytes]]:
