@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any, NamedTuple
 
+from mrq_broker_redis.jobs import totals
 from mrq_broker_redis.jobs.changing import Records
 from mrq_broker_redis.server.connection import Connection
 from mrq_core.clock import to_ms
@@ -93,8 +94,12 @@ def find(
 
 
 def count(connection: Connection, wanted: JobFilter, group_by: str | None) -> dict[str, int]:
-    """See `Broker.count`. Reads every job of the smallest index that serves the filter."""
+    """See `Broker.count`. Reads every job of the smallest index that serves the filter, if the totals do not
+    have the numbers."""
     check_group(group_by)
+    counted = totals.counted(connection, wanted, group_by)
+    if counted is not None:
+        return counted
     matcher = _Matcher(wanted)
     numbers: dict[str, int] = {} if group_by else {"": 0}
     for batch in _candidates(connection, wanted, Order.OLDEST_FIRST, None, group_by):

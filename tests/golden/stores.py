@@ -66,7 +66,7 @@ class Store:
             return
         data = json.loads(file.read_text(encoding="utf-8"))
         if self._redis is not None:
-            _load_redis(self._redis, data["redis"])
+            load_redis(self._redis, data["redis"])
         if self._mongo is not None:
             _load_mongo(self._mongo, data["mongo"])
 
@@ -108,7 +108,7 @@ def _dump_redis(place: RedisPlace) -> list[list[Any]]:
     return dumped
 
 
-def _load_redis(place: RedisPlace, dumped: list[list[Any]]) -> None:
+def load_redis(place: RedisPlace, dumped: list[list[Any]]) -> None:
     with redis.Redis.from_url(place.url) as client:
         for name, kind, value in dumped:
             key = f"{{{place.prefix}}}:".encode() + name.encode("latin-1")
