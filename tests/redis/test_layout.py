@@ -11,10 +11,12 @@ from contextlib import ExitStack, closing
 
 import pytest
 import redis
+from msgspec.structs import replace
 
 from mrq_broker_redis.broker import RedisBroker
+from mrq_broker_redis.jobs import records
 from mrq_broker_redis.queue import RedisQueue
-from mrq_broker_redis.server import layout
+from mrq_broker_redis.server import layout, upgrades
 from mrq_broker_redis.server.connection import Connection
 from mrq_core import failpoints
 from mrq_core.contract.messages import ClaimRequest, JobFilter, Wanted
@@ -283,21 +285,25 @@ def test_jobs_that_change_during_the_upgrade_are_read_again(
 ) -> None:
     broker = opened(place.open(ManualClock(load_version_1(place))))
     [failed] = broker.find(JobFilter(statuses=(Status.FAILED,))).records
-    [waiting] = broker.find(JobFilter(statuses=(Status.RETRY,))).records
-    reached: list[str] = []
+    failed_again = replace(failed, exception_type="golden.Other")
 
     def change(name: str) -> None:
-        if name == "add_exceptions.before" and name not in reached:
-            with redis.Redis.from_url(place.url) as client:
-                for record in (failed, waiting):
-                    client.hset(key_in(place, f"j:{record.id}"), "v", 99)
-        reached.append(name)
+        """Writes what a driver of version 1 writes."""
+        if name != "add_exceptions.before":
+            return
+        monkeypatch.setattr(failpoints, "hook", None)
+        with redis.Redis.from_url(place.url) as client:
+            client.set(key_in(place, f"r:{failed.id}"), bytes(records.data_of(failed_again))[5:])
+            client.hset(key_in(place, f"j:{failed.id}"), mapping={"v": 99, "g": "golden.Other"})
+            client.zrem(key_in(place, "i:g:golden.Error"), failed.id)
+            client.zadd(key_in(place, "i:g:golden.Other"), {failed.id: 0})
 
+    monkeypatch.setattr(upgrades, "Status", [Status.FAILED, *(set(Status) - {Status.FAILED})])
     monkeypatch.setattr(failpoints, "hook", change)
     broker.prepare()
-    assert reached.count("add_exceptions.before") > len({Status.FAILED, Status.RETRY})
     check_keys(broker)
-    assert broker.count(JobFilter(exception_types=("Error",))) == {"": 5}
+    assert broker.count(JobFilter(exception_types=("Error",))) == {"": 4}
+    assert broker.count(JobFilter(exception_types=("Other",))) == {"": 1}
 
 
 def test_a_worker_of_version_1_is_refused_after_the_upgrade(
