@@ -131,7 +131,8 @@ def test_a_job_that_has_several_of_the_wanted_terms_is_found_once(broker: RedisB
     broker.settle([failure(one) for one in records])
     wanted = JobFilter(exception_types=("NoStock", "shop.NoStock", "Other"))
     assert broker.count(wanted) == {"": 5}
-    found, cursor = [], None
+    found: list[str] = []
+    cursor: str | None = None
     while not found or cursor is not None:
         page = broker.find(wanted, order=order, cursor=cursor, limit=2)
         found += [record.id for record in page.records]
