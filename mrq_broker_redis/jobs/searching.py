@@ -30,7 +30,6 @@ MAX_SECONDS = 0.25
 BATCH = 500
 """The number of candidates in one round trip."""
 _GROUPS = {"queue": 0, "path": 1, "status": 2, "worker": 3, "exception_type": 4, "error_group": 9}
-_ID_LENGTH = 24
 
 
 class _Candidate(NamedTuple):
@@ -42,7 +41,8 @@ class _Candidate(NamedTuple):
 
 
 class _Index(NamedTuple):
-    """A sorted set, or those of its members that begin with the prefix. Each member ends with an id."""
+    """A sorted set, or those of its members that begin with the prefix. A member is an id, or a value, NUL
+    and an id."""
 
     key: str
     prefix: bytes = b""
@@ -186,10 +186,8 @@ def _ids(
     streams = [_walk(connection, index, newest, cursor) for index in _indexes(connection, wanted, group_by)]
     if len(streams) == 1:
         return streams[0]
-    merged = heapq.merge(*streams, reverse=newest)
-    return (
-        job_id for job_id, _ in groupby(merged)
-    )  # a job may have several of the terms, or change its status
+    # A job that has several of the terms, or changes its status meanwhile, is in several streams.
+    return (job_id for job_id, _ in groupby(heapq.merge(*streams, reverse=newest)))
 
 
 def _walk(connection: Connection, index: _Index, newest: bool, cursor: str | None) -> Iterator[str]:
@@ -202,7 +200,7 @@ def _walk(connection: Connection, index: _Index, newest: bool, cursor: str | Non
         else:
             command = ("ZRANGEBYLEX", index.key, after or low, high)
         found = connection.execute(*command, "LIMIT", 0, BATCH)
-        yield from (member[-_ID_LENGTH:].decode() for member in found)
+        yield from (member.rpartition(b"\0")[2].decode() for member in found)
         if len(found) < BATCH:
             return
         after = b"(" + found[-1]
