@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mrq_broker_mongo.jobs import claiming, enqueueing, pruning, renewing, searching, settling, totals
+from mrq_broker_mongo.jobs import claiming, counts, enqueueing, pruning, renewing, searching, settling
 from mrq_broker_mongo.jobs.changing import Records
 from mrq_broker_mongo.raw.queue import MongoRawQueue
 from mrq_broker_mongo.server.arrangement import WHOLE
@@ -87,7 +87,7 @@ class MongoBroker(MongoServices, Broker):
         return searching.get(self._connection, ids)
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
-        return totals.counts(self._connection, queues)
+        return counts.counts(self._connection, queues)
 
     # --- workers -----------------------------------------------------------------------------
 

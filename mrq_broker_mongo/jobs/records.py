@@ -14,6 +14,8 @@ The fields are those of `JobRecord`, but for these:
     unique_period  for how many seconds, of a job without a queue
     turn         when the job may start by the rates of its limit keys
     followups    jobs that follow from the latest outcome and are not known to be enqueued yet
+    terms        of a job with search keys or an exception: the texts of `contract.terms.terms_of`, such as
+    ``word\0stock``
     removal      of a job that is being deleted, see `removing`
     renamed      names of the fields whose values have keys that the server would take for references
 
@@ -34,6 +36,7 @@ from mrq_broker_mongo.server.arrangement import Arrangement
 from mrq_broker_mongo.server.location import Doc
 from mrq_core.contract.messages import Unique
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.terms import Term, terms_of
 from mrq_core.drivers import encoding
 from mrq_core.errors import BrokerCorrupt
 from mrq_core.ids import is_id
@@ -43,10 +46,14 @@ ENDED_INTERRUPT: Final = "interrupt ended"
 """Where totals count interrupted at_most_once jobs, which do not wait."""
 WAITING_CELLS: Final = (Status.QUEUED.value, Status.RETRY.value, Status.INTERRUPT.value)
 
-_FREE = ("params", "meta", "result")
+_FREE = ("params", "meta", "result", "search_keys")
 """Fields that hold values of the user's."""
-_FIXED = frozenset({"_id", "params", "meta", "v", "by", "unique_until", "unique_period", "followups"})
+_KEPT = ("params", "meta", "search_keys")
+"""The fields of `_FREE` that never change."""
+_FIXED = frozenset({"_id", *_KEPT, "v", "by", "unique_until", "unique_period", "followups"})
 """Fields that a change of the record leaves unchanged."""
+_KEY = "key "
+"""The start of the texts of search keys."""
 _MARK = "\uff04"
 _REFERENCE = "$ref"
 
@@ -76,8 +83,13 @@ def object_ids(ids: Iterable[str]) -> list[ObjectId]:
     return [ObjectId(job_id) for job_id in ids if is_id(job_id)]
 
 
+def text_of(term: Term) -> str:
+    """The term as stored in `terms`."""
+    return f"{term.name}\0{term.value}"
+
+
 def to_doc(record: JobRecord, arrangement: Arrangement) -> Doc:
-    """The document of a record that is written in full. A parked job's place is the caller's to add."""
+    """The document of a record that is written in full. The caller adds `parked`."""
     doc: Doc = msgspec.to_builtins(record, builtin_types=(datetime,))
     doc["_id"] = ObjectId(doc.pop("id"))
     doc["rank"] = -doc.pop("priority", 0)
@@ -89,6 +101,8 @@ def to_doc(record: JobRecord, arrangement: Arrangement) -> Doc:
     tree = root_of(record.queue)
     if tree is not None and arrangement.has_queue:
         doc["root"] = tree
+    if record.exception_type is not None or record.search_keys:
+        doc["terms"] = sorted(map(text_of, terms_of(record)))
     for name, other in arrangement.names:
         if name in doc:
             doc[other] = doc.pop(name)
@@ -140,16 +154,21 @@ def has_expired(doc: Mapping[str, Any], now: datetime) -> bool:
 
 
 def update_of(before: Stored, after: JobRecord, arrangement: Arrangement) -> Doc:
-    """What turns the one document into the other; params and what stands beside the record stay."""
-    doc = to_doc(msgspec.structs.replace(after, params={}, meta={}), arrangement)
+    """The update from the one document to the other; params and what stands beside the record stay."""
+    doc = to_doc(msgspec.structs.replace(after, params={}, meta={}, search_keys={}), arrangement)
+    if after.search_keys:
+        keys = [text for text in before.doc.get("terms", ()) if text.startswith(_KEY)]
+        doc["terms"] = sorted([*keys, *doc.get("terms", ())])
     if encoding.is_parked(after) and "parked" in before.doc:
         doc["parked"] = before.doc["parked"]
     if "allowed_at" in before.doc and after.status.is_waiting and after.due_at == before.record.due_at:
         doc["allowed_at"] = before.doc["allowed_at"]
-    kept = [name for name in before.doc.get("renamed", ()) if name in ("params", "meta")]
+    kept = [name for name in before.doc.get("renamed", ()) if name in _KEPT]
     if kept or "renamed" in doc:
         doc["renamed"] = sorted({*kept, *doc.get("renamed", ())})
     put = {name: value for name, value in doc.items() if name not in _FIXED}
+    if "terms" in put and put["terms"] == before.doc.get("terms"):
+        del put["terms"]
     gone = [name for name in before.doc if name not in doc and name not in _FIXED]
     return {"$set": put, **({"$unset": dict.fromkeys(gone, "")} if gone else {})}
 

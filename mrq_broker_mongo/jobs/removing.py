@@ -34,6 +34,7 @@ _FIELDS = (
     "queued_at",
     "queue",
     "path",
+    "error_group",
     "status",
     "ended_at",
     "unique_key",
@@ -95,6 +96,8 @@ def _delete(
     deltas = Deltas()
     for doc in mine:
         deltas.add(doc["queue"], doc["path"], cell_of(doc), None)
+        if "error_group" in doc:
+            deltas.add_error(doc["error_group"], cell_of(doc), -1)
     deltas.write(connection)
     return set(ids)
 

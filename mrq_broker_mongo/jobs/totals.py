@@ -1,6 +1,6 @@
-"""Totals of jobs and counts of queues: documents of numbers, changed by $inc after the jobs.
+"""Totals of jobs: documents of numbers, changed by $inc after the jobs.
 
-    _id      ``q <queue>`` or ``p <path>``
+    _id      ``q <queue>``, ``p <path>`` or ``g <error group>``
     n        by status, how many
 
 A process that dies between the two writes leaves them wrong. No job depends on them, and `recount`, which is
@@ -12,21 +12,19 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
+from msgspec.structs import replace
 from pymongo import UpdateOne
 from pymongo.errors import DuplicateKeyError
 
-from mrq_broker_mongo.jobs.records import ENDED_INTERRUPT, RANKS, WAITING_CELLS
-from mrq_broker_mongo.jobs.trees import EVER, due_query
+from mrq_broker_mongo.jobs.records import ENDED_INTERRUPT, Stored, cell_of, cell_of_record
 from mrq_broker_mongo.server.connection import Connection
-from mrq_broker_mongo.server.layout import DUE, LEASES
 from mrq_broker_mongo.server.location import Doc
-from mrq_core.contract.messages import QueueCounts, Totals
-from mrq_core.contract.record import Status
+from mrq_core.contract.messages import JobFilter, Totals
+from mrq_core.contract.record import JobRecord, Status
 
-MOST_DUE = 10_000
 RECOUNT_SECONDS = 45.0
 _LEASE_MS = 60_000
 _SHARE = 50
@@ -39,24 +37,40 @@ class Deltas:
 
     def __init__(self) -> None:
         self._moves: Counter[tuple[str, str, str | None, str | None]] = Counter()
+        self._errors: Counter[tuple[str, str]] = Counter()
 
     def add(self, queue: str, path: str, before: str | None, after: str | None) -> None:
         """A job of this queue and path that was counted as `before` is now counted as `after`."""
         self._moves[queue, path, before, after] += 1
 
+    def add_error(self, group: str, cell: str, number: int) -> None:
+        """Adds to the number of jobs of an error group that are counted under this name."""
+        self._errors[f"g {group}", cell] += number
+
+    def add_change(self, before: Stored, after: JobRecord) -> None:
+        """A job was replaced."""
+        old, cells = before.record, (cell_of(before.doc), cell_of_record(after))
+        self.add(old.queue, old.path, cells[0], None)
+        self.add(after.queue, after.path, None, cells[1])
+        if old.error_group is not None:
+            self.add_error(old.error_group, cells[0], -1)
+        if after.error_group is not None:
+            self.add_error(after.error_group, cells[1], 1)
+
     def write(self, connection: Connection) -> None:
         """Adds them to what is stored."""
-        sums: Counter[tuple[str, str]] = Counter()
+        sums = self._errors
         for (queue, path, before, after), number in self._moves.items():
             for cell, change in ((before, -number), (after, number)):
                 if cell is not None:
                     sums[f"q {queue}", cell] += change
                     sums[f"p {path}", cell] += change
-        self._moves.clear()
         documents: dict[str, dict[str, int]] = {}
         for (name, cell), change in sums.items():
             if change:
                 documents.setdefault(name, {})[f"n.{cell}"] = change
+        self._moves.clear()
+        self._errors.clear()
         if documents:
             changes = [
                 UpdateOne({"_id": name}, {"$inc": numbers}, upsert=True)
@@ -73,17 +87,64 @@ def know_queues(connection: Connection, queues: Sequence[str]) -> None:
 
 def totals(connection: Connection) -> Totals:
     """See `Broker.totals`."""
-    tables: dict[str, dict[str, dict[Status, int]]] = {"q": {}, "p": {}}
+    tables: dict[str, dict[str, dict[Status, int]]] = {"q": {}, "p": {}, "g": {}}
     for doc in connection.run("totals", lambda totals: list(totals.find())):
         kind, _, name = doc["_id"].partition(" ")
-        row: dict[Status, int] = {}
-        for cell, number in doc.get("n", {}).items():
-            status = Status.INTERRUPT if cell == ENDED_INTERRUPT else Status(cell)
-            if number:
-                row[status] = row.get(status, 0) + number
+        row = _row(doc)
         if row:
             tables[kind][name] = row
-    return Totals(by_queue=tables["q"], by_path=tables["p"])
+    return Totals(by_queue=tables["q"], by_path=tables["p"], by_error_group=tables["g"])
+
+
+def sum_of(connection: Connection, wanted: JobFilter, group_by: str | None) -> dict[str, int] | None:
+    """The answer of `Broker.count`, with the expired jobs. None: totals do not have the answer.
+
+    They have the answer for a filter by statuses and one of paths, queues and error groups, grouped by one of
+    the two.
+    """
+    if replace(wanted, statuses=(), paths=(), queues=(), error_groups=()) != JobFilter():
+        return None
+    named = {"path": wanted.paths, "queue": wanted.queues, "error_group": wanted.error_groups}
+    fields = {field for field, names in named.items() if names} | ({group_by} - {None, "status"})
+    if len(fields) > 1 or not fields <= named.keys() or any(name.endswith("/") for name in wanted.queues):
+        return None
+    field = str(next(iter(fields), "path"))
+    numbers: dict[str, int] = {}
+    for name, row in _rows(connection, field[0] if field != "error_group" else "g", named[field]).items():
+        for status, number in row.items():
+            if number and (not wanted.statuses or status in wanted.statuses):
+                group = {None: "", "status": status.value}.get(group_by, name)
+                numbers[group] = numbers.get(group, 0) + number
+    return numbers
+
+
+def numbers_of(connection: Connection, kind: str, names: Sequence[str]) -> dict[Status, int]:
+    """The numbers by status of these queues (`q`), paths (`p`) or error groups (`g`). No names: of all."""
+    sums: dict[Status, int] = {}
+    for row in _rows(connection, kind, names).values():
+        for status, number in row.items():
+            sums[status] = sums.get(status, 0) + number
+    return sums
+
+
+def _rows(connection: Connection, kind: str, names: Sequence[str]) -> dict[str, dict[Status, int]]:
+    """The numbers by name and status. No names: of all."""
+    wanted: Doc = {"$in": [f"{kind} {name}" for name in names]} if names else _all_of(kind)
+    found = connection.run("totals", lambda totals: list(totals.find({"_id": wanted})))
+    return {doc["_id"][2:]: _row(doc) for doc in found}
+
+
+def _all_of(kind: str) -> Doc:
+    return {"$gte": f"{kind} ", "$lt": f"{kind}!"}
+
+
+def _row(doc: Doc) -> dict[Status, int]:
+    row: dict[Status, int] = {}
+    for cell, number in doc.get("n", {}).items():
+        status = Status.INTERRUPT if cell == ENDED_INTERRUPT else Status(cell)
+        if number:
+            row[status] = row.get(status, 0) + number
+    return row
 
 
 def queue_names(connection: Connection, prefix: str, after: str, limit: int) -> list[str]:
@@ -94,48 +155,6 @@ def queue_names(connection: Connection, prefix: str, after: str, limit: int) -> 
         "totals", lambda totals: list(totals.find(wanted, {"_id": 1}).sort("_id").limit(limit))
     )
     return [doc["_id"][2:] for doc in found]
-
-
-def counts(connection: Connection, queues: Sequence[str]) -> list[QueueCounts]:
-    """See `Broker.counts`. Waiting and claimed jobs come from totals; due jobs are counted up to MOST_DUE."""
-    now = connection.now()
-    names = [f"q {queue}" for queue in queues]
-    found = connection.run("totals", lambda totals: list(totals.find({"_id": {"$in": names}})))
-    numbers = {doc["_id"]: doc.get("n", {}) for doc in found}
-    return [_counts(connection, queue, numbers.get(f"q {queue}", {}), now) for queue in queues]
-
-
-def _counts(connection: Connection, queue: str, numbers: dict[str, int], now: datetime) -> QueueCounts:
-    if not any(numbers.values()):
-        return QueueCounts(queue=queue)
-    waiting = max(0, sum(numbers.get(cell, 0) for cell in WAITING_CELLS))
-    started = max(0, numbers.get("started", 0))
-    lost = {"queue": queue, "lease_until": {"$lte": now}}
-    due = connection.run(
-        "jobs", lambda jobs: jobs.count_documents(due_query(queue, now), limit=MOST_DUE, hint=DUE.name)
-    )
-    over = connection.run("jobs", lambda jobs: jobs.count_documents(lost, limit=MOST_DUE, hint=LEASES.name))
-    oldest: list[datetime] = []
-    if due:
-        head = {"queue": queue, "rank": {"$in": RANKS}, "due_at": {"$gt": EVER, "$lte": now}}
-        oldest += connection.run(
-            "jobs",
-            lambda jobs: [doc["due_at"] for doc in jobs.find(head, {"due_at": 1}).sort("due_at").limit(1)],
-        )
-    if over:
-        oldest += connection.run(
-            "jobs",
-            lambda jobs: [
-                doc["lease_until"] for doc in jobs.find(lost, {"lease_until": 1}).sort("lease_until").limit(1)
-            ],
-        )
-    return QueueCounts(
-        queue=queue,
-        waiting=waiting + over,
-        due=min(due + over, MOST_DUE),
-        claimed=max(0, started - over),
-        oldest_due=min(oldest, default=None),
-    )
 
 
 # --- repairs ----------------------------------------------------------------------------------------
@@ -156,6 +175,7 @@ def recount_if_due(connection: Connection) -> bool:
         return False
     began = time.monotonic()
     recount(connection)
+    _delete_empty_groups(connection)
     took = time.monotonic() - began
     due = now + timedelta(seconds=max(RECOUNT_SECONDS, _SHARE * took))
     done = {"$set": {"due": due, "took": took}}
@@ -189,6 +209,17 @@ def recount(connection: Connection) -> int:
     return corrected
 
 
+def _delete_empty_groups(connection: Connection) -> None:
+    """Deletes the numbers of error groups without jobs, because new groups appear as long as code changes."""
+    for doc in connection.run("totals", lambda totals: list(totals.find({"_id": _all_of("g")}))):
+        if not any(doc["n"].values()):
+            connection.run_soft("totals", _deleter(doc))
+
+
+def _deleter(unchanged: Doc) -> Any:
+    return lambda totals: totals.delete_one(unchanged)
+
+
 def _corrector(same: Doc, change: Doc, *, upsert: bool) -> Any:
     return lambda totals: totals.update_one(same, change, upsert=upsert)
 
@@ -214,15 +245,18 @@ def _told(connection: Connection) -> dict[tuple[str, str], int]:
 
 def _counted(connection: Connection) -> dict[tuple[str, str], int]:
     """Reads every job once, on the server."""
-    group: Doc = {"q": "$queue", "p": "$path", "s": "$status", "e": {"$gt": ["$ended_at", None]}}
+    group: Doc = {"q": "$queue", "p": "$path", "g": "$error_group", "s": "$status"}
+    group["e"] = {"$gt": ["$ended_at", None]}
     pipeline: list[Doc] = [
-        {"$project": {"queue": 1, "path": 1, "status": 1, "ended_at": 1}},
+        {"$project": {"queue": 1, "path": 1, "error_group": 1, "status": 1, "ended_at": 1}},
         {"$group": {"_id": group, "n": {"$sum": 1}}},
     ]
     numbers: dict[tuple[str, str], int] = {}
     for row in connection.run("jobs", lambda jobs: list(jobs.aggregate(pipeline, allowDiskUse=True))):
         of = row["_id"]
         cell = ENDED_INTERRUPT if of["s"] == "interrupt" and of["e"] else of["s"]
-        for name in (f"q {of['q']}", f"p {of['p']}"):
+        group_name = of.get("g")
+        errors = () if group_name is None else (f"g {group_name}",)
+        for name in (f"q {of['q']}", f"p {of['p']}", *errors):
             numbers[name, cell] = numbers.get((name, cell), 0) + row["n"]
     return numbers

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 
 from mrq_core.composed import enqueueing, repairing, settling
@@ -128,7 +128,11 @@ class ComposedBroker(Broker):
         page = self._store.find(wanted, order=Order.OLDEST_FIRST, cursor=cursor, limit=limit)
         return replacing.apply(self._jobs, page, action, lambda record: matches(record, wanted))
 
-    # --- looking -----------------------------------------------------------------------------
+    # --- queries -----------------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        """The time of the queue's clock."""
+        return self._queue.now()
 
     def get(self, ids: Sequence[str]) -> list[JobRecord | None]:
         now, found = self._jobs.read(ids)
