@@ -1,8 +1,8 @@
 """Counts of queues, for all queues of a call together.
 
 Totals have the numbers of waiting and claimed jobs. The index DUE has the first due job and the first later
-job of each queue and rank. Jobs are counted only in queues that have due and later jobs: the later jobs, or the
-due jobs if there are many later ones.
+job of each queue and rank. Jobs are counted only in queues that have due and later jobs: the later jobs, or
+the due jobs if there are many later ones.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A search reads the entries of one index: of the part of the filter that has the fewest, or of the ids if no
 index serves the filter. The server tests the other parts on the documents. Params, which compare by JSON
-type, are tested here once more. The entries are read part by part, so that a page can say how far the search got.
+type, are tested here once more. The entries are read part by part, so that a page can say how far the search
+got.
 """
 
 from __future__ import annotations
