@@ -2,19 +2,19 @@
 
 Totals have the numbers of waiting and claimed jobs. The index DUE has the first due job and the first later
 job of each queue and rank. Jobs are counted only in queues that have due and later jobs: the later jobs, or
-the due jobs if there are many later ones.
+the due jobs if there are many later jobs.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from mrq_broker_mongo.jobs.records import RANKS, WAITING_CELLS
 from mrq_broker_mongo.jobs.trees import EVER
-from mrq_broker_mongo.server.connection import Connection
+from mrq_broker_mongo.server.connection import Connection, Jobs
 from mrq_broker_mongo.server.layout import DUE, LEASES, PARKED
 from mrq_broker_mongo.server.location import Doc
 from mrq_core.contract.messages import QueueCounts
@@ -170,8 +170,9 @@ def _answers(connection: Connection, parts: Sequence[list[Doc]], index: str) -> 
         first, *others = parts[start : start + _TOGETHER]
         name = connection.name("jobs")
         pipeline = [*first, *({"$unionWith": {"coll": name, "pipeline": part}} for part in others)]
-        answers += connection.run(
-            "jobs",
-            lambda jobs, pipeline=pipeline: list(jobs.aggregate(pipeline, hint=index)),  # type: ignore[misc]
-        )
+        answers += connection.run("jobs", _reader(pipeline, index))
     return answers
+
+
+def _reader(pipeline: list[Doc], index: str) -> Callable[[Jobs], list[Doc]]:
+    return lambda jobs: list(jobs.aggregate(pipeline, hint=index))

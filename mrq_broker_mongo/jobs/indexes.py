@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from mrq_broker_mongo.jobs import totals
+from mrq_broker_mongo.jobs import totals, trees
 from mrq_broker_mongo.jobs.records import text_of
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
@@ -100,7 +100,7 @@ def _subqueues(connection: Connection, tree: str) -> list[str] | None:
     """
     if len(totals.queue_names(connection, tree, "", MOST_QUEUES + 1)) > MOST_QUEUES:
         return None
-    inside = {"queue": {"$gt": tree, "$lt": tree[:-1] + "0"}}
+    inside = {"queue": {"$gt": tree, "$lt": trees.end_of(tree)}}
     pipeline: list[Doc] = [
         {"$match": inside},
         {"$group": {"_id": "$queue"}},

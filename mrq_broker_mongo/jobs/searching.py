@@ -20,7 +20,6 @@ from mrq_broker_mongo.jobs import indexes, totals, trees
 from mrq_broker_mongo.jobs.changing import Records
 from mrq_broker_mongo.jobs.indexes import Served
 from mrq_broker_mongo.jobs.records import has_expired, object_ids, of_doc
-from mrq_broker_mongo.jobs.trees import EVER
 from mrq_broker_mongo.server.arrangement import WHOLE
 from mrq_broker_mongo.server.connection import Connection, Jobs
 from mrq_broker_mongo.server.location import Doc
@@ -237,7 +236,7 @@ def _grouped(
 
 
 def _params_of(doc: Doc) -> Any:
-    bare = {"path": "", "queue": "", "queued_at": EVER, "updated_at": EVER}
+    bare = {"path": "", "queue": "", "queued_at": trees.EVER, "updated_at": trees.EVER}
     own = {"_id": doc["_id"], "params": doc["params"], "renamed": doc.get("renamed", ())}
     return of_doc({**bare, **own}, WHOLE).params
 

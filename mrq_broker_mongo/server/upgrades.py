@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from pymongo import UpdateOne
 from pymongo.errors import OperationFailure
 
 from mrq_broker_mongo.jobs.records import of_doc, text_of
-from mrq_broker_mongo.server.connection import Connection
+from mrq_broker_mongo.server.connection import Connection, Jobs
 from mrq_broker_mongo.server.failures import NO_COLLECTION, NO_INDEX
 from mrq_broker_mongo.server.location import Doc
 from mrq_core.contract.terms import terms_of
+from mrq_core.failpoints import reach
 
 BATCH = 500
 """The number of jobs that one call reads or writes."""
@@ -25,34 +27,37 @@ def add_terms(connection: Connection) -> None:
     The index of exception types is dropped. A worker of version 1 would store no terms.
     """
     after: Any = None
-    while found := connection.run("jobs", lambda jobs, after=after: _next(jobs, after)):  # type: ignore[misc]
+    while found := connection.run("jobs", _reader(after)):
         after = found[-1]["_id"]
         updates = [_update(connection, doc) for doc in found if "terms" not in doc]
+        reach("upgrade.terms")
         if updates:
-            connection.run(
-                "jobs",
-                lambda jobs, updates=updates: jobs.bulk_write(updates, ordered=False),  # type: ignore[misc]
-            )
+            connection.run("jobs", _writer(updates))
+    reach("upgrade.indexes")
     connection.run("jobs", _drop_index)
 
 
-def _next(jobs: Any, after: Any) -> list[Doc]:
-    """The next jobs with an exception, in the order of ids."""
+def _reader(after: Any) -> Callable[[Jobs], list[Doc]]:
+    """Reads the next jobs with an exception, in the order of ids."""
     wanted: Doc = {"exception_type": {"$exists": True}}
     if after is not None:
         wanted["_id"] = {"$gt": after}
     fields = dict.fromkeys((*_FIELDS, "terms"), 1)
-    return list(jobs.find(wanted, fields, hint="_id_").sort("_id", 1).limit(BATCH))
+    return lambda jobs: list(jobs.find(wanted, fields, hint="_id_").sort("_id", 1).limit(BATCH))
+
+
+def _writer(updates: list[UpdateOne]) -> Callable[[Jobs], object]:
+    return lambda jobs: jobs.bulk_write(updates, ordered=False)
 
 
 def _update(connection: Connection, doc: Doc) -> UpdateOne:
     """Adds the terms, unless the exception of the job has changed."""
-    record = of_doc({name: doc[name] for name in ("_id", *_FIELDS) if name in doc}, connection.arrangement)
+    record = of_doc({**doc, "params": {}}, connection.arrangement)
     same = {"_id": doc["_id"], "exception_type": doc["exception_type"], "terms": {"$exists": False}}
     return UpdateOne(same, {"$set": {"terms": sorted(map(text_of, terms_of(record)))}})
 
 
-def _drop_index(jobs: Any) -> None:
+def _drop_index(jobs: Jobs) -> None:
     try:
         jobs.drop_index("exception_type")
     except OperationFailure as error:

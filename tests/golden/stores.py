@@ -68,7 +68,7 @@ class Store:
         if self._redis is not None:
             load_redis(self._redis, data["redis"])
         if self._mongo is not None:
-            _load_mongo(self._mongo, data["mongo"])
+            load_mongo(self._mongo, data["mongo"])
 
 
 # --- Redis: a list of [key, type, value], all text as base64 of its bytes ----------------------------
@@ -139,7 +139,7 @@ def _dump_mongo(place: MongoPlace) -> dict[str, Any]:
         }
 
 
-def _load_mongo(place: MongoPlace, dumped: dict[str, Any]) -> None:
+def load_mongo(place: MongoPlace, dumped: dict[str, Any]) -> None:
     with pymongo.MongoClient[dict[str, Any]](place.url, tz_aware=True) as client:
         database = client.get_default_database()
         for name, documents in dumped.items():
