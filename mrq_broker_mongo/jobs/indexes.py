@@ -26,7 +26,7 @@ _MEASURES = (1_000, 10_000)
 _MANY = 100_000
 """The assumed number of entries where there are more than were counted."""
 
-WITH_ERROR: Doc = {"terms": {"$gte": "type\0", "$lt": "type\1"}}
+WITH_ERROR: Doc = {"terms": {"$elemMatch": {"$gte": "type\0", "$lt": "type\1"}}}
 """The jobs with an exception, all of which have a term with its type."""
 
 
