@@ -11,6 +11,7 @@ from bson import ObjectId
 
 from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.jobs import searching, totals
+from mrq_core.contract.matching import matches
 from mrq_core.contract.messages import (
     Cancel,
     ClaimRequest,
@@ -286,3 +287,48 @@ def test_200_queues_are_counted_in_a_bounded_number_of_commands(
         claimed = int(one.queue == "q5")
         is_delayed = index < 100
         assert (one.waiting, one.due, one.claimed) == (3 + is_delayed - claimed, 3 - claimed, claimed), one
+
+
+def test_counting_jobs_with_an_exception_reads_only_the_terms_of_types(
+    broker: MongoBroker, explained: Explained
+) -> None:
+    broker.enqueue([new_job() for _ in range(300)])
+    broker.settle([failure(one, message="a b c d e f g h i j") for one in take(broker)])
+    for group, expected in (("exception_type", {"shop.NoStock": 300}), ("error_group", {"g": 300})):
+        check(explained, lambda: broker.count(JobFilter(), group))  # noqa: B023
+        assert broker.count(JobFilter(), group) == expected
+        [cost] = [figures(told) for command, told in explained.found if command.get("hint") == "terms"]
+        assert cost["totalKeysExamined"] <= 2 * 300 + 10
+
+
+@pytest.mark.parametrize("order", list(Order))
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        JobFilter(error_words=("no", "rare")),
+        JobFilter(error_words=("no",), workers=("w",), search_keys={"n": 1}),
+        JobFilter(search_keys={"n": 1}, params={"a": 1}),
+        JobFilter(queues=("t/",), search_keys={"n": 1}),
+    ],
+)
+def test_a_search_whose_time_is_over_goes_on_at_its_cursor(
+    broker: MongoBroker, monkeypatch: pytest.MonkeyPatch, wanted: JobFilter, order: Order
+) -> None:
+    """Each page reads two entries of an index, and tells how far the search got."""
+    monkeypatch.setattr(searching, "MAX_SECONDS", 0.0)
+    monkeypatch.setattr(searching, "_PART_FIRST", 2)
+    for number in range(12):
+        broker.enqueue([keyed("t/q", {"n": number % 3})])
+        [record] = take(broker, "t/q", 1)
+        broker.settle([failure(record, message="No rare stock" if number % 4 == 0 else "No stock")])
+    everything = broker.find(JobFilter(queues=("t/q",)), limit=100, order=order).records
+    expected = [one.id for one in everything if matches(one, wanted)]
+    assert expected
+    found: list[str] = []
+    cursor, pages = None, 0
+    while pages == 0 or cursor is not None:
+        page = broker.find(wanted, order=order, cursor=cursor)
+        found += [one.id for one in page.records]
+        cursor, pages = page.cursor, pages + 1
+    assert pages >= 2
+    assert found == expected
