@@ -26,8 +26,11 @@ _MEASURES = (1_000, 10_000)
 _MANY = 100_000
 """The assumed number of entries where there are more than were counted."""
 
-WITH_ERROR: Doc = {"terms": {"$elemMatch": {"$gte": "type\0", "$lt": "type\1"}}}
-"""The jobs with an exception, all of which have a term with its type."""
+WITH_ERROR: dict[str | None, Doc] = {
+    "exception_type": {"terms": {"$elemMatch": {"$gte": "type\0", "$lt": "type\1"}}},
+    "error_group": {"terms": {"$elemMatch": {"$gte": "group\0", "$lt": "group\1"}}},
+}
+"""The jobs that have a value in this field, by the term that all of them have."""
 
 
 class Served(NamedTuple):

@@ -195,8 +195,8 @@ def count(connection: Connection, wanted: JobFilter, group_by: str | None) -> di
         return _without_expired(connection, entries, wanted, group_by, now)
     numbers: dict[str, int] = {} if group_by else {"": 0}
     query, index = query_of(wanted, now, served), served.field if served else None
-    if index is None and not wanted.ids and group_by in ("exception_type", "error_group"):
-        query["$and"].append(indexes.WITH_ERROR)
+    if index is None and not wanted.ids and group_by in indexes.WITH_ERROR:
+        query["$and"].append(indexes.WITH_ERROR[group_by])
         index = "terms"
     return numbers | _grouped(connection, query, wanted, group_by, index)
 
