@@ -7,7 +7,7 @@ The fields are those of `JobRecord`, but for these:
     due_at       only of a waiting job; of a started one `lease_until` says the same
     parked       of a job that waits for room under a limit key: {key, since, due}
     root         the tree that a subqueue is in, such as ``main/``
-    v            grows with every change; a job that nothing has happened to since its enqueue has 1
+    v            grows with every change; 1: the job is as it was enqueued, without an exception
     by           who made the latest change: a number of that call's own
     special      present where an outcome concerns more than this document: limits, a unique key, a cancel
     unique_until how long the unique key is held

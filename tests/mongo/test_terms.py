@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import pymongo
@@ -124,6 +125,24 @@ def test_each_change_of_a_job_changes_its_terms(broker: MongoBroker) -> None:
     assert terms() == sorted(keys + error)
     broker.requeue([record.id], Requeue())
     assert terms() == keys
+    check_collections(broker)
+
+
+@pytest.mark.parametrize("limit", [1, 5])
+def test_a_job_that_is_enqueued_with_an_exception_loses_it_in_its_claim(
+    broker: MongoBroker, limit: int
+) -> None:
+    """As records of another broker have it."""
+    attempt: dict[str, Any] = {"exception_type": "a.E", "exception_message": "no lamps", "error_group": "g"}
+    job = keyed(started_at=datetime.now(UTC), token="1.a", claims=1, **attempt)
+    broker.enqueue([job])
+    check_collections(broker)
+    assert [one.id for one in broker.find(JobFilter(error_groups=("g",))).records] == [job.record.id]
+    assert broker.totals().by_error_group == {"g": {Status.QUEUED: 1}}
+    [record] = take(broker, limit=limit)
+    assert (record.error_group, record.attempts[0].exception_type) == (None, "a.E")
+    assert broker.find(JobFilter(error_groups=("g",))).records == ()
+    assert broker.totals().by_error_group == {}
     check_collections(broker)
 
 
