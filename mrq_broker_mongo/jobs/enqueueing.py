@@ -76,9 +76,8 @@ def _reserve(connection: Connection, keyed: dict[str, WantedKey], now: datetime)
 def document_of(connection: Connection, job: NewJob, now: datetime) -> Doc:
     """The document of a new job. Raises ValueError for a naive time."""
     doc = to_doc(job.record, connection.arrangement)
-    doc["v"] = (
-        1 if job.record.exception_type is None else 2
-    )  # the claim of a record with 2 archives the attempt
+    # Only the claim of another version than 1 archives the attempt that raised the exception.
+    doc["v"] = 1 if job.record.exception_type is None else 2
     if job.unique is not None:
         doc.update(unique_key=job.unique.key, unique_until=job.unique.until, special=True)
         if job.unique.until == "period":
