@@ -35,7 +35,10 @@ def newest(session: nox.Session) -> None:
     for version in pythons.SUPPORTED:
         session.log(f"Python {version}: {pythons.find(version) or 'not found, so nothing ran on it'}")
     python = _environment(session, PYTHONS[-1])
-    arguments = session.posargs or ["-n", "3", "tests/unit", "tests/client", "tests/worker"]
+    # Left out: long files about signals and processes, which hardly depend on the version of Python.
+    long = ("giving_up", "process_end", "stop_grace", "solo", "terminals", "fleet", "early_signals")
+    ignored = [f"--ignore=tests/worker/test_{name}.py" for name in long]
+    arguments = session.posargs or ["-n", "3", "tests/unit", "tests/client", "tests/worker", *ignored]
     brokers = {"MRQ_TEST_BROKERS": os.environ.get("MRQ_TEST_BROKERS", "sqlite")}
     session.run(python, "-m", "pytest", *arguments, env=brokers, external=True)
 

@@ -24,7 +24,7 @@ T = TypeVar("T")
 PATIENCE = 60.0
 """Seconds after which a condition that should come true is taken for a failure, on any machine."""
 
-LOAD = 0.5
+LOAD = 1.5
 """Seconds that a busy machine adds to the time that a process takes to end."""
 
 

@@ -114,7 +114,11 @@ def own_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
 
 
 _LONG = frozenset(
-    {"test_giving_up", "test_hostile_code", "test_hostile_plugins", "test_log_handlers", "test_process_end"}
+    {
+        *("test_giving_up", "test_hostile_code", "test_hostile_plugins", "test_imports", "test_log_handlers"),
+        *("test_odd_values", "test_process_end", "test_solo", "test_stray_exceptions", "test_surroundings"),
+        "test_swallowed_interrupts",
+    }
 )
 """Modules whose tests take seconds, and hardly depend on the broker."""
 
