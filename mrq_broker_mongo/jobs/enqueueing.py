@@ -107,8 +107,8 @@ def store(connection: Connection, documents: Iterable[Doc], now: datetime) -> se
     deltas = Deltas()
     for doc in added:
         deltas.add(doc["queue"], doc["path"], None, cell_of(doc))
-        if "error_group" in doc:
-            deltas.add_error(doc["error_group"], cell_of(doc), 1)
+        if "exception_type" in doc:
+            deltas.add_error(doc["exception_type"], doc.get("error_group"), cell_of(doc), 1)
     if connection.arrangement.has_queue:
         waiting.wake(connection, [doc["queue"] for doc in added if "due_at" in doc])
     deltas.write(connection)

@@ -25,7 +25,7 @@ Where jobs have no queue there, times have other names, and what is for the queu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -46,10 +46,11 @@ ENDED_INTERRUPT: Final = "interrupt ended"
 """Where totals count interrupted at_most_once jobs, which do not wait."""
 WAITING_CELLS: Final = (Status.QUEUED.value, Status.RETRY.value, Status.INTERRUPT.value)
 
-_FREE = ("params", "meta", "result", "search_keys")
-"""Fields that hold values of the user's."""
+_FREE = ("params", "meta", "result")
+"""Fields that hold the user's values."""
+_FREE_WITH_TERMS = (*_FREE, "search_keys")
 _KEPT = ("params", "meta", "search_keys")
-"""The fields of `_FREE` that never change."""
+"""The fields of the user's values that never change."""
 _FIXED = frozenset({"_id", *_KEPT, "v", "by", "unique_until", "unique_period", "followups"})
 """Fields that a change of the record leaves unchanged."""
 _KEY = "key "
@@ -101,19 +102,21 @@ def to_doc(record: JobRecord, arrangement: Arrangement) -> Doc:
     tree = root_of(record.queue)
     if tree is not None and arrangement.has_queue:
         doc["root"] = tree
+    free: Sequence[str] = _FREE
     if record.exception_type is not None or record.search_keys:
         doc["terms"] = sorted(map(text_of, terms_of(record)))
+        free = _FREE_WITH_TERMS
     for name, other in arrangement.names:
         if name in doc:
             doc[other] = doc.pop(name)
-    rename(doc)
+    rename(doc, free)
     return doc
 
 
-def rename(doc: Doc) -> None:
-    """Keys that pymongo would read as references are stored under other names."""
+def rename(doc: Doc, fields: Sequence[str]) -> None:
+    """Stores the keys in these fields that pymongo would read as references under other names."""
     renamed = []
-    for name in _FREE:
+    for name in fields:
         value = doc.get(name)
         if value and _has_reference(value):
             doc[name] = _marked(value)

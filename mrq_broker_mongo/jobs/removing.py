@@ -34,6 +34,7 @@ _FIELDS = (
     "queued_at",
     "queue",
     "path",
+    "exception_type",
     "error_group",
     "status",
     "ended_at",
@@ -96,8 +97,8 @@ def _delete(
     deltas = Deltas()
     for doc in mine:
         deltas.add(doc["queue"], doc["path"], cell_of(doc), None)
-        if "error_group" in doc:
-            deltas.add_error(doc["error_group"], cell_of(doc), -1)
+        if "exception_type" in doc:
+            deltas.add_error(doc["exception_type"], doc.get("error_group"), cell_of(doc), -1)
     deltas.write(connection)
     return set(ids)
 

@@ -1,6 +1,6 @@
 """Totals of jobs: documents of numbers, changed by $inc after the jobs.
 
-    _id      ``q <queue>``, ``p <path>`` or ``g <error group>``
+    _id      ``q <queue>``, ``p <path>``, ``g <error group>`` or ``t <type of exception>``
     n        by status, how many
 
 A process that dies between the two writes leaves them wrong. No job depends on them, and `recount`, which is
@@ -24,12 +24,15 @@ from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
 from mrq_core.contract.messages import JobFilter, Totals
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.terms import type_terms, wanted_terms
 
 RECOUNT_SECONDS = 45.0
 _LEASE_MS = 60_000
 _SHARE = 50
 """The pause after a recount, as a multiple of its duration."""
 _LOOKS = 3
+_KINDS = {"queue": "q", "path": "p", "error_group": "g", "exception_type": "t"}
+"""The kinds of numbers by the field that they count."""
 
 
 class Deltas:
@@ -37,29 +40,32 @@ class Deltas:
 
     def __init__(self) -> None:
         self._moves: Counter[tuple[str, str, str | None, str | None]] = Counter()
-        self._errors: Counter[tuple[str, str]] = Counter()
+        self._errors: dict[tuple[str, str], int] = {}
 
     def add(self, queue: str, path: str, before: str | None, after: str | None) -> None:
         """A job of this queue and path that was counted as `before` is now counted as `after`."""
         self._moves[queue, path, before, after] += 1
 
-    def add_error(self, group: str, cell: str, number: int) -> None:
-        """Adds to the number of jobs of an error group that are counted under this name."""
-        self._errors[f"g {group}", cell] += number
+    def add_error(self, exception_type: str, group: str | None, cell: str, number: int) -> None:
+        """Adds to the numbers of jobs with this exception that are counted under this name."""
+        names = (f"t {exception_type}",) if group is None else (f"t {exception_type}", f"g {group}")
+        for name in names:
+            self._errors[name, cell] = self._errors.get((name, cell), 0) + number
 
     def add_change(self, before: Stored, after: JobRecord) -> None:
         """A job was replaced."""
         old, cells = before.record, (cell_of(before.doc), cell_of_record(after))
         self.add(old.queue, old.path, cells[0], None)
         self.add(after.queue, after.path, None, cells[1])
-        if old.error_group is not None:
-            self.add_error(old.error_group, cells[0], -1)
-        if after.error_group is not None:
-            self.add_error(after.error_group, cells[1], 1)
+        for record, cell, number in ((old, cells[0], -1), (after, cells[1], 1)):
+            if record.exception_type is not None:
+                self.add_error(record.exception_type, record.error_group, cell, number)
 
     def write(self, connection: Connection) -> None:
         """Adds them to what is stored."""
-        sums = self._errors
+        sums: Counter[tuple[str, str]] = Counter()
+        if self._errors:
+            sums.update(self._errors)
         for (queue, path, before, after), number in self._moves.items():
             for cell, change in ((before, -number), (after, number)):
                 if cell is not None:
@@ -87,7 +93,7 @@ def know_queues(connection: Connection, queues: Sequence[str]) -> None:
 
 def totals(connection: Connection) -> Totals:
     """See `Broker.totals`."""
-    tables: dict[str, dict[str, dict[Status, int]]] = {"q": {}, "p": {}, "g": {}}
+    tables: dict[str, dict[str, dict[Status, int]]] = {"q": {}, "p": {}, "g": {}, "t": {}}
     for doc in connection.run("totals", lambda totals: list(totals.find())):
         kind, _, name = doc["_id"].partition(" ")
         row = _row(doc)
@@ -99,18 +105,27 @@ def totals(connection: Connection) -> Totals:
 def sum_of(connection: Connection, wanted: JobFilter, group_by: str | None) -> dict[str, int] | None:
     """The answer of `Broker.count`, with the expired jobs. None: totals do not have the answer.
 
-    They have the answer for a filter by statuses and one of paths, queues and error groups, grouped by one of
-    the two.
+    They have the answer for a filter by statuses and one of paths, queues, types of exceptions and error
+    groups, grouped by one of the two.
     """
-    if replace(wanted, statuses=(), paths=(), queues=(), error_groups=()) != JobFilter():
+    if replace(wanted, statuses=(), paths=(), queues=(), exception_types=(), error_groups=()) != JobFilter():
         return None
-    named = {"path": wanted.paths, "queue": wanted.queues, "error_group": wanted.error_groups}
+    named = {
+        "path": wanted.paths,
+        "queue": wanted.queues,
+        "exception_type": wanted.exception_types,
+        "error_group": wanted.error_groups,
+    }
     fields = {field for field, names in named.items() if names} | ({group_by} - {None, "status"})
     if len(fields) > 1 or not fields <= named.keys() or any(name.endswith("/") for name in wanted.queues):
         return None
     field = str(next(iter(fields), "path"))
+    rows = _rows(connection, _KINDS[field], () if field == "exception_type" else named[field])
+    if wanted.exception_types:
+        [terms] = wanted_terms(JobFilter(exception_types=wanted.exception_types))
+        rows = {name: row for name, row in rows.items() if type_terms(name) & terms}
     numbers: dict[str, int] = {}
-    for name, row in _rows(connection, field[0] if field != "error_group" else "g", named[field]).items():
+    for name, row in rows.items():
         for status, number in row.items():
             if number and (not wanted.statuses or status in wanted.statuses):
                 group = {None: "", "status": status.value}.get(group_by, name)
@@ -119,7 +134,8 @@ def sum_of(connection: Connection, wanted: JobFilter, group_by: str | None) -> d
 
 
 def numbers_of(connection: Connection, kind: str, names: Sequence[str]) -> dict[Status, int]:
-    """The numbers by status of these queues (`q`), paths (`p`) or error groups (`g`). No names: of all."""
+    """The numbers by status of these queues (`q`), paths (`p`), error groups (`g`) or types of exceptions
+    (`t`). No names: of all."""
     sums: dict[Status, int] = {}
     for row in _rows(connection, kind, names).values():
         for status, number in row.items():
@@ -175,7 +191,7 @@ def recount_if_due(connection: Connection) -> bool:
         return False
     began = time.monotonic()
     recount(connection)
-    _delete_empty_groups(connection)
+    _delete_empty(connection)
     took = time.monotonic() - began
     due = now + timedelta(seconds=max(RECOUNT_SECONDS, _SHARE * took))
     done = {"$set": {"due": due, "took": took}}
@@ -209,9 +225,11 @@ def recount(connection: Connection) -> int:
     return corrected
 
 
-def _delete_empty_groups(connection: Connection) -> None:
-    """Deletes the numbers of error groups without jobs, because new groups appear as long as code changes."""
-    for doc in connection.run("totals", lambda totals: list(totals.find({"_id": _all_of("g")}))):
+def _delete_empty(connection: Connection) -> None:
+    """Deletes the numbers of error groups and types of exceptions without jobs, because new ones appear as
+    long as code changes."""
+    wanted = {"$or": [{"_id": _all_of("g")}, {"_id": _all_of("t")}]}
+    for doc in connection.run("totals", lambda totals: list(totals.find(wanted))):
         if not any(doc["n"].values()):
             connection.run_soft("totals", _deleter(doc))
 
@@ -245,18 +263,18 @@ def _told(connection: Connection) -> dict[tuple[str, str], int]:
 
 def _counted(connection: Connection) -> dict[tuple[str, str], int]:
     """Reads every job once, on the server."""
-    group: Doc = {"q": "$queue", "p": "$path", "g": "$error_group", "s": "$status"}
-    group["e"] = {"$gt": ["$ended_at", None]}
+    group: Doc = {kind: f"${field}" for field, kind in _KINDS.items()}
+    group |= {"s": "$status", "e": {"$gt": ["$ended_at", None]}}
     pipeline: list[Doc] = [
-        {"$project": {"queue": 1, "path": 1, "error_group": 1, "status": 1, "ended_at": 1}},
+        {"$project": dict.fromkeys((*_KINDS, "status", "ended_at"), 1)},
         {"$group": {"_id": group, "n": {"$sum": 1}}},
     ]
     numbers: dict[tuple[str, str], int] = {}
     for row in connection.run("jobs", lambda jobs: list(jobs.aggregate(pipeline, allowDiskUse=True))):
         of = row["_id"]
         cell = ENDED_INTERRUPT if of["s"] == "interrupt" and of["e"] else of["s"]
-        group_name = of.get("g")
-        errors = () if group_name is None else (f"g {group_name}",)
-        for name in (f"q {of['q']}", f"p {of['p']}", *errors):
-            numbers[name, cell] = numbers.get((name, cell), 0) + row["n"]
+        for kind in _KINDS.values():
+            if of.get(kind) is not None:
+                number = (f"{kind} {of[kind]}", cell)
+                numbers[number] = numbers.get(number, 0) + row["n"]
     return numbers

@@ -3,7 +3,7 @@
 | collection | documents | `_id` |
 |---|---|---|
 | jobs | one for each job, see `jobs.records` | the job's id |
-| totals | numbers of jobs by queue, path and error group, see `jobs.totals` | kind and name |
+| totals | numbers of jobs by queue, path, error group, type of exception, see `jobs.totals` | kind and name |
 | keys | unique keys, each with the job that holds it, see `jobs.uniques` | the key |
 | limits | the slots and the rate of a limit key, see `jobs.limits` | the limit key |
 | logs | log lines, and a head for each log, see `shared.logs` | job, attempt and number |

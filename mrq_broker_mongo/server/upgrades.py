@@ -8,6 +8,7 @@ from typing import Any
 from pymongo import UpdateOne
 from pymongo.errors import OperationFailure
 
+from mrq_broker_mongo.jobs import totals
 from mrq_broker_mongo.jobs.records import of_doc, text_of
 from mrq_broker_mongo.server.connection import Connection, Jobs
 from mrq_broker_mongo.server.failures import NO_COLLECTION, NO_INDEX
@@ -22,7 +23,8 @@ _FIELDS = ("path", "queue", "status", "queued_at", "updated_at", "exception_type
 
 
 def add_terms(connection: Connection) -> None:
-    """The upgrade to version 2: jobs with an exception get terms, which have an index.
+    """The upgrade to version 2: jobs with an exception get terms, which have an index, and are counted by
+    the type of the exception.
 
     The index of exception types is dropped. A worker of version 1 would store no terms.
     """
@@ -33,6 +35,7 @@ def add_terms(connection: Connection) -> None:
         reach("upgrade.terms")
         if updates:
             connection.run("jobs", _writer(updates))
+    totals.recount(connection)
     reach("upgrade.indexes")
     connection.run("jobs", _drop_index)
 

@@ -12,10 +12,10 @@ from mrq_broker_redis.server.connection import Connection
 from mrq_core.contract.messages import JobFilter, QueueCounts, Totals
 from mrq_core.contract.naming import is_covered
 from mrq_core.contract.record import Status
-from mrq_core.contract.terms import wanted_terms
+from mrq_core.contract.terms import Term, type_terms, wanted_terms
 
 BATCH = 100
-_KINDS = {"queue": "q", "path": "h", "error_group": "e"}
+_KINDS = {"queue": "q", "path": "h", "exception_type": "g", "error_group": "e"}
 """The totals by what they count."""
 _MOST_EXPIRED = 1000
 """The most expired jobs that a count subtracts from the totals."""
@@ -42,12 +42,13 @@ def counted(connection: Connection, wanted: JobFilter, group_by: str | None) -> 
         for kind, names in (
             ("queue", wanted.queues),
             ("path", wanted.paths),
+            ("exception_type", wanted.exception_types),
             ("error_group", wanted.error_groups),
             (group_by, group_by in _KINDS),
         )
         if names
     }
-    others = replace(wanted, statuses=(), queues=(), paths=(), error_groups=())
+    others = replace(wanted, statuses=(), queues=(), paths=(), exception_types=(), error_groups=())
     if len(kinds) > 1 or not others.is_empty or group_by not in (None, "status", *_KINDS):
         return None
     kind = kinds.pop() if kinds else "queue"
@@ -62,12 +63,17 @@ def counted(connection: Connection, wanted: JobFilter, group_by: str | None) -> 
             (not wanted.statuses or status in wanted.statuses)
             and (not wanted.queues or is_covered(name, wanted.queues))
             and (not wanted.paths or name in wanted.paths)
-            and (not terms or terms[0] & wanted_terms(JobFilter(error_groups=(name,)))[0])
+            and (not terms or terms[0] & _terms_of(kind, name))
         )
         if is_wanted and int(number):
             group = {None: "", "status": status}.get(group_by, name)
             numbers[group] = numbers.get(group, 0) + int(number)
     return numbers
+
+
+def _terms_of(kind: str | None, name: str) -> frozenset[Term]:
+    """The terms of an exception type or error group."""
+    return type_terms(name) if kind == "exception_type" else wanted_terms(JobFilter(error_groups=(name,)))[0]
 
 
 def _pairs(found: Any) -> list[tuple[bytes, bytes]]:

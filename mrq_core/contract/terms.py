@@ -161,10 +161,14 @@ def has_terms(record: JobRecord, parts: list[Alternatives]) -> bool:
     return all(terms & part for part in parts)
 
 
+def type_terms(exception_type: str) -> frozenset[Term]:
+    """The terms of a type of exception: its full name and its short name."""
+    names = (exception_type, exception_type.rpartition(".")[2])
+    return frozenset(Term("type", _bounded(name)) for name in names)
+
+
 def _error_terms(record: JobRecord) -> Iterator[Term]:
-    kind = record.exception_type or ""
-    yield Term("type", _bounded(kind))
-    yield Term("type", _bounded(kind.rpartition(".")[2]))
+    yield from type_terms(record.exception_type or "")
     for word in words_of(record.exception_message or ""):
         yield Term("word", word)
     if record.error_group is not None:

@@ -429,7 +429,8 @@ def test_what_a_plugin_returns_is_checked_like_what_a_user_gives(each_client: Cl
 def test_every_field_of_a_record_is_checked() -> None:
     tried = {name for change, _ in CHANGES for name in change}
     left = {"id", "lost_claims", "solo_deaths", "exception_type", "exception_message", "error_group",
-            "traceback", "original_traceback", "total_time", "greenlet_time", "switches", "memory_diff"}  # fmt: skip
+            "traceback", "original_traceback", "total_time", "greenlet_time", "switches",
+            "memory_diff"}  # fmt: skip
     assert set(JobRecord.__struct_fields__) == tried | left
 
 

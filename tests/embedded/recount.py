@@ -52,7 +52,11 @@ def _check_totals(connection: sqlite3.Connection, stored: list[JobRecord]) -> No
         for name, value in error_terms_of(record):
             if name == "group":
                 counted["group", value, record.status.value] += 1
+        if record.exception_type is not None:
+            counted["type", record.exception_type, record.status.value] += 1
     for (queue,) in connection.execute("SELECT queue FROM raw_waiting"):
         counted["raw", queue, "waiting"] += 1
-    totals = connection.execute("SELECT kind, name, status, n FROM totals WHERE n != 0 OR kind = 'group'")
+    totals = connection.execute(
+        "SELECT kind, name, status, n FROM totals WHERE n != 0 OR kind IN ('group', 'type')"
+    )
     assert {(kind, name, status): n for kind, name, status, n in totals} == counted

@@ -311,6 +311,8 @@ def test_a_rare_match_costs_as_much_among_many_jobs_as_among_few(
         (JobFilter(queues=("q",)), "status"),
         (JobFilter(), "error_group"),
         (JobFilter(statuses=(Status.FAILED,)), "error_group"),
+        (JobFilter(), "exception_type"),
+        (JobFilter(exception_types=("E",)), "exception_type"),
         (JobFilter(error_groups=("group",)), None),
         (JobFilter(error_groups=("group",)), "status"),
     ],

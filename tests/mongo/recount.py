@@ -94,6 +94,8 @@ def _check_numbers(found: list[Doc], jobs: dict[Any, Doc]) -> None:
         counted[f"p {doc['path']}", cell] += 1
         if "error_group" in doc:
             counted[f"g {doc['error_group']}", cell] += 1
+        if "exception_type" in doc:
+            counted[f"t {doc['exception_type']}", cell] += 1
     told = {(doc["_id"], cell): n for doc in found for cell, n in doc.get("n", {}).items() if n}
     assert told == counted
 

@@ -57,14 +57,18 @@ def keyed(queue: str = "q", keys: dict[str, Any] = KEYS, **fields: Any) -> NewJo
 
 
 def failure(
-    record: JobRecord, group: str = "g", message: str = "No stock", status: Status = Status.FAILED
+    record: JobRecord,
+    group: str = "g",
+    message: str = "No stock",
+    status: Status = Status.FAILED,
+    exception_type: str = "shop.NoStock",
 ) -> Settlement:
     runs_again = status is Status.RETRY
     outcome = Outcome(
         status=status,
         ttl=None if runs_again else 60.0,
         delay=0.0 if runs_again else None,
-        exception_type="shop.NoStock",
+        exception_type=exception_type,
         exception_message=message,
         error_group=group,
     )
@@ -236,6 +240,10 @@ def test_a_job_that_has_several_of_the_wanted_terms_is_found_once(broker: MongoB
 COUNTS = [
     *({}, {"statuses": (Status.FAILED,)}, {"statuses": (Status.RETRY, Status.QUEUED)}),
     *({"error_groups": ("g1", "none")}, {"error_groups": ("g1",), "statuses": (Status.RETRY,)}),
+    *(
+        {"exception_types": ("NoStock",)},
+        {"exception_types": ("shop.NoStock", "x"), "statuses": (Status.RETRY,)},
+    ),
     *({"queues": ("t/",)}, {"queues": ("q", "t/a"), "statuses": (Status.FAILED,)}, {"paths": ("t.Task",)}),
     *({"paths": ("t.Task",), "queues": ("q",)}, {"search_keys": KEYS}, {"error_words": ("stock",)}),
 ]
@@ -276,16 +284,16 @@ def test_the_numbers_of_groups_without_jobs_are_deleted(place: Place) -> None:
     broker = place.open(clock)
     broker.enqueue([new_job(), new_job()])
     first, second = take(broker)
-    broker.settle([failure(first, "gone"), failure(second, "kept")])
+    broker.settle([failure(first, "gone", exception_type="shop.Gone"), failure(second, "kept")])
     broker.remove([first.id])
 
     def groups() -> set[str]:
         found = broker._connection.run("totals", lambda totals: list(totals.find({}, {"_id": 1})))
-        return {doc["_id"] for doc in found if doc["_id"].startswith("g ")}
+        return {doc["_id"] for doc in found if doc["_id"].startswith(("g ", "t "))}
 
-    assert groups() == {"g gone", "g kept"}
+    assert groups() == {"g gone", "g kept", "t shop.NoStock", "t shop.Gone"}
     assert totals.recount_if_due(broker._connection)
-    assert groups() == {"g kept"}
+    assert groups() == {"g kept", "t shop.NoStock"}
     assert broker.totals().by_error_group == {"kept": {Status.FAILED: 1}}
     broker.close()
 

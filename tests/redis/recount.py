@@ -128,8 +128,9 @@ def _records(connection: Connection, jobs: dict[bytes, Row]) -> dict[bytes, JobR
 def _check_exceptions(
     client: redis.Redis, prefix: bytes, jobs: dict[bytes, Row], records: dict[bytes, JobRecord]
 ) -> None:
-    """The fields, the stored exceptions and the totals of error groups are those of the records."""
+    """The fields, the stored exceptions and the totals of exceptions are those of the records."""
     totals: Counter[bytes] = Counter()
+    types: Counter[bytes] = Counter()
     stored: dict[bytes, tuple[str | None, set[tuple[str, str]]]] = {}
     for job_id, record in records.items():
         row = jobs[job_id]
@@ -139,6 +140,7 @@ def _check_exceptions(
         assert row.get(b"g", b"").decode() == (record.exception_type or "")
         if record.exception_type is not None:
             stored[job_id] = (record.error_group, set(error_terms_of(record)))
+            types[f"{record.status} {record.exception_type}".encode()] += 1
         if record.error_group is not None:
             totals[f"{record.status} {record.error_group}".encode()] += 1
     found = {}
@@ -148,7 +150,8 @@ def _check_exceptions(
             group, terms = msgspec.msgpack.decode(value)
             found[name[2:]] = (group, {(kind, one) for kind, values in terms.items() for one in values})
     assert found == stored
-    assert hash_of(client, prefix + b"n:e") == {field: str(n).encode() for field, n in totals.items()}
+    for key, numbers in ((b"n:e", totals), (b"n:g", types)):
+        assert hash_of(client, prefix + key) == {field: str(n).encode() for field, n in numbers.items()}
 
 
 def _check_names(client: redis.Redis, prefix: bytes, jobs: dict[bytes, Row]) -> None:

@@ -166,6 +166,10 @@ LONG_GROUP = "g" * 500
 COUNTS = [
     *({}, {"statuses": (Status.FAILED,)}, {"statuses": (Status.RETRY, Status.QUEUED)}),
     *({"error_groups": ("g1", "none")}, {"error_groups": ("g1",), "statuses": (Status.RETRY,)}),
+    *(
+        {"exception_types": ("NoStock",)},
+        {"exception_types": ("shop.NoStock", "x"), "statuses": (Status.RETRY,)},
+    ),
     *({"queues": ("t/",)}, {"queues": ("q", "t/a"), "statuses": (Status.FAILED,)}, {"paths": ("t.Task",)}),
     *({"paths": ("t.Task",), "queues": ("q",)}, {"error_groups": (LONG_GROUP,)}),
 ]

@@ -3,7 +3,7 @@
 -- i:t:<name>: sorted set by name, "<value>NUL<job id>"; neither a name nor a value contains NUL.
 -- e:<id>: string, the stored exception of a job with the field g: { error group or nil, { name = { value, ... } } }
 -- (msgpack), the second part with its terms.
--- n:e: hash, totals by status and error group.
+-- n:e, n:g: hashes, totals by status and error group, by status and exception type.
 -- A search key is a field of the job's hash, which has the name of the term, `key <name>`, and its value. The flag k in
 -- the field f marks such a job.
 
@@ -24,13 +24,14 @@ local function remove_terms(id, terms)
   end
 end
 
--- Replaces the stored exception of a job with its terms and its share of the totals. A row with an exception has g;
--- after.E is the exception to store.
+-- Replaces the stored exception of a job with its terms and its share of the totals. A row with an exception has g, its
+-- type; after.E is the exception to store.
 local function move_exception(id, before, after)
   local key = K .. 'e:' .. id
   local old, new = before.g and call('GET', key) or nil, after.E
   if old then
     local found = cmsgpack.unpack(old)
+    sum_later(K .. 'n:g', before.s .. ' ' .. before.g, -1)
     if found[1] then
       sum_later(K .. 'n:e', before.s .. ' ' .. found[1], -1)
     end
@@ -43,6 +44,7 @@ local function move_exception(id, before, after)
   end
   if new then
     local given_now = cmsgpack.unpack(new)
+    sum_later(K .. 'n:g', after.s .. ' ' .. after.g, 1)
     if given_now[1] then
       sum_later(K .. 'n:e', after.s .. ' ' .. given_now[1], 1)
     end

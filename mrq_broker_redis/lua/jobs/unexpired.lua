@@ -1,6 +1,7 @@
 -- needs: base
 -- Reads totals, less the jobs that have expired and are not deleted yet.
--- KEYS[1], ARGV[1]: see base.  ARGV[2]: { 'q', 'h' or 'e' for totals by queue, path or error group, most expired jobs }
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { 'q', 'h', 'e' or 'g' for totals by queue, path, error group or exception type,
+--   most expired jobs }
 -- Answers { "<status> <name>", number, ... }, or nil if more jobs have expired.
 
 local kind, most = given[1], given[2]

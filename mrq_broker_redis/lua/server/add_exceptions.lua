@@ -14,7 +14,7 @@ for index, one in ipairs(given) do
   local is_same = row[3] and (row[1] or '') .. ' ' .. (row[2] or '') .. ' ' .. row[3] == seen
   if is_same and row[4] then
     remove_later(index_of('g', row[4]), id)
-    move_exception(id, { g = row[4], s = row[3] }, { s = row[3], E = exception or nil })
+    move_exception(id, { g = row[4], s = row[3] }, { g = row[4], s = row[3], E = exception or nil })
     if not exception then
       call('HDEL', key, 'g')
     end

@@ -150,6 +150,9 @@ _FAILED = "SELECT record FROM jobs WHERE exception_type IS NOT NULL"
 _SUM_GROUPS = """
 INSERT INTO totals SELECT 'group', value, status, count(*) FROM terms CROSS JOIN jobs ON jobs.id = job_id
 WHERE name = 'group' GROUP BY value, status"""
+_SUM_TYPES = """
+INSERT INTO totals SELECT 'type', exception_type, status, count(*) FROM jobs
+WHERE exception_type IS NOT NULL GROUP BY exception_type, status"""
 
 
 def _index_terms(connection: sqlite3.Connection) -> None:
@@ -162,6 +165,7 @@ def _index_terms(connection: sqlite3.Connection) -> None:
         ((*term, record.id) for record in failed for term in error_terms_of(record)),
     )
     connection.execute(_SUM_GROUPS)
+    connection.execute(_SUM_TYPES)
     connection.execute("DROP INDEX jobs_by_exception")
 
 

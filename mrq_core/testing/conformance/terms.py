@@ -183,6 +183,26 @@ class TermContract(Contract):
         assert broker.apply(JobFilter(error_groups=(GROUP,)), Cancel(), limit=10).matched == 2
         assert group_totals(broker) == {}
 
+    def test_types_of_exceptions_are_counted_as_they_are_now(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        names = ("shop.NoStock", "shop.NoStock", "store.NoStock", "ValueError")
+        for name in names:
+            settle(
+                broker, started(broker, clock), Status.FAILED, ttl=100.0, **ERROR | {"exception_type": name}
+            )
+        short = JobFilter(exception_types=("NoStock",))
+        assert broker.count(JobFilter(), "exception_type") == {name: names.count(name) for name in names}
+        assert broker.count(short, "exception_type") == {"shop.NoStock": 2, "store.NoStock": 1}
+        assert broker.count(short) == {"": 3}
+        assert broker.count(replace(short, statuses=(Status.FAILED,)), "status") == {"failed": 3}
+        assert broker.count(JobFilter(exception_types=("Stock",)), "exception_type") == {}
+        [first, *_] = broker.find(JobFilter(exception_types=("store.NoStock",))).records
+        broker.requeue([first.id], Requeue())
+        assert broker.count(short, "exception_type") == {"shop.NoStock": 2}
+        clock.advance(101.0)
+        assert broker.count(JobFilter(), "exception_type") == {}
+
     def test_a_bulk_action_takes_what_matches_now(self, broker: Broker, clock: ManualClock) -> None:
         jobs = [failed(broker, clock) for _ in range(3)]
         put_many(broker, clock, 2, "other")
