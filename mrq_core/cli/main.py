@@ -10,7 +10,7 @@ import os
 import sys
 from typing import NoReturn
 
-from mrq_core.cli.terminal import drop_broken_streams, output_error, protect_streams
+from mrq_core.cli.terminal import output_error, protect_streams
 
 PATCHED_COMMANDS = frozenset({"worker", "run", "demo"})
 
@@ -39,8 +39,7 @@ def _start(arguments: list[str]) -> NoReturn:
         sys.exit(130)
     finally:
         error = output_error()
-        drop_broken_streams()
-        if error is not None:
+        if error is not None and sys.stderr is not None:
             print(f"mrq: standard output could not be written ({error}): it is incomplete", file=sys.stderr)
 
 

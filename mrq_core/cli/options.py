@@ -21,7 +21,7 @@ from typer.models import OptionInfo
 
 from mrq_core.cli.errors import EXIT_FAILED, UsageError, exit_on_error
 from mrq_core.cli.output import note
-from mrq_core.cli.terminal import output_error
+from mrq_core.cli.terminal import output_error, restore_streams
 from mrq_core.client.client import Client
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of
 from mrq_core.config.sources import load_config
@@ -52,6 +52,7 @@ class Given:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             config = load_config({**self.overrides, **more}, file=self.file)
+        restore_streams()
         for warning in caught:
             note(f"mrq: {warning.message}")
         return config
@@ -63,6 +64,7 @@ class Given:
         Raises ConfigError.
         """
         client = Client(self.config(**more))
+        restore_streams()
         try:
             yield client
         finally:

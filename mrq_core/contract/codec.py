@@ -7,6 +7,7 @@ value, so that a job has the same record on every broker.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -57,6 +58,38 @@ def encode(value: JsonValue) -> bytes:
 def decode(data: bytes | str) -> JsonValue:
     """Decodes a value that `encode` wrote."""
     return _decoder.decode(data)
+
+
+def parsed(text: str, *, name: str) -> JsonValue:
+    """Decodes JSON that a user typed. Errors call the value by `name`.
+
+    Raises msgspec.DecodeError for a text that is not JSON, and InvalidValue for JSON that no job can store.
+    """
+    try:
+        return _decoder.decode(text)
+    except RecursionError:
+        reason = f"is nested more than {MAX_DEPTH} levels deep: store it flatter"
+    except msgspec.ValidationError:
+        reason = "has a number that 64 bits cannot hold: store it as a string"
+    except msgspec.DecodeError:
+        if not _is_json(text):
+            raise
+        reason = "has a lone surrogate, which UTF-8 cannot hold: store the bytes it came from in base64"
+    raise InvalidValue(f"{name} {reason}", path=name)
+
+
+def _is_json(text: str) -> bool:
+    """Whether the text is JSON by its grammar, which allows the escapes of lone surrogates."""
+    try:
+        json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _refuse(constant: str) -> JsonValue:
+    """Refuses NaN and Infinity, which are not JSON."""
+    raise ValueError(constant)
 
 
 def copied(value: JsonObject) -> JsonObject:

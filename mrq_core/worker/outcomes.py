@@ -138,10 +138,13 @@ class Outcomes:
 
     def _of_exception(self, context: JobContext, error: BaseException, started: float) -> Outcome:
         loaded = context.loaded
-        interrupt = error
-        if context.interrupted is not None and not issubclass(type(error), Interrupt):
-            # The code was interrupted and raised another exception on its way out.
-            interrupt = context.interrupted
+        interrupt, before = error, context.interrupted
+        if before is not None and (
+            type(before) in (TimeoutInterrupt, CancelInterrupt) or not issubclass(type(error), Interrupt)
+        ):
+            # The code was interrupted and raised another exception on its way out. A timeout and a cancel
+            # stand, also if the code then asks for a retry or an abort.
+            interrupt = before
         # By the real class: an exception of the task may claim another `__class__`.
         for kind, status in _INTERRUPTED.items():
             if issubclass(type(interrupt), kind):

@@ -62,7 +62,10 @@ class Stopping:
 
     def check(self, now: float) -> None:
         """Interrupts running jobs if the grace after SIGTERM is over. The watchdog calls this often."""
-        if self._grace_ends is not None and now >= self._grace_ends and not self.is_killing:
+        if self.is_killing:  # again: the watchdog may have postponed a limit at the same moment
+            for execution in self._state.executions.undecided():
+                execution.interrupt_from(now, stop_interrupt)
+        elif self._grace_ends is not None and now >= self._grace_ends:
             self._interrupt(now)
             self._mailbox.send(f"worker.interrupting name={self._state.name}: STOP_GRACE is over")
 

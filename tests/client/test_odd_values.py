@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from mrq_core.client.client import Client, get_job_result, queue_job, queue_jobs
 from mrq_core.client.handles import Job, Queue
@@ -297,6 +297,19 @@ def test_the_items_of_many_jobs(each_client: Client) -> None:
     assert Queue("default").size() == 4
 
 
+def test_a_generator_may_use_one_dict_for_all_items(each_client: Client) -> None:
+    def reused() -> Iterator[dict[str, Any]]:
+        params: dict[str, Any] = {"list": []}
+        for n in range(5):
+            params["n"] = n
+            params["list"].append(n)
+            yield params
+        params.clear()
+
+    ids = queue_jobs("a.B", reused(), batch_size=2)
+    assert [Job(id).fetch().params for id in ids] == [{"n": n, "list": list(range(n + 1))} for n in range(5)]
+
+
 def test_an_interrupt_between_batches_tells_what_is_queued(each_client: Client) -> None:
     def interrupted() -> Iterator[dict[str, int]]:
         yield {}
@@ -424,6 +437,55 @@ def test_what_a_plugin_returns_is_checked_like_what_a_user_gives(each_client: Cl
             assert re.search(words, text), (words, text)
             assert_clear(caught.value)
     assert no_records(each_client)
+
+
+def test_an_in_place_change_of_a_plugin_is_checked_like_a_returned_record(each_client: Client) -> None:
+    change: dict[str, Any] = {}
+
+    def changing(record: JobRecord) -> JobRecord | None:
+        for name, value in change.items():
+            held = getattr(record, name)
+            if isinstance(held, dict) and isinstance(value, dict):
+                held.update(value)
+            else:
+                force_setattr(record, name, value)
+        return record if is_returned else None
+
+    client = client_with("mrq_before_enqueue", changing, each_client)
+    for is_returned in (True, False):  # noqa: B007 - the hook reads both
+        for change, words in CHANGES:  # noqa: B007
+            for call in (lambda: client.queue_job("a.B"), lambda: client.queue_jobs("a.B", [{}])):
+                with pytest.raises(ConfigError) as caught:
+                    call()
+                text = str(caught.value)
+                assert text.startswith("mrq_before_enqueue of the plugin config file left a record whose ")
+                assert re.search(words, text), (words, text)
+                assert_clear(caught.value)
+    assert no_records(each_client)
+
+
+def test_an_in_place_change_of_a_plugin_is_stored_in_plain_values_for_its_job_alone(
+    each_client: Client,
+) -> None:
+    kept: list[JobRecord] = []
+
+    def changing(record: JobRecord) -> None:
+        if record.params["n"] == 1:
+            odd: dict[str, Any] = {"a": (1,), "b": Text("x"), "c": Level.HIGH}
+            record.params.update(odd)
+            record.meta.update({"tags": odd["a"]})
+        for earlier in kept:
+            earlier.params["late"] = earlier.meta["late"] = True
+        kept.append(record)
+
+    client = client_with("mrq_before_enqueue", changing, each_client)
+    given = [{"n": n} for n in range(3)]
+    records = [client.fetch(id) for id in client.queue_jobs("a.B", given)]
+    assert [record.params for record in records] == [
+        {"n": 0}, {"n": 1, "a": [1], "b": "x", "c": 3}, {"n": 2},
+    ]  # fmt: skip
+    assert [record.meta for record in records] == [{}, {"tags": [1]}, {}]
+    assert given == [{"n": n} for n in range(3)]
 
 
 def test_every_field_of_a_record_is_checked() -> None:
