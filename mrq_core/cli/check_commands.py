@@ -25,7 +25,7 @@ _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@command("broker", "worker", "tasks", "plugins")
+@command("broker", "worker", "tasks", "plugins", needs_output=True)
 def check(
     given: Given,
     fix: Annotated[

@@ -154,7 +154,8 @@ def _by_status(numbers: Mapping[str, int], form: str) -> str:
 
 def _can_ask() -> bool:
     """Whether a person can read a question and answer it. Elsewhere a change needs no confirmation."""
-    return sys.stdin.isatty() and (sys.stdout.isatty() or sys.stderr.isatty())
+    is_answered = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+    return is_answered and (sys.stdout.isatty() or sys.stderr.isatty())
 
 
 def _is_confirmed(broker: Broker, wanted: JobFilter, action: Action, verb: str) -> bool:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, get_origin
 import typer
 from typer.models import OptionInfo
 
+from mrq_core.cli import terminal
 from mrq_core.cli.errors import EXIT_FAILED, UsageError, exit_on_error
 from mrq_core.cli.output import note
 from mrq_core.cli.terminal import output_error, restore_streams
@@ -111,6 +112,7 @@ def command(*groups: str, needs_output: bool = False) -> Callable[[Callable[...,
             texts = _take_filter(values) if filter_name is not None else None
             if filter_name is not None:
                 values[filter_name] = texts
+            terminal.is_working = True
             with exit_on_error(debug=given.debug):
                 _refuse_other_bytes(values)
                 function(**values)

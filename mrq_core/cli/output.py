@@ -46,7 +46,10 @@ def program() -> str:
     called = sys.argv[0]
     if shutil.which("mrq") or not called.endswith("mrq"):
         return "mrq"
-    path = os.path.relpath(called)
+    try:
+        path = os.path.relpath(called)
+    except OSError:  # the working directory was deleted
+        return called
     return path if len(path) < len(called) else called
 
 

@@ -25,6 +25,7 @@ from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonObject, parsed, storable_params
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import Status
+from mrq_core.contract.values import check_path
 from mrq_core.errors import TaskError, shown
 
 _NOT_REACHED = frozenset(f"mrq_core.errors.{name}" for name in ("TaskNotFound", "NotATask", "InvalidParams"))
@@ -62,6 +63,7 @@ def run(
     from mrq_core.operations.checks import check_task_options
     from mrq_core.running.logs import set_up_logging
 
+    check_path(task)
     values = params_from(params or ())
     output = reserve_output()
     config = given.config()

@@ -50,6 +50,10 @@ _is_output_reserved = False
 """Whether descriptor 1 leads to standard error."""
 
 
+is_working = False
+"""Whether a command has begun its work. A command that prints its help or the version has no other work."""
+
+
 def protect_streams() -> None:
     """Replaces the standard streams. A closed stream leads to /dev/null: otherwise a file or a socket would
     get its number. Characters that the encoding lacks are written as escapes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 import pytest
@@ -190,6 +191,16 @@ def test_deeply_nested_params_are_a_usage_error(mrq: Shell, more: list[str]) -> 
 
 def test_bad_params_are_a_usage_error(mrq: Shell) -> None:
     assert "expected one JSON object" in mrq("run", "tasks.Add", "a", code=2).err
+
+
+@pytest.mark.parametrize("path", ["tasks", "tasks.", ".fail", "", "a b.c"])
+def test_a_path_without_a_module_or_a_name_is_a_usage_error(mrq: Shell, path: str) -> None:
+    for more in ([], ["--async"]):
+        said = mrq("run", path, *more, code=2)
+        assert said.out == ""
+        assert re.fullmatch(r"mrq: task is '.*': expected a path such as 'module\.Name', .*\n", said.err), (
+            said
+        )
 
 
 def test_a_task_that_fails_exits_with_1_and_its_traceback(mrq: Shell) -> None:
