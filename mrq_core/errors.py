@@ -12,6 +12,8 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
+from mrq_core.text import printable
+
 
 class MrqError(Exception):
     """The root of all errors of mrq. Errors with attributes can be copied and pickled too."""
@@ -43,7 +45,7 @@ def shown(value: object) -> str:
         text = _short.repr(value)
     except Exception:
         text = f"<a {type(value).__name__} whose repr fails>"
-    return _printable(text)
+    return _on_one_line(text)
 
 
 def shown_error(error: BaseException) -> str:
@@ -53,19 +55,19 @@ def shown_error(error: BaseException) -> str:
         text = str.__str__(str(error))
     except BaseException:
         text = "<its text fails>"
-    return _printable(f"{type(error).__name__}: {text}" if text else type(error).__name__, 1000)
+    return _on_one_line(f"{type(error).__name__}: {text}" if text else type(error).__name__, 1000)
 
 
 _LOGIN = re.compile(r"(://[^\s/?#@:\[\]'\"]*):(?!\*\*\*|\d*(?:[/?#,.;)\]\s'\"]|$))[^\s'\"]*")
 """A URL up to the colon before its password, and the password with the host behind it."""
 
 
-def _printable(text: str, most: int = _SHOWN_MAX) -> str:
+def _on_one_line(text: str, most: int = _SHOWN_MAX) -> str:
     if "://" in text:
         text = _LOGIN.sub(r"\1:***", text)
     if len(text) > most:
         text = text[: most - 3] + "..."
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00").replace("\n", " ")
+    return printable(text).replace("\n", " ")
 
 
 # --- configuration -----------------------------------------------------------------------

@@ -15,7 +15,8 @@ import traceback
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
-from mrq_core.contract.codec import JsonValue, without_controls
+from mrq_core.contract.codec import JsonValue
+from mrq_core.text import without_controls
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

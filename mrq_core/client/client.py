@@ -26,7 +26,7 @@ from mrq_core.contract.messages import CHUNK, NewJob
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import keys_in
 from mrq_core.contract.values import check_job_id
-from mrq_core.errors import ConfigError, InvalidValue, JobNotFound, TaskError, shown
+from mrq_core.errors import ConfigError, InvalidValue, JobNotFound, TaskError, shown, shown_error
 from mrq_core.ids import new_id
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.tasks.enqueue_options import EnqueueOptions, SingleEnqueueOptions, is_decided, record_template
@@ -251,12 +251,14 @@ def _is_interrupt_of_caller(error: BaseException) -> bool:
 
 def _iterator(params_list: Any) -> Iterator[Mapping[str, object]]:
     """Raises InvalidValue for a value that is no iterable of params."""
+    hint = "; queue_job queues one job" if isinstance(params_list, Mapping) else ""
     try:
         if not isinstance(params_list, Mapping | str | bytes):
             return iter(params_list)
     except TypeError:  # not iterable
         pass
-    hint = "; queue_job queues one job" if isinstance(params_list, Mapping) else ""
+    except Exception as error:  # code of the value
+        hint = f"; its __iter__ raised {shown_error(error)}"
     raise InvalidValue(
         f"params_list is {shown(params_list)}: expected a list, or another iterable, of dicts{hint}",
         path="params_list",
@@ -295,7 +297,8 @@ def configure(*, file: str | None = None, **settings: object) -> Client:
 
     The settings override environment and config file, like flags of the command line. Raises ConfigError.
     """
-    return set_process_client(Client(load_config(settings, file=file)))
+    config = load_config(settings, file=file, source_of=lambda name: f"configure({name.lower()}=...)")
+    return set_process_client(Client(config))
 
 
 def set_process_client(client: Client) -> Client:

@@ -11,7 +11,13 @@ from typing import Protocol
 from mrq_core.client.client import Client, current_client
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Cancel, ChangeResult, Requeue
-from mrq_core.contract.naming import check_job_queue_name, check_queue_or_tree, is_covered, is_number
+from mrq_core.contract.naming import (
+    MAX_SECONDS,
+    check_job_queue_name,
+    check_queue_or_tree,
+    is_covered,
+    is_number,
+)
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.values import check_job_id
 from mrq_core.errors import (
@@ -116,6 +122,8 @@ class Job:
             raise InvalidValue(
                 f"timeout is {shown(timeout)}: expected seconds, not negative, or None", path="timeout"
             )
+        if timeout is not None:
+            timeout = float(min(timeout, MAX_SECONDS))
         attempt = current_attempt.get()
         if attempt is None:
             return self._wait(timeout, None)

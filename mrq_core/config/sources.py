@@ -9,16 +9,16 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
 from mrq_core.config.loading import Loading, loaded_now, loading
 from mrq_core.config.secrets import hide_password, hide_secrets
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, shown_setting
-from mrq_core.contract.codec import printable
 from mrq_core.contract.naming import MAX_SECONDS, plain_text
 from mrq_core.errors import ConfigError, shown, shown_error
+from mrq_core.text import printable
 
 DEFAULT_FILE = "mrq-config.py"
 ENV_PREFIX = "MRQ_"
@@ -31,12 +31,14 @@ def load_config(
     *,
     file: str | os.PathLike[str] | None = None,
     environ: Mapping[str, str] | None = None,
+    source_of: Callable[[str], str] = flag_of,
 ) -> Config:
     """The configuration of this process.
 
     `overrides` are values by name, in upper or lower case, such as those of the command
-    line. A `file` named here or in MRQ_CONFIG must exist; otherwise `mrq-config.py` in
-    the working directory is read if it exists. Raises ConfigError.
+    line; errors name their source with `source_of`. A `file` named here or in MRQ_CONFIG
+    must exist; otherwise `mrq-config.py` in the working directory is read if it exists.
+    Raises ConfigError.
     """
     environ = os.environ if environ is None else environ
     named = file if file is not None else environ.get("MRQ_CONFIG") or None
@@ -74,7 +76,7 @@ def load_config(
         if name not in SETTINGS:
             raise ConfigError(f"{printable(given)} is not a setting of mrq{_near(name)}")
         if value is not None:
-            values[name], sources[name] = value, flag_of(name)
+            values[name], sources[name] = value, source_of(name)
     checked = {name.lower(): _convert(name, value, sources[name]) for name, value in values.items()}
     return Config(**checked, user=user, module=module, sources=sources)  # type: ignore[arg-type]
 

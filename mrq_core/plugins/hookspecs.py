@@ -159,7 +159,8 @@ def mrq_decode(value: JsonValue) -> JsonValue:
 
 # --- observers: batched; an error in one is logged and never fatal ------------------------------
 # Called in plugins/manager.py (observe) for client/client.py (enqueued), worker/executing.py (started),
-# worker/settling.py (settled), worker/worker_state.py (worker_event). A worker waits up to 5 s for them.
+# worker/settling.py (settled), worker/worker_state.py (worker_event). A worker waits up to 5 s for them:
+# worker/observers.py.
 
 
 @hookspec

@@ -17,6 +17,7 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import metadata
+from types import ModuleType
 from typing import Any
 
 import pluggy
@@ -78,7 +79,7 @@ class Plugins:
             origin = f"{point.dist.name} {point.dist.version}" if point.dist else "entry point"
             self._register(point.name, point.load, origin)
         for name in config.plugins:
-            self._register(name, partial(importlib.import_module, name), "PLUGINS")
+            self._register(name, partial(_imported, name), "PLUGINS")
         if config.module is not None:
             self._register("config file", lambda: config.module, "config file")
 
@@ -173,10 +174,12 @@ class Plugins:
         hook: str,
         *,
         caught: type[BaseException] | tuple[type[BaseException], ...] = (Exception, SystemExit),
+        after_each: Callable[[], None] | None = None,
         **values: object,
     ) -> None:
-        """Calls the observers of a hook one by one. Logs the error of an observer and calls the next. Raises
-        errors that are not `caught`, such as an interrupt of the caller."""
+        """Calls the observers of a hook one by one, and `after_each` after each of them. Logs the error of an
+        observer and calls the next. Raises errors that are not `caught`, such as an interrupt of the
+        caller."""
         for implementation in self.implementations(hook):
             try:
                 implementation.function(*[values[name] for name in implementation.argnames])
@@ -185,6 +188,8 @@ class Plugins:
                     _log.exception("plugin.failed hook=%s plugin=%s", hook, implementation.plugin_name)
                 except caught:
                     pass  # a broken log handler
+            if after_each is not None:
+                after_each()
 
     def job_wrappers(self) -> list[pluggy.HookImpl]:
         """The wrappers of `mrq_around_job`, the outermost first: in the order of loading, `tryfirst`
@@ -317,6 +322,18 @@ class Plugins:
             return ""
         url = [f"a URL that starts with {near[0]}://"] if near[0] in schemes else []
         return f"; did you mean {' or '.join([schemes.get(near[0], near[0]), *url])}?"
+
+
+def _imported(name: str) -> ModuleType:
+    """The module of a plugin. Raises ConfigError in the module itself, whose hooks are not complete yet."""
+    module = importlib.import_module(name)
+    # A module may have replaced itself with an object, whose code must not run here.
+    if getattr(inspect.getattr_static(module, "__spec__", None), "_initializing", False):
+        raise ConfigError(
+            "it makes a client while it is loaded, and that client would load it again: call configure in "
+            "the program, or with plugins=[]"
+        )
+    return module
 
 
 def open_broker(

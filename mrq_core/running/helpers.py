@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from gevent import Greenlet
 
 T = TypeVar("T")
+_MOST_GREENLETS = 2**31 - 1
+"""The size of a pool that gevent can count."""
 R = TypeVar("R")
 
 
@@ -60,7 +62,7 @@ def subpool_map(pool_size: int, function: Callable[[T], R], iterable: Iterable[T
     results: list[Any] = []
     failures: list[BaseException] = []
     settled = Event()
-    pool = Pool(pool_size)
+    pool = Pool(min(pool_size, _MOST_GREENLETS))
     ended = 0
     process = os.getpid()
 

@@ -15,9 +15,9 @@ from contextvars import ContextVar
 from typing import Any
 
 from mrq_core.clock import from_ms
-from mrq_core.contract.codec import printable, without_controls
 from mrq_core.contract.messages import LogLine
 from mrq_core.errors import ConfigError
+from mrq_core.text import printable, without_controls
 
 _NO_JOB = "-"
 _LEVEL = 30

@@ -109,7 +109,7 @@ class Executing:
             self._cancels.apply(execution)
         # Only now: the claims are held, renewed and can be interrupted, however slow an observer is.
         if state.plugins.implements("mrq_jobs_started"):
-            state.observe("mrq_jobs_started", records=list(records))
+            state.observers.call("mrq_jobs_started", records=list(records))
 
     def _execute(self, execution: Execution) -> bool:
         """Runs in a greenlet of the pool, in a copy of the context. Never raises, and always decides or drops
@@ -174,7 +174,9 @@ class Executing:
             if interrupt is not None:
                 return interrupt
             self._limit_import(execution)
-            return self._runner.load(context)
+            failure = self._runner.load(context)
+            self._state.surroundings.keep_limits()
+            return failure
         finally:
             execution.end_import()
             if is_first:
@@ -312,7 +314,9 @@ class Runner:
             params = self._params(context)
             result = loaded.task_class().run_wrapped(params)
             forking.end_if_child()
-            return self.outcomes.of_result(loaded, result, started)
+            outcome = self.outcomes.of_result(loaded, result, started)
+            forking.end_if_child()
+            return outcome
         finally:
             context.in_code = False
 
@@ -320,6 +324,7 @@ class Runner:
         """The decoded params; a copy where plugins see the record, which keeps its params as claimed."""
         stored = context.record.params
         params = self._plugins.decode(stored)
+        forking.end_if_child()
         if not isinstance(params, dict):
             raise MrqError(
                 f"a plugin's mrq_decode made a {type(params).__name__} of the params: expected a dict"

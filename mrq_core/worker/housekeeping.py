@@ -120,7 +120,10 @@ class Housekeeping:
             gevent.sleep(interval)
 
     def _tidy(self) -> None:
-        self._state.surroundings.restore(is_alone=False)
+        surroundings = self._state.surroundings
+        surroundings.restore(is_alone=False)
+        if surroundings.is_limited:
+            self._stopping.stop_within_grace("a task has lowered a resource limit of the process for good")
 
     def _prune(self) -> None:
         while pruned := self._broker.prune():

@@ -51,7 +51,10 @@ class Surroundings:
         self._streams = (sys.stdout, sys.stderr)
         self._recursion_limit = sys.getrecursionlimit()
         self._switch_interval = sys.getswitchinterval()
-        self._limits = {number: resource.getrlimit(number) for number in _LIMITS}
+        self.is_limited = False
+        """Whether a task has lowered a resource limit for good. The worker cannot go on, for instance without
+        memory."""
+        self.keep_limits()
         self._handlers: dict[int, Any] = {}
         self._mask: set[int] = set()
         self._warned: str | None = None
@@ -62,6 +65,11 @@ class Surroundings:
         self._handlers = {number: handler for number, handler in handlers.items() if handler is not None}
         self._mask = _raw.pthread_sigmask(signal.SIG_BLOCK, ())
         setattr(sys, "setswitchinterval", _set_short_switch_interval)  # noqa: B010
+
+    def keep_limits(self) -> None:
+        """Notes the resource limits: those of the worker, and those that a module has set when it was
+        imported."""
+        self._limits = {number: resource.getrlimit(number) for number in _LIMITS}
 
     def is_intact(self) -> bool:
         """Whether a job has left what the next job needs at once. Costs little: called after each job."""
@@ -111,7 +119,7 @@ class Surroundings:
             try:
                 resource.setrlimit(number, limits)
             except (ValueError, OSError):  # only root raises the hard limit
-                resource.setrlimit(number, (hard, hard))
+                self.is_limited = True
 
     def _restore_streams(self) -> None:
         sys.stdout, sys.stderr = self._streams

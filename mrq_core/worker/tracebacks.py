@@ -17,9 +17,9 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, TypedDict
 
-from mrq_core.contract.codec import printable
 from mrq_core.contract.terms import MESSAGE_LIMIT, error_group
 from mrq_core.tasks.task import Task
+from mrq_core.text import printable
 
 _HEAD, _TAIL = 20_000, 60_000
 """Characters at both ends of a long traceback that are kept."""

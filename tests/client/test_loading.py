@@ -99,6 +99,17 @@ def test_a_plugin_that_configures_the_process_wins(tmp_path: Path) -> None:
     assert printed == "mine\n"
 
 
+@pytest.mark.parametrize("first", ["queue_job('a.B')", "configure()"])
+def test_a_plugin_that_configures_the_process_with_itself_is_refused(tmp_path: Path, first: str) -> None:
+    (tmp_path / "mrq-config.py").write_text("PLUGINS = ['plug']\n")
+    (tmp_path / "plug.py").write_text(
+        f"{IMPORTS}configure()\n@hookimpl\ndef mrq_jobs_enqueued(records): pass\n"
+    )
+    printed = run(f"{first}\n", tmp_path)
+    assert "ConfigError: the plugin plug (PLUGINS) cannot be loaded" in printed
+    assert "it makes a client while it is loaded" in printed
+
+
 def test_modules_may_make_handles_while_plugins_load(tmp_path: Path) -> None:
     """A plugin imports the tasks of the program, and these have handles at the level of their module."""
     (tmp_path / "mrq-config.py").write_text("PLUGINS = ['plug']\nimport shop\n")
@@ -245,6 +256,13 @@ def test_handles_follow_the_client_of_the_process(tmp_path: Path) -> None:
     assert Job(job.id, client=one).fetch().path == "a.B"
     one.close()
     other.close()
+
+
+def test_a_wrong_setting_of_configure_is_named_as_its_argument(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^BROKER_TIMEOUT is 'x' \(configure\(broker_timeout=\.\.\.\)\): expected"
+    ):
+        configure(broker_timeout="x")
 
 
 def test_load_config_in_a_config_file_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from fractions import Fraction
@@ -273,6 +273,64 @@ def test_every_value_that_json_has_comes_back_as_it_was(each_client: Client) -> 
 def halfway() -> Iterator[dict[str, int]]:
     yield from ({"n": n} for n in range(5))
     raise OSError("the file ends")
+
+
+class HostileDict(dict[str, int]):
+    """A dict whose methods raise."""
+
+    def items(self) -> Any:
+        raise RuntimeError("no items")
+
+    __iter__ = __len__ = keys = items
+
+
+class HostileMapping(Mapping[str, int]):
+    def __getitem__(self, key: str) -> int:
+        raise RuntimeError("no item")
+
+    def __iter__(self) -> Iterator[str]:
+        raise RuntimeError("no iter")
+
+    def __len__(self) -> int:
+        raise RuntimeError("no len")
+
+
+class HostileList(list[int]):
+    def __iter__(self) -> Iterator[int]:
+        raise RuntimeError("no iter")
+
+    __len__ = __eq__ = __iter__  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "odd", [HostileDict(a=1), HostileMapping(), {"x": HostileDict(a=1)}, {"x": [HostileList()]}]
+)
+def test_params_whose_methods_raise_are_refused(each_client: Client, odd: Any) -> None:
+    for call in (lambda: queue_job("a.B", odd), lambda: queue_jobs("a.B", [{}, odd])):
+        with pytest.raises(
+            InvalidValue, match="params cannot be read: a value in it raised RuntimeError: no"
+        ) as caught:
+            call()
+        assert_clear(caught.value)
+        assert isinstance(caught.value.__cause__, RuntimeError)
+    assert no_records(each_client)
+
+
+def test_a_list_of_params_that_cannot_be_read_is_refused(each_client: Client) -> None:
+    with pytest.raises(InvalidValue, match=r"params_list is .*its __iter__ raised RuntimeError: no iter"):
+        queue_jobs("a.B", HostileList())  # type: ignore[arg-type]
+
+
+def test_a_wait_may_be_longer_than_any_clock_counts(each_client: Client) -> None:
+    job = Job(queue_job("a.B"))
+    job.cancel()
+    assert job.wait(10**400).status is Status.CANCEL
+
+
+@pytest.mark.parametrize("odd", ["/", "//", "a//", "a///"])
+def test_the_name_of_a_tree_that_is_wrong_is_shown_whole(odd: str) -> None:
+    with pytest.raises(InvalidValue, match=rf"queue is '{odd}': expected a queue, such as .*or a tree"):
+        Queue(odd)
 
 
 def test_the_items_of_many_jobs(each_client: Client) -> None:

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from mrq_core.contract.record import Status
 from tests.support import Project, until
 
 CHANGES = '''
@@ -210,6 +211,18 @@ def limits_now():
 
 
 @task
+def lowers_hard_limits():
+    soft, hard = 300 * 2**20, resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    resource.setrlimit = refuse  # as for a user who may not raise the hard limit
+    time.sleep(0.01)
+
+
+def refuse(*arguments):
+    raise ValueError("not allowed to raise maximum limit")
+
+
+@task
 def formats_nothing():
     logging.Formatter.format = None
 
@@ -362,6 +375,35 @@ def test_later_jobs_have_the_limits_of_the_worker_and_no_alarm(project: Project)
     after = project.queue("changes.limits_now")
     project.work_off("--greenlets", "1")
     assert project.ended(before).result == project.ended(after).result
+
+
+def test_limits_that_a_module_sets_when_it_is_imported_stay(project: Project) -> None:
+    project.write(
+        "limiting.py",
+        """
+        import resource, time
+        from mrq_core import task
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+
+        @task
+        def limit():
+            time.sleep(0.01)
+            return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        """,
+    )
+    jobs = [project.queue("limiting.limit") for _ in range(2)]
+    project.work_off("--greenlets", "1")
+    assert [project.ended(job).result for job in jobs] == [200, 200]
+
+
+def test_a_worker_ends_after_a_task_has_lowered_its_memory_for_good(project: Project) -> None:
+    project.queue("changes.lowers_hard_limits")
+    beside = project.queue("tasks.noted", {"word": "beside", "seconds": 1000})
+    worker = project.worker("--greenlets", "2", "--stop-grace", "1")
+    assert worker.wait() == 0
+    assert project.client.fetch(beside).status in (Status.INTERRUPT, Status.STARTED)
 
 
 def test_jobs_have_their_outcomes_after_a_task_has_broken_all_formatters(project: Project) -> None:
