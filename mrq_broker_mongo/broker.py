@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mrq_broker_mongo.jobs import claiming, enqueueing, pruning, renewing, searching, settling, totals
+from mrq_broker_mongo.jobs import claiming, counts, enqueueing, pruning, renewing, searching, settling
 from mrq_broker_mongo.jobs.changing import Records
 from mrq_broker_mongo.raw.queue import MongoRawQueue
 from mrq_broker_mongo.server.arrangement import WHOLE
@@ -14,6 +14,7 @@ from mrq_core.contract.broker import Broker, RawQueue
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import (
     Action,
+    AddedKeys,
     Applied,
     Cancel,
     ChangeResult,
@@ -73,6 +74,9 @@ class MongoBroker(MongoServices, Broker):
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         return replacing.act(self._records, ids, Remove())
 
+    def add_search_keys(self, added: Sequence[AddedKeys]) -> list[ChangeResult]:
+        return replacing.add_search_keys(self._records, added)
+
     def prune(self, limit: int = 1000) -> int:
         return pruning.prune(self._connection, limit)
 
@@ -87,7 +91,7 @@ class MongoBroker(MongoServices, Broker):
         return searching.get(self._connection, ids)
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
-        return totals.counts(self._connection, queues)
+        return counts.counts(self._connection, queues)
 
     # --- workers -----------------------------------------------------------------------------
 

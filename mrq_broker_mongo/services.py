@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from mrq_broker_mongo.jobs import searching, totals
 from mrq_broker_mongo.server import checks, layout
@@ -48,7 +49,10 @@ class MongoServices(StoreServices):
     def state(self) -> SharedState:
         return self._state
 
-    # --- looking -----------------------------------------------------------------------------
+    # --- queries -----------------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        return self._connection.now()
 
     def find(
         self,

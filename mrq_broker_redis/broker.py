@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from mrq_broker_redis.jobs import claiming, enqueueing, pruning, renewing, searching, settling, totals
 from mrq_broker_redis.jobs.changing import Records
@@ -19,6 +20,7 @@ from mrq_core.contract.broker import Broker, RawQueue, SharedState
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import (
     Action,
+    AddedKeys,
     Applied,
     Cancel,
     ChangeResult,
@@ -93,6 +95,9 @@ class RedisBroker(Broker):
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         return replacing.act(self._records, ids, Remove())
 
+    def add_search_keys(self, added: Sequence[AddedKeys]) -> list[ChangeResult]:
+        return replacing.add_search_keys(self._records, added)
+
     def prune(self, limit: int = 1000) -> int:
         return pruning.prune(self._connection, limit)
 
@@ -102,6 +107,9 @@ class RedisBroker(Broker):
         return searching.apply(self._connection, wanted, action, limit=limit, cursor=cursor)
 
     # --- looking -----------------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        return self._records.read([])[0]
 
     def get(self, ids: Sequence[str]) -> list[JobRecord | None]:
         return searching.get(self._connection, ids)

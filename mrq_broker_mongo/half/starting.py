@@ -129,5 +129,7 @@ def _follow(
     for job_id, record in records.items():
         doc = documents[job_id]
         deltas.add(doc["queue"], doc["path"], cell_of(doc), "started")
+        if "exception_type" in doc and record.exception_type is None:
+            deltas.add_error(doc["exception_type"], doc.get("error_group"), cell_of(doc), -1)
         held.add(record, is_plain=not (record.cancel_requested or record.lost_claims))
     deltas.write(connection)

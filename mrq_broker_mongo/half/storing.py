@@ -14,7 +14,7 @@ from datetime import datetime
 from pymongo import UpdateOne
 
 from mrq_broker_mongo.jobs import changing, enqueueing, removing, renewing, settling
-from mrq_broker_mongo.jobs.records import Stored, cell_of, cell_of_record, object_ids, stored, to_doc
+from mrq_broker_mongo.jobs.records import Stored, object_ids, stored, to_doc
 from mrq_broker_mongo.jobs.settling import HeldJobs
 from mrq_broker_mongo.jobs.totals import Deltas
 from mrq_broker_mongo.server import layout
@@ -81,10 +81,8 @@ def write(
 def _follow(connection: Connection, done: Sequence[Replacement[Stored]]) -> None:
     deltas = Deltas()
     for one in done:
-        before, after = one.before.record, one.after
-        if after is not None:
-            deltas.add(before.queue, before.path, cell_of(one.before.doc), None)
-            deltas.add(after.queue, after.path, None, cell_of_record(after))
+        if one.after is not None:
+            deltas.add_change(one.before, one.after)
     deltas.write(connection)
     for one in done:
         if one.ask_to_stop and one.after is not None and one.after.worker is not None:

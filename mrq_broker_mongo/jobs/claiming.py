@@ -235,6 +235,8 @@ class _Taker:
             doc = documents[index]
             before_cell = "queued" if doc.get("token") == token else cell_of(doc)
             deltas.add(doc["queue"], doc["path"], before_cell, "started")
+            if "exception_type" in doc and records[index].exception_type is None:
+                deltas.add_error(doc["exception_type"], doc.get("error_group"), before_cell, -1)
         deltas.write(self._connection)
         self._release_keys([documents[index] for index in records])
         return [records[index] for index in sorted(records)]

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from bson import ObjectId
 
 from mrq_broker_mongo.jobs import enqueueing, limits, parking, uniques
-from mrq_broker_mongo.jobs.records import Stored, cell_of, cell_of_record
+from mrq_broker_mongo.jobs.records import Stored
 from mrq_broker_mongo.jobs.totals import Deltas
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
@@ -37,8 +37,7 @@ def follow(connection: Connection, done: Sequence[Replacement[Stored]], now: dat
         doc, before, after = one.before.doc, one.before.record, one.after
         if after is None:
             continue
-        deltas.add(before.queue, before.path, cell_of(doc), None)
-        deltas.add(after.queue, after.path, None, cell_of_record(after))
+        deltas.add_change(one.before, after)
         if after.unique_key is not None and uniques.is_done_with(_as_it_is_now(doc, after)):
             keys.append((after.unique_key, doc["_id"]))
         if before.status is Status.STARTED and after.status is not Status.STARTED:

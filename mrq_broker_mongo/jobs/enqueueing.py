@@ -76,7 +76,8 @@ def _reserve(connection: Connection, keyed: dict[str, WantedKey], now: datetime)
 def document_of(connection: Connection, job: NewJob, now: datetime) -> Doc:
     """The document of a new job. Raises ValueError for a naive time."""
     doc = to_doc(job.record, connection.arrangement)
-    doc["v"] = 1
+    # Only the claim of another version than 1 archives the attempt that raised the exception.
+    doc["v"] = 1 if job.record.exception_type is None else 2
     if job.unique is not None:
         doc.update(unique_key=job.unique.key, unique_until=job.unique.until, special=True)
         if job.unique.until == "period":
@@ -106,6 +107,8 @@ def store(connection: Connection, documents: Iterable[Doc], now: datetime) -> se
     deltas = Deltas()
     for doc in added:
         deltas.add(doc["queue"], doc["path"], None, cell_of(doc))
+        if "exception_type" in doc:
+            deltas.add_error(doc["exception_type"], doc.get("error_group"), cell_of(doc), 1)
     if connection.arrangement.has_queue:
         waiting.wake(connection, [doc["queue"] for doc in added if "due_at" in doc])
     deltas.write(connection)

@@ -7,13 +7,15 @@ The fields are those of `JobRecord`, but for these:
     due_at       only of a waiting job; of a started one `lease_until` says the same
     parked       of a job that waits for room under a limit key: {key, since, due}
     root         the tree that a subqueue is in, such as ``main/``
-    v            grows with every change; a job that nothing has happened to since its enqueue has 1
+    v            grows with every change; 1: the job is as it was enqueued, without an exception
     by           who made the latest change: a number of that call's own
     special      present where an outcome concerns more than this document: limits, a unique key, a cancel
     unique_until how long the unique key is held
     unique_period  for how many seconds, of a job without a queue
     turn         when the job may start by the rates of its limit keys
     followups    jobs that follow from the latest outcome and are not known to be enqueued yet
+    terms        of a job with search keys or an exception: the texts of `contract.terms.terms_of`, such as
+    ``word\0stock``
     removal      of a job that is being deleted, see `removing`
     renamed      names of the fields whose values have keys that the server would take for references
 
@@ -23,7 +25,7 @@ Where jobs have no queue there, times have other names, and what is for the queu
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -34,6 +36,7 @@ from mrq_broker_mongo.server.arrangement import Arrangement
 from mrq_broker_mongo.server.location import Doc
 from mrq_core.contract.messages import Unique
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.terms import Term, terms_of
 from mrq_core.drivers import encoding
 from mrq_core.errors import BrokerCorrupt
 from mrq_core.ids import is_id
@@ -44,9 +47,14 @@ ENDED_INTERRUPT: Final = "interrupt ended"
 WAITING_CELLS: Final = (Status.QUEUED.value, Status.RETRY.value, Status.INTERRUPT.value)
 
 _FREE = ("params", "meta", "result")
-"""Fields that hold values of the user's."""
-_FIXED = frozenset({"_id", "params", "meta", "v", "by", "unique_until", "unique_period", "followups"})
+"""Fields that hold the user's values."""
+_FREE_WITH_TERMS = (*_FREE, "search_keys")
+_KEPT = ("params", "meta", "search_keys")
+"""The fields of the user's values that stay, except that search keys are added."""
+_FIXED = frozenset({"_id", *_KEPT, "v", "by", "unique_until", "unique_period", "followups"})
 """Fields that a change of the record leaves unchanged."""
+_KEY = "key "
+"""The start of the texts of search keys."""
 _MARK = "\uff04"
 _REFERENCE = "$ref"
 
@@ -76,8 +84,13 @@ def object_ids(ids: Iterable[str]) -> list[ObjectId]:
     return [ObjectId(job_id) for job_id in ids if is_id(job_id)]
 
 
+def text_of(term: Term) -> str:
+    """The term as stored in `terms`."""
+    return f"{term.name}\0{term.value}"
+
+
 def to_doc(record: JobRecord, arrangement: Arrangement) -> Doc:
-    """The document of a record that is written in full. A parked job's place is the caller's to add."""
+    """The document of a record that is written in full. The caller adds `parked`."""
     doc: Doc = msgspec.to_builtins(record, builtin_types=(datetime,))
     doc["_id"] = ObjectId(doc.pop("id"))
     doc["rank"] = -doc.pop("priority", 0)
@@ -89,17 +102,21 @@ def to_doc(record: JobRecord, arrangement: Arrangement) -> Doc:
     tree = root_of(record.queue)
     if tree is not None and arrangement.has_queue:
         doc["root"] = tree
+    free: Sequence[str] = _FREE
+    if record.exception_type is not None or record.search_keys:
+        doc["terms"] = sorted(map(text_of, terms_of(record)))
+        free = _FREE_WITH_TERMS
     for name, other in arrangement.names:
         if name in doc:
             doc[other] = doc.pop(name)
-    rename(doc)
+    rename(doc, free)
     return doc
 
 
-def rename(doc: Doc) -> None:
-    """Keys that pymongo would read as references are stored under other names."""
+def rename(doc: Doc, fields: Sequence[str]) -> None:
+    """Stores the keys in these fields that pymongo would read as references under other names."""
     renamed = []
-    for name in _FREE:
+    for name in fields:
         value = doc.get(name)
         if value and _has_reference(value):
             doc[name] = _marked(value)
@@ -140,16 +157,25 @@ def has_expired(doc: Mapping[str, Any], now: datetime) -> bool:
 
 
 def update_of(before: Stored, after: JobRecord, arrangement: Arrangement) -> Doc:
-    """What turns the one document into the other; params and what stands beside the record stay."""
-    doc = to_doc(msgspec.structs.replace(after, params={}, meta={}), arrangement)
+    """The update from the one document to the other; params and what stands beside the record stay."""
+    has_new_keys = after.search_keys != before.record.search_keys
+    keys = after.search_keys if has_new_keys else {}
+    doc = to_doc(msgspec.structs.replace(after, params={}, meta={}, search_keys=keys), arrangement)
+    if after.search_keys and not has_new_keys:
+        kept_terms = [text for text in before.doc.get("terms", ()) if text.startswith(_KEY)]
+        doc["terms"] = sorted([*kept_terms, *doc.get("terms", ())])
     if encoding.is_parked(after) and "parked" in before.doc:
         doc["parked"] = before.doc["parked"]
     if "allowed_at" in before.doc and after.status.is_waiting and after.due_at == before.record.due_at:
         doc["allowed_at"] = before.doc["allowed_at"]
-    kept = [name for name in before.doc.get("renamed", ()) if name in ("params", "meta")]
+    kept = [name for name in before.doc.get("renamed", ()) if name in _KEPT and name not in doc]
     if kept or "renamed" in doc:
         doc["renamed"] = sorted({*kept, *doc.get("renamed", ())})
     put = {name: value for name, value in doc.items() if name not in _FIXED}
+    if has_new_keys:
+        put["search_keys"] = doc["search_keys"]
+    if "terms" in put and put["terms"] == before.doc.get("terms"):
+        del put["terms"]
     gone = [name for name in before.doc if name not in doc and name not in _FIXED]
     return {"$set": put, **({"$unset": dict.fromkeys(gone, "")} if gone else {})}
 

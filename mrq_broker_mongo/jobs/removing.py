@@ -34,6 +34,8 @@ _FIELDS = (
     "queued_at",
     "queue",
     "path",
+    "exception_type",
+    "error_group",
     "status",
     "ended_at",
     "unique_key",
@@ -95,6 +97,8 @@ def _delete(
     deltas = Deltas()
     for doc in mine:
         deltas.add(doc["queue"], doc["path"], cell_of(doc), None)
+        if "exception_type" in doc:
+            deltas.add_error(doc["exception_type"], doc.get("error_group"), cell_of(doc), -1)
     deltas.write(connection)
     return set(ids)
 

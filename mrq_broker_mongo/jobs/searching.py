@@ -1,36 +1,40 @@
 """Finding jobs: in the order of ids, within a bounded time.
 
-What the filter says of fields is asked of the server; what it says of params, which compare by JSON's types,
-is tested here once more. A filter that an index does not serve goes through the ids part by part, so that it
-can say how far it got.
+A search reads the entries of one index: of the part of the filter that has the fewest, or of the ids if no
+index serves the filter. The server tests the other parts on the documents. Params, which compare by JSON
+type, are tested here once more. The entries are read part by part, so that a page can say how far the search
+got.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from itertools import islice
+from typing import Any, NamedTuple
 
 from bson import ObjectId
 
+from mrq_broker_mongo.jobs import indexes, totals, trees
 from mrq_broker_mongo.jobs.changing import Records
+from mrq_broker_mongo.jobs.indexes import Served
 from mrq_broker_mongo.jobs.records import has_expired, object_ids, of_doc
-from mrq_broker_mongo.jobs.trees import EVER
 from mrq_broker_mongo.server.arrangement import WHOLE
-from mrq_broker_mongo.server.connection import Connection
+from mrq_broker_mongo.server.connection import Connection, Jobs
 from mrq_broker_mongo.server.location import Doc
 from mrq_core.contract import codec
 from mrq_core.contract.matching import check_group, matches
 from mrq_core.contract.messages import Action, Applied, JobFilter, Order, Page
-from mrq_core.contract.naming import check_page_cursor
+from mrq_core.contract.naming import check_page_cursor, is_tree
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import replacing
 
 MAX_SECONDS = 0.25
-_PART_FIRST, _PART_MOST = 2_000, 50_000
-"""How many ids one part of a search has."""
-_INDEXED = ("statuses", "paths", "queues", "exception_types", "schedules")
+MOST_COUNTED = 10_000
+"""Above this number totals answer a count, where they have the numbers."""
+_PART_FIRST, _PART_LEAST, _PART_MOST = 2_000, 200, 50_000
+"""The numbers of index entries in a part of a search."""
 
 
 def get(connection: Connection, ids: Sequence[str]) -> list[JobRecord | None]:
@@ -42,24 +46,26 @@ def get(connection: Connection, ids: Sequence[str]) -> list[JobRecord | None]:
 def find(connection: Connection, wanted: JobFilter, *, order: Order, cursor: str | None, limit: int) -> Page:
     """See `Broker.find`."""
     check_page_cursor(cursor)
-    hits: list[JobRecord] = []
-    newest = order is Order.NEWEST_FIRST
-    deadline = time.monotonic() + MAX_SECONDS
-    query = query_of(wanted, connection.now())
+    began = time.monotonic()
+    served = None if wanted.ids else indexes.best(connection, wanted)
+    query = query_of(wanted, connection.now(), served)
+    look = _Look(connection, query, wanted, served, order is Order.NEWEST_FIRST)
     at = None if cursor is None else ObjectId(cursor)
-    if _is_served(wanted):
-        hits = list(_matching(connection, query, wanted, newest, at, None, limit + 1))
-        return _page(hits, limit)
+    if wanted.ids or wanted.is_empty or _is_served_by(served, wanted):
+        return _page(list(look.matching(at, None, limit + 1)), limit)
+    hits: list[JobRecord] = []
     size = _PART_FIRST
     while True:
-        end = _end_of_part(connection, newest, at, size)
-        hits += _matching(connection, query, wanted, newest, at, end, limit + 1 - len(hits))
+        part_began = time.monotonic()
+        end = look.end_of_part(at, size)
+        hits += look.matching(at, end, limit + 1 - len(hits))
         if len(hits) > limit or end is None:
             return _page(hits, limit)
-        at = end
-        if time.monotonic() > deadline:
+        at, now = end, time.monotonic()
+        left = MAX_SECONDS - (now - began)
+        if left <= 0:
             return Page(records=tuple(hits), cursor=str(at), searched_until=str(at))
-        size = min(2 * size, _PART_MOST)
+        size = max(_PART_LEAST, min(2 * size, _PART_MOST, int(size * left / (now - part_began))))
 
 
 def _page(hits: list[JobRecord], limit: int) -> Page:
@@ -67,87 +73,85 @@ def _page(hits: list[JobRecord], limit: int) -> Page:
     return Page(records=shown, cursor=shown[-1].id if shown and len(hits) > limit else None)
 
 
-def _is_served(wanted: JobFilter) -> bool:
-    """Whether an index leads to the matching jobs in the order of their ids."""
-    if wanted.ids or wanted.is_empty:
-        return True
+def _is_served_by(served: Served | None, wanted: JobFilter) -> bool:
+    """Whether the index has the matching jobs and no others."""
     used = [name for name in wanted.__struct_fields__ if getattr(wanted, name) not in ((), None, {})]
-    return len(used) == 1 and used[0] in _INDEXED and not any(queue.endswith("/") for queue in wanted.queues)
+    return served is not None and len(used) == 1 and len(indexes.wanted_texts(wanted)) < 2
 
 
-def _end_of_part(connection: Connection, newest: bool, at: ObjectId | None, size: int) -> ObjectId | None:
-    """The last id of the next part; None: there are no more than that."""
-    query = _behind(newest, at, None)
-    found = connection.run(
-        "jobs",
-        lambda jobs: list(
-            jobs.find(query, {"_id": 1}).sort("_id", -1 if newest else 1).skip(size - 1).limit(1)
-        ),
-    )
-    return found[0]["_id"] if found else None
+class _Look(NamedTuple):
+    """Reads the jobs of a search, in the order of their ids, from the index that serves it."""
+
+    connection: Connection
+    query: Doc
+    wanted: JobFilter
+    served: Served | None
+    is_newest_first: bool
+
+    def end_of_part(self, at: ObjectId | None, size: int) -> ObjectId | None:
+        """The last id of the next part of the index, which has `size` entries. None: the rest is smaller."""
+        query = {"$and": [self.served.condition if self.served else {}, self._behind(at, None)]}
+        found = self.connection.run(
+            "jobs",
+            lambda jobs: list(
+                jobs.find(query, {"_id": 1}, hint=self._index)
+                .sort("_id", self._direction)
+                .skip(size - 1)
+                .limit(1)
+            ),
+        )
+        return found[0]["_id"] if found else None
+
+    def matching(self, at: ObjectId | None, end: ObjectId | None, limit: int) -> Iterator[JobRecord]:
+        """The matching jobs of a part, up to the limit."""
+        inside = {"$and": [self.query, self._behind(at, end)]}
+        wanted = self.wanted
+
+        def look(jobs: Any) -> list[Doc]:
+            cursor = jobs.find(inside).sort("_id", self._direction).hint(self._index)
+            if not wanted.params:
+                return list(cursor.limit(limit))
+            return list(islice((doc for doc in cursor if _has_params(doc, wanted)), limit))
+
+        for doc in self.connection.run("jobs", look):
+            yield of_doc(doc, self.connection.arrangement)
+
+    @property
+    def _index(self) -> str:
+        return self.served.field if self.served else "_id_"
+
+    @property
+    def _direction(self) -> int:
+        return -1 if self.is_newest_first else 1
+
+    def _behind(self, at: ObjectId | None, end: ObjectId | None) -> Doc:
+        first, last = ("$lt", "$gte") if self.is_newest_first else ("$gt", "$lte")
+        bounds = {name: job for name, job in ((first, at), (last, end)) if job is not None}
+        return {"_id": bounds} if bounds else {}
 
 
-def _behind(newest: bool, at: ObjectId | None, end: ObjectId | None) -> Doc:
-    bounds: Doc = {}
-    if at is not None:
-        bounds["$lt" if newest else "$gt"] = at
-    if end is not None:
-        bounds["$gte" if newest else "$lte"] = end
-    return {"_id": bounds} if bounds else {}
+def query_of(wanted: JobFilter, now: datetime, served: Served | None = None) -> Doc:
+    """The filter as a query for jobs that have not expired."""
+    return {"$and": [*_conditions(wanted, served), {"expires_at": {"$not": {"$lte": now}}}]}
 
 
-def _matching(
-    connection: Connection,
-    query: Doc,
-    wanted: JobFilter,
-    newest: bool,
-    at: ObjectId | None,
-    end: ObjectId | None,
-    limit: int,
-) -> Iterator[JobRecord]:
-    """The matching jobs of a part, up to the limit."""
-    inside = {"$and": [query, _behind(newest, at, end)]}
-    most = 0 if wanted.params else limit
-
-    def look(jobs: Any) -> list[Doc]:
-        cursor = jobs.find(inside).sort("_id", -1 if newest else 1).limit(most)
-        if end is not None:
-            cursor = cursor.hint("_id_")
-        if not wanted.params:
-            return list(cursor)
-        found = []
-        for doc in cursor:
-            if _has_params(doc, wanted):
-                found.append(doc)
-                if len(found) == limit:
-                    break
-        return found
-
-    for doc in connection.run("jobs", look):
-        yield of_doc(doc, connection.arrangement)
-
-
-def query_of(wanted: JobFilter, now: datetime) -> Doc:
-    """What the filter says, as a query; of params it may let pass too many."""
-    parts: list[Doc] = [{"expires_at": {"$not": {"$lte": now}}}]
+def _conditions(wanted: JobFilter, served: Served | None) -> list[Doc]:
+    """The parts of the filter. The condition on params may let too many jobs pass. Of the terms, only the
+    served part has a form for which an index is used."""
+    parts: list[Doc] = [] if served is None else [served.condition]
     if wanted.ids:
         parts.append({"_id": {"$in": object_ids(wanted.ids)}})
     for field, values in (
         ("status", [status.value for status in wanted.statuses]),
         ("path", wanted.paths),
         ("worker", wanted.workers),
-        ("exception_type", wanted.exception_types),
         ("schedule", wanted.schedules),
     ):
-        if values:
+        if values and (served is None or served.field != field):
             parts.append({field: {"$in": list(values)}})
-    if wanted.queues:
-        names = [name for name in wanted.queues if not name.endswith("/")]
-        trees = [name for name in wanted.queues if name.endswith("/")]
-        any_of: list[Doc] = [{"queue": {"$gt": tree, "$lt": tree[:-1] + "0"}} for tree in trees]
-        if names:
-            any_of.append({"queue": {"$in": names}})
-        parts.append(any_of[0] if len(any_of) == 1 else {"$or": any_of})
+    if wanted.queues and (served is None or served.field != "queue"):
+        parts.append(_in_queues(wanted.queues))
+    parts += [indexes.has_texts(texts) for texts in indexes.wanted_texts(wanted) if not _is_of(served, texts)]
     if wanted.since is not None:
         parts.append({"queued_at": {"$gte": wanted.since}})
     if wanted.until is not None:
@@ -156,7 +160,21 @@ def query_of(wanted: JobFilter, now: datetime) -> Doc:
         is_plain = name and not name.startswith("$") and "." not in name and not name[0].isdigit()
         if is_plain and not isinstance(value, dict | list):
             parts.append({f"params.{name}": {"$eq": value}})
-    return {"$and": parts}
+    return parts
+
+
+def _is_of(served: Served | None, texts: tuple[str, ...]) -> bool:
+    return served is not None and served.field == "terms" and served.values == texts
+
+
+def _in_queues(queues: Sequence[str]) -> Doc:
+    names = [name for name in queues if not is_tree(name)]
+    any_of: list[Doc] = [
+        {"queue": {"$gt": tree, "$lt": trees.end_of(tree)}} for tree in queues if is_tree(tree)
+    ]
+    if names:
+        any_of.append({"queue": {"$in": names}})
+    return any_of[0] if len(any_of) == 1 else {"$or": any_of}
 
 
 def _has_params(doc: Doc, wanted: JobFilter) -> bool:
@@ -164,26 +182,61 @@ def _has_params(doc: Doc, wanted: JobFilter) -> bool:
 
 
 def count(connection: Connection, wanted: JobFilter, group_by: str | None) -> dict[str, int]:
-    """See `Broker.count`. Looks at every job that the filter's indexes lead to."""
+    """See `Broker.count`. Totals answer for more than 10,000 jobs where they have the numbers; a process that
+    died can leave them wrong for a minute."""
     check_group(group_by)
-    query = query_of(wanted, connection.now())
+    now = connection.now()
+    told = totals.sum_of(connection, wanted, group_by)
+    if told is not None and sum(told.values()) > MOST_COUNTED:
+        return _without_expired(connection, told, wanted, group_by, now)
+    served = None if wanted.ids else indexes.best(connection, wanted)
+    if group_by is None and served is not None and _is_served_by(served, wanted):
+        entries = {"": connection.run("jobs", _counter(served))}
+        return _without_expired(connection, entries, wanted, group_by, now)
     numbers: dict[str, int] = {} if group_by else {"": 0}
+    query, index = query_of(wanted, now, served), served.field if served else None
+    if index is None and not wanted.ids and group_by in indexes.WITH_ERROR:
+        query["$and"].append(indexes.WITH_ERROR[group_by])
+        index = "terms"
+    return numbers | _grouped(connection, query, wanted, group_by, index)
+
+
+def _counter(served: Served) -> Callable[[Jobs], int]:
+    return lambda jobs: jobs.count_documents(served.condition, hint=served.field)
+
+
+def _without_expired(
+    connection: Connection, numbers: dict[str, int], wanted: JobFilter, group_by: str | None, now: datetime
+) -> dict[str, int]:
+    """The numbers without the jobs that have expired and are not deleted yet."""
+    query = {"$and": [*_conditions(wanted, None), {"expires_at": {"$lte": now}}]}
+    expired = _grouped(connection, query, wanted, group_by, "expiry")
+    left = {name: max(0, number - expired.get(name, 0)) for name, number in numbers.items()}
+    return {name: number for name, number in left.items() if number or group_by is None}
+
+
+def _grouped(
+    connection: Connection, query: Doc, wanted: JobFilter, group_by: str | None, index: str | None
+) -> dict[str, int]:
+    """The numbers of jobs that the query finds, read one by one."""
+    numbers: dict[str, int] = {}
+    hint: dict[str, Any] = {} if index is None else {"hint": index}
     if wanted.params:
         fields = {"params": 1, "renamed": 1, **({group_by: 1} if group_by else {})}
-        for doc in connection.run("jobs", lambda jobs: list(jobs.find(query, fields))):
+        for doc in connection.run("jobs", lambda jobs: list(jobs.find(query, fields, **hint))):
             group = "" if group_by is None else doc.get(group_by)
             if group is not None and codec.has_values(_params_of(doc), wanted.params):
                 numbers[group] = numbers.get(group, 0) + 1
         return numbers
     pipeline = [{"$match": query}, {"$group": {"_id": f"${group_by}" if group_by else "", "n": {"$sum": 1}}}]
-    for row in connection.run("jobs", lambda jobs: list(jobs.aggregate(pipeline))):
+    for row in connection.run("jobs", lambda jobs: list(jobs.aggregate(pipeline, **hint))):
         if row["_id"] is not None:
             numbers[row["_id"]] = row["n"]
     return numbers
 
 
 def _params_of(doc: Doc) -> Any:
-    bare = {"path": "", "queue": "", "queued_at": EVER, "updated_at": EVER}
+    bare = {"path": "", "queue": "", "queued_at": trees.EVER, "updated_at": trees.EVER}
     own = {"_id": doc["_id"], "params": doc["params"], "renamed": doc.get("renamed", ())}
     return of_doc({**bare, **own}, WHOLE).params
 

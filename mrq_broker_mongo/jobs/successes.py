@@ -66,7 +66,7 @@ def _guard(jobs: Any, token: str) -> Doc:
 
 def _alone(job: ObjectId, token: str, fields: Doc, values: Doc, lease: str) -> UpdateOne:
     put = {**fields, **values}
-    rename(put)
+    rename(put, ("result",))
     renamed = put.pop("renamed", None)
     update: Doc = {"$set": put, "$unset": {lease: ""}, "$inc": {"v": 1}}
     if renamed is not None:

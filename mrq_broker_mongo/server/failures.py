@@ -10,6 +10,7 @@ from pymongo import errors
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable
 
 UNAUTHORIZED, LOGIN_FAILED, NAMESPACE_EXISTS, NO_SPACE, DUPLICATE = 13, 18, 48, 14031, 11000
+NO_COLLECTION, NO_INDEX = 26, 27
 _ILLEGAL_OPERATION = 20
 _TOO_LARGE = frozenset({10334, 17280, 17419, 17420, 51272})
 """Codes of a document, or an index entry, that is larger than the server takes."""
@@ -118,7 +119,7 @@ def _refused(error: errors.OperationFailure, where: str, text: str) -> BrokerErr
         return BrokerUnavailable(f"MongoDB at {where} cannot write to its disk ({text}): free some space")
     if "hint provided" in str(error):
         return BrokerUnavailable(
-            f"MongoDB at {where} lacks an index that every claim needs: `mrq check` says which, and "
+            f"MongoDB at {where} lacks an index that this call needs: `mrq check` names the index, and "
             "`mrq check --fix` creates it"
         )
     if codes & _TOO_LARGE:

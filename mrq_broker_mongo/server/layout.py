@@ -3,7 +3,7 @@
 | collection | documents | `_id` |
 |---|---|---|
 | jobs | one for each job, see `jobs.records` | the job's id |
-| totals | numbers of jobs by queue and by path, see `jobs.totals` | kind and name |
+| totals | numbers of jobs by queue, path, error group, type of exception, see `jobs.totals` | kind and name |
 | keys | unique keys, each with the job that holds it, see `jobs.uniques` | the key |
 | limits | the slots and the rate of a limit key, see `jobs.limits` | the limit key |
 | logs | log lines, and a head for each log, see `shared.logs` | job, attempt and number |
@@ -26,18 +26,20 @@ from pymongo import IndexModel
 from pymongo.database import Database
 from pymongo.errors import CollectionInvalid, DuplicateKeyError, OperationFailure
 
+from mrq_broker_mongo.server import upgrades
 from mrq_broker_mongo.server.arrangement import ARRANGEMENTS
 from mrq_broker_mongo.server.connection import Connection, Jobs
 from mrq_broker_mongo.server.failures import NAMESPACE_EXISTS
 from mrq_broker_mongo.server.location import Doc
-from mrq_core.drivers.versions import DataVersion, Upgrades, missing_upgrades, read_version
+from mrq_core.drivers.versions import DataVersion, Upgrade, Upgrades, missing_upgrades, read_version
 from mrq_core.errors import ConfigError
 
-VERSION = 1
+VERSION = 2
 """The version of the data that this driver writes."""
-OLDEST = 1
+OLDEST = 2
 """The oldest version of the driver that may work on these data."""
-UPGRADES: Upgrades[Connection] = {}
+UPGRADES: Upgrades[Connection] = {2: Upgrade(upgrades.add_terms, oldest=2)}
+"""Workers of version 1 have to be stopped before the upgrade to version 2."""
 WAKE_BYTES, WAKE_NUMBER = 64 * 1024, 100
 _SLACK_SECONDS = 7 * 86_400
 """The delay after which the server deletes expired jobs that `prune` has not deleted."""
@@ -83,8 +85,8 @@ STORE_INDEXES = (
     Index("jobs", "status", (("status", 1), ("_id", 1))),
     Index("jobs", "queue", (("queue", 1), ("_id", 1))),
     Index("jobs", "path", (("path", 1), ("_id", 1))),
-    Index("jobs", "exception_type", (("exception_type", 1), ("_id", 1)), ("exception_type",)),
     Index("jobs", "schedule", (("schedule", 1), ("_id", 1)), ("schedule",)),
+    Index("jobs", "terms", (("terms", 1), ("_id", 1)), ("terms",)),
     Index("jobs", "followups", (("followups", 1),), ("followups",)),
     Index("jobs", "expiry", (("expires_at", 1),), ("expires_at",), expires_after=_SLACK_SECONDS),
     Index("state", "expiry", (("expires_at", 1),), ("expires_at",), expires_after=0),

@@ -15,6 +15,8 @@ from mrq_core.contract.messages import Enqueued, NewJob
 from mrq_core.contract.record import Status
 
 _QUEUED = str(Status.QUEUED)
+_Group = tuple[str, str, int, bool]
+"""The queue, the path and the priority of jobs, and whether they have search keys."""
 BATCH = 200
 """The most jobs of one script. The server runs no other script meanwhile."""
 
@@ -31,9 +33,9 @@ def enqueue(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:
 
 
 def _ordinary_ones(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:
-    groups: dict[tuple[str, str, int], int] = {}
+    groups: dict[_Group, int] = {}
     listed = [_ordinary(job, groups) for job in jobs]
-    named = [[_QUEUED, queue, path, str(-priority)] for queue, path, priority in groups]
+    named = [[_QUEUED, queue, path, str(-priority), has_keys] for queue, path, priority, has_keys in groups]
     stored = connection.run("enqueue", [named, listed], repeatable=True)
     answers = [Enqueued(id=job.record.id, created=True) for job in jobs]
     existing = [index for index, is_new in enumerate(stored) if not is_new]
@@ -62,6 +64,7 @@ def _is_ordinary(job: NewJob) -> bool:
             record.limit_keys
             or record.at_most_once
             or record.schedule
+            or record.exception_type is not None
             or record.claims
             or record.unique_key
             or record.expires_at
@@ -70,12 +73,16 @@ def _is_ordinary(job: NewJob) -> bool:
     )
 
 
-def _ordinary(job: NewJob, groups: dict[tuple[str, str, int], int]) -> object:
+def _ordinary(job: NewJob, groups: dict[_Group, int]) -> object:
     record = job.record
-    group = groups.setdefault((record.queue, record.path, record.priority), len(groups) + 1)
+    has_keys = bool(record.search_keys)
+    group = groups.setdefault((record.queue, record.path, record.priority, has_keys), len(groups) + 1)
     due = False if record.due_at is None else str(to_ms(record.due_at))
     delay = False if job.delay is None else round(job.delay * 1000)
-    return [record.id, group, records.data_of(record), due, str(to_ms(record.queued_at)), delay]
+    fields = [record.id, group, records.data_of(record), due, str(to_ms(record.queued_at)), delay]
+    if has_keys:
+        fields.append(records.search_keys_of(record))
+    return fields
 
 
 def new(job: NewJob) -> object:
@@ -88,4 +95,5 @@ def new(job: NewJob) -> object:
     row = records.row_of(record)
     row["z"] = "w"  # waiting, also while the script still has to set the due time
     delay = False if job.delay is None else round(job.delay * 1000)
-    return [record.id, row, records.params_of(record), how, delay]
+    keys = records.search_keys_of(record) or False
+    return [record.id, row, records.params_of(record), how, delay, keys]

@@ -12,13 +12,14 @@ from msgspec.structs import replace
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract import codec
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.terms import error_terms_of, key_term
 from mrq_core.drivers import encoding
 from mrq_core.errors import BrokerCorrupt
 
 Row = dict[str, msgspec.Raw | str]
 
 _pack = msgspec.msgpack.Encoder().encode
-_MORE = frozenset("nluf")
+_MORE = frozenset("nlufg")
 """Fields with which a claim or a success reads more than the status."""
 
 
@@ -46,11 +47,15 @@ def row_of(record: JobRecord) -> Row:
         row["x"] = str(to_ms(record.expires_at))
     if record.limit_keys:
         row["l"] = binary(_pack(record.limit_keys))
+    if record.exception_type is not None:
+        row["g"] = record.exception_type
+        row["E"] = exception_of(record)
     flags = ("c" if record.cancel_requested else "") + ("o" if record.at_most_once else "")
+    if record.search_keys:
+        flags += "k"
     for name, value in (
         ("t", record.token),
         ("w", record.worker),
-        ("g", record.exception_type),
         ("y", record.schedule),
         ("u", record.unique_key),
         ("f", flags),
@@ -62,6 +67,19 @@ def row_of(record: JobRecord) -> Row:
     if row.keys() & _MORE:
         row["o"] = "1"
     return row
+
+
+def exception_of(record: JobRecord) -> msgspec.Raw:
+    """The error group and the terms of the record's exception, as lua/jobs/terms.lua stores them."""
+    terms: dict[str, list[str]] = {}
+    for name, value in sorted(error_terms_of(record)):  # sorted, so that equal exceptions are equal bytes
+        terms.setdefault(name, []).append(value)
+    return binary(_pack([record.error_group, terms]))
+
+
+def search_keys_of(record: JobRecord) -> list[str]:
+    """The search keys as fields of a hash, each with the name of its term."""
+    return [text for name, value in record.search_keys.items() for text in key_term(name, value)]
 
 
 def data_of(record: JobRecord) -> msgspec.Raw:

@@ -1,7 +1,8 @@
 """Finding jobs: through the index that serves the filter best, in the order of ids, within a bounded time.
 
-Each index is a sorted set in which all scores are 0, so that its members stand in the order of their names,
-which are ids. Candidates are read from it in batches, and the whole filter is tested on each.
+Each index is a sorted set in which all scores are 0, so that its members stand in the order of their names.
+The names are ids, or the values of a term, each with an id. Candidates are read from it in batches, and the
+whole filter is tested on each.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import heapq
 import math
 import time
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import groupby, islice
 from typing import Any, NamedTuple
 
+from mrq_broker_redis.jobs import totals
 from mrq_broker_redis.jobs.changing import Records
-from mrq_broker_redis.jobs.records import text
 from mrq_broker_redis.server.connection import Connection
 from mrq_core.clock import to_ms
 from mrq_core.contract import codec, lifecycle
@@ -22,19 +23,34 @@ from mrq_core.contract.matching import check_group, matches
 from mrq_core.contract.messages import Action, Applied, JobFilter, Order, Page
 from mrq_core.contract.naming import check_page_cursor, is_covered
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.terms import wanted_terms
 from mrq_core.drivers import replacing
 
 MAX_SECONDS = 0.25
 BATCH = 500
 """The number of candidates in one round trip."""
-_GROUPS = {"queue": 0, "path": 1, "status": 2, "worker": 3, "exception_type": 4}
+_GROUPS = {"queue": 0, "path": 1, "status": 2, "worker": 3, "exception_type": 4, "error_group": 9}
 
 
 class _Candidate(NamedTuple):
-    """A job of an index. `columns`: the answer of the script `columns`; None: the job is gone."""
+    """A job of an index. `columns`: the answer of the script `columns`; None: the job is gone, or lacks a
+    wanted term."""
 
     id: str
     columns: list[bytes | None] | None
+
+
+class _Index(NamedTuple):
+    """A sorted set, or those of its members that begin with the prefix. A member is an id, or a value, NUL
+    and an id."""
+
+    key: str
+    prefix: bytes = b""
+
+    @property
+    def edges(self) -> tuple[bytes, bytes]:
+        """The limits of its members, in the order of names. A prefix ends with NUL."""
+        return (b"[" + self.prefix, b"(" + self.prefix[:-1] + b"\x01") if self.prefix else (b"-", b"+")
 
 
 def get(connection: Connection, ids: Sequence[str]) -> list[JobRecord | None]:
@@ -78,11 +94,15 @@ def find(
 
 
 def count(connection: Connection, wanted: JobFilter, group_by: str | None) -> dict[str, int]:
-    """See `Broker.count`. Reads every job of the smallest index that serves the filter."""
+    """See `Broker.count`. Reads every job of the smallest index that serves the filter, if the totals do not
+    have the numbers."""
     check_group(group_by)
+    counted = totals.counted(connection, wanted, group_by)
+    if counted is not None:
+        return counted
     matcher = _Matcher(wanted)
     numbers: dict[str, int] = {} if group_by else {"": 0}
-    for batch in _candidates(connection, wanted, Order.OLDEST_FIRST, None):
+    for batch in _candidates(connection, wanted, Order.OLDEST_FIRST, None, group_by):
         for candidate in batch:
             if candidate.columns is None or not matcher.matches(candidate):
                 continue
@@ -101,15 +121,15 @@ def apply(
 
 
 class _Matcher:
-    """A filter, tested on the candidates of an index."""
+    """A filter, tested on the candidates of an index. The script has tested the terms."""
 
     def __init__(self, wanted: JobFilter) -> None:
         self._wanted = wanted
         self._ids = frozenset(wanted.ids)
         self._statuses = frozenset(str(status).encode() for status in wanted.statuses)
-        self._paths, self._workers, self._exceptions, self._schedules = (
+        self._paths, self._workers, self._schedules = (
             frozenset(name.encode() for name in names)
-            for names in (wanted.paths, wanted.workers, wanted.exception_types, wanted.schedules)
+            for names in (wanted.paths, wanted.workers, wanted.schedules)
         )
         self._since = None if wanted.since is None else to_ms(wanted.since)
         self._until = None if wanted.until is None else to_ms(wanted.until)
@@ -118,33 +138,35 @@ class _Matcher:
         """Whether the job exists and matches every part of the filter."""
         if candidate.columns is None or (self._ids and candidate.id not in self._ids):
             return False
-        queue, path, status, worker, exception, schedule, _, queued_ms, *params = candidate.columns
+        queue, path, status, worker, _, schedule, _, queued_ms, params, _ = candidate.columns
         queued = int(queued_ms or 0)
         return (
             (not self._statuses or status in self._statuses)
             and (not self._paths or path in self._paths)
             and (not self._wanted.queues or is_covered((queue or b"").decode(), self._wanted.queues))
             and (not self._workers or worker in self._workers)
-            and (not self._exceptions or exception in self._exceptions)
             and (not self._schedules or schedule in self._schedules)
             and (self._since is None or queued >= self._since)
             and (self._until is None or queued < self._until)
             and (
                 not self._wanted.params
-                or codec.has_values(codec.decode((params[0] or b"")[4:] or b"{}"), self._wanted.params)
+                or codec.has_values(codec.decode((params or b"")[4:] or b"{}"), self._wanted.params)
             )
         )
 
 
 def _candidates(
-    connection: Connection, wanted: JobFilter, order: Order, cursor: str | None
+    connection: Connection, wanted: JobFilter, order: Order, cursor: str | None, group_by: str | None = None
 ) -> Iterator[list[_Candidate]]:
-    """Batches of jobs in order of their ids; expired ones have no columns."""
-    ids = _ids(connection, wanted, order, cursor)
+    """Batches of jobs; expired ones have no columns. In order of their ids, unless they are counted by a
+    group that is indexed."""
+    ids = _ids(connection, wanted, order, cursor, group_by)
+    by_group = group_by == "error_group"
+    terms = [list(part) for part in wanted_terms(wanted)]
     size = 50  # grows, because the first few often fill a page
     while batch := list(islice(ids, size)):
         size = min(size * 2, BATCH)
-        answer = connection.run("columns", [batch, bool(wanted.params)], repeatable=True)
+        answer = connection.run("columns", [batch, bool(wanted.params), by_group, terms], repeatable=True)
         now_ms = int(answer[0])
         yield [
             _Candidate(job_id, None if row is None or (row[6] is not None and int(row[6]) <= now_ms) else row)
@@ -152,35 +174,43 @@ def _candidates(
         ]
 
 
-def _ids(connection: Connection, wanted: JobFilter, order: Order, cursor: str | None) -> Iterator[str]:
+def _ids(
+    connection: Connection, wanted: JobFilter, order: Order, cursor: str | None, group_by: str | None
+) -> Iterator[str]:
     newest = order is Order.NEWEST_FIRST
     if wanted.ids:
         ids = sorted(set(wanted.ids), reverse=newest)
         return (
             job_id for job_id in ids if cursor is None or (job_id < cursor if newest else job_id > cursor)
         )
-    streams = [_walk(connection, key, newest, cursor) for key in _indexes(connection, wanted)]
-    return streams[0] if len(streams) == 1 else heapq.merge(*streams, reverse=newest)
+    streams = [_walk(connection, index, newest, cursor) for index in _indexes(connection, wanted, group_by)]
+    if len(streams) == 1:
+        return streams[0]
+    # A job that has several of the terms, or changes its status meanwhile, is in several streams.
+    return (job_id for job_id, _ in groupby(heapq.merge(*streams, reverse=newest)))
 
 
-def _walk(connection: Connection, key: str, newest: bool, cursor: str | None) -> Iterator[str]:
-    """The members of an index, a batch at a time."""
+def _walk(connection: Connection, index: _Index, newest: bool, cursor: str | None) -> Iterator[str]:
+    """The ids in an index, a batch at a time."""
+    low, high = index.edges
+    after = None if cursor is None else b"(" + index.prefix + cursor.encode()
     while True:
-        edge = ("+" if newest else "-") if cursor is None else f"({cursor}"
-        command = ("ZREVRANGEBYLEX", key, edge, "-") if newest else ("ZRANGEBYLEX", key, edge, "+")
-        found = [text(member) for member in connection.execute(*command, "LIMIT", 0, BATCH)]
-        yield from found
+        if newest:
+            command = ("ZREVRANGEBYLEX", index.key, after or high, low)
+        else:
+            command = ("ZRANGEBYLEX", index.key, after or low, high)
+        found = connection.execute(*command, "LIMIT", 0, BATCH)
+        yield from (member.rpartition(b"\0")[2].decode() for member in found)
         if len(found) < BATCH:
             return
-        cursor = found[-1]
+        after = b"(" + found[-1]
 
 
-def _indexes(connection: Connection, wanted: JobFilter) -> list[str]:
+def _indexes(connection: Connection, wanted: JobFilter, group_by: str | None) -> list[_Index]:
     """The indexes to search: those of the part of the filter with the fewest jobs, or of all jobs."""
     served = [
-        [connection.key(f"i:{kind}:{name}") for name in dict.fromkeys(names)]
+        [_Index(connection.key(f"i:{kind}:{name}")) for name in dict.fromkeys(names)]
         for kind, names in (
-            ("g", wanted.exception_types),
             ("y", wanted.schedules),
             ("s", [str(status) for status in wanted.statuses]),
             ("q", wanted.queues),
@@ -188,16 +218,23 @@ def _indexes(connection: Connection, wanted: JobFilter) -> list[str]:
         )
         if names and not any(kind == "q" and name.endswith("/") for name in names)
     ]
+    served += [
+        [_Index(connection.key(f"i:t:{name}"), value.encode() + b"\0") for name, value in part]
+        for part in wanted_terms(wanted)
+    ]
+    if group_by == "error_group":  # jobs without a group are not counted
+        served.append([_Index(connection.key("i:t:group"))])
     if not served:
-        return [connection.key(f"i:s:{status}") for status in Status]
+        return [_Index(connection.key(f"i:s:{status}")) for status in Status]
 
     def sizes(client: Any) -> list[int]:
         pipeline = client.pipeline(transaction=False)
-        for keys in served:
-            for key in keys:
-                pipeline.zcard(key)
+        for indexes in served:
+            for index in indexes:
+                pipeline.zlexcount(index.key, *index.edges)
         answers: list[int] = pipeline.execute()
         return answers
 
     numbers = iter(connection.use(sizes))
-    return min(((sum(islice(numbers, len(keys))), keys) for keys in served), key=lambda pair: pair[0])[1]
+    measured = ((sum(islice(numbers, len(indexes))), indexes) for indexes in served)
+    return min(measured, key=lambda pair: pair[0])[1]

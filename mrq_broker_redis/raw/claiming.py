@@ -82,7 +82,8 @@ def admit(
     jobs = []
     for claim, record in claims:
         started = lifecycle.admitted(record, job_id=claim.job_id, token=claim.token, now=now, lease=lease)
-        jobs.append([*proof_of(claim), records.row_of(started), records.params_of(started)])
+        keys = records.search_keys_of(started) or False
+        jobs.append([*proof_of(claim), records.row_of(started), records.params_of(started), keys])
     answers: list[int] = []
     for start in range(0, len(jobs), BATCH):
         part = jobs[start : start + BATCH]

@@ -1,6 +1,6 @@
 """The contents of a prefix, and the version of its data.
 
-The key `layout` holds the two numbers of `mrq_core.drivers.versions`, and the contents: ``1 1`` or ``1 1
+The key `layout` holds the two numbers of `mrq_core.drivers.versions`, and the contents: ``2 2`` or ``2 2
 queue``.
 """
 
@@ -10,15 +10,17 @@ import re
 from enum import Enum
 from typing import NamedTuple
 
+from mrq_broker_redis.server import upgrades
 from mrq_broker_redis.server.connection import Connection
-from mrq_core.drivers.versions import DataVersion, Upgrades, missing_upgrades, read_version
+from mrq_core.drivers.versions import DataVersion, Upgrade, Upgrades, missing_upgrades, read_version
 from mrq_core.errors import BrokerCorrupt, ConfigError, SchemaTooNew
 
-VERSION = 1
+VERSION = 2
 """The version of the data that this driver writes."""
-OLDEST = 1
+OLDEST = 2
 """The oldest version of the driver that may work on these data."""
-UPGRADES: Upgrades[Connection] = {}
+UPGRADES: Upgrades[Connection] = {2: Upgrade(upgrades.add_exceptions, oldest=2)}
+"""Workers of version 1 have to be stopped before the upgrade to version 2."""
 _LAYOUT = re.compile(r"(\d+)(?: (\d+))?(?: (\D.*))?\Z")
 
 

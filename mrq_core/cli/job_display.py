@@ -86,6 +86,8 @@ def _title(to: Console, record: JobRecord, details: JsonObject) -> None:
         "deaths": f"{record.solo_deaths} in a row" if record.solo_deaths else None,
         "lost claims": f"{lost} in a row" if lost else None,
         "error": record.exception_type,
+        "error group": record.error_group,
+        "search keys": _pairs(details["search_keys"]),
         "unique key": record.unique_key,
         "schedule": record.schedule,
         "cancel": "requested" if record.cancel_requested else None,
@@ -95,6 +97,11 @@ def _title(to: Console, record: JobRecord, details: JsonObject) -> None:
     for name, value in facts.items():
         if value is not None:
             to.print(f"  {name:<11} {safe_line(str(value))}", soft_wrap=True)
+
+
+def _pairs(values: JsonValue) -> str | None:
+    pairs = values.items() if isinstance(values, dict) else ()
+    return " ".join(f"{name}={json_text(value)}" for name, value in pairs) or None
 
 
 def _section(to: Console, title: str) -> None:

@@ -264,17 +264,21 @@ def _filter_parameters() -> list[inspect.Parameter]:
         many("paths", "--path", "TASK", "Of the task with this path."),
         many("queues", "--queue", "QUEUE", "On this queue; a name that ends with / means its subqueues."),
         many("workers", "--worker", "WORKER", "Last claimed by the worker with this full name."),
-        many("errors", "--error", "TYPE", "Ended with this type of exception, such as ValueError."),
+        many("errors", "--error", "TYPE", "With this type of exception, such as ValueError or app.NoStock."),
+        many("messages", "--message", "WORDS", "With these words in the message of its exception."),
+        many("groups", "--group", "GROUP", "With an exception of this group, as `mrq jobs show` names it."),
+        many("search_keys", "--key", "NAME=VALUE", "With this value of a search key of its task."),
         one("since", "--since", "TIME", "Queued since then: a time (UTC), or how long ago: 15m, 2h, 3d."),
         one("until", "--until", "TIME", "Queued until then."),
         many("params", "--params", "KEY=VALUE", "With this value in its params."),
     ]
 
 
+_LISTS = ("statuses", "paths", "queues", "workers", "errors", "messages", "groups", "search_keys", "params")
+
+
 def _take_filter(values: dict[str, Any]) -> FilterTexts:
-    lists = {
-        n: tuple(values.pop(n) or ()) for n in ("statuses", "paths", "queues", "workers", "errors", "params")
-    }
+    lists = {name: tuple(values.pop(name) or ()) for name in _LISTS}
     return FilterTexts(**lists, since=values.pop("since"), until=values.pop("until"))
 
 

@@ -24,6 +24,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue, storable_params
 from mrq_core.contract.messages import CHUNK, NewJob
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.terms import keys_in
 from mrq_core.contract.values import check_job_id
 from mrq_core.errors import ConfigError, InvalidValue, JobNotFound, TaskError, shown, shown_error
 from mrq_core.ids import new_id
@@ -64,9 +65,9 @@ class Client:
 
         Raises like `queue_jobs`; a call without an answer can be repeated with the same `job_id`.
         """
-        template = self._template("queue_job", task, queue, options)
-        job = self._new_job(template, {} if params is None else params, task, options.get("delay"))
-        return self._enqueue([job])[0]
+        template, searchable = self._template("queue_job", task, queue, options)
+        given = {} if params is None else params
+        return self._enqueue([self._new_job(template, given, task, options.get("delay"), searchable)])[0]
 
     def queue_jobs(
         self,
@@ -89,7 +90,7 @@ class Client:
                 f"batch_size is {shown(batch_size)}: expected a whole number from 1 to {CHUNK}",
                 path="batch_size",
             )
-        template = self._template("queue_jobs", task, queue, options)
+        template, searchable = self._template("queue_jobs", task, queue, options)
         delay = options.get("delay")
         items = _iterator(params_list)
         ids: list[str] = []
@@ -99,7 +100,7 @@ class Client:
                 for params in islice(items, batch_size):
                     # Copied before the next item is made: a generator may use one dict for all items.
                     try:
-                        jobs.append(self._new_job(template, params, task, delay))
+                        jobs.append(self._new_job(template, params, task, delay, searchable))
                     except BaseException as error:
                         error.add_note(f"item {len(ids) + len(jobs)} of params_list, counted from 0")
                         raise
@@ -153,20 +154,26 @@ class Client:
         task: TaskLike,
         queue: str | None,
         options: EnqueueOptions | SingleEnqueueOptions,
-    ) -> JobRecord:
-        """The record that the jobs of one call share; see `record_template`."""
+    ) -> tuple[JobRecord, tuple[str, ...]]:
+        """The record that the jobs of one call share, see `record_template`, and the names of the params by
+        which they are found."""
         try:
             known = self._options.get(task)
         except TypeError:  # not hashable, so no task
             known = None
         if known is not None:
-            return record_template(call, known.path, queue, options, known)
+            return record_template(call, known.path, queue, options, known), known.searchable
         path = check_reachable(task)
         overrides = self._overrides_of(path)
         if isinstance(task, str) and is_decided(overrides, queue, options):
-            return record_template(call, path, queue, options, overrides)
+            return record_template(call, path, queue, options, overrides), overrides.searchable or ()
         defaults = self.options_of(path if isinstance(task, str) else task) or overrides
-        return record_template(call, path, queue, options, defaults)
+        return record_template(call, path, queue, options, defaults), defaults.searchable or ()
+
+    def searchable_of(self, path: str) -> tuple[str, ...]:
+        """The names of the params by which jobs of the task are found. Imports the module of the task, or
+        reads TASKS where that fails."""
+        return (self.options_of(path) or self._overrides_of(path)).searchable or ()
 
     def options_of(self, task: TaskLike) -> LoadedTask | None:
         """The options of the task, or None if its code cannot be imported here: a process that enqueues does
@@ -206,12 +213,19 @@ class Client:
         return overrides
 
     def _new_job(
-        self, template: JobRecord, params: Mapping[str, object], task: TaskLike, delay: float | None
+        self,
+        template: JobRecord,
+        params: Mapping[str, object],
+        task: TaskLike,
+        delay: float | None,
+        searchable: tuple[str, ...],
     ) -> NewJob:
         checked = storable_params(params, max_size=self.config.max_params_size)
         if isinstance(task, TaskFunction):
             task.arguments_from(checked)
         record = replace(template, id=template.id or new_id(), params=self.plugins.encode_params(checked))
+        if searchable:
+            record = replace(record, search_keys=keys_in(checked, searchable))
         record = self.plugins.before_enqueue(record)
         # A plugin that sets `due_at` replaces a delay.
         return NewJob(record=record, delay=delay if record.due_at is None else None)

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import islice
 
 from mrq_core.composed import enqueueing, repairing, settling
@@ -33,6 +33,7 @@ from mrq_core.contract.lifecycle import has_expired
 from mrq_core.contract.matching import matches
 from mrq_core.contract.messages import (
     Action,
+    AddedKeys,
     Applied,
     Cancel,
     ChangeResult,
@@ -112,6 +113,9 @@ class ComposedBroker(Broker):
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         return replacing.act(self._jobs, ids, Remove())
 
+    def add_search_keys(self, added: Sequence[AddedKeys]) -> list[ChangeResult]:
+        return replacing.add_search_keys(self._jobs, added)
+
     def prune(self, limit: int = 1000) -> int:
         """See `Broker.prune`. Looks after follow-ups that a crash has left, and goes on repairing, a step."""
         gone = self._store.prune(limit)
@@ -128,7 +132,11 @@ class ComposedBroker(Broker):
         page = self._store.find(wanted, order=Order.OLDEST_FIRST, cursor=cursor, limit=limit)
         return replacing.apply(self._jobs, page, action, lambda record: matches(record, wanted))
 
-    # --- looking -----------------------------------------------------------------------------
+    # --- queries -----------------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        """The time of the queue's clock."""
+        return self._queue.now()
 
     def get(self, ids: Sequence[str]) -> list[JobRecord | None]:
         now, found = self._jobs.read(ids)

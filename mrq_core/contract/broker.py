@@ -26,10 +26,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from datetime import datetime
 
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.messages import (
     Action,
+    AddedKeys,
     Applied,
     Cancel,
     ChangeResult,
@@ -178,6 +180,10 @@ class StoreServices(ABC):
     # --- queries -----------------------------------------------------------------------------
 
     @abstractmethod
+    def now(self) -> datetime:
+        """The time of the broker's clock, by which jobs are due and leases end."""
+
+    @abstractmethod
     def find(
         self,
         wanted: JobFilter,
@@ -190,18 +196,21 @@ class StoreServices(ABC):
 
         Paging by cursor shows each job that matches throughout exactly once, even while other jobs
         change. A filter that no index serves scans for at most 250 ms; the page says how far the scan got.
+        Statuses, paths, queues, schedules, and the terms of `mrq_core.contract.terms` have an index, which
+        holds what is true of the job now.
         """
 
     @abstractmethod
     def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
         """The number of matching jobs for each value of `group_by` (status, path, queue, worker,
-        exception_type), or under the key ``""`` without `group_by`. Jobs without a value are left out.
-        Counts the jobs one by one; use `totals` for numbers that are needed often."""
+        exception_type, error_group), or under the key ``""`` without `group_by`. Jobs without a value are
+        left out. Counts the jobs one by one; use `totals` for numbers that are needed often."""
 
     @abstractmethod
     def totals(self) -> Totals:
-        """The numbers of jobs by queue, path and status, which change together with the jobs. The cost grows
-        with the number of queues and paths. Expired jobs count until they are pruned."""
+        """The numbers of jobs by queue, path, error group and status, which change together with the jobs.
+        The cost grows with the number of queues, paths and groups. Expired jobs count until they are
+        pruned."""
 
     @abstractmethod
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
@@ -357,6 +366,12 @@ class Broker(StoreServices):
     @abstractmethod
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         """Deletes jobs with their logs and unique keys. REFUSED: the job is started."""
+
+    @abstractmethod
+    def add_search_keys(self, added: Sequence[AddedKeys]) -> list[ChangeResult]:
+        """Adds search keys to jobs of any status, for jobs that are older than the option of their task. A
+        name that a job has keeps its value. Status, due time, claim and `updated_at` stay. REFUSED: the job
+        has all names, or would have more keys than `terms.MOST_KEYS`."""
 
     @abstractmethod
     def prune(self, limit: int = 1000) -> int:

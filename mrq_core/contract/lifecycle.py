@@ -13,6 +13,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from mrq_core.clock import after
+from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import (
     Action,
     Cancel,
@@ -24,7 +25,9 @@ from mrq_core.contract.messages import (
     Requeue,
 )
 from mrq_core.contract.record import CANCELLABLE, HISTORY_LIMIT, Attempt, JobRecord, Status, is_legal
+from mrq_core.contract.terms import MOST_KEYS, error_group
 
+_CLAIM_LOST = "mrq_core.errors.ClaimLost"
 RUN_AGAIN = frozenset({Status.RETRY, Status.INTERRUPT, Status.QUEUED})
 """Outcomes after which the job runs again; a cancel request turns them into `cancel`."""
 SOLO_FROM = 2
@@ -122,6 +125,8 @@ def _archived(record: JobRecord, started_at: datetime, *, lost: bool, lost_claim
         progress=0.0,
         result=None,
         exception_type=None,
+        exception_message=None,
+        error_group=None,
         traceback=None,
         original_traceback=None,
         total_time=None,
@@ -150,6 +155,7 @@ def after_lost_claim(record: JobRecord, request: ClaimRequest, now: datetime) ->
         why = f"{losses} claims of it were lost in a row"
     else:
         return None
+    message = f"the lease of worker {record.worker} ran out while it ran this job, and {why}"
     return replace(
         record,
         status=Status.FAILED,
@@ -160,11 +166,10 @@ def after_lost_claim(record: JobRecord, request: ClaimRequest, now: datetime) ->
         updated_at=now,
         ended_at=now,
         expires_at=after(now, request.failed_ttl),
-        exception_type="mrq_core.errors.ClaimLost",
-        traceback=(
-            f"mrq_core.errors.ClaimLost: the lease of worker {record.worker} ran out while it ran this job, "
-            f"and {why}"
-        ),
+        exception_type=_CLAIM_LOST,
+        exception_message=message,
+        error_group=error_group(record.path, _CLAIM_LOST),
+        traceback=f"{_CLAIM_LOST}: {message}",
     )
 
 
@@ -193,6 +198,8 @@ def settled(record: JobRecord, outcome: Outcome, now: datetime) -> JobRecord:
         retry_count=record.retry_count + outcome.is_retry,
         result=outcome.result,
         exception_type=outcome.exception_type,
+        exception_message=outcome.exception_message,
+        error_group=outcome.error_group,
         traceback=outcome.traceback,
         original_traceback=outcome.original_traceback,
         total_time=outcome.total_time,
@@ -298,6 +305,15 @@ def changed(record: JobRecord, action: Action, now: datetime) -> tuple[ChangeRes
         case Remove():
             refused = record.status is Status.STARTED
             return (ChangeResult.REFUSED, record) if refused else (ChangeResult.DONE, None)
+
+
+def with_keys(record: JobRecord, keys: JsonObject) -> JobRecord | None:
+    """The record with these search keys added. A name that the record has keeps its value. None: nothing to
+    add, or the record would have more than `MOST_KEYS`."""
+    merged = {**keys, **record.search_keys}
+    if len(merged) == len(record.search_keys) or len(merged) > MOST_KEYS:
+        return None
+    return replace(record, search_keys=merged)
 
 
 def _requeue(record: JobRecord, how: Requeue, now: datetime) -> tuple[ChangeResult, JobRecord]:

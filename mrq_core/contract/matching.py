@@ -6,9 +6,10 @@ from mrq_core.contract.codec import has_values
 from mrq_core.contract.messages import JobFilter
 from mrq_core.contract.naming import is_covered
 from mrq_core.contract.record import JobRecord
+from mrq_core.contract.terms import has_terms, wanted_terms
 from mrq_core.errors import InvalidValue
 
-GROUPS = ("status", "path", "queue", "worker", "exception_type")
+GROUPS = ("status", "path", "queue", "worker", "exception_type", "error_group")
 """The fields by which `count` can group jobs."""
 
 
@@ -20,11 +21,11 @@ def matches(record: JobRecord, wanted: JobFilter) -> bool:
         and (not wanted.paths or record.path in wanted.paths)
         and (not wanted.queues or is_covered(record.queue, wanted.queues))
         and (not wanted.workers or record.worker in wanted.workers)
-        and (not wanted.exception_types or record.exception_type in wanted.exception_types)
         and (not wanted.schedules or record.schedule in wanted.schedules)
         and (wanted.since is None or record.queued_at >= wanted.since)
         and (wanted.until is None or record.queued_at < wanted.until)
         and has_values(record.params, wanted.params)
+        and has_terms(record, wanted_terms(wanted))
     )
 
 

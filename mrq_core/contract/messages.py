@@ -146,6 +146,8 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cancel_ttl: float | None = None
     result: JsonValue = None
     exception_type: str | None = None
+    exception_message: str | None = None
+    error_group: str | None = None
     traceback: str | None = None
     original_traceback: str | None = None
     total_time: float | None = None
@@ -216,6 +218,13 @@ class Remove(Struct, frozen=True, kw_only=True):
 Action = Requeue | Cancel | Move | Remove
 
 
+class AddedKeys(Struct, frozen=True, kw_only=True):
+    """Search keys to add to a stored job."""
+
+    id: str
+    search_keys: JsonObject
+
+
 class Applied(Struct, frozen=True, kw_only=True):
     """The result of one bounded step of a bulk action. `cursor` continues the action; None: complete."""
 
@@ -232,6 +241,10 @@ class JobFilter(Struct, frozen=True, kw_only=True):
 
     A queue name that ends with ``/`` selects its subqueues. `params` compares top-level values for
     equality, by JSON type. `since` (inclusive) and `until` (exclusive) compare `queued_at`.
+
+    An exception is that of the latest attempt: the full or the short name of its type is one of
+    `exception_types`, and the message has all `error_words` (`terms.words_of`) among its first words. Each of
+    the `search_keys` must have the given value, by JSON type. An index serves these parts.
     """
 
     ids: tuple[str, ...] = ()
@@ -240,6 +253,9 @@ class JobFilter(Struct, frozen=True, kw_only=True):
     queues: tuple[str, ...] = ()
     workers: tuple[str, ...] = ()
     exception_types: tuple[str, ...] = ()
+    error_words: tuple[str, ...] = ()
+    error_groups: tuple[str, ...] = ()
+    search_keys: JsonObject = {}
     schedules: tuple[str, ...] = ()
     since: datetime | None = None
     until: datetime | None = None
@@ -285,10 +301,13 @@ class QueueCounts(Struct, frozen=True, kw_only=True):
 
 
 class Totals(Struct, frozen=True, kw_only=True):
-    """The numbers of jobs by queue, path and status, updated with every change."""
+    """The numbers of jobs by queue, path, error group and status, updated with every change.
+
+    `by_error_group` has the jobs whose latest attempt raised, without groups that have no jobs."""
 
     by_queue: Mapping[str, Mapping[Status, int]]
     by_path: Mapping[str, Mapping[Status, int]]
+    by_error_group: Mapping[str, Mapping[Status, int]] = {}
 
     def by_status(self) -> dict[Status, int]:
         """The totals by status, summed over all queues. Statuses without jobs are left out."""

@@ -148,6 +148,10 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     progress: float = 0.0
     result: JsonValue = None
     exception_type: str | None = None
+    exception_message: str | None = None
+    """The first characters of the message; see `terms.MESSAGE_LIMIT`."""
+    error_group: str | None = None
+    """The task, the type and the raising frame; see `terms.error_group`."""
     traceback: str | None = None
     original_traceback: str | None = None
     """The traceback of the exception that caused a retry or a second exception."""
@@ -171,6 +175,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     parents: tuple[str, ...] = ()
     children: tuple[str, ...] = ()
     meta: JsonObject = {}
+    search_keys: JsonObject = {}
+    """The search keys, taken from the params before they were encoded; see `mrq_core.contract.terms`."""
 
     @property
     def is_ended(self) -> bool:

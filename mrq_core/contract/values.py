@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from mrq_core.contract.codec import JsonObject, storable, storable_params
 from mrq_core.contract.naming import check_job_queue_name, check_time, plain_text
 from mrq_core.contract.record import PRIORITY_MAX, PRIORITY_MIN, JobRecord
+from mrq_core.contract.terms import check_keys
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.ids import is_id
 
@@ -62,7 +63,7 @@ def check_changes(before: JobRecord, after: JobRecord, *, max_params_size: int) 
     and meta are copies, which the plugin cannot change later.
 
     Raises InvalidValue for a value that a new job cannot have, and for a change of another field than path,
-    params, queue, priority, due_at, at_most_once, limit_keys and meta.
+    params, queue, priority, due_at, at_most_once, limit_keys, search_keys and meta.
     """
     for name in _FIXED:
         value, expected = getattr(after, name), getattr(before, name)
@@ -84,12 +85,13 @@ def check_changes(before: JobRecord, after: JobRecord, *, max_params_size: int) 
         priority=check_priority(after.priority),
         due_at=None if after.due_at is None else check_time(after.due_at, "due_at"),
         limit_keys=_checked_keys(after.limit_keys),
+        search_keys=after.search_keys and check_keys(after.search_keys),
         meta=_checked_meta(after.meta, max_params_size),
     )
 
 
 _CHANGEABLE = frozenset(
-    {"path", "params", "queue", "priority", "due_at", "at_most_once", "limit_keys", "meta"}
+    {"path", "params", "queue", "priority", "due_at", "at_most_once", "limit_keys", "search_keys", "meta"}
 )
 _FIXED = tuple(name for name in JobRecord.__struct_fields__ if name not in _CHANGEABLE)
 

@@ -1,19 +1,22 @@
-"""The broker in one file: what each call does is in the modules beside this one.
+"""The broker in one file. Each call is implemented by a module of the folders beside this module.
 
-Every call that writes is one transaction, or one for each `CHUNK` items where it was given more.
+Every call that writes is one transaction, or one for each `CHUNK` items.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from sqlite3 import Connection
 from typing import TypeVar
 
+from mrq_core.clock import from_ms
 from mrq_core.contract.broker import Broker, RawQueue, SharedState
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import (
     CHUNK,
     Action,
+    AddedKeys,
     Applied,
     Cancel,
     ChangeResult,
@@ -111,6 +114,11 @@ class EmbeddedBroker(Broker):
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         return self._write(ids, lambda c, part: changing.change(c, self._clock, part, Remove()), durable=True)
 
+    def add_search_keys(self, added: Sequence[AddedKeys]) -> list[ChangeResult]:
+        return self._write(
+            added, lambda c, part: changing.add_search_keys(c, self._clock, part), durable=True
+        )
+
     def prune(self, limit: int = 1000) -> int:
         return self._database.write(lambda c: pruning.prune(c, self._clock, limit))
 
@@ -120,6 +128,9 @@ class EmbeddedBroker(Broker):
         return searching.apply(self._database, self._clock, wanted, action, limit=limit, cursor=cursor)
 
     # --- looking -----------------------------------------------------------------------------
+
+    def now(self) -> datetime:
+        return from_ms(self._clock.now_ms())
 
     def get(self, ids: Sequence[str]) -> list[JobRecord | None]:
         return self._database.read(lambda c: searching.get(c, self._clock, ids))
@@ -216,4 +227,4 @@ def _bound(
 
 
 def _nothing(connection: Connection) -> None:
-    """Opening the file is what makes its tables."""
+    """Opening the file creates its tables."""

@@ -13,6 +13,7 @@ from mrq_core.contract.codec import JsonObject, JsonValue, parsed, storable
 from mrq_core.contract.messages import JobFilter, Totals
 from mrq_core.contract.naming import check_queue_or_tree, is_covered
 from mrq_core.contract.record import Status
+from mrq_core.contract.terms import words_of
 from mrq_core.errors import InvalidValue, shown
 
 _RELATIVE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
@@ -26,13 +27,17 @@ _SHOWN_KEY = 80
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterTexts:
     """A filter as texts. A text of a list may hold several values, joined by commas. No value may be empty. A
-    text of `params` is one ``key=value``."""
+    text of `params` or of `search_keys` is one ``key=value``; a text of `messages` holds words, and a text of
+    `groups` one group."""
 
     statuses: Sequence[str] = ()
     paths: Sequence[str] = ()
     queues: Sequence[str] = ()
     workers: Sequence[str] = ()
     errors: Sequence[str] = ()
+    messages: Sequence[str] = ()
+    groups: Sequence[str] = ()
+    search_keys: Sequence[str] = ()
     since: str | None = None
     until: str | None = None
     params: Sequence[str] = ()
@@ -53,6 +58,9 @@ def filter_from(texts: FilterTexts, *, now: datetime) -> JobFilter:
         queues=queues,
         workers=_split(texts.workers, "worker"),
         exception_types=_split(texts.errors, "error"),
+        error_words=_words(texts.messages),
+        error_groups=_groups(texts.groups),
+        search_keys=params_from(texts.search_keys, name="key"),
         since=since,
         until=until,
         params=params_from(texts.params),
@@ -93,19 +101,40 @@ def moment_from(text: str, *, now: datetime, name: str) -> datetime:
         ) from None
 
 
-def params_from(texts: Iterable[str]) -> JsonObject:
+def _words(texts: Iterable[str]) -> tuple[str, ...]:
+    words: dict[str, None] = {}
+    for text in texts:
+        found = words_of(text)
+        if not found:
+            raise InvalidValue(
+                f"message is {shown(text)}: expected words of the exception's message", path="message"
+            )
+        words.update(dict.fromkeys(found))
+    return tuple(words)
+
+
+def _groups(texts: Sequence[str]) -> tuple[str, ...]:
+    """The error groups, which may contain commas."""
+    if not all(text.strip() for text in texts):
+        raise InvalidValue(
+            "group has an empty value: expected a value, or no filter of that name", path="group"
+        )
+    return tuple(dict.fromkeys(texts))
+
+
+def params_from(texts: Iterable[str], *, name: str = "params") -> JsonObject:
     """Parses ``key=value`` texts. A value that is not JSON is a string. Raises InvalidValue."""
     params: JsonObject = {}
     for text in texts:
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise InvalidValue(
-                f"params is {shown(text)}: expected key=value, such as user=17 or name=anna", path="params"
+                f"{name} is {shown(text)}: expected key=value, such as user=17 or name=anna", path=name
             )
         if key in params:
-            raise InvalidValue(f"params names the key {shown(key)} twice: expected each once", path="params")
-        name = f"params.{key if len(key) <= _SHOWN_KEY else f'{key[: _SHOWN_KEY - 3]}...'}"
-        params[key] = storable(_json_or_text(value, name), name=name, max_size=_PARAM_SIZE)
+            raise InvalidValue(f"{name} names the key {shown(key)} twice: expected each once", path=name)
+        where = f"{name}.{key if len(key) <= _SHOWN_KEY else f'{key[: _SHOWN_KEY - 3]}...'}"
+        params[key] = storable(_json_or_text(value, where), name=where, max_size=_PARAM_SIZE)
     return params
 
 

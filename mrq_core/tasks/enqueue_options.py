@@ -90,6 +90,7 @@ def is_decided(
     needed."""
     return (
         overrides.at_most_once is not None
+        and overrides.searchable is not None
         and (queue is not None or overrides.queue is not None)
         and (options.get("priority") is not None or overrides.priority is not None)
     )

@@ -46,6 +46,7 @@ class LoadedTask(msgspec.Struct, frozen=True, kw_only=True):
     isolate: bool
     memory: int
     """The limit of the memory of an isolated job in bytes. 0: no limit."""
+    searchable: tuple[str, ...]
 
 
 def load_task(path: str, config: Config) -> LoadedTask:
@@ -98,6 +99,7 @@ def resolve_options(path: str, task_class: type[Task], config: Config) -> Loaded
         at_most_once=at_most_once,
         isolate=pick("isolate", memory is not None),
         memory=0 if memory is None else size_of(memory, where=path),
+        searchable=pick("searchable", ()),
     )
 
 

@@ -10,6 +10,7 @@ import msgspec
 
 from mrq_core.contract.naming import MAX_SECONDS, check_job_queue_name
 from mrq_core.contract.record import PRIORITY_MAX, PRIORITY_MIN
+from mrq_core.contract.terms import check_keys
 from mrq_core.errors import ConfigError, InvalidValue, shown
 
 
@@ -19,7 +20,8 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     A `timeout` of 0 disables the timeout. `retry_on` names the exceptions after which a job is retried.
     An `at_most_once` task is never started twice, even after a lost claim. An `isolate` task runs in a
     separate process. `memory` limits the resident memory of that process and its children, as a number of
-    bytes or as text such as ``512MB`` or ``2GiB``; it implies `isolate`.
+    bytes or as text such as ``512MB`` or ``2GiB``; it implies `isolate`. `searchable` names params by whose
+    values jobs are found, such as ``user_id``, or ``order.id`` for a value inside a dict.
 
     A new option is also an attribute of `Task`, and `loading.resolve_options` gives it its default.
     """
@@ -40,6 +42,7 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     at_most_once: bool | None = None
     isolate: bool | None = None
     memory: int | str | None = None
+    searchable: tuple[str, ...] | None = None
 
 
 OPTION_NAMES = TaskOptions.__struct_fields__
@@ -88,6 +91,11 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
             raise ConfigError(f"{where}: {error}") from error
     if options.memory is not None:
         size_of(options.memory, where=where)
+    if options.searchable is not None:
+        try:
+            check_keys(dict.fromkeys(options.searchable, ""))
+        except InvalidValue as error:
+            raise ConfigError(f"{where}: searchable: {error}") from error
     return msgspec.structs.replace(
         options, queue=queue, retry_on=tuple(retry_on) if retry_on is not None else None
     )
@@ -111,6 +119,7 @@ _EXPECTED = {
     "int": "a whole number",
     "float": "a number",
     "bool": "True or False",
+    "tuple[str, ...]": "a tuple of names of params",
 }
 
 

@@ -44,6 +44,7 @@ class Task:
     at_most_once: ClassVar[bool | None] = None
     isolate: ClassVar[bool | None] = None
     memory: ClassVar[int | str | None] = None
+    searchable: ClassVar[tuple[str, ...] | None] = None
 
     is_main_task: bool = True
     """Whether this is the task of the job, and not a task called by `run_task`."""

@@ -129,7 +129,9 @@ class Executing:
             # While a job does not wait, nothing else runs that could change the number.
             is_clean = self._loop.activecnt == active and not execution.greenlet.has_waited
         except BaseException as fault:  # of mrq, or an exception that an earlier job left for this greenlet
-            outcome = execution.context.outcome or self.outcomes.of_fault(fault, execution.started)
+            outcome = execution.context.outcome or self.outcomes.of_fault(
+                execution.context, fault, execution.started
+            )
         # Decided before code of a task, such as a log handler, is called again.
         is_alone = self._executions.running == 1
         self.decide(execution, outcome)

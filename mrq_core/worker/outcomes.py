@@ -31,7 +31,7 @@ from mrq_core.running.context import JobContext
 from mrq_core.tasks.loading import LoadedTask
 from mrq_core.text import printable
 from mrq_core.worker import forking
-from mrq_core.worker.tracebacks import exception_before, format_traceback, type_name
+from mrq_core.worker.tracebacks import error_fields, exception_before, format_traceback
 
 T = TypeVar("T")
 _SHOWN = 1000
@@ -101,9 +101,9 @@ class Outcomes:
         try:
             return self._of_exception(context, error, started)
         except BaseException as broken:  # a retry that makes no sense, or a fault of mrq
-            return self.of_fault(broken, started)
+            return self.of_fault(context, broken, started)
 
-    def of_fault(self, error: BaseException, started: float) -> Outcome:
+    def of_fault(self, context: JobContext, error: BaseException, started: float) -> Outcome:
         """The outcome of an attempt that could not get a better one because of this error. Never raises."""
         before = exception_before(error)
         return Outcome(
@@ -111,7 +111,7 @@ class Outcomes:
             ttl=self._config.default_job_ttl,
             cancel_ttl=self._config.default_job_cancel_ttl,
             total_time=time.monotonic() - started,
-            exception_type=type_name(error),
+            **error_fields(context.record.path, error),
             traceback=format_traceback(error),
             original_traceback=format_traceback(before) if before is not None else None,
         )
@@ -238,7 +238,7 @@ class Outcomes:
             ttl=self._ttl(loaded, status),
             cancel_ttl=loaded.cancel_ttl if loaded else self._config.default_job_cancel_ttl,
             total_time=time.monotonic() - started,
-            exception_type=type_name(error),
+            **_interruptible(context, error_fields, context.record.path, error),
             traceback=f"{text}{printable(problem)}\n" if problem else text,
             original_traceback=(
                 _interruptible(context, format_traceback, before) if before is not None else None

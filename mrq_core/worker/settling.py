@@ -19,6 +19,7 @@ from mrq_core.errors import BrokerUnavailable, shown_error
 from mrq_core.text import printable
 from mrq_core.worker.executions import ClaimKind, Execution, batches, outcomes_of, store_logs
 from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.tracebacks import error_fields
 from mrq_core.worker.worker_state import WorkerState
 
 BATCH = 200
@@ -230,6 +231,6 @@ def unstorable(execution: Execution, error: Exception) -> Outcome:
     return Outcome(
         status=Status.FAILED,
         ttl=execution.outcome.ttl if execution.outcome else None,
-        exception_type=type(error).__name__,
+        **error_fields(execution.record.path, error),
         traceback=printable(f"the outcome of this execution could not be stored: {shown_error(error)}"),
     )

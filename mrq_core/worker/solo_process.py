@@ -52,7 +52,7 @@ from mrq_core.worker.solo_messages import (
     framed,
     to_process,
 )
-from mrq_core.worker.tracebacks import format_traceback, type_name
+from mrq_core.worker.tracebacks import error_fields, format_traceback
 from mrq_core.worker.watchdog import Watchdog
 
 _DATA_FACTOR = 2
@@ -86,7 +86,7 @@ def main(parent: int) -> None:
                 Outcome(
                     status=Status.FAILED,
                     ttl=ttl,
-                    exception_type=type_name(error),
+                    **error_fields(start.record.path, error),
                     traceback=format_traceback(error),
                 )
             )
@@ -201,12 +201,12 @@ class Job:
         try:
             outcome = runner.run(context, partial(self._loaded, context))
         except BaseException as error:  # a fault of mrq, or an exception that the job left for this greenlet
-            outcome = context.outcome or runner.outcomes.of_fault(error, started)
+            outcome = context.outcome or runner.outcomes.of_fault(context, error, started)
         self._tell_progress()
         try:
             self._end(outcome)
         except BaseException as error:  # a value that no message carries
-            self._end(runner.outcomes.of_fault(error, started))
+            self._end(runner.outcomes.of_fault(context, error, started))
 
     def _end(self, outcome: Outcome) -> None:
         self._link.send(Ended(outcome))

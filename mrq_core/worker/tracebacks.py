@@ -11,11 +11,13 @@ from __future__ import annotations
 import linecache
 import os
 import re
+import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from types import TracebackType
-from typing import Any
+from typing import Any, TypedDict
 
+from mrq_core.contract.terms import MESSAGE_LIMIT, error_group
 from mrq_core.tasks.task import Task
 from mrq_core.text import printable
 
@@ -52,6 +54,25 @@ def type_name(error: BaseException) -> str:
         if issubclass(type(part), str) and part != "builtins":
             parts.append(str.__str__(part))
     return printable(".".join(parts)[:_NAME])
+
+
+class ErrorFields(TypedDict):
+    """The fields of an Outcome by which its exception is found."""
+
+    exception_type: str
+    exception_message: str
+    error_group: str
+
+
+def error_fields(path: str, error: BaseException) -> ErrorFields:
+    """The type, the message and the group of the exception of a job with this path. Never raises, except an
+    interrupt that arrives meanwhile."""
+    kind = type_name(error)
+    return {
+        "exception_type": kind,
+        "exception_message": _cut_at(_text_of(error), MESSAGE_LIMIT),
+        "error_group": printable(error_group(path, kind, _raising_frame(path, error))),
+    }
 
 
 def exception_before(error: BaseException) -> BaseException | None:
@@ -163,11 +184,18 @@ def _lines_of(error: BaseException) -> Iterator[str]:
 
 def _summary(error: BaseException) -> str:
     """The class and the message."""
+    return f"{type_name(error)}: {_cut(_text_of(error), _HEAD // 4, _TAIL // 4)}\n"
+
+
+def _text_of(error: BaseException) -> str:
     try:
-        message = str.__str__(str(error))
+        return str.__str__(str(error))
     except BaseException:
-        message = "<exception str() failed>"
-    return f"{type_name(error)}: {_cut(message, _HEAD // 4, _TAIL // 4)}\n"
+        return "<exception str() failed>"
+
+
+def _cut_at(text: str, most: int) -> str:
+    return printable(text[:most])[:most]
 
 
 def _frame_lines(frames: TracebackType) -> Iterator[str]:
@@ -191,6 +219,30 @@ def _frame_lines(frames: TracebackType) -> Iterator[str]:
 # Taken from code objects, because that is where frames have them from: no name of a file to go stale.
 _WORKER_FOLDER = os.path.dirname(format_traceback.__code__.co_filename)
 _TASK_FILE = Task.run_wrapped.__code__.co_filename
+
+
+_OURS = __name__.partition(".")[0]
+_LIBRARIES = tuple(
+    {sysconfig.get_path(name) + os.sep for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+)
+
+
+def _raising_frame(path: str, error: BaseException) -> str:
+    """The innermost frame of the user's code, as ``module:function``: of the package of the task, or of no
+    library. Where there is none, the innermost frame of a library; an empty text without one."""
+    package = path.partition(".")[0]
+    found, innermost = "", ""
+    one, left = _task_frames(frames_of(error)), _MOST_FRAMES
+    while one is not None and left:
+        code, module = one.tb_frame.f_code, one.tb_frame.f_globals.get("__name__")
+        name = module if type(module) is str else "?"
+        top = name.partition(".")[0]
+        if top != _OURS:
+            innermost = f"{name}:{code.co_qualname}"
+            if top == package or not code.co_filename.startswith(_LIBRARIES):
+                found = innermost
+        one, left = one.tb_next, left - 1
+    return found or innermost
 
 
 def _task_frames(frames: TracebackType | None) -> TracebackType | None:

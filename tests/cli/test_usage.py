@@ -341,7 +341,7 @@ def _open_files(pid: int) -> list[str]:
     return found
 
 
-FILTERS = ("status", "path", "queue", "worker", "error", "since", "until", "params")
+FILTERS = ("status", "path", "queue", "worker", "error", "message", "key", "since", "until", "params")
 
 
 @pytest.mark.parametrize("command", ["list", "requeue", "cancel", "move --to x", "remove --yes"])
@@ -352,6 +352,8 @@ def test_an_empty_filter_is_refused_and_changes_nothing(mrq: Shell, project: Pro
             said = mrq("jobs", *command.split(), f"--{name}", value, code=2)
             assert said.out == ""
             assert re.fullmatch(rf"mrq: {name} (is|has an empty value).*: expected .*\n", said.err), said
+    for value in ("", " "):
+        assert "group has an empty value" in mrq("jobs", *command.split(), "--group", value, code=2).err
     assert project.client.fetch(job_id).status == "queued"
 
 

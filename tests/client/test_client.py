@@ -356,9 +356,9 @@ def test_an_interrupt_of_the_caller_ends_a_call_that_imports_a_task(
 @pytest.mark.parametrize(
     ("options", "arguments"),
     [
-        ({"queue": "q", "priority": 2, "at_most_once": True}, {}),
-        ({"at_most_once": True}, {"queue": "q", "priority": 2}),
-        ({"queue": "other", "priority": 1, "at_most_once": True}, {"queue": "q", "priority": 2}),
+        ({"queue": "q", "priority": 2}, {}),
+        ({}, {"queue": "q", "priority": 2}),
+        ({"queue": "other", "priority": 1}, {"queue": "q", "priority": 2}),
     ],
 )
 def test_a_task_whose_options_are_set_in_tasks_is_not_imported(
@@ -366,13 +366,20 @@ def test_a_task_whose_options_are_set_in_tasks_is_not_imported(
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "slow_shop.py").write_text("from mrq_core import task\n\n@task\ndef sell():\n    return 5\n")
+    options = {**options, "at_most_once": True, "searchable": ("n",)}
     client = Client(Config(tasks={"slow_shop.sell": options}), MemoryBroker())
     for _ in range(2):
-        record = client.fetch(client.queue_job("slow_shop.sell", **arguments))
+        record = client.fetch(client.queue_job("slow_shop.sell", {"n": 1}, **arguments))
         assert (record.queue, record.priority, record.at_most_once) == ("q", 2, True)
+        assert record.search_keys == {"n": 1}
     [id] = client.queue_jobs("slow_shop.sell", [{}], **arguments)
     assert client.fetch(id).at_most_once
     assert "slow_shop" not in sys.modules
+    del options["searchable"]
+    client.queue_job("slow_shop.sell", **arguments)
+    assert sys.modules.pop("slow_shop", None) is None  # the client keeps what TASKS sets
+    Client(Config(tasks={"slow_shop.sell": options}), MemoryBroker()).queue_job("slow_shop.sell", **arguments)
+    assert sys.modules.pop("slow_shop", None) is not None
 
 
 def test_a_task_of_the_script_that_is_running_is_refused_in_its_children(client: Client) -> None:

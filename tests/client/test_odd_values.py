@@ -449,6 +449,11 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"limit_keys": "api"}, "limit_keys is 'api': expected a tuple"),
     ({"limit_keys": (5,)}, "limit_keys is"),
     ({"limit_keys": ("",)}, "limit_keys is"),
+    ({"search_keys": 5}, "search_keys is 5: expected a dict"),
+    ({"search_keys": {"a": [1]}}, "the search key 'a' has the value "),
+    ({"search_keys": {"": 1}}, "'' is the name of a search key"),
+    ({"search_keys": {"a": Unshowable()}}, r"search_keys\.a is of type \S+Unshowable"),
+    ({"search_keys": {str(n): n for n in range(9)}}, "a job has 9 search keys: expected up to 8"),
     ({"history": [5]}, r"history is \[5\]: expected it unchanged"),
     ({"history": (ATTEMPT,)}, "history is .*expected it unchanged"),
     ({"status": "queued"}, "status is 'queued': expected it unchanged"),
@@ -543,8 +548,9 @@ def test_an_in_place_change_of_a_plugin_is_stored_in_plain_values_for_its_job_al
 
 def test_every_field_of_a_record_is_checked() -> None:
     tried = {name for change, _ in CHANGES for name in change}
-    left = {"id", "lost_claims", "solo_deaths", "exception_type", "traceback", "original_traceback",
-            "total_time", "greenlet_time", "switches", "memory_diff"}  # fmt: skip
+    left = {"id", "lost_claims", "solo_deaths", "exception_type", "exception_message", "error_group",
+            "traceback", "original_traceback", "total_time", "greenlet_time", "switches",
+            "memory_diff"}  # fmt: skip
     assert set(JobRecord.__struct_fields__) == tried | left
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from mrq_core.clock import Clock
 from mrq_core.composed import ComposedBroker
+from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance import BrokerContract, BrokerFactory
 from mrq_core.testing.conformance.against_model import MachineContract
 from mrq_core.testing.memory import MemoryQueue, MemoryStore, QueueData, StoreData
@@ -26,3 +27,14 @@ class TestComposedAgainstModel(MachineContract):
     @pytest.fixture
     def empty_broker_factory(self) -> BrokerFactory:
         return lambda clock: open_pair(clock, QueueData(), StoreData())
+
+
+def test_the_time_of_a_pair_is_that_of_the_clock_of_its_queue() -> None:
+    queue_clock, store_clock = ManualClock(), ManualClock()
+    store_clock.advance(60.0)
+    broker = ComposedBroker(
+        MemoryQueue(clock=queue_clock, data=QueueData()), MemoryStore(clock=store_clock, data=StoreData())
+    )
+    assert broker.now() == queue_clock.now()
+    queue_clock.advance(5.0)
+    assert broker.now() == queue_clock.now()

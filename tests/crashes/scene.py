@@ -94,11 +94,11 @@ class Scene:
         return from_ms(self.clock.now_ms())
 
     def put(self) -> list[str]:
-        """Nine jobs in three queues: plain, limited, and with a unique key."""
+        """Nine jobs in three queues: with a search key, limited, and with a unique key."""
         jobs = []
         for queue in QUEUES:
             jobs += [
-                self.new_job(queue),
+                self.new_job(queue, search_keys={"queue": queue}),
                 self.new_job(queue, ("k", "r")),
                 self.new_job(queue, unique=Unique(key=f"u {queue}")),
             ]
@@ -220,5 +220,7 @@ def ended(record: JobRecord, status: Status) -> Settlement:
         delay=5.0 if runs_again else None,
         is_retry=runs_again,
         exception_type="E",
+        exception_message="no lamps",
+        error_group="group",
     )
     return Settlement(id=record.id, token=record.token or "", outcome=outcome)

@@ -34,7 +34,7 @@ OTHER_NAMES = {
 MOST_OTHER_NAMES = 10
 
 _ROW = re.compile(r"^\| (?P<term>[^|]+) \| (?P<meaning>[^|]+) \|$", re.MULTILINE)
-_HEADS = {"term", "operation", "---"}
+_HEADS = {("term", "meaning"), ("operation", "meaning"), ("---", "---")}
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
@@ -54,7 +54,7 @@ class Term(NamedTuple):
 
 def glossary() -> list[Term]:
     rows = [Term(row["term"], row["meaning"]) for row in _ROW.finditer((DOCS / "glossary.md").read_text())]
-    return [row for row in rows if row.term not in _HEADS]
+    return [row for row in rows if (row.term, row.meaning) not in _HEADS]
 
 
 def public_names() -> set[str]:

@@ -50,6 +50,7 @@ def job(
     at_most_once: bool = False,
     schedule: str | None = None,
     limit_keys: tuple[str, ...] = (),
+    search_keys: JsonObject | None = None,
 ) -> NewJob:
     """A job as a client makes it."""
     now = from_ms(SystemClock().now_ms())
@@ -64,6 +65,7 @@ def job(
         at_most_once=at_most_once,
         schedule=schedule,
         limit_keys=limit_keys,
+        search_keys={} if search_keys is None else search_keys,
     )
     return NewJob(record=record, delay=delay)
 

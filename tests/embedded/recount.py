@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from mrq_core.contract.record import JobRecord
+from mrq_core.contract.terms import error_terms_of, terms_of
 from mrq_core.drivers import encoding
 from mrq_core.embedded.jobs import records
 
@@ -15,7 +16,7 @@ _JOBS = f"SELECT id, queue, path, status, rank, due_ms, {records.COLUMNS} FROM j
 
 
 def check_tables(path: Path) -> None:
-    """Totals, slots, parked jobs, heads of subqueues and sizes of raw queues are what the rows say."""
+    """Totals, terms, slots, parked jobs, heads of subqueues and sizes of raw queues are what the rows say."""
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         jobs = connection.execute(_JOBS).fetchall()
@@ -23,6 +24,8 @@ def check_tables(path: Path) -> None:
         for (job_id, queue, task, status, *_), record in zip(jobs, stored, strict=True):
             assert (job_id, queue, task, status) == (record.id, record.queue, record.path, record.status)
         _check_totals(connection, stored)
+        terms = connection.execute("SELECT job_id, name, value FROM terms").fetchall()
+        assert Counter(terms) == Counter((record.id, *term) for record in stored for term in terms_of(record))
         held = {
             (record.id, key) for record in stored if record.status == "started" for key in record.limit_keys
         }
@@ -46,7 +49,14 @@ def _check_totals(connection: sqlite3.Connection, stored: list[JobRecord]) -> No
         entry = records.counted_as(record)
         if entry is not None:
             counted["entry", record.queue, entry] += 1
+        for name, value in error_terms_of(record):
+            if name == "group":
+                counted["group", value, record.status.value] += 1
+        if record.exception_type is not None:
+            counted["type", record.exception_type, record.status.value] += 1
     for (queue,) in connection.execute("SELECT queue FROM raw_waiting"):
         counted["raw", queue, "waiting"] += 1
-    totals = connection.execute("SELECT kind, name, status, n FROM totals WHERE n != 0")
+    totals = connection.execute(
+        "SELECT kind, name, status, n FROM totals WHERE n != 0 OR kind IN ('group', 'type')"
+    )
     assert {(kind, name, status): n for kind, name, status, n in totals} == counted

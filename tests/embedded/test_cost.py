@@ -9,11 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.contract.messages import Claimed, ClaimRequest, JobFilter, Limit, Order, Wanted
+from mrq_core.contract.messages import (
+    Claimed,
+    ClaimRequest,
+    JobFilter,
+    Limit,
+    Order,
+    Outcome,
+    Settlement,
+    Wanted,
+)
+from mrq_core.contract.record import Status
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.embedded.jobs import claiming, pruning, searching, totals
 from mrq_core.embedded.jobs.claiming import MIN_BLOCKED
-from mrq_core.embedded.jobs.conditions import condition
+from mrq_core.embedded.jobs.indexes import Index
 from mrq_core.testing.clock import ManualClock
 from tests.embedded.kit import after_connect, claim, job, open_broker, succeed
 
@@ -190,28 +200,136 @@ def test_prune_and_counts_seek_in_their_indexes(tmp_path: Path) -> None:
     assert any("jobs_entries" in line for line in plan_of(tmp_path, totals._DUE, ("q", 0, 1, 1)))
 
 
-@pytest.mark.parametrize(
-    ("column", "index"),
-    [
-        ("status", "jobs_by_status"),
-        ("path", "jobs_by_path"),
-        ("queue", "jobs_by_queue"),
-        ("exception_type", "jobs_by_exception"),
-        ("schedule", "jobs_by_schedule"),
-    ],
-)
+COLUMNS = {
+    "status": "jobs_by_status",
+    "path": "jobs_by_path",
+    "queue": "jobs_by_queue",
+    "schedule": "jobs_by_schedule",
+}
+
+
+@pytest.mark.parametrize("column", COLUMNS)
 @pytest.mark.parametrize("order", list(Order))
 def test_candidates_of_a_search_come_from_the_index_in_order(
-    tmp_path: Path, column: str, index: str, order: Order
+    tmp_path: Path, column: str, order: Order
 ) -> None:
-    where = condition(JobFilter(), 0)
-    statement = searching._CANDIDATES.format(
-        condition=where.sql, params="1", driving=searching._DRIVING[column], range=searching._RANGE[order]
-    )
     sign = "<" if order is Order.NEWEST_FIRST else ">"
-    assert plan_of(tmp_path, statement, (*where.values, "x", "x", 1)) == [
-        f"SEARCH jobs USING INDEX {index} ({column}=? AND id{sign}?)"
+    assert plan_of_search(tmp_path, [Index(column, ("x",))], order) == [
+        f"SEARCH listed USING COVERING INDEX {COLUMNS[column]} ({column}=? AND id{sign}?)",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)",
     ]
+
+
+@pytest.mark.parametrize("order", list(Order))
+def test_candidates_of_a_term_come_from_the_terms_in_order(tmp_path: Path, order: Order) -> None:
+    sign = "<" if order is Order.NEWEST_FIRST else ">"
+    assert plan_of_search(tmp_path, [Index("word", ("x",), is_terms=True)], order) == [
+        f"SEARCH listed USING PRIMARY KEY (name=? AND value=? AND job_id{sign}?)",
+        "CORRELATED SCALAR SUBQUERY 1",
+        "SEARCH jobs USING INDEX sqlite_autoindex_jobs_1 (id=?)",
+    ]
+
+
+def test_candidates_are_sought_in_the_other_indexes_before_their_rows(tmp_path: Path) -> None:
+    others = [Index("path", ("x",)), Index("status", ("x", "y")), Index("word", ("x",), is_terms=True)]
+    plan = plan_of_search(tmp_path, [Index("queue", ("x",)), *others], Order.NEWEST_FIRST)
+    assert [line for line in plan if line.startswith("SEARCH")] == [
+        "SEARCH listed USING COVERING INDEX jobs_by_queue (queue=? AND id<?)",
+        "SEARCH other USING COVERING INDEX jobs_by_path (path=? AND id=?)",
+        "SEARCH other USING COVERING INDEX jobs_by_status (status=? AND id=?)",
+        "SEARCH other USING PRIMARY KEY (name=? AND value=? AND job_id=?)",
+        "SEARCH jobs USING INTEGER PRIMARY KEY (rowid=?)",
+    ]
+
+
+def plan_of_search(tmp_path: Path, used: list[Index], order: Order) -> list[str]:
+    """The plan of a search in the first index, and in the others for each candidate."""
+    sql, values = searching.candidates_of(used[0].ranges()[0], used[1:], JobFilter(), 0, order)
+    return plan_of(tmp_path, sql, (*values, "x", 1))
+
+
+FAILED = Outcome(
+    status=Status.FAILED,
+    ttl=1000.0,
+    exception_type="a.E",
+    exception_message="no lamps left",
+    error_group="group",
+)
+
+
+def test_enqueue_claim_and_success_without_terms_do_not_touch_the_terms(tmp_path: Path) -> None:
+    statements: list[str] = []
+    connect = after_connect(lambda connection: connection.set_trace_callback(statements.append))
+    with closing(open_broker(tmp_path / "mrq.sqlite3", connect=connect)) as broker:
+        broker.prepare()
+        statements.clear()
+        broker.enqueue([job()])
+        [record] = claim(broker).records
+        assert broker.settle([succeed(record)]) == [True]
+        assert [line for line in statements if "terms" in line or "'group'" in line] == []
+        broker.enqueue([job(search_keys={"k": 1})])
+        assert [line for line in statements if "terms" in line] != []
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        JobFilter(search_keys={"tenant": "t", "user": 7}),
+        JobFilter(search_keys={"user": 7}, statuses=(Status.QUEUED,), paths=("tests.tasks.Example",)),
+        JobFilter(search_keys={"user": 7}, queues=("q", "other")),
+        JobFilter(queues=("rare",), statuses=(Status.QUEUED,), paths=("tests.tasks.Example",)),
+        JobFilter(queues=("tree/",), statuses=(Status.QUEUED,)),
+        JobFilter(schedules=("daily",), queues=("q",)),
+    ],
+)
+def test_a_rare_match_costs_as_much_among_many_jobs_as_among_few(
+    broker: EmbeddedBroker, counter: Counter, wanted: JobFilter
+) -> None:
+    broker.enqueue([job(queue, search_keys={"tenant": "t", "user": 7}, schedule="daily")
+                    for queue in ("q", "rare", "tree/a", "tree/b")])  # fmt: skip
+    fill(broker, 2_000, search_keys={"tenant": "t"})
+
+    def cost() -> int:
+        before = counter.counts
+        found = broker.find(wanted).records
+        assert broker.count(wanted) == {"": len(found)}
+        assert len(found) in range(1, 5)
+        return counter.counts - before
+
+    few = cost()
+    fill(broker, 20_000, search_keys={"tenant": "t"})
+    assert cost() <= few * SLACK
+
+
+@pytest.mark.parametrize(
+    ("wanted", "group_by"),
+    [
+        (JobFilter(), None),
+        (JobFilter(), "status"),
+        (JobFilter(statuses=(Status.QUEUED,)), "queue"),
+        (JobFilter(queues=("q",)), "status"),
+        (JobFilter(), "error_group"),
+        (JobFilter(statuses=(Status.FAILED,)), "error_group"),
+        (JobFilter(), "exception_type"),
+        (JobFilter(exception_types=("E",)), "exception_type"),
+        (JobFilter(error_groups=("group",)), None),
+        (JobFilter(error_groups=("group",)), "status"),
+    ],
+)
+def test_counts_that_totals_answer_do_not_grow_with_the_jobs(
+    broker: EmbeddedBroker, counter: Counter, wanted: JobFilter, group_by: str | None
+) -> None:
+    def fill_and_count(number: int) -> int:
+        fill(broker, number)
+        records = claim(broker, limit=number // 2).records
+        broker.settle([Settlement(id=one.id, token=one.token or "", outcome=FAILED) for one in records])
+        before = counter.counts
+        assert broker.count(wanted, group_by) != {}
+        return counter.counts - before
+
+    few = fill_and_count(1_000)
+    assert fill_and_count(10_000) <= few * SLACK + 10
 
 
 def plan_of(tmp_path: Path, statement: str, values: tuple[object, ...]) -> list[str]:

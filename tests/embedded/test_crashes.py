@@ -1,4 +1,4 @@
-"""A process that is killed between any two writes loses nothing, and repeating its call mends the rest."""
+"""A process that is killed between any two writes loses nothing; repeating its call completes the rest."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ from mrq_core.contract.messages import (
     JobFilter,
     Limit,
     NewJob,
+    Outcome,
     RawItem,
     Requeue,
+    Settlement,
     Wanted,
 )
 from mrq_core.contract.record import JobRecord, Status
@@ -33,6 +35,8 @@ from tests.embedded.recount import check_tables
 
 OUTSIDE = ("write.done", "write.committed")
 POINTS = ("batch.rows", "batch.totals", *OUTSIDE)
+WITH_TERMS = ("batch.terms", *POINTS)
+"""The points of a call that changes terms."""
 QUEUES = ("q", "t/a", "t/b")
 LEASE = 60.0
 
@@ -66,7 +70,7 @@ class Place:
 
     @property
     def was_committed(self) -> bool:
-        return self.point not in ("batch.rows", "batch.totals", "raw.leases", "write.done")
+        return self.point not in ("batch.rows", "batch.terms", "batch.totals", "raw.leases", "write.done")
 
 
 @pytest.fixture
@@ -83,9 +87,11 @@ def at(*points: str) -> pytest.MarkDecorator:
 
 
 def jobs(*, at_most_once: bool = False) -> list[NewJob]:
-    """Six jobs in three queues, four of them under a limit."""
+    """Six jobs in three queues, three of them under a limit and with a search key."""
     return [
-        job(queue, limit_keys=keys, at_most_once=at_most_once) for queue in QUEUES for keys in ((), ("k",))
+        job(queue, limit_keys=keys, at_most_once=at_most_once, search_keys=dict.fromkeys(keys, "value"))
+        for queue in QUEUES
+        for keys in ((), ("k",))
     ]
 
 
@@ -125,13 +131,14 @@ def run_all(place: Place) -> set[str]:
     return done
 
 
-@at(*POINTS)
+@at(*WITH_TERMS)
 def test_enqueue(place: Place) -> None:
     new = jobs()
     ids = [one.record.id for one in new]
     place.crash(lambda broker: broker.enqueue(new))
     again = place.broker.enqueue(new)
     assert [(answer.id, answer.created) for answer in again] == [(i, not place.was_committed) for i in ids]
+    assert place.broker.count(JobFilter(search_keys={"k": "value"})) == {"": 3}
     assert run_all(place) == set(ids)
 
 
@@ -161,6 +168,57 @@ def test_settle(place: Place) -> None:
     assert run_all(place) == set(ids) - {record.id for record in running}
 
 
+FAILED = {"exception_type": "a.E", "exception_message": "no lamps", "error_group": "group"}
+
+
+def fail(records: list[JobRecord], status: Status) -> list[Settlement]:
+    """A failure, or a retry, of each of these jobs, with the same exception."""
+    times = {"delay": 0.0} if status is Status.RETRY else {"ttl": 1000.0}
+    outcome = Outcome(status=status, is_retry=status is Status.RETRY, **times, **FAILED)  # type: ignore[arg-type]
+    return [Settlement(id=record.id, token=record.token or "", outcome=outcome) for record in records]
+
+
+def with_error(place: Place) -> list[int]:
+    """The number of jobs found by each term of the exception."""
+    wanted = {"exception_types": ("E",), "error_words": ("lamps",), "error_groups": ("group",)}
+    return [
+        place.broker.count(JobFilter(**{name: value}))[""]  # type: ignore[arg-type]
+        for name, value in wanted.items()
+    ]
+
+
+@at(*WITH_TERMS)
+def test_settle_of_failures(place: Place) -> None:
+    _, running = put_and_claim(place)
+    settlements = fail(running, Status.FAILED)
+    place.crash(lambda broker: broker.settle(settlements))
+    assert with_error(place) == [5 if place.was_committed else 0] * 3
+    assert place.broker.settle(settlements) == [True] * 5
+    assert with_error(place) == [5] * 3
+    assert place.broker.totals().by_error_group == {"group": {Status.FAILED: 5}}
+
+
+@at(*WITH_TERMS)
+def test_claim_after_a_retry(place: Place) -> None:
+    ids, running = put_and_claim(place)
+    assert place.broker.settle(fail(running, Status.RETRY)) == [True] * 5
+    place.crash(claim_all)
+    assert with_error(place) == [0 if place.was_committed else 5] * 3
+    place.clock.advance(LEASE)
+    assert run_all(place) == set(ids)
+    assert with_error(place) == [0] * 3
+    assert place.broker.totals().by_error_group == {}
+
+
+@at(*WITH_TERMS)
+def test_requeue_of_failures(place: Place) -> None:
+    _, running = put_and_claim(place)
+    assert place.broker.settle(fail(running, Status.FAILED)) == [True] * 5
+    ids = [record.id for record in running]
+    place.crash(lambda broker: broker.requeue(ids, Requeue()))
+    assert with_error(place) == [0 if place.was_committed else 5] * 3
+
+
 @at(*POINTS)
 def test_requeue(place: Place) -> None:
     ids, _ = put_and_claim(place)
@@ -184,7 +242,7 @@ def test_cancel(place: Place) -> None:
     assert statuses(place, [parked]) == [Status.CANCEL]
 
 
-@at(*POINTS)
+@at(*WITH_TERMS)
 def test_remove(place: Place) -> None:
     ids, running = put_and_claim(place)
     [parked] = set(ids) - {record.id for record in running}
@@ -193,6 +251,7 @@ def test_remove(place: Place) -> None:
         ChangeResult.UNKNOWN if place.was_committed else ChangeResult.DONE
     ]
     assert place.broker.get([parked]) == [None]
+    assert place.broker.count(JobFilter(search_keys={"k": "value"})) == {"": 2}
 
 
 @at(*OUTSIDE)

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mrq_core.contract.messages import Cancel, ChangeResult, JobFilter, Order, Remove
-from mrq_core.contract.record import Status
+from mrq_core.clock import SystemClock
+from mrq_core.contract.matching import GROUPS, matches
+from mrq_core.contract.messages import Cancel, ChangeResult, JobFilter, Order, Outcome, Remove, Settlement
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.embedded.broker import EmbeddedBroker
-from mrq_core.embedded.jobs import searching
-from tests.embedded.kit import job, open_broker
+from mrq_core.embedded.jobs import indexes, searching
+from mrq_core.testing.clock import ManualClock
+from tests.embedded.kit import claim, job, open_broker
 
 
 @pytest.fixture
@@ -61,6 +67,101 @@ def test_several_values_of_one_index_are_merged_in_order(broker: EmbeddedBroker,
         if cursor is None:
             break
     assert found == sorted(expected, reverse=order is Order.NEWEST_FIRST)
+
+
+STATUSES = (Status.QUEUED, Status.FAILED, Status.RETRY, Status.SUCCESS)
+
+
+def fill_at_random(broker: EmbeddedBroker, clock: ManualClock, chance: random.Random) -> list[JobRecord]:
+    """Jobs in many states, some of them expired. Returns the visible jobs."""
+    queues = ["a", "b", "t/x", "t/y", "t/z"]
+    jobs = [
+        job(
+            chance.choice(queues),
+            path=f"p{chance.randrange(3)}",
+            params={"n": chance.randrange(3)},
+            schedule=chance.choice([None, "daily", "hourly"]),
+            search_keys={name: chance.randrange(4) for name in ("k", "m") if chance.random() < 0.7},
+        )
+        for _ in range(400)
+    ]
+    broker.enqueue(jobs)
+    running = claim(broker, "a", "b", "t/", limit=150).records + claim(broker, "t/", limit=150).records
+    settlements = []
+    for record in running:
+        status = chance.choice([*STATUSES[1:], Status.STARTED])
+        error = {
+            "exception_type": f"shop.E{chance.randrange(3)}",
+            "exception_message": f"no lamps, {chance.randrange(3)} chairs",
+            "error_group": f"group {chance.randrange(3)}",
+        }
+        outcome = Outcome(
+            status=status,
+            delay=5.0 if status is Status.RETRY else None,
+            ttl=None if status is Status.RETRY else chance.choice([10.0, 1000.0]),
+            is_retry=status is Status.RETRY,
+            **({} if status is Status.SUCCESS else error),  # type: ignore[arg-type]
+        )
+        if status is not Status.STARTED:
+            settlements.append(Settlement(id=record.id, token=record.token or "", outcome=outcome))
+    assert all(broker.settle(settlements))
+    clock.advance(10.0)
+    found = [record for record in broker.get([new.record.id for new in jobs]) if record is not None]
+    assert len(running) > 100
+    assert 200 < len(found) < 400
+    return found
+
+
+def random_filter(chance: random.Random, records: list[JobRecord]) -> JobFilter:
+    """A filter of one to four parts."""
+    one = chance.choice(records)
+    parts: dict[str, Any] = {
+        "ids": tuple(record.id for record in chance.sample(records, 30)),
+        "statuses": tuple(chance.sample(STATUSES, chance.randint(1, 3))),
+        "paths": (f"p{chance.randrange(3)}", "p1"),
+        "queues": tuple(chance.sample(["a", "b", "t/x", "t/", "none/"], chance.randint(1, 2))),
+        "workers": ("w1",),
+        "schedules": ("daily",),
+        "exception_types": tuple(chance.sample(["E1", "shop.E1", "shop.E2", "E9"], chance.randint(1, 3))),
+        "error_words": tuple(chance.sample(["no", "lamps", "1", "2"], chance.randint(1, 2))),
+        "error_groups": (f"group {chance.randrange(3)}", "group 1"),
+        "search_keys": one.search_keys or {"k": 1},
+        "since": one.queued_at,
+        "params": {"n": chance.randrange(3)},
+    }
+    return JobFilter(**{name: parts[name] for name in chance.sample(sorted(parts), chance.randint(1, 4))})
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("small", [False, True])
+def test_any_filter_finds_and_counts_what_matches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, small: bool
+) -> None:
+    chance = random.Random(seed)
+    if small:  # every bound is reached
+        monkeypatch.setattr(indexes, "COUNTED", (2, 5))
+        monkeypatch.setattr(indexes, "MOST_SUBQUEUES", 2)
+        monkeypatch.setattr(searching, "MOST_SEEKS", 1)
+    clock = ManualClock(SystemClock().now_ms())
+    with closing(open_broker(tmp_path / "mrq.sqlite3", clock=clock)) as broker:
+        records = fill_at_random(broker, clock, chance)
+        matched = 0
+        for _ in range(150):
+            wanted = random_filter(chance, records)
+            expected = [record for record in records if matches(record, wanted)]
+            matched += bool(expected)
+            for order in Order:
+                ids = sorted((record.id for record in expected), reverse=order is Order.NEWEST_FIRST)
+                first = broker.find(wanted, order=order, limit=7)
+                rest = broker.find(wanted, order=order, cursor=first.cursor, limit=400).records
+                found = [*first.records, *(rest if first.cursor else ())]
+                assert [record.id for record in found] == ids, wanted
+            assert broker.count(wanted) == {"": len(expected)}, wanted
+            for group in GROUPS:
+                values = Counter(getattr(record, group) for record in expected)
+                del values[None]
+                assert broker.count(wanted, group) == values, (wanted, group)
+        assert matched > 40
 
 
 def test_a_bulk_action_acts_on_each_job_once_also_while_it_is_cut_short(

@@ -66,9 +66,9 @@ class Store:
             return
         data = json.loads(file.read_text(encoding="utf-8"))
         if self._redis is not None:
-            _load_redis(self._redis, data["redis"])
+            load_redis(self._redis, data["redis"])
         if self._mongo is not None:
-            _load_mongo(self._mongo, data["mongo"])
+            load_mongo(self._mongo, data["mongo"])
 
 
 # --- Redis: a list of [key, type, value], all text as base64 of its bytes ----------------------------
@@ -108,7 +108,7 @@ def _dump_redis(place: RedisPlace) -> list[list[Any]]:
     return dumped
 
 
-def _load_redis(place: RedisPlace, dumped: list[list[Any]]) -> None:
+def load_redis(place: RedisPlace, dumped: list[list[Any]]) -> None:
     with redis.Redis.from_url(place.url) as client:
         for name, kind, value in dumped:
             key = f"{{{place.prefix}}}:".encode() + name.encode("latin-1")
@@ -139,7 +139,7 @@ def _dump_mongo(place: MongoPlace) -> dict[str, Any]:
         }
 
 
-def _load_mongo(place: MongoPlace, dumped: dict[str, Any]) -> None:
+def load_mongo(place: MongoPlace, dumped: dict[str, Any]) -> None:
     with pymongo.MongoClient[dict[str, Any]](place.url, tz_aware=True) as client:
         database = client.get_default_database()
         for name, documents in dumped.items():

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from mrq_core.contract.broker import Broker
+from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.lifecycle import make_token
 from mrq_core.contract.messages import (
     Cancel,
@@ -30,12 +31,19 @@ from mrq_core.contract.messages import (
     Wanted,
 )
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.terms import words_of
 from mrq_core.testing.clock import ManualClock
 
 LEASE = 600.0
 LIMITS = {"one": Limit(concurrency=1), "slow": Limit(rate=1.0, per=100.0)}
 QUEUES = ["default", "failing", "lost", "limited", "rated", "tree/a", "tree/b", "next", "running", "raw"]
 RAW = ("items_raw", "items_set", "items_sorted_set", "items_timed_set")
+KEYS: JsonObject = {"user": 6, "name": "größe"}
+ERROR: dict[str, Any] = {
+    "exception_type": "golden.Error",
+    "exception_message": "Größe 7 is missing",
+    "error_group": "golden.Task golden.Error golden:Task.run",
+}
 TTL = 1e9
 """Seconds. The servers' own clocks must not reach the end of it, whatever the injected clock says."""
 
@@ -84,7 +92,13 @@ def fill(broker: Broker, clock: ManualClock) -> None:
     """Writes the story into an empty broker."""
     broker.prepare()
     broker.enqueue([_job(clock, n) for n in range(4)])
-    broker.enqueue([_job(clock, 4, priority=3), _job(clock, 5, delay=1e6), _job(clock, 6, schedule="daily")])
+    broker.enqueue(
+        [
+            _job(clock, 4, priority=3),
+            _job(clock, 5, delay=1e6),
+            _job(clock, 6, schedule="daily", search_keys=KEYS),
+        ]
+    )
     broker.enqueue(
         [
             _job(clock, 10, unique=Unique(key="until queued", until="queued")),
@@ -95,11 +109,11 @@ def fill(broker: Broker, clock: ManualClock) -> None:
     for number, status in enumerate((Status.FAILED, Status.TIMEOUT, Status.ABORT, Status.MAXRETRIES), 20):
         broker.enqueue([_job(clock, number, "failing")])
         [record] = claimed_from(broker, "failing")
-        _settle(broker, record, status, exception_type="golden.Error", traceback=f"Traceback: {status}\n")
+        _settle(broker, record, status, **ERROR, traceback=f"Traceback: {status}\n")
     broker.enqueue([_job(clock, 24, "failing")])
     for _ in range(2):
         [record] = claimed_from(broker, "failing")
-        _settle(broker, record, Status.RETRY, delay=10.0, is_retry=True, exception_type="golden.Error")
+        _settle(broker, record, Status.RETRY, delay=10.0, is_retry=True, **ERROR)
         clock.advance(10.0)
     broker.enqueue([_job(clock, 25, "failing", priority=1)])
     [record] = claimed_from(broker, "failing")
@@ -163,6 +177,9 @@ def observed(broker: Broker, clock: ManualClock) -> dict[str, Any]:
         "raw jobs": sorted(str(record.raw_queue) for record in page.records if record.raw_queue),
         "found": len(page.records),
         "by status": {str(status): n for status, n in sorted(broker.totals().by_status().items()) if n},
+        "by group": broker.count(JobFilter(), "error_group"),
+        "by word": broker.count(JobFilter(error_words=tuple(words_of("GRÖSSE 7")))),
+        "by key": [one.id for one in broker.find(JobFilter(search_keys=KEYS)).records],
         "by exception": broker.count(JobFilter(), "exception_type"),
         "scheduled": [one.id for one in broker.find(JobFilter(schedules=("daily",))).records],
         "counts": [msgspec.to_builtins(counts) for counts in broker.counts(QUEUES)],
@@ -177,12 +194,13 @@ def observed(broker: Broker, clock: ManualClock) -> dict[str, Any]:
 
 
 def without_gone_fields(observed: dict[str, Any]) -> dict[str, Any]:
-    """What an earlier version observed, without the fields of a record that this version ignores."""
+    """What an earlier version observed, without the fields of a record that this version ignores. Version 1
+    had no terms."""
     jobs = {
         job_id: shown and {name: value for name, value in shown.items() if name not in GONE}
         for job_id, shown in observed["jobs"].items()
     }
-    return {**observed, "jobs": jobs}
+    return {"by group": {}, "by word": {"": 0}, "by key": [], **observed, "jobs": jobs}
 
 
 def _shown(record: JobRecord | None) -> Any:

@@ -93,6 +93,7 @@ class Version:
     def __init__(self, stored: Stored, monkeypatch: pytest.MonkeyPatch) -> None:
         self._stored = stored
         self._monkeypatch = monkeypatch
+        monkeypatch.setattr(stored.layout, "OLDEST", 1)
 
     def is_one(self) -> None:
         self._monkeypatch.setattr(self._stored.layout, "VERSION", 1)
@@ -107,9 +108,11 @@ class Version:
 @pytest.fixture
 def version(stored: Stored, monkeypatch: pytest.MonkeyPatch) -> Version:
     """Data of version 1 are there, and this process is of version 1."""
+    version = Version(stored, monkeypatch)
+    version.is_one()
     with closing(stored.open()) as broker:
         broker.prepare()
-    return Version(stored, monkeypatch)
+    return version
 
 
 def claim(broker: Broker) -> JobRecord:

@@ -10,10 +10,12 @@ from pymongo.database import Database
 
 from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.jobs import totals
+from mrq_broker_mongo.jobs.records import of_doc
 from mrq_broker_mongo.jobs.uniques import is_done_with
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.store import MongoStore
 from mrq_core.contract.record import WAITING
+from mrq_core.contract.terms import terms_of
 
 Doc = dict[str, Any]
 
@@ -38,6 +40,7 @@ def check_collections(broker: MongoBroker) -> None:
     jobs: dict[Any, Doc] = {doc["_id"]: doc for doc in everything["jobs"]}
     for doc in jobs.values():
         _check_place(doc)
+        _check_terms(doc, connection)
     _check_numbers(everything["totals"], jobs)
     _check_slots(everything["limits"], jobs)
     _check_unique_keys(everything["keys"], jobs)
@@ -52,6 +55,8 @@ def check_store(store: MongoStore) -> None:
     connection: Connection = store._connection
     everything = connection.on_database(lambda database: _all(database, connection))
     jobs = {doc["_id"]: doc for doc in everything["jobs"]}
+    for doc in jobs.values():
+        _check_terms(doc, connection)
     _check_numbers(everything["totals"], jobs)
     assert not everything["limits"]
     assert not everything["keys"]
@@ -73,6 +78,13 @@ def _check_place(doc: Doc) -> None:
     assert ("root" in doc) == ("/" in doc["queue"]), doc
 
 
+def _check_terms(doc: Doc, connection: Connection) -> None:
+    """A job has exactly the terms of its record. A job without terms has no array."""
+    terms = {f"{term.name}\0{term.value}" for term in terms_of(of_doc(doc, connection.arrangement))}
+    assert set(doc.get("terms", ())) == terms, doc
+    assert "terms" not in doc or len(doc["terms"]) == len(terms) > 0, doc
+
+
 def _check_numbers(found: list[Doc], jobs: dict[Any, Doc]) -> None:
     counted: Counter[tuple[str, str]] = Counter()
     for doc in jobs.values():
@@ -80,6 +92,10 @@ def _check_numbers(found: list[Doc], jobs: dict[Any, Doc]) -> None:
         cell = "interrupt ended" if is_ended_interrupt else doc["status"]
         counted[f"q {doc['queue']}", cell] += 1
         counted[f"p {doc['path']}", cell] += 1
+        if "error_group" in doc:
+            counted[f"g {doc['error_group']}", cell] += 1
+        if "exception_type" in doc:
+            counted[f"t {doc['exception_type']}", cell] += 1
     told = {(doc["_id"], cell): n for doc in found for cell, n in doc.get("n", {}).items() if n}
     assert told == counted
 

@@ -45,7 +45,7 @@ def test_a_server_that_is_set_up_well_has_no_findings(place: Place, server_url: 
     found = findings(place)
     assert {finding.level for finding in found.values()} == {"ok"}
     assert found.keys() >= {"version", "deployment", "durability", "layout", "indexes"}
-    assert "version 1" in found["layout"].message
+    assert "version 2" in found["layout"].message
     assert place.prefix in found["layout"].message
     assert server_url.partition("//")[2].partition("/")[0] in found["version"].message
     assert "w=majority, journal=true" in found["durability"].message

@@ -3,6 +3,7 @@ a lost reply, and of the store of a pair. `tests/golden/test_upgrades.py` has th
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -10,25 +11,29 @@ from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import Any
 
+import pymongo
 import pytest
+from bson import ObjectId
 from pymongo.collection import Collection
 
 from mrq_broker_mongo.broker import MongoBroker
-from mrq_broker_mongo.server import layout
+from mrq_broker_mongo.server import layout, upgrades
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.store import MongoStore
 from mrq_core import failpoints
-from mrq_core.contract.messages import Finding
+from mrq_core.contract.messages import Finding, JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.drivers.versions import Upgrade
 from mrq_core.errors import SchemaTooNew
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.store_kit import put, read_one, start_one, succeed_one
+from tests.golden.stores import FOLDER, load_mongo
 from tests.interleaving import at
 from tests.mongo.kit import Place, claim, lose_reply_to, new_job, success
 from tests.mongo.recount import check_collections
 from tests.proxy import Proxy
 
+UPGRADES = dict(layout.UPGRADES)
 Doc = dict[str, Any]
 Apply = Callable[[Connection], None]
 Opened = Callable[[MongoBroker], MongoBroker]
@@ -89,7 +94,11 @@ class Driver:
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
-    return Driver(monkeypatch)
+    """This process is of version 1."""
+    monkeypatch.setattr(layout, "OLDEST", 1)
+    driver = Driver(monkeypatch)
+    driver.becomes(1)
+    return driver
 
 
 @pytest.fixture
@@ -325,3 +334,84 @@ def test_an_upgrade_whose_reply_was_lost_is_made_once(
     assert marked(before) == [1, 0]
     driver.becomes(1)
     assert len(claim(before).records) == 1
+
+
+# --- the upgrade to version 2 ----------------------------------------------------------------------
+
+
+def load_version_1(place: Place) -> int:
+    """Writes data of version 1 with the index of exception types; returns the time of their clock in
+    milliseconds."""
+    load_mongo(place, json.loads((FOLDER / "mongo-1.data.json").read_text(encoding="utf-8"))["mongo"])
+    with pymongo.MongoClient[Doc](place.url) as client:
+        jobs = client.get_default_database()[f"{place.prefix}_jobs"]
+        jobs.create_index(
+            [("exception_type", 1), ("_id", 1)],
+            name="exception_type",
+            partialFilterExpression={"exception_type": {"$exists": True}},
+        )
+    return int(json.loads((FOLDER / "mongo-1.expected.json").read_text(encoding="utf-8"))["now_ms"])
+
+
+def index_names(opened: MongoBroker) -> set[str]:
+    return opened._connection.run("jobs", lambda jobs: set(jobs.index_information()))
+
+
+@pytest.mark.parametrize("point", [None, "upgrade.terms", "upgrade.indexes"])
+def test_exceptions_of_version_1_are_found_by_their_terms(
+    place: Place, opened: Opened, monkeypatch: pytest.MonkeyPatch, point: str | None
+) -> None:
+    monkeypatch.setattr(upgrades, "BATCH", 2)
+    broker = opened(place.open(ManualClock(load_version_1(place))))
+    if point is not None:
+        killed_at(place, point)
+        assert stored(broker) == ONE
+    broker.prepare()
+    assert stored(broker) == {"version": 2, "oldest": 2}
+    [counted] = broker._connection.run("totals", lambda totals: list(totals.find({"_id": "t golden.Error"})))
+    assert sum(counted["n"].values()) == 5
+    check_collections(broker)
+    for name in ("golden.Error", "Error"):
+        assert broker.count(JobFilter(exception_types=(name,))) == {"": 5}
+        assert len(broker.find(JobFilter(exception_types=(name,))).records) == 5
+    assert broker.count(JobFilter(), "exception_type") == {"golden.Error": 5}
+    assert {"terms"} == index_names(broker) & {"terms", "exception_type"}
+    UPGRADES[2].apply(broker._connection)
+    check_collections(broker)
+
+
+def test_a_job_that_changes_during_the_upgrade_keeps_the_terms_of_its_change(
+    place: Place, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process may have upgraded already, and work."""
+    broker = opened(place.open(ManualClock(load_version_1(place))))
+    [failed] = broker.find(JobFilter(statuses=(Status.FAILED,))).records
+    done: list[str] = []
+
+    def requeue(name: str) -> None:
+        if name == "upgrade.terms" and not done:
+            done.append(name)
+            with pymongo.MongoClient[Doc](place.url) as client:
+                jobs = client.get_default_database()[f"{place.prefix}_jobs"]
+                jobs.update_one({"_id": ObjectId(failed.id)}, {"$unset": {"exception_type": ""}})
+
+    monkeypatch.setattr(failpoints, "hook", requeue)
+    UPGRADES[2].apply(broker._connection)
+    assert done
+    monkeypatch.setattr(failpoints, "hook", None)
+    doc = broker._connection.run("jobs", lambda jobs: jobs.find_one({"_id": ObjectId(failed.id)}))
+    assert doc is not None
+    assert "terms" not in doc
+
+
+def test_a_worker_of_version_1_is_refused_after_the_upgrade(
+    place: Place, driver: Driver, opened: Opened
+) -> None:
+    with closing(place.open()) as before:
+        before.prepare()
+        assert stored(before) == ONE
+    driver.becomes(2, UPGRADES)
+    opened(place.open()).prepare()
+    driver.becomes(1)
+    with pytest.raises(SchemaTooNew, match="version 2, for drivers of version 2 and later"):
+        opened(place.open()).enqueue([new_job()])

@@ -55,6 +55,13 @@ def test_an_empty_value_is_refused_and_never_matches_all_jobs(name: str, texts: 
         made(**{name: texts})
 
 
+@pytest.mark.parametrize("name", ["groups", "messages", "search_keys"])
+@pytest.mark.parametrize("texts", [[""], [" "], ["no=1", ""]])
+def test_an_empty_text_is_refused_where_commas_do_not_join(name: str, texts: list[str]) -> None:
+    with pytest.raises(InvalidValue, match=r"^(group has an empty value|message is|key is).*: expected "):
+        made(**{name: texts})
+
+
 def test_an_unknown_status_is_refused_with_a_list_of_them() -> None:
     with pytest.raises(InvalidValue, match="'done' is no status of a job: expected one of queued, started"):
         made(statuses=["done"])
@@ -137,3 +144,25 @@ def test_a_span_that_ends_before_it_begins_is_refused() -> None:
 )
 def test_totals_tell_the_number_where_they_can(wanted: JobFilter, number: int | None) -> None:
     assert number_from_totals(wanted, TOTALS) == number
+
+
+def test_errors_and_search_keys_are_parsed() -> None:
+    wanted = made(messages=["No STOCK", "of lamps"], groups=["a.B E a:f"], search_keys=["user=17", "o.id=x"])
+    assert wanted.error_words == ("no", "stock", "of", "lamps")
+    assert wanted.error_groups == ("a.B E a:f",)
+    assert wanted.search_keys == {"user": 17, "o.id": "x"}
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ({"messages": ["..."]}, "expected words"),
+        ({"search_keys": ["user"]}, "key is 'user': expected key=value"),
+        ({"search_keys": ["a=1", "a=2"]}, "twice"),
+    ],
+)
+def test_errors_and_search_keys_that_make_no_sense_are_refused(
+    texts: dict[str, list[str]], message: str
+) -> None:
+    with pytest.raises(InvalidValue, match=message):
+        made(**texts)

@@ -9,7 +9,10 @@ import msgspec
 import redis
 
 from mrq_broker_redis.broker import RedisBroker
+from mrq_broker_redis.jobs.changing import Records
 from mrq_broker_redis.server.connection import Connection
+from mrq_core.contract.record import JobRecord
+from mrq_core.contract.terms import error_terms_of, key_terms_of, terms_of
 
 Row = dict[bytes, bytes]
 
@@ -26,7 +29,7 @@ def check_keys(broker: RedisBroker) -> None:
     totals: dict[bytes, Counter[bytes]] = {b"n:q": Counter(), b"n:h": Counter()}
     slots, parked = set(), set()
     for job_id, row in jobs.items():
-        for kind in (b"s", b"q", b"h", b"g", b"y"):
+        for kind in (b"s", b"q", b"h", b"y"):
             if row.get(kind):
                 sets[b"i:" + kind + b":" + row[kind]].add(job_id)
         if row[b"z"] == b"w":
@@ -42,6 +45,11 @@ def check_keys(broker: RedisBroker) -> None:
             slots |= {job_id + b" " + key.encode() for key in keys}
         if row[b"z"] == b"p":
             parked.add(job_id)
+    records = _records(connection, jobs)
+    for job_id, record in records.items():
+        for name, value in terms_of(record):
+            sets[b"i:t:" + name.encode()].add(value.encode() + b"\0" + job_id)
+    _check_exceptions(client, prefix, jobs, records)
     found = {
         key: set(members_of(client, prefix + key))
         for key in names_under(client, prefix)
@@ -109,6 +117,41 @@ def _check_unique_keys(client: redis.Redis, prefix: bytes, jobs: dict[bytes, Row
     for job_id, row in jobs.items():
         if row.get(b"m") == b"done" and row[b"z"]:
             assert holders[row[b"u"]][:24] == job_id
+
+
+def _records(connection: Connection, jobs: dict[bytes, Row]) -> dict[bytes, JobRecord]:
+    """All records, those that have expired included."""
+    _, found = Records(connection).read([job_id.decode() for job_id in jobs])
+    return {job_id: one.record for job_id, one in zip(jobs, found, strict=True) if one is not None}
+
+
+def _check_exceptions(
+    client: redis.Redis, prefix: bytes, jobs: dict[bytes, Row], records: dict[bytes, JobRecord]
+) -> None:
+    """The fields, the stored exceptions and the totals of exceptions are those of the records."""
+    totals: Counter[bytes] = Counter()
+    types: Counter[bytes] = Counter()
+    stored: dict[bytes, tuple[str | None, set[tuple[str, str]]]] = {}
+    for job_id, record in records.items():
+        row = jobs[job_id]
+        keys = {(name.decode(), row[name].decode()) for name in row if name.startswith(b"key ")}
+        assert keys == key_terms_of(record)
+        assert (b"k" in row.get(b"f", b"")) == bool(keys)
+        assert row.get(b"g", b"").decode() == (record.exception_type or "")
+        if record.exception_type is not None:
+            stored[job_id] = (record.error_group, set(error_terms_of(record)))
+            types[f"{record.status} {record.exception_type}".encode()] += 1
+        if record.error_group is not None:
+            totals[f"{record.status} {record.error_group}".encode()] += 1
+    found = {}
+    for name in names_under(client, prefix):
+        if name.startswith(b"e:"):
+            value: Any = client.get(prefix + name)
+            group, terms = msgspec.msgpack.decode(value)
+            found[name[2:]] = (group, {(kind, one) for kind, values in terms.items() for one in values})
+    assert found == stored
+    for key, numbers in ((b"n:e", totals), (b"n:g", types)):
+        assert hash_of(client, prefix + key) == {field: str(n).encode() for field, n in numbers.items()}
 
 
 def _check_names(client: redis.Redis, prefix: bytes, jobs: dict[bytes, Row]) -> None:

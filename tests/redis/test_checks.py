@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mrq_broker_redis.server import layout
 from mrq_core.contract.messages import Finding
 from mrq_core.errors import BrokerError
 from tests.proxy import Proxy
@@ -36,7 +37,7 @@ def test_a_server_that_is_set_up_well_has_no_findings(own_server: Server) -> Non
     broker.prepare()
     found = findings(own_server)
     assert {finding.level for finding in found.values()} == {"ok"}
-    assert "version 1" in found["layout"].message
+    assert f"version {layout.VERSION}" in found["layout"].message
     assert str(own_server.port) in found["version"].message
     broker.close()
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+from msgspec.structs import replace
+
 from mrq_broker_redis.broker import RedisBroker
+from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import (
     Cancel,
     ClaimRequest,
@@ -101,10 +105,14 @@ def test_batches_take_a_bounded_number_of_round_trips(place: Place, server: Serv
     broker.close()
 
 
-def test_a_claim_reads_no_more_suspects_than_it_may_claim(place: Place, server: Server) -> None:
+@pytest.mark.parametrize("search_keys", [{}, {"k": 1}])
+def test_a_claim_reads_no_more_suspects_than_it_may_claim(
+    place: Place, server: Server, search_keys: JsonObject
+) -> None:
     clock = ManualClock()
     broker = place.open(clock)
-    broker.enqueue([new_job() for _ in range(40)])
+    records = [replace(new_job().record, search_keys=search_keys) for _ in range(40)]
+    broker.enqueue([NewJob(record=record) for record in records])
     assert len(claim(broker, limit=40).records) == 40
     clock.advance(61.0)
     for limit, lost_limit, number in ((3, 5, 3), (5, 3, 3), (5, 0, 0)):

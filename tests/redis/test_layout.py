@@ -3,29 +3,37 @@ cluster, and of the queue half. `tests/golden/test_upgrades.py` has the tests fo
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 
 import pytest
+import redis
+from msgspec.structs import replace
 
 from mrq_broker_redis.broker import RedisBroker
+from mrq_broker_redis.jobs import records
 from mrq_broker_redis.queue import RedisQueue
-from mrq_broker_redis.server import layout
+from mrq_broker_redis.server import layout, upgrades
 from mrq_broker_redis.server.connection import Connection
 from mrq_core import failpoints
-from mrq_core.contract.messages import ClaimRequest, Wanted
+from mrq_core.contract.messages import ClaimRequest, JobFilter, Wanted
 from mrq_core.contract.pair import Entry
 from mrq_core.contract.record import Status
 from mrq_core.drivers.versions import Upgrade
 from mrq_core.errors import SchemaTooNew
 from mrq_core.ids import new_id
+from mrq_core.testing.clock import ManualClock
+from tests.golden.stores import FOLDER, load_redis
 from tests.redis.kit import Place
+from tests.redis.recount import check_keys
 from tests.redis.servers import Server
 from tests.redis.services import cluster, cluster_url
 from tests.redis.test_connection import claim, new_job, success
 
+UPGRADES = dict(layout.UPGRADES)
 Apply = Callable[[Connection], None]
 
 
@@ -67,7 +75,11 @@ class Driver:
 
 @pytest.fixture
 def driver(monkeypatch: pytest.MonkeyPatch) -> Driver:
-    return Driver(monkeypatch)
+    """This process is of version 1."""
+    monkeypatch.setattr(layout, "OLDEST", 1)
+    driver = Driver(monkeypatch)
+    driver.becomes(1)
+    return driver
 
 
 @pytest.fixture
@@ -225,3 +237,83 @@ def test_data_on_a_cluster_are_upgraded(driver: Driver) -> None:
             assert stored(after) == "2 1"
             assert marks(after) == ({b"2"}, {b"2"})
             assert before.settle([success(record) for record in claim(before).records]) == [True] * 2
+
+
+# --- the upgrade to version 2 ----------------------------------------------------------------------
+
+
+def load_version_1(place: Place) -> int:
+    """Writes data of version 1; returns the time of their clock in milliseconds.
+
+    They contain a started job with the exception type of the attempt before, as earlier drivers left it.
+    """
+    load_redis(place, json.loads((FOLDER / "redis-1.data.json").read_text(encoding="utf-8"))["redis"])
+    with redis.Redis.from_url(place.url) as client:
+        [started, *_] = client.zrange(key_in(place, "i:s:started"), 0, 0)
+        client.hset(key_in(place, f"j:{started.decode()}"), "g", "golden.Error")
+        client.zadd(key_in(place, "i:g:golden.Error"), {started: 0})
+    return int(json.loads((FOLDER / "redis-1.expected.json").read_text(encoding="utf-8"))["now_ms"])
+
+
+def key_in(place: Place, name: str) -> str:
+    return "{" + place.prefix + "}:" + name
+
+
+@pytest.mark.parametrize(
+    "point",
+    [None, "columns.after", "add_exceptions.before", "add_exceptions.after", "raise_version.before"],
+)
+def test_exceptions_of_version_1_are_found_by_their_terms(
+    place: Place, opened: Callable[[RedisBroker], RedisBroker], point: str | None
+) -> None:
+    now_ms = load_version_1(place)
+    broker = opened(place.open(ManualClock(now_ms)))
+    if point is not None:
+        killed_at(place, point)
+        assert stored(broker) == "1 1"
+    broker.prepare()
+    assert stored(broker) == "2 2"
+    check_keys(broker)
+    for name in ("golden.Error", "Error"):
+        assert broker.count(JobFilter(exception_types=(name,))) == {"": 5}
+    layout.UPGRADES[2].apply(broker._connection)
+    check_keys(broker)
+
+
+def test_jobs_that_change_during_the_upgrade_are_read_again(
+    place: Place, opened: Callable[[RedisBroker], RedisBroker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = opened(place.open(ManualClock(load_version_1(place))))
+    [failed] = broker.find(JobFilter(statuses=(Status.FAILED,))).records
+    failed_again = replace(failed, exception_type="golden.Other")
+
+    def change(name: str) -> None:
+        """Writes what a driver of version 1 writes."""
+        if name != "add_exceptions.before":
+            return
+        monkeypatch.setattr(failpoints, "hook", None)
+        with redis.Redis.from_url(place.url) as client:
+            client.set(key_in(place, f"r:{failed.id}"), bytes(records.data_of(failed_again))[5:])
+            client.hset(key_in(place, f"j:{failed.id}"), mapping={"v": 99, "g": "golden.Other"})
+            client.zrem(key_in(place, "i:g:golden.Error"), failed.id)
+            client.zadd(key_in(place, "i:g:golden.Other"), {failed.id: 0})
+
+    monkeypatch.setattr(upgrades, "Status", [Status.FAILED, *(set(Status) - {Status.FAILED})])
+    monkeypatch.setattr(failpoints, "hook", change)
+    broker.prepare()
+    check_keys(broker)
+    assert broker.count(JobFilter(exception_types=("Error",))) == {"": 4}
+    assert broker.count(JobFilter(exception_types=("Other",))) == {"": 1}
+
+
+def test_a_worker_of_version_1_is_refused_after_the_upgrade(
+    place: Place, driver: Driver, opened: Callable[[RedisBroker], RedisBroker]
+) -> None:
+    with closing(place.open()) as before:
+        before.prepare()
+        assert stored(before) == "1 1"
+    driver.becomes(2, UPGRADES)
+    opened(place.open()).prepare()
+    driver.becomes(1)
+    with pytest.raises(SchemaTooNew, match="version 2, for drivers of version 2 and later"):
+        opened(place.open()).enqueue([new_job()])

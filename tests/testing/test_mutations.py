@@ -15,7 +15,8 @@ import pytest
 from hypothesis import Phase
 from msgspec.structs import replace
 
-from mrq_core.contract import lifecycle, matching
+from mrq_core.contract import lifecycle, matching, terms
+from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import (
     Action,
@@ -30,8 +31,10 @@ from mrq_core.contract.messages import (
     Requeue,
 )
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.terms import Term, key_term, terms_of
 from mrq_core.drivers.limits import Spacing, spacing_of
 from mrq_core.embedded.broker import EmbeddedBroker
+from mrq_core.embedded.jobs.terms import TermChanges
 from mrq_core.embedded.raw import claiming as embedded_raw
 from mrq_core.testing import MemoryBroker, MemoryData
 from mrq_core.testing.clock import ManualClock
@@ -303,6 +306,38 @@ def _spacing_in_seconds(limit: Limit) -> Spacing | None:
     if spacing is None:
         return None
     return Spacing(*(us // 1_000_000 * 1_000_000 for us in spacing))
+
+
+# --- terms --------------------------------------------------------------------------------------------
+
+_change_terms = TermChanges.change
+
+
+def _add_terms_only(self: TermChanges, before: JobRecord | None, after: JobRecord | None) -> None:
+    if after is not None:
+        _change_terms(self, None, after)
+
+
+def _change_error_terms_only(self: TermChanges, before: JobRecord | None, after: JobRecord | None) -> None:
+    if before is not None and after is not None:
+        _change_terms(self, before, after)
+
+
+def _has_any_term(record: JobRecord, parts: Any) -> bool:
+    return not parts or any(terms_of(record) & part for part in parts)
+
+
+def _key_term_of_text(name: str, value: Any) -> Term:
+    return key_term(name, value if isinstance(value, str) else str(value))
+
+
+def _with_keys_anew(record: JobRecord, keys: JsonObject) -> JobRecord | None:
+    merged = {**record.search_keys, **keys}
+    return None if merged == record.search_keys else replace(record, search_keys=merged)
+
+
+def _start_of(text: str) -> str:
+    return text.replace("\0", " ")[:200]
 
 
 # --- raw queues, state and logs -----------------------------------------------------------------------
@@ -647,6 +682,69 @@ MUTATIONS = [
         owner=limits,
         name="spacing_of",
         instead=_spacing_in_seconds,
+    ),
+    Mutation(
+        without="The end of the terms of an exception",
+        test="test_the_terms_of_an_exception_end_with_the_next_attempt",
+        owner=TermChanges,
+        name="change",
+        instead=_add_terms_only,
+        arguments={"kind": "retry"},
+        brokers=sqlite_brokers,
+    ),
+    Mutation(
+        without="The end of the search keys of a removed job",
+        test="test_search_keys_stay_with_the_job",
+        owner=TermChanges,
+        name="change",
+        instead=_add_terms_only,
+        brokers=sqlite_brokers,
+    ),
+    Mutation(
+        without="The search keys of follow-ups and admitted jobs",
+        test="test_followups_and_admitted_jobs_are_found_by_their_keys",
+        owner=TermChanges,
+        name="change",
+        instead=_change_error_terms_only,
+        brokers=sqlite_brokers,
+    ),
+    Mutation(
+        without="The totals of error groups",
+        test="test_error_groups_are_counted_in_the_totals",
+        owner=TermChanges,
+        name="_count",
+        instead=_nothing,
+        brokers=sqlite_brokers,
+    ),
+    Mutation(
+        without="Every part of a filter by terms",
+        test="test_a_job_needs_a_term_of_each_part",
+        owner=matching,
+        name="has_terms",
+        instead=_has_any_term,
+        arguments={"wanted": {"error_words": ("stock", "chairs")}},
+    ),
+    Mutation(
+        without="The JSON type of search keys",
+        test="test_search_keys_compare_by_json_type",
+        owner=terms,
+        name="key_term",
+        instead=_key_term_of_text,
+    ),
+    Mutation(
+        without="The value of a search key that a job has",
+        test="test_search_keys_are_added_to_stored_jobs",
+        owner=lifecycle,
+        name="with_keys",
+        instead=_with_keys_anew,
+        arguments={"status": Status.QUEUED},
+    ),
+    Mutation(
+        without="The hash of long values",
+        test="test_long_values_with_the_same_start_are_different",
+        owner=terms,
+        name="_bounded",
+        instead=_start_of,
     ),
     Mutation(
         without="The memory of earlier admissions",

@@ -30,6 +30,7 @@ VALUES: dict[str, Any] = {
     "at_most_once": True,
     "isolate": True,
     "memory": 2_000_000,
+    "searchable": ("user_id",),
 }
 
 

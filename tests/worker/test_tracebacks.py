@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ import pytest
 from mrq_core import Task, task
 from mrq_core.config.settings import Config
 from mrq_core.contract.messages import Outcome
+from mrq_core.contract.terms import MESSAGE_LIMIT
 from mrq_core.plugins.manager import Plugins
 from mrq_core.worker.executing import Runner
 from mrq_core.worker.tracebacks import format_traceback, headline, type_name
@@ -39,6 +41,20 @@ def fails() -> None:
 @task
 def is_odd() -> None:
     raise Odd
+
+
+def _parsed(text: str) -> object:
+    return json.loads(text)
+
+
+@task
+def reads_json() -> None:
+    _parsed("")
+
+
+@task
+def says_much() -> None:
+    raise ValueError("ä\0" * 10_000)
 
 
 def ended(name: str) -> Outcome:
@@ -80,6 +96,21 @@ def test_a_long_traceback_loses_its_middle() -> None:
     assert text.endswith("aaathe end\n")
     assert "\n  ... cut ...\n" in text
     assert len(text) < 81_000
+
+
+def test_the_group_of_an_exception_is_its_task_its_type_and_the_frame_that_raised_it() -> None:
+    path = f"{__name__}.reads_json"
+    first, second = ended("reads_json"), ended("reads_json")
+    assert first.exception_message == "Expecting value: line 1 column 1 (char 0)"
+    assert first.error_group == f"{path} json.decoder.JSONDecodeError {__name__}:_parsed"
+    assert second.error_group == first.error_group
+    assert ended("fails").error_group == f"{__name__}.fails ValueError {__name__}:fails"
+    assert ended("no_such_task").error_group == f"{__name__}.no_such_task mrq_core.errors.TaskNotFound"
+
+
+def test_a_message_that_is_long_or_fails_is_bounded() -> None:
+    assert len(ended("says_much").exception_message or "") == MESSAGE_LIMIT
+    assert ended("is_odd").exception_message == "<exception str() failed>"
 
 
 def noted(error: Exception, *notes: str) -> Exception:

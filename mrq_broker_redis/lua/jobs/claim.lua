@@ -1,4 +1,4 @@
--- needs: base, batch, slots, limits, uniques, records, trees, claiming
+-- needs: base, batch, slots, limits, uniques, terms, trees, claiming
 -- Claims due jobs for a worker.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: the arguments of claiming, and then the number of earlier lost claims
 --   with which the next one ends a job
@@ -12,7 +12,7 @@ local may_run = 0 -- the number of chosen suspects that may be claimed
 -- A suspect that seems to end needs no slots. Where suspects are left, the driver has found that it does not end.
 consider_suspect = function(id, queue, chosen)
   local row = call('HMGET', K .. 'j:' .. id, 'f', 'L', 'l', 's')
-  local ends = row[1] or tonumber(row[2] or 0) >= most_lost
+  local ends = row[1] and string.find(row[1], '[co]') or tonumber(row[2] or 0) >= most_lost
   if not row[4] then
     call('ZREM', claimed_line(queue), id)
   elseif row[3] and (leave_suspects or not ends) and not has_slots(id, cmsgpack.unpack(row[3])) then
@@ -25,7 +25,7 @@ end
 
 -- Passes the limits of a job, frees a unique key that ends with the claim, and forgets the exception of the attempt
 -- before. Answers the number of the claim; nil: the limits leave no room.
-local function prepare_to_take(id, key, queue, rank)
+local function prepare_to_take(id, key, queue, rank, status)
   local row = call('HMGET', key, 'n', 'l', 'b', 'u', 'm', 'g')
   if not pass_limits(id, key, queue, rank, row[2], row[3]) then
     return nil
@@ -35,7 +35,7 @@ local function prepare_to_take(id, key, queue, rank)
   end
   if row[6] then
     call('HDEL', key, 'g')
-    remove_later(index_of('g', row[6]), id)
+    move_exception(id, { g = row[6], s = status }, {})
   end
   return tonumber(row[1] or 0) + 1
 end
@@ -48,7 +48,7 @@ take = function(id, key, queue, rank)
   end
   local count = 1
   if row[3] then
-    count = prepare_to_take(id, key, queue, rank)
+    count = prepare_to_take(id, key, queue, rank, status)
     if not count then
       return BLOCKED
     end

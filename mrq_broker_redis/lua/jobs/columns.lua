@@ -1,20 +1,39 @@
 -- needs: base
 -- Reads the columns of jobs that a filter tests.
--- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { id, ... }, whether params are wanted }
--- Answers { now, row or nil, ... }; a row: queue, path, status, worker, exception type, schedule, expiry, the time of
--- queueing, params with their length.
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { id, ... }, whether params are wanted, whether error groups are wanted,
+--   { { { name, value }, ... }, ... } }, of the last each part with terms of which a job needs one; see terms
+-- Answers { now, row or nil, ... }, nil also for a job that lacks a term; a row: queue, path, status, worker, exception
+-- type, schedule, expiry, the time of queueing, params with their length or nil, error group or nil.
+
+local parts = given[4]
+
+local function has_one(id, terms)
+  for _, term in ipairs(terms) do
+    if call('ZSCORE', index_of('t', term[1]), term[2] .. '\0' .. id) then
+      return true
+    end
+  end
+  return false
+end
+
+local function has_terms(id)
+  for _, terms in ipairs(parts) do
+    if not has_one(id, terms) then
+      return false
+    end
+  end
+  return true
+end
 
 local answers = { digits(now) }
 for _, id in ipairs(given[1]) do
-  local row
-  if given[2] then
-    row = call('HMGET', K .. 'j:' .. id, 'q', 'h', 's', 'w', 'g', 'y', 'x', 'Q')
-    if row[1] then
-      row[9] = params_in(call('GET', K .. 'r:' .. id))
-    end
-  else
-    row = call('HMGET', K .. 'j:' .. id, 'q', 'h', 's', 'w', 'g', 'y', 'x', 'Q')
+  local row = #parts == 0 or has_terms(id)
+  if row then
+    row = call('HMGET', key_of(id), 'q', 'h', 's', 'w', 'g', 'y', 'x', 'Q')
+    row[9] = row[1] and given[2] and params_in(call('GET', data_of(id)))
+    local exception = given[3] and row[5] and call('GET', K .. 'e:' .. id)
+    row[10] = exception and cmsgpack.unpack(exception)[1] or false
   end
-  answers[#answers + 1] = row[1] and row
+  answers[#answers + 1] = row and row[1] and row
 end
 return answers

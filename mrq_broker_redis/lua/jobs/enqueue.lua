@@ -2,8 +2,9 @@
 -- Stores new jobs that have only the fields that every job has; enqueue_each stores all others. The script is short,
 -- because one job costs little more than the start of a script.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { group, ... }, { job, ... } }
---   group: { status, queue, path, rank }, shared by many jobs
---   job: { id, index of its group, data, due or false, queued at, delay in ms or false }
+--   group: { status, queue, path, rank, whether its jobs have search keys }, shared by many jobs
+--   job: { id, index of its group, data, due or false, queued at, delay in ms or false, { search key, value, ... } }
+--     search key: the name of its term, see terms; missing in a group without search keys
 -- Answers for each: 1 stored, 0 a job with this id exists, and may have expired.
 
 -- Gathers the jobs of a group: their number, their entries by due time, and their members of the indexes, which are the
@@ -11,7 +12,7 @@
 local function prepared(group)
   note_rank(group[4])
   return {
-    status = group[1], queue = group[2], path = group[3], rank = group[4] ~= '0' and group[4] or nil,
+    status = group[1], queue = group[2], path = group[3], has_more = group[4] ~= '0' or group[5], rank = group[4],
     line = waiting_line(group[2], group[4]), number = 0, entries = {}, members = {},
   }
 end
@@ -31,6 +32,24 @@ local function write_groups()
   end
 end
 
+-- The fields of a job that other jobs do not have; gathers the terms of its search keys.
+local function further_fields(id, rank, keys)
+  local fields = {}
+  if rank ~= '0' then
+    fields[1], fields[2] = 'k', rank
+  end
+  if keys then
+    fields[#fields + 1] = 'f'
+    fields[#fields + 1] = 'k'
+    for index = 1, #keys, 2 do
+      fields[#fields + 1] = keys[index]
+      fields[#fields + 1] = keys[index + 1]
+      add_later(index_of('t', keys[index]), '0', keys[index + 1] .. '\0' .. id)
+    end
+  end
+  return unpack(fields)
+end
+
 local function store(job)
   local id, due, delay = job[1], job[4], job[6]
   if call('SETNX', data_of(id), job[3]) == 0 then
@@ -42,9 +61,9 @@ local function store(job)
     groups[job[2]] = group
   end
   due = delay and digits(now + delay) or due or now_text
-  if group.rank then
-    call('HSET', key_of(id), 's', group.status, 'q', group.queue, 'h', group.path, 'd', due, 'Q', job[5], 'k',
-      group.rank)
+  if group.has_more then
+    call('HSET', key_of(id), 's', group.status, 'q', group.queue, 'h', group.path, 'd', due, 'Q', job[5],
+      further_fields(id, group.rank, job[7]))
   else
     call('HSET', key_of(id), 's', group.status, 'q', group.queue, 'h', group.path, 'd', due, 'Q', job[5])
   end

@@ -1,4 +1,4 @@
--- needs: base, batch, slots, uniques, records, pruning
+-- needs: base, batch, slots, uniques, terms, records, pruning
 -- Deletes expired jobs, and expired unique keys, rates, settled claims, state and metrics.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { limit, how long metrics are kept in ms }
 -- Answers the number of deleted jobs.

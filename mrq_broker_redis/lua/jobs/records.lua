@@ -1,4 +1,4 @@
--- needs: base, batch, slots, uniques
+-- needs: base, batch, slots, uniques, terms
 -- Jobs, and the structures that follow from them: entries, indexes, totals, slots, unique keys.
 -- r:<id>: string, the job's data: the record as last written in full (msgpack) and its params (JSON), each after its
 -- length in four bytes, and the outcome that came since.
@@ -7,11 +7,12 @@
 --   s status   q queue   h path   k rank, the negative priority, if it is not 0   g exception type   y schedule
 --   z state of its entry, if that does not follow from the status: see entry_state   d due time, or end of the lease
 --   t token   w worker   n claims as of the last full write, if any   x expiry   l limit keys (msgpack)
---   u unique key   m until when the key is held   f flags: c cancel requested, o at_most_once
+--   u unique key   m until when the key is held   f flags: c cancel requested, o at_most_once, k search keys
 --   Q time of queueing   b time at which a rate lets the job start   v version, one more with each full write after the
 --   first   i time of the claim, e time of the outcome, a progress: not yet in the record
 --   L claims lost in a row, as of the last full write; earlier versions: claims lost while the job ran alone
---   o set if one of n, l, u, f, b is: a claim or a success then reads more than the status
+--   o set if one of n, l, u, f, g, b is: a claim or a success then reads more than the status
+--   key <name>: the value of a search key; see terms
 -- Times are Unix milliseconds.
 
 local FIELDS = {
@@ -55,7 +56,8 @@ end
 
 local named = {} -- queues whose names are written
 
--- Changes all structures beside the job's hash. `before` is nil for a new job, `after` for a deleted job.
+-- Changes all structures beside the job's hash but its search keys. `before` is nil for a new job, `after` for a deleted
+-- job.
 local function move_job(id, before, after)
   local old, new = before or {}, after or {}
   local old_line, new_line = before and line_of(before), after and line_of(after)
@@ -72,8 +74,10 @@ local function move_job(id, before, after)
   reindex('s', old.s, new.s, id)
   reindex('q', old.q, new.q, id)
   reindex('h', old.h, new.h, id)
-  reindex('g', old.g, new.g, id)
   reindex('y', old.y, new.y, id)
+  if old.g or new.E then
+    move_exception(id, old, new)
+  end
   if old.x ~= new.x then
     if old.x then
       remove_later(K .. 'x', id)
@@ -138,8 +142,12 @@ local function write_row(id, row, version, params)
   end
 end
 
-local function insert(id, row, params)
+-- keys: as add_search_keys() in terms takes them, or false.
+local function insert(id, row, params, keys)
   write_row(id, row, 0, params)
+  if keys then
+    add_search_keys(id, keys)
+  end
   move_job(id, nil, row)
 end
 
@@ -147,6 +155,9 @@ end
 local function delete(id, row, by_a_person)
   if row.u and (by_a_person or row.m ~= 'period') then
     release(id, row.u)
+  end
+  if row.f and string.find(row.f, 'k', 1, true) then
+    remove_search_keys(id)
   end
   move_job(id, row, nil)
   call('DEL', K .. 'j:' .. id, K .. 'r:' .. id, K .. 'l:' .. id)
@@ -166,9 +177,9 @@ local function make_room_for(id)
 end
 
 -- Stores a job and its entry; answers the id of the queued job, and whether it is new.
--- job: { id, row, params, unique (key, until, period) or false, delay or false }.
+-- job: { id, row, params, unique (key, until, period) or false, delay or false, search keys or false }.
 local function enqueue(job)
-  local id, row, params, unique, delay = job[1], job[2], job[3], job[4], job[5]
+  local id, row, params, unique, delay, keys = job[1], job[2], job[3], job[4], job[5], job[6]
   if not make_room_for(id) then
     return id, false
   end
@@ -186,7 +197,7 @@ local function enqueue(job)
   elseif not row.d then
     row.d = digits(now)
   end
-  insert(id, row, params)
+  insert(id, row, params, keys)
   if unique then
     call('HSET', K .. 'j:' .. id, 'm', unique[2])
   end

@@ -1,6 +1,6 @@
 """The changes of one transaction: gathered first, then written with few statements.
 
-Row, indexes, totals and slots of limit keys change together. Totals are summed up here and written
+Row, indexes, terms, totals and slots of limit keys change together. Totals are summed up here and written
 once, so that a batch of fifty jobs of one kind costs four counter updates and not two hundred.
 """
 
@@ -18,6 +18,7 @@ from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import encoding
 from mrq_core.embedded.jobs import records, slots, trees
+from mrq_core.embedded.jobs.terms import TermChanges
 
 _INSERT = """
 INSERT INTO jobs (id, queue, path, status, worker, exception_type, schedule, queued_ms, expires_ms,
@@ -67,6 +68,7 @@ class Batch:
         self._numbers: dict[tuple[_Cell | None, _Cell | None], int] = {}
         self._queues: set[str] = set()
         self._slots: slots.SlotChanges | None = None
+        self._terms: TermChanges | None = None
 
     def insert(self, record: JobRecord, unique_until: str | None) -> None:
         """Adds a new record. Raises ValueError for a naive time, because the broker is the first to check
@@ -94,10 +96,15 @@ class Batch:
         self._queues.add(record.queue)
         self._touch(record)
         self._change_slots(None, record)
+        if record.search_keys or record.exception_type is not None:
+            self._change_terms(None, record)
 
     def take(self, seq: int, before: JobRecord, after: JobRecord) -> None:
         """Writes the claim of a waiting job beside its record."""
-        statement = _TAKE if before.exception_type is None else _TAKE_AGAIN
+        statement = _TAKE
+        if before.exception_type is not None:
+            statement = _TAKE_AGAIN
+            self._change_terms(before, after)
         row = (after.worker, records.ms(after.due_at), after.token, records.ms(after.started_at), seq)
         self._write(statement, row)
         self._count(_cell(before), (after.queue, after.path, "started", "claimed"))
@@ -125,6 +132,12 @@ class Batch:
         self._touch(after)
         if after.limit_keys:
             self._change_slots(before, after)
+        if (
+            before.exception_type is not None
+            or after.exception_type is not None
+            or before.search_keys is not after.search_keys
+        ):
+            self._change_terms(before, after)
         status, due_ms, data = _text(after.status), records.ms(after.due_at), encoding.encode(after)
         if after.status is before.status and after.worker is before.worker and after.queue is before.queue:
             self._write(_SAME_STATUS, (due_ms, encoding.is_plain(after), after.token, data, seq))
@@ -164,17 +177,22 @@ class Batch:
         self._touch(suspect)
 
     def delete(self, seq: int, record: JobRecord) -> None:
-        """Takes the record away."""
+        """Deletes the record."""
         self._write(_DELETE, (seq,))
         self._count(_cell(record), None)
         self._touch(record)
         self._change_slots(record, None)
+        if record.search_keys or record.exception_type is not None:
+            self._change_terms(record, None)
 
     def flush(self, connection: sqlite3.Connection) -> None:
         """Writes everything, once. Each row is changed at most once in a batch."""
         for statement, values in self._statements.items():
             connection.executemany(statement, values)
         failpoints.reach("batch.rows")
+        if self._terms is not None:
+            self._terms.write(connection)
+            failpoints.reach("batch.terms")
         if self._queues:
             connection.executemany(_ADD_QUEUE, [(name,) for name in self._queues])
         if self._numbers:
@@ -197,6 +215,10 @@ class Batch:
         if record is not None and record.limit_keys:
             self._slots = self._slots or slots.SlotChanges()
             self._slots.change(before, after)
+
+    def _change_terms(self, before: JobRecord | None, after: JobRecord | None) -> None:
+        self._terms = self._terms or TermChanges()
+        self._terms.change(before, after)
 
     def _count(self, before: _Cell | None, after: _Cell | None) -> None:
         key = (before, after)

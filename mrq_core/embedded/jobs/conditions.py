@@ -10,32 +10,35 @@ from mrq_core.contract import codec
 from mrq_core.contract.messages import JobFilter
 from mrq_core.embedded.jobs.trees import end_of
 
-_VISIBLE = "(expires_ms IS NULL OR expires_ms > ?)"
-_IDS = "id IN (SELECT value FROM json_each(?))"
-_SINCE = "queued_ms >= ?"
-_UNTIL = "queued_ms < ?"
-_TREE = "(queue > ? AND queue < ?)"
+LISTED = "IN (SELECT value FROM json_each(?))"
+"""Compares a column with a list, which is bound as JSON."""
+_VISIBLE = "(jobs.expires_ms IS NULL OR jobs.expires_ms > ?)"
+_IDS = f"jobs.id {LISTED}"
+_SINCE = "jobs.queued_ms >= ?"
+_UNTIL = "jobs.queued_ms < ?"
+_TREE = "(jobs.queue > ? AND jobs.queue < ?)"
 _ONE_OF = {
-    "status": "status IN (SELECT value FROM json_each(?))",
-    "path": "path IN (SELECT value FROM json_each(?))",
-    "queue": "queue IN (SELECT value FROM json_each(?))",
-    "worker": "worker IN (SELECT value FROM json_each(?))",
-    "exception_type": "exception_type IN (SELECT value FROM json_each(?))",
-    "schedule": "schedule IN (SELECT value FROM json_each(?))",
+    "status": f"jobs.status {LISTED}",
+    "path": f"jobs.path {LISTED}",
+    "queue": f"jobs.queue {LISTED}",
+    "worker": f"jobs.worker {LISTED}",
+    "schedule": f"jobs.schedule {LISTED}",
 }
 
 
 class Condition(NamedTuple):
-    """What a row has to satisfy, except for params."""
+    """A part of a statement, and its values."""
 
     sql: str
     values: tuple[object, ...]
 
 
-def condition(wanted: JobFilter, now_ms: int) -> Condition:
-    """The condition of a filter, expired rows left out."""
-    parts: list[str] = [_VISIBLE]
-    values: list[object] = [now_ms]
+def condition(wanted: JobFilter, now_ms: int | None) -> Condition:
+    """The condition of a filter for a row of `jobs`, except for params and terms.
+
+    Expired rows are left out. `now_ms` of None: they are not."""
+    parts: list[str] = ["1"] if now_ms is None else [_VISIBLE]
+    values: list[object] = [] if now_ms is None else [now_ms]
     if wanted.ids:
         parts.append(_IDS)
         values.append(_list(wanted.ids))
@@ -56,24 +59,12 @@ def condition(wanted: JobFilter, now_ms: int) -> Condition:
     return Condition(" AND ".join(parts), tuple(values))
 
 
-def served_by(wanted: JobFilter) -> list[tuple[str, tuple[str, ...]]]:
-    """Columns with an index over (column, id) that the filter gives values of, the rarest first."""
-    columns = _columns(wanted)
-    served = []
-    for column in ("exception_type", "schedule", "status", "queue", "path"):
-        names = columns[column]
-        if names and not any(column == "queue" and name.endswith("/") for name in names):
-            served.append((column, tuple(dict.fromkeys(names))))
-    return served
-
-
 def _columns(wanted: JobFilter) -> dict[str, Sequence[str]]:
     return {
         "status": [status.value for status in wanted.statuses],
         "path": wanted.paths,
         "queue": wanted.queues,
         "worker": wanted.workers,
-        "exception_type": wanted.exception_types,
         "schedule": wanted.schedules,
     }
 

@@ -1,7 +1,7 @@
-"""Finding jobs: through the index that serves the filter best, in the order of ids, within a bounded time.
+"""Finds and counts jobs through the indexes that serve the filter.
 
-Candidates are read in batches from one index, and the whole filter is tested on each. However
-rare the matches are, the time of a call is therefore bounded, and it is known how far it came.
+A search reads candidates in batches from one index, in the order of ids, and tests the whole filter on each.
+However rare the matches are, the time of a call is bounded, and the answer says how far the search got.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from itertools import groupby
 
 from msgspec.structs import replace
 
@@ -22,53 +22,43 @@ from mrq_core.contract.messages import Action, Applied, ChangeResult, JobFilter,
 from mrq_core.contract.naming import check_page_cursor
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import encoding
-from mrq_core.embedded.jobs import changing, records
-from mrq_core.embedded.jobs.conditions import condition, served_by
+from mrq_core.embedded.jobs import changing, indexes, records, totals
+from mrq_core.embedded.jobs.conditions import LISTED, Condition, condition
+from mrq_core.embedded.jobs.indexes import Entries, Index
 from mrq_core.embedded.server.connection import Database
 
 MAX_SECONDS = 0.25
 BATCH = 500
-"""How many candidates are read at once, from all streams together."""
+"""The number of candidates that are read at once, from all ranges together."""
+MOST_SEEKS = 10
+"""The largest number of values for which a candidate is sought in the index of a column, not in its row."""
 
 _GET = f"""
 SELECT id, params, {records.COLUMNS} FROM jobs
 WHERE id IN (SELECT value FROM json_each(?)) AND (expires_ms IS NULL OR expires_ms > ?)"""
-_TOTAL = {
-    "status": "SELECT sum(n) FROM totals WHERE kind = 'queue' AND status IN (SELECT value FROM json_each(?))",
-    "queue": "SELECT sum(n) FROM totals WHERE kind = 'queue' AND name IN (SELECT value FROM json_each(?))",
-    "path": "SELECT sum(n) FROM totals WHERE kind = 'path' AND name IN (SELECT value FROM json_each(?))",
-}
-_CANDIDATES = "SELECT id, CASE WHEN {condition} THEN {params} END FROM jobs WHERE {driving} AND {range}"
-_RANGE = {
-    Order.NEWEST_FIRST: "id < ? ORDER BY id DESC LIMIT ?",
-    Order.OLDEST_FIRST: "id > ? ORDER BY id LIMIT ?",
+_CANDIDATES = """
+SELECT {range.id},
+       CASE WHEN {others} THEN (SELECT {params} FROM jobs WHERE {range.row} AND {condition}) END
+FROM {range.tables} WHERE {range.sql} AND {position}"""
+_POSITION = {
+    Order.NEWEST_FIRST: "{range.id} < ? ORDER BY {range.id} DESC LIMIT ?",
+    Order.OLDEST_FIRST: "{range.id} > ? ORDER BY {range.id} LIMIT ?",
 }
 _START = {Order.NEWEST_FIRST: "\U0010ffff", Order.OLDEST_FIRST: ""}
-_BY_IDS = "id IN (SELECT value FROM json_each(?))"
-_DRIVING = {
-    "status": "status = ?",
-    "path": "path = ?",
-    "queue": "queue = ?",
-    "exception_type": "exception_type = ?",
-    "schedule": "schedule = ?",
-}
-_COUNT = "SELECT {group}, count(*) FROM jobs WHERE {condition} GROUP BY 1"
-_COUNT_PARAMS = "SELECT {group}, params FROM jobs WHERE {condition}"
+_WITH_IDS = f"listed.id {LISTED}"
+_COUNT = "SELECT {group}, count(*) FROM {jobs} AND {condition} GROUP BY 1"
+_ROWS = "SELECT {group}, {params} FROM {jobs} AND {condition}"
+_WITH_ERROR = " AND jobs.exception_type IS NOT NULL"
 _GROUPS = {
     None: "''",
-    "status": "status",
-    "path": "path",
-    "queue": "queue",
-    "worker": "worker",
-    "exception_type": "exception_type",
+    "status": "jobs.status",
+    "path": "jobs.path",
+    "queue": "jobs.queue",
+    "worker": "jobs.worker",
+    "exception_type": "jobs.exception_type",
+    "error_group": "jobs.record",
 }
-
-
-class _Stream(NamedTuple):
-    """Candidates from one range of an index: the condition of the range, and its value."""
-
-    sql: str
-    values: tuple[object, ...]
+_OF_ERRORS = ("exception_type", "error_group")
 
 
 def get(connection: sqlite3.Connection, clock: Clock, ids: Sequence[str]) -> list[JobRecord | None]:
@@ -91,7 +81,7 @@ def find(
     limit: int,
     bounded: bool = True,
 ) -> Page:
-    """See `Broker.find`. Not `bounded`: however long it takes, for a filter with few ids."""
+    """See `Broker.find`. `bounded` of False: without a limit of time, for a filter with few ids."""
     check_page_cursor(cursor)
     deadline = time.monotonic() + MAX_SECONDS if bounded else math.inf
     hits: list[str] = []
@@ -124,7 +114,7 @@ def apply(
     limit: int,
     cursor: str | None,
 ) -> Applied:
-    """See `Broker.apply`. Looks without the lock; under it, acts on those that still match."""
+    """See `Broker.apply`. Finds jobs without the lock, and acts under the lock on those that still match."""
     page = database.read(
         lambda connection: find(
             connection, clock, wanted, order=Order.OLDEST_FIRST, cursor=cursor, limit=limit
@@ -154,67 +144,112 @@ def apply(
 def count(
     connection: sqlite3.Connection, clock: Clock, wanted: JobFilter, group_by: str | None
 ) -> dict[str, int]:
-    """See `Broker.count`."""
+    """See `Broker.count`. Uses totals or index entries alone where possible, less the expired jobs."""
     check_group(group_by)
-    where = condition(wanted, clock.now_ms())
-    numbers: dict[str, int] = {} if group_by else {"": 0}
-    if not wanted.params:
-        sql = _COUNT.format(group=_GROUPS[group_by], condition=where.sql)
-        numbers.update(connection.execute(sql, where.values))
-    else:
-        sql = _COUNT_PARAMS.format(group=_GROUPS[group_by], condition=where.sql)
-        for group, params in connection.execute(sql, where.values):
-            if codec.has_values(codec.decode(params), wanted.params):
-                numbers[group] = numbers.get(group, 0) + 1
-    numbers.pop(None, None)  # type: ignore[call-overload]  # jobs without a worker, or without an exception
+    now_ms = clock.now_ms()
+    numbers = totals.count(connection, wanted, group_by)
+    if numbers is None and group_by is None:
+        numbers = indexes.count(connection, wanted)
+    if numbers is None:
+        jobs = _jobs(connection, wanted, group_by)
+        found = _counted(connection, wanted, group_by, jobs, condition(wanted, now_ms))
+        return found if group_by else {"": 0, **found}
+    expired = _with_terms("jobs INDEXED BY jobs_by_expiry WHERE expires_ms <= ?", wanted, now_ms)
+    for group, number in _counted(connection, wanted, group_by, expired, condition(wanted, None)).items():
+        numbers[group] -= number
+    return {group: number for group, number in numbers.items() if number} if group_by else {"": 0, **numbers}
+
+
+def _jobs(connection: sqlite3.Connection, wanted: JobFilter, group_by: str | None) -> Condition:
+    """What follows FROM in a statement that reads all jobs to count, and maybe more."""
+    if wanted.ids:
+        return _with_terms("jobs WHERE 1", wanted)
+    found = indexes.serving(connection, wanted)
+    entries = indexes.with_errors(connection, found) if group_by in _OF_ERRORS else None
+    others = found
+    if entries is None:
+        if not found:
+            return Condition("jobs WHERE 1", ())
+        entries, others = found[0].entries(), found[1:]
+    inside = indexes.inside(others, entries.id)
+    sql = f"{entries.tables} CROSS JOIN jobs ON {entries.row} WHERE {entries.sql} AND {inside.sql}"
+    return Condition(sql, (*entries.values, *inside.values))
+
+
+def _with_terms(sql: str, wanted: JobFilter, *values: object) -> Condition:
+    """Adds the terms of the filter to a statement that reads jobs."""
+    inside = indexes.inside(indexes.of_terms(wanted), "jobs.id")
+    return Condition(f"{sql} AND {inside.sql}", (*values, *inside.values))
+
+
+def _counted(
+    connection: sqlite3.Connection, wanted: JobFilter, group_by: str | None, jobs: Condition, where: Condition
+) -> dict[str, int]:
+    """The numbers of these jobs for which the condition holds. Jobs without a value are left out."""
+    restriction = where.sql + (_WITH_ERROR if group_by in _OF_ERRORS else "")
+    values = (*jobs.values, *where.values)
+    if not wanted.params and group_by != "error_group":
+        sql = _COUNT.format(group=_GROUPS[group_by], jobs=jobs.sql, condition=restriction)
+        return {name: number for name, number in connection.execute(sql, values) if name is not None}
+    numbers: dict[str, int] = {}
+    params = "jobs.params" if wanted.params else "NULL"
+    sql = _ROWS.format(group=_GROUPS[group_by], params=params, jobs=jobs.sql, condition=restriction)
+    for value, encoded in connection.execute(sql, values):
+        name = encoding.decode(value).error_group if group_by == "error_group" else value
+        if name is not None and (encoded is None or codec.has_values(codec.decode(encoded), wanted.params)):
+            numbers[name] = numbers.get(name, 0) + 1
     return numbers
 
 
 def _candidates(
     connection: sqlite3.Connection, wanted: JobFilter, now_ms: int, order: Order, cursor: str | None
 ) -> Iterator[tuple[str, bytes | None]]:
-    """Ids in order, each with its params (or a 1 where they do not matter) if the other parts hold."""
-    where = condition(wanted, now_ms)
+    """Ids in order, each with its params if the other parts of the filter hold, or a 1 without `params`."""
     start = _START[order] if cursor is None else cursor
-    streams = _streams(connection, wanted)
-    size = max(BATCH // len(streams), 20)
+    ranges, others = _ranges(connection, wanted)
+    size = max(BATCH // len(ranges), 20)
 
-    def run(stream: _Stream) -> Iterator[tuple[str, bytes | None]]:
-        sql = _CANDIDATES.format(
-            condition=where.sql,
-            params="params" if wanted.params else "1",
-            driving=stream.sql,
-            range=_RANGE[order],
-        )
+    def run(one: Entries) -> Iterator[tuple[str, bytes | None]]:
+        sql, values = candidates_of(one, others, wanted, now_ms, order)
         position = start
         while True:
-            found = connection.execute(sql, (*where.values, *stream.values, position, size)).fetchall()
+            found = connection.execute(sql, (*values, position, size)).fetchall()
             yield from found
             if len(found) < size:
                 return
             position = found[-1][0]
 
-    if len(streams) == 1:
-        return run(streams[0])
-    return heapq.merge(*map(run, streams), key=_id_of, reverse=order is Order.NEWEST_FIRST)
+    if len(ranges) == 1:
+        return run(ranges[0])
+    merged = heapq.merge(*map(run, ranges), key=_id_of, reverse=order is Order.NEWEST_FIRST)
+    return (next(same) for _, same in groupby(merged, key=_id_of))
 
 
-def _streams(connection: sqlite3.Connection, wanted: JobFilter) -> list[_Stream]:
-    """Where to look: by id, or in the index in which the filter's values have the fewest jobs."""
+def candidates_of(
+    one: Entries, others: Sequence[Index], wanted: JobFilter, now_ms: int, order: Order
+) -> Condition:
+    """The statement that reads candidates from a range. The caller binds the last id and the number, too."""
+    inside, where = indexes.inside(others, one.id), condition(wanted, now_ms)
+    sql = _CANDIDATES.format(
+        others=inside.sql,
+        condition=where.sql,
+        params="jobs.params" if wanted.params else "1",
+        range=one,
+        position=_POSITION[order].format(range=one),
+    )
+    return Condition(sql, (*inside.values, *where.values, *one.values))
+
+
+def _ranges(connection: sqlite3.Connection, wanted: JobFilter) -> tuple[list[Entries], list[Index]]:
+    """The ranges with all candidates, and the other indexes that must have a matching job."""
     if wanted.ids:
-        return [_Stream(_BY_IDS, (codec.encode(list(wanted.ids)).decode(),))]
-    served = served_by(wanted)
-    if not served:
-        return [_Stream("1", ())]
-    column, values = min(served, key=lambda one: _jobs_in(connection, *one))
-    return [_Stream(_DRIVING[column], (value,)) for value in values]
-
-
-def _jobs_in(connection: sqlite3.Connection, column: str, values: Sequence[str]) -> int:
-    if column not in _TOTAL:
-        return 0  # exception types and schedules are rare
-    (number,) = connection.execute(_TOTAL[column], (codec.encode(list(values)).decode(),)).fetchone()
-    return number or 0
+        with_ids = Entries("jobs AS listed", _WITH_IDS, (codec.encode([*wanted.ids]).decode(),))
+        return [with_ids], indexes.of_terms(wanted)
+    found = indexes.serving(connection, wanted)
+    if not found:
+        return [indexes.ALL], []
+    others = [index for index in found[1:] if index.is_terms or len(index.values) <= MOST_SEEKS]
+    return found[0].ranges(), others
 
 
 def _id_of(candidate: tuple[str, bytes | None]) -> str:

@@ -16,6 +16,8 @@ and `started_ms`, then `outcome` and `settled_ms`. Reading a row applies these t
 `is_plain` says that a success of this job changes only its row: the job has no limit key, no unique key and
 no cancel request.
 
+`terms` is the index of `mrq_core.contract.terms`, see `jobs.terms`.
+
 `subqueues` has the earliest due times of every queue in a tree, so that a tree of any size shows its due
 subqueues at once; see `jobs.trees`.
 """
@@ -24,17 +26,20 @@ from __future__ import annotations
 
 import sqlite3
 
-from mrq_core.drivers.versions import DataVersion, Upgrades, missing_upgrades, read_version
+from mrq_core.contract.terms import error_terms_of
+from mrq_core.drivers import encoding
+from mrq_core.drivers.versions import DataVersion, Upgrade, Upgrades, missing_upgrades, read_version
 from mrq_core.errors import BrokerError
 
 APPLICATION_ID = 0x6D727131  # "mrq1"
-VERSION = 1
+VERSION = 2
 """The version of the layout that this driver writes."""
-OLDEST = 1
+OLDEST = 2
 """The oldest version of the driver that may work on this layout."""
-UPGRADES: Upgrades[sqlite3.Connection] = {}
-"""Each upgrade runs in one transaction together with the change of the two numbers."""
 
+_TERMS = """CREATE TABLE terms (
+        name TEXT NOT NULL, value TEXT NOT NULL, job_id TEXT NOT NULL, PRIMARY KEY (name, value, job_id)
+    ) WITHOUT ROWID"""
 _TABLES = (
     """CREATE TABLE jobs (
         seq INTEGER PRIMARY KEY,
@@ -63,9 +68,9 @@ _TABLES = (
     "CREATE INDEX jobs_by_status ON jobs (status, id)",
     "CREATE INDEX jobs_by_path ON jobs (path, id)",
     "CREATE INDEX jobs_by_queue ON jobs (queue, id)",
-    "CREATE INDEX jobs_by_exception ON jobs (exception_type, id) WHERE exception_type IS NOT NULL",
     "CREATE INDEX jobs_by_schedule ON jobs (schedule, id) WHERE schedule IS NOT NULL",
     "CREATE INDEX jobs_by_expiry ON jobs (expires_ms) WHERE expires_ms IS NOT NULL",
+    _TERMS,
     """CREATE TABLE totals (
         kind TEXT NOT NULL, name TEXT NOT NULL, status TEXT NOT NULL, n INTEGER NOT NULL,
         PRIMARY KEY (kind, name, status)
@@ -134,10 +139,39 @@ _TABLES = (
     ) WITHOUT ROWID""",
     "CREATE INDEX metrics_by_minute ON metrics (minute)",
     "CREATE TABLE numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
-    f"INSERT INTO numbers VALUES ('state', 0), ('pauses', 0), ('syncs', 0), ('oldest_version', {OLDEST})",
+    "INSERT INTO numbers VALUES ('state', 0), ('pauses', 0), ('syncs', 0)",
     f"PRAGMA application_id = {APPLICATION_ID}",
-    f"PRAGMA user_version = {VERSION}",
 )
+
+_FORGET_EXCEPTIONS = """
+UPDATE jobs SET exception_type = NULL WHERE exception_type IS NOT NULL AND started_ms IS NOT NULL"""
+"""Early drivers of version 1 left the type of the last attempt in the row of a claimed job."""
+_FAILED = "SELECT record FROM jobs WHERE exception_type IS NOT NULL"
+_SUM_GROUPS = """
+INSERT INTO totals SELECT 'group', value, status, count(*) FROM terms CROSS JOIN jobs ON jobs.id = job_id
+WHERE name = 'group' GROUP BY value, status"""
+_SUM_TYPES = """
+INSERT INTO totals SELECT 'type', exception_type, status, count(*) FROM jobs
+WHERE exception_type IS NOT NULL GROUP BY exception_type, status"""
+
+
+def _index_terms(connection: sqlite3.Connection) -> None:
+    """To version 2: terms. Records of version 1 have no search keys."""
+    connection.execute(_TERMS)
+    connection.execute(_FORGET_EXCEPTIONS)
+    failed = (encoding.decode(data) for (data,) in connection.execute(_FAILED))
+    connection.executemany(
+        "INSERT INTO terms VALUES (?, ?, ?)",
+        ((*term, record.id) for record in failed for term in error_terms_of(record)),
+    )
+    connection.execute(_SUM_GROUPS)
+    connection.execute(_SUM_TYPES)
+    connection.execute("DROP INDEX jobs_by_exception")
+
+
+UPGRADES: Upgrades[sqlite3.Connection] = {2: Upgrade(_index_terms, oldest=2)}
+"""Each upgrade runs in one transaction together with the change of the two numbers. Version 2 refuses drivers
+of version 1, which would leave the terms of the jobs that they change."""
 
 
 def is_ready(connection: sqlite3.Connection, path: str) -> bool:
@@ -178,6 +212,7 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
             if stored is None:
                 for statement in _TABLES:
                     connection.execute(statement)
+                _set_version(connection, DataVersion(VERSION, OLDEST))
                 missing = range(0)
             else:
                 missing = missing_upgrades(stored, VERSION, where=path)
@@ -194,6 +229,9 @@ def prepare(connection: sqlite3.Connection, path: str) -> None:
 def _upgrade(connection: sqlite3.Connection, stored: DataVersion, version: int) -> None:
     upgrade = UPGRADES[version]
     upgrade.apply(connection)
-    oldest = max(stored.oldest, upgrade.oldest)
-    connection.execute("UPDATE numbers SET value = ? WHERE name = 'oldest_version'", (oldest,))
-    connection.execute(f"PRAGMA user_version = {version}")
+    _set_version(connection, DataVersion(version, max(stored.oldest, upgrade.oldest)))
+
+
+def _set_version(connection: sqlite3.Connection, data: DataVersion) -> None:
+    connection.execute("INSERT OR REPLACE INTO numbers VALUES ('oldest_version', ?)", (data.oldest,))
+    connection.execute(f"PRAGMA user_version = {data.version}")

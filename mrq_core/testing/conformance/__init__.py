@@ -24,7 +24,7 @@ _PARTS = (
     *("machine", "machine_raw", "metrics", "model", "poll", "processes", "prune", "queue_claims"),
     *("queue_entries", "queue_half", "queue_keys", "queue_kit", "queue_looking", "queue_raw", "rates", "raw"),
     *("raw_kinds", "search", "settle", "state", "store_attempts", "store_half", "store_kit"),
-    *("store_records", "store_threads", "store_writes", "threads", "totals", "unique"),
+    *("store_records", "store_threads", "store_writes", "terms", "threads", "totals", "unique"),
 )
 # The asserts of a module that pytest does not collect itself say nothing unless they are rewritten.
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
@@ -52,6 +52,7 @@ from mrq_core.testing.conformance.settle import SettleContract  # noqa: E402
 from mrq_core.testing.conformance.state import StateContract  # noqa: E402
 from mrq_core.testing.conformance.store_half import StoreContract  # noqa: E402
 from mrq_core.testing.conformance.store_kit import StoreFactory  # noqa: E402
+from mrq_core.testing.conformance.terms import TermContract  # noqa: E402
 from mrq_core.testing.conformance.threads import ThreadContract  # noqa: E402
 from mrq_core.testing.conformance.totals import TotalsContract  # noqa: E402
 from mrq_core.testing.conformance.unique import UniqueContract  # noqa: E402
@@ -84,6 +85,7 @@ __all__ = [
     "StateContract",
     "StoreContract",
     "StoreFactory",
+    "TermContract",
     "ThreadContract",
     "TotalsContract",
     "UniqueContract",
@@ -101,6 +103,7 @@ class BrokerContract(
     RateContract,
     ChangeContract,
     SearchContract,
+    TermContract,
     ApplyContract,
     TotalsContract,
     LogContract,

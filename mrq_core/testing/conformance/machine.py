@@ -24,9 +24,11 @@ from hypothesis.stateful import (
 from msgspec.structs import replace
 
 from mrq_core.contract.broker import Broker
+from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.lifecycle import claim_number
 from mrq_core.contract.messages import (
     Action,
+    AddedKeys,
     Cancel,
     ChangeResult,
     ClaimRef,
@@ -56,6 +58,20 @@ WORKERS = ("w1", "w2")
 LEASE = 30.0
 LIMITS = {"rule": Limit(concurrency=2)}
 ENDS = [Status.SUCCESS, Status.FAILED, Status.ABORT, Status.TIMEOUT, Status.MAXRETRIES, Status.CANCEL]
+ERRORS: list[dict[str, Any]] = [
+    {},
+    {"exception_type": "a.E", "exception_message": "no lamps", "error_group": "g1"},
+    {"exception_type": "b.E", "exception_message": "no chairs", "error_group": "g2"},
+]
+TERMS = [
+    JobFilter(exception_types=("E",)),
+    JobFilter(exception_types=("a.E",), error_words=("no",)),
+    JobFilter(error_words=("chairs",)),
+    JobFilter(error_groups=("g1",)),
+    JobFilter(search_keys={"n": 1}),
+    JobFilter(search_keys={"m": 1}),
+    JobFilter(search_keys={"n": 1}, error_words=("lamps",)),
+]
 GOES_ON = [Status.RETRY, Status.INTERRUPT, Status.QUEUED]
 
 
@@ -133,6 +149,7 @@ class JobMachine(RuleBasedStateMachine):
         self.same(lambda broker: broker.counts(QUEUES[:-1]))
         self.same(lambda broker: [held.waiting + held.claimed for held in broker.counts(QUEUES)])
         self.same(lambda broker: broker.paused())
+        self.same(lambda broker: [_ids(self, broker, wanted) for wanted in TERMS])
         self.same(lambda broker: broker.count(JobFilter(statuses=(Status.STARTED,)), "queue"))
 
     def note(self, models_id: str, drivers_id: str) -> None:
@@ -151,6 +168,7 @@ class JobMachine(RuleBasedStateMachine):
         self.number += 1
         now = self.clock.now()
         values = {"params": {"n": self.number}, "queued_at": now, "updated_at": now, **fields}
+        values["search_keys"] = {"n": self.number % 2} if self.number % 3 else {}
         return JobRecord(id=f"{self.number:024x}", path=f"p{self.number % 2}", queue=queue, **values)
 
     def enqueue_new(self, queue: str, number: int = 1, **more: Any) -> Any:
@@ -276,9 +294,17 @@ class JobMachine(RuleBasedStateMachine):
         ttl=st.sampled_from([None, 50.0]),
         queue=st.sampled_from([None, "a", "t/x"]),
         follow=st.integers(0, 2),
+        error=st.integers(0, 2),
     )
     def settle(
-        self, pair: Pair, status: Status, delay: float, ttl: float | None, queue: str | None, follow: int
+        self,
+        pair: Pair,
+        status: Status,
+        delay: float,
+        ttl: float | None,
+        queue: str | None,
+        follow: int,
+        error: int,
     ) -> Any:
         if pair.ours.limit_keys and status in GOES_ON:
             status = (
@@ -297,7 +323,7 @@ class JobMachine(RuleBasedStateMachine):
             ttl=None if goes_on else ttl,
             cancel_ttl=20.0,
             result=[status.value],
-            exception_type="E" if status is Status.FAILED else None,
+            **({} if status is Status.SUCCESS or not error else ERRORS[error]),
             followups=followups,
         )
         self.last = [Settlement(id=record.id, token=record.token or "", outcome=outcome) for record in pair]
@@ -308,7 +334,7 @@ class JobMachine(RuleBasedStateMachine):
     def settle_the_oldest(self, worker: str, status: Status) -> Any:
         if not self.held[worker]:
             return multiple()
-        return self.settle(self.held[worker].pop(0), status, 0.0, 50.0, None, 0)
+        return self.settle(self.held[worker].pop(0), status, 0.0, 50.0, None, 0, 1)
 
     @rule()
     def settle_again(self) -> None:
@@ -332,6 +358,14 @@ class JobMachine(RuleBasedStateMachine):
         else:
             self.same(lambda broker: broker.cancel(ids, Cancel(interrupt=how == "interrupt", ttl=25.0)))
 
+    @rule(ids=st.lists(jobs, min_size=1, max_size=3), keys=st.sampled_from([{"n": 1}, {"m": 0}, {"m": 1}]))
+    def add_search_keys(self, ids: list[str], keys: JsonObject) -> None:
+        known = [record for record in self.model.get(ids) if record is not None]
+        # On a pair, a parked job leaves its position under the limit.
+        free = [record.id for record in known if not record.limit_keys]
+        added = [AddedKeys(id=job_id, search_keys=keys) for job_id in (*free, "f" * 24)]
+        self.same(lambda broker: broker.add_search_keys(added))
+
     @rule(job_id=jobs)
     def enqueue_again(self, job_id: str) -> None:
         again = NewJob(record=replace(self.new_record("b"), id=job_id))
@@ -350,7 +384,8 @@ class JobMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.001, 5.0, LEASE - 0.001, LEASE, LEASE * 2]))
     def advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        self.same(lambda broker: broker.prune(limit=3))
+        while self.same(lambda broker: broker.prune(limit=3)):  # the order of deletion is the driver's choice
+            pass
 
     @rule(worker=st.sampled_from(WORKERS), queue=st.sampled_from(["a", "t/x"]), resume=st.booleans())
     def pause_and_poll(self, worker: str, queue: str, resume: bool) -> None:
@@ -369,10 +404,16 @@ class JobMachine(RuleBasedStateMachine):
         assert sorted(changes[0].interrupts) == sorted(changes[1].interrupts)
 
 
+def _ids(machine: JobMachine, broker: Broker, wanted: JobFilter) -> list[str]:
+    found = broker.find(wanted, limit=1000).records
+    return sorted(machine.aliases.get(record.id, record.id) for record in found)
+
+
 def _present_totals(broker: Broker) -> list[dict[str, dict[Status, int]]]:
     """The totals without their zeros."""
     tables = []
-    for table in (broker.totals().by_queue, broker.totals().by_path):
+    totals = broker.totals()
+    for table in (totals.by_queue, totals.by_path, totals.by_error_group):
         rows = {
             name: {status: number for status, number in row.items() if number} for name, row in table.items()
         }

@@ -67,6 +67,7 @@ def random_step(broker: Broker, clock: ManualClock, chance: random.Random) -> No
             if record.status is Status.STARTED and chance.random() < 0.6:
                 status = chance.choice([status for status in Status if status is not Status.STARTED])
                 goes_on = status.is_waiting
+                has_failed = status is not Status.SUCCESS and chance.random() < 0.7
                 settle(
                     broker,
                     record,
@@ -76,6 +77,8 @@ def random_step(broker: Broker, clock: ManualClock, chance: random.Random) -> No
                     ttl=None if goes_on else chance.choice([None, 50.0]),
                     is_retry=status is Status.RETRY,
                     lost=status in (Status.QUEUED, Status.FAILED) and chance.random() < 0.5,
+                    exception_type="E" if has_failed else None,
+                    error_group=chance.choice(["g1", "g2"]) if has_failed else None,
                 )
     elif step == 4:
         broker.requeue(ids, Requeue(queue=chance.choice([None, *QUEUES])))
@@ -94,12 +97,20 @@ def check_totals(broker: Broker) -> None:
     """Totals are what a recount gives. Nothing has expired: the steps prune as soon as time passes."""
     by_queue: dict[str, dict[Status, int]] = {}
     by_path: dict[str, dict[Status, int]] = {}
+    by_group: dict[str, dict[Status, int]] = {}
     for record in broker.find(JobFilter(), limit=1000).records:
-        for table, name in ((by_queue, record.queue), (by_path, record.path)):
+        named = [(by_queue, record.queue), (by_path, record.path)]
+        if record.error_group is not None:
+            named.append((by_group, record.error_group))
+        for table, name in named:
             row = table.setdefault(name, {})
             row[record.status] = row.get(record.status, 0) + 1
     totals = broker.totals()
-    for told, counted in ((totals.by_queue, by_queue), (totals.by_path, by_path)):
+    for told, counted in (
+        (totals.by_queue, by_queue),
+        (totals.by_path, by_path),
+        (totals.by_error_group, by_group),
+    ):
         present = {name: {status: n for status, n in row.items() if n} for name, row in told.items()}
         assert {name: row for name, row in present.items() if row} == counted
 

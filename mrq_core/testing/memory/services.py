@@ -57,6 +57,10 @@ class MemoryServices(StoreServices):
 
     # --- queries -----------------------------------------------------------------------------
 
+    def now(self) -> datetime:
+        with self.locked() as now:
+            return now
+
     def find(
         self,
         wanted: JobFilter,

@@ -19,11 +19,15 @@ def totals(data: MemoryData) -> Totals:
     """See `Broker.totals`."""
     by_queue: dict[str, dict[Status, int]] = {}
     by_path: dict[str, dict[Status, int]] = {}
+    by_error_group: dict[str, dict[Status, int]] = {}
     for record in data.all():
-        for table, name in ((by_queue, record.queue), (by_path, record.path)):
+        named = [(by_queue, record.queue), (by_path, record.path)]
+        if record.error_group is not None:
+            named.append((by_error_group, record.error_group))
+        for table, name in named:
             row = table.setdefault(name, {})
             row[record.status] = row.get(record.status, 0) + 1
-    return Totals(by_queue=by_queue, by_path=by_path)
+    return Totals(by_queue=by_queue, by_path=by_path, by_error_group=by_error_group)
 
 
 def counts(data: MemoryData, queue: str, now: datetime) -> QueueCounts:
