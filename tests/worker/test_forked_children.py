@@ -20,6 +20,7 @@ import threading
 import time
 
 import gevent
+import gevent.lock
 import gevent.os
 from gevent.monkey import get_original
 
@@ -112,6 +113,7 @@ def registers():
     atexit.register(note, "at-exit")
 
 
+one_fork = gevent.lock.BoundedSemaphore()
 WAYS = {name: way for name, way in list(globals().items()) if callable(way)}
 
 
@@ -175,7 +177,9 @@ def forks_in_the_pool(way: str):
         if pid:
             return pid
         WAYS[way]()
-    return ended(gevent.get_hub().threadpool.apply(fork))
+    with one_fork:  # each fork takes a lock of concurrent.futures; gevent loses wake-ups between native threads
+        pid = gevent.get_hub().threadpool.apply(fork)
+    return ended(pid)
 
 
 @task(timeout=60)
