@@ -8,6 +8,7 @@ import pytest
 from msgspec.structs import replace
 
 from mrq_broker_redis.broker import RedisBroker
+from mrq_core.clock import after
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import (
     Cancel,
@@ -21,6 +22,7 @@ from mrq_core.contract.messages import (
     Versions,
     Wanted,
 )
+from mrq_core.contract.metrics import Metric
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing import ManualClock
 from tests.redis.kit import Place
@@ -144,7 +146,8 @@ def test_no_call_looks_through_all_keys(place: Place, server: Server) -> None:
         broker.resume(["q"])
         broker.paused()
         broker.read_logs(record.id)
-        broker.read_metrics(["jobs"], 0.0, 1e10)
+        broker.record_metrics([Metric(name="jobs", at=record.queued_at)])
+        broker.read_metrics(["jobs"], record.queued_at, after(record.queued_at, 60.0))
         broker.prune()
         broker.check()
         broker.state.compare_and_set("n", "a", 2, version=0)

@@ -1,0 +1,171 @@
+"""Metrics: measurements of workers, added up by minute and by hour.
+
+A value falls into one bucket of a fixed exponential scheme: bucket `i` has the values above ``2**((i-1)/8)``
+and up to ``2**(i/8)``, so each bound is 1.09 times the bound before. This is schema 3 of Prometheus' native
+histograms. `percentile` answers a value whose relative distance to both bounds of its bucket is the same, as
+DDSketch does (Masson, Rim and Lee, VLDB 2019): its relative error is at most ``(g - 1) / (g + 1)`` with
+``g = 2**(1/8)``, which is 4.4 %. Buckets of the same number are added up, without a further error.
+
+Values are seconds, or another quantity that is not negative. The lowest bucket has all values up to one
+microsecond, the highest all above 34 years.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+
+from msgspec import Struct
+
+from mrq_core.contract.codec import is_utf8
+from mrq_core.errors import InvalidValue, shown
+
+BUCKETS_PER_DOUBLING = 8
+LOWEST, HIGHEST = -160, 240
+"""The numbers of the outermost buckets."""
+ERROR = (2 ** (1 / BUCKETS_PER_DOUBLING) - 1) / (2 ** (1 / BUCKETS_PER_DOUBLING) + 1)
+"""The largest relative error of `percentile`."""
+MOST_TAGS = 8
+MOST_CHARACTERS = 2000
+"""Of a name of a metric, and of a name and a value of a tag."""
+MOST_COUNT, MOST_TOTAL = 10**9, 1e15
+"""Of one recorded metric, so that sums stay exact."""
+
+_SMALLEST = 2.0 ** (LOWEST / BUCKETS_PER_DOUBLING)
+_MIDDLE = 2 / (2 ** (1 / BUCKETS_PER_DOUBLING) + 1)
+
+
+class Resolution(StrEnum):
+    """The time that one roll-up covers."""
+
+    MINUTE = "minute"
+    HOUR = "hour"
+
+    @property
+    def seconds(self) -> int:
+        """The length of a roll-up."""
+        return 60 if self is Resolution.MINUTE else 3600
+
+    @property
+    def kept(self) -> float:
+        """Seconds from the end of a roll-up until `prune` may delete it: a day for minutes, 30 days for
+        hours."""
+        return 86_400.0 if self is Resolution.MINUTE else 30 * 86_400.0
+
+
+Tags = tuple[tuple[str, str], ...]
+"""Pairs of name and value, sorted by name. Names are unique; a value is any text."""
+
+
+class Metric(Struct, frozen=True, kw_only=True):
+    """Measurements of one name and one set of tags: their number, their sum, and their histogram.
+
+    A recorded metric has the time of the measurements. A metric that is read is a roll-up, and `at` is the
+    time at which its minute or hour begins. `buckets` has the number of values of each bucket; it is empty
+    for events that are only counted.
+    """
+
+    name: str
+    at: datetime
+    tags: Tags = ()
+    count: int = 1
+    total: float = 0.0
+    buckets: Mapping[int, int] = {}
+
+    @property
+    def mean(self) -> float | None:
+        """The mean of the values. None: there are no values."""
+        return self.total / self.count if self.count else None
+
+
+# --- histograms -------------------------------------------------------------------------------
+
+
+def bucket_of(value: float) -> int:
+    """The number of the bucket of a value. The lowest bucket for a negative value, and for NaN."""
+    if not value > _SMALLEST:
+        return LOWEST
+    if value == math.inf:
+        return HIGHEST
+    return min(math.ceil(math.log2(value) * BUCKETS_PER_DOUBLING), HIGHEST)
+
+
+def buckets_of(values: Iterable[float]) -> dict[int, int]:
+    """The histogram of values."""
+    return dict(Counter(map(bucket_of, values)))
+
+
+def added(histograms: Iterable[Mapping[int, int]]) -> dict[int, int]:
+    """The sum of histograms."""
+    sums: dict[int, int] = {}
+    for buckets in histograms:
+        for bucket, number in buckets.items():
+            sums[bucket] = sums.get(bucket, 0) + number
+    return sums
+
+
+def percentile(buckets: Mapping[int, int], ratio: float) -> float | None:
+    """The value below which this ratio of the values lies, such as 0.95; within `ERROR` of the exact value of
+    that rank. None: the histogram is empty. 0 for the lowest bucket."""
+    rank = ratio * (sum(buckets.values()) - 1)
+    below = 0
+    for bucket in sorted(buckets):
+        below += buckets[bucket]
+        if below > rank:
+            return 0.0 if bucket == LOWEST else 2 ** (bucket / BUCKETS_PER_DOUBLING) * _MIDDLE
+    return None
+
+
+# --- valid metrics ------------------------------------------------------------------------------
+
+
+def check_metrics(metrics: Sequence[Metric]) -> None:
+    """Raises InvalidValue for a metric that cannot be added up: a driver calls this before it stores any."""
+    for metric in metrics:
+        _check_text(metric.name, "name")
+        _check_tags(metric.tags)
+        if metric.at.tzinfo is None:
+            raise InvalidValue(f"at is {shown(metric.at)}: expected a time with a timezone", path="at")
+        if not _is_count(metric.count, MOST_COUNT):
+            raise InvalidValue(f"count is {shown(metric.count)}: expected 0 to {MOST_COUNT}", path="count")
+        if not (isinstance(metric.total, int | float) and 0 <= metric.total <= MOST_TOTAL):
+            raise InvalidValue(
+                f"total is {shown(metric.total)}: expected a number from 0 to {MOST_TOTAL:g}", path="total"
+            )
+        if not all(
+            _is_count(number, MOST_COUNT) and type(bucket) is int and LOWEST <= bucket <= HIGHEST
+            for bucket, number in metric.buckets.items()
+        ):
+            raise InvalidValue(
+                f"buckets is {shown(metric.buckets)}: expected counts of buckets from {LOWEST} to {HIGHEST}, "
+                "as buckets_of makes them",
+                path="buckets",
+            )
+
+
+def _is_count(number: object, most: int) -> bool:
+    return type(number) is int and 0 <= number <= most
+
+
+def _check_tags(tags: Tags) -> None:
+    names = [name for name, _ in tags]
+    if len(tags) > MOST_TAGS or names != sorted(set(names)):
+        raise InvalidValue(
+            f"tags is {shown(tags)}: expected at most {MOST_TAGS} pairs of name and value, sorted by name, "
+            "each name once",
+            path="tags",
+        )
+    for pair in tags:
+        for text in pair:
+            _check_text(text, "tags")
+
+
+def _check_text(text: object, path: str) -> None:
+    if not (isinstance(text, str) and len(text) <= MOST_CHARACTERS and is_utf8(text)):
+        raise InvalidValue(
+            f"{path} is {shown(text)}: expected valid Unicode text of at most {MOST_CHARACTERS} characters",
+            path=path,
+        )
