@@ -1,10 +1,10 @@
 """Metrics: measurements of workers, added up by minute and by hour.
 
-A value falls into one bucket of a fixed exponential scheme: bucket `i` has the values above ``2**((i-1)/8)``
-and up to ``2**(i/8)``, so each bound is 1.09 times the bound before. This is schema 3 of Prometheus' native
+A value falls into one bucket of a fixed exponential scheme: bucket `i` has the values above ``2**((i-1)/4)``
+and up to ``2**(i/4)``, so each bound is 1.19 times the bound before. This is schema 2 of Prometheus' native
 histograms. `percentile` answers a value whose relative distance to both bounds of its bucket is the same, as
 DDSketch does (Masson, Rim and Lee, VLDB 2019): its relative error is at most ``(g - 1) / (g + 1)`` with
-``g = 2**(1/8)``, which is 4.4 %. Buckets of the same number are added up, without a further error.
+``g = 2**(1/4)``, which is 8.7 %. Buckets of the same number are added up, without a further error.
 
 Values are seconds, or another quantity that is not negative. The lowest bucket has all values up to one
 microsecond, the highest all above 34 years.
@@ -23,8 +23,8 @@ from msgspec import Struct
 from mrq_core.contract.codec import is_utf8
 from mrq_core.errors import InvalidValue, shown
 
-BUCKETS_PER_DOUBLING = 8
-LOWEST, HIGHEST = -160, 240
+BUCKETS_PER_DOUBLING = 4
+LOWEST, HIGHEST = -80, 120
 """The numbers of the outermost buckets."""
 ERROR = (2 ** (1 / BUCKETS_PER_DOUBLING) - 1) / (2 ** (1 / BUCKETS_PER_DOUBLING) + 1)
 """The largest relative error of `percentile`."""
@@ -60,7 +60,7 @@ Tags = tuple[tuple[str, str], ...]
 """Pairs of name and value, sorted by name. Names are unique; a value is any text."""
 
 
-class Metric(Struct, frozen=True, kw_only=True):
+class Metric(Struct, frozen=True, kw_only=True, gc=False):
     """Measurements of one name and one set of tags: their number, their sum, and their histogram.
 
     A recorded metric has the time of the measurements. A metric that is read is a roll-up, and `at` is the
