@@ -93,6 +93,7 @@ class Executing:
     def start(self, records: Sequence[JobRecord]) -> None:
         """Starts the attempts of jobs that were claimed just now. The caller keeps to the free greenlets."""
         state = self._state
+        state.metrics.started(records)
         for record in records:
             log = JobLog(record.id, record.claims, state.config.max_log_size)
             execution = job_execution(JobContext(record, state.client, log, worker=state.worker))

@@ -1,5 +1,5 @@
 """The periodic work of a worker beside its jobs: it polls for pauses and cancellations, stores logs, reports
-about itself, prunes expired jobs, and checks its limits."""
+about itself, records metrics, prunes expired jobs, and checks its limits."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import psutil
 
 from mrq_core.contract.messages import Versions
 from mrq_core.errors import BrokerError, ConfigError
+from mrq_core.worker import metrics
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.interrupts import CancelRequests
 from mrq_core.worker.lasting import LastingGreenlet
@@ -58,6 +59,7 @@ class Housekeeping:
             (_FLUSH_INTERVAL, self._settler.flush_running),
             (_FLUSH_INTERVAL, self._tidy),
             (self._config.report_interval, self.report),
+            (metrics.INTERVAL, self._measure),
             (_PRUNE_INTERVAL, self._prune),
             (self._config.paused_queues_refresh_interval or _POLL_INTERVAL, self.poll),
         ]
@@ -76,7 +78,7 @@ class Housekeeping:
             greenlet.start()
 
     def stop(self) -> None:
-        """Ends the loops and deletes the worker's report."""
+        """Ends the loops, deletes the worker's report, and records the last metrics."""
         self._is_over = True
         for greenlet in self._greenlets:
             greenlet.stop(timeout=0)
@@ -86,6 +88,7 @@ class Housekeeping:
             _log.warning("report.not_removed file=%s error=%s", self._config.report_file, error)
         try:
             self._reports.remove(self._broker)
+            self._state.metrics.record(self._broker)
         except BrokerError as error:
             _log.warning("report.not_removed worker=%s error=%s", self._state.name, error)
 
@@ -121,6 +124,10 @@ class Housekeeping:
             except Exception:
                 _log.exception("housekeeping.broke step=%s", step.__name__)
             gevent.sleep(interval)
+
+    def _measure(self) -> None:
+        self._state.metrics.sample(self._broker)
+        self._state.metrics.record(self._broker)
 
     def _tidy(self) -> None:
         self._state.surroundings.restore(is_alone=False)
