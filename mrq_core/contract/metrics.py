@@ -20,6 +20,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract.codec import is_utf8
 from mrq_core.errors import InvalidValue, shown
 
@@ -64,6 +65,10 @@ class Resolution(StrEnum):
     def seconds(self) -> int:
         """The length of a roll-up."""
         return 60 if self is Resolution.MINUTE else 3600
+
+    def start_of(self, moment: datetime) -> datetime:
+        """The time at which the roll-up of this moment begins."""
+        return from_ms(to_ms(moment) // (self.seconds * 1000) * self.seconds * 1000)
 
     @property
     def kept(self) -> float:
@@ -131,7 +136,7 @@ def percentile(buckets: Mapping[int, int], ratio: float) -> float | None:
     below = 0
     for bucket in sorted(buckets):
         below += buckets[bucket]
-        if below > rank:
+        if below > max(0, rank):
             return 0.0 if bucket == LOWEST else 2 ** (bucket / BUCKETS_PER_DOUBLING) * _MIDDLE
     return None
 
