@@ -47,7 +47,7 @@ _tags_of = msgspec.json.Decoder(Tags).decode
 
 
 def pack(cell: Cell) -> bytes:
-    """The cell as it is stored."""
+    """The stored form of a cell."""
     return _encode(cell)
 
 
