@@ -24,6 +24,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -62,6 +63,9 @@ _SHOWN = 1000
 
 _SEES_RECORD = ("mrq_around_job", "mrq_jobs_started", "mrq_jobs_settled", "mrq_retry_decision")
 """The hooks whose plugins get the record of a job that runs."""
+
+_NO_LEASE = 0.001
+"""Seconds: the shortest lease that all brokers store."""
 
 _IMPORT_PATIENCE = 3.0
 """Seconds for which an import waits for another one."""
@@ -108,8 +112,8 @@ class Executing:
             state.observe("mrq_jobs_started", records=list(records))
 
     def _execute(self, execution: Execution) -> bool:
-        """Runs in a greenlet of the pool, in a copy of the context. Never raises, and always decides. True:
-        the code of the job did not wait, and has left nothing in the loop."""
+        """Runs in a greenlet of the pool, in a copy of the context. Never raises, and always decides or drops
+        the execution. True: the code of the job did not wait, and has left nothing in the loop."""
         is_clean = False
         try:
             context, record = execution.context, execution.record
@@ -122,6 +126,9 @@ class Executing:
             execution.greenlet.has_waited = False
             active = self._loop.activecnt
             outcome = self._run(execution)
+            if outcome is None:
+                self._drop(execution)
+                return False
             # While a job does not wait, nothing else runs that could change the number.
             is_clean = self._loop.activecnt == active and not execution.greenlet.has_waited
             if time.monotonic() - execution.started > LONG or not is_logging_intact():
@@ -137,8 +144,8 @@ class Executing:
         self.decide(execution, outcome)
         return is_clean
 
-    def _run(self, execution: Execution) -> Outcome:
-        """Runs the attempt here, or in a separate process."""
+    def _run(self, execution: Execution) -> Outcome | None:
+        """Runs the attempt here, or in a separate process. None: the claim is lost."""
         context = execution.context
         failure = None
         if not (self._is_solo_possible and runs_solo(context.record)):
@@ -194,6 +201,17 @@ class Executing:
             self._settler.add(execution)
         if not self._wake.is_set():
             self._wake.set()
+
+    def _drop(self, execution: Execution) -> None:
+        """Leaves a claim without an outcome: it counts as lost, and its lease ends at once. If the broker is
+        away, the lease ends in its time."""
+        if execution.outcome is None:
+            self._executions.ended(execution)
+            self._executions.remove([execution])  # first: it must not be renewed any more
+            with suppress(MrqError):
+                self._settler.store_logs([execution])
+                execution.kind.renew(self._state.broker, [execution], _NO_LEASE)
+        self._wake.set()
 
     def close(self) -> None:
         """Ends what was started for solo jobs."""
