@@ -11,7 +11,7 @@ import gevent
 import psutil
 
 from mrq_core.contract.messages import Versions
-from mrq_core.errors import BrokerError, ConfigError
+from mrq_core.errors import BrokerError, ConfigError, shown_error
 from mrq_core.worker import metrics
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.interrupts import CancelRequests
@@ -88,9 +88,13 @@ class Housekeeping:
             _log.warning("report.not_removed file=%s error=%s", self._config.report_file, error)
         try:
             self._reports.remove(self._broker)
-            self._state.metrics.record(self._broker)
         except BrokerError as error:
             _log.warning("report.not_removed worker=%s error=%s", self._state.name, error)
+            return  # the broker is away: the last metrics are lost, and the stop waits no longer
+        try:
+            self._state.metrics.record(self._broker)
+        except Exception as error:  # of a driver: the rest of the stop must follow
+            _log.warning("metrics.lost worker=%s error=%s", self._state.name, shown_error(error))
 
     def poll(self) -> None:
         """Asks the broker for pauses, and for cancelled jobs to interrupt."""

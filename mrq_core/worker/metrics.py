@@ -89,10 +89,11 @@ class WorkerMetrics:
             return
         get = self._values.get
         for execution, outcome, is_accepted in zip(executions, outcomes, accepted, strict=True):
-            if is_accepted:
+            seconds = outcome.total_time
+            if is_accepted and seconds is not None:  # None: the claim was given back unstarted
                 record = execution.record
                 series = (ENDED, record.queue, record.path, outcome.status)
-                (get(series) or self._line(series)).append(outcome.total_time or 0.0)
+                (get(series) or self._line(series)).append(seconds)
                 if outcome.lost and outcome.delay is None:  # otherwise the next claim counts it
                     self._lost(record)
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,10 +16,12 @@ from mrq_core.contract.messages import Outcome, QueueCounts
 from mrq_core.contract.metrics import ENDED, LOST, OVERFLOW, STARTED, UNFINISHED, Metric, Resolution, Tags
 from mrq_core.contract.record import Attempt, JobRecord, Status
 from mrq_core.errors import BrokerUnavailable, NotSupported
+from mrq_core.operations.workers import list_workers
 from mrq_core.testing.memory import MemoryBroker
 from mrq_core.worker import metrics
 from mrq_core.worker.metrics import WorkerMetrics
-from tests.support import Project, until
+from tests import brokers
+from tests.support import Project, open_project, until
 
 NOW = from_ms(1_750_000_000_000)
 
@@ -85,7 +90,7 @@ def test_a_batch_is_one_call_with_a_metric_for_each_series(broker: Recorded) -> 
     assert by_series(call) == {
         (STARTED, TASK): (2, 7.0),
         (STARTED, (("queue", "r"), ("task", "a.B"))): (1, 4.0),
-        (ENDED, with_status("success")): (2, 1.5),
+        (ENDED, with_status("success")): (1, 1.5),
         (ENDED, with_status("failed")): (1, 2.0),
     }
     assert {type(value) for metric in call for _, value in metric.tags} == {str}
@@ -112,8 +117,8 @@ def test_a_job_waits_again_from_the_end_of_a_lost_claim_which_is_counted(broker:
     measuring.lost([record(status=Status.FAILED)])
     end(
         measuring,
-        Outcome(status=Status.FAILED, lost=True),
-        Outcome(status=Status.QUEUED, lost=True, delay=0.0),
+        Outcome(status=Status.FAILED, lost=True, total_time=1.0),
+        Outcome(status=Status.QUEUED, lost=True, delay=0.0, total_time=1.0),
     )
     measuring.record(broker)
     found = by_series(broker.calls[0])
@@ -154,7 +159,7 @@ def test_the_metrics_of_a_process_fit_into_one_call(broker: Recorded) -> None:
     for number in range(2000):
         measuring.started([record(queue=f"q{number}", path=f"a.B{number}")])
     for status in Status:
-        end(measuring, Outcome(status=status))
+        end(measuring, Outcome(status=status, total_time=1.0))
     measuring.record(broker)
     assert len(broker.calls[0]) <= 1000
 
@@ -270,3 +275,19 @@ def test_a_lost_claim_is_counted_once(project: Project) -> None:
     assert second.wait() == 0
     [lost] = read(project, LOST).values()
     assert (lost.count, lost.tags) == (1, (("queue", "default"), ("task", "tasks.noted")))
+
+
+def test_a_worker_that_may_not_record_metrics_goes_on(tmp_path: Path) -> None:
+    with open_project(tmp_path, *brokers.address_of("sqlite", tmp_path)) as project:
+        project.write("tasks.py", "from mrq_core import task\n\n@task\ndef one(n: int):\n    return n\n")
+        project.client.broker.prepare()
+        with closing(sqlite3.connect(tmp_path / "jobs.sqlite3")) as connection:
+            refused = "CREATE TRIGGER t BEFORE INSERT ON metrics BEGIN SELECT RAISE(ABORT, 'refused'); END"
+            connection.execute(refused)
+        ids = [project.queue("tasks.one", {"n": number}) for number in range(20)]
+        process = project.work_off("-g", "2")
+        assert {project.client.fetch(job_id).status for job_id in ids} == {Status.SUCCESS}
+        assert "refused" in process.output
+        assert "Traceback" not in process.output
+        assert read(project, ENDED) == {}
+        assert list_workers(project.client.broker) == []
