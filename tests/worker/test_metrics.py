@@ -264,17 +264,23 @@ def test_the_last_metrics_are_recorded_when_a_worker_stops(project: Project) -> 
     assert metric.count == 1
 
 
-def test_a_lost_claim_is_counted_once(project: Project) -> None:
-    job_id = project.queue("tasks.noted", {"word": "x", "seconds": 0.5})
+@pytest.mark.parametrize(("once", "status"), [(False, "success"), (True, "failed")])
+def test_a_lost_claim_is_counted_once(project: Project, once: bool, status: str) -> None:
+    """Also where it ends the job, which no worker claims then."""
+    project.write(
+        "more.py",
+        f"import time\nfrom mrq_core import task\n\n@task(at_most_once={once})\ndef nap():\n    time.sleep(0.5)\n",
+    )
+    job_id = project.queue("more.nap")
     first = project.worker("--lease", "1")
     project.until_status(job_id, "started")
     first.end()
     second = project.worker("--lease", "1")
-    assert project.ended(job_id).status == "success"
+    assert project.ended(job_id).status == status
     second.popen.terminate()
     assert second.wait() == 0
     [lost] = read(project, LOST).values()
-    assert (lost.count, lost.tags) == (1, (("queue", "default"), ("task", "tasks.noted")))
+    assert (lost.count, lost.tags) == (1, (("queue", "default"), ("task", "more.nap")))
 
 
 def test_a_worker_that_may_not_record_metrics_goes_on(tmp_path: Path) -> None:
