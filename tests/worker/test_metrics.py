@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mrq_core.clock import after, from_ms
-from mrq_core.contract.messages import Outcome, QueueCounts
+from mrq_core.contract.messages import Cancel, ChangeResult, Outcome, QueueCounts
 from mrq_core.contract.metrics import ENDED, LOST, OVERFLOW, STARTED, UNFINISHED, Metric, Resolution, Tags
 from mrq_core.contract.record import Attempt, JobRecord, Status
 from mrq_core.errors import BrokerUnavailable, NotSupported
@@ -264,23 +264,21 @@ def test_the_last_metrics_are_recorded_when_a_worker_stops(project: Project) -> 
     assert metric.count == 1
 
 
-@pytest.mark.parametrize(("once", "status"), [(False, "success"), (True, "failed")])
-def test_a_lost_claim_is_counted_once(project: Project, once: bool, status: str) -> None:
-    """Also where it ends the job, which no worker claims then."""
-    project.write(
-        "more.py",
-        f"import time\nfrom mrq_core import task\n\n@task(at_most_once={once})\ndef nap():\n    time.sleep(0.5)\n",
-    )
-    job_id = project.queue("more.nap")
+@pytest.mark.parametrize("is_cancelled", [False, True])
+def test_a_lost_claim_is_counted_once(project: Project, is_cancelled: bool) -> None:
+    """Also where the job ends with it, and no worker claims it again."""
+    job_id = project.queue("tasks.noted", {"word": "x", "seconds": 2.0})
     first = project.worker("--lease", "1")
     project.until_status(job_id, "started")
+    if is_cancelled:
+        assert project.client.broker.cancel([job_id], Cancel()) == [ChangeResult.REQUESTED]
     first.end()
     second = project.worker("--lease", "1")
-    assert project.ended(job_id).status == status
+    assert project.ended(job_id).status == ("cancel" if is_cancelled else "success")
     second.popen.terminate()
     assert second.wait() == 0
     [lost] = read(project, LOST).values()
-    assert (lost.count, lost.tags) == (1, (("queue", "default"), ("task", "more.nap")))
+    assert (lost.count, lost.tags) == (1, (("queue", "default"), ("task", "tasks.noted")))
 
 
 def test_a_worker_that_may_not_record_metrics_goes_on(tmp_path: Path) -> None:
