@@ -32,7 +32,7 @@ STARTED = "jobs.started"
 ENDED = "jobs.ended"
 """Ended attempts, each with the seconds that it ran. Tags: queue, status, task."""
 LOST = "claims.lost"
-"""Expired leases, counted by the worker that claims the job next. Tags: queue, task."""
+"""Lost claims, counted by the worker that claims the job next, or ends it. Tags: queue, task."""
 UNFINISHED = "queue.unfinished"
 """Samples of the number of waiting and running jobs. Tag: queue."""
 OVERFLOW: Tags = (("overflow", "true"),)

@@ -97,7 +97,6 @@ class Executing:
     def start(self, records: Sequence[JobRecord]) -> None:
         """Starts the attempts of jobs that were claimed just now. The caller keeps to the free greenlets."""
         state = self._state
-        state.metrics.started(records)
         for record in records:
             log = JobLog(record.id, record.claims, state.config.max_log_size)
             execution = job_execution(JobContext(record, state.client, log, worker=state.worker))
@@ -107,6 +106,7 @@ class Executing:
             if self._stopping.is_killing:
                 execution.interrupt_from(time.monotonic(), stop_interrupt)
             self._cancels.apply(execution)
+        state.metrics.started(records)
         # Only now: the claims are held, renewed and can be interrupted, however slow an observer is.
         if state.plugins.implements("mrq_jobs_started"):
             state.observe("mrq_jobs_started", records=list(records))
