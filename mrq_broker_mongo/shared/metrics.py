@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -109,31 +109,35 @@ def read(
 ) -> list[Metric]:
     """See `Broker.read_metrics`. A range of ids for each name."""
     first, end = rollups.slots_between(since, until, resolution)
-    rows: list[tuple[str, int, str, Cell]] = []
+    found: list[Metric] = []
     for name in sorted(set(names)) if first < end else ():
-        rows += sorted(_cells(connection, name, first, end, resolution), key=_slot_of)
-    return rollups.metrics_of(rows, resolution)
-
-
-def _slot_of(row: tuple[str, int, str, Cell]) -> int:
-    return row[1]
+        slots, tags, cells = _cells(connection, name, first, end, resolution)
+        oldest_first = sorted(range(len(slots)), key=slots.__getitem__)
+        rows = ((name, slots[index], tags[index], cells[index]) for index in oldest_first)
+        found += rollups.metrics_of(rows, resolution)
+    return found
 
 
 def _cells(
     connection: Connection, name: str, first: int, end: int, resolution: Resolution
-) -> Iterator[tuple[str, int, str, Cell]]:
+) -> tuple[list[int], list[str], list[Cell]]:
+    """The slots, the tags and the cells of a name, in the same order."""
     size = PAGES[resolution]
     bounds = [
         {"resolution": resolution.value, "name": name, "page": page}
         for page in (first // size, (end - 1) // size + 1)
     ]
     wanted: dict[str, Any] = {"_id": {"$gte": bounds[0], "$lt": bounds[1]}}
+    slots, tags, stored = [], [], []
     for doc in connection.run("metrics", lambda all_pages: list(all_pages.find(wanted))):
-        start, tags = doc["_id"]["page"] * size, doc["_id"]["tags"]
+        start, its_tags = doc["_id"]["page"] * size, doc["_id"]["tags"]
         for number, cell in doc["cells"].items():
             slot = start + int(number)
             if first <= slot < end:
-                yield name, slot, tags, rollups.unpack(cell)
+                slots.append(slot)
+                tags.append(its_tags)
+                stored.append(cell)
+    return slots, tags, rollups.unpack_all(stored)
 
 
 def prune(connection: Connection, now: datetime, limit: int) -> None:

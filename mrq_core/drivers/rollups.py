@@ -42,7 +42,7 @@ class Cell(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(Cell).decode
+_decode = msgspec.msgpack.Decoder(list[Cell]).decode
 _tags_of = msgspec.json.Decoder(Tags).decode
 
 
@@ -53,8 +53,14 @@ def pack(cell: Cell) -> bytes:
 
 def unpack(data: bytes) -> Cell:
     """The stored cell. Raises BrokerCorrupt."""
+    return unpack_all([data])[0]
+
+
+def unpack_all(cells: Sequence[bytes]) -> list[Cell]:
+    """The stored cells, decoded together, which takes less time. Raises BrokerCorrupt."""
+    head = b"\xdd" + len(cells).to_bytes(4, "big")
     try:
-        return _decode(data)
+        return _decode(head + b"".join(cells))
     except msgspec.DecodeError as error:
         raise BrokerCorrupt(
             f"a stored metric cannot be read ({error}): it was changed by hand, or the data is damaged"

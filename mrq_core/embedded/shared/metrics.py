@@ -43,8 +43,10 @@ def read(
     slots = rollups.slots_between(since, until, resolution)
     given = (resolution.value, codec.encode(list(names)).decode(), *slots)
     rows = connection.execute(_READ, given).fetchall()
+    cells = rollups.unpack_all([row[3] for row in rows])
     return rollups.metrics_of(
-        ((name, slot, tags, rollups.unpack(cell)) for name, slot, tags, cell in rows), resolution
+        ((name, slot, tags, cell) for (name, slot, tags, _), cell in zip(rows, cells, strict=True)),
+        resolution,
     )
 
 
