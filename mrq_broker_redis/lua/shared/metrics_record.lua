@@ -2,6 +2,7 @@
 -- Adds metrics to their cells; see `mrq_core.drivers.rollups`.
 -- m:<resolution>:<slot>:<name>: hash, tags to cell.  metrics:<resolution>: sorted set, "<slot>:<name>" by slot.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { resolution, slot, name, tags, cell, ... }, five values for each cell.
+-- No answer.
 
 -- The cell as msgpack. By hand, because cmsgpack makes an array of a table whose keys are 1 to n.
 local function packed(count, total, buckets)
