@@ -275,6 +275,7 @@ def test_a_lost_claim_is_counted_once(project: Project, is_cancelled: bool) -> N
     first.end()
     second = project.worker("--lease", "1")
     assert project.ended(job_id).status == ("cancel" if is_cancelled else "success")
+    until(lambda: read(project, LOST))
     second.popen.terminate()
     assert second.wait() == 0
     [lost] = read(project, LOST).values()
