@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from mrq_core.config.settings import looks_secret
+from mrq_core.config.secrets import HIDDEN, looks_secret
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.driver import Driver
 from mrq_core.contract.messages import Finding, LogLine, QueueCounts
@@ -18,7 +18,6 @@ from mrq_core.contract.record import Attempt, JobRecord, Status
 from mrq_core.operations.statistics import QueueStatistics
 from mrq_core.operations.workers import WorkerReport
 
-HIDDEN = "***"
 _DIED = "mrq_core.errors.ProcessDied"
 _DEATHS = frozenset({_DIED, "mrq_core.errors.ClaimLost"})
 _DEATH = re.compile(r"own process \d+ of this job (.+?),? after .+?peak memory was (\d+ MB)")
