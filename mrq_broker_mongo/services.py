@@ -11,7 +11,7 @@ from mrq_broker_mongo.server.arrangement import Arrangement
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import location_of
 from mrq_broker_mongo.shared import logs, signals
-from mrq_broker_mongo.shared import metrics as minutes
+from mrq_broker_mongo.shared import metrics as rollups
 from mrq_broker_mongo.shared.state import MongoState
 from mrq_core.contract.broker import SharedState, StoreServices
 from mrq_core.contract.driver import Opening
@@ -20,13 +20,13 @@ from mrq_core.contract.messages import (
     JobFilter,
     LogLine,
     LogPage,
-    Metric,
     Order,
     Page,
     PollResult,
     Totals,
     Versions,
 )
+from mrq_core.contract.metrics import Metric, Resolution
 
 
 class MongoServices(StoreServices):
@@ -94,10 +94,16 @@ class MongoServices(StoreServices):
         return logs.read(self._jobs, job_id, cursor, limit)
 
     def record_metrics(self, metrics: Sequence[Metric]) -> None:
-        minutes.record(self._connection, metrics)
+        rollups.record(self._connection, metrics)
 
-    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
-        return minutes.read(self._connection, names, since, until)
+    def read_metrics(
+        self,
+        names: Sequence[str],
+        since: datetime,
+        until: datetime,
+        resolution: Resolution = Resolution.MINUTE,
+    ) -> list[Metric]:
+        return rollups.read(self._connection, names, since, until, resolution)
 
     # --- care --------------------------------------------------------------------------------
 

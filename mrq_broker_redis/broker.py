@@ -14,7 +14,7 @@ from mrq_broker_redis.server.connection import Connection
 from mrq_broker_redis.server.layout import Contents
 from mrq_broker_redis.server.location import location_of
 from mrq_broker_redis.shared import logs, signals, waiting
-from mrq_broker_redis.shared import metrics as minutes
+from mrq_broker_redis.shared import metrics as rollups
 from mrq_broker_redis.shared.state import RedisState
 from mrq_core.contract.broker import Broker, RawQueue, SharedState
 from mrq_core.contract.driver import Opening
@@ -32,7 +32,6 @@ from mrq_core.contract.messages import (
     JobFilter,
     LogLine,
     LogPage,
-    Metric,
     Move,
     NewJob,
     Note,
@@ -47,6 +46,7 @@ from mrq_core.contract.messages import (
     Versions,
     Wanted,
 )
+from mrq_core.contract.metrics import Metric, Resolution
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import replacing
 
@@ -162,10 +162,16 @@ class RedisBroker(Broker):
         return logs.read(self._connection, job_id, cursor, limit)
 
     def record_metrics(self, metrics: Sequence[Metric]) -> None:
-        minutes.record(self._connection, metrics)
+        rollups.record(self._connection, metrics)
 
-    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
-        return minutes.read(self._connection, names, since, until)
+    def read_metrics(
+        self,
+        names: Sequence[str],
+        since: datetime,
+        until: datetime,
+        resolution: Resolution = Resolution.MINUTE,
+    ) -> list[Metric]:
+        return rollups.read(self._connection, names, since, until, resolution)
 
     # --- raw queues --------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ def prune(connection: Connection, limit: int) -> int:
     now = connection.now()
     gone = removing.prune(connection, now, limit) if limit > 0 else 0
     uniques.prune(connection, now)
-    _tidy(connection, now)
+    _tidy(connection, now, limit)
     effects.finish_left(connection, now, limit)
     if totals.recount_if_due(connection):
         limits.prune(connection, now)
@@ -29,14 +29,14 @@ def prune_records(connection: Connection, limit: int) -> int:
     layout.ensure(connection)
     now = connection.now()
     gone = removing.prune(connection, now, limit) if limit > 0 else 0
-    _tidy(connection, now)
+    _tidy(connection, now, limit)
     totals.recount_if_due(connection)
     return gone
 
 
-def _tidy(connection: Connection, now: datetime) -> None:
+def _tidy(connection: Connection, now: datetime, limit: int) -> None:
     """Deletes shared state that has expired, signals that no worker fetched, and old metrics."""
     connection.run("state", lambda state: state.delete_many({"expires_at": {"$lte": now}}))
     old = {"_id": {"$regex": "^signals "}, "at": {"$lte": now - _SIGNALS_KEPT}}
     connection.run("meta", lambda meta: meta.delete_many(old))
-    metrics.prune(connection, now)
+    metrics.prune(connection, now, limit)

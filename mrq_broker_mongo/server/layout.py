@@ -7,7 +7,7 @@
 | keys | unique keys, each with the job that holds it, see `jobs.uniques` | the key |
 | limits | the slots and the rate of a limit key, see `jobs.limits` | the limit key |
 | logs | log lines, and a head for each log, see `shared.logs` | job, attempt and number |
-| metrics | metrics by minute, see `shared.metrics` | minute and name |
+| metrics | roll-ups of metrics, see `shared.metrics` | resolution, name, page and tags |
 | state | shared state, see `shared.state` | namespace and name |
 | raw | parameters of raw queues, see `raw.parameters` | an ObjectId |
 | wake | hints that wake waiting workers; capped | an ObjectId |
@@ -90,6 +90,7 @@ STORE_INDEXES = (
     Index("jobs", "followups", (("followups", 1),), ("followups",)),
     Index("jobs", "expiry", (("expires_at", 1),), ("expires_at",), expires_after=_SLACK_SECONDS),
     Index("state", "expiry", (("expires_at", 1),), ("expires_at",), expires_after=0),
+    Index("metrics", "age", (("old_at", 1),), ("old_at",)),
 )
 QUEUE_INDEXES = (
     DUE,

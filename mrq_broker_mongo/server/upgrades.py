@@ -24,10 +24,12 @@ _FIELDS = ("path", "queue", "status", "queued_at", "updated_at", "exception_type
 
 def add_terms(connection: Connection) -> None:
     """The upgrade to version 2: jobs with an exception get terms, which have an index, and are counted by
-    the type of the exception.
+    the type of the exception. Metrics have tags; those of version 1, whose workers recorded none, are
+    deleted.
 
     The index of exception types is dropped. A worker of version 1 would store no terms.
     """
+    connection.run("metrics", lambda metrics: metrics.delete_many({"old_at": {"$exists": False}}))
     after: Any = None
     while found := connection.run("jobs", _reader(after)):
         after = found[-1]["_id"]

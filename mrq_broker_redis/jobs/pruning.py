@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from mrq_broker_redis.server.connection import Connection
-from mrq_core.contract.messages import METRICS_KEPT
+from mrq_broker_redis.shared.metrics import LETTERS
 
 
 def prune(connection: Connection, limit: int) -> int:
     """See `Broker.prune`. Deletes up to `limit` jobs, and up to `limit` of everything else that has
     expired."""
-    arguments = [max(0, limit), round(METRICS_KEPT * 1000)]
+    spans = [[letter, one.seconds * 1000, round(one.kept * 1000)] for one, letter in LETTERS.items()]
+    arguments = [max(0, limit), spans]
     return int(connection.run("prune", arguments, repeatable=True))
 
 

@@ -15,7 +15,8 @@ _EXCEPTION_TYPE = 4
 
 
 def add_exceptions(connection: Connection) -> None:
-    """The upgrade to version 2: exceptions are stored with their terms, and counted by error group.
+    """The upgrade to version 2: exceptions are stored with their terms, and counted by error group; metrics
+    have tags.
 
     Version 1 had an index by exception type, which is deleted. A worker of version 1 would store no terms.
     """
@@ -23,6 +24,15 @@ def add_exceptions(connection: Connection) -> None:
         for ids in _batches(connection, connection.key(f"i:s:{status}")):
             while ids := _with_exceptions(connection, ids):
                 ids = _stored(connection, ids)
+    _delete_minutes(connection)
+
+
+def _delete_minutes(connection: Connection) -> None:
+    """Deletes the metrics of version 1, whose workers recorded none."""
+    minutes = connection.key("minutes")
+    while found := connection.execute("ZRANGE", minutes, 0, BATCH - 1):
+        connection.execute("UNLINK", *(connection.key(f"m:{minute.decode()}") for minute in found))
+        connection.execute("ZREM", minutes, *found)
 
 
 def _batches(connection: Connection, key: str) -> Iterator[list[str]]:

@@ -13,7 +13,7 @@ from mrq_core.cli.jobs_actions import cancel, move, remove, requeue
 from mrq_core.cli.jobs_commands import list_jobs, logs, show_job, wait
 from mrq_core.cli.later import dashboard, scheduler, schedules
 from mrq_core.cli.options import dashed
-from mrq_core.cli.queues_commands import list_queues, pause, resume
+from mrq_core.cli.queues_commands import list_queues, pause, resume, stats
 from mrq_core.cli.run_command import run
 from mrq_core.cli.worker_command import worker
 from mrq_core.cli.workers_commands import ListByDefault, list_workers, show_worker
@@ -30,7 +30,9 @@ app = typer.Typer(
     context_settings=_SETTINGS,
 )
 jobs = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, show and change jobs.")
-queues = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="List, pause and resume queues.")
+queues = typer.Typer(
+    cls=ListByDefault, rich_markup_mode="rich", help="List, measure, pause and resume queues."
+)
 workers = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="List and show workers.")
 
 
@@ -71,6 +73,7 @@ jobs.command()(move)
 jobs.command()(remove)
 
 queues.command("list")(list_queues)
+queues.command()(stats)
 queues.command()(pause)
 queues.command()(resume)
 

@@ -1,4 +1,4 @@
-"""`mrq queues`: lists, pauses and resumes queues."""
+"""`mrq queues`: lists queues, shows their load, pauses and resumes them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note, print_json, say, seconds, show_table
 from mrq_core.operations import queues
-from mrq_core.operations.views import queue_view
+from mrq_core.operations.filters import duration_from
+from mrq_core.operations.statistics import QueueStatistics, queue_statistics
+from mrq_core.operations.views import queue_view, statistics_view
 
 Names = Annotated[
     list[str], typer.Argument(metavar="NAME", help="Queues; a name that ends with / means its subqueues.")
@@ -46,6 +48,58 @@ def list_queues(
     others = found.other_paused()
     if others:
         note(f"Also paused: {', '.join(others)}")
+
+
+@command("broker", "plugins", needs_output=True)
+def stats(
+    given: Given,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME]...", help="Queues, and trees that end with /. Default: all queues."),
+    ] = None,
+    empty_in: Annotated[
+        str,
+        typer.Option(
+            "--empty-in",
+            metavar="DURATION",
+            help="The time in which the needed workers run all due jobs, such as 90s or 5m.",
+        ),
+    ] = "5m",
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Shows the load of queues over the last five minutes, and how many workers they need."""
+    within = duration_from(empty_in, name="empty_in")
+    with given.client() as client:
+        found = queue_statistics(
+            client.broker, names or (), empty_in=within, greenlets=client.config.greenlets
+        )
+    if as_json:
+        print_json([statistics_view(one) for one in found])
+    elif found:
+        show_table(_STATISTICS, [_statistics_row(one) for one in found])
+    else:
+        note("There are no queues yet: the first job makes one.")
+
+
+_STATISTICS = (
+    *("name", "due", "oldest due since", "arrive/min", "end/min", "wait p95", "run p50", "run p95"),
+    *("run p99", "workers", "needed"),
+)
+
+
+def _statistics_row(one: QueueStatistics) -> tuple[object, ...]:
+    waiting, running = one.waiting_time, one.run_time
+    return (
+        one.name,
+        one.due,
+        seconds(one.oldest_age),
+        None if one.arrival_rate is None else f"{one.arrival_rate * 60:.1f}",
+        f"{one.service_rate * 60:.1f}",
+        seconds(waiting.p95) if waiting else None,
+        *((seconds(running.p50), seconds(running.p95), seconds(running.p99)) if running else (None,) * 3),
+        one.workers,
+        one.workers_needed,
+    )
 
 
 @command("broker", "plugins")

@@ -17,6 +17,7 @@ from typing import Any, NoReturn, Unpack
 
 from msgspec.structs import replace
 
+from mrq_core.clock import after
 from mrq_core.config.loading import refuse_while_loading
 from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
@@ -228,7 +229,11 @@ class Client:
             record = replace(record, search_keys=keys_in(checked, searchable))
         record = self.plugins.before_enqueue(record)
         # A plugin that sets `due_at` replaces a delay.
-        return NewJob(record=record, delay=delay if record.due_at is None else None)
+        if record.due_at is not None:
+            return NewJob(record=replace(record, waits_from=record.due_at))
+        if delay:
+            record = replace(record, waits_from=after(record.queued_at, delay))
+        return NewJob(record=record, delay=delay)
 
     def _enqueue(self, jobs: list[NewJob]) -> list[str]:
         answers = self.broker.enqueue(jobs)

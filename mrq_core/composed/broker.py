@@ -45,7 +45,6 @@ from mrq_core.contract.messages import (
     JobFilter,
     LogLine,
     LogPage,
-    Metric,
     Move,
     NewJob,
     Note,
@@ -61,6 +60,7 @@ from mrq_core.contract.messages import (
     Versions,
     Wanted,
 )
+from mrq_core.contract.metrics import Metric, Resolution
 from mrq_core.contract.pair import JobQueue, JobStore
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import replacing
@@ -200,8 +200,14 @@ class ComposedBroker(Broker):
     def record_metrics(self, metrics: Sequence[Metric]) -> None:
         self._store.record_metrics(metrics)
 
-    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
-        return self._store.read_metrics(names, since, until)
+    def read_metrics(
+        self,
+        names: Sequence[str],
+        since: datetime,
+        until: datetime,
+        resolution: Resolution = Resolution.MINUTE,
+    ) -> list[Metric]:
+        return self._store.read_metrics(names, since, until, resolution)
 
     # --- raw queues --------------------------------------------------------------------------
 

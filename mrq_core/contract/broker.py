@@ -43,7 +43,6 @@ from mrq_core.contract.messages import (
     JobFilter,
     LogLine,
     LogPage,
-    Metric,
     Move,
     NewJob,
     Note,
@@ -61,6 +60,7 @@ from mrq_core.contract.messages import (
     Versions,
     Wanted,
 )
+from mrq_core.contract.metrics import Metric, Resolution
 from mrq_core.contract.record import JobRecord
 
 
@@ -251,11 +251,25 @@ class StoreServices(ABC):
 
     @abstractmethod
     def record_metrics(self, metrics: Sequence[Metric]) -> None:
-        """Adds metrics to their roll-up of the minute. Atomic for each metric; not idempotent."""
+        """Adds metrics to the roll-ups of their minute and of their hour.
+
+        Atomic for each roll-up of a metric: no addition of another process is lost. Not idempotent: a
+        repeated call counts twice. The metrics may be lost with a crash of the server. The cost grows with
+        the number of metrics and their buckets. Raises InvalidValue, before anything is stored, for a metric
+        that `mrq_core.contract.metrics.check_metrics` refuses.
+        """
 
     @abstractmethod
-    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
-        """The roll-ups between two Unix times, oldest first. The cost grows with the time span."""
+    def read_metrics(
+        self,
+        names: Sequence[str],
+        since: datetime,
+        until: datetime,
+        resolution: Resolution = Resolution.MINUTE,
+    ) -> list[Metric]:
+        """The roll-ups of these names that begin at `since` or later and before `until`: a metric for each
+        set of tags and each minute or hour, by name, and oldest first within a name. Empty where `since` is
+        not before `until`. The cost grows with the number of roll-ups in the answer."""
 
     # --- maintenance -------------------------------------------------------------------------
 
@@ -375,8 +389,9 @@ class Broker(StoreServices):
 
     @abstractmethod
     def prune(self, limit: int = 1000) -> int:
-        """Deletes up to `limit` expired jobs with their logs, expired shared state, and metrics older than
-        METRICS_KEPT; returns the number of jobs. Never deletes a waiting or running job."""
+        """Deletes up to `limit` expired jobs with their logs, expired shared state, and some
+        roll-ups of metrics whose time is over (`Resolution.kept`), in a bounded step; returns the number of
+        jobs. Never deletes a waiting or running job."""
 
     @abstractmethod
     def apply(

@@ -17,8 +17,6 @@ from mrq_core.contract.record import JobRecord, Status
 
 CHUNK = 1000
 """The largest number of items in one call. Drivers rely on callers to keep to it."""
-METRICS_KEPT = 30 * 86_400.0
-"""Seconds after which metrics are deleted."""
 
 
 # --- queueing and claiming ------------------------------------------------------------------
@@ -335,14 +333,6 @@ class LogPage(Struct, frozen=True, kw_only=True):
 
     lines: tuple[LogLine, ...]
     cursor: str
-
-
-class Metric(Struct, frozen=True, kw_only=True):
-    """A measurement of one process, which is added to the roll-up of its minute."""
-
-    name: str
-    at: datetime
-    value: float
 
 
 class RepairResult(Struct, frozen=True, kw_only=True):

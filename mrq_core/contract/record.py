@@ -136,6 +136,9 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     queued_at: datetime
     due_at: datetime | None = None
     """The due time of the entry; for a started job, the end of its lease. None: parked or ended."""
+    waits_from: datetime | None = None
+    """The time from which the job waits for its next attempt: when a delayed job, or a retry, is first due.
+    None: `queued_at`."""
     updated_at: datetime
     ended_at: datetime | None = None
     expires_at: datetime | None = None

@@ -28,7 +28,6 @@ from mrq_core.contract.messages import (
     JobFilter,
     LogLine,
     LogPage,
-    Metric,
     Move,
     NewJob,
     Note,
@@ -43,6 +42,7 @@ from mrq_core.contract.messages import (
     Versions,
     Wanted,
 )
+from mrq_core.contract.metrics import Metric, Resolution
 from mrq_core.contract.record import JobRecord
 from mrq_core.embedded.jobs import (
     changing,
@@ -58,7 +58,7 @@ from mrq_core.embedded.raw.queue import EmbeddedRawQueue
 from mrq_core.embedded.server import checks, connection
 from mrq_core.embedded.server.location import path_of
 from mrq_core.embedded.shared import logs, metrics, signals, waiting
-from mrq_core.embedded.shared.metrics import record as record_minutes
+from mrq_core.embedded.shared.metrics import record as record_metrics
 from mrq_core.embedded.shared.state import EmbeddedState
 
 _Item = TypeVar("_Item")
@@ -185,10 +185,16 @@ class EmbeddedBroker(Broker):
         return self._database.read(lambda c: logs.read(c, self._clock, job_id, cursor, limit))
 
     def record_metrics(self, metrics: Sequence[Metric]) -> None:
-        self._database.write(lambda c: record_minutes(c, metrics))
+        self._database.write(lambda c: record_metrics(c, metrics))
 
-    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
-        return self._database.read(lambda c: metrics.read(c, names, since, until))
+    def read_metrics(
+        self,
+        names: Sequence[str],
+        since: datetime,
+        until: datetime,
+        resolution: Resolution = Resolution.MINUTE,
+    ) -> list[Metric]:
+        return self._database.read(lambda c: metrics.read(c, names, since, until, resolution))
 
     # --- raw queues --------------------------------------------------------------------------
 

@@ -101,6 +101,15 @@ def moment_from(text: str, *, now: datetime, name: str) -> datetime:
         ) from None
 
 
+def duration_from(text: str, *, name: str) -> float:
+    """Parses a duration above 0, such as ``30s``, ``5m`` or ``2h``, into seconds. Raises InvalidValue."""
+    found = _RELATIVE.fullmatch(text.strip())
+    seconds = float(found[1]) * _UNIT_SECONDS[found[2]] if found is not None else 0.0
+    if not 0 < seconds <= _RELATIVE_MOST:
+        raise InvalidValue(f"{name} is {text!r}: expected a duration such as 30s, 5m, 2h, 1d", path=name)
+    return seconds
+
+
 def _words(texts: Iterable[str]) -> tuple[str, ...]:
     words: dict[str, None] = {}
     for text in texts:

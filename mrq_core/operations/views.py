@@ -7,12 +7,15 @@ import re
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
+import msgspec
+
 from mrq_core.config.secrets import HIDDEN, looks_secret
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.driver import Driver
 from mrq_core.contract.messages import Finding, LogLine, QueueCounts
 from mrq_core.contract.naming import is_covered
 from mrq_core.contract.record import Attempt, JobRecord, Status
+from mrq_core.operations.statistics import QueueStatistics
 from mrq_core.operations.workers import WorkerReport
 
 _DIED = "mrq_core.errors.ProcessDied"
@@ -181,6 +184,12 @@ def queue_view(counts: QueueCounts, *, paused: Collection[str]) -> JsonObject:
         "oldest_due": iso(counts.oldest_due),
         "paused": is_covered(counts.queue, paused),
     }
+
+
+def statistics_view(statistics: QueueStatistics) -> JsonObject:
+    """The load of a queue or tree."""
+    view: JsonObject = msgspec.to_builtins(statistics)
+    return view
 
 
 def worker_view(report: WorkerReport) -> JsonObject:

@@ -103,6 +103,7 @@ class Claiming:
                 cancel_ttl=self._config.default_job_cancel_ttl,
             )
         )
+        self._state.metrics.lost(claimed.ended)
         for record in claimed.ended:
             _log.warning("job.ended_unrun id=%s status=%s: its claim was lost", record.id, record.status)
         if self._stopping.is_stopping:

@@ -104,6 +104,7 @@ class Executing:
             if self._stopping.is_killing:
                 execution.interrupt_from(time.monotonic(), stop_interrupt)
             self._cancels.apply(execution)
+        state.metrics.started(records)
         # Only now: the claims are held, renewed and can be interrupted, however slow an observer is.
         if state.plugins.implements("mrq_jobs_started"):
             state.observers.call("mrq_jobs_started", records=list(records))

@@ -1,5 +1,5 @@
 """The periodic work of a worker beside its jobs: it polls for pauses and cancellations, stores logs, reports
-about itself, prunes expired jobs, and checks its limits."""
+about itself, records metrics, prunes expired jobs, and checks its limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import gevent
 import psutil
 
 from mrq_core.contract.messages import Versions
-from mrq_core.errors import BrokerError
+from mrq_core.errors import BrokerError, shown_error
+from mrq_core.worker import metrics
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.interrupts import CancelRequests
 from mrq_core.worker.lasting import LastingGreenlet
@@ -58,6 +59,7 @@ class Housekeeping:
             (_FLUSH_INTERVAL, self._settler.flush_running),
             (_FLUSH_INTERVAL, self._tidy),
             (self._config.report_interval, self.report),
+            (metrics.INTERVAL, self._measure),
             (_PRUNE_INTERVAL, self._prune),
             (self._config.paused_queues_refresh_interval or _POLL_INTERVAL, self.poll),
         ]
@@ -73,7 +75,7 @@ class Housekeeping:
             greenlet.start()
 
     def stop(self) -> None:
-        """Ends the loops and deletes the worker's report."""
+        """Ends the loops, deletes the worker's report, and records the last metrics."""
         self._is_over = True
         for greenlet in self._greenlets:
             greenlet.stop(timeout=0)
@@ -85,6 +87,11 @@ class Housekeeping:
             self._reports.remove(self._broker)
         except BrokerError as error:
             _log.warning("report.not_removed worker=%s error=%s", self._state.name, error)
+            return  # the broker is away: the last metrics are lost, and the stop waits no longer
+        try:
+            self._state.metrics.record(self._broker)
+        except Exception as error:  # of a driver: the rest of the stop must follow
+            _log.warning("metrics.lost worker=%s error=%s", self._state.name, shown_error(error))
 
     def poll(self) -> None:
         """Asks the broker for pauses, and for cancelled jobs to interrupt."""
@@ -118,6 +125,10 @@ class Housekeeping:
             except Exception:
                 _log.exception("housekeeping.broke step=%s", step.__name__)
             gevent.sleep(interval)
+
+    def _measure(self) -> None:
+        self._state.metrics.sample(self._broker)
+        self._state.metrics.record(self._broker)
 
     def _tidy(self) -> None:
         surroundings = self._state.surroundings

@@ -173,6 +173,7 @@ class Settler:
             batch = [batch[index] for index in left]
             outcomes = [outcomes[index] for index in left]
             accepted = [accepted[index] for index in left]
+        state.metrics.ended(batch, outcomes, accepted)
         is_verbose = _log.logger.isEnabledFor(logging.DEBUG)
         for execution, outcome, is_accepted in zip(batch, outcomes, accepted, strict=True):
             if is_accepted:

@@ -13,6 +13,7 @@ from mrq_core.client.client import Client
 from mrq_core.contract.broker import Broker
 from mrq_core.plugins.manager import open_broker
 from mrq_core.worker.executions import Execution, Executions
+from mrq_core.worker.metrics import WorkerMetrics
 from mrq_core.worker.observers import Observers
 from mrq_core.worker.surroundings import Surroundings
 
@@ -49,6 +50,7 @@ class WorkerState:
         """The paused queues and trees."""
         self.counts: Counter[str] = Counter()
         """The number of settled attempts by status."""
+        self.metrics = WorkerMetrics(self.config.queues)
 
     def set_status(self, status: str) -> None:
         """Changes the status, and tells plugins."""

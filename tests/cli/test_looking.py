@@ -35,6 +35,40 @@ def test_pause_and_resume(mrq: Shell, project: Project) -> None:
     assert project.client.broker.paused() == {"mail/"}
 
 
+def test_stats_show_the_load_of_queues_and_the_workers_that_they_need(mrq: Shell, project: Project) -> None:
+    for number in range(6):
+        project.queue("tasks.nap", {"seconds": 0.5 if number < 2 else 60}, queue="mail/fast")
+    project.queue("tasks.fail")
+    process = project.worker("-g", "1", "--max-jobs", "2", "mail/")
+    assert process.wait() == 0
+    [tree] = mrq("queues", "stats", "mail/", "--empty-in", "2s", "--json").json
+    assert (tree["name"], tree["waiting"], tree["due"], tree["claimed"]) == ("mail/", 4, 4, 0)
+    assert tree["oldest_age"] > 0
+    assert tree["ended"] == {"success": 2}
+    assert 2 / 361 <= tree["service_rate"] <= 2 / 300
+    assert 0.5 <= tree["run_time"]["mean"] < 30
+    assert tree["run_time"].keys() == {"mean", "p50", "p95", "p99"}
+    assert 0 <= tree["waiting_time"]["p50"] <= tree["waiting_time"]["p99"]
+    assert tree["workers"] == 0
+    assert tree["workers_needed"] >= 1  # 0.5 s of each of 4 jobs in 2 s
+    everything = {queue["name"]: queue for queue in mrq("queues", "stats", "--json").json}
+    assert everything["mail/fast"]["due"] == 4
+    assert everything["default"] == {**everything["default"], "due": 1, "ended": {}, "run_time": None}
+    assert everything["default"]["workers_needed"] is None
+    [row] = [line for line in mrq("queues", "stats").out.splitlines() if line.startswith("mail/fast")]
+    assert row.split()[1] == "4"
+
+
+def test_stats_of_no_queue_and_wrong_arguments(mrq: Shell) -> None:
+    assert "no queues yet" in mrq("queues", "stats").err
+    assert mrq("queues", "stats", "--json").json == []
+    [unknown] = mrq("queues", "stats", "none", "--json").json
+    assert (unknown["due"], unknown["workers_needed"]) == (0, 0)
+    for wrong in ("0s", "-5m", "soon", "nan", "5", "1e9w"):
+        assert "empty_in" in mrq("queues", "stats", f"--empty-in={wrong}", code=2).err
+    assert "expected" in mrq("queues", "stats", "a//b", code=2).err
+
+
 def test_names_of_queues_are_checked(mrq: Shell) -> None:
     assert "expected" in mrq("queues", "pause", "a//b", code=2).err
 

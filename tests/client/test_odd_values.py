@@ -461,6 +461,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"raw_queue": "x_raw"}, "raw_queue is 'x_raw'"),
     ({"unique_key": "x"}, "unique_key is 'x'"),
     ({"queued_at": from_ms(0)}, "queued_at is"),
+    ({"waits_from": from_ms(0)}, "waits_from is"),
     ({"updated_at": None}, "updated_at is None"),
     ({"started_at": from_ms(0)}, "started_at is"),
     ({"ended_at": from_ms(0)}, "ended_at is"),

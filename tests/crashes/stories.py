@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import (
     Cancel,
@@ -20,6 +21,7 @@ from mrq_core.contract.messages import (
     Requeue,
     Unique,
 )
+from mrq_core.contract.metrics import Resolution, measured
 from mrq_core.contract.record import Status
 from tests.crashes.scene import LEASE, Scene, ended, succeeded
 
@@ -424,10 +426,36 @@ class RawSettle(Story):
         assert (again.param, again.job_id) == (self.claims[1].param, self.claims[1].job_id)
 
 
+class RecordMetrics(Story):
+    """Metrics in more parts than one, of which each was recorded once before."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.metrics = [
+            measured("jobs", scene.now, (("task", f"t{number}"),), [1.0, 2.0]) for number in range(300)
+        ]
+        self.call(scene.broker)
+
+    def call(self, broker: Broker) -> object:
+        return broker.record_metrics(self.metrics)
+
+    def check(self) -> None:
+        """Each roll-up has the whole metric of the call that was cut off, or nothing of it."""
+        self.call(self.scene.broker)
+        now = self.scene.now
+        for resolution in Resolution:
+            read = self.scene.broker.read_metrics(["jobs"], after(now, -7200), after(now, 1), resolution)
+            assert {metric.tags for metric in read} == {metric.tags for metric in self.metrics}
+            for metric in read:
+                times = metric.count // 2
+                assert times in (2, 3)
+                assert metric == measured("jobs", metric.at, metric.tags, [1.0, 2.0] * times)
+
+
 STORIES = [
     Enqueue, EnqueueOverExpired, EnqueueAfterALostOne, Claim, ClaimOne, ClaimSuspects, ClaimManySuspects,
     Renew, Settle, SettleOnce, FollowUps, CancelAndRequeue, MoveAll, Remove, Prune, RawAdmit, RawAdmitOfAList,
-    RawAdmitForgotten, RawSettle,
+    RawAdmitForgotten, RawSettle, RecordMetrics,
 ]  # fmt: skip
 
 

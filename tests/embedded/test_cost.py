@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from mrq_core.clock import after
 from mrq_core.contract.messages import (
     Claimed,
     ClaimRequest,
@@ -19,6 +20,7 @@ from mrq_core.contract.messages import (
     Settlement,
     Wanted,
 )
+from mrq_core.contract.metrics import measured
 from mrq_core.contract.record import Status
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.embedded.jobs import claiming, pruning, searching, totals
@@ -338,3 +340,28 @@ def plan_of(tmp_path: Path, statement: str, values: tuple[object, ...]) -> list[
         broker.prepare()
     with closing(sqlite3.connect(path)) as connection:
         return [row[3] for row in connection.execute("EXPLAIN QUERY PLAN " + statement, values)]
+
+
+def test_reading_and_pruning_metrics_costs_no_more_beside_others(
+    broker: EmbeddedBroker, counter: Counter
+) -> None:
+    now = broker.now()
+    start, end = after(now, -3600), after(now, 1)
+
+    def cost(work: Callable[[], object]) -> int:
+        before = counter.counts
+        work()
+        return counter.counts - before
+
+    numbers = []
+    for others in (10, 2000):
+        for number in range(others):
+            at = after(now, -3600.0 * (number % 400))
+            broker.record_metrics([measured(f"other{number % 7}", at, (("task", f"t{number}"),), [1.0])])
+        broker.record_metrics([measured("own", now, (("task", "t"),), [1.0])])
+        numbers.append(
+            (cost(lambda: broker.read_metrics(["own"], start, end)), cost(lambda: broker.prune(5)))
+        )
+    (few_read, few_pruned), (many_read, many_pruned) = numbers
+    assert many_read <= few_read * SLACK + 5
+    assert many_pruned <= few_pruned * SLACK + 50

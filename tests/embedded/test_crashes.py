@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from mrq_core import failpoints
+from mrq_core.clock import after
 from mrq_core.contract.lifecycle import claim_number
 from mrq_core.contract.messages import (
     Cancel,
@@ -27,6 +28,7 @@ from mrq_core.contract.messages import (
     Settlement,
     Wanted,
 )
+from mrq_core.contract.metrics import Resolution, measured
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.testing.clock import ManualClock
@@ -229,6 +231,17 @@ def test_requeue(place: Place) -> None:
         ChangeResult.REFUSED if place.was_committed else ChangeResult.DONE
     }
     assert run_all(place) == set(ids)
+
+
+@at(*OUTSIDE)
+def test_record_metrics(place: Place) -> None:
+    metrics = [measured("jobs", place.clock.now(), (("task", task),), [1.0]) for task in "abc"]
+    place.broker.record_metrics(metrics)
+    place.crash(lambda broker: broker.record_metrics(metrics))
+    start, end = Resolution.HOUR.start_of(place.clock.now()), after(place.clock.now(), 1)
+    for resolution in Resolution:
+        read = place.broker.read_metrics(["jobs"], start, end, resolution)
+        assert [metric.count for metric in read] == [1 + place.was_committed] * 3
 
 
 @at(*POINTS)

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.lifecycle import make_token
@@ -19,7 +20,6 @@ from mrq_core.contract.messages import (
     JobFilter,
     Limit,
     LogLine,
-    Metric,
     NewJob,
     Note,
     Outcome,
@@ -30,6 +30,7 @@ from mrq_core.contract.messages import (
     Versions,
     Wanted,
 )
+from mrq_core.contract.metrics import Metric, Resolution, buckets_of
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import words_of
 from mrq_core.testing.clock import ManualClock
@@ -163,14 +164,20 @@ def fill(broker: Broker, clock: ManualClock) -> None:
     assert state.compare_and_set("golden", "text", "new", version=state.put("golden", "text", 1).version)
     assert state.add("golden", "count", 5) == 5
     broker.pause(["failing", "tree/"])
-    broker.record_metrics([Metric(name="jobs", at=clock.now(), value=2.5)])
+    tags = (("queue", "größe"), ("task", "golden.Task"))
+    values = [2.5, 0.25]
+    broker.record_metrics(
+        [
+            Metric(name="jobs", at=clock.now(), tags=tags, count=2, total=2.75, buckets=buckets_of(values)),
+            Metric(name="lost", at=clock.now(), count=3),
+        ]
+    )
 
 
 def observed(broker: Broker, clock: ManualClock) -> dict[str, Any]:
     """Everything that a reader sees, as JSON values. Ids and tokens that the broker made are left out."""
     numbers = [*range(7), *range(10, 13), *range(20, 27), 30, *range(40, 44), *range(50, 53), *range(60, 63)]
     ids = [_id(n) for n in numbers]
-    now = clock.now_ms() / 1000
     page = broker.find(JobFilter(), limit=200)
     return {
         "jobs": {job_id: _shown(record) for job_id, record in zip(ids, broker.get(ids), strict=True)},
@@ -188,19 +195,28 @@ def observed(broker: Broker, clock: ManualClock) -> dict[str, Any]:
         "state": {item.name: item.value for item in broker.state.list("golden")},
         "paused": sorted(broker.paused()),
         "interrupts": list(broker.poll("golden.1", Versions()).interrupts),
-        "metrics": [(m.name, m.value) for m in broker.read_metrics(["jobs"], now - 120, now + 60)],
+        "metrics": [_measured(broker, clock, resolution) for resolution in Resolution],
         "raw": {name: (broker.raw(name).size(), len(broker.raw(name).peek(10))) for name in RAW},
     }
 
 
+def _measured(broker: Broker, clock: ManualClock, resolution: Resolution) -> list[Any]:
+    now = clock.now()
+    return [
+        [m.name, list(map(list, m.tags)), m.count, m.total, sorted(map(list, m.buckets.items()))]
+        for m in broker.read_metrics(["jobs", "lost"], after(now, -7200), after(now, 60), resolution)
+    ]
+
+
 def without_gone_fields(observed: dict[str, Any]) -> dict[str, Any]:
     """What an earlier version observed, without the fields of a record that this version ignores. Version 1
-    had no terms."""
+    had no terms, and its metrics, which no worker recorded, are deleted."""
     jobs = {
         job_id: shown and {name: value for name, value in shown.items() if name not in GONE}
         for job_id, shown in observed["jobs"].items()
     }
-    return {"by group": {}, "by word": {"": 0}, "by key": [], **observed, "jobs": jobs}
+    now = {"by group": {}, "by word": {"": 0}, "by key": [], **observed, "jobs": jobs}
+    return now if "by group" in observed else {**now, "metrics": [[], []]}
 
 
 def _shown(record: JobRecord | None) -> Any:

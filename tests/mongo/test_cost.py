@@ -14,6 +14,9 @@ import pymongo
 import pytest
 
 from mrq_broker_mongo.broker import MongoBroker
+from mrq_broker_mongo.shared import metrics
+from mrq_core import failpoints
+from mrq_core.clock import after
 from mrq_core.contract.messages import (
     Cancel,
     ClaimRef,
@@ -33,6 +36,7 @@ from mrq_core.contract.messages import (
     Versions,
     Wanted,
 )
+from mrq_core.contract.metrics import Resolution, measured
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.ids import new_id
@@ -239,6 +243,58 @@ def test_logs(broker: MongoBroker, explained: Explained) -> None:
         broker.append_logs(lines, 10**6)
     check(explained, lambda: broker.append_logs(lines, 10**6))
     check(explained, lambda: broker.read_logs(records[5].id, "1.10", 10))
+
+
+def test_metrics(broker: MongoBroker, explained: Explained) -> None:
+    """Other names, other times and old pages are not read."""
+    now = broker.now()
+    series = [(name, (("task", f"t{number}"),)) for name in ("a", "b", "c") for number in range(50)]
+    for hours in (0, 1, 30, 800):
+        at = after(now, -3600 * hours)
+        broker.record_metrics([measured(name, at, tags, [1.0]) for name, tags in series])
+    check(
+        explained, lambda: broker.record_metrics([measured("a", now, tags, [1.0]) for _, tags in series[:9]])
+    )
+    for resolution in Resolution:
+        start, end = after(now, -7200), after(now, 1)
+        check(explained, lambda: broker.read_metrics(["a", "c"], start, end, resolution))  # noqa: B023
+    broker.prune(0)
+    check(explained, lambda: broker.prune(40))
+    assert broker.read_metrics(["a"], after(now, -3600 * 801), after(now, -3600 * 799), Resolution.HOUR) != []
+
+
+def test_metrics_that_another_process_has_changed_are_added_again(
+    broker: MongoBroker, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the read and the write of the one, the other writes some of the documents, and a new one."""
+    now = broker.now()
+    series = [(("task", f"t{number}"),) for number in range(9)]
+    broker.record_metrics([measured("a", now, tags, [1.0]) for tags in series[:6]])
+    other = place.open()
+    calls: list[str] = []
+
+    def reach(point: str) -> None:
+        calls.append(point)
+        if calls.count("metrics.after") == 1 and point == "metrics.after":
+            other.record_metrics([measured("a", now, tags, [2.0]) for tags in series[3:8]])
+
+    monkeypatch.setattr(failpoints, "hook", reach)
+    broker.record_metrics([measured("a", now, tags, [4.0]) for tags in series])
+    monkeypatch.setattr(failpoints, "hook", None)
+    for resolution in Resolution:
+        read = broker.read_metrics(["a"], after(now, -7200), after(now, 1), resolution)
+        found = {metric.tags: metric.total for metric in read}
+        assert list(map(found.get, series)) == [5.0, 5.0, 5.0, 7.0, 7.0, 7.0, 6.0, 6.0, 4.0]
+    other.close()
+
+
+def test_metrics_that_change_all_the_time_are_given_up(
+    broker: MongoBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "_add", lambda connection, cells: dict(cells))
+    monkeypatch.setattr(metrics, "_PAUSE", 0.0)
+    with pytest.raises(BrokerUnavailable, match="4 metrics"):
+        broker.record_metrics([measured("a", broker.now(), (("task", task),), [1.0]) for task in "xy"])
 
 
 def test_changes_and_housekeeping(broker: MongoBroker, explained: Explained) -> None:

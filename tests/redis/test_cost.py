@@ -8,6 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from mrq_broker_redis.broker import RedisBroker
+from mrq_broker_redis.shared.metrics import READ, RECORDED
+from mrq_core.clock import after
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import (
     Cancel,
@@ -21,6 +23,7 @@ from mrq_core.contract.messages import (
     Versions,
     Wanted,
 )
+from mrq_core.contract.metrics import Metric, measured
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing import ManualClock
 from tests.redis.kit import Place
@@ -105,6 +108,29 @@ def test_batches_take_a_bounded_number_of_round_trips(place: Place, server: Serv
     broker.close()
 
 
+def test_metrics_are_added_and_read_in_bounded_scripts(place: Place, server: Server) -> None:
+    """A hash of more series than one script reads is read in parts, and no series of it twice."""
+    broker = place.open()
+    now = broker.now()
+    series = [(("task", f"t{number}"),) for number in range(2 * READ)]
+    metrics = [measured("a", now, tags, [1.0]) for tags in series]
+    counted = [calls(server, lambda: broker.record_metrics(metrics[:1000])) for _ in range(2)]
+    assert [one["evalsha"] for one in counted] == [2000 // RECORDED] * 2
+    for start in range(0, len(metrics), 1000):
+        broker.record_metrics(metrics[start : start + 1000])
+    read: list[Metric] = []
+    span = after(now, -60), after(now, 1)
+    counted = [calls(server, lambda: read.extend(broker.read_metrics(["a", "b"], *span)))]
+    assert sorted(metric.tags for metric in read) == sorted(series)
+    assert 2 <= counted[0]["evalsha"] <= 4
+    for number in range(50):
+        broker.record_metrics([Metric(name="b", at=after(now, -60.0 * number))])
+    span = after(now, -60.0 * 51), after(now, 1)
+    counted = [calls(server, lambda: broker.read_metrics(["b"], *span))]
+    assert (counted[0]["evalsha"], counted[0]["hscan"]) == (1, 50)
+    broker.close()
+
+
 @pytest.mark.parametrize("search_keys", [{}, {"k": 1}])
 def test_a_claim_reads_no_more_suspects_than_it_may_claim(
     place: Place, server: Server, search_keys: JsonObject
@@ -144,7 +170,8 @@ def test_no_call_looks_through_all_keys(place: Place, server: Server) -> None:
         broker.resume(["q"])
         broker.paused()
         broker.read_logs(record.id)
-        broker.read_metrics(["jobs"], 0.0, 1e10)
+        broker.record_metrics([Metric(name="jobs", at=record.queued_at)])
+        broker.read_metrics(["jobs"], record.queued_at, after(record.queued_at, 60.0))
         broker.prune()
         broker.check()
         broker.state.compare_and_set("n", "a", 2, version=0)

@@ -12,7 +12,6 @@ from mrq_core.contract.messages import (
     Cancel,
     ClaimRef,
     LogLine,
-    Metric,
     Move,
     NewJob,
     Note,
@@ -22,6 +21,7 @@ from mrq_core.contract.messages import (
     Settlement,
     Unique,
 )
+from mrq_core.contract.metrics import Metric
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
 from tests.redis.kit import Place, open_broker
@@ -54,7 +54,7 @@ class Filled:
         retry = Outcome(status=Status.RETRY, delay=1.0, is_retry=True)
         assert broker.settle([_ended(self.third, failed)]) == [True]
         line = LogLine(job_id=self.running.id, attempt=1, seq=1, at=now, level="INFO", message="m")
-        metric = Metric(name="jobs", at=now, value=1.0)
+        metric = Metric(name="jobs", at=now)
         ref = ClaimRef(id=self.running.id, token=self.running.token or "")
         note = Note(id=ref.id, token=ref.token, progress=0.5)
         self.calls: dict[str, Callable[[], object]] = {

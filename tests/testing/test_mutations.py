@@ -30,9 +30,12 @@ from mrq_core.contract.messages import (
     Remove,
     Requeue,
 )
+from mrq_core.contract.metrics import Resolution
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import Term, key_term, terms_of
+from mrq_core.drivers import rollups
 from mrq_core.drivers.limits import Spacing, spacing_of
+from mrq_core.drivers.rollups import Cell
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.embedded.jobs.terms import TermChanges
 from mrq_core.embedded.raw import claiming as embedded_raw
@@ -131,6 +134,21 @@ def _never(*_: Any, **__: Any) -> bool:
 
 def _nothing(*_: Any, **__: Any) -> None:
     return None
+
+
+def _latest_cell(self: Cell, other: Cell) -> Cell:
+    return other
+
+
+_cells_of = rollups.cells_of
+
+
+def _minutes_only(metrics: Any) -> Any:
+    return {k: cell for k, cell in _cells_of(metrics).items() if k.resolution is Resolution.MINUTE}
+
+
+def _cells_by_names_of_tags(metrics: Any) -> Any:
+    return _cells_of([replace(one, tags=tuple((name, "") for name, _ in one.tags)) for one in metrics])
 
 
 _settled = lifecycle.settled
@@ -747,6 +765,27 @@ MUTATIONS = [
         instead=_start_of,
     ),
     Mutation(
+        without="The addition of metrics",
+        test="test_metrics_of_a_minute_are_added_up",
+        owner=Cell,
+        name="__add__",
+        instead=_latest_cell,
+    ),
+    Mutation(
+        without="The roll-ups by hour",
+        test="test_metrics_are_added_up_by_hour_too",
+        owner=rollups,
+        name="cells_of",
+        instead=_minutes_only,
+    ),
+    Mutation(
+        without="The values of tags in a series",
+        test="test_series_differ_in_each_of_their_tags",
+        owner=rollups,
+        name="cells_of",
+        instead=_cells_by_names_of_tags,
+    ),
+    Mutation(
         without="The memory of earlier admissions",
         test="test_a_repeated_admit_gives_its_first_answer",
         owner=embedded_raw,
@@ -784,7 +823,13 @@ def run_named_test(mutation: Mutation, folder: Path) -> None:
     broker = factory(clock)
     test = getattr(contract, mutation.test)
     wanted = test.__code__.co_varnames[1 : test.__code__.co_argcount]
-    known = {"broker": broker, "clock": clock, "broker_factory": factory, "raw": broker.raw("some_set")}
+    known = {
+        "broker": broker,
+        "clock": clock,
+        "broker_factory": factory,
+        "raw": broker.raw("some_set"),
+        "hour": Resolution.HOUR.start_of(clock.now()),
+    }
     try:
         test(**{name: value for name, value in known.items() if name in wanted}, **(mutation.arguments or {}))
     finally:

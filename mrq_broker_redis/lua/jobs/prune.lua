@@ -1,6 +1,6 @@
 -- needs: base, batch, slots, uniques, terms, records, pruning
 -- Deletes expired jobs, and expired unique keys, rates, settled claims, state and metrics.
--- KEYS[1], ARGV[1]: see base.  ARGV[2]: { limit, how long metrics are kept in ms }
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { limit, { resolution of metrics, its length, how long they are kept, in ms } }
 -- Answers the number of deleted jobs.
 
 local limit = given[1]
@@ -24,9 +24,13 @@ for _, member in ipairs(call('ZRANGEBYSCORE', K .. 'states:x', '-inf', now, 'LIM
   call('HDEL', K .. 'state:' .. namespace, name)
   call('ZREM', K .. 'states:x', member)
 end
-local first_kept = '(' .. math.floor((now - given[2]) / 60000)
-for _, minute in ipairs(call('ZRANGEBYSCORE', K .. 'minutes', '-inf', first_kept, 'LIMIT', 0, limit)) do
-  call('DEL', K .. 'm:' .. minute)
-  call('ZREM', K .. 'minutes', minute)
+for _, span in ipairs(given[2]) do
+  local letter, length, kept = unpack(span)
+  local first_kept = '(' .. digits(math.floor((now - kept) / length))
+  local lines = K .. 'metrics:' .. letter
+  for _, member in ipairs(call('ZRANGEBYSCORE', lines, '-inf', first_kept, 'LIMIT', 0, limit)) do
+    call('UNLINK', K .. 'm:' .. letter .. ':' .. member)
+    call('ZREM', lines, member)
+  end
 end
 return gone

@@ -16,7 +16,8 @@ and `started_ms`, then `outcome` and `settled_ms`. Reading a row applies these t
 `is_plain` says that a success of this job changes only its row: the job has no limit key, no unique key and
 no cancel request.
 
-`terms` is the index of `mrq_core.contract.terms`, see `jobs.terms`.
+`terms` is the index of `mrq_core.contract.terms`, see `jobs.terms`. `metrics` has the roll-ups of
+`mrq_core.drivers.rollups`.
 
 `subqueues` has the earliest due times of every queue in a tree, so that a tree of any size shows its due
 subqueues at once; see `jobs.trees`.
@@ -40,6 +41,13 @@ OLDEST = 2
 _TERMS = """CREATE TABLE terms (
         name TEXT NOT NULL, value TEXT NOT NULL, job_id TEXT NOT NULL, PRIMARY KEY (name, value, job_id)
     ) WITHOUT ROWID"""
+_METRICS = (
+    """CREATE TABLE metrics (
+        resolution TEXT NOT NULL, name TEXT NOT NULL, slot INTEGER NOT NULL, tags TEXT NOT NULL,
+        cell BLOB NOT NULL, PRIMARY KEY (resolution, name, slot, tags)
+    ) WITHOUT ROWID""",
+    "CREATE INDEX metrics_by_slot ON metrics (resolution, slot)",
+)
 _TABLES = (
     """CREATE TABLE jobs (
         seq INTEGER PRIMARY KEY,
@@ -134,10 +142,7 @@ _TABLES = (
     "CREATE INDEX raw_leases ON raw_leased (queue, until_ms, job_id)",
     "CREATE TABLE raw_settled (token TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX raw_settled_by_time ON raw_settled (at_ms)",
-    """CREATE TABLE metrics (
-        name TEXT NOT NULL, minute INTEGER NOT NULL, value REAL NOT NULL, PRIMARY KEY (name, minute)
-    ) WITHOUT ROWID""",
-    "CREATE INDEX metrics_by_minute ON metrics (minute)",
+    *_METRICS,
     "CREATE TABLE numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
     "INSERT INTO numbers VALUES ('state', 0), ('pauses', 0), ('syncs', 0)",
     f"PRAGMA application_id = {APPLICATION_ID}",
@@ -155,8 +160,12 @@ INSERT INTO totals SELECT 'type', exception_type, status, count(*) FROM jobs
 WHERE exception_type IS NOT NULL GROUP BY exception_type, status"""
 
 
-def _index_terms(connection: sqlite3.Connection) -> None:
-    """To version 2: terms. Records of version 1 have no search keys."""
+def _add_terms_and_metrics(connection: sqlite3.Connection) -> None:
+    """To version 2: terms, and metrics with tags. Records of version 1 have no search keys, and its workers
+    recorded no metrics."""
+    connection.execute("DROP TABLE metrics")
+    for statement in _METRICS:
+        connection.execute(statement)
     connection.execute(_TERMS)
     connection.execute(_FORGET_EXCEPTIONS)
     failed = (encoding.decode(data) for (data,) in connection.execute(_FAILED))
@@ -169,7 +178,7 @@ def _index_terms(connection: sqlite3.Connection) -> None:
     connection.execute("DROP INDEX jobs_by_exception")
 
 
-UPGRADES: Upgrades[sqlite3.Connection] = {2: Upgrade(_index_terms, oldest=2)}
+UPGRADES: Upgrades[sqlite3.Connection] = {2: Upgrade(_add_terms_and_metrics, oldest=2)}
 """Each upgrade runs in one transaction together with the change of the two numbers. Version 2 refuses drivers
 of version 1, which would leave the terms of the jobs that they change."""
 

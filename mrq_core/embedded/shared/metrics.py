@@ -1,42 +1,56 @@
-"""Figures of workers, rolled up by name and minute."""
+"""Metrics, added up by minute and by hour: a row for each series and slot, see `mrq_core.drivers.rollups`."""
 
 from __future__ import annotations
 
-import math
 import sqlite3
 from collections.abc import Sequence
+from datetime import datetime
 
-from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract import codec
-from mrq_core.contract.messages import METRICS_KEPT, Metric
+from mrq_core.contract.metrics import Metric, Resolution
+from mrq_core.drivers import rollups
 
-MINUTE_MS = 60_000
-
-_ADD = """
-INSERT INTO metrics VALUES (?, ?, ?)
-ON CONFLICT DO UPDATE SET value = value + excluded.value"""
+_GET = "SELECT cell FROM metrics WHERE resolution = ? AND name = ? AND slot = ? AND tags = ?"
+_PUT = "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?, ?)"
 _READ = """
-SELECT name, minute, value FROM metrics
-WHERE name IN (SELECT value FROM json_each(?)) AND minute >= ? AND minute < ? ORDER BY minute, name"""
-
+SELECT name, slot, tags, cell FROM metrics
+WHERE resolution = ? AND name IN (SELECT value FROM json_each(?)) AND slot >= ? AND slot < ?
+ORDER BY name, slot"""
 _PRUNE = """
-DELETE FROM metrics WHERE (name, minute) IN
-    (SELECT name, minute FROM metrics INDEXED BY metrics_by_minute WHERE minute < ? LIMIT ?)"""
+DELETE FROM metrics WHERE (resolution, name, slot, tags) IN (
+    SELECT resolution, name, slot, tags FROM metrics INDEXED BY metrics_by_slot
+    WHERE resolution = ? AND slot < ? LIMIT ?)"""
 
 
 def record(connection: sqlite3.Connection, metrics: Sequence[Metric]) -> None:
-    """See `Broker.record_metrics`."""
-    rows = [(metric.name, to_ms(metric.at) // MINUTE_MS, metric.value) for metric in metrics]
-    connection.executemany(_ADD, rows)
+    """See `Broker.record_metrics`. The transaction makes reading and writing a row one step."""
+    for (resolution, slot, name, tags), cell in rollups.cells_of(metrics).items():
+        key = (resolution.value, name, slot, tags)
+        stored = connection.execute(_GET, key).fetchone()
+        if stored is not None:
+            cell = rollups.unpack(stored[0]) + cell
+        connection.execute(_PUT, (*key, rollups.pack(cell)))
 
 
-def read(connection: sqlite3.Connection, names: Sequence[str], since: float, until: float) -> list[Metric]:
-    """See `Broker.read_metrics`. A minute lies between the two times if its beginning does."""
-    first, end = (math.ceil(time * 1000 / MINUTE_MS) for time in (since, until))
-    found = connection.execute(_READ, (codec.encode(list(names)).decode(), first, end))
-    return [Metric(name=name, at=from_ms(minute * MINUTE_MS), value=value) for name, minute, value in found]
+def read(
+    connection: sqlite3.Connection,
+    names: Sequence[str],
+    since: datetime,
+    until: datetime,
+    resolution: Resolution,
+) -> list[Metric]:
+    """See `Broker.read_metrics`."""
+    slots = rollups.slots_between(since, until, resolution)
+    given = (resolution.value, codec.encode(list(names)).decode(), *slots)
+    rows = connection.execute(_READ, given).fetchall()
+    cells = rollups.unpack_all([row[3] for row in rows])
+    return rollups.metrics_of(
+        ((name, slot, tags, cell) for (name, slot, tags, _), cell in zip(rows, cells, strict=True)),
+        resolution,
+    )
 
 
 def prune(connection: sqlite3.Connection, now_ms: int, limit: int) -> None:
-    """Deletes metrics older than METRICS_KEPT."""
-    connection.execute(_PRUNE, ((now_ms - METRICS_KEPT * 1000) // MINUTE_MS, limit))
+    """Deletes up to `limit` roll-ups of each resolution whose time is over."""
+    for resolution in Resolution:
+        connection.execute(_PRUNE, (resolution.value, rollups.first_kept(resolution, now_ms), limit))

@@ -1,20 +1,60 @@
-"""Metrics: figures that are added up by the minute."""
+"""Metrics: measurements that are added up by minute and by hour."""
 
 from __future__ import annotations
+
+import math
+import random
+from datetime import datetime
+from typing import Any
 
 import pytest
 
 from mrq_core.clock import after, from_ms
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Metric
+from mrq_core.contract.metrics import (
+    ERROR,
+    MOST_CHARACTERS,
+    Metric,
+    Resolution,
+    Tags,
+    added,
+    buckets_of,
+    percentile,
+)
+from mrq_core.errors import InvalidValue
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import BrokerFactory, Contract, run_in_threads
 
-MINUTE = 60.0
+MINUTE, HOUR, DAY = 60.0, 3600.0, 86_400.0
+ODD_TEXTS = [
+    "",
+    "a b",
+    "$x",
+    "a.b",
+    "ü",
+    "%",
+    "'",
+    '"',
+    "a:b",
+    "\0",
+    "a\0b",
+    "😀",
+    "0",
+    "\\",
+    "x" * MOST_CHARACTERS,
+]
 
 
-def metric(name: str, at: float, value: float) -> Metric:
-    return Metric(name=name, at=from_ms(round(at * 1000)), value=value)
+def measured(name: str, at: datetime, *values: float, tags: Tags = ()) -> Metric:
+    """The metric of these values."""
+    return Metric(
+        name=name, at=at, tags=tags, count=len(values), total=sum(values), buckets=buckets_of(values)
+    )
+
+
+def counted(name: str, at: datetime, count: int = 1, tags: Tags = ()) -> Metric:
+    """The metric of events without values."""
+    return Metric(name=name, at=at, tags=tags, count=count)
 
 
 class MetricContract(Contract):
@@ -26,57 +66,176 @@ class MetricContract(Contract):
             pytest.skip("this driver keeps no metrics")
 
     @pytest.fixture
-    def minute(self, clock: ManualClock) -> float:
-        """Unix time of the start of a minute."""
-        return clock.now_ms() // 60_000 * MINUTE
+    def hour(self, clock: ManualClock) -> datetime:
+        """The start of an hour."""
+        return from_ms(clock.now_ms() // 3_600_000 * 3_600_000)
 
-    def test_figures_of_a_minute_are_added_up(self, broker: Broker, minute: float) -> None:
-        broker.record_metrics([metric("jobs", minute, 1.0), metric("jobs", minute + 59.999, 2.5)])
-        broker.record_metrics([metric("jobs", minute + 30, -0.5)])
-        [rolled] = broker.read_metrics(["jobs"], minute, minute + MINUTE)
-        assert (rolled.name, rolled.value) == ("jobs", 3.0)
-        start = from_ms(round(minute * 1000))
-        assert start <= rolled.at < after(start, MINUTE)
+    def test_metrics_of_a_minute_are_added_up(self, broker: Broker, hour: datetime) -> None:
+        broker.record_metrics([measured("jobs", hour, 1.0, 0.25), measured("jobs", after(hour, 59.999), 1.0)])
+        broker.record_metrics([measured("jobs", after(hour, 30), 8.0)])
+        [rolled] = broker.read_metrics(["jobs"], hour, after(hour, MINUTE))
+        assert rolled == measured("jobs", hour, 1.0, 0.25, 1.0, 8.0)
+        assert rolled.mean == 10.25 / 4
 
-    def test_minutes_are_kept_apart_and_come_oldest_first(self, broker: Broker, minute: float) -> None:
+    def test_metrics_are_added_up_by_hour_too(self, broker: Broker, hour: datetime) -> None:
+        for minute in (0, 1, 59, 60):
+            broker.record_metrics([measured("jobs", after(hour, minute * MINUTE), float(minute))])
+        rolled = broker.read_metrics(["jobs"], hour, after(hour, 2 * HOUR), Resolution.HOUR)
+        assert rolled == [measured("jobs", hour, 0.0, 1.0, 59.0), measured("jobs", after(hour, HOUR), 60.0)]
+
+    def test_roll_ups_are_kept_apart_and_come_oldest_first(self, broker: Broker, hour: datetime) -> None:
         for number in (2, 0, 1):
-            broker.record_metrics([metric("jobs", minute + number * MINUTE, float(number))])
-        rolled = broker.read_metrics(["jobs"], minute, minute + 3 * MINUTE)
-        assert [one.value for one in rolled] == [0.0, 1.0, 2.0]
-        assert [one.at for one in rolled] == sorted(one.at for one in rolled)
+            broker.record_metrics([measured("jobs", after(hour, number * MINUTE), float(number))])
+        rolled = broker.read_metrics(["jobs"], hour, after(hour, 3 * MINUTE))
+        assert [(one.at, one.total) for one in rolled] == [
+            (after(hour, number * MINUTE), number) for number in range(3)
+        ]
+
+    def test_names_come_in_their_order(self, broker: Broker, hour: datetime) -> None:
+        for name in ("b", "a", "B", "a.b"):
+            broker.record_metrics(
+                [counted(name, after(hour, number * MINUTE), 1 + number) for number in (1, 0)]
+            )
+        read = broker.read_metrics(["b", "a.b", "a", "B"], hour, after(hour, HOUR))
+        assert [(one.name, one.count) for one in read] == [
+            (name, number) for name in ("B", "a", "a.b", "b") for number in (1, 2)
+        ]
 
     def test_only_the_span_and_the_names_that_were_asked_for_are_read(
-        self, broker: Broker, minute: float
+        self, broker: Broker, hour: datetime
     ) -> None:
         for number in range(-2, 3):
-            at = minute + number * MINUTE
+            at = after(hour, number * MINUTE)
+            broker.record_metrics([counted("a", at, 3 + number), counted("b", at, 10), counted("a.b", at)])
+        read = broker.read_metrics(["a", "b"], hour, after(hour, MINUTE))
+        assert [(one.name, one.count) for one in read] == [("a", 3), ("b", 10)]
+        assert broker.read_metrics(["c"], after(hour, -HOUR), after(hour, HOUR)) == []
+        assert broker.read_metrics([], after(hour, -HOUR), after(hour, HOUR)) == []
+        assert len(broker.read_metrics(["a"], after(hour, -HOUR), after(hour, HOUR))) == 5
+        assert len(broker.read_metrics(["a", "a"], after(hour, -HOUR), after(hour, HOUR))) == 5
+
+    def test_a_roll_up_is_in_the_span_if_its_beginning_is(self, broker: Broker, hour: datetime) -> None:
+        broker.record_metrics([counted("a", hour)])
+        for resolution in Resolution:
+
+            def found(since: float, until: float, resolution: Resolution = resolution) -> int:
+                return len(broker.read_metrics(["a"], after(hour, since), after(hour, until), resolution))
+
+            assert found(0, 0.001) == 1
+            assert found(-5 * HOUR, 0.001) == 1
+            assert found(-5 * HOUR, 0) == found(0.001, HOUR) == 0
+
+    def test_a_span_that_ends_before_it_begins_is_empty(self, broker: Broker, hour: datetime) -> None:
+        broker.record_metrics([counted("a", hour)])
+        for resolution in Resolution:
+            assert broker.read_metrics(["a"], after(hour, DAY), after(hour, -DAY), resolution) == []
+            assert broker.read_metrics(["a"], hour, hour, resolution) == []
+
+    @pytest.mark.parametrize("text", ODD_TEXTS)
+    def test_names_and_tags_are_any_text(self, broker: Broker, hour: datetime, text: str) -> None:
+        tags = (("queue", text), ("task", "x"))
+        broker.record_metrics([counted(text, hour, 7, tags), counted(text[:9] + "y", hour)])
+        broker.record_metrics([counted(text, hour, 2, (("queue", text + "x" if text == "" else text[:-1]),))])
+        read = broker.read_metrics([text], hour, after(hour, MINUTE))
+        assert {one.tags: one.count for one in read}[tags] == 7
+        assert len(read) == 2
+        assert {one.name for one in read} == {text}
+
+    def test_series_differ_in_each_of_their_tags(self, broker: Broker, hour: datetime) -> None:
+        series: list[Tags] = [
+            (), (("a", ""),), (("", "a"),), (("a", "b"),), (("a", "b"), ("c", "d")), (("a", "bcd"),),
+            (("a", "d"), ("c", "b")), (("ab", ""),), (("a", '"],["c","d'),),
+        ]  # fmt: skip
+        for count, tags in enumerate(series, 1):
+            broker.record_metrics([counted("jobs", hour, count, tags)] * 2)
+        for resolution in Resolution:
+            read = broker.read_metrics(["jobs"], hour, after(hour, MINUTE), resolution)
+            assert {one.tags: one.count for one in read} == {
+                tags: 2 * count for count, tags in enumerate(series, 1)
+            }
+
+    def test_histograms_of_roll_ups_are_exact_sums(self, broker: Broker, hour: datetime) -> None:
+        rng = random.Random(7)
+        values = [rng.lognormvariate(0, 4) for _ in range(999)] + [0.0, 1e-9, 1e300, 1.0]
+        at = iter(range(len(values)))
+        for start in range(0, len(values), 40):
             broker.record_metrics(
-                [metric("a", at, number), metric("b", at, 10 + number), metric("a.b", at, 99)]
+                [
+                    measured("jobs", after(hour, next(at) * 3), min(value, 1e9))
+                    for value in values[start : start + 40]
+                ]
             )
-        read = broker.read_metrics(["a", "b"], minute, minute + MINUTE)
-        assert sorted((one.name, one.value) for one in read) == [("a", 0.0), ("b", 10.0)]
-        assert broker.read_metrics(["c"], minute - 9 * MINUTE, minute + 9 * MINUTE) == []
-        assert len(broker.read_metrics(["a"], minute - 9 * MINUTE, minute + 9 * MINUTE)) == 5
+        [rolled] = broker.read_metrics(["jobs"], hour, after(hour, HOUR), Resolution.HOUR)
+        exact = sorted(min(value, 1e9) for value in values)
+        assert rolled.count == len(values)
+        assert rolled.total == pytest.approx(sum(exact))
+        assert rolled.buckets == buckets_of(exact)
+        minutes = broker.read_metrics(["jobs"], hour, after(hour, HOUR))
+        assert added(one.buckets for one in minutes) == rolled.buckets
+        for ratio in (0.5, 0.95, 0.99):
+            found = percentile(rolled.buckets, ratio)
+            assert found == pytest.approx(exact[int(ratio * (len(exact) - 1))], rel=ERROR * 1.0001)
 
-    @pytest.mark.parametrize("name", ["", "a b", "$x", "a.b", "ü", "%", "'", "a:b", "x" * 200])
-    def test_names_of_metrics_are_only_names(self, broker: Broker, minute: float, name: str) -> None:
-        broker.record_metrics([metric(name, minute, 1.0), metric(name + "x", minute, 5.0)])
-        [rolled] = broker.read_metrics([name], minute, minute + MINUTE)
-        assert (rolled.name, rolled.value) == (name, 1.0)
-
-    def test_nothing_is_recorded_by_an_empty_call(self, broker: Broker, minute: float) -> None:
+    def test_nothing_is_recorded_by_an_empty_call(self, broker: Broker, hour: datetime) -> None:
         broker.record_metrics([])
-        assert broker.read_metrics(["jobs"], 0.0, minute + 10 * MINUTE) == []
+        assert broker.read_metrics(["jobs"], from_ms(0), after(hour, HOUR)) == []
 
-    def test_no_figure_of_eight_threads_is_lost(
-        self, broker: Broker, broker_factory: BrokerFactory, clock: ManualClock, minute: float
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            {"count": -1}, {"count": 1.5}, {"count": 10**19}, {"count": True}, {"total": math.nan},
+            {"total": math.inf}, {"total": -0.5}, {"total": "1"}, {"buckets": {1: -1}},
+            {"buckets": {9999: 1}}, {"buckets": {"1": 1}}, {"buckets": {1: math.nan}},
+            {"tags": (("b", ""), ("a", ""))}, {"tags": (("a", ""), ("a", ""))}, {"tags": (("a", "\ud800"),)},
+            {"tags": (("a", 1),)}, {"name": "\ud800"}, {"name": "x" * (MOST_CHARACTERS + 1)},
+            {"tags": tuple((str(n), "") for n in range(9))}, {"at": datetime(2025, 6, 1)},  # noqa: DTZ001
+        ],
+        ids=str,
+    )  # fmt: skip
+    def test_a_metric_that_cannot_be_added_up_is_refused_with_its_whole_call(
+        self, broker: Broker, hour: datetime, wrong: dict[str, Any]
     ) -> None:
+        bad = Metric(**{"name": "jobs", "at": hour, **wrong})
+        with pytest.raises(InvalidValue) as refused:
+            broker.record_metrics([counted("jobs", hour), bad])
+        assert refused.value.path == next(iter(wrong))
+        assert broker.read_metrics(["jobs"], from_ms(0), after(hour, HOUR)) == []
+
+    def test_times_before_and_after_ours_are_no_harm(self, broker: Broker, hour: datetime) -> None:
+        """A clock that steps far back, or far ahead."""
+        times = [from_ms(-5_400_000), from_ms(0), after(hour, 4e9)]
+        broker.record_metrics([counted("jobs", at) for at in times])
+        for resolution in Resolution:
+            read = broker.read_metrics(["jobs"], from_ms(-DAY_MS), after(hour, 5e9), resolution)
+            assert [one.at for one in read] == [
+                from_ms(int(at.timestamp()) // resolution.seconds * resolution.seconds * 1000) for at in times
+            ]
+
+    def test_no_metric_of_eight_threads_is_lost(
+        self, broker: Broker, broker_factory: BrokerFactory, clock: ManualClock, hour: datetime
+    ) -> None:
+        tags = (("queue", "q"),)
+
         def work() -> None:
             mine = broker_factory(clock)
             for _ in range(20):
-                mine.record_metrics([metric("jobs", minute, 1.0), metric("other", minute, 2.0)])
+                mine.record_metrics([measured("jobs", hour, 1.0, 2.0, tags=tags), counted("other", hour, 2)])
             mine.close()
 
         run_in_threads(work, [()] * 8)
-        read = broker.read_metrics(["jobs", "other"], minute, minute + MINUTE)
-        assert {one.name: one.value for one in read} == {"jobs": 160.0, "other": 320.0}
+        for resolution in Resolution:
+            read = broker.read_metrics(["jobs", "other"], hour, after(hour, MINUTE), resolution)
+            assert read == [
+                measured("jobs", hour, *[1.0, 2.0] * 160, tags=tags), counted("other", hour, 320)
+            ]  # fmt: skip
+
+    def test_a_thousand_series_are_recorded_in_one_call(self, broker: Broker, hour: datetime) -> None:
+        metrics = [measured("jobs", hour, float(n), tags=(("task", f"t{n}"),)) for n in range(1000)]
+        for _ in range(2):
+            broker.record_metrics(metrics)
+        for resolution in Resolution:
+            read = broker.read_metrics(["jobs"], hour, after(hour, MINUTE), resolution)
+            assert {one.tags: one.total for one in read} == {one.tags: 2 * one.total for one in metrics}
+
+
+DAY_MS = 86_400_000

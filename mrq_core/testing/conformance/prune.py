@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from mrq_core.clock import from_ms
+from mrq_core.clock import after, from_ms
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import (
-    METRICS_KEPT,
     Cancel,
     ChangeResult,
     Enqueued,
     JobFilter,
     LogLine,
-    Metric,
     Move,
     Requeue,
 )
+from mrq_core.contract.metrics import Metric, Resolution
 from mrq_core.contract.record import Status
 from mrq_core.errors import JobNotFound
 from mrq_core.testing.clock import ManualClock
@@ -62,20 +61,43 @@ class PruneContract(Contract):
         assert broker.prune() == 0
         assert broker.totals().by_status() == {Status.QUEUED: 1}
 
-    def test_figures_are_deleted_when_they_are_old(self, broker: Broker, clock: ManualClock) -> None:
+    @pytest.mark.parametrize("resolution", Resolution)
+    def test_metrics_are_deleted_when_their_time_is_over(
+        self, broker: Broker, clock: ManualClock, resolution: Resolution
+    ) -> None:
         if not self.supports_metrics:
             pytest.skip("this driver keeps no metrics")
-        begin = clock.now_ms() // 60_000 * 60.0
-        old, young = (
-            Metric(name="jobs", at=from_ms(round(at * 1000)), value=1.0) for at in (begin, begin + 60)
-        )
+        begin = from_ms(clock.now_ms() // 86_400_000 * 86_400_000)
+        end = after(begin, 2 * 86_400)
+        old, young = (Metric(name="jobs", at=at, tags=(("a", "b"),)) for at in (begin, after(begin, 86_400)))
         broker.record_metrics([old, young])
-        clock.advance(begin + METRICS_KEPT + 30 - clock.now_ms() / 1000)
+        kept = resolution.kept + resolution.seconds - 1
+        clock.advance((after(begin, kept) - clock.now()).total_seconds())
         broker.prune()
-        assert broker.read_metrics(["jobs"], begin, begin + 120) == [old, young]
-        clock.advance(60)
+        assert broker.read_metrics(["jobs"], begin, end, resolution) == [old, young]
+        clock.advance(86_399)
         broker.prune()
-        assert broker.read_metrics(["jobs"], begin, begin + 120) == [young]
+        assert broker.read_metrics(["jobs"], begin, end, resolution) == [young]
+        assert broker.prune(0) == 0
+        clock.advance(86_401)
+        broker.prune()
+        assert broker.read_metrics(["jobs"], begin, end, resolution) == []
+
+    def test_prune_deletes_at_most_its_limit_of_metrics(self, broker: Broker, clock: ManualClock) -> None:
+        if not self.supports_metrics:
+            pytest.skip("this driver keeps no metrics")
+        begin = from_ms(clock.now_ms() // 86_400_000 * 86_400_000)
+        broker.record_metrics([Metric(name="jobs", at=after(begin, day * 86_400)) for day in range(6)])
+        clock.advance(100 * 86_400)
+
+        def left() -> int:
+            return len(broker.read_metrics(["jobs"], begin, clock.now(), Resolution.HOUR))
+
+        broker.prune(2)
+        assert left() >= 4
+        for _ in range(6):
+            broker.prune(2)
+        assert left() == 0
 
     def test_prune_deletes_what_has_expired_and_nothing_else(
         self, broker: Broker, clock: ManualClock

@@ -64,6 +64,28 @@ class SettleContract(Contract):
         [counts] = broker.counts(["q"])
         assert (counts.waiting, counts.claimed) == (0, 0)
 
+    def test_a_job_waits_from_the_time_at_which_it_is_due_again(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        record = started(broker, clock)
+        assert record.waits_from is None
+        for delay in (30.0, 0.0, 5.0):
+            assert settle(broker, record, Status.RETRY, delay=delay, is_retry=True)
+            due_at = after(clock.now(), delay)
+            assert record_of(broker, record.id).waits_from == due_at
+            clock.advance(delay + 10)
+            record = take_one(broker)
+            assert record.waits_from == due_at
+        clock.advance(LEASE)
+        again = take_one(broker)
+        assert (again.waits_from, again.history[-1].lost) == (due_at, True)
+        settle(broker, again, Status.FAILED, ttl=100.0)
+        for delay in (40.0, 0.0):
+            assert broker.requeue([again.id], Requeue(delay=delay)) == [ChangeResult.DONE]
+            due_again = after(clock.now(), delay) if delay else None
+            assert record_of(broker, again.id).waits_from == due_again
+            broker.cancel([again.id], Cancel())
+
     def test_a_result_is_stored(self, broker: Broker, clock: ManualClock) -> None:
         record = started(broker, clock)
         settle(broker, record, result={"found": [1, None, "x"]}, ttl=100.0)

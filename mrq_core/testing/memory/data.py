@@ -11,6 +11,7 @@ from datetime import datetime
 from mrq_core.contract import lifecycle
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.drivers.rollups import Cell, CellKey
 from mrq_core.testing.memory.jobs.records import copy
 from mrq_core.testing.memory.jobs.uniques import UniqueKeys
 from mrq_core.testing.memory.raw.claiming import RawClaims
@@ -71,8 +72,7 @@ class MemoryData:
         self.raw: dict[str, RawClaims] = {}
         self.state = StateItems()
         self.logs: dict[str, JobLog] = {}
-        self.metrics: dict[tuple[int, str], float] = {}
-        """By Unix minute and name."""
+        self.metrics: dict[CellKey, Cell] = {}
         self.paused: frozenset[str] = frozenset()
         self.pauses_version = 0
         self.signals: list[str] = []

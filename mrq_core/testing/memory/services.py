@@ -13,19 +13,19 @@ from mrq_core.contract.messages import (
     JobFilter,
     LogLine,
     LogPage,
-    Metric,
     Order,
     Page,
     PollResult,
     Totals,
     Versions,
 )
+from mrq_core.contract.metrics import Metric, Resolution
 from mrq_core.errors import BrokerUnavailable, JobNotFound
 from mrq_core.testing.memory.data import MemoryData
 from mrq_core.testing.memory.jobs import limits, pruning, searching, totals
 from mrq_core.testing.memory.shared import metrics, signals
 from mrq_core.testing.memory.shared.logs import JobLog
-from mrq_core.testing.memory.shared.metrics import record as record_minutes
+from mrq_core.testing.memory.shared.metrics import record as record_metrics
 from mrq_core.testing.memory.shared.state import MemoryState
 
 
@@ -118,11 +118,17 @@ class MemoryServices(StoreServices):
 
     def record_metrics(self, metrics: Sequence[Metric]) -> None:
         with self.locked():
-            record_minutes(self._data, metrics)
+            record_metrics(self._data, metrics)
 
-    def read_metrics(self, names: Sequence[str], since: float, until: float) -> list[Metric]:
+    def read_metrics(
+        self,
+        names: Sequence[str],
+        since: datetime,
+        until: datetime,
+        resolution: Resolution = Resolution.MINUTE,
+    ) -> list[Metric]:
         with self.locked():
-            return metrics.read(self._data, names, since, until)
+            return metrics.read(self._data, names, since, until, resolution)
 
     # --- maintenance -------------------------------------------------------------------------
 
