@@ -47,6 +47,11 @@ def is_id(value: object) -> TypeGuard[str]:
     return isinstance(value, str) and _ID.match(value) is not None
 
 
+def seconds_of(job_id: str) -> int:
+    """The Unix time at which the id was made."""
+    return int(job_id[:8], 16)
+
+
 def id_at(unix_seconds: float) -> str:
     """The smallest possible id of this time, as a bound for searches by time."""
     return f"{max(0, min(int(unix_seconds), 0xFFFFFFFF)):08x}{'0' * 16}"

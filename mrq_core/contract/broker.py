@@ -294,6 +294,10 @@ class Broker(StoreServices):
         key is reserved with the job's id before the record is written. While another job holds the key,
         nothing is stored and the answer has the holder's id. The same holds within one call: the first of
         two jobs with the same key is created. One enqueue wakes as many waiting workers as it has jobs.
+
+        A key until `record` is stored together with the record, and released in the same operation that
+        deletes the record. The key of an expired record is free at once. The holder stays unchanged, whatever
+        the params of the later job. One more lookup for each job with such a key.
         """
 
     @abstractmethod
@@ -350,7 +354,7 @@ class Broker(StoreServices):
     @abstractmethod
     def requeue(self, ids: Sequence[str], how: Requeue) -> list[ChangeResult]:
         """Queues jobs again, as `lifecycle.requeued` says. REFUSED: the job is queued or started. HELD:
-        another job holds the unique key."""
+        another job holds the unique key. A requeued job keeps a key that it holds until `record`."""
 
     @abstractmethod
     def cancel(self, ids: Sequence[str], how: Cancel) -> list[ChangeResult]:
@@ -368,8 +372,9 @@ class Broker(StoreServices):
 
     @abstractmethod
     def prune(self, limit: int = 1000) -> int:
-        """Deletes up to `limit` expired jobs with their logs, expired shared state, and metrics older than
-        METRICS_KEPT; returns the number of jobs. Never deletes a waiting or running job."""
+        """Deletes up to `limit` expired jobs with their logs and unique keys, expired shared state, and
+        metrics older than METRICS_KEPT; returns the number of jobs. Never deletes a waiting or running job. A
+        key that is held for a period outlives its job."""
 
     @abstractmethod
     def apply(

@@ -27,13 +27,20 @@ METRICS_KEPT = 30 * 86_400.0
 class Unique(Struct, frozen=True, kw_only=True):
     """A unique key, and how long the job that reserves it holds it.
 
-    `until` is ``queued`` (until the job is first claimed), ``done`` (until the job has ended) or
-    ``period`` (for `period` seconds from the enqueue, independent of the job).
+    `until` is ``queued`` (until the job is first claimed), ``done`` (until the job has ended), ``period``
+    (for `period` seconds from the enqueue, independent of the job) or ``record`` (as long as the record
+    exists: an idempotency key). Keys until ``record`` are separate from all others: a job may hold such a
+    key while another job holds the same text until it is done.
     """
 
     key: str
     until: str = "done"
     period: float | None = None
+
+    @property
+    def is_of_record(self) -> bool:
+        """Whether the record holds the key as long as it exists."""
+        return self.until == "record"
 
 
 class NewJob(Struct, frozen=True, kw_only=True):

@@ -173,6 +173,15 @@ def is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def is_storable_text(text: str) -> bool:
+    """Whether UTF-8 can hold the text, which excludes halves of surrogate pairs."""
+    try:
+        str.encode(text, "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def plain_text(text: str) -> str:
     """The text without a subclass of str: the value of an enum member, not its name."""
     return text if type(text) is str else str.__str__(text)

@@ -118,6 +118,19 @@ def test_run_queues_a_job_where_it_is_told_to(mrq: Shell, project: Project) -> N
     assert project.client.fetch(own).params == {"name": "Bo"}
 
 
+def test_run_with_an_idempotency_key_queues_one_job_and_prints_its_id_again(
+    mrq: Shell, project: Project
+) -> None:
+    arguments = ("tasks.greet", "name", "Anna", "--async", "--idempotency-key", "order 7, part *")
+    [first, second] = [mrq("run", *arguments).out.strip() for _ in range(2)]
+    assert first == second
+    assert project.client.fetch(first).unique_key == "order 7, part *"
+    assert "order 7, part *" in mrq("jobs", "show", first).out
+    refused = mrq("run", "tasks.greet", "name", "Anna", "--idempotency-key", "k", code=2)
+    assert "add --async, or --queue with a queue" in refused.err
+    assert "idempotency_key is ''" in mrq("run", "tasks.greet", "--async", "--idempotency-key", "", code=2).err
+
+
 def test_run_says_when_the_queued_task_is_not_here(mrq: Shell, project: Project) -> None:
     said = mrq("run", "elsewhere.Task", "--async")
     assert "elsewhere.Task cannot be found" in said.err

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -96,6 +97,41 @@ def test_a_job_id_of_ones_own_makes_a_repetition_harmless(client: Client) -> Non
     mine = new_id()
     assert [queue_job("a.B", job_id=mine) for _ in range(3)] == [mine] * 3
     assert Queue("default").size() == 1
+
+
+def test_a_given_job_id_is_of_within_a_day_by_the_clock_of_the_client(client: Client) -> None:
+    now = int(time.time())
+    for seconds in (now - 86_000, now + 86_000):
+        fresh = f"{seconds:08x}{'0' * 16}"
+        assert queue_job("a.B", job_id=fresh) == fresh
+    for seconds in (now - 87_000, now + 87_000):
+        with pytest.raises(InvalidValue, match="made within a day by .* idempotency_key takes any text"):
+            queue_job("a.B", job_id=f"{seconds:08x}{'0' * 16}")
+    assert Queue("default").size() == 2
+
+
+def test_an_idempotency_key_queues_one_job_and_returns_its_id_again(client: Client) -> None:
+    first = queue_job("a.B", {"n": 1}, idempotency_key="order 7")
+    assert queue_job("a.B", {"n": 1}, idempotency_key="order 7") == first
+    # Other params and options change nothing of the first job.
+    assert queue_job("a.C", {"n": 2}, "elsewhere", priority=3, idempotency_key="order 7") == first
+    assert queue_job("a.B", {"n": 1}, idempotency_key="order 8") != first
+    record = client.fetch(first)
+    assert (record.path, record.params, record.queue, record.unique_key) == (
+        "a.B",
+        {"n": 1},
+        "default",
+        "order 7",
+    )
+    assert Queue("default").size() == 2
+    assert Queue("elsewhere").size() == 0
+
+
+@pytest.mark.parametrize("key", ["k" * 255, "\U0001f511" * 255, "a\0b\nc", " ", "{x}*'\""])
+def test_an_idempotency_key_is_any_text(client: Client, key: str) -> None:
+    first = queue_job("a.B", idempotency_key=key)
+    assert queue_job("a.B", idempotency_key=key) == first
+    assert client.fetch(first).unique_key == key
 
 
 @pytest.mark.parametrize(

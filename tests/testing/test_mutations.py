@@ -112,6 +112,24 @@ def _reserve_nothing(self: UniqueKeys, unique: Any, job_id: str, now: Any) -> st
     return job_id
 
 
+_reserve = UniqueKeys.reserve
+_written = UniqueKeys.written
+
+
+def _reserve_in_one_namespace(self: UniqueKeys, unique: Any, job_id: str, now: Any) -> str:
+    return _reserve(self, replace(unique, until="done"), job_id, now)
+
+
+def _written_as_done(self: UniqueKeys, record: JobRecord, now: Any) -> None:
+    _written(self, record, now)
+    if record.is_ended:
+        self.forget(record.id, keep_period=True)
+
+
+def _written_without_expiry(self: UniqueKeys, record: JobRecord, now: Any) -> None:
+    _written(self, replace(record, expires_at=None), now)
+
+
 _claimed = lifecycle.claimed
 
 
@@ -399,6 +417,29 @@ MUTATIONS = [
         owner=UniqueKeys,
         name="reserve",
         instead=_reserve_nothing,
+    ),
+    Mutation(
+        without="Keys until record after the end of the job",
+        test="test_a_key_until_record_is_held_after_the_job_has_ended",
+        owner=UniqueKeys,
+        name="written",
+        instead=_written_as_done,
+        arguments={"status": Status.SUCCESS},
+    ),
+    Mutation(
+        without="The release of keys until record by expiry",
+        test="test_an_expired_record_lets_its_key_go_at_once",
+        owner=UniqueKeys,
+        name="written",
+        instead=_written_without_expiry,
+    ),
+    Mutation(
+        without="The separation of keys until record",
+        test="test_keys_until_record_are_separate_from_all_others",
+        owner=UniqueKeys,
+        name="reserve",
+        instead=_reserve_in_one_namespace,
+        arguments={"until": "done"},
     ),
     Mutation(
         without="The growth of claim numbers",
