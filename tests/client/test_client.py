@@ -105,7 +105,7 @@ def test_a_given_job_id_is_of_within_a_day_by_the_clock_of_the_client(client: Cl
         fresh = f"{seconds:08x}{'0' * 16}"
         assert queue_job("a.B", job_id=fresh) == fresh
     for seconds in (now - 87_000, now + 87_000):
-        with pytest.raises(InvalidValue, match="made within a day by .* idempotency_key takes any text"):
+        with pytest.raises(InvalidValue, match=r"made within a day by .* idempotency_key takes any text"):
             queue_job("a.B", job_id=f"{seconds:08x}{'0' * 16}")
     assert Queue("default").size() == 2
 
