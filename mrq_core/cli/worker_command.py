@@ -10,6 +10,7 @@ import typer
 
 from mrq_core.cli.errors import EXIT_FAILED, UsageError
 from mrq_core.cli.options import Given, command
+from mrq_core.operations.filters import queue_names_from
 
 
 @command("broker", "worker", "tasks", "logs", "plugins")
@@ -37,7 +38,7 @@ def worker(
     if names:
         if "queues" in given.overrides:
             raise UsageError("queues are named twice, as arguments and by --queues: expected one of them")
-        settings["queues"] = " ".join(names)
+        settings["queues"] = queue_names_from(names)
     config = given.config(**settings)
     words = [word.strip() for word in config.dequeue_strategy.split(",")]
     if burst and "burst" not in words:

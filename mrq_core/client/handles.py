@@ -11,7 +11,7 @@ from typing import Protocol
 from mrq_core.client.client import Client, current_client
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Cancel, ChangeResult, Requeue
-from mrq_core.contract.naming import check_job_queue_name, check_queue_or_tree, is_covered, is_number
+from mrq_core.contract.naming import check_job_queue_name, check_queue_name, is_covered, is_number
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.values import check_job_id
 from mrq_core.errors import (
@@ -223,7 +223,7 @@ class Queue:
     Making a handle does no I/O, so a module may have one. It finds its client like the handle of a job."""
 
     def __init__(self, name: str, *, client: Client | None = None) -> None:
-        self.name = check_queue_or_tree(name)
+        self.name = check_queue_name(name)
         self._own_client = _checked_client(client)
 
     @property

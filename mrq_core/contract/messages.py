@@ -66,7 +66,8 @@ class Enqueued(Struct, frozen=True, kw_only=True):
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
-    """A queue to claim from, or a tree of subqueues (a name that ends with ``/``).
+    """A queue to claim from, or a tree: a name that ends with ``/`` means all queues whose names begin with it,
+    the queue with this name included.
 
     `quota` limits the jobs claimed from it in one call; `reverse` claims the newest jobs first
     within a priority; `exclude` names queues and trees to skip, such as paused ones.
@@ -239,7 +240,7 @@ class Applied(Struct, frozen=True, kw_only=True):
 class JobFilter(Struct, frozen=True, kw_only=True):
     """Selects jobs that satisfy every given part. An empty filter selects all jobs.
 
-    A queue name that ends with ``/`` selects its subqueues. `params` compares top-level values for
+    A queue name that ends with ``/`` selects its tree, as in `Wanted`. `params` compares top-level values for
     equality, by JSON type. `since` (inclusive) and `until` (exclusive) compare `queued_at`.
 
     An exception is that of the latest attempt: the full or the short name of its type is one of

@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
-from mrq_core.contract.codec import JsonObject, storable, storable_params
-from mrq_core.contract.naming import check_job_queue_name, check_time, is_storable_text, plain_text
+from mrq_core.contract.codec import JsonObject, is_utf8, storable, storable_params
+from mrq_core.contract.naming import check_job_queue_name, check_time, plain_text
 from mrq_core.contract.record import PRIORITY_MAX, PRIORITY_MIN, JobRecord
 from mrq_core.contract.terms import check_keys
 from mrq_core.errors import InvalidValue, shown
@@ -50,7 +50,7 @@ def check_new_id(job_id: object) -> str:
 def check_idempotency_key(key: object) -> str:
     """Returns an idempotency key as plain text. Raises InvalidValue unless the key is text of 1 to 255
     characters that UTF-8 can hold."""
-    if isinstance(key, str) and 0 < len(key) <= _IDEMPOTENCY_KEY_MAX and is_storable_text(key):
+    if isinstance(key, str) and 0 < len(key) <= _IDEMPOTENCY_KEY_MAX and is_utf8(key):
         return plain_text(key)
     raise InvalidValue(
         f"idempotency_key is {shown(key)}: expected text of 1 to {_IDEMPOTENCY_KEY_MAX} characters",

@@ -139,7 +139,26 @@ def test_run_says_when_the_queued_task_is_not_here(mrq: Shell, project: Project)
 
 
 def test_run_refuses_a_bad_name_of_a_queue(mrq: Shell) -> None:
-    assert "queue is 'a b'" in mrq("run", "tasks.fail", "--queue", "a b", code=2).err
+    assert "expected a name of 1 to 200" in mrq("run", "tasks.fail", "--queue", "", code=2).err
+
+
+def test_names_with_spaces_and_commas_are_quoted_in_lists(mrq: Shell, project: Project) -> None:
+    names = ["two words", "a,b", "mail/", 'say "hi"', "line\nbreak"]
+    ids = {name: mrq("run", "tasks.greet", "name", "Bo", "--queue", name).out.strip() for name in names}
+    listed = [row["name"] for row in mrq("queues", "list", "--json").json]
+    assert listed == sorted(names)
+    assert "line\\nbreak" in mrq("queues", "list").out
+    found = mrq("jobs", "list", "--queue", '"a,b",two words', "--json").json
+    assert {row["id"] for row in found} == {ids["a,b"], ids["two words"]}
+    paused = mrq("queues", "pause", '"a,b"', "two words", "line\nbreak").out
+    assert paused == 'paused: "a,b", "two words", "line\\nbreak"\n'
+    assert 'begins with ": expected " at its end' in mrq("queues", "resume", '"a,b', code=2).err
+    mrq("queues", "resume", "'a,b',two words,line\nbreak")
+    mrq("worker", "two words", '"a,b"', "mail/", "--burst", "--quiet")
+    statuses = {name: project.client.fetch(job_id).status for name, job_id in ids.items()}
+    assert [name for name, status in statuses.items() if status == "success"] == names[:3]
+    mrq("worker", "--queues", '"line\nbreak", \'say "hi"\'', "--burst", "--quiet")
+    assert {project.client.fetch(job_id).status for job_id in ids.values()} == {"success"}
 
 
 def test_interrupting_a_run_exits_with_130(project: Project) -> None:

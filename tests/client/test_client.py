@@ -127,6 +127,18 @@ def test_an_idempotency_key_queues_one_job_and_returns_its_id_again(client: Clie
     assert Queue("elsewhere").size() == 0
 
 
+def test_jobs_are_queued_on_a_queue_with_any_name_and_on_the_queue_of_a_tree(client: Client) -> None:
+    for name in ("two words", "a,b", "main/", "main/sub", "/", "line\nbreak", "\U0001f680"):
+        assert client.fetch(queue_job("a.B", queue=name)).queue == name
+        assert Queue(name).size() == 1
+    assert Queue("main/").size() == 2
+    tree = Queue("main/")
+    tree.pause()
+    assert tree.is_paused()
+    assert Queue("main/sub").is_paused()
+    assert not Queue("main").is_paused()
+
+
 @pytest.mark.parametrize("key", ["k" * 255, "\U0001f511" * 255, "a\0b\nc", " ", "{x}*'\""])
 def test_an_idempotency_key_is_any_text(client: Client, key: str) -> None:
     first = queue_job("a.B", idempotency_key=key)
@@ -146,8 +158,8 @@ def test_an_idempotency_key_is_any_text(client: Client, key: str) -> None:
         ({"params": {"big": "x" * 2_000_000}}, "the limit is 1,048,576"),
         ({"params": [1]}, "expected a dict"),
         ({"queue": ""}, "expected a name"),
-        ({"queue": "tree/"}, "subqueues"),
-        ({"queue": "two words"}, "without spaces"),
+        ({"queue": "q" * 201}, "expected a name of 1 to 200 characters"),
+        ({"queue": "a\0b"}, "without NUL characters"),
         ({"queue": "crawl_timed_set"}, "raw queue"),
         ({"priority": 5}, "-4 to 4"),
         ({"delay": -1}, "seconds"),

@@ -112,6 +112,10 @@ def _reserve_nothing(self: UniqueKeys, unique: Any, job_id: str, now: Any) -> st
     return job_id
 
 
+def _is_below(queue: str, name: str) -> bool:
+    return queue == name if not name.endswith("/") else queue.startswith(name) and queue != name
+
+
 _reserve = UniqueKeys.reserve
 _written = UniqueKeys.written
 
@@ -696,6 +700,13 @@ MUTATIONS = [
         owner=matching,
         name="is_covered",
         instead=_covered_by_its_own_name,
+    ),
+    Mutation(
+        without="The queue with the name of a tree",
+        test="test_a_tree_contains_the_queue_with_its_name",
+        owner=trees,
+        name="is_in",
+        instead=_is_below,
     ),
     Mutation(
         without="The burst of a rate",

@@ -22,7 +22,8 @@ import pytest
 _PARTS = (
     *("against_model", "base", "bulk", "changes", "claim", "enqueue", "leases", "limits", "logs"),
     *("machine", "machine_raw", "metrics", "model", "poll", "processes", "prune", "queue_claims"),
-    *("queue_entries", "queue_half", "queue_keys", "queue_kit", "queue_looking", "queue_raw", "rates", "raw"),
+    *("queue_entries", "queue_half", "queue_keys", "queue_kit", "queue_looking", "queue_names", "queue_raw"),
+    *("rates", "raw"),
     *("raw_kinds", "record_keys", "search", "settle", "state", "store_attempts", "store_half", "store_kit"),
     *("store_records", "store_threads", "store_writes", "terms", "threads", "totals", "unique"),
 )
@@ -44,6 +45,7 @@ from mrq_core.testing.conformance.processes import GreenletContract, ProcessCont
 from mrq_core.testing.conformance.prune import PruneContract  # noqa: E402
 from mrq_core.testing.conformance.queue_half import QueueContract  # noqa: E402
 from mrq_core.testing.conformance.queue_kit import QueueFactory  # noqa: E402
+from mrq_core.testing.conformance.queue_names import QueueNameContract  # noqa: E402
 from mrq_core.testing.conformance.rates import RateContract  # noqa: E402
 from mrq_core.testing.conformance.raw import RawContract  # noqa: E402
 from mrq_core.testing.conformance.raw_kinds import RawKindContract  # noqa: E402
@@ -78,6 +80,7 @@ __all__ = [
     "PruneContract",
     "QueueContract",
     "QueueFactory",
+    "QueueNameContract",
     "RateContract",
     "RawContract",
     "RawKindContract",
@@ -105,6 +108,7 @@ class BrokerContract(
     LimitContract,
     RateContract,
     ChangeContract,
+    QueueNameContract,
     SearchContract,
     TermContract,
     ApplyContract,
