@@ -346,7 +346,8 @@ class Broker(StoreServices):
         its first answer as long as the record remembers the attempt.
 
         Follow-ups are stored with the parent, then enqueued as `enqueue` does, then marked as done; `prune`
-        completes them after a crash in between. Their ids make a repetition harmless; their delay counts from
+        completes them after a crash in between. Their ids (`lifecycle.followup_id`) make a repetition
+        harmless and embed the time of the outcome; their delay counts from
         the settle, and a follow-up whose unique key another job holds is dropped. A cancel request that
         turns the outcome into `cancel` drops all follow-ups.
         """

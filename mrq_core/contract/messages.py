@@ -66,8 +66,9 @@ class Enqueued(Struct, frozen=True, kw_only=True):
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
-    """A queue to claim from, or a tree: a name that ends with ``/`` means all queues whose names begin with it,
-    the queue with this name included.
+    """A queue to claim from, or a tree: a name that ends with ``/``.
+
+    A tree is all queues whose names begin with its name, the queue with this name included.
 
     `quota` limits the jobs claimed from it in one call; `reverse` claims the newest jobs first
     within a priority; `exclude` names queues and trees to skip, such as paused ones.
@@ -163,7 +164,8 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     switches: int | None = None
     memory_diff: int | None = None
     followups: tuple[NewJob, ...] = ()
-    """Jobs to enqueue with this outcome. Their ids are derived from the id of the parent."""
+    """Jobs to enqueue with this outcome. `lifecycle.followup_id` derives their ids from the attempt and the
+    time of the outcome."""
 
 
 class Settlement(Struct, frozen=True, kw_only=True):

@@ -116,7 +116,8 @@ def _quoted_name(text: str, position: int, *, by_spaces: bool) -> tuple[str, int
     quote, found = text[position], _QUOTED.match(text, position)
     if found is None:
         raise InvalidValue(
-            f"the list {shown(text)} has a name that begins with {quote} and does not end with it",
+            f"the list {shown(text)} has a name that begins with {quote} and does not end with it: "
+            "expected the same quote at its end",
             path="queue",
         )
     end = found.end()

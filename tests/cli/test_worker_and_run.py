@@ -27,7 +27,7 @@ def test_burst_goes_together_with_the_configured_strategy(mrq: Shell, project: P
 
 
 def test_queues_are_arguments_and_may_be_joined_by_commas(mrq: Shell) -> None:
-    assert "queues=high,low,mail/ " in mrq("worker", "high,low", "mail/", "--burst").err
+    assert "queues=high, low, mail/ " in mrq("worker", "high,low", "mail/", "--burst").err
 
 
 def test_naming_queues_twice_is_an_error(mrq: Shell) -> None:
@@ -152,7 +152,7 @@ def test_names_with_spaces_and_commas_are_quoted_in_lists(mrq: Shell, project: P
     assert {row["id"] for row in found} == {ids["a,b"], ids["two words"]}
     paused = mrq("queues", "pause", '"a,b"', "two words", "line\nbreak").out
     assert paused == 'paused: "a,b", "two words", "line\\nbreak"\n'
-    assert 'begins with ": expected " at its end' in mrq("queues", "resume", '"a,b', code=2).err
+    assert 'begins with " and does not end with it: expected' in mrq("queues", "resume", '"a,b', code=2).err
     mrq("queues", "resume", "'a,b',two words,line\nbreak")
     mrq("worker", "two words", '"a,b"', "mail/", "--burst", "--quiet")
     statuses = {name: project.client.fetch(job_id).status for name, job_id in ids.items()}

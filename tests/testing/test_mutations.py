@@ -35,6 +35,7 @@ from mrq_core.drivers.limits import Spacing, spacing_of
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.embedded.jobs.terms import TermChanges
 from mrq_core.embedded.raw import claiming as embedded_raw
+from mrq_core.ids import derived_id
 from mrq_core.testing import MemoryBroker, MemoryData
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance import BrokerContract, BrokerFactory
@@ -152,6 +153,10 @@ def _never(*_: Any, **__: Any) -> bool:
 
 def _nothing(*_: Any, **__: Any) -> None:
     return None
+
+
+def _hash_as_id(parent: str, token: str, index: int, at: Any) -> str:
+    return derived_id(0.0, parent, token, str(index))
 
 
 _settled = lifecycle.settled
@@ -707,6 +712,13 @@ MUTATIONS = [
         owner=trees,
         name="is_in",
         instead=_is_below,
+    ),
+    Mutation(
+        without="The time in the ids of follow-ups",
+        test="test_ids_of_follow_ups_embed_the_time_of_the_outcome_and_keep_their_order",
+        owner=lifecycle,
+        name="followup_id",
+        instead=_hash_as_id,
     ),
     Mutation(
         without="The burst of a rate",
