@@ -20,6 +20,7 @@ from mrq_core.contract.broker import Broker, RawQueue, SharedState
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import (
     Action,
+    AddedKeys,
     Applied,
     Cancel,
     ChangeResult,
@@ -93,6 +94,9 @@ class RedisBroker(Broker):
 
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         return replacing.act(self._records, ids, Remove())
+
+    def add_search_keys(self, added: Sequence[AddedKeys]) -> list[ChangeResult]:
+        return replacing.add_search_keys(self._records, added)
 
     def prune(self, limit: int = 1000) -> int:
         return pruning.prune(self._connection, limit)

@@ -50,7 +50,7 @@ _FREE = ("params", "meta", "result")
 """Fields that hold the user's values."""
 _FREE_WITH_TERMS = (*_FREE, "search_keys")
 _KEPT = ("params", "meta", "search_keys")
-"""The fields of the user's values that never change."""
+"""The fields of the user's values that stay, except that search keys are added."""
 _FIXED = frozenset({"_id", *_KEPT, "v", "by", "unique_until", "unique_period", "followups"})
 """Fields that a change of the record leaves unchanged."""
 _KEY = "key "
@@ -158,18 +158,22 @@ def has_expired(doc: Mapping[str, Any], now: datetime) -> bool:
 
 def update_of(before: Stored, after: JobRecord, arrangement: Arrangement) -> Doc:
     """The update from the one document to the other; params and what stands beside the record stay."""
-    doc = to_doc(msgspec.structs.replace(after, params={}, meta={}, search_keys={}), arrangement)
-    if after.search_keys:
-        keys = [text for text in before.doc.get("terms", ()) if text.startswith(_KEY)]
-        doc["terms"] = sorted([*keys, *doc.get("terms", ())])
+    has_new_keys = after.search_keys != before.record.search_keys
+    keys = after.search_keys if has_new_keys else {}
+    doc = to_doc(msgspec.structs.replace(after, params={}, meta={}, search_keys=keys), arrangement)
+    if after.search_keys and not has_new_keys:
+        kept_terms = [text for text in before.doc.get("terms", ()) if text.startswith(_KEY)]
+        doc["terms"] = sorted([*kept_terms, *doc.get("terms", ())])
     if encoding.is_parked(after) and "parked" in before.doc:
         doc["parked"] = before.doc["parked"]
     if "allowed_at" in before.doc and after.status.is_waiting and after.due_at == before.record.due_at:
         doc["allowed_at"] = before.doc["allowed_at"]
-    kept = [name for name in before.doc.get("renamed", ()) if name in _KEPT]
+    kept = [name for name in before.doc.get("renamed", ()) if name in _KEPT and name not in doc]
     if kept or "renamed" in doc:
         doc["renamed"] = sorted({*kept, *doc.get("renamed", ())})
     put = {name: value for name, value in doc.items() if name not in _FIXED}
+    if has_new_keys:
+        put["search_keys"] = doc["search_keys"]
     if "terms" in put and put["terms"] == before.doc.get("terms"):
         del put["terms"]
     gone = [name for name in before.doc if name not in doc and name not in _FIXED]

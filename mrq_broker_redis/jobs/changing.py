@@ -63,4 +63,14 @@ def _as_list(one: Replacement[Stored]) -> object:
     row = False if one.after is None else records.row_of(one.after)
     followups = [enqueueing.new(job) for job in one.followups]
     reserve = "reserve" if one.reserve else ""
-    return [one.before.record.id, records.binary(one.before.seen), row, reserve, followups, one.ask_to_stop]
+    change: list[object] = [
+        one.before.record.id,
+        records.binary(one.before.seen),
+        row,
+        reserve,
+        followups,
+        one.ask_to_stop,
+    ]
+    if one.after is not None and one.after.search_keys != one.before.record.search_keys:
+        change.append(records.search_keys_of(one.after))
+    return change

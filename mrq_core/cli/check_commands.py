@@ -11,10 +11,13 @@ import typer
 from mrq_core.cli.errors import EXIT_FAILED
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import can_show, counted, note, print_json, say, show_table
+from mrq_core.cli.terminal import restore_streams
+from mrq_core.client.client import Client
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Finding
 from mrq_core.operations.actions import repair_all
 from mrq_core.operations.checks import broker_findings, config_findings
+from mrq_core.operations.search_keys import fill_search_keys
 from mrq_core.operations.views import driver_view, finding_view, plugin_view
 from mrq_core.plugins.manager import Plugins
 
@@ -22,11 +25,16 @@ _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@command("broker", "worker", "tasks", "plugins")
+@command("broker", "worker", "tasks", "plugins", needs_output=True)
 def check(
     given: Given,
     fix: Annotated[
-        bool, typer.Option("--fix", help="First create missing schema, indexes and scripts.")
+        bool,
+        typer.Option(
+            "--fix",
+            help="First create missing schema, indexes and scripts, and add the search keys of jobs "
+            "that are older than the option of their task.",
+        ),
     ] = False,
     repair: Annotated[
         bool,
@@ -40,6 +48,7 @@ def check(
     with given.client() as client:
         if fix:
             client.broker.prepare()
+            _fill_search_keys(client)
         if repair:
             _repair(client.broker)
         findings = [*config_findings(client.config, client.plugins), *broker_findings(client.broker)]
@@ -49,6 +58,17 @@ def check(
         _print_findings(findings)
     if any(finding.level == "error" for finding in findings):
         sys.exit(EXIT_FAILED)
+
+
+def _fill_search_keys(client: Client) -> None:
+    examined = filled = 0
+    for step in fill_search_keys(client.broker, client.plugins, client.searchable_of):
+        examined += step.examined
+        filled += step.filled
+        if step.error is not None:
+            note(f"{step.path}: the params of {counted(step.failed, 'job')} cannot be decoded; {step.error}")
+    if examined:
+        note(f"Examined {counted(examined, 'job')} with search keys; added the missing keys of {filled:,}.")
 
 
 def _repair(broker: Broker) -> None:
@@ -76,6 +96,7 @@ def _print_findings(findings: Sequence[Finding]) -> None:
 def plugins(given: Given, as_json: AsJson = False) -> None:
     """Lists broker drivers and plugins, where they come from, and which hooks they implement."""
     loaded = Plugins(given.config())
+    restore_streams()
     found = [(name, origin, tuple(loaded.hooks_of(name))) for name, origin in sorted(loaded.origins.items())]
     drivers = sorted(loaded.drivers.values(), key=lambda driver: driver.name)
     if as_json:

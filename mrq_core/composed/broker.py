@@ -33,6 +33,7 @@ from mrq_core.contract.lifecycle import has_expired
 from mrq_core.contract.matching import matches
 from mrq_core.contract.messages import (
     Action,
+    AddedKeys,
     Applied,
     Cancel,
     ChangeResult,
@@ -111,6 +112,9 @@ class ComposedBroker(Broker):
 
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         return replacing.act(self._jobs, ids, Remove())
+
+    def add_search_keys(self, added: Sequence[AddedKeys]) -> list[ChangeResult]:
+        return replacing.add_search_keys(self._jobs, added)
 
     def prune(self, limit: int = 1000) -> int:
         """See `Broker.prune`. Looks after follow-ups that a crash has left, and goes on repairing, a step."""

@@ -31,6 +31,7 @@ from datetime import datetime
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.messages import (
     Action,
+    AddedKeys,
     Applied,
     Cancel,
     ChangeResult,
@@ -370,6 +371,12 @@ class Broker(StoreServices):
     @abstractmethod
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         """Deletes jobs with their logs and unique keys. REFUSED: the job is started."""
+
+    @abstractmethod
+    def add_search_keys(self, added: Sequence[AddedKeys]) -> list[ChangeResult]:
+        """Adds search keys to jobs of any status, for jobs that are older than the option of their task. A
+        name that a job has keeps its value. Status, due time, claim and `updated_at` stay. REFUSED: the job
+        has all names, or would have more keys than `terms.MOST_KEYS`."""
 
     @abstractmethod
     def prune(self, limit: int = 1000) -> int:

@@ -13,6 +13,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from mrq_core.clock import after
+from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import (
     Action,
     Cancel,
@@ -24,7 +25,7 @@ from mrq_core.contract.messages import (
     Requeue,
 )
 from mrq_core.contract.record import CANCELLABLE, HISTORY_LIMIT, Attempt, JobRecord, Status, is_legal
-from mrq_core.contract.terms import error_group
+from mrq_core.contract.terms import MOST_KEYS, error_group
 from mrq_core.ids import derived_id
 
 _CLAIM_LOST = "mrq_core.errors.ClaimLost"
@@ -315,6 +316,15 @@ def changed(record: JobRecord, action: Action, now: datetime) -> tuple[ChangeRes
         case Remove():
             refused = record.status is Status.STARTED
             return (ChangeResult.REFUSED, record) if refused else (ChangeResult.DONE, None)
+
+
+def with_keys(record: JobRecord, keys: JsonObject) -> JobRecord | None:
+    """The record with these search keys added. A name that the record has keeps its value. None: nothing to
+    add, or the record would have more than `MOST_KEYS`."""
+    merged = {**keys, **record.search_keys}
+    if len(merged) == len(record.search_keys) or len(merged) > MOST_KEYS:
+        return None
+    return replace(record, search_keys=merged)
 
 
 def _requeue(record: JobRecord, how: Requeue, now: datetime) -> tuple[ChangeResult, JobRecord]:

@@ -228,6 +228,13 @@ class Remove(Struct, frozen=True, kw_only=True):
 Action = Requeue | Cancel | Move | Remove
 
 
+class AddedKeys(Struct, frozen=True, kw_only=True):
+    """Search keys to add to a stored job."""
+
+    id: str
+    search_keys: JsonObject
+
+
 class Applied(Struct, frozen=True, kw_only=True):
     """The result of one bounded step of a bulk action. `cursor` continues the action; None: complete."""
 

@@ -9,9 +9,9 @@ from enum import StrEnum
 from typing import TypeGuard
 
 from mrq_core.clock import from_ms, to_ms
-from mrq_core.contract.codec import is_utf8, without_controls
 from mrq_core.errors import InvalidValue, shown, shown_error
 from mrq_core.ids import is_id
+from mrq_core.text import is_utf8, without_controls
 
 _QUEUE_NAME_MAX = 200
 BEHIND_NAMES = "\U0010ffff" * (_QUEUE_NAME_MAX + 1)
@@ -87,26 +87,31 @@ _BLANK = re.compile(r"\s*")
 def names_in(text: str, *, by_spaces: bool = False) -> tuple[str, ...]:
     """The names in a list, which commas separate, and spaces too with `by_spaces`.
 
-    A name in double or single quotes may contain both; a doubled quote inside stands for one. Empty items and
-    the spaces around a name are dropped. Raises InvalidValue for a quote without its end.
+    A name in double or single quotes may contain both; a doubled quote inside stands for one. Spaces around a
+    name are dropped, and with `by_spaces` empty items too. Raises InvalidValue for a quote without its end.
     """
     separator = re.compile(r"[\s,]" if by_spaces else ",")
     names: list[str] = []
-    position = 0
-    while (position := _after_separators(text, position)) < len(text):
-        if text[position] in "\"'":
+    position = _after(text, 0, with_commas=by_spaces)
+    while position < len(text) or not by_spaces:
+        if text[position : position + 1] in ("'", '"'):
             name, position = _quoted_name(text, position, by_spaces=by_spaces)
-            names.append(name)
-            continue
-        found = separator.search(text, position)
-        end = len(text) if found is None else found.start()
-        names.append(text[position:end].rstrip())
-        position = end
+        else:
+            found = separator.search(text, position)
+            end = len(text) if found is None else found.start()
+            name, position = text[position:end].rstrip(), end
+        names.append(name)
+        position = _after(text, position, with_commas=by_spaces)
+        if not by_spaces:
+            if position == len(text):
+                break
+            position = _after(text, position + 1, with_commas=False)
     return tuple(names)
 
 
-def _after_separators(text: str, position: int) -> int:
-    while position < len(text) and (text[position] == "," or text[position].isspace()):
+def _after(text: str, position: int, *, with_commas: bool) -> int:
+    """The first position behind spaces, and behind commas too if asked."""
+    while position < len(text) and (text[position].isspace() or (with_commas and text[position] == ",")):
         position += 1
     return position
 

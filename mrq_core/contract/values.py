@@ -7,12 +7,13 @@ from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
-from mrq_core.contract.codec import JsonObject, is_utf8, storable, storable_params
+from mrq_core.contract.codec import JsonObject, storable, storable_params
 from mrq_core.contract.naming import check_job_queue_name, check_time, plain_text
 from mrq_core.contract.record import PRIORITY_MAX, PRIORITY_MIN, JobRecord
 from mrq_core.contract.terms import check_keys
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.ids import is_id, seconds_of
+from mrq_core.text import is_utf8
 
 _PATH_MAX = 500
 _KEY_MAX = 200
@@ -92,7 +93,8 @@ def check_priority(priority: object) -> int:
 
 
 def check_changes(before: JobRecord, after: JobRecord, *, max_params_size: int) -> JobRecord:
-    """Returns the record `after`, which a plugin made of the new record `before`, with plain values.
+    """Returns the record `after`, which a plugin made of the new record `before`, with plain values. Params
+    and meta are copies, which the plugin cannot change later.
 
     Raises InvalidValue for a value that a new job cannot have, and for a change of another field than path,
     params, queue, priority, due_at, at_most_once, limit_keys, search_keys and meta.
@@ -112,11 +114,7 @@ def check_changes(before: JobRecord, after: JobRecord, *, max_params_size: int) 
     return replace(
         after,
         path=after.path if after.path is before.path else check_path(after.path),
-        params=(
-            after.params
-            if after.params is before.params
-            else storable_params(after.params, max_size=max_params_size)
-        ),
+        params=storable_params(after.params, max_size=max_params_size),
         queue=check_job_queue_name(after.queue),
         priority=check_priority(after.priority),
         due_at=None if after.due_at is None else check_time(after.due_at, "due_at"),

@@ -15,6 +15,7 @@ from typing import Protocol, TypeVar
 from mrq_core.contract import lifecycle
 from mrq_core.contract.messages import (
     Action,
+    AddedKeys,
     Applied,
     Cancel,
     ChangeResult,
@@ -85,6 +86,20 @@ def apply(records: Records[S], page: Page, action: Action, is_match: Callable[[J
         if change is not None:
             numbers[change] = numbers.get(change, 0) + 1
     return Applied(matched=sum(numbers.values()), changes=numbers, cursor=page.cursor)
+
+
+def add_search_keys(records: Records[S], added: Sequence[AddedKeys]) -> list[ChangeResult]:
+    """Adds search keys to jobs. See `Broker.add_search_keys`."""
+
+    def step(
+        one: AddedKeys, stored: S | None, now: datetime
+    ) -> ChangeResult | tuple[ChangeResult, Replacement[S]]:
+        if stored is None or lifecycle.has_expired(stored.record, now):
+            return ChangeResult.UNKNOWN
+        after = lifecycle.with_keys(stored.record, one.search_keys)
+        return ChangeResult.REFUSED if after is None else (ChangeResult.DONE, Replacement(stored, after))
+
+    return _each(records, added, lambda one: one.id, step, {})
 
 
 # --- settling in full -------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import (
     CHUNK,
     Action,
+    AddedKeys,
     Applied,
     Cancel,
     ChangeResult,
@@ -112,6 +113,11 @@ class EmbeddedBroker(Broker):
 
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         return self._write(ids, lambda c, part: changing.change(c, self._clock, part, Remove()), durable=True)
+
+    def add_search_keys(self, added: Sequence[AddedKeys]) -> list[ChangeResult]:
+        return self._write(
+            added, lambda c, part: changing.add_search_keys(c, self._clock, part), durable=True
+        )
 
     def prune(self, limit: int = 1000) -> int:
         return self._database.write(lambda c: pruning.prune(c, self._clock, limit))

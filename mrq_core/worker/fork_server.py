@@ -40,7 +40,11 @@ FORK, KILL, PRELOAD, FORKED, FAILED, EXITED = b"F", b"K", b"P", b"S", b"E", b"X"
 _LOWEST_DESCRIPTOR = 10
 """The copy of the server's socket is above the number that it gets in the server."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.SIGCHLD, signal.SIGPIPE)
-"""Handled as in a new process by the server and its children."""
+"""Handled as in a new process when the server starts."""
+_PATIENCE = 5.0
+"""Seconds for the server to answer. A server that does not is killed and replaced."""
+_END_PATIENCE = 1.2
+"""Seconds for the server to kill what its children have started, and to exit."""
 _waitpid: Callable[[int, int], tuple[int, int]] = get_original("os", "waitpid")
 
 
@@ -55,7 +59,8 @@ def keep_early(pid: int, control: int) -> None:
 
 class Fork:
     """A process that the server has forked. `exit_code` is negative for a signal. None: it runs, or it ended
-    with the server. `peak` is the largest resident memory of the process, in bytes; 0 while it runs."""
+    with the server, which says nothing about it. `peak` is the largest resident memory of the process, in
+    bytes; 0 while it runs."""
 
     __slots__ = ("exit_code", "exited", "peak", "pid")
 
@@ -91,6 +96,10 @@ class ForkServer:
         answer: AsyncResult[Any] = AsyncResult()
         self._asked.append(answer)
         socket.send_fds(self._socket, [REQUEST.pack(FORK, 0)], [messages, heartbeats])
+        answer.wait(_PATIENCE / 2)
+        answer.wait(_PATIENCE / 2)  # a job may have blocked the hub for all of the first half
+        if not answer.ready():
+            self.kill_server()
         fork = answer.get()
         assert isinstance(fork, Fork)
         return fork
@@ -102,17 +111,29 @@ class ForkServer:
         with suppress(OSError):
             os.write(self._socket.fileno(), REQUEST.pack(KILL, fork.pid))
 
+    def kill_server(self) -> None:
+        """Kills a server that does not respond, and with it its children."""
+        self.is_alive = False
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
     def close(self) -> None:
-        """Ends the server and all its children."""
+        """Ends the server, all its children and what these have started."""
         self.is_alive = False
         self._reader.kill()
+        with suppress(OSError):  # not `close`: a process that a task has forked may have a copy
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
-        self._end()
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGCONT)
+        if not self._has_exited_within(_END_PATIENCE):
+            self._end()
 
     def _read(self) -> None:
         """Receives the replies until the server is gone. Its children are gone then too."""
         received = bytearray()
-        with suppress(OSError):
+        # OSError: the server is gone. The others: code of a job has written to the socket.
+        with suppress(OSError, LookupError, ValueError):
             while data := self._socket.recv(65536):
                 received += data
                 while len(received) >= REPLY.size:
@@ -133,18 +154,26 @@ class ForkServer:
         elif kind == FORKED:
             self._forks[first] = fork = Fork(first)
             self._asked.popleft().set(fork)
-        else:
+        elif kind == FAILED:
             self._asked.popleft().set_exception(OSError(first, os.strerror(first)))
+        else:
+            raise ValueError(kind)
 
     def _end(self) -> None:
         """Kills the server and takes its exit status, unless a task has taken it."""
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
-        with suppress(ChildProcessError):
-            for _ in range(100):
-                if _waitpid(self.pid, os.WNOHANG)[0]:
-                    return
+        self.kill_server()
+        self._has_exited_within(1.0)
+
+    def _has_exited_within(self, seconds: float) -> bool:
+        end = time.monotonic() + seconds
+        try:
+            while not _waitpid(self.pid, os.WNOHANG)[0]:
+                if time.monotonic() > end:
+                    return False
                 time.sleep(0.01)
+        except ChildProcessError:  # a task has taken the exit status
+            pass
+        return True
 
 
 def _spawn() -> tuple[int, socket.socket]:

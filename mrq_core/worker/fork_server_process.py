@@ -2,6 +2,13 @@
 
 It has one thread, no hub and no connection, so that its children start from a clean state. A child leaves the
 server's loop and runs its job (`solo_process.py`).
+
+Nothing that a job has started outlives the job, on Linux. A process whose parent exits is adopted by its
+nearest ancestor that is a subreaper (prctl(2)). Each child is one, so that all processes of a job stay below
+the child. The server is the next one: whatever it adopts was left by a job that has ended, and is killed.
+
+The server and its children ignore the signals that end a worker: service managers send them to all processes
+of a service, and the worker decides when its jobs end.
 """
 
 from __future__ import annotations
@@ -14,6 +21,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
@@ -37,9 +45,14 @@ from mrq_core.worker.fork_server import (
     SIGNALS,
     keep_early,
 )
+from mrq_core.worker.process_memory import children_of
 from mrq_core.worker.solo_messages import HEARTBEATS, MESSAGES
 
 _PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_END_PATIENCE = 1.0
+"""Seconds for killed processes to exit when the server ends."""
 _IS_LINUX = sys.platform == "linux"
 _PARENT_CHECK = None if _IS_LINUX else 1.0
 """Seconds between two checks whether the worker lives, where the kernel does not end the server with it."""
@@ -72,21 +85,27 @@ def fork_early() -> None:
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)
-    if theirs.fileno() != CONTROL:
-        os.dup2(theirs.detach(), CONTROL)
-    else:
-        theirs.detach()
+    descriptor = theirs.detach()
+    if descriptor != CONTROL:
+        os.dup2(descriptor, CONTROL)
+        os.close(descriptor)
     main(worker)
     sys.exit(0)
 
 
 def main(worker: int) -> None:
     """Serves until the worker with this process id is gone. In each child, runs a job instead."""
-    _die_with(worker)
-    server = os.getpid()
-    if _Server(worker).serve():
-        _die_with(server)
-        solo_process.main(server)
+    server_id = os.getpid()
+    server = _Server(worker)
+    # Not SIGKILL: the server ends the processes of the jobs first.
+    _when_parent_dies(worker, signal.SIGTERM)
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    if server.serve():
+        _when_parent_dies(server_id, signal.SIGKILL)
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        solo_process.main(server_id)
+    else:
+        server.end_all()
 
 
 class _Server:
@@ -101,7 +120,9 @@ class _Server:
         self._awake, self._waker = os.pipe()
         os.set_blocking(self._awake, False)
         os.set_blocking(self._waker, False)
-        _handle_signal(signal.SIGCHLD, lambda signum, frame: None)
+        for number in (signal.SIGCHLD, *_STOP_SIGNALS):
+            # Not SIG_IGN, which programs that a job starts would inherit.
+            _handle_signal(number, lambda signum, frame: None)
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
 
     def serve(self) -> bool:
@@ -123,12 +144,25 @@ class _Server:
                 if len(request) < REQUEST.size:
                     return False
                 kind, number = REQUEST.unpack(request)
-                if kind == FORK and self._fork(descriptors):
-                    return True
-                if kind == KILL and number in self._running:
-                    _kill(number)
-                if kind == PRELOAD:
+                if kind == FORK and len(descriptors) == 2:
+                    if self._fork(descriptors):
+                        return True
+                elif kind == KILL:
+                    if number in self._running:
+                        _kill(number)
+                elif kind == PRELOAD:
                     _preload(control.recv(number, socket.MSG_WAITALL))
+                else:  # code of a job has written to the socket
+                    return False
+
+    def end_all(self) -> None:
+        """Kills the processes of all jobs, and what they have started."""
+        for pid in self._running:
+            _kill(pid)
+        end = time.monotonic() + _END_PATIENCE
+        while (self._running or self._kill_adopted()) and time.monotonic() < end:
+            self._report_exits()
+            _select([], [], [], 0.01)
 
     def _fork(self, descriptors: list[int]) -> bool:
         """Forks. True in the child, which has the descriptors at their numbers."""
@@ -151,7 +185,7 @@ class _Server:
 
     def _become_child(self, descriptors: list[int]) -> None:
         signal.set_wakeup_fd(-1)
-        _handle_signal(signal.SIGCHLD, signal.SIG_DFL)
+        _handle_signal(signal.SIGCHLD, signal.SIG_DFL)  # the other signals stay ignored
         with suppress(OSError):
             os.setpgid(0, 0)
         os.close(self._awake)
@@ -168,7 +202,21 @@ class _Server:
             _kill(pid)  # what it has left in its group; its id is not free until the next line
             _, status, usage = os.wait4(pid, 0)
             self._running.discard(pid)
+            self._kill_adopted()
             self._reply(EXITED, pid, os.waitstatus_to_exitcode(status), usage.ru_maxrss * _MAXRSS_UNIT)
+        self._kill_adopted()
+
+    def _kill_adopted(self) -> bool:
+        """Kills what jobs that have ended had started. Each exit wakes the loop, which then meets what the
+        killed processes had started. False: nothing was left."""
+        if not _IS_LINUX:
+            return False
+        adopted = [pid for pid in children_of(os.getpid()) if pid not in self._running]
+        for pid in adopted:
+            _kill(pid)
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+        return bool(adopted)
 
     def _reply(self, kind: bytes, first: int, code: int = 0, peak: int = 0) -> None:
         with suppress(OSError):  # the worker is gone: the loop ends soon
@@ -198,9 +246,13 @@ def _kill(pid: int) -> None:
             kill(pid, signal.SIGKILL)
 
 
-def _die_with(parent: int) -> None:
-    """Makes the kernel kill this process when its parent dies, where the kernel can."""
-    if _IS_LINUX:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def _when_parent_dies(parent: int, number: int) -> None:
+    """Makes the kernel send this process the signal when its parent dies, where the kernel can."""
+    _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent:  # it died before the line above
         os._exit(1)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _IS_LINUX:
+        ctypes.CDLL(None).prctl(option, value)

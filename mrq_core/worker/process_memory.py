@@ -17,7 +17,7 @@ def tree_size(pid: int) -> int:
     while left:
         one = left.pop()
         total += _size_of(one)
-        left += _children_of(one)
+        left += children_of(one)
     return total
 
 
@@ -33,7 +33,8 @@ def _size_of(pid: int) -> int:
         return 0
 
 
-def _children_of(pid: int) -> list[int]:
+def children_of(pid: int) -> list[int]:
+    """The ids of the children of the process. Empty: it has none, or is gone."""
     try:
         found: list[int] = []
         for task in os.listdir(f"/proc/{pid}/task"):

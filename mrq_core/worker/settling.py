@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import gevent
 from gevent.event import Event
 
-from mrq_core.contract.codec import printable
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerUnavailable, shown_error
+from mrq_core.text import printable
 from mrq_core.worker.executions import ClaimKind, Execution, batches, outcomes_of, store_logs
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.tracebacks import error_fields
@@ -107,7 +107,7 @@ class Settler:
     def flush_running(self) -> None:
         """Stores logs and progress of running jobs. Raises BrokerError, and keeps the lines."""
         executions = self._executions.undecided()
-        self._store_logs(executions)
+        self.store_logs(executions)
         changed = [
             execution
             for execution in executions
@@ -137,7 +137,7 @@ class Settler:
     def _settle(self, kind: ClaimKind, batch: Sequence[Execution]) -> None:
         state = self._state
         # Logs first: a reader that sees the end of a job sees its whole log.
-        self._store_logs(batch)
+        self.store_logs(batch)
         outcomes = outcomes_of(batch)
         accepted = kind.settle(state.broker, batch, outcomes)
         if self.settled_natively:  # its answers are the first ones
@@ -195,7 +195,7 @@ class Settler:
                 for execution, outcome, is_accepted in zip(batch, outcomes, accepted, strict=True)
                 if is_accepted
             ]
-            state.observe("mrq_jobs_settled", settled=settled)
+            state.observers.call("mrq_jobs_settled", settled=settled)
 
     def _settle_alone(self, execution: Execution) -> None:
         try:
@@ -216,7 +216,8 @@ class Settler:
             _log.exception("settle.given_up id=%s", execution.record.id)
         self._executions.remove([execution])
 
-    def _store_logs(self, executions: Sequence[Execution]) -> None:
+    def store_logs(self, executions: Sequence[Execution]) -> None:
+        """Stores the log lines of these jobs that are not stored yet. Raises BrokerError, and keeps them."""
         lines = store_logs(self._state.broker, executions, self._state.config.max_log_size)
         if lines:
             stored = {(line.job_id, line.attempt): line.seq for line in lines}

@@ -10,12 +10,15 @@ How an attempt ends:
 - The worker kills the process: for its memory, or because its code did not end when it was interrupted. A
   process without heartbeats is killed at once.
 - The process dies by itself. The claim is settled as lost (`Outcome.lost`), which counts against the job.
+- The fork server dies, and its processes with it. This says nothing about the job: its claim is lost, as if
+  the worker had died.
 """
 
 from __future__ import annotations
 
 import os
 import random
+import sys
 import time
 from collections.abc import Callable
 
@@ -73,9 +76,9 @@ class SoloProcesses:
         if self._server is not None:
             self._server.close()
 
-    def run(self, execution: Execution) -> Outcome:
+    def run(self, execution: Execution) -> Outcome | None:
         """Runs the attempt in a process. Called in the job's greenlet. An attempt that waits for a free
-        process is given back when the worker stops."""
+        process is given back when the worker stops. None: the fork server died, and the claim is lost."""
         waiting = self._wait_for_slot(execution)
         if waiting is not None:
             return waiting
@@ -137,7 +140,7 @@ class SoloProcesses:
     def _fork_server(self) -> ForkServer:
         """The running server. A server that was killed is replaced."""
         if self._server is None or not self._server.is_alive:
-            self._server = ForkServer([type(self._state.broker).__module__])
+            self._server = ForkServer(_modules_of(self._state))
         return self._server
 
     def _start_of(self, execution: Execution) -> Start:
@@ -156,7 +159,7 @@ class SoloProcesses:
             record=execution.record,
         )
 
-    def _follow(self, execution: Execution, process: SoloProcess) -> Outcome:
+    def _follow(self, execution: Execution, process: SoloProcess) -> Outcome | None:
         """Receives the messages of the process until it has sent the outcome, or is gone."""
         context = execution.context
         for message in process.messages():
@@ -178,6 +181,13 @@ class SoloProcesses:
                 return self._outcomes.forced(context, reason, execution.started)
             return self._outcomes.of_exception(context, reason, execution.started)
         death = process.death()
+        if death is None:
+            _log.error(
+                "solo.server_died id=%s path=%s: the process that starts solo jobs has ended, and this job "
+                "with it",
+                execution.record.id, execution.record.path,
+            )  # fmt: skip
+            return None
         _log.error("solo.died id=%s path=%s: %s", execution.record.id, execution.record.path, death)
         return self._outcomes.of_death(context, death, execution.started)
 
@@ -189,6 +199,19 @@ class SoloProcesses:
         if process is not None:
             gevent.sleep(EXIT_PATIENCE)  # the watchdog's thread has forgotten the descriptors by then
             process.close()
+
+
+def _modules_of(state: WorkerState) -> list[str]:
+    """The modules of the broker and its drivers that this process has loaded."""
+    opened = [type(state.broker).__module__]
+    for driver in state.plugins.drivers.values():
+        opened += [
+            opener.__module__
+            for opener in (driver.open_broker, driver.open_queue, driver.open_store)
+            if opener is not None
+        ]
+    packages = tuple({f"{name.rpartition('.')[0]}." for name in opened if "." in name})
+    return [name for name in sorted(sys.modules) if name in opened or name.startswith(packages)]
 
 
 def _cores() -> int:

@@ -32,6 +32,8 @@ _GRACE, _GRACE_WHEN_STOPPING = 5.0, 1.5
 """Seconds for the code to end after it was interrupted."""
 EXIT_PATIENCE = 1.0
 """Seconds for a process to exit after it has sent the outcome."""
+_KILL_PATIENCE = 5.0
+"""Seconds for a killed process to be gone."""
 _MEGABYTE = 1_000_000
 
 
@@ -48,6 +50,7 @@ class SoloProcess:
         self.peak = 0
         """The largest resident memory that was seen, in bytes."""
         self._interrupted_at: float | None = None
+        self._killed_at: float | None = None
         self._heard = time.monotonic()
         self._server = server
         self._started = time.monotonic()
@@ -85,7 +88,7 @@ class SoloProcess:
                     yield from_process(frame)
                 except msgspec.DecodeError:
                     self.kill(None)  # the task has written to the socket: its end counts as a death
-                    self._wait_exit(None)
+                    self.end()
                     return
             if is_last:
                 return
@@ -103,8 +106,8 @@ class SoloProcess:
             except BlockingIOError:
                 return
             if not data:
-                if wait:
-                    self._wait_exit(None)
+                if wait:  # it exits, or has closed its end and cannot send its outcome any more
+                    self.end()
                 return
             inbox.add(data)
 
@@ -112,14 +115,14 @@ class SoloProcess:
         with suppress(OSError):
             gevent.socket.wait_read(self._socket.fileno())
 
-    def death(self) -> str:
-        """How the process died, for people."""
+    def death(self) -> str | None:
+        """How the process died, for people. None: it ended with the fork server, and nothing is known."""
         seconds = time.monotonic() - self._started
         peak = max(self.peak, self._fork.peak)
         code = self._fork.exit_code
         if code is None:
-            how = "ended with the process that had started it,"
-        elif code < 0:
+            return None
+        if code < 0:
             how = f"was killed by {_signal_name(-code)} (signal {-code})"
         else:
             how = f"exited with code {code}"
@@ -129,14 +132,12 @@ class SoloProcess:
         )
 
     def end(self) -> None:
-        """Waits a moment for the process to exit, and kills it. Its group ends with it."""
-        if not self._wait_exit(EXIT_PATIENCE):
+        """Waits a moment for the process to exit, and kills it. What it has started ends with it."""
+        exited = self._fork.exited
+        if not exited.wait(EXIT_PATIENCE):
             self.kill(None)
-            self._wait_exit(EXIT_PATIENCE)
-
-    def _wait_exit(self, seconds: float | None) -> bool:
-        """Waits until the process has exited, for these seconds at most. None: without limit."""
-        return self._fork.exited.wait(seconds)
+            while not exited.wait(_KILL_PATIENCE):
+                self._check_server(time.monotonic())
 
     def close(self) -> None:
         """Closes the descriptors of the worker's side."""
@@ -149,6 +150,7 @@ class SoloProcess:
         """Reads the heartbeats and the memory of the process, and kills it if it uses too much."""
         if self._fork.exited.is_set():
             return
+        self._check_server(now)
         try:
             if os.read(self._heartbeats, 4096):
                 self._heard = now
@@ -180,7 +182,18 @@ class SoloProcess:
         """Kills the process and its group. The first reason counts."""
         if not self._fork.exited.is_set():
             self.killed_for = self.killed_for or reason
+            self._killed_at = self._killed_at or time.monotonic()
             self._server.kill(self._fork)
+
+    def _check_server(self, now: float) -> None:
+        """Kills a fork server that does not kill this process, such as a stopped one."""
+        if self._killed_at is None or now - self._killed_at < _KILL_PATIENCE:
+            return
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return  # the hub has not read the answer yet
+        self._server.kill_server()
 
 
 def _signal_name(number: int) -> str:

@@ -88,6 +88,22 @@ def test_check_is_content_with_a_fresh_start(mrq: Shell) -> None:
     assert "error" not in levels
 
 
+def test_check_adds_search_keys_to_jobs_that_are_older_than_the_option(mrq: Shell, project: Project) -> None:
+    def ids(key: str) -> list[str]:
+        return [job["id"] for job in mrq("jobs", "list", "--key", key, "--json").json]
+
+    [greeting, other] = project.client.queue_jobs("tasks.greet", [{"name": "anna"}, {"name": "bob"}])
+    tasks = {"tasks.greet": {"searchable": ["name"]}, "tasks.Add": {"searchable": 5}}
+    project.write("mrq-config.py", f"TASKS = {tasks}\n")
+    project.client.queue_job("tasks.Add", {"a": 1, "b": 2})
+    assert ids("name=anna") == []
+    said = mrq("check", "--fix", code=1)
+    assert "Examined 2 jobs with search keys; added the missing keys of 2." in said.err
+    assert "searchable" in said.out  # of the other task
+    assert ids("name=anna") == [greeting]
+    assert ids("name=bob") == [other]
+
+
 def test_check_finds_what_is_wrong_with_options_and_exits_with_1(mrq: Shell, project: Project) -> None:
     project.write("mrq-config.py", "TASKS = {'tasks.Add': {'queue': 3}}\n")
     said = mrq("check", code=1)

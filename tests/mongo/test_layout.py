@@ -368,6 +368,8 @@ def test_exceptions_of_version_1_are_found_by_their_terms(
         assert stored(broker) == ONE
     broker.prepare()
     assert stored(broker) == {"version": 2, "oldest": 2}
+    [counted] = broker._connection.run("totals", lambda totals: list(totals.find({"_id": "t golden.Error"})))
+    assert sum(counted["n"].values()) == 5
     check_collections(broker)
     for name in ("golden.Error", "Error"):
         assert broker.count(JobFilter(exception_types=(name,))) == {"": 5}

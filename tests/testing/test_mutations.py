@@ -16,6 +16,7 @@ from hypothesis import Phase
 from msgspec.structs import replace
 
 from mrq_core.contract import lifecycle, matching, terms
+from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import (
     Action,
@@ -355,6 +356,11 @@ def _has_any_term(record: JobRecord, parts: Any) -> bool:
 
 def _key_term_of_text(name: str, value: Any) -> Term:
     return key_term(name, value if isinstance(value, str) else str(value))
+
+
+def _with_keys_anew(record: JobRecord, keys: JsonObject) -> JobRecord | None:
+    merged = {**record.search_keys, **keys}
+    return None if merged == record.search_keys else replace(record, search_keys=merged)
 
 
 def _start_of(text: str) -> str:
@@ -788,6 +794,14 @@ MUTATIONS = [
         owner=terms,
         name="key_term",
         instead=_key_term_of_text,
+    ),
+    Mutation(
+        without="The value of a search key that a job has",
+        test="test_search_keys_are_added_to_stored_jobs",
+        owner=lifecycle,
+        name="with_keys",
+        instead=_with_keys_anew,
+        arguments={"status": Status.QUEUED},
     ),
     Mutation(
         without="The hash of long values",

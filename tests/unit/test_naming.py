@@ -75,8 +75,9 @@ def test_other_values_are_no_names_of_queues(name: object) -> None:
 @pytest.mark.parametrize(
     ("text", "by_spaces", "by_commas"),
     [
-        ("", (), ()),
-        (" , ,", (), ()),
+        ("", (), ("",)),
+        (" , ,", (), ("", "", "")),
+        ("a,,b,", ("a", "b"), ("a", "", "b", "")),
         ("high", ("high",), ("high",)),
         ("high low", ("high", "low"), ("high low",)),
         ("high,low", ("high", "low"), ("high", "low")),

@@ -117,7 +117,7 @@ _LONG = frozenset(
     {
         *("test_giving_up", "test_hostile_code", "test_hostile_plugins", "test_imports", "test_log_handlers"),
         *("test_odd_values", "test_process_end", "test_solo", "test_stray_exceptions", "test_surroundings"),
-        "test_swallowed_interrupts",
+        *("test_swallowed_interrupts", "test_fork_server"),
     }
 )
 """Modules whose tests take seconds, and hardly depend on the broker."""

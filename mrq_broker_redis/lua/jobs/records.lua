@@ -56,7 +56,8 @@ end
 
 local named = {} -- queues whose names are written
 
--- Changes all structures beside the job's hash but its search keys, which never change. `before` is nil for a new job, `after` for a deleted job.
+-- Changes all structures beside the job's hash but its search keys. `before` is nil for a new job, `after` for a deleted
+-- job.
 local function move_job(id, before, after)
   local old, new = before or {}, after or {}
   local old_line, new_line = before and line_of(before), after and line_of(after)

@@ -1,10 +1,11 @@
 -- needs: base, batch, slots, limits, uniques, terms, records
 -- Writes each record in full if the job has not changed since it was read, and stores its follow-ups.
--- KEYS[1], ARGV[1]: see base.  ARGV[2]: { limits, { { id, seen, row or false, keep, { follow-up }, asks }, ... } }
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { limits, { { id, seen, row or false, keep, { follow-up }, asks, keys }, ... } }
 --   limits: as in claiming, for jobs that are claimed again; empty without limits
 --   seen: as read answered it; row: the fields, false to delete the job
 --   keep: 'reserve' to reserve the unique key of a job that is queued again, otherwise ''
 --   follow-up: as the argument of enqueue() in records; asks: whether to ask the worker to stop the job
+--   keys: as add_search_keys() in terms takes them, of a job with new search keys; nil: they stay
 -- Answers for each: 1 written, 0 the job has changed or its limits leave no room, 2 another job holds its unique key.
 
 -- Whether limits leave no room for a job that is claimed again.
@@ -15,7 +16,7 @@ end
 rules = given[1]
 local answers = {}
 for index, one in ipairs(given[2]) do
-  local id, seen, row, keep, followups, asks = one[1], one[2], one[3], one[4], one[5], one[6]
+  local id, seen, row, keep, followups, asks, keys = one[1], one[2], one[3], one[4], one[5], one[6], one[7]
   local old = indexed_of(id)
   local values = call('HMGET', K .. 'j:' .. id, 'v', 't', 's', 'z', 'd', 'a')
   values[4] = entry_state(values[3], values[4])
@@ -47,6 +48,9 @@ for index, one in ipairs(given[2]) do
       move_job(id, old, row)
       running = {} -- counted anew for the next
       write_row(id, row, (tonumber(values[1]) or 0) + 1)
+      if keys then
+        add_search_keys(id, keys)
+      end
       if asks then
         call('ZADD', K .. 'sig:' .. row.w, call('INCR', K .. 'signals'), id)
       end

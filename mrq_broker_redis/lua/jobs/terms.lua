@@ -55,7 +55,7 @@ local function move_exception(id, before, after)
   end
 end
 
--- Stores the search keys of a new job: { name, value, ... }.
+-- Stores the search keys of a job: { name, value, ... }.
 local function add_search_keys(id, keys)
   call('HSET', key_of(id), unpack(keys))
   for index = 1, #keys, 2 do

@@ -132,7 +132,11 @@ class Batch:
         self._touch(after)
         if after.limit_keys:
             self._change_slots(before, after)
-        if before.exception_type is not None or after.exception_type is not None:
+        if (
+            before.exception_type is not None
+            or after.exception_type is not None
+            or before.search_keys is not after.search_keys
+        ):
             self._change_terms(before, after)
         status, due_ms, data = _text(after.status), records.ms(after.due_at), encoding.encode(after)
         if after.status is before.status and after.worker is before.worker and after.queue is before.queue:

@@ -1,4 +1,5 @@
-"""Changes by operators and rules: requeue, cancel, move, remove. One transaction for a call."""
+"""Changes by operators and rules: requeue, cancel, move, remove, added search keys. One transaction for a
+call."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Sequence
 
 from mrq_core.clock import Clock, from_ms
 from mrq_core.contract import codec, lifecycle
-from mrq_core.contract.messages import Action, Cancel, ChangeResult, Remove, Requeue
+from mrq_core.contract.messages import Action, AddedKeys, Cancel, ChangeResult, Remove, Requeue
 from mrq_core.contract.record import JobRecord
 from mrq_core.embedded.jobs import records, removing, uniques
 from mrq_core.embedded.jobs.batch import Batch
@@ -49,6 +50,30 @@ def change(
     batch.flush(connection)
     if deleted:
         removing.delete(connection, deleted, now_ms)
+    return answers
+
+
+def add_search_keys(
+    connection: sqlite3.Connection, clock: Clock, added: Sequence[AddedKeys]
+) -> list[ChangeResult]:
+    """Adds search keys to jobs, in order. See `Broker.add_search_keys`."""
+    now_ms = clock.now_ms()
+    stored = _visible(connection, now_ms, [one.id for one in added])
+    latest = {job_id: record for job_id, (_, record) in stored.items()}
+    answers = []
+    for one in added:
+        before = latest.get(one.id)
+        after = None if before is None else lifecycle.with_keys(before, one.search_keys)
+        if after is not None:
+            latest[one.id] = after
+            answers.append(ChangeResult.DONE)
+        else:
+            answers.append(ChangeResult.UNKNOWN if before is None else ChangeResult.REFUSED)
+    batch = Batch(now_ms)
+    for job_id, (seq, record) in stored.items():
+        if latest[job_id] is not record:
+            batch.replace(seq, record, latest[job_id])
+    batch.flush(connection)
     return answers
 
 

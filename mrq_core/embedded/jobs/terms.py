@@ -32,8 +32,9 @@ class TermChanges:
 
     def change(self, before: JobRecord | None, after: JobRecord | None) -> None:
         """Notes the change of a job. None: the job is not stored before, or not afterwards."""
-        # A stored job keeps its search keys.
-        find_terms = terms_of if before is None or after is None else error_terms_of
+        find_terms = terms_of
+        if before is not None and after is not None and before.search_keys == after.search_keys:
+            find_terms = error_terms_of
         old = frozenset[Term]() if before is None else find_terms(before)
         new = frozenset[Term]() if after is None else find_terms(after)
         if before is not None:

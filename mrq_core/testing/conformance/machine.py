@@ -24,9 +24,11 @@ from hypothesis.stateful import (
 from msgspec.structs import replace
 
 from mrq_core.contract.broker import Broker
+from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.lifecycle import claim_number
 from mrq_core.contract.messages import (
     Action,
+    AddedKeys,
     Cancel,
     ChangeResult,
     ClaimRef,
@@ -67,6 +69,7 @@ TERMS = [
     JobFilter(error_words=("chairs",)),
     JobFilter(error_groups=("g1",)),
     JobFilter(search_keys={"n": 1}),
+    JobFilter(search_keys={"m": 1}),
     JobFilter(search_keys={"n": 1}, error_words=("lamps",)),
 ]
 GOES_ON = [Status.RETRY, Status.INTERRUPT, Status.QUEUED]
@@ -354,6 +357,14 @@ class JobMachine(RuleBasedStateMachine):
             self.same(lambda broker: broker.remove(ids))
         else:
             self.same(lambda broker: broker.cancel(ids, Cancel(interrupt=how == "interrupt", ttl=25.0)))
+
+    @rule(ids=st.lists(jobs, min_size=1, max_size=3), keys=st.sampled_from([{"n": 1}, {"m": 0}, {"m": 1}]))
+    def add_search_keys(self, ids: list[str], keys: JsonObject) -> None:
+        known = [record for record in self.model.get(ids) if record is not None]
+        # On a pair, a parked job leaves its position under the limit.
+        free = [record.id for record in known if not record.limit_keys]
+        added = [AddedKeys(id=job_id, search_keys=keys) for job_id in (*free, "f" * 24)]
+        self.same(lambda broker: broker.add_search_keys(added))
 
     @rule(job_id=jobs)
     def enqueue_again(self, job_id: str) -> None:

@@ -9,13 +9,25 @@ from msgspec.structs import replace
 
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.codec import JsonValue
-from mrq_core.contract.messages import Cancel, JobFilter, Order, RawItem, Remove, Requeue
+from mrq_core.contract.codec import JsonObject, JsonValue
+from mrq_core.contract.messages import (
+    AddedKeys,
+    Cancel,
+    ChangeResult,
+    JobFilter,
+    Limit,
+    Order,
+    RawItem,
+    Remove,
+    Requeue,
+)
 from mrq_core.contract.record import Status
 from mrq_core.contract.terms import MOST_WORDS, error_group, words_of
+from mrq_core.ids import new_id
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
     Contract,
+    bring_to,
     claim,
     lose,
     new_job,
@@ -24,6 +36,7 @@ from mrq_core.testing.conformance.base import (
     record_of,
     settle,
     started,
+    take,
     take_one,
 )
 from mrq_core.testing.conformance.raw import job_of, take_raw
@@ -278,6 +291,66 @@ class TermContract(Contract):
         broker.enqueue([again])
         assert found(broker, search_keys={"k": 1}) == []
         assert found(broker, search_keys={"k": 2}) == [job]
+
+    @pytest.mark.parametrize("status", [*Status])
+    def test_search_keys_are_added_to_stored_jobs(
+        self, broker: Broker, clock: ManualClock, status: Status
+    ) -> None:
+        job_id = bring_to(broker, clock, status, search_keys={"user_id": 1})
+        before, totals = record_of(broker, job_id), broker.totals()
+        keys: JsonObject = {"user_id": 2, "order.id": "a", "$ref": True}
+        added = [AddedKeys(id=job_id, search_keys=keys), AddedKeys(id=new_id(), search_keys=keys)]
+        assert broker.add_search_keys(added) == [ChangeResult.DONE, ChangeResult.UNKNOWN]
+        assert broker.add_search_keys(added) == [ChangeResult.REFUSED, ChangeResult.UNKNOWN]
+        expected = {"user_id": 1, "order.id": "a", "$ref": True}
+        assert record_of(broker, job_id) == replace(before, search_keys=expected)
+        assert broker.totals() == totals
+        for name, value in expected.items():
+            assert found(broker, search_keys={name: value}) == [job_id]
+        assert found(broker, search_keys={"user_id": 2}) == []
+        if status is Status.STARTED:
+            assert settle(broker, before, ttl=10.0)
+        elif status in (Status.QUEUED, Status.RETRY, Status.INTERRUPT):
+            clock.advance(100.0)
+            assert take_one(broker).id == job_id
+            assert take(broker) == []
+        assert found(broker, search_keys={"order.id": "a"}) == [job_id]
+        broker.cancel([job_id], Cancel())
+        broker.remove([job_id])
+        left = [job_id] if broker.get([job_id]) != [None] else []
+        assert found(broker, search_keys={"order.id": "a"}) == left
+
+    def test_keys_are_added_to_a_job_with_an_exception(self, broker: Broker, clock: ManualClock) -> None:
+        job_id = failed(broker, clock)
+        added = [
+            AddedKeys(id=job_id, search_keys={str(number): number for number in range(5)}),
+            AddedKeys(id=job_id, search_keys={str(number): number for number in range(3, 8)}),
+            AddedKeys(id=job_id, search_keys={"one too many": 1}),
+        ]
+        answers = broker.add_search_keys(added)
+        assert answers == [ChangeResult.DONE, ChangeResult.DONE, ChangeResult.REFUSED]
+        assert found(broker, search_keys={"0": 0, "7": 7}, error_words=("lamps",)) == [job_id]
+        assert group_totals(broker) == {GROUP: {Status.FAILED: 1}}
+        assert found(broker, search_keys={"one too many": 1}) == []
+        broker.requeue([job_id], Requeue())
+        assert take_one(broker).id == job_id
+        assert found(broker, search_keys={"0": 0, "7": 7}) == [job_id]
+        assert found(broker, error_words=("lamps",)) == []
+
+    def test_keys_are_added_to_a_parked_job(self, broker: Broker, clock: ManualClock) -> None:
+        if not self.supports_limits:
+            pytest.skip("this driver has no limits")
+        limits = {"key": Limit(concurrency=1)}
+        ids = put_many(broker, clock, 2, limit_keys=("key",))
+        [running] = claim(broker, limits=limits).records
+        [parked] = {*ids} - {running.id}
+        added = [AddedKeys(id=job_id, search_keys={"n": 1}) for job_id in ids]
+        assert broker.add_search_keys(added) == [ChangeResult.DONE] * 2
+        assert claim(broker, limits=limits).records == ()
+        assert settle(broker, running)
+        clock.advance(5.0)
+        assert [record.id for record in claim(broker, limits=limits).records] == [parked]
+        assert sorted(found(broker, search_keys={"n": 1})) == sorted(ids)
 
     def test_a_removed_job_is_not_found_by_its_keys(self, broker: Broker, clock: ManualClock) -> None:
         first, second = put_many(broker, clock, 2, search_keys={"k": 1})

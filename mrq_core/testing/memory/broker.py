@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mrq_core.contract.broker import Broker, RawQueue
 from mrq_core.contract.messages import (
     Action,
+    AddedKeys,
     Applied,
     Cancel,
     ChangeResult,
@@ -86,6 +87,10 @@ class MemoryBroker(MemoryServices, Broker):
     def _change(self, ids: Sequence[str], action: Action) -> list[ChangeResult]:
         with self.locked() as now:
             return [changing.change(self._data, job_id, action, now) for job_id in ids]
+
+    def add_search_keys(self, added: Sequence[AddedKeys]) -> list[ChangeResult]:
+        with self.locked() as now:
+            return [changing.add_search_keys(self._data, one, now) for one in added]
 
     def apply(
         self, wanted: JobFilter, action: Action, *, limit: int = 1000, cursor: str | None = None

@@ -1,11 +1,11 @@
-"""Changes by operators and rules: requeue, cancel, move, remove."""
+"""Changes by operators and rules: requeue, cancel, move, remove, added search keys."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
 from mrq_core.contract import lifecycle
-from mrq_core.contract.messages import Action, Cancel, ChangeResult, Requeue
+from mrq_core.contract.messages import Action, AddedKeys, Cancel, ChangeResult, Requeue
 from mrq_core.testing.memory.data import MemoryData
 
 
@@ -26,3 +26,15 @@ def change(data: MemoryData, job_id: str, action: Action, now: datetime) -> Chan
     if answer is ChangeResult.REQUESTED and isinstance(action, Cancel) and action.interrupt:
         data.signals.append(job_id)
     return answer
+
+
+def add_search_keys(data: MemoryData, added: AddedKeys, now: datetime) -> ChangeResult:
+    """Adds search keys to one job. See `Broker.add_search_keys`."""
+    before = data.visible(added.id, now)
+    if before is None:
+        return ChangeResult.UNKNOWN
+    after = lifecycle.with_keys(before, added.search_keys)
+    if after is None:
+        return ChangeResult.REFUSED
+    data.put(after, now)
+    return ChangeResult.DONE
