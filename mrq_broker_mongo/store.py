@@ -16,6 +16,7 @@ from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.services import MongoServices
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import (
+    Enqueued,
     NewJob,
     Note,
     Settlement,
@@ -39,7 +40,7 @@ class MongoStore(MongoServices, JobStore):
 
     # --- records -----------------------------------------------------------------------------
 
-    def insert(self, jobs: Sequence[NewJob]) -> list[bool]:
+    def insert(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         return storing.insert(self._connection, jobs)
 
     def read(self, ids: Sequence[str]) -> Sequence[StoredJob | None]:

@@ -4,10 +4,14 @@ The layout is that of MongoDB's ObjectId (BSON specification, "ObjectId"): four 
 Unix seconds, five random bytes that stand for the process, three bytes of a counter. Two
 differences serve ordering within one process: the counter starts in the lower half of its
 range, and it is never reset between seconds.
+
+Every id begins with the time of its making, also a derived id. So the order of ids is the order of
+creation, to a second.
 """
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 import re
@@ -42,9 +46,26 @@ def new_id() -> str:
     return f"{int(time.time()):08x}{_process}{next(_counter) % _COUNTER_SIZE:06x}"
 
 
+def derived_id(unix_seconds: float, *names: str, index: int = 0) -> str:
+    """The id of a job that follows from others: its time, 52 bits of a hash of these names, and the index.
+
+    The same arguments give the same id. Ids of the same time and names are in the order of their indexes, in
+    blocks of 4,096. Each name is hashed with its length, so that no two lists of names are alike. With 1,000
+    lists of names a second, two ids collide once in 285 years on average (birthday bound).
+    """
+    block, number = divmod(index, 1 << 12)
+    text = "".join(f"{len(name)}:{name}" for name in (*names, str(block)))
+    return f"{id_at(unix_seconds)[:8]}{hashlib.sha256(text.encode()).hexdigest()[:13]}{number:03x}"
+
+
 def is_id(value: object) -> TypeGuard[str]:
     """Whether the value is a text in the form of a job id."""
     return isinstance(value, str) and _ID.match(value) is not None
+
+
+def seconds_of(job_id: str) -> int:
+    """The Unix time at which the id was made."""
+    return int(job_id[:8], 16)
 
 
 def id_at(unix_seconds: float) -> str:

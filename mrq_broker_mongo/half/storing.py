@@ -22,21 +22,21 @@ from mrq_broker_mongo.server.arrangement import STORE
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
 from mrq_broker_mongo.shared import signals
-from mrq_core.contract.messages import NewJob, Note, Settlement
+from mrq_core.contract.messages import Enqueued, NewJob, Note, Settlement
 from mrq_core.contract.pair import Replacement, WriteResult
 
 
-def insert(connection: Connection, jobs: Sequence[NewJob]) -> list[bool]:
+def insert(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:
     """See `JobStore.insert`. The jobs first, then the totals."""
     if not jobs:
         return []
     layout.ensure(connection)
     documents = {job.record.id: _document_of(job) for job in reversed(jobs)}
-    created = enqueueing.store(connection, list(documents.values())[::-1], connection.now())
+    created, holders = enqueueing.store(connection, list(documents.values())[::-1], connection.now())
     answers = []
     for job in jobs:
         job_id = documents[job.record.id]["_id"]
-        answers.append(job_id in created)
+        answers.append(Enqueued(id=str(holders.get(job_id, job_id)), created=job_id in created))
         created.discard(job_id)
     return answers
 

@@ -1,5 +1,7 @@
 """Storing new jobs with their entries: keys first, then the jobs, then a hint and the totals.
 
+A key until `record` is stored with its job: the unique index `record_keys` refuses a second job with the key.
+
 A crash before the jobs are stored leaves keys without a job, which other jobs may take after a minute. A
 crash afterwards loses a hint, and leaves totals that a recount repairs.
 """
@@ -7,7 +9,7 @@ crash afterwards loses a hint, and leaves totals that a recount repairs.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 
 from bson import ObjectId
@@ -18,12 +20,17 @@ from mrq_broker_mongo.jobs.records import cell_of, has_expired, to_doc
 from mrq_broker_mongo.jobs.totals import Deltas
 from mrq_broker_mongo.jobs.uniques import WantedKey
 from mrq_broker_mongo.server import layout
-from mrq_broker_mongo.server.connection import Connection
+from mrq_broker_mongo.server.connection import Connection, Jobs
 from mrq_broker_mongo.server.location import Doc
 from mrq_broker_mongo.shared import waiting
 from mrq_core.clock import after
 from mrq_core.contract.messages import Enqueued, NewJob
 from mrq_core.contract.record import Status
+from mrq_core.errors import BrokerUnavailable
+
+RECORD = "record"
+"""Until when a key is held that belongs to its record; see `Unique`."""
+_ATTEMPTS = 20
 
 
 def enqueue(connection: Connection, jobs: Sequence[NewJob]) -> list[Enqueued]:
@@ -52,11 +59,12 @@ def enqueue_documents(
     keyed = {
         job_id: WantedKey(doc["unique_key"], doc["_id"], doc.get("unique_period"))
         for job_id, doc in documents.items()
-        if "unique_until" in doc
+        if doc.get("unique_until") not in (None, RECORD)
     }
     holders = _reserve(connection, keyed, now)
     wanted = [doc for job_id, doc in documents.items() if holders.get(job_id, job_id) == job_id]
-    created = store(connection, wanted, now)
+    created, others = store(connection, wanted, now)
+    holders |= {str(job): str(holder) for job, holder in others.items()}
     uniques.confirm(connection, [one for one in keyed.values() if one.job in created])
     return holders, created
 
@@ -87,9 +95,13 @@ def document_of(connection: Connection, job: NewJob, now: datetime) -> Doc:
     return doc
 
 
-def store(connection: Connection, documents: Iterable[Doc], now: datetime) -> set[ObjectId]:
-    """Inserts jobs that are not there; answers with the ids of those that were not. What has expired makes
-    room."""
+def store(
+    connection: Connection, documents: Iterable[Doc], now: datetime
+) -> tuple[set[ObjectId], dict[ObjectId, ObjectId]]:
+    """Inserts new jobs, and deletes expired jobs with the same ids or with the same keys until `record`.
+
+    Returns the created ids, and the holders of keys by the ids of jobs that were not created.
+    """
     rest = list(documents)
     number = secrets.randbits(62)
     for doc in rest:
@@ -103,6 +115,9 @@ def store(connection: Connection, documents: Iterable[Doc], now: datetime) -> se
             removing.make_room(connection, old, now)
             free = {doc["_id"] for doc in old}
             created |= _insert(connection, [doc for doc in rest if doc["_id"] in free], number)
+    keyed = [doc for doc in rest if doc["_id"] not in created and doc.get("unique_until") == RECORD]
+    more, holders = _insert_keyed(connection, keyed, number, now) if keyed else (set(), {})
+    created |= more
     added = [doc for doc in rest if doc["_id"] in created]
     deltas = Deltas()
     for doc in added:
@@ -112,7 +127,49 @@ def store(connection: Connection, documents: Iterable[Doc], now: datetime) -> se
     if connection.arrangement.has_queue:
         waiting.wake(connection, [doc["queue"] for doc in added if "due_at" in doc])
     deltas.write(connection)
-    return created
+    return created, holders
+
+
+def _insert_keyed(
+    connection: Connection, documents: Sequence[Doc], number: int, now: datetime
+) -> tuple[set[ObjectId], dict[ObjectId, ObjectId]]:
+    """Inserts jobs that another job has kept out by its id or its key until `record`, where that job is gone
+    or has expired.
+
+    Returns the created ids, and the holders of keys by the ids of jobs that were not created. Raises
+    BrokerUnavailable if keys change hands all the time.
+    """
+    created: set[ObjectId] = set()
+    holders: dict[ObjectId, ObjectId] = {}
+    left = list(documents)
+    for _ in range(_ATTEMPTS):
+        of_keys: Doc = {"unique_key": {"$in": [doc["unique_key"] for doc in left]}, "unique_until": RECORD}
+        in_the_way = {"$or": [{"_id": {"$in": [doc["_id"] for doc in left]}}, of_keys]}
+        found = connection.run("jobs", _finder(in_the_way))
+        expired = [doc for doc in found if has_expired(doc, now)]
+        valid = [doc for doc in found if not has_expired(doc, now)]
+        ids = {doc["_id"] for doc in valid}
+        of_key = {doc["unique_key"]: doc["_id"] for doc in valid if doc.get("unique_until") == RECORD}
+        for doc in left:
+            if doc["_id"] not in ids and doc["unique_key"] in of_key:
+                holders[doc["_id"]] = of_key[doc["unique_key"]]
+        left = [doc for doc in left if doc["_id"] not in ids and doc["_id"] not in holders]
+        if not left:
+            return created, holders
+        if expired:
+            removing.make_room(connection, expired, now)
+        created |= _insert(connection, left, number)
+        left = [doc for doc in left if doc["_id"] not in created]
+        if not left:
+            return created, holders
+    raise BrokerUnavailable(
+        f"{len(left)} idempotency keys were taken and released by other processes {_ATTEMPTS} times before "
+        "this call could store its jobs: try again"
+    )
+
+
+def _finder(query: Doc) -> Callable[[Jobs], list[Doc]]:
+    return lambda jobs: list(jobs.find(query, removing.FIELDS))
 
 
 def _insert(connection: Connection, documents: Sequence[Doc], number: int) -> set[ObjectId]:

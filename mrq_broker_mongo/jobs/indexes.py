@@ -92,7 +92,7 @@ def _queues(connection: Connection, names: Iterable[str]) -> list[str]:
         subqueues = _subqueues(connection, name) if is_tree(name) else [name]
         if subqueues is None:
             return []
-        queues += subqueues or [name]  # no job is in the queue that has the name of the tree
+        queues += subqueues or [name]
     return queues
 
 
@@ -103,7 +103,7 @@ def _subqueues(connection: Connection, tree: str) -> list[str] | None:
     """
     if len(totals.queue_names(connection, tree, "", MOST_QUEUES + 1)) > MOST_QUEUES:
         return None
-    inside = {"queue": {"$gt": tree, "$lt": trees.end_of(tree)}}
+    inside = {"queue": {"$gte": tree, "$lt": trees.end_of(tree)}}
     pipeline: list[Doc] = [
         {"$match": inside},
         {"$group": {"_id": "$queue"}},

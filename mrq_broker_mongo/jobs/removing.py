@@ -29,7 +29,7 @@ _UNFINISHED = timedelta(seconds=60)
 """A removal that is older was left by a crash."""
 _PAST = timedelta(hours=1)
 """So much more than clocks differ."""
-_FIELDS = (
+FIELDS = (
     "v",
     "queued_at",
     "queue",
@@ -42,7 +42,9 @@ _FIELDS = (
     "unique_until",
     "raw_queue",
     "removal",
+    "expires_at",
 )
+"""The fields of a job that its deletion needs."""
 
 
 def remove(connection: Connection, documents: Sequence[Doc], now: datetime) -> set[ObjectId]:
@@ -57,7 +59,7 @@ def prune(connection: Connection, now: datetime, limit: int) -> int:
     """Deletes up to `limit` expired jobs, and returns their number. A key that is held for a period
     outlives its job. Jobs that another process is deleting are left to it."""
     expired = {"expires_at": {"$lte": now}, "removal.at": {"$not": {"$gt": now - _UNFINISHED}}}
-    fields = dict.fromkeys(_FIELDS, 1)
+    fields = dict.fromkeys(FIELDS, 1)
     found = connection.run(
         "jobs", lambda jobs: list(jobs.find(expired, fields).sort("expires_at").limit(limit))
     )
@@ -133,5 +135,7 @@ def _marked(
 
 
 def _lets_key_go(doc: Doc, is_asked: bool) -> bool:
+    if doc.get("unique_key") is None or doc.get("unique_until") == "record":
+        return False
     asked = is_asked or doc.get("removal", {}).get("is_asked", False)
-    return doc.get("unique_key") is not None and (asked or doc.get("unique_until") != "period")
+    return asked or doc.get("unique_until") != "period"

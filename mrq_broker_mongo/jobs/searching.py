@@ -170,7 +170,7 @@ def _is_of(served: Served | None, texts: tuple[str, ...]) -> bool:
 def _in_queues(queues: Sequence[str]) -> Doc:
     names = [name for name in queues if not is_tree(name)]
     any_of: list[Doc] = [
-        {"queue": {"$gt": tree, "$lt": trees.end_of(tree)}} for tree in queues if is_tree(tree)
+        {"queue": {"$gte": tree, "$lt": trees.end_of(tree)}} for tree in queues if is_tree(tree)
     ]
     if names:
         any_of.append({"queue": {"$in": names}})

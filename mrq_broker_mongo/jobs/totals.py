@@ -23,6 +23,7 @@ from mrq_broker_mongo.jobs.records import ENDED_INTERRUPT, Stored, cell_of, cell
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
 from mrq_core.contract.messages import JobFilter, Totals
+from mrq_core.contract.naming import BEHIND_NAMES
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import type_terms, wanted_terms
 
@@ -166,7 +167,7 @@ def _row(doc: Doc) -> dict[Status, int]:
 def queue_names(connection: Connection, prefix: str, after: str, limit: int) -> list[str]:
     """See `Broker.queue_names`."""
     low: Doc = {"$gt": f"q {after}"} if after >= prefix and after else {"$gte": f"q {prefix}"}
-    wanted = {"_id": {**low, "$lt": f"q {prefix}\U0010ffff"}}
+    wanted = {"_id": {**low, "$lt": f"q {prefix}{BEHIND_NAMES}"}}
     found = connection.run(
         "totals", lambda totals: list(totals.find(wanted, {"_id": 1}).sort("_id").limit(limit))
     )

@@ -58,14 +58,14 @@ def ranges_of(wanted: Wanted, last: str = "") -> list[Range]:
         return []
     left_out = sorted(name for name in wanted.exclude if name.startswith(tree))
     parts: list[Range] = []
-    low, with_low = tree, False
+    low, with_low = tree, True
     for name in left_out:
         if name < low:
             continue  # inside a tree that is left out
         parts.append(Range(low, name, with_low))
         low, with_low = (end_of(name), True) if is_tree(name) else (name, False)
     parts.append(Range(low, end_of(tree), with_low))
-    if not tree < last < end_of(tree):
+    if not tree <= last < end_of(tree):
         return parts
     behind = [
         Range(max(part.low, last), part.high, part.with_low and part.low > last)
@@ -75,7 +75,7 @@ def ranges_of(wanted: Wanted, last: str = "") -> list[Range]:
     before = [
         Range(part.low, min(part.high, last), part.with_low, part.high > last)
         for part in parts
-        if part.low < last
+        if part.low < last or (part.with_low and part.low == last)
     ]
     return behind + before
 

@@ -1,5 +1,8 @@
 """Unique keys: a collection whose ids are the keys.
 
+Keys until `record` are not in this collection. The unique index `record_keys` over the jobs has them, so that
+a key begins and ends with the document of its job; see `enqueueing`.
+
 A key is reserved before its job is stored, and released after the job has changed. After a crash in between,
 the next request for the key checks whether the job still needs it, and takes over a key that the job does
 not need.
@@ -107,12 +110,18 @@ def _is_stale(connection: Connection, found: Doc, now: datetime) -> bool:
     if found["at"] + _DOUBTFUL > now:
         return False
     job = connection.run("jobs", lambda jobs: jobs.find_one({"_id": found["job"]}))
-    return job is None or job.get("unique_key") != found["_id"] or is_done_with(job)
+    return (
+        job is None
+        or job.get("unique_key") != found["_id"]
+        or job.get("unique_until") == "record"
+        or is_done_with(job)
+    )
 
 
 def is_done_with(job: Mapping[str, object]) -> bool:
-    """Whether the job no longer needs its key. A period ends by itself."""
-    if job.get("unique_until") == "period":
+    """Whether the job no longer needs its key. A period ends by itself, and a key until `record` with the
+    document."""
+    if job.get("unique_until") in ("period", "record"):
         return False
     if job.get("ended_at") is not None:
         return True
@@ -124,10 +133,10 @@ def is_done_with(job: Mapping[str, object]) -> bool:
 def hold_again(connection: Connection, job: Doc, now: datetime) -> bool:
     """Reserves the key of a job for a requeue. False: another job holds the key.
 
-    A period is not begun again.
+    A period is not begun again. A key until `record` is still held.
     """
     key = job.get("unique_key")
-    if key is None or "unique_until" not in job:
+    if key is None or job.get("unique_until") in (None, "record"):
         return True
     if job["unique_until"] != "period":
         mine = {"_id": key, "job": job["_id"]}

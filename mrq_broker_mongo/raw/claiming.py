@@ -252,7 +252,7 @@ def admit(
         held[one.job_id] = found
         started = lifecycle.admitted(record, job_id=one.job_id, token=one.token, now=now, lease=lease)
         jobs.append({**to_doc(started, connection.arrangement), "v": 1})
-    created = {str(job) for job in enqueueing.store(connection, jobs, now)} if jobs else set()
+    created = {str(job) for job in enqueueing.store(connection, jobs, now)[0]} if jobs else set()
     leased = [doc["_id"] for doc in held.values() if "until" in doc]
     if leased:
         connection.run("raw", lambda raw: raw.delete_many({"_id": {"$in": leased}, "is_admitted": True}))

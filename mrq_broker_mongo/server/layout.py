@@ -55,12 +55,16 @@ class Index(NamedTuple):
     """The index contains only documents that have these fields."""
     unique: bool = False
     expires_after: int | None = None
+    only: tuple[str, str] | None = None
+    """The index contains only documents with this value of a field."""
 
     def model(self) -> IndexModel:
         """The index as pymongo creates it."""
         more: dict[str, object] = {}
         if self.present:
             more["partialFilterExpression"] = {field: {"$exists": True} for field in self.present}
+        if self.only is not None:
+            more["partialFilterExpression"] = dict([self.only])
         if self.unique:
             more["unique"] = True
         if self.expires_after is not None:
@@ -81,12 +85,16 @@ PARKED = Index(
     "jobs", "parked",
     (("parked.key", 1), ("rank", 1), ("parked.since", 1), ("parked.due", 1), ("_id", 1)), ("parked.key",),
 )  # fmt: skip
+RECORD_KEYS = Index(
+    "jobs", "record_keys", (("unique_key", 1),), unique=True, only=("unique_until", "record")
+)  # fmt: skip
 STORE_INDEXES = (
     Index("jobs", "status", (("status", 1), ("_id", 1))),
     Index("jobs", "queue", (("queue", 1), ("_id", 1))),
     Index("jobs", "path", (("path", 1), ("_id", 1))),
     Index("jobs", "schedule", (("schedule", 1), ("_id", 1)), ("schedule",)),
     Index("jobs", "terms", (("terms", 1), ("_id", 1)), ("terms",)),
+    RECORD_KEYS,
     Index("jobs", "followups", (("followups", 1),), ("followups",)),
     Index("jobs", "expiry", (("expires_at", 1),), ("expires_at",), expires_after=_SLACK_SECONDS),
     Index("state", "expiry", (("expires_at", 1),), ("expires_at",), expires_after=0),

@@ -9,8 +9,9 @@ import typer
 
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note, print_json, say, seconds, show_table
+from mrq_core.contract.naming import shown_names
 from mrq_core.operations import queues
-from mrq_core.operations.filters import duration_from
+from mrq_core.operations.filters import duration_from, queue_names_from
 from mrq_core.operations.statistics import QueueStatistics, queue_statistics
 from mrq_core.operations.views import queue_view, statistics_view
 
@@ -47,7 +48,7 @@ def list_queues(
         note("There are no queues yet: the first job makes one.")
     others = found.other_paused()
     if others:
-        note(f"Also paused: {', '.join(others)}")
+        note(f"Also paused: {shown_names(others)}")
 
 
 @command("broker", "plugins", needs_output=True)
@@ -106,16 +107,18 @@ def _statistics_row(one: QueueStatistics) -> tuple[object, ...]:
 def pause(given: Given, names: Names) -> None:
     """Pauses queues: workers claim nothing more from them, and running jobs go on."""
     with given.client() as client:
-        queues.pause_queues(client.broker, names)
-    say(f"paused: {', '.join(names)}")
+        paused = queue_names_from(names)
+        queues.pause_queues(client.broker, paused)
+    say(f"paused: {shown_names(paused)}")
 
 
 @command("broker", "plugins")
 def resume(given: Given, names: Names) -> None:
     """Resumes paused queues."""
     with given.client() as client:
-        result = queues.resume_queues(client.broker, names)
+        result = queues.resume_queues(client.broker, queue_names_from(names))
     for name, tree in result.not_paused.items():
-        note(f"{name} was not paused" + (f" itself, but as part of {tree}: resume that" if tree else ""))
+        around = f" itself, but as part of {shown_names([tree])}: resume that" if tree else ""
+        note(f"{shown_names([name])} was not paused{around}")
     if result.resumed:
-        say(f"resumed: {', '.join(result.resumed)}")
+        say(f"resumed: {shown_names(result.resumed)}")

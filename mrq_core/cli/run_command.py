@@ -50,6 +50,14 @@ def run(
         str | None, typer.Option("--queue", metavar="QUEUE", help="Queue it there instead.")
     ] = None,
     later: Annotated[bool, typer.Option("--async", help="Queue it on the task's own queue instead.")] = False,
+    key: Annotated[
+        str | None,
+        typer.Option(
+            "--idempotency-key",
+            metavar="TEXT",
+            help="Queue it once: while a job with this key is stored, print the id of that job instead.",
+        ),
+    ] = None,
 ) -> None:
     """Runs a task here and prints its result as JSON; logs go to standard error.
 
@@ -65,6 +73,8 @@ def run(
 
     check_path(task)
     values = params_from(params or ())
+    if key is not None and not later and queue is None:
+        raise UsageError("--idempotency-key is for a queued job: add --async, or --queue with a queue")
     output = reserve_output()
     config = given.config()
     check_task_options(config)
@@ -73,7 +83,7 @@ def run(
     restore_streams()
     try:
         if later or queue is not None:
-            _enqueue(client, task, values, queue, output)
+            _enqueue(client, task, values, queue, key, output)
         else:
             _run_here(client, config, task, values, output)
     finally:
@@ -114,14 +124,16 @@ def _from_json(words: Sequence[str]) -> JsonObject:
     return value
 
 
-def _enqueue(client: Client, task: str, params: JsonObject, queue: str | None, output: TextIO) -> None:
+def _enqueue(
+    client: Client, task: str, params: JsonObject, queue: str | None, key: str | None, output: TextIO
+) -> None:
     from mrq_core.tasks.loading import find_task
 
     try:
         find_task(task)
     except TaskError as error:
         note(f"mrq: queued all the same, as a worker may find it elsewhere: {error}")
-    job_id = client.queue_job(task, params, queue=queue)
+    job_id = client.queue_job(task, params, queue=queue, idempotency_key=key)
     print(job_id, file=output, flush=True)
     if is_output_gone() or output_error() is not None:
         note(f"mrq: the job {job_id} is queued; standard output did not take its id")

@@ -9,6 +9,7 @@ import typer
 
 from mrq_core.cli.errors import EXIT_FAILED, UsageError
 from mrq_core.cli.options import Given, command
+from mrq_core.operations.filters import queue_names_from
 
 
 @command("broker", "worker", "tasks", "logs", "plugins")
@@ -40,7 +41,7 @@ def worker(
             raise UsageError(
                 "the name of a queue is empty: expected names of queues, or no argument for QUEUES"
             )
-        settings["queues"] = " ".join(names)
+        settings["queues"] = queue_names_from(names)
     config = given.config(**settings)
     words = [word.strip() for word in config.dequeue_strategy.split(",")]
     if burst and "burst" not in words:

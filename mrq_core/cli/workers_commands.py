@@ -12,6 +12,7 @@ from typer.core import TyperGroup
 from mrq_core.cli.errors import CommandFailed
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note, print_json, say, seconds, show_table
+from mrq_core.contract.naming import shown_names
 from mrq_core.operations import workers as reports
 from mrq_core.operations.views import iso, worker_view
 
@@ -40,7 +41,7 @@ def list_workers(given: Given, as_json: AsJson = False) -> None:
         (
             report.name,
             report.status,
-            " ".join(report.queues),
+            shown_names(report.queues),
             f"{len(report.running)}/{report.greenlets}",
             sum(report.jobs.values()),
             f"{report.memory / 1e6:.0f} MB",
@@ -84,7 +85,7 @@ def _print_worker(report: reports.WorkerReport) -> None:
     ended = ", ".join(f"{number:,} {status}" for status, number in sorted(report.jobs.items())) or "none"
     facts = {
         "host": f"{report.host}, process {report.pid}, mrq {report.version}",
-        "queues": " ".join(report.queues),
+        "queues": shown_names(report.queues),
         "started": iso(report.started_at),
         "reported": iso(report.reported_at),
         "ended": ended,

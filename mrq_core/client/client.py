@@ -23,7 +23,7 @@ from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue, storable_params
-from mrq_core.contract.messages import CHUNK, NewJob
+from mrq_core.contract.messages import CHUNK, NewJob, Unique
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import keys_in
 from mrq_core.contract.values import check_job_id
@@ -64,7 +64,8 @@ class Client:
     ) -> str:
         """Queues one job and returns its id. `queue` defaults to the queue of the task.
 
-        Raises like `queue_jobs`; a call without an answer can be repeated with the same `job_id`.
+        Raises like `queue_jobs`; a call without an answer can be repeated with the same `idempotency_key` or
+        `job_id`.
         """
         template, searchable = self._template("queue_job", task, queue, options)
         given = {} if params is None else params
@@ -228,12 +229,13 @@ class Client:
         if searchable:
             record = replace(record, search_keys=keys_in(checked, searchable))
         record = self.plugins.before_enqueue(record)
-        # A plugin that sets `due_at` replaces a delay.
-        if record.due_at is not None:
-            return NewJob(record=replace(record, waits_from=record.due_at))
+        key = record.unique_key
+        unique = None if key is None else Unique(key=key, until="record")
+        if record.due_at is not None:  # a plugin that sets `due_at` replaces a delay
+            return NewJob(record=replace(record, waits_from=record.due_at), unique=unique)
         if delay:
             record = replace(record, waits_from=after(record.queued_at, delay))
-        return NewJob(record=record, delay=delay)
+        return NewJob(record=record, delay=delay, unique=unique)
 
     def _enqueue(self, jobs: list[NewJob]) -> list[str]:
         answers = self.broker.enqueue(jobs)

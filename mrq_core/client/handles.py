@@ -14,7 +14,7 @@ from mrq_core.contract.messages import Cancel, ChangeResult, Requeue
 from mrq_core.contract.naming import (
     MAX_SECONDS,
     check_job_queue_name,
-    check_queue_or_tree,
+    check_queue_name,
     is_covered,
     is_number,
 )
@@ -243,7 +243,7 @@ class Queue:
     Making a handle does no I/O, so a module may have one. It finds its client like the handle of a job."""
 
     def __init__(self, name: str, *, client: Client | None = None) -> None:
-        self.name = check_queue_or_tree(name)
+        self.name = check_queue_name(name)
         self._own_client = _checked_client(client)
 
     @property

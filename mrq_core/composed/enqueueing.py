@@ -25,9 +25,11 @@ def enqueue(queue: JobQueue, store: JobStore, jobs: Sequence[NewJob]) -> list[En
     holders = _reserve(queue, store, firsts, now)
     failpoints.reach("composed.reserved")
     wanted = [job for job_id, job in firsts.items() if holders.get(job_id, job_id) == job_id]
-    created = {
-        job.record.id for job, is_new in zip(wanted, _store(queue, store, wanted), strict=True) if is_new
-    }
+    created: set[str] = set()
+    for job, stored in zip(wanted, _store(queue, store, wanted), strict=True):
+        holders[job.record.id] = stored.id
+        if stored.created:
+            created.add(stored.id)
     answers = []
     for job in jobs:
         job_id = job.record.id
@@ -45,7 +47,11 @@ def prepared(job: NewJob, now: datetime) -> NewJob:
 
 def _reserve(queue: JobQueue, store: JobStore, firsts: dict[str, NewJob], now: datetime) -> dict[str, str]:
     """The holders of the keys that these jobs request. A stored job gets no key: its id comes first."""
-    keyed = {job_id: job.unique for job_id, job in firsts.items() if job.unique is not None}
+    keyed = {
+        job_id: job.unique
+        for job_id, job in firsts.items()
+        if job.unique is not None and not job.unique.is_of_record
+    }
     if not keyed:
         return {}
     found = store.read(list(keyed))
@@ -55,18 +61,19 @@ def _reserve(queue: JobQueue, store: JobStore, firsts: dict[str, NewJob], now: d
     return {one.id: holder for one, holder in zip(wanted, holders, strict=True) if holder is not None}
 
 
-def _store(queue: JobQueue, store: JobStore, jobs: Sequence[NewJob]) -> list[bool]:
-    """Stores prepared jobs and pushes their entries. False: the id exists.
+def _store(queue: JobQueue, store: JobStore, jobs: Sequence[NewJob]) -> list[Enqueued]:
+    """Stores prepared jobs and pushes their entries.
 
-    An existing job gets its entry too, because a crash of the same call may have prevented the push.
+    An existing job and the holder of a key until `record` get their entries too, because a crash of an
+    earlier call may have prevented the push.
     """
-    created = store.insert(jobs)
+    answers = store.insert(jobs)
     failpoints.reach("composed.inserted")
-    entries = [tickets.entry_of_new(job) for job, is_new in zip(jobs, created, strict=True) if is_new]
-    there = dict.fromkeys(job.record.id for job, is_new in zip(jobs, created, strict=True) if not is_new)
+    entries = [tickets.entry_of_new(job) for job, one in zip(jobs, answers, strict=True) if one.created]
+    there = dict.fromkeys(one.id for one in answers if not one.created)
     for stored in store.read(list(there)) if there else ():
         if stored is not None and tickets.is_waiting(stored.record):
             entries.append(tickets.entry_of(stored, stored.record, stored.version))
     if entries:
         queue.push(entries)
-    return created
+    return answers

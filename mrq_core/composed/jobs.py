@@ -106,7 +106,7 @@ class Jobs:
         for one in done:
             stored, after = one.before.stored, one.after
             if after is None:
-                key = None if stored.unique is None else stored.unique.key
+                key = uniques.of_queue(stored.unique)
                 removals.append(Removal(id=stored.record.id, version=stored.version, key=key))
                 deleted.append(stored.record.id)
             elif after.is_ended:

@@ -1,4 +1,8 @@
-"""Unique keys of a pair: the queue knows who holds a key, the store whether the holder needs it."""
+"""Unique keys of a pair: the queue knows the holder of a key, and the store whether the holder needs it.
+
+The store alone holds keys until `record`, which it stores and deletes together with their records. None of
+these functions concerns such keys.
+"""
 
 from __future__ import annotations
 
@@ -55,6 +59,8 @@ def _without_need(store: JobStore, held: Sequence[tuple[str, KeyHolder]]) -> lis
 
 
 def _is_needed(unique: Unique, record: JobRecord) -> bool:
+    if unique.is_of_record:
+        return False
     if unique.until == "queued":
         return record.status is Status.QUEUED and record.started_at is None
     return unique.until == "period" or not record.is_ended
@@ -69,12 +75,17 @@ def of_entry(unique: Unique | None, record: JobRecord, *, begins: bool) -> Uniqu
 
 
 def again(stored: StoredJob) -> KeyRequest | None:
-    """What a job has to hold in order to be queued again."""
-    if stored.unique is None:
+    """The key that a job has to hold in order to be queued again."""
+    if stored.unique is None or stored.unique.is_of_record:
         return None
     return KeyRequest(id=stored.record.id, unique=replace(stored.unique, period=None))
 
 
 def to_let_go(unique: Unique | None) -> str | None:
-    """The key of a job that has ended: a period goes on."""
-    return None if unique is None or unique.until == "period" else unique.key
+    """The key of a job that has ended. A period goes on."""
+    return None if unique is None or unique.until == "period" else of_queue(unique)
+
+
+def of_queue(unique: Unique | None) -> str | None:
+    """The key that the queue holds for a job."""
+    return None if unique is None or unique.is_of_record else unique.key

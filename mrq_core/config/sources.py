@@ -16,7 +16,7 @@ from types import ModuleType
 from mrq_core.config.loading import Loading, loaded_now, loading
 from mrq_core.config.secrets import hide_password, hide_secrets
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, shown_setting
-from mrq_core.contract.naming import MAX_SECONDS, plain_text
+from mrq_core.contract.naming import MAX_SECONDS, names_in, plain_text
 from mrq_core.errors import ConfigError, shown, shown_error
 from mrq_core.text import printable
 
@@ -208,10 +208,10 @@ def _to_number(value: object, kind: type[int] | type[float], what: str) -> float
 
 def _to_names(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
-        return tuple(_checked_text(value).replace(",", " ").split())
+        return names_in(_checked_text(value), by_spaces=True)
     if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
         return tuple(map(_checked_text, value))
-    raise ValueError("expected a list of names, or names separated by commas or spaces")
+    raise ValueError("expected a list of names, or text with names between commas or spaces")
 
 
 def _to_mapping(value: object) -> object:

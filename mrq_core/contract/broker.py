@@ -309,6 +309,10 @@ class Broker(StoreServices):
         key is reserved with the job's id before the record is written. While another job holds the key,
         nothing is stored and the answer has the holder's id. The same holds within one call: the first of
         two jobs with the same key is created. One enqueue wakes as many waiting workers as it has jobs.
+
+        A key until `record` is stored together with the record, and released in the same operation that
+        deletes the record. The key of an expired record is free at once. The holder stays unchanged, whatever
+        the params of the later job. One more lookup for each job with such a key.
         """
 
     @abstractmethod
@@ -357,7 +361,8 @@ class Broker(StoreServices):
         its first answer as long as the record remembers the attempt.
 
         Follow-ups are stored with the parent, then enqueued as `enqueue` does, then marked as done; `prune`
-        completes them after a crash in between. Their ids make a repetition harmless; their delay counts from
+        completes them after a crash in between. Their ids (`lifecycle.followup_id`) make a repetition
+        harmless and embed the time of the outcome; their delay counts from
         the settle, and a follow-up whose unique key another job holds is dropped. A cancel request that
         turns the outcome into `cancel` drops all follow-ups.
         """
@@ -365,7 +370,7 @@ class Broker(StoreServices):
     @abstractmethod
     def requeue(self, ids: Sequence[str], how: Requeue) -> list[ChangeResult]:
         """Queues jobs again, as `lifecycle.requeued` says. REFUSED: the job is queued or started. HELD:
-        another job holds the unique key."""
+        another job holds the unique key. A requeued job keeps a key that it holds until `record`."""
 
     @abstractmethod
     def cancel(self, ids: Sequence[str], how: Cancel) -> list[ChangeResult]:
@@ -389,9 +394,9 @@ class Broker(StoreServices):
 
     @abstractmethod
     def prune(self, limit: int = 1000) -> int:
-        """Deletes up to `limit` expired jobs with their logs, expired shared state, and some
+        """Deletes up to `limit` expired jobs with their logs and unique keys, expired shared state, and some
         roll-ups of metrics whose time is over (`Resolution.kept`), in a bounded step; returns the number of
-        jobs. Never deletes a waiting or running job."""
+        jobs. Never deletes a waiting or running job. A key that is held for a period outlives its job."""
 
     @abstractmethod
     def apply(

@@ -26,6 +26,7 @@ from mrq_core.contract.messages import (
 )
 from mrq_core.contract.record import CANCELLABLE, HISTORY_LIMIT, Attempt, JobRecord, Status, is_legal
 from mrq_core.contract.terms import MOST_KEYS, error_group
+from mrq_core.ids import derived_id
 
 _CLAIM_LOST = "mrq_core.errors.ClaimLost"
 RUN_AGAIN = frozenset({Status.RETRY, Status.INTERRUPT, Status.QUEUED})
@@ -286,6 +287,16 @@ def cancelled(record: JobRecord, *, now: datetime, ttl: float) -> JobRecord:
         ended_at=now,
         expires_at=after(now, ttl),
     )
+
+
+def followup_id(parent: str, token: str, index: int, at: datetime) -> str:
+    """The id of a follow-up: the follow-up with this index of the attempt under this token.
+
+    `at` is the time of the outcome, which the worker chooses once and sends with each repetition of the
+    settle. So a repetition names the same jobs, and a later attempt of the parent names others. Follow-ups
+    of an attempt are in the order of their indexes.
+    """
+    return derived_id(at.timestamp(), "followup", parent, token, index=index)
 
 
 # --- changes by operators and rules -----------------------------------------------------------------

@@ -25,13 +25,20 @@ CHUNK = 1000
 class Unique(Struct, frozen=True, kw_only=True):
     """A unique key, and how long the job that reserves it holds it.
 
-    `until` is ``queued`` (until the job is first claimed), ``done`` (until the job has ended) or
-    ``period`` (for `period` seconds from the enqueue, independent of the job).
+    `until` is ``queued`` (until the job is first claimed), ``done`` (until the job has ended), ``period``
+    (for `period` seconds from the enqueue, independent of the job) or ``record`` (as long as the record
+    exists: an idempotency key). Keys until ``record`` are separate from all others: a job may hold such a
+    key while another job holds the same text until it is done.
     """
 
     key: str
     until: str = "done"
     period: float | None = None
+
+    @property
+    def is_of_record(self) -> bool:
+        """Whether the record holds the key as long as it exists."""
+        return self.until == "record"
 
 
 class NewJob(Struct, frozen=True, kw_only=True):
@@ -57,7 +64,9 @@ class Enqueued(Struct, frozen=True, kw_only=True):
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
-    """A queue to claim from, or a tree of subqueues (a name that ends with ``/``).
+    """A queue to claim from, or a tree: a name that ends with ``/``.
+
+    A tree is all queues whose names begin with its name, the queue with this name included.
 
     `quota` limits the jobs claimed from it in one call; `reverse` claims the newest jobs first
     within a priority; `exclude` names queues and trees to skip, such as paused ones.
@@ -153,7 +162,8 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     switches: int | None = None
     memory_diff: int | None = None
     followups: tuple[NewJob, ...] = ()
-    """Jobs to enqueue with this outcome. Their ids are derived from the id of the parent."""
+    """Jobs to enqueue with this outcome. `lifecycle.followup_id` derives their ids from the attempt and the
+    time of the outcome."""
 
 
 class Settlement(Struct, frozen=True, kw_only=True):
@@ -237,7 +247,7 @@ class Applied(Struct, frozen=True, kw_only=True):
 class JobFilter(Struct, frozen=True, kw_only=True):
     """Selects jobs that satisfy every given part. An empty filter selects all jobs.
 
-    A queue name that ends with ``/`` selects its subqueues. `params` compares top-level values for
+    A queue name that ends with ``/`` selects its tree, as in `Wanted`. `params` compares top-level values for
     equality, by JSON type. `since` (inclusive) and `until` (exclusive) compare `queued_at`.
 
     An exception is that of the latest attempt: the full or the short name of its type is one of

@@ -1,9 +1,9 @@
-"""Valid names of queues and times of jobs, and the meaning of a queue's name."""
+"""Valid names of queues and times of jobs, the meaning of a queue's name, and lists of names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from enum import StrEnum
 from typing import TypeGuard
@@ -11,8 +11,11 @@ from typing import TypeGuard
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.errors import InvalidValue, shown, shown_error
 from mrq_core.ids import is_id
+from mrq_core.text import is_utf8, without_controls
 
 _QUEUE_NAME_MAX = 200
+BEHIND_NAMES = "\U0010ffff" * (_QUEUE_NAME_MAX + 1)
+"""Added to a prefix, this is greater than every name of a queue with the prefix."""
 _LOG_CURSOR = re.compile(r"(-1|\d{1,18})\.(-1|\d{1,18})\Z", re.ASCII)
 MAX_SECONDS = 1e9
 """The longest accepted duration, about thirty years. Longer durations do not fit into a datetime."""
@@ -40,7 +43,7 @@ def raw_kind(queue: str) -> RawKind | None:
 
 
 def is_tree(name: str) -> bool:
-    """Whether the name denotes all subqueues of a queue."""
+    """Whether the name denotes a tree: all queues whose names begin with it, and the queue with this name."""
     return name.endswith("/")
 
 
@@ -61,37 +64,90 @@ def is_covered(queue: str, names: Collection[str]) -> bool:
 
 
 def check_queue_name(name: object) -> str:
-    """Returns the name of a queue as plain text. Raises InvalidValue for an invalid name. Pass the name of a
-    tree without its slash."""
+    """Returns the name of a queue, or of a tree, as plain text. Raises InvalidValue for an invalid name.
+
+    A name is any text of 1 to 200 characters without NUL, which environments and SQLite's JSON cannot hold.
+    """
     if not isinstance(name, str) or not name or len(name) > _QUEUE_NAME_MAX:
         raise InvalidValue(
             f"queue is {shown(name)}: expected a name of 1 to {_QUEUE_NAME_MAX} characters", path="queue"
         )
-    name = plain_text(name)
-    if name.endswith("/") or name.startswith("/") or "//" in name:
+    if "\0" in name or not is_utf8(name):
         raise InvalidValue(
-            f"queue is {shown(name)}: expected a queue, such as 'main' or 'main/sub'; a name that ends with "
-            "/ stands for all subqueues, and jobs go to one of them",
+            f"queue is {shown(name)}: expected text that UTF-8 can hold, without NUL characters",
             path="queue",
         )
-    if not name.isprintable() or " " in name or "," in name:
-        raise InvalidValue(
-            f"queue is {shown(name)}: expected printable characters without spaces and commas", path="queue"
-        )
-    return name
+    return plain_text(name)
 
 
-def check_queue_or_tree(name: object) -> str:
-    """Returns the name of a queue, or of a tree with its slash, as plain text. Raises InvalidValue."""
-    text = plain_text(name) if isinstance(name, str) else name
-    if isinstance(text, str) and (text == "/" or text.endswith("//")):
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"|' + r"'((?:[^']|'')*)'")
+_BLANK = re.compile(r"\s*")
+
+
+def names_in(text: str, *, by_spaces: bool = False) -> tuple[str, ...]:
+    """The names in a list, which commas separate, and spaces too with `by_spaces`.
+
+    A name in double or single quotes may contain both; a doubled quote inside stands for one. Spaces around a
+    name are dropped, and with `by_spaces` empty items too. Raises InvalidValue for a quote without its end.
+    """
+    separator = re.compile(r"[\s,]" if by_spaces else ",")
+    names: list[str] = []
+    position = _after(text, 0, with_commas=by_spaces)
+    while position < len(text) or not by_spaces:
+        if text[position : position + 1] in ("'", '"'):
+            name, position = _quoted_name(text, position, by_spaces=by_spaces)
+        else:
+            found = separator.search(text, position)
+            end = len(text) if found is None else found.start()
+            name, position = text[position:end].rstrip(), end
+        names.append(name)
+        position = _after(text, position, with_commas=by_spaces)
+        if not by_spaces:
+            if position == len(text):
+                break
+            position = _after(text, position + 1, with_commas=False)
+    return tuple(names)
+
+
+def _after(text: str, position: int, *, with_commas: bool) -> int:
+    """The first position behind spaces, and behind commas too if asked."""
+    while position < len(text) and (text[position].isspace() or (with_commas and text[position] == ",")):
+        position += 1
+    return position
+
+
+def _quoted_name(text: str, position: int, *, by_spaces: bool) -> tuple[str, int]:
+    """The name in quotes at this position, and the position after it."""
+    quote, found = text[position], _QUOTED.match(text, position)
+    if found is None:
         raise InvalidValue(
-            f"queue is {shown(text)}: expected a queue, such as 'main' or 'main/sub', or a tree, such as "
-            "'main/'",
+            f"the list {shown(text)} has a name that begins with {quote} and does not end with it: "
+            "expected the same quote at its end",
             path="queue",
         )
-    queue = check_queue_name(text.removesuffix("/") if isinstance(text, str) else text)
-    return f"{queue}/" if text != queue else queue
+    end = found.end()
+    blank = _BLANK.match(text, end)
+    after = end if blank is None else blank.end()
+    is_over = after == len(text) or text[after] == "," or (by_spaces and after > end)
+    if not is_over:
+        raise InvalidValue(
+            f"the list {shown(text)} has {shown(text[end : end + 20])} after a name in quotes: "
+            "expected a comma" + (" or a space" if by_spaces else ""),
+            path="queue",
+        )
+    return (found[1] if quote == '"' else found[2]).replace(quote * 2, quote), end
+
+
+def quoted_name(name: str) -> str:
+    """The name as an item of a list, in quotes if it needs them."""
+    is_plain = name and name[0] not in "\"'" and "," not in name and not any(map(str.isspace, name))
+    return name if is_plain else '"' + name.replace('"', '""') + '"'
+
+
+def shown_names(names: Iterable[str]) -> str:
+    """The names as a list for people, in one line: control characters become escapes."""
+    text = without_controls(", ".join(map(quoted_name, names)))
+    return text.replace("\n", "\\n").replace("\t", "\\t")
 
 
 def check_raw_queue_name(name: str) -> RawKind:

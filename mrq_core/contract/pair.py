@@ -29,6 +29,7 @@ from mrq_core.contract.broker import RawParameters, StoreServices
 from mrq_core.contract.messages import (
     ClaimRef,
     ClaimRequest,
+    Enqueued,
     Finding,
     NewJob,
     Note,
@@ -121,7 +122,8 @@ class JobQueue(ABC):
 
         A crash may leave a key with a job that was never stored or no longer needs it. So the answer has the
         time of each reservation that is not confirmed; the caller reads the store if the time is
-        long ago, and calls `free`. The push of the job's entry confirms the reservation of a period; its
+        long ago, and calls `free`. The queue gets no keys until `record`, because the store holds these. The
+        push of the job's entry confirms the reservation of a period; its
         answer has no `since` until the job itself requests the key again, before a requeue or a removal.
         """
 
@@ -288,7 +290,9 @@ S = TypeVar("S", bound=StoredJob)
 
 
 class JobStore(StoreServices):
-    """The records of jobs, and the state that all processes share. Knows no order, limits and unique keys.
+    """The records of jobs, and the state that all processes share. Knows no order and no limits.
+
+    Of unique keys the store holds those until `record`, because they begin and end with their record.
 
     Every change of a record is a compare-and-set; totals change with it.
     """
@@ -299,10 +303,11 @@ class JobStore(StoreServices):
     # --- records -----------------------------------------------------------------------------
 
     @abstractmethod
-    def insert(self, jobs: Sequence[NewJob]) -> list[bool]:
-        """Stores new jobs as version 1, with their `due_at` unchanged. False: the id exists, also earlier in
-        the same call; the existing record stays unchanged. An expired record makes room. A repetition by the
-        driver itself after a lost reply returns the first answer."""
+    def insert(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        """Stores new jobs as version 1, with their `due_at` unchanged. `created` is False where the id
+        exists, also earlier in the same call, or where another record holds the key until `record`; the
+        answer has the id of the holder. The existing record stays unchanged. An expired record makes room. A
+        repetition by the driver itself after a lost reply returns the first answer."""
 
     @abstractmethod
     def read(self, ids: Sequence[str]) -> Sequence[StoredJob | None]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
+
 from msgspec.structs import replace
 
 from mrq_core.contract.codec import JsonObject, storable, storable_params
@@ -9,10 +12,14 @@ from mrq_core.contract.naming import check_job_queue_name, check_time, plain_tex
 from mrq_core.contract.record import PRIORITY_MAX, PRIORITY_MIN, JobRecord
 from mrq_core.contract.terms import check_keys
 from mrq_core.errors import InvalidValue, shown
-from mrq_core.ids import is_id
+from mrq_core.ids import is_id, seconds_of
+from mrq_core.text import is_utf8
 
 _PATH_MAX = 500
 _KEY_MAX = 200
+_IDEMPOTENCY_KEY_MAX = 255
+_ID_MAX_AGE = 86_400.0
+"""The most seconds between the time of a given id and the client's time."""
 
 
 def check_job_id(job_id: object) -> str:
@@ -23,6 +30,33 @@ def check_job_id(job_id: object) -> str:
             path="job_id",
         )
     return plain_text(job_id)
+
+
+def check_new_id(job_id: object) -> str:
+    """Returns the id for a new job as plain text. Raises InvalidValue, also for an id that was made more than
+    a day ago or from now: ids order jobs by the time of their creation."""
+    of_time = ""
+    if is_id(job_id):
+        made_at = seconds_of(job_id)
+        if abs(time.time() - made_at) <= _ID_MAX_AGE:
+            return plain_text(job_id)
+        of_time = f", an id of {datetime.fromtimestamp(made_at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    raise InvalidValue(
+        f"job_id is {shown(job_id)}{of_time}: expected 24 hex digits of a new id, made within a day by "
+        "mrq_core.ids.new_id(); idempotency_key takes any text and queues a job once",
+        path="job_id",
+    )
+
+
+def check_idempotency_key(key: object) -> str:
+    """Returns an idempotency key as plain text. Raises InvalidValue unless the key is text of 1 to 255
+    characters that UTF-8 can hold."""
+    if isinstance(key, str) and 0 < len(key) <= _IDEMPOTENCY_KEY_MAX and is_utf8(key):
+        return plain_text(key)
+    raise InvalidValue(
+        f"idempotency_key is {shown(key)}: expected text of 1 to {_IDEMPOTENCY_KEY_MAX} characters",
+        path="idempotency_key",
+    )
 
 
 def check_path(path: object) -> str:

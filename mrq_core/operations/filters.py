@@ -11,7 +11,7 @@ import msgspec
 
 from mrq_core.contract.codec import JsonObject, JsonValue, parsed, storable
 from mrq_core.contract.messages import JobFilter, Totals
-from mrq_core.contract.naming import check_queue_or_tree, is_covered
+from mrq_core.contract.naming import check_queue_name, is_covered, names_in
 from mrq_core.contract.record import Status
 from mrq_core.contract.terms import words_of
 from mrq_core.errors import InvalidValue, shown
@@ -26,9 +26,9 @@ _SHOWN_KEY = 80
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterTexts:
-    """A filter as texts. A text of a list may hold several values, joined by commas. No value may be empty. A
-    text of `params` or of `search_keys` is one ``key=value``; a text of `messages` holds words, and a text of
-    `groups` one group."""
+    """A filter as texts. A text of a list may hold several values, joined by commas; names of queues may be
+    in quotes, see `names_in`. No value may be empty. A text of `params` or of `search_keys` is one
+    ``key=value``; a text of `messages` holds words, and a text of `groups` one group."""
 
     statuses: Sequence[str] = ()
     paths: Sequence[str] = ()
@@ -45,9 +45,7 @@ class FilterTexts:
 
 def filter_from(texts: FilterTexts, *, now: datetime) -> JobFilter:
     """Parses the texts of a filter. Raises InvalidValue."""
-    queues = _split(texts.queues, "queue")
-    for queue in queues:
-        check_queue_or_tree(queue)
+    queues = queue_names_from(texts.queues)
     since = moment_from(texts.since, now=now, name="since") if texts.since is not None else None
     until = moment_from(texts.until, now=now, name="until") if texts.until is not None else None
     if since is not None and until is not None and since > until:
@@ -65,6 +63,16 @@ def filter_from(texts: FilterTexts, *, now: datetime) -> JobFilter:
         until=until,
         params=params_from(texts.params),
     )
+
+
+def queue_names_from(texts: Iterable[str]) -> tuple[str, ...]:
+    """The names of queues and trees in lists that commas separate, each once. Raises InvalidValue."""
+    names = [name for text in texts for name in names_in(text)]
+    if not all(names):
+        raise InvalidValue(
+            "queue has an empty value: expected a value, or no filter of that name", path="queue"
+        )
+    return tuple(dict.fromkeys(map(check_queue_name, names)))
 
 
 def statuses_from(texts: Iterable[str]) -> tuple[Status, ...]:

@@ -8,7 +8,7 @@ import msgspec
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import CHUNK, QueueCounts
-from mrq_core.contract.naming import check_queue_or_tree, is_covered, is_tree
+from mrq_core.contract.naming import check_queue_name, is_covered, is_tree
 
 
 class QueueList(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,14 +63,14 @@ def waiting_in(broker: Broker, name: str) -> int:
 def pause_queues(broker: Broker, names: Sequence[str]) -> None:
     """Pauses queues and trees: workers claim nothing more from them. Raises InvalidValue for a bad name."""
     for name in names:
-        check_queue_or_tree(name)
+        check_queue_name(name)
     broker.pause(names)
 
 
 def resume_queues(broker: Broker, names: Sequence[str]) -> ResumeResult:
     """Resumes queues and trees, and tells which of them were paused. Raises InvalidValue for a bad name."""
     for name in names:
-        check_queue_or_tree(name)
+        check_queue_name(name)
     before = broker.paused()
     broker.resume(names)
     return ResumeResult(

@@ -21,7 +21,7 @@ from mrq_core.contract.metrics import (
     added,
     percentile,
 )
-from mrq_core.contract.naming import check_queue_or_tree, is_covered, is_tree
+from mrq_core.contract.naming import check_queue_name, is_covered, is_tree
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.operations.queues import all_counts
 from mrq_core.operations.workers import WorkerReport, list_workers
@@ -94,7 +94,7 @@ def queue_statistics(
             f"empty_in is {shown(empty_in)}: expected a number of seconds above 0", path="empty_in"
         )
     for name in names:
-        check_queue_or_tree(name)
+        check_queue_name(name)
     now = broker.now()
     counts = _counts_of(broker, names)
     recent = _Measured(broker, after(now, -WINDOW), now, Resolution.MINUTE)

@@ -15,6 +15,7 @@ from mrq_core.contract.driver import Driver
 from mrq_core.contract.messages import Finding, LogLine, QueueCounts
 from mrq_core.contract.naming import is_covered
 from mrq_core.contract.record import Attempt, JobRecord, Status
+from mrq_core.ids import seconds_of
 from mrq_core.operations.statistics import QueueStatistics
 from mrq_core.operations.workers import WorkerReport
 
@@ -140,7 +141,7 @@ def death_of(attempt: Attempt) -> str | None:
 def timeline(record: JobRecord) -> list[tuple[datetime, str]]:
     """The past events of a job and its next events, each with its time, in order of time."""
     events = [(record.queued_at, f"queued on {record.queue}")]
-    created = datetime.fromtimestamp(int(record.id[:8], 16), UTC)  # the ids tell whole seconds
+    created = datetime.fromtimestamp(seconds_of(record.id), UTC)  # in whole seconds
     if (record.queued_at - created).total_seconds() >= _REQUEUED_AFTER:
         events.append((created, "created"))
     for attempt in record.attempts:

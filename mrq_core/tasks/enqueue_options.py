@@ -11,7 +11,7 @@ from typing import TypedDict
 from mrq_core.clock import from_ms
 from mrq_core.contract.naming import check_job_queue_name, check_times
 from mrq_core.contract.record import JobRecord
-from mrq_core.contract.values import check_job_id, check_priority
+from mrq_core.contract.values import check_idempotency_key, check_new_id, check_priority
 from mrq_core.errors import shown
 from mrq_core.tasks.loading import LoadedTask
 from mrq_core.tasks.options import TaskOptions
@@ -36,10 +36,14 @@ class EnqueueOptions(TypedDict, total=False):
 class SingleEnqueueOptions(EnqueueOptions, total=False):
     """The options of an enqueue of one job: `EnqueueOptions`, and options that two jobs cannot share.
 
-    - `job_id`: the id of the job, 24 hex digits in lower case. A job that has this id already stays
-      unchanged, so a call can be repeated. Default: a new id.
+    - `idempotency_key`: text of 1 to 255 characters that queues a job once. While a job with this key is
+      stored, no second job is queued and the call returns the id of the first, which stays unchanged even if
+      task, params, queue or options differ. Default: no key.
+    - `job_id`: the id of the job, made within a day: 24 hex digits in lower case. A job that has this id
+      already stays unchanged, so a call can be repeated. Default: a new id.
     """
 
+    idempotency_key: str | None
     job_id: str | None
 
 
@@ -68,10 +72,10 @@ def record_template(
     """
     if not _OPTIONS_OF_CALL[call].issuperset(options):
         raise TypeError(_unknown_option(call, options))
-    priority, job_id = options.get("priority"), options.get("job_id")
+    priority, job_id, key = options.get("priority"), options.get("job_id"), options.get("idempotency_key")
     now = from_ms(time.time_ns() // 1_000_000)
     return JobRecord(
-        id=check_job_id(job_id) if job_id is not None else "",
+        id=check_new_id(job_id) if job_id is not None else "",
         path=path,
         params={},
         queue=check_job_queue_name(queue if queue is not None else defaults.queue or "default"),
@@ -80,6 +84,7 @@ def record_template(
         updated_at=now,
         due_at=check_times(options.get("delay"), options.get("at")),
         at_most_once=bool(defaults.at_most_once),
+        unique_key=None if key is None else check_idempotency_key(key),
     )
 
 

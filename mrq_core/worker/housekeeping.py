@@ -11,6 +11,7 @@ import gevent
 import psutil
 
 from mrq_core.contract.messages import Versions
+from mrq_core.contract.naming import shown_names
 from mrq_core.errors import BrokerError, shown_error
 from mrq_core.worker import metrics
 from mrq_core.worker.guarded_log import GuardedLog
@@ -100,7 +101,7 @@ class Housekeeping:
         obeys_pauses = bool(self._config.paused_queues_refresh_interval)
         if obeys_pauses and changes.paused is not None and changes.paused != self._state.paused:
             self._state.paused = changes.paused
-            _log.info("queues.paused queues=%s", ",".join(sorted(changes.paused)) or "none")
+            _log.info("queues.paused queues=%s", shown_names(sorted(changes.paused)) or "none")
             self._state.wake.set()
         self._cancels.add(changes.interrupts)
 

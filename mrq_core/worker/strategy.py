@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mrq_core.contract.messages import Wanted
-from mrq_core.contract.naming import check_queue_or_tree
+from mrq_core.contract.naming import check_queue_name, is_covered, is_tree
 from mrq_core.errors import ConfigError
 
 _WORDS = ("sequential", "parallel", "burst")
@@ -27,7 +27,7 @@ class Strategy:
         if not queues:
             raise ConfigError("QUEUES is empty: expected the names of the queues to work on")
         for name in queues:
-            check_queue_or_tree(name)
+            check_queue_name(name)
         self.is_parallel = "parallel" in words
         self.is_burst = "burst" in words
         self.queues = tuple(dict.fromkeys(queues))
@@ -38,7 +38,7 @@ class Strategy:
 
         In parallel, each call starts with the next queue.
         """
-        names = [name for name in self.queues if not is_paused(name, paused)]
+        names = [name for name in self.queues if not is_covered(name, paused)]
         excluded = frozenset(name for name in paused if name not in names)
         quota = None
         if self.is_parallel and len(names) > 1:
@@ -47,16 +47,6 @@ class Strategy:
             names = names[start:] + names[:start]
             quota = max(1, -(-room // len(names)))
         return tuple(
-            Wanted(name=name, quota=quota, exclude=excluded if name.endswith("/") else frozenset())
+            Wanted(name=name, quota=quota, exclude=excluded if is_tree(name) else frozenset())
             for name in names
         )
-
-
-def is_paused(name: str, paused: frozenset[str]) -> bool:
-    """Whether a queue or tree is paused, or lies in a paused tree."""
-    if not paused:
-        return False
-    if name in paused:
-        return True
-    parts = name.rstrip("/").split("/")
-    return any("/".join(parts[:length]) + "/" in paused for length in range(1, len(parts)))

@@ -13,6 +13,7 @@ from gevent.exceptions import LoopExit
 
 from mrq_core.client.client import Client, set_process_client
 from mrq_core.config.settings import Config
+from mrq_core.contract.naming import shown_names
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.worker import blocking, forking
 from mrq_core.worker.asyncio_loops import keep_loops_apart
@@ -115,7 +116,7 @@ class Worker:
             self._housekeeping.start()
             _log.info(
                 "worker.started name=%s broker=%s queues=%s greenlets=%d",
-                self.name, broker.name, ",".join(self._strategy.queues), self.config.greenlets,
+                self.name, broker.name, shown_names(self._strategy.queues), self.config.greenlets,
             )  # fmt: skip
             # Objects that are loaded by now live as long as the worker: spare the collector their traversal.
             gc.collect()

@@ -31,7 +31,7 @@ def test_burst_goes_together_with_the_configured_strategy(mrq: Shell, project: P
 
 
 def test_queues_are_arguments_and_may_be_joined_by_commas(mrq: Shell) -> None:
-    assert "queues=high,low,mail/ " in mrq("worker", "high,low", "mail/", "--burst").err
+    assert "queues=high, low, mail/ " in mrq("worker", "high,low", "mail/", "--burst").err
 
 
 def test_naming_queues_twice_is_an_error(mrq: Shell) -> None:
@@ -239,6 +239,20 @@ def test_run_queues_a_job_where_it_is_told_to(mrq: Shell, project: Project) -> N
     assert project.client.fetch(own).params == {"name": "Bo"}
 
 
+def test_run_with_an_idempotency_key_queues_one_job_and_prints_its_id_again(
+    mrq: Shell, project: Project
+) -> None:
+    arguments = ("tasks.greet", "name", "Anna", "--async", "--idempotency-key", "order 7, part *")
+    [first, second] = [mrq("run", *arguments).out.strip() for _ in range(2)]
+    assert first == second
+    assert project.client.fetch(first).unique_key == "order 7, part *"
+    assert "order 7, part *" in mrq("jobs", "show", first).out
+    refused = mrq("run", "tasks.greet", "name", "Anna", "--idempotency-key", "k", code=2)
+    assert "add --async, or --queue with a queue" in refused.err
+    empty = mrq("run", "tasks.greet", "--async", "--idempotency-key", "", code=2)
+    assert "idempotency_key is ''" in empty.err
+
+
 def test_run_says_when_the_queued_task_is_not_here(mrq: Shell, project: Project) -> None:
     said = mrq("run", "elsewhere.Task", "--async")
     assert "elsewhere.Task cannot be found" in said.err
@@ -246,7 +260,26 @@ def test_run_says_when_the_queued_task_is_not_here(mrq: Shell, project: Project)
 
 
 def test_run_refuses_a_bad_name_of_a_queue(mrq: Shell) -> None:
-    assert "queue is 'a b'" in mrq("run", "tasks.fail", "--queue", "a b", code=2).err
+    assert "expected a name of 1 to 200" in mrq("run", "tasks.fail", "--queue", "", code=2).err
+
+
+def test_names_with_spaces_and_commas_are_quoted_in_lists(mrq: Shell, project: Project) -> None:
+    names = ["two words", "a,b", "mail/", 'say "hi"', "line\nbreak"]
+    ids = {name: mrq("run", "tasks.greet", "name", "Bo", "--queue", name).out.strip() for name in names}
+    listed = [row["name"] for row in mrq("queues", "list", "--json").json]
+    assert listed == sorted(names)
+    assert "line\\nbreak" in mrq("queues", "list").out
+    found = mrq("jobs", "list", "--queue", '"a,b",two words', "--json").json
+    assert {row["id"] for row in found} == {ids["a,b"], ids["two words"]}
+    paused = mrq("queues", "pause", '"a,b"', "two words", "line\nbreak").out
+    assert paused == 'paused: "a,b", "two words", "line\\nbreak"\n'
+    assert 'begins with " and does not end with it: expected' in mrq("queues", "resume", '"a,b', code=2).err
+    mrq("queues", "resume", "'a,b',two words,line\nbreak")
+    mrq("worker", "two words", '"a,b"', "mail/", "--burst", "--quiet")
+    statuses = {name: project.client.fetch(job_id).status for name, job_id in ids.items()}
+    assert [name for name, status in statuses.items() if status == "success"] == names[:3]
+    mrq("worker", "--queues", '"line\nbreak", \'say "hi"\'', "--burst", "--quiet")
+    assert {project.client.fetch(job_id).status for job_id in ids.values()} == {"success"}
 
 
 def test_interrupting_a_run_exits_with_130(project: Project) -> None:

@@ -209,7 +209,7 @@ class Line(enum.StrEnum):
         ("max_retries", 1.5, "max_retries is 1.5: expected a whole number"),
         ("priority", True, "priority is True: expected a whole number"),
         ("queue", 5, "queue is 5: expected text"),
-        ("queue", "a//b", "queue is 'a//b': expected a queue"),
+        ("queue", "a\0b", "queue is 'a.*b': expected text that UTF-8 can hold"),
         ("queue", "", "queue is '': expected a name"),
         ("at_most_once", 1, "at_most_once is 1: expected True or False"),
         ("isolate", "yes", "isolate is 'yes': expected True or False"),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -100,6 +101,53 @@ def test_a_job_id_of_ones_own_makes_a_repetition_harmless(client: Client) -> Non
     assert Queue("default").size() == 1
 
 
+def test_a_given_job_id_is_of_within_a_day_by_the_clock_of_the_client(client: Client) -> None:
+    now = int(time.time())
+    for seconds in (now - 86_000, now + 86_000):
+        fresh = f"{seconds:08x}{'0' * 16}"
+        assert queue_job("a.B", job_id=fresh) == fresh
+    for seconds in (now - 87_000, now + 87_000):
+        with pytest.raises(InvalidValue, match=r"made within a day by .* idempotency_key takes any text"):
+            queue_job("a.B", job_id=f"{seconds:08x}{'0' * 16}")
+    assert Queue("default").size() == 2
+
+
+def test_an_idempotency_key_queues_one_job_and_returns_its_id_again(client: Client) -> None:
+    first = queue_job("a.B", {"n": 1}, idempotency_key="order 7")
+    assert queue_job("a.B", {"n": 1}, idempotency_key="order 7") == first
+    # Other params and options change nothing of the first job.
+    assert queue_job("a.C", {"n": 2}, "elsewhere", priority=3, idempotency_key="order 7") == first
+    assert queue_job("a.B", {"n": 1}, idempotency_key="order 8") != first
+    record = client.fetch(first)
+    assert (record.path, record.params, record.queue, record.unique_key) == (
+        "a.B",
+        {"n": 1},
+        "default",
+        "order 7",
+    )
+    assert Queue("default").size() == 2
+    assert Queue("elsewhere").size() == 0
+
+
+def test_jobs_are_queued_on_a_queue_with_any_name_and_on_the_queue_of_a_tree(client: Client) -> None:
+    for name in ("two words", "a,b", "main/", "main/sub", "/", "line\nbreak", "\U0001f680"):
+        assert client.fetch(queue_job("a.B", queue=name)).queue == name
+        assert Queue(name).size() == 1
+    assert Queue("main/").size() == 2
+    tree = Queue("main/")
+    tree.pause()
+    assert tree.is_paused()
+    assert Queue("main/sub").is_paused()
+    assert not Queue("main").is_paused()
+
+
+@pytest.mark.parametrize("key", ["k" * 255, "\U0001f511" * 255, "a\0b\nc", " ", "{x}*'\""])
+def test_an_idempotency_key_is_any_text(client: Client, key: str) -> None:
+    first = queue_job("a.B", idempotency_key=key)
+    assert queue_job("a.B", idempotency_key=key) == first
+    assert client.fetch(first).unique_key == key
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -112,8 +160,8 @@ def test_a_job_id_of_ones_own_makes_a_repetition_harmless(client: Client) -> Non
         ({"params": {"big": "x" * 2_000_000}}, "the limit is 1,048,576"),
         ({"params": [1]}, "expected a dict"),
         ({"queue": ""}, "expected a name"),
-        ({"queue": "tree/"}, "subqueues"),
-        ({"queue": "two words"}, "without spaces"),
+        ({"queue": "q" * 201}, "expected a name of 1 to 200 characters"),
+        ({"queue": "a\0b"}, "without NUL characters"),
         ({"queue": "crawl_timed_set"}, "raw queue"),
         ({"priority": 5}, "-4 to 4"),
         ({"delay": -1}, "seconds"),

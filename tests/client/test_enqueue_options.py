@@ -75,7 +75,7 @@ def test_an_unknown_option_is_refused_with_the_nearest_name(client: Client) -> N
         TypeError, match=r"queue_jobs\(\) has no option 'batchsize'; did you mean 'batch_size'"
     ):
         queue_jobs("a.B", [{}], batchsize=3)  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match=r"queue_job\(\) has no option 'zone': expected at, delay, job_id, "):
+    with pytest.raises(TypeError, match="has no option 'zone': expected at, delay, idempotency_key, job_id"):
         client.queue_job("a.B", {}, zone="UTC")  # type: ignore[call-arg]
     assert client.broker.find(JobFilter()).records == ()
 

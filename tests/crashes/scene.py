@@ -29,6 +29,8 @@ from mrq_core.testing.clock import ManualClock
 
 LEASE = 60.0
 QUEUES = ("q", "t/a", "t/b")
+_UNTIL = {"q": "done", "t/a": "done", "t/b": "record"}
+"""By queue: until when its job with a unique key holds the key."""
 LIMITS = {"k": Limit(concurrency=2), "r": Limit(rate=100.0)}
 
 
@@ -100,7 +102,7 @@ class Scene:
             jobs += [
                 self.new_job(queue, search_keys={"queue": queue}),
                 self.new_job(queue, ("k", "r")),
-                self.new_job(queue, unique=Unique(key=f"u {queue}")),
+                self.new_job(queue, unique=Unique(key=f"u {queue}", until=_UNTIL[queue])),
             ]
         return [answer.id for answer in self.broker.enqueue(jobs)]
 

@@ -53,7 +53,7 @@ class Enqueue(Story):
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        untils = (("queued", None), ("done", None), ("period", 500.0))
+        untils = (("queued", None), ("done", None), ("period", 500.0), ("record", None))
         uniques = [Unique(key=until, until=until, period=period) for until, period in untils]
         self.jobs = [scene.new_job("q", unique=unique) for unique in uniques]
         self.jobs += [scene.new_job("t/a"), scene.new_job("t/b", ("k",))]
@@ -74,7 +74,7 @@ class Enqueue(Story):
             for job in self.jobs
             if job.unique is not None
         ]
-        assert [answer.id for answer in self.scene.broker.enqueue(again)] == self.ids[:3]
+        assert [answer.id for answer in self.scene.broker.enqueue(again)] == self.ids[:4]
         assert self.scene.run_all() == dict.fromkeys(self.ids, Status.SUCCESS)
 
 
@@ -313,13 +313,14 @@ class MoveAll(Story):
 
 
 class Remove(Story):
-    """Waiting, parked and ended jobs with logs and keys, one held for a period."""
+    """Waiting, parked and ended jobs with logs and keys, two held for a period and until `record`."""
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
-        self.unique = Unique(key="p", until="period", period=1e5)
+        self.uniques = [Unique(key="p", until="period", period=1e5), Unique(key="r", until="record")]
         self.ids = scene.put()
-        self.ids += [answer.id for answer in scene.broker.enqueue([scene.new_job("q", unique=self.unique)])]
+        unique_jobs = [scene.new_job("q", unique=unique) for unique in self.uniques]
+        self.ids += [answer.id for answer in scene.broker.enqueue(unique_jobs)]
         records = scene.claim(scene.broker, limit=5).records
         assert scene.broker.settle(list(map(succeeded, records))) == [True] * 5
         lines = [
@@ -339,8 +340,8 @@ class Remove(Story):
         self.scene.clock.advance(61.0)
         self.scene.repair()
         assert self.scene.run_all() == {}
-        other = self.scene.new_job("q", unique=self.unique)
-        assert [answer.created for answer in self.scene.broker.enqueue([other])] == [True]
+        others = [self.scene.new_job("q", unique=unique) for unique in self.uniques]
+        assert [answer.created for answer in self.scene.broker.enqueue(others)] == [True, True]
 
 
 class Prune(Story):

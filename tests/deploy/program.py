@@ -12,7 +12,7 @@ from typer.main import get_command
 from mrq_core.cli.app import app
 from mrq_core.config.settings import SETTINGS, Config
 from mrq_core.config.sources import load_config
-from mrq_core.contract.naming import check_queue_or_tree
+from mrq_core.contract.naming import check_queue_name
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.worker.process_end import LEAVE_WITHIN
 
@@ -63,7 +63,7 @@ def checked(words: Sequence[str], environ: Mapping[str, str]) -> Config:
     ours = {name: value for name, value in environ.items() if name.startswith("MRQ_")}
     config = load_config(given, environ=ours)  # an unknown variable warns, which is an error in tests
     for queue in config.queues:
-        check_queue_or_tree(queue)
+        check_queue_name(queue)
     open_broker(config, Plugins(config)).close()
     return config
 

@@ -16,7 +16,8 @@ _JOBS = f"SELECT id, queue, path, status, rank, due_ms, {records.COLUMNS} FROM j
 
 
 def check_tables(path: Path) -> None:
-    """Totals, terms, slots, parked jobs, heads of subqueues and sizes of raw queues are what the rows say."""
+    """Totals, terms, keys until `record`, slots, parked jobs, heads of subqueues and sizes of raw queues are
+    what the rows say."""
     with closing(sqlite3.connect(path)) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
         jobs = connection.execute(_JOBS).fetchall()
@@ -34,6 +35,10 @@ def check_tables(path: Path) -> None:
         assert dict(connection.execute("SELECT * FROM running")) == Counter(key for _, key in slots)
         parked = Counter(job_id for (job_id,) in connection.execute("SELECT job_id FROM parked"))
         assert parked == Counter(record.id for record in stored if encoding.is_parked(record))
+        held_keys = set(connection.execute("SELECT job_id, key FROM record_keys"))
+        assert held_keys <= {(record.id, record.unique_key) for record in stored}
+        keyed = connection.execute("SELECT id FROM jobs WHERE unique_until = 'record' AND expires_ms IS NULL")
+        assert {job_id for (job_id,) in keyed} <= {job_id for job_id, _ in held_keys}
         heads: dict[str, int] = {}
         for _, queue, _, _, rank, due_ms, *_ in jobs:
             if "/" in queue and rank is not None:

@@ -110,8 +110,9 @@ def _check_slots(found: list[Doc], jobs: dict[Any, Doc]) -> None:
 
 
 def _check_unique_keys(found: list[Doc], jobs: dict[Any, Doc]) -> None:
-    """Each job that needs its key has it."""
+    """Each job that needs its key has it. Keys until `record` are in no collection."""
     holders = {doc["_id"]: doc["job"] for doc in found}
+    assert not any(jobs.get(job, {}).get("unique_until") == "record" for job in holders.values())
     for job, doc in jobs.items():
         if doc.get("unique_until") in ("queued", "done") and not is_done_with(doc):
             assert holders[doc["unique_key"]] == job, doc

@@ -52,7 +52,7 @@ def store(store_place: Place, explained: Explained, clock: ManualClock) -> Itera
 def insert(store: MongoStore, clock: ManualClock, number: int, **fields: Any) -> list[Entry]:
     """New jobs; answers with entries for them that were claimed together."""
     jobs = [new_job(clock, **fields) for _ in range(number)]
-    assert all(store.insert(jobs))
+    assert all(answer.created for answer in store.insert(jobs))
     return [entry_of(stored) for stored in store.read([job.record.id for job in jobs]) if stored is not None]
 
 

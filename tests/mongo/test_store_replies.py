@@ -79,7 +79,7 @@ class Insert(Story):
         self.jobs = [new_job(self.clock, id=job_id, params={"n": 1}) for job_id in self.ids]
 
     def call(self, store: MongoStore) -> Any:
-        return store.insert(self.jobs)
+        return [answer.created for answer in store.insert(self.jobs)]
 
     def check(self, answer: Any) -> None:
         if answer is None:

@@ -117,6 +117,12 @@ def _check_unique_keys(client: redis.Redis, prefix: bytes, jobs: dict[bytes, Row
     for job_id, row in jobs.items():
         if row.get(b"m") == b"done" and row[b"z"]:
             assert holders[row[b"u"]][:24] == job_id
+    of_records = hash_of(client, prefix + b"u:r")
+    for key, job_id in of_records.items():
+        assert (jobs[job_id][b"u"], jobs[job_id][b"m"]) == (key, b"record")
+    for job_id, row in jobs.items():
+        if row.get(b"m") == b"record" and b"x" not in row:
+            assert of_records[row[b"u"]] == job_id
 
 
 def _records(connection: Connection, jobs: dict[bytes, Row]) -> dict[bytes, JobRecord]:

@@ -39,6 +39,7 @@ from mrq_core.drivers.rollups import Cell
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.embedded.jobs.terms import TermChanges
 from mrq_core.embedded.raw import claiming as embedded_raw
+from mrq_core.ids import derived_id
 from mrq_core.testing import MemoryBroker, MemoryData
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance import BrokerContract, BrokerFactory
@@ -116,6 +117,28 @@ def _reserve_nothing(self: UniqueKeys, unique: Any, job_id: str, now: Any) -> st
     return job_id
 
 
+def _is_below(queue: str, name: str) -> bool:
+    return queue == name if not name.endswith("/") else queue.startswith(name) and queue != name
+
+
+_reserve = UniqueKeys.reserve
+_written = UniqueKeys.written
+
+
+def _reserve_in_one_namespace(self: UniqueKeys, unique: Any, job_id: str, now: Any) -> str:
+    return _reserve(self, replace(unique, until="done"), job_id, now)
+
+
+def _written_as_done(self: UniqueKeys, record: JobRecord, now: Any) -> None:
+    _written(self, record, now)
+    if record.is_ended:
+        self.forget(record.id, keep_period=True)
+
+
+def _written_without_expiry(self: UniqueKeys, record: JobRecord, now: Any) -> None:
+    _written(self, replace(record, expires_at=None), now)
+
+
 _claimed = lifecycle.claimed
 
 
@@ -149,6 +172,10 @@ def _minutes_only(metrics: Any) -> Any:
 
 def _cells_by_names_of_tags(metrics: Any) -> Any:
     return _cells_of([replace(one, tags=tuple((name, "") for name, _ in one.tags)) for one in metrics])
+
+
+def _hash_as_id(parent: str, token: str, index: int, at: Any) -> str:
+    return derived_id(0.0, parent, token, str(index))
 
 
 _settled = lifecycle.settled
@@ -425,6 +452,29 @@ MUTATIONS = [
         instead=_reserve_nothing,
     ),
     Mutation(
+        without="Keys until record after the end of the job",
+        test="test_a_key_until_record_is_held_after_the_job_has_ended",
+        owner=UniqueKeys,
+        name="written",
+        instead=_written_as_done,
+        arguments={"status": Status.SUCCESS},
+    ),
+    Mutation(
+        without="The release of keys until record by expiry",
+        test="test_an_expired_record_lets_its_key_go_at_once",
+        owner=UniqueKeys,
+        name="written",
+        instead=_written_without_expiry,
+    ),
+    Mutation(
+        without="The separation of keys until record",
+        test="test_keys_until_record_are_separate_from_all_others",
+        owner=UniqueKeys,
+        name="reserve",
+        instead=_reserve_in_one_namespace,
+        arguments={"until": "done"},
+    ),
+    Mutation(
         without="The growth of claim numbers",
         test="test_a_lost_job_is_claimed_again_with_a_greater_number",
         owner=lifecycle,
@@ -679,6 +729,20 @@ MUTATIONS = [
         owner=matching,
         name="is_covered",
         instead=_covered_by_its_own_name,
+    ),
+    Mutation(
+        without="The queue with the name of a tree",
+        test="test_a_tree_contains_the_queue_with_its_name",
+        owner=trees,
+        name="is_in",
+        instead=_is_below,
+    ),
+    Mutation(
+        without="The time in the ids of follow-ups",
+        test="test_ids_of_follow_ups_embed_the_time_of_the_outcome_and_keep_their_order",
+        owner=lifecycle,
+        name="followup_id",
+        instead=_hash_as_id,
     ),
     Mutation(
         without="The burst of a rate",

@@ -27,6 +27,25 @@ def test_the_ids_of_a_process_share_their_middle_part() -> None:
     assert ids.new_id()[8:18] == ids.new_id()[8:18]
 
 
+def test_a_derived_id_embeds_its_time_and_follows_from_its_arguments() -> None:
+    made = ids.derived_id(1_800_000_000.9, "followup", "a", "b", index=7)
+    assert ids.is_id(made)
+    assert ids.seconds_of(made) == 1_800_000_000
+    assert made == ids.derived_id(1_800_000_000, "followup", "a", "b", index=7)
+    others = [
+        ids.derived_id(1_800_000_001, "followup", "a", "b", index=7),
+        ids.derived_id(1_800_000_000, "followup", "ab", "", index=7),
+        ids.derived_id(1_800_000_000, "followup", "a", "b", "", index=7),
+        *(ids.derived_id(1_800_000_000, "followup", "a", "b", index=n) for n in range(10_000) if n != 7),
+    ]
+    assert len({made, *others}) == len(others) + 1
+
+
+def test_derived_ids_of_one_time_are_in_the_order_of_their_indexes() -> None:
+    made = [ids.derived_id(1_800_000_000, "fire", "daily", index=n) for n in range(4096)]
+    assert made == sorted(made)
+
+
 def test_later_ids_are_greater() -> None:
     made = [ids.new_id() for _ in range(10_000)]
     assert made == sorted(made)

@@ -37,7 +37,7 @@ def other(n: int):
 
 ODDS = ["x", b"1", "0.5", math.nan, math.inf, -math.inf, -1, True, [1], 10**400, Unshowable(), Zero()]
 COUNTS = ["1", -1, True, 1.0, math.nan, Unshowable()]
-NAMES = ["", 5, "a/", "a b", "x_raw", Unshowable()]
+NAMES = ["", 5, "a\\0", "q" * 201, "x_raw", Unshowable()]
 TASKS = [None, 5, Task, Task(), Other(), dict, len, Unshowable()]
 
 CALLS = [

@@ -8,7 +8,7 @@ import pytest
 
 from mrq_core.contract.messages import Wanted
 from mrq_core.errors import ConfigError, InvalidValue
-from mrq_core.worker.strategy import Strategy, is_paused
+from mrq_core.worker.strategy import Strategy
 
 
 def names(wanted: tuple[Wanted, ...]) -> list[str]:
@@ -50,12 +50,18 @@ def test_paused_queues_are_left_out_and_paused_subqueues_excluded() -> None:
         ("tree/", {"tree/"}, True),
         ("tree", {"tree/"}, False),
         ("trees/x", {"tree/"}, False),
+        ("tree//", {"tree/"}, True),
+        ("a//b", {"a//"}, True),
+        ("/", {"/"}, True),
+        ("/a", {"/"}, True),
+        ("two words/x", {"two words/"}, True),
     ],
 )
 def test_a_queue_is_paused_by_its_name_or_by_a_tree_around_it(
     name: str, paused: set[str], expected: bool
 ) -> None:
-    assert is_paused(name, frozenset(paused)) is expected
+    wanted = Strategy("sequential", ["other", name]).wanted(1, frozenset(paused))
+    assert (names(wanted) == ["other"]) is expected
 
 
 @pytest.mark.parametrize(
@@ -72,5 +78,6 @@ def test_a_strategy_that_makes_no_sense_is_refused(make: Callable[[], Strategy],
 
 
 def test_a_queue_name_that_makes_no_sense_is_refused() -> None:
-    with pytest.raises(InvalidValue, match="without spaces"):
-        Strategy("sequential", ["two words"])
+    assert Strategy("sequential", ["two words", "a,b", "main/"]).queues == ("two words", "a,b", "main/")
+    with pytest.raises(InvalidValue, match="expected a name of 1 to 200 characters"):
+        Strategy("sequential", ["high", ""])

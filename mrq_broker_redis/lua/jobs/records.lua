@@ -153,7 +153,9 @@ end
 
 -- Deletes a job with its log. A key that is held for a period outlives it, unless a person removed the job.
 local function delete(id, row, by_a_person)
-  if row.u and (by_a_person or row.m ~= 'period') then
+  if row.u and row.m == 'record' then
+    release_record_key(id, row.u)
+  elseif row.u and (by_a_person or row.m ~= 'period') then
     release(id, row.u)
   end
   if row.f and string.find(row.f, 'k', 1, true) then
@@ -176,6 +178,23 @@ local function make_room_for(id)
   return true
 end
 
+-- Reserves the key for a new job if the key is free; answers the holder. unique: { key, until, period }.
+local function hold_key(id, unique)
+  local key, lasts = unique[1], unique[2]
+  if lasts == 'record' then
+    local holder = record_holder_of(key)
+    if not holder then
+      call('HSET', K .. 'u:r', key, id)
+    end
+    return holder or id
+  end
+  local holder = holder_of(key)
+  if not holder then
+    reserve(id, key, lasts == 'period' and unique[3] or nil)
+  end
+  return holder or id
+end
+
 -- Stores a job and its entry; answers the id of the queued job, and whether it is new.
 -- job: { id, row, params, unique (key, until, period) or false, delay or false, search keys or false }.
 local function enqueue(job)
@@ -184,12 +203,9 @@ local function enqueue(job)
     return id, false
   end
   if unique then
-    local holder = holder_of(unique[1])
-    if holder and holder ~= id then
+    local holder = hold_key(id, unique)
+    if holder ~= id then
       return holder, false
-    end
-    if not holder then
-      reserve(id, unique[1], unique[2] == 'period' and unique[3] or nil)
     end
   end
   if delay then

@@ -30,15 +30,16 @@ for index, one in ipairs(given[2]) do
     answers[index] = 1
   else
     local held = false
-    if keep == 'reserve' and old.u then
-      local holder = holder_of(old.u)
+    local key = old.m ~= 'record' and old.u -- a key until `record` stays
+    if keep == 'reserve' and key then
+      local holder = holder_of(key)
       held = holder and holder ~= id
       if not held and (old.m == 'queued' or old.m == 'done') then
-        reserve(id, old.u, nil)
+        reserve(id, key, nil)
       end
-    elseif old.u then
+    elseif key then
       if (row.z == 'c' and old.m == 'queued') or (row.z == '' and old.m ~= 'period') then
-        release(id, old.u)
+        release(id, key)
       end
     end
     if held then

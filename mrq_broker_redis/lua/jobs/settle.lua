@@ -8,8 +8,8 @@ local started, success = status_index('started'), status_index('success')
 
 -- Whether a success changes only the job itself.
 local function is_plain(key)
-  local row = call('HMGET', key, 'l', 'u', 'f')
-  return not (row[1] or row[2] or string.find(row[3] or '', 'c', 1, true))
+  local row = call('HMGET', key, 'l', 'u', 'f', 'm')
+  return not (row[1] or (row[2] and row[4] ~= 'record') or string.find(row[3] or '', 'c', 1, true))
 end
 
 local function expiry_after(ttl)

@@ -51,20 +51,20 @@ local function promote(tree)
   end
 end
 
--- Ready subqueues of the tree by name, first those after `after`, then from the start, at most MAX_STEPS.
+-- Ready queues of the tree by name, the queue with the name of the tree included, first those after `after`, then from the start, at most MAX_STEPS.
 local function ready_in(tree, after)
   local key = K .. 'ready:' .. tree_of(tree)
   local found
-  if after > tree then
+  if after >= tree then
     found = call('ZRANGEBYLEX', key, '(' .. after, end_of(tree), 'LIMIT', 0, MAX_STEPS)
     if #found < MAX_STEPS then
-      local again = call('ZRANGEBYLEX', key, '(' .. tree, '[' .. after, 'LIMIT', 0, MAX_STEPS - #found)
+      local again = call('ZRANGEBYLEX', key, '[' .. tree, '[' .. after, 'LIMIT', 0, MAX_STEPS - #found)
       for _, name in ipairs(again) do
         found[#found + 1] = name
       end
     end
   else
-    found = call('ZRANGEBYLEX', key, '(' .. tree, end_of(tree), 'LIMIT', 0, MAX_STEPS)
+    found = call('ZRANGEBYLEX', key, '[' .. tree, end_of(tree), 'LIMIT', 0, MAX_STEPS)
   end
   return found
 end

@@ -37,7 +37,9 @@ end
 local function names_for(queue)
   local names = { queue }
   for slash in string.gmatch(queue, '()/') do
-    names[#names + 1] = string.sub(queue, 1, slash)
+    if slash < #queue then
+      names[#names + 1] = string.sub(queue, 1, slash)
+    end
   end
   return names
 end

@@ -34,7 +34,7 @@ for _, one in ipairs(given[1]) do
       consider_raw(name, is_timed)
     else
       local names = K .. 'raw-names'
-      for _, queue in ipairs(call('ZRANGEBYLEX', names, '(' .. name, end_of(name), 'LIMIT', 0, MAX_STEPS)) do
+      for _, queue in ipairs(call('ZRANGEBYLEX', names, '[' .. name, end_of(name), 'LIMIT', 0, MAX_STEPS)) do
         if not consider_raw(queue, is_timed) then
           call('ZREM', names, queue)
         end

@@ -16,7 +16,7 @@ _VISIBLE = "(jobs.expires_ms IS NULL OR jobs.expires_ms > ?)"
 _IDS = f"jobs.id {LISTED}"
 _SINCE = "jobs.queued_ms >= ?"
 _UNTIL = "jobs.queued_ms < ?"
-_TREE = "(jobs.queue > ? AND jobs.queue < ?)"
+_TREE = "(jobs.queue >= ? AND jobs.queue < ?)"
 _ONE_OF = {
     "status": f"jobs.status {LISTED}",
     "path": f"jobs.path {LISTED}",

@@ -34,7 +34,7 @@ _TOTALS = {
 _SIZE = "SELECT count(*) FROM (SELECT 1 FROM {entries.tables} WHERE {entries.sql} LIMIT ?)"
 _COUNT = "SELECT count(*) FROM {entries.tables} WHERE {entries.sql} AND {others}"
 _SUBQUEUES = """
-SELECT DISTINCT name FROM totals WHERE kind = 'queue' AND name > ? AND name < ? AND n > 0 LIMIT ?"""
+SELECT DISTINCT name FROM totals WHERE kind = 'queue' AND name >= ? AND name < ? AND n > 0 LIMIT ?"""
 _SERVED: dict[str, Any] = {
     "statuses": (),
     "paths": (),

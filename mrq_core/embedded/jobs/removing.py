@@ -19,7 +19,7 @@ def delete(connection: sqlite3.Connection, jobs: Sequence[tuple[int, JobRecord]]
     batch = Batch(now_ms)
     for seq, record in jobs:
         batch.delete(seq, record)
-        uniques.released(connection, record)
+        uniques.deleted(connection, record)
     ids = [(record.id,) for _, record in jobs]
     for statement in (_LOGS, _LOG_SIZE, _SIGNALS):
         connection.executemany(statement, ids)

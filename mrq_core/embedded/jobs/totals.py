@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from mrq_core.clock import Clock
 from mrq_core.contract import codec
 from mrq_core.contract.messages import JobFilter, QueueCounts, Totals
+from mrq_core.contract.naming import BEHIND_NAMES
 from mrq_core.contract.record import Status
 from mrq_core.contract.terms import type_terms, wanted_terms
 from mrq_core.embedded.jobs import records, trees
@@ -28,7 +29,6 @@ _DUE = """
 SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_entries
                       WHERE queue = ? AND rank = ? AND due_ms <= ? LIMIT ?)"""
 _KNOWN = "SELECT name FROM queues WHERE name > ? AND name >= ? AND name < ? ORDER BY name LIMIT ?"
-_LAST_CHARACTER = "\U0010ffff"
 
 
 def totals(connection: sqlite3.Connection) -> Totals:
@@ -109,5 +109,5 @@ def _counts(connection: sqlite3.Connection, queue: str, now_ms: int) -> QueueCou
 
 def queue_names(connection: sqlite3.Connection, prefix: str, after: str, limit: int) -> list[str]:
     """See `Broker.queue_names`."""
-    values = (after, prefix, prefix + _LAST_CHARACTER, limit)
+    values = (after, prefix, prefix + BEHIND_NAMES, limit)
     return [name for (name,) in connection.execute(_KNOWN, values)]

@@ -43,7 +43,7 @@ SELECT column1, (SELECT min(due_ms) FROM jobs INDEXED BY jobs_entries
 FROM {_ALL} WHERE due IS NOT NULL"""
 _READY = """
 SELECT queue, waiting_ms, claimed_ms FROM subqueues INDEXED BY subqueues_ready
-WHERE is_ready AND queue > ? AND queue < ? ORDER BY queue LIMIT ?"""
+WHERE is_ready AND queue >= ? AND queue < ? ORDER BY queue LIMIT ?"""
 _LATER = """
 SELECT queue, waiting_ms, claimed_ms FROM subqueues INDEXED BY subqueues_later
 WHERE root = ? AND NOT is_ready ORDER BY due_ms LIMIT ?"""
@@ -193,7 +193,8 @@ def _times_in_tree(connection: sqlite3.Connection, wanted: Wanted, leases_after_
 def _ready(connection: sqlite3.Connection, tree: str, after: str) -> Iterator[Subqueue]:
     """Subqueues with something due, by name from behind `after` and round to it again."""
     left = MAX_STEPS
-    parts = [(after, end_of(tree)), (tree, after + "\0")] if after else [(tree, end_of(tree))]
+    behind = after + "\0"
+    parts = [(behind, end_of(tree)), (tree, behind)] if after else [(tree, end_of(tree))]
     for start, end in parts:
         for row in connection.execute(_READY, (start, end, left)):
             left -= 1

@@ -16,7 +16,7 @@ SELECT (SELECT min(score) FROM raw_waiting INDEXED BY raw_order WHERE queue = ?1
        (SELECT min(until_ms) FROM raw_leased INDEXED BY raw_leases WHERE queue = ?1)"""
 _NAMES = """
 WITH RECURSIVE names (name, step) AS (
-    SELECT (SELECT min(queue) FROM {table} WHERE queue > :tree AND queue < :end), 1
+    SELECT (SELECT min(queue) FROM {table} WHERE queue >= :tree AND queue < :end), 1
     UNION ALL
     SELECT (SELECT min(queue) FROM {table} WHERE queue > name AND queue < :end), step + 1 FROM names
     WHERE name IS NOT NULL AND step < :steps

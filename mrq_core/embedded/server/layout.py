@@ -16,7 +16,8 @@ and `started_ms`, then `outcome` and `settled_ms`. Reading a row applies these t
 `is_plain` says that a success of this job changes only its row: the job has no limit key, no unique key and
 no cancel request.
 
-`terms` is the index of `mrq_core.contract.terms`, see `jobs.terms`. `metrics` has the roll-ups of
+`terms` is the index of `mrq_core.contract.terms`, see `jobs.terms`. `uniques` has the holders of unique keys,
+and `record_keys` the holders of keys until `record`, see `jobs.uniques`. `metrics` has the roll-ups of
 `mrq_core.drivers.rollups`.
 
 `subqueues` has the earliest due times of every queue in a tree, so that a tree of any size shows its due
@@ -48,6 +49,7 @@ _METRICS = (
     ) WITHOUT ROWID""",
     "CREATE INDEX metrics_by_slot ON metrics (resolution, slot)",
 )
+_RECORD_KEYS = "CREATE TABLE record_keys (key TEXT PRIMARY KEY, job_id TEXT NOT NULL) WITHOUT ROWID"
 _TABLES = (
     """CREATE TABLE jobs (
         seq INTEGER PRIMARY KEY,
@@ -94,6 +96,7 @@ _TABLES = (
         key TEXT PRIMARY KEY, job_id TEXT NOT NULL, until TEXT NOT NULL, expires_ms INTEGER
     ) WITHOUT ROWID""",
     "CREATE INDEX uniques_by_job ON uniques (job_id)",
+    _RECORD_KEYS,
     "CREATE INDEX uniques_by_expiry ON uniques (expires_ms) WHERE expires_ms IS NOT NULL",
     """CREATE TABLE slots (
         job_id TEXT NOT NULL, limit_key TEXT NOT NULL, until_ms INTEGER NOT NULL,
@@ -160,12 +163,13 @@ INSERT INTO totals SELECT 'type', exception_type, status, count(*) FROM jobs
 WHERE exception_type IS NOT NULL GROUP BY exception_type, status"""
 
 
-def _add_terms_and_metrics(connection: sqlite3.Connection) -> None:
-    """To version 2: terms, and metrics with tags. Records of version 1 have no search keys, and its workers
-    recorded no metrics."""
+def _to_version_2(connection: sqlite3.Connection) -> None:
+    """Adds terms, keys until `record`, and metrics with tags. Records of version 1 have no search keys and no
+    such keys, and its workers recorded no metrics."""
     connection.execute("DROP TABLE metrics")
     for statement in _METRICS:
         connection.execute(statement)
+    connection.execute(_RECORD_KEYS)
     connection.execute(_TERMS)
     connection.execute(_FORGET_EXCEPTIONS)
     failed = (encoding.decode(data) for (data,) in connection.execute(_FAILED))
@@ -178,7 +182,7 @@ def _add_terms_and_metrics(connection: sqlite3.Connection) -> None:
     connection.execute("DROP INDEX jobs_by_exception")
 
 
-UPGRADES: Upgrades[sqlite3.Connection] = {2: Upgrade(_add_terms_and_metrics, oldest=2)}
+UPGRADES: Upgrades[sqlite3.Connection] = {2: Upgrade(_to_version_2, oldest=2)}
 """Each upgrade runs in one transaction together with the change of the two numbers. Version 2 refuses drivers
 of version 1, which would leave the terms of the jobs that they change."""
 

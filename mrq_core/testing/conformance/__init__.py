@@ -22,8 +22,9 @@ import pytest
 _PARTS = (
     *("against_model", "base", "bulk", "changes", "claim", "enqueue", "leases", "limits", "logs"),
     *("machine", "machine_raw", "metrics", "model", "poll", "processes", "prune", "queue_claims"),
-    *("queue_entries", "queue_half", "queue_keys", "queue_kit", "queue_looking", "queue_raw", "rates", "raw"),
-    *("raw_kinds", "search", "settle", "state", "store_attempts", "store_half", "store_kit"),
+    *("queue_entries", "queue_half", "queue_keys", "queue_kit", "queue_looking", "queue_names", "queue_raw"),
+    *("rates", "raw"),
+    *("raw_kinds", "record_keys", "search", "settle", "state", "store_attempts", "store_half", "store_kit"),
     *("store_records", "store_threads", "store_writes", "terms", "threads", "totals", "unique"),
 )
 # The asserts of a module that pytest does not collect itself say nothing unless they are rewritten.
@@ -44,9 +45,11 @@ from mrq_core.testing.conformance.processes import GreenletContract, ProcessCont
 from mrq_core.testing.conformance.prune import PruneContract  # noqa: E402
 from mrq_core.testing.conformance.queue_half import QueueContract  # noqa: E402
 from mrq_core.testing.conformance.queue_kit import QueueFactory  # noqa: E402
+from mrq_core.testing.conformance.queue_names import QueueNameContract  # noqa: E402
 from mrq_core.testing.conformance.rates import RateContract  # noqa: E402
 from mrq_core.testing.conformance.raw import RawContract  # noqa: E402
 from mrq_core.testing.conformance.raw_kinds import RawKindContract  # noqa: E402
+from mrq_core.testing.conformance.record_keys import RecordKeyContract  # noqa: E402
 from mrq_core.testing.conformance.search import ApplyContract, SearchContract  # noqa: E402
 from mrq_core.testing.conformance.settle import SettleContract  # noqa: E402
 from mrq_core.testing.conformance.state import StateContract  # noqa: E402
@@ -77,9 +80,11 @@ __all__ = [
     "PruneContract",
     "QueueContract",
     "QueueFactory",
+    "QueueNameContract",
     "RateContract",
     "RawContract",
     "RawKindContract",
+    "RecordKeyContract",
     "SearchContract",
     "SettleContract",
     "StateContract",
@@ -96,12 +101,14 @@ __all__ = [
 class BrokerContract(
     EnqueueContract,
     UniqueContract,
+    RecordKeyContract,
     ClaimContract,
     LeaseContract,
     SettleContract,
     LimitContract,
     RateContract,
     ChangeContract,
+    QueueNameContract,
     SearchContract,
     TermContract,
     ApplyContract,

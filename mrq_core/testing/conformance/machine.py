@@ -206,7 +206,7 @@ class JobMachine(RuleBasedStateMachine):
         target=jobs,
         queue=st.sampled_from(["a", "b"]),
         key=st.sampled_from(["k1", "k2"]),
-        until=st.sampled_from(["queued", "done", "period"]),
+        until=st.sampled_from(["queued", "done", "period", "record"]),
     )
     def enqueue_unique(self, queue: str, key: str, until: str) -> Any:
         if not self.contract.supports_unique:

@@ -103,7 +103,7 @@ class _History:
     def _some_unique(self) -> Unique | None:
         if not self._unique or self._chance.random() < 0.6:
             return None
-        until = self._chance.choice(["queued", "done", "period"])
+        until = self._chance.choice(["queued", "done", "period", "record"])
         key = self._chance.choice(["k1", "k2"])
         return Unique(key=key, until=until, period=40.0 if until == "period" else None)
 

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from msgspec.structs import replace
 
 from mrq_core.clock import after
+from mrq_core.contract import lifecycle
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Cancel, ChangeResult, NewJob, Requeue, Settlement, Unique
+from mrq_core.contract.messages import (
+    Cancel,
+    ChangeResult,
+    JobFilter,
+    NewJob,
+    Order,
+    Requeue,
+    Settlement,
+    Unique,
+)
 from mrq_core.contract.record import HISTORY_LIMIT, JobRecord, Status
+from mrq_core.ids import seconds_of
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
     LEASE,
@@ -37,8 +50,9 @@ def followup(
     *,
     delay: float | None = None,
     unique: Unique | None = None,
+    **fields: Any,
 ) -> NewJob:
-    job = new_job(clock, queue, parents=(parent.id,), params={"after": parent.id})
+    job = new_job(clock, queue, parents=(parent.id,), params={"after": parent.id}, **fields)
     return replace(job, delay=delay, unique=unique)
 
 
@@ -320,6 +334,27 @@ class SettleContract(Contract):
         assert take(broker, "next") == [following.record.id for following in nexts]
         assert record_of(broker, nexts[0].record.id).parents == (record.id,)
         assert record_of(broker, nexts[0].record.id).params == {"after": record.id}
+
+    def test_ids_of_follow_ups_embed_the_time_of_the_outcome_and_keep_their_order(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        now = int(clock.now().timestamp())
+        parent = started(broker, clock, id=f"{now:08x}{'f' * 16}")
+        clock.advance(5.0)
+        ids = [lifecycle.followup_id(parent.id, parent.token or "", n, clock.now()) for n in range(20)]
+        assert [seconds_of(job_id) for job_id in ids] == [now + 5] * 20
+        children = tuple(followup(clock, parent, id=job_id) for job_id in ids)
+        for _ in range(2):
+            assert settle(broker, parent, ttl=1000.0, followups=children)
+        found = broker.find(JobFilter(), order=Order.OLDEST_FIRST).records
+        assert [record.id for record in found] == [parent.id, *ids]
+        since = broker.find(JobFilter(since=clock.now()), order=Order.OLDEST_FIRST).records
+        assert [record.id for record in since] == ids
+        assert take(broker, "next", limit=100) == ids
+        broker.requeue([parent.id], Requeue())
+        again = take_one(broker)
+        later = [lifecycle.followup_id(again.id, again.token or "", n, clock.now()) for n in range(20)]
+        assert not set(later) & set(ids)
 
     def test_a_repeated_settle_enqueues_no_follow_up_twice(self, broker: Broker, clock: ManualClock) -> None:
         record = started(broker, clock)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
 
 from mrq_core.clock import Clock
 from mrq_core.contract import lifecycle
-from mrq_core.contract.messages import JobFilter, LogLine, Outcome, Settlement
+from mrq_core.contract.messages import JobFilter, LogLine, NewJob, Outcome, Settlement
 from mrq_core.contract.pair import Entry, JobStore, Replacement, StoredJob, WriteResult
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing.clock import ManualClock
@@ -69,10 +69,17 @@ class StorePart:
 # --- jobs -----------------------------------------------------------------------------------
 
 
+def insert(store: JobStore, jobs: Sequence[NewJob]) -> list[bool]:
+    """Inserts jobs whose keys until `record` are free. Returns whether each job was created."""
+    answers = store.insert(jobs)
+    assert [answer.id for answer in answers] == [job.record.id for job in jobs]
+    return [answer.created for answer in answers]
+
+
 def put(store: JobStore, clock: ManualClock, queue: str = "q", **fields: Any) -> str:
     """Stores a new job; answers with its id."""
     job = new_job(clock, queue, **fields)
-    assert store.insert([job]) == [True]
+    assert insert(store, [job]) == [True]
     return job.record.id
 
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from mrq_core.clock import after
 from mrq_core.contract import lifecycle
-from mrq_core.contract.messages import JobFilter, NewJob, Settlement, Unique
+from mrq_core.contract.messages import Enqueued, JobFilter, NewJob, Settlement, Unique
 from mrq_core.contract.pair import JobStore, WriteResult
 from mrq_core.contract.record import Status
 from mrq_core.errors import JobNotFound
@@ -24,6 +24,7 @@ from mrq_core.testing.conformance.store_kit import (
     SUCCESS,
     StorePart,
     check_totals,
+    insert,
     line,
     numbers,
     put,
@@ -42,7 +43,7 @@ class RecordContract(StorePart):
         self, store: JobStore, other: JobStore, clock: ManualClock
     ) -> None:
         plain, full = new_job(clock), new_job(clock, "t/a", **FULL, due_at=after(clock.now(), 77.0))
-        assert store.insert([plain, full]) == [True, True]
+        assert insert(store, [plain, full]) == [True, True]
         for job in (plain, full):
             stored = read_one(other, job.record.id)
             assert stored.record == job.record
@@ -58,7 +59,9 @@ class RecordContract(StorePart):
         clock.advance(50.0)
         assert read_one(store, job.record.id).record.due_at == due_at
 
-    @pytest.mark.parametrize(("until", "period"), [("queued", None), ("done", None), ("period", 12.5)])
+    @pytest.mark.parametrize(
+        ("until", "period"), [("queued", None), ("done", None), ("period", 12.5), ("record", None)]
+    )
     def test_the_unique_key_of_a_job_is_given_back_as_it_was_given(
         self, store: JobStore, clock: ManualClock, until: str, period: float | None
     ) -> None:
@@ -70,11 +73,11 @@ class RecordContract(StorePart):
         found = read_one(store, job_id)
         assert (found.unique, found.record.unique_key) == (unique, "k 1")
 
-    def test_a_store_knows_nothing_of_who_holds_a_unique_key(
+    def test_a_store_does_not_know_the_holder_of_another_unique_key(
         self, store: JobStore, clock: ManualClock
     ) -> None:
         jobs = [new_job(clock, unique=Unique(key="k")) for _ in range(2)]
-        assert store.insert(jobs) == [True, True]
+        assert insert(store, jobs) == [True, True]
         for job in jobs:
             found = read_one(store, job.record.id)
             cancelled = lifecycle.cancelled(found.record, now=clock.now(), ttl=100.0)
@@ -82,6 +85,27 @@ class RecordContract(StorePart):
             again = lifecycle.requeued(cancelled, now=clock.now(), queue=None, reset_retries=True)
             found = read_one(store, job.record.id)
             assert write_one(store, clock, found, again, reserve=True) is WriteResult.DONE
+
+    def test_a_key_until_record_is_held_as_long_as_the_record_exists(
+        self, store: JobStore, other: JobStore, clock: ManualClock
+    ) -> None:
+        unique = Unique(key="k", until="record")
+        first, second = new_job(clock, unique=unique), new_job(clock, unique=unique)
+        assert store.insert([first, second]) == [
+            Enqueued(id=first.record.id, created=True),
+            Enqueued(id=first.record.id, created=False),
+        ]
+        start_one(store, clock, first.record.id)
+        settle_one(store, clock, first.record.id, SUCCESS)
+        assert read_one(other, first.record.id).unique == unique
+        assert other.insert([second]) == [Enqueued(id=first.record.id, created=False)]
+        clock.advance(1000.0)
+        assert other.insert([second]) == [Enqueued(id=second.record.id, created=True)]
+        assert store.prune(10) <= 1
+        found = read_one(store, second.record.id)
+        assert store.insert([new_job(clock, unique=unique)]) == [Enqueued(id=second.record.id, created=False)]
+        assert write_one(store, clock, found, None) is WriteResult.DONE
+        assert store.insert([first]) == [Enqueued(id=first.record.id, created=True)]
 
     def test_a_new_job_may_be_started_already(self, store: JobStore, clock: ManualClock) -> None:
         record = lifecycle.admitted(
@@ -91,7 +115,7 @@ class RecordContract(StorePart):
             now=clock.now(),
             lease=LEASE,
         )
-        assert store.insert([NewJob(record=record)]) == [True]
+        assert insert(store, [NewJob(record=record)]) == [True]
         assert read_one(store, record.id).record == record
         assert numbers(store) == {Status.STARTED: 1}
         settlement = Settlement(id=record.id, token="3.abc", outcome=SUCCESS)
@@ -106,7 +130,7 @@ class RecordContract(StorePart):
         before = read_one(store, job.record.id)
         changed = replace(job, record=replace(job.record, queue="other"))
         fresh = new_job(clock)
-        assert other.insert([changed, fresh]) == [False, True]
+        assert insert(other, [changed, fresh]) == [False, True]
         found = read_one(store, job.record.id)
         assert (found.record, found.version) == (before.record, before.version)
         check_totals(store, {Status.STARTED: 1, Status.QUEUED: 1})
@@ -114,7 +138,7 @@ class RecordContract(StorePart):
     def test_of_two_jobs_of_one_id_the_first_is_stored(self, store: JobStore, clock: ManualClock) -> None:
         first, another = new_job(clock, params={"n": 1}), new_job(clock)
         second = replace(first, record=replace(first.record, params={"n": 2}))
-        assert store.insert([another, first, second]) == [True, True, False]
+        assert insert(store, [another, first, second]) == [True, True, False]
         assert read_one(store, first.record.id).record.params == {"n": 1}
         check_totals(store, {Status.QUEUED: 2})
 
@@ -125,10 +149,10 @@ class RecordContract(StorePart):
         settle_one(store, clock, job_id, SUCCESS)
         anew = new_job(clock, id=job_id, params={"n": 2})
         clock.advance(999.0)
-        assert store.insert([anew]) == [False]
+        assert insert(store, [anew]) == [False]
         clock.advance(1.0)
         anew = replace(anew, record=replace(anew.record, queued_at=clock.now()))
-        assert store.insert([anew]) == [True]
+        assert insert(store, [anew]) == [True]
         found = read_one(store, job_id)
         assert (found.record, found.version, found.unique) == (anew.record, 1, None)
         assert store.read_logs(job_id).lines == ()
@@ -138,7 +162,7 @@ class RecordContract(StorePart):
     def test_nothing_is_inserted_read_or_written_of_nothing(
         self, store: JobStore, clock: ManualClock
     ) -> None:
-        assert store.insert([]) == []
+        assert insert(store, []) == []
         assert list(store.read([])) == []
         assert store.write([], clock.now()) == []
         assert store.start([], worker="w", lease=LEASE, now=clock.now()) == []

@@ -15,6 +15,7 @@ from mrq_core.testing.conformance.store_kit import (
     StorePart,
     check_totals,
     entry_of,
+    insert,
     put,
     read_one,
     settlement_of,
@@ -80,6 +81,6 @@ class StoreThreadContract(StorePart):
     def test_of_all_who_insert_an_id_one_has_stored_it(self, store: JobStore, clock: ManualClock) -> None:
         jobs = [new_job(clock) for _ in range(20)]
         created: list[bool] = []
-        run_in_threads(lambda: created.extend(store.insert(jobs)), [()] * THREADS)
+        run_in_threads(lambda: created.extend(insert(store, jobs)), [()] * THREADS)
         assert sum(created) == len(jobs)
         check_totals(store, {Status.QUEUED: 20})

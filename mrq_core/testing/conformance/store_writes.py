@@ -24,6 +24,7 @@ from mrq_core.testing.conformance.store_kit import (
     StorePart,
     check_totals,
     claimed,
+    insert,
     line,
     put,
     put_parent,
@@ -125,7 +126,7 @@ class WriteContract(StorePart):
         assert "x" in store.queue_names()
         assert write_one(store, clock, before, None) is WriteResult.CHANGED
         anew = new_job(clock, id=job_id)
-        assert store.insert([anew]) == [True]
+        assert insert(store, [anew]) == [True]
         assert store.read_logs(job_id).lines == ()
 
     def test_its_worker_is_told_of_a_job_that_is_to_stop(

@@ -1,4 +1,7 @@
-"""Unique keys: reserved with the job, held while queued, until done, or for a period."""
+"""Unique keys: reserved with the job, held while queued, until done, or for a period.
+
+`record_keys` has those that are held as long as the record exists.
+"""
 
 from __future__ import annotations
 

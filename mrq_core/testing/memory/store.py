@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from mrq_core.clock import Clock, from_ms
 from mrq_core.contract import lifecycle
-from mrq_core.contract.messages import NewJob, Note, Settlement, Unique
+from mrq_core.contract.messages import Enqueued, NewJob, Note, Settlement, Unique
 from mrq_core.contract.pair import Entry, JobStore, Replacement, StoredJob, WriteResult
 from mrq_core.contract.record import JobRecord
 from mrq_core.testing.memory.data import MemoryData
@@ -46,19 +46,22 @@ class MemoryStore(MemoryServices, JobStore):
 
     # --- records -----------------------------------------------------------------------------
 
-    def insert(self, jobs: Sequence[NewJob]) -> list[bool]:
-        with self.locked():
-            return [self._insert(job) for job in jobs]
+    def insert(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        with self.locked() as now:
+            return [self._insert(job, now) for job in jobs]
 
-    def _insert(self, job: NewJob) -> bool:
-        now = from_ms(self._clock.now_ms())
+    def _insert(self, job: NewJob, now: datetime) -> Enqueued:
         job_id = job.record.id
         if self._data.visible(job_id, now) is not None:
-            return False
+            return Enqueued(id=job_id, created=False)
         self._delete(job_id)
+        if job.unique is not None and job.unique.is_of_record:
+            holder = self._data.uniques.reserve(job.unique, job_id, now)
+            if holder != job_id:
+                return Enqueued(id=holder, created=False)
         self._put(job.record, 1)
         self._store.uniques[job_id] = job.unique
-        return True
+        return Enqueued(id=job_id, created=True)
 
     def _put(self, record: JobRecord, version: int) -> None:
         self._data.put(record, from_ms(self._clock.now_ms()))
