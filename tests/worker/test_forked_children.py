@@ -177,7 +177,7 @@ def forks_in_the_pool(way: str):
         if pid:
             return pid
         WAYS[way]()
-    with one_fork:  # each fork takes a lock of concurrent.futures; gevent loses wake-ups between native threads
+    with one_fork:  # a fork takes a lock of concurrent.futures; gevent loses wake-ups between threads
         pid = gevent.get_hub().threadpool.apply(fork)
     return ended(pid)
 
