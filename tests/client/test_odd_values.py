@@ -310,7 +310,7 @@ class HostileList(list[int]):
 def test_params_whose_methods_raise_are_refused(each_client: Client, odd: Any) -> None:
     for call in (lambda: queue_job("a.B", odd), lambda: queue_jobs("a.B", [{}, odd])):
         with pytest.raises(
-            InvalidValue, match="params cannot be read: a value in it raised RuntimeError: no"
+            InvalidValue, match="params cannot be read, reading it raised RuntimeError: no"
         ) as caught:
             call()
         assert_clear(caught.value)
