@@ -329,12 +329,6 @@ def test_a_wait_may_be_longer_than_any_clock_counts(each_client: Client) -> None
     assert job.wait(10**400).status is Status.CANCEL
 
 
-@pytest.mark.parametrize("odd", ["/", "//", "a//", "a///"])
-def test_the_name_of_a_tree_that_is_wrong_is_shown_whole(odd: str) -> None:
-    with pytest.raises(InvalidValue, match=rf"queue is '{odd}': expected a queue, such as .*or a tree"):
-        Queue(odd)
-
-
 def test_the_items_of_many_jobs(each_client: Client) -> None:
     for items, words in [
         (None, "params_list is None: expected a list, or another iterable, of dicts"),

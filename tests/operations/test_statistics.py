@@ -193,8 +193,8 @@ def test_above_ten_thousand_all_waiting_jobs_count(
 def test_a_time_that_is_none_is_refused(broker: MemoryBroker, empty_in: float) -> None:
     with pytest.raises(InvalidValue, match="empty_in"):
         queue_statistics(broker, empty_in=empty_in)
-    with pytest.raises(InvalidValue, match="a//b"):
-        queue_statistics(broker, ["a//b"])
+    with pytest.raises(InvalidValue, match="queue is ''"):
+        queue_statistics(broker, [""])
 
 
 def test_a_job_waits_from_its_due_time(broker: MemoryBroker) -> None:
