@@ -27,6 +27,7 @@ from mrq_core.contract.messages import (
     Claimed,
     ClaimRef,
     ClaimRequest,
+    Edit,
     Enqueued,
     Finding,
     JobFilter,
@@ -91,6 +92,9 @@ class RedisBroker(Broker):
 
     def move(self, ids: Sequence[str], how: Move) -> list[ChangeResult]:
         return replacing.act(self._records, ids, how)
+
+    def edit(self, edits: Sequence[Edit]) -> list[ChangeResult]:
+        return replacing.edit(self._records, edits)
 
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         return replacing.act(self._records, ids, Remove())

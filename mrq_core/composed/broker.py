@@ -40,6 +40,7 @@ from mrq_core.contract.messages import (
     Claimed,
     ClaimRef,
     ClaimRequest,
+    Edit,
     Enqueued,
     Finding,
     JobFilter,
@@ -109,6 +110,9 @@ class ComposedBroker(Broker):
 
     def move(self, ids: Sequence[str], how: Move) -> list[ChangeResult]:
         return replacing.act(self._jobs, ids, how)
+
+    def edit(self, edits: Sequence[Edit]) -> list[ChangeResult]:
+        return replacing.edit(self._jobs, edits)
 
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         return replacing.act(self._jobs, ids, Remove())

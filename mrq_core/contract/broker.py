@@ -38,6 +38,7 @@ from mrq_core.contract.messages import (
     Claimed,
     ClaimRef,
     ClaimRequest,
+    Edit,
     Enqueued,
     Finding,
     JobFilter,
@@ -362,6 +363,18 @@ class Broker(StoreServices):
     @abstractmethod
     def move(self, ids: Sequence[str], how: Move) -> list[ChangeResult]:
         """Moves waiting jobs to another queue; due time and priority stay. REFUSED: the job does not wait."""
+
+    @abstractmethod
+    def edit(self, edits: Sequence[Edit]) -> list[ChangeResult]:
+        """Changes params, priority and due time of waiting jobs, as `lifecycle.edited` says: record, index
+        of search keys and entry in one operation for each job; on a pair the store first, then the entry.
+        REFUSED: the job does not wait, or was claimed or edited since it was read.
+
+        Without a new due time, a parked job stays parked under its key, ordered by its new priority, and a
+        job that a rate pushed back keeps its time. A new due time puts the job into its queue; its limits
+        are checked, and its rates charged, when it is claimed. Unique key and limit keys stay, also where
+        they were made from the params. A repeated edit is REFUSED.
+        """
 
     @abstractmethod
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:

@@ -184,7 +184,7 @@ class ChangeResult(StrEnum):
     REQUESTED = "requested"
     """The job is running: it was marked, and its worker or its settle completes the change."""
     REFUSED = "refused"
-    """The job's status does not allow it."""
+    """The job's status does not allow it, or the job has changed since the caller read it."""
     HELD = "held"
     """Another job holds its unique key."""
     UNKNOWN = "unknown"
@@ -223,6 +223,24 @@ class AddedKeys(Struct, frozen=True, kw_only=True):
 
     id: str
     search_keys: JsonObject
+
+
+class Edit(Struct, frozen=True, kw_only=True):
+    """A change of a waiting job. None: the value stays.
+
+    `claims` and `edits` are those of the record that the caller has read; the job must still have them.
+    `params` replaces the params, and `search_keys` the search keys with them. The job becomes due `delay`
+    seconds after the broker's now, or at `due_at` without a delay.
+    """
+
+    id: str
+    claims: int
+    edits: int
+    params: JsonObject | None = None
+    search_keys: JsonObject = {}
+    priority: int | None = None
+    delay: float | None = None
+    due_at: datetime | None = None
 
 
 class Applied(Struct, frozen=True, kw_only=True):

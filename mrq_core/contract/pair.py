@@ -137,9 +137,11 @@ class JobQueue(ABC):
         """Pushes entries. True: the queue now holds the entry of this version.
 
         An existing entry of the same version (True) or a later version (False) stays unchanged. An entry of
-        an earlier version is replaced, and its claim, slots and parking end. A free key is reserved, and the
-        reservation is confirmed. An entry with a token is claimed until now + `lease`; it does not replace an
-        entry that a later claim holds (False). Wakes as many waiting workers as there are waiting entries.
+        an earlier version is replaced, and its claim, slots and parking end. An entry without a due time
+        keeps the due time, or the parking, of a waiting entry that it replaces; otherwise it is due now. A
+        free key is reserved, and the reservation is confirmed. An entry with a token is claimed until now +
+        `lease`; it does not replace an entry that a later claim holds (False). Wakes as many waiting workers
+        as there are waiting entries.
         """
 
     @abstractmethod

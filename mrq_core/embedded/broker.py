@@ -23,6 +23,7 @@ from mrq_core.contract.messages import (
     Claimed,
     ClaimRef,
     ClaimRequest,
+    Edit,
     Enqueued,
     Finding,
     JobFilter,
@@ -110,6 +111,9 @@ class EmbeddedBroker(Broker):
 
     def move(self, ids: Sequence[str], how: Move) -> list[ChangeResult]:
         return self._write(ids, lambda c, part: changing.change(c, self._clock, part, how), durable=True)
+
+    def edit(self, edits: Sequence[Edit]) -> list[ChangeResult]:
+        return self._write(edits, lambda c, part: changing.edit(c, self._clock, part), durable=True)
 
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         return self._write(ids, lambda c, part: changing.change(c, self._clock, part, Remove()), durable=True)

@@ -63,12 +63,20 @@ local function add_search_keys(id, keys)
   end
 end
 
--- Removes the terms of the search keys of a job that is deleted.
+-- Removes the search keys of a job, and their terms, before the job is deleted or gets other keys.
 local function remove_search_keys(id)
   local fields = call('HGETALL', key_of(id))
   for index = 1, #fields, 2 do
     if string.sub(fields[index], 1, 4) == 'key ' then
       remove_later(index_of('t', fields[index]), fields[index + 1] .. '\0' .. id)
+      call('HDEL', key_of(id), fields[index])
     end
+  end
+end
+
+local function replace_search_keys(id, keys)
+  remove_search_keys(id)
+  if #keys > 0 then
+    add_search_keys(id, keys)
   end
 end

@@ -20,7 +20,7 @@ from __future__ import annotations
 import pytest
 
 _PARTS = (
-    *("against_model", "base", "bulk", "changes", "claim", "enqueue", "leases", "limits", "logs"),
+    *("against_model", "base", "bulk", "changes", "claim", "edits", "enqueue", "leases", "limits", "logs"),
     *("machine", "machine_raw", "metrics", "model", "poll", "processes", "prune", "queue_claims"),
     *("queue_entries", "queue_half", "queue_keys", "queue_kit", "queue_looking", "queue_raw", "rates", "raw"),
     *("raw_kinds", "search", "settle", "state", "store_attempts", "store_half", "store_kit"),
@@ -33,6 +33,7 @@ from mrq_core.testing.conformance.base import BrokerFactory, Contract  # noqa: E
 from mrq_core.testing.conformance.bulk import BulkContract  # noqa: E402
 from mrq_core.testing.conformance.changes import ChangeContract  # noqa: E402
 from mrq_core.testing.conformance.claim import ClaimContract  # noqa: E402
+from mrq_core.testing.conformance.edits import EditContract  # noqa: E402
 from mrq_core.testing.conformance.enqueue import EnqueueContract  # noqa: E402
 from mrq_core.testing.conformance.leases import LeaseContract  # noqa: E402
 from mrq_core.testing.conformance.limits import LimitContract  # noqa: E402
@@ -65,6 +66,7 @@ __all__ = [
     "ChangeContract",
     "ClaimContract",
     "Contract",
+    "EditContract",
     "EnqueueContract",
     "GreenletContract",
     "LeaseContract",
@@ -102,6 +104,7 @@ class BrokerContract(
     LimitContract,
     RateContract,
     ChangeContract,
+    EditContract,
     SearchContract,
     TermContract,
     ApplyContract,

@@ -33,6 +33,7 @@ from mrq_core.contract.messages import (
     ChangeResult,
     ClaimRef,
     ClaimRequest,
+    Edit,
     JobFilter,
     Limit,
     Move,
@@ -365,6 +366,35 @@ class JobMachine(RuleBasedStateMachine):
         free = [record.id for record in known if not record.limit_keys]
         added = [AddedKeys(id=job_id, search_keys=keys) for job_id in (*free, "f" * 24)]
         self.same(lambda broker: broker.add_search_keys(added))
+
+    @rule(
+        ids=st.lists(jobs, min_size=1, max_size=3),
+        keys=st.sampled_from([None, {}, {"n": 1}, {"m": 0}, {"m": 1}]),
+        priority=st.sampled_from([None, 4, 0, -4]),
+        delay=st.sampled_from([None, 0.0, 15.0]),
+        late=st.sampled_from([0, 0, 0, 1]),
+    )
+    def edit(
+        self, ids: list[str], keys: JsonObject | None, priority: int | None, delay: float | None, late: int
+    ) -> None:
+        """`late`: the edits since the job was read."""
+        known = [record for record in self.model.get(ids) if record is not None]
+        # Whether a parked job has been let go before its priority changes is the driver's choice.
+        edits = [
+            Edit(
+                id=record.id,
+                claims=record.claims,
+                edits=record.edits - late,
+                params=None if keys is None else {"n": record.edits, **keys},
+                search_keys=keys or {},
+                priority=priority,
+                delay=delay,
+            )
+            for record in known
+            if not record.limit_keys and record.raw_queue is None
+        ]
+        edits.append(Edit(id="f" * 24, claims=0, edits=0, priority=priority))
+        self.same(lambda broker: broker.edit(edits))
 
     @rule(job_id=jobs)
     def enqueue_again(self, job_id: str) -> None:

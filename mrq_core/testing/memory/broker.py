@@ -14,6 +14,7 @@ from mrq_core.contract.messages import (
     Claimed,
     ClaimRef,
     ClaimRequest,
+    Edit,
     Enqueued,
     JobFilter,
     Move,
@@ -80,6 +81,10 @@ class MemoryBroker(MemoryServices, Broker):
 
     def move(self, ids: Sequence[str], how: Move) -> list[ChangeResult]:
         return self._change(ids, how)
+
+    def edit(self, edits: Sequence[Edit]) -> list[ChangeResult]:
+        with self.locked() as now:
+            return [changing.edit(self._data, one, now) for one in edits]
 
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         return self._change(ids, Remove())
