@@ -9,7 +9,7 @@ import typer
 from mrq_core import __version__
 from mrq_core.cli.check_commands import check, plugins
 from mrq_core.cli.demo import demo
-from mrq_core.cli.jobs_actions import cancel, move, remove, requeue
+from mrq_core.cli.jobs_actions import cancel, edit, move, remove, requeue
 from mrq_core.cli.jobs_commands import list_jobs, logs, show_job, wait
 from mrq_core.cli.later import dashboard, scheduler, schedules
 from mrq_core.cli.options import dashed
@@ -68,6 +68,7 @@ jobs.command()(wait)
 jobs.command()(requeue)
 jobs.command()(cancel)
 jobs.command()(move)
+jobs.command()(edit)
 jobs.command()(remove)
 
 queues.command("list")(list_queues)
