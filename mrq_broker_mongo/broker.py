@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mrq_broker_mongo.jobs import claiming, counts, enqueueing, pruning, renewing, searching, settling
+from mrq_broker_mongo.jobs import (
+    claiming,
+    counts,
+    enqueueing,
+    positions,
+    pruning,
+    renewing,
+    searching,
+    settling,
+)
 from mrq_broker_mongo.jobs.changing import Records
 from mrq_broker_mongo.raw.queue import MongoRawQueue
 from mrq_broker_mongo.server.arrangement import WHOLE
@@ -28,6 +37,7 @@ from mrq_core.contract.messages import (
     NewJob,
     Note,
     QueueCounts,
+    QueuePosition,
     Remove,
     Requeue,
     Settlement,
@@ -96,6 +106,9 @@ class MongoBroker(MongoServices, Broker):
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         return counts.counts(self._connection, queues)
+
+    def queue_position(self, job_id: str) -> QueuePosition | None:
+        return positions.position(self._connection, job_id)
 
     # --- workers -----------------------------------------------------------------------------
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from mrq_broker_redis.jobs import claiming, enqueueing, pruning, renewing, searching, settling, totals
+from mrq_broker_redis.jobs import (
+    claiming,
+    enqueueing,
+    positions,
+    pruning,
+    renewing,
+    searching,
+    settling,
+    totals,
+)
 from mrq_broker_redis.jobs.changing import Records
 from mrq_broker_redis.jobs.trees import Rotation
 from mrq_broker_redis.raw.queue import RedisRawQueue
@@ -41,6 +50,7 @@ from mrq_core.contract.messages import (
     Page,
     PollResult,
     QueueCounts,
+    QueuePosition,
     Remove,
     Requeue,
     Settlement,
@@ -136,6 +146,9 @@ class RedisBroker(Broker):
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         return totals.counts(self._connection, queues)
+
+    def queue_position(self, job_id: str) -> QueuePosition | None:
+        return positions.position(self._connection, job_id)
 
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
         return totals.queue_names(self._connection, prefix, after, limit)

@@ -52,6 +52,7 @@ from mrq_core.contract.messages import (
     Page,
     PollResult,
     QueueCounts,
+    QueuePosition,
     RawClaim,
     RawItem,
     RepairResult,
@@ -410,6 +411,15 @@ class Broker(StoreServices):
     @abstractmethod
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         """The numbers of jobs in queues; zeros for an unknown queue."""
+
+    @abstractmethod
+    def queue_position(self, job_id: str) -> QueuePosition | None:
+        """The position of a waiting job in its queue, and what holds it back. None: the job is unknown, does
+        not wait, or has lost its entry.
+
+        Reads a consistent state, except on a pair and on MongoDB. Costs up to MOST_AHEAD index entries, and
+        a look at up to 10,000 slots of limits for each limit key.
+        """
 
     # --- workers -----------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from mrq_core.contract.messages import (
     NewJob,
     Note,
     QueueCounts,
+    QueuePosition,
     RawClaim,
     Settlement,
     Unique,
@@ -185,6 +186,11 @@ class JobQueue(ABC):
     @abstractmethod
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         """See `Broker.counts`."""
+
+    @abstractmethod
+    def position(self, job_id: str) -> QueuePosition | None:
+        """The position of a waiting entry; see `Broker.queue_position`. None: the entry is claimed or does
+        not exist."""
 
     @abstractmethod
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:

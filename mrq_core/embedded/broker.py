@@ -37,6 +37,7 @@ from mrq_core.contract.messages import (
     Page,
     PollResult,
     QueueCounts,
+    QueuePosition,
     Remove,
     Requeue,
     Settlement,
@@ -49,6 +50,7 @@ from mrq_core.embedded.jobs import (
     changing,
     claiming,
     enqueueing,
+    positions,
     pruning,
     renewing,
     searching,
@@ -159,6 +161,9 @@ class EmbeddedBroker(Broker):
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         return self._database.read(lambda c: totals.counts(c, self._clock, queues))
+
+    def queue_position(self, job_id: str) -> QueuePosition | None:
+        return self._database.read(lambda c: positions.position(c, self._clock, job_id))
 
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
         return self._database.read(lambda c: totals.queue_names(c, prefix, after, limit))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ from mrq_core.testing.memory.jobs import (
     claiming,
     enqueueing,
     limits,
+    positions,
     renewing,
     settling,
     totals,
@@ -265,6 +267,22 @@ def _changed_and_updated(record: JobRecord, action: Action, now: Any) -> Any:
 
 
 # --- names of queues ----------------------------------------------------------------------------------
+
+
+_use_of = positions._use_of
+
+
+def _all_before(data: MemoryData, record: JobRecord, now: Any) -> int:
+    entries = data.entries[record.queue].values()
+    return sum((-other.priority, other.id) < (-record.priority, record.id) for other in entries)
+
+
+def _use_before_any_lease_ends(data: MemoryData, key: str, now: Any) -> Any:
+    return _use_of(data, key, now - timedelta(days=1))
+
+
+def _no_number(*_: Any) -> int:
+    return 0
 
 
 _edited = lifecycle.edited
@@ -662,6 +680,27 @@ MUTATIONS = [
         owner=lifecycle,
         name="changed",
         instead=_changed_and_updated,
+    ),
+    Mutation(
+        without="The due time of the jobs before a waiting job",
+        test="test_a_larger_priority_that_is_due_later_is_not_ahead",
+        owner=positions,
+        name="_due_before",
+        instead=_all_before,
+    ),
+    Mutation(
+        without="The end of the leases of holders",
+        test="test_a_holder_holds_until_its_lease_ends",
+        owner=positions,
+        name="_use_of",
+        instead=_use_before_any_lease_ends,
+    ),
+    Mutation(
+        without="The order of parked jobs",
+        test="test_a_parked_job_tells_its_key_and_the_jobs_before_it",
+        owner=positions,
+        name="_parked_before",
+        instead=_no_number,
     ),
     Mutation(
         without="The guard of an edit",

@@ -99,7 +99,7 @@ local function push_entry(queues, entry, until_ms)
     local old = entry_of(id)
     if not token and not entry[3] and not old.t then
       kept_due = call('HGET', key, 'd')
-      is_parked = limit_keys and state_of(old) == 'p' and call('HEXISTS', K .. 'parked', id) == 1
+      is_parked = state_of(old) == 'p' and call('HEXISTS', K .. 'parked', id) == 1
     end
     allowed_ms = old.b and old.b == (kept_due or entry[3]) and old.b
     if is_parked then
@@ -140,7 +140,7 @@ local function push_entry(queues, entry, until_ms)
   if allowed_ms then
     add('b', allowed_ms)
   end
-  if limit_keys or unique then
+  if limit_keys or unique or is_parked then
     add('o', '1')
   end
   if token then

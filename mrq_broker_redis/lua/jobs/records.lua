@@ -115,11 +115,11 @@ local function move_job(id, before, after)
     elseif old.z == 'c' then
       free_slots(id, keys)
     end
-    if old.z == 'p' and new.z ~= 'p' then
-      unpark(id)
-    elseif old.z == 'p' and old.k ~= new.k then
-      rerank_parked(id, new.k)
-    end
+  end
+  if old.z == 'p' and new.z ~= 'p' then
+    unpark(id)
+  elseif old.z == 'p' and old.k ~= new.k then
+    rerank_parked(id, new.k)
   end
 end
 

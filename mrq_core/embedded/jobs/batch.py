@@ -156,7 +156,7 @@ class Batch:
         """Writes an edit of a waiting job. Its params stay if `after` has those of `before`. A new due time
         ends the time that its rates allowed."""
         self._touch(after)
-        if after.limit_keys:
+        if before.due_at is None:
             self._change_slots(before, after)
         if before.search_keys is not after.search_keys:
             self._change_terms(before, after)

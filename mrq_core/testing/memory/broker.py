@@ -21,6 +21,7 @@ from mrq_core.contract.messages import (
     NewJob,
     Note,
     QueueCounts,
+    QueuePosition,
     Remove,
     Requeue,
     Settlement,
@@ -31,6 +32,7 @@ from mrq_core.testing.memory.jobs import (
     changing,
     claiming,
     enqueueing,
+    positions,
     renewing,
     searching,
     settling,
@@ -112,6 +114,10 @@ class MemoryBroker(MemoryServices, Broker):
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         with self.locked() as now:
             return [totals.counts(self._data, queue, now) for queue in queues]
+
+    def queue_position(self, job_id: str) -> QueuePosition | None:
+        with self.locked() as now:
+            return positions.position(self._data, job_id, now)
 
     # --- workers -----------------------------------------------------------------------------
 

@@ -10,7 +10,16 @@ from msgspec.structs import replace
 
 from mrq_core.clock import Clock, SystemClock, after, from_ms
 from mrq_core.contract.lifecycle import claim_number
-from mrq_core.contract.messages import ClaimRef, ClaimRequest, Finding, QueueCounts, RawClaim, Unique, Wanted
+from mrq_core.contract.messages import (
+    ClaimRef,
+    ClaimRequest,
+    Finding,
+    QueueCounts,
+    QueuePosition,
+    RawClaim,
+    Unique,
+    Wanted,
+)
 from mrq_core.contract.pair import ClaimedEntries, Entry, JobQueue, KeyHolder, KeyRequest, Removal
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing.memory.broker import MemoryBroker
@@ -140,7 +149,7 @@ class MemoryQueue(JobQueue):
         before = self._data.get(entry.id)
         if before is None or entry.token is not None or before.status is Status.STARTED:
             return now
-        return before.due_at if entry.limit_keys else before.due_at or now
+        return before.due_at
 
     def claim(self, request: ClaimRequest, *, leave_suspects: bool = False) -> ClaimedEntries:
         with self._broker.locked() as now:
@@ -250,6 +259,9 @@ class MemoryQueue(JobQueue):
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         return self._broker.counts(queues)
+
+    def position(self, job_id: str) -> QueuePosition | None:
+        return self._broker.queue_position(job_id)
 
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
         return self._broker.queue_names(prefix, after, limit)
