@@ -60,9 +60,18 @@ class Stopping:
         self.is_stopping = True
         self._state.wake.set()
 
+    def stop_within_grace(self, why: str) -> None:
+        """Stops as after SIGTERM. Has no effect after the first call."""
+        if self._grace_ends is None:
+            self._start_grace(time.monotonic(), why)
+            self.stop(why)
+
     def check(self, now: float) -> None:
         """Interrupts running jobs if the grace after SIGTERM is over. The watchdog calls this often."""
-        if self._grace_ends is not None and now >= self._grace_ends and not self.is_killing:
+        if self.is_killing:  # again: the watchdog may have postponed a limit at the same moment
+            for execution in self._state.executions.undecided():
+                execution.interrupt_from(now, stop_interrupt)
+        elif self._grace_ends is not None and now >= self._grace_ends:
             self._interrupt(now)
             self._mailbox.send(f"worker.interrupting name={self._state.name}: STOP_GRACE is over")
 
@@ -77,13 +86,17 @@ class Stopping:
         if signum == signal.SIGINT:
             if self.is_stopping:
                 self._interrupt(now)
-        elif self._grace_ends is None:
-            self._grace_ends = now + self._grace
-            end_process_within(self._grace + LEAVE_WITHIN, 0, f"the worker was told to stop by {name}")
-            if not self._grace:
-                self._interrupt(now)
+        else:
+            self._start_grace(now, f"the worker was told to stop by {name}")
         self.is_stopping = True
         self._mailbox.send(f"worker.stopping on {name}: {self._plan()}")
+
+    def _start_grace(self, now: float, why: str) -> None:
+        if self._grace_ends is None:
+            self._grace_ends = now + self._grace
+            end_process_within(self._grace + LEAVE_WITHIN, 0, why)
+            if not self._grace:
+                self._interrupt(now)
 
     def _interrupt(self, now: float) -> None:
         if self.is_killing:
