@@ -9,6 +9,7 @@ import typer
 from mrq_core import __version__
 from mrq_core.cli.check_commands import check, plugins
 from mrq_core.cli.demo import demo
+from mrq_core.cli.explain_command import explain
 from mrq_core.cli.jobs_actions import cancel, edit, move, remove, requeue
 from mrq_core.cli.jobs_commands import list_jobs, logs, show_job, wait
 from mrq_core.cli.later import dashboard, scheduler, schedules
@@ -54,6 +55,7 @@ app.command(rich_help_panel=_WORK)(demo)
 app.add_typer(jobs, name="jobs", rich_help_panel=_LOOK)
 app.add_typer(queues, name="queues", rich_help_panel=_LOOK)
 app.add_typer(workers, name="workers", rich_help_panel=_LOOK)
+app.command(rich_help_panel=_LOOK)(explain)
 app.command(rich_help_panel=_CARE)(check)
 app.command(rich_help_panel=_CARE)(plugins)
 for hidden in (dashboard, scheduler, schedules):

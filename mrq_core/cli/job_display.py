@@ -13,12 +13,11 @@ from mrq_core.cli.output import (
     print_json,
     safe,
     safe_line,
-    seconds,
 )
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.messages import LogLine
 from mrq_core.contract.record import JobRecord
-from mrq_core.operations.views import end_of, iso, log_view, timeline
+from mrq_core.operations.views import end_of, iso, log_view, seconds, timeline
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import note, print_json, say, seconds, show_table
+from mrq_core.cli.output import note, print_json, say, show_table
 from mrq_core.operations import queues
-from mrq_core.operations.views import queue_view
+from mrq_core.operations.views import queue_view, seconds
 
 Names = Annotated[
     list[str], typer.Argument(metavar="NAME", help="Queues; a name that ends with / means its subqueues.")
