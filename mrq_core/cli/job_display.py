@@ -82,6 +82,7 @@ def _title(to: Console, record: JobRecord, details: JsonObject) -> None:
         "progress": f"{record.progress:.0%}" if 0 < record.progress < 1 else None,
         "attempts": f"{record.claims}" if record.claims > 1 else None,
         "retries": record.retry_count or None,
+        "edits": record.edits or None,
         "deaths": f"{record.solo_deaths} in a row" if record.solo_deaths else None,
         "lost claims": f"{lost} in a row" if lost else None,
         "error": record.exception_type,

@@ -45,7 +45,8 @@ from mrq_core.contract.record import JobRecord
 class Entry(Struct, frozen=True, kw_only=True):
     """A job in a queue: a ticket for one version of its record.
 
-    `due_at`: the due time of a waiting entry, or the end of the lease of a claimed entry; None: parked.
+    `due_at`: the due time of a waiting entry, or the end of the lease of a claimed entry; None: parked, or as
+    `JobQueue.push` says.
     `claims`: the number of claims in the record. `token`: the claim that holds the entry.
     `unique`: the unique key of the job, which a push reserves.
     """

@@ -96,6 +96,7 @@ def job_details(record: JobRecord, *, now: datetime) -> JsonObject:
         "raw_queue": record.raw_queue,
         "at_most_once": record.at_most_once,
         "cancel_requested": record.cancel_requested,
+        "edits": record.edits,
         "unique_key": record.unique_key,
         "limit_keys": list(record.limit_keys),
         "schedule": record.schedule,

@@ -195,6 +195,8 @@ def test_edit_changes_a_waiting_job(mrq: Shell, project: Project) -> None:
     assert said.out == f"{job_id} is edited: queued, {due}, with priority 3\n"
     record = project.client.fetch(job_id)
     assert (record.params, record.priority, record.edits) == ({"name": "Bob"}, 3, 1)
+    assert "  edits       1\n" in mrq("jobs", "show", job_id).out
+    assert mrq("jobs", "show", job_id, "--json").json["edits"] == 1
     assert mrq("jobs", "edit", job_id, "--in", "90m").out.endswith("with priority 3\n")
     record = project.client.fetch(job_id)
     assert record.due_at is not None

@@ -366,7 +366,7 @@ class JobMachine(RuleBasedStateMachine):
     @rule(ids=st.lists(jobs, min_size=1, max_size=3), keys=st.sampled_from([{"n": 1}, {"m": 0}, {"m": 1}]))
     def add_search_keys(self, ids: list[str], keys: JsonObject) -> None:
         known = [record for record in self.model.get(ids) if record is not None]
-        # On a pair, a parked job leaves its position under the limit.
+        # A pair writes the due time of a job that was let go, which then counts as due, and not as let go.
         free = [record.id for record in known if not record.limit_keys]
         added = [AddedKeys(id=job_id, search_keys=keys) for job_id in (*free, "f" * 24)]
         self.same(lambda broker: broker.add_search_keys(added))
