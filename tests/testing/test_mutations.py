@@ -744,6 +744,7 @@ MUTATIONS = [
         owner=lifecycle,
         name="is_rescheduled",
         instead=_never,
+        arguments={"delay": 15.0},
     ),
     Mutation(
         without="The unchanged update time of an edited job",

@@ -321,15 +321,18 @@ class EditContract(Contract):
         clock.advance(10)
         assert take(broker, limits=SLOW) == [third]
 
-    def test_a_job_with_a_new_due_time_is_charged_anew(self, broker: Broker, clock: ManualClock) -> None:
+    @pytest.mark.parametrize("delay", [1.0, 15.0])
+    def test_a_job_with_a_new_due_time_is_charged_anew(
+        self, broker: Broker, clock: ManualClock, delay: float
+    ) -> None:
         self._skip_without_limits()
         first, second = put_many(broker, clock, 2, limit_keys=KEYS)
         assert take(broker, limits=SLOW) == [first]
-        assert edit(broker, second, delay=1.0) is DONE
-        clock.advance(1)
+        assert edit(broker, second, delay=delay) is DONE
+        clock.advance(delay)
         assert take(broker, limits=SLOW) == []
-        assert record_of(broker, second).due_at == after(clock.now(), 19.0)
-        clock.advance(19)
+        assert record_of(broker, second).due_at == after(clock.now(), 20.0 - delay)
+        clock.advance(20.0 - delay)
         assert take(broker, limits=SLOW) == [second]
 
     @pytest.mark.parametrize("status", sorted(WAITING))
