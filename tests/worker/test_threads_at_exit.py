@@ -33,7 +33,7 @@ def connect():
         try:
             socket.create_connection(("127.0.0.1", 1), timeout=1)
         except OSError:
-            sleep(0)
+            sleep(0.002)
 
 
 @task
