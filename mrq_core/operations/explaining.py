@@ -304,9 +304,12 @@ def _served(name: str, counts: QueueCounts, around: Surroundings) -> Reason:
 
 
 def _raw(broker: Broker, name: str) -> Reason:
-    size = broker.raw(name).size()
-    kind = ReasonKind.NEXT if size else ReasonKind.EMPTY
+    """The parameters of a raw queue, or of the first 1,000 raw queues of a tree."""
+    names = broker.queue_names(prefix=name) if is_tree(name) else [name]
+    size = sum(broker.raw(queue).size() for queue in names)
     number = "1 parameter waits" if size == 1 else f"{size:,} parameters wait"
+    what = "raw queues of the tree" if is_tree(name) else "raw queue"
     return Reason(
-        kind=kind, sentence=f"{number} in the raw queue {name}. A claim makes a job of each, and reports it."
+        kind=ReasonKind.NEXT if size else ReasonKind.EMPTY,
+        sentence=f"{number} in the {what} {name}. A claim makes a job of a parameter.",
     )

@@ -384,6 +384,13 @@ def test_a_raw_queue_tells_its_parameters(broker: Broker) -> None:
     worker, raw = explain(broker, "urls_set")
     assert worker.kind is ReasonKind.NO_WORKER
     assert raw.sentence.startswith("2 parameters wait in the raw queue urls_set.")
+    assert raw.kind is ReasonKind.NEXT
+    for queue in ("urls_set/a", "urls_set/b"):
+        broker.raw(queue).push([RawItem(param="c")])
+    assert explain(broker, "urls_set/")[1].sentence.startswith(
+        "2 parameters wait in the raw queues of the tree urls_set/."
+    )
+    assert explain(broker, "none_set")[1].kind is ReasonKind.EMPTY
 
 
 @pytest.mark.parametrize("name", ODD)
