@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mrq_broker_mongo.jobs import claiming, counts, enqueueing, pruning, renewing, searching, settling
+from mrq_broker_mongo.jobs import (
+    claiming,
+    counts,
+    enqueueing,
+    positions,
+    pruning,
+    renewing,
+    searching,
+    settling,
+)
 from mrq_broker_mongo.jobs.changing import Records
 from mrq_broker_mongo.raw.queue import MongoRawQueue
 from mrq_broker_mongo.server.arrangement import WHOLE
@@ -21,12 +30,14 @@ from mrq_core.contract.messages import (
     Claimed,
     ClaimRef,
     ClaimRequest,
+    Edit,
     Enqueued,
     JobFilter,
     Move,
     NewJob,
     Note,
     QueueCounts,
+    QueuePosition,
     Remove,
     Requeue,
     Settlement,
@@ -71,6 +82,9 @@ class MongoBroker(MongoServices, Broker):
     def move(self, ids: Sequence[str], how: Move) -> list[ChangeResult]:
         return replacing.act(self._records, ids, how)
 
+    def edit(self, edits: Sequence[Edit]) -> list[ChangeResult]:
+        return replacing.edit(self._records, edits)
+
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         return replacing.act(self._records, ids, Remove())
 
@@ -92,6 +106,9 @@ class MongoBroker(MongoServices, Broker):
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         return counts.counts(self._connection, queues)
+
+    def queue_position(self, job_id: str) -> QueuePosition | None:
+        return positions.position(self._connection, job_id)
 
     # --- workers -----------------------------------------------------------------------------
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from mrq_broker_redis.jobs import claiming, enqueueing, pruning, renewing, searching, settling, totals
+from mrq_broker_redis.jobs import (
+    claiming,
+    enqueueing,
+    positions,
+    pruning,
+    renewing,
+    searching,
+    settling,
+    totals,
+)
 from mrq_broker_redis.jobs.changing import Records
 from mrq_broker_redis.jobs.trees import Rotation
 from mrq_broker_redis.raw.queue import RedisRawQueue
@@ -27,6 +36,7 @@ from mrq_core.contract.messages import (
     Claimed,
     ClaimRef,
     ClaimRequest,
+    Edit,
     Enqueued,
     Finding,
     JobFilter,
@@ -39,6 +49,7 @@ from mrq_core.contract.messages import (
     Page,
     PollResult,
     QueueCounts,
+    QueuePosition,
     Remove,
     Requeue,
     Settlement,
@@ -92,6 +103,9 @@ class RedisBroker(Broker):
     def move(self, ids: Sequence[str], how: Move) -> list[ChangeResult]:
         return replacing.act(self._records, ids, how)
 
+    def edit(self, edits: Sequence[Edit]) -> list[ChangeResult]:
+        return replacing.edit(self._records, edits)
+
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         return replacing.act(self._records, ids, Remove())
 
@@ -132,6 +146,9 @@ class RedisBroker(Broker):
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         return totals.counts(self._connection, queues)
+
+    def queue_position(self, job_id: str) -> QueuePosition | None:
+        return positions.position(self._connection, job_id)
 
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
         return totals.queue_names(self._connection, prefix, after, limit)

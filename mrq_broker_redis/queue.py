@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from mrq_broker_redis.half import claiming, writing
-from mrq_broker_redis.jobs import pruning, totals, uniques
+from mrq_broker_redis.jobs import positions, pruning, totals, uniques
 from mrq_broker_redis.jobs.trees import Rotation
 from mrq_broker_redis.raw import claiming as raw_claiming
 from mrq_broker_redis.raw.queue import RedisRawParameters
@@ -17,7 +17,15 @@ from mrq_broker_redis.server.location import location_of
 from mrq_broker_redis.shared import waiting
 from mrq_core.contract.broker import RawParameters
 from mrq_core.contract.driver import Opening
-from mrq_core.contract.messages import ClaimRef, ClaimRequest, Finding, QueueCounts, RawClaim, Wanted
+from mrq_core.contract.messages import (
+    ClaimRef,
+    ClaimRequest,
+    Finding,
+    QueueCounts,
+    QueuePosition,
+    RawClaim,
+    Wanted,
+)
 from mrq_core.contract.pair import ClaimedEntries, Entry, JobQueue, KeyHolder, KeyRequest, Removal
 
 
@@ -70,6 +78,9 @@ class RedisQueue(JobQueue):
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         return totals.counts(self._connection, queues)
+
+    def position(self, job_id: str) -> QueuePosition | None:
+        return positions.entry_position(self._connection, job_id)
 
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
         return totals.queue_names(self._connection, prefix, after, limit)

@@ -154,7 +154,7 @@ class JobNotFound(JobError):
 
 
 class ChangeRefused(JobError):
-    """The job's status does not allow this change."""
+    """The job's status does not allow this change, or the job has changed since the caller read it."""
 
 
 class WaitRefused(JobError):

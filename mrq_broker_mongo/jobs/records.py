@@ -50,7 +50,8 @@ _FREE = ("params", "meta", "result")
 """Fields that hold the user's values."""
 _FREE_WITH_TERMS = (*_FREE, "search_keys")
 _KEPT = ("params", "meta", "search_keys")
-"""The fields of the user's values that stay, except that search keys are added."""
+"""The fields of the user's values that stay, unless an edit replaces params and search keys, or keys are
+added."""
 _FIXED = frozenset({"_id", *_KEPT, "v", "by", "unique_until", "unique_period", "followups"})
 """Fields that a change of the record leaves unchanged."""
 _KEY = "key "
@@ -157,10 +158,17 @@ def has_expired(doc: Mapping[str, Any], now: datetime) -> bool:
 
 
 def update_of(before: Stored, after: JobRecord, arrangement: Arrangement) -> Doc:
-    """The update from the one document to the other; params and what stands beside the record stay."""
+    """The update from the one document to the other. Params and search keys that stay are not written. The
+    values beside the record stay."""
     has_new_keys = after.search_keys != before.record.search_keys
-    keys = after.search_keys if has_new_keys else {}
-    doc = to_doc(msgspec.structs.replace(after, params={}, meta={}, search_keys=keys), arrangement)
+    has_new_params = after.edits != before.record.edits and after.params is not before.record.params
+    written = msgspec.structs.replace(
+        after,
+        params=after.params if has_new_params else {},
+        meta={},
+        search_keys=after.search_keys if has_new_keys else {},
+    )
+    doc = to_doc(written, arrangement)
     if after.search_keys and not has_new_keys:
         kept_terms = [text for text in before.doc.get("terms", ()) if text.startswith(_KEY)]
         doc["terms"] = sorted([*kept_terms, *doc.get("terms", ())])
@@ -168,15 +176,18 @@ def update_of(before: Stored, after: JobRecord, arrangement: Arrangement) -> Doc
         doc["parked"] = before.doc["parked"]
     if "allowed_at" in before.doc and after.status.is_waiting and after.due_at == before.record.due_at:
         doc["allowed_at"] = before.doc["allowed_at"]
-    kept = [name for name in before.doc.get("renamed", ()) if name in _KEPT and name not in doc]
+    fixed = _FIXED
+    if has_new_keys:
+        fixed -= {"search_keys"}
+    if has_new_params:
+        fixed -= {"params"}
+    kept = [name for name in before.doc.get("renamed", ()) if name in _KEPT and name in fixed]
     if kept or "renamed" in doc:
         doc["renamed"] = sorted({*kept, *doc.get("renamed", ())})
-    put = {name: value for name, value in doc.items() if name not in _FIXED}
-    if has_new_keys:
-        put["search_keys"] = doc["search_keys"]
+    put = {name: value for name, value in doc.items() if name not in fixed}
     if "terms" in put and put["terms"] == before.doc.get("terms"):
         del put["terms"]
-    gone = [name for name in before.doc if name not in doc and name not in _FIXED]
+    gone = [name for name in before.doc if name not in doc and name not in fixed]
     return {"$set": put, **({"$unset": dict.fromkeys(gone, "")} if gone else {})}
 
 

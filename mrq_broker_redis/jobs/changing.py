@@ -16,8 +16,10 @@ from mrq_broker_redis.server import layout
 from mrq_broker_redis.server.connection import Connection
 from mrq_broker_redis.server.layout import Contents
 from mrq_core.clock import from_ms
+from mrq_core.contract import lifecycle
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.pair import Replacement, WriteResult
+from mrq_core.contract.record import JobRecord
 
 BATCH = 100
 """The most jobs that one script reads or writes."""
@@ -71,6 +73,19 @@ def _as_list(one: Replacement[Stored]) -> object:
         followups,
         one.ask_to_stop,
     ]
-    if one.after is not None and one.after.search_keys != one.before.record.search_keys:
-        change.append(records.search_keys_of(one.after))
+    edit = None if one.after is None else _edit_of(one.before.record, one.after)
+    if edit is not None:
+        change.append(edit)
     return change
+
+
+def _edit_of(before: JobRecord, after: JobRecord) -> list[object] | None:
+    """The changes that only an edit and added search keys make, as lua/jobs/replace.lua takes them."""
+    has_new_keys = after.search_keys != before.search_keys
+    has_new_params = after.edits != before.edits and after.params is not before.params
+    is_rescheduled = lifecycle.is_rescheduled(before, after)
+    if not (has_new_keys or has_new_params or is_rescheduled):
+        return None
+    keys = records.search_keys_of(after) if has_new_keys else False
+    params = records.params_of(after) if has_new_params else False
+    return [keys, params, is_rescheduled]

@@ -9,7 +9,8 @@ import typer
 from mrq_core import __version__
 from mrq_core.cli.check_commands import check, plugins
 from mrq_core.cli.demo import demo
-from mrq_core.cli.jobs_actions import cancel, move, remove, requeue
+from mrq_core.cli.explain_command import explain
+from mrq_core.cli.jobs_actions import cancel, edit, move, remove, requeue
 from mrq_core.cli.jobs_commands import list_jobs, logs, show_job, wait
 from mrq_core.cli.later import dashboard, scheduler, schedules
 from mrq_core.cli.options import dashed
@@ -56,6 +57,7 @@ app.command(rich_help_panel=_WORK)(demo)
 app.add_typer(jobs, name="jobs", rich_help_panel=_LOOK)
 app.add_typer(queues, name="queues", rich_help_panel=_LOOK)
 app.add_typer(workers, name="workers", rich_help_panel=_LOOK)
+app.command(rich_help_panel=_LOOK)(explain)
 app.command(rich_help_panel=_CARE)(check)
 app.command(rich_help_panel=_CARE)(plugins)
 for hidden in (dashboard, scheduler, schedules):
@@ -70,6 +72,7 @@ jobs.command()(wait)
 jobs.command()(requeue)
 jobs.command()(cancel)
 jobs.command()(move)
+jobs.command()(edit)
 jobs.command()(remove)
 
 queues.command("list")(list_queues)

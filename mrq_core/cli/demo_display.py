@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from mrq_core.cli.demo_jobs import DemoJobs, library
-from mrq_core.cli.output import console, counted, program, say, seconds, show_table
+from mrq_core.cli.output import console, counted, program, say, show_table
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.operations.views import seconds
 
 _LARGEST = 10
 _STEPS = 4

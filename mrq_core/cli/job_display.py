@@ -13,12 +13,11 @@ from mrq_core.cli.output import (
     print_json,
     safe,
     safe_line,
-    seconds,
 )
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.messages import LogLine
 from mrq_core.contract.record import JobRecord
-from mrq_core.operations.views import end_of, iso, log_view, timeline
+from mrq_core.operations.views import end_of, iso, log_view, seconds, timeline
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -83,6 +82,7 @@ def _title(to: Console, record: JobRecord, details: JsonObject) -> None:
         "progress": f"{record.progress:.0%}" if 0 < record.progress < 1 else None,
         "attempts": f"{record.claims}" if record.claims > 1 else None,
         "retries": record.retry_count or None,
+        "edits": record.edits or None,
         "deaths": f"{record.solo_deaths} in a row" if record.solo_deaths else None,
         "lost claims": f"{lost} in a row" if lost else None,
         "error": record.exception_type,

@@ -1,4 +1,4 @@
-"""`mrq jobs requeue`, `cancel`, `move` and `remove`: change jobs by id or by filter."""
+"""`mrq jobs requeue`, `cancel`, `move`, `remove`: change jobs by id or by filter. `edit`: changes one job."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from mrq_core.cli.errors import CommandFailed, UsageError, ask
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import console, counted, say
+from mrq_core.client.handles import Job
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Action, Cancel, JobFilter, Move, Remove, Requeue
 from mrq_core.contract.naming import check_queue_name
@@ -29,7 +30,8 @@ from mrq_core.operations.actions import (
     statuses_of,
     summary,
 )
-from mrq_core.operations.filters import FilterTexts, filter_from
+from mrq_core.operations.filters import FilterTexts, filter_from, object_from, seconds_from, time_from
+from mrq_core.operations.views import iso
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of jobs.", show_default=False)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Change many jobs without asking for confirmation.")]
@@ -89,6 +91,40 @@ def move(
     """
     check_queue_name(to)
     _change(given, ids, wanted, Move(queue=to), yes=yes, dry_run=dry_run)
+
+
+@command("broker", "plugins")
+def edit(
+    given: Given,
+    job_id: Annotated[str, typer.Argument(metavar="ID", help="The job's id.")],
+    params: Annotated[
+        str | None, typer.Option("--params", metavar="JSON", help="New params, which replace all params.")
+    ] = None,
+    priority: Annotated[
+        int | None, typer.Option("--priority", help="The new priority, -4 to 4; larger first.")
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option("--in", metavar="DURATION", help="Due in 30s, 15m, 2h or 3d; 0 means now.")
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="TIME", help="Due at this time, in ISO 8601 (UTC).")
+    ] = None,
+) -> None:
+    """Changes params, priority or due time of a job that waits. The other parts stay, as does a unique key.
+
+    Examples: `mrq jobs edit ID --priority 4 --in 0`, `mrq jobs edit ID --params '{"user": 17}'`.
+    """
+    if params is None and priority is None and after is None and at is None:
+        raise UsageError("nothing to change is named: expected --params, --priority, --in or --at")
+    delay = None if after is None else seconds_from(after, name="in")
+    due_at = None if at is None else time_from(at, name="at")
+    value = None if params is None else object_from(params, name="params")
+    with given.client() as client:
+        job = Job(job_id, client=client)
+        job.edit(params=value, priority=priority, delay=delay, at=due_at)
+        record = job.fetch()
+    due = "parked under a limit" if record.due_at is None else f"due at {iso(record.due_at)}"
+    say(f"{record.id} is edited: {record.status}, {due}, with priority {record.priority}")
 
 
 @command("broker", "plugins")

@@ -12,7 +12,7 @@ import typer
 from mrq_core.cli.errors import EXIT_FAILED, UsageError
 from mrq_core.cli.job_display import print_job, print_log_lines
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import console, note, print_json, say, seconds, show_table
+from mrq_core.cli.output import console, note, print_json, say, show_table
 from mrq_core.cli.terminal import is_output_gone
 from mrq_core.client.client import Client
 from mrq_core.client.handles import Job
@@ -21,7 +21,7 @@ from mrq_core.contract.messages import Order
 from mrq_core.contract.record import Status
 from mrq_core.operations import jobs
 from mrq_core.operations.filters import FilterTexts, filter_from
-from mrq_core.operations.views import job_details, job_row, log_view
+from mrq_core.operations.views import job_details, job_row, log_view, seconds
 
 _FOLLOW_EVERY = 0.25
 _TAIL = 20

@@ -167,20 +167,6 @@ def _least_width(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> i
     )
 
 
-def seconds(value: float | None) -> str:
-    """A duration for people: ``120 ms``, ``4.2 s``, ``3 min``, ``5 h``, ``2 d``."""
-    if value is None:
-        return ""
-    if value < 1:
-        return f"{value * 1000:.0f} ms"
-    if value < 120:
-        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
-    for size, unit in ((86_400 * 2, "d"), (7200, "h")):
-        if value >= size:
-            return f"{value / (86_400 if unit == 'd' else 3600):.0f} {unit}"
-    return f"{value / 60:.0f} min"
-
-
 def counted(number: int, noun: str) -> str:
     """``1 job``, ``1,200 jobs``."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -8,12 +8,12 @@ from typing import Annotated
 import typer
 
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import note, print_json, say, seconds, show_table
+from mrq_core.cli.output import note, print_json, say, show_table
 from mrq_core.contract.naming import shown_names
 from mrq_core.operations import queues
 from mrq_core.operations.filters import duration_from, queue_names_from
 from mrq_core.operations.statistics import QueueStatistics, queue_statistics
-from mrq_core.operations.views import queue_view, statistics_view
+from mrq_core.operations.views import queue_view, seconds, statistics_view
 
 Names = Annotated[
     list[str], typer.Argument(metavar="NAME", help="Queues; a name that ends with / means its subqueues.")

@@ -11,10 +11,10 @@ from typer.core import TyperGroup
 
 from mrq_core.cli.errors import CommandFailed
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import note, print_json, say, seconds, show_table
+from mrq_core.cli.output import note, print_json, say, show_table
 from mrq_core.contract.naming import shown_names
 from mrq_core.operations import workers as reports
-from mrq_core.operations.views import iso, worker_view
+from mrq_core.operations.views import iso, seconds, worker_view
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

@@ -22,7 +22,7 @@ from mrq_core.config.loading import refuse_while_loading
 from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.codec import JsonValue, storable_params
+from mrq_core.contract.codec import JsonObject, JsonValue, storable_params
 from mrq_core.contract.messages import CHUNK, NewJob, Unique
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import keys_in
@@ -139,6 +139,13 @@ class Client:
             params=params if isinstance(params, dict) else record.params,
             result=self.plugins.decode(record.result) if record.status is Status.SUCCESS else record.result,
         )
+
+    def stored_params(self, path: str, params: Mapping[str, object]) -> tuple[JsonObject, JsonObject]:
+        """Checks the new params of a job of this task; returns them as they are stored, and the search keys.
+        Raises InvalidValue."""
+        checked = storable_params(params, max_size=self.config.max_params_size)
+        options = self.options_of(path) or self._overrides_of(path)
+        return self.plugins.encode_params(checked), keys_in(checked, options.searchable or ())
 
     def close(self) -> None:
         """Closes the broker's connections."""

@@ -5,21 +5,24 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextvars import ContextVar
+from datetime import datetime
 from typing import Protocol
 
 from mrq_core.client.client import Client, current_client
 from mrq_core.contract.codec import JsonObject
-from mrq_core.contract.messages import Cancel, ChangeResult, Requeue
+from mrq_core.contract.messages import Cancel, ChangeResult, Edit, Requeue
 from mrq_core.contract.naming import (
     MAX_SECONDS,
     check_job_queue_name,
     check_queue_name,
+    check_times,
     is_covered,
     is_number,
 )
 from mrq_core.contract.record import JobRecord
-from mrq_core.contract.values import check_job_id
+from mrq_core.contract.values import check_job_id, check_priority
 from mrq_core.errors import (
     ChangeRefused,
     ConfigError,
@@ -179,6 +182,46 @@ class Job:
         how = Requeue(queue=queue, reset_retries=_checked_bool("reset_retries", reset_retries))
         return self._done(self._client.broker.requeue([self.id], how)[0], "requeued")
 
+    def edit(
+        self,
+        *,
+        params: Mapping[str, object] | None = None,
+        priority: int | None = None,
+        delay: float | None = None,
+        at: datetime | None = None,
+        seen: JobRecord | None = None,
+    ) -> ChangeResult:
+        """Changes a job that waits. `params` replaces all params, and the search keys with them; `delay` or
+        `at` is the new due time. Parts that are None stay, and so do unique key and limit keys.
+
+        The edit is made only if the job was neither claimed nor edited since `seen` was read (None: since
+        now). The hook `mrq_before_enqueue` does not see it. Raises InvalidValue, ChangeRefused and
+        JobNotFound.
+        """
+        if params is None and priority is None and delay is None and at is None:
+            raise InvalidValue(
+                "the edit changes nothing: expected params, priority, delay or at", path="params"
+            )
+        due_at = check_times(delay, at)
+        priority = None if priority is None else check_priority(priority)
+        record = self.fetch() if seen is None else seen
+        stored, keys = (None, {}) if params is None else self._client.stored_params(record.path, params)
+        edit = Edit(
+            id=self.id,
+            claims=record.claims,
+            edits=record.edits,
+            params=stored,
+            search_keys=keys,
+            priority=priority,
+            delay=delay,
+            due_at=due_at,
+        )
+        change = self._client.broker.edit([edit])[0]
+        if change is ChangeResult.REFUSED:
+            why = _refusal_of_edit(record, self.fetch())
+            raise ChangeRefused(f"job {self.id} cannot be edited: {why}", job_id=self.id)
+        return self._done(change, "edited")
+
     def set_progress(self, ratio: float) -> None:
         """Sets the progress of the job, from 0 to 1. Raises NoCurrentJob outside the running job."""
         if self._running is None:
@@ -205,6 +248,17 @@ class Job:
             )
             raise ChangeRefused(f"job {self.id} cannot be {what}: {why}", job_id=self.id)
         return change
+
+
+def _refusal_of_edit(seen: JobRecord, record: JobRecord) -> str:
+    """Why an edit was refused. `seen`: the record for which it was meant."""
+    if record.is_ended or not record.status.is_waiting:
+        hint = ""
+        if record.is_ended:
+            hint = f"; `mrq jobs requeue {record.id}` queues it again, and it can be edited then"
+        return f"only a waiting job can be, and its status is {record.status}{hint}"
+    what = "has run" if record.claims != seen.claims else "was edited"
+    return f"it {what} since its record was read; read it again"
 
 
 def _warn_of_wait(record: JobRecord, waiting: str, greenlets: int) -> None:

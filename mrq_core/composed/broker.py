@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import islice
 
-from mrq_core.composed import enqueueing, repairing, settling
+from mrq_core.composed import enqueueing, repairing, settling, tickets
 from mrq_core.composed.claiming import Claimer
 from mrq_core.composed.jobs import Jobs
 from mrq_core.composed.raw import ComposedRawQueue
@@ -40,6 +40,7 @@ from mrq_core.contract.messages import (
     Claimed,
     ClaimRef,
     ClaimRequest,
+    Edit,
     Enqueued,
     Finding,
     JobFilter,
@@ -52,6 +53,7 @@ from mrq_core.contract.messages import (
     Page,
     PollResult,
     QueueCounts,
+    QueuePosition,
     Remove,
     RepairResult,
     Requeue,
@@ -110,6 +112,9 @@ class ComposedBroker(Broker):
     def move(self, ids: Sequence[str], how: Move) -> list[ChangeResult]:
         return replacing.act(self._jobs, ids, how)
 
+    def edit(self, edits: Sequence[Edit]) -> list[ChangeResult]:
+        return replacing.edit(self._jobs, edits)
+
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         return replacing.act(self._jobs, ids, Remove())
 
@@ -165,6 +170,12 @@ class ComposedBroker(Broker):
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         return self._queue.counts(queues)
+
+    def queue_position(self, job_id: str) -> QueuePosition | None:
+        [stored] = self._store.read([job_id])
+        if stored is None or not tickets.is_waiting(stored.record):
+            return None
+        return self._queue.position(job_id)
 
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
         both = heapq.merge(

@@ -38,6 +38,7 @@ from mrq_core.contract.messages import (
     Claimed,
     ClaimRef,
     ClaimRequest,
+    Edit,
     Enqueued,
     Finding,
     JobFilter,
@@ -50,6 +51,7 @@ from mrq_core.contract.messages import (
     Page,
     PollResult,
     QueueCounts,
+    QueuePosition,
     RawClaim,
     RawItem,
     RepairResult,
@@ -383,6 +385,18 @@ class Broker(StoreServices):
         """Moves waiting jobs to another queue; due time and priority stay. REFUSED: the job does not wait."""
 
     @abstractmethod
+    def edit(self, edits: Sequence[Edit]) -> list[ChangeResult]:
+        """Changes params, priority and due time of waiting jobs, as `lifecycle.edited` says: record, index
+        of search keys and entry in one operation for each job; on a pair the store first, then the entry.
+        REFUSED: the job does not wait, or was claimed or edited since it was read.
+
+        Without a new due time, a parked job stays parked under its key, ordered by its new priority, and a
+        job that a rate pushed back keeps its time. A new due time puts the job into its queue; its limits
+        are checked, and its rates charged, when it is claimed. Unique key and limit keys stay, also where
+        they were made from the params. A repeated edit is REFUSED.
+        """
+
+    @abstractmethod
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         """Deletes jobs with their logs and unique keys. REFUSED: the job is started."""
 
@@ -417,6 +431,15 @@ class Broker(StoreServices):
     @abstractmethod
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         """The numbers of jobs in queues; zeros for an unknown queue."""
+
+    @abstractmethod
+    def queue_position(self, job_id: str) -> QueuePosition | None:
+        """The position of a waiting job in its queue, and what holds it back. None: the job is unknown, does
+        not wait, or has lost its entry.
+
+        Reads a consistent state, except on a pair and on MongoDB. Costs up to MOST_AHEAD index entries, and
+        a look at up to 10,000 slots of limits for each limit key.
+        """
 
     # --- workers -----------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from mrq_core.contract.messages import (
     Cancel,
     ChangeResult,
     ClaimRequest,
+    Edit,
     Move,
     Outcome,
     Remove,
@@ -327,6 +328,37 @@ def with_keys(record: JobRecord, keys: JsonObject) -> JobRecord | None:
     if len(merged) == len(record.search_keys) or len(merged) > MOST_KEYS:
         return None
     return replace(record, search_keys=merged)
+
+
+def edited(record: JobRecord, edit: Edit, now: datetime) -> JobRecord | None:
+    """The record after an edit. None: the job does not wait, or was claimed or edited since it was read.
+
+    Without a new due time a parked job stays parked. `updated_at` stays, as in a move.
+    """
+    if not record.status.is_waiting or record.is_ended:
+        return None
+    if (record.claims, record.edits) != (edit.claims, edit.edits):
+        return None
+    after_it = replace(
+        record,
+        priority=record.priority if edit.priority is None else edit.priority,
+        due_at=_edited_due_at(record, edit, now),
+        edits=record.edits + 1,
+    )
+    if edit.params is None:
+        return after_it
+    return replace(after_it, params=edit.params, search_keys=edit.search_keys)
+
+
+def _edited_due_at(record: JobRecord, edit: Edit, now: datetime) -> datetime | None:
+    if edit.delay is not None:
+        return after(now, edit.delay)
+    return record.due_at if edit.due_at is None else edit.due_at
+
+
+def is_rescheduled(before: JobRecord, after: JobRecord) -> bool:
+    """Whether an edit between the two records gave the job a new due time."""
+    return before.edits != after.edits and before.due_at != after.due_at
 
 
 def _requeue(record: JobRecord, how: Requeue, now: datetime) -> tuple[ChangeResult, JobRecord]:

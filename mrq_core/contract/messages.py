@@ -17,6 +17,10 @@ from mrq_core.contract.record import JobRecord, Status
 
 CHUNK = 1000
 """The largest number of items in one call. Drivers rely on callers to keep to it."""
+MOST_AHEAD = 10_000
+"""The number of jobs up to which a QueuePosition counts."""
+MOST_NAMED = 20
+"""The most ids in each list of a KeyUse."""
 
 
 # --- queueing and claiming ------------------------------------------------------------------
@@ -192,7 +196,7 @@ class ChangeResult(StrEnum):
     REQUESTED = "requested"
     """The job is running: it was marked, and its worker or its settle completes the change."""
     REFUSED = "refused"
-    """The job's status does not allow it."""
+    """The job's status does not allow it, or the job has changed since the caller read it."""
     HELD = "held"
     """Another job holds its unique key."""
     UNKNOWN = "unknown"
@@ -231,6 +235,24 @@ class AddedKeys(Struct, frozen=True, kw_only=True):
 
     id: str
     search_keys: JsonObject
+
+
+class Edit(Struct, frozen=True, kw_only=True):
+    """A change of a waiting job. None: the value stays.
+
+    `claims` and `edits` are those of the record that the caller has read; the job must still have them.
+    `params` replaces the params, and `search_keys` the search keys with them. The job becomes due `delay`
+    seconds after the broker's now, or at `due_at` without a delay.
+    """
+
+    id: str
+    claims: int
+    edits: int
+    params: JsonObject | None = None
+    search_keys: JsonObject = {}
+    priority: int | None = None
+    delay: float | None = None
+    due_at: datetime | None = None
 
 
 class Applied(Struct, frozen=True, kw_only=True):
@@ -306,6 +328,43 @@ class QueueCounts(Struct, frozen=True, kw_only=True):
     due: int = 0
     claimed: int = 0
     oldest_due: datetime | None = None
+
+
+class KeyUse(Struct, frozen=True, kw_only=True):
+    """The use of a limit key.
+
+    `running` and `parked` are numbers of jobs, `parked` up to MOST_AHEAD. `holders` run, in the order of
+    their ids; `waiters` are parked, in the order in which they are let go; up to MOST_NAMED ids each. Where
+    more than 10,000 jobs with limits run, some holders may be left out.
+    """
+
+    key: str
+    running: int
+    holders: tuple[str, ...]
+    parked: int
+    waiters: tuple[str, ...]
+
+
+class QueuePosition(Struct, frozen=True, kw_only=True):
+    """The position of a waiting job in its queue.
+
+    `ahead`: the number of jobs that are claimed before it, without those that become due later. They have a
+    larger priority, or the same priority and an earlier due time or a smaller id. Of a parked job, the number
+    of jobs that are let go before it. `is_exact` is False if there may be more than `ahead`, which is then
+    at least MOST_AHEAD.
+
+    `due_at`: the due time of the entry; None: parked under the limit key `parked_under` since `parked_since`.
+    `allowed_at`: the time until which a rate has pushed the job back. `keys`: the use of its limit keys, and
+    of the key under which it is parked.
+    """
+
+    ahead: int
+    is_exact: bool = True
+    due_at: datetime | None
+    parked_under: str | None = None
+    parked_since: datetime | None = None
+    allowed_at: datetime | None = None
+    keys: tuple[KeyUse, ...] = ()
 
 
 class Totals(Struct, frozen=True, kw_only=True):

@@ -34,6 +34,7 @@ from mrq_core.contract.messages import (
     NewJob,
     Note,
     QueueCounts,
+    QueuePosition,
     RawClaim,
     Settlement,
     Unique,
@@ -45,7 +46,8 @@ from mrq_core.contract.record import JobRecord
 class Entry(Struct, frozen=True, kw_only=True):
     """A job in a queue: a ticket for one version of its record.
 
-    `due_at`: the due time of a waiting entry, or the end of the lease of a claimed entry; None: parked.
+    `due_at`: the due time of a waiting entry, or the end of the lease of a claimed entry; None: parked, or as
+    `JobQueue.push` says.
     `claims`: the number of claims in the record. `token`: the claim that holds the entry.
     `unique`: the unique key of the job, which a push reserves.
     """
@@ -139,9 +141,11 @@ class JobQueue(ABC):
         """Pushes entries. True: the queue now holds the entry of this version.
 
         An existing entry of the same version (True) or a later version (False) stays unchanged. An entry of
-        an earlier version is replaced, and its claim, slots and parking end. A free key is reserved, and the
-        reservation is confirmed. An entry with a token is claimed until now + `lease`; it does not replace an
-        entry that a later claim holds (False). Wakes as many waiting workers as there are waiting entries.
+        an earlier version is replaced, and its claim, slots and parking end. An entry without a due time
+        keeps the due time, or the parking, of a waiting entry that it replaces; otherwise it is due now. A
+        free key is reserved, and the reservation is confirmed. An entry with a token is claimed until now +
+        `lease`; it does not replace an entry that a later claim holds (False). Wakes as many waiting workers
+        as there are waiting entries.
         """
 
     @abstractmethod
@@ -185,6 +189,11 @@ class JobQueue(ABC):
     @abstractmethod
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         """See `Broker.counts`."""
+
+    @abstractmethod
+    def position(self, job_id: str) -> QueuePosition | None:
+        """The position of a waiting entry; see `Broker.queue_position`. None: the entry is claimed or does
+        not exist."""
 
     @abstractmethod
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:

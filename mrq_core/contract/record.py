@@ -170,6 +170,8 @@ class JobRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How many of these claims were lost because the job's own process died."""
     retry_count: int = 0
     history: tuple[Attempt, ...] = ()
+    edits: int = 0
+    """The number of edits. Together with `claims` it guards the next edit."""
 
     unique_key: str | None = None
     limit_keys: tuple[str, ...] = ()

@@ -1,6 +1,7 @@
 """Stored records: msgpack for the record, JSON for its params, and the latest changes beside the record.
 
-The params never change. A driver that stores them separately writes a record without touching the params.
+The params change only with an edit of a waiting job. A driver that stores them separately writes a record
+without touching the params otherwise.
 
 The two most frequent changes do not write the record: the claim of a waiting job, and a success. A driver
 stores their arguments beside the record, and each reader applies them. Other changes write the whole record.

@@ -19,6 +19,7 @@ from mrq_core.contract.messages import (
     Applied,
     Cancel,
     ChangeResult,
+    Edit,
     Page,
     Requeue,
     Settlement,
@@ -100,6 +101,20 @@ def add_search_keys(records: Records[S], added: Sequence[AddedKeys]) -> list[Cha
         return ChangeResult.REFUSED if after is None else (ChangeResult.DONE, Replacement(stored, after))
 
     return _each(records, added, lambda one: one.id, step, {})
+
+
+def edit(records: Records[S], edits: Sequence[Edit]) -> list[ChangeResult]:
+    """Edits waiting jobs. See `Broker.edit`."""
+
+    def step(
+        one: Edit, stored: S | None, now: datetime
+    ) -> ChangeResult | tuple[ChangeResult, Replacement[S]]:
+        if stored is None or lifecycle.has_expired(stored.record, now):
+            return ChangeResult.UNKNOWN
+        after = lifecycle.edited(stored.record, one, now)
+        return ChangeResult.REFUSED if after is None else (ChangeResult.DONE, Replacement(stored, after))
+
+    return _each(records, edits, lambda one: one.id, step, {})
 
 
 # --- settling in full -------------------------------------------------------------------------------

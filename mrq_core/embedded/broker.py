@@ -23,6 +23,7 @@ from mrq_core.contract.messages import (
     Claimed,
     ClaimRef,
     ClaimRequest,
+    Edit,
     Enqueued,
     Finding,
     JobFilter,
@@ -35,6 +36,7 @@ from mrq_core.contract.messages import (
     Page,
     PollResult,
     QueueCounts,
+    QueuePosition,
     Remove,
     Requeue,
     Settlement,
@@ -48,6 +50,7 @@ from mrq_core.embedded.jobs import (
     changing,
     claiming,
     enqueueing,
+    positions,
     pruning,
     renewing,
     searching,
@@ -111,6 +114,9 @@ class EmbeddedBroker(Broker):
     def move(self, ids: Sequence[str], how: Move) -> list[ChangeResult]:
         return self._write(ids, lambda c, part: changing.change(c, self._clock, part, how), durable=True)
 
+    def edit(self, edits: Sequence[Edit]) -> list[ChangeResult]:
+        return self._write(edits, lambda c, part: changing.edit(c, self._clock, part), durable=True)
+
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         return self._write(ids, lambda c, part: changing.change(c, self._clock, part, Remove()), durable=True)
 
@@ -155,6 +161,9 @@ class EmbeddedBroker(Broker):
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         return self._database.read(lambda c: totals.counts(c, self._clock, queues))
+
+    def queue_position(self, job_id: str) -> QueuePosition | None:
+        return self._database.read(lambda c: positions.position(c, self._clock, job_id))
 
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
         return self._database.read(lambda c: totals.queue_names(c, prefix, after, limit))

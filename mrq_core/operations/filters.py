@@ -98,15 +98,53 @@ def moment_from(text: str, *, now: datetime, name: str) -> datetime:
         seconds = float(relative[1]) * _UNIT_SECONDS[relative[2]]
         if seconds <= _RELATIVE_MOST:
             return now - timedelta(seconds=seconds)
-    try:
-        moment = datetime.fromisoformat(text.strip())
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
+    moment = _iso_time(text)
+    if moment is None:
         raise InvalidValue(
             f"{name} is {shown(text)}: expected a time such as 2025-01-31T12:00, "
             "or how long ago: 30s, 15m, 2h, 3d, 1w",
             path=name,
-        ) from None
+        )
+    return moment
+
+
+def time_from(text: str, *, name: str) -> datetime:
+    """Parses a time in ISO 8601. A time without a timezone is UTC. Raises InvalidValue."""
+    moment = _iso_time(text)
+    if moment is None:
+        raise InvalidValue(f"{name} is {text!r}: expected a time such as 2025-01-31T12:00", path=name)
+    return moment
+
+
+def _iso_time(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def object_from(text: str, *, name: str) -> JsonObject:
+    """Parses a JSON object. Raises InvalidValue."""
+    value: JsonValue = None
+    try:
+        value = msgspec.json.decode(text)
+    except msgspec.DecodeError as error:
+        raise InvalidValue(f"{name} is {text!r}, which is not valid JSON: {error}", path=name) from error
+    if not isinstance(value, dict):
+        raise InvalidValue(f'{name} is {text!r}: expected a JSON object, such as {{"user": 17}}', path=name)
+    return value
+
+
+def seconds_from(text: str, *, name: str) -> float:
+    """Parses a duration: ``30s``, ``15m``, ``2h``, ``3d``, ``1w``, or ``0``. Raises InvalidValue."""
+    found = _RELATIVE.fullmatch(text.strip())
+    seconds = float(found[1]) * _UNIT_SECONDS[found[2]] if found is not None else None
+    if text.strip() == "0":
+        seconds = 0.0
+    if seconds is None or seconds > _RELATIVE_MOST:
+        raise InvalidValue(f"{name} is {text!r}: expected a duration: 30s, 15m, 2h, 3d, 1w", path=name)
+    return seconds
 
 
 def duration_from(text: str, *, name: str) -> float:

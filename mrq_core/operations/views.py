@@ -33,6 +33,20 @@ def iso(moment: datetime | None) -> str | None:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def seconds(value: float | None) -> str:
+    """A duration for people: ``120 ms``, ``4.2 s``, ``3 min``, ``5 h``, ``2 d``."""
+    if value is None:
+        return ""
+    if value < 1:
+        return f"{value * 1000:.0f} ms"
+    if value < 120:
+        return f"{value:.1f} s" if value < 10 else f"{value:.0f} s"
+    for size, unit in ((86_400 * 2, "d"), (7200, "h")):
+        if value >= size:
+            return f"{value / (86_400 if unit == 'd' else 3600):.0f} {unit}"
+    return f"{value / 60:.0f} min"
+
+
 def redacted(value: JsonValue) -> JsonValue:
     """The value with ``***`` for the values of keys that look secret, at any depth."""
     if isinstance(value, dict):
@@ -86,6 +100,7 @@ def job_details(record: JobRecord, *, now: datetime) -> JsonObject:
         "raw_queue": record.raw_queue,
         "at_most_once": record.at_most_once,
         "cancel_requested": record.cancel_requested,
+        "edits": record.edits,
         "unique_key": record.unique_key,
         "limit_keys": list(record.limit_keys),
         "schedule": record.schedule,

@@ -111,7 +111,14 @@ class Shell:
 
 
 def _is_plain(arguments: tuple[str, ...]) -> bool:
-    return "--help" in arguments or arguments[0] in ("jobs", "queues", "workers", "plugins", "check")
+    return "--help" in arguments or arguments[0] in (
+        "jobs",
+        "queues",
+        "workers",
+        "plugins",
+        "check",
+        "explain",
+    )
 
 
 def _in_this_process(arguments: tuple[str, ...], folder: Path, env: dict[str, str]) -> Said:

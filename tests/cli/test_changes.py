@@ -1,4 +1,4 @@
-"""`mrq jobs requeue`, `cancel`, `move` and `remove`: changing jobs."""
+"""`mrq jobs requeue`, `cancel`, `move`, `edit` and `remove`: changing jobs."""
 
 from __future__ import annotations
 
@@ -186,6 +186,50 @@ def test_on_a_terminal_changes_by_filter_are_confirmed(
     assert "Cancel 1 job (1 queued)? [y/N]:" in told.shown
     assert "Cancel 1 job (1" not in told.piped
     assert project.client.fetch(job_id).status == status
+
+
+def test_edit_changes_a_waiting_job(mrq: Shell, project: Project) -> None:
+    job_id = project.queue("tasks.greet", {"name": "Ann"})
+    said = mrq("jobs", "edit", job_id, "--params", '{"name": "Bob"}', "--priority", "3", "--at", "2040-01-01")
+    due = "due at 2040-01-01T00:00:00.000Z"
+    assert said.out == f"{job_id} is edited: queued, {due}, with priority 3\n"
+    record = project.client.fetch(job_id)
+    assert (record.params, record.priority, record.edits) == ({"name": "Bob"}, 3, 1)
+    assert "  edits       1\n" in mrq("jobs", "show", job_id).out
+    assert mrq("jobs", "show", job_id, "--json").json["edits"] == 1
+    assert mrq("jobs", "edit", job_id, "--in", "90m").out.endswith("with priority 3\n")
+    record = project.client.fetch(job_id)
+    assert record.due_at is not None
+    assert 5000 < (record.due_at - project.client.broker.now()).total_seconds() <= 5400
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to change is named: expected --params, --priority, --in or --at"),
+        (["--params", "{"], "params is '{', which is not valid JSON"),
+        (["--params", "[1]"], "expected a JSON object"),
+        (["--priority", "9"], "priority is 9: expected -4 to 4"),
+        (["--in", "soon"], "in is 'soon': expected a duration"),
+        (["--at", "soon"], "at is 'soon': expected a time"),
+        (["--in", "1h", "--at", "2040-01-01"], "delay and at are both given"),
+    ],
+    ids=str,
+)
+def test_edit_names_what_is_wrong(mrq: Shell, project: Project, arguments: list[str], message: str) -> None:
+    job_id = project.queue("tasks.greet", {"name": "Ann"})
+    assert message in mrq("jobs", "edit", job_id, *arguments, code=2).err
+    assert project.client.fetch(job_id).edits == 0
+
+
+def test_edit_says_why_a_job_is_refused(mrq: Shell, worked: dict[str, str]) -> None:
+    said = mrq("jobs", "edit", worked["added"], "--priority", "1", code=1)
+    assert (
+        f"job {worked['added']} cannot be edited: only a waiting job can be, and its status is success"
+        in said.err
+    )
+    assert "`mrq jobs requeue" in said.err
+    assert "no job has the id" in mrq("jobs", "edit", "0" * 24, "--priority", "1", code=1).err
 
 
 @pytest.mark.parametrize("piped", ["stdout", "stderr"])

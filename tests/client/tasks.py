@@ -16,3 +16,8 @@ class Crawl(Task):
 
     def run(self, params: JsonObject) -> None:
         return None
+
+
+@task(searchable=("user",))
+def search(user: int, page: int = 0) -> int:
+    return user

@@ -468,6 +468,7 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"progress": NAN}, "progress is nan"),
     ({"result": 5}, "result is 5"),
     ({"claims": True}, "claims is True"),
+    ({"edits": 1}, "edits is 1"),
     ({"retry_count": -1}, "retry_count is -1"),
     ({"cancel_requested": True}, "cancel_requested is True"),
     ({"schedule": "x"}, "schedule is 'x'"),

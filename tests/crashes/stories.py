@@ -14,6 +14,8 @@ from mrq_core.contract.messages import (
     Cancel,
     ChangeResult,
     ClaimRef,
+    Edit,
+    JobFilter,
     LogLine,
     Move,
     NewJob,
@@ -312,6 +314,46 @@ class MoveAll(Story):
         assert self.scene.run_all() == dict.fromkeys(self.ids, Status.SUCCESS)
 
 
+class EditAll(Story):
+    """Waiting and parked jobs, some with a new due time."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.all_ids = scene.put()
+        self.running = [record.id for record in scene.claim(scene.broker, limit=4).records]
+        self.ids = [job for job in self.all_ids if job not in self.running]
+        self.edits = [
+            Edit(
+                id=job,
+                claims=0,
+                edits=0,
+                params={"edited": True},
+                search_keys={"edited": True},
+                priority=number % 3,
+                delay=30.0 if number % 2 else None,
+            )
+            for number, job in enumerate(self.ids)
+        ]
+
+    def call(self, broker: Broker) -> object:
+        return broker.edit(self.edits)
+
+    def check_answer(self, answer: Any) -> None:
+        assert answer == [ChangeResult.DONE] * len(self.ids)
+
+    def check(self) -> None:
+        answers = self.scene.broker.edit(self.edits)
+        assert set(answers) <= {ChangeResult.DONE, ChangeResult.REFUSED}
+        for record in self.scene.broker.get(self.ids):
+            assert record is not None
+            assert (record.params, record.edits) == ({"edited": True}, 1)
+        found = self.scene.broker.find(JobFilter(search_keys={"edited": True}))
+        assert sorted(record.id for record in found.records) == sorted(self.ids)
+        self.scene.repair()
+        ends = self.scene.run_all()
+        assert {job: ends[job] for job in self.ids} == dict.fromkeys(self.ids, Status.SUCCESS)
+
+
 class Remove(Story):
     """Waiting, parked and ended jobs with logs and keys, two held for a period and until `record`."""
 
@@ -455,8 +497,8 @@ class RecordMetrics(Story):
 
 STORIES = [
     Enqueue, EnqueueOverExpired, EnqueueAfterALostOne, Claim, ClaimOne, ClaimSuspects, ClaimManySuspects,
-    Renew, Settle, SettleOnce, FollowUps, CancelAndRequeue, MoveAll, Remove, Prune, RawAdmit, RawAdmitOfAList,
-    RawAdmitForgotten, RawSettle, RecordMetrics,
+    Renew, Settle, SettleOnce, FollowUps, CancelAndRequeue, MoveAll, EditAll, Remove, Prune, RawAdmit,
+    RawAdmitOfAList, RawAdmitForgotten, RawSettle, RecordMetrics,
 ]  # fmt: skip
 
 

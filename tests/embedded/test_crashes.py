@@ -19,6 +19,7 @@ from mrq_core.contract.messages import (
     ChangeResult,
     Claimed,
     ClaimRequest,
+    Edit,
     JobFilter,
     Limit,
     NewJob,
@@ -253,6 +254,23 @@ def test_cancel(place: Place) -> None:
     assert again.pop(parked) is (ChangeResult.REFUSED if place.was_committed else ChangeResult.DONE)
     assert set(again.values()) == {ChangeResult.REQUESTED}
     assert statuses(place, [parked]) == [Status.CANCEL]
+
+
+@at(*WITH_TERMS)
+def test_edit(place: Place) -> None:
+    ids, running = put_and_claim(place)
+    [parked] = set(ids) - {record.id for record in running}
+    change = Edit(id=parked, claims=0, edits=0, params={"a": 1}, search_keys={"k": "new"}, priority=2)
+    place.crash(lambda broker: broker.edit([change]))
+    [record] = place.broker.get([parked])
+    assert record is not None
+    edited = ({"a": 1}, {"k": "new"}, 2, 1)
+    is_edited = (record.params, record.search_keys, record.priority, record.edits) == edited
+    assert is_edited == place.was_committed
+    assert place.broker.edit([change]) == [ChangeResult.REFUSED if is_edited else ChangeResult.DONE]
+    assert place.broker.count(JobFilter(search_keys={"k": "new"})) == {"": 1}
+    place.clock.advance(LEASE)
+    assert run_all(place) == set(ids)
 
 
 @at(*WITH_TERMS)

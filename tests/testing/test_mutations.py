@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mrq_core.contract.messages import (
     Cancel,
     ChangeResult,
     ClaimRequest,
+    Edit,
     Limit,
     Move,
     Outcome,
@@ -48,6 +50,7 @@ from mrq_core.testing.memory.jobs import (
     claiming,
     enqueueing,
     limits,
+    positions,
     renewing,
     settling,
     totals,
@@ -309,6 +312,50 @@ def _changed_and_updated(record: JobRecord, action: Action, now: Any) -> Any:
 
 
 # --- names of queues ----------------------------------------------------------------------------------
+
+
+_use_of = positions._use_of
+
+
+def _all_before(data: MemoryData, record: JobRecord, now: Any) -> int:
+    entries = data.entries[record.queue].values()
+    return sum((-other.priority, other.id) < (-record.priority, record.id) for other in entries)
+
+
+def _use_before_any_lease_ends(data: MemoryData, key: str, now: Any) -> Any:
+    return _use_of(data, key, now - timedelta(days=1))
+
+
+def _no_number(*_: Any) -> int:
+    return 0
+
+
+_edited = lifecycle.edited
+
+
+def _edited_at_any_version(record: JobRecord, edit: Edit, now: Any) -> JobRecord | None:
+    return _edited(record, replace(edit, claims=record.claims, edits=record.edits), now)
+
+
+def _edited_in_any_status(record: JobRecord, edit: Edit, now: Any) -> JobRecord | None:
+    waiting = replace(record, status=Status.QUEUED, ended_at=None)
+    after = _edited(waiting, edit, now)
+    return after and replace(after, status=record.status, ended_at=record.ended_at)
+
+
+def _edited_with_its_search_keys(record: JobRecord, edit: Edit, now: Any) -> JobRecord | None:
+    after = _edited(record, edit, now)
+    return after and replace(after, search_keys=record.search_keys)
+
+
+def _edited_and_due(record: JobRecord, edit: Edit, now: Any) -> JobRecord | None:
+    after = _edited(record, edit, now)
+    return after and replace(after, due_at=after.due_at or now)
+
+
+def _edited_and_updated(record: JobRecord, edit: Edit, now: Any) -> JobRecord | None:
+    after = _edited(record, edit, now)
+    return after and replace(after, updated_at=now)
 
 
 def _covered_by_its_own_name(queue: str, names: Any) -> bool:
@@ -701,6 +748,78 @@ MUTATIONS = [
         owner=lifecycle,
         name="changed",
         instead=_changed_and_updated,
+    ),
+    Mutation(
+        without="The due time of the jobs before a waiting job",
+        test="test_a_larger_priority_that_is_due_later_is_not_ahead",
+        owner=positions,
+        name="_due_before",
+        instead=_all_before,
+    ),
+    Mutation(
+        without="The end of the leases of holders",
+        test="test_a_holder_holds_until_its_lease_ends",
+        owner=positions,
+        name="_use_of",
+        instead=_use_before_any_lease_ends,
+    ),
+    Mutation(
+        without="The order of parked jobs",
+        test="test_a_parked_job_tells_its_key_and_the_jobs_before_it",
+        owner=positions,
+        name="_parked_before",
+        instead=_no_number,
+    ),
+    Mutation(
+        without="The guard of an edit",
+        test="test_an_edit_is_refused_after_another_edit",
+        owner=lifecycle,
+        name="edited",
+        instead=_edited_at_any_version,
+    ),
+    Mutation(
+        without="The claim number in the guard of an edit",
+        test="test_an_edit_is_refused_after_a_claim",
+        owner=lifecycle,
+        name="edited",
+        instead=_edited_at_any_version,
+    ),
+    Mutation(
+        without="The refusal to edit a started job",
+        test="test_only_waiting_jobs_are_edited",
+        owner=lifecycle,
+        name="edited",
+        instead=_edited_in_any_status,
+        arguments={"status": Status.STARTED},
+    ),
+    Mutation(
+        without="The new search keys of an edited job",
+        test="test_params_without_search_keys_leave_none",
+        owner=lifecycle,
+        name="edited",
+        instead=_edited_with_its_search_keys,
+    ),
+    Mutation(
+        without="The parking of an edited job",
+        test="test_a_parked_job_stays_parked_with_its_new_priority",
+        owner=lifecycle,
+        name="edited",
+        instead=_edited_and_due,
+    ),
+    Mutation(
+        without="The new charge of a job with a new due time",
+        test="test_a_job_with_a_new_due_time_is_charged_anew",
+        owner=lifecycle,
+        name="is_rescheduled",
+        instead=_never,
+        arguments={"delay": 15.0},
+    ),
+    Mutation(
+        without="The unchanged update time of an edited job",
+        test="test_editing_a_retried_job_keeps_its_attempt",
+        owner=lifecycle,
+        name="edited",
+        instead=_edited_and_updated,
     ),
     Mutation(
         without="The exclusion of queues",

@@ -77,7 +77,8 @@ end
 local pushed, named = {}, {} -- ids and queues of this batch
 
 -- Stores an entry, unless an entry of the same or a later version exists; answers that version, or nil. An entry that
--- is due when a rate lets its job start keeps this time as reserved: the job was moved.
+-- is due when a rate lets its job start keeps this time as reserved: the job was moved or edited. An entry without a due
+-- time keeps the due time, or the parking, of the waiting entry that it replaces.
 -- queues: { { queue, rank }, ... }; entry: { id, index in queues, due or false for now, version, claims or false,
 -- token or false, limit keys (msgpack) or false, unique or false as in hold() }, of which the last four may be left
 -- out; until_ms: the end of the lease of an entry with a token.
@@ -85,6 +86,7 @@ local function push_entry(queues, entry, until_ms)
   local id, target, version, claims, token, limit_keys, unique = entry[1], queues[entry[2]], entry[4], entry[5],
     entry[6], entry[7], entry[8]
   local queue, rank, key, allowed_ms = target[1], target[2], entry_key(entry[1]), nil
+  local kept_due, is_parked -- of the entry before
   local found = call('HMGET', key, 'q', 'v')
   if found[1] then
     local before = tonumber(found[2] or 1)
@@ -95,12 +97,21 @@ local function push_entry(queues, entry, until_ms)
       flush()
     end
     local old = entry_of(id)
-    allowed_ms = old.b and old.b == entry[3] and old.b
-    leave(id, old, token)
+    if not token and not entry[3] and not old.t then
+      kept_due = call('HGET', key, 'd')
+      is_parked = state_of(old) == 'p' and call('HEXISTS', K .. 'parked', id) == 1
+    end
+    allowed_ms = old.b and old.b == (kept_due or entry[3]) and old.b
+    if is_parked then
+      sum_later(K .. 'parked-in', old.q, -1)
+      rerank_parked(id, rank)
+    else
+      leave(id, old, token)
+    end
     call('DEL', key)
   end
   pushed[id] = true
-  local due = token and until_ms or entry[3] or digits(now)
+  local due = token and until_ms or entry[3] or kept_due or digits(now)
   local values = { 'q', queue, 'd', due }
   local function add(name, value)
     values[#values + 1], values[#values + 2] = name, value
@@ -129,7 +140,7 @@ local function push_entry(queues, entry, until_ms)
   if allowed_ms then
     add('b', allowed_ms)
   end
-  if limit_keys or unique then
+  if limit_keys or unique or is_parked then
     add('o', '1')
   end
   if token then
@@ -138,6 +149,9 @@ local function push_entry(queues, entry, until_ms)
     if limit_keys then
       take_slots(id, cmsgpack.unpack(limit_keys), due)
     end
+  elseif is_parked then
+    add('z', 'p')
+    sum_later(K .. 'parked-in', queue, 1)
   else
     add_later(waiting_line(queue, rank), due, id)
     wake(queue, due)

@@ -115,13 +115,16 @@ local function move_job(id, before, after)
     elseif old.z == 'c' then
       free_slots(id, keys)
     end
-    if old.z == 'p' and new.z ~= 'p' then
-      unpark(id)
-    end
+  end
+  if old.z == 'p' and new.z ~= 'p' then
+    unpark(id)
+  elseif old.z == 'p' and old.k ~= new.k then
+    rerank_parked(id, new.k)
   end
 end
 
--- Replaces the stored row. Params, log and the mode of a unique key stay.
+-- Replaces the stored row. Log and the mode of a unique key stay, and the params unless others are given (with their
+-- length).
 local function write_row(id, row, version, params)
   call('SET', data_of(id), row.r .. (params or params_in(call('GET', data_of(id)))))
   local set, unset = {}, {}

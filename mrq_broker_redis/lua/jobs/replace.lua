@@ -1,11 +1,12 @@
 -- needs: base, batch, slots, limits, uniques, terms, records
 -- Writes each record in full if the job has not changed since it was read, and stores its follow-ups.
--- KEYS[1], ARGV[1]: see base.  ARGV[2]: { limits, { { id, seen, row or false, keep, { follow-up }, asks, keys }, ... } }
+-- KEYS[1], ARGV[1]: see base.  ARGV[2]: { limits, { { id, seen, row or false, keep, { follow-up }, asks, edit }, ... } }
 --   limits: as in claiming, for jobs that are claimed again; empty without limits
 --   seen: as read answered it; row: the fields, false to delete the job
 --   keep: 'reserve' to reserve the unique key of a job that is queued again, otherwise ''
 --   follow-up: as the argument of enqueue() in records; asks: whether to ask the worker to stop the job
---   keys: as add_search_keys() in terms takes them, of a job with new search keys; nil: they stay
+--   edit: { keys or false, params with their length or false, whether the job has a new due time }; nil: they stay
+--     keys: as add_search_keys() in terms takes them, in place of those that the job has
 -- Answers for each: 1 written, 0 the job has changed or its limits leave no room, 2 another job holds its unique key.
 
 -- Whether limits leave no room for a job that is claimed again.
@@ -16,7 +17,7 @@ end
 rules = given[1]
 local answers = {}
 for index, one in ipairs(given[2]) do
-  local id, seen, row, keep, followups, asks, keys = one[1], one[2], one[3], one[4], one[5], one[6], one[7]
+  local id, seen, row, keep, followups, asks, edit = one[1], one[2], one[3], one[4], one[5], one[6], one[7] or {}
   local old = indexed_of(id)
   local values = call('HMGET', K .. 'j:' .. id, 'v', 't', 's', 'z', 'd', 'a')
   values[4] = entry_state(values[3], values[4])
@@ -47,9 +48,12 @@ for index, one in ipairs(given[2]) do
     else
       move_job(id, old, row)
       running = {} -- counted anew for the next
-      write_row(id, row, (tonumber(values[1]) or 0) + 1)
-      if keys then
-        add_search_keys(id, keys)
+      write_row(id, row, (tonumber(values[1]) or 0) + 1, edit[2])
+      if edit[1] then
+        replace_search_keys(id, edit[1])
+      end
+      if edit[3] then
+        call('HDEL', K .. 'j:' .. id, 'b') -- its rates are charged anew
       end
       if asks then
         call('ZADD', K .. 'sig:' .. row.w, call('INCR', K .. 'signals'), id)

@@ -65,6 +65,19 @@ local function unpark(id)
   end
 end
 
+-- Orders a parked job by another rank.
+local function rerank_parked(id, rank)
+  local parked = call('HGET', K .. 'parked', id)
+  if parked then
+    local key, member = string.sub(parked, 53), string.sub(parked, 1, 51)
+    local moved = digits(rank + 4) .. string.sub(member, 2)
+    call('ZREM', K .. 'park:' .. key, member)
+    call('ZADD', K .. 'park:' .. key, 0, moved)
+    call('HSET', K .. 'parked', id, moved .. ' ' .. key)
+    note_rank(rank)
+  end
+end
+
 -- Moves a waiting job to the parked jobs of a limit key, with its due time.
 local function park(id, queue, rank, due, key)
   local member = string.format('%d%013.0f%013.0f', rank + 4, now, due) .. id
@@ -90,7 +103,7 @@ release_parked = function(key, number)
     call('ZREM', line, member)
     call('HDEL', K .. 'parked', id)
     if job[1] then
-      call('HSET', K .. 'j:' .. id, 'z', 'w')
+      call('HSET', K .. 'j:' .. id, 'z', 'w', 'd', due)
       call('ZADD', waiting_line(job[1], job[2] or '0'), due, id)
       if call('HINCRBY', K .. 'parked-in', job[1], -1) <= 0 then
         call('HDEL', K .. 'parked-in', job[1])

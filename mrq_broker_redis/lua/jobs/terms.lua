@@ -63,12 +63,25 @@ local function add_search_keys(id, keys)
   end
 end
 
--- Removes the terms of the search keys of a job that is deleted.
+-- Removes the terms of a job's search keys, before the job is deleted or gets other keys. Answers the names of the keys'
+-- fields.
 local function remove_search_keys(id)
-  local fields = call('HGETALL', key_of(id))
+  local fields, names = call('HGETALL', key_of(id)), {}
   for index = 1, #fields, 2 do
     if string.sub(fields[index], 1, 4) == 'key ' then
+      names[#names + 1] = fields[index]
       remove_later(index_of('t', fields[index]), fields[index + 1] .. '\0' .. id)
     end
+  end
+  return names
+end
+
+local function replace_search_keys(id, keys)
+  local names = remove_search_keys(id)
+  if #names > 0 then
+    call('HDEL', key_of(id), unpack(names))
+  end
+  if #keys > 0 then
+    add_search_keys(id, keys)
   end
 end

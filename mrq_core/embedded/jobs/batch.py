@@ -43,6 +43,9 @@ _LINE = "UPDATE jobs SET rank = ?, due_ms = ?, record = ? WHERE seq = ?"
 _CHANGE = f"""
 UPDATE jobs SET queue = ?, status = ?, worker = ?, exception_type = ?, queued_ms = ?, expires_ms = ?,
                 rank = ?, due_ms = ?, is_plain = ?, {_IN_FULL} WHERE seq = ?"""
+_EDIT = f"""
+UPDATE jobs SET rank = ?, due_ms = ?, params = coalesce(?, params), {_IN_FULL},
+                allowed_ms = CASE WHEN due_ms IS ? THEN allowed_ms END WHERE seq = ?"""
 _DELETE = "DELETE FROM jobs WHERE seq = ?"
 _ADD_TOTAL = """
 INSERT INTO totals VALUES (?, ?, ?, ?)
@@ -60,7 +63,7 @@ class Batch:
     """The changes of one transaction. Nothing is written before `flush`."""
 
     def __init__(self, now_ms: int) -> None:
-        self._now_ms = now_ms
+        self.now_ms = now_ms
         self._touched: set[str] = set()
         """Subqueues whose entries change."""
         self._statements: dict[str, list[tuple[object, ...]]] = {}
@@ -114,8 +117,8 @@ class Batch:
 
     def succeed(self, seq: int, queue: str, path: str, outcome: Outcome) -> None:
         """Writes the success of a plain job beside its record."""
-        expires_ms = None if outcome.ttl is None else self._now_ms + round(outcome.ttl * 1000)
-        self._write(_SUCCEED, (expires_ms, encoding.encode_outcome(outcome), self._now_ms, seq))
+        expires_ms = None if outcome.ttl is None else self.now_ms + round(outcome.ttl * 1000)
+        self._write(_SUCCEED, (expires_ms, encoding.encode_outcome(outcome), self.now_ms, seq))
         self._count((queue, path, "started", "claimed"), (queue, path, "success", None))
         if trees.is_in_tree(queue):
             self._touched.add(queue)
@@ -149,13 +152,26 @@ class Batch:
         self._queues.add(after.queue)
         self._count(_cell(before), _cell(after))
 
+    def edit(self, seq: int, before: JobRecord, after: JobRecord) -> None:
+        """Writes an edit of a waiting job. Its params stay if `after` has those of `before`. A new due time
+        ends the time that its rates allowed."""
+        self._touch(after)
+        if before.due_at is None:
+            self._change_slots(before, after)
+        if before.search_keys is not after.search_keys:
+            self._change_terms(before, after)
+        due_ms = records.ms(after.due_at)
+        params = None if after.params is before.params else codec.encode(after.params)
+        row = (records.rank(after), due_ms, params, after.token, encoding.encode(after), due_ms, seq)
+        self._write(_EDIT, row)
+
     def park(self, seq: int, before: JobRecord, key: str) -> None:
         """Parks a waiting job under the limit key that has no room for it."""
         after = replace(before, due_at=None)
         self._write(_LINE, (None, None, encoding.encode(after), seq))
         self._touch(before)
         self._slots = self._slots or slots.SlotChanges()
-        self._slots.park(before, key, self._now_ms)
+        self._slots.park(before, key, self.now_ms)
 
     def let_go(self, parked: slots.Parked) -> None:
         """Returns a parked job to its former position in the queue, where it is due at once."""
@@ -198,10 +214,10 @@ class Batch:
         if self._numbers:
             connection.executemany(_ADD_TOTAL, self._totals())
         if self._touched:
-            trees.refresh(connection, self._touched, self._now_ms)
+            trees.refresh(connection, self._touched, self.now_ms)
         failpoints.reach("batch.totals")
         if self._slots is not None:
-            let_go(connection, self._slots.write(connection), self._now_ms)
+            let_go(connection, self._slots.write(connection), self.now_ms)
 
     def _write(self, statement: str, row: tuple[object, ...]) -> None:
         self._statements.setdefault(statement, []).append(row)

@@ -1,14 +1,17 @@
-"""Changes by operators and rules: requeue, cancel, move, remove, added search keys. One transaction for a
-call."""
+"""Changes by operators and rules: requeue, cancel, move, edit, remove, added search keys.
+
+One transaction for a call.
+"""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from mrq_core.clock import Clock, from_ms
 from mrq_core.contract import codec, lifecycle
-from mrq_core.contract.messages import Action, AddedKeys, Cancel, ChangeResult, Remove, Requeue
+from mrq_core.contract.messages import Action, AddedKeys, Cancel, ChangeResult, Edit, Remove, Requeue
 from mrq_core.contract.record import JobRecord
 from mrq_core.embedded.jobs import records, removing, uniques
 from mrq_core.embedded.jobs.batch import Batch
@@ -53,26 +56,54 @@ def change(
     return answers
 
 
+def edit(connection: sqlite3.Connection, clock: Clock, edits: Sequence[Edit]) -> list[ChangeResult]:
+    """Edits waiting jobs, in order. See `Broker.edit`."""
+    batch = Batch(clock.now_ms())
+    now = from_ms(batch.now_ms)
+    return _write_each(
+        connection, batch, edits, lambda before, one: lifecycle.edited(before, one, now), batch.edit
+    )
+
+
 def add_search_keys(
     connection: sqlite3.Connection, clock: Clock, added: Sequence[AddedKeys]
 ) -> list[ChangeResult]:
     """Adds search keys to jobs, in order. See `Broker.add_search_keys`."""
-    now_ms = clock.now_ms()
-    stored = _visible(connection, now_ms, [one.id for one in added])
+    batch = Batch(clock.now_ms())
+    return _write_each(
+        connection,
+        batch,
+        added,
+        lambda before, one: lifecycle.with_keys(before, one.search_keys),
+        batch.replace,
+    )
+
+
+_Item = TypeVar("_Item", Edit, AddedKeys)
+
+
+def _write_each(
+    connection: sqlite3.Connection,
+    batch: Batch,
+    items: Sequence[_Item],
+    changed: Callable[[JobRecord, _Item], JobRecord | None],
+    write: Callable[[int, JobRecord, JobRecord], None],
+) -> list[ChangeResult]:
+    """Changes the job of each item, in order, and writes each job once. `changed` returns None to refuse."""
+    stored = _visible(connection, batch.now_ms, [item.id for item in items])
     latest = {job_id: record for job_id, (_, record) in stored.items()}
     answers = []
-    for one in added:
-        before = latest.get(one.id)
-        after = None if before is None else lifecycle.with_keys(before, one.search_keys)
+    for item in items:
+        before = latest.get(item.id)
+        after = None if before is None else changed(before, item)
         if after is not None:
-            latest[one.id] = after
+            latest[item.id] = after
             answers.append(ChangeResult.DONE)
         else:
             answers.append(ChangeResult.UNKNOWN if before is None else ChangeResult.REFUSED)
-    batch = Batch(now_ms)
     for job_id, (seq, record) in stored.items():
         if latest[job_id] is not record:
-            batch.replace(seq, record, latest[job_id])
+            write(seq, record, latest[job_id])
     batch.flush(connection)
     return answers
 

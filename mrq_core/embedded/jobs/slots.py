@@ -26,6 +26,7 @@ _EXPIRED = "SELECT job_id, limit_key FROM slots WHERE until_ms <= ? ORDER BY unt
 _FREE_ONE = "DELETE FROM slots WHERE job_id = ? AND limit_key = ?"
 _HELD = "SELECT limit_key FROM slots WHERE job_id = ?"
 _PARK = "INSERT INTO parked VALUES (?, ?, ?, ?, ?)"
+_RERANK = "UPDATE parked SET rank = ? WHERE job_id = ?"
 _UNPARK = "DELETE FROM parked WHERE job_id = ?"
 _FIRST_PARKED = """
 SELECT seq, record, parked.due_ms FROM parked CROSS JOIN jobs ON jobs.id = parked.job_id
@@ -48,15 +49,15 @@ class SlotChanges:
         self._freed: list[str] = []
         self._parked: list[tuple[str, int, int, int, str]] = []
         self._unparked: list[str] = []
+        self._reranked: list[tuple[int, str]] = []
 
     def change(self, before: JobRecord | None, after: JobRecord | None) -> None:
         """Takes note of a job with limit keys that changes; None: before it was stored, or after its end."""
-        if (
-            before is not None
-            and encoding.is_parked(before)
-            and (after is None or not encoding.is_parked(after))
-        ):
-            self._unparked.append(before.id)
+        if before is not None and encoding.is_parked(before):
+            if after is None or not encoding.is_parked(after):
+                self._unparked.append(before.id)
+            elif after.priority != before.priority:
+                self._reranked.append((-after.priority, after.id))
         if after is not None and after.status is Status.STARTED:
             self._taken.append(after)
         elif before is not None and before.status is Status.STARTED:
@@ -71,6 +72,7 @@ class SlotChanges:
     def write(self, connection: sqlite3.Connection) -> dict[str, int]:
         """Writes the changes; answers with how many slots became free under each key."""
         connection.executemany(_UNPARK, [(job_id,) for job_id in self._unparked])
+        connection.executemany(_RERANK, self._reranked)
         connection.executemany(_PARK, self._parked)
         freed: dict[str, int] = {}
         for job_id in self._freed:

@@ -20,12 +20,12 @@ from __future__ import annotations
 import pytest
 
 _PARTS = (
-    *("against_model", "base", "bulk", "changes", "claim", "enqueue", "leases", "limits", "logs"),
-    *("machine", "machine_raw", "metrics", "model", "poll", "processes", "prune", "queue_claims"),
-    *("queue_entries", "queue_half", "queue_keys", "queue_kit", "queue_looking", "queue_names", "queue_raw"),
-    *("rates", "raw"),
-    *("raw_kinds", "record_keys", "search", "settle", "state", "store_attempts", "store_half", "store_kit"),
-    *("store_records", "store_threads", "store_writes", "terms", "threads", "totals", "unique"),
+    *("against_model", "base", "bulk", "changes", "claim", "edits", "enqueue", "leases", "limits", "logs"),
+    *("machine", "machine_raw", "metrics", "model", "poll", "positions", "processes", "prune"),
+    *("queue_claims", "queue_entries", "queue_half", "queue_keys", "queue_kit", "queue_looking"),
+    *("queue_names", "queue_raw", "rates", "raw", "raw_kinds", "record_keys", "search", "settle", "state"),
+    *("store_attempts", "store_half", "store_kit", "store_records", "store_threads", "store_writes"),
+    *("terms", "threads", "totals", "unique"),
 )
 # The asserts of a module that pytest does not collect itself say nothing unless they are rewritten.
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
@@ -34,6 +34,7 @@ from mrq_core.testing.conformance.base import BrokerFactory, Contract  # noqa: E
 from mrq_core.testing.conformance.bulk import BulkContract  # noqa: E402
 from mrq_core.testing.conformance.changes import ChangeContract  # noqa: E402
 from mrq_core.testing.conformance.claim import ClaimContract  # noqa: E402
+from mrq_core.testing.conformance.edits import EditContract  # noqa: E402
 from mrq_core.testing.conformance.enqueue import EnqueueContract  # noqa: E402
 from mrq_core.testing.conformance.leases import LeaseContract  # noqa: E402
 from mrq_core.testing.conformance.limits import LimitContract  # noqa: E402
@@ -41,6 +42,7 @@ from mrq_core.testing.conformance.logs import LogContract  # noqa: E402
 from mrq_core.testing.conformance.metrics import MetricContract  # noqa: E402
 from mrq_core.testing.conformance.model import ModelContract  # noqa: E402
 from mrq_core.testing.conformance.poll import PollContract, WaitContract  # noqa: E402
+from mrq_core.testing.conformance.positions import PositionContract  # noqa: E402
 from mrq_core.testing.conformance.processes import GreenletContract, ProcessContract  # noqa: E402
 from mrq_core.testing.conformance.prune import PruneContract  # noqa: E402
 from mrq_core.testing.conformance.queue_half import QueueContract  # noqa: E402
@@ -68,6 +70,7 @@ __all__ = [
     "ChangeContract",
     "ClaimContract",
     "Contract",
+    "EditContract",
     "EnqueueContract",
     "GreenletContract",
     "LeaseContract",
@@ -76,6 +79,7 @@ __all__ = [
     "MetricContract",
     "ModelContract",
     "PollContract",
+    "PositionContract",
     "ProcessContract",
     "PruneContract",
     "QueueContract",
@@ -109,10 +113,12 @@ class BrokerContract(
     RateContract,
     ChangeContract,
     QueueNameContract,
+    EditContract,
     SearchContract,
     TermContract,
     ApplyContract,
     TotalsContract,
+    PositionContract,
     LogContract,
     MetricContract,
     RawContract,

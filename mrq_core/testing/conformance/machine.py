@@ -33,6 +33,7 @@ from mrq_core.contract.messages import (
     ChangeResult,
     ClaimRef,
     ClaimRequest,
+    Edit,
     JobFilter,
     Limit,
     Move,
@@ -47,7 +48,7 @@ from mrq_core.contract.messages import (
     Versions,
     Wanted,
 )
-from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.record import WAITING, JobRecord, Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import BrokerFactory, Contract
 from mrq_core.testing.memory import MemoryBroker
@@ -151,6 +152,10 @@ class JobMachine(RuleBasedStateMachine):
         self.same(lambda broker: broker.paused())
         self.same(lambda broker: [_ids(self, broker, wanted) for wanted in TERMS])
         self.same(lambda broker: broker.count(JobFilter(statuses=(Status.STARTED,)), "queue"))
+        waiting = self.model.find(JobFilter(queues=("b", "t/"), statuses=tuple(WAITING)), limit=3).records
+        # Jobs of raw queues have other ids in the driver, and are not ordered by id in the same way.
+        known = [record.id for record in waiting if not self.aliases and not record.limit_keys]
+        self.same(lambda broker: [broker.queue_position(job_id) for job_id in known])
 
     def note(self, models_id: str, drivers_id: str) -> None:
         """The two brokers gave these ids to the same job."""
@@ -361,10 +366,39 @@ class JobMachine(RuleBasedStateMachine):
     @rule(ids=st.lists(jobs, min_size=1, max_size=3), keys=st.sampled_from([{"n": 1}, {"m": 0}, {"m": 1}]))
     def add_search_keys(self, ids: list[str], keys: JsonObject) -> None:
         known = [record for record in self.model.get(ids) if record is not None]
-        # On a pair, a parked job leaves its position under the limit.
+        # A pair writes the due time of a job that was let go, which then counts as due, and not as let go.
         free = [record.id for record in known if not record.limit_keys]
         added = [AddedKeys(id=job_id, search_keys=keys) for job_id in (*free, "f" * 24)]
         self.same(lambda broker: broker.add_search_keys(added))
+
+    @rule(
+        ids=st.lists(jobs, min_size=1, max_size=3),
+        keys=st.sampled_from([None, {}, {"n": 1}, {"m": 0}, {"m": 1}]),
+        priority=st.sampled_from([None, 4, 0, -4]),
+        delay=st.sampled_from([None, 0.0, 15.0]),
+        late=st.sampled_from([0, 0, 0, 1]),
+    )
+    def edit(
+        self, ids: list[str], keys: JsonObject | None, priority: int | None, delay: float | None, late: int
+    ) -> None:
+        """`late`: the edits since the job was read."""
+        known = [record for record in self.model.get(ids) if record is not None]
+        # Whether a parked job has been let go before its priority changes is the driver's choice.
+        edits = [
+            Edit(
+                id=record.id,
+                claims=record.claims,
+                edits=record.edits - late,
+                params=None if keys is None else {"n": record.edits, **keys},
+                search_keys=keys or {},
+                priority=priority,
+                delay=delay,
+            )
+            for record in known
+            if not record.limit_keys and record.raw_queue is None
+        ]
+        edits.append(Edit(id="f" * 24, claims=0, edits=0, priority=priority))
+        self.same(lambda broker: broker.edit(edits))
 
     @rule(job_id=jobs)
     def enqueue_again(self, job_id: str) -> None:

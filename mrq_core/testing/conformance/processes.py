@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.messages import ChangeResult, Edit, JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
@@ -62,6 +62,28 @@ class ProcessContract(Contract):
         assert Counter(taken) == Counter(ids)
         assert broker.totals().by_status() == {Status.SUCCESS: 240}
         assert {record.claims for record in broker.find(JobFilter(), limit=240).records} == {1}
+
+    def test_a_claim_in_one_process_sees_an_edit_in_another_or_refuses_it(
+        self, broker: Broker, opener: BrokerFactory, clock: ManualClock, tmp_path: Path
+    ) -> None:
+        ids = put_many(broker, clock, 200, params={"n": 0}, search_keys={"n": 0})
+        context = multiprocessing.get_context("spawn")
+        paths = [tmp_path / f"w{number}" for number in range(3)]
+        edits = tmp_path / "edited"
+        barrier = context.Barrier(len(paths) + 1)
+        calls = [(_claim_all, (opener, clock, barrier, path)) for path in paths]
+        run(context, [*calls, (_edit_all, (opener, clock, barrier, ids, edits))])
+        taken = [line for path in paths for line in path.read_text().splitlines()]
+        assert Counter(taken) == Counter(ids)
+        edited = set(edits.read_text().splitlines())
+        assert {
+            record.id for record in broker.find(JobFilter(search_keys={"n": 1}), limit=1000).records
+        } == edited
+        for record in broker.get(ids):
+            assert record is not None
+            assert (record.claims, record.edits) == (1, int(record.id in edited))
+            assert record.params == record.search_keys == {"n": int(record.id in edited)}
+        assert broker.totals().by_status() == {Status.SUCCESS: 200}
 
     def test_a_broker_goes_on_working_in_forked_children_and_in_their_parent(
         self, broker: Broker, opener: BrokerFactory, clock: ManualClock, tmp_path: Path
@@ -150,6 +172,25 @@ def _work(broker: Broker, barrier: Barrier, path: Path) -> None:
             taken.append(record.id)
             assert settle(broker, record, ttl=1000.0)
     path.write_text("\n".join(taken))
+
+
+def _edit_all(
+    opener: BrokerFactory, clock: ManualClock, barrier: Barrier, ids: list[str], path: Path
+) -> None:
+    """Edits the jobs from the end, as if no job was claimed; writes down the edited jobs."""
+    broker = opener(clock)
+    edits = [
+        Edit(id=job_id, claims=0, edits=0, params={"n": 1}, search_keys={"n": 1}, priority=number % 3)
+        for number, job_id in enumerate(reversed(ids))
+    ]
+    barrier.wait(SECONDS)
+    edited: list[str] = []
+    for start in range(0, len(edits), 10):
+        part = edits[start : start + 10]
+        answers = broker.edit(part)
+        edited += [edit.id for edit, answer in zip(part, answers, strict=True) if answer is ChangeResult.DONE]
+    path.write_text("\n".join(edited))
+    broker.close()
 
 
 def _claim_and_hang(opener: BrokerFactory, clock: ManualClock, barrier: Barrier) -> None:

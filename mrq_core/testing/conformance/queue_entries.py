@@ -140,6 +140,29 @@ class EntryContract(QueuePart):
         assert [counts.waiting for counts in queue.counts(["q", "other"])] == [0, 1]
         assert take(queue, "other", limits=ONE) == [second.id]
 
+    def test_a_later_version_without_a_due_time_stays_parked(
+        self, queue: JobQueue, clock: ManualClock
+    ) -> None:
+        due_at, entries = clock.now(), put_many(queue, 3, limit_keys=KEYS)
+        running = take_one(queue, limits=ONE)
+        assert take(queue, limits=ONE) == []
+        clock.advance(1)
+        later = replace(entries[2], version=2, queue="other", priority=3, due_at=None)
+        assert queue.push([later]) == [True]
+        assert queue.entries([later.id]) == [later]
+        assert [(counts.waiting, counts.due) for counts in queue.counts(["q", "other"])] == [(1, 0), (1, 0)]
+        assert take(queue, "other", limits=ONE) == []
+        assert queue.remove([Removal(id=running.id, token=token_of(running))]) == [True]
+        assert entry_of(queue, later.id).due_at == due_at
+        assert take(queue, "q", "other", limits=ONE) == [later.id]
+
+    def test_a_later_version_without_a_due_time_keeps_that_of_the_entry(
+        self, queue: JobQueue, clock: ManualClock
+    ) -> None:
+        entry = put(queue, due_at=after(clock.now(), 5.0))
+        assert queue.push([replace(entry, version=2, queue="other", due_at=None)]) == [True]
+        assert entry_of(queue, entry.id) == replace(entry, version=2, queue="other")
+
     @pytest.mark.parametrize("turned", [False, True], ids=["later last", "later first"])
     def test_of_two_versions_in_one_call_the_later_one_stays(self, queue: JobQueue, turned: bool) -> None:
         first = new_entry()

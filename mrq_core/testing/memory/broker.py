@@ -14,12 +14,14 @@ from mrq_core.contract.messages import (
     Claimed,
     ClaimRef,
     ClaimRequest,
+    Edit,
     Enqueued,
     JobFilter,
     Move,
     NewJob,
     Note,
     QueueCounts,
+    QueuePosition,
     Remove,
     Requeue,
     Settlement,
@@ -30,6 +32,7 @@ from mrq_core.testing.memory.jobs import (
     changing,
     claiming,
     enqueueing,
+    positions,
     renewing,
     searching,
     settling,
@@ -81,6 +84,10 @@ class MemoryBroker(MemoryServices, Broker):
     def move(self, ids: Sequence[str], how: Move) -> list[ChangeResult]:
         return self._change(ids, how)
 
+    def edit(self, edits: Sequence[Edit]) -> list[ChangeResult]:
+        with self.locked() as now:
+            return [changing.edit(self._data, one, now) for one in edits]
+
     def remove(self, ids: Sequence[str]) -> list[ChangeResult]:
         return self._change(ids, Remove())
 
@@ -107,6 +114,10 @@ class MemoryBroker(MemoryServices, Broker):
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         with self.locked() as now:
             return [totals.counts(self._data, queue, now) for queue in queues]
+
+    def queue_position(self, job_id: str) -> QueuePosition | None:
+        with self.locked() as now:
+            return positions.position(self._data, job_id, now)
 
     # --- workers -----------------------------------------------------------------------------
 

@@ -10,7 +10,16 @@ from msgspec.structs import replace
 
 from mrq_core.clock import Clock, SystemClock, after, from_ms
 from mrq_core.contract.lifecycle import claim_number
-from mrq_core.contract.messages import ClaimRef, ClaimRequest, Finding, QueueCounts, RawClaim, Unique, Wanted
+from mrq_core.contract.messages import (
+    ClaimRef,
+    ClaimRequest,
+    Finding,
+    QueueCounts,
+    QueuePosition,
+    RawClaim,
+    Unique,
+    Wanted,
+)
 from mrq_core.contract.pair import ClaimedEntries, Entry, JobQueue, KeyHolder, KeyRequest, Removal
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing.memory.broker import MemoryBroker
@@ -108,9 +117,9 @@ class MemoryQueue(JobQueue):
             held = self._queue.keys.get(entry.unique.key)
             if held is not None and held.id == entry.id:
                 held.is_sure = entry.unique.until == "period"
-        due_at = entry.due_at or now
-        if before is not None and entry.due_at != self._data.limits.allowed.get(entry.id):
-            # A moved job keeps the time that its rates allow; any other job is charged anew.
+        due_at = self._due_at(entry, now)
+        if before is not None and due_at is not None and due_at != self._data.limits.allowed.get(entry.id):
+            # A moved or edited job keeps the time that its rates allow; any other job is charged anew.
             self._data.limits.forget(entry.id)
         record = JobRecord(
             id=entry.id,
@@ -132,6 +141,15 @@ class MemoryQueue(JobQueue):
         if entry.unique is not None:
             self._queue.uniques[entry.id] = entry.unique
         return True
+
+    def _due_at(self, entry: Entry, now: datetime) -> datetime | None:
+        """The due time of a pushed entry. None: the entry stays parked."""
+        if entry.due_at is not None:
+            return entry.due_at
+        before = self._data.get(entry.id)
+        if before is None or entry.token is not None or before.status is Status.STARTED:
+            return now
+        return before.due_at
 
     def claim(self, request: ClaimRequest, *, leave_suspects: bool = False) -> ClaimedEntries:
         with self._broker.locked() as now:
@@ -241,6 +259,9 @@ class MemoryQueue(JobQueue):
 
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
         return self._broker.counts(queues)
+
+    def position(self, job_id: str) -> QueuePosition | None:
+        return self._broker.queue_position(job_id)
 
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
         return self._broker.queue_names(prefix, after, limit)

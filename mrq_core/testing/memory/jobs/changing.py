@@ -1,11 +1,11 @@
-"""Changes by operators and rules: requeue, cancel, move, remove, added search keys."""
+"""Changes by operators and rules: requeue, cancel, move, edit, remove, added search keys."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
 from mrq_core.contract import lifecycle
-from mrq_core.contract.messages import Action, AddedKeys, Cancel, ChangeResult, Requeue
+from mrq_core.contract.messages import Action, AddedKeys, Cancel, ChangeResult, Edit, Requeue
 from mrq_core.testing.memory.data import MemoryData
 
 
@@ -26,6 +26,20 @@ def change(data: MemoryData, job_id: str, action: Action, now: datetime) -> Chan
     if answer is ChangeResult.REQUESTED and isinstance(action, Cancel) and action.interrupt:
         data.signals.append(job_id)
     return answer
+
+
+def edit(data: MemoryData, edit: Edit, now: datetime) -> ChangeResult:
+    """Edits one waiting job. See `Broker.edit`."""
+    before = data.visible(edit.id, now)
+    if before is None:
+        return ChangeResult.UNKNOWN
+    after = lifecycle.edited(before, edit, now)
+    if after is None:
+        return ChangeResult.REFUSED
+    if lifecycle.is_rescheduled(before, after):
+        data.limits.forget(edit.id)
+    data.put(after, now)
+    return ChangeResult.DONE
 
 
 def add_search_keys(data: MemoryData, added: AddedKeys, now: datetime) -> ChangeResult:

@@ -1,0 +1,189 @@
+"""Reasons why jobs do not run: their kinds and words, and the reasons of whole queues (pauses, workers)."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+import msgspec
+
+from mrq_core.clock import from_ms
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.codec import JsonObject
+from mrq_core.contract.naming import is_covered, is_in, is_tree
+from mrq_core.operations.views import iso, seconds
+from mrq_core.operations.workers import WorkerReport, list_workers
+
+PAUSES_NAMESPACE = "pauses"
+"""The shared state in which a pause of a queue or a tree stores its time, if the broker keeps it there."""
+_MOST_NAMED = 3
+"""The most ids and names in a sentence."""
+_CLAIMING = frozenset({"init", "wait", "spawn", "full"})
+"""The statuses of workers that claim jobs now, or as soon as they have room."""
+
+
+class ReasonKind(StrEnum):
+    """The kinds of reasons."""
+
+    ENDED = "ended"
+    RUNNING = "running"
+    LEASE_ENDED = "lease_ended"
+    PAUSED = "paused"
+    NO_WORKER = "no_worker"
+    NO_ENTRY = "no_entry"
+    LIMIT = "limit"
+    RATE = "rate"
+    DUE_LATER = "due_later"
+    WORKERS_FULL = "workers_full"
+    BEHIND = "behind"
+    NEXT = "next"
+    EMPTY = "empty"
+    UNKNOWN = "unknown"
+
+
+class Reason(msgspec.Struct, frozen=True, kw_only=True):
+    """A reason in one or two sentences. `command` changes it; None: no command does."""
+
+    kind: ReasonKind
+    sentence: str
+    command: str | None = None
+
+
+def reason_view(reason: Reason) -> JsonObject:
+    """The reason as a JSON value."""
+    return {"kind": str(reason.kind), "sentence": reason.sentence, "command": reason.command}
+
+
+class Surroundings(NamedTuple):
+    """What the broker tells about pauses and workers. `paused`: the time of each pause; None: unknown."""
+
+    now: datetime
+    paused: Mapping[str, datetime | None]
+    workers: Sequence[WorkerReport]
+
+
+# --- pauses and workers -----------------------------------------------------------------------------
+
+
+def read_surroundings(broker: Broker) -> Surroundings:
+    names = broker.paused()
+    times = {item.name: item.value for item in broker.state.list(PAUSES_NAMESPACE)} if names else {}
+    return Surroundings(
+        now=broker.now(),
+        paused={name: _since(times.get(name)) for name in names},
+        workers=list_workers(broker),
+    )
+
+
+def _since(value: object) -> datetime | None:
+    since = value.get("since") if isinstance(value, dict) else None
+    return from_ms(since) if isinstance(since, int) else None
+
+
+def of_queue(name: str, around: Surroundings) -> list[Reason]:
+    """The reasons why no worker takes jobs from a queue or tree now."""
+    reasons = _paused(name, around)
+    claiming = listening(name, around.workers)
+    if not claiming:
+        reasons.append(_no_worker(name, around.workers))
+    elif all(_is_full(report) for report in claiming):
+        reasons.append(_full(name, claiming))
+    return reasons
+
+
+def _paused(name: str, around: Surroundings) -> list[Reason]:
+    reasons = []
+    for paused in sorted(around.paused):
+        since = around.paused[paused]
+        told = "" if since is None else f" since {ago(since, around.now, tail='')}"
+        if paused == name or (is_tree(paused) and is_in(name, paused)):
+            part = "" if paused == name else f", as a part of the tree {paused}"
+            sentence = f"The {'tree' if is_tree(name) else 'queue'} {name} is paused{told}{part}."
+        elif is_tree(name) and is_in(paused, name):
+            sentence = f"Its subqueue {paused} is paused{told}."
+        else:
+            continue
+        command = f"mrq queues resume {_quoted(paused)}"
+        reasons.append(Reason(kind=ReasonKind.PAUSED, sentence=sentence, command=command))
+    return reasons
+
+
+def _no_worker(name: str, workers: Sequence[WorkerReport]) -> Reason:
+    stopping = [report.name for report in workers if report.status not in _CLAIMING]
+    others = [report.name for report in workers if report.status in _CLAIMING]
+    sentence = f"No worker claims from {queue_text(name)}."
+    if others:
+        queues = sorted({queue for report in workers for queue in report.queues})
+        number = "1 worker claims" if len(others) == 1 else f"{len(others):,} workers claim"
+        sentence += f" {number} from {listed(queues, len(queues))}."
+    elif not stopping:
+        sentence += " No worker has reported lately."
+    if stopping:
+        sentence += f" {listed(stopping, len(stopping))} {'is' if len(stopping) == 1 else 'are'} stopping."
+    command = f"mrq worker {_quoted(name)}"
+    return Reason(kind=ReasonKind.NO_WORKER, sentence=sentence, command=command)
+
+
+def _full(name: str, workers: Sequence[WorkerReport]) -> Reason:
+    greenlets = sum(report.greenlets for report in workers)
+    which = "The worker" if len(workers) == 1 else f"All {len(workers):,} workers"
+    sentence = (
+        f"{which} of {queue_text(name)} {'has' if len(workers) == 1 else 'have'} no free greenlet: "
+        f"{listed([report.name for report in workers], len(workers))}, "
+        f"{greenlets:,} greenlet{'' if greenlets == 1 else 's'} in all."
+    )
+    command = f"mrq worker {_quoted(name)}"
+    return Reason(kind=ReasonKind.WORKERS_FULL, sentence=sentence, command=command)
+
+
+def listening(name: str, workers: Sequence[WorkerReport]) -> list[WorkerReport]:
+    """The workers that claim from the queue, or from a part of the tree."""
+    return [
+        report
+        for report in workers
+        if report.status in _CLAIMING
+        and (
+            is_covered(name, report.queues)
+            or (is_tree(name) and any(is_in(queue, name) for queue in report.queues))
+        )
+    ]
+
+
+def _is_full(report: WorkerReport) -> bool:
+    return report.status == "full" or len(report.running) >= report.greenlets
+
+
+# --- words ------------------------------------------------------------------------------------------
+
+
+def _quoted(name: str) -> str:
+    """The name as an argument of a command."""
+    return f"{'-- ' if name.startswith('-') else ''}{shlex.quote(name)}"
+
+
+def queue_text(name: str) -> str:
+    return f"the {'tree' if is_tree(name) else 'queue'} {name}"
+
+
+def jobs_text(number: int) -> str:
+    return f"{number:,} job{'' if number == 1 else 's'}"
+
+
+def listed(names: Collection[str], number: int) -> str:
+    """The first names, and how many more."""
+    shown = list(names)[:_MOST_NAMED]
+    more = number - len(shown)
+    return ", ".join(shown) + (f" and {more:,} more" if more > 0 else "")
+
+
+def ago(moment: datetime | None, now: datetime, *, tail: str = " ago") -> str:
+    if moment is None:
+        return "at an unknown time"
+    return f"{seconds(max(0.0, (now - moment).total_seconds()))}{tail} ({iso(moment)})"
+
+
+def until_text(moment: datetime, now: datetime) -> str:
+    return f"in {seconds((moment - now).total_seconds())} ({iso(moment)})"
