@@ -28,6 +28,7 @@ from mrq_core.contract.messages import Claimed, ClaimRequest, Wanted
 from mrq_core.contract.naming import is_covered, is_tree
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers.encoding import is_plain
+from mrq_core.drivers.limits import rules_of, task_key
 from mrq_core.errors import BrokerError
 from mrq_core.ids import new_nonce
 
@@ -103,7 +104,9 @@ def _sweep(
         return
     rotation.swept_ms = now_ms
     most = max(100, 4 * request.limit)
-    gone, rotation.parked = parking.sweep(connection, request.limits, now, after=rotation.parked, most=most)
+    gone, rotation.parked = parking.sweep(
+        connection, rules_of(request), now, after=rotation.parked, most=most
+    )
     if gone and has_room:
         taker.take()
 
@@ -146,19 +149,34 @@ class _Taker:
 
     def _take_some(self, number: int, wanted: Wanted, room: int) -> bool:
         """Claims some jobs of a queue or tree. True: another round may find more."""
-        if room == 1 and not is_tree(wanted.name) and not wanted.reverse:
+        is_plain_claim = not (is_tree(wanted.name) or wanted.reverse or self._request.paused_tasks)
+        if room == 1 and is_plain_claim:
             documents = self._take_first(wanted)
         else:
             after_queue = self._rotation.trees.get(wanted.name, "")
             documents = trees.due(self._connection, wanted, after_queue, self._now, room)
         if not documents:
             return False
-        started = self._start(documents)
+        number_found, last_queue = len(documents), documents[-1]["queue"]
+        if self._request.paused_tasks:
+            documents = self._without_paused(documents)
+        started = self._start(documents) if documents else []
         if is_tree(wanted.name):
-            self._rotation.trees[wanted.name] = documents[-1]["queue"]
+            self._rotation.trees[wanted.name] = last_queue
         self._given[number] = self._given.get(number, 0) + len(started)
         self.taken += started
-        return len(started) < len(documents) or (wanted.reverse and is_tree(wanted.name))
+        return len(started) < number_found or (wanted.reverse and is_tree(wanted.name))
+
+    def _without_paused(self, documents: list[Doc]) -> list[Doc]:
+        """Parks the jobs of paused tasks; returns the others."""
+        kept = []
+        for doc in documents:
+            if doc["path"] not in self._request.paused_tasks:
+                kept.append(doc)
+            elif self.may_block > 0:
+                self.may_block -= 1
+                parking.park(self._connection, doc, task_key(doc["path"]), doc["due_at"], self._now)
+        return kept
 
     def _take_first(self, wanted: Wanted) -> list[Doc]:
         """Starts the first due job if it is unchanged since its enqueue, and returns it in any case."""

@@ -15,6 +15,7 @@ from mrq_core.clock import from_ms
 from mrq_core.contract import lifecycle
 from mrq_core.contract.messages import Claimed, ClaimRequest
 from mrq_core.contract.record import JobRecord
+from mrq_core.drivers.limits import rules_of
 from mrq_core.errors import BrokerError
 from mrq_core.ids import new_nonce
 
@@ -94,7 +95,7 @@ def arguments_of(
         round(request.lease * 1000),
         request.lost_limit,
         trees.wanted_as_list(request.wanted),
-        limits.limits_as_map(request.limits),
+        limits.limits_as_map(rules_of(request)),
         nonce,
         {one.name: rotation.trees.get(one.name, "") for one in request.wanted if one.name.endswith("/")},
         rotation.parked,

@@ -180,15 +180,6 @@ class ComposedBroker(Broker):
     def poll(self, worker: str, versions: Versions) -> PollResult:
         return self._store.poll(worker, versions)
 
-    def pause(self, queues: Sequence[str]) -> None:
-        self._store.pause(queues)
-
-    def resume(self, queues: Sequence[str]) -> None:
-        self._store.resume(queues)
-
-    def paused(self) -> frozenset[str]:
-        return self._store.paused()
-
     # --- logs and metrics --------------------------------------------------------------------
 
     def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:

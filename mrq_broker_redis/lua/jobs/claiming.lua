@@ -3,7 +3,7 @@
 -- ARGV[2] of both begins with { worker, limit, lease in ms, most suspects to claim, wanted, limits, nonce,
 --   rotation, parked after, sweep every ms, last swept at ms, whether to leave suspects, ... }
 --   wanted: { { name, quota or -1, reverse, { excluded } } }
---   limits: { rule = { concurrency or -1, interval in us or 0, tolerance in us } }
+--   limits: { rule = { concurrency or -1, interval in us or 0, tolerance in us } }, with the rules of paused tasks
 --   rotation: { tree = the subqueue that was served last }
 --   parked after: the limit key that the last sweep ended with, or ''
 -- Both answer { 'suspects', now, { suspect, ... } } where expired leases must be handled first, and otherwise

@@ -115,9 +115,9 @@ local function move_job(id, before, after)
     elseif old.z == 'c' then
       free_slots(id, keys)
     end
-    if old.z == 'p' and new.z ~= 'p' then
-      unpark(id)
-    end
+  end
+  if old.z == 'p' and new.z ~= 'p' then -- a job of a paused task is parked without limit keys
+    unpark(id)
   end
 end
 

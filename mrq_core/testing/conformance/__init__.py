@@ -23,7 +23,7 @@ _PARTS = (
     *("against_model", "base", "bulk", "changes", "claim", "enqueue", "leases", "limits", "logs"),
     *("machine", "machine_raw", "metrics", "model", "poll", "processes", "prune", "queue_claims"),
     *("queue_entries", "queue_half", "queue_keys", "queue_kit", "queue_looking", "queue_raw", "rates", "raw"),
-    *("raw_kinds", "search", "settle", "state", "store_attempts", "store_half", "store_kit"),
+    *("raw_kinds", "rules", "search", "settle", "state", "store_attempts", "store_half", "store_kit"),
     *("store_records", "store_threads", "store_writes", "terms", "threads", "totals", "unique"),
 )
 # The asserts of a module that pytest does not collect itself say nothing unless they are rewritten.
@@ -47,6 +47,7 @@ from mrq_core.testing.conformance.queue_kit import QueueFactory  # noqa: E402
 from mrq_core.testing.conformance.rates import RateContract  # noqa: E402
 from mrq_core.testing.conformance.raw import RawContract  # noqa: E402
 from mrq_core.testing.conformance.raw_kinds import RawKindContract  # noqa: E402
+from mrq_core.testing.conformance.rules import PausedTaskContract, RulesContract  # noqa: E402
 from mrq_core.testing.conformance.search import ApplyContract, SearchContract  # noqa: E402
 from mrq_core.testing.conformance.settle import SettleContract  # noqa: E402
 from mrq_core.testing.conformance.state import StateContract  # noqa: E402
@@ -72,6 +73,7 @@ __all__ = [
     "LogContract",
     "MetricContract",
     "ModelContract",
+    "PausedTaskContract",
     "PollContract",
     "ProcessContract",
     "PruneContract",
@@ -80,6 +82,7 @@ __all__ = [
     "RateContract",
     "RawContract",
     "RawKindContract",
+    "RulesContract",
     "SearchContract",
     "SettleContract",
     "StateContract",
@@ -112,6 +115,8 @@ class BrokerContract(
     RawKindContract,
     StateContract,
     PollContract,
+    RulesContract,
+    PausedTaskContract,
     WaitContract,
     PruneContract,
     BulkContract,

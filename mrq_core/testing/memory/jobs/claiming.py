@@ -8,6 +8,7 @@ from mrq_core.contract import lifecycle
 from mrq_core.contract.messages import Claimed, ClaimRequest
 from mrq_core.contract.naming import is_tree
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.drivers.limits import rules_of
 from mrq_core.ids import new_nonce
 from mrq_core.testing.memory.data import MemoryData
 from mrq_core.testing.memory.jobs import limits, lost_claims, trees
@@ -18,7 +19,7 @@ MAX_BLOCKED = 100
 
 def claim(data: MemoryData, request: ClaimRequest, now: datetime) -> Claimed:
     """See `Broker.claim`."""
-    data.limits.known = dict(request.limits)
+    data.limits.known = dict(rules_of(request))
     ended, suspects = lost_claims.end(data, request, now)
     let_go_wanted(data, request, now)
     taken = _take_all(data, suspects, request, now)
