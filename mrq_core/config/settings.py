@@ -99,7 +99,7 @@ class Config:
     )
     paused_queues_refresh_interval: float = _setting(
         1.0,
-        "Seconds between two polls for pauses and cancel requests. 0: ignore pauses.",
+        "Seconds between two polls for pauses, limit rules and cancel requests. 0: ignore pauses.",
         "worker",
         minimum=0,
     )

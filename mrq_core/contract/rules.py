@@ -19,6 +19,7 @@ import msgspec
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.messages import Limit, Pause, Rules, StateItem, Versions, WorkerRequest
+from mrq_core.errors import InvalidValue, shown
 
 if TYPE_CHECKING:
     from mrq_core.contract.broker import SharedState
@@ -29,6 +30,9 @@ LIMITS = "limits"
 REQUESTS = "requests"
 NAMESPACES = (PAUSED_QUEUES, PAUSED_TASKS, LIMITS)
 """The namespaces that `poll` watches."""
+TASK_RULE = "task"
+"""The name that no limit rule may have. The jobs of a paused task are parked under ``task:<path>``."""
+_NAME_MAX = 100
 
 
 class StoredLimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +110,41 @@ def stored_limit(value: JsonValue) -> StoredLimit | None:
         return None
     is_valid = (stored.concurrency or 0) >= 0 and (stored.rate is None or stored.rate > 0) and stored.per > 0
     return stored if is_valid else None
+
+
+def checked_limit(name: object, limit: Limit) -> Limit:
+    """Returns the limit. Raises InvalidValue for a name or a limit that no rule can have."""
+    if (
+        not isinstance(name, str)
+        or not 0 < len(name) <= _NAME_MAX
+        or not name.isprintable()
+        or ":" in name
+        or name == TASK_RULE
+    ):
+        raise InvalidValue(
+            f"the name of a limit is {shown(name)}: expected 1 to {_NAME_MAX} printable characters without a "
+            f"colon, and not {TASK_RULE!r}",
+            path="limits",
+        )
+    if limit.concurrency is None and limit.rate is None:
+        raise InvalidValue(
+            f"the limit {name} has no concurrency and no rate: expected at least one", path=name
+        )
+    if limit.concurrency is not None and not 0 <= limit.concurrency <= 10**9:
+        raise InvalidValue(
+            f"the concurrency of the limit {name} is {limit.concurrency}: expected 0 to 1,000,000,000",
+            path=name,
+        )
+    if limit.rate is not None and not 0 < limit.rate <= 1e6:
+        raise InvalidValue(
+            f"the rate of the limit {name} is {limit.rate}: expected a number above 0, up to 1,000,000",
+            path=name,
+        )
+    if not 0.001 <= limit.per <= 1e7:
+        raise InvalidValue(
+            f"the limit {name} counts its rate per {limit.per} s: expected 0.001 to 10,000,000", path="limits"
+        )
+    return limit
 
 
 def requests_in(value: JsonValue, now_ms: int) -> tuple[WorkerRequest, ...]:

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mrq_core.contract.messages import ClaimRequest, Limit
+from mrq_core.contract.rules import TASK_RULE
 
-TASK_RULE = "task"
-"""The name that no limit rule may have. The jobs of a paused task are parked under ``task:<path>``."""
 _CLOSED = Limit(concurrency=0)
 
 

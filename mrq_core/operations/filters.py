@@ -98,6 +98,25 @@ def moment_from(text: str, *, now: datetime, name: str) -> datetime:
         ) from None
 
 
+def time_from(text: str, *, name: str) -> datetime:
+    """Parses a time in ISO 8601; without a timezone it is UTC. Raises InvalidValue."""
+    try:
+        moment = datetime.fromisoformat(text.strip())
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InvalidValue(
+            f"{name} is {text!r}: expected a time such as 2025-01-31T12:00", path=name
+        ) from None
+
+
+def seconds_from(text: str, *, name: str) -> float:
+    """Parses a duration: ``90s``, ``15m``, ``2h``, ``3d``, ``1w``. Raises InvalidValue."""
+    found = _RELATIVE.fullmatch(text.strip())
+    if found is None:
+        raise InvalidValue(f"{name} is {text!r}: expected a duration: 90s, 15m, 2h, 3d, 1w", path=name)
+    return float(found[1]) * _UNIT_SECONDS[found[2]]
+
+
 def _words(texts: Iterable[str]) -> tuple[str, ...]:
     words: dict[str, None] = {}
     for text in texts:

@@ -101,6 +101,8 @@ class Claiming:
                 lost_limit=self._lost_limit(),
                 failed_ttl=self._config.default_job_ttl,
                 cancel_ttl=self._config.default_job_cancel_ttl,
+                limits=self._state.limits,
+                paused_tasks=self._state.paused_tasks,
             )
         )
         for record in claimed.ended:

@@ -1,5 +1,5 @@
-"""The periodic work of a worker beside its jobs: it polls for pauses and cancellations, stores logs, reports
-about itself, prunes expired jobs, and checks its limits."""
+"""The periodic work of a worker beside its jobs: it polls for rules, cancellations and requests, stores
+logs, reports about itself, prunes expired jobs, and checks its limits."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.interrupts import CancelRequests
 from mrq_core.worker.lasting import LastingGreenlet
 from mrq_core.worker.reporting import Reports
+from mrq_core.worker.requests import Requests
+from mrq_core.worker.rules import WorkerRules
 from mrq_core.worker.settling import Settler
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
@@ -37,6 +39,7 @@ class Housekeeping:
         stopping: Stopping,
         cancels: CancelRequests,
         reports: Reports,
+        requests: Requests,
     ) -> None:
         self._state = state
         self._config = state.config
@@ -45,6 +48,8 @@ class Housekeeping:
         self._stopping = stopping
         self._cancels = cancels
         self._reports = reports
+        self._requests = requests
+        self._rules = WorkerRules(state)
         self._versions = Versions()
         self._process = psutil.Process(os.getpid())
         self._started = time.monotonic()
@@ -70,7 +75,9 @@ class Housekeeping:
                 self.write_file()
             except OSError as error:
                 raise ConfigError(f"REPORT_FILE cannot be written: {error}") from error
-        self.poll()  # before the first claim, which must leave out paused queues
+        self._rules.start()
+        self.poll()  # before the first claim, which must obey the rules
+        self._requests.start()
         self._greenlets = [LastingGreenlet(self._repeat, interval, step) for interval, step in loops]
         for greenlet in self._greenlets:
             greenlet.start()
@@ -78,6 +85,7 @@ class Housekeeping:
     def stop(self) -> None:
         """Ends the loops and deletes the worker's report."""
         self._is_over = True
+        self._requests.stop()
         for greenlet in self._greenlets:
             greenlet.stop(timeout=0)
         try:
@@ -90,15 +98,14 @@ class Housekeeping:
             _log.warning("report.not_removed worker=%s error=%s", self._state.name, error)
 
     def poll(self) -> None:
-        """Asks the broker for pauses, and for cancelled jobs to interrupt."""
+        """Asks the broker for pauses, limit rules, cancelled jobs to interrupt, and requests to answer."""
         changes = self._broker.poll(self._state.name, self._versions)
         self._versions = changes.versions
-        obeys_pauses = bool(self._config.paused_queues_refresh_interval)
-        if obeys_pauses and changes.paused is not None and changes.paused != self._state.paused:
-            self._state.paused = changes.paused
-            _log.info("queues.paused queues=%s", ",".join(sorted(changes.paused)) or "none")
-            self._state.wake.set()
+        if changes.rules is not None:
+            self._rules.follow(changes.rules)
         self._cancels.add(changes.interrupts)
+        self._requests.polled(changes.versions, changes.requests)
+        self._rules.publish()
 
     def report(self) -> None:
         """Writes the report that `mrq workers` shows."""

@@ -2,8 +2,8 @@
 
 | request | what it does |
 |---|---|
-| first SIGINT, MAX_JOBS and the like | Running jobs finish. |
-| SIGTERM, SIGHUP | Running jobs have STOP_GRACE seconds to finish, and are then interrupted. |
+| first SIGINT, MAX_JOBS and the like, `mrq workers drain` | Running jobs finish. |
+| SIGTERM, SIGHUP, `mrq workers stop` | Running jobs have STOP_GRACE seconds, and are then interrupted. |
 | SIGINT after one of these | Running jobs are interrupted at once. |
 
 After each, the worker claims nothing more. The process ends within `LEAVE_WITHIN` after an interrupt of the
@@ -60,6 +60,20 @@ class Stopping:
         self.is_stopping = True
         self._state.wake.set()
 
+    def ask(self, *, is_drain: bool) -> None:
+        """Stops for a request of a person: as a first SIGINT to drain, and otherwise as a SIGTERM. May be
+        called in any thread."""
+        if not is_drain:
+            self._end_after_grace(time.monotonic(), "a request")
+        self.is_stopping = True
+        self._mailbox.send(f"worker.stopping on a request: {self._plan()}")
+
+    def plan(self, *, is_drain: bool) -> str:
+        """What `ask` will do, as a sentence."""
+        if is_drain:
+            return "the worker claims nothing more, finishes its running jobs, and ends"
+        return f"the worker claims nothing more, and interrupts its running jobs after {self._grace:g} s"
+
     def check(self, now: float) -> None:
         """Interrupts running jobs if the grace after SIGTERM is over. The watchdog calls this often."""
         if self._grace_ends is not None and now >= self._grace_ends and not self.is_killing:
@@ -77,13 +91,17 @@ class Stopping:
         if signum == signal.SIGINT:
             if self.is_stopping:
                 self._interrupt(now)
-        elif self._grace_ends is None:
-            self._grace_ends = now + self._grace
-            end_process_within(self._grace + LEAVE_WITHIN, 0, f"the worker was told to stop by {name}")
-            if not self._grace:
-                self._interrupt(now)
+        else:
+            self._end_after_grace(now, name)
         self.is_stopping = True
         self._mailbox.send(f"worker.stopping on {name}: {self._plan()}")
+
+    def _end_after_grace(self, now: float, why: str) -> None:
+        if self._grace_ends is None:
+            self._grace_ends = now + self._grace
+            end_process_within(self._grace + LEAVE_WITHIN, 0, f"the worker was told to stop by {why}")
+            if not self._grace:
+                self._interrupt(now)
 
     def _interrupt(self, now: float) -> None:
         if self.is_killing:

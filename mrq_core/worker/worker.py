@@ -27,6 +27,7 @@ from mrq_core.worker.lasting import LastingGreenlet, keep_hub, release_hub
 from mrq_core.worker.leases import LeaseKeeper
 from mrq_core.worker.native_settling import NativeSettler
 from mrq_core.worker.reporting import Reporter, Reports
+from mrq_core.worker.requests import Requests
 from mrq_core.worker.settling import Settler
 from mrq_core.worker.standby import Standby
 from mrq_core.worker.stopping import ENDED_WITHIN, SETTLED_WITHIN, Stopping
@@ -66,10 +67,11 @@ class Worker:
         self._executing = Executing(state, self._settler, self._stopping, cancels)
         self._claiming = Claiming(state, self._strategy, self._stopping, self._executing)
         reports = Reports(state, Reporter(state, self._strategy.queues))
-        self._housekeeping = Housekeeping(state, self._settler, self._stopping, cancels, reports)
+        requests = Requests(state, self._stopping)
+        self._housekeeping = Housekeeping(state, self._settler, self._stopping, cancels, reports, requests)
         self._keeper = LeaseKeeper(state)
         self._native_settler = NativeSettler(state, self._settler)
-        self._standby = Standby(state, [self._keeper, self._native_settler, reports])
+        self._standby = Standby(state, [self._keeper, self._native_settler, reports, requests])
         last_resort = GivingUp(state, self._executing.outcomes, self._stopping)
         self._watchdog = Watchdog(
             state.executions,

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Callable
+from collections import Counter, deque
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import gevent
@@ -12,7 +12,9 @@ from gevent.event import Event
 
 from mrq_core.client.client import Client
 from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import Limit
 from mrq_core.plugins.manager import open_broker
+from mrq_core.tasks.loading import LoadedTask
 from mrq_core.worker.executions import Execution, Executions
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.surroundings import Surroundings
@@ -53,6 +55,12 @@ class WorkerState:
         self.surroundings = Surroundings()
         self.paused: frozenset[str] = frozenset()
         """The paused queues and trees."""
+        self.paused_tasks: frozenset[str] = frozenset()
+        """The paths of the paused tasks."""
+        self.limits: Mapping[str, Limit] = {}
+        """The limit rules of shared state."""
+        self.loaded: deque[LoadedTask] = deque()
+        """Tasks that were loaded and whose limit rules are not published yet."""
         self.counts: Counter[str] = Counter()
         """The number of settled attempts by status."""
 
