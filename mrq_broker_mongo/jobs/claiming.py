@@ -73,6 +73,7 @@ def claim(connection: Connection, request: ClaimRequest, rotation: Rotation, hel
         next_due=due,
         ended=tuple(lost.ended),
         now=now,
+        is_denied=taker.has_stepped_over and not (taker.has_blocked or taken),
     )
 
 
@@ -129,6 +130,9 @@ class _Taker:
         self.taken: list[JobRecord] = []
         self.may_block = max(100, 4 * request.limit)
         """How many jobs it may still find blocked by limits."""
+        self._may_step_over = self.may_block if request.denied_tasks else 0
+        self.has_blocked = False
+        self.has_stepped_over = False
 
     def take(self) -> None:
         """Claims due jobs up to the limit and the quotas."""
@@ -149,15 +153,21 @@ class _Taker:
 
     def _take_some(self, number: int, wanted: Wanted, room: int) -> bool:
         """Claims some jobs of a queue or tree. True: another round may find more."""
-        is_plain_claim = not (is_tree(wanted.name) or wanted.reverse or self._request.paused_tasks)
+        sorts_out = self._request.paused_tasks or self._request.denied_tasks
+        is_plain_claim = not (is_tree(wanted.name) or wanted.reverse or sorts_out)
         if room == 1 and is_plain_claim:
             documents = self._take_first(wanted)
         else:
             after_queue = self._rotation.trees.get(wanted.name, "")
-            documents = trees.due(self._connection, wanted, after_queue, self._now, room)
+            documents = trees.due(
+                self._connection, wanted, after_queue, self._now, room + self._may_step_over
+            )
         if not documents:
             return False
         number_found, last_queue = len(documents), documents[-1]["queue"]
+        if self._request.denied_tasks:
+            documents = self._without_denied(documents, room)
+            number_found = len(documents)
         if self._request.paused_tasks:
             documents = self._without_paused(documents)
         started = self._start(documents) if documents else []
@@ -167,6 +177,16 @@ class _Taker:
         self.taken += started
         return len(started) < number_found or (wanted.reverse and is_tree(wanted.name))
 
+    def _without_denied(self, documents: list[Doc], room: int) -> list[Doc]:
+        """The first jobs that are not of denied tasks, up to the room."""
+        kept: list[Doc] = []
+        for doc in documents:
+            if doc["path"] in self._request.denied_tasks:
+                self.has_stepped_over = True
+            elif len(kept) < room:
+                kept.append(doc)
+        return kept
+
     def _without_paused(self, documents: list[Doc]) -> list[Doc]:
         """Parks the jobs of paused tasks; returns the others."""
         kept = []
@@ -174,6 +194,7 @@ class _Taker:
             if doc["path"] not in self._request.paused_tasks:
                 kept.append(doc)
             elif self.may_block > 0:
+                self.has_blocked = True
                 self.may_block -= 1
                 parking.park(self._connection, doc, task_key(doc["path"]), doc["due_at"], self._now)
         return kept
@@ -230,6 +251,7 @@ class _Taker:
             elif "limit_keys" in doc:
                 record = self._holder.start(doc, self._nonce) if self.may_block > 0 else None
                 if record is None:
+                    self.has_blocked = True
                     self.may_block -= 1
                 else:
                     records[index] = record

@@ -125,7 +125,8 @@ class LostClaims:
                 continue
             ended = lifecycle.after_lost_claim(one.record, self._request, self._now)
             if ended is None:
-                self._suspects.append(one)
+                if one.record.path not in self._request.denied_tasks:
+                    self._suspects.append(one)
             else:
                 planned.append(Replacement(one, ended))
         self._suspects.sort(key=self._order)

@@ -51,12 +51,17 @@ def _claim_with_suspects(
     except BrokerError:
         if not first:
             raise
-    return replace(claimed, records=(*first, *claimed.records), ended=tuple(lost.ended))
+    return replace(
+        claimed,
+        records=(*first, *claimed.records),
+        ended=tuple(lost.ended),
+        is_denied=claimed.is_denied and not first,
+    )
 
 
 def _answered(answer: Any, request: ClaimRequest, rotation: Rotation, nonce: str) -> Claimed:
     """The answer of the script, for waiting jobs."""
-    _, now_ms, found, due, continued, parked, swept = answer
+    _, now_ms, found, due, continued, parked, swept, *denied = answer
     now = from_ms(int(now_ms))
     taken: list[JobRecord] = []
     for number, data in enumerate(found):
@@ -69,7 +74,7 @@ def _answered(answer: Any, request: ClaimRequest, rotation: Rotation, nonce: str
         )
         taken.append(record)
     rotation.note(int(now_ms), continued, parked, swept)
-    return Claimed(records=tuple(taken), next_due=moment(due), now=now)
+    return Claimed(records=tuple(taken), next_due=moment(due), now=now, is_denied=bool(denied))
 
 
 def _run(
@@ -82,7 +87,8 @@ def _run(
     leave_suspects: bool,
 ) -> Any:
     arguments = arguments_of(request, rotation, nonce, limit=limit, leave_suspects=leave_suspects)
-    return connection.run("claim", [*arguments, lifecycle.MOST_LOST_CLAIMS - 1])
+    denied = [sorted(request.denied_tasks)] if request.denied_tasks else []
+    return connection.run("claim", [*arguments, lifecycle.MOST_LOST_CLAIMS - 1, *denied])
 
 
 def arguments_of(

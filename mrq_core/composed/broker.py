@@ -72,6 +72,8 @@ _UNFINISHED = timedelta(seconds=30)
 class ComposedBroker(Broker):
     """A queue and a store that belong together, and nothing else."""
 
+    supports_denied_tasks = False
+
     def __init__(self, queue: JobQueue, store: JobStore) -> None:
         self.name = f"{queue.name}+{store.name}"
         self._queue = queue

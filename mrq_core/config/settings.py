@@ -116,6 +116,10 @@ class Config:
         minimum=1,
     )
 
+    deny_tasks: tuple[str, ...] = _setting(
+        (), "Paths of tasks whose jobs this worker leaves to other workers.", "worker"
+    )
+
     solo_processes: int = _setting(
         0,
         "Number of jobs that run in separate processes at the same time. 0: as many as cores.",

@@ -236,7 +236,7 @@ class StoreServices(ABC):
 
         Replaces earlier pauses of these names, unless `until` is not in the future. Atomic for each name.
         """
-        rules.pause(self.state, rules.PAUSED_QUEUES, queues, self.now(), until)
+        self._pause(rules.PAUSED_QUEUES, queues, until)
 
     def resume(self, queues: Sequence[str]) -> None:
         """Resumes paused queues and trees. A queue that is not paused is left unchanged."""
@@ -248,7 +248,7 @@ class StoreServices(ABC):
 
     def pause_tasks(self, paths: Sequence[str], until: datetime | None = None) -> None:
         """Pauses tasks: a claim parks their jobs and claims none of them. Otherwise as `pause`."""
-        rules.pause(self.state, rules.PAUSED_TASKS, paths, self.now(), until)
+        self._pause(rules.PAUSED_TASKS, paths, until)
 
     def resume_tasks(self, paths: Sequence[str]) -> None:
         """Resumes paused tasks. Later claims let their parked jobs go, a bounded number each."""
@@ -257,6 +257,13 @@ class StoreServices(ABC):
     def rules(self) -> Rules:
         """All pauses, with their times, and all limit rules. Grows with their number."""
         return rules.read(self.state.list)
+
+    def _pause(self, namespace: str, names: Sequence[str], until: datetime | None) -> None:
+        now = self.now()
+        if until is None or until > now:
+            ttl = None if until is None else (until - now).total_seconds()
+            for name in dict.fromkeys(names):
+                self.state.put(namespace, name, rules.pause_value(now, until), ttl=ttl)
 
     # --- logs and metrics --------------------------------------------------------------------
 
@@ -306,6 +313,8 @@ class Broker(StoreServices):
     """The arrangement as people name it: ``sqlite``, ``redis``, ``redis+mongo``."""
     is_shared: bool = True
     """Whether other processes reach the same jobs. If not, all jobs run in the worker's own process."""
+    supports_denied_tasks: bool = True
+    """Whether a claim leaves out denied tasks. A pair does not: its queue knows no tasks."""
 
     # --- a job's life ------------------------------------------------------------------------
 

@@ -91,7 +91,9 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
     expired lease) among them. `lease`: seconds.
     `failed_ttl` and `cancel_ttl` are the parameters of `lifecycle.after_lost_claim`.
     `limits`: the limit rules by name; a limit key without a rule does not limit. `paused_tasks`: paths whose
-    jobs are parked instead of claimed. `denied_tasks`: paths whose jobs are left to other workers.
+    jobs are parked instead of claimed. `denied_tasks`: paths whose jobs are left to other workers. A call
+    steps over at most max(100, 4 * `limit`) of them; jobs behind more than that wait until other workers have
+    claimed some. Raises NotSupported where `Broker.supports_denied_tasks` is False.
     """
 
     worker: str

@@ -10,9 +10,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -20,9 +19,6 @@ from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.messages import Limit, Pause, Rules, StateItem, Versions, WorkerRequest
 from mrq_core.errors import InvalidValue, shown
-
-if TYPE_CHECKING:
-    from mrq_core.contract.broker import SharedState
 
 PAUSED_QUEUES = "pauses"
 PAUSED_TASKS = "paused_tasks"
@@ -57,16 +53,9 @@ class _StoredRequest(msgspec.Struct, frozen=True, kw_only=True):
     expires: int
 
 
-def pause(
-    state: SharedState, namespace: str, names: Sequence[str], now: datetime, until: datetime | None
-) -> None:
-    """Stores pauses. One whose end is not in the future changes nothing."""
-    if until is not None and until <= now:
-        return
-    value: JsonValue = {"since": to_ms(now), "until": None if until is None else to_ms(until)}
-    ttl = None if until is None else (until - now).total_seconds()
-    for name in dict.fromkeys(names):
-        state.put(namespace, name, value, ttl=ttl)
+def pause_value(now: datetime, until: datetime | None) -> JsonValue:
+    """The value that stores a pause."""
+    return {"since": to_ms(now), "until": None if until is None else to_ms(until)}
 
 
 def read(items_of: Callable[[str], Iterable[StateItem]]) -> Rules:

@@ -41,6 +41,7 @@ class Claiming:
         self._strategy = strategy
         self._stopping = stopping
         self._executing = executing
+        self._denied = frozenset(state.config.deny_tasks)
         self._quarter = -(-self._config.greenlets // 4)
         self.claimed = 0
         """The number of jobs that were claimed to be started."""
@@ -103,6 +104,7 @@ class Claiming:
                 cancel_ttl=self._config.default_job_cancel_ttl,
                 limits=self._state.limits,
                 paused_tasks=self._state.paused_tasks,
+                denied_tasks=self._denied,
             )
         )
         for record in claimed.ended:
@@ -125,7 +127,7 @@ class Claiming:
     def _is_burst_over(self, claimed: Claimed) -> bool:
         if len(self._executions):
             return False
-        return claimed.next_due is None or claimed.next_due > claimed.now
+        return claimed.is_denied or claimed.next_due is None or claimed.next_due > claimed.now
 
     def _lost_limit(self) -> int:
         """The number of suspects to claim: at most a quarter of the greenlets start suspects in one moment,
@@ -143,6 +145,8 @@ class Claiming:
         if self._strategy.is_burst and len(self._executions):
             # The last job to end also ends the burst, and wakes this.
             self._wake.wait(seconds)
+        elif claimed.is_denied:  # due jobs of denied tasks would end each wait for the broker at once
+            self._wake.wait(self._config.max_latency)
         elif not wanted or seconds < 0.001:
             self._wake.wait(seconds)
         else:

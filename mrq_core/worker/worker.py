@@ -13,6 +13,7 @@ from gevent.exceptions import LoopExit
 
 from mrq_core.client.client import Client, set_process_client
 from mrq_core.config.settings import Config
+from mrq_core.errors import ConfigError
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.worker import blocking, forking
 from mrq_core.worker.asyncio_loops import keep_loops_apart
@@ -58,6 +59,11 @@ class Worker:
         self.client = Client(
             config, open_broker(config, plugins, run_blocking=blocking.run_blocking), plugins
         )
+        if config.deny_tasks and not self.client.broker.supports_denied_tasks:
+            raise ConfigError(
+                f"DENY_TASKS is set, and the broker {self.client.broker.name} cannot leave out tasks: "
+                "give the tasks a queue that this worker does not serve"
+            )
         self._state = state = WorkerState(self.client, worker=self, on_settled=on_settled)
         self.name = state.name
         self._strategy = Strategy(config.dequeue_strategy, config.queues)

@@ -54,7 +54,8 @@ def see_to(
         before = records.read(*columns)
         after = lifecycle.after_lost_claim(before, request, found.now)
         if after is None:
-            found.suspects.append((seq, before, params))
+            if before.path not in request.denied_tasks:
+                found.suspects.append((seq, before, params))
             continue
         found.ended.append(encoding.with_params(after, params))
         uniques.released(connection, after)

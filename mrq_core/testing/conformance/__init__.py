@@ -47,7 +47,7 @@ from mrq_core.testing.conformance.queue_kit import QueueFactory  # noqa: E402
 from mrq_core.testing.conformance.rates import RateContract  # noqa: E402
 from mrq_core.testing.conformance.raw import RawContract  # noqa: E402
 from mrq_core.testing.conformance.raw_kinds import RawKindContract  # noqa: E402
-from mrq_core.testing.conformance.rules import PausedTaskContract, RulesContract  # noqa: E402
+from mrq_core.testing.conformance.rules import DeniedTaskContract, PausedTaskContract, RulesContract  # noqa: E402
 from mrq_core.testing.conformance.search import ApplyContract, SearchContract  # noqa: E402
 from mrq_core.testing.conformance.settle import SettleContract  # noqa: E402
 from mrq_core.testing.conformance.state import StateContract  # noqa: E402
@@ -66,6 +66,7 @@ __all__ = [
     "ChangeContract",
     "ClaimContract",
     "Contract",
+    "DeniedTaskContract",
     "EnqueueContract",
     "GreenletContract",
     "LeaseContract",
@@ -117,6 +118,7 @@ class BrokerContract(
     PollContract,
     RulesContract,
     PausedTaskContract,
+    DeniedTaskContract,
     WaitContract,
     PruneContract,
     BulkContract,

@@ -22,6 +22,7 @@ from mrq_core.contract.messages import (
     WorkerRequest,
 )
 from mrq_core.contract.record import Status
+from mrq_core.errors import NotSupported
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
     LEASE,
@@ -212,6 +213,62 @@ class RulesContract(Contract):
     def test_a_request_that_cannot_be_read_is_left_out(self, broker: Broker) -> None:
         broker.state.put(rules.REQUESTS, "w1", [{"kind": "stop"}])
         assert broker.poll("w1", Versions()).requests == ()
+
+
+class DeniedTaskContract(Contract):
+    """What a claim does with the jobs of tasks that its worker denies."""
+
+    @pytest.fixture(autouse=True)
+    def _needs_denied_tasks(self, broker: Broker) -> None:
+        if not broker.supports_denied_tasks:
+            with pytest.raises(NotSupported):
+                take(broker, denied_tasks=PAUSED)
+            pytest.skip("this broker refuses denied tasks")
+
+    @pytest.mark.parametrize("queue", ["q", "t/x"])
+    def test_jobs_of_denied_tasks_are_left_to_other_workers_in_their_order(
+        self, broker: Broker, clock: ManualClock, queue: str
+    ) -> None:
+        wanted = queue if queue == "q" else "t/"
+        denied, free = [], []
+        for _ in range(3):
+            denied.append(put(broker, clock, queue))
+            free.append(put(broker, clock, queue, path="other.Task"))
+            clock.advance(1)
+        answer = claim(broker, wanted, limit=2, denied_tasks=PAUSED)
+        assert [record.id for record in answer.records] == free[:2]
+        assert not answer.is_denied
+        assert take(broker, wanted, denied_tasks=PAUSED) == free[2:]
+        assert claim(broker, wanted, denied_tasks=PAUSED).is_denied
+        assert broker.counts([queue])[0].due == 3
+        assert take(broker, wanted, worker="w2") == denied
+
+    def test_a_claim_steps_over_a_bounded_number_of_denied_jobs(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        denied = put_many(broker, clock, 90)
+        near = put(broker, clock, path="other.Task")
+        denied += put_many(broker, clock, 110)
+        far = put(broker, clock, path="other.Task")
+        assert take(broker, limit=1, denied_tasks=PAUSED) == [near]
+        answer = claim(broker, limit=1, denied_tasks=PAUSED)
+        assert (answer.records, answer.is_denied) == ((), True)
+        assert sorted(take(broker, limit=150, worker="w2")) == sorted(denied[:150])
+        assert take(broker, limit=1, denied_tasks=PAUSED) == [far]
+
+    def test_lost_jobs_of_denied_tasks_are_left_to_other_workers(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        record = started(broker, clock)
+        lose(clock)
+        assert take(broker, denied_tasks=PAUSED) == []
+        assert take(broker, worker="w2") == [record.id]
+
+    def test_a_claim_without_due_jobs_is_not_denied(self, broker: Broker, clock: ManualClock) -> None:
+        put(broker, clock, delay=10.0)
+        answer = claim(broker, denied_tasks=PAUSED)
+        assert not answer.is_denied
+        assert answer.next_due == clock.now() + timedelta(seconds=10)
 
 
 class PausedTaskContract(Contract):
