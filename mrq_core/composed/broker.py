@@ -182,6 +182,12 @@ class ComposedBroker(Broker):
     def poll(self, worker: str, versions: Versions) -> PollResult:
         return self._store.poll(worker, versions)
 
+    def pause(self, queues: Sequence[str], until: datetime | None = None) -> None:
+        self._store.pause(queues, until)
+
+    def pause_tasks(self, paths: Sequence[str], until: datetime | None = None) -> None:
+        self._store.pause_tasks(paths, until)
+
     # --- logs and metrics --------------------------------------------------------------------
 
     def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
