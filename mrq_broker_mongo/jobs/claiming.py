@@ -188,16 +188,15 @@ class _Taker:
         return kept
 
     def _without_paused(self, documents: list[Doc]) -> list[Doc]:
-        """Parks the jobs of paused tasks; returns the others."""
-        kept = []
-        for doc in documents:
-            if doc["path"] not in self._request.paused_tasks:
-                kept.append(doc)
-            elif self.may_block > 0:
-                self.has_blocked = True
-                self.may_block -= 1
-                parking.park(self._connection, doc, task_key(doc["path"]), doc["due_at"], self._now)
-        return kept
+        """Parks the jobs of paused tasks, as many as the call may block; returns the others."""
+        paused = [doc for doc in documents if doc["path"] in self._request.paused_tasks]
+        blocked = paused[: self.may_block]
+        if blocked:
+            self.has_blocked = True
+            self.may_block -= len(blocked)
+            keys = [(doc, task_key(doc["path"])) for doc in blocked]
+            parking.park_all(self._connection, keys, self._now)
+        return [doc for doc in documents if doc["path"] not in self._request.paused_tasks]
 
     def _take_first(self, wanted: Wanted) -> list[Doc]:
         """Starts the first due job if it is unchanged since its enqueue, and returns it in any case."""
