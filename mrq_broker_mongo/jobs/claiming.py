@@ -153,50 +153,48 @@ class _Taker:
 
     def _take_some(self, number: int, wanted: Wanted, room: int) -> bool:
         """Claims some jobs of a queue or tree. True: another round may find more."""
-        sorts_out = self._request.paused_tasks or self._request.denied_tasks
-        is_plain_claim = not (is_tree(wanted.name) or wanted.reverse or sorts_out)
-        if room == 1 and is_plain_claim:
+        request = self._request
+        sorts_out = bool(request.paused_tasks or request.denied_tasks)
+        if room == 1 and not (is_tree(wanted.name) or wanted.reverse or sorts_out):
             documents = self._take_first(wanted)
         else:
+            most = room
+            if sorts_out:
+                most += self._may_step_over + (self.may_block if request.paused_tasks else 0)
             after_queue = self._rotation.trees.get(wanted.name, "")
-            documents = trees.due(
-                self._connection, wanted, after_queue, self._now, room + self._may_step_over
-            )
+            documents = trees.due(self._connection, wanted, after_queue, self._now, most)
         if not documents:
             return False
-        number_found, last_queue = len(documents), documents[-1]["queue"]
-        if self._request.denied_tasks:
-            documents = self._without_denied(documents, room)
-            number_found = len(documents)
-        if self._request.paused_tasks:
-            documents = self._without_paused(documents)
+        last_queue = documents[-1]["queue"]
+        has_parked = False
+        if sorts_out:
+            documents, has_parked = self._sorted_out(documents, room)
         started = self._start(documents) if documents else []
         if is_tree(wanted.name):
-            self._rotation.trees[wanted.name] = last_queue
+            self._rotation.trees[wanted.name] = documents[-1]["queue"] if documents else last_queue
         self._given[number] = self._given.get(number, 0) + len(started)
         self.taken += started
-        return len(started) < number_found or (wanted.reverse and is_tree(wanted.name))
+        is_part = len(started) < len(documents) or has_parked
+        return is_part or (wanted.reverse and is_tree(wanted.name))
 
-    def _without_denied(self, documents: list[Doc], room: int) -> list[Doc]:
-        """The first jobs that are not of denied tasks, up to the room."""
+    def _sorted_out(self, documents: list[Doc], room: int) -> tuple[list[Doc], bool]:
+        """Parks jobs of paused tasks, as many as the call may block. Returns the first jobs that are of no
+        paused or denied task, up to the room, and whether jobs were parked."""
         kept: list[Doc] = []
+        parked: list[tuple[Doc, str]] = []
         for doc in documents:
-            if doc["path"] in self._request.denied_tasks:
+            path = doc["path"]
+            if path in self._request.denied_tasks:
                 self.has_stepped_over = True
+            elif path in self._request.paused_tasks:
+                if len(parked) < self.may_block:
+                    parked.append((doc, task_key(path)))
             elif len(kept) < room:
                 kept.append(doc)
-        return kept
-
-    def _without_paused(self, documents: list[Doc]) -> list[Doc]:
-        """Parks the jobs of paused tasks, as many as the call may block; returns the others."""
-        paused = [doc for doc in documents if doc["path"] in self._request.paused_tasks]
-        blocked = paused[: self.may_block]
-        if blocked:
-            self.has_blocked = True
-            self.may_block -= len(blocked)
-            keys = [(doc, task_key(doc["path"])) for doc in blocked]
-            parking.park_all(self._connection, keys, self._now)
-        return [doc for doc in documents if doc["path"] not in self._request.paused_tasks]
+        parking.park_all(self._connection, parked, self._now)
+        self.may_block -= len(parked)
+        self.has_blocked = self.has_blocked or bool(parked)
+        return kept, bool(parked)
 
     def _take_first(self, wanted: Wanted) -> list[Doc]:
         """Starts the first due job if it is unchanged since its enqueue, and returns it in any case."""
