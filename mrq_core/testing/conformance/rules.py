@@ -274,6 +274,9 @@ class DeniedTaskContract(Contract):
 class PausedTaskContract(Contract):
     """What a claim does with the jobs of paused tasks."""
 
+    lets_go_in_steps: bool = True
+    """Whether one call lets a bounded number of parked jobs go. The model lets all go at once."""
+
     @pytest.fixture(autouse=True)
     def _needs_limits(self) -> None:
         if not self.supports_limits:
@@ -300,7 +303,8 @@ class PausedTaskContract(Contract):
             clock.advance(1)
         wanted = queue if queue == "q" else "t/"
         assert take(broker, wanted, paused_tasks=PAUSED) == []
-        taken = [take_one(broker, wanted) for _ in ids]
+        # A call may let go what only the next one takes.
+        taken = [record for _ in range(6) for record in claim(broker, wanted, limit=1).records]
         assert [record.id for record in taken] == ids
         assert [record.claims for record in taken] == [1, 1, 1]
         assert all(settle(broker, record, ttl=100.0) for record in taken)
@@ -339,7 +343,8 @@ class PausedTaskContract(Contract):
         while broker.counts(["q"])[0].due:
             assert take(broker, limit=25, paused_tasks=PAUSED) == []
         assert len(take(broker, limit=1)) == 1
-        assert broker.counts(["q"])[0].due <= 100
+        if self.lets_go_in_steps:
+            assert broker.counts(["q"])[0].due <= 100
         taken = [job_id for _ in range(300) for job_id in take(broker, limit=1)]
         assert len(taken) == 249
         assert set(taken) < set(ids)
