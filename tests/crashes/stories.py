@@ -412,7 +412,6 @@ class LetAResumedTaskGo(Story):
         return self.scene.claim(broker, limit=2)
 
     def check(self) -> None:
-        self.scene.repair()
         assert self.scene.run_all() == dict.fromkeys(self.ids, Status.SUCCESS)
 
 
