@@ -7,9 +7,12 @@ running task, and derive from `BaseException` so that a task's ``except Exceptio
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Mapping
 from typing import Any
+
+from mrq_core.text import printable
 
 
 class MrqError(Exception):
@@ -34,15 +37,15 @@ _short.maxstring = _short.maxother = _short.maxlong = 80
 
 
 def shown(value: object) -> str:
-    """The value for a message: its repr on one line, in at most 200 characters. Never raises an Exception,
-    whatever `__repr__` does."""
+    """The value for a message: its repr on one line, in at most 200 characters, without the passwords of
+    URLs. Never raises an Exception, whatever `__repr__` does."""
     if type(value) is int and value.bit_length() > 256:
         return f"an integer of {value.bit_length()} bits"
     try:
         text = _short.repr(value)
     except Exception:
         text = f"<a {type(value).__name__} whose repr fails>"
-    return _printable(text)
+    return _on_one_line(text)
 
 
 def shown_error(error: BaseException) -> str:
@@ -52,13 +55,19 @@ def shown_error(error: BaseException) -> str:
         text = str.__str__(str(error))
     except BaseException:
         text = "<its text fails>"
-    return _printable(f"{type(error).__name__}: {text}" if text else type(error).__name__, 1000)
+    return _on_one_line(f"{type(error).__name__}: {text}" if text else type(error).__name__, 1000)
 
 
-def _printable(text: str, most: int = _SHOWN_MAX) -> str:
+_LOGIN = re.compile(r"(://[^\s/?#@:\[\]'\"]*):(?!\*\*\*|\d*(?:[/?#,.;)\]\s'\"]|$))[^\s'\"]*")
+"""A URL up to the colon before its password, and the password with the host behind it."""
+
+
+def _on_one_line(text: str, most: int = _SHOWN_MAX) -> str:
+    if "://" in text:
+        text = _LOGIN.sub(r"\1:***", text)
     if len(text) > most:
         text = text[: most - 3] + "..."
-    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00").replace("\n", " ")
+    return printable(text).replace("\n", " ")
 
 
 # --- configuration -----------------------------------------------------------------------

@@ -9,6 +9,7 @@ import contextlib
 import re
 import socket
 import threading
+import time
 from types import TracebackType
 
 
@@ -22,6 +23,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._lose: re.Pattern[bytes] | None = None
         self._seen: tuple[re.Pattern[bytes], bytes] | None = None
+        self._drip: float | None = None
         self.lost = 0
         """How many replies were lost."""
         self._open: list[socket.socket] = []
@@ -44,6 +46,10 @@ class Proxy:
     def show_instead(self, text: bytes, other: bytes) -> None:
         """Puts other bytes, as many, in place of what matches this expression in replies."""
         self._seen = re.compile(text), other
+
+    def drip(self, seconds: float) -> None:
+        """Passes replies on one byte at a time from now on, each after this time."""
+        self._drip = seconds
 
     def _accept(self) -> None:
         while True:
@@ -73,7 +79,13 @@ class Proxy:
                 if losing.is_set():
                     self.lost += 1
                     break
-                client.sendall(data if self._seen is None else self._seen[0].sub(self._seen[1], data))
+                data = data if self._seen is None else self._seen[0].sub(self._seen[1], data)
+                if self._drip is None:
+                    client.sendall(data)
+                    continue
+                for byte in data:
+                    time.sleep(self._drip)
+                    client.sendall(bytes([byte]))
         _end(client, server)
 
 

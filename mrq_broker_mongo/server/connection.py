@@ -6,7 +6,6 @@ own client.
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import time
@@ -84,7 +83,6 @@ class Connection:
         self._timeout = timeout
         self._client: MongoClient[Doc] | None = None
         self._collections: dict[tuple[str, str], Jobs] = {}
-        self._pid = 0
         self._lock = threading.Lock()
         self._closed = False
         self._measured: tuple[float, float] | None = None
@@ -154,7 +152,7 @@ class Connection:
         self._closed = True
         client, self._client = self._client, None
         self._collections = {}
-        if client is not None and self._pid == os.getpid():
+        if client is not None:
             client.close()
 
     def _call(self, name: str, work: Callable[[], T], repeatable: bool) -> T:
@@ -178,8 +176,6 @@ class Connection:
         raise AssertionError("the last attempt returns or raises")
 
     def _collection(self, name: str, concern: str) -> Jobs:
-        if self._pid != os.getpid() or self._closed:
-            self._connected()
         found = self._collections.get((name, concern))
         if found is None:
             database = self._database(_OPTIONS)
@@ -202,10 +198,9 @@ class Connection:
     def _connected(self) -> MongoClient[Doc]:
         if self._closed:
             raise BrokerUnavailable(f"the broker of {self.location.shown} was closed: open another one")
-        if self._pid != os.getpid() or self._client is None:
+        if self._client is None:
             with self._lock:
                 if self._client is None:
                     self._collections = {}
                     self._client = self.location.connect()
-                    self._pid = os.getpid()
         return self._client

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -12,7 +13,7 @@ from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
-from mrq_core.config.settings import hide_password
+from mrq_core.config.secrets import hide_password
 from mrq_core.config.urls import url_and_prefix, why_wrong
 from mrq_core.contract.driver import Opening
 from mrq_core.errors import ConfigError
@@ -29,6 +30,8 @@ _UNUSABLE = set('$/\\ "\0')
 _DEFAULT_DATABASE = "mrq"
 _DATABASE_BYTES = 63
 _OVERRIDDEN = frozenset({"readpreference", "readpreferencetags", "maxstalenessseconds", "readconcernlevel"})
+_REPEATED = frozenset({"readpreferencetags"})
+_COMPRESSORS = frozenset({"snappy", "zlib", "zstd"})
 _SRV_OPTION = re.compile(r"([?&])srv\w+=[^&]*&?", re.IGNORECASE)
 
 
@@ -59,8 +62,7 @@ def location_of(opening: Opening) -> Location:
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        why = "are user and password percent-encoded?" if "@" in url else str(error)
-        raise ConfigError(f"the URL {shown!r} is wrong ({why}): {_FORMS}") from None
+        raise ConfigError(f"the URL {shown!r} is wrong ({why_wrong(url, error)}): {_FORMS}") from None
     if parts.scheme not in ("mongodb", "mongodb+srv") or not parts.netloc:
         raise ConfigError(f"the URL {shown!r} names no MongoDB server: {_FORMS}")
     if "@" in parts.path:
@@ -94,22 +96,33 @@ def location_of(opening: Opening) -> Location:
     options = {name: value for name, value in chosen.items() if name.lower() not in names}
     try:
         # Only to read the options; nothing is connected to, and a name of mongodb+srv is not looked up.
-        _check(url)
+        _check(url, options)
         concern = _concern(parts.query)
-    except (ValueError, PyMongoError) as error:
+    except (ValueError, TypeError, KeyError, OSError, PyMongoError) as error:
         raise ConfigError(f"the URL {shown!r} is wrong ({why_wrong(url, error)}): {_FORMS}") from None
     return Location(lambda: MongoClient(url, **options), shown, database, prefix, concern, overridden)
 
 
-def _check(url: str) -> None:
-    """Raises what pymongo says of the URL, unknown options included. Looks nothing up."""
+def _check(url: str, options: Mapping[str, Any]) -> None:
+    """Raises the errors of pymongo about the URL, unknown options and unreadable files included, and
+    ValueError for options that pymongo would ignore. Looks nothing up."""
     scheme, _, rest = url.partition("://")
     if scheme == "mongodb+srv":
         hosts = urlsplit(url).netloc.rpartition("@")[2]
         if "," in hosts or ":" in hosts:
             raise ValueError("a URL with mongodb+srv has one host, and no port")
         rest = _SRV_OPTION.sub(r"\1", rest)
+    given = [(name.lower(), value) for name, value in parse_qsl(urlsplit(url).query)]
+    for name, count in Counter(name for name, _ in given).items():
+        if count > 1 and name not in _REPEATED:
+            raise ValueError(f"the option {name} is given {count} times")
+    unknown = set(dict(given).get("compressors", "zlib").split(",")) - _COMPRESSORS
+    if unknown:
+        raise ValueError(
+            f"compressors has an unknown name: expected some of {', '.join(sorted(_COMPRESSORS))}"
+        )
     parse_uri(f"mongodb://{rest}", warn=False)
+    MongoClient(f"mongodb://{rest}", connect=False, **options).close()
 
 
 def _concern(query: str) -> WriteConcern:

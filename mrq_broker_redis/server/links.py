@@ -36,6 +36,7 @@ class Link:
             return self.client.execute_command(*command)
         connection = self._take()
         pid = self._pid
+        connection._parser.deadline = None  # see `DeadlineParser`
         try:
             connection.send_command(*command)
             answer = connection.read_response()

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import re
+import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import redis
+from redis._parsers import _HiredisParser
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
-from mrq_core.config.settings import hide_password
+from mrq_broker_redis.server.parser import DeadlineParser, connect_with_parser, set_parser
+from mrq_core.config.secrets import hide_password
 from mrq_core.config.urls import url_and_prefix, why_wrong
 from mrq_core.contract.driver import Opening
 from mrq_core.errors import ConfigError
@@ -23,9 +28,17 @@ _FORMS = (
 )
 _ASKED_NODES = 5
 _CONNECT_SECONDS = 5.0
-_OPTIONS = frozenset(
-    {"host", "port", "path", "db", "username", "password", "connection_class", "client_name", "protocol"}
-)
+_OPTIONS = frozenset({"client_name", "db", "password", "protocol", "username"})
+_TLS_FILES = frozenset({"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"})
+_TLS_OPTIONS = _TLS_FILES | {
+    "ssl_ca_data", "ssl_ca_path", "ssl_cert_reqs", "ssl_check_hostname", "ssl_ciphers",
+    "ssl_exclude_verify_flags", "ssl_include_verify_flags", "ssl_min_version", "ssl_password",
+}  # fmt: skip
+_FORMATS = {
+    "client_name": (re.compile(r"[!-~]+"), "letters without spaces"),
+    "protocol": (re.compile("[23]"), "2 or 3"),
+    "ssl_check_hostname": (re.compile("true|false", re.IGNORECASE), "true or false"),
+}
 
 
 class _SSLConnection(redis.SSLConnection):
@@ -83,38 +96,115 @@ def location_of(opening: Opening) -> Location:
         "socket_keepalive": True,
         "retry": Retry(NoBackoff(), 0),
     }
+    parser = {"parser_class": DeadlineParser} if redis.connection.DefaultParser is _HiredisParser else {}
     try:
         if separator and scheme in ("redis", "rediss", "unix"):
-            _check_options(redis.connection.parse_url(url))  # type: ignore[no-untyped-call]
             _check_database(url)
+            _check_options(url)
             if scheme == "unix":
                 del common["socket_keepalive"]
-            return Location(lambda: _client(url, common), hide_password(url), prefix)
+            return Location(lambda: _client(url, common | parser), hide_password(url), prefix)
         if scheme in ("redis+sentinel", "rediss+sentinel"):
-            return _sentinel(url, prefix, common)
+            return _sentinel(url, prefix, common | parser)
         if scheme == "redis+cluster":
-            return _cluster(url, prefix, common)
+            return _cluster(url, prefix, common | ({"redis_connect_func": set_parser} if parser else {}))
     except ValueError as error:
         why = str(error) if isinstance(error, _WrongUrl) else why_wrong(url, error)
         raise ConfigError(f"the URL {hide_password(url)!r} is wrong ({why}): {_FORMS}") from None
     raise ConfigError(f"the URL {hide_password(url)!r} names no Redis server: {_FORMS}")
 
 
-def _check_options(found: Mapping[str, object]) -> None:
-    """Raises _WrongUrl for an option that would only fail at the first connection."""
-    unknown = [name for name in found if name not in _OPTIONS and not name.startswith("ssl_")]
+def _check_options(url: str) -> None:
+    """Raises ValueError for an option that would only fail at the first connection, or be ignored."""
+    parts = urlsplit(url)
+    options = _options_of(parts.query)
+    unknown = [name for name in options if name not in _OPTIONS | _TLS_OPTIONS]
     if unknown:
         raise _WrongUrl(f"unknown options {', '.join(unknown)}; known are client_name, db and ssl_...")
+    tls = [name for name in options if name in _TLS_OPTIONS]
+    if tls and parts.scheme != "rediss":
+        raise _WrongUrl(f"{tls[0]} needs rediss://")
+    if "db" in options:
+        _check_number(options["db"])
+    for name, (form, expected) in _FORMATS.items():
+        if name in options and not form.fullmatch(options[name]):
+            raise _WrongUrl(f"{name} is {options[name]!r}: expected {expected}")
+    found: dict[str, Any] = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
+    if tls:
+        _check_tls({name: found[name] for name in found if name in _TLS_OPTIONS})
+    if parts.scheme == "unix" and not unquote(parts.path).isprintable():
+        raise _WrongUrl("the path of the socket has characters that cannot be printed")
+    _check_host(str(found.get("host", "")))
+
+
+def _options_of(query: str) -> dict[str, str]:
+    """The options of a URL. Raises _WrongUrl for an option without a value, or given twice."""
+    options: dict[str, str] = {}
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if not value:  # does not name the option, which may be a part of a password
+            raise _WrongUrl("an option has no value")
+        if name in options:
+            raise _WrongUrl(f"the option {name} is given twice")
+        options[name] = value
+    return options
+
+
+def _check_tls(options: Mapping[str, Any]) -> None:
+    """Raises _WrongUrl for options of TLS that no connection could use. Reads the files that they name."""
+    for name in sorted(_TLS_FILES.intersection(options)):
+        try:
+            with open(options[name], "rb"):
+                pass
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise _WrongUrl(f"the file of {name} cannot be read: {why}") from None
+    if not os.path.isdir(options.get("ssl_ca_path", "/")):
+        raise _WrongUrl("ssl_ca_path does not name a directory")
+    try:
+        redis.SSLConnection(**options)
+        context = ssl.create_default_context()
+        certificate, key = options.get("ssl_certfile"), options.get("ssl_keyfile")
+        if certificate or key:
+            if not certificate:
+                raise _WrongUrl("ssl_keyfile needs ssl_certfile")
+            # Without a password OpenSSL would ask for one on the terminal.
+            context.load_cert_chain(certificate, key, options.get("ssl_password", ""))
+        authorities = {name: options.get(f"ssl_ca_{name[2:]}") for name in ("capath", "cadata")}
+        authorities["cafile"] = options.get("ssl_ca_certs")
+        if any(authorities.values()):
+            context.load_verify_locations(**authorities)
+        if "ssl_min_version" in options:
+            context.minimum_version = options["ssl_min_version"]
+        if options.get("ssl_ciphers"):
+            context.set_ciphers(options["ssl_ciphers"])
+    except _WrongUrl:
+        raise
+    except (OSError, ValueError, redis.RedisError) as error:  # an ssl.SSLError is an OSError
+        raise _WrongUrl(f"its options of TLS cannot be used: {' '.join(str(error).split())}") from None
+
+
+def _check_host(host: str) -> None:
+    """Raises _WrongUrl for a host that no resolver takes."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise _WrongUrl("the host is no valid name") from None
+    if not host.isprintable() or " " in host:
+        raise _WrongUrl("the host is no valid name")
 
 
 def _check_database(url: str) -> None:
     """Raises ValueError for a database that is no number, or a port 0: redis-py would use 0 and 6379."""
     parts = urlsplit(url)
-    database = parts.path.strip("/") if parts.scheme != "unix" else ""
+    if parts.scheme != "unix":
+        if parts.port == 0:
+            raise ValueError("the port is 0")
+        _check_number(parts.path.strip("/"))
+
+
+def _check_number(database: str) -> None:
     if database and not (database.isascii() and database.isdecimal()):
         raise ValueError(f"the database is {database!r}, not a number")
-    if parts.scheme != "unix" and parts.port == 0:
-        raise ValueError("the port is 0")
 
 
 def _client(url: str, options: Mapping[str, Any]) -> Any:
@@ -131,19 +221,20 @@ def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
     service, _, database = parts.path.strip("/").partition("/")
     if not service:
         raise _WrongUrl("the path does not name the service")
-    options = dict(parse_qsl(parts.query))
-    for_sentinels = {
+    options = _options_of(parts.query)
+    for_sentinels: dict[str, Any] = {
         name: common[name]
         for name in ("socket_timeout", "socket_connect_timeout", "socket_keepalive", "retry")
     }
+    if "parser_class" in common:  # which a client takes only through its pool
+        for_sentinels["redis_connect_func"] = connect_with_parser
     for_sentinels["socket_timeout"] = for_sentinels["socket_connect_timeout"]
     for name in ("username", "password"):
         if f"sentinel_{name}" in options:
             for_sentinels[name] = options.pop(f"sentinel_{name}")
     if options:
         raise _WrongUrl(f"unknown options {', '.join(options)}")
-    if database and not (database.isascii() and database.isdecimal()):
-        raise ValueError(f"the database is {database!r}, not a number")
+    _check_number(database)
     for_primary: dict[str, Any] = {**common, "db": int(database or 0)}
     _add_login(for_primary, parts.netloc)
     for_primary["connection_class"] = _SentinelConnection
@@ -187,6 +278,7 @@ def _hosts(netloc: str, port: int) -> Sequence[tuple[str, int]]:
             raise _WrongUrl("a host is missing")
         if number and not (number.isascii() and number.isdecimal() and 0 < int(number) < 65_536):
             raise ValueError(f"the port is {number!r}")
+        _check_host(name)
         hosts.append((name, int(number or port)))
     return hosts
 

@@ -11,6 +11,7 @@ import typer
 from mrq_core.cli.errors import EXIT_FAILED
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import can_show, counted, note, print_json, say, show_table
+from mrq_core.cli.terminal import restore_streams
 from mrq_core.client.client import Client
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Finding
@@ -24,7 +25,7 @@ _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@command("broker", "worker", "tasks", "plugins")
+@command("broker", "worker", "tasks", "plugins", needs_output=True)
 def check(
     given: Given,
     fix: Annotated[
@@ -61,7 +62,7 @@ def check(
 
 def _fill_search_keys(client: Client) -> None:
     examined = filled = 0
-    for step in fill_search_keys(client.broker, client.config, client.plugins):
+    for step in fill_search_keys(client.broker, client.plugins, client.searchable_of):
         examined += step.examined
         filled += step.filled
         if step.error is not None:
@@ -95,6 +96,7 @@ def _print_findings(findings: Sequence[Finding]) -> None:
 def plugins(given: Given, as_json: AsJson = False) -> None:
     """Lists broker drivers and plugins, where they come from, and which hooks they implement."""
     loaded = Plugins(given.config())
+    restore_streams()
     found = [(name, origin, tuple(loaded.hooks_of(name))) for name, origin in sorted(loaded.origins.items())]
     drivers = sorted(loaded.drivers.values(), key=lambda driver: driver.name)
     if as_json:

@@ -1,4 +1,4 @@
-"""How commands end: what they print when something is wrong, and with which exit code."""
+"""How commands end: what they print when something is wrong, and with which exit code; and how they ask."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mrq_core.cli.output import complain, complain_traceback
-from mrq_core.errors import ConfigError, InvalidParams, InvalidValue, MrqError
+from mrq_core.errors import ConfigError, InvalidParams, InvalidValue, MrqError, shown_error
 
+_HINT = "This is an error in mrq or in a plugin; --debug prints its traceback"
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 
 
@@ -28,22 +29,51 @@ def exit_on_error(*, debug: bool) -> Iterator[None]:
     except MrqError as error:
         if debug:
             complain_traceback()
-        complain("\n".join([str(error), *getattr(error, "__notes__", ())]))
+        complain("\n".join([str(error), *_notes_of(error)]))
         sys.exit(_exit_code(error))
-    except OSError as error:
-        if debug:
-            complain_traceback()
-        complain(f"{type(error).__name__}: {error}")
-        sys.exit(EXIT_FAILED)
-    except Exception as error:
-        if debug:
-            complain_traceback()
-        hint = "This is an error in mrq or in a plugin; --debug prints its traceback"
-        complain(f"{type(error).__name__}: {error}\n{hint}")
-        sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+    except SystemExit:
+        raise
+    except BaseException as error:  # of mrq, or of a plugin; also GreenletExit and the like
+        if debug:
+            complain_traceback()
+        hint = [] if isinstance(error, OSError) else [_HINT]
+        complain("\n".join([shown_error(error), *(_notes_of(error) or hint)]))
+        sys.exit(EXIT_FAILED if isinstance(error, Exception) else EXIT_USAGE)
+
+
+def _notes_of(error: BaseException) -> list[str]:
+    """The notes of an error, such as the plugin that raised it."""
+    notes = getattr(error, "__notes__", ())
+    return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
 
 
 def _exit_code(error: MrqError) -> int:
     return EXIT_USAGE if isinstance(error, ConfigError | InvalidValue | InvalidParams) else EXIT_FAILED
+
+
+def ask(question: str) -> bool:
+    """Asks on the terminal until the answer is yes or no; an empty answer is no.
+
+    Where standard output is no terminal, the question goes to standard error. Raises CommandFailed at the end
+    of the input, and KeyboardInterrupt.
+    """
+    stream = sys.stdout if sys.stdout.isatty() else sys.stderr
+    while True:
+        print(f"{question} [y/N]: ", end="", file=stream, flush=True)
+        try:
+            line = sys.stdin.readline()
+        except KeyboardInterrupt:
+            print(file=stream, flush=True)
+            raise
+        except (OSError, ValueError):  # the terminal is gone; the answer is not text
+            line = ""
+        if not line:
+            print(file=stream, flush=True)
+            raise CommandFailed("aborted: the input ended before an answer, and nothing was changed")
+        answer = line.strip().lower()
+        if answer in ("y", "yes"):
+            return True
+        if answer in ("", "n", "no"):
+            return False

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 from msgspec.structs import replace
 
-from mrq_core.cli.errors import CommandFailed, UsageError
+from mrq_core.cli.errors import CommandFailed, UsageError, ask
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import console, counted, say
 from mrq_core.contract.broker import Broker
@@ -19,9 +19,12 @@ from mrq_core.contract.messages import Action, Cancel, JobFilter, Move, Remove, 
 from mrq_core.contract.naming import check_queue_name
 from mrq_core.operations.actions import (
     VERBS,
+    Preview,
     apply_to_ids,
     apply_to_matching,
     cancelled_texts,
+    preview_for_ids,
+    preview_for_matching,
     refusals,
     statuses_of,
     summary,
@@ -30,7 +33,7 @@ from mrq_core.operations.filters import FilterTexts, filter_from
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of jobs.", show_default=False)]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Change many jobs without asking for confirmation.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Count the jobs, and change none.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Count the jobs that would change, and change none.")]
 
 _MOST_TOLD = 20
 """The largest number of jobs of which a cancel tells each."""
@@ -119,35 +122,53 @@ def _change(
         if isinstance(action, Cancel):
             action = replace(action, ttl=client.config.default_job_cancel_ttl)
         if dry_run:
-            _count(client.broker, ids, wanted, verb)
+            say(_foreseen(_preview(client.broker, ids, wanted, action), verb))
         elif ids:
             _by_id(client.broker, ids, action)
-        elif yes or _is_confirmed(client.broker, wanted, verb):
+        elif yes or not _can_ask() or _is_confirmed(client.broker, wanted, action, verb):
             _by_filter(client.broker, wanted, action)
-        else:
-            raise CommandFailed("nothing was changed")
 
 
-def _count(broker: Broker, ids: Sequence[str] | None, wanted: JobFilter, verb: str) -> None:
+def _preview(broker: Broker, ids: Sequence[str] | None, wanted: JobFilter, action: Action) -> Preview:
+    now = datetime.now(UTC)
     if ids:
-        wanted = JobFilter(ids=tuple(dict.fromkeys(ids)))
-    number, parts = _by_status(broker, wanted)
-    say(f"{counted(number, 'job')} to {verb}{f': {parts}' if parts else ''}")
+        return preview_for_ids(broker, ids, action, now)
+    return preview_for_matching(broker, wanted, action, now)
 
 
-def _is_confirmed(broker: Broker, wanted: JobFilter, verb: str) -> bool:
-    """Asks for confirmation on a terminal. Elsewhere the change needs none."""
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        return True
-    number, parts = _by_status(broker, wanted)
-    return typer.confirm(f"{verb.capitalize()} {counted(number, 'job')}{f' ({parts})' if parts else ''}?")
+def _foreseen(preview: Preview, verb: str) -> str:
+    """What the action would do, such as ``2 jobs to cancel: 1 failed, 1 queued; 1 refused: 1 success``."""
+    texts = [f"{counted(preview.number, 'job')} to {verb}{_by_status(preview.changed, ': {}')}"]
+    if preview.refused:
+        texts.append(f"{sum(preview.refused.values()):,} refused{_by_status(preview.refused, ': {}')}")
+    if preview.unknown:
+        texts.append(f"{preview.unknown:,} unknown")
+    return "; ".join(texts)
 
 
-def _by_status(broker: Broker, wanted: JobFilter) -> tuple[int, str]:
-    """The number of matching jobs, and the numbers by status, such as ``6 maxretries, 49 success``."""
-    numbers = broker.count(wanted, "status")
+def _by_status(numbers: Mapping[str, int], form: str) -> str:
+    """The numbers by status in this form, such as ``: 6 maxretries, 49 success``; nothing without numbers."""
     parts = ", ".join(f"{number:,} {status}" for status, number in sorted(numbers.items()))
-    return sum(numbers.values()), parts
+    return form.format(parts) if parts else ""
+
+
+def _can_ask() -> bool:
+    """Whether a person can read a question and answer it. Elsewhere a change needs no confirmation."""
+    is_answered = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+    return is_answered and (sys.stdout.isatty() or sys.stderr.isatty())
+
+
+def _is_confirmed(broker: Broker, wanted: JobFilter, action: Action, verb: str) -> bool:
+    """Asks for confirmation, unless no job would change. Raises CommandFailed for a no and for the end of
+    the input."""
+    preview = preview_for_matching(broker, wanted, action, datetime.now(UTC))
+    if not preview.number:
+        say(_foreseen(preview, verb))
+        return False
+    jobs = f"{counted(preview.number, 'job')}{_by_status(preview.changed, ' ({})')}"
+    if not ask(f"{verb.capitalize()} {jobs}?"):
+        raise CommandFailed("nothing was changed")
+    return True
 
 
 def _by_id(broker: Broker, ids: Sequence[str], action: Action) -> None:

@@ -10,7 +10,7 @@ import os
 import sys
 from typing import NoReturn
 
-from mrq_core.cli.terminal import drop_broken_streams, output_error, protect_streams
+from mrq_core.cli import terminal
 
 PATCHED_COMMANDS = frozenset({"worker", "run", "demo"})
 
@@ -31,17 +31,19 @@ def main_run() -> NoReturn:
 
 
 def _start(arguments: list[str]) -> NoReturn:
-    protect_streams()
+    terminal.protect_streams()
     arguments = [_as_utf8(argument) for argument in arguments]
     try:
         _run(arguments)
     except KeyboardInterrupt:  # during an import
         sys.exit(130)
     finally:
-        error = output_error()
-        drop_broken_streams()
+        error = terminal.output_error()
         if error is not None:
+            terminal.restore_streams()
             print(f"mrq: standard output could not be written ({error}): it is incomplete", file=sys.stderr)
+            if not terminal.is_working:  # it shows the help or the version only
+                sys.exit(1)
 
 
 def _as_utf8(argument: str) -> str:

@@ -19,14 +19,15 @@ from typing import Annotated, Any, get_origin
 import typer
 from typer.models import OptionInfo
 
+from mrq_core.cli import terminal
 from mrq_core.cli.errors import EXIT_FAILED, UsageError, exit_on_error
 from mrq_core.cli.output import note
-from mrq_core.cli.terminal import output_error
+from mrq_core.cli.terminal import output_error, restore_streams
 from mrq_core.client.client import Client
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of
 from mrq_core.config.sources import load_config
-from mrq_core.contract.codec import is_utf8
 from mrq_core.operations.filters import FilterTexts
+from mrq_core.text import is_utf8
 
 _PANELS = {
     "broker": "Broker",
@@ -52,6 +53,7 @@ class Given:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
             config = load_config({**self.overrides, **more}, file=self.file)
+        restore_streams()
         for warning in caught:
             note(f"mrq: {warning.message}")
         return config
@@ -63,6 +65,7 @@ class Given:
         Raises ConfigError.
         """
         client = Client(self.config(**more))
+        restore_streams()
         try:
             yield client
         finally:
@@ -109,6 +112,7 @@ def command(*groups: str, needs_output: bool = False) -> Callable[[Callable[...,
             texts = _take_filter(values) if filter_name is not None else None
             if filter_name is not None:
                 values[filter_name] = texts
+            terminal.is_working = True
             with exit_on_error(debug=given.debug):
                 _refuse_other_bytes(values)
                 function(**values)

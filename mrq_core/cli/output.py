@@ -13,9 +13,10 @@ import shutil
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from mrq_core.contract.codec import JsonValue, without_controls
+from mrq_core.contract.codec import JsonValue
+from mrq_core.text import without_controls
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -46,7 +47,10 @@ def program() -> str:
     called = sys.argv[0]
     if shutil.which("mrq") or not called.endswith("mrq"):
         return "mrq"
-    path = os.path.relpath(called)
+    try:
+        path = os.path.relpath(called)
+    except OSError:  # the working directory was deleted
+        return called
     return path if len(path) < len(called) else called
 
 
@@ -90,9 +94,10 @@ def complain_traceback() -> None:
     print(safe(traceback.format_exc()), file=sys.stderr, end="")
 
 
-def print_json(value: JsonValue, *, indent: int | None = 2) -> None:
-    """Prints a value for programs. The JSON is valid in every encoding and has no control characters."""
-    print(json_text(value, indent=indent, is_ascii=not can_show("\u20ac\U0001f600")))
+def print_json(value: JsonValue, *, indent: int | None = 2, to: TextIO | None = None) -> None:
+    """Prints a value for programs, to standard output or another stream. The JSON is valid in every encoding
+    and has no control characters."""
+    print(json_text(value, indent=indent, is_ascii=not can_show("\u20ac\U0001f600", to)), file=to)
 
 
 def json_text(value: JsonValue, *, indent: int | None = 2, is_ascii: bool = False) -> str:
@@ -101,10 +106,10 @@ def json_text(value: JsonValue, *, indent: int | None = 2, is_ascii: bool = Fals
     return _JSON_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def can_show(text: str) -> bool:
-    """Whether standard output can encode this text."""
+def can_show(text: str, to: TextIO | None = None) -> bool:
+    """Whether standard output, or another stream, can encode this text."""
     try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+        text.encode(getattr(to or sys.stdout, "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         return False
     return True

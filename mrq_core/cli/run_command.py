@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, TextIO
 
 import msgspec
 import typer
@@ -14,13 +13,20 @@ import typer
 from mrq_core.cli.errors import EXIT_INTERRUPTED, CommandFailed, UsageError
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note, print_json, safe
-from mrq_core.cli.terminal import is_output_gone, output_error
+from mrq_core.cli.terminal import (
+    is_output_gone,
+    output_error,
+    reserve_output,
+    restore_errors,
+    restore_streams,
+)
 from mrq_core.client.client import Client, set_process_client
 from mrq_core.config.settings import Config
-from mrq_core.contract.codec import JsonObject, storable_params
+from mrq_core.contract.codec import JsonObject, parsed, storable_params
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import Status
-from mrq_core.errors import TaskError
+from mrq_core.contract.values import check_path
+from mrq_core.errors import TaskError, shown
 
 _NOT_REACHED = frozenset(f"mrq_core.errors.{name}" for name in ("TaskNotFound", "NotATask", "InvalidParams"))
 """Errors before any code of the task ran: their message says it all."""
@@ -51,21 +57,25 @@ def run(
 
     Examples: `mrq run tasks.Add '{"a": 1}'`, `mrq run tasks.Greet name Anna --queue high`.
 
-    What a task prints goes to standard error as well. Write -- in front of params that begin with a dash.
+    What a task and the programs that it starts print goes to standard error as well. Write -- in front of
+    params that begin with a dash.
     """
     from mrq_core.operations.checks import check_task_options
     from mrq_core.running.logs import set_up_logging
 
+    check_path(task)
     values = params_from(params or ())
+    output = reserve_output()
     config = given.config()
     check_task_options(config)
     set_up_logging(config.log_level, config.log_format, quiet=config.quiet)
     client = set_process_client(Client(config))
+    restore_streams()
     try:
         if later or queue is not None:
-            _enqueue(client, task, values, queue)
+            _enqueue(client, task, values, queue, output)
         else:
-            _run_here(client, config, task, values)
+            _run_here(client, config, task, values, output)
     finally:
         client.close()
 
@@ -78,11 +88,13 @@ def params_from(words: Sequence[str]) -> JsonObject:
     if len(words) == 1 or first.startswith("{"):
         return _from_json(words)
     if len(words) % 2:
-        raise UsageError(f"the params are {len(words)} words, and {words[-1]!r} has no value: {_EXPECTED}")
+        raise UsageError(
+            f"the params are {len(words)} words, and {shown(words[-1])} has no value: {_EXPECTED}"
+        )
     params: JsonObject = {}
     for key, value in zip(words[::2], words[1::2], strict=True):
         if key in params:
-            raise UsageError(f"the params name {key!r} twice: expected each key once")
+            raise UsageError(f"the params name {shown(key)} twice: expected each key once")
         params[key] = value
     return params
 
@@ -90,19 +102,19 @@ def params_from(words: Sequence[str]) -> JsonObject:
 def _from_json(words: Sequence[str]) -> JsonObject:
     text = words[0]
     try:
-        value: Any = msgspec.json.decode(text)
+        value = parsed(text, name="params")
     except msgspec.DecodeError as error:
         if text.lstrip().startswith(("{", "[")):
-            raise UsageError(f"the params {text!r} are not valid JSON ({error}): {_EXPECTED}") from error
-        raise UsageError(f"the params are only {text!r}, a key without a value: {_EXPECTED}") from error
+            raise UsageError(f"the params {shown(text)} are not valid JSON ({error}): {_EXPECTED}") from error
+        raise UsageError(f"the params are only {shown(text)}, a key without a value: {_EXPECTED}") from error
     if len(words) > 1:
-        raise UsageError(f"{words[1]!r} follows the JSON of the params: {_EXPECTED}")
+        raise UsageError(f"{shown(words[1])} follows the JSON of the params: {_EXPECTED}")
     if not isinstance(value, dict):
-        raise UsageError(f"the params {text!r} are JSON, and no object: {_EXPECTED}")
+        raise UsageError(f"the params {shown(text)} are JSON, and no object: {_EXPECTED}")
     return value
 
 
-def _enqueue(client: Client, task: str, params: JsonObject, queue: str | None) -> None:
+def _enqueue(client: Client, task: str, params: JsonObject, queue: str | None, output: TextIO) -> None:
     from mrq_core.tasks.loading import find_task
 
     try:
@@ -110,16 +122,17 @@ def _enqueue(client: Client, task: str, params: JsonObject, queue: str | None) -
     except TaskError as error:
         note(f"mrq: queued all the same, as a worker may find it elsewhere: {error}")
     job_id = client.queue_job(task, params, queue=queue)
-    print(job_id)
+    print(job_id, file=output, flush=True)
     if is_output_gone() or output_error() is not None:
         note(f"mrq: the job {job_id} is queued; standard output did not take its id")
 
 
-def _run_here(client: Client, config: Config, task: str, params: JsonObject) -> None:
+def _run_here(client: Client, config: Config, task: str, params: JsonObject, output: TextIO) -> None:
     checked = storable_params(params, max_size=config.max_params_size)
     outcome = _run_synchronously(client, config, task, client.plugins.encode_params(checked))
     if outcome.status is Status.SUCCESS:
-        print_json(client.plugins.decode(outcome.result))
+        print_json(client.plugins.decode(outcome.result), to=output)
+        output.flush()
         return
     if outcome.exception_type == "KeyboardInterrupt":
         sys.exit(EXIT_INTERRUPTED)
@@ -161,11 +174,11 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
     hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
     context = JobContext(record, client, JobLog(record.id, 1, max_size=0))
     tokens = (current_context.set(context), current_log.set(context.log), ambient_client.set(client))
+    errors = sys.stderr
     try:
-        # Standard output is for the result alone, so that it can be piped.
-        with contextlib.redirect_stdout(sys.stderr):
-            return Runner(config, client.plugins).run(context)
+        return Runner(config, client.plugins).run(context)
     finally:
+        restore_errors(errors)
         current_context.reset(tokens[0])
         current_log.reset(tokens[1])
         ambient_client.reset(tokens[2])

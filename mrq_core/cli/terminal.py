@@ -45,7 +45,13 @@ class Stream(io.FileIO):
 _closed: set[int] = set()
 """The standard descriptors that were closed when the process started."""
 _streams: dict[int, Stream] = {}
-"""The streams of this process by their descriptors, once they are protected."""
+"""Standard output and standard error, by their usual descriptors, once they are protected."""
+_is_output_reserved = False
+"""Whether descriptor 1 leads to standard error."""
+
+
+is_working = False
+"""Whether a command has begun its work. A command that prints its help or the version has no other work."""
 
 
 def protect_streams() -> None:
@@ -60,20 +66,57 @@ def protect_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
-    sys.stdout = sys.__stdout__ = _protected(1, sys.stdout)  # type: ignore[misc, assignment]
-    sys.stderr = sys.__stderr__ = _protected(2, sys.stderr)  # type: ignore[misc, assignment]
+    sys.stdout = sys.__stdout__ = _protected(1, sys.stdout)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = _protected(2, sys.stderr)  # type: ignore[misc]
 
 
-def _protected(descriptor: int, earlier: TextIO | None) -> TextIO:
-    stream = _streams[descriptor] = Stream(descriptor, "w", closefd=False)
+def reserve_output() -> TextIO:
+    """Returns a stream to standard output, to be flushed after each write. From now on descriptor 1 and
+    `sys.stdout` lead to standard error: the output of tasks, and of programs that they start."""
+    global _is_output_reserved
+    sys.stdout.flush()
+    _is_output_reserved = True
+    reserved = _protected(1, sys.stdout, os.dup(1))
+    os.dup2(2, 1)
+    sys.stdout = sys.__stdout__ = _diverted()  # type: ignore[misc]
+    return reserved
+
+
+def _diverted() -> io.TextIOWrapper:
+    """A stream to descriptor 1 after `reserve_output`: its failures are not those of standard output."""
+    return _text(Stream(1, "w", closefd=False), sys.__stderr__, flushes=True)
+
+
+def restore_errors(errors: TextIO) -> None:
+    """Sets `sys.stderr` back to this stream, or to a new stream if a task has closed it."""
+    sys.stderr = _protected(2, errors) if errors.closed else errors
+
+
+def _protected(number: int, earlier: TextIO | None, descriptor: int | None = None) -> io.TextIOWrapper:
+    """The stream with this usual descriptor. `descriptor`: its present one, if another."""
+    stream = _streams[number] = Stream(number if descriptor is None else descriptor, "w", closefd=False)
+    return _text(stream, earlier, flushes=number == 2 or stream.isatty())
+
+
+def _text(stream: Stream, earlier: TextIO | None, *, flushes: bool) -> io.TextIOWrapper:
     is_unbuffered = bool(getattr(earlier, "write_through", False))
     return io.TextIOWrapper(
         stream if is_unbuffered else io.BufferedWriter(stream),
         encoding=getattr(earlier, "encoding", None) or "utf-8",
         errors="backslashreplace",
-        line_buffering=descriptor == 2 or stream.isatty(),
+        line_buffering=flushes,
         write_through=is_unbuffered,
     )
+
+
+def restore_streams() -> None:
+    """Replaces standard streams that the config file or a plugin has closed or removed."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        stream = getattr(sys, name)
+        if stream is None or getattr(stream, "closed", False):
+            is_reserved = descriptor == 1 and _is_output_reserved
+            new = _diverted() if is_reserved else _protected(descriptor, getattr(sys, f"__{name}__"))
+            setattr(sys, name, new)
 
 
 def output_error() -> str | None:
@@ -94,7 +137,7 @@ def _is_hung_up() -> bool:
     if 1 not in _streams:
         return False
     state = poll()
-    state.register(1, 0)
+    state.register(_streams[1].fileno(), 0)
     return any(event & (POLLERR | POLLHUP) for _, event in state.poll(0))
 
 

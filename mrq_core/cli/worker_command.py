@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from typing import Annotated
 
@@ -37,6 +36,10 @@ def worker(
     if names:
         if "queues" in given.overrides:
             raise UsageError("queues are named twice, as arguments and by --queues: expected one of them")
+        if not all(name.strip(", ") for name in names):
+            raise UsageError(
+                "the name of a queue is empty: expected names of queues, or no argument for QUEUES"
+            )
         settings["queues"] = " ".join(names)
     config = given.config(**settings)
     words = [word.strip() for word in config.dequeue_strategy.split(",")]
@@ -46,14 +49,14 @@ def worker(
     from mrq_core.operations.checks import check_task_options
     from mrq_core.plugins.manager import Plugins
     from mrq_core.running.logs import set_up_logging
-    from mrq_core.worker.signals import leave_after_work
+    from mrq_core.worker.signals import end_after_work, leave_after_work
     from mrq_core.worker.worker import Worker
 
     check_task_options(config)
     set_up_logging(config.log_level, config.log_format, quiet=config.quiet)
-    code = EXIT_FAILED
     try:
         code = Worker(config, Plugins(config)).run(exits_after=True)
-    finally:
-        leave_after_work(code)
-    sys.exit(code)
+    except BaseException:
+        leave_after_work(EXIT_FAILED)
+        raise
+    end_after_work(code)

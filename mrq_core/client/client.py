@@ -17,18 +17,19 @@ from typing import Any, NoReturn, Unpack
 
 from msgspec.structs import replace
 
+from mrq_core.config.loading import refuse_while_loading
 from mrq_core.config.settings import Config
-from mrq_core.config.sources import is_loading, load_config
+from mrq_core.config.sources import load_config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue, storable_params
 from mrq_core.contract.messages import CHUNK, NewJob
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import keys_in
 from mrq_core.contract.values import check_job_id
-from mrq_core.errors import ConfigError, InvalidValue, JobNotFound, TaskError, shown
+from mrq_core.errors import ConfigError, InvalidValue, JobNotFound, TaskError, shown, shown_error
 from mrq_core.ids import new_id
 from mrq_core.plugins.manager import Plugins, open_broker
-from mrq_core.tasks.enqueue_options import EnqueueOptions, SingleEnqueueOptions, record_template
+from mrq_core.tasks.enqueue_options import EnqueueOptions, SingleEnqueueOptions, is_decided, record_template
 from mrq_core.tasks.limits import limit_keys_in
 from mrq_core.tasks.loading import LoadedTask, check_reachable, load_task, resolve_options
 from mrq_core.tasks.options import TaskOptions, options_from
@@ -36,6 +37,7 @@ from mrq_core.tasks.task import Task, TaskFunction, TaskLike, path_of
 
 _MOST_OPTIONS = 10_000
 """The most tasks whose options a client keeps."""
+_NO_OPTIONS = TaskOptions()
 
 
 class Client:
@@ -51,6 +53,7 @@ class Client:
         self.plugins = plugins or Plugins(config)
         self.broker = broker or open_broker(config, self.plugins)
         self._options: dict[TaskLike, LoadedTask] = {}
+        self._overrides: dict[str, TaskOptions] = {}
 
     def queue_job(
         self,
@@ -93,14 +96,17 @@ class Client:
         items = _iterator(params_list)
         ids: list[str] = []
         try:
-            while batch := list(islice(items, batch_size)):
+            while True:
                 jobs: list[NewJob] = []
-                try:
-                    for params in batch:
+                for params in islice(items, batch_size):
+                    # Copied before the next item is made: a generator may use one dict for all items.
+                    try:
                         jobs.append(self._new_job(template, params, task, delay, chosen))
-                except BaseException as error:
-                    error.add_note(f"item {len(ids) + len(jobs)} of params_list, counted from 0")
-                    raise
+                    except BaseException as error:
+                        error.add_note(f"item {len(ids) + len(jobs)} of params_list, counted from 0")
+                        raise
+                if not jobs:
+                    break
                 ids += self._enqueue(jobs)
         except BaseException as error:  # also what a generator of params raises
             error.add_note(f"{len(ids)} jobs of earlier batches are queued")
@@ -158,13 +164,23 @@ class Client:
         if known is not None:
             return record_template(call, known.path, queue, options, known), known
         path = check_reachable(task)
-        defaults = self.options_of(path if isinstance(task, str) else task) or self._overrides_of(path)
+        overrides = self._overrides_of(path)
+        if isinstance(task, str) and is_decided(overrides, queue, options):
+            return record_template(call, path, queue, options, overrides), overrides
+        defaults = self.options_of(path if isinstance(task, str) else task) or overrides
         return record_template(call, path, queue, options, defaults), defaults
+
+    def searchable_of(self, path: str) -> tuple[str, ...]:
+        """The names of the params by which jobs of the task are found. Imports the module of the task, or
+        reads TASKS where that fails."""
+        return (self.options_of(path) or self._overrides_of(path)).searchable or ()
 
     def options_of(self, task: TaskLike) -> LoadedTask | None:
         """The options of the task, or None if its code cannot be imported here: a process that enqueues does
-        not need the code. Keeps the options of a found task, which a worker can find too if `check_reachable`
-        accepts it; searches again for a task that was not found."""
+        not need the code. Imports the module of a path, unless it is imported already.
+
+        Keeps the options of a found task, which a worker can find too if `check_reachable` accepts it;
+        searches again for a task that was not found."""
         options = self._options.get(task)
         if options is None:
             options = self._find_options(task)
@@ -180,12 +196,21 @@ class Client:
             return resolve_options(path, task, self.config)
         try:
             return load_task(path, self.config)
-        except TaskError:
+        except TaskError as error:
+            cause = error.__cause__
+            if cause is not None and _is_interrupt_of_caller(cause):
+                raise cause from None
             return None
 
     def _overrides_of(self, path: str) -> TaskOptions:
-        """The options in TASKS of a task whose code cannot be imported here."""
-        return options_from(self.config.tasks.get(path, {}), where=f"TASKS[{path!r}]")
+        """The options in TASKS of a task."""
+        overrides = self._overrides.get(path)
+        if overrides is None:
+            given = self.config.tasks.get(path)
+            if given is None:
+                return _NO_OPTIONS
+            overrides = self._overrides[path] = options_from(given, where=f"TASKS[{path!r}]")
+        return overrides
 
     def _new_job(
         self,
@@ -220,14 +245,22 @@ class Client:
         return [answer.id for answer in answers]
 
 
+def _is_interrupt_of_caller(error: BaseException) -> bool:
+    """Whether an exception that ended an import is for the caller: Ctrl-C, or a kill or Timeout of gevent."""
+    kind = type(error)
+    return isinstance(error, KeyboardInterrupt) or kind.__module__ in ("greenlet", "gevent.timeout")
+
+
 def _iterator(params_list: Any) -> Iterator[Mapping[str, object]]:
     """Raises InvalidValue for a value that is no iterable of params."""
+    hint = "; queue_job queues one job" if isinstance(params_list, Mapping) else ""
     try:
         if not isinstance(params_list, Mapping | str | bytes):
             return iter(params_list)
     except TypeError:  # not iterable
         pass
-    hint = "; queue_job queues one job" if isinstance(params_list, Mapping) else ""
+    except Exception as error:  # code of the value
+        hint = f"; its __iter__ raised {shown_error(error)}"
     raise InvalidValue(
         f"params_list is {shown(params_list)}: expected a list, or another iterable, of dicts{hint}",
         path="params_list",
@@ -248,6 +281,8 @@ _maker: int | None = None
 """The thread that holds the lock."""
 _PATIENCE = 60.0
 """Seconds to wait for another thread that makes the client of the process."""
+_CHECK_INTERVAL = 0.05
+"""Seconds between two checks whether that thread waits for this one."""
 
 
 def _after_fork() -> None:
@@ -264,7 +299,8 @@ def configure(*, file: str | None = None, **settings: object) -> Client:
 
     The settings override environment and config file, like flags of the command line. Raises ConfigError.
     """
-    return set_process_client(Client(load_config(settings, file=file)))
+    config = load_config(settings, file=file, source_of=lambda name: f"configure({name.lower()}=...)")
+    return set_process_client(Client(config))
 
 
 def set_process_client(client: Client) -> Client:
@@ -287,13 +323,17 @@ def _made_client() -> Client:
     """Makes the client of the process, unless another thread does."""
     global _maker
     refuse_while_loading("the client of this process")
-    lock, deadline = _lock, time.monotonic() + _PATIENCE
+    lock, checked = _lock, time.monotonic()
+    deadline = checked + _PATIENCE
     # Never blocks in the lock: gevent may have patched threads after this module was imported.
     while not lock.acquire(blocking=False):
         if (
             _maker == threading.get_ident()
         ):  # another greenlet of an unpatched process: waiting would block it
             return _adopted(Client(load_config()))
+        if time.monotonic() > checked + _CHECK_INTERVAL:
+            refuse_while_loading("the client of this process")
+            checked = time.monotonic()
         if time.monotonic() > deadline:
             raise ConfigError(
                 f"another thread has been making the client of this process for {_PATIENCE:g} s: the config "
@@ -316,16 +356,6 @@ def _adopted(made: Client) -> Client:
     elif _process_client is not made:
         made.close()
     return _process_client
-
-
-def refuse_while_loading(wanted: str) -> None:
-    """Raises ConfigError in code that is loaded while the client of the process is made."""
-    code = is_loading.get()
-    if code is not None:
-        raise ConfigError(
-            f"{wanted} was asked for while {code.what} is being loaded, and is not ready before that has "
-            "ended: ask for it in a function that is called later, such as a task or a hook"
-        )
 
 
 def queue_job(

@@ -12,7 +12,13 @@ from typing import Protocol
 from mrq_core.client.client import Client, current_client
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Cancel, ChangeResult, Requeue
-from mrq_core.contract.naming import check_job_queue_name, check_queue_or_tree, is_covered, is_number
+from mrq_core.contract.naming import (
+    MAX_SECONDS,
+    check_job_queue_name,
+    check_queue_or_tree,
+    is_covered,
+    is_number,
+)
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.values import check_job_id
 from mrq_core.errors import (
@@ -86,7 +92,10 @@ class Job:
         return self
 
     def __reduce__(self) -> tuple[type[Job], tuple[str]]:
-        """Pickles as its id: the copy uses the client of the process that loads it."""
+        """Pickles as its id: the copy uses the client of the process that loads it. Raises TypeError for a
+        handle with a client, except that of the running job."""
+        if self._running is None:
+            _refuse_pickle(self._own_client, f"Job({self.id!r}, client=...)", "id")
         return Job, (self.id,)
 
     @property
@@ -116,6 +125,8 @@ class Job:
             raise InvalidValue(
                 f"timeout is {shown(timeout)}: expected seconds, not negative, or None", path="timeout"
             )
+        if timeout is not None:
+            timeout = float(min(timeout, MAX_SECONDS))
         attempt = current_attempt.get()
         if attempt is None:
             return self._wait(timeout, None)
@@ -220,6 +231,15 @@ def _checked_client(client: object) -> Client | None:
     return client
 
 
+def _refuse_pickle(client: Client | None, handle: str, attribute: str) -> None:
+    """Raises TypeError for a handle that would use another client after a pickle."""
+    if client is not None:
+        raise TypeError(
+            f"{handle} cannot be pickled, because its client has connections: send its {attribute}, and make "
+            "the handle with a client of the other process, or without a client"
+        )
+
+
 class Queue:
     """A handle of a queue, or of a tree: a name that ends with ``/`` means its subqueues.
 
@@ -243,7 +263,9 @@ class Queue:
         return self
 
     def __reduce__(self) -> tuple[type[Queue], tuple[str]]:
-        """Pickles as its name: the copy uses the client of the process that loads it."""
+        """Pickles as its name: the copy uses the client of the process that loads it. Raises TypeError for a
+        handle with a client."""
+        _refuse_pickle(self._own_client, f"Queue({self.name!r}, client=...)", "name")
         return Queue, (self.name,)
 
     def size(self) -> int:

@@ -5,14 +5,13 @@ The flags of the command line and the reference in docs/ are made from this tabl
 
 from __future__ import annotations
 
-import itertools
-import re
 import socket
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import ModuleType
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
+
+from mrq_core.config.secrets import HIDDEN, hide_login, hide_secrets
 
 TaskOptions = Mapping[str, Mapping[str, object]]
 """The value of TASKS: options of tasks by path."""
@@ -180,8 +179,7 @@ class Config:
         """All values by upper-case name, with secrets and passwords in URLs as ``***``."""
         shown = self.as_dict()
         for name, value in shown.items():
-            setting = SETTINGS.get(name)
-            shown[name] = "***" if setting and setting.secret and value else hide_secrets(name, value)
+            shown[name] = shown_setting(name, value)
         return shown
 
     def worker_name(self, pid: int) -> str:
@@ -196,6 +194,19 @@ SETTINGS: Mapping[str, Setting] = {
 _DEFAULTS = Config()
 
 
+_ADDRESSES = frozenset({"BROKER", "STORE", "REDIS", "MONGODB"})
+
+
+def shown_setting(name: str, value: object) -> object:
+    """The value of a setting, or of another name of the config file, with secrets as ``***``."""
+    setting = SETTINGS.get(name)
+    if setting is not None and setting.secret and value:
+        return HIDDEN
+    if name in _ADDRESSES and isinstance(value, str):
+        return hide_login(value)
+    return hide_secrets(name, value)
+
+
 def default_of(name: str) -> object:
     """The default value of a setting."""
     return getattr(_DEFAULTS, name.lower())
@@ -204,79 +215,3 @@ def default_of(name: str) -> object:
 def flag_of(name: str) -> str:
     """The command-line flag of a setting."""
     return "--" + name.lower().replace("_", "-")
-
-
-_SECRET_ENDS = ("password", "passwords", "passwd", "passphrase", "secret", "secrets", "token", "apikey",
-                "credential", "credentials", "httpauth")  # fmt: skip
-_SECRET_WORDS = frozenset({"pwd", "authorization"})
-_SECRET_PAIRS = frozenset({("api", "key"), ("private", "key"), ("access", "key"), ("pass", "word")})
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
-
-
-def looks_secret(name: str) -> bool:
-    """Whether values with this name are shown as ``***``.
-
-    The words of a name are `snake_case`, `dashed-words` or `camelCase`. A word that ends like a secret counts
-    (`dbpassword`); a longer word does not (`passwordless`, `tokenizer`, `max_tokens`).
-    """
-    words = [word.lower() for word in _WORD.findall(name)]
-    return any(word.endswith(_SECRET_ENDS) or word in _SECRET_WORDS for word in words) or any(
-        pair in _SECRET_PAIRS for pair in itertools.pairwise(words)
-    )
-
-
-_CONTAINERS = (Mapping, list, tuple)
-_DEEPEST = 50
-
-
-def hide_secrets(name: str, value: object, depth: int = 0) -> object:
-    """The value with secrets as ``***``, by its name and the names inside it. Values that are nested deeper
-    than 50 levels, or contain themselves, end with ``...``."""
-    if looks_secret(name) and not (value is None or (isinstance(value, (str, *_CONTAINERS)) and not value)):
-        return "***"
-    if isinstance(value, _CONTAINERS) and depth >= _DEEPEST:
-        return "..."
-    if isinstance(value, Mapping):
-        return {
-            key: hide_secrets(key if isinstance(key, str) else "", item, depth + 1)
-            for key, item in value.items()
-        }
-    if isinstance(value, list | tuple):
-        return [hide_secrets("", item, depth + 1) for item in value]
-    return hide_password(value) if isinstance(value, str) else value
-
-
-_OPTION = re.compile(r"([?&])([^=&?#]*)=([^&#]*)")
-
-
-def without_option(url: str, name: str) -> tuple[str, str | None]:
-    """The URL without one of its options, and the value of the option. None: the URL has no such option, or
-    cannot be read; its driver says why."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return url, None
-    options = parse_qsl(parts.query, keep_blank_values=True)
-    value = next((value for option, value in options if option == name), None)
-    if value is None:
-        return url, None
-    query = urlencode([(option, value) for option, value in options if option != name])
-    path = parts.path or ("/" if query else "")
-    return urlunsplit(parts._replace(query=query, path=path)), value
-
-
-def _shown_option(option: str, mark: str, name: str) -> str:
-    return f"{mark}{name}=***" if looks_secret(unquote(name)) else option
-
-
-def hide_password(url: str) -> str:
-    """The URL with its password as ``***``. Other text is returned unchanged."""
-    if "://" not in url:
-        return url
-    url = _OPTION.sub(lambda found: _shown_option(found[0], found[1], found[2]), url)
-    scheme, _, rest = url.partition("://")
-    login, at, host = rest.rpartition("@")
-    if not at:
-        return url
-    user, colon, _ = login.partition(":")
-    return f"{scheme}://{user}{colon}{'***' if colon else ''}@{host}"

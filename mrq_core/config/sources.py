@@ -9,17 +9,16 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
 
-from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, hide_secrets
-from mrq_core.contract.codec import printable
+from mrq_core.config.loading import Loading, loaded_now, loading
+from mrq_core.config.secrets import hide_password, hide_secrets
+from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, shown_setting
 from mrq_core.contract.naming import MAX_SECONDS, plain_text
 from mrq_core.errors import ConfigError, shown, shown_error
+from mrq_core.text import printable
 
 DEFAULT_FILE = "mrq-config.py"
 ENV_PREFIX = "MRQ_"
@@ -27,43 +26,23 @@ _ENV_OTHERS = frozenset({"MRQ_CONFIG"})
 """Variables of mrq that are not settings. MRQ_TEST_ and MRQ_BENCH_ belong to the tests."""
 
 
-class Loading(NamedTuple):
-    """What this code is loaded for: the config file, or the plugins of a configuration."""
-
-    what: str
-    config: Config | None
-
-
-is_loading: ContextVar[Loading | None] = ContextVar("mrq_loading", default=None)
-"""Set while code of the user is loaded that must not ask for the client of the process: that client is made
-of what is being loaded."""
-
-
-@contextmanager
-def loading(what: Loading) -> Iterator[None]:
-    """Marks the code of the block as being loaded."""
-    token = is_loading.set(what)
-    try:
-        yield
-    finally:
-        is_loading.reset(token)
-
-
 def load_config(
     overrides: Mapping[str, object] | None = None,
     *,
     file: str | os.PathLike[str] | None = None,
     environ: Mapping[str, str] | None = None,
+    source_of: Callable[[str], str] = flag_of,
 ) -> Config:
     """The configuration of this process.
 
     `overrides` are values by name, in upper or lower case, such as those of the command
-    line. A `file` named here or in MRQ_CONFIG must exist; otherwise `mrq-config.py` in
-    the working directory is read if it exists. Raises ConfigError.
+    line; errors name their source with `source_of`. A `file` named here or in MRQ_CONFIG
+    must exist; otherwise `mrq-config.py` in the working directory is read if it exists.
+    Raises ConfigError.
     """
     environ = os.environ if environ is None else environ
     named = file if file is not None else environ.get("MRQ_CONFIG") or None
-    if named is not None and not isinstance(named, str | os.PathLike):
+    if named is not None and (not isinstance(named, str | os.PathLike) or named == ""):
         raise ConfigError(f"the config file is {shown(named)}: expected a path")
     path = Path(named) if named is not None else Path(DEFAULT_FILE)
     module = None
@@ -97,13 +76,13 @@ def load_config(
         if name not in SETTINGS:
             raise ConfigError(f"{printable(given)} is not a setting of mrq{_near(name)}")
         if value is not None:
-            values[name], sources[name] = value, flag_of(name)
+            values[name], sources[name] = value, source_of(name)
     checked = {name.lower(): _convert(name, value, sources[name]) for name, value in values.items()}
     return Config(**checked, user=user, module=module, sources=sources)  # type: ignore[arg-type]
 
 
 def _read_file(path: Path) -> ModuleType:
-    outer = is_loading.get()
+    outer = loaded_now()
     if outer is not None and outer.config is None:
         raise ConfigError(
             f"the configuration was asked for while {outer.what} is being loaded: set the settings in the "
@@ -112,7 +91,10 @@ def _read_file(path: Path) -> ModuleType:
     try:
         source = path.read_bytes()
     except (OSError, ValueError) as error:
-        raise ConfigError(f"the config file {printable(str(path))} cannot be read: {error}") from error
+        raise ConfigError(
+            f"the config file {printable(hide_password(str(path)))} cannot be read: "
+            f"{getattr(error, 'strerror', None) or error}"
+        ) from error
     module = ModuleType("mrq_config")
     try:
         module.__file__, here = str(path.resolve()), os.getcwd()
@@ -131,7 +113,9 @@ def _read_file(path: Path) -> ModuleType:
     try:
         with loading(Loading(f"the config file {path}", None)):
             exec(code, vars(module))
-    except (Exception, SystemExit) as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit, GreenletExit and the like too
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         where = f", line {lines[-1]}" if lines else ""
         raise ConfigError(f"the config file {path} failed{where}: {shown_error(error)}") from error
@@ -156,8 +140,7 @@ def _convert(name: str, value: object, source: str) -> object:
         converted = _to_type(value, default)
         _check_bounds(setting, converted)
     except (ValueError, TypeError, OverflowError) as error:
-        found = "***" if setting.secret else shown(hide_secrets(name, value))
-        raise ConfigError(f"{name} is {found} ({source}): {error}") from error
+        raise ConfigError(f"{name} is {shown(shown_setting(name, value))} ({source}): {error}") from error
     return converted
 
 
@@ -242,7 +225,8 @@ def _to_mapping(value: object) -> object:
     for key, options in value.items():
         if not isinstance(key, str) or not isinstance(options, Mapping):
             raise ValueError(
-                f"expected a dict of options for each task, and found {shown(key)}: {shown(options)}"
+                f"expected a dict of options for each task, and found {shown(key)}: "
+                f"{shown(hide_secrets(key if isinstance(key, str) else '', options))}"
             )
     return dict(value)
 

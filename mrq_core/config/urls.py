@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from mrq_core.config.settings import default_of, hide_password, without_option
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from mrq_core.config.secrets import hide_password, is_part_hidden
+from mrq_core.config.settings import default_of
 from mrq_core.contract.driver import Opening
 from mrq_core.errors import ConfigError
 
@@ -25,8 +28,29 @@ def url_and_prefix(opening: Opening, setting: str, prefix_setting: str) -> tuple
     return url, in_url
 
 
+def without_option(url: str, name: str) -> tuple[str, str | None]:
+    """The URL without one of its options, and the value of the option. None: the URL has no such option, or
+    cannot be read; its driver says why. Raises ConfigError for an option that is given twice."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return url, None
+    options = parse_qsl(parts.query, keep_blank_values=True)
+    values = [value for option, value in options if option == name]
+    if not values:
+        return url, None
+    if len(values) > 1:
+        raise ConfigError(
+            f"the URL {hide_password(url)!r} has the option {name} {len(values)} times: expected it once"
+        )
+    query = urlencode([(option, value) for option, value in options if option != name])
+    path = parts.path or ("/" if query else "")
+    return urlunsplit(parts._replace(query=query, path=path)), values[0]
+
+
 def why_wrong(url: str, error: Exception) -> str:
     """Why a URL cannot be read. The text of an error may contain a part of a password that is not encoded."""
-    if "@" in url:
+    text = " ".join(str(error).split())
+    if is_part_hidden(text, url):
         return "are user and password percent-encoded, and is the port a number?"
-    return str(error)
+    return text

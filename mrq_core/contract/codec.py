@@ -7,14 +7,14 @@ value, so that a job has the same record on every broker.
 
 from __future__ import annotations
 
+import json
 import math
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from mrq_core.errors import InvalidValue, ValueTooLarge, shown
+from mrq_core.errors import InvalidValue, ValueTooLarge, shown, shown_error
 
 if TYPE_CHECKING:
     JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
@@ -30,7 +30,6 @@ MAX_DEPTH = 64
 _LONGEST_PATH = 80
 """The most characters of a path to a value, or of a key in it, in a message."""
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _INT_MIN, _INT_MAX = -(2**63), 2**63 - 1
 _encoder = msgspec.json.Encoder()
 _decoder: msgspec.json.Decoder[JsonValue] = msgspec.json.Decoder()
@@ -57,6 +56,38 @@ def encode(value: JsonValue) -> bytes:
 def decode(data: bytes | str) -> JsonValue:
     """Decodes a value that `encode` wrote."""
     return _decoder.decode(data)
+
+
+def parsed(text: str, *, name: str) -> JsonValue:
+    """Decodes JSON that a user typed. Errors call the value by `name`.
+
+    Raises msgspec.DecodeError for a text that is not JSON, and InvalidValue for JSON that no job can store.
+    """
+    try:
+        return _decoder.decode(text)
+    except RecursionError:
+        reason = f"is nested more than {MAX_DEPTH} levels deep: store it flatter"
+    except msgspec.ValidationError:
+        reason = "has a number that 64 bits cannot hold: store it as a string"
+    except msgspec.DecodeError:
+        if not _is_json(text):
+            raise
+        reason = "has a lone surrogate, which UTF-8 cannot hold: store the bytes it came from in base64"
+    raise InvalidValue(f"{name} {reason}", path=name)
+
+
+def _is_json(text: str) -> bool:
+    """Whether the text is JSON by its grammar, which allows the escapes of lone surrogates."""
+    try:
+        json.loads(text, parse_int=str, parse_float=str, parse_constant=_refuse)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _refuse(constant: str) -> JsonValue:
+    """Refuses NaN and Infinity, which are not JSON."""
+    raise ValueError(constant)
 
 
 def copied(value: JsonObject) -> JsonObject:
@@ -88,7 +119,14 @@ def storable(value: object, *, name: str, max_size: int) -> JsonValue:
     Errors call the value by `name` (``params``, ``result``); `max_size` limits its encoded size in bytes.
     Raises InvalidValue or ValueTooLarge.
     """
-    checked = _checked(value, name, 0)
+    try:
+        checked = _checked(value, name, 0)
+    except (InvalidValue, MemoryError):
+        raise
+    except Exception as error:  # code of a subclass of dict, list, str or a number
+        raise InvalidValue(
+            f"{name} cannot be read: a value in it raised {shown_error(error)}", path=name
+        ) from error
     size = len(_encoder.encode(checked))
     if size > max_size:
         raise ValueTooLarge(
@@ -112,33 +150,6 @@ def storable_params(value: object, *, max_size: int) -> JsonObject:
     return checked
 
 
-def printable(text: str) -> str:
-    """The text with lone surrogates, which UTF-8 cannot encode, and NUL written as escapes."""
-    if text.isascii() and "\0" not in text:
-        return text
-    return text.encode("utf-8", "backslashreplace").decode("utf-8").replace("\0", "\\x00")
-
-
-def is_utf8(text: str) -> bool:
-    """Whether UTF-8 can encode the text: it has no lone surrogates."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def without_controls(text: str) -> str:
-    """The text as a terminal can print it. Control characters except line ends and tabs, characters that
-    reorder text, and lone surrogates become escapes."""
-    return _CONTROL.sub(_escape, text)
-
-
-def _escape(found: re.Match[str]) -> str:
-    code = ord(found[0])
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
-
-
 def _checked(value: object, path: _Path, depth: int) -> JsonValue:
     kind = type(value)
     if value is None or kind is bool:
@@ -153,8 +164,8 @@ def _checked(value: object, path: _Path, depth: int) -> JsonValue:
         if not _INT_MIN <= value <= _INT_MAX:
             where = _text_of(path)
             raise InvalidValue(
-                f"{where} is an integer of {value.bit_length()} bits: expected at most 64 bits; store it as "
-                "a string",
+                f"{where} is an integer of {value.bit_length()} bits: expected -2**63 to 2**63 - 1, "
+                "or 64 bits with the sign; store it as a string",
                 path=where,
             )
         return value

@@ -84,6 +84,12 @@ def check_queue_name(name: object) -> str:
 def check_queue_or_tree(name: object) -> str:
     """Returns the name of a queue, or of a tree with its slash, as plain text. Raises InvalidValue."""
     text = plain_text(name) if isinstance(name, str) else name
+    if isinstance(text, str) and (text == "/" or text.endswith("//")):
+        raise InvalidValue(
+            f"queue is {shown(text)}: expected a queue, such as 'main' or 'main/sub', or a tree, such as "
+            "'main/'",
+            path="queue",
+        )
     queue = check_queue_name(text.removesuffix("/") if isinstance(text, str) else text)
     return f"{queue}/" if text != queue else queue
 

@@ -59,7 +59,8 @@ def check_priority(priority: object) -> int:
 
 
 def check_changes(before: JobRecord, after: JobRecord, *, max_params_size: int) -> JobRecord:
-    """Returns the record `after`, which a plugin made of the new record `before`, with plain values.
+    """Returns the record `after`, which a plugin made of the new record `before`, with plain values. Params
+    and meta are copies, which the plugin cannot change later.
 
     Raises InvalidValue for a value that a new job cannot have, and for a change of another field than path,
     params, queue, priority, due_at, at_most_once, limit_keys, search_keys and meta.
@@ -79,11 +80,7 @@ def check_changes(before: JobRecord, after: JobRecord, *, max_params_size: int) 
     return replace(
         after,
         path=after.path if after.path is before.path else check_path(after.path),
-        params=(
-            after.params
-            if after.params is before.params
-            else storable_params(after.params, max_size=max_params_size)
-        ),
+        params=storable_params(after.params, max_size=max_params_size),
         queue=check_job_queue_name(after.queue),
         priority=check_priority(after.priority),
         due_at=None if after.due_at is None else check_time(after.due_at, "due_at"),

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 
+import msgspec
+
+from mrq_core.contract import lifecycle
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import (
     CHUNK,
@@ -17,7 +21,8 @@ from mrq_core.contract.messages import (
     RepairResult,
     Requeue,
 )
-from mrq_core.contract.record import ENDED, Status
+from mrq_core.contract.record import ENDED, JobRecord, Status
+from mrq_core.contract.values import check_job_id
 
 Answers = list[tuple[str, ChangeResult]]
 """Ids of jobs, each with the answer to its change."""
@@ -31,9 +36,67 @@ VERBS: dict[type[Action], tuple[str, str]] = {
 """The verb of each action, and its past participle."""
 
 
+class Preview(msgspec.Struct, frozen=True, kw_only=True):
+    """The numbers of jobs by status that an action would change and would refuse, and of unknown ids.
+
+    The refusal of a requeue because another job holds the unique key is not foreseen.
+    """
+
+    changed: Mapping[str, int]
+    refused: Mapping[str, int]
+    unknown: int = 0
+
+    @property
+    def number(self) -> int:
+        """The number of jobs that the action would change."""
+        return sum(self.changed.values())
+
+
+def preview_for_ids(broker: Broker, ids: Sequence[str], action: Action, now: datetime) -> Preview:
+    """What the action would do to these jobs. Raises InvalidValue for a malformed id."""
+    unique = _checked_ids(ids)
+    records = list(_records(broker, unique))
+    allowed = [lifecycle.changed(record, action, now)[0] is not ChangeResult.REFUSED for record in records]
+    return Preview(
+        changed=Counter(str(r.status) for r, is_allowed in zip(records, allowed, strict=True) if is_allowed),
+        refused=Counter(
+            str(r.status) for r, is_allowed in zip(records, allowed, strict=True) if not is_allowed
+        ),
+        unknown=len(unique) - len(records),
+    )
+
+
+def preview_for_matching(broker: Broker, wanted: JobFilter, action: Action, now: datetime) -> Preview:
+    """What the action would do to the matching jobs, as far as their status tells. Counts them one by one."""
+    numbers = broker.count(wanted, "status")
+    allowed = {status: number for status, number in numbers.items() if _allows(action, Status(status), now)}
+    return Preview(changed=allowed, refused={s: n for s, n in numbers.items() if s not in allowed})
+
+
+def _allows(action: Action, status: Status, now: datetime) -> bool:
+    """Whether the rules of `lifecycle.changed` let the action change a job with this status."""
+    record = JobRecord(
+        id="0" * 24,
+        path="",
+        params={},
+        queue="",
+        status=status,
+        queued_at=now,
+        updated_at=now,
+        ended_at=now if status in ENDED else None,
+    )
+    return lifecycle.changed(record, action, now)[0] is not ChangeResult.REFUSED
+
+
+def _checked_ids(ids: Iterable[str]) -> list[str]:
+    """The ids, each once. Raises InvalidValue for a malformed id."""
+    return list(dict.fromkeys(map(check_job_id, ids)))
+
+
 def apply_to_ids(broker: Broker, ids: Sequence[str], action: Action) -> Answers:
-    """Changes these jobs, each once, and returns the answer for each."""
-    unique = list(dict.fromkeys(ids))
+    """Changes these jobs, each once, and returns the answer for each. Raises InvalidValue for a malformed id;
+    then no job is changed."""
+    unique = _checked_ids(ids)
     answers: Answers = []
     for start in range(0, len(unique), CHUNK):
         chunk = unique[start : start + CHUNK]
@@ -82,13 +145,14 @@ def summary(done: Counter[ChangeResult], action: Action) -> str:
 
 
 def statuses_of(broker: Broker, ids: Sequence[str]) -> dict[str, Status]:
-    """The statuses of these jobs by id. Leaves out unknown jobs."""
-    return {
-        record.id: record.status
-        for start in range(0, len(ids), CHUNK)
-        for record in broker.get(ids[start : start + CHUNK])
-        if record is not None
-    }
+    """The statuses of these jobs by id. Leaves out unknown jobs. Raises InvalidValue for a malformed id."""
+    return {record.id: record.status for record in _records(broker, _checked_ids(ids))}
+
+
+def _records(broker: Broker, ids: Sequence[str]) -> Iterator[JobRecord]:
+    """The records of these jobs. Leaves out unknown jobs."""
+    for start in range(0, len(ids), CHUNK):
+        yield from (record for record in broker.get(ids[start : start + CHUNK]) if record is not None)
 
 
 def cancelled_texts(answers: Answers, before: Mapping[str, Status], action: Cancel) -> list[tuple[str, str]]:

@@ -9,23 +9,26 @@ from datetime import UTC, datetime, timedelta
 
 import msgspec
 
-from mrq_core.contract.codec import JsonObject, JsonValue, storable
+from mrq_core.contract.codec import JsonObject, JsonValue, parsed, storable
 from mrq_core.contract.messages import JobFilter, Totals
 from mrq_core.contract.naming import check_queue_or_tree, is_covered
 from mrq_core.contract.record import Status
 from mrq_core.contract.terms import words_of
-from mrq_core.errors import InvalidValue
+from mrq_core.errors import InvalidValue, shown
 
 _RELATIVE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _RELATIVE_MOST = 100 * 365 * 86_400
 _PARAM_SIZE = 65_536
+_SHOWN_KEY = 80
+"""Characters of a key that a message shows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterTexts:
-    """A filter as texts. A text of a list may hold several values, joined by commas. A text of `params` or of
-    `search_keys` is one ``key=value``; a text of `messages` holds words, and a text of `groups` one group."""
+    """A filter as texts. A text of a list may hold several values, joined by commas. No value may be empty. A
+    text of `params` or of `search_keys` is one ``key=value``; a text of `messages` holds words, and a text of
+    `groups` one group."""
 
     statuses: Sequence[str] = ()
     paths: Sequence[str] = ()
@@ -42,7 +45,7 @@ class FilterTexts:
 
 def filter_from(texts: FilterTexts, *, now: datetime) -> JobFilter:
     """Parses the texts of a filter. Raises InvalidValue."""
-    queues = _split(texts.queues)
+    queues = _split(texts.queues, "queue")
     for queue in queues:
         check_queue_or_tree(queue)
     since = moment_from(texts.since, now=now, name="since") if texts.since is not None else None
@@ -51,13 +54,13 @@ def filter_from(texts: FilterTexts, *, now: datetime) -> JobFilter:
         raise InvalidValue(f"since ({since}) is later than until ({until}): no job can match", path="since")
     return JobFilter(
         statuses=statuses_from(texts.statuses),
-        paths=_split(texts.paths),
+        paths=_split(texts.paths, "path"),
         queues=queues,
-        workers=_split(texts.workers),
-        exception_types=_split(texts.errors),
+        workers=_split(texts.workers, "worker"),
+        exception_types=_split(texts.errors, "error"),
         error_words=_words(texts.messages),
-        error_groups=tuple(dict.fromkeys(texts.groups)),
-        search_keys=params_from(texts.search_keys, name="search_keys"),
+        error_groups=_groups(texts.groups),
+        search_keys=params_from(texts.search_keys, name="key"),
         since=since,
         until=until,
         params=params_from(texts.params),
@@ -67,12 +70,12 @@ def filter_from(texts: FilterTexts, *, now: datetime) -> JobFilter:
 def statuses_from(texts: Iterable[str]) -> tuple[Status, ...]:
     """Parses names of statuses. Raises InvalidValue, which lists the valid names."""
     statuses = []
-    for text in _split(texts):
+    for text in _split(texts, "status"):
         try:
             statuses.append(Status(text.lower()))
         except ValueError:
             raise InvalidValue(
-                f"{text!r} is no status of a job: expected one of {', '.join(Status)}", path="status"
+                f"{shown(text)} is no status of a job: expected one of {', '.join(Status)}", path="status"
             ) from None
     return tuple(statuses)
 
@@ -92,7 +95,7 @@ def moment_from(text: str, *, now: datetime, name: str) -> datetime:
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
         raise InvalidValue(
-            f"{name} is {text!r}: expected a time such as 2025-01-31T12:00, "
+            f"{name} is {shown(text)}: expected a time such as 2025-01-31T12:00, "
             "or how long ago: 30s, 15m, 2h, 3d, 1w",
             path=name,
         ) from None
@@ -123,10 +126,19 @@ def _words(texts: Iterable[str]) -> tuple[str, ...]:
         found = words_of(text)
         if not found:
             raise InvalidValue(
-                f"message is {text!r}: expected words of the exception's message", path="message"
+                f"message is {shown(text)}: expected words of the exception's message", path="message"
             )
         words.update(dict.fromkeys(found))
     return tuple(words)
+
+
+def _groups(texts: Sequence[str]) -> tuple[str, ...]:
+    """The error groups, which may contain commas."""
+    if not all(text.strip() for text in texts):
+        raise InvalidValue(
+            "group has an empty value: expected a value, or no filter of that name", path="group"
+        )
+    return tuple(dict.fromkeys(texts))
 
 
 def params_from(texts: Iterable[str], *, name: str = "params") -> JsonObject:
@@ -136,11 +148,12 @@ def params_from(texts: Iterable[str], *, name: str = "params") -> JsonObject:
         key, separator, value = text.partition("=")
         if not separator or not key:
             raise InvalidValue(
-                f"{name} is {text!r}: expected key=value, such as user=17 or name=anna", path=name
+                f"{name} is {shown(text)}: expected key=value, such as user=17 or name=anna", path=name
             )
         if key in params:
-            raise InvalidValue(f"{name} names the key {key!r} twice: expected each once", path=name)
-        params[key] = storable(_json_or_text(value), name=f"{name}.{key}", max_size=_PARAM_SIZE)
+            raise InvalidValue(f"{name} names the key {shown(key)} twice: expected each once", path=name)
+        where = f"{name}.{key if len(key) <= _SHOWN_KEY else f'{key[: _SHOWN_KEY - 3]}...'}"
+        params[key] = storable(_json_or_text(value, where), name=where, max_size=_PARAM_SIZE)
     return params
 
 
@@ -160,14 +173,19 @@ def number_from_totals(wanted: JobFilter, totals: Totals) -> int | None:
     )
 
 
-def _split(texts: Iterable[str]) -> tuple[str, ...]:
-    names = [name.strip() for text in texts for name in text.split(",")]
-    return tuple(dict.fromkeys(name for name in names if name))
+def _split(texts: Iterable[str], name: str) -> tuple[str, ...]:
+    """The values in the texts, each once. Raises InvalidValue for an empty value, such as an unset variable
+    of a shell: a filter without that value would match more jobs."""
+    values = [value.strip() for text in texts for value in text.split(",")]
+    if not all(values):
+        raise InvalidValue(
+            f"{name} has an empty value: expected a value, or no filter of that name", path=name
+        )
+    return tuple(dict.fromkeys(values))
 
 
-def _json_or_text(text: str) -> JsonValue:
+def _json_or_text(text: str, name: str) -> JsonValue:
     try:
-        value: JsonValue = msgspec.json.decode(text)
+        return parsed(text, name=name)
     except msgspec.DecodeError:
         return text
-    return value

@@ -9,6 +9,7 @@ import msgspec
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import CHUNK, JobFilter, LogPage, Order
 from mrq_core.contract.record import JobRecord
+from mrq_core.contract.values import check_job_id
 from mrq_core.operations.filters import number_from_totals
 
 
@@ -50,7 +51,9 @@ def list_jobs(
 
 
 def read_log(broker: Broker, job_id: str, cursor: str | None = None) -> LogPage:
-    """All lines of a job's log behind the cursor, as one page. Raises JobNotFound."""
+    """All lines of a job's log behind the cursor, as one page. Raises JobNotFound, and InvalidValue
+    for a malformed id."""
+    job_id = check_job_id(job_id)
     page = broker.read_logs(job_id, cursor=cursor, limit=CHUNK)
     lines = list(page.lines)
     while page.lines:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.messages import AddedKeys, ChangeResult, JobFilter, Order
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.terms import keys_in
-from mrq_core.errors import ConfigError, TaskError, shown_error
+from mrq_core.errors import ConfigError, shown_error
 from mrq_core.ids import id_at
 from mrq_core.plugins.manager import Plugins
-from mrq_core.tasks.loading import load_task
-from mrq_core.tasks.options import options_from
 
 NAMESPACE = "search-keys"
 """The shared state with the progress, by path: the names of the params, and the id up to which jobs have
@@ -24,6 +21,9 @@ BATCH = 200
 """The number of jobs that one step reads."""
 _DAY = 86_400.0
 """The id of a new job may be this old: clients choose ids."""
+
+SearchableOf = Callable[[str], Sequence[str]]
+"""The names of the params by which jobs of a task are found, by the path of the task."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,32 +40,24 @@ class FillStep:
     """The error of the first of these jobs."""
 
 
-def fill_search_keys(broker: Broker, config: Config, plugins: Plugins) -> Iterator[FillStep]:
+def fill_search_keys(broker: Broker, plugins: Plugins, searchable_of: SearchableOf) -> Iterator[FillStep]:
     """Adds the missing search keys to the jobs of all tasks, in steps of `BATCH` jobs, oldest first.
 
     Safe beside running workers, and in several processes at once. A repetition continues where the last call
-    got to, unless the task names other params by now. Tasks whose code cannot be imported here have the
-    options of TASKS.
+    got to, unless the task names other params by now. `searchable_of` is `Client.searchable_of`.
     """
     for path in sorted(broker.totals().by_path):
-        names = _searchable(path, config)
+        names = _names(searchable_of, path)
         if names:
             yield from _fill_task(broker, plugins, path, names)
 
 
-def _searchable(path: str, config: Config) -> Sequence[str]:
+def _names(searchable_of: SearchableOf, path: str) -> Sequence[str]:
     """The names of the params. Invalid options, which the worker and `mrq check` report, name none."""
     try:
-        return _searchable_of_code(path, config)
+        return searchable_of(path)
     except ConfigError:
         return ()
-
-
-def _searchable_of_code(path: str, config: Config) -> Sequence[str]:
-    try:
-        return load_task(path, config).searchable
-    except TaskError:
-        return options_from(config.tasks.get(path, {}), where=f"TASKS[{path!r}]").searchable or ()
 
 
 def _fill_task(broker: Broker, plugins: Plugins, path: str, names: Sequence[str]) -> Iterator[FillStep]:

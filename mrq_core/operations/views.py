@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
-from mrq_core.config.settings import looks_secret
+from mrq_core.config.secrets import HIDDEN, looks_secret
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.driver import Driver
 from mrq_core.contract.messages import Finding, LogLine, QueueCounts
@@ -15,7 +15,6 @@ from mrq_core.contract.naming import is_covered
 from mrq_core.contract.record import Attempt, JobRecord, Status
 from mrq_core.operations.workers import WorkerReport
 
-HIDDEN = "***"
 _DIED = "mrq_core.errors.ProcessDied"
 _DEATHS = frozenset({_DIED, "mrq_core.errors.ClaimLost"})
 _DEATH = re.compile(r"own process \d+ of this job (.+?),? after .+?peak memory was (\d+ MB)")

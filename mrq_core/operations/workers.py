@@ -8,6 +8,7 @@ import msgspec
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue
+from mrq_core.errors import InvalidValue
 
 WORKERS_NAMESPACE = "workers"
 
@@ -60,7 +61,11 @@ def find_worker(broker: Broker, name: str) -> WorkerReport | None:
 
 
 def find_workers(broker: Broker, name: str) -> list[WorkerReport]:
-    """The latest report of the worker with this name, or of all workers with this NAME or on this host."""
+    """The latest report of the worker with this name, or of all workers with this NAME or on this host.
+
+    Raises InvalidValue for an empty name."""
+    if not name.strip():
+        raise InvalidValue("the name of the worker is empty: expected a name, a NAME or a host", path="name")
     report = find_worker(broker, name)
     if report is not None:
         return [report]

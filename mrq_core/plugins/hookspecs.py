@@ -45,7 +45,9 @@ def mrq_before_enqueue(record: JobRecord) -> JobRecord | None:
 
     Plugins form a chain: each gets the record that the plugin before it returned. A plugin may change path,
     params, queue, priority, due_at, at_most_once, limit_keys and meta. Other changes, and values that
-    `queue_job` refuses, raise ConfigError. A changed due_at replaces the delay of the call.
+    `queue_job` refuses, raise ConfigError. A changed due_at replaces the delay of the call. A plugin may also
+    change the params and the meta of the record in place: they belong to this job alone, and are checked like
+    those of a returned record.
     Runs in the process that enqueues, once per job. The params are as stored, after `mrq_encode`.
     """
 
@@ -157,7 +159,8 @@ def mrq_decode(value: JsonValue) -> JsonValue:
 
 # --- observers: batched; an error in one is logged and never fatal ------------------------------
 # Called in plugins/manager.py (observe) for client/client.py (enqueued), worker/executing.py (started),
-# worker/settling.py (settled), worker/worker_state.py (worker_event). A worker waits up to 5 s for them.
+# worker/settling.py (settled), worker/worker_state.py (worker_event). A worker waits up to 5 s for them:
+# worker/observers.py.
 
 
 @hookspec

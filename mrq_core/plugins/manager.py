@@ -17,16 +17,19 @@ import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import metadata
+from types import ModuleType
 from typing import Any
 
 import pluggy
+from msgspec.structs import replace
 
 from mrq_core.clock import Clock, SystemClock
 from mrq_core.composed import ComposedBroker
-from mrq_core.config.settings import Config, hide_password
-from mrq_core.config.sources import Loading, loading
+from mrq_core.config.loading import Loading, loading
+from mrq_core.config.secrets import hide_login, hide_password
+from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.codec import JsonObject, JsonValue, storable_params
+from mrq_core.contract.codec import JsonObject, JsonValue, copied, storable_params
 from mrq_core.contract.driver import Driver, Opening, RunBlocking, run_directly
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.values import check_changes
@@ -76,7 +79,7 @@ class Plugins:
             origin = f"{point.dist.name} {point.dist.version}" if point.dist else "entry point"
             self._register(point.name, point.load, origin)
         for name in config.plugins:
-            self._register(name, partial(importlib.import_module, name), "PLUGINS")
+            self._register(name, partial(_imported, name), "PLUGINS")
         if config.module is not None:
             self._register("config file", lambda: config.module, "config file")
 
@@ -166,9 +169,17 @@ class Plugins:
         callers = self._manager.get_hookcallers(found) if found is not None else None
         return sorted(caller.name for caller in callers or ())
 
-    def observe(self, hook: str, *, caught: type[BaseException] = Exception, **values: object) -> None:
-        """Calls the observers of a hook one by one. Logs the error of an observer and calls the next. Raises
-        errors that are not `caught`, such as an interrupt of the caller."""
+    def observe(
+        self,
+        hook: str,
+        *,
+        caught: type[BaseException] | tuple[type[BaseException], ...] = (Exception, SystemExit),
+        after_each: Callable[[], None] | None = None,
+        **values: object,
+    ) -> None:
+        """Calls the observers of a hook one by one, and `after_each` after each of them. Logs the error of an
+        observer and calls the next. Raises errors that are not `caught`, such as an interrupt of the
+        caller."""
         for implementation in self.implementations(hook):
             try:
                 implementation.function(*[values[name] for name in implementation.argnames])
@@ -177,6 +188,8 @@ class Plugins:
                     _log.exception("plugin.failed hook=%s plugin=%s", hook, implementation.plugin_name)
                 except caught:
                     pass  # a broken log handler
+            if after_each is not None:
+                after_each()
 
     def job_wrappers(self) -> list[pluggy.HookImpl]:
         """The wrappers of `mrq_around_job`, the outermost first: in the order of loading, `tryfirst`
@@ -189,15 +202,17 @@ class Plugins:
         return sorted(self.implementations("mrq_around_job"), key=order)
 
     def before_enqueue(self, record: JobRecord) -> JobRecord:
-        """The record after the chain of `mrq_before_enqueue`.
+        """The record after the chain of `mrq_before_enqueue`. Checks in-place changes like returned records.
 
         Raises the error of a plugin that refuses the job, with a note that names the plugin. Raises
-        ConfigError for a plugin that exits, or that returns a record that cannot be enqueued.
+        ConfigError for a plugin that exits, or that makes a record that cannot be enqueued.
         """
         for implementation in self.implementations("mrq_before_enqueue"):
             where = f"mrq_before_enqueue of the plugin {implementation.plugin_name}"
+            # Jobs of one call share their meta, and `record` must keep the fields that are compared.
+            given = replace(record, meta=copied(record.meta))
             try:
-                changed = implementation.function(*[record for _ in implementation.argnames])
+                changed = implementation.function(*[given for _ in implementation.argnames])
             except (SystemExit, RecursionError) as error:
                 is_endless = isinstance(error, RecursionError)
                 hint = "; if it queues a job, it is called again for that job" if is_endless else ""
@@ -209,8 +224,9 @@ class Plugins:
                 if note not in getattr(error, "__notes__", ()):
                     error.add_note(note)
                 raise
-            if changed is None or changed is record:
-                continue
+            done = "left" if changed is None or changed is given else "returned"
+            if changed is None:
+                changed = given
             if not isinstance(changed, JobRecord) or changed.id != record.id:
                 kind = type(changed).__name__
                 found = (
@@ -224,7 +240,7 @@ class Plugins:
             try:
                 record = check_changes(record, changed, max_params_size=self._config.max_params_size)
             except InvalidValue as error:
-                raise ConfigError(f"{where} returned a record whose {error}") from error
+                raise ConfigError(f"{where} {done} a record whose {error}") from error
         return record
 
     def encode(self, value: JsonValue) -> JsonValue:
@@ -285,7 +301,11 @@ class Plugins:
             for driver in self.drivers.values():
                 if scheme in driver.url_schemes:
                     return driver, f"{scheme}://{rest}"
-        what = f"opens URLs that start with {scheme}://" if separator else f"has the name {_shown(wanted)!r}"
+        what = (
+            f"opens URLs that start with {hide_password(f'{scheme}://')}"
+            if separator
+            else f"has the name {hide_login(wanted)!r}"
+        )
         raise DriverNotFound(
             f"no installed {setting.lower()} driver {what}: installed are {', '.join(installed) or 'none'} "
             f"(see `mrq plugins`){self._hint(scheme)}",
@@ -302,6 +322,18 @@ class Plugins:
             return ""
         url = [f"a URL that starts with {near[0]}://"] if near[0] in schemes else []
         return f"; did you mean {' or '.join([schemes.get(near[0], near[0]), *url])}?"
+
+
+def _imported(name: str) -> ModuleType:
+    """The module of a plugin. Raises ConfigError in the module itself, whose hooks are not complete yet."""
+    module = importlib.import_module(name)
+    # A module may have replaced itself with an object, whose code must not run here.
+    if getattr(inspect.getattr_static(module, "__spec__", None), "_initializing", False):
+        raise ConfigError(
+            "it makes a client while it is loaded, and that client would load it again: call configure in "
+            "the program, or with plugins=[]"
+        )
+    return module
 
 
 def open_broker(
@@ -340,7 +372,7 @@ def _opened(config: Config, plugins: Plugins, run_blocking: RunBlocking, clock: 
         )
     if driver.open_queue is None:
         raise ConfigError(
-            f"the driver {driver.name} keeps its records itself, and STORE is {hide_password(config.store)}: "
+            f"the driver {driver.name} keeps its records itself, and STORE is {hide_login(config.store)}: "
             f"leave STORE empty, or set BROKER to one of {_names(plugins, 'open_queue')}"
         )
     if store.open_store is None:
@@ -349,11 +381,6 @@ def _opened(config: Config, plugins: Plugins, run_blocking: RunBlocking, clock: 
             f"or set it to one of {_names(plugins, 'open_store')}"
         )
     return ComposedBroker(driver.open_queue(opening(url)), store.open_store(opening(store_url)))
-
-
-def _shown(name: str) -> str:
-    """What is no URL, without the password that it may contain."""
-    return hide_password(f"x://{name}").removeprefix("x://")
 
 
 def _names(plugins: Plugins, part: str) -> str:

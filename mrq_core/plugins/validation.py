@@ -41,11 +41,28 @@ def _unknown_hook(hook: str) -> str:
 
 def _problem_without_mark(plugin: object, attribute: str) -> str | None:
     """A function of a plugin's own module that has the name of a hook is meant to implement the hook."""
+    value = inspect.getattr_static(plugin, attribute, None)
+    if not isinstance(value, property) and not inspect.isroutine(value):
+        if _has_mark(value):
+            return "is marked with @hookimpl, but is not a function: mark functions of the module"
+        kind = value if isinstance(value, type) else type(value)
+        if inspect.ismodule(plugin) and kind.__module__ == plugin.__name__:
+            marked = next((name for name, method in vars(kind).items() if _has_mark(method)), None)
+            if marked is not None:
+                return (
+                    f"has the method {marked}, which is marked with @hookimpl and would not be called: mrq "
+                    "calls functions of the module itself"
+                )
     if attribute not in KINDS:
         return None
     function = getattr(plugin, attribute, None)
     is_own = inspect.isfunction(function) and function.__module__ == getattr(plugin, "__name__", None)
     return "is named like a hook, but is not marked with @hookimpl" if is_own else None
+
+
+def _has_mark(value: object) -> bool:
+    """Whether @hookimpl has marked this object. Runs no code of it."""
+    return inspect.getattr_static(value, f"{hookspecs.hookimpl.project_name}_impl", None) is not None
 
 
 def _wrong_kind(hook: str, function: Callable[..., object], options: Mapping[str, object]) -> str | None:

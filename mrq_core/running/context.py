@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
 
-from mrq_core.client.client import Client, ambient_client, current_client, refuse_while_loading
+from mrq_core.client.client import Client, ambient_client, current_client
 from mrq_core.client.handles import Job, current_attempt
-from mrq_core.config.sources import is_loading
+from mrq_core.config.loading import is_loading, refuse_while_loading
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.naming import check_job_queue_name, check_times
 from mrq_core.contract.record import JobRecord

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from gevent import Greenlet
 
 T = TypeVar("T")
+_MOST_GREENLETS = 2**31 - 1
+"""The size of a pool that gevent can count."""
 R = TypeVar("R")
 
 
@@ -34,7 +36,12 @@ def spawn(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Greenlet[.
     import gevent
 
     _check_callable(function)
-    return gevent.spawn(contextvars.copy_context().run, function, *args, **kwargs)
+    return gevent.spawn(run_in, contextvars.copy_context(), function, *args, **kwargs)
+
+
+def run_in(context: contextvars.Context, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
+    """Calls the function in this context. `worker/hub_time.py` finds its frame, and so the job."""
+    return context.run(function, *args, **kwargs)
 
 
 def subpool_map(pool_size: int, function: Callable[[T], R], iterable: Iterable[T]) -> list[R]:
@@ -55,7 +62,7 @@ def subpool_map(pool_size: int, function: Callable[[T], R], iterable: Iterable[T
     results: list[Any] = []
     failures: list[BaseException] = []
     settled = Event()
-    pool = Pool(pool_size)
+    pool = Pool(min(pool_size, _MOST_GREENLETS))
     ended = 0
     process = os.getpid()
 
@@ -76,7 +83,7 @@ def subpool_map(pool_size: int, function: Callable[[T], R], iterable: Iterable[T
             if failures:
                 break
             results.append(None)
-            pool.spawn(contextvars.copy_context().run, call, index, item)
+            pool.spawn(run_in, contextvars.copy_context(), call, index, item)
         while ended < len(results) and not failures:
             settled.clear()
             settled.wait()

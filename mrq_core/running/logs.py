@@ -8,15 +8,16 @@ carry the attempt and a sequence number within it, so that storing them twice do
 from __future__ import annotations
 
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any
 
 from mrq_core.clock import from_ms
-from mrq_core.contract.codec import printable, without_controls
 from mrq_core.contract.messages import LogLine
 from mrq_core.errors import ConfigError
+from mrq_core.text import printable, without_controls
 
 _NO_JOB = "-"
 _LEVEL = 30
@@ -27,8 +28,13 @@ _levels: list[int] = []
 """The levels of these handlers and of the root logger."""
 _disabled: set[str] = set()
 """The loggers that were disabled before mrq set logging up."""
+_set_up: dict[logging.Handler, tuple[Any, list[Any]]] = {}
+"""The formatter and the filters of these handlers."""
 _root = logging.getLogger()
 _log = logging.getLogger("mrq.job")
+_manager = _root.manager
+_loggers = (_root, *map(logging.getLogger, ("mrq", "mrq.job", "mrq.plugins", "mrq.worker")))
+"""The loggers that the worker and its jobs need."""
 
 
 class JobLog:
@@ -215,29 +221,57 @@ def set_up_logging(level: str, format: str, *, quiet: bool) -> None:
         root.addHandler(handler)
     root.setLevel(level)
     _levels[:] = [*(handler.level for handler in _ours), root.level]
+    _set_up.update({handler: (handler.formatter, list(handler.filters)) for handler in _ours})
     _disabled.update(_disabled_loggers())
+
+
+def handle_alone(record: logging.LogRecord) -> None:
+    """Gives a line to the handlers of mrq, and to no other handler."""
+    for handler in _ours:
+        if record.levelno >= handler.level:
+            handler.handle(record)
+
+
+def renew_locks() -> None:
+    """Gives the handlers of mrq new locks. Greenlets that wait for the earlier locks go on waiting."""
+    for handler in _ours:
+        handler.createLock()
 
 
 def is_logging_intact() -> bool:
     """Whether logs still go where `set_up_logging` has sent them. Costs little: called after each job."""
-    handlers = _root.handlers
-    for handler in _ours:
-        if handler not in handlers:
-            return False
-    return not (_root.manager.disable or _log.disabled or (_levels and _root.level != _levels[-1]))
+    try:
+        handlers = _root.handlers
+        for handler in _ours:
+            if handler not in handlers:
+                return False
+        return not (
+            _manager.disable
+            or _log.disabled
+            or (_levels and _root.level != _levels[-1])
+            or type(_root.filters) is not list
+        )
+    except Exception:  # a task has set other values, or a handler compares itself
+        return False
 
 
 def restore_logging() -> None:
     """Sends logs again where `set_up_logging` has sent them, after a task has configured logging for itself.
 
-    Leaves the handlers of a task, and the levels of its loggers.
+    Leaves the handlers and filters of a task, and the levels of its loggers, as far as logging can use them.
     """
+    if logging.root is not _root:
+        setattr(logging, "root", _root)  # noqa: B010
+    logging.Logger.manager = _manager
+    for logger in _loggers:
+        if type(logger.handlers) is not list or not all(map(_is_usable, logger.handlers)):
+            logger.handlers = _usable(logger.handlers)
+        if type(logger.filters) is not list:
+            logger.filters = []
+        logger.propagate = True
     for handler, level in zip(_ours, _levels, strict=False):
-        if handler not in _root.handlers:
-            _root.addHandler(handler)
-        if handler.level != level:
-            handler.setLevel(level)
-    if _root.manager.disable:
+        _restore_handler(handler, level)
+    if _manager.disable:
         logging.disable(logging.NOTSET)
     if _levels and _root.level != _levels[-1]:
         _root.setLevel(_levels[-1])
@@ -247,6 +281,35 @@ def restore_logging() -> None:
         _root.disabled = _log.disabled = False
 
 
+def _restore_handler(handler: logging.Handler, level: int) -> None:
+    if handler not in _root.handlers:
+        _root.handlers.insert(0, handler)  # before a handler of a task, which may raise
+    if handler.level != level:
+        handler.setLevel(level)
+    handler.formatter, filters = _set_up[handler]
+    if handler.filters != filters:
+        handler.filters = list(filters)
+    if handler.lock is None:
+        handler.createLock()
+    if isinstance(handler, TerminalHandler) and not hasattr(handler.stream, "write"):
+        handler.stream = sys.__stderr__
+
+
+def _is_usable(handler: Any) -> bool:
+    return isinstance(handler, logging.Handler) and type(handler.level) is int
+
+
+def _usable(found: Any) -> list[logging.Handler]:
+    """The handlers in the object that a task has put in the place of a list, each with a level."""
+    if not isinstance(found, list | tuple | set):
+        return []
+    handlers = [one for one in found if isinstance(one, logging.Handler)]
+    for handler in handlers:
+        if type(handler.level) is not int:
+            handler.level = logging.NOTSET
+    return handlers
+
+
 def _disabled_loggers() -> set[str]:
-    loggers = list(_root.manager.loggerDict.items())
+    loggers = list(_manager.loggerDict.items())
     return {name for name, one in loggers if isinstance(one, logging.Logger) and one.disabled}

@@ -83,6 +83,20 @@ def record_template(
     )
 
 
+def is_decided(
+    overrides: TaskOptions, queue: str | None, options: EnqueueOptions | SingleEnqueueOptions
+) -> bool:
+    """Whether the call and TASKS set all options of a task that a new job needs, so that its code is not
+    needed."""
+    return (
+        overrides.at_most_once is not None
+        and overrides.searchable is not None
+        and overrides.limits is not None
+        and (queue is not None or overrides.queue is not None)
+        and (options.get("priority") is not None or overrides.priority is not None)
+    )
+
+
 def _unknown_option(call: str, options: Iterable[str]) -> str:
     """Names the first option that the call does not take, and the option that its caller may mean."""
     known = sorted(_OPTIONS_OF_CALL[call])

@@ -27,6 +27,9 @@ from mrq_core.tasks.options import OPTION_NAMES, options_from, size_of
 from mrq_core.tasks.retry import RetryRule
 from mrq_core.tasks.task import Task, TaskFunction, TaskLike, path_of
 
+_SCRIPTS = frozenset({"__main__", "__mp_main__"})
+"""The modules of the script that is running: in its own process, and in those that multiprocessing spawns."""
+
 
 class LoadedTask(msgspec.Struct, frozen=True, kw_only=True):
     """An imported task with its resolved options."""
@@ -114,7 +117,7 @@ def check_reachable(task: TaskLike) -> str:
         raise no_task(task)
     path = check_path(task) if isinstance(task, str) else path_of(task)
     module_name = path.partition(".")[0] if isinstance(task, str) else _definition(task).__module__
-    if module_name == "__main__":
+    if module_name in _SCRIPTS:
         raise InvalidValue(
             f"{path} is defined in the script that is running, where a worker cannot import it: "
             "move it to a module",
@@ -163,6 +166,10 @@ def find_task(path: str) -> type[Task]:
         except AttributeError:
             inside = ".".join([module_name, *names[:index]])
             raise TaskNotFound(f"{path} does not exist: {inside} has no {name!r}", path=path) from None
+        except (TaskError, Interrupt):
+            raise
+        except BaseException as error:  # code of the module: its `__getattr__`
+            raise _import_failed(path, ".".join([module_name, *names[: index + 1]]), error) from error
     if isinstance(found, TaskFunction):
         return found.task_class
     if is_task_class(found):

@@ -13,6 +13,7 @@ from mrq_core.contract.messages import Outcome
 from mrq_core.errors import MrqError
 from mrq_core.plugins.hookspecs import AttemptContext
 from mrq_core.running.context import JobContext
+from mrq_core.worker import forking
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.tracebacks import exception_before, format_traceback, frames_of
 
@@ -78,8 +79,12 @@ class Around:
         self._context.in_code = True
         try:
             step(*arguments)
+        except BaseException as error:
+            forking.end_if_child(None if isinstance(error, StopIteration) else error)
+            raise
         finally:
             self._context.in_code = False
+        forking.end_if_child()
 
     def _report(self, plugin: str, error: BaseException) -> None:
         _log.error(

@@ -40,7 +40,7 @@ from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import ClaimLost, MrqError, TaskImportFailed
 from mrq_core.plugins.manager import Plugins
 from mrq_core.running.context import JobContext, current_context
-from mrq_core.running.logs import JobLog, current_log, is_logging_intact
+from mrq_core.running.logs import JobLog, current_log
 from mrq_core.tasks.loading import LoadedTask, load_task
 from mrq_core.worker import forking
 from mrq_core.worker.around import Around
@@ -53,6 +53,7 @@ from mrq_core.worker.settling import Settler
 from mrq_core.worker.solo import SoloProcesses
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.surroundings import LONG
+from mrq_core.worker.tracebacks import headline
 from mrq_core.worker.worker_state import WorkerState
 
 _REQUESTED = frozenset({Status.RETRY, Status.QUEUED, Status.ABORT, Status.INTERRUPT, Status.CANCEL})
@@ -108,14 +109,14 @@ class Executing:
             self._cancels.apply(execution)
         # Only now: the claims are held, renewed and can be interrupted, however slow an observer is.
         if state.plugins.implements("mrq_jobs_started"):
-            state.observe("mrq_jobs_started", records=list(records))
+            state.observers.call("mrq_jobs_started", records=list(records))
 
     def _execute(self, execution: Execution) -> bool:
         """Runs in a greenlet of the pool, in a copy of the context. Never raises, and always decides or drops
         the execution. True: the code of the job did not wait, and has left nothing in the loop."""
         is_clean = False
+        context, record = execution.context, execution.record
         try:
-            context, record = execution.context, execution.record
             current_context.set(context)
             current_log.set(context.log)
             ambient_client.set(self._state.client)
@@ -130,17 +131,20 @@ class Executing:
                 return False
             # While a job does not wait, nothing else runs that could change the number.
             is_clean = self._loop.activecnt == active and not execution.greenlet.has_waited
-            if time.monotonic() - execution.started > LONG or not is_logging_intact():
-                self._state.surroundings.restore(is_alone=self._executions.running == 1)
-            if outcome.exception_type is not None:
-                level = logging.INFO if outcome.status in _REQUESTED else logging.WARNING
-                last = (outcome.traceback or "").rstrip().rpartition("\n")[2][:_SHOWN]
-                _log.log(level, "job.%s id=%s path=%s error=%s", outcome.status, record.id, record.path, last)
         except BaseException as fault:  # of mrq, or an exception that an earlier job left for this greenlet
             outcome = execution.context.outcome or self.outcomes.of_fault(
                 execution.context, fault, execution.started
             )
+        # Decided before code of a task, such as a log handler, is called again.
+        is_alone = self._executions.running == 1
         self.decide(execution, outcome)
+        surroundings = self._state.surroundings
+        if time.monotonic() - execution.started > LONG or not surroundings.is_intact():
+            surroundings.restore(is_alone=is_alone)
+        if outcome.exception_type is not None:
+            level = logging.INFO if outcome.status in _REQUESTED else logging.WARNING
+            error = headline(outcome.traceback, outcome.exception_type)[:_SHOWN]
+            _log.log(level, "job.%s id=%s path=%s error=%s", outcome.status, record.id, record.path, error)
         return is_clean
 
     def _run(self, execution: Execution) -> Outcome | None:
@@ -170,7 +174,9 @@ class Executing:
             if interrupt is not None:
                 return interrupt
             self._limit_import(execution)
-            return self._runner.load(context)
+            failure = self._runner.load(context)
+            self._state.surroundings.keep_limits()
+            return failure
         finally:
             execution.end_import()
             if is_first:
@@ -314,7 +320,9 @@ class Runner:
             params = self._params(context)
             result = loaded.task_class().run_wrapped(params)
             forking.end_if_child()
-            return self.outcomes.of_result(loaded, result, started)
+            outcome = self.outcomes.of_result(loaded, result, started)
+            forking.end_if_child()
+            return outcome
         finally:
             context.in_code = False
 
@@ -322,6 +330,7 @@ class Runner:
         """The decoded params; a copy where plugins see the record, which keeps its params as claimed."""
         stored = context.record.params
         params = self._plugins.decode(stored)
+        forking.end_if_child()
         if not isinstance(params, dict):
             raise MrqError(
                 f"a plugin's mrq_decode made a {type(params).__name__} of the params: expected a dict"

@@ -113,6 +113,21 @@ class Execution:
         if due is None or moment < due[0]:
             self.due = (moment, interrupt)
 
+    def postpone(self, seconds: float) -> None:
+        """Postpones the timeout or the limit of the import. Requests to interrupt the job stay. In a native
+        thread while other code keeps the hub, which alone sets these limits."""
+        due = self.due
+        if due is None:
+            return
+        later = (due[0] + seconds, due[1])
+        if due is self._import_due:
+            self._import_due = later
+        elif due[0] == self.deadline:
+            self.deadline = later[0]
+        else:
+            return
+        self.due = later
+
     def limit_import(self, moment: float, interrupt: Callable[[], Interrupt]) -> None:
         """Requests an interrupt at that monotonic time, until `end_import`."""
         self.interrupt_from(moment, interrupt)

@@ -27,9 +27,10 @@ _AFTERWARDS = 2.0
 
 
 class GivingUp:
-    """Ends the worker for a job that neither the hub nor the signal could end.
+    """Ends the worker for a job that neither the hub nor the signal could end, or for other code that keeps
+    the hub.
 
-    Settles the overdue job by the interrupt that was due, the other jobs as interrupted, and the outcomes
+    Settles each overdue job by the interrupt that was due, the other jobs as interrupted, and the outcomes
     that already waited. Then the process exits, whatever was raised: with 0 if it had been told to stop, else
     with 1, so that a supervisor starts another worker. Jobs that stay unsettled run again when their leases
     expire.
@@ -40,8 +41,9 @@ class GivingUp:
         self._outcomes = outcomes
         self._stopping = stopping
 
-    def give_up(self, overdue: Execution) -> None:
-        """Called by the watchdog, in its thread. Does not return."""
+    def give_up(self, overdue: Execution | None) -> None:
+        """Called by the watchdog, in its thread. Does not return. None: no job, but other code keeps the
+        hub."""
         was_told_to_stop = self._stopping.is_killing
         code = 0 if was_told_to_stop else 1
         patience = _PATIENCE_WHEN_STOPPING if was_told_to_stop else _PATIENCE
@@ -50,11 +52,7 @@ class GivingUp:
             self._stopping.is_stopping = True  # the loop claims nothing more
             self._decide_all()
             self._settle_within(patience)
-            os.write(
-                2,
-                f"job {overdue.record.id} ({overdue.record.path}) could not be ended: it was given up "
-                "together with this worker\n".encode(errors="replace"),
-            )
+            os.write(2, f"{_reason(overdue)}\n".encode(errors="replace"))
         finally:
             os._exit(code)
 
@@ -85,6 +83,13 @@ class GivingUp:
             for execution, answer in zip(chunk, answers, strict=True):
                 if isinstance(answer, Exception):
                     _settle_as_failed(broker, execution, answer)
+
+
+def _reason(overdue: Execution | None) -> str:
+    if overdue is None:
+        return "code outside of jobs, such as an observer, keeps the hub: this worker was given up"
+    record = overdue.record
+    return f"job {record.id} ({record.path}) could not be ended: it was given up together with this worker"
 
 
 def _settle_as_failed(broker: Broker, execution: Execution, error: Exception) -> None:

@@ -2,45 +2,69 @@
 
 Handlers, filters, formatters and record factories belong to users and tasks: they may raise anything, and
 standard error may be closed. A worker must store outcomes and renew leases all the same, and a handler that
-one job has installed must not fail another job.
+one job has installed must not fail another job. A handler that blocks is interrupted in the worker's
+greenlets; then only the handlers of mrq get lines for a while.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import time
 from typing import Any
 
 import gevent
+from gevent._hub_local import get_hub_if_exists
 
 from mrq_core.errors import shown_error
+from mrq_core.running import logs
 from mrq_core.running.context import current_context
 
 _CALLER = 2
 """The frame that a log line names: the caller of this module."""
+_PATIENCE = 5.0
+"""Seconds for which the worker waits for the log handlers of one line."""
+_BLOCKED = 1.0
+"""Seconds. A handler that takes longer and is then interrupted blocks."""
+_LEFT_OUT = 60.0
+"""Seconds for which a handler that blocks gets no lines, nor do other handlers that mrq did not install."""
 _SHOWN = 500
 """Characters of an error that are shown."""
 
 
 class GuardedLog(logging.LoggerAdapter[logging.Logger]):
-    """Logs like the logger of this name. Never raises."""
+    """Logs like the logger of this name. Never raises, and waits for handlers that block for `_PATIENCE`."""
 
     def __init__(self, name: str) -> None:
         super().__init__(logging.getLogger(name), {})
 
     def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        limit = None
         try:
             if self.logger.isEnabledFor(level):
+                limit = _start_limit()
                 self.logger.log(level, msg, *args, stacklevel=_CALLER, **kwargs)
         except BaseException:
             pass
+        finally:
+            if limit is not None:
+                limit.close()
+
+
+def _start_limit() -> gevent.Timeout | None:
+    """A timeout for handlers that wait. None: the hub, or a thread without a hub, cannot wait with gevent."""
+    hub = get_hub_if_exists()
+    if hub is None or gevent.getcurrent() is hub:
+        return None
+    return gevent.Timeout.start_new(_PATIENCE)
 
 
 def guard_loggers() -> None:
     """Makes all loggers of this process catch what handlers raise, because the libraries of brokers log too.
     Standard error gets the first error. In the code of a job only `Exception` is caught: anything else may be
     an interrupt of the job, or a timeout that the job has set itself."""
-    setattr(logging.Logger, "handle", _handle)  # noqa: B010
+    if logging.Logger.handle is not _handle:
+        setattr(logging.Logger, "handle", _handle)  # noqa: B010
 
 
 def guard_hub() -> None:
@@ -61,17 +85,38 @@ def guard_hub() -> None:
 _handle_unguarded = logging.Logger.handle
 _told: list[str] = []
 """The errors that standard error got."""
+_left_out_until = 0.0
+"""The monotonic time until which only the handlers of mrq get lines."""
 
 
 def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
+    started = time.monotonic()
     try:
-        _handle_unguarded(logger, record)
+        if started < _left_out_until:
+            logs.handle_alone(record)
+        else:
+            _handle_unguarded(logger, record)
     except BaseException as error:
+        if not issubclass(type(error), Exception) and time.monotonic() - started > _BLOCKED:
+            _leave_out_handlers()
         if not issubclass(type(error), Exception) and current_context.get() is not None:
             raise
         if not _told:
             _told.append(shown_error(error)[:_SHOWN])
             _write(f"mrq: a log handler raised {_told[0]}. Later errors of log handlers are not shown\n")
+
+
+def _leave_out_handlers() -> None:
+    """Keeps lines from handlers that mrq did not install, because one of them blocks. Gives its handlers
+    new locks, because a greenlet may hold the earlier locks for ever."""
+    global _left_out_until
+    _left_out_until = time.monotonic() + _LEFT_OUT
+    logs.renew_locks()
+    logging.getLogger("mrq.worker").warning(
+        "log.blocks: a log handler did not return, or its lock was not released. For %g s only the handlers "
+        "of mrq get lines",
+        _LEFT_OUT,
+    )
 
 
 def _write(line: str) -> None:

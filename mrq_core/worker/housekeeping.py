@@ -11,7 +11,7 @@ import gevent
 import psutil
 
 from mrq_core.contract.messages import Versions
-from mrq_core.errors import BrokerError, ConfigError
+from mrq_core.errors import BrokerError
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.interrupts import CancelRequests
 from mrq_core.worker.lasting import LastingGreenlet
@@ -58,7 +58,7 @@ class Housekeeping:
 
     def start(self) -> None:
         """Polls once and starts the loops. Raises BrokerError, and ConfigError if REPORT_FILE cannot be
-        written: a probe that watches the file would take this worker for dead."""
+        written."""
         loops: list[tuple[float, Callable[[], None]]] = [
             (_FLUSH_INTERVAL, self._settler.flush_running),
             (_FLUSH_INTERVAL, self._tidy),
@@ -71,10 +71,7 @@ class Housekeeping:
         self._reports.start()
         if self._reports.has_file:
             loops.append((self._config.report_interval, self.write_file))
-            try:
-                self.write_file()
-            except OSError as error:
-                raise ConfigError(f"REPORT_FILE cannot be written: {error}") from error
+            self._reports.start_file()
         self._rules.start()
         self.poll()  # before the first claim, which must obey the rules
         self._requests.start()
@@ -130,7 +127,10 @@ class Housekeeping:
             gevent.sleep(interval)
 
     def _tidy(self) -> None:
-        self._state.surroundings.restore(is_alone=False)
+        surroundings = self._state.surroundings
+        surroundings.restore(is_alone=False)
+        if surroundings.is_limited:
+            self._stopping.stop_within_grace("a task has lowered a resource limit of the process for good")
 
     def _prune(self) -> None:
         while pruned := self._broker.prune():

@@ -8,7 +8,7 @@ from types import CoroutineType, GeneratorType
 from typing import Any, TypeVar, cast
 
 from mrq_core.config.settings import Config
-from mrq_core.contract.codec import encode, printable, storable
+from mrq_core.contract.codec import encode, storable
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.naming import check_job_queue_name, check_times
 from mrq_core.contract.record import RetryDecision, Status
@@ -29,6 +29,8 @@ from mrq_core.errors import (
 from mrq_core.plugins.manager import ENCODED_FACTOR, Plugins
 from mrq_core.running.context import JobContext
 from mrq_core.tasks.loading import LoadedTask
+from mrq_core.text import printable
+from mrq_core.worker import forking
 from mrq_core.worker.tracebacks import error_fields, exception_before, format_traceback
 
 T = TypeVar("T")
@@ -138,10 +140,13 @@ class Outcomes:
 
     def _of_exception(self, context: JobContext, error: BaseException, started: float) -> Outcome:
         loaded = context.loaded
-        interrupt = error
-        if context.interrupted is not None and not issubclass(type(error), Interrupt):
-            # The code was interrupted and raised another exception on its way out.
-            interrupt = context.interrupted
+        interrupt, before = error, context.interrupted
+        if before is not None and (
+            type(before) in (TimeoutInterrupt, CancelInterrupt) or not issubclass(type(error), Interrupt)
+        ):
+            # The code was interrupted and raised another exception on its way out. A timeout and a cancel
+            # stand, also if the code then asks for a retry or an abort.
+            interrupt = before
         # By the real class: an exception of the task may claim another `__class__`.
         for kind, status in _INTERRUPTED.items():
             if issubclass(type(interrupt), kind):
@@ -256,9 +261,14 @@ def _interruptible(context: JobContext, function: Callable[..., T], *arguments: 
     """Calls a function that calls code of a task or a plugin after the task's code has ended."""
     was_in_code, context.in_code = context.in_code, True
     try:
-        return function(*arguments)
+        value = function(*arguments)
+    except BaseException as error:
+        forking.end_if_child(error)
+        raise
     finally:
         context.in_code = was_in_code
+    forking.end_if_child()
+    return value
 
 
 def _dispose(result: object) -> None:

@@ -28,7 +28,8 @@ else:
 
 
 class JobGreenlet(_Greenlet):
-    """A greenlet that runs jobs. gevent calls `switch_out` when it waits."""
+    """A greenlet that runs jobs. `has_waited`: other greenlets have run meanwhile, or a timeout was started
+    that may be raised in it later. gevent calls `switch_out` when it waits."""
 
     has_waited = False
 
@@ -37,12 +38,25 @@ class JobGreenlet(_Greenlet):
         self.has_waited = True
 
 
+_start_timeout = gevent.Timeout.start
+
+
+def _start_noted(timeout: gevent.Timeout) -> None:
+    """Replaces `Timeout.start` in a worker. A timeout without a reference to the loop is not in its count of
+    active watchers."""
+    greenlet = gevent.getcurrent()
+    if isinstance(greenlet, JobGreenlet):
+        greenlet.has_waited = True
+    _start_timeout(timeout)
+
+
 class GreenletPool:
     """Up to `size` greenlets, started on demand. `run` must not raise. It returns whether the code of the job
     has left the loop as it was: only then its greenlet takes another job, because a timer, a kill or another
     callback that the job left behind would reach that job."""
 
     def __init__(self, size: int, run: Callable[[Execution], bool]) -> None:
+        setattr(gevent.Timeout, "start", _start_noted)  # noqa: B010
         self._size = size
         self._run = run
         self._inbox: SimpleQueue[Execution] = SimpleQueue()

@@ -1,23 +1,20 @@
-"""The report of a worker about itself, and where it is written: shared state, and the file REPORT_FILE."""
+"""The report of a worker about itself, and when it is written to shared state and to the file REPORT_FILE."""
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from pathlib import Path
 
 import psutil
 
 from mrq_core import __version__
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerError
-from mrq_core.operations.views import worker_view
 from mrq_core.operations.workers import WORKERS_NAMESPACE, RunningJob, WorkerReport, report_to_json
-from mrq_core.worker.native import get_ident
+from mrq_core.worker.report_file import ReportFile
 from mrq_core.worker.worker_state import WorkerState
 
 _REPORTS_KEPT = 3
@@ -65,43 +62,20 @@ class Reporter:
         )
 
 
-class ReportFile:
-    """The file that REPORT_FILE names: the report as `mrq workers show --json` prints it.
-
-    The age of the file tells a probe on the same machine whether the process runs, also while the broker is
-    away. A reader never sees a partial report.
-    """
-
-    def __init__(self, path: str) -> None:
-        self._path = Path(path).absolute()  # a task may change the working directory
-
-    def write(self, report: WorkerReport) -> None:
-        """Replaces the file atomically. Safe in any thread. Raises OSError."""
-        beside = self._path.with_name(f"{self._path.name}.{os.getpid()}-{get_ident()}")
-        try:
-            beside.write_text(json.dumps(worker_view(report)) + "\n", encoding="utf-8")
-            beside.replace(self._path)
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
-
-    def remove(self) -> None:
-        """Deletes the file. Raises OSError."""
-        self._path.unlink(missing_ok=True)
-
-
 class Reports:
     """Writes the report to shared state and to REPORT_FILE.
 
     Greenlets of the hub do so every REPORT_INTERVAL. A native thread does when they are late, because a job
-    blocks the hub: a report is never older than two intervals while the broker is there.
+    blocks the hub: a report is never older than two intervals while the broker is there. Raises ConfigError
+    if REPORT_FILE names anything but a report or a new file.
     """
 
     def __init__(self, state: WorkerState, reporter: Reporter) -> None:
         self._name = state.name
         self._reporter = reporter
         self._interval = state.config.report_interval
-        self._file = ReportFile(state.config.report_file) if state.config.report_file else None
+        path = state.config.report_file
+        self._file = ReportFile(path, state.name) if path else None
         self._stored_at = self._written_at = self._tried_at = time.monotonic()
         self._is_over = True
 
@@ -122,6 +96,12 @@ class Reports:
         self._stored_at = now
         if self._is_over:  # the hub has removed it meanwhile
             broker.state.delete(WORKERS_NAMESPACE, [self._name])
+
+    def start_file(self) -> None:
+        """Writes the first report to REPORT_FILE. Raises ConfigError if that fails."""
+        if self._file is not None:
+            self._file.write_first(self._reporter.describe())
+            self._written_at = time.monotonic()
 
     def write_file(self) -> None:
         """Writes the report to REPORT_FILE. Asks no broker. Raises OSError."""

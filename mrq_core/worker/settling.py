@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import gevent
 from gevent.event import Event
 
-from mrq_core.contract.codec import printable
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerUnavailable, shown_error
+from mrq_core.text import printable
 from mrq_core.worker.executions import ClaimKind, Execution, batches, outcomes_of, store_logs
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.tracebacks import error_fields
@@ -195,7 +195,7 @@ class Settler:
                 for execution, outcome, is_accepted in zip(batch, outcomes, accepted, strict=True)
                 if is_accepted
             ]
-            state.observe("mrq_jobs_settled", settled=settled)
+            state.observers.call("mrq_jobs_settled", settled=settled)
 
     def _settle_alone(self, execution: Execution) -> None:
         try:

@@ -7,13 +7,15 @@ to a pipe (`signal.set_wakeup_fd`), which the thread reads. The Python half only
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from mrq_core.worker.native import start_native_thread
 from mrq_core.worker.process_end import LEAVE_WITHIN, end_process_within, write_and_exit
@@ -95,11 +97,27 @@ def leave_after_work(code: int) -> None:
     """Prepares the exit of a process whose worker has stopped: all outcomes are stored. Whatever else keeps
     the process, such as a thread of a task, is not waited for longer than `LEAVE_WITHIN`."""
     end_process_within(LEAVE_WITHIN, code, "the worker had stopped")
-    for flushable in (*logging.root.handlers, sys.stdout, sys.stderr):
-        try:
-            flushable.flush()
-        except BaseException:  # a handler of a task, or a terminal that was closed
-            pass
+    for flushable in (*(logging.root.handlers or ()), sys.stdout, sys.stderr):
+        _try(flushable, "flush")
+
+
+def end_after_work(code: int) -> NoReturn:
+    """Ends the process as Python does, after threads and exit handlers, but does not finalise the
+    interpreter: a native thread that runs code of gevent meanwhile would crash it."""
+    leave_after_work(code)
+    _try(threading, "_shutdown")
+    _try(atexit, "_run_exitfuncs")
+    for stream in (sys.stdout, sys.stderr):
+        _try(stream, "flush")
+    os._exit(code)
+
+
+def _try(owner: object, method: str) -> None:
+    """Calls the method: code of a task, or a terminal that was closed, may raise."""
+    try:
+        getattr(owner, method)()
+    except BaseException:
+        pass
 
 
 def _in_child() -> None:

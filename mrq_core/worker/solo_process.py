@@ -257,7 +257,7 @@ class Job:
             execution.interrupt_from(time.monotonic(), partial(kind, message.message))
 
 
-def _leave_to_worker(execution: Execution) -> None:
+def _leave_to_worker(execution: Execution | None) -> None:
     """Does nothing: the worker kills a process whose code does not end when it is interrupted."""
 
 

@@ -64,7 +64,7 @@ class Stopping:
         """Stops for a request of a person: as a first SIGINT to drain, and otherwise as a SIGTERM. May be
         called in any thread."""
         if not is_drain:
-            self._end_after_grace(time.monotonic(), "a request")
+            self._start_grace(time.monotonic(), "the worker was told to stop by a request")
         self.is_stopping = True
         self._mailbox.send(f"worker.stopping on a request: {self._plan()}")
 
@@ -74,9 +74,18 @@ class Stopping:
             return "the worker claims nothing more, finishes its running jobs, and ends"
         return f"the worker claims nothing more, and interrupts its running jobs after {self._grace:g} s"
 
+    def stop_within_grace(self, why: str) -> None:
+        """Stops as after SIGTERM. Has no effect after the first call."""
+        if self._grace_ends is None:
+            self._start_grace(time.monotonic(), why)
+            self.stop(why)
+
     def check(self, now: float) -> None:
         """Interrupts running jobs if the grace after SIGTERM is over. The watchdog calls this often."""
-        if self._grace_ends is not None and now >= self._grace_ends and not self.is_killing:
+        if self.is_killing:  # again: the watchdog may have postponed a limit at the same moment
+            for execution in self._state.executions.undecided():
+                execution.interrupt_from(now, stop_interrupt)
+        elif self._grace_ends is not None and now >= self._grace_ends:
             self._interrupt(now)
             self._mailbox.send(f"worker.interrupting name={self._state.name}: STOP_GRACE is over")
 
@@ -92,14 +101,14 @@ class Stopping:
             if self.is_stopping:
                 self._interrupt(now)
         else:
-            self._end_after_grace(now, name)
+            self._start_grace(now, f"the worker was told to stop by {name}")
         self.is_stopping = True
         self._mailbox.send(f"worker.stopping on {name}: {self._plan()}")
 
-    def _end_after_grace(self, now: float, why: str) -> None:
+    def _start_grace(self, now: float, why: str) -> None:
         if self._grace_ends is None:
             self._grace_ends = now + self._grace
-            end_process_within(self._grace + LEAVE_WITHIN, 0, f"the worker was told to stop by {why}")
+            end_process_within(self._grace + LEAVE_WITHIN, 0, why)
             if not self._grace:
                 self._interrupt(now)
 

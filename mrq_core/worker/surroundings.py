@@ -1,25 +1,46 @@
-"""What all jobs of a process share, and what a worker puts right after a job that has changed it.
+"""What all jobs of a process share, and what a worker restores after a job that has changed it.
 
 A task that configures logging, replaces a signal handler or leaves in another folder changes these for the
 worker and for all later jobs. The worker examines them after each job of over a millisecond and twice a
-second, and logging after each job.
+second. After each job it examines what would harm the next job at once: `is_intact`.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 from mrq_core.running import logs
-from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.guarded_log import GuardedLog, guard_loggers
 
 LONG = 0.001
 """Seconds. After a job that took longer, all is examined."""
+_SWITCHED_WITHIN = 0.1
+"""Seconds. With a longer switch interval, no native thread would interrupt a job that computes."""
+_SIGNALS = (
+    *(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM),
+    *(signal.SIGPIPE, signal.SIGXFSZ),  # ignored by Python; their default kills
+)
+_LIMITS = (
+    *(resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE),
+    resource.RLIMIT_CPU,
+)
+_raw: Any = import_module("_signal")
+"""Without enums, which would take most of the time of an examination."""
 
 _log = GuardedLog("mrq.worker")
+_set_switch_interval = sys.setswitchinterval
+
+
+def _set_short_switch_interval(interval: float, /) -> None:
+    """Replaces sys.setswitchinterval in a worker."""
+    _set_switch_interval(min(interval, _SWITCHED_WITHIN))
 
 
 class Surroundings:
@@ -29,33 +50,79 @@ class Surroundings:
         self._folder = os.getcwd()
         self._streams = (sys.stdout, sys.stderr)
         self._recursion_limit = sys.getrecursionlimit()
+        self._switch_interval = sys.getswitchinterval()
+        self.is_limited = False
+        """Whether a task has lowered a resource limit for good. The worker cannot go on, for instance without
+        memory."""
+        self.keep_limits()
         self._handlers: dict[int, Any] = {}
+        self._mask: set[int] = set()
         self._warned: str | None = None
 
     def keep_signals(self) -> None:
-        """Notes the signal handlers of the worker."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
-        self._handlers = {number: signal.getsignal(number) for number in numbers}
+        """Notes the signal handlers of the worker, in its main thread, and keeps threads able to run."""
+        handlers = {number: _raw.getsignal(number) for number in _SIGNALS}
+        self._handlers = {number: handler for number, handler in handlers.items() if handler is not None}
+        self._mask = _raw.pthread_sigmask(signal.SIG_BLOCK, ())
+        setattr(sys, "setswitchinterval", _set_short_switch_interval)  # noqa: B010
+
+    def keep_limits(self) -> None:
+        """Notes the resource limits: those of the worker, and those that a module has set when it was
+        imported."""
+        self._limits = {number: resource.getrlimit(number) for number in _LIMITS}
+
+    def is_intact(self) -> bool:
+        """Whether a job has left what the next job needs at once. Costs little: called after each job."""
+        return (
+            sys.getswitchinterval() == self._switch_interval
+            and sys.getrecursionlimit() >= self._recursion_limit
+            and logs.is_logging_intact()
+        )
 
     def restore(self, *, is_alone: bool) -> None:
-        """Puts right what a job has changed. In the main thread. `is_alone`: no other job runs, so that the
-        working directory and the standard streams can be restored. Never raises."""
-        with suppress(Exception):
-            self._restore(is_alone)
+        """Restores what a job has changed. In the main thread. `is_alone`: no other job runs, which may need
+        the working directory, the standard streams or an alarm. Never raises."""
+        steps: list[Callable[[], None]] = [
+            self._restore_interpreter, logs.restore_logging, self._restore_signals, self._restore_limits,
+        ]  # fmt: skip
+        if is_alone:
+            steps += [self._restore_streams, _end_alarm]
+        for step in steps:
+            with suppress(BaseException):
+                step()
+        with suppress(BaseException):
+            self._restore_folder(is_alone)
 
-    def _restore(self, is_alone: bool) -> None:
-        logs.restore_logging()
+    def _restore_interpreter(self) -> None:
+        if sys.getswitchinterval() != self._switch_interval:
+            _set_switch_interval(self._switch_interval)
+        if sys.getrecursionlimit() < self._recursion_limit:
+            sys.setrecursionlimit(self._recursion_limit)
+        guard_loggers()
+
+    def _restore_signals(self) -> None:
         for number, handler in self._handlers.items():
-            if signal.getsignal(number) != handler:
+            if _raw.getsignal(number) != handler:
                 signal.signal(number, handler)
                 _log.warning(
                     "signal.restored %s: a task had replaced its handler", signal.Signals(number).name
                 )
-        if sys.getrecursionlimit() < self._recursion_limit:
-            sys.setrecursionlimit(self._recursion_limit)
-        if is_alone and (sys.stdout, sys.stderr) != self._streams:
-            sys.stdout, sys.stderr = self._streams
-        self._restore_folder(is_alone)
+        if self._handlers and _raw.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
+            signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+
+    def _restore_limits(self) -> None:
+        """Raises lowered limits again, as far as a task has left that possible."""
+        for number, limits in self._limits.items():
+            soft, hard = resource.getrlimit(number)
+            if (soft, hard) == limits or not _is_lower(soft, limits[0]):
+                continue
+            try:
+                resource.setrlimit(number, limits)
+            except (ValueError, OSError):  # only root raises the hard limit
+                self.is_limited = True
+
+    def _restore_streams(self) -> None:
+        sys.stdout, sys.stderr = self._streams
 
     def _restore_folder(self, is_alone: bool) -> None:
         try:
@@ -71,3 +138,13 @@ class Surroundings:
         elif self._warned != folder:
             self._warned = folder
             _log.warning("folder.changed: a task has changed the working directory of all jobs to %s", folder)
+
+
+def _is_lower(limit: int, other: int) -> bool:
+    return limit != resource.RLIM_INFINITY and (other == resource.RLIM_INFINITY or limit < other)
+
+
+def _end_alarm() -> None:
+    """Ends the timer of SIGALRM, which belongs to the watchdog. Other timers may be those of a profiler."""
+    if signal.getitimer(signal.ITIMER_REAL) != (0.0, 0.0):
+        signal.setitimer(signal.ITIMER_REAL, 0)

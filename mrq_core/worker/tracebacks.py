@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, TypedDict
 
-from mrq_core.contract.codec import printable
 from mrq_core.contract.terms import MESSAGE_LIMIT, error_group
 from mrq_core.tasks.task import Task
+from mrq_core.text import printable
 
 _HEAD, _TAIL = 20_000, 60_000
 """Characters at both ends of a long traceback that are kept."""
@@ -89,6 +90,17 @@ def format_traceback(error: BaseException) -> str:
         except BaseException:  # code of the task raised, or memory is short
             pass
     return f"{type_name(error)}: <the exception cannot be formatted>\n"
+
+
+def headline(formatted: str | None, kind: str) -> str:
+    """The type of an exception and the first line of its message, from a text of `format_traceback`; the type
+    alone if the text lacks them. `kind`: the name that `type_name` gave."""
+    text = formatted or ""
+    last = max(text.rfind(link) + len(link) if link in text else 0 for link in (_BECAUSE, _MEANWHILE))
+    name = re.escape(kind.removeprefix("__main__."))
+    # The frames above are indented further, also in a group; notes and the exceptions of a group follow.
+    found = re.compile(rf"^(?:  \| )?({name}(?::.*)?)$", re.MULTILINE).search(text, last)
+    return found[1] if found is not None else kind
 
 
 def _cut(text: str, head: int, tail: int) -> str:

@@ -9,6 +9,9 @@ A native thread checks all jobs ten times a second. For a job with a due interru
 3. After a grace period the worker is given up (`giving_up.py`): the overdue job is settled by its interrupt,
    all others as interrupted, and the process exits. No job is lost; they are claimed again.
 
+Time in which other code keeps the hub counts neither for the limits of a job nor for its grace
+(`hub_time.py`).
+
 A job in a separate process is interrupted by a message to that process, which does the first two steps
 itself; after the grace period the process is killed (`solo.py`).
 
@@ -20,12 +23,13 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from types import FrameType
 
 from mrq_core.errors import Interrupt, JobInterrupt
 from mrq_core.running.context import current_context
 from mrq_core.worker.executions import Execution, Executions
+from mrq_core.worker.hub_time import HubTime
 from mrq_core.worker.native import Mailbox, NativeLoop, thread_id
 
 TICK = 0.1
@@ -47,22 +51,25 @@ _LOCKING_FUNCTIONS = frozenset({"handle", "acquire", "release", "_acquireLock", 
 class Watchdog:
     """The thread, the mailbox through which it reaches the hub, and the signal handler.
 
-    `give_up` ends the worker for a job that does not end, `tick` is called ten times a second with the
-    monotonic time, and `is_killing` says whether all jobs are interrupted because the worker stops.
+    `give_up` ends the worker for a job that does not end; None: for other code that keeps the hub. `tick` is
+    called ten times a second with the monotonic time, and `is_killing` says whether all jobs are interrupted
+    because the worker stops. `hub_time`: None in a process of a single job.
     """
 
     def __init__(
         self,
         executions: Executions,
         *,
-        give_up: Callable[[Execution], None],
+        give_up: Callable[[Execution | None], None],
         tick: Callable[[float], None],
         is_killing: Callable[[], bool],
+        hub_time: HubTime | None = None,
     ) -> None:
         self._executions = executions
         self._give_up = give_up
         self._tick = tick
         self._is_killing = is_killing
+        self._hub_time = hub_time
         self._asked: dict[Execution, tuple[float, float]] = {}
         self._reached: set[Execution] = set()
         self._mailbox: Mailbox[Execution] = Mailbox(self._raise_in_greenlet)
@@ -80,20 +87,39 @@ class Watchdog:
         self._loop.stop()
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
         self._mailbox.close()
+        if self._hub_time is not None:
+            self._hub_time.close()
 
     def _check(self) -> float:
         now = time.monotonic()
         self._tick(now)
-        for execution in self._executions.undecided():
+        undecided = self._executions.undecided()
+        kept_waiting = self._examine_hub(now, undecided)
+        for execution in undecided:
             if execution.process is not None:
                 execution.process.examine(now)
             interrupt = execution.interrupt_at(now)
-            if interrupt is not None:
+            if interrupt is not None and execution not in kept_waiting:
                 self._push(execution, interrupt, now)
         for execution in [asked for asked in self._asked if asked.outcome is not None]:
             self._asked.pop(execution, None)
             self._reached.discard(execution)
         return TICK
+
+    def _examine_hub(self, now: float, undecided: Sequence[Execution]) -> Collection[Execution]:
+        """The jobs that cannot be interrupted because other code keeps the hub: prolongs their grace. No job
+        while the worker stops: it ends in time whatever keeps the hub."""
+        hub_time = self._hub_time
+        if hub_time is None or self._is_killing():
+            return ()
+        kept_waiting = hub_time.examine(now, self._main_thread, undecided)
+        if hub_time.is_over:
+            hub_time.charge()
+            self._give_up(None)
+        for execution in self._asked.keys() & kept_waiting.keys():
+            first, latest = self._asked[execution]
+            self._asked[execution] = (first + kept_waiting[execution], latest)
+        return kept_waiting
 
     def _push(self, execution: Execution, interrupt: Interrupt, now: float) -> None:
         if execution.process is not None:

@@ -23,10 +23,12 @@ from mrq_core.worker.executions import Execution
 from mrq_core.worker.giving_up import GivingUp
 from mrq_core.worker.guarded_log import GuardedLog, guard_hub, guard_loggers
 from mrq_core.worker.housekeeping import Housekeeping
+from mrq_core.worker.hub_time import HubTime
 from mrq_core.worker.interrupts import CancelRequests
 from mrq_core.worker.lasting import LastingGreenlet, keep_hub, release_hub
 from mrq_core.worker.leases import LeaseKeeper
 from mrq_core.worker.native_settling import NativeSettler
+from mrq_core.worker.process_end import LEAVE_WITHIN, end_process_within
 from mrq_core.worker.reporting import Reporter, Reports
 from mrq_core.worker.requests import Requests
 from mrq_core.worker.settling import Settler
@@ -84,6 +86,7 @@ class Worker:
             give_up=last_resort.give_up,
             tick=self._stopping.check,
             is_killing=lambda: self._stopping.is_killing,
+            hub_time=HubTime(Executing._execute),
         )
 
     @property
@@ -97,7 +100,7 @@ class Worker:
 
     def run(self, *, exits_after: bool = False) -> int:
         """Works until it is stopped or, in a burst, nothing is left to do. `exits_after`: the process exits
-        with the returned code, and ignores signals until then.
+        with the returned code, within `LEAVE_WITHIN` of the end of the work, and ignores signals until then.
 
         Raises BrokerError if it cannot start; later it waits for a broker that is away.
         """
@@ -115,7 +118,7 @@ class Worker:
         self._state.surroundings.keep_signals()
         settling = LastingGreenlet(self._settler.run)
         settling.start()
-        code = 0
+        code = 1
         try:
             self._housekeeping.start()
             _log.info(
@@ -127,6 +130,8 @@ class Worker:
             gc.freeze()
             code = self._work()
         finally:
+            if exits_after:  # before code of a task, such as a log handler, is called again
+                end_process_within(LEAVE_WITHIN, code, "the worker had stopped")
             self._housekeeping.stop()
             self._settler.stop()
             settling.stop(timeout=_SETTLER_PATIENCE)

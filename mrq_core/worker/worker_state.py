@@ -7,7 +7,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-import gevent
 from gevent.event import Event
 
 from mrq_core.client.client import Client
@@ -16,14 +15,8 @@ from mrq_core.contract.messages import Limit
 from mrq_core.plugins.manager import open_broker
 from mrq_core.tasks.loading import LoadedTask
 from mrq_core.worker.executions import Execution, Executions
-from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.observers import Observers
 from mrq_core.worker.surroundings import Surroundings
-
-OBSERVER_PATIENCE = 5.0
-"""Seconds for which the worker waits for the observers of a hook."""
-_MOST_HANGING = 100
-
-_log = GuardedLog("mrq.worker")
 
 
 class WorkerState:
@@ -50,8 +43,7 @@ class WorkerState:
         self.status = "init"
         self.executions = Executions()
         self.wake = Event()
-        self._hanging: dict[str, list[gevent.Greenlet[..., None]]] = {}
-        """The greenlets of observers that are not waited for, by hook."""
+        self.observers = Observers(client.plugins)
         self.surroundings = Surroundings()
         self.paused: frozenset[str] = frozenset()
         """The paused queues and trees."""
@@ -69,26 +61,7 @@ class WorkerState:
         if status != self.status:
             self.status = status
             if self.plugins.implements("mrq_worker_event"):
-                self.observe("mrq_worker_event", worker=self.name, event=status)
-
-    def observe(self, hook: str, **values: object) -> None:
-        """Calls the observers of a hook, and waits up to OBSERVER_PATIENCE for them.
-
-        They run in a separate greenlet, so that what an observer raises or leaves behind, such as a timer,
-        reaches none of the worker's greenlets. While observers hang, later ones are not waited for, and above
-        _MOST_HANGING calls are left out.
-        """
-        hanging = self._hanging.get(hook, [])
-        if hanging:
-            hanging = self._hanging[hook] = [greenlet for greenlet in hanging if not greenlet.dead]
-        if len(hanging) >= _MOST_HANGING:
-            return
-        greenlet = gevent.spawn(self.plugins.observe, hook, caught=BaseException, **values)
-        greenlet.join(0 if hanging else OBSERVER_PATIENCE)
-        if not greenlet.dead:
-            self._hanging.setdefault(hook, []).append(greenlet)
-            if not hanging:
-                _log.warning("plugin.hangs hook=%s: the worker waits for it no longer", hook)
+                self.observers.call("mrq_worker_event", worker=self.name, event=status)
 
     def open_broker(self, timeout: float | None = None) -> Broker:
         """Opens another broker, for a native thread. `timeout`: seconds for each call, instead of

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import pty
+import re
+import signal
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 
@@ -39,11 +42,49 @@ def test_actions_by_filter_count_and_do_not_ask_off_a_terminal(
     assert [job["id"] for job in mrq("jobs", "list", "--json").json] == [worked["retry"]]
 
 
-def test_a_dry_run_counts_and_changes_nothing(mrq: Shell, project: Project, worked: dict[str, str]) -> None:
+def test_a_dry_run_counts_what_would_change(mrq: Shell, project: Project, worked: dict[str, str]) -> None:
     said = mrq("jobs", "cancel", "--status", "queued,failed", "--dry-run")
     assert said.out == "2 jobs to cancel: 1 failed, 1 queued\n"
     assert mrq("jobs", "remove", worked["failed"], "--dry-run").out == "1 job to remove: 1 failed\n"
     assert project.client.fetch(worked["failed"]).status == "failed"
+
+
+@pytest.mark.parametrize("command", [["requeue"], ["cancel"], ["move", "--to", "slow"], ["remove"]])
+def test_a_dry_run_counts_as_the_command_then_does(
+    mrq: Shell, project: Project, worked: dict[str, str], command: list[str]
+) -> None:
+    running = project.queue("tasks.nap", {"seconds": 60})
+    project.worker("--paused-queues-refresh-interval", "60")
+    project.until_status(running, "started")
+    by_id = mrq("jobs", *command, *worked.values(), running, "0" * 24, "--dry-run").out
+    by_filter = mrq("jobs", *command, "--since", "1d", "--dry-run").out
+    assert by_id == by_filter.replace("\n", "; 1 unknown\n")
+    told = mrq("jobs", *command, "--since", "1d").out
+    assert numbers(by_filter, "jobs? to", "refused") == [
+        numbers(told, "jobs? (?:requeued|cancelled|moved|removed)")[0] + numbers(told, "running")[0],
+        *numbers(told, "refused"),
+    ]
+
+
+def numbers(text: str, *words: str) -> list[int]:
+    """The numbers in front of these words; 0 where a word is missing."""
+    found = [re.search(rf"(\d+) {word}", text) for word in words]
+    return [int(number[1]) if number else 0 for number in found]
+
+
+@pytest.mark.parametrize("malformed", ["", "x", "A" * 24, "0" * 23, "0" * 24 + "\n"])
+def test_a_malformed_id_is_refused_and_nothing_is_changed(
+    mrq: Shell, project: Project, malformed: str
+) -> None:
+    job_id = project.queue("tasks.fail")
+    commands = ["show", "logs", "logs --follow", "wait", "requeue", "cancel", "move --to x", "remove"]
+    for command in [*commands, "requeue --dry-run", "remove --dry-run"]:
+        more = [] if command.split()[0] in ("show", "logs", "wait") else [job_id]
+        said = mrq("jobs", *command.split(), *more, malformed, code=2)
+        assert said.out == ""
+        assert said.err.startswith("mrq: job_id is ")
+        assert said.err.endswith("expected 24 hex digits in lower case, such as queue_job returns\n")
+    assert project.client.fetch(job_id).status == "queued"
 
 
 @pytest.mark.parametrize("command", [["requeue"], ["cancel"], ["move", "--to", "x"], ["remove"]])
@@ -82,21 +123,87 @@ def test_a_cancel_says_what_became_of_each_job(mrq: Shell, project: Project, wor
     assert f"{unknown}: there is no such job" in said.err
 
 
-@pytest.mark.parametrize(("answer", "code", "status"), [("n", 1, "queued"), ("y", 0, "cancel")])
-def test_on_a_terminal_changes_by_filter_are_confirmed(
-    project: Project, answer: str, code: int, status: str
-) -> None:
-    job_id = project.queue("tasks.fail")
+@dataclass
+class Dialog:
+    """`mrq` on a terminal, which gets an answer once the question is there. `piped` are its streams that are
+    no terminal."""
+
+    code: int
+    shown: str
+    piped: str
+
+
+def dialog(
+    project: Project, *arguments: str, answer: str = "", signum: int = 0, piped: str = "stderr"
+) -> Dialog:
     ours, theirs = pty.openpty()
-    program = [sys.executable, "-m", "mrq_core.cli", "jobs", "cancel", "--status", "queued"]
+    program = [sys.executable, "-m", "mrq_core.cli", "jobs", *arguments]
+    shown = b""
     try:
         with subprocess.Popen(
-            program, cwd=project.path, env=project.env, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE
+            program,
+            cwd=project.path,
+            env=project.env,
+            stdin=theirs,
+            stdout=subprocess.PIPE if piped == "stdout" else theirs,
+            stderr=subprocess.PIPE if piped == "stderr" else theirs,
         ) as process:
-            os.write(ours, f"{answer}\n".encode())
-            assert process.wait(PATIENCE) == code
-        assert b"Cancel 1 job (1 queued)?" in os.read(ours, 10_000)
+            os.close(theirs)
+            while b"[y/N]" not in shown and (part := read_from(ours)):
+                shown += part
+            if answer:
+                os.write(ours, answer.encode())
+            if signum:
+                process.send_signal(signum)
+            while part := read_from(ours):
+                shown += part
+            pipe = process.stdout or process.stderr
+            assert pipe is not None
+            rest = pipe.read()
+            code = process.wait(PATIENCE)
     finally:
         os.close(ours)
-        os.close(theirs)
+    return Dialog(code, shown.decode(), rest.decode())
+
+
+def read_from(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65_536)
+    except OSError:  # the program has ended
+        return b""
+
+
+@pytest.mark.parametrize("piped", ["stdout", "stderr"])
+@pytest.mark.parametrize(
+    ("answer", "code", "status"), [("n", 1, "queued"), ("", 1, "queued"), ("what\nYES", 0, "cancel")]
+)
+def test_on_a_terminal_changes_by_filter_are_confirmed(
+    project: Project, answer: str, code: int, status: str, piped: str
+) -> None:
+    job_id = project.queue("tasks.fail")
+    told = dialog(project, "cancel", "--status", "queued", answer=f"{answer}\n", piped=piped)
+    assert told.code == code, told
+    assert "Cancel 1 job (1 queued)? [y/N]:" in told.shown
+    assert "Cancel 1 job (1" not in told.piped
     assert project.client.fetch(job_id).status == status
+
+
+@pytest.mark.parametrize("piped", ["stdout", "stderr"])
+def test_an_interrupted_question_changes_nothing(project: Project, piped: str) -> None:
+    job_id = project.queue("tasks.fail")
+    told = dialog(project, "cancel", "--status", "queued", signum=signal.SIGINT, piped=piped)
+    assert told.code == 130, told
+    assert "mrq:" not in told.shown + told.piped
+    told = dialog(project, "remove", "--status", "queued", answer="\x04", piped=piped)
+    assert told.code == 1, told
+    assert (
+        "mrq: aborted: the input ended before an answer, and nothing was changed" in told.shown + told.piped
+    )
+    assert project.client.fetch(job_id).status == "queued"
+
+
+def test_no_question_is_asked_where_no_job_would_change(project: Project) -> None:
+    assert dialog(project, "cancel", "--queue", "none").shown == "0 jobs to cancel\r\n"
+    project.queue("tasks.fail")
+    told = dialog(project, "requeue", "--status", "queued")
+    assert (told.code, told.shown) == (0, "0 jobs to requeue; 1 refused: 1 queued\r\n")

@@ -78,9 +78,9 @@ class Command(NamedTuple):
 
 
 COMMANDS = [
-    Command("--version"),
-    Command("--help"),
-    Command("jobs list --help"),
+    Command("--version", needs_output=True),
+    Command("--help", needs_output=True),
+    Command("jobs list --help", needs_output=True),
     Command("jobs list --status done", 2),
     Command("nonsense", 2),
     Command("worker --burst --nonsense", 2),
@@ -115,8 +115,8 @@ COMMANDS = [
     Command("workers", needs_output=True),
     Command("workers --json", needs_output=True),
     Command("workers show {odd}", 1),
-    Command("check"),
-    Command("check --json"),
+    Command("check", needs_output=True),
+    Command("check --json", needs_output=True),
     Command("plugins", needs_output=True),
     Command("plugins --json", needs_output=True),
     Command("scheduler", 2),
@@ -222,6 +222,24 @@ def test_a_log_that_is_followed_ends_with_its_reader(shared: Project) -> None:
     shared.client.broker.append_logs([line], max_size=1000)
     said = call(shared, f"{program(f'jobs logs {job_id} --follow')} | head -1; exit ${{PIPESTATUS[0]}}")
     assert (said.code, said.err) == (0, "")
+
+
+@pytest.mark.parametrize("line", ["sys.stdout = sys.stderr = None", "sys.stdout.close(); sys.stderr.close()"])
+def test_a_config_file_that_closes_the_streams_hides_no_answer(shared: Project, line: str) -> None:
+    shared.write("closing.py", f"import sys\n{line}\n")
+    for arguments, code, out, err in (
+        ("jobs list --json --queue none", 0, "[]\n", ""),
+        ("queues pause a", 0, "paused: a\n", ""),
+        ("queues resume a", 0, "resumed: a\n", ""),
+        ("run tasks.talk --quiet", 0, json.dumps(HOSTILE), "logged"),
+        ("run tasks.nothing", 1, "", "has no 'nothing'"),
+        ("worker --burst", 0, "", "worker.stopped"),
+    ):
+        said = call(shared, program(f"{arguments} --config closing.py"))
+        assert said.code == code, said
+        assert said.out == out or arguments.startswith("run tasks.talk")
+        assert err in said.err
+        assert not OURS.search(said.err)
 
 
 def test_a_deleted_folder_is_named_where_the_database_is_relative(shared: Project) -> None:

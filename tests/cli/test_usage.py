@@ -162,6 +162,67 @@ def test_an_error_of_mrq_itself_is_a_line_that_names_debug(
     assert "Traceback" in mrq("queues", "list", "--debug", code=1).err
 
 
+HOOK = "from mrq_core import hookimpl\n\n@hookimpl\ndef mrq_before_enqueue(record):\n    raise {}\n"
+REFUSALS = {
+    "ValueError('no')": 1, "PermissionError('no')": 1, "GeneratorExit('no')": 2, "SystemExit('no')": 2,
+    "__import__('gevent').GreenletExit('no')": 2,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("error", "code"), REFUSALS.items())
+def test_a_plugin_that_refuses_a_job_is_named(mrq: Shell, project: Project, error: str, code: int) -> None:
+    project.write("mrq-config.py", HOOK.format(error))
+    said = mrq("run", "shop.Sell", "--queue", "q", code=code)
+    kind = error.partition("(")[0] if "gevent" not in error else "GreenletExit"
+    assert f"{kind}: no" in said.err
+    assert "mrq_before_enqueue of the plugin config file" in said.err
+    assert "Traceback" not in said.err
+    assert said.out == ""
+
+
+@pytest.mark.parametrize("code", ["GeneratorExit('x')", "SystemExit(3)", "__import__('gevent').GreenletExit"])
+@pytest.mark.parametrize("where", ["config file", "plugin"])
+def test_code_that_ends_the_process_while_it_is_loaded_is_an_error_in_one_line(
+    mrq: Shell, project: Project, where: str, code: str
+) -> None:
+    project.write("leaving.py", f"raise {code}\n")
+    project.write("mrq-config.py", f"raise {code}\n" if where == "config file" else "PLUGINS = ['leaving']\n")
+    for command in (("jobs", "list"), ("run", "shop.Sell")):
+        said = mrq(*command, code=2)
+        assert len(said.err.splitlines()) == 1, said.err
+
+
+def test_an_interrupt_while_the_config_file_is_loaded_is_quiet(mrq: Shell, project: Project) -> None:
+    project.write("mrq-config.py", "raise KeyboardInterrupt\n")
+    for command in (("jobs", "list"), ("run", "shop.Sell"), ("worker",)):
+        assert mrq(*command, code=130).err == ""
+
+
+@pytest.mark.parametrize(
+    "harm", ["sys.stdout = None", "sys.stdout.close()", "sys.stderr = None", "sys.stderr.close()"]
+)
+@pytest.mark.parametrize("where", ["config file", "plugin"])
+def test_standard_streams_that_loaded_code_closes_are_restored(
+    project: Project, where: str, harm: str
+) -> None:
+    code = f"import sys\n{harm}\n"
+    project.write("closing.py", code)
+    project.write("mrq-config.py", code if where == "config file" else "PLUGINS = ['closing']\n")
+    project.write("shop.py", "from mrq_core import task\n\n@task\ndef sell():\n    return 5\n")
+
+    def called(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "mrq_core.cli", *arguments],
+            cwd=project.path, env=project.env, capture_output=True, text=True, timeout=30, check=False,
+        )  # fmt: skip
+
+    done = called("run", "shop.sell")
+    assert (done.returncode, done.stdout) == (0, "5\n"), done.stderr
+    done = called("jobs", "list")
+    assert (done.returncode, done.stderr) == (0, "There are no jobs.\n")
+    assert called("plugins").returncode == 0
+
+
 def test_a_bad_value_names_the_setting_and_the_flag(mrq: Shell) -> None:
     said = mrq("worker", "--greenlets", "many", code=2)
     assert said.err == "mrq: GREENLETS is 'many' (--greenlets): expected a whole number\n"
@@ -278,3 +339,42 @@ def _open_files(pid: int) -> list[str]:
         except OSError:
             continue
     return found
+
+
+FILTERS = ("status", "path", "queue", "worker", "error", "message", "key", "since", "until", "params")
+
+
+@pytest.mark.parametrize("command", ["list", "requeue", "cancel", "move --to x", "remove --yes"])
+def test_an_empty_filter_is_refused_and_changes_nothing(mrq: Shell, project: Project, command: str) -> None:
+    job_id = project.queue("tasks.fail")
+    for name in FILTERS:
+        for value in ("", ",", " "):
+            said = mrq("jobs", *command.split(), f"--{name}", value, code=2)
+            assert said.out == ""
+            assert re.fullmatch(rf"mrq: {name} (is|has an empty value).*: expected .*\n", said.err), said
+    for value in ("", " "):
+        assert "group has an empty value" in mrq("jobs", *command.split(), "--group", value, code=2).err
+    assert project.client.fetch(job_id).status == "queued"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("worker", "--burst", ""),
+        ("worker", "--burst", "default", ""),
+        ("worker", "--burst", "default", ","),
+        ("queues", "pause", ""),
+        ("queues", "pause", "default", ""),
+        ("queues", "resume", ""),
+        ("workers", "show", ""),
+        ("run", "tasks.fail", "--queue", ""),
+        ("jobs", "requeue", "--status", "failed", "--to", ""),
+        ("jobs", "list", "--config", ""),
+    ],
+)
+def test_an_empty_name_is_refused(mrq: Shell, project: Project, arguments: tuple[str, ...]) -> None:
+    said = mrq(*arguments, code=2)
+    assert said.out == ""
+    assert "expected" in said.err
+    assert len(said.err.splitlines()) == 1
+    assert project.client.broker.paused() == set()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 import pytest
 
 from mrq_core.cli.errors import UsageError
 from mrq_core.cli.run_command import params_from
+from mrq_core.contract.codec import storable_params
+from mrq_core.errors import InvalidValue
 from tests.cli.conftest import Shell
+from tests.operations.test_filters import UNSTORABLE
 from tests.support import Project
 
 
@@ -41,6 +45,26 @@ def test_a_worker_exits_with_0_whatever_became_of_its_jobs(mrq: Shell, project: 
     assert "worker.started" not in said.err
 
 
+def test_the_log_names_the_type_and_the_message_of_an_exception_with_notes(
+    mrq: Shell, project: Project
+) -> None:
+    project.write(
+        "noted.py",
+        """
+        from mrq_core import task
+
+        @task
+        def noted():
+            error = ValueError("the message\\nits second line")
+            error.add_note("the note")
+            raise error
+        """,
+    )
+    job_id = project.queue("noted.noted")
+    said = mrq("worker", "--burst", "--quiet")
+    assert said.err.endswith(f" job.failed id={job_id} path=noted.noted error=ValueError: the message\n")
+
+
 def test_options_of_tasks_are_checked_before_work_begins(mrq: Shell, project: Project) -> None:
     project.write("mrq-config.py", "TASKS = {'tasks.Add': {'timout': 3}}\n")
     for command in (["worker", "--burst"], ["run", "tasks.fail"]):
@@ -55,6 +79,80 @@ def test_run_prints_the_result_alone_on_standard_output(mrq: Shell, params: list
     assert said.out == "3\n"
     assert "printed by the task" in said.err
     assert "adding" in said.err
+
+
+LOUD = """
+import os
+import subprocess
+import sys
+import atexit
+import threading
+
+from mrq_core import task
+
+print("printed by the import")
+os.system("echo echoed by the import")
+
+
+@task
+def loud(forks: bool = False):
+    print("printed")
+    sys.__stdout__.write("written")
+    os.write(1, b"raw")
+    os.system("echo system")
+    subprocess.run(["echo", "subprocess"], check=True)
+    subprocess.run(["sh", "-c", "echo by itself >&1"], stdout=sys.stdout, check=True)
+    atexit.register(os.system, "echo late")
+    os.close(os.dup(1))
+    return {"a": 1}
+"""
+
+
+def test_only_the_result_of_a_run_goes_to_standard_output(mrq: Shell, project: Project) -> None:
+    project.write("loud.py", LOUD)
+    project.write("mrq-config.py", "print('printed by the configuration')\n")
+    said = mrq("run", "loud.loud")
+    assert said.out == '{\n  "a": 1\n}\n'
+    words = ["printed", "written", "raw", "system", "subprocess", "by itself", "late", "by the configuration"]
+    assert [word for word in words if word not in said.err] == []
+    said = mrq("run", "loud.loud", "--async")
+    assert project.client.fetch(said.out.removesuffix("\n")).path == "loud.loud"
+    assert "echoed by the import" in said.err
+
+
+def test_a_task_that_closes_standard_output_does_not_lose_its_result(mrq: Shell, project: Project) -> None:
+    project.write(
+        "closing.py",
+        """
+        import os, sys
+        from mrq_core import task
+
+        @task
+        def stream():
+            sys.stdout.close()
+            return 1
+
+        @task
+        def descriptor():
+            os.close(1)
+            return 2
+
+        @task
+        def nothing():
+            sys.stdout = None
+            return 3
+
+        @task
+        def all():
+            sys.stdout.close()
+            sys.stderr.close()
+            raise ValueError("told all the same")
+        """,
+    )
+    assert "ValueError: told all the same" in mrq("run", "closing.all", code=1).err
+    assert mrq("run", "closing.descriptor").out == "2\n"
+    assert mrq("run", "closing.stream").out == "1\n"
+    assert mrq("run", "closing.nothing").out == "3\n"
 
 
 def test_run_takes_keys_and_values_as_strings(mrq: Shell) -> None:
@@ -78,8 +176,31 @@ def test_params_that_make_no_sense_are_refused(words: list[str], what: str) -> N
         params_from(words)
 
 
+@pytest.mark.parametrize("value", UNSTORABLE)
+def test_params_that_no_job_can_store_are_refused(value: str) -> None:
+    with pytest.raises(InvalidValue, match=r"^params") as caught:
+        storable_params(params_from([f'{{"a": {value}}}']), max_size=100_000)
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("more", [[], ["--async"]])
+def test_deeply_nested_params_are_a_usage_error(mrq: Shell, more: list[str]) -> None:
+    said = mrq("run", "tasks.Add", '{"a": ' + "[" * 20_000 + "]" * 20_000 + "}", *more, code=2)
+    assert (said.out, said.err) == ("", "mrq: params is nested more than 64 levels deep: store it flatter\n")
+
+
 def test_bad_params_are_a_usage_error(mrq: Shell) -> None:
     assert "expected one JSON object" in mrq("run", "tasks.Add", "a", code=2).err
+
+
+@pytest.mark.parametrize("path", ["tasks", "tasks.", ".fail", "", "a b.c"])
+def test_a_path_without_a_module_or_a_name_is_a_usage_error(mrq: Shell, path: str) -> None:
+    for more in ([], ["--async"]):
+        said = mrq("run", path, *more, code=2)
+        assert said.out == ""
+        assert re.fullmatch(r"mrq: task is '.*': expected a path such as 'module\.Name', .*\n", said.err), (
+            said
+        )
 
 
 def test_a_task_that_fails_exits_with_1_and_its_traceback(mrq: Shell) -> None:

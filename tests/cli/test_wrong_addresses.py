@@ -117,6 +117,16 @@ WRONG = [
     ("mogno", "did you mean mongo?"),
     ("sqlite:///folder/", "does not name a file"),
     ("sqlite:///a%00b", "does not name a file"),
+    ("sqlite://anna:geheim@h/x", "the URL 'sqlite://anna:***@h/x' does not name a file"),
+    ("sqlite:///x?password=geheim", "has options, and the embedded broker has none"),
+    ("redis://:geheim", "the URL 'redis://:***' is wrong (are user and password percent-encoded"),
+    ("redis://127.0.0.1:1?pasword=geheim", "unknown options pasword"),
+    ("redis://127.0.0.1:1?prefix=a&prefix=b", "has the option prefix 2 times: expected it once"),
+    ("mongodb://:geheim", "the URL 'mongodb://:***' is wrong ("),
+    ("mongodb://127.0.0.1:1/?pasword=geheim", "Unknown option"),
+    ("mongodb://127.0.0.1:1/?authMechanismProperties=AWS_SESSION_TOKEN:geheim,x", "Malformed auth mechanism"),
+    ("mongodb://127.0.0.1:1/?tls=perhaps", "tls must be 'true' or 'false'"),
+    ("x:geheim@redis://h", "installed are mongo, redis, sqlite"),
 ]
 
 

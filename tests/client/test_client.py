@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -35,6 +36,7 @@ from mrq_core.errors import (
 )
 from mrq_core.ids import is_id, new_id
 from mrq_core.plugins.hookspecs import hookimpl
+from mrq_core.tasks.task import Task
 from mrq_core.testing import MemoryBroker
 from tests.client import tasks
 
@@ -314,3 +316,78 @@ def test_queueing_imports_neither_gevent_nor_the_command_line(tmp_path: Path) ->
         "assert not {'gevent', 'typer', 'rich'} & set(sys.modules), 'queue_job'\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True)
+
+
+LEAVING = {
+    "module": "raise {}\n",
+    "getattr": "def __getattr__(name):\n    raise {}\n",
+}
+
+
+@pytest.mark.parametrize("code", LEAVING.values(), ids=LEAVING)
+@pytest.mark.parametrize("error", ["SystemExit(3)", "GeneratorExit", "ValueError('x')", "BaseException('x')"])
+def test_a_task_whose_module_exits_or_fails_is_queued_by_its_path(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, error: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "leaving.py").write_text(code.format(error))
+    try:
+        assert Job(queue_job("leaving.sell")).fetch().path == "leaving.sell"
+    finally:
+        sys.modules.pop("leaving", None)
+
+
+@pytest.mark.parametrize("code", LEAVING.values(), ids=LEAVING)
+@pytest.mark.parametrize(
+    "error", ["KeyboardInterrupt", "__import__('gevent').GreenletExit", "__import__('gevent').Timeout(1)"]
+)
+def test_an_interrupt_of_the_caller_ends_a_call_that_imports_a_task(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, error: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "leaving.py").write_text(code.format(error))
+    with pytest.raises(BaseException, match=r"^(|1 second)$") as caught:
+        queue_job("leaving.sell")
+    assert caught.type.__name__ in error
+    assert Queue("default").size() == 0
+    sys.modules.pop("leaving", None)
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        ({"queue": "q", "priority": 2}, {}),
+        ({}, {"queue": "q", "priority": 2}),
+        ({"queue": "other", "priority": 1}, {"queue": "q", "priority": 2}),
+    ],
+)
+def test_a_task_whose_options_are_set_in_tasks_is_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object], arguments: dict[str, Any]
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "slow_shop.py").write_text("from mrq_core import task\n\n@task\ndef sell():\n    return 5\n")
+    limits = {"shop:{n}": {"concurrency": 2}}
+    options = {**options, "at_most_once": True, "searchable": ("n",), "limits": limits}
+    client = Client(Config(tasks={"slow_shop.sell": options}), MemoryBroker())
+    for _ in range(2):
+        record = client.fetch(client.queue_job("slow_shop.sell", {"n": 1}, **arguments))
+        assert (record.queue, record.priority, record.at_most_once) == ("q", 2, True)
+        assert record.search_keys == {"n": 1}
+        assert record.limit_keys == ("shop:1",)
+    [id] = client.queue_jobs("slow_shop.sell", [{}], **arguments)
+    assert client.fetch(id).at_most_once
+    assert "slow_shop" not in sys.modules
+    del options["searchable"]
+    client.queue_job("slow_shop.sell", **arguments)
+    assert sys.modules.pop("slow_shop", None) is None  # the client keeps what TASKS sets
+    Client(Config(tasks={"slow_shop.sell": options}), MemoryBroker()).queue_job("slow_shop.sell", **arguments)
+    assert sys.modules.pop("slow_shop", None) is not None
+
+
+def test_a_task_of_the_script_that_is_running_is_refused_in_its_children(client: Client) -> None:
+    for path in ("__main__.sell", "__mp_main__.sell"):
+        with pytest.raises(InvalidValue, match="move it to a module"):
+            queue_job(path)
+    foreign = type("Sell", (Task,), {"__module__": "__mp_main__"})
+    with pytest.raises(InvalidValue, match="is defined in the script that is running"):
+        queue_job(foreign)

@@ -64,7 +64,7 @@ def test_tasks_handles_and_errors_pass_between_spawned_processes(url: str) -> No
     client.close()
 
 
-def test_handles_are_copied_with_their_client_and_pickled_without(url: str, tmp_path: Path) -> None:
+def test_handles_are_copied_with_their_client_and_pickled_only_without(url: str, tmp_path: Path) -> None:
     client = configure(broker=url)
     other = configure(broker=f"sqlite:///{tmp_path}/other.sqlite3")
     job, queue = Job(client.queue_job("a.B"), client=client), Queue("default", client=client)
@@ -72,8 +72,18 @@ def test_handles_are_copied_with_their_client_and_pickled_without(url: str, tmp_
         assert one.fetch().path == "a.B"
     for same in (copy.copy(queue), copy.deepcopy(queue)):
         assert same.size() == 1
-    assert pickle.loads(pickle.dumps(job)) == job
-    assert pickle.loads(pickle.dumps(queue)).size() == 0
+    for handle, word in ((job, "id"), (queue, "name")):
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+            with pytest.raises(
+                TypeError, match=rf"client=\.\.\.\) cannot be pickled.*send its {word}, and make"
+            ):
+                pickle.dumps(handle, protocol)
+    running = Job(job.id, client=client, running=object())  # type: ignore[arg-type]
+    for free in (Job(job.id), running):
+        copied = pickle.loads(pickle.dumps(free))
+        assert copied == job
+        assert copied._client is other
+    assert pickle.loads(pickle.dumps(Queue("default"))).size() == 0
     for call in (pickle.dumps, copy.copy, copy.deepcopy):
         with pytest.raises(TypeError, match="make a client in each process"):
             call(client)

@@ -12,6 +12,7 @@ import pytest
 from mrq_core.client import client as client_module
 from mrq_core.client.client import configure, current_client, queue_job
 from mrq_core.client.handles import Job, Queue
+from mrq_core.config import loading as loading_module
 from mrq_core.config.sources import load_config
 from mrq_core.errors import ConfigError
 from mrq_core.running.context import get_current_config
@@ -98,6 +99,17 @@ def test_a_plugin_that_configures_the_process_wins(tmp_path: Path) -> None:
     assert printed == "mine\n"
 
 
+@pytest.mark.parametrize("first", ["queue_job('a.B')", "configure()"])
+def test_a_plugin_that_configures_the_process_with_itself_is_refused(tmp_path: Path, first: str) -> None:
+    (tmp_path / "mrq-config.py").write_text("PLUGINS = ['plug']\n")
+    (tmp_path / "plug.py").write_text(
+        f"{IMPORTS}configure()\n@hookimpl\ndef mrq_jobs_enqueued(records): pass\n"
+    )
+    printed = run(f"{first}\n", tmp_path)
+    assert "ConfigError: the plugin plug (PLUGINS) cannot be loaded" in printed
+    assert "it makes a client while it is loaded" in printed
+
+
 def test_modules_may_make_handles_while_plugins_load(tmp_path: Path) -> None:
     """A plugin imports the tasks of the program, and these have handles at the level of their module."""
     (tmp_path / "mrq-config.py").write_text("PLUGINS = ['plug']\nimport shop\n")
@@ -164,16 +176,59 @@ def test_a_config_file_that_waits_for_a_thread_is_told_in_that_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(client_module, "_PATIENCE", 0.2)
+    monkeypatch.setattr(loading_module, "_PATIENCE", 0.2)
     (tmp_path / "mrq-config.py").write_text(
-        "import threading\nfrom mrq_core.client.client import current_client\nanswer = []\n"
+        "import threading, time\nfrom mrq_core.client.client import current_client\nanswer = []\n"
         "def ask():\n    try:\n        current_client()\n"
         "    except Exception as error:\n        answer.append(error)\n"
-        "thread = threading.Thread(target=ask)\nthread.start()\nthread.join()\nANSWER = answer[0]\n"
+        "thread = threading.Thread(target=ask)\nthread.start()\n"
+        "while not answer:\n    time.sleep(0.01)\nANSWER = answer[0]\n"
     )
     answer = get_current_config()["ANSWER"]
     assert isinstance(answer, ConfigError)
     assert "another thread has been making the client of this process for 0.2 s" in str(answer)
     current_client().close()
+
+
+JOINS = {
+    "thread": "thread = threading.Thread(target=ask)\nthread.start()\nthread.join()\n",
+    "thread of a thread": (
+        "def outer():\n    thread = threading.Thread(target=ask)\n    thread.start()\n    thread.join()\n"
+        "thread = threading.Thread(target=outer)\nthread.start()\nthread.join()\n"
+    ),
+    "pool": "with ThreadPoolExecutor() as pool:\n    pool.submit(ask)\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("call", "join"),
+    [*((call, JOINS["thread"]) for call in ASKING), *(("queue_job('a.B')", join) for join in JOINS.values())],
+)
+@pytest.mark.parametrize("first", ["queue_job('a.B')", "configure()"])
+def test_a_thread_that_the_config_file_waits_for_is_told_so(
+    tmp_path: Path, first: str, call: str, join: str
+) -> None:
+    (tmp_path / "mrq-config.py").write_text(
+        f"{IMPORTS}import threading\nfrom concurrent.futures import ThreadPoolExecutor\n"
+        f"def ask():\n    try:\n        {call}\n"
+        f"    except Exception as error:\n        print(type(error).__name__, error)\n{join}"
+    )
+    printed = run(f"{first}\nprint('done')\n", tmp_path)
+    *told, done = printed.splitlines()
+    assert done == "done"
+    assert len(told) == 1
+    assert "was asked for while the config file mrq-config.py is being loaded" in told[0]
+
+
+def test_a_thread_that_a_plugin_waits_for_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "mrq-config.py").write_text("PLUGINS = ['shop']\n")
+    (tmp_path / "shop.py").write_text(
+        f"{IMPORTS}import threading\nthread = threading.Thread(target=queue_job, args=('a.B',))\n"
+        "thread.start()\nthread.join()\n"
+    )
+    printed = run("configure()\nprint('done')\n", tmp_path)
+    assert "was asked for while a plugin is being loaded" in printed
+    assert "done\n" in printed
 
 
 def test_a_failed_first_call_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -201,6 +256,13 @@ def test_handles_follow_the_client_of_the_process(tmp_path: Path) -> None:
     assert Job(job.id, client=one).fetch().path == "a.B"
     one.close()
     other.close()
+
+
+def test_a_wrong_setting_of_configure_is_named_as_its_argument(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r"^BROKER_TIMEOUT is 'x' \(configure\(broker_timeout=\.\.\.\)\): expected"
+    ):
+        configure(broker_timeout="x")
 
 
 def test_load_config_in_a_config_file_is_refused(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import math
 import re
 import sys
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from decimal import Decimal
 from fractions import Fraction
@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from mrq_core.client.client import Client, get_job_result, queue_job, queue_jobs
 from mrq_core.client.handles import Job, Queue
@@ -275,6 +275,64 @@ def halfway() -> Iterator[dict[str, int]]:
     raise OSError("the file ends")
 
 
+class HostileDict(dict[str, int]):
+    """A dict whose methods raise."""
+
+    def items(self) -> Any:
+        raise RuntimeError("no items")
+
+    __iter__ = __len__ = keys = items
+
+
+class HostileMapping(Mapping[str, int]):
+    def __getitem__(self, key: str) -> int:
+        raise RuntimeError("no item")
+
+    def __iter__(self) -> Iterator[str]:
+        raise RuntimeError("no iter")
+
+    def __len__(self) -> int:
+        raise RuntimeError("no len")
+
+
+class HostileList(list[int]):
+    def __iter__(self) -> Iterator[int]:
+        raise RuntimeError("no iter")
+
+    __len__ = __eq__ = __iter__  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "odd", [HostileDict(a=1), HostileMapping(), {"x": HostileDict(a=1)}, {"x": [HostileList()]}]
+)
+def test_params_whose_methods_raise_are_refused(each_client: Client, odd: Any) -> None:
+    for call in (lambda: queue_job("a.B", odd), lambda: queue_jobs("a.B", [{}, odd])):
+        with pytest.raises(
+            InvalidValue, match="params cannot be read: a value in it raised RuntimeError: no"
+        ) as caught:
+            call()
+        assert_clear(caught.value)
+        assert isinstance(caught.value.__cause__, RuntimeError)
+    assert no_records(each_client)
+
+
+def test_a_list_of_params_that_cannot_be_read_is_refused(each_client: Client) -> None:
+    with pytest.raises(InvalidValue, match=r"params_list is .*its __iter__ raised RuntimeError: no iter"):
+        queue_jobs("a.B", HostileList())  # type: ignore[arg-type]
+
+
+def test_a_wait_may_be_longer_than_any_clock_counts(each_client: Client) -> None:
+    job = Job(queue_job("a.B"))
+    job.cancel()
+    assert job.wait(10**400).status is Status.CANCEL
+
+
+@pytest.mark.parametrize("odd", ["/", "//", "a//", "a///"])
+def test_the_name_of_a_tree_that_is_wrong_is_shown_whole(odd: str) -> None:
+    with pytest.raises(InvalidValue, match=rf"queue is '{odd}': expected a queue, such as .*or a tree"):
+        Queue(odd)
+
+
 def test_the_items_of_many_jobs(each_client: Client) -> None:
     for items, words in [
         (None, "params_list is None: expected a list, or another iterable, of dicts"),
@@ -295,6 +353,19 @@ def test_the_items_of_many_jobs(each_client: Client) -> None:
         queue_jobs("a.B", halfway(), batch_size=2)
     assert caught.value.__notes__ == ["4 jobs of earlier batches are queued"]
     assert Queue("default").size() == 4
+
+
+def test_a_generator_may_use_one_dict_for_all_items(each_client: Client) -> None:
+    def reused() -> Iterator[dict[str, Any]]:
+        params: dict[str, Any] = {"list": []}
+        for n in range(5):
+            params["n"] = n
+            params["list"].append(n)
+            yield params
+        params.clear()
+
+    ids = queue_jobs("a.B", reused(), batch_size=2)
+    assert [Job(id).fetch().params for id in ids] == [{"n": n, "list": list(range(n + 1))} for n in range(5)]
 
 
 def test_an_interrupt_between_batches_tells_what_is_queued(each_client: Client) -> None:
@@ -424,6 +495,55 @@ def test_what_a_plugin_returns_is_checked_like_what_a_user_gives(each_client: Cl
             assert re.search(words, text), (words, text)
             assert_clear(caught.value)
     assert no_records(each_client)
+
+
+def test_an_in_place_change_of_a_plugin_is_checked_like_a_returned_record(each_client: Client) -> None:
+    change: dict[str, Any] = {}
+
+    def changing(record: JobRecord) -> JobRecord | None:
+        for name, value in change.items():
+            held = getattr(record, name)
+            if isinstance(held, dict) and isinstance(value, dict):
+                held.update(value)
+            else:
+                force_setattr(record, name, value)
+        return record if is_returned else None
+
+    client = client_with("mrq_before_enqueue", changing, each_client)
+    for is_returned in (True, False):  # noqa: B007 - the hook reads both
+        for change, words in CHANGES:  # noqa: B007
+            for call in (lambda: client.queue_job("a.B"), lambda: client.queue_jobs("a.B", [{}])):
+                with pytest.raises(ConfigError) as caught:
+                    call()
+                text = str(caught.value)
+                assert text.startswith("mrq_before_enqueue of the plugin config file left a record whose ")
+                assert re.search(words, text), (words, text)
+                assert_clear(caught.value)
+    assert no_records(each_client)
+
+
+def test_an_in_place_change_of_a_plugin_is_stored_in_plain_values_for_its_job_alone(
+    each_client: Client,
+) -> None:
+    kept: list[JobRecord] = []
+
+    def changing(record: JobRecord) -> None:
+        if record.params["n"] == 1:
+            odd: dict[str, Any] = {"a": (1,), "b": Text("x"), "c": Level.HIGH}
+            record.params.update(odd)
+            record.meta.update({"tags": odd["a"]})
+        for earlier in kept:
+            earlier.params["late"] = earlier.meta["late"] = True
+        kept.append(record)
+
+    client = client_with("mrq_before_enqueue", changing, each_client)
+    given = [{"n": n} for n in range(3)]
+    records = [client.fetch(id) for id in client.queue_jobs("a.B", given)]
+    assert [record.params for record in records] == [
+        {"n": 0}, {"n": 1, "a": [1], "b": "x", "c": 3}, {"n": 2},
+    ]  # fmt: skip
+    assert [record.meta for record in records] == [{}, {"tags": [1]}, {}]
+    assert given == [{"n": n} for n in range(3)]
 
 
 def test_every_field_of_a_record_is_checked() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import chdir, closing
 from datetime import datetime
 from pathlib import Path
 
@@ -85,6 +87,39 @@ def test_a_directory_in_place_of_the_file_cannot_be_opened(path: Path) -> None:
         pytest.raises(BrokerUnavailable, match="is a directory"),
     ):
         broker.prepare()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "link to a pipe"])
+def test_what_is_no_regular_file_is_refused_and_left_alone(path: Path, kind: str) -> None:
+    target = path.with_name("pipe") if kind == "link to a pipe" else path
+    if kind == "socket":
+        with socket.socket(socket.AF_UNIX) as server, chdir(path.parent):
+            server.bind(path.name)
+    else:
+        os.mkfifo(target)
+    if target != path:
+        path.symlink_to(target)
+    opened: list[sqlite3.Connection] = []
+    with closing(open_broker(path, connect=after_connect(opened.append))) as broker:
+        with pytest.raises(BrokerUnavailable, match="is a device, pipe or socket"):
+            broker.prepare()
+        [finding] = broker.check()
+        assert finding.level == "error"
+    assert opened == []
+    assert {found.name for found in path.parent.iterdir()} == {path.name, target.name}
+
+
+@pytest.mark.parametrize("size", [1, 2, 100, 511, 512, 600, 5000])
+@pytest.mark.parametrize("letter", [b"x", b"\0"])
+def test_a_file_that_is_no_database_stays_as_it_was(path: Path, size: int, letter: bytes) -> None:
+    path.write_bytes(letter * size)
+    with (
+        closing(open_broker(path)) as broker,
+        pytest.raises(BrokerCorrupt, match="is not an SQLite database"),
+    ):
+        broker.enqueue([job()])
+    assert path.read_bytes() == letter * size
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_file_in_place_of_the_directory_is_named(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from pymongo.errors import OperationFailure
 
 from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.server.failures import translated
-from mrq_core.contract.messages import Cancel, ClaimRef, Outcome, RawItem, Requeue, Unique, Wanted
+from mrq_core.contract.messages import Cancel, ClaimRef, JobFilter, Outcome, RawItem, Requeue, Unique, Wanted
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
 from tests.mongo.kit import Place, claim, ended, lose_reply_to, new_job, open_broker, success
@@ -373,4 +373,24 @@ def test_a_write_that_was_numbered_in_vain_is_made_again(place: Place) -> None:
     [error] = refused
     assert isinstance(translated(error, "host", 1.0), BrokerUnavailable)
     broker._connection.run("jobs", lambda jobs: jobs.delete_many({}))
+    broker.close()
+
+
+@pytest.mark.parametrize("kind", ["enqueue", "find"])
+def test_a_server_that_drips_its_reply_ends_the_call_at_its_timeout(
+    proxy: Proxy, place: Place, kind: str
+) -> None:
+    broker = open_broker(replace(place, url=f"mongodb://127.0.0.1:{proxy.port}/mrq"), timeout=TIMEOUT)
+    calls: dict[str, Callable[[], object]] = {
+        "enqueue": lambda: broker.enqueue([new_job()]),
+        "find": lambda: broker.find(JobFilter()),
+    }
+    broker.prepare()
+    calls[kind]()
+    proxy.drip(0.1)
+    for _ in range(2):  # with a connection that is open, and with a new one
+        began = time.monotonic()
+        with pytest.raises(BrokerUnavailable):
+            calls[kind]()
+        assert time.monotonic() - began < PATIENCE
     broker.close()

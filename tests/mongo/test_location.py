@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mrq_broker_mongo.server.location import location_of
@@ -141,6 +143,39 @@ def test_a_wrong_url_is_an_error_that_lists_the_forms(url: str) -> None:
         location_of(opening(url))
     assert "geheim" not in str(raised.value)
     assert "heim@" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        ("tlsCAFile=/nowhere", "The tlscafile file is not readable"),
+        ("tlsCertificateKeyFile=/nowhere", "The tlscertificatekeyfile file is not readable"),
+        ("tls=true&tlsCAFile={file}", "no certificate or crl found"),
+        ("tls=true&tlsCertificateKeyFile={file}", "Private key doesn't match certificate"),
+        ("minPoolSize=10&maxPoolSize=1", "minPoolSize must be smaller"),
+        ("heartbeatFrequencyMS=1", "heartbeatFrequencyMS cannot be less than 500"),
+        ("datetime_conversion=x", "Invalid datetime_conversion value"),
+        ("driver=x", "driver must be an instance of DriverInfo"),
+        ("compressors=zlib,x", "compressors has an unknown name: expected some of snappy, zlib, zstd"),
+        ("tls=true&TLS=true", "the option tls is given 2 times"),
+        ("w=1&w=2", "the option w is given 2 times"),
+        ("readPreferenceTags=a:b", "Read preference primary cannot be combined with tags"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["mongodb", "mongodb+srv"])
+def test_an_option_that_no_connection_could_use_is_an_error(
+    scheme: str, options: str, why: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "file.pem"
+    file.write_text("no certificate")
+    with pytest.raises(ConfigError, match="expected mongodb://") as raised:
+        location_of(opening(f"{scheme}://h.example.net/x?{options.format(file=file)}"))
+    assert why in str(raised.value)
+
+
+def test_options_that_may_be_repeated_are_accepted() -> None:
+    options = "readPreference=nearest&readPreferenceTags=a:b&readPreferenceTags=c:d"
+    assert location_of(opening(f"mongodb://h/x?{options}")).overridden
 
 
 @pytest.mark.parametrize("prefix", ["", "a b", "$a", "a\n", "a/b", "system.x", "a\0"])

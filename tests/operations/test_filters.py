@@ -11,6 +11,18 @@ from mrq_core.contract.record import Status
 from mrq_core.errors import InvalidValue
 from mrq_core.operations.filters import FilterTexts, filter_from, moment_from, number_from_totals
 
+UNSTORABLE = [
+    "[" * 100 + "]" * 100,
+    "[" * 20_000 + "]" * 20_000,
+    '{"b":' * 20_000 + "1" + "}" * 20_000,
+    "9" * 20,
+    "9" * 5000,
+    "-" + "9" * 5000,
+    "[1e400]",
+    "1e400",
+    r'"\ud800"',
+    r'{"\udc00": 1}',
+]
 NOW = datetime(2025, 6, 1, 12, 0, tzinfo=UTC)
 TOTALS = Totals(
     by_queue={
@@ -36,6 +48,20 @@ def test_lists_may_be_repeated_or_joined_by_commas() -> None:
     assert wanted.queues == ("a", "b/")
 
 
+@pytest.mark.parametrize("name", ["statuses", "paths", "queues", "workers", "errors"])
+@pytest.mark.parametrize("texts", [[""], [" "], [","], ["failed,"], ["failed", ""], [" ,failed"]])
+def test_an_empty_value_is_refused_and_never_matches_all_jobs(name: str, texts: list[str]) -> None:
+    with pytest.raises(InvalidValue, match="has an empty value: expected a value"):
+        made(**{name: texts})
+
+
+@pytest.mark.parametrize("name", ["groups", "messages", "search_keys"])
+@pytest.mark.parametrize("texts", [[""], [" "], ["no=1", ""]])
+def test_an_empty_text_is_refused_where_commas_do_not_join(name: str, texts: list[str]) -> None:
+    with pytest.raises(InvalidValue, match=r"^(group has an empty value|message is|key is).*: expected "):
+        made(**{name: texts})
+
+
 def test_an_unknown_status_is_refused_with_a_list_of_them() -> None:
     with pytest.raises(InvalidValue, match="'done' is no status of a job: expected one of queued, started"):
         made(statuses=["done"])
@@ -59,6 +85,13 @@ def test_params_are_json_where_they_can_be_and_else_text() -> None:
 def test_params_that_make_no_sense_are_refused(texts: list[str]) -> None:
     with pytest.raises(InvalidValue):
         made(params=texts)
+
+
+@pytest.mark.parametrize("value", UNSTORABLE)
+def test_json_that_no_job_can_store_is_refused(value: str) -> None:
+    with pytest.raises(InvalidValue, match=r"^params\.a") as caught:
+        made(params=[f"a={value}"])
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize(
@@ -124,7 +157,7 @@ def test_errors_and_search_keys_are_parsed() -> None:
     ("texts", "message"),
     [
         ({"messages": ["..."]}, "expected words"),
-        ({"search_keys": ["user"]}, "search_keys is 'user': expected key=value"),
+        ({"search_keys": ["user"]}, "key is 'user': expected key=value"),
         ({"search_keys": ["a=1", "a=2"]}, "twice"),
     ],
 )

@@ -73,7 +73,7 @@ def setting(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Setting]
 
 
 def fill(client: Client) -> list[FillStep]:
-    return list(fill_search_keys(client.broker, client.config, client.plugins))
+    return list(fill_search_keys(client.broker, client.plugins, client.searchable_of))
 
 
 def examined(client: Client) -> tuple[int, int]:
@@ -129,7 +129,7 @@ def test_a_later_call_continues_where_the_first_call_got_to(
     monkeypatch.setattr(search_keys, "_DAY", -60.0)
     ids = setting.client.queue_jobs(BILL, [{"user_id": number, "n": number} for number in range(10)])
     client = setting.naming("user_id")
-    steps = fill_search_keys(client.broker, client.config, client.plugins)
+    steps = fill_search_keys(client.broker, client.plugins, client.searchable_of)
     assert next(steps).filled == 3
     assert next(steps).filled == 3  # the first step is stored; the process dies in the second one
     del steps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 
@@ -298,4 +298,35 @@ def test_a_replica_is_said_to_be_one(own_server: Server) -> None:
             broker.enqueue([new_job()])
         client.replicaof("NO", "ONE")
     assert broker.enqueue([new_job()])[0].created
+    broker.close()
+
+
+@pytest.mark.parametrize("kind", ["script", "list", "command"])
+def test_a_server_that_drips_its_reply_ends_the_call_at_its_timeout(
+    proxy: Proxy, place: Place, kind: str
+) -> None:
+    broker = open_broker(replace(place, url=f"redis://127.0.0.1:{proxy.port}"), timeout=0.5)
+    calls: dict[str, Callable[[], object]] = {
+        "script": lambda: broker.enqueue([new_job() for _ in range(5)]),
+        "list": lambda: broker._connection.execute("CONFIG", "GET", "*"),
+        "command": lambda: broker._connection.execute("INFO"),
+    }
+    broker.prepare()
+    calls[kind]()
+    proxy.drip(0.1)
+    for _ in range(2):  # with a connection that is open, and with a new one
+        began = time.monotonic()
+        with pytest.raises(BrokerUnavailable, match=r"did not answer within 0\.5 s"):
+            calls[kind]()
+        assert time.monotonic() - began < 3
+    broker.close()
+
+
+def test_a_reply_in_many_parts_is_read(proxy: Proxy, place: Place) -> None:
+    broker = open_broker(replace(place, url=f"redis://127.0.0.1:{proxy.port}"), timeout=20)
+    broker.prepare()
+    proxy.drip(0.0)
+    for _ in range(2):
+        assert all(answer.created for answer in broker.enqueue([new_job() for _ in range(30)]))
+    assert broker.totals().by_status() == {Status.QUEUED: 60}
     broker.close()

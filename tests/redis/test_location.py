@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from mrq_broker_redis.server.location import location_of
@@ -84,6 +86,50 @@ def test_an_error_contains_no_part_of_a_password(scheme: str, rest: str) -> None
     assert "user:***@" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("redis://h?ssl_ca_certs=/nowhere", "ssl_ca_certs needs rediss://"),
+        ("unix:///x?ssl_keyfile=x", "ssl_keyfile needs rediss://"),
+        ("rediss://h?ssl_ca_certs=/nowhere", "the file of ssl_ca_certs cannot be read: No such file"),
+        ("rediss://h?ssl_ca_certs=/", "the file of ssl_ca_certs cannot be read: Is a directory"),
+        ("rediss://h?ssl_keyfile=/nowhere", "the file of ssl_keyfile cannot be read"),
+        ("rediss://h?ssl_keyfile={file}", "ssl_keyfile needs ssl_certfile"),
+        ("rediss://h?ssl_certfile={file}", "its options of TLS cannot be used: "),
+        ("rediss://h?ssl_ca_certs={file}", "its options of TLS cannot be used: "),
+        ("rediss://h?ssl_ca_path=/nowhere", "ssl_ca_path does not name a directory"),
+        ("rediss://h?ssl_cert_reqs=x", "Invalid SSL Certificate Requirements Flag: x"),
+        ("rediss://h?ssl_ciphers=x", "No cipher can be selected"),
+        ("rediss://h?ssl_min_version=2", "Unsupported TLS/SSL version"),
+        ("rediss://h?ssl_min_version=x", "Invalid value for 'ssl_min_version'"),
+        ("rediss://h?ssl_check_hostname=maybe", "ssl_check_hostname is 'maybe': expected true or false"),
+        ("rediss://h?ssl_validate_ocsp=1", "unknown options ssl_validate_ocsp"),
+        ("redis://h?protocol=9", "protocol is '9': expected 2 or 3"),
+        ("redis://h?client_name=a%20b", "client_name is 'a b': expected letters without spaces"),
+        ("redis://h?db=-1", "the database is '-1', not a number"),
+        ("redis://h?db=1&db=2", "the option db is given twice"),
+        ("redis+sentinel://h/x?sentinel_username=1&sentinel_username=2", "sentinel_username is given twice"),
+        ("redis://h?db=", "an option has no value"),
+        ("redis://h?connection_class=x", "unknown options connection_class"),
+        ("redis://h?host=x&port=y&path=z", "unknown options host, port, path"),
+        ("redis://" + "x" * 70, "the host is no valid name"),
+        ("redis://a..b", "the host is no valid name"),
+        ("redis://h%00x", "the host is no valid name"),
+        ("redis+sentinel://h,a..b/x", "the host is no valid name"),
+        ("redis+cluster://a..b", "the host is no valid name"),
+        ("unix:///a%00b", "the path of the socket has characters that cannot be printed"),
+    ],
+)
+def test_an_option_or_host_that_no_connection_could_use_is_an_error(
+    url: str, why: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "file.pem"
+    file.write_text("no certificate")
+    with pytest.raises(ConfigError, match="expected redis://") as raised:
+        location_of(opening(url.format(file=file)))
+    assert why in str(raised.value)
+
+
 def test_an_unknown_option_of_a_url_is_an_error() -> None:
     with pytest.raises(ConfigError, match="colour"):
         location_of(opening("redis://host?colour=red"))
@@ -103,6 +149,26 @@ def test_a_password_that_is_not_encoded_is_never_shown(password: str) -> None:
         shown = str(error)
         assert "percent-encoded" in shown
     assert "hush" not in shown
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        ":geheim",
+        "user:geheim/0",
+        "h?pasword=geheim",
+        "h:geheim",
+        "h?geheim",
+        "h/1?x=geheim",
+    ],
+)
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "redis+sentinel", "redis+cluster"])
+def test_an_error_contains_no_value_that_may_be_a_secret(scheme: str, rest: str) -> None:
+    try:
+        shown = location_of(opening(f"{scheme}://{rest}")).shown
+    except ConfigError as error:
+        shown = str(error)
+    assert "geheim" not in shown
 
 
 def test_two_different_prefixes_are_refused() -> None:

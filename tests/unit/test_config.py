@@ -8,7 +8,8 @@ from dataclasses import fields
 
 import pytest
 
-from mrq_core.config.settings import SETTINGS, Config, default_of, flag_of, hide_password, looks_secret
+from mrq_core.config.secrets import hide_password, looks_secret
+from mrq_core.config.settings import SETTINGS, Config, default_of, flag_of
 
 NOT_SETTINGS = {"user", "module", "sources"}
 
@@ -89,14 +90,55 @@ def test_passwords_in_urls_are_not_shown() -> None:
         ("redis://host:6379/0", "redis://host:6379/0"),
         ("redis://user@host", "redis://user@host"),
         ("redis://:hush@host", "redis://:***@host"),
-        ("mongodb://u:p@ss:w@h1:1,h2:2/db?x=y", "mongodb://u:***@h1:1,h2:2/db?x=y"),
+        ("mongodb://u:p@ss:w@h1:1,h2:2/db?w=y", "mongodb://u:***@h1:1,h2:2/db?w=y"),
+        ("mongodb://[::1]:1,[::2],h/db?replicaSet=rs0", "mongodb://[::1]:1,[::2],h/db?replicaSet=rs0"),
         ("sqlite:///file.db", "sqlite:///file.db"),
+        ("sqlite://u:hush@h/file.db", "sqlite://u:***@h/file.db"),
         ("redis://h/0?sentinel_password=hush&max_tokens=3", "redis://h/0?sentinel_password=***&max_tokens=3"),
         ("mongodb://h/?authToken=hush", "mongodb://h/?authToken=***"),
+        # Passwords of URLs without a host.
+        ("redis://:hush", "redis://:***"),
+        ("redis://:12345", "redis://:***"),
+        ("redis://user:hush/0?db=1", "redis://user:***"),
+        ("redis://:hu#sh", "redis://:***"),
+        ("mongodb://h1:1,h2:hush/db", "mongodb://h1:1,h2:***"),
+        ("redis://user:a@b:hush", "redis://user:***@b:***"),
+        # Options whose names are mistyped, unknown, encoded, or in the wrong place.
+        ("redis://h?pasword=12345", "redis://h?pasword=***"),
+        ("redis://h?pass=hush&db=1", "redis://h?pass=***&db=1"),
+        ("redis://h?p%61ssword=123&db=1", "redis://h?p%61ssword=***&db=1"),
+        ("redis://h?hush&db=1", "redis://h?***&db=1"),
+        ("redis://h?password:hush", "redis://h?***"),
+        ("redis://h?password=hu#sh", "redis://h?password=***"),
+        ("https://h/a?key=hush&page=2", "https://h/a?key=***&page=2"),
+        ("redis://h?password=hush@x", "redis://h?password=***@x"),
+        ("mongodb://h/?w=1;authToken=hush;tls=true", "mongodb://h/?w=1;authToken=***;tls=true"),
+        (
+            "mongodb://h/?authMechanism=MONGODB-AWS&authMechanismProperties=AWS_SESSION_TOKEN:hush",
+            "mongodb://h/?authMechanism=MONGODB-AWS&authMechanismProperties=***",
+        ),
+        ("no URL: a@b, password=hush", "no URL: a@b, password=hush"),
     ],
 )
-def test_hide_password_hides_nothing_but_the_password(url: str, shown: str) -> None:
+def test_hide_password_hides_nothing_but_secrets(url: str, shown: str) -> None:
     assert hide_password(url) == shown
+
+
+@pytest.mark.parametrize(
+    "value", [["redis://:hush@h"], {"redis://:hush@h"}, ("x", {"y": "redis://:hush@h"}), b"redis://:hush@h"]
+)
+def test_urls_inside_of_values_are_shown_without_passwords(value: object) -> None:
+    shown = repr(Config(user={"OTHER": value}).redacted()["OTHER"])
+    assert "redis://:***@h" in shown
+    assert "hush" not in shown
+
+
+@pytest.mark.parametrize("name", ["broker", "store", "redis", "mongodb"])
+@pytest.mark.parametrize(
+    "value", [":hush@h", "me:hush@h:1", "redis:/:hush@h", "redis:hush@h", "redis//me:hush@h"]
+)
+def test_the_password_of_an_address_without_a_scheme_is_not_shown(name: str, value: str) -> None:
+    assert "hush" not in repr(Config(**{name: value}).redacted())  # type: ignore[arg-type]
 
 
 def test_the_name_of_a_worker_ends_with_its_host_and_process() -> None:

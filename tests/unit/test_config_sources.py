@@ -132,6 +132,22 @@ def test_a_file_that_raises_is_named_with_its_line(write_config: WriteConfig, co
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "code", ["raise GeneratorExit('x')", "from gevent import GreenletExit\nraise GreenletExit('x')",
+             "class Odd(BaseException):\n    pass\n\nraise Odd('x')", "raise SystemExit('x')"]
+)  # fmt: skip
+def test_a_file_that_raises_no_exception_is_named_with_its_line(write_config: WriteConfig, code: str) -> None:
+    write_config(code)
+    with pytest.raises(ConfigError, match=rf"failed, line {len(code.splitlines())}: \w+: x$"):
+        load()
+
+
+def test_an_interrupt_passes_through_a_file(write_config: WriteConfig) -> None:
+    write_config("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        load()
+
+
 def test_a_file_may_import_modules_beside_it(write_config: WriteConfig, tmp_path: Path) -> None:
     (tmp_path / "beside_the_config.py").write_text("VALUE = 7")
     write_config("from beside_the_config import VALUE as GREENLETS")

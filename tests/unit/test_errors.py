@@ -48,6 +48,22 @@ def example(kind: type[MrqError]) -> MrqError:
     return made
 
 
+@pytest.mark.parametrize(
+    ("text", "safe"),
+    [
+        ("redis://:hush@h", "redis://:***"),
+        (
+            "(see mongodb://me:hush@h1:1,h2/x), then http://h:80/a:b",
+            "(see mongodb://me:*** then http://h:80/a:b",
+        ),
+        ("redis://:***@h:1, http://[::1]:5, unix:///a:b", "redis://:***@h:1, http://[::1]:5, unix:///a:b"),
+    ],
+)
+def test_messages_show_no_passwords_of_urls(text: str, safe: str) -> None:
+    assert shown(text) == repr(safe)
+    assert shown_error(ValueError(text)) == f"ValueError: {safe}"
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_error_survives_a_pickle_and_a_copy(kind: type[MrqError]) -> None:
     error = example(kind)

@@ -56,7 +56,7 @@ def test_mrq_before_enqueue_may_change_the_record() -> None:
     plugins = plugins_with(mrq_before_enqueue)
     assert plugins.before_enqueue(RECORD) == replace(RECORD, queue="other")
     other = replace(RECORD, queue="r")
-    assert plugins.before_enqueue(other) is other
+    assert plugins.before_enqueue(other) == other
 
 
 def test_mrq_before_enqueue_may_refuse_the_record() -> None:
@@ -120,7 +120,7 @@ def test_mrq_before_enqueue_need_not_take_the_record() -> None:
     def mrq_before_enqueue() -> None:
         """Counts, for instance."""
 
-    assert plugins_with(mrq_before_enqueue).before_enqueue(RECORD) is RECORD
+    assert plugins_with(mrq_before_enqueue).before_enqueue(RECORD) == RECORD
 
 
 def test_mrq_retry_decision_decides_about_an_exception() -> None:

@@ -51,6 +51,24 @@ def test_every_hook_has_its_kinds() -> None:
     assert all(KINDS.values())
 
 
+def test_hooks_in_a_class_or_an_object_of_the_module_are_refused() -> None:
+    module = ModuleType("mrq_config")
+    kind = type(
+        "Plugin", (), {"mrq_jobs_settled": hookimpl(lambda self, settled: None), "__module__": "mrq_config"}
+    )
+    for value in (kind, kind()):
+        module.plugin = value  # type: ignore[attr-defined]
+        with pytest.raises(
+            ConfigError, match="plugin has the method mrq_jobs_settled, which is marked with @hookimpl"
+        ):
+            Plugins(Config(module=module))
+    kind.__module__ = "elsewhere"
+    Plugins(Config(module=module))
+    module.plugin = hookimpl(type("mrq_encode", (), {}))  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="plugin is marked with @hookimpl, but is not a function"):
+        Plugins(Config(module=module))
+
+
 # --- kinds ---------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 
 from mrq_core.contract.record import Status
+from mrq_core.running.helpers import subpool_map
 from tests.support import Project, until
 
 CONTEXT_TASKS = """
@@ -202,6 +203,10 @@ def test_mrq_jobs_logs_follow_shows_lines_until_the_job_ends(project: Project) -
     project.write("go", "")
     assert following.wait() == 0
     assert "expected a number from 0 to 1" in following.output
+
+
+def test_a_pool_may_be_larger_than_gevent_counts() -> None:
+    assert subpool_map(10**20, str, [1, 2]) == ["1", "2"]
 
 
 def test_odd_log_lines_are_kept_printable_and_the_job_goes_on(project: Project) -> None:

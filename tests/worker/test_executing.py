@@ -57,4 +57,4 @@ def test_a_module_that_exits_at_a_name_fails_the_job(runner: Runner, monkeypatch
 
     monkeypatch.setitem(sys.modules, "exits", Exits("exits"))
     outcome = runner.run(execution("exits.Thing").context)
-    assert (outcome.status, outcome.exception_type) == (Status.FAILED, "SystemExit")
+    assert (outcome.status, outcome.exception_type) == (Status.FAILED, "mrq_core.errors.TaskImportFailed")

@@ -259,6 +259,89 @@ def codes_of(kind: str) -> dict[str, int]:
     return codes
 
 
+HOOKS = """
+import os
+from mrq_core import hookimpl
+from tasks import note
+
+forked = set()
+
+
+def fork(hook):
+    if hook not in forked:
+        forked.add(hook)
+        child = os.fork()
+        if child:
+            note(f"{hook}-{os.waitpid(child, 0)[1]}")
+
+
+@hookimpl
+def mrq_jobs_started(records):
+    fork("started")
+
+
+@hookimpl
+def mrq_jobs_settled(settled):
+    fork("settled")
+
+
+@hookimpl
+def mrq_worker_event(worker, event):
+    fork(event)
+
+
+@hookimpl
+def mrq_retry_decision(job, exception):
+    fork("decision")
+
+
+@hookimpl
+def mrq_encode(value):
+    fork("encode")
+
+
+@hookimpl
+def mrq_decode(value):
+    fork("decode")
+
+
+@hookimpl(wrapper=True)
+def mrq_around_job(context):
+    fork("before")
+    try:
+        return (yield)
+    finally:
+        fork("after")
+"""
+
+OTHER_HOOKS = """
+import os
+from mrq_core import hookimpl
+from tasks import note
+
+worker = os.getpid()
+
+
+@hookimpl
+def mrq_jobs_started(records):
+    note("same" if os.getpid() == worker else "other")
+"""
+
+
+def test_a_child_that_a_hook_forks_ends_where_the_hook_ends(project: Project) -> None:
+    project.write("hooks.py", HOOKS)
+    project.write("other_hooks.py", OTHER_HOOKS)
+    project.queue("tasks.noted", {"word": "one"})
+    project.queue("tasks.fail")
+    worker = project.start("worker", "--burst", "--greenlets", "1", "--plugins", "hooks other_hooks")
+    assert worker.wait() == 0, worker.output
+    ledger = project.ledger()
+    assert (ledger.count("start-one"), ledger.count("other")) == (1, 0)
+    forks = {word for word in ledger if word.endswith("-0")}
+    hooks = {"started", "settled", "decision", "encode", "decode", "before", "after", "wait", "stop"}
+    assert {f"{hook}-0" for hook in hooks} <= forks
+
+
 @pytest.fixture(autouse=True)
 def forking(project: Project) -> None:
     project.write("forking.py", FORKS)

@@ -6,6 +6,7 @@ import signal
 
 import pytest
 
+from mrq_core.contract.record import Status
 from tests.support import Project, until
 
 CHANGES = '''
@@ -13,6 +14,7 @@ import io
 import logging
 import logging.config
 import os
+import resource
 import shutil
 import signal
 import sys
@@ -72,6 +74,61 @@ def clear_loggers():
     logging.Logger.manager.loggerDict.clear()
 
 
+def handlers_none():
+    logging.root.handlers = None
+
+
+def handlers_tuple():
+    logging.root.handlers = (*logging.root.handlers, 5)
+
+
+def handlers_odd():
+    logging.root.handlers.insert(0, 5)
+    time.sleep(0.01)
+
+
+def levels_none():
+    logging.root.addHandler(logging.StreamHandler())
+    for handler in logging.root.handlers:
+        handler.level = None
+    time.sleep(0.01)
+
+
+def filters_none():
+    logging.root.filters = None
+    for handler in logging.root.handlers:
+        handler.filters = None
+
+
+def parts_of_handlers():
+    for handler in logging.root.handlers:
+        handler.formatter = 42
+        handler.lock = handler.stream = None
+    time.sleep(0.01)
+
+
+def disable_odd():
+    logging.Logger.manager.disable = 99
+
+
+def other_root():
+    logging.root = logging.Logger.root = logging.Logger("other")
+    time.sleep(0.01)
+
+
+def loggers():
+    for name in ("mrq", "mrq.job", "mrq.worker"):
+        logger = logging.getLogger(name)
+        logger.handlers = logger.filters = None
+        logger.propagate = False
+    time.sleep(0.01)
+
+
+def methods():
+    logging.Logger.handle = None
+    time.sleep(0.01)
+
+
 def capture():
     logging.captureWarnings(True)
     warnings.warn("captured")
@@ -96,6 +153,12 @@ def handles(signum: int):
 
 
 @task
+def defaults(signum: int):
+    signal.signal(signum, signal.SIG_DFL)
+    time.sleep(0.01)
+
+
+@task
 def leaves_in(kind: str):
     folder = tempfile.mkdtemp()
     os.chdir(folder)
@@ -113,7 +176,60 @@ def where():
 @task
 def limits():
     sys.setrecursionlimit(80)
+
+
+@task
+def switches_slowly():
+    sys.setswitchinterval(1000)
+
+
+@task(timeout=0.5)
+def switches_slowly_and_spins():
+    sys.setswitchinterval(1000)
+    while True:
+        pass
+
+
+@task
+def blocks_signals():
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGALRM, signal.SIGTERM))
     time.sleep(0.01)
+
+
+@task
+def lowers_limits():
+    for number, soft in ((resource.RLIMIT_NOFILE, 64), (resource.RLIMIT_AS, 2**32)):
+        resource.setrlimit(number, (soft, resource.getrlimit(number)[1]))
+    signal.setitimer(signal.ITIMER_REAL, 1000)
+    time.sleep(0.01)
+
+
+@task
+def limits_now():
+    limits = [list(resource.getrlimit(number)) for number in (resource.RLIMIT_NOFILE, resource.RLIMIT_AS)]
+    return [*limits, signal.getitimer(signal.ITIMER_REAL)[0]]
+
+
+@task
+def lowers_hard_limits():
+    soft, hard = 300 * 2**20, resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+    resource.setrlimit = refuse  # as for a user who may not raise the hard limit
+    time.sleep(0.01)
+
+
+def refuse(*arguments):
+    raise ValueError("not allowed to raise maximum limit")
+
+
+@task
+def formats_nothing():
+    logging.Formatter.format = None
+
+
+@task
+def handled(signum: int):
+    return str(signal.getsignal(signum))
 
 
 @task
@@ -142,7 +258,8 @@ def naps():
 
 WAYS = (
     "dict_config", "file_config", "basic_config", "disable", "shut_down", "clear", "raise_levels",
-    "clear_loggers", "capture",
+    "clear_loggers", "capture", "handlers_none", "handlers_tuple", "handlers_odd", "levels_none",
+    "filters_none", "parts_of_handlers", "disable_odd", "other_root", "loggers", "methods",
 )  # fmt: skip
 
 
@@ -223,6 +340,77 @@ def test_a_timeout_ends_code_that_keeps_the_processor_after_a_task_has_taken_its
     job = project.queue("changes.spins")
     project.work_off()
     assert project.ended(job).status == "timeout"
+
+
+@pytest.mark.parametrize("path", ["switches_slowly", "blocks_signals"])
+def test_a_timeout_ends_code_that_keeps_the_processor_after_a_task_has_kept_threads_from_running(
+    project: Project, path: str
+) -> None:
+    project.queue(f"changes.{path}")
+    job = project.queue("changes.spins")
+    project.work_off()
+    assert project.ended(job).status == "timeout"
+
+
+def test_a_timeout_ends_code_that_has_kept_threads_from_running(project: Project) -> None:
+    job = project.queue("changes.switches_slowly_and_spins")
+    project.work_off()
+    assert project.ended(job).status == "timeout"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGPIPE, signal.SIGXFSZ])
+def test_signals_that_python_ignores_are_ignored_after_a_task_has_replaced_their_handlers(
+    project: Project, signum: signal.Signals
+) -> None:
+    before = project.queue("changes.handled", {"signum": int(signum)})
+    project.queue("changes.defaults", {"signum": int(signum)})
+    after = project.queue("changes.handled", {"signum": int(signum)})
+    project.work_off()
+    assert project.ended(before).result == project.ended(after).result == "1"
+
+
+def test_later_jobs_have_the_limits_of_the_worker_and_no_alarm(project: Project) -> None:
+    before = project.queue("changes.limits_now")
+    project.queue("changes.lowers_limits")
+    after = project.queue("changes.limits_now")
+    project.work_off("--greenlets", "1")
+    assert project.ended(before).result == project.ended(after).result
+
+
+def test_limits_that_a_module_sets_when_it_is_imported_stay(project: Project) -> None:
+    project.write(
+        "limiting.py",
+        """
+        import resource, time
+        from mrq_core import task
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+
+        @task
+        def limit():
+            time.sleep(0.01)
+            return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        """,
+    )
+    jobs = [project.queue("limiting.limit") for _ in range(2)]
+    project.work_off("--greenlets", "1")
+    assert [project.ended(job).result for job in jobs] == [200, 200]
+
+
+def test_a_worker_ends_after_a_task_has_lowered_its_memory_for_good(project: Project) -> None:
+    project.queue("changes.lowers_hard_limits")
+    beside = project.queue("tasks.noted", {"word": "beside", "seconds": 1000})
+    worker = project.worker("--greenlets", "2", "--stop-grace", "1")
+    assert worker.wait() == 0
+    assert project.client.fetch(beside).status in (Status.INTERRUPT, Status.STARTED)
+
+
+def test_jobs_have_their_outcomes_after_a_task_has_broken_all_formatters(project: Project) -> None:
+    project.queue("changes.formats_nothing")
+    jobs = [project.queue("changes.logs"), project.queue("tasks.fail")]
+    project.work_off()
+    assert [project.ended(job).exception_type for job in jobs] == [None, "ValueError"]
 
 
 @pytest.mark.parametrize("kind", ["left", "deleted"])

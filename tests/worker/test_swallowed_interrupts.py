@@ -50,6 +50,76 @@ def test_code_that_swallows_a_timeout_and_returns_what_cannot_be_stored_is_a_tim
     assert "result is of type bytes" in (project.ended(job).traceback or "")
 
 
+ASKING = """
+import time
+from mrq_core import abort_current_job, get_current_job, retry_current_job, task
+from tasks import note
+
+
+def ask(how):
+    note("runs")
+    try:
+        time.sleep(1000)
+    except BaseException:
+        pass
+    if how == "retry":
+        retry_current_job(delay=0)
+    if how == "abort":
+        abort_current_job()
+    raise ValueError(how)
+
+
+@task(timeout=0.5, retry_on=ValueError, retry_delay=0)
+def asks(how: str):
+    ask(how)
+
+
+@task(timeout=0.5, isolate=True)
+def asks_solo(how: str):
+    ask(how)
+
+
+@task(timeout=0)
+def waits(how: str):
+    ask(how)
+"""
+
+
+@pytest.mark.parametrize("how", ["retry", "abort", "raise"])
+@pytest.mark.parametrize("path", ["asks", "asks_solo"])
+def test_code_that_swallows_its_timeout_and_asks_for_another_outcome_is_a_timeout(
+    project: Project, path: str, how: str
+) -> None:
+    project.write("asking.py", ASKING)
+    job = project.queue(f"asking.{path}", {"how": how})
+    project.work_off()
+    record = project.ended(job)
+    assert (record.status, record.claims, record.retry_count) == (Status.TIMEOUT, 1, 0)
+
+
+@pytest.mark.parametrize("how", ["retry", "abort"])
+def test_code_that_swallows_a_cancel_and_asks_for_another_outcome_is_cancelled(
+    project: Project, how: str
+) -> None:
+    project.write("asking.py", ASKING)
+    job = project.queue("asking.waits", {"how": how})
+    project.worker("--paused-queues-refresh-interval", "0.05")
+    until(project.ledger, what="the job to start")
+    project.job(job).cancel(interrupt=True)
+    record = project.ended(job)
+    assert (record.status, record.claims) == (Status.CANCEL, 1)
+
+
+def test_code_that_a_stop_interrupts_may_ask_for_a_retry(project: Project) -> None:
+    project.write("asking.py", ASKING)
+    job = project.queue("asking.waits", {"how": "retry"})
+    worker = project.worker()
+    until(project.ledger, what="the job to start")
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+    assert project.client.fetch(job).retry_count == 1
+
+
 def test_code_that_swallows_a_cancel_and_returns_is_cancelled(project: Project) -> None:
     job = project.queue("hostile.swallows_later")
     worker = project.worker("--paused-queues-refresh-interval", "0.05")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -13,7 +14,7 @@ from mrq_core.contract.messages import Outcome
 from mrq_core.contract.terms import MESSAGE_LIMIT
 from mrq_core.plugins.manager import Plugins
 from mrq_core.worker.executing import Runner
-from mrq_core.worker.tracebacks import format_traceback
+from mrq_core.worker.tracebacks import format_traceback, headline, type_name
 from tests.worker.records import execution
 
 
@@ -110,3 +111,49 @@ def test_the_group_of_an_exception_is_its_task_its_type_and_the_frame_that_raise
 def test_a_message_that_is_long_or_fails_is_bounded() -> None:
     assert len(ended("says_much").exception_message or "") == MESSAGE_LIMIT
     assert ended("is_odd").exception_message == "<exception str() failed>"
+
+
+def noted(error: Exception, *notes: str) -> Exception:
+    for note in notes:
+        error.add_note(note)
+    return error
+
+
+def grouped() -> Exception:
+    return ExceptionGroup("several", [ValueError("first"), noted(KeyError("second"), "a note")])
+
+
+HEADLINES: dict[str, tuple[Callable[[], Exception], str]] = {
+    "plain": (lambda: ValueError("bad"), "ValueError: bad"),
+    "no message": (lambda: ValueError(), "ValueError"),
+    "lines": (lambda: ValueError("first\nValueError: second\nthird"), "ValueError: first"),
+    "notes": (lambda: noted(ValueError("bad"), "ValueError: a note", "another"), "ValueError: bad"),
+    "group": (grouped, "ExceptionGroup: several (2 sub-exceptions)"),
+    "module": (lambda: Odd(), f"{__name__}.Odd: <exception str() failed>"),
+    "long": (lambda: ValueError("x" * 100_000), "ValueError: " + "x" * 50),
+    "many": (lambda: ExceptionGroup("many", [ValueError("bad")] * 200),
+             "ExceptionGroup: many (200 sub-exceptions)"),
+    "syntax": (lambda: SyntaxError("bad", ("file", 1, 1, "ValueError: code")), "SyntaxError: bad"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("is_raised", [True, False])
+@pytest.mark.parametrize("name", HEADLINES)
+def test_a_headline_is_the_type_and_the_first_line_of_the_message(name: str, is_raised: bool) -> None:
+    make, expected = HEADLINES[name]
+    error = make()
+    if is_raised:
+        try:
+            try:
+                raise noted(type(error)("an earlier one") if name == "plain" else LookupError("x"), "a note")
+            except Exception as cause:
+                raise error from cause
+        except Exception as raised:
+            error = raised
+    found = headline(format_traceback(error), type_name(error))
+    assert found.startswith(expected)
+    assert found == expected or name == "long"
+
+
+def test_a_headline_is_the_type_where_the_text_lacks_it() -> None:
+    assert headline(None, "ValueError") == headline("cut", "ValueError") == "ValueError"

@@ -23,7 +23,7 @@ from mrq_core import failpoints
 from mrq_core.contract.driver import RunBlocking
 from mrq_core.embedded.server import failures, layout
 from mrq_core.embedded.server.forks import NO_FORK
-from mrq_core.embedded.server.location import make_parent
+from mrq_core.embedded.server.location import make_parent, refuse_other_file
 from mrq_core.errors import BrokerUnavailable, NotSupported
 
 _log = logging.getLogger("mrq.sqlite")
@@ -181,6 +181,7 @@ class Database:
 
     def _open(self) -> sqlite3.Connection:
         make_parent(self.path)
+        refuse_other_file(self.path)
         connection = self._connect(self.path, self._timeout)
         try:
             connection.execute("BEGIN")

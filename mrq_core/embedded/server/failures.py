@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 
+from mrq_core.embedded.server.location import not_a_database
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable
 
 _PRIMARY = 0xFF
 """The low byte of an extended result code is the primary one (sqlite.org/rescode.html)."""
-_OF_OTHER_FILES = frozenset({sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_FULL})
-"""The codes of an attempt to open a path that is no regular file."""
 
 
 def primary_code(error: sqlite3.Error) -> int:
@@ -26,9 +24,6 @@ def is_busy(error: sqlite3.Error) -> bool:
 def translated(error: sqlite3.Error, *, path: str, timeout: float) -> BrokerError:
     """The error of the broker that says the same."""
     code = primary_code(error)
-    if code in _OF_OTHER_FILES and os.path.exists(path) and not os.path.isfile(path):
-        kind = "a directory" if os.path.isdir(path) else "a device or pipe"
-        return BrokerUnavailable(f"{path} is {kind}: set SQLITE to the path of a file")
     if is_busy(error):
         return BrokerUnavailable(
             f"{path} is locked by another process for more than {timeout:g} s: try again, find what holds it "
@@ -54,10 +49,7 @@ def translated(error: sqlite3.Error, *, path: str, timeout: float) -> BrokerErro
             f"reading or writing {path} failed ({error}): look at the disk and at the system's log"
         )
     if code == sqlite3.SQLITE_NOTADB:
-        return BrokerCorrupt(
-            f"{path} is not an SQLite database: set SQLITE to another path, or move that file away and a new "
-            "one will be made"
-        )
+        return not_a_database(path)
     if code == sqlite3.SQLITE_CORRUPT:
         return BrokerCorrupt(
             f"{path} is damaged ({error}): stop all workers, keep a copy of the file and of {path}-wal, and "

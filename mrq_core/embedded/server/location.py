@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import stat
 from urllib.parse import unquote
 
+from mrq_core.config.secrets import hide_password
 from mrq_core.contract.driver import Opening
-from mrq_core.errors import BrokerUnavailable, ConfigError
+from mrq_core.errors import BrokerCorrupt, BrokerUnavailable, ConfigError
 
+_SMALLEST = 512
+"""The bytes of the smallest page of SQLite: a database is empty or has a whole page."""
 _FORMS = "expected sqlite:///relative/path or sqlite:////absolute/path"
 
 
@@ -38,13 +42,42 @@ def path_of(opening: Opening) -> str:
 def _path_in(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if scheme != "sqlite" or not separator or not rest.startswith("/"):
-        raise ConfigError(f"the URL {url!r} does not name a file: {_FORMS}")
+        raise ConfigError(f"the URL {hide_password(url)!r} does not name a file: {_FORMS}")
     path, question, _ = rest[1:].partition("?")
     if question:
-        raise ConfigError(f"the URL {url!r} has options, and the embedded broker has none: {_FORMS}")
+        raise ConfigError(
+            f"the URL {hide_password(url)!r} has options, and the embedded broker has none: {_FORMS}"
+        )
     if not path:
-        raise ConfigError(f"the URL {url!r} has no path: {_FORMS}")
+        raise ConfigError(f"the URL {hide_password(url)!r} has no path: {_FORMS}")
     return unquote(path)
+
+
+def refuse_other_file(path: str) -> None:
+    """Raises BrokerError if the path names anything but a new file, an empty file or a file that SQLite may
+    read.
+
+    SQLite would open a device or a pipe, leave its journal beside it, and overwrite a file of one byte. The
+    contents are left to SQLite: to open and close the file here would drop the locks that this process has on
+    it (sqlite.org/howtocorrupt.html).
+    """
+    try:
+        status = os.stat(path)
+    except OSError:  # no file, or opening it tells why
+        return
+    if not stat.S_ISREG(status.st_mode):
+        kind = "a directory" if stat.S_ISDIR(status.st_mode) else "a device, pipe or socket"
+        raise BrokerUnavailable(f"{path} is {kind}: set SQLITE to the path of a file")
+    if 0 < status.st_size < _SMALLEST:
+        raise not_a_database(path)
+
+
+def not_a_database(path: str) -> BrokerCorrupt:
+    """The error for a file of another format."""
+    return BrokerCorrupt(
+        f"{path} is not an SQLite database: set SQLITE to another path, or move that file away and a new one "
+        "will be made"
+    )
 
 
 def make_parent(path: str) -> None:

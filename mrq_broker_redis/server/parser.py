@@ -1,0 +1,73 @@
+"""A parser whose timeout counts for a whole reply.
+
+The timeout of redis-py counts for each read: a server that sends a byte now and then would hold a call for
+ever.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from redis._parsers import _HiredisParser
+from redis.exceptions import ConnectionError, TimeoutError
+from redis.utils import SENTINEL
+
+
+class DeadlineParser(_HiredisParser):
+    """Raises TimeoutError if the reads of a call take longer together than the timeout, after the first read,
+    which has the timeout for itself.
+
+    Nearly all replies come in one read, which takes no longer here than in redis-py.
+    """
+
+    _buffer: Any
+    deadline: float | None = None
+    """The end of the reads of this call, by the monotonic clock. None: the next read is the first; `Link` and
+    the checks of the pool set None before a call. 0: one read was enough so far."""
+
+    def on_connect(self, connection: Any, **more: Any) -> None:
+        """Begins to read from a new connection."""
+        self.deadline = None
+        super().on_connect(connection, **more)  # type: ignore[no-untyped-call]
+
+    def can_read(self, timeout: float = 0) -> bool:
+        """Whether data wait. The pool asks for this before each call."""
+        self.deadline = None
+        return bool(super().can_read(timeout))
+
+    def read_from_socket(self, timeout: Any = SENTINEL, raise_on_timeout: bool = True) -> bool:
+        """Reads once. Returns whether there were data."""
+        sock, reader = self._sock, self._reader
+        if timeout is not SENTINEL or sock is None or reader is None:
+            return bool(super().read_from_socket(timeout, raise_on_timeout))  # type: ignore[no-untyped-call]
+        if self.deadline is not None:
+            return self._read_more()
+        self.deadline = 0
+        size = sock.recv_into(self._buffer)
+        if size == 0:
+            raise ConnectionError("Connection closed by server.")
+        reader.feed(self._buffer, 0, size)
+        return True
+
+    def _read_more(self) -> bool:
+        now = time.monotonic()
+        self.deadline = self.deadline or now + self._socket_timeout
+        left = self.deadline - now
+        if left <= 0:
+            raise TimeoutError("Timeout reading from socket")
+        return bool(super().read_from_socket(left))  # type: ignore[no-untyped-call]
+
+
+def set_parser(connection: Any) -> None:
+    """Gives a new connection of a cluster this parser, which its client does not take as an option."""
+    if type(connection._parser) is _HiredisParser:
+        connection.set_parser(DeadlineParser)
+        parser: Any = connection._parser
+        parser.on_connect(connection)
+
+
+def connect_with_parser(connection: Any) -> None:
+    """The same for a new connection whose login and database are not sent yet."""
+    connection.on_connect()
+    set_parser(connection)

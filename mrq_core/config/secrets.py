@@ -1,0 +1,138 @@
+"""Hides secrets: values whose names look secret, and the passwords and options of URLs."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import re
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from urllib.parse import unquote
+
+HIDDEN = "***"
+
+_SECRET_ENDS = ("password", "passwords", "passwd", "passphrase", "secret", "secrets", "token", "apikey",
+                "credential", "credentials", "httpauth")  # fmt: skip
+_SECRET_WORDS = frozenset({"pwd", "authorization"})
+_SECRET_PAIRS = frozenset({("api", "key"), ("private", "key"), ("access", "key"), ("pass", "word")})
+_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+
+
+def looks_secret(name: str) -> bool:
+    """Whether values with this name are shown as ``***``.
+
+    The words of a name are `snake_case`, `dashed-words` or `camelCase`. A word that ends like a secret counts
+    (`dbpassword`); a longer word does not (`passwordless`, `tokenizer`, `max_tokens`).
+    """
+    words = [word.lower() for word in _WORD.findall(name)]
+    return any(word.endswith(_SECRET_ENDS) or word in _SECRET_WORDS for word in words) or any(
+        pair in _SECRET_PAIRS for pair in itertools.pairwise(words)
+    )
+
+
+_CONTAINERS = (Mapping, list, tuple, AbstractSet)
+_DEEPEST = 50
+
+
+def hide_secrets(name: str, value: object, depth: int = 0) -> object:
+    """The value with secrets as ``***``, by its name and the names inside it. Values that are nested deeper
+    than 50 levels, or contain themselves, end with ``...``."""
+    if looks_secret(name) and not (
+        value is None or (isinstance(value, (str, bytes, *_CONTAINERS)) and not value)
+    ):
+        return HIDDEN
+    if isinstance(value, _CONTAINERS) and depth >= _DEEPEST:
+        return "..."
+    if isinstance(value, Mapping):
+        return {
+            key: hide_secrets(key if isinstance(key, str) else "", item, depth + 1)
+            for key, item in value.items()
+        }
+    if isinstance(value, _CONTAINERS):
+        return [hide_secrets("", item, depth + 1) for item in value]
+    if isinstance(value, bytes):
+        return hide_password(value.decode(errors="backslashreplace")).encode()
+    return hide_password(value) if isinstance(value, str) else value
+
+
+# --- URLs ----------------------------------------------------------------------------------------
+
+_HARMLESS_OPTIONS = frozenset({
+    "prefix", "db", "host", "port", "path", "protocol", "username", "client_name", "sentinel_username",
+    "charset", "ssl_ca_certs", "ssl_ca_path", "ssl_cert_reqs", "ssl_certfile", "ssl_check_hostname",
+    "ssl_ciphers", "ssl_keyfile", "ssl_min_version", "appname", "authmechanism", "authsource",
+    "compressors", "directconnection", "journal", "loadbalanced", "readconcernlevel", "readpreference",
+    "readpreferencetags", "replicaset", "retryreads", "retrywrites", "srvservicename", "ssl", "sslmode",
+    "tls", "tlsallowinvalidcertificates", "tlsallowinvalidhostnames", "tlscafile", "tlscertificatekeyfile",
+    "tlscrlfile", "tlsinsecure", "uuidrepresentation", "w",
+})  # fmt: skip
+"""Options of the URLs of databases whose values are shown. Others may be a mistyped password."""
+_HARMLESS_VALUE = re.compile(r"true|false|-?\d+", re.ASCII | re.IGNORECASE)
+_SECRET_OPTIONS = ("password", "passphrase", "passwd", "secret", "credentials", "authorization", "apikey")
+_LOGIN = re.compile(r":[^\s@]*@")
+_AUTHORITY = re.compile(r"[^/?#]*")
+_HOST = re.compile(r"(\[[^\]]*\]|[^:]+)?(:\d*)?", re.ASCII)
+
+
+def hide_password(url: str) -> str:
+    """The URL with its password, and the values of options that may be secret, as ``***``. Other text is
+    returned unchanged."""
+    scheme, separator, rest = url.partition("://")
+    if not separator:
+        return url
+    scheme = _LOGIN.sub(":***@", scheme)
+    login, at, host = rest.rpartition("@")
+    user, colon, _ = login.partition(":")
+    shown = f"{_hide_options(user)}{':***' if colon else ''}{at}{_hide_options(_hide_port(host))}"
+    return f"{scheme}://{shown}"
+
+
+def hide_login(address: str) -> str:
+    """The address of a server as `hide_password` shows it, also if it lacks the scheme of a URL."""
+    return hide_password(address) if "://" in address else hide_password(f"://{address}")[3:]
+
+
+def is_part_hidden(text: str, url: str) -> bool:
+    """Whether a text contains a word of the URL that `hide_password` hides."""
+    shown = hide_password(url)
+    found = f"{url} {unquote(url)}"
+    words = re.findall(r"\w+" if "@" in url else r"\w\w+", text)
+    return any(word in found and word not in shown for word in words)
+
+
+def _hide_port(host: str) -> str:
+    """Hosts with their ports and what follows. Hides everything from the first port on that is no number, or
+    that has no host: it is a password whose URL lacks the host."""
+    authority = _AUTHORITY.match(host)
+    assert authority is not None
+    begin = 0
+    for name in authority[0].split(","):
+        found = _HOST.fullmatch(name)
+        is_password = found[1] is None and bool(name[1:]) if found else ":" in name
+        if is_password:
+            return f"{host[: begin + name.index(':')]}:{HIDDEN}"
+        begin += len(name) + 1
+    return host
+
+
+def _hide_options(text: str) -> str:
+    path, question, query = text.partition("?")
+    options = re.split("([&;])", query)
+    return f"{path}{question}{''.join(map(_shown_option, options))}"
+
+
+def _shown_option(option: str) -> str:
+    name, equals, value = option.partition("=")
+    if _is_harmless(unquote(name), value):
+        return option
+    return f"{name}={HIDDEN}" if equals else HIDDEN
+
+
+def _is_harmless(name: str, value: str) -> bool:
+    """Whether an option may be shown. A value without a name counts as a name without a value."""
+    if name.lower() in _HARMLESS_OPTIONS or (name in ("", "&", ";") and not value):
+        return True
+    is_secret = looks_secret(name) or difflib.get_close_matches(
+        name.lower(), _SECRET_OPTIONS, n=1, cutoff=0.75
+    )
+    return not is_secret and _HARMLESS_VALUE.fullmatch(value) is not None

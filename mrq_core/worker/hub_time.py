@@ -1,0 +1,97 @@
+"""Keeps the time limits of jobs from containing time in which other code kept the hub.
+
+Code that computes, such as an observer or another job, keeps the hub: a job that waits cannot go on, and
+cannot be interrupted. The watchdog asks the hub to respond ten times a second. While the hub does not, each
+job except the one that runs gets that time back.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from contextvars import Context
+from types import CodeType, FrameType
+
+from mrq_core.running.context import current_context
+from mrq_core.running.helpers import run_in
+from mrq_core.worker.executions import Execution
+from mrq_core.worker.native import Mailbox
+
+_RESPONDS_WITHIN = 0.2
+"""Seconds. A hub that responds later is kept."""
+_IDLE = 1.0
+"""Seconds between two questions to the hub of a worker that runs no job."""
+_STRANGERS_MOST = 30.0
+"""Seconds for which code outside of jobs may keep the hub; then the worker is given up."""
+_STEP_MOST = 1.0
+"""Seconds that one examination counts at most: the system may have stopped the process."""
+
+
+class HubTime:
+    """The questions to the hub, and the time for which it has not responded.
+
+    `job_code`: the function that runs a job, with a local variable `execution`.
+    """
+
+    def __init__(self, job_code: Callable[..., object]) -> None:
+        self._job_code: CodeType = getattr(job_code, "__code__")  # noqa: B009
+        self._mailbox: Mailbox[float] = Mailbox(self._respond)
+        self._asked_at = self._answered_at = self._examined_at = 0.0
+        self._kept_by_strangers = 0.0
+        self._postponed: dict[Execution, float] = {}
+        """The seconds by which the limits of jobs were postponed since the hub responded last."""
+
+    def close(self) -> None:
+        """Asks the hub no more."""
+        self._mailbox.close()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether code outside of jobs has kept the hub for so long that the worker must be given up."""
+        return self._kept_by_strangers > _STRANGERS_MOST
+
+    def examine(self, now: float, main_thread: int, undecided: Sequence[Execution]) -> dict[Execution, float]:
+        """Postpones the limits of the jobs that wait while other code keeps the hub. Returns these jobs with
+        the seconds that they get back. Called by the watchdog, in its thread."""
+        if self._answered_at >= self._asked_at:
+            self._kept_by_strangers = 0.0
+            self._postponed = {}
+            if undecided or now - self._asked_at > _IDLE:
+                self._asked_at = self._examined_at = now
+                self._mailbox.send(now)
+            return {}
+        if now - self._asked_at <= _RESPONDS_WITHIN:
+            return {}
+        seconds, self._examined_at = now - self._examined_at, now
+        running = self._running(main_thread, undecided)
+        self._kept_by_strangers = (
+            0.0 if running is not None else self._kept_by_strangers + min(seconds, _STEP_MOST)
+        )
+        waiting = {execution: seconds for execution in undecided if execution is not running}
+        for execution in waiting:
+            execution.postpone(seconds)
+            self._postponed[execution] = self._postponed.get(execution, 0.0) + seconds
+        return waiting
+
+    def charge(self) -> None:
+        """Undoes what was postponed since the hub responded last: one of these jobs may have left the code
+        that keeps the hub."""
+        for execution, seconds in self._postponed.items():
+            execution.postpone(-seconds)
+
+    def _respond(self, asked_at: float) -> None:
+        """In the hub."""
+        self._answered_at = asked_at
+
+    def _running(self, main_thread: int, undecided: Sequence[Execution]) -> Execution | None:
+        """The job whose code runs in the main thread now, also in a greenlet of `spawn`. None: other code."""
+        frame: FrameType | None = sys._current_frames().get(main_thread)
+        while frame is not None:
+            if frame.f_code is self._job_code:
+                return frame.f_locals.get("execution")
+            if frame.f_code is run_in.__code__:
+                context: Context = frame.f_locals["context"]
+                job = context.get(current_context)
+                return next((execution for execution in undecided if execution.context is job), None)
+            frame = frame.f_back
+        return None

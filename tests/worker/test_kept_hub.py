@@ -1,0 +1,128 @@
+"""The limits of a job leave out time in which an observer, another job or a left greenlet kept the hub."""
+
+from __future__ import annotations
+
+import signal
+
+import pytest
+
+from mrq_core.contract.record import Status
+from tests.support import Project
+
+KEEPING = """
+import time
+
+import gevent
+from gevent.event import Event
+from mrq_core import hookimpl, spawn, subpool_map, task
+from tasks import note
+
+
+def compute(seconds: float):
+    note("computes")
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        pass
+
+
+@task(timeout=1)
+def waits(seconds: float = 0.3):
+    note("waits")
+    time.sleep(seconds)
+    return "waited"
+
+
+@task(timeout=1000)
+def computes(seconds: float, wait: float):
+    time.sleep(wait)
+    compute(seconds)
+    return "computed"
+
+
+@task(timeout=0.5)
+def computes_in_a_greenlet():
+    spawn(compute, 1000).join()
+
+
+@task(timeout=0.5)
+def computes_in_a_pool():
+    subpool_map(2, compute, [1000])
+
+
+@task
+def leaves_a_greenlet():
+    from mrq_core.worker import hub_time
+    hub_time._STRANGERS_MOST = 1.0
+    gevent.spawn_later(0.3, compute, 1000)
+"""
+
+OBSERVERS = {
+    "mrq_jobs_started": "records",
+    "mrq_jobs_settled": "settled",
+}
+OBSERVING = """
+import keeping
+from mrq_core import hookimpl
+
+left = [1]
+
+@hookimpl
+def {hook}({argument}):
+    if left:
+        left.pop()
+        keeping.compute(7.5)
+"""
+
+
+@pytest.fixture(autouse=True)
+def keeping(project: Project) -> None:
+    project.write("keeping.py", KEEPING)
+
+
+@pytest.mark.parametrize("hook", OBSERVERS)
+def test_the_time_of_a_job_does_not_contain_that_of_an_observer(project: Project, hook: str) -> None:
+    project.write("observing.py", OBSERVING.format(hook=hook, argument=OBSERVERS[hook]))
+    jobs = [project.queue("tasks.Add", {"a": 1, "b": 1})] if hook == "mrq_jobs_settled" else []
+    jobs += [project.queue("keeping.waits") for _ in range(2)]
+    worker = project.worker("--plugins", "observing", "--greenlets", "3")
+    records = [project.ended(job) for job in jobs]
+    assert {(record.status, record.claims) for record in records} == {(Status.SUCCESS, 1)}
+    assert "computes" in project.ledger()
+    worker.send(signal.SIGINT)
+    assert worker.wait() == 0
+
+
+def test_the_time_of_a_job_does_not_contain_that_of_a_neighbour_that_computes(project: Project) -> None:
+    computing = project.queue("keeping.computes", {"seconds": 7.5, "wait": 0.1})
+    waiting = project.queue("keeping.waits")
+    overdue = project.queue("keeping.waits", {"seconds": 1000})
+    worker = project.worker("--greenlets", "3")
+    assert project.ended(computing).result == "computed"
+    assert project.ended(waiting).result == "waited"
+    assert project.ended(overdue).status == Status.TIMEOUT
+    worker.send(signal.SIGINT)
+    assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("path", ["computes_in_a_greenlet", "computes_in_a_pool"])
+def test_the_time_of_a_job_contains_that_of_its_greenlets(project: Project, path: str) -> None:
+    worker = project.worker()
+    assert project.ended(project.queue(f"keeping.{path}")).status == Status.TIMEOUT
+    assert project.ended(project.queue("keeping.waits")).status == Status.SUCCESS
+    assert worker.popen.poll() is None
+
+
+def test_a_worker_whose_hub_a_left_greenlet_keeps_is_given_up_with_its_jobs_given_back(
+    project: Project,
+) -> None:
+    jobs = [
+        project.queue("keeping.computes", {"seconds": 0, "wait": 1000}),
+        project.queue("keeping.waits", {"seconds": 1}),
+    ]
+    leaving = project.queue("keeping.leaves_a_greenlet")
+    worker = project.worker("--greenlets", "3")
+    assert worker.wait() == 1
+    assert "code outside of jobs" in worker.output
+    statuses = [project.client.fetch(job).status for job in jobs]
+    assert statuses == [Status.INTERRUPT, Status.TIMEOUT]
+    assert project.client.fetch(leaving).status == Status.SUCCESS

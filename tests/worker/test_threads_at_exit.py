@@ -1,0 +1,88 @@
+"""Native threads that still run when the worker's process ends do not change its exit code."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.redis.servers import Server as RedisServer
+from tests.support import Project, open_project, until
+from tests.worker.conftest import TASKS
+
+THREADS = """
+import atexit
+import socket
+import sys
+
+from gevent.monkey import get_original
+from mrq_core import task
+from tasks import note
+
+sleep = get_original("time", "sleep")
+
+
+class Slow:
+    def __del__(self):
+        sleep(0.1)
+
+
+def connect():
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", 1), timeout=1)
+        except OSError:
+            sleep(0.002)
+
+
+@task
+def starts_threads():
+    sys.slow = Slow()  # ends when the interpreter is finalised
+    for _ in range(8):
+        get_original("_thread", "start_new_thread")(connect, ())
+
+
+@task
+def registers():
+    atexit.register(note, "exit-handler")
+    print("printed")
+"""
+
+
+@pytest.mark.parametrize("round", range(3))
+def test_native_threads_with_greenlets_do_not_abort_the_process(project: Project, round: int) -> None:
+    project.write("threads.py", THREADS)
+    project.queue("threads.starts_threads")
+    worker = project.start("worker", "--burst")
+    assert worker.wait() == 0, worker.output
+    assert "kept the process" not in worker.output
+
+
+def test_exit_handlers_of_tasks_run_and_output_is_written(project: Project) -> None:
+    project.write("threads.py", THREADS)
+    del project.env["PYTHONUNBUFFERED"]
+    project.queue("threads.registers")
+    worker = project.work_off()
+    assert project.ledger() == ["exit-handler"]
+    assert "printed" in worker.output
+
+
+@pytest.mark.campaign
+def test_a_worker_without_its_broker_exits_with_0(tmp_path: Path) -> None:
+    for number in range(10):
+        server = RedisServer()
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        try:
+            with open_project(folder, server.url) as project:
+                project.write("tasks.py", TASKS)
+                project.queue("tasks.noted", {"word": "job", "seconds": 1})
+                workers = [project.worker("--stop-grace", "0.5", "--lease", "1") for _ in range(5)]
+                until(project.ledger, what="the job to start")
+                server.stop()
+                for worker in workers:
+                    worker.send(signal.SIGTERM)
+                assert [worker.wait() for worker in workers] == [0] * 3
+        finally:
+            server.stop()
