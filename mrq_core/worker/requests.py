@@ -85,7 +85,10 @@ class Requests:
 
     def _answer(self, broker: Broker, request: WorkerRequest) -> None:
         accepted = answer_value("accepted", process=self._process)
-        ttl = ANSWER_TTL + max(0.0, (request.expires_at - broker.now()).total_seconds())
+        left = (request.expires_at - broker.now()).total_seconds()
+        if left <= 0:  # the process was suspended since the poll
+            return
+        ttl = ANSWER_TTL + left
         if broker.state.compare_and_set(ANSWERS, request.id, accepted, version=0, ttl=ttl) is None:
             item = broker.state.get(ANSWERS, request.id)
             if item is None or item.value != accepted:  # of a worker that had this name before

@@ -163,8 +163,9 @@ def test_a_pause_until_a_time_ends_by_itself(project: Project) -> None:
 def test_denied_tasks_are_left_to_other_workers(project: Project) -> None:
     flags = ("--deny-tasks", "tasks.noted", *QUICK)
     if not project.client.broker.supports_denied_tasks:
-        worker = project.worker(*flags)
+        worker = project.start("worker", *flags)
         assert worker.wait() == 2
+        assert "cannot leave out tasks" in worker.output
         return
     left = project.queue("tasks.noted", {"word": "left"})
     denying = project.worker(*flags)
