@@ -22,7 +22,17 @@ import pytest
 _PARTS = (
     *("against_model", "base", "bulk", "changes", "claim", "enqueue", "leases", "limits", "logs"),
     *("machine", "machine_raw", "metrics", "model", "poll", "processes", "prune", "queue_claims"),
-    *("queue_entries", "queue_half", "queue_keys", "queue_kit", "queue_looking", "queue_raw", "rates", "raw"),
+    *(
+        "queue_entries",
+        "queue_half",
+        "queue_keys",
+        "queue_kit",
+        "queue_looking",
+        "queue_parking",
+        "queue_raw",
+        "rates",
+        "raw",
+    ),
     *("raw_kinds", "rules", "search", "settle", "state", "store_attempts", "store_half", "store_kit"),
     *("store_records", "store_threads", "store_writes", "terms", "threads", "totals", "unique"),
 )
