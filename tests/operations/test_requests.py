@@ -103,7 +103,7 @@ def test_requests_of_several_people_are_all_sent_up_to_twenty(broker: MemoryBrok
         ("dance", 1.0, "kind is 'dance'"),
         ("stop", 0.0, "ttl is 0"),
         ("stop", 1e9, "ttl is"),
-        ("stop", -1.0, ""),
+        ("stop", -1.0, "ttl is -1"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused(
