@@ -78,15 +78,6 @@ class MongoServices(StoreServices):
     def poll(self, worker: str, versions: Versions) -> PollResult:
         return signals.poll(self._connection, worker, versions)
 
-    def pause(self, queues: Sequence[str]) -> None:
-        signals.set_paused(self._connection, queues, is_paused=True)
-
-    def resume(self, queues: Sequence[str]) -> None:
-        signals.set_paused(self._connection, queues, is_paused=False)
-
-    def paused(self) -> frozenset[str]:
-        return signals.paused(self._connection)
-
     def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:
         logs.append(self._jobs, lines, max_size)
 

@@ -161,15 +161,6 @@ class RedisBroker(Broker):
     def poll(self, worker: str, versions: Versions) -> PollResult:
         return signals.poll(self._connection, worker, versions)
 
-    def pause(self, queues: Sequence[str]) -> None:
-        signals.set_paused(self._connection, queues, is_paused=True)
-
-    def resume(self, queues: Sequence[str]) -> None:
-        signals.set_paused(self._connection, queues, is_paused=False)
-
-    def paused(self) -> frozenset[str]:
-        return signals.paused(self._connection)
-
     # --- logs and metrics --------------------------------------------------------------------
 
     def append_logs(self, lines: Sequence[LogLine], max_size: int) -> None:

@@ -26,7 +26,7 @@ from mrq_core.contract.messages import (
     RawClaim,
     Wanted,
 )
-from mrq_core.contract.pair import ClaimedEntries, Entry, JobQueue, KeyHolder, KeyRequest, Removal
+from mrq_core.contract.pair import ClaimedEntries, Entry, JobQueue, KeyHolder, KeyRequest, Parking, Removal
 
 
 class RedisQueue(JobQueue):
@@ -64,6 +64,9 @@ class RedisQueue(JobQueue):
 
     def release(self, claims: Sequence[ClaimRef]) -> list[bool]:
         return writing.release(self._connection, claims)
+
+    def park(self, parkings: Sequence[Parking]) -> list[bool]:
+        return writing.park(self._connection, parkings)
 
     def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool | None]:
         return writing.renew(self._connection, claims, lease)

@@ -16,11 +16,14 @@ _HOMES = {
     "task": "mrq_core.tasks.task",
     "Client": "mrq_core.client.client",
     "Job": "mrq_core.client.handles",
+    "Limit": "mrq_core.contract.messages",
     "Queue": "mrq_core.client.handles",
     "configure": "mrq_core.client.client",
     "queue_job": "mrq_core.client.client",
     "queue_jobs": "mrq_core.client.client",
     "get_job_result": "mrq_core.client.client",
+    "pause_task": "mrq_core.client.handles",
+    "resume_task": "mrq_core.client.handles",
     "JobRecord": "mrq_core.contract.record",
     "RetryDecision": "mrq_core.contract.record",
     "Status": "mrq_core.contract.record",
@@ -42,6 +45,7 @@ __all__ = [
     "Client",
     "Job",
     "JobRecord",
+    "Limit",
     "MrqError",
     "Queue",
     "RetryDecision",
@@ -55,8 +59,10 @@ __all__ = [
     "get_job_result",
     "hookimpl",
     "log",
+    "pause_task",
     "queue_job",
     "queue_jobs",
+    "resume_task",
     "retry_current_job",
     "run_task",
     "set_current_job_progress",
@@ -81,7 +87,8 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from mrq_core.client.client import Client, configure, get_job_result, queue_job, queue_jobs
-    from mrq_core.client.handles import Job, Queue
+    from mrq_core.client.handles import Job, Queue, pause_task, resume_task
+    from mrq_core.contract.messages import Limit
     from mrq_core.contract.record import JobRecord, RetryDecision, Status
     from mrq_core.errors import MrqError
     from mrq_core.plugins.hookspecs import hookimpl

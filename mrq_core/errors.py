@@ -153,6 +153,10 @@ class JobNotFound(JobError):
         )
 
 
+class RequestFailed(MrqError):
+    """A worker refused a request, or did not answer in time."""
+
+
 class ChangeRefused(JobError):
     """The job's status does not allow this change, or the job has changed since the caller read it."""
 

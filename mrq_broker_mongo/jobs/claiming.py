@@ -28,6 +28,7 @@ from mrq_core.contract.messages import Claimed, ClaimRequest, Wanted
 from mrq_core.contract.naming import is_covered, is_tree
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers.encoding import is_plain
+from mrq_core.drivers.limits import rules_of, task_key
 from mrq_core.errors import BrokerError
 from mrq_core.ids import new_nonce
 
@@ -72,6 +73,7 @@ def claim(connection: Connection, request: ClaimRequest, rotation: Rotation, hel
         next_due=due,
         ended=tuple(lost.ended),
         now=now,
+        is_denied=taker.has_stepped_over and not (taker.has_blocked or taken),
     )
 
 
@@ -103,7 +105,9 @@ def _sweep(
         return
     rotation.swept_ms = now_ms
     most = max(100, 4 * request.limit)
-    gone, rotation.parked = parking.sweep(connection, request.limits, now, after=rotation.parked, most=most)
+    gone, rotation.parked = parking.sweep(
+        connection, rules_of(request), now, after=rotation.parked, most=most
+    )
     if gone and has_room:
         taker.take()
 
@@ -126,6 +130,9 @@ class _Taker:
         self.taken: list[JobRecord] = []
         self.may_block = max(100, 4 * request.limit)
         """How many jobs it may still find blocked by limits."""
+        self._may_step_over = self.may_block if request.denied_tasks else 0
+        self.has_blocked = False
+        self.has_stepped_over = False
 
     def take(self) -> None:
         """Claims due jobs up to the limit and the quotas."""
@@ -146,19 +153,48 @@ class _Taker:
 
     def _take_some(self, number: int, wanted: Wanted, room: int) -> bool:
         """Claims some jobs of a queue or tree. True: another round may find more."""
-        if room == 1 and not is_tree(wanted.name) and not wanted.reverse:
+        request = self._request
+        sorts_out = bool(request.paused_tasks or request.denied_tasks)
+        if room == 1 and not (is_tree(wanted.name) or wanted.reverse or sorts_out):
             documents = self._take_first(wanted)
         else:
+            most = room
+            if sorts_out:
+                most += self._may_step_over + (self.may_block if request.paused_tasks else 0)
             after_queue = self._rotation.trees.get(wanted.name, "")
-            documents = trees.due(self._connection, wanted, after_queue, self._now, room)
+            documents = trees.due(self._connection, wanted, after_queue, self._now, most)
         if not documents:
             return False
-        started = self._start(documents)
+        last_queue = documents[-1]["queue"]
+        has_parked = False
+        if sorts_out:
+            documents, has_parked = self._sorted_out(documents, room)
+        started = self._start(documents) if documents else []
         if is_tree(wanted.name):
-            self._rotation.trees[wanted.name] = documents[-1]["queue"]
+            self._rotation.trees[wanted.name] = documents[-1]["queue"] if documents else last_queue
         self._given[number] = self._given.get(number, 0) + len(started)
         self.taken += started
-        return len(started) < len(documents) or (wanted.reverse and is_tree(wanted.name))
+        is_part = len(started) < len(documents) or has_parked
+        return is_part or (wanted.reverse and is_tree(wanted.name))
+
+    def _sorted_out(self, documents: list[Doc], room: int) -> tuple[list[Doc], bool]:
+        """Parks jobs of paused tasks, as many as the call may block. Returns the first jobs that are of no
+        paused or denied task, up to the room, and whether jobs were parked."""
+        kept: list[Doc] = []
+        parked: list[tuple[Doc, str]] = []
+        for doc in documents:
+            path = doc["path"]
+            if path in self._request.denied_tasks:
+                self.has_stepped_over = True
+            elif path in self._request.paused_tasks:
+                if len(parked) < self.may_block:
+                    parked.append((doc, task_key(path)))
+            elif len(kept) < room:
+                kept.append(doc)
+        parking.park_all(self._connection, parked, self._now)
+        self.may_block -= len(parked)
+        self.has_blocked = self.has_blocked or bool(parked)
+        return kept, bool(parked)
 
     def _take_first(self, wanted: Wanted) -> list[Doc]:
         """Starts the first due job if it is unchanged since its enqueue, and returns it in any case."""
@@ -212,6 +248,7 @@ class _Taker:
             elif "limit_keys" in doc:
                 record = self._holder.start(doc, self._nonce) if self.may_block > 0 else None
                 if record is None:
+                    self.has_blocked = True
                     self.may_block -= 1
                 else:
                     records[index] = record

@@ -18,6 +18,7 @@ from mrq_core.clock import after
 from mrq_core.contract import lifecycle
 from mrq_core.contract.messages import ClaimRequest
 from mrq_core.contract.record import JobRecord
+from mrq_core.drivers.limits import rules_of
 
 HOLD_SECONDS = 10.0
 
@@ -38,7 +39,7 @@ class LimitedClaims:
         if not self._change(doc, {"$set": {"due_at": after(self._now, HOLD_SECONDS)}}):
             return None
         doc["v"] += 1
-        keys, rules, request = doc["limit_keys"], self._request.limits, self._request
+        keys, rules, request = doc["limit_keys"], rules_of(self._request), self._request
         until = after(self._now, request.lease)
         full = limits.take_slots(self._connection, doc["_id"], keys, rules, self._now, until)
         if full is not None:

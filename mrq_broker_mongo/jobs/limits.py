@@ -24,15 +24,10 @@ from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract.messages import ClaimRef, Limit
-from mrq_core.drivers.limits import rule_of, spacing_of
+from mrq_core.drivers.limits import limit_of, spacing_of
 
 Limits = Mapping[str, Limit]
 _ATTEMPTS = 20
-
-
-def limit_of(key: str, limits: Limits) -> Limit | None:
-    """The limit that applies to the key. None: the key does not limit."""
-    return limits.get(rule_of(key))
 
 
 def room_under(connection: Connection, key: str, limits: Limits, now: datetime) -> int | None:

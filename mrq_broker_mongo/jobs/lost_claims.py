@@ -20,6 +20,7 @@ from mrq_core.contract.messages import ClaimRequest, Wanted
 from mrq_core.contract.naming import is_covered
 from mrq_core.contract.pair import Replacement, WriteResult
 from mrq_core.contract.record import JobRecord
+from mrq_core.drivers.limits import rules_of
 from mrq_core.ids import new_nonce
 
 MAX_SUSPECTS = 20
@@ -124,7 +125,8 @@ class LostClaims:
                 continue
             ended = lifecycle.after_lost_claim(one.record, self._request, self._now)
             if ended is None:
-                self._suspects.append(one)
+                if one.record.path not in self._request.denied_tasks:
+                    self._suspects.append(one)
             else:
                 planned.append(Replacement(one, ended))
         self._suspects.sort(key=self._order)
@@ -164,9 +166,10 @@ class LostClaims:
         none."""
         if limit > 0:
             return self._is_part
-        rules = self._request.limits
+        rules = rules_of(self._request)
         return any(
-            limits.has_room(self._connection, one.doc["_id"], one.record.limit_keys, rules, self._now)
+            one.record.path not in self._request.paused_tasks
+            and limits.has_room(self._connection, one.doc["_id"], one.record.limit_keys, rules, self._now)
             for one in self._suspects
         )
 
@@ -177,7 +180,9 @@ class LostClaims:
         )
 
     def _take_slots(self, one: Stored) -> bool:
-        keys, rules = one.record.limit_keys, self._request.limits
+        keys, rules = one.record.limit_keys, rules_of(self._request)
+        if one.record.path in self._request.paused_tasks:
+            return False
         if not keys:
             return True
         job = one.doc["_id"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,12 +22,23 @@ _SORT = [(name, direction) for name, direction in PARKED.keys if name != "parked
 
 def park(connection: Connection, doc: Doc, key: str, due: datetime, now: datetime) -> bool:
     """Takes the due time of a job, which was due then, away; False: it has changed."""
-    change = {
+    change = _parked(key, due, now)
+    return connection.run("jobs", lambda jobs: jobs.update_one(guard_of(doc), change)).matched_count == 1
+
+
+def park_all(connection: Connection, docs: Sequence[tuple[Doc, str]], now: datetime) -> None:
+    """Parks due jobs under these keys, in one command, unless they have changed."""
+    changes = [UpdateOne(guard_of(doc), _parked(key, doc["due_at"], now)) for doc, key in docs]
+    if changes:
+        connection.run("jobs", lambda jobs: jobs.bulk_write(changes, ordered=False))
+
+
+def _parked(key: str, due: datetime, now: datetime) -> Doc:
+    return {
         "$set": {"parked": {"key": key, "since": now, "due": due}},
         "$unset": {"due_at": ""},
         "$inc": {"v": 1},
     }
-    return connection.run("jobs", lambda jobs: jobs.update_one(guard_of(doc), change)).matched_count == 1
 
 
 def let_go(connection: Connection, key: str, number: int) -> int:

@@ -11,7 +11,7 @@
 | state | shared state, see `shared.state` | namespace and name |
 | raw | parameters of raw queues, see `raw.parameters` | an ObjectId |
 | wake | hints that wake waiting workers; capped | an ObjectId |
-| meta | the layout, counters, pauses, signals to workers | a word |
+| meta | the layout, counters, the version of the rules, signals to workers | a word |
 
 The document `layout` in `meta` holds the two numbers of `mrq_core.drivers.versions`, and the mark of the
 arrangement. A store of a pair has no keys, limits, raw and wake, and only the indexes in `STORE_INDEXES`.

@@ -13,6 +13,8 @@ from mrq_broker_mongo.jobs.records import of_doc, text_of
 from mrq_broker_mongo.server.connection import Connection, Jobs
 from mrq_broker_mongo.server.failures import NO_COLLECTION, NO_INDEX
 from mrq_broker_mongo.server.location import Doc
+from mrq_broker_mongo.shared.state import MongoState
+from mrq_core.contract import rules
 from mrq_core.contract.terms import terms_of
 from mrq_core.failpoints import reach
 
@@ -25,7 +27,7 @@ _FIELDS = ("path", "queue", "status", "queued_at", "updated_at", "exception_type
 def add_terms(connection: Connection) -> None:
     """The upgrade to version 2: jobs with an exception get terms, which have an index, and are counted by
     the type of the exception. Metrics have tags; those of version 1, whose workers recorded none, are
-    deleted.
+    deleted. Pauses move into shared state.
 
     The index of exception types is dropped. A worker of version 1 would store no terms.
     """
@@ -40,6 +42,15 @@ def add_terms(connection: Connection) -> None:
     totals.recount(connection)
     reach("upgrade.indexes")
     connection.run("jobs", _drop_index)
+    _move_pauses(connection)
+
+
+def _move_pauses(connection: Connection) -> None:
+    """Moves the pauses of version 1 into shared state. Repeating the move after a crash is harmless."""
+    found = connection.run("meta", lambda meta: meta.find_one({"_id": "pauses"}))
+    for name in (found or {}).get("names", ()):
+        MongoState(connection).put(rules.PAUSED_QUEUES, name, {})
+    connection.run("meta", lambda meta: meta.delete_one({"_id": "pauses"}))
 
 
 def _reader(after: Any) -> Callable[[Jobs], list[Doc]]:

@@ -1,8 +1,8 @@
-"""Pauses of queues, and requests to interrupt running jobs, which each process polls once a second.
+"""Rules, and requests to a worker: the answers that each process polls once a second.
 
-Two documents of the collection `meta`: ``pauses`` {version, names}, and ``signals <worker>`` {version, jobs:
-[{version, job}]}. Each change is one update of its document, so that no reader sees a version before its
-contents.
+Two documents of the collection `meta`: ``rules`` {version}, which `state` raises after each write of a rule,
+and ``signals <worker>`` {version, jobs: [{version, job}]}, which one update changes, so that no reader sees a
+version before its contents.
 """
 
 from __future__ import annotations
@@ -11,13 +11,18 @@ import time
 from collections.abc import Sequence
 
 from bson import ObjectId
+from msgspec.structs import replace
 
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
+from mrq_broker_mongo.shared.state import MongoState
+from mrq_core.contract import rules
 from mrq_core.contract.messages import PollResult, Versions
 
 _KEPT = 1000
 """How many signals to one worker are kept."""
+_RULES_KEPT_MS = 60_000
+"""How long a process does without reading the rules again, if it sees no change."""
 
 
 def send(connection: Connection, worker: str, job: ObjectId) -> None:
@@ -32,19 +37,29 @@ def send(connection: Connection, worker: str, job: ObjectId) -> None:
 
 
 def poll(connection: Connection, worker: str, versions: Versions) -> PollResult:
-    """See `Broker.poll`. One look-up when there is nothing new."""
+    """See `Broker.poll`. Two look-ups without changes.
+
+    The rules are returned again each `_RULES_KEPT_MS`: a process that dies between a rule and the version
+    delays the rule that long.
+    """
     mine = f"signals {worker}"
     found = {
         doc["_id"]: doc
-        for doc in connection.run("meta", lambda meta: list(meta.find({"_id": {"$in": ["pauses", mine]}})))
+        for doc in connection.run("meta", lambda meta: list(meta.find({"_id": {"$in": ["rules", mine]}})))
     }
-    pauses, signals = found.get("pauses", {}), found.get(mine, {})
+    version, signals = found.get("rules", {}).get("version", 0), found.get(mine, {})
     new = [one["job"] for one in signals.get("jobs", ()) if one["version"] > versions.signals]
-    version = pauses.get("version", 0)
+    after = replace(versions, signals=max(versions.signals, signals.get("version", 0)))
+    state, now_ms, changed = MongoState(connection), connection.now_ms(), None
+    if rules.is_changed(versions, version, now_ms):
+        changed = rules.read(state.list)
+        after = rules.versions_after(version, after.signals, changed, now_ms + _RULES_KEPT_MS)
+    request = state.get(rules.REQUESTS, worker)
     return PollResult(
-        versions=Versions(pauses=version, signals=max(versions.signals, signals.get("version", 0))),
-        paused=None if version == versions.pauses else frozenset(pauses.get("names", ())),
+        versions=after,
+        rules=changed,
         interrupts=_still_running(connection, worker, new),
+        requests=() if request is None else rules.requests_in(request.value, now_ms),
     )
 
 
@@ -56,20 +71,3 @@ def _still_running(connection: Connection, worker: str, jobs: Sequence[ObjectId]
         doc["_id"] for doc in connection.run("jobs", lambda all_jobs: list(all_jobs.find(wanted, {"_id": 1})))
     }
     return tuple(str(job) for job in dict.fromkeys(jobs) if job in there)
-
-
-def set_paused(connection: Connection, queues: Sequence[str], *, is_paused: bool) -> None:
-    """Marks queues as paused, or takes the marks away, and counts the change."""
-    if not queues:
-        return
-    change: Doc = {"$addToSet": {"names": {"$each": list(queues)}}}
-    if not is_paused:
-        change = {"$pull": {"names": {"$in": list(queues)}}}
-    change["$inc"] = {"version": 1}
-    connection.run("meta", lambda meta: meta.update_one({"_id": "pauses"}, change, upsert=True))
-
-
-def paused(connection: Connection) -> frozenset[str]:
-    """See `Broker.paused`."""
-    found = connection.run("meta", lambda meta: meta.find_one({"_id": "pauses"}))
-    return frozenset((found or {}).get("names", ()))

@@ -21,11 +21,12 @@ from pymongo.errors import DuplicateKeyError
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
 from mrq_core.clock import after
-from mrq_core.contract import codec
+from mrq_core.contract import codec, rules
 from mrq_core.contract.broker import SharedState
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.messages import StateItem
 from mrq_core.errors import BrokerError, BrokerUnavailable
+from mrq_core.failpoints import reach
 
 _ATTEMPTS = 100
 
@@ -46,6 +47,7 @@ class MongoState(SharedState):
             doc = self._document(namespace, name, value, ttl)
             older = {"_id": doc["_id"], "version": {"$lt": doc["version"]}}
             if self._replace(older, doc, upsert=True):
+                self._raise_rules(namespace)
                 return _item(doc)
         raise BrokerUnavailable(f"the state {namespace}/{name} was written by others each time: try again")
 
@@ -57,9 +59,20 @@ class MongoState(SharedState):
         now = self._connection.now()
         if version:
             same: Doc = {"_id": key, "version": version, "expires_at": {"$not": {"$lte": now}}}
-            return _item(doc) if self._replace(same, doc, upsert=False) else None
-        expired = {"_id": key, "expires_at": {"$lte": now}}
-        return _item(doc) if self._replace(expired, doc, upsert=True) else None
+            is_written = self._replace(same, doc, upsert=False)
+        else:
+            expired = {"_id": key, "expires_at": {"$lte": now}}
+            is_written = self._replace(expired, doc, upsert=True)
+        if is_written:
+            self._raise_rules(namespace)
+        return _item(doc) if is_written else None
+
+    def _raise_rules(self, namespace: str) -> None:
+        """Tells all workers that a rule has changed. A crash before it delays the rule by up to a minute."""
+        if namespace in rules.NAMESPACES:
+            reach("state.rule_written")
+            raised = {"$inc": {"version": 1}}
+            self._connection.run("meta", lambda meta: meta.update_one({"_id": "rules"}, raised, upsert=True))
 
     def _replace(self, which: Doc, doc: Doc, *, upsert: bool) -> bool:
         def write(state: Any) -> bool:
@@ -109,6 +122,7 @@ class MongoState(SharedState):
                 lambda state, there=there: state.find_one_and_delete(there),  # type: ignore[misc]
             )
             answers.append(found is not None and not _is_over(found, now))
+        self._raise_rules(namespace)
         return answers
 
     def list(self, namespace: str) -> builtins.list[StateItem]:

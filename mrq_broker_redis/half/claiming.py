@@ -34,7 +34,7 @@ def claim(
             entry_in(job_id.decode(), row) for job_id, row in zip(found[::2], found[1::2], strict=True)
         ]
         return ClaimedEntries(suspects=tuple(suspects), now=now)
-    _, _, rows, due, continued, parked, swept = answer
+    _, _, rows, due, continued, parked, swept = answer[:7]
     rotation.note(now_ms, continued, parked, swept)
     until = after(now, request.lease)
     return ClaimedEntries(

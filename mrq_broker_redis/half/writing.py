@@ -13,7 +13,8 @@ from mrq_broker_redis.jobs.records import binary, moment
 from mrq_broker_redis.server.connection import Connection
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract.messages import ClaimRef, ClaimRequest, RawClaim
-from mrq_core.contract.pair import Entry, Removal
+from mrq_core.contract.pair import Entry, Parking, Removal
+from mrq_core.drivers.limits import rules_of
 
 BATCH = 500
 """The most entries of one script. The server runs no other script meanwhile."""
@@ -78,7 +79,12 @@ def reclaim(
             [entry.id, entry.version, entry.token or "", token]
             for entry, token in suspects[start : start + BATCH]
         ]
-        arguments = [request.worker, round(request.lease * 1000), limits.limits_as_map(request.limits), part]
+        arguments = [
+            request.worker,
+            round(request.lease * 1000),
+            limits.limits_as_map(rules_of(request)),
+            part,
+        ]
         answers += map(bool, connection.run("entry_reclaim", arguments, repeatable=True))
     return answers
 
@@ -89,6 +95,18 @@ def release(connection: Connection, claims: Sequence[ClaimRef]) -> list[bool]:
     for start in range(0, len(claims), BATCH):
         part = [[claim.id, claim.token] for claim in claims[start : start + BATCH]]
         answers += map(bool, connection.run("entry_release", part, repeatable=True))
+    return answers
+
+
+def park(connection: Connection, parkings: Sequence[Parking]) -> list[bool]:
+    """See `JobQueue.park`."""
+    answers: list[bool] = []
+    for start in range(0, len(parkings), BATCH):
+        part = [
+            [one.claim.id, one.claim.token, one.key, str(to_ms(one.due_at))]
+            for one in parkings[start : start + BATCH]
+        ]
+        answers += map(bool, connection.run("entry_park", part, repeatable=True))
     return answers
 
 

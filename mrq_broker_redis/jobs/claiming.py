@@ -15,6 +15,7 @@ from mrq_core.clock import from_ms
 from mrq_core.contract import lifecycle
 from mrq_core.contract.messages import Claimed, ClaimRequest
 from mrq_core.contract.record import JobRecord
+from mrq_core.drivers.limits import rules_of
 from mrq_core.errors import BrokerError
 from mrq_core.ids import new_nonce
 
@@ -50,12 +51,17 @@ def _claim_with_suspects(
     except BrokerError:
         if not first:
             raise
-    return replace(claimed, records=(*first, *claimed.records), ended=tuple(lost.ended))
+    return replace(
+        claimed,
+        records=(*first, *claimed.records),
+        ended=tuple(lost.ended),
+        is_denied=claimed.is_denied and not first,
+    )
 
 
 def _answered(answer: Any, request: ClaimRequest, rotation: Rotation, nonce: str) -> Claimed:
     """The answer of the script, for waiting jobs."""
-    _, now_ms, found, due, continued, parked, swept = answer
+    _, now_ms, found, due, continued, parked, swept, *denied = answer
     now = from_ms(int(now_ms))
     taken: list[JobRecord] = []
     for number, data in enumerate(found):
@@ -68,7 +74,7 @@ def _answered(answer: Any, request: ClaimRequest, rotation: Rotation, nonce: str
         )
         taken.append(record)
     rotation.note(int(now_ms), continued, parked, swept)
-    return Claimed(records=tuple(taken), next_due=moment(due), now=now)
+    return Claimed(records=tuple(taken), next_due=moment(due), now=now, is_denied=bool(denied))
 
 
 def _run(
@@ -81,7 +87,8 @@ def _run(
     leave_suspects: bool,
 ) -> Any:
     arguments = arguments_of(request, rotation, nonce, limit=limit, leave_suspects=leave_suspects)
-    return connection.run("claim", [*arguments, lifecycle.MOST_LOST_CLAIMS - 1])
+    denied = [sorted(request.denied_tasks)] if request.denied_tasks else []
+    return connection.run("claim", [*arguments, lifecycle.MOST_LOST_CLAIMS - 1, *denied])
 
 
 def arguments_of(
@@ -94,7 +101,7 @@ def arguments_of(
         round(request.lease * 1000),
         request.lost_limit,
         trees.wanted_as_list(request.wanted),
-        limits.limits_as_map(request.limits),
+        limits.limits_as_map(rules_of(request)),
         nonce,
         {one.name: rotation.trees.get(one.name, "") for one in request.wanted if one.name.endswith("/")},
         rotation.parked,

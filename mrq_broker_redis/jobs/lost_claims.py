@@ -14,6 +14,7 @@ from mrq_core.contract import lifecycle
 from mrq_core.contract.messages import ClaimRequest
 from mrq_core.contract.pair import Replacement, WriteResult
 from mrq_core.contract.record import JobRecord
+from mrq_core.drivers.limits import rules_of
 from mrq_core.ids import new_nonce
 
 
@@ -72,7 +73,7 @@ class LostClaims:
     def _write(self, planned: list[tuple[Stored, JobRecord]]) -> list[JobRecord]:
         """Returns the written records."""
         replacements = [Replacement(before, after) for before, after in planned]
-        answers = self._records.write(replacements, self._now, self._request.limits)
+        answers = self._records.write(replacements, self._now, rules_of(self._request))
         return [
             after for (_, after), answer in zip(planned, answers, strict=True) if answer is WriteResult.DONE
         ]

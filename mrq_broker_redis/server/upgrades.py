@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 from mrq_broker_redis.jobs import records
 from mrq_broker_redis.server.connection import Connection
+from mrq_broker_redis.shared.state import RedisState
+from mrq_core.contract import rules
 from mrq_core.contract.record import Status
 
 BATCH = 100
@@ -16,7 +18,7 @@ _EXCEPTION_TYPE = 4
 
 def add_exceptions(connection: Connection) -> None:
     """The upgrade to version 2: exceptions are stored with their terms, and counted by error group; metrics
-    have tags.
+    have tags, and pauses move into shared state.
 
     Version 1 had an index by exception type, which is deleted. A worker of version 1 would store no terms.
     """
@@ -25,6 +27,7 @@ def add_exceptions(connection: Connection) -> None:
             while ids := _with_exceptions(connection, ids):
                 ids = _stored(connection, ids)
     _delete_minutes(connection)
+    move_pauses(connection)
 
 
 def _delete_minutes(connection: Connection) -> None:
@@ -67,3 +70,12 @@ def _stored(connection: Connection, ids: list[str]) -> list[str]:
     ]
     answers = connection.run("add_exceptions", arguments, repeatable=True)
     return [job_id for (job_id, _), is_done in zip(found, answers, strict=True) if not is_done]
+
+
+def move_pauses(connection: Connection) -> None:
+    """Moves the pauses of version 1 into shared state. Repeating the move after a crash is harmless."""
+    key = connection.key("paused")
+    for name in connection.execute("SMEMBERS", key):
+        RedisState(connection).put(rules.PAUSED_QUEUES, name.decode(), {})
+        connection.execute("SREM", key, name)
+    connection.execute("DEL", connection.key("pauses:n"))

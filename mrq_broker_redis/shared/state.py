@@ -6,11 +6,12 @@ version, and a compare-and-set with one is refused.
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Sequence
 
 from mrq_broker_redis.jobs.records import binary, moment
 from mrq_broker_redis.server.connection import Connection
-from mrq_core.contract import codec
+from mrq_core.contract import codec, rules
 from mrq_core.contract.broker import SharedState
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.messages import StateItem
@@ -28,18 +29,21 @@ class RedisState(SharedState):
         return None if found is None else _item(namespace, name, found)
 
     def put(self, namespace: str, name: str, value: JsonValue, ttl: float | None = None) -> StateItem:
-        arguments = ["put", namespace, name, binary(codec.encode(value)), _ms(ttl), -1]
+        arguments = ["put", namespace, name, binary(codec.encode(value)), _ms(ttl), -1, _is_rule(namespace)]
         return _item(namespace, name, self._connection.run("state", arguments, repeatable=True))
 
     def compare_and_set(
         self, namespace: str, name: str, value: JsonValue, *, version: int, ttl: float | None = None
     ) -> StateItem | None:
         arguments = ["put", namespace, name, binary(codec.encode(value)), _ms(ttl), version]
+        arguments.append(_is_rule(namespace))
         written = self._connection.run("state", arguments)
         return None if written is None else _item(namespace, name, written)
 
     def add(self, namespace: str, name: str, amount: int, ttl: float | None = None) -> int:
-        is_counter, value = self._connection.run("state", ["add", namespace, name, amount, _ms(ttl)])
+        is_counter, value = self._connection.run(
+            "state", ["add", namespace, name, amount, _ms(ttl), _is_rule(namespace)]
+        )
         if not is_counter:
             raise BrokerError(
                 f"the state {namespace}/{name} holds {value.decode()[:80]}: expected a counter; "
@@ -48,15 +52,29 @@ class RedisState(SharedState):
         return int(value)
 
     def delete(self, namespace: str, names: Sequence[str]) -> list[bool]:
-        found = self._connection.run("state", ["delete", namespace, list(names)])
+        found = self._connection.run("state", ["delete", namespace, list(names), _is_rule(namespace)])
         return [bool(answer) for answer in found]
 
     def list(self, namespace: str) -> list[StateItem]:
         found = self._connection.run("state", ["list", namespace], repeatable=True)
-        items = zip(found[::2], found[1::2], strict=True)
-        return sorted(
-            (_item(namespace, name.decode(), value) for name, value in items), key=lambda item: item.name
-        )
+        return items_in(namespace, found)
+
+
+def items_in(namespace: str, found: Sequence[bytes]) -> builtins.list[StateItem]:
+    """The values that a script has listed, by name."""
+    items = zip(found[::2], found[1::2], strict=True)
+    return sorted(
+        (_item(namespace, name.decode(), value) for name, value in items), key=lambda item: item.name
+    )
+
+
+def value_in(stored: bytes) -> JsonValue:
+    """The value as a script returns it."""
+    return codec.decode(stored.split(b" ", 2)[2])
+
+
+def _is_rule(namespace: str) -> bool:
+    return namespace in rules.NAMESPACES
 
 
 def _ms(ttl: float | None) -> int:

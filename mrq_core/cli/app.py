@@ -13,11 +13,13 @@ from mrq_core.cli.explain_command import explain
 from mrq_core.cli.jobs_actions import cancel, edit, move, remove, requeue
 from mrq_core.cli.jobs_commands import list_jobs, logs, show_job, wait
 from mrq_core.cli.later import dashboard, scheduler, schedules
+from mrq_core.cli.limits_commands import list_limits, remove_limits, set_limit
 from mrq_core.cli.options import dashed
 from mrq_core.cli.queues_commands import list_queues, pause, resume, stats
 from mrq_core.cli.run_command import run
+from mrq_core.cli.tasks_commands import list_tasks, pause_task, resume_task
 from mrq_core.cli.worker_command import worker
-from mrq_core.cli.workers_commands import ListByDefault, list_workers, show_worker
+from mrq_core.cli.workers_commands import ListByDefault, drain, list_workers, show_worker, stack, stop
 
 _SETTINGS = {"token_normalize_func": dashed, "help_option_names": ["--help", "-h"]}
 _WORK, _LOOK, _CARE = "Work", "Look and change", "Care"
@@ -34,7 +36,9 @@ jobs = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, sh
 queues = typer.Typer(
     cls=ListByDefault, rich_markup_mode="rich", help="List, measure, pause and resume queues."
 )
-workers = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="List and show workers.")
+workers = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="List, show and stop workers.")
+tasks = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="Pause and resume tasks.")
+limits = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="List, set and remove limits.")
 
 
 @app.callback()
@@ -56,6 +60,8 @@ app.command(rich_help_panel=_WORK)(run)
 app.command(rich_help_panel=_WORK)(demo)
 app.add_typer(jobs, name="jobs", rich_help_panel=_LOOK)
 app.add_typer(queues, name="queues", rich_help_panel=_LOOK)
+app.add_typer(tasks, name="tasks", rich_help_panel=_LOOK)
+app.add_typer(limits, name="limits", rich_help_panel=_LOOK)
 app.add_typer(workers, name="workers", rich_help_panel=_LOOK)
 app.command(rich_help_panel=_LOOK)(explain)
 app.command(rich_help_panel=_CARE)(check)
@@ -80,5 +86,16 @@ queues.command()(stats)
 queues.command()(pause)
 queues.command()(resume)
 
+tasks.command("list")(list_tasks)
+tasks.command("pause")(pause_task)
+tasks.command("resume")(resume_task)
+
+limits.command("list")(list_limits)
+limits.command("set")(set_limit)
+limits.command("remove")(remove_limits)
+
 workers.command("list")(list_workers)
 workers.command("show")(show_worker)
+workers.command()(stop)
+workers.command()(drain)
+workers.command()(stack)

@@ -3,21 +3,57 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 
+from mrq_core.cli.errors import UsageError
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note, print_json, say, show_table
+from mrq_core.contract.messages import Pause
 from mrq_core.contract.naming import shown_names
 from mrq_core.operations import queues
-from mrq_core.operations.filters import duration_from, queue_names_from
+from mrq_core.operations.filters import duration_from, queue_names_from, seconds_from, time_from
 from mrq_core.operations.statistics import QueueStatistics, queue_statistics
-from mrq_core.operations.views import queue_view, seconds, statistics_view
+from mrq_core.operations.views import iso, queue_view, seconds, statistics_view
 
 Names = Annotated[
     list[str], typer.Argument(metavar="NAME", help="Queues; a name that ends with / means its subqueues.")
 ]
+
+
+Until = Annotated[
+    str | None,
+    typer.Option("--until", metavar="TIME", help="The end of the pause, such as 2025-01-31T12:00; UTC."),
+]
+For = Annotated[
+    str | None,
+    typer.Option("--for", metavar="DURATION", help="The length of the pause: 90s, 15m, 2h."),
+]
+
+
+class _End(TypedDict, total=False):
+    until: datetime
+    seconds: float
+
+
+def pause_end(until: str | None, duration: str | None) -> _End:
+    """The arguments for the end of a pause. Raises UsageError."""
+    if until is not None and duration is not None:
+        raise UsageError("--until and --for were given: a pause has one end")
+    if duration is not None:
+        return {"seconds": seconds_from(duration, name="--for")}
+    return {} if until is None else {"until": time_from(until, name="--until")}
+
+
+def until_text(end: datetime | None) -> str:
+    """The end of a pause, for a message."""
+    return "" if end is None else f" until {iso(end)}"
+
+
+def pause_text(pause: Pause | None) -> str | None:
+    """Whether there is a pause, and its end, for a table."""
+    return None if pause is None else f"yes{until_text(pause.until)}"
 
 
 @command("broker", "plugins", needs_output=True)
@@ -38,7 +74,7 @@ def list_queues(
             queue.due,
             queue.claimed,
             seconds((now - queue.oldest_due).total_seconds()) if queue.oldest_due else None,
-            "yes" if found.is_paused(queue.queue) else None,
+            pause_text(found.pause_of(queue.queue)),
         )
         for queue in found.queues
     ]
@@ -104,12 +140,12 @@ def _statistics_row(one: QueueStatistics) -> tuple[object, ...]:
 
 
 @command("broker", "plugins")
-def pause(given: Given, names: Names) -> None:
+def pause(given: Given, names: Names, until: Until = None, duration: For = None) -> None:
     """Pauses queues: workers claim nothing more from them, and running jobs go on."""
     with given.client() as client:
         paused = queue_names_from(names)
-        queues.pause_queues(client.broker, paused)
-    say(f"paused: {shown_names(paused)}")
+        end = queues.pause_queues(client.broker, paused, **pause_end(until, duration))
+    say(f"paused{until_text(end)}: {shown_names(paused)}")
 
 
 @command("broker", "plugins")

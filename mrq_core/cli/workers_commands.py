@@ -12,10 +12,17 @@ from typer.core import TyperGroup
 from mrq_core.cli.errors import CommandFailed
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note, print_json, say, show_table
+from mrq_core.contract.broker import Broker
 from mrq_core.contract.naming import shown_names
 from mrq_core.operations import workers as reports
+from mrq_core.operations.requests import request_worker
 from mrq_core.operations.views import iso, seconds, worker_view
 
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The worker's name, its NAME, or its host.")]
+Patience = Annotated[
+    float,
+    typer.Option("--patience", metavar="SECONDS", min=0.1, max=3600, help="How long to wait for the answer."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -59,24 +66,55 @@ def list_workers(given: Given, as_json: AsJson = False) -> None:
 @command("broker", "plugins", needs_output=True)
 def show_worker(
     given: Given,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The worker's name, its NAME, or its host.")],
+    name: Name,
     as_json: AsJson = False,
 ) -> None:
     """Shows one worker and its running jobs."""
     with given.client() as client:
-        found = reports.find_workers(client.broker, name)
-        names = [] if found else [other.name for other in reports.list_workers(client.broker)]
+        report = _worker_named(client.broker, name)
+    if as_json:
+        print_json(worker_view(report))
+    else:
+        _print_worker(report)
+
+
+@command("broker", "plugins")
+def stop(given: Given, name: Name, patience: Patience = 10.0) -> None:
+    """Stops a worker: its running jobs have STOP_GRACE seconds, and are then interrupted."""
+    _request(given, name, "stop", patience)
+
+
+@command("broker", "plugins")
+def drain(given: Given, name: Name, patience: Patience = 10.0) -> None:
+    """Drains a worker: it claims nothing more, finishes its running jobs, and ends."""
+    _request(given, name, "drain", patience)
+
+
+@command("broker", "plugins")
+def stack(given: Given, name: Name, patience: Patience = 10.0) -> None:
+    """Shows the stacks of the running jobs of a worker."""
+    _request(given, name, "stack", patience)
+
+
+def _request(given: Given, name: str, kind: str, patience: float) -> None:
+    with given.client() as client:
+        worker = _worker_named(client.broker, name).name
+        answer = request_worker(client.broker, worker, kind, ttl=patience)
+    say(answer.rstrip("\n") if kind == "stack" else f"{worker}: {answer}")
+
+
+def _worker_named(broker: Broker, name: str) -> reports.WorkerReport:
+    """The only worker with this name, NAME or host. Raises CommandFailed."""
+    found = reports.find_workers(broker, name)
     if len(found) > 1:
         listed = ", ".join(report.name for report in found)
         raise CommandFailed(f"{len(found)} workers are named {name!r}: expected one of {listed}")
     if not found:
+        names = [other.name for other in reports.list_workers(broker)]
         near = difflib.get_close_matches(name, names, n=1)
         hint = f"; did you mean {near[0]}?" if near else "; `mrq workers` lists the workers"
         raise CommandFailed(f"no worker named {name!r} has reported lately{hint}")
-    if as_json:
-        print_json(worker_view(found[0]))
-    else:
-        _print_worker(found[0])
+    return found[0]
 
 
 def _print_worker(report: reports.WorkerReport) -> None:

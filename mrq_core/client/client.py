@@ -31,6 +31,7 @@ from mrq_core.errors import ConfigError, InvalidValue, JobNotFound, TaskError, s
 from mrq_core.ids import new_id
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.tasks.enqueue_options import EnqueueOptions, SingleEnqueueOptions, is_decided, record_template
+from mrq_core.tasks.limits import limit_keys_in
 from mrq_core.tasks.loading import LoadedTask, check_reachable, load_task, resolve_options
 from mrq_core.tasks.options import TaskOptions, options_from
 from mrq_core.tasks.task import Task, TaskFunction, TaskLike, path_of
@@ -67,9 +68,9 @@ class Client:
         Raises like `queue_jobs`; a call without an answer can be repeated with the same `idempotency_key` or
         `job_id`.
         """
-        template, searchable = self._template("queue_job", task, queue, options)
+        template, chosen = self._template("queue_job", task, queue, options)
         given = {} if params is None else params
-        return self._enqueue([self._new_job(template, given, task, options.get("delay"), searchable)])[0]
+        return self._enqueue([self._new_job(template, given, task, options.get("delay"), chosen)])[0]
 
     def queue_jobs(
         self,
@@ -92,7 +93,7 @@ class Client:
                 f"batch_size is {shown(batch_size)}: expected a whole number from 1 to {CHUNK}",
                 path="batch_size",
             )
-        template, searchable = self._template("queue_jobs", task, queue, options)
+        template, chosen = self._template("queue_jobs", task, queue, options)
         delay = options.get("delay")
         items = _iterator(params_list)
         ids: list[str] = []
@@ -102,7 +103,7 @@ class Client:
                 for params in islice(items, batch_size):
                     # Copied before the next item is made: a generator may use one dict for all items.
                     try:
-                        jobs.append(self._new_job(template, params, task, delay, searchable))
+                        jobs.append(self._new_job(template, params, task, delay, chosen))
                     except BaseException as error:
                         error.add_note(f"item {len(ids) + len(jobs)} of params_list, counted from 0")
                         raise
@@ -163,21 +164,20 @@ class Client:
         task: TaskLike,
         queue: str | None,
         options: EnqueueOptions | SingleEnqueueOptions,
-    ) -> tuple[JobRecord, tuple[str, ...]]:
-        """The record that the jobs of one call share, see `record_template`, and the names of the params by
-        which they are found."""
+    ) -> tuple[JobRecord, LoadedTask | TaskOptions]:
+        """The record that the jobs of one call share, see `record_template`, and the options of the task."""
         try:
             known = self._options.get(task)
         except TypeError:  # not hashable, so no task
             known = None
         if known is not None:
-            return record_template(call, known.path, queue, options, known), known.searchable
+            return record_template(call, known.path, queue, options, known), known
         path = check_reachable(task)
         overrides = self._overrides_of(path)
         if isinstance(task, str) and is_decided(overrides, queue, options):
-            return record_template(call, path, queue, options, overrides), overrides.searchable or ()
+            return record_template(call, path, queue, options, overrides), overrides
         defaults = self.options_of(path if isinstance(task, str) else task) or overrides
-        return record_template(call, path, queue, options, defaults), defaults.searchable or ()
+        return record_template(call, path, queue, options, defaults), defaults
 
     def searchable_of(self, path: str) -> tuple[str, ...]:
         """The names of the params by which jobs of the task are found. Imports the module of the task, or
@@ -227,14 +227,16 @@ class Client:
         params: Mapping[str, object],
         task: TaskLike,
         delay: float | None,
-        searchable: tuple[str, ...],
+        chosen: LoadedTask | TaskOptions,
     ) -> NewJob:
         checked = storable_params(params, max_size=self.config.max_params_size)
         if isinstance(task, TaskFunction):
             task.arguments_from(checked)
         record = replace(template, id=template.id or new_id(), params=self.plugins.encode_params(checked))
-        if searchable:
-            record = replace(record, search_keys=keys_in(checked, searchable))
+        if chosen.searchable:
+            record = replace(record, search_keys=keys_in(checked, chosen.searchable))
+        if chosen.limits:
+            record = replace(record, limit_keys=limit_keys_in(checked, chosen.limits))
         record = self.plugins.before_enqueue(record)
         key = record.unique_key
         unique = None if key is None else Unique(key=key, until="record")

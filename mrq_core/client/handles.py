@@ -33,7 +33,9 @@ from mrq_core.errors import (
     WaitTimeout,
     shown,
 )
-from mrq_core.operations.queues import waiting_in
+from mrq_core.operations.queues import pause_queues, pause_tasks, waiting_in
+from mrq_core.tasks.loading import check_reachable
+from mrq_core.tasks.task import TaskLike
 
 _WAIT_FIRST, _WAIT_MOST = 0.005, 0.25
 _WAIT_WARNING = 1.0
@@ -324,9 +326,12 @@ class Queue:
         the number of its subqueues."""
         return waiting_in(self._client.broker, self.name)
 
-    def pause(self) -> None:
-        """Pauses the queue: within a second workers claim nothing more from it. Running jobs go on."""
-        self._client.broker.pause([self.name])
+    def pause(self, *, until: datetime | None = None, seconds: float | None = None) -> None:
+        """Pauses the queue: within a second workers claim nothing more from it. Running jobs go on.
+
+        The pause ends at `until`, an aware datetime, or after these seconds, by the broker's clock, or with
+        `resume`. Raises InvalidValue for a time that is not in the future."""
+        pause_queues(self._client.broker, [self.name], until=until, seconds=seconds)
 
     def resume(self) -> None:
         """Reverses `pause`."""
@@ -335,3 +340,21 @@ class Queue:
     def is_paused(self) -> bool:
         """Whether the queue, or a tree that contains it, is paused."""
         return is_covered(self.name, self._client.broker.paused())
+
+
+def pause_task(
+    task: TaskLike,
+    *,
+    until: datetime | None = None,
+    seconds: float | None = None,
+    client: Client | None = None,
+) -> None:
+    """Pauses a task in all queues: within a second workers start none of its jobs. Running jobs go on, and
+    waiting jobs use no attempt. The pause ends as that of a `Queue`."""
+    broker = (_checked_client(client) or current_client()).broker
+    pause_tasks(broker, [check_reachable(task)], until=until, seconds=seconds)
+
+
+def resume_task(task: TaskLike, *, client: Client | None = None) -> None:
+    """Reverses `pause_task`."""
+    (_checked_client(client) or current_client()).broker.resume_tasks([check_reachable(task)])

@@ -74,6 +74,8 @@ _UNFINISHED = timedelta(seconds=30)
 class ComposedBroker(Broker):
     """A queue and a store that belong together, and nothing else."""
 
+    supports_denied_tasks = False
+
     def __init__(self, queue: JobQueue, store: JobStore) -> None:
         self.name = f"{queue.name}+{store.name}"
         self._queue = queue
@@ -191,14 +193,11 @@ class ComposedBroker(Broker):
     def poll(self, worker: str, versions: Versions) -> PollResult:
         return self._store.poll(worker, versions)
 
-    def pause(self, queues: Sequence[str]) -> None:
-        self._store.pause(queues)
+    def pause(self, queues: Sequence[str], until: datetime | None = None) -> None:
+        self._store.pause(queues, until)
 
-    def resume(self, queues: Sequence[str]) -> None:
-        self._store.resume(queues)
-
-    def paused(self) -> frozenset[str]:
-        return self._store.paused()
+    def pause_tasks(self, paths: Sequence[str], until: datetime | None = None) -> None:
+        self._store.pause_tasks(paths, until)
 
     # --- logs and metrics --------------------------------------------------------------------
 

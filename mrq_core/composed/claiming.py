@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from msgspec.structs import replace
 
@@ -23,13 +24,21 @@ from mrq_core.contract.pair import (
     JobQueue,
     JobStore,
     KeyHolder,
+    Parking,
     Replacement,
     StoredJob,
     WriteResult,
 )
 from mrq_core.contract.record import JobRecord, Status
-from mrq_core.errors import BrokerError
+from mrq_core.drivers.limits import task_key
+from mrq_core.errors import BrokerError, NotSupported
 from mrq_core.ids import new_nonce
+
+PARKED_ROUNDS = 10
+"""The number of times that a claim claims again because jobs of paused tasks took its room."""
+
+SUSPECT_PAUSE = 1.0
+"""Seconds for which a lost claim of a paused task is left out of claims."""
 
 _Suspect = tuple[Entry, StoredJob, JobRecord]
 """The entry, the record as it was read, and the record with the lease that the queue knows."""
@@ -67,6 +76,11 @@ class Claimer:
         if self._is_store_in_doubt:
             self._store.paused()  # fails before entries are claimed in vain
             self._is_store_in_doubt = False
+        if request.denied_tasks:
+            raise NotSupported(
+                "the queue of a pair does not know the tasks of its entries, so it cannot leave out denied "
+                "tasks: clear DENY_TASKS, and give the tasks a queue that this worker does not serve"
+            )
         answer = self._queue.claim(request)
         seen = _Seen()
         if answer.suspects:
@@ -75,6 +89,12 @@ class Claimer:
             answer = self._claim_further(request, answer, seen)
         try:
             seen.taken += self._start(answer, request)
+            for _ in range(PARKED_ROUNDS if request.paused_tasks else 0):
+                room = request.limit - len(seen.taken)
+                if not answer.entries or room <= 0:
+                    break
+                answer = self._queue.claim(replace(request, limit=room), leave_suspects=True)
+                seen.taken += self._start(answer, request)
         except BrokerError:  # the claimed suspects must not be lost with the answer
             if not seen.taken:
                 raise
@@ -104,6 +124,8 @@ class Claimer:
         if not entries:
             return []
         failpoints.reach("composed.claimed")
+        if request.paused_tasks:
+            entries = self._without_paused(entries, request, answer.now)
         try:
             records = self._store.start(entries, worker=request.worker, lease=request.lease, now=answer.now)
         except BrokerError:
@@ -119,6 +141,28 @@ class Claimer:
             kept = [entry for entry, record in zip(entries, records, strict=True) if record is not None]
             self._free_keys(kept)
         return [record for record in records if record is not None]
+
+    def _without_paused(
+        self, entries: Sequence[Entry], request: ClaimRequest, now: datetime
+    ) -> tuple[Entry, ...]:
+        """Parks the entries of paused tasks; returns the others. The paths are in the store."""
+        kept: list[Entry] = []
+        paused: list[Parking] = []
+        for entry, stored in zip(entries, self._store.read([one.id for one in entries]), strict=True):
+            if stored is None or stored.record.path not in request.paused_tasks:
+                kept.append(entry)
+            else:
+                paused.append(
+                    Parking(
+                        claim=ClaimRef(id=entry.id, token=entry.token or ""),
+                        key=task_key(stored.record.path),
+                        due_at=stored.record.due_at or now,
+                    )
+                )
+        if paused:
+            self._queue.park(paused)
+            failpoints.reach("composed.parked")
+        return tuple(kept)
 
     def _free_keys(self, started: Sequence[Entry]) -> None:
         """Releases keys that are held while a job is queued."""
@@ -143,6 +187,7 @@ class Claimer:
         found = self._store.read([entry.id for entry in answer.suspects])
         wrong: list[Entry] = []
         over: list[_Change] = []
+        paused: list[ClaimRef] = []
         for entry, stored in zip(answer.suspects, found, strict=True):
             if stored is None or stored.record.status is not Status.STARTED or _is_behind(entry, stored):
                 wrong.append(entry)
@@ -151,12 +196,17 @@ class Claimer:
             record = replace(stored.record, lease_until=entry.due_at, due_at=entry.due_at)
             ended = lifecycle.after_lost_claim(record, request, answer.now)
             if ended is None:
-                seen.left.append((entry, stored, record))
+                if record.path in request.paused_tasks:
+                    paused.append(ClaimRef(id=entry.id, token=entry.token or ""))
+                else:
+                    seen.left.append((entry, stored, record))
             else:
                 token = lifecycle.make_token(stored.record.claims + 1, new_nonce())
                 over.append(_Change(entry, stored, ended, token))
         if wrong:
             tickets.put_right(self._queue, self._store, wrong, answer.now)
+        if paused:
+            self._queue.renew(paused, SUSPECT_PAUSE)
         done = self._write_held(over, request, answer)
         if done:
             self._queue.remove([tickets.removal_of(one.stored) for one in done])

@@ -98,7 +98,7 @@ class Config:
     )
     paused_queues_refresh_interval: float = _setting(
         1.0,
-        "Seconds between two polls for pauses and cancel requests. 0: ignore pauses.",
+        "Seconds between two polls for pauses, limit rules and cancel requests. 0: ignore pauses.",
         "worker",
         minimum=0,
     )
@@ -113,6 +113,10 @@ class Config:
         "Number of deaths in a row of a job's own process after which the job fails.",
         "worker",
         minimum=1,
+    )
+
+    deny_tasks: tuple[str, ...] = _setting(
+        (), "Paths of tasks whose jobs this worker leaves to other workers.", "worker"
     )
 
     solo_processes: int = _setting(

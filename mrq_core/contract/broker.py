@@ -28,6 +28,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
 
+from mrq_core.contract import rules
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.messages import (
     Action,
@@ -56,6 +57,7 @@ from mrq_core.contract.messages import (
     RawItem,
     RepairResult,
     Requeue,
+    Rules,
     Settlement,
     StateItem,
     Totals,
@@ -137,9 +139,11 @@ class RawQueue(RawParameters):
 
 
 class SharedState(ABC):
-    """Small named values that every process sees: workers, schedules, pauses, rate limits.
+    """Small named values that every process sees: workers, schedules, pauses, limit rules.
 
-    Each name belongs to a namespace. Values are JSON values of at most a few kilobytes.
+    Each name belongs to a namespace. Values are JSON values of at most a few kilobytes. A write to one of
+    `rules.NAMESPACES` also raises the version of the rules that `poll` compares, together with the value or
+    after it.
     """
 
     @abstractmethod
@@ -222,20 +226,46 @@ class StoreServices(ABC):
 
     @abstractmethod
     def poll(self, worker: str, versions: Versions) -> PollResult:
-        """The changes for a worker since these versions: pauses, and jobs of the worker to interrupt. O(1)
-        without changes. Each process polls once a second."""
+        """The changes for a worker since these versions: pauses and limit rules, jobs of the worker to
+        interrupt, and requests to the worker. O(1) without changes. Each process polls once a second.
 
-    @abstractmethod
-    def pause(self, queues: Sequence[str]) -> None:
-        """Pauses queues and trees (names that end with ``/``): workers claim nothing from them."""
+        A pause that ends by itself is a change at its end.
+        """
 
-    @abstractmethod
+    def pause(self, queues: Sequence[str], until: datetime | None = None) -> None:
+        """Pauses queues and trees (names that end with ``/``): workers claim nothing from them until
+        `until`, by the broker's clock, or until `resume`. Running jobs go on.
+
+        Replaces earlier pauses of these names, unless `until` is not in the future. Atomic for each name.
+        """
+        self._pause(rules.PAUSED_QUEUES, queues, until)
+
     def resume(self, queues: Sequence[str]) -> None:
         """Resumes paused queues and trees. A queue that is not paused is left unchanged."""
+        self.state.delete(rules.PAUSED_QUEUES, queues)
 
-    @abstractmethod
     def paused(self) -> frozenset[str]:
         """The paused queues and trees."""
+        return frozenset(item.name for item in self.state.list(rules.PAUSED_QUEUES))
+
+    def pause_tasks(self, paths: Sequence[str], until: datetime | None = None) -> None:
+        """Pauses tasks: a claim parks their jobs and claims none of them. Otherwise as `pause`."""
+        self._pause(rules.PAUSED_TASKS, paths, until)
+
+    def resume_tasks(self, paths: Sequence[str]) -> None:
+        """Resumes paused tasks. Later claims let their parked jobs go, a bounded number each."""
+        self.state.delete(rules.PAUSED_TASKS, paths)
+
+    def rules(self) -> Rules:
+        """All pauses, with their times, and all limit rules. Grows with their number."""
+        return rules.read(self.state.list)
+
+    def _pause(self, namespace: str, names: Sequence[str], until: datetime | None) -> None:
+        now = self.now()
+        if until is None or until > now:
+            ttl = None if until is None else (until - now).total_seconds()
+            for name in dict.fromkeys(names):
+                self.state.put(namespace, name, rules.pause_value(now, until), ttl=ttl)
 
     # --- logs and metrics --------------------------------------------------------------------
 
@@ -299,6 +329,8 @@ class Broker(StoreServices):
     """The arrangement as people name it: ``sqlite``, ``redis``, ``redis+mongo``."""
     is_shared: bool = True
     """Whether other processes reach the same jobs. If not, all jobs run in the worker's own process."""
+    supports_denied_tasks: bool = True
+    """Whether a claim leaves out denied tasks. A pair does not: its queue knows no tasks."""
 
     # --- a job's life ------------------------------------------------------------------------
 

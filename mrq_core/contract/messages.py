@@ -101,7 +101,10 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
     `limit`: the number of jobs that the worker has room for. `lost_limit`: the most suspects (jobs with an
     expired lease) among them. `lease`: seconds.
     `failed_ttl` and `cancel_ttl` are the parameters of `lifecycle.after_lost_claim`.
-    `limits`: the limit rules by name; a limit key without a rule does not limit.
+    `limits`: the limit rules by name; a limit key without a rule does not limit. `paused_tasks`: paths whose
+    jobs are parked instead of claimed. `denied_tasks`: paths whose jobs are left to other workers. A call
+    steps over at most max(100, 4 * `limit`) of them; jobs behind more than that wait until other workers have
+    claimed some. Raises NotSupported where `Broker.supports_denied_tasks` is False.
     """
 
     worker: str
@@ -112,6 +115,8 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
     failed_ttl: float = 15_552_000.0
     cancel_ttl: float = 86_400.0
     limits: Mapping[str, Limit] = {}
+    paused_tasks: frozenset[str] = frozenset()
+    denied_tasks: frozenset[str] = frozenset()
 
 
 class Claimed(Struct, frozen=True, kw_only=True):
@@ -120,13 +125,15 @@ class Claimed(Struct, frozen=True, kw_only=True):
     `records` are the jobs that the worker now holds, in the order to start them: status `started`,
     with `token` and `lease_until`. `next_due` is the earliest time at which one of the wanted
     queues may have more jobs (None: no job waits in them). `ended`: jobs with a lost claim that this call
-    failed or cancelled. `now`: the broker's time.
+    failed or cancelled. `now`: the broker's time. `is_denied`: all due jobs that the call met are of denied
+    tasks, so that another claim at once finds nothing new.
     """
 
     records: tuple[JobRecord, ...] = ()
     next_due: datetime | None = None
     ended: tuple[JobRecord, ...] = ()
     now: datetime
+    is_denied: bool = False
 
 
 class ClaimRef(Struct, frozen=True, kw_only=True):
@@ -435,20 +442,67 @@ class StateItem(Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
 
 
-class Versions(Struct, frozen=True, kw_only=True):
-    """The versions that a process knows already, so that poll returns only later changes."""
+class Pause(Struct, frozen=True, kw_only=True):
+    """A pause of a queue, a tree or a task. `since` is None if an earlier version of mrq stored the pause.
+    `until`: the time at which it ends by itself; None: it lasts until it is resumed."""
 
-    pauses: int = 0
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+class Rules(Struct, frozen=True, kw_only=True):
+    """What all workers obey: pauses by the name of the queue or tree, pauses by the path of the task, and
+    limit rules by name."""
+
+    queues: Mapping[str, Pause] = {}
+    tasks: Mapping[str, Pause] = {}
+    limits: Mapping[str, Limit] = {}
+
+    @property
+    def paused_queues(self) -> frozenset[str]:
+        """The names of the paused queues and trees."""
+        return frozenset(self.queues)
+
+    @property
+    def paused_tasks(self) -> frozenset[str]:
+        """The paths of the paused tasks."""
+        return frozenset(self.tasks)
+
+
+class WorkerRequest(Struct, frozen=True, kw_only=True):
+    """A request to one worker, such as ``stack``. A worker does not begin to answer it after `expires_at`."""
+
+    id: str
+    kind: str
+    args: JsonObject = {}
+    expires_at: datetime
+
+
+class Versions(Struct, frozen=True, kw_only=True):
+    """The versions that a process knows already, so that poll returns only later changes.
+
+    `rules_until_ms`: the broker's time, in Unix milliseconds, from which poll returns the rules again because
+    a pause has ended."""
+
+    rules: int = 0
     signals: int = 0
+    rules_until_ms: int | None = None
 
 
 class PollResult(Struct, frozen=True, kw_only=True):
-    """The changes for a worker. `paused`: all paused queues and trees, or None without a change.
-    `interrupts`: ids of running jobs that the worker has to interrupt."""
+    """The changes for a worker. `rules`: all rules, or None without a change. `interrupts`: ids of running
+    jobs that the worker has to interrupt. `requests`: all requests to the worker that have not expired, in
+    each answer, so that a lost answer loses no request; the worker knows requests by their ids."""
 
     versions: Versions
-    paused: frozenset[str] | None = None
+    rules: Rules | None = None
     interrupts: tuple[str, ...] = ()
+    requests: tuple[WorkerRequest, ...] = ()
+
+    @property
+    def paused(self) -> frozenset[str] | None:
+        """The paused queues and trees, or None without a change."""
+        return None if self.rules is None else self.rules.paused_queues
 
 
 # --- raw queues -------------------------------------------------------------------------------

@@ -105,6 +105,14 @@ class Removal(Struct, frozen=True, kw_only=True):
     key: str | None = None
 
 
+class Parking(Struct, frozen=True, kw_only=True):
+    """The parking of a claimed entry under a limit key. Once it is let go, the entry is due at `due_at`."""
+
+    claim: ClaimRef
+    key: str
+    due_at: datetime
+
+
 class JobQueue(ABC):
     """Due times and claims of jobs. Keeps no history."""
 
@@ -169,6 +177,12 @@ class JobQueue(ABC):
     def release(self, claims: Sequence[ClaimRef]) -> list[bool]:
         """Ends claims that started nothing: the entries wait again, due now, as if never claimed. False: the
         entry was claimed again, or does not exist."""
+
+    @abstractmethod
+    def park(self, parkings: Sequence[Parking]) -> list[bool]:
+        """Ends claims that started nothing, and parks the entries. Slots become free; a charge to a rate
+        stays. A repetition answers the same while the entry is parked. False: the entry was claimed again,
+        or does not exist."""
 
     @abstractmethod
     def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool | None]:

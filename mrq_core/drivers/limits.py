@@ -7,9 +7,13 @@ are whole microseconds, because a float of Unix time cannot tell the last claim 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from mrq_core.contract.messages import Limit
+from mrq_core.contract.messages import ClaimRequest, Limit
+from mrq_core.contract.rules import TASK_RULE
+
+_CLOSED = Limit(concurrency=0)
 
 
 class Spacing(NamedTuple):
@@ -30,3 +34,21 @@ def spacing_of(limit: Limit) -> Spacing | None:
 def rule_of(key: str) -> str:
     """The name of the rule that a limit key belongs to."""
     return key.partition(":")[0]
+
+
+def task_key(path: str) -> str:
+    """The limit key under which a claim parks the jobs of a paused task."""
+    return f"{TASK_RULE}:{path}"
+
+
+def rules_of(request: ClaimRequest) -> Mapping[str, Limit]:
+    """The limits of a request, and a rule without room for the key of each paused task."""
+    if not request.paused_tasks:
+        return request.limits
+    return {**request.limits, **{task_key(path): _CLOSED for path in request.paused_tasks}}
+
+
+def limit_of(key: str, limits: Mapping[str, Limit]) -> Limit | None:
+    """The limit that applies to a key, among those of `rules_of`. None: the key does not limit."""
+    rule = rule_of(key)
+    return limits.get(key if rule == TASK_RULE else rule)

@@ -174,16 +174,7 @@ class EmbeddedBroker(Broker):
         return waiting.wait(self._database, self._clock, wanted, timeout)
 
     def poll(self, worker: str, versions: Versions) -> PollResult:
-        return self._database.read(lambda c: signals.poll(c, worker, versions))
-
-    def pause(self, queues: Sequence[str]) -> None:
-        self._database.write(lambda c: signals.pause(c, queues), durable=True)
-
-    def resume(self, queues: Sequence[str]) -> None:
-        self._database.write(lambda c: signals.resume(c, queues), durable=True)
-
-    def paused(self) -> frozenset[str]:
-        return self._database.read(signals.paused)
+        return self._database.read(lambda c: signals.poll(c, worker, versions, self._clock.now_ms()))
 
     # --- logs and metrics --------------------------------------------------------------------
 

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
 
 import msgspec
 
+from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import CHUNK, QueueCounts
-from mrq_core.contract.naming import check_queue_name, is_covered, is_tree
+from mrq_core.contract.messages import CHUNK, Pause, QueueCounts
+from mrq_core.contract.naming import MAX_SECONDS, check_queue_name, check_time, is_covered, is_tree
+from mrq_core.contract.values import check_path
+from mrq_core.errors import InvalidValue
 
 
 class QueueList(msgspec.Struct, frozen=True, kw_only=True):
-    """The counts of all queues, by name, and the names of all paused queues and trees."""
+    """The counts of all queues, by name, and the pauses of queues and trees, by name."""
 
     queues: tuple[QueueCounts, ...]
-    paused: frozenset[str]
+    pauses: Mapping[str, Pause]
+
+    @property
+    def paused(self) -> frozenset[str]:
+        """The names of the paused queues and trees."""
+        return frozenset(self.pauses)
 
     def is_paused(self, queue: str) -> bool:
         """Whether the queue, or a tree that contains it, is paused."""
         return is_covered(queue, self.paused)
+
+    def pause_of(self, queue: str) -> Pause | None:
+        """The pause of the queue, or of the first tree that contains it."""
+        names = (name for name in sorted(self.pauses) if is_covered(queue, (name,)))
+        return next((self.pauses[name] for name in names), None)
 
     def other_paused(self) -> list[str]:
         """The paused names that no listed queue has: trees, and queues without jobs so far."""
@@ -47,7 +61,7 @@ def all_counts(broker: Broker, prefix: str = "") -> Iterator[QueueCounts]:
 
 def list_queues(broker: Broker) -> QueueList:
     """Lists the queues that have, or had, jobs."""
-    return QueueList(queues=tuple(all_counts(broker)), paused=broker.paused())
+    return QueueList(queues=tuple(all_counts(broker)), pauses=broker.rules().queues)
 
 
 def waiting_in(broker: Broker, name: str) -> int:
@@ -60,11 +74,58 @@ def waiting_in(broker: Broker, name: str) -> int:
     return broker.counts([name])[0].waiting
 
 
-def pause_queues(broker: Broker, names: Sequence[str]) -> None:
-    """Pauses queues and trees: workers claim nothing more from them. Raises InvalidValue for a bad name."""
+def pause_queues(
+    broker: Broker, names: Sequence[str], *, until: datetime | None = None, seconds: float | None = None
+) -> datetime | None:
+    """Pauses queues and trees: workers claim nothing more from them. Returns the end of the pause. Raises
+    InvalidValue for a bad name, and for an end that is not in the future."""
     for name in names:
         check_queue_name(name)
-    broker.pause(names)
+    end = pause_end(broker, until, seconds)
+    broker.pause(names, end)
+    return end
+
+
+def pause_tasks(
+    broker: Broker, paths: Sequence[str], *, until: datetime | None = None, seconds: float | None = None
+) -> datetime | None:
+    """Pauses tasks: claims park their jobs. Otherwise as `pause_queues`."""
+    for path in paths:
+        check_path(path)
+    end = pause_end(broker, until, seconds)
+    broker.pause_tasks(paths, end)
+    return end
+
+
+def resume_tasks(broker: Broker, paths: Sequence[str]) -> ResumeResult:
+    """Resumes tasks, and tells which of them were paused."""
+    before = broker.rules().tasks
+    broker.resume_tasks(paths)
+    return ResumeResult(
+        resumed=tuple(path for path in paths if path in before),
+        not_paused={path: None for path in paths if path not in before},
+    )
+
+
+def pause_end(broker: Broker, until: datetime | None, seconds: float | None) -> datetime | None:
+    """The end of a pause by the broker's clock. None: the pause has no end."""
+    if until is not None and seconds is not None:
+        raise InvalidValue("a pause has `until` or `seconds`: expected one of them", path="until")
+    if until is None and seconds is None:
+        return None
+    now = broker.now()
+    if seconds is not None:
+        if not 0 < seconds <= MAX_SECONDS:
+            raise InvalidValue(
+                f"seconds is {seconds}: expected a number above 0, up to {MAX_SECONDS:.0e}", path="seconds"
+            )
+        return after(now, seconds)
+    end = check_time(until, "until")
+    if end <= now:
+        raise InvalidValue(
+            f"until is {end}: expected a time in the future; the broker's clock shows {now}", path="until"
+        )
+    return end
 
 
 def resume_queues(broker: Broker, names: Sequence[str]) -> ResumeResult:

@@ -96,6 +96,7 @@ def is_decided(
     return (
         overrides.at_most_once is not None
         and overrides.searchable is not None
+        and overrides.limits is not None
         and (queue is not None or overrides.queue is not None)
         and (options.get("priority") is not None or overrides.priority is not None)
     )

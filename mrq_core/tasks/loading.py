@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import sys
 import traceback
+from collections.abc import Mapping
 from typing import Any, TypeGuard
 
 import msgspec
 
 from mrq_core.config.settings import Config
+from mrq_core.contract.messages import Limit
 from mrq_core.contract.values import check_path, is_path
 from mrq_core.errors import (
     Interrupt,
@@ -47,6 +49,8 @@ class LoadedTask(msgspec.Struct, frozen=True, kw_only=True):
     memory: int
     """The limit of the memory of an isolated job in bytes. 0: no limit."""
     searchable: tuple[str, ...]
+    limits: Mapping[str, Limit]
+    """By limit key, which may have the name of a param in braces."""
 
 
 def load_task(path: str, config: Config) -> LoadedTask:
@@ -100,6 +104,7 @@ def resolve_options(path: str, task_class: type[Task], config: Config) -> Loaded
         isolate=pick("isolate", memory is not None),
         memory=0 if memory is None else size_of(memory, where=path),
         searchable=pick("searchable", ()),
+        limits=pick("limits", {}),
     )
 
 

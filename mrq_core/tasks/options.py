@@ -8,9 +8,12 @@ from collections.abc import Mapping
 
 import msgspec
 
+from mrq_core.contract.messages import Limit
 from mrq_core.contract.naming import MAX_SECONDS, check_job_queue_name
 from mrq_core.contract.record import PRIORITY_MAX, PRIORITY_MIN
+from mrq_core.contract.rules import checked_limit
 from mrq_core.contract.terms import check_keys
+from mrq_core.drivers.limits import rule_of
 from mrq_core.errors import ConfigError, InvalidValue, shown
 
 
@@ -21,7 +24,9 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     An `at_most_once` task is never started twice, even after a lost claim. An `isolate` task runs in a
     separate process. `memory` limits the resident memory of that process and its children, as a number of
     bytes or as text such as ``512MB`` or ``2GiB``; it implies `isolate`. `searchable` names params by whose
-    values jobs are found, such as ``user_id``, or ``order.id`` for a value inside a dict.
+    values jobs are found, such as ``user_id``, or ``order.id`` for a value inside a dict. `limits` has the
+    limit rules of the jobs, by name: ``{"api": Limit(concurrency=5)}`` counts all jobs of the rule together,
+    and ``{"api:{customer}": Limit(rate=10)}`` those of each value of the param `customer`.
 
     A new option is also an attribute of `Task`, and `loading.resolve_options` gives it its default.
     """
@@ -43,6 +48,7 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     isolate: bool | None = None
     memory: int | str | None = None
     searchable: tuple[str, ...] | None = None
+    limits: dict[str, Limit] | None = None
 
 
 OPTION_NAMES = TaskOptions.__struct_fields__
@@ -96,6 +102,11 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
             check_keys(dict.fromkeys(options.searchable, ""))
         except InvalidValue as error:
             raise ConfigError(f"{where}: searchable: {error}") from error
+    try:
+        for key, limit in (options.limits or {}).items():
+            checked_limit(rule_of(key), limit)
+    except InvalidValue as error:
+        raise ConfigError(f"{where}: {error}") from error
     return msgspec.structs.replace(
         options, queue=queue, retry_on=tuple(retry_on) if retry_on is not None else None
     )
@@ -120,6 +131,7 @@ _EXPECTED = {
     "float": "a number",
     "bool": "True or False",
     "tuple[str, ...]": "a tuple of names of params",
+    "dict[str, Limit]": "a dict of limits, such as {'api': Limit(concurrency=5)}",
 }
 
 

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, ParamSpec, TypeVar
 import msgspec
 
 from mrq_core.contract.codec import JsonObject
+from mrq_core.contract.messages import Limit
 from mrq_core.errors import InvalidParams, shown, shown_error
 from mrq_core.tasks.options import OPTION_NAMES, TaskOptions, options_from
 
@@ -45,6 +46,7 @@ class Task:
     isolate: ClassVar[bool | None] = None
     memory: ClassVar[int | str | None] = None
     searchable: ClassVar[tuple[str, ...] | None] = None
+    limits: ClassVar[dict[str, Limit] | None] = None
 
     is_main_task: bool = True
     """Whether this is the task of the job, and not a task called by `run_task`."""

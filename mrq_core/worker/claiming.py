@@ -41,6 +41,7 @@ class Claiming:
         self._strategy = strategy
         self._stopping = stopping
         self._executing = executing
+        self._denied = frozenset(state.config.deny_tasks)
         self._quarter = -(-self._config.greenlets // 4)
         self.claimed = 0
         """The number of jobs that were claimed to be started."""
@@ -101,6 +102,9 @@ class Claiming:
                 lost_limit=self._lost_limit(),
                 failed_ttl=self._config.default_job_ttl,
                 cancel_ttl=self._config.default_job_cancel_ttl,
+                limits=self._state.limits,
+                paused_tasks=self._state.paused_tasks,
+                denied_tasks=self._denied,
             )
         )
         self._state.metrics.lost(claimed.ended)
@@ -124,7 +128,7 @@ class Claiming:
     def _is_burst_over(self, claimed: Claimed) -> bool:
         if len(self._executions):
             return False
-        return claimed.next_due is None or claimed.next_due > claimed.now
+        return claimed.is_denied or claimed.next_due is None or claimed.next_due > claimed.now
 
     def _lost_limit(self) -> int:
         """The number of suspects to claim: at most a quarter of the greenlets start suspects in one moment,
@@ -142,6 +146,8 @@ class Claiming:
         if self._strategy.is_burst and len(self._executions):
             # The last job to end also ends the burst, and wakes this.
             self._wake.wait(seconds)
+        elif claimed.is_denied:  # due jobs of denied tasks would end each wait for the broker at once
+            self._wake.wait(self._config.max_latency)
         elif not wanted or seconds < 0.001:
             self._wake.wait(seconds)
         else:

@@ -84,7 +84,7 @@ class Executing:
         self._stopping = stopping
         self._cancels = cancels
         self._wake = state.wake
-        self._runner = Runner(state.config, state.plugins)
+        self._runner = Runner(state.config, state.plugins, on_loaded=state.loaded.append)
         self.outcomes = self._runner.outcomes
         self._solo = SoloProcesses(state, stopping, self.outcomes, self._limit_import, self._set_deadline)
         self._is_solo_possible = state.broker.is_shared
@@ -233,10 +233,14 @@ class Executing:
 class Runner:
     """Runs one attempt, from its record to its outcome. Needs no worker, and calls no broker.
 
-    Loads each task once in a process, and again if loading failed.
+    Loads each task once in a process, and again if loading failed. Calls `on_loaded` with each task that has
+    limits.
     """
 
-    def __init__(self, config: Config, plugins: Plugins) -> None:
+    def __init__(
+        self, config: Config, plugins: Plugins, on_loaded: Callable[[LoadedTask], None] | None = None
+    ) -> None:
+        self._on_loaded = on_loaded
         self._config = config
         self._plugins = plugins
         self._wrappers = plugins.job_wrappers()
@@ -300,6 +304,8 @@ class Runner:
             finally:
                 context.in_code = False
             forking.end_if_child()
+            if loaded.limits and self._on_loaded is not None:
+                self._on_loaded(loaded)
         context.loaded = loaded
         return None
 

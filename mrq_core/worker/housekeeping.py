@@ -1,5 +1,5 @@
-"""The periodic work of a worker beside its jobs: it polls for pauses and cancellations, stores logs, reports
-about itself, records metrics, prunes expired jobs, and checks its limits."""
+"""The periodic work of a worker beside its jobs: it polls for rules, cancellations and requests, stores
+logs, reports about itself, records metrics, prunes expired jobs, and checks its limits."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ import gevent
 import psutil
 
 from mrq_core.contract.messages import Versions
-from mrq_core.contract.naming import shown_names
 from mrq_core.errors import BrokerError, shown_error
 from mrq_core.worker import metrics
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.interrupts import CancelRequests
 from mrq_core.worker.lasting import LastingGreenlet
 from mrq_core.worker.reporting import Reports
+from mrq_core.worker.requests import Requests
+from mrq_core.worker.rules import WorkerRules
 from mrq_core.worker.settling import Settler
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
@@ -39,6 +40,7 @@ class Housekeeping:
         stopping: Stopping,
         cancels: CancelRequests,
         reports: Reports,
+        requests: Requests,
     ) -> None:
         self._state = state
         self._config = state.config
@@ -47,6 +49,8 @@ class Housekeeping:
         self._stopping = stopping
         self._cancels = cancels
         self._reports = reports
+        self._requests = requests
+        self._rules = WorkerRules(state)
         self._versions = Versions()
         self._process = psutil.Process(os.getpid())
         self._started = time.monotonic()
@@ -70,7 +74,9 @@ class Housekeeping:
         if self._reports.has_file:
             loops.append((self._config.report_interval, self.write_file))
             self._reports.start_file()
-        self.poll()  # before the first claim, which must leave out paused queues
+        self._rules.start()
+        self.poll()  # before the first claim, which must obey the rules
+        self._requests.start()
         self._greenlets = [LastingGreenlet(self._repeat, interval, step) for interval, step in loops]
         for greenlet in self._greenlets:
             greenlet.start()
@@ -78,6 +84,7 @@ class Housekeeping:
     def stop(self) -> None:
         """Ends the loops, deletes the worker's report, and records the last metrics."""
         self._is_over = True
+        self._requests.stop()
         for greenlet in self._greenlets:
             greenlet.stop(timeout=0)
         try:
@@ -95,15 +102,14 @@ class Housekeeping:
             _log.warning("metrics.lost worker=%s error=%s", self._state.name, shown_error(error))
 
     def poll(self) -> None:
-        """Asks the broker for pauses, and for cancelled jobs to interrupt."""
+        """Asks the broker for pauses, limit rules, cancelled jobs to interrupt, and requests to answer."""
         changes = self._broker.poll(self._state.name, self._versions)
         self._versions = changes.versions
-        obeys_pauses = bool(self._config.paused_queues_refresh_interval)
-        if obeys_pauses and changes.paused is not None and changes.paused != self._state.paused:
-            self._state.paused = changes.paused
-            _log.info("queues.paused queues=%s", shown_names(sorted(changes.paused)) or "none")
-            self._state.wake.set()
+        if changes.rules is not None:
+            self._rules.follow(changes.rules)
         self._cancels.add(changes.interrupts)
+        self._requests.polled(changes.versions, changes.requests)
+        self._rules.publish()
 
     def report(self) -> None:
         """Writes the report that `mrq workers` shows."""

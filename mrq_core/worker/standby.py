@@ -1,8 +1,8 @@
 """The native thread that goes on with the worker's duties while a job blocks the hub.
 
 It has its own broker, and takes its duties one after the other: `LeaseKeeper` renews leases (`leases.py`),
-`NativeSettler` settles outcomes that wait for the hub (`native_settling.py`), and `Reports` writes the report
-if the hub is late (`reporting.py`).
+`NativeSettler` settles outcomes that wait for the hub (`native_settling.py`), `Reports` writes the report if
+the hub is late (`reporting.py`), and `Requests` answers requests then (`requests.py`).
 """
 
 from __future__ import annotations

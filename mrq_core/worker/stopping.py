@@ -2,8 +2,8 @@
 
 | request | what it does |
 |---|---|
-| first SIGINT, MAX_JOBS and the like | Running jobs finish. |
-| SIGTERM, SIGHUP | Running jobs have STOP_GRACE seconds to finish, and are then interrupted. |
+| first SIGINT, MAX_JOBS and the like, `mrq workers drain` | Running jobs finish. |
+| SIGTERM, SIGHUP, `mrq workers stop` | Running jobs have STOP_GRACE seconds, and are then interrupted. |
 | SIGINT after one of these | Running jobs are interrupted at once. |
 
 After each, the worker claims nothing more. The process ends within `LEAVE_WITHIN` after an interrupt of the
@@ -59,6 +59,20 @@ class Stopping:
             _log.info("worker.stopping name=%s: %s", self._state.name, why)
         self.is_stopping = True
         self._state.wake.set()
+
+    def ask(self, *, is_drain: bool) -> None:
+        """Stops for a request of a person: as a first SIGINT to drain, and otherwise as a SIGTERM. May be
+        called in any thread."""
+        if not is_drain:
+            self._start_grace(time.monotonic(), "the worker was told to stop by a request")
+        self.is_stopping = True
+        self._mailbox.send(f"worker.stopping on a request: {self._plan()}")
+
+    def plan(self, *, is_drain: bool) -> str:
+        """What `ask` will do, as a sentence."""
+        if is_drain:
+            return "the worker claims nothing more, finishes its running jobs, and ends"
+        return f"the worker claims nothing more, and interrupts its running jobs after {self._grace:g} s"
 
     def stop_within_grace(self, why: str) -> None:
         """Stops as after SIGTERM. Has no effect after the first call."""

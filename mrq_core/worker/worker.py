@@ -14,6 +14,7 @@ from gevent.exceptions import LoopExit
 from mrq_core.client.client import Client, set_process_client
 from mrq_core.config.settings import Config
 from mrq_core.contract.naming import shown_names
+from mrq_core.errors import ConfigError
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.worker import blocking, forking
 from mrq_core.worker.asyncio_loops import keep_loops_apart
@@ -30,6 +31,7 @@ from mrq_core.worker.leases import LeaseKeeper
 from mrq_core.worker.native_settling import NativeSettler
 from mrq_core.worker.process_end import LEAVE_WITHIN, end_process_within
 from mrq_core.worker.reporting import Reporter, Reports
+from mrq_core.worker.requests import Requests
 from mrq_core.worker.settling import Settler
 from mrq_core.worker.standby import Standby
 from mrq_core.worker.stopping import ENDED_WITHIN, SETTLED_WITHIN, Stopping
@@ -60,6 +62,11 @@ class Worker:
         self.client = Client(
             config, open_broker(config, plugins, run_blocking=blocking.run_blocking), plugins
         )
+        if config.deny_tasks and not self.client.broker.supports_denied_tasks:
+            raise ConfigError(
+                f"DENY_TASKS is set, and the broker {self.client.broker.name} cannot leave out tasks: "
+                "give the tasks a queue that this worker does not serve"
+            )
         self._state = state = WorkerState(self.client, worker=self, on_settled=on_settled)
         self.name = state.name
         self._strategy = Strategy(config.dequeue_strategy, config.queues)
@@ -69,10 +76,11 @@ class Worker:
         self._executing = Executing(state, self._settler, self._stopping, cancels)
         self._claiming = Claiming(state, self._strategy, self._stopping, self._executing)
         reports = Reports(state, Reporter(state, self._strategy.queues))
-        self._housekeeping = Housekeeping(state, self._settler, self._stopping, cancels, reports)
+        requests = Requests(state, self._stopping)
+        self._housekeeping = Housekeeping(state, self._settler, self._stopping, cancels, reports, requests)
         self._keeper = LeaseKeeper(state)
         self._native_settler = NativeSettler(state, self._settler)
-        self._standby = Standby(state, [self._keeper, self._native_settler, reports])
+        self._standby = Standby(state, [self._keeper, self._native_settler, reports, requests])
         last_resort = GivingUp(state, self._executing.outcomes, self._stopping)
         self._watchdog = Watchdog(
             state.executions,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from gevent.event import Event
 
 from mrq_core.client.client import Client
 from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import Limit
 from mrq_core.plugins.manager import open_broker
+from mrq_core.tasks.loading import LoadedTask
 from mrq_core.worker.executions import Execution, Executions
 from mrq_core.worker.metrics import WorkerMetrics
 from mrq_core.worker.observers import Observers
@@ -48,6 +50,12 @@ class WorkerState:
         self.surroundings = Surroundings()
         self.paused: frozenset[str] = frozenset()
         """The paused queues and trees."""
+        self.paused_tasks: frozenset[str] = frozenset()
+        """The paths of the paused tasks."""
+        self.limits: Mapping[str, Limit] = {}
+        """The limit rules of shared state."""
+        self.loaded: deque[LoadedTask] = deque()
+        """Tasks that were loaded and whose limit rules are not published yet."""
         self.counts: Counter[str] = Counter()
         """The number of settled attempts by status."""
         self.metrics = WorkerMetrics(self.config.queues)

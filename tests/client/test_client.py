@@ -414,12 +414,14 @@ def test_a_task_whose_options_are_set_in_tasks_is_not_imported(
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "slow_shop.py").write_text("from mrq_core import task\n\n@task\ndef sell():\n    return 5\n")
-    options = {**options, "at_most_once": True, "searchable": ("n",)}
+    limits = {"shop:{n}": {"concurrency": 2}}
+    options = {**options, "at_most_once": True, "searchable": ("n",), "limits": limits}
     client = Client(Config(tasks={"slow_shop.sell": options}), MemoryBroker())
     for _ in range(2):
         record = client.fetch(client.queue_job("slow_shop.sell", {"n": 1}, **arguments))
         assert (record.queue, record.priority, record.at_most_once) == ("q", 2, True)
         assert record.search_keys == {"n": 1}
+        assert record.limit_keys == ("shop:1",)
     [id] = client.queue_jobs("slow_shop.sell", [{}], **arguments)
     assert client.fetch(id).at_most_once
     assert "slow_shop" not in sys.modules

@@ -17,6 +17,8 @@ def open_pair(clock: Clock, queue: QueueData, store: StoreData) -> ComposedBroke
 
 
 class TestComposedOfMemory(BrokerContract):
+    lets_go_in_steps = False
+
     @pytest.fixture
     def broker_factory(self) -> BrokerFactory:
         queue, store = QueueData(), StoreData()

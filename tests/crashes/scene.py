@@ -110,15 +110,7 @@ class Scene:
         """Claims, and sees to it that nothing is given while another claim is valid, and that limits are
         kept."""
         before = {record.id for record in self.running()} if broker is self.broker else set()
-        request = ClaimRequest(
-            worker="w",
-            wanted=(Wanted(name="q"), Wanted(name="t/"), Wanted(name="jobs")),
-            limit=limit,
-            lease=LEASE,
-            lost_limit=2,
-            limits=LIMITS,
-        )
-        claimed = broker.claim(request)
+        claimed = broker.claim(scene_request(limit))
         if broker is self.broker:
             assert not before & {record.id for record in claimed.records}
             assert sum("k" in record.limit_keys for record in self.running()) <= 2
@@ -192,6 +184,19 @@ class Scene:
             if record.status is Status.SUCCESS and record.raw_queue is None:
                 assert len(record.history) == record.claims - 1, "each repeat is listed"
         return {record.id: record.status for record in found}
+
+
+def scene_request(limit: int = 10, paused_tasks: frozenset[str] = frozenset()) -> ClaimRequest:
+    """A claim from all queues of a scene."""
+    return ClaimRequest(
+        worker="w",
+        wanted=(Wanted(name="q"), Wanted(name="t/"), Wanted(name="jobs")),
+        limit=limit,
+        lease=LEASE,
+        lost_limit=2,
+        limits=LIMITS,
+        paused_tasks=paused_tasks,
+    )
 
 
 class _At:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from mrq_core.clock import after
+from mrq_core.contract import rules
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import (
     Cancel,
@@ -16,16 +18,20 @@ from mrq_core.contract.messages import (
     ClaimRef,
     Edit,
     JobFilter,
+    Limit,
     LogLine,
     Move,
     NewJob,
+    Pause,
     RawItem,
     Requeue,
+    Rules,
     Unique,
+    Versions,
 )
 from mrq_core.contract.metrics import Resolution, measured
 from mrq_core.contract.record import Status
-from tests.crashes.scene import LEASE, Scene, ended, succeeded
+from tests.crashes.scene import LEASE, QUEUES, Scene, ended, scene_request, succeeded
 
 MOST_PLACES = 200
 STEPS = [3, pytest.param(1, marks=[pytest.mark.campaign, pytest.mark.timeout(1800)])]
@@ -409,6 +415,77 @@ class Prune(Story):
         assert self.scene.broker.totals().by_status() == {}
 
 
+class ParkAPausedTask(Story):
+    """A claim parks the jobs of a paused task."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.ids = scene.put()
+
+    def call(self, broker: Broker) -> object:
+        return broker.claim(scene_request(paused_tasks=frozenset({"t.Task"})))
+
+    def check_answer(self, answer: Any) -> None:
+        assert answer.records == ()
+
+    def check(self) -> None:
+        broker = self.scene.broker
+        self.check_answer(self.call(broker))
+        self.scene.clock.advance(LEASE + 1)
+        self.check_answer(self.call(broker))
+        self.scene.clock.advance(LEASE + 1)
+        for _ in range(3):
+            self.check_answer(self.call(broker))
+        assert sum(counts.due for counts in broker.counts(QUEUES)) == 0
+        assert {record.claims for record in broker.find(JobFilter()).records} == {0}
+        self.scene.repair()
+        assert self.scene.run_all() == dict.fromkeys(self.ids, Status.SUCCESS)
+
+
+class LetAResumedTaskGo(Story):
+    """A claim after the resume lets the jobs of the task go."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.ids = scene.put()
+        for _ in range(3):
+            scene.broker.claim(scene_request(paused_tasks=frozenset({"t.Task"})))
+        assert sum(counts.due for counts in scene.broker.counts(QUEUES)) == 0
+
+    def call(self, broker: Broker) -> object:
+        return self.scene.claim(broker, limit=2)
+
+    def check(self) -> None:
+        assert self.scene.run_all() == dict.fromkeys(self.ids, Status.SUCCESS)
+
+
+class ChangeRules(Story):
+    """Pauses and limit rules are set and removed, and every worker is told within a minute."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        scene.broker.pause(["old"])
+        self.versions = scene.broker.poll("w", Versions()).versions
+
+    def call(self, broker: Broker) -> object:
+        broker.pause(["q", "t/"])
+        broker.pause_tasks(["t.Task"], self.scene.now + timedelta(seconds=500))
+        broker.state.put(rules.LIMITS, "k", {"concurrency": 3})
+        broker.resume(["old"])
+        return None
+
+    def check(self) -> None:
+        self.scene.clock.advance(60.0)
+        told = self.scene.broker.poll("w", self.versions)
+        assert (told.rules or Rules(queues={"old": Pause()})).paused_queues == self.scene.broker.paused()
+        self.call(self.scene.broker)
+        after = self.scene.broker.poll("w", told.versions).rules
+        assert after == self.scene.broker.rules()
+        assert after.paused_queues == {"q", "t/"}
+        assert after.paused_tasks == {"t.Task"}
+        assert after.limits == {"k": Limit(concurrency=3)}
+
+
 class RawAdmit(Story):
     """A parameter becomes a job."""
 
@@ -497,8 +574,8 @@ class RecordMetrics(Story):
 
 STORIES = [
     Enqueue, EnqueueOverExpired, EnqueueAfterALostOne, Claim, ClaimOne, ClaimSuspects, ClaimManySuspects,
-    Renew, Settle, SettleOnce, FollowUps, CancelAndRequeue, MoveAll, EditAll, Remove, Prune, RawAdmit,
-    RawAdmitOfAList, RawAdmitForgotten, RawSettle, RecordMetrics,
+    Renew, Settle, SettleOnce, FollowUps, CancelAndRequeue, MoveAll, EditAll, Remove, Prune, ParkAPausedTask,
+    LetAResumedTaskGo, ChangeRules, RawAdmit, RawAdmitOfAList, RawAdmitForgotten, RawSettle, RecordMetrics,
 ]  # fmt: skip
 
 

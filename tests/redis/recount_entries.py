@@ -34,7 +34,7 @@ def check_entries(queue: RedisQueue) -> None:
     for job_id, row in entries.items():
         assert row.keys() <= _FIELDS
         assert all(len(value) <= 64 for value in row.values())  # of the server, for what is kept in one piece
-        assert (b"o" in row) == bool(row.keys() & {b"l", b"u", b"b"})
+        assert (b"o" in row) == bool(row.keys() & {b"l", b"u", b"b", b"z"})
         row[b"z"] = b"c" if b"t" in row else row.get(b"z", b"w")
         keys: list[str] = msgspec.msgpack.decode(row[b"l"]) if b"l" in row else []
         if row[b"z"] == b"c":

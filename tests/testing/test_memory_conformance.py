@@ -10,6 +10,8 @@ from mrq_core.testing.conformance.against_model import MachineContract
 
 
 class TestMemoryBroker(BrokerContract):
+    lets_go_in_steps = False
+
     @pytest.fixture
     def broker_factory(self) -> BrokerFactory:
         data = MemoryData()

@@ -16,7 +16,8 @@ import pytest
 from hypothesis import Phase
 from msgspec.structs import replace
 
-from mrq_core.contract import lifecycle, matching, terms
+from mrq_core.contract import lifecycle, matching, rules, terms
+from mrq_core.contract.broker import StoreServices
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import (
@@ -59,7 +60,7 @@ from mrq_core.testing.memory.jobs import (
 from mrq_core.testing.memory.jobs.uniques import UniqueKeys
 from mrq_core.testing.memory.raw.claiming import RawClaims
 from mrq_core.testing.memory.shared.logs import JobLog
-from mrq_core.testing.memory.shared.state import MemoryState
+from mrq_core.testing.memory.shared.state import MemoryState, StateItems
 
 PAGE = Path(__file__).parents[2] / "docs" / "mutations.md"
 
@@ -148,6 +149,31 @@ _claimed = lifecycle.claimed
 def _claimed_under_the_same_number(record: JobRecord, **how: Any) -> JobRecord:
     taken = _claimed(record, **how)
     return replace(taken, claims=1, token=lifecycle.make_token(1, how["nonce"]))
+
+
+# --- rules --------------------------------------------------------------------------------------------
+
+
+def _task_key_of_another_task(path: str) -> str:
+    return f"task:{path}2"
+
+
+def _changed_by_version_only(known: Any, version: int, now_ms: int) -> bool:
+    return bool(known.rules != version)
+
+
+_requests_in = rules.requests_in
+
+
+def _requests_in_that_never_expire(value: Any, now_ms: int) -> Any:
+    return _requests_in(value, 0)
+
+
+def _pause_until_any_time(self: StoreServices, namespace: str, names: Any, until: Any) -> None:
+    now = self.now()
+    for name in names:
+        ttl = None if until is None else (until - now).total_seconds()
+        self.state.put(namespace, name, rules.pause_value(now, until), ttl=ttl)
 
 
 def _always(*_: Any, **__: Any) -> bool:
@@ -820,6 +846,51 @@ MUTATIONS = [
         owner=lifecycle,
         name="edited",
         instead=_edited_and_updated,
+    ),
+    Mutation(
+        without="The parking of jobs of a paused task",
+        test="test_a_claim_parks_the_jobs_of_a_paused_task",
+        owner=limits,
+        name="task_key",
+        instead=_task_key_of_another_task,
+    ),
+    Mutation(
+        without="The news that a pause has ended by itself",
+        test="test_a_pause_until_a_time_ends_by_itself_and_poll_says_so",
+        owner=rules,
+        name="is_changed",
+        instead=_changed_by_version_only,
+    ),
+    Mutation(
+        without="The refusal of a pause whose end is past",
+        test="test_a_pause_whose_end_is_past_changes_nothing",
+        owner=StoreServices,
+        name="_pause",
+        instead=_pause_until_any_time,
+        arguments={"seconds": 1e6},
+    ),
+    Mutation(
+        without="The version of the rules",
+        test="test_every_process_is_told_of_a_changed_limit_rule_once",
+        owner=StateItems,
+        name="written",
+        instead=_nothing,
+    ),
+    Mutation(
+        without="The expiry of requests",
+        test="test_a_request_is_in_each_answer_until_it_expires",
+        owner=rules,
+        name="requests_in",
+        instead=_requests_in_that_never_expire,
+        arguments={"worker": "w1"},
+    ),
+    Mutation(
+        without="The mark of a claim that met denied jobs only",
+        test="test_jobs_of_denied_tasks_are_left_to_other_workers_in_their_order",
+        owner=claiming,
+        name="_meets_denied",
+        instead=_never,
+        arguments={"queue": "q"},
     ),
     Mutation(
         without="The exclusion of queues",

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from mrq_core.config.settings import Config
+from mrq_core.contract.messages import Limit
 from mrq_core.errors import ConfigError
 from mrq_core.tasks.loading import LoadedTask, resolve_options
 from mrq_core.tasks.options import OPTION_NAMES
@@ -31,6 +32,7 @@ VALUES: dict[str, Any] = {
     "isolate": True,
     "memory": 2_000_000,
     "searchable": ("user_id",),
+    "limits": {"api": Limit(concurrency=3)},
 }
 
 

@@ -5,7 +5,7 @@
 --   v version, if it is not 1   n claims that the record counts, if any   t token of the claim, w its worker
 --   z state, if the entry is not claimed and was once parked: see state_of()   b when a rate lets the job start
 --   l limit keys (msgpack)   u unique key, m until when the key is held, p its period in ms
---   o set if one of l, u, b is: a claim then reads more   r token of the claim that was released last
+--   o set if one of l, u, b is, or the entry was once parked: a claim then reads more   r token of the claim that was released last
 -- Times are Unix milliseconds.
 -- u:at: hash, unique key to the time of its reservation, if the holder may be gone after that time.
 
@@ -20,7 +20,7 @@ local function state_of(row)
   return row.t and 'c' or row.z or 'w'
 end
 
--- The fields of an entry before a change; nil: the entry does not exist. A parked entry has limit keys.
+-- The fields of an entry before a change; nil: the entry does not exist. A parked entry has o.
 local function entry_of(id)
   local values = call('HMGET', entry_key(id), 'q', 'k', 'v', 't', 'o')
   if not values[1] then

@@ -1,7 +1,7 @@
 -- needs: base, batch, slots, limits, uniques, terms, trees, claiming
 -- Claims due jobs for a worker.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: the arguments of claiming, and then the number of earlier lost claims
---   with which the next one ends a job
+--   with which the next one ends a job, and { path of a denied task, ... } if there are any
 -- Answers as claiming. A suspect is an id: of each job that must end, and of as many others as may be claimed.
 -- Claimed jobs are answered as their data.
 
@@ -9,14 +9,29 @@ local most_lost = given[13]
 local now_text, taken_keys = digits(now), {}
 local may_run = 0 -- the number of chosen suspects that may be claimed
 
+local denied = given[14] and as_set(given[14])
+local has_pauses = false
+for name in pairs(rules) do
+  has_pauses = has_pauses or string.sub(name, 1, 5) == 'task:'
+end
+
+-- Whether the task of a job is paused.
+local function is_paused(path)
+  return has_pauses and rules['task:' .. path] ~= nil
+end
+
 -- A suspect that seems to end needs no slots. Where suspects are left, the driver has found that it does not end.
 consider_suspect = function(id, queue, chosen)
-  local row = call('HMGET', K .. 'j:' .. id, 'f', 'L', 'l', 's')
+  local row = call('HMGET', K .. 'j:' .. id, 'f', 'L', 'l', 's', 'h')
   local ends = row[1] and string.find(row[1], '[co]') or tonumber(row[2] or 0) >= most_lost
   if not row[4] then
     call('ZREM', claimed_line(queue), id)
-  elseif row[3] and (leave_suspects or not ends) and not has_slots(id, cmsgpack.unpack(row[3])) then
+  elseif (leave_suspects or not ends)
+    and (is_paused(row[5]) or row[3] and not has_slots(id, cmsgpack.unpack(row[3])))
+  then
     put_off(id, queue)
+  elseif denied and not ends and denied[row[5]] then
+    return
   elseif not leave_suspects and (ends or may_run < math.min(limit, most_suspects)) then
     chosen[#chosen + 1] = id
     may_run = may_run + (ends and 0 or 1)
@@ -45,6 +60,13 @@ take = function(id, key, queue, rank)
   local status, path = row[1], row[2]
   if not status then
     return GONE -- the job was deleted by hand
+  end
+  if denied and denied[path] then
+    return DENIED
+  end
+  if has_pauses and is_paused(path) then
+    park(id, queue, rank, call('ZSCORE', waiting_line(queue, rank), id), 'task:' .. path)
+    return BLOCKED
   end
   local count = 1
   if row[3] then

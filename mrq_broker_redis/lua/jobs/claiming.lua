@@ -3,16 +3,17 @@
 -- ARGV[2] of both begins with { worker, limit, lease in ms, most suspects to claim, wanted, limits, nonce,
 --   rotation, parked after, sweep every ms, last swept at ms, whether to leave suspects, ... }
 --   wanted: { { name, quota or -1, reverse, { excluded } } }
---   limits: { rule = { concurrency or -1, interval in us or 0, tolerance in us } }
+--   limits: { rule = { concurrency or -1, interval in us or 0, tolerance in us } }, with the rules of paused tasks
 --   rotation: { tree = the subqueue that was served last }
 --   parked after: the limit key that the last sweep ended with, or ''
 -- Both answer { 'suspects', now, { suspect, ... } } where expired leases must be handled first, and otherwise
---   { 'taken', now, { claimed, ... }, next due or nil, { tree, last served, ... }, parked after, swept }.
+--   { 'taken', now, { claimed, ... }, next due or nil, { tree, last served, ... }, parked after, swept }, with 1 at the
+--   end where all due jobs that the call met are of denied tasks.
 -- The script sets the two functions below, calls suspects(), and, if it finds none, take_due().
 
 local consider_suspect -- (id, queue, chosen): handles an expired lease; see put_off()
 local take -- (id, key, queue, rank): tries to claim a due entry, and answers with one of these:
-local TAKEN, BLOCKED, GONE = 1, 2, 3
+local TAKEN, BLOCKED, GONE, DENIED = 1, 2, 3, 4
 
 local worker, limit, lease, most_suspects, wanted = given[1], given[2], given[3], given[4], given[5]
 rules = given[6]
@@ -23,6 +24,7 @@ local leave_suspects = given[12]
 local MAX_SUSPECTS, SUSPECT_PAUSE, MAX_KEYS = 20, 1000, 20
 local until_ms = digits(now + lease)
 local may_block = math.max(100, 4 * limit)
+local may_step_over, has_blocked, has_stepped_over = may_block, false, false
 
 -- Queues --------------------------------------------------------------------------------------------
 
@@ -116,13 +118,13 @@ end
 
 local function take_from(queue, rank, room, reverse)
   local line, claimed = waiting_line(queue, rank), claimed_line(queue)
-  local before = number
-  while room > 0 and may_block > 0 do
+  local before, first = number, 0 -- first: the number of jobs of denied tasks, which stay in front
+  while room > 0 and may_block > 0 and may_step_over > 0 do
     local ids
     if reverse then
-      ids = call('ZREVRANGEBYSCORE', line, now, '-inf', 'LIMIT', 0, room)
+      ids = call('ZREVRANGEBYSCORE', line, now, '-inf', 'LIMIT', first, room)
     else
-      ids = call('ZRANGEBYSCORE', line, '-inf', now, 'LIMIT', 0, room)
+      ids = call('ZRANGEBYSCORE', line, '-inf', now, 'LIMIT', first, room)
     end
     if #ids == 0 then
       break
@@ -130,7 +132,15 @@ local function take_from(queue, rank, room, reverse)
     local out = {}
     for _, id in ipairs(ids) do
       local became = take(id, K .. 'j:' .. id, queue, rank)
-      if became == BLOCKED then
+      if became == DENIED then
+        first = first + 1
+        has_stepped_over = true
+        may_step_over = may_step_over - 1
+        if may_step_over <= 0 then
+          break
+        end
+      elseif became == BLOCKED then
+        has_blocked = true
         may_block = may_block - 1
         if may_block <= 0 then
           break
@@ -243,5 +253,7 @@ local function taken(what, swept)
       call('DEL', K .. 'wake:' .. one[1])
     end
   end
-  return { 'taken', digits(now), what, due and digits(due) or false, served, parked_after, swept and 1 or 0 }
+  local is_denied = has_stepped_over and not has_blocked and number == 0
+  return { 'taken', digits(now), what, due and digits(due) or false, served, parked_after, swept and 1 or 0,
+    is_denied and 1 or nil }
 end

@@ -2,11 +2,13 @@
 -- Limits within one claim: concurrency by counting slots, rates by GCRA (ITU-T I.371), in microseconds.
 -- rates: sorted set, limit key by the time of its next claim if claims came evenly.
 
-local rules = {} -- by name: { concurrency or -1, interval or 0, tolerance }
+-- By name, and by the key task:<path> of a paused task: { concurrency or -1, interval or 0, tolerance }
+local rules = {}
 local running, times = {}, {}
 
 local function rule_of(key)
-  return rules[string.match(key, '^[^:]*')]
+  local name = string.match(key, '^[^:]*')
+  return rules[name == 'task' and key or name]
 end
 
 -- The number of jobs that may still start under the key; nil: any number.

@@ -116,7 +116,7 @@ local function move_job(id, before, after)
       free_slots(id, keys)
     end
   end
-  if old.z == 'p' and new.z ~= 'p' then
+  if old.z == 'p' and new.z ~= 'p' then -- a job of a paused task is parked without limit keys
     unpark(id)
   elseif old.z == 'p' and old.k ~= new.k then
     rerank_parked(id, new.k)

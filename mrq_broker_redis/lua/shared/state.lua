@@ -1,35 +1,26 @@
--- needs: base
+-- needs: base, states
 -- Reads and changes shared state.
 -- state:<namespace>: hash, name to "<version> <expiry or nothing> <JSON>".  states:n: the last version.
 -- states:x: sorted set, "<length of the namespace>:<namespace><name>" by expiry.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: one of these:
 --   { 'get', namespace, name }. Answers the value or nil.
 --   { 'list', namespace }. Answers { name, value, ... }.
---   { 'put', namespace, name, JSON, ttl in ms or -1, expected version or -1 }. Answers the value, or nil for another
---     version.
---   { 'add', namespace, name, amount, ttl in ms or -1 }. Answers { 1, count }, or { 0, value } for a value that is no
---     counter.
---   { 'delete', namespace, { name, ... } }. Answers 1 or 0 for each.
+--   { 'put', namespace, name, JSON, ttl in ms or -1, expected version or -1, is rule }. Answers the value, or nil for
+--     another version.
+--   { 'add', namespace, name, amount, ttl in ms or -1, is rule }. Answers { 1, count }, or { 0, value } for a value that
+--     is no counter.
+--   { 'delete', namespace, { name, ... }, is rule }. Answers 1 or 0 for each.
+--   is rule: whether the namespace holds rules. A write then raises the version in the key rules:n.
 
-local what, namespace = given[1], given[2]
+local what, namespace, is_rule = given[1], given[2], given[#given]
 local table_key, expiries = K .. 'state:' .. namespace, K .. 'states:x'
 
 local function member_of(name)
   return #namespace .. ':' .. namespace .. name
 end
 
-local function parts_of(value)
-  local version, expiry, json = string.match(value, '^(%d+) (%d*) (.*)$')
-  return tonumber(version), tonumber(expiry), json
-end
-
 local function get(name)
-  local value = call('HGET', table_key, name)
-  if not value then
-    return nil
-  end
-  local _, expiry = parts_of(value)
-  return not (expiry and expiry <= now) and value or nil
+  return state_in(namespace, name)
 end
 
 local function put(name, json, expiry)
@@ -39,6 +30,9 @@ local function put(name, json, expiry)
     call('ZADD', expiries, digits(expiry), member_of(name))
   else
     call('ZREM', expiries, member_of(name))
+  end
+  if is_rule then
+    call('INCR', K .. 'rules:n')
   end
   return value
 end
@@ -50,16 +44,7 @@ end
 if what == 'get' then
   return get(given[3]) or false
 elseif what == 'list' then
-  local found = {}
-  local all = call('HGETALL', table_key)
-  for index = 1, #all, 2 do
-    local _, expiry = parts_of(all[index + 1])
-    if not (expiry and expiry <= now) then
-      found[#found + 1] = all[index]
-      found[#found + 1] = all[index + 1]
-    end
-  end
-  return found
+  return states_in(namespace)
 elseif what == 'put' then
   local name, json, ttl, version = given[3], given[4], given[5], given[6]
   if version >= 0 then
@@ -85,6 +70,9 @@ elseif what == 'add' then
   return { 1, sum }
 else
   local answers = {}
+  if is_rule then
+    call('INCR', K .. 'rules:n')
+  end
   for index, name in ipairs(given[3]) do
     answers[index] = get(name) and 1 or 0
     call('HDEL', table_key, name)

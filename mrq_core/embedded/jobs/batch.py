@@ -133,7 +133,7 @@ class Batch:
         """Replaces the stored record by the new record in full."""
         self._touch(before)
         self._touch(after)
-        if after.limit_keys:
+        if after.limit_keys or before.due_at is None:  # a job of a paused task is parked without limit keys
             self._change_slots(before, after)
         if (
             before.exception_type is not None
@@ -228,7 +228,7 @@ class Batch:
 
     def _change_slots(self, before: JobRecord | None, after: JobRecord | None) -> None:
         record = after or before
-        if record is not None and record.limit_keys:
+        if record is not None and (record.limit_keys or (before is not None and encoding.is_parked(before))):
             self._slots = self._slots or slots.SlotChanges()
             self._slots.change(before, after)
 

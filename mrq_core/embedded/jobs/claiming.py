@@ -74,8 +74,13 @@ class _Claim:
         self._nonce = new_nonce()
         self._numbers = count()
         self._batch = Batch(self._now_ms)
-        self._limiter = Limiter(connection, request.limits, self._now_ms)
-        self._may_block = max(MIN_BLOCKED, 4 * request.limit)
+        self._limiter = Limiter(connection, request, self._now_ms)
+        self._has_pauses = bool(request.paused_tasks)
+        self._may_block = self._may_step_over = max(MIN_BLOCKED, 4 * request.limit)
+        if not request.denied_tasks:
+            self._may_step_over = 0
+        self._has_stepped_over = False
+        self._has_blocked = False
         self._found = Found(self._now)
         self._may_take_suspects = request.lost_limit > 0
         self._goes_on = False
@@ -139,6 +144,7 @@ class _Claim:
             next_due=records.moment(next_ms),
             ended=tuple(found.ended),
             now=self._now,
+            is_denied=self._has_stepped_over and not (self._has_blocked or found.records),
         )
 
     def _take_suspects(self) -> None:
@@ -171,9 +177,17 @@ class _Claim:
         if room <= 0 or self._may_block <= 0:
             return 0
         # The rows come one by one: rows after the last claimed job are never read.
-        entries = self._due_entries(queue, rank, room + self._may_block, reverse)
-        for seq, before, params, allowed_ms in entries:
-            if before.limit_keys and self._is_blocked(seq, before, allowed_ms):
+        most = room + self._may_block + self._may_step_over
+        denied = self._request.denied_tasks
+        for seq, before, params, allowed_ms in self._due_entries(queue, rank, most, reverse):
+            if before.path in denied:
+                self._has_stepped_over = True
+                self._may_step_over -= 1
+                if self._may_step_over <= 0:
+                    break
+                continue
+            if (before.limit_keys or self._has_pauses) and self._is_blocked(seq, before, allowed_ms):
+                self._has_blocked = True
                 self._may_block -= 1
                 if self._may_block <= 0:
                     break
@@ -189,8 +203,8 @@ class _Claim:
         return taken
 
     def _is_blocked(self, seq: int, record: JobRecord, allowed_ms: int | None) -> bool:
-        """Whether a limit blocks the job, which is then parked or pushed back."""
-        key = self._limiter.full(record.limit_keys)
+        """Whether a limit or a pause blocks the job, which is then parked or pushed back."""
+        key = self._limiter.full_of(record)
         if key is not None:
             self._batch.park(seq, record, key)
             return True

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from mrq_core.contract.messages import Limit
-from mrq_core.drivers.limits import rule_of, spacing_of
+from mrq_core.contract.messages import ClaimRequest
+from mrq_core.contract.record import JobRecord
+from mrq_core.drivers.limits import limit_of, rules_of, spacing_of, task_key
 
 _RUNNING = "SELECT n FROM running WHERE limit_key = ?"
 _RATE = "SELECT tat_us FROM rates WHERE limit_key = ?"
@@ -19,16 +20,17 @@ DELETE FROM rates WHERE limit_key IN
 class Limiter:
     """The limits of one request, and their use by this transaction. `flush` writes the use."""
 
-    def __init__(self, connection: sqlite3.Connection, limits: Mapping[str, Limit], now_ms: int) -> None:
+    def __init__(self, connection: sqlite3.Connection, request: ClaimRequest, now_ms: int) -> None:
         self._connection = connection
-        self._limits = limits
+        self._limits = rules_of(request)
+        self._paused = request.paused_tasks
         self._now_us = now_ms * 1000
         self._running: dict[str, int] = {}
         self._times_us: dict[str, int] = {}
 
     def room(self, key: str) -> int | None:
         """The number of further jobs that may run under the key. None: no limit."""
-        limit = self._limits.get(rule_of(key))
+        limit = limit_of(key, self._limits)
         if limit is None or limit.concurrency is None:
             return None
         if key not in self._running:
@@ -39,6 +41,15 @@ class Limiter:
     def full(self, keys: Sequence[str]) -> str | None:
         """The first of the keys that has no room; None if a job with these keys may run."""
         return next((key for key in keys if self.room(key) == 0), None)
+
+    def is_paused(self, path: str) -> bool:
+        """Whether the task is paused."""
+        return path in self._paused
+
+    def full_of(self, record: JobRecord) -> str | None:
+        """The first key that has no room for the job: the key of its task, if it is paused, or a limit
+        key."""
+        return task_key(record.path) if self.is_paused(record.path) else self.full(record.limit_keys)
 
     def took(self, keys: Sequence[str]) -> None:
         """A job with these keys takes a slot under each of them."""
@@ -64,7 +75,7 @@ class Limiter:
     def _rates(self, keys: Sequence[str]) -> Iterator[tuple[str, int, int]]:
         """For each key with a rate, the time from claim to claim, and how much earlier a burst may come."""
         for key in dict.fromkeys(keys):
-            limit = self._limits.get(rule_of(key))
+            limit = limit_of(key, self._limits)
             spacing = spacing_of(limit) if limit is not None else None
             if spacing is not None:
                 yield key, spacing.interval_us, spacing.burst_us

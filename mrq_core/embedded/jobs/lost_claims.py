@@ -54,7 +54,8 @@ def see_to(
         before = records.read(*columns)
         after = lifecycle.after_lost_claim(before, request, found.now)
         if after is None:
-            found.suspects.append((seq, before, params))
+            if before.path not in request.denied_tasks:
+                found.suspects.append((seq, before, params))
             continue
         found.ended.append(encoding.with_params(after, params))
         uniques.released(connection, after)
@@ -77,7 +78,7 @@ def take(
     """
     while found.suspects and len(found.records) < most:
         seq, before, params = found.suspects.pop(0)
-        if before.limit_keys and not _take_slots(connection, limiter, before):
+        if not _take_slots(connection, limiter, before):
             batch.postpone(seq, before, to_ms(found.now) + SUSPECT_PAUSE_MS)
             continue
         after = claimed(before)
@@ -86,7 +87,12 @@ def take(
 
 
 def _take_slots(connection: sqlite3.Connection, limiter: Limiter, suspect: JobRecord) -> bool:
-    """Whether the suspect still holds its slots, or finds room for the slots that it lost."""
+    """Whether the task of the suspect is not paused, and the suspect holds its slots or finds room for those
+    that it lost."""
+    if limiter.is_paused(suspect.path):
+        return False
+    if not suspect.limit_keys:
+        return True
     held = slots.held_by(connection, suspect.id)
     lost = [key for key in suspect.limit_keys if key not in held]
     if limiter.full(lost) is not None:

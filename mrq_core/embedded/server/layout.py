@@ -126,7 +126,6 @@ _TABLES = (
         PRIMARY KEY (namespace, name)
     ) WITHOUT ROWID""",
     "CREATE INDEX state_by_expiry ON state (expires_ms) WHERE expires_ms IS NOT NULL",
-    "CREATE TABLE pauses (queue TEXT PRIMARY KEY) WITHOUT ROWID",
     """CREATE TABLE signals (
         n INTEGER PRIMARY KEY AUTOINCREMENT, worker TEXT NOT NULL, job_id TEXT NOT NULL, token TEXT NOT NULL
     )""",
@@ -147,7 +146,7 @@ _TABLES = (
     "CREATE INDEX raw_settled_by_time ON raw_settled (at_ms)",
     *_METRICS,
     "CREATE TABLE numbers (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID",
-    "INSERT INTO numbers VALUES ('state', 0), ('pauses', 0), ('syncs', 0)",
+    "INSERT INTO numbers VALUES ('state', 0), ('rules', 0), ('syncs', 0)",
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
 
@@ -161,11 +160,16 @@ WHERE name = 'group' GROUP BY value, status"""
 _SUM_TYPES = """
 INSERT INTO totals SELECT 'type', exception_type, status, count(*) FROM jobs
 WHERE exception_type IS NOT NULL GROUP BY exception_type, status"""
+_MOVE_PAUSES = """
+INSERT INTO state (namespace, name, value, version)
+SELECT 'pauses', queue, CAST('{}' AS BLOB), value + 1 FROM pauses JOIN numbers ON numbers.name = 'state'"""
+_NEXT_STATE = "UPDATE numbers SET value = value + 1 WHERE name = 'state'"
 
 
 def _to_version_2(connection: sqlite3.Connection) -> None:
-    """Adds terms, keys until `record`, and metrics with tags. Records of version 1 have no search keys and no
-    such keys, and its workers recorded no metrics."""
+    """Adds terms, keys until `record`, metrics with tags, and pauses in shared state.
+
+    Records of version 1 have no search keys and no such keys, and its workers recorded no metrics."""
     connection.execute("DROP TABLE metrics")
     for statement in _METRICS:
         connection.execute(statement)
@@ -180,6 +184,10 @@ def _to_version_2(connection: sqlite3.Connection) -> None:
     connection.execute(_SUM_GROUPS)
     connection.execute(_SUM_TYPES)
     connection.execute("DROP INDEX jobs_by_exception")
+    connection.execute(_MOVE_PAUSES)
+    connection.execute(_NEXT_STATE)
+    connection.execute("DROP TABLE pauses")
+    connection.execute("UPDATE numbers SET name = 'rules', value = value + 1 WHERE name = 'pauses'")
 
 
 UPGRADES: Upgrades[sqlite3.Connection] = {2: Upgrade(_to_version_2, oldest=2)}

@@ -23,9 +23,9 @@ _PARTS = (
     *("against_model", "base", "bulk", "changes", "claim", "edits", "enqueue", "leases", "limits", "logs"),
     *("machine", "machine_raw", "metrics", "model", "poll", "positions", "processes", "prune"),
     *("queue_claims", "queue_entries", "queue_half", "queue_keys", "queue_kit", "queue_looking"),
-    *("queue_names", "queue_raw", "rates", "raw", "raw_kinds", "record_keys", "search", "settle", "state"),
-    *("store_attempts", "store_half", "store_kit", "store_records", "store_threads", "store_writes"),
-    *("terms", "threads", "totals", "unique"),
+    *("queue_names", "queue_parking", "queue_raw", "rates", "raw", "raw_kinds", "record_keys", "rules"),
+    *("search", "settle", "state", "store_attempts", "store_half", "store_kit", "store_records"),
+    *("store_threads", "store_writes", "terms", "threads", "totals", "unique"),
 )
 # The asserts of a module that pytest does not collect itself say nothing unless they are rewritten.
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
@@ -52,6 +52,7 @@ from mrq_core.testing.conformance.rates import RateContract  # noqa: E402
 from mrq_core.testing.conformance.raw import RawContract  # noqa: E402
 from mrq_core.testing.conformance.raw_kinds import RawKindContract  # noqa: E402
 from mrq_core.testing.conformance.record_keys import RecordKeyContract  # noqa: E402
+from mrq_core.testing.conformance.rules import DeniedTaskContract, PausedTaskContract, RulesContract  # noqa: E402
 from mrq_core.testing.conformance.search import ApplyContract, SearchContract  # noqa: E402
 from mrq_core.testing.conformance.settle import SettleContract  # noqa: E402
 from mrq_core.testing.conformance.state import StateContract  # noqa: E402
@@ -70,6 +71,7 @@ __all__ = [
     "ChangeContract",
     "ClaimContract",
     "Contract",
+    "DeniedTaskContract",
     "EditContract",
     "EnqueueContract",
     "GreenletContract",
@@ -78,6 +80,7 @@ __all__ = [
     "LogContract",
     "MetricContract",
     "ModelContract",
+    "PausedTaskContract",
     "PollContract",
     "PositionContract",
     "ProcessContract",
@@ -89,6 +92,7 @@ __all__ = [
     "RawContract",
     "RawKindContract",
     "RecordKeyContract",
+    "RulesContract",
     "SearchContract",
     "SettleContract",
     "StateContract",
@@ -125,6 +129,9 @@ class BrokerContract(
     RawKindContract,
     StateContract,
     PollContract,
+    RulesContract,
+    PausedTaskContract,
+    DeniedTaskContract,
     WaitContract,
     PruneContract,
     BulkContract,

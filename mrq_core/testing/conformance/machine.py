@@ -58,6 +58,8 @@ QUEUES = ("a", "b", "t/x", "t/y", "limited")
 WORKERS = ("w1", "w2")
 LEASE = 30.0
 LIMITS = {"rule": Limit(concurrency=2)}
+PAUSABLE = "p0"
+"""The path of the task that is paused now and then."""
 ENDS = [Status.SUCCESS, Status.FAILED, Status.ABORT, Status.TIMEOUT, Status.MAXRETRIES, Status.CANCEL]
 ERRORS: list[dict[str, Any]] = [
     {},
@@ -117,7 +119,7 @@ class JobMachine(RuleBasedStateMachine):
         """The record without what the contract leaves open."""
         due_at: datetime | None = record.due_at
         if (
-            record.limit_keys
+            (record.limit_keys or record.path == PAUSABLE)
             and record.status.is_waiting
             and due_at is not None
             and due_at <= self.clock.now()
@@ -272,6 +274,23 @@ class JobMachine(RuleBasedStateMachine):
             return multiple()
         for _ in range(3):
             pairs += self.claim(True, worker, wanted=wanted, limit=50, lost_limit=50, limits=LIMITS)
+        return multiple(*pairs)
+
+    @rule(target=claims, worker=st.sampled_from(WORKERS), limit=st.integers(1, 5))
+    def claim_while_a_task_is_paused(self, worker: str, limit: int) -> Any:
+        started = self.model.find(JobFilter(queues=("b",), statuses=(Status.STARTED,))).records
+        now = self.clock.now()
+        if not self.contract.supports_limits or any(
+            record.lease_until is not None and record.lease_until <= now for record in started
+        ):
+            return multiple()  # the driver may leave a lost job of a paused task out for a while
+        paused = frozenset({PAUSABLE})
+        wanted = (Wanted(name="b"),)
+        pairs = self.claim(True, worker, wanted=wanted, limit=limit, lost_limit=2, paused_tasks=paused)
+        assert PAUSABLE not in {pair.ours.path for pair in pairs}
+        self.same(lambda broker: [one.waiting + one.claimed for one in broker.counts(["b"])])
+        for _ in range(2):  # the task is resumed, and a claim lets its jobs go
+            self.claim(True, worker, wanted=(Wanted(name="none"),), limit=50, lost_limit=2)
         return multiple(*pairs)
 
     # --- what workers say -----------------------------------------------------------------------------

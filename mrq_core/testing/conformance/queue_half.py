@@ -20,6 +20,7 @@ from mrq_core.testing.conformance.queue_claims import (
 from mrq_core.testing.conformance.queue_entries import EntryClaimContract, EntryContract
 from mrq_core.testing.conformance.queue_keys import KeyContract
 from mrq_core.testing.conformance.queue_looking import QueueCareContract, QueueLookContract
+from mrq_core.testing.conformance.queue_parking import ParkingContract
 from mrq_core.testing.conformance.queue_raw import AdmitContract
 
 
@@ -30,6 +31,7 @@ class QueueContract(
     QueueClaimContract,
     SuspectContract,
     QueueLimitContract,
+    ParkingContract,
     AdmitContract,
     QueueLookContract,
     QueueCareContract,

@@ -73,8 +73,6 @@ class MemoryData:
         self.state = StateItems()
         self.logs: dict[str, JobLog] = {}
         self.metrics: dict[CellKey, Cell] = {}
-        self.paused: frozenset[str] = frozenset()
-        self.pauses_version = 0
         self.signals: list[str] = []
         """Ids of jobs to interrupt, in the order of the requests."""
 

@@ -9,6 +9,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from mrq_core.clock import Clock, SystemClock, after, from_ms
+from mrq_core.contract import pair
 from mrq_core.contract.lifecycle import claim_number
 from mrq_core.contract.messages import (
     ClaimRef,
@@ -22,8 +23,9 @@ from mrq_core.contract.messages import (
 )
 from mrq_core.contract.pair import ClaimedEntries, Entry, JobQueue, KeyHolder, KeyRequest, Removal
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.drivers.limits import rules_of
 from mrq_core.testing.memory.broker import MemoryBroker
-from mrq_core.testing.memory.data import MemoryData
+from mrq_core.testing.memory.data import MemoryData, Parking
 from mrq_core.testing.memory.jobs import claiming, limits, lost_claims
 from mrq_core.testing.memory.jobs.records import is_held
 from mrq_core.testing.memory.raw.claiming import RawClaims
@@ -153,7 +155,7 @@ class MemoryQueue(JobQueue):
 
     def claim(self, request: ClaimRequest, *, leave_suspects: bool = False) -> ClaimedEntries:
         with self._broker.locked() as now:
-            self._data.limits.known = dict(request.limits)
+            self._data.limits.known = dict(rules_of(request))
             suspects = [
                 record
                 for record in lost_claims.lost(self._data, request, now)
@@ -187,7 +189,7 @@ class MemoryQueue(JobQueue):
 
     def reclaim(self, suspects: Sequence[tuple[Entry, str]], request: ClaimRequest) -> list[bool]:
         with self._broker.locked() as now:
-            self._data.limits.known = dict(request.limits)
+            self._data.limits.known = dict(rules_of(request))
             answers = []
             for entry, token in suspects:
                 record = self._data.get(entry.id)
@@ -215,6 +217,27 @@ class MemoryQueue(JobQueue):
                     )
                     self._data.put(freed, now)
             return answers
+
+    def park(self, parkings: Sequence[pair.Parking]) -> list[bool]:
+        with self._broker.locked() as now:
+            return [self._park(one, now) for one in parkings]
+
+    def _park(self, one: pair.Parking, now: datetime) -> bool:
+        record = self._data.get(one.claim.id)
+        if record is None or not is_held(record, one.claim.token):
+            parking = self._data.limits.parked.get(one.claim.id)
+            return parking is not None and parking.key == one.key
+        waiting = replace(
+            record,
+            status=Status.QUEUED,
+            due_at=None,
+            lease_until=None,
+            token=None,
+            claims=record.claims - 1,
+        )
+        self._data.put(waiting, now)
+        self._data.limits.parked[record.id] = Parking(one.key, now, one.due_at)
+        return True
 
     def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool | None]:
         with self._broker.locked() as now:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 
-from mrq_core.clock import Clock, SystemClock, from_ms
+from mrq_core.clock import Clock, SystemClock, from_ms, to_ms
 from mrq_core.contract.broker import SharedState, StoreServices
 from mrq_core.contract.messages import (
     Finding,
@@ -87,20 +87,8 @@ class MemoryServices(StoreServices):
     # --- workers -----------------------------------------------------------------------------
 
     def poll(self, worker: str, versions: Versions) -> PollResult:
-        with self.locked():
-            return signals.poll(self._data, worker, versions)
-
-    def pause(self, queues: Sequence[str]) -> None:
-        with self.locked():
-            signals.set_paused(self._data, self._data.paused | set(queues))
-
-    def resume(self, queues: Sequence[str]) -> None:
-        with self.locked():
-            signals.set_paused(self._data, self._data.paused - set(queues))
-
-    def paused(self) -> frozenset[str]:
-        with self.locked():
-            return self._data.paused
+        with self.locked() as now:
+            return signals.poll(self._data, self._state, worker, versions, to_ms(now))
 
     # --- logs and metrics --------------------------------------------------------------------
 

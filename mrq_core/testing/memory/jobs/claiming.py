@@ -8,6 +8,7 @@ from mrq_core.contract import lifecycle
 from mrq_core.contract.messages import Claimed, ClaimRequest
 from mrq_core.contract.naming import is_tree
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.drivers.limits import rules_of
 from mrq_core.ids import new_nonce
 from mrq_core.testing.memory.data import MemoryData
 from mrq_core.testing.memory.jobs import limits, lost_claims, trees
@@ -18,9 +19,11 @@ MAX_BLOCKED = 100
 
 def claim(data: MemoryData, request: ClaimRequest, now: datetime) -> Claimed:
     """See `Broker.claim`."""
-    data.limits.known = dict(request.limits)
+    data.limits.known = dict(rules_of(request))
     ended, suspects = lost_claims.end(data, request, now)
     let_go_wanted(data, request, now)
+    suspects = [record for record in suspects if record.path not in request.denied_tasks]
+    parked = len(data.limits.parked)
     taken = _take_all(data, suspects, request, now)
     number = sum(record.id in {suspect.id for suspect in suspects} for record in taken)
     return Claimed(
@@ -28,6 +31,17 @@ def claim(data: MemoryData, request: ClaimRequest, now: datetime) -> Claimed:
         next_due=next_due(data, request, now, may_take_suspects=number < request.lost_limit),
         ended=tuple(ended),
         now=now,
+        is_denied=not taken and len(data.limits.parked) == parked and _meets_denied(data, request, now),
+    )
+
+
+def _meets_denied(data: MemoryData, request: ClaimRequest, now: datetime) -> bool:
+    """Whether the first due job is of a denied task."""
+    return any(
+        due[0].path in request.denied_tasks
+        for wanted in request.wanted
+        for due in trees.due_by_queue(data, wanted, now)
+        if request.limit > 0 and due
     )
 
 
@@ -56,6 +70,7 @@ def take_waiting(data: MemoryData, request: ClaimRequest, now: datetime, taken: 
     """Claims due jobs that no worker holds until `taken` has `limit` jobs. Stops after MAX_BLOCKED blocked
     jobs."""
     may_block = MAX_BLOCKED
+    may_step_over = max(MAX_BLOCKED, 4 * request.limit)
     for wanted in request.wanted:
         room = request.limit - len(taken)
         if wanted.quota is not None:
@@ -66,8 +81,11 @@ def take_waiting(data: MemoryData, request: ClaimRequest, now: datetime, taken: 
             if is_tree(wanted.name):
                 data.rotation[wanted.name] = due[0].queue
             for record in due:
-                if room <= 0 or may_block <= 0:
+                if room <= 0 or may_block <= 0 or may_step_over <= 0:
                     break
+                if record.path in request.denied_tasks:
+                    may_step_over -= 1
+                    continue
                 if limits.has_room(data, record, now):
                     taken.append(_take(data, record, request, now))
                     room -= 1

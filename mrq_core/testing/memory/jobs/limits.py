@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.record import JobRecord, Status
-from mrq_core.drivers.limits import rule_of, spacing_of
+from mrq_core.drivers.limits import limit_of, spacing_of, task_key
 from mrq_core.testing.memory.data import MemoryData, Parking
 
 
@@ -52,7 +52,7 @@ def let_go(data: MemoryData, now: datetime, *, inside: Callable[[JobRecord], boo
         released = [data.records[job_id] for job_id, parking in limits.released.items() if parking.key == key]
         if inside is not None:
             parked, released = list(filter(inside, parked)), list(filter(inside, released))
-        limit = limits.known.get(rule_of(key), Limit())
+        limit = limit_of(key, limits.known) or Limit()
         room = min(_room(data, key, limit, now) - len(released), len(parked))
         for record in parked[: int(max(0, room))]:
             limits.released[record.id] = parking = limits.parked[record.id]
@@ -64,9 +64,9 @@ def _since(parking: Parking) -> tuple[datetime, datetime]:
 
 
 def _limits_of(data: MemoryData, record: JobRecord) -> Iterator[tuple[str, Limit]]:
-    """The limit keys of the job whose rule is known, each once."""
-    for key in dict.fromkeys(record.limit_keys):
-        limit = data.limits.known.get(rule_of(key))
+    """The limit keys of the job whose rule is known, each once, after the key of a paused task."""
+    for key in dict.fromkeys((task_key(record.path), *record.limit_keys)):
+        limit = limit_of(key, data.limits.known)
         if limit is not None:
             yield key, limit
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from msgspec.structs import replace
 
 from mrq_core.clock import Clock, after, from_ms
+from mrq_core.contract import rules
 from mrq_core.contract.broker import SharedState
 from mrq_core.contract.codec import JsonValue, decode, encode
 from mrq_core.contract.messages import StateItem
@@ -22,6 +23,13 @@ class StateItems:
         self.items: dict[tuple[str, str], StateItem] = {}
         """By namespace and name."""
         self.version = 0
+        self.rules_version = 0
+        """Grows with each write to a namespace of rules."""
+
+    def written(self, namespace: str) -> None:
+        """Notes a change in a namespace."""
+        if namespace in rules.NAMESPACES:
+            self.rules_version += 1
 
     def drop_expired(self, now: datetime) -> None:
         """Deletes expired values."""
@@ -56,6 +64,7 @@ class MemoryState(SharedState):
                 expires_at=None if ttl is None else after(self._now(), ttl),
             )
             self._data.items[namespace, name] = _isolated(item)
+            self._data.written(namespace)
             return _isolated(item)
 
     def compare_and_set(
@@ -83,6 +92,7 @@ class MemoryState(SharedState):
     def delete(self, namespace: str, names: Sequence[str]) -> builtins.list[bool]:
         with self._lock:
             self._data.drop_expired(self._now())
+            self._data.written(namespace)
             return [self._data.items.pop((namespace, name), None) is not None for name in names]
 
     def list(self, namespace: str) -> builtins.list[StateItem]:

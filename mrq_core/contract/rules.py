@@ -1,0 +1,162 @@
+"""Rules that all workers obey, and requests to one worker, as values of shared state.
+
+| namespace | name | value |
+|---|---|---|
+| `pauses` | a queue or tree | {since, until} in Unix milliseconds; the value expires with the pause |
+| `paused_tasks` | the path of a task | the same |
+| `limits` | a limit rule | {concurrency, rate, per, source} |
+| `requests` | a worker | the requests that it has to answer: [{id, kind, args, expires}] |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+import msgspec
+
+from mrq_core.clock import from_ms, to_ms
+from mrq_core.contract.codec import JsonObject, JsonValue
+from mrq_core.contract.messages import Limit, Pause, Rules, StateItem, Versions, WorkerRequest
+from mrq_core.errors import InvalidValue, shown
+
+PAUSED_QUEUES = "pauses"
+PAUSED_TASKS = "paused_tasks"
+LIMITS = "limits"
+REQUESTS = "requests"
+NAMESPACES = (PAUSED_QUEUES, PAUSED_TASKS, LIMITS)
+"""The namespaces that `poll` watches."""
+TASK_RULE = "task"
+"""The name that no limit rule may have. The jobs of a paused task are parked under ``task:<path>``."""
+_NAME_MAX = 100
+
+
+class StoredLimit(msgspec.Struct, frozen=True, kw_only=True):
+    """A limit rule as a value of shared state. `source`: ``task`` where a worker has published the rule of a
+    task that it loaded, and ``person`` where a person has set the rule."""
+
+    concurrency: int | None = None
+    rate: float | None = None
+    per: float = 1.0
+    source: str = "person"
+
+    @property
+    def limit(self) -> Limit:
+        """The rule."""
+        return Limit(concurrency=self.concurrency, rate=self.rate, per=self.per)
+
+
+class _StoredRequest(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    kind: str
+    args: JsonObject = {}
+    expires: int
+
+
+def pause_value(now: datetime, until: datetime | None) -> JsonValue:
+    """The value that stores a pause."""
+    return {"since": to_ms(now), "until": None if until is None else to_ms(until)}
+
+
+def read(items_of: Callable[[str], Iterable[StateItem]]) -> Rules:
+    """The rules. `items_of` reads the values of a namespace that have not expired. Leaves out limit rules
+    that this version cannot read."""
+    return Rules(
+        queues={item.name: _pause_of(item) for item in items_of(PAUSED_QUEUES)},
+        tasks={item.name: _pause_of(item) for item in items_of(PAUSED_TASKS)},
+        limits={
+            item.name: stored.limit
+            for item in items_of(LIMITS)
+            if (stored := stored_limit(item.value)) is not None
+        },
+    )
+
+
+def versions_after(version: int, signals: int, rules: Rules, recheck_ms: int | None = None) -> Versions:
+    """The versions of an answer with these rules. `recheck_ms`: return the rules again at this time at the
+    latest."""
+    ends = [
+        to_ms(one.until)
+        for pauses in (rules.queues, rules.tasks)
+        for one in pauses.values()
+        if one.until is not None
+    ]
+    if recheck_ms is not None:
+        ends.append(recheck_ms)
+    return Versions(rules=version, signals=signals, rules_until_ms=min(ends, default=None))
+
+
+def is_changed(known: Versions, version: int, now_ms: int) -> bool:
+    """Whether a process with these versions needs the rules again."""
+    return known.rules != version or (known.rules_until_ms is not None and known.rules_until_ms <= now_ms)
+
+
+def stored_limit(value: JsonValue) -> StoredLimit | None:
+    """The limit rule in a value. None: this version cannot read the value."""
+    try:
+        stored = msgspec.convert(value, StoredLimit)
+    except msgspec.ValidationError:
+        return None
+    is_valid = (stored.concurrency or 0) >= 0 and (stored.rate is None or stored.rate > 0) and stored.per > 0
+    return stored if is_valid else None
+
+
+def checked_limit(name: object, limit: Limit) -> Limit:
+    """Returns the limit. Raises InvalidValue for a name or a limit that no rule can have."""
+    if (
+        not isinstance(name, str)
+        or not 0 < len(name) <= _NAME_MAX
+        or not name.isprintable()
+        or ":" in name
+        or name == TASK_RULE
+    ):
+        raise InvalidValue(
+            f"the name of a limit is {shown(name)}: expected 1 to {_NAME_MAX} printable characters without a "
+            f"colon, and not {TASK_RULE!r}",
+            path="limits",
+        )
+    if limit.concurrency is None and limit.rate is None:
+        raise InvalidValue(
+            f"the limit {name} has no concurrency and no rate: expected at least one", path=name
+        )
+    if limit.concurrency is not None and not 0 <= limit.concurrency <= 10**9:
+        raise InvalidValue(
+            f"the concurrency of the limit {name} is {limit.concurrency}: expected 0 to 1,000,000,000",
+            path=name,
+        )
+    if limit.rate is not None and not 0 < limit.rate <= 1e6:
+        raise InvalidValue(
+            f"the rate of the limit {name} is {limit.rate}: expected a number above 0, up to 1,000,000",
+            path=name,
+        )
+    if not 0.001 <= limit.per <= 1e7:
+        raise InvalidValue(
+            f"the limit {name} counts its rate per {limit.per} s: expected 0.001 to 10,000,000", path="limits"
+        )
+    return limit
+
+
+def requests_in(value: JsonValue, now_ms: int) -> tuple[WorkerRequest, ...]:
+    """The requests in a value that have not expired."""
+    try:
+        stored = msgspec.convert(value, list[_StoredRequest])
+    except msgspec.ValidationError:
+        return ()
+    return tuple(
+        WorkerRequest(id=one.id, kind=one.kind, args=one.args, expires_at=from_ms(one.expires))
+        for one in stored
+        if one.expires > now_ms
+    )
+
+
+def requests_value(requests: Iterable[WorkerRequest]) -> JsonValue:
+    """The value that stores these requests."""
+    return [
+        {"id": one.id, "kind": one.kind, "args": one.args, "expires": to_ms(one.expires_at)}
+        for one in requests
+    ]
+
+
+def _pause_of(item: StateItem) -> Pause:
+    since = item.value.get("since") if isinstance(item.value, dict) else None
+    return Pause(since=from_ms(since) if isinstance(since, int) else None, until=item.expires_at)

@@ -1,0 +1,125 @@
+"""Requests to one worker: stop, drain, stack, profile.
+
+A request is a value of shared state that `poll` brings to the worker. The worker answers under the id of the
+request: first that it has accepted the request, then with the result. Its text is stored in chunks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from mrq_core.clock import after, to_ms
+from mrq_core.contract import rules
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.codec import JsonObject, JsonValue
+from mrq_core.contract.messages import WorkerRequest
+from mrq_core.errors import BrokerUnavailable, InvalidValue, RequestFailed, shown
+from mrq_core.ids import new_id
+from mrq_core.operations.workers import find_worker
+
+KINDS = ("stop", "drain", "stack", "profile")
+ANSWERS = "answers"
+"""The namespace of the answers, by the id of the request, and of their chunks, ``<id>.<number>``."""
+ANSWER_TTL = 60.0
+"""Seconds for which an answer is kept."""
+CHUNK_SIZE = 8_000
+"""Characters of one chunk."""
+_PENDING_MOST = 20
+_TTL_MOST = 3600.0
+_ATTEMPTS = 20
+_PAUSE = 0.1
+
+
+def request_worker(
+    broker: Broker, name: str, kind: str, args: Mapping[str, JsonValue] | None = None, ttl: float = 10.0
+) -> str:
+    """Sends a request to the worker with this name, and returns the text of its answer. A worker that runs
+    answers within two seconds, even while a job blocks it.
+
+    The request expires after `ttl` seconds. Raises RequestFailed if the worker refuses, or does not answer
+    until then, and InvalidValue.
+    """
+    if find_worker(broker, name) is None:
+        raise RequestFailed(f"no worker named {name!r} has reported lately; `mrq workers` lists the workers")
+    request = send_request(broker, name, kind, args, ttl)
+    deadline = time.monotonic() + ttl + _PAUSE
+    while True:
+        state, text = _answer(broker, request.id, is_last=time.monotonic() > deadline)
+        if state == "done":
+            return text
+        if state == "refused":
+            raise RequestFailed(f"worker {name} refuses the request {kind}: {text}")
+        if time.monotonic() > deadline:
+            raise RequestFailed(_unanswered(broker, name, kind, state, ttl))
+        time.sleep(_PAUSE)
+
+
+def send_request(
+    broker: Broker, name: str, kind: str, args: Mapping[str, JsonValue] | None = None, ttl: float = 10.0
+) -> WorkerRequest:
+    """Adds a request to those of the worker. Raises InvalidValue, and RequestFailed if 20 of them wait."""
+    if kind not in KINDS:
+        raise InvalidValue(f"kind is {shown(kind)}: expected one of {', '.join(KINDS)}", path="kind")
+    if not 0 < ttl <= _TTL_MOST:
+        raise InvalidValue(f"ttl is {shown(ttl)}: expected seconds above 0, up to {_TTL_MOST:g}", path="ttl")
+    now = broker.now()
+    request = WorkerRequest(id=new_id(), kind=kind, args=dict(args or {}), expires_at=after(now, ttl))
+    for _ in range(_ATTEMPTS):
+        item = broker.state.get(rules.REQUESTS, name)
+        waiting = () if item is None else rules.requests_in(item.value, to_ms(now))
+        if len(waiting) >= _PENDING_MOST:
+            raise RequestFailed(
+                f"{len(waiting)} requests to worker {name} wait: send the request again later"
+            )
+        both = (*waiting, request)
+        kept = max((one.expires_at - now).total_seconds() for one in both)
+        value = rules.requests_value(both)
+        version = 0 if item is None else item.version
+        if broker.state.compare_and_set(rules.REQUESTS, name, value, version=version, ttl=kept) is not None:
+            return request
+    raise BrokerUnavailable(f"the requests to worker {name} were changed by others each time: try again")
+
+
+def answer_value(state: str, **parts: JsonValue) -> JsonObject:
+    """The value of an answer."""
+    return {"state": state, **parts}
+
+
+def store_answer(broker: Broker, request_id: str, state: str, text: str, ttl: float = ANSWER_TTL) -> None:
+    """Stores the last answer to a request: the chunks first, then their number. `ttl`: seconds to keep them,
+    longer than the request is delivered, because a later worker with the same name must not repeat it."""
+    chunks = [text[start : start + CHUNK_SIZE] for start in range(0, len(text), CHUNK_SIZE)]
+    for number, chunk in enumerate(chunks):
+        broker.state.put(ANSWERS, f"{request_id}.{number}", chunk, ttl=ttl)
+    value = answer_value(state, chunks=len(chunks))
+    broker.state.put(ANSWERS, request_id, value, ttl=ttl)
+
+
+def _answer(broker: Broker, request_id: str, *, is_last: bool) -> tuple[str, str]:
+    """The state of the answer, or an empty text, and the text of the answer. A broker that is away says
+    nothing until the last call."""
+    try:
+        item = broker.state.get(ANSWERS, request_id)
+        value = {} if item is None or not isinstance(item.value, dict) else item.value
+        number = value.get("chunks", 0)
+        chunks = [
+            broker.state.get(ANSWERS, f"{request_id}.{index}")
+            for index in range(number if isinstance(number, int) else 0)
+        ]
+        return str(value.get("state", "")), "".join(str(chunk.value) for chunk in chunks if chunk is not None)
+    except BrokerUnavailable:
+        if is_last:
+            raise
+        return "", ""
+
+
+def _unanswered(broker: Broker, name: str, kind: str, state: str, ttl: float) -> str:
+    if state == "accepted":
+        return f"worker {name} has accepted the request {kind}, and ended before it answered"
+    report = find_worker(broker, name)
+    known = "it has ended meanwhile"
+    if report is not None:
+        age = max(0.0, (broker.now() - report.reported_at).total_seconds())
+        known = f"its last report is {age:.0f} s old: it was killed or suspended, or cannot reach the broker"
+    return f"worker {name} did not answer the request {kind} within {ttl:g} s: {known}"

@@ -1,0 +1,37 @@
+"""The limit keys of a job, made of the limits of its task and the params of the job."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+
+from mrq_core.contract.codec import JsonObject, encode
+from mrq_core.contract.messages import Limit
+from mrq_core.contract.terms import keys_in
+from mrq_core.drivers.limits import rule_of
+
+_PARAM = re.compile(r"\{([^{}]+)\}")
+_VALUE_MAX = 100
+
+
+def limit_keys_in(params: JsonObject, keys: Iterable[str]) -> tuple[str, ...]:
+    """The limit keys of a job with these params: each ``{name}`` becomes the value of the param.
+
+    A missing value, a list or a dict counts as ``null``. A value of over 100 characters, or with characters
+    that cannot be printed, counts by its digest.
+    """
+    return tuple(_PARAM.sub(lambda found: _text_of(params, found[1]), key) for key in keys)
+
+
+def rules_in(limits: Mapping[str, Limit]) -> dict[str, Limit]:
+    """The limit rules of a task by name."""
+    return {rule_of(key): limit for key, limit in limits.items()}
+
+
+def _text_of(params: JsonObject, name: str) -> str:
+    value = keys_in(params, (name,)).get(name)
+    text = value if isinstance(value, str) else encode(value).decode()
+    if text.isprintable() and 0 < len(text) <= _VALUE_MAX:
+        return text
+    return hashlib.sha256(text.encode()).hexdigest()[:32]

@@ -1,0 +1,140 @@
+"""Answers requests to this worker: stop, drain, stack.
+
+A request is in each answer of `poll` until it expires. The worker accepts it with a compare-and-set on the
+answer in shared state, so that a request is carried out at most once, also where a later worker has the same
+name. A native thread answers while a job blocks the hub.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from types import FrameType
+
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import Versions, WorkerRequest
+from mrq_core.errors import BrokerError
+from mrq_core.ids import new_nonce
+from mrq_core.operations.requests import ANSWER_TTL, ANSWERS, answer_value, store_answer
+from mrq_core.worker.executions import Execution
+from mrq_core.worker.native import get_ident
+from mrq_core.worker.stopping import Stopping
+from mrq_core.worker.worker_state import WorkerState
+
+_LATE = 1.2
+"""Seconds without a poll of the hub after which the native thread polls for requests."""
+_STACK_MOST = 60_000
+"""Characters of all stacks together."""
+_FRAMES_MOST = 60
+_BEGUN_MOST = 1000
+
+
+class Requests:
+    """Carries out requests, once each. `answer` may be called by the hub and by the native thread."""
+
+    def __init__(self, state: WorkerState, stopping: Stopping) -> None:
+        self._state = state
+        self._stopping = stopping
+        self._process = new_nonce()
+        """Tells this process from an earlier or later one with the same name."""
+        self._begun: dict[str, object] = {}
+        self._hub_thread = get_ident()
+        self._polled_at = self._tried_at = time.monotonic()
+        self._versions = Versions()
+        self._is_over = True
+
+    def start(self) -> None:
+        """From now on the native thread expects polls of the hub."""
+        self._polled_at = time.monotonic()
+        self._is_over = False
+
+    def stop(self) -> None:
+        """The native thread polls no more."""
+        self._is_over = True
+
+    def polled(self, versions: Versions, requests: Iterable[WorkerRequest]) -> None:
+        """In the hub: answers the requests of a poll. Raises BrokerError; the next poll has them again."""
+        self._polled_at, self._versions = time.monotonic(), versions
+        self.answer(self._state.broker, requests)
+
+    def perform(self, now: float, broker: Callable[[], Broker]) -> None:
+        """In the native thread: polls if the hub is late. The hub logs the errors of the hub."""
+        if self._is_over or now < max(self._polled_at, self._tried_at) + _LATE:
+            return
+        self._tried_at = now
+        try:
+            opened = broker()
+            self.answer(opened, opened.poll(self._state.name, self._versions).requests)
+        except BrokerError:
+            pass
+
+    def answer(self, broker: Broker, requests: Iterable[WorkerRequest]) -> None:
+        """Answers the requests that were not answered yet."""
+        for request in requests:
+            if len(self._begun) > _BEGUN_MOST:  # the answers in shared state prevent a repetition, too
+                self._begun.clear()
+            mark = object()
+            if self._begun.setdefault(request.id, mark) is mark:
+                try:
+                    self._answer(broker, request)
+                except BaseException:
+                    del self._begun[request.id]
+                    raise
+
+    def _answer(self, broker: Broker, request: WorkerRequest) -> None:
+        accepted = answer_value("accepted", process=self._process)
+        left = (request.expires_at - broker.now()).total_seconds()
+        if left <= 0:  # the process was suspended since the poll
+            return
+        ttl = ANSWER_TTL + left
+        if broker.state.compare_and_set(ANSWERS, request.id, accepted, version=0, ttl=ttl) is None:
+            item = broker.state.get(ANSWERS, request.id)
+            if item is None or item.value != accepted:  # of a worker that had this name before
+                return
+        if request.kind == "stack":
+            store_answer(broker, request.id, "done", self._stacks(), ttl)
+        elif request.kind in ("stop", "drain"):
+            is_drain = request.kind == "drain"
+            store_answer(broker, request.id, "done", self._stopping.plan(is_drain=is_drain), ttl)
+            self._stopping.ask(is_drain=is_drain)
+        elif request.kind == "profile":
+            store_answer(broker, request.id, "refused", "this version of mrq has no profiler", ttl)
+        else:
+            text = f"this worker does not know the request {request.kind!r}: its mrq is of another version"
+            store_answer(broker, request.id, "refused", text, ttl)
+
+    def _stacks(self) -> str:
+        """The stacks of the running jobs, the job that runs longest first."""
+        running = sorted(self._state.executions.undecided(), key=lambda execution: execution.started)
+        if not running:
+            return "no job is running\n"
+        now = time.monotonic()
+        parts: list[str] = []
+        size = 0
+        for number, execution in enumerate(running):
+            record = execution.record
+            head = f"{record.id} {record.path}, for {now - execution.started:.1f} s"
+            part = f"{head}\n{self._stack_of(execution)}"
+            if size + len(part) > _STACK_MOST:
+                parts.append(f"{len(running) - number} more jobs are left out\n")
+                break
+            parts.append(part)
+            size += len(part)
+        return "\n".join(parts)
+
+    def _stack_of(self, execution: Execution) -> str:
+        if execution.process is not None:
+            return f"  runs in process {execution.process.pid}\n"
+        greenlet = execution.greenlet
+        frame: FrameType | None = getattr(greenlet, "gr_frame", None)
+        if frame is None and greenlet is not None and not greenlet.dead and get_ident() != self._hub_thread:
+            frame = sys._current_frames().get(self._hub_thread)  # the job blocks the hub
+        if frame is None:
+            return "  has no frame at this moment\n"
+        try:
+            lines = traceback.format_stack(frame, None)[-_FRAMES_MOST:]
+        except Exception as error:  # the frame changes while it is read in another thread
+            return f"  cannot be read: {type(error).__name__}\n"
+        return "".join(lines)[-_STACK_MOST // 2 :]

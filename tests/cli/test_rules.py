@@ -1,0 +1,88 @@
+"""mrq tasks, mrq limits, and the requests of mrq workers."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from tests.cli.conftest import Shell
+from tests.support import Project, until
+
+TASK = "tasks.fail"
+
+
+def test_tasks_are_paused_and_resumed(mrq: Shell, project: Project) -> None:
+    assert "No task is paused" in mrq("tasks").err
+    assert mrq("tasks", "pause", TASK, "tasks.nap").out == f"paused: {TASK}, tasks.nap\n"
+    assert [task["name"] for task in mrq("tasks", "--json").json] == [TASK, "tasks.nap"]
+    said = mrq("tasks", "resume", TASK, "tasks.Add")
+    assert (said.out, said.err) == (f"resumed: {TASK}\n", "tasks.Add was not paused\n")
+    assert project.client.broker.rules().paused_tasks == {"tasks.nap"}
+
+
+def test_a_pause_has_an_end(mrq: Shell, project: Project) -> None:
+    broker = project.client.broker
+    assert mrq("queues", "pause", "mail/", "--until", "2100-01-31T12:00").out == (
+        "paused until 2100-01-31T12:00:00.000Z: mail/\n"
+    )
+    now = broker.now()
+    mrq("tasks", "pause", TASK, "--for", "2h")
+    end = broker.rules().tasks[TASK].until
+    assert end is not None
+    assert timedelta(hours=2) <= end - now < timedelta(hours=2, minutes=1)
+    [task] = mrq("tasks", "--json").json
+    assert task["until"].startswith(f"{end:%Y-%m-%dT%H:%M:%S}")
+    project.queue("tasks.Add", {"a": 1, "b": 1}, queue="mail/a")
+    assert "yes until 2100-01-31T12:00" in " ".join(mrq("queues").out.split())
+
+
+def test_an_end_that_makes_no_sense_is_refused(mrq: Shell, project: Project) -> None:
+    for flags, text in (
+        (("--until", "2001-01-01"), "expected a time in the future"),
+        (("--until", "soon"), "expected a time such as"),
+        (("--for", "soon"), "expected a duration"),
+        (("--for", "0s"), "expected a number above 0"),
+        (("--for", "1h", "--until", "2100-01-01"), "a pause has one end"),
+    ):
+        assert text in " ".join(mrq("queues", "pause", "q", *flags, code=2).err.split())
+    assert "expected" in mrq("tasks", "pause", "no path", code=2).err
+    assert project.client.broker.rules().queues == {}
+
+
+def test_limits_are_listed_set_and_removed(mrq: Shell) -> None:
+    assert "There are no limits" in mrq("limits").err
+    assert mrq("limits", "set", "api", "--concurrency", "5").out == "set: api concurrency 5\n"
+    assert mrq("limits", "set", "größe", "--rate", "10", "--per", "1m").out == "set: größe rate 10 per 60 s\n"
+    assert mrq("limits", "--json").json == [
+        {"name": "api", "concurrency": 5, "rate": None, "per": 1.0, "source": "person"},
+        {"name": "größe", "concurrency": None, "rate": 10.0, "per": 60.0, "source": "person"},
+    ]
+    assert mrq("limits").out.splitlines()[2].split() == ["api", "5", "person"]
+    said = mrq("limits", "remove", "api", "other")
+    assert (said.out, said.err) == ("removed: api\n", "there is no limit other\n")
+
+
+def test_a_limit_that_makes_no_sense_is_refused(mrq: Shell) -> None:
+    for arguments, text in (
+        (("a:b", "--concurrency", "1"), "without a colon"),
+        (("task", "--concurrency", "1"), "and not 'task'"),
+        (("api",), "no concurrency and no rate"),
+        (("api", "--concurrency", "-1"), "expected 0 to"),
+        (("api", "--rate", "0"), "expected a number above 0"),
+        (("api", "--rate", "1", "--per", "soon"), "expected a duration"),
+    ):
+        assert text in " ".join(mrq("limits", "set", *arguments, code=2).err.split())
+    assert mrq("limits", "--json").json == []
+
+
+def test_a_worker_shows_its_stacks_and_drains(mrq: Shell, project: Project) -> None:
+    job_id = project.queue("tasks.nap", {"seconds": 2})
+    worker = project.worker("--name", "anna")
+    project.until_status(job_id, "started")
+    until(lambda: mrq("workers", "--json").json)
+    stack = mrq("workers", "stack", "anna").out
+    assert job_id in stack
+    assert "in nap" in stack
+    assert "finishes its running jobs" in mrq("workers", "drain", "anna").out
+    assert worker.wait() == 0
+    project.until_status(job_id, "success")
+    assert "no worker named 'anna' has reported" in mrq("workers", "stop", "anna", code=1).err

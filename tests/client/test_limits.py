@@ -1,0 +1,74 @@
+"""The limit keys that a job gets from the option `limits` of its task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from mrq_core import Limit, task
+from mrq_core.contract.codec import JsonObject
+from mrq_core.errors import ConfigError
+from mrq_core.tasks.limits import limit_keys_in, rules_in
+
+LIMIT = Limit(concurrency=1)
+
+
+@pytest.mark.parametrize(
+    ("key", "params", "expected"),
+    [
+        ("api", {}, "api"),
+        ("api:{user}", {"user": "anna"}, "api:anna"),
+        ("api:{user}", {"user": 7}, "api:7"),
+        ("api:{user}", {"user": None}, "api:null"),
+        ("api:{user}", {}, "api:null"),
+        ("api:{user}", {"user": [1]}, "api:null"),
+        ("api:{user}", {"user": True}, "api:true"),
+        ("api:{user.id}-{place}", {"user": {"id": 7}, "place": "größe {x}"}, "api:7-größe {x}"),
+    ],
+)
+def test_a_limit_key_has_the_values_of_params(key: str, params: JsonObject, expected: str) -> None:
+    assert limit_keys_in(params, [key]) == (expected,)
+
+
+@pytest.mark.parametrize("value", ["", "a\nb", "x" * 101, "\0"])
+def test_a_value_that_no_key_can_have_counts_by_its_digest(value: str) -> None:
+    [key] = limit_keys_in({"user": value}, ["api:{user}"])
+    [other] = limit_keys_in({"user": value + "2"}, ["api:{user}"])
+    assert key.isprintable()
+    assert len(key) < 120
+    assert key != other
+    assert limit_keys_in({"user": value}, ["api:{user}"]) == (key,)
+
+
+def test_keys_with_values_belong_to_one_rule() -> None:
+    assert rules_in({"api:{user}": LIMIT, "plain": LIMIT}) == {"api": LIMIT, "plain": LIMIT}
+
+
+@pytest.mark.parametrize(
+    ("limits", "text"),
+    [
+        ({"api": Limit()}, "no concurrency and no rate"),
+        ({"task": LIMIT}, "and not 'task'"),
+        ({"task:{user}": LIMIT}, "and not 'task'"),
+        ({"": LIMIT}, "expected 1 to 100 printable characters"),
+        ({"a\n": LIMIT}, "expected 1 to 100 printable characters"),
+        ({"api": Limit(concurrency=-1)}, "expected 0 to"),
+        ({"api": Limit(rate=-1.0)}, "expected a number above 0"),
+        ({"api": Limit(rate=1.0, per=0.0)}, "counts its rate per 0.0 s"),
+        ({"api": 5}, "limits is"),
+        (["api"], "limits is"),
+    ],
+)
+def test_limits_that_make_no_sense_are_refused(limits: Mapping[str, Any], text: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        task(limits=limits)
+    assert text in str(caught.value)
+
+
+def test_limits_may_be_plain_values_as_in_tasks() -> None:
+    @task(limits={"api": {"rate": 10, "per": 60}})
+    def limited() -> None: ...
+
+    assert limited.task_class.limits == {"api": Limit(rate=10.0, per=60.0)}

@@ -1,0 +1,253 @@
+"""A worker obeys the rules of shared state, and answers requests."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from datetime import timedelta
+
+import pytest
+
+from mrq_core import pause_task, resume_task
+from mrq_core.client.handles import Queue
+from mrq_core.contract import rules
+from mrq_core.contract.messages import Limit
+from mrq_core.contract.record import Status
+from mrq_core.errors import RequestFailed
+from mrq_core.operations.limits import list_limits, remove_limits, set_limit
+from mrq_core.operations.requests import request_worker, send_request
+from mrq_core.operations.workers import list_workers
+from tests.support import Project, until
+
+QUICK = ("--paused-queues-refresh-interval", "0.1")
+LIMITED = """
+import os, time
+from mrq_core import Limit, task
+
+@task(limits={"api": Limit(concurrency=2)})
+def limited(n: int):
+    from tasks import note
+    note(f"start-{n}")
+    while not os.path.exists("go"):
+        time.sleep(0.01)
+    note(f"end-{n}")
+"""
+
+
+@pytest.fixture
+def limited(project: Project, monkeypatch: pytest.MonkeyPatch) -> Project:
+    """A project with a limited task, which this process can import, too."""
+    project.write("limited.py", LIMITED)
+    monkeypatch.syspath_prepend(project.path)
+    monkeypatch.delitem(sys.modules, "limited", raising=False)
+    return project
+
+
+def most_at_once(ledger: list[str]) -> int:
+    """The largest number of jobs that ran at once."""
+    running = most = 0
+    for line in ledger:
+        running += 1 if line.startswith("start") else -1
+        most = max(most, running)
+    return most
+
+
+def name_of_the_worker(project: Project) -> str:
+    until(lambda: list_workers(project.client.broker), what="a report of the worker")
+    [report] = list_workers(project.client.broker)
+    return report.name
+
+
+# --- limits ----------------------------------------------------------------------------------------
+
+
+def test_a_worker_enforces_a_rule_of_a_task_that_it_has_not_loaded(limited: Project) -> None:
+    set_limit(limited.client.broker, "api", concurrency=1)
+    for number in range(4):
+        limited.queue("limited.limited", {"n": number})
+    limited.worker("--greenlets", "4", *QUICK)
+    until(lambda: limited.ledger(), what="the first job")
+    marker = limited.queue("tasks.Add", {"a": 1, "b": 1})
+    assert limited.ended(marker).result == 2
+    assert limited.ledger() == ["start-0"]
+    limited.write("go", "")
+    until(lambda: len(limited.ledger()) == 8, what="all jobs")
+    assert most_at_once(limited.ledger()) == 1
+
+
+def test_a_rule_that_is_changed_while_jobs_run_holds_at_once(limited: Project) -> None:
+    broker = limited.client.broker
+    set_limit(broker, "api", concurrency=0)
+    for number in range(12):
+        limited.queue("limited.limited", {"n": number})
+    limited.worker("--greenlets", "12", *QUICK)
+    until(lambda: broker.counts(["default"])[0].due == 0, what="all jobs to be parked")
+    assert limited.ledger() == []
+    set_limit(broker, "api", concurrency=5)
+    until(lambda: len(limited.ledger()) == 5, what="five jobs to start")
+    set_limit(broker, "api", concurrency=7)
+    until(lambda: len(limited.ledger()) == 7, what="seven jobs to start")
+    assert remove_limits(broker, ["api"]) == [True]
+    # The rule of the task comes back, and holds for jobs that start later.
+    until(lambda: [rule.source for rule in list_limits(broker)] == ["task"], what="the rule of the task")
+    limited.write("go", "")
+    until(lambda: len(limited.ledger()) == 24, what="all jobs")
+
+
+def test_a_worker_publishes_the_rules_of_the_tasks_that_it_loads(limited: Project) -> None:
+    broker = limited.client.broker
+    limited.write("go", "")
+    job = limited.queue("limited.limited", {"n": 1})
+    assert limited.client.fetch(job).limit_keys == ("api",)
+    limited.worker(*QUICK)
+    until(lambda: list_limits(broker), what="the rule")
+    [rule] = list_limits(broker)
+    assert (rule.name, rule.limit, rule.source) == ("api", Limit(concurrency=2), "task")
+
+
+def test_a_rule_of_a_person_stays_when_the_task_is_loaded(limited: Project) -> None:
+    broker = limited.client.broker
+    set_limit(broker, "api", rate=100.0, per=2.0)
+    limited.write("go", "")
+    limited.worker(*QUICK)
+    assert limited.ended(limited.queue("limited.limited", {"n": 1})).status == Status.SUCCESS
+    marker = time.monotonic()
+    until(lambda: time.monotonic() > marker + 0.5, what="some polls of the worker")
+    [rule] = list_limits(broker)
+    assert (rule.limit, rule.source) == (Limit(rate=100.0, per=2.0), "person")
+
+
+# --- pauses ----------------------------------------------------------------------------------------
+
+
+def test_jobs_of_a_paused_task_wait_and_others_pass(project: Project) -> None:
+    pause_task("tasks.noted", client=project.client)
+    held = [project.queue("tasks.noted", {"word": f"held{number}"}) for number in range(3)]
+    project.worker(*QUICK)
+    assert project.ended(project.queue("tasks.Add", {"a": 1, "b": 1})).result == 2
+    assert [project.client.fetch(job).claims for job in held] == [0, 0, 0]
+    resume_task("tasks.noted", client=project.client)
+    assert [project.ended(job).claims for job in held] == [1, 1, 1]
+
+
+def test_a_pause_of_a_task_reaches_workers_within_a_second_and_spares_running_jobs(project: Project) -> None:
+    running = project.queue("tasks.noted", {"word": "running", "seconds": 2.5})
+    project.worker("--greenlets", "5")
+    until(lambda: project.ledger(), what="the job to start")
+    pause_task("tasks.noted", client=project.client)
+    paused = time.monotonic()
+    until(lambda: time.monotonic() > paused + 1.3, what="a second for the workers")
+    held = project.queue("tasks.noted", {"word": "held"})
+    assert project.ended(running).status == Status.SUCCESS
+    assert project.client.fetch(held).status == Status.QUEUED
+    assert project.ledger() == ["start-running", "end-running"]
+
+
+def test_a_pause_until_a_time_ends_by_itself(project: Project) -> None:
+    quiet = Queue("quiet", client=project.client)
+    end = project.client.broker.now() + timedelta(seconds=4)
+    quiet.pause(until=end)
+    pause_task("tasks.noted", until=end, client=project.client)
+    assert quiet.is_paused()
+    in_quiet = project.queue("tasks.Add", {"a": 1, "b": 1}, queue="quiet")
+    of_task = project.queue("tasks.noted", {"word": "x"})
+    project.worker("quiet", "default", *QUICK)
+    for job in (in_quiet, of_task):
+        record = project.ended(job)
+        assert record.started_at is not None
+        assert record.started_at >= end
+    assert not quiet.is_paused()
+
+
+def test_denied_tasks_are_left_to_other_workers(project: Project) -> None:
+    flags = ("--deny-tasks", "tasks.noted", *QUICK)
+    if not project.client.broker.supports_denied_tasks:
+        worker = project.start("worker", *flags)
+        assert worker.wait() == 2
+        assert "cannot leave out tasks" in worker.output
+        return
+    left = project.queue("tasks.noted", {"word": "left"})
+    denying = project.worker(*flags)
+    assert project.ended(project.queue("tasks.Add", {"a": 1, "b": 1})).result == 2
+    assert project.client.fetch(left).status == Status.QUEUED
+    burst = project.worker("--dequeue-strategy", "burst", *flags)
+    assert burst.wait() == 0
+    project.worker()
+    assert project.ended(left).status == Status.SUCCESS
+    denying.send(signal.SIGINT)
+
+
+# --- requests --------------------------------------------------------------------------------------
+
+
+def test_the_stacks_of_running_jobs_are_answered_within_two_seconds(project: Project) -> None:
+    project.queue("tasks.noted", {"word": "waiting", "seconds": 1000})
+    project.worker("--greenlets", "2")
+    until(lambda: project.ledger(), what="the job to start")
+    name = name_of_the_worker(project)
+    began = time.monotonic()
+    text = request_worker(project.client.broker, name, "stack")
+    assert time.monotonic() - began < 2.0
+    assert "tasks.noted" in text
+    assert "in noted\n    time.sleep(seconds)" in text
+
+
+def test_a_job_that_blocks_the_hub_is_seen_in_the_stacks(project: Project) -> None:
+    project.queue("tasks.busy", {"seconds": 20})
+    project.worker()
+    until(lambda: project.ledger(), what="the job to start")
+    began = time.monotonic()
+    text = request_worker(project.client.broker, name_of_the_worker(project), "stack")
+    assert time.monotonic() - began < 2.5
+    assert "in busy\n" in text
+
+
+def test_a_worker_that_is_asked_to_drain_finishes_its_jobs(project: Project) -> None:
+    running = project.queue("tasks.noted", {"word": "running", "seconds": 1.5})
+    worker = project.worker()
+    until(lambda: project.ledger(), what="the job to start")
+    text = request_worker(project.client.broker, name_of_the_worker(project), "drain")
+    assert "finishes its running jobs" in text
+    later = project.queue("tasks.Add", {"a": 1, "b": 1})
+    assert worker.wait() == 0
+    assert project.client.fetch(running).status == Status.SUCCESS
+    assert project.client.fetch(later).status == Status.QUEUED
+
+
+def test_a_worker_that_is_asked_to_stop_interrupts_its_jobs(project: Project) -> None:
+    running = project.queue("tasks.noted", {"word": "running", "seconds": 1000})
+    worker = project.worker("--stop-grace", "0.5")
+    until(lambda: project.ledger(), what="the job to start")
+    request_worker(project.client.broker, name_of_the_worker(project), "stop")
+    assert worker.wait() == 0
+    assert project.client.fetch(running).status == Status.INTERRUPT
+
+
+def test_a_worker_that_is_gone_answers_nothing_and_the_caller_is_told(project: Project) -> None:
+    worker = project.worker("--report-interval", "60")
+    name = name_of_the_worker(project)
+    worker.send(signal.SIGKILL)
+    worker.wait()
+    with pytest.raises(RequestFailed, match=r"not answer the request stack within 0\.5 s: its last report"):
+        request_worker(project.client.broker, name, "stack", ttl=0.5)
+    with pytest.raises(RequestFailed, match=r"no worker named 'größe/ü; --' has reported"):
+        request_worker(project.client.broker, "größe/ü; --", "stack", ttl=0.5)
+
+
+def test_a_profile_is_refused_with_a_reason(project: Project) -> None:
+    project.worker(*QUICK)
+    with pytest.raises(RequestFailed, match="this version of mrq has no profiler"):
+        request_worker(project.client.broker, name_of_the_worker(project), "profile", {"job": "next"})
+
+
+def test_a_request_that_has_expired_is_not_carried_out(project: Project) -> None:
+    worker = project.worker(*QUICK)
+    name = name_of_the_worker(project)
+    worker.send(signal.SIGSTOP)
+    request = send_request(project.client.broker, name, "stop", ttl=0.3)
+    until(lambda: project.client.broker.now() > request.expires_at, what="the request to expire")
+    worker.send(signal.SIGCONT)
+    assert project.ended(project.queue("tasks.Add", {"a": 1, "b": 1})).result == 2
+    assert project.client.broker.state.get(rules.REQUESTS, name) is None
+    assert worker.popen.poll() is None
