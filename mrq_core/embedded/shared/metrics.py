@@ -6,7 +6,6 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
 
-from mrq_core.contract import codec
 from mrq_core.contract.metrics import Metric, Resolution
 from mrq_core.drivers import rollups
 
@@ -14,8 +13,7 @@ _GET = "SELECT cell FROM metrics WHERE resolution = ? AND name = ? AND slot = ? 
 _PUT = "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?, ?)"
 _READ = """
 SELECT name, slot, tags, cell FROM metrics
-WHERE resolution = ? AND name IN (SELECT value FROM json_each(?)) AND slot >= ? AND slot < ?
-ORDER BY name, slot"""
+WHERE resolution = ? AND name = ? AND slot >= ? AND slot < ? ORDER BY slot"""
 _PRUNE = """
 DELETE FROM metrics WHERE (resolution, name, slot, tags) IN (
     SELECT resolution, name, slot, tags FROM metrics INDEXED BY metrics_by_slot
@@ -41,8 +39,11 @@ def read(
 ) -> list[Metric]:
     """See `Broker.read_metrics`."""
     slots = rollups.slots_between(since, until, resolution)
-    given = (resolution.value, codec.encode(list(names)).decode(), *slots)
-    rows = connection.execute(_READ, given).fetchall()
+    rows = [
+        row  # one query for each name: SQLite's JSON cuts texts at NUL
+        for name in sorted(set(names))
+        for row in connection.execute(_READ, (resolution.value, name, *slots))
+    ]
     cells = rollups.unpack_all([row[3] for row in rows])
     return rollups.metrics_of(
         ((name, slot, tags, cell) for (name, slot, tags, _), cell in zip(rows, cells, strict=True)),
