@@ -12,7 +12,9 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import JobFilter, KeyUse, Order, QueueCounts, QueuePosition
 from mrq_core.contract.naming import check_queue_name, is_tree, raw_kind
 from mrq_core.contract.record import PRIORITY_MAX, WAITING, JobRecord, Status
+from mrq_core.contract.rules import TASK_RULE
 from mrq_core.contract.values import check_job_id
+from mrq_core.drivers.limits import rule_of
 from mrq_core.errors import InvalidValue, JobNotFound
 from mrq_core.operations.queues import all_counts
 from mrq_core.operations.reasons import (
@@ -24,7 +26,9 @@ from mrq_core.operations.reasons import (
     listed,
     listening,
     of_queue,
+    of_task,
     queue_text,
+    quoted,
     read_surroundings,
     until_text,
 )
@@ -86,7 +90,7 @@ def reasons_of_job(record: JobRecord, position: QueuePosition | None, around: Su
     if position is None:
         return [*shared, _no_entry(record)]
     reasons = [reason for reason in shared if reason.kind is not ReasonKind.WORKERS_FULL]
-    reasons += [*_of_limits(record, position, around.now), *_of_due_time(record, position, around.now)]
+    reasons += [*_of_limits(record, position, around), *_of_due_time(record, position, around.now)]
     reasons += [reason for reason in shared if reason.kind is ReasonKind.WORKERS_FULL]
     if position.ahead and position.parked_under is None:
         reasons.append(_behind(record, position))
@@ -137,23 +141,45 @@ def _no_entry(record: JobRecord) -> Reason:
     )
 
 
-def _of_limits(record: JobRecord, position: QueuePosition, now: datetime) -> list[Reason]:
-    if position.parked_under is not None:
-        uses = {use.key: use for use in position.keys}
-        return [_parked(position, uses[position.parked_under], now)]
+def _of_limits(record: JobRecord, position: QueuePosition, around: Surroundings) -> list[Reason]:
+    paused = of_task(record.path, around)
+    reasons = [] if paused is None else [paused]
+    key, now = position.parked_under, around.now
+    if key is not None and rule_of(key) == TASK_RULE:
+        return reasons or [_task_resumed(record)]
+    if key is not None:
+        use = next(use for use in position.keys if use.key == key)
+        return [*reasons, _parked(position, use, around)]
     if position.allowed_at is not None and position.allowed_at > now:
         keys = " and ".join(record.limit_keys)
         sentence = f"The rate of its limit {keys} lets it start {until_text(position.allowed_at, now)}."
-        return [Reason(kind=ReasonKind.RATE, sentence=sentence)]
-    return []
+        reasons.append(Reason(kind=ReasonKind.RATE, sentence=sentence))
+    return reasons
 
 
-def _parked(position: QueuePosition, use: KeyUse, now: datetime) -> Reason:
+def _task_resumed(record: JobRecord) -> Reason:
+    return Reason(
+        kind=ReasonKind.TASK_PAUSED,
+        sentence=f"It is parked because its task {record.path} was paused. The pause has ended: one of the "
+        "next claims lets it go.",
+    )
+
+
+def _parked(position: QueuePosition, use: KeyUse, around: Surroundings) -> Reason:
     ahead = ""
     if position.ahead:
         ahead = f", behind {_number(position)} other{'s' if position.ahead > 1 else ''}"
-    since = "" if position.parked_since is None else f" since {ago(position.parked_since, now, tail='')}"
+    since = (
+        "" if position.parked_since is None else f" since {ago(position.parked_since, around.now, tail='')}"
+    )
     sentence = f"It is parked under the limit {use.key}{since}{ahead}. "
+    rule = around.rules.limits.get(rule_of(use.key))
+    if rule is not None and rule.concurrency == 0:
+        return Reason(
+            kind=ReasonKind.LIMIT,
+            sentence=f"{sentence}The rule {rule_of(use.key)} lets no job run.",
+            command=f"mrq limits set {quoted(rule_of(use.key))} --concurrency 1",
+        )
     if not use.running:
         sentence += "No job runs under the limit: the next claim lets a parked job go."
         return Reason(kind=ReasonKind.LIMIT, sentence=sentence)
@@ -229,8 +255,8 @@ def explain_queue(broker: Broker, name: str) -> list[Reason]:
     parked = next((record for record in records if record.due_at is None), None)
     position = broker.queue_position(parked.id) if parked is not None else None
     if parked is not None and position is not None and position.parked_under is not None:
-        use = {use.key: use for use in position.keys}[position.parked_under]
-        reasons.append(_parked_in_queue(parked, use))
+        use = next(use for use in position.keys if use.key == position.parked_under)
+        reasons.append(_parked_in_queue(parked, use, around))
     return reasons or [_served(name, counts, around)]
 
 
@@ -278,7 +304,10 @@ def _none_due(name: str, counts: QueueCounts, records: Sequence[JobRecord], now:
     return Reason(kind=ReasonKind.DUE_LATER, sentence=sentence, command=command)
 
 
-def _parked_in_queue(record: JobRecord, use: KeyUse) -> Reason:
+def _parked_in_queue(record: JobRecord, use: KeyUse, around: Surroundings) -> Reason:
+    if rule_of(use.key) == TASK_RULE:
+        number = f"{jobs_text(use.parked)} {'are' if use.parked != 1 else 'is'} parked, such as {record.id}."
+        return of_task(record.path, around, f" {number}") or _task_resumed(record)
     holders = listed(use.holders, use.running) if use.running else "none"
     return Reason(
         kind=ReasonKind.LIMIT,

@@ -1,24 +1,22 @@
-"""Reasons why jobs do not run: their kinds and words, and the reasons of whole queues (pauses, workers)."""
+"""Reasons why jobs do not run: kinds and words; and the reasons of whole queues and tasks."""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
 import msgspec
 
-from mrq_core.clock import from_ms
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject
+from mrq_core.contract.messages import Pause, Rules
 from mrq_core.contract.naming import is_covered, is_in, is_tree
 from mrq_core.operations.views import iso, seconds
 from mrq_core.operations.workers import WorkerReport, list_workers
 
-PAUSES_NAMESPACE = "pauses"
-"""The shared state in which a pause of a queue or a tree stores its time, if the broker keeps it there."""
 _MOST_NAMED = 3
 """The most ids and names in a sentence."""
 _CLAIMING = frozenset({"init", "wait", "spawn", "full"})
@@ -32,6 +30,7 @@ class ReasonKind(StrEnum):
     RUNNING = "running"
     LEASE_ENDED = "lease_ended"
     PAUSED = "paused"
+    TASK_PAUSED = "task_paused"
     NO_WORKER = "no_worker"
     NO_ENTRY = "no_entry"
     LIMIT = "limit"
@@ -58,10 +57,10 @@ def reason_view(reason: Reason) -> JsonObject:
 
 
 class Surroundings(NamedTuple):
-    """What the broker tells about pauses and workers. `paused`: the time of each pause; None: unknown."""
+    """What the broker tells about rules and workers."""
 
     now: datetime
-    paused: Mapping[str, datetime | None]
+    rules: Rules
     workers: Sequence[WorkerReport]
 
 
@@ -69,18 +68,7 @@ class Surroundings(NamedTuple):
 
 
 def read_surroundings(broker: Broker) -> Surroundings:
-    names = broker.paused()
-    times = {item.name: item.value for item in broker.state.list(PAUSES_NAMESPACE)} if names else {}
-    return Surroundings(
-        now=broker.now(),
-        paused={name: _since(times.get(name)) for name in names},
-        workers=list_workers(broker),
-    )
-
-
-def _since(value: object) -> datetime | None:
-    since = value.get("since") if isinstance(value, dict) else None
-    return from_ms(since) if isinstance(since, int) else None
+    return Surroundings(now=broker.now(), rules=broker.rules(), workers=list_workers(broker))
 
 
 def of_queue(name: str, around: Surroundings) -> list[Reason]:
@@ -94,11 +82,23 @@ def of_queue(name: str, around: Surroundings) -> list[Reason]:
     return reasons
 
 
+def of_task(path: str, around: Surroundings, parked: str = "") -> Reason | None:
+    """The reason why no worker starts jobs of a paused task. `parked` tells about its parked jobs. None: the
+    task is not paused."""
+    pause = around.rules.tasks.get(path)
+    if pause is None:
+        return None
+    return Reason(
+        kind=ReasonKind.TASK_PAUSED,
+        sentence=f"The task {path} is paused{_pause_text(pause, around.now)}.{parked}",
+        command=f"mrq tasks resume {quoted(path)}",
+    )
+
+
 def _paused(name: str, around: Surroundings) -> list[Reason]:
     reasons = []
-    for paused in sorted(around.paused):
-        since = around.paused[paused]
-        told = "" if since is None else f" since {ago(since, around.now, tail='')}"
+    for paused, pause in sorted(around.rules.queues.items()):
+        told = _pause_text(pause, around.now)
         if paused == name or (is_tree(paused) and is_in(name, paused)):
             part = "" if paused == name else f", as a part of the tree {paused}"
             sentence = f"The {'tree' if is_tree(name) else 'queue'} {name} is paused{told}{part}."
@@ -106,9 +106,14 @@ def _paused(name: str, around: Surroundings) -> list[Reason]:
             sentence = f"Its subqueue {paused} is paused{told}."
         else:
             continue
-        command = f"mrq queues resume {_quoted(paused)}"
+        command = f"mrq queues resume {quoted(paused)}"
         reasons.append(Reason(kind=ReasonKind.PAUSED, sentence=sentence, command=command))
     return reasons
+
+
+def _pause_text(pause: Pause, now: datetime) -> str:
+    since = "" if pause.since is None else f" since {ago(pause.since, now, tail='')}"
+    return since + ("" if pause.until is None else f" until {iso(pause.until)}")
 
 
 def _no_worker(name: str, workers: Sequence[WorkerReport]) -> Reason:
@@ -123,7 +128,7 @@ def _no_worker(name: str, workers: Sequence[WorkerReport]) -> Reason:
         sentence += " No worker has reported lately."
     if stopping:
         sentence += f" {listed(stopping, len(stopping))} {'is' if len(stopping) == 1 else 'are'} stopping."
-    command = f"mrq worker {_quoted(name)}"
+    command = f"mrq worker {quoted(name)}"
     return Reason(kind=ReasonKind.NO_WORKER, sentence=sentence, command=command)
 
 
@@ -135,7 +140,7 @@ def _full(name: str, workers: Sequence[WorkerReport]) -> Reason:
         f"{listed([report.name for report in workers], len(workers))}, "
         f"{greenlets:,} greenlet{'' if greenlets == 1 else 's'} in all."
     )
-    command = f"mrq worker {_quoted(name)}"
+    command = f"mrq worker {quoted(name)}"
     return Reason(kind=ReasonKind.WORKERS_FULL, sentence=sentence, command=command)
 
 
@@ -159,7 +164,7 @@ def _is_full(report: WorkerReport) -> bool:
 # --- words ------------------------------------------------------------------------------------------
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     """The name as an argument of a command."""
     return f"{'-- ' if name.startswith('-') else ''}{shlex.quote(name)}"
 

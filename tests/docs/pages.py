@@ -98,7 +98,7 @@ _VARYING = [
 ]
 """What differs from run to run: ids, times, the names of workers, the width of tables."""
 _DURATION = re.compile(r"\b\d+(?:\.\d+)? (?:ms|s|min)\b")
-_HAS_DURATIONS = re.compile(r"<id>|^ +duration ")
+_HAS_DURATIONS = re.compile(r"<id>|^ +duration | paused since ")
 
 
 def without_varying(text: str) -> str:

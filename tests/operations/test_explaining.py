@@ -26,10 +26,13 @@ from mrq_core.contract.messages import (
     Wanted,
 )
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.rules import PAUSED_QUEUES
 from mrq_core.errors import InvalidValue, JobNotFound
 from mrq_core.ids import new_id
 from mrq_core.operations.explaining import explain, explain_job, explain_queue
-from mrq_core.operations.reasons import PAUSES_NAMESPACE, ReasonKind
+from mrq_core.operations.limits import set_limit
+from mrq_core.operations.reasons import ReasonKind
+from mrq_core.operations.views import iso
 from mrq_core.operations.workers import WORKERS_NAMESPACE, RunningJob, WorkerReport, report_to_json
 from tests import brokers
 from tests.support import until
@@ -131,7 +134,7 @@ def test_its_queue_or_a_tree_around_it_is_paused(broker: Broker) -> None:
     job_id = put(broker, "t/x/y")
     broker.pause(["t/x/", "t/x/y", "other"])
     since = broker.now() - timedelta(minutes=3)
-    broker.state.put(PAUSES_NAMESPACE, "t/x/", {"since": round(since.timestamp() * 1000)})
+    broker.state.put(PAUSED_QUEUES, "t/x/", {"since": round(since.timestamp() * 1000)})
     tree, queue = explain_job(broker, job_id)
     assert (tree.kind, queue.kind) == (ReasonKind.PAUSED, ReasonKind.PAUSED)
     assert tree.sentence.startswith("The queue t/x/y is paused since 3 min (")
@@ -141,6 +144,43 @@ def test_its_queue_or_a_tree_around_it_is_paused(broker: Broker) -> None:
     assert queue.command == "mrq queues resume t/x/y"
     broker.resume(["t/x/", "t/x/y"])
     assert kinds(explain_job(broker, job_id)) == ["next"]
+
+
+def test_its_task_is_paused(broker: Broker) -> None:
+    listen(broker, "q")
+    first, second = put(broker, path="t.A"), put(broker, path="t.A")
+    other = put(broker)
+    end = broker.now().replace(microsecond=0) + timedelta(hours=1)
+    broker.pause_tasks(["t.A"], end)
+    waiting, *_ = explain_job(broker, first)
+    assert waiting.kind is ReasonKind.TASK_PAUSED
+    assert waiting.sentence.startswith("The task t.A is paused since ")
+    assert waiting.sentence.endswith(f" until {iso(end)}.")
+    assert waiting.command == "mrq tasks resume t.A"
+    assert take(broker, paused_tasks=frozenset({"t.A"})).id == other
+    [parked] = explain_job(broker, second)
+    assert (parked.kind, parked.command) == (ReasonKind.TASK_PAUSED, "mrq tasks resume t.A")
+    [reason] = explain_queue(broker, "q")[1:]
+    assert reason.kind is ReasonKind.TASK_PAUSED
+    assert reason.sentence.endswith(f". 2 jobs are parked, such as {first}.")
+    broker.resume_tasks(["t.A"])
+    [reason] = explain_job(broker, second)
+    assert (reason.kind, reason.command) == (ReasonKind.TASK_PAUSED, None)
+    assert reason.sentence == (
+        "It is parked because its task t.A was paused. The pause has ended: "
+        "one of the next claims lets it go."
+    )
+
+
+def test_a_stored_rule_lets_no_job_run(broker: Broker) -> None:
+    listen(broker, "q")
+    job_id = put(broker, limit_keys=KEYS)
+    set_limit(broker, "api", concurrency=0)
+    take_none(broker, limits=broker.rules().limits)
+    [reason] = explain_job(broker, job_id)
+    assert reason.kind is ReasonKind.LIMIT
+    assert reason.sentence.endswith(". The rule api lets no job run.")
+    assert reason.command == "mrq limits set api --concurrency 1"
 
 
 def test_it_is_due_later(broker: Broker) -> None:
@@ -371,7 +411,7 @@ def test_a_tree_is_explained_with_its_subqueues(broker: Broker) -> None:
     broker.pause(["t/y"])
     reasons = explain(broker, "t/")
     assert kinds(reasons) == ["paused"]
-    assert reasons[0].sentence == "Its subqueue t/y is paused."
+    assert reasons[0].sentence.startswith("Its subqueue t/y is paused since ")
     broker.resume(["t/y"])
     [reason] = explain(broker, "t/")
     assert reason.sentence.startswith("Nothing holds the tree t/ back: 2 jobs are due")

@@ -87,9 +87,20 @@ class ParkingContract(QueuePart):
     def test_a_parked_entry_is_replaced_and_removed(self, queue: JobQueue, clock: ManualClock) -> None:
         entry = _claimed(queue)
         assert queue.park([_parking(entry, clock)]) == [True]
-        assert queue.push([new_entry("other", id=entry.id, version=entry.version + 1)]) == [True]
+        moved = new_entry("other", id=entry.id, version=entry.version + 1, due_at=clock.now())
+        assert queue.push([moved]) == [True]
         assert [counts.waiting for counts in queue.counts(["q", "other"])] == [0, 1]
         assert take(queue, "q", "other", paused_tasks=PAUSED) == [entry.id]
+
+    def test_a_parked_entry_that_is_replaced_without_a_due_time_stays_parked(
+        self, queue: JobQueue, clock: ManualClock
+    ) -> None:
+        entry = _claimed(queue)
+        assert queue.park([_parking(entry, clock)]) == [True]
+        assert queue.push([new_entry("other", id=entry.id, version=entry.version + 1)]) == [True]
+        assert [counts.waiting for counts in queue.counts(["q", "other"])] == [0, 1]
+        assert take(queue, "q", "other", paused_tasks=PAUSED) == []
+        assert take(queue, "q", "other") == [entry.id]
 
 
 def _claimed(queue: JobQueue) -> Entry:
