@@ -252,11 +252,7 @@ def explain_queue(broker: Broker, name: str) -> list[Reason]:
     records = broker.find(wanted, order=Order.OLDEST_FIRST, limit=_MOST_EXAMINED).records
     if not counts.due:
         reasons.append(_none_due(name, counts, records, around.now))
-    parked = next((record for record in records if record.due_at is None), None)
-    position = broker.queue_position(parked.id) if parked is not None else None
-    if parked is not None and position is not None and position.parked_under is not None:
-        use = next(use for use in position.keys if use.key == position.parked_under)
-        reasons.append(_parked_in_queue(parked, use, around))
+    reasons += _parked_in_queue(broker, records, around)
     return reasons or [_served(name, counts, around)]
 
 
@@ -304,7 +300,22 @@ def _none_due(name: str, counts: QueueCounts, records: Sequence[JobRecord], now:
     return Reason(kind=ReasonKind.DUE_LATER, sentence=sentence, command=command)
 
 
-def _parked_in_queue(record: JobRecord, use: KeyUse, around: Surroundings) -> Reason:
+def _parked_in_queue(broker: Broker, records: Sequence[JobRecord], around: Surroundings) -> list[Reason]:
+    """The reason of the first job that is parked, or whose task is paused. The records of a pair keep the due
+    time of a job that a pause has parked."""
+    tasks = around.rules.tasks
+    found = next((record for record in records if record.due_at is None or record.path in tasks), None)
+    position = broker.queue_position(found.id) if found is not None else None
+    if found is None or position is None:
+        return []
+    if position.parked_under is None:
+        paused = of_task(found.path, around)
+        return [] if paused is None else [paused]
+    use = next(use for use in position.keys if use.key == position.parked_under)
+    return [_parked_under(found, use, around)]
+
+
+def _parked_under(record: JobRecord, use: KeyUse, around: Surroundings) -> Reason:
     if rule_of(use.key) == TASK_RULE:
         number = f"{jobs_text(use.parked)} {'are' if use.parked != 1 else 'is'} parked, such as {record.id}."
         return of_task(record.path, around, f" {number}") or _task_resumed(record)

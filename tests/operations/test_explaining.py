@@ -416,7 +416,7 @@ def test_a_tree_is_explained_with_its_subqueues(broker: Broker) -> None:
     [reason] = explain(broker, "t/")
     assert reason.sentence.startswith("Nothing holds the tree t/ back: 2 jobs are due")
     broker.pause(["t/"])
-    assert explain(broker, "t/")[0].sentence == "The tree t/ is paused."
+    assert explain(broker, "t/")[0].sentence.startswith("The tree t/ is paused since ")
 
 
 def test_a_raw_queue_tells_its_parameters(broker: Broker) -> None:

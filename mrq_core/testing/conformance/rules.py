@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import pytest
 
+from mrq_core.clock import after
 from mrq_core.contract import rules
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import (
@@ -16,6 +17,7 @@ from mrq_core.contract.messages import (
     Limit,
     Move,
     Pause,
+    QueuePosition,
     Requeue,
     Rules,
     Versions,
@@ -40,6 +42,7 @@ from mrq_core.testing.conformance.base import (
     take,
     take_one,
 )
+from mrq_core.testing.conformance.edits import edit
 
 PATH = "tests.tasks.Example"
 PAUSED = frozenset({PATH})
@@ -218,55 +221,61 @@ class RulesContract(Contract):
 class DeniedTaskContract(Contract):
     """What a claim does with the jobs of tasks that its worker denies."""
 
-    @pytest.fixture(autouse=True)
-    def _needs_denied_tasks(self, broker: Broker) -> None:
+    @pytest.fixture
+    def denying(self, broker: Broker) -> Broker:
+        """The broker, if it supports denied tasks."""
         if not broker.supports_denied_tasks:
-            with pytest.raises(NotSupported):
-                take(broker, denied_tasks=PAUSED)
             pytest.skip("this broker refuses denied tasks")
+        return broker
+
+    def test_a_broker_without_denied_tasks_refuses_them(self, broker: Broker) -> None:
+        if broker.supports_denied_tasks:
+            pytest.skip("this broker supports denied tasks")
+        with pytest.raises(NotSupported):
+            take(broker, denied_tasks=PAUSED)
 
     @pytest.mark.parametrize("queue", ["q", "t/x"])
     def test_jobs_of_denied_tasks_are_left_to_other_workers_in_their_order(
-        self, broker: Broker, clock: ManualClock, queue: str
+        self, denying: Broker, clock: ManualClock, queue: str
     ) -> None:
         wanted = queue if queue == "q" else "t/"
         denied, free = [], []
         for _ in range(3):
-            denied.append(put(broker, clock, queue))
-            free.append(put(broker, clock, queue, path="other.Task"))
+            denied.append(put(denying, clock, queue))
+            free.append(put(denying, clock, queue, path="other.Task"))
             clock.advance(1)
-        answer = claim(broker, wanted, limit=2, denied_tasks=PAUSED)
+        answer = claim(denying, wanted, limit=2, denied_tasks=PAUSED)
         assert [record.id for record in answer.records] == free[:2]
         assert not answer.is_denied
-        assert take(broker, wanted, denied_tasks=PAUSED) == free[2:]
-        assert claim(broker, wanted, denied_tasks=PAUSED).is_denied
-        assert broker.counts([queue])[0].due == 3
-        assert take(broker, wanted, worker="w2") == denied
+        assert take(denying, wanted, denied_tasks=PAUSED) == free[2:]
+        assert claim(denying, wanted, denied_tasks=PAUSED).is_denied
+        assert denying.counts([queue])[0].due == 3
+        assert take(denying, wanted, worker="w2") == denied
 
     def test_a_claim_steps_over_a_bounded_number_of_denied_jobs(
-        self, broker: Broker, clock: ManualClock
+        self, denying: Broker, clock: ManualClock
     ) -> None:
-        denied = put_many(broker, clock, 90)
-        near = put(broker, clock, path="other.Task")
-        denied += put_many(broker, clock, 110)
-        far = put(broker, clock, path="other.Task")
-        assert take(broker, limit=1, denied_tasks=PAUSED) == [near]
-        answer = claim(broker, limit=1, denied_tasks=PAUSED)
+        denied = put_many(denying, clock, 90)
+        near = put(denying, clock, path="other.Task")
+        denied += put_many(denying, clock, 110)
+        far = put(denying, clock, path="other.Task")
+        assert take(denying, limit=1, denied_tasks=PAUSED) == [near]
+        answer = claim(denying, limit=1, denied_tasks=PAUSED)
         assert (answer.records, answer.is_denied) == ((), True)
-        assert sorted(take(broker, limit=150, worker="w2")) == sorted(denied[:150])
-        assert take(broker, limit=1, denied_tasks=PAUSED) == [far]
+        assert sorted(take(denying, limit=150, worker="w2")) == sorted(denied[:150])
+        assert take(denying, limit=1, denied_tasks=PAUSED) == [far]
 
     def test_lost_jobs_of_denied_tasks_are_left_to_other_workers(
-        self, broker: Broker, clock: ManualClock
+        self, denying: Broker, clock: ManualClock
     ) -> None:
-        record = started(broker, clock)
+        record = started(denying, clock)
         lose(clock)
-        assert take(broker, denied_tasks=PAUSED) == []
-        assert take(broker, worker="w2") == [record.id]
+        assert take(denying, denied_tasks=PAUSED) == []
+        assert take(denying, worker="w2") == [record.id]
 
-    def test_a_claim_without_due_jobs_is_not_denied(self, broker: Broker, clock: ManualClock) -> None:
-        put(broker, clock, delay=10.0)
-        answer = claim(broker, denied_tasks=PAUSED)
+    def test_a_claim_without_due_jobs_is_not_denied(self, denying: Broker, clock: ManualClock) -> None:
+        put(denying, clock, delay=10.0)
+        answer = claim(denying, denied_tasks=PAUSED)
         assert not answer.is_denied
         assert answer.next_due == clock.now() + timedelta(seconds=10)
 
@@ -394,6 +403,34 @@ class PausedTaskContract(Contract):
         [counts] = broker.counts(["q"])
         assert (counts.waiting, counts.due) == (0, 0)
         assert take(broker) == []
+
+    def test_an_edited_job_that_a_pause_has_parked_stays_parked_with_its_new_priority(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        first, second, third = put_many(broker, clock, 3)
+        assert take(broker, paused_tasks=PAUSED) == []
+        assert edit(broker, third, priority=3, params={"a": 1}) is ChangeResult.DONE
+        assert take(broker, paused_tasks=PAUSED) == []
+        assert (broker.counts(["q"])[0].waiting, broker.counts(["q"])[0].due) == (3, 0)
+        found = broker.queue_position(second)
+        assert found is not None
+        assert (found.parked_under, found.ahead) == (f"task:{PATH}", 2)
+        assert [use.waiters for use in found.keys] == [(third, first, second)]
+        # A call may let go what only the next one takes.
+        taken = [job_id for _ in range(6) for job_id in take(broker, limit=1)]
+        assert taken == [third, first, second]
+
+    def test_an_edited_job_that_a_pause_has_parked_is_due_at_its_new_time(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        job_id = put(broker, clock)
+        assert take(broker, paused_tasks=PAUSED) == []
+        assert edit(broker, job_id, delay=5.0) is ChangeResult.DONE
+        assert take(broker) == []
+        assert broker.queue_position(job_id) == QueuePosition(ahead=0, due_at=after(clock.now(), 5.0))
+        clock.advance(5)
+        assert take(broker, paused_tasks=PAUSED) == []
+        assert take(broker) == [job_id]
 
     @pytest.mark.parametrize("status", [Status.RETRY, Status.INTERRUPT])
     def test_a_job_that_a_pause_has_parked_keeps_its_status(
