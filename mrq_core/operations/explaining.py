@@ -60,7 +60,7 @@ def explain(broker: Broker, name: str) -> list[Reason]:
 def explain_job(broker: Broker, job_id: str) -> list[Reason]:
     """Why the job is not running, most important first; or that it runs, or how it ended. Raises JobNotFound.
 
-    Five round trips on most brokers. A job that changes meanwhile is read again.
+    Seven round trips on most brokers. A job that changes meanwhile is read again.
     """
     record, position = _read(broker, job_id)
     for _ in range(_ATTEMPTS):

@@ -150,12 +150,12 @@ def test_its_task_is_paused(broker: Broker) -> None:
     listen(broker, "q")
     first, second = put(broker, path="t.A"), put(broker, path="t.A")
     other = put(broker)
-    end = broker.now().replace(microsecond=0) + timedelta(hours=1)
-    broker.pause_tasks(["t.A"], end)
+    broker.pause_tasks(["t.A"], broker.now() + timedelta(hours=1))
+    end = broker.rules().tasks["t.A"].until
     waiting, *_ = explain_job(broker, first)
     assert waiting.kind is ReasonKind.TASK_PAUSED
     assert waiting.sentence.startswith("The task t.A is paused since ")
-    assert waiting.sentence.endswith(f" until {iso(end)}.")
+    assert waiting.sentence.endswith(f") until {iso(end)}.")
     assert waiting.command == "mrq tasks resume t.A"
     assert take(broker, paused_tasks=frozenset({"t.A"})).id == other
     [parked] = explain_job(broker, second)

@@ -5,7 +5,8 @@
 --   v version, if it is not 1   n claims that the record counts, if any   t token of the claim, w its worker
 --   z state, if the entry is not claimed and was once parked: see state_of()   b when a rate lets the job start
 --   l limit keys (msgpack)   u unique key, m until when the key is held, p its period in ms
---   o set if one of l, u, b is, or the entry was once parked: a claim then reads more   r token of the claim that was released last
+--   o set if one of l, u, b is, or the entry was once parked: a claim then reads more
+--   r token of the claim that was released last
 -- Times are Unix milliseconds.
 -- u:at: hash, unique key to the time of its reservation, if the holder may be gone after that time.
 
