@@ -7,6 +7,8 @@ ever.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from redis._parsers import _HiredisParser
@@ -67,7 +69,22 @@ def set_parser(connection: Any) -> None:
         parser.on_connect(connection)
 
 
-def connect_with_parser(connection: Any) -> None:
-    """The same for a new connection whose login and database are not sent yet."""
-    connection.on_connect()
-    set_parser(connection)
+def log_in(connection: Any) -> None:
+    """Sends the login and the database of a new connection, and sets this parser.
+
+    Whatever interrupts this closes the connection. redis-py closes it after its own errors only, and keeps it
+    after others: the next call would use database 0, or read a reply of the login.
+    """
+    with closed_if_interrupted(connection):
+        connection.on_connect()
+        set_parser(connection)
+
+
+@contextmanager
+def closed_if_interrupted(connection: Any) -> Iterator[None]:
+    """Closes a connection whose login any exception interrupts."""
+    try:
+        yield
+    except BaseException:
+        connection.disconnect()
+        raise
