@@ -168,7 +168,8 @@ def update_of(before: Stored, after: JobRecord, arrangement: Arrangement) -> Doc
         doc["parked"] = before.doc["parked"]
     if "allowed_at" in before.doc and after.status.is_waiting and after.due_at == before.record.due_at:
         doc["allowed_at"] = before.doc["allowed_at"]
-    kept = [name for name in before.doc.get("renamed", ()) if name in _KEPT and name not in doc]
+    stays = ("params", "meta") if has_new_keys else _KEPT
+    kept = [name for name in before.doc.get("renamed", ()) if name in stays]
     if kept or "renamed" in doc:
         doc["renamed"] = sorted({*kept, *doc.get("renamed", ())})
     put = {name: value for name, value in doc.items() if name not in _FIXED}
