@@ -13,7 +13,6 @@ from typing import Any
 
 from redis._parsers import _HiredisParser
 from redis.exceptions import ConnectionError, TimeoutError
-from redis.utils import SENTINEL
 
 
 class DeadlineParser(_HiredisParser):
@@ -38,11 +37,11 @@ class DeadlineParser(_HiredisParser):
         self.deadline = None
         return bool(super().can_read(timeout))
 
-    def read_from_socket(self, timeout: Any = SENTINEL, raise_on_timeout: bool = True) -> bool:
-        """Reads once. Returns whether there were data."""
+    def read_from_socket(self, *given: Any, **options: Any) -> bool:
+        """Reads once. Returns whether there were data. Arguments mean the same as in redis-py."""
         sock, reader = self._sock, self._reader
-        if timeout is not SENTINEL or sock is None or reader is None:
-            return bool(super().read_from_socket(timeout, raise_on_timeout))  # type: ignore[no-untyped-call]
+        if given or options or sock is None or reader is None:
+            return bool(super().read_from_socket(*given, **options))  # type: ignore[no-untyped-call]
         if self.deadline is not None:
             return self._read_more()
         self.deadline = 0
