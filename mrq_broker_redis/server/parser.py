@@ -6,6 +6,7 @@ ever.
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,9 @@ from typing import Any
 
 from redis._parsers import _HiredisParser
 from redis.exceptions import ConnectionError, TimeoutError
+
+_UNSET: Any = inspect.signature(_HiredisParser.read_from_socket).parameters["timeout"].default
+"""What redis-py passes for the timeout of the connection; versions keep it in different modules."""
 
 
 class DeadlineParser(_HiredisParser):
@@ -37,11 +41,11 @@ class DeadlineParser(_HiredisParser):
         self.deadline = None
         return bool(super().can_read(timeout))
 
-    def read_from_socket(self, *given: Any, **options: Any) -> bool:
-        """Reads once. Returns whether there were data. Arguments mean the same as in redis-py."""
+    def read_from_socket(self, timeout: Any = _UNSET, raise_on_timeout: bool = True) -> bool:
+        """Reads once. Returns whether there were data."""
         sock, reader = self._sock, self._reader
-        if given or options or sock is None or reader is None:
-            return bool(super().read_from_socket(*given, **options))  # type: ignore[no-untyped-call]
+        if timeout is not _UNSET or sock is None or reader is None:
+            return bool(super().read_from_socket(timeout, raise_on_timeout))  # type: ignore[no-untyped-call]
         if self.deadline is not None:
             return self._read_more()
         self.deadline = 0
