@@ -42,8 +42,11 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def new_id() -> str:
-    """Makes a job id. Thread-safe, because one step of the interpreter advances the counter."""
-    return f"{int(time.time()):08x}{_process}{next(_counter) % _COUNTER_SIZE:06x}"
+    """Makes a job id. Thread-safe, because one step of the interpreter advances the counter.
+
+    The seconds of a clock before 1970 or after 2106 do not fit, and wrap around.
+    """
+    return f"{int(time.time()) & 0xFFFFFFFF:08x}{_process}{next(_counter) % _COUNTER_SIZE:06x}"
 
 
 def derived_id(unix_seconds: float, *names: str, index: int = 0) -> str:

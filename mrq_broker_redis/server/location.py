@@ -16,7 +16,7 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
-from mrq_broker_redis.server.parser import DeadlineParser, connect_with_parser, set_parser
+from mrq_broker_redis.server.parser import DeadlineParser, closed_if_interrupted, log_in, set_parser
 from mrq_core.config.secrets import hide_password
 from mrq_core.config.urls import url_and_prefix, why_wrong
 from mrq_core.contract.driver import Opening
@@ -67,6 +67,15 @@ class _SentinelSSLConnection(_SentinelConnection, SentinelManagedSSLConnection):
     """The same with TLS."""
 
 
+class _Cluster(RedisCluster):
+    """A client of a cluster that closes a connection whose login is interrupted."""
+
+    def on_connect(self, connection: Any) -> None:
+        """Sends the login of a new connection."""
+        with closed_if_interrupted(connection):
+            super().on_connect(connection)  # type: ignore[no-untyped-call]
+
+
 class _WrongUrl(ValueError):
     """A URL that cannot be used, with a reason that contains no part of its login."""
 
@@ -103,11 +112,12 @@ def location_of(opening: Opening) -> Location:
             _check_options(url)
             if scheme == "unix":
                 del common["socket_keepalive"]
-            return Location(lambda: _client(url, common | parser), hide_password(url), prefix)
+            options = common | parser | {"redis_connect_func": log_in}
+            return Location(lambda: _client(url, options), hide_password(url), prefix)
         if scheme in ("redis+sentinel", "rediss+sentinel"):
             return _sentinel(url, prefix, common | parser)
         if scheme == "redis+cluster":
-            return _cluster(url, prefix, common | ({"redis_connect_func": set_parser} if parser else {}))
+            return _cluster(url, prefix, common | {"redis_connect_func": set_parser})
     except ValueError as error:
         why = str(error) if isinstance(error, _WrongUrl) else why_wrong(url, error)
         raise ConfigError(f"the URL {hide_password(url)!r} is wrong ({why}): {_FORMS}") from None
@@ -226,8 +236,7 @@ def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
         name: common[name]
         for name in ("socket_timeout", "socket_connect_timeout", "socket_keepalive", "retry")
     }
-    if "parser_class" in common:  # which a client takes only through its pool
-        for_sentinels["redis_connect_func"] = connect_with_parser
+    for_sentinels["redis_connect_func"] = log_in
     for_sentinels["socket_timeout"] = for_sentinels["socket_connect_timeout"]
     for name in ("username", "password"):
         if f"sentinel_{name}" in options:
@@ -235,7 +244,7 @@ def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
     if options:
         raise _WrongUrl(f"unknown options {', '.join(options)}")
     _check_number(database)
-    for_primary: dict[str, Any] = {**common, "db": int(database or 0)}
+    for_primary: dict[str, Any] = {**common, "db": int(database or 0), "redis_connect_func": log_in}
     _add_login(for_primary, parts.netloc)
     for_primary["connection_class"] = _SentinelConnection
     if url.startswith("rediss"):
@@ -263,7 +272,7 @@ def _cluster(url: str, prefix: str, common: dict[str, Any]) -> Location:
 
     def connect() -> Any:
         # The client asks one node for its commands. If that node is away, the next one answers.
-        client = RedisCluster(startup_nodes=nodes, **{**options, "retry": Retry(NoBackoff(), _ASKED_NODES)})
+        client = _Cluster(startup_nodes=nodes, **{**options, "retry": Retry(NoBackoff(), _ASKED_NODES)})
         client.set_retry(options["retry"])
         return client
 

@@ -6,12 +6,17 @@ ever.
 
 from __future__ import annotations
 
+import inspect
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from redis._parsers import _HiredisParser
 from redis.exceptions import ConnectionError, TimeoutError
-from redis.utils import SENTINEL
+
+_UNSET: Any = inspect.signature(_HiredisParser.read_from_socket).parameters["timeout"].default
+"""What redis-py passes for the timeout of the connection; versions keep it in different modules."""
 
 
 class DeadlineParser(_HiredisParser):
@@ -36,10 +41,10 @@ class DeadlineParser(_HiredisParser):
         self.deadline = None
         return bool(super().can_read(timeout))
 
-    def read_from_socket(self, timeout: Any = SENTINEL, raise_on_timeout: bool = True) -> bool:
+    def read_from_socket(self, timeout: Any = _UNSET, raise_on_timeout: bool = True) -> bool:
         """Reads once. Returns whether there were data."""
         sock, reader = self._sock, self._reader
-        if timeout is not SENTINEL or sock is None or reader is None:
+        if timeout is not _UNSET or sock is None or reader is None:
             return bool(super().read_from_socket(timeout, raise_on_timeout))  # type: ignore[no-untyped-call]
         if self.deadline is not None:
             return self._read_more()
@@ -67,7 +72,22 @@ def set_parser(connection: Any) -> None:
         parser.on_connect(connection)
 
 
-def connect_with_parser(connection: Any) -> None:
-    """The same for a new connection whose login and database are not sent yet."""
-    connection.on_connect()
-    set_parser(connection)
+def log_in(connection: Any) -> None:
+    """Sends the login and the database of a new connection, and sets this parser.
+
+    Whatever interrupts this closes the connection. redis-py closes it after its own errors only, and keeps it
+    after others: the next call would use database 0, or read a reply of the login.
+    """
+    with closed_if_interrupted(connection):
+        connection.on_connect()
+        set_parser(connection)
+
+
+@contextmanager
+def closed_if_interrupted(connection: Any) -> Iterator[None]:
+    """Closes a connection whose login any exception interrupts."""
+    try:
+        yield
+    except BaseException:
+        connection.disconnect()
+        raise

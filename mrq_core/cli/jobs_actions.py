@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -13,10 +14,10 @@ from msgspec.structs import replace
 
 from mrq_core.cli.errors import CommandFailed, UsageError, ask
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import console, counted, say
+from mrq_core.cli.output import console, counted, note, say
 from mrq_core.client.handles import Job
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Action, Cancel, JobFilter, Move, Remove, Requeue
+from mrq_core.contract.messages import Action, Cancel, ChangeResult, JobFilter, Move, Remove, Requeue
 from mrq_core.contract.naming import check_queue_name
 from mrq_core.operations.actions import (
     VERBS,
@@ -223,12 +224,22 @@ def _by_id(broker: Broker, ids: Sequence[str], action: Action) -> None:
 
 
 def _by_filter(broker: Broker, wanted: JobFilter, action: Action) -> None:
+    """Changes all matching jobs. After an error or an interrupt, prints the counts of the earlier steps."""
+    done: Counter[ChangeResult] = Counter()
     progress = console(stderr=True)
-    if not progress.is_terminal:
-        done = apply_to_matching(broker, wanted, action)
-    else:
-        with progress.status(summary(Counter(), action)) as status:
-            done = apply_to_matching(
-                broker, wanted, action, on_step=lambda done: status.update(summary(done, action))
-            )
+    shows = progress.status(summary(done, action)) if progress.is_terminal else None
+
+    def step(now: Counter[ChangeResult]) -> None:
+        nonlocal done
+        done = now
+        if shows is not None:
+            shows.update(summary(done, action))
+
+    try:
+        with shows or nullcontext():
+            done = apply_to_matching(broker, wanted, action, on_step=step)
+    except BaseException:
+        if done:
+            note(f"Until then: {summary(done, action)}.")
+        raise
     say(summary(done, action))

@@ -12,7 +12,7 @@ import typer
 from mrq_core.cli.errors import EXIT_FAILED, UsageError
 from mrq_core.cli.job_display import print_job, print_log_lines
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import console, note, print_json, say, show_table
+from mrq_core.cli.output import console, counted, note, print_json, say, show_table
 from mrq_core.cli.terminal import is_output_gone
 from mrq_core.client.client import Client
 from mrq_core.client.handles import Job
@@ -63,7 +63,7 @@ def list_jobs(
     else:
         note("No jobs match." if not job_filter.is_empty else "There are no jobs.")
     if found.cursor is not None:
-        shown = f"{len(rows):,} jobs; there are more"
+        shown = f"{counted(len(rows), 'job')}; there are more"
         if found.total is not None:
             shown = f"{len(rows):,} of {found.total:,} jobs"
         note(f"Shown: {shown}. Continue with --cursor {found.cursor}, or show more with --limit.")

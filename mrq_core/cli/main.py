@@ -32,6 +32,7 @@ def main_run() -> NoReturn:
 
 def _start(arguments: list[str]) -> NoReturn:
     terminal.protect_streams()
+    terminal.forget_zero_width()
     arguments = [_as_utf8(argument) for argument in arguments]
     try:
         _run(arguments)

@@ -70,6 +70,14 @@ def protect_streams() -> None:
     sys.stderr = sys.__stderr__ = _protected(2, sys.stderr)  # type: ignore[misc]
 
 
+def forget_zero_width() -> None:
+    """Removes a width of 0 from the environment, which a terminal of unknown size gives: Rich would print
+    nothing."""
+    width = os.environ.get("COLUMNS", "")
+    if width.isdecimal() and int(width) == 0:
+        del os.environ["COLUMNS"]
+
+
 def reserve_output() -> TextIO:
     """Returns a stream to standard output, to be flushed after each write. From now on descriptor 1 and
     `sys.stdout` lead to standard error: the output of tasks, and of programs that they start."""

@@ -38,7 +38,8 @@ def load_config(
     `overrides` are values by name, in upper or lower case, such as those of the command
     line; errors name their source with `source_of`. A `file` named here or in MRQ_CONFIG
     must exist; otherwise `mrq-config.py` in the working directory is read if it exists.
-    Raises ConfigError.
+    Raises ConfigError, also for an `mrq-config.py` that is a directory or a broken link: the
+    defaults would send jobs to another broker.
     """
     environ = os.environ if environ is None else environ
     named = file if file is not None else environ.get("MRQ_CONFIG") or None
@@ -46,7 +47,7 @@ def load_config(
         raise ConfigError(f"the config file is {shown(named)}: expected a path")
     path = Path(named) if named is not None else Path(DEFAULT_FILE)
     module = None
-    if named is not None or path.is_file():
+    if named is not None or os.path.lexists(path):
         module = _read_file(path)
     values: dict[str, object] = {}
     sources: dict[str, str] = {}

@@ -8,10 +8,18 @@ import re
 import signal
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
+from mrq_core.cli import jobs_actions
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import Action, ChangeResult, JobFilter
+from mrq_core.contract.record import Status
+from mrq_core.errors import BrokerUnavailable
+from mrq_core.operations import actions
 from tests.cli.conftest import Shell, work_through
 from tests.support import PATIENCE, Project
 
@@ -40,6 +48,28 @@ def test_actions_by_filter_count_and_do_not_ask_off_a_terminal(
     assert mrq("jobs", "cancel", "--queue", "slow", "--yes").out == "3 jobs cancelled\n"
     assert mrq("jobs", "remove", "--status", "cancel").out == "3 jobs removed\n"
     assert [job["id"] for job in mrq("jobs", "list", "--json").json] == [worked["retry"]]
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (BrokerUnavailable("gone"), 1)])
+def test_an_action_that_ends_between_two_steps_counts_what_it_has_changed(
+    mrq: Shell, project: Project, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int
+) -> None:
+    ids = [project.queue("tasks.greet", {"name": str(number)}) for number in range(3)]
+
+    def apply_once(
+        broker: Broker, wanted: JobFilter, action: Action, *, on_step: Callable[..., None] = lambda done: None
+    ) -> Counter[ChangeResult]:
+        def step(done: Counter[ChangeResult]) -> None:
+            on_step(done)
+            raise error
+
+        return actions.apply_to_matching(broker, wanted, action, on_step=step)
+
+    monkeypatch.setattr(actions, "CHUNK", 1)
+    monkeypatch.setattr(jobs_actions, "apply_to_matching", apply_once)
+    said = mrq("jobs", "cancel", "--path", "tasks.greet", code=code)
+    assert "Until then: 1 job cancelled." in said.err
+    assert [project.client.fetch(job_id).status for job_id in ids].count(Status.CANCEL) == 1
 
 
 def test_a_dry_run_counts_what_would_change(mrq: Shell, project: Project, worked: dict[str, str]) -> None:

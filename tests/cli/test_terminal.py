@@ -233,7 +233,7 @@ def test_a_config_file_that_closes_the_streams_hides_no_answer(shared: Project, 
         ("queues resume a", 0, "resumed: a\n", ""),
         ("run tasks.talk --quiet", 0, json.dumps(HOSTILE), "logged"),
         ("run tasks.nothing", 1, "", "has no 'nothing'"),
-        ("worker --burst", 0, "", "worker.stopped"),
+        ("worker none --burst", 0, "", "worker.stopped"),
     ):
         said = call(shared, program(f"{arguments} --config closing.py"))
         assert said.code == code, said
@@ -267,6 +267,11 @@ def test_narrow_terminals_show_ids_and_names_whole(
         assert "\x1b" not in shown
     if "NO_COLOR" in terminal:
         assert not re.search(r"\x1b\[[0-9;]*3[0-9]", shown)
+
+
+def test_a_width_of_zero_counts_as_unknown(shared: Project, words: dict[str, str]) -> None:
+    assert words["failed"] in on_terminal(shared, "jobs list --limit 200", 0, {"COLUMNS": "0"})
+    assert "Usage" in on_terminal(shared, "jobs --help", 80, {"COLUMNS": "0"})
 
 
 def on_terminal(project: Project, arguments: str, columns: int, env: dict[str, str]) -> str:

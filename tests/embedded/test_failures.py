@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sqlite3
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
+from mrq_core import failpoints
 from mrq_core.contract.messages import NewJob
 from mrq_core.contract.record import Status
 from mrq_core.embedded.server import layout
@@ -213,6 +215,35 @@ def test_an_exception_inside_a_call_undoes_it_and_leaves_the_broker_usable(prepa
             broker.enqueue([good, bad])
         assert broker.get([good.record.id]) == [None]
         assert broker.enqueue([good])[0].created
+
+
+def test_a_write_inside_a_write_of_the_same_thread_is_refused_at_once(
+    prepared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[str] = []
+
+    def handle(*_: object) -> None:
+        assert broker.totals().by_status() == {Status.QUEUED: 1}  # reads are possible
+        with pytest.raises(BrokerUnavailable) as caught:
+            broker.enqueue([job()])
+        refused.append(str(caught.value))
+
+    def reach(name: str) -> None:
+        if name == "write.done" and not refused:
+            signal.raise_signal(signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        with closing(open_broker(prepared, timeout=1.0)) as broker:
+            assert broker.totals().by_status() == {Status.QUEUED: 1}
+            monkeypatch.setattr(failpoints, "reach", reach)
+            broker.enqueue([job()])
+            broker.enqueue([job()])
+            assert broker.totals().by_status() == {Status.QUEUED: 3}
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    [message] = refused
+    assert "inside another call of the same thread" in message
 
 
 def test_a_closed_broker_says_so(prepared: Path) -> None:

@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
 import pytest
+from redis.connection import AbstractConnection
 
 from mrq_broker_redis.broker import RedisBroker
 from mrq_broker_redis.server import links
@@ -330,3 +332,41 @@ def test_a_reply_in_many_parts_is_read(proxy: Proxy, place: Place) -> None:
         assert all(answer.created for answer in broker.enqueue([new_job() for _ in range(30)]))
     assert broker.totals().by_status() == {Status.QUEUED: 60}
     broker.close()
+
+
+class Interrupted(BaseException):
+    """Raised between two commands."""
+
+
+def interrupt_command(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Raises `Interrupted` in place of the command of this number, counted from 0, and not again."""
+    left = number
+
+    def send(connection: Any, *arguments: Any, **options: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == -1:
+            raise Interrupted
+        plain(connection, *arguments, **options)
+
+    plain: Any = AbstractConnection.send_command
+    monkeypatch.setattr(AbstractConnection, "send_command", send)
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_a_login_that_is_interrupted_leaves_no_connection_without_its_database(
+    number: int, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with server.client() as client:
+        client.flushall()
+    broker = open_broker(Place(f"redis://127.0.0.1:{server.port}/7", "mrq"))
+    job = new_job()
+    with monkeypatch.context() as patch:
+        interrupt_command(number, patch)
+        with pytest.raises(Interrupted):
+            broker.enqueue([job])
+    broker.enqueue([job])
+    assert [record.id for record in claim(broker).records] == [job.record.id]
+    broker.close()
+    with server.client() as client:
+        assert client.dbsize() == 0

@@ -105,6 +105,20 @@ def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
         load_config(file="folder.py", environ={})
 
 
+@pytest.mark.parametrize("kind", ["directory", "broken link"])
+def test_a_default_config_file_that_cannot_be_read_is_not_ignored(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    default = tmp_path / "mrq-config.py"
+    if kind == "directory":
+        default.mkdir()
+    else:
+        default.symlink_to("missing.py")
+    with pytest.raises(ConfigError, match=r"mrq-config\.py cannot be read"):
+        load_config(environ={})
+
+
 def test_a_file_that_is_not_utf_8_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mrq-config.py").write_bytes(b"NAME = '\xff'")
     with pytest.raises(ConfigError, match=r"mrq-config\.py is not valid Python.*'utf-8' codec can't decode"):

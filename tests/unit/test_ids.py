@@ -23,6 +23,12 @@ def test_an_id_starts_with_the_unix_seconds_of_its_making() -> None:
     assert before <= made <= int(time.time())
 
 
+@pytest.mark.parametrize("seconds", [-5.0, 0.0, 2.0**32 + 7, 1e12, 1e20])
+def test_an_id_of_a_wrong_clock_is_valid(seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: seconds)
+    assert ids.is_id(ids.new_id())
+
+
 def test_the_ids_of_a_process_share_their_middle_part() -> None:
     assert ids.new_id()[8:18] == ids.new_id()[8:18]
 

@@ -17,6 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import TypeVar
 
 from mrq_core import failpoints
@@ -69,17 +70,23 @@ class Database:
         self._idle: deque[sqlite3.Connection] = deque()
         self._pid = os.getpid()
         self._closed = False
+        self._writing: dict[int, sqlite3.Connection] = {}
+        """Connections that write, by thread."""
         self._file: tuple[int, int] | None = None
         """The device and the inode of the file that the idle connections have open."""
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Runs work that only reads, on one snapshot."""
-        return self._run_blocking(lambda: self._transaction(work, "BEGIN"))
+        return self._run_blocking(lambda: self._read(work))
 
     def write(self, work: Callable[[sqlite3.Connection], T], *, durable: bool = False) -> T:
-        """Runs work in one transaction that may write. Any exception undoes all of it."""
+        """Runs work in one transaction that may write. Any exception undoes all of it.
+
+        Raises BrokerUnavailable at once inside another such transaction of the same thread, in which a signal
+        handler or a finalizer runs: the wait for its lock could not end.
+        """
         level = "FULL" if durable else "NORMAL"
-        return self._run_blocking(lambda: self._transaction(work, "BEGIN IMMEDIATE", level))
+        return self._run_blocking(lambda: self._write(work, level))
 
     def sync(self) -> None:
         """Makes durable what was committed before."""
@@ -113,19 +120,31 @@ class Database:
                     return
                 connection.close()
 
-    def _transaction(
-        self, work: Callable[[sqlite3.Connection], T], begin: str, synchronous: str | None = None
-    ) -> T:
+    def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self.lent() as connection, NO_FORK:
-            if synchronous is not None:
-                connection.execute(f"PRAGMA synchronous = {synchronous}")
-            connection.execute(begin)
+            connection.execute("BEGIN")
             result = work(connection)
-            if synchronous is None:
-                connection.execute("COMMIT")
-                return result
-            failpoints.reach("write.done")
             connection.execute("COMMIT")
+            return result
+
+    def _write(self, work: Callable[[sqlite3.Connection], T], synchronous: str) -> T:
+        with self.lent() as connection, NO_FORK:
+            thread = get_ident()
+            outer = self._writing.get(thread)
+            if outer is not None and outer.in_transaction:
+                raise BrokerUnavailable(
+                    f"{self.path} cannot be written inside another call of the same thread, which a signal "
+                    "handler or a finalizer has interrupted: repeat the call after that call, or in a thread"
+                )
+            connection.execute(f"PRAGMA synchronous = {synchronous}")
+            self._writing[thread] = connection
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                result = work(connection)
+                failpoints.reach("write.done")
+                connection.execute("COMMIT")
+            finally:
+                self._writing.pop(thread, None)
             failpoints.reach("write.committed")
             return result
 
@@ -134,7 +153,7 @@ class Database:
             raise BrokerUnavailable(f"the broker of {self.path} was closed: open another one")
         if self._pid != os.getpid():
             _inherited.append(self._idle)
-            self._idle = deque()
+            self._idle, self._writing = deque(), {}
             self._pid = os.getpid()
         self._notice_replacement()
         try:
