@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from gevent import Greenlet
 
 T = TypeVar("T")
+R = TypeVar("R")
 _MOST_GREENLETS = 2**31 - 1
 """The size of a pool that gevent can count."""
-R = TypeVar("R")
 
 
 def run_task(task: TaskLike, params: JsonObject) -> Any:

@@ -146,9 +146,10 @@ def test_a_job_that_waits_for_itself_is_told_so(project: Project) -> None:
 def test_jobs_that_wait_for_jobs_behind_them_say_what_to_do(project: Project) -> None:
     waiting = [project.queue("odd.wait_for_new", {"seconds": 4}) for _ in range(2)]
     project.worker("default", "behind", "--greenlets", "2")
+    # The first timeout frees a greenlet. On a slow machine the other job may then get its answer in time.
+    ends = [project.ended(job_id).exception_type for job_id in waiting]
+    assert "mrq_core.errors.WaitTimeout" in ends
     for job_id in waiting:
-        record = project.ended(job_id)
-        assert record.exception_type == "mrq_core.errors.WaitTimeout"
         (line,) = warnings_of(project, job_id)
         assert line.startswith(f"job.wait_blocked id={job_id} waits_for=")
         assert "all 2 greenlets of this worker run jobs that wait for jobs" in line
