@@ -31,14 +31,14 @@ def tests(session: nox.Session, version: str) -> None:
 
 @nox.session(python=False)
 def newest(session: nox.Session) -> None:
-    """The tests of worker, client and modules on the newest Python that is installed; worker with SQLite."""
+    """The tests of modules and client, and parts of the worker's, on the newest Python, with SQLite."""
     for version in pythons.SUPPORTED:
         session.log(f"Python {version}: {pythons.find(version) or 'not found, so nothing ran on it'}")
     python = _environment(session, PYTHONS[-1])
-    # Left out: long files about signals and processes, which hardly depend on the version of Python.
-    long = ("giving_up", "process_end", "stop_grace", "solo", "terminals", "fleet", "early_signals")
-    ignored = [f"--ignore=tests/worker/test_{name}.py" for name in long]
-    arguments = session.posargs or ["-n", "3", "tests/unit", "tests/client", "tests/worker", *ignored]
+    # Those that meet the interpreter most: frames, threads, forks, asyncio, imports, the end of a process.
+    names = ("asyncio", "context", "executing", "forked_children", "native_settling", "outcomes", "signals")
+    chosen = [f"tests/worker/test_{name}.py" for name in (*names, "blocked_hub", "robustness")]
+    arguments = session.posargs or ["-n", "3", "tests/unit", "tests/client", *chosen]
     brokers = {"MRQ_TEST_BROKERS": os.environ.get("MRQ_TEST_BROKERS", "sqlite")}
     session.run(python, "-m", "pytest", *arguments, env=brokers, external=True)
 

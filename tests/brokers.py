@@ -1,13 +1,15 @@
-"""The brokers on which the tests of worker and command line run, and addresses of empty brokers.
+"""The brokers on which the tests of worker, command line and client run, and addresses of empty brokers.
 
 These tests run on PER_COMMIT in the usual run, and on all brokers in a campaign. MRQ_TEST_BROKERS names
-others.
+others. The tests of worker and command line take long: in the usual run each runs on one of PER_COMMIT.
 """
 
 from __future__ import annotations
 
 import itertools
 import os
+import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +30,17 @@ NAMES = tuple(os.environ.get("MRQ_TEST_BROKERS", "sqlite,redis,mongo,redis+mongo
 PER_COMMIT = NAMES if "MRQ_TEST_BROKERS" in os.environ else ("sqlite", "redis")
 PARAMS = [name if name in PER_COMMIT else pytest.param(name, marks=pytest.mark.campaign) for name in NAMES]
 """The names as parameters of a fixture; those that a commit leaves to the campaign are marked."""
+
+_ON_EACH = frozenset({"test_crashes", "test_fleet", "test_lost_claims", "test_native_settling", "test_rules"})
+"""Modules that run on each of PER_COMMIT: they depend on the broker."""
+_ON_FIRST = frozenset(
+    {
+        *("test_fork_server", "test_giving_up", "test_hostile_code", "test_hostile_plugins", "test_imports"),
+        *("test_log_handlers", "test_odd_values", "test_process_end", "test_solo", "test_stray_exceptions"),
+        *("test_surroundings", "test_swallowed_interrupts"),
+    }
+)
+"""Modules that run on the first of PER_COMMIT: their tests take seconds, and hardly depend on the broker."""
 
 _numbers = itertools.count()
 _servers: dict[str, Server | servers.Server] = {}
@@ -80,6 +93,27 @@ def _mongo() -> str:
     if "mongo" not in _servers:
         _servers["mongo"] = servers.Server()
     return _servers["mongo"].url
+
+
+def leave_to_campaign(items: Iterable[pytest.Item]) -> None:
+    """Marks the tests with a `project` that do not run on their broker in the usual run.
+
+    A test outside _ON_EACH and _ON_FIRST runs on one of PER_COMMIT. Its name decides which, so that the
+    choice does not change with other tests.
+    """
+    for item in items:
+        if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
+            continue
+        broker = item.callspec.params.get("project")
+        module = item.path.stem
+        if broker not in PER_COMMIT or module in _ON_EACH or "MRQ_TEST_BROKERS" in os.environ:
+            continue
+        parts = item.callspec.id.split("-")
+        parts.remove(str(broker))
+        test = " ".join([module, item.originalname, *parts])
+        number = 0 if module in _ON_FIRST else zlib.crc32(test.encode()) % len(PER_COMMIT)
+        if broker != PER_COMMIT[number]:
+            item.add_marker(pytest.mark.campaign)
 
 
 def repair(broker: Broker) -> None:

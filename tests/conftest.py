@@ -23,3 +23,9 @@ def _servers_end() -> Iterator[None]:
     """The servers that tests have started end with them."""
     yield
     brokers.stop_servers()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the tests that the usual run leaves out."""
+    brokers.leave_to_campaign(items)

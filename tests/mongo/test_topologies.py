@@ -72,6 +72,7 @@ def test_a_little_of_everything_goes_through(place: Place) -> None:
     broker.close()
 
 
+@pytest.mark.campaign
 class TestMongoReplicaSet(EnqueueContract, SettleContract, PollContract):
     """The parts of the contract that write in all ways, on a replica set."""
 

@@ -224,6 +224,7 @@ def test_a_cluster_with_several_prefixes_on_several_nodes(nodes: list[Server]) -
     assert sum(bool(size) for size in sizes) > 1, sizes
 
 
+@pytest.mark.campaign
 class TestRedisClusterBroker(
     EnqueueContract, SettleContract, SearchContract, MetricContract, RawContract, PollContract, WaitContract
 ):
@@ -234,6 +235,7 @@ class TestRedisClusterBroker(
         return partial(open_broker, Place(cluster_url(nodes), f"contract-{next(_numbers)}"))
 
 
+@pytest.mark.campaign
 class TestRedisClusterQueue(AdmitContract, QueueLookContract):
     """The same of the queue half."""
 

@@ -111,27 +111,3 @@ def own_server(request: pytest.FixtureRequest) -> Iterator[ServerProcess]:
     server = RedisServer("--appendonly", "yes") if request.param == "redis" else MongoServer()
     yield server
     server.stop()
-
-
-_LONG = frozenset(
-    {
-        *("test_giving_up", "test_hostile_code", "test_hostile_plugins", "test_imports", "test_log_handlers"),
-        *("test_odd_values", "test_process_end", "test_solo", "test_stray_exceptions", "test_surroundings"),
-        *("test_swallowed_interrupts", "test_fork_server"),
-    }
-)
-"""Modules whose tests take seconds, and hardly depend on the broker."""
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leaves the long modules on all brokers but the first to the campaign."""
-    for item in items:
-        module = item.nodeid.partition("::")[0].rpartition("/")[2].removesuffix(".py")
-        broker = (
-            item.callspec.params.get("project")
-            if isinstance(item, pytest.Function) and hasattr(item, "callspec")
-            else None
-        )
-        if module in _LONG and broker not in (None, brokers.NAMES[0]):
-            item.add_marker(pytest.mark.campaign)
