@@ -107,7 +107,7 @@ def test_a_store_has_the_collections_and_indexes_that_it_uses_and_no_others(
     [record] = store.find(JobFilter()).records
     write_one(store, ManualClock(), read_one(store, record.id), None)
     names = {one for one in database.list_collection_names() if one.startswith(f"{place.prefix}_")}
-    assert names == {f"{place.prefix}_{name}" for name in ("jobs", "totals", "state", "meta")}
+    assert names == {f"{place.prefix}_{name}" for name in ("jobs", "totals", "state", "meta", "metrics")}
     for collection in ("jobs", "state"):
         there = set(database[f"{place.prefix}_{collection}"].index_information())
         assert there == {"_id_", *(one.name for one in STORE_INDEXES if one.collection == collection)}
