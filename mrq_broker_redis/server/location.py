@@ -104,6 +104,7 @@ def location_of(opening: Opening) -> Location:
         "socket_connect_timeout": min(opening.timeout, _CONNECT_SECONDS),
         "socket_keepalive": True,
         "retry": Retry(NoBackoff(), 0),
+        **_without_maintenance(),
     }
     parser = {"parser_class": DeadlineParser} if redis.connection.DefaultParser is _HiredisParser else {}
     try:
@@ -145,6 +146,16 @@ def _check_options(url: str) -> None:
     if parts.scheme == "unix" and not unquote(parts.path).isprintable():
         raise _WrongUrl("the path of the socket has characters that cannot be printed")
     _check_host(str(found.get("host", "")))
+
+
+def _without_maintenance() -> dict[str, Any]:
+    """Keeps redis-py from asking for maintenance notifications: one more command for each connection, which
+    most servers refuse. redis-py then asks for a logger, and a job may hold the lock of logging."""
+    try:
+        from redis.maint_notifications import MaintNotificationsConfig
+    except ImportError:  # an earlier redis-py
+        return {}
+    return {"maint_notifications_config": MaintNotificationsConfig(enabled=False)}
 
 
 def _options_of(query: str) -> dict[str, str]:

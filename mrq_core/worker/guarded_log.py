@@ -19,6 +19,7 @@ from gevent._hub_local import get_hub_if_exists
 from mrq_core.errors import shown_error
 from mrq_core.running import logs
 from mrq_core.running.context import current_context
+from mrq_core.worker.logging_lock import guard_logging_lock
 
 _CALLER = 2
 """The frame that a log line names: the caller of this module."""
@@ -62,7 +63,8 @@ def _start_limit() -> gevent.Timeout | None:
 def guard_loggers() -> None:
     """Makes all loggers of this process catch what handlers raise, because the libraries of brokers log too.
     Standard error gets the first error. In the code of a job only `Exception` is caught: anything else may be
-    an interrupt of the job, or a timeout that the job has set itself."""
+    an interrupt of the job, or a timeout that the job has set itself. No job can keep the lock of logging."""
+    guard_logging_lock()
     if logging.Logger.handle is not _handle:
         setattr(logging.Logger, "handle", _handle)  # noqa: B010
 

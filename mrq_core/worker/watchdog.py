@@ -43,7 +43,10 @@ _HUB_TIME = 0.2
 _REPEAT = 1.0
 
 _LOCKING_MODULES = frozenset(
-    {"gevent.thread", "gevent.lock", "threading", "_frozen_importlib", "importlib._bootstrap"}
+    {
+        *("gevent.thread", "gevent.lock", "threading", "_frozen_importlib", "importlib._bootstrap"),
+        "mrq_core.worker.logging_lock",
+    }
 )
 _LOCKING_FUNCTIONS = frozenset({"handle", "acquire", "release", "_acquireLock", "_releaseLock"})
 

@@ -15,6 +15,7 @@ GRACE = 1.0
 
 HANDLERS = """
 import logging
+import logging.config
 import threading
 import time
 
@@ -57,6 +58,31 @@ def installs(how: str, start: str, fails: bool = False):
 def takes_locks():
     for handler in logging.getLogger().handlers:
         handler.acquire()
+
+
+class Connects(logging.Handler):
+    def __init__(self):
+        super().__init__()
+        note("connects")
+        time.sleep(1000)
+
+
+@task(timeout=60)
+def configures():
+    config = {"version": 1, "disable_existing_loggers": False, "root": {"handlers": ["slow"]}}
+    logging.config.dictConfig({**config, "handlers": {"slow": {"()": Connects}}})
+
+
+@task
+def takes_the_lock():
+    logging._lock.acquire()
+    note("has it")
+
+
+@task(timeout=20)
+def names_loggers(name: str):
+    logging.getLogger(name).warning("a line")
+    logging.getLogger(name).setLevel("DEBUG")
 
 
 @task(timeout=20)
@@ -129,3 +155,23 @@ def test_a_task_that_takes_the_locks_of_all_handlers_keeps_no_job_from_logging(p
     job = project.queue("handlers.talks")
     assert project.ended(job).status == Status.SUCCESS
     assert project.log_of(job) == ["a line"]
+
+
+@pytest.mark.parametrize("task", ["configures", "takes_the_lock"])
+def test_a_job_that_holds_the_lock_of_logging_keeps_no_job_from_its_end(project: Project, task: str) -> None:
+    worker = project.worker("--greenlets", "4", "--lease", "2", "--stop-grace", str(GRACE))
+    holder = project.queue(f"handlers.{task}")
+    until(project.ledger, what="the job to hold the lock")
+    named = [project.queue("handlers.names_loggers", {"name": f"new.{number}"}) for number in range(4)]
+    failing = [project.queue("handlers.fails") for _ in range(4)]
+    ended = [project.ended(job) for job in (*named, *failing)]
+    assert [record.status for record in ended] == [Status.SUCCESS] * 4 + [Status.FAILED] * 4
+    assert {record.claims for record in ended} == {1}
+    assert project.log_of(named[0]) == ["a line"]
+    since = time.monotonic()
+    worker.send(signal.SIGTERM)
+    assert worker.wait(PATIENCE) == 0
+    assert time.monotonic() - since < GRACE + LEAVE_WITHIN + LOAD
+    [record] = project.client.broker.get([holder])
+    assert record is not None
+    assert record.claims == 1
