@@ -17,6 +17,7 @@ from typing import Any, NoReturn, Unpack
 
 from msgspec.structs import replace
 
+from mrq_core.client.threads import ThreadBrokers
 from mrq_core.clock import after
 from mrq_core.config.loading import refuse_while_loading
 from mrq_core.config.settings import Config
@@ -52,9 +53,15 @@ class Client:
             )
         self.config = config
         self.plugins = plugins or Plugins(config)
-        self.broker = broker or open_broker(config, self.plugins)
+        opened = broker or open_broker(config, self.plugins)
+        self._brokers = ThreadBrokers(opened, lambda: open_broker(config, self.plugins))
         self._options: dict[TaskLike, LoadedTask] = {}
         self._overrides: dict[str, TaskOptions] = {}
+
+    @property
+    def broker(self) -> Broker:
+        """The broker for the calling thread, see `ThreadBrokers`."""
+        return self._brokers.current()
 
     def queue_job(
         self,
@@ -150,7 +157,7 @@ class Client:
 
     def close(self) -> None:
         """Closes the broker's connections."""
-        self.broker.close()
+        self._brokers.close()
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

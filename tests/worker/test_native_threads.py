@@ -1,0 +1,78 @@
+"""Native threads of a task: each uses a broker of its own, and the worker's goes on."""
+
+from __future__ import annotations
+
+import pytest
+
+from mrq_core.contract.record import Status
+from tests.support import Project
+
+TASKS = """
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import gevent
+from gevent.monkey import get_original
+from gevent.threadpool import ThreadPoolExecutor as NativeExecutor
+from mrq_core import Job, Queue, get_current_job, queue_job, task
+
+
+def look(_=None):
+    job = queue_job("threads.nothing")
+    assert Job(job).fetch().path == "threads.nothing"
+    assert not Queue("other").is_paused()
+    return job
+
+
+@task
+def nothing():
+    pass
+
+
+@task(timeout=30)
+def in_pool(number: int):
+    pool = gevent.get_hub().threadpool
+    return [result.get() for result in [pool.spawn(look) for _ in range(number)]]
+
+
+@task(timeout=30)
+def in_executor(number: int):
+    with NativeExecutor(5) as pool:
+        return list(pool.map(look, range(number)))
+
+
+@task(timeout=30)
+def in_threads(number: int):
+    with ThreadPoolExecutor(5) as pool:
+        return list(pool.map(look, range(number)))
+
+
+@task(timeout=30)
+def natively(number: int):
+    ids = []
+
+    def work():
+        try:
+            ids.append(look())
+        except BaseException as error:
+            ids.append(repr(error))
+
+    for _ in range(number):
+        get_original("_thread", "start_new_thread")(work, ())
+    while len(ids) < number:
+        time.sleep(0.01)
+    return ids
+"""
+
+
+@pytest.mark.parametrize("task", ["in_pool", "in_executor", "in_threads", "natively"])
+def test_native_threads_of_a_job_use_the_client_beside_the_worker(project: Project, task: str) -> None:
+    project.write("threads.py", TASKS)
+    project.worker("--greenlets", "10")
+    jobs = [project.queue(f"threads.{task}", {"number": 10}) for _ in range(3)]
+    for job in jobs:
+        record = project.ended(job)
+        assert (record.status, record.claims) == (Status.SUCCESS, 1), record.traceback
+        assert isinstance(record.result, list)
+        made = [project.ended(str(one)) for one in record.result]
+        assert [(one.status, one.claims) for one in made] == [(Status.SUCCESS, 1)] * 10
