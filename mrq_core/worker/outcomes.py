@@ -69,9 +69,8 @@ class Outcomes:
                 path="result",
             ) from error
         if self._has_encoders:
-            encoded = self._plugins.encode(stored)
-            if encoded is not stored:
-                stored = storable(encoded, name="the result of mrq_encode", max_size=ENCODED_FACTOR * most)
+            encoded = self._plugins.encode(stored)  # which may have changed the value in place
+            stored = storable(encoded, name="the result of mrq_encode", max_size=ENCODED_FACTOR * most)
         return Outcome(
             status=Status.SUCCESS,
             ttl=loaded.result_ttl,

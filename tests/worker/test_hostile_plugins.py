@@ -220,6 +220,9 @@ def mrq_encode(value):
         fail()
     if value == "sleeps":
         time.sleep(1000)
+    if isinstance(value, list):
+        value.append({1})
+        return value
     return {"nan": float("nan"), "bytes": b"bytes", "huge": "x" * 20_000_000}.get(value)
 
 
@@ -277,8 +280,12 @@ def test_a_result_that_a_codec_makes_unstorable_fails_its_job_and_names_the_hook
         "nan": "the result of mrq_encode is nan",
         "bytes": "the result of mrq_encode is of type bytes",
         "huge": "the result of mrq_encode takes 20,000,002 bytes",
+        "in place": "the result of mrq_encode[0] is of type set",
     }
-    jobs = {value: coded.queue("coded.returns", {"value": value}) for value in messages}
+    jobs = {
+        value: coded.queue("coded.returns", {"value": [] if value == "in place" else value})
+        for value in messages
+    }
     coded.work_off("--plugins", "coding")
     for value, message in messages.items():
         record = coded.ended(jobs[value])
