@@ -102,8 +102,9 @@ class Surroundings:
 
     def _restore_signals(self) -> None:
         for number, handler in self._handlers.items():
-            if _raw.getsignal(number) != handler:
-                signal.signal(number, handler)
+            # Also where Python's handler is unchanged: a watcher of gevent, or C code, replaces it in the
+            # system, which Python does not see.
+            if _raw.signal(number, handler) != handler:
                 _log.warning(
                     "signal.restored %s: a task had replaced its handler", signal.Signals(number).name
                 )

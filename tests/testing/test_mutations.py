@@ -1079,6 +1079,7 @@ def run_named_test(mutation: Mutation, folder: Path) -> None:
     wanted = test.__code__.co_varnames[1 : test.__code__.co_argcount]
     known = {
         "broker": broker,
+        "denying": broker,
         "clock": clock,
         "broker_factory": factory,
         "raw": broker.raw("some_set"),

@@ -23,7 +23,7 @@ from mrq_core import get_current_job, queue_job, retry_current_job, subpool_map,
 
 @task
 def bad_retry(what: str):
-    retry_current_job(**{"max_retries": {"max_retries": "5"}, "queue": {"queue": "tree/"},
+    retry_current_job(**{"max_retries": {"max_retries": "5"}, "queue": {"queue": "x" * 201},
                          "delay": {"delay": 1e12}, "type": {"delay": "soon"}}[what])
 
 

@@ -239,6 +239,20 @@ def redirects():
 
 
 @task
+def watches(signum: int):
+    import gevent
+    watcher = gevent.signal_handler(signum, lambda: None)
+    time.sleep(0.01)
+
+
+@task
+def calls_c(signum: int):
+    import ctypes
+    ctypes.CDLL(None).signal(signum, 1)
+    time.sleep(0.01)
+
+
+@task
 def prints():
     print("printed", flush=True)
 
@@ -323,12 +337,13 @@ def test_a_task_that_goes_on_after_it_has_configured_logging_leaves_the_logs_of_
     assert worker.wait() == 0
 
 
+@pytest.mark.parametrize("task", ["handles", "watches", "calls_c"])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_the_worker_after_a_task_has_replaced_its_handler(
-    project: Project, signum: signal.Signals
+    project: Project, signum: signal.Signals, task: str
 ) -> None:
     worker = project.worker()
-    project.ended(project.queue("changes.handles", {"signum": int(signum)}))
+    project.ended(project.queue(f"changes.{task}", {"signum": int(signum)}))
     worker.send(signum)
     assert worker.wait() == 0
 
