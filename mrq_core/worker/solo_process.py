@@ -36,6 +36,7 @@ from mrq_core.worker.executions import Execution, Executions, job_execution
 from mrq_core.worker.guarded_log import GuardedLog, guard_hub, guard_loggers
 from mrq_core.worker.lasting import keep_hub
 from mrq_core.worker.native import NativeLoop, start_native_thread
+from mrq_core.worker.resolving import guard_resolver
 from mrq_core.worker.solo_messages import (
     HEARTBEAT,
     HEARTBEATS,
@@ -177,6 +178,7 @@ class Job:
         forking.enter_worker()
         guard_loggers()
         guard_hub()
+        guard_resolver()
         keep_hub()
         keep_loops_apart()
         watchdog = Watchdog(

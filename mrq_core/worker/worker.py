@@ -32,6 +32,7 @@ from mrq_core.worker.native_settling import NativeSettler
 from mrq_core.worker.process_end import LEAVE_WITHIN, end_process_within
 from mrq_core.worker.reporting import Reporter, Reports
 from mrq_core.worker.requests import Requests
+from mrq_core.worker.resolving import guard_resolver
 from mrq_core.worker.settling import Settler
 from mrq_core.worker.standby import Standby
 from mrq_core.worker.stopping import ENDED_WITHIN, SETTLED_WITHIN, Stopping
@@ -112,6 +113,7 @@ class Worker:
         forking.enter_worker()
         guard_loggers()
         guard_hub()
+        guard_resolver()
         keep_hub()
         keep_loops_apart()
         self._standby.start()

@@ -1,6 +1,8 @@
-"""Native threads of a task: each uses a broker of its own, and the worker's goes on."""
+"""Native threads of a task use brokers beside the worker's, and do not keep the worker from its broker."""
 
 from __future__ import annotations
+
+import signal
 
 import pytest
 
@@ -47,6 +49,13 @@ def in_threads(number: int):
         return list(pool.map(look, range(number)))
 
 
+@task
+def fills_the_pool():
+    pool = gevent.get_hub().threadpool
+    for _ in range(pool.maxsize):
+        pool.spawn(get_original("time", "sleep"), 1000)
+
+
 @task(timeout=30)
 def natively(number: int):
     ids = []
@@ -76,3 +85,13 @@ def test_native_threads_of_a_job_use_the_client_beside_the_worker(project: Proje
         assert isinstance(record.result, list)
         made = [project.ended(str(one)) for one in record.result]
         assert [(one.status, one.claims) for one in made] == [(Status.SUCCESS, 1)] * 10
+
+
+def test_a_job_that_fills_the_threads_of_the_hub_keeps_the_worker_from_nothing(project: Project) -> None:
+    project.write("threads.py", TASKS)
+    worker = project.worker("--greenlets", "20")
+    project.ended(project.queue("threads.fills_the_pool"))
+    jobs = [project.queue("threads.in_threads", {"number": 10}) for _ in range(10)]
+    assert {project.ended(job).status for job in jobs} == {Status.SUCCESS}
+    worker.send(signal.SIGINT)
+    assert worker.wait() == 0
