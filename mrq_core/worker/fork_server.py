@@ -84,6 +84,7 @@ class ForkServer:
             self._socket = socket.socket(fileno=control)
         else:
             self.pid, self._socket = _spawn()
+        self._socket.settimeout(None)  # a task may have set a default timeout
         self.is_alive = True
         names = " ".join(modules).encode()
         with suppress(OSError):  # `fork` raises it

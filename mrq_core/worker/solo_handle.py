@@ -55,6 +55,7 @@ class SoloProcess:
         self._server = server
         self._started = time.monotonic()
         ours, theirs = socket.socketpair()
+        ours.settimeout(None)  # a task may have set a default timeout
         self._heartbeats, beating = os.pipe()
         self._socket = ours
         try:

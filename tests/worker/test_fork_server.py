@@ -227,3 +227,28 @@ def _gone(pid: int) -> None:
             return True
 
     until(is_gone, what=f"process {pid} to be gone")
+
+
+def test_a_default_timeout_of_sockets_is_none_of_the_fork_server(project: Project) -> None:
+    project.write(
+        "quick.py",
+        """
+        import socket, time
+        from mrq_core import task
+
+        socket.setdefaulttimeout(0.3)
+
+        @task(isolate=True, at_most_once=True)
+        def nap():
+            time.sleep(1.5)
+
+        @task
+        def nothing():
+            pass
+    """,
+    )
+    worker = project.worker("--greenlets", "2")
+    project.ended(project.queue("quick.nothing"))  # the worker imports the module
+    jobs = [project.queue("quick.nap") for _ in range(2)]
+    assert [project.ended(job).status for job in jobs] == [Status.SUCCESS] * 2
+    assert "solo.server_died" not in worker.output
