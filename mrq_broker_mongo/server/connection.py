@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
@@ -24,12 +25,13 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from mrq_broker_mongo.server.arrangement import WHOLE, Arrangement
-from mrq_broker_mongo.server.failures import is_duplicate, is_lost, is_unread, translated
+from mrq_broker_mongo.server.failures import is_duplicate, is_lost, is_unread, passed_on, translated
 from mrq_broker_mongo.server.location import Doc, Location
 from mrq_core.clock import Clock, SystemClock, from_ms, to_ms
 from mrq_core.drivers.forks import start_anew_in_children
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.failpoints import reach
+from mrq_core.signal_errors import raised_by_handler
 
 T = TypeVar("T")
 Jobs = Collection[Doc]
@@ -46,17 +48,26 @@ _inherited: list[MongoClient[Doc]] = []
 """Clients of a parent process: never used, and never taken down, since their sockets are the parent's too."""
 
 
+# Decoding runs no Python code but that of ObjectId: pymongo drops an exception that a signal handler raises
+# in such code, and raises InvalidBSON.
+
+
 class _PlainInt(TypeDecoder):
-    """Integers of 64 bits as what they were."""
+    """Decodes integers of 64 bits as int."""
 
-    bson_type = Int64
+    bson_type: Any = Int64
+    transform_bson: Any = staticmethod(int)
 
-    def transform_bson(self, value: int) -> int:
-        return int(value)
+
+class _AwareTime(TypeDecoder):
+    """Decodes times as UTC."""
+
+    bson_type: Any = datetime
+    transform_bson: Any = partial(datetime.replace, tzinfo=UTC)
 
 
 _OPTIONS: CodecOptions[Doc] = CodecOptions(
-    tz_aware=True, tzinfo=UTC, type_registry=TypeRegistry([_PlainInt()])
+    tz_aware=False, type_registry=TypeRegistry([_PlainInt(), _AwareTime()])
 )
 
 
@@ -120,7 +131,7 @@ class Connection:
     def _measure(self) -> tuple[float, float]:
         def look(database: Database[Doc]) -> tuple[float, float]:
             before = _elapsed()
-            told = database.command("hello", codec_options=_OPTIONS)["localTime"]
+            told = database.command("hello")["localTime"].replace(tzinfo=UTC)
             return (before + _elapsed()) / 2, to_ms(told) + 0.5  # the server cuts its milliseconds off
 
         return self.on_database(look)
@@ -165,6 +176,9 @@ class Connection:
                 reach(f"{name}.after")
                 return answer
             except (*_FAILURES, AttributeError) as error:
+                raised = raised_by_handler(error)
+                if raised is not None:
+                    raise passed_on(raised, self.location.shown) from raised.__cause__
                 if is_duplicate(error) or (isinstance(error, AttributeError) and not is_unread(error)):
                     raise  # which is an answer, or a mistake of ours
                 self._measured = None  # there may be another primary now

@@ -22,6 +22,7 @@ from mrq_core import failpoints
 from mrq_core.clock import Clock, SystemClock
 from mrq_core.drivers.forks import start_anew_in_children
 from mrq_core.errors import BrokerUnavailable
+from mrq_core.signal_errors import raised_by_handler
 
 T = TypeVar("T")
 
@@ -114,6 +115,9 @@ class Connection:
             try:
                 return work(self._connected())
             except _FAILURES as error:
+                raised = raised_by_handler(error)
+                if raised is not None:
+                    raise raised from raised.__cause__
                 if code_of(error) == "READONLY":  # a failover has made it a replica: find the new primary
                     self._disconnect()
                 lost = isinstance(error, exceptions.ConnectionError) and not isinstance(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from mrq_core.errors import InvalidValue, ValueTooLarge, shown, shown_error
+from mrq_core.signal_errors import raised_by_handler
 
 if TYPE_CHECKING:
     JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
@@ -124,6 +125,8 @@ def storable(value: object, *, name: str, max_size: int) -> JsonValue:
     except (InvalidValue, MemoryError):
         raise
     except Exception as error:  # code of a subclass of dict, list, str or a number
+        if raised_by_handler(error) is not None:
+            raise
         raise InvalidValue(
             f"{name} cannot be read, reading it raised {shown_error(error)}: expected JSON values", path=name
         ) from error

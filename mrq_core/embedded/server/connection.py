@@ -26,6 +26,7 @@ from mrq_core.embedded.server import failures, layout
 from mrq_core.embedded.server.forks import NO_FORK
 from mrq_core.embedded.server.location import make_parent, refuse_other_file
 from mrq_core.errors import BrokerUnavailable, NotSupported
+from mrq_core.signal_errors import raised_by_handler
 
 _log = logging.getLogger("mrq.sqlite")
 
@@ -234,6 +235,8 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
+            if raised_by_handler(error) is not None:
+                raise
             raise failures.translated(error, path=self.path, timeout=self._timeout) from error
 
 
