@@ -28,8 +28,9 @@ from mrq_broker_mongo.server.arrangement import WHOLE, Arrangement
 from mrq_broker_mongo.server.failures import is_duplicate, is_lost, is_unread, passed_on, translated
 from mrq_broker_mongo.server.location import Doc, Location
 from mrq_core.clock import Clock, SystemClock, from_ms, to_ms
+from mrq_core.drivers import answers
 from mrq_core.drivers.forks import start_anew_in_children
-from mrq_core.errors import BrokerUnavailable
+from mrq_core.errors import BrokerCorrupt, BrokerUnavailable
 from mrq_core.failpoints import reach
 from mrq_core.signal_errors import raised_by_handler
 
@@ -152,6 +153,11 @@ class Connection:
     def on_database(self, work: Callable[[Database[Doc]], T]) -> T:
         """Does something with the database itself; may be repeated."""
         return self._call("database", lambda: work(self._database()), True)
+
+    def unreadable(self, error: Exception) -> BrokerCorrupt:
+        """The error for an answer in a form that mrq does not expect."""
+        where = f"MongoDB at {self.location.shown}"
+        return answers.unreadable(error, where, "correct MONGODB, or see `mrq check`")
 
     @property
     def wait_most(self) -> float:

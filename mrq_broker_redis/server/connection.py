@@ -20,8 +20,9 @@ from mrq_broker_redis.server.location import Location
 from mrq_broker_redis.server.scripts import script
 from mrq_core import failpoints
 from mrq_core.clock import Clock, SystemClock
+from mrq_core.drivers import answers
 from mrq_core.drivers.forks import start_anew_in_children
-from mrq_core.errors import BrokerUnavailable
+from mrq_core.errors import BrokerCorrupt, BrokerUnavailable
 from mrq_core.signal_errors import raised_by_handler
 
 T = TypeVar("T")
@@ -95,6 +96,12 @@ class Connection:
         command = ("BLPOP", *keys, f"{seconds:.3f}")
         found = self._call(lambda link: link.call(*command), False)
         return None if found is None else bytes(found[1])
+
+    def unreadable(self, error: Exception) -> BrokerCorrupt:
+        """The error for an answer in a form that mrq does not expect."""
+        return answers.unreadable(
+            error, f"Redis at {self.location.shown}", "correct REDIS, or see `mrq check`"
+        )
 
     @property
     def wait_most(self) -> float:
