@@ -16,8 +16,9 @@ from types import ModuleType
 from mrq_core.config.loading import Loading, loaded_now, loading
 from mrq_core.config.secrets import hide_password, hide_secrets
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, shown_setting
+from mrq_core.contract.codec import refuse_repeated_keys
 from mrq_core.contract.naming import MAX_SECONDS, names_in, plain_text
-from mrq_core.errors import ConfigError, shown, shown_error
+from mrq_core.errors import ConfigError, InvalidValue, shown, shown_error
 from mrq_core.text import printable
 
 DEFAULT_FILE = "mrq-config.py"
@@ -218,7 +219,10 @@ def _to_names(value: object) -> tuple[str, ...]:
 def _to_mapping(value: object) -> object:
     if isinstance(value, str):
         try:
+            refuse_repeated_keys(value, name="the JSON")
             value = json.loads(value)
+        except InvalidValue:
+            raise
         except (ValueError, RecursionError) as error:
             raise ValueError(f"expected a JSON object: {error}") from error
     if not isinstance(value, Mapping):

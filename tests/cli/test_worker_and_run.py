@@ -176,6 +176,13 @@ def test_params_that_make_no_sense_are_refused(words: list[str], what: str) -> N
         params_from(words)
 
 
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '{"b": [{"a": null, "c": 3, "a": {}}]}'])
+@pytest.mark.parametrize("more", [[], ["--async"]])
+def test_json_that_names_a_key_twice_is_a_usage_error(mrq: Shell, text: str, more: list[str]) -> None:
+    said = mrq("run", "tasks.Add", text, *more, code=2)
+    assert (said.out, said.err) == ("", "mrq: params has the key 'a' twice: expected each key once\n")
+
+
 @pytest.mark.parametrize("value", UNSTORABLE)
 def test_params_that_no_job_can_store_are_refused(value: str) -> None:
     with pytest.raises(InvalidValue, match=r"^params") as caught:
