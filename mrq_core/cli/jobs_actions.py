@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from mrq_core.cli.errors import CommandFailed, UsageError, ask
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import console, counted, note, say
+from mrq_core.cli.terminal import result_output
 from mrq_core.client.handles import Job
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Action, Cancel, ChangeResult, JobFilter, Move, Remove, Requeue
@@ -192,7 +193,7 @@ def _by_status(numbers: Mapping[str, int], form: str) -> str:
 def _can_ask() -> bool:
     """Whether a person can read a question and answer it. Elsewhere a change needs no confirmation."""
     is_answered = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
-    return is_answered and (sys.stdout.isatty() or sys.stderr.isatty())
+    return is_answered and (result_output().isatty() or sys.stderr.isatty())
 
 
 def _is_confirmed(broker: Broker, wanted: JobFilter, action: Action, verb: str) -> bool:

@@ -11,7 +11,7 @@ from mrq_core.cli.errors import UsageError
 from mrq_core.cli.run_command import params_from
 from mrq_core.contract.codec import storable_params
 from mrq_core.errors import InvalidValue
-from tests.cli.conftest import Shell
+from tests.cli.conftest import Shell, in_another_process
 from tests.operations.test_filters import UNSTORABLE
 from tests.support import Project
 
@@ -118,6 +118,74 @@ def test_only_the_result_of_a_run_goes_to_standard_output(mrq: Shell, project: P
     said = mrq("run", "loud.loud", "--async")
     assert project.client.fetch(said.out.removesuffix("\n")).path == "loud.loud"
     assert "echoed by the import" in said.err
+
+
+TALKATIVE = """
+import os
+import subprocess
+import sys
+
+from mrq_core import hookimpl
+
+
+def talk(where):
+    print("printed by", where)
+    sys.__stdout__.write(f"written by {where}\\n")
+    os.write(1, f"raw by {where}\\n".encode())
+    subprocess.run(["echo", "echoed by", where], check=True)
+
+
+talk("import")
+
+
+@hookimpl
+def mrq_decode(value):
+    talk("decode")
+    return value
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("jobs", "list"),
+        ("jobs", "show", "ID"),
+        ("jobs", "logs", "ID"),
+        ("queues", "list"),
+        ("workers", "list"),
+        ("check",),
+        ("plugins",),
+    ],
+)
+def test_what_plugins_and_the_config_file_print_does_not_spoil_json(
+    project: Project, arguments: tuple[str, ...]
+) -> None:
+    job_id = project.queue("tasks.Add", {"a": 1, "b": 2})
+    project.write("talkative.py", TALKATIVE)
+    project.write("mrq-config.py", "import talkative\nPLUGINS = ['talkative']\ntalkative.talk('config')\n")
+    words = [job_id if word == "ID" else word for word in arguments]
+    said = in_another_process((*words, "--json"), project.path, project.env)
+    assert said.code in (0, 1), said
+    assert said.json is not None
+    for how in ("printed", "written", "raw", "echoed"):
+        assert f"{how} by import" in said.err
+        assert f"{how} by config" in said.err
+    assert ("raw by decode" in said.err) == (arguments[:2] in (("jobs", "list"), ("jobs", "show")))
+
+
+@pytest.mark.parametrize(
+    "arguments", [("jobs", "cancel", "--path", "tasks.Add"), ("queues", "pause", "q"), ("jobs", "list")]
+)
+def test_what_the_config_file_prints_is_not_in_the_output_of_a_command(
+    mrq: Shell, project: Project, arguments: tuple[str, ...]
+) -> None:
+    project.queue("tasks.Add", {"a": 1, "b": 2})
+    project.write("mrq-config.py", "print('printed by the configuration')\n")
+    for call in (mrq, lambda *words: in_another_process(words, project.path, project.env)):
+        said = call(*arguments)
+        assert "printed by the configuration" in said.err
+        assert said.out
+        assert "printed by" not in said.out
 
 
 def test_a_task_that_closes_standard_output_does_not_lose_its_result(mrq: Shell, project: Project) -> None:
