@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import bson
@@ -19,7 +21,8 @@ import pytest
 from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.store import MongoStore
 from mrq_core.contract.messages import Cancel, Metric, Settlement
-from mrq_core.errors import BrokerCorrupt, MrqError
+from mrq_core.errors import BrokerCorrupt, BrokerError, MrqError
+from tests.cli.conftest import in_another_process
 from tests.mongo.kit import Place, claim, new_job, open_broker, open_store
 from tests.redis.test_odd_answers import BROKER_CALLS, ENTRY, ID, NOW, OUTCOME
 
@@ -161,3 +164,22 @@ def test_an_answer_of_another_form_names_the_error_and_the_server() -> None:
             broker.get([ID])
         assert [finding.level for finding in broker.check()][-1] == "error"
         broker.close()
+
+
+@pytest.mark.parametrize("code", [1, 11, 13, 189])
+def test_the_text_of_an_error_of_the_server_is_escaped_and_on_one_line(code: int) -> None:
+    said = {"ok": 0.0, "errmsg": "\x1b[31mred\nline\r\x07\u202e\x9b2J\tend", "code": code, "codeName": "X"}
+    with parrot(said) as url:
+        broker = open_broker(Place(url, "mrq"), timeout=2.0)
+        with pytest.raises(BrokerError, match=r"\\x1b\[31mred line.*\\x07\\u202e\\x9b2J end") as caught:
+            broker.get([ID])
+        assert str(caught.value).isprintable()
+        assert all(finding.message.isprintable() for finding in broker.check())
+        broker.close()
+
+
+def test_the_version_of_a_server_is_shown_on_the_line_of_its_finding(tmp_path: Path) -> None:
+    with parrot({"ok": 1.0, "version": "7.0\n\x1b[31mred\tend"}) as url:
+        said = in_another_process(("check", "--broker", url), tmp_path, dict(os.environ))
+    [line] = [line for line in said.out.splitlines() if "version: MongoDB" in line]
+    assert f"version: MongoDB 7.0\\n\\x1b[31mred\\tend at {url}" in line

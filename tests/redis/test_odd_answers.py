@@ -191,3 +191,13 @@ def test_an_error_about_the_arguments_stays(place: Place) -> None:
     with pytest.raises(ValueError, match="no timezone"):
         broker.record_metrics([Metric(name="m", at=naive, value=1.0)])
     broker.close()
+
+
+def test_the_text_of_an_error_of_the_server_is_escaped_and_on_one_line() -> None:
+    with parrot(b"-ERR \x1b[31mred\x07\x08\x7f and more\r\n") as url:
+        broker = open_broker(Place(url, "mrq"), timeout=2.0)
+        with pytest.raises(BrokerError, match=r"\\x1b\[31mred\\x07\\x08\\x7f and more$") as caught:
+            broker.get([ID])
+        assert str(caught.value).isprintable()
+        assert all(finding.message.isprintable() for finding in broker.check())
+        broker.close()
