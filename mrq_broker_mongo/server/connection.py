@@ -9,7 +9,8 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -96,6 +97,8 @@ class Connection:
         self._client: MongoClient[Doc] | None = None
         self._collections: dict[tuple[str, str], Jobs] = {}
         self._lock = threading.Lock()
+        self._inside: set[int] = set()
+        """The threads, or greenlets, that are in a call."""
         self._closed = False
         self._measured: tuple[float, float] | None = None
         self.is_prepared = False
@@ -109,6 +112,7 @@ class Connection:
         self._client = None
         self._collections = {}
         self._lock = threading.Lock()
+        self._inside = set()
 
     def name(self, collection: str) -> str:
         """The full name of a collection of this prefix."""
@@ -165,35 +169,63 @@ class Connection:
         return self._timeout / 2
 
     def close(self) -> None:
-        """Lets all connections go."""
+        """Closes all connections: inside a call of the same thread when that call ends, see `_call`."""
         self._closed = True
+        if threading.get_ident() in self._inside:
+            return
         client, self._client = self._client, None
         self._collections = {}
         if client is not None:
             client.close()
 
     def _call(self, name: str, work: Callable[[], T], repeatable: bool) -> T:
-        deadline = time.monotonic() + self._timeout
-        backoff = _BACKOFF_FIRST
-        for left in range(_REPEATS if repeatable else 0, -1, -1):
-            try:
-                reach(f"{name}.before")
-                answer = work()
-                reach(f"{name}.after")
-                return answer
-            except (*_FAILURES, AttributeError) as error:
-                raised = raised_by_handler(error)
-                if raised is not None:
-                    raise passed_on(raised, self.location.shown) from raised.__cause__
-                if is_duplicate(error) or (isinstance(error, AttributeError) and not is_unread(error)):
-                    raise  # which is an answer, or a mistake of ours
-                self._measured = None  # there may be another primary now
-                if not (left and is_lost(error) and time.monotonic() + backoff < deadline):
-                    raise translated(error, self.location.shown, self._timeout) from error
-            # Jitter, so that all who lost the server do not come back at the same moment.
-            time.sleep(backoff * random.uniform(0.5, 1.0))
-            backoff = min(backoff * 2, _BACKOFF_MOST)
-        raise AssertionError("the last attempt returns or raises")
+        """Raises BrokerUnavailable inside another call of the same thread, in which a signal handler or a
+        finalizer runs: the interrupted call may hold a lock of pymongo, for which a second call would wait
+        without end."""
+        thread = threading.get_ident()  # not imported by name: gevent may patch it later
+        if thread in self._inside:
+            raise BrokerUnavailable(
+                f"MongoDB at {self.location.shown} cannot be called inside another call of the same thread, "
+                "which a signal handler or a finalizer has interrupted: repeat the call after that call, or "
+                "in a thread"
+            )
+        self._inside.add(thread)
+        try:
+            deadline = time.monotonic() + self._timeout
+            backoff = _BACKOFF_FIRST
+            for left in range(_REPEATS if repeatable else 0, -1, -1):
+                try:
+                    reach(f"{name}.before")
+                    answer = work()
+                    reach(f"{name}.after")
+                    return answer
+                except (*_FAILURES, AttributeError) as error:
+                    raised = raised_by_handler(error)
+                    if raised is not None:
+                        raise passed_on(raised, self.location.shown) from raised.__cause__
+                    if is_duplicate(error) or (isinstance(error, AttributeError) and not is_unread(error)):
+                        raise  # which is an answer, or a mistake of ours
+                    self._measured = None  # there may be another primary now
+                    if not (left and is_lost(error) and time.monotonic() + backoff < deadline):
+                        raise translated(error, self.location.shown, self._timeout) from error
+                # Jitter, so that all who lost the server do not come back at the same moment.
+                time.sleep(backoff * random.uniform(0.5, 1.0))
+                backoff = min(backoff * 2, _BACKOFF_MOST)
+            raise AssertionError("the last attempt returns or raises")
+        finally:
+            self._inside.discard(thread)
+            if self._closed:
+                self.close()
+
+    @contextmanager
+    def calls_inside(self) -> Iterator[None]:
+        """Lets the work of a call make other calls, between its own commands."""
+        thread = threading.get_ident()
+        self._inside.discard(thread)
+        try:
+            yield
+        finally:
+            self._inside.add(thread)
 
     def _collection(self, name: str, concern: str) -> Jobs:
         found = self._collections.get((name, concern))

@@ -50,7 +50,7 @@ class Connection:
         self._clock = None if isinstance(clock, SystemClock) else clock
         self._timeout = timeout
         self._link: Link | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._closed = False
         start_anew_in_children(self)
 
@@ -58,7 +58,7 @@ class Connection:
         """See `StartsAnew`."""
         _inherited.append(self._link)
         self._link = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def key(self, name: str) -> str:
         """The name of a key of this prefix."""
@@ -150,6 +150,10 @@ class Connection:
             with self._lock:
                 link = self._link
                 if link is None:
-                    link = Link(self.location.connect(), is_cluster=self.location.is_cluster)
-                    self._link = link
+                    made = Link(self.location.connect(), is_cluster=self.location.is_cluster)
+                    link = self._link  # of a signal handler that has interrupted this thread
+                    if link is None:
+                        link = self._link = made
+                    else:
+                        made.close()
         return link

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, tzinfo
 from functools import partial
 from types import FrameType
@@ -16,6 +16,7 @@ from mrq_core import failpoints
 from mrq_core.client.client import Client
 from mrq_core.contract.messages import Wanted
 from mrq_core.contract.record import Status
+from mrq_core.errors import BrokerUnavailable
 from mrq_core.signal_errors import raised_by_handler
 
 KINDS = (TimeoutError, ConnectionError, ValueError, KeyError, sqlite3.OperationalError)
@@ -154,3 +155,71 @@ def test_every_form_of_a_handler_is_recognized(handle: Callable[[int, FrameType 
     assert raised_by_handler(caught.value) is None, "no code of the default handlers"
     assert raised_by_handler(OSError("of a library")) is None
     assert raised_by_handler(wrapped) is None, "no handler is set any more"
+
+
+@pytest.mark.parametrize("call", ["queue", "fetch", "close"])
+def test_a_call_in_a_handler_that_interrupts_another_call_ends(each_client: Client, call: str) -> None:
+    job_id = each_client.queue_job("tasks.x")
+    calls: dict[str, Callable[[], object]] = {
+        "queue": lambda: each_client.fetch(each_client.queue_job("tasks.y")).path,
+        "fetch": lambda: each_client.fetch(job_id).path,
+        "close": each_client.close,
+    }
+    answers: list[object] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        try:
+            answers.append(calls[call]())
+        except BrokerUnavailable as error:
+            answers.append(str(error))
+
+    with handler(handle), signal_at_first_point(), suppress(BrokerUnavailable):
+        each_client.queue_job("tasks.x")
+    refusal = "inside another call of the same thread"
+    [answer] = answers
+    if call == "close":
+        assert answer is None
+        return
+    assert answer in ("tasks.x", "tasks.y") or refusal in str(answer)
+    match each_client.broker.name:
+        case "redis":
+            assert answer in ("tasks.x", "tasks.y")
+        case "mongo":
+            assert refusal in str(answer)
+        case "sqlite":
+            assert (refusal in str(answer)) == (call == "queue")
+    assert each_client.fetch(each_client.queue_job("tasks.x")).path == "tasks.x"
+
+
+def test_a_call_in_a_handler_that_interrupts_the_first_connection_ends(
+    each_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handler runs while the interrupted call holds the lock under which it connects."""
+    connections = [
+        part._connection
+        for part in (each_client.broker, *vars(each_client.broker).values())
+        if hasattr(part, "_connection")
+    ]
+    if not connections:
+        pytest.skip("SQLite connects without a lock")
+    answers: list[object] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        try:
+            answers.append(each_client.fetch(each_client.queue_job("tasks.y")).path)
+        except BrokerUnavailable as error:
+            answers.append(str(error))
+
+    connection = connections[0]
+    connect = connection.location.connect
+
+    def interrupted() -> object:
+        connection.location = connection.location._replace(connect=connect)
+        signal.raise_signal(signal.SIGUSR1)
+        return connect()
+
+    connection.location = connection.location._replace(connect=interrupted)
+    with handler(handle):
+        assert each_client.fetch(each_client.queue_job("tasks.x")).path == "tasks.x"
+    [answer] = answers
+    assert answer == "tasks.y" or "inside another call of the same thread" in str(answer)
