@@ -211,7 +211,10 @@ def _to_number(value: object, kind: type[int] | type[float], what: str) -> float
 def _to_names(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return names_in(_checked_text(value), by_spaces=True)
-    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+    if isinstance(value, list | tuple):
+        for item in value:
+            if not isinstance(item, str):
+                raise ValueError(f"expected a list of names, and found {shown(item)}")
         return tuple(map(_checked_text, value))
     raise ValueError("expected a list of names, or text with names between commas or spaces")
 

@@ -269,6 +269,7 @@ def test_options_of_tasks_may_be_a_dict_or_json(value: object) -> None:
         ("LOG_LEVEL", "LOUD", "one of DEBUG"),
         ("BROKER", 5, "text"),
         ("TASKS", "{", "JSON object"),
+        ("PLUGINS", ["a", 3], "a list of names, and found 3"),
         ("TASKS", '{"p": {"timeout": 5, "timeout": 6}}', "has the key 'timeout' twice"),
         ("TASKS", [1], "a dict"),
         ("TASKS", {"p": 5}, "a dict of options"),
