@@ -160,7 +160,10 @@ def _change(
         if isinstance(action, Cancel):
             action = replace(action, ttl=client.config.default_job_cancel_ttl)
         if dry_run:
-            say(_foreseen(_preview(client.broker, ids, wanted, action), verb))
+            preview = _preview(client.broker, ids, wanted, action)
+            say(_foreseen(preview, verb))
+            if preview.may_be_held:
+                note("A job is refused if another job holds its unique key; the count does not foresee that.")
         elif ids:
             _by_id(client.broker, ids, action)
         elif yes or not _can_ask() or _is_confirmed(client.broker, wanted, action, verb):
