@@ -7,6 +7,7 @@ own client.
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,6 +31,7 @@ from mrq_broker_mongo.server.failures import is_duplicate, is_lost, is_unread, p
 from mrq_broker_mongo.server.location import Doc, Location
 from mrq_core.clock import Clock, SystemClock, from_ms, to_ms
 from mrq_core.drivers import answers
+from mrq_core.drivers.exits import too_late
 from mrq_core.drivers.forks import start_anew_in_children
 from mrq_core.errors import BrokerCorrupt, BrokerUnavailable
 from mrq_core.failpoints import reach
@@ -179,9 +181,13 @@ class Connection:
             client.close()
 
     def _call(self, name: str, work: Callable[[], T], repeatable: bool) -> T:
-        """Raises BrokerUnavailable inside another call of the same thread, in which a signal handler or a
+        """Raises BrokerUnavailable while the interpreter ends: pymongo needs its threads.
+
+        Raises BrokerUnavailable also inside another call of the same thread, in which a signal handler or a
         finalizer runs: the interrupted call may hold a lock of pymongo, for which a second call would wait
         without end."""
+        if sys.is_finalizing():
+            raise too_late(f"MongoDB at {self.location.shown}")
         thread = threading.get_ident()  # not imported by name: gevent may patch it later
         if thread in self._inside:
             raise BrokerUnavailable(

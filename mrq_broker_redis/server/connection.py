@@ -6,6 +6,7 @@ Connections come from redis-py's pool, which is safe in threads, in greenlets, a
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -21,6 +22,7 @@ from mrq_broker_redis.server.scripts import script
 from mrq_core import failpoints
 from mrq_core.clock import Clock, SystemClock
 from mrq_core.drivers import answers
+from mrq_core.drivers.exits import has_stopped_threads, too_late
 from mrq_core.drivers.forks import start_anew_in_children
 from mrq_core.errors import BrokerCorrupt, BrokerUnavailable
 from mrq_core.signal_errors import raised_by_handler
@@ -116,6 +118,9 @@ class Connection:
             link.close()
 
     def _call(self, work: Callable[[Link], T], repeatable: bool) -> T:
+        # A stopped thread may hold a lock of redis-py. The first connection imports modules.
+        if sys.is_finalizing() and (self._link is None or has_stopped_threads()):
+            raise too_late(f"Redis at {self.location.shown}")
         deadline = time.monotonic() + self._timeout
         backoff = _BACKOFF_FIRST
         for left in range(_REPEATS if repeatable else 0, -1, -1):
