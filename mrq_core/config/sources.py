@@ -22,6 +22,7 @@ from mrq_core.errors import ConfigError, InvalidValue, shown, shown_error
 from mrq_core.text import printable
 
 DEFAULT_FILE = "mrq-config.py"
+_NEEDED_MODULES = frozenset({"sys", "builtins", "importlib", "mrq_core"})
 ENV_PREFIX = "MRQ_"
 _ENV_OTHERS = frozenset({"MRQ_CONFIG"})
 """Variables of mrq that are not settings. MRQ_TEST_ and MRQ_BENCH_ belong to the tests."""
@@ -112,16 +113,53 @@ def _read_file(path: Path) -> ModuleType:
         raise ConfigError(f"the config file {path} is not valid Python{where}: {error.msg}") from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"the config file {path} is not valid Python: {shown_error(error)}") from error
+    imports = _Imports()
     try:
         with loading(Loading(f"the config file {path}", None)):
-            exec(code, vars(module))
+            try:
+                exec(code, vars(module))
+            finally:
+                broken = imports.restore()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit, GreenletExit and the like too
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         where = f", line {lines[-1]}" if lines else ""
         raise ConfigError(f"the config file {path} failed{where}: {shown_error(error)}") from error
+    if broken is not None:
+        raise ConfigError(f"the config file {path} {broken}, without which Python imports no module")
     return module
+
+
+class _Imports:
+    """What Python imports modules with. A config file may change it, but not break it."""
+
+    def __init__(self) -> None:
+        self._modules, self._path, self._finders = sys.modules, sys.path, sys.meta_path
+        self._before = dict(sys.modules), list(sys.path), list(sys.meta_path)
+
+    def restore(self) -> str | None:
+        """Restores what is broken, and returns what the file did, as the end of a sentence. None: nothing."""
+        modules, path, finders = self._before
+        broken = None
+        if sys.modules is not self._modules or not self._modules.keys() >= _NEEDED_MODULES:
+            sys.modules = self._modules
+            sys.modules.update({name: module for name, module in modules.items() if name not in sys.modules})
+            broken = "replaces or empties sys.modules"
+        if not isinstance(sys.path, list) or not all(
+            isinstance(part, str | os.PathLike) for part in sys.path
+        ):
+            sys.path = self._path
+            sys.path[:] = path
+            broken = "sets sys.path to something other than a list of paths"
+        elif not set(path[1:]).intersection(part for part in sys.path if isinstance(part, str)):
+            sys.path[:] = path
+            broken = "removes all entries of sys.path"
+        if not isinstance(sys.meta_path, list) or not sys.meta_path:
+            sys.meta_path = self._finders
+            sys.meta_path[:] = finders
+            broken = "empties sys.meta_path"
+        return broken
 
 
 def _near(name: str) -> str:
