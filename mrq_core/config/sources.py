@@ -152,7 +152,7 @@ class _Imports:
             sys.path = self._path
             sys.path[:] = path
             broken = "sets sys.path to something other than a list of paths"
-        elif not set(path[1:]).intersection(part for part in sys.path if isinstance(part, str)):
+        elif not set(path[1:] or path).intersection(map(os.fspath, sys.path)):  # the first is the folder
             sys.path[:] = path
             broken = "removes all entries of sys.path"
         if not isinstance(sys.meta_path, list) or not sys.meta_path:
