@@ -124,9 +124,7 @@ def _from_json(words: Sequence[str]) -> JsonObject:
     return value
 
 
-def _enqueue(
-    client: Client, task: str, params: JsonObject, queue: str | None, key: str | None
-) -> None:
+def _enqueue(client: Client, task: str, params: JsonObject, queue: str | None, key: str | None) -> None:
     from mrq_core.tasks.loading import find_task
 
     try:

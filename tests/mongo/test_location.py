@@ -10,7 +10,7 @@ import pytest
 
 from mrq_broker_mongo.server.location import LONGEST_COLLECTION, location_of
 from mrq_core.contract.driver import Opening
-from mrq_core.contract.messages import Metric
+from mrq_core.contract.metrics import Metric
 from mrq_core.errors import ConfigError
 from tests.mongo.kit import Place, open_broker
 
@@ -198,7 +198,7 @@ def test_the_longest_prefix_and_database_work(server_url: str) -> None:
     assert database in url
     broker = open_broker(Place(url, prefix))
     broker.prepare()
-    broker.record_metrics([Metric(name="m", at=broker.now(), value=1.0)])
+    broker.record_metrics([Metric(name="m", at=broker.now(), total=1.0)])
     with pymongo.MongoClient[dict[str, Any]](url) as client:
         names = client.get_default_database().list_collection_names()
         assert max(len(name) for name in names) == len(f"{prefix}_{LONGEST_COLLECTION}")

@@ -20,7 +20,8 @@ import pytest
 
 from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.store import MongoStore
-from mrq_core.contract.messages import Cancel, Metric, Settlement
+from mrq_core.contract.messages import Cancel, Settlement
+from mrq_core.contract.metrics import Metric
 from mrq_core.errors import BrokerCorrupt, BrokerError, MrqError
 from tests.cli.conftest import in_another_process
 from tests.mongo.kit import Place, claim, new_job, open_broker, open_store
@@ -152,8 +153,8 @@ def test_a_document_that_was_changed_by_hand_is_named_or_read(place: Place, chan
 
 def test_an_error_about_the_arguments_stays(place: Place) -> None:
     broker = place.open()
-    with pytest.raises(ValueError, match="no timezone"):
-        broker.record_metrics([Metric(name="m", at=datetime(2030, 1, 1), value=1.0)])  # noqa: DTZ001
+    with pytest.raises(ValueError, match="timezone"):
+        broker.record_metrics([Metric(name="m", at=datetime(2030, 1, 1), total=1.0)])  # noqa: DTZ001
     broker.close()
 
 

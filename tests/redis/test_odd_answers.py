@@ -20,7 +20,6 @@ from mrq_core.contract.messages import (
     ClaimRequest,
     JobFilter,
     LogLine,
-    Metric,
     Move,
     Note,
     Outcome,
@@ -31,6 +30,7 @@ from mrq_core.contract.messages import (
     Versions,
     Wanted,
 )
+from mrq_core.contract.metrics import Metric
 from mrq_core.contract.pair import Entry, KeyHolder, KeyRequest, Removal
 from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerError, MrqError
@@ -84,8 +84,8 @@ BROKER_CALLS: dict[str, Callable[[RedisBroker], object]] = {
         [LogLine(job_id=ID, attempt=1, seq=1, at=NOW, level="INFO", message="m")], 1000
     ),
     "read_logs": lambda broker: broker.read_logs(ID),
-    "record_metrics": lambda broker: broker.record_metrics([Metric(name="m", at=NOW, value=1.0)]),
-    "read_metrics": lambda broker: broker.read_metrics(["m"], 0.0, 1e9),
+    "record_metrics": lambda broker: broker.record_metrics([Metric(name="m", at=NOW, total=1.0)]),
+    "read_metrics": lambda broker: broker.read_metrics(["m"], NOW, NOW),
     "raw push": lambda broker: broker.raw("q_set").push([RawItem(param="a")]),
     "raw claim": lambda broker: broker.raw("q_timed_set").claim(2, 5.0, "w"),
     "raw peek": lambda broker: broker.raw("q_sorted_set").peek(5),
@@ -188,8 +188,8 @@ def test_an_answer_of_another_form_names_the_error_and_the_server() -> None:
 def test_an_error_about_the_arguments_stays(place: Place) -> None:
     broker = place.open()
     naive = NOW.replace(tzinfo=None)
-    with pytest.raises(ValueError, match="no timezone"):
-        broker.record_metrics([Metric(name="m", at=naive, value=1.0)])
+    with pytest.raises(ValueError, match="timezone"):
+        broker.record_metrics([Metric(name="m", at=naive, total=1.0)])
     broker.close()
 
 
