@@ -45,8 +45,10 @@ from mrq_core.contract.messages import (
 )
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import replacing
+from mrq_core.drivers.answers import UNREADABLE, names_unreadable_answers, raise_if_unreadable
 
 
+@names_unreadable_answers(but_in=("enqueue", "claim", "renew", "settle"))
 class MongoBroker(MongoServices, Broker):
     """Queues, records, logs and shared state in the collections of one prefix."""
 
@@ -59,19 +61,35 @@ class MongoBroker(MongoServices, Broker):
     # --- a job's way -------------------------------------------------------------------------
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
-        return enqueueing.enqueue(self._connection, jobs)
+        try:
+            return enqueueing.enqueue(self._connection, jobs)
+        except UNREADABLE as error:
+            raise_if_unreadable(error, self._connection)
+            raise
 
     def claim(self, request: ClaimRequest) -> Claimed:
-        return claiming.claim(self._connection, request, self._rotation, self._held)
+        try:
+            return claiming.claim(self._connection, request, self._rotation, self._held)
+        except UNREADABLE as error:
+            raise_if_unreadable(error, self._connection)
+            raise
 
     def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
-        return renewing.renew(self._connection, claims, lease)
+        try:
+            return renewing.renew(self._connection, claims, lease)
+        except UNREADABLE as error:
+            raise_if_unreadable(error, self._connection)
+            raise
 
     def annotate(self, notes: Sequence[Note]) -> list[bool]:
         return renewing.annotate(self._connection, notes)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        return settling.settle(self._connection, settlements, self._held)
+        try:
+            return settling.settle(self._connection, settlements, self._held)
+        except UNREADABLE as error:
+            raise_if_unreadable(error, self._connection)
+            raise
 
     def requeue(self, ids: Sequence[str], how: Requeue) -> list[ChangeResult]:
         return replacing.act(self._records, ids, how)

@@ -27,8 +27,10 @@ from mrq_core.contract.messages import (
     Versions,
 )
 from mrq_core.contract.metrics import Metric, Resolution
+from mrq_core.drivers.answers import UNREADABLE, names_unreadable_answers, raise_if_unreadable
 
 
+@names_unreadable_answers(but_in=("now",))
 class MongoServices(StoreServices):
     """See `mrq_core.contract.broker.StoreServices`."""
 
@@ -52,7 +54,11 @@ class MongoServices(StoreServices):
     # --- queries -----------------------------------------------------------------------------
 
     def now(self) -> datetime:
-        return self._connection.now()
+        try:
+            return self._connection.now()
+        except UNREADABLE as error:
+            raise_if_unreadable(error, self._connection)
+            raise
 
     def find(
         self,

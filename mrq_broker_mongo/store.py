@@ -23,8 +23,10 @@ from mrq_core.contract.messages import (
 )
 from mrq_core.contract.pair import Entry, JobStore, Replacement, StoredJob, WriteResult
 from mrq_core.contract.record import JobRecord
+from mrq_core.drivers.answers import UNREADABLE, names_unreadable_answers, raise_if_unreadable
 
 
+@names_unreadable_answers(but_in=("insert", "start", "succeed"))
 class MongoStore(MongoServices, JobStore):
     """Records, logs and shared state in the collections of one prefix; the queue is elsewhere."""
 
@@ -41,7 +43,11 @@ class MongoStore(MongoServices, JobStore):
     # --- records -----------------------------------------------------------------------------
 
     def insert(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
-        return storing.insert(self._connection, jobs)
+        try:
+            return storing.insert(self._connection, jobs)
+        except UNREADABLE as error:
+            raise_if_unreadable(error, self._connection)
+            raise
 
     def read(self, ids: Sequence[str]) -> Sequence[StoredJob | None]:
         return storing.read(self._jobs, ids)
@@ -53,10 +59,18 @@ class MongoStore(MongoServices, JobStore):
     def start(
         self, entries: Sequence[Entry], *, worker: str, lease: float, now: datetime
     ) -> list[JobRecord | None]:
-        return starting.start(self._jobs, entries, Start(worker, lease, now), self._held)
+        try:
+            return starting.start(self._jobs, entries, Start(worker, lease, now), self._held)
+        except UNREADABLE as error:
+            raise_if_unreadable(error, self._connection)
+            raise
 
     def succeed(self, settlements: Sequence[Settlement], now: datetime) -> list[bool]:
-        return storing.succeed(self._jobs, settlements, now, self._held)
+        try:
+            return storing.succeed(self._jobs, settlements, now, self._held)
+        except UNREADABLE as error:
+            raise_if_unreadable(error, self._connection)
+            raise
 
     def annotate(self, notes: Sequence[Note], now: datetime) -> list[bool]:
         return storing.annotate(self._jobs, notes, now)

@@ -60,8 +60,10 @@ from mrq_core.contract.messages import (
 from mrq_core.contract.metrics import Metric, Resolution
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import replacing
+from mrq_core.drivers.answers import UNREADABLE, names_unreadable_answers, raise_if_unreadable
 
 
+@names_unreadable_answers(but_in=("enqueue", "claim", "renew", "settle"))
 class RedisBroker(Broker):
     """Queues, records, logs and shared state under one prefix of a Redis server."""
 
@@ -80,19 +82,35 @@ class RedisBroker(Broker):
     # --- a job's way -------------------------------------------------------------------------
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
-        return enqueueing.enqueue(self._connection, jobs)
+        try:
+            return enqueueing.enqueue(self._connection, jobs)
+        except UNREADABLE as error:
+            raise_if_unreadable(error, self._connection)
+            raise
 
     def claim(self, request: ClaimRequest) -> Claimed:
-        return claiming.claim(self._connection, request, self._rotation)
+        try:
+            return claiming.claim(self._connection, request, self._rotation)
+        except UNREADABLE as error:
+            raise_if_unreadable(error, self._connection)
+            raise
 
     def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
-        return renewing.renew(self._connection, claims, lease)
+        try:
+            return renewing.renew(self._connection, claims, lease)
+        except UNREADABLE as error:
+            raise_if_unreadable(error, self._connection)
+            raise
 
     def annotate(self, notes: Sequence[Note]) -> list[bool]:
         return renewing.annotate(self._connection, notes)
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
-        return settling.settle(self._connection, settlements)
+        try:
+            return settling.settle(self._connection, settlements)
+        except UNREADABLE as error:
+            raise_if_unreadable(error, self._connection)
+            raise
 
     def requeue(self, ids: Sequence[str], how: Requeue) -> list[ChangeResult]:
         return replacing.act(self._records, ids, how)

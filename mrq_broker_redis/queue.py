@@ -27,8 +27,10 @@ from mrq_core.contract.messages import (
     Wanted,
 )
 from mrq_core.contract.pair import ClaimedEntries, Entry, JobQueue, KeyHolder, KeyRequest, Parking, Removal
+from mrq_core.drivers.answers import UNREADABLE, names_unreadable_answers, raise_if_unreadable
 
 
+@names_unreadable_answers(but_in=("push", "claim", "renew", "remove"))
 class RedisQueue(JobQueue):
     """Entries, limits, unique keys and raw parameters under one prefix of a Redis server, and no records."""
 
@@ -54,10 +56,18 @@ class RedisQueue(JobQueue):
     # --- entries -----------------------------------------------------------------------------
 
     def push(self, entries: Sequence[Entry], lease: float | None = None) -> list[bool]:
-        return writing.push(self._connection, entries, lease)
+        try:
+            return writing.push(self._connection, entries, lease)
+        except UNREADABLE as error:
+            raise_if_unreadable(error, self._connection)
+            raise
 
     def claim(self, request: ClaimRequest, *, leave_suspects: bool = False) -> ClaimedEntries:
-        return claiming.claim(self._connection, request, self._rotation, leave_suspects=leave_suspects)
+        try:
+            return claiming.claim(self._connection, request, self._rotation, leave_suspects=leave_suspects)
+        except UNREADABLE as error:
+            raise_if_unreadable(error, self._connection)
+            raise
 
     def reclaim(self, suspects: Sequence[tuple[Entry, str]], request: ClaimRequest) -> list[bool]:
         return writing.reclaim(self._connection, suspects, request)
@@ -69,10 +79,18 @@ class RedisQueue(JobQueue):
         return writing.park(self._connection, parkings)
 
     def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool | None]:
-        return writing.renew(self._connection, claims, lease)
+        try:
+            return writing.renew(self._connection, claims, lease)
+        except UNREADABLE as error:
+            raise_if_unreadable(error, self._connection)
+            raise
 
     def remove(self, removals: Sequence[Removal]) -> list[bool]:
-        return writing.remove(self._connection, removals)
+        try:
+            return writing.remove(self._connection, removals)
+        except UNREADABLE as error:
+            raise_if_unreadable(error, self._connection)
+            raise
 
     def entries(self, ids: Sequence[str]) -> list[Entry | None]:
         return writing.read(self._connection, ids)

@@ -12,7 +12,7 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from mrq_core.text import printable
+from mrq_core.text import on_one_line
 
 
 class MrqError(Exception):
@@ -67,7 +67,7 @@ def _on_one_line(text: str, most: int = _SHOWN_MAX) -> str:
         text = _LOGIN.sub(r"\1:***", text)
     if len(text) > most:
         text = text[: most - 3] + "..."
-    return printable(text).replace("\n", " ")
+    return on_one_line(text)
 
 
 # --- configuration -----------------------------------------------------------------------
@@ -189,7 +189,11 @@ class NoCurrentJob(MrqError):
 
 
 class BrokerError(MrqError):
-    """The broker could not complete an operation."""
+    """The broker could not complete an operation. The message is one line: it may contain a text of the
+    server, from which control characters are escaped."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(on_one_line(message))
 
 
 class BrokerUnavailable(BrokerError):

@@ -29,6 +29,13 @@ def without_controls(text: str) -> str:
     return _CONTROL.sub(_escape, text)
 
 
+def on_one_line(text: str) -> str:
+    """The text without line ends, tabs and characters that a terminal obeys."""
+    if text.isprintable():
+        return text
+    return without_controls(" ".join(text.splitlines()).replace("\t", " "))
+
+
 def _escape(found: re.Match[str]) -> str:
     code = ord(found[0])
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

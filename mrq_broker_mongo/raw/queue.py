@@ -10,9 +10,11 @@ from mrq_core.contract.broker import RawQueue
 from mrq_core.contract.messages import RawClaim, RawItem
 from mrq_core.contract.naming import RawKind, check_raw_queue_name
 from mrq_core.contract.record import JobRecord
+from mrq_core.drivers.answers import names_unreadable_answers
 from mrq_core.errors import InvalidValue
 
 
+@names_unreadable_answers()
 class MongoRawQueue(RawQueue):
     """One raw queue. A plain set returns its parameters in the order of their arrival."""
 

@@ -8,6 +8,7 @@ from mrq_broker_mongo.server import layout
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
 from mrq_core.contract.messages import Finding
+from mrq_core.drivers.answers import UNREADABLE
 from mrq_core.errors import BrokerError, SchemaTooNew
 
 OLDEST = (5, 0)
@@ -18,7 +19,9 @@ def check(connection: Connection) -> list[Finding]:
     found: list[Finding] = []
     try:
         found.extend(_examine(connection))
-    except BrokerError as error:
+    except (BrokerError, *UNREADABLE) as error:
+        if not isinstance(error, BrokerError):
+            error = connection.unreadable(error)
         advice = "fix the named problem, and check again"
         found.append(Finding(level="error", subject="server", message=str(error), advice=advice))
     return found

@@ -7,10 +7,13 @@ own client.
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
@@ -24,12 +27,15 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from mrq_broker_mongo.server.arrangement import WHOLE, Arrangement
-from mrq_broker_mongo.server.failures import is_duplicate, is_lost, is_unread, translated
+from mrq_broker_mongo.server.failures import is_duplicate, is_lost, is_unread, passed_on, translated
 from mrq_broker_mongo.server.location import Doc, Location
 from mrq_core.clock import Clock, SystemClock, from_ms, to_ms
+from mrq_core.drivers import answers
+from mrq_core.drivers.exits import too_late
 from mrq_core.drivers.forks import start_anew_in_children
-from mrq_core.errors import BrokerUnavailable
+from mrq_core.errors import BrokerCorrupt, BrokerUnavailable
 from mrq_core.failpoints import reach
+from mrq_core.signal_errors import raised_by_handler
 
 T = TypeVar("T")
 Jobs = Collection[Doc]
@@ -46,17 +52,26 @@ _inherited: list[MongoClient[Doc]] = []
 """Clients of a parent process: never used, and never taken down, since their sockets are the parent's too."""
 
 
+# Decoding runs no Python code but that of ObjectId: pymongo drops an exception that a signal handler raises
+# in such code, and raises InvalidBSON.
+
+
 class _PlainInt(TypeDecoder):
-    """Integers of 64 bits as what they were."""
+    """Decodes integers of 64 bits as int."""
 
-    bson_type = Int64
+    bson_type: Any = Int64
+    transform_bson: Any = staticmethod(int)
 
-    def transform_bson(self, value: int) -> int:
-        return int(value)
+
+class _AwareTime(TypeDecoder):
+    """Decodes times as UTC."""
+
+    bson_type: Any = datetime
+    transform_bson: Any = partial(datetime.replace, tzinfo=UTC)
 
 
 _OPTIONS: CodecOptions[Doc] = CodecOptions(
-    tz_aware=True, tzinfo=UTC, type_registry=TypeRegistry([_PlainInt()])
+    tz_aware=False, type_registry=TypeRegistry([_PlainInt(), _AwareTime()])
 )
 
 
@@ -84,6 +99,8 @@ class Connection:
         self._client: MongoClient[Doc] | None = None
         self._collections: dict[tuple[str, str], Jobs] = {}
         self._lock = threading.Lock()
+        self._inside: set[int] = set()
+        """The threads, or greenlets, that are in a call."""
         self._closed = False
         self._measured: tuple[float, float] | None = None
         self.is_prepared = False
@@ -97,6 +114,7 @@ class Connection:
         self._client = None
         self._collections = {}
         self._lock = threading.Lock()
+        self._inside = set()
 
     def name(self, collection: str) -> str:
         """The full name of a collection of this prefix."""
@@ -120,7 +138,7 @@ class Connection:
     def _measure(self) -> tuple[float, float]:
         def look(database: Database[Doc]) -> tuple[float, float]:
             before = _elapsed()
-            told = database.command("hello", codec_options=_OPTIONS)["localTime"]
+            told = database.command("hello")["localTime"].replace(tzinfo=UTC)
             return (before + _elapsed()) / 2, to_ms(told) + 0.5  # the server cuts its milliseconds off
 
         return self.on_database(look)
@@ -142,38 +160,78 @@ class Connection:
         """Does something with the database itself; may be repeated."""
         return self._call("database", lambda: work(self._database()), True)
 
+    def unreadable(self, error: Exception) -> BrokerCorrupt:
+        """The error for an answer in a form that mrq does not expect."""
+        where = f"MongoDB at {self.location.shown}"
+        return answers.unreadable(error, where, "correct MONGODB, or see `mrq check`")
+
     @property
     def wait_most(self) -> float:
         """How long one call may wait for news, in seconds."""
         return self._timeout / 2
 
     def close(self) -> None:
-        """Lets all connections go."""
+        """Closes all connections: inside a call of the same thread when that call ends, see `_call`."""
         self._closed = True
+        if threading.get_ident() in self._inside:
+            return
         client, self._client = self._client, None
         self._collections = {}
         if client is not None:
             client.close()
 
     def _call(self, name: str, work: Callable[[], T], repeatable: bool) -> T:
-        deadline = time.monotonic() + self._timeout
-        backoff = _BACKOFF_FIRST
-        for left in range(_REPEATS if repeatable else 0, -1, -1):
-            try:
-                reach(f"{name}.before")
-                answer = work()
-                reach(f"{name}.after")
-                return answer
-            except (*_FAILURES, AttributeError) as error:
-                if is_duplicate(error) or (isinstance(error, AttributeError) and not is_unread(error)):
-                    raise  # which is an answer, or a mistake of ours
-                self._measured = None  # there may be another primary now
-                if not (left and is_lost(error) and time.monotonic() + backoff < deadline):
-                    raise translated(error, self.location.shown, self._timeout) from error
-            # Jitter, so that all who lost the server do not come back at the same moment.
-            time.sleep(backoff * random.uniform(0.5, 1.0))
-            backoff = min(backoff * 2, _BACKOFF_MOST)
-        raise AssertionError("the last attempt returns or raises")
+        """Raises BrokerUnavailable while the interpreter ends: pymongo needs its threads.
+
+        Raises BrokerUnavailable also inside another call of the same thread, in which a signal handler or a
+        finalizer runs: the interrupted call may hold a lock of pymongo, for which a second call would wait
+        without end."""
+        if sys.is_finalizing():
+            raise too_late(f"MongoDB at {self.location.shown}")
+        thread = threading.get_ident()  # not imported by name: gevent may patch it later
+        if thread in self._inside:
+            raise BrokerUnavailable(
+                f"MongoDB at {self.location.shown} cannot be called inside another call of the same thread, "
+                "which a signal handler or a finalizer has interrupted: repeat the call after that call, or "
+                "in a thread"
+            )
+        self._inside.add(thread)
+        try:
+            deadline = time.monotonic() + self._timeout
+            backoff = _BACKOFF_FIRST
+            for left in range(_REPEATS if repeatable else 0, -1, -1):
+                try:
+                    reach(f"{name}.before")
+                    answer = work()
+                    reach(f"{name}.after")
+                    return answer
+                except (*_FAILURES, AttributeError) as error:
+                    raised = raised_by_handler(error)
+                    if raised is not None:
+                        raise passed_on(raised, self.location.shown) from raised.__cause__
+                    if is_duplicate(error) or (isinstance(error, AttributeError) and not is_unread(error)):
+                        raise  # which is an answer, or a mistake of ours
+                    self._measured = None  # there may be another primary now
+                    if not (left and is_lost(error) and time.monotonic() + backoff < deadline):
+                        raise translated(error, self.location.shown, self._timeout) from error
+                # Jitter, so that all who lost the server do not come back at the same moment.
+                time.sleep(backoff * random.uniform(0.5, 1.0))
+                backoff = min(backoff * 2, _BACKOFF_MOST)
+            raise AssertionError("the last attempt returns or raises")
+        finally:
+            self._inside.discard(thread)
+            if self._closed:
+                self.close()
+
+    @contextmanager
+    def calls_inside(self) -> Iterator[None]:
+        """Lets the work of a call make other calls, between its own commands."""
+        thread = threading.get_ident()
+        self._inside.discard(thread)
+        try:
+            yield
+        finally:
+            self._inside.add(thread)
 
     def _collection(self, name: str, concern: str) -> Jobs:
         found = self._collections.get((name, concern))

@@ -84,6 +84,17 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
     return BrokerUnavailable(f"MongoDB at {where} is not usable ({type(error).__name__}: {text})")
 
 
+def passed_on(raised: BaseException, where: str) -> BaseException:
+    """The exception of a signal handler that interrupted a call, for the caller. A BrokerUnavailable names it
+    where pymongo has dropped it."""
+    if not isinstance(raised, BSONError):
+        return raised
+    return BrokerUnavailable(
+        f"a call to MongoDB at {where} was interrupted by a signal handler, which raised an exception "
+        f"({_short(str(raised))}): repeat the call"
+    )
+
+
 def _advice(text: str) -> str:
     """What to do about a server that cannot be reached."""
     if "Got response id" in text:

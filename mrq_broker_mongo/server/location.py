@@ -17,6 +17,7 @@ from mrq_core.config.secrets import hide_password
 from mrq_core.config.urls import url_and_prefix, why_wrong
 from mrq_core.contract.driver import Opening
 from mrq_core.errors import ConfigError
+from mrq_core.errors import shown as shown_value
 
 Doc = dict[str, Any]
 
@@ -29,6 +30,10 @@ _MOST_CONNECTING = 100
 _UNUSABLE = set('$/\\ "\0')
 _DEFAULT_DATABASE = "mrq"
 _DATABASE_BYTES = 63
+_NAMESPACE_BYTES = 255
+"""The limit of the server for ``database.collection``."""
+LONGEST_COLLECTION = "metrics"
+"""The longest of the names that follow the prefix."""
 _OVERRIDDEN = frozenset({"readpreference", "readpreferencetags", "maxstalenessseconds", "readconcernlevel"})
 _REPEATED = frozenset({"readpreferencetags"})
 _COMPRESSORS = frozenset({"snappy", "zlib", "zstd"})
@@ -76,6 +81,13 @@ def location_of(opening: Opening) -> Location:
         raise ConfigError(
             f"the URL {shown!r} names the database {database!r}, which has {len(database.encode())} bytes: "
             f"expected up to {_DATABASE_BYTES}"
+        )
+    most = _NAMESPACE_BYTES - len(f"{database}._{LONGEST_COLLECTION}".encode())
+    if len(prefix.encode()) > most:
+        raise ConfigError(
+            f"the prefix of the collections in MongoDB is {shown_value(prefix)}, which has "
+            f"{len(prefix.encode())} bytes: expected up to {most} in the database {database}, in "
+            "MONGODB_PREFIX or in the URL as ?prefix=name"
         )
     given = [name for name, _ in parse_qsl(parts.query)]
     names = {name.lower() for name in given}

@@ -25,12 +25,14 @@ from mrq_core.contract import codec, rules
 from mrq_core.contract.broker import SharedState
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.messages import StateItem
+from mrq_core.drivers.answers import names_unreadable_answers
 from mrq_core.errors import BrokerError, BrokerUnavailable
 from mrq_core.failpoints import reach
 
 _ATTEMPTS = 100
 
 
+@names_unreadable_answers()
 class MongoState(SharedState):
     """The shared state under one prefix."""
 

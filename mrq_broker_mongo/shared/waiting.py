@@ -89,7 +89,8 @@ def _follow(
             ]
             try:
                 while True:
-                    is_due, in_seconds = _is_due(connection, wanted, began)
+                    with connection.calls_inside():
+                        is_due, in_seconds = _is_due(connection, wanted, began)
                     left = deadline - time.monotonic()
                     if is_due or left <= 0:
                         return is_due

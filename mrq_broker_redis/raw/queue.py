@@ -10,8 +10,10 @@ from mrq_core.contract.broker import RawParameters, RawQueue
 from mrq_core.contract.messages import RawClaim, RawItem
 from mrq_core.contract.naming import check_raw_queue_name
 from mrq_core.contract.record import JobRecord
+from mrq_core.drivers.answers import names_unreadable_answers
 
 
+@names_unreadable_answers()
 class RedisRawParameters(RawParameters):
     """The parameters of one raw queue."""
 
@@ -45,6 +47,7 @@ class RedisRawParameters(RawParameters):
         return parameters.histogram(self._connection, self._name, self._kind, start, stop, buckets)
 
 
+@names_unreadable_answers()
 class RedisRawQueue(RedisRawParameters, RawQueue):
     """One raw queue of a broker that keeps whole jobs."""
 

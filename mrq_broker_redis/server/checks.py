@@ -9,6 +9,7 @@ from mrq_broker_redis.server import layout
 from mrq_broker_redis.server.connection import Connection
 from mrq_broker_redis.server.layout import Contents
 from mrq_core.contract.messages import Finding
+from mrq_core.drivers.answers import UNREADABLE
 from mrq_core.errors import BrokerError, SchemaTooNew
 
 OLDEST = (6, 2)
@@ -25,7 +26,9 @@ def check(connection: Connection, contents: Contents) -> list[Finding]:
     found: list[Finding] = []
     try:
         found.extend(_examine(connection, contents))
-    except BrokerError as error:
+    except (BrokerError, *UNREADABLE) as error:
+        if not isinstance(error, BrokerError):
+            error = connection.unreadable(error)
         advice = "fix the named problem, and check again"
         found.append(Finding(level="error", subject="server", message=str(error), advice=advice))
     return found

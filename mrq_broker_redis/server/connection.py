@@ -6,6 +6,7 @@ Connections come from redis-py's pool, which is safe in threads, in greenlets, a
 from __future__ import annotations
 
 import random
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -20,8 +21,11 @@ from mrq_broker_redis.server.location import Location
 from mrq_broker_redis.server.scripts import script
 from mrq_core import failpoints
 from mrq_core.clock import Clock, SystemClock
+from mrq_core.drivers import answers
+from mrq_core.drivers.exits import has_stopped_threads, too_late
 from mrq_core.drivers.forks import start_anew_in_children
-from mrq_core.errors import BrokerUnavailable
+from mrq_core.errors import BrokerCorrupt, BrokerUnavailable
+from mrq_core.signal_errors import raised_by_handler
 
 T = TypeVar("T")
 
@@ -48,7 +52,7 @@ class Connection:
         self._clock = None if isinstance(clock, SystemClock) else clock
         self._timeout = timeout
         self._link: Link | None = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._closed = False
         start_anew_in_children(self)
 
@@ -56,7 +60,7 @@ class Connection:
         """See `StartsAnew`."""
         _inherited.append(self._link)
         self._link = None
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
 
     def key(self, name: str) -> str:
         """The name of a key of this prefix."""
@@ -95,6 +99,12 @@ class Connection:
         found = self._call(lambda link: link.call(*command), False)
         return None if found is None else bytes(found[1])
 
+    def unreadable(self, error: Exception) -> BrokerCorrupt:
+        """The error for an answer in a form that mrq does not expect."""
+        return answers.unreadable(
+            error, f"Redis at {self.location.shown}", "correct REDIS, or see `mrq check`"
+        )
+
     @property
     def wait_most(self) -> float:
         """The longest wait of one call of `wait_for`, in seconds."""
@@ -108,12 +118,18 @@ class Connection:
             link.close()
 
     def _call(self, work: Callable[[Link], T], repeatable: bool) -> T:
+        # A stopped thread may hold a lock of redis-py. The first connection imports modules.
+        if sys.is_finalizing() and (self._link is None or has_stopped_threads()):
+            raise too_late(f"Redis at {self.location.shown}")
         deadline = time.monotonic() + self._timeout
         backoff = _BACKOFF_FIRST
         for left in range(_REPEATS if repeatable else 0, -1, -1):
             try:
                 return work(self._connected())
             except _FAILURES as error:
+                raised = raised_by_handler(error)
+                if raised is not None:
+                    raise raised from raised.__cause__
                 if code_of(error) == "READONLY":  # a failover has made it a replica: find the new primary
                     self._disconnect()
                 lost = isinstance(error, exceptions.ConnectionError) and not isinstance(
@@ -139,6 +155,10 @@ class Connection:
             with self._lock:
                 link = self._link
                 if link is None:
-                    link = Link(self.location.connect(), is_cluster=self.location.is_cluster)
-                    self._link = link
+                    made = Link(self.location.connect(), is_cluster=self.location.is_cluster)
+                    link = self._link  # of a signal handler that has interrupted this thread
+                    if link is None:
+                        link = self._link = made
+                    else:
+                        made.close()
         return link

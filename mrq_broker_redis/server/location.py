@@ -37,6 +37,10 @@ _TLS_OPTIONS = _TLS_FILES | {
 _FORMATS = {
     "client_name": (re.compile(r"[!-~]+"), "letters without spaces"),
     "protocol": (re.compile("[23]"), "2 or 3"),
+    "ssl_min_version": (
+        re.compile(r"\d{1,9}", re.ASCII),
+        "a number of ssl.TLSVersion, such as 772 for TLS 1.3",
+    ),
     "ssl_check_hostname": (re.compile("true|false", re.IGNORECASE), "true or false"),
 }
 
@@ -142,7 +146,7 @@ def _check_options(url: str) -> None:
             raise _WrongUrl(f"{name} is {options[name]!r}: expected {expected}")
     found: dict[str, Any] = redis.connection.parse_url(url)  # type: ignore[no-untyped-call]
     if tls:
-        _check_tls({name: found[name] for name in found if name in _TLS_OPTIONS})
+        _check_tls(_with_version_number({name: found[name] for name in found if name in _TLS_OPTIONS}))
     if parts.scheme == "unix" and not unquote(parts.path).isprintable():
         raise _WrongUrl("the path of the socket has characters that cannot be printed")
     _check_host(str(found.get("host", "")))
@@ -156,6 +160,13 @@ def _without_maintenance() -> dict[str, Any]:
     except ImportError:  # an earlier redis-py
         return {}
     return {"maint_notifications_config": MaintNotificationsConfig(enabled=False)}
+
+
+def _with_version_number(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with the least version of TLS as a number, as redis-py 6 leaves to its callers."""
+    if "ssl_min_version" in options:
+        options["ssl_min_version"] = int(options["ssl_min_version"])
+    return options
 
 
 def _options_of(query: str) -> dict[str, str]:
@@ -200,6 +211,8 @@ def _check_tls(options: Mapping[str, Any]) -> None:
             context.set_ciphers(options["ssl_ciphers"])
     except _WrongUrl:
         raise
+    except TypeError as error:  # an option that this version of redis-py lacks
+        raise _WrongUrl(f"redis-py {redis.__version__} does not take its options of TLS: {error}") from None
     except (OSError, ValueError, redis.RedisError) as error:  # an ssl.SSLError is an OSError
         raise _WrongUrl(f"its options of TLS cannot be used: {' '.join(str(error).split())}") from None
 
@@ -233,6 +246,7 @@ def _client(url: str, options: Mapping[str, Any]) -> Any:
     pool = client.connection_pool
     if pool.connection_class is redis.SSLConnection:
         pool.connection_class = _SSLConnection
+        _with_version_number(pool.connection_kwargs)
     return client
 
 

@@ -10,7 +10,7 @@ import typer
 
 from mrq_core.cli.errors import EXIT_FAILED
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import can_show, counted, note, print_json, say, show_table
+from mrq_core.cli.output import can_show, counted, note, print_json, safe_line, say, show_table
 from mrq_core.cli.terminal import restore_streams
 from mrq_core.client.client import Client
 from mrq_core.contract.broker import Broker
@@ -83,11 +83,12 @@ def _print_findings(findings: Sequence[Finding]) -> None:
     for finding in findings:
         mark, style = _MARKS.get(finding.level, ("?", ""))
         say(
-            f"{mark if can_show(mark) else '-'} {finding.level:<8} {finding.subject}: {finding.message}",
+            f"{mark if can_show(mark) else '-'} {finding.level:<8} {finding.subject}: "
+            f"{safe_line(finding.message)}",
             style=style,
         )
         if finding.advice and finding.level != "ok":
-            say(f"             {finding.advice}")
+            say(f"             {safe_line(finding.advice)}")
     numbers = {level: sum(f.level == level for f in findings) for level in ("error", "warning")}
     say(f"{counted(numbers['error'], 'error')}, {counted(numbers['warning'], 'warning')}")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mrq_core.cli.output import complain, complain_traceback
+from mrq_core.cli.terminal import result_output
 from mrq_core.errors import ConfigError, InvalidParams, InvalidValue, MrqError, shown_error
 
 _HINT = "This is an error in mrq or in a plugin; --debug prints its traceback"
@@ -59,7 +60,7 @@ def ask(question: str) -> bool:
     Where standard output is no terminal, the question goes to standard error. Raises CommandFailed at the end
     of the input, and KeyboardInterrupt.
     """
-    stream = sys.stdout if sys.stdout.isatty() else sys.stderr
+    stream = result_output() if result_output().isatty() else sys.stderr
     while True:
         print(f"{question} [y/N]: ", end="", file=stream, flush=True)
         try:

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from mrq_core.cli.errors import CommandFailed, UsageError, ask
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import console, counted, note, say
+from mrq_core.cli.terminal import result_output
 from mrq_core.client.handles import Job
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Action, Cancel, ChangeResult, JobFilter, Move, Remove, Requeue
@@ -159,7 +160,10 @@ def _change(
         if isinstance(action, Cancel):
             action = replace(action, ttl=client.config.default_job_cancel_ttl)
         if dry_run:
-            say(_foreseen(_preview(client.broker, ids, wanted, action), verb))
+            preview = _preview(client.broker, ids, wanted, action)
+            say(_foreseen(preview, verb))
+            if preview.may_be_held:
+                note("A job is refused if another job holds its unique key; the count does not foresee that.")
         elif ids:
             _by_id(client.broker, ids, action)
         elif yes or not _can_ask() or _is_confirmed(client.broker, wanted, action, verb):
@@ -192,7 +196,7 @@ def _by_status(numbers: Mapping[str, int], form: str) -> str:
 def _can_ask() -> bool:
     """Whether a person can read a question and answer it. Elsewhere a change needs no confirmation."""
     is_answered = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
-    return is_answered and (sys.stdout.isatty() or sys.stderr.isatty())
+    return is_answered and (result_output().isatty() or sys.stderr.isatty())
 
 
 def _is_confirmed(broker: Broker, wanted: JobFilter, action: Action, verb: str) -> bool:

@@ -13,7 +13,7 @@ from mrq_core.cli.errors import EXIT_FAILED, UsageError
 from mrq_core.cli.job_display import print_job, print_log_lines
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import console, counted, note, print_json, say, show_table
-from mrq_core.cli.terminal import is_output_gone
+from mrq_core.cli.terminal import flush_result, is_output_gone
 from mrq_core.client.client import Client
 from mrq_core.client.handles import Job
 from mrq_core.contract.codec import JsonObject
@@ -140,7 +140,7 @@ def _follow(client: Client, job_id: str, *, as_json: bool) -> None:
         cursor = page.cursor
         if page.lines:
             print_log_lines(page.lines, as_json_lines=as_json)
-            sys.stdout.flush()
+            flush_result()
         if ended or is_output_gone():
             return
         time.sleep(_FOLLOW_EVERY)

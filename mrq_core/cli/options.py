@@ -12,7 +12,7 @@ import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any, get_origin
 
@@ -22,7 +22,7 @@ from typer.models import OptionInfo
 from mrq_core.cli import terminal
 from mrq_core.cli.errors import EXIT_FAILED, UsageError, exit_on_error
 from mrq_core.cli.output import note
-from mrq_core.cli.terminal import output_error, restore_streams
+from mrq_core.cli.terminal import output_error, reserved_output, restore_streams
 from mrq_core.client.client import Client
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of
 from mrq_core.config.sources import load_config
@@ -85,11 +85,14 @@ def dashed(token: str) -> str:
     return token.replace("_", "-")
 
 
-def command(*groups: str, needs_output: bool = False) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def command(
+    *groups: str, needs_output: bool = False, has_result: bool = True
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorates a command. `Given` becomes ``--config``, ``--debug`` and the flags of these groups,
     and `FilterTexts` the filters. Errors of mrq become messages and exit codes.
 
     `needs_output`: the output is the work of the command, which fails if a full disk cuts the output off.
+    `has_result`: standard output is for the result alone; other code prints to standard error.
     """
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
@@ -113,7 +116,8 @@ def command(*groups: str, needs_output: bool = False) -> Callable[[Callable[...,
             if filter_name is not None:
                 values[filter_name] = texts
             terminal.is_working = True
-            with exit_on_error(debug=given.debug):
+            reserved = reserved_output() if has_result else nullcontext()
+            with exit_on_error(debug=given.debug), reserved:
                 _refuse_other_bytes(values)
                 function(**values)
                 if needs_output and output_error() is not None:

@@ -13,8 +13,9 @@ import shutil
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
+from mrq_core.cli.terminal import result_output
 from mrq_core.contract.codec import JsonValue
 from mrq_core.text import without_controls
 
@@ -58,7 +59,7 @@ def console(*, stderr: bool = False) -> Console:
     """A console on the current stream. Outside a terminal lines are not wrapped."""
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
+    stream = sys.stderr if stderr else result_output()
     return Console(
         file=stream, width=None if stream.isatty() else _WIDE, markup=False, highlight=False, emoji=False
     )
@@ -94,10 +95,10 @@ def complain_traceback() -> None:
     print(safe(traceback.format_exc()), file=sys.stderr, end="")
 
 
-def print_json(value: JsonValue, *, indent: int | None = 2, to: TextIO | None = None) -> None:
-    """Prints a value for programs, to standard output or another stream. The JSON is valid in every encoding
-    and has no control characters."""
-    print(json_text(value, indent=indent, is_ascii=not can_show("\u20ac\U0001f600", to)), file=to)
+def print_json(value: JsonValue, *, indent: int | None = 2) -> None:
+    """Prints a value for programs. The JSON is valid in every encoding and has no control characters."""
+    text = json_text(value, indent=indent, is_ascii=not can_show("\u20ac\U0001f600"))
+    print(text, file=result_output())
 
 
 def json_text(value: JsonValue, *, indent: int | None = 2, is_ascii: bool = False) -> str:
@@ -106,10 +107,10 @@ def json_text(value: JsonValue, *, indent: int | None = 2, is_ascii: bool = Fals
     return _JSON_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
-def can_show(text: str, to: TextIO | None = None) -> bool:
-    """Whether standard output, or another stream, can encode this text."""
+def can_show(text: str) -> bool:
+    """Whether standard output can encode this text."""
     try:
-        text.encode(getattr(to or sys.stdout, "encoding", None) or "utf-8")
+        text.encode(getattr(result_output(), "encoding", None) or "utf-8")
     except UnicodeEncodeError:
         return False
     return True

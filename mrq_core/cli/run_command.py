@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import msgspec
 import typer
@@ -14,11 +14,12 @@ from mrq_core.cli.errors import EXIT_INTERRUPTED, CommandFailed, UsageError
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note, print_json, safe
 from mrq_core.cli.terminal import (
+    flush_result,
     is_output_gone,
     output_error,
-    reserve_output,
     restore_errors,
     restore_streams,
+    result_output,
 )
 from mrq_core.client.client import Client, set_process_client
 from mrq_core.config.settings import Config
@@ -75,7 +76,6 @@ def run(
     values = params_from(params or ())
     if key is not None and not later and queue is None:
         raise UsageError("--idempotency-key is for a queued job: add --async, or --queue with a queue")
-    output = reserve_output()
     config = given.config()
     check_task_options(config)
     set_up_logging(config.log_level, config.log_format, quiet=config.quiet)
@@ -83,9 +83,9 @@ def run(
     restore_streams()
     try:
         if later or queue is not None:
-            _enqueue(client, task, values, queue, key, output)
+            _enqueue(client, task, values, queue, key)
         else:
-            _run_here(client, config, task, values, output)
+            _run_here(client, config, task, values)
     finally:
         client.close()
 
@@ -124,9 +124,7 @@ def _from_json(words: Sequence[str]) -> JsonObject:
     return value
 
 
-def _enqueue(
-    client: Client, task: str, params: JsonObject, queue: str | None, key: str | None, output: TextIO
-) -> None:
+def _enqueue(client: Client, task: str, params: JsonObject, queue: str | None, key: str | None) -> None:
     from mrq_core.tasks.loading import find_task
 
     try:
@@ -134,17 +132,17 @@ def _enqueue(
     except TaskError as error:
         note(f"mrq: queued all the same, as a worker may find it elsewhere: {error}")
     job_id = client.queue_job(task, params, queue=queue, idempotency_key=key)
-    print(job_id, file=output, flush=True)
+    print(job_id, file=result_output(), flush=True)
     if is_output_gone() or output_error() is not None:
         note(f"mrq: the job {job_id} is queued; standard output did not take its id")
 
 
-def _run_here(client: Client, config: Config, task: str, params: JsonObject, output: TextIO) -> None:
+def _run_here(client: Client, config: Config, task: str, params: JsonObject) -> None:
     checked = storable_params(params, max_size=config.max_params_size)
     outcome = _run_synchronously(client, config, task, client.plugins.encode_params(checked))
     if outcome.status is Status.SUCCESS:
-        print_json(client.plugins.decode(outcome.result), to=output)
-        output.flush()
+        print_json(client.plugins.decode(outcome.result))
+        flush_result()
         return
     if outcome.exception_type == "KeyboardInterrupt":
         sys.exit(EXIT_INTERRUPTED)

@@ -11,6 +11,8 @@ import errno
 import io
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from select import POLLERR, POLLHUP, POLLOUT, poll
 from typing import TextIO
 
@@ -46,8 +48,8 @@ _closed: set[int] = set()
 """The standard descriptors that were closed when the process started."""
 _streams: dict[int, Stream] = {}
 """Standard output and standard error, by their usual descriptors, once they are protected."""
-_is_output_reserved = False
-"""Whether descriptor 1 leads to standard error."""
+_reserved: TextIO | None = None
+"""The stream to standard output while descriptor 1, or `sys.stdout` alone, leads to standard error."""
 
 
 is_working = False
@@ -78,20 +80,45 @@ def forget_zero_width() -> None:
         del os.environ["COLUMNS"]
 
 
-def reserve_output() -> TextIO:
-    """Returns a stream to standard output, to be flushed after each write. From now on descriptor 1 and
-    `sys.stdout` lead to standard error: the output of tasks, and of programs that they start."""
-    global _is_output_reserved
-    sys.stdout.flush()
-    _is_output_reserved = True
-    reserved = _protected(1, sys.stdout, os.dup(1))
-    os.dup2(2, 1)
-    sys.stdout = sys.__stdout__ = _diverted()  # type: ignore[misc]
-    return reserved
+def result_output() -> TextIO:
+    """The stream for the result of a command."""
+    return _reserved or sys.stdout
+
+
+@contextmanager
+def reserved_output() -> Iterator[None]:
+    """Reserves standard output for the result of a command, which goes to `result_output`.
+
+    Descriptor 1 and `sys.stdout` lead to standard error: what the config file, plugins and tasks print, and
+    the output of programs that they start. That lasts until the process ends. Where the caller of the command
+    has replaced `sys.stdout`, only `sys.stdout` leads to standard error, until the command ends.
+    """
+    global _reserved
+    caller = sys.stdout
+    is_process = 1 in _streams and caller is sys.__stdout__
+    if is_process:
+        caller.flush()
+        _reserved = _protected(1, caller, os.dup(1))
+        os.dup2(2, 1)
+        sys.stdout = sys.__stdout__ = _diverted()  # type: ignore[misc]
+    else:
+        _reserved, sys.stdout = caller, sys.stderr
+    try:
+        yield
+    finally:
+        flush_result()
+        if not is_process:
+            _reserved, sys.stdout = None, caller
+
+
+def flush_result() -> None:
+    """Flushes the result, unless its stream is closed."""
+    if _reserved is not None and not _reserved.closed:
+        _reserved.flush()
 
 
 def _diverted() -> io.TextIOWrapper:
-    """A stream to descriptor 1 after `reserve_output`: its failures are not those of standard output."""
+    """A stream to descriptor 1 while the output is reserved. Its failures are not those of the output."""
     return _text(Stream(1, "w", closefd=False), sys.__stderr__, flushes=True)
 
 
@@ -122,7 +149,7 @@ def restore_streams() -> None:
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
         if stream is None or getattr(stream, "closed", False):
-            is_reserved = descriptor == 1 and _is_output_reserved
+            is_reserved = descriptor == 1 and _reserved is not None
             new = _diverted() if is_reserved else _protected(descriptor, getattr(sys, f"__{name}__"))
             setattr(sys, name, new)
 
@@ -152,6 +179,7 @@ def _is_hung_up() -> bool:
 def _output_failure() -> OSError | None:
     if 1 not in _streams:
         return None
+    flush_result()
     drop_broken_streams()
     return _streams[1].error
 

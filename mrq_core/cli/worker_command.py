@@ -12,7 +12,7 @@ from mrq_core.cli.options import Given, command
 from mrq_core.operations.filters import queue_names_from
 
 
-@command("broker", "worker", "tasks", "logs", "plugins")
+@command("broker", "worker", "tasks", "logs", "plugins", has_result=False)
 def worker(
     given: Given,
     names: Annotated[

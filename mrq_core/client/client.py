@@ -31,6 +31,7 @@ from mrq_core.contract.values import check_job_id
 from mrq_core.errors import ConfigError, InvalidValue, JobNotFound, TaskError, shown, shown_error
 from mrq_core.ids import new_id
 from mrq_core.plugins.manager import Plugins, open_broker
+from mrq_core.signal_errors import raised_by_handler
 from mrq_core.tasks.enqueue_options import EnqueueOptions, SingleEnqueueOptions, is_decided, record_template
 from mrq_core.tasks.limits import limit_keys_in
 from mrq_core.tasks.loading import LoadedTask, check_reachable, load_task, resolve_options
@@ -281,6 +282,8 @@ def _iterator(params_list: Any) -> Iterator[Mapping[str, object]]:
     except TypeError:  # not iterable
         pass
     except Exception as error:  # code of the value
+        if raised_by_handler(error) is not None:
+            raise
         hint = f"; its __iter__ raised {shown_error(error)}"
     raise InvalidValue(
         f"params_list is {shown(params_list)}: expected a list, or another iterable, of dicts{hint}",

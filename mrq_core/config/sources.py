@@ -16,11 +16,13 @@ from types import ModuleType
 from mrq_core.config.loading import Loading, loaded_now, loading
 from mrq_core.config.secrets import hide_password, hide_secrets
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, shown_setting
+from mrq_core.contract.codec import refuse_repeated_keys
 from mrq_core.contract.naming import MAX_SECONDS, names_in, plain_text
-from mrq_core.errors import ConfigError, shown, shown_error
+from mrq_core.errors import ConfigError, InvalidValue, shown, shown_error
 from mrq_core.text import printable
 
 DEFAULT_FILE = "mrq-config.py"
+_NEEDED_MODULES = frozenset({"sys", "builtins", "importlib", "mrq_core"})
 ENV_PREFIX = "MRQ_"
 _ENV_OTHERS = frozenset({"MRQ_CONFIG"})
 """Variables of mrq that are not settings. MRQ_TEST_ and MRQ_BENCH_ belong to the tests."""
@@ -111,16 +113,53 @@ def _read_file(path: Path) -> ModuleType:
         raise ConfigError(f"the config file {path} is not valid Python{where}: {error.msg}") from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise ConfigError(f"the config file {path} is not valid Python: {shown_error(error)}") from error
+    imports = _Imports()
     try:
         with loading(Loading(f"the config file {path}", None)):
-            exec(code, vars(module))
+            try:
+                exec(code, vars(module))
+            finally:
+                broken = imports.restore()
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit, GreenletExit and the like too
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         where = f", line {lines[-1]}" if lines else ""
         raise ConfigError(f"the config file {path} failed{where}: {shown_error(error)}") from error
+    if broken is not None:
+        raise ConfigError(f"the config file {path} {broken}, without which Python imports no module")
     return module
+
+
+class _Imports:
+    """What Python imports modules with. A config file may change it, but not break it."""
+
+    def __init__(self) -> None:
+        self._modules, self._path, self._finders = sys.modules, sys.path, sys.meta_path
+        self._before = dict(sys.modules), list(sys.path), list(sys.meta_path)
+
+    def restore(self) -> str | None:
+        """Restores what is broken, and returns what the file did, as the end of a sentence. None: nothing."""
+        modules, path, finders = self._before
+        broken = None
+        if sys.modules is not self._modules or not self._modules.keys() >= _NEEDED_MODULES:
+            sys.modules = self._modules
+            sys.modules.update({name: module for name, module in modules.items() if name not in sys.modules})
+            broken = "replaces or empties sys.modules"
+        if not isinstance(sys.path, list) or not all(
+            isinstance(part, str | os.PathLike) for part in sys.path
+        ):
+            sys.path = self._path
+            sys.path[:] = path
+            broken = "sets sys.path to something other than a list of paths"
+        elif not set(path[1:] or path).intersection(map(os.fspath, sys.path)):  # the first is the folder
+            sys.path[:] = path
+            broken = "removes all entries of sys.path"
+        if not isinstance(sys.meta_path, list) or not sys.meta_path:
+            sys.meta_path = self._finders
+            sys.meta_path[:] = finders
+            broken = "empties sys.meta_path"
+        return broken
 
 
 def _near(name: str) -> str:
@@ -210,7 +249,10 @@ def _to_number(value: object, kind: type[int] | type[float], what: str) -> float
 def _to_names(value: object) -> tuple[str, ...]:
     if isinstance(value, str):
         return names_in(_checked_text(value), by_spaces=True)
-    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+    if isinstance(value, list | tuple):
+        for item in value:
+            if not isinstance(item, str):
+                raise ValueError(f"expected a list of names, and found {shown(item)}")
         return tuple(map(_checked_text, value))
     raise ValueError("expected a list of names, or text with names between commas or spaces")
 
@@ -218,7 +260,10 @@ def _to_names(value: object) -> tuple[str, ...]:
 def _to_mapping(value: object) -> object:
     if isinstance(value, str):
         try:
+            refuse_repeated_keys(value, name="the JSON")
             value = json.loads(value)
+        except InvalidValue:
+            raise
         except (ValueError, RecursionError) as error:
             raise ValueError(f"expected a JSON object: {error}") from error
     if not isinstance(value, Mapping):

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from mrq_core.errors import InvalidValue, ValueTooLarge, shown, shown_error
+from mrq_core.signal_errors import raised_by_handler
 
 if TYPE_CHECKING:
     JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
@@ -61,10 +62,13 @@ def decode(data: bytes | str) -> JsonValue:
 def parsed(text: str, *, name: str) -> JsonValue:
     """Decodes JSON that a user typed. Errors call the value by `name`.
 
-    Raises msgspec.DecodeError for a text that is not JSON, and InvalidValue for JSON that no job can store.
+    Raises msgspec.DecodeError for a text that is not JSON, and InvalidValue for JSON that no job can store or
+    that names a key of an object twice.
     """
     try:
-        return _decoder.decode(text)
+        value = _decoder.decode(text)
+        refuse_repeated_keys(text, name=name)
+        return value
     except RecursionError:
         reason = f"is nested more than {MAX_DEPTH} levels deep: store it flatter"
     except msgspec.ValidationError:
@@ -74,6 +78,23 @@ def parsed(text: str, *, name: str) -> JsonValue:
             raise
         reason = "has a lone surrogate, which UTF-8 cannot hold: store the bytes it came from in base64"
     raise InvalidValue(f"{name} {reason}", path=name)
+
+
+def refuse_repeated_keys(text: str, *, name: str) -> None:
+    """Raises InvalidValue, which calls the value by `name`, for JSON with an object that names a key twice.
+    Decoders keep the last value of such a key."""
+
+    def refuse(pairs: list[tuple[str, object]]) -> None:
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise InvalidValue(
+                    f"{name} has the key {shown(key)} twice: expected each key once", path=name
+                )
+            seen.add(key)
+
+    if '"' in text:
+        json.loads(text, object_pairs_hook=refuse, parse_int=str, parse_float=str)
 
 
 def _is_json(text: str) -> bool:
@@ -124,6 +145,8 @@ def storable(value: object, *, name: str, max_size: int) -> JsonValue:
     except (InvalidValue, MemoryError):
         raise
     except Exception as error:  # code of a subclass of dict, list, str or a number
+        if raised_by_handler(error) is not None:
+            raise
         raise InvalidValue(
             f"{name} cannot be read, reading it raised {shown_error(error)}: expected JSON values", path=name
         ) from error

@@ -11,6 +11,7 @@ from typing import TypeGuard
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.errors import InvalidValue, shown, shown_error
 from mrq_core.ids import is_id
+from mrq_core.signal_errors import raised_by_handler
 from mrq_core.text import is_utf8, without_controls
 
 _QUEUE_NAME_MAX = 200
@@ -216,6 +217,8 @@ def check_time(moment: object, name: str) -> datetime:
         has_zone = moment.utcoffset() is not None
         utc = from_ms(to_ms(moment)) if has_zone else None
     except Exception as error:  # code of a tzinfo, or of a subclass of datetime
+        if raised_by_handler(error) is not None:
+            raise
         raise InvalidValue(
             f"{name} is {shown(moment)}, which has no time in UTC from the year 1 to 9999 "
             f"({shown_error(error)}): expected an aware datetime",

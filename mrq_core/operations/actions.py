@@ -39,12 +39,13 @@ VERBS: dict[type[Action], tuple[str, str]] = {
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
     """The numbers of jobs by status that an action would change and would refuse, and of unknown ids.
 
-    The refusal of a requeue because another job holds the unique key is not foreseen.
+    `may_be_held`: a requeue may refuse some of the counted jobs, because another job holds their unique key.
     """
 
     changed: Mapping[str, int]
     refused: Mapping[str, int]
     unknown: int = 0
+    may_be_held: bool = False
 
     @property
     def number(self) -> int:
@@ -63,6 +64,7 @@ def preview_for_ids(broker: Broker, ids: Sequence[str], action: Action, now: dat
             str(r.status) for r, is_allowed in zip(records, allowed, strict=True) if not is_allowed
         ),
         unknown=len(unique) - len(records),
+        may_be_held=isinstance(action, Requeue) and any(map(_has_freed_key, records)),
     )
 
 
@@ -70,7 +72,23 @@ def preview_for_matching(broker: Broker, wanted: JobFilter, action: Action, now:
     """What the action would do to the matching jobs, as far as their status tells. Counts them one by one."""
     numbers = broker.count(wanted, "status")
     allowed = {status: number for status, number in numbers.items() if _allows(action, Status(status), now)}
-    return Preview(changed=allowed, refused={s: n for s, n in numbers.items() if s not in allowed})
+    may_be_held = isinstance(action, Requeue) and bool(allowed) and _may_be_held(broker, wanted)
+    return Preview(
+        changed=allowed,
+        refused={s: n for s, n in numbers.items() if s not in allowed},
+        may_be_held=may_be_held,
+    )
+
+
+def _may_be_held(broker: Broker, wanted: JobFilter) -> bool:
+    """Whether a requeue may find a unique key held. Examines one page of the jobs."""
+    page = broker.find(wanted, limit=CHUNK)
+    return page.cursor is not None or any(map(_has_freed_key, page.records))
+
+
+def _has_freed_key(record: JobRecord) -> bool:
+    """Whether a requeue has to reserve the unique key of the job again."""
+    return record.unique_key is not None and record.is_ended
 
 
 def _allows(action: Action, status: Status, now: datetime) -> bool:

@@ -79,6 +79,7 @@ class Plugins:
             origin = f"{point.dist.name} {point.dist.version}" if point.dist else "entry point"
             self._register(point.name, point.load, origin)
         for name in config.plugins:
+            _check_name(name)
             self._register(name, partial(_imported, name), "PLUGINS")
         if config.module is not None:
             self._register("config file", lambda: config.module, "config file")
@@ -322,6 +323,13 @@ class Plugins:
             return ""
         url = [f"a URL that starts with {near[0]}://"] if near[0] in schemes else []
         return f"; did you mean {' or '.join([schemes.get(near[0], near[0]), *url])}?"
+
+
+def _check_name(name: object) -> None:
+    """Raises ConfigError for an item of PLUGINS that cannot name a module."""
+    parts = name.split(".") if isinstance(name, str) else [""]
+    if not all(part and part.isprintable() and not set(part) & set("/\\ ") for part in parts):
+        raise ConfigError(f"PLUGINS has {shown(name)}: expected paths of modules, such as app.plugins")
 
 
 def _imported(name: str) -> ModuleType:

@@ -188,6 +188,8 @@ def _import_longest(path: str) -> tuple[str, list[str]]:
         raise TaskNotFound(f"{shown(path)} is no path of a task: expected module.Name", path=path)
     for length in range(len(parts) - 1, 0, -1):
         module_name = ".".join(parts[:length])
+        if sys.is_finalizing() and module_name not in sys.modules:
+            continue  # a thread that was stopped in an import holds its lock for ever
         try:
             importlib.import_module(module_name)
         except ModuleNotFoundError as error:

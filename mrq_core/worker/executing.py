@@ -172,9 +172,8 @@ class Executing:
             if interrupt is not None:
                 return interrupt
             self._limit_import(execution)
-            failure = self._runner.load(context)
-            self._state.surroundings.keep_limits()
-            return failure
+            with self._state.surroundings.limits_kept():
+                return self._runner.load(context)
         finally:
             execution.end_import()
             if is_first:
@@ -212,7 +211,7 @@ class Executing:
             self._executions.ended(execution)
             self._executions.remove([execution])
             with suppress(MrqError):
-                self._settler.store_logs([execution])
+                self._settler.store_lines([execution])
             self._state.dropped.append(execution)
         self._wake.set()
 

@@ -107,7 +107,7 @@ class Settler:
     def flush_running(self) -> None:
         """Stores logs and progress of running jobs. Raises BrokerError, and keeps the lines."""
         executions = self._executions.undecided()
-        self.store_logs(executions)
+        self.store_lines(executions)
         changed = [
             execution
             for execution in executions
@@ -137,7 +137,7 @@ class Settler:
     def _settle(self, kind: ClaimKind, batch: Sequence[Execution]) -> None:
         state = self._state
         # Logs first: a reader that sees the end of a job sees its whole log.
-        self.store_logs(batch)
+        self.store_lines(batch)
         outcomes = outcomes_of(batch)
         accepted = kind.settle(state.broker, batch, outcomes)
         if self.settled_natively:  # its answers are the first ones
@@ -217,7 +217,7 @@ class Settler:
             _log.exception("settle.given_up id=%s", execution.record.id)
         self._executions.remove([execution])
 
-    def store_logs(self, executions: Sequence[Execution]) -> None:
+    def store_lines(self, executions: Sequence[Execution]) -> None:
         """Stores the log lines of these jobs that are not stored yet. Raises BrokerError, and keeps them."""
         lines = store_logs(self._state.broker, executions, self._state.config.max_log_size)
         if lines:

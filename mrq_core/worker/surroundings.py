@@ -11,8 +11,8 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
@@ -54,7 +54,7 @@ class Surroundings:
         self.is_limited = False
         """Whether a task has lowered a resource limit for good. The worker cannot go on, for instance without
         memory."""
-        self.keep_limits()
+        self._limits = _limits_now()
         self._handlers: dict[int, Any] = {}
         self._mask: set[int] = set()
         self._warned: str | None = None
@@ -66,10 +66,14 @@ class Surroundings:
         self._mask = _raw.pthread_sigmask(signal.SIG_BLOCK, ())
         setattr(sys, "setswitchinterval", _set_short_switch_interval)  # noqa: B010
 
-    def keep_limits(self) -> None:
-        """Notes the resource limits: those of the worker, and those that a module has set when it was
-        imported."""
-        self._limits = {number: resource.getrlimit(number) for number in _LIMITS}
+    @contextmanager
+    def limits_kept(self) -> Iterator[None]:
+        """Notes the resource limits that a module sets while it is imported. A limit that another running job
+        has lowered before is not kept."""
+        before = _limits_now()
+        yield
+        now = _limits_now()
+        self._limits.update({number: now[number] for number in _LIMITS if now[number] != before[number]})
 
     def is_intact(self) -> bool:
         """Whether a job has left what the next job needs at once. Costs little: called after each job."""
@@ -139,6 +143,10 @@ class Surroundings:
         elif self._warned != folder:
             self._warned = folder
             _log.warning("folder.changed: a task has changed the working directory of all jobs to %s", folder)
+
+
+def _limits_now() -> dict[int, tuple[int, int]]:
+    return {number: resource.getrlimit(number) for number in _LIMITS}
 
 
 def _is_lower(limit: int, other: int) -> bool:

@@ -104,7 +104,7 @@ class Shell:
         than most of them.
         """
         variables = {**self.project.env, "COLUMNS": "200", **(env or {})}
-        call = _in_this_process if _is_plain(arguments) else _in_another_process
+        call = _in_this_process if _is_plain(arguments) else in_another_process
         said = call(arguments, self.project.path, variables)
         assert code is None or said.code == code, said
         return said
@@ -142,7 +142,7 @@ def _in_this_process(arguments: tuple[str, ...], folder: Path, env: dict[str, st
     return Said(code, out.getvalue(), err.getvalue())
 
 
-def _in_another_process(arguments: tuple[str, ...], folder: Path, env: dict[str, str]) -> Said:
+def in_another_process(arguments: tuple[str, ...], folder: Path, env: dict[str, str]) -> Said:
     done = subprocess.run(
         [sys.executable, "-m", "mrq_core.cli", *arguments],
         cwd=folder,

@@ -16,9 +16,10 @@ import pytest
 
 from mrq_core.cli import jobs_actions
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Action, ChangeResult, JobFilter
-from mrq_core.contract.record import Status
+from mrq_core.contract.messages import Action, ChangeResult, JobFilter, NewJob, Unique
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
+from mrq_core.ids import new_id
 from mrq_core.operations import actions
 from tests.cli.conftest import Shell, work_through
 from tests.support import PATIENCE, Project
@@ -77,6 +78,33 @@ def test_a_dry_run_counts_what_would_change(mrq: Shell, project: Project, worked
     assert said.out == "2 jobs to cancel: 1 failed, 1 queued\n"
     assert mrq("jobs", "remove", worked["failed"], "--dry-run").out == "1 job to remove: 1 failed\n"
     assert project.client.fetch(worked["failed"]).status == "failed"
+
+
+def test_a_dry_run_of_a_requeue_says_that_unique_keys_may_be_held(
+    mrq: Shell, project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def queue_with_key(path: str) -> str:
+        now = project.client.broker.now()
+        record = JobRecord(
+            id=new_id(), path=path, params={}, queue="default", queued_at=now, updated_at=now, due_at=now
+        )
+        [queued] = project.client.broker.enqueue([NewJob(record=record, unique=Unique(key="k"))])
+        return queued.id
+
+    held = queue_with_key("tasks.fail")
+    plain = project.queue("tasks.fail")
+    mrq("jobs", "cancel", held, plain)
+    queue_with_key("tasks.greet")  # holds the key
+    for words in ([held], ["--path", "tasks.fail"]):
+        assert "another job holds its unique key" in mrq("jobs", "requeue", *words, "--dry-run").err
+        assert mrq("jobs", "cancel", *words, "--dry-run").err == ""
+    assert mrq("jobs", "requeue", plain, "--dry-run").err == ""
+    assert mrq("jobs", "requeue", "--path", "tasks.greet", "--dry-run").err == ""
+    monkeypatch.setattr(actions, "CHUNK", 1)
+    assert "another job holds" in mrq("jobs", "requeue", "--status", "cancel", "--dry-run").err
+    monkeypatch.undo()
+    said = mrq("jobs", "requeue", held, plain, code=1)
+    assert "another job holds its unique key" in said.err
 
 
 @pytest.mark.parametrize("command", [["requeue"], ["cancel"], ["move", "--to", "slow"], ["remove"]])

@@ -11,7 +11,7 @@ from mrq_core.cli.errors import UsageError
 from mrq_core.cli.run_command import params_from
 from mrq_core.contract.codec import storable_params
 from mrq_core.errors import InvalidValue
-from tests.cli.conftest import Shell
+from tests.cli.conftest import Shell, in_another_process
 from tests.operations.test_filters import UNSTORABLE
 from tests.support import Project
 
@@ -120,6 +120,74 @@ def test_only_the_result_of_a_run_goes_to_standard_output(mrq: Shell, project: P
     assert "echoed by the import" in said.err
 
 
+TALKATIVE = """
+import os
+import subprocess
+import sys
+
+from mrq_core import hookimpl
+
+
+def talk(where):
+    print("printed by", where)
+    sys.__stdout__.write(f"written by {where}\\n")
+    os.write(1, f"raw by {where}\\n".encode())
+    subprocess.run(["echo", "echoed by", where], check=True)
+
+
+talk("import")
+
+
+@hookimpl
+def mrq_decode(value):
+    talk("decode")
+    return value
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("jobs", "list"),
+        ("jobs", "show", "ID"),
+        ("jobs", "logs", "ID"),
+        ("queues", "list"),
+        ("workers", "list"),
+        ("check",),
+        ("plugins",),
+    ],
+)
+def test_what_plugins_and_the_config_file_print_does_not_spoil_json(
+    project: Project, arguments: tuple[str, ...]
+) -> None:
+    job_id = project.queue("tasks.Add", {"a": 1, "b": 2})
+    project.write("talkative.py", TALKATIVE)
+    project.write("mrq-config.py", "import talkative\nPLUGINS = ['talkative']\ntalkative.talk('config')\n")
+    words = [job_id if word == "ID" else word for word in arguments]
+    said = in_another_process((*words, "--json"), project.path, project.env)
+    assert said.code in (0, 1), said
+    assert said.json is not None
+    for how in ("printed", "written", "raw", "echoed"):
+        assert f"{how} by import" in said.err
+        assert f"{how} by config" in said.err
+    assert ("raw by decode" in said.err) == (arguments[:2] in (("jobs", "list"), ("jobs", "show")))
+
+
+@pytest.mark.parametrize(
+    "arguments", [("jobs", "cancel", "--path", "tasks.Add"), ("queues", "pause", "q"), ("jobs", "list")]
+)
+def test_what_the_config_file_prints_is_not_in_the_output_of_a_command(
+    mrq: Shell, project: Project, arguments: tuple[str, ...]
+) -> None:
+    project.queue("tasks.Add", {"a": 1, "b": 2})
+    project.write("mrq-config.py", "print('printed by the configuration')\n")
+    for call in (mrq, lambda *words: in_another_process(words, project.path, project.env)):
+        said = call(*arguments)
+        assert "printed by the configuration" in said.err
+        assert said.out
+        assert "printed by" not in said.out
+
+
 def test_a_task_that_closes_standard_output_does_not_lose_its_result(mrq: Shell, project: Project) -> None:
     project.write(
         "closing.py",
@@ -174,6 +242,13 @@ def test_run_takes_keys_and_values_as_strings(mrq: Shell) -> None:
 def test_params_that_make_no_sense_are_refused(words: list[str], what: str) -> None:
     with pytest.raises(UsageError, match=what):
         params_from(words)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1, "a": 2}', '{"b": [{"a": null, "c": 3, "a": {}}]}'])
+@pytest.mark.parametrize("more", [[], ["--async"]])
+def test_json_that_names_a_key_twice_is_a_usage_error(mrq: Shell, text: str, more: list[str]) -> None:
+    said = mrq("run", "tasks.Add", text, *more, code=2)
+    assert (said.out, said.err) == ("", "mrq: params has the key 'a' twice: expected each key once\n")
 
 
 @pytest.mark.parametrize("value", UNSTORABLE)

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
+from types import FrameType
 from typing import Any
 
+import bson
 import pytest
-from bson import Int64
+from bson import Int64, ObjectId
 from pymongo.errors import OperationFailure
 
 from mrq_broker_mongo.broker import MongoBroker
@@ -393,4 +397,59 @@ def test_a_server_that_drips_its_reply_ends_the_call_at_its_timeout(
         with pytest.raises(BrokerUnavailable):
             calls[kind]()
         assert time.monotonic() - began < PATIENCE
+    broker.close()
+
+
+# --- signal handlers --------------------------------------------------------------------------------
+
+
+def test_the_decoding_of_documents_runs_no_python_code_that_a_handler_could_interrupt(
+    place: Place,
+) -> None:
+    broker = place.open()
+    broker.enqueue([new_job() for _ in range(3)])
+    claim(broker, limit=1)
+    calls: list[str] = []
+    data = bson.encode({"n": Int64(2**40), "t": datetime.now(UTC), "list": [{"t": datetime.now(UTC)}]})
+    options = broker._connection._collection("jobs", "").codec_options
+
+    def profile(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            calls.append(frame.f_code.co_qualname)
+
+    sys.setprofile(profile)
+    try:
+        decoded = bson._bson_to_dict(data, options)
+    finally:
+        sys.setprofile(None)
+    assert calls == []
+    assert type(decoded["n"]) is int
+    assert decoded["t"].tzinfo is UTC
+    assert decoded["list"][0]["t"].tzinfo is UTC
+    broker.close()
+
+
+def test_an_exception_of_a_handler_that_pymongo_drops_is_named(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = place.open()
+    [job] = broker.enqueue([new_job()])
+    set_id = ObjectId.__init__
+
+    def interrupted(self: ObjectId, oid: Any = None) -> None:
+        signal.raise_signal(signal.SIGUSR1)
+        set_id(self, oid)
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise LookupError("by the handler")
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(ObjectId, "__init__", interrupted)
+            with pytest.raises(BrokerUnavailable, match=r"signal handler.*by the handler.*repeat"):
+                broker._connection.run("jobs", lambda jobs: list(jobs.find()))
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert broker.get([job.id]) != [None]
     broker.close()

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+import pymongo
 import pytest
 
-from mrq_broker_mongo.server.location import location_of
+from mrq_broker_mongo.server.location import LONGEST_COLLECTION, location_of
 from mrq_core.contract.driver import Opening
+from mrq_core.contract.metrics import Metric
 from mrq_core.errors import ConfigError
+from tests.mongo.kit import Place, open_broker
 
 
 def opening(url: str | None = None, **settings: object) -> Opening:
@@ -176,6 +180,30 @@ def test_an_option_that_no_connection_could_use_is_an_error(
 def test_options_that_may_be_repeated_are_accepted() -> None:
     options = "readPreference=nearest&readPreferenceTags=a:b&readPreferenceTags=c:d"
     assert location_of(opening(f"mongodb://h/x?{options}")).overridden
+
+
+def test_a_prefix_too_long_for_the_names_of_collections_is_an_error_with_the_limit() -> None:
+    database = "d" * 60
+    most = 255 - 60 - len("._metrics")
+    for prefix in ("x" * most, "\u00e9" * (most // 2)):
+        assert location_of(opening(f"mongodb://host/{database}", MONGODB_PREFIX=prefix)).prefix == prefix
+    for prefix in ("x" * (most + 1), "\u00e9" * (most // 2 + 1)):
+        with pytest.raises(ConfigError, match=rf"expected up to {most} in the database d+, in"):
+            location_of(opening(f"mongodb://host/{database}", MONGODB_PREFIX=prefix))
+
+
+def test_the_longest_prefix_and_database_work(server_url: str) -> None:
+    database, prefix = "d" * 63, "x" * (255 - 63 - len("._metrics"))
+    url = server_url.replace("/mrq", f"/{database}")
+    assert database in url
+    broker = open_broker(Place(url, prefix))
+    broker.prepare()
+    broker.record_metrics([Metric(name="m", at=broker.now(), total=1.0)])
+    with pymongo.MongoClient[dict[str, Any]](url) as client:
+        names = client.get_default_database().list_collection_names()
+        assert max(len(name) for name in names) == len(f"{prefix}_{LONGEST_COLLECTION}")
+        client.drop_database(database)
+    broker.close()
 
 
 @pytest.mark.parametrize("prefix", ["", "a b", "$a", "a\n", "a/b", "system.x", "a\0"])

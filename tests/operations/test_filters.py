@@ -159,6 +159,9 @@ def test_errors_and_search_keys_are_parsed() -> None:
         ({"messages": ["..."]}, "expected words"),
         ({"search_keys": ["user"]}, "key is 'user': expected key=value"),
         ({"search_keys": ["a=1", "a=2"]}, "twice"),
+        ({"search_keys": ['a={"b": 1, "b": 1}']}, "key.a has the key 'b' twice"),
+        ({"params": ["a=1", "a=2"]}, "twice"),
+        ({"params": ['a=[{"b": 1, "b": 1}]']}, "params.a has the key 'b' twice"),
     ],
 )
 def test_errors_and_search_keys_that_make_no_sense_are_refused(

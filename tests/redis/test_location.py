@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 import pytest
+import redis
 
 from mrq_broker_redis.server.location import location_of
 from mrq_core.contract.driver import Opening
@@ -101,7 +103,7 @@ def test_an_error_contains_no_part_of_a_password(scheme: str, rest: str) -> None
         ("rediss://h?ssl_cert_reqs=x", "Invalid SSL Certificate Requirements Flag: x"),
         ("rediss://h?ssl_ciphers=x", "No cipher can be selected"),
         ("rediss://h?ssl_min_version=2", "Unsupported TLS/SSL version"),
-        ("rediss://h?ssl_min_version=x", "Invalid value for 'ssl_min_version'"),
+        ("rediss://h?ssl_min_version=x", "ssl_min_version is 'x': expected a number"),
         ("rediss://h?ssl_check_hostname=maybe", "ssl_check_hostname is 'maybe': expected true or false"),
         ("rediss://h?ssl_validate_ocsp=1", "unknown options ssl_validate_ocsp"),
         ("redis://h?protocol=9", "protocol is '9': expected 2 or 3"),
@@ -177,3 +179,18 @@ def test_two_different_prefixes_are_refused() -> None:
     ):
         location_of(opening("redis://h?prefix=a", REDIS_PREFIX="b"))
     assert location_of(opening("redis://h?prefix=a", REDIS_PREFIX="a")).prefix == "a"
+
+
+def test_the_least_version_of_tls_is_a_number_with_every_redis_py() -> None:
+    client = location_of(opening("rediss://host?ssl_min_version=772")).connect()
+    assert client.connection_pool.connection_kwargs["ssl_min_version"] == ssl.TLSVersion.TLSv1_3
+    client.close()
+
+
+def test_an_option_of_tls_that_this_redis_py_lacks_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: object, **options: object) -> None:
+        raise TypeError("got an unexpected keyword argument 'ssl_ciphers'")
+
+    monkeypatch.setattr(redis.SSLConnection, "__init__", refuse)
+    with pytest.raises(ConfigError, match=r"redis-py [\d.]+ does not take.*'ssl_ciphers'"):
+        location_of(opening("rediss://host?ssl_ciphers=x"))

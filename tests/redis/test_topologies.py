@@ -259,7 +259,8 @@ def test_a_child_that_is_forked_while_a_thread_connects_to_a_cluster_works_at_on
             server.signal(signal.SIGSTOP)
         thread = threading.Thread(target=broker.paused)
         thread.start()
-        until(lambda: broker._connection._lock.locked(), what="the thread to connect")
+        lock = broker._connection._lock
+        until(lambda: _is_locked(lock), what="the thread to connect")
         child = os.fork()
         if child == 0:
             faulthandler.dump_traceback_later(10, exit=True)
@@ -270,3 +271,11 @@ def test_a_child_that_is_forked_while_a_thread_connects_to_a_cluster_works_at_on
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         thread.join()
         broker.close()
+
+
+def _is_locked(lock: threading.RLock) -> bool:
+    """Whether another thread holds the lock."""
+    if lock.acquire(blocking=False):
+        lock.release()
+        return False
+    return True

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -103,6 +105,45 @@ def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.py").mkdir()
     with pytest.raises(ConfigError, match=r"folder\.py cannot be read"):
         load_config(file="folder.py", environ={})
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("sys.path.clear()", "removes all entries of sys.path"),
+        ("sys.path = ['/nowhere']", "removes all entries of sys.path"),
+        ("sys.path = None", "sets sys.path to something other than a list"),
+        ("sys.path.append(3)", "sets sys.path to something other than a list"),
+        ("sys.modules.clear()", "replaces or empties sys.modules"),
+        ("sys.modules = {}", "replaces or empties sys.modules"),
+        ("sys.meta_path.clear()", "empties sys.meta_path"),
+        ("sys.path.clear(); import rich_that_is_missing", "failed, line 2: ModuleNotFoundError"),
+        ("os.environ.clear(); sys.stdout.close(); sys.path.append('/more')", ""),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "run os.nothing"])
+def test_a_config_file_that_breaks_imports_is_named(
+    tmp_path: Path, line: str, says: str, command: str
+) -> None:
+    file = tmp_path / "file.py"
+    file.write_text(f"import os, sys\n{line}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "mrq_core.cli", *command.split(), "--config", str(file)],
+        cwd=tmp_path,
+        env={name: value for name, value in os.environ.items() if not name.startswith("MRQ_")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr
+    if says:
+        assert done.returncode == 2
+        assert re.fullmatch(rf"mrq: the config file {file} {says}.*\n", done.stderr)
+    elif command == "check":
+        assert "0 errors" in done.stdout
+    else:
+        assert "has no 'nothing'" in done.stderr
 
 
 @pytest.mark.parametrize("kind", ["directory", "broken link"])
@@ -269,6 +310,8 @@ def test_options_of_tasks_may_be_a_dict_or_json(value: object) -> None:
         ("LOG_LEVEL", "LOUD", "one of DEBUG"),
         ("BROKER", 5, "text"),
         ("TASKS", "{", "JSON object"),
+        ("PLUGINS", ["a", 3], "a list of names, and found 3"),
+        ("TASKS", '{"p": {"timeout": 5, "timeout": 6}}', "has the key 'timeout' twice"),
         ("TASKS", [1], "a dict"),
         ("TASKS", {"p": 5}, "a dict of options"),
         ("TASKS", {1: {}}, "a dict of options"),

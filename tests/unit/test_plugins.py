@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -43,6 +44,12 @@ def mrq_driver() -> Driver:
 
 
 # --- loading ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["", "../x", ".x", "x.", "a b", "a/b", 3, None])
+def test_an_item_of_plugins_that_names_no_module_is_an_error(name: object) -> None:
+    with pytest.raises(ConfigError, match=rf"^PLUGINS has {re.escape(repr(name))}: expected paths"):
+        Plugins(Config(plugins=(name,)))  # type: ignore[arg-type]
 
 
 def test_the_installed_drivers_are_found() -> None:

@@ -413,6 +413,21 @@ def test_limits_that_a_module_sets_when_it_is_imported_stay(project: Project) ->
     assert [project.ended(job).result for job in jobs] == [200, 200]
 
 
+def test_a_limit_that_a_running_job_has_lowered_is_not_kept_for_a_module_that_is_imported_then(
+    project: Project,
+) -> None:
+    project.write("later.py", "from mrq_core import task\n\n@task\ndef nothing():\n    pass\n")
+    before = project.queue("changes.limits_now")
+    project.work_off()
+    jobs = [project.queue("changes.lowers_limits"), project.queue("later.nothing")]
+    worker = project.worker("--greenlets", "2")  # imports the second module while the first job sleeps
+    assert [project.ended(job_id).status for job_id in jobs] == ["success", "success"]
+    after = project.queue("changes.limits_now")
+    assert project.ended(after).result == project.ended(before).result
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0
+
+
 def test_a_worker_ends_after_a_task_has_lowered_its_memory_for_good(project: Project) -> None:
     project.queue("changes.lowers_hard_limits")
     beside = project.queue("tasks.noted", {"word": "beside", "seconds": 1000})

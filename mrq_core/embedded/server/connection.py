@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -22,10 +23,12 @@ from typing import TypeVar
 
 from mrq_core import failpoints
 from mrq_core.contract.driver import RunBlocking
+from mrq_core.drivers.exits import too_late
 from mrq_core.embedded.server import failures, layout
-from mrq_core.embedded.server.forks import NO_FORK
+from mrq_core.embedded.server.forks import NO_FORK, is_transaction_running
 from mrq_core.embedded.server.location import make_parent, refuse_other_file
 from mrq_core.errors import BrokerUnavailable, NotSupported
+from mrq_core.signal_errors import raised_by_handler
 
 _log = logging.getLogger("mrq.sqlite")
 
@@ -151,6 +154,8 @@ class Database:
     def _take(self) -> sqlite3.Connection:
         if self._closed:
             raise BrokerUnavailable(f"the broker of {self.path} was closed: open another one")
+        if sys.is_finalizing() and is_transaction_running():
+            raise too_late(self.path)
         if self._pid != os.getpid():
             _inherited.append(self._idle)
             self._idle, self._writing = deque(), {}
@@ -234,6 +239,8 @@ class Database:
         try:
             yield
         except sqlite3.Error as error:
+            if raised_by_handler(error) is not None:
+                raise
             raise failures.translated(error, path=self.path, timeout=self._timeout) from error
 
 

@@ -42,6 +42,11 @@ class _NoFork:
 NO_FORK = _NoFork()
 
 
+def is_transaction_running() -> bool:
+    """Whether a thread of this process is in a transaction."""
+    return bool(_transactions)
+
+
 def _sleep() -> None:
     with suppress(_queue.Empty):
         _sleeper.get(timeout=_SLICE)

@@ -1,0 +1,225 @@
+"""Signal handlers of the program that interrupt a call, and raise, or call the same client."""
+
+from __future__ import annotations
+
+import signal
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime, tzinfo
+from functools import partial
+from types import FrameType
+
+import pytest
+
+from mrq_core import failpoints
+from mrq_core.client.client import Client
+from mrq_core.contract.messages import Wanted
+from mrq_core.contract.record import Status
+from mrq_core.errors import BrokerUnavailable
+from mrq_core.signal_errors import raised_by_handler
+
+KINDS = (TimeoutError, ConnectionError, ValueError, KeyError, sqlite3.OperationalError)
+
+
+@contextmanager
+def handler(handle: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Sets the handler of SIGUSR1."""
+    before = signal.signal(signal.SIGUSR1, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@contextmanager
+def signal_at_first_point() -> Iterator[None]:
+    """Sends SIGUSR1 once, in the middle of the next call of the broker."""
+
+    def send(_: str) -> None:
+        failpoints.hook = None
+        signal.raise_signal(signal.SIGUSR1)
+
+    failpoints.hook = send
+    try:
+        yield
+        assert failpoints.hook is None, "the call reached no point"
+    finally:
+        failpoints.hook = None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_exception_of_a_handler_in_a_call_reaches_the_caller_unchanged(
+    each_client: Client, kind: type[Exception]
+) -> None:
+    each_client.queue_job("tasks.x")  # which connects
+    raised = kind("by the handler")
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise raised
+
+    with handler(interrupt):
+        with pytest.raises(kind) as caught, signal_at_first_point():
+            each_client.queue_job("tasks.x")
+        assert caught.value is raised
+    assert each_client.fetch(each_client.queue_job("tasks.x")).path == "tasks.x"
+
+
+def test_an_exception_of_a_handler_ends_a_wait_for_the_server(each_client: Client) -> None:
+    def alarm(number: int, frame: FrameType | None) -> None:
+        raise TimeoutError("by the handler")
+
+    before = signal.signal(signal.SIGALRM, alarm)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        with pytest.raises(TimeoutError, match=r"^by the handler$"):
+            each_client.broker.wait([Wanted(name="nothing")], 30.0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    each_client.queue_job("tasks.x")
+
+
+class Signalling(dict[str, object]):
+    """Params that send a signal while mrq copies them."""
+
+    def items(self):  # type: ignore[no-untyped-def]
+        signal.raise_signal(signal.SIGUSR1)
+        return super().items()
+
+
+class SignallingZone(tzinfo):
+    """A time zone that sends a signal."""
+
+    def utcoffset(self, moment: datetime | None) -> None:
+        signal.raise_signal(signal.SIGUSR1)
+
+    dst = tzname = utcoffset
+
+
+class SignallingList(list[dict[str, object]]):
+    """Items of `queue_jobs` that send a signal."""
+
+    def __iter__(self) -> Iterator[dict[str, object]]:
+        signal.raise_signal(signal.SIGUSR1)
+        return super().__iter__()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.queue_job("tasks.x", Signalling(a=1)),
+        lambda client: client.queue_job("tasks.x", at=datetime(2030, 1, 1, tzinfo=SignallingZone())),
+        lambda client: client.queue_jobs("tasks.x", SignallingList()),
+    ],
+)
+def test_an_exception_of_a_handler_while_arguments_are_checked_reaches_the_caller(
+    each_client: Client, call: Callable[[Client], object]
+) -> None:
+    raised = LookupError("by the handler")
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise raised
+
+    with handler(interrupt), pytest.raises(LookupError) as caught:
+        call(each_client)
+    assert caught.value is raised
+
+
+class Handler:
+    """A handler that is an object."""
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        raise ValueError("by the object")
+
+    def method(self, number: int, frame: FrameType | None) -> None:
+        raise ValueError("by the method")
+
+    def with_more(self, more: int, number: int, frame: FrameType | None) -> None:
+        raise ValueError("by the partial")
+
+
+@pytest.mark.parametrize("handle", [Handler(), Handler().method, partial(Handler().with_more, 1)])
+def test_every_form_of_a_handler_is_recognized(handle: Callable[[int, FrameType | None], object]) -> None:
+    with handler(handle):
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+        except ValueError as error:
+            direct = error
+        wrapped = OSError("of a library")
+        wrapped.__context__ = direct
+        assert raised_by_handler(direct) is direct
+        assert raised_by_handler(wrapped) is direct
+    with pytest.raises(ValueError) as caught:
+        Status("unknown")
+    assert raised_by_handler(caught.value) is None, "no code of the default handlers"
+    assert raised_by_handler(OSError("of a library")) is None
+    assert raised_by_handler(wrapped) is None, "no handler is set any more"
+
+
+@pytest.mark.parametrize("call", ["queue", "fetch", "close"])
+def test_a_call_in_a_handler_that_interrupts_another_call_ends(each_client: Client, call: str) -> None:
+    job_id = each_client.queue_job("tasks.x")
+    calls: dict[str, Callable[[], object]] = {
+        "queue": lambda: each_client.fetch(each_client.queue_job("tasks.y")).path,
+        "fetch": lambda: each_client.fetch(job_id).path,
+        "close": each_client.close,
+    }
+    answers: list[object] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        try:
+            answers.append(calls[call]())
+        except BrokerUnavailable as error:
+            answers.append(str(error))
+
+    with handler(handle), signal_at_first_point(), suppress(BrokerUnavailable):
+        each_client.queue_job("tasks.x")
+    refusal = "inside another call of the same thread"
+    [answer] = answers
+    if call == "close":
+        assert answer is None
+        return
+    assert answer in ("tasks.x", "tasks.y") or refusal in str(answer)
+    match each_client.broker.name:
+        case "redis":
+            assert answer in ("tasks.x", "tasks.y")
+        case "mongo":
+            assert refusal in str(answer)
+        case "sqlite":
+            assert (refusal in str(answer)) == (call == "queue")
+    assert each_client.fetch(each_client.queue_job("tasks.x")).path == "tasks.x"
+
+
+def test_a_call_in_a_handler_that_interrupts_the_first_connection_ends(
+    each_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The handler runs while the interrupted call holds the lock under which it connects."""
+    connections = [
+        part._connection
+        for part in (each_client.broker, *vars(each_client.broker).values())
+        if hasattr(part, "_connection")
+    ]
+    if not connections:
+        pytest.skip("SQLite connects without a lock")
+    answers: list[object] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        try:
+            answers.append(each_client.fetch(each_client.queue_job("tasks.y")).path)
+        except BrokerUnavailable as error:
+            answers.append(str(error))
+
+    connection = connections[0]
+    connect = connection.location.connect
+
+    def interrupted() -> object:
+        connection.location = connection.location._replace(connect=connect)
+        signal.raise_signal(signal.SIGUSR1)
+        return connect()
+
+    connection.location = connection.location._replace(connect=interrupted)
+    with handler(handle):
+        assert each_client.fetch(each_client.queue_job("tasks.x")).path == "tasks.x"
+    [answer] = answers
+    assert answer == "tasks.y" or "inside another call of the same thread" in str(answer)
