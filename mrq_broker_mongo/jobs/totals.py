@@ -23,7 +23,7 @@ from mrq_broker_mongo.jobs.records import ENDED_INTERRUPT, Stored, cell_of, cell
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
 from mrq_core.contract.messages import JobFilter, Totals
-from mrq_core.contract.naming import BEHIND_NAMES
+from mrq_core.contract.naming import BEHIND_NAMES, is_tree
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import type_terms, wanted_terms
 
@@ -106,8 +106,8 @@ def totals(connection: Connection) -> Totals:
 def sum_of(connection: Connection, wanted: JobFilter, group_by: str | None) -> dict[str, int] | None:
     """The answer of `Broker.count`, with the expired jobs. None: totals do not have the answer.
 
-    They have the answer for a filter by statuses and one of paths, queues, types of exceptions and error
-    groups, grouped by one of the two.
+    They have the answer for a filter by statuses and one of paths, queues and trees, types of exceptions and
+    error groups, grouped by one of the two.
     """
     if replace(wanted, statuses=(), paths=(), queues=(), exception_types=(), error_groups=()) != JobFilter():
         return None
@@ -118,7 +118,7 @@ def sum_of(connection: Connection, wanted: JobFilter, group_by: str | None) -> d
         "error_group": wanted.error_groups,
     }
     fields = {field for field, names in named.items() if names} | ({group_by} - {None, "status"})
-    if len(fields) > 1 or not fields <= named.keys() or any(name.endswith("/") for name in wanted.queues):
+    if len(fields) > 1 or not fields <= named.keys():
         return None
     field = str(next(iter(fields), "path"))
     rows = _rows(connection, _KINDS[field], () if field == "exception_type" else named[field])
@@ -146,8 +146,11 @@ def numbers_of(connection: Connection, kind: str, names: Sequence[str]) -> dict[
 
 def _rows(connection: Connection, kind: str, names: Sequence[str]) -> dict[str, dict[Status, int]]:
     """The numbers by name and status. No names: of all."""
-    wanted: Doc = {"$in": [f"{kind} {name}" for name in names]} if names else _all_of(kind)
-    found = connection.run("totals", lambda totals: list(totals.find({"_id": wanted})))
+    wanted: Doc = {"_id": {"$in": [f"{kind} {name}" for name in names]} if names else _all_of(kind)}
+    trees = [f"{kind} {name}" for name in names if kind == "q" and is_tree(name)]
+    if trees:
+        wanted = {"$or": [wanted, *({"_id": {"$gte": tree, "$lt": f"{tree[:-1]}0"}} for tree in trees)]}
+    found = connection.run("totals", lambda totals: list(totals.find(wanted)))
     return {doc["_id"][2:]: _row(doc) for doc in found}
 
 

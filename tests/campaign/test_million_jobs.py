@@ -131,12 +131,12 @@ def found(broker: Broker, **wanted: Any) -> int:
 
 
 def counted(broker: Broker, **wanted: Any) -> int:
-    return broker.count(JobFilter(**wanted))[""]
+    return broker.count(JobFilter(**wanted)).numbers[""]
 
 
 def groups(broker: Broker, field: str) -> int:
     """The number of values by which jobs are counted."""
-    return len(broker.count(JobFilter(), field))
+    return len(broker.count(JobFilter(), field).numbers)
 
 
 def requeued(broker: Broker, group: str) -> int:

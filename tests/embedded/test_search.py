@@ -33,7 +33,7 @@ def test_any_key_of_params_can_be_searched_for(broker: EmbeddedBroker, key: str)
     broker.enqueue([job(params={"a": {"b": "x' OR 1 --"}}), wanted, job(params={key: "y"})])
     page = broker.find(JobFilter(params={key: "x' OR 1 --"}))
     assert [record.id for record in page.records] == [wanted.record.id]
-    assert broker.count(JobFilter(params={key: "x' OR 1 --"})) == {"": 1}
+    assert broker.count(JobFilter(params={key: "x' OR 1 --"})).numbers == {"": 1}
 
 
 def test_a_search_that_no_index_serves_stops_in_time_and_goes_on_from_its_cursor(
@@ -156,11 +156,11 @@ def test_any_filter_finds_and_counts_what_matches(
                 rest = broker.find(wanted, order=order, cursor=first.cursor, limit=400).records
                 found = [*first.records, *(rest if first.cursor else ())]
                 assert [record.id for record in found] == ids, wanted
-            assert broker.count(wanted) == {"": len(expected)}, wanted
+            assert broker.count(wanted).numbers == {"": len(expected)}, wanted
             for group in GROUPS:
                 values = Counter(getattr(record, group) for record in expected)
                 del values[None]
-                assert broker.count(wanted, group) == values, (wanted, group)
+                assert broker.count(wanted, group).numbers == values, (wanted, group)
         assert matched > 40
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -14,10 +14,12 @@ from mrq_core.contract.naming import BEHIND_NAMES
 from mrq_core.contract.record import Status
 from mrq_core.contract.terms import type_terms, wanted_terms
 from mrq_core.embedded.jobs import records, trees
-from mrq_core.embedded.jobs.conditions import LISTED
+from mrq_core.embedded.jobs.conditions import LISTED, Condition, in_queues
 
 MAX_DUE = 10_000
 """The largest number of due jobs that is counted."""
+MOST_OTHERS = 1_000
+"""The largest number of parked jobs, and of later jobs of a queue, that is counted."""
 
 _TOTALS = "SELECT kind, name, status, n FROM totals WHERE kind IN ('queue', 'path', 'group') AND n > 0"
 _SUM = "SELECT {group}, sum(n) FROM totals WHERE kind = ? AND {names} AND {statuses} GROUP BY 1"
@@ -28,6 +30,14 @@ _ENTRIES = "SELECT status, n FROM totals WHERE kind = 'entry' AND name = ?"
 _DUE = """
 SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_entries
                       WHERE queue = ? AND rank = ? AND due_ms <= ? LIMIT ?)"""
+_LATER = """
+SELECT count(*) FROM (
+    SELECT 1 FROM (VALUES (-4), (-3), (-2), (-1), (0), (1), (2), (3), (4))
+    CROSS JOIN jobs INDEXED BY jobs_entries
+    WHERE queue = :queue AND rank = column1 AND rank IS NOT NULL AND due_ms > :now LIMIT :most)"""
+_PARKED = """
+SELECT queue, count(*) FROM (SELECT job_id FROM parked LIMIT ?) CROSS JOIN jobs ON jobs.id = job_id
+GROUP BY queue"""
 _KNOWN = "SELECT name FROM queues WHERE name > ? AND name >= ? AND name < ? ORDER BY name LIMIT ?"
 
 
@@ -42,8 +52,8 @@ def totals(connection: sqlite3.Connection) -> Totals:
 def count(connection: sqlite3.Connection, wanted: JobFilter, group_by: str | None) -> dict[str, int] | None:
     """The totals that answer `Broker.count`, expired jobs included. None: totals do not answer it.
 
-    They do for a filter by statuses and one of path, queue, type of exception and error group, grouped by
-    one of the two.
+    They do for a filter by statuses and one of path, queue or tree, type of exception and error group,
+    grouped by one of the two.
     """
     if replace(wanted, statuses=(), paths=(), queues=(), exception_types=(), error_groups=()) != JobFilter():
         return None
@@ -54,7 +64,7 @@ def count(connection: sqlite3.Connection, wanted: JobFilter, group_by: str | Non
         "error_group": _values(JobFilter(error_groups=wanted.error_groups)),
     }
     fields = {field for field, names in named.items() if names} | ({group_by} - {None, "status"})
-    if len(fields) > 1 or not fields <= _KINDS.keys() or any(name.endswith("/") for name in wanted.queues):
+    if len(fields) > 1 or not fields <= _KINDS.keys():
         return None
     field = next(iter(fields), "path")
     names, statuses = list(named[field or ""]), [status.value for status in wanted.statuses]
@@ -62,13 +72,20 @@ def count(connection: sqlite3.Connection, wanted: JobFilter, group_by: str | Non
         names = _types(connection, wanted.exception_types)
         if not names:
             return {}
+    selected = in_queues("name", names) if field == "queue" and names else _listed("name", names)
+    listed = _listed("status", statuses)
     sql = _SUM.format(
-        group={None: "''", "status": "status"}.get(group_by, "name"),
-        names=f"name {LISTED}" if names else "1",
-        statuses=f"status {LISTED}" if statuses else "1",
+        group={None: "''", "status": "status"}.get(group_by, "name"), names=selected.sql, statuses=listed.sql
     )
-    values = [codec.encode([*listed]).decode() for listed in (names, statuses) if listed]
-    return dict(connection.execute(sql, (_KINDS[field or ""], *values)).fetchall())
+    values = (_KINDS[field or ""], *selected.values, *listed.values)
+    return dict(connection.execute(sql, values).fetchall())
+
+
+def _listed(column: str, names: Sequence[str]) -> Condition:
+    """Compares a column with a list. An empty list: any value."""
+    if not names:
+        return Condition("1", ())
+    return Condition(f"{column} {LISTED}", (codec.encode([*names]).decode(),))
 
 
 def _types(connection: sqlite3.Connection, wanted: Sequence[str]) -> list[str]:
@@ -82,22 +99,35 @@ def _values(wanted: JobFilter) -> list[str]:
 
 
 def counts(connection: sqlite3.Connection, clock: Clock, queues: Sequence[str]) -> list[QueueCounts]:
-    """See `Broker.counts`. Costs a few look-ups a queue, and up to 10,000 index entries for what is due."""
+    """See `Broker.counts`.
+
+    Totals have the number of waiting jobs. Those that are parked or due later are counted and subtracted, as
+    long as they are few. In other queues, the due jobs are counted.
+    """
     now_ms = clock.now_ms()
-    return [_counts(connection, queue, now_ms) for queue in queues]
+    found = connection.execute(_PARKED, (MOST_OTHERS,)).fetchall()
+    parked = dict(found) if sum(number for _, number in found) < MOST_OTHERS else None
+    return [_counts(connection, queue, now_ms, parked) for queue in queues]
 
 
-def _counts(connection: sqlite3.Connection, queue: str, now_ms: int) -> QueueCounts:
+def _counts(
+    connection: sqlite3.Connection, queue: str, now_ms: int, parked: Mapping[str, int] | None
+) -> QueueCounts:
     entries = dict(connection.execute(_ENTRIES, (queue,)).fetchall())
-    due, suspects, oldest_ms = 0, 0, None
-    for level in trees.levels(connection, queue):
-        if level.due_ms > now_ms:
-            continue
-        oldest_ms = level.due_ms if oldest_ms is None else min(oldest_ms, level.due_ms)
-        (number,) = connection.execute(_DUE, (queue, level.rank, now_ms, MAX_DUE)).fetchone()
-        due += number
-        if level.is_claimed:  # an expired lease: no worker holds the job
-            suspects = number
+    levels = [level for level in trees.levels(connection, queue) if level.due_ms <= now_ms]
+    oldest_ms = min((level.due_ms for level in levels), default=None)
+    suspects = sum(  # expired leases: no worker holds the job
+        _due_at(connection, queue, level.rank, now_ms) for level in levels if level.is_claimed
+    )
+    due = suspects
+    if len(levels) > bool(suspects):
+        others = None if parked is None else _later(connection, queue, now_ms)
+        if others is None or parked is None:
+            due += sum(
+                _due_at(connection, queue, level.rank, now_ms) for level in levels if not level.is_claimed
+            )
+        else:
+            due += entries.get("waiting", 0) - others - parked.get(queue, 0)
     return QueueCounts(
         queue=queue,
         waiting=entries.get("waiting", 0) + suspects,
@@ -105,6 +135,18 @@ def _counts(connection: sqlite3.Connection, queue: str, now_ms: int) -> QueueCou
         claimed=entries.get("claimed", 0) - suspects,
         oldest_due=records.moment(oldest_ms),
     )
+
+
+def _due_at(connection: sqlite3.Connection, queue: str, rank: int, now_ms: int) -> int:
+    """The number of due entries of one priority, up to 10,000."""
+    (number,) = connection.execute(_DUE, (queue, rank, now_ms, MAX_DUE)).fetchone()
+    return int(number)
+
+
+def _later(connection: sqlite3.Connection, queue: str, now_ms: int) -> int | None:
+    """The number of waiting entries that are due later. None: there are many."""
+    (number,) = connection.execute(_LATER, {"queue": queue, "now": now_ms, "most": MOST_OTHERS}).fetchone()
+    return int(number) if number < MOST_OTHERS else None
 
 
 def queue_names(connection: sqlite3.Connection, prefix: str, after: str, limit: int) -> list[str]:

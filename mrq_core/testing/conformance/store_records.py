@@ -186,7 +186,7 @@ class RecordContract(StorePart):
         clock.advance(1000.0)
         assert read_one(store, job_id).record.status is Status.SUCCESS
         assert store.find(JobFilter()).records == ()
-        assert store.count(JobFilter()) == {"": 0}
+        assert store.count(JobFilter()).numbers == {"": 0}
         with pytest.raises(JobNotFound):
             store.read_logs(job_id)
 

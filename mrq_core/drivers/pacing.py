@@ -1,0 +1,28 @@
+"""The sizes of the parts of a search or a count that ends within its time."""
+
+from __future__ import annotations
+
+import time
+
+MAX_SECONDS = 0.25
+"""The time of a search, and of a count."""
+FIRST, LEAST, MOST = 2_000, 200, 50_000
+"""The numbers of index entries in a part: of the first, the smallest and the largest part."""
+
+
+class Pace:
+    """The number of index entries to read next, from the speed of the last part and the time left."""
+
+    def __init__(self) -> None:
+        self.size = FIRST
+        self._part_began = time.monotonic()
+        self._deadline = self._part_began + MAX_SECONDS
+
+    def goes_on(self) -> bool:
+        """Ends a part. False: the time is over."""
+        now = time.monotonic()
+        left = self._deadline - now
+        took = max(now - self._part_began, 1e-6)
+        self.size = max(LEAST, min(2 * self.size, MOST, int(self.size * left / took)))
+        self._part_began = now
+        return left > 0
