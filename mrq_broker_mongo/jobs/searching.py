@@ -199,10 +199,15 @@ def count(connection: Connection, wanted: JobFilter, group_by: str | None, curso
             numbers = _without_expired(connection, {"": number}, wanted, group_by, now)
             if numbers is not None:
                 return Counted(numbers=numbers)
-    if cursor is None and group_by in indexes.WITH_ERROR and served is None and not wanted.ids:
-        if sum(totals.numbers_of(connection, "t", ()).values()) < MOST_ENTRIES:
-            query = {"$and": [*query_of(wanted, now)["$and"], indexes.WITH_ERROR[group_by]]}
-            return Counted(numbers=_grouped(connection, query, wanted, group_by, "terms"))
+    if (
+        cursor is None
+        and group_by in indexes.WITH_ERROR
+        and served is None
+        and not wanted.ids
+        and sum(totals.numbers_of(connection, "t", ()).values()) < MOST_ENTRIES
+    ):
+        query = {"$and": [*query_of(wanted, now)["$and"], indexes.WITH_ERROR[group_by]]}
+        return Counted(numbers=_grouped(connection, query, wanted, group_by, "terms"))
     return _count_in_parts(connection, wanted, served, group_by, now, cursor)
 
 

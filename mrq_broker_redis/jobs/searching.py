@@ -233,14 +233,9 @@ def _indexes(connection: Connection, wanted: JobFilter, group_by: str | None) ->
     if group_by == "error_group":  # jobs without a group are not counted
         groups = totals.error_groups(connection)
         if len(groups) <= MOST_MERGED:
-            terms = wanted_terms(JobFilter(error_groups=tuple(groups)))
-            served.append(
-                [
-                    _Index(connection.key("i:t:group"), value.encode() + b"\0")
-                    for part in terms
-                    for _, value in part
-                ]
-            )
+            key = connection.key("i:t:group")
+            terms = [term for part in wanted_terms(JobFilter(error_groups=tuple(groups))) for term in part]
+            served.append([_Index(key, value.encode() + b"\0") for _, value in terms])
     if not served:
         return [_Index(connection.key(f"i:s:{status}")) for status in Status]
 

@@ -11,7 +11,7 @@ import pytest
 from bson import ObjectId
 
 from mrq_broker_mongo.broker import MongoBroker
-from mrq_broker_mongo.jobs import searching, totals
+from mrq_broker_mongo.jobs import recounting, searching
 from mrq_core.contract.matching import matches
 from mrq_core.contract.messages import (
     Cancel,
@@ -293,7 +293,7 @@ def test_the_numbers_of_groups_without_jobs_are_deleted(place: Place) -> None:
         return {doc["_id"] for doc in found if doc["_id"].startswith(("g ", "t "))}
 
     assert groups() == {"g gone", "g kept", "t shop.NoStock", "t shop.Gone"}
-    assert totals.recount_if_due(broker._connection)
+    assert recounting.recount_if_due(broker._connection)
     assert groups() == {"g kept", "t shop.NoStock"}
     assert broker.totals().by_error_group == {"kept": {Status.FAILED: 1}}
     broker.close()

@@ -38,6 +38,16 @@ SELECT count(*) FROM (
 _PARKED = """
 SELECT queue, count(*) FROM (SELECT job_id FROM parked LIMIT ?) CROSS JOIN jobs ON jobs.id = job_id
 GROUP BY queue"""
+_EXAMINED = "SELECT name FROM queues WHERE name > ? ORDER BY name LIMIT ?"
+_FORGET = """
+DELETE FROM queues WHERE name > ? AND name <= ?
+AND NOT EXISTS (SELECT 1 FROM totals WHERE kind = 'queue' AND totals.name = queues.name AND n > 0)
+AND NOT EXISTS (SELECT 1 FROM raw_waiting INDEXED BY raw_order WHERE queue = queues.name)
+AND NOT EXISTS (SELECT 1 FROM raw_leased INDEXED BY raw_leases WHERE queue = queues.name)
+RETURNING name"""
+_DROP_TOTALS = "DELETE FROM totals WHERE kind IN ('queue', 'entry', 'raw') AND name = ? AND n = 0"
+_WALKED = "SELECT value FROM state WHERE namespace = 'housekeeping' AND name = 'queues'"
+_WALK = "INSERT OR REPLACE INTO state VALUES ('housekeeping', 'queues', ?, 0, NULL)"
 _KNOWN = "SELECT name FROM queues WHERE name > ? AND name >= ? AND name < ? ORDER BY name LIMIT ?"
 
 
@@ -147,6 +157,20 @@ def _later(connection: sqlite3.Connection, queue: str, now_ms: int) -> int | Non
     """The number of waiting entries that are due later. None: there are many."""
     (number,) = connection.execute(_LATER, {"queue": queue, "now": now_ms, "most": MOST_OTHERS}).fetchone()
     return int(number) if number < MOST_OTHERS else None
+
+
+def forget_queues(connection: sqlite3.Connection, limit: int) -> None:
+    """Forgets the names without jobs and parameters among the next `limit` names, in one transaction with the
+    totals that show it. The next call continues after them, and then from the first name."""
+    row = connection.execute(_WALKED).fetchone()
+    after = "" if row is None else codec.decode(row[0])
+    names = connection.execute(_EXAMINED, (after, limit)).fetchall()
+    if names:
+        forgotten = connection.execute(_FORGET, (after, names[-1][0])).fetchall()
+        connection.executemany(_DROP_TOTALS, forgotten)
+    position = names[-1][0] if len(names) == limit else ""
+    if position != after:
+        connection.execute(_WALK, (codec.encode(position),))
 
 
 def queue_names(connection: sqlite3.Connection, prefix: str, after: str, limit: int) -> list[str]:
