@@ -61,8 +61,9 @@ def group_of(number: int) -> str:
 
 
 def path_of(number: int) -> str:
-    """One of 10 paths, independent of the queue."""
-    return f"shop.Task{number // len(QUEUES) % 10}"
+    """One of 10 paths; the first queue has no job of the first path."""
+    later = number // len(QUEUES)
+    return f"shop.Task{1 + later % 9 if number % len(QUEUES) == 0 else later % 10}"
 
 
 def queue_of(number: int) -> str:
@@ -178,7 +179,7 @@ def waiting_in(broker: Broker, queues: Sequence[str]) -> int:
 def requeued(broker: Broker, group: str) -> int:
     """The number of jobs that one step of a bulk action changes. Afterwards they have no exception."""
     applied = broker.apply(JobFilter(error_groups=(group,)), Requeue(), limit=APPLIED)
-    return applied.changes[ChangeResult.DONE]
+    return applied.changes.get(ChangeResult.DONE, 0)
 
 
 @pytest.mark.parametrize("name", brokers.NAMES)
@@ -186,7 +187,7 @@ def test_jobs_are_found_and_counted_among_a_million_within_bounds(name: str, tmp
     group, in_group = group_of(7), len(range(7, FAILED, GROUPS))
     user, country = {"user_id": 777}, {"country": "c3"}
     several = {"statuses": (Status.QUEUED,), "paths": (path_of(7),), "queues": (QUEUES[7],)}
-    nothing = several | {"statuses": (Status.CANCEL, Status.QUEUED), "paths": ("shop.Task10", "shop.Task11")}
+    nothing = several | {"paths": ("shop.Task0",), "queues": (QUEUES[0],)}
     no_tree = several | {"queues": ("nothing/",)}
     in_queue = sum(1 for number in range(7, JOBS, len(QUEUES)) if number % EVERY)
     in_several = sum(
@@ -210,7 +211,7 @@ def test_jobs_are_found_and_counted_among_a_million_within_bounds(name: str, tmp
             "count by error group": (lambda: groups(broker, "error_group"), GROUPS),
             "count by exception type": (lambda: groups(broker, "exception_type"), len(TYPES)),
             "find by status, path and queue, without a match": (lambda: page(**nothing), 0),
-            "find by status, path and queue": (lambda: page(**several), PAGE),
+            "find by status, path and queue": (lambda: page(**several), min(PAGE, in_several)),
             "find by status, path and a tree that does not exist": (lambda: page(**no_tree), 0),
             "count by status, path and queue": (lambda: count(**several), in_several),
             "count by status, path and a tree that does not exist": (lambda: count(**no_tree), 0),
