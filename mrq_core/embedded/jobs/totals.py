@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
@@ -13,7 +14,7 @@ from mrq_core.contract.messages import JobFilter, QueueCounts, Totals
 from mrq_core.contract.naming import BEHIND_NAMES
 from mrq_core.contract.record import Status
 from mrq_core.contract.terms import type_terms, wanted_terms
-from mrq_core.embedded.jobs import records, trees
+from mrq_core.embedded.jobs import records
 from mrq_core.embedded.jobs.conditions import LISTED, Condition, in_queues
 
 MAX_DUE = 10_000
@@ -26,15 +27,21 @@ _SUM = "SELECT {group}, sum(n) FROM totals WHERE kind = ? AND {names} AND {statu
 _TYPES = "SELECT DISTINCT name FROM totals WHERE kind = 'type'"
 _KINDS = {"path": "path", "queue": "queue", "exception_type": "type", "error_group": "group"}
 """The kinds of totals by the field that they group."""
-_ENTRIES = "SELECT status, n FROM totals WHERE kind = 'entry' AND name = ?"
+_ENTRIES = f"SELECT name, status, n FROM totals WHERE kind = 'entry' AND name {LISTED}"
+_LEVELS = """
+SELECT listed.value, column1,
+       (SELECT min(due_ms) FROM jobs INDEXED BY jobs_entries
+        WHERE queue = listed.value AND rank = column1 AND rank IS NOT NULL) AS first_ms,
+       (SELECT max(due_ms) FROM jobs INDEXED BY jobs_entries
+        WHERE queue = listed.value AND rank = column1 AND rank IS NOT NULL)
+FROM json_each(?) AS listed CROSS JOIN (VALUES (-4), (-3), (-2), (-1), (0), (1), (2), (3), (4), (9))
+WHERE first_ms IS NOT NULL"""
 _DUE = """
 SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_entries
                       WHERE queue = ? AND rank = ? AND due_ms <= ? LIMIT ?)"""
 _LATER = """
-SELECT count(*) FROM (
-    SELECT 1 FROM (VALUES (-4), (-3), (-2), (-1), (0), (1), (2), (3), (4))
-    CROSS JOIN jobs INDEXED BY jobs_entries
-    WHERE queue = :queue AND rank = column1 AND rank IS NOT NULL AND due_ms > :now LIMIT :most)"""
+SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_entries
+                      WHERE queue = ? AND rank = ? AND due_ms > ? LIMIT ?)"""
 _PARKED = """
 SELECT queue, count(*) FROM (SELECT job_id FROM parked LIMIT ?) CROSS JOIN jobs ON jobs.id = job_id
 GROUP BY queue"""
@@ -108,55 +115,76 @@ def _values(wanted: JobFilter) -> list[str]:
     return [term.value for part in wanted_terms(wanted) for term in part]
 
 
+class _Level(NamedTuple):
+    """The entries of a queue with one priority, or its claimed entries, and the times of the first and the
+    last."""
+
+    queue: str
+    rank: int
+    first_ms: int
+    last_ms: int
+
+
 def counts(connection: sqlite3.Connection, clock: Clock, queues: Sequence[str]) -> list[QueueCounts]:
     """See `Broker.counts`.
 
     Totals have the number of waiting jobs. Those that are parked or due later are counted and subtracted, as
     long as they are few. In other queues, the due jobs are counted.
     """
-    now_ms = clock.now_ms()
+    now_ms, listed = clock.now_ms(), codec.encode([*queues]).decode()
+    entries: dict[str, dict[str, int]] = {}
+    for queue, kind, number in connection.execute(_ENTRIES, (listed,)):
+        entries.setdefault(queue, {})[kind] = number
+    levels: dict[str, list[_Level]] = {}
+    for level in map(_Level._make, connection.execute(_LEVELS, (listed,))):
+        levels.setdefault(level.queue, []).append(level)
     found = connection.execute(_PARKED, (MOST_OTHERS,)).fetchall()
     parked = dict(found) if sum(number for _, number in found) < MOST_OTHERS else None
-    return [_counts(connection, queue, now_ms, parked) for queue in queues]
+    return [
+        _counts(connection, queue, entries.get(queue, {}), levels.get(queue, ()), parked, now_ms)
+        for queue in queues
+    ]
 
 
 def _counts(
-    connection: sqlite3.Connection, queue: str, now_ms: int, parked: Mapping[str, int] | None
+    connection: sqlite3.Connection,
+    queue: str,
+    entries: Mapping[str, int],
+    levels: Sequence[_Level],
+    parked: Mapping[str, int] | None,
+    now_ms: int,
 ) -> QueueCounts:
-    entries = dict(connection.execute(_ENTRIES, (queue,)).fetchall())
-    levels = [level for level in trees.levels(connection, queue) if level.due_ms <= now_ms]
-    oldest_ms = min((level.due_ms for level in levels), default=None)
+    waiting = [level for level in levels if level.rank != records.CLAIMED_RANK]
+    reached = [level for level in levels if level.first_ms <= now_ms]
     suspects = sum(  # expired leases: no worker holds the job
-        _due_at(connection, queue, level.rank, now_ms) for level in levels if level.is_claimed
+        _number(connection, _DUE, level, now_ms, MAX_DUE)
+        for level in reached
+        if level.rank == records.CLAIMED_RANK
     )
     due = suspects
-    if len(levels) > bool(suspects):
-        others = None if parked is None else _later(connection, queue, now_ms)
-        if others is None or parked is None:
-            due += sum(
-                _due_at(connection, queue, level.rank, now_ms) for level in levels if not level.is_claimed
-            )
+    if any(level.rank != records.CLAIMED_RANK for level in reached):
+        later = sum(
+            _number(connection, _LATER, level, now_ms, MOST_OTHERS)
+            for level in waiting
+            if level.last_ms > now_ms
+        )
+        if parked is None or later >= MOST_OTHERS:
+            due += sum(_number(connection, _DUE, level, now_ms, MAX_DUE) for level in waiting)
         else:
-            due += entries.get("waiting", 0) - others - parked.get(queue, 0)
+            due += entries.get("waiting", 0) - later - parked.get(queue, 0)
     return QueueCounts(
         queue=queue,
         waiting=entries.get("waiting", 0) + suspects,
         due=min(due, MAX_DUE),
         claimed=entries.get("claimed", 0) - suspects,
-        oldest_due=records.moment(oldest_ms),
+        oldest_due=records.moment(min((level.first_ms for level in reached), default=None)),
     )
 
 
-def _due_at(connection: sqlite3.Connection, queue: str, rank: int, now_ms: int) -> int:
-    """The number of due entries of one priority, up to 10,000."""
-    (number,) = connection.execute(_DUE, (queue, rank, now_ms, MAX_DUE)).fetchone()
+def _number(connection: sqlite3.Connection, sql: str, level: _Level, now_ms: int, most: int) -> int:
+    """The number of due or later entries of a level, up to a bound."""
+    (number,) = connection.execute(sql, (level.queue, level.rank, now_ms, most)).fetchone()
     return int(number)
-
-
-def _later(connection: sqlite3.Connection, queue: str, now_ms: int) -> int | None:
-    """The number of waiting entries that are due later. None: there are many."""
-    (number,) = connection.execute(_LATER, {"queue": queue, "now": now_ms, "most": MOST_OTHERS}).fetchone()
-    return int(number) if number < MOST_OTHERS else None
 
 
 def forget_queues(connection: sqlite3.Connection, limit: int) -> None:
