@@ -29,6 +29,8 @@ from mrq_core.drivers import replacing
 MAX_SECONDS = 0.25
 BATCH = 500
 """The number of candidates in one round trip."""
+MOST_SEEKS = 10
+"""The largest number of values whose indexes are asked for each candidate, before its job is read."""
 MOST_MERGED = 50
 """The largest number of subqueues of a tree, and of error groups, whose indexes are merged."""
 _GROUPS = {"queue": 0, "path": 1, "status": 2, "worker": 3, "exception_type": 4, "error_group": 9}
@@ -169,10 +171,15 @@ def _candidates(
     ids = _ids(connection, wanted, order, cursor, group_by)
     by_group = group_by == "error_group"
     terms = [list(part) for part in wanted_terms(wanted)]
+    indexed = [part for part in _indexed(wanted) if len(part) <= MOST_SEEKS]
+    if len(indexed) + len(terms) + bool(wanted.queues) == 1:
+        indexed = []  # the candidates come from this index
     size = 50  # grows, because the first few often fill a page
     while batch := list(islice(ids, size)):
         size = min(size * 2, BATCH)
-        answer = connection.run("columns", [batch, bool(wanted.params), by_group, terms], repeatable=True)
+        answer = connection.run(
+            "columns", [batch, bool(wanted.params), by_group, terms, indexed], repeatable=True
+        )
         now_ms = int(answer[0])
         yield [
             _Candidate(job_id, None if row is None or (row[6] is not None and int(row[6]) <= now_ms) else row)
@@ -215,13 +222,7 @@ def _walk(connection: Connection, index: _Index, newest: bool, cursor: str | Non
 def _indexes(connection: Connection, wanted: JobFilter, group_by: str | None) -> list[_Index]:
     """The indexes to search: those of the part of the filter with the fewest jobs, or of all jobs."""
     served = [
-        [_Index(connection.key(f"i:{kind}:{name}")) for name in dict.fromkeys(names)]
-        for kind, names in (
-            ("y", wanted.schedules),
-            ("s", [str(status) for status in wanted.statuses]),
-            ("h", wanted.paths),
-        )
-        if names
+        [_Index(connection.key(f"i:{kind}:{name}")) for kind, name in part] for part in _indexed(wanted)
     ]
     queues = _queues(connection, wanted.queues) if wanted.queues else None
     if queues is not None:
@@ -250,6 +251,17 @@ def _indexes(connection: Connection, wanted: JobFilter, group_by: str | None) ->
     numbers = iter(connection.use(sizes) if any(served) else ())
     measured = ((sum(islice(numbers, len(indexes))), indexes) for indexes in served)
     return min(measured, key=lambda pair: pair[0])[1]
+
+
+def _indexed(wanted: JobFilter) -> list[list[tuple[str, str]]]:
+    """The parts of the filter with an index for each value, by kind and value; without queues, for trees have
+    no index."""
+    parts = (
+        ("y", wanted.schedules),
+        ("s", [str(status) for status in wanted.statuses]),
+        ("h", wanted.paths),
+    )
+    return [[(kind, name) for name in dict.fromkeys(names)] for kind, names in parts if names]
 
 
 def _queues(connection: Connection, names: Sequence[str]) -> list[str] | None:

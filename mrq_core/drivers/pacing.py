@@ -8,6 +8,8 @@ MAX_SECONDS = 0.25
 """The time of a search, and of a count."""
 FIRST, LEAST, MOST = 2_000, 200, 50_000
 """The numbers of index entries in a part: of the first, the smallest and the largest part."""
+SHARE = 5
+"""The least number of parts in the time: the last part may take longer than those before it."""
 
 
 class Pace:
@@ -23,6 +25,7 @@ class Pace:
         now = time.monotonic()
         left = self._deadline - now
         took = max(now - self._part_began, 1e-6)
-        self.size = max(LEAST, min(2 * self.size, MOST, int(self.size * left / took)))
+        time_of_next = min(left, MAX_SECONDS / SHARE)
+        self.size = max(LEAST, min(2 * self.size, MOST, int(self.size * time_of_next / took)))
         self._part_began = now
         return left > 0
