@@ -17,7 +17,7 @@ from bson import ObjectId
 
 from mrq_broker_mongo.jobs import indexes, totals, trees
 from mrq_broker_mongo.jobs.changing import Records
-from mrq_broker_mongo.jobs.indexes import Served
+from mrq_broker_mongo.jobs.indexes import Chosen, Served
 from mrq_broker_mongo.jobs.records import has_expired, object_ids, of_doc
 from mrq_broker_mongo.server.arrangement import WHOLE
 from mrq_broker_mongo.server.connection import Connection, Jobs
@@ -30,6 +30,8 @@ from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import replacing
 from mrq_core.drivers.pacing import Pace
 
+FIRST_DOCUMENTS = 500
+"""The documents that a search reads before it narrows the entries by other indexes."""
 MOST_COUNTED = 10_000
 """Above this number totals answer a count, where they have the numbers."""
 MOST_ENTRIES = 50_000
@@ -47,20 +49,23 @@ def get(connection: Connection, ids: Sequence[str]) -> list[JobRecord | None]:
 def find(connection: Connection, wanted: JobFilter, *, order: Order, cursor: str | None, limit: int) -> Page:
     """See `Broker.find`."""
     check_page_cursor(cursor)
-    served = None if wanted.ids else indexes.best(connection, wanted)
+    served, others = Chosen(None) if wanted.ids else indexes.choose(connection, wanted)
     query = query_of(wanted, connection.now(), served)
     look = _Look(connection, query, wanted, served, order is Order.NEWEST_FIRST)
     at = None if cursor is None else ObjectId(cursor)
     if wanted.ids or wanted.is_empty or _is_served_by(served, wanted):
         return _page(list(look.matching(at, None, limit + 1)), limit)
     hits: list[JobRecord] = []
-    pace = Pace()
+    pace = Pace(FIRST_DOCUMENTS if others else None)
     while True:
         end = look.end_of_part(at, pace.size)
         hits += look.matching(at, end, limit + 1 - len(hits))
         if len(hits) > limit or end is None:
             return _page(hits, limit)
         at = end
+        look = look._replace(
+            others=others
+        )  # few of the entries match: the other parts of the filter tell which
         if not pace.goes_on():
             return Page(records=tuple(hits), cursor=str(at), searched_until=str(at))
 
@@ -84,6 +89,8 @@ class _Look(NamedTuple):
     wanted: JobFilter
     served: Served | None
     is_newest_first: bool
+    others: tuple[Served, ...] = ()
+    """Parts of the filter whose indexes narrow the entries before documents are read."""
 
     def end_of_part(self, at: ObjectId | None, size: int) -> ObjectId | None:
         """The last id of the next part of the index, which has `size` entries. None: the rest is smaller."""
@@ -101,17 +108,32 @@ class _Look(NamedTuple):
 
     def matching(self, at: ObjectId | None, end: ObjectId | None, limit: int) -> Iterator[JobRecord]:
         """The matching jobs of a part, up to the limit."""
-        inside = {"$and": [self.query, self.behind(at, end)]}
+        inside, index = self.part(at, end)
         wanted = self.wanted
 
         def look(jobs: Any) -> list[Doc]:
-            cursor = jobs.find(inside).sort("_id", self._direction).hint(self._index)
+            cursor = jobs.find(inside).sort("_id", self._direction).hint(index)
             if not wanted.params:
                 return list(cursor.limit(limit))
             return list(islice((doc for doc in cursor if _has_params(doc, wanted)), limit))
 
         for doc in self.connection.run("jobs", look):
             yield of_doc(doc, self.connection.arrangement)
+
+    def part(self, at: ObjectId | None, end: ObjectId | None) -> tuple[Doc, str]:
+        """The condition of the jobs of a part, and the index to read."""
+        if not self.others or self.served is None:
+            return {"$and": [self.query, self.behind(at, end)]}, self._index
+        ids = self._ids({"$and": [self.served.condition, self.behind(at, end)]}, self.served.field)
+        for other in self.others:
+            if ids:
+                ids = self._ids({**other.condition, "_id": {"$in": ids}}, other.field)
+        return {"$and": [{"_id": {"$in": ids}}, self.query]}, "_id_"
+
+    def _ids(self, condition: Doc, index: str) -> list[ObjectId]:
+        """The ids of the entries, without a look at their documents."""
+        found = self.connection.run("jobs", lambda jobs: list(jobs.find(condition, {"_id": 1}, hint=index)))
+        return list({doc["_id"]: None for doc in found})
 
     @property
     def _index(self) -> str:
@@ -192,7 +214,7 @@ def count(connection: Connection, wanted: JobFilter, group_by: str | None, curso
             numbers = _without_expired(connection, numbers, wanted, group_by, now)
             if numbers is not None:
                 return Counted(numbers=numbers)
-    served = None if wanted.ids else indexes.best(connection, wanted)
+    served, others = Chosen(None) if wanted.ids else indexes.choose(connection, wanted)
     if cursor is None and group_by is None and served is not None and _is_served_by(served, wanted):
         number = connection.run("jobs", _counter(served))
         if number < MOST_ENTRIES:
@@ -208,28 +230,20 @@ def count(connection: Connection, wanted: JobFilter, group_by: str | None, curso
     ):
         query = {"$and": [*query_of(wanted, now)["$and"], indexes.WITH_ERROR[group_by]]}
         return Counted(numbers=_grouped(connection, query, wanted, group_by, "terms"))
-    return _count_in_parts(connection, wanted, served, group_by, now, cursor)
+    look = _Look(connection, query_of(wanted, now, served), wanted, served, False, others)
+    return _count_in_parts(look, group_by, cursor)
 
 
-def _count_in_parts(
-    connection: Connection,
-    wanted: JobFilter,
-    served: Served | None,
-    group_by: str | None,
-    now: datetime,
-    cursor: str | None,
-) -> Counted:
+def _count_in_parts(look: _Look, group_by: str | None, cursor: str | None) -> Counted:
     """The numbers of the jobs after the cursor, counted one by one until the time is over."""
-    query = query_of(wanted, now, served)
-    look = _Look(connection, query, wanted, served, False)
+    wanted = look.wanted
     numbers: dict[str, int] = {} if group_by else {"": 0}
     at = None if cursor is None else ObjectId(cursor)
     pace = Pace()
     while True:
         end = None if wanted.ids else look.end_of_part(at, pace.size)
-        inside = {"$and": [query, look.behind(at, end)]}
-        hint = None if wanted.ids else served.field if served else "_id_"
-        for name, number in _grouped(connection, inside, wanted, group_by, hint).items():
+        inside, hint = look.part(at, end)
+        for name, number in _grouped(look.connection, inside, wanted, group_by, hint).items():
             numbers[name] = numbers.get(name, 0) + number
         if end is None:
             return Counted(numbers=numbers)

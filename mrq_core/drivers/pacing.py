@@ -15,8 +15,8 @@ SHARE = 5
 class Pace:
     """The number of index entries to read next, from the speed of the last part and the time left."""
 
-    def __init__(self) -> None:
-        self.size = FIRST
+    def __init__(self, first: int | None = None) -> None:
+        self.size = FIRST if first is None else min(first, FIRST)
         self._part_began = time.monotonic()
         self._deadline = self._part_began + MAX_SECONDS
 

@@ -158,7 +158,7 @@ def test_a_failed_job_leaves_nothing_when_it_is_deleted(place: Place) -> None:
     left: list[bytes] = connection.use(lambda client: client.keys(connection.key("*")))
     prefix = len(connection.prefix) + 1
     kept = {name[prefix:].decode() for name in left} - {"wake:q"}
-    assert kept == {"layout", "queues"}
+    assert kept == {"layout"}
     broker.close()
 
 
