@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pymongo
 import pytest
 from bson import ObjectId
+from msgspec.structs import replace
 
 from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.jobs import recounting, searching
@@ -26,6 +28,7 @@ from mrq_core.contract.messages import (
 )
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.drivers import pacing
+from mrq_core.operations.jobs import count_all
 from mrq_core.testing.clock import ManualClock
 from tests.mongo.explaining import Doc, Explained, check, figures, stages
 from tests.mongo.kit import Place, claim, ended, new_job, success
@@ -175,6 +178,27 @@ def test_a_search_reads_the_smallest_of_the_indexes_that_serve_it(
         assert [one.id for one in found.records] == [record.id]
     assert check_reads(explained, lambda: broker.count(wanted).numbers) == {"": 1}
     assert check_reads(explained, lambda: broker.count(wanted, "error_group").numbers) == {"rare": 1}
+
+
+@pytest.mark.parametrize("group_by", [None, "status"])
+def test_other_indexes_narrow_the_entries_before_documents_are_read(
+    broker: MongoBroker, explained: Explained, monkeypatch: pytest.MonkeyPatch, group_by: str | None
+) -> None:
+    """The queue has the fewest jobs, of which none has the path: the first part alone reads documents."""
+    monkeypatch.setattr(searching, "FIRST_DOCUMENTS", 100)
+    for queue, path, number in (("q", "a", 800), ("r", "b", 1000), ("s", "c", 1900)):
+        for start in range(0, number, 100):
+            jobs = [replace(new_job(queue).record, path=path) for _ in range(min(100, number - start))]
+            broker.enqueue([NewJob(record=record) for record in jobs])
+    wanted = JobFilter(queues=("q",), paths=("b",), statuses=(Status.QUEUED,))
+    explained.found, explained.is_on = [], True
+    assert broker.find(wanted).records == ()
+    found = sum(figures(told)["totalDocsExamined"] for _, told in explained.found)
+    explained.found = []
+    assert broker.count(wanted, group_by).number == 0
+    explained.is_on = False
+    counted = sum(figures(told)["totalDocsExamined"] for _, told in explained.found)
+    assert (found <= 150, counted <= 10) == (True, True), (found, counted)
 
 
 def check_reads(explained: Explained, work: Any) -> Any:
@@ -363,3 +387,7 @@ def test_a_search_whose_time_is_over_goes_on_at_its_cursor(
         cursor, pages = page.cursor, pages + 1
     assert pages >= 2
     assert found == expected
+    for group in GROUPS:
+        numbers = Counter(getattr(one, group) if group else "" for one in everything if one.id in expected)
+        del numbers[None]
+        assert count_all(broker, wanted, group) == numbers
