@@ -48,7 +48,7 @@ class Writer:
         self._thread = threading.Thread(target=self._run)
         self.cycles = 0
         self.rest = threading.Lock()
-        """Whoever holds it keeps the writer from its next cycle."""
+        """The test holds this lock to keep the writer from its next cycle."""
         self._thread.start()
 
     def _run(self) -> None:
