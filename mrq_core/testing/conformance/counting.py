@@ -163,7 +163,7 @@ class CountContract(Contract):
         assert forgets(broker, clock, "q")
         put(broker, clock)
         assert broker.paused() == {"q"}
-        assert broker.poll("w", Versions()).paused == {"q"}
+        assert broker.poll("w", Versions()).paused == frozenset({"q"})
 
     def test_no_queue_is_forgotten_that_holds_a_job_enqueued_meanwhile(
         self, broker: Broker, broker_factory: Callable[..., Broker], clock: ManualClock
