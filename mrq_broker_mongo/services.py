@@ -16,6 +16,7 @@ from mrq_broker_mongo.shared.state import MongoState
 from mrq_core.contract.broker import SharedState, StoreServices
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import (
+    Counted,
     Finding,
     JobFilter,
     LogLine,
@@ -70,8 +71,8 @@ class MongoServices(StoreServices):
     ) -> Page:
         return searching.find(self._jobs, wanted, order=order, cursor=cursor, limit=limit)
 
-    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
-        return searching.count(self._jobs, wanted, group_by)
+    def count(self, wanted: JobFilter, group_by: str | None = None, *, cursor: str | None = None) -> Counted:
+        return searching.count(self._jobs, wanted, group_by, cursor)
 
     def totals(self) -> Totals:
         return totals.totals(self._jobs)

@@ -36,6 +36,7 @@ from mrq_core.contract.messages import (
     Claimed,
     ClaimRef,
     ClaimRequest,
+    Counted,
     Edit,
     Enqueued,
     Finding,
@@ -156,8 +157,8 @@ class RedisBroker(Broker):
     ) -> Page:
         return searching.find(self._connection, wanted, order=order, cursor=cursor, limit=limit)
 
-    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
-        return searching.count(self._connection, wanted, group_by)
+    def count(self, wanted: JobFilter, group_by: str | None = None, *, cursor: str | None = None) -> Counted:
+        return searching.count(self._connection, wanted, group_by, cursor)
 
     def totals(self) -> Totals:
         return totals.totals(self._connection)

@@ -1,4 +1,4 @@
-"""The indexes that serve a filter, and the one of them that has the fewest entries for it.
+"""The indexes that serve a filter, and the index that has the fewest entries for it.
 
 Each index has a field and then the ids, so that the jobs with a value come in the order of ids. Of several
 values, the server merges the ranges.
@@ -23,6 +23,10 @@ MOST_QUEUES = 50
 """The largest number of subqueues by which a tree is served."""
 _MEASURES = (1_000, 10_000)
 """Up to these numbers entries are counted, where totals do not have the number."""
+_FEW = 200
+"""Below this number of entries their documents are read at once."""
+_MOST_SOUGHT = 3
+"""The largest number of values for which each entry is sought in another index."""
 _MANY = 100_000
 """The assumed number of entries where there are more than were counted."""
 
@@ -46,11 +50,22 @@ class Served(NamedTuple):
         return {self.field: self.values[0] if len(self.values) == 1 else {"$in": list(self.values)}}
 
 
-def best(connection: Connection, wanted: JobFilter) -> Served | None:
+class Chosen(NamedTuple):
+    """The indexes of a search."""
+
+    served: Served | None
     """The part of the filter whose index has the fewest entries. None: no index serves the filter."""
+    others: tuple[Served, ...] = ()
+    """Other parts, with less than half of all jobs each, whose indexes tell which entries match. The smallest
+    comes first."""
+
+
+def choose(connection: Connection, wanted: JobFilter) -> Chosen:
+    """The indexes to read for a filter, by the numbers of their entries: from totals, or counted up to a
+    bound."""
     parts = _serving(connection, wanted)
     if len(parts) < 2:
-        return parts[0] if parts else None
+        return Chosen(parts[0] if parts else None)
     sizes = {part: number for part in parts if (number := _told(connection, wanted, part)) is not None}
     rest = [part for part in parts if part not in sizes]
     for limit in _MEASURES:
@@ -59,7 +74,16 @@ def best(connection: Connection, wanted: JobFilter) -> Served | None:
         measured = {part: _measured(connection, part, limit) for part in rest}
         sizes |= {part: number for part, number in measured.items() if number < limit}
         rest = [part for part in rest if part not in sizes]
-    return min(parts, key=lambda part: sizes.get(part, _MANY))
+    served = min(parts, key=lambda part: sizes.get(part, _MANY))
+    if sizes.get(served, _MANY) < _FEW:
+        return Chosen(served)
+    half = sum(totals.numbers_of(connection, "p", ()).values()) // 2
+    others = [
+        part
+        for part in sorted(sizes, key=sizes.__getitem__)
+        if part is not served and sizes[part] < half and len(part.values) <= _MOST_SOUGHT
+    ]
+    return Chosen(served, tuple(others))
 
 
 def wanted_texts(wanted: JobFilter) -> list[tuple[str, ...]]:

@@ -1,10 +1,10 @@
-"""Deleting what has expired, and finishing what crashes have left."""
+"""Deleting expired data, and completing the work of crashed processes."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from mrq_broker_mongo.jobs import effects, limits, removing, totals, uniques
+from mrq_broker_mongo.jobs import effects, limits, recounting, removing, uniques
 from mrq_broker_mongo.server import layout
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.shared import metrics
@@ -13,24 +13,24 @@ _SIGNALS_KEPT = timedelta(days=1)
 
 
 def prune(connection: Connection, limit: int) -> int:
-    """See `Broker.prune`. Mends the numbers, too, if it is time."""
+    """See `Broker.prune`. Repairs totals and forgets names of queues once a minute."""
     now = connection.now()
     gone = removing.prune(connection, now, limit) if limit > 0 else 0
     uniques.prune(connection, now)
     _tidy(connection, now, limit)
     effects.finish_left(connection, now, limit)
-    if totals.recount_if_due(connection):
+    if recounting.recount_if_due(connection):
         limits.prune(connection, now)
     return gone
 
 
 def prune_records(connection: Connection, limit: int) -> int:
-    """See `JobStore.prune`: the same where jobs have no queue."""
+    """See `JobStore.prune`."""
     layout.ensure(connection)
     now = connection.now()
     gone = removing.prune(connection, now, limit) if limit > 0 else 0
     _tidy(connection, now, limit)
-    totals.recount_if_due(connection)
+    recounting.recount_if_due(connection)
     return gone
 
 

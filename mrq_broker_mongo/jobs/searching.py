@@ -8,7 +8,6 @@ got.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from itertools import islice
@@ -18,23 +17,27 @@ from bson import ObjectId
 
 from mrq_broker_mongo.jobs import indexes, totals, trees
 from mrq_broker_mongo.jobs.changing import Records
-from mrq_broker_mongo.jobs.indexes import Served
+from mrq_broker_mongo.jobs.indexes import Chosen, Served
 from mrq_broker_mongo.jobs.records import has_expired, object_ids, of_doc
 from mrq_broker_mongo.server.arrangement import WHOLE
 from mrq_broker_mongo.server.connection import Connection, Jobs
 from mrq_broker_mongo.server.location import Doc
 from mrq_core.contract import codec
 from mrq_core.contract.matching import check_group, matches
-from mrq_core.contract.messages import Action, Applied, JobFilter, Order, Page
+from mrq_core.contract.messages import Action, Applied, Counted, JobFilter, Order, Page
 from mrq_core.contract.naming import check_page_cursor, is_tree
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import replacing
+from mrq_core.drivers.pacing import Pace
 
-MAX_SECONDS = 0.25
+FIRST_DOCUMENTS = 500
+"""The documents that a search reads before it narrows the entries by other indexes."""
 MOST_COUNTED = 10_000
 """Above this number totals answer a count, where they have the numbers."""
-_PART_FIRST, _PART_LEAST, _PART_MOST = 2_000, 200, 50_000
-"""The numbers of index entries in a part of a search."""
+MOST_ENTRIES = 50_000
+"""Below this number the entries of an index are counted at once."""
+MOST_EXPIRED = 10_000
+"""With more expired jobs, which totals and indexes still have, jobs are counted one by one."""
 
 
 def get(connection: Connection, ids: Sequence[str]) -> list[JobRecord | None]:
@@ -46,26 +49,25 @@ def get(connection: Connection, ids: Sequence[str]) -> list[JobRecord | None]:
 def find(connection: Connection, wanted: JobFilter, *, order: Order, cursor: str | None, limit: int) -> Page:
     """See `Broker.find`."""
     check_page_cursor(cursor)
-    began = time.monotonic()
-    served = None if wanted.ids else indexes.best(connection, wanted)
+    served, others = Chosen(None) if wanted.ids else indexes.choose(connection, wanted)
     query = query_of(wanted, connection.now(), served)
     look = _Look(connection, query, wanted, served, order is Order.NEWEST_FIRST)
     at = None if cursor is None else ObjectId(cursor)
     if wanted.ids or wanted.is_empty or _is_served_by(served, wanted):
         return _page(list(look.matching(at, None, limit + 1)), limit)
     hits: list[JobRecord] = []
-    size = _PART_FIRST
+    pace = Pace(FIRST_DOCUMENTS if others else None)
     while True:
-        part_began = time.monotonic()
-        end = look.end_of_part(at, size)
+        end = look.end_of_part(at, pace.size)
         hits += look.matching(at, end, limit + 1 - len(hits))
         if len(hits) > limit or end is None:
             return _page(hits, limit)
-        at, now = end, time.monotonic()
-        left = MAX_SECONDS - (now - began)
-        if left <= 0:
+        at = end
+        look = look._replace(
+            others=others
+        )  # few of the entries match: the other parts of the filter tell which
+        if not pace.goes_on():
             return Page(records=tuple(hits), cursor=str(at), searched_until=str(at))
-        size = max(_PART_LEAST, min(2 * size, _PART_MOST, int(size * left / (now - part_began))))
 
 
 def _page(hits: list[JobRecord], limit: int) -> Page:
@@ -87,10 +89,12 @@ class _Look(NamedTuple):
     wanted: JobFilter
     served: Served | None
     is_newest_first: bool
+    others: tuple[Served, ...] = ()
+    """Parts of the filter whose indexes narrow the entries before documents are read."""
 
     def end_of_part(self, at: ObjectId | None, size: int) -> ObjectId | None:
         """The last id of the next part of the index, which has `size` entries. None: the rest is smaller."""
-        query = {"$and": [self.served.condition if self.served else {}, self._behind(at, None)]}
+        query = {"$and": [self.served.condition if self.served else {}, self.behind(at, None)]}
         found = self.connection.run(
             "jobs",
             lambda jobs: list(
@@ -104,17 +108,32 @@ class _Look(NamedTuple):
 
     def matching(self, at: ObjectId | None, end: ObjectId | None, limit: int) -> Iterator[JobRecord]:
         """The matching jobs of a part, up to the limit."""
-        inside = {"$and": [self.query, self._behind(at, end)]}
+        inside, index = self.part(at, end)
         wanted = self.wanted
 
         def look(jobs: Any) -> list[Doc]:
-            cursor = jobs.find(inside).sort("_id", self._direction).hint(self._index)
+            cursor = jobs.find(inside).sort("_id", self._direction).hint(index)
             if not wanted.params:
                 return list(cursor.limit(limit))
             return list(islice((doc for doc in cursor if _has_params(doc, wanted)), limit))
 
         for doc in self.connection.run("jobs", look):
             yield of_doc(doc, self.connection.arrangement)
+
+    def part(self, at: ObjectId | None, end: ObjectId | None) -> tuple[Doc, str]:
+        """The condition of the jobs of a part, and the index to read."""
+        if not self.others or self.served is None:
+            return {"$and": [self.query, self.behind(at, end)]}, self._index
+        ids = self._ids({"$and": [self.served.condition, self.behind(at, end)]}, self.served.field)
+        for other in self.others:
+            if ids:
+                ids = self._ids({**other.condition, "_id": {"$in": ids}}, other.field)
+        return {"$and": [{"_id": {"$in": ids}}, self.query]}, "_id_"
+
+    def _ids(self, condition: Doc, index: str) -> list[ObjectId]:
+        """The ids of the entries, without a look at their documents."""
+        found = self.connection.run("jobs", lambda jobs: list(jobs.find(condition, {"_id": 1}, hint=index)))
+        return list({doc["_id"]: None for doc in found})
 
     @property
     def _index(self) -> str:
@@ -124,7 +143,8 @@ class _Look(NamedTuple):
     def _direction(self) -> int:
         return -1 if self.is_newest_first else 1
 
-    def _behind(self, at: ObjectId | None, end: ObjectId | None) -> Doc:
+    def behind(self, at: ObjectId | None, end: ObjectId | None) -> Doc:
+        """The condition that an id comes after `at`, up to `end`."""
         first, last = ("$lt", "$gte") if self.is_newest_first else ("$gt", "$lte")
         bounds = {name: job for name, job in ((first, at), (last, end)) if job is not None}
         return {"_id": bounds} if bounds else {}
@@ -181,36 +201,73 @@ def _has_params(doc: Doc, wanted: JobFilter) -> bool:
     return codec.has_values(_params_of(doc), wanted.params)
 
 
-def count(connection: Connection, wanted: JobFilter, group_by: str | None) -> dict[str, int]:
+def count(connection: Connection, wanted: JobFilter, group_by: str | None, cursor: str | None) -> Counted:
     """See `Broker.count`. Totals answer for more than 10,000 jobs where they have the numbers; a process that
     died can leave them wrong for a minute."""
     check_group(group_by)
+    check_page_cursor(cursor)
     now = connection.now()
-    told = totals.sum_of(connection, wanted, group_by)
-    if told is not None and sum(told.values()) > MOST_COUNTED:
-        return _without_expired(connection, told, wanted, group_by, now)
-    served = None if wanted.ids else indexes.best(connection, wanted)
-    if group_by is None and served is not None and _is_served_by(served, wanted):
-        entries = {"": connection.run("jobs", _counter(served))}
-        return _without_expired(connection, entries, wanted, group_by, now)
+    numbers: dict[str, int] | None
+    if cursor is None:
+        numbers = totals.sum_of(connection, wanted, group_by)
+        if numbers is not None and sum(numbers.values()) > MOST_COUNTED:
+            numbers = _without_expired(connection, numbers, wanted, group_by, now)
+            if numbers is not None:
+                return Counted(numbers=numbers)
+    served, others = Chosen(None) if wanted.ids else indexes.choose(connection, wanted)
+    if cursor is None and group_by is None and served is not None and _is_served_by(served, wanted):
+        number = connection.run("jobs", _counter(served))
+        if number < MOST_ENTRIES:
+            numbers = _without_expired(connection, {"": number}, wanted, group_by, now)
+            if numbers is not None:
+                return Counted(numbers=numbers)
+    if (
+        cursor is None
+        and group_by in indexes.WITH_ERROR
+        and served is None
+        and not wanted.ids
+        and sum(totals.numbers_of(connection, "t", ()).values()) < MOST_ENTRIES
+    ):
+        query = {"$and": [*query_of(wanted, now)["$and"], indexes.WITH_ERROR[group_by]]}
+        return Counted(numbers=_grouped(connection, query, wanted, group_by, "terms"))
+    look = _Look(connection, query_of(wanted, now, served), wanted, served, False, others)
+    return _count_in_parts(look, group_by, cursor)
+
+
+def _count_in_parts(look: _Look, group_by: str | None, cursor: str | None) -> Counted:
+    """The numbers of the jobs after the cursor, counted one by one until the time is over."""
+    wanted = look.wanted
     numbers: dict[str, int] = {} if group_by else {"": 0}
-    query, index = query_of(wanted, now, served), served.field if served else None
-    if index is None and not wanted.ids and group_by in indexes.WITH_ERROR:
-        query["$and"].append(indexes.WITH_ERROR[group_by])
-        index = "terms"
-    return numbers | _grouped(connection, query, wanted, group_by, index)
+    at = None if cursor is None else ObjectId(cursor)
+    pace = Pace()
+    while True:
+        end = None if wanted.ids else look.end_of_part(at, pace.size)
+        inside, hint = look.part(at, end)
+        for name, number in _grouped(look.connection, inside, wanted, group_by, hint).items():
+            numbers[name] = numbers.get(name, 0) + number
+        if end is None:
+            return Counted(numbers=numbers)
+        at = end
+        if not pace.goes_on():
+            return Counted(numbers=numbers, cursor=str(at))
 
 
 def _counter(served: Served) -> Callable[[Jobs], int]:
-    return lambda jobs: jobs.count_documents(served.condition, hint=served.field)
+    return lambda jobs: jobs.count_documents(served.condition, hint=served.field, limit=MOST_ENTRIES)
 
 
 def _without_expired(
     connection: Connection, numbers: dict[str, int], wanted: JobFilter, group_by: str | None, now: datetime
-) -> dict[str, int]:
-    """The numbers without the jobs that have expired and are not deleted yet."""
-    query = {"$and": [*_conditions(wanted, None), {"expires_at": {"$lte": now}}]}
-    expired = _grouped(connection, query, wanted, group_by, "expiry")
+) -> dict[str, int] | None:
+    """The numbers without the jobs that have expired and are not deleted yet. None: there are many."""
+    expired_at = {"expires_at": {"$lte": now}}
+    many = connection.run(
+        "jobs", lambda jobs: jobs.count_documents(expired_at, hint="expiry", limit=MOST_EXPIRED)
+    )
+    if many == MOST_EXPIRED:
+        return None
+    query = {"$and": [*_conditions(wanted, None), expired_at]}
+    expired = _grouped(connection, query, wanted, group_by, "expiry") if many else {}
     left = {name: max(0, number - expired.get(name, 0)) for name, number in numbers.items()}
     return {name: number for name, number in left.items() if number or group_by is None}
 

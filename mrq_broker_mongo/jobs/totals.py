@@ -3,36 +3,29 @@
     _id      ``q <queue>``, ``p <path>``, ``g <error group>`` or ``t <type of exception>``
     n        by status, how many
 
-A process that dies between the two writes leaves them wrong. No job depends on them, and `recount`, which is
-due once a minute, repairs them.
+    empty_at of a queue without jobs and parameters: the time at which a recount found it so
+
+A process that dies between the two writes leaves them wrong. No job depends on them, and `recounting` repairs
+them once a minute.
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import Any
 
 from msgspec.structs import replace
 from pymongo import UpdateOne
-from pymongo.errors import DuplicateKeyError
 
 from mrq_broker_mongo.jobs.records import ENDED_INTERRUPT, Stored, cell_of, cell_of_record
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
 from mrq_core.contract.messages import JobFilter, Totals
-from mrq_core.contract.naming import BEHIND_NAMES
+from mrq_core.contract.naming import BEHIND_NAMES, is_tree
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import type_terms, wanted_terms
 
-RECOUNT_SECONDS = 45.0
-_LEASE_MS = 60_000
-_SHARE = 50
-"""The pause after a recount, as a multiple of its duration."""
-_LOOKS = 3
-_KINDS = {"queue": "q", "path": "p", "error_group": "g", "exception_type": "t"}
+KINDS = {"queue": "q", "path": "p", "error_group": "g", "exception_type": "t"}
 """The kinds of numbers by the field that they count."""
 
 
@@ -87,8 +80,9 @@ class Deltas:
 
 
 def know_queues(connection: Connection, queues: Sequence[str]) -> None:
-    """Stores the names of queues without jobs."""
-    changes = [UpdateOne({"_id": f"q {name}"}, {"$setOnInsert": {"n": {}}}, upsert=True) for name in queues]
+    """Stores the names of queues that are going to hold parameters."""
+    update = {"$setOnInsert": {"n": {}}, "$unset": {"empty_at": ""}}
+    changes = [UpdateOne({"_id": f"q {name}"}, update, upsert=True) for name in queues]
     connection.run_soft("totals", lambda totals: totals.bulk_write(changes, ordered=False))
 
 
@@ -106,8 +100,8 @@ def totals(connection: Connection) -> Totals:
 def sum_of(connection: Connection, wanted: JobFilter, group_by: str | None) -> dict[str, int] | None:
     """The answer of `Broker.count`, with the expired jobs. None: totals do not have the answer.
 
-    They have the answer for a filter by statuses and one of paths, queues, types of exceptions and error
-    groups, grouped by one of the two.
+    They have the answer for a filter by statuses and one of paths, queues and trees, types of exceptions and
+    error groups, grouped by one of the two.
     """
     if replace(wanted, statuses=(), paths=(), queues=(), exception_types=(), error_groups=()) != JobFilter():
         return None
@@ -118,10 +112,10 @@ def sum_of(connection: Connection, wanted: JobFilter, group_by: str | None) -> d
         "error_group": wanted.error_groups,
     }
     fields = {field for field, names in named.items() if names} | ({group_by} - {None, "status"})
-    if len(fields) > 1 or not fields <= named.keys() or any(name.endswith("/") for name in wanted.queues):
+    if len(fields) > 1 or not fields <= named.keys():
         return None
     field = str(next(iter(fields), "path"))
-    rows = _rows(connection, _KINDS[field], () if field == "exception_type" else named[field])
+    rows = _rows(connection, KINDS[field], () if field == "exception_type" else named[field])
     if wanted.exception_types:
         [terms] = wanted_terms(JobFilter(exception_types=wanted.exception_types))
         rows = {name: row for name, row in rows.items() if type_terms(name) & terms}
@@ -146,12 +140,16 @@ def numbers_of(connection: Connection, kind: str, names: Sequence[str]) -> dict[
 
 def _rows(connection: Connection, kind: str, names: Sequence[str]) -> dict[str, dict[Status, int]]:
     """The numbers by name and status. No names: of all."""
-    wanted: Doc = {"$in": [f"{kind} {name}" for name in names]} if names else _all_of(kind)
-    found = connection.run("totals", lambda totals: list(totals.find({"_id": wanted})))
+    wanted: Doc = {"_id": {"$in": [f"{kind} {name}" for name in names]} if names else all_of(kind)}
+    trees = [f"{kind} {name}" for name in names if kind == "q" and is_tree(name)]
+    if trees:
+        wanted = {"$or": [wanted, *({"_id": {"$gte": tree, "$lt": f"{tree[:-1]}0"}} for tree in trees)]}
+    found = connection.run("totals", lambda totals: list(totals.find(wanted)))
     return {doc["_id"][2:]: _row(doc) for doc in found}
 
 
-def _all_of(kind: str) -> Doc:
+def all_of(kind: str) -> Doc:
+    """The condition on `_id` for all numbers of a kind."""
     return {"$gte": f"{kind} ", "$lt": f"{kind}!"}
 
 
@@ -172,110 +170,3 @@ def queue_names(connection: Connection, prefix: str, after: str, limit: int) -> 
         "totals", lambda totals: list(totals.find(wanted, {"_id": 1}).sort("_id").limit(limit))
     )
     return [doc["_id"][2:] for doc in found]
-
-
-# --- repairs ----------------------------------------------------------------------------------------
-
-
-def recount_if_due(connection: Connection) -> bool:
-    """Recounts once a minute, in one process, less often where it takes long; answers whether it did."""
-    now = connection.now()
-    wanted = {"_id": "recount", "$or": [{"due": {"$lte": now}}, {"due": {"$exists": False}}]}
-    lease = {"$add": [now, {"$max": [_LEASE_MS, {"$multiply": [3000, {"$ifNull": ["$took", 0]}]}]}]}
-    try:
-        held = connection.run(
-            "meta", lambda meta: meta.update_one(wanted, [{"$set": {"due": lease}}], upsert=True)
-        )
-    except DuplicateKeyError:
-        return False
-    if not held.matched_count and held.upserted_id is None:
-        return False
-    began = time.monotonic()
-    recount(connection)
-    _delete_empty(connection)
-    took = time.monotonic() - began
-    due = now + timedelta(seconds=max(RECOUNT_SECONDS, _SHARE * took))
-    done = {"$set": {"due": due, "took": took}}
-    connection.run("meta", lambda meta: meta.update_one({"_id": "recount"}, done))
-    return True
-
-
-def recount(connection: Connection) -> int:
-    """Corrects numbers that differ from a count by the same difference in each comparison.
-
-    A number that changes while the jobs are counted is left for the next time: its difference may be that of
-    a call that has written its jobs and not yet its numbers. Answers how many were corrected.
-    """
-    differences = _differences(connection)
-    for _ in range(_LOOKS - 1):
-        if not differences:
-            return 0
-        time.sleep(0.05)
-        again = _differences(connection)
-        differences = {cell: found for cell, found in differences.items() if again.get(cell) == found}
-    corrected = 0
-    for (name, cell), (told, counted) in differences.items():
-        field = f"n.{cell}"
-        same: Doc = {"_id": name, field: told} if told else {"_id": name, field: {"$in": [None, 0]}}
-        change = {"$inc": {field: counted - told}}
-        try:
-            connection.run_soft("totals", _corrector(same, change, upsert=not told))
-            corrected += 1
-        except DuplicateKeyError:
-            continue  # it has changed in this moment
-    return corrected
-
-
-def _delete_empty(connection: Connection) -> None:
-    """Deletes the numbers of error groups and types of exceptions without jobs, because new ones appear as
-    long as code changes."""
-    wanted = {"$or": [{"_id": _all_of("g")}, {"_id": _all_of("t")}]}
-    for doc in connection.run("totals", lambda totals: list(totals.find(wanted))):
-        if not any(doc["n"].values()):
-            connection.run_soft("totals", _deleter(doc))
-
-
-def _deleter(unchanged: Doc) -> Any:
-    return lambda totals: totals.delete_one(unchanged)
-
-
-def _corrector(same: Doc, change: Doc, *, upsert: bool) -> Any:
-    return lambda totals: totals.update_one(same, change, upsert=upsert)
-
-
-def _differences(connection: Connection) -> dict[tuple[str, str], tuple[int, int]]:
-    """By number: what it says, and what a count gave, where these differ and it did not change meanwhile."""
-    before = _told(connection)
-    counted = _counted(connection)
-    told = _told(connection)
-    return {
-        cell: (told.get(cell, 0), counted.get(cell, 0))
-        for cell in {*told, *counted}
-        if before.get(cell, 0) == told.get(cell, 0) != counted.get(cell, 0)
-    }
-
-
-def _told(connection: Connection) -> dict[tuple[str, str], int]:
-    found = connection.run("totals", lambda totals: list(totals.find()))
-    return {
-        (doc["_id"], cell): number for doc in found for cell, number in doc.get("n", {}).items() if number
-    }
-
-
-def _counted(connection: Connection) -> dict[tuple[str, str], int]:
-    """Reads every job once, on the server."""
-    group: Doc = {kind: f"${field}" for field, kind in _KINDS.items()}
-    group |= {"s": "$status", "e": {"$gt": ["$ended_at", None]}}
-    pipeline: list[Doc] = [
-        {"$project": dict.fromkeys((*_KINDS, "status", "ended_at"), 1)},
-        {"$group": {"_id": group, "n": {"$sum": 1}}},
-    ]
-    numbers: dict[tuple[str, str], int] = {}
-    for row in connection.run("jobs", lambda jobs: list(jobs.aggregate(pipeline, allowDiskUse=True))):
-        of = row["_id"]
-        cell = ENDED_INTERRUPT if of["s"] == "interrupt" and of["e"] else of["s"]
-        for kind in _KINDS.values():
-            if of.get(kind) is not None:
-                number = (f"{kind} {of[kind]}", cell)
-                numbers[number] = numbers.get(number, 0) + row["n"]
-    return numbers

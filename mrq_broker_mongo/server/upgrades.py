@@ -8,7 +8,7 @@ from typing import Any
 from pymongo import UpdateOne
 from pymongo.errors import OperationFailure
 
-from mrq_broker_mongo.jobs import totals
+from mrq_broker_mongo.jobs import recounting
 from mrq_broker_mongo.jobs.records import of_doc, text_of
 from mrq_broker_mongo.server.connection import Connection, Jobs
 from mrq_broker_mongo.server.failures import NO_COLLECTION, NO_INDEX
@@ -39,7 +39,7 @@ def add_terms(connection: Connection) -> None:
         reach("upgrade.terms")
         if updates:
             connection.run("jobs", _writer(updates))
-    totals.recount(connection)
+    recounting.recount(connection)
     reach("upgrade.indexes")
     connection.run("jobs", _drop_index)
     _move_pauses(connection)

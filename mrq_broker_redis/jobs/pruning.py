@@ -1,4 +1,4 @@
-"""Deleting expired jobs, unique keys, rates, metrics and settled raw claims, each in one script."""
+"""Deleting expired jobs, keys, rates, metrics, raw claims and names of queues, each in one script."""
 
 from __future__ import annotations
 
@@ -7,16 +7,13 @@ from mrq_broker_redis.shared.metrics import LETTERS
 
 
 def prune(connection: Connection, limit: int) -> int:
-    """See `Broker.prune`. Deletes up to `limit` jobs, and up to `limit` of everything else that has
-    expired."""
+    """See `Broker.prune`. Deletes up to `limit` jobs, and up to `limit` of everything else that has expired;
+    examines up to `limit` names of queues."""
     spans = [[letter, one.seconds * 1000, round(one.kept * 1000)] for one, letter in LETTERS.items()]
     arguments = [max(0, limit), spans]
     return int(connection.run("prune", arguments, repeatable=True))
 
 
 def prune_entries(connection: Connection, limit: int) -> None:
-    """See `JobQueue.prune`.
-
-    Deletes up to `limit` each of expired unique keys, unused rates and settled claims of parameters.
-    """
+    """See `JobQueue.prune`."""
     connection.run("entry_prune", [max(0, limit)], repeatable=True)

@@ -20,8 +20,8 @@ from mrq_broker_redis.server.connection import Connection
 from mrq_core.clock import to_ms
 from mrq_core.contract import codec, lifecycle
 from mrq_core.contract.matching import check_group, matches
-from mrq_core.contract.messages import Action, Applied, JobFilter, Order, Page
-from mrq_core.contract.naming import check_page_cursor, is_covered
+from mrq_core.contract.messages import Action, Applied, Counted, JobFilter, Order, Page
+from mrq_core.contract.naming import check_page_cursor, is_covered, is_tree
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import wanted_terms
 from mrq_core.drivers import replacing
@@ -29,6 +29,10 @@ from mrq_core.drivers import replacing
 MAX_SECONDS = 0.25
 BATCH = 500
 """The number of candidates in one round trip."""
+MOST_SEEKS = 10
+"""The largest number of values whose indexes are asked for each candidate, before its job is read."""
+MOST_MERGED = 50
+"""The largest number of subqueues of a tree, and of error groups, whose indexes are merged."""
 _GROUPS = {"queue": 0, "path": 1, "status": 2, "worker": 3, "exception_type": 4, "error_group": 9}
 
 
@@ -93,23 +97,28 @@ def find(
     )
 
 
-def count(connection: Connection, wanted: JobFilter, group_by: str | None) -> dict[str, int]:
-    """See `Broker.count`. Reads every job of the smallest index that serves the filter, if the totals do not
+def count(connection: Connection, wanted: JobFilter, group_by: str | None, cursor: str | None) -> Counted:
+    """See `Broker.count`. Reads the jobs of the smallest index that serves the filter, if the totals do not
     have the numbers."""
     check_group(group_by)
-    counted = totals.counted(connection, wanted, group_by)
-    if counted is not None:
-        return counted
+    check_page_cursor(cursor)
+    deadline = time.monotonic() + MAX_SECONDS
+    if cursor is None:
+        counted = totals.counted(connection, wanted, group_by)
+        if counted is not None:
+            return Counted(numbers=counted)
     matcher = _Matcher(wanted)
     numbers: dict[str, int] = {} if group_by else {"": 0}
-    for batch in _candidates(connection, wanted, Order.OLDEST_FIRST, None, group_by):
+    for batch in _candidates(connection, wanted, Order.OLDEST_FIRST, cursor, group_by):
         for candidate in batch:
             if candidate.columns is None or not matcher.matches(candidate):
                 continue
             group = b"" if group_by is None else candidate.columns[_GROUPS[group_by]]
             if group is not None:
                 numbers[group.decode()] = numbers.get(group.decode(), 0) + 1
-    return numbers
+        if time.monotonic() > deadline:
+            return Counted(numbers=numbers, cursor=batch[-1].id)
+    return Counted(numbers=numbers)
 
 
 def apply(
@@ -158,15 +167,19 @@ class _Matcher:
 def _candidates(
     connection: Connection, wanted: JobFilter, order: Order, cursor: str | None, group_by: str | None = None
 ) -> Iterator[list[_Candidate]]:
-    """Batches of jobs; expired ones have no columns. In order of their ids, unless they are counted by a
-    group that is indexed."""
+    """Batches of jobs, in order of their ids; expired jobs have no columns."""
     ids = _ids(connection, wanted, order, cursor, group_by)
     by_group = group_by == "error_group"
     terms = [list(part) for part in wanted_terms(wanted)]
+    indexed = [part for part in _indexed(wanted) if len(part) <= MOST_SEEKS]
+    if len(indexed) + len(terms) + bool(wanted.queues) == 1:
+        indexed = []  # the candidates come from this index
     size = 50  # grows, because the first few often fill a page
     while batch := list(islice(ids, size)):
         size = min(size * 2, BATCH)
-        answer = connection.run("columns", [batch, bool(wanted.params), by_group, terms], repeatable=True)
+        answer = connection.run(
+            "columns", [batch, bool(wanted.params), by_group, terms, indexed], repeatable=True
+        )
         now_ms = int(answer[0])
         yield [
             _Candidate(job_id, None if row is None or (row[6] is not None and int(row[6]) <= now_ms) else row)
@@ -209,21 +222,21 @@ def _walk(connection: Connection, index: _Index, newest: bool, cursor: str | Non
 def _indexes(connection: Connection, wanted: JobFilter, group_by: str | None) -> list[_Index]:
     """The indexes to search: those of the part of the filter with the fewest jobs, or of all jobs."""
     served = [
-        [_Index(connection.key(f"i:{kind}:{name}")) for name in dict.fromkeys(names)]
-        for kind, names in (
-            ("y", wanted.schedules),
-            ("s", [str(status) for status in wanted.statuses]),
-            ("q", wanted.queues),
-            ("h", wanted.paths),
-        )
-        if names and not any(kind == "q" and name.endswith("/") for name in names)
+        [_Index(connection.key(f"i:{kind}:{name}")) for kind, name in part] for part in _indexed(wanted)
     ]
+    queues = _queues(connection, wanted.queues) if wanted.queues else None
+    if queues is not None:
+        served.append([_Index(connection.key(f"i:q:{name}")) for name in queues])
     served += [
         [_Index(connection.key(f"i:t:{name}"), value.encode() + b"\0") for name, value in part]
         for part in wanted_terms(wanted)
     ]
     if group_by == "error_group":  # jobs without a group are not counted
-        served.append([_Index(connection.key("i:t:group"))])
+        groups = totals.error_groups(connection)
+        if len(groups) <= MOST_MERGED:
+            key = connection.key("i:t:group")
+            terms = [term for part in wanted_terms(JobFilter(error_groups=tuple(groups))) for term in part]
+            served.append([_Index(key, value.encode() + b"\0") for _, value in terms])
     if not served:
         return [_Index(connection.key(f"i:s:{status}")) for status in Status]
 
@@ -235,6 +248,30 @@ def _indexes(connection: Connection, wanted: JobFilter, group_by: str | None) ->
         answers: list[int] = pipeline.execute()
         return answers
 
-    numbers = iter(connection.use(sizes))
+    numbers = iter(connection.use(sizes) if any(served) else ())
     measured = ((sum(islice(numbers, len(indexes))), indexes) for indexes in served)
     return min(measured, key=lambda pair: pair[0])[1]
+
+
+def _indexed(wanted: JobFilter) -> list[list[tuple[str, str]]]:
+    """The parts of the filter with an index for each value, by kind and value; without queues, for trees have
+    no index."""
+    parts = (
+        ("y", wanted.schedules),
+        ("s", [str(status) for status in wanted.statuses]),
+        ("h", wanted.paths),
+    )
+    return [[(kind, name) for name in dict.fromkeys(names)] for kind, names in parts if names]
+
+
+def _queues(connection: Connection, names: Sequence[str]) -> list[str] | None:
+    """The queues, and the subqueues of the trees, each once. None: one of the trees is large."""
+    queues: dict[str, None] = {}
+    for name in names:
+        subqueues = [name]
+        if is_tree(name):
+            subqueues = totals.queue_names(connection, name, "", MOST_MERGED + 1)
+            if len(subqueues) > MOST_MERGED:
+                return None
+        queues |= dict.fromkeys(subqueues)
+    return list(queues)

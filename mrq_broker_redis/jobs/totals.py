@@ -71,6 +71,12 @@ def counted(connection: Connection, wanted: JobFilter, group_by: str | None) -> 
     return numbers
 
 
+def error_groups(connection: Connection) -> list[str]:
+    """The error groups that have jobs, by name."""
+    fields = connection.execute("HKEYS", connection.key("n:e"))
+    return sorted({field.decode().partition(" ")[2] for field in fields})
+
+
 def _terms_of(kind: str | None, name: str) -> frozenset[Term]:
     """The terms of an exception type or error group."""
     return type_terms(name) if kind == "exception_type" else wanted_terms(JobFilter(error_groups=(name,)))[0]

@@ -51,7 +51,7 @@ def _with_exceptions(connection: Connection, ids: list[str]) -> list[str]:
     """Those of the jobs that have an exception type among their columns."""
     if not ids:
         return []
-    _, *rows = connection.run("columns", [ids, False, False, []], repeatable=True)
+    _, *rows = connection.run("columns", [ids, False, False, [], []], repeatable=True)
     pairs = zip(ids, rows, strict=True)
     return [job_id for job_id, row in pairs if row is not None and row[_EXCEPTION_TYPE] is not None]
 

@@ -60,7 +60,7 @@ def pause_text(pause: Pause | None) -> str | None:
 def list_queues(
     given: Given, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
-    """Lists the queues that have, or had, jobs, with their counts."""
+    """Lists the queues that hold jobs, with their counts."""
     with given.client() as client:
         found = queues.list_queues(client.broker)
     if as_json:

@@ -40,6 +40,7 @@ from mrq_core.contract.messages import (
     Claimed,
     ClaimRef,
     ClaimRequest,
+    Counted,
     Edit,
     Enqueued,
     Finding,
@@ -164,8 +165,8 @@ class ComposedBroker(Broker):
             searched_until=page.searched_until,
         )
 
-    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
-        return self._store.count(wanted, group_by)
+    def count(self, wanted: JobFilter, group_by: str | None = None, *, cursor: str | None = None) -> Counted:
+        return self._store.count(wanted, group_by, cursor=cursor)
 
     def totals(self) -> Totals:
         return self._store.totals()

@@ -39,6 +39,7 @@ from mrq_core.contract.messages import (
     Claimed,
     ClaimRef,
     ClaimRequest,
+    Counted,
     Edit,
     Enqueued,
     Finding,
@@ -207,10 +208,17 @@ class StoreServices(ABC):
         """
 
     @abstractmethod
-    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
+    def count(self, wanted: JobFilter, group_by: str | None = None, *, cursor: str | None = None) -> Counted:
         """The number of matching jobs for each value of `group_by` (status, path, queue, worker,
         exception_type, error_group), or under the key ``""`` without `group_by`. Jobs without a value are
-        left out. Counts the jobs one by one; use `totals` for numbers that are needed often."""
+        left out.
+
+        Totals answer for statuses combined with one of queues, trees, paths, exception types and error
+        groups, grouped by one of the two, at once and completely. Other jobs are counted one by one, in the
+        order of ids, from the index with the fewest entries, for at most 250 ms; `cursor` of the answer
+        continues the count. Over all calls, a job that matches throughout is counted once. Reads no
+        consistent state. Raises InvalidValue for another `group_by`, and for a malformed cursor.
+        """
 
     @abstractmethod
     def totals(self) -> Totals:
@@ -220,7 +228,13 @@ class StoreServices(ABC):
 
     @abstractmethod
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
-        """The names of queues that hold or held jobs, in alphabetical order, after the name `after`."""
+        """The names of queues that hold jobs or parameters, in alphabetical order, after the name `after`.
+
+        A name whose jobs and parameters are all gone is forgotten by one of the next calls of `prune`, a
+        bounded number of names each. A name stays while a job of any status has it, expired jobs included.
+        No crash and no job that is enqueued meanwhile makes `prune` forget a queue that holds jobs. A pause
+        outlives the name.
+        """
 
     # --- workers -----------------------------------------------------------------------------
 
@@ -441,8 +455,9 @@ class Broker(StoreServices):
     @abstractmethod
     def prune(self, limit: int = 1000) -> int:
         """Deletes up to `limit` expired jobs with their logs and unique keys, expired shared state, and some
-        roll-ups of metrics whose time is over (`Resolution.kept`), in a bounded step; returns the number of
-        jobs. Never deletes a waiting or running job. A key that is held for a period outlives its job."""
+        roll-ups of metrics whose time is over (`Resolution.kept`), and forgets names of queues (see
+        `queue_names`), in a bounded step; returns the number of jobs. Never deletes a waiting or running
+        job. A key that is held for a period outlives its job."""
 
     @abstractmethod
     def apply(
@@ -462,7 +477,9 @@ class Broker(StoreServices):
 
     @abstractmethod
     def counts(self, queues: Sequence[str]) -> list[QueueCounts]:
-        """The numbers of jobs in queues; zeros for an unknown queue."""
+        """The numbers of jobs in queues; zeros for an unknown queue. A bounded number of round trips for all
+        queues together. A few look-ups for each queue, and up to 10,000 index entries where some of its
+        waiting jobs are due and others are not."""
 
     @abstractmethod
     def queue_position(self, job_id: str) -> QueuePosition | None:

@@ -323,6 +323,27 @@ class Page(Struct, frozen=True, kw_only=True):
     searched_until: str | None = None
 
 
+class Counted(Struct, frozen=True, kw_only=True):
+    """The numbers of matching jobs that one call of `count` found.
+
+    `numbers`: by the values of `group_by`, or under ``""``. `cursor` continues after the counted jobs: the
+    numbers of all calls add up. None: the count is complete.
+    """
+
+    numbers: dict[str, int]
+    cursor: str | None = None
+
+    @property
+    def number(self) -> int:
+        """The number of jobs in all groups."""
+        return sum(self.numbers.values())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all matching jobs are counted. If not, there are at least `number`."""
+        return self.cursor is None
+
+
 class QueueCounts(Struct, frozen=True, kw_only=True):
     """The numbers of jobs in a queue.
 

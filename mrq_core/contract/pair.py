@@ -211,8 +211,8 @@ class JobQueue(ABC):
 
     @abstractmethod
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
-        """The names of queues that hold or held entries or parameters, in alphabetical order, after
-        `after`."""
+        """The names of queues that hold entries or parameters, in alphabetical order, after `after`. One of
+        the next calls of `prune` forgets other names; see `Broker.queue_names`."""
 
     @abstractmethod
     def wait(self, wanted: Sequence[Wanted], timeout: float) -> bool:
@@ -238,8 +238,8 @@ class JobQueue(ABC):
 
     @abstractmethod
     def prune(self, limit: int) -> None:
-        """Deletes up to `limit` each of expired unique keys, unused rates and settled claims of
-        parameters."""
+        """Deletes up to `limit` each of expired unique keys, unused rates and settled claims of parameters,
+        and examines up to `limit` names of queues, to forget those without entries and parameters."""
 
     @abstractmethod
     def check(self) -> list[Finding]:
@@ -372,5 +372,5 @@ class JobStore(StoreServices):
 
     @abstractmethod
     def prune(self, limit: int) -> int:
-        """Deletes up to `limit` expired jobs with their logs, expired shared state and old metrics, and
-        repairs totals. Returns the number of jobs."""
+        """Deletes up to `limit` expired jobs with their logs, expired shared state and old metrics, repairs
+        totals and forgets the names of queues without records. Returns the number of jobs."""

@@ -23,6 +23,7 @@ from mrq_core.contract.messages import (
     Claimed,
     ClaimRef,
     ClaimRequest,
+    Counted,
     Edit,
     Enqueued,
     Finding,
@@ -153,8 +154,8 @@ class EmbeddedBroker(Broker):
             lambda c: searching.find(c, self._clock, wanted, order=order, cursor=cursor, limit=limit)
         )
 
-    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
-        return self._database.read(lambda c: searching.count(c, self._clock, wanted, group_by))
+    def count(self, wanted: JobFilter, group_by: str | None = None, *, cursor: str | None = None) -> Counted:
+        return self._database.read(lambda c: searching.count(c, self._clock, wanted, group_by, cursor))
 
     def totals(self) -> Totals:
         return self._database.read(totals.totals)

@@ -275,7 +275,7 @@ def _empty(name: str, counts: QueueCounts, *, is_known: bool) -> Reason:
     if not is_known:
         return Reason(
             kind=ReasonKind.UNKNOWN,
-            sentence=f"No queue {name} has, or had, jobs.",
+            sentence=f"No queue {name} holds jobs.",
             command="mrq queues",
         )
     running = (

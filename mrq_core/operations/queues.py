@@ -60,7 +60,7 @@ def all_counts(broker: Broker, prefix: str = "") -> Iterator[QueueCounts]:
 
 
 def list_queues(broker: Broker) -> QueueList:
-    """Lists the queues that have, or had, jobs."""
+    """Lists the queues that hold jobs."""
     return QueueList(queues=tuple(all_counts(broker)), pauses=broker.rules().queues)
 
 

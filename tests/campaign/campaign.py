@@ -139,5 +139,5 @@ class Campaign:
 
     def _number_of(self, statuses: frozenset[Status]) -> int:
         # Counted: totals may be wrong for a while where a server that keeps them apart has died.
-        counts = self.project.client.broker.count(JobFilter(statuses=tuple(statuses)), "status")
+        counts = self.project.client.broker.count(JobFilter(statuses=tuple(statuses)), "status").numbers
         return sum(counts.values())

@@ -146,7 +146,7 @@ def _mended(project: Project) -> list[int]:
 
 def _have_ended(project: Project) -> bool:
     try:
-        counts = project.client.broker.count(JobFilter(), "status")
+        counts = project.client.broker.count(JobFilter(), "status").numbers
     except BrokerUnavailable:
         return False
     return bool(counts) and set(counts) <= {status.value for status in ENDED}

@@ -45,5 +45,5 @@ def test_a_running_worker_is_named(mrq: Shell, project: Project) -> None:
 
 def test_an_unknown_job_and_an_unknown_queue(mrq: Shell, project: Project) -> None:
     assert "no job has the id" in mrq("explain", "0" * 24, code=1).err
-    assert mrq("explain", "nowhere").out.startswith("No queue nowhere has, or had, jobs.")
+    assert mrq("explain", "nowhere").out.startswith("No queue nowhere holds jobs.")
     assert "expected a name of 1 to 200 characters" in mrq("explain", "x" * 201, code=2).err

@@ -10,13 +10,13 @@ import pytest
 from pymongo.errors import AutoReconnect
 from redis.exceptions import ConnectionError as ConnectionLost
 
-from mrq_broker_mongo.jobs import totals
 from mrq_broker_mongo.store import MongoStore
 from mrq_core.composed import ComposedBroker
 from mrq_core.operations.actions import repair_all
 from tests.composed.recount import check_halves
 from tests.crashes.contract import CrashContract
 from tests.crashes.scene import Scene
+from tests.mongo.recount import differences
 
 _COLLECTIONS = {"jobs", "totals", "logs", "metrics", "state", "meta"}
 pytestmark = pytest.mark.timeout(600)  # a story is told up to a hundred times
@@ -40,7 +40,7 @@ class PairScene(Scene):
         return self.broker._store
 
     def check_numbers(self) -> None:
-        assert totals._differences(self.store._connection) == {}
+        assert differences(self.store._connection) == {}
 
     def check_everything(self) -> None:
         """Everything is in order once the places that were lost are given back."""

@@ -415,6 +415,35 @@ class Prune(Story):
         assert self.scene.broker.totals().by_status() == {}
 
 
+class ForgetQueues(Story):
+    """Names of queues without jobs, beside names that hold ended jobs and parameters."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        broker = scene.broker
+        gone = broker.enqueue([scene.new_job(queue) for queue in ("gone", "t/gone")])
+        self.ids = [answer.id for answer in broker.enqueue([scene.new_job("t/kept")])]
+        broker.raw("kept_set").push([RawItem(param="a")])
+        broker.raw("gone_set").push([RawItem(param="a")])
+        broker.raw("gone_set").remove(["a"])
+        broker.remove([answer.id for answer in gone])
+        scene.clock.advance(61.0)
+
+    def call(self, broker: Broker) -> object:
+        for _ in range(2):
+            broker.prune()
+            self.scene.clock.advance(61.0)
+        return broker.enqueue([self.scene.new_job("t/gone", unique=Unique(key="one", until="done"))])
+
+    def check(self) -> None:
+        for _ in range(2):  # a process that died may have been about to recount
+            self.call(self.scene.broker)
+        names = self.scene.broker.queue_names()
+        assert {"kept_set", "t/gone", "t/kept"} <= {*names}
+        assert not {"gone", "gone_set"} & {*names}
+        assert [one.waiting for one in self.scene.broker.counts(["t/gone", "t/kept"])] == [1, 1]
+
+
 class ParkAPausedTask(Story):
     """A claim parks the jobs of a paused task."""
 
@@ -574,8 +603,9 @@ class RecordMetrics(Story):
 
 STORIES = [
     Enqueue, EnqueueOverExpired, EnqueueAfterALostOne, Claim, ClaimOne, ClaimSuspects, ClaimManySuspects,
-    Renew, Settle, SettleOnce, FollowUps, CancelAndRequeue, MoveAll, EditAll, Remove, Prune, ParkAPausedTask,
-    LetAResumedTaskGo, ChangeRules, RawAdmit, RawAdmitOfAList, RawAdmitForgotten, RawSettle, RecordMetrics,
+    Renew, Settle, SettleOnce, FollowUps, CancelAndRequeue, MoveAll, EditAll, Remove, Prune, ForgetQueues,
+    ParkAPausedTask, LetAResumedTaskGo, ChangeRules, RawAdmit, RawAdmitOfAList, RawAdmitForgotten, RawSettle,
+    RecordMetrics,
 ]  # fmt: skip
 
 

@@ -295,7 +295,7 @@ def test_a_rare_match_costs_as_much_among_many_jobs_as_among_few(
     def cost() -> int:
         before = counter.counts
         found = broker.find(wanted).records
-        assert broker.count(wanted) == {"": len(found)}
+        assert broker.count(wanted).numbers == {"": len(found)}
         assert len(found) in range(1, 5)
         return counter.counts - before
 
@@ -327,7 +327,7 @@ def test_counts_that_totals_answer_do_not_grow_with_the_jobs(
         records = claim(broker, limit=number // 2).records
         broker.settle([Settlement(id=one.id, token=one.token or "", outcome=FAILED) for one in records])
         before = counter.counts
-        assert broker.count(wanted, group_by) != {}
+        assert broker.count(wanted, group_by).numbers != {}
         return counter.counts - before
 
     few = fill_and_count(1_000)

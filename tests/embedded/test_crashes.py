@@ -141,7 +141,7 @@ def test_enqueue(place: Place) -> None:
     place.crash(lambda broker: broker.enqueue(new))
     again = place.broker.enqueue(new)
     assert [(answer.id, answer.created) for answer in again] == [(i, not place.was_committed) for i in ids]
-    assert place.broker.count(JobFilter(search_keys={"k": "value"})) == {"": 3}
+    assert place.broker.count(JobFilter(search_keys={"k": "value"})).numbers == {"": 3}
     assert run_all(place) == set(ids)
 
 
@@ -167,7 +167,7 @@ def test_settle(place: Place) -> None:
     settlements = [succeed(record) for record in running]
     place.crash(lambda broker: broker.settle(settlements))
     assert place.broker.settle(settlements) == [True] * 5
-    assert place.broker.count(JobFilter(statuses=(Status.SUCCESS,))) == {"": 5}
+    assert place.broker.count(JobFilter(statuses=(Status.SUCCESS,))).numbers == {"": 5}
     assert run_all(place) == set(ids) - {record.id for record in running}
 
 
@@ -185,7 +185,7 @@ def with_error(place: Place) -> list[int]:
     """The number of jobs found by each term of the exception."""
     wanted = {"exception_types": ("E",), "error_words": ("lamps",), "error_groups": ("group",)}
     return [
-        place.broker.count(JobFilter(**{name: value}))[""]  # type: ignore[arg-type]
+        place.broker.count(JobFilter(**{name: value})).numbers[""]  # type: ignore[arg-type]
         for name, value in wanted.items()
     ]
 
@@ -268,7 +268,7 @@ def test_edit(place: Place) -> None:
     is_edited = (record.params, record.search_keys, record.priority, record.edits) == edited
     assert is_edited == place.was_committed
     assert place.broker.edit([change]) == [ChangeResult.REFUSED if is_edited else ChangeResult.DONE]
-    assert place.broker.count(JobFilter(search_keys={"k": "new"})) == {"": 1}
+    assert place.broker.count(JobFilter(search_keys={"k": "new"})).numbers == {"": 1}
     place.clock.advance(LEASE)
     assert run_all(place) == set(ids)
 
@@ -282,7 +282,7 @@ def test_remove(place: Place) -> None:
         ChangeResult.UNKNOWN if place.was_committed else ChangeResult.DONE
     ]
     assert place.broker.get([parked]) == [None]
-    assert place.broker.count(JobFilter(search_keys={"k": "value"})) == {"": 2}
+    assert place.broker.count(JobFilter(search_keys={"k": "value"})).numbers == {"": 2}
 
 
 @at(*OUTSIDE)

@@ -15,8 +15,10 @@ from mrq_core.clock import SystemClock
 from mrq_core.contract.matching import GROUPS, matches
 from mrq_core.contract.messages import Cancel, ChangeResult, JobFilter, Order, Outcome, Remove, Settlement
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.drivers import pacing
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.embedded.jobs import indexes, searching
+from mrq_core.operations.jobs import count_all
 from mrq_core.testing.clock import ManualClock
 from tests.embedded.kit import claim, job, open_broker
 
@@ -33,7 +35,7 @@ def test_any_key_of_params_can_be_searched_for(broker: EmbeddedBroker, key: str)
     broker.enqueue([job(params={"a": {"b": "x' OR 1 --"}}), wanted, job(params={key: "y"})])
     page = broker.find(JobFilter(params={key: "x' OR 1 --"}))
     assert [record.id for record in page.records] == [wanted.record.id]
-    assert broker.count(JobFilter(params={key: "x' OR 1 --"})) == {"": 1}
+    assert broker.count(JobFilter(params={key: "x' OR 1 --"})).numbers == {"": 1}
 
 
 def test_a_search_that_no_index_serves_stops_in_time_and_goes_on_from_its_cursor(
@@ -138,7 +140,11 @@ def test_any_filter_finds_and_counts_what_matches(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int, small: bool
 ) -> None:
     chance = random.Random(seed)
-    if small:  # every bound is reached
+    if small:  # every bound is reached, and every count stops after each part
+        monkeypatch.setattr(pacing, "MAX_SECONDS", 0.0)
+        monkeypatch.setattr(pacing, "FIRST", 7)
+        monkeypatch.setattr(pacing, "LEAST", 7)
+        monkeypatch.setattr(searching, "MOST_EXPIRED", chance.choice([1, 10_000]))
         monkeypatch.setattr(indexes, "COUNTED", (2, 5))
         monkeypatch.setattr(indexes, "MOST_SUBQUEUES", 2)
         monkeypatch.setattr(searching, "MOST_SEEKS", 1)
@@ -156,11 +162,11 @@ def test_any_filter_finds_and_counts_what_matches(
                 rest = broker.find(wanted, order=order, cursor=first.cursor, limit=400).records
                 found = [*first.records, *(rest if first.cursor else ())]
                 assert [record.id for record in found] == ids, wanted
-            assert broker.count(wanted) == {"": len(expected)}, wanted
+            assert count_all(broker, wanted) == {"": len(expected)}, wanted
             for group in GROUPS:
                 values = Counter(getattr(record, group) for record in expected)
                 del values[None]
-                assert broker.count(wanted, group) == values, (wanted, group)
+                assert count_all(broker, wanted, group) == values, (wanted, group)
         assert matched > 40
 
 
@@ -191,3 +197,15 @@ def test_more_than_a_chunk_and_more_than_the_variables_of_a_statement_are_taken(
     assert len(broker.get(ids * 20)) == 50_000
     assert broker.remove(ids) == [ChangeResult.DONE] * 2500
     assert broker.apply(JobFilter(), Remove()).matched == 0
+
+
+def test_a_count_that_no_index_serves_stops_in_time_and_says_that_it_is_not_all(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.enqueue([job(params={"n": n % 4}) for n in range(1000)])
+    monkeypatch.setattr(pacing, "MAX_SECONDS", 0.0)
+    monkeypatch.setattr(pacing, "FIRST", 100)
+    wanted = JobFilter(params={"n": 1})
+    first = broker.count(wanted, "queue")
+    assert (first.is_complete, 20 <= first.number <= 30) == (False, True)
+    assert count_all(broker, wanted, "queue") == {"q": 250}

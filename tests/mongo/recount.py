@@ -9,8 +9,9 @@ from typing import Any
 from pymongo.database import Database
 
 from mrq_broker_mongo.broker import MongoBroker
-from mrq_broker_mongo.jobs import totals
+from mrq_broker_mongo.jobs import recounting
 from mrq_broker_mongo.jobs.records import of_doc
+from mrq_broker_mongo.jobs.totals import KINDS
 from mrq_broker_mongo.jobs.uniques import is_done_with
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.store import MongoStore
@@ -26,7 +27,18 @@ _RENEWED = timedelta(seconds=5)
 def repair(broker: MongoBroker | MongoStore) -> int:
     """Does what a worker's housekeeping does once a minute: corrects numbers that a crash has left wrong."""
     connection: Connection = broker._connection
-    return totals.recount(connection)
+    return recounting.recount(connection)
+
+
+def differences(connection: Connection) -> dict[tuple[str, str], tuple[int, int]]:
+    """The numbers that a count does not confirm, each with the count; for collections at rest."""
+    told = recounting._told(connection, None)
+    counted = recounting._counted(connection, KINDS.values(), None)
+    return {
+        cell: (told.get(cell, 0), counted.get(cell, 0))
+        for cell in {*told, *counted}
+        if told.get(cell, 0) != counted.get(cell, 0)
+    }
 
 
 def check_collections(broker: MongoBroker) -> None:

@@ -10,11 +10,10 @@ import pytest
 from pymongo.errors import AutoReconnect
 
 from mrq_broker_mongo.broker import MongoBroker
-from mrq_broker_mongo.jobs import totals
 from mrq_broker_mongo.server.connection import Connection
 from tests.crashes.contract import CrashContract
 from tests.crashes.scene import Scene
-from tests.mongo.recount import check_collections
+from tests.mongo.recount import check_collections, differences
 
 pytestmark = pytest.mark.timeout(300)  # a story is told up to a hundred times
 
@@ -28,7 +27,7 @@ class MongoScene(Scene):
     def check_numbers(self) -> None:
         assert isinstance(self.broker, MongoBroker)
         connection: Connection = self.broker._connection
-        assert totals._differences(connection) == {}
+        assert differences(connection) == {}
 
     def check_everything(self) -> None:
         assert isinstance(self.broker, MongoBroker)

@@ -118,7 +118,7 @@ def test_a_user_who_may_only_look_is_told_which_role_is_missing(locked: Server) 
             call()
         assert "heim" not in str(raised.value)
         assert len(str(raised.value)) < MOST_OF_A_MESSAGE
-    assert worker.count(JobFilter(), "status") == {"queued": 1}
+    assert worker.count(JobFilter(), "status").numbers == {"queued": 1}
     reader.close()
     worker.close()
 
@@ -233,7 +233,7 @@ def test_a_full_disk_is_said_so_and_nothing_is_half_written(failing: Server) -> 
             with pytest.raises(BrokerUnavailable, match=r"disk.*free some space"):
                 call()
     assert broker.get([job.record.id]) == [None]
-    assert broker.count(JobFilter(), "status") == {"queued": 1, "started": 1}
+    assert broker.count(JobFilter(), "status").numbers == {"queued": 1, "started": 1}
     assert broker.settle([success(record)]) == [True]
     assert len(claim(broker).records) == 1
     check_collections(broker)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pymongo
 import pytest
 from bson import ObjectId
+from msgspec.structs import replace
 
 from mrq_broker_mongo.broker import MongoBroker
-from mrq_broker_mongo.jobs import searching, totals
+from mrq_broker_mongo.jobs import recounting, searching
 from mrq_core.contract.matching import matches
 from mrq_core.contract.messages import (
     Cancel,
@@ -25,6 +27,8 @@ from mrq_core.contract.messages import (
     Wanted,
 )
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.drivers import pacing
+from mrq_core.operations.jobs import count_all
 from mrq_core.testing.clock import ManualClock
 from tests.mongo.explaining import Doc, Explained, check, figures, stages
 from tests.mongo.kit import Place, claim, ended, new_job, success
@@ -172,8 +176,29 @@ def test_a_search_reads_the_smallest_of_the_indexes_that_serve_it(
     for order in Order:
         found = check_reads(explained, lambda: broker.find(wanted, order=order))  # noqa: B023
         assert [one.id for one in found.records] == [record.id]
-    assert check_reads(explained, lambda: broker.count(wanted)) == {"": 1}
-    assert check_reads(explained, lambda: broker.count(wanted, "error_group")) == {"rare": 1}
+    assert check_reads(explained, lambda: broker.count(wanted).numbers) == {"": 1}
+    assert check_reads(explained, lambda: broker.count(wanted, "error_group").numbers) == {"rare": 1}
+
+
+@pytest.mark.parametrize("group_by", [None, "status"])
+def test_other_indexes_narrow_the_entries_before_documents_are_read(
+    broker: MongoBroker, explained: Explained, monkeypatch: pytest.MonkeyPatch, group_by: str | None
+) -> None:
+    """The queue has the fewest jobs, of which none has the path: the first part alone reads documents."""
+    monkeypatch.setattr(searching, "FIRST_DOCUMENTS", 100)
+    for queue, path, number in (("q", "a", 800), ("r", "b", 1000), ("s", "c", 1900)):
+        for start in range(0, number, 100):
+            jobs = [replace(new_job(queue).record, path=path) for _ in range(min(100, number - start))]
+            broker.enqueue([NewJob(record=record) for record in jobs])
+    wanted = JobFilter(queues=("q",), paths=("b",), statuses=(Status.QUEUED,))
+    explained.found, explained.is_on = [], True
+    assert broker.find(wanted).records == ()
+    found = sum(figures(told)["totalDocsExamined"] for _, told in explained.found)
+    explained.found = []
+    assert broker.count(wanted, group_by).number == 0
+    explained.is_on = False
+    counted = sum(figures(told)["totalDocsExamined"] for _, told in explained.found)
+    assert (found <= 150, counted <= 10) == (True, True), (found, counted)
 
 
 def check_reads(explained: Explained, work: Any) -> Any:
@@ -226,8 +251,8 @@ def test_a_job_that_has_several_of_the_wanted_terms_is_found_once(broker: MongoB
     records = take(broker)
     broker.settle([failure(one) for one in records])
     wanted = JobFilter(exception_types=("NoStock", "shop.NoStock", "Other"))
-    assert broker.count(wanted) == {"": 5}
-    assert broker.count(wanted, "exception_type") == {"shop.NoStock": 5}
+    assert broker.count(wanted).numbers == {"": 5}
+    assert broker.count(wanted, "exception_type").numbers == {"shop.NoStock": 5}
     found: list[str] = []
     cursor = None
     while not found or cursor is not None:
@@ -273,9 +298,9 @@ def test_counts_from_the_totals_are_those_of_the_jobs(
                 name = value.value if isinstance(value, Status) else value
                 expected[name] = expected.get(name, 0) + 1
         monkeypatch.setattr(searching, "MOST_COUNTED", -1)
-        assert broker.count(chosen, group) == expected
+        assert broker.count(chosen, group).numbers == expected
         monkeypatch.setattr(searching, "MOST_COUNTED", 10_000)
-        assert broker.count(chosen, group) == expected
+        assert broker.count(chosen, group).numbers == expected
     broker.close()
 
 
@@ -292,7 +317,7 @@ def test_the_numbers_of_groups_without_jobs_are_deleted(place: Place) -> None:
         return {doc["_id"] for doc in found if doc["_id"].startswith(("g ", "t "))}
 
     assert groups() == {"g gone", "g kept", "t shop.NoStock", "t shop.Gone"}
-    assert totals.recount_if_due(broker._connection)
+    assert recounting.recount_if_due(broker._connection)
     assert groups() == {"g kept", "t shop.NoStock"}
     assert broker.totals().by_error_group == {"kept": {Status.FAILED: 1}}
     broker.close()
@@ -325,8 +350,8 @@ def test_counting_jobs_with_an_exception_reads_only_the_terms_of_types_or_groups
         ("exception_type", {"shop.NoStock": 300}, 2),
         ("error_group", {"g": 300}, 1),
     ):
-        check(explained, lambda: broker.count(JobFilter(), group))  # noqa: B023
-        assert broker.count(JobFilter(), group) == expected
+        check(explained, lambda: broker.count(JobFilter(), group).numbers)  # noqa: B023
+        assert broker.count(JobFilter(), group).numbers == expected
         [cost] = [figures(told) for command, told in explained.found if command.get("hint") == "terms"]
         assert cost["totalKeysExamined"] <= terms * 300 + 10
 
@@ -345,8 +370,8 @@ def test_a_search_whose_time_is_over_goes_on_at_its_cursor(
     broker: MongoBroker, monkeypatch: pytest.MonkeyPatch, wanted: JobFilter, order: Order
 ) -> None:
     """Each page reads two entries of an index, and tells how far the search got."""
-    monkeypatch.setattr(searching, "MAX_SECONDS", 0.0)
-    monkeypatch.setattr(searching, "_PART_FIRST", 2)
+    monkeypatch.setattr(pacing, "MAX_SECONDS", 0.0)
+    monkeypatch.setattr(pacing, "FIRST", 2)
     for number in range(12):
         broker.enqueue([keyed("t/q", {"n": number % 3})])
         [record] = take(broker, "t/q", 1)
@@ -362,3 +387,7 @@ def test_a_search_whose_time_is_over_goes_on_at_its_cursor(
         cursor, pages = page.cursor, pages + 1
     assert pages >= 2
     assert found == expected
+    for group in GROUPS:
+        numbers = Counter(getattr(one, group) if group else "" for one in everything if one.id in expected)
+        del numbers[None]
+        assert count_all(broker, wanted, group) == numbers

@@ -58,7 +58,7 @@ def test_all_that_match_are_acted_on_in_steps(broker: MemoryBroker) -> None:
     assert done == Counter({ChangeResult.DONE: NUMBER})
     assert len(seen) >= 3
     assert seen == sorted(seen)
-    assert broker.count(JobFilter(statuses=(Status.CANCEL,))) == {"": NUMBER}
+    assert broker.count(JobFilter(statuses=(Status.CANCEL,))).numbers == {"": NUMBER}
 
 
 def test_ids_are_acted_on_once_each_and_answered_one_by_one(broker: MemoryBroker) -> None:

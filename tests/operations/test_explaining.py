@@ -367,7 +367,7 @@ def test_a_job_without_an_entry_is_to_be_repaired(broker: Broker, monkeypatch: p
 def test_an_unknown_queue_is_unknown(broker: Broker) -> None:
     assert kinds(explain_queue(broker, "no-such-queue")) == ["unknown", "no_worker"]
     put(broker, "q2")
-    assert explain(broker, "q")[0].sentence == "No queue q has, or had, jobs."
+    assert explain(broker, "q")[0].sentence == "No queue q holds jobs."
     with pytest.raises(InvalidValue):
         explain(broker, "")
 

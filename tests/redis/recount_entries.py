@@ -16,7 +16,7 @@ _FIELDS = {field.encode() for field in "qkdvntwzblumpor"}
 _KINDS = {
     *("j", "w", "c", "ready", "later", "park", "wake", "raw", "raw-until", "raw-lease", "raw-visit"),
     *("layout", "ranks", "queues", "u", "slots", "running", "parked", "parked-keys", "parked-in", "rates"),
-    *("raw-names", "raw-settled"),
+    *("raw-names", "raw-settled", "queues-walk"),
 }
 """What the names of keys begin with: no records, no indexes, no totals."""
 

@@ -190,3 +190,18 @@ def test_no_call_looks_through_all_keys(place: Place, server: Server) -> None:
     assert counted["evalsha"] > 40
     assert not {"keys", "scan", "sort", "flushdb", "randomkey"} & counted.keys()
     broker.close()
+
+
+def test_a_tree_that_does_not_exist_is_answered_from_the_names_of_queues(
+    place: Place, server: Server
+) -> None:
+    broker = place.open()
+    for start in range(0, 3000, 1000):
+        broker.enqueue([new_job(f"t/{number % 80}") for number in range(start, start + 1000)])
+    missing = JobFilter(queues=("none/",), statuses=(Status.QUEUED,), params={"a": 1})
+    broker.find(missing)  # the scripts are there by now
+    assert in_all(server, lambda: broker.find(missing)) <= 4
+    assert in_all(server, lambda: broker.count(missing, "path")) <= 4
+    assert broker.find(missing).cursor is None
+    assert broker.count(missing).is_complete
+    broker.close()

@@ -275,7 +275,7 @@ def test_exceptions_of_version_1_are_found_by_their_terms(
     assert stored(broker) == "2 2"
     check_keys(broker)
     for name in ("golden.Error", "Error"):
-        assert broker.count(JobFilter(exception_types=(name,))) == {"": 5}
+        assert broker.count(JobFilter(exception_types=(name,))).numbers == {"": 5}
     layout.UPGRADES[2].apply(broker._connection)
     check_keys(broker)
 
@@ -302,8 +302,8 @@ def test_jobs_that_change_during_the_upgrade_are_read_again(
     monkeypatch.setattr(failpoints, "hook", change)
     broker.prepare()
     check_keys(broker)
-    assert broker.count(JobFilter(exception_types=("Error",))) == {"": 4}
-    assert broker.count(JobFilter(exception_types=("Other",))) == {"": 1}
+    assert broker.count(JobFilter(exception_types=("Error",))).numbers == {"": 4}
+    assert broker.count(JobFilter(exception_types=("Other",))).numbers == {"": 1}
 
 
 def test_a_worker_of_version_1_is_refused_after_the_upgrade(

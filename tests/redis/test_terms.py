@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from mrq_broker_redis.broker import RedisBroker
-from mrq_broker_redis.jobs import totals
+from mrq_broker_redis.jobs import searching, totals
+from mrq_core.contract.matching import matches
 from mrq_core.contract.messages import (
     Cancel,
     ClaimRequest,
@@ -22,6 +24,7 @@ from mrq_core.contract.messages import (
     Wanted,
 )
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.operations.jobs import count_all
 from mrq_core.testing import ManualClock
 from tests.redis.kit import Place
 from tests.redis.recount import check_keys
@@ -98,7 +101,7 @@ def test_finding_by_a_term_costs_the_same_however_many_jobs_have_other_terms(
     wanted = [
         JobFilter(search_keys={"user_id": -1}),
         JobFilter(search_keys={"user_id": -1, "order": "A-1"}, statuses=(Status.FAILED,)),
-        JobFilter(error_words=("rare",)),
+        JobFilter(error_groups=("rare",)),
         JobFilter(error_words=("rare", "lamps"), exception_types=("NoStock",)),
         JobFilter(error_groups=("rare",)),
     ]
@@ -111,8 +114,8 @@ def test_finding_by_a_term_costs_the_same_however_many_jobs_have_other_terms(
     def find() -> None:
         for one in wanted:
             assert [found.id for found in broker.find(one).records] == [record.id]
-            assert broker.count(one) == {"": 1}
-            assert broker.count(one, "error_group") == {"rare": 1}
+            assert broker.count(one).numbers == {"": 1}
+            assert broker.count(one, "error_group").numbers == {"rare": 1}
 
     numbers = []
     for number in (50, 1000):
@@ -130,7 +133,7 @@ def test_a_job_that_has_several_of_the_wanted_terms_is_found_once(broker: RedisB
     records = claim(broker).records
     broker.settle([failure(one) for one in records])
     wanted = JobFilter(exception_types=("NoStock", "shop.NoStock", "Other"))
-    assert broker.count(wanted) == {"": 5}
+    assert broker.count(wanted).numbers == {"": 5}
     found: list[str] = []
     cursor: str | None = None
     while not found or cursor is not None:
@@ -158,7 +161,7 @@ def test_a_failed_job_leaves_nothing_when_it_is_deleted(place: Place) -> None:
     left: list[bytes] = connection.use(lambda client: client.keys(connection.key("*")))
     prefix = len(connection.prefix) + 1
     kept = {name[prefix:].decode() for name in left} - {"wake:q"}
-    assert kept == {"layout", "queues"}
+    assert kept == {"layout"}
     broker.close()
 
 
@@ -190,15 +193,57 @@ def test_counts_from_the_totals_are_those_of_the_jobs(
     broker.settle([failure(records[8], "g1"), failure(records[9], LONG_GROUP)])
     broker.settle([failure(records[10], "g1", Status.RETRY)])
     chosen = JobFilter(**wanted)
-    counted = {group: broker.count(chosen, group) for group in GROUPS}
+    counted = {group: broker.count(chosen, group).numbers for group in GROUPS}
     monkeypatch.setattr(totals, "_MOST_EXPIRED", 7)
     assert totals.counted(broker._connection, chosen, None) is None
-    assert {group: broker.count(chosen, group) for group in GROUPS} == counted
+    assert {group: broker.count(chosen, group).numbers for group in GROUPS} == counted
     monkeypatch.setattr(totals, "counted", lambda *_: None)
-    assert {group: broker.count(chosen, group) for group in GROUPS} == counted
+    assert {group: broker.count(chosen, group).numbers for group in GROUPS} == counted
     broker.close()
 
 
 def take(broker: RedisBroker, queue: str) -> list[JobRecord]:
     request = ClaimRequest(worker="w", wanted=(Wanted(name=queue),), limit=10, lease=600.0)
     return list(broker.claim(request).records)
+
+
+@pytest.mark.parametrize("is_limited", [False, True])
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        JobFilter(workers=("w",)),
+        JobFilter(params={"a": 1}),
+        JobFilter(queues=("t/",), statuses=(Status.FAILED,), paths=("t.Task",)),
+        JobFilter(queues=("t/", "q"), error_groups=("rare",)),
+        JobFilter(queues=("none/",), params={"a": 1}),
+    ],
+)
+def test_a_count_whose_time_is_over_goes_on_at_its_cursor(
+    broker: RedisBroker, monkeypatch: pytest.MonkeyPatch, wanted: JobFilter, is_limited: bool
+) -> None:
+    for number in range(60):
+        broker.enqueue([keyed(("q", "t/a", "t/b")[number % 3])])
+    for queue in ("q", "t/"):
+        records = take(broker, queue)[:8]
+        broker.settle([failure(one, ("rare", "usual")[index % 2]) for index, one in enumerate(records)])
+    if is_limited:
+        monkeypatch.setattr(searching, "MOST_MERGED", 1)
+    monkeypatch.setattr(searching, "MAX_SECONDS", 0.0)
+    everything = broker.get([one.id for one in every_job(broker)])
+    expected = [one for one in everything if one is not None and matches(one, wanted)]
+    assert broker.count(wanted).is_complete == (wanted.queues == ("none/",))
+    for group in GROUPS:
+        numbers = Counter("" if group is None else getattr(one, group) for one in expected)
+        del numbers[None]
+        assert count_all(broker, wanted, group) == (numbers if group else {"": len(expected)})
+
+
+def every_job(broker: RedisBroker) -> list[JobRecord]:
+    """All jobs, page by page."""
+    found: list[JobRecord] = []
+    cursor: str | None = None
+    while not found or cursor is not None:
+        page = broker.find(JobFilter(), cursor=cursor, limit=100)
+        found += page.records
+        cursor = page.cursor
+    return found

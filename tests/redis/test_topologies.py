@@ -57,7 +57,7 @@ def check_broker(broker: RedisBroker) -> None:
     assert broker.totals().by_status() == {Status.SUCCESS: 3, Status.QUEUED: 2}
     found = broker.find(JobFilter(statuses=(Status.QUEUED,))).records
     assert broker.cancel([record.id for record in found], Cancel()) == [ChangeResult.DONE] * 2
-    assert broker.count(JobFilter(), "status") == {"success": 3, "cancel": 2}
+    assert broker.count(JobFilter(), "status").numbers == {"success": 3, "cancel": 2}
     broker.pause(["q"])
     assert broker.paused() == {"q"}
     assert broker.state.add("n", "counter", 3) == 3

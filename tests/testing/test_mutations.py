@@ -53,6 +53,7 @@ from mrq_core.testing.memory.jobs import (
     limits,
     positions,
     renewing,
+    searching,
     settling,
     totals,
     trees,
@@ -233,6 +234,22 @@ def _totals_without_started(data: MemoryData) -> Any:
 # --- lost claims --------------------------------------------------------------------------------------
 
 _after_lost_claim = lifecycle.after_lost_claim
+
+
+_count = searching.count
+
+
+def _count_from_the_first_job(data: MemoryData, wanted: Any, group_by: Any, now: Any, cursor: Any) -> Any:
+    return _count(data, wanted, group_by, now, None)
+
+
+def _forget_queues_without_jobs(self: MemoryData) -> None:
+    self.queues &= {record.queue for record in self.records.values()}
+
+
+def _forget_queues_without_entries(self: MemoryData) -> None:
+    used = {name for name, raw in self.raw.items() if raw.leases or len(raw.items)}
+    self.queues &= {*self.entries, *used}
 
 
 def _lost_in_spite_of_a_cancel(record: JobRecord, request: ClaimRequest, now: Any) -> JobRecord | None:
@@ -660,6 +677,37 @@ MUTATIONS = [
         name="totals",
         instead=_totals_without_started,
         arguments={"seed": 0},
+    ),
+    Mutation(
+        without="The cursor of a count",
+        test="test_the_numbers_of_a_count_that_goes_on_from_its_cursor_add_up",
+        owner=searching,
+        name="count",
+        instead=_count_from_the_first_job,
+        arguments={"wanted": {}, "group_by": None},
+    ),
+    Mutation(
+        without="The end of the names of queues",
+        test="test_the_name_of_a_queue_whose_jobs_are_gone_is_forgotten",
+        owner=MemoryData,
+        name="forget_queues",
+        instead=_nothing,
+        arguments={"how": "remove"},
+    ),
+    Mutation(
+        without="The names of queues with ended jobs",
+        test="test_the_name_of_a_queue_stays_while_a_job_has_it",
+        owner=MemoryData,
+        name="forget_queues",
+        instead=_forget_queues_without_entries,
+        arguments={"status": Status.SUCCESS},
+    ),
+    Mutation(
+        without="The names of queues with parameters",
+        test="test_the_name_of_a_raw_queue_stays_while_it_has_parameters",
+        owner=MemoryData,
+        name="forget_queues",
+        instead=_forget_queues_without_jobs,
     ),
     Mutation(
         without="The cancel request of a lost job",

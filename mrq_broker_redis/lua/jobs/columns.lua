@@ -1,8 +1,9 @@
 -- needs: base
 -- Reads the columns of jobs that a filter tests.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { id, ... }, whether params are wanted, whether error groups are wanted,
---   { { { name, value }, ... }, ... } }, of the last each part with terms of which a job needs one; see terms
--- Answers { now, row or nil, ... }, nil also for a job that lacks a term; a row: queue, path, status, worker, exception
+--   { { { name, value }, ... }, ... }, { { { kind, value }, ... }, ... } }, of the last two each part with terms (see
+--   terms), or indexes, of which a job needs one
+-- Answers { now, row or nil, ... }, nil also for a job that lacks a part; a row: queue, path, status, worker, exception
 -- type, schedule, expiry, the time of queueing, params with their length or nil, error group or nil.
 
 local parts = given[4]
@@ -25,9 +26,36 @@ local function has_terms(id)
   return true
 end
 
+local indexed = {}
+for _, part in ipairs(given[5]) do
+  local keys = {}
+  for _, index in ipairs(part) do
+    keys[#keys + 1] = index_of(index[1], index[2])
+  end
+  indexed[#indexed + 1] = keys
+end
+
+local function is_in_one(id, keys)
+  for _, key in ipairs(keys) do
+    if call('ZSCORE', key, id) then
+      return true
+    end
+  end
+  return false
+end
+
+local function is_indexed(id)
+  for _, keys in ipairs(indexed) do
+    if not is_in_one(id, keys) then
+      return false
+    end
+  end
+  return true
+end
+
 local answers = { digits(now) }
 for _, id in ipairs(given[1]) do
-  local row = #parts == 0 or has_terms(id)
+  local row = is_indexed(id) and (#parts == 0 or has_terms(id))
   if row then
     row = call('HMGET', key_of(id), 'q', 'h', 's', 'w', 'g', 'y', 'x', 'Q')
     row[9] = row[1] and given[2] and params_in(call('GET', data_of(id)))

@@ -1,5 +1,5 @@
 -- needs: base, batch, slots, uniques, terms, records, pruning
--- Deletes expired jobs, and expired unique keys, rates, settled claims, state and metrics.
+-- Deletes expired jobs, and expired unique keys, rates, settled claims, state and metrics. Forgets names of queues.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { limit, { resolution of metrics, its length, how long they are kept, in ms } }
 -- Answers the number of deleted jobs.
 
@@ -17,6 +17,7 @@ for _, id in ipairs(ids) do
 end
 flush()
 prune_expired(limit)
+forget_queues(limit)
 for _, member in ipairs(call('ZRANGEBYSCORE', K .. 'states:x', '-inf', now, 'LIMIT', 0, limit)) do
   local namespace, name = string.match(member, '^(%d+):(.*)$')
   local split = tonumber(namespace)

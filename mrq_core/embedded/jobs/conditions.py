@@ -16,11 +16,9 @@ _VISIBLE = "(jobs.expires_ms IS NULL OR jobs.expires_ms > ?)"
 _IDS = f"jobs.id {LISTED}"
 _SINCE = "jobs.queued_ms >= ?"
 _UNTIL = "jobs.queued_ms < ?"
-_TREE = "(jobs.queue >= ? AND jobs.queue < ?)"
 _ONE_OF = {
     "status": f"jobs.status {LISTED}",
     "path": f"jobs.path {LISTED}",
-    "queue": f"jobs.queue {LISTED}",
     "worker": f"jobs.worker {LISTED}",
     "schedule": f"jobs.schedule {LISTED}",
 }
@@ -44,9 +42,9 @@ def condition(wanted: JobFilter, now_ms: int | None) -> Condition:
         values.append(_list(wanted.ids))
     for column, names in _columns(wanted).items():
         if column == "queue":
-            sql, bound = _queues(names)
-            parts.append(sql)
-            values.extend(bound)
+            inside = in_queues("jobs.queue", names)
+            parts.append(inside.sql)
+            values.extend(inside.values)
         elif names:
             parts.append(_ONE_OF[column])
             values.append(_list(names))
@@ -69,15 +67,16 @@ def _columns(wanted: JobFilter) -> dict[str, Sequence[str]]:
     }
 
 
-def _queues(names: Sequence[str]) -> tuple[str, list[object]]:
+def in_queues(column: str, names: Sequence[str]) -> Condition:
+    """Whether the column has one of the queues, or a queue of one of the trees. No names: any queue."""
     if not names:
-        return "1", []
-    parts, values = [_ONE_OF["queue"]], [_list([name for name in names if not name.endswith("/")])]
+        return Condition("1", ())
+    parts, values = [f"{column} {LISTED}"], [_list([name for name in names if not name.endswith("/")])]
     for name in names:
         if name.endswith("/"):
-            parts.append(_TREE)
+            parts.append(f"({column} >= ? AND {column} < ?)")
             values += [name, end_of(name)]
-    return f"({' OR '.join(parts)})", list(values)
+    return Condition(f"({' OR '.join(parts)})", tuple(values))
 
 
 def _list(names: Sequence[str]) -> str:

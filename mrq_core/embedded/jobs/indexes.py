@@ -24,6 +24,8 @@ COUNTED = (100, 1_000, 10_000)
 """Up to these numbers the entries of indexes without totals are counted, until one of them has fewer."""
 MOST_SUBQUEUES = 50
 """The number of queues of a tree that are searched one by one. A larger tree has no index."""
+MOST_TYPES = 100
+"""The number of types of exceptions whose jobs are counted one by one."""
 
 _TOTALS = {
     "status": f"SELECT sum(n) FROM totals WHERE kind = 'path' AND status {LISTED}",
@@ -47,6 +49,10 @@ _SERVED: dict[str, Any] = {
 }
 """The parts of a filter that an index serves, empty."""
 _RAISED = "SELECT sum(n) FROM totals WHERE kind = 'group'"
+_TYPES = "SELECT DISTINCT name FROM totals WHERE kind = 'type' AND n > 0 LIMIT ?"
+_SPAN = "job_id > ? AND job_id <= ?"
+Span = tuple[str, str]
+"""Two ids: the jobs after the first, up to the last."""
 
 
 class Entries(NamedTuple):
@@ -75,11 +81,17 @@ class Index(NamedTuple):
         """For each value its entries, which are in the order of ids. A job may have several terms."""
         return [self._entries("= ?", value) for value in self.values]
 
-    def entries(self) -> Entries:
-        """All entries, each job once, in any order."""
+    def entries(self, span: Span) -> Entries:
+        """The entries of these ids, each job once, in any order."""
         if self.is_terms and len(self.values) > 1:
-            return _of_terms(f"name = ? AND value {LISTED}", (self.name, self._listed()))
-        return self._of_values()
+            tables = (
+                f"(SELECT DISTINCT job_id FROM terms WHERE name = ? AND value {LISTED} AND {_SPAN}) AS listed"
+            )
+            values = (self.name, self._listed(), *span)
+            return Entries(tables, "1", values, "listed.job_id", "jobs.id = listed.job_id")
+        found = self._of_values()
+        sql = f"{found.sql} AND {found.id} > ? AND {found.id} <= ?"
+        return Entries(found.tables, sql, (*found.values, *span), found.id, found.row)
 
     def contains(self, job_id: str) -> Condition:
         """Whether the index has the job that this column names."""
@@ -157,32 +169,31 @@ def inside(others: Sequence[Index], job_id: str) -> Condition:
     return Condition(sql or "1", tuple(value for condition in conditions for value in condition.values))
 
 
-def count(connection: sqlite3.Connection, wanted: JobFilter) -> dict[str, int] | None:
-    """The number of matching jobs, expired jobs included. None: the filter has parts without an index."""
-    if replace(wanted, **_SERVED) != JobFilter():
-        return None
-    found = serving(connection, wanted)
-    if not found or (wanted.queues and not any(index.name == "queue" for index in found)):
-        return None
-    entries = found[0].entries()
-    others = inside(found[1:], entries.id)
-    sql = _COUNT.format(entries=entries, others=others.sql)
-    (number,) = connection.execute(sql, (*entries.values, *others.values)).fetchone()
+def has_index(wanted: JobFilter) -> bool:
+    """Whether indexes serve all parts of the filter."""
+    return replace(wanted, **_SERVED) == JobFilter()
+
+
+def count(
+    connection: sqlite3.Connection, index: Index, others: Sequence[Index], span: Span
+) -> dict[str, int]:
+    """The number of jobs of these ids that all the indexes have, expired jobs included."""
+    entries = index.entries(span)
+    inside_others = inside(others, entries.id)
+    sql = _COUNT.format(entries=entries, others=inside_others.sql)
+    (number,) = connection.execute(sql, (*entries.values, *inside_others.values)).fetchone()
     return {"": number}
 
 
-def with_errors(connection: sqlite3.Connection, best: Sequence[Index]) -> Entries | None:
-    """The jobs that have an exception. None: the best index has fewer jobs."""
+def with_errors(connection: sqlite3.Connection, best: Sequence[Index]) -> Index | None:
+    """The index of the jobs that have an exception, by the full name of its type. None: the best index has
+    fewer jobs, or there are many types."""
     (number,) = connection.execute(_RAISED).fetchone()
     raised = number or 0
     if best and best[0].size(connection, raised + 1) <= raised:
         return None
-    return _of_terms("name = 'type'", ())
-
-
-def _of_terms(sql: str, values: tuple[object, ...]) -> Entries:
-    tables = f"(SELECT DISTINCT job_id FROM terms WHERE {sql}) AS listed"
-    return Entries(tables, "1", values, "listed.job_id", "jobs.id = listed.job_id")
+    names = [name for (name,) in connection.execute(_TYPES, (MOST_TYPES + 1,))]
+    return Index("type", tuple(names), is_terms=True) if 0 < len(names) <= MOST_TYPES else None
 
 
 def _all_serving(connection: sqlite3.Connection, wanted: JobFilter) -> list[Index]:

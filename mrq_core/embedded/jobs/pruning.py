@@ -1,11 +1,11 @@
-"""Deleting expired jobs, shared state, unique keys, rates, metrics and settled raw claims."""
+"""Deleting expired jobs, state, unique keys, rates, metrics, raw claims and names of queues."""
 
 from __future__ import annotations
 
 import sqlite3
 
 from mrq_core.clock import Clock
-from mrq_core.embedded.jobs import limits, records, removing, uniques
+from mrq_core.embedded.jobs import limits, records, removing, totals, uniques
 from mrq_core.embedded.raw import claiming as raw_claiming
 from mrq_core.embedded.shared import metrics
 
@@ -27,4 +27,6 @@ def prune(connection: sqlite3.Connection, clock: Clock, limit: int) -> int:
     limits.prune(connection, now_ms, limit)
     raw_claiming.forget_settled(connection, now_ms, limit)
     metrics.prune(connection, now_ms, limit)
+    if limit > 0:
+        totals.forget_queues(connection, limit)
     return len(expired)

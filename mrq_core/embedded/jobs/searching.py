@@ -18,18 +18,21 @@ from msgspec.structs import replace
 from mrq_core.clock import Clock
 from mrq_core.contract import codec
 from mrq_core.contract.matching import check_group
-from mrq_core.contract.messages import Action, Applied, ChangeResult, JobFilter, Order, Page
+from mrq_core.contract.messages import Action, Applied, ChangeResult, Counted, JobFilter, Order, Page
 from mrq_core.contract.naming import check_page_cursor
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import encoding
+from mrq_core.drivers.pacing import Pace
 from mrq_core.embedded.jobs import changing, indexes, records, totals
 from mrq_core.embedded.jobs.conditions import LISTED, Condition, condition
-from mrq_core.embedded.jobs.indexes import Entries, Index
+from mrq_core.embedded.jobs.indexes import Entries, Index, Span
 from mrq_core.embedded.server.connection import Database
 
 MAX_SECONDS = 0.25
 BATCH = 500
 """The number of candidates that are read at once, from all ranges together."""
+MOST_EXPIRED = 10_000
+"""With more expired jobs, which totals and indexes still have, jobs are counted one by one."""
 MOST_SEEKS = 10
 """The largest number of values for which a candidate is sought in the index of a column, not in its row."""
 
@@ -48,6 +51,13 @@ _START = {Order.NEWEST_FIRST: "\U0010ffff", Order.OLDEST_FIRST: ""}
 _WITH_IDS = f"listed.id {LISTED}"
 _COUNT = "SELECT {group}, count(*) FROM {jobs} AND {condition} GROUP BY 1"
 _ROWS = "SELECT {group}, {params} FROM {jobs} AND {condition}"
+_EXPIRED = """
+SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_by_expiry WHERE expires_ms <= ? LIMIT ?)"""
+_EXPIRED_JOBS = """
+jobs INDEXED BY jobs_by_expiry WHERE expires_ms <= ? AND jobs.id > ? AND jobs.id <= ? AND {inside}"""
+_END_OF_PART = """
+SELECT {range.id} FROM {range.tables} WHERE {range.sql} AND {range.id} > ?
+ORDER BY {range.id} LIMIT 1 OFFSET ?"""
 _WITH_ERROR = " AND jobs.exception_type IS NOT NULL"
 _GROUPS = {
     None: "''",
@@ -142,44 +152,99 @@ def apply(
 
 
 def count(
-    connection: sqlite3.Connection, clock: Clock, wanted: JobFilter, group_by: str | None
-) -> dict[str, int]:
+    connection: sqlite3.Connection, clock: Clock, wanted: JobFilter, group_by: str | None, cursor: str | None
+) -> Counted:
     """See `Broker.count`. Uses totals or index entries alone where possible, less the expired jobs."""
     check_group(group_by)
+    check_page_cursor(cursor)
     now_ms = clock.now_ms()
-    numbers = totals.count(connection, wanted, group_by)
-    if numbers is None and group_by is None:
-        numbers = indexes.count(connection, wanted)
-    if numbers is None:
-        jobs = _jobs(connection, wanted, group_by)
-        found = _counted(connection, wanted, group_by, jobs, condition(wanted, now_ms))
-        return found if group_by else {"": 0, **found}
-    expired = _with_terms("jobs INDEXED BY jobs_by_expiry WHERE expires_ms <= ?", wanted, now_ms)
-    for group, number in _counted(connection, wanted, group_by, expired, condition(wanted, None)).items():
-        numbers[group] -= number
-    return {group: number for group, number in numbers.items() if number} if group_by else {"": 0, **numbers}
+    (expired,) = connection.execute(_EXPIRED, (now_ms, MOST_EXPIRED)).fetchone()
+    if cursor is None and expired < MOST_EXPIRED:
+        numbers = totals.count(connection, wanted, group_by)
+        if numbers is not None:
+            span = (_START[Order.OLDEST_FIRST], _START[Order.NEWEST_FIRST])
+            return Counted(numbers=_without_expired(connection, wanted, group_by, numbers, now_ms, span))
+    uses_entries = group_by is None and expired < MOST_EXPIRED and indexes.has_index(wanted)
+    index, others = _counted_index(connection, wanted, group_by)
+    if wanted.queues and not any(one.name == "queue" for one in (index, *others) if one is not None):
+        uses_entries = False  # a tree is too large for its index
+    if index is None or wanted.ids:
+        uses_entries = False
+    numbers = {} if group_by else {"": 0}
+    start = at = cursor or _START[Order.OLDEST_FIRST]
+    pace = Pace()
+    while True:
+        end = None if wanted.ids else _end_of_part(connection, index, at, pace.size)
+        span = (at, end or _START[Order.NEWEST_FIRST])
+        if uses_entries and index is not None:
+            found = indexes.count(connection, index, others, span)
+        else:
+            jobs = _jobs(wanted, index, others, span)
+            found = _counted(connection, wanted, group_by, jobs, condition(wanted, now_ms))
+        for name, number in found.items():
+            numbers[name] = numbers.get(name, 0) + number
+        at = span[1]
+        if end is None or not pace.goes_on():
+            break
+    if uses_entries:
+        numbers = _without_expired(connection, wanted, group_by, numbers, now_ms, (start, at))
+    return Counted(numbers=numbers, cursor=end)
 
 
-def _jobs(connection: sqlite3.Connection, wanted: JobFilter, group_by: str | None) -> Condition:
-    """What follows FROM in a statement that reads all jobs to count, and maybe more."""
+def _counted_index(
+    connection: sqlite3.Connection, wanted: JobFilter, group_by: str | None
+) -> tuple[Index | None, list[Index]]:
+    """The index whose entries are counted, and the other indexes that must have a matching job. None: all
+    jobs are counted."""
     if wanted.ids:
-        return _with_terms("jobs WHERE 1", wanted)
+        return None, indexes.of_terms(wanted)
     found = indexes.serving(connection, wanted)
-    entries = indexes.with_errors(connection, found) if group_by in _OF_ERRORS else None
-    others = found
-    if entries is None:
-        if not found:
-            return Condition("jobs WHERE 1", ())
-        entries, others = found[0].entries(), found[1:]
+    raised = indexes.with_errors(connection, found) if group_by in _OF_ERRORS else None
+    if raised is not None:
+        return raised, found
+    return (found[0], found[1:]) if found else (None, [])
+
+
+def _end_of_part(connection: sqlite3.Connection, index: Index | None, after: str, size: int) -> str | None:
+    """The last id of the next part, which has up to `size` entries of the index. None: the rest is
+    smaller."""
+    ranges = [indexes.ALL] if index is None else index.ranges()
+    ends = []
+    for one in ranges:
+        sql = _END_OF_PART.format(range=one)
+        row = connection.execute(sql, (*one.values, after, size // len(ranges))).fetchone()
+        if row is not None:
+            ends.append(row[0])
+    return min(ends, default=None)
+
+
+def _without_expired(
+    connection: sqlite3.Connection,
+    wanted: JobFilter,
+    group_by: str | None,
+    numbers: dict[str, int],
+    now_ms: int,
+    span: Span,
+) -> dict[str, int]:
+    """The numbers without the jobs of these ids that have expired and are not deleted yet."""
+    inside = indexes.inside(indexes.of_terms(wanted), "jobs.id")
+    jobs = Condition(_EXPIRED_JOBS.format(inside=inside.sql), (now_ms, *span, *inside.values))
+    left = dict(numbers)
+    for group, number in _counted(connection, wanted, group_by, jobs, condition(wanted, None)).items():
+        left[group] = max(0, left.get(group, 0) - number)
+    return {group: number for group, number in left.items() if number} if group_by else {"": 0, **left}
+
+
+def _jobs(wanted: JobFilter, index: Index | None, others: Sequence[Index], span: Span) -> Condition:
+    """What follows FROM in a statement that reads all jobs of these ids to count, and maybe more."""
+    if index is None:
+        inside = indexes.inside(others, "jobs.id")
+        sql = f"jobs WHERE jobs.id > ? AND jobs.id <= ? AND {inside.sql}"
+        return Condition(sql, (*span, *inside.values))
+    entries = index.entries(span)
     inside = indexes.inside(others, entries.id)
     sql = f"{entries.tables} CROSS JOIN jobs ON {entries.row} WHERE {entries.sql} AND {inside.sql}"
     return Condition(sql, (*entries.values, *inside.values))
-
-
-def _with_terms(sql: str, wanted: JobFilter, *values: object) -> Condition:
-    """Adds the terms of the filter to a statement that reads jobs."""
-    inside = indexes.inside(indexes.of_terms(wanted), "jobs.id")
-    return Condition(f"{sql} AND {inside.sql}", (*values, *inside.values))
 
 
 def _counted(

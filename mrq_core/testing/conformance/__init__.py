@@ -34,6 +34,7 @@ from mrq_core.testing.conformance.base import BrokerFactory, Contract  # noqa: E
 from mrq_core.testing.conformance.bulk import BulkContract  # noqa: E402
 from mrq_core.testing.conformance.changes import ChangeContract  # noqa: E402
 from mrq_core.testing.conformance.claim import ClaimContract  # noqa: E402
+from mrq_core.testing.conformance.counting import CountContract  # noqa: E402
 from mrq_core.testing.conformance.edits import EditContract  # noqa: E402
 from mrq_core.testing.conformance.enqueue import EnqueueContract  # noqa: E402
 from mrq_core.testing.conformance.leases import LeaseContract  # noqa: E402
@@ -71,6 +72,7 @@ __all__ = [
     "ChangeContract",
     "ClaimContract",
     "Contract",
+    "CountContract",
     "DeniedTaskContract",
     "EditContract",
     "EnqueueContract",
@@ -122,6 +124,7 @@ class BrokerContract(
     TermContract,
     ApplyContract,
     TotalsContract,
+    CountContract,
     PositionContract,
     LogContract,
     MetricContract,

@@ -153,7 +153,7 @@ class JobMachine(RuleBasedStateMachine):
         self.same(lambda broker: [held.waiting + held.claimed for held in broker.counts(QUEUES)])
         self.same(lambda broker: broker.paused())
         self.same(lambda broker: [_ids(self, broker, wanted) for wanted in TERMS])
-        self.same(lambda broker: broker.count(JobFilter(statuses=(Status.STARTED,)), "queue"))
+        self.same(lambda broker: broker.count(JobFilter(statuses=(Status.STARTED,)), "queue").numbers)
         waiting = self.model.find(JobFilter(queues=("b", "t/"), statuses=tuple(WAITING)), limit=3).records
         # Jobs of raw queues have other ids in the driver, and are not ordered by id in the same way.
         known = [record.id for record in waiting if not self.aliases and not record.limit_keys]

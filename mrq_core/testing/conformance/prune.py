@@ -38,8 +38,8 @@ class PruneContract(Contract):
         assert broker.get([job_id]) == [None]
         assert broker.find(JobFilter()).records == ()
         assert broker.find(JobFilter(ids=(job_id,))).records == ()
-        assert broker.count(JobFilter()) == {"": 0}
-        assert broker.count(JobFilter(), "status") == {}
+        assert broker.count(JobFilter()).numbers == {"": 0}
+        assert broker.count(JobFilter(), "status").numbers == {}
         with pytest.raises(JobNotFound):
             broker.read_logs(job_id)
 

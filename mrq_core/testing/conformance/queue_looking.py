@@ -18,6 +18,8 @@ from mrq_core.testing.conformance.queue_kit import (
     QueueFactory,
     QueuePart,
     claim,
+    claimed,
+    end,
     ids_of,
     put,
     put_many,
@@ -53,6 +55,25 @@ class QueueLookContract(QueuePart):
         put(queue)
         take(queue)
         assert queue.queue_names("q") == ["q"]
+
+    def test_prune_forgets_the_names_of_queues_without_entries_and_parameters(
+        self, queue: JobQueue, clock: ManualClock
+    ) -> None:
+        gone = [claimed(queue, name) for name in ("a", "t/b")]
+        put(queue, "c", due_at=after(clock.now(), 1e6))
+        queue.raw("t_raw").push([RawItem(param="a")])
+        queue.raw("u_raw").push([RawItem(param="a")])
+        queue.raw("u_raw").remove(["a"])
+        put(queue, "d")
+        take(queue, "d", lease=1e6)
+        queue.prune(2)
+        assert {"a", "c", "d", "t/b", "t_raw"} <= {*queue.queue_names()}
+        for entry in gone:
+            end(queue, entry)
+        for _ in range(4):
+            clock.advance(60.0)
+            queue.prune(2)
+        assert queue.queue_names() == ["c", "d", "t_raw"]
 
     def test_nothing_due_is_waited_for_until_the_timeout(self, queue: JobQueue, clock: ManualClock) -> None:
         put(queue, "other")

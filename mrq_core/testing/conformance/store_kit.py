@@ -156,7 +156,7 @@ def line(clock: ManualClock, job_id: str) -> LogLine:
 
 def numbers(store: JobStore) -> dict[Status, int]:
     """How many jobs there are by status, counted."""
-    return {Status(name): number for name, number in store.count(JobFilter(), "status").items()}
+    return {Status(name): number for name, number in store.count(JobFilter(), "status").numbers.items()}
 
 
 def check_totals(store: JobStore, expected: dict[Status, int] | None = None) -> None:
@@ -165,4 +165,4 @@ def check_totals(store: JobStore, expected: dict[Status, int] | None = None) -> 
     assert totals.by_status() == (numbers(store) if expected is None else expected)
     for group, table in (("queue", totals.by_queue), ("path", totals.by_path)):
         sums = {name: sum(row.values()) for name, row in table.items()}
-        assert {name: n for name, n in sums.items() if n} == store.count(JobFilter(), group)
+        assert {name: n for name, n in sums.items() if n} == store.count(JobFilter(), group).numbers

@@ -164,7 +164,7 @@ class FollowUpContract(StorePart):
         assert write_one(store, clock, before, settled, followups=followups) is WriteResult.DONE
         assert other.unfinished(10) == [(job_id, list(followups))]
         assert list(other.read([one.record.id for one in followups])) == [None, None]
-        assert store.count(JobFilter()) == {"": 1}
+        assert store.count(JobFilter()).numbers == {"": 1}
         assert read_one(other, job_id).record == settled
         check_totals(store, {Status.SUCCESS: 1})
 

@@ -67,7 +67,7 @@ class ThreadContract(Contract):
             lambda: created.extend(answer.created for answer in broker.enqueue(jobs)), [()] * THREADS
         )
         assert created.count(True) == 20
-        assert broker.count(JobFilter()) == {"": 20}
+        assert broker.count(JobFilter()).numbers == {"": 20}
         assert broker.totals().by_status() == {Status.QUEUED: 20}
 
     def test_the_same_settle_by_many_threads_is_written_once(

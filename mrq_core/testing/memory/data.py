@@ -112,6 +112,12 @@ class MemoryData:
         self.limits.forget(job_id)
         self.uniques.forget(job_id, keep_period=keep_period)
 
+    def forget_queues(self) -> None:
+        """Forgets the names of queues without jobs and parameters."""
+        used = {record.queue for record in self.records.values()}
+        used |= {name for name, raw in self.raw.items() if raw.leases or len(raw.items)}
+        self.queues &= used
+
     def _drop_entry(self, job_id: str) -> None:
         before = self.records.get(job_id)
         if before is not None and not before.is_ended:

@@ -323,6 +323,7 @@ class MemoryQueue(JobQueue):
             keys = self._queue.keys
             for key in [key for key, held in keys.items() if held.until is not None and held.until <= now]:
                 del keys[key]
+            self._data.forget_queues()
 
     def check(self) -> list[Finding]:
         return self._broker.check()

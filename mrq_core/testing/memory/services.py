@@ -9,6 +9,7 @@ from datetime import datetime
 from mrq_core.clock import Clock, SystemClock, from_ms, to_ms
 from mrq_core.contract.broker import SharedState, StoreServices
 from mrq_core.contract.messages import (
+    Counted,
     Finding,
     JobFilter,
     LogLine,
@@ -72,9 +73,9 @@ class MemoryServices(StoreServices):
         with self.locked() as now:
             return searching.find(self._data, wanted, now, order=order, cursor=cursor, limit=limit)
 
-    def count(self, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
+    def count(self, wanted: JobFilter, group_by: str | None = None, *, cursor: str | None = None) -> Counted:
         with self.locked() as now:
-            return searching.count(self._data, wanted, group_by, now)
+            return searching.count(self._data, wanted, group_by, now, cursor)
 
     def totals(self) -> Totals:
         with self.locked():

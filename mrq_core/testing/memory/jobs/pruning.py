@@ -1,4 +1,4 @@
-"""Pruning: deletes expired jobs, expired shared state and old metrics.
+"""Pruning: deletes expired jobs, expired shared state and old metrics, and forgets names of queues.
 
 `MemoryData.delete` removes a job, for `jobs/changing` too.
 """
@@ -19,4 +19,5 @@ def prune(data: MemoryData, now: datetime, limit: int) -> int:
     expired = [record.id for record in data.all() if lifecycle.has_expired(record, now)][:limit]
     for job_id in expired:
         data.delete(job_id, keep_period=True)
+    data.forget_queues()
     return len(expired)

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from mrq_core.contract import lifecycle
 from mrq_core.contract.matching import check_group, matches
-from mrq_core.contract.messages import Action, Applied, JobFilter, Order, Page
+from mrq_core.contract.messages import Action, Applied, Counted, JobFilter, Order, Page
 from mrq_core.contract.naming import check_page_cursor
 from mrq_core.contract.record import JobRecord
 from mrq_core.testing.memory.data import MemoryData
@@ -30,14 +30,17 @@ def find(
     return Page(records=shown, cursor=shown[-1].id if shown and len(found) > limit else None)
 
 
-def count(data: MemoryData, wanted: JobFilter, group_by: str | None, now: datetime) -> dict[str, int]:
-    """See `Broker.count`."""
+def count(
+    data: MemoryData, wanted: JobFilter, group_by: str | None, now: datetime, cursor: str | None
+) -> Counted:
+    """See `Broker.count`. Every count is complete."""
     check_group(group_by)
-    found = _matching(data, wanted, now)
+    check_page_cursor(cursor)
+    found = [record for record in _matching(data, wanted, now) if record.id > (cursor or "")]
     if group_by is None:
-        return {"": len(found)}
+        return Counted(numbers={"": len(found)})
     values = (getattr(record, group_by) for record in found)
-    return dict(Counter(str(value) for value in values if value is not None))
+    return Counted(numbers=dict(Counter(str(value) for value in values if value is not None)))
 
 
 def apply(
