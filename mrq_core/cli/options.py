@@ -198,7 +198,7 @@ def _metavar(setting: Setting, default: object) -> str:
     if setting.choices:
         return "|".join(setting.choices)
     if isinstance(default, int):
-        return "INTEGER"
+        return "INTEGER" if setting.auto is None else "INTEGER|auto"
     if isinstance(default, float):
         return "NUMBER"
     return "NAMES" if isinstance(default, tuple) else "TEXT"

@@ -6,11 +6,12 @@ The flags of the command line and the reference in docs/ are made from this tabl
 from __future__ import annotations
 
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from types import ModuleType
 from typing import Any
 
+from mrq_core.config.cores import available_cores
 from mrq_core.config.secrets import HIDDEN, hide_login, hide_secrets
 
 TaskOptions = Mapping[str, Mapping[str, object]]
@@ -19,13 +20,15 @@ TaskOptions = Mapping[str, Mapping[str, object]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One setting. `minimum` and `choices` restrict its values; `flags` are shorter names of its flag."""
+    """One setting. `minimum` and `choices` restrict its values; `flags` are shorter names of its flag. The
+    value `auto` means the number that `auto` returns."""
 
     help: str
     group: str
     flags: tuple[str, ...] = ()
     minimum: float | None = None
     choices: tuple[str, ...] = ()
+    auto: Callable[[], int] | None = None
     secret: bool = False
     file_only: bool = False
 
@@ -71,6 +74,14 @@ class Config:
         "worker",
         flags=("--gevent", "-g"),
         minimum=1,
+    )
+    processes: int = _setting(
+        0,
+        "Number of workers that one parent process runs. auto: one for each core. 0: one worker, no parent.",
+        "worker",
+        flags=("-p",),
+        minimum=0,
+        auto=available_cores,
     )
     name: str = _setting("", "First part of this worker's name, before host.pid.", "worker")
     lease: float = _setting(

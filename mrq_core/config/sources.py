@@ -177,7 +177,10 @@ def _convert(name: str, value: object, source: str) -> object:
     setting = SETTINGS[name]
     default = default_of(name)
     try:
-        converted = _to_type(value, default)
+        if setting.auto is not None:
+            converted: object = _to_number_or_auto(value, setting.auto)
+        else:
+            converted = _to_type(value, default)
         _check_bounds(setting, converted)
     except (ValueError, TypeError, OverflowError) as error:
         raise ConfigError(f"{name} is {shown(shown_setting(name, value))} ({source}): {error}") from error
@@ -244,6 +247,12 @@ def _to_number(value: object, kind: type[int] | type[float], what: str) -> float
     if not is_finite or (isinstance(value, float) and number != value):
         raise ValueError(f"expected {what}")
     return number
+
+
+def _to_number_or_auto(value: object, auto: Callable[[], int]) -> float:
+    if isinstance(value, str) and value.strip().lower() == "auto":
+        return auto()
+    return _to_number(value, int, "a whole number, or auto")
 
 
 def _to_names(value: object) -> tuple[str, ...]:

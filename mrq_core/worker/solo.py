@@ -25,6 +25,7 @@ from collections.abc import Callable
 import gevent
 from gevent.lock import BoundedSemaphore
 
+from mrq_core.config.cores import available_cores
 from mrq_core.config.settings import SETTINGS, default_of
 from mrq_core.contract.lifecycle import runs_solo
 from mrq_core.contract.messages import Outcome
@@ -65,7 +66,7 @@ class SoloProcesses:
         self._outcomes = outcomes
         self._limit_import = limit_import
         self._set_deadline = set_deadline
-        self._most = state.config.solo_processes or _cores()
+        self._most = state.config.solo_processes or available_cores()
         self._slots = BoundedSemaphore(self._most)
         self._suspects_waiting = 0
         self._folder = _working_directory()
@@ -212,14 +213,6 @@ def _modules_of(state: WorkerState) -> list[str]:
         ]
     packages = tuple({f"{name.rpartition('.')[0]}." for name in opened if "." in name})
     return [name for name in sorted(sys.modules) if name in opened or name.startswith(packages)]
-
-
-def _cores() -> int:
-    """The cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except (AttributeError, OSError):
-        return os.cpu_count() or 1
 
 
 def _working_directory() -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from mrq_core.config.cores import available_cores
 from mrq_core.config.settings import SETTINGS, Config
 from mrq_core.config.sources import load_config
 from mrq_core.errors import ConfigError
@@ -426,3 +427,16 @@ def test_values_of_the_config_file_that_contain_themselves_can_be_shown(write_co
     assert isinstance(shown, dict)
     assert (shown["PASSWORD"], shown[5]) == ("***", {})
     assert repr(shown).count("again") == 25
+
+
+@pytest.mark.parametrize("text", ["auto", " AUTO "])
+def test_auto_is_the_number_of_cores(write_config: WriteConfig, text: str) -> None:
+    write_config(f"PROCESSES = {text!r}")
+    assert load().processes == load({"MRQ_PROCESSES": text}).processes == available_cores()
+
+
+def test_other_words_than_auto_are_refused() -> None:
+    with pytest.raises(ConfigError, match="expected a whole number, or auto"):
+        load(processes="all")
+    with pytest.raises(ConfigError, match="expected a whole number"):
+        load(greenlets="auto")
