@@ -1,4 +1,5 @@
-"""The entry points. Before gevent has patched the library they import only `terminal`, and no typer.
+"""The entry points. Before gevent has patched the library they import only `terminal` and
+`worker_role`, and no typer.
 
 Only commands that run tasks in this process are patched. Other commands, and programs that import mrq, have
 ordinary threads and sockets.
@@ -62,12 +63,13 @@ def _run(arguments: list[str]) -> NoReturn:
         print(f"mrq {__version__}")
         sys.exit(0)
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
-    if command in PATCHED_COMMANDS:
+    is_parent = command == "worker" and _is_parent(arguments)
+    if command in PATCHED_COMMANDS and not is_parent:
         from mrq_core.patching import patch_all
 
         patch_all()
-    _put_working_directory_first()
-    if command == "worker":
+    put_working_directory_first()
+    if command == "worker" and not is_parent:
         from mrq_core.worker.signals import leave_while_starting
 
         leave_while_starting()
@@ -80,7 +82,19 @@ def _run(arguments: list[str]) -> NoReturn:
     sys.exit(0)
 
 
-def _put_working_directory_first() -> None:
+def _is_parent(arguments: list[str]) -> bool:
+    """Whether this process is the parent of several workers, which gevent does not patch."""
+    from mrq_core.cli import worker_role
+
+    is_parent = worker_role.choose(arguments)
+    if is_parent:
+        from mrq_core.worker.processes.signals import leave_while_starting
+
+        leave_while_starting()
+    return is_parent
+
+
+def put_working_directory_first() -> None:
     """Python finds tasks, plugins and the imports of the config file in the working directory first."""
     try:
         here = os.getcwd()

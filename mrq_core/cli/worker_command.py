@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Annotated
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Annotated, NoReturn
 
 import typer
 
-from mrq_core.cli.errors import EXIT_FAILED, UsageError
+from mrq_core.cli import worker_role
+from mrq_core.cli.errors import UsageError
 from mrq_core.cli.options import Given, command
+from mrq_core.cli.worker_process import run_worker, with_burst
+from mrq_core.config.settings import Config
 from mrq_core.operations.filters import queue_names_from
+
+_LEAVE_WITHIN = 1.0
+"""Seconds for the parent of workers to end once these have ended."""
 
 
 @command("broker", "worker", "tasks", "logs", "plugins", has_result=False)
@@ -30,8 +40,9 @@ def worker(
     """Runs the jobs of queues, until it is told to stop.
 
     Ctrl-C lets running jobs finish; a second one interrupts them. SIGTERM interrupts them after STOP_GRACE.
+    With --processes, a parent process runs several workers, replaces them, and passes signals on.
 
-    Examples: `mrq worker`, `mrq worker high low -g 10`, `mrq worker mail/ --burst`.
+    Examples: `mrq worker`, `mrq worker high low -g 10`, `mrq worker mail/ --burst`, `mrq worker -p auto`.
     """
     settings: dict[str, object] = {}
     if names:
@@ -43,21 +54,42 @@ def worker(
             )
         settings["queues"] = queue_names_from(names)
     config = given.config(**settings)
-    words = [word.strip() for word in config.dequeue_strategy.split(",")]
-    if burst and "burst" not in words:
-        config = replace(config, dequeue_strategy=",".join([*words, "burst"]))
+    worker_role.keep_or_change(wants_parent=config.processes > 0)
+    if not config.processes:
+        run_worker(with_burst(config) if burst else config)
+    _run_parent(config, given, {**given.overrides, **settings}, is_burst=burst)
 
+
+def _run_parent(config: Config, given: Given, overrides: Mapping[str, object], *, is_burst: bool) -> NoReturn:
+    """Runs the workers of `--processes`, and ends the process."""
     from mrq_core.operations.checks import check_task_options
-    from mrq_core.plugins.manager import Plugins
     from mrq_core.running.logs import set_up_logging
-    from mrq_core.worker.signals import end_after_work, leave_after_work
-    from mrq_core.worker.worker import Worker
+    from mrq_core.worker.processes.child import ChildProcess
+    from mrq_core.worker.processes.log_thread import LogThread
+    from mrq_core.worker.processes.messages import Start, encoded
+    from mrq_core.worker.processes.parent import Parent, check_number
 
+    check_number(config.processes)
     check_task_options(config)
+    launch = worker_role.launch
+    launch.return_to_folder()
     set_up_logging(config.log_level, config.log_format, quiet=config.quiet)
-    try:
-        code = Worker(config, Plugins(config)).run(exits_after=True)
-    except BaseException:
-        leave_after_work(EXIT_FAILED)
-        raise
-    end_after_work(code)
+    log = LogThread()
+
+    def start(number: int) -> ChildProcess:
+        told = Start(
+            number=number, overrides=overrides, file=given.file, is_burst=is_burst, debug=given.debug
+        )
+        title = f"mrq-worker-process {number}/{config.processes}"
+        return ChildProcess(encoded(told), launch, title)
+
+    code = Parent(config.processes, start, stop_grace=config.stop_grace).run()
+    log.stop(_LEAVE_WITHIN / 2)
+    threading.Thread(target=_end_later, args=(code,), daemon=True).start()
+    sys.exit(code)
+
+
+def _end_later(code: int) -> None:
+    """Ends the process, whatever the config file has left in it."""
+    time.sleep(_LEAVE_WITHIN / 2)
+    os._exit(code)

@@ -1,7 +1,7 @@
 """Counts the cores that this process may use: its CPU affinity, and the CPU quotas of its control groups.
 
-A container with a quota sees all cores of its machine. cgroups(7) and proc_pid_mountinfo(5) describe the files
-of control groups, version 1 and 2.
+A container with a quota sees all cores of its machine. cgroups(7) and proc_pid_mountinfo(5) describe the
+files of control groups, version 1 and 2.
 """
 
 from __future__ import annotations

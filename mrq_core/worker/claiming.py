@@ -45,6 +45,8 @@ class Claiming:
         self._quarter = -(-self._config.greenlets // 4)
         self.claimed = 0
         """The number of jobs that were claimed to be started."""
+        self.is_burst_over = False
+        """Whether `run` has returned because nothing is left."""
 
     def run(self) -> None:
         """The loop. While the broker is away, it retries with backoff."""
@@ -61,6 +63,7 @@ class Claiming:
                 continue
             try:
                 if self._is_over_after_claiming(room):
+                    self.is_burst_over = True
                     return
                 backoff = _BACKOFF_FIRST
             except BrokerError as error:

@@ -48,6 +48,7 @@ from mrq_core.worker.executions import Execution, job_execution
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.interrupts import CancelRequests, import_interrupt, stop_interrupt, timeout_interrupt
 from mrq_core.worker.outcomes import Outcomes
+from mrq_core.worker.parent_link import ParentLink
 from mrq_core.worker.pool import GreenletPool
 from mrq_core.worker.settling import Settler
 from mrq_core.worker.solo import SoloProcesses
@@ -76,9 +77,15 @@ class Executing:
     """Takes claimed jobs through their attempts, in up to GREENLETS greenlets."""
 
     def __init__(
-        self, state: WorkerState, settler: Settler, stopping: Stopping, cancels: CancelRequests
+        self,
+        state: WorkerState,
+        settler: Settler,
+        stopping: Stopping,
+        cancels: CancelRequests,
+        parent: ParentLink | None = None,
     ) -> None:
         self._state = state
+        self._parent = parent
         self._executions = state.executions
         self._settler = settler
         self._stopping = stopping
@@ -184,12 +191,16 @@ class Executing:
         config = self._state.config
         options: Any = config.tasks.get(execution.record.path, {})
         timeout = options.get("timeout", config.default_job_timeout)
+        if self._parent is not None:
+            self._parent.expect(timeout)
         if timeout:
             execution.limit_import(time.monotonic() + timeout, partial(import_interrupt, timeout))
 
     def _set_deadline(self, execution: Execution, timeout: float) -> None:
         """Starts the timeout, in seconds; 0: no timeout."""
         execution.end_import()
+        if self._parent is not None:
+            self._parent.expect(timeout)
         if timeout:
             execution.deadline = time.monotonic() + timeout
             execution.interrupt_from(execution.deadline, partial(timeout_interrupt, timeout))

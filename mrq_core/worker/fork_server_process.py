@@ -22,9 +22,10 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from contextlib import suppress
 from importlib import import_module
+from select import POLLIN
 from typing import Any, NoReturn
 
 import psutil
@@ -54,6 +55,9 @@ _PR_SET_CHILD_SUBREAPER = 36
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _END_PATIENCE = 1.0
 """Seconds for killed processes to exit when the server ends."""
+_ORPHAN_PATIENCE = 3.8
+"""Seconds for a worker to end after the death of its parent. The server then kills a worker that is suspended,
+or whose GIL is held by C code."""
 _IS_LINUX = sys.platform == "linux"
 _PARENT_CHECK = None if _IS_LINUX else 1.0
 """Seconds between two checks whether the worker lives, where the kernel does not end the server with it."""
@@ -62,11 +66,13 @@ _MAXRSS_UNIT = 1024 if _IS_LINUX else 1
 # The patched functions would start a hub.
 _fork: Callable[[], int] = get_original("os", "fork")
 _select: Callable[..., tuple[list[Any], list[Any], list[Any]]] = get_original("select", "select")
+_poll: Callable[[], Any] = get_original("select", "poll")
 _handle_signal: Callable[..., object] = get_original("signal", "signal")
 
 
-def fork_early() -> None:
-    """Forks the server from this process, if nothing runs yet that a fork must not copy."""
+def fork_early(*, grandparent: int = -1) -> None:
+    """Forks the server from this process, if nothing runs yet that a fork must not copy. `grandparent`: the
+    descriptor of a pipe whose writer is the parent of this worker, as with `--processes`."""
     if get_hub_if_exists() is not None or threading.active_count() > 1:
         return
     worker = os.getpid()
@@ -90,13 +96,13 @@ def fork_early() -> None:
     if descriptor != CONTROL:
         os.dup2(descriptor, CONTROL)
         os.close(descriptor)
-    main(worker)
+    main(worker, grandparent)
 
 
-def main(worker: int) -> NoReturn:
+def main(worker: int, grandparent: int = -1) -> NoReturn:
     """Serves until the worker with this process id is gone. In each child, runs a job instead."""
     server_id = os.getpid()
-    server = _Server(worker)
+    server = _Server(worker, grandparent)
     # Not SIGKILL: the server ends the processes of the jobs first.
     _when_parent_dies(worker, signal.SIGTERM)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
@@ -113,8 +119,10 @@ def main(worker: int) -> NoReturn:
 class _Server:
     """The loop, and the children that run."""
 
-    def __init__(self, worker: int) -> None:
+    def __init__(self, worker: int, grandparent: int) -> None:
         self._worker = worker
+        self._worker_ends_at: float | None = None
+        """The monotonic time at which the server kills a worker whose parent is gone."""
         os.set_inheritable(CONTROL, False)
         self._control = _socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, CONTROL)
         self._control.setblocking(True)
@@ -126,12 +134,18 @@ class _Server:
             # Not SIG_IGN, which programs that a job starts would inherit.
             _handle_signal(number, lambda signum, frame: None)
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
+        self._poll: Any = _poll()
+        self._poll.register(CONTROL, POLLIN)
+        self._poll.register(self._awake, POLLIN)
+        self._grandparent = grandparent
+        if grandparent >= 0:
+            self._poll.register(grandparent, 0)  # its end only: the worker reads it
 
     def serve(self) -> bool:
         """Answers requests until the worker is gone. Returns True in a child, once for each."""
         control: Any = self._control
         while True:
-            readable = _select([CONTROL, self._awake], [], [], _PARENT_CHECK)[0]
+            readable = self._wait()
             if self._awake in readable:
                 with suppress(BlockingIOError):
                     os.read(self._awake, 4096)
@@ -156,6 +170,19 @@ class _Server:
                     _preload(control.recv(number, socket.MSG_WAITALL))
                 else:  # code of a job has written to the socket
                     return False
+
+    def _wait(self) -> Container[int]:
+        """The descriptors that can be read. Kills a worker that does not end though its parent is gone."""
+        left = None if self._worker_ends_at is None else max(0.0, self._worker_ends_at - time.monotonic())
+        if left == 0.0:
+            with suppress(ProcessLookupError):
+                os.kill(self._worker, signal.SIGKILL)
+        times = [seconds for seconds in (_PARENT_CHECK, left or None) if seconds is not None]
+        events = dict(self._poll.poll(min(times) * 1000 if times else None))
+        if self._grandparent in events:
+            self._poll.unregister(self._grandparent)
+            self._worker_ends_at = time.monotonic() + _ORPHAN_PATIENCE
+        return events
 
     def end_all(self) -> None:
         """Kills the processes of all jobs, and what they have started."""

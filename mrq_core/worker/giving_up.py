@@ -24,6 +24,8 @@ _CALL_SECONDS = 0.5
 _PAUSE = 0.2
 _AFTERWARDS = 2.0
 """Seconds beyond the patience after which the process ends whatever a call is waiting for."""
+ENDS_WITHIN = _PATIENCE + _AFTERWARDS
+"""Seconds for the process to end once the worker is given up."""
 
 
 class GivingUp:

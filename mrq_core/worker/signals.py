@@ -91,6 +91,7 @@ def leave_while_starting() -> None:
         write_and_exit(line, 0)
 
     SignalReader(leave).start((signal.SIGTERM, signal.SIGHUP))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # blocked if the process has changed its role
 
 
 def leave_after_work(code: int) -> None:

@@ -4,8 +4,9 @@
 |---|---|
 | first SIGINT, MAX_JOBS and the like, `mrq workers drain` | Running jobs finish. |
 | SIGTERM, SIGHUP, `mrq workers stop` | Running jobs have STOP_GRACE seconds, and are then interrupted. |
-| SIGINT after one of these | Running jobs are interrupted at once. |
+| SIGINT after one of these, the death of the parent | Running jobs are interrupted at once. |
 
+A worker with a parent gets the parent's commands instead of signals from a terminal: SIGINT only drains it.
 After each, the worker claims nothing more. The process ends within `LEAVE_WITHIN` after an interrupt of the
 jobs.
 """
@@ -34,7 +35,8 @@ class Stopping:
     Signals arrive in a native thread; the hub, that thread and the watchdog's set the flags.
     """
 
-    def __init__(self, state: WorkerState) -> None:
+    def __init__(self, state: WorkerState, *, has_parent: bool = False) -> None:
+        self._has_parent = has_parent
         self.is_stopping = False
         self.is_killing = False
         self._state = state
@@ -60,13 +62,19 @@ class Stopping:
         self.is_stopping = True
         self._state.wake.set()
 
-    def ask(self, *, is_drain: bool) -> None:
-        """Stops for a request of a person: as a first SIGINT to drain, and otherwise as a SIGTERM. May be
+    def ask(self, *, is_drain: bool, by: str = "a request") -> None:
+        """Stops for an operator or the parent: as a first SIGINT to drain, and otherwise as a SIGTERM. May be
         called in any thread."""
         if not is_drain:
-            self._start_grace(time.monotonic(), "the worker was told to stop by a request")
+            self._start_grace(time.monotonic(), f"the worker was told to stop by {by}")
         self.is_stopping = True
-        self._mailbox.send(f"worker.stopping on a request: {self._plan()}")
+        self._mailbox.send(f"worker.stopping on {by}: {self._plan()}")
+
+    def interrupt(self, why: str) -> None:
+        """Interrupts running jobs at once. May be called in any thread."""
+        self._interrupt(time.monotonic())
+        self.is_stopping = True
+        self._mailbox.send(f"worker.stopping on {why}: {self._plan()}")
 
     def plan(self, *, is_drain: bool) -> str:
         """What `ask` will do, as a sentence."""
@@ -98,7 +106,7 @@ class Stopping:
         now = time.monotonic()
         name = signal.Signals(signum).name
         if signum == signal.SIGINT:
-            if self.is_stopping:
+            if self.is_stopping and not self._has_parent:
                 self._interrupt(now)
         else:
             self._start_grace(now, f"the worker was told to stop by {name}")
@@ -127,7 +135,7 @@ class Stopping:
             return "interrupting what runs"
         if self._grace_ends is not None:
             return f"what runs has {self._grace:g} s to finish; SIGINT interrupts it at once"
-        return "finishing what runs; again to interrupt it"
+        return "finishing what runs" if self._has_parent else "finishing what runs; again to interrupt it"
 
     def _announce(self, line: str) -> None:
         self._state.wake.set()

@@ -21,7 +21,7 @@ from mrq_core.worker.asyncio_loops import keep_loops_apart
 from mrq_core.worker.claiming import Claiming
 from mrq_core.worker.executing import Executing
 from mrq_core.worker.executions import Execution
-from mrq_core.worker.giving_up import GivingUp
+from mrq_core.worker.giving_up import ENDS_WITHIN, GivingUp
 from mrq_core.worker.guarded_log import GuardedLog, guard_hub, guard_loggers
 from mrq_core.worker.housekeeping import Housekeeping
 from mrq_core.worker.hub_time import HubTime
@@ -29,6 +29,7 @@ from mrq_core.worker.interrupts import CancelRequests
 from mrq_core.worker.lasting import LastingGreenlet, keep_hub, release_hub
 from mrq_core.worker.leases import LeaseKeeper
 from mrq_core.worker.native_settling import NativeSettler
+from mrq_core.worker.parent_link import ParentLink
 from mrq_core.worker.process_end import LEAVE_WITHIN, end_process_within
 from mrq_core.worker.reporting import Reporter, Reports
 from mrq_core.worker.requests import Requests
@@ -53,13 +54,20 @@ class Worker:
     """A worker. `run` works until it is told to stop, and returns the exit code of the process.
 
     Make and run it in the main thread of a process that gevent has patched: tasks wait for I/O, and brokers
-    for their servers, by yielding to the hub. `on_settled` is called for each accepted outcome.
+    for their servers, by yielding to the hub. `on_settled` is called for each accepted outcome. `parent` is
+    the parent process of `--processes`.
     """
 
     def __init__(
-        self, config: Config, plugins: Plugins, *, on_settled: Callable[[Execution], None] | None = None
+        self,
+        config: Config,
+        plugins: Plugins,
+        *,
+        on_settled: Callable[[Execution], None] | None = None,
+        parent: ParentLink | None = None,
     ) -> None:
         self.config = config
+        self._parent = parent
         self.client = Client(
             config, open_broker(config, plugins, run_blocking=blocking.run_blocking), plugins
         )
@@ -71,10 +79,10 @@ class Worker:
         self._state = state = WorkerState(self.client, worker=self, on_settled=on_settled)
         self.name = state.name
         self._strategy = Strategy(config.dequeue_strategy, config.queues)
-        self._stopping = Stopping(state)
+        self._stopping = Stopping(state, has_parent=parent is not None)
         self._settler = Settler(state)
         cancels = CancelRequests(state.executions)
-        self._executing = Executing(state, self._settler, self._stopping, cancels)
+        self._executing = Executing(state, self._settler, self._stopping, cancels, parent)
         self._claiming = Claiming(state, self._strategy, self._stopping, self._executing)
         reports = Reports(state, Reporter(state, self._strategy.queues))
         requests = Requests(state, self._stopping)
@@ -82,11 +90,11 @@ class Worker:
         self._keeper = LeaseKeeper(state)
         self._native_settler = NativeSettler(state, self._settler)
         self._standby = Standby(state, [self._keeper, self._native_settler, reports, requests])
-        last_resort = GivingUp(state, self._executing.outcomes, self._stopping)
+        self._last_resort = GivingUp(state, self._executing.outcomes, self._stopping)
         self._watchdog = Watchdog(
             state.executions,
-            give_up=last_resort.give_up,
-            tick=self._stopping.check,
+            give_up=self._give_up,
+            tick=self._tick,
             is_killing=lambda: self._stopping.is_killing,
             hub_time=HubTime(Executing._execute),
         )
@@ -110,6 +118,8 @@ class Worker:
         broker.prepare()
         set_process_client(self.client)
         self._stopping.handle_signals()
+        if self._parent is not None:
+            self._parent.obey(self._stopping, self._state.executions)
         forking.enter_worker()
         guard_loggers()
         guard_hub()
@@ -131,6 +141,8 @@ class Worker:
             # Objects that are loaded by now live as long as the worker: spare the collector their traversal.
             gc.collect()
             gc.freeze()
+            if self._parent is not None:
+                self._parent.report_ready()
             code = self._work()
         finally:
             if exits_after:  # before code of a task, such as a log handler, is called again
@@ -149,7 +161,21 @@ class Worker:
             broker.close()
             self._stopping.restore_signals(ignores_later=exits_after)
         _log.info("worker.stopped name=%s jobs=%d", self.name, self._claiming.claimed)
+        if self._parent is not None and self._claiming.is_burst_over:
+            self._parent.report_done()
         return code
+
+    def _tick(self, now: float) -> None:
+        """In the watchdog's thread."""
+        self._stopping.check(now)
+        if self._parent is not None:
+            self._parent.tick(now)
+
+    def _give_up(self, overdue: Execution | None) -> None:
+        """In the watchdog's thread."""
+        if self._parent is not None:
+            self._parent.report_end(ENDS_WITHIN)
+        self._last_resort.give_up(overdue)
 
     def _work(self) -> int:
         code = 0 if self._runs_through(self._claiming.run) else 1

@@ -1,0 +1,95 @@
+"""Runs a worker in this process: that of `mrq worker`, or a process that its parent has started.
+
+The latter gets the parsed command line from its parent, and needs no typer.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import warnings
+from dataclasses import replace
+from typing import TYPE_CHECKING, NoReturn
+
+from mrq_core.cli import terminal
+from mrq_core.cli.main import put_working_directory_first
+
+if TYPE_CHECKING:
+    from mrq_core.config.settings import Config
+    from mrq_core.worker.parent_link import ParentLink
+    from mrq_core.worker.processes.messages import Start
+
+_LOWEST_DESCRIPTOR = 10
+"""The pipes are moved above the numbers that the fork server uses."""
+
+
+def main(commands: int, reports: int) -> NoReturn:
+    """A worker with a parent, whose pipes have these descriptors."""
+    terminal.protect_streams()
+    terminal.is_working = True
+    commands, reports = _moved(commands), _moved(reports)
+    from mrq_core.patching import patch_all
+
+    patch_all()
+    put_working_directory_first()
+    from mrq_core.worker.parent_link import ParentLink
+    from mrq_core.worker.processes.messages import read_start
+    from mrq_core.worker.signals import leave_while_starting
+
+    leave_while_starting()
+    start = read_start(commands)
+    parent = ParentLink(commands, reports)
+    parent.start()
+    from mrq_core.worker.fork_server_process import fork_early
+
+    fork_early(grandparent=commands)
+    from mrq_core.cli.errors import exit_on_error
+
+    with exit_on_error(debug=start.debug):
+        run_worker(_config_of(start), parent)
+
+
+def run_worker(config: Config, parent: ParentLink | None = None) -> NoReturn:
+    """Works until the worker stops, and ends the process. Raises what keeps the worker from starting."""
+    from mrq_core.cli.errors import EXIT_FAILED
+    from mrq_core.operations.checks import check_task_options
+    from mrq_core.plugins.manager import Plugins
+    from mrq_core.running.logs import set_up_logging
+    from mrq_core.worker.signals import end_after_work, leave_after_work
+    from mrq_core.worker.worker import Worker
+
+    check_task_options(config)
+    set_up_logging(config.log_level, config.log_format, quiet=config.quiet)
+    try:
+        code = Worker(config, Plugins(config), parent=parent).run(exits_after=True)
+    except BaseException:
+        leave_after_work(EXIT_FAILED)
+        raise
+    end_after_work(code)
+
+
+def with_burst(config: Config) -> Config:
+    """The configuration of a worker that stops when nothing is due."""
+    words = [word.strip() for word in config.dequeue_strategy.split(",")]
+    if "burst" in words:
+        return config
+    return replace(config, dequeue_strategy=",".join([*words, "burst"]))
+
+
+def _config_of(start: Start) -> Config:
+    """The configuration of a worker with a parent, which has shown the warnings. Raises ConfigError."""
+    from mrq_core.config.sources import load_config
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        config = load_config(start.overrides, file=start.file)
+    terminal.restore_streams()
+    if config.report_file:
+        config = replace(config, report_file=f"{config.report_file}.{start.number}")
+    return with_burst(config) if start.is_burst else config
+
+
+def _moved(descriptor: int) -> int:
+    moved = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _LOWEST_DESCRIPTOR)
+    os.close(descriptor)
+    return moved

@@ -1,0 +1,60 @@
+"""The signals of the parent, which arrive through a pipe that its loop reads."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from types import FrameType
+from typing import NoReturn
+
+STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+
+def leave_while_starting() -> None:
+    """Makes SIGTERM and SIGHUP end a parent that has started no worker yet. Unblocks them.
+
+    As process 1 of a container, it would not get signals that it does not handle.
+    """
+    for number in _taken() - {signal.SIGINT}:
+        signal.signal(number, _leave)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def _taken() -> set[signal.Signals]:
+    """The signals that stop the parent: not SIGHUP if it is ignored, as under nohup."""
+    is_deaf = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return {number for number in STOP_SIGNALS if number != signal.SIGHUP or not is_deaf}
+
+
+def _leave(signum: int, frame: FrameType | None) -> NoReturn:
+    try:
+        os.write(2, f"mrq: no worker had started when {signal.Signals(signum).name} came\n".encode())
+    finally:  # a closed terminal raises OSError
+        os._exit(0)
+
+
+class SignalPipe:
+    """Notes the signals that stop the parent, and the ends of child processes, in a pipe."""
+
+    def __init__(self) -> None:
+        self.descriptor, self._writer = os.pipe()
+        os.set_blocking(self.descriptor, False)
+        os.set_blocking(self._writer, False)
+
+    def start(self) -> None:
+        """Takes over the signals. In the main thread."""
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
+        for number in _taken() | {signal.SIGCHLD}:
+            signal.signal(number, lambda signum, frame: None)
+
+    def read(self) -> list[int]:
+        """The numbers of the signals that have arrived since the last call."""
+        with suppress(BlockingIOError):
+            return list(os.read(self.descriptor, 4096))
+        return []
+
+    def ignore(self) -> None:
+        """Ignores later signals: the process ends."""
+        for number in _taken():
+            signal.signal(number, signal.SIG_IGN)
