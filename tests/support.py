@@ -17,6 +17,7 @@ from mrq_core.client.client import Client
 from mrq_core.client.handles import Job
 from mrq_core.config.sources import load_config
 from mrq_core.contract.record import JobRecord
+from mrq_core.worker.process_memory import children_of
 from tests.brokers import Address
 
 T = TypeVar("T")
@@ -38,6 +39,12 @@ def until(condition: Callable[[], T], *, what: str = "", patience: float = PATIE
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {patience:g} s in vain for {what or condition}")
         time.sleep(0.01)
+
+
+def tree_of(pid: int) -> list[int]:
+    """All descendants of a process."""
+    found = children_of(pid)
+    return found + [one for child in found for one in tree_of(child)]
 
 
 class Process:
@@ -74,7 +81,10 @@ class Process:
         assert text in self.output, self.output
 
     def end(self) -> None:
-        """Ends it and its group: children of a process that is gone, too."""
+        """Ends it, its descendants and its group: children of a process that is gone, too."""
+        for pid in tree_of(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         self.popen.wait()

@@ -56,8 +56,8 @@ _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _END_PATIENCE = 1.0
 """Seconds for killed processes to exit when the server ends."""
 _ORPHAN_PATIENCE = 3.8
-"""Seconds for a worker to end after the death of its parent. The server then kills a worker that is suspended,
-or whose GIL is held by C code."""
+"""Seconds for a worker to end after the death of its parent. The server then kills it: it is suspended, or C
+code holds its GIL."""
 _IS_LINUX = sys.platform == "linux"
 _PARENT_CHECK = None if _IS_LINUX else 1.0
 """Seconds between two checks whether the worker lives, where the kernel does not end the server with it."""
