@@ -1,4 +1,4 @@
-"""One of the N places of a parent, in which a worker runs at a time; and when its next worker starts."""
+"""One of the N slots of a parent, each with one worker at a time; and when the next worker starts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Slot:
         """The monotonic time."""
 
     def is_due(self, now: float) -> bool:
-        """Whether a worker is to be started now."""
+        """Whether the slot needs a worker now."""
         return self.child is None and not self.is_over and now >= self.next_start
 
     def failed(self) -> float:
