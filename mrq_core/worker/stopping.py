@@ -134,8 +134,10 @@ class Stopping:
         if self.is_killing:
             return "interrupting what runs"
         if self._grace_ends is not None:
-            return f"what runs has {self._grace:g} s to finish; SIGINT interrupts it at once"
-        return "finishing what runs" if self._has_parent else "finishing what runs; again to interrupt it"
+            plan, again = f"what runs has {self._grace:g} s to finish", "; SIGINT interrupts it at once"
+        else:
+            plan, again = "finishing what runs", "; again to interrupt it"
+        return plan if self._has_parent else plan + again
 
     def _announce(self, line: str) -> None:
         self._state.wake.set()

@@ -38,6 +38,7 @@ def test_each_worker_has_a_name_and_a_report(project: Project) -> None:
     parent = start_parent(project, number=3)
     pids = workers_of(parent.pid)
     assert len(pids) == 3
+    assert [os.getsid(pid) for pid in pids] == pids
     found: list[dict[str, Any]] = []
 
     def are_listed() -> bool:
@@ -63,7 +64,7 @@ class Recorder:
         with open(f"imports-{os.getpid()}", "a") as file:
             file.write(name + "\\n")
 
-with open(f"imports-{os.getpid()}", "a") as file:
+with open(f"imports-{os.getpid()}", "w") as file:
     file.write("\\n".join(sys.modules) + "\\n")
 sys.meta_path.insert(0, Recorder())
 print("the config file prints", flush=True)
@@ -75,9 +76,11 @@ def imported(project: Project, pid: int) -> set[str]:
     return set((project.path / f"imports-{pid}").read_text().split())
 
 
-def test_the_parent_imports_neither_gevent_nor_a_driver(project: Project) -> None:
-    project.write("mrq-config.py", RECORDER)
-    parent = start_parent(project)
+@pytest.mark.parametrize("is_in_file", [False, True])
+def test_the_parent_imports_neither_gevent_nor_a_driver(project: Project, is_in_file: bool) -> None:
+    project.write("mrq-config.py", f"{RECORDER}\nPROCESSES = {2 if is_in_file else 0}\n")
+    parent = project.start("worker", *SETTINGS, *([] if is_in_file else ["-p", "2"]))
+    until_started(parent, 2)
     pids = workers_of(parent.pid)
     parent.send(signal.SIGTERM)
     assert parent.wait() == 0
@@ -88,7 +91,7 @@ def test_the_parent_imports_neither_gevent_nor_a_driver(project: Project) -> Non
         names = imported(project, pid)
         assert "gevent" in names
         assert [name for name in names if name.startswith(("typer", "click", "pydantic"))] == []
-    assert parent.output.count("the config file prints") == 3
+    assert parent.output.count("the config file prints") == 4 if is_in_file else 3
 
 
 # --- stopping -------------------------------------------------------------------------------------
@@ -142,17 +145,13 @@ def test_a_job_has_stop_grace_to_end_after_sigterm(project: Project) -> None:
 
 
 def test_sigint_to_all_processes_does_not_count_twice(project: Project) -> None:
-    job = project.queue("owned.pid", {"seconds": 1})
-    parent = start_parent(project)
-    until(project.ledger, what="the job to start")
-    pids = workers_of(parent.pid)
+    job = project.queue("owned.pid", {"seconds": 2})
+    parent = start_parent(project, number=1)
+    (pid,) = until(project.ledger, what="the job to start")
     parent.send(signal.SIGINT)
     parent.until_output("worker.stopping on a command of its parent")
-    for pid in pids:
-        try:
-            os.kill(pid, signal.SIGINT)
-        except ProcessLookupError:
-            pass
+    os.kill(int(pid), signal.SIGINT)
+    parent.until_output("worker.stopping on SIGINT")
     assert parent.wait() == 0
     assert project.client.fetch(job).status == Status.SUCCESS
 
@@ -197,6 +196,7 @@ def test_a_worker_that_reached_max_jobs_is_replaced_also_in_a_burst(project: Pro
     parent = project.start("worker", "-p", "2", "--burst", "--max-jobs", "2", "--max-latency", "0.05")
     assert parent.wait() == 0
     pids = [project.client.fetch(job).result for job in jobs]
+    assert None not in pids
     assert len(set(pids)) >= 3
     assert max(map(pids.count, pids)) <= 2
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pty
 import re
 import signal
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,9 +64,8 @@ def test_a_pipe_that_is_not_read_does_not_keep_the_parent(project: Project) -> N
     )  # fmt: skip
     os.close(write)
     try:
-        until(project.ledger, what="the job to start")
+        until(lambda: _size(read) > 40_000, what="the pipe to be full")
         pids = tree_of(parent.pid)
-        os.kill(workers_of(parent.pid)[0], signal.SIGHUP)  # the parent has lines to write
         since = time.monotonic()
         parent.send_signal(signal.SIGTERM)
         assert parent.wait(PATIENCE) == 0
@@ -74,6 +75,11 @@ def test_a_pipe_that_is_not_read_does_not_keep_the_parent(project: Project) -> N
         parent.kill()
         parent.wait()
         os.close(read)
+
+
+def _size(pipe: int) -> int:
+    """The number of bytes in the pipe."""
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def test_a_parent_that_was_started_with_sigchld_ignored_sees_its_workers_end(project: Project) -> None:
