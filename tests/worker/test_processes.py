@@ -91,7 +91,7 @@ def test_the_parent_imports_neither_gevent_nor_a_driver(project: Project, is_in_
         names = imported(project, pid)
         assert "gevent" in names
         assert [name for name in names if name.startswith(("typer", "click", "pydantic"))] == []
-    assert parent.output.count("the config file prints") == 4 if is_in_file else 3
+    assert parent.output.count("the config file prints") == (4 if is_in_file else 3)
 
 
 # --- stopping -------------------------------------------------------------------------------------

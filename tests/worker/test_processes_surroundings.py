@@ -56,7 +56,7 @@ def test_closed_streams_do_no_harm(project: Project, closed: str) -> None:
 
 def test_a_pipe_that_is_not_read_does_not_keep_the_parent(project: Project) -> None:
     project.queue("owned.pid", {"seconds": 1000})
-    project.queue("owned.logs", {"word": "x" * 1000, "lines": 10_000})
+    project.queue("owned.logs", {"word": "x" * 4000, "lines": 10_000})
     read, write = os.pipe()
     parent = subprocess.Popen(
         [sys.executable, "-m", "mrq_core.cli", "worker", "-p", "2", *SETTINGS],
@@ -64,7 +64,7 @@ def test_a_pipe_that_is_not_read_does_not_keep_the_parent(project: Project) -> N
     )  # fmt: skip
     os.close(write)
     try:
-        until(lambda: _size(read) > 40_000, what="the pipe to be full")
+        until(lambda: _size(read) > 60_000, what="the pipe to be full")
         pids = tree_of(parent.pid)
         since = time.monotonic()
         parent.send_signal(signal.SIGTERM)
