@@ -67,7 +67,7 @@ def _run_parent(config: Config, given: Given, overrides: Mapping[str, object], *
     from mrq_core.worker.processes.child import ChildProcess
     from mrq_core.worker.processes.log_thread import LogThread
     from mrq_core.worker.processes.messages import Start, encoded
-    from mrq_core.worker.processes.parent import Parent, check_number
+    from mrq_core.worker.processes.parent import ParentProcess, check_number
 
     check_number(config.processes)
     check_task_options(config)
@@ -83,7 +83,7 @@ def _run_parent(config: Config, given: Given, overrides: Mapping[str, object], *
         title = f"mrq-worker-process {number}/{config.processes}"
         return ChildProcess(encoded(told), launch, title)
 
-    code = Parent(config.processes, start, stop_grace=config.stop_grace).run()
+    code = ParentProcess(config.processes, start, stop_grace=config.stop_grace).run()
     log.stop(_LEAVE_WITHIN / 2)
     threading.Thread(target=_end_later, args=(code,), daemon=True).start()
     sys.exit(code)

@@ -52,7 +52,7 @@ def check_number(number: int) -> None:
         )
 
 
-class Parent:
+class ParentProcess:
     """Runs `number` workers. `start` starts the worker with a number from 1; it raises OSError."""
 
     def __init__(self, number: int, start: Callable[[int], ChildProcess], *, stop_grace: float) -> None:
