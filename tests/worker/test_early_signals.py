@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import time
@@ -40,15 +41,16 @@ def bare(tmp_path: Path) -> Project:
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("name", list(CONFIGS))
+@pytest.mark.parametrize(("flags", "who"), [([], "the worker"), (["-p", "2"], "no worker")])
 def test_a_worker_leaves_while_its_config_file_is_loaded(
-    bare: Project, name: str, signum: signal.Signals
+    bare: Project, name: str, signum: signal.Signals, flags: list[str], who: str
 ) -> None:
     bare.write("mrq-config.py", f"open('loading', 'w').close()\n{CONFIGS[name]}\n")
-    worker = bare.start("worker")
+    worker = bare.start("worker", *flags)
     try:
         until((bare.path / "loading").exists, what="the config file to be loaded")
         assert told_early(worker, signum) == 0
-        assert f"the worker had not started when {signum.name} came" in worker.output
+        assert re.search(rf"{who} had (not )?started when {signum.name} came", worker.output)
     finally:
         bare.close()
 

@@ -12,10 +12,12 @@ import time
 from pathlib import Path
 
 import pytest
+import redis
 
 from mrq_core.contract.record import Status
 from mrq_core.worker.process_end import LEAVE_WITHIN
-from tests.support import LOAD, PATIENCE, Project, until
+from tests.redis.servers import Server
+from tests.support import LOAD, PATIENCE, Project, open_project, until
 from tests.worker.parents import (
     SETTINGS,
     SLOW_IN_WORKERS,
@@ -95,6 +97,24 @@ def test_a_worker_that_cannot_be_replaced_is_tried_again_while_others_work(proje
     (project.path / "broken").unlink()
     until_started(parent, 3)
     assert "processes.given_up" not in parent.output
+
+
+def test_a_server_that_refuses_some_workers_gets_them_later(tmp_path: Path) -> None:
+    server = Server("--maxclients", "8")
+    try:
+        with open_project(tmp_path, server.url) as project:
+            project.write("owned.py", TASKS)
+            admin = redis.Redis.from_url(server.url)
+            admin.ping()  # later it would be refused
+            parent = project.start("worker", "-p", "6", *SETTINGS)
+            parent.until_output("process.failed")
+            assert "processes.given_up" not in parent.output
+            admin.config_set("maxclients", 1000)
+            admin.close()
+            until(lambda: parent.output.count("worker.started") >= 6, what="six workers")
+            assert project.ended(project.queue("owned.pid")).result in workers_of(parent.pid)
+    finally:
+        server.stop()
 
 
 def test_the_folder_and_the_environment_of_workers_are_those_of_the_start(project: Project) -> None:

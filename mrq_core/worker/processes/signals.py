@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from contextlib import suppress
 from types import FrameType
-from typing import NoReturn
 
 STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
@@ -14,10 +14,16 @@ STOP_SIGNALS = frozenset({signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 def leave_while_starting() -> None:
     """Makes SIGTERM and SIGHUP end a parent that has started no worker yet. Unblocks them.
 
-    As process 1 of a container, it would not get signals that it does not handle.
+    As process 1 of a container, it would not get signals that it does not handle. A thread ends the process,
+    because the main thread may be in C code.
     """
-    for number in _taken() - {signal.SIGINT}:
-        signal.signal(number, _leave)
+    pipe, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    numbers = _taken() - {signal.SIGINT}
+    for number in numbers:
+        signal.signal(number, _nothing)
+    threading.Thread(target=_leave_on, args=(numbers, pipe), daemon=True).start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
@@ -27,11 +33,18 @@ def _taken() -> set[signal.Signals]:
     return {number for number in STOP_SIGNALS if number != signal.SIGHUP or not is_deaf}
 
 
-def _leave(signum: int, frame: FrameType | None) -> NoReturn:
-    try:
-        os.write(2, f"mrq: no worker had started when {signal.Signals(signum).name} came\n".encode())
-    finally:  # a closed terminal raises OSError
-        os._exit(0)
+def _nothing(signum: int, frame: FrameType | None) -> None:
+    """Handles a signal that the pipe has noted."""
+
+
+def _leave_on(numbers: set[signal.Signals], pipe: int) -> None:
+    while True:
+        for number in numbers.intersection(os.read(pipe, 256)):
+            name = signal.Signals(number).name
+            try:
+                os.write(2, f"mrq: no worker had started when {name} came\n".encode())
+            finally:  # a closed terminal raises OSError
+                os._exit(0)
 
 
 class SignalPipe:
@@ -46,7 +59,7 @@ class SignalPipe:
         """Takes over the signals. In the main thread."""
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
         for number in _taken() | {signal.SIGCHLD}:
-            signal.signal(number, lambda signum, frame: None)
+            signal.signal(number, _nothing)
 
     def read(self) -> list[int]:
         """The numbers of the signals that have arrived since the last call."""
