@@ -37,7 +37,8 @@ _ON_FIRST = frozenset(
     {
         *("test_fork_server", "test_giving_up", "test_hostile_code", "test_hostile_plugins", "test_imports"),
         *("test_log_handlers", "test_odd_values", "test_process_end", "test_solo", "test_stray_exceptions"),
-        *("test_surroundings", "test_swallowed_interrupts"),
+        *("test_processes", "test_processes_starting", "test_processes_surroundings", "test_surroundings"),
+        "test_swallowed_interrupts",
     }
 )
 """Modules that run on the first of PER_COMMIT: their tests take seconds, and hardly depend on the broker."""
