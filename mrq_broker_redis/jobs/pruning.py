@@ -15,5 +15,6 @@ def prune(connection: Connection, limit: int) -> int:
 
 
 def prune_entries(connection: Connection, limit: int) -> None:
-    """See `JobQueue.prune`."""
+    """See `JobQueue.prune`. Deletes up to `limit` expired unique keys, unused rates and settled claims of
+    parameters, and forgets names of queues."""
     connection.run("entry_prune", [max(0, limit)], repeatable=True)
