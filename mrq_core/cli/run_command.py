@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from contextlib import suppress
+from typing import Annotated, NoReturn
 
 import msgspec
 import typer
@@ -182,16 +183,31 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
     # Otherwise gevent prints something at Ctrl-C, before it raises KeyboardInterrupt in the task.
     hub = gevent.get_hub()
     hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
+    pid = os.getpid()
     context = JobContext(record, client, JobLog(record.id, 1, max_size=0))
     tokens = (current_context.set(context), current_log.set(context.log), ambient_client.set(client))
     errors = sys.stderr
     try:
-        return Runner(config, client.plugins).run(context)
+        outcome = Runner(config, client.plugins).run(context)
+        if os.getpid() != pid:  # the task has forked this process, and its code has ended here, too
+            _end_child(outcome)
+        return outcome
     finally:
         restore_errors(errors)
         current_context.reset(tokens[0])
         current_log.reset(tokens[1])
         ambient_client.reset(tokens[2])
+
+
+def _end_child(outcome: Outcome) -> NoReturn:
+    """Ends a process that the task has forked: the result is that of its parent."""
+    is_success = outcome.status is Status.SUCCESS
+    if not is_success:
+        print(safe((outcome.traceback or "").rstrip()), file=sys.stderr)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):
+            stream.flush()
+    os._exit(0 if is_success else 1)
 
 
 def _explained(task: str, outcome: Outcome) -> str:

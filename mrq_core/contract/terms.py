@@ -35,6 +35,8 @@ _LONGEST = 200
 """Characters of a term's value. A longer value is represented by its start and a hash of the whole."""
 _LARGEST = 65_536
 """Bytes of all search keys of a job."""
+_BYTES_MOST = 12
+"""The most bytes of a character in JSON."""
 _WORD = re.compile(r"\w+")
 
 
@@ -102,12 +104,15 @@ def check_keys(keys: object) -> JsonObject:
 def keys_in(params: JsonObject, names: Iterable[str]) -> JsonObject:
     """The search keys of a job with these params. Names of missing values, lists and dicts are left out.
 
-    A name with dots leads to a value inside dicts. A key that itself has dots comes first."""
+    A name with dots leads to a value inside dicts. A key that itself has dots comes first. Raises
+    ValueTooLarge for keys of more than 65,536 bytes."""
     keys: JsonObject = {}
     for name in names:
         value = _value_at(params, name)
         if value is not None and not isinstance(value, list | dict):
             keys[name] = value
+    if sum(len(value) for value in keys.values() if isinstance(value, str)) > _LARGEST // _BYTES_MOST:
+        check_keys(keys)
     return keys
 
 

@@ -69,11 +69,9 @@ def _fill_task(broker: Broker, plugins: Plugins, path: str, names: Sequence[str]
         errors: list[str] = []
         for record in page.records:
             try:
-                params = plugins.decode(record.params)
-            except Exception as error:  # of a plugin, such as a key that is gone
+                added += _missing(record, plugins.decode(record.params), names)
+            except Exception as error:  # of a plugin, such as a key that is gone; or the keys are too large
                 errors.append(f"{record.id}: {shown_error(error)}")
-            else:
-                added += _missing(record, params, names)
         answers = broker.add_search_keys(added) if added else []
         yield FillStep(
             path=path,

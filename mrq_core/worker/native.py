@@ -21,6 +21,7 @@ sleep: Callable[[float], None] = get_original("time", "sleep")
 """Sleeps the native thread that calls it, not a greenlet."""
 
 _start_new_thread: Callable[..., int] = get_original("_thread", "start_new_thread")
+_stack_size: Callable[[int], int] = get_original("_thread", "stack_size")
 get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 _SLICE = 0.05
 _PAUSE_AFTER_ERROR = 1.0
@@ -29,8 +30,13 @@ _log = GuardedLog("mrq.worker")
 
 
 def start_native_thread(run: Callable[..., None], *arguments: object) -> None:
-    """Calls the function in a new native thread, which does not keep the process alive."""
-    _start_new_thread(run, arguments)
+    """Calls the function in a new native thread, which does not keep the process alive. Raises RuntimeError
+    if the system starts no thread. A task may have chosen a size for the stacks of its threads."""
+    size = _stack_size(0)
+    try:
+        _start_new_thread(run, arguments)
+    finally:
+        _stack_size(size)
 
 
 def thread_id() -> int:

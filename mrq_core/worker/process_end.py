@@ -18,6 +18,7 @@ import faulthandler
 import os
 import sys
 import time
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from mrq_core.worker.native import sleep, start_native_thread
@@ -45,13 +46,15 @@ def end_process_within(seconds: float, code: int, reason: str) -> None:
     _ends_at = at
     if not _start_kernel_timer(seconds, code):
         nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)  # a traceback could block on a full pipe
-        faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
+        with suppress(RuntimeError):  # no thread can be started
+            faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
 
     def end() -> None:
         sleep(max(0.0, at - _EARLIER - time.monotonic()))
         write_and_exit(f"{reason}, and something kept the process for {seconds:g} s: it ends now", code)
 
-    start_native_thread(end)
+    with suppress(RuntimeError):  # no thread can be started, and the timer ends the process without a word
+        start_native_thread(end)
 
 
 def write_and_exit(line: str, code: int) -> NoReturn:

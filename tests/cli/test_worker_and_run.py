@@ -120,6 +120,29 @@ def test_only_the_result_of_a_run_goes_to_standard_output(mrq: Shell, project: P
     assert "echoed by the import" in said.err
 
 
+def test_a_child_that_a_task_forks_has_no_result(mrq: Shell, project: Project) -> None:
+    project.write(
+        "forks.py",
+        """
+        import os
+        from mrq_core import task
+
+        @task
+        def fork(fails: str):
+            child = os.fork()
+            if child == 0:
+                if fails == "yes":
+                    raise ValueError("in the child")
+                return "child"
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    """,
+    )
+    assert mrq("run", "forks.fork", "fails", "no").out == "0\n"
+    said = mrq("run", "forks.fork", "fails", "yes")
+    assert (said.out, said.code) == ("1\n", 0)
+    assert said.err.count("ValueError: in the child") == 1
+
+
 TALKATIVE = """
 import os
 import subprocess

@@ -9,7 +9,7 @@ from mrq_core.client.client import Client
 from mrq_core.config.sources import load_config
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.terms import keys_in
-from mrq_core.errors import ConfigError
+from mrq_core.errors import ConfigError, ValueTooLarge
 from mrq_core.testing.memory import MemoryBroker
 
 
@@ -35,6 +35,12 @@ def test_a_job_has_the_search_keys_of_its_task(in_memory: Client) -> None:
     [other] = in_memory.queue_jobs(bill, [{"user_id": None, "order": [1]}])
     assert in_memory.fetch(other).search_keys == {}
     assert in_memory.fetch(in_memory.queue_job(plain, params)).search_keys == {}
+
+
+def test_search_keys_that_are_too_large_are_refused_when_the_job_is_queued(in_memory: Client) -> None:
+    in_memory.queue_job(bill, {"user_id": "x" * 60_000})
+    with pytest.raises(ValueTooLarge, match="search_keys takes"):
+        in_memory.queue_job(bill, {"user_id": "x" * 40_000, "order": {"id": "y" * 40_000}})
 
 
 def test_tasks_in_the_configuration_name_search_keys_of_code_that_is_elsewhere() -> None:

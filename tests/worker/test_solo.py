@@ -466,3 +466,28 @@ def test_what_a_solo_job_leaves_in_its_group_ends_with_it(solo: Project) -> None
     assert solo.ended(job).status is Status.SUCCESS
     [child] = solo.ledger()
     _gone(int(child))
+
+
+def test_a_solo_job_that_leaves_no_room_for_threads_ends_without_a_traceback(solo: Project) -> None:
+    solo.write(
+        "stacks.py",
+        """
+        import threading
+        from mrq_core import task
+
+        @task(isolate=True)
+        def isolated():
+            threading.stack_size(1 << 40)
+            return 1
+
+        @task
+        def beside():
+            threading.stack_size(1 << 40)
+            return 2
+    """,
+    )
+    jobs = [solo.queue("stacks.isolated"), solo.queue("stacks.beside"), solo.queue("stacks.isolated")]
+    worker = solo.work_off()
+    assert [solo.ended(job).result for job in jobs] == [1, 2, 1]
+    assert "Traceback" not in worker.output
+    assert "new thread" not in worker.output
