@@ -32,6 +32,7 @@ from mrq_core.text import is_utf8
 _PANELS = {
     "broker": "Broker",
     "worker": "Worker",
+    "scheduler": "Scheduler",
     "tasks": "Defaults and limits of tasks",
     "logs": "Logs",
     "plugins": "Plugins",
