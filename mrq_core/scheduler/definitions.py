@@ -30,7 +30,7 @@ from mrq_core.scheduler.values import CHECKS
 from mrq_core.scheduler.zones import zone_of
 
 NAME_MAX = 100
-PARAMS_MAX = 16_384
+PARAMS_MAX = 8192
 """Bytes of JSON: shared state holds small values."""
 _SKIP_GRACE = 60.0
 """The grace time of `skip`, in seconds, if the definition has none."""

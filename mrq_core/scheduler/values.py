@@ -17,7 +17,7 @@ from mrq_core.scheduler.zones import first_pass_of, zone_of
 
 INTERVAL_MIN, INTERVAL_MAX = 1.0, 10 * 366 * 86_400.0
 """Seconds."""
-EXCLUDED_MAX = 1000
+EXCLUDED_MAX = 366
 """The most excluded dates."""
 MADE_UP_MOST = 1000
 """The most missed fires that `all` makes up for."""

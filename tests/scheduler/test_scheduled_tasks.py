@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.config.settings import Config
+from mrq_core.config.settings import Config, TaskOptions
 from mrq_core.config.sources import load_config
 from mrq_core.errors import ConfigError
 from mrq_core.scheduler.definitions import Definition
@@ -81,7 +81,7 @@ def test_an_entry_of_the_config_is_the_same_schedule(module: str) -> None:
 
 
 def test_tasks_in_the_config_change_and_add_schedules(module: str) -> None:
-    tasks = {
+    tasks: TaskOptions = {
         f"{module}.tick": {"every": 30},
         f"{module}.plain": {"cron": "@hourly"},
         "gone.task": {"every": 5},
