@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import select
 import signal
+import time
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
 
 from mrq_core.cli.options import Given, command
@@ -26,7 +30,13 @@ def scheduler(given: Given) -> None:
     definitions = schedules_of(config)
     set_up_logging(config.log_level, config.log_format, quiet=config.quiet)
     with given.client() as client:
-        wait, wake = _sleep_until_woken()
+        sleep, wake = _sleep_until_woken()
+        report = _ReportFile(config.report_file, config.report_interval)
+
+        def wait(seconds: float) -> None:
+            report.write_when_due()
+            sleep(seconds)
+
         made = Scheduler(client, definitions, wait=wait)
 
         def stop(number: int, frame: FrameType | None) -> None:
@@ -38,8 +48,32 @@ def scheduler(given: Given) -> None:
                 signal.signal(number, stop)
         client.broker.prepare()
         made.start()
+        report.write_when_due()
         made.run()
+        report.remove()
         made.close()
+
+
+class _ReportFile:
+    """REPORT_FILE, which a probe on this machine reads: it is new as long as the scheduler lives. Errors are
+    ignored, and the probe finds an old file."""
+
+    def __init__(self, path: str, interval: float) -> None:
+        self._path = path
+        self._interval = interval
+        self._written_at = -interval
+
+    def write_when_due(self) -> None:
+        now = time.monotonic()
+        if self._path and now - self._written_at >= self._interval:
+            self._written_at = now
+            with contextlib.suppress(OSError):
+                Path(self._path).write_text(json.dumps({"pid": os.getpid(), "at": time.time()}))
+
+    def remove(self) -> None:
+        if self._path:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
 
 
 def _sleep_until_woken() -> tuple[Callable[[float], object], Callable[[], object]]:
