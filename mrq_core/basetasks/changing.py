@@ -47,7 +47,7 @@ def change_matching(
 
 
 def begun_at() -> datetime:
-    """The time from which this task leaves jobs alone: that of its own job, or now."""
+    """The time from which this task leaves jobs alone: the time of the job that runs it, or now."""
     own = get_current_job()
     return current_client().broker.now() if own is None else own.record.queued_at
 

@@ -40,7 +40,7 @@ Overlap = Literal["allow", "skip", "buffer_one", "cancel_other"]
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A checked definition, as it is stored. Exactly one of `interval`, `dailytime` and `cron` is given;
+    """A checked definition, in its stored form. Exactly one of `interval`, `dailytime` and `cron` is given;
     `weekday` or `monthday` restricts a `dailytime`.
 
     `interval`, `jitter` and `grace` are seconds. `start` and `end` are Unix milliseconds. `weekday` 0 is

@@ -1,4 +1,4 @@
-"""The values of the keys of a definition: each check returns the value as it is stored.
+"""The values of the keys of a definition: each check returns the value in its stored form.
 
 A check takes the value, its key and the zone of the schedule. Raises InvalidValue.
 """

@@ -1,4 +1,4 @@
-"""What happens to fires that nobody made, and to jobs that still run when the next fire is due."""
+"""What happens to missed fires, and to jobs that still run when the next fire is due."""
 
 from __future__ import annotations
 
