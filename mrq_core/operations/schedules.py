@@ -226,6 +226,21 @@ def sync_schedules(broker: Broker, definitions: Iterable[Definition]) -> Synced:
     return Synced(added=tuple(added), changed=tuple(changed), removed=tuple(removed))
 
 
+def restore_schedules(broker: Broker, definitions: Sequence[Definition]) -> list[str]:
+    """Adds the schedules of a config that shared state has lost. Deleted schedules stay deleted. Returns the
+    names of the added schedules."""
+    known = {item.name for item in broker.state.list(SCHEDULES)} if definitions else set()
+    restored = []
+    for definition in definitions:
+        if definition.name not in known and _changed(broker, definition.name, _add_only(definition)):
+            restored.append(definition.name)
+    return restored
+
+
+def _add_only(definition: Definition) -> Change:
+    return lambda stored, now: _new(definition, "config", now) if stored is None else None
+
+
 def redefined(stored: StoredSchedule, definition: Definition, source: Source, now: int) -> StoredSchedule:
     """The schedule with another definition. It keeps its next fire if the trigger stays; otherwise it fires
     next after now, and an interval counts from the last fire, or fires at once if there was none."""

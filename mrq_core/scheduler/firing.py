@@ -134,8 +134,9 @@ class Scheduler:
         self._is_stopped = True
 
     def close(self) -> None:
-        """Deletes the report of this scheduler. Raises BrokerError."""
-        self._broker.state.delete(schedules.SCHEDULERS, [self.name])
+        """Deletes the report of this scheduler, unless the broker is away. Raises BrokerError."""
+        if not self._is_failing:
+            self._broker.state.delete(schedules.SCHEDULERS, [self.name])
 
     def tick(self) -> float:
         """Fires up to BATCH schedules that are due; returns the seconds until the next tick. Raises
@@ -159,6 +160,7 @@ class Scheduler:
         elapsed = time.monotonic() - self._loaded_at
         if changes == self._known_changes and elapsed < RELOAD_SECONDS:
             return
+        self._restore()
         found = schedules.list_schedules(self._broker)
         self._due, self._heap = {}, []
         for stored in found:
@@ -167,6 +169,12 @@ class Scheduler:
             publish_overlap_rule(self._client)
         self._load_tasks({stored.definition.path for stored in found} - self._loaded)
         self._known_changes, self._loaded_at = changes, time.monotonic()
+
+    def _restore(self) -> None:
+        """Adds schedules of the config again that the broker has lost with its data."""
+        restored = schedules.restore_schedules(self._broker, self._definitions or ())
+        if restored:
+            _log.warning("schedules.restored %s: the broker had lost them", shown_names(restored))
 
     def _load_tasks(self, paths: Iterable[str]) -> None:
         """Imports the tasks of schedules before they fire. Jobs of a missing task have default options."""

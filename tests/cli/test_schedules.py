@@ -86,6 +86,9 @@ def test_a_schedule_runs_now(mrq: Shell, project: Project) -> None:
     record = project.client.fetch(job_id)
     assert (record.schedule, record.queue, record.params) == ("a", "mail", {"name": "Anna"})
     assert mrq("schedules", "--json").json == before, "the next fire stays"
+    mrq("run", "tasks.fail", "--async")
+    assert [job["id"] for job in mrq("jobs", "list", "--schedule", "a", "--json").json] == [job_id]
+    assert "schedule has an empty value" in mrq("jobs", "list", "--schedule", "", code=2).err
     assert f"keeps the job {job_id}" in " ".join(mrq("schedules", "run", "a", code=1).err.split())
 
 

@@ -235,6 +235,23 @@ def test_a_task_that_does_not_exist_makes_jobs_that_fail_in_the_worker(
     assert "schedule.task_missing path=nowhere.Nothing" in caplog.text
 
 
+@pytest.mark.parametrize("overlap", ["skip", "buffer_one", "cancel_other"])
+@pytest.mark.parametrize(
+    "name", ["a:b:c", "x/y/", 'größe "1" {tag}', "*?[a]", "schedules:x", "-", "\U0001f600" * 100]
+)
+def test_odd_names_are_names(scene: Scene, name: str, overlap: str) -> None:
+    scene.schedule(interval=60, name=name, overlap=overlap)
+    other = scene.schedule(interval=60, overlap=overlap).name
+    scheduler = scene.scheduler()
+    for _ in range(3):
+        scene.tick(scheduler)
+        scene.now_ms += MINUTE
+    made = {"skip": 1, "buffer_one": 1, "cancel_other": 3}[overlap]
+    assert len(scene.jobs(name)) == len(scene.jobs(other)) == made
+    assert {job.schedule for job in scene.claim()} == {name, other}
+    assert [stored.name for stored in schedules.list_schedules(scene.broker)] == sorted([name, other])
+
+
 def test_a_value_that_cannot_be_read_harms_no_other_schedule(scene: Scene) -> None:
     good = scene.schedule(interval=60)
     bad = scene.schedule(interval=60)

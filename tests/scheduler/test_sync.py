@@ -176,6 +176,32 @@ def test_a_resumed_schedule_leaves_out_the_fires_of_its_pause(scene: Scene) -> N
     assert (stored.next_fire - to_ms(datetime(2020, 1, 1, tzinfo=UTC))) % MINUTE == 0, "it keeps its grid"
 
 
+def test_schedules_that_the_broker_has_lost_come_back(scene: Scene) -> None:
+    live(scene)
+    scheduler = scene.scheduler([defined("a"), defined("b"), defined("c")])
+    scene.tick(scheduler)
+    schedules.delete_schedules(scene.broker, ["c"])
+    schedules.add_schedule(scene.broker, defined("mine"))
+    scene.tick(scheduler)
+    state = scene.broker.state
+    state.delete("schedules", ["a", "b", "mine"])
+    state.delete("schedule_changes", ["number"])
+    scene.tick(scheduler)
+    assert names(scene) == ["a", "b"]
+    assert sync(scene, defined("a"), defined("b")).removed == ()
+
+
+def test_a_config_that_removes_a_schedule_wins_over_running_schedulers(scene: Scene) -> None:
+    live(scene)
+    old = scene.scheduler([defined("a"), defined("b")])
+    scene.tick(old)
+    scene.scheduler([defined("b")])
+    for _ in range(3):
+        scene.now_ms += MINUTE
+        scene.tick(old)
+    assert names(scene) == ["b"]
+
+
 def test_unknown_names_change_nothing(scene: Scene) -> None:
     sync(scene, defined("a"))
     for change in (schedules.pause_schedules, schedules.resume_schedules, schedules.delete_schedules):
