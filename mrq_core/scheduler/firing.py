@@ -114,15 +114,18 @@ class Scheduler:
 
     def run(self) -> None:
         """Fires schedules until `stop`. Waits for a broker that is away."""
+        is_disturbed = True
         while not self._is_stopped:
+            if is_disturbed:  # what was due may be neither made nor remembered
+                self._known_changes = -1
+            is_disturbed = True
             try:
                 pause = self.tick()
-                self._is_failing = False
+                is_disturbed = self._is_failing = False
             except (BrokerError, OSError) as error:
                 if not self._is_failing:
                     _log.warning("scheduler.waiting error=%s", error)
                 self._is_failing, pause = True, PAUSE
-                self._known_changes = -1
             except Exception:
                 _log.exception("scheduler.broke: it goes on in a second")
                 pause = PAUSE
@@ -211,20 +214,14 @@ class Scheduler:
     # --- fires ------------------------------------------------------------------------------
 
     def _fire(self, names: Sequence[str], now: int) -> None:
-        try:
-            plans, read_at = self._plans(names, now)
-            if time.monotonic() - read_at > STALE_SECONDS:  # it was stopped, or imported the code of tasks
-                plans, read_at = self._plans(names, to_ms(self._now()))
-            failpoints.reach("scheduler.planned")
-            self._enqueue(plans)
-            failpoints.reach("scheduler.enqueued")
-            for plan in plans:
-                self._advance(plan)
-        except BaseException:
-            for name in names:  # those that have not advanced stay due
-                if name not in self._due:
-                    self._set_due(name, now)
-            raise
+        plans, read_at = self._plans(names, now)
+        if time.monotonic() - read_at > STALE_SECONDS:  # it was stopped, or imported the code of tasks
+            plans, read_at = self._plans(names, to_ms(self._now()))
+        failpoints.reach("scheduler.planned")
+        self._enqueue(plans)
+        failpoints.reach("scheduler.enqueued")
+        for plan in plans:
+            self._advance(plan)
 
     def _plans(self, names: Sequence[str], now: int) -> tuple[list[_Plan], float]:
         """What the schedules make now, and the monotonic time before they were read."""

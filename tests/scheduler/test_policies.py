@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mrq_core.client.schedules import cancel_others
+from mrq_core.contract.messages import Versions
 from mrq_core.contract.record import Status
 from mrq_core.operations import schedules
 from mrq_core.scheduler.definitions import definition_from, trigger_of
-from mrq_core.scheduler.policies import due_at, due_fires
+from mrq_core.scheduler.policies import due_at, due_fires, fire_id
 from tests.scheduler.conftest import DAY, HOUR, MINUTE, NOON, SECOND, Scene
 
 OFF = 3 * DAY + 30 * MINUTE
@@ -181,10 +183,19 @@ def test_cancel_other_cancels_what_waits_and_interrupts_what_runs(scene: Scene) 
     first, running, waiting = scene.jobs(name)
     assert (first.status, running.status, running.cancel_requested) == (S.CANCEL, S.STARTED, True)
     assert waiting.status == S.QUEUED
+    assert scene.broker.poll("w", Versions()).interrupts == (running.id,)
     assert all(job.schedule == other for job in scene.claim()), "one at a time"
     scene.settle(claimed[0], S.FAILED)
     assert [job.id for job in scene.claim()] == [waiting.id]
     assert not any(job.cancel_requested for job in scene.jobs(other))
+
+
+def test_a_scheduler_that_is_behind_cancels_no_later_job(scene: Scene) -> None:
+    stored = scene.schedule(interval=60, overlap="cancel_other")
+    scene.tick(scene.scheduler())
+    fire_next(scene)
+    cancel_others(scene.client, stored.definition, fire_id(stored.name, NOON))
+    assert statuses(scene, stored.name) == [S.CANCEL, S.QUEUED]
 
 
 def test_cancel_other_cancels_all_but_the_last_job_of_a_backlog(scene: Scene) -> None:
