@@ -19,6 +19,7 @@ from mrq_core.contract.naming import is_number
 from mrq_core.contract.record import WAITING, JobRecord, Status
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.operations.actions import repair_all
+from mrq_core.operations.consistency import count_records
 from mrq_core.running.context import get_current_job, log, set_current_job_progress
 from mrq_core.tasks.task import Task
 
@@ -130,7 +131,7 @@ class Prune(Task):
         broker = current_client().broker
         if is_dry(params):  # totals count expired jobs until they are pruned, and counts do not
             stored = sum(broker.totals().by_status().values())
-            return {"removed": max(0, stored - sum(broker.count(JobFilter()).values()))}
+            return {"removed": max(0, stored - sum(count_records(broker, JobFilter()).values()))}
         removed = 0
         while pruned := broker.prune(CHUNK):
             removed += pruned

@@ -8,13 +8,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
+from msgspec.structs import replace
+
+from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Finding, JobFilter
 from mrq_core.contract.naming import shown_names
 from mrq_core.contract.record import WAITING, Status
+from mrq_core.operations.jobs import count_all
 
 _UNFINISHED = (*sorted(WAITING), Status.STARTED)
 _COMPARISONS, _PAUSE = 3, 0.05
+_FUTURE_SECONDS = 366 * 86_400.0
 _SUBJECT = "consistency"
 _SHOWN = 5
 LARGE = 100_000
@@ -35,9 +40,15 @@ def is_large(broker: Broker) -> bool:
     return sum(broker.totals().by_status().values()) > LARGE
 
 
+def count_records(broker: Broker, wanted: JobFilter, group_by: str | None = None) -> dict[str, int]:
+    """The numbers of stored jobs that have not expired, counted one by one: totals do not answer for a filter
+    with a time."""
+    return count_all(broker, replace(wanted, until=after(broker.now(), _FUTURE_SECONDS)), group_by)
+
+
 def _entries_and_records(broker: Broker) -> Iterator[Finding]:
     def differing() -> dict[str, int]:
-        records = broker.count(JobFilter(statuses=_UNFINISHED), "queue")
+        records = count_records(broker, JobFilter(statuses=_UNFINISHED), "queue")
         names = sorted({*records, *_all_queue_names(broker)})
         counts = {one.queue: one.waiting + one.claimed for one in broker.counts(names)} if names else {}
         return {
@@ -70,7 +81,7 @@ def _entries_and_records(broker: Broker) -> Iterator[Finding]:
 def _totals_and_records(broker: Broker) -> Iterator[Finding]:
     def differing() -> dict[str, int]:
         totals = {str(status): number for status, number in broker.totals().by_status().items()}
-        records = broker.count(JobFilter(), "status")
+        records = count_records(broker, JobFilter(), "status")
         return {
             status: totals.get(status, 0) - records.get(status, 0)
             for status in {*totals, *records}
@@ -105,10 +116,10 @@ def _steady(differing: Callable[[], dict[str, int]]) -> dict[str, int]:
 
 
 def _all_queue_names(broker: Broker) -> Iterator[str]:
-    after = ""
-    while names := broker.queue_names(after=after):
+    last = ""
+    while names := broker.queue_names(after=last):
         yield from names
-        after = names[-1]
+        last = names[-1]
 
 
 def _named(numbers: dict[str, int]) -> str:

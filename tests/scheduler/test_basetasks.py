@@ -24,7 +24,9 @@ from mrq_core.contract.messages import ClaimRequest, Outcome, Settlement, Wanted
 from mrq_core.contract.record import Status
 from mrq_core.errors import InvalidValue
 from mrq_core.ids import new_id
+from mrq_core.operations import consistency
 from mrq_core.operations.consistency import consistency_findings
+from mrq_core.operations.jobs import count_all
 from mrq_core.tasks.task import Task
 from tests import brokers
 from tests.scheduler.conftest import Scene
@@ -136,13 +138,13 @@ def test_lost_jobs_and_indexes(ambient: Scene) -> None:
 
 def test_the_comparison_finds_what_differs(ambient: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     queued(ambient, 3)
-    broker: Any = ambient.broker
-    count = broker.count
-    monkeypatch.setattr(broker, "count", lambda *a: {name: n + 2 for name, n in count(*a).items()})
+    count = count_all
+    name = "count_all"
+    monkeypatch.setattr(consistency, name, lambda *a: {name: n + 2 for name, n in count(*a).items()})
     entries, totals = consistency_findings(ambient.broker)
     assert (entries.level, entries.message) == ("error", "2 unfinished jobs have no entry in default")
     assert totals.message == "the totals differ from the jobs: 2 too few queued"
-    monkeypatch.setattr(broker, "count", lambda *a: {name: n - 1 for name, n in count(*a).items()})
+    monkeypatch.setattr(consistency, name, lambda *a: {name: n - 1 for name, n in count(*a).items()})
     (entries,) = consistency_findings(ambient.broker)
     assert entries.message == "1 entries have no unfinished job in default"
     calls: list[int] = []
@@ -152,7 +154,7 @@ def test_the_comparison_finds_what_differs(ambient: Scene, monkeypatch: pytest.M
         found = count(*arguments)
         return {name: n + 2 for name, n in found.items()} if len(calls) == 1 else found
 
-    monkeypatch.setattr(broker, "count", once)
+    monkeypatch.setattr(consistency, name, once)
     assert [finding.level for finding in consistency_findings(ambient.broker)] == ["ok"], "it was a race"
 
 

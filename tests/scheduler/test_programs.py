@@ -108,7 +108,14 @@ def test_wrong_definitions_are_refused_at_the_start(tmp_path: Path, config: str,
     with open_project(tmp_path, f"sqlite:///{tmp_path}/jobs.sqlite3") as project:
         project.write("tasks.py", TASKS)
         project.write("mrq-config.py", config)
-        for command in (["scheduler"], ["worker", "--scheduler"], ["check"]):
+        for command in (
+            ["scheduler"],
+            ["worker", "--scheduler"],
+            ["worker", "--scheduler", "-p", "2"],
+            ["check"],
+        ):
+            if command[-1] == "2" and ("tick" in reason or "MODULES" in reason or "once" in reason):
+                continue  # the parent of several workers imports no tasks
             process = project.start(*command)
             code = process.wait()
             assert reason in " ".join(process.output.split()), process.output
