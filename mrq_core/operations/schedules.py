@@ -214,15 +214,17 @@ def sync_schedules(broker: Broker, definitions: Iterable[Definition]) -> Synced:
     for name, definition in wanted.items():
         before = items.get(name)
         if before is None or _differs(before, definition):
-            after = _changed(broker, name, _sync_to(definition))
+            after = _changed(broker, name, _sync_to(definition), tells=False)
             if after is not None:
                 (changed if before is not None and before.removed_at is None else added).append(name)
     for name, before in items.items():
         if before is not None and before.source == "config" and name not in wanted:
             is_gone = before.removed_at is not None
             if not is_gone or before.removed_by == "person":
-                _changed(broker, name, _left_out, ttl=_TOMBSTONE_SECONDS)
+                _changed(broker, name, _left_out, ttl=_TOMBSTONE_SECONDS, tells=False)
                 removed += [] if is_gone else [name]
+    if added or changed or removed:
+        _tell_schedulers(broker)
     return Synced(added=tuple(added), changed=tuple(changed), removed=tuple(removed))
 
 
@@ -301,8 +303,10 @@ def _change_known(
     return [stored for stored in changed if stored is not None]
 
 
-def _changed(broker: Broker, name: str, change: Change, *, ttl: float | None = None) -> StoredSchedule | None:
-    """Changes one schedule by compare-and-set. None: `change` left it unchanged."""
+def _changed(
+    broker: Broker, name: str, change: Change, *, ttl: float | None = None, tells: bool = True
+) -> StoredSchedule | None:
+    """Changes one schedule by compare-and-set, and tells schedulers. None: `change` left it unchanged."""
     now = to_ms(broker.now())
     for _ in range(_ATTEMPTS):
         item = broker.state.get(SCHEDULES, name)
@@ -311,9 +315,15 @@ def _changed(broker: Broker, name: str, change: Change, *, ttl: float | None = N
             return None
         version = 0 if item is None else item.version
         if broker.state.compare_and_set(SCHEDULES, name, stored_value(after), version=version, ttl=ttl):
-            broker.state.add(CHANGES, "number", 1)
+            if tells:
+                _tell_schedulers(broker)
             return after
     raise BrokerUnavailable(f"the schedule {name!r} changes too often to be changed: try again")
+
+
+def _tell_schedulers(broker: Broker) -> None:
+    """Makes schedulers read all schedules. After a crash before this call they read them within a minute."""
+    broker.state.add(CHANGES, "number", 1)
 
 
 def stored_value(stored: StoredSchedule) -> JsonValue:

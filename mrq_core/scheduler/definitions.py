@@ -132,34 +132,45 @@ _WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday",
 # --- parsing --------------------------------------------------------------------------------
 
 
+class Definitions:
+    """Definitions that are gathered, each once. `where` is the name of their list."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+        self._labels: dict[str | bytes, str] = {}
+        self.found: list[Definition] = []
+
+    def add(self, definition: Definition, entry: object, label: str) -> None:
+        """Adds a definition, which messages call `label`. Raises ConfigError for a second one of its name, or
+        a second one that queues the same jobs at the same times."""
+        for key, what, hint in (
+            (definition.name, "name", ""),
+            (_identity_of(definition), "task, params and times", ", and other params or times"),
+        ):
+            other = self._labels.setdefault(key, label)
+            if other is not label:
+                raise ConfigError(
+                    f"{label} {shown(hide_secrets('', entry))}: it has the {what} of {other}: "
+                    f"expected each schedule once; give the second one another `name`{hint}"
+                )
+        self.found.append(definition)
+
+    def add_all(self, entries: Iterable[object]) -> None:
+        """Adds entries of SCHEDULER_TASKS. Raises ConfigError, which shows the invalid or duplicate entry."""
+        for index, entry in enumerate(entries):
+            label = f"{self._where}[{index}]"
+            try:
+                definition = definition_from(entry)
+            except InvalidValue as error:
+                raise ConfigError(f"{label} {shown(hide_secrets('', entry))}: {error}") from error
+            self.add(definition, entry, label)
+
+
 def definitions_from(entries: Iterable[object], *, where: str = "SCHEDULER_TASKS") -> list[Definition]:
     """The definitions of all entries. Raises ConfigError, which shows the invalid or duplicate entry."""
-    found: dict[str, tuple[int, Definition]] = {}
-    for index, entry in enumerate(entries):
-        label = f"{where}[{index}]"
-        try:
-            definition = definition_from(entry)
-        except InvalidValue as error:
-            raise ConfigError(f"{label} {shown(hide_secrets('', entry))}: {error}") from error
-        add_definition(found, definition, index, where=where, entry=entry)
-    return [definition for _, definition in found.values()]
-
-
-def add_definition(
-    found: dict[str, tuple[int, Definition]], definition: Definition, index: int, *, where: str, entry: object
-) -> None:
-    """Adds a definition to those found. Raises ConfigError for a second one of its name, or a second one that
-    queues the same jobs at the same times."""
-    identity = _identity_of(definition)
-    for name, (other, known) in found.items():
-        if name == definition.name or identity == _identity_of(known):
-            what = "name" if name == definition.name else "task, params and times"
-            raise ConfigError(
-                f"{where}[{index}] {shown(hide_secrets('', entry))}: it has the {what} of {where}[{other}]: "
-                "expected each schedule once; give the second one another `name`"
-                + ("" if name == definition.name else ", and other params or times")
-            )
-    found[definition.name] = (index, definition)
+    definitions = Definitions(where)
+    definitions.add_all(entries)
+    return definitions.found
 
 
 def definition_from(entry: object) -> Definition:

@@ -18,7 +18,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from msgspec.structs import replace
@@ -67,7 +67,8 @@ class _Plan:
     jobs: list[NewJob]
     refused: int = 0
     error: str = ""
-    overlapped: int = 0
+    made: list[str] = field(default_factory=list)
+    """The ids of the jobs that the overlap policy allowed."""
 
 
 class Scheduler:
@@ -226,8 +227,12 @@ class Scheduler:
     def _plans(self, names: Sequence[str], now: int) -> tuple[list[_Plan], float]:
         """What the schedules make now, and the monotonic time before they were read."""
         read_at = time.monotonic()
-        plans = []
+        plans: list[_Plan] = []
+        number = 0
         for name in names:
+            if number >= CHUNK:  # a backlog: the others fire in the next tick
+                self._set_due(name, now)
+                continue
             self._due.pop(name, None)
             try:
                 plan = self._plan(name, now)
@@ -239,6 +244,7 @@ class Scheduler:
                 continue
             if plan is not None:
                 plans.append(plan)
+                number += len(plan.jobs)
         return plans, read_at
 
     def _plan(self, name: str, now: int) -> _Plan | None:
@@ -281,18 +287,17 @@ class Scheduler:
             part = pairs[index : index + CHUNK]
             answers = self._client.enqueue([job for _, job in part])
             for (plan, job), answer in zip(part, answers, strict=True):
-                if answer.id != job.record.id:
-                    plan.overlapped += 1
-                    plan.jobs.remove(job)
+                if answer.id == job.record.id:
+                    plan.made.append(answer.id)
         for plan in plans:
-            if plan.stored.definition.overlap == "cancel_other" and plan.jobs:
-                cancel_others(self._client, plan.stored.definition, plan.jobs[-1].record.id)
+            if plan.stored.definition.overlap == "cancel_other" and plan.made:
+                cancel_others(self._client, plan.stored.definition, plan.made[-1])
 
     def _advance(self, plan: _Plan) -> None:
         """Stores that these fires are done. If another scheduler has done so, its counts stand."""
         stored, due = plan.stored, plan.due
         of_id = {fire_id(stored.name, at): at for at in due.fires}
-        fires = tuple(Fire(at=of_id[job.record.id], job=job.record.id) for job in plan.jobs)
+        fires = tuple(Fire(at=of_id[job_id], job=job_id) for job_id in plan.made)
         after = replace(
             stored,
             next_fire=due.next,
@@ -300,7 +305,7 @@ class Scheduler:
             recent=(*stored.recent, *fires)[-RECENT_MOST:],
             fired=stored.fired + len(fires),
             missed=stored.missed + due.missed,
-            overlapped=stored.overlapped + plan.overlapped,
+            overlapped=stored.overlapped + len(plan.jobs) - len(fires),
             dropped=stored.dropped + due.dropped + plan.refused,
             error=plan.error,
         )
@@ -322,7 +327,7 @@ class Scheduler:
         for what, number in (
             ("missed", due.missed),
             ("dropped", due.dropped),
-            ("overlapped", plan.overlapped),
+            ("overlapped", len(plan.jobs) - len(fires)),
         ):
             if number:
                 _log.warning("schedule.%s name=%s fires=%d", what, name, number)

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from mrq_core.config.settings import Config
 from mrq_core.errors import ConfigError, InvalidValue, TaskError, shown_error
-from mrq_core.scheduler.definitions import Definition, add_definition, definition_from, definitions_from
+from mrq_core.scheduler.definitions import Definition, Definitions, definition_from
 from mrq_core.tasks.loading import is_task_class, resolve_options
 from mrq_core.tasks.options import options_from, schedule_entry
 from mrq_core.tasks.task import Task, TaskFunction, path_of
@@ -22,15 +22,15 @@ def schedules_of(config: Config) -> list[Definition]:
     Imports these modules; a missing module is skipped, unless it was named. Raises ConfigError for an invalid
     or duplicate definition and for a module whose import fails.
     """
-    definitions = definitions_from(config.scheduler_tasks)
-    found = {definition.name: (index, definition) for index, definition in enumerate(definitions)}
+    definitions = Definitions("SCHEDULER_TASKS")
+    definitions.add_all(config.scheduler_tasks)
     for path, entry in _entries_of_tasks(config):
         try:
             definition = definition_from(entry)
         except InvalidValue as error:
             raise ConfigError(f"{path}: {error}") from error
-        add_definition(found, definition, len(found), where="SCHEDULER_TASKS and @task", entry=entry)
-    return [definition for _, definition in found.values()]
+        definitions.add(definition, entry, path)
+    return definitions.found
 
 
 def _entries_of_tasks(config: Config) -> Iterator[tuple[str, dict[str, object]]]:

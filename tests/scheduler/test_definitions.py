@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from datetime import UTC, date, datetime, time, timedelta
+from time import process_time as time_of_process
 from typing import Any
 
 import pytest
@@ -104,6 +105,13 @@ def test_duplicates_are_refused(second: object, what: str) -> None:
         ConfigError, match=rf"SCHEDULER_TASKS\[1\] .*it has the {what} of SCHEDULER_TASKS\[0\]"
     ):
         definitions_from([first, second])
+
+
+def test_thousands_of_definitions_are_read_in_linear_time() -> None:
+    entries = [{"path": PATH, "params": {"number": number}, "cron": "*/5 * * * *"} for number in range(5000)]
+    started = time_of_process()
+    assert len({definition.name for definition in definitions_from(entries)}) == 5000
+    assert time_of_process() - started < 5
 
 
 class Rude:

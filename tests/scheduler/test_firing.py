@@ -333,6 +333,32 @@ def test_thousands_of_schedules_cost_a_bounded_tick(scene: Scene, monkeypatch: p
     assert sum(scene.stored(f"many{index}").fired for index in range(0, number, 50)) == number // 50
 
 
+def test_a_backlog_of_many_schedules_is_made_in_bounded_steps(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [scene.schedule(interval=60, missed="all", missed_limit=1000).name for _ in range(5)]
+    enqueued: list[int] = []
+    enqueue = scene.broker.enqueue
+
+    def counting(jobs: Sequence[NewJob]) -> list[Enqueued]:
+        enqueued.append(len(jobs))
+        return enqueue(jobs)
+
+    monkeypatch.setattr(scene.broker, "enqueue", counting)
+    scene.now_ms += 599 * MINUTE
+    scheduler = scene.scheduler()
+    steps: list[int] = []
+    while True:
+        enqueued.clear()
+        pause = scheduler.tick()
+        steps.append(sum(enqueued))
+        if pause > 0:
+            break
+    assert sum(steps) == 5 * 600
+    assert max(steps) <= 1200
+    assert [scene.stored(name).fired for name in made] == [600] * 5
+
+
 def test_the_pause_ends_at_the_next_fire(scene: Scene) -> None:
     scene.schedule(interval=60)
     scheduler: Scheduler = scene.scheduler()

@@ -13,6 +13,8 @@ from mrq_core.contract.record import JobRecord
 from mrq_core.ids import seconds_of
 from mrq_core.operations import schedules
 from tests import brokers
+from tests.mongo.servers import Server as MongoServer
+from tests.redis.servers import Server as RedisServer
 from tests.support import PATIENCE, Project, open_project, until
 
 TASKS = """
@@ -76,6 +78,30 @@ def test_fires_are_made_within_a_tenth_of_a_second(project: Project) -> None:
     )
     assert late[0] >= 0
     assert late[len(late) // 2] < 100, "of half of them, whatever else the machine does"
+
+
+@pytest.mark.parametrize("kind", ["redis", pytest.param("mongo", marks=pytest.mark.campaign)])
+def test_a_server_that_is_killed_and_comes_back_loses_and_doubles_no_fire(tmp_path: Path, kind: str) -> None:
+    server = (
+        RedisServer("--appendonly", "yes", "--appendfsync", "always") if kind == "redis" else MongoServer()
+    )
+    try:
+        with open_project(tmp_path, server.url) as project:
+            project.write("tasks.py", TASKS.replace("every=1", 'every=1, schedule={"missed": "all"}'))
+            processes = [project.start("scheduler", "--broker-timeout", "2") for _ in range(2)]
+            for process in processes:
+                process.until_output("scheduler.started")
+            until(lambda: len(jobs(project, "tasks.tick")) >= 2)
+            server.kill()
+            for process in processes:
+                process.until_output("scheduler.waiting")
+            server.start()
+            before = len(jobs(project, "tasks.tick"))
+            until(lambda: len(jobs(project, "tasks.tick")) >= before + 4)
+            seconds = [seconds_of(job.id) for job in jobs(project, "tasks.tick")]
+            assert seconds == list(range(seconds[0], seconds[0] + len(seconds)))
+    finally:
+        server.stop()
 
 
 def test_a_worker_runs_the_scheduler_and_its_jobs(project: Project) -> None:
