@@ -25,6 +25,7 @@ _PLACEHOLDER = re.compile(r"^\{\{ *(\w+) *\}\}$", re.MULTILINE)
 GROUPS = {
     "broker": "Broker",
     "worker": "Worker",
+    "scheduler": "Scheduler",
     "tasks": "Tasks",
     "logs": "Logs",
     "plugins": "Plugins",

@@ -18,6 +18,8 @@ _HOMES = {
     "Job": "mrq_core.client.handles",
     "Limit": "mrq_core.contract.messages",
     "Queue": "mrq_core.client.handles",
+    "Schedule": "mrq_core.client.schedules",
+    "add_schedule": "mrq_core.client.schedules",
     "configure": "mrq_core.client.client",
     "queue_job": "mrq_core.client.client",
     "queue_jobs": "mrq_core.client.client",
@@ -49,9 +51,11 @@ __all__ = [
     "MrqError",
     "Queue",
     "RetryDecision",
+    "Schedule",
     "Status",
     "Task",
     "abort_current_job",
+    "add_schedule",
     "configure",
     "get_current_config",
     "get_current_job",
@@ -88,6 +92,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from mrq_core.client.client import Client, configure, get_job_result, queue_job, queue_jobs
     from mrq_core.client.handles import Job, Queue, pause_task, resume_task
+    from mrq_core.client.schedules import Schedule, add_schedule
     from mrq_core.contract.messages import Limit
     from mrq_core.contract.record import JobRecord, RetryDecision, Status
     from mrq_core.errors import MrqError

@@ -12,11 +12,22 @@ from mrq_core.cli.demo import demo
 from mrq_core.cli.explain_command import explain
 from mrq_core.cli.jobs_actions import cancel, edit, move, remove, requeue
 from mrq_core.cli.jobs_commands import list_jobs, logs, show_job, wait
-from mrq_core.cli.later import dashboard, scheduler, schedules
+from mrq_core.cli.later import dashboard
 from mrq_core.cli.limits_commands import list_limits, remove_limits, set_limit
 from mrq_core.cli.options import dashed
 from mrq_core.cli.queues_commands import list_queues, pause, resume, stats
 from mrq_core.cli.run_command import run
+from mrq_core.cli.scheduler_command import scheduler
+from mrq_core.cli.schedules_commands import (
+    add,
+    backfill,
+    delete,
+    list_schedules,
+    next_fires,
+    pause_schedule,
+    resume_schedule,
+    run_now,
+)
 from mrq_core.cli.tasks_commands import list_tasks, pause_task, resume_task
 from mrq_core.cli.worker_command import worker
 from mrq_core.cli.workers_commands import ListByDefault, drain, list_workers, show_worker, stack, stop
@@ -38,6 +49,9 @@ queues = typer.Typer(
 )
 workers = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="List, show and stop workers.")
 tasks = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="Pause and resume tasks.")
+schedules = typer.Typer(
+    cls=ListByDefault, rich_markup_mode="rich", help="List, add, pause, run and delete schedules."
+)
 limits = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="List, set and remove limits.")
 
 
@@ -56,20 +70,21 @@ def mrq(
 
 
 app.command(rich_help_panel=_WORK)(worker)
+app.command(rich_help_panel=_WORK)(scheduler)
 app.command(rich_help_panel=_WORK)(run)
 app.command(rich_help_panel=_WORK)(demo)
 app.add_typer(jobs, name="jobs", rich_help_panel=_LOOK)
 app.add_typer(queues, name="queues", rich_help_panel=_LOOK)
 app.add_typer(tasks, name="tasks", rich_help_panel=_LOOK)
 app.add_typer(limits, name="limits", rich_help_panel=_LOOK)
+app.add_typer(schedules, name="schedules", rich_help_panel=_LOOK)
 app.add_typer(workers, name="workers", rich_help_panel=_LOOK)
 app.command(rich_help_panel=_LOOK)(explain)
 app.command(rich_help_panel=_CARE)(check)
 app.command(rich_help_panel=_CARE)(plugins)
-for hidden in (dashboard, scheduler, schedules):
-    app.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(
-        hidden
-    )
+app.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(
+    dashboard
+)
 
 jobs.command("list")(list_jobs)
 jobs.command("show")(show_job)
@@ -93,6 +108,15 @@ tasks.command("resume")(resume_task)
 limits.command("list")(list_limits)
 limits.command("set")(set_limit)
 limits.command("remove")(remove_limits)
+
+schedules.command("list")(list_schedules)
+schedules.command()(add)
+schedules.command("pause")(pause_schedule)
+schedules.command("resume")(resume_schedule)
+schedules.command("run")(run_now)
+schedules.command("next")(next_fires)
+schedules.command()(delete)
+schedules.command()(backfill)
 
 workers.command("list")(list_workers)
 workers.command("show")(show_worker)

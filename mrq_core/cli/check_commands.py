@@ -17,6 +17,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Finding
 from mrq_core.operations.actions import repair_all
 from mrq_core.operations.checks import broker_findings, config_findings
+from mrq_core.operations.consistency import consistency_findings, is_large
 from mrq_core.operations.search_keys import fill_search_keys
 from mrq_core.operations.views import driver_view, finding_view, plugin_view
 from mrq_core.plugins.manager import Plugins
@@ -39,7 +40,9 @@ def check(
     repair: Annotated[
         bool,
         typer.Option(
-            "--repair", help="First put jobs back into their queues that lost their entry in a crash."
+            "--repair",
+            help="First put jobs back into their queues that lost their entry in a crash. "
+            "Then compare queues, records and totals, also of many jobs.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -52,6 +55,10 @@ def check(
         if repair:
             _repair(client.broker)
         findings = [*config_findings(client.config, client.plugins), *broker_findings(client.broker)]
+        if not any(finding.level == "error" for finding in findings) and (
+            repair or not is_large(client.broker)
+        ):
+            findings += consistency_findings(client.broker)
     if as_json:
         print_json([finding_view(finding) for finding in findings])
     else:

@@ -54,6 +54,12 @@ def _exit_code(error: MrqError) -> int:
     return EXIT_USAGE if isinstance(error, ConfigError | InvalidValue | InvalidParams) else EXIT_FAILED
 
 
+def can_ask() -> bool:
+    """Whether a person can read a question and answer it. Elsewhere a change needs no confirmation."""
+    is_answered = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
+    return is_answered and (result_output().isatty() or sys.stderr.isatty())
+
+
 def ask(question: str) -> bool:
     """Asks on the terminal until the answer is yes or no; an empty answer is no.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -12,10 +11,9 @@ from typing import Annotated
 import typer
 from msgspec.structs import replace
 
-from mrq_core.cli.errors import CommandFailed, UsageError, ask
+from mrq_core.cli.errors import CommandFailed, UsageError, ask, can_ask
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import console, counted, note, say
-from mrq_core.cli.terminal import result_output
 from mrq_core.client.handles import Job
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Action, Cancel, ChangeResult, JobFilter, Move, Remove, Requeue
@@ -166,7 +164,7 @@ def _change(
                 note("A job is refused if another job holds its unique key; the count does not foresee that.")
         elif ids:
             _by_id(client.broker, ids, action)
-        elif yes or not _can_ask() or _is_confirmed(client.broker, wanted, action, verb):
+        elif yes or not can_ask() or _is_confirmed(client.broker, wanted, action, verb):
             _by_filter(client.broker, wanted, action)
 
 
@@ -191,12 +189,6 @@ def _by_status(numbers: Mapping[str, int], form: str) -> str:
     """The numbers by status in this form, such as ``: 6 maxretries, 49 success``; nothing without numbers."""
     parts = ", ".join(f"{number:,} {status}" for status, number in sorted(numbers.items()))
     return form.format(parts) if parts else ""
-
-
-def _can_ask() -> bool:
-    """Whether a person can read a question and answer it. Elsewhere a change needs no confirmation."""
-    is_answered = sys.stdin is not None and not sys.stdin.closed and sys.stdin.isatty()
-    return is_answered and (result_output().isatty() or sys.stderr.isatty())
 
 
 def _is_confirmed(broker: Broker, wanted: JobFilter, action: Action, verb: str) -> bool:

@@ -11,16 +11,3 @@ def dashboard() -> None:
     """Not part of this version."""
     raise UsageError("the dashboard is not part of this version of mrq; `mrq jobs`, `mrq queues` and "
                      "`mrq workers` show the same things here")  # fmt: skip
-
-
-@command()
-def scheduler() -> None:
-    """Not part of this version."""
-    raise UsageError("the scheduler is not part of this version of mrq; until then, let cron call "
-                     "`mrq run TASK --async`")  # fmt: skip
-
-
-@command()
-def schedules() -> None:
-    """Not part of this version."""
-    raise UsageError("the scheduler is not part of this version of mrq, so there are no schedules")

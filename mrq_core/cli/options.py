@@ -32,6 +32,7 @@ from mrq_core.text import is_utf8
 _PANELS = {
     "broker": "Broker",
     "worker": "Worker",
+    "scheduler": "Scheduler",
     "tasks": "Defaults and limits of tasks",
     "logs": "Logs",
     "plugins": "Plugins",
@@ -272,13 +273,25 @@ def _filter_parameters() -> list[inspect.Parameter]:
         many("messages", "--message", "WORDS", "With these words in the message of its exception."),
         many("groups", "--group", "GROUP", "With an exception of this group, as `mrq jobs show` names it."),
         many("search_keys", "--key", "NAME=VALUE", "With this value of a search key of its task."),
+        many("schedules", "--schedule", "NAME", "Of the schedule with this name."),
         one("since", "--since", "TIME", "Queued since then: a time (UTC), or how long ago: 15m, 2h, 3d."),
         one("until", "--until", "TIME", "Queued until then."),
         many("params", "--params", "KEY=VALUE", "With this value in its params."),
     ]
 
 
-_LISTS = ("statuses", "paths", "queues", "workers", "errors", "messages", "groups", "search_keys", "params")
+_LISTS = (
+    "statuses",
+    "paths",
+    "queues",
+    "workers",
+    "errors",
+    "messages",
+    "groups",
+    "search_keys",
+    "schedules",
+    "params",
+)
 
 
 def _take_filter(values: dict[str, Any]) -> FilterTexts:

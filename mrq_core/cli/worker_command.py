@@ -64,6 +64,7 @@ def _run_parent(config: Config, given: Given, overrides: Mapping[str, object], *
     """Runs the workers of `--processes`, and ends the process."""
     from mrq_core.operations.checks import check_task_options
     from mrq_core.running.logs import set_up_logging
+    from mrq_core.scheduler.definitions import definitions_from
     from mrq_core.worker.processes.child import ChildProcess
     from mrq_core.worker.processes.log_thread import LogThread
     from mrq_core.worker.processes.messages import Start, encoded
@@ -71,6 +72,10 @@ def _run_parent(config: Config, given: Given, overrides: Mapping[str, object], *
 
     check_number(config.processes)
     check_task_options(config)
+    if config.scheduler:
+        definitions_from(
+            config.scheduler_tasks
+        )  # each worker also reads the tasks, which a parent never imports
     launch = worker_role.launch
     launch.return_to_folder()
     set_up_logging(config.log_level, config.log_format, quiet=config.quiet)

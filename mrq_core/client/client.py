@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from itertools import islice
 from typing import Any, NoReturn, Unpack
@@ -24,7 +24,7 @@ from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue, storable_params
-from mrq_core.contract.messages import CHUNK, NewJob, Unique
+from mrq_core.contract.messages import CHUNK, Enqueued, NewJob, Unique
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import keys_in
 from mrq_core.contract.values import check_job_id
@@ -78,7 +78,7 @@ class Client:
         """
         template, chosen = self._template("queue_job", task, queue, options)
         given = {} if params is None else params
-        return self._enqueue([self._new_job(template, given, task, options.get("delay"), chosen)])[0]
+        return self.enqueue([self._new_job(template, given, task, options.get("delay"), chosen)])[0].id
 
     def queue_jobs(
         self,
@@ -117,11 +117,46 @@ class Client:
                         raise
                 if not jobs:
                     break
-                ids += self._enqueue(jobs)
+                ids += [answer.id for answer in self.enqueue(jobs)]
         except BaseException as error:  # also what a generator of params raises
             error.add_note(f"{len(ids)} jobs of earlier batches are queued")
             raise
         return ids
+
+    def scheduled_job(
+        self,
+        path: str,
+        params: Mapping[str, object],
+        *,
+        job_id: str,
+        schedule: str,
+        queue: str | None = None,
+        priority: int | None = None,
+        limit_keys: tuple[str, ...] = (),
+        unique: Unique | None = None,
+    ) -> NewJob:
+        """Makes a job of a schedule for `enqueue`. Its id may have any time. A unique key that a plugin adds
+        replaces `unique`. Raises InvalidValue."""
+        template, chosen = self._template("queue_job", path, queue, {"priority": priority})
+        template = replace(template, id=job_id, schedule=schedule)
+        job = self._new_job(template, params, path, None, chosen)
+        if limit_keys:
+            keys = (*job.record.limit_keys, *limit_keys)
+            job = replace(job, record=replace(job.record, limit_keys=keys))
+        return job if unique is None or job.unique is not None else replace(job, unique=unique)
+
+    def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
+        """Stores jobs that this client has made, as `Broker.enqueue` does, and tells plugins."""
+        answers = self.broker.enqueue(jobs)
+        if self.plugins.implements("mrq_jobs_enqueued"):
+            created = [job.record for job, answer in zip(jobs, answers, strict=True) if answer.created]
+            if created and not _is_observed.get():
+                token = _is_observed.set(True)
+                try:
+                    self.plugins.observe("mrq_jobs_enqueued", records=created)
+                finally:
+                    _is_observed.reset(token)
+        return answers
 
     def get_job_result(self, job_id: str) -> dict[str, JsonValue]:
         """The ``status`` of a job, and its ``result``, which is None unless the job succeeded. Raises
@@ -253,18 +288,6 @@ class Client:
         if delay:
             record = replace(record, waits_from=after(record.queued_at, delay))
         return NewJob(record=record, delay=delay, unique=unique)
-
-    def _enqueue(self, jobs: list[NewJob]) -> list[str]:
-        answers = self.broker.enqueue(jobs)
-        if self.plugins.implements("mrq_jobs_enqueued"):
-            created = [job.record for job, answer in zip(jobs, answers, strict=True) if answer.created]
-            if created and not _is_observed.get():
-                token = _is_observed.set(True)
-                try:
-                    self.plugins.observe("mrq_jobs_enqueued", records=created)
-                finally:
-                    _is_observed.reset(token)
-        return [answer.id for answer in answers]
 
 
 def _is_interrupt_of_caller(error: BaseException) -> bool:

@@ -6,7 +6,7 @@ The flags of the command line and the reference in docs/ are made from this tabl
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from types import ModuleType
 from typing import Any
@@ -31,6 +31,8 @@ class Setting:
     auto: Callable[[], int] | None = None
     secret: bool = False
     file_only: bool = False
+    is_list: bool = False
+    """Whether the value is a list of values that the part of mrq that uses them checks."""
 
 
 def _setting(default: object, help: str, group: str, **more: Any) -> Any:
@@ -135,6 +137,19 @@ class Config:
         "Number of jobs that run in separate processes at the same time. 0: as many as cores.",
         "worker",
         minimum=0,
+    )
+
+    scheduler: bool = _setting(False, "Run the scheduler in this worker, too.", "worker")
+    scheduler_tasks: Sequence[object] = field(
+        default=(),
+        metadata={
+            "setting": Setting(
+                help="The schedules: a list of definitions.", group="scheduler", file_only=True, is_list=True
+            )
+        },
+    )
+    scheduler_modules: tuple[str, ...] = _setting(
+        ("tasks",), "Modules whose tasks with every or cron the scheduler queues.", "scheduler"
     )
 
     tasks: TaskOptions = _setting(None, "Options of tasks by path.", "tasks", file_only=True)

@@ -179,6 +179,8 @@ def _convert(name: str, value: object, source: str) -> object:
     try:
         if setting.auto is not None:
             converted: object = _to_number_or_auto(value, setting.auto)
+        elif setting.is_list:
+            converted = _to_list(value)
         else:
             converted = _to_type(value, default)
         _check_bounds(setting, converted)
@@ -264,6 +266,12 @@ def _to_names(value: object) -> tuple[str, ...]:
                 raise ValueError(f"expected a list of names, and found {shown(item)}")
         return tuple(map(_checked_text, value))
     raise ValueError("expected a list of names, or text with names between commas or spaces")
+
+
+def _to_list(value: object) -> tuple[object, ...]:
+    if not isinstance(value, list | tuple):
+        raise ValueError("expected a list")
+    return tuple(value)
 
 
 def _to_mapping(value: object) -> object:

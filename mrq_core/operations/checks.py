@@ -9,6 +9,7 @@ from mrq_core.errors import BrokerError, ConfigError, TaskError
 from mrq_core.plugins.manager import Plugins
 from mrq_core.tasks.loading import find_task
 from mrq_core.tasks.options import options_from
+from mrq_core.tasks.scheduled import schedules_of
 
 
 def check_task_options(config: Config) -> None:
@@ -29,7 +30,8 @@ def config_findings(config: Config, plugins: Plugins) -> list[Finding]:
     except ConfigError as error:
         advice = "Correct the option in the config file."
         return [*findings, Finding(level="error", subject="TASKS", message=str(error), advice=advice)]
-    return findings + [_task_finding(path) for path in config.tasks]
+    findings += [_task_finding(path) for path in config.tasks]
+    return findings + _schedule_findings(config)
 
 
 def broker_findings(broker: Broker) -> list[Finding]:
@@ -38,6 +40,28 @@ def broker_findings(broker: Broker) -> list[Finding]:
         return broker.check()
     except BrokerError as error:
         return [Finding(level="error", subject=broker.name, message=str(error))]
+
+
+def _schedule_findings(config: Config) -> list[Finding]:
+    """The findings about schedules. None if there are no schedules. Imports their tasks."""
+    subject = "SCHEDULER_TASKS"
+    try:
+        definitions = schedules_of(config)
+    except ConfigError as error:
+        advice = "Correct the definition in the config file, or the options of the task."
+        return [Finding(level="error", subject=subject, message=str(error), advice=advice)]
+    findings = []
+    for path in dict.fromkeys(definition.path for definition in definitions):
+        try:
+            find_task(path)
+        except TaskError as error:
+            advice = "Correct the path: the jobs of this schedule fail."
+            findings.append(Finding(level="warning", subject=subject, message=str(error), advice=advice))
+    if definitions and not findings:
+        findings.append(
+            Finding(level="ok", subject=subject, message=f"{len(definitions)} schedules, and all tasks exist")
+        )
+    return findings
 
 
 def _task_finding(path: str) -> Finding:

@@ -28,7 +28,7 @@ _SHOWN_KEY = 80
 class FilterTexts:
     """A filter as texts. A text of a list may hold several values, joined by commas; names of queues may be
     in quotes, see `names_in`. No value may be empty. A text of `params` or of `search_keys` is one
-    ``key=value``; a text of `messages` holds words, and a text of `groups` one group."""
+    ``key=value``; a text of `messages` holds words, and a text of `groups` or `schedules` one name."""
 
     statuses: Sequence[str] = ()
     paths: Sequence[str] = ()
@@ -38,6 +38,7 @@ class FilterTexts:
     messages: Sequence[str] = ()
     groups: Sequence[str] = ()
     search_keys: Sequence[str] = ()
+    schedules: Sequence[str] = ()
     since: str | None = None
     until: str | None = None
     params: Sequence[str] = ()
@@ -59,6 +60,7 @@ def filter_from(texts: FilterTexts, *, now: datetime) -> JobFilter:
         error_words=_words(texts.messages),
         error_groups=_groups(texts.groups),
         search_keys=params_from(texts.search_keys, name="key"),
+        schedules=_schedules(texts.schedules),
         since=since,
         until=until,
         params=params_from(texts.params),
@@ -166,6 +168,15 @@ def _words(texts: Iterable[str]) -> tuple[str, ...]:
             )
         words.update(dict.fromkeys(found))
     return tuple(words)
+
+
+def _schedules(texts: Sequence[str]) -> tuple[str, ...]:
+    """The names of schedules, which may contain commas."""
+    if not all(text.strip() for text in texts):
+        raise InvalidValue(
+            "schedule has an empty value: expected a value, or no filter of that name", path="schedule"
+        )
+    return tuple(dict.fromkeys(texts))
 
 
 def _groups(texts: Sequence[str]) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from mrq_core.clock import from_ms
 from mrq_core.config.secrets import HIDDEN, looks_secret
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.driver import Driver
@@ -16,8 +17,10 @@ from mrq_core.contract.messages import Finding, LogLine, QueueCounts
 from mrq_core.contract.naming import is_covered
 from mrq_core.contract.record import Attempt, JobRecord, Status
 from mrq_core.ids import seconds_of
+from mrq_core.operations.schedules import StoredSchedule
 from mrq_core.operations.statistics import QueueStatistics
 from mrq_core.operations.workers import WorkerReport
+from mrq_core.scheduler.definitions import trigger_words
 
 _DIED = "mrq_core.errors.ProcessDied"
 _DEATHS = frozenset({_DIED, "mrq_core.errors.ClaimLost"})
@@ -254,3 +257,42 @@ def driver_view(driver: Driver) -> JsonObject:
 def plugin_view(name: str, *, origin: str, hooks: Sequence[str]) -> JsonObject:
     """A loaded plugin, and the hooks that it implements."""
     return {"name": name, "kind": "plugin", "origin": origin, "hooks": list(hooks)}
+
+
+def schedule_view(stored: StoredSchedule) -> JsonObject:
+    """A schedule."""
+    definition = stored.definition
+    options: JsonObject = msgspec.to_builtins(definition)
+    options.update(start=_iso_ms(definition.start), end=_iso_ms(definition.end))
+    for name in ("name", "path", "params"):
+        options.pop(name, None)
+    return {
+        "name": stored.name,
+        "status": schedule_status(stored),
+        "path": definition.path,
+        "params": redacted(definition.params),
+        "fires": trigger_words(definition),
+        "source": stored.source,
+        "next_fire": _iso_ms(stored.next_fire) if stored.fires else None,
+        "last_fire": _iso_ms(stored.last_fire),
+        "recent": [{"at": _iso_ms(fire.at), "job": fire.job} for fire in stored.recent],
+        "fired": stored.fired,
+        "missed": stored.missed,
+        "overlapped": stored.overlapped,
+        "dropped": stored.dropped,
+        "paused_at": _iso_ms(stored.paused_at),
+        "pause_reason": stored.pause_reason,
+        "error": stored.error,
+        "options": {name: value for name, value in options.items() if value is not None},
+    }
+
+
+def schedule_status(stored: StoredSchedule) -> str:
+    """``active``, ``paused``, or ``over`` for a schedule that fires no more."""
+    if stored.paused_at is not None:
+        return "paused"
+    return "over" if stored.next_fire is None else "active"
+
+
+def _iso_ms(moment_ms: int | None) -> str | None:
+    return None if moment_ms is None else iso(from_ms(moment_ms))

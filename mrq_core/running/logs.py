@@ -33,7 +33,7 @@ _set_up: dict[logging.Handler, tuple[Any, list[Any]]] = {}
 _root = logging.getLogger()
 _log = logging.getLogger("mrq.job")
 _manager = _root.manager
-_loggers = (_root, *map(logging.getLogger, ("mrq", "mrq.job", "mrq.plugins", "mrq.worker")))
+_loggers = (_root, *map(logging.getLogger, ("mrq", "mrq.job", "mrq.plugins", "mrq.scheduler", "mrq.worker")))
 """The loggers that the worker and its jobs need."""
 
 

@@ -51,6 +51,9 @@ class LoadedTask(msgspec.Struct, frozen=True, kw_only=True):
     searchable: tuple[str, ...]
     limits: Mapping[str, Limit]
     """By limit key, which may have the name of a param in braces."""
+    every: float | None = None
+    cron: str | None = None
+    schedule: Mapping[str, Any] | None = None
 
 
 def load_task(path: str, config: Config) -> LoadedTask:
@@ -105,6 +108,9 @@ def resolve_options(path: str, task_class: type[Task], config: Config) -> Loaded
         memory=0 if memory is None else size_of(memory, where=path),
         searchable=pick("searchable", ()),
         limits=pick("limits", {}),
+        every=pick("every", None),
+        cron=pick("cron", None),
+        schedule=pick("schedule", None),
     )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
 
 import msgspec
 
@@ -26,7 +28,9 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     bytes or as text such as ``512MB`` or ``2GiB``; it implies `isolate`. `searchable` names params by whose
     values jobs are found, such as ``user_id``, or ``order.id`` for a value inside a dict. `limits` has the
     limit rules of the jobs, by name: ``{"api": Limit(concurrency=5)}`` counts all jobs of the rule together,
-    and ``{"api:{customer}": Limit(rate=10)}`` those of each value of the param `customer`.
+    and ``{"api:{customer}": Limit(rate=10)}`` those of each value of the param `customer`. `every` (seconds)
+    or `cron` (an expression) makes a schedule of the task, as an entry of SCHEDULER_TASKS does; `schedule`
+    has further keys of that entry. Subclasses do not inherit the three.
 
     A new option is also an attribute of `Task`, and `loading.resolve_options` gives it its default.
     """
@@ -49,6 +53,9 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     memory: int | str | None = None
     searchable: tuple[str, ...] | None = None
     limits: dict[str, Limit] | None = None
+    every: float | None = None
+    cron: str | None = None
+    schedule: dict[str, Any] | None = None
 
 
 OPTION_NAMES = TaskOptions.__struct_fields__
@@ -72,6 +79,9 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
         and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in retry_on)
     ):
         raise ConfigError(f"{where}: retry_on is {shown(retry_on)}: expected a tuple of exception classes")
+    every = given.get("every")
+    if isinstance(every, timedelta):
+        given["every"] = every.total_seconds()
     try:
         options = msgspec.convert(given, TaskOptions)
     except msgspec.ValidationError as error:
@@ -107,9 +117,35 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
             checked_limit(rule_of(key), limit)
     except InvalidValue as error:
         raise ConfigError(f"{where}: {error}") from error
+    _check_schedule(options, where)
     return msgspec.structs.replace(
         options, queue=queue, retry_on=tuple(retry_on) if retry_on is not None else None
     )
+
+
+def schedule_entry(
+    path: str, every: float | None, cron: str | None, schedule: Mapping[str, object] | None
+) -> dict[str, object] | None:
+    """The entry of SCHEDULER_TASKS that means the same as these options of a task. None: no schedule."""
+    if every is None and cron is None and schedule is None:
+        return None
+    given = {"interval": every, "cron": cron}
+    return {
+        **(schedule or {}),
+        "path": path,
+        **{key: value for key, value in given.items() if value is not None},
+    }
+
+
+def _check_schedule(options: TaskOptions, where: str) -> None:
+    entry = schedule_entry("tasks.task", options.every, options.cron, options.schedule)
+    if entry is not None:
+        from mrq_core.scheduler.definitions import definition_from  # loads the zones: only where it is needed
+
+        try:
+            definition_from(entry)
+        except InvalidValue as error:
+            raise ConfigError(f"{where}: {error}") from error
 
 
 def _misfit(values: Mapping[str, object], error: msgspec.ValidationError) -> str:
@@ -131,6 +167,7 @@ _EXPECTED = {
     "float": "a number",
     "bool": "True or False",
     "tuple[str, ...]": "a tuple of names of params",
+    "dict[str, Any]": "a dict with keys of a schedule, such as {'timezone': 'Europe/Berlin'}",
     "dict[str, Limit]": "a dict of limits, such as {'api': Limit(concurrency=5)}",
 }
 

@@ -47,6 +47,9 @@ class Task:
     memory: ClassVar[int | str | None] = None
     searchable: ClassVar[tuple[str, ...] | None] = None
     limits: ClassVar[dict[str, Limit] | None] = None
+    every: ClassVar[float | None] = None
+    cron: ClassVar[str | None] = None
+    schedule: ClassVar[dict[str, Any] | None] = None
 
     is_main_task: bool = True
     """Whether this is the task of the job, and not a task called by `run_task`."""

@@ -16,6 +16,7 @@ from mrq_core.config.settings import Config
 from mrq_core.contract.naming import shown_names
 from mrq_core.errors import ConfigError
 from mrq_core.plugins.manager import Plugins, open_broker
+from mrq_core.tasks.scheduled import schedules_of
 from mrq_core.worker import blocking, forking
 from mrq_core.worker.asyncio_loops import keep_loops_apart
 from mrq_core.worker.claiming import Claiming
@@ -34,6 +35,7 @@ from mrq_core.worker.process_end import LEAVE_WITHIN, end_process_within
 from mrq_core.worker.reporting import Reporter, Reports
 from mrq_core.worker.requests import Requests
 from mrq_core.worker.resolving import guard_resolver
+from mrq_core.worker.scheduling import Scheduling
 from mrq_core.worker.settling import Settler
 from mrq_core.worker.standby import Standby
 from mrq_core.worker.stopping import ENDED_WITHIN, SETTLED_WITHIN, Stopping
@@ -87,6 +89,7 @@ class Worker:
         reports = Reports(state, Reporter(state, self._strategy.queues))
         requests = Requests(state, self._stopping)
         self._housekeeping = Housekeeping(state, self._settler, self._stopping, cancels, reports, requests)
+        self._scheduling = Scheduling(state, schedules_of(config)) if config.scheduler else None
         self._keeper = LeaseKeeper(state)
         self._native_settler = NativeSettler(state, self._settler)
         self._standby = Standby(state, [self._keeper, self._native_settler, reports, requests])
@@ -134,6 +137,8 @@ class Worker:
         code = 1
         try:
             self._housekeeping.start()
+            if self._scheduling is not None:
+                self._scheduling.start()
             _log.info(
                 "worker.started name=%s broker=%s queues=%s greenlets=%d",
                 self.name, broker.name, shown_names(self._strategy.queues), self.config.greenlets,
@@ -147,6 +152,8 @@ class Worker:
         finally:
             if exits_after:  # before code of a task, such as a log handler, is called again
                 end_process_within(LEAVE_WITHIN, code, "the worker had stopped")
+            if self._scheduling is not None:
+                self._scheduling.stop()
             self._housekeeping.stop()
             self._settler.stop()
             settling.stop(timeout=_SETTLER_PATIENCE)

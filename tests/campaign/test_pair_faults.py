@@ -143,7 +143,7 @@ def test_a_queue_that_is_emptied_again_and_again_gets_its_jobs_back(
         if campaign.faults % 3:  # otherwise nothing is lost, and nothing is to be changed
             servers.empty_redis()
         if campaign.faults % 5 == 4:
-            given_back.append(json.loads(project.mrq("run", MEND))["repaired"])
+            given_back.append(json.loads(project.mrq("run", MEND))["requeued"])
         else:
             given_back.append(sum(len(step.repaired) for step in repair_all(project.client.broker)))
 

@@ -248,7 +248,7 @@ def test_an_unknown_environment_variable_is_a_warning(mrq: Shell) -> None:
     assert "MRQ_GRENLETS is not a setting of mrq; did you mean GREENLETS?" in said.err
 
 
-@pytest.mark.parametrize("command", ["dashboard", "scheduler", "schedules"])
+@pytest.mark.parametrize("command", ["dashboard"])
 def test_what_this_version_does_not_contain_says_so(mrq: Shell, command: str) -> None:
     assert "not part of this version" in mrq(command, code=2).err
 

@@ -393,5 +393,5 @@ def test_lost_places_can_be_looked_for_on_every_broker(mrq: Shell, project: Proj
     project.queue("tasks.stop")
     looked = 1 if project.address.store else 0
     found = mrq("run", "mrq_core.basetasks.cleaning.RequeueLostJobs").json
-    assert found == {"examined": looked, "repaired": 0}
+    assert found == {"examined": looked, "requeued": 0}
     assert f"Examined {looked} unfinished job" in mrq("check", "--repair").err

@@ -170,7 +170,7 @@ def test_repairs_say_how_many(project: Project, redis_server: RedisServer, by_ta
         client.flushall()
     assert project.client.broker.counts(["default"])[0].waiting == 0
     if by_task:
-        assert repair(project) == {"examined": 5, "repaired": 5}
+        assert repair(project) == {"examined": 5, "requeued": 5}
     else:
         assert "Examined 5 unfinished jobs; put 5 back" in project.mrq("check", "--repair", errors=True)
     project.work_off()

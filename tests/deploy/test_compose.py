@@ -23,7 +23,7 @@ from tests.deploy.program import TIME_TO_STOP, checked
 from tests.docs.pages import ROOT
 from tests.mongo.servers import Server as MongoServer
 from tests.redis.servers import Server as RedisServer
-from tests.support import Project, open_project, until
+from tests.support import Process, Project, open_project, until
 
 _VARIABLE = re.compile(r"\$\{(\w+)(:?)-([^}]*)\}")
 _UNITS = {"s": 1, "m": 60}
@@ -52,6 +52,7 @@ def compose(environ: Mapping[str, str]) -> dict[str, Any]:
 FILE = compose({})
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
 OURS = {name: service for name, service in SERVICES.items() if service.get("image") == "mrq"}
+WORKERS = [name for name in OURS if name != "scheduler"]
 
 
 def environment(service: Mapping[str, Any]) -> dict[str, str]:
@@ -75,9 +76,18 @@ def the_command(service: Mapping[str, Any]) -> list[str]:
 # --- what holds for all services ---------------------------------------------------------------------
 
 
-def test_there_are_the_servers_and_a_worker() -> None:
-    assert set(SERVICES) == {"redis", "mongo", "worker"}
-    assert set(OURS) == {"worker"}
+def test_there_are_the_servers_a_worker_and_a_scheduler() -> None:
+    assert set(SERVICES) == {"redis", "mongo", "worker", "scheduler"}
+    assert set(OURS) == {"worker", "scheduler"}
+    assert the_command(SERVICES["scheduler"]) == ["scheduler"]
+    assert the_command(SERVICES["worker"])[0] == "worker"
+
+
+def test_worker_and_scheduler_have_the_same_broker_and_the_same_code() -> None:
+    worker, scheduler = SERVICES["worker"], SERVICES["scheduler"]
+    for name in ("MRQ_BROKER", "MRQ_STORE", "MRQ_REDIS", "MRQ_MONGODB"):
+        assert environment(worker)[name] == environment(scheduler)[name]
+    assert worker["volumes"] == scheduler["volumes"]
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -151,7 +161,7 @@ def urls(config: Config) -> list[str]:
     return [url for url in (config.broker, config.redis, config.mongodb) if "://" in url]
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", WORKERS)
 def test_settings_can_be_given_from_outside(name: str) -> None:
     service = compose({"MRQ_QUEUES": "mail/ default", "MRQ_GREENLETS": "3"})["services"][name]
     config = checked(the_command(service), environment(service))
@@ -164,7 +174,7 @@ def test_a_worker_has_the_time_to_stop_that_it_needs(name: str) -> None:
     assert seconds(SERVICES[name]["stop_grace_period"]) >= TIME_TO_STOP
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", WORKERS)
 def test_a_worker_stops_by_itself_before_its_memory_is_at_the_limit(name: str) -> None:
     config = checked(the_command(SERVICES[name]), environment(SERVICES[name]))
     limit = re.fullmatch(r"(\d+)m", SERVICES[name]["mem_limit"])
@@ -199,8 +209,17 @@ def test_the_health_check_of_a_worker_tells_the_living_from_the_dead(name: str, 
         here = script.replace(inside, str(file))
         return subprocess.run(["/bin/sh", "-c", here], capture_output=True, check=False).returncode == 0
 
+    def start(*flags: str) -> Process:
+        if name in WORKERS:
+            return project.worker("--report-file", str(file), *flags)
+        project.env["MRQ_REPORT_FILE"] = str(file)
+        process = project.start("scheduler")
+        process.until_output("scheduler.started")
+        until(file.exists)
+        return process
+
     assert not is_healthy()
-    worker = project.worker("--report-file", str(file))
+    worker = start()
     assert is_healthy()
     worker.end()  # killed: the file stays behind
     assert is_healthy()
@@ -208,8 +227,8 @@ def test_the_health_check_of_a_worker_tells_the_living_from_the_dead(name: str, 
     for age, healthy in ((3 * interval, True), (120, False)):
         os.utime(file, (time.time() - age,) * 2)
         assert is_healthy() == healthy
-    again = project.worker("--report-file", str(file), "--report-interval", "0.1")
-    until(is_healthy, what="the next worker's report")
+    again = start("--report-interval", "0.1") if name in WORKERS else start()
+    until(is_healthy, what="the next process's report")
     again.end()
 
 

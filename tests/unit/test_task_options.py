@@ -33,6 +33,9 @@ VALUES: dict[str, Any] = {
     "memory": 2_000_000,
     "searchable": ("user_id",),
     "limits": {"api": Limit(concurrency=3)},
+    "every": 60.0,
+    "cron": "0 8 * * *",
+    "schedule": {"dailytime": "08:00"},
 }
 
 

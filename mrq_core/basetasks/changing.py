@@ -1,0 +1,87 @@
+"""Changes of many jobs by a maintenance task, in bounded steps, with a dry run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+
+from mrq_core.client.client import current_client
+from mrq_core.clock import from_ms
+from mrq_core.contract import lifecycle
+from mrq_core.contract.codec import JsonObject
+from mrq_core.contract.messages import CHUNK, Action, ChangeResult, JobFilter, Order
+from mrq_core.contract.record import JobRecord
+from mrq_core.errors import InvalidValue, shown
+from mrq_core.operations.actions import apply_to_ids
+from mrq_core.running.context import get_current_job
+
+_PAGE = 500
+
+
+def change_matching(
+    wanted: JobFilter, action: Action, *, is_meant: Callable[[JobRecord], bool], dry_run: bool
+) -> int:
+    """Applies the action to the matching jobs for which `is_meant` is true, oldest first. Returns the number
+    of changed jobs, or with `dry_run` of those that would change.
+
+    Atomic for each job; a job that another process changes meanwhile is changed only if its status still
+    allows it. Leaves out the job of the calling task.
+    """
+    broker = current_client().broker
+    own = get_current_job()
+    cursor, changed = None, 0
+    while True:
+        page = broker.find(wanted, order=Order.OLDEST_FIRST, cursor=cursor, limit=min(_PAGE, CHUNK))
+        meant = [
+            record for record in page.records if is_meant(record) and (own is None or record.id != own.id)
+        ]
+        if dry_run:
+            now = broker.now()
+            answers = [lifecycle.changed(record, action, now)[0] for record in meant]
+        else:
+            answers = [answer for _, answer in apply_to_ids(broker, [record.id for record in meant], action)]
+        changed += sum(answer in (ChangeResult.DONE, ChangeResult.REQUESTED) for answer in answers)
+        cursor = page.cursor
+        if cursor is None:
+            return changed
+
+
+def begun_at() -> datetime:
+    """The time from which this task leaves jobs alone: the time of the job that runs it, or now."""
+    own = get_current_job()
+    return current_client().broker.now() if own is None else own.record.queued_at
+
+
+def is_dry(params: Mapping[str, object]) -> bool:
+    """The param `dry_run`. Raises InvalidValue."""
+    value = params.get("dry_run", False)
+    if not isinstance(value, bool):
+        raise InvalidValue(f"dry_run is {shown(value)}: expected true or false", path="dry_run")
+    return value
+
+
+def refuse_others(params: JsonObject, *names: str) -> None:
+    """Raises InvalidValue for a param with another name."""
+    for name in params:
+        if name not in names:
+            raise InvalidValue(f"{shown(name)} is no param: expected some of {', '.join(names)}", path=name)
+
+
+def moment_in(params: JsonObject, name: str) -> datetime | None:
+    """A param that is a time: Unix seconds, or ISO 8601 with a zone. Raises InvalidValue."""
+    value = params.get(name)
+    if value is None:
+        return None
+    try:
+        if isinstance(value, str):
+            moment = datetime.fromisoformat(value)
+            if moment.tzinfo is not None:
+                return moment
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            return from_ms(round(value * 1000))
+    except (ValueError, OverflowError):
+        pass
+    raise InvalidValue(
+        f"{name} is {shown(value)}: expected Unix seconds, or a time such as '2026-01-31T12:00:00+00:00'",
+        path=name,
+    )

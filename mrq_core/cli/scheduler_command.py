@@ -1,0 +1,87 @@
+"""`mrq scheduler`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from mrq_core.cli.options import Given, command
+
+
+@command("broker", "scheduler", "tasks", "logs", "plugins", has_result=False)
+def scheduler(given: Given) -> None:
+    """Queues the jobs of schedules, until it is told to stop. Any number may run at once.
+
+    The schedules are those of SCHEDULER_TASKS, of tasks with `every` or `cron`, and of `mrq schedules add`.
+    `mrq worker --scheduler` does the same inside a worker. Ctrl-C and SIGTERM stop it.
+    """
+    from mrq_core.running.logs import set_up_logging
+    from mrq_core.scheduler.firing import Scheduler
+    from mrq_core.tasks.scheduled import schedules_of
+
+    config = given.config()
+    definitions = schedules_of(config)
+    set_up_logging(config.log_level, config.log_format, quiet=config.quiet)
+    with given.client() as client:
+        sleep, wake = _sleep_until_woken()
+        report = _ReportFile(config.report_file, config.report_interval)
+
+        def wait(seconds: float) -> None:
+            report.write_when_due()
+            sleep(seconds)
+
+        made = Scheduler(client, definitions, wait=wait)
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            made.stop()
+            wake()
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, stop)
+        client.broker.prepare()
+        made.start()
+        report.write_when_due()
+        made.run()
+        report.remove()
+        made.close()
+
+
+class _ReportFile:
+    """REPORT_FILE, which a probe on this machine reads: it is new as long as the scheduler lives. Errors are
+    ignored, and the probe finds an old file."""
+
+    def __init__(self, path: str, interval: float) -> None:
+        self._path = path
+        self._interval = interval
+        self._written_at = -interval
+
+    def write_when_due(self) -> None:
+        now = time.monotonic()
+        if self._path and now - self._written_at >= self._interval:
+            self._written_at = now
+            with contextlib.suppress(OSError):
+                Path(self._path).write_text(json.dumps({"pid": os.getpid(), "at": time.time()}))
+
+    def remove(self) -> None:
+        if self._path:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
+
+def _sleep_until_woken() -> tuple[Callable[[float], object], Callable[[], object]]:
+    """A function that sleeps some seconds, and one that ends its sleeps: a signal handler may call it."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    def wake() -> None:
+        os.write(writer, b"x")
+
+    return (lambda seconds: select.select([reader], [], [], seconds)), wake

@@ -1,0 +1,332 @@
+"""Schedules in shared state: their definitions, pauses, fires and counts. Every change is atomic.
+
+| namespace | name | value |
+|---|---|---|
+| `schedules` | a schedule | a StoredSchedule |
+| `schedule_changes` | `number` | the number of changes by people and configs, which schedulers poll |
+| `schedulers` | a scheduler | the time of its last report; the value expires |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from mrq_core.clock import to_ms
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.codec import JsonValue
+from mrq_core.contract.messages import StateItem
+from mrq_core.errors import BrokerUnavailable, InvalidValue, shown
+from mrq_core.scheduler.definitions import Definition, trigger_of
+
+SCHEDULES, CHANGES, SCHEDULERS = "schedules", "schedule_changes", "schedulers"
+RECENT_MOST = 20
+"""The jobs that a schedule remembers."""
+_TOMBSTONE_SECONDS = 30 * 86_400.0
+_ATTEMPTS = 100
+
+Source = Literal["config", "person"]
+Change = Callable[["StoredSchedule | None", int], "StoredSchedule | None"]
+"""Makes the new schedule of the stored one and the broker's time. None: it stays unchanged."""
+
+
+class Fire(msgspec.Struct, frozen=True, kw_only=True):
+    """A fire, in Unix milliseconds, and the id of its job."""
+
+    at: int
+    job: str
+
+
+class StoredSchedule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A schedule as shared state holds it. Times are Unix milliseconds.
+
+    `next_fire` None: it fires no more. An interval counts from `anchor`. Failures before `failures_from` do
+    not count for `pause_after`. `removed_at`: it was deleted, and is kept so that a config that still has it
+    continues its fires, or leaves it deleted if a person deleted it.
+    """
+
+    definition: Definition
+    source: Source
+    anchor: int
+    next_fire: int | None
+    last_fire: int | None = None
+    recent: tuple[Fire, ...] = ()
+    """The latest fires that made jobs, oldest first."""
+    fired: int = 0
+    missed: int = 0
+    overlapped: int = 0
+    dropped: int = 0
+    paused_at: int | None = None
+    pause_reason: str = ""
+    failures_from: int = 0
+    removed_at: int | None = None
+    removed_by: Source | None = None
+    error: str = ""
+    """Why the latest fire made no job."""
+
+    @property
+    def name(self) -> str:
+        """The name of the schedule."""
+        return self.definition.name
+
+    @property
+    def fires(self) -> bool:
+        """Whether the schedule will fire."""
+        return self.paused_at is None and self.removed_at is None and self.next_fire is not None
+
+
+class Synced(msgspec.Struct, frozen=True, kw_only=True):
+    """The names of the schedules that a sync added, changed and removed."""
+
+    added: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+def list_schedules(broker: Broker) -> list[StoredSchedule]:
+    """All schedules, by name, without deleted ones and those that this version cannot read."""
+    found = (read_schedule(item) for item in broker.state.list(SCHEDULES))
+    return [stored for stored in found if stored is not None and stored.removed_at is None]
+
+
+def find_schedule(broker: Broker, name: str) -> StoredSchedule:
+    """The schedule with this name. Raises InvalidValue if there is none."""
+    item = broker.state.get(SCHEDULES, name)
+    stored = None if item is None else read_schedule(item)
+    if stored is None or stored.removed_at is not None:
+        raise InvalidValue(
+            f"there is no schedule {shown(name)}: expected a name that `mrq schedules list` shows",
+            path="name",
+        )
+    return stored
+
+
+def read_schedule(item: StateItem) -> StoredSchedule | None:
+    """The schedule in a value. None: this version cannot read it."""
+    try:
+        return msgspec.convert(item.value, StoredSchedule)
+    except msgspec.ValidationError:
+        return None
+
+
+def upcoming(stored: StoredSchedule, number: int) -> list[int]:
+    """The next fires, at most `number`, in Unix milliseconds."""
+    trigger = trigger_of(stored.definition, stored.anchor)
+    found: list[int] = []
+    at = stored.next_fire
+    while at is not None and len(found) < number:
+        found.append(at)
+        at = trigger.next_after(at)
+    return found
+
+
+def schedulers(broker: Broker) -> list[str]:
+    """The names of the schedulers that have reported in the last half minute."""
+    return [item.name for item in broker.state.list(SCHEDULERS)]
+
+
+# --- changing -------------------------------------------------------------------------------
+
+
+def add_schedule(broker: Broker, definition: Definition, *, replaces: bool = False) -> StoredSchedule:
+    """Adds a schedule that belongs to no config. Raises InvalidValue if its name is taken, unless `replaces`:
+    then its definition changes, and its counts stay."""
+
+    def change(stored: StoredSchedule | None, now: int) -> StoredSchedule:
+        if stored is None or stored.removed_at is not None:
+            return _new(definition, "person", now)
+        if not replaces:
+            raise InvalidValue(
+                f"there is a schedule {shown(definition.name)} already: expected another name, or a request "
+                "to replace it",
+                path="name",
+            )
+        return redefined(stored, definition, "person", now)
+
+    changed = _changed(broker, definition.name, change)
+    assert changed is not None
+    return changed
+
+
+def pause_schedules(broker: Broker, names: Sequence[str], *, why: str = "") -> list[StoredSchedule]:
+    """Pauses schedules until they are resumed: they do not fire, and their jobs go on. A second pause changes
+    nothing. Raises InvalidValue for an unknown name, before any is paused."""
+
+    def change(stored: StoredSchedule | None, now: int) -> StoredSchedule | None:
+        if stored is None or stored.paused_at is not None:
+            return None
+        return replace(stored, paused_at=now, pause_reason=why)
+
+    return _change_known(broker, names, change)
+
+
+def resume_schedules(broker: Broker, names: Sequence[str]) -> list[StoredSchedule]:
+    """Resumes schedules, and restores deleted schedules of a config. Fires of the pause are left out, and
+    earlier failures are forgotten. Raises InvalidValue for an unknown name, before any is resumed."""
+
+    def change(stored: StoredSchedule | None, now: int) -> StoredSchedule | None:
+        if stored is None or (stored.paused_at is None and stored.removed_at is None):
+            return None
+        next_fire = stored.next_fire
+        if next_fire is not None and next_fire <= now:
+            next_fire = trigger_of(stored.definition, stored.anchor).next_after(now)
+        return replace(
+            stored,
+            paused_at=None,
+            pause_reason="",
+            removed_at=None,
+            removed_by=None,
+            next_fire=next_fire,
+            failures_from=now,
+        )
+
+    return _change_known(broker, names, change, with_removed=True)
+
+
+def delete_schedules(broker: Broker, names: Sequence[str]) -> list[StoredSchedule]:
+    """Deletes schedules; their jobs stay. A schedule of a config stays deleted until `resume_schedules`, or
+    until the config defines it otherwise. Raises InvalidValue for an unknown name, before any is deleted."""
+
+    def change(stored: StoredSchedule | None, now: int) -> StoredSchedule | None:
+        return None if stored is None else replace(stored, removed_at=now, removed_by="person")
+
+    deleted = _change_known(broker, names, change)
+    own = [stored.name for stored in deleted if stored.source == "person"]
+    broker.state.delete(SCHEDULES, own)
+    return deleted
+
+
+def sync_schedules(broker: Broker, definitions: Iterable[Definition]) -> Synced:
+    """Makes the schedules of configs those of this config: adds, changes and removes. Pauses, counts, and
+    schedules of people stay. Idempotent, and safe in several processes at once; of two configs that differ,
+    the last sync wins."""
+    wanted = {definition.name: definition for definition in definitions}
+    items = {item.name: read_schedule(item) for item in broker.state.list(SCHEDULES)}
+    added: list[str] = []
+    changed: list[str] = []
+    removed: list[str] = []
+    for name, definition in wanted.items():
+        before = items.get(name)
+        if before is None or _differs(before, definition):
+            after = _changed(broker, name, _sync_to(definition), tells=False)
+            if after is not None:
+                (changed if before is not None and before.removed_at is None else added).append(name)
+    for name, before in items.items():
+        if before is not None and before.source == "config" and name not in wanted:
+            is_gone = before.removed_at is not None
+            if not is_gone or before.removed_by == "person":
+                _changed(broker, name, _left_out, ttl=_TOMBSTONE_SECONDS, tells=False)
+                removed += [] if is_gone else [name]
+    if added or changed or removed:
+        _tell_schedulers(broker)
+    return Synced(added=tuple(added), changed=tuple(changed), removed=tuple(removed))
+
+
+def restore_schedules(broker: Broker, definitions: Sequence[Definition]) -> list[str]:
+    """Adds the schedules of a config that shared state has lost. Deleted schedules stay deleted. Returns the
+    names of the added schedules."""
+    known = {item.name for item in broker.state.list(SCHEDULES)} if definitions else set()
+    restored = []
+    for definition in definitions:
+        if definition.name not in known and _changed(broker, definition.name, _add_only(definition)):
+            restored.append(definition.name)
+    return restored
+
+
+def _add_only(definition: Definition) -> Change:
+    return lambda stored, now: _new(definition, "config", now) if stored is None else None
+
+
+def redefined(stored: StoredSchedule, definition: Definition, source: Source, now: int) -> StoredSchedule:
+    """The schedule with another definition. It keeps its next fire if the trigger stays; otherwise it fires
+    next after now, and an interval counts from the last fire, or fires at once if there was none."""
+    fresh = replace(stored, definition=definition, source=source, removed_at=None, removed_by=None)
+    if stored.removed_at is None and definition.has_trigger_of(stored.definition):
+        return fresh
+    if definition.has_trigger_of(stored.definition):
+        return replace(fresh, next_fire=_next_after(fresh, now))
+    anchor = now if stored.last_fire is None else stored.last_fire
+    fresh = replace(fresh, anchor=anchor)
+    is_first = definition.interval is not None and stored.last_fire is None
+    return replace(fresh, next_fire=_next_after(fresh, now - 1 if is_first else now))
+
+
+def _new(definition: Definition, source: Source, now: int) -> StoredSchedule:
+    made = StoredSchedule(definition=definition, source=source, anchor=now, next_fire=None)
+    return replace(made, next_fire=_next_after(made, now - 1 if definition.interval is not None else now))
+
+
+def _next_after(stored: StoredSchedule, moment: int) -> int | None:
+    return trigger_of(stored.definition, stored.anchor).next_after(moment)
+
+
+def _differs(stored: StoredSchedule, definition: Definition) -> bool:
+    """Whether a sync has to change the schedule. One that a person deleted stays deleted."""
+    if stored.definition != definition or stored.source != "config":
+        return True
+    return stored.removed_at is not None and stored.removed_by == "config"
+
+
+def _sync_to(definition: Definition) -> Change:
+    def change(stored: StoredSchedule | None, now: int) -> StoredSchedule | None:
+        if stored is None:
+            return _new(definition, "config", now)
+        return redefined(stored, definition, "config", now) if _differs(stored, definition) else None
+
+    return change
+
+
+def _left_out(stored: StoredSchedule | None, now: int) -> StoredSchedule | None:
+    if stored is None or stored.source != "config":
+        return None
+    return replace(stored, removed_at=stored.removed_at or now, removed_by="config")
+
+
+def _change_known(
+    broker: Broker, names: Sequence[str], change: Change, *, with_removed: bool = False
+) -> list[StoredSchedule]:
+    """Changes schedules that exist, each once. Returns those that changed."""
+    names = list(dict.fromkeys(names))
+    for name in names:
+        item = broker.state.get(SCHEDULES, name)
+        stored = None if item is None else read_schedule(item)
+        is_kept = stored is not None and stored.removed_at is not None and stored.removed_by == "person"
+        if not (with_removed and is_kept):
+            find_schedule(broker, name)
+    changed = (_changed(broker, name, change) for name in names)
+    return [stored for stored in changed if stored is not None]
+
+
+def _changed(
+    broker: Broker, name: str, change: Change, *, ttl: float | None = None, tells: bool = True
+) -> StoredSchedule | None:
+    """Changes one schedule by compare-and-set, and tells schedulers. None: `change` left it unchanged."""
+    now = to_ms(broker.now())
+    for _ in range(_ATTEMPTS):
+        item = broker.state.get(SCHEDULES, name)
+        after = change(None if item is None else read_schedule(item), now)
+        if after is None:
+            return None
+        version = 0 if item is None else item.version
+        if broker.state.compare_and_set(SCHEDULES, name, stored_value(after), version=version, ttl=ttl):
+            if tells:
+                _tell_schedulers(broker)
+            return after
+    raise BrokerUnavailable(f"the schedule {name!r} changes too often to be changed: try again")
+
+
+def _tell_schedulers(broker: Broker) -> None:
+    """Makes schedulers read all schedules. After a crash before this call they read them within a minute."""
+    broker.state.add(CHANGES, "number", 1)
+
+
+def stored_value(stored: StoredSchedule) -> JsonValue:
+    """The value that stores a schedule."""
+    value: JsonValue = msgspec.to_builtins(stored)
+    return value

@@ -1,0 +1,342 @@
+"""The scheduler: makes the jobs of schedules when they are due. Any number may run at once, without a leader.
+
+The id of a job is derived from schedule and fire time, so several schedulers that make the job of one fire
+make one job. The job is enqueued first; then the schedule advances by compare-and-set. After a crash between
+the two, another scheduler enqueues the same id again, which changes nothing, and advances the schedule.
+
+A scheduler keeps only the due times of schedules in memory. It reads a schedule before it fires, and reads it
+again if it was stopped in between. All times are those of the broker's clock: the next fire follows from the
+last one, so that a clock that steps repeats no fire.
+"""
+
+from __future__ import annotations
+
+import heapq
+import logging
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from msgspec.structs import replace
+
+from mrq_core import failpoints
+from mrq_core.client.client import Client
+from mrq_core.client.schedules import cancel_others, job_of_fire, publish_overlap_rule, recent_failures
+from mrq_core.clock import to_ms
+from mrq_core.contract.messages import CHUNK, NewJob
+from mrq_core.contract.naming import shown_names
+from mrq_core.errors import BrokerError, MrqError, shown_error
+from mrq_core.operations import schedules
+from mrq_core.operations.schedules import (
+    RECENT_MOST,
+    SCHEDULES,
+    Fire,
+    StoredSchedule,
+    read_schedule,
+    stored_value,
+)
+from mrq_core.scheduler.definitions import Definition, trigger_of
+from mrq_core.scheduler.policies import DueFires, due_at, due_fires, fire_id
+
+BATCH = 100
+"""The most schedules that fire together."""
+PAUSE = 1.0
+"""The most seconds between two looks for changes."""
+RELOAD_SECONDS = 60.0
+"""Seconds after which all schedules are read again, also without a known change."""
+STALE_SECONDS = 1.0
+"""Seconds after which a schedule is read again before it fires."""
+_RETRY_MS = 30_000
+"""The time until a schedule that cannot fire is tried again."""
+_REPORT_SECONDS, _REPORT_TTL = 10.0, 30.0
+
+_log = logging.getLogger("mrq.scheduler")
+
+
+@dataclass(slots=True, kw_only=True)
+class _Plan:
+    """A schedule that is due: as it was read, with its version, and what its fires make."""
+
+    stored: StoredSchedule
+    version: int
+    due: DueFires
+    jobs: list[NewJob]
+    refused: int = 0
+    error: str = ""
+    made: list[str] = field(default_factory=list)
+    """The ids of the jobs that the overlap policy allowed."""
+
+
+class Scheduler:
+    """Fires the schedules of a broker. `definitions` are synced at the start.
+
+    `now` tells the time instead of the broker, and `wait` waits for some seconds, or less.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        definitions: Sequence[Definition] | None,
+        *,
+        now: Callable[[], datetime] | None = None,
+        wait: Callable[[float], object] | None = None,
+    ) -> None:
+        self._client = client
+        self._broker = client.broker
+        self._definitions = definitions
+        self._now = now or client.broker.now
+        self._is_stopped = False
+        self._wait = wait or time.sleep
+        self.name = f"{socket.gethostname()}.{os.getpid()}"
+        self._due: dict[str, int] = {}
+        self._heap: list[tuple[int, float, str]] = []
+        self._loaded: set[str] = set()
+        self._known_changes = -1
+        self._loaded_at = -RELOAD_SECONDS
+        self._reported_at = -_REPORT_SECONDS
+        self._is_failing = False
+
+    def start(self) -> None:
+        """Syncs the definitions. None keeps the stored schedules. Raises BrokerError."""
+        if self._definitions is not None:
+            synced = schedules.sync_schedules(self._broker, self._definitions)
+            for what, names in (
+                ("added", synced.added),
+                ("changed", synced.changed),
+                ("removed", synced.removed),
+            ):
+                if names:
+                    _log.info("schedules.%s %s", what, shown_names(names))
+        _log.info("scheduler.started name=%s broker=%s", self.name, self._broker.name)
+
+    def run(self) -> None:
+        """Fires schedules until `stop`. Waits for a broker that is away."""
+        is_disturbed = True
+        while not self._is_stopped:
+            if is_disturbed:  # what was due may be neither made nor remembered
+                self._known_changes = -1
+            is_disturbed = True
+            try:
+                pause = self.tick()
+                is_disturbed = self._is_failing = False
+            except (BrokerError, OSError) as error:
+                if not self._is_failing:
+                    _log.warning("scheduler.waiting error=%s", error)
+                self._is_failing, pause = True, PAUSE
+            except Exception:
+                _log.exception("scheduler.broke: it goes on in a second")
+                pause = PAUSE
+            if pause > 0 and not self._is_stopped:
+                self._wait(pause)
+
+    def stop(self) -> None:
+        """Ends `run` after the current tick. May be called in a signal handler."""
+        self._is_stopped = True
+
+    def close(self) -> None:
+        """Deletes the report of this scheduler, unless the broker is away. Raises BrokerError."""
+        if not self._is_failing:
+            self._broker.state.delete(schedules.SCHEDULERS, [self.name])
+
+    def tick(self) -> float:
+        """Fires up to BATCH schedules that are due; returns the seconds until the next tick. Raises
+        BrokerError."""
+        self._report()
+        self._follow_changes()
+        now = to_ms(self._now())
+        names = self._take_due(now)
+        if names:
+            self._fire(names, now)
+            now = to_ms(self._now())
+        following = self._next_due()
+        return PAUSE if following is None else max(0.0, min(PAUSE, (following - now) / 1000))
+
+    # --- what is due ------------------------------------------------------------------------
+
+    def _follow_changes(self) -> None:
+        """Reads all schedules if people or configs have changed some."""
+        item = self._broker.state.get(schedules.CHANGES, "number")
+        changes = item.value if item is not None and isinstance(item.value, int) else 0
+        elapsed = time.monotonic() - self._loaded_at
+        if changes == self._known_changes and elapsed < RELOAD_SECONDS:
+            return
+        self._restore()
+        found = schedules.list_schedules(self._broker)
+        self._due, self._heap = {}, []
+        for stored in found:
+            self._note(stored)
+        if any(stored.definition.overlap != "allow" for stored in found):
+            publish_overlap_rule(self._client)
+        self._load_tasks({stored.definition.path for stored in found} - self._loaded)
+        self._known_changes, self._loaded_at = changes, time.monotonic()
+
+    def _restore(self) -> None:
+        """Adds schedules of the config again that the broker has lost with its data."""
+        restored = schedules.restore_schedules(self._broker, self._definitions or ())
+        if restored:
+            _log.warning("schedules.restored %s: the broker had lost them", shown_names(restored))
+
+    def _load_tasks(self, paths: Iterable[str]) -> None:
+        """Imports the tasks of schedules before they fire. Jobs of a missing task have default options."""
+        for path in paths:
+            self._loaded.add(path)
+            if self._client.options_of(path) is None:
+                _log.warning("schedule.task_missing path=%s: its jobs get the default options", path)
+
+    def _note(self, stored: StoredSchedule) -> None:
+        """Remembers when the schedule is due."""
+        if stored.fires and stored.next_fire is not None:
+            self._set_due(stored.name, due_at(stored.definition, stored.next_fire))
+        else:
+            self._due.pop(stored.name, None)
+
+    def _set_due(self, name: str, due: int) -> None:
+        self._due[name] = due
+        # Schedulers take schedules that are due at the same time in different orders, and share the work.
+        heapq.heappush(self._heap, (due, random.random(), name))
+
+    def _take_due(self, now: int) -> list[str]:
+        names: dict[str, None] = {}
+        while self._heap and self._heap[0][0] <= now and len(names) < BATCH:
+            due, _, name = heapq.heappop(self._heap)
+            if self._due.get(name) == due:
+                names[name] = None
+        return list(names)
+
+    def _next_due(self) -> int | None:
+        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
+            heapq.heappop(self._heap)
+        return self._heap[0][0] if self._heap else None
+
+    # --- fires ------------------------------------------------------------------------------
+
+    def _fire(self, names: Sequence[str], now: int) -> None:
+        plans, read_at = self._plans(names, now)
+        if time.monotonic() - read_at > STALE_SECONDS:  # it was stopped, or imported the code of tasks
+            plans, read_at = self._plans(names, to_ms(self._now()))
+        failpoints.reach("scheduler.planned")
+        self._enqueue(plans)
+        failpoints.reach("scheduler.enqueued")
+        for plan in plans:
+            self._advance(plan)
+
+    def _plans(self, names: Sequence[str], now: int) -> tuple[list[_Plan], float]:
+        """What the schedules make now, and the monotonic time before they were read."""
+        read_at = time.monotonic()
+        plans: list[_Plan] = []
+        number = 0
+        for name in names:
+            if number >= CHUNK:  # a backlog: the others fire in the next tick
+                self._set_due(name, now)
+                continue
+            self._due.pop(name, None)
+            try:
+                plan = self._plan(name, now)
+            except BrokerError:
+                raise
+            except Exception as error:  # of a definition that this version, or this machine's zones, refuse
+                _log.exception("schedule.broken name=%s error=%s", name, shown_error(error))
+                self._set_due(name, now + _RETRY_MS)
+                continue
+            if plan is not None:
+                plans.append(plan)
+                number += len(plan.jobs)
+        return plans, read_at
+
+    def _plan(self, name: str, now: int) -> _Plan | None:
+        """What the schedule makes now. None: it is not due, because another scheduler was first, or a person
+        has changed it."""
+        item = self._broker.state.get(SCHEDULES, name)
+        stored = None if item is None else read_schedule(item)
+        if item is None or stored is None:
+            return None
+        if not stored.fires or stored.next_fire is None:
+            return None
+        definition = stored.definition
+        due = due_fires(definition, trigger_of(definition, stored.anchor), stored.next_fire, now)
+        if due is None:
+            self._note(stored)
+            return None
+        limit = definition.pause_after
+        if limit and recent_failures(self._client, stored) >= limit:
+            why = f"{limit} failures in a row"
+            schedules.pause_schedules(self._broker, [name], why=why)
+            _log.warning("schedule.paused name=%s reason=%s", name, why)
+            return None
+        plan = _Plan(stored=stored, version=item.version, due=due, jobs=[])
+        for at in due.fires:
+            try:
+                plan.jobs.append(job_of_fire(self._client, definition, fire_id(name, at)))
+            except BrokerError:
+                raise
+            except Exception as error:  # of the task's options, or of a plugin
+                plan.refused += 1
+                plan.error = shown_error(error)
+                if not isinstance(error, MrqError):
+                    _log.exception("schedule.refused name=%s", name)
+        return plan
+
+    def _enqueue(self, plans: Sequence[_Plan]) -> None:
+        """Enqueues all jobs, in calls of at most CHUNK. Then cancels the jobs that they replace."""
+        pairs = [(plan, job) for plan in plans for job in plan.jobs]
+        for index in range(0, len(pairs), CHUNK):
+            part = pairs[index : index + CHUNK]
+            answers = self._client.enqueue([job for _, job in part])
+            for (plan, job), answer in zip(part, answers, strict=True):
+                if answer.id == job.record.id:
+                    plan.made.append(answer.id)
+        for plan in plans:
+            if plan.stored.definition.overlap == "cancel_other" and plan.made:
+                cancel_others(self._client, plan.stored.definition, plan.made[-1])
+
+    def _advance(self, plan: _Plan) -> None:
+        """Stores that these fires are done. If another scheduler has done so, its counts stand."""
+        stored, due = plan.stored, plan.due
+        of_id = {fire_id(stored.name, at): at for at in due.fires}
+        fires = tuple(Fire(at=of_id[job_id], job=job_id) for job_id in plan.made)
+        after = replace(
+            stored,
+            next_fire=due.next,
+            last_fire=due.last,
+            recent=(*stored.recent, *fires)[-RECENT_MOST:],
+            fired=stored.fired + len(fires),
+            missed=stored.missed + due.missed,
+            overlapped=stored.overlapped + len(plan.jobs) - len(fires),
+            dropped=stored.dropped + due.dropped + plan.refused,
+            error=plan.error,
+        )
+        written = self._broker.state.compare_and_set(
+            SCHEDULES, stored.name, stored_value(after), version=plan.version
+        )
+        if written is None:
+            self._set_due(stored.name, due.last)  # read again at once
+            return
+        self._note(after)
+        if after.next_fire is None:
+            self._due.pop(stored.name, None)
+        self._tell(plan, fires)
+
+    def _tell(self, plan: _Plan, fires: Sequence[Fire]) -> None:
+        name, due = plan.stored.name, plan.due
+        for fire in fires:
+            _log.info("schedule.fired name=%s job=%s", name, fire.job)
+        for what, number in (
+            ("missed", due.missed),
+            ("dropped", due.dropped),
+            ("overlapped", len(plan.jobs) - len(fires)),
+        ):
+            if number:
+                _log.warning("schedule.%s name=%s fires=%d", what, name, number)
+        if plan.refused:
+            _log.error("schedule.refused name=%s fires=%d error=%s", name, plan.refused, plan.error)
+
+    def _report(self) -> None:
+        """Tells people that a scheduler runs."""
+        elapsed = time.monotonic() - self._reported_at
+        if elapsed >= _REPORT_SECONDS:
+            self._broker.state.put(schedules.SCHEDULERS, self.name, {}, ttl=_REPORT_TTL)
+            self._reported_at = time.monotonic()

@@ -1,0 +1,258 @@
+"""Maintenance tasks do what they say, count, and change nothing in a dry run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from mrq_core.basetasks.cleaning import (
+    Prune,
+    RequeueInterruptedJobs,
+    RequeueLostJobs,
+    RequeueRetryJobs,
+    RequeueStartedJobs,
+)
+from mrq_core.basetasks.indexes import EnsureIndexes
+from mrq_core.basetasks.utils import JobAction
+from mrq_core.client import client as clients
+from mrq_core.contract.messages import ClaimRequest, Outcome, Settlement, Wanted
+from mrq_core.contract.record import Status
+from mrq_core.errors import InvalidValue
+from mrq_core.ids import new_id
+from mrq_core.operations import consistency
+from mrq_core.operations.consistency import consistency_findings
+from mrq_core.operations.jobs import count_all
+from mrq_core.tasks.task import Task
+from tests import brokers
+from tests.scheduler.conftest import Scene
+from tests.support import until
+
+DRY = {"dry_run": True}
+
+
+@pytest.fixture
+def ambient(scene: Scene) -> Iterator[Scene]:
+    """The scene, whose client the tasks use."""
+    token = clients.ambient_client.set(scene.client)
+    yield scene
+    clients.ambient_client.reset(token)
+
+
+def run(task: type[Task], **params: Any) -> Any:
+    return task().run(params)
+
+
+def queued(scene: Scene, number: int = 1, queue: str = "default", **params: object) -> list[str]:
+    return [scene.client.queue_job("tasks.report", params, queue) for _ in range(number)]
+
+
+def statuses(scene: Scene, ids: list[str]) -> list[Status]:
+    return [scene.client.fetch(job_id).status for job_id in ids]
+
+
+def end(scene: Scene, outcome: Outcome, number: int = 10) -> list[str]:
+    claimed = scene.claim(number)
+    answers = scene.broker.settle(
+        [Settlement(id=record.id, token=record.token or "", outcome=outcome) for record in claimed]
+    )
+    assert all(answers)
+    return [record.id for record in claimed]
+
+
+S = Status
+
+
+def test_interrupted_jobs_are_queued_again(ambient: Scene) -> None:
+    ids = queued(ambient, 3)
+    end(ambient, Outcome(status=S.INTERRUPT, delay=60, is_retry=True))
+    others = queued(ambient, 2)
+    assert run(RequeueInterruptedJobs, **DRY) == {"requeued": 3}
+    assert statuses(ambient, ids) == [S.INTERRUPT] * 3
+    assert run(RequeueInterruptedJobs) == {"requeued": 3}
+    assert statuses(ambient, ids) == [S.QUEUED] * 3
+    assert {ambient.client.fetch(job_id).retry_count for job_id in ids} == {1}
+    assert statuses(ambient, others) == [S.QUEUED] * 2
+    assert run(RequeueInterruptedJobs) == {"requeued": 0}
+
+
+def test_an_at_most_once_job_is_not_repeated(ambient: Scene) -> None:
+    made = ambient.client.scheduled_job("tasks.report", {}, job_id=new_id(), schedule="s")
+    job_id = made.record.id
+    ambient.broker.enqueue([replace(made, record=replace(made.record, at_most_once=True))])
+    end(ambient, Outcome(status=S.INTERRUPT, ttl=3600))
+    assert run(RequeueInterruptedJobs) == {"requeued": 0}
+    assert statuses(ambient, [job_id]) == [S.INTERRUPT]
+
+
+def test_retries_that_are_due_are_queued_again(ambient: Scene) -> None:
+    ids = queued(ambient, 2)
+    end(ambient, Outcome(status=S.RETRY, delay=0, is_retry=True))
+    others = queued(ambient, 2)
+    assert run(RequeueRetryJobs, **DRY) == {"requeued": 2}
+    assert run(RequeueRetryJobs) == {"requeued": 2}
+    assert statuses(ambient, ids) == [S.QUEUED] * 2
+    assert statuses(ambient, others) == [S.QUEUED] * 2
+
+
+def test_retries_that_are_due_later_keep_their_time(ambient: Scene) -> None:
+    ids = queued(ambient, 2)
+    end(ambient, Outcome(status=S.RETRY, delay=3600, is_retry=True))
+    assert run(RequeueRetryJobs) == {"requeued": 0}
+    assert statuses(ambient, ids) == [S.RETRY] * 2
+
+
+def test_started_jobs_are_counted_and_none_is_repeated_by_its_age(ambient: Scene) -> None:
+    ids = queued(ambient, 3)
+    ambient.claim(2)
+    wanted = (Wanted(name="default"),)
+    ambient.broker.claim(ClaimRequest(worker="w", wanted=wanted, limit=1, lease=0.001))
+    until(lambda: run(RequeueStartedJobs, timeout=0)["overdue"])
+    assert run(RequeueStartedJobs, timeout=0) == {"requeued": 0, "started": 3, "overdue": 1}
+    assert run(RequeueStartedJobs, **DRY) == {"requeued": 0, "started": 3, "overdue": 0}
+    assert statuses(ambient, ids) == [S.STARTED] * 3
+
+
+def test_expired_jobs_are_pruned(ambient: Scene) -> None:
+    queued(ambient, 3)
+    end(ambient, Outcome(status=S.SUCCESS, ttl=0))
+    kept = queued(ambient, 1)
+    assert run(Prune, **DRY) == {"removed": 3}
+    assert run(Prune, **DRY) == {"removed": 3}
+    assert run(Prune) == {"removed": 3}
+    assert run(Prune) == {"removed": 0}
+    assert statuses(ambient, kept) == [S.QUEUED]
+
+
+def test_lost_jobs_and_indexes(ambient: Scene) -> None:
+    queued(ambient, 3)
+    assert run(RequeueLostJobs)["requeued"] == 0
+    assert run(RequeueLostJobs, **DRY) == {"examined": 3, "requeued": 0}
+    assert run(EnsureIndexes, **DRY) == run(EnsureIndexes)
+    assert [finding.level for finding in consistency_findings(ambient.broker)] == ["ok"]
+
+
+def test_the_comparison_finds_what_differs(ambient: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    queued(ambient, 3)
+    count = count_all
+    name = "count_all"
+    monkeypatch.setattr(consistency, name, lambda *a: {name: n + 2 for name, n in count(*a).items()})
+    entries, totals = consistency_findings(ambient.broker)
+    assert (entries.level, entries.message) == ("error", "2 unfinished jobs have no entry in default")
+    assert totals.message == "the totals differ from the jobs: 2 too few queued"
+    monkeypatch.setattr(consistency, name, lambda *a: {name: n - 1 for name, n in count(*a).items()})
+    (entries,) = consistency_findings(ambient.broker)
+    assert entries.message == "1 entries have no unfinished job in default"
+    calls: list[int] = []
+
+    def once(*arguments: Any) -> Any:
+        calls.append(1)
+        found = count(*arguments)
+        return {name: n + 2 for name, n in found.items()} if len(calls) == 1 else found
+
+    monkeypatch.setattr(consistency, name, once)
+    assert [finding.level for finding in consistency_findings(ambient.broker)] == ["ok"], "it was a race"
+
+
+def test_a_consistent_broker_has_no_findings_in_any_state(ambient: Scene) -> None:
+    queued(ambient, 5)
+    queued(ambient, 2, queue="other/a")
+    ambient.claim(2)
+    end(ambient, Outcome(status=S.RETRY, delay=50), number=1)
+    end(ambient, Outcome(status=S.FAILED, ttl=50), number=1)
+    brokers.repair(ambient.broker)
+    assert [finding.level for finding in consistency_findings(ambient.broker)] == ["ok"]
+
+
+# --- JobAction ------------------------------------------------------------------------------
+
+
+def test_job_action_changes_what_matches(ambient: Scene) -> None:
+    first, second = queued(ambient, 2, a=1)
+    (third,) = queued(ambient, queue="mail/x", a=2)
+    keys: dict[str, Any] = {"status": "queued", "params": json.dumps({"a": 1})}
+    assert run(JobAction, **keys, action="cancel", dry_run=True) == {"requeued": 0, "cancelled": 2}
+    assert statuses(ambient, [first, second, third]) == [S.QUEUED] * 3
+    assert run(JobAction, **keys, action="cancel") == {"requeued": 0, "cancelled": 2}
+    assert statuses(ambient, [first, second, third]) == [S.CANCEL, S.CANCEL, S.QUEUED]
+    answer = run(JobAction, id=first, action="requeue", destination_queue="other")
+    assert answer == {"requeued": 1, "cancelled": 0}
+    assert ambient.client.fetch(first).queue == "other"
+    assert run(JobAction, queue="mail/", action="cancel") == {"requeued": 0, "cancelled": 1}
+    assert statuses(ambient, [third]) == [S.CANCEL]
+    assert run(
+        JobAction, queue=["mail/x", "default"], status=["cancel", "failed"], action="requeue_retry"
+    ) == {
+        "requeued": 2,
+        "cancelled": 0,
+    }
+
+
+def test_job_action_leaves_running_and_succeeded_jobs_alone(ambient: Scene) -> None:
+    (done,) = queued(ambient)
+    end(ambient, Outcome(status=S.SUCCESS, ttl=3600))
+    assert run(JobAction, path="tasks.report", action="cancel") == {"requeued": 0, "cancelled": 0}
+    assert statuses(ambient, [done]) == [S.SUCCESS]
+    (running,) = queued(ambient)
+    ambient.claim()
+    assert run(JobAction, id=running, action="requeue") == {"requeued": 0, "cancelled": 0}
+    assert run(JobAction, id=running, action="cancel") == {"requeued": 0, "cancelled": 1}
+    record = ambient.client.fetch(running)
+    assert (record.status, record.cancel_requested) == (S.STARTED, True)
+
+
+def test_job_action_by_the_time_of_a_retry(ambient: Scene) -> None:
+    queued(ambient, 2)
+    end(ambient, Outcome(status=S.RETRY, delay=3600))
+    keys: dict[str, Any] = {"status": "retry", "action": "requeue_retry"}
+    assert run(JobAction, **keys, dateretry=0)["requeued"] == 0
+    assert run(JobAction, **keys, dateretry="2000-01-01T00:00:00+00:00")["requeued"] == 0
+    assert run(JobAction, **keys, dateretry="2100-01-01T00:00:00+00:00")["requeued"] == 2
+
+
+@pytest.mark.parametrize(
+    ("params", "reason"),
+    [
+        ({"action": "cancel"}, "no filter is given"),
+        ({"queue": "x"}, "action is None"),
+        ({"queue": "x", "action": "delete"}, "action is 'delete'"),
+        ({"queue": [], "action": "cancel"}, "queue is"),
+        ({"queue": "", "action": "cancel"}, "queue is"),
+        ({"status": "done", "action": "cancel"}, "no status"),
+        ({"id": "5", "action": "cancel"}, "job_id"),
+        ({"params": "[]", "action": "cancel"}, "expected a JSON object"),
+        ({"queu": "x", "action": "cancel"}, "'queu' is no param"),
+        ({"queue": "x", "action": "cancel", "dry_run": "yes"}, "dry_run is"),
+        ({"queue": "x", "action": "requeue", "destination_queue": "x_raw"}, "raw queue"),
+        ({"queue": "x", "action": "requeue", "dateretry": "soon"}, "dateretry is"),
+    ],
+    ids=str,
+)
+def test_job_action_refuses_what_makes_no_sense(
+    tmp_path: Path, params: dict[str, object], reason: str
+) -> None:
+    scene = Scene("sqlite", tmp_path)
+    token = clients.ambient_client.set(scene.client)
+    try:
+        (job_id,) = queued(scene)
+        with pytest.raises(InvalidValue, match=reason):
+            run(JobAction, **params)
+        assert statuses(scene, [job_id]) == [S.QUEUED]
+    finally:
+        clients.ambient_client.reset(token)
+        scene.close()
+
+
+def test_maintenance_tasks_are_scheduled_like_others(ambient: Scene) -> None:
+    for path in (
+        "cleaning.RequeueInterruptedJobs",
+        "cleaning.RequeueStartedJobs",
+        "cleaning.RequeueLostJobs",
+    ):
+        ambient.schedule(path=f"mrq_core.basetasks.{path}", interval=300)
+    ambient.tick(ambient.scheduler())
+    assert len(ambient.claim()) == 3
