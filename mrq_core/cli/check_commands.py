@@ -26,7 +26,7 @@ _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@command("broker", "worker", "tasks", "plugins", needs_output=True)
+@command("broker", "worker", "scheduler", "tasks", "plugins", needs_output=True)
 def check(
     given: Given,
     fix: Annotated[

@@ -43,8 +43,10 @@ def broker_findings(broker: Broker) -> list[Finding]:
 
 
 def _schedule_findings(config: Config) -> list[Finding]:
-    """The findings about schedules. None if there are no schedules. Imports their tasks."""
+    """The findings about schedules, if settings of the scheduler are given. Imports the tasks."""
     subject = "SCHEDULER_TASKS"
+    if not (config.scheduler or config.scheduler_tasks or "SCHEDULER_MODULES" in config.sources):
+        return []
     try:
         definitions = schedules_of(config)
     except ConfigError as error:
