@@ -54,7 +54,7 @@ def worker(
     from mrq_core.worker.worker import Worker
 
     check_task_options(config)
-    set_up_logging(config.log_level, config.log_format, quiet=config.quiet)
+    set_up_logging(config)
     try:
         code = Worker(config, Plugins(config)).run(exits_after=True)
     except BaseException:

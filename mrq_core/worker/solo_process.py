@@ -31,6 +31,7 @@ from mrq_core.running.context import JobContext, current_context, shielded
 from mrq_core.running.logs import JobLog, current_log, set_up_logging
 from mrq_core.worker import blocking, forking
 from mrq_core.worker.asyncio_loops import keep_loops_apart
+from mrq_core.worker.ended_lines import EndedLines
 from mrq_core.worker.executing import Runner
 from mrq_core.worker.executions import Execution, Executions, job_execution
 from mrq_core.worker.guarded_log import GuardedLog, guard_hub, guard_loggers
@@ -166,10 +167,11 @@ class Job:
         heart.start()
         start_native_thread(self._listen)
         config = load_config(start.settings, file=start.config_file)
-        set_up_logging(config.log_level, config.log_format, quiet=config.quiet)
+        set_up_logging(config, worker=start.worker, follows_file=True)
         plugins = Plugins(config)
         broker = open_broker(config, plugins, run_blocking=blocking.run_blocking)
         client = set_process_client(Client(config, broker, plugins))
+        self._ended_lines = EndedLines(config)
         log = ForwardedLog(start.record, config.max_log_size, self._link)
         worker = SoloWorker(start.worker, config, client, self._link)
         context = JobContext(start.record, client, log, worker=worker)
@@ -205,6 +207,7 @@ class Job:
         except BaseException as error:  # a fault of mrq, or an exception that the job left for this greenlet
             outcome = context.outcome or runner.outcomes.of_fault(context, error, started)
         self._tell_progress()
+        self._ended_lines.log(context, outcome)
         try:
             self._end(outcome)
         except BaseException as error:  # a value that no message carries

@@ -107,6 +107,15 @@ class Worker:
         Raises BrokerError if it cannot start; later it waits for a broker that is away.
         """
         broker = self._state.broker
+        _log.info(
+            "worker.starting name=%s broker=%s at %s config=%s queues=%s greenlets=%d",
+            self.name,
+            broker.name,
+            broker.location or "an unnamed place",
+            getattr(self.config.module, "__file__", None) or "none",
+            shown_names(self._strategy.queues),
+            self.config.greenlets,
+        )
         broker.prepare()
         set_process_client(self.client)
         self._stopping.handle_signals()
@@ -124,10 +133,7 @@ class Worker:
         code = 1
         try:
             self._housekeeping.start()
-            _log.info(
-                "worker.started name=%s broker=%s queues=%s greenlets=%d",
-                self.name, broker.name, shown_names(self._strategy.queues), self.config.greenlets,
-            )  # fmt: skip
+            _log.info("worker.started name=%s", self.name)
             # Objects that are loaded by now live as long as the worker: spare the collector their traversal.
             gc.collect()
             gc.freeze()
