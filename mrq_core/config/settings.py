@@ -105,6 +105,9 @@ class Config:
     report_interval: float = _setting(
         10.0, "Seconds between two reports of a worker about itself.", "worker", minimum=0.1
     )
+    local_ip: str = _setting(
+        "", "IP address of this machine in reports of workers. Empty: that of its network.", "worker"
+    )
     report_file: str = _setting(
         "", "File to which a worker also writes its report, for probes on its machine.", "worker"
     )

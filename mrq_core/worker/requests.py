@@ -7,11 +7,8 @@ name. A native thread answers while a job blocks the hub.
 
 from __future__ import annotations
 
-import sys
 import time
-import traceback
 from collections.abc import Callable, Iterable
-from types import FrameType
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Versions, WorkerRequest
@@ -20,6 +17,7 @@ from mrq_core.ids import new_nonce
 from mrq_core.operations.requests import ANSWER_TTL, ANSWERS, answer_value, store_answer
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.native import get_ident
+from mrq_core.worker.stacks import frame_of, full_stack, other_greenlets
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
 
@@ -27,7 +25,7 @@ _LATE = 1.2
 """Seconds without a poll of the hub after which the native thread polls for requests."""
 _STACK_MOST = 60_000
 """Characters of all stacks together."""
-_FRAMES_MOST = 60
+_GREENLETS_MOST = 200
 _BEGUN_MOST = 1000
 
 
@@ -106,12 +104,10 @@ class Requests:
             store_answer(broker, request.id, "refused", text, ttl)
 
     def _stacks(self) -> str:
-        """The stacks of the running jobs, the job that runs longest first."""
+        """The stacks of the running jobs, the job that runs longest first, and of the other greenlets."""
         running = sorted(self._state.executions.undecided(), key=lambda execution: execution.started)
-        if not running:
-            return "no job is running\n"
+        parts: list[str] = [] if running else ["no job is running\n"]
         now = time.monotonic()
-        parts: list[str] = []
         size = 0
         for number, execution in enumerate(running):
             record = execution.record
@@ -119,22 +115,22 @@ class Requests:
             part = f"{head}\n{self._stack_of(execution)}"
             if size + len(part) > _STACK_MOST:
                 parts.append(f"{len(running) - number} more jobs are left out\n")
-                break
+                return "\n".join(parts)
             parts.append(part)
             size += len(part)
+        known = {id(execution.greenlet) for execution in running}
+        for name, frame in other_greenlets(known, _GREENLETS_MOST):
+            part = f"greenlet {name}\n{full_stack(frame)}"
+            if frame is None:
+                continue
+            size += len(part)
+            if size > _STACK_MOST:
+                parts.append("more greenlets are left out\n")
+                break
+            parts.append(part)
         return "\n".join(parts)
 
     def _stack_of(self, execution: Execution) -> str:
         if execution.process is not None:
             return f"  runs in process {execution.process.pid}\n"
-        greenlet = execution.greenlet
-        frame: FrameType | None = getattr(greenlet, "gr_frame", None)
-        if frame is None and greenlet is not None and not greenlet.dead and get_ident() != self._hub_thread:
-            frame = sys._current_frames().get(self._hub_thread)  # the job blocks the hub
-        if frame is None:
-            return "  has no frame at this moment\n"
-        try:
-            lines = traceback.format_stack(frame, None)[-_FRAMES_MOST:]
-        except Exception as error:  # the frame changes while it is read in another thread
-            return f"  cannot be read: {type(error).__name__}\n"
-        return "".join(lines)[-_STACK_MOST // 2 :]
+        return full_stack(frame_of(execution, self._hub_thread))
