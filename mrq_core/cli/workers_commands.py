@@ -12,9 +12,12 @@ from typer.core import TyperGroup
 
 from mrq_core.cli.errors import CommandFailed
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import note, print_json, say, show_table
+from mrq_core.cli.output import note, print_json, safe, say, show_table
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.naming import shown_names
+from mrq_core.contract.record import Status
+from mrq_core.errors import JobNotFound
+from mrq_core.ids import is_id
 from mrq_core.operations import workers as reports
 from mrq_core.operations.requests import request_worker
 from mrq_core.operations.views import iso, seconds, worker_view
@@ -97,11 +100,47 @@ def stack(given: Given, name: Name, patience: Patience = 10.0) -> None:
     _request(given, name, "stack", patience)
 
 
+@command("broker", "plugins", needs_output=True)
+def stack_of(
+    given: Given,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="WORKER|JOB", help="The worker's name, its NAME, or its host; or the id of a running job."
+        ),
+    ],
+    patience: Patience = 10.0,
+) -> None:
+    """Shows the stacks of a worker's greenlets, or of a running job, also while a job blocks the worker.
+
+    Examples: `mrq stack web-1`, `mrq stack ID`.
+    """
+    with given.client() as client:
+        broker = client.broker
+        if is_id(name) and not reports.find_workers(broker, name):
+            answer = request_worker(
+                broker, _worker_of(broker, name), "stack", {"job": name.lower()}, ttl=patience
+            )
+        else:
+            answer = request_worker(broker, _worker_named(broker, name).name, "stack", ttl=patience)
+    say(safe(answer.rstrip("\n")))
+
+
+def _worker_of(broker: Broker, job_id: str) -> str:
+    """The worker that runs the job. Raises CommandFailed and JobNotFound."""
+    [record] = broker.get([job_id])
+    if record is None:
+        raise JobNotFound(job_id)
+    if record.status is not Status.STARTED or record.worker is None:
+        raise CommandFailed(f"the job {job_id} is {record.status}: only a running job has a stack")
+    return record.worker
+
+
 def _request(given: Given, name: str, kind: str, patience: float) -> None:
     with given.client() as client:
         worker = _worker_named(client.broker, name).name
         answer = request_worker(client.broker, worker, kind, ttl=patience)
-    say(answer.rstrip("\n") if kind == "stack" else f"{worker}: {answer}")
+    say(safe(answer.rstrip("\n")) if kind == "stack" else f"{worker}: {answer}")
 
 
 def _worker_named(broker: Broker, name: str) -> reports.WorkerReport:

@@ -126,12 +126,6 @@ def find_workers(broker: Broker, name: str) -> list[WorkerReport]:
     return at_work or sorted(named, key=lambda found: found.reported_at)[-1:]
 
 
-def worker_of_job(broker: Broker, job_id: str) -> str | None:
-    """The name of the worker that runs a job. None: there is no such job, or it does not run."""
-    [record] = broker.get([job_id])
-    return record.worker if record is not None and record.status.value == "started" else None
-
-
 def _read(broker: Broker, items: Iterable[StateItem]) -> list[WorkerReport]:
     reports = []
     now = None

@@ -18,7 +18,7 @@ from typing import Any
 from mrq_core.clock import from_ms
 from mrq_core.config.settings import Config
 from mrq_core.contract.messages import LogLine
-from mrq_core.running.log_handlers import FileHandler, TerminalHandler, print_error
+from mrq_core.running.log_handlers import FileHandler, LocklessHandler, TerminalHandler, print_error
 from mrq_core.running.log_lines import checked_formatter
 from mrq_core.running.log_lines import stamp as stamp
 from mrq_core.text import printable
@@ -108,20 +108,8 @@ current_log: ContextVar[JobLog | None] = ContextVar("mrq_log", default=None)
 """The log of the job that runs in the current context."""
 
 
-class JobLogHandler(logging.Handler):
+class JobLogHandler(LocklessHandler):
     """Writes log lines that are made in the context of a job to the log of the job."""
-
-    def createLock(self) -> None:
-        """Makes no lock: a line is added in one step, and an interrupted job could keep a lock for ever."""
-        self.lock = None
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        """Emits without a lock: from Python 3.13 on, `logging.Handler.handle` enters it unconditionally."""
-        # Since Python 3.12 a filter may answer with another record.
-        accepted: object = self.filter(record)
-        if accepted:
-            self.emit(accepted if isinstance(accepted, logging.LogRecord) else record)
-        return bool(accepted)
 
     def emit(self, record: logging.LogRecord) -> None:
         log = current_log.get()
@@ -202,12 +190,6 @@ def handle_alone(record: logging.LogRecord) -> None:
             handler.handle(record)
 
 
-def renew_locks() -> None:
-    """Gives the handlers of mrq new locks. Greenlets that wait for the earlier locks go on waiting."""
-    for handler in _ours:
-        handler.createLock()
-
-
 def is_logging_intact() -> bool:
     """Whether logs still go where `set_up_logging` has sent them. Costs little: called after each job."""
     try:
@@ -259,8 +241,7 @@ def _restore_handler(handler: logging.Handler, level: int) -> None:
     handler.formatter, filters = _set_up[handler]
     if handler.filters != filters:
         handler.filters = list(filters)
-    if handler.lock is None:
-        handler.createLock()
+    handler.lock = None
     if isinstance(handler, TerminalHandler) and not hasattr(handler.stream, "write"):
         handler.stream = sys.__stderr__
 

@@ -141,11 +141,9 @@ def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
 
 
 def _leave_out_handlers() -> None:
-    """Keeps lines from handlers that mrq did not install, because one of them blocks. Gives its handlers
-    new locks, because a greenlet may hold the earlier locks for ever."""
+    """Keeps lines from handlers that mrq did not install, because one of them blocks."""
     global _left_out_until
     _left_out_until = time.monotonic() + _LEFT_OUT
-    logs.renew_locks()
     logging.getLogger("mrq.worker").warning(
         "log.blocks: a log handler did not return, or its lock was not released. For %g s only the handlers "
         "of mrq get lines",

@@ -10,13 +10,15 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 
+import gevent
+
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Versions, WorkerRequest
 from mrq_core.errors import BrokerError
 from mrq_core.ids import new_nonce
 from mrq_core.operations.requests import ANSWER_TTL, ANSWERS, answer_value, store_answer
 from mrq_core.worker.executions import Execution
-from mrq_core.worker.native import get_ident
+from mrq_core.worker.native import get_ident, sleep
 from mrq_core.worker.stacks import frame_of, full_stack, other_greenlets
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
@@ -26,6 +28,9 @@ _LATE = 1.2
 _STACK_MOST = 60_000
 """Characters of all stacks together."""
 _GREENLETS_MOST = 200
+_ANSWERED_WITHIN = 0.6
+"""Seconds for solo processes to send their stacks."""
+_NOT_HERE = "the job does not run here any more\n"
 _BEGUN_MOST = 1000
 
 
@@ -92,7 +97,7 @@ class Requests:
             if item is None or item.value != accepted:  # of a worker that had this name before
                 return
         if request.kind == "stack":
-            store_answer(broker, request.id, "done", self._stacks(), ttl)
+            store_answer(broker, request.id, "done", self._stacks(request.args.get("job")), ttl)
         elif request.kind in ("stop", "drain"):
             is_drain = request.kind == "drain"
             store_answer(broker, request.id, "done", self._stopping.plan(is_drain=is_drain), ttl)
@@ -103,10 +108,14 @@ class Requests:
             text = f"this worker does not know the request {request.kind!r}: its mrq is of another version"
             store_answer(broker, request.id, "refused", text, ttl)
 
-    def _stacks(self) -> str:
-        """The stacks of the running jobs, the job that runs longest first, and of the other greenlets."""
+    def _stacks(self, job: object = None) -> str:
+        """The stacks of the running jobs, the job that runs longest first, and of the other greenlets; or of
+        one job."""
         running = sorted(self._state.executions.undecided(), key=lambda execution: execution.started)
-        parts: list[str] = [] if running else ["no job is running\n"]
+        if job is not None:
+            running = [execution for execution in running if execution.record.id == job]
+        self._ask_processes(running)
+        parts: list[str] = [] if running else ["no job is running\n" if job is None else _NOT_HERE]
         now = time.monotonic()
         size = 0
         for number, execution in enumerate(running):
@@ -118,6 +127,8 @@ class Requests:
                 return "\n".join(parts)
             parts.append(part)
             size += len(part)
+        if job is not None:
+            return "\n".join(parts)
         known = {id(execution.greenlet) for execution in running}
         for name, frame in other_greenlets(known, _GREENLETS_MOST):
             part = f"greenlet {name}\n{full_stack(frame)}"
@@ -130,7 +141,19 @@ class Requests:
             parts.append(part)
         return "\n".join(parts)
 
+    def _ask_processes(self, running: Iterable[Execution]) -> None:
+        """Asks solo processes for their stacks, and waits a moment for the answers. The watchdog's thread
+        receives them, also while a job blocks the hub."""
+        asked = [execution.process for execution in running if execution.process is not None]
+        for process in asked:
+            process.ask_stack()
+        wait = gevent.sleep if get_ident() == self._hub_thread else sleep
+        deadline = time.monotonic() + _ANSWERED_WITHIN
+        while time.monotonic() < deadline and any(process.stack is None for process in asked):
+            wait(0.05)
+
     def _stack_of(self, execution: Execution) -> str:
         if execution.process is not None:
-            return f"  runs in process {execution.process.pid}\n"
+            stack = execution.process.stack or "  does not answer: C code may hold the GIL\n"
+            return f"  runs in process {execution.process.pid}\n{stack}"
         return full_stack(frame_of(execution, self._hub_thread))
