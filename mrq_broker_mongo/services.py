@@ -41,6 +41,8 @@ class MongoServices(StoreServices):
         self._connection = Connection(
             location_of(opening), clock=opening.clock, timeout=opening.timeout, arrangement=arrangement
         )
+        where = self._connection.location
+        self.location = f"{where.shown} database={where.database} prefix={where.prefix}"
         self._state = MongoState(self._connection)
 
     @property

@@ -72,6 +72,7 @@ class RedisBroker(Broker):
 
     def __init__(self, opening: Opening) -> None:
         self._connection = Connection(location_of(opening), clock=opening.clock, timeout=opening.timeout)
+        self.location = f"{self._connection.location.shown} prefix={self._connection.location.prefix}"
         self._records = Records(self._connection)
         self._state = RedisState(self._connection)
         self._rotation = Rotation()

@@ -38,6 +38,7 @@ class RedisQueue(JobQueue):
 
     def __init__(self, opening: Opening) -> None:
         self._connection = Connection(location_of(opening), clock=opening.clock, timeout=opening.timeout)
+        self.location = f"{self._connection.location.shown} prefix={self._connection.location.prefix}"
         self._rotation = Rotation()
 
     def now(self) -> datetime:

@@ -30,7 +30,15 @@ from mrq_core.cli.schedules_commands import (
 )
 from mrq_core.cli.tasks_commands import list_tasks, pause_task, resume_task
 from mrq_core.cli.worker_command import worker
-from mrq_core.cli.workers_commands import ListByDefault, drain, list_workers, show_worker, stack, stop
+from mrq_core.cli.workers_commands import (
+    ListByDefault,
+    drain,
+    list_workers,
+    show_worker,
+    stack,
+    stack_of,
+    stop,
+)
 
 _SETTINGS = {"token_normalize_func": dashed, "help_option_names": ["--help", "-h"]}
 _WORK, _LOOK, _CARE = "Work", "Look and change", "Care"
@@ -80,6 +88,7 @@ app.add_typer(limits, name="limits", rich_help_panel=_LOOK)
 app.add_typer(schedules, name="schedules", rich_help_panel=_LOOK)
 app.add_typer(workers, name="workers", rich_help_panel=_LOOK)
 app.command(rich_help_panel=_LOOK)(explain)
+app.command("stack", rich_help_panel=_LOOK)(stack_of)
 app.command(rich_help_panel=_CARE)(check)
 app.command(rich_help_panel=_CARE)(plugins)
 app.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(

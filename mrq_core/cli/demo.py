@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -82,7 +83,7 @@ def demo(
 def _quiet_logs(config: Config) -> None:
     from mrq_core.running.logs import set_up_logging
 
-    set_up_logging("INFO", config.log_format, quiet=True)
+    set_up_logging(replace(config, log_level="INFO", quiet=True))
     # That jobs fail is what this shows; what the worker has to say about it would be in the way.
     logging.getLogger("mrq.worker").setLevel(logging.ERROR)
 

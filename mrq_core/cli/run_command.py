@@ -79,7 +79,7 @@ def run(
         raise UsageError("--idempotency-key is for a queued job: add --async, or --queue with a queue")
     config = given.config()
     check_task_options(config)
-    set_up_logging(config.log_level, config.log_format, quiet=config.quiet)
+    set_up_logging(config)
     client = set_process_client(Client(config))
     restore_streams()
     try:

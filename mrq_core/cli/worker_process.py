@@ -59,7 +59,7 @@ def run_worker(config: Config, parent: ParentLink | None = None) -> NoReturn:
     from mrq_core.worker.worker import Worker
 
     check_task_options(config)
-    set_up_logging(config.log_level, config.log_format, quiet=config.quiet)
+    set_up_logging(config, follows_file=parent is not None)
     try:
         code = Worker(config, Plugins(config), parent=parent).run(exits_after=True)
     except BaseException:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -11,9 +12,12 @@ from typer.core import TyperGroup
 
 from mrq_core.cli.errors import CommandFailed
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import note, print_json, say, show_table
+from mrq_core.cli.output import note, print_json, safe, say, show_table
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.naming import shown_names
+from mrq_core.contract.record import Status
+from mrq_core.errors import JobNotFound
+from mrq_core.ids import is_id
 from mrq_core.operations import workers as reports
 from mrq_core.operations.requests import request_worker
 from mrq_core.operations.views import iso, seconds, worker_view
@@ -37,7 +41,7 @@ class ListByDefault(TyperGroup):
 
 @command("broker", "plugins", needs_output=True)
 def list_workers(given: Given, as_json: AsJson = False) -> None:
-    """Lists the workers that have reported lately."""
+    """Lists the workers of the last hour: at work, stopped (state stop) and dead."""
     with given.client() as client:
         found = reports.list_workers(client.broker)
     if as_json:
@@ -48,8 +52,8 @@ def list_workers(given: Given, as_json: AsJson = False) -> None:
         (
             report.name,
             report.status,
-            shown_names(report.queues),
-            f"{len(report.running)}/{report.greenlets}",
+            _queues_text(report),
+            f"{report.busy}/{report.greenlets}",
             sum(report.jobs.values()),
             f"{report.memory / 1e6:.0f} MB",
             seconds((now - report.started_at).total_seconds()),
@@ -96,11 +100,47 @@ def stack(given: Given, name: Name, patience: Patience = 10.0) -> None:
     _request(given, name, "stack", patience)
 
 
+@command("broker", "plugins", needs_output=True)
+def stack_of(
+    given: Given,
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="WORKER|JOB", help="The worker's name, its NAME, or its host; or the id of a running job."
+        ),
+    ],
+    patience: Patience = 10.0,
+) -> None:
+    """Shows the stacks of a worker's greenlets, or of a running job, also while a job blocks the worker.
+
+    Examples: `mrq stack web-1`, `mrq stack ID`.
+    """
+    with given.client() as client:
+        broker = client.broker
+        if is_id(name) and not reports.find_workers(broker, name):
+            answer = request_worker(
+                broker, _worker_of(broker, name), "stack", {"job": name.lower()}, ttl=patience
+            )
+        else:
+            answer = request_worker(broker, _worker_named(broker, name).name, "stack", ttl=patience)
+    say(safe(answer.rstrip("\n")))
+
+
+def _worker_of(broker: Broker, job_id: str) -> str:
+    """The worker that runs the job. Raises CommandFailed and JobNotFound."""
+    [record] = broker.get([job_id])
+    if record is None:
+        raise JobNotFound(job_id)
+    if record.status is not Status.STARTED or record.worker is None:
+        raise CommandFailed(f"the job {job_id} is {record.status}: only a running job has a stack")
+    return record.worker
+
+
 def _request(given: Given, name: str, kind: str, patience: float) -> None:
     with given.client() as client:
         worker = _worker_named(client.broker, name).name
         answer = request_worker(client.broker, worker, kind, ttl=patience)
-    say(answer.rstrip("\n") if kind == "stack" else f"{worker}: {answer}")
+    say(safe(answer.rstrip("\n")) if kind == "stack" else f"{worker}: {answer}")
 
 
 def _worker_named(broker: Broker, name: str) -> reports.WorkerReport:
@@ -118,22 +158,41 @@ def _worker_named(broker: Broker, name: str) -> reports.WorkerReport:
 
 
 def _print_worker(report: reports.WorkerReport) -> None:
-    now = datetime.now(UTC)
     say(f"{report.name}  {report.status}", style="bold")
     ended = ", ".join(f"{number:,} {status}" for status, number in sorted(report.jobs.items())) or "none"
     facts = {
-        "host": f"{report.host}, process {report.pid}, mrq {report.version}",
-        "queues": shown_names(report.queues),
+        "host": f"{report.host}, {report.ip or 'no address'}, process {report.pid}, mrq {report.version}",
+        "queues": _queues_text(report),
         "started": iso(report.started_at),
         "reported": iso(report.reported_at),
         "ended": ended,
         "unsettled": report.unsettled,
-        "memory": f"{report.memory / 1e6:.0f} MB",
-        "cpu": seconds(report.cpu_time),
-        "running": f"{len(report.running)} of {report.greenlets}",
+        "memory": _with_history(
+            f"{report.memory / 1e6:.0f} MB", [size / 1e6 for size in report.memory_history], " MB"
+        ),
+        "cpu": _with_history(
+            f"{seconds(report.cpu_time)}, {report.cpu:.0%} of a core",
+            [share * 100 for share in report.cpu_history],
+            " %",
+        ),
+        "running": f"{report.busy} of {report.greenlets}, {report.usage:.0%} in the last minute",
     }
     for key, value in facts.items():
         say(f"  {key:<10} {value}")
     if report.running:
-        rows = [(j.id, j.path, seconds((now - j.started_at).total_seconds())) for j in report.running]
-        show_table(("id", "task", "for"), rows)
+        rows = [(job.id, job.path, seconds(job.age), *job.stack[-1:]) for job in report.running]
+        show_table(("id", "task", "for", "at"), [row if len(row) == 4 else (*row, "") for row in rows])
+        if report.busy > len(report.running):
+            note(f"The oldest {len(report.running)} of {report.busy} running jobs are shown.")
+
+
+def _queues_text(report: reports.WorkerReport) -> str:
+    more = f" and {report.queues_left_out} more" if report.queues_left_out else ""
+    return f"{shown_names(report.queues)}{more}"
+
+
+def _with_history(now: str, history: Sequence[float], unit: str) -> str:
+    """A value with its lowest and highest value of the last hour."""
+    if not history:
+        return now
+    return f"{now} (in the last {len(history)} min: {min(history):.0f} to {max(history):.0f}{unit})"

@@ -79,6 +79,7 @@ class ComposedBroker(Broker):
 
     def __init__(self, queue: JobQueue, store: JobStore) -> None:
         self.name = f"{queue.name}+{store.name}"
+        self.location = f"{queue.location} and {store.location}"
         self._queue = queue
         self._store = store
         self._jobs = Jobs(queue, store)

@@ -118,6 +118,9 @@ class Config:
     report_interval: float = _setting(
         10.0, "Seconds between two reports of a worker about itself.", "worker", minimum=0.1
     )
+    local_ip: str = _setting(
+        "", "IP address of this machine in reports of workers. Empty: that of its network.", "worker"
+    )
     report_file: str = _setting(
         "", "File to which a worker also writes its report, for probes on its machine.", "worker"
     )
@@ -184,9 +187,14 @@ class Config:
         choices=("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"),
     )  # fmt: skip
     log_format: str = _setting(
-        "%(asctime)s %(levelname)-7s %(message)s", "Format of log lines on the terminal.", "logs"
+        "%(asctime)s %(levelname)-7s %(job)s %(message)s",
+        "Format of log lines: json, or a format of the logging module.",
+        "logs",
     )
-    quiet: bool = _setting(False, "Log only warnings and errors to the terminal.", "logs")
+    log_file: str = _setting(
+        "", "File that log lines are appended to, instead of standard error. SIGUSR1 opens it again.", "logs"
+    )
+    quiet: bool = _setting(False, "Log only warnings and errors.", "logs")
 
     plugins: tuple[str, ...] = _setting((), "Modules to load as plugins.", "plugins")
 

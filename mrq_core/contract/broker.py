@@ -341,6 +341,8 @@ class Broker(StoreServices):
 
     name: str
     """The arrangement as people name it: ``sqlite``, ``redis``, ``redis+mongo``."""
+    location: str = ""
+    """Where its data are, for people, without secrets."""
     is_shared: bool = True
     """Whether other processes reach the same jobs. If not, all jobs run in the worker's own process."""
     supports_denied_tasks: bool = True

@@ -118,6 +118,8 @@ class JobQueue(ABC):
 
     name: str
     """The driver's name."""
+    location: str = ""
+    """Where its data are, for people, without secrets."""
 
     @abstractmethod
     def now(self) -> datetime:
@@ -322,6 +324,8 @@ class JobStore(StoreServices):
 
     name: str
     """The driver's name."""
+    location: str = ""
+    """Where its data are, for people, without secrets."""
 
     # --- records -----------------------------------------------------------------------------
 

@@ -82,6 +82,7 @@ class EmbeddedBroker(Broker):
             run_blocking=opening.run_blocking,
             connect=connect,
         )
+        self.location = self._database.path
         self._state = EmbeddedState(self._database, self._clock)
         self._rotation = claiming.Rotation()
 

@@ -15,7 +15,7 @@ from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Pause, Rules
 from mrq_core.contract.naming import is_covered, is_in, is_tree
 from mrq_core.operations.views import iso, seconds
-from mrq_core.operations.workers import WorkerReport, list_workers
+from mrq_core.operations.workers import DEAD, WorkerReport, list_workers
 
 _MOST_NAMED = 3
 """The most ids and names in a sentence."""
@@ -117,17 +117,22 @@ def _pause_text(pause: Pause, now: datetime) -> str:
 
 
 def _no_worker(name: str, workers: Sequence[WorkerReport]) -> Reason:
-    stopping = [report.name for report in workers if report.status not in _CLAIMING]
+    dead = [report.name for report in workers if report.status == DEAD]
+    stopping = [report.name for report in workers if report.is_at_work and report.status not in _CLAIMING]
     others = [report.name for report in workers if report.status in _CLAIMING]
     sentence = f"No worker claims from {queue_text(name)}."
     if others:
-        queues = sorted({queue for report in workers for queue in report.queues})
+        queues = sorted(
+            {queue for report in workers if report.status in _CLAIMING for queue in report.queues}
+        )
         number = "1 worker claims" if len(others) == 1 else f"{len(others):,} workers claim"
         sentence += f" {number} from {listed(queues, len(queues))}."
-    elif not stopping:
-        sentence += " No worker has reported lately."
+    elif not stopping and not dead:
+        sentence += " All workers have stopped." if workers else " No worker has reported lately."
     if stopping:
         sentence += f" {listed(stopping, len(stopping))} {'is' if len(stopping) == 1 else 'are'} stopping."
+    if dead:
+        sentence += f" {listed(dead, len(dead))} {'is' if len(dead) == 1 else 'are'} dead."
     command = f"mrq worker {quoted(name)}"
     return Reason(kind=ReasonKind.NO_WORKER, sentence=sentence, command=command)
 
@@ -152,13 +157,14 @@ def listening(name: str, workers: Sequence[WorkerReport]) -> list[WorkerReport]:
         if report.status in _CLAIMING
         and (
             is_covered(name, report.queues)
+            or report.queues_left_out
             or (is_tree(name) and any(is_in(queue, name) for queue in report.queues))
         )
     ]
 
 
 def _is_full(report: WorkerReport) -> bool:
-    return report.status == "full" or len(report.running) >= report.greenlets
+    return report.status == "full" or report.busy >= report.greenlets
 
 
 # --- words ------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.messages import WorkerRequest
 from mrq_core.errors import BrokerUnavailable, InvalidValue, RequestFailed, shown
 from mrq_core.ids import new_id
-from mrq_core.operations.workers import find_worker
+from mrq_core.operations.workers import STOPPED, find_worker
 
 KINDS = ("stop", "drain", "stack", "profile")
 ANSWERS = "answers"
@@ -40,8 +40,11 @@ def request_worker(
     The request expires after `ttl` seconds. Raises RequestFailed if the worker refuses, or does not answer
     until then, and InvalidValue.
     """
-    if find_worker(broker, name) is None:
+    report = find_worker(broker, name)
+    if report is None:
         raise RequestFailed(f"no worker named {name!r} has reported lately; `mrq workers` lists the workers")
+    if report.status == STOPPED:
+        raise RequestFailed(f"the worker {name} has stopped; `mrq workers` lists the workers")
     request = send_request(broker, name, kind, args, ttl)
     deadline = time.monotonic() + ttl + _PAUSE
     while True:
@@ -119,7 +122,7 @@ def _unanswered(broker: Broker, name: str, kind: str, state: str, ttl: float) ->
         return f"worker {name} has accepted the request {kind}, and ended before it answered"
     report = find_worker(broker, name)
     known = "it has ended meanwhile"
-    if report is not None:
+    if report is not None and report.status != STOPPED:
         age = max(0.0, (broker.now() - report.reported_at).total_seconds())
         known = f"its last report is {age:.0f} s old: it was killed or suspended, or cannot reach the broker"
     return f"worker {name} did not answer the request {kind} within {ttl:g} s: {known}"

@@ -24,7 +24,7 @@ from mrq_core.contract.metrics import (
 from mrq_core.contract.naming import check_queue_name, is_covered, is_tree
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.operations.queues import all_counts
-from mrq_core.operations.workers import WorkerReport, list_workers
+from mrq_core.operations.workers import WorkerReport, workers_at_work
 
 WINDOW = 300.0
 """Seconds over which rates and percentiles are taken."""
@@ -99,7 +99,7 @@ def queue_statistics(
     counts = _counts_of(broker, names)
     recent = _Measured(broker, after(now, -WINDOW), now, Resolution.MINUTE)
     day: _Measured | None = None
-    reports = list_workers(broker)
+    reports = workers_at_work(broker)
     answers = []
     for name, its_counts in counts.items():
         run_time = recent.durations(ENDED, name)

@@ -217,18 +217,34 @@ def worker_view(report: WorkerReport) -> JsonObject:
         "name": report.name,
         "status": report.status,
         "host": report.host,
+        "ip": report.ip,
         "pid": report.pid,
         "queues": list(report.queues),
+        "queues_left_out": report.queues_left_out,
         "greenlets": report.greenlets,
         "running": [
-            {"id": job.id, "path": job.path, "started_at": iso(job.started_at)} for job in report.running
+            {
+                "id": job.id,
+                "path": job.path,
+                "started_at": iso(job.started_at),
+                "age": job.age,
+                "stack": list(job.stack),
+            }
+            for job in report.running
         ],
+        "running_jobs": report.busy,
+        "usage": report.usage,
         "jobs": dict(report.jobs),
+        "done_jobs": sum(report.jobs.values()),
         "unsettled": report.unsettled,
         "memory": report.memory,
+        "memory_history": list(report.memory_history),
         "cpu_time": report.cpu_time,
+        "cpu": report.cpu,
+        "cpu_history": list(report.cpu_history),
         "started_at": iso(report.started_at),
         "reported_at": iso(report.reported_at),
+        "interval": report.interval,
         "version": report.version,
     }
 

@@ -1,28 +1,49 @@
-"""The reports of workers about themselves."""
+"""The reports of workers about themselves.
+
+A report stays for an hour after it was written. A worker that stops leaves a last report, whose status is
+``stop``. A report that was not renewed for three intervals, and is no last report, is read with the status
+``dead``: its process was killed or suspended, or cannot reach the broker.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
 import msgspec
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue
+from mrq_core.contract.messages import StateItem
 from mrq_core.errors import InvalidValue
 
 WORKERS_NAMESPACE = "workers"
+REPORT_TTL = 3600.0
+"""Seconds for which a report is kept."""
+STOPPED, DEAD = "stop", "dead"
+_INTERVALS = 3
+"""The report intervals after which a worker whose report was not renewed is dead."""
+_SHORTEST = 5.0
+"""Seconds in which no worker is dead, however short its interval is."""
 
 
 class RunningJob(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that a worker is running."""
+    """A job that a worker is running. `age` is in seconds; `stack` has the innermost frames, the
+    innermost last."""
 
     id: str
     path: str
     started_at: datetime
+    age: float = 0.0
+    stack: tuple[str, ...] = ()
 
 
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker, as it last described itself. Memory is bytes, CPU time seconds."""
+    """One worker, as it last described itself. Memory is bytes, CPU time seconds.
+
+    The histories have a value for each minute of the last hour, the latest last. `running` has the oldest
+    jobs, `running_jobs` is the number of all. `queues_left_out`: the queues that the report has no room for.
+    """
 
     name: str
     host: str
@@ -39,6 +60,27 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     memory: int
     cpu_time: float
     version: str
+    ip: str = ""
+    cpu: float = 0.0
+    """The share of one core that the process used lately."""
+    usage: float = 0.0
+    """The mean share of its greenlets that ran a job in the last minute."""
+    memory_history: tuple[int, ...] = ()
+    cpu_history: tuple[float, ...] = ()
+    running_jobs: int = 0
+    queues_left_out: int = 0
+    interval: float = 0.0
+    """Seconds between two reports. 0: the report expires when it is not renewed."""
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether the worker has neither stopped nor died."""
+        return self.status not in (STOPPED, DEAD)
+
+    @property
+    def busy(self) -> int:
+        """The number of jobs that run."""
+        return max(self.running_jobs, len(self.running))
 
 
 def report_to_json(report: WorkerReport) -> JsonValue:
@@ -48,20 +90,26 @@ def report_to_json(report: WorkerReport) -> JsonValue:
 
 
 def list_workers(broker: Broker) -> list[WorkerReport]:
-    """The latest reports of the workers that have not expired, by name. Leaves out reports of a newer version
-    that this version cannot read."""
-    reports = (_report_from(item.value) for item in broker.state.list(WORKERS_NAMESPACE))
-    return [report for report in reports if report is not None]
+    """The latest reports of the workers of the last hour, by name. Leaves out reports of a newer version that
+    this version cannot read."""
+    return _read(broker, broker.state.list(WORKERS_NAMESPACE))
+
+
+def workers_at_work(broker: Broker) -> list[WorkerReport]:
+    """The workers that have neither stopped nor died."""
+    return [report for report in list_workers(broker) if report.is_at_work]
 
 
 def find_worker(broker: Broker, name: str) -> WorkerReport | None:
     """The latest report of one worker, or None if it has expired or cannot be read."""
     item = broker.state.get(WORKERS_NAMESPACE, name)
-    return _report_from(item.value) if item is not None else None
+    found = _read(broker, [item]) if item is not None else []
+    return found[0] if found else None
 
 
 def find_workers(broker: Broker, name: str) -> list[WorkerReport]:
-    """The latest report of the worker with this name, or of all workers with this NAME or on this host.
+    """The worker with this name, or the workers with this NAME or on this host: those at work, or if none is
+    at work the one that reported last.
 
     Raises InvalidValue for an empty name."""
     if not name.strip():
@@ -69,15 +117,28 @@ def find_workers(broker: Broker, name: str) -> list[WorkerReport]:
     report = find_worker(broker, name)
     if report is not None:
         return [report]
-    return [
+    named = [
         found
         for found in list_workers(broker)
         if found.name == f"{name}.{found.host}.{found.pid}" or found.host == name
     ]
+    at_work = [found for found in named if found.is_at_work]
+    return at_work or sorted(named, key=lambda found: found.reported_at)[-1:]
 
 
-def _report_from(value: JsonValue) -> WorkerReport | None:
-    try:
-        return msgspec.convert(value, WorkerReport)
-    except msgspec.ValidationError:
-        return None
+def _read(broker: Broker, items: Iterable[StateItem]) -> list[WorkerReport]:
+    reports = []
+    now = None
+    for item in items:
+        try:
+            report = msgspec.convert(item.value, WorkerReport)
+        except msgspec.ValidationError:
+            continue
+        if report.status != STOPPED and report.interval and item.expires_at is not None:
+            now = now or broker.now()
+            # By the broker's clock, with which that of the worker may disagree.
+            age = REPORT_TTL - (item.expires_at - now).total_seconds()
+            if age > max(_SHORTEST, _INTERVALS * report.interval):
+                report = msgspec.structs.replace(report, status=DEAD)
+        reports.append(report)
+    return reports

@@ -37,6 +37,10 @@ class JobContext:
 
     outcome: Outcome | None = None
     """The outcome of the code, while plugins around the job still run."""
+    error: BaseException | None = None
+    """The exception that ended the attempt, until its line is logged."""
+    is_told: bool = False
+    """Whether another process has logged the end of the attempt."""
 
     def __init__(self, record: JobRecord, client: Client, log: JobLog, worker: object = None) -> None:
         self.record = record

@@ -8,18 +8,21 @@ carry the attempt and a sequence number within it, so that storing them twice do
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Any
 
 from mrq_core.clock import from_ms
+from mrq_core.config.settings import Config
 from mrq_core.contract.messages import LogLine
-from mrq_core.errors import ConfigError
-from mrq_core.text import printable, without_controls
+from mrq_core.running.log_handlers import FileHandler, LocklessHandler, TerminalHandler, print_error
+from mrq_core.running.log_lines import checked_formatter
+from mrq_core.running.log_lines import stamp as stamp
+from mrq_core.text import printable
 
-_NO_JOB = "-"
 _LEVEL = 30
 """Characters of the name of a level that are kept."""
 _ours: list[logging.Handler] = []
@@ -105,20 +108,8 @@ current_log: ContextVar[JobLog | None] = ContextVar("mrq_log", default=None)
 """The log of the job that runs in the current context."""
 
 
-class JobLogHandler(logging.Handler):
+class JobLogHandler(LocklessHandler):
     """Writes log lines that are made in the context of a job to the log of the job."""
-
-    def createLock(self) -> None:
-        """Makes no lock: a line is added in one step, and an interrupted job could keep a lock for ever."""
-        self.lock = None
-
-    def handle(self, record: logging.LogRecord) -> bool:
-        """Emits without a lock: from Python 3.13 on, `logging.Handler.handle` enters it unconditionally."""
-        # Since Python 3.12 a filter may answer with another record.
-        accepted: object = self.filter(record)
-        if accepted:
-            self.emit(accepted if isinstance(accepted, logging.LogRecord) else record)
-        return bool(accepted)
 
     def emit(self, record: logging.LogRecord) -> None:
         log = current_log.get()
@@ -130,99 +121,66 @@ class JobLogHandler(logging.Handler):
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        _print_error(super().handleError, record)
+        print_error(super().handleError, record)
 
 
-class TerminalHandler(logging.StreamHandler[Any]):
-    """Writes log lines to standard error, also after a task has closed `sys.stderr`."""
+def set_up_logging(config: Config, *, worker: str = "", follows_file: bool = False) -> None:
+    """Sends logs to standard error or to LOG_FILE, and logs of jobs to their jobs. Names the job in each
+    record of this process. Replaces earlier handlers of mrq. `worker`: the name in JSON, if this process
+    is not the worker itself. `follows_file`: see `FileHandler`.
 
-    def handleError(self, record: logging.LogRecord) -> None:
-        if getattr(self.stream, "closed", False):
-            # The interpreter's own stream leaves the descriptor open.
-            self.stream = open(2, "w", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
-            self.emit(record)
-        else:
-            _print_error(super().handleError, record)
-
-
-def _print_error(print_error: Callable[[logging.LogRecord], None], record: logging.LogRecord) -> None:
-    """Prints why a line cannot be logged, if standard error is open. Never raises, because tasks log."""
-    try:
-        print_error(record)
-    except Exception:
-        pass
-
-
-class _JobName(logging.Filter):
-    """Gives each record the attribute `job`, for LOG_FORMAT."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        log = current_log.get()
-        record.job = log.job_id if log else _NO_JOB
-        return True
-
-
-class _SafeFormatter(logging.Formatter):
-    """Makes every log line safe for a terminal. The format keeps its control characters, such as colours."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        cached = record.exc_text  # other handlers use this text unchanged
-        record.exc_text = None if record.exc_info or cached is None else without_controls(cached)
-        try:
-            return printable(super().format(record))
-        finally:
-            record.exc_text = cached
-
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        message = record.message
-        record.message = without_controls(message)
-        try:
-            return super().formatMessage(record)
-        finally:
-            record.message = message
-
-    def formatException(self, ei: Any) -> str:
-        return without_controls(super().formatException(ei))
-
-    def formatStack(self, stack_info: str) -> str:
-        return without_controls(super().formatStack(stack_info))
-
-
-def _checked_formatter(format: str) -> logging.Formatter:
-    sample = logging.LogRecord("mrq", logging.INFO, __file__, 1, "sample", None, None)
-    _JobName().filter(sample)
-    try:
-        formatter = _SafeFormatter(format)
-        formatter.format(sample)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"LOG_FORMAT is {format!r}, which logging cannot use ({error}): expected a format such as "
-            "'%(asctime)s %(levelname)s %(message)s'"
-        ) from error
-    return formatter
-
-
-def set_up_logging(level: str, format: str, *, quiet: bool) -> None:
-    """Sends logs to standard error, and logs of jobs to their jobs. Replaces earlier handlers of mrq.
-
-    Raises ConfigError for a format that is none.
+    Raises ConfigError for a format or a file that cannot be used.
     """
-    formatter = _checked_formatter(format)
+    formatter = checked_formatter(config.log_format, worker or config.worker_name(os.getpid()))
+    handler: logging.Handler
+    handler = FileHandler(config.log_file, follows=follows_file) if config.log_file else TerminalHandler()
     root = logging.getLogger()
     while _ours:
         root.removeHandler(_ours.pop())
-    terminal = TerminalHandler()
-    terminal.setFormatter(formatter)
-    terminal.addFilter(_JobName())
-    if quiet:
-        terminal.setLevel(logging.WARNING)
-    _ours.extend((terminal, JobLogHandler()))
-    for handler in _ours:
-        root.addHandler(handler)
-    root.setLevel(level)
-    _levels[:] = [*(handler.level for handler in _ours), root.level]
-    _set_up.update({handler: (handler.formatter, list(handler.filters)) for handler in _ours})
+    handler.setFormatter(formatter)
+    if config.quiet:
+        handler.setLevel(logging.WARNING)
+    _ours.extend((handler, JobLogHandler()))
+    for one in _ours:
+        root.addHandler(one)
+    root.setLevel(config.log_level)
+    if logging.Logger.handle is handle_unstamped:
+        setattr(logging.Logger, "handle", _handle)  # noqa: B010
+    _levels[:] = [*(one.level for one in _ours), root.level]
+    _set_up.clear()
+    _set_up.update({one: (one.formatter, list(one.filters)) for one in _ours})
     _disabled.update(_disabled_loggers())
+
+
+handle_unstamped = logging.Logger.handle
+"""The method of the standard library."""
+
+
+def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
+    """Names the job in each record, whichever handlers get it. No filter or record factory could: tasks
+    remove the former, and the latter would refuse a caller's `extra` with the same name."""
+    stamp(record)
+    handle_unstamped(logger, record)
+
+
+def reopen_log_file() -> None:
+    """Opens LOG_FILE again, after a program has renamed it. In any thread. Raises OSError."""
+    for handler in _ours:
+        if isinstance(handler, FileHandler):
+            handler.reopen()
+
+
+def are_handlers_ours(logger: logging.Logger) -> bool:
+    """Whether a logger below the root logger sends its lines to the handlers of mrq only, which never
+    wait."""
+    if len(_root.handlers) > len(_ours):
+        return False
+    one: logging.Logger | None = logger
+    while one is not None and one is not _root:
+        if one.handlers or one.filters:
+            return False
+        one = one.parent
+    return not _root.filters
 
 
 def handle_alone(record: logging.LogRecord) -> None:
@@ -230,12 +188,6 @@ def handle_alone(record: logging.LogRecord) -> None:
     for handler in _ours:
         if record.levelno >= handler.level:
             handler.handle(record)
-
-
-def renew_locks() -> None:
-    """Gives the handlers of mrq new locks. Greenlets that wait for the earlier locks go on waiting."""
-    for handler in _ours:
-        handler.createLock()
 
 
 def is_logging_intact() -> bool:
@@ -289,8 +241,7 @@ def _restore_handler(handler: logging.Handler, level: int) -> None:
     handler.formatter, filters = _set_up[handler]
     if handler.filters != filters:
         handler.filters = list(filters)
-    if handler.lock is None:
-        handler.createLock()
+    handler.lock = None
     if isinstance(handler, TerminalHandler) and not hasattr(handler.stream, "write"):
         handler.stream = sys.__stderr__
 

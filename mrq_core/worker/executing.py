@@ -36,7 +36,7 @@ from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonObject, copied
 from mrq_core.contract.lifecycle import runs_solo
 from mrq_core.contract.messages import Outcome
-from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.record import JobRecord
 from mrq_core.errors import ClaimLost, MrqError, TaskImportFailed
 from mrq_core.plugins.manager import Plugins
 from mrq_core.running.context import JobContext, current_context
@@ -44,6 +44,7 @@ from mrq_core.running.logs import JobLog, current_log
 from mrq_core.tasks.loading import LoadedTask, load_task
 from mrq_core.worker import forking
 from mrq_core.worker.around import Around
+from mrq_core.worker.ended_lines import EndedLines
 from mrq_core.worker.executions import Execution, job_execution
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.interrupts import CancelRequests, import_interrupt, stop_interrupt, timeout_interrupt
@@ -54,14 +55,7 @@ from mrq_core.worker.settling import Settler
 from mrq_core.worker.solo import SoloProcesses
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.surroundings import LONG
-from mrq_core.worker.tracebacks import headline
 from mrq_core.worker.worker_state import WorkerState
-
-_REQUESTED = frozenset({Status.RETRY, Status.QUEUED, Status.ABORT, Status.INTERRUPT, Status.CANCEL})
-"""Outcomes that a task or an operator requested: logged without a warning."""
-
-_SHOWN = 1000
-"""Characters of an error that the worker's log shows."""
 
 _SEES_RECORD = ("mrq_around_job", "mrq_jobs_started", "mrq_jobs_settled", "mrq_retry_decision")
 """The hooks whose plugins get the record of a job that runs."""
@@ -95,6 +89,7 @@ class Executing:
         self.outcomes = self._runner.outcomes
         self._solo = SoloProcesses(state, stopping, self.outcomes, self._limit_import, self._set_deadline)
         self._is_solo_possible = state.broker.is_shared
+        self._ended_lines = EndedLines(state.config)
         self._importing = Semaphore(1)
         self._loop: Any = gevent.get_hub().loop
         self._pool = GreenletPool(state.config.greenlets, self._execute)
@@ -146,10 +141,8 @@ class Executing:
         surroundings = self._state.surroundings
         if time.monotonic() - execution.started > LONG or not surroundings.is_intact():
             surroundings.restore(is_alone=is_alone)
-        if outcome.exception_type is not None:
-            level = logging.INFO if outcome.status in _REQUESTED else logging.WARNING
-            error = headline(outcome.traceback, outcome.exception_type)[:_SHOWN]
-            _log.log(level, "job.%s id=%s path=%s error=%s", outcome.status, record.id, record.path, error)
+        if execution.outcome is outcome and not context.is_told:
+            self._ended_lines.log(context, outcome)
         return is_clean
 
     def _run(self, execution: Execution) -> Outcome | None:

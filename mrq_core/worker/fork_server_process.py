@@ -52,7 +52,8 @@ from mrq_core.worker.solo_messages import HEARTBEATS, MESSAGES
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_IGNORED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+"""Signals to the worker that a service manager sends to all processes of a service."""
 _END_PATIENCE = 1.0
 """Seconds for killed processes to exit when the server ends."""
 _ORPHAN_PATIENCE = 3.8
@@ -130,7 +131,7 @@ class _Server:
         self._awake, self._waker = os.pipe()
         os.set_blocking(self._awake, False)
         os.set_blocking(self._waker, False)
-        for number in (signal.SIGCHLD, *_STOP_SIGNALS):
+        for number in (signal.SIGCHLD, *_IGNORED_SIGNALS):
             # Not SIG_IGN, which programs that a job starts would inherit.
             _handle_signal(number, lambda signum, frame: None)
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)

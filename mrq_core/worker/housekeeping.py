@@ -82,7 +82,7 @@ class Housekeeping:
             greenlet.start()
 
     def stop(self) -> None:
-        """Ends the loops, deletes the worker's report, and records the last metrics."""
+        """Ends the loops, writes the last report, and records the last metrics."""
         self._is_over = True
         self._requests.stop()
         for greenlet in self._greenlets:
@@ -92,9 +92,9 @@ class Housekeeping:
         except OSError as error:
             _log.warning("report.not_removed file=%s error=%s", self._config.report_file, error)
         try:
-            self._reports.remove(self._broker)
+            self._reports.say_goodbye(self._broker)
         except BrokerError as error:
-            _log.warning("report.not_removed worker=%s error=%s", self._state.name, error)
+            _log.warning("report.not_written worker=%s error=%s", self._state.name, error)
             return  # the broker is away: the last metrics are lost, and the stop waits no longer
         try:
             self._state.metrics.record(self._broker)

@@ -97,6 +97,7 @@ class Outcomes:
 
     def of_exception(self, context: JobContext, error: BaseException, started: float) -> Outcome:
         """The outcome of an attempt that raised, before, in or after the task's code. Never raises."""
+        context.error = error
         try:
             return self._of_exception(context, error, started)
         except BaseException as broken:  # a retry that makes no sense, or a fault of mrq
@@ -104,6 +105,7 @@ class Outcomes:
 
     def of_fault(self, context: JobContext, error: BaseException, started: float) -> Outcome:
         """The outcome of an attempt that could not get a better one because of this error. Never raises."""
+        context.error = error
         before = exception_before(error)
         return Outcome(
             status=Status.FAILED,

@@ -5,61 +5,184 @@ from __future__ import annotations
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import psutil
+from msgspec.structs import replace
 
 from mrq_core import __version__
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerError
-from mrq_core.operations.workers import WORKERS_NAMESPACE, RunningJob, WorkerReport, report_to_json
+from mrq_core.operations.workers import (
+    REPORT_TTL,
+    STOPPED,
+    WORKERS_NAMESPACE,
+    RunningJob,
+    WorkerReport,
+    report_to_json,
+)
+from mrq_core.worker.executions import Execution
+from mrq_core.worker.native import get_ident
 from mrq_core.worker.report_file import ReportFile
+from mrq_core.worker.stacks import frame_of, short_stack
 from mrq_core.worker.worker_state import WorkerState
 
-_REPORTS_KEPT = 3
-"""The number of report intervals after which a report that was not renewed expires."""
 _LATE = 1.5
 """The number of report intervals after which the native thread writes the report."""
 
-_RUNNING_MOST = 1000
+RUNNING_MOST = 20
 """The most running jobs that a report names."""
+_STACKS_MOST = 6_000
+"""Characters of all stacks in a report. Jobs beyond have none."""
+_PATH_MOST = 200
+_QUEUES_MOST = 4_000
+"""Characters of the names of queues in a report."""
+_STATUSES_MOST = 30
+_SAMPLE, _MINUTE, _HISTORY = 1.0, 60.0, 60
+"""Seconds between two samples of the pool, and of the process, and the minutes that are kept."""
+
+
+class Samples:
+    """Samples of the pool and the process. The native thread takes them, also while a job blocks the hub."""
+
+    def __init__(self, state: WorkerState) -> None:
+        self._state = state
+        self._process = psutil.Process(os.getpid())
+        self._usage: deque[float] = deque(maxlen=int(_MINUTE / _SAMPLE))
+        self._next = self._next_minute = time.monotonic()
+        self._cpu = (time.monotonic(), self.cpu_time())
+        self.memory_history: deque[int] = deque(maxlen=_HISTORY)
+        self.cpu_history: deque[float] = deque(maxlen=_HISTORY)
+        self.cpu = 0.0
+
+    def memory(self) -> int:
+        """The resident memory of the process, in bytes."""
+        return int(self._process.memory_info().rss)
+
+    def cpu_time(self) -> float:
+        """The seconds of the processor that the process has used."""
+        times = self._process.cpu_times()  # without psutil's `oneshot`, which takes a lock
+        return float(times.user + times.system)
+
+    @property
+    def usage(self) -> float:
+        """The mean share of the greenlets that ran a job in the last minute."""
+        samples = list(self._usage) or [self._busy()]
+        return round(sum(samples) / len(samples), 3)
+
+    def take(self, now: float) -> None:
+        """Takes the samples that are due at this monotonic time."""
+        if now < self._next:
+            return
+        self._next = now + _SAMPLE
+        self._usage.append(self._busy())
+        if now < self._next_minute:
+            return
+        before, used_before = self._cpu
+        used = self.cpu_time()
+        if now > before:
+            self.cpu = round((used - used_before) / (now - before), 3)
+        self._cpu = (now, used)
+        self._next_minute = now + _MINUTE
+        self.memory_history.append(self.memory())
+        self.cpu_history.append(self.cpu)
+
+    def _busy(self) -> float:
+        return min(1.0, self._state.executions.running / self._state.config.greenlets)
 
 
 class Reporter:
-    """Makes the report that `mrq workers` shows."""
+    """Makes the report that `mrq workers` shows. It stays small, because it is a value of shared state."""
 
     def __init__(self, state: WorkerState, queues: tuple[str, ...]) -> None:
         self._state = state
-        self._queues = queues
+        self._queues = _first(queues)
+        self._left_out = len(queues) - len(self._queues)
         self._started_at = datetime.now(UTC)
-        self._process = psutil.Process(os.getpid())
+        self._host = socket.gethostname()
+        self._ip = state.config.local_ip or _address()
+        self._hub_thread = get_ident()
+        self.samples = Samples(state)
 
     def describe(self) -> WorkerReport:
         """The worker at this moment. Safe in any thread."""
-        state = self._state
-        # Without psutil's `oneshot`, which takes a lock.
-        memory, cpu = self._process.memory_info().rss, self._process.cpu_times()
-        running = state.executions.undecided()[:_RUNNING_MOST]
+        state, samples = self._state, self.samples
+        running = sorted(state.executions.undecided(), key=lambda execution: execution.started)
         return WorkerReport(
             name=state.name,
-            host=socket.gethostname(),
+            host=self._host,
+            ip=self._ip,
             pid=os.getpid(),
             status=state.status,
             queues=self._queues,
+            queues_left_out=self._left_out,
             greenlets=state.config.greenlets,
             started_at=self._started_at,
             reported_at=datetime.now(UTC),
-            jobs=dict(state.counts),
-            running=tuple(
-                RunningJob(id=r.id, path=r.path, started_at=r.started_at or self._started_at)
-                for r in (execution.record for execution in running)
-            ),
+            interval=state.config.report_interval,
+            jobs=dict(list(state.counts.items())[:_STATUSES_MOST]),
+            running=self._described(running[:RUNNING_MOST]),
+            running_jobs=len(running),
+            usage=samples.usage,
             unsettled=state.executions.unsettled,
-            memory=memory,
-            cpu_time=cpu.user + cpu.system,
+            memory=samples.memory(),
+            memory_history=tuple(samples.memory_history),
+            cpu_time=samples.cpu_time(),
+            cpu=samples.cpu,
+            cpu_history=tuple(samples.cpu_history),
             version=__version__,
         )
+
+    def farewell(self) -> WorkerReport:
+        """The last report, of a worker that has stopped."""
+        return replace(self.describe(), status=STOPPED, running=(), running_jobs=0, usage=0.0)
+
+    def _described(self, executions: list[Execution]) -> tuple[RunningJob, ...]:
+        now = time.monotonic()
+        left = _STACKS_MOST
+        jobs = []
+        for execution in executions:
+            record = execution.record
+            stack: tuple[str, ...] = ()
+            if execution.process is not None:
+                stack = (f"in process {execution.process.pid}",)
+            elif left > 0:
+                with suppress(Exception):  # a frame changes while it is read in another thread
+                    stack = short_stack(frame_of(execution, self._hub_thread))
+            left -= sum(map(len, stack))
+            job = RunningJob(
+                id=record.id,
+                path=record.path[:_PATH_MOST],
+                started_at=record.started_at or self._started_at,
+                age=round(max(0.0, now - execution.started), 3),
+                stack=stack if left >= 0 else (),
+            )
+            jobs.append(job)
+        return tuple(jobs)
+
+
+def _first(queues: tuple[str, ...]) -> tuple[str, ...]:
+    """The first names of queues, as far as a report has room for them."""
+    size = 0
+    for index, name in enumerate(queues):
+        size += len(name)
+        if size > _QUEUES_MOST:
+            return queues[:index]
+    return queues
+
+
+def _address() -> str:
+    """The address of this machine in its network, without sending anything; that of the loopback without a
+    network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("198.51.100.1", 9))  # an address of documentation: no packet is sent
+            return str(probe.getsockname()[0])
+        except OSError:
+            return "127.0.0.1"
 
 
 class Reports:
@@ -91,11 +214,10 @@ class Reports:
     def store(self, broker: Broker) -> None:
         """Writes the report that `mrq workers` shows. Raises BrokerError."""
         now = time.monotonic()
-        report = report_to_json(self._reporter.describe())
-        broker.state.put(WORKERS_NAMESPACE, self._name, report, ttl=self._interval * _REPORTS_KEPT)
+        self._put(broker, self._reporter.describe())
         self._stored_at = now
-        if self._is_over:  # the hub has removed it meanwhile
-            broker.state.delete(WORKERS_NAMESPACE, [self._name])
+        if self._is_over:  # the hub has written the last report meanwhile
+            self._put(broker, self._reporter.farewell())
 
     def start_file(self) -> None:
         """Writes the first report to REPORT_FILE. Raises ConfigError if that fails."""
@@ -118,13 +240,16 @@ class Reports:
         if self._file is not None:
             self._file.remove()
 
-    def remove(self, broker: Broker) -> None:
-        """Deletes the report in shared state for good. Raises BrokerError."""
+    def say_goodbye(self, broker: Broker) -> None:
+        """Writes the last report to shared state, which tells a stopped worker from a dead one. Raises
+        BrokerError."""
         self._is_over = True
-        broker.state.delete(WORKERS_NAMESPACE, [self._name])
+        self._put(broker, self._reporter.farewell())
 
     def perform(self, now: float, broker: Callable[[], Broker]) -> None:
-        """In the native thread: writes the reports that are late. The hub logs the errors of the hub."""
+        """In the native thread: takes samples, and writes the reports that are late. The hub logs the errors
+        of the hub."""
+        self._reporter.samples.take(now)
         late = now - _LATE * self._interval
         if self._is_over or now < self._tried_at + self._interval / 4:
             return
@@ -140,3 +265,6 @@ class Reports:
                 self.store(broker())
             except BrokerError:
                 pass
+
+    def _put(self, broker: Broker, report: WorkerReport) -> None:
+        broker.state.put(WORKERS_NAMESPACE, self._name, report_to_json(report), ttl=REPORT_TTL)

@@ -7,11 +7,10 @@ name. A native thread answers while a job blocks the hub.
 
 from __future__ import annotations
 
-import sys
 import time
-import traceback
 from collections.abc import Callable, Iterable
-from types import FrameType
+
+import gevent
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Versions, WorkerRequest
@@ -19,7 +18,8 @@ from mrq_core.errors import BrokerError
 from mrq_core.ids import new_nonce
 from mrq_core.operations.requests import ANSWER_TTL, ANSWERS, answer_value, store_answer
 from mrq_core.worker.executions import Execution
-from mrq_core.worker.native import get_ident
+from mrq_core.worker.native import get_ident, sleep
+from mrq_core.worker.stacks import frame_of, full_stack, other_greenlets
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
 
@@ -27,7 +27,10 @@ _LATE = 1.2
 """Seconds without a poll of the hub after which the native thread polls for requests."""
 _STACK_MOST = 60_000
 """Characters of all stacks together."""
-_FRAMES_MOST = 60
+_GREENLETS_MOST = 200
+_ANSWERED_WITHIN = 0.6
+"""Seconds for solo processes to send their stacks."""
+_NOT_HERE = "the job does not run here any more\n"
 _BEGUN_MOST = 1000
 
 
@@ -94,7 +97,7 @@ class Requests:
             if item is None or item.value != accepted:  # of a worker that had this name before
                 return
         if request.kind == "stack":
-            store_answer(broker, request.id, "done", self._stacks(), ttl)
+            store_answer(broker, request.id, "done", self._stacks(request.args.get("job")), ttl)
         elif request.kind in ("stop", "drain"):
             is_drain = request.kind == "drain"
             store_answer(broker, request.id, "done", self._stopping.plan(is_drain=is_drain), ttl)
@@ -105,13 +108,15 @@ class Requests:
             text = f"this worker does not know the request {request.kind!r}: its mrq is of another version"
             store_answer(broker, request.id, "refused", text, ttl)
 
-    def _stacks(self) -> str:
-        """The stacks of the running jobs, the job that runs longest first."""
+    def _stacks(self, job: object = None) -> str:
+        """The stacks of the running jobs, the job that runs longest first, and of the other greenlets; or of
+        one job."""
         running = sorted(self._state.executions.undecided(), key=lambda execution: execution.started)
-        if not running:
-            return "no job is running\n"
+        if job is not None:
+            running = [execution for execution in running if execution.record.id == job]
+        self._ask_processes(running)
+        parts: list[str] = [] if running else ["no job is running\n" if job is None else _NOT_HERE]
         now = time.monotonic()
-        parts: list[str] = []
         size = 0
         for number, execution in enumerate(running):
             record = execution.record
@@ -119,22 +124,36 @@ class Requests:
             part = f"{head}\n{self._stack_of(execution)}"
             if size + len(part) > _STACK_MOST:
                 parts.append(f"{len(running) - number} more jobs are left out\n")
-                break
+                return "\n".join(parts)
             parts.append(part)
             size += len(part)
+        if job is not None:
+            return "\n".join(parts)
+        known = {id(execution.greenlet) for execution in running}
+        for name, frame in other_greenlets(known, _GREENLETS_MOST):
+            part = f"greenlet {name}\n{full_stack(frame)}"
+            if frame is None:
+                continue
+            size += len(part)
+            if size > _STACK_MOST:
+                parts.append("more greenlets are left out\n")
+                break
+            parts.append(part)
         return "\n".join(parts)
+
+    def _ask_processes(self, running: Iterable[Execution]) -> None:
+        """Asks solo processes for their stacks, and waits a moment for the answers. The watchdog's thread
+        receives them, also while a job blocks the hub."""
+        asked = [execution.process for execution in running if execution.process is not None]
+        for process in asked:
+            process.ask_stack()
+        wait = gevent.sleep if get_ident() == self._hub_thread else sleep
+        deadline = time.monotonic() + _ANSWERED_WITHIN
+        while time.monotonic() < deadline and any(process.stack is None for process in asked):
+            wait(0.05)
 
     def _stack_of(self, execution: Execution) -> str:
         if execution.process is not None:
-            return f"  runs in process {execution.process.pid}\n"
-        greenlet = execution.greenlet
-        frame: FrameType | None = getattr(greenlet, "gr_frame", None)
-        if frame is None and greenlet is not None and not greenlet.dead and get_ident() != self._hub_thread:
-            frame = sys._current_frames().get(self._hub_thread)  # the job blocks the hub
-        if frame is None:
-            return "  has no frame at this moment\n"
-        try:
-            lines = traceback.format_stack(frame, None)[-_FRAMES_MOST:]
-        except Exception as error:  # the frame changes while it is read in another thread
-            return f"  cannot be read: {type(error).__name__}\n"
-        return "".join(lines)[-_STACK_MOST // 2 :]
+            stack = execution.process.stack or "  does not answer: C code may hold the GIL\n"
+            return f"  runs in process {execution.process.pid}\n{stack}"
+        return full_stack(frame_of(execution, self._hub_thread))

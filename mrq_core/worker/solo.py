@@ -175,6 +175,7 @@ class SoloProcesses:
                 case StopRequested(why):
                     self._stopping.stop(why)
                 case Ended(outcome):
+                    context.is_told = True
                     return outcome
         if process.killed_for is not None:
             reason = process.killed_for

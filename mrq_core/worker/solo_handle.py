@@ -18,9 +18,11 @@ from mrq_core.worker.fork_server import ForkServer
 from mrq_core.worker.process_memory import tree_size
 from mrq_core.worker.solo_messages import (
     HEARTBEAT,
+    Beats,
     FromProcess,
     Inbox,
     Interrupting,
+    StackWanted,
     Start,
     framed,
     from_process,
@@ -52,6 +54,7 @@ class SoloProcess:
         self._interrupted_at: float | None = None
         self._killed_at: float | None = None
         self._heard = time.monotonic()
+        self._beats = Beats()
         self._server = server
         self._started = time.monotonic()
         ours, theirs = socket.socketpair()
@@ -153,10 +156,11 @@ class SoloProcess:
             return
         self._check_server(now)
         try:
-            if os.read(self._heartbeats, 4096):
+            while data := os.read(self._heartbeats, 65536):
                 self._heard = now
+                self._beats.add(data)
         except OSError:
-            pass  # none came
+            pass  # no more came
         if self.memory:
             size = tree_size(self.pid)
             self.peak = max(self.peak, size)
@@ -178,6 +182,17 @@ class SoloProcess:
                 os.write(self._socket.fileno(), message)
         if now - self._heard > _SILENT or now - self._interrupted_at > grace:
             self.kill(interrupt)
+
+    @property
+    def stack(self) -> str | None:
+        """The answer to the latest `ask_stack`, once it has come."""
+        return self._beats.stack
+
+    def ask_stack(self) -> None:
+        """Asks the process for its stacks. In any thread."""
+        self._beats.stack = None
+        with suppress(OSError):
+            os.write(self._socket.fileno(), framed(StackWanted()))
 
     def kill(self, reason: Interrupt | MemoryLimitExceeded | None) -> None:
         """Kills the process and its group. The first reason counts."""

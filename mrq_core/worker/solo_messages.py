@@ -6,6 +6,7 @@ other: they run in the same interpreter.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -14,9 +15,15 @@ from mrq_core.contract.messages import LogLine, Outcome
 from mrq_core.contract.record import JobRecord
 
 MESSAGES, HEARTBEATS = 3, 4
-"""The file descriptors of a solo process: a socket for messages, and a pipe for heartbeats."""
+"""The file descriptors of a solo process: a socket for messages, and a pipe for heartbeats and stacks, which
+native threads of both processes serve while a job blocks the hub."""
 HEARTBEAT = 0.1
 """Seconds between two heartbeats."""
+_BEAT, _PART, _LAST = b".", b"[", b"]"
+_PART_SIZE = 2_000
+"""Bytes of a part of a stack: a pipe takes so much in one piece or not at all."""
+_STACK_MOST = 30_000
+"""Bytes of a stack."""
 _LENGTH = 4
 
 
@@ -37,6 +44,10 @@ class Interrupting(msgspec.Struct, frozen=True, tag="interrupt"):
 
     kind: str
     message: str
+
+
+class StackWanted(msgspec.Struct, frozen=True, tag="stack"):
+    """Asks the process for its stacks, which come through the pipe."""
 
 
 class Running(msgspec.Struct, frozen=True, tag="running"):
@@ -70,7 +81,7 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     outcome: Outcome
 
 
-ToProcess = Start | Interrupting
+ToProcess = Start | Interrupting | StackWanted
 FromProcess = Running | Logged | Progressed | StopRequested | Ended
 
 _encoder = msgspec.msgpack.Encoder()
@@ -103,6 +114,46 @@ class Inbox:
         frame = bytes(self._received[_LENGTH:end])
         del self._received[:end]
         return frame
+
+
+class Beats:
+    """Reads the pipe of a solo process: heartbeats, and stacks in parts."""
+
+    def __init__(self) -> None:
+        self._received = bytearray()
+        self._parts = bytearray()
+        self.stack: str | None = None
+        """The latest complete stack."""
+
+    def add(self, data: bytes) -> None:
+        received = self._received
+        received += data
+        while received:
+            kind = received[:1]
+            if kind not in (_PART, _LAST):  # a heartbeat, or a byte that the task has written
+                del received[0]
+                continue
+            end = 3 + int.from_bytes(received[1:3], "big")
+            if len(received) < end:
+                return
+            self._parts += received[3:end]
+            del received[:end]
+            if kind == _LAST:
+                self.stack = self._parts.decode(errors="replace")
+            if kind == _LAST or len(self._parts) > 2 * _STACK_MOST:
+                self._parts.clear()
+
+
+def beats_of(stack: str | None = None) -> Iterator[bytes]:
+    """A heartbeat, and the parts of a stack, to be written one by one."""
+    yield _BEAT
+    if stack is None:
+        return
+    data = stack.encode("utf-8", "replace")[-_STACK_MOST:]
+    for start in range(0, len(data) or 1, _PART_SIZE):
+        part = data[start : start + _PART_SIZE]
+        kind = _PART if start + _PART_SIZE < len(data) else _LAST
+        yield kind + len(part).to_bytes(2, "big") + part
 
 
 def to_process(frame: bytes) -> ToProcess:

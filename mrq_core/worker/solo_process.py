@@ -31,11 +31,12 @@ from mrq_core.running.context import JobContext, current_context, shielded
 from mrq_core.running.logs import JobLog, current_log, set_up_logging
 from mrq_core.worker import blocking, forking
 from mrq_core.worker.asyncio_loops import keep_loops_apart
+from mrq_core.worker.ended_lines import EndedLines
 from mrq_core.worker.executing import Runner
 from mrq_core.worker.executions import Execution, Executions, job_execution
 from mrq_core.worker.guarded_log import GuardedLog, guard_hub, guard_loggers
 from mrq_core.worker.lasting import keep_hub
-from mrq_core.worker.native import NativeLoop, start_native_thread
+from mrq_core.worker.native import NativeLoop, get_ident, start_native_thread
 from mrq_core.worker.resolving import guard_resolver
 from mrq_core.worker.solo_messages import (
     HEARTBEAT,
@@ -48,11 +49,14 @@ from mrq_core.worker.solo_messages import (
     Logged,
     Progressed,
     Running,
+    StackWanted,
     Start,
     StopRequested,
+    beats_of,
     framed,
     to_process,
 )
+from mrq_core.worker.stacks import frame_of, full_stack, other_greenlets
 from mrq_core.worker.tracebacks import error_fields, format_traceback
 from mrq_core.worker.watchdog import Watchdog
 
@@ -60,6 +64,7 @@ _DATA_FACTOR = 2
 """How far RLIMIT_DATA lies above the limit of the resident memory, which the worker checks: it stops an
 allocation that is too quick for these checks."""
 _STATUS_DATA = "VmData:"
+_GREENLETS_MOST = 50
 
 _log = GuardedLog("mrq.worker")
 
@@ -158,6 +163,8 @@ class Job:
         self._interrupt: Interrupting | None = None
         """An interrupt that came before the execution was there."""
         self._progress: float | None = None
+        self._is_stack_wanted = False
+        self._hub_thread = get_ident()
 
     def run(self) -> None:
         """Runs the attempt, and sends its outcome."""
@@ -166,10 +173,11 @@ class Job:
         heart.start()
         start_native_thread(self._listen)
         config = load_config(start.settings, file=start.config_file)
-        set_up_logging(config.log_level, config.log_format, quiet=config.quiet)
+        set_up_logging(config, worker=start.worker, follows_file=True)
         plugins = Plugins(config)
         broker = open_broker(config, plugins, run_blocking=blocking.run_blocking)
         client = set_process_client(Client(config, broker, plugins))
+        self._ended_lines = EndedLines(config)
         log = ForwardedLog(start.record, config.max_log_size, self._link)
         worker = SoloWorker(start.worker, config, client, self._link)
         context = JobContext(start.record, client, log, worker=worker)
@@ -205,6 +213,7 @@ class Job:
         except BaseException as error:  # a fault of mrq, or an exception that the job left for this greenlet
             outcome = context.outcome or runner.outcomes.of_fault(context, error, started)
         self._tell_progress()
+        self._ended_lines.log(context, outcome)
         try:
             self._end(outcome)
         except BaseException as error:  # a value that no message carries
@@ -227,10 +236,15 @@ class Job:
         """Tells the worker that this process responds. Ends the process if its parent is gone."""
         if os.getppid() != self._parent:
             os.killpg(0, signal.SIGKILL)
+        stack = None
+        if self._is_stack_wanted:
+            self._is_stack_wanted = False
+            stack = self._stacks()
         try:
-            os.write(HEARTBEATS, b".")
+            for beat in beats_of(stack):
+                os.write(HEARTBEATS, beat)
         except BlockingIOError:
-            pass  # the worker has many of them to read
+            self._is_stack_wanted = stack is not None  # the worker has many of them to read
         self._tell_progress()
         return HEARTBEAT
 
@@ -251,6 +265,19 @@ class Job:
             if isinstance(message, Interrupting):
                 self._interrupt = message
                 self._obey()
+            elif isinstance(message, StackWanted):
+                self._is_stack_wanted = True
+
+    def _stacks(self) -> str:
+        """The stack of the job, and of the other greenlets of this process."""
+        execution = self._execution
+        if execution is None:
+            return "  starts\n"
+        parts = [full_stack(frame_of(execution, self._hub_thread))]
+        for name, frame in other_greenlets({id(execution.greenlet)}, _GREENLETS_MOST):
+            if frame is not None:
+                parts.append(f"  greenlet {name}\n{full_stack(frame)}")
+        return "".join(parts)
 
     def _obey(self) -> None:
         message, execution = self._interrupt, self._execution

@@ -16,6 +16,7 @@ from __future__ import annotations
 import signal
 import time
 
+from mrq_core.running.logs import reopen_log_file
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.interrupts import stop_interrupt
 from mrq_core.worker.native import Mailbox
@@ -47,8 +48,9 @@ class Stopping:
         self._reader = SignalReader(self._receive)
 
     def handle_signals(self) -> None:
-        """Takes over SIGINT, SIGTERM and SIGHUP."""
-        self._reader.start(STOP_SIGNALS)
+        """Takes over SIGINT, SIGTERM and SIGHUP, and SIGUSR1 if there is a LOG_FILE."""
+        has_file = bool(self._state.config.log_file)
+        self._reader.start((*STOP_SIGNALS, signal.SIGUSR1) if has_file else STOP_SIGNALS)
 
     def restore_signals(self, *, ignores_later: bool = False) -> None:
         """Restores the earlier handlers, or ignores later signals because the process exits."""
@@ -103,6 +105,9 @@ class Stopping:
 
     def _receive(self, signum: int) -> None:
         """In the thread that reads signals."""
+        if signum == signal.SIGUSR1:
+            self._mailbox.send(_reopen_log_file())
+            return
         now = time.monotonic()
         name = signal.Signals(signum).name
         if signum == signal.SIGINT:
@@ -142,3 +147,12 @@ class Stopping:
     def _announce(self, line: str) -> None:
         self._state.wake.set()
         _log.info("%s", line)
+
+
+def _reopen_log_file() -> str:
+    """Opens LOG_FILE again, in any thread, and returns the line that says so."""
+    try:
+        reopen_log_file()
+    except OSError as error:
+        return f"log.not_reopened: LOG_FILE cannot be opened ({error}); the earlier file gets the lines"
+    return "log.reopened on SIGUSR1"

@@ -118,6 +118,15 @@ class Worker:
         Raises BrokerError if it cannot start; later it waits for a broker that is away.
         """
         broker = self._state.broker
+        _log.info(
+            "worker.starting name=%s broker=%s at %s config=%s queues=%s greenlets=%d",
+            self.name,
+            broker.name,
+            broker.location or "an unnamed place",
+            getattr(self.config.module, "__file__", None) or "none",
+            shown_names(self._strategy.queues),
+            self.config.greenlets,
+        )
         broker.prepare()
         set_process_client(self.client)
         self._stopping.handle_signals()
@@ -139,10 +148,7 @@ class Worker:
             self._housekeeping.start()
             if self._scheduling is not None:
                 self._scheduling.start()
-            _log.info(
-                "worker.started name=%s broker=%s queues=%s greenlets=%d",
-                self.name, broker.name, shown_names(self._strategy.queues), self.config.greenlets,
-            )  # fmt: skip
+            _log.info("worker.started name=%s", self.name)
             # Objects that are loaded by now live as long as the worker: spare the collector their traversal.
             gc.collect()
             gc.freeze()

@@ -32,6 +32,7 @@ from mrq_core.ids import new_id
 from mrq_core.operations.explaining import explain, explain_job, explain_queue
 from mrq_core.operations.limits import set_limit
 from mrq_core.operations.reasons import ReasonKind
+from mrq_core.operations.statistics import queue_statistics
 from mrq_core.operations.views import iso
 from mrq_core.operations.workers import WORKERS_NAMESPACE, RunningJob, WorkerReport, report_to_json
 from tests import brokers
@@ -125,8 +126,21 @@ def test_no_worker_claims_from_its_queue(broker: Broker) -> None:
     listen(broker, "q", name="w2", status="join")
     [reason] = explain_job(broker, job_id)
     assert reason.sentence == (
-        "No worker claims from the queue q. 1 worker claims from more/, other, q. w2 is stopping."
+        "No worker claims from the queue q. 1 worker claims from more/, other. w2 is stopping."
     )
+
+
+def test_stopped_and_dead_workers_claim_nothing(broker: Broker) -> None:
+    job_id = put(broker)
+    listen(broker, "q", status="stop")
+    [reason] = explain_job(broker, job_id)
+    assert (reason.kind, reason.sentence) == (
+        ReasonKind.NO_WORKER, "No worker claims from the queue q. All workers have stopped."
+    )  # fmt: skip
+    listen(broker, "q", name="w2", status="dead")
+    [reason] = explain_job(broker, job_id)
+    assert reason.sentence == "No worker claims from the queue q. w2 is dead."
+    assert queue_statistics(broker, ["q"])[0].workers == 0
 
 
 def test_its_queue_or_a_tree_around_it_is_paused(broker: Broker) -> None:

@@ -224,7 +224,9 @@ def test_the_report_is_never_older_than_two_intervals(project: Project) -> None:
     block.release()
     block.worker.send(signal.SIGINT)
     assert block.worker.wait() == 0
-    assert find_worker(project.client.broker, block.name) is None
+    last = find_worker(project.client.broker, block.name)
+    assert last is not None
+    assert last.status == "stop"
     assert list(project.path.glob("report.json*")) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import signal
 import socket
@@ -129,7 +130,7 @@ def test_a_worker_does_not_start_where_the_file_is_a_folder(project: Project) ->
     start_fails(project, "jobs.sqlite3")
 
 
-def test_a_worker_reports_itself_and_vanishes_when_it_stops(project: Project) -> None:
+def test_a_worker_reports_itself_and_is_listed_as_stopped_afterwards(project: Project) -> None:
     worker = project.worker("--name", "seen", "--greenlets", "3")
     job = project.queue("tasks.noted", {"word": "x", "seconds": 1000})
     report = until(lambda: [w for w in list_workers(project.client.broker) if w.running], what="a report")[0]
@@ -141,4 +142,8 @@ def test_a_worker_reports_itself_and_vanishes_when_it_stops(project: Project) ->
     assert [running.id for running in report.running] == [job]
     worker.send(signal.SIGTERM)
     assert worker.wait() == 0
-    assert list_workers(project.client.broker) == []
+    [last] = list_workers(project.client.broker)
+    assert (last.name, last.status, last.running, last.is_at_work) == (report.name, "stop", (), False)
+    assert last.jobs == {"interrupt": 1}
+    said = json.loads(project.mrq("workers", "show", "seen", "--json"))
+    assert (said["status"], said["done_jobs"]) == ("stop", 1)

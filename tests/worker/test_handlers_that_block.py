@@ -150,11 +150,13 @@ def test_a_handler_that_blocks_keeps_no_more_than_one_job_from_logging(project: 
 def test_a_task_that_takes_the_locks_of_all_handlers_keeps_no_job_from_logging(project: Project) -> None:
     worker = project.worker()
     project.queue("handlers.takes_locks")
-    project.ended(project.queue("handlers.fails"))
-    worker.until_output("log.blocks")
+    failed = project.queue("handlers.fails")
+    project.ended(failed)
     job = project.queue("handlers.talks")
     assert project.ended(job).status == Status.SUCCESS
     assert project.log_of(job) == ["a line"]
+    worker.until_output(f"job.failed id={failed}")
+    worker.until_output(f"job.success id={job}")
 
 
 @pytest.mark.parametrize("task", ["configures", "takes_the_lock"])

@@ -1,0 +1,135 @@
+"""The handlers that write log lines to standard error, or to the file LOG_FILE."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from mrq_core.errors import ConfigError
+
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+_MODE = 0o666
+
+
+class LocklessHandler(logging.Handler):
+    """A handler without a lock. A line is written in one step, and an interrupted job could keep a lock for
+    ever. The locks of gevent would take a third of the time of a line."""
+
+    def createLock(self) -> None:
+        self.lock = None
+
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Emits without a lock: from Python 3.13 on, `logging.Handler.handle` enters it unconditionally."""
+        # Since Python 3.12 a filter may answer with another record.
+        accepted: object = self.filter(record)
+        if accepted:
+            self.emit(accepted if isinstance(accepted, logging.LogRecord) else record)
+        return bool(accepted)
+
+
+class TerminalHandler(LocklessHandler):
+    """Writes log lines to standard error, also after a task has closed `sys.stderr`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stream: Any = sys.stderr
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+            self.stream.write(f"{line}\n")
+            self.stream.flush()
+        except RecursionError:
+            raise
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        if hasattr(self.stream, "flush"):
+            self.stream.flush()
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if getattr(self.stream, "closed", False):
+            # The interpreter's own stream leaves the descriptor open.
+            self.stream = open(2, "w", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+            self.emit(record)
+        else:
+            print_error(super().handleError, record)
+
+
+class FileHandler(LocklessHandler):
+    """Appends each line to the file LOG_FILE in one write, so that several processes can share the file.
+
+    `reopen` replaces the file behind the descriptor, without a lock: it may be called in any thread and in a
+    signal handler. `follows`: opens the file again when another file has its name, for short-lived processes.
+    """
+
+    def __init__(self, path: str, *, follows: bool = False) -> None:
+        """Raises ConfigError if the file cannot be opened."""
+        super().__init__()
+        self._path = os.path.abspath(path)  # a task may change the working directory
+        self._follows = follows
+        self._is_torn = False
+        self._has_failed = False
+        try:
+            self._file = self._open()
+        except (OSError, ValueError) as error:  # ValueError: a NUL character
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(
+                f"LOG_FILE cannot be written: {path!r}: {reason}; expected a file in a directory that exists"
+            ) from error
+
+    def reopen(self) -> None:
+        """Writes to the file that has the name now, and makes it if there is none. Raises OSError, and then
+        goes on with the earlier file."""
+        opened = self._open()
+        try:
+            os.dup2(opened, self._file, inheritable=False)
+        finally:
+            os.close(opened)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            if self._follows and self._is_replaced():
+                with suppress(OSError):
+                    self.reopen()
+            line = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
+            if self._is_torn:
+                line = b"\n" + line
+            self._is_torn = True
+            while line:
+                line = line[os.write(self._file, line) :]
+            self._is_torn = self._has_failed = False
+        except Exception:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Prints the first of several errors in a row: a full disk fails each line."""
+        if not self._has_failed:
+            self._has_failed = True
+            print_error(super().handleError, record)
+
+    def _is_replaced(self) -> bool:
+        try:
+            named, ours = os.stat(self._path), os.fstat(self._file)
+        except OSError:
+            return True
+        return (named.st_dev, named.st_ino) != (ours.st_dev, ours.st_ino)
+
+    def _open(self) -> int:
+        # A named pipe without a reader is an error, instead of a worker that never starts.
+        opened = os.open(self._path, _FLAGS | os.O_NONBLOCK, _MODE)
+        os.set_blocking(opened, True)
+        return opened
+
+
+def print_error(print_it: Callable[[logging.LogRecord], None], record: logging.LogRecord) -> None:
+    """Prints why a line cannot be logged, if standard error is open. Never raises, because tasks log."""
+    try:
+        print_it(record)
+    except Exception:
+        pass

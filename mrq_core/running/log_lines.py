@@ -1,0 +1,170 @@
+"""The formats of log lines: text for people, and JSON for programs.
+
+No message of a task forges a line. In text, control characters become escapes, and the further lines of a
+message or a traceback are indented. In JSON, each record is one line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from typing import Any
+
+from mrq_core.client.handles import current_attempt
+from mrq_core.errors import ConfigError
+from mrq_core.text import printable, without_controls
+
+JSON = "json"
+"""The value of LOG_FORMAT for one JSON object a line."""
+NO_JOB = "-"
+"""The attribute `job` of a line that no job logged."""
+_INDENT = "\n    "
+_OURS = ("mrq", "mrq.")
+
+
+def stamp(record: logging.LogRecord) -> None:
+    """Sets the attribute `job` of a record to the id of the job that runs, unless the caller has set it."""
+    if "job" not in record.__dict__:
+        attempt = current_attempt.get()
+        record.job = NO_JOB if attempt is None else attempt.record.id
+
+
+def checked_formatter(format: str, worker: str) -> logging.Formatter:
+    """The formatter of LOG_FORMAT. `worker`: the name of this process in JSON. Raises ConfigError."""
+    if format.strip().lower() == JSON:
+        return JsonFormatter(worker)
+    sample = logging.LogRecord("mrq", logging.INFO, __file__, 1, "sample", None, None)
+    stamp(sample)
+    try:
+        formatter = TextFormatter(format)
+        formatter.format(sample)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"LOG_FORMAT is {format!r}, which logging cannot use ({error}): expected json, or a format such "
+            "as '%(asctime)s %(levelname)s %(message)s'"
+        ) from error
+    return formatter
+
+
+class TextFormatter(logging.Formatter):
+    """Makes every log line safe for a terminal. The format keeps its control characters, such as colours."""
+
+    _second = (0, "")
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:
+        """The local time. The text of a second is kept, because a busy worker logs many lines in it."""
+        if datefmt is not None:
+            return super().formatTime(record, datefmt)
+        second, text = self._second
+        if second != int(record.created):
+            second = int(record.created)
+            text = time.strftime(self.default_time_format, time.localtime(second))
+            self._second = (second, text)
+        return f"{text},{int(record.msecs):03d}"
+
+    def format(self, record: logging.LogRecord) -> str:
+        cached = record.exc_text  # other handlers use this text unchanged
+        record.exc_text = None if cached is None else _indented(cached, is_block=True)
+        try:
+            return printable(super().format(record))
+        finally:
+            record.exc_text = cached
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        message = record.message
+        record.message = _indented(message)
+        try:
+            return super().formatMessage(record)
+        finally:
+            record.message = message
+
+    def formatException(self, ei: Any) -> str:
+        return _indented(super().formatException(ei), is_block=True)
+
+    def formatStack(self, stack_info: str) -> str:
+        return _indented(super().formatStack(stack_info), is_block=True)
+
+
+def _indented(text: str, *, is_block: bool = False) -> str:
+    """The text without control characters, with its second and later lines indented; with `is_block` all."""
+    if text.isprintable() and not is_block:
+        return text
+    lines = without_controls(text).rstrip("\n").replace("\n", _INDENT)
+    return f"{_INDENT[1:]}{lines}" if is_block else lines
+
+
+class JsonFormatter(logging.Formatter):
+    """Makes one JSON object of each record.
+
+    `time`, `level`, `logger` and `event` are always there. `event` is the message; of a line of mrq the name
+    of the event, such as `job.failed`, and then `message` is the message. `job`, `task`, `queue` and
+    `attempt` are those of the running job. `exception` has `type`, `message` and `traceback`. Further values
+    that the caller passed as `extra` are in `extra`.
+    """
+
+    def __init__(self, worker: str) -> None:
+        super().__init__()
+        self._worker = worker
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = self._line(record)
+        extra = {name: value for name, value in vars(record).items() if name not in _USUAL}
+        if extra:
+            line["extra"] = {str(name): _plain(value) for name, value in extra.items()}
+        return json.dumps(line, ensure_ascii=True, allow_nan=False)
+
+    def _line(self, record: logging.LogRecord) -> dict[str, Any]:
+        message = printable(record.getMessage())
+        name, _, _ = message.partition(" ")
+        is_event = record.name.startswith(_OURS) and "." in name and name.replace(".", "_").isidentifier()
+        milliseconds = int(record.created * 1000)
+        moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
+        line: dict[str, Any] = {
+            "time": f"{moment}.{milliseconds % 1000:03d}Z",
+            "level": printable(str(record.levelname)),
+            "logger": printable(str(record.name)),
+            "event": name if is_event else message,
+        }
+        if is_event:
+            line["message"] = message
+        job = getattr(record, "job", NO_JOB)
+        if job != NO_JOB:
+            line["job"] = _plain(job)
+        attempt = current_attempt.get()
+        if attempt is not None and attempt.record.id == job:
+            running = attempt.record
+            line |= {"task": running.path, "queue": running.queue, "attempt": running.claims}
+        line["worker"] = self._worker
+        duration = vars(record).get("duration")
+        if isinstance(duration, float):
+            line["duration"] = round(duration, 6)
+        if record.exc_info or record.exc_text:
+            line["exception"] = self._exception(record)
+        if record.stack_info:
+            line["stack"] = printable(str(record.stack_info))
+        return line
+
+    def _exception(self, record: logging.LogRecord) -> dict[str, str]:
+        told = vars(record)
+        kind, message = told.get("error_type"), told.get("error_message")
+        error = record.exc_info[1] if record.exc_info else None
+        if kind is None and error is not None:
+            kind, message = type(error).__name__, str(error)
+        text = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else "")
+        return {name: printable(str(value)) for name, value in
+                (("type", kind or ""), ("message", message or ""), ("traceback", text))}  # fmt: skip
+
+
+_USUAL = frozenset(vars(logging.makeLogRecord({}))) | {
+    *("message", "asctime", "taskName", "job", "duration", "error_type", "error_message")
+}
+
+
+def _plain(value: object) -> Any:
+    """A value of JSON: numbers, truth values and null as they are, and the text of any other object."""
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float) and value - value == 0:
+        return value
+    return printable(str(value))

@@ -1,0 +1,66 @@
+"""The stacks of running jobs and of other greenlets, read in any thread."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import traceback
+from collections.abc import Iterator
+from itertools import islice
+from types import FrameType
+from typing import Any
+
+import gevent
+import greenlet
+
+from mrq_core.text import on_one_line, printable
+from mrq_core.worker.executions import Execution
+from mrq_core.worker.native import get_ident
+
+SHORT = 10
+"""The innermost frames that a report has of a job."""
+_FRAME = 120
+"""Characters of a frame in a report."""
+_FRAMES_MOST = 60
+_STACK_MOST = 30_000
+
+
+def frame_of(execution: Execution, hub_thread: int) -> FrameType | None:
+    """The innermost frame of a job. None: it runs in a separate process, or has no frame at this moment."""
+    greenlet = execution.greenlet
+    frame: FrameType | None = getattr(greenlet, "gr_frame", None)
+    if frame is None and greenlet is not None and not greenlet.dead and get_ident() != hub_thread:
+        frame = sys._current_frames().get(hub_thread)  # the job blocks the hub
+    return frame
+
+
+def short_stack(frame: FrameType | None) -> tuple[str, ...]:
+    """The innermost frames, innermost last, without reading source files."""
+    lines: list[str] = []
+    while frame is not None and len(lines) < SHORT:
+        code = frame.f_code
+        file = os.sep.join(code.co_filename.split(os.sep)[-2:])
+        lines.append(printable(on_one_line(f"{file}:{frame.f_lineno} {code.co_name}"))[:_FRAME])
+        frame = frame.f_back
+    return tuple(reversed(lines))
+
+
+def full_stack(frame: FrameType | None) -> str:
+    """The innermost frames with their lines of source."""
+    if frame is None:
+        return "  has no frame at this moment\n"
+    try:
+        lines = traceback.format_stack(frame, None)[-_FRAMES_MOST:]
+    except Exception as error:  # the frame changes while it is read in another thread
+        return f"  cannot be read: {type(error).__name__}\n"
+    return "".join(lines)[-_STACK_MOST:]
+
+
+def other_greenlets(known: set[int], most: int) -> Iterator[tuple[str, FrameType | None]]:
+    """The names and frames of up to `most` greenlets of this process that run no job, by `id`."""
+    # By the real class: an object of a task may claim another `__class__`, or raise when it is asked.
+    found: Iterator[Any] = (one for one in gc.get_objects() if issubclass(type(one), greenlet.greenlet))
+    for one in islice((one for one in found if not one.dead and id(one) not in known), most):
+        name = one.name if issubclass(type(one), gevent.Greenlet) else type(one).__name__
+        yield on_one_line(str(name)), one.gr_frame
