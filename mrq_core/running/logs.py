@@ -157,7 +157,7 @@ handle_unstamped = logging.Logger.handle
 
 
 def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
-    """Names the job in each record, whichever handlers get it. No filter or record factory could: tasks
+    """Names the job in each record, for all handlers. No filter or record factory could: tasks
     remove the former, and the latter would refuse a caller's `extra` with the same name."""
     stamp(record)
     handle_unstamped(logger, record)

@@ -114,4 +114,4 @@ def test_only_a_running_job_has_a_stack(project: Project) -> None:
     assert "has stopped; " in refused(project, "stack", project.client.fetch(job).worker or "")
     unknown = new_id()
     assert unknown in refused(project, "stack", unknown)
-    assert "no worker named 'nobody'" in refused(project, "stack", "nobody")
+    assert "no worker named 'gone'" in refused(project, "stack", "gone")
