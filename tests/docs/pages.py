@@ -94,9 +94,11 @@ _VARYING = [
     (re.compile(r"\b[0-9a-f]{24}\b"), "<id>"),
     (re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.,]\d{3}Z?"), "<time>"),
     (re.compile(r"\b[a-z][\w-]*\.\d+\b", re.I), "<worker>"),
+    (re.compile(r"(?<=[ =])/\S+(?=/(?:\.mrq/|mrq-config\.py))"), "<folder>"),
+    (re.compile(r"\bseconds=\d+\.\d{3}\b"), "seconds=<duration>"),
     (re.compile("─+"), "─"),
 ]
-"""What differs from run to run: ids, times, the names of workers, the width of tables."""
+"""What differs from run to run: ids, times, the names of workers, folders, durations, the width of tables."""
 _DURATION = re.compile(r"\b\d+(?:\.\d+)? (?:ms|s|min)\b")
 _HAS_DURATIONS = re.compile(r"<id>|^ +duration | paused since ")
 
