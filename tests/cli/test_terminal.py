@@ -119,7 +119,12 @@ COMMANDS = [
     Command("check --json", needs_output=True),
     Command("plugins", needs_output=True),
     Command("plugins --json", needs_output=True),
-    Command("scheduler", 2),
+    Command("scheduler --broker nothing://", 2),
+    Command("schedules add tasks.talk --every 1h --name x --replace"),
+    Command("schedules", needs_output=True),
+    Command("schedules --json", needs_output=True),
+    Command("schedules next x -n 3", needs_output=True),
+    Command("schedules pause {odd}", 2),
 ]
 _PER_COMMIT = {"run tasks.talk --async", "jobs show {talked} --json"}
 """The commands that meet all conditions in the usual run. The others meet one of them, in rotation."""
