@@ -118,6 +118,10 @@ class Config:
     report_interval: float = _setting(
         10.0, "Seconds between two reports of a worker about itself.", "worker", minimum=0.1
     )
+    admin_port: int = _setting(
+        0, "Port at which a worker answers probes and monitors over HTTP. 0: none.", "worker", minimum=0
+    )
+    admin_ip: str = _setting("127.0.0.1", "Address of the admin port.", "worker")
     local_ip: str = _setting(
         "", "IP address of this machine in reports of workers. Empty: that of its network.", "worker"
     )

@@ -141,6 +141,7 @@ class Claiming:
     def _wait(self, wanted: tuple[Wanted, ...], claimed: Claimed) -> None:
         """Blocks until a job may be due, or the worker is woken."""
         self._state.set_status("wait")
+        self._state.idle_rounds += not claimed.records
         seconds = self._config.max_latency
         if claimed.next_due is not None:
             seconds = min(seconds, max(0.0, (claimed.next_due - claimed.now).total_seconds()))

@@ -48,6 +48,11 @@ class Requests:
         self._versions = Versions()
         self._is_over = True
 
+    @property
+    def polled_at(self) -> float:
+        """The monotonic time of the latest answer of the broker to a poll in the hub."""
+        return self._polled_at
+
     def start(self) -> None:
         """From now on the native thread expects polls of the hub."""
         self._polled_at = time.monotonic()

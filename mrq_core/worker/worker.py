@@ -18,6 +18,8 @@ from mrq_core.errors import ConfigError
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.tasks.scheduled import schedules_of
 from mrq_core.worker import blocking, forking
+from mrq_core.worker.admin import AdminServer, admin_port
+from mrq_core.worker.admin_pages import Pages
 from mrq_core.worker.asyncio_loops import keep_loops_apart
 from mrq_core.worker.claiming import Claiming
 from mrq_core.worker.executing import Executing
@@ -86,8 +88,10 @@ class Worker:
         cancels = CancelRequests(state.executions)
         self._executing = Executing(state, self._settler, self._stopping, cancels, parent)
         self._claiming = Claiming(state, self._strategy, self._stopping, self._executing)
-        reports = Reports(state, Reporter(state, self._strategy.queues))
+        reporter = Reporter(state, self._strategy.queues)
+        reports = Reports(state, reporter)
         requests = Requests(state, self._stopping)
+        self._pages = Pages(state, reporter, lambda: requests.polled_at)
         self._housekeeping = Housekeeping(state, self._settler, self._stopping, cancels, reports, requests)
         self._scheduling = Scheduling(state, schedules_of(config)) if config.scheduler else None
         self._keeper = LeaseKeeper(state)
@@ -127,6 +131,8 @@ class Worker:
             shown_names(self._strategy.queues),
             self.config.greenlets,
         )
+        port = admin_port(self.config)
+        admin = AdminServer(self._state, self._pages, port) if port else None
         broker.prepare()
         set_process_client(self.client)
         self._stopping.handle_signals()
@@ -140,6 +146,9 @@ class Worker:
         keep_loops_apart()
         self._standby.start()
         self._watchdog.start()
+        if admin is not None:
+            admin.start()
+            _log.info("worker.admin address=http://%s", admin.address)
         self._state.surroundings.keep_signals()
         settling = LastingGreenlet(self._settler.run)
         settling.start()
@@ -167,6 +176,8 @@ class Worker:
             self._standby.stop()
             self._native_settler.close()
             self._keeper.close()
+            if admin is not None:
+                admin.stop()
             self._executing.close()
             release_hub()
             forking.leave_worker()

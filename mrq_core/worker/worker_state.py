@@ -56,6 +56,8 @@ class WorkerState:
         """The limit rules of shared state."""
         self.loaded: deque[LoadedTask] = deque()
         """Tasks that were loaded and whose limit rules are not published yet."""
+        self.idle_rounds = 0
+        """How often a claim has found nothing to do."""
         self.counts: Counter[str] = Counter()
         """The number of settled attempts by status."""
         self.metrics = WorkerMetrics(self.config.queues)
