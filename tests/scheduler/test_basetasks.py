@@ -20,7 +20,9 @@ from mrq_core.basetasks.cleaning import (
 from mrq_core.basetasks.indexes import EnsureIndexes
 from mrq_core.basetasks.utils import JobAction
 from mrq_core.client import client as clients
+from mrq_core.composed import ComposedBroker
 from mrq_core.contract.messages import ClaimRequest, Outcome, Settlement, Wanted
+from mrq_core.contract.pair import Removal
 from mrq_core.contract.record import Status
 from mrq_core.errors import InvalidValue
 from mrq_core.ids import new_id
@@ -134,6 +136,26 @@ def test_lost_jobs_and_indexes(ambient: Scene) -> None:
     assert run(RequeueLostJobs, **DRY) == {"examined": 3, "requeued": 0}
     assert run(EnsureIndexes, **DRY) == run(EnsureIndexes)
     assert [finding.level for finding in consistency_findings(ambient.broker)] == ["ok"]
+
+
+@pytest.mark.campaign
+def test_lost_entries_are_found_and_put_back(tmp_path: Path) -> None:
+    scene = Scene("redis+mongo", tmp_path)
+    token = clients.ambient_client.set(scene.client)
+    try:
+        ids = queued(scene, 5)
+        assert isinstance(scene.broker, ComposedBroker)
+        scene.broker._queue.remove([Removal(id=job_id, version=1 << 30) for job_id in ids[:2]])
+        assert run(RequeueLostJobs, **DRY) == {"examined": 5, "requeued": 2}
+        (finding,) = consistency_findings(scene.broker)
+        assert (finding.level, finding.message) == ("error", "2 unfinished jobs have no entry in default")
+        assert run(RequeueStartedJobs, **DRY) == {"requeued": 2, "started": 0, "overdue": 0}
+        assert run(RequeueLostJobs) == {"examined": 5, "requeued": 2}
+        assert [finding.level for finding in consistency_findings(scene.broker)] == ["ok"]
+        assert sorted(record.id for record in scene.claim()) == sorted(ids)
+    finally:
+        clients.ambient_client.reset(token)
+        scene.close()
 
 
 def test_the_comparison_finds_what_differs(ambient: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
