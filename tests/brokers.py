@@ -31,7 +31,12 @@ PER_COMMIT = NAMES if "MRQ_TEST_BROKERS" in os.environ else ("sqlite", "redis")
 PARAMS = [name if name in PER_COMMIT else pytest.param(name, marks=pytest.mark.campaign) for name in NAMES]
 """The names as parameters of a fixture; those that a commit leaves to the campaign are marked."""
 
-_ON_EACH = frozenset({"test_crashes", "test_fleet", "test_lost_claims", "test_native_settling", "test_rules"})
+_ON_EACH = frozenset(
+    {
+        *("test_crashes", "test_fleet", "test_lost_claims", "test_native_settling", "test_programs"),
+        "test_rules",
+    }
+)
 """Modules that run on each of PER_COMMIT: they depend on the broker."""
 _ON_FIRST = frozenset(
     {

@@ -114,6 +114,17 @@ def test_a_worker_runs_the_scheduler_and_its_jobs(project: Project) -> None:
     assert schedules.schedulers(project.client.broker) == []
 
 
+def test_several_workers_under_one_parent_make_one_job_of_each_fire(project: Project) -> None:
+    parent = project.start("worker", "--scheduler", "-p", "2", "--max-latency", "0.05")
+    until(lambda: len(schedules.schedulers(project.client.broker)) == 2)
+    until(lambda: sum(job.result == "tick" for job in jobs(project, "tasks.tick")) >= 4)
+    parent.send(signal.SIGTERM)
+    assert parent.wait(PATIENCE) == 0, parent.output
+    seconds = [seconds_of(job.id) for job in jobs(project, "tasks.tick")]
+    assert seconds == list(range(seconds[0], seconds[0] + len(seconds)))
+    assert len(jobs(project, "tasks.Report")) == 1
+
+
 def test_a_worker_without_the_flag_schedules_nothing(project: Project) -> None:
     project.work_off()
     assert schedules.list_schedules(project.client.broker) == []
