@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
@@ -60,6 +61,8 @@ def run_worker(config: Config, parent: ParentLink | None = None) -> NoReturn:
 
     check_task_options(config)
     set_up_logging(config, follows_file=parent is not None)
+    if config.log_file:  # until the worker handles it: the default of SIGUSR1 ends the process
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         code = Worker(config, Plugins(config), parent=parent).run(exits_after=True)
     except BaseException:
@@ -86,6 +89,10 @@ def _config_of(start: Start) -> Config:
     terminal.restore_streams()
     if config.report_file:
         config = replace(config, report_file=f"{config.report_file}.{start.number}")
+    if config.admin_port:
+        from mrq_core.worker.admin import admin_port
+
+        config = replace(config, admin_port=admin_port(config, start.number - 1))
     return with_burst(config) if start.is_burst else config
 
 

@@ -73,13 +73,16 @@ def show_worker(
     name: Name,
     as_json: AsJson = False,
 ) -> None:
-    """Shows one worker and its running jobs."""
+    """Shows one worker and its running jobs. Exits with 1 if it has stopped or died."""
     with given.client() as client:
         report = _worker_named(client.broker, name)
     if as_json:
         print_json(worker_view(report))
     else:
         _print_worker(report)
+    if not report.is_at_work:
+        what = "has stopped" if report.status == reports.STOPPED else "is dead: it has not reported lately"
+        raise CommandFailed(f"the worker {report.name} {what}")
 
 
 @command("broker", "plugins")

@@ -219,6 +219,28 @@ def test_a_child_of_a_task_does_not_keep_the_port(project: Project) -> None:
         socket.create_connection(("127.0.0.1", admin.port), timeout=5).close()
 
 
-def test_each_worker_of_one_parent_has_a_port() -> None:
+def test_the_workers_of_one_parent_have_ports_in_a_row(project: Project) -> None:
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port = first.getsockname()[1]
+            try:
+                socket.create_server(("127.0.0.1", port + 1)).close()
+                break
+            except (OSError, OverflowError):
+                continue
+    parent = project.start("worker", "--processes", "2", "--admin-port", str(port), "--max-latency", "0.05")
+    until(lambda: parent.output.count("worker.started") == 2, what="two workers")
+    reports = []
+    for number in (0, 1):
+        connection = http.client.HTTPConnection("127.0.0.1", port + number, timeout=PATIENCE)
+        connection.request("GET", "/report")
+        reports.append(json.loads(connection.getresponse().read()))
+        connection.close()
+    assert len({report["pid"] for report in reports}) == 2
+    parent.send(signal.SIGINT)
+    assert parent.wait() == 0
+
+
+def test_the_ports_of_workers_follow_the_first() -> None:
     assert [admin_port(Config(admin_port=9000), child) for child in (0, 1, 2)] == [9000, 9001, 9002]
     assert admin_port(Config(), 3) == 0

@@ -28,7 +28,11 @@ def test_a_killed_worker_is_dead_and_a_worker_that_stopped_is_not(project: Proje
         name: "dead",
         f"stopped.{socket.gethostname()}.{stopped.pid}": "stop",
     }
-    assert f"{name}  dead\n" in project.mrq("workers", "show", "killed")
+    for which, state, error in (("killed", "dead", "is dead"), ("stopped", "stop", "has stopped")):
+        shown = project.start("workers", "show", which)
+        assert shown.wait() == 1
+        assert f"  {state}\n" in shown.output
+        assert error in shown.output
     project.queue("tasks.fail")
     said = project.mrq("explain", "default")
     assert "No worker claims from the queue default." in said
