@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from gevent.exceptions import LoopExit
 
@@ -18,7 +19,6 @@ from mrq_core.errors import ConfigError
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.tasks.scheduled import schedules_of
 from mrq_core.worker import blocking, forking
-from mrq_core.worker.admin import AdminServer, admin_port
 from mrq_core.worker.admin_pages import Pages
 from mrq_core.worker.asyncio_loops import keep_loops_apart
 from mrq_core.worker.claiming import Claiming
@@ -44,6 +44,9 @@ from mrq_core.worker.stopping import ENDED_WITHIN, SETTLED_WITHIN, Stopping
 from mrq_core.worker.strategy import Strategy
 from mrq_core.worker.watchdog import Watchdog
 from mrq_core.worker.worker_state import WorkerState
+
+if TYPE_CHECKING:
+    from mrq_core.worker.admin import AdminServer
 
 _SETTLER_PATIENCE = 0.5
 """Seconds for the settler's greenlet to end: an observer or a log handler may keep it."""
@@ -131,8 +134,7 @@ class Worker:
             shown_names(self._strategy.queues),
             self.config.greenlets,
         )
-        port = admin_port(self.config)
-        admin = AdminServer(self._state, self._pages, port) if port else None
+        admin = self._admin_server()
         broker.prepare()
         set_process_client(self.client)
         self._stopping.handle_signals()
@@ -200,6 +202,14 @@ class Worker:
         if self._parent is not None:
             self._parent.report_end(ENDS_WITHIN)
         self._last_resort.give_up(overdue)
+
+    def _admin_server(self) -> AdminServer | None:
+        """The server of the admin port, if there is one. Raises MrqError if the port is taken."""
+        if not self.config.admin_port:
+            return None
+        from mrq_core.worker.admin import AdminServer  # gevent's server takes long to import
+
+        return AdminServer(self._state, self._pages, self.config.admin_port)
 
     def _work(self) -> int:
         code = 0 if self._runs_through(self._claiming.run) else 1
