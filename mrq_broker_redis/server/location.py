@@ -7,7 +7,7 @@ import re
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 import redis
 from redis._parsers import _HiredisParser
@@ -252,7 +252,7 @@ def _client(url: str, options: Mapping[str, Any]) -> Any:
 
 def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
     """The primary of a service that sentinels watch. The login is for the primary."""
-    parts = urlsplit(url)
+    parts = _parts_of(url)
     service, _, database = parts.path.strip("/").partition("/")
     if not service:
         raise _WrongUrl("the path does not name the service")
@@ -288,7 +288,7 @@ def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
 
 def _cluster(url: str, prefix: str, common: dict[str, Any]) -> Location:
     """A cluster, found through any of the given nodes. A cluster has one database."""
-    parts = urlsplit(url)
+    parts = _parts_of(url)
     if parts.path.strip("/") not in ("", "0") or parts.query:
         raise _WrongUrl("a cluster has neither databases nor options here")
     options: dict[str, Any] = {**common}
@@ -302,6 +302,16 @@ def _cluster(url: str, prefix: str, common: dict[str, Any]) -> Location:
         return client
 
     return Location(connect, hide_password(url), prefix, is_cluster=True)
+
+
+def _parts_of(url: str) -> SplitResult:
+    """The parts of a URL with several hosts. `urlsplit` of newer versions of Python refuses a list of IPv6
+    addresses."""
+    scheme, _, rest = url.partition("://")
+    rest, _, fragment = rest.partition("#")
+    rest, _, query = rest.partition("?")
+    netloc, slash, path = rest.partition("/")
+    return SplitResult(scheme, netloc, slash + path, query, fragment)
 
 
 def _hosts(netloc: str, port: int) -> Sequence[tuple[str, int]]:

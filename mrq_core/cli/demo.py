@@ -85,7 +85,7 @@ def _quiet_logs(config: Config) -> None:
 
     set_up_logging(replace(config, log_level="INFO", quiet=True))
     # That jobs fail is what this shows; what the worker has to say about it would be in the way.
-    logging.getLogger("mrq.worker").setLevel(logging.ERROR)
+    logging.getLogger("mrq.worker").setLevel(logging.CRITICAL)
 
 
 def _enqueue(client: Client, number: int) -> DemoJobs:

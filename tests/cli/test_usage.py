@@ -255,7 +255,7 @@ def test_what_this_version_does_not_contain_says_so(mrq: Shell, command: str) ->
 
 def test_a_file_that_is_no_database_is_an_error_in_one_sentence(mrq: Shell, project: Project) -> None:
     (project.path / "notes.txt").write_text("this is no database, whatever its name says\n" * 50)
-    for command in (["worker"], ["jobs", "list"]):
+    for command in (["worker", "--quiet"], ["jobs", "list"]):
         said = mrq(*command, "--broker", "sqlite:///notes.txt", "--store", "", code=1)
         assert "notes.txt" in said.err
         assert len(said.err.splitlines()) == 1

@@ -342,7 +342,16 @@ def test_a_child_that_a_hook_forks_ends_where_the_hook_ends(project: Project) ->
     ledger = project.ledger()
     assert (ledger.count("start-one"), ledger.count("other")) == (1, 0)
     forks = {word for word in ledger if word.endswith("-0")}
-    hooks = {"started", "settled", "decision", "encode", "decode", "before", "after", "wait", "stop"}
+    hooks = {
+        "started",
+        "settled",
+        "decision",
+        "encode",
+        "decode",
+        "before",
+        "after",
+        "stop",
+    }  # a burst may end without a wait
     assert {f"{hook}-0" for hook in hooks} <= forks
 
 
