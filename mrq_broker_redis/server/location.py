@@ -311,6 +311,9 @@ def _parts_of(url: str) -> SplitResult:
     rest, _, fragment = rest.partition("#")
     rest, _, query = rest.partition("?")
     netloc, slash, path = rest.partition("/")
+    login, at, hosts = netloc.rpartition("@")
+    for host in hosts.split(","):
+        urlsplit(f"{scheme}://{login}{at}{host}")  # raises ValueError for a host that cannot be
     return SplitResult(scheme, netloc, slash + path, query, fragment)
 
 
