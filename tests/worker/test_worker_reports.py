@@ -54,7 +54,8 @@ def test_a_report_has_the_oldest_jobs_with_their_stacks_and_the_machine(project:
     assert 0 < len(stack) <= 10
     assert [line for line in stack if "/tasks.py:" in line and line.endswith(" noted")]
     assert ipaddress.ip_address(report.ip)
-    assert len(report.memory_history) == len(report.cpu_history) == 1
+    assert len(report.memory_history) == len(report.cpu_history)
+    assert len(report.memory_history) in (1, 2)  # a sample each minute
     assert report.memory_history[0] > 1_000_000
     assert len(json.dumps(json.loads(project.mrq("workers", "show", report.name, "--json")))) < 16_000
     told = project.mrq("workers", "show", report.name)
