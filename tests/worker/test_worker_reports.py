@@ -43,7 +43,11 @@ def test_a_report_has_the_oldest_jobs_with_their_stacks_and_the_machine(project:
     worker = project.worker("--greenlets", "30")
     jobs = [project.queue("tasks.noted", {"word": str(n), "seconds": 1000}) for n in range(25)]
     report = until(
-        lambda: [w for w in list_workers(project.client.broker) if w.busy == 25 and w.usage > 0.1],
+        lambda: [
+            w
+            for w in list_workers(project.client.broker)
+            if w.busy == 25 and w.usage > 0.1 and all(job.stack for job in w.running[:1])
+        ],
         what="the jobs in the report",
     )[0]
     assert len(report.running) == 20
