@@ -67,7 +67,7 @@ class _AwareTime(TypeDecoder):
     """Decodes times as UTC."""
 
     bson_type: Any = datetime
-    transform_bson: Any = partial(datetime.replace, tzinfo=UTC)
+    transform_bson: Any = staticmethod(partial(datetime.replace, tzinfo=UTC))
 
 
 _OPTIONS: CodecOptions[Doc] = CodecOptions(
