@@ -9,12 +9,12 @@ import typer
 from mrq_core import __version__
 from mrq_core.cli.check_commands import check, plugins
 from mrq_core.cli.demo import demo
+from mrq_core.cli.errors import UsageError
 from mrq_core.cli.explain_command import explain
 from mrq_core.cli.jobs_actions import cancel, edit, move, remove, requeue
 from mrq_core.cli.jobs_commands import list_jobs, logs, show_job, wait
-from mrq_core.cli.later import dashboard
 from mrq_core.cli.limits_commands import list_limits, remove_limits, set_limit
-from mrq_core.cli.options import dashed
+from mrq_core.cli.options import command, dashed
 from mrq_core.cli.queues_commands import list_queues, pause, resume, stats
 from mrq_core.cli.run_command import run
 from mrq_core.cli.scheduler_command import scheduler
@@ -75,6 +75,13 @@ def mrq(
     if version:
         typer.echo(f"mrq {__version__}")
         raise typer.Exit
+
+
+@command()
+def dashboard() -> None:
+    """Not part of this version."""
+    raise UsageError("the dashboard is not part of this version of mrq; `mrq jobs`, `mrq queues` and "
+                     "`mrq workers` show the same things here")  # fmt: skip
 
 
 app.command(rich_help_panel=_WORK)(worker)

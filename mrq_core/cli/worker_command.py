@@ -73,10 +73,8 @@ def _run_parent(config: Config, given: Given, overrides: Mapping[str, object], *
 
     check_number(config.processes)
     check_task_options(config)
-    if config.scheduler:
-        definitions_from(
-            config.scheduler_tasks
-        )  # each worker also reads the tasks, which a parent never imports
+    if config.scheduler:  # each worker also reads the tasks, which a parent never imports
+        definitions_from(config.scheduler_tasks)
     launch = worker_role.launch
     launch.return_to_folder()
     set_up_logging(config, follows_file=True)

@@ -44,9 +44,9 @@ class EndedLines:
             level = logging.INFO
         record = context.record
         text = "job.%s id=%s path=%s queue=%s attempt=%d seconds=%.3f"
-        values = (outcome.status.value, record.id, record.path, record.queue, record.claims,
-                  outcome.total_time or 0.0)  # fmt: skip
-        extra = {"job": record.id, "duration": outcome.total_time or 0.0}
+        seconds = outcome.total_time
+        values = (outcome.status.value, record.id, record.path, record.queue, record.claims, seconds)
+        extra = {"job": record.id, "duration": seconds}
         current_log.set(None)
         if outcome.exception_type is None:
             _log.tell(level, text, values, extra)
