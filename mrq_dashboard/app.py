@@ -1,0 +1,86 @@
+"""The application: all routes in one table, and `create_dashboard`, which makes it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from mrq_core.client.client import Client
+from mrq_core.config.settings import Config
+from mrq_core.config.sources import load_config
+from mrq_dashboard import api, pages
+from mrq_dashboard.assets import PATH, Assets
+from mrq_dashboard.auth import Access, Authorize
+from mrq_dashboard.backend import Backend
+from mrq_dashboard.endpoint import API, Endpoint, Site
+from mrq_dashboard.guard import Guard
+from mrq_dashboard.rendering import Renderer
+
+ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint(method="GET", path="/queues", answer=pages.queues.queues),
+    Endpoint(method="GET", path="/api/queues", answer=api.queues.list_all),
+)
+"""All routes but those of files and probes."""
+
+
+def create_dashboard(
+    config: Config | None = None,
+    *,
+    authorize: Authorize | None = None,
+    client: Client | None = None,
+    hosts: Collection[str] | None = None,
+) -> Starlette:
+    """Makes the application, for a server or for `Mount` in a Starlette or FastAPI application.
+
+    `config`: the configuration that the command line finds, if None. `authorize` tells who a visitor is, for
+    each request; without it, DASHBOARD_HTTPAUTH and DASHBOARD_TOKEN decide, and without these each visitor
+    has all rights. `client` is a client to use, which the application does not close. `hosts`: the names that
+    the Host header may have; None: any, because the host application or its proxy checks them.
+
+    Raises ConfigError. Connects when a page is first asked for.
+    """
+    config = load_config() if config is None else config
+    backend = Backend(config, client)
+    assets = Assets()
+    site = Site(backend, Access(config, authorize), Renderer(config, assets))
+
+    async def http_error(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        text = f"there is no page at {request.scope['path']}" if status == 404 else f"status {status}"
+        is_api = request.scope["path"].removeprefix(request.scope.get("root_path", "")).startswith(API)
+        visitor = await site.access.visitor(request)
+        if visitor is not None:
+            request.state.visitor = visitor
+        return site.problem(request, status, text, is_api=is_api)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        if client is None:
+            backend.close()
+
+    routes = [
+        Route(PATH, assets.serve, methods=["GET"]),
+        Route("/healthz", _healthz, methods=["GET"]),
+        *(Route(one.path, site.handler(one), methods=[one.method]) for one in ENDPOINTS),
+    ]
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Guard, hosts=hosts)],
+        exception_handlers={HTTPException: http_error},
+        lifespan=lifespan,
+    )
+    app.state.site = site
+    return app
+
+
+async def _healthz(request: Request) -> Response:
+    """Whether the process answers; does not ask the broker."""
+    return PlainTextResponse("ok\n")
