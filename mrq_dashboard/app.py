@@ -19,8 +19,8 @@ from mrq_dashboard import api, openapi, pages
 from mrq_dashboard.assets import PATH, Assets
 from mrq_dashboard.auth import Access, Authorize
 from mrq_dashboard.backend import Backend
-from mrq_dashboard.endpoint import API, Endpoint, Site, json_response
-from mrq_dashboard.guard import Guard
+from mrq_dashboard.endpoint import Endpoint, Site, json_response
+from mrq_dashboard.guard import API, Guard
 from mrq_dashboard.rendering import Renderer
 
 ENDPOINTS: tuple[Endpoint, ...] = (
