@@ -32,7 +32,8 @@ def dashboard(
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             raise UsageError(
-                f"the dashboard needs {error.name}, which is not installed: pip install starlette uvicorn jinja2 python-multipart"
+                f"the dashboard needs {error.name}, which is not installed: "
+                "pip install starlette uvicorn jinja2 python-multipart"
             ) from error
     serving = importlib.import_module("mrq_dashboard.serving")
     from mrq_core.running.logs import set_up_logging
