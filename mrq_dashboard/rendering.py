@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -56,13 +56,15 @@ class Renderer:
     def page(self, visit: Visit, page: Page) -> Response:
         """The page with its menu."""
         template = self._environment.get_template(page.template)
+        read_at = datetime.now(UTC)
         html = template.render(
             **page.context,
             visit=visit,
             title=page.title,
             url=visit.url,
             asset=lambda name: visit.root + self._assets.path_of(name),
-            ago=_times(datetime.now().astimezone()),
+            ago=_times(read_at),
+            read_at=read_at,
         )
         headers = {"refresh": str(page.refresh)} if page.refresh else None
         return HTMLResponse(html, status_code=page.status, headers=headers)
