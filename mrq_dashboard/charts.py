@@ -70,7 +70,9 @@ def bar_chart(
                 height = max(1.0, value / top * HEIGHT)
                 x, y = room * (index + _GAP / 2), HEIGHT - below / top * HEIGHT - height
                 bars.append(
-                    Bar(round(x, 2), round(y, 2), round(room * (1 - _GAP), 2), round(height, 2), title, series)
+                    Bar(
+                        round(x, 2), round(y, 2), round(room * (1 - _GAP), 2), round(height, 2), title, series
+                    )
                 )
                 below += value
     return Chart(_ticks(top, label), tuple(times), bars=tuple(bars))

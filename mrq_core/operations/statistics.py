@@ -49,8 +49,8 @@ class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """The load of a queue, or of a tree.
 
     Rates are jobs per second. `oldest_age` is the seconds for which the oldest due job has been due.
-    `waiting_time` and `run_time` are of attempts; `ended` counts attempts by status. `usage` is the mean share
-    of the greenlets of its workers that ran a job in the last minute. None: nothing to tell.
+    `waiting_time` and `run_time` are of attempts; `ended` counts attempts by status. `usage` is the
+    mean share of the greenlets of its workers that ran a job in the last minute. None: nothing to tell.
     """
 
     name: str

@@ -11,9 +11,9 @@ from msgspec import Meta, Struct
 from mrq_core.contract.messages import Pause, QueueCounts
 from mrq_core.contract.naming import RawKind, check_queue_name, is_tree, raw_kind
 from mrq_core.operations.explaining import explain_queue
-from mrq_core.operations.queues import list_queues
 from mrq_core.operations.query import parse_query
 from mrq_core.operations.query_parts import quoted_value
+from mrq_core.operations.queues import list_queues
 from mrq_core.operations.raw_queues import Future, raw_queue_view
 from mrq_core.operations.reasons import Reason, listening, of_queue, read_surroundings
 from mrq_core.operations.search import counts_by_status
@@ -127,7 +127,9 @@ def _one(visit: Visit, text: str) -> Page:
         "counts": counts_by_status(broker, query),
         "pause": pauses[0][1] if pauses else None,
         "raw": raw,
-        "future": _future_chart(raw.future, visit.now) if raw is not None and raw.future is not None else None,
+        "future": _future_chart(raw.future, visit.now)
+        if raw is not None and raw.future is not None
+        else None,
     }
     return Page(template="queues/one.html", title=f"Queue {name}", context=context)
 

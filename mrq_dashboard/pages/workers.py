@@ -59,4 +59,3 @@ def worker(visit: Visit) -> Page | Redirect:
 
 def _order(report: WorkerReport) -> tuple[int, str]:
     return {"dead": 0, "stop": 2}.get(report.status, 1), report.name
-
