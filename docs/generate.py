@@ -29,6 +29,7 @@ GROUPS = {
     "tasks": "Tasks",
     "logs": "Logs",
     "plugins": "Plugins",
+    "dashboard": "Dashboard",
 }
 """The headings of the groups of settings, in the order of the page."""
 

@@ -15,12 +15,12 @@ from starlette.routing import Route
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
-from mrq_dashboard import api, pages
+from mrq_dashboard import api, openapi, pages
 from mrq_dashboard.assets import PATH, Assets
 from mrq_dashboard.auth import Access, Authorize
 from mrq_dashboard.backend import Backend
-from mrq_dashboard.endpoint import API, Endpoint, Site
-from mrq_dashboard.guard import Guard
+from mrq_dashboard.endpoint import Endpoint, Site, json_response
+from mrq_dashboard.guard import API, Guard
 from mrq_dashboard.rendering import Renderer
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -35,6 +35,17 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(method="GET", path="/limits", answer=pages.limits.limits),
     Endpoint(method="GET", path="/system", answer=pages.system.system),
     Endpoint(method="GET", path="/api/queues", answer=api.queues.list_all),
+    Endpoint(method="GET", path="/api/queue", answer=api.queues.show),
+    Endpoint(method="GET", path="/api/jobs", answer=api.jobs.list_all),
+    Endpoint(method="GET", path="/api/jobs/counts", answer=api.jobs.counts),
+    Endpoint(method="GET", path="/api/jobs/{id}", answer=api.jobs.show),
+    Endpoint(method="GET", path="/api/jobs/{id}/logs", answer=api.jobs.logs),
+    Endpoint(method="GET", path="/api/jobs/{id}/explain", answer=api.jobs.explain),
+    Endpoint(method="GET", path="/api/schedules", answer=api.schedules.list_all),
+    Endpoint(method="GET", path="/api/schedules/{name:path}", answer=api.schedules.show),
+    Endpoint(method="GET", path="/api/workers", answer=api.workers.list_all),
+    Endpoint(method="GET", path="/api/workers/{name:path}", answer=api.workers.show),
+    Endpoint(method="GET", path="/api/limits", answer=api.limits.list_all),
 )
 """All routes but those of files and probes."""
 
@@ -78,6 +89,7 @@ def create_dashboard(
     routes = [
         Route(PATH, assets.serve, methods=["GET"]),
         Route("/healthz", _healthz, methods=["GET"]),
+        Route("/api/openapi.json", _openapi, methods=["GET"]),
         *(Route(one.path, site.handler(one), methods=[one.method]) for one in ENDPOINTS),
     ]
     app = Starlette(
@@ -88,6 +100,11 @@ def create_dashboard(
     )
     app.state.site = site
     return app
+
+
+async def _openapi(request: Request) -> Response:
+    """The OpenAPI document, which holds nothing of the broker."""
+    return json_response(openapi.document(ENDPOINTS, request.scope.get("root_path", "")))
 
 
 async def _healthz(request: Request) -> Response:

@@ -26,13 +26,12 @@ from mrq_core.errors import (
 )
 from mrq_dashboard.auth import SAFE_METHODS, Access, Role, comes_from_here, has_token
 from mrq_dashboard.backend import Backend
-from mrq_dashboard.guard import TooLarge
+from mrq_dashboard.guard import API, TooLarge
 from mrq_dashboard.inputs import read_inputs
 from mrq_dashboard.rendering import Renderer
 from mrq_dashboard.visit import Answer, Json, NoInputs, NotFound, Page, Redirect, Visit
 
 _log = logging.getLogger("mrq.dashboard")
-API = "/api"
 _RETRY = 3
 """Seconds after which a page about a broker that is away is loaded again."""
 _REASONS: dict[int, str] = {

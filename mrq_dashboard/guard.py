@@ -6,9 +6,11 @@ import secrets
 from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+API = "/api/"
+"""The beginning of the paths that programs use, where errors are JSON."""
 MOST_URL = 16_384
 """Bytes of a path with its query."""
 MOST_BODY = 2 * 1_048_576
@@ -75,27 +77,33 @@ class Guard:
         try:
             await self._app(scope, receive_bounded, send_safely)
         except TooLarge:  # nothing was answered yet: a handler answers after it has read the body
-            await _too_large()(scope, receive, send_safely)
+            await _too_large(scope)(scope, receive, send_safely)
 
-    def _refusal(self, scope: Scope) -> PlainTextResponse | None:
+    def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
         if self._hosts is not None and _host(headers.get("host", "")) not in self._hosts:
-            return PlainTextResponse(
-                "This dashboard does not answer for the host of this address. DASHBOARD_HOSTS lists the "
-                "names of its hosts.\n",
-                status_code=403,
+            text = (
+                "this dashboard does not answer for the host of this address; DASHBOARD_HOSTS lists "
+                "the names of its hosts"
             )
+            return _refused(scope, 403, text)
         raw_path = scope.get("raw_path") or scope["path"].encode()
         if len(raw_path) + len(scope.get("query_string", b"")) > MOST_URL:
-            return PlainTextResponse(f"The address is longer than {MOST_URL} bytes.\n", status_code=414)
+            return _refused(scope, 414, f"the address is longer than {MOST_URL} bytes")
         length = headers.get("content-length", "0")
         if not length.isdecimal() or int(length[:20]) > MOST_BODY:
-            return _too_large()
+            return _too_large(scope)
         return None
 
 
-def _too_large() -> PlainTextResponse:
-    return PlainTextResponse(f"The body is larger than {MOST_BODY} bytes.\n", status_code=413)
+def _too_large(scope: Scope) -> Response:
+    return _refused(scope, 413, f"the body is larger than {MOST_BODY} bytes")
+
+
+def _refused(scope: Scope, status: int, text: str) -> Response:
+    if scope["path"].removeprefix(scope.get("root_path", "")).startswith(API):
+        return JSONResponse({"error": {"status": status, "message": text}}, status_code=status)
+    return PlainTextResponse(f"{text}\n", status_code=status)
 
 
 def _host(header: str) -> str:

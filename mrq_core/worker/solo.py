@@ -29,7 +29,7 @@ from mrq_core.config.cores import available_cores
 from mrq_core.config.settings import SETTINGS, default_of
 from mrq_core.contract.lifecycle import runs_solo
 from mrq_core.contract.messages import Outcome
-from mrq_core.contract.record import Status
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import Interrupt, JobInterrupt
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.fork_server import ForkServer
@@ -44,6 +44,10 @@ _WAIT_SLICE = 0.2
 _LONGEST_WAIT = 4.0
 """Seconds. So long a job that may kill its process waits in the worker, and about as long in its queue."""
 _SPAWN_RETRY = 5.0
+_BACKS_OFF_FROM = 3
+"""From this number of claims lost with their workers on, a job waits for a while after each loss."""
+_BACKOFF_MOST = 300.0
+"""Seconds. The longest wait, unless the lease is longer."""
 
 _log = GuardedLog("mrq.worker")
 
@@ -106,10 +110,14 @@ class SoloProcesses:
 
         A job that runs solo for its lost claims is lost once more if its worker dies while it waits here.
         Therefore only as many of them wait as there are processes. The others go back to their queue, and are
-        due again after a moment.
+        due again after a moment. A job that was lost with its worker again and again goes back for longer.
         """
         if not runs_solo(execution.record):
             return self._acquire(execution, None)
+        backoff = backoff_of(execution.record, self._state.config.lease)
+        if backoff > 0:
+            _log.info("job.backs_off id=%s retry_in=%.1fs: its workers died", execution.record.id, backoff)
+            return self._given_back(backoff)
         if self._suspects_waiting >= self._most:
             return self._wait_in_queue()
         self._suspects_waiting += 1
@@ -214,6 +222,23 @@ def _modules_of(state: WorkerState) -> list[str]:
         ]
     packages = tuple({f"{name.rpartition('.')[0]}." for name in opened if "." in name})
     return [name for name in sorted(sys.modules) if name in opened or name.startswith(packages)]
+
+
+def backoff_of(record: JobRecord, lease: float) -> float:
+    """The seconds that a claimed job has to wait because it was lost with its workers. 0: it may run now.
+
+    Workers that die one after another, for lack of memory or at a rolling restart, take innocent jobs along,
+    and ten losses in a row end a job. A wait that doubles with each loss, from one lease on, lets such a time
+    pass. A job that kills its workers also kills fewer of them.
+    """
+    losses = record.lost_claims - record.solo_deaths
+    if losses < _BACKS_OFF_FROM or record.started_at is None:
+        return 0.0
+    lost = next((attempt for attempt in reversed(record.history) if attempt.lost), None)
+    if lost is None:  # later claims, which were given back, have displaced it: it has waited
+        return 0.0
+    wait = min(lease * 2.0 ** (losses - _BACKS_OFF_FROM), max(_BACKOFF_MOST, lease))
+    return wait - (record.started_at - lost.ended_at).total_seconds()
 
 
 def _working_directory() -> str:

@@ -10,6 +10,7 @@ import pytest
 
 from mrq_core.contract.messages import ClaimRef, ClaimRequest, Outcome, Settlement, Wanted
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.operations.workers import workers_at_work
 from tests.servers import ServerProcess
 from tests.support import Process, Project, open_project, until
 from tests.worker.conftest import TASKS
@@ -38,6 +39,11 @@ def waits():
 @task
 def spins():
     hold(lambda: None)
+
+
+@task
+def ends():
+    pass
 
 
 @task(max_retries=0)
@@ -122,3 +128,36 @@ def test_failing_renewals_are_logged_once_and_their_end_too(
 
 def until_logged(worker: Process, event: str, number: int) -> None:
     until(lambda: worker.output.count(event) >= number, what=f"{event} for the {number}th time")
+
+
+def run_after_losses(project: Project, times: int, *flags: str) -> JobRecord:
+    """Lets other workers claim a job and disappear, this many times in a row, beside a worker that claims
+    nothing meanwhile. Returns the job when it has ended."""
+    broker = project.client.broker
+    project.write("holding.py", HOLDING)
+    broker.pause(["default"])
+    project.worker("--paused-queues-refresh-interval", "0.1", *flags)
+    until(lambda: workers_at_work(broker), what="the worker to report")
+    job = project.queue("holding.ends")
+    request = ClaimRequest(
+        worker="gone", wanted=(Wanted(name="default"),), limit=1, lease=0.001, lost_limit=1
+    )
+    for _ in range(times):
+        until(lambda: broker.claim(request).records, what="the claim")
+    broker.resume(["default"])
+    until(lambda: project.client.fetch(job).is_ended, what="the job to end")
+    return project.client.fetch(job)
+
+
+def test_a_job_that_was_lost_with_three_workers_waits_for_a_lease_and_runs(project: Project) -> None:
+    record = run_after_losses(project, 3, "--lease", "3")
+    assert (record.status, record.lost_claims) == (Status.SUCCESS, 0)
+    lost = [attempt for attempt in record.history if attempt.lost]
+    assert len(lost) == 3
+    assert record.started_at is not None
+    assert (record.started_at - lost[-1].ended_at).total_seconds() >= 3.0
+
+
+def test_a_job_that_was_lost_with_two_workers_does_not_wait(project: Project) -> None:
+    record = run_after_losses(project, 2, "--lease", "60")
+    assert record.status is Status.SUCCESS
