@@ -204,6 +204,10 @@ class Job:
             raise InvalidValue(
                 "the edit changes nothing: expected params, priority, delay or at", path="params"
             )
+        if not isinstance(seen, JobRecord | None):
+            raise InvalidValue(
+                f"seen is {shown(seen)}: expected the record that `fetch` returned", path="seen"
+            )
         due_at = check_times(delay, at)
         priority = None if priority is None else check_priority(priority)
         record = self.fetch() if seen is None else seen

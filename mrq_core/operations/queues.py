@@ -10,9 +10,9 @@ import msgspec
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import CHUNK, Pause, QueueCounts
-from mrq_core.contract.naming import MAX_SECONDS, check_queue_name, check_time, is_covered, is_tree
+from mrq_core.contract.naming import MAX_SECONDS, check_queue_name, check_time, is_covered, is_number, is_tree
 from mrq_core.contract.values import check_path
-from mrq_core.errors import InvalidValue
+from mrq_core.errors import InvalidValue, shown
 
 
 class QueueList(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,15 +115,22 @@ def pause_end(broker: Broker, until: datetime | None, seconds: float | None) -> 
         return None
     now = broker.now()
     if seconds is not None:
-        if not 0 < seconds <= MAX_SECONDS:
+        if not is_number(seconds) or not 0 < seconds <= MAX_SECONDS:
             raise InvalidValue(
-                f"seconds is {seconds}: expected a number above 0, up to {MAX_SECONDS:.0e}", path="seconds"
+                f"seconds is {shown(seconds)}: expected a number above 0, up to {MAX_SECONDS:.0e}",
+                path="seconds",
             )
         return after(now, seconds)
     end = check_time(until, "until")
     if end <= now:
         raise InvalidValue(
             f"until is {end}: expected a time in the future; the broker's clock shows {now}", path="until"
+        )
+    if (end - now).total_seconds() > MAX_SECONDS:
+        raise InvalidValue(
+            f"until is {end}: expected a time within about thirty years; a pause without an end lasts until "
+            "it is resumed",
+            path="until",
         )
     return end
 

@@ -11,7 +11,7 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -38,6 +38,9 @@ _log = logging.getLogger("mrq.job")
 _manager = _root.manager
 _loggers = (_root, *map(logging.getLogger, ("mrq", "mrq.job", "mrq.plugins", "mrq.scheduler", "mrq.worker")))
 """The loggers that the worker and its jobs need."""
+_own = _loggers[1:]
+_own_levels: dict[logging.Logger, int] = {}
+"""The levels of mrq's own loggers that no job may change for the others."""
 
 
 class JobLog:
@@ -147,9 +150,22 @@ def set_up_logging(config: Config, *, worker: str = "", follows_file: bool = Fal
     if logging.Logger.handle is handle_unstamped:
         setattr(logging.Logger, "handle", _handle)  # noqa: B010
     _levels[:] = [*(one.level for one in _ours), root.level]
+    keep_levels(dict.fromkeys(_own, -1))
     _set_up.clear()
     _set_up.update({one: (one.formatter, list(one.filters)) for one in _ours})
     _disabled.update(_disabled_loggers())
+
+
+def levels_now() -> dict[logging.Logger, int]:
+    """The levels of mrq's own loggers, that of tasks included."""
+    return {logger: logger.level for logger in _own}
+
+
+def keep_levels(before: Mapping[logging.Logger, int]) -> None:
+    """Notes the levels that differ from `before`, so that `restore_logging` keeps them."""
+    for logger, level in levels_now().items():
+        if type(level) is int and before[logger] != level:
+            _own_levels[logger] = level
 
 
 handle_unstamped = logging.Logger.handle
@@ -211,6 +227,7 @@ def restore_logging() -> None:
     """Sends logs again where `set_up_logging` has sent them, after a task has configured logging for itself.
 
     Leaves the handlers and filters of a task, and the levels of its loggers, as far as logging can use them.
+    The levels of mrq's own loggers are those of the start, or of the import of a task.
     """
     if logging.root is not _root:
         setattr(logging, "root", _root)  # noqa: B010
@@ -227,6 +244,9 @@ def restore_logging() -> None:
         logging.disable(logging.NOTSET)
     if _levels and _root.level != _levels[-1]:
         _root.setLevel(_levels[-1])
+    for logger, level in _own_levels.items():
+        if logger.level != level:
+            logger.setLevel(level)
     if _log.disabled or _root.disabled:  # dictConfig disables all loggers that there are
         for name in _disabled_loggers() - _disabled:
             logging.getLogger(name).disabled = False

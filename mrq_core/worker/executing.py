@@ -172,7 +172,7 @@ class Executing:
             if interrupt is not None:
                 return interrupt
             self._limit_import(execution)
-            with self._state.surroundings.limits_kept():
+            with self._state.surroundings.settings_kept():
                 return self._runner.load(context)
         finally:
             execution.end_import()

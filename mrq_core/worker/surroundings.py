@@ -67,11 +67,12 @@ class Surroundings:
         setattr(sys, "setswitchinterval", _set_short_switch_interval)  # noqa: B010
 
     @contextmanager
-    def limits_kept(self) -> Iterator[None]:
-        """Notes the resource limits that a module sets while it is imported. A limit that another running job
-        has lowered before is not kept."""
-        before = _limits_now()
+    def settings_kept(self) -> Iterator[None]:
+        """Notes the resource limits and the levels of mrq's loggers that a module sets while it is imported.
+        A limit that another running job has lowered before is not kept."""
+        before, levels = _limits_now(), logs.levels_now()
         yield
+        logs.keep_levels(levels)
         now = _limits_now()
         self._limits.update({number: now[number] for number in _LIMITS if now[number] != before[number]})
 

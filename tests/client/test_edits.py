@@ -95,8 +95,9 @@ def test_edited_params_are_encoded(each_client: Client) -> None:
         ({"delay": -1.0}, "delay"),
         ({"delay": 1.0, "at": datetime.now(UTC)}, "at"),
         ({"at": datetime.now()}, "at"),  # noqa: DTZ005
+        ({"priority": 1, "seen": "x"}, "seen"),
     ],
-    ids=["nothing", "object", "large", "list", "5", "bool", "negative", "both", "naive"],
+    ids=["nothing", "object", "large", "list", "5", "bool", "negative", "both", "naive", "seen"],
 )
 def test_values_that_a_new_job_cannot_have_are_refused(
     each_client: Client, changes: dict[str, Any], path: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 import pytest
@@ -208,3 +209,20 @@ def test_a_report_of_another_version_is_left_out(broker: MemoryBroker) -> None:
     broker.state.put(WORKERS_NAMESPACE, "anna", value)
     assert list_workers(broker) == []
     assert find_worker(broker, "anna") is None
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        {"until": datetime.max.replace(tzinfo=UTC)},
+        {"until": datetime(2400, 1, 1, tzinfo=UTC)},
+        {"seconds": "5"},
+        {"seconds": True},
+        {"seconds": float("nan")},
+        {"seconds": 1e300},
+    ],
+)
+def test_a_pause_without_a_usable_end_is_refused(broker: MemoryBroker, end: dict[str, Any]) -> None:
+    with pytest.raises(InvalidValue):
+        pause_queues(broker, ["a"], **end)
+    assert not broker.paused()

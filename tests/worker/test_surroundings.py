@@ -70,6 +70,19 @@ def raise_levels():
     time.sleep(0.01)
 
 
+def own_levels():
+    for name in list(logging.Logger.manager.loggerDict):
+        if name.startswith("mrq"):
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+    time.sleep(0.01)
+
+
+def own_config():
+    loggers = {"mrq": {"level": "CRITICAL"}}
+    logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, "loggers": loggers})
+    time.sleep(0.01)
+
+
 def clear_loggers():
     logging.Logger.manager.loggerDict.clear()
 
@@ -272,6 +285,7 @@ def naps():
 
 WAYS = (
     "dict_config", "file_config", "basic_config", "disable", "shut_down", "clear", "raise_levels",
+    "own_levels", "own_config",
     "clear_loggers", "capture", "handlers_none", "handlers_tuple", "handlers_odd", "levels_none",
     "filters_none", "parts_of_handlers", "disable_odd", "other_root", "loggers", "methods",
 )  # fmt: skip
@@ -390,6 +404,29 @@ def test_later_jobs_have_the_limits_of_the_worker_and_no_alarm(project: Project)
     after = project.queue("changes.limits_now")
     project.work_off("--greenlets", "1")
     assert project.ended(before).result == project.ended(after).result
+
+
+def test_levels_of_the_loggers_of_mrq_that_a_module_sets_when_it_is_imported_stay(project: Project) -> None:
+    project.write(
+        "leveling.py",
+        """
+        import logging, time
+        from mrq_core import log, task
+
+        log.setLevel(logging.WARNING)
+
+        @task
+        def talk():
+            log.info("left out")
+            log.warning("here")
+            time.sleep(0.01)
+        """,
+    )
+    jobs = [project.queue("leveling.talk") for _ in range(2)]
+    project.work_off("--greenlets", "1")
+    for job in jobs:
+        project.ended(job)
+        assert project.log_of(job) == ["here"]
 
 
 def test_limits_that_a_module_sets_when_it_is_imported_stay(project: Project) -> None:
