@@ -10,7 +10,7 @@ from mrq_core.contract.naming import RawKind, check_raw_queue_name
 
 BUCKETS = 60
 """The intervals of a histogram."""
-_PEEKED = 20
+_PEEKED = 10
 _SPANS = (3600.0, 6 * 3600.0, 86_400.0, 7 * 86_400.0, 30 * 86_400.0)
 """Seconds that a histogram may cover."""
 
@@ -33,6 +33,11 @@ class RawQueueView(msgspec.Struct, frozen=True, kw_only=True):
     size: int
     items: tuple[RawItem, ...]
     future: Future | None
+
+
+def raw_size(broker: Broker, name: str) -> int:
+    """The number of waiting parameters of a raw queue. One round trip."""
+    return broker.raw(name).size()
 
 
 def raw_queue_view(broker: Broker, name: str) -> RawQueueView:

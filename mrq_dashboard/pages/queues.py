@@ -14,7 +14,7 @@ from mrq_core.operations.explaining import explain_queue
 from mrq_core.operations.query import parse_query
 from mrq_core.operations.query_parts import quoted_value
 from mrq_core.operations.queues import list_queues
-from mrq_core.operations.raw_queues import Future, raw_queue_view
+from mrq_core.operations.raw_queues import Future, raw_queue_view, raw_size
 from mrq_core.operations.reasons import Reason, listening, of_queue, read_surroundings
 from mrq_core.operations.search import counts_by_status
 from mrq_core.operations.statistics import QueueStatistics, queue_statistics
@@ -54,9 +54,11 @@ class QueuesInputs(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Row(NamedTuple):
-    """A queue in the list. `statistics` None: not read."""
+    """A queue in the list. `waiting`: its jobs, or the parameters of a raw queue. `statistics` None: not
+    read."""
 
     counts: QueueCounts
+    waiting: int
     kind: str
     pause: Pause | None
     reason: Reason | None
@@ -81,6 +83,7 @@ def queues(visit: Visit, inputs: QueuesInputs) -> Page:
     rows = [
         Row(
             queue,
+            raw_size(visit.broker, queue.queue) if raw_kind(queue.queue) else queue.waiting,
             _kind(queue.queue),
             found.pause_of(queue.queue),
             next(iter(of_queue(queue.queue, around)), None),

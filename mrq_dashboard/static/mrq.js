@@ -26,6 +26,9 @@
     button.addEventListener("click", showKeys);
   }
 
+  const here = document.querySelector(".side a[aria-current]");
+  if (here && here.offsetParent) here.closest("nav").scrollLeft = here.offsetLeft - 40;
+
   // --- copying ---
   if (navigator.clipboard) {
     for (const button of document.querySelectorAll("[data-copy]")) {

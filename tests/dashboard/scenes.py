@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
+
+from msgspec.structs import replace
 
 from mrq_core.client.client import Client
 from mrq_core.clock import after, to_ms
@@ -21,7 +23,7 @@ from mrq_core.contract.messages import (
     Settlement,
     Wanted,
 )
-from mrq_core.contract.metrics import ENDED, ERRORS, STARTED, UNFINISHED, Metric, measured
+from mrq_core.contract.metrics import ENDED, ERRORS, STARTED, UNFINISHED, Metric, Tags, measured
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import error_group
 from mrq_core.ids import new_id
@@ -58,7 +60,9 @@ def put(broker: Broker, queue: str, path: str = MAIL, *, delay: float | None = N
     return broker.enqueue([NewJob(record=record, delay=delay)])[0].id
 
 
-def take(broker: Broker, queue: str, number: int = 1, *, worker: str = WORKER, **more: Any) -> list[JobRecord]:
+def take(
+    broker: Broker, queue: str, number: int = 1, *, worker: str = WORKER, **more: Any
+) -> list[JobRecord]:
     """Claims up to `number` jobs of a queue."""
     wanted = (Wanted(name=queue),)
     request = ClaimRequest(worker=worker, wanted=wanted, limit=min(number, CHUNK), lease=600.0, **more)
@@ -150,14 +154,27 @@ def _mail(broker: Broker, jobs: int) -> str:
         fail(broker, again, Status.RETRY, delay=0.0, is_retry=True)
         again = take(broker, "mail")
         lines = [
-            LogLine(job_id=again[0].id, attempt=again[0].claims, seq=seq, at=broker.now(), level=level, message=text)
+            LogLine(
+                job_id=again[0].id,
+                attempt=again[0].claims,
+                seq=seq,
+                at=broker.now(),
+                level=level,
+                message=text,
+            )
             for seq, (level, text) in enumerate(
                 (("INFO", "connecting to smtp-2"), ("WARNING", "421 try again later"), ("ERROR", "giving up"))
             )
         ]
         broker.append_logs(lines, 100_000)
     fail(broker, again, Status.MAXRETRIES)
-    end(broker, [one for one in records if one not in failing], Status.SUCCESS, result={"sent": True}, total_time=0.2)
+    end(
+        broker,
+        [one for one in records if one not in failing],
+        Status.SUCCESS,
+        result={"sent": True},
+        total_time=0.2,
+    )
     for number in range(25):
         put(broker, "mail", params={"to": f"late-{number}@example.com"})
     return again[0].id
@@ -193,10 +210,10 @@ def _job_of(broker: Broker, job_id: str) -> RunningJob:
 def _schedules(broker: Broker) -> None:
     now = to_ms(broker.now())
     add_schedule(broker, Definition(name="nightly", path="shop.reports.Daily", dailytime="02:30"))
-    made = add_schedule(broker, Definition(name="carts", path="shop.carts.Expire", interval=900.0, pause_after=3))
+    made = add_schedule(
+        broker, Definition(name="carts", path="shop.carts.Expire", interval=900.0, pause_after=3)
+    )
     job = put(broker, "default", "shop.carts.Expire", schedule="carts")
-    from msgspec.structs import replace
-
     stored = replace(
         made,
         recent=(Fire(at=now - 900_000, job=new_id()), Fire(at=now - 1000, job=job)),
@@ -208,6 +225,10 @@ def _schedules(broker: Broker) -> None:
     broker.state.put(SCHEDULES, "carts", stored_value(stored))
 
 
+def _mail_tags(**more: str) -> Tags:
+    return tuple(sorted({"queue": "mail", "task": MAIL, **more}.items()))
+
+
 def _metrics(broker: Broker) -> None:
     now = broker.now()
     made: list[Metric] = []
@@ -215,11 +236,10 @@ def _metrics(broker: Broker) -> None:
     for minute in range(180):
         at = after(now, -60.0 * minute)
         number = 40 + (minute * 37) % 25
-        tags: Callable[..., Any] = lambda **pairs: tuple(sorted({"queue": "mail", "task": MAIL, **pairs}.items()))
-        made.append(measured(STARTED, at, tags(), [0.05 + minute % 7 / 10] * number))
-        made.append(measured(ENDED, at, tags(status="success"), [0.1 + minute % 5 / 20] * number))
+        made.append(measured(STARTED, at, _mail_tags(), [0.05 + minute % 7 / 10] * number))
+        made.append(measured(ENDED, at, _mail_tags(status="success"), [0.1 + minute % 5 / 20] * number))
         if minute < 45:
-            made.append(measured(ENDED, at, tags(status="failed"), [0.8, 1.2]))
+            made.append(measured(ENDED, at, _mail_tags(status="failed"), [0.8, 1.2]))
             made.append(Metric(name=ERRORS, at=at, tags=(("group", group), ("task", MAIL)), count=2))
         for queue, size in (("mail", 25 + minute % 9), ("reports/daily", max(0, 40 - minute))):
             made.append(measured(UNFINISHED, at, (("queue", queue),), [float(size)]))
