@@ -26,8 +26,10 @@
     button.addEventListener("click", showKeys);
   }
 
-  const here = document.querySelector(".side a[aria-current]");
-  if (here && here.offsetParent) here.closest("nav").scrollLeft = here.offsetLeft - 40;
+  for (const here of document.querySelectorAll("nav a[aria-current]")) {
+    const nav = here.closest("nav");
+    nav.scrollLeft += here.getBoundingClientRect().left - nav.getBoundingClientRect().left - 40;
+  }
 
   // --- copying ---
   if (navigator.clipboard) {
