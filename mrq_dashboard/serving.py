@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import signal
 import socket
 from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 
@@ -45,7 +47,16 @@ def serve(config: Config, *, insecure: bool = False, announce: Callable[[str], N
         proxy_headers=True,
         timeout_graceful_shutdown=_STOP_WITHIN,
     )
-    uvicorn.Server(settings).run(sockets=[listener])
+    server = uvicorn.Server(settings)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        server.should_exit = True
+
+    # While it serves, uvicorn handles the first two itself, and repeats the signal at its end.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, stop)
+    server.run(sockets=[listener])
 
 
 def is_local_address(address: str) -> bool:
