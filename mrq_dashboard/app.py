@@ -29,6 +29,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(method="GET", path="/jobs", answer=pages.jobs.jobs),
     Endpoint(method="GET", path="/jobs/{id}", answer=pages.job.job),
     Endpoint(method="GET", path="/exceptions", answer=pages.exceptions.exceptions),
+    Endpoint(method="GET", path="/tasks", answer=pages.tasks.tasks),
+    Endpoint(method="GET", path="/tasks/{path:path}", answer=pages.tasks.task),
     Endpoint(method="GET", path="/schedules", answer=pages.schedules.schedules),
     Endpoint(method="GET", path="/workers", answer=pages.workers.workers),
     Endpoint(method="GET", path="/workers/{id:path}", answer=pages.workers.worker),

@@ -19,6 +19,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.record import JobRecord
 from mrq_core.errors import MrqError
+from mrq_core.operations.task_history import TaskHistory
 from mrq_dashboard.auth import Visitor
 
 _log = logging.getLogger("mrq.dashboard")
@@ -37,6 +38,8 @@ class Visit:
     """One request of a visitor, for the function that answers it in a thread."""
 
     client: Client
+    history: TaskHistory
+    """The measurements of tasks that this process has read."""
     visitor: Visitor
     root: str
     """The path at which the application is mounted, without a slash at its end."""

@@ -131,8 +131,9 @@ def _near(known: Mapping[float, int], bound: float) -> int:
 def _ends(summary: TaskSummary) -> Chart | None:
     """Succeeded and failed jobs by the hour."""
     last = len(summary.hours) - 1
+    when = [f"{last - index} h ago" if index < last else "this hour" for index in range(last + 1)]
     titles = [
-        f"{succeeded:,} succeeded, {failed:,} failed, {f'{last - index} h ago' if index < last else 'this hour'}"
+        f"{succeeded:,} succeeded, {failed:,} failed, {when[index]}"
         for index, (succeeded, failed) in enumerate(summary.hours)
     ]
     return bar_chart(summary.hours, titles, ["24 h ago", "12 h ago", "now"])
