@@ -25,6 +25,17 @@ from mrq_dashboard.rendering import Renderer
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(method="GET", path="/queues", answer=pages.queues.queues),
+    Endpoint(method="GET", path="/queues/{name:path}", answer=pages.queues.by_path),
+    Endpoint(method="GET", path="/jobs", answer=pages.jobs.jobs),
+    Endpoint(method="GET", path="/jobs/{id}", answer=pages.job.job),
+    Endpoint(method="GET", path="/exceptions", answer=pages.exceptions.exceptions),
+    Endpoint(method="GET", path="/tasks", answer=pages.tasks.tasks),
+    Endpoint(method="GET", path="/tasks/{path:path}", answer=pages.tasks.task),
+    Endpoint(method="GET", path="/schedules", answer=pages.schedules.schedules),
+    Endpoint(method="GET", path="/workers", answer=pages.workers.workers),
+    Endpoint(method="GET", path="/workers/{id:path}", answer=pages.workers.worker),
+    Endpoint(method="GET", path="/limits", answer=pages.limits.limits),
+    Endpoint(method="GET", path="/system", answer=pages.system.system),
     Endpoint(method="GET", path="/api/queues", answer=api.queues.list_all),
     Endpoint(method="GET", path="/api/queue", answer=api.queues.show),
     Endpoint(method="GET", path="/api/jobs", answer=api.jobs.list_all),

@@ -120,6 +120,7 @@ class Site:
         path = request.scope["path"]
         return Visit(
             client=self.backend.client,
+            history=self.backend.history,
             visitor=request.state.visitor,
             root=root,
             path=path.removeprefix(root) or "/",

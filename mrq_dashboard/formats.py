@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from mrq_core.contract.codec import JsonValue
+from mrq_core.operations.reasons import quoted
 from mrq_core.operations.views import seconds
 
 _UNITS = ("B", "KB", "MB", "GB", "TB")
@@ -63,6 +64,18 @@ def json_text(value: JsonValue) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
+class Bounded(NamedTuple):
+    """The first characters of a text, and the number of characters that are left out."""
+
+    text: str
+    left_out: int
+
+
+def bounded(value: str, most: int = 20_000) -> Bounded:
+    """The first characters of a text: a page has room for some of a megabyte."""
+    return Bounded(value[:most], max(0, len(value) - most))
+
+
 def json_line(value: JsonValue) -> str:
     """The value as JSON on one line."""
     return msgspec.json.encode(value).decode()
@@ -76,5 +89,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "size": size,
     "duration": seconds,
     "json_text": json_text,
+    "bounded": bounded,
+    "shell": quoted,
     "json_line": json_line,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -14,6 +14,7 @@ from starlette.responses import HTMLResponse, Response
 from mrq_core import __version__
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonValue
+from mrq_core.text import without_controls
 from mrq_dashboard import formats
 from mrq_dashboard.assets import Assets
 from mrq_dashboard.visit import Page, Visit
@@ -44,6 +45,7 @@ class Renderer:
             trim_blocks=True,
             lstrip_blocks=True,
             auto_reload=False,
+            finalize=_shown,
         )
         self._environment.filters.update(formats.FILTERS)
         self._environment.globals.update(
@@ -56,13 +58,15 @@ class Renderer:
     def page(self, visit: Visit, page: Page) -> Response:
         """The page with its menu."""
         template = self._environment.get_template(page.template)
+        read_at = datetime.now(UTC)
         html = template.render(
             **page.context,
             visit=visit,
             title=page.title,
             url=visit.url,
             asset=lambda name: visit.root + self._assets.path_of(name),
-            ago=_times(datetime.now().astimezone()),
+            ago=_times(read_at),
+            read_at=read_at,
         )
         headers = {"refresh": str(page.refresh)} if page.refresh else None
         return HTMLResponse(html, status_code=page.status, headers=headers)
@@ -77,6 +81,14 @@ class Renderer:
             asset=lambda name: root + self._assets.path_of(name),
         )
         return HTMLResponse(html, status_code=status)
+
+
+def _shown(value: Any) -> Any:
+    """A value of a template as people can read it: control characters and characters that reorder text are
+    escapes, so that no name looks like another one."""
+    if type(value) is not str or value.isprintable():
+        return value
+    return without_controls(value.replace("\r\n", "\n"))
 
 
 def _times(now: datetime) -> Callable[[JsonValue | datetime], Markup]:

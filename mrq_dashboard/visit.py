@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,8 +17,12 @@ from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue
+from mrq_core.contract.record import JobRecord
 from mrq_core.errors import MrqError
+from mrq_core.operations.task_history import TaskHistory
 from mrq_dashboard.auth import Visitor
+
+_log = logging.getLogger("mrq.dashboard")
 
 
 class NotFound(MrqError):
@@ -33,6 +38,8 @@ class Visit:
     """One request of a visitor, for the function that answers it in a thread."""
 
     client: Client
+    history: TaskHistory
+    """The measurements of tasks that this process has read."""
     visitor: Visitor
     root: str
     """The path at which the application is mounted, without a slash at its end."""
@@ -57,6 +64,15 @@ class Visit:
     def now(self) -> datetime:
         """The broker's time, read once."""
         return self.broker.now()
+
+    def decoded(self, record: JobRecord) -> JobRecord:
+        """The record with params and result as before `mrq_encode`; as stored where a plugin cannot decode
+        them, because its key is gone or its code fails."""
+        try:
+            return self.client.decoded(record)
+        except Exception:  # of a plugin
+            _log.exception("dashboard.not_decoded job=%s", record.id)
+            return record
 
     def url(self, path: str, **query: object) -> str:
         """The address of a page of this dashboard. Leaves out inputs that are None or empty."""

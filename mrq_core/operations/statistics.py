@@ -57,7 +57,8 @@ class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """The load of a queue, or of a tree.
 
     Rates are jobs per second. `oldest_age` is the seconds for which the oldest due job has been due.
-    `waiting_time` and `run_time` are of attempts; `ended` counts attempts by status. None: nothing to tell.
+    `waiting_time` and `run_time` are of attempts; `ended` counts attempts by status. `usage` is the
+    mean share of the greenlets of its workers that ran a job in the last minute. None: nothing to tell.
     """
 
     name: str
@@ -73,7 +74,17 @@ class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
     lost_claims: int
     workers: int
     greenlets: int
+    usage: float | None = None
     workers_needed: int | None
+
+    @property
+    def time_to_empty(self) -> float | None:
+        """The seconds after which no job is due, if jobs come and go as before. None: their number does not
+        fall."""
+        if not self.due:
+            return 0.0
+        surplus = self.service_rate - (self.arrival_rate or 0.0)
+        return self.due / surplus if surplus > 0 else None
 
 
 def queue_statistics(
@@ -134,6 +145,7 @@ def queue_statistics(
                 lost_claims=sum(metric.count for metric in recent.of(LOST, name)),
                 workers=len(serving),
                 greenlets=slots,
+                usage=sum(one.usage * one.greenlets for one in serving) / slots if slots else None,
                 workers_needed=workers_needed(
                     due=due,
                     arrival_rate=arrival_rate or 0.0,

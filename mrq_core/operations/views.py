@@ -228,7 +228,7 @@ def queue_view(counts: QueueCounts, *, paused: Collection[str]) -> JsonObject:
 def statistics_view(statistics: QueueStatistics) -> JsonObject:
     """The load of a queue or tree."""
     view: JsonObject = msgspec.to_builtins(statistics)
-    return view
+    return {**view, "time_to_empty": statistics.time_to_empty}
 
 
 def worker_view(report: WorkerReport) -> JsonObject:

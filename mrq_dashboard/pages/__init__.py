@@ -1,5 +1,5 @@
 """A module for each page: what it asks, and what it shows."""
 
-from mrq_dashboard.pages import queues
+from mrq_dashboard.pages import exceptions, job, jobs, limits, queues, schedules, system, tasks, workers
 
-__all__ = ["queues"]
+__all__ = ["exceptions", "job", "jobs", "limits", "queues", "schedules", "system", "tasks", "workers"]
