@@ -37,6 +37,7 @@ from mrq_core.contract.values import check_job_id
 from mrq_core.errors import InvalidQuery, InvalidValue, shown
 from mrq_core.operations.filters import FilterTexts, filter_from, params_from
 from mrq_core.operations.query_parts import IS, QueryPart, canonical, query_error, split_query
+from mrq_core.operations.task_descriptions import published_task, searchable_names
 from mrq_core.operations.views import duration_of
 from mrq_core.operations.workers import WorkerReport, list_workers
 
@@ -46,8 +47,6 @@ FAILED = frozenset({Status.FAILED, Status.TIMEOUT, Status.MAXRETRIES, Status.ABO
 """The statuses of jobs that may be still failing."""
 _BY_IS = {"running": frozenset({Status.STARTED}), "waiting": WAITING, "ended": ENDED}
 _STILL_FAILING = "still-failing"
-TASKS_NAMESPACE = "tasks"
-"""The namespace of shared state in which workers publish the tasks that they have loaded."""
 MOST_PATHS = 20
 """The most paths whose published tasks a query reads."""
 _FIELDS = {"status": "statuses", "error": "errors", "message": "messages", "group": "groups",
@@ -240,7 +239,7 @@ class _Parsing:
         paths = [value for part in self._parts if part.name == "path" for value in part.values]
         if not 0 < len(paths) <= MOST_PATHS or any(map(is_pattern, paths)):
             return False
-        return all(key in searchable_names(self._broker, path) for path in paths)
+        return all(key in searchable_names(published_task(self._broker, path)) for path in paths)
 
     def _expanded(self, part: QueryPart, value: str) -> list[str]:
         """The value as text of a filter; of a pattern, the names that it stands for. A pattern that stands
@@ -298,14 +297,6 @@ class _Parsing:
 
     def _error(self, part: QueryPart, message: str, suggestions: tuple[str, ...] = ()) -> InvalidQuery:
         return query_error(part, message, self._text, suggestions)
-
-
-def searchable_names(broker: Broker, path: str) -> frozenset[str]:
-    """The names of the search keys of a task, as workers have published it. One read of shared state."""
-    item = broker.state.get(TASKS_NAMESPACE, path)
-    options = item.value.get("options") if item is not None and isinstance(item.value, dict) else None
-    names = options.get("searchable") if isinstance(options, dict) else None
-    return frozenset(map(str, names)) if isinstance(names, list) else frozenset()
 
 
 def _has_name(report: WorkerReport, name: str) -> bool:

@@ -45,6 +45,14 @@ class Durations(msgspec.Struct, frozen=True, kw_only=True):
     p99: float
 
 
+def durations_of(buckets: Mapping[int, int], number: int, total: float) -> Durations | None:
+    """Mean and percentiles of a histogram of durations, with their number and sum. None: it has no values."""
+    p50, p95, p99 = (percentile(buckets, ratio) for ratio in (0.5, 0.95, 0.99))
+    if p50 is None or p95 is None or p99 is None or not number:
+        return None
+    return Durations(mean=total / number, p50=p50, p95=p95, p99=p99)
+
+
 class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """The load of a queue, or of a tree.
 
@@ -194,12 +202,8 @@ class _Measured:
     def durations(self, metric: str, name: str) -> Durations | None:
         """Mean and percentiles of a metric. None: it has no values."""
         metrics = self.of(metric, name)
-        buckets = added(one.buckets for one in metrics)
-        p50, p95, p99 = (percentile(buckets, ratio) for ratio in (0.5, 0.95, 0.99))
-        if p50 is None or p95 is None or p99 is None:
-            return None
-        number = sum(one.count for one in metrics)
-        return Durations(mean=sum(one.total for one in metrics) / number, p50=p50, p95=p95, p99=p99)
+        number, total = sum(one.count for one in metrics), sum(one.total for one in metrics)
+        return durations_of(added(one.buckets for one in metrics), number, total)
 
     def ended(self, name: str) -> dict[str, int]:
         """The numbers of ended attempts by status."""

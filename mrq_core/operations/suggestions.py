@@ -9,10 +9,10 @@ import msgspec
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Totals
 from mrq_core.contract.record import Status
-from mrq_core.operations.query import TASKS_NAMESPACE
 from mrq_core.operations.query_parts import IS, LISTS, LONGEST, NAMES, Token, quoted_value, tokens_in
 from mrq_core.operations.reasons import jobs_text
 from mrq_core.operations.schedules import SCHEDULES
+from mrq_core.operations.task_descriptions import published_tasks, searchable_names
 from mrq_core.operations.workers import list_workers
 
 MOST = 20
@@ -183,17 +183,13 @@ def _of_keys(broker: Broker, word: str) -> Iterator[tuple[str, str, str]]:
     """Names of search keys, or of arguments, that workers have published."""
     stem, _, begun = word.partition(".")
     paths: dict[str, list[str]] = {}
-    for item in broker.state.list(TASKS_NAMESPACE):
-        value = item.value if isinstance(item.value, dict) else {}
-        options, arguments = value.get("options"), value.get("arguments")
-        names: list[object] = []
+    for path, task in published_tasks(broker).items():
         if stem.lower() == "key":
-            searchable = options.get("searchable") if isinstance(options, dict) else None
-            names = list(searchable) if isinstance(searchable, list) else []
-        elif isinstance(arguments, list):
-            names = [argument.get("name") for argument in arguments if isinstance(argument, dict)]
+            names = sorted(searchable_names(task))
+        else:
+            names = [argument.name for argument in task.arguments or ()]
         for name in names:
-            paths.setdefault(str(name), []).append(item.name)
+            paths.setdefault(name, []).append(path)
     for name, detail in _matching(begun, ((name, _paths_text(paths[name])) for name in sorted(paths))):
         yield f"{stem.lower()}.{quoted_value(name)}:", stem.lower(), detail
 

@@ -11,13 +11,13 @@ from mrq_core.contract.record import ENDED, WAITING, JobRecord, Status
 from mrq_core.errors import InvalidQuery
 from mrq_core.ids import new_id
 from mrq_core.operations.query import (
-    TASKS_NAMESPACE,
     DurationBound,
     SearchQuery,
     matches_pattern,
     parse_query,
 )
 from mrq_core.operations.query_parts import split_query
+from mrq_core.operations.task_descriptions import TASKS_NAMESPACE
 from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, report_to_json
 from mrq_core.testing import ManualClock, MemoryBroker
 from mrq_core.testing.conformance.base import put, put_many
@@ -243,8 +243,10 @@ def test_a_worker_is_named_by_its_name_its_NAME_and_its_host(broker: MemoryBroke
 
 
 def test_params_use_the_index_where_all_tasks_have_published_it(broker: MemoryBroker) -> None:
-    broker.state.put(TASKS_NAMESPACE, "a.B", {"options": {"searchable": ["user_id", "order.id"]}})
-    broker.state.put(TASKS_NAMESPACE, "a.C", {"options": {"searchable": ["user_id"]}})
+    broker.state.put(
+        TASKS_NAMESPACE, "a.B", {"path": "a.B", "options": {"searchable": ["user_id", "order.id"]}}
+    )
+    broker.state.put(TASKS_NAMESPACE, "a.C", {"path": "a.C", "options": {"searchable": ["user_id"]}})
     broker.state.put(TASKS_NAMESPACE, "a.D", ["no", "description"])
 
     def parts_of(text: str) -> tuple[Any, ...]:

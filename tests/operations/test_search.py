@@ -13,9 +13,10 @@ from mrq_core.contract.messages import Order, Page, Requeue
 from mrq_core.contract.record import Status
 from mrq_core.errors import InvalidValue
 from mrq_core.operations import search as search_module
-from mrq_core.operations.query import TASKS_NAMESPACE, parse_query
+from mrq_core.operations.query import parse_query
 from mrq_core.operations.search import SearchPage, counts_by_status, search
 from mrq_core.operations.suggestions import MOST, suggestions
+from mrq_core.operations.task_descriptions import TASKS_NAMESPACE
 from mrq_core.testing.conformance.base import bring_to, put_many, settle, take_one
 
 
@@ -159,7 +160,11 @@ def test_suggestions_name_parts_and_known_values(each_broker: Broker) -> None:
     each_broker.state.put(
         TASKS_NAMESPACE,
         "mail.Send",
-        {"options": {"searchable": ["user_id"]}, "arguments": [{"name": "to"}, {"name": "copies"}]},
+        {
+            "path": "mail.Send",
+            "options": {"searchable": ["user_id"]},
+            "arguments": [{"name": "to"}, {"name": "copies"}],
+        },
     )
     assert texts(each_broker, "")[:3] == ["status:", "queue:", "path:"]
     assert texts(each_broker, "st")[:2] == ["status:", "status:started"]
