@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from datetime import datetime
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -194,7 +195,8 @@ def test_a_queue_is_empty_when_more_jobs_go_than_come() -> None:
         (1.0, 1.0, None),
         (None, 2.0, 5.0),
     ):
-        made = QueueStatistics(name="q", arrival_rate=arrival_rate, service_rate=service_rate, **now, **none)  # type: ignore[arg-type]
+        rates = {"arrival_rate": arrival_rate, "service_rate": service_rate}
+        made = msgspec.convert({"name": "q", **rates, **now, **none}, QueueStatistics)
         assert made.time_to_empty == seconds
         assert replace(made, due=0).time_to_empty == 0.0
 
