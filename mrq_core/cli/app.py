@@ -28,7 +28,7 @@ from mrq_core.cli.schedules_commands import (
     resume_schedule,
     run_now,
 )
-from mrq_core.cli.tasks_commands import list_tasks, pause_task, resume_task
+from mrq_core.cli.tasks_commands import list_all_tasks, pause_task, resume_task, show_task
 from mrq_core.cli.worker_command import worker
 from mrq_core.cli.workers_commands import (
     ListByDefault,
@@ -56,7 +56,7 @@ queues = typer.Typer(
     cls=ListByDefault, rich_markup_mode="rich", help="List, measure, pause and resume queues."
 )
 workers = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="List, show and stop workers.")
-tasks = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="Pause and resume tasks.")
+tasks = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="Show, pause and resume tasks.")
 schedules = typer.Typer(
     cls=ListByDefault, rich_markup_mode="rich", help="List, add, pause, run and delete schedules."
 )
@@ -108,7 +108,8 @@ queues.command()(stats)
 queues.command()(pause)
 queues.command()(resume)
 
-tasks.command("list")(list_tasks)
+tasks.command("list")(list_all_tasks)
+tasks.command("show")(show_task)
 tasks.command("pause")(pause_task)
 tasks.command("resume")(resume_task)
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from mrq_core.contract.broker import Broker
+from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Pause
 from mrq_core.contract.metrics import BUCKETS_PER_DOUBLING
 from mrq_core.contract.record import Status
@@ -14,6 +15,7 @@ from mrq_core.contract.values import check_path
 from mrq_core.operations.statistics import Durations
 from mrq_core.operations.task_descriptions import published_task, published_tasks
 from mrq_core.operations.task_history import Measured, Measurements, TaskHistory, Values
+from mrq_core.operations.views import iso, struct_view
 from mrq_core.tasks.describing import TaskDescription
 
 
@@ -122,3 +124,15 @@ def _summary(
         pause=pause,
         description=description,
     )
+
+
+def task_summary_view(task: TaskSummary) -> JsonObject:
+    """The summary as a JSON value. `name` is the path; `since` and `until` are those of a pause."""
+    pause = task.pause
+    return {
+        "name": task.path,
+        **{name: value for name, value in struct_view(task).items() if name not in ("path", "pause")},
+        "since": iso(pause.since) if pause is not None else None,
+        "until": iso(pause.until) if pause is not None else None,
+        "paused": pause is not None,
+    }
