@@ -43,6 +43,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(method="GET", path="/api/jobs/{id}", answer=api.jobs.show),
     Endpoint(method="GET", path="/api/jobs/{id}/logs", answer=api.jobs.logs),
     Endpoint(method="GET", path="/api/jobs/{id}/explain", answer=api.jobs.explain),
+    Endpoint(method="GET", path="/api/exceptions", answer=api.exceptions.list_all),
+    Endpoint(method="GET", path="/api/suggestions", answer=api.search.suggest),
     Endpoint(method="GET", path="/api/schedules", answer=api.schedules.list_all),
     Endpoint(method="GET", path="/api/schedules/{name:path}", answer=api.schedules.show),
     Endpoint(method="GET", path="/api/workers", answer=api.workers.list_all),

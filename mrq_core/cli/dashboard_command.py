@@ -11,7 +11,7 @@ from mrq_core.cli.errors import UsageError
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note
 
-_NEEDED = ("starlette", "uvicorn", "jinja2")
+_NEEDED = ("starlette", "uvicorn", "jinja2", "python_multipart")
 
 
 @command("broker", "dashboard", "tasks", "logs", "plugins", has_result=False)
@@ -32,7 +32,8 @@ def dashboard(
             importlib.import_module(module)
         except ModuleNotFoundError as error:
             raise UsageError(
-                f"the dashboard needs {error.name}, which is not installed: pip install 'mrq[dashboard]'"
+                f"the dashboard needs {error.name}, which is not installed: "
+                "pip install starlette uvicorn jinja2 python-multipart"
             ) from error
     serving = importlib.import_module("mrq_dashboard.serving")
     from mrq_core.running.logs import set_up_logging

@@ -41,8 +41,8 @@ class SearchPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StatusCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """The numbers of matching jobs by status. `is_complete` is False if the time ran out: there are at least
-    so many."""
+    """The numbers of matching jobs by status. `is_complete` is False if the time ran out: the numbers are
+    minimums."""
 
     numbers: Mapping[Status, int]
     is_complete: bool = True

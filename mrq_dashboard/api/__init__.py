@@ -1,5 +1,5 @@
 """A module for each subject of the JSON API."""
 
-from mrq_dashboard.api import jobs, limits, queues, schedules, workers
+from mrq_dashboard.api import exceptions, jobs, limits, queues, schedules, search, workers
 
-__all__ = ["jobs", "limits", "queues", "schedules", "workers"]
+__all__ = ["exceptions", "jobs", "limits", "queues", "schedules", "search", "workers"]

@@ -61,7 +61,7 @@ def list_all(visit: Visit, inputs: JobsInputs) -> JsonObject:
 def counts(visit: Visit, inputs: CountsInputs) -> JsonObject:
     """Counts the jobs of a query by status, without the part `status` of the query.
 
-    `is_complete` is false if the time ran out: there are at least so many."""
+    `is_complete` is false if the time ran out: the numbers are minimums."""
     counted = counts_by_status(visit.broker, parse_query(visit.broker, inputs.q))
     numbers: JsonObject = {str(status): number for status, number in counted.numbers.items()}
     return {"numbers": numbers, "is_complete": counted.is_complete}

@@ -91,7 +91,7 @@ def test_the_host_application_answers_who_a_visitor_is(answer: Any, status: int,
 
 
 @pytest.mark.parametrize("answer", ["admin", 7, True])
-def test_an_answer_that_is_no_role_lets_nobody_in(answer: Any, make_site: MakeSite) -> None:
+def test_an_answer_that_is_no_role_is_refused(answer: Any, make_site: MakeSite) -> None:
     answered = make_site(authorize=lambda request: answer).get("/api/queues")
     assert answered.status_code in (409, 500)
     assert "queues" not in answered.json()

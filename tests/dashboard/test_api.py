@@ -158,7 +158,7 @@ def test_workers_are_listed_and_shown(name: str, site: TestClient, client: Clien
     client.broker.state.put(WORKERS_NAMESPACE, name, report_to_json(report), ttl=100.0)
     assert [one["name"] for one in site.get("/api/workers").json()["workers"]] == [name]
     assert site.get(f"/api/workers/{quote(name)}").json()["done_jobs"] == 2
-    assert site.get("/api/workers/nobody").status_code == 404
+    assert site.get("/api/workers/missing").status_code == 404
 
 
 def test_schedules_are_listed_and_shown(site: TestClient, client: Client) -> None:
