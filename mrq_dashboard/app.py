@@ -46,6 +46,8 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(method="GET", path="/api/jobs/{id}/explain", answer=api.jobs.explain),
     Endpoint(method="GET", path="/api/exceptions", answer=api.exceptions.list_all),
     Endpoint(method="GET", path="/api/suggestions", answer=api.search.suggest),
+    Endpoint(method="GET", path="/api/tasks", answer=api.tasks.list_all),
+    Endpoint(method="GET", path="/api/tasks/{path:path}", answer=api.tasks.show),
     Endpoint(method="GET", path="/api/schedules", answer=api.schedules.list_all),
     Endpoint(method="GET", path="/api/schedules/{name:path}", answer=api.schedules.show),
     Endpoint(method="GET", path="/api/workers", answer=api.workers.list_all),

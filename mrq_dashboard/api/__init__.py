@@ -1,5 +1,5 @@
 """A module for each subject of the JSON API."""
 
-from mrq_dashboard.api import exceptions, jobs, limits, queues, schedules, search, workers
+from mrq_dashboard.api import exceptions, jobs, limits, queues, schedules, search, tasks, workers
 
-__all__ = ["exceptions", "jobs", "limits", "queues", "schedules", "search", "workers"]
+__all__ = ["exceptions", "jobs", "limits", "queues", "schedules", "search", "tasks", "workers"]

@@ -174,6 +174,39 @@ def test_limits_are_listed(site: TestClient, client: Client) -> None:
     assert (rule["name"], rule["concurrency"], rule["source"]) == ("mail", 3, "person")
 
 
+# --- tasks and exceptions ----------------------------------------------------------------------------
+
+
+def test_tasks_are_listed_and_shown(site: TestClient, client: Client) -> None:
+    failed(client)
+    client.queue_job("shop.Pay")
+    [task] = site.get("/api/tasks").json()["tasks"]
+    assert (task["name"], task["numbers"], task["paused"]) == ("shop.Pay", {"failed": 1, "queued": 1}, False)
+    client.broker.pause_tasks(["shop.Pay"])
+    shown = site.get("/api/tasks/shop.Pay").json()
+    assert (shown["name"], shown["paused"]) == ("shop.Pay", True)
+    assert site.get("/api/tasks/no path").status_code == 400
+
+
+def test_exceptions_are_grouped_with_their_times(site: TestClient, client: Client) -> None:
+    first, last = failed(client), failed(client, "out of stock")
+    page = site.get("/api/exceptions", params={"text": "pay.py CHARGE"}).json()
+    [group] = page["exceptions"]
+    assert (page["total"], page["cursor"]) == (1, None)
+    assert (group["task"], group["exception_type"]) == ("shop.Pay", "builtins.ValueError")
+    assert (group["numbers"], group["sample_id"]) == ({"failed": 2}, last.id)
+    assert group["first_seen"] == site.get(f"/api/jobs/{first.id}").json()["ended_at"]
+    assert group["last_success"] is None
+    assert site.get("/api/exceptions", params={"text": "other"}).json()["exceptions"] == []
+
+
+def test_a_query_gets_suggestions(site: TestClient, client: Client) -> None:
+    client.queue_job("shop.Pay", queue="main/x")
+    found = site.get("/api/suggestions", params={"text": "queue:ma"}).json()["suggestions"]
+    assert {one["text"] for one in found} == {"queue:main/", "queue:main/x"}
+    assert {(one["start"], one["end"]) for one in found} == {(0, 8)}
+
+
 # --- what is wrong -----------------------------------------------------------------------------------
 
 
