@@ -24,6 +24,7 @@ from mrq_dashboard.guard import API, Guard
 from mrq_dashboard.rendering import Renderer
 
 ENDPOINTS: tuple[Endpoint, ...] = (
+    Endpoint(method="GET", path="/", answer=pages.overview.show),
     Endpoint(method="GET", path="/queues", answer=pages.queues.queues),
     Endpoint(method="GET", path="/queues/{name:path}", answer=pages.queues.by_path),
     Endpoint(method="GET", path="/jobs", answer=pages.jobs.jobs),

@@ -12,6 +12,7 @@ from anyio import CapacityLimiter, to_thread
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.errors import BrokerUnavailable
+from mrq_core.operations.slots import SlotHistory
 from mrq_core.operations.task_history import TaskHistory
 
 THREADS = 16
@@ -29,7 +30,8 @@ class Backend:
         self.seconds = config.dashboard_timeout
         timeout = min(config.broker_timeout, self.seconds * _OF_TIMEOUT)
         self.client = client or Client(dataclasses.replace(config, broker_timeout=timeout))
-        self.history = TaskHistory()
+        self.task_history = TaskHistory()
+        self.slot_history = SlotHistory()
         self._limiter: CapacityLimiter | None = None
 
     async def ask(self, function: Callable[[], _T]) -> _T:

@@ -120,7 +120,8 @@ class Site:
         path = request.scope["path"]
         return Visit(
             client=self.backend.client,
-            history=self.backend.history,
+            task_history=self.backend.task_history,
+            slot_history=self.backend.slot_history,
             visitor=request.state.visitor,
             root=root,
             path=path.removeprefix(root) or "/",

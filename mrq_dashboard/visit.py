@@ -19,6 +19,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.record import JobRecord
 from mrq_core.errors import MrqError
+from mrq_core.operations.slots import SlotHistory
 from mrq_core.operations.task_history import TaskHistory
 from mrq_dashboard.auth import Visitor
 
@@ -38,8 +39,10 @@ class Visit:
     """One request of a visitor, for the function that answers it in a thread."""
 
     client: Client
-    history: TaskHistory
+    task_history: TaskHistory
     """The measurements of tasks that this process has read."""
+    slot_history: SlotHistory
+    """The measurements by minute and hour that this process has read."""
     visitor: Visitor
     root: str
     """The path at which the application is mounted, without a slash at its end."""

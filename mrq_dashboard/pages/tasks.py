@@ -68,7 +68,7 @@ _ORDERS: dict[str, Callable[[TaskSummary], Any]] = {
 
 def tasks(visit: Visit, inputs: TasksInputs) -> Page:
     """All tasks: those of stored jobs, of metrics, of pauses, and those that workers have loaded."""
-    found = task_list(visit.broker, visit.history, seconds=_READ_SECONDS)
+    found = task_list(visit.broker, visit.task_history, seconds=_READ_SECONDS)
     wanted = inputs.find.casefold()
     matching = sorted((task for task in found if wanted in task.path.casefold()), key=_ORDERS[inputs.sort])
     first = (inputs.page - 1) * _ROWS
@@ -91,7 +91,7 @@ def tasks(visit: Visit, inputs: TasksInputs) -> Page:
 def task(visit: Visit) -> Page:
     """One task."""
     path = visit.names["path"]
-    details = task_details(visit.broker, path, visit.history, seconds=_READ_SECONDS)
+    details = task_details(visit.broker, path, visit.task_history, seconds=_READ_SECONDS)
     summary = details.summary
     if not (summary.number or summary.run_time or summary.description or summary.pause):
         raise NotFound(f"no stored job has the task {path!r}, and no worker has loaded it")

@@ -123,8 +123,9 @@ def bad_day(client: Client, jobs: int = 150) -> dict[str, str]:
     broker = client.broker
     broker.prepare()
     named = {"mail": _mail(broker, jobs), **_running(broker), **_parked(broker)}
+    long_ago = after(broker.now(), -1800.0)
     for number in range(40):
-        put(broker, "reports/daily", "shop.reports.Daily", params={"day": number})
+        put(broker, "reports/daily", "shop.reports.Daily", params={"day": number}, due_at=long_ago)
     pause_queues(broker, ["reports/"])
     for delay in (30.0, 900.0, 86_000.0):
         named["later"] = put(broker, "default", "shop.carts.Expire", delay=delay, params={"cart": 2**63 - 1})

@@ -23,7 +23,7 @@ from mrq_dashboard.rendering import MENU
 from tests.dashboard import scenes
 from tests.dashboard.html_reading import PageReader
 
-PATHS = [path for path, _, _ in MENU if path != "/"]
+PATHS = [path for path, _, _ in MENU]
 _MOST_GZIPPED = 60_000
 
 
@@ -163,6 +163,8 @@ def _check_exceptions(site: TestClient) -> None:
 def test_each_page_of_an_empty_broker_says_what_to_do_next(site: TestClient, client: Client) -> None:
     client.broker.prepare()
     commands = {
+        "/": "mrq worker",
+        "/tasks": "mrq run --async",
         "/queues": "mrq demo",
         "/jobs": "mrq run --async",
         "/schedules": "mrq schedules add",
