@@ -40,7 +40,7 @@ class MetricsInputs(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def show(visit: Visit, inputs: StatsInputs) -> JsonObject:
-    """Shows the installation at a glance: rates, durations, oldest job, pool use, and queues that are stuck."""
+    """Shows rates, durations, the oldest job, the use of greenlets, and queues that are stuck."""
     found = overview(
         visit.broker,
         visit.slot_history,

@@ -10,8 +10,8 @@ from starlette.testclient import TestClient
 
 from mrq_core.client.client import Client
 from mrq_core.contract.messages import ClaimRequest, LogLine, Outcome, Settlement, Wanted
-from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.metrics import ENDED, measured
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
 from mrq_core.operations.auditing import audit
 from mrq_core.operations.limits import set_limit
