@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -39,7 +40,7 @@ _MOST_PAGES = 400
 def put_everywhere(client: Client, canary: str) -> None:
     """Writes the text into each field that a job, worker, schedule, limit, raw queue or task can fill."""
     broker = client.broker
-    hostile = {
+    hostile: dict[str, Any] = {
         "params": {canary: canary, "list": [canary]},
         "meta": {canary: canary},
         "search_keys": {canary: canary},
@@ -69,7 +70,7 @@ def put_everywhere(client: Client, canary: str) -> None:
     scenes.take(broker, f"x/{canary}", worker=canary)
     now = datetime.now(UTC)
     stack = RunningJob(id=running, path=canary, started_at=now, stack=(canary, canary))
-    texts = dict.fromkeys(("host", "ip", "status", "version"), canary)
+    texts: dict[str, Any] = dict.fromkeys(("host", "ip", "status", "version"), canary)
     scenes.report(broker, canary, queues=(canary, "x/"), running=(stack,), jobs={canary: 3}, **texts)
     broker.raw(f"{canary[:40].replace('/', '|')}_timed_set").push(
         [RawItem(param=canary, score=now.timestamp() + 60)]
