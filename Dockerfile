@@ -1,4 +1,4 @@
-# A worker: mrq with the drivers of Redis and MongoDB, run by a user without rights.
+# A worker: mrq with the drivers of Redis and MongoDB and the dashboard, run by a user without rights.
 #
 # Tasks go to /app. Mount them there, or write a Dockerfile that begins with `FROM mrq` and copies them.
 
@@ -11,7 +11,9 @@ COPY pyproject.toml README.md LICENSE ./
 COPY mrq_core mrq_core
 COPY mrq_broker_redis mrq_broker_redis
 COPY mrq_broker_mongo mrq_broker_mongo
-RUN /opt/mrq/bin/pip install --no-cache-dir ".[redis,mongo]"
+COPY mrq_dashboard mrq_dashboard
+COPY mrq mrq
+RUN /opt/mrq/bin/pip install --no-cache-dir ".[all]"
 
 FROM python:${PYTHON}-slim-bookworm
 # tini is process 1: it passes signals on, also to a worker that is still starting, and buries the orphans

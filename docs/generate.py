@@ -16,9 +16,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from mrq_core.config.settings import SETTINGS, default_of, flag_of
 from mrq_core.contract.record import TRANSITIONS, Status
 from mrq_core.plugins import hookspecs
+from mrq_dashboard.app import ENDPOINTS
 
 _PLACEHOLDER = re.compile(r"^\{\{ *(\w+) *\}\}$", re.MULTILINE)
 
@@ -29,6 +32,7 @@ GROUPS = {
     "tasks": "Tasks",
     "logs": "Logs",
     "plugins": "Plugins",
+    "dashboard": "Dashboard",
 }
 """The headings of the groups of settings, in the order of the page."""
 
@@ -55,6 +59,16 @@ def transitions() -> str:
         name = "(no job yet)" if before is None else f"`{before}`"
         rows.append((name, ", ".join(f"`{status}`" for status in Status if status in following)))
     return _table(("from", "to"), rows)
+
+
+def endpoints() -> str:
+    """A table of the pages and the endpoints of the dashboard."""
+    rows = []
+    for one in ENDPOINTS:
+        inputs = ", ".join(f"`{field.encode_name}`" for field in msgspec.structs.fields(one.inputs))
+        doc = " ".join((inspect.getdoc(one.answer) or "").partition("\n\n")[0].split())
+        rows.append((f"`{one.method} {one.path}`", inputs, str(one.role), doc))
+    return _table(("address", "inputs", "role", "what it does"), rows)
 
 
 def peers_ratios() -> str:

@@ -106,6 +106,20 @@ class ValueTooLarge(InvalidValue):
         self.limit = limit
 
 
+class InvalidQuery(InvalidValue):
+    """A part of a query is invalid. `start` and `end` are its indexes in the text of the query;
+    `suggestions` has names that it may mean."""
+
+    def __init__(
+        self, message: str, *, part: str, start: int, end: int, suggestions: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(message, path="query")
+        self.part = part
+        self.start = start
+        self.end = end
+        self.suggestions = suggestions
+
+
 class InvalidParams(MrqError, ValueError):
     """The params do not fit the arguments of the task."""
 

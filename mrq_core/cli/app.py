@@ -8,13 +8,13 @@ import typer
 
 from mrq_core import __version__
 from mrq_core.cli.check_commands import check, plugins
+from mrq_core.cli.dashboard_command import dashboard
 from mrq_core.cli.demo import demo
-from mrq_core.cli.errors import UsageError
 from mrq_core.cli.explain_command import explain
 from mrq_core.cli.jobs_actions import cancel, edit, move, remove, requeue
 from mrq_core.cli.jobs_commands import list_jobs, logs, show_job, wait
 from mrq_core.cli.limits_commands import list_limits, remove_limits, set_limit
-from mrq_core.cli.options import command, dashed
+from mrq_core.cli.options import dashed
 from mrq_core.cli.queues_commands import list_queues, pause, resume, stats
 from mrq_core.cli.run_command import run
 from mrq_core.cli.scheduler_command import scheduler
@@ -28,7 +28,7 @@ from mrq_core.cli.schedules_commands import (
     resume_schedule,
     run_now,
 )
-from mrq_core.cli.tasks_commands import list_tasks, pause_task, resume_task
+from mrq_core.cli.tasks_commands import list_all_tasks, pause_task, resume_task, show_task
 from mrq_core.cli.worker_command import worker
 from mrq_core.cli.workers_commands import (
     ListByDefault,
@@ -56,7 +56,7 @@ queues = typer.Typer(
     cls=ListByDefault, rich_markup_mode="rich", help="List, measure, pause and resume queues."
 )
 workers = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="List, show and stop workers.")
-tasks = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="Pause and resume tasks.")
+tasks = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="Show, pause and resume tasks.")
 schedules = typer.Typer(
     cls=ListByDefault, rich_markup_mode="rich", help="List, add, pause, run and delete schedules."
 )
@@ -77,16 +77,10 @@ def mrq(
         raise typer.Exit
 
 
-@command()
-def dashboard() -> None:
-    """Not part of this version."""
-    raise UsageError("the dashboard is not part of this version of mrq; `mrq jobs`, `mrq queues` and "
-                     "`mrq workers` show the same things here")  # fmt: skip
-
-
 app.command(rich_help_panel=_WORK)(worker)
 app.command(rich_help_panel=_WORK)(scheduler)
 app.command(rich_help_panel=_WORK)(run)
+app.command(rich_help_panel=_WORK)(dashboard)
 app.command(rich_help_panel=_WORK)(demo)
 app.add_typer(jobs, name="jobs", rich_help_panel=_LOOK)
 app.add_typer(queues, name="queues", rich_help_panel=_LOOK)
@@ -98,9 +92,6 @@ app.command(rich_help_panel=_LOOK)(explain)
 app.command("stack", rich_help_panel=_LOOK)(stack_of)
 app.command(rich_help_panel=_CARE)(check)
 app.command(rich_help_panel=_CARE)(plugins)
-app.command(hidden=True, context_settings={"ignore_unknown_options": True, "allow_extra_args": True})(
-    dashboard
-)
 
 jobs.command("list")(list_jobs)
 jobs.command("show")(show_job)
@@ -117,7 +108,8 @@ queues.command()(stats)
 queues.command()(pause)
 queues.command()(resume)
 
-tasks.command("list")(list_tasks)
+tasks.command("list")(list_all_tasks)
+tasks.command("show")(show_task)
 tasks.command("pause")(pause_task)
 tasks.command("resume")(resume_task)
 

@@ -31,6 +31,11 @@ def main_run() -> NoReturn:
     _start(["run", *sys.argv[1:]])
 
 
+def main_dashboard() -> NoReturn:
+    """`mrq-dashboard`, which is `mrq dashboard`."""
+    _start(["dashboard", *sys.argv[1:]])
+
+
 def _start(arguments: list[str]) -> NoReturn:
     terminal.protect_streams()
     terminal.forget_zero_width()

@@ -36,6 +36,7 @@ _PANELS = {
     "tasks": "Defaults and limits of tasks",
     "logs": "Logs",
     "plugins": "Plugins",
+    "dashboard": "Dashboard",
 }
 _FILTERS = "Which jobs"
 _COMMON = "Common"

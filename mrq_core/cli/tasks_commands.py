@@ -1,4 +1,4 @@
-"""`mrq tasks`: pauses and resumes tasks."""
+"""`mrq tasks`: lists, shows, pauses and resumes tasks."""
 
 from __future__ import annotations
 
@@ -6,29 +6,92 @@ from typing import Annotated
 
 import typer
 
+from mrq_core import __version__
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import note, print_json, say, show_table
+from mrq_core.cli.output import json_text, note, print_json, say, show_table
 from mrq_core.cli.queues_commands import For, Until, pause_end, until_text
+from mrq_core.contract.values import check_path
 from mrq_core.operations import queues
-from mrq_core.operations.views import iso
+from mrq_core.operations.task_descriptions import published_task
+from mrq_core.operations.tasks import TaskSummary, task_list, task_summary_view
+from mrq_core.operations.views import iso, seconds, struct_view
+from mrq_core.tasks.describing import ArgumentDescription, describe
+from mrq_core.tasks.loading import load_task
 
 Paths = Annotated[list[str], typer.Argument(metavar="TASK", help="Paths of tasks, such as shop.tasks.Mail.")]
 
 
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
 @command("broker", "plugins", needs_output=True)
-def list_tasks(
-    given: Given, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
-) -> None:
-    """Lists the paused tasks."""
+def list_all_tasks(given: Given, as_json: Json = False) -> None:
+    """Lists the tasks that have jobs, that workers have loaded, or that are paused."""
     with given.client() as client:
-        tasks = client.broker.rules().tasks
-    views = [(path, iso(pause.since), iso(pause.until)) for path, pause in sorted(tasks.items())]
+        found = task_list(client.broker)
     if as_json:
-        print_json([{"name": path, "since": since, "until": until} for path, since, until in views])
-    elif views:
-        show_table(("name", "paused since", "until"), views)
+        print_json([task_summary_view(task) for task in found])
+    elif found:
+        show_table(
+            ("task", "jobs", "failed", "p50", "p95", "paused since", "until"), [_row(task) for task in found]
+        )
     else:
-        note("No task is paused.")
+        note("There are no tasks: none has jobs, and no worker has loaded one.")
+
+
+def _row(task: TaskSummary) -> tuple[object, ...]:
+    return (
+        task.path,
+        task.number,
+        "" if task.failure_rate is None else f"{task.failure_rate:.1%}",
+        seconds(task.run_time.p50) if task.run_time else "",
+        seconds(task.run_time.p95) if task.run_time else "",
+        iso(task.pause.since) if task.pause else "",
+        iso(task.pause.until) if task.pause else "",
+    )
+
+
+@command("broker", "tasks", "plugins", needs_output=True)
+def show_task(
+    given: Given,
+    path: Annotated[str, typer.Argument(metavar="TASK", help="The path of a task, such as shop.tasks.Mail.")],
+    as_json: Json = False,
+) -> None:
+    """Shows the arguments, the options and the source of a task, as a worker has loaded it last.
+
+    Imports the task where no worker has loaded it in the last 30 days.
+    """
+    path = check_path(path)
+    with given.client() as client:
+        task = published_task(client.broker, path)
+        if task is None:
+            task = describe(load_task(path, client.config), version=__version__, evaluates=True)
+    if as_json:
+        print_json(struct_view(task))
+        return
+    say(task.path, style="bold")
+    if task.doc:
+        say(task.doc)
+    if task.arguments:
+        show_table(("argument", "type", "default"), [_argument(argument) for argument in task.arguments])
+    elif task.arguments is None:
+        say("The task takes all params.")
+    if task.takes_more and task.arguments is not None:
+        say("Params with other names are accepted, too.")
+    options = [(name, json_text(value, indent=None)) for name, value in sorted(task.options.items())]
+    show_table(("option", "value"), [(name, value) for name, value in options if value not in _UNSET])
+    if task.file:
+        say(f"{task.file}:{task.line}", style="dim")
+    for notice in task.notices:
+        note(notice)
+
+
+_UNSET = frozenset({"null", "[]", "{}", "false"})
+
+
+def _argument(argument: ArgumentDescription) -> tuple[str, str, str]:
+    default = argument.default_text or json_text(argument.default, indent=None)
+    return argument.name, argument.type, "required" if argument.required else default
 
 
 @command("broker", "plugins")

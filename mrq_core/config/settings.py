@@ -202,6 +202,34 @@ class Config:
 
     plugins: tuple[str, ...] = _setting((), "Modules to load as plugins.", "plugins")
 
+    dashboard_ip: str = _setting(
+        "127.0.0.1",
+        "Address of the dashboard. Another one than this machine's own needs a login.",
+        "dashboard",
+    )
+    dashboard_port: int = _setting(
+        5555, "Port of the dashboard. 0: a free port.", "dashboard", minimum=0, flags=("--port",)
+    )
+    dashboard_httpauth: str = _setting(
+        "", "Login of the dashboard as user:password, for all rights.", "dashboard", secret=True
+    )
+    dashboard_token: str = _setting(
+        "",
+        "Bearer token for programs that use the JSON API, for all rights.",
+        "dashboard",
+        secret=True,
+    )
+    dashboard_hosts: tuple[str, ...] = _setting(
+        (), "Names of hosts by which browsers may reach the dashboard, beside its address.", "dashboard"
+    )
+    dashboard_timeout: float = _setting(
+        2.0, "Seconds after which a page says that the broker does not answer.", "dashboard", minimum=0.1
+    )
+    dashboard_name: str = _setting(
+        "", "Name of this environment on each page, such as production.", "dashboard"
+    )
+    dashboard_color: str = _setting("", "Color of the environment's name: a name or #rrggbb.", "dashboard")
+
     user: Mapping[str, object] = field(default_factory=dict)
     """Upper-case names of the config file that are not settings."""
     module: ModuleType | None = None

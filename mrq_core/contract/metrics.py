@@ -35,6 +35,8 @@ LOST = "claims.lost"
 """Lost claims, counted by the worker that claims the job next, or ends it. Tags: queue, task."""
 UNFINISHED = "queue.unfinished"
 """Samples of the number of waiting and running jobs. Tag: queue."""
+ERRORS = "jobs.errors"
+"""Attempts that raised, counted. Tags: group, task; see `terms.error_group`."""
 OVERFLOW: Tags = (("overflow", "true"),)
 """The tags of all series above the bound of one process, as OpenTelemetry has them."""
 

@@ -108,7 +108,7 @@ def keys_in(params: JsonObject, names: Iterable[str]) -> JsonObject:
     ValueTooLarge for keys of more than 65,536 bytes."""
     keys: JsonObject = {}
     for name in names:
-        value = _value_at(params, name)
+        value = value_at(params, name)
         if value is not None and not isinstance(value, list | dict):
             keys[name] = value
     if sum(len(value) for value in keys.values() if isinstance(value, str)) > _LARGEST // _BYTES_MOST:
@@ -116,14 +116,15 @@ def keys_in(params: JsonObject, names: Iterable[str]) -> JsonObject:
     return keys
 
 
-def _value_at(values: JsonValue, name: str) -> JsonValue:
+def value_at(values: JsonValue, name: str) -> JsonValue:
+    """The value under a name, inside dicts where the name has dots. None: there is no value."""
     if not isinstance(values, dict):
         return None
     if name in values:
         return values[name]
     end = name.find(".")
     while end != -1:  # each way to split the name, the shortest first
-        found = _value_at(values.get(name[:end]), name[end + 1 :])
+        found = value_at(values.get(name[:end]), name[end + 1 :])
         if found is not None:
             return found
         end = name.find(".", end + 1)

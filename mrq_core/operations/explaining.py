@@ -32,6 +32,7 @@ from mrq_core.operations.reasons import (
     read_surroundings,
     until_text,
 )
+from mrq_core.operations.workers import DEAD
 
 _MOST_EXAMINED = 100
 """The most waiting jobs of a queue that an explanation reads."""
@@ -84,7 +85,7 @@ def reasons_of_job(record: JobRecord, position: QueuePosition | None, around: Su
     if record.status is Status.STARTED:
         until = record.lease_until
         if until is None or until > around.now:
-            return [_running(record, around.now)]
+            return [_running(record, around)]
         return [_lease_ended(record, until, around), *of_queue(record.queue, around)]
     shared = of_queue(record.queue, around)
     if position is None:
@@ -110,9 +111,19 @@ def _ended(record: JobRecord, now: datetime) -> Reason:
     )
 
 
-def _running(record: JobRecord, now: datetime) -> Reason:
+def _running(record: JobRecord, around: Surroundings) -> Reason:
+    now = around.now
     attempt = f", in its attempt {record.claims}" if record.claims > 1 else ""
     sentence = f"It is running: worker {record.worker} started it {ago(record.started_at, now)}{attempt}."
+    silent = next((one for one in around.workers if one.name == record.worker and one.status == DEAD), None)
+    if silent is not None:
+        then = "fails" if record.at_most_once else "starts again"
+        lease = "" if record.lease_until is None else f" {until_text(record.lease_until, now)}"
+        sentence = (
+            f"Worker {record.worker} started it {ago(record.started_at, now)}{attempt}, and has not reported "
+            f"since {ago(silent.reported_at, now, tail='')}. If that worker has died, the job {then} after "
+            f"its lease has ended{lease}."
+        )
     if record.cancel_requested:
         sentence += " A cancel is requested, so that it will not run again."
     command = f"mrq jobs cancel {record.id} --interrupt"

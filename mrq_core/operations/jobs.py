@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -61,6 +61,22 @@ def list_jobs(
             on_scan()
     total = number_from_totals(wanted, broker.totals()) if cursor is not None else None
     return JobList(records=tuple(records), cursor=cursor, total=total)
+
+
+class Relative(msgspec.Struct, frozen=True, kw_only=True):
+    """A parent or child of a job. `record` None: the job was removed, or has expired."""
+
+    id: str
+    record: JobRecord | None
+
+
+def relatives(broker: Broker, ids: Sequence[str], *, limit: int = 50) -> list[Relative]:
+    """The first jobs with these ids. One round trip."""
+    wanted = list(ids[:limit])
+    return [
+        Relative(id=job_id, record=record)
+        for job_id, record in zip(wanted, broker.get(wanted) if wanted else (), strict=True)
+    ]
 
 
 def read_log(broker: Broker, job_id: str, cursor: str | None = None) -> LogPage:

@@ -13,10 +13,14 @@ import msgspec
 from mrq_core.contract import rules
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue
-from mrq_core.contract.messages import Limit, StateItem
+from mrq_core.contract.messages import CHUNK, MOST_NAMED, JobFilter, KeyUse, Limit, Order, StateItem
+from mrq_core.contract.record import WAITING, JobRecord, Status
+from mrq_core.drivers.limits import rule_of
 
 PERSON, TASK = "person", "task"
 """Who has set a rule."""
+_MOST_KEYS = 50
+"""The most sets of keys whose use is read."""
 
 
 class LimitRule(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +39,58 @@ def list_limits(broker: Broker) -> list[LimitRule]:
         for name, stored in found
         if stored is not None
     ]
+
+
+class LimitUse(msgspec.Struct, frozen=True, kw_only=True):
+    """The use of a limit key, and its rule. None: the key has no rule, and limits nothing."""
+
+    use: KeyUse
+    rule: LimitRule | None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many jobs run as the rule lets run at once."""
+        most = None if self.rule is None else self.rule.limit.concurrency
+        return most is not None and self.use.running >= most
+
+
+def limit_uses(broker: Broker, rules_by_name: Mapping[str, LimitRule]) -> tuple[list[LimitUse], bool]:
+    """The keys under which jobs run or are parked: those with most parked jobs first. False: there may be
+    more keys or jobs.
+
+    Reads up to 1,000 running and 1,000 waiting jobs, and the use of up to 50 keys with parked jobs. Of other
+    keys, the numbers are those of the jobs that were read.
+    """
+    running = broker.find(JobFilter(statuses=(Status.STARTED,)), order=Order.OLDEST_FIRST, limit=CHUNK)
+    waiting = broker.find(JobFilter(statuses=tuple(WAITING)), order=Order.OLDEST_FIRST, limit=CHUNK)
+    holders: dict[str, list[str]] = {}
+    for record in running.records:
+        for key in record.limit_keys:
+            holders.setdefault(key, []).append(record.id)
+    uses = _parked_uses(broker, [record for record in waiting.records if record.limit_keys])
+    for key, ids in holders.items():
+        first = tuple(sorted(ids)[:MOST_NAMED])
+        uses.setdefault(key, KeyUse(key=key, running=len(ids), holders=first, parked=0, waiters=()))
+    found = [LimitUse(use=use, rule=rules_by_name.get(rule_of(key))) for key, use in uses.items()]
+    found.sort(key=lambda one: (-one.use.parked, not one.is_full, -one.use.running, one.use.key))
+    return found, running.cursor is None and waiting.cursor is None
+
+
+def _parked_uses(broker: Broker, records: Sequence[JobRecord]) -> dict[str, KeyUse]:
+    """The use of the keys under which these jobs are parked, as their first job tells."""
+    uses: dict[str, KeyUse] = {}
+    asked: set[tuple[str, ...]] = set()
+    for record in records:
+        if record.due_at is not None or all(key in uses for key in record.limit_keys):
+            continue
+        if record.limit_keys in asked or len(asked) == _MOST_KEYS:
+            continue
+        asked.add(record.limit_keys)
+        position = broker.queue_position(record.id)
+        for use in () if position is None else position.keys:
+            if rule_of(use.key) != rules.TASK_RULE:
+                uses[use.key] = use
+    return uses
 
 
 def set_limit(

@@ -45,11 +45,20 @@ class Durations(msgspec.Struct, frozen=True, kw_only=True):
     p99: float
 
 
+def durations_of(buckets: Mapping[int, int], number: int, total: float) -> Durations | None:
+    """Mean and percentiles of a histogram of durations, with their number and sum. None: it has no values."""
+    p50, p95, p99 = (percentile(buckets, ratio) for ratio in (0.5, 0.95, 0.99))
+    if p50 is None or p95 is None or p99 is None or not number:
+        return None
+    return Durations(mean=total / number, p50=p50, p95=p95, p99=p99)
+
+
 class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
     """The load of a queue, or of a tree.
 
     Rates are jobs per second. `oldest_age` is the seconds for which the oldest due job has been due.
-    `waiting_time` and `run_time` are of attempts; `ended` counts attempts by status. None: nothing to tell.
+    `waiting_time` and `run_time` are of attempts; `ended` counts attempts by status. `usage` is the
+    mean share of the greenlets of its workers that ran a job in the last minute. None: nothing to tell.
     """
 
     name: str
@@ -65,7 +74,17 @@ class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
     lost_claims: int
     workers: int
     greenlets: int
+    usage: float | None = None
     workers_needed: int | None
+
+    @property
+    def time_to_empty(self) -> float | None:
+        """The seconds after which no job is due, if jobs come and go as before. None: their number does not
+        fall."""
+        if not self.due:
+            return 0.0
+        surplus = self.service_rate - (self.arrival_rate or 0.0)
+        return self.due / surplus if surplus > 0 else None
 
 
 def queue_statistics(
@@ -126,6 +145,7 @@ def queue_statistics(
                 lost_claims=sum(metric.count for metric in recent.of(LOST, name)),
                 workers=len(serving),
                 greenlets=slots,
+                usage=sum(one.usage * one.greenlets for one in serving) / slots if slots else None,
                 workers_needed=workers_needed(
                     due=due,
                     arrival_rate=arrival_rate or 0.0,
@@ -194,12 +214,8 @@ class _Measured:
     def durations(self, metric: str, name: str) -> Durations | None:
         """Mean and percentiles of a metric. None: it has no values."""
         metrics = self.of(metric, name)
-        buckets = added(one.buckets for one in metrics)
-        p50, p95, p99 = (percentile(buckets, ratio) for ratio in (0.5, 0.95, 0.99))
-        if p50 is None or p95 is None or p99 is None:
-            return None
-        number = sum(one.count for one in metrics)
-        return Durations(mean=sum(one.total for one in metrics) / number, p50=p50, p95=p95, p99=p99)
+        number, total = sum(one.count for one in metrics), sum(one.total for one in metrics)
+        return durations_of(added(one.buckets for one in metrics), number, total)
 
     def ended(self, name: str) -> dict[str, int]:
         """The numbers of ended attempts by status."""

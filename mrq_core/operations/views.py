@@ -62,6 +62,26 @@ def redacted(value: JsonValue) -> JsonValue:
     return value
 
 
+def struct_view(struct: msgspec.Struct) -> JsonObject:
+    """A struct of this package with its fields: times as `iso` has them, statuses as words, tuples as lists.
+    Hides nothing: for values that no job has given."""
+    fields = msgspec.to_builtins(struct, builtin_types=(datetime,))
+    view = _with_iso(fields)
+    assert isinstance(view, dict)
+    return view
+
+
+def _with_iso(value: object) -> JsonValue:
+    if isinstance(value, datetime):
+        return iso(value)
+    if isinstance(value, dict):
+        return {str(key): _with_iso(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_with_iso(item) for item in value]
+    assert value is None or isinstance(value, str | int | float)
+    return value
+
+
 def duration_of(record: JobRecord, now: datetime) -> float | None:
     """The seconds that the latest attempt took, or has taken so far. None: before the first attempt."""
     if record.status is Status.STARTED and record.started_at is not None:
@@ -208,7 +228,7 @@ def queue_view(counts: QueueCounts, *, paused: Collection[str]) -> JsonObject:
 def statistics_view(statistics: QueueStatistics) -> JsonObject:
     """The load of a queue or tree."""
     view: JsonObject = msgspec.to_builtins(statistics)
-    return view
+    return {**view, "time_to_empty": statistics.time_to_empty}
 
 
 def worker_view(report: WorkerReport) -> JsonObject:

@@ -51,6 +51,9 @@ class Task:
     cron: ClassVar[str | None] = None
     schedule: ClassVar[dict[str, Any] | None] = None
 
+    decorated: ClassVar[object] = None
+    """The function that `@task` has made this class for. None: a class of a project."""
+
     is_main_task: bool = True
     """Whether this is the task of the job, and not a task called by `run_task`."""
 
@@ -181,6 +184,7 @@ def _class_of(wrapped: TaskFunction[Any, Any], options: TaskOptions) -> type[Tas
         {
             **attributes,
             "run": run,
+            "decorated": wrapped,
             "__module__": wrapped.function.__module__,
             "__qualname__": wrapped.function.__qualname__,
             "__doc__": wrapped.function.__doc__,

@@ -85,7 +85,7 @@ class Executing:
         self._stopping = stopping
         self._cancels = cancels
         self._wake = state.wake
-        self._runner = Runner(state.config, state.plugins, on_loaded=state.loaded.append)
+        self._runner = Runner(state.config, state.plugins, on_loaded=state.note_loaded)
         self.outcomes = self._runner.outcomes
         self._solo = SoloProcesses(state, stopping, self.outcomes, self._limit_import, self._set_deadline)
         self._is_solo_possible = state.broker.is_shared
@@ -236,8 +236,8 @@ class Executing:
 class Runner:
     """Runs one attempt, from its record to its outcome. Needs no worker, and calls no broker.
 
-    Loads each task once in a process, and again if loading failed. Calls `on_loaded` with each task that has
-    limits.
+    Loads each task once in a process, and again if loading failed. Calls `on_loaded` with each
+    loaded task.
     """
 
     def __init__(
@@ -307,7 +307,7 @@ class Runner:
             finally:
                 context.in_code = False
             forking.end_if_child()
-            if loaded.limits and self._on_loaded is not None:
+            if self._on_loaded is not None:
                 self._on_loaded(loaded)
         context.loaded = loaded
         return None

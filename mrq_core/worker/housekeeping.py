@@ -1,5 +1,6 @@
 """The periodic work of a worker beside its jobs: it polls for rules, cancellations and requests, stores
-logs, reports about itself, records metrics, prunes expired jobs, and checks its limits."""
+logs, reports about itself, records metrics, publishes its tasks, prunes expired jobs, and checks its
+limits."""
 
 from __future__ import annotations
 
@@ -16,6 +17,8 @@ from mrq_core.worker import metrics
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.interrupts import CancelRequests
 from mrq_core.worker.lasting import LastingGreenlet
+from mrq_core.worker.publishing import INTERVAL as PUBLISH_INTERVAL
+from mrq_core.worker.publishing import TaskPublisher
 from mrq_core.worker.reporting import Reports
 from mrq_core.worker.requests import Requests
 from mrq_core.worker.rules import WorkerRules
@@ -51,6 +54,7 @@ class Housekeeping:
         self._reports = reports
         self._requests = requests
         self._rules = WorkerRules(state)
+        self._publisher = TaskPublisher(state)
         self._versions = Versions()
         self._process = psutil.Process(os.getpid())
         self._started = time.monotonic()
@@ -65,6 +69,7 @@ class Housekeeping:
             (_FLUSH_INTERVAL, self._tidy),
             (self._config.report_interval, self.report),
             (metrics.INTERVAL, self._measure),
+            (PUBLISH_INTERVAL, self._publisher.publish),
             (_PRUNE_INTERVAL, self._prune),
             (self._config.paused_queues_refresh_interval or _POLL_INTERVAL, self.poll),
         ]
@@ -100,6 +105,10 @@ class Housekeeping:
             self._state.metrics.record(self._broker)
         except Exception as error:  # of a driver: the rest of the stop must follow
             _log.warning("metrics.lost worker=%s error=%s", self._state.name, shown_error(error))
+        try:
+            self._publisher.publish()
+        except Exception as error:  # of a driver, too
+            _log.warning("tasks.not_published worker=%s error=%s", self._state.name, shown_error(error))
 
     def poll(self) -> None:
         """Asks the broker for pauses, limit rules, cancelled jobs to interrupt, and requests to answer."""

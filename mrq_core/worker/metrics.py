@@ -14,6 +14,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.metrics import (
     ENDED,
+    ERRORS,
     LOST,
     OVERFLOW,
     STARTED,
@@ -23,25 +24,31 @@ from mrq_core.contract.metrics import (
     measured,
 )
 from mrq_core.contract.naming import is_tree
-from mrq_core.contract.record import JobRecord
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import NotSupported
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.guarded_log import GuardedLog
 
 INTERVAL = 5.0
 """Seconds between two calls to the broker."""
-MOST_SERIES = 900
+MOST_SERIES = 850
 """The most series of one process in an hour. The values of others count under the tags OVERFLOW."""
 MOST_VALUES = 200_000
 """With this many values that wait for the broker, later values are lost."""
 MOST_SAMPLED = 100
 """The most queues whose size one process samples."""
+MOST_GROUPS = 100
+"""The most error groups in one call to the broker. The errors of others count under the tags OVERFLOW."""
 _SERIES_INTERVAL = 3600.0
 _SAMPLE_INTERVAL = 60.0
 
 _Series = tuple[str, str, str, str]
 """Name of the metric, queue, task and status, as far as the metric has these tags. Queue and task are empty
 for values above MOST_SERIES."""
+
+_SUCCESS = Status.SUCCESS
+_OTHERS = ("", "")
+"""Stands for the error groups above MOST_GROUPS."""
 
 _log = GuardedLog("mrq.worker")
 
@@ -53,6 +60,8 @@ class WorkerMetrics:
         self._sampled = dict.fromkeys(queue for queue in queues if not is_tree(queue))
         """The queues to sample: those of the worker, and those of jobs that it started."""
         self._values: dict[_Series, list[float]] = {}
+        self._errors: dict[tuple[str, str], int] = {}
+        """The numbers of errors by group and task."""
         self._number = 0
         """The number of values, and of lost values since."""
         self._known: set[_Series] = set()
@@ -94,8 +103,8 @@ class WorkerMetrics:
                 record = execution.record
                 series = (ENDED, record.queue, record.path, outcome.status)
                 (get(series) or self._line(series)).append(seconds)
-                if outcome.lost and outcome.delay is None:  # otherwise the next claim counts it
-                    self._lost(record)
+                if outcome.status is not _SUCCESS:
+                    self._unsuccessful(record, outcome)
 
     def sample(self, broker: Broker) -> None:
         """Records the sizes of queues, once a minute. Raises BrokerError."""
@@ -113,6 +122,7 @@ class WorkerMetrics:
             return
         now = broker.now()
         taken, self._values = self._values, {}
+        errors, self._errors = self._errors, {}
         lost, self._number = self._number - MOST_VALUES, 0
         if lost > 0:
             _log.warning("metrics.lost values=%d: the broker takes too long", lost)
@@ -121,13 +131,25 @@ class WorkerMetrics:
                 self._sampled[queue] = None
         if self._is_supported:
             try:
-                broker.record_metrics([_metric(series, values, now) for series, values in taken.items()])
+                broker.record_metrics(
+                    [_metric(series, values, now) for series, values in taken.items()]
+                    + [_error_metric(*key, number, now) for key, number in errors.items()]
+                )
             except NotSupported:
                 self._is_supported = False
 
     def _has_room(self, number: int) -> bool:
         self._number += number
         return self._number <= MOST_VALUES
+
+    def _unsuccessful(self, record: JobRecord, outcome: Outcome) -> None:
+        if outcome.lost and outcome.delay is None:  # otherwise the next claim counts it
+            self._lost(record)
+        if outcome.error_group is not None:
+            key, errors = (outcome.error_group, record.path), self._errors
+            if key not in errors and len(errors) >= MOST_GROUPS:
+                key = _OTHERS
+            errors[key] = errors.get(key, 0) + 1
 
     def _lost(self, record: JobRecord) -> None:
         self._line((LOST, record.queue, record.path, "")).append(0.0)
@@ -157,3 +179,8 @@ def _metric(series: _Series, values: Sequence[float], at: datetime) -> Metric:
     if name == UNFINISHED:
         return Metric(name=name, at=at, tags=tags, count=len(values), total=float(sum(values)))
     return measured(name, at, tags, values)
+
+
+def _error_metric(group: str, task: str, number: int, at: datetime) -> Metric:
+    tags: Tags = (("group", group), ("task", task)) if group else OVERFLOW
+    return Metric(name=ERRORS, at=at, tags=tags, count=number)

@@ -56,11 +56,19 @@ class WorkerState:
         """The limit rules of shared state."""
         self.loaded: deque[LoadedTask] = deque()
         """Tasks that were loaded and whose limit rules are not published yet."""
+        self.undescribed: deque[LoadedTask] = deque()
+        """Tasks that were loaded and are not described yet."""
         self.idle_rounds = 0
         """How often a claim has found nothing to do."""
         self.counts: Counter[str] = Counter()
         """The number of settled attempts by status."""
         self.metrics = WorkerMetrics(self.config.queues)
+
+    def note_loaded(self, loaded: LoadedTask) -> None:
+        """Notes a task that was loaded, for the housekeeping to publish."""
+        if loaded.limits:
+            self.loaded.append(loaded)
+        self.undescribed.append(loaded)
 
     def set_status(self, status: str) -> None:
         """Changes the status, and tells plugins."""

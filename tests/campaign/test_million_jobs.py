@@ -95,10 +95,10 @@ def failure(number: int) -> Outcome:
     )
 
 
-def fill(broker: Broker) -> None:
+def fill(broker: Broker, made: Callable[[int], JobRecord]) -> None:
     """Enqueues all jobs, and lets the jobs of the queue `failing` fail."""
     for start in range(0, JOBS, CHUNK):
-        broker.enqueue([NewJob(record=record_of(number)) for number in range(start, start + CHUNK)])
+        broker.enqueue([NewJob(record=made(number)) for number in range(start, start + CHUNK)])
     request = ClaimRequest(worker="w", wanted=(Wanted(name="failing"),), limit=200, lease=600.0)
     failed = 0
     while records := broker.claim(request).records:
@@ -112,8 +112,8 @@ def fill(broker: Broker) -> None:
 
 
 @contextmanager
-def filled(name: str, folder: Path) -> Iterator[Broker]:
-    """A broker with all jobs, on servers that only this test uses."""
+def filled(name: str, folder: Path, made: Callable[[int], JobRecord] = record_of) -> Iterator[Client]:
+    """A client of a broker with all jobs, on servers that only this test uses."""
     redis = redis_servers.Server() if "redis" in name else None
     mongo = mongo_servers.Server() if "mongo" in name else None
     urls = [server.url for server in (redis, mongo) if server is not None] or [f"sqlite:///{folder}/jobs"]
@@ -121,8 +121,8 @@ def filled(name: str, folder: Path) -> Iterator[Broker]:
     client = Client(load_config(values))
     try:
         client.broker.prepare()
-        fill(client.broker)
-        yield client.broker
+        fill(client.broker, made)
+        yield client
     finally:
         client.close()
         for server in (redis, mongo):
@@ -194,7 +194,8 @@ def test_jobs_are_found_and_counted_among_a_million_within_bounds(name: str, tmp
     in_several = sum(
         1 for number in range(7, JOBS, len(QUEUES)) if number % EVERY and path_of(number) == path_of(7)
     )
-    with filled(name, tmp_path) as broker:
+    with filled(name, tmp_path) as client:
+        broker = client.broker
         page = partial(found, broker)
         count = partial(counted, broker)
         calls: dict[str, tuple[Callable[[], int], int]] = {

@@ -11,12 +11,39 @@ TASK = "tasks.fail"
 
 
 def test_tasks_are_paused_and_resumed(mrq: Shell, project: Project) -> None:
-    assert "No task is paused" in mrq("tasks").err
+    assert "There are no tasks" in mrq("tasks").err
     assert mrq("tasks", "pause", TASK, "tasks.nap").out == f"paused: {TASK}, tasks.nap\n"
     assert [task["name"] for task in mrq("tasks", "--json").json] == [TASK, "tasks.nap"]
     said = mrq("tasks", "resume", TASK, "tasks.Add")
     assert (said.out, said.err) == (f"resumed: {TASK}\n", "tasks.Add was not paused\n")
     assert project.client.broker.rules().paused_tasks == {"tasks.nap"}
+
+
+def test_tasks_are_listed_and_shown(mrq: Shell, project: Project) -> None:
+    project.write(
+        "shop.py",
+        """
+        from mrq_core import task
+
+        @task(queue="mail", searchable=("to",))
+        def send(to: str, copies: int = 1):
+            \"\"\"Sends a mail.\"\"\"
+        """,
+    )
+    project.queue("shop.send", {"to": "x"}, queue="mail")
+    assert mrq("tasks", "--json").json[0]["numbers"] == {"queued": 1}
+    here = mrq("tasks", "show", "shop.send", "--json").json
+    assert (here["doc"], here["arguments"][1]["schema"]) == ("Sends a mail.", {"type": "integer"})
+    assert mrq("tasks", "show", "shop.gone", code=1).err.startswith("mrq: shop.gone does not exist")
+    project.work_off("mail")
+    [task] = mrq("tasks", "--json").json
+    assert (task["name"], task["numbers"], task["paused"]) == ("shop.send", {"success": 1}, False)
+    assert task["description"]["options"]["queue"] == "mail"
+    assert "shop.send" in mrq("tasks").out
+    (project.path / "shop.py").unlink()
+    shown = mrq("tasks", "show", "shop.send").out
+    for text in ("Sends a mail.", "copies", "int", "required", "searchable", "shop.py:4"):
+        assert text in shown
 
 
 def test_a_pause_has_an_end(mrq: Shell, project: Project) -> None:

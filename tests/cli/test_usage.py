@@ -76,7 +76,6 @@ def told() -> dict[str, str]:
 def test_the_help_lists_all_commands_and_no_hidden_ones(told: dict[str, str]) -> None:
     for command in COMMANDS:
         assert f"│ {command.split()[0]}" in told[""]
-    assert "dashboard" not in told[""]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -246,11 +245,6 @@ def test_another_config_file_can_be_named(mrq: Shell, project: Project) -> None:
 def test_an_unknown_environment_variable_is_a_warning(mrq: Shell) -> None:
     said = mrq("queues", "list", env={"MRQ_GRENLETS": "3"})
     assert "MRQ_GRENLETS is not a setting of mrq; did you mean GREENLETS?" in said.err
-
-
-@pytest.mark.parametrize("command", ["dashboard"])
-def test_what_this_version_does_not_contain_says_so(mrq: Shell, command: str) -> None:
-    assert "not part of this version" in mrq(command, code=2).err
 
 
 def test_a_file_that_is_no_database_is_an_error_in_one_sentence(mrq: Shell, project: Project) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -52,7 +54,8 @@ def compose(environ: Mapping[str, str]) -> dict[str, Any]:
 FILE = compose({})
 SERVICES: dict[str, dict[str, Any]] = FILE["services"]
 OURS = {name: service for name, service in SERVICES.items() if service.get("image") == "mrq"}
-WORKERS = [name for name in OURS if name != "scheduler"]
+WORKERS = [name for name in OURS if name not in ("scheduler", "dashboard")]
+REPORTING = [name for name in OURS if name != "dashboard"]
 
 
 def environment(service: Mapping[str, Any]) -> dict[str, str]:
@@ -76,9 +79,9 @@ def the_command(service: Mapping[str, Any]) -> list[str]:
 # --- what holds for all services ---------------------------------------------------------------------
 
 
-def test_there_are_the_servers_a_worker_and_a_scheduler() -> None:
-    assert set(SERVICES) == {"redis", "mongo", "worker", "scheduler"}
-    assert set(OURS) == {"worker", "scheduler"}
+def test_there_are_the_servers_a_worker_a_scheduler_and_a_dashboard() -> None:
+    assert set(SERVICES) == {"redis", "mongo", "worker", "scheduler", "dashboard"}
+    assert set(OURS) == {"worker", "scheduler", "dashboard"}
     assert the_command(SERVICES["scheduler"]) == ["scheduler"]
     assert the_command(SERVICES["worker"])[0] == "worker"
 
@@ -107,7 +110,9 @@ def test_every_service_is_started_again_whatever_its_exit_code(name: str) -> Non
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_no_service_can_be_reached_from_outside(name: str) -> None:
-    assert "ports" not in SERVICES[name]
+    # The dashboard has no login: only this machine reaches its port.
+    ports = SERVICES[name].get("ports", [])
+    assert ports == (["127.0.0.1:5555:5555"] if name == "dashboard" else [])
     assert "network_mode" not in SERVICES[name]
     assert set(SERVICES[name]["networks"]) <= set(FILE["networks"])
     if name not in OURS:
@@ -124,7 +129,7 @@ def test_volumes_that_are_named_are_declared_and_used() -> None:
     named = {
         volume.partition(":")[0]
         for service in SERVICES.values()
-        for volume in service["volumes"]
+        for volume in service.get("volumes", [])
         if not volume.startswith((".", "/"))
     }
     assert named == set(FILE["volumes"]) == {"redis", "mongo"}
@@ -182,7 +187,7 @@ def test_a_worker_stops_by_itself_before_its_memory_is_at_the_limit(name: str) -
     assert 0 < config.max_memory * 1e6 < 0.8 * int(limit[1]) * 2**20
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", REPORTING)
 def test_a_worker_writes_only_where_it_may(name: str) -> None:
     service = SERVICES[name]
     config = checked(the_command(service), environment(service))
@@ -197,7 +202,7 @@ def project(tmp_path: Path) -> Iterator[Project]:
         yield opened
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", REPORTING)
 def test_the_health_check_of_a_worker_tells_the_living_from_the_dead(name: str, project: Project) -> None:
     service = SERVICES[name]
     how, script = service["healthcheck"]["test"]
@@ -278,6 +283,27 @@ def test_redis_takes_these_options_and_check_is_content(redis_server: RedisServe
 
 def test_mongo_takes_these_options_and_check_is_content(mongo_server: MongoServer) -> None:
     assert set(findings(mongo_server.url).values()) == {"ok"}
+
+
+def test_the_dashboard_listens_at_its_port_and_answers_its_health_check(project: Project) -> None:
+    service = SERVICES["dashboard"]
+    config = checked(the_command(service), environment(service))
+    assert (config.dashboard_ip, config.dashboard_port) == ("0.0.0.0", 5555)
+    how, program, flag, script = service["healthcheck"]["test"]
+    assert (how, program, flag) == ("CMD", "python", "-c")
+    process = project.start(*the_command(service), "--dashboard-port", "0", "--dashboard-hosts", "localhost")
+    process.until_output("The dashboard is at ")
+    port = re.search(r"The dashboard is at http://0\.0\.0\.0:(\d+)/", process.output)
+    assert port is not None
+
+    def is_healthy(port: str) -> bool:
+        here = [sys.executable, "-c", script.replace("5555", port)]
+        return subprocess.run(here, capture_output=True, check=False).returncode == 0
+
+    assert is_healthy(port[1])
+    process.send(signal.SIGTERM)
+    assert process.wait() == 0
+    assert not is_healthy(port[1])
 
 
 def test_the_health_check_of_redis_is_right(redis_server: RedisServer) -> None:

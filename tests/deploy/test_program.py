@@ -18,7 +18,7 @@ def test_a_command_is_parsed_as_the_program_does() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["", "wroker", "worker --greenlet 1", "worker -g", "workers --name a", "dashboard", "queues pause",
+    ["", "wroker", "worker --greenlet 1", "worker -g", "workers --name a", "dashboards", "queues pause",
      "workers show", "check extra"],
 )  # fmt: skip
 def test_what_the_program_refuses_is_noticed(words: str) -> None:

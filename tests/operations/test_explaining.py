@@ -280,6 +280,16 @@ def test_its_rate_lets_it_start_later(broker: Broker) -> None:
     assert reason.command is None
 
 
+def test_its_worker_has_not_reported_lately(broker: Broker) -> None:
+    job_id = put(broker)
+    take(broker)
+    listen(broker, "q", status="dead")
+    [reason] = explain_job(broker, job_id)
+    assert reason.kind is ReasonKind.RUNNING
+    assert reason.sentence.startswith("Worker w1 started it ")
+    assert "If that worker has died, the job starts again after its lease has ended in " in reason.sentence
+
+
 def test_it_is_running(broker: Broker) -> None:
     job_id = put(broker)
     take(broker)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from datetime import datetime
 
+import msgspec
 import pytest
+from msgspec.structs import replace
 
 from mrq_core.client.client import Client
 from mrq_core.clock import after
@@ -163,6 +165,40 @@ def test_the_run_time_of_the_day_counts_where_nothing_ended_lately(
     assert (found.service_rate, found.workers_needed) == (0.0, 3)
     assert found.run_time is not None
     assert found.run_time.mean == 30.0
+
+
+def test_the_greenlets_in_use_are_those_of_its_workers(broker: MemoryBroker) -> None:
+    assert of(broker, "q").usage is None
+    for name, greenlets, usage in (("a", 30, 1.0), ("b", 10, 0.2)):
+        report(broker, name, ("q",), greenlets)
+        item = broker.state.get(WORKERS_NAMESPACE, name)
+        assert item is not None
+        assert isinstance(item.value, dict)
+        broker.state.put(WORKERS_NAMESPACE, name, {**item.value, "usage": usage})
+    assert of(broker, "q").usage == pytest.approx(0.8)
+
+
+def test_a_queue_is_empty_when_more_jobs_go_than_come() -> None:
+    now = {
+        "waiting": 10,
+        "due": 10,
+        "claimed": 0,
+        "oldest_age": 1.0,
+        "lost_claims": 0,
+        "workers": 1,
+        "greenlets": 1,
+    }
+    none: dict[str, object] = {"waiting_time": None, "run_time": None, "ended": {}, "workers_needed": None}
+    for arrival_rate, service_rate, seconds in (
+        (1.0, 3.0, 5.0),
+        (3.0, 1.0, None),
+        (1.0, 1.0, None),
+        (None, 2.0, 5.0),
+    ):
+        rates = {"arrival_rate": arrival_rate, "service_rate": service_rate}
+        made = msgspec.convert({"name": "q", **rates, **now, **none}, QueueStatistics)
+        assert made.time_to_empty == seconds
+        assert replace(made, due=0).time_to_empty == 0.0
 
 
 def test_a_tree_is_the_sum_of_its_subqueues(broker: MemoryBroker, clock: ManualClock) -> None:

@@ -35,7 +35,7 @@ class Unspeakable(Exception):
 
 ARGUMENTS: dict[str, Any] = {
     "path": "params.n", "size": 5, "limit": 3, "wanted": "x", "installed": ("a",), "job_id": "a" * 24,
-    "found": 2, "supported": 1,
+    "found": 2, "supported": 1, "part": "status", "start": 1, "end": 2, "suggestions": ("status",),
 }  # fmt: skip
 KINDS = [kind for kind in vars(errors).values() if inspect.isclass(kind) and issubclass(kind, MrqError)]
 

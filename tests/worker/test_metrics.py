@@ -13,7 +13,17 @@ import pytest
 
 from mrq_core.clock import after, from_ms
 from mrq_core.contract.messages import Cancel, ChangeResult, Outcome, QueueCounts
-from mrq_core.contract.metrics import ENDED, LOST, OVERFLOW, STARTED, UNFINISHED, Metric, Resolution, Tags
+from mrq_core.contract.metrics import (
+    ENDED,
+    ERRORS,
+    LOST,
+    OVERFLOW,
+    STARTED,
+    UNFINISHED,
+    Metric,
+    Resolution,
+    Tags,
+)
 from mrq_core.contract.record import Attempt, JobRecord, Status
 from mrq_core.errors import BrokerUnavailable, NotSupported
 from mrq_core.operations.workers import list_workers
@@ -158,10 +168,37 @@ def test_the_metrics_of_a_process_fit_into_one_call(broker: Recorded) -> None:
     measuring = WorkerMetrics([])
     for number in range(2000):
         measuring.started([record(queue=f"q{number}", path=f"a.B{number}")])
+    measuring.lost([record()])
     for status in Status:
         end(measuring, Outcome(status=status, total_time=1.0))
+    failed = [Outcome(status=Status.FAILED, total_time=1.0, error_group=f"g{n}") for n in range(2000)]
+    end(measuring, *failed)
     measuring.record(broker)
     assert len(broker.calls[0]) <= 1000
+
+
+def test_errors_count_by_group_and_task_and_further_groups_together(
+    broker: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "MOST_GROUPS", 2)
+    measuring = WorkerMetrics([])
+
+    def raised(group: str | None, status: Status = Status.FAILED) -> Outcome:
+        return Outcome(status=status, total_time=1.0, error_group=group)
+
+    end(measuring, raised("g1"), raised("g1", Status.RETRY), raised("g2"), raised(None), raised("g3"))
+    end(measuring, raised("g1"), raised("g3"), success(1.0), path="a.C")
+    end(measuring, raised("g1"), accepted=False)
+    measuring.record(broker)
+    found = {tags: pair for (name, tags), pair in by_series(broker.calls[0]).items() if name == ERRORS}
+    assert found == {
+        (("group", "g1"), ("task", "a.B")): (2, 0.0),
+        (("group", "g2"), ("task", "a.B")): (1, 0.0),
+        OVERFLOW: (3, 0.0),
+    }
+    end(measuring, raised("g3"))
+    measuring.record(broker)
+    assert by_series(broker.calls[1])[ERRORS, (("group", "g3"), ("task", "a.B"))] == (1, 0.0)
 
 
 @pytest.mark.parametrize("error", [BrokerUnavailable("away"), NotSupported("no metrics")])
@@ -251,6 +288,8 @@ def test_a_worker_records_what_it_ran(project: Project) -> None:
         ("tasks.noted", "success"): 5, ("tasks.fail", "failed"): 1,
         ("tasks.flaky", "retry"): 1, ("tasks.flaky", "success"): 1,
     }  # fmt: skip
+    errors = {(dict(tags)["task"], metric.count) for tags, metric in read(project, ERRORS).items()}
+    assert errors == {("tasks.fail", 1), ("tasks.flaky", 1)}
     started = {dict(tags)["task"]: metric.count for tags, metric in read(project, STARTED).items()}
     assert started == {"tasks.noted": 5, "tasks.fail": 1, "tasks.flaky": 2}
     assert {dict(tags)["queue"] for tags in read(project, UNFINISHED)} >= {"default", "other"}

@@ -1,0 +1,1 @@
+"""MRQ 0.9's import names, re-exported."""

@@ -1,0 +1,130 @@
+"""Who a visitor is, and which role the visitor has.
+
+Without a login in the configuration and without `authorize`, each visitor has all rights: `serving` then
+binds only to addresses of this machine. A login is compared in constant time.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+
+from mrq_core.config.settings import Config
+from mrq_core.errors import ConfigError, shown
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_ANONYMOUS = "anonymous"
+
+
+class Role(IntEnum):
+    """The rights of a visitor. A role has the rights of the roles before it."""
+
+    READ = 1
+    """See everything that is not secret."""
+    OPERATE = 2
+    """Requeue, cancel, move and remove jobs; pause and resume; stop and drain workers; run schedules."""
+    WRITE = 3
+    """Change params and paths, queue new jobs, add and change schedules and limits."""
+
+    @classmethod
+    def of(cls, name: str) -> Role:
+        """The role with this name. Raises ConfigError."""
+        try:
+            return cls[name.upper()]
+        except KeyError:
+            raise ConfigError(f"the role is {shown(name)}: expected read, operate or write") from None
+
+    def __str__(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visitor:
+    """A person or a program that sent a request. The audit log shows the name."""
+
+    name: str
+    role: Role
+
+
+Allowed = Visitor | Role | str | None
+Authorize = Callable[[Request], Allowed | Awaitable[Allowed]]
+"""The host application's answer for a request: a Visitor, a role (or its name), or None for a stranger."""
+
+
+class Access:
+    """Finds the visitor of a request."""
+
+    def __init__(self, config: Config, authorize: Authorize | None = None) -> None:
+        self._login = config.dashboard_httpauth.encode()
+        self._token = config.dashboard_token.encode()
+        self._authorize = authorize
+        if self._login and b":" not in self._login:
+            raise ConfigError("DASHBOARD_HTTPAUTH has no colon: expected user:password")
+        if not all(33 <= letter < 127 for letter in self._token):
+            raise ConfigError("DASHBOARD_TOKEN has a space or a letter outside ASCII: expected one word")
+
+    @property
+    def is_open(self) -> bool:
+        """Whether each visitor has all rights."""
+        return not (self._login or self._token or self._authorize)
+
+    @property
+    def challenge(self) -> str:
+        """The value of WWW-Authenticate, which makes a browser ask for a login."""
+        return 'Basic realm="mrq", charset="UTF-8"' if self._login else "Bearer"
+
+    async def visitor(self, request: Request) -> Visitor | None:
+        """The visitor, or None for a request without valid credentials."""
+        if self.is_open:
+            return Visitor(name=_ANONYMOUS, role=Role.WRITE)
+        if self._authorize is not None:
+            answer = self._authorize(request)
+            return _visitor(await answer if inspect.isawaitable(answer) else answer)
+        kind, _, credentials = request.headers.get("authorization", "").partition(" ")
+        given = credentials.strip().encode("latin-1")
+        if kind.lower() == "bearer" and self._token and hmac.compare_digest(given, self._token):
+            return Visitor(name="token", role=Role.WRITE)
+        if kind.lower() == "basic" and self._login:
+            try:
+                login = base64.b64decode(given, validate=True)
+            except binascii.Error:
+                return None
+            if hmac.compare_digest(login, self._login):
+                return Visitor(name=self._login.partition(b":")[0].decode(), role=Role.WRITE)
+        return None
+
+
+def _visitor(answer: Allowed) -> Visitor | None:
+    """Raises ConfigError for an answer that is no role."""
+    if answer is None or isinstance(answer, Visitor):
+        return answer
+    if isinstance(answer, str):
+        answer = Role.of(answer)
+    if not isinstance(answer, Role):
+        raise ConfigError(
+            f"authorize returned {shown(answer)}: expected a Visitor, a Role, its name, or None"
+        )
+    return Visitor(name=_ANONYMOUS, role=answer)
+
+
+def comes_from_here(request: Request) -> bool:
+    """Whether a page of this dashboard, or a program, sent the request: browsers send Sec-Fetch-Site or
+    Origin with each request that is not safe, and a page of another site cannot change them."""
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        return site == "same-origin"
+    origin = request.headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc == request.headers.get("host")
+
+
+def has_token(request: Request) -> bool:
+    """Whether the request has a bearer token, which no browser sends by itself."""
+    return request.headers.get("authorization", "")[:7].lower() == "bearer "

@@ -1,0 +1,51 @@
+"""Runs the functions that answer requests: in a bounded number of threads, each answer within a time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio
+from anyio import CapacityLimiter, to_thread
+
+from mrq_core.client.client import Client
+from mrq_core.config.settings import Config
+from mrq_core.errors import BrokerUnavailable
+from mrq_core.operations.slots import SlotHistory
+from mrq_core.operations.task_history import TaskHistory
+
+THREADS = 16
+"""The most requests that ask the broker at the same time; others wait."""
+_OF_TIMEOUT = 0.7
+"""The share of DASHBOARD_TIMEOUT after which one call of the broker fails: its message says more."""
+
+_T = TypeVar("_T")
+
+
+class Backend:
+    """The client of a dashboard, and the threads that use it."""
+
+    def __init__(self, config: Config, client: Client | None = None) -> None:
+        self.seconds = config.dashboard_timeout
+        timeout = min(config.broker_timeout, self.seconds * _OF_TIMEOUT)
+        self.client = client or Client(dataclasses.replace(config, broker_timeout=timeout))
+        self.task_history = TaskHistory()
+        self.slot_history = SlotHistory()
+        self._limiter: CapacityLimiter | None = None
+
+    async def ask(self, function: Callable[[], _T]) -> _T:
+        """Runs the function in a thread. Raises BrokerUnavailable if it takes longer than DASHBOARD_TIMEOUT,
+        time to wait for a free thread included; the function then ends by itself, unseen."""
+        self._limiter = self._limiter or CapacityLimiter(THREADS)
+        try:
+            with anyio.fail_after(self.seconds):
+                return await to_thread.run_sync(function, abandon_on_cancel=True, limiter=self._limiter)
+        except TimeoutError:
+            raise BrokerUnavailable(
+                f"the broker did not answer within {self.seconds:g} s: it is away, slow or overloaded"
+            ) from None
+
+    def close(self) -> None:
+        """Closes the client."""
+        self.client.close()

@@ -1,0 +1,200 @@
+"""One row of the table of routes, and the way of a request through it: who, what, where from, the answer."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+
+from mrq_core.errors import (
+    BrokerUnavailable,
+    ChangeRefused,
+    ConfigError,
+    InvalidParams,
+    InvalidValue,
+    JobNotFound,
+    MrqError,
+    RequestFailed,
+    shown_error,
+)
+from mrq_dashboard.auth import SAFE_METHODS, Access, Role, comes_from_here, has_token
+from mrq_dashboard.backend import Backend
+from mrq_dashboard.guard import API, TooLarge
+from mrq_dashboard.inputs import read_inputs
+from mrq_dashboard.rendering import Renderer
+from mrq_dashboard.visit import Answer, Json, NoInputs, NotFound, Page, Redirect, Visit
+
+_log = logging.getLogger("mrq.dashboard")
+_RETRY = 3
+"""Seconds after which a page about a broker that is away is loaded again."""
+_REASONS: dict[int, str] = {
+    400: "This address or form has a wrong value",
+    401: "Log in",
+    403: "Not allowed",
+    404: "Not found",
+    405: "Not possible here",
+    409: "Not done",
+    413: "Too large",
+    503: "The broker does not answer",
+    500: "An error in mrq",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """A method and a path, the function that answers, and the role that a visitor needs.
+
+    The function runs in a thread. Its second parameter, if it has one, is a Struct: the inputs that it takes;
+    its docstring describes the endpoint in the OpenAPI document.
+    """
+
+    method: str
+    path: str
+    answer: Callable[..., Answer]
+    role: Role = Role.READ
+
+    @property
+    def inputs(self) -> type[msgspec.Struct]:
+        """The inputs of the function."""
+        parameters = list(inspect.signature(self.answer, eval_str=True).parameters.values())
+        return parameters[1].annotation if len(parameters) > 1 else NoInputs
+
+    @property
+    def is_api(self) -> bool:
+        """Whether programs use it: errors are JSON."""
+        return self.path.startswith(API)
+
+
+class Site:
+    """What all endpoints of an application use."""
+
+    def __init__(self, backend: Backend, access: Access, renderer: Renderer) -> None:
+        self.backend = backend
+        self.access = access
+        self.renderer = renderer
+
+    def handler(self, endpoint: Endpoint) -> Callable[[Request], Any]:
+        """The function that Starlette calls."""
+        inputs_kind = endpoint.inputs
+
+        async def handle(request: Request) -> Response:
+            try:
+                refused = await self._refusal(request, endpoint)
+                if refused is not None:
+                    return refused
+                inputs = await read_inputs(request, inputs_kind)
+                visit = self._visit(request)
+                given = () if inputs_kind is NoInputs else (inputs,)
+                return await self.backend.ask(lambda: self._response(visit, endpoint.answer(visit, *given)))
+            except (HTTPException, TooLarge):
+                raise
+            except Exception as error:
+                return self.failure(request, error, is_api=endpoint.is_api)
+
+        return handle
+
+    async def _refusal(self, request: Request, endpoint: Endpoint) -> Response | None:
+        visitor = await self.access.visitor(request)
+        if visitor is None:
+            headers = {"www-authenticate": self.access.challenge}
+            text = "valid credentials are needed: a login or a bearer token"
+            return self.problem(request, 401, text, is_api=endpoint.is_api, headers=headers)
+        request.state.visitor = visitor
+        if visitor.role < endpoint.role:
+            text = f"this needs the role {endpoint.role}, and {visitor.name} has {visitor.role}"
+            return self.problem(request, 403, text, is_api=endpoint.is_api)
+        if endpoint.method not in SAFE_METHODS and not has_token(request) and not comes_from_here(request):
+            text = "the request does not come from a page of this dashboard; programs use a bearer token"
+            return self.problem(request, 403, text, is_api=endpoint.is_api)
+        return None
+
+    def _visit(self, request: Request) -> Visit:
+        root = request.scope.get("root_path", "").rstrip("/")
+        path = request.scope["path"]
+        return Visit(
+            client=self.backend.client,
+            task_history=self.backend.task_history,
+            slot_history=self.backend.slot_history,
+            visitor=request.state.visitor,
+            root=root,
+            path=path.removeprefix(root) or "/",
+            query=request.scope.get("query_string", b"").decode("latin-1"),
+            nonce=request.state.nonce,
+            names=request.path_params,
+        )
+
+    def _response(self, visit: Visit, answer: Answer) -> Response:
+        if isinstance(answer, Response):
+            return answer
+        if isinstance(answer, Page):
+            return self.renderer.page(visit, answer)
+        if isinstance(answer, Redirect):
+            return RedirectResponse(answer.url, status_code=303)
+        if isinstance(answer, Json):
+            return json_response(answer.value, answer.status)
+        return json_response(answer)
+
+    def failure(self, request: Request, error: Exception, *, is_api: bool) -> Response:
+        """The answer for an error."""
+        status = status_of(error)
+        if status == 500:
+            _log.error("dashboard.broke path=%s", request.scope["path"], exc_info=error)
+        text = (
+            str(error) if isinstance(error, MrqError) else f"{shown_error(error)}; the log has the traceback"
+        )
+        path = error.path if isinstance(error, InvalidValue) else None
+        return self.problem(request, status, text, is_api=is_api, path=path)
+
+    def problem(
+        self,
+        request: Request,
+        status: int,
+        text: str,
+        *,
+        is_api: bool,
+        headers: dict[str, str] | None = None,
+        path: str | None = None,
+    ) -> Response:
+        """The answer of a request that failed, as a page or as JSON. Does not ask the broker."""
+        if is_api:
+            value = {"error": {"status": status, "message": text, **({"path": path} if path else {})}}
+            response = json_response(value, status)
+        elif status == 401 or not hasattr(request.state, "visitor"):
+            response = self.renderer.bare(request, status, _REASONS.get(status, "Error"), text)
+        else:
+            page = Page(
+                template="error.html",
+                title=_REASONS.get(status, "Error"),
+                context={"text": text, "status": status},
+                status=status,
+                refresh=_RETRY if status == 503 else 0,
+            )
+            response = self.renderer.page(self._visit(request), page)
+        response.headers.update(headers or {})
+        if status == 503:
+            response.headers["retry-after"] = str(_RETRY)
+        return response
+
+
+def status_of(error: Exception) -> int:
+    """The status of HTTP for an error."""
+    if isinstance(error, InvalidValue | InvalidParams):
+        return 400
+    if isinstance(error, JobNotFound | NotFound):
+        return 404
+    if isinstance(error, ChangeRefused | RequestFailed | ConfigError):
+        return 409
+    return 503 if isinstance(error, BrokerUnavailable) else 500
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    """The value as JSON. Integers keep their 64 bits."""
+    content = msgspec.json.encode(value)
+    return Response(content, status_code=status, media_type="application/json")

@@ -1,0 +1,113 @@
+"""What holds for each request and each answer, whatever its page: the host, the sizes, the headers."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Collection
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+API = "/api/"
+"""The beginning of the paths that programs use, where errors are JSON."""
+MOST_URL = 16_384
+"""Bytes of a path with its query."""
+MOST_BODY = 2 * 1_048_576
+"""Bytes of a body: params of a job take at most 1 MiB by default."""
+_POLICY = (
+    "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+}
+
+
+class TooLarge(Exception):
+    """The body of a request is larger than MOST_BODY."""
+
+
+class Guard:
+    """Refuses requests for other hosts, long URLs and large bodies; adds the headers of safety to answers.
+
+    `hosts`: the names of hosts that may stand in the Host header, without ports. None: any, for an
+    application inside another one, which checks them. A page of another site whose name leads to
+    127.0.0.1 (DNS rebinding) sends a foreign name.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: Collection[str] | None) -> None:
+        self._app = app
+        self._hosts = None if hosts is None else frozenset(map(str.lower, hosts))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        nonce = secrets.token_urlsafe(16)
+        scope.setdefault("state", {})["nonce"] = nonce
+
+        async def send_safely(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("content-security-policy", _POLICY.format(nonce=nonce))
+                headers.setdefault("cache-control", "no-store")
+            await send(message)
+
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, send_safely)
+            return
+        taken = 0
+
+        async def receive_bounded() -> Message:
+            nonlocal taken
+            message = await receive()
+            taken += len(message.get("body", b""))
+            if taken > MOST_BODY:
+                raise TooLarge
+            return message
+
+        try:
+            await self._app(scope, receive_bounded, send_safely)
+        except TooLarge:  # nothing was answered yet: a handler answers after it has read the body
+            await _too_large(scope)(scope, receive, send_safely)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        if self._hosts is not None and _host(headers.get("host", "")) not in self._hosts:
+            text = (
+                "this dashboard does not answer for the host of this address; DASHBOARD_HOSTS lists "
+                "the names of its hosts"
+            )
+            return _refused(scope, 403, text)
+        raw_path = scope.get("raw_path") or scope["path"].encode()
+        if len(raw_path) + len(scope.get("query_string", b"")) > MOST_URL:
+            return _refused(scope, 414, f"the address is longer than {MOST_URL} bytes")
+        length = headers.get("content-length", "0")
+        if not length.isdecimal() or int(length[:20]) > MOST_BODY:
+            return _too_large(scope)
+        return None
+
+
+def _too_large(scope: Scope) -> Response:
+    return _refused(scope, 413, f"the body is larger than {MOST_BODY} bytes")
+
+
+def _refused(scope: Scope, status: int, text: str) -> Response:
+    if scope["path"].removeprefix(scope.get("root_path", "")).startswith(API):
+        return JSONResponse({"error": {"status": status, "message": text}}, status_code=status)
+    return PlainTextResponse(f"{text}\n", status_code=status)
+
+
+def _host(header: str) -> str:
+    """The name of the host without its port, in lower case; brackets of an IPv6 address are left out."""
+    if header.startswith("["):
+        return header[1:].partition("]")[0].lower()
+    return header.partition(":")[0].rstrip(".").lower()

@@ -1,0 +1,63 @@
+"""Reads the inputs of a request, from its query, form or JSON body, into the Struct that a page declares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, get_origin, get_type_hints
+
+import msgspec
+from starlette.requests import Request
+
+from mrq_core.errors import InvalidValue, shown
+from mrq_dashboard.auth import SAFE_METHODS
+
+_FORM = "application/x-www-form-urlencoded"
+_MOST_FIELDS = 2000
+
+
+async def read_inputs(request: Request, kind: type[msgspec.Struct]) -> msgspec.Struct:
+    """The inputs. Raises InvalidValue for an unknown name, a wrong value or a repeated one.
+
+    Numbers and switches of a query or form are texts: ``7``, ``true``. An empty text of a query or form
+    counts as not given, because forms of browsers send each field."""
+    if request.method in SAFE_METHODS:
+        return _from_texts(request.query_params.multi_items(), kind)
+    content = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content == _FORM:
+        form = await request.form(max_fields=_MOST_FIELDS)
+        return _from_texts([(name, str(value)) for name, value in form.multi_items()], kind)
+    body = await request.body()
+    if not body:
+        return _converted({}, kind, strict=True)
+    if content != "application/json":
+        raise InvalidValue(
+            f"the content type is {shown(content)}: expected application/json or {_FORM}", path="content-type"
+        )
+    try:
+        value = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidValue(f"the body is not valid JSON: {error}", path="body") from error
+    return _converted(value, kind, strict=True)
+
+
+def _from_texts(items: Iterable[tuple[str, str]], kind: type[msgspec.Struct]) -> msgspec.Struct:
+    lists = {name for name, hint in get_type_hints(kind).items() if get_origin(hint) in (tuple, list)}
+    values: dict[str, Any] = {}
+    for name, text in items:
+        if text == "":
+            continue
+        if name in lists:
+            values.setdefault(name, []).append(text)
+        elif name in values:
+            raise InvalidValue(f"{name} is given twice: expected one value", path=name)
+        else:
+            values[name] = text
+    return _converted(values, kind, strict=False)
+
+
+def _converted(value: object, kind: type[msgspec.Struct], *, strict: bool) -> msgspec.Struct:
+    try:
+        return msgspec.convert(value, kind, strict=strict)
+    except msgspec.ValidationError as error:
+        names = ", ".join(field.encode_name for field in msgspec.structs.fields(kind)) or "no inputs"
+        raise InvalidValue(f"{error}; the inputs here: {names}", path="inputs") from error

@@ -1,0 +1,27 @@
+"""A module for each page: what it asks, and what it shows."""
+
+from mrq_dashboard.pages import (
+    exceptions,
+    job,
+    jobs,
+    limits,
+    overview,
+    queues,
+    schedules,
+    system,
+    tasks,
+    workers,
+)
+
+__all__ = [
+    "exceptions",
+    "job",
+    "jobs",
+    "limits",
+    "overview",
+    "queues",
+    "schedules",
+    "system",
+    "tasks",
+    "workers",
+]

@@ -1,0 +1,105 @@
+"""The pages of exceptions: groups by task, type and frame, and one group."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Annotated, Literal, NamedTuple
+
+from msgspec import Meta, Struct
+
+from mrq_core.contract.record import JobRecord
+from mrq_core.operations.errors import ErrorGroup, ErrorOrder, error_groups
+from mrq_core.operations.query import parse_query
+from mrq_core.operations.query_parts import quoted_value
+from mrq_core.operations.search import search
+from mrq_dashboard.charts import Chart, Curve, bar_chart, sparkline
+from mrq_dashboard.visit import NotFound, Page, Visit
+
+_ROWS = 25
+_MOST_JOBS = 20
+_MOST_PAGES = 4
+"""The most pages of similar groups among which one group is sought."""
+
+
+class ExceptionsInputs(Struct, frozen=True, forbid_unknown_fields=True):
+    """The inputs of the page."""
+
+    group: Annotated[str, Meta(max_length=4000, description="The error group to show.")] = ""
+    find: Annotated[str, Meta(max_length=200, description="Words in task, type or frame.")] = ""
+    sort: Annotated[Literal["recent", "number", "name"], Meta(description="The order of the list.")] = (
+        "recent"
+    )
+    cursor: Annotated[str, Meta(max_length=100, description="Continues a list.")] = ""
+
+
+class Row(NamedTuple):
+    """A group in the list."""
+
+    group: ErrorGroup
+    trend: Curve | None
+
+
+def exceptions(visit: Visit, inputs: ExceptionsInputs) -> Page:
+    """All groups, or one."""
+    if inputs.group:
+        return _one(visit, inputs.group)
+    found = error_groups(
+        visit.broker,
+        inputs.find,
+        limit=_ROWS,
+        order=ErrorOrder(inputs.sort),
+        cursor=inputs.cursor or None,
+    )
+    context = {
+        "rows": [Row(group, sparkline(group.trend)) for group in found.groups],
+        "cursor": found.cursor,
+        "total": found.total,
+        "inputs": inputs,
+    }
+    return Page(template="exceptions/list.html", title="Exceptions", context=context)
+
+
+def _one(visit: Visit, name: str) -> Page:
+    broker = visit.broker
+    group = _find(visit, name)
+    if group is None:
+        raise NotFound(
+            "no job has this error group any more: its jobs ran again, have expired or were removed"
+        )
+    query = parse_query(broker, f"group:{quoted_value(name)}")
+    jobs = search(broker, query, limit=_MOST_JOBS)
+    sample: JobRecord | None = jobs.records[0] if jobs.records else None
+    context = {
+        "group": group,
+        "jobs": jobs,
+        "query": query.text,
+        "sample": sample,
+        "trend": _trend(group, visit.now),
+        "day": sum(group.trend),
+    }
+    return Page(template="exceptions/one.html", title=group.exception_type or name, context=context)
+
+
+def _find(visit: Visit, name: str) -> ErrorGroup | None:
+    """The group with exactly this name, among those that have its words."""
+    cursor: str | None = None
+    for _ in range(_MOST_PAGES):
+        found = error_groups(visit.broker, name, order=ErrorOrder.NAME, cursor=cursor)
+        for group in found.groups:
+            if group.group == name:
+                return group
+        cursor = found.cursor
+        if cursor is None:
+            return None
+    return None
+
+
+def _trend(group: ErrorGroup, now: datetime) -> Chart | None:
+    hour = now.replace(minute=0, second=0, microsecond=0)
+    begins = [hour - timedelta(hours=len(group.trend) - 1 - index) for index in range(len(group.trend))]
+    titles = [
+        f"{number:,} from {begin:%Y-%m-%d %H:%M} UTC"
+        for number, begin in zip(group.trend, begins, strict=True)
+    ]
+    times = [f"{begins[index]:%H:%M}" for index in (0, len(begins) // 2)]
+    return bar_chart([[number] for number in group.trend], titles, [*times, "now"])

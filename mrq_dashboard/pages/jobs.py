@@ -1,0 +1,101 @@
+"""The page of jobs: a query, tabs by status, and the matching jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta, Struct
+
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.errors import InvalidQuery
+from mrq_core.operations.query import SearchQuery, parse_query
+from mrq_core.operations.query_parts import LONGEST, canonical
+from mrq_core.operations.search import counts_by_status, search
+from mrq_core.operations.views import duration_of, redacted
+from mrq_dashboard.formats import json_line
+from mrq_dashboard.visit import Page, Visit
+
+ROWS = 50
+"""Jobs on one page."""
+_MOST_PARAMS = 160
+"""Characters of the params that a row shows."""
+_MOST_MESSAGE = 300
+EXAMPLES = (
+    ("status:failed,timeout,maxretries since:1h", "failed in the last hour"),
+    ("is:still-failing", "tasks that have not succeeded since"),
+    ("is:running duration:>10m", "running for more than 10 minutes"),
+    ("status:retry", "waiting for a retry"),
+)
+"""Queries with their meaning, for a page that shows no job."""
+
+
+class JobsInputs(Struct, frozen=True, forbid_unknown_fields=True):
+    """The inputs of the page."""
+
+    q: Annotated[str, Meta(max_length=LONGEST, description="The query, such as status:failed since:2h.")] = ""
+    cursor: Annotated[str, Meta(max_length=100, description="Continues after this job.")] = ""
+
+
+class Row(NamedTuple):
+    """A job in the list."""
+
+    record: JobRecord
+    params: str
+    message: str
+    duration: float | None
+
+
+class Tab(NamedTuple):
+    """A tab: a status, or "" for all, with the query that leads there."""
+
+    status: str
+    query: str
+    number: int
+    is_here: bool
+
+
+def jobs(visit: Visit, inputs: JobsInputs) -> Page:
+    """The jobs that match a query."""
+    try:
+        query = parse_query(visit.broker, inputs.q)
+    except InvalidQuery as error:
+        context = {"q": inputs.q, "error": error, "examples": EXAMPLES}
+        return Page(template="jobs/wrong_query.html", title="Jobs", context=context, status=400)
+    found = search(visit.broker, query, cursor=inputs.cursor or None, limit=ROWS)
+    counts = counts_by_status(visit.broker, query)
+    context = {
+        "q": query.text,
+        "query": query,
+        "rows": [_row(visit, record) for record in found.records],
+        "tabs": _tabs(query, counts.numbers),
+        "counts": counts,
+        "found": found,
+        "inputs": inputs,
+        "examples": EXAMPLES,
+    }
+    return Page(template="jobs/list.html", title="Jobs", context=context)
+
+
+def _row(visit: Visit, stored: JobRecord) -> Row:
+    record = visit.decoded(stored)
+    params = json_line(redacted(record.params)) if record.params else ""
+    return Row(
+        record=record,
+        params=params if len(params) <= _MOST_PARAMS else params[:_MOST_PARAMS] + "…",
+        message=(record.exception_message or "")[:_MOST_MESSAGE],
+        duration=duration_of(record, visit.now),
+    )
+
+
+def _tabs(query: SearchQuery, numbers: Mapping[Status, int]) -> list[Tab]:
+    """All, and each status that jobs have or the query names."""
+    rest, _ = canonical(part for part in query.parts if part.name != "status")
+    named = [part for part in query.parts if part.name == "status"]
+    here = {value.lower() for part in named for value in part.values}
+    tabs = [Tab("", rest, sum(numbers.values()), not named)]
+    for status in Status:
+        if numbers.get(status) or status in here:
+            text = f"{rest} status:{status}".strip()
+            tabs.append(Tab(str(status), text, numbers.get(status, 0), status in here))
+    return tabs

@@ -1,0 +1,157 @@
+"""The pages of queues: all of them, and one queue or tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Literal, NamedTuple
+
+from msgspec import Meta, Struct
+
+from mrq_core.contract.messages import Pause, QueueCounts
+from mrq_core.contract.naming import RawKind, check_queue_name, is_tree, raw_kind
+from mrq_core.operations.explaining import explain_queue
+from mrq_core.operations.query import parse_query
+from mrq_core.operations.query_parts import quoted_value
+from mrq_core.operations.queues import list_queues
+from mrq_core.operations.raw_queues import Future, raw_queue_view, raw_size
+from mrq_core.operations.reasons import Reason, listening, of_queue, read_surroundings
+from mrq_core.operations.search import counts_by_status
+from mrq_core.operations.statistics import QueueStatistics, queue_statistics
+from mrq_dashboard.charts import Chart, bar_chart
+from mrq_dashboard.visit import Page, Redirect, Visit
+
+_ROWS = 100
+"""Queues on one page."""
+_MOST_MEASURED = 200
+"""The number of queues up to which the list shows rates: to read them costs more with each queue."""
+_LONG_AGO = datetime.max.replace(tzinfo=UTC)
+_ORDERS: dict[str, Callable[[QueueCounts], Any]] = {
+    "name": lambda queue: queue.queue,
+    "due": lambda queue: (-queue.due, queue.queue),
+    "waiting": lambda queue: (-queue.waiting, queue.queue),
+    "running": lambda queue: (-queue.claimed, queue.queue),
+    "oldest": lambda queue: (queue.oldest_due or _LONG_AGO, queue.queue),
+}
+KINDS = {
+    RawKind.LIST: "raw list",
+    RawKind.SET: "raw set",
+    RawKind.SORTED_SET: "raw sorted set",
+    RawKind.TIMED_SET: "raw timed set",
+}
+"""The kinds of raw queues in words."""
+
+
+class QueuesInputs(Struct, frozen=True, forbid_unknown_fields=True):
+    """The inputs of the page."""
+
+    name: Annotated[str, Meta(max_length=1000, description="The queue or tree to show.")] = ""
+    find: Annotated[str, Meta(max_length=200, description="Text in the names of the listed queues.")] = ""
+    sort: Annotated[
+        Literal["name", "due", "waiting", "running", "oldest"], Meta(description="The order of the list.")
+    ] = "name"
+    page: Annotated[int, Meta(ge=1, le=1_000_000, description="The page of the list.")] = 1
+
+
+class Row(NamedTuple):
+    """A queue in the list. `waiting`: its jobs, or the parameters of a raw queue. `statistics` None: not
+    read."""
+
+    counts: QueueCounts
+    waiting: int
+    kind: str
+    pause: Pause | None
+    reason: Reason | None
+    statistics: QueueStatistics | None
+
+
+def queues(visit: Visit, inputs: QueuesInputs) -> Page:
+    """All queues, or one."""
+    if inputs.name:
+        return _one(visit, inputs.name)
+    found = list_queues(visit.broker)
+    wanted = inputs.find.casefold()
+    matching = [queue for queue in found.queues if wanted in queue.queue.casefold()]
+    matching.sort(key=_ORDERS[inputs.sort])
+    first = (inputs.page - 1) * _ROWS
+    shown = matching[first : first + _ROWS]
+    around = read_surroundings(visit.broker)
+    measured: dict[str, QueueStatistics] = {}
+    if shown and len(found.queues) <= _MOST_MEASURED:
+        names = [queue.queue for queue in shown]
+        measured = {one.name: one for one in queue_statistics(visit.broker, names)}
+    rows = [
+        Row(
+            queue,
+            raw_size(visit.broker, queue.queue) if raw_kind(queue.queue) else queue.waiting,
+            _kind(queue.queue),
+            found.pause_of(queue.queue),
+            next(iter(of_queue(queue.queue, around)), None),
+            measured.get(queue.queue),
+        )
+        for queue in shown
+    ]
+    context = {
+        "rows": rows,
+        "has_rates": bool(measured),
+        "number": len(matching),
+        "total": len(found.queues),
+        "inputs": inputs,
+        "first": first,
+        "more": len(matching) > first + _ROWS,
+        "other_paused": found.other_paused(),
+        "pauses": found.pauses,
+    }
+    return Page(template="queues/list.html", title="Queues", context=context)
+
+
+def by_path(visit: Visit) -> Redirect:
+    """Leads from ``/queues/NAME`` to the page of the queue. A name in a query may contain any text."""
+    return Redirect(url=visit.url("/queues", name=visit.names["name"]))
+
+
+def _one(visit: Visit, text: str) -> Page:
+    name = check_queue_name(text)
+    broker = visit.broker
+    [statistics] = queue_statistics(broker, [name])
+    around = read_surroundings(broker)
+    query = parse_query(broker, f"queue:{quoted_value(name)}")
+    is_raw = raw_kind(name) is not None and not is_tree(name)
+    raw = raw_queue_view(broker, name) if is_raw else None
+    pauses = [(paused, pause) for paused, pause in sorted(around.rules.queues.items()) if paused == name]
+    context = {
+        "name": name,
+        "is_tree": is_tree(name),
+        "kind": _kind(name),
+        "statistics": statistics,
+        "reasons": explain_queue(broker, name),
+        "workers": listening(name, around.workers),
+        "query": query.text,
+        "counts": counts_by_status(broker, query),
+        "pause": pauses[0][1] if pauses else None,
+        "raw": raw,
+        "future": _future_chart(raw.future, visit.now)
+        if raw is not None and raw.future is not None
+        else None,
+    }
+    return Page(template="queues/one.html", title=f"Queue {name}", context=context)
+
+
+def _kind(name: str) -> str:
+    kind = raw_kind(name)
+    return "" if kind is None else KINDS[kind]
+
+
+def _future_chart(future: Future, now: datetime) -> Chart | None:
+    step = future.seconds / len(future.numbers)
+    begins = [now + timedelta(seconds=step * index) for index in range(len(future.numbers))]
+    titles = [
+        f"{number:,} due from {begin:%Y-%m-%d %H:%M:%S} UTC on"
+        for number, begin in zip(future.numbers, begins, strict=True)
+    ]
+    return bar_chart([[number] for number in future.numbers], titles, _time_labels(now, future.seconds))
+
+
+def _time_labels(now: datetime, seconds: float) -> Sequence[str]:
+    form = "%H:%M" if seconds <= 86_400 else "%b %d"
+    return [f"{now + timedelta(seconds=seconds * part):{form}}" for part in (0, 0.5, 1)]

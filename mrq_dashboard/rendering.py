@@ -1,0 +1,107 @@
+"""Renders pages with Jinja2. All values are escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+
+from mrq_core import __version__
+from mrq_core.config.settings import Config
+from mrq_core.contract.codec import JsonValue
+from mrq_core.text import without_controls
+from mrq_dashboard import formats
+from mrq_dashboard.assets import Assets
+from mrq_dashboard.visit import Page, Visit
+
+MENU = (
+    ("/", "Overview", "o"),
+    ("/queues", "Queues", "q"),
+    ("/jobs", "Jobs", "j"),
+    ("/exceptions", "Exceptions", "e"),
+    ("/tasks", "Tasks", "t"),
+    ("/schedules", "Schedules", "s"),
+    ("/workers", "Workers", "w"),
+    ("/limits", "Limits", "l"),
+    ("/system", "System", "y"),
+)
+"""The pages of the menu: path, words, and the key that follows ``g``."""
+
+
+class Renderer:
+    """The templates, with the filters and names that all of them may use."""
+
+    def __init__(self, config: Config, assets: Assets) -> None:
+        self._assets = assets
+        self._environment = Environment(
+            loader=PackageLoader("mrq_dashboard"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+            finalize=_shown,
+        )
+        self._environment.filters.update(formats.FILTERS)
+        self._environment.globals.update(
+            menu=MENU,
+            version=__version__,
+            environment_name=config.dashboard_name,
+            environment_color=config.dashboard_color,
+        )
+
+    def page(self, visit: Visit, page: Page) -> Response:
+        """The page with its menu."""
+        template = self._environment.get_template(page.template)
+        read_at = datetime.now(UTC)
+        html = template.render(
+            **page.context,
+            visit=visit,
+            title=page.title,
+            url=visit.url,
+            asset=lambda name: visit.root + self._assets.path_of(name),
+            ago=_times(read_at),
+            read_at=read_at,
+        )
+        headers = {"refresh": str(page.refresh)} if page.refresh else None
+        return HTMLResponse(html, status_code=page.status, headers=headers)
+
+    def bare(self, request: Request, status: int, title: str, text: str) -> Response:
+        """A page without a menu, for a stranger."""
+        root = request.scope.get("root_path", "").rstrip("/")
+        html = self._environment.get_template("bare.html").render(
+            title=title,
+            text=text,
+            nonce=request.state.nonce,
+            asset=lambda name: root + self._assets.path_of(name),
+        )
+        return HTMLResponse(html, status_code=status)
+
+
+def _shown(value: Any) -> Any:
+    """A value of a template as people can read it: control characters and characters that reorder text are
+    escapes, so that no name looks like another one."""
+    if type(value) is not str or value.isprintable():
+        return value
+    return without_controls(value.replace("\r\n", "\n"))
+
+
+def _times(now: datetime) -> Callable[[JsonValue | datetime], Markup]:
+    """A function that shows a moment relative to now, with the exact time as its title."""
+
+    def ago(moment: Any) -> Markup:
+        if moment is None or moment == "":
+            return Markup('<span class="none">-</span>')
+        at = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+        exact = at.strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"
+        words = formats.relative((at - now).total_seconds())
+        return Markup('<time datetime="{}" title="{}">{}</time>').format(
+            escape(at.isoformat()), escape(exact), escape(words)
+        )
+
+    return ago

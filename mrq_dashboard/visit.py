@@ -1,0 +1,119 @@
+"""What a page's module receives and returns: a Visit, with its inputs, and an Answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from msgspec import Struct
+from starlette.responses import Response
+
+from mrq_core.client.client import Client
+from mrq_core.config.settings import Config
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.codec import JsonObject, JsonValue
+from mrq_core.contract.record import JobRecord
+from mrq_core.errors import MrqError
+from mrq_core.operations.slots import SlotHistory
+from mrq_core.operations.task_history import TaskHistory
+from mrq_dashboard.auth import Visitor
+
+_log = logging.getLogger("mrq.dashboard")
+
+
+class NotFound(MrqError):
+    """The thing that the address names does not exist (any more)."""
+
+
+class NoInputs(Struct, frozen=True, forbid_unknown_fields=True):
+    """The inputs of a page that has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Visit:
+    """One request of a visitor, for the function that answers it in a thread."""
+
+    client: Client
+    task_history: TaskHistory
+    """The measurements of tasks that this process has read."""
+    slot_history: SlotHistory
+    """The measurements by minute and hour that this process has read."""
+    visitor: Visitor
+    root: str
+    """The path at which the application is mounted, without a slash at its end."""
+    path: str
+    """The path of the page below `root`."""
+    query: str
+    nonce: str
+    names: Mapping[str, str]
+    """The variable parts of the path."""
+
+    @property
+    def broker(self) -> Broker:
+        """The broker for the calling thread."""
+        return self.client.broker
+
+    @property
+    def config(self) -> Config:
+        """The configuration of the dashboard."""
+        return self.client.config
+
+    @cached_property
+    def now(self) -> datetime:
+        """The broker's time, read once."""
+        return self.broker.now()
+
+    def decoded(self, record: JobRecord) -> JobRecord:
+        """The record with params and result as before `mrq_encode`; as stored where a plugin cannot decode
+        them, because its key is gone or its code fails."""
+        try:
+            return self.client.decoded(record)
+        except Exception:  # of a plugin
+            _log.exception("dashboard.not_decoded job=%s", record.id)
+            return record
+
+    def url(self, path: str, **query: object) -> str:
+        """The address of a page of this dashboard. Leaves out inputs that are None or empty."""
+        given = [
+            (name, str(one))
+            for name, value in query.items()
+            if value is not None and value != ""
+            for one in (value if isinstance(value, list | tuple) else [value])
+        ]
+        return self.root + quote(path) + (f"?{urlencode(given)}" if given else "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A page: its template below `templates`, and the names that the template uses."""
+
+    template: str
+    title: str
+    context: Mapping[str, Any] = field(default_factory=dict)
+    status: int = 200
+    refresh: int = 0
+    """Seconds after which the browser loads the page again. 0: never."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Json:
+    """A JSON value with a status other than 200."""
+
+    value: JsonValue
+    status: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Redirect:
+    """Sends the browser to another page of this dashboard, by GET."""
+
+    url: str
+
+
+Answer = Page | Json | Redirect | Response | JsonObject | list[Any]
+"""What a function answers. An object or a list is JSON."""

@@ -1,0 +1,101 @@
+"""Who may ask what: logins, tokens, roles, the host application's answer, and requests of other sites."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Any
+
+import pytest
+from starlette.requests import Request
+
+from mrq_core.errors import ConfigError
+from mrq_dashboard import Role, Visitor
+from mrq_dashboard.app import ENDPOINTS
+from mrq_dashboard.auth import SAFE_METHODS
+from mrq_dashboard.endpoint import Endpoint
+from tests.dashboard.conftest import MakeSite
+
+LOGIN, TOKEN = "anna:a:b ü", "t0ken"
+ID = "6b0b7a0e1ff3cab5511319ef"
+_VARIABLE = re.compile(r"\{\w+(?::path)?\}")
+
+
+def basic(login: str) -> dict[str, str]:
+    return {"authorization": f"Basic {base64.b64encode(login.encode()).decode()}"}
+
+
+def address(endpoint: Endpoint) -> str:
+    return _VARIABLE.sub(ID, endpoint.path)
+
+
+def test_the_table_has_each_method_and_path_once() -> None:
+    rows = [(endpoint.method, endpoint.path) for endpoint in ENDPOINTS]
+    assert len(rows) == len(set(rows))
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda one: f"{one.method} {one.path}")
+def test_no_route_answers_a_stranger(endpoint: Endpoint, make_site: MakeSite) -> None:
+    site = make_site(dashboard_httpauth=LOGIN)
+    for headers in ({}, basic("anna:wrong"), {"authorization": "Bearer x"}, {"authorization": "Basic ?"}):
+        answer = site.request(endpoint.method, address(endpoint), headers=headers, follow_redirects=False)
+        assert answer.status_code == 401
+        assert answer.headers["www-authenticate"].startswith("Basic")
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda one: f"{one.method} {one.path}")
+@pytest.mark.parametrize("role", list(Role))
+def test_a_role_below_that_of_a_route_is_refused(endpoint: Endpoint, role: Role, make_site: MakeSite) -> None:
+    site = make_site(authorize=lambda request: role)
+    headers = {"sec-fetch-site": "same-origin"}
+    status = site.request(
+        endpoint.method, address(endpoint), headers=headers, follow_redirects=False
+    ).status_code
+    assert (status == 403) is (role < endpoint.role)
+    assert status < 500
+
+
+def test_each_route_that_changes_something_needs_more_than_reading() -> None:
+    for endpoint in ENDPOINTS:
+        assert endpoint.method in SAFE_METHODS or endpoint.role > Role.READ, endpoint
+
+
+@pytest.mark.parametrize("headers", [basic(LOGIN), {"authorization": f"Bearer {TOKEN}"}])
+def test_the_login_and_the_token_open_the_dashboard(headers: dict[str, str], make_site: MakeSite) -> None:
+    site = make_site(dashboard_httpauth=LOGIN, dashboard_token=TOKEN)
+    assert site.get("/api/queues", headers=headers).status_code == 200
+
+
+def test_the_page_names_the_visitor(make_site: MakeSite) -> None:
+    site = make_site(dashboard_httpauth=LOGIN)
+    assert "anna, write" in site.get("/queues", headers=basic(LOGIN)).text
+
+
+async def _later(request: Request) -> str:
+    return "operate"
+
+
+@pytest.mark.parametrize(
+    ("answer", "status"),
+    [
+        (lambda request: None, 401),
+        (lambda request: "read", 200),
+        (lambda request: Visitor(name="x", role=Role.READ), 200),
+        (_later, 200),
+    ],
+)
+def test_the_host_application_answers_who_a_visitor_is(answer: Any, status: int, make_site: MakeSite) -> None:
+    assert make_site(authorize=answer).get("/api/queues").status_code == status
+
+
+@pytest.mark.parametrize("answer", ["admin", 7, True])
+def test_an_answer_that_is_no_role_is_refused(answer: Any, make_site: MakeSite) -> None:
+    answered = make_site(authorize=lambda request: answer).get("/api/queues")
+    assert answered.status_code in (409, 500)
+    assert "queues" not in answered.json()
+
+
+@pytest.mark.parametrize("settings", [{"dashboard_httpauth": "anna"}, {"dashboard_token": "two words"}])
+def test_a_login_without_a_password_is_refused(settings: dict[str, str], make_site: MakeSite) -> None:
+    with pytest.raises(ConfigError):
+        make_site(**settings)

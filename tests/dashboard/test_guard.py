@@ -1,0 +1,103 @@
+"""Foreign hosts, long addresses, large bodies, and the headers of each answer."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
+
+from mrq_dashboard.guard import MOST_BODY, MOST_URL
+from tests.dashboard.conftest import MakeSite
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200), ("LOCALHOST:5555", 200), ("127.0.0.1:80", 200), ("[::1]:5555", 200),
+        ("localhost.", 200), ("evil.example", 403), ("localhost.evil.example", 403), ("", 403),
+        ("evil.example:localhost", 403), ("127.0.0.1.", 200),
+    ],
+)  # fmt: skip
+def test_only_the_hosts_of_the_dashboard_are_answered(host: str, status: int, make_site: MakeSite) -> None:
+    site = make_site(hosts=["localhost", "127.0.0.1", "::1"])
+    assert site.get("/queues", headers={"host": host}).status_code == status
+
+
+def test_a_foreign_host_reaches_no_file_and_no_probe(make_site: MakeSite) -> None:
+    site = make_site(hosts=["localhost"])
+    for path in ("/healthz", "/static/x/style.css", "/api/openapi.json", "/nothing"):
+        assert site.get(path, headers={"host": "evil.example"}).status_code == 403
+
+
+def test_a_long_address_is_refused(make_site: MakeSite) -> None:
+    assert make_site().get("/queues", params={"name": "x" * MOST_URL}).status_code == 414
+
+
+@pytest.mark.parametrize("length", [str(MOST_BODY + 1), "9" * 5000, "-1", "x"])
+def test_a_large_body_is_refused_by_its_length(length: str, make_site: MakeSite) -> None:
+    answer = make_site().post("/api/queues", headers={"content-length": length}, content=b"x")
+    assert answer.status_code == 413
+
+
+def test_each_answer_forbids_foreign_scripts_and_frames(make_site: MakeSite) -> None:
+    site = make_site()
+    for path in ("/queues", "/api/queues", "/nothing", "/healthz", "/queues?x=1"):
+        headers = site.get(path).headers
+        assert "default-src 'none'" in headers["content-security-policy"]
+        assert "unsafe" not in headers["content-security-policy"]
+        assert headers["x-frame-options"] == "DENY"
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["cache-control"] == "no-store"
+
+
+def test_the_nonce_differs_for_each_page_and_is_on_its_scripts(make_site: MakeSite) -> None:
+    site = make_site()
+    nonces = set()
+    for _ in range(2):
+        answer = site.get("/queues")
+        found = re.search(r"script-src 'nonce-([^']+)'", answer.headers["content-security-policy"])
+        assert found is not None
+        assert set(re.findall(r'nonce="([^"]+)"', answer.text)) == {found[1]}
+        nonces.add(found[1])
+    assert len(nonces) == 2
+
+
+def test_no_page_has_an_inline_script_handler_or_style(make_site: MakeSite) -> None:
+    text = make_site().get("/queues").text
+    assert not re.search(r"<script(?![^>]*\bsrc=)|\son\w+=|\sstyle=", text)
+
+
+def test_files_have_addresses_that_a_browser_may_keep(make_site: MakeSite) -> None:
+    site = make_site()
+    paths = re.findall(r'(?:src|href)="(/static/[^"]+)"', site.get("/queues").text)
+    assert {path.rpartition("/")[2] for path in paths} >= {"style.css", "mrq.js", "icon.svg"}
+    for path in paths:
+        assert "immutable" in site.get(path).headers["cache-control"]
+    assert site.get("/static/other/style.css").headers["cache-control"] == "no-cache"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/static/x/../app.py", "/static/x/%2e%2e%2fapp.py", "/static/x/..%2f..%2fpyproject.toml", "/static/x/",
+     "/static/%00/style.css%00", "/static/x/%2fetc%2fpasswd"],
+)  # fmt: skip
+def test_no_address_leads_to_another_file(path: str, make_site: MakeSite) -> None:
+    assert make_site().get(path).status_code == 404
+
+
+def test_it_works_inside_another_application(make_site: MakeSite) -> None:
+    inner = make_site().app
+    site = TestClient(Starlette(routes=[Mount("/tools/mrq", inner)]))
+    text = site.get("/tools/mrq/queues").text
+    links = re.findall(r'(?:src|href)="(/[^"]*)"', text)
+    assert links
+    assert all(link.startswith("/tools/mrq/") for link in links)
+    for link in links:
+        if "/static/" in link:
+            assert site.get(link).status_code == 200
+    assert site.get("/tools/mrq/api/queues").json()["queues"] == []
+    assert site.get("/tools/mrq/nothing").status_code == 404
+    assert site.get("/tools/mrq/api/nothing").json()["error"]["status"] == 404

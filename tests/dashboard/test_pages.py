@@ -1,0 +1,312 @@
+"""The pages on each broker: with data, without, and with a broker that is away."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import time
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
+
+import pytest
+from starlette.testclient import TestClient
+
+from mrq_core.client.client import Client
+from mrq_core.config.sources import load_config
+from mrq_core.contract.messages import NewJob
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.ids import new_id
+from mrq_core.operations.queues import pause_queues
+from mrq_dashboard import create_dashboard
+from mrq_dashboard.rendering import MENU
+from tests.dashboard import scenes
+from tests.dashboard.html_reading import PageReader
+
+PATHS = [path for path, _, _ in MENU]
+_MOST_GZIPPED = 60_000
+
+
+def read(site: TestClient, path: str, *, status: int = 200, **query: Any) -> PageReader:
+    """Fetches a page, and checks what holds for each page."""
+    response = site.get(path, params=query or None, follow_redirects=False)
+    assert response.status_code == status, f"{path}: {PageReader(response.text).text[:2000]}"
+    page = PageReader(response.text)
+    assert page.dangers() == []
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(ids) == len(set(ids)), "ids are unique"
+    assert [tag for tag, _ in page.elements].count("h1") == 1
+    return page
+
+
+def links_of(page: PageReader, beginning: str) -> list[str]:
+    return [link for link in page.links if link.startswith(beginning)]
+
+
+# --- a bad day --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def named(client: Client) -> dict[str, str]:
+    """The data of a bad day; ids of jobs by what is special about them."""
+    return scenes.bad_day(client, jobs=20)
+
+
+def test_each_page_shows_a_bad_day(site: TestClient, named: dict[str, str]) -> None:
+    for path in PATHS:
+        page = read(site, path)
+        [here] = [a for tag, a in page.elements if tag == "a" and a.get("aria-current") == "page"]
+        assert here["href"] == path
+    _check_queues(site)
+    _check_jobs(site, named)
+    _check_workers(site, named)
+    _check_limits(site, named)
+    _check_schedules(site)
+    _check_exceptions(site)
+
+
+def _check_queues(site: TestClient) -> None:
+    queues = read(site, "/queues").text
+    assert "reports/daily paused 40 40 0" in queues
+    assert "crawl_timed_set raw timed set no worker 0 120 0" in queues
+    assert "\\u202e gnp.exe" in queues
+    mail = read(site, "/queues", name="mail").text
+    assert "Due 25" in mail
+    assert "Nothing holds the queue mail back: 25 jobs are due" in mail
+    assert f"{scenes.WORKER} working" in mail
+    paused = read(site, "/queues", name="reports/daily").text
+    assert "The queue reports/daily is paused since" in paused
+    assert "mrq queues resume reports/" in paused
+    timed = read(site, "/queues", name="crawl_timed_set").text
+    assert "Parameters waiting 120" in timed
+    assert "https://example.com/0" in timed
+    assert "When parameters become due" in timed
+    tree = read(site, "/queues", name="reports/").text
+    assert "Queues · tree" in tree
+    assert "Due 40" in tree
+
+
+def _check_jobs(site: TestClient, named: dict[str, str]) -> None:
+    listed = read(site, "/jobs", q="status:maxretries")
+    assert links_of(listed, f"/jobs/{named['mail']}")
+    assert "maxretries" in listed.text
+    assert "Refused: 451 too many connections from this host" in listed.text
+    assert "All" in listed.text
+    assert "Success 17" in listed.text
+    job = read(site, f"/jobs/{named['mail']}").text
+    assert "Attempt 1 retry" in job
+    assert "Attempt 3 maxretries" in job
+    assert "421 try again later" in job
+    assert "shop.smtp.Refused: 451 too many connections" in job
+    assert "mrq run --queue=mail shop.mail.SendReceipt" in job
+    parked = read(site, f"/jobs/{named['parked']}").text
+    assert "Why is this not running?" in parked
+    assert "It is parked under the limit partner:acme" in parked
+    running = read(site, f"/jobs/{named['running']}").text
+    assert "42 % done" in running
+    assert "line 77, in resize" in running
+    parent = read(site, f"/jobs/{named['parent']}").text
+    assert "s3cret" not in parent
+    assert '"api_key": "***"' in parent
+    assert str(2**63 - 1) in parent
+    assert links_of(read(site, f"/jobs/{named['child']}"), f"/jobs/{named['parent']}")
+    assert "Jobs" in read(site, "/jobs/" + "0" * 24, status=404).text
+
+
+def _check_workers(site: TestClient, named: dict[str, str]) -> None:
+    workers = read(site, "/workers").text
+    assert f"{scenes.DEAD_WORKER} dead" in workers
+    assert "At work 2 Dead 1" in workers
+    worker = read(site, f"/workers/{scenes.WORKER}")
+    assert links_of(worker, f"/jobs/{named['running']}")
+    assert "of 10 greenlets" in worker.text
+    assert "has not reported since" in read(site, f"/workers/{scenes.DEAD_WORKER}").text
+    response = site.get("/workers/web-1", follow_redirects=False)
+    assert (response.status_code, response.headers["location"]) == (303, f"/workers/{scenes.WORKER}")
+    assert "no worker named 'none'" in read(site, "/workers/none", status=404).text
+
+
+def _check_limits(site: TestClient, named: dict[str, str]) -> None:
+    limits = read(site, "/limits")
+    assert "partner:acme at its limit 2 of 2" in limits.text
+    assert "Parked jobs 5" in limits.text
+    assert links_of(limits, f"/jobs/{named['holder']}")
+    assert links_of(limits, f"/jobs/{named['parked']}")
+    assert "mrq limits set partner --concurrency 3" in limits.text
+    assert "No job runs or waits under a limit" in read(site, "/limits", name="other").text
+
+
+def _check_schedules(site: TestClient) -> None:
+    schedules = read(site, "/schedules").text
+    assert "carts shop.carts.Expire paused 3 failures in a row" in schedules
+    assert "No scheduler has reported" in schedules
+    carts = read(site, "/schedules", name="carts").text
+    assert "mrq schedules resume carts" in carts
+    assert "job gone" in carts
+    assert "every day at 02:30, UTC" in read(site, "/schedules", name="nightly").text
+    assert "there is no schedule 'none'" in read(site, "/schedules", name="none", status=404).text
+
+
+def _check_exceptions(site: TestClient) -> None:
+    listed = read(site, "/exceptions")
+    assert "Refused 451 too many connections from this host" in listed.text
+    [link] = links_of(listed, "/exceptions?group=")
+    group = read(site, link).text
+    assert "shop.smtp.Refused" in group
+    assert "raise Refused(code, text)" in group
+    assert "Last 24 hours 90" in group
+
+
+# --- other brokers ------------------------------------------------------------------------------------
+
+
+def test_each_page_of_an_empty_broker_says_what_to_do_next(site: TestClient, client: Client) -> None:
+    client.broker.prepare()
+    commands = {
+        "/": "mrq worker",
+        "/tasks": "mrq run --async",
+        "/queues": "mrq demo",
+        "/jobs": "mrq run --async",
+        "/schedules": "mrq schedules add",
+        "/workers": "mrq worker",
+        "/limits": "mrq limits set",
+    }
+    for path in PATHS:
+        assert commands.get(path, "") in read(site, path).text
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """A server that accepts connections, and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("kind", ["redis", "mongodb"])
+@pytest.mark.parametrize("is_silent", [False, True])
+def test_a_broker_that_is_away_is_told_within_two_seconds(kind: str, is_silent: bool, silent: str) -> None:
+    where = silent if is_silent else "127.0.0.1:1"
+    config = load_config({"broker": f"{kind}://{where}/0", "dashboard_timeout": 1.0}, environ={})
+    with TestClient(create_dashboard(config), base_url="http://localhost") as site:
+        paths = [*PATHS, "/queues?name=x", f"/jobs/{new_id()}", "/tasks/a.B", "/workers/w"]
+        for path in paths[:3] if is_silent else paths:
+            began = time.monotonic()
+            page = read(site, path, status=503)
+            assert time.monotonic() - began < 2
+            assert "The broker does not answer" in page.text
+            assert "mrq check" in page.text
+
+
+# --- queues ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["a", "a/b", "with space", "🦄", "..", "/", "a?b#c&d=%2f", "<script>"])
+def test_the_path_of_a_queue_leads_to_its_page(site: TestClient, client: Client, name: str) -> None:
+    client.queue_job("a.B", queue=name)
+    [link] = [link for link in read(site, "/queues").links if link.startswith("/queues?name=")]
+    page = read(site, link)
+    assert (
+        f"mrq run --queue={name}" in page.text
+        or f"Queues {'· tree ' if name == '/' else ''}{name}" in page.text
+    )
+    response = site.get("/queues/a%20b/c%3Fd", follow_redirects=False)
+    assert response.headers["location"] == "/queues?name=a+b%2Fc%3Fd"
+
+
+def test_many_queues_are_shown_in_pages_and_found_by_name(site: TestClient, client: Client) -> None:
+    now = client.broker.now()
+    records = [
+        JobRecord(id=new_id(), path="a.B", params={}, queue=f"q{n:04}", queued_at=now, updated_at=now)
+        for n in range(250)
+    ]
+    client.broker.enqueue([NewJob(record=record) for record in records])
+    first = read(site, "/queues")
+    assert len(links_of(first, "/queues?name=q")) == 100
+    assert "1 to 100 of 250" in first.text
+    [last] = links_of(read(site, links_of(first, "/queues?sort=name&page=")[0]), "/queues?sort=name&page=3")
+    assert len(links_of(read(site, last), "/queues?name=q")) == 50
+    found = read(site, "/queues", find="Q024")
+    assert len(links_of(found, "/queues?name=q024")) == 10
+    assert "No queue has “ zzz ”" in read(site, "/queues", find="zzz").text
+
+
+def test_queues_are_ordered_by_what_waits(site: TestClient, client: Client) -> None:
+    for queue, number in (("a", 1), ("b", 3), ("c", 2)):
+        for _ in range(number):
+            client.queue_job("a.B", queue=queue)
+    assert links_of(read(site, "/queues", sort="due"), "/queues?name=") == [
+        "/queues?name=b",
+        "/queues?name=c",
+        "/queues?name=a",
+    ]
+    read(site, "/queues", status=400, sort="size")
+
+
+def test_a_paused_tree_without_queues_is_shown(site: TestClient, client: Client) -> None:
+    pause_queues(client.broker, ["gone/"])
+    assert "Also paused gone/" in read(site, "/queues").text
+
+
+# --- jobs -----------------------------------------------------------------------------------------------
+
+
+def test_jobs_are_shown_in_pages(site: TestClient, client: Client) -> None:
+    ids = [client.queue_job("a.B", {"n": n}) for n in range(120)]
+    seen: list[str] = []
+    link = "/jobs?q=path:a.B"
+    while link:
+        page = read(site, link)
+        shown = [one.removeprefix("/jobs/") for one in links_of(page, "/jobs/")]
+        assert len(shown) <= 50
+        seen += shown
+        link = next(iter(links_of(page, "/jobs?q=path%3Aa.B&cursor=")), "")
+    assert seen == ids[::-1]
+
+
+def test_tabs_keep_the_rest_of_the_query(site: TestClient, client: Client) -> None:
+    client.queue_job("a.B", queue="x")
+    [taken] = scenes.take(client.broker, "x")
+    scenes.fail(client.broker, [taken])
+    client.queue_job("a.B", queue="x")
+    page = read(site, "/jobs", q="queue:x status:success")
+    assert "/jobs?q=queue%3Ax+status%3Afailed" in page.links
+    assert "/jobs?q=queue%3Ax" in page.links
+    assert "All 2 Queued 1 Success 0 Failed 1" in page.text
+    assert "No job matches" in page.text
+
+
+def test_a_wrong_query_is_shown_with_its_correction(site: TestClient, client: Client) -> None:
+    page = read(site, "/jobs", status=400, q="queue:x staus:failed")
+    assert "'staus' is no part of a query: did you mean status" in page.text
+    assert "/jobs?q=queue%3Ax+status%3Afailed" in page.links
+    assert any(a.get("value") == "queue:x staus:failed" for tag, a in page.elements if tag == "input")
+
+
+def test_a_page_shows_the_beginning_of_large_values(site: TestClient, client: Client) -> None:
+    job_id = client.queue_job("a.B", {"text": "x" * 900_000, "n": 2**63 - 1}, queue="large")
+    response = site.get(f"/jobs/{job_id}")
+    assert len(response.content) < 60_000
+    page = PageReader(response.text)
+    assert f"/api/jobs/{job_id}" in page.links
+    assert "more characters are left out" in page.text
+    assert "Its params are too long for a command" in page.text
+    assert len(site.get("/jobs").content) < 30_000
+
+
+def test_a_job_that_waits_again_shows_its_attempts(site: TestClient, client: Client) -> None:
+    job_id = client.queue_job("a.B", queue="x")
+    [taken] = scenes.take(client.broker, "x")
+    scenes.fail(client.broker, [taken], Status.RETRY, delay=3600.0, is_retry=True)
+    page = read(site, f"/jobs/{job_id}").text
+    assert "Attempt 1 retry" in page
+    assert "Due for its next attempt" in page
+    assert "for its retry 1 after shop.smtp.Refused" in page
+    assert f"mrq jobs edit {job_id} --in 0" in page
+
+
+# --- files ------------------------------------------------------------------------------------------------
+
+
+def test_the_files_of_pages_are_small() -> None:
+    files = [one for one in resources.files("mrq_dashboard").joinpath("static").iterdir() if one.is_file()]
+    assert sum(len(gzip.compress(one.read_bytes())) for one in files) < _MOST_GZIPPED
