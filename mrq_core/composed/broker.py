@@ -32,6 +32,7 @@ from mrq_core.contract.broker import Broker, RawQueue, SharedState
 from mrq_core.contract.lifecycle import has_expired
 from mrq_core.contract.matching import matches
 from mrq_core.contract.messages import (
+    CHUNK,
     Action,
     AddedKeys,
     Applied,
@@ -180,6 +181,12 @@ class ComposedBroker(Broker):
         if stored is None or not tickets.is_waiting(stored.record):
             return None
         return self._queue.position(job_id)
+
+    def parent_of(self, followup: str) -> str | None:
+        for parent, jobs in self._store.unfinished(CHUNK):
+            if any(job.record.id == followup for job in jobs):
+                return parent
+        return None
 
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
         both = heapq.merge(

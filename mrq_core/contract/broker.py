@@ -492,6 +492,15 @@ class Broker(StoreServices):
         a look at up to 10,000 slots of limits for each limit key.
         """
 
+    def parent_of(self, followup: str) -> str | None:
+        """The job that holds this follow-up, which is stored with an outcome of the job and is not enqueued
+        yet. None: no job holds it.
+
+        A broker that enqueues follow-ups in the operation that stores the outcome has none, as here. Other
+        brokers have some for an instant, and after a crash until `prune` enqueues them.
+        """
+        return None
+
     # --- workers -----------------------------------------------------------------------------
 
     @abstractmethod
