@@ -238,6 +238,9 @@ class ComposedBroker(Broker):
     def repair(self, limit: int = 1000, cursor: str | None = None) -> RepairResult:
         return repairing.repair(self._jobs, limit, cursor)
 
+    def repair_totals(self) -> int:
+        return self._store.repair_totals()
+
     def check(self) -> list[Finding]:
         return [
             Finding(

@@ -331,6 +331,14 @@ class StoreServices(ABC):
         Raises SchemaTooNew where the data may no longer be used by this version; see
         `mrq_core.drivers.versions`."""
 
+    def repair_totals(self) -> int:
+        """Corrects the totals that differ from the stored jobs, and returns their number. Safe beside running
+        workers. The cost grows with the number of jobs.
+
+        A broker that changes a job and its totals in one operation has nothing to repair, as here.
+        """
+        return 0
+
     @abstractmethod
     def close(self) -> None:
         """Closes all connections. Calls in progress fail; using the broker afterwards is an error."""

@@ -59,7 +59,12 @@ class Bench:
         **more: object,
     ) -> None:
         self.file = folder / "report.json"
-        settings = {"broker": "sqlite:///never", "report_file": str(self.file), "report_interval": 1.0, **more}
+        settings = {
+            "broker": "sqlite:///never",
+            "report_file": str(self.file),
+            "report_interval": 1.0,
+            **more,
+        }
         self.broker = MemoryBroker()
         self.state = WorkerState(Client(load_config(settings, environ={}), self.broker))
         self.reporter = reporter_class(self.state, queues)
