@@ -16,7 +16,7 @@ from unittest import mock
 
 import pytest
 
-from mrq_core.cli.app import app
+from mrq_core.cli.app import application
 from tests import brokers
 from tests.support import PATIENCE, Project, open_project
 
@@ -134,7 +134,7 @@ def _in_this_process(arguments: tuple[str, ...], folder: Path, env: dict[str, st
         contextlib.redirect_stderr(err),
     ):
         try:
-            app(args=list(arguments), prog_name="mrq")
+            application(arguments[0])(args=list(arguments), prog_name="mrq")
         except SystemExit as ended:
             code = ended.code
         finally:

@@ -45,13 +45,13 @@ COMMANDS = {
 
 HELP = """
 import contextlib, io, json, sys
-from mrq_core.cli.app import app
+from mrq_core.cli.app import application
 
 told = {}
 for command in json.load(sys.stdin):
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        app(args=[*command.split(), "--help"], prog_name="mrq")
+        application()(args=[*command.split(), "--help"], prog_name="mrq")
     told[command] = out.getvalue()
 json.dump(told, sys.stdout)
 """
