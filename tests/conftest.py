@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -33,6 +34,9 @@ def _servers_end() -> Iterator[None]:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that the usual run leaves out."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks the tests that the usual run leaves out, and mixes the files for the processes of pytest-xdist:
+    tests of the worker mostly wait, and those of the contract mostly compute."""
     brokers.leave_to_campaign(items)
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: zlib.crc32(item.location[0].encode()))
