@@ -35,7 +35,7 @@ from tests.crashes.scene import LEASE, QUEUES, Scene, ended, scene_request, succ
 
 MOST_PLACES = 200
 STEPS = [13, pytest.param(1, marks=[pytest.mark.campaign, pytest.mark.timeout(1800)])]
-"""The distance of the places at which a process dies: the usual run takes every thirteenth, a campaign all."""
+"""The distance of the places at which a process dies: the usual run takes every thirteenth place."""
 
 
 @dataclass
