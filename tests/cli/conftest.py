@@ -119,6 +119,8 @@ def _is_plain(arguments: tuple[str, ...]) -> bool:
         "check",
         "explain",
         "schedules",
+        "tasks",
+        "limits",
     )
 
 
