@@ -161,6 +161,7 @@ def words(shared: Project) -> dict[str, str]:
         "waiting": shared.queue("tasks.talk", {"text": HOSTILE}, queue="later"),
     }
     shared.work_off()
+    shared.mrq("schedules", "add", "tasks.talk", "--every", "1h", "--name", "x")
     return {**ids, "odd": f"'{HOSTILE}'", "queue": HOSTILE[:3]}
 
 
