@@ -15,7 +15,7 @@ def list_all(visit: Visit) -> JsonObject:
 
     `measured_hours` says how many of these hours the dashboard has read so far."""
     tasks: list[JsonValue] = [
-        task_summary_view(task) for task in task_list(visit.broker, visit.history, seconds=_SECONDS)
+        task_summary_view(task) for task in task_list(visit.broker, visit.task_history, seconds=_SECONDS)
     ]
     return {"tasks": tasks}
 
@@ -24,7 +24,7 @@ def show(visit: Visit) -> JsonObject:
     """Shows a task with what workers have published of it, and histograms of its durations.
 
     A histogram is a list of pairs: an upper bound in seconds, and a number of attempts."""
-    found = task_details(visit.broker, visit.names["path"], visit.history, seconds=_SECONDS)
+    found = task_details(visit.broker, visit.names["path"], visit.task_history, seconds=_SECONDS)
     return {
         **task_summary_view(found.summary),
         "run_time_histogram": [list(pair) for pair in found.run_time_histogram],

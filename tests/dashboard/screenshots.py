@@ -25,6 +25,7 @@ from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
 from mrq_core.contract.messages import JobFilter
 from mrq_core.contract.record import Status
+from mrq_core.contract.terms import error_group
 from mrq_dashboard import create_dashboard
 from tests.dashboard import scenes
 from tests.support import until
@@ -44,7 +45,7 @@ def pages_of(scene: str, client: Client) -> dict[str, str]:
     if scene == "empty":
         return pages
     named = scenes.bad_day(client)
-    group = scenes.error_group(scenes.MAIL, scenes.REFUSED, "shop.smtp:send") or ""
+    group = error_group(scenes.MAIL, scenes.REFUSED, "shop.smtp:send") or ""
     more = {
         "queue-mail": "/queues?name=mail",
         "queue-paused": "/queues?name=reports/daily",

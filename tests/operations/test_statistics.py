@@ -188,7 +188,7 @@ def test_a_queue_is_empty_when_more_jobs_go_than_come() -> None:
         "workers": 1,
         "greenlets": 1,
     }
-    none = {"waiting_time": None, "run_time": None, "ended": {}, "workers_needed": None}
+    none: dict[str, object] = {"waiting_time": None, "run_time": None, "ended": {}, "workers_needed": None}
     for arrival_rate, service_rate, seconds in (
         (1.0, 3.0, 5.0),
         (3.0, 1.0, None),
