@@ -10,9 +10,12 @@ from starlette.testclient import TestClient
 
 from mrq_core.client.client import Client
 from mrq_core.contract.messages import ClaimRequest, LogLine, Outcome, Settlement, Wanted
+from mrq_core.contract.metrics import ENDED, measured
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
+from mrq_core.operations.auditing import audit
 from mrq_core.operations.limits import set_limit
+from mrq_core.operations.saved_views import save_view
 from mrq_core.operations.schedules import add_schedule
 from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, report_to_json
 from mrq_core.scheduler.definitions import definition_from
@@ -205,6 +208,52 @@ def test_a_query_gets_suggestions(site: TestClient, client: Client) -> None:
     found = site.get("/api/suggestions", params={"text": "queue:ma"}).json()["suggestions"]
     assert {one["text"] for one in found} == {"queue:main/", "queue:main/x"}
     assert {(one["start"], one["end"]) for one in found} == {(0, 8)}
+
+
+# --- numbers over time, and the system -----------------------------------------------------------------
+
+
+def test_the_overview_has_the_numbers_of_all_jobs(site: TestClient, client: Client) -> None:
+    failed(client)
+    client.queue_job("a.B")
+    found = site.get("/api/stats", params={"number": 5}).json()
+    assert found["numbers"] == {"failed": 1, "queued": 1}
+    assert (found["due"], found["oldest_queue"], len(found["rates"])) == (1, "default", 5)
+    assert (found["greenlets"], found["usage"], found["stuck"]) == (0, None, [])
+
+
+def test_a_metric_has_a_point_for_each_minute(site: TestClient, client: Client) -> None:
+    now = client.broker.now()
+    tags = (("queue", "q"), ("status", "success"), ("task", "a.B"))
+    client.broker.record_metrics([measured(ENDED, now, tags, [0.5, 0.5, 1.5])])
+    for inputs, count in (({}, 3), ({"queue": "q"}, 3), ({"queue": "other"}, 0), ({"task": "a.B"}, 3)):
+        found = site.get("/api/metrics", params={"name": "ended", "number": 10, **inputs}).json()
+        assert len(found["points"]) == 10
+        assert sum(point["count"] for point in found["points"]) == count
+
+
+def test_the_system_shows_settings_without_secrets(site: TestClient, client: Client) -> None:
+    found = site.get("/api/system").json()
+    names = {setting["name"]: setting for setting in found["settings"]}
+    assert names["GREENLETS"]["value"] == 1
+    assert found["findings"]
+    assert {driver["name"] for driver in found["drivers"]} == {"sqlite", "redis", "mongo"}
+
+
+def test_actions_are_listed_newest_first(site: TestClient, client: Client) -> None:
+    audit(client.broker, "anna", "requeue", "status:failed", {"done": 3})
+    audit(client.broker, "bob", "pause", "mail/")
+    found = site.get("/api/audit", params={"limit": 1}).json()
+    assert [entry["who"] for entry in found["entries"]] == ["bob"]
+    found = site.get("/api/audit", params={"cursor": found["cursor"]}).json()
+    assert [(entry["who"], entry["counts"]) for entry in found["entries"]] == [("anna", {"done": 3})]
+    assert len(site.get("/api/audit", params={"text": "PAUSE bob"}).json()["entries"]) == 1
+
+
+def test_saved_views_are_listed(site: TestClient, client: Client) -> None:
+    save_view(client.broker, "broken mails", "status:failed queue:mail")
+    [view] = site.get("/api/views").json()["views"]
+    assert (view["name"], view["query"]) == ("broken mails", "status:failed queue:mail")
 
 
 # --- what is wrong -----------------------------------------------------------------------------------
