@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime
+from enum import StrEnum
+from typing import Any
 
 import msgspec
 
@@ -32,12 +34,36 @@ class QueueList(msgspec.Struct, frozen=True, kw_only=True):
 
     def pause_of(self, queue: str) -> Pause | None:
         """The pause of the queue, or of the first tree that contains it."""
-        names = (name for name in sorted(self.pauses) if is_covered(queue, (name,)))
-        return next((self.pauses[name] for name in names), None)
+        return _pause_of(queue, self.pauses)
 
     def other_paused(self) -> list[str]:
         """The paused names that no listed queue has: trees, and queues without jobs so far."""
         return sorted(self.paused - {queue.queue for queue in self.queues})
+
+
+class QueueOrder(StrEnum):
+    """The order of queues: by name, by a number of jobs, most first, or by the oldest due job."""
+
+    NAME = "name"
+    DUE = "due"
+    WAITING = "waiting"
+    RUNNING = "running"
+    OLDEST = "oldest"
+
+
+class QueuePage(msgspec.Struct, frozen=True, kw_only=True):
+    """Some of the queues that hold jobs. `number` is the number of queues with the wanted text, `total` that
+    of all queues. `other_paused`: paused trees, and paused queues without jobs."""
+
+    queues: tuple[QueueCounts, ...]
+    number: int
+    total: int
+    pauses: Mapping[str, Pause]
+    other_paused: tuple[str, ...]
+
+    def pause_of(self, queue: str) -> Pause | None:
+        """The pause of the queue, or of the first tree that contains it."""
+        return _pause_of(queue, self.pauses)
 
 
 class ResumeResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,6 +83,66 @@ def all_counts(broker: Broker, prefix: str = "") -> Iterator[QueueCounts]:
         if len(names) < CHUNK:
             return
         after = names[-1]
+
+
+def all_names(broker: Broker) -> list[str]:
+    """The names of all queues, in order. One round trip for each 1,000 queues."""
+    found: list[str] = []
+    while names := broker.queue_names(after=found[-1] if found else "", limit=CHUNK):
+        found += names
+        if len(names) < CHUNK:
+            break
+    return found
+
+
+def queue_page(
+    broker: Broker,
+    wanted_text: str = "",
+    *,
+    order: QueueOrder = QueueOrder.NAME,
+    first: int = 0,
+    limit: int = 100,
+) -> QueuePage:
+    """The queues whose names have the text, in any case, from the index `first` on.
+
+    By name, only the counts of the page are read; other orders read the counts of all matching queues, one
+    round trip for each 1,000.
+    """
+    names, pauses = all_names(broker), broker.rules().queues
+    wanted = wanted_text.casefold()
+    matching = [name for name in names if wanted in name.casefold()]
+    if order is QueueOrder.NAME:
+        shown = _counts_of(broker, matching[first : first + limit])
+    else:
+        shown = sorted(_counts_of(broker, matching), key=_KEYS[order])[first : first + limit]
+    return QueuePage(
+        queues=tuple(shown),
+        number=len(matching),
+        total=len(names),
+        pauses=pauses,
+        other_paused=tuple(sorted(pauses.keys() - set(names))),
+    )
+
+
+_KEYS: Mapping[QueueOrder, Callable[[QueueCounts], tuple[Any, str]]] = {
+    QueueOrder.DUE: lambda counts: (-counts.due, counts.queue),
+    QueueOrder.WAITING: lambda counts: (-counts.waiting, counts.queue),
+    QueueOrder.RUNNING: lambda counts: (-counts.claimed, counts.queue),
+    QueueOrder.OLDEST: lambda counts: (
+        (counts.oldest_due is None, counts.oldest_due and counts.oldest_due.timestamp()),
+        counts.queue,
+    ),
+}
+
+
+def _counts_of(broker: Broker, names: Sequence[str]) -> list[QueueCounts]:
+    chunks = (names[start : start + CHUNK] for start in range(0, len(names), CHUNK))
+    return [counts for chunk in chunks for counts in broker.counts(chunk)]
+
+
+def _pause_of(queue: str, pauses: Mapping[str, Pause]) -> Pause | None:
+    names = (name for name in sorted(pauses) if is_covered(queue, (name,)))
+    return next((pauses[name] for name in names), None)
 
 
 def list_queues(broker: Broker) -> QueueList:

@@ -11,6 +11,7 @@ from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import InvalidQuery
 from mrq_core.operations.query import SearchQuery, parse_query
 from mrq_core.operations.query_parts import LONGEST, canonical
+from mrq_core.operations.saved_views import saved_views
 from mrq_core.operations.search import counts_by_status, search
 from mrq_core.operations.views import duration_of, redacted
 from mrq_dashboard.formats import json_line
@@ -73,6 +74,7 @@ def jobs(visit: Visit, inputs: JobsInputs) -> Page:
         "found": found,
         "inputs": inputs,
         "examples": EXAMPLES,
+        "views": [(view.query, view.name) for view in saved_views(visit.broker)],
     }
     return Page(template="jobs/list.html", title="Jobs", context=context)
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal, NamedTuple
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
@@ -13,7 +13,7 @@ from mrq_core.contract.naming import RawKind, check_queue_name, is_tree, raw_kin
 from mrq_core.operations.explaining import explain_queue
 from mrq_core.operations.query import parse_query
 from mrq_core.operations.query_parts import quoted_value
-from mrq_core.operations.queues import list_queues
+from mrq_core.operations.queues import QueueOrder, queue_page
 from mrq_core.operations.raw_queues import Future, raw_queue_view, raw_size
 from mrq_core.operations.reasons import Reason, listening, of_queue, read_surroundings
 from mrq_core.operations.search import counts_by_status
@@ -25,14 +25,6 @@ _ROWS = 100
 """Queues on one page."""
 _MOST_MEASURED = 200
 """The number of queues up to which the list shows rates: to read them costs more with each queue."""
-_LONG_AGO = datetime.max.replace(tzinfo=UTC)
-_ORDERS: dict[str, Callable[[QueueCounts], Any]] = {
-    "name": lambda queue: queue.queue,
-    "due": lambda queue: (-queue.due, queue.queue),
-    "waiting": lambda queue: (-queue.waiting, queue.queue),
-    "running": lambda queue: (-queue.claimed, queue.queue),
-    "oldest": lambda queue: (queue.oldest_due or _LONG_AGO, queue.queue),
-}
 KINDS = {
     RawKind.LIST: "raw list",
     RawKind.SET: "raw set",
@@ -69,16 +61,12 @@ def queues(visit: Visit, inputs: QueuesInputs) -> Page:
     """All queues, or one."""
     if inputs.name:
         return _one(visit, inputs.name)
-    found = list_queues(visit.broker)
-    wanted = inputs.find.casefold()
-    matching = [queue for queue in found.queues if wanted in queue.queue.casefold()]
-    matching.sort(key=_ORDERS[inputs.sort])
     first = (inputs.page - 1) * _ROWS
-    shown = matching[first : first + _ROWS]
+    found = queue_page(visit.broker, inputs.find, order=QueueOrder(inputs.sort), first=first, limit=_ROWS)
     around = read_surroundings(visit.broker)
     measured: dict[str, QueueStatistics] = {}
-    if shown and len(found.queues) <= _MOST_MEASURED:
-        names = [queue.queue for queue in shown]
+    if found.queues and found.total <= _MOST_MEASURED:
+        names = [queue.queue for queue in found.queues]
         measured = {one.name: one for one in queue_statistics(visit.broker, names)}
     rows = [
         Row(
@@ -89,18 +77,17 @@ def queues(visit: Visit, inputs: QueuesInputs) -> Page:
             next(iter(of_queue(queue.queue, around)), None),
             measured.get(queue.queue),
         )
-        for queue in shown
+        for queue in found.queues
     ]
     context = {
         "rows": rows,
         "has_rates": bool(measured),
-        "number": len(matching),
-        "total": len(found.queues),
+        "number": found.number,
+        "total": found.total,
         "inputs": inputs,
         "first": first,
-        "more": len(matching) > first + _ROWS,
-        "other_paused": found.other_paused(),
-        "pauses": found.pauses,
+        "more": found.number > first + _ROWS,
+        "other_paused": found.other_paused,
     }
     return Page(template="queues/list.html", title="Queues", context=context)
 

@@ -3,20 +3,54 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta, Struct
 
 from mrq_core import __version__
+from mrq_core.operations.auditing import read_audit
 from mrq_core.operations.checks import broker_findings
+from mrq_core.operations.settings import SettingInForce, SourceKind, settings_in_force
+from mrq_dashboard.formats import json_line
 from mrq_dashboard.visit import Page, Visit
 
+_ENTRIES = 25
+"""Entries of the audit log on one page."""
+_MOST_VALUE = 500
+"""Characters of a setting that the page shows."""
 _ORDER = {"error": 0, "warning": 1}
 
 
-def system(visit: Visit) -> Page:
-    """The findings of `mrq check` about the broker, and what is installed."""
+class SystemInputs(Struct, frozen=True, forbid_unknown_fields=True):
+    """The inputs of the page."""
+
+    audit: Annotated[str, Meta(max_length=200, description="Words in entries of the audit log.")] = ""
+    cursor: Annotated[str, Meta(max_length=100, description="Continues the audit log.")] = ""
+
+
+class ShownSetting(NamedTuple):
+    """A setting, and its value as JSON."""
+
+    setting: SettingInForce
+    value: str
+    is_default: bool
+
+
+def system(visit: Visit, inputs: SystemInputs) -> Page:
+    """The findings of `mrq check` about the broker, what is installed, settings, and the audit log."""
     ahead = (visit.now - datetime.now(UTC)).total_seconds()
     findings = sorted(broker_findings(visit.broker), key=lambda finding: _ORDER.get(finding.level, 2))
     plugins = visit.client.plugins
+    entries, cursor = read_audit(
+        visit.broker, limit=_ENTRIES, cursor=inputs.cursor or None, wanted_text=inputs.audit
+    )
+    settings = [_shown(setting) for setting in settings_in_force(visit.config)]
     context = {
+        "inputs": inputs,
+        "entries": entries,
+        "cursor": cursor,
+        "given": [one for one in settings if not one.is_default],
+        "defaults": [one for one in settings if one.is_default],
         "findings": findings,
         "errors": sum(finding.level == "error" for finding in findings),
         "warnings": sum(finding.level == "warning" for finding in findings),
@@ -29,3 +63,8 @@ def system(visit: Visit) -> Page:
         "drivers": sorted(plugins.drivers.values(), key=lambda driver: driver.name),
     }
     return Page(template="system/page.html", title="System", context=context)
+
+
+def _shown(setting: SettingInForce) -> ShownSetting:
+    value = setting.value if isinstance(setting.value, str) else json_line(setting.value)
+    return ShownSetting(setting, value[:_MOST_VALUE], setting.kind is SourceKind.DEFAULT)

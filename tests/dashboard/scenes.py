@@ -27,8 +27,10 @@ from mrq_core.contract.metrics import ENDED, ERRORS, STARTED, UNFINISHED, Metric
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import error_group
 from mrq_core.ids import new_id
+from mrq_core.operations.auditing import audit
 from mrq_core.operations.limits import set_limit
 from mrq_core.operations.queues import pause_queues
+from mrq_core.operations.saved_views import save_view
 from mrq_core.operations.schedules import SCHEDULES, Fire, add_schedule, stored_value
 from mrq_core.operations.workers import (
     REPORT_TTL,
@@ -141,6 +143,9 @@ def bad_day(client: Client, jobs: int = 150) -> dict[str, str]:
     report(broker, "worker-d.web-3.32", host="web-3", pid=32, status="stop", queues=("mail",))
     _schedules(broker)
     _metrics(broker)
+    save_view(broker, "mails that fail", "path:shop.mail.* status:failed")
+    audit(broker, "anna", "pause", "queue reports/", {"done": 1})
+    audit(broker, "ben", "requeue", "status:failed queue:mail", {"done": 1204, "refused": 3})
     return named
 
 

@@ -63,6 +63,9 @@ def test_each_page_shows_a_bad_day(site: TestClient, named: dict[str, str]) -> N
     _check_limits(site, named)
     _check_schedules(site)
     _check_exceptions(site)
+    _check_system(site)
+    _check_overview(site)
+    _check_tasks(site)
 
 
 def _check_queues(site: TestClient) -> None:
@@ -89,6 +92,7 @@ def _check_queues(site: TestClient) -> None:
 def _check_jobs(site: TestClient, named: dict[str, str]) -> None:
     listed = read(site, "/jobs", q="status:maxretries")
     assert links_of(listed, f"/jobs/{named['mail']}")
+    assert "mails that fail" in listed.text
     assert "maxretries" in listed.text
     assert "Refused: 451 too many connections from this host" in listed.text
     assert "All" in listed.text
@@ -157,6 +161,35 @@ def _check_exceptions(site: TestClient) -> None:
     assert "Last 24 hours 90" in group
 
 
+def _check_system(site: TestClient) -> None:
+    system = read(site, "/system")
+    assert "ben requeue status:failed queue:mail 1,204 done , 3 refused" in system.text
+    assert "BROKER" in system.text
+    assert "No entry has these words" in read(site, "/system", audit="nobody").text
+
+
+def _check_overview(site: TestClient) -> None:
+    overview = read(site, "/")
+    assert "1 worker died or cannot reach the broker" in overview.text
+    assert "reports/daily stands still: 40 due, the oldest for 30 min." in overview.text
+    assert "mrq queues resume reports/" in overview.text
+    assert "Oldest due 30 min ago reports/daily" in overview.text
+    assert "Refused shop.mail.SendReceipt succeeded since" in overview.text
+    titles = [tag for tag, _ in overview.elements if tag == "title"]
+    assert len(titles) > 60
+    for span in ("3h", "24h", "72h"):
+        assert f" in {span}" in read(site, "/", span=span).text
+
+
+def _check_tasks(site: TestClient) -> None:
+    tasks = read(site, "/tasks", find="MAIL")
+    assert links_of(tasks, "/tasks/") == [f"/tasks/{scenes.MAIL}"]
+    task = read(site, f"/tasks/{scenes.MAIL}").text
+    assert "Waiting 25" in task
+    assert "Failure rate 1 %" in task
+    assert "no stored job has the task 'a.B'" in read(site, "/tasks/a.B", status=404).text
+
+
 # --- other brokers ------------------------------------------------------------------------------------
 
 
@@ -186,7 +219,7 @@ def silent() -> Iterator[str]:
 @pytest.mark.parametrize("is_silent", [False, True])
 def test_a_broker_that_is_away_is_told_within_two_seconds(kind: str, is_silent: bool, silent: str) -> None:
     where = silent if is_silent else "127.0.0.1:1"
-    config = load_config({"broker": f"{kind}://{where}/0", "dashboard_timeout": 1.0}, environ={})
+    config = load_config({"broker": f"{kind}://{where}/0", "dashboard_timeout": 0.8}, environ={})
     with TestClient(create_dashboard(config), base_url="http://localhost") as site:
         paths = [*PATHS, "/queues?name=x", f"/jobs/{new_id()}", "/tasks/a.B", "/workers/w"]
         for path in paths[:3] if is_silent else paths:
