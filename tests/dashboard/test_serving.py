@@ -1,0 +1,159 @@
+"""`mrq dashboard` as a process, and the application inside a WSGI server."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mrq_core.config.sources import load_config
+from mrq_core.errors import ConfigError
+from mrq_dashboard.serving import is_local_address, serve
+from tests import brokers
+from tests.redis.servers import Server
+from tests.support import Process, Project, open_project, until
+
+
+@pytest.fixture(params=brokers.PARAMS)
+def project(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
+    with open_project(tmp_path, *brokers.address_of(request.param, tmp_path)) as opened:
+        yield opened
+
+
+def started(project: Project, *flags: str) -> tuple[Process, str]:
+    """A dashboard at a free port, and its address."""
+    process = project.start("dashboard", "--port", "0", *flags)
+    process.until_output("The dashboard is at ")
+    found = re.search(r"The dashboard is at (http://\S+)/", process.output)
+    assert found is not None
+    return process, found[1]
+
+
+def read(address: str, **headers: str) -> str:
+    request = urllib.request.Request(address, headers=headers)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_it_serves_this_machine_until_it_is_stopped(number: signal.Signals, project: Project) -> None:
+    job = project.queue("a.B", {"n": 1}, queue="mail/fast")
+    process, address = started(project)
+    assert address.startswith("http://127.0.0.1:")
+    assert "mail/fast" in read(f"{address}/queues")
+    assert json.loads(read(f"{address}/api/jobs/{job}"))["params"] == {"n": 1}
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        read(f"{address}/queues", Host="evil.example")
+    process.send(number)
+    assert process.wait() == 0
+    assert "Traceback" not in process.output
+
+
+def test_other_machines_need_a_login(project: Project) -> None:
+    process = project.start("dashboard", "--port", "0", "--dashboard-ip", "0.0.0.0")
+    assert process.wait() == 2
+    assert "without a login" in process.output
+    assert len(process.output.splitlines()) == 1
+    project.env["MRQ_DASHBOARD_HTTPAUTH"] = "anna:secret"
+    process, address = started(project, "--dashboard-ip", "0.0.0.0")
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        read(f"{address}/queues")
+    assert "secret" not in process.output
+
+
+def test_a_port_that_is_taken_is_named(project: Project) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        process = project.start("dashboard", "--port", port)
+        assert process.wait() == 2
+    assert port in process.output
+    assert len(process.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("--dashboard-ip", "nowhere.invalid"),
+        ("--port", "70000"),
+        ("--port", "-1"),
+        ("--port", "x"),
+        ("--dashboard-token", "two words"),
+        ("--dashboard-httpauth", "no-colon"),
+        ("--broker", "nothing"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_and_exit_code_2(flags: tuple[str, ...], project: Project) -> None:
+    process = project.start("dashboard", *flags)
+    assert process.wait() == 2
+    assert "Traceback" not in process.output
+
+
+def test_it_starts_before_its_broker_and_recovers(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    with open_project(tmp_path, f"redis://127.0.0.1:{port}/0") as project:
+        _, address = started(project)
+        with pytest.raises(urllib.error.HTTPError, match="503"):
+            read(f"{address}/queues")
+        server = Server(port=port)
+        try:
+            until(lambda: _answers(f"{address}/queues"), what="the page")
+        finally:
+            server.stop()
+
+
+def _answers(address: str) -> bool:
+    try:
+        return "Queues" in read(address)
+    except urllib.error.HTTPError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("address", "is_local"),
+    [("127.0.0.1", True), ("127.9.9.9", True), ("::1", True), ("localhost", True), ("0.0.0.0", False),
+     ("::", False), ("192.168.1.7", False), ("example.org", False), ("", False)],
+)  # fmt: skip
+def test_only_loopback_addresses_need_no_login(address: str, is_local: bool) -> None:
+    assert is_local_address(address) is is_local
+    if not is_local:
+        with pytest.raises(ConfigError, match="without a login"):
+            serve(load_config({"dashboard_ip": address}, environ={}), announce=print)
+
+
+def test_a_wsgi_server_serves_it(project: Project) -> None:
+    project.queue("a.B", queue="by-wsgi")
+    code = (
+        "from wsgiref.simple_server import make_server\n"
+        "from mrq.dashboard.app import app\n"
+        "server = make_server('127.0.0.1', 0, app)\n"
+        "print(server.server_port, flush=True)\n"
+        "server.serve_forever()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=project.path, env=project.env, stdout=subprocess.PIPE, text=True
+    ) as served:
+        assert served.stdout is not None
+        port = served.stdout.readline().strip()
+        try:
+            assert "by-wsgi" in read(f"http://127.0.0.1:{port}/queues")
+            assert json.loads(read(f"http://127.0.0.1:{port}/api/queues"))["queues"][0]["name"] == "by-wsgi"
+        finally:
+            served.kill()
+
+
+def test_the_command_says_which_library_is_missing(project: Project) -> None:
+    (project.path / "uvicorn.py").write_text("raise ModuleNotFoundError(name='uvicorn')\n")
+    process = project.start("dashboard", "--port", "0")
+    assert process.wait() == 2
+    assert "pip install" in process.output
