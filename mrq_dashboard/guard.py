@@ -90,7 +90,7 @@ class Guard:
         raw_path = scope.get("raw_path") or scope["path"].encode()
         if len(raw_path) + len(scope.get("query_string", b"")) > MOST_URL:
             return _refused(scope, 414, f"the address is longer than {MOST_URL} bytes")
-        length = headers.get("content-length", "0")
+        length = headers.get("content-length") or "0"  # WSGI: an empty text
         if not length.isdecimal() or int(length[:20]) > MOST_BODY:
             return _too_large(scope)
         return None
