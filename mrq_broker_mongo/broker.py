@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mrq_broker_mongo.jobs import (
     claiming,
     counts,
+    effects,
     enqueueing,
     positions,
     pruning,
@@ -127,6 +128,9 @@ class MongoBroker(MongoServices, Broker):
 
     def queue_position(self, job_id: str) -> QueuePosition | None:
         return positions.position(self._connection, job_id)
+
+    def parent_of(self, followup: str) -> str | None:
+        return effects.parent_of(self._connection, followup)
 
     # --- workers -----------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from mrq_broker_mongo.jobs import searching, totals
+from mrq_broker_mongo.jobs import recounting, searching, totals
 from mrq_broker_mongo.server import checks, layout
 from mrq_broker_mongo.server.arrangement import Arrangement
 from mrq_broker_mongo.server.connection import Connection
@@ -109,6 +109,9 @@ class MongoServices(StoreServices):
 
     def check(self) -> list[Finding]:
         return checks.check(self._connection)
+
+    def repair_totals(self) -> int:
+        return recounting.recount(self._jobs)
 
     def prepare(self) -> None:
         layout.prepare(self._connection)

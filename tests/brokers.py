@@ -47,6 +47,8 @@ _ON_FIRST = frozenset(
     }
 )
 """Modules that run on the first of PER_COMMIT: their tests take seconds, and hardly depend on the broker."""
+_VARIANTS = 3
+"""The number of variants of a test of the worker in the usual run: each of them starts processes."""
 
 _numbers = itertools.count()
 _servers: dict[str, Server | servers.Server] = {}
@@ -105,17 +107,27 @@ def leave_to_campaign(items: Iterable[pytest.Item]) -> None:
     """Marks the tests with a `project` that do not run on their broker in the usual run.
 
     A test outside _ON_EACH and _ON_FIRST runs on one of PER_COMMIT. Its name decides which, so that the
-    choice does not change with other tests.
+    choice does not change with other tests. Of a test of the worker, only the first variants run.
     """
+    variants: dict[tuple[Path, str], list[str]] = {}
     for item in items:
         if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
             continue
         broker = item.callspec.params.get("project")
         module = item.path.stem
-        if broker not in PER_COMMIT or module in _ON_EACH or "MRQ_TEST_BROKERS" in os.environ:
+        if broker not in PER_COMMIT:
             continue
         parts = item.callspec.id.split("-")
         parts.remove(str(broker))
+        if item.path.parent.name == "worker":
+            earlier = variants.setdefault((item.path, item.originalname), [])
+            if (variant := "-".join(parts)) not in earlier:
+                earlier.append(variant)
+            if earlier.index(variant) >= _VARIANTS:
+                item.add_marker(pytest.mark.campaign)
+                continue
+        if module in _ON_EACH or "MRQ_TEST_BROKERS" in os.environ:
+            continue
         test = " ".join([module, item.originalname, *parts])
         number = 0 if module in _ON_FIRST else zlib.crc32(test.encode()) % len(PER_COMMIT)
         if broker != PER_COMMIT[number]:

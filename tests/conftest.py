@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import zlib
 from collections.abc import Iterator
 
 import pytest
@@ -17,6 +20,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
+# The tests start thousands of processes. Without Python's cache each of them compiles mrq again, which takes
+# a third of its start.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _servers_end() -> Iterator[None]:
@@ -26,6 +34,9 @@ def _servers_end() -> Iterator[None]:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks the tests that the usual run leaves out."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Marks the tests that the usual run leaves out, and mixes the files for the processes of pytest-xdist:
+    tests of the worker mostly wait, and those of the contract mostly compute."""
     brokers.leave_to_campaign(items)
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: zlib.crc32(item.location[0].encode()))

@@ -108,7 +108,13 @@ class Project:
         }
 
     def write(self, name: str, text: str) -> Path:
+        """Writes a file, and deletes Python's cache of an earlier file of the name.
+
+        The cache compares only the size and the second of the last change.
+        """
         path = self.path / name
+        for cached in path.parent.glob(f"__pycache__/{path.stem}.*.pyc"):
+            cached.unlink(missing_ok=True)
         path.write_text(textwrap.dedent(text))
         return path
 

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from bson import ObjectId
 
 from mrq_broker_mongo.jobs import enqueueing, limits, parking, uniques
-from mrq_broker_mongo.jobs.records import Stored
+from mrq_broker_mongo.jobs.records import Stored, object_ids
 from mrq_broker_mongo.jobs.totals import Deltas
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
@@ -73,6 +73,13 @@ def finish(connection: Connection, parent: ObjectId, documents: Sequence[Doc], n
     enqueueing.enqueue_documents(connection, {str(doc["_id"]): doc for doc in documents}, now)
     mark = {"followups._id": {"$in": [doc["_id"] for doc in documents]}, "_id": parent}
     connection.run("jobs", lambda jobs: jobs.update_one(mark, {"$unset": {"followups": ""}}))
+
+
+def parent_of(connection: Connection, followup: str) -> str | None:
+    """See `Broker.parent_of`. Reads the jobs that hold follow-ups, which are few."""
+    wanted = {"followups": {"$exists": True}, "followups._id": {"$in": object_ids([followup])}}
+    found = connection.run("jobs", lambda jobs: jobs.find_one(wanted, {"_id": 1}, hint="followups"))
+    return None if found is None else str(found["_id"])
 
 
 def finish_left(connection: Connection, now: datetime, limit: int) -> None:

@@ -50,6 +50,19 @@ class Served(NamedTuple):
         return {self.field: self.values[0] if len(self.values) == 1 else {"$in": list(self.values)}}
 
 
+def with_values(connection: Connection, field: str) -> Served | None:
+    """The jobs that have an exception type, or an error group, by all its values. None: there are many.
+
+    The values are those of totals: after a crash, a new one may be missing for a minute.
+    """
+    names = tuple(totals.names_of(connection, field))
+    if not 0 < len(names) <= MOST_VALUES:
+        return None
+    is_group = field == "error_group"
+    wanted = JobFilter(error_groups=names) if is_group else JobFilter(exception_types=names)
+    return Served("terms", wanted_texts(wanted)[0])
+
+
 class Chosen(NamedTuple):
     """The indexes of a search."""
 

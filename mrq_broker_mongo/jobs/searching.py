@@ -36,6 +36,8 @@ MOST_COUNTED = 10_000
 """Above this number totals answer a count, where they have the numbers."""
 MOST_ENTRIES = 50_000
 """Below this number the entries of an index are counted at once."""
+MOST_ERRORS = 5_000
+"""Below this number the jobs with an exception are grouped at once."""
 MOST_EXPIRED = 10_000
 """With more expired jobs, which totals and indexes still have, jobs are counted one by one."""
 
@@ -206,6 +208,7 @@ def count(connection: Connection, wanted: JobFilter, group_by: str | None, curso
     died can leave them wrong for a minute."""
     check_group(group_by)
     check_page_cursor(cursor)
+    pace = Pace()
     now = connection.now()
     numbers: dict[str, int] | None
     if cursor is None:
@@ -221,25 +224,25 @@ def count(connection: Connection, wanted: JobFilter, group_by: str | None, curso
             numbers = _without_expired(connection, {"": number}, wanted, group_by, now)
             if numbers is not None:
                 return Counted(numbers=numbers)
-    if (
-        cursor is None
-        and group_by in indexes.WITH_ERROR
-        and served is None
-        and not wanted.ids
-        and sum(totals.numbers_of(connection, "t", ()).values()) < MOST_ENTRIES
-    ):
-        query = {"$and": [*query_of(wanted, now)["$and"], indexes.WITH_ERROR[group_by]]}
-        return Counted(numbers=_grouped(connection, query, wanted, group_by, "terms"))
+    if served is None and group_by in indexes.WITH_ERROR and not wanted.ids:
+        if cursor is None and _number_of_errors(connection) < MOST_ERRORS:
+            query = {"$and": [*query_of(wanted, now)["$and"], indexes.WITH_ERROR[group_by]]}
+            return Counted(numbers=_grouped(connection, query, wanted, group_by, "terms"))
+        served = indexes.with_values(connection, group_by or "")
     look = _Look(connection, query_of(wanted, now, served), wanted, served, False, others)
-    return _count_in_parts(look, group_by, cursor)
+    return _count_in_parts(look, group_by, cursor, pace)
 
 
-def _count_in_parts(look: _Look, group_by: str | None, cursor: str | None) -> Counted:
+def _number_of_errors(connection: Connection) -> int:
+    return sum(totals.numbers_of(connection, "t", ()).values())
+
+
+def _count_in_parts(look: _Look, group_by: str | None, cursor: str | None, pace: Pace) -> Counted:
     """The numbers of the jobs after the cursor, counted one by one until the time is over."""
     wanted = look.wanted
     numbers: dict[str, int] = {} if group_by else {"": 0}
     at = None if cursor is None else ObjectId(cursor)
-    pace = Pace()
+    pace.begin_part()
     while True:
         end = None if wanted.ids else look.end_of_part(at, pace.size)
         inside, hint = look.part(at, end)

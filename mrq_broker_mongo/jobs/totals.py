@@ -138,6 +138,11 @@ def numbers_of(connection: Connection, kind: str, names: Sequence[str]) -> dict[
     return sums
 
 
+def names_of(connection: Connection, field: str) -> list[str]:
+    """The values of a field of KINDS that have totals, which may be 0."""
+    return list(_rows(connection, KINDS[field], ()))
+
+
 def _rows(connection: Connection, kind: str, names: Sequence[str]) -> dict[str, dict[Status, int]]:
     """The numbers by name and status. No names: of all."""
     wanted: Doc = {"_id": {"$in": [f"{kind} {name}" for name in names]} if names else all_of(kind)}

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from itertools import groupby, repeat
 from typing import Any
 
 from bson.binary import Binary
@@ -111,33 +112,36 @@ def read(
     first, end = rollups.slots_between(since, until, resolution)
     found: list[Metric] = []
     for name in sorted(set(names)) if first < end else ():
-        slots, tags, cells = _cells(connection, name, first, end, resolution)
-        oldest_first = sorted(range(len(slots)), key=slots.__getitem__)
-        rows = ((name, slots[index], tags[index], cells[index]) for index in oldest_first)
-        found += rollups.metrics_of(rows, resolution)
+        slots, tags, stored = _columns(connection, name, first, end, resolution)
+        found += rollups.metrics_of(repeat(name), slots, tags, rollups.unpack_all(stored), resolution)
     return found
 
 
-def _cells(
+def _columns(
     connection: Connection, name: str, first: int, end: int, resolution: Resolution
-) -> tuple[list[int], list[str], list[Cell]]:
-    """The slots, the tags and the cells of a name, in the same order."""
+) -> tuple[list[int], list[str], list[bytes]]:
+    """The slots, the tags and the packed cells of a name, oldest first."""
     size = PAGES[resolution]
     bounds = [
         {"resolution": resolution.value, "name": name, "page": page}
         for page in (first // size, (end - 1) // size + 1)
     ]
     wanted: dict[str, Any] = {"_id": {"$gte": bounds[0], "$lt": bounds[1]}}
-    slots, tags, stored = [], [], []
-    for doc in connection.run("metrics", lambda all_pages: list(all_pages.find(wanted))):
-        start, its_tags = doc["_id"]["page"] * size, doc["_id"]["tags"]
-        for number, cell in doc["cells"].items():
-            slot = start + int(number)
-            if first <= slot < end:
-                slots.append(slot)
-                tags.append(its_tags)
-                stored.append(cell)
-    return slots, tags, rollups.unpack_all(stored)
+    fields = ["cells"] if end - first >= size else [f"cells.{slot % size}" for slot in range(first, end)]
+    docs = connection.run(
+        "metrics", lambda pages: list(pages.find(wanted, dict.fromkeys(fields, 1)).sort("_id", 1))
+    )
+    slots: list[int] = []
+    tags: list[str] = []
+    stored: list[bytes] = []
+    for page, its_docs in groupby(docs, lambda doc: doc["_id"]["page"]):
+        series = [(doc["_id"]["tags"], doc.get("cells", {})) for doc in its_docs]
+        for slot in range(max(first, page * size), min(end, page * size + size)):
+            field = str(slot % size)
+            tags += [its_tags for its_tags, cells in series if field in cells]
+            stored += [cells[field] for _, cells in series if field in cells]
+            slots += [slot] * (len(stored) - len(slots))
+    return slots, tags, stored
 
 
 def prune(connection: Connection, now: datetime, limit: int) -> None:

@@ -19,7 +19,17 @@ RECORDED, READ = 200, 3000
 which the server serves no other client."""
 LETTERS = {resolution: resolution.value[0] for resolution in Resolution}
 """The names of the resolutions in keys."""
-_decode = msgspec.msgpack.Decoder(list[tuple[int, str, Cell]]).decode
+
+
+class _Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A cell: the index of its hash among those that were asked for, its tags, and the cell."""
+
+    index: int
+    tags: str
+    cell: Cell
+
+
+_decode = msgspec.msgpack.Decoder(list[_Row]).decode
 
 
 def record(connection: Connection, metrics: Sequence[Metric]) -> None:
@@ -43,30 +53,44 @@ def read(
     found = connection.execute("ZRANGEBYSCORE", key, first, f"({end}") if wanted and first < end else []
     hashes = [(name, int(slot)) for slot, _, name in (member.decode().partition(":") for member in found)]
     hashes = sorted(one for one in hashes if one[0] in wanted)
-    return rollups.metrics_of(_cells(connection, hashes, resolution), resolution)
+    its_names: list[str] = []
+    slots: list[int] = []
+    tags: list[str] = []
+    cells: list[Cell] = []
+    for hashes_read, rows in _parts(connection, hashes, resolution):
+        its_names += [hashes_read[row.index][0] for row in rows]
+        slots += [hashes_read[row.index][1] for row in rows]
+        tags += [row.tags for row in rows]
+        cells += [row.cell for row in rows]
+    return rollups.metrics_of(its_names, slots, tags, cells, resolution)
 
 
-def _cells(
+def _parts(
     connection: Connection, hashes: Sequence[tuple[str, int]], resolution: Resolution
-) -> Iterator[tuple[str, int, str, Cell]]:
-    """The cells of these hashes. HSCAN may answer a cell twice while its hash grows: the first counts."""
-    members = [f"{slot}:{name}" for name, slot in hashes]
-    done, cursor = 0, b"0"
-    last, seen = -1, set[str]()
-    while done < len(members):
-        arguments = [LETTERS[resolution], members[done : done + READ], cursor.decode(), READ]
-        number, cursor, data = connection.run("metrics_read", arguments, repeatable=True)
-        for offset, tags, cell in _decoded(data):
-            if done + offset != last:
-                last, seen = done + offset, set()
-            if tags not in seen:
-                seen.add(tags)
-                name, slot = hashes[last]
-                yield name, slot, tags, cell
-        done += int(number)
+) -> Iterator[tuple[Sequence[tuple[str, int]], list[_Row]]]:
+    """The cells of these hashes, about READ at a time, with the hashes that their indexes mean.
+
+    HSCAN may answer a cell twice while its hash grows, in two calls: the first counts.
+    """
+    cursor = b"0"
+    seen: set[str] = set()
+    while hashes:
+        members = [f"{slot}:{name}" for name, slot in hashes[:READ]]
+        number, cursor, data = connection.run(
+            "metrics_read", [LETTERS[resolution], members, cursor.decode(), READ], repeatable=True
+        )
+        rows = _decoded(data)
+        if seen:  # an earlier call has read a part of the first hash
+            rows = [row for row in rows if row.index or row.tags not in seen]
+        yield hashes, rows
+        if number:
+            seen = set()
+        if cursor != b"0":
+            seen |= {row.tags for row in rows if row.index == number}
+        hashes = hashes[int(number) :]
 
 
-def _decoded(data: bytes) -> list[tuple[int, str, Cell]]:
+def _decoded(data: bytes) -> list[_Row]:
     try:
         return _decode(data)
     except msgspec.DecodeError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from mrq_core.client.client import current_client
 from mrq_core.clock import from_ms
@@ -46,10 +46,14 @@ def change_matching(
             return changed
 
 
-def begun_at() -> datetime:
-    """The time from which this task leaves jobs alone: the time of the job that runs it, or now."""
+def begins_after() -> datetime:
+    """The time from which this task leaves jobs alone: a millisecond after its job was queued, or after now.
+
+    Times are in milliseconds, so a job with the time of this task may have been queued before this task.
+    """
     own = get_current_job()
-    return current_client().broker.now() if own is None else own.record.queued_at
+    begun = current_client().broker.now() if own is None else own.record.queued_at
+    return begun + timedelta(milliseconds=1)
 
 
 def is_dry(params: Mapping[str, object]) -> bool:

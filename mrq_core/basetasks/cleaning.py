@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from mrq_core.basetasks.changing import begun_at, change_matching, is_dry, refuse_others
+from mrq_core.basetasks.changing import begins_after, change_matching, is_dry, refuse_others
 from mrq_core.client.client import current_client
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
@@ -39,7 +39,7 @@ class RequeueInterruptedJobs(Task):
     def run(self, params: JsonObject) -> JsonObject:
         """Returns the number of ``requeued``."""
         refuse_others(params, "dry_run")
-        wanted = JobFilter(statuses=(Status.INTERRUPT,), until=begun_at())
+        wanted = JobFilter(statuses=(Status.INTERRUPT,), until=begins_after())
         return {
             "requeued": change_matching(wanted, _KEEP_RETRIES, is_meant=_may_repeat, dry_run=is_dry(params))
         }
@@ -58,7 +58,7 @@ class RequeueRetryJobs(Task):
         def is_due(record: JobRecord) -> bool:
             return record.due_at is not None and record.due_at <= now and _may_repeat(record)
 
-        wanted = JobFilter(statuses=(Status.RETRY,), until=begun_at())
+        wanted = JobFilter(statuses=(Status.RETRY,), until=begins_after())
         return {"requeued": change_matching(wanted, _KEEP_RETRIES, is_meant=is_due, dry_run=is_dry(params))}
 
 

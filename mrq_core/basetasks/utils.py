@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mrq_core.basetasks.changing import begun_at, change_matching, is_dry, moment_in, refuse_others
+from mrq_core.basetasks.changing import begins_after, change_matching, is_dry, moment_in, refuse_others
 from mrq_core.client.client import current_client
 from mrq_core.contract.codec import JsonObject, JsonValue, parsed
 from mrq_core.contract.messages import Action, Cancel, JobFilter, Requeue
@@ -23,8 +23,9 @@ class JobAction(Task):
     (due until this time).
 
     ``action`` is ``cancel``, ``requeue``, or ``requeue_retry``, which keeps retry_count.
-    ``destination_queue`` is the queue of requeued jobs. Acts on jobs that were queued before its own job.
-    Running jobs are marked by ``cancel``, and left alone by the others; succeeded jobs are not cancelled.
+    ``destination_queue`` is the queue of requeued jobs. Acts on jobs that were queued before its own job, or
+    in the same millisecond. ``cancel`` marks running jobs and leaves succeeded jobs alone; the other actions
+    leave running jobs alone.
     """
 
     timeout = 0.0
@@ -71,7 +72,7 @@ def _filter_from(params: JsonObject) -> JobFilter:
         paths=_texts(params, "path"),
         exception_types=_texts(params, "exceptiontype"),
         params=values or {},
-        until=begun_at(),
+        until=begins_after(),
     )
 
 

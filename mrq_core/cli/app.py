@@ -1,69 +1,49 @@
-"""The typer application: all commands under their names."""
+"""The typer application: all commands under their names.
+
+A call of one command imports and builds that command only. All commands together take longer to import than
+most of them take to run.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from mrq_core import __version__
-from mrq_core.cli.check_commands import check, plugins
-from mrq_core.cli.dashboard_command import dashboard
-from mrq_core.cli.demo import demo
-from mrq_core.cli.explain_command import explain
-from mrq_core.cli.jobs_actions import cancel, edit, move, remove, requeue
-from mrq_core.cli.jobs_commands import list_jobs, logs, show_job, wait
-from mrq_core.cli.limits_commands import list_limits, remove_limits, set_limit
 from mrq_core.cli.options import dashed
-from mrq_core.cli.queues_commands import list_queues, pause, resume, stats
-from mrq_core.cli.run_command import run
-from mrq_core.cli.scheduler_command import scheduler
-from mrq_core.cli.schedules_commands import (
-    add,
-    backfill,
-    delete,
-    list_schedules,
-    next_fires,
-    pause_schedule,
-    resume_schedule,
-    run_now,
-)
-from mrq_core.cli.tasks_commands import list_all_tasks, pause_task, resume_task, show_task
-from mrq_core.cli.worker_command import worker
-from mrq_core.cli.workers_commands import (
-    ListByDefault,
-    drain,
-    list_workers,
-    show_worker,
-    stack,
-    stack_of,
-    stop,
-)
 
 _SETTINGS = {"token_normalize_func": dashed, "help_option_names": ["--help", "-h"]}
 _WORK, _LOOK, _CARE = "Work", "Look and change", "Care"
 
-app = typer.Typer(
-    name="mrq",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings=_SETTINGS,
-)
-jobs = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, show and change jobs.")
-queues = typer.Typer(
-    cls=ListByDefault, rich_markup_mode="rich", help="List, measure, pause and resume queues."
-)
-workers = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="List, show and stop workers.")
-tasks = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="Show, pause and resume tasks.")
-schedules = typer.Typer(
-    cls=ListByDefault, rich_markup_mode="rich", help="List, add, pause, run and delete schedules."
-)
-limits = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help="List, set and remove limits.")
+
+class ListByDefault(TyperGroup):
+    """A group of commands; without a command it runs `list`."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h")):
+            args = ["list", *args]
+        return super().parse_args(ctx, args)
 
 
-@app.callback()
+def application(name: str | None = None) -> typer.Typer:
+    """Builds `mrq` with all commands, or with the command of this name only if there is such a command."""
+    app = typer.Typer(
+        name="mrq",
+        no_args_is_help=True,
+        rich_markup_mode="rich",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings=_SETTINGS,
+    )
+    app.callback()(mrq)
+    for each in [name] if name in _COMMANDS else _COMMANDS:
+        _COMMANDS[each](app)
+    return app
+
+
 def mrq(
     version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error, too.")] = False,
@@ -77,57 +57,162 @@ def mrq(
         raise typer.Exit
 
 
-app.command(rich_help_panel=_WORK)(worker)
-app.command(rich_help_panel=_WORK)(scheduler)
-app.command(rich_help_panel=_WORK)(run)
-app.command(rich_help_panel=_WORK)(dashboard)
-app.command(rich_help_panel=_WORK)(demo)
-app.add_typer(jobs, name="jobs", rich_help_panel=_LOOK)
-app.add_typer(queues, name="queues", rich_help_panel=_LOOK)
-app.add_typer(tasks, name="tasks", rich_help_panel=_LOOK)
-app.add_typer(limits, name="limits", rich_help_panel=_LOOK)
-app.add_typer(schedules, name="schedules", rich_help_panel=_LOOK)
-app.add_typer(workers, name="workers", rich_help_panel=_LOOK)
-app.command(rich_help_panel=_LOOK)(explain)
-app.command("stack", rich_help_panel=_LOOK)(stack_of)
-app.command(rich_help_panel=_CARE)(check)
-app.command(rich_help_panel=_CARE)(plugins)
+# --- work -----------------------------------------------------------------------------------------
 
-jobs.command("list")(list_jobs)
-jobs.command("show")(show_job)
-jobs.command()(logs)
-jobs.command()(wait)
-jobs.command()(requeue)
-jobs.command()(cancel)
-jobs.command()(move)
-jobs.command()(edit)
-jobs.command()(remove)
 
-queues.command("list")(list_queues)
-queues.command()(stats)
-queues.command()(pause)
-queues.command()(resume)
+def _worker(app: typer.Typer) -> None:
+    from mrq_core.cli.worker_command import worker
 
-tasks.command("list")(list_all_tasks)
-tasks.command("show")(show_task)
-tasks.command("pause")(pause_task)
-tasks.command("resume")(resume_task)
+    app.command(rich_help_panel=_WORK)(worker)
 
-limits.command("list")(list_limits)
-limits.command("set")(set_limit)
-limits.command("remove")(remove_limits)
 
-schedules.command("list")(list_schedules)
-schedules.command()(add)
-schedules.command("pause")(pause_schedule)
-schedules.command("resume")(resume_schedule)
-schedules.command("run")(run_now)
-schedules.command("next")(next_fires)
-schedules.command()(delete)
-schedules.command()(backfill)
+def _scheduler(app: typer.Typer) -> None:
+    from mrq_core.cli.scheduler_command import scheduler
 
-workers.command("list")(list_workers)
-workers.command("show")(show_worker)
-workers.command()(stop)
-workers.command()(drain)
-workers.command()(stack)
+    app.command(rich_help_panel=_WORK)(scheduler)
+
+
+def _run(app: typer.Typer) -> None:
+    from mrq_core.cli.run_command import run
+
+    app.command(rich_help_panel=_WORK)(run)
+
+
+def _dashboard(app: typer.Typer) -> None:
+    from mrq_core.cli.dashboard_command import dashboard
+
+    app.command(rich_help_panel=_WORK)(dashboard)
+
+
+def _demo(app: typer.Typer) -> None:
+    from mrq_core.cli.demo import demo
+
+    app.command(rich_help_panel=_WORK)(demo)
+
+
+# --- look and change ------------------------------------------------------------------------------
+
+
+def _jobs(app: typer.Typer) -> None:
+    from mrq_core.cli.jobs_actions import cancel, edit, move, remove, requeue
+    from mrq_core.cli.jobs_commands import list_jobs, logs, show_job, wait
+
+    jobs = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="List, show and change jobs.")
+    jobs.command("list")(list_jobs)
+    jobs.command("show")(show_job)
+    jobs.command()(logs)
+    jobs.command()(wait)
+    jobs.command()(requeue)
+    jobs.command()(cancel)
+    jobs.command()(move)
+    jobs.command()(edit)
+    jobs.command()(remove)
+    app.add_typer(jobs, name="jobs", rich_help_panel=_LOOK)
+
+
+def _queues(app: typer.Typer) -> None:
+    from mrq_core.cli.queues_commands import list_queues, pause, resume, stats
+
+    queues = _group(app, "queues", "List, measure, pause and resume queues.")
+    queues.command("list")(list_queues)
+    queues.command()(stats)
+    queues.command()(pause)
+    queues.command()(resume)
+
+
+def _tasks(app: typer.Typer) -> None:
+    from mrq_core.cli.tasks_commands import list_all_tasks, pause_task, resume_task, show_task
+
+    tasks = _group(app, "tasks", "Show, pause and resume tasks.")
+    tasks.command("list")(list_all_tasks)
+    tasks.command("show")(show_task)
+    tasks.command("pause")(pause_task)
+    tasks.command("resume")(resume_task)
+
+
+def _limits(app: typer.Typer) -> None:
+    from mrq_core.cli.limits_commands import list_limits, remove_limits, set_limit
+
+    limits = _group(app, "limits", "List, set and remove limits.")
+    limits.command("list")(list_limits)
+    limits.command("set")(set_limit)
+    limits.command("remove")(remove_limits)
+
+
+def _schedules(app: typer.Typer) -> None:
+    from mrq_core.cli import schedules_commands
+
+    schedules = _group(app, "schedules", "List, add, pause, run and delete schedules.")
+    schedules.command("list")(schedules_commands.list_schedules)
+    schedules.command()(schedules_commands.add)
+    schedules.command("pause")(schedules_commands.pause_schedule)
+    schedules.command("resume")(schedules_commands.resume_schedule)
+    schedules.command("run")(schedules_commands.run_now)
+    schedules.command("next")(schedules_commands.next_fires)
+    schedules.command()(schedules_commands.delete)
+    schedules.command()(schedules_commands.backfill)
+
+
+def _workers(app: typer.Typer) -> None:
+    from mrq_core.cli.workers_commands import drain, list_workers, show_worker, stack, stop
+
+    workers = _group(app, "workers", "List, show and stop workers.")
+    workers.command("list")(list_workers)
+    workers.command("show")(show_worker)
+    workers.command()(stop)
+    workers.command()(drain)
+    workers.command()(stack)
+
+
+def _explain(app: typer.Typer) -> None:
+    from mrq_core.cli.explain_command import explain
+
+    app.command(rich_help_panel=_LOOK)(explain)
+
+
+def _stack(app: typer.Typer) -> None:
+    from mrq_core.cli.workers_commands import stack_of
+
+    app.command("stack", rich_help_panel=_LOOK)(stack_of)
+
+
+def _group(app: typer.Typer, name: str, help: str) -> typer.Typer:
+    """Adds an empty group whose default command is `list`."""
+    group = typer.Typer(cls=ListByDefault, rich_markup_mode="rich", help=help)
+    app.add_typer(group, name=name, rich_help_panel=_LOOK)
+    return group
+
+
+# --- care -----------------------------------------------------------------------------------------
+
+
+def _check(app: typer.Typer) -> None:
+    from mrq_core.cli.check_commands import check
+
+    app.command(rich_help_panel=_CARE)(check)
+
+
+def _plugins(app: typer.Typer) -> None:
+    from mrq_core.cli.check_commands import plugins
+
+    app.command(rich_help_panel=_CARE)(plugins)
+
+
+_COMMANDS: dict[str, Callable[[typer.Typer], None]] = {
+    "worker": _worker,
+    "scheduler": _scheduler,
+    "run": _run,
+    "dashboard": _dashboard,
+    "demo": _demo,
+    "jobs": _jobs,
+    "queues": _queues,
+    "tasks": _tasks,
+    "limits": _limits,
+    "schedules": _schedules,
+    "workers": _workers,
+    "explain": _explain,
+    "stack": _stack,
+    "check": _check,
+    "plugins": _plugins,
+}
+"""Adds each command to the application, in the order of the help."""

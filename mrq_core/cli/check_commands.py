@@ -17,7 +17,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Finding
 from mrq_core.operations.actions import repair_all
 from mrq_core.operations.checks import broker_findings, config_findings
-from mrq_core.operations.consistency import consistency_findings, is_large
+from mrq_core.operations.consistency import consistency_findings, is_large, prune_all
 from mrq_core.operations.search_keys import fill_search_keys
 from mrq_core.operations.views import driver_view, finding_view, plugin_view
 from mrq_core.plugins.manager import Plugins
@@ -41,8 +41,8 @@ def check(
         bool,
         typer.Option(
             "--repair",
-            help="First put jobs back into their queues that lost their entry in a crash. "
-            "Then compare queues, records and totals, also of many jobs.",
+            help="First put jobs back into their queues that lost their entry in a crash, delete expired "
+            "jobs, and correct totals. Then compare queues, records, totals and indexes, also of many jobs.",
         ),
     ] = False,
     as_json: AsJson = False,
@@ -58,7 +58,7 @@ def check(
         if not any(finding.level == "error" for finding in findings) and (
             repair or not is_large(client.broker)
         ):
-            findings += consistency_findings(client.broker)
+            findings += consistency_findings(client.broker, prunes=repair)
     if as_json:
         print_json([finding_view(finding) for finding in findings])
     else:
@@ -84,6 +84,10 @@ def _repair(broker: Broker) -> None:
         examined += step.examined
         repaired += len(step.repaired)
     note(f"Examined {counted(examined, 'unfinished job')}; put {repaired:,} back into their queues.")
+    expired = prune_all(broker)
+    corrected = broker.repair_totals()
+    if expired or corrected:
+        note(f"Deleted {counted(expired, 'expired job')}; corrected {counted(corrected, 'total')}.")
 
 
 def _print_findings(findings: Sequence[Finding]) -> None:

@@ -83,9 +83,9 @@ def demo(
 def _quiet_logs(config: Config) -> None:
     from mrq_core.running.logs import set_up_logging
 
-    set_up_logging(replace(config, log_level="INFO", quiet=True))
-    # That jobs fail is what this shows; what the worker has to say about it would be in the way.
+    # The demo shows that jobs fail; what the worker logs about that would be in the way.
     logging.getLogger("mrq.worker").setLevel(logging.CRITICAL)
+    set_up_logging(replace(config, log_level="INFO", quiet=True))
 
 
 def _enqueue(client: Client, number: int) -> DemoJobs:

@@ -81,9 +81,9 @@ def _run(arguments: list[str]) -> NoReturn:
         from mrq_core.worker.fork_server_process import fork_early
 
         fork_early()
-    from mrq_core.cli.app import app
+    from mrq_core.cli.app import application
 
-    app(args=arguments, prog_name="mrq")
+    application(next(iter(arguments), None))(args=arguments, prog_name="mrq")
     sys.exit(0)
 
 

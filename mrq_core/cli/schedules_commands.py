@@ -89,7 +89,7 @@ def add(
     jitter: Annotated[str | None, _text("--jitter", "DURATION", "The most by which a fire is late.")] = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace a schedule of this name.")] = False,
 ) -> None:
-    """Adds a schedule. It stays until it is deleted, whatever SCHEDULER_TASKS says.
+    """Adds a schedule. It stays until it is deleted, unless a config has a schedule of its name.
 
     Examples: `mrq schedules add tasks.tidy --every 15m`,
     `mrq schedules add tasks.report --at 08:30 --weekday 0`.

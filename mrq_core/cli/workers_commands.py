@@ -8,7 +8,6 @@ from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
 from mrq_core.cli.errors import CommandFailed
 from mrq_core.cli.options import Given, command
@@ -28,15 +27,6 @@ Patience = Annotated[
     typer.Option("--patience", metavar="SECONDS", min=0.1, max=3600, help="How long to wait for the answer."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-class ListByDefault(TyperGroup):
-    """A group of commands; without a command it runs `list`."""
-
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
-        if not args or (args[0].startswith("-") and args[0] not in ("--help", "-h")):
-            args = ["list", *args]
-        return super().parse_args(ctx, args)
 
 
 @command("broker", "plugins", needs_output=True)

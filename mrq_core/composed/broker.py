@@ -32,6 +32,7 @@ from mrq_core.contract.broker import Broker, RawQueue, SharedState
 from mrq_core.contract.lifecycle import has_expired
 from mrq_core.contract.matching import matches
 from mrq_core.contract.messages import (
+    CHUNK,
     Action,
     AddedKeys,
     Applied,
@@ -181,6 +182,12 @@ class ComposedBroker(Broker):
             return None
         return self._queue.position(job_id)
 
+    def parent_of(self, followup: str) -> str | None:
+        for parent, jobs in self._store.unfinished(CHUNK):
+            if any(job.record.id == followup for job in jobs):
+                return parent
+        return None
+
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
         both = heapq.merge(
             self._queue.queue_names(prefix, after, limit), self._store.queue_names(prefix, after, limit)
@@ -230,6 +237,9 @@ class ComposedBroker(Broker):
 
     def repair(self, limit: int = 1000, cursor: str | None = None) -> RepairResult:
         return repairing.repair(self._jobs, limit, cursor)
+
+    def repair_totals(self) -> int:
+        return self._store.repair_totals()
 
     def check(self) -> list[Finding]:
         return [

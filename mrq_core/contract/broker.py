@@ -331,6 +331,14 @@ class StoreServices(ABC):
         Raises SchemaTooNew where the data may no longer be used by this version; see
         `mrq_core.drivers.versions`."""
 
+    def repair_totals(self) -> int:
+        """Corrects the totals that differ from the stored jobs, and returns their number. Safe beside running
+        workers. The cost grows with the number of jobs.
+
+        A broker that changes a job and its totals in one operation has nothing to repair, as here.
+        """
+        return 0
+
     @abstractmethod
     def close(self) -> None:
         """Closes all connections. Calls in progress fail; using the broker afterwards is an error."""
@@ -491,6 +499,15 @@ class Broker(StoreServices):
         Reads a consistent state, except on a pair and on MongoDB. Costs up to MOST_AHEAD index entries, and
         a look at up to 10,000 slots of limits for each limit key.
         """
+
+    def parent_of(self, followup: str) -> str | None:
+        """The job that holds this follow-up, which is stored with an outcome of the job and is not enqueued
+        yet. None: no job holds it.
+
+        A broker that enqueues follow-ups in the operation that stores the outcome has none, as here. Other
+        brokers have some for an instant, and after a crash until `prune` enqueues them.
+        """
+        return None
 
     # --- workers -----------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Compares what a broker keeps twice: entries and records, totals and records.
+"""Compares what a broker keeps twice: entries and records, totals and records, indexes and records.
 
 Jobs change while they are compared, so a difference counts only if three comparisons in a row find it.
 """
@@ -6,15 +6,17 @@ Jobs change while they are compared, so a difference counts only if three compar
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from msgspec.structs import replace
 
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Finding, JobFilter
+from mrq_core.contract.messages import Finding, JobFilter, Order
 from mrq_core.contract.naming import shown_names
-from mrq_core.contract.record import WAITING, Status
+from mrq_core.contract.record import WAITING, JobRecord, Status
+from mrq_core.contract.terms import words_of
 from mrq_core.operations.jobs import count_all
 
 _UNFINISHED = (*sorted(WAITING), Status.STARTED)
@@ -22,16 +24,28 @@ _COMPARISONS, _PAUSE = 3, 0.05
 _FUTURE_SECONDS = 366 * 86_400.0
 _SUBJECT = "consistency"
 _SHOWN = 5
+_SAMPLED = 50
+"""The jobs of each kind that are sought in the indexes."""
+_RAISED = (Status.FAILED, Status.RETRY, Status.TIMEOUT, Status.MAXRETRIES, Status.ABORT, Status.INTERRUPT)
+_ANY_NUMBER = 1 << 62
 LARGE = 100_000
 """The number of jobs from which on a check compares nothing without a request: it counts them one by one."""
 
 
-def consistency_findings(broker: Broker) -> list[Finding]:
-    """The differences between entries, records and totals. Counts all jobs one by one."""
-    found = [*_entries_and_records(broker), *_totals_and_records(broker)]
+def consistency_findings(broker: Broker, *, prunes: bool = False) -> list[Finding]:
+    """The differences between entries, records, totals and indexes. Counts all jobs one by one.
+
+    `prunes`: deletes expired jobs first. Without it, totals may be too high by the expired jobs, and only
+    totals that are too low are found.
+    """
+    found = [
+        *_entries_and_records(broker),
+        *_totals_and_records(broker, prunes=prunes),
+        *_indexes_and_records(broker),
+    ]
     if found:
         return found
-    message = "queues, records and totals agree"
+    message = "queues, records, totals and indexes agree"
     return [Finding(level="ok", subject=_SUBJECT, message=message)]
 
 
@@ -78,25 +92,97 @@ def _entries_and_records(broker: Broker) -> Iterator[Finding]:
         )
 
 
-def _totals_and_records(broker: Broker) -> Iterator[Finding]:
+def _totals_and_records(broker: Broker, *, prunes: bool) -> Iterator[Finding]:
     def differing() -> dict[str, int]:
+        if prunes:
+            prune_all(broker)
         totals = {str(status): number for status, number in broker.totals().by_status().items()}
         records = count_records(broker, JobFilter(), "status")
-        return {
-            status: totals.get(status, 0) - records.get(status, 0)
-            for status in {*totals, *records}
-            if totals.get(status, 0) < records.get(status, 0)  # expired jobs count until they are pruned
-        }
+        expired = prune_all(broker) if prunes else _ANY_NUMBER
+        found = {}
+        for status in {*totals, *records}:
+            number = totals.get(status, 0) - records.get(status, 0)
+            if number < 0 or number > expired:
+                found[status] = min(number, number - expired, key=abs) if number > 0 else number
+        return found
 
     steady = _steady(differing)
     if steady:
-        parts = ", ".join(f"{-number:,} too few {status}" for status, number in sorted(steady.items()))
+        parts = ", ".join(
+            f"{abs(number):,} too {'few' if number < 0 else 'many'} {status}"
+            for status, number in sorted(steady.items())
+        )
         yield Finding(
             level="warning",
             subject=_SUBJECT,
             message=f"the totals differ from the jobs: {parts}",
-            advice="Workers recount totals where their broker can lose them; tell the project if it stays.",
+            advice="`mrq check --repair` corrects totals where their broker can lose them; tell the project "
+            "if the difference stays.",
         )
+
+
+def prune_all(broker: Broker) -> int:
+    """Deletes all expired jobs, and completes what crashes have left. Returns the number of jobs."""
+    number = 0
+    while pruned := broker.prune():
+        number += pruned
+    return number
+
+
+def _indexes_and_records(broker: Broker) -> Iterator[Finding]:
+    def differing() -> dict[str, int]:
+        lost: Counter[str] = Counter()
+        for record in _sample(broker):
+            lost.update(kind for kind, wanted in _searches_of(record) if not _finds(broker, wanted, record))
+        return lost
+
+    steady = _steady(differing)
+    if steady:
+        parts = ", ".join(f"{number:,} by {kind}" for kind, number in sorted(steady.items()))
+        yield Finding(
+            level="warning",
+            subject=_SUBJECT,
+            message=f"searches do not find some of the newest jobs: {parts}",
+            advice="The index of the broker has lost entries: make sure that its server keeps all data, and "
+            "tell the project if it does.",
+        )
+
+
+def _sample(broker: Broker) -> list[JobRecord]:
+    """The newest jobs, and the newest whose latest attempt raised."""
+    found = {
+        record.id: record
+        for wanted in (JobFilter(), JobFilter(statuses=_RAISED))
+        for record in broker.find(wanted, limit=_SAMPLED).records
+    }
+    return list(found.values())
+
+
+def _searches_of(record: JobRecord) -> Iterator[tuple[str, JobFilter]]:
+    """The searches that find a job through one index each."""
+    yield "status", JobFilter(statuses=(record.status,))
+    yield "path", JobFilter(paths=(record.path,))
+    yield "queue", JobFilter(queues=(record.queue,))
+    if record.schedule:
+        yield "schedule", JobFilter(schedules=(record.schedule,))
+    for name, value in record.search_keys.items():
+        yield "search key", JobFilter(search_keys={name: value})
+    if record.exception_type is not None:
+        yield "exception type", JobFilter(exception_types=(record.exception_type,))
+        for word in words_of(record.exception_message or ""):
+            yield "error word", JobFilter(error_words=(word,))
+        if record.error_group is not None:
+            yield "error group", JobFilter(error_groups=(record.error_group,))
+
+
+def _finds(broker: Broker, wanted: JobFilter, record: JobRecord) -> bool:
+    """Whether the search finds the job, or the job has changed since it was read."""
+    before = f"{max(0, int(record.id, 16) - 1):024x}"
+    page = broker.find(wanted, order=Order.OLDEST_FIRST, cursor=before, limit=1)
+    if page.searched_until is not None or any(found.id == record.id for found in page.records):
+        return True
+    [now] = broker.get([record.id])
+    return now is None or (now.updated_at, now.status) != (record.updated_at, record.status)
 
 
 def _steady(differing: Callable[[], dict[str, int]]) -> dict[str, int]:

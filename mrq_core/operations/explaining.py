@@ -50,6 +50,9 @@ def explain(broker: Broker, name: str) -> list[Reason]:
     try:
         return explain_job(broker, name)
     except JobNotFound:
+        parent = broker.parent_of(name)
+        if parent is not None:
+            return _of_followup(broker, name, parent)
         if broker.queue_names(prefix=name, limit=1) != [name]:
             raise
     return explain_queue(broker, name)
@@ -86,8 +89,8 @@ def reasons_of_job(record: JobRecord, position: QueuePosition | None, around: Su
         until = record.lease_until
         if until is None or until > around.now:
             return [_running(record, around)]
-        return [_lease_ended(record, until, around), *of_queue(record.queue, around)]
-    shared = of_queue(record.queue, around)
+        return [_lease_ended(record, until, around), *of_queue(record.queue, around, record.path)]
+    shared = of_queue(record.queue, around, record.path)
     if position is None:
         return [*shared, _no_entry(record)]
     reasons = [reason for reason in shared if reason.kind is not ReasonKind.WORKERS_FULL]
@@ -96,6 +99,21 @@ def reasons_of_job(record: JobRecord, position: QueuePosition | None, around: Su
     if position.ahead and position.parked_under is None:
         reasons.append(_behind(record, position))
     return reasons or [_next(record, around)]
+
+
+def _of_followup(broker: Broker, job_id: str, parent: str) -> list[Reason]:
+    """The reason of a follow-up that is stored with an outcome of its parent, and not enqueued yet."""
+    [record] = broker.get([parent])
+    if record is None:  # enqueued meanwhile, and the parent has expired
+        return explain_job(broker, job_id)
+    now = broker.now()
+    state = f"ended as {record.status}" if record.is_ended else f"not ended: its status is {record.status}"
+    sentence = (
+        f"It is a follow-up of the job {parent}, which has {state}, {ago(record.updated_at, now)}. The "
+        "outcome of the parent holds it, and it is not in its queue yet: workers enqueue it within two "
+        "minutes."
+    )
+    return [Reason(kind=ReasonKind.PARENT, sentence=sentence, command="mrq check --repair")]
 
 
 def _is_waiting(record: JobRecord) -> bool:
@@ -263,6 +281,7 @@ def explain_queue(broker: Broker, name: str) -> list[Reason]:
     records = broker.find(wanted, order=Order.OLDEST_FIRST, limit=_MOST_EXAMINED).records
     if not counts.due:
         reasons.append(_none_due(name, counts, records, around.now))
+    reasons += _denied_in_queue(name, records, around)
     reasons += _parked_in_queue(broker, records, around)
     return reasons or [_served(name, counts, around)]
 
@@ -309,6 +328,15 @@ def _none_due(name: str, counts: QueueCounts, records: Sequence[JobRecord], now:
         sentence += f" {among} next is {first.id}, due {until_text(first.due_at, now)}."
         command = f"mrq jobs edit {first.id} --in 0"
     return Reason(kind=ReasonKind.DUE_LATER, sentence=sentence, command=command)
+
+
+def _denied_in_queue(name: str, records: Sequence[JobRecord], around: Surroundings) -> list[Reason]:
+    """The reason of the first task whose jobs all workers of the queue leave out."""
+    for path in dict.fromkeys(record.path for record in records):
+        found = [one for one in of_queue(name, around, path) if one.kind is ReasonKind.DENIED]
+        if found:
+            return found
+    return []
 
 
 def _parked_in_queue(broker: Broker, records: Sequence[JobRecord], around: Surroundings) -> list[Reason]:

@@ -32,6 +32,8 @@ class ReasonKind(StrEnum):
     PAUSED = "paused"
     TASK_PAUSED = "task_paused"
     NO_WORKER = "no_worker"
+    DENIED = "denied"
+    PARENT = "parent"
     NO_ENTRY = "no_entry"
     LIMIT = "limit"
     RATE = "rate"
@@ -71,13 +73,20 @@ def read_surroundings(broker: Broker) -> Surroundings:
     return Surroundings(now=broker.now(), rules=broker.rules(), workers=list_workers(broker))
 
 
-def of_queue(name: str, around: Surroundings) -> list[Reason]:
-    """The reasons why no worker takes jobs from a queue or tree now."""
+def of_queue(name: str, around: Surroundings, path: str | None = None) -> list[Reason]:
+    """The reasons why no worker takes jobs from a queue or tree now; with `path`, jobs of this task."""
     reasons = _paused(name, around)
     claiming = listening(name, around.workers)
     if not claiming:
         reasons.append(_no_worker(name, around.workers))
-    elif all(_is_full(report) for report in claiming):
+        return reasons
+    if path is not None:
+        denied = denied_by(path, claiming)
+        if denied == claiming:
+            reasons.append(_denied(name, path, claiming))
+            return reasons
+        claiming = [report for report in claiming if report not in denied]
+    if all(_is_full(report) for report in claiming):
         reasons.append(_full(name, claiming))
     return reasons
 
@@ -147,6 +156,22 @@ def _full(name: str, workers: Sequence[WorkerReport]) -> Reason:
     )
     command = f"mrq worker {quoted(name)}"
     return Reason(kind=ReasonKind.WORKERS_FULL, sentence=sentence, command=command)
+
+
+def denied_by(path: str, workers: Sequence[WorkerReport]) -> list[WorkerReport]:
+    """The workers that leave jobs of this task to other workers."""
+    return [report for report in workers if not report.takes(path)]
+
+
+def _denied(name: str, path: str, workers: Sequence[WorkerReport]) -> Reason:
+    which = (
+        "The worker that claims" if len(workers) == 1 else f"Each of the {len(workers):,} workers that claim"
+    )
+    sentence = (
+        f"{which} from {queue_text(name)} leaves out jobs of the task {path}, by its DENY_TASKS: "
+        f"{listed([report.name for report in workers], len(workers))}."
+    )
+    return Reason(kind=ReasonKind.DENIED, sentence=sentence, command=f"mrq worker {quoted(name)}")
 
 
 def listening(name: str, workers: Sequence[WorkerReport]) -> list[WorkerReport]:

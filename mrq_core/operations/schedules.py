@@ -91,8 +91,13 @@ class Synced(msgspec.Struct, frozen=True, kw_only=True):
 
 def list_schedules(broker: Broker) -> list[StoredSchedule]:
     """All schedules, by name, without deleted ones and those that this version cannot read."""
-    found = (read_schedule(item) for item in broker.state.list(SCHEDULES))
-    return [stored for stored in found if stored is not None and stored.removed_at is None]
+    return _existing(broker.state.list(SCHEDULES))
+
+
+def _existing(items: Iterable[StateItem]) -> list[StoredSchedule]:
+    return [
+        stored for stored in map(read_schedule, items) if stored is not None and stored.removed_at is None
+    ]
 
 
 def find_schedule(broker: Broker, name: str) -> StoredSchedule:
@@ -204,39 +209,42 @@ def delete_schedules(broker: Broker, names: Sequence[str]) -> list[StoredSchedul
 
 def sync_schedules(broker: Broker, definitions: Iterable[Definition]) -> Synced:
     """Makes the schedules of configs those of this config: adds, changes and removes. Pauses, counts, and
-    schedules of people stay. Idempotent, and safe in several processes at once; of two configs that differ,
-    the last sync wins."""
+    schedules of people stay, except those that have the name of a definition. Idempotent, and safe in several
+    processes at once; of two configs that differ, the last sync wins. A round trip for each difference."""
     wanted = {definition.name: definition for definition in definitions}
-    items = {item.name: read_schedule(item) for item in broker.state.list(SCHEDULES)}
+    now = to_ms(broker.now())
+    items = {item.name: item for item in broker.state.list(SCHEDULES)}
+    stored = {name: read_schedule(item) for name, item in items.items()}
     added: list[str] = []
     changed: list[str] = []
     removed: list[str] = []
     for name, definition in wanted.items():
-        before = items.get(name)
+        before = stored.get(name)
         if before is None or _differs(before, definition):
-            after = _changed(broker, name, _sync_to(definition), tells=False)
+            after = _written(broker, name, _sync_to(definition), items.get(name), now)
             if after is not None:
                 (changed if before is not None and before.removed_at is None else added).append(name)
-    for name, before in items.items():
+    for name, before in stored.items():
         if before is not None and before.source == "config" and name not in wanted:
             is_gone = before.removed_at is not None
             if not is_gone or before.removed_by == "person":
-                _changed(broker, name, _left_out, ttl=_TOMBSTONE_SECONDS, tells=False)
+                _written(broker, name, _left_out, items[name], now, ttl=_TOMBSTONE_SECONDS)
                 removed += [] if is_gone else [name]
     if added or changed or removed:
         _tell_schedulers(broker)
     return Synced(added=tuple(added), changed=tuple(changed), removed=tuple(removed))
 
 
-def restore_schedules(broker: Broker, definitions: Sequence[Definition]) -> list[str]:
-    """Adds the schedules of a config that shared state has lost. Deleted schedules stay deleted. Returns the
-    names of the added schedules."""
-    known = {item.name for item in broker.state.list(SCHEDULES)} if definitions else set()
-    restored = []
-    for definition in definitions:
-        if definition.name not in known and _changed(broker, definition.name, _add_only(definition)):
-            restored.append(definition.name)
-    return restored
+def load_schedules(
+    broker: Broker, definitions: Sequence[Definition]
+) -> tuple[list[StoredSchedule], list[str]]:
+    """All schedules as `list_schedules`, and the names of those that were restored: schedules of a config
+    that shared state has lost. Deleted schedules stay deleted."""
+    items = broker.state.list(SCHEDULES)
+    known = {item.name for item in items}
+    lost = [definition for definition in definitions if definition.name not in known]
+    restored = [one.name for one in lost if _changed(broker, one.name, _add_only(one))]
+    return _existing(broker.state.list(SCHEDULES) if lost else items), restored
 
 
 def _add_only(definition: Definition) -> Change:
@@ -303,21 +311,34 @@ def _change_known(
     return [stored for stored in changed if stored is not None]
 
 
-def _changed(
-    broker: Broker, name: str, change: Change, *, ttl: float | None = None, tells: bool = True
-) -> StoredSchedule | None:
-    """Changes one schedule by compare-and-set, and tells schedulers. None: `change` left it unchanged."""
+def _changed(broker: Broker, name: str, change: Change) -> StoredSchedule | None:
+    """Changes one schedule, and tells schedulers. None: `change` left it unchanged."""
     now = to_ms(broker.now())
+    after = _written(broker, name, change, broker.state.get(SCHEDULES, name), now)
+    if after is not None:
+        _tell_schedulers(broker)
+    return after
+
+
+def _written(
+    broker: Broker,
+    name: str,
+    change: Change,
+    item: StateItem | None,
+    now: int,
+    *,
+    ttl: float | None = None,
+) -> StoredSchedule | None:
+    """Changes one schedule by compare-and-set. `item`: its value as the caller has read it; it is read again
+    if it has changed since. None: `change` left it unchanged."""
     for _ in range(_ATTEMPTS):
-        item = broker.state.get(SCHEDULES, name)
         after = change(None if item is None else read_schedule(item), now)
         if after is None:
             return None
         version = 0 if item is None else item.version
         if broker.state.compare_and_set(SCHEDULES, name, stored_value(after), version=version, ttl=ttl):
-            if tells:
-                _tell_schedulers(broker)
             return after
+        item = broker.state.get(SCHEDULES, name)
     raise BrokerUnavailable(f"the schedule {name!r} changes too often to be changed: try again")
 
 

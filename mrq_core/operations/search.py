@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -61,8 +61,8 @@ def search(
 
     Paging by cursor shows each job that matches throughout exactly once. The page may have fewer jobs than
     `limit`, or none, and still a cursor: then `seconds` were over. The call takes at most `seconds`, or one
-    `Broker.find` if that is longer (250 ms), plus a read of up to 20 successes for each failing task.
-    Raises InvalidValue for a malformed cursor, and for a `limit` outside 1 to 1,000.
+    `Broker.find` if that is longer (250 ms). Raises InvalidValue for a malformed cursor, and for a `limit`
+    outside 1 to 1,000.
     """
     if not 1 <= limit <= CHUNK:
         raise InvalidValue(f"limit is {shown(limit)}: expected 1 to {CHUNK:,}", path="limit")
@@ -122,6 +122,10 @@ class LastSuccesses:
             self._known[path] = max(ends, default=None)
         return self._known[path]
 
+    def has_read(self, path: str) -> bool:
+        """Whether `of` answers without a read."""
+        return path in self._known
+
     def is_still_failing(self, record: JobRecord) -> bool:
         """Whether the task of a failed job has had no success since the job ended."""
         success = self.of(record.path)
@@ -147,15 +151,31 @@ def _steps(
     while True:
         started = time.monotonic()
         page = broker.find(wanted, order=order, cursor=cursor, limit=_BATCH)
+        cursor, until = page.cursor, page.searched_until
         matching = [record for record in page.records if query.allows(record, now)]
         if query.is_still_failing:
-            matching = [record for record in matching if successes.is_still_failing(record)]
-        cursor = page.cursor
-        yield _Step(matching=matching, cursor=cursor, searched_until=page.searched_until)
+            matching, last = _still_failing(matching, successes, begin + seconds)
+            if last is not None:
+                cursor = until = last
+        yield _Step(matching=matching, cursor=cursor, searched_until=until)
         ended = time.monotonic()
         next_seconds = max(2 * (ended - started), _SCAN_SECONDS if may_scan else 0.0)
-        if cursor is None or page.searched_until is not None or ended - begin + next_seconds > seconds:
+        if cursor is None or until is not None or ended - begin + next_seconds > seconds:
             return
+
+
+def _still_failing(
+    records: Sequence[JobRecord], successes: LastSuccesses, deadline: float
+) -> tuple[list[JobRecord], str | None]:
+    """The jobs whose tasks are still failing; and the id of the last examined job, if the time was over
+    before all were examined. Examines at least the first."""
+    found: list[JobRecord] = []
+    for index, record in enumerate(records):
+        if index and not successes.has_read(record.path) and time.monotonic() > deadline:
+            return found, records[index - 1].id
+        if successes.is_still_failing(record):
+            found.append(record)
+    return found, None
 
 
 def _page(

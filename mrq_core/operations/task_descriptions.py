@@ -25,7 +25,7 @@ _RENEWED = TTL / 2
 def publish_task(broker: Broker, description: TaskDescription) -> bool:
     """Publishes the description of a task. False: shared state has the same for some time to come. Of
     several workers whose code differs, the last wins."""
-    value: JsonValue = msgspec.json.decode(msgspec.json.encode(description))  # as it is read again
+    value: JsonValue = msgspec.json.decode(msgspec.json.encode(description))  # the stored form
     item = broker.state.get(TASKS_NAMESPACE, description.path)
     if item is not None and item.value == value and not _ends_soon(broker, item):
         return False

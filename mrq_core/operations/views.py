@@ -241,6 +241,7 @@ def worker_view(report: WorkerReport) -> JsonObject:
         "pid": report.pid,
         "queues": list(report.queues),
         "queues_left_out": report.queues_left_out,
+        "denied_tasks": list(report.denied_tasks),
         "greenlets": report.greenlets,
         "running": [
             {

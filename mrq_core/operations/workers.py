@@ -69,6 +69,8 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     cpu_history: tuple[float, ...] = ()
     running_jobs: int = 0
     queues_left_out: int = 0
+    denied_tasks: tuple[str, ...] = ()
+    """The paths of DENY_TASKS, as far as the report has room."""
     interval: float = 0.0
     """Seconds between two reports. 0: the report expires when it is not renewed."""
 
@@ -76,6 +78,10 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     def is_at_work(self) -> bool:
         """Whether the worker has neither stopped nor died."""
         return self.status not in (STOPPED, DEAD)
+
+    def takes(self, path: str) -> bool:
+        """Whether the worker claims jobs of this task, as far as its report tells."""
+        return path not in self.denied_tasks
 
     @property
     def busy(self) -> int:

@@ -20,6 +20,8 @@ JSON = "json"
 NO_JOB = "-"
 """The attribute `job` of a line that no job logged."""
 _INDENT = "\n    "
+_MOST_BITS = 4096
+"""Of an integer that is written as a number. Python refuses to write very large ones."""
 _OURS = ("mrq", "mrq.")
 
 
@@ -111,7 +113,7 @@ class JsonFormatter(logging.Formatter):
         line = self._line(record)
         extra = {name: value for name, value in vars(record).items() if name not in _USUAL}
         if extra:
-            line["extra"] = {str(name): _plain(value) for name, value in extra.items()}
+            line["extra"] = {_text(name): _plain(value) for name, value in extra.items()}
         return json.dumps(line, ensure_ascii=True, allow_nan=False)
 
     def _line(self, record: logging.LogRecord) -> dict[str, Any]:
@@ -122,8 +124,8 @@ class JsonFormatter(logging.Formatter):
         moment = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(milliseconds // 1000))
         line: dict[str, Any] = {
             "time": f"{moment}.{milliseconds % 1000:03d}Z",
-            "level": printable(str(record.levelname)),
-            "logger": printable(str(record.name)),
+            "level": _text(record.levelname),
+            "logger": _text(record.name),
             "event": name if is_event else message,
         }
         if is_event:
@@ -137,12 +139,12 @@ class JsonFormatter(logging.Formatter):
             line |= {"task": running.path, "queue": running.queue, "attempt": running.claims}
         line["worker"] = self._worker
         duration = vars(record).get("duration")
-        if isinstance(duration, float):
+        if isinstance(duration, float) and duration - duration == 0:
             line["duration"] = round(duration, 6)
         if record.exc_info or record.exc_text:
             line["exception"] = self._exception(record)
         if record.stack_info:
-            line["stack"] = printable(str(record.stack_info))
+            line["stack"] = _text(record.stack_info)
         return line
 
     def _exception(self, record: logging.LogRecord) -> dict[str, str]:
@@ -150,9 +152,9 @@ class JsonFormatter(logging.Formatter):
         kind, message = told.get("error_type"), told.get("error_message")
         error = record.exc_info[1] if record.exc_info else None
         if kind is None and error is not None:
-            kind, message = type(error).__name__, str(error)
+            kind, message = type(error).__name__, _text(error)
         text = record.exc_text or (self.formatException(record.exc_info) if record.exc_info else "")
-        return {name: printable(str(value)) for name, value in
+        return {name: _text(value) for name, value in
                 (("type", kind or ""), ("message", message or ""), ("traceback", text))}  # fmt: skip
 
 
@@ -163,8 +165,19 @@ _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {
 
 def _plain(value: object) -> Any:
     """A value of JSON: numbers, truth values and null as they are, and the text of any other object."""
-    if value is None or isinstance(value, bool | int):
+    kind = type(value)
+    if value is None or kind is bool:
         return value
-    if isinstance(value, float) and value - value == 0:
+    if isinstance(value, int) and kind is int and value.bit_length() <= _MOST_BITS:
         return value
-    return printable(str(value))
+    if isinstance(value, float) and kind is float and value - value == 0:
+        return value
+    return _text(value)
+
+
+def _text(value: object) -> str:
+    """The text of an object, or what stands for it where its code raises: a line is written all the same."""
+    try:
+        return printable(str.__str__(str(value)))
+    except Exception:
+        return f"<a {type(value).__name__} whose text fails>"

@@ -112,12 +112,15 @@ def trigger_of(definition: Definition, anchor_ms: int) -> Trigger:
 
 
 def trigger_words(definition: Definition) -> str:
-    """When the schedule fires, in words."""
+    """When the schedule fires, in words, also if this version refuses its cron expression."""
     if definition.interval is not None:
         return f"every {definition.interval:g} s"
     zone = definition.timezone
     if definition.cron is not None:
-        return f"{cron_words(definition.cron)}, {zone}"
+        try:
+            return f"{cron_words(definition.cron)}, {zone}"
+        except InvalidValue:  # of another version, or of a damaged value
+            return f"cron {definition.cron}, which this version of mrq refuses, {zone}"
     days = "every day"
     if definition.weekday is not None:
         days = f"every {_WEEKDAYS[definition.weekday]}"

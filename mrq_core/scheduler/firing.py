@@ -130,7 +130,7 @@ class Scheduler:
             except Exception:
                 _log.exception("scheduler.broke: it goes on in a second")
                 pause = PAUSE
-            if pause > 0 and not self._is_stopped:
+            if not self._is_stopped:  # also for 0 seconds: the jobs of a worker go on during a backlog
                 self._wait(pause)
 
     def stop(self) -> None:
@@ -164,8 +164,9 @@ class Scheduler:
         elapsed = time.monotonic() - self._loaded_at
         if changes == self._known_changes and elapsed < RELOAD_SECONDS:
             return
-        self._restore()
-        found = schedules.list_schedules(self._broker)
+        found, restored = schedules.load_schedules(self._broker, self._definitions or ())
+        if restored:
+            _log.warning("schedules.restored %s: the broker had lost them", shown_names(restored))
         self._due, self._heap = {}, []
         for stored in found:
             self._note(stored)
@@ -173,12 +174,6 @@ class Scheduler:
             publish_overlap_rule(self._client)
         self._load_tasks({stored.definition.path for stored in found} - self._loaded)
         self._known_changes, self._loaded_at = changes, time.monotonic()
-
-    def _restore(self) -> None:
-        """Adds schedules of the config again that the broker has lost with its data."""
-        restored = schedules.restore_schedules(self._broker, self._definitions or ())
-        if restored:
-            _log.warning("schedules.restored %s: the broker had lost them", shown_names(restored))
 
     def _load_tasks(self, paths: Iterable[str]) -> None:
         """Imports the tasks of schedules before they fire. Jobs of a missing task have default options."""

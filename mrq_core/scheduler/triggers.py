@@ -17,13 +17,14 @@ import calendar
 import hashlib
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from functools import lru_cache
 from typing import Protocol
 from zoneinfo import ZoneInfo
 
 from cronsim import CronSim, CronSimError
 
+from mrq_core.clock import to_ms
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.scheduler.zones import first_pass_of, passes_of, steady_midnight, wall_of
 
@@ -34,6 +35,8 @@ EXPRESSION_MAX = 200
 _DAY = timedelta(days=1)
 _MIDNIGHT = time()
 _LAST_DAY = date(9998, 12, 30)
+_LAST_MS = to_ms(datetime.combine(_LAST_DAY, _MIDNIGHT, UTC))
+"""No trigger fires later: times near the end of the calendar cannot be converted to all zones."""
 _ALIASES = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -77,6 +80,8 @@ class IntervalTrigger:
         moment = max(moment_ms, self._anchor - 1)
         for _ in range(len(self._excluded) + 1):
             found = self._anchor + ((moment - self._anchor) // self._interval + 1) * self._interval
+            if found > _LAST_MS:
+                break
             span = self._span_around(found)
             if span is None:
                 return found

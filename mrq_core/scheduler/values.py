@@ -24,6 +24,8 @@ MADE_UP_MOST = 1000
 FAILURES_MOST = 20
 """The most failures in a row after which a schedule can be paused: it remembers that many jobs."""
 _GRACE_MAX = 366 * 86_400.0
+_FIRST_YEAR, _LAST_YEAR = 1970, 9998
+"""The years of excluded dates: all zones can convert their days."""
 
 
 def _queue(value: object, key: str, zone: str) -> str:
@@ -123,12 +125,20 @@ def _dates(value: object, key: str, zone: str) -> tuple[str, ...]:
             try:
                 if isinstance(item, str):
                     item = date.fromisoformat(item)
-                if isinstance(item, date) and not isinstance(item, datetime):
+                if (
+                    isinstance(item, date)
+                    and not isinstance(item, datetime)
+                    and _FIRST_YEAR <= item.year <= _LAST_YEAR
+                ):
                     found.append(item.isoformat())
                     continue
             except ValueError:
                 pass
-            raise InvalidValue(f"{key} has {shown(item)}: expected dates, such as '2026-12-25'", path=key)
+            raise InvalidValue(
+                f"{key} has {shown(item)}: expected dates from {_FIRST_YEAR} to {_LAST_YEAR}, such as "
+                "'2026-12-25'",
+                path=key,
+            )
         return tuple(sorted(set(found)))
     raise InvalidValue(
         f"{key} is {shown(value)}: expected a list of up to {EXCLUDED_MAX} dates, such as ['2026-12-25']",

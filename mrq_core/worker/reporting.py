@@ -119,6 +119,7 @@ class Reporter:
             status=state.status,
             queues=self._queues,
             queues_left_out=self._left_out,
+            denied_tasks=_first(state.config.deny_tasks),
             greenlets=state.config.greenlets,
             started_at=self._started_at,
             reported_at=datetime.now(UTC),

@@ -16,7 +16,7 @@ from unittest import mock
 
 import pytest
 
-from mrq_core.cli.app import app
+from mrq_core.cli.app import application
 from tests import brokers
 from tests.support import PATIENCE, Project, open_project
 
@@ -119,6 +119,8 @@ def _is_plain(arguments: tuple[str, ...]) -> bool:
         "check",
         "explain",
         "schedules",
+        "tasks",
+        "limits",
     )
 
 
@@ -134,7 +136,7 @@ def _in_this_process(arguments: tuple[str, ...], folder: Path, env: dict[str, st
         contextlib.redirect_stderr(err),
     ):
         try:
-            app(args=list(arguments), prog_name="mrq")
+            application(arguments[0])(args=list(arguments), prog_name="mrq")
         except SystemExit as ended:
             code = ended.code
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.cli.conftest import Shell
-from tests.support import Project
+from tests.support import Project, until
 
 
 def test_a_job_is_explained_with_the_command_that_changes_it(mrq: Shell, project: Project) -> None:
@@ -35,6 +35,7 @@ def test_a_running_worker_is_named(mrq: Shell, project: Project) -> None:
     job_id = project.queue("tasks.nap", {"seconds": 60})
     project.worker()
     project.until_status(job_id, "started")
+    until(lambda: mrq("workers", "--json").json, what="the worker's first report")
     [reason] = mrq("explain", job_id, "--json").json
     assert reason["kind"] == "running"
     waiting = project.queue("tasks.nap", {"seconds": 60})

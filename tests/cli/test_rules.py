@@ -48,8 +48,8 @@ def test_tasks_are_listed_and_shown(mrq: Shell, project: Project) -> None:
 
 def test_a_pause_has_an_end(mrq: Shell, project: Project) -> None:
     broker = project.client.broker
-    assert mrq("queues", "pause", "mail/", "--until", "2100-01-31T12:00").out == (
-        "paused until 2100-01-31T12:00:00.000Z: mail/\n"
+    assert mrq("queues", "pause", "mail/", "--until", "2040-01-31T12:00").out == (
+        "paused until 2040-01-31T12:00:00.000Z: mail/\n"
     )
     now = broker.now()
     mrq("tasks", "pause", TASK, "--for", "2h")
@@ -59,7 +59,7 @@ def test_a_pause_has_an_end(mrq: Shell, project: Project) -> None:
     [task] = mrq("tasks", "--json").json
     assert task["until"].startswith(f"{end:%Y-%m-%dT%H:%M:%S}")
     project.queue("tasks.Add", {"a": 1, "b": 1}, queue="mail/a")
-    assert "yes until 2100-01-31T12:00" in " ".join(mrq("queues").out.split())
+    assert "yes until 2040-01-31T12:00" in " ".join(mrq("queues").out.split())
 
 
 def test_an_end_that_makes_no_sense_is_refused(mrq: Shell, project: Project) -> None:

@@ -45,15 +45,22 @@ COMMANDS = {
 
 HELP = """
 import contextlib, io, json, sys
-from mrq_core.cli.app import app
+from mrq_core.cli.app import application
 
 told = {}
 for command in json.load(sys.stdin):
     out = io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
-        app(args=[*command.split(), "--help"], prog_name="mrq")
+        application()(args=[*command.split(), "--help"], prog_name="mrq")
     told[command] = out.getvalue()
 json.dump(told, sys.stdout)
+"""
+IMPORTED = """
+import sys
+from mrq_core.cli.app import application
+
+application(sys.argv[1])
+print(*(name for name in sys.modules if name.startswith("mrq_core.cli.") and name.count("_") > 1))
 """
 GROUPS = ("jobs", "queues", "workers")
 
@@ -83,6 +90,26 @@ def test_the_help_of_each_command_names_its_settings(told: dict[str, str], comma
     assert {"--config", "--debug"} <= set(re.findall(r"--[a-z-]+", told[command]))
     for name in settings_of(COMMANDS[command]):
         assert flag_of(name) in told[command]
+
+
+@pytest.mark.parametrize(
+    ("command", "modules"),
+    [
+        ("queues", {"queues_commands"}),
+        ("stack", {"workers_commands"}),
+        ("scheduler", {"scheduler_command"}),
+        ("worker", {"worker_command", "worker_process", "worker_role"}),
+    ],
+)
+def test_a_command_imports_no_other_command(command: str, modules: set[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTED, command], capture_output=True, text=True, check=True
+    )
+    assert {name.rpartition(".")[2] for name in done.stdout.split()} == modules
+
+
+def test_a_command_that_does_not_exist_is_compared_with_all(mrq: Shell) -> None:
+    assert "Did you mean" in mrq("schedule", code=2).err
 
 
 def test_settings_of_the_config_file_only_have_no_flag(told: dict[str, str]) -> None:

@@ -1,4 +1,8 @@
-"""The pair of Redis and MongoDB keeps the contract."""
+"""The pair of Redis and MongoDB keeps the contract.
+
+The usual run takes the parts in which both servers act in one call. Each half has its own contract, and the
+composition is tested on the whole contract with both halves in memory. The campaign runs all of it.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,48 @@ import pytest
 
 from mrq_core.clock import Clock
 from mrq_core.composed import ComposedBroker
-from mrq_core.testing.conformance import BrokerContract, BrokerFactory
+from mrq_core.testing.conformance import (
+    ApplyContract,
+    BrokerContract,
+    BrokerFactory,
+    BulkContract,
+    ChangeContract,
+    ClaimContract,
+    EditContract,
+    EnqueueContract,
+    GreenletContract,
+    LeaseContract,
+    ModelContract,
+    ProcessContract,
+    PruneContract,
+    RawContract,
+    SettleContract,
+    ThreadContract,
+    UniqueContract,
+    WaitContract,
+)
 from mrq_core.testing.conformance.against_model import MachineContract
 from tests.composed.kit import Place, open_broker
 
 
-class TestRedisAndMongo(BrokerContract):
+class TestRedisAndMongo(
+    EnqueueContract,
+    UniqueContract,
+    ClaimContract,
+    LeaseContract,
+    SettleContract,
+    ChangeContract,
+    EditContract,
+    ApplyContract,
+    RawContract,
+    WaitContract,
+    PruneContract,
+    BulkContract,
+    ThreadContract,
+    ProcessContract,
+    GreenletContract,
+    ModelContract,
+):
     @pytest.fixture
     def broker_factory(self, place: Place) -> BrokerFactory:
         return partial(open_broker, place)
@@ -21,6 +61,12 @@ class TestRedisAndMongo(BrokerContract):
     @pytest.fixture
     def process_factory(self, broker_factory: BrokerFactory) -> BrokerFactory:
         return broker_factory
+
+
+@pytest.mark.campaign
+class TestRedisAndMongoInFull(BrokerContract):
+    broker_factory = TestRedisAndMongo.broker_factory
+    process_factory = TestRedisAndMongo.process_factory
 
 
 def open_empty(place: Place, clock: Clock) -> ComposedBroker:
@@ -31,7 +77,7 @@ def open_empty(place: Place, clock: Clock) -> ComposedBroker:
 
 @pytest.mark.timeout(900)
 class TestRedisAndMongoAgainstModel(MachineContract):
-    examples = 60  # of 40 steps, each of several round trips
+    examples = 30  # of 40 steps, each of several round trips
 
     @pytest.fixture
     def empty_broker_factory(self, place: Place) -> BrokerFactory:

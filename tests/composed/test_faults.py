@@ -90,6 +90,7 @@ def started(project: Project) -> set[str]:
 # --- workers and servers that are killed ------------------------------------------------------------
 
 
+@pytest.mark.campaign
 def test_no_job_is_lost_by_workers_that_are_killed(campaign: Campaign) -> None:
     def kill(worker: Process) -> None:
         until(campaign.project.ledger_path.exists, what="a job to start")
@@ -116,6 +117,7 @@ def test_no_job_is_lost_by_servers_that_are_killed_by_turns(
     assert "Traceback" not in output, output
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("half", ["redis", "mongo"])
 def test_a_half_that_is_away_is_named_and_the_worker_goes_on_when_it_is_back(
     project: Project, redis_server: RedisServer, mongo_server: MongoServer, half: str

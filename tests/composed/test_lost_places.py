@@ -83,6 +83,7 @@ def claimed(broker: ComposedBroker, jobs: list[str]) -> list[datetime]:
     return times if len(times) == len(jobs) else []
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("half", ["redis", "mongo"])
 def test_outcomes_are_kept_while_a_server_is_away_and_the_worker_goes_on_when_it_is_back(
     project: Project, servers: Pair, half: str
@@ -152,6 +153,7 @@ def test_an_emptied_queue_gets_all_its_jobs_back_and_starts_none_twice(
     assert check_halves(broker) == set()
 
 
+@pytest.mark.campaign
 def test_lost_places_are_given_back_again_and_again_while_workers_work(
     campaign: Campaign, servers: Pair
 ) -> None:

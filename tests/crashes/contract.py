@@ -17,7 +17,7 @@ class CrashContract:
     scene: Callable[[Any], Scene]
     """Makes the scene of a story from the fixture `place`."""
     has_few_calls = False
-    """Whether the usual run has time for every call of a story, and not only for every seventh."""
+    """Whether the usual run has time for every call of a story, and not only for every thirteenth."""
 
     @pytest.fixture
     def begin(self, place: Any) -> Iterator[Callable[[], Scene]]:

@@ -165,7 +165,7 @@ def _check_system(site: TestClient) -> None:
     system = read(site, "/system")
     assert "ben requeue status:failed queue:mail 1,204 done , 3 refused" in system.text
     assert "BROKER" in system.text
-    assert "No entry has these words" in read(site, "/system", audit="zzz").text
+    assert "No entry has these words" in read(site, "/system", audit="missing").text
 
 
 def _check_overview(site: TestClient) -> None:

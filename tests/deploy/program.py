@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from typer.main import get_command
 
-from mrq_core.cli.app import app
+from mrq_core.cli.app import application
 from mrq_core.config.settings import SETTINGS, Config
 from mrq_core.config.sources import load_config
 from mrq_core.contract.naming import check_queue_name
@@ -31,7 +31,7 @@ class Call(NamedTuple):
 
 def parsed(words: Sequence[str]) -> Call:
     """The command that `mrq` would run with these words. Raises AssertionError where it would refuse them."""
-    program = get_command(app)
+    program = get_command(application())
     calls: list[Call] = []
     for name, command in _leaves(program):
         assert not (command.hidden and name in words[:1]), f"`mrq {name}` is not part of this version"
@@ -81,7 +81,7 @@ def options_of(words: Sequence[str]) -> set[str]:
     """
     front = split_program(words)
     assert front is not None, f"`{shlex.join(words)}` is no call of mrq"
-    command: Any = get_command(app)
+    command: Any = get_command(application())
     options = {"--help", "-h"}
     while True:
         options |= {option for one in command.params for option in (*one.opts, *one.secondary_opts)}

@@ -10,11 +10,10 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import typer
 from typer.main import get_command
 
 import mrq_core
-from mrq_core.cli.app import app
+from mrq_core.cli.app import application
 from mrq_core.config.settings import SETTINGS, Config, flag_of
 from mrq_core.contract.record import Status
 from mrq_core.plugins import hookspecs
@@ -85,9 +84,8 @@ def test_every_page_is_in_the_navigation() -> None:
         assert f": {page.relative_to(DOCS).as_posix()}\n" in navigation
 
 
-@pytest.mark.parametrize("command", sorted(commands(get_command(app))))
+@pytest.mark.parametrize("command", sorted(commands(get_command(application()))))
 def test_every_command_is_described(command: str) -> None:
-    assert isinstance(app, typer.Typer)
     assert re.search(rf"`{command}[` ]", text_of("command-line.md")), command
 
 

@@ -62,7 +62,7 @@ def test_every_command_of_the_readme_works_as_typed_one_after_the_other(tmp_path
 def test_the_demo_and_the_tests_are_started_from_a_new_environment() -> None:
     demo, tests = [block.body for block in readme_blocks("sh") if "-m venv" in block.body]
     assert demo == f"{MAKES_ENVIRONMENT}.venv/bin/mrq demo\n"
-    assert tests == f"{MAKES_TEST_ENVIRONMENT}.venv-test/bin/python -m pytest -n 3\n"
+    assert tests == f"{MAKES_TEST_ENVIRONMENT}.venv-test/bin/python -m pytest -n 4 --dist worksteal\n"
 
 
 def test_the_shell_can_read_every_block() -> None:

@@ -55,6 +55,7 @@ def campaign(project: Project) -> Iterator[Campaign]:
     check_collections(project.client.broker)  # type: ignore[arg-type]
 
 
+@pytest.mark.campaign
 def test_no_job_is_lost_by_workers_that_are_killed(campaign: Campaign) -> None:
     def kill(worker: Process) -> None:
         until(lambda: campaign.project.ledger_path.exists(), what="a job to start")
@@ -103,6 +104,7 @@ def test_outcomes_are_kept_while_the_server_is_away_and_the_worker_goes_on_when_
     assert worker.wait() == 0, worker.output
 
 
+@pytest.mark.campaign
 def test_a_server_that_hangs_for_a_while_costs_leases_and_no_job(
     project: Project, own_server: Server
 ) -> None:

@@ -13,7 +13,8 @@ from bson import ObjectId
 from msgspec.structs import replace
 
 from mrq_broker_mongo.broker import MongoBroker
-from mrq_broker_mongo.jobs import recounting, searching
+from mrq_broker_mongo.jobs import indexes, recounting, searching
+from mrq_core.clock import from_ms
 from mrq_core.contract.matching import matches
 from mrq_core.contract.messages import (
     Cancel,
@@ -354,6 +355,28 @@ def test_counting_jobs_with_an_exception_reads_only_the_terms_of_types_or_groups
         assert broker.count(JobFilter(), group).numbers == expected
         [cost] = [figures(told) for command, told in explained.found if command.get("hint") == "terms"]
         assert cost["totalKeysExamined"] <= terms * 300 + 10
+
+
+@pytest.mark.parametrize("group", ["exception_type", "error_group"])
+@pytest.mark.parametrize("most", [100, 0], ids=["few groups", "many groups"])
+def test_a_count_by_exceptions_whose_time_is_over_goes_on_at_its_cursor(
+    broker: MongoBroker, monkeypatch: pytest.MonkeyPatch, group: str, most: int
+) -> None:
+    """No step reads all jobs with an exception at once."""
+    monkeypatch.setattr(pacing, "MAX_SECONDS", 0.0)
+    monkeypatch.setattr(pacing, "FIRST", 2)
+    monkeypatch.setattr(searching, "MOST_ERRORS", 0)
+    monkeypatch.setattr(indexes, "MOST_VALUES", most)
+    for number in range(9):
+        broker.enqueue([keyed("q", {"n": number})])
+        [record] = take(broker, "q", 1)
+        broker.settle([failure(record, f"g{number % 3}", exception_type=f"shop.E{number % 2}")])
+    wanted = JobFilter(since=from_ms(0))
+    first = broker.count(wanted, group)
+    assert 0 < first.number < 9
+    assert not first.is_complete
+    expected = {"g0": 3, "g1": 3, "g2": 3} if group == "error_group" else {"shop.E0": 5, "shop.E1": 4}
+    assert count_all(broker, wanted, group) == expected
 
 
 @pytest.mark.parametrize("order", list(Order))

@@ -177,6 +177,7 @@ def project(place: Place, tmp_path: Path) -> Iterator[Project]:
         yield project
 
 
+@pytest.mark.campaign
 @pytest.mark.parametrize("leave", [_step_down, _kill])
 def test_failovers_during_load_lose_nothing_and_each_repeat_follows_a_lost_claim(
     project: Project, replicas: Replicas, leave: Callable[[Replicas], None]
@@ -197,6 +198,7 @@ def test_failovers_during_load_lose_nothing_and_each_repeat_follows_a_lost_claim
     check_collections(project.client.broker)  # type: ignore[arg-type]
 
 
+@pytest.mark.campaign
 def test_a_worker_goes_on_as_soon_as_there_is_another_primary(project: Project, replicas: Replicas) -> None:
     first = project.queue("tasks.work", {"seconds": 0})
     worker = project.worker()

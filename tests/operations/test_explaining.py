@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,12 +12,19 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from mrq_broker_mongo.broker import MongoBroker
+from mrq_broker_mongo.jobs import effects
+from mrq_broker_mongo.store import MongoStore
+from mrq_core import failpoints
 from mrq_core.client.client import Client
+from mrq_core.composed import ComposedBroker
+from mrq_core.composed import broker as composed_broker
 from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import (
     Cancel,
     ClaimRequest,
+    JobFilter,
     Limit,
     NewJob,
     Outcome,
@@ -81,7 +89,14 @@ def settle(broker: Broker, record: JobRecord, status: Status, **outcome: Any) ->
     assert broker.settle([Settlement(id=record.id, token=record.token or "", outcome=end)]) == [True]
 
 
-def listen(broker: Broker, *queues: str, name: str = "w1", status: str = "wait", running: int = 0) -> None:
+def listen(
+    broker: Broker,
+    *queues: str,
+    name: str = "w1",
+    status: str = "wait",
+    running: int = 0,
+    denied: tuple[str, ...] = (),
+) -> None:
     now = datetime.now(UTC)
     report = WorkerReport(
         name=name,
@@ -89,6 +104,7 @@ def listen(broker: Broker, *queues: str, name: str = "w1", status: str = "wait",
         pid=1,
         status=status,
         queues=queues,
+        denied_tasks=denied,
         greenlets=2,
         started_at=now,
         reported_at=now,
@@ -244,6 +260,81 @@ def test_its_workers_have_no_free_greenlet(broker: Broker) -> None:
     assert reason.sentence.startswith("All 2 workers of the queue q have no free greenlet: w1, w2, 4 ")
     listen(broker, "q", running=1)
     assert kinds(explain_job(broker, job_id)) == ["next"]
+
+
+def test_all_workers_of_its_queue_leave_out_its_task(broker: Broker) -> None:
+    job_id, other = put(broker), put(broker, path="other.Task", delay=60.0)
+    listen(broker, "q", denied=("some.Task", "x.Y"))
+    [reason] = explain_job(broker, job_id)
+    assert reason.kind is ReasonKind.DENIED
+    assert reason.sentence == (
+        "The worker that claims from the queue q leaves out jobs of the task some.Task, by "
+        "its DENY_TASKS: w1."
+    )
+    assert reason.command == "mrq worker q"
+    assert kinds(explain_job(broker, other)) == ["due_later", "behind"]
+    listen(broker, "other", name="w0")
+    listen(broker, "q", name="w2", denied=("some.Task",), running=2)
+    [reason] = explain_job(broker, job_id)
+    assert reason.sentence.startswith("Each of the 2 workers that claim from the queue q leaves out")
+    assert kinds(explain_queue(broker, "q")) == ["denied"]
+    listen(broker, "q", name="w3", running=2)
+    [reason] = explain_job(broker, job_id)
+    assert reason.kind is ReasonKind.WORKERS_FULL, "the free worker leaves out the task"
+    assert "w3, 2 greenlets" in reason.sentence
+    listen(broker, "q", name="w3")
+    assert kinds(explain_job(broker, job_id)) == ["next"]
+    assert kinds(explain_queue(broker, "q")) == ["next"]
+
+
+def test_a_follow_up_that_a_crash_has_left_in_its_parent(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite and Redis enqueue follow-ups together with the outcome."""
+    broker = client.broker
+    parent = put(broker)
+    record = take(broker)
+    now = broker.now()
+    child = JobRecord(id=new_id(), path="next.Task", params={}, queue="q", queued_at=now, updated_at=now)
+    outcome = Outcome(status=Status.SUCCESS, ttl=1e6, followups=(NewJob(record=child),))
+
+    class Crash(Exception):
+        pass
+
+    def crash(*arguments: object) -> None:
+        raise Crash
+
+    def crash_at(point: str) -> None:
+        if point == "composed.followups":
+            raise Crash
+
+    with monkeypatch.context() as patch, contextlib.suppress(Crash):
+        patch.setattr(effects, "finish", crash)
+        patch.setattr(failpoints, "hook", crash_at)
+        broker.settle([Settlement(id=parent, token=record.token or "", outcome=outcome)])
+    left = broker._store if isinstance(broker, ComposedBroker) else broker
+    if not isinstance(left, MongoBroker | MongoStore):
+        [waiting] = broker.find(JobFilter(paths=("next.Task",))).records
+        assert kinds(explain(broker, waiting.id)) == ["no_worker"]
+        assert broker.parent_of(waiting.id) is None
+        return
+    [job_id] = _stored_followups(left)
+    [reason] = explain(broker, job_id)
+    assert reason.kind is ReasonKind.PARENT
+    assert reason.sentence.startswith(f"It is a follow-up of the job {parent}, which has ended as success, ")
+    assert reason.command == "mrq check --repair"
+    assert broker.parent_of(parent) is None
+    with pytest.raises(JobNotFound):
+        explain(broker, new_id())
+    monkeypatch.setattr(effects, "_UNFINISHED", timedelta(0))
+    monkeypatch.setattr(composed_broker, "_UNFINISHED", timedelta(seconds=-1))
+    broker.prune()
+    assert kinds(explain(broker, job_id)) == ["no_worker"]
+
+
+def _stored_followups(broker: MongoBroker | MongoStore) -> list[str]:
+    found = broker._connection.run("jobs", lambda jobs: list(jobs.find({"followups": {"$exists": True}})))
+    return [str(one["_id"]) for doc in found for one in doc["followups"]]
 
 
 def test_it_is_parked_under_a_limit(broker: Broker) -> None:

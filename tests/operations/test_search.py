@@ -131,6 +131,15 @@ def test_a_task_is_still_failing_until_it_succeeds(each_broker: Broker) -> None:
     assert found(each_broker, "is:still-failing path:a.Fixed") == [], "a job that was requeued has succeeded"
 
 
+def test_a_search_for_failing_tasks_ends_in_time_and_goes_on(each_broker: Broker) -> None:
+    ids = [ran(each_broker, Status.FAILED, path=f"a.Task{number}") for number in range(5)]
+    query = parse_query(each_broker, "is:still-failing")
+    page = search(each_broker, query, seconds=0.0)
+    assert [record.id for record in page.records] == [ids[4]]
+    assert page.cursor == page.searched_until == ids[4]
+    assert found(each_broker, "is:still-failing", seconds=0.0) == ids[::-1]
+
+
 @pytest.mark.parametrize("limit", [0, -1, 1001])
 def test_a_limit_is_checked(each_broker: Broker, limit: int) -> None:
     with pytest.raises(InvalidValue, match="limit is"):

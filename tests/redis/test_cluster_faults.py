@@ -81,6 +81,7 @@ def test_a_node_that_is_away_stops_its_own_prefix_alone_until_it_is_back(
         assert "Traceback" not in worker.output
 
 
+@pytest.mark.campaign
 def test_no_job_is_lost_by_a_node_that_is_killed_and_comes_back(
     projects: tuple[Project, Project], nodes: list[Server]
 ) -> None:

@@ -50,6 +50,7 @@ def campaign(project: Project) -> Iterator[Campaign]:
     check_keys(project.client.broker)  # type: ignore[arg-type]
 
 
+@pytest.mark.campaign
 def test_no_job_is_lost_by_workers_that_are_killed(campaign: Campaign) -> None:
     def kill(worker: Process) -> None:
         until(lambda: campaign.project.ledger_path.exists(), what="a job to start")

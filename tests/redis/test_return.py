@@ -62,6 +62,7 @@ def test_a_worker_never_waits_longer_than_promised_before_it_tries_again(
     assert worker.wait() == 0, worker.output
 
 
+@pytest.mark.campaign
 def test_a_server_that_hangs_for_a_while_costs_leases_and_no_job(project: Project, server: Server) -> None:
     jobs = [project.queue("tasks.work", {"seconds": 0.1}) for _ in range(20)]
     worker = project.worker("--broker-timeout", "0.5", "--lease", "1", "--greenlets", "3")
@@ -84,6 +85,7 @@ def test_a_worker_does_not_start_without_a_server(tmp_path: Path) -> None:
         assert "Traceback" not in worker.output
 
 
+@pytest.mark.campaign
 def test_workers_go_on_with_the_server_that_the_sentinels_have_promoted(tmp_path: Path) -> None:
     with sentinels(tmp_path) as service, open_project(tmp_path, service.url) as project:
         project.write("tasks.py", ledger.TASKS)

@@ -214,6 +214,18 @@ def test_job_action_changes_what_matches(ambient: Scene) -> None:
     }
 
 
+def test_job_action_changes_jobs_of_the_millisecond_in_which_it_begins(
+    ambient: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = queued(ambient, 2)
+    queued_at = ambient.client.fetch(second).queued_at
+    monkeypatch.setattr(type(ambient.broker), "now", lambda broker: queued_at)
+    found = run(JobAction, path="tasks.report", action="cancel", dry_run=True)
+    assert found == {"requeued": 0, "cancelled": 2}
+    assert run(JobAction, path="tasks.report", action="cancel") == {"requeued": 0, "cancelled": 2}
+    assert statuses(ambient, [first, second]) == [S.CANCEL, S.CANCEL]
+
+
 def test_job_action_leaves_running_and_succeeded_jobs_alone(ambient: Scene) -> None:
     (done,) = queued(ambient)
     end(ambient, Outcome(status=S.SUCCESS, ttl=3600))

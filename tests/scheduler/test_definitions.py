@@ -157,6 +157,8 @@ class Rude:
         ({"interval": 60, "exclude": ["2026-02-30"]}, "exclude has '2026-02-30'"),
         ({"interval": 60, "exclude": [datetime(2026, 1, 1, tzinfo=UTC)]}, "exclude has"),
         ({"interval": 60, "exclude": ["2026-01-01"] * 367}, "up to 366 dates"),
+        ({"interval": 60, "exclude": ["9999-12-31"]}, "from 1970 to 9998"),
+        ({"interval": 60, "exclude": ["0001-01-01"], "timezone": "Asia/Kolkata"}, "from 1970 to 9998"),
         ({"interval": 60, "jitter": 61}, "60 s apart"),
         ({"interval": 60, "jitter": -1}, "jitter is -1"),
         ({"interval": 60, "missed": "twice"}, "skip, once, all"),
@@ -238,3 +240,9 @@ def test_an_interval_with_a_start_keeps_to_its_grid() -> None:
     definition = defined(interval=3600, start="2026-05-01T00:30")
     assert first_fires(definition, utc(2026, 4, 1), 2) == ["05-01 00:30:00", "05-01 01:30:00"]
     assert first_fires(definition, utc(2026, 5, 1, 9), 1) == ["05-01 09:30:00"]
+
+
+def test_an_expression_that_this_version_refuses_has_words() -> None:
+    """A list of schedules shows the schedules of other versions too."""
+    stored = Definition(name="n", path=PATH, cron="0 0 * * * 2026")
+    assert trigger_words(stored) == "cron 0 0 * * * 2026, which this version of mrq refuses, UTC"

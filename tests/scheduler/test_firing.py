@@ -359,6 +359,21 @@ def test_a_backlog_of_many_schedules_is_made_in_bounded_steps(
     assert [scene.stored(name).fired for name in made] == [600] * 5
 
 
+def test_a_backlog_leaves_time_for_the_jobs_of_a_worker(scene: Scene) -> None:
+    for _ in range(2 * firing.BATCH + 1):
+        scene.schedule(interval=3600)
+    waits: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if seconds:
+            scheduler.stop()
+
+    scheduler = Scheduler(scene.client, None, now=scene.now, wait=wait)
+    scheduler.run()
+    assert waits == [0, 0, firing.PAUSE]
+
+
 def test_the_pause_ends_at_the_next_fire(scene: Scene) -> None:
     scene.schedule(interval=60)
     scheduler: Scheduler = scene.scheduler()

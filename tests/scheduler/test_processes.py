@@ -14,6 +14,7 @@ import pytest
 
 from mrq_core.contract.messages import JobFilter, Order
 from mrq_core.scheduler.policies import fire_id
+from tests import brokers
 from tests.scheduler.conftest import MINUTE, NOON, Scene
 from tests.support import Process, until
 
@@ -21,6 +22,11 @@ ROOT = Path(__file__).parents[2]
 FIRES = 1000
 FACTOR = 4000.0
 """The clock of the schedulers runs this much faster: a fire each 15 ms."""
+SCENES = [
+    name if name == brokers.PER_COMMIT[-1] else pytest.param(name, marks=pytest.mark.campaign)
+    for name in brokers.NAMES
+]
+"""The brokers, of which the usual run takes one: the processes compute for ten seconds."""
 
 
 class Schedulers:
@@ -74,6 +80,7 @@ def five(scene: Scene) -> Iterator[Schedulers]:
     started.end()
 
 
+@pytest.mark.parametrize("scene", SCENES, indirect=True)
 @pytest.mark.parametrize("overlap", ["allow", pytest.param("buffer_one", marks=pytest.mark.campaign)])
 def test_five_schedulers_make_one_job_of_each_of_a_thousand_fires(
     scene: Scene, five: Schedulers, overlap: str

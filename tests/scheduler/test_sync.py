@@ -202,6 +202,27 @@ def test_a_config_that_removes_a_schedule_wins_over_running_schedulers(scene: Sc
     assert names(scene) == ["b"]
 
 
+def test_a_sync_costs_one_write_for_each_difference(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    state = type(scene.broker.state)
+    for call in ("get", "list", "compare_and_set", "add", "put"):
+        original = getattr(state, call)
+
+        def counted(self: Any, *args: Any, _call: str = call, _original: Any = original, **keys: Any) -> Any:
+            calls.append(_call)
+            return _original(self, *args, **keys)
+
+        monkeypatch.setattr(state, call, counted)
+    many = [defined(f"s{index}") for index in range(50)]
+    sync(scene, *many)
+    assert calls == ["list", *["compare_and_set"] * 50, "add"]
+    calls.clear()
+    sync(scene, *many)
+    assert calls == ["list"]
+    sync(scene, *many[:-2], defined("s48", queue="other"))
+    assert calls == ["list", "list", *["compare_and_set"] * 2, "add"]
+
+
 def test_unknown_names_change_nothing(scene: Scene) -> None:
     sync(scene, defined("a"))
     for change in (schedules.pause_schedules, schedules.resume_schedules, schedules.delete_schedules):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mrq_core.clock import to_ms
+from mrq_core.clock import from_ms, to_ms
 from mrq_core.errors import InvalidValue
 from mrq_core.scheduler.triggers import (
     BoundedTrigger,
@@ -295,6 +295,17 @@ def test_the_29th_of_february_is_found_over_a_century_year() -> None:
 def test_the_end_of_the_calendar_is_no_error() -> None:
     trigger = cron_trigger("0 0 29 2 *", zone_of("UTC"))
     assert trigger.next_after(to_ms(utc(9998, 12, 1))) is None
+
+
+def test_an_interval_ends_before_the_calendar() -> None:
+    trigger = IntervalTrigger(3650 * 86_400_000, to_ms(utc(2026)), zone_of("UTC"))
+    at: int | None = to_ms(utc(2026))
+    found = []
+    while at is not None:
+        found.append(from_ms(at))
+        at = trigger.next_after(at)
+    assert 790 < len(found) < 800
+    assert found[-1].year < 9999
 
 
 def test_a_search_is_fast_also_near_a_change_of_the_clock() -> None:

@@ -395,7 +395,11 @@ def test_an_odd_file_is_one_clear_error(tmp_path: Path, content: bytes, words: s
 @pytest.mark.parametrize("name", [*SETTINGS, "CONFIG"])
 def test_a_variable_that_is_not_utf_8_is_named(name: str) -> None:
     value = os.fsdecode(b"caf\xe9")
-    words = f"MRQ_{name} is ignored" if name in SETTINGS and SETTINGS[name].file_only else r"caf\\udce9.*: "
+    words = r"caf\\udce9.*: "
+    if name in SETTINGS and SETTINGS[name].file_only:
+        words = f"MRQ_{name} is ignored"
+    elif name in SETTINGS and SETTINGS[name].secret:
+        words = rf"{name} is '\*\*\*'.*: "
     with pytest.raises((ConfigError, UserWarning), match=words) as caught:
         load({f"MRQ_{name}": value})
     str(caught.value).encode()

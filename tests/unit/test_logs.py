@@ -78,6 +78,44 @@ def test_a_line_of_json_has_the_values_of_its_record(terminal: io.StringIO) -> N
     assert second.keys() == {"time", "level", "logger", "event", "message", "worker"}
 
 
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+def nested(depth: int) -> list[object]:
+    value: list[object] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"value": Unprintable()},
+        {"value": nested(5000)},
+        {"value": {1: Unprintable()}},
+        {"value": 10**5000},
+        {"value": True},
+        {"duration": float("inf")},
+        {"duration": float("nan")},
+        {"error_type": Unprintable()},
+    ],
+    ids=["raises", "deep", "inside", "huge", "bool", "inf", "nan", "type"],
+)
+def test_no_value_of_a_caller_keeps_a_line_from_the_json_log(
+    extra: dict[str, object], terminal: io.StringIO
+) -> None:
+    log_to(terminal, "json")
+    logging.getLogger("shop").error("here", exc_info=Unprintable("x"), extra=extra)
+    [line] = map(json.loads, terminal.getvalue().splitlines())
+    assert line["event"] == "here"
+    assert "Unprintable" in line["exception"]["traceback"]
+
+
 def test_the_time_of_a_line_has_the_milliseconds_of_its_record(terminal: io.StringIO) -> None:
     log_to(terminal, "%(asctime)s")
     for created in (1_700_000_000.25, 1_700_000_000.75, 1_700_000_061.5):

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 SETUPTOOLS: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"][
     "setuptools"
 ]
-PACKAGES = [pattern.removesuffix("*") for pattern in SETUPTOOLS["packages"]["find"]["include"]]
+PACKAGES = list(dict.fromkeys(name.rstrip("*.") for name in SETUPTOOLS["packages"]["find"]["include"]))
 
 
 def files_of(package: str) -> set[Path]:

@@ -56,9 +56,15 @@ class Bench:
         folder: Path,
         reporter_class: type[Reporter] = Reporter,
         queues: tuple[str, ...] = ("default",),
+        **more: object,
     ) -> None:
         self.file = folder / "report.json"
-        settings = {"broker": "sqlite:///never", "report_file": str(self.file), "report_interval": 1.0}
+        settings = {
+            "broker": "sqlite:///never",
+            "report_file": str(self.file),
+            "report_interval": 1.0,
+            **more,
+        }
         self.broker = MemoryBroker()
         self.state = WorkerState(Client(load_config(settings, environ={}), self.broker))
         self.reporter = reporter_class(self.state, queues)
@@ -118,6 +124,15 @@ def test_a_report_stays_small(tmp_path: Path) -> None:
     assert len(report.queues) + report.queues_left_out == 10_000
     assert (len(report.running), report.busy) == (20, 100)
     assert len(report.memory_history) == len(report.cpu_history) == 60
+
+
+def test_a_report_names_the_denied_tasks(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, deny_tasks=[f"long.{number}.Task" for number in range(1000)])
+    report = bench.reporter.describe()
+    assert report.denied_tasks[:2] == ("long.0.Task", "long.1.Task")
+    assert not report.takes("long.1.Task")
+    assert report.takes("other.Task")
+    assert len(",".join(report.denied_tasks)) < 5000, "a report stays small"
 
 
 def test_the_use_of_the_pool_is_the_mean_of_a_minute(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def count(
     """See `Broker.count`. Uses totals or index entries alone where possible, less the expired jobs."""
     check_group(group_by)
     check_page_cursor(cursor)
-    now_ms = clock.now_ms()
+    pace, now_ms = Pace(), clock.now_ms()
     (expired,) = connection.execute(_EXPIRED, (now_ms, MOST_EXPIRED)).fetchone()
     if cursor is None and expired < MOST_EXPIRED:
         numbers = totals.count(connection, wanted, group_by)
@@ -172,7 +172,7 @@ def count(
         uses_entries = False
     numbers = {} if group_by else {"": 0}
     start = at = cursor or _START[Order.OLDEST_FIRST]
-    pace = Pace()
+    pace.begin_part()
     while True:
         end = None if wanted.ids else _end_of_part(connection, index, at, pace.size)
         span = (at, end or _START[Order.NEWEST_FIRST])

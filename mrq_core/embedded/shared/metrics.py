@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import repeat
 
 from mrq_core.contract.metrics import Metric, Resolution
 from mrq_core.drivers import rollups
@@ -12,7 +13,7 @@ from mrq_core.drivers import rollups
 _GET = "SELECT cell FROM metrics WHERE resolution = ? AND name = ? AND slot = ? AND tags = ?"
 _PUT = "INSERT OR REPLACE INTO metrics VALUES (?, ?, ?, ?, ?)"
 _READ = """
-SELECT name, slot, tags, cell FROM metrics
+SELECT slot, tags, cell FROM metrics
 WHERE resolution = ? AND name = ? AND slot >= ? AND slot < ? ORDER BY slot"""
 _PRUNE = """
 DELETE FROM metrics WHERE (resolution, name, slot, tags) IN (
@@ -38,17 +39,18 @@ def read(
     resolution: Resolution,
 ) -> list[Metric]:
     """See `Broker.read_metrics`."""
-    slots = rollups.slots_between(since, until, resolution)
-    rows = [
-        row  # one query for each name: SQLite's JSON cuts texts at NUL
-        for name in sorted(set(names))
-        for row in connection.execute(_READ, (resolution.value, name, *slots))
-    ]
-    cells = rollups.unpack_all([row[3] for row in rows])
-    return rollups.metrics_of(
-        ((name, slot, tags, cell) for (name, slot, tags, _), cell in zip(rows, cells, strict=True)),
-        resolution,
-    )
+    span = rollups.slots_between(since, until, resolution)
+    found: list[Metric] = []
+    for name in sorted(set(names)):  # one query for each: SQLite's JSON cuts texts at NUL
+        slots: list[int] = []
+        tags: list[str] = []
+        cells: list[bytes] = []
+        for slot, its_tags, cell in connection.execute(_READ, (resolution.value, name, *span)):
+            slots.append(slot)
+            tags.append(its_tags)
+            cells.append(cell)
+        found += rollups.metrics_of(repeat(name), slots, tags, rollups.unpack_all(cells), resolution)
+    return found
 
 
 def prune(connection: sqlite3.Connection, now_ms: int, limit: int) -> None:

@@ -125,6 +125,41 @@ class MetricContract(Contract):
             assert found(-5 * HOUR, 0.001) == 1
             assert found(-5 * HOUR, 0) == found(0.001, HOUR) == 0
 
+    @pytest.mark.parametrize("resolution", list(Resolution))
+    def test_spans_of_every_length_are_read_oldest_first(
+        self, broker: Broker, hour: datetime, resolution: Resolution
+    ) -> None:
+        """Drivers may store the roll-ups of an hour, or of a day, together."""
+        series: list[Tags] = [(("task", name),) for name in "abc"]
+        at = [after(hour, number * resolution.seconds) for number in range(130)]
+        broker.record_metrics(
+            [
+                counted("m", moment, 1 + number, tags)
+                for number, moment in enumerate(at)
+                for index, tags in enumerate(series)
+                if number % (index + 1) == 0
+            ]
+        )
+        for first, end in (
+            (0, 130),
+            (5, 6),
+            (0, 60),
+            (50, 70),
+            (59, 60),
+            (60, 61),
+            (1, 129),
+            (23, 49),
+            (7, 67),
+        ):
+            read = broker.read_metrics(["m"], at[first], after(at[end - 1], 1), resolution)
+            assert [one.at for one in read] == sorted(one.at for one in read)
+            assert sorted((one.count - 1, one.tags) for one in read) == [
+                (number, tags)
+                for number in range(first, end)
+                for index, tags in enumerate(series)
+                if number % (index + 1) == 0
+            ]
+
     def test_a_span_that_ends_before_it_begins_is_empty(self, broker: Broker, hour: datetime) -> None:
         broker.record_metrics([counted("a", hour)])
         for resolution in Resolution:

@@ -8,6 +8,7 @@ from datetime import datetime
 from mrq_core.clock import to_ms
 from mrq_core.contract.metrics import Metric, Resolution
 from mrq_core.drivers import rollups
+from mrq_core.drivers.rollups import CellKey
 from mrq_core.testing.memory.data import MemoryData
 
 
@@ -23,12 +24,18 @@ def read(
 ) -> list[Metric]:
     """See `Broker.read_metrics`."""
     first, end = rollups.slots_between(since, until, resolution)
-    rows = [
-        (key.name, key.slot, key.tags, cell)
-        for key, cell in data.metrics.items()
+    found = sorted(
+        (key.name, key.slot, key.tags)
+        for key in data.metrics
         if key.name in names and key.resolution is resolution and first <= key.slot < end
-    ]
-    return rollups.metrics_of(sorted(rows, key=lambda row: row[:3]), resolution)
+    )
+    return rollups.metrics_of(
+        [name for name, _, _ in found],
+        [slot for _, slot, _ in found],
+        [tags for _, _, tags in found],
+        [data.metrics[CellKey(resolution, slot, name, tags)] for name, slot, tags in found],
+        resolution,
+    )
 
 
 def prune(data: MemoryData, now: datetime, limit: int) -> None:
