@@ -20,7 +20,7 @@ from mrq_broker_mongo.raw.queue import MongoRawQueue
 from mrq_broker_mongo.server.arrangement import WHOLE
 from mrq_broker_mongo.services import MongoServices
 from mrq_broker_mongo.shared import waiting
-from mrq_core.contract.broker import Broker, RawQueue
+from mrq_core.contract.broker import Broker
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import (
     Action,
@@ -44,6 +44,7 @@ from mrq_core.contract.messages import (
     Settlement,
     Wanted,
 )
+from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import replacing
 from mrq_core.drivers.answers import UNREADABLE, names_unreadable_answers, raise_if_unreadable

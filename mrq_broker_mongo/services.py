@@ -13,7 +13,6 @@ from mrq_broker_mongo.server.location import location_of
 from mrq_broker_mongo.shared import logs, signals
 from mrq_broker_mongo.shared import metrics as rollups
 from mrq_broker_mongo.shared.state import MongoState
-from mrq_core.contract.broker import SharedState, StoreServices
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import (
     Counted,
@@ -28,12 +27,13 @@ from mrq_core.contract.messages import (
     Versions,
 )
 from mrq_core.contract.metrics import Metric, Resolution
+from mrq_core.contract.services import SharedState, StoreServices
 from mrq_core.drivers.answers import UNREADABLE, names_unreadable_answers, raise_if_unreadable
 
 
 @names_unreadable_answers(but_in=("now",))
 class MongoServices(StoreServices):
-    """See `mrq_core.contract.broker.StoreServices`."""
+    """See `mrq_core.contract.services.StoreServices`."""
 
     name = "mongo"
 

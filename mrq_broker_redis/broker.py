@@ -25,7 +25,7 @@ from mrq_broker_redis.server.location import location_of
 from mrq_broker_redis.shared import logs, signals, waiting
 from mrq_broker_redis.shared import metrics as rollups
 from mrq_broker_redis.shared.state import RedisState
-from mrq_core.contract.broker import Broker, RawQueue, SharedState
+from mrq_core.contract.broker import Broker
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import (
     Action,
@@ -59,7 +59,9 @@ from mrq_core.contract.messages import (
     Wanted,
 )
 from mrq_core.contract.metrics import Metric, Resolution
+from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
+from mrq_core.contract.services import SharedState
 from mrq_core.drivers import replacing
 from mrq_core.drivers.answers import UNREADABLE, names_unreadable_answers, raise_if_unreadable
 

@@ -20,10 +20,10 @@ _HOMES = {
     "Queue": "mrq_core.client.handles",
     "Schedule": "mrq_core.client.schedules",
     "add_schedule": "mrq_core.client.schedules",
-    "configure": "mrq_core.client.client",
-    "queue_job": "mrq_core.client.client",
-    "queue_jobs": "mrq_core.client.client",
-    "get_job_result": "mrq_core.client.client",
+    "configure": "mrq_core.client.ambient",
+    "queue_job": "mrq_core.client.ambient",
+    "queue_jobs": "mrq_core.client.ambient",
+    "get_job_result": "mrq_core.client.ambient",
     "pause_task": "mrq_core.client.handles",
     "resume_task": "mrq_core.client.handles",
     "JobRecord": "mrq_core.contract.record",
@@ -90,7 +90,8 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from mrq_core.client.client import Client, configure, get_job_result, queue_job, queue_jobs
+    from mrq_core.client.ambient import configure, get_job_result, queue_job, queue_jobs
+    from mrq_core.client.client import Client
     from mrq_core.client.handles import Job, Queue, pause_task, resume_task
     from mrq_core.client.schedules import Schedule, add_schedule
     from mrq_core.contract.messages import Limit

@@ -12,8 +12,6 @@ import reprlib
 from collections.abc import Mapping
 from typing import Any
 
-from mrq_core.text import on_one_line
-
 
 class MrqError(Exception):
     """The root of all errors of mrq. Errors with attributes can be copied and pickled too."""
@@ -32,6 +30,7 @@ def _rebuilt(kind: type[MrqError], arguments: tuple[object, ...], facts: Mapping
 # --- the words of messages -----------------------------------------------------------------
 
 _SHOWN_MAX = 200
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
 
@@ -68,6 +67,24 @@ def _on_one_line(text: str, most: int = _SHOWN_MAX) -> str:
     if len(text) > most:
         text = text[: most - 3] + "..."
     return on_one_line(text)
+
+
+def without_controls(text: str) -> str:
+    """The text as a terminal can print it. Control characters except line ends and tabs, characters that
+    reorder text, and lone surrogates become escapes."""
+    return _CONTROL.sub(_escape, text)
+
+
+def on_one_line(text: str) -> str:
+    """The text without line ends, tabs and characters that a terminal obeys."""
+    if text.isprintable():
+        return text
+    return without_controls(" ".join(text.splitlines()).replace("\t", " "))
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 # --- configuration -----------------------------------------------------------------------

@@ -14,7 +14,7 @@ from starlette.responses import HTMLResponse, Response
 from mrq_core import __version__
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonValue
-from mrq_core.text import without_controls
+from mrq_core.errors import without_controls
 from mrq_dashboard import formats
 from mrq_dashboard.assets import Assets
 from mrq_dashboard.visit import Page, Visit

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from mrq_broker_mongo.raw import claiming, parameters
 from mrq_broker_mongo.server.connection import Connection
-from mrq_core.contract.broker import RawQueue
 from mrq_core.contract.messages import RawClaim, RawItem
 from mrq_core.contract.naming import RawKind, check_raw_queue_name
+from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers.answers import names_unreadable_answers
 from mrq_core.errors import InvalidValue

@@ -30,12 +30,12 @@ from mrq_broker_mongo.server.arrangement import WHOLE, Arrangement
 from mrq_broker_mongo.server.failures import is_duplicate, is_lost, is_unread, passed_on, translated
 from mrq_broker_mongo.server.location import Doc, Location
 from mrq_core.clock import Clock, SystemClock, from_ms, to_ms
+from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers import answers
 from mrq_core.drivers.exits import too_late
 from mrq_core.drivers.forks import start_anew_in_children
 from mrq_core.errors import BrokerCorrupt, BrokerUnavailable
 from mrq_core.failpoints import reach
-from mrq_core.signal_errors import raised_by_handler
 
 T = TypeVar("T")
 Jobs = Collection[Doc]

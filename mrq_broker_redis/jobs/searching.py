@@ -27,8 +27,10 @@ from mrq_core.contract.terms import wanted_terms
 from mrq_core.drivers import replacing
 
 MAX_SECONDS = 0.25
-BATCH = 500
-"""The number of candidates in one round trip."""
+FIRST, LEAST, BATCH = 50, 10, 500
+"""The numbers of candidates in one round trip: of the first, the smallest and the largest."""
+SLOW = MAX_SECONDS / 10
+"""The seconds above which a round trip with its candidates takes long, because their params are large."""
 MOST_SEEKS = 10
 """The largest number of values whose indexes are asked for each candidate, before its job is read."""
 MOST_MERGED = 50
@@ -174,9 +176,9 @@ def _candidates(
     indexed = [part for part in _indexed(wanted) if len(part) <= MOST_SEEKS]
     if len(indexed) + len(terms) + bool(wanted.queues) == 1:
         indexed = []  # the candidates come from this index
-    size = 50  # grows, because the first few often fill a page
+    size = FIRST  # grows, because the first few often fill a page
     while batch := list(islice(ids, size)):
-        size = min(size * 2, BATCH)
+        began = time.monotonic()
         answer = connection.run(
             "columns", [batch, bool(wanted.params), by_group, terms, indexed], repeatable=True
         )
@@ -185,6 +187,8 @@ def _candidates(
             _Candidate(job_id, None if row is None or (row[6] is not None and int(row[6]) <= now_ms) else row)
             for job_id, row in zip(batch, islice(answer, 1, None), strict=True)
         ]
+        is_slow = time.monotonic() - began > SLOW
+        size = max(LEAST, size // 2) if is_slow else min(size * 2, BATCH)
 
 
 def _ids(

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from mrq_broker_redis.raw import claiming, parameters
 from mrq_broker_redis.server.connection import Connection
-from mrq_core.contract.broker import RawParameters, RawQueue
 from mrq_core.contract.messages import RawClaim, RawItem
 from mrq_core.contract.naming import check_raw_queue_name
+from mrq_core.contract.raw import RawParameters, RawQueue
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers.answers import names_unreadable_answers
 

@@ -21,11 +21,11 @@ from mrq_broker_redis.server.location import Location
 from mrq_broker_redis.server.scripts import script
 from mrq_core import failpoints
 from mrq_core.clock import Clock, SystemClock
+from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers import answers
 from mrq_core.drivers.exits import has_stopped_threads, too_late
 from mrq_core.drivers.forks import start_anew_in_children
 from mrq_core.errors import BrokerCorrupt, BrokerUnavailable
-from mrq_core.signal_errors import raised_by_handler
 
 T = TypeVar("T")
 

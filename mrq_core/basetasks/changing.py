@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 
-from mrq_core.client.client import current_client
+from mrq_core.client.ambient import current_client
 from mrq_core.clock import from_ms
 from mrq_core.contract import lifecycle
 from mrq_core.contract.codec import JsonObject

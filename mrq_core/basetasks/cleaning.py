@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mrq_core.basetasks.changing import begins_after, change_matching, is_dry, refuse_others
-from mrq_core.client.client import current_client
+from mrq_core.client.ambient import current_client
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject

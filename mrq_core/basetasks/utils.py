@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mrq_core.basetasks.changing import begins_after, change_matching, is_dry, moment_in, refuse_others
-from mrq_core.client.client import current_client
+from mrq_core.client.ambient import current_client
 from mrq_core.contract.codec import JsonObject, JsonValue, parsed
 from mrq_core.contract.messages import Action, Cancel, JobFilter, Requeue
 from mrq_core.contract.naming import check_job_queue_name, check_queue_name

@@ -70,7 +70,7 @@ def _run(arguments: list[str]) -> NoReturn:
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
     is_parent = command == "worker" and _is_parent(arguments)
     if command in PATCHED_COMMANDS and not is_parent:
-        from mrq_core.patching import patch_all
+        from mrq_core.worker.patching import patch_all
 
         patch_all()
     put_working_directory_first()

@@ -26,8 +26,8 @@ from mrq_core.cli.terminal import output_error, reserved_output, restore_streams
 from mrq_core.client.client import Client
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of
 from mrq_core.config.sources import load_config
+from mrq_core.contract.text import is_utf8
 from mrq_core.operations.filters import FilterTexts
-from mrq_core.text import is_utf8
 
 _PANELS = {
     "broker": "Broker",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from mrq_core.cli.terminal import result_output
 from mrq_core.contract.codec import JsonValue
-from mrq_core.text import without_controls
+from mrq_core.errors import without_controls
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -22,7 +22,8 @@ from mrq_core.cli.terminal import (
     restore_streams,
     result_output,
 )
-from mrq_core.client.client import Client, set_process_client
+from mrq_core.client.ambient import set_process_client
+from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonObject, parsed, storable_params
 from mrq_core.contract.messages import Outcome
@@ -159,7 +160,7 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
     """Runs the task in a new context, for a job that no broker knows, without timeouts."""
     import gevent
 
-    from mrq_core.client.client import ambient_client
+    from mrq_core.client.ambient import ambient_client
     from mrq_core.clock import SystemClock, from_ms
     from mrq_core.contract.record import JobRecord
     from mrq_core.ids import new_id

@@ -29,7 +29,7 @@ def main(commands: int, reports: int) -> NoReturn:
     terminal.protect_streams()
     terminal.is_working = True
     commands, reports = _moved(commands), _moved(reports)
-    from mrq_core.patching import patch_all
+    from mrq_core.worker.patching import patch_all
 
     patch_all()
     put_working_directory_first()

@@ -1,15 +1,7 @@
-"""Enqueues jobs and returns their results.
-
-Works without gevent, in any thread of any process. The functions of this module use the client of the
-running job, or else the client of the process: the client that `configure` set, or a new client with the
-configuration that the command line finds.
-"""
+"""Enqueues jobs and returns their results. Works without gevent, in any thread of any process."""
 
 from __future__ import annotations
 
-import os
-import threading
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from itertools import islice
@@ -19,19 +11,17 @@ from msgspec.structs import replace
 
 from mrq_core.client.threads import ThreadBrokers
 from mrq_core.clock import after
-from mrq_core.config.loading import refuse_while_loading
 from mrq_core.config.settings import Config
-from mrq_core.config.sources import load_config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue, storable_params
 from mrq_core.contract.messages import CHUNK, Enqueued, NewJob, Unique
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.contract.terms import keys_in
 from mrq_core.contract.values import check_job_id
 from mrq_core.errors import ConfigError, InvalidValue, JobNotFound, TaskError, shown, shown_error
 from mrq_core.ids import new_id
 from mrq_core.plugins.manager import Plugins, open_broker
-from mrq_core.signal_errors import raised_by_handler
 from mrq_core.tasks.enqueue_options import EnqueueOptions, SingleEnqueueOptions, is_decided, record_template
 from mrq_core.tasks.limits import limit_keys_in
 from mrq_core.tasks.loading import LoadedTask, check_reachable, load_task, resolve_options
@@ -41,6 +31,9 @@ from mrq_core.tasks.task import Task, TaskFunction, TaskLike, path_of
 _MOST_OPTIONS = 10_000
 """The most tasks whose options a client keeps."""
 _NO_OPTIONS = TaskOptions()
+
+_is_observed: ContextVar[bool] = ContextVar("mrq_is_observed", default=False)
+"""Whether observers of enqueued jobs run. Jobs that they queue are not observed: that would not end."""
 
 
 class Client:
@@ -312,120 +305,3 @@ def _iterator(params_list: Any) -> Iterator[Mapping[str, object]]:
         f"params_list is {shown(params_list)}: expected a list, or another iterable, of dicts{hint}",
         path="params_list",
     )
-
-
-# --- the client of the process ------------------------------------------------------------------
-
-_is_observed: ContextVar[bool] = ContextVar("mrq_is_observed", default=False)
-"""Whether observers of enqueued jobs run. Jobs that they queue are not observed: that would not end."""
-
-ambient_client: ContextVar[Client | None] = ContextVar("mrq_client", default=None)
-"""The client of the running job; set by the worker."""
-
-_process_client: Client | None = None
-_lock = threading.Lock()
-_maker: int | None = None
-"""The thread that holds the lock."""
-_PATIENCE = 60.0
-"""Seconds to wait for another thread that makes the client of the process."""
-_CHECK_INTERVAL = 0.05
-"""Seconds between two checks whether that thread waits for this one."""
-
-
-def _after_fork() -> None:
-    """Replaces the lock: a thread of the parent may have held it, and would never release it here."""
-    global _lock
-    _lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork)
-
-
-def configure(*, file: str | None = None, **settings: object) -> Client:
-    """Sets the client of this process, for instance ``configure(broker="sqlite:///jobs.sqlite3")``.
-
-    The settings override environment and config file, like flags of the command line. Raises ConfigError.
-    """
-    config = load_config(settings, file=file, source_of=lambda name: f"configure({name.lower()}=...)")
-    return set_process_client(Client(config))
-
-
-def set_process_client(client: Client) -> Client:
-    """Makes this the client of the process. Does not close an earlier client."""
-    global _process_client
-    _process_client = client
-    return client
-
-
-def current_client() -> Client:
-    """The client of the running job, or else the client of the process, made now if missing.
-
-    Raises ConfigError, also in code that is loaded while the client is made: in the config file, in a plugin.
-    """
-    client = ambient_client.get() or _process_client
-    return client if client is not None else _made_client()
-
-
-def _made_client() -> Client:
-    """Makes the client of the process, unless another thread does."""
-    global _maker
-    refuse_while_loading("the client of this process")
-    lock, checked = _lock, time.monotonic()
-    deadline = checked + _PATIENCE
-    # Never blocks in the lock: gevent may have patched threads after this module was imported.
-    while not lock.acquire(blocking=False):
-        if (
-            _maker == threading.get_ident()
-        ):  # another greenlet of an unpatched process: waiting would block it
-            return _adopted(Client(load_config()))
-        if time.monotonic() > checked + _CHECK_INTERVAL:
-            refuse_while_loading("the client of this process")
-            checked = time.monotonic()
-        if time.monotonic() > deadline:
-            raise ConfigError(
-                f"another thread has been making the client of this process for {_PATIENCE:g} s: the config "
-                "file or a plugin that it loads does not end, or waits for this thread"
-            )
-        time.sleep(0.002)
-    _maker = threading.get_ident()
-    try:
-        return _process_client or _adopted(Client(load_config()))
-    finally:
-        _maker = None
-        lock.release()
-
-
-def _adopted(made: Client) -> Client:
-    """Makes this the client of the process, unless there is one meanwhile. Returns that of the process."""
-    global _process_client
-    if _process_client is None:
-        _process_client = made
-    elif _process_client is not made:
-        made.close()
-    return _process_client
-
-
-def queue_job(
-    task: TaskLike,
-    params: Mapping[str, object] | None = None,
-    queue: str | None = None,
-    **options: Unpack[SingleEnqueueOptions],
-) -> str:
-    """Queues one job and returns its id; see `Client.queue_job`."""
-    return current_client().queue_job(task, params, queue, **options)
-
-
-def queue_jobs(
-    task: TaskLike,
-    params_list: Iterable[Mapping[str, object]],
-    queue: str | None = None,
-    batch_size: int = CHUNK,
-    **options: Unpack[EnqueueOptions],
-) -> list[str]:
-    """Queues many jobs and returns their ids; see `Client.queue_jobs`."""
-    return current_client().queue_jobs(task, params_list, queue, batch_size, **options)
-
-
-def get_job_result(job_id: str) -> dict[str, JsonValue]:
-    """The ``status`` and ``result`` of a job; see `Client.get_job_result`. Raises JobNotFound."""
-    return current_client().get_job_result(job_id)

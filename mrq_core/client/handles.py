@@ -10,7 +10,8 @@ from contextvars import ContextVar
 from datetime import datetime
 from typing import Protocol
 
-from mrq_core.client.client import Client, current_client
+from mrq_core.client.ambient import current_client
+from mrq_core.client.client import Client
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Cancel, ChangeResult, Edit, Requeue
 from mrq_core.contract.naming import (

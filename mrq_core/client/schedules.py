@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from mrq_core.client.client import Client, current_client
+from mrq_core.client.ambient import current_client
+from mrq_core.client.client import Client
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract.messages import CHUNK, Cancel, Enqueued, JobFilter, Limit, NewJob, Order, Unique
 from mrq_core.contract.naming import check_time

@@ -28,7 +28,7 @@ from mrq_core.composed import enqueueing, repairing, settling, tickets
 from mrq_core.composed.claiming import Claimer
 from mrq_core.composed.jobs import Jobs
 from mrq_core.composed.raw import ComposedRawQueue
-from mrq_core.contract.broker import Broker, RawQueue, SharedState
+from mrq_core.contract.broker import Broker
 from mrq_core.contract.lifecycle import has_expired
 from mrq_core.contract.matching import matches
 from mrq_core.contract.messages import (
@@ -66,7 +66,9 @@ from mrq_core.contract.messages import (
 )
 from mrq_core.contract.metrics import Metric, Resolution
 from mrq_core.contract.pair import JobQueue, JobStore
+from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
+from mrq_core.contract.services import SharedState
 from mrq_core.drivers import replacing
 
 _UNFINISHED = timedelta(seconds=30)

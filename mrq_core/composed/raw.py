@@ -13,9 +13,9 @@ from mrq_core import failpoints
 from mrq_core.composed import tickets
 from mrq_core.composed.jobs import Jobs
 from mrq_core.contract import lifecycle
-from mrq_core.contract.broker import RawQueue
 from mrq_core.contract.messages import NewJob, RawClaim, RawItem
 from mrq_core.contract.pair import Replacement, StoredJob, WriteResult
+from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord, Status
 
 

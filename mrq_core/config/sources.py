@@ -18,8 +18,8 @@ from mrq_core.config.secrets import hide_password, hide_secrets
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, shown_setting
 from mrq_core.contract.codec import refuse_repeated_keys
 from mrq_core.contract.naming import MAX_SECONDS, names_in, plain_text
+from mrq_core.contract.text import printable
 from mrq_core.errors import ConfigError, InvalidValue, shown, shown_error
-from mrq_core.text import printable
 
 DEFAULT_FILE = "mrq-config.py"
 _NEEDED_MODULES = frozenset({"sys", "builtins", "importlib", "mrq_core"})

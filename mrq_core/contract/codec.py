@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
+from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.errors import InvalidValue, ValueTooLarge, shown, shown_error
-from mrq_core.signal_errors import raised_by_handler
 
 if TYPE_CHECKING:
     JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"

@@ -21,8 +21,8 @@ from enum import StrEnum
 from msgspec import Struct
 
 from mrq_core.clock import from_ms, to_ms
+from mrq_core.contract.text import is_utf8
 from mrq_core.errors import InvalidValue, shown
-from mrq_core.text import is_utf8
 
 Tags = tuple[tuple[str, str], ...]
 """Pairs of name and value, sorted by name. Names are unique; a value is any text."""

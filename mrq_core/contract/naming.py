@@ -9,10 +9,10 @@ from enum import StrEnum
 from typing import TypeGuard
 
 from mrq_core.clock import from_ms, to_ms
-from mrq_core.errors import InvalidValue, shown, shown_error
+from mrq_core.contract.signal_errors import raised_by_handler
+from mrq_core.contract.text import is_utf8
+from mrq_core.errors import InvalidValue, shown, shown_error, without_controls
 from mrq_core.ids import is_id
-from mrq_core.signal_errors import raised_by_handler
-from mrq_core.text import is_utf8, without_controls
 
 _QUEUE_NAME_MAX = 200
 BEHIND_NAMES = "\U0010ffff" * (_QUEUE_NAME_MAX + 1)

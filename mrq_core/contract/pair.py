@@ -25,7 +25,6 @@ from typing import Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
-from mrq_core.contract.broker import RawParameters, StoreServices
 from mrq_core.contract.messages import (
     ClaimRef,
     ClaimRequest,
@@ -40,7 +39,9 @@ from mrq_core.contract.messages import (
     Unique,
     Wanted,
 )
+from mrq_core.contract.raw import RawParameters
 from mrq_core.contract.record import JobRecord
+from mrq_core.contract.services import StoreServices
 
 
 class Entry(Struct, frozen=True, kw_only=True):

@@ -11,9 +11,9 @@ from mrq_core.contract.codec import JsonObject, storable, storable_params
 from mrq_core.contract.naming import check_job_queue_name, check_time, plain_text
 from mrq_core.contract.record import PRIORITY_MAX, PRIORITY_MIN, JobRecord
 from mrq_core.contract.terms import check_keys
+from mrq_core.contract.text import is_utf8
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.ids import is_id, seconds_of
-from mrq_core.text import is_utf8
 
 _PATH_MAX = 500
 _KEY_MAX = 200

@@ -14,8 +14,8 @@ from typing import Any, Protocol, TypeVar
 
 import msgspec
 
+from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.errors import BrokerCorrupt, shown_error
-from mrq_core.signal_errors import raised_by_handler
 
 Kind = TypeVar("Kind", bound=type)
 

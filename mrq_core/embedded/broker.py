@@ -11,7 +11,7 @@ from sqlite3 import Connection
 from typing import TypeVar
 
 from mrq_core.clock import from_ms
-from mrq_core.contract.broker import Broker, RawQueue, SharedState
+from mrq_core.contract.broker import Broker
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import (
     CHUNK,
@@ -46,7 +46,9 @@ from mrq_core.contract.messages import (
     Wanted,
 )
 from mrq_core.contract.metrics import Metric, Resolution
+from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
+from mrq_core.contract.services import SharedState
 from mrq_core.embedded.jobs import (
     changing,
     claiming,

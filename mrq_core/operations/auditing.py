@@ -10,9 +10,9 @@ import msgspec
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import StateItem
-from mrq_core.errors import InvalidValue, shown
+from mrq_core.contract.text import printable
+from mrq_core.errors import InvalidValue, on_one_line, shown
 from mrq_core.ids import new_id
-from mrq_core.text import on_one_line, printable
 
 AUDIT_NAMESPACE = "audit"
 MOST = 1000

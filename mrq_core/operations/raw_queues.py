@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from mrq_core.contract.broker import Broker, RawQueue
+from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import RawItem
 from mrq_core.contract.naming import RawKind, check_raw_queue_name
+from mrq_core.contract.raw import RawQueue
 
 BUCKETS = 60
 """The intervals of a histogram."""

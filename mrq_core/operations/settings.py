@@ -9,8 +9,8 @@ import msgspec
 
 from mrq_core.config.settings import SETTINGS, Config
 from mrq_core.contract.codec import JsonValue
+from mrq_core.contract.text import printable
 from mrq_core.errors import shown
-from mrq_core.text import printable
 
 _ENVIRONMENT = "environment variable "
 _DEEPEST, _ITEMS, _TEXT = 6, 200, 2000

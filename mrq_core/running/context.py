@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
 
-from mrq_core.client.client import Client, ambient_client, current_client
+from mrq_core.client.ambient import ambient_client, current_client
+from mrq_core.client.client import Client
 from mrq_core.client.handles import Job, current_attempt
 from mrq_core.config.loading import is_loading, refuse_while_loading
 from mrq_core.contract.messages import Outcome

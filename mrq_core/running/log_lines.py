@@ -12,8 +12,8 @@ import time
 from typing import Any
 
 from mrq_core.client.handles import current_attempt
-from mrq_core.errors import ConfigError
-from mrq_core.text import printable, without_controls
+from mrq_core.contract.text import printable
+from mrq_core.errors import ConfigError, without_controls
 
 JSON = "json"
 """The value of LOG_FORMAT for one JSON object a line."""

@@ -18,10 +18,10 @@ from typing import Any
 from mrq_core.clock import from_ms
 from mrq_core.config.settings import Config
 from mrq_core.contract.messages import LogLine
+from mrq_core.contract.text import printable
 from mrq_core.running.log_handlers import FileHandler, LocklessHandler, TerminalHandler, print_error
 from mrq_core.running.log_lines import checked_formatter
 from mrq_core.running.log_lines import stamp as stamp
-from mrq_core.text import printable
 
 _LEVEL = 30
 """Characters of the name of a level that are kept."""

@@ -18,9 +18,9 @@ import msgspec
 
 from mrq_core.config.secrets import hide_secrets
 from mrq_core.contract.codec import JsonObject, JsonValue, encode
+from mrq_core.contract.text import printable
 from mrq_core.tasks.loading import LoadedTask
 from mrq_core.tasks.task import Task, TaskFunction
-from mrq_core.text import printable
 
 LARGEST = 8192
 """Bytes of a description as JSON."""

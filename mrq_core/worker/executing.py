@@ -31,7 +31,7 @@ from typing import Any
 import gevent
 from gevent.lock import Semaphore
 
-from mrq_core.client.client import ambient_client
+from mrq_core.client.ambient import ambient_client
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonObject, copied
 from mrq_core.contract.lifecycle import runs_solo

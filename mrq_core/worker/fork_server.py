@@ -183,7 +183,7 @@ def _spawn() -> tuple[int, socket.socket]:
     code = (
         "import sys; "
         f"sys.path[:] = {sys.path!r}; "
-        "from mrq_core.patching import patch_all; patch_all(); "
+        "from mrq_core.worker.patching import patch_all; patch_all(); "
         f"from mrq_core.worker.fork_server_process import main; main({os.getpid()})"
     )
     ours, theirs = socket.socketpair()

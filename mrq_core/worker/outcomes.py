@@ -12,6 +12,7 @@ from mrq_core.contract.codec import encode, storable
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.naming import check_job_queue_name, check_times
 from mrq_core.contract.record import RetryDecision, Status
+from mrq_core.contract.text import printable
 from mrq_core.errors import (
     AbortInterrupt,
     CancelInterrupt,
@@ -29,7 +30,6 @@ from mrq_core.errors import (
 from mrq_core.plugins.manager import ENCODED_FACTOR, Plugins
 from mrq_core.running.context import JobContext
 from mrq_core.tasks.loading import LoadedTask
-from mrq_core.text import printable
 from mrq_core.worker import forking
 from mrq_core.worker.tracebacks import error_fields, exception_before, format_traceback
 

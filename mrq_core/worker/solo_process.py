@@ -20,7 +20,8 @@ import gevent
 from gevent.monkey import get_original
 
 from mrq_core import errors
-from mrq_core.client.client import Client, ambient_client, set_process_client
+from mrq_core.client.ambient import ambient_client, set_process_client
+from mrq_core.client.client import Client
 from mrq_core.config.settings import Config, default_of
 from mrq_core.config.sources import load_config
 from mrq_core.contract.messages import LogLine, Outcome

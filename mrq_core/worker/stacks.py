@@ -14,7 +14,8 @@ from typing import Any
 import gevent
 import greenlet
 
-from mrq_core.text import on_one_line, printable
+from mrq_core.contract.text import printable
+from mrq_core.errors import on_one_line
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.native import get_ident
 

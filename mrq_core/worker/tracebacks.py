@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Any, TypedDict
 
 from mrq_core.contract.terms import MESSAGE_LIMIT, error_group
+from mrq_core.contract.text import printable
 from mrq_core.tasks.task import Task
-from mrq_core.text import printable
 
 _HEAD, _TAIL = 20_000, 60_000
 """Characters at both ends of a long traceback that are kept."""

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from gevent.exceptions import LoopExit
 
-from mrq_core.client.client import Client, set_process_client
+from mrq_core.client.ambient import set_process_client
+from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.contract.naming import shown_names
 from mrq_core.errors import ConfigError

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.client import client as client_module
-from mrq_core.client.client import Client, configure
+from mrq_core.client import ambient as ambient_module
+from mrq_core.client.ambient import configure
+from mrq_core.client.client import Client
 from tests import brokers
 
 
@@ -17,7 +18,7 @@ def each_client(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Client]:
     """The client of the process."""
-    monkeypatch.setattr(client_module, "_process_client", None)
+    monkeypatch.setattr(ambient_module, "_process_client", None)
     monkeypatch.chdir(tmp_path)
     address = brokers.address_of(request.param, tmp_path)
     made = configure(broker=address.broker, store=address.store)

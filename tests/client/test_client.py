@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from mrq_core.client import client as client_module
-from mrq_core.client.client import Client, configure, current_client, get_job_result, queue_job, queue_jobs
+from mrq_core.client import ambient as ambient_module
+from mrq_core.client.ambient import configure, current_client, get_job_result, queue_job, queue_jobs
+from mrq_core.client.client import Client
 from mrq_core.client.handles import Job, Queue
 from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
@@ -44,7 +45,7 @@ from tests.client import tasks
 
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
-    monkeypatch.setattr(client_module, "_process_client", None)
+    monkeypatch.setattr(ambient_module, "_process_client", None)
     monkeypatch.chdir(tmp_path)
     made = configure(broker=f"sqlite:///{tmp_path}/jobs.sqlite3")
     yield made
@@ -342,7 +343,7 @@ def test_a_forked_child_goes_on_with_the_same_client(client: Client) -> None:
 def test_the_client_finds_its_configuration_as_the_command_line_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "_process_client", None)
+    monkeypatch.setattr(ambient_module, "_process_client", None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MRQ_BROKER", raising=False)
     (tmp_path / "mrq-config.py").write_text("SQLITE = 'from-file.sqlite3'\n")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.client import client as client_module
-from mrq_core.client.client import Client, configure, queue_job
+from mrq_core.client import ambient as ambient_module
+from mrq_core.client.ambient import configure, queue_job
+from mrq_core.client.client import Client
 from mrq_core.client.handles import Job, Queue
 from mrq_core.errors import ConfigError, InvalidValue
 from mrq_core.tasks.task import TaskFunction, TaskLike
@@ -35,7 +36,7 @@ def refused_there(url: str) -> None:
 
 @pytest.fixture
 def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(client_module, "_process_client", None)
+    monkeypatch.setattr(ambient_module, "_process_client", None)
     monkeypatch.chdir(tmp_path)
     return f"sqlite:///{tmp_path}/jobs.sqlite3"
 

@@ -12,8 +12,9 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from mrq_core.client import client as client_module
-from mrq_core.client.client import Client, queue_job, queue_jobs
+from mrq_core.client import ambient as ambient_module
+from mrq_core.client.ambient import queue_job, queue_jobs
+from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.contract.messages import JobFilter
 from mrq_core.contract.record import JobRecord
@@ -30,7 +31,7 @@ AT = datetime.now(UTC).replace(microsecond=0) + timedelta(hours=1)
 @pytest.fixture
 def client(monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
     made = Client(Config(), broker=MemoryBroker())
-    monkeypatch.setattr(client_module, "_process_client", made)
+    monkeypatch.setattr(ambient_module, "_process_client", made)
     yield made
     made.close()
 
@@ -116,6 +117,6 @@ def test_every_option_is_documented_and_may_be_none(options: type) -> None:
 
 @pytest.mark.parametrize("call", ["queue_job", "queue_jobs"])
 def test_hints_name_the_arguments_of_the_call(call: str) -> None:
-    for function in (getattr(Client, call), getattr(client_module, call)):
+    for function in (getattr(Client, call), getattr(ambient_module, call)):
         names = [n for n in inspect.signature(function).parameters if n not in ("self", "options")]
         assert tuple(names) == enqueue_options._ARGUMENTS_OF_CALL[call]

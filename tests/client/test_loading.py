@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.client import client as client_module
-from mrq_core.client.client import configure, current_client, queue_job
+from mrq_core.client import ambient as ambient_module
+from mrq_core.client.ambient import configure, current_client, queue_job
 from mrq_core.client.handles import Job, Queue
 from mrq_core.config import loading as loading_module
 from mrq_core.config.sources import load_config
@@ -34,7 +34,7 @@ IMPORTS = (
 
 @pytest.fixture(autouse=True)
 def _new_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_process_client", None)
+    monkeypatch.setattr(ambient_module, "_process_client", None)
     monkeypatch.chdir(tmp_path)
 
 
@@ -154,14 +154,14 @@ PATCH = "from gevent import monkey; monkey.patch_all()\n"
 
 
 @pytest.mark.parametrize(
-    ("first", "loaded"), [(PATCH, 1), (f"import mrq_core.client.client\n{PATCH}", 1), ("import gevent\n", 5)]
+    ("first", "loaded"), [(PATCH, 1), (f"import mrq_core.client.ambient\n{PATCH}", 1), ("import gevent\n", 5)]
 )
 def test_greenlets_that_come_first_together_get_one_client(tmp_path: Path, first: str, loaded: int) -> None:
     """Also where gevent patches after mrq was imported, or not at all, and the config file yields."""
     (tmp_path / "mrq-config.py").write_text("import gevent\nprint('loaded')\ngevent.sleep(0.1)\n")
     (tmp_path / "first.py").write_text(first)
     (tmp_path / "program.py").write_text(
-        "import first, gevent\nfrom mrq_core.client.client import current_client\n"
+        "import first, gevent\nfrom mrq_core.client.ambient import current_client\n"
         "greenlets = [gevent.spawn(current_client) for _ in range(5)]\n"
         "gevent.joinall(greenlets, raise_error=True)\nprint(len({one.value for one in greenlets}))\n"
     )
@@ -175,10 +175,10 @@ def test_greenlets_that_come_first_together_get_one_client(tmp_path: Path, first
 def test_a_config_file_that_waits_for_a_thread_is_told_in_that_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "_PATIENCE", 0.2)
+    monkeypatch.setattr(ambient_module, "_PATIENCE", 0.2)
     monkeypatch.setattr(loading_module, "_PATIENCE", 0.2)
     (tmp_path / "mrq-config.py").write_text(
-        "import threading, time\nfrom mrq_core.client.client import current_client\nanswer = []\n"
+        "import threading, time\nfrom mrq_core.client.ambient import current_client\nanswer = []\n"
         "def ask():\n    try:\n        current_client()\n"
         "    except Exception as error:\n        answer.append(error)\n"
         "thread = threading.Thread(target=ask)\nthread.start()\n"

@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from msgspec.structs import force_setattr, replace
 
-from mrq_core.client.client import Client, get_job_result, queue_job, queue_jobs
+from mrq_core.client.ambient import get_job_result, queue_job, queue_jobs
+from mrq_core.client.client import Client
 from mrq_core.client.handles import Job, Queue
 from mrq_core.clock import from_ms
 from mrq_core.config.settings import Config

@@ -16,8 +16,8 @@ from mrq_core import failpoints
 from mrq_core.client.client import Client
 from mrq_core.contract.messages import Wanted
 from mrq_core.contract.record import Status
+from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.errors import BrokerUnavailable
-from mrq_core.signal_errors import raised_by_handler
 
 KINDS = (TimeoutError, ConnectionError, ValueError, KeyError, sqlite3.OperationalError)
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from mrq_broker_redis.broker import RedisBroker
+from mrq_broker_redis.jobs import searching
+from mrq_broker_redis.server.connection import Connection
 from mrq_broker_redis.shared.metrics import READ, RECORDED
 from mrq_core.clock import after
 from mrq_core.contract.codec import JsonObject
@@ -204,4 +209,32 @@ def test_a_tree_that_does_not_exist_is_answered_from_the_names_of_queues(
     assert in_all(server, lambda: broker.count(missing, "path")) <= 4
     assert broker.find(missing).cursor is None
     assert broker.count(missing).is_complete
+    broker.close()
+
+
+def test_a_search_whose_round_trips_take_long_reads_fewer_jobs_in_each(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The params of 500 jobs may be large: a search stops between two round trips only."""
+    broker = place.open()
+    broker.enqueue([new_job() for _ in range(200)])
+    times = itertools.count(step=2 * searching.SLOW)
+    monkeypatch.setattr(searching, "MAX_SECONDS", 1e9)
+    sizes: list[int] = []
+    run = type(broker._connection).run
+
+    def measured_run(self: Connection, name: str, arguments: Any = (), **more: Any) -> Any:
+        if name == "columns":
+            sizes.append(len(arguments[0]))
+        return run(self, name, arguments, **more)
+
+    monkeypatch.setattr(type(broker._connection), "run", measured_run)
+    wanted = JobFilter(params={"no": "match"})
+    assert broker.count(wanted).number == 0
+    assert sizes == [50, 100, 50], "a fast server"
+    sizes.clear()
+    monkeypatch.setattr(searching, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    assert broker.count(wanted).number == 0
+    assert sizes[:4] == [50, 25, 12, 10]
+    assert sum(sizes) == 200
     broker.close()

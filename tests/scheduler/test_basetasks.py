@@ -19,7 +19,7 @@ from mrq_core.basetasks.cleaning import (
 )
 from mrq_core.basetasks.indexes import EnsureIndexes
 from mrq_core.basetasks.utils import JobAction
-from mrq_core.client import client as clients
+from mrq_core.client import ambient as clients
 from mrq_core.composed import ComposedBroker
 from mrq_core.contract.messages import ClaimRequest, Outcome, Settlement, Wanted
 from mrq_core.contract.pair import Removal

@@ -17,7 +17,6 @@ from hypothesis import Phase
 from msgspec.structs import replace
 
 from mrq_core.contract import lifecycle, matching, rules, terms
-from mrq_core.contract.broker import StoreServices
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import (
@@ -35,6 +34,7 @@ from mrq_core.contract.messages import (
 )
 from mrq_core.contract.metrics import Resolution
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.services import StoreServices
 from mrq_core.contract.terms import Term, key_term, terms_of
 from mrq_core.drivers import rollups
 from mrq_core.drivers.limits import Spacing, spacing_of

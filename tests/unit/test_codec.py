@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrq_core.contract.codec import MAX_DEPTH, JsonValue, decode, encode, storable, storable_params
+from mrq_core.contract.text import printable
 from mrq_core.errors import InvalidValue, MrqError, ValueTooLarge
-from mrq_core.text import printable
 
 LIMIT = 1_000_000
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))

@@ -11,9 +11,9 @@ import sqlite3
 from collections.abc import Sequence
 
 from mrq_core.clock import Clock, after, from_ms
-from mrq_core.contract.broker import RawQueue
 from mrq_core.contract.messages import RawClaim, RawItem
 from mrq_core.contract.naming import RawKind, check_raw_queue_name
+from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
 from mrq_core.embedded.raw import claiming, parameters
 from mrq_core.embedded.server.connection import Database

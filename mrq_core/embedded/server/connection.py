@@ -23,12 +23,12 @@ from typing import TypeVar
 
 from mrq_core import failpoints
 from mrq_core.contract.driver import RunBlocking
+from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers.exits import too_late
 from mrq_core.embedded.server import failures, layout
 from mrq_core.embedded.server.forks import NO_FORK, is_transaction_running
 from mrq_core.embedded.server.location import make_parent, refuse_other_file
 from mrq_core.errors import BrokerUnavailable, NotSupported
-from mrq_core.signal_errors import raised_by_handler
 
 _log = logging.getLogger("mrq.sqlite")
 

@@ -6,10 +6,10 @@ import pytest
 from msgspec.structs import replace
 
 from mrq_core.clock import after
-from mrq_core.contract.broker import RawParameters
 from mrq_core.contract.messages import Limit, RawClaim, RawItem
 from mrq_core.contract.naming import RawKind
 from mrq_core.contract.pair import Entry, JobQueue, Removal
+from mrq_core.contract.raw import RawParameters
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE
 from mrq_core.testing.conformance.queue_kit import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mrq_core.contract.broker import Broker, RawQueue
+from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import (
     Action,
     AddedKeys,
@@ -27,6 +27,7 @@ from mrq_core.contract.messages import (
     Settlement,
     Wanted,
 )
+from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
 from mrq_core.testing.memory.jobs import (
     changing,

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from mrq_core.clock import Clock, SystemClock, from_ms, to_ms
-from mrq_core.contract.broker import SharedState, StoreServices
 from mrq_core.contract.messages import (
     Counted,
     Finding,
@@ -21,6 +20,7 @@ from mrq_core.contract.messages import (
     Versions,
 )
 from mrq_core.contract.metrics import Metric, Resolution
+from mrq_core.contract.services import SharedState, StoreServices
 from mrq_core.errors import BrokerUnavailable, JobNotFound
 from mrq_core.testing.memory.data import MemoryData
 from mrq_core.testing.memory.jobs import limits, pruning, searching, totals
@@ -31,7 +31,7 @@ from mrq_core.testing.memory.shared.state import MemoryState
 
 
 class MemoryServices(StoreServices):
-    """See `mrq_core.contract.broker.StoreServices`. Every method holds the one lock of the data."""
+    """See `mrq_core.contract.services.StoreServices`. Every method holds the one lock of the data."""
 
     name = "memory"
 

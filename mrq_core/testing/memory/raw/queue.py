@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from mrq_core.clock import after
-from mrq_core.contract.broker import RawQueue
 from mrq_core.contract.lifecycle import admitted
 from mrq_core.contract.messages import RawClaim, RawItem
 from mrq_core.contract.naming import RawKind, check_raw_queue_name
+from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
 from mrq_core.errors import InvalidValue
 from mrq_core.testing.memory.data import Locked, MemoryData

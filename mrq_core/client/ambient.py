@@ -1,0 +1,134 @@
+"""The client that code uses without naming one: `queue_job` and the like, and the handles of jobs.
+
+The functions of this module use the client of the running job, or else the client of the process: the client
+that `configure` set, or a new client with the configuration that the command line finds.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from contextvars import ContextVar
+from typing import Unpack
+
+from mrq_core.client.client import Client
+from mrq_core.config.loading import refuse_while_loading
+from mrq_core.config.sources import load_config
+from mrq_core.contract.codec import JsonValue
+from mrq_core.contract.messages import CHUNK
+from mrq_core.errors import ConfigError
+from mrq_core.tasks.enqueue_options import EnqueueOptions, SingleEnqueueOptions
+from mrq_core.tasks.task import TaskLike
+
+ambient_client: ContextVar[Client | None] = ContextVar("mrq_client", default=None)
+"""The client of the running job; set by the worker."""
+
+_process_client: Client | None = None
+_lock = threading.Lock()
+_maker: int | None = None
+"""The thread that holds the lock."""
+_PATIENCE = 60.0
+"""Seconds to wait for another thread that makes the client of the process."""
+_CHECK_INTERVAL = 0.05
+"""Seconds between two checks whether that thread waits for this one."""
+
+
+def _after_fork() -> None:
+    """Replaces the lock: a thread of the parent may have held it, and would never release it here."""
+    global _lock
+    _lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def configure(*, file: str | None = None, **settings: object) -> Client:
+    """Sets the client of this process, for instance ``configure(broker="sqlite:///jobs.sqlite3")``.
+
+    The settings override environment and config file, like flags of the command line. Raises ConfigError.
+    """
+    config = load_config(settings, file=file, source_of=lambda name: f"configure({name.lower()}=...)")
+    return set_process_client(Client(config))
+
+
+def set_process_client(client: Client) -> Client:
+    """Makes this the client of the process. Does not close an earlier client."""
+    global _process_client
+    _process_client = client
+    return client
+
+
+def current_client() -> Client:
+    """The client of the running job, or else the client of the process, made now if missing.
+
+    Raises ConfigError, also in code that is loaded while the client is made: in the config file, in a plugin.
+    """
+    client = ambient_client.get() or _process_client
+    return client if client is not None else _made_client()
+
+
+def _made_client() -> Client:
+    """Makes the client of the process, unless another thread does."""
+    global _maker
+    refuse_while_loading("the client of this process")
+    lock, checked = _lock, time.monotonic()
+    deadline = checked + _PATIENCE
+    # Never blocks in the lock: gevent may have patched threads after this module was imported.
+    while not lock.acquire(blocking=False):
+        if (
+            _maker == threading.get_ident()
+        ):  # another greenlet of an unpatched process: waiting would block it
+            return _adopted(Client(load_config()))
+        if time.monotonic() > checked + _CHECK_INTERVAL:
+            refuse_while_loading("the client of this process")
+            checked = time.monotonic()
+        if time.monotonic() > deadline:
+            raise ConfigError(
+                f"another thread has been making the client of this process for {_PATIENCE:g} s: the config "
+                "file or a plugin that it loads does not end, or waits for this thread"
+            )
+        time.sleep(0.002)
+    _maker = threading.get_ident()
+    try:
+        return _process_client or _adopted(Client(load_config()))
+    finally:
+        _maker = None
+        lock.release()
+
+
+def _adopted(made: Client) -> Client:
+    """Makes this the client of the process, unless there is one meanwhile. Returns that of the process."""
+    global _process_client
+    if _process_client is None:
+        _process_client = made
+    elif _process_client is not made:
+        made.close()
+    return _process_client
+
+
+def queue_job(
+    task: TaskLike,
+    params: Mapping[str, object] | None = None,
+    queue: str | None = None,
+    **options: Unpack[SingleEnqueueOptions],
+) -> str:
+    """Queues one job and returns its id; see `Client.queue_job`."""
+    return current_client().queue_job(task, params, queue, **options)
+
+
+def queue_jobs(
+    task: TaskLike,
+    params_list: Iterable[Mapping[str, object]],
+    queue: str | None = None,
+    batch_size: int = CHUNK,
+    **options: Unpack[EnqueueOptions],
+) -> list[str]:
+    """Queues many jobs and returns their ids; see `Client.queue_jobs`."""
+    return current_client().queue_jobs(task, params_list, queue, batch_size, **options)
+
+
+def get_job_result(job_id: str) -> dict[str, JsonValue]:
+    """The ``status`` and ``result`` of a job; see `Client.get_job_result`. Raises JobNotFound."""
+    return current_client().get_job_result(job_id)
