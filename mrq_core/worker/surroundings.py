@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import Any
 
+from mrq_core.errors import ConfigError
 from mrq_core.running import logs
 from mrq_core.worker.guarded_log import GuardedLog, guard_loggers
 
@@ -47,7 +48,7 @@ class Surroundings:
     """The state of the process when the worker started, which `restore` brings back."""
 
     def __init__(self) -> None:
-        self._folder = os.getcwd()
+        self._folder = _folder_now()
         self._streams = (sys.stdout, sys.stderr)
         self._recursion_limit = sys.getrecursionlimit()
         self._switch_interval = sys.getswitchinterval()
@@ -144,6 +145,17 @@ class Surroundings:
         elif self._warned != folder:
             self._warned = folder
             _log.warning("folder.changed: a task has changed the working directory of all jobs to %s", folder)
+
+
+def _folder_now() -> str:
+    """The working directory. Raises ConfigError."""
+    try:
+        return os.getcwd()
+    except OSError as error:
+        raise ConfigError(
+            f"the working directory is gone or cannot be read ({error.strerror}): start the worker in a folder "
+            "that exists, because tasks are searched there"
+        ) from error
 
 
 def _limits_now() -> dict[int, tuple[int, int]]:

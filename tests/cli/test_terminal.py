@@ -259,6 +259,14 @@ def test_a_deleted_folder_is_named_where_the_database_is_relative(shared: Projec
     assert len(said.err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("command", ["worker --burst", "worker -p 2 --burst"])
+def test_a_worker_does_not_start_in_a_deleted_folder(shared: Project, command: str) -> None:
+    said = call(shared, f"mkdir gone; cd gone; rmdir ../gone; {program(command)}")
+    assert said.code in (1, 2)
+    assert "the working directory is gone" in said.err
+    assert "FileNotFoundError" not in said.err
+
+
 @pytest.mark.parametrize(
     "terminal", [{"TERM": "xterm-256color"}, {"TERM": "dumb"}, {"TERM": "xterm", "NO_COLOR": "1"}]
 )
