@@ -153,8 +153,8 @@ def _folder_now() -> str:
         return os.getcwd()
     except OSError as error:
         raise ConfigError(
-            f"the working directory is gone or cannot be read ({error.strerror}): start the worker in a folder "
-            "that exists, because tasks are searched there"
+            f"the working directory is gone, or cannot be read ({error.strerror}): start the worker in a "
+            "folder that exists, because tasks are searched there"
         ) from error
 
 
