@@ -17,7 +17,7 @@ from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
 from mrq_dashboard import api, openapi, pages
 from mrq_dashboard.assets import PATH, Assets
-from mrq_dashboard.auth import Access, Authorize
+from mrq_dashboard.auth import Access, Authorize, Role
 from mrq_dashboard.backend import Backend
 from mrq_dashboard.endpoint import Endpoint, Site, json_response
 from mrq_dashboard.guard import API, Guard
@@ -37,11 +37,16 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(method="GET", path="/workers/{id:path}", answer=pages.workers.worker),
     Endpoint(method="GET", path="/limits", answer=pages.limits.limits),
     Endpoint(method="GET", path="/system", answer=pages.system.system),
+    Endpoint(method="GET", path="/metrics", answer=api.prometheus.metrics),
+    Endpoint(method="POST", path="/views", answer=pages.jobs.save, role=Role.OPERATE),
+    Endpoint(method="POST", path="/views/delete", answer=pages.jobs.delete, role=Role.OPERATE),
     Endpoint(method="GET", path="/api/stats", answer=api.stats.show),
     Endpoint(method="GET", path="/api/metrics", answer=api.stats.metrics),
     Endpoint(method="GET", path="/api/system", answer=api.system.show),
     Endpoint(method="GET", path="/api/audit", answer=api.system.audit),
     Endpoint(method="GET", path="/api/views", answer=api.system.views),
+    Endpoint(method="POST", path="/api/views", answer=api.system.save, role=Role.OPERATE),
+    Endpoint(method="POST", path="/api/views/delete", answer=api.system.delete, role=Role.OPERATE),
     Endpoint(method="GET", path="/api/queues", answer=api.queues.list_all),
     Endpoint(method="GET", path="/api/queue", answer=api.queues.show),
     Endpoint(method="GET", path="/api/jobs", answer=api.jobs.list_all),

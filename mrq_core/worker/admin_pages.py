@@ -8,17 +8,16 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from mrq_core.contract.codec import JsonObject
+from mrq_core.operations.prometheus import METRICS, labels, series
 from mrq_core.operations.views import worker_view
 from mrq_core.operations.workers import WorkerReport
 from mrq_core.worker.reporting import Reporter
 from mrq_core.worker.worker_state import WorkerState
 
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"
-METRICS = "text/plain; version=0.0.4; charset=utf-8"
 _CLAIMING = frozenset({"wait", "spawn", "full"})
 _AWAY = 10.0
 """Seconds without an answer of the broker after which a worker is not ready, or three polls."""
-_ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", '"': '\\"'})
 
 
 class Page(NamedTuple):
@@ -93,13 +92,13 @@ def _memory() -> JsonObject:
 
 def _metrics(report: WorkerReport, blocked: float) -> Iterator[str]:
     """The report in the text format of Prometheus."""
-    labels = f'name="{_label(report.name)}",version="{_label(report.version)}"'
-    yield from _series("mrq_worker_info", "gauge", "The worker.", {labels: 1})
-    yield from _series("mrq_worker_state", "gauge", "The state of the worker.", {
-        f'state="{_label(report.status)}"': 1
+    worker = labels(name=report.name, version=report.version)
+    yield from series("mrq_worker_info", "gauge", "The worker.", {worker: 1})
+    yield from series("mrq_worker_state", "gauge", "The state of the worker.", {
+        labels(state=report.status): 1
     })  # fmt: skip
-    yield from _series("mrq_jobs_total", "counter", "Ended attempts.", {
-        f'status="{_label(status)}"': number for status, number in sorted(report.jobs.items())
+    yield from series("mrq_jobs_total", "counter", "Ended attempts.", {
+        labels(status=status): number for status, number in sorted(report.jobs.items())
     })  # fmt: skip
     for name, kind, help, value in (
         ("mrq_running_jobs", "gauge", "Running jobs.", report.busy),
@@ -111,14 +110,4 @@ def _metrics(report: WorkerReport, blocked: float) -> Iterator[str]:
         ("process_resident_memory_bytes", "gauge", "Resident memory.", report.memory),
         ("process_cpu_seconds_total", "counter", "Seconds of the processor.", report.cpu_time),
     ):
-        yield from _series(name, kind, help, {"": value})
-
-
-def _series(name: str, kind: str, help: str, values: dict[str, float]) -> Iterator[str]:
-    yield f"# HELP {name} {help}\n# TYPE {name} {kind}\n"
-    for labels, value in values.items():
-        yield f"{name}{{{labels}}} {value}\n" if labels else f"{name} {value}\n"
-
-
-def _label(text: str) -> str:
-    return text.translate(_ESCAPES)
+        yield from series(name, kind, help, {"": value})

@@ -99,3 +99,56 @@ def test_an_answer_that_is_no_role_is_refused(answer: Any, make_site: MakeSite) 
 def test_a_login_without_a_password_is_refused(settings: dict[str, str], make_site: MakeSite) -> None:
     with pytest.raises(ConfigError):
         make_site(**settings)
+
+
+# --- requests that change something -------------------------------------------------------------------
+
+VIEW = {"name": "broken", "query": "status:failed"}
+FROM_HERE = [
+    {"sec-fetch-site": "same-origin"},
+    {"origin": "http://localhost"},
+    {"sec-fetch-site": "same-origin", "origin": "http://evil.example"},
+]
+FROM_ELSEWHERE: list[dict[str, str]] = [
+    {},
+    {"sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "same-site"},
+    {"sec-fetch-site": "none"},
+    {"sec-fetch-site": "cross-site", "origin": "http://localhost"},
+    {"origin": "http://evil.example"},
+    {"origin": "http://localhost.evil.example"},
+    {"origin": "http://localhost:81"},
+    {"origin": "null"},
+    {"origin": ""},
+]
+
+
+@pytest.mark.parametrize("headers", FROM_HERE, ids=str)
+def test_a_page_of_the_dashboard_may_change_things(headers: dict[str, str], make_site: MakeSite) -> None:
+    site = make_site()
+    assert site.post("/api/views", json=VIEW, headers=headers).status_code == 200
+    assert len(site.get("/api/views").json()["views"]) == 1
+
+
+@pytest.mark.parametrize("headers", FROM_ELSEWHERE, ids=str)
+def test_a_page_of_another_site_may_not(headers: dict[str, str], make_site: MakeSite) -> None:
+    site = make_site(dashboard_httpauth=LOGIN)
+    for path, sent in (("/api/views", {"json": VIEW}), ("/views", {"data": {"name": "x", "q": ""}})):
+        answer = site.post(path, headers={**basic(LOGIN), **headers}, **sent)  # type: ignore[arg-type]
+        assert answer.status_code == 403
+    assert site.get("/api/views", headers=basic(LOGIN)).json()["views"] == []
+
+
+@pytest.mark.parametrize("headers", FROM_ELSEWHERE, ids=str)
+def test_a_program_with_a_token_may(headers: dict[str, str], make_site: MakeSite) -> None:
+    site = make_site(dashboard_token=TOKEN)
+    token = {"authorization": f"Bearer {TOKEN}"}
+    assert site.post("/api/views", json=VIEW, headers={**token, **headers}).status_code == 200
+
+
+def test_who_reads_only_saves_no_view(make_site: MakeSite) -> None:
+    site = make_site(authorize=lambda request: "read")
+    answer = site.post("/api/views", json=VIEW, headers={"sec-fetch-site": "same-origin"})
+    assert answer.status_code == 403
+    assert "the role operate" in answer.json()["error"]["message"]
+    assert "Save this query" not in site.get("/jobs?q=status:failed").text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -254,6 +255,38 @@ def test_saved_views_are_listed(site: TestClient, client: Client) -> None:
     save_view(client.broker, "broken mails", "status:failed queue:mail")
     [view] = site.get("/api/views").json()["views"]
     assert (view["name"], view["query"]) == ("broken mails", "status:failed queue:mail")
+
+
+def test_a_view_is_saved_replaced_and_deleted(site: TestClient) -> None:
+    headers = {"sec-fetch-site": "same-origin"}
+    for query in ("status:failed", "status:timeout"):
+        saved = site.post("/api/views", json={"name": "broken", "query": query}, headers=headers)
+        assert saved.json()["query"] == query
+    assert "Delete this view" in site.get("/jobs?q=status:timeout").text
+    form = {"name": "slow", "q": "duration:>5s"}
+    answer = site.post("/views", data=form, headers=headers, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/jobs?q=duration%3A%3E5s")
+    assert {view["name"] for view in site.get("/api/views").json()["views"]} == {"broken", "slow"}
+    assert site.post("/api/views/delete", json={"name": "slow"}, headers=headers).status_code == 200
+    assert site.post("/api/views/delete", json={"name": "slow"}, headers=headers).status_code == 404
+    assert site.post("/views/delete", data={"name": "broken"}, headers=headers).status_code == 200
+    assert site.get("/api/views").json()["views"] == []
+    done = [entry["action"] for entry in site.get("/api/audit").json()["entries"]]
+    assert done == ["delete view", "delete view", "save view", "save view", "save view"]
+    wrong = site.post("/api/views", json={"name": "x", "query": "colour:red"}, headers=headers)
+    assert wrong.status_code == 400
+
+
+def test_prometheus_reads_the_numbers(site: TestClient, client: Client) -> None:
+    failed(client)
+    client.queue_job("a.B", queue='odd "name"\n')
+    answer = site.get("/metrics")
+    assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert 'mrq_jobs{status="failed"} 1\n' in answer.text
+    assert 'mrq_queue_due_jobs{queue="odd \\"name\\"\\n"} 1\n' in answer.text
+    assert "mrq_greenlets 0\n" in answer.text
+    for line in answer.text.splitlines():
+        assert re.fullmatch(r"# (HELP|TYPE) mrq_\w+ .+|mrq_\w+(\{.*\})? [0-9.e+-]+", line)
 
 
 # --- what is wrong -----------------------------------------------------------------------------------
