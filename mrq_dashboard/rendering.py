@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -33,33 +34,42 @@ MENU = (
 """The pages of the menu: path, words, and the key that follows ``g``."""
 
 
+@cache
+def _environment() -> Environment:
+    """The compiled templates, once for a process. An error in a template stops the start."""
+    made = Environment(
+        loader=PackageLoader("mrq_dashboard"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+        finalize=_shown,
+    )
+    made.filters.update(formats.FILTERS)
+    made.globals.update(menu=MENU, version=__version__)
+    for name in made.list_templates():
+        made.get_template(name)
+    return made
+
+
 class Renderer:
     """The templates, with the filters and names that all of them may use."""
 
     def __init__(self, config: Config, assets: Assets) -> None:
         self._assets = assets
-        self._environment = Environment(
-            loader=PackageLoader("mrq_dashboard"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-            finalize=_shown,
-        )
-        self._environment.filters.update(formats.FILTERS)
-        self._environment.globals.update(
-            menu=MENU,
-            version=__version__,
-            environment_name=config.dashboard_name,
-            environment_color=config.dashboard_color,
-        )
+        self._environment = _environment()
+        self._named = {
+            "environment_name": config.dashboard_name,
+            "environment_color": config.dashboard_color,
+        }
 
     def page(self, visit: Visit, page: Page) -> Response:
         """The page with its menu."""
         template = self._environment.get_template(page.template)
         read_at = datetime.now(UTC)
         html = template.render(
+            **self._named,
             **page.context,
             visit=visit,
             title=page.title,
