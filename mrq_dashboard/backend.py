@@ -14,6 +14,7 @@ from mrq_core.config.settings import Config
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.operations.slots import SlotHistory
 from mrq_core.operations.task_history import TaskHistory
+from mrq_dashboard.health import Health
 
 THREADS = 16
 """The most requests that ask the broker at the same time; others wait."""
@@ -32,6 +33,7 @@ class Backend:
         self.client = client or Client(dataclasses.replace(config, broker_timeout=timeout))
         self.task_history = TaskHistory()
         self.slot_history = SlotHistory()
+        self.health = Health()
         self._limiter: CapacityLimiter | None = None
 
     async def ask(self, function: Callable[[], _T]) -> _T:

@@ -122,6 +122,7 @@ class Site:
             client=self.backend.client,
             task_history=self.backend.task_history,
             slot_history=self.backend.slot_history,
+            health=self.backend.health,
             visitor=request.state.visitor,
             root=root,
             path=path.removeprefix(root) or "/",

@@ -22,6 +22,7 @@ from mrq_core.errors import MrqError
 from mrq_core.operations.slots import SlotHistory
 from mrq_core.operations.task_history import TaskHistory
 from mrq_dashboard.auth import Visitor
+from mrq_dashboard.health import Checked, Health
 
 _log = logging.getLogger("mrq.dashboard")
 
@@ -43,6 +44,8 @@ class Visit:
     """The measurements of tasks that this process has read."""
     slot_history: SlotHistory
     """The measurements by minute and hour that this process has read."""
+    health: Health
+    """The findings about the broker."""
     visitor: Visitor
     root: str
     """The path at which the application is mounted, without a slash at its end."""
@@ -67,6 +70,11 @@ class Visit:
     def now(self) -> datetime:
         """The broker's time, read once."""
         return self.broker.now()
+
+    @property
+    def checked(self) -> Checked | None:
+        """The latest findings about the broker; None while they are checked for the first time."""
+        return self.health.latest(lambda: self.client.broker)
 
     def decoded(self, record: JobRecord) -> JobRecord:
         """The record with params and result as before `mrq_encode`; as stored where a plugin cannot decode

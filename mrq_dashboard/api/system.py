@@ -10,10 +10,9 @@ from mrq_core import __version__
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.operations.auditing import audit as write_audit
 from mrq_core.operations.auditing import read_audit
-from mrq_core.operations.checks import broker_findings
 from mrq_core.operations.saved_views import delete_view, save_view, saved_views
 from mrq_core.operations.settings import settings_in_force
-from mrq_core.operations.views import driver_view, finding_view, plugin_view, struct_view
+from mrq_core.operations.views import driver_view, finding_view, iso, plugin_view, struct_view
 from mrq_dashboard.visit import NotFound, Visit
 
 
@@ -26,9 +25,12 @@ class AuditInputs(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def show(visit: Visit) -> JsonObject:
-    """Shows version, findings about the broker, settings in force with their sources, drivers and plugins."""
+    """Shows version, findings about the broker, settings in force with their sources, drivers and plugins.
+
+    `checked_at` is the time of the findings, at most about a minute ago; null: they are checked just now."""
+    checked = visit.checked
     plugins = visit.client.plugins
-    findings: list[JsonValue] = [finding_view(one) for one in broker_findings(visit.broker)]
+    findings: list[JsonValue] = [finding_view(one) for one in (checked.findings if checked else ())]
     settings: list[JsonValue] = [struct_view(one) for one in settings_in_force(visit.config)]
     drivers: list[JsonValue] = [driver_view(one) for one in plugins.drivers.values()]
     loaded: list[JsonValue] = [
@@ -40,6 +42,7 @@ def show(visit: Visit) -> JsonObject:
         "broker": visit.broker.name,
         "now": visit.now.isoformat(),
         "findings": findings,
+        "checked_at": iso(checked.at) if checked else None,
         "settings": settings,
         "drivers": drivers,
         "plugins": loaded,

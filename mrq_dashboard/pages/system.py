@@ -9,7 +9,6 @@ from msgspec import Meta, Struct
 
 from mrq_core import __version__
 from mrq_core.operations.auditing import read_audit
-from mrq_core.operations.checks import broker_findings
 from mrq_core.operations.settings import SettingInForce, SourceKind, settings_in_force
 from mrq_dashboard.formats import json_line
 from mrq_dashboard.visit import Page, Visit
@@ -18,6 +17,8 @@ _ENTRIES = 25
 """Entries of the audit log on one page."""
 _MOST_VALUE = 500
 """Characters of a setting that the page shows."""
+_CHECKING = 2
+"""Seconds after which the page is loaded again while the first check runs."""
 _ORDER = {"error": 0, "warning": 1}
 
 
@@ -39,7 +40,9 @@ class ShownSetting(NamedTuple):
 def system(visit: Visit, inputs: SystemInputs) -> Page:
     """The findings of `mrq check` about the broker, what is installed, settings, and the audit log."""
     ahead = (visit.now - datetime.now(UTC)).total_seconds()
-    findings = sorted(broker_findings(visit.broker), key=lambda finding: _ORDER.get(finding.level, 2))
+    checked = visit.checked
+    found = checked.findings if checked is not None else ()
+    findings = sorted(found, key=lambda finding: _ORDER.get(finding.level, 2))
     plugins = visit.client.plugins
     entries, cursor = read_audit(
         visit.broker, limit=_ENTRIES, cursor=inputs.cursor or None, wanted_text=inputs.audit
@@ -52,6 +55,7 @@ def system(visit: Visit, inputs: SystemInputs) -> Page:
         "given": [one for one in settings if not one.is_default],
         "defaults": [one for one in settings if one.is_default],
         "findings": findings,
+        "checked_at": checked.at if checked is not None else None,
         "errors": sum(finding.level == "error" for finding in findings),
         "warnings": sum(finding.level == "warning" for finding in findings),
         "ahead": ahead,
@@ -62,7 +66,8 @@ def system(visit: Visit, inputs: SystemInputs) -> Page:
         ],
         "drivers": sorted(plugins.drivers.values(), key=lambda driver: driver.name),
     }
-    return Page(template="system/page.html", title="System", context=context)
+    refresh = 0 if checked is not None else _CHECKING
+    return Page(template="system/page.html", title="System", context=context, refresh=refresh)
 
 
 def _shown(setting: SettingInForce) -> ShownSetting:
