@@ -156,6 +156,7 @@ def _print_worker(report: reports.WorkerReport) -> None:
     facts = {
         "host": f"{report.host}, {report.ip or 'no address'}, process {report.pid}, mrq {report.version}",
         "queues": _queues_text(report),
+        **_chosen_tasks(report),
         "started": iso(report.started_at),
         "reported": iso(report.reported_at),
         "ended": ended,
@@ -182,6 +183,13 @@ def _print_worker(report: reports.WorkerReport) -> None:
 def _queues_text(report: reports.WorkerReport) -> str:
     more = f" and {report.queues_left_out} more" if report.queues_left_out else ""
     return f"{shown_names(report.queues)}{more}"
+
+
+def _chosen_tasks(report: reports.WorkerReport) -> dict[str, str]:
+    """The tasks that the worker runs or leaves to other workers, where it chooses."""
+    more = f" and {report.tasks_left_out} more" if report.tasks_left_out else ""
+    chosen = {"allowed": report.allowed_tasks, "denied": report.denied_tasks}
+    return {key: ", ".join(patterns) + more for key, patterns in chosen.items() if patterns}
 
 
 def _with_history(now: str, history: Sequence[float], unit: str) -> str:

@@ -64,6 +64,16 @@ def is_covered(queue: str, names: Collection[str]) -> bool:
     )
 
 
+def is_task_in(path: str, patterns: Collection[str]) -> bool:
+    """Whether any of these patterns names the task: its path, or ``shop.*`` for all tasks whose paths begin
+    with ``shop.``.
+
+    Grows with the depth of the path, and not with the number of patterns where these are a set."""
+    return path in patterns or any(
+        path[: index + 1] + "*" in patterns for index, letter in enumerate(path) if letter == "."
+    )
+
+
 def check_queue_name(name: object) -> str:
     """Returns the name of a queue, or of a tree, as plain text. Raises InvalidValue for an invalid name.
 

@@ -42,6 +42,7 @@ class Claiming:
         self._stopping = stopping
         self._executing = executing
         self._denied = frozenset(state.config.deny_tasks)
+        self._allowed = frozenset(state.config.allow_tasks)
         self._quarter = -(-self._config.greenlets // 4)
         self.claimed = 0
         """The number of jobs that were claimed to be started."""
@@ -108,6 +109,7 @@ class Claiming:
                 limits=self._state.limits,
                 paused_tasks=self._state.paused_tasks,
                 denied_tasks=self._denied,
+                allowed_tasks=self._allowed,
             )
         )
         self._state.metrics.lost(claimed.ended)
@@ -150,7 +152,7 @@ class Claiming:
         if self._strategy.is_burst and len(self._executions):
             # The last job to end also ends the burst, and wakes this.
             self._wake.wait(seconds)
-        elif claimed.is_denied:  # due jobs of denied tasks would end each wait for the broker at once
+        elif claimed.is_denied:  # due jobs of other workers would end each wait for the broker at once
             self._wake.wait(self._config.max_latency)
         elif not wanted or seconds < 0.001:
             self._wake.wait(seconds)
