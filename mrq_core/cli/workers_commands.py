@@ -15,6 +15,7 @@ from mrq_core.cli.output import note, print_json, safe, say, show_table
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.naming import shown_names
 from mrq_core.contract.record import Status
+from mrq_core.contract.values import check_path
 from mrq_core.errors import JobNotFound
 from mrq_core.ids import is_id
 from mrq_core.operations import workers as reports
@@ -91,6 +92,23 @@ def drain(given: Given, name: Name, patience: Patience = 10.0) -> None:
 def stack(given: Given, name: Name, patience: Patience = 10.0) -> None:
     """Shows the stacks of the running jobs of a worker."""
     _request(given, name, "stack", patience)
+
+
+@command("broker", "plugins", needs_output=True)
+def profile(
+    given: Given,
+    name: Name,
+    task: Annotated[str, typer.Option("--task", metavar="PATH", help="The path of the task.")],
+    patience: Patience = 60.0,
+) -> None:
+    """Profiles the next run of a task in a worker, and shows where its time goes.
+
+    Example: `mrq workers profile web-1 --task shop.call`.
+    """
+    with given.client() as client:
+        worker = _worker_named(client.broker, name).name
+        answer = request_worker(client.broker, worker, "profile", {"task": check_path(task)}, ttl=patience)
+    say(safe(answer.rstrip("\n")))
 
 
 @command("broker", "plugins", needs_output=True)

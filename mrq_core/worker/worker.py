@@ -89,15 +89,16 @@ class Worker:
         cancels = CancelRequests(state.executions)
         self._executing = Executing(state, self._settler, self._stopping, cancels, parent)
         self._claiming = Claiming(state, self._strategy, self._stopping, self._executing)
+        profiler = self._executing.profiler
         reporter = Reporter(state, self._strategy.queues)
         reports = Reports(state, reporter)
-        requests = Requests(state, self._stopping)
+        requests = Requests(state, self._stopping, profiler)
         self._pages = Pages(state, reporter, lambda: requests.polled_at)
         self._housekeeping = Housekeeping(state, self._settler, self._stopping, cancels, reports, requests)
         self._scheduling = Scheduling(state, schedules_of(config)) if config.scheduler else None
         self._keeper = LeaseKeeper(state)
         self._native_settler = NativeSettler(state, self._settler)
-        self._standby = Standby(state, [self._keeper, self._native_settler, reports, requests])
+        self._standby = Standby(state, [self._keeper, self._native_settler, reports, requests, profiler])
         self._last_resort = GivingUp(state, self._executing.outcomes, self._stopping)
         self._watchdog = Watchdog(
             state.executions,
@@ -258,6 +259,7 @@ class Worker:
             wake.clear()
         if self._stopping.is_killing:
             self._end_running_jobs()
+        self._state.outage.hurry()
         while not self._settler.drain(0.1):
             if self._stopping.is_past(SETTLED_WITHIN):
                 _log.error("settle.given_up waiting=%d: these jobs will run again", executions.unsettled)

@@ -17,6 +17,7 @@ from mrq_core.tasks.loading import LoadedTask
 from mrq_core.worker.executions import Execution, Executions
 from mrq_core.worker.metrics import WorkerMetrics
 from mrq_core.worker.observers import Observers
+from mrq_core.worker.outage import Outage
 from mrq_core.worker.surroundings import Surroundings
 
 
@@ -46,6 +47,7 @@ class WorkerState:
         self.dropped: deque[Execution] = deque()
         """Claims that are lost without an outcome, and whose leases are to end at once."""
         self.wake = Event()
+        self.outage = Outage(on_end=self.wake.set)
         self.observers = Observers(client.plugins)
         self.surroundings = Surroundings()
         self.paused: frozenset[str] = frozenset()

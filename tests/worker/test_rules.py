@@ -274,12 +274,6 @@ def test_a_worker_that_is_gone_answers_nothing_and_the_caller_is_told(project: P
         request_worker(project.client.broker, "größe/ü; --", "stack", ttl=0.5)
 
 
-def test_a_profile_is_refused_with_a_reason(project: Project) -> None:
-    project.worker(*QUICK)
-    with pytest.raises(RequestFailed, match="this version of mrq has no profiler"):
-        request_worker(project.client.broker, name_of_the_worker(project), "profile", {"job": "next"})
-
-
 def test_a_request_that_has_expired_is_not_carried_out(project: Project) -> None:
     worker = project.worker(*QUICK)
     name = name_of_the_worker(project)
