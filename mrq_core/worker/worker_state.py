@@ -12,6 +12,7 @@ from gevent.event import Event
 from mrq_core.client.client import Client
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Limit
+from mrq_core.contract.naming import in_order
 from mrq_core.plugins.manager import open_broker
 from mrq_core.tasks.loading import LoadedTask
 from mrq_core.worker.executions import Execution, Executions
@@ -64,7 +65,7 @@ class WorkerState:
         """How often a claim has found nothing to do."""
         self.counts: Counter[str] = Counter()
         """The number of settled attempts by status."""
-        self.metrics = WorkerMetrics(self.config.queues)
+        self.metrics = WorkerMetrics(tuple(in_order(name)[0] for name in self.config.queues))
 
     def note_loaded(self, loaded: LoadedTask) -> None:
         """Notes a task that was loaded, for the housekeeping to publish."""
