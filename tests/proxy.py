@@ -1,6 +1,6 @@
 """A proxy between a client and a server that can lose a reply: the call is made, and nobody learns of it.
 
-It can also let a server seem to be another one, and be away for a while.
+It can also let a server seem to be another one.
 """
 
 from __future__ import annotations
@@ -27,8 +27,6 @@ class Proxy:
         self.lost = 0
         """How many replies were lost."""
         self._open: list[socket.socket] = []
-        self.arrivals: list[tuple[float, int]] = []
-        """The monotonic time of each connection, and the port from which it comes."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self) -> Proxy:
@@ -53,27 +51,12 @@ class Proxy:
         """Passes replies on one byte at a time from now on, each after this time."""
         self._drip = seconds
 
-    def cut(self) -> None:
-        """Refuses connections, and breaks those that are open."""
-        with contextlib.suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)  # closing alone does not wake `accept`
-        self._listener.close()
-        _end(*self._open)
-        self._open.clear()
-
-    def restore(self) -> None:
-        """Accepts connections again, at the same port."""
-        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=512)
-        threading.Thread(target=self._accept, daemon=True).start()
-
     def _accept(self) -> None:
-        listener = self._listener
         while True:
             try:
-                client, (_, port) = listener.accept()
+                client, _ = self._listener.accept()
             except OSError:
                 return
-            self.arrivals.append((time.monotonic(), port))
             server = socket.create_connection(("127.0.0.1", self._target))
             self._open += [client, server]
             losing = threading.Event()

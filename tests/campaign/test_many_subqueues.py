@@ -51,8 +51,8 @@ def test_a_claim_from_many_subqueues_costs_what_one_from_few_costs(name: str, tm
         few = seconds_of_a_claim(client, "few/", FEW)
         many = seconds_of_a_claim(client, "many/", MANY)
         print(
-            f"{name}: a claim of 10 jobs takes {few * 1000:.2f} ms from {FEW} subqueues and {many * 1000:.2f} ms "
-            f"from {MANY:,}, {many / few:.1f} times as long"
+            f"{name}: a claim of 10 jobs takes {few * 1000:.2f} ms from {FEW} subqueues and "
+            f"{many * 1000:.2f} ms from {MANY:,}, {many / few:.1f} times as long"
         )
         assert many < MOST * few
     finally:

@@ -1,4 +1,4 @@
-"""The queues that a worker serves: piles, trees and their new subqueues; pauses from code and command line."""
+"""The queues that a worker serves: piles, trees and their new subqueues, and pauses of them."""
 
 from __future__ import annotations
 
