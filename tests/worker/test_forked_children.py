@@ -458,9 +458,10 @@ def test_a_child_closes_descriptors_at_once(project: Project) -> None:
             os.close(pending)
             child = os.fork()
             if not child:
+                code = 10 + 2 * is_closed(pending)
                 _, own = os.pipe()
                 os.close(own)
-                os._exit(10 + is_closed(own) + 2 * is_closed(pending))
+                os._exit(code + is_closed(own))
             return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         """,
     )
