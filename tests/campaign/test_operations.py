@@ -285,7 +285,7 @@ def nothing(seconds):
 
 def test_the_memory_of_a_worker_stays_as_it_is_after_a_tenth_of_the_jobs(project: Project) -> None:
     project.write("empty.py", EMPTY)
-    worker = project.worker("--greenlets", "20", "--quiet")
+    worker = project.start("worker", "--greenlets", "20", "--quiet", "--max-latency", "0.05")
     process = psutil.Process(worker.pid)
     sizes = []
     queued = 0
