@@ -130,7 +130,7 @@ class _Taker:
         self.taken: list[JobRecord] = []
         self.may_block = max(100, 4 * request.limit)
         """How many jobs it may still find blocked by limits."""
-        self._may_step_over = self.may_block if request.denied_tasks else 0
+        self._may_step_over = self.may_block if request.chooses_tasks else 0
         self.has_blocked = False
         self.has_stepped_over = False
 
@@ -154,7 +154,7 @@ class _Taker:
     def _take_some(self, number: int, wanted: Wanted, room: int) -> bool:
         """Claims some jobs of a queue or tree. True: another round may find more."""
         request = self._request
-        sorts_out = bool(request.paused_tasks or request.denied_tasks)
+        sorts_out = bool(request.paused_tasks) or request.chooses_tasks
         if room == 1 and not (is_tree(wanted.name) or wanted.reverse or sorts_out):
             documents = self._take_first(wanted)
         else:
@@ -178,13 +178,13 @@ class _Taker:
         return is_part or (wanted.reverse and is_tree(wanted.name))
 
     def _sorted_out(self, documents: list[Doc], room: int) -> tuple[list[Doc], bool]:
-        """Parks jobs of paused tasks, as many as the call may block. Returns the first jobs that are of no
-        paused or denied task, up to the room, and whether jobs were parked."""
+        """Parks jobs of paused tasks, as many as the call may block. Returns the first jobs that the
+        worker runs and no pause holds, up to the room, and whether jobs were parked."""
         kept: list[Doc] = []
         parked: list[tuple[Doc, str]] = []
         for doc in documents:
             path = doc["path"]
-            if path in self._request.denied_tasks:
+            if self._request.leaves(path):
                 self.has_stepped_over = True
             elif path in self._request.paused_tasks:
                 if len(parked) < self.may_block:

@@ -125,7 +125,7 @@ class LostClaims:
                 continue
             ended = lifecycle.after_lost_claim(one.record, self._request, self._now)
             if ended is None:
-                if one.record.path not in self._request.denied_tasks:
+                if not self._request.leaves(one.record.path):
                     self._suspects.append(one)
             else:
                 planned.append(Replacement(one, ended))

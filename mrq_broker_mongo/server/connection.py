@@ -20,9 +20,10 @@ from bson.codec_options import CodecOptions, TypeDecoder, TypeRegistry
 from bson.errors import BSONError
 from bson.int64 import Int64
 from pymongo import MongoClient, ReadPreference
+from pymongo import timeout as limited
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import PyMongoError
+from pymongo.errors import AutoReconnect, PyMongoError
 from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
@@ -42,6 +43,7 @@ Jobs = Collection[Doc]
 
 _REPEATS = 5
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.05, 1.0
+_KNOCK_SECONDS = 1.0
 _FAILURES = (PyMongoError, BSONError, OSError)
 _TIME_KEPT = 5.0
 """For how many seconds the difference between the server's clock and ours is relied on."""
@@ -102,6 +104,9 @@ class Connection:
         self._inside: set[int] = set()
         """The threads, or greenlets, that are in a call."""
         self._closed = False
+        self.knocks = False
+        """Whether a call of a server that was away has little patience. Set for workers, which try again."""
+        self._is_away = False
         self._measured: tuple[float, float] | None = None
         self.is_prepared = False
         """Whether it is known that collections and indexes are there: see `layout.ensure`."""
@@ -197,6 +202,8 @@ class Connection:
             )
         self._inside.add(thread)
         try:
+            if self._is_away and self.knocks:
+                self._knock()
             deadline = time.monotonic() + self._timeout
             backoff = _BACKOFF_FIRST
             for left in range(_REPEATS if repeatable else 0, -1, -1):
@@ -204,6 +211,7 @@ class Connection:
                     reach(f"{name}.before")
                     answer = work()
                     reach(f"{name}.after")
+                    self._is_away = False
                     return answer
                 except (*_FAILURES, AttributeError) as error:
                     raised = raised_by_handler(error)
@@ -213,6 +221,7 @@ class Connection:
                         raise  # which is an answer, or a mistake of ours
                     self._measured = None  # there may be another primary now
                     if not (left and is_lost(error) and time.monotonic() + backoff < deadline):
+                        self._is_away = isinstance(error, AutoReconnect)
                         raise translated(error, self.location.shown, self._timeout) from error
                 # Jitter, so that all who lost the server do not come back at the same moment.
                 time.sleep(backoff * random.uniform(0.5, 1.0))
@@ -222,6 +231,19 @@ class Connection:
             self._inside.discard(thread)
             if self._closed:
                 self.close()
+
+    def _knock(self) -> None:
+        """Calls a server that was away, with little patience: processes that all wait for it inside pymongo
+        would come back at the same moment. Raises BrokerUnavailable."""
+        try:
+            with limited(min(_KNOCK_SECONDS, self._timeout)):
+                self._database().client.admin.command("ping")
+        except _FAILURES as error:
+            raised = raised_by_handler(error)
+            if raised is not None:
+                raise passed_on(raised, self.location.shown) from raised.__cause__
+            if isinstance(error, AutoReconnect):
+                raise translated(error, self.location.shown, _KNOCK_SECONDS) from error
 
     @contextmanager
     def calls_inside(self) -> Iterator[None]:

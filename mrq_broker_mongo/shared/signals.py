@@ -43,6 +43,7 @@ def poll(connection: Connection, worker: str, versions: Versions) -> PollResult:
     delays the rule that long.
     """
     mine = f"signals {worker}"
+    connection.knocks = True
     found = {
         doc["_id"]: doc
         for doc in connection.run("meta", lambda meta: list(meta.find({"_id": {"$in": ["rules", mine]}})))

@@ -87,8 +87,8 @@ def _run(
     leave_suspects: bool,
 ) -> Any:
     arguments = arguments_of(request, rotation, nonce, limit=limit, leave_suspects=leave_suspects)
-    denied = [sorted(request.denied_tasks)] if request.denied_tasks else []
-    return connection.run("claim", [*arguments, lifecycle.MOST_LOST_CLAIMS - 1, *denied])
+    tasks = [sorted(request.denied_tasks), sorted(request.allowed_tasks)] if request.chooses_tasks else []
+    return connection.run("claim", [*arguments, lifecycle.MOST_LOST_CLAIMS - 1, *tasks])
 
 
 def arguments_of(

@@ -11,10 +11,11 @@ from mrq_core.contract.messages import PollResult, Versions
 
 
 def poll(connection: Connection, worker: str, versions: Versions) -> PollResult:
-    """See `Broker.poll`. Three look-ups in one script without changes."""
+    """See `Broker.poll`. Three look-ups in one script without changes. The worker repeats it, and spreads the
+    repetitions of many workers."""
     again = -1 if versions.rules_until_ms is None else versions.rules_until_ms
     arguments = [worker, versions.rules, versions.signals, again, rules.REQUESTS, rules.NAMESPACES]
-    now_ms, version, found, request, listed = connection.run("poll", arguments, repeatable=True)
+    now_ms, version, found, request, listed = connection.run("poll", arguments)
     signals = int(found[-1]) if found else versions.signals
     changed = None
     after = replace(versions, signals=signals)

@@ -30,7 +30,7 @@ def wait(connection: Connection, wanted: Sequence[Wanted], timeout: float) -> bo
     keys = sorted({connection.key(f"wake:{one.name}") for one in wanted})
     began_ms = -1
     while True:
-        now, due = connection.run("due", [queues, began_ms], repeatable=True)
+        now, due = connection.run("due", [queues, began_ms])
         now_ms = int(now)
         began_ms = now_ms if began_ms < 0 else began_ms
         seconds = deadline - time.monotonic()

@@ -154,7 +154,7 @@ def _schedules(app: typer.Typer) -> None:
 
 
 def _workers(app: typer.Typer) -> None:
-    from mrq_core.cli.workers_commands import drain, list_workers, show_worker, stack, stop
+    from mrq_core.cli.workers_commands import drain, list_workers, profile, show_worker, stack, stop
 
     workers = _group(app, "workers", "List, show and stop workers.")
     workers.command("list")(list_workers)
@@ -162,6 +162,7 @@ def _workers(app: typer.Typer) -> None:
     workers.command()(stop)
     workers.command()(drain)
     workers.command()(stack)
+    workers.command()(profile)
 
 
 def _explain(app: typer.Typer) -> None:

@@ -29,8 +29,6 @@ def scheduler(given: Given) -> None:
     config = given.config()
     definitions = schedules_of(config)
     set_up_logging(config, follows_file=True)
-    if config.log_file:  # the file is followed; the default of SIGUSR1 ends the process
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     with given.client() as client:
         sleep, wake = _sleep_until_woken()
         report = _ReportFile(config.report_file, config.report_interval)

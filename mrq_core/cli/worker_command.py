@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -78,8 +77,6 @@ def _run_parent(config: Config, given: Given, overrides: Mapping[str, object], *
     launch = worker_role.launch
     launch.return_to_folder()
     set_up_logging(config, follows_file=True)
-    if config.log_file:  # parent and workers follow the file; the default of SIGUSR1 ends the process
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     log = LogThread()
 
     def start(number: int) -> ChildProcess:

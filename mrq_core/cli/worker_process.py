@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import signal
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
@@ -61,8 +60,6 @@ def run_worker(config: Config, parent: ParentLink | None = None) -> NoReturn:
 
     check_task_options(config)
     set_up_logging(config, follows_file=parent is not None)
-    if config.log_file:  # until the worker handles it: the default of SIGUSR1 ends the process
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     try:
         code = Worker(config, Plugins(config), parent=parent).run(exits_after=True)
     except BaseException:

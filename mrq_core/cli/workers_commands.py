@@ -15,6 +15,7 @@ from mrq_core.cli.output import note, print_json, safe, say, show_table
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.naming import shown_names
 from mrq_core.contract.record import Status
+from mrq_core.contract.values import check_path
 from mrq_core.errors import JobNotFound
 from mrq_core.ids import is_id
 from mrq_core.operations import workers as reports
@@ -94,6 +95,23 @@ def stack(given: Given, name: Name, patience: Patience = 10.0) -> None:
 
 
 @command("broker", "plugins", needs_output=True)
+def profile(
+    given: Given,
+    name: Name,
+    task: Annotated[str, typer.Option("--task", metavar="PATH", help="The path of the task.")],
+    patience: Patience = 60.0,
+) -> None:
+    """Profiles the next run of a task in a worker, and shows where its time goes.
+
+    Example: `mrq workers profile web-1 --task shop.call`.
+    """
+    with given.client() as client:
+        worker = _worker_named(client.broker, name).name
+        answer = request_worker(client.broker, worker, "profile", {"task": check_path(task)}, ttl=patience)
+    say(safe(answer.rstrip("\n")))
+
+
+@command("broker", "plugins", needs_output=True)
 def stack_of(
     given: Given,
     name: Annotated[
@@ -156,6 +174,7 @@ def _print_worker(report: reports.WorkerReport) -> None:
     facts = {
         "host": f"{report.host}, {report.ip or 'no address'}, process {report.pid}, mrq {report.version}",
         "queues": _queues_text(report),
+        **_chosen_tasks(report),
         "started": iso(report.started_at),
         "reported": iso(report.reported_at),
         "ended": ended,
@@ -182,6 +201,13 @@ def _print_worker(report: reports.WorkerReport) -> None:
 def _queues_text(report: reports.WorkerReport) -> str:
     more = f" and {report.queues_left_out} more" if report.queues_left_out else ""
     return f"{shown_names(report.queues)}{more}"
+
+
+def _chosen_tasks(report: reports.WorkerReport) -> dict[str, str]:
+    """The tasks that the worker runs or leaves to other workers, where it chooses."""
+    more = f" and {report.tasks_left_out} more" if report.tasks_left_out else ""
+    chosen = {"allowed": report.allowed_tasks, "denied": report.denied_tasks}
+    return {key: ", ".join(patterns) + more for key, patterns in chosen.items() if patterns}
 
 
 def _with_history(now: str, history: Sequence[float], unit: str) -> str:

@@ -76,10 +76,10 @@ class Claimer:
         if self._is_store_in_doubt:
             self._store.paused()  # fails before entries are claimed in vain
             self._is_store_in_doubt = False
-        if request.denied_tasks:
+        if request.chooses_tasks:
             raise NotSupported(
-                "the queue of a pair does not know the tasks of its entries, so it cannot leave out denied "
-                "tasks: clear DENY_TASKS, and give the tasks a queue that this worker does not serve"
+                "the queue of a pair does not know the tasks of its entries, so it cannot leave out tasks: "
+                "clear ALLOW_TASKS and DENY_TASKS, and give the tasks a queue that only some workers serve"
             )
         answer = self._queue.claim(request)
         seen = _Seen()

@@ -135,8 +135,11 @@ class Config:
         minimum=1,
     )
 
+    allow_tasks: tuple[str, ...] = _setting(
+        (), "The only tasks that this worker runs: paths, or modules such as shop.*. Empty: all.", "worker"
+    )
     deny_tasks: tuple[str, ...] = _setting(
-        (), "Paths of tasks whose jobs this worker leaves to other workers.", "worker"
+        (), "Tasks that this worker leaves to other workers: paths, or modules such as shop.*.", "worker"
     )
 
     solo_processes: int = _setting(

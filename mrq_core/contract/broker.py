@@ -64,7 +64,7 @@ class Broker(StoreServices):
     is_shared: bool = True
     """Whether other processes reach the same jobs. If not, all jobs run in the worker's own process."""
     supports_denied_tasks: bool = True
-    """Whether a claim leaves out denied tasks. A pair does not: its queue knows no tasks."""
+    """Whether a claim obeys `denied_tasks` and `allowed_tasks`. A pair does not: its queue knows no tasks."""
 
     # --- a job's life ------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from mrq_core.contract.codec import JsonObject, JsonValue
+from mrq_core.contract.naming import is_task_in
 from mrq_core.contract.record import JobRecord, Status
 
 CHUNK = 1000
@@ -102,9 +103,10 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
     expired lease) among them. `lease`: seconds.
     `failed_ttl` and `cancel_ttl` are the parameters of `lifecycle.after_lost_claim`.
     `limits`: the limit rules by name; a limit key without a rule does not limit. `paused_tasks`: paths whose
-    jobs are parked instead of claimed. `denied_tasks`: paths whose jobs are left to other workers. A call
-    steps over at most max(100, 4 * `limit`) of them; jobs behind more than that wait until other workers have
-    claimed some. Raises NotSupported where `Broker.supports_denied_tasks` is False.
+    jobs are parked instead of claimed. `denied_tasks` and `allowed_tasks`: patterns of `naming.is_task_in`.
+    The worker leaves jobs of denied tasks to other workers, and all others than those of allowed tasks where
+    there are any. A call steps over at most max(100, 4 * `limit`) such jobs; jobs behind more than that wait
+    until other workers have claimed some. Raises NotSupported where `Broker.supports_denied_tasks` is False.
     """
 
     worker: str
@@ -117,6 +119,18 @@ class ClaimRequest(Struct, frozen=True, kw_only=True):
     limits: Mapping[str, Limit] = {}
     paused_tasks: frozenset[str] = frozenset()
     denied_tasks: frozenset[str] = frozenset()
+    allowed_tasks: frozenset[str] = frozenset()
+
+    @property
+    def chooses_tasks(self) -> bool:
+        """Whether the worker leaves some tasks to other workers."""
+        return bool(self.denied_tasks or self.allowed_tasks)
+
+    def leaves(self, path: str) -> bool:
+        """Whether the worker leaves jobs of this task to other workers."""
+        if self.allowed_tasks and not is_task_in(path, self.allowed_tasks):
+            return True
+        return is_task_in(path, self.denied_tasks)
 
 
 class Claimed(Struct, frozen=True, kw_only=True):
@@ -125,8 +139,8 @@ class Claimed(Struct, frozen=True, kw_only=True):
     `records` are the jobs that the worker now holds, in the order to start them: status `started`,
     with `token` and `lease_until`. `next_due` is the earliest time at which one of the wanted
     queues may have more jobs (None: no job waits in them). `ended`: jobs with a lost claim that this call
-    failed or cancelled. `now`: the broker's time. `is_denied`: all due jobs that the call met are of denied
-    tasks, so that another claim at once finds nothing new.
+    failed or cancelled. `now`: the broker's time. `is_denied`: all due jobs that the call met are of tasks
+    that the worker leaves to other workers, so that another claim at once finds nothing new.
     """
 
     records: tuple[JobRecord, ...] = ()

@@ -43,6 +43,16 @@ def raw_kind(queue: str) -> RawKind | None:
     return None if root == kind else kind
 
 
+_REVERSE = "_reverse"
+
+
+def in_order(name: str) -> tuple[str, bool]:
+    """The name of the queue that a worker serves under this name, and whether it serves the newest jobs
+    first: ``default_reverse`` is the queue ``default`` as a pile."""
+    queue = name.removesuffix(_REVERSE)
+    return (queue, True) if queue and queue != name else (name, False)
+
+
 def is_tree(name: str) -> bool:
     """Whether the name denotes a tree: all queues whose names begin with it, and the queue with this name."""
     return name.endswith("/")
@@ -61,6 +71,16 @@ def is_covered(queue: str, names: Collection[str]) -> bool:
         return False
     return queue in names or any(
         queue[: index + 1] in names for index, letter in enumerate(queue) if letter == "/"
+    )
+
+
+def is_task_in(path: str, patterns: Collection[str]) -> bool:
+    """Whether any of these patterns names the task: its path, or ``shop.*`` for all tasks whose paths begin
+    with ``shop.``.
+
+    Grows with the depth of the path, and not with the number of patterns where these are a set."""
+    return path in patterns or any(
+        path[: index + 1] + "*" in patterns for index, letter in enumerate(path) if letter == "."
     )
 
 
@@ -165,8 +185,9 @@ def check_raw_queue_name(name: str) -> RawKind:
 
 
 def check_job_queue_name(name: object) -> str:
-    """Returns the name of a queue of jobs as plain text. Raises InvalidValue, also for a raw queue."""
-    name = check_queue_name(name)
+    """Returns the name of a queue of jobs as plain text, without ``_reverse``. Raises InvalidValue, also for
+    a raw queue."""
+    name, _ = in_order(check_queue_name(name))
     kind = raw_kind(name)
     if kind is not None:
         raise InvalidValue(

@@ -78,6 +78,11 @@ def is_path(text: str) -> bool:
     return len(parts) >= 2 and all(part.isidentifier() for part in parts)
 
 
+def is_task_pattern(text: str) -> bool:
+    """Whether the text is a pattern of `naming.is_task_in`: a path, or ``module.*``."""
+    return is_path(f"{text[:-1]}x" if text.endswith(".*") else text)
+
+
 def check_priority(priority: object) -> int:
     """Returns the priority of a job as a plain int. Raises InvalidValue."""
     if (

@@ -168,8 +168,8 @@ def _denied(name: str, path: str, workers: Sequence[WorkerReport]) -> Reason:
         "The worker that claims" if len(workers) == 1 else f"Each of the {len(workers):,} workers that claim"
     )
     sentence = (
-        f"{which} from {queue_text(name)} leaves out jobs of the task {path}, by its DENY_TASKS: "
-        f"{listed([report.name for report in workers], len(workers))}."
+        f"{which} from {queue_text(name)} leaves out jobs of the task {path}, by its ALLOW_TASKS "
+        f"or DENY_TASKS: {listed([report.name for report in workers], len(workers))}."
     )
     return Reason(kind=ReasonKind.DENIED, sentence=sentence, command=f"mrq worker {quoted(name)}")
 

@@ -29,6 +29,8 @@ _PENDING_MOST = 20
 _TTL_MOST = 3600.0
 _ATTEMPTS = 20
 _PAUSE = 0.1
+_EXAMINE = 2.0
+"""Seconds between two looks at the report of the worker."""
 
 
 def request_worker(
@@ -37,8 +39,11 @@ def request_worker(
     """Sends a request to the worker with this name, and returns the text of its answer. A worker that runs
     answers within two seconds, even while a job blocks it.
 
-    The request expires after `ttl` seconds. Raises RequestFailed if the worker refuses, or does not answer
-    until then, and InvalidValue.
+    `profile` profiles the next run of the task ``args["task"]``, and is answered when that run has ended, or
+    shortly before the request expires.
+
+    The request expires after `ttl` seconds. Raises RequestFailed if the worker refuses, ends, or does not
+    answer until then, and InvalidValue.
     """
     report = find_worker(broker, name)
     if report is None:
@@ -47,6 +52,7 @@ def request_worker(
         raise RequestFailed(f"the worker {name} has stopped; `mrq workers` lists the workers")
     request = send_request(broker, name, kind, args, ttl)
     deadline = time.monotonic() + ttl + _PAUSE
+    examined = time.monotonic()
     while True:
         state, text = _answer(broker, request.id, is_last=time.monotonic() > deadline)
         if state == "done":
@@ -55,6 +61,10 @@ def request_worker(
             raise RequestFailed(f"worker {name} refuses the request {kind}: {text}")
         if time.monotonic() > deadline:
             raise RequestFailed(_unanswered(broker, name, kind, state, ttl))
+        if time.monotonic() > examined + _EXAMINE:
+            examined = time.monotonic()
+            if _is_gone(broker, name) and _answer(broker, request.id, is_last=False)[0] in ("", "accepted"):
+                raise RequestFailed(_unanswered(broker, name, kind, state, ttl))
         time.sleep(_PAUSE)
 
 
@@ -117,10 +127,21 @@ def _answer(broker: Broker, request_id: str, *, is_last: bool) -> tuple[str, str
         return "", ""
 
 
+def _is_gone(broker: Broker, name: str) -> bool:
+    """Whether the worker has stopped or died, as far as a broker that answers knows."""
+    try:
+        report = find_worker(broker, name)
+    except BrokerUnavailable:
+        return False
+    return report is None or not report.is_at_work
+
+
 def _unanswered(broker: Broker, name: str, kind: str, state: str, ttl: float) -> str:
+    report = find_worker(broker, name)
+    if state == "accepted" and kind == "profile" and report is not None and report.is_at_work:
+        return f"the task has not run in the worker {name} within {ttl:g} s"
     if state == "accepted":
         return f"worker {name} has accepted the request {kind}, and ended before it answered"
-    report = find_worker(broker, name)
     known = "it has ended meanwhile"
     if report is not None and report.status != STOPPED:
         age = max(0.0, (broker.now() - report.reported_at).total_seconds())

@@ -241,7 +241,9 @@ def worker_view(report: WorkerReport) -> JsonObject:
         "pid": report.pid,
         "queues": list(report.queues),
         "queues_left_out": report.queues_left_out,
+        "allowed_tasks": list(report.allowed_tasks),
         "denied_tasks": list(report.denied_tasks),
+        "tasks_left_out": report.tasks_left_out,
         "greenlets": report.greenlets,
         "running": [
             {

@@ -15,6 +15,7 @@ import msgspec
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.messages import StateItem
+from mrq_core.contract.naming import is_task_in
 from mrq_core.errors import InvalidValue
 
 WORKERS_NAMESPACE = "workers"
@@ -69,8 +70,10 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
     cpu_history: tuple[float, ...] = ()
     running_jobs: int = 0
     queues_left_out: int = 0
+    allowed_tasks: tuple[str, ...] = ()
     denied_tasks: tuple[str, ...] = ()
-    """The paths of DENY_TASKS, as far as the report has room."""
+    tasks_left_out: int = 0
+    """The patterns of allowed and denied tasks that the report has no room for."""
     interval: float = 0.0
     """Seconds between two reports. 0: the report expires when it is not renewed."""
 
@@ -80,8 +83,10 @@ class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):
         return self.status not in (STOPPED, DEAD)
 
     def takes(self, path: str) -> bool:
-        """Whether the worker claims jobs of this task, as far as its report tells."""
-        return path not in self.denied_tasks
+        """Whether ALLOW_TASKS and DENY_TASKS let the worker run this task, as far as the report tells."""
+        if is_task_in(path, self.denied_tasks):
+            return False
+        return not self.allowed_tasks or self.tasks_left_out > 0 or is_task_in(path, self.allowed_tasks)
 
     @property
     def busy(self) -> int:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
+import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -130,13 +132,16 @@ class JobLogHandler(LocklessHandler):
 def set_up_logging(config: Config, *, worker: str = "", follows_file: bool = False) -> None:
     """Sends logs to standard error or to LOG_FILE, and logs of jobs to their jobs. Names the job in each
     record of this process. Replaces earlier handlers of mrq. `worker`: the name in JSON, if this process
-    is not the worker itself. `follows_file`: see `FileHandler`.
+    is not the worker itself. `follows_file`: see `FileHandler`. With LOG_FILE, the main thread ignores
+    SIGUSR1 from now on, whose default ends the process; a worker handles it later.
 
     Raises ConfigError for a format or a file that cannot be used.
     """
     formatter = checked_formatter(config.log_format, worker or config.worker_name(os.getpid()))
     handler: logging.Handler
     handler = FileHandler(config.log_file, follows=follows_file) if config.log_file else TerminalHandler()
+    if config.log_file and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     root = logging.getLogger()
     while _ours:
         root.removeHandler(_ours.pop())

@@ -11,7 +11,7 @@ import gevent
 
 from mrq_core.contract.messages import CHUNK, Claimed, ClaimRequest, Outcome, Settlement, Wanted
 from mrq_core.contract.record import JobRecord, Status
-from mrq_core.errors import BrokerError
+from mrq_core.errors import BrokerError, BrokerUnavailable
 from mrq_core.worker.executing import Executing
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.stopping import Stopping
@@ -38,10 +38,12 @@ class Claiming:
         self._broker = state.broker
         self._executions = state.executions
         self._wake = state.wake
+        self._outage = state.outage
         self._strategy = strategy
         self._stopping = stopping
         self._executing = executing
         self._denied = frozenset(state.config.deny_tasks)
+        self._allowed = frozenset(state.config.allow_tasks)
         self._quarter = -(-self._config.greenlets // 4)
         self.claimed = 0
         """The number of jobs that were claimed to be started."""
@@ -49,7 +51,7 @@ class Claiming:
         """Whether `run` has returned because nothing is left."""
 
     def run(self) -> None:
-        """The loop. While the broker is away, it retries with backoff."""
+        """The loop. While the broker is away, it waits for the end of the outage."""
         backoff = _BACKOFF_FIRST
         while not self._stopping.is_stopping:
             self._wake.clear()  # an event after this line ends the next sleep
@@ -61,14 +63,18 @@ class Claiming:
                 self._state.set_status("full")
                 self._wake.wait()
                 continue
+            if not self._outage.may_call("claim"):
+                self._wake.wait(self._outage.pause)
+                continue
             try:
                 if self._is_over_after_claiming(room):
                     self.is_burst_over = True
                     return
                 backoff = _BACKOFF_FIRST
+            except BrokerUnavailable as error:
+                self._outage.failed("claim", error)
             except BrokerError as error:
                 _log.error("claim.failed retry_in=%.1fs error=%s", backoff, error)
-                # Jitter, so that workers do not all come back at the same moment.
                 self._wake.wait(backoff * random.uniform(0.5, 1.0))
                 backoff = min(backoff * 2, _BACKOFF_MOST)
 
@@ -108,8 +114,11 @@ class Claiming:
                 limits=self._state.limits,
                 paused_tasks=self._state.paused_tasks,
                 denied_tasks=self._denied,
+                allowed_tasks=self._allowed,
             )
         )
+        if self._outage.steps:
+            self._outage.worked("claim")
         self._state.metrics.lost(claimed.ended)
         for record in claimed.ended:
             _log.warning("job.ended_unrun id=%s status=%s: its claim was lost", record.id, record.status)
@@ -150,7 +159,7 @@ class Claiming:
         if self._strategy.is_burst and len(self._executions):
             # The last job to end also ends the burst, and wakes this.
             self._wake.wait(seconds)
-        elif claimed.is_denied:  # due jobs of denied tasks would end each wait for the broker at once
+        elif claimed.is_denied:  # due jobs of other workers would end each wait for the broker at once
             self._wake.wait(self._config.max_latency)
         elif not wanted or seconds < 0.001:
             self._wake.wait(seconds)

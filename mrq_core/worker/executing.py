@@ -51,6 +51,7 @@ from mrq_core.worker.interrupts import CancelRequests, import_interrupt, stop_in
 from mrq_core.worker.outcomes import Outcomes
 from mrq_core.worker.parent_link import ParentLink
 from mrq_core.worker.pool import GreenletPool
+from mrq_core.worker.profiling import Profiler
 from mrq_core.worker.settling import Settler
 from mrq_core.worker.solo import SoloProcesses
 from mrq_core.worker.stopping import Stopping
@@ -89,6 +90,7 @@ class Executing:
         self.outcomes = self._runner.outcomes
         self._solo = SoloProcesses(state, stopping, self.outcomes, self._limit_import, self._set_deadline)
         self._is_solo_possible = state.broker.is_shared
+        self.profiler = Profiler(Runner._call.__code__)
         self._ended_lines = EndedLines(state.config)
         self._importing = Semaphore(1)
         self._loop: Any = gevent.get_hub().loop
@@ -124,6 +126,8 @@ class Executing:
                 _log.debug("job.started id=%s path=%s attempt=%d", record.id, record.path, record.claims)
             execution.started = time.monotonic()
             execution.greenlet.has_waited = False
+            if self.profiler.wishes:
+                self.profiler.begin(execution)
             active = self._loop.activecnt
             outcome = self._run(execution)
             if outcome is None:

@@ -18,13 +18,16 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
 import gevent
+import gevent.os
 from gevent import hub
 from gevent._hub_local import get_hub_if_exists, set_hub, set_loop
 from gevent.exceptions import LoopExit
+from gevent.monkey import get_original
 from gevent.threadpool import ThreadResult
 from greenlet import GreenletExit, getcurrent
 from greenlet import greenlet as RawGreenlet
@@ -170,9 +173,24 @@ def _in_child() -> None:
     for signum in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(signum, signal.SIG_DFL)
     atexit._clear()
+    _close_at_once()
     _forget_imports()
     _start_hub()
     _in_parent()
+
+
+def _close_at_once() -> None:
+    """Closes what the worker is about to close, and lets `os.close` close at once. gevent defers a close to
+    the next round of a loop, and the loop of the worker never runs here (gevent#2100)."""
+    close: Callable[[int], None] = get_original("os", "close")
+    closing: dict[int, object] = getattr(gevent.os, "_closing_fd_to_event", {})
+    for descriptor in list(closing):
+        try:
+            close(descriptor)
+        except OSError:
+            pass
+    closing.clear()
+    setattr(os, "close", close)  # noqa: B010
 
 
 def _forget_imports() -> None:

@@ -12,7 +12,7 @@ import gevent
 import psutil
 
 from mrq_core.contract.messages import Versions
-from mrq_core.errors import BrokerError, shown_error
+from mrq_core.errors import BrokerError, BrokerUnavailable, shown_error
 from mrq_core.worker import metrics
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.interrupts import CancelRequests
@@ -29,6 +29,11 @@ from mrq_core.worker.worker_state import WorkerState
 _FLUSH_INTERVAL = 0.5
 _PRUNE_INTERVAL = 60.0
 _POLL_INTERVAL = 1.0
+
+_TRYING = frozenset({"poll", "report"})
+"""Steps that always call the broker, and tell that it is away or back."""
+_FOLLOWING = frozenset({"flush_running", "_measure", "_prune"})
+"""Steps that wait for the end of an outage."""
 
 _log = GuardedLog("mrq.worker")
 
@@ -97,6 +102,7 @@ class Housekeeping:
         except OSError as error:
             _log.warning("report.not_removed file=%s error=%s", self._config.report_file, error)
         try:
+            self._requests.finish(self._broker)
             self._reports.say_goodbye(self._broker)
         except BrokerError as error:
             _log.warning("report.not_written worker=%s error=%s", self._state.name, error)
@@ -129,17 +135,29 @@ class Housekeeping:
         self._reports.write_file()
 
     def _repeat(self, interval: float, step: Callable[[], None]) -> None:
-        failing = False
+        """Calls the step again and again. Steps that call the broker wait while it is away."""
+        failures = 0
+        name, outage = step.__name__, self._state.outage
         while not self._is_over:
+            if name in _FOLLOWING:
+                outage.wait_for_end()
+            elif not outage.may_call(name):
+                outage.wait()
+                continue
             try:
                 step()
-                failing = False
+                failures = 0
+                outage.worked(name)
             except (BrokerError, OSError) as error:
-                if not failing:
-                    _log.warning("housekeeping.failed step=%s error=%s", step.__name__, error)
-                failing = True
+                failures += 1
+                if isinstance(error, BrokerUnavailable) and name in _TRYING:
+                    outage.failed(name, error)
+                    continue
+                # Another step may meet the outage a moment later, and logs it.
+                if failures == (2 if isinstance(error, BrokerUnavailable) else 1):
+                    _log.warning("housekeeping.failed step=%s error=%s", name, error)
             except Exception:
-                _log.exception("housekeeping.broke step=%s", step.__name__)
+                _log.exception("housekeeping.broke step=%s", name)
             gevent.sleep(interval)
 
     def _measure(self) -> None:

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from mrq_core.contract.broker import Broker
-from mrq_core.errors import BrokerError
+from mrq_core.errors import BrokerError, BrokerUnavailable
+from mrq_core.operations.workers import WORKERS_NAMESPACE
 from mrq_core.worker.executions import Execution, batches
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.interrupts import lost_interrupt
@@ -39,7 +40,7 @@ class LeaseKeeper:
         self._due = time.monotonic() + self._pause
         self._is_failing = False
         self._lost: Mailbox[Execution] = Mailbox(_announce_lost)
-        self._changes: Mailbox[Exception | None] = Mailbox(_announce_change)
+        self._changes: Mailbox[Exception | None] = Mailbox(self._announce_change)
 
     def close(self) -> None:
         """Logs nothing more."""
@@ -63,6 +64,18 @@ class LeaseKeeper:
             self._is_failing = not self._is_failing
             self._changes.send(error)
 
+    def _announce_change(self, error: Exception | None) -> None:
+        """In the hub: renewing fails from now on with this error, or works again."""
+        if isinstance(error, BrokerUnavailable):
+            self._state.outage.failed("renew", error)
+        elif error is not None:
+            details = None if isinstance(error, BrokerError) else error
+            _log.error("renew.failed: claims may be lost error=%s", error, exc_info=details)
+        elif self._state.outage.is_on:
+            self._state.outage.worked("renew")
+        else:
+            _log.info("renew.works_again")
+
     def _end_leases(self, broker: Broker) -> None:
         """Here, so that no renewal of the same claim is under way."""
         dropped = list(self._state.dropped)
@@ -81,6 +94,8 @@ class LeaseKeeper:
                 execution.outcome or execution.deadline is None or now < execution.deadline + _BEYOND_DEADLINE
             ):
                 due.append(execution)
+        if self._is_failing and not due:  # nothing else would tell whether the broker is back
+            broker.state.get(WORKERS_NAMESPACE, self._state.name)
         for kind, chunk in batches(due):
             kept = kind.renew(broker, chunk, self._lease)
             for execution, is_kept in zip(chunk, kept, strict=True):
@@ -95,12 +110,3 @@ def _announce_lost(execution: Execution) -> None:
     _log.warning(
         "claim.lost id=%s: another worker may run this job now; it is interrupted here", execution.record.id
     )
-
-
-def _announce_change(error: Exception | None) -> None:
-    """In the hub: renewing fails from now on with this error, or works again."""
-    if error is None:
-        _log.info("renew.works_again")
-    else:
-        details = None if isinstance(error, BrokerError) else error
-        _log.error("renew.failed: claims may be lost error=%s", error, exc_info=details)

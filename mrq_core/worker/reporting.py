@@ -38,8 +38,8 @@ RUNNING_MOST = 20
 _STACKS_MOST = 6_000
 """Characters of all stacks in a report. Jobs beyond have none."""
 _PATH_MOST = 200
-_QUEUES_MOST = 4_000
-"""Characters of the names of queues in a report."""
+_QUEUES_MOST, _TASKS_MOST = 4_000, 2_000
+"""Characters of the names of queues, and of each list of tasks, in a report."""
 _STATUSES_MOST = 30
 _SAMPLE, _MINUTE, _HISTORY = 1.0, 60.0, 60
 """Seconds between two samples of the pool, and of the process, and the minutes that are kept."""
@@ -99,8 +99,11 @@ class Reporter:
 
     def __init__(self, state: WorkerState, queues: tuple[str, ...]) -> None:
         self._state = state
-        self._queues = _first(queues)
+        self._queues = _first(queues, _QUEUES_MOST)
         self._left_out = len(queues) - len(self._queues)
+        allowed, denied = state.config.allow_tasks, state.config.deny_tasks
+        self._allowed, self._denied = _first(allowed, _TASKS_MOST), _first(denied, _TASKS_MOST)
+        self._tasks_left_out = len(allowed + denied) - len(self._allowed + self._denied)
         self._started_at = datetime.now(UTC)
         self._host = socket.gethostname()
         self._ip = state.config.local_ip or _address()
@@ -119,7 +122,9 @@ class Reporter:
             status=state.status,
             queues=self._queues,
             queues_left_out=self._left_out,
-            denied_tasks=_first(state.config.deny_tasks),
+            allowed_tasks=self._allowed,
+            denied_tasks=self._denied,
+            tasks_left_out=self._tasks_left_out,
             greenlets=state.config.greenlets,
             started_at=self._started_at,
             reported_at=datetime.now(UTC),
@@ -165,14 +170,14 @@ class Reporter:
         return tuple(jobs)
 
 
-def _first(queues: tuple[str, ...]) -> tuple[str, ...]:
-    """The first names of queues, as far as a report has room for them."""
+def _first(names: tuple[str, ...], most: int) -> tuple[str, ...]:
+    """The first names that have up to `most` characters together."""
     size = 0
-    for index, name in enumerate(queues):
+    for index, name in enumerate(names):
         size += len(name)
-        if size > _QUEUES_MOST:
-            return queues[:index]
-    return queues
+        if size > most:
+            return names[:index]
+    return names
 
 
 def _address() -> str:

@@ -1,4 +1,4 @@
-"""Answers requests to this worker: stop, drain, stack.
+"""Answers requests to this worker: stop, drain, stack, profile.
 
 A request is in each answer of `poll` until it expires. The worker accepts it with a compare-and-set on the
 answer in shared state, so that a request is carried out at most once, also where a later worker has the same
@@ -14,11 +14,13 @@ import gevent
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Versions, WorkerRequest
+from mrq_core.contract.values import is_path
 from mrq_core.errors import BrokerError
 from mrq_core.ids import new_nonce
 from mrq_core.operations.requests import ANSWER_TTL, ANSWERS, answer_value, store_answer
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.native import get_ident, sleep
+from mrq_core.worker.profiling import Profiler
 from mrq_core.worker.stacks import frame_of, full_stack, other_greenlets
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
@@ -30,6 +32,8 @@ _STACK_MOST = 60_000
 _GREENLETS_MOST = 200
 _ANSWERED_WITHIN = 0.6
 """Seconds for solo processes to send their stacks."""
+_SPARE = 1.0
+"""Seconds before the end of a request at which the profile of a run that goes on is answered."""
 _NOT_HERE = "the job does not run here any more\n"
 _BEGUN_MOST = 1000
 
@@ -37,7 +41,8 @@ _BEGUN_MOST = 1000
 class Requests:
     """Carries out requests, once each. `answer` may be called by the hub and by the native thread."""
 
-    def __init__(self, state: WorkerState, stopping: Stopping) -> None:
+    def __init__(self, state: WorkerState, stopping: Stopping, profiler: Profiler) -> None:
+        self._profiler = profiler
         self._state = state
         self._stopping = stopping
         self._process = new_nonce()
@@ -108,10 +113,24 @@ class Requests:
             store_answer(broker, request.id, "done", self._stopping.plan(is_drain=is_drain), ttl)
             self._stopping.ask(is_drain=is_drain)
         elif request.kind == "profile":
-            store_answer(broker, request.id, "refused", "this version of mrq has no profiler", ttl)
+            # The answer follows the run. It comes before the request expires: the command waits no longer.
+            why_not = self._profile(request, left - min(_SPARE, left / 2))
+            if why_not is not None:
+                store_answer(broker, request.id, "refused", why_not, ttl)
         else:
             text = f"this worker does not know the request {request.kind!r}: its mrq is of another version"
             store_answer(broker, request.id, "refused", text, ttl)
+
+    def finish(self, broker: Broker) -> None:
+        """In the hub: answers the requests for profiles, because the worker ends. Raises BrokerError."""
+        self._profiler.stop(broker)
+
+    def _profile(self, request: WorkerRequest, seconds: float) -> str | None:
+        """Has the next run of a task profiled. Returns why not, or None."""
+        path = request.args.get("task")
+        if not isinstance(path, str) or not is_path(path):
+            return "the request names no task: expected the path of a task"
+        return self._profiler.ask(request.id, path, seconds)
 
     def _stacks(self, job: object = None) -> str:
         """The stacks of the running jobs, the job that runs longest first, and of the other greenlets; or of

@@ -24,8 +24,13 @@ class Scheduling:
     wait for it."""
 
     def __init__(self, state: WorkerState, definitions: Sequence[Definition]) -> None:
-        self._scheduler = Scheduler(state.client, definitions, wait=gevent.sleep)
+        self._outage = state.outage
+        self._scheduler = Scheduler(state.client, definitions, wait=self._wait)
         self._greenlet = LastingGreenlet(self._scheduler.run)
+
+    def _wait(self, seconds: float) -> None:
+        gevent.sleep(seconds)
+        self._outage.wait_for_end()
 
     def start(self) -> None:
         """Syncs the definitions and starts the greenlet. Raises BrokerError."""

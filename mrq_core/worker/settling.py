@@ -75,8 +75,12 @@ class Settler:
     def run(self) -> None:
         """The greenlet's loop, until `stop`."""
         backoff = _BACKOFF_FIRST
+        outage = self._state.outage
         while not self._is_over:
             self._filled.wait()
+            if not outage.may_call("settle"):
+                outage.wait()
+                continue
             if self._executions.unsettled < _ENOUGH:
                 gevent.sleep(_GATHER)
             try:
@@ -89,17 +93,21 @@ class Settler:
                     del waiting[: len(batch)]
                     if not waiting:
                         del self._waiting[kind]
+            except BrokerUnavailable as error:
+                outage.failed("settle", error)
+                continue
             except Exception as error:
                 unsettled = self._executions.unsettled
-                details = None if isinstance(error, BrokerUnavailable) else error
                 _log.error(
                     "settle.failed waiting=%d retry_in=%.2fs error=%s",
-                    unsettled, backoff, error, exc_info=details,
+                    unsettled, backoff, error, exc_info=error,
                 )  # fmt: skip
                 gevent.sleep(backoff)
                 backoff = min(backoff * 2, _BACKOFF_MOST)
                 continue
             backoff = _BACKOFF_FIRST
+            if outage.steps:
+                outage.worked("settle")
             if not self._waiting:
                 self._filled.clear()
                 self._emptied.set()

@@ -2,17 +2,21 @@
 
 It has its own broker, and takes its duties one after the other: `LeaseKeeper` renews leases (`leases.py`),
 `NativeSettler` settles outcomes that wait for the hub (`native_settling.py`), `Reports` writes the report if
-the hub is late (`reporting.py`), and `Requests` answers requests then (`requests.py`).
+the hub is late (`reporting.py`), and `Requests` answers requests then (`requests.py`). `Profiler` answers
+with the profiles of runs that have ended (`profiling.py`).
 """
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mrq_core.contract.broker import Broker
+from mrq_core.errors import BrokerUnavailable
 from mrq_core.worker.native import NativeLoop
+from mrq_core.worker.outage import LEAST, MOST
 from mrq_core.worker.worker_state import WorkerState
 
 TICK = 0.05
@@ -24,7 +28,8 @@ class Duty(Protocol):
 
     def perform(self, now: float, broker: Callable[[], Broker]) -> None:
         """Does what is due at this monotonic time. Called about every TICK seconds. `broker` returns the
-        thread's broker, and opens it first if needed: raises what opening raises."""
+        thread's broker, and opens it first if needed: raises what opening raises, and
+        BrokerUnavailable during an outage."""
 
 
 class Standby:
@@ -34,6 +39,7 @@ class Standby:
         self._state = state
         self._duties = duties
         self._broker: Broker | None = None
+        self._next_trial = self._trial_ends = self._outage_began = 0.0
         self._loop = NativeLoop(self._perform_all, first_pause=TICK, finish=self._close)
 
     def start(self) -> None:
@@ -51,9 +57,22 @@ class Standby:
         return TICK
 
     def _opened(self) -> Broker:
+        if self._state.outage.is_on:
+            self._wait_with_the_hub(time.monotonic())
         if self._broker is None:
             self._broker = self._state.open_broker()
         return self._broker
+
+    def _wait_with_the_hub(self, now: float) -> None:
+        """Raises BrokerUnavailable except at random moments: many workers must not come back at once."""
+        outage = self._state.outage
+        is_new = self._outage_began != outage.began
+        if is_new or now >= self._next_trial:
+            self._trial_ends = 0.0 if is_new else now + 2 * TICK
+            self._outage_began = outage.began
+            self._next_trial = now + min(random.uniform(LEAST, MOST), self._state.config.lease / 3)
+        if now >= self._trial_ends:
+            raise BrokerUnavailable("the broker is away; the next trial comes later")
 
     def _close(self) -> None:
         if self._broker is not None:

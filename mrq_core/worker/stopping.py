@@ -40,6 +40,7 @@ class Stopping:
         self._has_parent = has_parent
         self.is_stopping = False
         self.is_killing = False
+        self._is_leaving = False
         self._state = state
         self._grace = state.config.stop_grace
         self._grace_ends: float | None = None
@@ -95,9 +96,16 @@ class Stopping:
         if self.is_killing:  # again: the watchdog may have postponed a limit at the same moment
             for execution in self._state.executions.undecided():
                 execution.interrupt_from(now, stop_interrupt)
+        elif self.is_stopping and not self._is_leaving and self._is_claiming_idly():
+            self._is_leaving = True
+            end_process_within(LEAVE_WITHIN, 0, "the worker was told to stop, and held no job")
         elif self._grace_ends is not None and now >= self._grace_ends:
             self._interrupt(now)
             self._mailbox.send(f"worker.interrupting name={self._state.name}: STOP_GRACE is over")
+
+    def _is_claiming_idly(self) -> bool:
+        """Whether the worker holds no job, and a claim is under way, which a broker may keep for long."""
+        return self._state.status == "spawn" and not len(self._state.executions)
 
     def is_past(self, seconds: float) -> bool:
         """Whether running jobs were interrupted these seconds ago, or earlier."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mrq_core.contract.messages import Wanted
-from mrq_core.contract.naming import check_queue_name, is_covered, is_tree
+from mrq_core.contract.naming import check_queue_name, in_order, is_covered, is_tree
 from mrq_core.errors import ConfigError
 
 _WORDS = ("sequential", "parallel", "burst")
@@ -14,7 +14,7 @@ _WORDS = ("sequential", "parallel", "burst")
 class Strategy:
     """DEQUEUE_STRATEGY: ``sequential`` serves queues in order; ``parallel`` gives each queue a share and
     rotates which queue is first; ``burst``, alone or with one of these, ends the worker when nothing is due
-    and nothing runs."""
+    and nothing runs. A queue ``x_reverse`` serves the newest jobs of ``x`` first."""
 
     def __init__(self, text: str, queues: Sequence[str]) -> None:
         words = [word.strip() for word in text.split(",")]
@@ -30,7 +30,9 @@ class Strategy:
             check_queue_name(name)
         self.is_parallel = "parallel" in words
         self.is_burst = "burst" in words
-        self.queues = tuple(dict.fromkeys(queues))
+        self._served = tuple(dict.fromkeys(in_order(name) for name in queues))
+        self.queues = tuple(dict.fromkeys(name for name, _ in self._served))
+        """The names of the queues and trees, without ``_reverse``."""
         self._rotation = 0
 
     def wanted(self, room: int, paused: frozenset[str]) -> tuple[Wanted, ...]:
@@ -38,15 +40,18 @@ class Strategy:
 
         In parallel, each call starts with the next queue.
         """
-        names = [name for name in self.queues if not is_covered(name, paused)]
+        served = [one for one in self._served if not is_covered(one[0], paused)]
+        names = {name for name, _ in served}
         excluded = frozenset(name for name in paused if name not in names)
         quota = None
-        if self.is_parallel and len(names) > 1:
+        if self.is_parallel and len(served) > 1:
             self._rotation += 1
-            start = self._rotation % len(names)
-            names = names[start:] + names[:start]
-            quota = max(1, -(-room // len(names)))
+            start = self._rotation % len(served)
+            served = served[start:] + served[:start]
+            quota = max(1, -(-room // len(served)))
         return tuple(
-            Wanted(name=name, quota=quota, exclude=excluded if is_tree(name) else frozenset())
-            for name in names
+            Wanted(
+                name=name, quota=quota, reverse=reverse, exclude=excluded if is_tree(name) else frozenset()
+            )
+            for name, reverse in served
         )

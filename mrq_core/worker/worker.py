@@ -16,6 +16,7 @@ from mrq_core.client.ambient import set_process_client
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.contract.naming import shown_names
+from mrq_core.contract.values import is_task_pattern
 from mrq_core.errors import ConfigError
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.tasks.scheduled import schedules_of
@@ -79,11 +80,7 @@ class Worker:
         self.client = Client(
             config, open_broker(config, plugins, run_blocking=blocking.run_blocking), plugins
         )
-        if config.deny_tasks and not self.client.broker.supports_denied_tasks:
-            raise ConfigError(
-                f"DENY_TASKS is set, and the broker {self.client.broker.name} cannot leave out tasks: "
-                "give the tasks a queue that this worker does not serve"
-            )
+        self._check_chosen_tasks()
         self._state = state = WorkerState(self.client, worker=self, on_settled=on_settled)
         self.name = state.name
         self._strategy = Strategy(config.dequeue_strategy, config.queues)
@@ -92,15 +89,16 @@ class Worker:
         cancels = CancelRequests(state.executions)
         self._executing = Executing(state, self._settler, self._stopping, cancels, parent)
         self._claiming = Claiming(state, self._strategy, self._stopping, self._executing)
+        profiler = self._executing.profiler
         reporter = Reporter(state, self._strategy.queues)
         reports = Reports(state, reporter)
-        requests = Requests(state, self._stopping)
+        requests = Requests(state, self._stopping, profiler)
         self._pages = Pages(state, reporter, lambda: requests.polled_at)
         self._housekeeping = Housekeeping(state, self._settler, self._stopping, cancels, reports, requests)
         self._scheduling = Scheduling(state, schedules_of(config)) if config.scheduler else None
         self._keeper = LeaseKeeper(state)
         self._native_settler = NativeSettler(state, self._settler)
-        self._standby = Standby(state, [self._keeper, self._native_settler, reports, requests])
+        self._standby = Standby(state, [self._keeper, self._native_settler, reports, requests, profiler])
         self._last_resort = GivingUp(state, self._executing.outcomes, self._stopping)
         self._watchdog = Watchdog(
             state.executions,
@@ -192,6 +190,25 @@ class Worker:
             self._parent.report_done()
         return code
 
+    def _check_chosen_tasks(self) -> None:
+        """Raises ConfigError if ALLOW_TASKS or DENY_TASKS is wrong, or the broker cannot obey them."""
+        broker = self.client.broker
+        for setting, patterns in (
+            ("ALLOW_TASKS", self.config.allow_tasks),
+            ("DENY_TASKS", self.config.deny_tasks),
+        ):
+            wrong = next((pattern for pattern in patterns if not is_task_pattern(pattern)), None)
+            if wrong is not None:
+                raise ConfigError(
+                    f"{setting} contains {wrong!r}: expected the path of a task, such as shop.call, "
+                    "or a module, such as shop.*"
+                )
+            if patterns and not broker.supports_denied_tasks:
+                raise ConfigError(
+                    f"{setting} is set, and the broker {broker.name} cannot leave out tasks: "
+                    "give the tasks a queue that only some workers serve"
+                )
+
     def _tick(self, now: float) -> None:
         """In the watchdog's thread."""
         self._stopping.check(now)
@@ -242,6 +259,7 @@ class Worker:
             wake.clear()
         if self._stopping.is_killing:
             self._end_running_jobs()
+        self._state.outage.hurry()
         while not self._settler.drain(0.1):
             if self._stopping.is_past(SETTLED_WITHIN):
                 _log.error("settle.given_up waiting=%d: these jobs will run again", executions.unsettled)

@@ -12,11 +12,13 @@ from gevent.event import Event
 from mrq_core.client.client import Client
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Limit
+from mrq_core.contract.naming import in_order
 from mrq_core.plugins.manager import open_broker
 from mrq_core.tasks.loading import LoadedTask
 from mrq_core.worker.executions import Execution, Executions
 from mrq_core.worker.metrics import WorkerMetrics
 from mrq_core.worker.observers import Observers
+from mrq_core.worker.outage import Outage
 from mrq_core.worker.surroundings import Surroundings
 
 
@@ -46,6 +48,7 @@ class WorkerState:
         self.dropped: deque[Execution] = deque()
         """Claims that are lost without an outcome, and whose leases are to end at once."""
         self.wake = Event()
+        self.outage = Outage(on_end=self.wake.set)
         self.observers = Observers(client.plugins)
         self.surroundings = Surroundings()
         self.paused: frozenset[str] = frozenset()
@@ -62,7 +65,7 @@ class WorkerState:
         """How often a claim has found nothing to do."""
         self.counts: Counter[str] = Counter()
         """The number of settled attempts by status."""
-        self.metrics = WorkerMetrics(self.config.queues)
+        self.metrics = WorkerMetrics(tuple(in_order(name)[0] for name in self.config.queues))
 
     def note_loaded(self, loaded: LoadedTask) -> None:
         """Notes a task that was loaded, for the housekeeping to publish."""

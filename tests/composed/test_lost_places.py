@@ -109,7 +109,7 @@ def test_outcomes_are_kept_while_a_server_is_away_and_the_worker_goes_on_when_it
         with pytest.raises(BrokerUnavailable, match=rf"^{name} at \S*:{server.port}\b"):
             project.queue("tasks.work", {"seconds": 0})
         project.write("gate", "")
-        worker.until_output("settle.failed")
+        worker.until_output("broker.away")
         assert f"{name} at " in worker.output
     finally:
         server.start()

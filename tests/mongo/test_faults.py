@@ -7,7 +7,6 @@ repeat follows a lost claim.
 
 from __future__ import annotations
 
-import re
 import signal
 import time
 from collections.abc import Iterator
@@ -26,7 +25,6 @@ from tests.servers import free_port
 from tests.support import Process, Project, open_project, until
 
 JOBS, FAULTS = 60, 3
-_RETRIES = re.compile(r"claim\.failed retry_in=([\d.]+)s")
 
 
 @pytest.fixture(scope="module")
@@ -89,17 +87,15 @@ def test_outcomes_are_kept_while_the_server_is_away_and_the_worker_goes_on_when_
     own_server.kill()
     with pytest.raises(BrokerUnavailable):
         project.client.broker.totals()
-    worker.until_output("settle.failed")
-    until(lambda: "2.0" in _RETRIES.findall(worker.output), what="the worker to back off fully")
-    tried = len(_RETRIES.findall(worker.output))
+    worker.until_output("broker.away")
+    away = time.monotonic()
+    until(lambda: time.monotonic() > away + 5.0, what="some trials of the worker")
     own_server.start()
     record = project.ended(job)
     assert (record.status, record.claims) == (Status.SUCCESS, 1)
     assert project.ended(waiting).status is Status.SUCCESS
-    # However slow this machine is: one try may have been under way, and the next one succeeds.
-    retries = [float(seconds) for seconds in _RETRIES.findall(worker.output)]
-    assert len(retries) <= tried + 1
-    assert max(retries) <= 2.0
+    worker.until_output("broker.back")
+    assert worker.output.count("broker.away") == worker.output.count("broker.back") == 1
     worker.send(signal.SIGINT)
     assert worker.wait() == 0, worker.output
 
@@ -112,7 +108,7 @@ def test_a_server_that_hangs_for_a_while_costs_leases_and_no_job(
     worker = project.worker("--broker-timeout", "0.5", "--lease", "1", "--greenlets", "3")
     until(project.ledger_path.exists, what="a job to start")
     own_server.signal(signal.SIGSTOP)
-    worker.until_output("within 0.5 s")
+    worker.until_output("broker.away")
     own_server.signal(signal.SIGCONT)
     records = [project.ended(job) for job in jobs]
     ledger.check(records, Ledger(project.ledger_path), repeated_after=ledger.LOST)

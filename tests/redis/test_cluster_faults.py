@@ -63,7 +63,7 @@ def test_a_node_that_is_away_stops_its_own_prefix_alone_until_it_is_back(
         with pytest.raises(BrokerUnavailable, match="Redis at redis"):
             first.queue("tasks.work", {"seconds": 0})
         assert errors_of(first)
-        workers[0].until_output("settle.failed")
+        workers[0].until_output("broker.away")
         jobs = [second.queue("tasks.work", {"seconds": 0}) for _ in range(5)]
         assert {second.ended(job).status for job in jobs} == {Status.SUCCESS}
         assert not errors_of(second)

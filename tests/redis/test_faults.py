@@ -92,7 +92,7 @@ def test_a_worker_goes_on_when_the_server_is_back(project: Project, safe_server:
     safe_server.kill()
     with pytest.raises(BrokerUnavailable):
         project.queue("tasks.work", {"seconds": 0})
-    worker.until_output("claim.failed")
+    worker.until_output("broker.away")
     safe_server.start()
     second = project.queue("tasks.work", {"seconds": 0})
     assert project.ended(second).status is Status.SUCCESS
@@ -105,7 +105,7 @@ def test_outcomes_are_kept_while_the_server_is_away(project: Project, safe_serve
     worker = project.worker("--lease", "60")
     until(lambda: project.ledger_path.exists(), what="the job to start")
     safe_server.kill()
-    worker.until_output("settle.failed")
+    worker.until_output("broker.away")
     safe_server.start()
     record = project.ended(job)
     assert (record.status, record.claims) == (Status.SUCCESS, 1)

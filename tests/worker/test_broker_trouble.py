@@ -30,7 +30,7 @@ def test_a_locked_file_loses_nothing_and_the_worker_goes_on(project: Project) ->
     lock.execute("BEGIN IMMEDIATE")
     try:
         until(lambda: len(project.ledger()) == 6, what="the jobs to end")
-        worker.until_output("settle.failed")
+        worker.until_output("broker.away")
         assert "locked" in worker.output
     finally:
         lock.execute("ROLLBACK")
@@ -65,7 +65,7 @@ def test_a_full_disk_loses_nothing_and_the_worker_goes_on(project: Project) -> N
     worker = project.worker("--lease", "30")
     try:
         until(lambda: project.ledger() == ["start-w", "end-w"], what="the job to end")
-        worker.until_output("settle.failed")
+        worker.until_output("broker.away")
         assert project.client.fetch(job).status == Status.STARTED
     finally:
         resource.prlimit(worker.pid, resource.RLIMIT_FSIZE, (hard, hard))

@@ -434,3 +434,36 @@ def test_a_child_neither_renews_nor_removes_what_belongs_to_its_worker(project: 
     after = project.queue("tasks.Add", {"a": 1, "b": 1})
     assert project.ended(after).result == 2
     assert "parent" in project.mrq("workers")
+
+
+def test_a_child_closes_descriptors_at_once(project: Project) -> None:
+    project.write(
+        "closing.py",
+        """
+        import os
+        from mrq_core import task
+
+
+        def is_closed(descriptor):
+            try:
+                os.fstat(descriptor)
+            except OSError:
+                return True
+            return False
+
+
+        @task
+        def closes():
+            _, pending = os.pipe()
+            os.close(pending)
+            child = os.fork()
+            if not child:
+                code = 10 + 2 * is_closed(pending)
+                _, own = os.pipe()
+                os.close(own)
+                os._exit(code + is_closed(own))
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        """,
+    )
+    project.worker()
+    assert project.ended(project.queue("closing.closes")).result == 13

@@ -108,7 +108,7 @@ def test_a_worker_is_given_up_for_a_job_that_ignores_that_its_claim_is_lost(proj
     settle_second(project, second)
 
 
-def test_failing_renewals_are_logged_once_and_their_end_too(
+def test_an_outage_that_renewals_meet_is_logged_once_and_its_end_too(
     own_server: ServerProcess, tmp_path: Path
 ) -> None:
     with open_project(tmp_path, own_server.url) as project:
@@ -118,12 +118,13 @@ def test_failing_renewals_are_logged_once_and_their_end_too(
         until(lambda: project.ledger() == ["start-x"], what="the job to start")
         for outage in (1, 2):
             own_server.kill()
-            until_logged(worker, "renew.failed", outage)
-            until_logged(worker, "claim.failed", worker.output.count("claim.failed") + 3)
-            assert worker.output.count("renew.failed") == outage
+            until_logged(worker, "broker.away", outage)
+            away = time.monotonic()
+            until(lambda: time.monotonic() > away + 3.0, what="some renewals")  # noqa: B023
             own_server.start()
-            until_logged(worker, "renew.works_again", outage)
-        assert "thread.broke" not in worker.output
+            until_logged(worker, "broker.back", outage)
+        for event, number in (("broker.away", 2), ("broker.back", 2), ("renew.", 0), ("thread.broke", 0)):
+            assert worker.output.count(event) == number, event
 
 
 def until_logged(worker: Process, event: str, number: int) -> None:

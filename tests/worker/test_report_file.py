@@ -78,7 +78,7 @@ def test_the_file_stays_young_while_the_broker_is_away(
         with open_project(tmp_path, server.url) as project:
             worker = project.worker("--report-file", str(file), "--report-interval", "0.1")
             server.kill()
-            worker.until_output("failed")  # the worker has met it
+            worker.until_output("broker.away")
             told = written(file)["reported_at"]
             until(lambda: written(file).get("reported_at") != told, what="another report")
             assert worker.popen.poll() is None

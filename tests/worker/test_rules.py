@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import sys
 import time
 from datetime import timedelta
@@ -15,7 +16,9 @@ from mrq_core.contract import rules
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.record import Status
 from mrq_core.errors import RequestFailed
+from mrq_core.operations.explaining import explain
 from mrq_core.operations.limits import list_limits, remove_limits, set_limit
+from mrq_core.operations.reasons import ReasonKind
 from mrq_core.operations.requests import request_worker, send_request
 from mrq_core.operations.workers import list_workers
 from tests.support import Project, until
@@ -178,6 +181,42 @@ def test_denied_tasks_are_left_to_other_workers(project: Project) -> None:
     denying.send(signal.SIGINT)
 
 
+def test_a_worker_runs_allowed_tasks_only_and_others_take_the_rest(project: Project) -> None:
+    flags = ("--allow-tasks", "tasks.Add,elsewhere.*", *QUICK)
+    if not project.client.broker.supports_denied_tasks:
+        worker = project.start("worker", *flags)
+        assert worker.wait() == 2
+        assert "ALLOW_TASKS is set" in worker.output
+        return
+    # More jobs of another task than one claim steps over.
+    left = [project.queue("tasks.noted", {"word": str(number)}) for number in range(150)]
+    mine = project.queue("tasks.Add", {"a": 1, "b": 1})
+    worker = project.worker("--name", "choosy", *flags)
+    other = project.worker("--greenlets", "3", "--deny-tasks", "tasks.Add", *QUICK)
+    assert project.ended(mine).result == 2
+    assert all(project.ended(job).status == Status.SUCCESS for job in left)
+    assert project.ended(mine).worker == f"choosy.{socket.gethostname()}.{worker.pid}"
+    other.send(signal.SIGTERM)
+    other.wait()
+    # While jobs of other tasks are due, the worker is idle, and takes what it may run.
+    held = project.queue("tasks.noted", {"word": "held"})
+    assert project.ended(project.queue("tasks.Add", {"a": 2, "b": 1})).result == 3
+    assert project.client.fetch(held).status == Status.QUEUED
+    [reason] = [r for r in explain(project.client.broker, held) if r.kind is ReasonKind.DENIED]
+    assert "leaves out jobs of the task tasks.noted" in reason.sentence
+    [report] = [r for r in list_workers(project.client.broker) if r.is_at_work]
+    assert (report.allowed_tasks, report.denied_tasks) == (("tasks.Add", "elsewhere.*"), ())
+    assert "allowed    tasks.Add, elsewhere.*" in project.mrq("workers", "show", "choosy")
+
+
+@pytest.mark.parametrize("project", ["sqlite"], indirect=True)
+def test_a_list_of_tasks_with_a_bad_pattern_is_refused(project: Project) -> None:
+    for flag in ("--allow-tasks", "--deny-tasks"):
+        worker = project.start("worker", flag, "shop.call,sh*p.call")
+        assert worker.wait() == 2
+        assert "contains 'sh*p.call': expected the path of a task" in worker.output
+
+
 # --- requests --------------------------------------------------------------------------------------
 
 
@@ -233,12 +272,6 @@ def test_a_worker_that_is_gone_answers_nothing_and_the_caller_is_told(project: P
         request_worker(project.client.broker, name, "stack", ttl=0.5)
     with pytest.raises(RequestFailed, match=r"no worker named 'größe/ü; --' has reported"):
         request_worker(project.client.broker, "größe/ü; --", "stack", ttl=0.5)
-
-
-def test_a_profile_is_refused_with_a_reason(project: Project) -> None:
-    project.worker(*QUICK)
-    with pytest.raises(RequestFailed, match="this version of mrq has no profiler"):
-        request_worker(project.client.broker, name_of_the_worker(project), "profile", {"job": "next"})
 
 
 def test_a_request_that_has_expired_is_not_carried_out(project: Project) -> None:

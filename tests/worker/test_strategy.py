@@ -32,6 +32,16 @@ def test_parallel_gives_each_queue_its_share_and_its_turn() -> None:
     assert strategy.is_burst
 
 
+def test_a_queue_in_reverse_is_asked_for_by_its_name() -> None:
+    strategy = Strategy("sequential", ["a_reverse", "b", "_reverse", "main/"])
+    wanted = strategy.wanted(5, frozenset())
+    assert [(one.name, one.reverse) for one in wanted] == [
+        ("a", True), ("b", False), ("_reverse", False), ("main/", False)
+    ]  # fmt: skip
+    assert strategy.queues == ("a", "b", "_reverse", "main/")
+    assert names(strategy.wanted(5, frozenset({"a"}))) == ["b", "_reverse", "main/"]
+
+
 def test_paused_queues_are_left_out_and_paused_subqueues_excluded() -> None:
     strategy = Strategy("sequential", ["a", "tree/", "tree/x", "b"])
     wanted = strategy.wanted(5, frozenset({"a", "tree/x"}))

@@ -1,7 +1,8 @@
 -- needs: base, batch, slots, limits, uniques, terms, trees, claiming
 -- Claims due jobs for a worker.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: the arguments of claiming, and then the number of earlier lost claims
---   with which the next one ends a job, and { path of a denied task, ... } if there are any
+--   with which the next one ends a job; for a worker that leaves out tasks also two lists of patterns of tasks, the
+--   denied and the allowed; a pattern is a path, or 'module.*'
 -- Answers as claiming. A suspect is an id: of each job that must end, and of as many others as may be claimed.
 -- Claimed jobs are answered as their data.
 
@@ -10,9 +11,30 @@ local now_text, taken_keys = digits(now), {}
 local may_run = 0 -- the number of chosen suspects that may be claimed
 
 local denied = given[14] and as_set(given[14])
+local allowed = given[15] and #given[15] > 0 and as_set(given[15])
 local has_pauses = false
 for name in pairs(rules) do
   has_pauses = has_pauses or string.sub(name, 1, 5) == 'task:'
+end
+
+-- Whether a path or a part of it, as 'module.*', is in the set.
+local function matches(path, patterns)
+  if patterns[path] then
+    return true
+  end
+  local dot = string.find(path, '.', 1, true)
+  while dot do
+    if patterns[string.sub(path, 1, dot) .. '*'] then
+      return true
+    end
+    dot = string.find(path, '.', dot + 1, true)
+  end
+  return false
+end
+
+-- Whether this worker leaves the jobs of a task to other workers.
+local function leaves(path)
+  return allowed and not matches(path, allowed) or matches(path, denied)
 end
 
 -- Whether the task of a job is paused.
@@ -30,7 +52,7 @@ consider_suspect = function(id, queue, chosen)
     and (is_paused(row[5]) or row[3] and not has_slots(id, cmsgpack.unpack(row[3])))
   then
     put_off(id, queue)
-  elseif denied and not ends and denied[row[5]] then
+  elseif denied and not ends and leaves(row[5]) then
     return
   elseif not leave_suspects and (ends or may_run < math.min(limit, most_suspects)) then
     chosen[#chosen + 1] = id
@@ -61,7 +83,7 @@ take = function(id, key, queue, rank)
   if not status then
     return GONE -- the job was deleted by hand
   end
-  if denied and denied[path] then
+  if denied and leaves(path) then
     return DENIED
   end
   if has_pauses and is_paused(path) then

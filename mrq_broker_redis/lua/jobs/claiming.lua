@@ -8,7 +8,7 @@
 --   parked after: the limit key that the last sweep ended with, or ''
 -- Both answer { 'suspects', now, { suspect, ... } } where expired leases must be handled first, and otherwise
 --   { 'taken', now, { claimed, ... }, next due or nil, { tree, last served, ... }, parked after, swept }, with 1 at the
---   end where all due jobs that the call met are of denied tasks.
+--   end where all due jobs that the call met are of tasks that the worker leaves out.
 -- The script sets the two functions below, calls suspects(), and, if it finds none, take_due().
 
 local consider_suspect -- (id, queue, chosen): handles an expired lease; see put_off()
@@ -118,7 +118,7 @@ end
 
 local function take_from(queue, rank, room, reverse)
   local line, claimed = waiting_line(queue, rank), claimed_line(queue)
-  local before, first = number, 0 -- first: the number of jobs of denied tasks, which stay in front
+  local before, first = number, 0 -- first: the number of jobs that are left out, which stay in front
   while room > 0 and may_block > 0 and may_step_over > 0 do
     local ids
     if reverse then

@@ -77,7 +77,8 @@ class _Claim:
         self._limiter = Limiter(connection, request, self._now_ms)
         self._has_pauses = bool(request.paused_tasks)
         self._may_block = self._may_step_over = max(MIN_BLOCKED, 4 * request.limit)
-        if not request.denied_tasks:
+        self._chooses = request.chooses_tasks
+        if not self._chooses:
             self._may_step_over = 0
         self._has_stepped_over = False
         self._has_blocked = False
@@ -178,9 +179,8 @@ class _Claim:
             return 0
         # The rows come one by one: rows after the last claimed job are never read.
         most = room + self._may_block + self._may_step_over
-        denied = self._request.denied_tasks
         for seq, before, params, allowed_ms in self._due_entries(queue, rank, most, reverse):
-            if before.path in denied:
+            if self._chooses and self._request.leaves(before.path):
                 self._has_stepped_over = True
                 self._may_step_over -= 1
                 if self._may_step_over <= 0:

@@ -54,7 +54,7 @@ def see_to(
         before = records.read(*columns)
         after = lifecycle.after_lost_claim(before, request, found.now)
         if after is None:
-            if before.path not in request.denied_tasks:
+            if not request.leaves(before.path):
                 found.suspects.append((seq, before, params))
             continue
         found.ended.append(encoding.with_params(after, params))

@@ -233,6 +233,43 @@ class DeniedTaskContract(Contract):
             pytest.skip("this broker supports denied tasks")
         with pytest.raises(NotSupported):
             take(broker, denied_tasks=PAUSED)
+        with pytest.raises(NotSupported):
+            take(broker, allowed_tasks=PAUSED)
+
+    @pytest.mark.parametrize("patterns", [{"mail.Send"}, {"mail.*"}, {"no.such", "mail.*"}])
+    @pytest.mark.parametrize("is_lost", [False, True])
+    def test_a_claim_takes_jobs_of_allowed_tasks_only(
+        self, denying: Broker, clock: ManualClock, patterns: set[str], is_lost: bool
+    ) -> None:
+        others = [
+            put(denying, clock, path=path) for path in ("mailing.Send", "other.mail.Send", "other.Task")
+        ]
+        mine = put(denying, clock, path="mail.Send")
+        if is_lost:
+            assert len(take(denying, limit=4, worker="w2")) == 4
+            lose(clock)
+        taken = take(denying, limit=4, lost_limit=4, allowed_tasks=frozenset(patterns))
+        assert taken == [mine]
+        answer = claim(denying, lost_limit=4, allowed_tasks=frozenset(patterns))
+        assert (answer.records, answer.is_denied) == ((), not is_lost)
+        assert sorted(take(denying, limit=4, lost_limit=4, worker="w2")) == sorted(others)
+
+    def test_a_pattern_names_the_tasks_of_a_module_and_of_its_submodules(
+        self, denying: Broker, clock: ManualClock
+    ) -> None:
+        deep = put(denying, clock, path="shop.mail.Send")
+        put(denying, clock, path="shops.mail.Send")
+        near = put(denying, clock, path="shop.Send")
+        assert take(denying, denied_tasks=frozenset({"shops.*", "shop.mail.*"})) == [near]
+        assert take(denying, allowed_tasks=frozenset({"shop.*"}), denied_tasks=frozenset({"shop.x"})) == [
+            deep
+        ]
+
+    def test_a_task_that_is_allowed_and_denied_is_denied(self, denying: Broker, clock: ManualClock) -> None:
+        put(denying, clock, path="shop.mail.Send")
+        allowed = put(denying, clock, path="shop.Send")
+        taken = take(denying, allowed_tasks=frozenset({"shop.*"}), denied_tasks=frozenset({"shop.mail.*"}))
+        assert taken == [allowed]
 
     @pytest.mark.parametrize("queue", ["q", "t/x"])
     def test_jobs_of_denied_tasks_are_left_to_other_workers_in_their_order(

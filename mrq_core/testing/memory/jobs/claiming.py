@@ -22,7 +22,7 @@ def claim(data: MemoryData, request: ClaimRequest, now: datetime) -> Claimed:
     data.limits.known = dict(rules_of(request))
     ended, suspects = lost_claims.end(data, request, now)
     let_go_wanted(data, request, now)
-    suspects = [record for record in suspects if record.path not in request.denied_tasks]
+    suspects = [record for record in suspects if not request.leaves(record.path)]
     parked = len(data.limits.parked)
     taken = _take_all(data, suspects, request, now)
     number = sum(record.id in {suspect.id for suspect in suspects} for record in taken)
@@ -36,9 +36,9 @@ def claim(data: MemoryData, request: ClaimRequest, now: datetime) -> Claimed:
 
 
 def _meets_denied(data: MemoryData, request: ClaimRequest, now: datetime) -> bool:
-    """Whether the first due job is of a denied task."""
+    """Whether the worker leaves the first due job to other workers."""
     return any(
-        due[0].path in request.denied_tasks
+        request.leaves(due[0].path)
         for wanted in request.wanted
         for due in trees.due_by_queue(data, wanted, now)
         if request.limit > 0 and due
@@ -83,7 +83,7 @@ def take_waiting(data: MemoryData, request: ClaimRequest, now: datetime, taken: 
             for record in due:
                 if room <= 0 or may_block <= 0 or may_step_over <= 0:
                     break
-                if record.path in request.denied_tasks:
+                if request.leaves(record.path):
                     may_step_over -= 1
                     continue
                 if limits.has_room(data, record, now):

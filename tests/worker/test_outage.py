@@ -1,0 +1,145 @@
+"""The trials of workers that have lost their broker, and what their logs say."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import gevent
+import pytest
+
+from mrq_core.errors import BrokerUnavailable
+from mrq_core.worker import outage
+from mrq_core.worker.outage import Outage
+from tests.servers import ServerProcess
+from tests.support import open_project, until
+from tests.worker.conftest import TASKS
+
+WORKERS = 50
+WINDOW, IN_WINDOW = 0.1, 10
+BACK_WITHIN = 5.0
+
+
+class Server:
+    """A broker that is away until a time. Notes when each worker meets it again."""
+
+    def __init__(self, seconds: float) -> None:
+        self.back_at = time.monotonic() + seconds
+        self.calls: list[float] = []
+        self.arrivals: list[float] = []
+
+    def call(self) -> None:
+        now = time.monotonic()
+        self.calls.append(now)
+        if now < self.back_at:
+            raise BrokerUnavailable("away")
+        self.arrivals.append(now)
+
+
+def follow(server: Server, steps: tuple[str, ...] = ("claim", "settle", "poll")) -> Outage:
+    """Starts the loops of one worker, which call the server until it is back."""
+    followed = Outage(on_end=lambda: None)
+
+    def loop(step: str) -> None:
+        is_back = False
+        while not is_back:
+            if not followed.may_call(step):
+                followed.wait()
+                is_back = not followed.is_on
+                continue
+            try:
+                server.call()
+            except BrokerUnavailable as error:
+                followed.failed(step, error)
+            else:
+                followed.worked(step)
+                is_back = True
+
+    for step in steps:
+        gevent.spawn(loop, step)
+    return followed
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Runs the greenlets until the condition holds. Fails after 20 seconds."""
+    with gevent.Timeout(20):
+        gevent.sleep(0.01)  # the loops start
+        while not condition():
+            gevent.sleep(0.01)
+
+
+def most_in_a_window(arrivals: list[float]) -> int:
+    """The largest number of arrivals within any 100 ms."""
+    arrivals = sorted(arrivals)
+    return max(sum(first <= other < first + WINDOW for other in arrivals) for first in arrivals)
+
+
+@pytest.mark.parametrize("seconds", [0.3, 3.0])
+def test_fifty_workers_do_not_come_back_at_the_same_moment(seconds: float) -> None:
+    server = Server(seconds)
+    followed = [follow(server) for _ in range(WORKERS)]
+    wait_until(lambda: all(not one.is_on for one in followed))
+    assert len(server.arrivals) == WORKERS  # one trial of each worker, and not one of each step
+    assert most_in_a_window(server.arrivals) <= IN_WINDOW
+    assert max(server.arrivals) < server.back_at + BACK_WITHIN
+
+
+def test_a_worker_tries_one_step_at_a_time_and_rarely(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, seconds in (("FIRST_MOST", 0.2), ("LEAST", 0.2), ("MOST", 0.4)):
+        monkeypatch.setattr(outage, name, seconds)
+    server = Server(3.0)
+    followed = follow(server)
+    wait_until(lambda: not followed.is_on)
+    trials = server.calls[3:]  # each step fails once before it waits
+    assert 7 < len(trials) <= 17
+    assert min(later - earlier for earlier, later in pairwise(trials)) > 0.19
+
+
+def test_a_worker_that_stops_tries_often(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(1.0)
+    followed = follow(server, ("settle",))
+    gevent.sleep(0.05)
+    followed.hurry()
+    wait_until(lambda: not followed.is_on)
+    assert server.arrivals[0] - server.back_at < 0.4
+    assert len(server.calls) < 100
+
+
+def test_a_step_that_has_not_failed_says_nothing_about_the_outage(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "mrq.worker")
+    followed = Outage(on_end=lambda: None)
+    followed.failed("settle", BrokerUnavailable("full"))
+    followed.worked("poll")  # which reads only
+    followed.failed("claim", BrokerUnavailable("full"))
+    assert followed.steps == {"settle", "claim"}
+    followed.worked("settle")
+    assert followed.steps == set()
+    followed.worked("claim")
+    events = [record.getMessage().split()[0] for record in caplog.records]
+    assert events == ["broker.away", "broker.back"]
+
+
+def test_the_log_tells_an_outage_once_and_its_end_once(own_server: ServerProcess, tmp_path: Path) -> None:
+    with open_project(tmp_path, own_server.url) as project:
+        project.write("tasks.py", TASKS)
+        running = project.queue("tasks.noted", {"word": "x", "seconds": 3})
+        worker = project.worker("--greenlets", "2", "--lease", "60", "--broker-timeout", "1")
+        until(lambda: project.ledger() == ["start-x"], what="the job to start")
+        for number in (1, 2):
+            own_server.kill()
+            until(lambda: worker.output.count("broker.away") >= number, what="the outage")  # noqa: B023
+            away = time.monotonic()
+            until(lambda: time.monotonic() > away + 6.0, what="some trials")  # noqa: B023
+            own_server.start()
+            back = time.monotonic()
+            job = project.queue("tasks.Add", {"a": 1, "b": 1})
+            assert project.ended(job).result == 2
+            assert time.monotonic() < back + BACK_WITHIN
+            until(lambda: worker.output.count("broker.back") >= number, what="the return")  # noqa: B023
+        assert project.ended(running).claims == 1
+        lines = [line for line in worker.output.splitlines() if " WARNING " in line or " ERROR " in line]
+        events = [line.split(" - ", 1)[1].split()[0] for line in lines]
+        assert events == ["broker.away", "broker.back"] * 2
