@@ -202,7 +202,7 @@ class Profiler:
                 raise
 
     def _follow(self, request_id: str, profile: Profile) -> None:
-        """In a native thread of its own: samples until the run ends."""
+        """In a separate native thread: samples until the run ends."""
         answer = None
         while not (profile.is_over or self._is_over):
             if profile.is_elsewhere:

@@ -269,7 +269,7 @@ def test_all_workers_of_its_queue_leave_out_its_task(broker: Broker) -> None:
     assert reason.kind is ReasonKind.DENIED
     assert reason.sentence == (
         "The worker that claims from the queue q leaves out jobs of the task some.Task, by "
-        "its DENY_TASKS: w1."
+        "its ALLOW_TASKS or DENY_TASKS: w1."
     )
     assert reason.command == "mrq worker q"
     assert kinds(explain_job(broker, other)) == ["due_later", "behind"]
