@@ -16,9 +16,9 @@ from types import CodeType, FrameType
 import gevent
 
 from mrq_core.contract.broker import Broker
-from mrq_core.errors import BrokerError
+from mrq_core.contract.text import printable
+from mrq_core.errors import BrokerError, on_one_line
 from mrq_core.operations.requests import ANSWER_TTL, store_answer
-from mrq_core.text import on_one_line, printable
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.native import get_ident, sleep, start_native_thread
 from mrq_core.worker.stacks import frame_of
