@@ -24,7 +24,6 @@ from mrq_core.operations.reasons import (
     ago,
     jobs_text,
     listed,
-    listening,
     of_queue,
     of_task,
     queue_text,
@@ -32,7 +31,7 @@ from mrq_core.operations.reasons import (
     read_surroundings,
     until_text,
 )
-from mrq_core.operations.workers import DEAD
+from mrq_core.operations.workers import DEAD, listening
 
 _MOST_EXAMINED = 100
 """The most waiting jobs of a queue that an explanation reads."""

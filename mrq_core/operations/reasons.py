@@ -13,14 +13,12 @@ import msgspec
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Pause, Rules
-from mrq_core.contract.naming import is_covered, is_in, is_tree
+from mrq_core.contract.naming import is_in, is_tree
 from mrq_core.operations.views import iso, seconds
-from mrq_core.operations.workers import DEAD, WorkerReport, list_workers
+from mrq_core.operations.workers import CLAIMING, DEAD, WorkerReport, list_workers, listening
 
 _MOST_NAMED = 3
 """The most ids and names in a sentence."""
-_CLAIMING = frozenset({"init", "wait", "spawn", "full"})
-"""The statuses of workers that claim jobs now, or as soon as they have room."""
 
 
 class ReasonKind(StrEnum):
@@ -127,13 +125,11 @@ def _pause_text(pause: Pause, now: datetime) -> str:
 
 def _no_worker(name: str, workers: Sequence[WorkerReport]) -> Reason:
     dead = [report.name for report in workers if report.status == DEAD]
-    stopping = [report.name for report in workers if report.is_at_work and report.status not in _CLAIMING]
-    others = [report.name for report in workers if report.status in _CLAIMING]
+    stopping = [report.name for report in workers if report.is_at_work and report.status not in CLAIMING]
+    others = [report.name for report in workers if report.status in CLAIMING]
     sentence = f"No worker claims from {queue_text(name)}."
     if others:
-        queues = sorted(
-            {queue for report in workers if report.status in _CLAIMING for queue in report.queues}
-        )
+        queues = sorted({queue for report in workers if report.status in CLAIMING for queue in report.queues})
         number = "1 worker claims" if len(others) == 1 else f"{len(others):,} workers claim"
         sentence += f" {number} from {listed(queues, len(queues))}."
     elif not stopping and not dead:
@@ -172,20 +168,6 @@ def _denied(name: str, path: str, workers: Sequence[WorkerReport]) -> Reason:
         f"or DENY_TASKS: {listed([report.name for report in workers], len(workers))}."
     )
     return Reason(kind=ReasonKind.DENIED, sentence=sentence, command=f"mrq worker {quoted(name)}")
-
-
-def listening(name: str, workers: Sequence[WorkerReport]) -> list[WorkerReport]:
-    """The workers that claim from the queue, or from a part of the tree."""
-    return [
-        report
-        for report in workers
-        if report.status in _CLAIMING
-        and (
-            is_covered(name, report.queues)
-            or report.queues_left_out
-            or (is_tree(name) and any(is_in(queue, name) for queue in report.queues))
-        )
-    ]
 
 
 def _is_full(report: WorkerReport) -> bool:

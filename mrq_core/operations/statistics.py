@@ -24,7 +24,7 @@ from mrq_core.contract.metrics import (
 from mrq_core.contract.naming import check_queue_name, is_covered, is_tree
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.operations.queues import all_counts
-from mrq_core.operations.workers import WorkerReport, workers_at_work
+from mrq_core.operations.workers import listening, workers_at_work
 
 WINDOW = 300.0
 """Seconds over which rates and percentiles are taken."""
@@ -125,7 +125,7 @@ def queue_statistics(
         if run_time is None:
             day = day or _Measured(broker, after(now, -86_400), now, Resolution.HOUR)
             run_time = day.durations(ENDED, name)
-        serving = [report for report in reports if _serves(report, name)]
+        serving = listening(name, reports)
         slots = sum(report.greenlets for report in serving)
         arrival_rate = recent.arrival_rate(its_counts)
         due = sum(_due(one) for one in its_counts)
@@ -178,11 +178,6 @@ def _counts_of(broker: Broker, names: Sequence[str]) -> dict[str, list[QueueCoun
         return {counts.queue: [counts] for counts in all_counts(broker)}
     found = dict(zip(names, ([one] for one in broker.counts(list(names))), strict=True))
     return {name: list(all_counts(broker, name)) if is_tree(name) else found[name] for name in names}
-
-
-def _serves(report: WorkerReport, name: str) -> bool:
-    """Whether the worker claims from the queue, or from a subqueue of the tree."""
-    return is_covered(name, report.queues) or any(is_covered(queue, [name]) for queue in report.queues)
 
 
 class _Measured:

@@ -7,7 +7,7 @@ A report stays for an hour after it was written. A worker that stops leaves a la
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 import msgspec
@@ -15,13 +15,15 @@ import msgspec
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.messages import StateItem
-from mrq_core.contract.naming import is_task_in
+from mrq_core.contract.naming import is_covered, is_in, is_task_in, is_tree
 from mrq_core.errors import InvalidValue
 
 WORKERS_NAMESPACE = "workers"
 REPORT_TTL = 3600.0
 """Seconds for which a report is kept."""
 STOPPED, DEAD = "stop", "dead"
+CLAIMING = frozenset({"init", "wait", "spawn", "full"})
+"""The states of a worker that claims jobs."""
 _INTERVALS = 3
 """The report intervals after which a worker whose report was not renewed is dead."""
 _SHORTEST = 5.0
@@ -135,6 +137,20 @@ def find_workers(broker: Broker, name: str) -> list[WorkerReport]:
     ]
     at_work = [found for found in named if found.is_at_work]
     return at_work or sorted(named, key=lambda found: found.reported_at)[-1:]
+
+
+def listening(name: str, workers: Sequence[WorkerReport]) -> list[WorkerReport]:
+    """The workers that claim from the queue, or from a part of the tree."""
+    return [
+        report
+        for report in workers
+        if report.status in CLAIMING
+        and (
+            is_covered(name, report.queues)
+            or report.queues_left_out
+            or (is_tree(name) and any(is_in(queue, name) for queue in report.queues))
+        )
+    ]
 
 
 def _read(broker: Broker, items: Iterable[StateItem]) -> list[WorkerReport]:

@@ -15,9 +15,10 @@ from mrq_core.operations.query import parse_query
 from mrq_core.operations.query_parts import quoted_value
 from mrq_core.operations.queues import QueueOrder, queue_page
 from mrq_core.operations.raw_queues import Future, raw_queue_view, raw_size
-from mrq_core.operations.reasons import Reason, listening, of_queue, read_surroundings
+from mrq_core.operations.reasons import Reason, of_queue, read_surroundings
 from mrq_core.operations.search import counts_by_status
 from mrq_core.operations.statistics import QueueStatistics, queue_statistics
+from mrq_core.operations.workers import listening
 from mrq_dashboard.charts import Chart, bar_chart
 from mrq_dashboard.visit import Page, Redirect, Visit
 

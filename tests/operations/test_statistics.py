@@ -49,10 +49,12 @@ def sampled(queue: str, at: datetime, *sizes: int) -> Metric:
     return Metric(name=UNFINISHED, at=at, tags=(("queue", queue),), count=len(sizes), total=sum(sizes))
 
 
-def report(broker: MemoryBroker, name: str, queues: tuple[str, ...], greenlets: int) -> None:
+def report(
+    broker: MemoryBroker, name: str, queues: tuple[str, ...], greenlets: int, status: str = "wait"
+) -> None:
     now = broker.now()
     told = WorkerReport(
-        name=name, host="h", pid=1, status="wait", queues=queues, greenlets=greenlets, started_at=now,
+        name=name, host="h", pid=1, status=status, queues=queues, greenlets=greenlets, started_at=now,
         reported_at=now, jobs={}, running=(), unsettled=0, memory=1, cpu_time=0.0, version="1",
     )  # fmt: skip
     broker.state.put(WORKERS_NAMESPACE, name, report_to_json(told))
@@ -241,3 +243,12 @@ def test_a_job_waits_from_its_due_time(broker: MemoryBroker) -> None:
     assert now.waits_from is at_once.waits_from is None
     assert later.waits_from == after(later.queued_at, 60)
     assert fixed.waits_from == fixed.due_at
+
+
+@pytest.mark.parametrize("status", ["join", "kill", "stop", "dead"])
+def test_a_worker_that_stops_serves_no_queue(status: str, broker: MemoryBroker, clock: ManualClock) -> None:
+    enqueue(broker, clock, "q", 3)
+    report(broker, "works", ("q",), 5, status="full")
+    report(broker, "ends", ("q",), 7, status=status)
+    found = of(broker, "q")
+    assert (found.workers, found.greenlets) == (1, 5)
