@@ -69,15 +69,16 @@ class Connection:
     def run(self, name: str, arguments: object, *, repeatable: bool = False) -> Any:
         """Runs a script. `repeatable`: it may run a second time after a lost connection."""
         code = script(name)
-        now = 0 if self._clock is None else self._clock.now_ms()
+        # Texts only: for a number hiredis calls repr, which raises what a signal handler raises; it crashes.
+        now = "0" if self._clock is None else str(self._clock.now_ms())
         packed = _pack(arguments)
 
         def call(link: Link) -> Any:
             failpoints.reach(f"{name}.before")
             try:
-                answer = link.call("EVALSHA", code.digest, 1, self.prefix, now, packed)
+                answer = link.call("EVALSHA", code.digest, "1", self.prefix, now, packed)
             except exceptions.NoScriptError:  # the server was restarted, or its scripts were flushed
-                answer = link.call("EVAL", code.source, 1, self.prefix, now, packed)
+                answer = link.call("EVAL", code.source, "1", self.prefix, now, packed)
             failpoints.reach(f"{name}.after")
             return answer
 
@@ -85,7 +86,8 @@ class Connection:
 
     def execute(self, *command: Any, repeatable: bool = True) -> Any:
         """Runs one command. Reads, and most other commands, may be repeated."""
-        return self._call(lambda link: link.client.execute_command(*command), repeatable)
+        texts = [word if isinstance(word, str | bytes) else repr(word) for word in command]  # see `run`
+        return self._call(lambda link: link.client.execute_command(*texts), repeatable)
 
     def use(self, work: Callable[[Any], T], *, repeatable: bool = True) -> T:
         """Calls `work` with the client of redis-py."""

@@ -9,13 +9,24 @@ from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
+import hiredis
 import pytest
 from redis.connection import AbstractConnection
 
 from mrq_broker_redis.broker import RedisBroker
 from mrq_broker_redis.server import links
 from mrq_core.clock import SystemClock, from_ms
-from mrq_core.contract.messages import Claimed, ClaimRequest, NewJob, Outcome, Settlement, Unique, Wanted
+from mrq_core.contract.messages import (
+    Claimed,
+    ClaimRequest,
+    JobFilter,
+    NewJob,
+    Outcome,
+    RawItem,
+    Settlement,
+    Unique,
+    Wanted,
+)
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerCorrupt, BrokerUnavailable, SchemaTooNew
 from mrq_core.ids import new_id
@@ -370,3 +381,34 @@ def test_a_login_that_is_interrupted_leaves_no_connection_without_its_database(
     broker.close()
     with server.client() as client:
         assert client.dbsize() == 0
+
+
+def test_no_number_reaches_the_packer_of_commands_which_crashes_when_a_signal_handler_raises(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """hiredis 3.5 calls repr for a number, does not see that it raised, and ends the process."""
+    pack = hiredis.pack_command
+    kinds: set[type] = set()
+
+    def packed(words: tuple[Any, ...]) -> bytes:
+        if words[0] != b"HELLO":  # redis-py sends it once for each connection
+            kinds.update(map(type, words))
+        found: bytes = pack(words)
+        return found
+
+    broker = open_broker(place)
+    broker.prepare()
+    monkeypatch.setattr(hiredis, "pack_command", packed)
+    broker.enqueue([new_job()])
+    [record] = claim(broker).records
+    broker.settle([success(record)])
+    broker.find(JobFilter(statuses=(Status.SUCCESS,)))
+    broker.count(JobFilter(paths=("t.Task",)), "status")
+    broker.counts(["q"])
+    broker.totals()
+    broker.now()
+    broker.wait([Wanted(name="q")], 0.01)
+    broker.raw("x_raw").push([RawItem(param="p")])
+    assert broker.raw("x_raw").size() == 1
+    assert broker.raw("x_raw").peek(10, 0)
+    assert kinds == {str, bytes}
