@@ -27,6 +27,8 @@ _END = 0
 _active: list[SignalReader] = []
 """The readers, the current reader last."""
 
+_INTERRUPTED = 130
+
 
 class SignalReader:
     """The pipe and the thread, which calls `receive` with the number of each signal that arrives."""
@@ -83,14 +85,17 @@ class SignalReader:
 
 
 def leave_while_starting() -> None:
-    """Makes SIGTERM and SIGHUP end a process whose worker has not started yet: it holds no claims."""
+    """Makes signals end a process whose worker has not started yet: it holds no claims. SIGINT ends it with
+    130: Python may drop a KeyboardInterrupt in a callback of the import system."""
 
     def leave(signum: int) -> None:
+        if signum == signal.SIGINT:
+            os._exit(_INTERRUPTED)
         line = f"the worker had not started when {signal.Signals(signum).name} came"
         end_process_within(1.0, 0, line)  # standard error may be a full pipe
         write_and_exit(line, 0)
 
-    SignalReader(leave).start((signal.SIGTERM, signal.SIGHUP))
+    SignalReader(leave).start(STOP_SIGNALS)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # blocked if the process has changed its role
 
 

@@ -285,16 +285,17 @@ def nothing(seconds):
 
 def test_the_memory_of_a_worker_stays_as_it_is_after_a_tenth_of_the_jobs(project: Project) -> None:
     project.write("empty.py", EMPTY)
-    # All at first: SQLite keeps up to 16 MB of a file in memory, as soon as the file is so large.
-    for _ in range(JOBS // BATCH):
+    # The page cache of SQLite, 16 MB, is full after about 100,000 jobs. It is no growth of the worker.
+    earlier = JOBS if project.address.broker.startswith("sqlite") else 0
+    for _ in range((earlier + JOBS) // BATCH):
         project.client.queue_jobs("empty.nothing", [{"seconds": 0.5}] * BATCH)
     worker = project.start("worker", "--greenlets", "20", "--quiet", "--max-latency", "0.05")
     process = psutil.Process(worker.pid)
     sizes = []
-    for number in (JOBS // 10, JOBS):
+    for number in (earlier + JOBS // 10, earlier + JOBS):
         until(lambda: succeeded(project) >= number, what="the jobs to end", patience=LONG)  # noqa: B023
         sizes.append(process.memory_info().rss / 1e6)
-    print(f"after {JOBS // 10} jobs: {sizes[0]:.1f} MB, after {JOBS}: {sizes[1]:.1f} MB")
+    print(f"after {earlier + JOBS // 10} jobs: {sizes[0]:.1f} MB, after {earlier + JOBS}: {sizes[1]:.1f} MB")
     assert sizes[1] < 1.1 * sizes[0]
     worker.send(signal.SIGINT)
     assert worker.wait() == 0
