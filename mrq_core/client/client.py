@@ -245,6 +245,9 @@ class Client:
             cause = error.__cause__
             if cause is not None and _is_interrupt_of_caller(cause):
                 raise cause from None
+            raised = None if cause is None else raised_by_handler(cause)
+            if raised is not None:
+                raise raised from None
             return None
 
     def _overrides_of(self, path: str) -> TaskOptions:

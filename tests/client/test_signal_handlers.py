@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, tzinfo
 from functools import partial
+from pathlib import Path
 from types import FrameType
 
 import pytest
@@ -223,3 +224,22 @@ def test_a_call_in_a_handler_that_interrupts_the_first_connection_ends(
         assert each_client.fetch(each_client.queue_job("tasks.x")).path == "tasks.x"
     [answer] = answers
     assert answer == "tasks.y" or "inside another call of the same thread" in str(answer)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_exception_of_a_handler_while_the_task_is_imported_reaches_the_caller(
+    each_client: Client, kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"slow_{kind.__name__.lower()}"
+    code = "import signal\nfrom mrq_core import task\n@task\ndef x(): pass\n"
+    (tmp_path / f"{name}.py").write_text(f"{code}signal.raise_signal(signal.SIGUSR1)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    raised = kind("by the handler")
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise raised
+
+    with handler(interrupt), pytest.raises(kind) as caught:
+        each_client.queue_job(f"{name}.x")
+    assert caught.value is raised
+    assert sum(each_client.broker.totals().by_status().values()) == 0
