@@ -44,7 +44,8 @@ Jobs = Collection[Doc]
 _REPEATS = 5
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.05, 1.0
 _KNOCK_SECONDS = 1.0
-_FAILURES = (PyMongoError, BSONError, OSError)
+_FAILURES = (PyMongoError, BSONError, OSError, SystemError)
+"""SystemError: code of pymongo in C has not seen what a signal handler has raised."""
 _TIME_KEPT = 5.0
 """For how many seconds the difference between the server's clock and ours is relied on."""
 _READ = ReadConcern("local")
