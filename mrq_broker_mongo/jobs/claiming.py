@@ -63,6 +63,8 @@ def claim(connection: Connection, request: ClaimRequest, rotation: Rotation, hel
     try:
         if len(taken) < request.limit or request.limit <= 0:
             due = _next_due(connection, request, lost, taken, now)
+            opens = parking.first_opening(connection, taker.holder.examined, rules_of(request), now)
+            due = min((time for time in (due, opens) if time is not None), default=None)
     except BrokerError:  # the claimed jobs must not be lost with the answer
         if not taken:
             raise
@@ -105,9 +107,10 @@ def _sweep(
         return
     rotation.swept_ms = now_ms
     most = max(100, 4 * request.limit)
-    gone, rotation.parked = parking.sweep(
-        connection, rules_of(request), now, after=rotation.parked, most=most
-    )
+    gone, keys = parking.sweep(connection, rules_of(request), now, after=rotation.parked, most=most)
+    rotation.parked = keys[-1] if len(keys) == parking.MAX_KEYS else None
+    taker.holder.examined.update(keys)
+    taker.holder.forget_parked()
     if gone and has_room:
         taker.take()
 
@@ -124,7 +127,7 @@ class _Taker:
         self._now = now
         self._nonce = new_nonce()
         self._given: dict[int, int] = {}
-        self._holder = LimitedClaims(connection, request, now)
+        self.holder = LimitedClaims(connection, request, now)
         self.limit = limit
         """The number of jobs that it may claim."""
         self.taken: list[JobRecord] = []
@@ -246,7 +249,7 @@ class _Taker:
             if doc.get("token") == token:
                 records[index] = of_doc(doc, form)  # by the claim of one
             elif "limit_keys" in doc:
-                record = self._holder.start(doc, self._nonce) if self.may_block > 0 else None
+                record = self.holder.start(doc, self._nonce) if self.may_block > 0 else None
                 if record is None:
                     self.has_blocked = True
                     self.may_block -= 1

@@ -51,7 +51,7 @@ def follow(connection: Connection, done: Sequence[Replacement[Stored]], now: dat
             parents.append((doc["_id"], one.followups))
     deltas.write(connection)
     uniques.release(connection, keys)
-    for key, number in limits.give_back(connection, slots).items():
+    for key, number in limits.give_back(connection, slots, now).items():
         parking.let_go(connection, key, number)
     waiting.wake(connection, woken)
     for parent, jobs in parents:

@@ -30,12 +30,21 @@ class LimitedClaims:
         self._connection = connection
         self._request = request
         self._now = now
+        self._first_parked: dict[str, parking.Order | None] = {}
+        self.examined: set[str] = set()
+        """Keys with a rate that may have parked jobs."""
 
     def start(self, doc: Doc, nonce: str) -> JobRecord | None:
         """The record of the started job. None: a limit has no room, and the job is parked or pushed back; or
         another worker was quicker."""
         arrangement = self._connection.arrangement
         due: datetime = doc["due_at"]
+        # A job that comes at the time that its rates allowed is not charged again.
+        is_charged = doc.get("allowed_at") is not None and doc["allowed_at"] <= self._now
+        key = None if is_charged else self._comes_after_parked(doc)
+        if key is not None:
+            parking.park(self._connection, doc, key, due, self._now)
+            return None
         if not self._change(doc, {"$set": {"due_at": after(self._now, HOLD_SECONDS)}}):
             return None
         doc["v"] += 1
@@ -45,9 +54,14 @@ class LimitedClaims:
         if full is not None:
             parking.park(self._connection, doc, full, due, self._now)
             return None
-        # A job that comes at the time that its rates allowed is not charged again.
-        if doc.get("allowed_at") is None or doc["allowed_at"] > self._now:
+        if not is_charged:
             allowed_at = limits.allowed_at(self._connection, keys, rules, self._now)
+            if isinstance(allowed_at, str):
+                parking.park(self._connection, doc, allowed_at, due, self._now)
+                self._first_parked.pop(allowed_at, None)
+                self.examined.add(allowed_at)
+                self._give_back(doc)
+                return None
             if allowed_at > self._now:
                 self._change(doc, {"$set": {"due_at": allowed_at, "allowed_at": allowed_at}})
                 self._give_back(doc)
@@ -65,6 +79,21 @@ class LimitedClaims:
             return None
         return record
 
+    def forget_parked(self) -> None:
+        """Jobs were let go since the last call of `start`."""
+        self._first_parked.clear()
+
+    def _comes_after_parked(self, doc: Doc) -> str | None:
+        """A key with a rate whose parked jobs come before this job."""
+        for key, _ in limits.rates_of(doc["limit_keys"], rules_of(self._request)):
+            if key not in self._first_parked:
+                self._first_parked[key] = parking.first_under(self._connection, key)
+            first = self._first_parked[key]
+            if first is not None and first < (doc["rank"], doc["due_at"], doc["_id"]):
+                self.examined.add(key)
+                return key
+        return None
+
     def _has(self, record: JobRecord) -> bool:
         """Whether an attempt whose reply was lost has started the job."""
         started = {"_id": ObjectId(record.id), "token": record.token}
@@ -77,5 +106,5 @@ class LimitedClaims:
 
     def _give_back(self, doc: Doc) -> None:
         slots = {key: [doc["_id"]] for key in doc["limit_keys"]}
-        for key, number in limits.give_back(self._connection, slots).items():
+        for key, number in limits.give_back(self._connection, slots, self._now).items():
             parking.let_go(self._connection, key, number)

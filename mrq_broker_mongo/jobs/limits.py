@@ -3,7 +3,8 @@
 One document a key:
 
     held     [{job, until}]: the slots that are taken, each to the end of its job's lease
-    even_at  when the next claim would come in time if all came evenly, in Unix microseconds
+    even_at  the time of the next claim if all claims came evenly, in Unix microseconds
+    spacing  [interval, burst] in microseconds, in which even_at was counted; earlier versions wrote none
 
 A slot is taken before the job is started and given back after it has ended, so that no crash lets more run
 than the limit; a slot that a crash leaves ends with its lease.
@@ -24,20 +25,73 @@ from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract.messages import ClaimRef, Limit
-from mrq_core.drivers.limits import limit_of, spacing_of
+from mrq_core.drivers.limits import HORIZON_US, Spacing, limit_of, spacing_of
 
 Limits = Mapping[str, Limit]
 _ATTEMPTS = 20
 
 
-def room_under(connection: Connection, key: str, limits: Limits, now: datetime) -> int | None:
-    """How many more may run under the key; None: any number."""
-    rule = limit_of(key, limits)
-    if rule is None or rule.concurrency is None:
+def room_to_let_go(connection: Connection, key: str, limits: Limits, now: datetime) -> int | None:
+    """The number of parked jobs that may go now, by the concurrency and the rate of the key. None: any
+    number."""
+    return _room_in(connection, key, limits, now)[0]
+
+
+def opens_at(connection: Connection, key: str, limits: Limits, now: datetime) -> datetime | None:
+    """The time from which the rate of the key lets a parked job go. None: the key has no rate, or no room
+    under its concurrency."""
+    spacing = _spacing(key, limits)
+    if spacing is None:
         return None
-    found = connection.run("limits", lambda all_limits: all_limits.find_one({"_id": key}))
-    held = [slot for slot in (found or {}).get("held", ()) if slot["until"] > now]
-    return max(0, rule.concurrency - len(held))
+    room, even_us = _room_in(connection, key, limits, now)
+    if even_us is None:
+        return None
+    return now if room else from_us(spacing.opens_at_us(even_us))
+
+
+def _room_in(
+    connection: Connection, key: str, limits: Limits, now: datetime
+) -> tuple[int | None, int | None]:
+    """The room of a key, and the time of its rate unless the concurrency leaves no room."""
+    rule = limit_of(key, limits)
+    if rule is None:
+        return None, None
+    found = _find(connection, key)
+    room = None
+    if rule.concurrency is not None:
+        held = [slot for slot in found.get("held", ()) if slot["until"] > now]
+        room = max(0, rule.concurrency - len(held))
+    spacing = spacing_of(rule)
+    if spacing is None or room == 0:
+        return room, None
+    now_us = to_ms(now) * 1000
+    even_us = even_us_of(found, spacing, now_us)
+    if "even_at" in found and _stored_spacing(found) != spacing:
+        same = {name: found.get(name, {"$exists": False}) for name in ("even_at", "spacing")}
+        cut = {"$set": {"even_at": even_us, "spacing": list(spacing)}}
+        connection.run("limits", lambda all_limits: all_limits.update_one({"_id": key, **same}, cut))
+    of_rate = spacing.room(even_us, now_us)
+    return of_rate if room is None else min(room, of_rate), even_us
+
+
+def _find(connection: Connection, key: str) -> Doc:
+    return connection.run("limits", lambda all_limits: all_limits.find_one({"_id": key})) or {}
+
+
+def _spacing(key: str, limits: Limits) -> Spacing | None:
+    rule = limit_of(key, limits)
+    return None if rule is None else spacing_of(rule)
+
+
+def _stored_spacing(doc: Doc | None) -> Spacing | None:
+    stored = (doc or {}).get("spacing")
+    return None if stored is None else Spacing(*map(int, stored))
+
+
+def even_us_of(doc: Doc, spacing: Spacing, now_us: int) -> int:
+    """The time of the key of this document. Where the rule has changed, the time is cut."""
+    even_us = int(doc.get("even_at", now_us))
+    return max(even_us if _stored_spacing(doc) == spacing else spacing.cut(even_us, now_us), now_us)
 
 
 def has_room(
@@ -64,7 +118,7 @@ def take_slots(
     ordered = sorted(set(keys))
     for number, key in enumerate(ordered):
         if not _take_slot(connection, job, key, limit_of(key, limits), now, until):
-            give_back(connection, {key: [job] for key in ordered[:number]})
+            give_back(connection, {key: [job] for key in ordered[:number]}, now)
             return key
     return None
 
@@ -105,10 +159,14 @@ def _take_slot(
 
 
 def give_back(
-    connection: Connection, held: Mapping[str, Sequence[ObjectId]], until: datetime | None = None
+    connection: Connection,
+    held: Mapping[str, Sequence[ObjectId]],
+    now: datetime,
+    until: datetime | None = None,
 ) -> dict[str, int]:
-    """Gives slots back; by key, how many there were to give. `until`: only slots that end then, because
-    another worker may have taken the slots of the same jobs meanwhile."""
+    """Gives slots back. Returns by key the number of parked jobs that may go instead: as many as there were
+    slots, and no more than the rate of the key lets start within its horizon. `until`: only slots that end
+    then, because another worker may have taken the slots of the same jobs meanwhile."""
     freed = {}
     for key, jobs in held.items():
         those: Doc = {"job": {"$in": list(jobs)}}
@@ -116,7 +174,11 @@ def give_back(
             those["until"] = until
         before = connection.run("limits", _puller(key, those))
         slots = (before or {}).get("held", ())
-        freed[key] = sum(slot["job"] in jobs and until in (None, slot["until"]) for slot in slots)
+        number = sum(slot["job"] in jobs and until in (None, slot["until"]) for slot in slots)
+        spacing = _stored_spacing(before)
+        if before is not None and spacing is not None:
+            number = min(number, spacing.room(int(before.get("even_at", 0)), to_ms(now) * 1000))
+        freed[key] = number
     return freed
 
 
@@ -177,24 +239,54 @@ def _slot_again(job: ObjectId, until: datetime) -> list[Doc]:
     return [{"$set": {"held": {"$concatArrays": [others, [{"job": job, "until": until}]]}}}]
 
 
-def allowed_at(connection: Connection, keys: Iterable[str], limits: Limits, now: datetime) -> datetime:
-    """Reserves the next turn under all rates of the keys (GCRA), and says when it is."""
+def rates_of(keys: Iterable[str], limits: Limits) -> list[tuple[str, Spacing]]:
+    """The keys with a rate, each once, and their spacings."""
+    found = ((key, _spacing(key, limits)) for key in dict.fromkeys(keys))
+    return [(key, spacing) for key, spacing in found if spacing is not None]
+
+
+def allowed_at(connection: Connection, keys: Iterable[str], limits: Limits, now: datetime) -> datetime | str:
+    """Reserves the next start under all rates of the keys (GCRA), and returns its time. A key: its rate
+    allows a start beyond the horizon. Then nothing is reserved, unless other claims came in between."""
     now_us = to_ms(now) * 1000
+    rates = rates_of(keys, limits)
+    if len(rates) > 1:
+        latest = _latest(connection, rates, now_us)
+        if latest is not None:
+            return latest
     allowed_us = now_us
-    for key in dict.fromkeys(keys):
-        rule = limit_of(key, limits)
-        spacing = spacing_of(rule) if rule is not None else None
-        if spacing is None:
-            continue
-        step = [{"$set": {"even_at": {"$add": [{"$max": ["$even_at", now_us]}, spacing.interval_us]}}}]
-        found = connection.run("limits", _stepper(key, step), repeatable=False)
-        allowed_us = max(allowed_us, int(found["even_at"]) - spacing.interval_us - spacing.burst_us)
+    for key, spacing in rates:
+        found = connection.run("limits", _charge(key, spacing, now_us), repeatable=False) or {}
+        of_key = even_us_of(found, spacing, now_us) - spacing.burst_us
+        if of_key > now_us + HORIZON_US:
+            return key
+        allowed_us = max(allowed_us, of_key)
     return from_us(allowed_us)
 
 
-def _stepper(key: str, step: list[Doc]) -> Any:
+def _latest(connection: Connection, rates: Sequence[tuple[str, Spacing]], now_us: int) -> str | None:
+    """The key whose rate allows the latest start. None: all allow a start within the horizon."""
+    wanted = {"_id": {"$in": [key for key, _ in rates]}}
+    docs = {doc["_id"]: doc for doc in connection.run("limits", lambda limits: list(limits.find(wanted)))}
+    starts = {
+        key: even_us_of(docs.get(key, {}), spacing, now_us) - spacing.burst_us for key, spacing in rates
+    }
+    latest = max(starts, key=starts.__getitem__)
+    return latest if starts[latest] > now_us + HORIZON_US else None
+
+
+def _charge(key: str, spacing: Spacing, now_us: int) -> Any:
+    """Moves the time of the key on by one interval, if it allows a start within the horizon. Returns the
+    document before."""
+    stored = {"$ifNull": ["$even_at", now_us]}
+    cut = {"$min": [stored, now_us + spacing.interval_us]}
+    base = {"$cond": [{"$eq": ["$spacing", list(spacing)]}, stored, cut]}
+    even = {"$max": [base, now_us]}
+    is_near = {"$lte": [even, now_us + HORIZON_US + spacing.burst_us]}
+    after = {"$cond": [is_near, {"$add": [even, spacing.interval_us]}, base]}
+    step = [{"$set": {"even_at": after, "spacing": list(spacing)}}]
     return lambda limits: limits.find_one_and_update(
-        {"_id": key}, step, upsert=True, return_document=ReturnDocument.AFTER
+        {"_id": key}, step, upsert=True, return_document=ReturnDocument.BEFORE
     )
 
 

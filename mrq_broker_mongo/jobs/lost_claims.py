@@ -159,7 +159,9 @@ class LostClaims:
                     self.taken.append(replacement.after)
                 elif replacement.before.record.limit_keys:
                     job, keys = replacement.before.doc["_id"], replacement.before.record.limit_keys
-                    limits.give_back(self._connection, {key: [job] for key in keys}, until=self._until)
+                    limits.give_back(
+                        self._connection, {key: [job] for key in keys}, self._now, until=self._until
+                    )
 
     def has_more(self, limit: int) -> bool:
         """Whether further suspects may be claimed now. `limit`: of the call; without room it examined

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
 
+from bson import ObjectId
 from pymongo import UpdateOne
 
-from mrq_broker_mongo.jobs.limits import Limits, room_under
+from mrq_broker_mongo.jobs.limits import Limits, opens_at, room_to_let_go
 from mrq_broker_mongo.jobs.records import guard_of
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.layout import PARKED
@@ -16,7 +17,9 @@ from mrq_broker_mongo.server.location import Doc
 from mrq_broker_mongo.shared import waiting
 
 MAX_KEYS = 20
-"""How many keys one sweep looks at."""
+"""The number of keys that one sweep examines."""
+Order = tuple[int, datetime, ObjectId]
+"""Rank, due time and id of a job."""
 _SORT = [(name, direction) for name, direction in PARKED.keys if name != "parked.key"]
 
 
@@ -39,6 +42,25 @@ def _parked(key: str, due: datetime, now: datetime) -> Doc:
         "$unset": {"due_at": ""},
         "$inc": {"v": 1},
     }
+
+
+def first_under(connection: Connection, key: str) -> Order | None:
+    """The job under the key that is let go first. None: no job is parked."""
+    fields = {"rank": 1, "parked.due": 1}
+    found = connection.run("jobs", lambda jobs: jobs.find_one({"parked.key": key}, fields, sort=_SORT))
+    return None if found is None else (found["rank"], found["parked"]["due"], found["_id"])
+
+
+def first_opening(
+    connection: Connection, keys: Iterable[str], limits: Limits, now: datetime
+) -> datetime | None:
+    """The first time at which a rate lets a parked job of these keys go. None: no such time is known."""
+    times = []
+    for key in keys:
+        opens = opens_at(connection, key, limits, now)
+        if opens is not None and first_under(connection, key) is not None:
+            times.append(opens)
+    return min(times, default=None)
 
 
 def let_go(connection: Connection, key: str, number: int) -> int:
@@ -65,11 +87,11 @@ def let_go(connection: Connection, key: str, number: int) -> int:
 
 def sweep(
     connection: Connection, limits: Limits, now: datetime, *, after: str | None, most: int
-) -> tuple[int, str | None]:
-    """Lets parked jobs go that have room, by key from behind the last one that was looked at.
+) -> tuple[int, list[str]]:
+    """Lets parked jobs go that have room, by key from behind the last key that was examined.
 
-    Answers how many, and where to go on. This also finds the jobs that a crash between the end of a job and
-    the release of the next has left behind.
+    Returns how many, and the examined keys. This also finds the jobs that a crash between the end of a job
+    and the release of the next has left behind.
     """
     keys: list[str] = []
     for _ in range(MAX_KEYS):
@@ -81,9 +103,9 @@ def sweep(
         keys.append(after)
     gone = 0
     for key in keys:
-        room = room_under(connection, key, limits, now)
+        room = room_to_let_go(connection, key, limits, now)
         gone += let_go(connection, key, most - gone if room is None else min(room, most - gone))
-    return gone, keys[-1] if len(keys) == MAX_KEYS else None
+    return gone, keys
 
 
 def _first_key(behind: Doc) -> Any:

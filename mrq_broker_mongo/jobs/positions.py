@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from mrq_broker_mongo.jobs.limits import from_us
 from mrq_broker_mongo.jobs.records import RANKS, has_expired, object_ids
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.layout import DUE, PARKED, Index
@@ -97,4 +98,5 @@ def _use_of(connection: Connection, key: str, now: datetime) -> KeyUse:
         holders=tuple(holders[:MOST_NAMED]),
         parked=min(_count(connection, PARKED, line), MOST_AHEAD),
         waiters=tuple(str(doc["_id"]) for doc in waiters),
+        even_at=from_us(found["even_at"]) if found is not None and "even_at" in found else None,
     )

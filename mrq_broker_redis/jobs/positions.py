@@ -34,11 +34,12 @@ def _position_in(answer: Any) -> QueuePosition | None:
 
 
 def _use_in(row: Any) -> KeyUse:
-    key, running, holders, parked, waiters = row
+    key, running, holders, parked, waiters, even_at = row
     return KeyUse(
         key=key.decode(),
         running=running,
         holders=tuple(job_id.decode() for job_id in holders),
         parked=min(parked, MOST_AHEAD),
         waiters=tuple(job_id.decode() for job_id in waiters),
+        even_at=moment(even_at),
     )

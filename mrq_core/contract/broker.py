@@ -105,9 +105,15 @@ class Broker(StoreServices):
         Limits: a job over the concurrency of one of its limit keys is parked under that key. A parked job
         stays queued without a due time until a settle, a cancel or the end of a lease makes room; then
         the job that has waited longest (priority first) is due at once. A job over a rate is pushed
-        back once, to the time that the rate allows (GCRA; see `mrq_core.drivers.limits`). A call
-        parks and pushes back a bounded number of jobs. No call scans past blocked jobs, and a blocked job
-        uses no attempt.
+        back once, to the time that the rate allows (GCRA; see `mrq_core.drivers.limits`), and is then charged
+        to all its rates. A job that one of its rates lets start more than RATE_HORIZON_MS ahead is charged to
+        none and parked under that key, until its start comes within the horizon or the rule changes. So is a
+        job that comes later than the parked jobs of one of its rates. A call parks, pushes back and releases
+        a bounded number of jobs, and `next_due` counts the time at which a rate lets the next parked job go.
+        No call scans past blocked jobs, and a blocked job uses no attempt.
+
+        Where the rule of a key has changed since the last claim, the time of its rate is cut to at most one
+        new interval ahead. Jobs that are pushed back keep their times; parked jobs go on under the new rule.
         """
 
     @abstractmethod

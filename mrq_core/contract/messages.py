@@ -88,7 +88,8 @@ class Limit(Struct, frozen=True, kw_only=True):
 
     A limit key is the name of a rule, or ``rule:value`` to count each value separately, such as
     ``api:customer-7``. After a quiet time a rate allows a burst of `rate` claims,
-    and then one claim each ``per / rate`` seconds.
+    and then one claim each ``per / rate`` seconds. A changed rate lets jobs start from one new interval after
+    the change, at the latest.
     """
 
     concurrency: int | None = None
@@ -377,7 +378,9 @@ class KeyUse(Struct, frozen=True, kw_only=True):
 
     `running` and `parked` are numbers of jobs, `parked` up to MOST_AHEAD. `holders` run, in the order of
     their ids; `waiters` are parked, in the order in which they are let go; up to MOST_NAMED ids each. Where
-    more than 10,000 jobs with limits run, some holders may be left out.
+    more than 10,000 jobs with limits run, some holders may be left out. `even_at`: the time of the next claim
+    under the rate of the key if all claims were evenly spaced (see `mrq_core.drivers.limits`); None: no claim
+    has used a rate lately.
     """
 
     key: str
@@ -385,6 +388,7 @@ class KeyUse(Struct, frozen=True, kw_only=True):
     holders: tuple[str, ...]
     parked: int
     waiters: tuple[str, ...]
+    even_at: datetime | None = None
 
 
 class QueuePosition(Struct, frozen=True, kw_only=True):

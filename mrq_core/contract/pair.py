@@ -164,9 +164,9 @@ class JobQueue(ABC):
         """Claims due entries for a worker, in one operation; see `Broker.claim`.
 
         The token of each entry counts one claim more than the entry. The queue enforces limits: it parks an
-        entry over its concurrency, and pushes back an entry over its rate. The answer has a bounded number of
-        suspects, in the order of `wanted` and, in a queue, of their leases, unless `leave_suspects`. A
-        suspect whose limits leave no room is not due, nor is one if `lost_limit` is 0.
+        entry over its concurrency, and pushes back or parks an entry over its rate. The answer has a bounded
+        number of suspects, in the order of `wanted` and, in a queue, of their leases, unless
+        `leave_suspects`. A suspect whose limits leave no room is not due, nor is one if `lost_limit` is 0.
         """
 
     @abstractmethod

@@ -28,6 +28,9 @@ NAMESPACES = (PAUSED_QUEUES, PAUSED_TASKS, LIMITS)
 """The namespaces that `poll` watches."""
 TASK_RULE = "task"
 """The name that no limit rule may have. The jobs of a paused task are parked under ``task:<path>``."""
+RATE_HORIZON_MS = 60_000
+"""How far ahead, in milliseconds, a claim reserves the start of a job under a rate. A job whose rate lets it
+start later is parked, so that a changed rate holds for the job."""
 _NAME_MAX = 100
 
 

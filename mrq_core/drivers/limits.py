@@ -3,6 +3,12 @@
 Rates follow GCRA, the generic cell rate algorithm (ITU-T I.371; B. Leach, Rate Limiting, Cells, and GCRA,
 2015), which keeps one time for each key: the time of the next claim if all claims were evenly spaced. Times
 are whole microseconds, because a float of Unix time cannot tell the last claim of a burst from the next one.
+
+A claim reserves starts up to RATE_HORIZON_MS ahead. A job that a rate lets start later is parked under the
+key and charged to no rate, and so is a job that comes later than the parked jobs of the key. Parked jobs are
+let go when their starts come within the horizon. The time of a key is stored with the spacing that it was
+counted in: where a claim has another spacing, the rule has changed, and the claim cuts the time to at most
+one new interval ahead and stores it.
 """
 
 from __future__ import annotations
@@ -11,8 +17,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mrq_core.contract.messages import ClaimRequest, Limit
-from mrq_core.contract.rules import TASK_RULE
+from mrq_core.contract.rules import RATE_HORIZON_MS, TASK_RULE
 
+HORIZON_US = RATE_HORIZON_MS * 1000
 _CLOSED = Limit(concurrency=0)
 
 
@@ -22,12 +29,25 @@ class Spacing(NamedTuple):
     interval_us: int
     burst_us: int
 
+    def room(self, even_us: int, now_us: int) -> int:
+        """The number of jobs whose starts a claim may reserve now. `even_us`: the time of the key."""
+        ahead_us = max(even_us, now_us) - self.burst_us - now_us
+        return max(0, (HORIZON_US - ahead_us) // self.interval_us + 1)
+
+    def opens_at_us(self, even_us: int) -> int:
+        """The time from which there is room."""
+        return even_us - self.burst_us - HORIZON_US
+
+    def cut(self, even_us: int, now_us: int) -> int:
+        """The time of a key that was counted in another spacing."""
+        return min(even_us, now_us + self.interval_us)
+
 
 def spacing_of(limit: Limit) -> Spacing | None:
     """The spacing that the limit asks for. None: the limit has no rate."""
     if not limit.rate:
         return None
-    interval_us = round(limit.per * 1_000_000 / limit.rate)
+    interval_us = max(1, round(limit.per * 1_000_000 / limit.rate))
     return Spacing(interval_us, interval_us * (max(1, int(limit.rate)) - 1))
 
 

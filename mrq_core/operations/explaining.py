@@ -6,15 +6,15 @@ The broker is asked several times, so the reasons may be of different moments. `
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import JobFilter, KeyUse, Order, QueueCounts, QueuePosition
+from mrq_core.contract.messages import JobFilter, KeyUse, Limit, Order, QueueCounts, QueuePosition
 from mrq_core.contract.naming import check_queue_name, is_tree, raw_kind
 from mrq_core.contract.record import PRIORITY_MAX, WAITING, JobRecord, Status
 from mrq_core.contract.rules import TASK_RULE
 from mrq_core.contract.values import check_job_id
-from mrq_core.drivers.limits import rule_of
+from mrq_core.drivers.limits import rule_of, spacing_of
 from mrq_core.errors import InvalidValue, JobNotFound
 from mrq_core.operations.queues import all_counts
 from mrq_core.operations.reasons import (
@@ -28,6 +28,7 @@ from mrq_core.operations.reasons import (
     of_task,
     queue_text,
     quoted,
+    rate_text,
     read_surroundings,
     until_text,
 )
@@ -35,6 +36,8 @@ from mrq_core.operations.workers import DEAD, listening
 
 _MOST_EXAMINED = 100
 """The most waiting jobs of a queue that an explanation reads."""
+_LONGEST_US = 30 * 365 * 86_400 * 1_000_000
+"""The longest wait that an explanation adds up."""
 _ATTEMPTS = 3
 """How often a job is read again that changes meanwhile."""
 
@@ -179,10 +182,23 @@ def _of_limits(record: JobRecord, position: QueuePosition, around: Surroundings)
         use = next(use for use in position.keys if use.key == key)
         return [*reasons, _parked(position, use, around)]
     if position.allowed_at is not None and position.allowed_at > now:
-        keys = " and ".join(record.limit_keys)
-        sentence = f"The rate of its limit {keys} lets it start {until_text(position.allowed_at, now)}."
-        reasons.append(Reason(kind=ReasonKind.RATE, sentence=sentence))
+        reasons.append(_pushed_back(record, position.allowed_at, around))
     return reasons
+
+
+def _pushed_back(record: JobRecord, allowed_at: datetime, around: Surroundings) -> Reason:
+    limits = around.rules.limits
+    keys = [key for key in record.limit_keys if (rule := limits.get(rule_of(key))) and rule.rate]
+    when = until_text(allowed_at, around.now)
+    if keys:
+        sentence = f"The rate of its limit {' and '.join(keys)} lets it start {when}."
+        return Reason(kind=ReasonKind.RATE, sentence=sentence)
+    return Reason(
+        kind=ReasonKind.RATE,
+        sentence=f"It starts {when}: an earlier rule of its limit, which has changed since, gave it this "
+        "time.",
+        command=f"mrq jobs edit {record.id} --in 0",
+    )
 
 
 def _task_resumed(record: JobRecord) -> Reason:
@@ -200,14 +216,20 @@ def _parked(position: QueuePosition, use: KeyUse, around: Surroundings) -> Reaso
     since = (
         "" if position.parked_since is None else f" since {ago(position.parked_since, around.now, tail='')}"
     )
-    sentence = f"It is parked under the limit {use.key}{since}{ahead}. "
+    sentence = f"It is parked under the limit {use.key}{since}"
     rule = around.rules.limits.get(rule_of(use.key))
     if rule is not None and rule.concurrency == 0:
         return Reason(
             kind=ReasonKind.LIMIT,
-            sentence=f"{sentence}The rule {rule_of(use.key)} lets no job run.",
+            sentence=f"{sentence}{ahead}. The rule {rule_of(use.key)} lets no job run.",
             command=f"mrq limits set {quoted(rule_of(use.key))} --concurrency 1",
         )
+    if rule is not None and rule.rate and (rule.concurrency is None or use.running < rule.concurrency):
+        return _parked_by_rate(sentence, position, use, rule, around.now)
+    sentence += f"{ahead}. "
+    if rule is None or (rule.concurrency is not None and 0 < use.running < rule.concurrency):
+        sentence += "The limit has room now: the next claims let parked jobs go."
+        return Reason(kind=ReasonKind.LIMIT, sentence=sentence)
     if not use.running:
         sentence += "No job runs under the limit: the next claim lets a parked job go."
         return Reason(kind=ReasonKind.LIMIT, sentence=sentence)
@@ -215,6 +237,28 @@ def _parked(position: QueuePosition, use: KeyUse, around: Surroundings) -> Reaso
     sentence += f"The limit has no room beside {runs}: {listed(use.holders, use.running)}."
     command = f"mrq jobs cancel {use.holders[0]} --interrupt" if use.holders else None
     return Reason(kind=ReasonKind.LIMIT, sentence=sentence, command=command)
+
+
+def _parked_by_rate(
+    sentence: str, position: QueuePosition, use: KeyUse, rule: Limit, now: datetime
+) -> Reason:
+    """The time is an estimate: jobs of larger priority may come, and other limits of the job may park it."""
+    spacing, name = spacing_of(rule), rule_of(use.key)
+    assert spacing is not None
+    first = now if use.even_at is None else max(now, use.even_at - timedelta(microseconds=spacing.burst_us))
+    start = first + timedelta(microseconds=min(spacing.interval_us * position.ahead, _LONGEST_US))
+    before = "It is the next parked job to start"
+    if position.ahead:
+        before = f"{_number(position)} parked job{'s start' if position.ahead > 1 else ' starts'} before it"
+    command = f"mrq limits set {quoted(name)} --rate {2 * (rule.rate or 0):g} --per {rule.per:g}s"
+    if rule.concurrency is not None:
+        command += f" --concurrency {rule.concurrency}"
+    return Reason(
+        kind=ReasonKind.RATE,
+        sentence=f"{sentence}. The rate of the limit is {rate_text(rule)}. {before}, and the rate lets it "
+        f"start about {until_text(start, now)}.",
+        command=command,
+    )
 
 
 def _of_due_time(record: JobRecord, position: QueuePosition, now: datetime) -> list[Reason]:
@@ -358,10 +402,12 @@ def _parked_under(record: JobRecord, use: KeyUse, around: Surroundings) -> Reaso
         number = f"{jobs_text(use.parked)} {'are' if use.parked != 1 else 'is'} parked, such as {record.id}."
         return of_task(record.path, around, f" {number}") or _task_resumed(record)
     holders = listed(use.holders, use.running) if use.running else "none"
+    rule = around.rules.limits.get(rule_of(use.key))
+    rate = "" if rule is None or not rule.rate else f" Its rate is {rate_text(rule)}."
     return Reason(
         kind=ReasonKind.LIMIT,
         sentence=f"{jobs_text(use.parked)} {'are' if use.parked != 1 else 'is'} parked under the limit "
-        f"{use.key}, such as {record.id}. Jobs that run under it: {holders}.",
+        f"{use.key}, such as {record.id}. Jobs that run under it: {holders}.{rate}",
         command=f"mrq explain {record.id}",
     )
 

@@ -12,7 +12,7 @@ import msgspec
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject
-from mrq_core.contract.messages import Pause, Rules
+from mrq_core.contract.messages import Limit, Pause, Rules
 from mrq_core.contract.naming import is_in, is_tree
 from mrq_core.operations.views import iso, seconds
 from mrq_core.operations.workers import CLAIMING, DEAD, WorkerReport, list_workers, listening
@@ -188,6 +188,12 @@ def queue_text(name: str) -> str:
 
 def jobs_text(number: int) -> str:
     return f"{number:,} job{'' if number == 1 else 's'}"
+
+
+def rate_text(limit: Limit) -> str:
+    """The rate of a limit that has one: ``1 job per 10 min``."""
+    number = limit.rate or 0.0
+    return f"{number:,g} job{'' if number == 1 else 's'} per {seconds(limit.per)}"
 
 
 def listed(names: Collection[str], number: int) -> str:

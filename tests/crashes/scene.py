@@ -31,7 +31,7 @@ LEASE = 60.0
 QUEUES = ("q", "t/a", "t/b")
 _UNTIL = {"q": "done", "t/a": "done", "t/b": "record"}
 """By queue: until when its job with a unique key holds the key."""
-LIMITS = {"k": Limit(concurrency=2), "r": Limit(rate=100.0)}
+LIMITS = {"k": Limit(concurrency=2), "r": Limit(rate=100.0), "s": Limit(rate=1, per=100.0)}
 
 
 class Place(Protocol):

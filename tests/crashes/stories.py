@@ -143,6 +143,43 @@ class ClaimOne(Claim):
         return [self.scene.claim(broker, limit=1) for _ in range(3)]
 
 
+class ParkUnderARate(Story):
+    """Jobs that a rate lets start far ahead, some over the concurrency of another limit."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.began = scene.now
+        jobs = [scene.new_job(queue, ("k", "s")) for queue in ("q", "q", "t/a", "q")]
+        self.ids = [answer.id for answer in scene.broker.enqueue(jobs)]
+
+    def call(self, broker: Broker) -> object:
+        return self.scene.claim(broker)
+
+    def check(self) -> None:
+        for _ in range(3):  # after a lost charge the next start may be further away than run_all waits
+            statuses = self.scene.run_all()
+        assert statuses == dict.fromkeys(self.ids, Status.SUCCESS)
+        records = [record for record in self.scene.broker.get(self.ids) if record is not None]
+        starts = sorted(
+            start
+            for record in records
+            if (start := record.history[0].started_at if record.history else record.started_at) is not None
+        )
+        assert len(starts) == 4
+        for number, start in enumerate(starts):  # a late claim starts a job after its time
+            assert start >= after(self.began, 100.0 * number)
+
+
+class LetGoUnderARate(ParkUnderARate):
+    """The time comes for the first of the parked jobs."""
+
+    def __init__(self, scene: Scene) -> None:
+        super().__init__(scene)
+        [first] = scene.claim(scene.broker).records
+        assert scene.broker.settle([succeeded(first)]) == [True]
+        scene.clock.advance(50.0)
+
+
 class ClaimSuspects(Story):
     """Lost claims, one to be cancelled, one at_most_once, one under a limit."""
 
@@ -602,10 +639,10 @@ class RecordMetrics(Story):
 
 
 STORIES = [
-    Enqueue, EnqueueOverExpired, EnqueueAfterALostOne, Claim, ClaimOne, ClaimSuspects, ClaimManySuspects,
-    Renew, Settle, SettleOnce, FollowUps, CancelAndRequeue, MoveAll, EditAll, Remove, Prune, ForgetQueues,
-    ParkAPausedTask, LetAResumedTaskGo, ChangeRules, RawAdmit, RawAdmitOfAList, RawAdmitForgotten, RawSettle,
-    RecordMetrics,
+    Enqueue, EnqueueOverExpired, EnqueueAfterALostOne, Claim, ClaimOne, ParkUnderARate, LetGoUnderARate,
+    ClaimSuspects, ClaimManySuspects, Renew, Settle, SettleOnce, FollowUps, CancelAndRequeue, MoveAll,
+    EditAll, Remove, Prune, ForgetQueues, ParkAPausedTask, LetAResumedTaskGo, ChangeRules, RawAdmit,
+    RawAdmitOfAList, RawAdmitForgotten, RawSettle, RecordMetrics,
 ]  # fmt: skip
 
 

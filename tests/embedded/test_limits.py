@@ -162,7 +162,8 @@ def test_a_thousand_blocked_jobs_get_a_thousand_turns_and_are_not_met_again(
     broker.settle(list(map(succeed, records)))
     taken = [record.id for record in records]
     waiting = broker.find(JobFilter(statuses=(Status.QUEUED,)), limit=1_000).records
-    assert (len(taken), len({record.due_at for record in waiting})) == (1, 999)
+    # One is pushed back to each second of the horizon, and the others are parked.
+    assert (len(taken), len({record.due_at for record in waiting})) == (1, 61)
     for _ in range(999):
         clock.advance(1.0)
         [record] = claim(broker, limits)
@@ -170,6 +171,30 @@ def test_a_thousand_blocked_jobs_get_a_thousand_turns_and_are_not_met_again(
         broker.settle([succeed(record)])
         taken.append(record.id)
     assert taken == ids
+
+
+def test_times_of_an_earlier_version_are_read_and_cut(
+    broker: EmbeddedBroker, clock: ManualClock, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, fast = {"k": Limit(rate=1, per=600.0)}, {"k": Limit(rate=1, per=100.0)}
+    began = clock.now()
+    pushed_back = put(broker, 3)
+    with monkeypatch.context() as patch:
+        patch.setattr(limits, "HORIZON_US", 10**12)  # the earlier version had no horizon
+        broker.settle([succeed(record) for record in claim(broker, slow)])
+    with closing(sqlite3.connect(path)) as connection, connection:
+        assert connection.execute("UPDATE rates SET limit_key = 'k'").rowcount == 1
+    new = put(broker, 2)
+    starts: dict[str, float] = {}
+    for _ in range(1300):
+        for record in claim(broker, fast):
+            starts[record.id] = (clock.now() - began).total_seconds()
+            broker.settle([succeed(record)])
+        clock.advance(1.0)
+    assert starts == {new[0]: 100.0, new[1]: 200.0, pushed_back[1]: 600.0, pushed_back[2]: 1200.0}
+    with closing(sqlite3.connect(path)) as connection:
+        names = [name for (name,) in connection.execute("SELECT limit_key FROM rates")]
+    assert names == ["k\n100000000:0"]
 
 
 def test_rates_of_quiet_keys_are_pruned(broker: EmbeddedBroker, clock: ManualClock, path: Path) -> None:

@@ -14,7 +14,7 @@ from mrq_core.contract.messages import Claimed, ClaimRequest, Limit, Wanted
 from mrq_core.contract.record import JobRecord
 from mrq_core.testing import ManualClock
 from tests.interleaving import at
-from tests.mongo.kit import Place, new_job
+from tests.mongo.kit import Place, new_job, success
 
 LEASE = 60.0
 LIMITS = {"slow": Limit(concurrency=1)}
@@ -87,3 +87,26 @@ def test_jobs_that_are_claimed_are_not_lost_with_the_last_part_of_the_claim(
     assert [record.id for record in answer.records] == [lost[0].id, waiting]
     assert answer.next_due == answer.now
     assert [record.id for record in claim(broker, "second").records] == [lost[1].id]
+
+
+def test_a_time_of_an_earlier_version_is_cut(broker: MongoBroker, clock: ManualClock) -> None:
+    jobs = [new_job(limit_keys=("k",)) for _ in range(2)]
+    broker.enqueue(jobs)
+    hours_ahead = (clock.now_ms() + 3 * 3_600_000) * 1000
+    broker._connection.run(  # the earlier version stored no spacing
+        "limits", lambda limits: limits.insert_one({"_id": "k", "even_at": hours_ahead})
+    )
+    request = ClaimRequest(
+        worker="w",
+        wanted=(Wanted(name="q"),),
+        limit=5,
+        lease=LEASE,
+        limits={"k": Limit(rate=1, per=100.0)},
+    )
+    starts = []
+    for second in range(201):
+        records = broker.claim(request).records
+        starts += [(record.id, second) for record in records]
+        assert all(broker.settle([success(record) for record in records]))
+        clock.advance(1)
+    assert starts == [(jobs[0].record.id, 100), (jobs[1].record.id, 200)]

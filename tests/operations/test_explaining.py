@@ -340,6 +340,7 @@ def _stored_followups(broker: MongoBroker | MongoStore) -> list[str]:
 def test_it_is_parked_under_a_limit(broker: Broker) -> None:
     listen(broker, "q")
     first, second, third = [put(broker, limit_keys=("free", *KEYS)) for _ in range(3)]
+    set_limit(broker, "api", concurrency=1)
     running = take(broker, limits=ONE)
     take_none(broker, limits=ONE)
     assert running.id == first
@@ -360,15 +361,63 @@ def test_it_is_parked_under_a_limit(broker: Broker) -> None:
 
 def test_its_rate_lets_it_start_later(broker: Broker) -> None:
     listen(broker, "q")
-    slow = {"api": Limit(rate=1, per=600.0)}
-    put(broker, limit_keys=KEYS)
-    second = put(broker, limit_keys=KEYS)
+    slow = {"api": Limit(rate=1, per=50.0), "other": Limit(concurrency=2)}
+    set_limit(broker, "api", rate=1, per=50.0)
+    set_limit(broker, "other", concurrency=2)
+    put(broker, limit_keys=(*KEYS, "other"))
+    second = put(broker, limit_keys=(*KEYS, "other"))
     take(broker, limits=slow)
     take_none(broker, limits=slow)
     [reason] = explain_job(broker, second)
     assert reason.kind is ReasonKind.RATE
-    assert reason.sentence.startswith("The rate of its limit api:x y lets it start in 10 min (")
+    assert reason.sentence.startswith("The rate of its limit api:x y lets it start in 50 s (")
     assert reason.command is None
+    set_limit(broker, "api", concurrency=3)
+    [reason] = explain_job(broker, second)
+    assert reason.kind is ReasonKind.RATE
+    assert reason.sentence.startswith("It starts in 50 s (")
+    assert reason.sentence.endswith(
+        "): an earlier rule of its limit, which has changed since, gave it this time."
+    )
+    assert reason.command == f"mrq jobs edit {second} --in 0"
+
+
+def test_its_rate_parks_it_behind_others(broker: Broker) -> None:
+    listen(broker, "q")
+    slow = {"api": Limit(rate=1, per=600.0)}
+    set_limit(broker, "api", rate=1, per=600.0)
+    first, second, third, fourth = (put(broker, limit_keys=KEYS) for _ in range(4))
+    take(broker, limits=slow)
+    take_none(broker, limits=slow)
+    for job_id, before, start in (
+        (second, "It is the next parked job to start", "10 min"),
+        (third, "1 parked job starts before it", "20 min"),
+        (fourth, "2 parked jobs start before it", "30 min"),
+    ):
+        [reason] = explain_job(broker, job_id)
+        assert reason.kind is ReasonKind.RATE
+        assert reason.sentence.startswith("It is parked under the limit api:x y since ")
+        assert f". The rate of the limit is 1 job per 10 min. {before}, and the rate" in reason.sentence
+        assert f" lets it start about in {start} (" in reason.sentence
+        assert reason.command == "mrq limits set api --rate 2 --per 600s"
+    [reason] = explain_queue(broker, "q")[1:]
+    assert reason.sentence == (
+        f"3 jobs are parked under the limit api:x y, such as {second}. Jobs that run under it: {first}. "
+        "Its rate is 1 job per 10 min."
+    )
+    set_limit(broker, "api", concurrency=1, rate=1, per=600.0)
+    [reason] = explain_job(broker, second)
+    assert reason.kind is ReasonKind.LIMIT
+    assert reason.sentence.endswith(f"The limit has no room beside 1 job that runs: {first}.")
+    set_limit(broker, "api", concurrency=5, rate=0.5, per=600.0)
+    [reason] = explain_job(broker, second)
+    assert "The rate of the limit is 0.5 jobs per 10 min." in reason.sentence
+    assert reason.command == "mrq limits set api --rate 1 --per 600s --concurrency 5"
+    set_limit(broker, "api", concurrency=5)
+    [reason] = explain_job(broker, second)
+    assert (reason.kind, reason.command) == (ReasonKind.LIMIT, None)
+    assert "no room" not in reason.sentence
+    assert reason.sentence.endswith(". The limit has room now: the next claims let parked jobs go.")
 
 
 def test_its_worker_has_not_reported_lately(broker: Broker) -> None:

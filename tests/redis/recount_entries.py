@@ -15,7 +15,8 @@ from tests.redis.recount import Row, check_parked, check_trees, hash_of, members
 _FIELDS = {field.encode() for field in "qkdvntwzblumpor"}
 _KINDS = {
     *("j", "w", "c", "ready", "later", "park", "wake", "raw", "raw-until", "raw-lease", "raw-visit"),
-    *("layout", "ranks", "queues", "u", "slots", "running", "parked", "parked-keys", "parked-in", "rates"),
+    *("layout", "ranks", "queues", "u", "slots", "running", "parked", "parked-keys", "parked-in"),
+    *("rates", "spacings"),
     *("raw-names", "raw-settled", "queues-walk"),
 }
 """What the names of keys begin with: no records, no indexes, no totals."""

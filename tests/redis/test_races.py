@@ -15,7 +15,7 @@ from mrq_core.testing import ManualClock
 from tests.interleaving import at
 from tests.redis.kit import Place
 from tests.redis.servers import Server
-from tests.redis.test_connection import new_job
+from tests.redis.test_connection import new_job, success
 
 LEASE = 60.0
 
@@ -99,3 +99,28 @@ def test_the_count_of_an_earlier_version_keeps_no_worker_busy(place: Place, serv
 def claim(broker: RedisBroker, *, limit: int, **more: Any) -> Claimed:
     request = ClaimRequest(worker="w", wanted=(Wanted(name="q"),), limit=limit, lease=LEASE, **more)
     return broker.claim(request)
+
+
+def test_a_time_of_an_earlier_version_is_cut(place: Place, server: Server) -> None:
+    clock = ManualClock()
+    broker = place.open(clock)
+    jobs = [new_job() for _ in range(2)]
+    broker.enqueue([replace(job, record=replace(job.record, limit_keys=("k",))) for job in jobs])
+    with server.client() as client:  # the earlier version stored no spacing
+        hours_ahead = (clock.now_ms() + 3 * 3_600_000) * 1000
+        client.zadd("{" + place.prefix + "}:rates", {"k": hours_ahead})
+    request = ClaimRequest(
+        worker="w",
+        wanted=(Wanted(name="q"),),
+        limit=5,
+        lease=LEASE,
+        limits={"k": Limit(rate=1, per=100.0)},
+    )
+    starts = []
+    for second in range(201):
+        records = broker.claim(request).records
+        starts += [(record.id, second) for record in records]
+        assert all(broker.settle([success(record) for record in records]))
+        clock.advance(1)
+    assert starts == [(jobs[0].record.id, 100), (jobs[1].record.id, 200)]
+    broker.close()

@@ -37,7 +37,7 @@ from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.services import StoreServices
 from mrq_core.contract.terms import Term, key_term, terms_of
 from mrq_core.drivers import rollups
-from mrq_core.drivers.limits import Spacing, spacing_of
+from mrq_core.drivers.limits import HORIZON_US, Spacing, spacing_of
 from mrq_core.drivers.rollups import Cell
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.embedded.jobs.terms import TermChanges
@@ -422,6 +422,22 @@ _allowed_at = limits._allowed_at
 def _charged_again(data: Any, record: JobRecord, now: Any) -> Any:
     data.limits.allowed.pop(record.id, None)
     return _allowed_at(data, record, now)
+
+
+def _uncut(spacing: Spacing, even_us: int, now_us: int) -> int:
+    return even_us
+
+
+def _charged_beyond_the_horizon(data: Any, record: JobRecord, now: Any) -> Any:
+    allowed_at = _allowed_at(data, record, now)
+    for key in record.limit_keys if isinstance(allowed_at, str) else ():
+        even_us, spacing = data.limits.rates[key]
+        data.limits.rates[key] = even_us + spacing.interval_us, spacing
+    return allowed_at
+
+
+def _open_early(spacing: Spacing, even_us: int) -> int:
+    return even_us - spacing.burst_us - 2 * HORIZON_US
 
 
 def _spacing_without_burst(limit: Limit) -> Spacing | None:
@@ -995,6 +1011,27 @@ MUTATIONS = [
         owner=limits,
         name="spacing_of",
         instead=_spacing_of_a_burst_below_one,
+    ),
+    Mutation(
+        without="The cut of the time of a rate whose rule has changed",
+        test="test_a_changed_rule_cuts_the_time_of_its_rate_to_one_interval",
+        owner=Spacing,
+        name="cut",
+        instead=_uncut,
+    ),
+    Mutation(
+        without="The charge of parked jobs only when they are let go",
+        test="test_a_job_beyond_the_horizon_is_parked_and_not_charged",
+        owner=limits,
+        name="_allowed_at",
+        instead=_charged_beyond_the_horizon,
+    ),
+    Mutation(
+        without="The time at which a rate lets parked jobs go",
+        test="test_next_due_is_the_time_at_which_the_next_job_is_let_go",
+        owner=Spacing,
+        name="opens_at_us",
+        instead=_open_early,
     ),
     Mutation(
         without="Intervals shorter than a second",

@@ -121,6 +121,35 @@ def test_a_rule_of_a_person_stays_when_the_task_is_loaded(limited: Project) -> N
     assert (rule.limit, rule.source) == (Limit(rate=100.0, per=2.0), "person")
 
 
+def test_a_changed_rate_starts_jobs_that_would_wait_for_hours(limited: Project) -> None:
+    broker = limited.client.broker
+    set_limit(broker, "api", rate=1, per=600.0)
+    limited.write("go", "")
+    limited.worker("--greenlets", "4", "--max-latency", "30")
+    jobs = [limited.queue("limited.limited", {"n": number}) for number in range(20)]
+    until(lambda: len(limited.ledger()) == 2, what="the first job to end")
+    until(lambda: broker.counts(["default"])[0].due == 0, what="the others to be parked")
+    changed = time.monotonic()
+    set_limit(broker, "api", rate=100, per=1.0)
+    late = limited.queue("limited.limited", {"n": 20})
+    assert [limited.ended(job).claims for job in (*jobs, late)] == [1] * 21
+    assert time.monotonic() - changed < 3.0
+
+
+def test_jobs_that_a_rate_parks_start_when_the_rule_is_removed(limited: Project) -> None:
+    broker = limited.client.broker
+    set_limit(broker, "api", rate=1, per=600.0)
+    limited.write("go", "")
+    limited.worker("--greenlets", "4")
+    jobs = [limited.queue("limited.limited", {"n": number}) for number in range(20)]
+    until(lambda: len(limited.ledger()) == 2, what="the first job to end")
+    until(lambda: broker.counts(["default"])[0].due == 0, what="the others to be parked")
+    changed = time.monotonic()
+    assert remove_limits(broker, ["api"]) == [True]  # the concurrency of the task comes back
+    assert [limited.ended(job).claims for job in jobs] == [1] * 20
+    assert time.monotonic() - changed < 3.0
+
+
 # --- pauses ----------------------------------------------------------------------------------------
 
 

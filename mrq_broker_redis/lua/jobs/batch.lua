@@ -188,7 +188,7 @@ local function flush()
   local slots_freed = freed
   freed = {}
   for key, number in pairs(slots_freed) do
-    release_parked(key, number)
+    release_parked(key, number, true)
   end
   refresh_touched()
   send_wakes()

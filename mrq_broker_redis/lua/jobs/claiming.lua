@@ -88,7 +88,11 @@ local function is_blocked(id, queue, rank, keys, allowed_ms)
     return true
   end
   if not allowed_ms or tonumber(allowed_ms) > now then -- no earlier claim has reserved this time for it
-    allowed_ms = reserve_allowed_ms(keys)
+    allowed_ms, key = reserve_allowed_ms(keys, id, queue, rank)
+    if key then
+      park(id, queue, rank, call('ZSCORE', waiting_line(queue, rank), id), key)
+      return true
+    end
     if allowed_ms > now then
       call('ZADD', waiting_line(queue, rank), digits(allowed_ms), id)
       call('HSET', K .. 'j:' .. id, 'd', digits(allowed_ms), 'b', digits(allowed_ms), 'o', '1')
@@ -196,7 +200,7 @@ local function sweep()
   local keys = call('ZRANGEBYLEX', K .. 'parked-keys', '(' .. parked_after, '+', 'LIMIT', 0, MAX_KEYS)
   local most, gone = math.max(100, 4 * limit), 0
   for _, key in ipairs(keys) do
-    local room = room_under(key)
+    local room = room_to_let_go(key)
     local allowed = math.min(room or most, most - gone)
     gone = gone + release_parked(key, allowed)
   end
@@ -247,7 +251,10 @@ end
 -- The answer of a claim, after take_due().
 local function taken(what, swept)
   note_rotation()
-  local due = goes_on and now or next_due(wanted, most_suspects > 0 and -1 or now)
+  local due, opens = goes_on and now or next_due(wanted, most_suspects > 0 and -1 or now), opens_at()
+  if opens then
+    due = math.min(due or opens, opens)
+  end
   if number == 0 and limit > 0 then -- the remaining tokens belong to jobs that are gone
     for _, one in ipairs(wanted) do
       call('DEL', K .. 'wake:' .. one[1])

@@ -43,7 +43,9 @@ local function use_of(key)
   for index = 1, math.min(MOST_NAMED, #holders) do
     named[index] = holders[index]
   end
-  return { key, held - expired, named, call('ZCARD', line), waiters }
+  local even_us = call('ZSCORE', K .. 'rates', key)
+  local even_at = even_us and digits(math.ceil(tonumber(even_us) / 1000)) or false
+  return { key, held - expired, named, call('ZCARD', line), waiters, even_at }
 end
 
 -- row: q queue, k rank, d due time, b as in records, l limit keys (msgpack); is_parked: whether the entry is parked.

@@ -4,6 +4,8 @@
 -- park:<limit key>: sorted set by name, "<rank + 4><since><due><job id>".  parked: hash, job id to limit key and
 -- that name.  parked-keys: sorted set by name of the keys with parked jobs.  parked-in: hash, their number by queue.
 
+local HORIZON_US = 60000000 -- RATE_HORIZON_MS of mrq_core.contract.rules
+
 local function add_to_running(key, number)
   if call('HINCRBY', K .. 'running', key, number) <= 0 then
     call('HDEL', K .. 'running', key)
@@ -90,12 +92,35 @@ local function park(id, queue, rank, due, key)
   touch(queue)
 end
 
--- Releases the given number of jobs parked under a key: they return to their queues, due at once.
-release_parked = function(key, number)
+-- The number of jobs whose starts a claim may reserve under a rate: even_us is the time of its key (see limits).
+local function rate_room(even_us, interval, tolerance)
+  local now_us = now * 1000
+  local ahead = math.max(even_us, now_us) - tolerance - now_us
+  return math.max(0, math.floor((HORIZON_US - ahead) / interval) + 1)
+end
+
+-- As rate_room, under the rate that the last claim has used; nil: none is known.
+local function stored_rate_room(key)
+  local spacing = call('HGET', K .. 'spacings', key)
+  if spacing then
+    local interval, tolerance = string.match(spacing, '^(%d+):(%d+)$')
+    return rate_room(tonumber(call('ZSCORE', K .. 'rates', key) or 0), tonumber(interval), tonumber(tolerance))
+  end
+end
+
+-- Releases the given number of jobs parked under a key: they return to their queues, due at once. is_of_slots: no more
+-- than the rate of the key lets start within its horizon.
+release_parked = function(key, number, is_of_slots)
   if number <= 0 then
     return 0
   end
   local line = K .. 'park:' .. key
+  if is_of_slots and call('EXISTS', line) == 1 then
+    number = math.min(number, stored_rate_room(key) or number)
+    if number == 0 then
+      return 0
+    end
+  end
   local members = call('ZRANGE', line, 0, number - 1)
   for _, member in ipairs(members) do
     local due, id = string.sub(member, 15, 27), string.sub(member, 28)

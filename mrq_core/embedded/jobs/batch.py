@@ -17,7 +17,7 @@ from mrq_core.contract import codec
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import encoding
-from mrq_core.embedded.jobs import records, slots, trees
+from mrq_core.embedded.jobs import limits, records, slots, trees
 from mrq_core.embedded.jobs.terms import TermChanges
 
 _INSERT = """
@@ -217,7 +217,7 @@ class Batch:
             trees.refresh(connection, self._touched, self.now_ms)
         failpoints.reach("batch.totals")
         if self._slots is not None:
-            let_go(connection, self._slots.write(connection), self.now_ms)
+            let_go_to_slots(connection, self._slots.write(connection), self.now_ms)
 
     def _write(self, statement: str, row: tuple[object, ...]) -> None:
         self._statements.setdefault(statement, []).append(row)
@@ -247,6 +247,17 @@ class Batch:
                 for key in () if cell is None else _keys(cell):
                     sums[key] = sums.get(key, 0) + sign * number
         return [(*key, number) for key, number in sums.items() if number]
+
+
+def let_go_to_slots(connection: sqlite3.Connection, freed: Mapping[str, int], now_ms: int) -> int:
+    """Releases up to the given number of jobs parked under each key, and no more than its rate lets start
+    within the horizon. Returns how many were released."""
+    numbers = {}
+    for key, number in freed.items():
+        if slots.first_parked_under(connection, key) is not None:
+            room = limits.rate_room(connection, key, now_ms)
+            numbers[key] = number if room is None else min(room, number)
+    return let_go(connection, numbers, now_ms) if numbers else 0
 
 
 def let_go(connection: sqlite3.Connection, freed: Mapping[str, int], now_ms: int) -> int:

@@ -138,6 +138,9 @@ class _Claim:
         next_ms = trees.next_due(
             self._connection, self._request.wanted, self._now_ms, leases_after_ms=known_ms
         )
+        opens_ms = self._limiter.opens_ms()
+        if opens_ms is not None:
+            next_ms = opens_ms if next_ms is None else min(next_ms, opens_ms)
         if self._goes_on:
             next_ms = self._now_ms
         return Claimed(
@@ -210,9 +213,12 @@ class _Claim:
             return True
         # A job that comes at the time that its rates allowed is not charged again.
         if allowed_ms is None or allowed_ms > self._now_ms:
-            allowed_ms = self._limiter.allowed_ms(record.limit_keys)
-            if allowed_ms > self._now_ms:
-                self._batch.push_back(seq, record, allowed_ms)
+            allowed = self._limiter.allowed_ms(record)
+            if isinstance(allowed, str):
+                self._batch.park(seq, record, allowed)
+                return True
+            if allowed > self._now_ms:
+                self._batch.push_back(seq, record, allowed)
                 return True
         self._limiter.took(record.limit_keys)
         return False

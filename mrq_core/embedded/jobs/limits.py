@@ -1,20 +1,63 @@
-"""The limits of one claim: concurrency by counting slots, rates by GCRA (see `mrq_core.drivers.limits`)."""
+"""The limits of one claim: concurrency by counting slots, rates by GCRA (see `mrq_core.drivers.limits`).
+
+The time of a limit key stands in `rates` under the key, a line feed and the spacing that it was counted in:
+``interval:burst``. Earlier versions wrote the time under the key alone.
+"""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from mrq_core.contract.messages import ClaimRequest
 from mrq_core.contract.record import JobRecord
-from mrq_core.drivers.limits import limit_of, rules_of, spacing_of, task_key
+from mrq_core.drivers.limits import HORIZON_US, Spacing, limit_of, rules_of, spacing_of, task_key
+from mrq_core.embedded.jobs import records, slots
 
 _RUNNING = "SELECT n FROM running WHERE limit_key = ?"
-_RATE = "SELECT tat_us FROM rates WHERE limit_key = ?"
+_RATE = "SELECT limit_key, tat_us FROM rates WHERE limit_key >= ? AND limit_key < ? ORDER BY limit_key"
 _CHARGE = "INSERT OR REPLACE INTO rates VALUES (?, ?)"
+_FORGET = "DELETE FROM rates WHERE limit_key = ?"
+_BEFORE_SPACING, _AFTER_SPACING = "\n", "\x0b"
 _PRUNE = """
 DELETE FROM rates WHERE limit_key IN
     (SELECT limit_key FROM rates INDEXED BY rates_by_time WHERE tat_us <= ? LIMIT ?)"""
+
+
+class Rate(NamedTuple):
+    """The stored time of a limit key."""
+
+    name: str
+    """The key, and the spacing where it is known."""
+    even_us: int
+    spacing: Spacing | None
+
+
+def rates_of(connection: sqlite3.Connection, key: str) -> list[Rate]:
+    """The stored times of a limit key: usually one."""
+    found = connection.execute(_RATE, (key, key + _AFTER_SPACING)).fetchall()
+    return [Rate(name, even_us, _spacing_in(name)) for name, even_us in found]
+
+
+def rate_room(connection: sqlite3.Connection, key: str, now_ms: int) -> int | None:
+    """The number of jobs whose starts a claim may reserve under the rate that the last claim has used. None:
+    no claim has used a rate of the key, or its spacing is not known."""
+    rooms = [
+        rate.spacing.room(rate.even_us, now_ms * 1000)
+        for rate in rates_of(connection, key)
+        if rate.spacing is not None
+    ]
+    return min(rooms, default=None)
+
+
+def _spacing_in(name: str) -> Spacing | None:
+    _, separator, text = name.partition(_BEFORE_SPACING)
+    return Spacing(*map(int, text.split(":"))) if separator else None
+
+
+def _stored_name(key: str, spacing: Spacing) -> str:
+    return f"{key}{_BEFORE_SPACING}{spacing.interval_us}:{spacing.burst_us}"
 
 
 class Limiter:
@@ -27,6 +70,12 @@ class Limiter:
         self._now_us = now_ms * 1000
         self._running: dict[str, int] = {}
         self._times_us: dict[str, int] = {}
+        self._changed: dict[str, int] = {}
+        """By stored name: the times to write."""
+        self._first_parked: dict[str, tuple[int, int, str] | None] = {}
+        """By limit key: rank, due time and id of the parked job that is let go first."""
+        self._examined: set[str] = set()
+        """Keys with a rate that may have parked jobs."""
 
     def room(self, key: str) -> int | None:
         """The number of further jobs that may run under the key. None: no limit."""
@@ -37,6 +86,28 @@ class Limiter:
             row = self._connection.execute(_RUNNING, (key,)).fetchone()
             self._running[key] = 0 if row is None else row[0]
         return max(0, limit.concurrency - self._running[key])
+
+    def room_to_let_go(self, key: str) -> int | None:
+        """The number of parked jobs that may go now, by the concurrency and the rate of the key. None: no
+        limit."""
+        room, spacing = self.room(key), self._spacing(key)
+        if spacing is None:
+            return room
+        self._examined.add(key)
+        of_rate = spacing.room(self._time_us(key, spacing), self._now_us)
+        return of_rate if room is None else min(room, of_rate)
+
+    def opens_ms(self) -> int | None:
+        """The first time at which a rate lets a parked job of the examined keys go. None: no such time is
+        known."""
+        times = []
+        for key in self._examined:
+            spacing = self._spacing(key)
+            if spacing is None or self.room(key) == 0:
+                continue
+            if slots.first_parked_under(self._connection, key) is not None:
+                times.append(-(-spacing.opens_at_us(self._time_us(key, spacing)) // 1000))
+        return min(times, default=None)
 
     def full(self, keys: Sequence[str]) -> str | None:
         """The first of the keys that has no room; None if a job with these keys may run."""
@@ -57,34 +128,67 @@ class Limiter:
             if key in self._running:
                 self._running[key] += 1
 
-    def allowed_ms(self, keys: Sequence[str]) -> int:
-        """Reserves the next claim under the rates of all these keys, and returns its time."""
-        allowed_us = self._now_us
-        for key, interval_us, tolerance_us in self._rates(keys):
-            time_us = self._time_us(key)
-            allowed_us = max(allowed_us, time_us - tolerance_us)
-            self._times_us[key] = time_us + interval_us
+    def allowed_ms(self, record: JobRecord) -> int | str:
+        """Reserves the next claim under all rates of a due job, and returns its time. A key: its rate allows
+        a claim beyond the horizon, or its parked jobs come before this job, and nothing is reserved."""
+        allowed_us, latest = self._now_us, ""
+        charged = []
+        for key, spacing in self._rates(record.limit_keys):
+            if self._comes_after_parked(record, key):
+                self._examined.add(key)
+                return key
+            time_us = self._time_us(key, spacing)
+            charged.append((key, spacing, time_us + spacing.interval_us))
+            if time_us - spacing.burst_us > allowed_us:
+                allowed_us, latest = time_us - spacing.burst_us, key
+        if allowed_us > self._now_us + HORIZON_US:
+            self._examined.add(latest)
+            return latest
+        for key, spacing, time_us in charged:
+            self._set_time(key, spacing, time_us)
         return -(-allowed_us // 1000)
+
+    def _comes_after_parked(self, record: JobRecord, key: str) -> bool:
+        if key not in self._first_parked:
+            self._first_parked[key] = slots.first_parked_under(self._connection, key)
+        first = self._first_parked[key]
+        return first is not None and first < (-record.priority, records.ms(record.due_at) or 0, record.id)
 
     def flush(self) -> None:
         """Writes what was charged. Slots are written with their jobs."""
-        self._connection.executemany(_CHARGE, list(self._times_us.items()))
+        if self._changed:
+            self._connection.executemany(_CHARGE, list(self._changed.items()))
+            self._changed.clear()
         self._times_us.clear()
         self._running.clear()
+        self._first_parked.clear()
 
-    def _rates(self, keys: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-        """For each key with a rate, the time from claim to claim, and how much earlier a burst may come."""
+    def _rates(self, keys: Sequence[str]) -> Iterator[tuple[str, Spacing]]:
+        """The keys with a rate, each once, and their spacings."""
         for key in dict.fromkeys(keys):
-            limit = limit_of(key, self._limits)
-            spacing = spacing_of(limit) if limit is not None else None
+            spacing = self._spacing(key)
             if spacing is not None:
-                yield key, spacing.interval_us, spacing.burst_us
+                yield key, spacing
 
-    def _time_us(self, key: str) -> int:
+    def _spacing(self, key: str) -> Spacing | None:
+        limit = limit_of(key, self._limits)
+        return None if limit is None else spacing_of(limit)
+
+    def _time_us(self, key: str, spacing: Spacing) -> int:
+        """The time of the key. Where the rule has changed, the time is cut, and replaces the stored time."""
         if key not in self._times_us:
-            row = self._connection.execute(_RATE, (key,)).fetchone()
-            self._times_us[key] = 0 if row is None else row[0]
+            stored = {rate.name: rate.even_us for rate in rates_of(self._connection, key)}
+            even_us = stored.pop(_stored_name(key, spacing), None)
+            if even_us is None:
+                even_us = spacing.cut(max(stored.values(), default=0), self._now_us)
+                if stored:
+                    self._connection.executemany(_FORGET, [(name,) for name in stored])
+                    self._set_time(key, spacing, even_us)
+            self._times_us[key] = even_us
         return max(self._times_us[key], self._now_us)
+
+    def _set_time(self, key: str, spacing: Spacing, time_us: int) -> None:
+        self._times_us[key] = self._changed[_stored_name(key, spacing)] = time_us
 
 
 def prune(connection: sqlite3.Connection, now_ms: int, limit: int) -> None:

@@ -1,4 +1,5 @@
-"""Letting parked jobs go where a claim finds room that no settle gave: leases that ended, limits that grew.
+"""Letting parked jobs go where a claim finds room that no settle gave: leases that ended, limits that grew,
+starts under a rate that come within its horizon.
 
 Each call does a bounded part, and goes on with the next keys where the last one stopped.
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 import sqlite3
 
 from mrq_core.embedded.jobs import slots
-from mrq_core.embedded.jobs.batch import let_go
+from mrq_core.embedded.jobs.batch import let_go, let_go_to_slots
 from mrq_core.embedded.jobs.limits import Limiter
 
 MAX_SLOTS = 100
@@ -35,7 +36,7 @@ def pending(connection: sqlite3.Connection, now_ms: int) -> tuple[bool, bool]:
 
 def free_expired(connection: sqlite3.Connection, now_ms: int) -> int:
     """Gives the slots of ended leases to parked jobs; answers with how many were let go."""
-    return let_go(connection, slots.free_expired(connection, now_ms, MAX_SLOTS), now_ms)
+    return let_go_to_slots(connection, slots.free_expired(connection, now_ms, MAX_SLOTS), now_ms)
 
 
 def let_go_where_room(
@@ -50,7 +51,7 @@ def let_go_where_room(
     last = keys[-1] if len(keys) == MAX_KEYS else ""
     number = 0
     for key in keys:
-        room = limiter.room(key)
+        room = limiter.room_to_let_go(key)
         allowed = limit - number if room is None else min(room, limit - number)
         if allowed > 0:
             number += let_go(connection, {key: allowed}, now_ms)

@@ -11,7 +11,7 @@ import sqlite3
 from mrq_core.clock import Clock
 from mrq_core.contract.messages import MOST_AHEAD, MOST_NAMED, KeyUse, QueuePosition
 from mrq_core.contract.record import PRIORITY_MAX, JobRecord
-from mrq_core.embedded.jobs import records
+from mrq_core.embedded.jobs import limits, records
 
 MOST_SLOTS = 10_000
 """The largest number of slots that is examined for each key."""
@@ -87,10 +87,12 @@ def _use_of(connection: sqlite3.Connection, key: str, now_ms: int) -> KeyUse:
     (expired,) = connection.execute(_EXPIRED, (now_ms, MOST_SLOTS, key)).fetchone()
     holders = connection.execute(_HOLDERS, (now_ms, MOST_SLOTS, key, MOST_NAMED)).fetchall()
     waiters = connection.execute(_WAITERS, (key, MOST_NAMED)).fetchall()
+    times = [rate.even_us for rate in limits.rates_of(connection, key)]
     return KeyUse(
         key=key,
         running=0 if row is None else row[0] - expired,
         holders=tuple(job_id for (job_id,) in holders),
         parked=min(_number(connection, _PARKED_UNDER, key), MOST_AHEAD),
         waiters=tuple(job_id for (job_id,) in waiters),
+        even_at=None if not times else records.moment(-(-max(times) // 1000)),
     )

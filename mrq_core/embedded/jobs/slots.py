@@ -28,6 +28,9 @@ _HELD = "SELECT limit_key FROM slots WHERE job_id = ?"
 _PARK = "INSERT INTO parked VALUES (?, ?, ?, ?, ?)"
 _RERANK = "UPDATE parked SET rank = ? WHERE job_id = ?"
 _UNPARK = "DELETE FROM parked WHERE job_id = ?"
+_FIRST = """
+SELECT rank, due_ms, job_id FROM parked WHERE limit_key = ?
+ORDER BY rank, since_ms, due_ms, job_id LIMIT 1"""
 _FIRST_PARKED = """
 SELECT seq, record, parked.due_ms FROM parked CROSS JOIN jobs ON jobs.id = parked.job_id
 WHERE limit_key = ? ORDER BY parked.rank, since_ms, parked.due_ms, job_id LIMIT ?"""
@@ -107,6 +110,12 @@ def free_expired(connection: sqlite3.Connection, now_ms: int, limit: int) -> dic
 def held_by(connection: sqlite3.Connection, job_id: str) -> frozenset[str]:
     """The keys under which the job has a slot."""
     return frozenset(key for (key,) in connection.execute(_HELD, (job_id,)))
+
+
+def first_parked_under(connection: sqlite3.Connection, key: str) -> tuple[int, int, str] | None:
+    """Rank, due time and id of the job under the key that is released first. None: no job is parked."""
+    found: tuple[int, int, str] | None = connection.execute(_FIRST, (key,)).fetchone()
+    return found
 
 
 def first_parked(connection: sqlite3.Connection, numbers: Mapping[str, int]) -> Iterator[Parked]:

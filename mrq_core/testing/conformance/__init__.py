@@ -20,9 +20,9 @@ from __future__ import annotations
 import pytest
 
 _PARTS = (
-    *("against_model", "base", "bulk", "changes", "claim", "edits", "enqueue", "leases", "limits", "logs"),
-    *("machine", "machine_raw", "metrics", "model", "poll", "positions", "processes", "prune"),
-    *("queue_claims", "queue_entries", "queue_half", "queue_keys", "queue_kit", "queue_looking"),
+    *("against_model", "base", "bulk", "changes", "claim", "edits", "enqueue", "horizon", "leases", "limits"),
+    *("logs", "machine", "machine_raw", "metrics", "model", "poll", "positions", "processes"),
+    *("prune", "queue_claims", "queue_entries", "queue_half", "queue_keys", "queue_kit", "queue_looking"),
     *("queue_names", "queue_parking", "queue_raw", "rates", "raw", "raw_kinds", "record_keys", "rules"),
     *("search", "settle", "state", "store_attempts", "store_half", "store_kit", "store_records"),
     *("store_threads", "store_writes", "terms", "threads", "totals", "unique"),
@@ -37,6 +37,7 @@ from mrq_core.testing.conformance.claim import ClaimContract  # noqa: E402
 from mrq_core.testing.conformance.counting import CountContract  # noqa: E402
 from mrq_core.testing.conformance.edits import EditContract  # noqa: E402
 from mrq_core.testing.conformance.enqueue import EnqueueContract  # noqa: E402
+from mrq_core.testing.conformance.horizon import RateHorizonContract  # noqa: E402
 from mrq_core.testing.conformance.leases import LeaseContract  # noqa: E402
 from mrq_core.testing.conformance.limits import LimitContract  # noqa: E402
 from mrq_core.testing.conformance.logs import LogContract  # noqa: E402
@@ -91,6 +92,7 @@ __all__ = [
     "QueueFactory",
     "QueueNameContract",
     "RateContract",
+    "RateHorizonContract",
     "RawContract",
     "RawKindContract",
     "RecordKeyContract",
@@ -117,6 +119,7 @@ class BrokerContract(
     SettleContract,
     LimitContract,
     RateContract,
+    RateHorizonContract,
     ChangeContract,
     QueueNameContract,
     EditContract,

@@ -54,10 +54,12 @@ from mrq_core.testing.conformance.base import BrokerFactory, Contract
 from mrq_core.testing.memory import MemoryBroker
 
 T = TypeVar("T")
-QUEUES = ("a", "b", "t/x", "t/y", "limited")
+QUEUES = ("a", "b", "t/x", "t/y", "limited", "rated")
 WORKERS = ("w1", "w2")
 LEASE = 30.0
 LIMITS = {"rule": Limit(concurrency=2)}
+RATES = [{"rate": Limit(rate=2, per=per)} for per in (50.0, 50.0, 400.0)]
+"""Jobs are pushed back, or parked, and the rule changes now and then."""
 PAUSABLE = "p0"
 """The path of the task that is paused now and then."""
 ENDS = [Status.SUCCESS, Status.FAILED, Status.ABORT, Status.TIMEOUT, Status.MAXRETRIES, Status.CANCEL]
@@ -149,7 +151,7 @@ class JobMachine(RuleBasedStateMachine):
         """Every record, and every number that is kept of them."""
         self.same(self.records)
         self.same(_present_totals)
-        self.same(lambda broker: broker.counts(QUEUES[:-1]))
+        self.same(lambda broker: broker.counts(QUEUES[:-2]))
         self.same(lambda broker: [held.waiting + held.claimed for held in broker.counts(QUEUES)])
         self.same(lambda broker: broker.paused())
         self.same(lambda broker: [_ids(self, broker, wanted) for wanted in TERMS])
@@ -193,7 +195,7 @@ class JobMachine(RuleBasedStateMachine):
 
     @rule(
         target=jobs,
-        queue=st.sampled_from(QUEUES[:-1]),
+        queue=st.sampled_from(QUEUES[:-2]),
         number=st.integers(1, 3),
         delay=st.sampled_from([None, None, 0.0, 15.0]),
         priority=st.sampled_from([0, 0, 4, -4]),
@@ -208,6 +210,12 @@ class JobMachine(RuleBasedStateMachine):
         if not self.contract.supports_limits:
             return multiple()
         return self.enqueue_new("limited", number, limit_keys=("rule",))
+
+    @rule(target=jobs, number=st.integers(1, 3))
+    def enqueue_rated(self, number: int) -> Any:
+        if not self.contract.supports_limits:
+            return multiple()
+        return self.enqueue_new("rated", number, limit_keys=("rate",))
 
     @rule(
         target=jobs,
@@ -276,6 +284,15 @@ class JobMachine(RuleBasedStateMachine):
             return multiple()
         for _ in range(3):
             pairs += self.claim(True, worker, wanted=wanted, limit=50, lost_limit=50, limits=LIMITS)
+        return multiple(*pairs)
+
+    @rule(target=claims, worker=st.sampled_from(WORKERS), limits=st.sampled_from(RATES))
+    def claim_rated(self, worker: str, limits: dict[str, Limit]) -> Any:
+        self.clock.advance(2.0)  # a full claim lets parked jobs go once a second
+        wanted = (Wanted(name="rated"),)
+        pairs = []
+        for _ in range(3):
+            pairs += self.claim(True, worker, wanted=wanted, limit=50, lost_limit=50, limits=limits)
         return multiple(*pairs)
 
     @rule(target=claims, worker=st.sampled_from(WORKERS), limit=st.integers(1, 5))

@@ -141,10 +141,11 @@ class QueueCareContract(QueuePart):
         assert holder.id == held.id
         late = put(queue, limit_keys=("rule",))
         assert take(queue, limits=limits, leave_suspects=True) == []
-        assert [entry.due_at for entry in queue.entries([second.id, late.id]) if entry is not None] == [
-            after(clock.now(), 401.0),
-            after(clock.now(), 1401.0),
-        ]
+        for entry, ahead in ((second, 0), (late, 1)):
+            position = queue.position(entry.id)
+            assert position is not None
+            assert (position.parked_under, position.ahead) == ("rule", ahead)
+            assert [use.even_at for use in position.keys] == [after(clock.now(), 401.0)]
 
     def test_pruning_leaves_entries_alone(self, queue: JobQueue, clock: ManualClock) -> None:
         lost = suspect(queue, clock)

@@ -11,6 +11,7 @@ from datetime import datetime
 from mrq_core.contract import lifecycle
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.drivers.limits import Spacing
 from mrq_core.drivers.rollups import Cell, CellKey
 from mrq_core.testing.memory.jobs.records import copy
 from mrq_core.testing.memory.jobs.uniques import UniqueKeys
@@ -44,8 +45,9 @@ class LimitData:
         """By job id: jobs that were parked, are due again, and are not claimed yet."""
         self.allowed: dict[str, datetime] = {}
         """By job id: the time from which its rates let the job start."""
-        self.rates: dict[str, int] = {}
-        """By limit key: the time of the next claim if all claims were evenly spaced, in Unix microseconds."""
+        self.rates: dict[str, tuple[int, Spacing]] = {}
+        """By limit key: the time of the next claim if all claims were evenly spaced, in Unix microseconds,
+        and the spacing that it was counted in."""
 
     def forget(self, job_id: str) -> None:
         """Drops the reservations of a job that was claimed, has ended or is deleted."""

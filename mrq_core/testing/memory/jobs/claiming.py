@@ -104,7 +104,8 @@ def next_due(
 ) -> datetime | None:
     """The earliest time at which the wanted queues may have more jobs to claim.
 
-    The end of a lease counts. That of a suspect counts if the worker may take it, and no limit blocks it.
+    The end of a lease counts. That of a suspect counts if the worker may take it, and no limit blocks it. So
+    does the time at which a rate lets the next parked job go.
     """
     times = [
         record.due_at
@@ -117,4 +118,10 @@ def next_due(
             or (may_take_suspects and limits.has_room(data, record, now))
         )
     ]
+    parked = {
+        parking.key
+        for job_id, parking in data.limits.parked.items()
+        if any(trees.is_wanted(data.records[job_id].queue, wanted) for wanted in request.wanted)
+    }
+    times += [opens_at for key in parked if (opens_at := limits.opens_at(data, key, now)) is not None]
     return min(times, default=None)

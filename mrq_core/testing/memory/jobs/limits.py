@@ -14,15 +14,16 @@ from msgspec.structs import replace
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.record import JobRecord, Status
-from mrq_core.drivers.limits import limit_of, spacing_of, task_key
+from mrq_core.drivers.limits import HORIZON_US, Spacing, limit_of, spacing_of, task_key
 from mrq_core.testing.memory.data import MemoryData, Parking
 
 
 def has_room(data: MemoryData, record: JobRecord, now: datetime) -> bool:
     """Whether all limits of a due job let it start now. If so, the job is charged to its rates.
 
-    If not, the job is parked, or pushed back to the time that its rates allow. A suspect, which is a started
-    job, is neither parked nor pushed back, and was charged to its rates at its first claim.
+    If not, the job is parked, or pushed back to the time that its rates allow, if that time is within the
+    horizon. A suspect, which is a started job, is neither parked nor pushed back, and was charged to its
+    rates at its first claim.
     """
     full = next(
         (key for key, limit in _limits_of(data, record) if _room(data, key, limit, now) <= 0),
@@ -34,13 +35,17 @@ def has_room(data: MemoryData, record: JobRecord, now: datetime) -> bool:
         _park(data, record, full, now)
         return False
     allowed_at = _allowed_at(data, record, now)
+    if isinstance(allowed_at, str):
+        _park(data, record, allowed_at, now)
+        return False
     if allowed_at > now:
         data.put(replace(record, due_at=allowed_at), now)
     return allowed_at <= now
 
 
 def let_go(data: MemoryData, now: datetime, *, inside: Callable[[JobRecord], bool] | None = None) -> None:
-    """Makes parked jobs due where their key has room: larger priority first, then the longest parked.
+    """Makes parked jobs due where their key has room: larger priority first, then the longest parked. A rate
+    has room for the jobs that it lets start within the horizon.
 
     A job gets its earlier due time back, and so precedes later jobs. Jobs that were let go before and are not
     claimed yet take room too. With `inside`, only jobs that satisfy it are let go and take room.
@@ -53,10 +58,28 @@ def let_go(data: MemoryData, now: datetime, *, inside: Callable[[JobRecord], boo
         if inside is not None:
             parked, released = list(filter(inside, parked)), list(filter(inside, released))
         limit = limit_of(key, limits.known) or Limit()
-        room = min(_room(data, key, limit, now) - len(released), len(parked))
+        room = min(_room(data, key, limit, now), _rate_room(data, key, limit, now)) - len(released)
+        room = min(room, len(parked))
         for record in parked[: int(max(0, room))]:
             limits.released[record.id] = parking = limits.parked[record.id]
             data.put(replace(record, due_at=parking.due_at), now)
+
+
+def opens_at(data: MemoryData, key: str, now: datetime) -> datetime | None:
+    """The time from which the rate of the key lets parked jobs go. None: the key has no rate, or no room
+    under its concurrency."""
+    limit = limit_of(key, data.limits.known)
+    spacing = None if limit is None else spacing_of(limit)
+    if limit is None or spacing is None or _room(data, key, limit, now) <= 0:
+        return None
+    return max(now, _from_us(spacing.opens_at_us(_even_us(data, key, spacing, to_ms(now) * 1000))))
+
+
+def even_at(data: MemoryData, key: str) -> datetime | None:
+    """The time of the next claim under the key if all claims were evenly spaced. None: no claim has used its
+    rate."""
+    found = data.limits.rates.get(key)
+    return None if found is None else _from_us(found[0])
 
 
 def _since(parking: Parking) -> tuple[datetime, datetime]:
@@ -86,6 +109,21 @@ def _room(data: MemoryData, key: str, limit: Limit, now: datetime) -> float:
     return limit.concurrency - running
 
 
+def _rate_room(data: MemoryData, key: str, limit: Limit, now: datetime) -> float:
+    """The number of further jobs that the rate of the key lets start within the horizon."""
+    spacing, now_us = spacing_of(limit), to_ms(now) * 1000
+    return math.inf if spacing is None else spacing.room(_even_us(data, key, spacing, now_us), now_us)
+
+
+def _even_us(data: MemoryData, key: str, spacing: Spacing, now_us: int) -> int:
+    """The time of the next claim under the key if all claims were evenly spaced."""
+    even_us, counted_in = data.limits.rates.get(key, (now_us, spacing))
+    if counted_in != spacing:
+        even_us = spacing.cut(even_us, now_us)
+        data.limits.rates[key] = even_us, spacing
+    return max(even_us, now_us)
+
+
 def _park(data: MemoryData, record: JobRecord, key: str, now: datetime) -> None:
     """Takes the due time away. A job that was let go and finds no room keeps the time since which it waits
     for the key."""
@@ -95,20 +133,31 @@ def _park(data: MemoryData, record: JobRecord, key: str, now: datetime) -> None:
     data.limits.parked[record.id] = Parking(key, since, record.due_at or now)
 
 
-def _allowed_at(data: MemoryData, record: JobRecord, now: datetime) -> datetime:
-    """The time from which its rates let the job start. A job is charged once, and keeps its time."""
+def _allowed_at(data: MemoryData, record: JobRecord, now: datetime) -> datetime | str:
+    """The time from which its rates let the job start. A job is charged once, and keeps its time. A limit
+    key: its rate lets the job start beyond the horizon, and the job is not charged."""
     limits = data.limits
     if record.id in limits.allowed:
         return limits.allowed[record.id]
     now_us = to_ms(now) * 1000
-    allowed_us = now_us
+    allowed_us, latest = now_us, ""
+    charged: dict[str, tuple[int, Spacing]] = {}
     for key, limit in _limits_of(data, record):
         spacing = spacing_of(limit)
         if spacing is not None:
-            even_us = max(limits.rates.get(key, now_us), now_us)
-            limits.rates[key] = even_us + spacing.interval_us
-            allowed_us = max(allowed_us, even_us - spacing.burst_us)
-    allowed_at = from_ms(-(-allowed_us // 1000))
+            even_us = _even_us(data, key, spacing, now_us)
+            charged[key] = even_us + spacing.interval_us, spacing
+            if even_us - spacing.burst_us > allowed_us:
+                allowed_us, latest = even_us - spacing.burst_us, key
+    if allowed_us > now_us + HORIZON_US:
+        return latest
+    limits.rates.update(charged)
+    allowed_at = _from_us(allowed_us)
     if allowed_at > now:
         limits.allowed[record.id] = allowed_at
     return allowed_at
+
+
+def _from_us(us: int) -> datetime:
+    """The first whole millisecond that is not before the time."""
+    return from_ms(-(-us // 1000))

@@ -7,6 +7,7 @@ from datetime import datetime
 from mrq_core.contract.messages import MOST_AHEAD, MOST_NAMED, KeyUse, QueuePosition
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing.memory.data import MemoryData, Parking
+from mrq_core.testing.memory.jobs import limits
 
 
 def position(data: MemoryData, job_id: str, now: datetime) -> QueuePosition | None:
@@ -71,4 +72,5 @@ def _use_of(data: MemoryData, key: str, now: datetime) -> KeyUse:
         holders=tuple(running[:MOST_NAMED]),
         parked=min(len(parked), MOST_AHEAD),
         waiters=tuple(parked[:MOST_NAMED]),
+        even_at=limits.even_at(data, key),
     )
