@@ -47,7 +47,7 @@ def serve(config: Config, *, insecure: bool = False, announce: Callable[[str], N
         proxy_headers=True,
         timeout_graceful_shutdown=_STOP_WITHIN,
     )
-    server = uvicorn.Server(settings)
+    server = _Server(settings)
 
     def stop(number: int, frame: FrameType | None) -> None:
         server.should_exit = True
@@ -57,6 +57,15 @@ def serve(config: Config, *, insecure: bool = False, announce: Callable[[str], N
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
     server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams of open pages before it waits for its requests."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops serving."""
+        self.config.app.state.live.stop()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
 
 
 def is_local_address(address: str) -> bool:
