@@ -129,6 +129,7 @@ class Site:
             path=path.removeprefix(root) or "/",
             query=request.scope.get("query_string", b"").decode("latin-1"),
             nonce=request.state.nonce,
+            is_fragment="x-fragment" in request.headers,
             names=request.path_params,
         )
 
