@@ -109,6 +109,8 @@
   };
 
   // --- the log of a job ---
+  const MOST_LINE = 4000;
+  const CONTROLS = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
   const appendLog = async () => {
     const here = document.querySelector("[data-job]");
     const answer = await fetch(`${root}/api/jobs/${encodeURIComponent(job)}/logs?cursor=${encodeURIComponent(here.dataset.cursor)}`);
@@ -130,9 +132,9 @@
     const [time, level, message] = ["time", "span", "bdi"].map((name) => document.createElement(name));
     item.dataset.level = line.level;
     time.dateTime = line.at;
-    time.textContent = line.at.slice(11, 23);
+    time.textContent = line.at.match(/T([\d:]{8}(?:\.\d{1,3})?)/)?.[1] ?? line.at;
     level.textContent = line.level;
-    message.textContent = line.message;
+    message.textContent = line.message.slice(0, MOST_LINE).replace(CONTROLS, (found) => `\\u${found.charCodeAt().toString(16).padStart(4, "0")}`);
     item.append(time, level, message);
     return item;
   };
