@@ -11,23 +11,31 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from types import TracebackType
 
 import pytest
 import uvicorn
+from starlette.testclient import TestClient
 
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.contract.messages import LogLine, Note
 from mrq_core.contract.record import Status
+from mrq_core.operations.watching import Counters
 from mrq_dashboard import create_dashboard, live
+from mrq_dashboard.rendering import MENU
 from mrq_dashboard.serving import _STOP_WITHIN
 from tests import brokers
 from tests.dashboard import scenes
 from tests.dashboard.conftest import MakeSite
+from tests.dashboard.html_reading import PageReader
 from tests.redis.servers import Server
 from tests.support import LOAD, open_project, until
+
+_REGION = re.compile(r'id="([\w-]+)" data-topics="([^"]*)"')
+_TOPICS = {*Counters._fields, "job", "log"}
 
 
 class Tab:
@@ -212,6 +220,44 @@ def test_a_broker_that_is_away_is_named_once(tmp_path: Path) -> None:
             assert tab.events.empty() or tab.until("changed")
         finally:
             server.stop()
+
+
+# --- fragments ----------------------------------------------------------------------------------------
+
+
+def test_each_page_has_regions_and_a_fragment_with_the_same(site: TestClient, client: Client) -> None:
+    named = scenes.bad_day(client)
+    paths = [path for path, _, _ in MENU if path != "/system"]
+    paths += [
+        "/queues?name=mail",
+        f"/tasks/{scenes.MAIL}",
+        f"/workers/{scenes.WORKER}",
+        "/schedules?name=carts",
+    ]
+    paths += [f"/jobs/{job_id}" for job_id in named.values()]
+    for path in paths:
+        page, fragment = site.get(path).text, site.get(path, headers={"x-fragment": "1"}).text
+        regions = _REGION.findall(page)
+        assert regions, path
+        assert [name for name, _ in _REGION.findall(fragment)] == [name for name, _ in regions]
+        assert {topic for _, topics in regions for topic in topics.split()} <= _TOPICS, path
+        assert 'id="asof"' in fragment
+        assert "<!doctype" not in fragment
+        assert "<script" not in fragment
+        assert len(fragment) < len(page)
+        ids = [attributes["id"] for _, attributes in PageReader(page).elements if "id" in attributes]
+        assert sorted(ids) == sorted(set(ids)), path
+
+
+def test_the_versions_of_vendored_files_are_noted() -> None:
+    files = resources.files("mrq_dashboard").joinpath("static")
+    notes = files.joinpath("vendor.md").read_text()
+    for name, pattern in (("htmx.min.js", r'version="([\d.]+)"'), ("uplot.min.js", r"\(v([\d.]+)\)")):
+        found = re.search(pattern, files.joinpath(name).read_text())
+        assert found is not None
+        assert re.search(rf"`{re.escape(name)}`.*\| {re.escape(found[1])} \|", notes), name
+    assert "Zero-Clause BSD" in notes
+    assert "Leon Sorokin" in notes
 
 
 # --- access -------------------------------------------------------------------------------------------

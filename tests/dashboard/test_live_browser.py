@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from mrq_core.config.sources import load_config
+from tests.dashboard import scenes
 from tests.dashboard.test_live import Served
 from tests.support import Project, open_project, until
 
@@ -149,3 +150,12 @@ def test_a_page_without_a_stream_reads_itself(tab: Browser, project: Project) ->
     project.queue("tasks.first")
     tab.page.get_by_text("tasks.first").first.wait_for()
     assert all("ERR_FAILED" in problem for problem in tab.problems)
+
+
+def test_charts_are_drawn(tab: Browser, project: Project) -> None:
+    scenes.bad_day(project.client)
+    for path, number in (("/", 3), ("/queues?name=mail", 2), (f"/tasks/{scenes.MAIL}", 2)):
+        tab.open(path)
+        tab.until(lambda number=number: tab.page.locator(".plot canvas:visible").count() == number)
+        assert tab.page.locator(".plot + .chart:visible").count() == 0
+    assert tab.problems == []
