@@ -76,6 +76,15 @@
   window.addEventListener("pageshow", (event) => { if (event.persisted) follow(); });
 
   // --- reading ---
+  // Nothing moves under a pressed pointer or a selected text.
+  let isPressed = false;
+  for (const name of ["pointerdown", "pointerup", "pointercancel"]) {
+    document.addEventListener(name, () => { isPressed = name === "pointerdown"; }, true);
+  }
+  const isHeld = () => {
+    const selection = getSelection();
+    return isPressed || (!selection.isCollapsed && regions().some((region) => region.contains(selection.anchorNode)));
+  };
   const want = (topics) => {
     for (const topic of topics) state.due.add(topic);
     if (state.isBusy || state.timer) return;
@@ -83,6 +92,7 @@
   };
   const read = async () => {
     state.timer = 0;
+    if (isHeld()) { state.timer = setTimeout(read, GAP / 4); return; }
     const topics = new Set(state.due);
     state.due.clear();
     const begin = performance.now();

@@ -356,7 +356,7 @@ def test_fifty_streams_cost_less_than_half_a_core(served: Served, client: Client
 
 
 def process_seconds(seconds: float) -> float:
-    """The CPU time that this process uses in so many seconds."""
+    """The CPU time that this process uses in this time."""
     begin = time.process_time()
     time.sleep(seconds)  # the time that is measured
     return time.process_time() - begin
