@@ -36,8 +36,8 @@ HEARTBEAT = 15.0
 _INTERVAL = 1.0
 _SHORTEST = 0.2
 """Seconds between two readings, if a new stream asks for one."""
-_SHARE = 10
-"""The poller rests so that readings take at most one tenth of its time, however slow the counters are."""
+_SHARE = 5
+"""The poller rests so that readings take about a fifth of its time at most, however slow the counters are."""
 _LONGEST = 15.0
 """Seconds between two attempts to reach a broker that is away."""
 _HEADERS = {"x-accel-buffering": "no"}  # nginx
@@ -138,7 +138,7 @@ class Live:
 
     async def _poll(self) -> None:
         clock = asyncio.get_running_loop().time
-        failures = 0
+        failures, usual = 0, 0.0
         while True:
             begin = clock()
             self._asked.clear()
@@ -157,10 +157,12 @@ class Live:
                 failures = 0
                 self._set_away(False)
             self._report(reading, waiting)
-            rest = max(_INTERVAL, (clock() - begin) * _SHARE) - (clock() - begin)
+            taken = clock() - begin
+            rest = max(_INTERVAL, min(taken, usual) * _SHARE) - taken  # one slow reading counts for nothing
+            usual = taken
             await asyncio.sleep(_SHORTEST)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked.wait(), rest - _SHORTEST)
+                await asyncio.wait_for(self._asked.wait(), max(0.0, rest - _SHORTEST))
 
     def _reader(self, jobs: list[str]) -> Callable[[], _Reading]:
         before, client = self._before, self._site.backend.client
