@@ -21,6 +21,8 @@ from mrq_dashboard.auth import Access, Authorize, Role
 from mrq_dashboard.backend import Backend
 from mrq_dashboard.endpoint import Endpoint, Site, json_response
 from mrq_dashboard.guard import API, Guard
+from mrq_dashboard.live import PATH as EVENTS
+from mrq_dashboard.live import Live
 from mrq_dashboard.rendering import Renderer
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -64,7 +66,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(method="GET", path="/api/workers/{name:path}", answer=api.workers.show),
     Endpoint(method="GET", path="/api/limits", answer=api.limits.list_all),
 )
-"""All routes but those of files and probes."""
+"""All routes except those of files, probes and the stream of events."""
 
 
 def create_dashboard(
@@ -81,12 +83,17 @@ def create_dashboard(
     has all rights. `client` is a client to use, which the application does not close. `hosts`: the names that
     the Host header may have; None: any, because the host application or its proxy checks them.
 
+    A server that stops waits for open streams, unless it calls `app.state.live.stop()`, as `mrq dashboard`
+    does, or bounds its graceful stop.
+
     Raises ConfigError. Connects when a page is first asked for.
     """
     config = load_config() if config is None else config
     backend = Backend(config, client)
     assets = Assets()
     site = Site(backend, Access(config, authorize), Renderer(config, assets))
+
+    live = Live(site)
 
     async def http_error(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
@@ -100,11 +107,13 @@ def create_dashboard(
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         yield
+        live.stop()
         if client is None:
             backend.close()
 
     routes = [
         Route(PATH, assets.serve, methods=["GET"]),
+        Route(EVENTS, live.serve, methods=["GET"]),
         Route("/healthz", _healthz, methods=["GET"]),
         Route("/api/openapi.json", _openapi, methods=["GET"]),
         *(Route(one.path, site.handler(one), methods=[one.method]) for one in ENDPOINTS),
@@ -116,6 +125,7 @@ def create_dashboard(
         lifespan=lifespan,
     )
     app.state.site = site
+    app.state.live = live
     return app
 
 

@@ -86,7 +86,7 @@ class Site:
 
         async def handle(request: Request) -> Response:
             try:
-                refused = await self._refusal(request, endpoint)
+                refused = await self.refusal(request, role=endpoint.role, is_api=endpoint.is_api)
                 if refused is not None:
                     return refused
                 inputs = await read_inputs(request, inputs_kind)
@@ -100,19 +100,20 @@ class Site:
 
         return handle
 
-    async def _refusal(self, request: Request, endpoint: Endpoint) -> Response | None:
+    async def refusal(self, request: Request, *, role: Role, is_api: bool) -> Response | None:
+        """The answer for a visitor who may not send this request, or None. Notes the visitor."""
         visitor = await self.access.visitor(request)
         if visitor is None:
             headers = {"www-authenticate": self.access.challenge}
             text = "valid credentials are needed: a login or a bearer token"
-            return self.problem(request, 401, text, is_api=endpoint.is_api, headers=headers)
+            return self.problem(request, 401, text, is_api=is_api, headers=headers)
         request.state.visitor = visitor
-        if visitor.role < endpoint.role:
-            text = f"this needs the role {endpoint.role}, and {visitor.name} has {visitor.role}"
-            return self.problem(request, 403, text, is_api=endpoint.is_api)
-        if endpoint.method not in SAFE_METHODS and not has_token(request) and not comes_from_here(request):
+        if visitor.role < role:
+            text = f"this needs the role {role}, and {visitor.name} has {visitor.role}"
+            return self.problem(request, 403, text, is_api=is_api)
+        if request.method not in SAFE_METHODS and not has_token(request) and not comes_from_here(request):
             text = "the request does not come from a page of this dashboard; programs use a bearer token"
-            return self.problem(request, 403, text, is_api=endpoint.is_api)
+            return self.problem(request, 403, text, is_api=is_api)
         return None
 
     def _visit(self, request: Request) -> Visit:
@@ -128,6 +129,7 @@ class Site:
             path=path.removeprefix(root) or "/",
             query=request.scope.get("query_string", b"").decode("latin-1"),
             nonce=request.state.nonce,
+            is_fragment="x-fragment" in request.headers,
             names=request.path_params,
         )
 

@@ -13,6 +13,7 @@ import uvicorn
 from mrq_core.config.settings import Config
 from mrq_core.errors import ConfigError, shown
 from mrq_dashboard.app import create_dashboard
+from mrq_dashboard.live import Live
 
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _STOP_WITHIN = 3
@@ -47,7 +48,7 @@ def serve(config: Config, *, insecure: bool = False, announce: Callable[[str], N
         proxy_headers=True,
         timeout_graceful_shutdown=_STOP_WITHIN,
     )
-    server = uvicorn.Server(settings)
+    server = _Server(settings, app.state.live)
 
     def stop(number: int, frame: FrameType | None) -> None:
         server.should_exit = True
@@ -57,6 +58,19 @@ def serve(config: Config, *, insecure: bool = False, announce: Callable[[str], N
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
     server.run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends the streams of open pages before it waits for its requests."""
+
+    def __init__(self, settings: uvicorn.Config, live: Live) -> None:
+        super().__init__(settings)
+        self._live = live
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stops serving."""
+        self._live.stop()
+        await super().shutdown(sockets)
 
 
 def is_local_address(address: str) -> bool:

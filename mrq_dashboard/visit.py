@@ -53,6 +53,8 @@ class Visit:
     """The path of the page below `root`."""
     query: str
     nonce: str
+    is_fragment: bool
+    """Whether the page itself asks, to replace its regions: only these are rendered."""
     names: Mapping[str, str]
     """The variable parts of the path."""
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from mrq_core.contract.codec import JsonObject, JsonValue
-from mrq_core.contract.messages import LogLine
+from mrq_core.contract.messages import LogLine, LogPage
 from mrq_core.contract.naming import raw_kind
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.values import check_job_id
@@ -37,10 +37,11 @@ class Line(NamedTuple):
 
 
 class Log(NamedTuple):
-    """The last lines of a log, and the number of lines before them."""
+    """The last lines of a log, up to `most`, and the number of lines before them."""
 
     lines: Sequence[Line]
     left_out: int
+    most: int = _MOST_LINES
 
 
 class Branch(NamedTuple):
@@ -81,7 +82,8 @@ def job(visit: Visit) -> Page:
         raise JobNotFound(job_id)
     record = visit.decoded(stored)
     now = visit.now
-    lines = _lines(visit, job_id)
+    log = _log_of(visit, job_id)
+    lines = log.lines
     branches = _branches(record, lines, now)
     shown = {branch.claim for branch in branches}
     params, result = redacted(record.params), redacted(record.result)
@@ -93,6 +95,7 @@ def job(visit: Visit) -> Page:
         "waited": _waited(record, now),
         "reasons": explain_job(broker, job_id),
         "branches": branches,
+        "log_cursor": log.cursor,
         "other_log": _log([line for line in lines if line.attempt not in shown]),
         "params": params,
         "result": result,
@@ -106,11 +109,11 @@ def job(visit: Visit) -> Page:
     return Page(template="jobs/one.html", title=f"{record.path} {record.id}", context=context)
 
 
-def _lines(visit: Visit, job_id: str) -> Sequence[LogLine]:
+def _log_of(visit: Visit, job_id: str) -> LogPage:
     try:
-        return read_log(visit.broker, job_id).lines
+        return read_log(visit.broker, job_id)
     except JobNotFound:  # removed since its record was read
-        return ()
+        return LogPage(lines=(), cursor="")
 
 
 def _log(lines: Sequence[LogLine]) -> Log:

@@ -33,16 +33,18 @@
 
   // --- copying ---
   if (navigator.clipboard) {
-    for (const button of document.querySelectorAll("[data-copy]")) {
-      button.hidden = false;
-      button.addEventListener("click", async () => {
-        const source = document.getElementById(button.dataset.copy);
-        const words = button.querySelector("span");
-        try { await navigator.clipboard.writeText(source.textContent); words.textContent = "Copied"; }
-        catch { words.textContent = "Not copied"; }
-        setTimeout(() => { words.textContent = "Copy"; }, 1600);
-      });
-    }
+    const reveal = () => { for (const button of document.querySelectorAll("[data-copy]")) button.hidden = false; };
+    document.addEventListener("mrq:read", reveal);
+    reveal();
+    document.addEventListener("click", async (event) => {
+      const button = event.target.closest("[data-copy]");
+      if (!button) return;
+      const source = document.getElementById(button.dataset.copy);
+      const words = button.querySelector("span");
+      try { await navigator.clipboard.writeText(source.textContent); words.textContent = "Copied"; }
+      catch { words.textContent = "Not copied"; }
+      setTimeout(() => { words.textContent = "Copy"; }, 1600);
+    });
   }
 
   // --- suggestions ---

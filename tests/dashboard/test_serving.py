@@ -148,6 +148,7 @@ def test_a_wsgi_server_serves_it(project: Project) -> None:
         try:
             assert "by-wsgi" in read(f"http://127.0.0.1:{port}/queues")
             assert json.loads(read(f"http://127.0.0.1:{port}/api/queues"))["queues"][0]["name"] == "by-wsgi"
+            assert read(f"http://127.0.0.1:{port}/events") == ""  # a stream would keep a thread
         finally:
             served.kill()
 
