@@ -39,7 +39,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(method="GET", path="/workers/{id:path}", answer=pages.workers.worker),
     Endpoint(method="GET", path="/limits", answer=pages.limits.limits),
     Endpoint(method="GET", path="/system", answer=pages.system.system),
-    Endpoint(method="GET", path="/metrics", answer=api.prometheus.metrics),
+    Endpoint(method="GET", path="/metrics", answer=api.stats.prometheus),
     Endpoint(method="POST", path="/views", answer=pages.jobs.save, role=Role.OPERATE),
     Endpoint(method="POST", path="/views/delete", answer=pages.jobs.delete, role=Role.OPERATE),
     Endpoint(method="GET", path="/api/stats", answer=api.stats.show),

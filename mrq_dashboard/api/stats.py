@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
+from starlette.responses import Response
 
 from mrq_core.clock import after
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.metrics import ENDED, ERRORS, LOST, STARTED, UNFINISHED, Resolution
 from mrq_core.operations.overview import overview
+from mrq_core.operations.prometheus import METRICS, installation_metrics
 from mrq_core.operations.series import series
 from mrq_core.operations.views import struct_view
 from mrq_dashboard.visit import Visit
@@ -67,3 +69,8 @@ def metrics(visit: Visit, inputs: MetricsInputs) -> JsonObject:
         )
     ]
     return {"name": inputs.name, "points": points}
+
+
+def prometheus(visit: Visit) -> Response:
+    """Answers the numbers of jobs, queues and workers in the text format of Prometheus."""
+    return Response("".join(installation_metrics(visit.broker)), media_type=METRICS)
