@@ -39,6 +39,8 @@ class LeaseKeeper:
         self._pause = self._lease / RENEWALS_PER_LEASE
         self._due = time.monotonic() + self._pause
         self._is_failing = False
+        self._has_told = False
+        """Whether the log says that renewing fails, apart from an outage of the broker."""
         self._lost: Mailbox[Execution] = Mailbox(_announce_lost)
         self._changes: Mailbox[Exception | None] = Mailbox(self._announce_change)
 
@@ -71,10 +73,12 @@ class LeaseKeeper:
         elif error is not None:
             details = None if isinstance(error, BrokerError) else error
             _log.error("renew.failed: claims may be lost error=%s", error, exc_info=details)
+            self._has_told = True
         elif self._state.outage.is_on:
             self._state.outage.worked("renew")
-        else:
+        if error is None and self._has_told:
             _log.info("renew.works_again")
+            self._has_told = False
 
     def _end_leases(self, broker: Broker) -> None:
         """Here, so that no renewal of the same claim is under way."""

@@ -159,12 +159,13 @@ def test_jobs_run_solo_after_code_has_written_to_the_fork_server(forked: Project
 def test_the_end_of_the_fork_server_does_not_count_against_its_jobs(forked: Project) -> None:
     job = forked.queue("forked.nap", {"seconds": 2})
     once = forked.queue("forked.nap_once", {"seconds": 1000})
-    worker = forked.worker("--greenlets", "2", "--solo-processes", "2")
+    worker = forked.worker("--greenlets", "2", "--solo-processes", "2", "--lease", "3")
     for starts in (2, 3, 4):
         until(lambda starts=starts: len(forked.ledger()) == starts, what=f"{starts} starts")  # type: ignore[misc]
         _server_of(worker.pid).kill()
     record = forked.ended(job)
-    assert (record.status, record.claims, record.solo_deaths) == (Status.SUCCESS, 4, 0)
+    assert (record.status, record.solo_deaths) == (Status.SUCCESS, 0)
+    assert record.claims in (4, 5)  # after the third loss it goes back for a lease
     record = forked.ended(once)
     assert (record.status, record.exception_type) == (Status.FAILED, "mrq_core.errors.ClaimLost")
 
