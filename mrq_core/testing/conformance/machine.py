@@ -290,7 +290,7 @@ class JobMachine(RuleBasedStateMachine):
     def claim_rated(self, worker: str, limits: dict[str, Limit]) -> Any:
         self.clock.advance(2.0)  # a full claim lets parked jobs go once a second
         wanted = (Wanted(name="rated"),)
-        # Whether a suspect precedes jobs that its rate lets go at the same moment is open.
+        # Whether a suspect precedes jobs that its rate releases at the same moment is open.
         started = self.model.find(JobFilter(queues=("rated",), statuses=(Status.STARTED,))).records
         if any(one.lease_until is not None and one.lease_until <= self.clock.now() for one in started):
             return multiple()
