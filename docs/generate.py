@@ -152,7 +152,7 @@ REPEATED = "drain, runs of jobs that had run already"
 TABLES: dict[str, Callable[[], str]] = {
     table.__name__: table
     for table in (
-        *(settings, hooks, transitions),
+        *(settings, hooks, transitions, endpoints),
         *(peers_about, peers_ratios, peers_drain, peers_enqueue, peers_waiting, peers_idle),
         *(peers_settings, peers_promises, peers_notes),
     )
