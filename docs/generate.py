@@ -65,7 +65,7 @@ def endpoints() -> str:
     """A table of the pages and the endpoints of the dashboard."""
     rows = []
     for one in ENDPOINTS:
-        inputs = ", ".join(f"`{field.encode_name}`" for field in msgspec.structs.fields(one.inputs))
+        inputs = ", ".join(f"`{field.encode_name}`" for field in msgspec.structs.fields(one.inputs)) or "none"
         doc = " ".join((inspect.getdoc(one.answer) or "").partition("\n\n")[0].split())
         rows.append((f"`{one.method} {one.path}`", inputs, str(one.role), doc))
     return _table(("address", "inputs", "role", "what it does"), rows)
