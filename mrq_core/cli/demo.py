@@ -1,10 +1,11 @@
-"""`mrq demo`: real jobs on a real broker and a worker in this process, and their results."""
+"""`mrq demo`: real jobs on a real broker, a worker in this process, a dashboard beside it, and results."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,9 +13,10 @@ import typer
 
 from mrq_core.cli.errors import EXIT_INTERRUPTED, CommandFailed
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import counted, note, program, say
+from mrq_core.cli.output import console, counted, note, program, say
 
 if TYPE_CHECKING:
+    from mrq_core.cli.demo_dashboard import DemoDashboard
     from mrq_core.cli.demo_jobs import DemoJobs
     from mrq_core.client.client import Client
     from mrq_core.config.settings import Config
@@ -36,7 +38,7 @@ _SETTINGS: dict[str, object] = {
 }
 
 
-@command("broker", "plugins")
+@command("broker", "plugins", "dashboard")
 def demo(
     given: Given,
     number: Annotated[
@@ -46,14 +48,16 @@ def demo(
         int, typer.Option("--greenlets", "-g", min=1, metavar="INTEGER", help="How many jobs run at a time.")
     ] = 10,
     no_dashboard: Annotated[
-        bool, typer.Option("--no-dashboard", help="Changes nothing: this version has none.", hidden=True)
+        bool,
+        typer.Option("--no-dashboard", help="Leave the dashboard out, and end with the jobs."),
     ] = False,
 ) -> None:
     """Reads Python's own library, a job for each source file, and shows how jobs can end.
 
-    The jobs stay with the configured broker, to be looked at. It can be run again and again.
+    The dashboard shows the jobs. On a terminal, the worker and the dashboard then go on until Ctrl-C. The
+    jobs stay with the configured broker, to be looked at. The demo can be run again and again.
     """
-    from mrq_core.cli.demo_display import print_results
+    from mrq_core.cli.demo_dashboard import dashboard_of
     from mrq_core.cli.demo_tasks import QUEUE
     from mrq_core.client.client import Client
     from mrq_core.plugins.manager import Plugins
@@ -63,8 +67,9 @@ def demo(
     plugins = Plugins(config)
     client = Client(config, plugins=plugins)
     try:
-        jobs = _enqueue(client, number)
-        seconds = _work(config, plugins, jobs)
+        with dashboard_of(config, given, is_wanted=not no_dashboard) as dashboard:
+            jobs = _enqueue(client, number)
+            _work(config, plugins, jobs, dashboard, given.broker_flags())
         left = jobs.refresh(client)
         if left:
             again = f"{program()} worker {QUEUE} --burst{given.broker_flags()}"
@@ -74,7 +79,6 @@ def demo(
             sys.exit(EXIT_INTERRUPTED)
     finally:
         client.close()
-    print_results(jobs, seconds, given.broker_flags())
     surprises = jobs.surprises()
     if surprises:
         raise CommandFailed("\n".join(["not all jobs ended as expected:", *(f"  {s}" for s in surprises)]))
@@ -107,40 +111,57 @@ def _enqueue(client: Client, number: int) -> DemoJobs:
     return jobs
 
 
-def _work(config: Config, plugins: Plugins, jobs: DemoJobs) -> float:
-    """Runs a worker until all these jobs have ended, here or elsewhere; the seconds that it took."""
+def _work(
+    config: Config, plugins: Plugins, jobs: DemoJobs, dashboard: DemoDashboard | None, flags: str
+) -> None:
+    """Runs a worker until all these jobs have ended, here or elsewhere, and shows the results. Beside a
+    dashboard on a terminal, the worker then goes on until it is stopped, or the dashboard ends."""
     import gevent
     from gevent.event import Event
 
-    from mrq_core.cli.demo_display import progress
+    from mrq_core.cli.demo_display import print_results, progress
     from mrq_core.worker.worker import Worker
 
+    address = dashboard.ready() if dashboard is not None else None
+    if address is not None:
+        say(f"The dashboard is at {address}")
+    goes_on = address is not None and console().is_terminal
     running = set(jobs.expected)
     ended = Event()
+    shown = ExitStack()
+    show_progress = shown.enter_context(progress(len(running)))
 
-    with progress(len(running)) as show_progress:
+    def on_settled(execution: Execution) -> None:
+        if (
+            execution.record.id in running
+            and execution.outcome is not None
+            and execution.outcome.status.is_ended
+        ):
+            running.discard(execution.record.id)
+            show_progress(len(jobs.expected) - len(running))
+            if not running:
+                ended.set()
 
-        def on_settled(execution: Execution) -> None:
-            if (
-                execution.record.id in running
-                and execution.outcome is not None
-                and execution.outcome.status.is_ended
-            ):
-                running.discard(execution.record.id)
-                show_progress(len(jobs.expected) - len(running))
-                if not running:
-                    ended.set()
-
-        def watch() -> None:
+    def watch() -> None:
+        try:
             while jobs.refresh(worker.client):
                 ended.wait(_LOOK_EVERY)
-            worker.stop("all jobs of the demo have ended")
-
-        worker = Worker(config, plugins, on_settled=on_settled)
-        watcher = gevent.spawn(watch)
-        started = time.monotonic()
-        try:
-            worker.run()
+            seconds = time.monotonic() - started
+            shown.close()
+            print_results(jobs, seconds, flags, goes_on=goes_on)
+            if goes_on and dashboard is not None:
+                say(
+                    f"The dashboard is at {address} and a worker runs what you queue there. Ctrl-C ends both."
+                )
+                dashboard.wait()
         finally:
-            watcher.kill()
-        return time.monotonic() - started
+            worker.stop("the demo has ended")
+
+    worker = Worker(config, plugins, on_settled=on_settled)
+    started = time.monotonic()
+    watcher = gevent.spawn(watch)
+    try:
+        worker.run()
+    finally:
+        watcher.kill()
+        shown.close()

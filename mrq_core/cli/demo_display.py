@@ -34,8 +34,9 @@ def progress(total: int) -> Iterator[Callable[[int], None]]:
         yield lambda done: bar.update(task, completed=done)
 
 
-def print_results(jobs: DemoJobs, wall: float, flags: str) -> None:
-    """Prints what became of the jobs. `wall` is seconds; `flags` lead other commands to the same broker."""
+def print_results(jobs: DemoJobs, wall: float, flags: str, *, goes_on: bool) -> None:
+    """Prints what became of the jobs. `wall` is seconds; `flags` lead other commands to the same broker.
+    `goes_on`: the worker of the demo runs on."""
     records = list(jobs.records.values())
     by_status = Counter(str(record.status) for record in records)
     readers = [r for r in records if r.path.endswith(".read_module") and r.status is Status.SUCCESS]
@@ -56,10 +57,10 @@ def print_results(jobs: DemoJobs, wall: float, flags: str) -> None:
     ]
     show_table(("largest modules", "lines", "functions", "classes"), rows)
     say("")
-    _print_hints(jobs, flags)
+    _print_hints(jobs, flags, goes_on=goes_on)
 
 
-def _print_hints(jobs: DemoJobs, flags: str) -> None:
+def _print_hints(jobs: DemoJobs, flags: str, *, goes_on: bool) -> None:
     from rich import box
     from rich.panel import Panel
     from rich.text import Text
@@ -70,9 +71,10 @@ def _print_hints(jobs: DemoJobs, flags: str) -> None:
         (f"{mrq} jobs show {jobs.named['failed']}{flags}", "everything about the one that failed"),
         (f"{mrq} jobs show {jobs.named['retried']}{flags}", "one that succeeded at its third attempt"),
         (f"{mrq} jobs logs {jobs.named['slow']}{flags}", "what a job has logged"),
-        (f"{mrq} jobs requeue {jobs.named['timeout']}{flags}", "queue the one again that took too long,"),
-        (f"{mrq} worker demo --burst{flags}", "and run what is queued"),
+        (f"{mrq} jobs requeue {jobs.named['timeout']}{flags}", "queue the one again that took too long"),
     ]
+    if not goes_on:
+        hints.append((f"{mrq} worker demo --burst{flags}", "run what is queued"))
     text = Text("\n").join(Text.assemble((command, "bold"), "\n    ", (why, "dim")) for command, why in hints)
     to = console()
     if to.is_terminal and all(len(command) < to.width - 4 for command, _ in hints):

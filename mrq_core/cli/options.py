@@ -75,11 +75,15 @@ class Given:
 
     def broker_flags(self) -> str:
         """The broker's flags for another command, each with a space in front."""
+        return "".join(f" {shlex.quote(word)}" for word in self.flags("broker"))
+
+    def flags(self, *groups: str) -> list[str]:
+        """The config file and the flags of these groups, for another command."""
         words = ["--config", self.file] if self.file else []
         for name, value in self.overrides.items():
-            if SETTINGS[name.upper()].group == "broker" and value is not None:
+            if SETTINGS[name.upper()].group in groups:
                 words += [flag_of(name), str(value)]
-        return "".join(f" {shlex.quote(word)}" for word in words)
+        return words
 
 
 def dashed(token: str) -> str:

@@ -24,7 +24,7 @@ ALL = ("broker", "worker", "tasks", "logs", "plugins")
 COMMANDS = {
     "worker": ALL,
     "run": ("broker", "tasks", "logs", "plugins"),
-    "demo": ("broker", "plugins"),
+    "demo": ("broker", "plugins", "dashboard"),
     "check": ("broker", "worker", "tasks", "plugins"),
     "plugins": ("broker", "plugins"),
     "jobs list": ("broker", "plugins"),

@@ -17,7 +17,7 @@ from tests.docs.pages import ROOT, Block, Step, blocks, steps
 from tests.docs.test_examples import check, outputs_of
 
 README = ROOT / "README.md"
-MAKES_ENVIRONMENT = "python3 -m venv .venv && .venv/bin/pip install --quiet . && "
+MAKES_ENVIRONMENT = "python3 -m venv .venv && .venv/bin/pip install --quiet '.[dashboard]' && "
 MAKES_TEST_ENVIRONMENT = "python3 -m venv .venv-test && .venv-test/bin/pip install --quiet -e '.[test]' && "
 ANYTHING = "...\n"
 
@@ -72,6 +72,6 @@ def test_the_shell_can_read_every_block() -> None:
 
 def test_the_extras_that_the_readme_names_exist() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
-    assert {"test", "redis", "mongo"} <= extras.keys()
+    assert {"test", "redis", "mongo", "dashboard"} <= extras.keys()
     assert "'.[test]'" in README.read_text()
     assert "'.[redis,mongo]'" in README.read_text()
