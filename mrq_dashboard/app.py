@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 
 from starlette.applications import Starlette
@@ -15,7 +15,7 @@ from starlette.routing import Route
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
-from mrq_dashboard import api, openapi, pages
+from mrq_dashboard import actions, api, openapi, pages
 from mrq_dashboard.assets import PATH, Assets
 from mrq_dashboard.auth import Access, Authorize, Role
 from mrq_dashboard.backend import Backend
@@ -24,6 +24,16 @@ from mrq_dashboard.guard import API, Guard
 from mrq_dashboard.live import PATH as EVENTS
 from mrq_dashboard.live import Live
 from mrq_dashboard.rendering import Renderer
+from mrq_dashboard.visit import Done
+
+
+def both(path: str, answer: Callable[..., Done], role: Role) -> tuple[Endpoint, Endpoint]:
+    """The endpoints of an action: for forms of pages, and for programs below `API`."""
+    return (
+        Endpoint(method="POST", path=path, answer=answer, role=role),
+        Endpoint(method="POST", path=f"{API.rstrip('/')}{path}", answer=answer, role=role),
+    )
+
 
 ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(method="GET", path="/", answer=pages.overview.show),
@@ -40,15 +50,13 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(method="GET", path="/limits", answer=pages.limits.limits),
     Endpoint(method="GET", path="/system", answer=pages.system.system),
     Endpoint(method="GET", path="/metrics", answer=api.stats.prometheus),
-    Endpoint(method="POST", path="/views", answer=pages.jobs.save, role=Role.OPERATE),
-    Endpoint(method="POST", path="/views/delete", answer=pages.jobs.delete, role=Role.OPERATE),
+    *both("/views", actions.views.save, Role.OPERATE),
+    *both("/views/delete", actions.views.delete, Role.OPERATE),
     Endpoint(method="GET", path="/api/stats", answer=api.stats.show),
     Endpoint(method="GET", path="/api/metrics", answer=api.stats.metrics),
     Endpoint(method="GET", path="/api/system", answer=api.system.show),
     Endpoint(method="GET", path="/api/audit", answer=api.system.audit),
     Endpoint(method="GET", path="/api/views", answer=api.system.views),
-    Endpoint(method="POST", path="/api/views", answer=api.system.save, role=Role.OPERATE),
-    Endpoint(method="POST", path="/api/views/delete", answer=api.system.delete, role=Role.OPERATE),
     Endpoint(method="GET", path="/api/queues", answer=api.queues.list_all),
     Endpoint(method="GET", path="/api/queue", answer=api.queues.show),
     Endpoint(method="GET", path="/api/jobs", answer=api.jobs.list_all),

@@ -36,16 +36,17 @@ class Backend:
         self.health = Health()
         self._limiter: CapacityLimiter | None = None
 
-    async def ask(self, function: Callable[[], _T]) -> _T:
-        """Runs the function in a thread. Raises BrokerUnavailable if it takes longer than DASHBOARD_TIMEOUT,
-        time to wait for a free thread included; the function then ends by itself, unseen."""
+    async def ask(self, function: Callable[[], _T], *, longer: float = 1.0) -> _T:
+        """Runs the function in a thread. Raises BrokerUnavailable if it takes longer than DASHBOARD_TIMEOUT
+        times `longer`, time to wait for a free thread included; the function then ends by itself, unseen."""
         self._limiter = self._limiter or CapacityLimiter(THREADS)
+        seconds = self.seconds * longer
         try:
-            with anyio.fail_after(self.seconds):
+            with anyio.fail_after(seconds):
                 return await to_thread.run_sync(function, abandon_on_cancel=True, limiter=self._limiter)
         except TimeoutError:
             raise BrokerUnavailable(
-                f"the broker did not answer within {self.seconds:g} s: it is away, slow or overloaded"
+                f"the broker did not answer within {seconds:g} s: it is away, slow or overloaded"
             ) from None
 
     def close(self) -> None:

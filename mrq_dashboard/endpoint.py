@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -21,15 +22,17 @@ from mrq_core.errors import (
     InvalidValue,
     JobNotFound,
     MrqError,
+    RepeatRefused,
     RequestFailed,
     shown_error,
 )
+from mrq_dashboard import acting
 from mrq_dashboard.auth import SAFE_METHODS, Access, Role, comes_from_here, has_token
 from mrq_dashboard.backend import Backend
 from mrq_dashboard.guard import API, TooLarge
 from mrq_dashboard.inputs import read_inputs
 from mrq_dashboard.rendering import Renderer
-from mrq_dashboard.visit import Answer, Json, NoInputs, NotFound, Page, Redirect, Visit
+from mrq_dashboard.visit import Answer, Forbidden, Json, NoInputs, NotFound, Page, Redirect, Visit
 
 _log = logging.getLogger("mrq.dashboard")
 _RETRY = 3
@@ -71,6 +74,11 @@ class Endpoint:
         """Whether programs use it: errors are JSON."""
         return self.path.startswith(API)
 
+    @property
+    def is_action(self) -> bool:
+        """Whether it changes something: see `mrq_dashboard.acting`."""
+        return self.method not in SAFE_METHODS
+
 
 class Site:
     """What all endpoints of an application use."""
@@ -85,18 +93,32 @@ class Site:
         inputs_kind = endpoint.inputs
 
         async def handle(request: Request) -> Response:
+            # A script of the page sends a form, and shows the text of an error in its dialog.
+            is_api = endpoint.is_api or (endpoint.is_action and "x-fragment" in request.headers)
             try:
-                refused = await self.refusal(request, role=endpoint.role, is_api=endpoint.is_api)
+                refused = await self.refusal(request, role=endpoint.role, is_api=is_api)
                 if refused is not None:
                     return refused
-                inputs = await read_inputs(request, inputs_kind)
-                visit = self._visit(request)
-                given = () if inputs_kind is NoInputs else (inputs,)
-                return await self.backend.ask(lambda: self._response(visit, endpoint.answer(visit, *given)))
+                sent = await read_inputs(request, inputs_kind, is_page=not endpoint.is_api)
+                visit = self._visit(request, sent.own)
+                given = () if inputs_kind is NoInputs else (sent.inputs,)
+
+                def answer() -> Response:
+                    if not endpoint.is_action:
+                        return self._response(visit, endpoint.answer(visit, *given))
+                    key = request.headers.get("idempotency-key") if endpoint.is_api else None
+                    asked = acting.Request(
+                        visit=visit, act=lambda: endpoint.answer(visit, *given), inputs=sent.inputs, key=key,
+                        is_api=endpoint.is_api,
+                    )  # fmt: skip
+                    return self._response(visit, acting.do(asked))
+
+                longer = acting.LONGER if endpoint.is_action else 1.0
+                return await self.backend.ask(answer, longer=longer)
             except (HTTPException, TooLarge):
                 raise
             except Exception as error:
-                return self.failure(request, error, is_api=endpoint.is_api)
+                return self.failure(request, error, is_api=is_api)
 
         return handle
 
@@ -116,7 +138,7 @@ class Site:
             return self.problem(request, 403, text, is_api=is_api)
         return None
 
-    def _visit(self, request: Request) -> Visit:
+    def _visit(self, request: Request, own: Mapping[str, str] = MappingProxyType({})) -> Visit:
         root = request.scope.get("root_path", "").rstrip("/")
         path = request.scope["path"]
         return Visit(
@@ -131,6 +153,8 @@ class Site:
             nonce=request.state.nonce,
             is_fragment="x-fragment" in request.headers,
             names=request.path_params,
+            own=own,
+            referer=acting.referer_of(request),
         )
 
     def _response(self, visit: Visit, answer: Answer) -> Response:
@@ -152,6 +176,8 @@ class Site:
         text = (
             str(error) if isinstance(error, MrqError) else f"{shown_error(error)}; the log has the traceback"
         )
+        if status >= 500 and request.method not in SAFE_METHODS:
+            text += ". The action may have been done: look before you repeat it"
         path = error.path if isinstance(error, InvalidValue) else None
         return self.problem(request, status, text, is_api=is_api, path=path)
 
@@ -177,7 +203,7 @@ class Site:
                 title=_REASONS.get(status, "Error"),
                 context={"text": text, "status": status},
                 status=status,
-                refresh=_RETRY if status == 503 else 0,
+                refresh=_RETRY if status == 503 and request.method in SAFE_METHODS else 0,
             )
             response = self.renderer.page(self._visit(request), page)
         response.headers.update(headers or {})
@@ -192,7 +218,9 @@ def status_of(error: Exception) -> int:
         return 400
     if isinstance(error, JobNotFound | NotFound):
         return 404
-    if isinstance(error, ChangeRefused | RequestFailed | ConfigError):
+    if isinstance(error, Forbidden):
+        return 403
+    if isinstance(error, ChangeRefused | RequestFailed | RepeatRefused | ConfigError):
         return 409
     return 503 if isinstance(error, BrokerUnavailable) else 500
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, get_origin, get_type_hints
+from typing import Any, NamedTuple, get_origin, get_type_hints
 
 import msgspec
 from starlette.requests import Request
@@ -13,19 +13,45 @@ from mrq_dashboard.auth import SAFE_METHODS
 
 _FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 2000
+OWN = frozenset({"_once", "_back", "_done"})
+"""Names that pages and forms send beside the inputs: see `mrq_dashboard.acting`."""
 
 
-async def read_inputs(request: Request, kind: type[msgspec.Struct]) -> msgspec.Struct:
+class Sent(NamedTuple):
+    """What a request has sent: the inputs, and the values of `OWN`."""
+
+    inputs: msgspec.Struct
+    own: dict[str, str]
+
+
+async def read_inputs(request: Request, kind: type[msgspec.Struct], *, is_page: bool) -> Sent:
     """The inputs. Raises InvalidValue for an unknown name, a wrong value or a repeated one.
 
     Numbers and switches of a query or form are texts: ``7``, ``true``. An empty text of a query or form
-    counts as not given, because forms of browsers send each field."""
+    counts as not given, because forms of browsers send each field. Only pages have names of `OWN`."""
+    items = await _items(request)
+    if items is None:
+        return Sent(await _from_json(request, kind), {})
+    own = {name: text for name, text in items if is_page and name in OWN}
+    return Sent(_from_texts([item for item in items if item[0] not in own], kind), own)
+
+
+async def _items(request: Request) -> list[tuple[str, str]] | None:
+    """The names and texts of a query or form. None: the body is no form."""
     if request.method in SAFE_METHODS:
-        return _from_texts(request.query_params.multi_items(), kind)
-    content = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if content == _FORM:
-        form = await request.form(max_fields=_MOST_FIELDS)
-        return _from_texts([(name, str(value)) for name, value in form.multi_items()], kind)
+        return request.query_params.multi_items()
+    if _content_type(request) != _FORM:
+        return None
+    form = await request.form(max_fields=_MOST_FIELDS)
+    return [(name, str(value)) for name, value in form.multi_items()]
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def _from_json(request: Request, kind: type[msgspec.Struct]) -> msgspec.Struct:
+    content = _content_type(request)
     body = await request.body()
     if not body:
         return _converted({}, kind, strict=True)

@@ -41,6 +41,19 @@ _FAILURES = {
 }
 
 
+_BEGUN = {
+    "description": "The action has begun and goes on; the answer tells where to follow it.",
+    "content": {"application/json": {"schema": {"type": "object"}}},
+}
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "A request with the key of an earlier one is not done again, and gets its answer.",
+    "schema": {"type": "string", "pattern": "^[!-~]{8,200}$"},
+}
+
+
 def document(endpoints: Iterable[Endpoint], root: str) -> dict[str, Any]:
     """The document. `root`: the path at which the application is mounted."""
     paths: dict[str, dict[str, Any]] = {}
@@ -104,6 +117,8 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
             for name, one in schema.get("properties", {}).items()
         ]
     else:
+        operation["parameters"].append(_KEY)
+        operation["responses"]["202"] = _BEGUN
         operation["requestBody"] = {"content": {"application/json": {"schema": schema}}}
     return operation
 

@@ -17,6 +17,7 @@ from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonValue
 from mrq_core.errors import without_controls
 from mrq_dashboard import formats
+from mrq_dashboard.acting import new_key, notice_of
 from mrq_dashboard.assets import Assets
 from mrq_dashboard.visit import Page, Visit
 
@@ -47,7 +48,7 @@ def _environment() -> Environment:
         finalize=_shown,
     )
     made.filters.update(formats.FILTERS)
-    made.globals.update(menu=MENU, version=__version__)
+    made.globals.update(menu=MENU, version=__version__, new_key=new_key)
     for name in made.list_templates():
         made.get_template(name)
     return made
@@ -77,6 +78,7 @@ class Renderer:
             asset=lambda name: visit.root + self._assets.path_of(name),
             ago=_times(read_at),
             read_at=read_at,
+            notice=notice_of(visit),
         )
         headers = {"refresh": str(page.refresh)} if page.refresh else None
         return HTMLResponse(html, status_code=page.status, headers=headers)

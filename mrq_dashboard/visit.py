@@ -21,7 +21,7 @@ from mrq_core.contract.record import JobRecord
 from mrq_core.errors import MrqError
 from mrq_core.operations.slots import SlotHistory
 from mrq_core.operations.task_history import TaskHistory
-from mrq_dashboard.auth import Visitor
+from mrq_dashboard.auth import Role, Visitor
 from mrq_dashboard.health import Checked, Health
 
 _log = logging.getLogger("mrq.dashboard")
@@ -29,6 +29,10 @@ _log = logging.getLogger("mrq.dashboard")
 
 class NotFound(MrqError):
     """The thing that the address names does not exist (any more)."""
+
+
+class Forbidden(MrqError):
+    """The visitor's role does not allow this part of an action."""
 
 
 class NoInputs(Struct, frozen=True, forbid_unknown_fields=True):
@@ -57,6 +61,15 @@ class Visit:
     """Whether the page itself asks, to replace its regions: only these are rendered."""
     names: Mapping[str, str]
     """The variable parts of the path."""
+    own: Mapping[str, str] = field(default_factory=dict)
+    """What a page or form sends beside its inputs: see `mrq_dashboard.acting`."""
+    referer: str = ""
+    """The page of this dashboard that led here: its path with `root`, and its query. Empty: unknown."""
+
+    def need(self, role: Role, what: str) -> None:
+        """Raises Forbidden if the visitor's role is lower. `what`: such as ``removing jobs``."""
+        if self.visitor.role < role:
+            raise Forbidden(f"{what} needs the role {role}, and {self.visitor.name} has {self.visitor.role}")
 
     @property
     def broker(self) -> Broker:
@@ -125,5 +138,26 @@ class Redirect:
     url: str
 
 
-Answer = Page | Json | Redirect | Response | JsonObject | list[Any]
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """An action that was done. `mrq_dashboard.acting` audits it and answers it.
+
+    `text` says it in a sentence without a period, `target` names what it has changed, and `counts` how many.
+    """
+
+    action: str
+    """The verb, as the audit log has it: ``requeue``."""
+    target: str
+    text: str
+    counts: Mapping[str, int] = field(default_factory=dict)
+    value: JsonObject = field(default_factory=dict)
+    """Further values of the answer to a program."""
+    tone: str = ""
+    """``warn`` if the action has not done all that was asked."""
+    url: str | None = None
+    """The page to show. None: the page that the visitor came from."""
+    status: int = 200
+
+
+Answer = Page | Json | Redirect | Done | Response | JsonObject | list[Any]
 """What a function answers. An object or a list is JSON."""

@@ -8,12 +8,11 @@ from msgspec import Meta, Struct
 
 from mrq_core import __version__
 from mrq_core.contract.codec import JsonObject, JsonValue
-from mrq_core.operations.auditing import audit as write_audit
 from mrq_core.operations.auditing import read_audit
-from mrq_core.operations.saved_views import delete_view, save_view, saved_views
+from mrq_core.operations.saved_views import saved_views
 from mrq_core.operations.settings import settings_in_force
 from mrq_core.operations.views import driver_view, finding_view, iso, plugin_view, struct_view
-from mrq_dashboard.visit import NotFound, Visit
+from mrq_dashboard.visit import Visit
 
 
 class AuditInputs(Struct, frozen=True, forbid_unknown_fields=True):
@@ -56,34 +55,6 @@ def audit(visit: Visit, inputs: AuditInputs) -> JsonObject:
     )
     found: list[JsonValue] = [struct_view(entry) for entry in entries]
     return {"entries": found, "cursor": cursor}
-
-
-class ViewInputs(Struct, frozen=True, forbid_unknown_fields=True):
-    """A view to save."""
-
-    name: Annotated[str, Meta(min_length=1, max_length=100, description="The name of the view.")]
-    query: Annotated[str, Meta(max_length=8000, description="The query to save.")] = ""
-
-
-class ViewName(Struct, frozen=True, forbid_unknown_fields=True):
-    """A view to delete."""
-
-    name: Annotated[str, Meta(min_length=1, max_length=100, description="The name of the view.")]
-
-
-def save(visit: Visit, inputs: ViewInputs) -> JsonObject:
-    """Saves a query under a name, for all visitors. Replaces a view with this name."""
-    view = save_view(visit.broker, inputs.name, inputs.query)
-    write_audit(visit.broker, visit.visitor.name, "save view", view.name)
-    return struct_view(view)
-
-
-def delete(visit: Visit, inputs: ViewName) -> JsonObject:
-    """Deletes a saved view."""
-    if not delete_view(visit.broker, inputs.name):
-        raise NotFound(f"there is no saved view {inputs.name}")
-    write_audit(visit.broker, visit.visitor.name, "delete view", inputs.name)
-    return {"deleted": inputs.name}
 
 
 def views(visit: Visit) -> JsonObject:

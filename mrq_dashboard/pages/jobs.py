@@ -9,15 +9,14 @@ from msgspec import Meta, Struct
 
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import InvalidQuery
-from mrq_core.operations.auditing import audit
 from mrq_core.operations.query import SearchQuery, parse_query
 from mrq_core.operations.query_parts import LONGEST, canonical
-from mrq_core.operations.saved_views import delete_view, save_view, saved_views
+from mrq_core.operations.saved_views import saved_views
 from mrq_core.operations.search import counts_by_status, search
 from mrq_core.operations.views import duration_of, redacted
 from mrq_dashboard.auth import Role
 from mrq_dashboard.formats import json_line
-from mrq_dashboard.visit import Page, Redirect, Visit
+from mrq_dashboard.visit import Page, Visit
 
 ROWS = 50
 """Jobs on one page."""
@@ -81,27 +80,6 @@ def jobs(visit: Visit, inputs: JobsInputs) -> Page:
         "may_save": visit.visitor.role >= Role.OPERATE,
     }
     return Page(template="jobs/list.html", title="Jobs", context=context)
-
-
-class ViewInputs(Struct, frozen=True, forbid_unknown_fields=True):
-    """The form that saves or deletes a view."""
-
-    name: Annotated[str, Meta(min_length=1, max_length=100, description="The name of the view.")]
-    q: Annotated[str, Meta(max_length=LONGEST, description="The query.")] = ""
-
-
-def save(visit: Visit, inputs: ViewInputs) -> Redirect:
-    """Saves the query under a name, and shows its jobs."""
-    view = save_view(visit.broker, inputs.name, inputs.q)
-    audit(visit.broker, visit.visitor.name, "save view", view.name)
-    return Redirect(url=visit.url("/jobs", q=view.query))
-
-
-def delete(visit: Visit, inputs: ViewInputs) -> Redirect:
-    """Deletes the view, and shows the jobs of its query."""
-    if delete_view(visit.broker, inputs.name):
-        audit(visit.broker, visit.visitor.name, "delete view", inputs.name)
-    return Redirect(url=visit.url("/jobs", q=inputs.q))
 
 
 def _row(visit: Visit, stored: JobRecord) -> Row:

@@ -1,0 +1,231 @@
+"""Each action: who may ask for it, that it is done once, audited, and told to the visitor who asked."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from starlette.testclient import TestClient
+
+from mrq_core.client.client import Client
+from mrq_core.operations.auditing import read_audit
+from mrq_core.operations.receipts import RECEIPTS_NAMESPACE
+from mrq_core.operations.saved_views import save_view, saved_views
+from mrq_dashboard.app import ENDPOINTS
+from mrq_dashboard.auth import Role, Visitor
+from mrq_dashboard.endpoint import Endpoint
+from mrq_dashboard.guard import API
+from tests.dashboard.conftest import MakeSite
+
+HERE = {"sec-fetch-site": "same-origin"}
+ELSEWHERE = {"sec-fetch-site": "cross-site", "origin": "http://evil.example"}
+VIEW = {"name": "broken", "query": "status:failed"}
+ACTIONS = [one for one in ENDPOINTS if one.is_action]
+
+
+class Example(NamedTuple):
+    """Valid inputs of an action. `make` prepares the broker and returns the variable parts of the path."""
+
+    inputs: dict[str, Any]
+    make: Callable[[Client], dict[str, str]]
+
+
+def nothing(client: Client) -> dict[str, str]:
+    return {}
+
+
+def a_view(client: Client) -> dict[str, str]:
+    save_view(client.broker, **VIEW)
+    return {}
+
+
+EXAMPLES: dict[str, Example] = {
+    "/views": Example(VIEW, nothing),
+    "/views/delete": Example({"name": "broken"}, a_view),
+}
+"""By the path of the page's endpoint; the endpoint for programs is the same below /api."""
+
+
+def example_of(endpoint: Endpoint) -> Example:
+    path = endpoint.path.removeprefix(API.rstrip("/"))
+    assert path in EXAMPLES, f"add an example of {path} to EXAMPLES"
+    return EXAMPLES[path]
+
+
+def send(site: TestClient, client: Client, endpoint: Endpoint, headers: dict[str, str], **more: str) -> Any:
+    example = example_of(endpoint)
+    path = endpoint.path
+    for name, value in example.make(client).items():
+        path = re.sub(rf"\{{{name}(:path)?\}}", value, path)
+    if endpoint.is_api:
+        return site.post(path, json=example.inputs, headers=headers)
+    return site.post(path, data={**example.inputs, **more}, headers=headers, follow_redirects=False)
+
+
+def is_named(endpoint: Endpoint) -> str:
+    return endpoint.path
+
+
+@pytest.mark.parametrize("endpoint", ACTIONS, ids=is_named)
+def test_an_action_says_what_it_has_done(endpoint: Endpoint) -> None:
+    returns = inspect.signature(endpoint.answer, eval_str=True).return_annotation
+    assert returns.__name__ == "Done"
+    assert endpoint.role > Role.READ
+
+
+@pytest.mark.parametrize("endpoint", ACTIONS, ids=is_named)
+def test_an_action_refuses_strangers_other_sites_and_lower_roles(
+    endpoint: Endpoint, site: TestClient, make_site: MakeSite, client: Client
+) -> None:
+    def entries() -> int:
+        return len(read_audit(client.broker)[0])
+
+    before = entries()
+    strange = make_site(broker=client.broker, authorize=lambda request: None)
+    assert send(strange, client, endpoint, HERE).status_code == 401
+    low = make_site(broker=client.broker, authorize=lambda request: Role(endpoint.role - 1))
+    assert send(low, client, endpoint, HERE).status_code == 403
+    assert send(site, client, endpoint, ELSEWHERE).status_code == 403
+    assert entries() == before
+
+
+@pytest.mark.parametrize("endpoint", ACTIONS, ids=is_named)
+def test_an_action_is_audited_and_logged(
+    endpoint: Endpoint, make_site: MakeSite, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "mrq.dashboard")
+    site = make_site(broker=client.broker, authorize=lambda request: endpoint.role)
+    answer = send(site, client, endpoint, HERE)
+    assert answer.status_code in (200, 202) if endpoint.is_api else answer.status_code == 303, answer.text
+    [entry] = read_audit(client.broker)[0]
+    assert entry.who == "anonymous"
+    assert entry.action
+    assert entry.target
+    [line] = [text for text in caplog.messages if text.startswith("dashboard.did")]
+    assert f"who=anonymous action={entry.action} target=" in line
+    if endpoint.is_api:
+        assert answer.json()["message"]
+
+
+# --- the notice ---------------------------------------------------------------------------------------
+
+
+def test_the_next_page_says_what_was_done(site: TestClient) -> None:
+    answer = site.post("/views", data=VIEW, headers=HERE)
+    assert answer.history[0].status_code == 303
+    assert "The query is saved as broken" in answer.text
+    assert urlsplit(str(answer.url)).path == "/jobs"
+
+
+def test_a_notice_is_for_the_visitor_who_acted(make_site: MakeSite, client: Client) -> None:
+    names = iter(["anna", "anna", "ben"])
+    site = make_site(
+        broker=client.broker, authorize=lambda request: Visitor(name=next(names), role=Role.WRITE)
+    )
+    url = site.post("/views", data=VIEW, headers=HERE, follow_redirects=False).headers["location"]
+    assert "is saved as" in site.get(url).text
+    assert "is saved as" not in site.get(url).text
+
+
+@pytest.mark.parametrize("done", ["", "x", "<b>", "a" * 32, "../..", "0" * 5000])
+def test_an_address_cannot_forge_a_notice(done: str, site: TestClient) -> None:
+    answer = site.get("/jobs", params={"_done": done})
+    assert answer.status_code == 200
+    assert 'class="notice"' not in answer.text
+
+
+@pytest.mark.parametrize(
+    "back",
+    ["//evil.example", "https://evil.example", "/\\evil.example", "javascript:x", "evil", "/a\nb", "/ü"],
+)
+def test_a_form_leads_back_to_pages_of_the_dashboard_only(
+    back: str, site: TestClient, client: Client
+) -> None:
+    a_view(client)
+    data = {"name": "broken", "_back": back}
+    answer = site.post("/views/delete", data=data, headers=HERE, follow_redirects=False)
+    assert urlsplit(answer.headers["location"]).path == "/"
+    assert answer.headers["location"].startswith("/?_done=")
+
+
+def test_a_form_leads_back_to_the_page_that_it_came_from(site: TestClient, client: Client) -> None:
+    for sent, headers in (
+        ({"_back": "/jobs?q=a+b&_done=x"}, {}),
+        ({}, {"referer": "http://localhost/jobs?q=a+b"}),
+    ):
+        a_view(client)
+        data = {"name": "broken", **sent}
+        answer = site.post("/views/delete", data=data, headers={**HERE, **headers}, follow_redirects=False)
+        parts = urlsplit(answer.headers["location"])
+        assert (parts.path, parse_qs(parts.query)["q"]) == ("/jobs", ["a b"])
+        assert len(parse_qs(parts.query)["_done"]) == 1
+
+
+# --- once ---------------------------------------------------------------------------------------------
+
+
+def test_a_form_that_is_sent_twice_acts_once(site: TestClient, client: Client) -> None:
+    urls = set()
+    for _ in range(2):
+        data = {**VIEW, "_once": "key-of-the-form"}
+        answer = site.post("/views", data=data, headers=HERE, follow_redirects=False)
+        assert answer.status_code == 303
+        urls.add(answer.headers["location"])
+    assert len(urls) == 1
+    assert len(read_audit(client.broker)[0]) == 1
+
+
+def test_a_program_that_repeats_its_key_gets_the_same_answer(site: TestClient, client: Client) -> None:
+    headers = {**HERE, "idempotency-key": "key-of-the-program"}
+    first, second = (site.post("/api/views", json=VIEW, headers=headers) for _ in range(2))
+    assert first.status_code == second.status_code == 200
+    assert first.json() == second.json()
+    assert len(read_audit(client.broker)[0]) == 1
+    other = site.post("/api/views", json={**VIEW, "name": "other"}, headers=headers)
+    assert other.status_code == 409
+    assert "earlier request" in other.json()["error"]["message"]
+    assert [view.name for view in saved_views(client.broker)] == ["broken"]
+
+
+@pytest.mark.parametrize("key", ["short", "x" * 201, "two words of it"])
+def test_a_malformed_key_is_refused(key: str, site: TestClient) -> None:
+    answer = site.post("/api/views", json=VIEW, headers={**HERE, "idempotency-key": key})
+    assert answer.status_code == 400
+    assert "8 to 200" in answer.json()["error"]["message"]
+
+
+def test_a_request_that_was_refused_may_be_sent_again(site: TestClient, client: Client) -> None:
+    headers = {**HERE, "idempotency-key": "key-of-the-program"}
+    assert site.post("/api/views/delete", json={"name": "broken"}, headers=headers).status_code == 404
+    a_view(client)
+    assert site.post("/api/views/delete", json={"name": "broken"}, headers=headers).status_code == 200
+
+
+def test_a_request_whose_first_has_not_ended_is_refused(site: TestClient, client: Client) -> None:
+    headers = {**HERE, "idempotency-key": "key-of-the-program"}
+    site.post("/api/views", json=VIEW, headers=headers)
+    [item] = client.broker.state.list(RECEIPTS_NAMESPACE)
+    assert isinstance(item.value, dict)
+    client.broker.state.put(RECEIPTS_NAMESPACE, item.name, {**item.value, "text": None})
+    answer = site.post("/api/views", json=VIEW, headers=headers)
+    assert answer.status_code == 409
+    assert "has not ended" in answer.json()["error"]["message"]
+
+
+def test_a_script_gets_the_address_of_the_next_page_or_the_error(site: TestClient) -> None:
+    headers = {**HERE, "x-fragment": "1"}
+    answer = site.post("/views", data=VIEW, headers=headers)
+    assert answer.json()["url"].startswith("/jobs?q=status%3Afailed&_done=")
+    refused = site.post("/views", data={"name": "x", "query": "nonsense:1"}, headers=headers)
+    assert refused.status_code == 400
+    assert "nonsense" in refused.json()["error"]["message"]
+
+
+def test_programs_have_no_names_of_forms(site: TestClient) -> None:
+    assert site.post("/api/views", json={**VIEW, "_once": "x" * 20}, headers=HERE).status_code == 400
+    assert site.get("/api/jobs", params={"_done": "x"}).status_code == 400
