@@ -111,13 +111,15 @@ def _jobs(app: typer.Typer) -> None:
 
 
 def _queues(app: typer.Typer) -> None:
-    from mrq_core.cli.queues_commands import list_queues, pause, resume, stats
+    from mrq_core.cli.queues_commands import list_queues, move_jobs, pause, purge, resume, stats
 
-    queues = _group(app, "queues", "List, measure, pause and resume queues.")
+    queues = _group(app, "queues", "List, measure, pause, resume, purge and move queues.")
     queues.command("list")(list_queues)
     queues.command()(stats)
     queues.command()(pause)
     queues.command()(resume)
+    queues.command()(purge)
+    queues.command("move")(move_jobs)
 
 
 def _tasks(app: typer.Typer) -> None:
@@ -154,7 +156,15 @@ def _schedules(app: typer.Typer) -> None:
 
 
 def _workers(app: typer.Typer) -> None:
-    from mrq_core.cli.workers_commands import drain, list_workers, profile, show_worker, stack, stop
+    from mrq_core.cli.workers_commands import (
+        drain,
+        list_workers,
+        profile,
+        show_worker,
+        stack,
+        stop,
+        worker_log,
+    )
 
     workers = _group(app, "workers", "List, show and stop workers.")
     workers.command("list")(list_workers)
@@ -163,6 +173,7 @@ def _workers(app: typer.Typer) -> None:
     workers.command()(drain)
     workers.command()(stack)
     workers.command()(profile)
+    workers.command("log")(worker_log)
 
 
 def _explain(app: typer.Typer) -> None:

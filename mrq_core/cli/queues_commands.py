@@ -1,19 +1,22 @@
-"""`mrq queues`: lists queues, shows their load, pauses and resumes them."""
+"""`mrq queues`: lists queues, shows their load, pauses and resumes them, purges them and moves their jobs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, TypedDict
 
 import typer
 
-from mrq_core.cli.errors import UsageError
+from mrq_core.cli.errors import CommandFailed, UsageError, ask, can_ask
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import note, print_json, say, show_table
+from mrq_core.cli.output import counted, note, print_json, say, show_table
+from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Pause
 from mrq_core.contract.naming import shown_names
 from mrq_core.operations import queues
 from mrq_core.operations.filters import duration_from, queue_names_from, seconds_from, time_from
+from mrq_core.operations.queue_contents import checked_move, move_queue, purge_queue, what_waits
 from mrq_core.operations.statistics import QueueStatistics, queue_statistics
 from mrq_core.operations.views import iso, queue_view, seconds, statistics_view
 
@@ -158,3 +161,64 @@ def resume(given: Given, names: Names) -> None:
         note(f"{shown_names([name])} was not paused{around}")
     if result.resumed:
         say(f"resumed: {shown_names(result.resumed)}")
+
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Count what waits, and change nothing.")]
+
+
+@command("broker", "plugins")
+def purge(given: Given, names: Names, yes: Yes = False, dry_run: DryRun = False) -> None:
+    """Removes what waits in queues: jobs with their logs, parameters of raw queues. Running jobs go on.
+
+    Example: `mrq queues purge mail/ --dry-run`.
+    """
+    with given.client() as client:
+        purged = queue_names_from(names)
+        if not _is_confirmed(client.broker, purged, "Remove {}?", yes=yes, dry_run=dry_run):
+            return
+        for name in purged:
+            done = purge_queue(client.broker, name)
+            params = f", {counted(done.params, 'parameter')}" if done.params else ""
+            say(f"{shown_names([name])}: {counted(done.jobs, 'job')} removed{params}")
+
+
+@command("broker", "plugins")
+def move_jobs(
+    given: Given,
+    names: Names,
+    to: Annotated[str, typer.Option("--to", metavar="QUEUE", help="The queue to move the jobs to.")],
+    yes: Yes = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Moves the waiting jobs of queues to another queue. Due times and priorities stay; running jobs go on.
+
+    Example: `mrq queues move slow --to fast`.
+    """
+    with given.client() as client:
+        moved = queue_names_from(names)
+        for name in moved:
+            checked_move(name, to)
+        question = f"Move {{}} to {shown_names([to])}?"
+        if not _is_confirmed(client.broker, moved, question, yes=yes, dry_run=dry_run):
+            return
+        for name in moved:
+            done = move_queue(client.broker, name, to)
+            say(f"{shown_names([name])}: {counted(done.jobs, 'job')} moved to {shown_names([to])}")
+
+
+def _is_confirmed(broker: Broker, names: Sequence[str], question: str, *, yes: bool, dry_run: bool) -> bool:
+    """Prints what waits for a dry run, or asks a person. Raises CommandFailed for a no."""
+    if not dry_run and (yes or not can_ask()):
+        return True
+    found = [what_waits(broker, name) for name in names]
+    params = sum(one.params for one in found)
+    texts = [counted(sum(one.number for one in found) - params, "job")]
+    texts += [counted(params, "parameter")] if params else []
+    text = f"{' and '.join(texts)} of {shown_names(names)}"
+    if dry_run:
+        say(text)
+        return False
+    if not ask(question.replace("{}", text)):
+        raise CommandFailed("nothing was changed")
+    return True

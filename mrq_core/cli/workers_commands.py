@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -13,6 +12,7 @@ from mrq_core.cli.errors import CommandFailed
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note, print_json, safe, say, show_table
 from mrq_core.contract.broker import Broker
+from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.naming import shown_names
 from mrq_core.contract.record import Status
 from mrq_core.contract.values import check_path
@@ -66,7 +66,7 @@ def show_worker(
 ) -> None:
     """Shows one worker and its running jobs. Exits with 1 if it has stopped or died."""
     with given.client() as client:
-        report = _worker_named(client.broker, name)
+        report = reports.only_worker(client.broker, name)
     if as_json:
         print_json(worker_view(report))
     else:
@@ -77,9 +77,14 @@ def show_worker(
 
 
 @command("broker", "plugins")
-def stop(given: Given, name: Name, patience: Patience = 10.0) -> None:
+def stop(
+    given: Given,
+    name: Name,
+    now: Annotated[bool, typer.Option("--now", help="Interrupt its running jobs at once.")] = False,
+    patience: Patience = 10.0,
+) -> None:
     """Stops a worker: its running jobs have STOP_GRACE seconds, and are then interrupted."""
-    _request(given, name, "stop", patience)
+    _request(given, name, "stop", patience, {"now": True} if now else None)
 
 
 @command("broker", "plugins")
@@ -95,6 +100,12 @@ def stack(given: Given, name: Name, patience: Patience = 10.0) -> None:
 
 
 @command("broker", "plugins", needs_output=True)
+def worker_log(given: Given, name: Name, patience: Patience = 10.0) -> None:
+    """Shows the latest log lines of a worker, up to 500, also while a job blocks the worker."""
+    _request(given, name, "log", patience)
+
+
+@command("broker", "plugins", needs_output=True)
 def profile(
     given: Given,
     name: Name,
@@ -106,7 +117,7 @@ def profile(
     Example: `mrq workers profile web-1 --task shop.call`.
     """
     with given.client() as client:
-        worker = _worker_named(client.broker, name).name
+        worker = reports.only_worker(client.broker, name).name
         answer = request_worker(client.broker, worker, "profile", {"task": check_path(task)}, ttl=patience)
     say(safe(answer.rstrip("\n")))
 
@@ -133,7 +144,7 @@ def stack_of(
                 broker, _worker_of(broker, name), "stack", {"job": name.lower()}, ttl=patience
             )
         else:
-            answer = request_worker(broker, _worker_named(broker, name).name, "stack", ttl=patience)
+            answer = request_worker(broker, reports.only_worker(broker, name).name, "stack", ttl=patience)
     say(safe(answer.rstrip("\n")))
 
 
@@ -147,25 +158,13 @@ def _worker_of(broker: Broker, job_id: str) -> str:
     return record.worker
 
 
-def _request(given: Given, name: str, kind: str, patience: float) -> None:
+def _request(
+    given: Given, name: str, kind: str, patience: float, args: Mapping[str, JsonValue] | None = None
+) -> None:
     with given.client() as client:
-        worker = _worker_named(client.broker, name).name
-        answer = request_worker(client.broker, worker, kind, ttl=patience)
-    say(safe(answer.rstrip("\n")) if kind == "stack" else f"{worker}: {answer}")
-
-
-def _worker_named(broker: Broker, name: str) -> reports.WorkerReport:
-    """The only worker with this name, NAME or host. Raises CommandFailed."""
-    found = reports.find_workers(broker, name)
-    if len(found) > 1:
-        listed = ", ".join(report.name for report in found)
-        raise CommandFailed(f"{len(found)} workers are named {name!r}: expected one of {listed}")
-    if not found:
-        names = [other.name for other in reports.list_workers(broker)]
-        near = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {near[0]}?" if near else "; `mrq workers` lists the workers"
-        raise CommandFailed(f"no worker named {name!r} has reported lately{hint}")
-    return found[0]
+        worker = reports.only_worker(client.broker, name).name
+        answer = request_worker(client.broker, worker, kind, args, ttl=patience)
+    say(safe(answer.rstrip("\n")) if kind in ("stack", "log") else f"{worker}: {answer}")
 
 
 def _print_worker(report: reports.WorkerReport) -> None:

@@ -1,4 +1,4 @@
-"""Requests to one worker: stop, drain, stack, profile.
+"""Requests to one worker: stop, drain, stack, profile, log.
 
 A request is a value of shared state that `poll` brings to the worker. The worker answers under the id of the
 request: first that it has accepted the request, then with the result. Its text is stored in chunks.
@@ -18,7 +18,7 @@ from mrq_core.errors import BrokerUnavailable, InvalidValue, RequestFailed, show
 from mrq_core.ids import new_id
 from mrq_core.operations.workers import STOPPED, find_worker
 
-KINDS = ("stop", "drain", "stack", "profile")
+KINDS = ("stop", "drain", "stack", "profile", "log")
 ANSWERS = "answers"
 """The namespace of the answers, by the id of the request, and of their chunks, ``<id>.<number>``."""
 ANSWER_TTL = 60.0
@@ -39,20 +39,37 @@ def request_worker(
     """Sends a request to the worker with this name, and returns the text of its answer. A worker that runs
     answers within two seconds, even while a job blocks it.
 
-    `profile` profiles the next run of the task ``args["task"]``, and is answered when that run has ended, or
-    shortly before the request expires.
+    `stop` interrupts running jobs after STOP_GRACE, or at once with ``args["now"]``. `profile` profiles the
+    next run of the task ``args["task"]``, and is answered when that run has ended, or shortly before the
+    request expires.
 
     The request expires after `ttl` seconds. Raises RequestFailed if the worker refuses, ends, or does not
     answer until then, and InvalidValue.
     """
+    answer = ask_worker(broker, name, kind, args, ttl=ttl, patience=2 * _TTL_MOST)
+    assert answer is not None, "a request expires before this patience is over"
+    return answer
+
+
+def ask_worker(
+    broker: Broker,
+    name: str,
+    kind: str,
+    args: Mapping[str, JsonValue] | None = None,
+    *,
+    ttl: float,
+    patience: float,
+) -> str | None:
+    """Sends a request as `request_worker` does, and waits for the answer for `patience` seconds at most.
+    None: the worker has not answered so far, and may carry out the request until it expires."""
     report = find_worker(broker, name)
     if report is None:
         raise RequestFailed(f"no worker named {name!r} has reported lately; `mrq workers` lists the workers")
     if report.status == STOPPED:
         raise RequestFailed(f"the worker {name} has stopped; `mrq workers` lists the workers")
     request = send_request(broker, name, kind, args, ttl)
-    deadline = time.monotonic() + ttl + _PAUSE
-    examined = time.monotonic()
+    begin = examined = time.monotonic()
+    deadline = begin + ttl + _PAUSE
     while True:
         state, text = _answer(broker, request.id, is_last=time.monotonic() > deadline)
         if state == "done":
@@ -61,6 +78,8 @@ def request_worker(
             raise RequestFailed(f"worker {name} refuses the request {kind}: {text}")
         if time.monotonic() > deadline:
             raise RequestFailed(_unanswered(broker, name, kind, state, ttl))
+        if time.monotonic() > begin + patience:
+            return None
         if time.monotonic() > examined + _EXAMINE:
             examined = time.monotonic()
             if _is_gone(broker, name) and _answer(broker, request.id, is_last=False)[0] in ("", "accepted"):

@@ -7,6 +7,7 @@ A report stays for an hour after it was written. A worker that stops leaves a la
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
@@ -15,8 +16,8 @@ import msgspec
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.messages import StateItem
-from mrq_core.contract.naming import is_covered, is_in, is_task_in, is_tree
-from mrq_core.errors import InvalidValue
+from mrq_core.contract.naming import is_covered, is_in, is_task_in, is_tree, shown_names
+from mrq_core.errors import InvalidValue, RequestFailed, shown
 
 WORKERS_NAMESPACE = "workers"
 REPORT_TTL = 3600.0
@@ -24,6 +25,7 @@ REPORT_TTL = 3600.0
 STOPPED, DEAD = "stop", "dead"
 CLAIMING = frozenset({"init", "wait", "spawn", "full"})
 """The states of a worker that claims jobs."""
+_MOST_NAMED = 10
 _INTERVALS = 3
 """The report intervals after which a worker whose report was not renewed is dead."""
 _SHORTEST = 5.0
@@ -137,6 +139,21 @@ def find_workers(broker: Broker, name: str) -> list[WorkerReport]:
     ]
     at_work = [found for found in named if found.is_at_work]
     return at_work or sorted(named, key=lambda found: found.reported_at)[-1:]
+
+
+def only_worker(broker: Broker, name: str) -> WorkerReport:
+    """The only worker with this name, NAME or host. Raises RequestFailed, which names similar workers, and
+    InvalidValue for an empty name."""
+    found = find_workers(broker, name)
+    if len(found) > 1:
+        listed = shown_names([report.name for report in found[:_MOST_NAMED]])
+        raise RequestFailed(f"{len(found)} workers are named {shown(name)}: expected one of {listed}")
+    if not found:
+        names = [other.name for other in list_workers(broker)]
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else "; `mrq workers` lists the workers"
+        raise RequestFailed(f"no worker named {shown(name)} has reported lately{hint}")
+    return found[0]
 
 
 def listening(name: str, workers: Sequence[WorkerReport]) -> list[WorkerReport]:

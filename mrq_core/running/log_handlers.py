@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -13,6 +14,11 @@ from mrq_core.errors import ConfigError
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
 _MODE = 0o666
+_RECENT, _LONGEST = 500, 2000
+"""The latest lines of a process that are kept, and the characters of each."""
+
+recent: deque[str] = deque(maxlen=_RECENT)
+"""The latest lines that the handlers below have written, for a request to show them."""
 
 
 class LocklessHandler(logging.Handler):
@@ -41,6 +47,7 @@ class TerminalHandler(LocklessHandler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
+            recent.append(str(line)[:_LONGEST])
             self.stream.write(f"{line}\n")
             self.stream.flush()
         except RecursionError:
@@ -97,7 +104,9 @@ class FileHandler(LocklessHandler):
             if self._follows and self._is_replaced():
                 with suppress(OSError):
                     self.reopen()
-            line = self.format(record).encode("utf-8", "backslashreplace") + b"\n"
+            text = self.format(record)
+            recent.append(text[:_LONGEST])
+            line = text.encode("utf-8", "backslashreplace") + b"\n"
             if self._is_torn:
                 line = b"\n" + line
             self._is_torn = True

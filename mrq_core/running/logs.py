@@ -21,7 +21,7 @@ from mrq_core.clock import from_ms
 from mrq_core.config.settings import Config
 from mrq_core.contract.messages import LogLine
 from mrq_core.contract.text import printable
-from mrq_core.running.log_handlers import FileHandler, LocklessHandler, TerminalHandler, print_error
+from mrq_core.running.log_handlers import FileHandler, LocklessHandler, TerminalHandler, print_error, recent
 from mrq_core.running.log_lines import checked_formatter
 from mrq_core.running.log_lines import stamp as stamp
 
@@ -189,6 +189,18 @@ def reopen_log_file() -> None:
     for handler in _ours:
         if isinstance(handler, FileHandler):
             handler.reopen()
+
+
+def recent_log(most: int) -> str:
+    """The latest log lines of this process, up to 500 lines and about `most` characters. In any thread."""
+    lines: list[str] = []
+    size = 0
+    for line in reversed(recent.copy()):  # a copy is one step of the interpreter
+        size += len(line) + 1
+        if size > most:
+            break
+        lines.append(printable(line))
+    return "\n".join(reversed(lines))
 
 
 def are_handlers_ours(logger: logging.Logger) -> bool:

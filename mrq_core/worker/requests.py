@@ -1,4 +1,4 @@
-"""Answers requests to this worker: stop, drain, stack, profile.
+"""Answers requests to this worker: stop, drain, stack, profile, log.
 
 A request is in each answer of `poll` until it expires. The worker accepts it with a compare-and-set on the
 answer in shared state, so that a request is carried out at most once, also where a later worker has the same
@@ -18,6 +18,7 @@ from mrq_core.contract.values import is_path
 from mrq_core.errors import BrokerError
 from mrq_core.ids import new_nonce
 from mrq_core.operations.requests import ANSWER_TTL, ANSWERS, answer_value, store_answer
+from mrq_core.running.logs import recent_log
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.native import get_ident, sleep
 from mrq_core.worker.profiling import Profiler
@@ -29,6 +30,8 @@ _LATE = 1.2
 """Seconds without a poll of the hub after which the native thread polls for requests."""
 _STACK_MOST = 60_000
 """Characters of all stacks together."""
+_LOG_MOST = 60_000
+"""Characters of the log that an answer has."""
 _GREENLETS_MOST = 200
 _ANSWERED_WITHIN = 0.6
 """Seconds for solo processes to send their stacks."""
@@ -110,8 +113,15 @@ class Requests:
             store_answer(broker, request.id, "done", self._stacks(request.args.get("job")), ttl)
         elif request.kind in ("stop", "drain"):
             is_drain = request.kind == "drain"
-            store_answer(broker, request.id, "done", self._stopping.plan(is_drain=is_drain), ttl)
-            self._stopping.ask(is_drain=is_drain)
+            is_now = not is_drain and request.args.get("now") is True
+            plan = self._stopping.plan(is_drain=is_drain, is_now=is_now)
+            store_answer(broker, request.id, "done", plan, ttl)
+            if is_now:
+                self._stopping.interrupt("a request to stop now")
+            else:
+                self._stopping.ask(is_drain=is_drain)
+        elif request.kind == "log":
+            store_answer(broker, request.id, "done", recent_log(_LOG_MOST), ttl)
         elif request.kind == "profile":
             # The answer follows the run. It comes before the request expires: the command waits no longer.
             why_not = self._profile(request, left - min(_SPARE, left / 2))

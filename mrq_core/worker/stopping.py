@@ -5,6 +5,7 @@
 | first SIGINT, MAX_JOBS and the like, `mrq workers drain` | Running jobs finish. |
 | SIGTERM, SIGHUP, `mrq workers stop` | Running jobs have STOP_GRACE seconds, and are then interrupted. |
 | SIGINT after one of these, the death of the parent | Running jobs are interrupted at once. |
+| `mrq workers stop --now` | The same. |
 
 A worker with a parent gets the parent's commands instead of signals from a terminal: SIGINT only drains it.
 After each, the worker claims nothing more. The process ends within `LEAVE_WITHIN` after an interrupt of the
@@ -79,8 +80,10 @@ class Stopping:
         self.is_stopping = True
         self._mailbox.send(f"worker.stopping on {why}: {self._plan()}")
 
-    def plan(self, *, is_drain: bool) -> str:
-        """What `ask` will do, as a sentence."""
+    def plan(self, *, is_drain: bool, is_now: bool = False) -> str:
+        """What `ask`, or with `is_now` `interrupt`, will do, as a sentence."""
+        if is_now:
+            return "the worker claims nothing more, and interrupts its running jobs now"
         if is_drain:
             return "the worker claims nothing more, finishes its running jobs, and ends"
         return f"the worker claims nothing more, and interrupts its running jobs after {self._grace:g} s"

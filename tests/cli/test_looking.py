@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import socket
 
+from mrq_core.contract.messages import RawItem
 from tests.cli.conftest import Shell
 from tests.support import Project, until
 
@@ -33,6 +34,20 @@ def test_pause_and_resume(mrq: Shell, project: Project) -> None:
     assert "mail/fast was not paused itself, but as part of mail/" in said.err
     assert said.out == "resumed: other\n"
     assert project.client.broker.paused() == {"mail/"}
+
+
+def test_purge_and_move(mrq: Shell, project: Project) -> None:
+    for _ in range(3):
+        project.queue("tasks.fail", queue="mail/fast")
+    project.client.broker.raw("in_raw").push([RawItem(param="a"), RawItem(param="b")])
+    assert mrq("queues", "move", "mail/", "--to", "x", "--dry-run").out == "3 jobs of mail/\n"
+    assert mrq("queues", "move", "mail/", "--to", "x").out == "mail/: 3 jobs moved to x\n"
+    assert "expected another queue" in mrq("queues", "move", "x", "--to", "x", code=2).err
+    said = mrq("queues", "purge", "x", "in_raw", "--dry-run")
+    assert said.out == "3 jobs and 2 parameters of x, in_raw\n"
+    said = mrq("queues", "purge", "x", "in_raw")
+    assert said.out == "x: 3 jobs removed\nin_raw: 0 jobs removed, 2 parameters\n"
+    assert project.client.broker.totals().by_status() == {}
 
 
 def test_stats_show_the_load_of_queues_and_the_workers_that_they_need(mrq: Shell, project: Project) -> None:

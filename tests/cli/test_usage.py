@@ -38,8 +38,11 @@ COMMANDS = {
     "queues list": ("broker", "plugins"),
     "queues pause": ("broker", "plugins"),
     "queues resume": ("broker", "plugins"),
+    "queues purge": ("broker", "plugins"),
+    "queues move": ("broker", "plugins"),
     "workers list": ("broker", "plugins"),
     "workers show": ("broker", "plugins"),
+    "workers log": ("broker", "plugins"),
 }
 
 

@@ -19,7 +19,7 @@ from mrq_core.errors import RequestFailed
 from mrq_core.operations.explaining import explain
 from mrq_core.operations.limits import list_limits, remove_limits, set_limit
 from mrq_core.operations.reasons import ReasonKind
-from mrq_core.operations.requests import request_worker, send_request
+from mrq_core.operations.requests import ask_worker, request_worker, send_request
 from mrq_core.operations.workers import list_workers
 from tests.support import Project, until
 
@@ -290,6 +290,39 @@ def test_a_worker_that_is_asked_to_stop_interrupts_its_jobs(project: Project) ->
     request_worker(project.client.broker, name_of_the_worker(project), "stop")
     assert worker.wait() == 0
     assert project.client.fetch(running).status == Status.INTERRUPT
+
+
+def test_a_worker_that_is_asked_to_stop_now_interrupts_its_jobs_at_once(project: Project) -> None:
+    running = project.queue("tasks.noted", {"word": "running", "seconds": 1000})
+    worker = project.worker("--stop-grace", "1000")
+    until(lambda: project.ledger(), what="the job to start")
+    text = request_worker(project.client.broker, name_of_the_worker(project), "stop", {"now": True})
+    assert "interrupts its running jobs now" in text
+    assert worker.wait() == 0
+    assert project.client.fetch(running).status == Status.INTERRUPT
+
+
+def test_the_log_of_a_worker_is_answered_also_while_a_job_blocks_it(project: Project) -> None:
+    project.queue("tasks.noted", {"word": "logged"})
+    project.queue("tasks.busy", {"seconds": 20})
+    project.worker()
+    until(lambda: "busy" in project.ledger(), what="the job that blocks the hub")
+    name = name_of_the_worker(project)
+    text = request_worker(project.client.broker, name, "log")
+    assert "worker.started" in text
+    assert text == project.mrq("workers", "log", name).rstrip("\n")
+
+
+def test_a_caller_without_patience_is_told_that_there_is_no_answer_yet(project: Project) -> None:
+    worker = project.worker()
+    name = name_of_the_worker(project)
+    worker.send(signal.SIGSTOP)
+    try:
+        answer = ask_worker(project.client.broker, name, "drain", ttl=600.0, patience=0.2)
+    finally:
+        worker.send(signal.SIGCONT)
+    assert answer is None
+    assert worker.wait() == 0
 
 
 def test_a_worker_that_is_gone_answers_nothing_and_the_caller_is_told(project: Project) -> None:
