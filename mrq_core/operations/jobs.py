@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import CHUNK, JobFilter, LogPage, Order
+from mrq_core.contract.messages import CHUNK, JobFilter, LogLine, LogPage, Order
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.values import check_job_id
 from mrq_core.operations.filters import number_from_totals
@@ -89,3 +89,36 @@ def read_log(broker: Broker, job_id: str, cursor: str | None = None) -> LogPage:
         page = broker.read_logs(job_id, cursor=page.cursor, limit=CHUNK)
         lines += page.lines
     return LogPage(lines=tuple(lines), cursor=page.cursor)
+
+
+class LogTail(msgspec.Struct, frozen=True, kw_only=True):
+    """The last lines of one attempt, and the number of lines of the attempt before them. `cursor` continues
+    the log."""
+
+    lines: tuple[LogLine, ...]
+    left_out: int
+    cursor: str
+
+
+def read_log_tail(broker: Broker, job_id: str, attempt: int, most: int) -> LogTail:
+    """The last lines of an attempt, up to `most`, at most CHUNK / 2.
+
+    Sequence numbers count from 1, so that the end is sought among them: about ten reads of one line, however
+    long the log is. Raises JobNotFound, and InvalidValue for a malformed id.
+    """
+    job_id = check_job_id(job_id)
+
+    def after(seq: int, limit: int) -> list[LogLine]:
+        page = broker.read_logs(job_id, cursor=f"{attempt}.{seq}", limit=limit)
+        return [line for line in page.lines if line.attempt == attempt]
+
+    known, beyond = -1, most
+    while after(beyond, 1):
+        known, beyond = beyond, beyond * 4
+    while beyond - known > most:  # the attempt has a line after `known`, and none after `beyond`
+        middle = (known + beyond) // 2
+        known, beyond = (middle, beyond) if after(middle, 1) else (known, middle)
+    found = after(max(-1, known - most), 2 * most)
+    lines = tuple(found[-most:])
+    last = lines[-1].seq if lines else -1
+    return LogTail(lines=lines, left_out=max(0, lines[0].seq - 1) if lines else 0, cursor=f"{attempt}.{last}")

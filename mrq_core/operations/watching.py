@@ -9,6 +9,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import JobFilter, Versions
 from mrq_core.contract.record import JobRecord
 from mrq_core.errors import JobNotFound
+from mrq_core.operations.jobs import read_log_tail
 from mrq_core.operations.schedules import SCHEDULERS, SCHEDULES
 from mrq_core.operations.workers import list_workers
 
@@ -74,16 +75,18 @@ def read_job_states(
     wanted = list(ids)
     records = broker.get(wanted) if wanted else []
     return {
-        job_id: JobState(record, _end_of_log(broker, job_id, before.get(job_id)) if record else None)
+        job_id: JobState(record, _end_of_log(broker, record, before.get(job_id)) if record else None)
         for job_id, record in zip(wanted, records, strict=True)
     }
 
 
-def _end_of_log(broker: Broker, job_id: str, before: JobState | None) -> str | None:
-    cursor = before.cursor if before else None
+def _end_of_log(broker: Broker, record: JobRecord, before: JobState | None) -> str | None:
     try:
+        if before is None or before.cursor is None:
+            return read_log_tail(broker, record.id, record.claims, 1).cursor
+        cursor = before.cursor
         while True:
-            page = broker.read_logs(job_id, cursor=cursor, limit=_MOST_LINES)
+            page = broker.read_logs(record.id, cursor=cursor, limit=_MOST_LINES)
             cursor = page.cursor
             if len(page.lines) < _MOST_LINES:
                 return cursor

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from mrq_core.contract.codec import JsonObject, JsonValue
-from mrq_core.contract.messages import LogLine, LogPage
+from mrq_core.contract.messages import CHUNK, LogLine
 from mrq_core.contract.naming import raw_kind
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.values import check_job_id
 from mrq_core.errors import JobNotFound
 from mrq_core.operations.explaining import explain_job
-from mrq_core.operations.jobs import read_log, relatives
+from mrq_core.operations.jobs import read_log_tail, relatives
 from mrq_core.operations.reasons import quoted
 from mrq_core.operations.views import death_of, duration_of, end_of, job_details, redacted
 from mrq_core.operations.workers import RunningJob, WorkerReport, find_worker
@@ -42,6 +42,16 @@ class Log(NamedTuple):
     lines: Sequence[Line]
     left_out: int
     most: int = _MOST_LINES
+
+
+_NO_LOG = Log((), 0)
+
+
+class JobLog(NamedTuple):
+    """The log of a job by attempt. `cursor` continues it."""
+
+    by_claim: Mapping[int, Log]
+    cursor: str
 
 
 class Branch(NamedTuple):
@@ -82,9 +92,8 @@ def job(visit: Visit) -> Page:
         raise JobNotFound(job_id)
     record = visit.decoded(stored)
     now = visit.now
-    log = _log_of(visit, job_id)
-    lines = log.lines
-    branches = _branches(record, lines, now)
+    log = _log_of(visit, record)
+    branches = _branches(record, log.by_claim, now)
     shown = {branch.claim for branch in branches}
     params, result = redacted(record.params), redacted(record.result)
     context = {
@@ -96,7 +105,7 @@ def job(visit: Visit) -> Page:
         "reasons": explain_job(broker, job_id),
         "branches": branches,
         "log_cursor": log.cursor,
-        "other_log": _log([line for line in lines if line.attempt not in shown]),
+        "other_logs": [one for claim, one in log.by_claim.items() if claim not in shown],
         "params": params,
         "result": result,
         "has_secrets": params != record.params,
@@ -109,22 +118,31 @@ def job(visit: Visit) -> Page:
     return Page(template="jobs/one.html", title=f"{record.path} {record.id}", context=context)
 
 
-def _log_of(visit: Visit, job_id: str) -> LogPage:
+def _log_of(visit: Visit, record: JobRecord) -> JobLog:
+    """The last lines of each attempt. A long log is not read whole: each attempt costs a few reads."""
     try:
-        return read_log(visit.broker, job_id)
+        page = visit.broker.read_logs(record.id, limit=CHUNK)
+        by_claim: dict[int, list[LogLine]] = {}
+        for line in page.lines:
+            by_claim.setdefault(line.attempt, []).append(line)
+        if len(page.lines) < CHUNK:
+            return JobLog({claim: _log(lines) for claim, lines in by_claim.items()}, page.cursor)
+        logs, cursor = {}, page.cursor
+        claims = {*by_claim, *(attempt.claim for attempt in record.attempts), record.claims}
+        for claim in sorted(claims):
+            tail = read_log_tail(visit.broker, record.id, claim, _MOST_LINES)
+            logs[claim], cursor = _log(tail.lines, tail.left_out), tail.cursor
+        return JobLog(logs, cursor)
     except JobNotFound:  # removed since its record was read
-        return LogPage(lines=(), cursor="")
+        return JobLog({}, "")
 
 
-def _log(lines: Sequence[LogLine]) -> Log:
+def _log(lines: Sequence[LogLine], before: int = 0) -> Log:
     shown = [Line(line.at, line.level, line.message[:_MOST_LINE]) for line in lines[-_MOST_LINES:]]
-    return Log(shown, max(0, len(lines) - _MOST_LINES))
+    return Log(shown, before + len(lines) - len(shown))
 
 
-def _branches(record: JobRecord, lines: Sequence[LogLine], now: datetime) -> list[Branch]:
-    by_claim: dict[int, list[LogLine]] = {}
-    for line in lines:
-        by_claim.setdefault(line.attempt, []).append(line)
+def _branches(record: JobRecord, logs: Mapping[int, Log], now: datetime) -> list[Branch]:
     attempts = record.attempts
     begins = [record.queued_at, *(attempt.started_at for attempt in attempts)]
     first, last = min(begins), record.ended_at or max([now, *begins])
@@ -149,7 +167,7 @@ def _branches(record: JobRecord, lines: Sequence[LogLine], now: datetime) -> lis
                 exception_type=attempt.exception_type,
                 traceback=attempt.traceback or "",
                 original_traceback=attempt.original_traceback or "",
-                log=_log(by_claim.get(attempt.claim, ())),
+                log=logs.get(attempt.claim, _NO_LOG),
                 start=share(attempt.started_at),
                 length=share(attempt.ended_at) - share(attempt.started_at),
             )
@@ -168,7 +186,7 @@ def _branches(record: JobRecord, lines: Sequence[LogLine], now: datetime) -> lis
                 exception_type=None,
                 traceback="",
                 original_traceback="",
-                log=_log(by_claim.get(record.claims, ())),
+                log=logs.get(record.claims, _NO_LOG),
                 start=share(record.started_at),
                 length=1.0 - share(record.started_at),
             )

@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 
 from mrq_core.client.client import Client
 from mrq_core.config.sources import load_config
-from mrq_core.contract.messages import NewJob
+from mrq_core.contract.messages import LogLine, NewJob
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
 from mrq_core.operations.queues import pause_queues
@@ -324,6 +324,29 @@ def test_a_page_shows_the_beginning_of_large_values(site: TestClient, client: Cl
     assert "more characters are left out" in page.text
     assert "Its params are too long for a command" in page.text
     assert len(site.get("/jobs").content) < 30_000
+
+
+def test_the_page_of_a_job_shows_the_end_of_a_long_log(site: TestClient, client: Client) -> None:
+    job_id = client.queue_job("a.B", queue="x")
+    for attempt in (1, 2):
+        [taken] = scenes.take(client.broker, "x")
+        for start in range(1, 3001, 1000):
+            lines = [
+                LogLine(
+                    job_id=job_id, attempt=attempt, seq=seq, at=client.broker.now(), level="INFO",
+                    message=f"line {attempt}-{seq}",
+                )
+                for seq in range(start, start + 1000)
+            ]  # fmt: skip
+            client.broker.append_logs(lines, 10_000_000)
+        if attempt == 1:
+            scenes.fail(client.broker, [taken], Status.RETRY, delay=0.0, is_retry=True)
+    page = read(site, f"/jobs/{job_id}")
+    assert page.text.count("line 1-") == page.text.count("line 2-") == 300
+    assert "line 1-3000" in page.text
+    assert "line 2-3000" in page.text
+    assert page.text.count("2,700 earlier lines are left out") == 2
+    assert {a["data-cursor"] for _, a in page.elements if "data-cursor" in a} == {"2.3000"}
 
 
 def test_a_job_that_waits_again_shows_its_attempts(site: TestClient, client: Client) -> None:

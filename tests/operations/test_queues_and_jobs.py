@@ -12,10 +12,10 @@ import pytest
 from mrq_core.client.client import Client
 from mrq_core.client.handles import Queue
 from mrq_core.config.settings import Config
-from mrq_core.contract.messages import CHUNK, ClaimRequest, JobFilter, LogLine, Order, Page, Wanted
+from mrq_core.contract.messages import CHUNK, ClaimRequest, JobFilter, LogLine, LogPage, Order, Page, Wanted
 from mrq_core.errors import InvalidValue, JobNotFound
 from mrq_core.ids import new_id
-from mrq_core.operations.jobs import list_jobs, read_log
+from mrq_core.operations.jobs import list_jobs, read_log, read_log_tail
 from mrq_core.operations.queues import all_counts, list_queues, pause_queues, resume_queues, waiting_in
 from mrq_core.operations.workers import (
     WORKERS_NAMESPACE,
@@ -177,9 +177,41 @@ def test_a_log_is_read_to_its_end_and_from_a_cursor(client: Client) -> None:
     )
 
 
+@pytest.mark.parametrize("number", [0, 1, 5, 6, 299, 300, 301, 1200, 1201, 5000])
+def test_the_last_lines_of_an_attempt_are_read_without_the_others(
+    number: int, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id = client.queue_job("a.B")
+    now = datetime.now(UTC)
+    for attempt, last in ((1, 700), (2, number), (3, 2)):
+        for start in range(1, last + 1, CHUNK):
+            lines = [
+                LogLine(job_id=job_id, attempt=attempt, seq=seq, at=now, level="INFO", message="x")
+                for seq in range(start, min(last + 1, start + CHUNK))
+            ]
+            client.broker.append_logs(lines, max_size=10_000_000)
+    limits, read = [], client.broker.read_logs
+
+    def counted(job_id: str, cursor: str | None = None, limit: int = 1000) -> LogPage:
+        limits.append(limit)
+        return read(job_id, cursor, limit)
+
+    monkeypatch.setattr(client.broker, "read_logs", counted)
+    for most in (1, 300):
+        limits.clear()
+        tail = read_log_tail(client.broker, job_id, 2, most)
+        assert [line.seq for line in tail.lines] == list(range(max(1, number - most + 1), number + 1))
+        assert {line.attempt for line in tail.lines} <= {2}
+        assert tail.left_out == max(0, number - most)
+        assert [line.attempt for line in read(job_id, tail.cursor).lines] == [3, 3]
+        assert sum(limits) < 2 * most + 30
+
+
 def test_the_log_of_an_unknown_job_is_not_found(broker: MemoryBroker) -> None:
     with pytest.raises(JobNotFound):
         read_log(broker, new_id())
+    with pytest.raises(JobNotFound):
+        read_log_tail(broker, new_id(), 1, 300)
 
 
 # --- workers -------------------------------------------------------------------------------------
