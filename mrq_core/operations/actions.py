@@ -25,14 +25,24 @@ from mrq_core.contract.record import ENDED, JobRecord, Status
 from mrq_core.contract.values import check_job_id
 from mrq_core.operations.jobs import count_all
 
+
+class SetPriority(msgspec.Struct, frozen=True, kw_only=True):
+    """Give waiting jobs another priority, -4 to 4. An edit of each job, see `Broker.edit`."""
+
+    priority: int
+
+
+Change = Action | SetPriority
+"""What a person can do to many jobs at once."""
 Answers = list[tuple[str, ChangeResult]]
 """Ids of jobs, each with the answer to its change."""
 
-VERBS: dict[type[Action], tuple[str, str]] = {
+VERBS: dict[type[Change], tuple[str, str]] = {
     Requeue: ("requeue", "requeued"),
     Cancel: ("cancel", "cancelled"),
     Move: ("move", "moved"),
     Remove: ("remove", "removed"),
+    SetPriority: ("change the priority of", "given the priority"),
 }
 """The verb of each action, and its past participle."""
 
@@ -54,11 +64,11 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
         return sum(self.changed.values())
 
 
-def preview_for_ids(broker: Broker, ids: Sequence[str], action: Action, now: datetime) -> Preview:
+def preview_for_ids(broker: Broker, ids: Sequence[str], action: Change, now: datetime) -> Preview:
     """What the action would do to these jobs. Raises InvalidValue for a malformed id."""
     unique = _checked_ids(ids)
     records = list(_records(broker, unique))
-    allowed = [lifecycle.changed(record, action, now)[0] is not ChangeResult.REFUSED for record in records]
+    allowed = [_allows_record(action, record, now) for record in records]
     return Preview(
         changed=Counter(str(r.status) for r, is_allowed in zip(records, allowed, strict=True) if is_allowed),
         refused=Counter(
@@ -69,11 +79,11 @@ def preview_for_ids(broker: Broker, ids: Sequence[str], action: Action, now: dat
     )
 
 
-def preview_for_matching(broker: Broker, wanted: JobFilter, action: Action, now: datetime) -> Preview:
+def preview_for_matching(broker: Broker, wanted: JobFilter, action: Change, now: datetime) -> Preview:
     """What the action would do to the matching jobs, as far as their status tells. Counts them all, in steps
     of 250 ms where totals do not have the numbers."""
     numbers = count_all(broker, wanted, "status")
-    allowed = {status: number for status, number in numbers.items() if _allows(action, Status(status), now)}
+    allowed = {status: number for status, number in numbers.items() if allows(action, Status(status), now)}
     may_be_held = isinstance(action, Requeue) and bool(allowed) and _may_be_held(broker, wanted)
     return Preview(
         changed=allowed,
@@ -93,8 +103,8 @@ def _has_freed_key(record: JobRecord) -> bool:
     return record.unique_key is not None and record.is_ended
 
 
-def _allows(action: Action, status: Status, now: datetime) -> bool:
-    """Whether the rules of `lifecycle.changed` let the action change a job with this status."""
+def allows(action: Change, status: Status, now: datetime) -> bool:
+    """Whether the rules of `lifecycle` let the action change a job with this status."""
     record = JobRecord(
         id="0" * 24,
         path="",
@@ -105,6 +115,12 @@ def _allows(action: Action, status: Status, now: datetime) -> bool:
         updated_at=now,
         ended_at=now if status in ENDED else None,
     )
+    return _allows_record(action, record, now)
+
+
+def _allows_record(action: Change, record: JobRecord, now: datetime) -> bool:
+    if isinstance(action, SetPriority):
+        return record.status.is_waiting and not record.is_ended
     return lifecycle.changed(record, action, now)[0] is not ChangeResult.REFUSED
 
 
@@ -147,9 +163,11 @@ def apply_to_matching(
             return done
 
 
-def summary(done: Counter[ChangeResult], action: Action) -> str:
+def summary(done: Counter[ChangeResult], action: Change) -> str:
     """The counts in one line, such as ``3 jobs requeued; 1 refused: their status does not allow it``."""
     participle = VERBS[type(action)][1]
+    if isinstance(action, SetPriority):
+        participle += f" {action.priority}"
     number = done[ChangeResult.DONE]
     is_interrupt = isinstance(action, Cancel) and action.interrupt
     texts = {
