@@ -192,6 +192,10 @@ class ChangeRefused(JobError):
     """The job's status does not allow this change, or the job has changed since the caller read it."""
 
 
+class ChangedMeanwhile(MrqError):
+    """The thing has changed since the caller read it, and was left as it is."""
+
+
 class RepeatRefused(MrqError):
     """A request came with the key of an earlier one that has not ended, or that asked for something else."""
 

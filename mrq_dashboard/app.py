@@ -16,6 +16,7 @@ from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
 from mrq_dashboard import actions, api, openapi, pages
+from mrq_dashboard.actions import limits, queues, schedules, tasks, workers
 from mrq_dashboard.assets import PATH, Assets
 from mrq_dashboard.auth import Access, Authorize, Role
 from mrq_dashboard.backend import Backend
@@ -24,7 +25,7 @@ from mrq_dashboard.guard import API, Guard
 from mrq_dashboard.live import PATH as EVENTS
 from mrq_dashboard.live import Live
 from mrq_dashboard.rendering import Renderer
-from mrq_dashboard.visit import Done
+from mrq_dashboard.visit import Done, Page
 
 
 def both(path: str, answer: Callable[..., Done], role: Role) -> tuple[Endpoint, Endpoint]:
@@ -33,6 +34,24 @@ def both(path: str, answer: Callable[..., Done], role: Role) -> tuple[Endpoint, 
         Endpoint(method="POST", path=path, answer=answer, role=role),
         Endpoint(method="POST", path=f"{API.rstrip('/')}{path}", answer=answer, role=role),
     )
+
+
+def named(
+    one: str,
+    many: str,
+    verb: str,
+    answer: Callable[..., Done],
+    role: Role,
+    *,
+    ask: Callable[..., Page] | None = None,
+    key: str = "name",
+) -> tuple[Endpoint, ...]:
+    """The endpoints of an action on a thing with a name. The inputs or the path have the name; a name such as
+    ``..`` or ``/a`` is safe in the inputs only. `ask`: the page that asks for confirmation."""
+    path = f"/{one}/{verb}"
+    in_path = Endpoint(method="POST", path=f"/api/{many}/{{{key}:path}}/{verb}", answer=answer, role=role)
+    asking = () if ask is None else (Endpoint(method="GET", path=path, answer=ask, role=role),)
+    return (*asking, *both(path, answer, role), in_path)
 
 
 ENDPOINTS: tuple[Endpoint, ...] = (
@@ -52,6 +71,28 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(method="GET", path="/metrics", answer=api.stats.prometheus),
     *both("/views", actions.views.save, Role.OPERATE),
     *both("/views/delete", actions.views.delete, Role.OPERATE),
+    *named("queue", "queues", "pause", queues.pause, Role.OPERATE, ask=queues.ask_pause),
+    *named("queue", "queues", "resume", queues.resume, Role.OPERATE),
+    *named("queue", "queues", "move", queues.move, Role.OPERATE, ask=queues.ask_move),
+    *named("queue", "queues", "purge", queues.purge, Role.WRITE, ask=queues.ask_purge),
+    *named("task", "tasks", "pause", tasks.pause, Role.OPERATE, ask=tasks.ask_pause, key="path"),
+    *named("task", "tasks", "resume", tasks.resume, Role.OPERATE, key="path"),
+    *named("task", "tasks", "queue", tasks.queue, Role.WRITE, ask=tasks.ask_queue, key="path"),
+    *named("schedule", "schedules", "run", schedules.run, Role.OPERATE),
+    *named("schedule", "schedules", "pause", schedules.pause, Role.OPERATE, ask=schedules.ask_pause),
+    *named("schedule", "schedules", "resume", schedules.resume, Role.OPERATE),
+    *named("schedule", "schedules", "backfill", schedules.backfill, Role.WRITE, ask=schedules.ask_backfill),
+    *named("schedule", "schedules", "edit", schedules.edit, Role.WRITE, ask=schedules.ask_edit),
+    *named("schedule", "schedules", "delete", schedules.delete, Role.WRITE, ask=schedules.ask_delete),
+    Endpoint(method="GET", path="/schedule/add", answer=schedules.ask_add, role=Role.WRITE),
+    *both("/schedule/add", schedules.add, Role.WRITE),
+    *named("worker", "workers", "stop", workers.stop, Role.OPERATE, ask=workers.ask_stop),
+    *named("worker", "workers", "drain", workers.drain, Role.OPERATE, ask=workers.ask_drain),
+    *named("worker", "workers", "profile", workers.profile, Role.OPERATE, ask=workers.ask_profile),
+    Endpoint(method="GET", path="/limit/set", answer=limits.ask_set, role=Role.WRITE),
+    *both("/limit/set", limits.set_rule, Role.WRITE),
+    Endpoint(method="GET", path="/limit/remove", answer=limits.ask_remove, role=Role.WRITE),
+    *both("/limit/remove", limits.remove_rule, Role.WRITE),
     Endpoint(method="GET", path="/api/stats", answer=api.stats.show),
     Endpoint(method="GET", path="/api/metrics", answer=api.stats.metrics),
     Endpoint(method="GET", path="/api/system", answer=api.system.show),

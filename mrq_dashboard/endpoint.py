@@ -16,6 +16,7 @@ from starlette.responses import RedirectResponse, Response
 
 from mrq_core.errors import (
     BrokerUnavailable,
+    ChangedMeanwhile,
     ChangeRefused,
     ConfigError,
     InvalidParams,
@@ -220,7 +221,7 @@ def status_of(error: Exception) -> int:
         return 404
     if isinstance(error, Forbidden):
         return 403
-    if isinstance(error, ChangeRefused | RequestFailed | RepeatRefused | ConfigError):
+    if isinstance(error, ChangeRefused | ChangedMeanwhile | RequestFailed | RepeatRefused | ConfigError):
         return 409
     return 503 if isinstance(error, BrokerUnavailable) else 500
 

@@ -18,7 +18,7 @@ from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.record import JobRecord
-from mrq_core.errors import MrqError
+from mrq_core.errors import InvalidValue, MrqError, shown
 from mrq_core.operations.slots import SlotHistory
 from mrq_core.operations.task_history import TaskHistory
 from mrq_dashboard.auth import Role, Visitor
@@ -70,6 +70,28 @@ class Visit:
         """Raises Forbidden if the visitor's role is lower. `what`: such as ``removing jobs``."""
         if self.visitor.role < role:
             raise Forbidden(f"{what} needs the role {role}, and {self.visitor.name} has {self.visitor.role}")
+
+    @property
+    def may_operate(self) -> bool:
+        """Whether the visitor may do what needs the role operate."""
+        return self.visitor.role >= Role.OPERATE
+
+    @property
+    def may_write(self) -> bool:
+        """Whether the visitor may do what needs the role write."""
+        return self.visitor.role >= Role.WRITE
+
+    def named(self, given: str, key: str = "name") -> str:
+        """The name of a thing, which the path or the inputs give. Raises InvalidValue if none or both do."""
+        in_path = self.names.get(key, "")
+        if in_path and given and given != in_path:
+            raise InvalidValue(
+                f"{key} is {shown(given)}, and the path names {shown(in_path)}: expected one of them",
+                path=key,
+            )
+        if not (in_path or given):
+            raise InvalidValue(f"{key} is missing: expected a name", path=key)
+        return in_path or given
 
     @property
     def broker(self) -> Broker:

@@ -31,6 +31,8 @@ from mrq_core.tasks.task import Task, TaskFunction, TaskLike, path_of
 _MOST_OPTIONS = 10_000
 """The most tasks whose options a client keeps."""
 _NO_OPTIONS = TaskOptions()
+_PUBLISHED = ("queue", "priority", "at_most_once", "searchable", "limits")
+"""The options of a task that decide about its new jobs."""
 
 _is_observed: ContextVar[bool] = ContextVar("mrq_is_observed", default=False)
 """Whether observers of enqueued jobs run. Jobs that they queue are not observed: that would not end."""
@@ -51,6 +53,7 @@ class Client:
         self._brokers = ThreadBrokers(opened, lambda: open_broker(config, self.plugins))
         self._options: dict[TaskLike, LoadedTask] = {}
         self._overrides: dict[str, TaskOptions] = {}
+        self._learned: dict[str, TaskOptions] = {}
 
     @property
     def broker(self) -> Broker:
@@ -212,8 +215,21 @@ class Client:
         overrides = self._overrides_of(path)
         if isinstance(task, str) and is_decided(overrides, queue, options):
             return record_template(call, path, queue, options, overrides), overrides
-        defaults = self.options_of(path if isinstance(task, str) else task) or overrides
+        found = self.options_of(path if isinstance(task, str) else task)
+        defaults = found or self._learned.get(path) or overrides
         return record_template(call, path, queue, options, defaults), defaults
+
+    def learn_options(self, path: str, published: JsonObject) -> None:
+        """From now on uses these options of a task, as a worker has published them, where its code cannot be
+        imported here. Leaves out options that this version cannot read."""
+        found: dict[str, Any] = {}
+        for name in _PUBLISHED:
+            try:
+                found[name] = getattr(options_from({name: published[name]}, where=path), name)
+            except (KeyError, ConfigError):
+                continue
+        if len(self._learned) < _MOST_OPTIONS or path in self._learned:
+            self._learned[path] = TaskOptions(**found)
 
     def searchable_of(self, path: str) -> tuple[str, ...]:
         """The names of the params by which jobs of the task are found. Imports the module of the task, or

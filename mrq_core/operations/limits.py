@@ -41,6 +41,13 @@ def list_limits(broker: Broker) -> list[LimitRule]:
     ]
 
 
+def find_limit(broker: Broker, name: str) -> LimitRule | None:
+    """The rule with this name, or None if there is none that this version can read."""
+    item = broker.state.get(rules.LIMITS, name)
+    stored = None if item is None else rules.stored_limit(item.value)
+    return None if stored is None else LimitRule(name=name, limit=stored.limit, source=stored.source)
+
+
 class LimitUse(msgspec.Struct, frozen=True, kw_only=True):
     """The use of a limit key, and its rule. None: the key has no rule, and limits nothing."""
 

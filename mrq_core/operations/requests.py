@@ -128,6 +128,12 @@ def store_answer(broker: Broker, request_id: str, state: str, text: str, ttl: fl
     broker.state.put(ANSWERS, request_id, value, ttl=ttl)
 
 
+def read_answer(broker: Broker, request_id: str) -> tuple[str, str]:
+    """The state of the answer to a request, and its text. The state is empty before the worker has accepted
+    the request, and a minute after its end; then ``accepted``, and ``done`` or ``refused``."""
+    return _answer(broker, request_id, is_last=True)
+
+
 def _answer(broker: Broker, request_id: str, *, is_last: bool) -> tuple[str, str]:
     """The state of the answer, or an empty text, and the text of the answer. A broker that is away says
     nothing until the last call."""

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
@@ -19,7 +20,7 @@ from mrq_core.clock import to_ms
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.messages import StateItem
-from mrq_core.errors import BrokerUnavailable, InvalidValue, shown
+from mrq_core.errors import BrokerUnavailable, ChangedMeanwhile, InvalidValue, shown
 from mrq_core.scheduler.definitions import Definition, trigger_of
 
 SCHEDULES, CHANGES, SCHEDULERS = "schedules", "schedule_changes", "schedulers"
@@ -139,11 +140,25 @@ def schedulers(broker: Broker) -> list[str]:
 # --- changing -------------------------------------------------------------------------------
 
 
-def add_schedule(broker: Broker, definition: Definition, *, replaces: bool = False) -> StoredSchedule:
+def digest_of(definition: Definition) -> str:
+    """Tells a definition from another one."""
+    return hashlib.sha256(msgspec.json.encode(definition)).hexdigest()[:32]
+
+
+def add_schedule(
+    broker: Broker, definition: Definition, *, replaces: bool = False, seen: str | None = None
+) -> StoredSchedule:
     """Adds a schedule that belongs to no config. Raises InvalidValue if its name is taken, unless `replaces`:
-    then its definition changes, and its counts stay."""
+    then its definition changes, and its counts stay. `seen`: the `digest_of` of the definition to replace;
+    raises ChangedMeanwhile if the schedule has another one, or is gone."""
 
     def change(stored: StoredSchedule | None, now: int) -> StoredSchedule:
+        is_gone = stored is None or stored.removed_at is not None
+        if seen is not None and (is_gone or stored is None or digest_of(stored.definition) != seen):
+            raise ChangedMeanwhile(
+                f"the schedule {shown(definition.name)} was {'deleted' if is_gone else 'changed'} since you "
+                "opened it: open it again"
+            )
         if stored is None or stored.removed_at is not None:
             return _new(definition, "person", now)
         if not replaces:

@@ -1,5 +1,5 @@
-"""The actions: a module for each subject, for pages and programs alike. See `mrq_dashboard.acting`."""
+"""What changes something: a module for each subject, for pages and programs. See `mrq_dashboard.acting`."""
 
-from mrq_dashboard.actions import views
+from mrq_dashboard.actions import limits, queues, schedules, tasks, views, workers
 
-__all__ = ["views"]
+__all__ = ["limits", "queues", "schedules", "tasks", "views", "workers"]

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from starlette.testclient import TestClient
@@ -21,6 +20,7 @@ from mrq_dashboard.auth import Role, Visitor
 from mrq_dashboard.endpoint import Endpoint
 from mrq_dashboard.guard import API
 from tests.dashboard.conftest import MakeSite
+from tests.dashboard.room_examples import ROOMS
 
 HERE = {"sec-fetch-site": "same-origin"}
 ELSEWHERE = {"sec-fetch-site": "cross-site", "origin": "http://evil.example"}
@@ -47,12 +47,16 @@ def a_view(client: Client) -> dict[str, str]:
 EXAMPLES: dict[str, Example] = {
     "/views": Example(VIEW, nothing),
     "/views/delete": Example({"name": "broken"}, a_view),
+    **{path: Example(*example) for path, example in ROOMS.items()},
 }
 """By the path of the page's endpoint; the endpoint for programs is the same below /api."""
 
 
 def example_of(endpoint: Endpoint) -> Example:
     path = endpoint.path.removeprefix(API.rstrip("/"))
+    thing, has_name, verb = path.partition("s/{")  # /api/queues/{name:path}/pause is like /queue/pause
+    if has_name and "}/" in verb:
+        path = f"{thing}/{verb.partition('}/')[2]}"
     assert path in EXAMPLES, f"add an example of {path} to EXAMPLES"
     return EXAMPLES[path]
 
@@ -61,10 +65,16 @@ def send(site: TestClient, client: Client, endpoint: Endpoint, headers: dict[str
     example = example_of(endpoint)
     path = endpoint.path
     for name, value in example.make(client).items():
-        path = re.sub(rf"\{{{name}(:path)?\}}", value, path)
+        path = path.replace(f"{{{name}}}", quote(value)).replace(f"{{{name}:path}}", quote(value))
     if endpoint.is_api:
         return site.post(path, json=example.inputs, headers=headers)
     return site.post(path, data={**example.inputs, **more}, headers=headers, follow_redirects=False)
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No worker runs: an answer is not waited for."""
+    monkeypatch.setattr("mrq_dashboard.actions.workers._PATIENCE", 0.1)
 
 
 def is_named(endpoint: Endpoint) -> str:

@@ -1,0 +1,200 @@
+"""Pauses, resumes and purges queues, and moves their jobs. A name may mean a tree: ``main/``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from mrq_core.contract.naming import check_queue_name, is_tree, raw_kind, shown_names
+from mrq_core.operations.queue_contents import Emptied, move_queue, purge_queue, what_waits
+from mrq_core.operations.queues import pause_queues, resume_queues, waiting_in
+from mrq_core.operations.views import iso
+from mrq_dashboard.acting import Field, Form, ask
+from mrq_dashboard.actions import pauses
+from mrq_dashboard.visit import Done, Page, Visit
+
+_SECONDS = 5.0
+"""For so long one request purges or moves; a further request goes on."""
+Name = Annotated[
+    str,
+    Meta(max_length=1000, description="The queue, or a tree: `main/`. The path may name it instead."),
+]
+
+
+class QueueName(Struct, frozen=True, forbid_unknown_fields=True):
+    """A queue or tree."""
+
+    name: Name = ""
+
+
+class PauseInputs(Struct, frozen=True, forbid_unknown_fields=True):
+    """A queue or tree, and the end of its pause. Without an end, the pause lasts until somebody ends it."""
+
+    name: Name = ""
+    until: pauses.Until = ""
+    duration: pauses.Duration = ""
+
+
+class MoveInputs(Struct, frozen=True, forbid_unknown_fields=True):
+    """A queue or tree, and the queue that its waiting jobs move to."""
+
+    to: Annotated[str, Meta(max_length=1000, description="The queue that the jobs move to.")]
+    name: Name = ""
+
+
+def pause(visit: Visit, inputs: PauseInputs) -> Done:
+    """Pauses a queue or tree: workers claim nothing more from it, and running jobs go on.
+
+    A further pause changes the end of the first."""
+    name = check_queue_name(visit.named(inputs.name))
+    end = pause_queues(visit.broker, [name], until=pauses.end_of(visit, inputs.until, inputs.duration))
+    text = f"{_called(name)} is paused{pauses.until_words(end)}"
+    return Done(action="pause queue", target=name, text=text, value={"name": name, "until": iso(end)})
+
+
+def resume(visit: Visit, inputs: QueueName) -> Done:
+    """Resumes a paused queue or tree."""
+    name = check_queue_name(visit.named(inputs.name))
+    result = resume_queues(visit.broker, [name])
+    text, tone = f"{_called(name)} is resumed", ""
+    if not result.resumed:
+        tree = result.not_paused[name]
+        around = f" itself, but is part of the paused tree {shown_names([tree])}: resume that" if tree else ""
+        text, tone = f"{_called(name)} was not paused{around}", "warn"
+    counts = {"resumed": len(result.resumed)}
+    return Done(
+        action="resume queue", target=name, text=text, tone=tone, counts=counts,
+        value={"name": name, "resumed": bool(result.resumed)},
+    )  # fmt: skip
+
+
+def purge(visit: Visit, inputs: QueueName) -> Done:
+    """Removes what waits in a queue or tree: jobs with their logs, or the parameters of a raw queue.
+
+    Running jobs go on. Ends after some seconds: `complete` false means that a further request goes on."""
+    name = check_queue_name(visit.named(inputs.name))
+    done = purge_queue(visit.broker, name, seconds=_SECONDS)
+    text = f"{_number(done)} removed from {_called(name, '')}{_rest(visit, name, done)}"
+    return Done(
+        action="purge queue", target=name, text=text, tone=_tone(done), counts=_counts(done, "removed"),
+        value={"name": name, "removed": done.number, "left": done.left, "complete": done.is_complete},
+    )  # fmt: skip
+
+
+def move(visit: Visit, inputs: MoveInputs) -> Done:
+    """Moves the waiting jobs of a queue or tree to another queue; their due times and priorities stay.
+
+    Ends after some seconds: `complete` false means that a further request goes on."""
+    name = check_queue_name(visit.named(inputs.name))
+    done = move_queue(visit.broker, name, inputs.to, seconds=_SECONDS)
+    text = f"{_number(done)} moved from {_called(name, '')} to {_called(inputs.to, '')}"
+    return Done(
+        action="move queue", target=f"{name} to {inputs.to}", text=text + _rest(visit, name, done),
+        tone=_tone(done), counts=_counts(done, "moved"),
+        value={"name": name, "to": inputs.to, "moved": done.number, "left": done.left,
+               "complete": done.is_complete},
+    )  # fmt: skip
+
+
+# --- asking ---------------------------------------------------------------------------------
+
+
+def ask_pause(visit: Visit, inputs: QueueName) -> Page:
+    """Asks for the end of a pause."""
+    name = check_queue_name(visit.named(inputs.name))
+    number = waiting_in(visit.broker, name)
+    form = Form(
+        title=f"Pause {_called(name, '')}?",
+        path="/queue/pause",
+        button="Pause",
+        text=[
+            "Workers claim nothing more from it. "
+            f"Running jobs go on, and {number:,} waiting job{_s(number)} stay{_s(number, 's', '')}."
+        ],
+        fields=pauses.FIELDS,
+        hidden={"name": name},
+    )
+    return ask(visit, form, back="/queues")
+
+
+def ask_purge(visit: Visit, inputs: QueueName) -> Page:
+    """Asks whether what waits shall be removed, with the numbers by status."""
+    name = check_queue_name(visit.named(inputs.name))
+    found = what_waits(visit.broker, name)
+    what = "parameter" if found.params else "job"
+    texts = ["This cannot be undone: the jobs and their logs are gone. Running jobs go on."]
+    if found.params:
+        texts = ["This cannot be undone: the parameters are gone. Running jobs go on."]
+    elif not found.number:
+        texts = ["Nothing waits here."]
+    form = Form(
+        title=f"Purge {_called(name, '')}?",
+        path="/queue/purge",
+        button=f"Remove {found.number:,} {what}{_s(found.number)}",
+        text=texts,
+        hidden={"name": name},
+        counts=found.jobs,
+        is_dangerous=True,
+        is_possible=found.number > 0,
+    )
+    return ask(visit, form, back="/queues")
+
+
+def ask_move(visit: Visit, inputs: QueueName) -> Page:
+    """Asks where the waiting jobs shall go, with their numbers by status."""
+    name = check_queue_name(visit.named(inputs.name))
+    found = what_waits(visit.broker, name)
+    is_raw = raw_kind(name) is not None and not is_tree(name)
+    text = "Their priorities and due times stay. Running jobs go on."
+    if is_raw:
+        text = "This raw queue holds parameters and no jobs: nothing can be moved."
+    elif not found.number:
+        text = "No job waits here."
+    form = Form(
+        title=f"Move the jobs of {_called(name, '')}?",
+        path="/queue/move",
+        button=f"Move {found.number:,} job{_s(found.number)}",
+        text=[text],
+        fields=[Field(name="to", label="To the queue", required=True, most=200)],
+        hidden={"name": name},
+        counts=found.jobs,
+        is_possible=found.number > 0 and not is_raw,
+    )
+    return ask(visit, form, back="/queues")
+
+
+# --- words ----------------------------------------------------------------------------------
+
+
+def _called(name: str, the: str = "The ") -> str:
+    return f"{the}{'tree' if is_tree(name) else 'queue'} {shown_names([name])}"
+
+
+def _s(number: int, one: str = "", many: str = "s") -> str:
+    return one if number == 1 else many
+
+
+def _number(done: Emptied) -> str:
+    jobs = f"{done.jobs:,} job{_s(done.jobs)}"
+    params = f"{done.params:,} parameter{_s(done.params)}"
+    if done.params:
+        return f"{jobs} and {params}" if done.jobs else params
+    return jobs
+
+
+def _rest(visit: Visit, name: str, done: Emptied) -> str:
+    texts = []
+    if done.left:
+        texts.append(f"; {done.left:,} started or changed meanwhile")
+    if not done.is_complete:
+        texts.append(f"; {what_waits(visit.broker, name).number:,} still wait: do it again to go on")
+    return "".join(texts)
+
+
+def _tone(done: Emptied) -> str:
+    return "" if done.is_complete and not done.left else "warn"
+
+
+def _counts(done: Emptied, word: str) -> dict[str, int]:
+    return {word: done.number, **({"left": done.left} if done.left else {})}

@@ -1,0 +1,157 @@
+"""Asks workers to stop, to drain, and for the profile of a task."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from mrq_core.contract.codec import JsonValue
+from mrq_core.contract.values import check_path
+from mrq_core.errors import RequestFailed
+from mrq_core.operations.requests import ask_worker, send_request
+from mrq_core.operations.workers import WorkerReport, only_worker
+from mrq_dashboard.acting import Field, Form, ask
+from mrq_dashboard.visit import Done, NotFound, Page, Visit
+
+_VALID = 60.0
+"""Seconds in which a worker that is suspended, or cannot reach the broker, may still obey."""
+_PATIENCE = 3.0
+"""Seconds for which a request waits: a worker that runs answers within two."""
+Name = Annotated[
+    str, Meta(max_length=1000, description="The worker, its NAME, or its host, unless the path names it.")
+]
+
+
+class WorkerName(Struct, frozen=True, forbid_unknown_fields=True):
+    """A worker."""
+
+    name: Name = ""
+
+
+class StopInputs(Struct, frozen=True, forbid_unknown_fields=True):
+    """A worker, and whether its running jobs are interrupted at once."""
+
+    name: Name = ""
+    now: Annotated[bool, Meta(description="Interrupt running jobs at once, without STOP_GRACE.")] = False
+
+
+class ProfileInputs(Struct, frozen=True, forbid_unknown_fields=True):
+    """A worker, and the task of which it profiles the next run."""
+
+    task: Annotated[str, Meta(min_length=1, max_length=1000, description="The path of the task.")]
+    name: Name = ""
+    seconds: Annotated[float, Meta(ge=1, le=3600, description="The end of the request.")] = 60.0
+
+
+def stop(visit: Visit, inputs: StopInputs) -> Done:
+    """Stops a worker: its running jobs have STOP_GRACE seconds, and are then interrupted; with `now` at once.
+
+    `answered` false: the worker has not answered so far, and obeys if it can within a minute."""
+    report = the_worker(visit, visit.named(inputs.name))
+    return _asked(visit, report, "stop", {"now": True} if inputs.now else {})
+
+
+def drain(visit: Visit, inputs: WorkerName) -> Done:
+    """Drains a worker: it claims nothing more, finishes its running jobs, and ends.
+
+    `answered` false: the worker has not answered so far, and obeys if it can within a minute."""
+    return _asked(visit, the_worker(visit, visit.named(inputs.name)), "drain", {})
+
+
+def profile(visit: Visit, inputs: ProfileInputs) -> Done:
+    """Has a worker profile the next run of a task.
+
+    `/api/worker/answer` has the profile when the run has ended, for a minute."""
+    report = the_worker(visit, visit.named(inputs.name))
+    path = check_path(inputs.task)
+    request = send_request(visit.broker, report.name, "profile", {"task": path}, inputs.seconds)
+    return Done(
+        action="profile worker",
+        target=f"{report.name}: {path}",
+        text=f"The worker {report.name} profiles the next run of {path}",
+        value={"worker": report.name, "request": request.id},
+        url=visit.url("/worker/answer", name=report.name, request=request.id),
+    )
+
+
+def the_worker(visit: Visit, name: str) -> WorkerReport:
+    """The only worker with this name, NAME or host. Raises NotFound."""
+    try:
+        return only_worker(visit.broker, name)
+    except RequestFailed as error:
+        raise NotFound(str(error)) from error
+
+
+def _asked(visit: Visit, report: WorkerReport, kind: str, args: dict[str, JsonValue]) -> Done:
+    answer = ask_worker(visit.broker, report.name, kind, args, ttl=_VALID, patience=_PATIENCE)
+    text = f"{report.name}: {answer}"
+    if answer is None:
+        text = (
+            f"The worker {report.name} was asked to {kind} and has not answered so far: it obeys if it "
+            f"reaches the broker within {_VALID:g} s"
+        )
+    return Done(
+        action=f"{kind} worker" + (" now" if args else ""), target=report.name, text=text,
+        tone="" if answer is not None else "warn",
+        value={"worker": report.name, "answered": answer is not None, "answer": answer},
+    )  # fmt: skip
+
+
+# --- asking ---------------------------------------------------------------------------------
+
+
+def ask_stop(visit: Visit, inputs: WorkerName) -> Page:
+    """Asks how a worker shall stop."""
+    report = the_worker(visit, visit.named(inputs.name))
+    now = Field(
+        name="now", label="Interrupt running jobs at once", kind="check", hint="Otherwise after STOP_GRACE."
+    )
+    form = Form(
+        title=f"Stop the worker {report.name}?",
+        path="/worker/stop",
+        button="Stop the worker",
+        text=[_running(report), "A supervisor may start it again. Interrupted jobs run again elsewhere."],
+        fields=[now],
+        hidden={"name": report.name},
+        is_dangerous=True,
+    )
+    return ask(visit, form, back="/workers")
+
+
+def ask_drain(visit: Visit, inputs: WorkerName) -> Page:
+    """Asks whether a worker shall finish its jobs and end."""
+    report = the_worker(visit, visit.named(inputs.name))
+    form = Form(
+        title=f"Drain the worker {report.name}?",
+        path="/worker/drain",
+        button="Drain the worker",
+        text=[
+            _running(report),
+            "It claims nothing more, finishes its running jobs, and ends. A supervisor may start it again.",
+        ],
+        hidden={"name": report.name},
+    )
+    return ask(visit, form, back="/workers")
+
+
+def ask_profile(visit: Visit, inputs: WorkerName) -> Page:
+    """Asks which task a worker shall profile."""
+    report = the_worker(visit, visit.named(inputs.name))
+    tasks = sorted({job.path for job in report.running})
+    form = Form(
+        title=f"Profile a task in {report.name}",
+        path="/worker/profile",
+        button="Profile its next run",
+        text=["The next run of the task that begins in this worker is profiled."],
+        fields=[
+            Field(name="task", label="Task", value=tasks[0] if tasks else "", required=True, most=1000),
+            Field(name="seconds", label="Seconds to wait", value="60", kind="number", low=1, high=3600),
+        ],
+        hidden={"name": report.name},
+    )
+    return ask(visit, form, back="/workers")
+
+
+def _running(report: WorkerReport) -> str:
+    return f"It runs {report.busy:,} job{'' if report.busy == 1 else 's'}."
