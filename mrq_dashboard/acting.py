@@ -196,6 +196,8 @@ class Field:
     low: int | None = None
     high: int | None = None
     is_checked: bool = False
+    problem: str = ""
+    """What is wrong with the value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,6 +221,8 @@ class Form:
     """Whether it cannot be undone."""
     is_possible: bool = True
     """Whether there is anything to do: else the page has no button."""
+    problem: str = ""
+    """Why the action was refused, where no field tells."""
 
 
 def ask(visit: Visit, form: Form, *, back: str = "/") -> Page:

@@ -165,7 +165,7 @@ def create_dashboard(
         Route(EVENTS, live.serve, methods=["GET"]),
         Route("/healthz", _healthz, methods=["GET"]),
         Route("/api/openapi.json", _openapi, methods=["GET"]),
-        *(Route(one.path, site.handler(one), methods=[one.method]) for one in ENDPOINTS),
+        *(Route(one.path, site.handler(one, _asking(one)), methods=[one.method]) for one in ENDPOINTS),
     ]
     app = Starlette(
         routes=routes,
@@ -176,6 +176,13 @@ def create_dashboard(
     app.state.site = site
     app.state.live = live
     return app
+
+
+def _asking(endpoint: Endpoint) -> Endpoint | None:
+    """The page with the form of an action: of the same path."""
+    if not endpoint.is_action or endpoint.is_api:
+        return None
+    return next((one for one in ENDPOINTS if one.path == endpoint.path and not one.is_action), None)
 
 
 async def _openapi(request: Request) -> Response:

@@ -31,7 +31,8 @@ from mrq_dashboard import acting
 from mrq_dashboard.auth import SAFE_METHODS, Access, Role, comes_from_here, has_token
 from mrq_dashboard.backend import Backend
 from mrq_dashboard.guard import API, TooLarge
-from mrq_dashboard.inputs import read_inputs
+from mrq_dashboard.inputs import inputs_among, items_of, read_inputs
+from mrq_dashboard.refused_forms import with_problem
 from mrq_dashboard.rendering import Renderer
 from mrq_dashboard.visit import Answer, Forbidden, Json, NoInputs, NotFound, Page, Redirect, Visit
 
@@ -89,8 +90,8 @@ class Site:
         self.access = access
         self.renderer = renderer
 
-    def handler(self, endpoint: Endpoint) -> Callable[[Request], Any]:
-        """The function that Starlette calls."""
+    def handler(self, endpoint: Endpoint, asking: Endpoint | None = None) -> Callable[[Request], Any]:
+        """The function that Starlette calls. `asking`: the page whose form the action answers."""
         inputs_kind = endpoint.inputs
 
         async def handle(request: Request) -> Response:
@@ -119,9 +120,28 @@ class Site:
             except (HTTPException, TooLarge):
                 raise
             except Exception as error:
-                return self.failure(request, error, is_api=is_api)
+                if asking is None or is_api or status_of(error) not in (400, 409):
+                    return self.failure(request, error, is_api=is_api)
+                return await self._form_again(request, asking, error)
 
         return handle
+
+    async def _form_again(self, request: Request, asking: Endpoint, error: Exception) -> Response:
+        """The form with what was typed and the error, or the error alone."""
+        try:
+            items = await items_of(request) or []
+            inputs, visit = inputs_among(items, asking.inputs), self._visit(request)
+            given = () if asking.inputs is NoInputs else (inputs,)
+            path = error.path if isinstance(error, InvalidValue) else None
+
+            def answer() -> Response:
+                page = asking.answer(visit, *given)
+                assert isinstance(page, Page)
+                return self._response(visit, with_problem(page, items, str(error), path, status_of(error)))
+
+            return await self.backend.ask(answer)
+        except MrqError:  # the thing of the form is gone, or the broker is away
+            return self.failure(request, error, is_api=False)
 
     async def refusal(self, request: Request, *, role: Role, is_api: bool) -> Response | None:
         """The answer for a visitor who may not send this request, or None. Notes the visitor."""

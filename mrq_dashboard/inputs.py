@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple, get_origin, get_type_hints
 
@@ -13,6 +14,8 @@ from mrq_dashboard.auth import SAFE_METHODS
 
 _FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 2000
+_PATH = re.compile(r"at `\$\.(\w+)")
+"""The input that an error of msgspec names."""
 OWN = frozenset({"_once", "_back", "_done"})
 """Names that pages and forms send beside the inputs: see `mrq_dashboard.acting`."""
 
@@ -28,15 +31,21 @@ async def read_inputs(request: Request, kind: type[msgspec.Struct], *, is_page: 
     """The inputs. Raises InvalidValue for an unknown name, a wrong value or a repeated one.
 
     Numbers and switches of a query or form are texts: ``7``, ``true``. An empty text of a query or form
-    counts as not given, because forms of browsers send each field. Only pages have names of `OWN`."""
-    items = await _items(request)
+    counts as not given, because forms of browsers send each field. ``argument.x`` is the item ``x`` of a
+    dict `argument`. Only pages have names of `OWN`."""
+    items = await items_of(request)
     if items is None:
         return Sent(await _from_json(request, kind), {})
     own = {name: text for name, text in items if is_page and name in OWN}
     return Sent(_from_texts([item for item in items if item[0] not in own], kind), own)
 
 
-async def _items(request: Request) -> list[tuple[str, str]] | None:
+def inputs_among(items: Iterable[tuple[str, str]], kind: type[msgspec.Struct]) -> msgspec.Struct:
+    """The inputs of another page among the items. Raises InvalidValue."""
+    return _from_texts([item for item in items if item[0] in kind.__struct_fields__], kind)
+
+
+async def items_of(request: Request) -> list[tuple[str, str]] | None:
     """The names and texts of a query or form. None: the body is no form."""
     if request.method in SAFE_METHODS:
         return request.query_params.multi_items()
@@ -67,13 +76,16 @@ async def _from_json(request: Request, kind: type[msgspec.Struct]) -> msgspec.St
 
 
 def _from_texts(items: Iterable[tuple[str, str]], kind: type[msgspec.Struct]) -> msgspec.Struct:
-    lists = {name for name, hint in get_type_hints(kind).items() if get_origin(hint) in (tuple, list)}
+    origins = {name: get_origin(hint) for name, hint in get_type_hints(kind).items()}
     values: dict[str, Any] = {}
     for name, text in items:
+        first, dot, key = name.partition(".")
         if text == "":
             continue
-        if name in lists:
+        if origins.get(name) in (tuple, list):
             values.setdefault(name, []).append(text)
+        elif dot and origins.get(first) is dict:
+            values.setdefault(first, {})[key] = text
         elif name in values:
             raise InvalidValue(f"{name} is given twice: expected one value", path=name)
         else:
@@ -85,5 +97,8 @@ def _converted(value: object, kind: type[msgspec.Struct], *, strict: bool) -> ms
     try:
         return msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
-        names = ", ".join(field.encode_name for field in msgspec.structs.fields(kind)) or "no inputs"
-        raise InvalidValue(f"{error}; the inputs here: {names}", path="inputs") from error
+        names = [field.encode_name for field in msgspec.structs.fields(kind)]
+        found = _PATH.search(str(error))
+        path = found[1] if found is not None and found[1] in names else "inputs"
+        text = f"{error}; the inputs here: {', '.join(names) or 'no inputs'}"
+        raise InvalidValue(text, path=path) from error

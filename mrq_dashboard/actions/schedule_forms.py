@@ -7,6 +7,7 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 
 from mrq_core.clock import from_ms
+from mrq_core.contract.values import check_path
 from mrq_core.errors import InvalidValue
 from mrq_core.operations.filters import duration_from, object_from, seconds_from
 from mrq_core.operations.views import iso, redacted, with_hidden
@@ -80,6 +81,10 @@ def definition_in(inputs: ScheduleInputs, before: Definition | None = None) -> D
         entry.pop("params", None)
     if before is not None and "params" in entry:
         entry["params"] = with_hidden(entry["params"], before.params)
+    try:
+        check_path(inputs.path)
+    except InvalidValue as error:
+        raise InvalidValue(str(error), path="path") from error
     definition = definition_from(entry)
     if before is not None and definition.name != before.name:
         raise InvalidValue("the name of a schedule cannot change: add another one", path="name")

@@ -10,7 +10,7 @@ from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.values import check_path
 from mrq_core.errors import RequestFailed
 from mrq_core.operations.requests import ask_worker, send_request
-from mrq_core.operations.workers import WorkerReport, only_worker
+from mrq_core.operations.workers import STOPPED, WorkerReport, only_worker
 from mrq_dashboard.acting import Field, Form, ask
 from mrq_dashboard.visit import Done, NotFound, Page, Visit
 
@@ -65,6 +65,9 @@ def profile(visit: Visit, inputs: ProfileInputs) -> Done:
     `/api/worker/answer` has the profile when the run has ended, for a minute."""
     report = the_worker(visit, visit.named(inputs.name))
     path = check_path(inputs.task)
+    if not report.is_at_work:
+        state = "has stopped" if report.status == STOPPED else "is dead: it does not report"
+        raise RequestFailed(f"the worker {report.name} {state}")
     request = send_request(visit.broker, report.name, "profile", {"task": path}, inputs.seconds)
     return Done(
         action="profile worker",

@@ -53,21 +53,29 @@
     }
   });
 
+  // The error stands beside its field: that of "params.user" is "argument.user", or else "params".
+  const fieldOf = (form, path) => [path, path.replace(/^params\./, "argument."), path.split(".")[0]]
+    .map((name) => form.querySelector(`.field [name="${CSS.escape(name)}"]`)).find(Boolean);
   const send = async (form, button) => {
     if (isBusy) return;
     isBusy = true;
     const problem = form.querySelector(".problem");
     problem.hidden = true;
     button?.setAttribute("aria-busy", "true");
-    let words = "The server does not answer. Press again: the action is done once at most.";
+    form.querySelector("[aria-invalid]")?.removeAttribute("aria-invalid");
+    let path = "", words = "The server does not answer. Press again: the action is done once at most.";
     try {
       const answer = await fetch(form.action, { method: "POST", headers: { "X-Fragment": "1" }, body: new URLSearchParams(new FormData(form)) });
       const value = await answer.json();
       if (answer.ok) { location.assign(value.url); return; }
       words = value.error.message;
+      path = value.error.path || "";
     } catch (error) { if (error.name !== "TypeError" && error.name !== "SyntaxError") throw error; }
     finally { isBusy = false; button?.removeAttribute("aria-busy"); }
     problem.textContent = words;
     problem.hidden = false;
+    const wrong = fieldOf(form, path);
+    if (wrong) { wrong.closest(".field").append(problem); wrong.setAttribute("aria-invalid", "true"); wrong.focus(); }
+    else form.querySelector(".row").before(problem);
   };
 })();
