@@ -30,7 +30,10 @@ from mrq_core.embedded.server.connection import Database
 
 MAX_SECONDS = 0.25
 BATCH = 500
-"""The number of candidates that are read at once, from all ranges together."""
+"""The largest number of candidates that are read at once, from all ranges together."""
+FIRST_BATCH, GROWTH = 20, 5
+"""The smallest first batch, and the factor from each batch to the next: most searches for one job end with
+their first candidate."""
 MOST_EXPIRED = 10_000
 """With more expired jobs, which totals and indexes still have, jobs are counted one by one."""
 MOST_SEEKS = 10
@@ -96,7 +99,7 @@ def find(
     deadline = time.monotonic() + MAX_SECONDS if bounded else math.inf
     hits: list[str] = []
     last, stopped, more = cursor, False, False
-    candidates = _candidates(connection, wanted, clock.now_ms(), order, cursor)
+    candidates = _candidates(connection, wanted, clock.now_ms(), order, cursor, limit + 1)
     for number, (job_id, params) in enumerate(candidates):
         if params is not None and (
             not wanted.params or codec.has_values(codec.decode(params), wanted.params)
@@ -267,22 +270,28 @@ def _counted(
 
 
 def _candidates(
-    connection: sqlite3.Connection, wanted: JobFilter, now_ms: int, order: Order, cursor: str | None
+    connection: sqlite3.Connection,
+    wanted: JobFilter,
+    now_ms: int,
+    order: Order,
+    cursor: str | None,
+    needed: int,
 ) -> Iterator[tuple[str, bytes | None]]:
-    """Ids in order, each with its params if the other parts of the filter hold, or a 1 without `params`."""
+    """Ids in order, each with its params if the other parts of the filter hold, or a 1 without `params`.
+    `needed`: the number of ids after which the caller may stop."""
     start = _START[order] if cursor is None else cursor
     ranges, others = _ranges(connection, wanted)
-    size = max(BATCH // len(ranges), 20)
+    largest = max(BATCH // len(ranges), FIRST_BATCH)
 
     def run(one: Entries) -> Iterator[tuple[str, bytes | None]]:
         sql, values = candidates_of(one, others, wanted, now_ms, order)
-        position = start
+        position, size = start, min(largest, max(needed, FIRST_BATCH))
         while True:
             found = connection.execute(sql, (*values, position, size)).fetchall()
             yield from found
             if len(found) < size:
                 return
-            position = found[-1][0]
+            position, size = found[-1][0], min(largest, size * GROWTH)
 
     if len(ranges) == 1:
         return run(ranges[0])
