@@ -12,7 +12,9 @@ from anyio import CapacityLimiter, to_thread
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.errors import BrokerUnavailable
+from mrq_core.operations.search import KnownSuccesses
 from mrq_core.operations.slots import SlotHistory
+from mrq_core.operations.statistics import DayMeasurements
 from mrq_core.operations.task_history import TaskHistory
 from mrq_dashboard.health import Health
 
@@ -33,6 +35,8 @@ class Backend:
         self.client = client or Client(dataclasses.replace(config, broker_timeout=timeout))
         self.task_history = TaskHistory()
         self.slot_history = SlotHistory()
+        self.day = DayMeasurements()
+        self.known_successes: KnownSuccesses = {}
         self.health = Health()
         self._limiter: CapacityLimiter | None = None
 

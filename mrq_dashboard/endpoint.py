@@ -166,6 +166,8 @@ class Site:
             client=self.backend.client,
             task_history=self.backend.task_history,
             slot_history=self.backend.slot_history,
+            day=self.backend.day,
+            known_successes=self.backend.known_successes,
             health=self.backend.health,
             visitor=request.state.visitor,
             root=root,

@@ -19,12 +19,16 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.record import JobRecord
 from mrq_core.errors import InvalidValue, MrqError, shown
+from mrq_core.operations.search import KnownSuccesses, LastSuccesses
 from mrq_core.operations.slots import SlotHistory
+from mrq_core.operations.statistics import DayMeasurements
 from mrq_core.operations.task_history import TaskHistory
 from mrq_dashboard.auth import Role, Visitor
 from mrq_dashboard.health import Checked, Health
 
 _log = logging.getLogger("mrq.dashboard")
+_SUCCESSES_KEPT = 5.0
+"""Seconds after which the last success of a task is read again."""
 
 
 class NotFound(MrqError):
@@ -48,6 +52,10 @@ class Visit:
     """The measurements of tasks that this process has read."""
     slot_history: SlotHistory
     """The measurements by minute and hour that this process has read."""
+    day: DayMeasurements
+    """The run times of the last day that this process has read."""
+    known_successes: KnownSuccesses
+    """The last successes of tasks that this process has read."""
     health: Health
     """The findings about the broker."""
     visitor: Visitor
@@ -107,6 +115,11 @@ class Visit:
     def now(self) -> datetime:
         """The broker's time, read once."""
         return self.broker.now()
+
+    @property
+    def successes(self) -> LastSuccesses:
+        """The last successes of tasks, of up to 5 s ago."""
+        return LastSuccesses(self.broker, self.known_successes, seconds=_SUCCESSES_KEPT)
 
     @property
     def checked(self) -> Checked | None:

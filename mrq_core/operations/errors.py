@@ -79,12 +79,14 @@ def error_groups(
     limit: int = MOST,
     order: ErrorOrder = ErrorOrder.RECENT,
     cursor: str | None = None,
+    successes: LastSuccesses | None = None,
 ) -> ErrorPage:
     """The error groups that contain all words of `wanted_text`, in any case.
 
     Reads totals, the metric `jobs.errors` of 24 hours, and three times a few jobs of each group of the page
     by an index. Ranks move while jobs change: a later page may repeat or leave out a group. Raises
-    InvalidValue for a `limit` outside 1 to 50, and for a malformed cursor.
+    InvalidValue for a `limit` outside 1 to 50, and for a malformed cursor. A process that asks often keeps
+    `successes`.
     """
     if not 1 <= limit <= MOST:
         raise InvalidValue(f"limit is {shown(limit)}: expected 1 to {MOST}", path="limit")
@@ -95,7 +97,7 @@ def error_groups(
     now = broker.now()
     trends = _trends(broker, now)
     names.sort(key=_keys(order, totals, trends))
-    successes = LastSuccesses(broker)
+    successes = successes or LastSuccesses(broker)
     page = names[rank : rank + limit]
     return ErrorPage(
         groups=tuple(_group(broker, name, totals[name], trends.get(name), successes) for name in page),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -102,12 +103,20 @@ def counts_by_status(broker: Broker, query: SearchQuery, *, seconds: float = SEC
     return StatusCounts(numbers=dict(found), is_complete=cursor is None)
 
 
-class LastSuccesses:
-    """The times at which tasks last succeeded, read when they are first needed."""
+KnownSuccesses = dict[str, tuple[float, datetime | None]]
+"""By the path of the task: when it was read, by the monotonic clock, and the time of the last success."""
 
-    def __init__(self, broker: Broker) -> None:
+
+class LastSuccesses:
+    """The times at which tasks last succeeded, read when they are first needed, and again when `seconds` are
+    over. `known` is what was read before, for a process that asks often."""
+
+    def __init__(
+        self, broker: Broker, known: KnownSuccesses | None = None, *, seconds: float = math.inf
+    ) -> None:
         self._broker = broker
-        self._known: dict[str, datetime | None] = {}
+        self._seconds = seconds
+        self._known = {} if known is None else known
 
     def of(self, path: str) -> datetime | None:
         """The end of the last success of a task. None: no stored job of the task has succeeded.
@@ -115,12 +124,13 @@ class LastSuccesses:
         The latest end among the 20 successes that were created last: an older job that was requeued and
         succeeded after them is left out. One `Broker.find` by an index.
         """
-        if path not in self._known:
+        known = self._known.get(path)
+        if known is None or time.monotonic() - known[0] > self._seconds:
             wanted = JobFilter(paths=(path,), statuses=(Status.SUCCESS,))
             page = self._broker.find(wanted, limit=_RECENT_SUCCESSES)
             ends = [record.ended_at for record in page.records if record.ended_at is not None]
-            self._known[path] = max(ends, default=None)
-        return self._known[path]
+            known = self._known[path] = (time.monotonic(), max(ends, default=None))
+        return known[1]
 
     def has_read(self, path: str) -> bool:
         """Whether `of` answers without a read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
@@ -88,7 +89,12 @@ class QueueStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def queue_statistics(
-    broker: Broker, names: Sequence[str] = (), *, empty_in: float = 300.0, greenlets: int = 1
+    broker: Broker,
+    names: Sequence[str] = (),
+    *,
+    empty_in: float = 300.0,
+    greenlets: int = 1,
+    day: DayMeasurements | None = None,
 ) -> list[QueueStatistics]:
     """The load of these queues and trees, or of all queues, over the last WINDOW seconds.
 
@@ -117,14 +123,13 @@ def queue_statistics(
     now = broker.now()
     counts = _counts_of(broker, names)
     recent = _Measured(broker, after(now, -WINDOW), now, Resolution.MINUTE)
-    day: _Measured | None = None
+    day = day or DayMeasurements()
     reports = workers_at_work(broker)
     answers = []
     for name, its_counts in counts.items():
         run_time = recent.durations(ENDED, name)
         if run_time is None:
-            day = day or _Measured(broker, after(now, -86_400), now, Resolution.HOUR)
-            run_time = day.durations(ENDED, name)
+            run_time = day.of(broker, now).durations(ENDED, name)
         serving = listening(name, reports)
         slots = sum(report.greenlets for report in serving)
         arrival_rate = recent.arrival_rate(its_counts)
@@ -178,6 +183,23 @@ def _counts_of(broker: Broker, names: Sequence[str]) -> dict[str, list[QueueCoun
         return {counts.queue: [counts] for counts in all_counts(broker)}
     found = dict(zip(names, ([one] for one in broker.counts(list(names))), strict=True))
     return {name: list(all_counts(broker, name)) if is_tree(name) else found[name] for name in names}
+
+
+class DayMeasurements:
+    """The run times of the last day by queue, read again after KEPT seconds: for frequent readers."""
+
+    KEPT = 60.0
+
+    def __init__(self) -> None:
+        self._latest: tuple[float, _Measured] | None = None
+
+    def of(self, broker: Broker, now: datetime) -> _Measured:
+        """The measurements, of up to KEPT seconds ago."""
+        latest = self._latest
+        if latest is None or time.monotonic() - latest[0] > self.KEPT:
+            measured = _Measured(broker, after(now, -86_400), now, Resolution.HOUR)
+            latest = self._latest = (time.monotonic(), measured)
+        return latest[1]
 
 
 class _Measured:

@@ -6,6 +6,7 @@ themselves in a compact form, to be subtracted when they leave the 72 hours.
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -21,11 +22,14 @@ from mrq_core.errors import NotSupported
 from mrq_core.operations.query import FAILED
 from mrq_core.operations.statistics import Durations, durations_of
 
+_log = logging.getLogger("mrq.operations")
 HOURS = 72
 """The hours over which durations and the failure rate are taken."""
 TREND_HOURS = 24
 _SETTLED = 120.0
 """Seconds after the end of an hour until all workers have recorded its metrics."""
+_PAUSE = 0.02
+"""Seconds between two hours that are read in the background."""
 _AT_ONCE = 12
 """Hours of one read, where the time is not bounded."""
 _FAILED = frozenset(str(status) for status in FAILED)
@@ -125,13 +129,14 @@ class TaskHistory:
         self._hours: dict[datetime, bytes] = {}
         self._ends: dict[datetime, _Ends] = {}
         self._sums: dict[str, Measured] = {}
+        self._filling: threading.Thread | None = None
 
     def read(self, broker: Broker, seconds: float | None = None) -> Measurements:
         """The measurements of the last 72 hours, by the clock of the broker.
 
         Reads the latest hour, and hours that are not known yet, the latest first: at least one, and others
-        for about `seconds`, so that the first calls may have fewer hours. None: all hours, which takes about
-        a second where 200 tasks are busy all the time. About 2 MB are kept for them.
+        for about `seconds`, so that the first calls may have fewer hours; a thread reads the others. None:
+        all hours, which takes about a second where 200 tasks are busy all the time. About 2 MB are kept.
         """
         begin, now = time.monotonic(), broker.now()
         current = Resolution.HOUR.start_of(now)
@@ -146,10 +151,29 @@ class TaskHistory:
             step = _AT_ONCE if seconds is None else 1
             for start in range(0, len(missing), step):
                 if start and seconds is not None and time.monotonic() - begin > seconds:
+                    self._fill_later(broker, missing[start:])
                     break
                 for hour, tasks in _read(broker, missing[start : start + step]).items():
                     self._keep(hour, tasks)
             return self._measurements(latest, wanted[:TREND_HOURS][::-1])
+
+    def _fill_later(self, broker: Broker, hours: Sequence[datetime]) -> None:
+        if self._filling is None:
+            self._filling = threading.Thread(target=self._fill, args=(broker, hours), daemon=True)
+            self._filling.start()
+
+    def _fill(self, broker: Broker, hours: Sequence[datetime]) -> None:
+        """Reads hours one by one, so that no call waits for more than one."""
+        try:
+            for hour in hours:
+                with self._lock:
+                    if hour not in self._hours:
+                        self._keep(hour, _read(broker, [hour])[hour])
+                time.sleep(_PAUSE)
+        except Exception as error:  # the broker is away, or was closed: a later call begins again
+            _log.debug("task_history.stopped error=%s", error)
+        finally:
+            self._filling = None
 
     def _keep(self, hour: datetime, tasks: _Hour) -> None:
         self._hours[hour], self._ends[hour] = _encode(tasks), _ends_of(tasks)

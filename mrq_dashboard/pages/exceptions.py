@@ -49,6 +49,7 @@ def exceptions(visit: Visit, inputs: ExceptionsInputs) -> Page:
         limit=_ROWS,
         order=ErrorOrder(inputs.sort),
         cursor=inputs.cursor or None,
+        successes=visit.successes,
     )
     context = {
         "rows": [Row(group, sparkline(group.trend)) for group in found.groups],
@@ -84,7 +85,9 @@ def _find(visit: Visit, name: str) -> ErrorGroup | None:
     """The group with exactly this name, among those that have its words."""
     cursor: str | None = None
     for _ in range(_MOST_PAGES):
-        found = error_groups(visit.broker, name, order=ErrorOrder.NAME, cursor=cursor)
+        found = error_groups(
+            visit.broker, name, order=ErrorOrder.NAME, cursor=cursor, successes=visit.successes
+        )
         for group in found.groups:
             if group.group == name:
                 return group

@@ -49,7 +49,9 @@ def show(visit: Visit, inputs: OverviewInputs) -> Page:
     state = overview(
         visit.broker, visit.slot_history, resolution=resolution, number=number, seconds=_READ_SECONDS
     )
-    groups = error_groups(visit.broker, limit=_MOST_GROUPS, order=ErrorOrder.RECENT).groups
+    groups = error_groups(
+        visit.broker, limit=_MOST_GROUPS, order=ErrorOrder.RECENT, successes=visit.successes
+    ).groups
     ended, failed = sum(rate.ended for rate in state.rates), sum(rate.failed for rate in state.rates)
     dead = state.workers.get("dead", 0)
     context = {

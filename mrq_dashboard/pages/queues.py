@@ -68,7 +68,7 @@ def queues(visit: Visit, inputs: QueuesInputs) -> Page:
     measured: dict[str, QueueStatistics] = {}
     if found.queues and found.total <= _MOST_MEASURED:
         names = [queue.queue for queue in found.queues]
-        measured = {one.name: one for one in queue_statistics(visit.broker, names)}
+        measured = {one.name: one for one in queue_statistics(visit.broker, names, day=visit.day)}
     rows = [
         Row(
             queue,
@@ -101,7 +101,7 @@ def by_path(visit: Visit) -> Redirect:
 def _one(visit: Visit, text: str) -> Page:
     name = check_queue_name(text)
     broker = visit.broker
-    [statistics] = queue_statistics(broker, [name])
+    [statistics] = queue_statistics(broker, [name], day=visit.day)
     around = read_surroundings(broker)
     query = parse_query(broker, f"queue:{quoted_value(name)}")
     is_raw = raw_kind(name) is not None and not is_tree(name)

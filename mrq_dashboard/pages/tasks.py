@@ -18,7 +18,7 @@ from mrq_dashboard.charts import Chart, Curve, bar_chart, sparkline
 from mrq_dashboard.visit import NotFound, Page, Visit
 
 _ROWS = 100
-_READ_SECONDS = 0.3
+_READ_SECONDS = 0.05
 """Seconds in which a page reads metrics of earlier hours."""
 _MOST_BARS = 80
 

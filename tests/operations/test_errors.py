@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from mrq_core.contract.record import Status
 from mrq_core.contract.terms import error_group
 from mrq_core.errors import InvalidValue
 from mrq_core.operations.errors import ErrorOrder, error_groups
+from mrq_core.operations.search import KnownSuccesses, LastSuccesses
 from tests.operations.test_search import ran
 
 
@@ -69,6 +71,11 @@ def test_a_success_of_the_task_after_the_last_error_is_told(each_broker: Broker)
     [record] = each_broker.get([success])
     assert record is not None
     assert error_groups(each_broker).groups[0].last_success == record.ended_at
+    known: KnownSuccesses = {record.path: (time.monotonic(), None)}
+    kept = LastSuccesses(each_broker, known, seconds=1000.0)
+    assert error_groups(each_broker, successes=kept).groups[0].last_success is None
+    old = LastSuccesses(each_broker, known, seconds=0.0)
+    assert error_groups(each_broker, successes=old).groups[0].last_success == record.ended_at
 
 
 def test_groups_are_found_ordered_and_paged(each_broker: Broker) -> None:

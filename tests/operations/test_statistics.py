@@ -15,7 +15,7 @@ from mrq_core.config.settings import Config
 from mrq_core.contract.messages import ClaimRequest, Wanted
 from mrq_core.contract.metrics import ENDED, LOST, OVERFLOW, STARTED, UNFINISHED, Metric, measured
 from mrq_core.errors import InvalidValue
-from mrq_core.operations.statistics import QueueStatistics, queue_statistics, workers_needed
+from mrq_core.operations.statistics import DayMeasurements, QueueStatistics, queue_statistics, workers_needed
 from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, report_to_json
 from mrq_core.testing import ManualClock, MemoryBroker
 from mrq_core.testing.conformance.base import new_job
@@ -167,6 +167,18 @@ def test_the_run_time_of_the_day_counts_where_nothing_ended_lately(
     assert (found.service_rate, found.workers_needed) == (0.0, 3)
     assert found.run_time is not None
     assert found.run_time.mean == 30.0
+
+
+def test_a_process_that_asks_often_reads_the_day_once_a_minute(
+    broker: MemoryBroker, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enqueue(broker, clock, "q", 1)
+    day = DayMeasurements()
+    for kept, mean in ((60.0, None), (60.0, None), (0.0, 30.0)):
+        monkeypatch.setattr(DayMeasurements, "KEPT", kept)
+        [found] = queue_statistics(broker, ["q"], day=day)
+        assert (found.run_time.mean if found.run_time else None) == mean
+        broker.record_metrics([ended("q", after(clock.now(), -8 * 3600), 30.0)])
 
 
 def test_the_greenlets_in_use_are_those_of_its_workers(broker: MemoryBroker) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import datetime
+from typing import Any
 
 import pytest
 
@@ -10,7 +12,7 @@ from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.metrics import ENDED, OVERFLOW, STARTED, Metric, Resolution, measured
 from mrq_core.contract.record import Status
-from mrq_core.errors import InvalidValue
+from mrq_core.errors import BrokerUnavailable, InvalidValue
 from mrq_core.operations.queues import pause_tasks
 from mrq_core.operations.task_descriptions import publish_task, published_task, published_tasks
 from mrq_core.operations.task_history import TaskHistory
@@ -19,6 +21,7 @@ from mrq_core.tasks.describing import TaskDescription
 from mrq_core.testing import ManualClock, MemoryBroker
 from mrq_core.testing.conformance.base import bring_to
 from tests.operations.test_search import CLOCK
+from tests.support import until
 
 
 def ended(
@@ -160,12 +163,33 @@ def test_metrics_that_come_late_in_the_next_hour_count(broker: Reads, clock: Man
     assert task_list(broker, history)[0].hours[-2:] == ((1, 0), (0, 0))
 
 
-def test_a_bounded_call_reads_some_hours_and_later_calls_the_rest(broker: Reads, clock: ManualClock) -> None:
+def test_a_bounded_call_reads_some_hours_and_a_thread_reads_the_rest(
+    broker: Reads, clock: ManualClock
+) -> None:
     filled(broker)
     history = TaskHistory()
-    known = [task_list(broker, history, seconds=0.0)[0].measured_hours for _ in range(72)]
-    assert known[:3] == [2, 3, 4]
-    assert known[-1] == 72
+    assert task_list(broker, history, seconds=0.0)[0].measured_hours == 2
+    until(lambda: task_list(broker, history, seconds=60.0)[0].measured_hours == 72)
+    assert task_list(broker, history) == task_list(broker)
+
+
+def test_a_thread_that_fails_leaves_its_hours_to_later_calls(
+    broker: Reads, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled(broker)
+    history, read = TaskHistory(), broker.read_metrics
+
+    def broken(*given: Any) -> Any:
+        if threading.current_thread() is not threading.main_thread():
+            raise BrokerUnavailable("away")
+        return read(*given)  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(broker, "read_metrics", broken)
+    task_list(broker, history, seconds=0.0)
+    until(lambda: history._filling is None)
+    monkeypatch.undo()
+    task_list(broker, history, seconds=0.0)
+    until(lambda: len(history._hours) == 71)
     assert task_list(broker, history) == task_list(broker)
 
 
