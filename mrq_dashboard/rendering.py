@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
@@ -33,6 +34,8 @@ MENU = (
     ("/system", "System", "y"),
 )
 """The pages of the menu: path, words, and the key that follows ``g``."""
+_ISO = r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?Z"
+_MOMENT = re.compile(rf"((?:in )?\d[\d.,]* (?:ms|s|min|h|d)(?: ago)?) \({_ISO}\)|{_ISO}")
 
 
 @cache
@@ -47,7 +50,7 @@ def _environment() -> Environment:
         auto_reload=False,
         finalize=_shown,
     )
-    made.filters.update(formats.FILTERS)
+    made.filters.update(formats.FILTERS, moments=moments)
     made.globals.update(menu=MENU, version=__version__, new_key=new_key)
     for name in made.list_templates():
         made.get_template(name)
@@ -101,6 +104,22 @@ def _shown(value: Any) -> Any:
     if type(value) is not str or value.isprintable():
         return value
     return without_controls(value.replace("\r\n", "\n"))
+
+
+def moments(sentence: str) -> Markup:
+    """The sentence with relative times, and the exact ones as their titles: ``12 s ago (2026-...Z)`` becomes
+    ``12 s ago``, and a moment that stands alone has a space for its ``T``."""
+    parts, end = [], 0
+    for found in _MOMENT.finditer(sentence):
+        words, *dates = found.groups()
+        day, hour = (one for one in dates if one is not None)
+        exact = f"{day} {hour} UTC"
+        parts += [
+            escape(_shown(sentence[end : found.start()])),
+            Markup('<time datetime="{}T{}Z" title="{}">{}</time>').format(day, hour, exact, words or exact),
+        ]
+        end = found.end()
+    return Markup("").join([*parts, escape(_shown(sentence[end:]))])
 
 
 def _times(now: datetime) -> Callable[[JsonValue | datetime], Markup]:

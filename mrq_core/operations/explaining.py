@@ -141,7 +141,7 @@ def _running(record: JobRecord, around: Surroundings) -> Reason:
         lease = "" if record.lease_until is None else f" {until_text(record.lease_until, now)}"
         sentence = (
             f"Worker {record.worker} started it {ago(record.started_at, now)}{attempt}, and has not reported "
-            f"since {ago(silent.reported_at, now, tail='')}. If that worker has died, the job {then} after "
+            f"for {ago(silent.reported_at, now, tail='')}. If that worker has died, the job {then} after "
             f"its lease has ended{lease}."
         )
     if record.cancel_requested:
@@ -213,9 +213,7 @@ def _parked(position: QueuePosition, use: KeyUse, around: Surroundings) -> Reaso
     ahead = ""
     if position.ahead:
         ahead = f", behind {_number(position)} other{'s' if position.ahead > 1 else ''}"
-    since = (
-        "" if position.parked_since is None else f" since {ago(position.parked_since, around.now, tail='')}"
-    )
+    since = "" if position.parked_since is None else f" for {ago(position.parked_since, around.now, tail='')}"
     sentence = f"It is parked under the limit {use.key}{since}"
     rule = around.rules.limits.get(rule_of(use.key))
     if rule is not None and rule.concurrency == 0:
@@ -415,9 +413,7 @@ def _parked_under(record: JobRecord, use: KeyUse, around: Surroundings) -> Reaso
 def _served(name: str, counts: QueueCounts, around: Surroundings) -> Reason:
     names = [report.name for report in listening(name, around.workers)]
     since = (
-        ""
-        if counts.oldest_due is None
-        else f", the oldest since {ago(counts.oldest_due, around.now, tail='')}"
+        "" if counts.oldest_due is None else f", the oldest for {ago(counts.oldest_due, around.now, tail='')}"
     )
     return Reason(
         kind=ReasonKind.NEXT,

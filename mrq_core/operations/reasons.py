@@ -97,7 +97,7 @@ def of_task(path: str, around: Surroundings, parked: str = "") -> Reason | None:
         return None
     return Reason(
         kind=ReasonKind.TASK_PAUSED,
-        sentence=f"The task {path} is paused{_pause_text(pause, around.now)}.{parked}",
+        sentence=f"The task {path} {_pause_text(pause, around.now)}.{parked}",
         command=f"mrq tasks resume {quoted(path)}",
     )
 
@@ -108,9 +108,9 @@ def _paused(name: str, around: Surroundings) -> list[Reason]:
         told = _pause_text(pause, around.now)
         if paused == name or (is_tree(paused) and is_in(name, paused)):
             part = "" if paused == name else f", as a part of the tree {paused}"
-            sentence = f"The {'tree' if is_tree(name) else 'queue'} {name} is paused{told}{part}."
+            sentence = f"The {'tree' if is_tree(name) else 'queue'} {name} {told}{part}."
         elif is_tree(name) and is_in(paused, name):
-            sentence = f"Its subqueue {paused} is paused{told}."
+            sentence = f"Its subqueue {paused} {told}."
         else:
             continue
         command = f"mrq queues resume {quoted(paused)}"
@@ -119,8 +119,8 @@ def _paused(name: str, around: Surroundings) -> list[Reason]:
 
 
 def _pause_text(pause: Pause, now: datetime) -> str:
-    since = "" if pause.since is None else f" since {ago(pause.since, now, tail='')}"
-    return since + ("" if pause.until is None else f" until {iso(pause.until)}")
+    paused = "is paused" if pause.since is None else f"has been paused for {ago(pause.since, now, tail='')}"
+    return paused + ("" if pause.until is None else f", until {iso(pause.until)}")
 
 
 def _no_worker(name: str, workers: Sequence[WorkerReport]) -> Reason:

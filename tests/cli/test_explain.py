@@ -10,7 +10,7 @@ def test_a_job_is_explained_with_the_command_that_changes_it(mrq: Shell, project
     job_id = project.queue("tasks.greet", {"name": "Ann"}, queue="-mail")
     mrq("queues", "pause", "--", "-mail")
     paused, *lines = mrq("explain", job_id).out.splitlines()
-    assert paused.startswith("The queue -mail is paused since ")
+    assert paused.startswith("The queue -mail has been paused for ")
     assert lines == [
         "  mrq queues resume -- -mail",
         "No worker claims from the queue -mail. No worker has reported lately.",

@@ -78,7 +78,7 @@ def _check_queues(site: TestClient) -> None:
     assert "Nothing holds the queue mail back: 25 jobs are due" in mail
     assert f"{scenes.WORKER} working" in mail
     paused = read(site, "/queues", name="reports/daily").text
-    assert "The queue reports/daily is paused since" in paused
+    assert "The queue reports/daily has been paused for" in paused
     assert "mrq queues resume reports/" in paused
     timed = read(site, "/queues", name="crawl_timed_set").text
     assert "Parameters waiting 120" in timed

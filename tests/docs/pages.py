@@ -100,7 +100,7 @@ _VARYING = [
 ]
 """What differs from run to run: ids, times, the names of workers, folders, durations, the width of tables."""
 _DURATION = re.compile(r"\b\d+(?:\.\d+)? (?:ms|s|min)\b")
-_HAS_DURATIONS = re.compile(r"<id>|^ +duration | paused since ")
+_HAS_DURATIONS = re.compile(r"<id>|^ +duration | paused for ")
 
 
 def without_varying(text: str) -> str:

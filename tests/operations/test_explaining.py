@@ -167,10 +167,10 @@ def test_its_queue_or_a_tree_around_it_is_paused(broker: Broker) -> None:
     broker.state.put(PAUSED_QUEUES, "t/x/", {"since": round(since.timestamp() * 1000)})
     tree, queue = explain_job(broker, job_id)
     assert (tree.kind, queue.kind) == (ReasonKind.PAUSED, ReasonKind.PAUSED)
-    assert tree.sentence.startswith("The queue t/x/y is paused since 3 min (")
+    assert tree.sentence.startswith("The queue t/x/y has been paused for 3 min (")
     assert tree.sentence.endswith("), as a part of the tree t/x/.")
     assert tree.command == "mrq queues resume t/x/"
-    assert queue.sentence.startswith("The queue t/x/y is paused")
+    assert queue.sentence.startswith("The queue t/x/y has been paused for ")
     assert queue.command == "mrq queues resume t/x/y"
     broker.resume(["t/x/", "t/x/y"])
     assert kinds(explain_job(broker, job_id)) == ["next"]
@@ -184,8 +184,8 @@ def test_its_task_is_paused(broker: Broker) -> None:
     end = broker.rules().tasks["t.A"].until
     waiting, *_ = explain_job(broker, first)
     assert waiting.kind is ReasonKind.TASK_PAUSED
-    assert waiting.sentence.startswith("The task t.A is paused since ")
-    assert waiting.sentence.endswith(f") until {iso(end)}.")
+    assert waiting.sentence.startswith("The task t.A has been paused for ")
+    assert waiting.sentence.endswith(f"), until {iso(end)}.")
     assert waiting.command == "mrq tasks resume t.A"
     assert take(broker, paused_tasks=frozenset({"t.A"})).id == other
     [parked] = explain_job(broker, second)
@@ -346,7 +346,7 @@ def test_it_is_parked_under_a_limit(broker: Broker) -> None:
     assert running.id == first
     [reason] = explain_job(broker, third)
     assert reason.kind is ReasonKind.LIMIT
-    assert reason.sentence.startswith("It is parked under the limit api:x y since ")
+    assert reason.sentence.startswith("It is parked under the limit api:x y for ")
     assert reason.sentence.endswith(
         f", behind 1 other. The limit has no room beside 1 job that runs: {first}."
     )
@@ -396,7 +396,7 @@ def test_its_rate_parks_it_behind_others(broker: Broker) -> None:
     ):
         [reason] = explain_job(broker, job_id)
         assert reason.kind is ReasonKind.RATE
-        assert reason.sentence.startswith("It is parked under the limit api:x y since ")
+        assert reason.sentence.startswith("It is parked under the limit api:x y for ")
         assert f". The rate of the limit is 1 job per 10 min. {before}, and the rate" in reason.sentence
         assert f" lets it start about in {start} (" in reason.sentence
         assert reason.command == "mrq limits set api --rate 2 --per 600s"
@@ -564,7 +564,7 @@ def test_a_queue_that_is_served_says_so(broker: Broker) -> None:
     put(broker)
     [reason] = explain(broker, "q")
     assert reason.kind is ReasonKind.NEXT
-    assert reason.sentence.startswith("Nothing holds the queue q back: 1 job is due, the oldest since ")
+    assert reason.sentence.startswith("Nothing holds the queue q back: 1 job is due, the oldest for ")
     assert reason.sentence.endswith("and w1 claims from it.")
 
 
@@ -575,12 +575,12 @@ def test_a_tree_is_explained_with_its_subqueues(broker: Broker) -> None:
     broker.pause(["t/y"])
     reasons = explain(broker, "t/")
     assert kinds(reasons) == ["paused"]
-    assert reasons[0].sentence.startswith("Its subqueue t/y is paused since ")
+    assert reasons[0].sentence.startswith("Its subqueue t/y has been paused for ")
     broker.resume(["t/y"])
     [reason] = explain(broker, "t/")
     assert reason.sentence.startswith("Nothing holds the tree t/ back: 2 jobs are due")
     broker.pause(["t/"])
-    assert explain(broker, "t/")[0].sentence.startswith("The tree t/ is paused since ")
+    assert explain(broker, "t/")[0].sentence.startswith("The tree t/ has been paused for ")
 
 
 def test_a_raw_queue_tells_its_parameters(broker: Broker) -> None:
