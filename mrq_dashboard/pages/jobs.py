@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, NamedTuple
 
 from msgspec import Meta, Struct
 
-from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.record import WAITING, JobRecord, Status
 from mrq_core.errors import InvalidQuery
 from mrq_core.operations.query import SearchQuery, parse_query
 from mrq_core.operations.query_parts import LONGEST, canonical
+from mrq_core.operations.reasons import ReasonKind, of_queue, of_task, read_surroundings
 from mrq_core.operations.saved_views import saved_views
 from mrq_core.operations.search import counts_by_status, search
 from mrq_core.operations.views import duration_of, redacted
@@ -30,6 +31,14 @@ EXAMPLES = (
     ("status:retry", "waiting for a retry"),
 )
 """Queries with their meaning, for a page that shows no job."""
+_HOLDS = {
+    ReasonKind.TASK_PAUSED: "its task is paused",
+    ReasonKind.PAUSED: "its queue is paused",
+    ReasonKind.NO_WORKER: "no worker claims from its queue",
+    ReasonKind.DENIED: "its workers leave out its task",
+    ReasonKind.WORKERS_FULL: "its workers are busy",
+}
+"""Why due jobs wait, in a few words."""
 
 
 class JobsInputs(Struct, frozen=True, forbid_unknown_fields=True):
@@ -46,6 +55,8 @@ class Row(NamedTuple):
     params: str
     message: str
     duration: float | None
+    hold: str
+    """Why a due job waits; empty where nothing holds it back, or the record says it."""
 
 
 class Tab(NamedTuple):
@@ -66,10 +77,11 @@ def jobs(visit: Visit, inputs: JobsInputs) -> Page:
         return Page(template="jobs/wrong_query.html", title="Jobs", context=context, status=400)
     found = search(visit.broker, query, cursor=inputs.cursor or None, limit=ROWS)
     counts = counts_by_status(visit.broker, query)
+    holds = _holds(visit, found.records)
     context = {
         "q": query.text,
         "query": query,
-        "rows": [_row(visit, record) for record in found.records],
+        "rows": [_row(visit, record, holds.get(record.id, "")) for record in found.records],
         "tabs": _tabs(query, counts.numbers),
         "counts": counts,
         "found": found,
@@ -82,7 +94,23 @@ def jobs(visit: Visit, inputs: JobsInputs) -> Page:
     return Page(template="jobs/list.html", title="Jobs", context=context)
 
 
-def _row(visit: Visit, stored: JobRecord) -> Row:
+def _holds(visit: Visit, records: Sequence[JobRecord]) -> dict[str, str]:
+    """Why the due jobs among these wait, by id. Reads rules and workers once, if a job is due."""
+    now = visit.now
+    due = [record for record in records if record.status in WAITING and (record.due_at or now) <= now]
+    if not due:
+        return {}
+    around = read_surroundings(visit.broker)
+    kinds: dict[tuple[str, str], ReasonKind | None] = {}
+    for place in {(record.queue, record.path) for record in due}:
+        queue, path = place
+        reasons = [of_task(path, around), *of_queue(queue, around, path)]
+        kinds[place] = next((reason.kind for reason in reasons if reason is not None), None)
+    words = {place: _HOLDS.get(kind, "") for place, kind in kinds.items() if kind is not None}
+    return {record.id: words.get((record.queue, record.path), "") for record in due}
+
+
+def _row(visit: Visit, stored: JobRecord, hold: str) -> Row:
     record = visit.decoded(stored)
     params = json_line(redacted(record.params)) if record.params else ""
     return Row(
@@ -90,6 +118,7 @@ def _row(visit: Visit, stored: JobRecord) -> Row:
         params=params if len(params) <= _MOST_PARAMS else params[:_MOST_PARAMS] + "…",
         message=(record.exception_message or "")[:_MOST_MESSAGE],
         duration=duration_of(record, visit.now),
+        hold=hold,
     )
 
 

@@ -16,11 +16,16 @@
     return value < 120 ? `${+value.toPrecision(3)} s` : value < 7200 ? `${Math.round(value / 60)} min` : `${+(value / 3600).toPrecision(3)} h`;
   };
   const number = (value) => (value ?? 0).toLocaleString("en");
-  const bars = uPlot.paths.bars({ size: [0.8], gap: 1 });
+  const bars = uPlot.paths.bars({ size: [0.8], gap: 1, radius: [0.12, 0] });
+  // A line has no length where its neighbours are missing: a point shows the value.
+  const lone = (chart, series) => {
+    const values = chart.data[series];
+    return values.flatMap((value, at) => (value !== null && (values[at - 1] ?? null) === null && (values[at + 1] ?? null) === null ? [at] : []));
+  };
   const times = (points) => points.map((point) => Date.parse(point.at) / 1000);
   const column = (points, name) => points.map((point) => point[name]);
   const bar = (name) => ({ fill: color(name), stroke: color(name), width: 0, paths: bars, points: { show: false } });
-  const line = (name, dash) => ({ stroke: color(name), width: 1.5, dash });
+  const line = (name, dash) => ({ stroke: color(name), width: 1.5, dash, points: { show: true, filter: lone, size: 6, fill: color(name) } });
 
   // Each kind: the columns of an answer, the series, the words for one point, the numbers of the axis.
   const KINDS = {
@@ -58,7 +63,7 @@
       width: element.clientWidth, height: element.clientHeight,
       tzDate: (at) => uPlot.tzDate(new Date(at * 1000), "Etc/UTC"),
       legend: { show: false },
-      padding: [10, 4, 0, 0],
+      padding: [10, 18, 0, 0],
       cursor: { y: false, points: { show: false }, drag: { setScale: false, x: false } },
       scales: { x: { range: room }, y: { range: scale } },
       axes: [

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 
 from mrq_core.config.sources import load_config
 from tests.dashboard import scenes
+from tests.dashboard.browsing import Tab, chromium
 from tests.dashboard.test_live import Served
-from tests.support import Project, open_project, until
+from tests.support import Project, open_project
 
 pytestmark = pytest.mark.campaign
 
-_CHROMIUM = shutil.which("chromium")
 _TASKS = """
 import logging, pathlib, time
 from mrq_core import task
@@ -32,41 +28,6 @@ def talk(path):
 """
 
 
-class Browser:
-    """One tab, and what it reported: errors, and requests to other machines."""
-
-    def __init__(self, browser: Any, address: str) -> None:
-        self.page = browser.new_page()
-        self.page.set_default_timeout(20_000)
-        self.problems: list[str] = []
-        self.reads = 0
-        self._address = address
-        self.page.on("console", lambda message: self.problems.append(f"console: {message.text}"))
-        self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
-        self.page.on("request", self._note)
-
-    def _note(self, request: Any) -> None:
-        if urlsplit(request.url).netloc != self._address:
-            self.problems.append(f"request: {request.url}")
-        self.reads += "x-fragment" in request.headers
-
-    def open(self, path: str) -> None:
-        """Opens a page, and waits until it follows changes."""
-        before = self.reads
-        self.page.goto(f"http://{self._address}{path}")
-        self.page.evaluate("window.isSamePage = true")
-        self.until(lambda: self.reads > before)
-
-    def until(self, condition: Any) -> None:
-        """Waits while the browser works on."""
-        until(lambda: self.page.wait_for_timeout(20) or condition(), patience=20)
-
-    def until_text(self, text: str) -> None:
-        """Waits until the page shows the text, without having been loaded again."""
-        self.page.get_by_text(text).first.wait_for()
-        assert self.page.evaluate("window.isSamePage") is True
-
-
 @pytest.fixture
 def project(tmp_path: Path) -> Iterator[Project]:
     with open_project(tmp_path, f"sqlite:///{tmp_path}/jobs.sqlite3") as opened:
@@ -75,23 +36,13 @@ def project(tmp_path: Path) -> Iterator[Project]:
 
 
 @pytest.fixture
-def tab(project: Project) -> Iterator[Browser]:
-    if _CHROMIUM is None:
-        pytest.skip("chromium is not installed")
-    try:
-        api = importlib.import_module("playwright.sync_api")
-    except ImportError:
-        pytest.skip("playwright is not installed")
+def tab(project: Project) -> Iterator[Tab]:
     config = load_config({"broker": project.address.broker}, environ={})
-    with Served(config) as served, api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=["--no-sandbox"])
-        try:
-            yield Browser(browser, served.address)
-        finally:
-            browser.close()
+    with chromium() as browser, Served(config) as served:
+        yield Tab(browser, served.address)
 
 
-def test_a_job_runs_and_its_log_line_appears(tab: Browser, project: Project, tmp_path: Path) -> None:
+def test_a_job_runs_and_its_log_line_appears(tab: Tab, project: Project, tmp_path: Path) -> None:
     job_id = project.queue("tasks.talk", {"path": f"{tmp_path}/go"})
     tab.open(f"/jobs/{job_id}")
     tab.until_text("Why is this not running?")
@@ -108,7 +59,7 @@ def test_a_job_runs_and_its_log_line_appears(tab: Browser, project: Project, tmp
     assert tab.problems == []
 
 
-def test_a_page_keeps_what_its_reader_does(tab: Browser, project: Project) -> None:
+def test_a_page_keeps_what_its_reader_does(tab: Tab, project: Project) -> None:
     first = project.queue("tasks.first")
     tab.open("/jobs")
     tab.page.locator("#query").fill("status:queued")
@@ -129,12 +80,12 @@ def test_a_page_keeps_what_its_reader_does(tab: Browser, project: Project) -> No
     tab.page.wait_for_timeout(1500)  # a page without a selected text reads itself within this time
     assert tab.reads == reads
     tab.page.evaluate("getSelection().removeAllRanges()")
-    tab.until_text("is paused")
+    tab.until_text("has been paused for")
     assert tab.page.evaluate("document.activeElement.closest('h1') !== null")
     assert tab.problems == []
 
 
-def test_a_paused_page_stays_paused(tab: Browser, project: Project) -> None:
+def test_a_paused_page_stays_paused(tab: Tab, project: Project) -> None:
     tab.open("/jobs")
     button = tab.page.get_by_role("button", name="Live")
     button.click()
@@ -149,15 +100,15 @@ def test_a_paused_page_stays_paused(tab: Browser, project: Project) -> None:
     assert tab.problems == []
 
 
-def test_a_page_without_a_stream_reads_itself(tab: Browser, project: Project) -> None:
+def test_a_page_without_a_stream_reads_itself(tab: Tab, project: Project) -> None:
     tab.page.route("**/events*", lambda route: route.abort())
-    tab.page.goto(f"http://{tab._address}/jobs")
+    tab.page.goto("/jobs")
     project.queue("tasks.first")
     tab.page.get_by_text("tasks.first").first.wait_for()
     assert all("ERR_FAILED" in problem for problem in tab.problems)
 
 
-def test_charts_are_drawn(tab: Browser, project: Project) -> None:
+def test_charts_are_drawn(tab: Tab, project: Project) -> None:
     scenes.bad_day(project.client)
     for path, number in (("/", 3), ("/queues?name=mail", 2), (f"/tasks/{scenes.MAIL}", 2)):
         tab.open(path)

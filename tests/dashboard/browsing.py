@@ -1,0 +1,86 @@
+"""A real browser for tests of pages: Debian's chromium, driven by Playwright (`pip install playwright`)."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.support import until
+
+AXE = Path(__file__).with_name("vendor") / "axe.min.js"
+_FIND_VIOLATIONS = """async () => {
+  const { violations } = await axe.run(document, { resultTypes: ["violations"] });
+  return violations.map(({ id, help, nodes }) => `${id}: ${help}: ${nodes[0].html.slice(0, 300)}`);
+}"""
+
+
+@contextmanager
+def chromium() -> Iterator[Any]:
+    """A browser of Playwright. Skips the test, with the reason, where there is none."""
+    path = os.environ.get("MRQ_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if path is None:
+        pytest.skip("no browser: chromium is not installed, and MRQ_TEST_CHROMIUM names none")
+    try:
+        api = importlib.import_module("playwright.sync_api")
+    except ImportError:
+        pytest.skip("no driver for a browser: playwright is not installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+class Tab:
+    """One tab with its own cookies, and what it reported: errors, and requests to other machines."""
+
+    def __init__(self, browser: Any, address: str, *, width: int = 1400, **context: Any) -> None:
+        viewport = {"width": width, "height": 900}
+        self.context = browser.new_context(viewport=viewport, base_url=f"http://{address}", **context)
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(20_000)
+        self.problems: list[str] = []
+        self.reads = 0
+        self._address = address
+        self.page.on("console", lambda message: self.problems.append(f"console: {message.text}"))
+        self.page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
+        self.page.on("request", self._note)
+
+    def _note(self, request: Any) -> None:
+        if urlsplit(request.url).netloc != self._address:
+            self.problems.append(f"request: {request.url}")
+        self.reads += "x-fragment" in request.headers
+
+    def open(self, path: str) -> None:
+        """Opens a page, and waits until it follows changes."""
+        before = self.reads
+        self.page.goto(path)
+        self.page.evaluate("window.isSamePage = true")
+        self.until(lambda: self.reads > before)
+
+    def until(self, condition: Any) -> None:
+        """Waits while the browser works on."""
+        until(lambda: self.page.wait_for_timeout(20) or condition(), patience=20)
+
+    def until_text(self, text: str) -> None:
+        """Waits until the page shows the text, without having been loaded again."""
+        self.page.get_by_text(text).first.wait_for()
+        assert self.page.evaluate("window.isSamePage") is True
+
+    def violations(self) -> list[str]:
+        """What axe-core finds on the page."""
+        self.page.evaluate(AXE.read_text())
+        found: list[str] = self.page.evaluate(_FIND_VIOLATIONS)
+        return found
+
+    def close(self) -> None:
+        self.context.close()

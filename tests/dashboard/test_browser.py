@@ -1,0 +1,260 @@
+"""The dashboard in a real browser, on each broker: with a worker, without a mouse, in a small window."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from mrq_core.client.client import Client
+from mrq_core.config.sources import load_config
+from mrq_dashboard.rendering import MENU
+from tests import brokers
+from tests.dashboard import scenes
+from tests.dashboard.browsing import Tab, chromium
+from tests.dashboard.screenshots import pages_of
+from tests.dashboard.test_live import Served
+from tests.support import Project, open_project
+
+pytestmark = [pytest.mark.campaign, pytest.mark.timeout(600)]
+
+_TASKS = """
+import logging, pathlib, time
+from mrq_core import task
+
+@task
+def talk(path):
+    for number in range(3):
+        logging.getLogger("talk").warning("line %s", number)
+        while not pathlib.Path(path + str(number)).exists():
+            time.sleep(0.02)
+    raise ValueError("the zebra 4711 has left its enclosure")
+
+@task
+def quick():
+    pass
+"""
+_SECONDS = 60
+_RATE = 500
+_MOST_SHIFT = 0.05
+_WATCH_SHIFTS = """() => {
+  window.shift = 0;
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
+  }).observe({ type: "layout-shift" });
+}"""
+
+
+class Stage(NamedTuple):
+    """A browser, a dashboard, and a project with the same broker."""
+
+    browser: Any
+    address: str
+    project: Project
+
+    def tab(self, **options: Any) -> Tab:
+        return Tab(self.browser, self.address, **options)
+
+
+@pytest.fixture(scope="module", params=brokers.NAMES)
+def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    folder = tmp_path_factory.mktemp("browser")
+    address = brokers.address_of(request.param, folder)
+    config = load_config({"broker": address.broker, "store": address.store}, environ={})
+    with chromium() as browser, open_project(folder, *address) as project:
+        project.write("tasks.py", _TASKS)
+        scenes.bad_day(project.client, jobs=20)
+        with Served(config) as served:
+            yield Stage(browser, served.address, project)
+
+
+@pytest.fixture
+def tab(stage: Stage) -> Iterator[Tab]:
+    """A tab, which must report nothing in the end."""
+    made = stage.tab()
+    yield made
+    made.close()
+    assert made.problems == []
+
+
+def test_a_job_runs_fails_and_is_found_by_words_of_its_error(stage: Stage, tab: Tab, tmp_path: Path) -> None:
+    job_id = stage.project.queue("tasks.talk", {"path": f"{tmp_path}/go"}, queue="zoo")
+    tab.open(f"/jobs/{job_id}")
+    tab.until_text("Why is this not running?")
+    worker = stage.project.worker("zoo", "--greenlets", "1")
+    for number in range(3):
+        tab.until_text(f"line {number}")
+        (tmp_path / f"go{number}").touch()
+    tab.until_text("What happened?")
+    assert tab.page.locator(".head .status").first.inner_text() == "failed"
+    assert tab.page.locator(".log li").count() >= 3
+    worker.end()
+    tab.page.locator("#query").fill("zebra 4711")
+    tab.page.locator("#query").press("Enter")
+    row = tab.page.locator(f"#row-{job_id}")
+    row.wait_for()
+    assert "ValueError: the zebra 4711 has left its enclosure" in row.inner_text()
+    row.get_by_role("link", name="tasks.talk").click()
+    tab.page.get_by_text("raise ValueError").first.wait_for()
+
+
+def test_filters_survive_a_reload_and_the_way_back(tab: Tab) -> None:
+    tab.open("/jobs?q=queue:mail")
+    tab.page.get_by_role("link", name=re.compile("^Failed")).click()
+    tab.page.wait_for_url(re.compile(r"status%3Afailed"))
+    for again in (lambda: None, tab.page.reload):
+        again()
+        assert tab.page.locator("#query").input_value() == "queue:mail status:failed"
+        assert set(tab.page.locator("tbody tr td .status").all_inner_texts()) == {"failed"}
+    tab.page.locator("tbody a[href^='/jobs/']").first.click()
+    tab.page.get_by_role("heading", name="Timeline").wait_for()
+    tab.page.go_back()
+    tab.page.locator("tbody tr").first.wait_for()
+    assert tab.page.locator("#query").input_value() == "queue:mail status:failed"
+    tab.page.go_back()
+    tab.page.wait_for_url(re.compile(r"q=queue:mail$"))
+
+
+def test_a_keyboard_is_enough(tab: Tab) -> None:
+    tab.open("/")
+    keys = tab.page.keyboard
+    keys.press("Tab")
+    assert tab.page.evaluate("document.activeElement.className") == "skip"
+    keys.press("Enter")
+    keys.press("?")
+    tab.page.get_by_role("dialog", name="Keyboard shortcuts").wait_for()
+    keys.press("Escape")
+    tab.page.get_by_role("dialog").wait_for(state="hidden")
+    keys.press("g")
+    keys.press("j")
+    tab.page.wait_for_url("**/jobs")
+    keys.press("/")
+    assert tab.page.evaluate("document.activeElement.id") == "query"
+    keys.type("status:failed ")
+    keys.press("Enter")
+    tab.page.wait_for_url("**/jobs?q=*")
+    for _ in range(80):
+        keys.press("Tab")
+        focused = tab.page.evaluate(
+            "(() => { const here = document.activeElement;"
+            " return [here.getAttribute('href') || '', getComputedStyle(here).outlineStyle] })()"
+        )
+        assert focused[1] != "none", focused  # a reader sees where the focus is
+        if re.match("/jobs/[0-9a-f]{24}$", focused[0]):
+            break
+    keys.press("Enter")
+    tab.page.get_by_role("heading", name="What happened?").wait_for()
+
+
+def test_the_page_keeps_scroll_focus_and_selection(stage: Stage, tab: Tab) -> None:
+    tab.open("/jobs")
+    link = tab.page.locator("tbody a[href^='/jobs/']").nth(20)
+    link.focus()
+    tab.page.evaluate("window.scrollTo(0, 500)")
+    where = "[scrollY, document.activeElement.getAttribute('href')]"
+    before = tab.page.evaluate(where)
+    assert before[0] == 500
+    reads = tab.reads
+    stage.project.queue("shop.new.One", queue="default")
+    tab.until_text("shop.new.One")
+    assert tab.reads > reads
+    assert tab.page.evaluate(where)[1] == before[1]
+    tab.open("/queues?name=mail")
+    tab.page.evaluate("getSelection().selectAllChildren(document.querySelector('h1'))")
+    stage.project.queue("shop.new.Two", queue="mail")
+    tab.page.wait_for_timeout(1500)  # a page without a selected text reads itself within this time
+    assert tab.page.evaluate("getSelection().toString()") == "mail"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_follow_the_scheme_of_the_system(stage: Stage, scheme: str) -> None:
+    tab = stage.tab(color_scheme=scheme)
+    tab.open("/")
+    color = tab.page.evaluate("getComputedStyle(document.body).backgroundColor")
+    red, green, blue = map(int, re.findall(r"\d+", color)[:3])
+    assert (red + green + blue > 600) is (scheme == "light")
+    tab.close()
+    assert tab.problems == []
+
+
+def test_pages_fit_into_400_pixels(stage: Stage) -> None:
+    tab = stage.tab(width=400)
+    pages = (f"/tasks/{scenes.MAIL}", f"/workers/{scenes.WORKER}", "/queues?name=mail")
+    for path in (*(path for path, _, _ in MENU), *pages):
+        tab.page.goto(path)
+        tab.page.wait_for_timeout(50)
+        assert tab.page.evaluate("document.documentElement.scrollWidth") <= 400, path
+    tab.close()
+    assert tab.problems == []
+
+
+def test_nothing_moves_for_people_who_want_no_motion(stage: Stage) -> None:
+    tab = stage.tab(reduced_motion="reduce")
+    tab.open("/")
+    tab.page.locator(".side a").nth(2).hover()
+    tab.page.locator("[data-live]").hover()
+    assert tab.page.evaluate("document.getAnimations().length") == 0
+    assert tab.page.evaluate(
+        "[...document.querySelectorAll('*')].every("
+        "(one) => /^0s(, 0s)*$/.test(getComputedStyle(one).transitionDuration))"
+    )
+    tab.close()
+
+
+@pytest.mark.timeout(600)
+def test_a_busy_page_holds_still(stage: Stage, tab: Tab) -> None:
+    """Layout shift in 60 live seconds, while jobs come and go at 500 a second."""
+    ended = threading.Event()
+    feeder = threading.Thread(target=_feed, args=(stage.project.client, ended))
+    worker = stage.project.worker("busy", "--greenlets", "20")
+    feeder.start()
+    try:
+        tab.open("/")
+        tab.page.wait_for_timeout(2000)
+        tab.page.evaluate(_WATCH_SHIFTS)
+        reads = tab.reads
+        tab.page.wait_for_timeout(_SECONDS * 1000)
+        shift = tab.page.evaluate("window.shift")
+        print(f"layout shift {shift:.4f} in {_SECONDS} s, {tab.reads - reads} reads")
+        assert tab.reads - reads > 10
+        assert shift < _MOST_SHIFT
+    finally:
+        ended.set()
+        feeder.join()
+        worker.end()
+
+
+def _feed(client: Client, ended: threading.Event) -> None:
+    """Queues jobs, and lets the workers of the scene report: a worker that dies moves the page rightly."""
+    while not ended.wait(0.2):
+        scenes.report(client.broker, scenes.WORKER, running_jobs=3)
+        scenes.report(client.broker, "worker-c.web-3.31", host="web-3", pid=31, queues=("carts/", "default"))
+        client.queue_jobs("tasks.quick", ({} for _ in range(_RATE // 5)), queue="busy")
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scene", ["bad", "empty", "demo"])
+def test_axe_finds_nothing(tmp_path: Path, scene: str, scheme: str, width: int) -> None:
+    config = load_config({"broker": f"sqlite:///{tmp_path}/jobs.sqlite3"}, environ={})
+    client = Client(config)
+    client.broker.prepare()
+    found: dict[str, list[str]] = {}
+    with chromium() as browser, Served(config) as served:
+        pages = pages_of(scene, client)
+        tab = Tab(browser, served.address, width=width, color_scheme=scheme)
+        for name, path in pages.items():
+            tab.page.goto(path)
+            tab.page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+            violations = tab.violations()
+            if violations:
+                found[name] = violations
+        tab.page.goto("/")
+        tab.page.keyboard.press("?")
+        found |= {"keys": violations} if (violations := tab.violations()) else {}
+    client.close()
+    assert found == {}
