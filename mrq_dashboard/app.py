@@ -66,6 +66,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(method="GET", path="/schedules", answer=pages.schedules.schedules),
     Endpoint(method="GET", path="/workers", answer=pages.workers.workers),
     Endpoint(method="GET", path="/workers/{id:path}", answer=pages.workers.worker),
+    Endpoint(method="GET", path="/worker/log", answer=pages.worker_answers.log),
+    Endpoint(method="GET", path="/worker/stack", answer=pages.worker_answers.stack),
+    Endpoint(method="GET", path="/worker/answer", answer=pages.worker_answers.answer),
     Endpoint(method="GET", path="/limits", answer=pages.limits.limits),
     Endpoint(method="GET", path="/system", answer=pages.system.system),
     Endpoint(method="GET", path="/metrics", answer=api.stats.prometheus),
@@ -113,6 +116,9 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(method="GET", path="/api/schedules/{name:path}", answer=api.schedules.show),
     Endpoint(method="GET", path="/api/workers", answer=api.workers.list_all),
     Endpoint(method="GET", path="/api/workers/{name:path}", answer=api.workers.show),
+    Endpoint(method="GET", path="/api/worker/log", answer=api.workers.log),
+    Endpoint(method="GET", path="/api/worker/stack", answer=api.workers.stack),
+    Endpoint(method="GET", path="/api/worker/answer", answer=api.workers.answer),
     Endpoint(method="GET", path="/api/limits", answer=api.limits.list_all),
 )
 """All routes except those of files, probes and the stream of events."""

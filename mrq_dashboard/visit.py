@@ -135,7 +135,7 @@ class Visit:
             _log.exception("dashboard.not_decoded job=%s", record.id)
             return record
 
-    def url(self, path: str, **query: object) -> str:
+    def url(self, path: str, /, **query: object) -> str:
         """The address of a page of this dashboard. Leaves out inputs that are None or empty."""
         given = [
             (name, str(one))

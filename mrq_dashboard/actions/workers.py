@@ -7,8 +7,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from mrq_core.contract.codec import JsonValue
-from mrq_core.contract.values import check_path
-from mrq_core.errors import RequestFailed
+from mrq_core.contract.values import check_job_id, check_path
+from mrq_core.errors import InvalidValue, RequestFailed
 from mrq_core.operations.requests import ask_worker, send_request
 from mrq_core.operations.workers import STOPPED, WorkerReport, only_worker
 from mrq_dashboard.acting import Field, Form, ask
@@ -18,6 +18,10 @@ _VALID = 60.0
 """Seconds in which a worker that is suspended, or cannot reach the broker, may still obey."""
 _PATIENCE = 3.0
 """Seconds for which a request waits: a worker that runs answers within two."""
+_READ_VALID = 5.0
+"""Seconds in which a request is carried out."""
+_READ_PATIENCE = 0.7
+"""The share of DASHBOARD_TIMEOUT for which a page waits for the answer."""
 Name = Annotated[
     str, Meta(max_length=1000, description="The worker, its NAME, or its host, unless the path names it.")
 ]
@@ -42,6 +46,13 @@ class ProfileInputs(Struct, frozen=True, forbid_unknown_fields=True):
     task: Annotated[str, Meta(min_length=1, max_length=1000, description="The path of the task.")]
     name: Name = ""
     seconds: Annotated[float, Meta(ge=1, le=3600, description="The end of the request.")] = 60.0
+
+
+class AnswerInputs(Struct, frozen=True, forbid_unknown_fields=True):
+    """A request to a worker."""
+
+    request: Annotated[str, Meta(max_length=100, description="The id of the request.")]
+    name: Annotated[str, Meta(max_length=1000, description="The worker.")] = ""
 
 
 def stop(visit: Visit, inputs: StopInputs) -> Done:
@@ -99,6 +110,25 @@ def _asked(visit: Visit, report: WorkerReport, kind: str, args: dict[str, JsonVa
         tone="" if answer is not None else "warn",
         value={"worker": report.name, "answered": answer is not None, "answer": answer},
     )  # fmt: skip
+
+
+# --- reading --------------------------------------------------------------------------------
+
+
+def checked_request(text: str) -> str:
+    """The id of a request. Raises InvalidValue."""
+    try:
+        return check_job_id(text)
+    except InvalidValue as error:
+        raise InvalidValue(
+            f"request is {text[:40]!r}: expected the id of a request", path="request"
+        ) from error
+
+
+def asked(visit: Visit, name: str, kind: str) -> str | None:
+    """The answer of the worker, if it answers in time. None: it has not answered so far."""
+    patience = _READ_PATIENCE * visit.config.dashboard_timeout
+    return ask_worker(visit.broker, name, kind, ttl=_READ_VALID, patience=patience)
 
 
 # --- asking ---------------------------------------------------------------------------------

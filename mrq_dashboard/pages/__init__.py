@@ -10,6 +10,7 @@ from mrq_dashboard.pages import (
     schedules,
     system,
     tasks,
+    worker_answers,
     workers,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     "schedules",
     "system",
     "tasks",
+    "worker_answers",
     "workers",
 ]

@@ -89,6 +89,7 @@ def queues(visit: Visit, inputs: QueuesInputs) -> Page:
         "first": first,
         "more": found.number > first + _ROWS,
         "other_paused": found.other_paused,
+        "paused": found.pauses.keys(),
     }
     return Page(template="queues/list.html", title="Queues", context=context)
 

@@ -124,7 +124,8 @@ def test_hostile_text_is_shown_as_text(site: TestClient, client: Client, canary:
         kind = path.split("/")[1]
         shown[kind] = shown.get(kind, 0) + " ".join(page.texts).count(canary)
         waiting += [one for one in page.links if one.startswith("/")]
-    assert all(number > 2 for kind, number in shown.items() if kind), shown
+    asking = {"queue", "task", "schedule", "worker", "limit"}  # forms show the name of their thing
+    assert all(number > (0 if kind in asking else 2) for kind, number in shown.items() if kind), shown
 
 
 @pytest.mark.parametrize("canary", CANARIES)

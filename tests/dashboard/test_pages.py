@@ -136,7 +136,7 @@ def _check_limits(site: TestClient, named: dict[str, str]) -> None:
     assert "Parked jobs 5" in limits.text
     assert links_of(limits, f"/jobs/{named['holder']}")
     assert links_of(limits, f"/jobs/{named['parked']}")
-    assert "mrq limits set partner --concurrency 3" in limits.text
+    assert "Change Remove" in limits.text
     assert "No job runs or waits under a limit" in read(site, "/limits", name="other").text
 
 

@@ -490,6 +490,44 @@ def test_a_worker_that_has_stopped_or_is_unknown_is_refused(
     assert "has stopped" in refused(site.post(f"/api/workers/gone.host.2/{verb}", json=inputs), 409)
 
 
+def test_the_log_and_the_stacks_of_a_worker_are_shown(
+    site: TestClient, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_worker(client)
+    assert site.get("/api/worker/log", params={"name": WORKER}).json()["text"] is None
+    page = site.get("/worker/log", params={"name": WORKER})
+    assert "has not answered so far" in page.text
+    assert page.headers["refresh"] == "2"
+
+    def answer(seconds: float) -> None:
+        for request in client.broker.poll(WORKER, Versions()).requests:
+            store_answer(client.broker, request.id, "done", f"{request.kind}: <script>alert(1)</script>")
+
+    monkeypatch.setattr("mrq_core.operations.requests.time.sleep", answer)
+    for kind in ("log", "stack"):
+        said = done(site.get(f"/api/worker/{kind}", params={"name": WORKER}))
+        assert said == {"worker": WORKER, "text": f"{kind}: <script>alert(1)</script>"}
+        page = site.get(f"/worker/{kind}", params={"name": WORKER})
+        assert f"{kind}: &lt;script&gt;" in page.text
+        assert PageReader(page.text).dangers() == []
+    assert site.get("/worker/log", params={"name": "nobody"}).status_code == 404
+
+
+def test_a_profile_is_shown_when_it_is_there(site: TestClient, client: Client) -> None:
+    a_worker(client)
+    page = site.post("/worker/profile", data={"name": WORKER, "task": PATH})
+    assert page.url.path == "/worker/answer"
+    assert page.headers["refresh"] == "2"
+    [request] = client.broker.poll(WORKER, Versions()).requests
+    store_answer(client.broker, request.id, "done", "total running <b>")
+    page = site.get(page.url)
+    assert "total running &lt;b&gt;" in page.text
+    assert "refresh" not in page.headers
+    said = done(site.get("/api/worker/answer", params={"request": request.id}))
+    assert (said["state"], said["text"]) == ("done", "total running <b>")
+    assert site.get("/api/worker/answer", params={"request": "x"}).status_code == 400
+
+
 # --- limits ------------------------------------------------------------------------------------
 
 
