@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 
+from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -36,6 +37,13 @@ def both(path: str, answer: Callable[..., Done], role: Role) -> tuple[Endpoint, 
     )
 
 
+def asked(
+    path: str, answer: Callable[..., Done], role: Role, ask: Callable[..., Page]
+) -> tuple[Endpoint, ...]:
+    """The endpoints of an action, and the page that asks for confirmation at the same path."""
+    return (Endpoint(method="GET", path=path, answer=ask, role=role), *both(path, answer, role))
+
+
 def named(
     one: str,
     many: str,
@@ -59,6 +67,17 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(method="GET", path="/queues", answer=pages.queues.queues),
     Endpoint(method="GET", path="/queues/{name:path}", answer=pages.queues.by_path),
     Endpoint(method="GET", path="/jobs", answer=pages.jobs.jobs),
+    Endpoint(method="GET", path="/jobs/bulk", answer=pages.bulk.bulks),
+    Endpoint(method="GET", path="/jobs/bulk/new", answer=pages.bulk.ask_bulk, role=Role.OPERATE),
+    *both("/jobs/bulk", actions.bulk.start, Role.OPERATE),
+    *both("/jobs/bulk/{id}/stop", actions.bulk.stop, Role.OPERATE),
+    *asked("/jobs/{id}/requeue", actions.jobs.requeue, Role.OPERATE, pages.job_actions.ask_requeue),
+    *asked("/jobs/{id}/cancel", actions.jobs.cancel, Role.OPERATE, pages.job_actions.ask_cancel),
+    *asked("/jobs/{id}/move", actions.jobs.move, Role.OPERATE, pages.job_actions.ask_move),
+    *asked("/jobs/{id}/priority", actions.jobs.priority, Role.OPERATE, pages.job_actions.ask_priority),
+    *asked("/jobs/{id}/remove", actions.jobs.remove, Role.WRITE, pages.job_actions.ask_remove),
+    *asked("/jobs/{id}/edit", actions.jobs.edit, Role.WRITE, pages.job_actions.ask_edit),
+    *asked("/jobs/{id}/rerun", actions.jobs.rerun, Role.WRITE, pages.job_actions.ask_rerun),
     Endpoint(method="GET", path="/jobs/{id}", answer=pages.job.job),
     Endpoint(method="GET", path="/exceptions", answer=pages.exceptions.exceptions),
     Endpoint(method="GET", path="/tasks", answer=pages.tasks.tasks),
@@ -105,6 +124,14 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(method="GET", path="/api/queue", answer=api.queues.show),
     Endpoint(method="GET", path="/api/jobs", answer=api.jobs.list_all),
     Endpoint(method="GET", path="/api/jobs/counts", answer=api.jobs.counts),
+    Endpoint(
+        method="GET",
+        path="/api/jobs/export",
+        answer=api.exporting.export,
+        media_type=api.exporting.KIND,
+    ),
+    Endpoint(method="GET", path="/api/jobs/bulk", answer=api.bulk.list_all),
+    Endpoint(method="GET", path="/api/jobs/bulk/{id}", answer=api.bulk.show),
     Endpoint(method="GET", path="/api/jobs/{id}", answer=api.jobs.show),
     Endpoint(method="GET", path="/api/jobs/{id}/logs", answer=api.jobs.logs),
     Endpoint(method="GET", path="/api/jobs/{id}/explain", answer=api.jobs.explain),
@@ -161,8 +188,10 @@ def create_dashboard(
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        backend.runner.wake()
         yield
         live.stop()
+        await to_thread.run_sync(backend.runner.stop)
         if client is None:
             backend.close()
 
@@ -185,10 +214,14 @@ def create_dashboard(
 
 
 def _asking(endpoint: Endpoint) -> Endpoint | None:
-    """The page with the form of an action: of the same path."""
+    """The page with the form of an action: of the same path, for the same role."""
     if not endpoint.is_action or endpoint.is_api:
         return None
-    return next((one for one in ENDPOINTS if one.path == endpoint.path and not one.is_action), None)
+    return next((one for one in ENDPOINTS if _asks_for(one, endpoint)), None)
+
+
+def _asks_for(page: Endpoint, action: Endpoint) -> bool:
+    return not page.is_action and (page.path, page.role) == (action.path, action.role)
 
 
 async def _openapi(request: Request) -> Response:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -11,13 +12,17 @@ from anyio import CapacityLimiter, to_thread
 
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
-from mrq_core.errors import BrokerUnavailable
+from mrq_core.errors import BrokerUnavailable, on_one_line
+from mrq_core.operations.auditing import audit
+from mrq_core.operations.bulk import Bulk
+from mrq_core.operations.bulk_runner import BulkRunner
 from mrq_core.operations.search import KnownSuccesses
 from mrq_core.operations.slots import SlotHistory
 from mrq_core.operations.statistics import DayMeasurements
 from mrq_core.operations.task_history import TaskHistory
 from mrq_dashboard.health import Health
 
+_log = logging.getLogger("mrq.dashboard")
 THREADS = 16
 """The most requests that ask the broker at the same time; others wait."""
 _OF_TIMEOUT = 0.7
@@ -38,6 +43,7 @@ class Backend:
         self.day = DayMeasurements()
         self.known_successes: KnownSuccesses = {}
         self.health = Health()
+        self.runner = BulkRunner(lambda: self.client.broker, self._note_end)
         self._limiter: CapacityLimiter | None = None
 
     async def ask(self, function: Callable[[], _T], *, longer: float = 1.0) -> _T:
@@ -52,6 +58,17 @@ class Backend:
             raise BrokerUnavailable(
                 f"the broker did not answer within {seconds:g} s: it is away, slow or overloaded"
             ) from None
+
+    def _note_end(self, bulk: Bulk) -> None:
+        """Logs and audits the end of a bulk action. A repeated call replaces the entry."""
+        counts = {**bulk.changes, **({"unsure": bulk.unsure} if bulk.unsure else {})}
+        action = f"bulk {bulk.change.verb} {bulk.status}"
+        text = " ".join(f"{name}={number}" for name, number in counts.items())
+        _log.info(
+            "dashboard.did who=%s action=%s target=%s %s",
+            on_one_line(bulk.who), action, on_one_line(bulk.text), text,
+        )  # fmt: skip
+        audit(self.client.broker, bulk.who, action, bulk.text or "all jobs", counts, entry_id=bulk.id)
 
     def close(self) -> None:
         """Closes the client."""

@@ -64,6 +64,8 @@ class Endpoint:
     path: str
     answer: Callable[..., Answer]
     role: Role = Role.READ
+    media_type: str = "application/json"
+    """That of the answer, for programs."""
 
     @property
     def inputs(self) -> type[msgspec.Struct]:
@@ -169,6 +171,7 @@ class Site:
             day=self.backend.day,
             known_successes=self.backend.known_successes,
             health=self.backend.health,
+            runner=self.backend.runner,
             visitor=request.state.visitor,
             root=root,
             path=path.removeprefix(root) or "/",

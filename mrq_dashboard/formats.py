@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -79,6 +80,15 @@ def bounded(value: str, most: int = 20_000) -> Bounded:
 def json_line(value: JsonValue) -> str:
     """The value as JSON on one line."""
     return msgspec.json.encode(value).decode()
+
+
+def json_source(value: JsonValue) -> str:
+    """The value as JSON text for a field that a person edits. Characters that a page shows as escapes are
+    escapes of JSON, so that the text means the same value."""
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+    if all(letter.isprintable() or letter == "\n" for letter in text):
+        return text
+    return "".join(one if one.isprintable() or one == "\n" else json.dumps(one)[1:-1] for one in text)
 
 
 FILTERS: dict[str, Callable[..., Any]] = {

@@ -80,6 +80,7 @@ def document(endpoints: Iterable[Endpoint], root: str) -> dict[str, Any]:
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
     doc = inspect.getdoc(endpoint.answer) or ""
     summary, _, more = doc.partition("\n\n")
+    is_json = endpoint.media_type == "application/json"
     module = endpoint.answer.__module__.rpartition(".")[2]
     operation: dict[str, Any] = {
         "operationId": f"{module}.{endpoint.answer.__name__}",
@@ -93,7 +94,7 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": "The answer.",
-                "content": {"application/json": {"schema": {"type": "object"}}},
+                "content": {endpoint.media_type: {"schema": {"type": "object"} if is_json else {}}},
             },
             **{
                 status: {
@@ -126,5 +127,16 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
 def _schema_of(inputs: type[msgspec.Struct]) -> dict[str, Any]:
     """The JSON schema of the inputs, without references."""
     (schema,), components = msgspec.json.schema_components([inputs], ref_template="#{name}")
-    found: dict[str, Any] = components[inputs.__name__] if "$ref" in schema else schema
+    found: dict[str, Any] = _inlined(schema, components)
     return found
+
+
+def _inlined(value: Any, components: dict[str, Any]) -> Any:
+    """The schema with each reference replaced by what it refers to. Inputs have no cycles."""
+    if isinstance(value, list):
+        return [_inlined(one, components) for one in value]
+    if not isinstance(value, dict):
+        return value
+    if "$ref" in value:
+        return _inlined(components[value["$ref"].removeprefix("#")], components)
+    return {name: _inlined(one, components) for name, one in value.items()}

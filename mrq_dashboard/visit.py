@@ -19,6 +19,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.record import JobRecord
 from mrq_core.errors import InvalidValue, MrqError, shown
+from mrq_core.operations.bulk_runner import BulkRunner
 from mrq_core.operations.search import KnownSuccesses, LastSuccesses
 from mrq_core.operations.slots import SlotHistory
 from mrq_core.operations.statistics import DayMeasurements
@@ -58,6 +59,8 @@ class Visit:
     """The last successes of tasks that this process has read."""
     health: Health
     """The findings about the broker."""
+    runner: BulkRunner
+    """Advances bulk actions."""
     visitor: Visitor
     root: str
     """The path at which the application is mounted, without a slash at its end."""
@@ -192,6 +195,8 @@ class Done:
     url: str | None = None
     """The page to show. None: the page that the visitor came from."""
     status: int = 200
+    is_audited: bool = True
+    """False for a dry run, which changes nothing."""
 
 
 Answer = Page | Json | Redirect | Done | Response | JsonObject | list[Any]

@@ -38,15 +38,21 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def audit(
-    broker: Broker, who: str, action: str, target: str, counts: Mapping[str, int] | None = None
+    broker: Broker,
+    who: str,
+    action: str,
+    target: str,
+    counts: Mapping[str, int] | None = None,
+    entry_id: str | None = None,
 ) -> AuditEntry:
     """Adds an entry, with the broker's time. Long texts are cut. One write; each 50th deletes old entries.
 
-    Call it after the action, with what the action did. Raises BrokerError.
+    Call it after the action, with what the action did. A call with the `entry_id` of an earlier one replaces
+    that entry. Raises BrokerError.
     """
     texts = {"who": who, "action": action, "target": target}
     entry = AuditEntry(
-        id=new_id(),
+        id=entry_id or new_id(),
         at=broker.now(),
         counts={
             printable(str(name))[:100]: number for name, number in list((counts or {}).items())[:_MOST_COUNTS]

@@ -9,6 +9,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import JobFilter, Versions
 from mrq_core.contract.record import JobRecord
 from mrq_core.errors import JobNotFound
+from mrq_core.operations.bulk import BULK_NAMESPACE
 from mrq_core.operations.jobs import read_log_tail
 from mrq_core.operations.schedules import SCHEDULERS, SCHEDULES
 from mrq_core.operations.workers import list_workers
@@ -30,6 +31,7 @@ class Counters(NamedTuple):
     workers: Any
     schedules: Any
     rules: Versions
+    bulk: Any
 
     def differences(self, before: Counters) -> frozenset[str]:
         """The topics that changed since the reading before."""
@@ -65,6 +67,7 @@ def read_counters(broker: Broker, before: Counters | None) -> Counters:
         workers=[(one.name, one.reported_at, one.status) for one in list_workers(broker)],
         schedules=(items, [item.name for item in broker.state.list(SCHEDULERS)]),
         rules=polled.versions,
+        bulk=[(item.name, item.version) for item in broker.state.list(BULK_NAMESPACE)],
     )
 
 

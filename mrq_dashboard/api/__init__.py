@@ -1,7 +1,9 @@
 """A module for each subject of the JSON API."""
 
 from mrq_dashboard.api import (
+    bulk,
     exceptions,
+    exporting,
     jobs,
     limits,
     queues,
@@ -14,7 +16,9 @@ from mrq_dashboard.api import (
 )
 
 __all__ = [
+    "bulk",
     "exceptions",
+    "exporting",
     "jobs",
     "limits",
     "queues",

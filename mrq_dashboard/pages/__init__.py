@@ -1,8 +1,10 @@
 """A module for each page: what it asks, and what it shows."""
 
 from mrq_dashboard.pages import (
+    bulk,
     exceptions,
     job,
+    job_actions,
     jobs,
     limits,
     overview,
@@ -15,8 +17,10 @@ from mrq_dashboard.pages import (
 )
 
 __all__ = [
+    "bulk",
     "exceptions",
     "job",
+    "job_actions",
     "jobs",
     "limits",
     "overview",

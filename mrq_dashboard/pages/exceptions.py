@@ -12,6 +12,7 @@ from mrq_core.operations.errors import ErrorGroup, ErrorOrder, error_groups
 from mrq_core.operations.query import parse_query
 from mrq_core.operations.query_parts import quoted_value
 from mrq_core.operations.search import search
+from mrq_dashboard.auth import Role
 from mrq_dashboard.charts import Chart, Curve, bar_chart, sparkline
 from mrq_dashboard.visit import NotFound, Page, Visit
 
@@ -77,8 +78,22 @@ def _one(visit: Visit, name: str) -> Page:
         "sample": sample,
         "trend": _trend(group, visit.now),
         "day": sum(group.trend),
+        "periods": _periods(visit.now),
+        "may_act": visit.visitor.role >= Role.OPERATE,
     }
     return Page(template="exceptions/one.html", title=group.exception_type or name, context=context)
+
+
+def _periods(now: datetime) -> list[tuple[str, str]]:
+    """Words for times, and the parts of a query that select the jobs that were queued then."""
+    today = now.date()
+    yesterday = today - timedelta(days=1)
+    return [
+        ("all its jobs", ""),
+        ("last hour", " since:1h"),
+        ("today", f" since:{today}"),
+        ("yesterday", f" since:{yesterday} until:{today}"),
+    ]
 
 
 def _find(visit: Visit, name: str) -> ErrorGroup | None:

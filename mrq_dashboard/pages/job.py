@@ -19,6 +19,7 @@ from mrq_core.operations.reasons import quoted
 from mrq_core.operations.views import death_of, duration_of, end_of, job_details, redacted
 from mrq_core.operations.workers import RunningJob, WorkerReport, find_worker
 from mrq_dashboard.formats import json_line
+from mrq_dashboard.pages.job_actions import actions_of
 from mrq_dashboard.visit import Page, Visit
 
 _MOST_LINES = 300
@@ -109,6 +110,7 @@ def job(visit: Visit) -> Page:
         "params": params,
         "result": result,
         "has_secrets": params != record.params,
+        "actions": actions_of(visit, record),
         "command": _run_command(record, params),
         "running": _running(visit, record, now),
         "parents": relatives(broker, record.parents),

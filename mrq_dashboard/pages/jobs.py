@@ -13,10 +13,11 @@ from mrq_core.operations.query import SearchQuery, parse_query
 from mrq_core.operations.query_parts import LONGEST, canonical
 from mrq_core.operations.reasons import ReasonKind, of_queue, of_task, read_surroundings
 from mrq_core.operations.saved_views import saved_views
-from mrq_core.operations.search import counts_by_status, search
+from mrq_core.operations.search import StatusCounts, counts_by_status, search
 from mrq_core.operations.views import duration_of, redacted
 from mrq_dashboard.auth import Role
 from mrq_dashboard.formats import json_line
+from mrq_dashboard.pages.bulk import rows_of
 from mrq_dashboard.visit import Page, Visit
 
 ROWS = 50
@@ -90,6 +91,9 @@ def jobs(visit: Visit, inputs: JobsInputs) -> Page:
         "views": (views := [(view.query, view.name) for view in saved_views(visit.broker)]),
         "view_here": next((name for text, name in views if text == query.text), None),
         "may_save": visit.visitor.role >= Role.OPERATE,
+        "may_remove": visit.visitor.role >= Role.WRITE,
+        "total": _total(query, counts),
+        "running": [row for row in rows_of(visit) if row.bulk.is_running],
     }
     return Page(template="jobs/list.html", title="Jobs", context=context)
 
@@ -108,6 +112,12 @@ def _holds(visit: Visit, records: Sequence[JobRecord]) -> dict[str, str]:
         kinds[place] = next((reason.kind for reason in reasons if reason is not None), None)
     words = {place: _HOLDS.get(kind, "") for place, kind in kinds.items() if kind is not None}
     return {record.id: words.get((record.queue, record.path), "") for record in due}
+
+
+def _total(query: SearchQuery, counts: StatusCounts) -> int:
+    """The number of jobs that match; a minimum unless the counts are complete."""
+    statuses = query.filter.statuses
+    return sum(number for status, number in counts.numbers.items() if not statuses or status in statuses)
 
 
 def _row(visit: Visit, stored: JobRecord, hold: str) -> Row:

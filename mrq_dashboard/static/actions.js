@@ -44,7 +44,7 @@
   });
   document.addEventListener("submit", async (event) => {
     const form = event.target;
-    if (form.matches("form[data-dialog]")) {
+    if (form.matches("form[data-dialog]") && !event.submitter?.hasAttribute("data-plain")) {
       event.preventDefault();
       open(`${form.action}?${new URLSearchParams(new FormData(form, event.submitter))}`, event.submitter || form);
     } else if (form.closest("#act") && form.method === "post") {

@@ -57,4 +57,5 @@ def make_site() -> Iterator[MakeSite]:
 
     yield make
     for one in made:
+        one.app.state.site.backend.runner.stop()  # type: ignore[attr-defined]
         one.close()
