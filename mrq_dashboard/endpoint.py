@@ -64,6 +64,8 @@ class Endpoint:
     path: str
     answer: Callable[..., Answer]
     role: Role = Role.READ
+    away: Callable[[Visit, str], Answer] | None = None
+    """Answers instead while the broker is away, for the text of the error. Asks no broker."""
     media_type: str = "application/json"
     """That of the answer, for programs."""
 
@@ -121,6 +123,10 @@ class Site:
                 return await self.backend.ask(answer, longer=longer)
             except (HTTPException, TooLarge):
                 raise
+            except BrokerUnavailable as error:
+                if endpoint.away is None:
+                    return self.failure(request, error, is_api=is_api)
+                return self._response(visit := self._visit(request), endpoint.away(visit, str(error)))
             except Exception as error:
                 if asking is None or is_api or status_of(error) not in (400, 409):
                     return self.failure(request, error, is_api=is_api)
@@ -184,6 +190,12 @@ class Site:
         )
 
     def _response(self, visit: Visit, answer: Answer) -> Response:
+        response = self._made(visit, answer)
+        if response.status_code == 503:
+            response.headers["retry-after"] = str(_RETRY)
+        return response
+
+    def _made(self, visit: Visit, answer: Answer) -> Response:
         if isinstance(answer, Response):
             return answer
         if isinstance(answer, Page):

@@ -12,7 +12,7 @@ from mrq_core.operations.auditing import read_audit
 from mrq_core.operations.saved_views import saved_views
 from mrq_core.operations.settings import settings_in_force
 from mrq_core.operations.views import driver_view, finding_view, iso, plugin_view, struct_view
-from mrq_dashboard.visit import Visit
+from mrq_dashboard.visit import Json, Visit
 
 
 class AuditInputs(Struct, frozen=True, forbid_unknown_fields=True):
@@ -26,10 +26,27 @@ class AuditInputs(Struct, frozen=True, forbid_unknown_fields=True):
 def show(visit: Visit) -> JsonObject:
     """Shows version, findings about the broker, settings in force with their sources, drivers and plugins.
 
-    `checked_at` is the time of the findings, at most about a minute ago; null: they are checked just now."""
+    `checked_at` is the time of the findings, at most about a minute ago; null: they are checked just now.
+    While the broker is away, the answer with status 503 has the error, and what needs no broker."""
     checked = visit.checked
-    plugins = visit.client.plugins
     findings: list[JsonValue] = [finding_view(one) for one in (checked.findings if checked else ())]
+    return {
+        "broker": visit.broker.name,
+        "now": visit.now.isoformat(),
+        "findings": findings,
+        "checked_at": iso(checked.at) if checked else None,
+        **_installed(visit),
+    }
+
+
+def away(visit: Visit, problem: str) -> Json:
+    """The answer while the broker is away: the error, and what needs no broker."""
+    error: JsonObject = {"status": 503, "message": problem}
+    return Json(value={"error": error, **_installed(visit)}, status=503)
+
+
+def _installed(visit: Visit) -> JsonObject:
+    plugins = visit.client.plugins
     settings: list[JsonValue] = [struct_view(one) for one in settings_in_force(visit.config)]
     drivers: list[JsonValue] = [driver_view(one) for one in plugins.drivers.values()]
     loaded: list[JsonValue] = [
@@ -38,10 +55,6 @@ def show(visit: Visit) -> JsonObject:
     ]
     return {
         "version": __version__,
-        "broker": visit.broker.name,
-        "now": visit.now.isoformat(),
-        "findings": findings,
-        "checked_at": iso(checked.at) if checked else None,
         "settings": settings,
         "drivers": drivers,
         "plugins": loaded,

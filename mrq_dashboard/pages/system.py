@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 from msgspec import Meta, Struct
 
@@ -43,31 +43,53 @@ def system(visit: Visit, inputs: SystemInputs) -> Page:
     checked = visit.checked
     found = checked.findings if checked is not None else ()
     findings = sorted(found, key=lambda finding: _ORDER.get(finding.level, 2))
-    plugins = visit.client.plugins
     entries, cursor = read_audit(
         visit.broker, limit=_ENTRIES, cursor=inputs.cursor or None, wanted_text=inputs.audit
     )
-    settings = [_shown(setting) for setting in settings_in_force(visit.config)]
     context = {
+        "problem": "",
         "inputs": inputs,
         "entries": entries,
         "cursor": cursor,
-        "given": [one for one in settings if not one.is_default],
-        "defaults": [one for one in settings if one.is_default],
         "findings": findings,
         "checked_at": checked.at if checked is not None else None,
         "errors": sum(finding.level == "error" for finding in findings),
         "warnings": sum(finding.level == "warning" for finding in findings),
         "ahead": ahead,
         "broker_name": visit.broker.name,
+        **_installed(visit),
+    }
+    refresh = 0 if checked is not None else _CHECKING
+    return Page(template="system/page.html", title="System", context=context, refresh=refresh)
+
+
+def away(visit: Visit, problem: str) -> Page:
+    """The page while the broker is away: what needs no broker. Asks no broker."""
+    context = {
+        "problem": problem,
+        "cursor": None,
+        "inputs": SystemInputs(),
+        "ahead": None,
+        "broker_name": "away",
+        "errors": 1,
+        "warnings": 0,
+        **_installed(visit),
+    }
+    return Page(template="system/page.html", title="System", context=context, status=503, refresh=_CHECKING)
+
+
+def _installed(visit: Visit) -> dict[str, Any]:
+    plugins = visit.client.plugins
+    settings = [_shown(setting) for setting in settings_in_force(visit.config)]
+    return {
+        "given": [one for one in settings if not one.is_default],
+        "defaults": [one for one in settings if one.is_default],
         "version": __version__,
         "plugins": [
             (name, origin, tuple(plugins.hooks_of(name))) for name, origin in sorted(plugins.origins.items())
         ],
         "drivers": sorted(plugins.drivers.values(), key=lambda driver: driver.name),
     }
-    refresh = 0 if checked is not None else _CHECKING
-    return Page(template="system/page.html", title="System", context=context, refresh=refresh)
 
 
 def _shown(setting: SettingInForce) -> ShownSetting:

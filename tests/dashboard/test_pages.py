@@ -228,6 +228,15 @@ def test_a_broker_that_is_away_is_told_within_two_seconds(kind: str, is_silent: 
             assert time.monotonic() - began < 2
             assert "The broker does not answer" in page.text
             assert "mrq check" in page.text
+        system = read(site, "/system", status=503)
+        assert "DASHBOARD_TIMEOUT" in system.text
+        assert "Plugins" in system.text
+        answer = site.get("/api/system")
+        assert answer.status_code == 503
+        assert answer.headers["retry-after"] == "3"
+        value = answer.json()
+        assert value["error"]["message"]
+        assert "DASHBOARD_TIMEOUT" in [one["name"] for one in value["settings"]]
 
 
 # --- queues ---------------------------------------------------------------------------------------------
