@@ -82,11 +82,12 @@ def test_a_job_that_starts_reports_its_limit_at_once(link: Link) -> None:
     assert link.received() == [(ALIVE, IDLE), (ALIVE, 5 + CHANGE + HARD_GRACE)]
 
 
-def test_jobs_with_the_same_timeout_report_once(link: Link) -> None:
+def test_jobs_with_the_same_timeout_report_seldom(link: Link) -> None:
+    began = time.monotonic()
     for _ in range(100):
         link.run_job(5)
         link.link.expect(5)
-    assert len(link.received()) == 1
+    assert 1 <= len(link.received()) <= 1 + (time.monotonic() - began) / CHANGE
 
 
 def test_the_latest_limit_of_all_running_jobs_counts(link: Link) -> None:
