@@ -13,7 +13,8 @@
 
 All parts must match. Values in a list are alternatives, and so are several parts ``status``, ``queue``,
 ``path``, ``worker``, ``error``, ``group``, ``schedule``, ``id`` or ``is``. A free word is a word of the
-exception's message. In a pattern, ``*`` stands for any text and ``?`` for one character.
+exception's message. In a pattern, ``*`` stands for any text and ``?`` for one character; in quotes, or behind
+a backslash, they stand for themselves.
 """
 
 from __future__ import annotations
@@ -191,7 +192,8 @@ class _Parsing:
             case "id":
                 self._ids += map(check_job_id, part.values)
             case "worker":
-                self._workers += [name for value in part.values for name in self._workers_named(part, value)]
+                for index in range(len(part.values)):
+                    self._workers += self._workers_named(part, index)
             case "duration":
                 self._durations.append(_duration_bound(part.value))
             case "is":
@@ -200,7 +202,7 @@ class _Parsing:
                 self._add_value(part)
             case name:
                 field = _FIELDS[name or "message"]
-                texts = [text for value in part.values for text in self._expanded(part, value)]
+                texts = [text for index in range(len(part.values)) for text in self._expanded(part, index)]
                 self._check(field, texts)
                 self._texts.setdefault(field, []).extend(texts)
 
@@ -241,21 +243,23 @@ class _Parsing:
             return False
         return all(key in searchable_names(published_task(self._broker, path)) for path in paths)
 
-    def _expanded(self, part: QueryPart, value: str) -> list[str]:
+    def _expanded(self, part: QueryPart, index: int) -> list[str]:
         """The value as text of a filter; of a pattern, the names that it stands for. A pattern that stands
         for no name stays, so that it selects no job."""
+        value = part.values[index]
         if part.name not in ("queue", "path"):
             return [value]
-        if not is_pattern(value):
+        if index in part.exact or not is_pattern(value):
             return [quoted_name(value) if part.name == "queue" else value]
         totals = self._broker.totals()
         names = self._matching(part, value, totals.by_queue if part.name == "queue" else totals.by_path)
         return [quoted_name(name) if part.name == "queue" else name for name in names]
 
-    def _workers_named(self, part: QueryPart, value: str) -> list[str]:
+    def _workers_named(self, part: QueryPart, index: int) -> list[str]:
         """The names of workers that a name, a NAME, a host or a pattern means."""
+        value = part.values[index]
         reports = list_workers(self._broker)
-        if is_pattern(value):
+        if index not in part.exact and is_pattern(value):
             return self._matching(part, value, [report.name for report in reports])
         if any(report.name == value for report in reports):
             return [value]

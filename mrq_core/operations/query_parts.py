@@ -1,8 +1,8 @@
 """Splits the text of a query into parts, as a search box of jobs has it.
 
 A part is ``name:value``, or a free word. Spaces separate parts. Quotes and backslashes work as in a shell:
-``"..."`` keeps spaces, with ``\\"`` and ``\\\\`` for themselves; ``'...'`` keeps every character. This module
-does no I/O.
+``"..."`` keeps spaces, with ``\\"`` and ``\\\\`` for themselves; ``'...'`` keeps every character. Wildcards
+in quotes or behind a backslash stand for themselves. This module does no I/O.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ NAMES = ("status", "queue", "path", "worker", "error", "message", "group", "sche
 """The names of parts. A name that ends with a dot takes the name of a value, such as ``key.user_id``."""
 LISTS = frozenset({"status", "queue", "path", "worker", "error", "id", "is"})
 """Names whose value is a list that commas separate."""
+PATTERNS = frozenset({"queue", "path", "worker"})
+"""Names whose values may have wildcards."""
+WILDCARDS = "*?"
 _ONCE = frozenset({"since", "until"})
 _SYNONYMS = {
     "task": "path",
@@ -53,6 +56,8 @@ class QueryPart(msgspec.Struct, frozen=True, kw_only=True):
     start: int
     end: int
     is_quoted: bool = False
+    exact: frozenset[int] = frozenset()
+    """The indexes of the values of queues, tasks and workers whose wildcards stand for themselves."""
 
     @property
     def value(self) -> str:
@@ -62,10 +67,17 @@ class QueryPart(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def text(self) -> str:
         """The part in its canonical form."""
-        value = ",".join(quoted_value(value, force=self.is_quoted) for value in self.values)
+        value = ",".join(map(self._text_of, range(len(self.values))))
         if self.name:
             return f"{_quoted_name(self.name)}:{value}"
         return value if not value.startswith("-") else f'"{value}"'
+
+    def _text_of(self, index: int) -> str:
+        value = self.values[index]
+        if self.name in PATTERNS and index not in self.exact and any(letter in value for letter in WILDCARDS):
+            special = _SPECIAL | frozenset(filter(str.isspace, value))
+            return "".join(f"\\{letter}" if letter in special else letter for letter in value)
+        return quoted_value(value, force=self.is_quoted or index in self.exact)
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +91,8 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     commas: tuple[int, ...] = ()
     quotes: int = -1
     """The index at which the first quoted character stands."""
+    literals: tuple[int, ...] = ()
+    """The indexes of wildcards that stand for themselves."""
     is_open: bool = False
 
     @property
@@ -88,9 +102,17 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
 
     def items(self) -> list[str]:
         """The texts between the commas behind the colon."""
+        return [self.text[start:end] for start, end in self._spans()]
+
+    def exact_items(self) -> frozenset[int]:
+        """The indexes of the items that have wildcards which stand for themselves."""
+        spans = enumerate(self._spans())
+        return frozenset(i for i, (start, end) in spans if any(start <= at < end for at in self.literals))
+
+    def _spans(self) -> list[tuple[int, int]]:
         commas = [index for index in self.commas if index > self.colon]
         starts = [self.colon + 1, *(index + 1 for index in commas)]
-        return [self.text[start:end] for start, end in zip(starts, [*commas, len(self.text)], strict=True)]
+        return list(zip(starts, [*commas, len(self.text)], strict=True))
 
 
 def tokens_in(text: str) -> Iterator[Token]:
@@ -109,6 +131,7 @@ def tokens_in(text: str) -> Iterator[Token]:
 def _token_at(text: str, start: int) -> Token:
     characters: list[str] = []
     commas: list[int] = []
+    literals: list[int] = []
     colon = quotes = -1
     quote, index = "", start
     while index < len(text):
@@ -118,6 +141,8 @@ def _token_at(text: str, start: int) -> Token:
         escaped = letter == "\\" and quote != "'" and index + 1 < len(text)
         if escaped and (not quote or text[index + 1] in '"\\'):
             index += 1
+            if text[index] in WILDCARDS:
+                literals.append(len(characters))
             characters.append(text[index])
         elif letter == quote:
             quote = ""
@@ -129,6 +154,8 @@ def _token_at(text: str, start: int) -> Token:
                 colon = len(characters)
             elif not quote and letter == ",":
                 commas.append(len(characters))
+            elif quote and letter in WILDCARDS:
+                literals.append(len(characters))
             characters.append(letter)
         index += 1
     return Token(
@@ -138,6 +165,7 @@ def _token_at(text: str, start: int) -> Token:
         colon=colon,
         commas=tuple(commas),
         quotes=quotes,
+        literals=tuple(literals),
         is_open=bool(quote),
     )
 
@@ -197,7 +225,8 @@ def _part_of(text: str, token: Token) -> QueryPart:
     if not all(values):
         raise query_error(part, f"{name} has an empty value: expected a value, or no part of that name", text)
     is_text = name.startswith(("key.", "params.")) and token.quotes == token.colon + 1
-    return msgspec.structs.replace(part, is_quoted=is_text)
+    exact = token.exact_items() if name in PATTERNS else frozenset()
+    return msgspec.structs.replace(part, is_quoted=is_text, exact=exact)
 
 
 def _known_name(token: Token, part: QueryPart, text: str) -> str:
@@ -239,6 +268,11 @@ def quoted_value(value: str, *, force: bool = False) -> str:
     if not force and value and not any(letter.isspace() or letter in _SPECIAL for letter in value):
         return value
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def exact_value(name: str) -> str:
+    """The name of a queue, task or worker as a value that means this name only."""
+    return quoted_value(name, force=any(letter in name for letter in WILDCARDS))
 
 
 def _quoted_name(name: str) -> str:

@@ -9,7 +9,16 @@ import msgspec
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Totals
 from mrq_core.contract.record import Status
-from mrq_core.operations.query_parts import IS, LISTS, LONGEST, NAMES, Token, quoted_value, tokens_in
+from mrq_core.operations.query_parts import (
+    IS,
+    LISTS,
+    LONGEST,
+    NAMES,
+    Token,
+    exact_value,
+    quoted_value,
+    tokens_in,
+)
 from mrq_core.operations.reasons import jobs_text
 from mrq_core.operations.schedules import SCHEDULES
 from mrq_core.operations.task_descriptions import published_tasks, searchable_names
@@ -100,18 +109,19 @@ def _of_word(broker: Broker, word: str) -> Iterator[tuple[str, str, str]]:
         totals = broker.totals()
         for name in ("status", "is", "queue", "path", "error"):
             for value, detail in _matching(word, _known(broker, name, totals)):
-                yield f"{name}:{quoted_value(value)}", name, detail
+                yield f"{name}:{exact_value(value)}", name, detail
 
 
 def _of_value(broker: Broker, text: str, token: Token) -> Iterator[tuple[str, str]]:
     """Values of the part whose name is written already. In a list, values of its last item."""
     name = token.name
     items = token.items() if name in LISTS else [token.text[token.colon + 1 :]]
-    before = "".join(f"{quoted_value(item)}," for item in items[:-1])
+    exact = token.exact_items()
+    before = "".join(f"{quoted_value(item, force=at in exact)}," for at, item in enumerate(items[:-1]))
     known = _known(broker, name, broker.totals()) if name in _DETAILS else ()
     for value, detail in _matching(items[-1], known):
         if value not in items[:-1]:
-            yield f"{name}:{before}{quoted_value(value)}", detail
+            yield f"{name}:{before}{exact_value(value)}", detail
 
 
 def _matching(word: str, known: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from mrq_core.contract.messages import Pause, QueueCounts
 from mrq_core.contract.naming import RawKind, check_queue_name, is_tree, raw_kind
 from mrq_core.operations.explaining import explain_queue
 from mrq_core.operations.query import parse_query
-from mrq_core.operations.query_parts import quoted_value
+from mrq_core.operations.query_parts import exact_value
 from mrq_core.operations.queues import QueueOrder, queue_page
 from mrq_core.operations.raw_queues import Future, raw_queue_view, raw_size
 from mrq_core.operations.reasons import Reason, of_queue, read_surroundings
@@ -104,7 +104,7 @@ def _one(visit: Visit, text: str) -> Page:
     broker = visit.broker
     [statistics] = queue_statistics(broker, [name], day=visit.day)
     around = read_surroundings(broker)
-    query = parse_query(broker, f"queue:{quoted_value(name)}")
+    query = parse_query(broker, f"queue:{exact_value(name)}")
     is_raw = raw_kind(name) is not None and not is_tree(name)
     raw = raw_queue_view(broker, name) if is_raw else None
     pauses = [(paused, pause) for paused, pause in sorted(around.rules.queues.items()) if paused == name]

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from mrq_core.contract.record import ENDED, WAITING, Status
 from mrq_core.operations.query import FAILED
-from mrq_core.operations.query_parts import quoted_value
+from mrq_core.operations.query_parts import exact_value
 from mrq_core.operations.reasons import of_task, read_surroundings
 from mrq_core.operations.schedules import list_schedules
 from mrq_core.operations.tasks import TaskSummary, task_details, task_list
@@ -100,7 +100,7 @@ def task(visit: Visit) -> Page:
         "task": summary,
         "reasons": [] if pause is None else [pause],
         "numbers": _numbers(summary.numbers),
-        "query": f"path:{quoted_value(path)}",
+        "query": f"path:{exact_value(path)}",
         "queues": sorted(details.queues.items(), key=lambda item: (-item[1], item[0]))[:50],
         "run": _histogram(details.run_time_histogram),
         "wait": _histogram(details.waiting_time_histogram),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from mrq_core.contract.naming import shown_names
-from mrq_core.operations.query_parts import quoted_value
+from mrq_core.operations.query_parts import exact_value
 from mrq_core.operations.workers import WorkerReport, find_workers, list_workers
 from mrq_dashboard.charts import sparkline
 from mrq_dashboard.visit import NotFound, Page, Redirect, Visit
@@ -52,7 +52,7 @@ def worker(visit: Visit) -> Page | Redirect:
         "report": report,
         "memory": sparkline(report.memory_history),
         "cpu": sparkline(report.cpu_history),
-        "query": f"worker:{quoted_value(report.name)}",
+        "query": f"worker:{exact_value(report.name)}",
     }
     return Page(template="workers/one.html", title=f"Worker {report.name}", context=context)
 

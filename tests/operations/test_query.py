@@ -16,7 +16,7 @@ from mrq_core.operations.query import (
     matches_pattern,
     parse_query,
 )
-from mrq_core.operations.query_parts import split_query
+from mrq_core.operations.query_parts import exact_value, split_query
 from mrq_core.operations.task_descriptions import TASKS_NAMESPACE
 from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, report_to_json
 from mrq_core.testing import ManualClock, MemoryBroker
@@ -212,6 +212,30 @@ def test_wildcards_stand_for_known_names(broker: MemoryBroker, clock: ManualCloc
     assert parse_query(broker, "queue:main/*").filter.queues == ("main/a", "main/b")
     assert parse_query(broker, "path:mail.So?t,x.Y").filter.paths == ("mail.Sort", "x.Y")
     assert parse_query(broker, "path:*.S*").filter.paths == ("mail.Send", "mail.Sort")
+
+
+@pytest.mark.parametrize(
+    ("text", "queues", "canonical"),
+    [
+        ('queue:"a*"', ("a*",), 'queue:"a*"'),
+        ("queue:'a*'", ("a*",), 'queue:"a*"'),
+        (r"queue:a\*", ("a*",), 'queue:"a*"'),
+        (r"queue:a\?,a*", ("a?", "a*", "a?", "ab", "a b"), 'queue:"a?",a*'),
+        (r"queue:a\ *", ("a b",), r"queue:a\ *"),
+        ('queue:"a b"', ("a b",), 'queue:"a b"'),
+    ],
+)
+def test_quoted_wildcards_stand_for_themselves(
+    broker: MemoryBroker, clock: ManualClock, text: str, queues: tuple[str, ...], canonical: str
+) -> None:
+    for queue in ("a*", "a?", "ab", "a b"):
+        put(broker, clock, queue)
+    for given in (text, canonical):
+        query = parse_query(broker, given)
+        assert set(query.filter.queues) == set(queues)
+        assert query.text == canonical
+    for queue in ("a*", "a?", "a b", "ä/"):
+        assert parse_query(broker, f"queue:{exact_value(queue)}").filter.queues == (queue,)
 
 
 def test_a_pattern_without_a_name_selects_no_job(broker: MemoryBroker, clock: ManualClock) -> None:
