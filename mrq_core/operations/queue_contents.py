@@ -58,7 +58,7 @@ def what_waits(broker: Broker, name: str) -> Waiting:
     """What a purge would remove. Counts jobs in steps of 250 ms where totals do not have the numbers. Raises
     InvalidValue for a bad name."""
     jobs = count_all(broker, waiting_filter(name), "status")
-    params = broker.raw(name).size() if _is_raw(name) else 0
+    params = broker.raw(name).size() if is_raw(name) else 0
     return Waiting(jobs={status: number for status, number in jobs.items() if number}, params=params)
 
 
@@ -73,7 +73,7 @@ def purge_queue(
     wanted = waiting_filter(name)
     deadline = None if seconds is None else time.monotonic() + seconds
     done = _applied(broker, wanted, Remove(), deadline, on_step)
-    return _without_params(broker, name, done, deadline, on_step) if _is_raw(name) else done
+    return _without_params(broker, name, done, deadline, on_step) if is_raw(name) else done
 
 
 def move_queue(
@@ -101,7 +101,7 @@ def checked_move(name: str, target: str) -> Move:
         target = check_job_queue_name(target)
     except InvalidValue as error:
         raise InvalidValue(str(error), path="to") from error
-    if _is_raw(name):
+    if is_raw(name):
         raise InvalidValue(
             f"queue is {shown(name)}, a raw queue, which holds parameters: expected a queue of jobs",
             path="queue",
@@ -114,7 +114,8 @@ def checked_move(name: str, target: str) -> Move:
     return Move(queue=target)
 
 
-def _is_raw(name: str) -> bool:
+def is_raw(name: str) -> bool:
+    """Whether the name is that of a raw queue, which holds parameters."""
     return raw_kind(name) is not None and not is_tree(name)
 
 

@@ -6,8 +6,12 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from mrq_core.contract.naming import check_queue_name, is_tree, raw_kind, shown_names
-from mrq_core.operations.queue_contents import Emptied, move_queue, purge_queue, what_waits
+from mrq_core.contract.messages import ChangeResult, Move, Remove
+from mrq_core.contract.naming import check_queue_name, is_tree, shown_names
+from mrq_core.operations.bulk import begin_bulk, bounded, bulk_view, change_if_few
+from mrq_core.operations.query import parse_query
+from mrq_core.operations.query_parts import exact_value
+from mrq_core.operations.queue_contents import Emptied, checked_move, is_raw, purge_queue, what_waits
 from mrq_core.operations.queues import pause_queues, resume_queues, waiting_in
 from mrq_core.operations.views import iso
 from mrq_dashboard.acting import Field, Form, ask
@@ -72,28 +76,53 @@ def resume(visit: Visit, inputs: QueueName) -> Done:
 def purge(visit: Visit, inputs: QueueName) -> Done:
     """Removes what waits in a queue or tree: jobs with their logs, or the parameters of a raw queue.
 
-    Running jobs go on. Ends after some seconds: `complete` false means that a further request goes on."""
+    Running jobs go on. Over 1,000 jobs are removed by and by: the answer has the status 202 and `bulk`. Of a
+    raw queue, `complete` false means that a further request goes on."""
     name = check_queue_name(visit.named(inputs.name))
+    if not is_raw(name):
+        return _change_all(visit, name, Remove(), action="purge queue", target=name, word="removed from")
     done = purge_queue(visit.broker, name, seconds=_SECONDS)
     text = f"{_number(done)} removed from {_called(name, '')}{_rest(visit, name, done)}"
     return Done(
         action="purge queue", target=name, text=text, tone=_tone(done), counts=_counts(done, "removed"),
-        value={"name": name, "removed": done.number, "left": done.left, "complete": done.is_complete},
+        value={"name": name, "changed": done.number, "left": done.left, "complete": done.is_complete},
     )  # fmt: skip
 
 
 def move(visit: Visit, inputs: MoveInputs) -> Done:
     """Moves the waiting jobs of a queue or tree to another queue; their due times and priorities stay.
 
-    Ends after some seconds: `complete` false means that a further request goes on."""
+    Over 1,000 jobs are moved by and by: the answer has the status 202 and `bulk`."""
     name = check_queue_name(visit.named(inputs.name))
-    done = move_queue(visit.broker, name, inputs.to, seconds=_SECONDS)
-    text = f"{_number(done)} moved from {_called(name, '')} to {_called(inputs.to, '')}"
+    change = checked_move(name, inputs.to)
+    word = f"moved to {_called(change.queue, '')} from"
+    return _change_all(
+        visit, name, change, action="move queue", target=f"{name} to {change.queue}", word=word
+    )
+
+
+def _change_all(
+    visit: Visit, name: str, change: Remove | Move, *, action: str, target: str, word: str
+) -> Done:
+    """Changes the waiting jobs, or begins a bulk action where there may be more than 1,000."""
+    query = bounded(visit.broker, parse_query(visit.broker, f"is:waiting queue:{exact_value(name)}"))
+    counts = change_if_few(visit.broker, query, change)
+    if counts is None:
+        number = what_waits(visit.broker, name).number
+        bulk = begin_bulk(visit.broker, query, change, visit.visitor.name, expected=number, is_counted=True)
+        visit.runner.wake()
+        return Done(
+            action=action, target=target, counts={"matching": number}, status=202,
+            text=f"The bulk action on {number:,} jobs has begun: this page shows how far it is",
+            value={"name": name, "complete": False, "bulk": bulk_view(bulk)},
+            url=visit.url("/jobs/bulk"),
+        )  # fmt: skip
+    number = counts[ChangeResult.DONE]
+    done = Emptied(jobs=number, left=counts.total() - number)
     return Done(
-        action="move queue", target=f"{name} to {inputs.to}", text=text + _rest(visit, name, done),
-        tone=_tone(done), counts=_counts(done, "moved"),
-        value={"name": name, "to": inputs.to, "moved": done.number, "left": done.left,
-               "complete": done.is_complete},
+        action=action, target=target, tone=_tone(done), counts=_counts(done, "changed"),
+        text=f"{_number(done)} {word} {_called(name, '')}{_rest(visit, name, done)}",
+        value={"name": name, "changed": number, "left": done.left, "complete": True},
     )  # fmt: skip
 
 
@@ -145,9 +174,8 @@ def ask_move(visit: Visit, inputs: QueueName) -> Page:
     """Asks where the waiting jobs shall go, with their numbers by status."""
     name = check_queue_name(visit.named(inputs.name))
     found = what_waits(visit.broker, name)
-    is_raw = raw_kind(name) is not None and not is_tree(name)
     text = "Their priorities and due times stay. Running jobs go on."
-    if is_raw:
+    if is_raw(name):
         text = "This raw queue holds parameters and no jobs: nothing can be moved."
     elif not found.number:
         text = "No job waits here."
@@ -159,7 +187,7 @@ def ask_move(visit: Visit, inputs: QueueName) -> Page:
         fields=[Field(name="to", label="To the queue", required=True, most=200)],
         hidden={"name": name},
         counts=found.jobs,
-        is_possible=found.number > 0 and not is_raw,
+        is_possible=found.number > 0 and not is_raw(name),
     )
     return ask(visit, form, back="/queues")
 

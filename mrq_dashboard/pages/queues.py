@@ -9,7 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 from msgspec import Meta, Struct
 
 from mrq_core.contract.messages import Pause, QueueCounts
-from mrq_core.contract.naming import RawKind, check_queue_name, is_tree, raw_kind
+from mrq_core.contract.naming import RawKind, check_queue_name, is_in, is_tree, raw_kind
 from mrq_core.operations.explaining import explain_queue
 from mrq_core.operations.query import parse_query
 from mrq_core.operations.query_parts import exact_value
@@ -108,6 +108,7 @@ def _one(visit: Visit, text: str) -> Page:
     is_raw = raw_kind(name) is not None and not is_tree(name)
     raw = raw_queue_view(broker, name) if is_raw else None
     pauses = [(paused, pause) for paused, pause in sorted(around.rules.queues.items()) if paused == name]
+    around_it = [paused for paused in sorted(around.rules.queues) if paused != name and is_in(name, paused)]
     context = {
         "name": name,
         "is_tree": is_tree(name),
@@ -118,6 +119,7 @@ def _one(visit: Visit, text: str) -> Page:
         "query": query.text,
         "counts": counts_by_status(broker, query),
         "pause": pauses[0][1] if pauses else None,
+        "paused_trees": around_it,
         "raw": raw,
         "future": _future_chart(raw.future, visit.now)
         if raw is not None and raw.future is not None

@@ -24,11 +24,13 @@ from mrq_core.scheduler.definitions import definition_from
 from mrq_core.tasks.describing import describe
 from mrq_core.tasks.loading import resolve_options
 from mrq_core.tasks.task import task
-from mrq_dashboard import create_dashboard
+from mrq_dashboard import Role, create_dashboard
+from mrq_dashboard.app import ENDPOINTS
 from tests.dashboard import scenes
 from tests.dashboard.html_reading import PageReader
 from tests.dashboard.room_examples import PATH, ROOMS, SCHEDULE, WORKER, a_schedule, a_worker
 from tests.dashboard.test_api import ODD_NAMES
+from tests.support import until
 
 HERE = {"sec-fetch-site": "same-origin"}
 
@@ -85,9 +87,9 @@ def test_the_path_may_name_the_queue(name: str, site: TestClient, client: Client
         client.queue_job("a.B", {"n": number}, queue=name)
     assert done(site.post(f"{path}/pause"))["name"] == name
     assert client.broker.rules().queues.keys() == {name}
-    assert done(site.post(f"{path}/move", json={"to": "elsewhere"}))["moved"] == 3
+    assert done(site.post(f"{path}/move", json={"to": "elsewhere"}))["changed"] == 3
     client.queue_job("a.B", queue=name)
-    assert done(site.post(f"{path}/purge"))["removed"] == 1
+    assert done(site.post(f"{path}/purge"))["changed"] == 1
     assert client.broker.counts(["elsewhere"])[0].waiting == 3
     assert "expected one of them" in refused(site.post(f"{path}/pause", json={"name": "other"}), 400)
 
@@ -139,23 +141,35 @@ def test_who_resumes_a_part_of_a_paused_tree_is_told(site: TestClient) -> None:
 
 
 def test_a_purge_asks_with_the_numbers_first(site: TestClient, client: Client) -> None:
-    for number in range(1204):
-        client.queue_job("a.B", {"n": number}, queue="mail")
+    client.queue_jobs("a.B", [{"n": number} for number in range(204)], queue="mail")
     scenes.take(client.broker, "mail")
     page = PageReader(site.get("/queue/purge", params={"name": "mail"}).text)
-    assert "Remove 1,203 jobs" in page.text
+    assert "Remove 203 jobs" in page.text
     assert "cannot be undone" in page.text
     said = done(site.post("/api/queue/purge", json={"name": "mail"}))
     assert said == {
-        "message": "1,203 jobs removed from queue mail",
+        "message": "203 jobs removed from queue mail",
         "name": "mail",
-        "removed": 1203,
+        "changed": 203,
         "left": 0,
         "complete": True,
     }
     [entry] = read_audit(client.broker)[0]
-    assert (entry.action, entry.target, entry.counts) == ("purge queue", "mail", {"removed": 1203})
+    assert (entry.action, entry.target, entry.counts) == ("purge queue", "mail", {"changed": 203})
     assert "Nothing waits here" in site.get("/queue/purge", params={"name": "mail"}).text
+
+
+@pytest.mark.parametrize("verb", ["purge", "move"])
+def test_many_jobs_are_changed_by_and_by(verb: str, site: TestClient, client: Client) -> None:
+    name = "a* b/?"
+    client.queue_jobs("a.B", [{"n": number} for number in range(2100)], queue=name)
+    client.queue_job("a.B", queue="a1 b/2")
+    answer = site.post(f"/api/queue/{verb}", json={"name": name, **({"to": "z"} if verb == "move" else {})})
+    assert answer.status_code == 202, answer.text
+    assert answer.json()["bulk"]["id"]
+    until(lambda: client.broker.counts([name])[0].waiting == 0, what="the bulk action")
+    assert client.broker.counts(["a1 b/2"])[0].waiting == 1
+    assert client.broker.counts(["z"])[0].waiting == (2100 if verb == "move" else 0)
 
 
 def test_a_raw_queue_is_purged_and_not_moved(site: TestClient, client: Client) -> None:
@@ -164,7 +178,57 @@ def test_a_raw_queue_is_purged_and_not_moved(site: TestClient, client: Client) -
     assert "holds parameters" in refused(
         site.post("/api/queue/move", json={"name": "in_raw", "to": "x"}), 400
     )
-    assert done(site.post("/api/queue/purge", json={"name": "in_raw"}))["removed"] == 7
+    assert done(site.post("/api/queue/purge", json={"name": "in_raw"}))["changed"] == 7
+
+
+def test_why_a_queue_stands_still_is_found_in_one_click_and_mended_in_two(
+    site: TestClient, client: Client
+) -> None:
+    scenes.bad_day(client)
+    overview = PageReader(site.get("/").text)
+    assert "/queues?name=reports%2Fdaily" in overview.links
+    first = PageReader(site.get("/queues?name=reports%2Fdaily").text)  # the first click
+    assert "paused" in first.text
+    assert "reports/" in first.text
+    [form] = [at for tag, at in first.elements if tag == "form" and at.get("action") == "/queue/resume"]
+    values = [at["value"] for tag, at in first.elements if tag == "input" and at.get("name") == "name"]
+    assert form["method"] == "post"
+    assert values == ["reports/"]
+    second = site.post("/queue/resume", data={"name": values[0], "_back": "/queues?name=reports/daily"})
+    assert "The tree reports/ is resumed" in second.text
+    assert "reports/" not in client.broker.rules().queues
+
+
+@pytest.mark.parametrize("role", ["read", "operate", "write"])
+def test_a_page_shows_the_actions_that_its_visitor_may_do(role: str, config: Config, client: Client) -> None:
+    a_schedule(client)
+    a_worker(client)
+    set_limit(client.broker, "api", concurrency=1)
+    client.queue_job(PATH, queue="q")
+    allowed = {"read": 0, "operate": 1, "write": 2}[role]
+    verbs = {
+        "/queues?name=q": ({"/queue/pause", "/queue/move"}, {"/queue/purge"}),
+        f"/schedules?name={quote(SCHEDULE)}": (
+            {"/schedule/run", "/schedule/pause"},
+            {"/schedule/edit", "/schedule/backfill", "/schedule/delete"},
+        ),
+        f"/tasks/{PATH}": ({"/task/pause"}, {"/task/queue"}),
+        f"/workers/{WORKER}": ({"/worker/stop", "/worker/drain", "/worker/profile"}, set()),
+        "/limits": (set(), {"/limit/set", "/limit/remove"}),
+        "/queues": ({"/queue/pause"}, set()),
+        "/schedules": ({"/schedule/run"}, {"/schedule/add"}),
+        "/workers": ({"/worker/drain"}, set()),
+        "/tasks": (set(), {"/task/queue"}),
+    }
+    with TestClient(create_dashboard(config, authorize=lambda request: role)) as site:
+        for path, (operate, write) in verbs.items():
+            answer = site.get(path)
+            assert answer.status_code == 200, path
+            page = PageReader(answer.text)
+            leading = [at for tag, at in page.elements if tag in ("a", "form")]
+            found = {at.get("href", at.get("action", "")).partition("?")[0] for at in leading}
+            found &= {one.path for one in ENDPOINTS if one.role > Role.READ}
+            assert found == (set(), operate, operate | write)[allowed], path
 
 
 # --- bodies ------------------------------------------------------------------------------------
