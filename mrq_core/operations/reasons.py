@@ -44,11 +44,13 @@ class ReasonKind(StrEnum):
 
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
-    """A reason in one or two sentences. `command` changes it; None: no command does."""
+    """A reason in one or two sentences. `command` changes it; None: no command does. `paused` is the name of
+    the paused queue or tree."""
 
     kind: ReasonKind
     sentence: str
     command: str | None = None
+    paused: str | None = None
 
 
 def reason_view(reason: Reason) -> JsonObject:
@@ -114,7 +116,7 @@ def _paused(name: str, around: Surroundings) -> list[Reason]:
         else:
             continue
         command = f"mrq queues resume {quoted(paused)}"
-        reasons.append(Reason(kind=ReasonKind.PAUSED, sentence=sentence, command=command))
+        reasons.append(Reason(kind=ReasonKind.PAUSED, sentence=sentence, command=command, paused=paused))
     return reasons
 
 

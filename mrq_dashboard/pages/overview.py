@@ -14,6 +14,7 @@ from mrq_core.operations.errors import ErrorOrder, error_groups
 from mrq_core.operations.overview import Overview, overview
 from mrq_core.operations.series import Point
 from mrq_core.operations.views import seconds
+from mrq_core.operations.workers import DEAD, list_workers
 from mrq_dashboard.charts import Chart, bar_chart, line_chart, sparkline
 from mrq_dashboard.visit import Page, Visit
 
@@ -23,10 +24,12 @@ _SPANS = {
     "24h": (Resolution.HOUR, 24),
     "72h": (Resolution.HOUR, 72),
 }
-_READ_SECONDS = 0.3
+_READ_SECONDS = 0.1
 """Seconds in which a page reads metrics of earlier minutes and hours."""
 _MOST_GROUPS = 5
 _MOST_QUEUES = 8
+_MOST_DEAD = 3
+"""The names of dead workers that the page shows."""
 
 
 class OverviewInputs(Struct, frozen=True, forbid_unknown_fields=True):
@@ -67,11 +70,16 @@ def show(visit: Visit, inputs: OverviewInputs) -> Page:
         "running": state.numbers.get(Status.STARTED, 0),
         "at_work": sum(state.workers.values()) - dead - state.workers.get("stop", 0),
         "dead": dead,
+        "dead_names": _dead_names(visit) if dead else [],
         "groups": [(group, sparkline(group.trend)) for group in groups if sum(group.trend)],
         "queues": [(line, sparkline(line.ended)) for line in state.sparklines[:_MOST_QUEUES]],
         "is_new": not sum(state.numbers.values()) and not state.workers and not ended,
     }
     return Page(template="overview/page.html", title="Overview", context=context)
+
+
+def _dead_names(visit: Visit) -> list[str]:
+    return [report.name for report in list_workers(visit.broker) if report.status == DEAD][:_MOST_DEAD]
 
 
 def _throughput(state: Overview) -> float | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct
@@ -121,11 +121,22 @@ def _one(visit: Visit, text: str) -> Page:
         "pause": pauses[0][1] if pauses else None,
         "paused_trees": around_it,
         "raw": raw,
+        "items": [(item.param, _score(name, item.score)) for item in raw.items] if raw is not None else [],
         "future": _future_chart(raw.future, visit.now)
         if raw is not None and raw.future is not None
         else None,
     }
     return Page(template="queues/one.html", title=f"Queue {name}", context=context)
+
+
+def _score(name: str, score: float | None) -> datetime | float | None:
+    """The score of a parameter; in a timed set, the time at which it becomes due."""
+    if score is None or raw_kind(name) is not RawKind.TIMED_SET:
+        return score
+    try:
+        return datetime.fromtimestamp(score, UTC)
+    except (OverflowError, ValueError, OSError):
+        return score
 
 
 def _kind(name: str) -> str:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from mrq_core.client.client import Client
 from mrq_core.config.sources import load_config
 from mrq_dashboard.rendering import MENU
 from tests import brokers
 from tests.dashboard import scenes
 from tests.dashboard.browsing import Tab, chromium
-from tests.dashboard.screenshots import pages_of
 from tests.dashboard.test_live import Served
 from tests.support import Project, open_project
 
@@ -33,20 +30,7 @@ def talk(path):
         while not pathlib.Path(path + str(number)).exists():
             time.sleep(0.02)
     raise ValueError("the zebra 4711 has left its enclosure")
-
-@task
-def quick():
-    pass
 """
-_SECONDS = 60
-_RATE = 500
-_MOST_SHIFT = 0.05
-_WATCH_SHIFTS = """() => {
-  window.shift = 0;
-  new PerformanceObserver((list) => {
-    for (const entry of list.getEntries()) if (!entry.hadRecentInput) window.shift += entry.value;
-  }).observe({ type: "layout-shift" });
-}"""
 
 
 class Stage(NamedTuple):
@@ -203,58 +187,3 @@ def test_nothing_moves_for_people_who_want_no_motion(stage: Stage) -> None:
         "(one) => /^0s(, 0s)*$/.test(getComputedStyle(one).transitionDuration))"
     )
     tab.close()
-
-
-@pytest.mark.timeout(600)
-def test_a_busy_page_holds_still(stage: Stage, tab: Tab) -> None:
-    """Layout shift in 60 live seconds, while jobs come and go at 500 a second."""
-    ended = threading.Event()
-    feeder = threading.Thread(target=_feed, args=(stage.project.client, ended))
-    worker = stage.project.worker("busy", "--greenlets", "20")
-    feeder.start()
-    try:
-        tab.open("/")
-        tab.page.wait_for_timeout(2000)
-        tab.page.evaluate(_WATCH_SHIFTS)
-        reads = tab.reads
-        tab.page.wait_for_timeout(_SECONDS * 1000)
-        shift = tab.page.evaluate("window.shift")
-        print(f"layout shift {shift:.4f} in {_SECONDS} s, {tab.reads - reads} reads")
-        assert tab.reads - reads > 10
-        assert shift < _MOST_SHIFT
-    finally:
-        ended.set()
-        feeder.join()
-        worker.end()
-
-
-def _feed(client: Client, ended: threading.Event) -> None:
-    """Queues jobs, and lets the workers of the scene report: a worker that dies moves the page rightly."""
-    while not ended.wait(0.2):
-        scenes.report(client.broker, scenes.WORKER, running_jobs=3)
-        scenes.report(client.broker, "worker-c.web-3.31", host="web-3", pid=31, queues=("carts/", "default"))
-        client.queue_jobs("tasks.quick", ({} for _ in range(_RATE // 5)), queue="busy")
-
-
-@pytest.mark.parametrize("width", [1400, 400])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("scene", ["bad", "empty", "demo"])
-def test_axe_finds_nothing(tmp_path: Path, scene: str, scheme: str, width: int) -> None:
-    config = load_config({"broker": f"sqlite:///{tmp_path}/jobs.sqlite3"}, environ={})
-    client = Client(config)
-    client.broker.prepare()
-    found: dict[str, list[str]] = {}
-    with chromium() as browser, Served(config) as served:
-        pages = pages_of(scene, client)
-        tab = Tab(browser, served.address, width=width, color_scheme=scheme)
-        for name, path in pages.items():
-            tab.page.goto(path)
-            tab.page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
-            violations = tab.violations()
-            if violations:
-                found[name] = violations
-        tab.page.goto("/")
-        tab.page.keyboard.press("?")
-        found |= {"keys": violations} if (violations := tab.violations()) else {}
-    client.close()
-    assert found == {}

@@ -83,6 +83,7 @@ def _check_queues(site: TestClient) -> None:
     timed = read(site, "/queues", name="crawl_timed_set").text
     assert "Parameters waiting 120" in timed
     assert "https://example.com/0" in timed
+    assert "Parameter Due" in timed
     assert "When parameters become due" in timed
     tree = read(site, "/queues", name="reports/").text
     assert "Queues · tree" in tree
@@ -170,9 +171,9 @@ def _check_system(site: TestClient) -> None:
 
 def _check_overview(site: TestClient) -> None:
     overview = read(site, "/")
-    assert "1 worker died or cannot reach the broker" in overview.text
+    assert f"1 worker is dead : {scenes.DEAD_WORKER}" in overview.text
     assert "reports/daily stands still: 40 due, the oldest for 30 min." in overview.text
-    assert "mrq queues resume reports/" in overview.text
+    assert "Resume reports/" in overview.text
     assert "Oldest due 30 min ago reports/daily" in overview.text
     assert "Refused shop.mail.SendReceipt succeeded since" in overview.text
     titles = [tag for tag, _ in overview.elements if tag == "title"]
