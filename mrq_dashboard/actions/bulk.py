@@ -229,6 +229,10 @@ def _text_of(wanted: FilterInputs) -> str:
         names: Names | None = getattr(wanted, name)
         if names is None:
             continue
+        if not names:
+            raise InvalidValue(
+                f"filter.{name} is empty: expected a name, or no part of that name", path=f"filter.{name}"
+            )
         for value in [names] if isinstance(names, str) else names:
             parts.append(f"{name}:{quoted_value(value, force=not value)}")
     for name, moment in (("since", wanted.since), ("until", wanted.until)):

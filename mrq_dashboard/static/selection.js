@@ -1,22 +1,24 @@
 "use strict";
 // The selection of jobs in the list: ranges, and rows that a live page does not show any more.
 (() => {
-  const bar = document.getElementById("bulk");
-  if (!bar) return;
+  const form = document.getElementById("bulk");
+  if (!form) return;
   const chosen = new Set();
-  let last = null;
+  let last = null, isAll = false;
   const boxes = () => [...document.querySelectorAll('input[name="ids"][form="bulk"]')];
   const show = () => {
     const shown = boxes();
     for (const box of shown) box.checked = chosen.has(box.value);
     const here = shown.filter((box) => box.checked).length;
-    for (const input of bar.querySelectorAll('input[name="ids"]')) input.remove();
+    for (const input of form.querySelectorAll('input[name="ids"]')) input.remove();
     for (const id of chosen) {
       if (shown.some((box) => box.value === id)) continue;
       const input = document.createElement("input");
       Object.assign(input, { type: "hidden", name: "ids", value: id });
-      bar.append(input);
+      form.append(input);
     }
+    const all = document.querySelector("input[data-all]");
+    if (all) all.checked = isAll;
     const page = document.querySelector("input[data-page]");
     if (page) {
       page.hidden = false;
@@ -24,7 +26,8 @@
       page.indeterminate = here > 0 && here < shown.length;
     }
     const gone = chosen.size - here;
-    bar.querySelector("[data-selected]").textContent = chosen.size ? `${chosen.size} selected${gone ? `, ${gone} of them not on this page` : ""}` : "None selected";
+    const words = document.querySelector("[data-selected]");
+    if (words) words.textContent = chosen.size ? `${chosen.size} selected${gone ? `, ${gone} of them not on this page` : ""}` : "None selected";
   };
   const rangeTo = (box, all) => {
     const [from, to] = [all.findIndex((one) => one.value === last), all.indexOf(box)].sort((a, b) => a - b);
@@ -32,6 +35,7 @@
   };
   document.addEventListener("click", (event) => {
     const box = event.target;
+    if (box.matches("input[data-all]")) isAll = box.checked;
     if (!box.matches('input[name="ids"][form="bulk"], input[data-page]')) return;
     const isPage = box.hasAttribute("data-page");
     const marked = isPage ? boxes() : event.shiftKey ? rangeTo(box, boxes()) : [box];
@@ -40,6 +44,7 @@
     show();
   });
   document.addEventListener("mrq:read", show);
-  for (const box of boxes()) if (box.checked) chosen.add(box.value);
+  for (const box of boxes()) if (box.checked) chosen.add(box.value);  // what the browser kept on "back"
+  isAll = document.querySelector("input[data-all]")?.checked ?? false;
   show();
 })();
