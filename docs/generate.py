@@ -62,12 +62,21 @@ def transitions() -> str:
 
 
 def endpoints() -> str:
-    """A table of the pages and the endpoints of the dashboard."""
+    """A table of the pages and the endpoints of the dashboard. An action is a row with all its addresses for
+    programs; a page sends its form to the same address without ``/api``."""
     rows = []
+    others: dict[object, list[str]] = {}
     for one in ENDPOINTS:
+        if one.is_action and one.is_api:
+            others.setdefault(one.answer, []).append(one.path)
+    for one in ENDPOINTS:
+        paths = others.get(one.answer, [one.path]) if one.is_action else [one.path]
+        if one.is_action and one.path != paths[0]:
+            continue
         inputs = ", ".join(f"`{field.encode_name}`" for field in msgspec.structs.fields(one.inputs)) or "none"
         doc = " ".join((inspect.getdoc(one.answer) or "").partition("\n\n")[0].split())
-        rows.append((f"`{one.method} {one.path}`", inputs, str(one.role), doc))
+        address = f"`{one.method} {'`, `'.join(paths)}`"
+        rows.append((address, inputs, str(one.role), doc))
     return _table(("address", "inputs", "role", "what it does"), rows)
 
 

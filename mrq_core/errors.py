@@ -193,7 +193,7 @@ class ChangeRefused(JobError):
 
 
 class ChangedMeanwhile(MrqError):
-    """The thing has changed since the caller read it, and was left as it is."""
+    """The thing has changed since the caller read it. Nothing was done."""
 
 
 class RepeatRefused(MrqError):

@@ -30,9 +30,10 @@ class Role(IntEnum):
     READ = 1
     """See everything that is not secret."""
     OPERATE = 2
-    """Requeue, cancel, move and remove jobs; pause and resume; stop and drain workers; run schedules."""
+    """Requeue, cancel and move jobs; pause and resume; stop, drain and profile workers; run schedules."""
     WRITE = 3
-    """Change params and paths, queue new jobs, add and change schedules and limits."""
+    """Change params and paths, queue new jobs, remove jobs, purge queues, backfill; change schedules and
+    limits."""
 
     @classmethod
     def of(cls, name: str) -> Role:

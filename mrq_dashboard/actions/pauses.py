@@ -21,7 +21,7 @@ FIELDS = (
     Field(
         name="duration",
         label="For",
-        hint="Such as 90s, 15m, 2h or 1d. Empty: until somebody resumes it.",
+        hint="Such as 90s, 15m, 2h or 1d. Empty: until it is resumed.",
         most=20,
     ),
     Field(name="until", label="Or until, UTC", kind="datetime-local"),

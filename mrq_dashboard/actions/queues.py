@@ -33,7 +33,7 @@ class QueueName(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PauseInputs(Struct, frozen=True, forbid_unknown_fields=True):
-    """A queue or tree, and the end of its pause. Without an end, the pause lasts until somebody ends it."""
+    """A queue or tree, and the end of its pause. Without an end, the pause lasts until it is resumed."""
 
     name: Name = ""
     until: pauses.Until = ""

@@ -37,7 +37,7 @@ class TaskPath(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PauseInputs(Struct, frozen=True, forbid_unknown_fields=True):
-    """A task, and the end of its pause. Without an end, the pause lasts until somebody ends it."""
+    """A task, and the end of its pause. Without an end, the pause lasts until it is resumed."""
 
     path: Path = ""
     until: pauses.Until = ""
