@@ -34,7 +34,6 @@ PARAMS = [name if name in PER_COMMIT else pytest.param(name, marks=pytest.mark.c
 _ON_EACH = frozenset(
     {
         *("test_crashes", "test_fleet", "test_lost_claims", "test_native_settling", "test_programs"),
-        "test_rules",
     }
 )
 """Modules that run on each of PER_COMMIT: they depend on the broker."""
@@ -47,7 +46,7 @@ _ON_FIRST = frozenset(
     }
 )
 """Modules that run on the first of PER_COMMIT: their tests take seconds, and hardly depend on the broker."""
-_VARIANTS = 3
+_VARIANTS = 2
 """The number of variants of a test of the worker in the usual run: each of them starts processes."""
 
 _numbers = itertools.count()
