@@ -127,7 +127,7 @@ COMMANDS = [
     Command("schedules pause {odd}", 2),
 ]
 _PER_COMMIT = {"jobs show {talked} --json"}
-"""The command that meets all conditions in the usual run. Of the others every third meets one, in rotation."""
+"""Meets all conditions in the usual run. Of the other commands every third meets one, in rotation."""
 _names = list(CONDITIONS)
 CASES = [
     pytest.param(
