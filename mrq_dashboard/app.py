@@ -147,6 +147,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(method="GET", path="/api/worker/stack", answer=api.workers.stack),
     Endpoint(method="GET", path="/api/worker/answer", answer=api.workers.answer),
     Endpoint(method="GET", path="/api/limits", answer=api.limits.list_all),
+    Endpoint(method="GET", path="/api/limits/keys", answer=api.limits.keys),
 )
 """All routes except those of files, probes and the stream of events."""
 

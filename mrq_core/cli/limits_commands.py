@@ -21,18 +21,7 @@ def list_limits(
     with given.client() as client:
         found = limits.list_limits(client.broker)
     if as_json:
-        print_json(
-            [
-                {
-                    "name": rule.name,
-                    "concurrency": rule.limit.concurrency,
-                    "rate": rule.limit.rate,
-                    "per": rule.limit.per,
-                    "source": rule.source,
-                }
-                for rule in found
-            ]
-        )
+        print_json([limits.limit_view(rule) for rule in found])
     elif found:
         rows = [(rule.name, rule.limit.concurrency, _rate(rule.limit), rule.source) for rule in found]
         show_table(("name", "concurrency", "rate", "set by"), rows)

@@ -12,7 +12,7 @@ import msgspec
 
 from mrq_core.contract import rules
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.codec import JsonValue
+from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.messages import CHUNK, MOST_NAMED, JobFilter, KeyUse, Limit, Order, StateItem
 from mrq_core.contract.record import WAITING, JobRecord, Status
 from mrq_core.drivers.limits import rule_of
@@ -39,6 +39,18 @@ def list_limits(broker: Broker) -> list[LimitRule]:
         for name, stored in found
         if stored is not None
     ]
+
+
+def limit_view(rule: LimitRule) -> JsonObject:
+    """The rule as a JSON value. `per` is seconds."""
+    limit = rule.limit
+    return {
+        "name": rule.name,
+        "concurrency": limit.concurrency,
+        "rate": limit.rate,
+        "per": limit.per,
+        "source": rule.source,
+    }
 
 
 def find_limit(broker: Broker, name: str) -> LimitRule | None:

@@ -6,10 +6,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Limit
 from mrq_core.operations.filters import duration_from
-from mrq_core.operations.limits import TASK, LimitRule, find_limit, remove_limits, set_limit
+from mrq_core.operations.limits import TASK, find_limit, limit_view, remove_limits, set_limit
 from mrq_core.operations.views import seconds
 from mrq_dashboard.acting import Field, Form, ask
 from mrq_dashboard.visit import Done, NotFound, Page, Visit
@@ -64,18 +63,6 @@ def remove_rule(visit: Visit, inputs: LimitName) -> Done:
         raise NotFound(f"there is no limit {inputs.name}")
     text = f"The limit {inputs.name} is removed; a limit of a task comes back from its workers"
     return Done(action="remove limit", target=inputs.name, text=text, value={"removed": inputs.name})
-
-
-def limit_view(rule: LimitRule) -> JsonObject:
-    """The rule as JSON."""
-    limit = rule.limit
-    return {
-        "name": rule.name,
-        "concurrency": limit.concurrency,
-        "rate": limit.rate,
-        "per": limit.per,
-        "source": rule.source,
-    }
 
 
 def words_of(limit: Limit) -> str:

@@ -547,7 +547,7 @@ def test_a_worker_that_has_stopped_or_is_unknown_is_refused(
 ) -> None:
     scenes.report(client.broker, "gone.host.2", status="stop")
     inputs = {"task": PATH} if verb == "profile" else {}
-    assert site.post(f"/api/workers/nobody/{verb}", json=inputs).status_code == 404
+    assert site.post(f"/api/workers/unknown/{verb}", json=inputs).status_code == 404
     assert "did you mean gone.host.2?" in refused(
         site.post(f"/api/workers/gone.host.3/{verb}", json=inputs), 404
     )
@@ -574,7 +574,7 @@ def test_the_log_and_the_stacks_of_a_worker_are_shown(
         page = site.get(f"/worker/{kind}", params={"name": WORKER})
         assert f"{kind}: &lt;script&gt;" in page.text
         assert PageReader(page.text).dangers() == []
-    assert site.get("/worker/log", params={"name": "nobody"}).status_code == 404
+    assert site.get("/worker/log", params={"name": "unknown"}).status_code == 404
 
 
 def test_a_profile_is_shown_when_it_is_there(site: TestClient, client: Client) -> None:
@@ -639,3 +639,14 @@ def test_of_two_people_who_set_a_limit_the_last_wins_and_both_are_audited(
     for number in (5, 6):
         done(site.post("/api/limit/set", json={"name": "api", "concurrency": number}))
     assert [entry.target for entry in read_audit(client.broker)[0]] == ["api: 6 at once", "api: 5 at once"]
+
+
+def test_the_keys_at_their_limit_are_listed_with_their_holders(site: TestClient, client: Client) -> None:
+    named = scenes.bad_day(client)
+    said = done(site.get("/api/limits/keys"))
+    found = {one["key"]: one for one in said["keys"]}["partner:acme"]
+    assert (found["full"], found["running"], found["parked"]) == (True, 2, 5)
+    assert named["holder"] in found["holders"]
+    assert named["parked"] in found["waiters"]
+    assert found["rule"]["concurrency"] == 2
+    assert said["complete"] is True
