@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from mrq_core.basetasks.changing import begins_after, change_matching, is_dry, moment_in, refuse_others
 from mrq_core.client.ambient import current_client
 from mrq_core.contract.codec import JsonObject, JsonValue, parsed
 from mrq_core.contract.messages import Action, Cancel, JobFilter, Requeue
-from mrq_core.contract.naming import check_job_queue_name, check_queue_name
+from mrq_core.contract.naming import check_job_queue_name, check_served_name
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.values import check_job_id
 from mrq_core.errors import InvalidValue, shown
@@ -61,12 +63,16 @@ def _action_from(params: JsonObject) -> Action:
 def _filter_from(params: JsonObject) -> JobFilter:
     values = params.get("params")
     if isinstance(values, str):
-        values = parsed(values, name="params")
-    if values is not None and not isinstance(values, dict):
-        raise InvalidValue(f"params is {shown(values)}: expected a JSON object", path="params")
+        values = _parsed(values)
+    if values is not None and not (isinstance(values, dict) and values):
+        raise InvalidValue(
+            f"params is {shown(values)}: expected a JSON object with a value, because an empty one matches "
+            "all jobs",
+            path="params",
+        )
     return JobFilter(
         ids=tuple(map(check_job_id, _texts(params, "id"))),
-        queues=tuple(map(check_queue_name, _texts(params, "queue"))),
+        queues=tuple(map(check_served_name, _texts(params, "queue"))),
         statuses=statuses_from(_texts(params, "status")),
         workers=_texts(params, "worker"),
         paths=_texts(params, "path"),
@@ -74,6 +80,15 @@ def _filter_from(params: JsonObject) -> JobFilter:
         params=values or {},
         until=begins_after(),
     )
+
+
+def _parsed(text: str) -> JsonValue:
+    try:
+        return parsed(text, name="params")
+    except msgspec.DecodeError as error:
+        raise InvalidValue(
+            f"params is {shown(text)}, which is not valid JSON: {error}", path="params"
+        ) from error
 
 
 def _texts(params: JsonObject, name: str) -> tuple[str, ...]:
