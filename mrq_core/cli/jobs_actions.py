@@ -17,7 +17,7 @@ from mrq_core.cli.output import console, counted, note, say
 from mrq_core.client.handles import Job
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Action, Cancel, ChangeResult, JobFilter, Move, Remove, Requeue
-from mrq_core.contract.naming import check_queue_name
+from mrq_core.contract.naming import check_job_queue_name
 from mrq_core.operations.actions import (
     VERBS,
     Preview,
@@ -54,9 +54,8 @@ def requeue(
 
     Examples: `mrq jobs requeue ID`, `mrq jobs requeue --status failed --error ValueError --since 1d`.
     """
-    if to is not None:
-        check_queue_name(to)
-    _change(given, ids, wanted, Requeue(queue=to), yes=yes, dry_run=dry_run)
+    queue = None if to is None else check_job_queue_name(to)
+    _change(given, ids, wanted, Requeue(queue=queue), yes=yes, dry_run=dry_run)
 
 
 @command("broker", "plugins")
@@ -89,8 +88,7 @@ def move(
 
     Example: `mrq jobs move --queue slow --to fast`.
     """
-    check_queue_name(to)
-    _change(given, ids, wanted, Move(queue=to), yes=yes, dry_run=dry_run)
+    _change(given, ids, wanted, Move(queue=check_job_queue_name(to)), yes=yes, dry_run=dry_run)
 
 
 @command("broker", "plugins")

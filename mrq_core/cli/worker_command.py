@@ -16,7 +16,7 @@ from mrq_core.cli.errors import UsageError
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.worker_process import run_worker, with_burst
 from mrq_core.config.settings import Config
-from mrq_core.operations.filters import queue_names_from
+from mrq_core.operations.filters import worker_queues_from
 
 _LEAVE_WITHIN = 1.0
 """Seconds for the parent of workers to end once these have ended."""
@@ -52,7 +52,7 @@ def worker(
             raise UsageError(
                 "the name of a queue is empty: expected names of queues, or no argument for QUEUES"
             )
-        settings["queues"] = queue_names_from(names)
+        settings["queues"] = worker_queues_from(names)
     config = given.config(**settings)
     worker_role.keep_or_change(wants_parent=config.processes > 0)
     if not config.processes:

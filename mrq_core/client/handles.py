@@ -17,9 +17,8 @@ from mrq_core.contract.messages import Cancel, ChangeResult, Edit, Requeue
 from mrq_core.contract.naming import (
     MAX_SECONDS,
     check_job_queue_name,
-    check_queue_name,
+    check_served_name,
     check_times,
-    in_order,
     is_covered,
     is_number,
 )
@@ -305,7 +304,7 @@ class Queue:
     Making a handle does no I/O, so a module may have one. It finds its client like the handle of a job."""
 
     def __init__(self, name: str, *, client: Client | None = None) -> None:
-        self.name, _ = in_order(check_queue_name(name))
+        self.name = check_served_name(name)
         self._own_client = _checked_client(client)
 
     @property

@@ -184,10 +184,16 @@ def check_raw_queue_name(name: str) -> RawKind:
     return kind
 
 
+def check_served_name(name: object) -> str:
+    """Returns the name of the queue or tree that workers serve under this name, such as ``mail`` for
+    ``mail_reverse``. Raises InvalidValue."""
+    return in_order(check_queue_name(name))[0]
+
+
 def check_job_queue_name(name: object) -> str:
     """Returns the name of a queue of jobs as plain text, without ``_reverse``. Raises InvalidValue, also for
     a raw queue."""
-    name, _ = in_order(check_queue_name(name))
+    name = check_served_name(name)
     kind = raw_kind(name)
     if kind is not None:
         raise InvalidValue(

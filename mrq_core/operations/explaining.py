@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import JobFilter, KeyUse, Limit, Order, QueueCounts, QueuePosition
-from mrq_core.contract.naming import check_queue_name, is_tree, raw_kind
+from mrq_core.contract.naming import check_served_name, is_tree, raw_kind
 from mrq_core.contract.record import PRIORITY_MAX, WAITING, JobRecord, Status
 from mrq_core.contract.rules import TASK_RULE
 from mrq_core.contract.values import check_job_id
@@ -309,7 +309,7 @@ def explain_queue(broker: Broker, name: str) -> list[Reason]:
 
     Reads up to 100 waiting jobs. The cost of a tree grows with the number of its subqueues.
     """
-    name = check_queue_name(name)
+    name = check_served_name(name)
     around = read_surroundings(broker)
     counts = _counts(broker, name)
     if raw_kind(name) is not None:

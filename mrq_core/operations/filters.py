@@ -11,7 +11,7 @@ import msgspec
 
 from mrq_core.contract.codec import JsonObject, JsonValue, parsed, storable
 from mrq_core.contract.messages import JobFilter, Totals
-from mrq_core.contract.naming import check_queue_name, is_covered, names_in
+from mrq_core.contract.naming import check_queue_name, check_served_name, is_covered, names_in
 from mrq_core.contract.record import Status
 from mrq_core.contract.terms import words_of
 from mrq_core.errors import InvalidValue, shown
@@ -68,7 +68,13 @@ def filter_from(texts: FilterTexts, *, now: datetime) -> JobFilter:
 
 
 def queue_names_from(texts: Iterable[str]) -> tuple[str, ...]:
-    """The names of queues and trees in lists that commas separate, each once. Raises InvalidValue."""
+    """The names of queues and trees in lists that commas separate, each once: ``mail`` for ``mail_reverse``.
+    Raises InvalidValue."""
+    return tuple(dict.fromkeys(map(check_served_name, worker_queues_from(texts))))
+
+
+def worker_queues_from(texts: Iterable[str]) -> tuple[str, ...]:
+    """The same for a worker, which serves ``mail_reverse`` as a pile. Raises InvalidValue."""
     names = [name for text in texts for name in names_in(text)]
     if not all(names):
         raise InvalidValue(

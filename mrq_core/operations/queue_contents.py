@@ -14,7 +14,7 @@ import msgspec
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import CHUNK, Action, ChangeResult, JobFilter, Move, Remove
-from mrq_core.contract.naming import check_job_queue_name, check_queue_name, is_in, is_tree, raw_kind
+from mrq_core.contract.naming import check_job_queue_name, check_served_name, is_in, is_tree, raw_kind
 from mrq_core.contract.record import WAITING
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.operations.jobs import count_all
@@ -51,12 +51,13 @@ class Emptied(msgspec.Struct, frozen=True, kw_only=True):
 
 def waiting_filter(name: str) -> JobFilter:
     """Selects the waiting jobs of a queue or tree. Raises InvalidValue for a bad name."""
-    return JobFilter(queues=(check_queue_name(name),), statuses=tuple(sorted(WAITING)))
+    return JobFilter(queues=(check_served_name(name),), statuses=tuple(sorted(WAITING)))
 
 
 def what_waits(broker: Broker, name: str) -> Waiting:
     """What a purge would remove. Counts jobs in steps of 250 ms where totals do not have the numbers. Raises
     InvalidValue for a bad name."""
+    name = check_served_name(name)
     jobs = count_all(broker, waiting_filter(name), "status")
     params = broker.raw(name).size() if is_raw(name) else 0
     return Waiting(jobs={status: number for status, number in jobs.items() if number}, params=params)
@@ -70,6 +71,7 @@ def purge_queue(
     Ends after about `seconds`, if given, and after one step at least. A tree contains no raw queues: name
     each of them. Raises InvalidValue for a bad name.
     """
+    name = check_served_name(name)
     wanted = waiting_filter(name)
     deadline = None if seconds is None else time.monotonic() + seconds
     done = _applied(broker, wanted, Remove(), deadline, on_step)
@@ -96,7 +98,7 @@ def move_queue(
 
 def checked_move(name: str, target: str) -> Move:
     """The action that moves jobs from the queue or tree to the target. Raises InvalidValue."""
-    check_queue_name(name)
+    name = check_served_name(name)
     try:
         target = check_job_queue_name(target)
     except InvalidValue as error:

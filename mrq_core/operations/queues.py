@@ -12,7 +12,14 @@ import msgspec
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import CHUNK, Pause, QueueCounts
-from mrq_core.contract.naming import MAX_SECONDS, check_queue_name, check_time, is_covered, is_number, is_tree
+from mrq_core.contract.naming import (
+    MAX_SECONDS,
+    check_served_name,
+    check_time,
+    is_covered,
+    is_number,
+    is_tree,
+)
 from mrq_core.contract.values import check_path
 from mrq_core.errors import InvalidValue, shown
 
@@ -165,8 +172,7 @@ def pause_queues(
 ) -> datetime | None:
     """Pauses queues and trees: workers claim nothing more from them. Returns the end of the pause. Raises
     InvalidValue for a bad name, and for an end that is not in the future."""
-    for name in names:
-        check_queue_name(name)
+    names = [check_served_name(name) for name in names]
     end = pause_end(broker, until, seconds)
     broker.pause(names, end)
     return end
@@ -223,8 +229,7 @@ def pause_end(broker: Broker, until: datetime | None, seconds: float | None) -> 
 
 def resume_queues(broker: Broker, names: Sequence[str]) -> ResumeResult:
     """Resumes queues and trees, and tells which of them were paused. Raises InvalidValue for a bad name."""
-    for name in names:
-        check_queue_name(name)
+    names = [check_served_name(name) for name in names]
     before = broker.paused()
     broker.resume(names)
     return ResumeResult(

@@ -22,7 +22,7 @@ from mrq_core.contract.metrics import (
     added,
     percentile,
 )
-from mrq_core.contract.naming import check_queue_name, is_covered, is_tree
+from mrq_core.contract.naming import check_served_name, is_covered, is_tree
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.operations.queues import all_counts
 from mrq_core.operations.workers import listening, workers_at_work
@@ -118,8 +118,7 @@ def queue_statistics(
         raise InvalidValue(
             f"empty_in is {shown(empty_in)}: expected a number of seconds above 0", path="empty_in"
         )
-    for name in names:
-        check_queue_name(name)
+    names = [check_served_name(name) for name in names]
     now = broker.now()
     counts = _counts_of(broker, names)
     recent = _Measured(broker, after(now, -WINDOW), now, Resolution.MINUTE)

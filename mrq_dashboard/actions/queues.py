@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from mrq_core.contract.messages import ChangeResult, Move, Remove
-from mrq_core.contract.naming import check_queue_name, is_tree, shown_names
+from mrq_core.contract.naming import check_served_name, is_tree, shown_names
 from mrq_core.operations.bulk import begin_bulk, bounded, bulk_view, change_if_few
 from mrq_core.operations.query import parse_query
 from mrq_core.operations.query_parts import exact_value
@@ -51,7 +51,7 @@ def pause(visit: Visit, inputs: PauseInputs) -> Done:
     """Pauses a queue or tree: workers claim nothing more from it, and running jobs go on.
 
     A further pause changes the end of the first."""
-    name = check_queue_name(visit.named(inputs.name))
+    name = check_served_name(visit.named(inputs.name))
     end = pause_queues(visit.broker, [name], until=pauses.end_of(visit, inputs.until, inputs.duration))
     text = f"{_called(name)} is paused{pauses.until_words(end)}"
     return Done(action="pause queue", target=name, text=text, value={"name": name, "until": iso(end)})
@@ -59,7 +59,7 @@ def pause(visit: Visit, inputs: PauseInputs) -> Done:
 
 def resume(visit: Visit, inputs: QueueName) -> Done:
     """Resumes a paused queue or tree."""
-    name = check_queue_name(visit.named(inputs.name))
+    name = check_served_name(visit.named(inputs.name))
     result = resume_queues(visit.broker, [name])
     text, tone = f"{_called(name)} is resumed", ""
     if not result.resumed:
@@ -78,7 +78,7 @@ def purge(visit: Visit, inputs: QueueName) -> Done:
 
     Running jobs go on. Over 1,000 jobs are removed by and by: the answer has the status 202 and `bulk`. Of a
     raw queue, `complete` false means that a further request goes on."""
-    name = check_queue_name(visit.named(inputs.name))
+    name = check_served_name(visit.named(inputs.name))
     if not is_raw(name):
         return _change_all(visit, name, Remove(), action="purge queue", target=name, word="removed from")
     done = purge_queue(visit.broker, name, seconds=_SECONDS)
@@ -93,7 +93,7 @@ def move(visit: Visit, inputs: MoveInputs) -> Done:
     """Moves the waiting jobs of a queue or tree to another queue; their due times and priorities stay.
 
     Over 1,000 jobs are moved by and by: the answer has the status 202 and `bulk`."""
-    name = check_queue_name(visit.named(inputs.name))
+    name = check_served_name(visit.named(inputs.name))
     change = checked_move(name, inputs.to)
     word = f"moved to {_called(change.queue, '')} from"
     return _change_all(
@@ -131,7 +131,7 @@ def _change_all(
 
 def ask_pause(visit: Visit, inputs: QueueName) -> Page:
     """Asks for the end of a pause."""
-    name = check_queue_name(visit.named(inputs.name))
+    name = check_served_name(visit.named(inputs.name))
     number = waiting_in(visit.broker, name)
     form = Form(
         title=f"Pause {_called(name, '')}?",
@@ -149,7 +149,7 @@ def ask_pause(visit: Visit, inputs: QueueName) -> Page:
 
 def ask_purge(visit: Visit, inputs: QueueName) -> Page:
     """Asks whether what waits shall be removed, with the numbers by status."""
-    name = check_queue_name(visit.named(inputs.name))
+    name = check_served_name(visit.named(inputs.name))
     found = what_waits(visit.broker, name)
     what = "parameter" if found.params else "job"
     texts = ["This cannot be undone: the jobs and their logs are gone. Running jobs go on."]
@@ -172,7 +172,7 @@ def ask_purge(visit: Visit, inputs: QueueName) -> Page:
 
 def ask_move(visit: Visit, inputs: QueueName) -> Page:
     """Asks where the waiting jobs shall go, with their numbers by status."""
-    name = check_queue_name(visit.named(inputs.name))
+    name = check_served_name(visit.named(inputs.name))
     found = what_waits(visit.broker, name)
     text = "Their priorities and due times stay. Running jobs go on."
     if is_raw(name):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 from msgspec import Meta, Struct
 
 from mrq_core.contract.messages import Pause, QueueCounts
-from mrq_core.contract.naming import RawKind, check_queue_name, is_in, is_tree, raw_kind
+from mrq_core.contract.naming import RawKind, check_served_name, is_in, is_tree, raw_kind
 from mrq_core.operations.explaining import explain_queue
 from mrq_core.operations.query import parse_query
 from mrq_core.operations.query_parts import exact_value
@@ -100,7 +100,7 @@ def by_path(visit: Visit) -> Redirect:
 
 
 def _one(visit: Visit, text: str) -> Page:
-    name = check_queue_name(text)
+    name = check_served_name(text)
     broker = visit.broker
     [statistics] = queue_statistics(broker, [name], day=visit.day)
     around = read_surroundings(broker)

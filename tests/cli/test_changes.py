@@ -51,6 +51,20 @@ def test_actions_by_filter_count_and_do_not_ask_off_a_terminal(
     assert [job["id"] for job in mrq("jobs", "list", "--json").json] == [worked["retry"]]
 
 
+@pytest.mark.parametrize("command", ["move", "requeue"])
+def test_jobs_go_only_to_queues_from_which_workers_claim_jobs(
+    mrq: Shell, project: Project, command: str
+) -> None:
+    job_id = project.queue("tasks.greet", {"name": "Anna"}, queue="slow")
+    if command == "requeue":
+        mrq("jobs", "cancel", job_id)
+    said = mrq("jobs", command, "--queue", "slow", "--to", "params_raw", code=2)
+    assert "a raw queue, which holds parameters and no jobs" in said.err
+    assert project.client.fetch(job_id).queue == "slow"
+    mrq("jobs", command, "--queue", "slow", "--to", "fast_reverse")
+    assert project.client.fetch(job_id).queue == "fast"
+
+
 @pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt(), 130), (BrokerUnavailable("gone"), 1)])
 def test_an_action_that_ends_between_two_steps_counts_what_it_has_changed(
     mrq: Shell, project: Project, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int

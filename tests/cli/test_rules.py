@@ -62,6 +62,22 @@ def test_a_pause_has_an_end(mrq: Shell, project: Project) -> None:
     assert "yes until 2040-01-31T12:00" in " ".join(mrq("queues").out.split())
 
 
+def test_a_queue_that_workers_serve_as_a_pile_has_one_name(mrq: Shell, project: Project) -> None:
+    job_id = project.queue("tasks.greet", {"name": "Anna"}, queue="high_reverse")
+    assert mrq("queues", "pause", "high_reverse").out == "paused: high\n"
+    assert project.client.broker.paused() == frozenset({"high"})
+    assert mrq("explain", "high_reverse").out.startswith("The queue high has been paused")
+    assert [job["id"] for job in mrq("jobs", "list", "--queue", "high_reverse", "--json").json] == [job_id]
+    [load] = mrq("queues", "stats", "high_reverse", "--json").json
+    assert (load["name"], load["waiting"]) == ("high", 1)
+    assert mrq("queues", "resume", "high_reverse").out == "resumed: high\n"
+    assert mrq("queues", "move", "high_reverse", "--to", "slow", "--yes").out == (
+        "high: 1 job moved to slow\n"
+    )
+    project.queue("tasks.greet", {"name": "Ben"}, queue="high")
+    assert mrq("queues", "purge", "high_reverse", "--yes").out == "high: 1 job removed\n"
+
+
 def test_an_end_that_makes_no_sense_is_refused(mrq: Shell, project: Project) -> None:
     for flags, text in (
         (("--until", "2001-01-01"), "expected a time in the future"),
