@@ -46,7 +46,7 @@
     const form = event.target;
     if (form.matches("form[data-dialog]") && !event.submitter?.hasAttribute("data-plain")) {
       event.preventDefault();
-      open(`${form.action}?${new URLSearchParams(new FormData(form, event.submitter))}`, event.submitter || form);
+      open(`${form.getAttribute("action")}?${new URLSearchParams(new FormData(form, event.submitter))}`, event.submitter || form);
     } else if (form.closest("#act") && form.method === "post") {
       event.preventDefault();
       await send(form, event.submitter);
@@ -65,7 +65,7 @@
     form.querySelector("[aria-invalid]")?.removeAttribute("aria-invalid");
     let path = "", words = "The server does not answer. Press again: the action is done once at most.";
     try {
-      const answer = await fetch(form.action, { method: "POST", headers: { "X-Fragment": "1" }, body: new URLSearchParams(new FormData(form)) });
+      const answer = await fetch(form.getAttribute("action"), { method: "POST", headers: { "X-Fragment": "1" }, body: new URLSearchParams(new FormData(form)) });
       const value = await answer.json();
       if (answer.ok) { location.assign(value.url); return; }
       words = value.error.message;
