@@ -167,9 +167,10 @@ def create_dashboard(
     the Host header may have; None: any, because the host application or its proxy checks them.
 
     A server that stops waits for open streams, unless it calls `app.state.live.stop()`, as `mrq dashboard`
-    does, or bounds its graceful stop.
+    does, or bounds its graceful stop. A host application that does not run the lifespan of this one may call
+    `app.state.runner.wake()` at its start, so that bulk actions of dead processes go on.
 
-    Raises ConfigError. Connects when a page is first asked for.
+    Raises ConfigError. Connects at the start of its lifespan, or when a page is first asked for.
     """
     config = load_config() if config is None else config
     backend = Backend(config, client)
@@ -211,6 +212,7 @@ def create_dashboard(
     )
     app.state.site = site
     app.state.live = live
+    app.state.runner = backend.runner
     return app
 
 

@@ -374,7 +374,7 @@ def fail(broker: Broker, held: Held, error: str, on_end: OnEnd = lambda bulk: No
 
 
 def reread(broker: Broker, held: Held) -> Held:
-    """The bulk as it is stored, after an error of the broker. Raises Lost."""
+    """The stored bulk, after an error of the broker. Raises Lost."""
     item = broker.state.get(BULK_NAMESPACE, held.bulk.id)
     stored = None if item is None else _held(item)
     if stored is None or not stored.bulk.is_running or stored.bulk.owner != held.bulk.owner:

@@ -42,7 +42,7 @@ def export(visit: Visit, inputs: ExportInputs) -> Response:
         query = parse_query(visit.broker, inputs.q)
     if inputs.limit is not None and inputs.limit > 2**53:
         raise InvalidValue("limit is too large: expected at most 2^53", path="limit")
-    visit.broker.now()  # an outage is an answer of its own, before the stream begins
+    visit.broker.now()  # an outage is answered with its own status, before the stream begins
     return StreamingResponse(
         _lines(visit, query, inputs.limit),
         media_type=KIND,

@@ -17,7 +17,7 @@ from mrq_dashboard.formats import json_source
 from mrq_dashboard.visit import Page, Visit
 
 _LEVELS = tuple((str(level), f"{level:+d}" if level else "0") for level in range(4, -5, -1))
-_DUE = "Such as 30s, 15m, 2h or 3d; 0: now. Empty: as it is"
+_DUE = "Such as 30s, 15m, 2h or 3d; 0: now. Empty: unchanged"
 
 
 class JobAction(NamedTuple):
@@ -135,7 +135,7 @@ def _rerun(record: JobRecord, path: str) -> Form:
         _priority_field(record),
         Field(name="delay", label="Due in", most=50, hint="Such as 30s, 15m, 2h or 3d. Empty: now"),
     )
-    text = ("A new job is queued; this one stays as it is.",)
+    text = ("A new job is queued; this one stays unchanged.",)
     hidden = {"job_id": new_id()}  # one job, however often the form is sent
     return Form(title="Run again", path=path, button="Queue the job", text=text, fields=fields, hidden=hidden)
 

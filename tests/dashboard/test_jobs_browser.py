@@ -57,7 +57,7 @@ def tab(stage: Stage) -> Iterator[Tab]:
 
 @pytest.fixture
 def queue() -> str:
-    """Each test has a queue of its own."""
+    """Each test has a separate queue."""
     return f"q{new_id()}"
 
 
