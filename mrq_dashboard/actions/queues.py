@@ -18,8 +18,8 @@ from mrq_dashboard.acting import Field, Form, ask
 from mrq_dashboard.actions import pauses
 from mrq_dashboard.visit import Done, Page, Visit
 
-_SECONDS = 5.0
-"""For so long one request purges or moves; a further request goes on."""
+_TURNS = 2.5
+"""For so many times DASHBOARD_TIMEOUT one request purges a raw queue; a further request goes on."""
 Name = Annotated[
     str,
     Meta(max_length=1000, description="The queue, or a tree: `main/`. The path may name it instead."),
@@ -77,16 +77,12 @@ def purge(visit: Visit, inputs: QueueName) -> Done:
     """Removes what waits in a queue or tree: jobs with their logs, or the parameters of a raw queue.
 
     Running jobs go on. Over 1,000 jobs are removed by and by: the answer has the status 202 and `bulk`. Of a
-    raw queue, `complete` false means that a further request goes on."""
+    raw queue, `complete` false means that a further request goes on. `waiting`: what waits afterwards."""
     name = check_served_name(visit.named(inputs.name))
     if not is_raw(name):
         return _change_all(visit, name, Remove(), action="purge queue", target=name, word="removed from")
-    done = purge_queue(visit.broker, name, seconds=_SECONDS)
-    text = f"{_number(done)} removed from {_called(name, '')}{_rest(visit, name, done)}"
-    return Done(
-        action="purge queue", target=name, text=text, tone=_tone(done), counts=_counts(done, "removed"),
-        value={"name": name, "changed": done.number, "left": done.left, "complete": done.is_complete},
-    )  # fmt: skip
+    done = purge_queue(visit.broker, name, seconds=_TURNS * visit.config.dashboard_timeout)
+    return _changed(visit, name, done, action="purge queue", target=name, word="removed from")
 
 
 def move(visit: Visit, inputs: MoveInputs) -> Done:
@@ -119,11 +115,32 @@ def _change_all(
         )  # fmt: skip
     number = counts[ChangeResult.DONE]
     done = Emptied(jobs=number, left=counts.total() - number)
+    return _changed(visit, name, done, action=action, target=target, word=word)
+
+
+def _changed(visit: Visit, name: str, done: Emptied, *, action: str, target: str, word: str) -> Done:
+    waiting = what_waits(visit.broker, name).number
+    text = f"{_number(done)} {word} {_called(name, '')}"
+    if done.left:
+        text += f"; {done.left:,} started or changed meanwhile"
+    if not done.is_complete:
+        text += f"; {waiting:,} still wait: do it again to go on"
+    elif waiting:
+        text += f"; {waiting:,} wait since"
     return Done(
-        action=action, target=target, tone=_tone(done), counts=_counts(done, "changed"),
-        text=f"{_number(done)} {word} {_called(name, '')}{_rest(visit, name, done)}",
-        value={"name": name, "changed": number, "left": done.left, "complete": True},
-    )  # fmt: skip
+        action=action,
+        target=target,
+        text=text,
+        tone="" if done.is_complete and not done.left else "warn",
+        counts={"changed": done.number, **({"left": done.left} if done.left else {})},
+        value={
+            "name": name,
+            "changed": done.number,
+            "left": done.left,
+            "waiting": waiting,
+            "complete": done.is_complete,
+        },
+    )
 
 
 # --- asking ---------------------------------------------------------------------------------
@@ -209,20 +226,3 @@ def _number(done: Emptied) -> str:
     if done.params:
         return f"{jobs} and {params}" if done.jobs else params
     return jobs
-
-
-def _rest(visit: Visit, name: str, done: Emptied) -> str:
-    texts = []
-    if done.left:
-        texts.append(f"; {done.left:,} started or changed meanwhile")
-    if not done.is_complete:
-        texts.append(f"; {what_waits(visit.broker, name).number:,} still wait: do it again to go on")
-    return "".join(texts)
-
-
-def _tone(done: Emptied) -> str:
-    return "" if done.is_complete and not done.left else "warn"
-
-
-def _counts(done: Emptied, word: str) -> dict[str, int]:
-    return {word: done.number, **({"left": done.left} if done.left else {})}

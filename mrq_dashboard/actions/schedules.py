@@ -12,10 +12,12 @@ from mrq_core.errors import InvalidValue
 from mrq_core.operations import schedules as stored_schedules
 from mrq_core.operations.filters import moment_from
 from mrq_core.operations.schedules import StoredSchedule, digest_of, find_schedule
+from mrq_core.operations.task_descriptions import published_task
 from mrq_core.operations.views import iso, schedule_view
 from mrq_core.scheduler.definitions import trigger_words
 from mrq_dashboard.acting import Field, Form, ask
 from mrq_dashboard.actions.schedule_forms import EditInputs, ScheduleInputs, definition_in, fields_for
+from mrq_dashboard.actions.tasks import learn
 from mrq_dashboard.visit import Done, NotFound, Page, Visit
 
 Name = Annotated[str, Meta(max_length=1000, description="The schedule, unless the path names it.")]
@@ -54,7 +56,9 @@ def run(visit: Visit, inputs: ScheduleName) -> Done:
     """Queues a job of a schedule now, also if it is paused. Its next fire stays.
 
     `created` false: its overlap policy keeps the job `id`, and no job was queued."""
-    name = _found(visit, inputs.name).name
+    stored = _found(visit, inputs.name)
+    name, path = stored.name, stored.definition.path
+    learn(visit, path, published_task(visit.broker, path))
     answer = run_schedule(visit.client, name)
     text = f"The schedule {name} has queued the job {answer.id}"
     if not answer.created:
@@ -122,11 +126,13 @@ def backfill(visit: Visit, inputs: BackfillInputs) -> Done:
 
     A fire whose job is stored makes no second job. Where the overlap policy is not allow, they run one by
     one."""
-    name = _found(visit, inputs.name).name
+    stored = _found(visit, inputs.name)
+    name, path = stored.name, stored.definition.path
     now = visit.now
     start = moment_from(inputs.start, now=now, name="start")
     is_now = inputs.end.strip() in ("", "now")
     end = now if is_now else moment_from(inputs.end, now=now, name="end")
+    learn(visit, path, published_task(visit.broker, path))
     try:
         answers = backfill_schedule(visit.client, name, start, end)
     except InvalidValue as error:

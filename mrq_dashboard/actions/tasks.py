@@ -20,6 +20,7 @@ from mrq_core.operations.task_forms import (
     params_from_texts,
 )
 from mrq_core.operations.views import iso
+from mrq_core.tasks.describing import TaskDescription
 from mrq_dashboard.acting import Field, Form, ask
 from mrq_dashboard.actions import pauses
 from mrq_dashboard.visit import Done, Page, Visit
@@ -97,8 +98,7 @@ def queue(visit: Visit, inputs: QueueInputs) -> Done:
     check_params(described, given, where="argument" if is_form else "params")
     if inputs.delay and inputs.at:
         raise InvalidValue("delay and at are both given: expected one of them", path="at")
-    if described is not None:
-        visit.client.learn_options(path, described.options)
+    learn(visit, path, described)
     job_id = visit.client.queue_job(
         path,
         given,
@@ -113,6 +113,12 @@ def queue(visit: Visit, inputs: QueueInputs) -> Done:
         action="queue job", target=f"{path} {job_id}", text=text, counts={"queued": 1}, value={"id": job_id},
         url=url,
     )  # fmt: skip
+
+
+def learn(visit: Visit, path: str, described: TaskDescription | None) -> None:
+    """Makes jobs of the task as its workers would, where its code is not installed here."""
+    if described is not None:
+        visit.client.learn_options(path, described.options)
 
 
 # --- asking ---------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ from mrq_dashboard.visit import Done, NotFound, Page, Visit
 
 _VALID = 60.0
 """Seconds in which a worker that is suspended, or cannot reach the broker, may still obey."""
-_PATIENCE = 3.0
-"""Seconds for which a request waits: a worker that runs answers within two."""
+_PATIENCE = 1.5
+"""For so many times DASHBOARD_TIMEOUT an action waits: a worker that runs answers within two seconds."""
 _READ_VALID = 5.0
 """Seconds in which a request is carried out."""
 _READ_PATIENCE = 0.7
@@ -98,7 +98,8 @@ def the_worker(visit: Visit, name: str) -> WorkerReport:
 
 
 def _asked(visit: Visit, report: WorkerReport, kind: str, args: dict[str, JsonValue]) -> Done:
-    answer = ask_worker(visit.broker, report.name, kind, args, ttl=_VALID, patience=_PATIENCE)
+    patience = _PATIENCE * visit.config.dashboard_timeout
+    answer = ask_worker(visit.broker, report.name, kind, args, ttl=_VALID, patience=patience)
     text = f"{report.name}: {answer}"
     if answer is None:
         text = (

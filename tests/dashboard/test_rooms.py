@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
-from mrq_core.contract.messages import Limit, RawItem, Versions
+from mrq_core.contract.messages import JobFilter, Limit, RawItem, Versions
 from mrq_core.operations.auditing import read_audit
 from mrq_core.operations.limits import find_limit, list_limits, publish_limits, set_limit
 from mrq_core.operations.requests import store_answer
@@ -152,6 +152,7 @@ def test_a_purge_asks_with_the_numbers_first(site: TestClient, client: Client) -
         "name": "mail",
         "changed": 203,
         "left": 0,
+        "waiting": 0,
         "complete": True,
     }
     [entry] = read_audit(client.broker)[0]
@@ -470,6 +471,19 @@ def test_a_schedule_runs_pauses_and_resumes(site: TestClient, client: Client) ->
     assert find_schedule(client.broker, SCHEDULE).pause_reason == "stock-taking"
     assert done(site.post(f"{path}/resume"))["changed"] is True
     assert find_schedule(client.broker, SCHEDULE).paused_at is None
+
+
+def test_jobs_of_a_schedule_have_the_options_that_workers_have_published(
+    site: TestClient, client: Client
+) -> None:
+    publish(client)
+    schedule = {"path": PATH, "name": SCHEDULE, "cron": "0 * * * *", "params": {"user_id": 7}}
+    done(site.post("/api/schedule/add", json=schedule))
+    done(site.post("/api/schedule/run", json={"name": SCHEDULE}))
+    done(site.post("/api/schedule/backfill", json={"name": SCHEDULE, "start": "2h"}))
+    records = client.broker.find(JobFilter(schedules=(SCHEDULE,))).records
+    assert len(records) == 3
+    assert {(one.queue, one.at_most_once, one.limit_keys) for one in records} == {("pay", True, ("u:7",))}
 
 
 def test_a_run_that_the_overlap_policy_forbids_is_told(site: TestClient, client: Client) -> None:
