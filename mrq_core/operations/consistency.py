@@ -1,13 +1,15 @@
 """Compares what a broker keeps twice: entries and records, totals and records, indexes and records.
 
-Jobs change while they are compared, so a difference counts only if three comparisons in a row find it.
+Jobs change while they are compared. So a number that is kept beside the records is read before and after the
+records are counted, and differs only if their number does not lie between the two. And a difference counts
+only if eight comparisons in a row find it.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from msgspec.structs import replace
 
@@ -20,7 +22,10 @@ from mrq_core.contract.terms import words_of
 from mrq_core.operations.jobs import count_all
 
 _UNFINISHED = (*sorted(WAITING), Status.STARTED)
-_COMPARISONS, _PAUSE = 3, 0.05
+_COMPARISONS = 8
+_PAUSE, _PAUSE_GROWTH = 0.05, 1.5
+"""Seconds before the second comparison, and the growth of further pauses, which all differ: a producer that
+works at intervals could otherwise be met at the same moment each time."""
 _FUTURE_SECONDS = 366 * 86_400.0
 _SUBJECT = "consistency"
 _SHOWN = 5
@@ -61,15 +66,14 @@ def count_records(broker: Broker, wanted: JobFilter, group_by: str | None = None
 
 
 def _entries_and_records(broker: Broker) -> Iterator[Finding]:
+    def numbers_of(names: Iterable[str]) -> dict[str, int]:
+        known = sorted({*names, *_all_queue_names(broker)})
+        return {one.queue: one.waiting + one.claimed for one in broker.counts(known)} if known else {}
+
     def differing() -> dict[str, int]:
+        before = numbers_of(())
         records = count_records(broker, JobFilter(statuses=_UNFINISHED), "queue")
-        names = sorted({*records, *_all_queue_names(broker)})
-        counts = {one.queue: one.waiting + one.claimed for one in broker.counts(names)} if names else {}
-        return {
-            name: counts.get(name, 0) - records.get(name, 0)
-            for name in names
-            if counts.get(name, 0) != records.get(name, 0)
-        }
+        return _outside(before, records, numbers_of({*before, *records}))
 
     steady = _steady(differing)
     without_entry = {name: -number for name, number in steady.items() if number < 0}
@@ -93,18 +97,21 @@ def _entries_and_records(broker: Broker) -> Iterator[Finding]:
 
 
 def _totals_and_records(broker: Broker, *, prunes: bool) -> Iterator[Finding]:
+    def totals() -> dict[str, int]:
+        return {str(status): number for status, number in broker.totals().by_status().items()}
+
     def differing() -> dict[str, int]:
         if prunes:
             prune_all(broker)
-        totals = {str(status): number for status, number in broker.totals().by_status().items()}
+        before = totals()
         records = count_records(broker, JobFilter(), "status")
+        differences = _outside(before, records, totals())
         expired = prune_all(broker) if prunes else _ANY_NUMBER
-        found = {}
-        for status in {*totals, *records}:
-            number = totals.get(status, 0) - records.get(status, 0)
-            if number < 0 or number > expired:
-                found[status] = min(number, number - expired, key=abs) if number > 0 else number
-        return found
+        return {
+            status: number - expired if number > 0 else number
+            for status, number in differences.items()
+            if number < 0 or number > expired
+        }
 
     steady = _steady(differing)
     if steady:
@@ -185,13 +192,26 @@ def _finds(broker: Broker, wanted: JobFilter, record: JobRecord) -> bool:
     return now is None or (now.updated_at, now.status) != (record.updated_at, record.status)
 
 
+def _outside(
+    before: Mapping[str, int], records: Mapping[str, int], after_it: Mapping[str, int]
+) -> dict[str, int]:
+    """The smaller of the differences between the number of records, and the numbers that were read before and
+    after it: negative if both numbers are smaller. Leaves out names whose number of records lies between."""
+    found = {}
+    for name in {*before, *records, *after_it}:
+        differences = [numbers.get(name, 0) - records.get(name, 0) for numbers in (before, after_it)]
+        if min(differences) > 0 or max(differences) < 0:
+            found[name] = min(differences, key=abs)
+    return found
+
+
 def _steady(differing: Callable[[], dict[str, int]]) -> dict[str, int]:
     """The differences that all comparisons find, with the smallest number of each."""
     steady = differing()
-    for _ in range(_COMPARISONS - 1):
+    for index in range(_COMPARISONS - 1):
         if not steady:
             break
-        time.sleep(_PAUSE)
+        time.sleep(_PAUSE * _PAUSE_GROWTH**index)
         again = differing()
         steady = {
             name: min(number, again[name], key=abs)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import ClaimRequest, Finding, NewJob, Outcome, Settlement, Wanted
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
+from mrq_core.operations import consistency
 from mrq_core.operations.consistency import consistency_findings
 from tests import brokers
 
@@ -33,6 +35,11 @@ def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Broker]:
     client.broker.prepare()
     yield client.broker
     client.close()
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(consistency, "_PAUSE", 0.001)
 
 
 def put(broker: Broker, number: int = 1) -> None:
@@ -113,7 +120,31 @@ def told(findings: list[Finding]) -> list[str]:
     return [finding.message for finding in findings]
 
 
+def pass_between_calls(broker: Broker, monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> None:
+    """Makes a change after each read of numbers, as workers and clients do meanwhile."""
+
+    def read(call: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        answer = call(*given, **named)
+        change()
+        return answer
+
+    for name in ("count", "counts", "totals"):
+        monkeypatch.setattr(broker, name, partial(read, getattr(broker, name)))
+
+
 AGREE = ["queues, records, totals and indexes agree"]
+
+
+def test_a_queue_that_grows_steadily_agrees(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(broker, 3)
+    pass_between_calls(broker, monkeypatch, partial(put, broker))
+    assert told(consistency_findings(broker)) == AGREE
+
+
+def test_a_queue_that_shrinks_steadily_agrees(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(broker, 40)
+    pass_between_calls(broker, monkeypatch, partial(end, broker, Outcome(status=Status.SUCCESS, ttl=1e6)))
+    assert told(consistency_findings(broker)) == AGREE
 
 
 def test_everything_agrees(broker: Broker) -> None:
