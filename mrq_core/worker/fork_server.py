@@ -43,6 +43,9 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM, signal.
 """Handled as in a new process when the server starts."""
 _PATIENCE = 5.0
 """Seconds for the server to answer. A server that does not is killed and replaced."""
+_START_PATIENCE = 60.0
+"""Seconds from its start for the server to answer for the first time. On a machine with a high load, its
+imports take long, and those of a replacement would take as long."""
 _END_PATIENCE = 1.2
 """Seconds for the server to kill what its children have started, and to exit."""
 _waitpid: Callable[[int, int], tuple[int, int]] = get_original("os", "waitpid")
@@ -79,6 +82,9 @@ class ForkServer:
         """`modules` are imported by the server, so that its children need not."""
         self._forks: dict[int, Fork] = {}
         self._asked: deque[AsyncResult[Any]] = deque()
+        self._given_up: set[AsyncResult[Any]] = set()
+        self._started = time.monotonic()
+        self._first_answer = Event()
         if _early:
             self.pid, control = _early.pop()
             self._socket = socket.socket(fileno=control)
@@ -92,18 +98,33 @@ class ForkServer:
         self._reader = gevent.spawn(self._read)
 
     def fork(self, messages: int, heartbeats: int) -> Fork:
-        """Starts a process with these descriptors, in a new process group. Waits for the server. Raises
-        OSError."""
+        """Starts a process with these descriptors, in a new process group. Waits up to 5 s for the server. A
+        server that does not answer is killed, unless it is still starting. Raises OSError."""
+        if self._given_up and not self._first_answer.wait(_PATIENCE):  # it has enough to do
+            raise self._no_answer()
         answer: AsyncResult[Any] = AsyncResult()
         self._asked.append(answer)
         socket.send_fds(self._socket, [REQUEST.pack(FORK, 0)], [messages, heartbeats])
         answer.wait(_PATIENCE / 2)
         answer.wait(_PATIENCE / 2)  # a job may have blocked the hub for all of the first half
         if not answer.ready():
-            self.kill_server()
+            self._given_up.add(answer)
+            raise self._no_answer()
         fork = answer.get()
         assert isinstance(fork, Fork)
         return fork
+
+    def _no_answer(self) -> OSError:
+        """The error of a request without an answer. Kills the server, unless it may still be starting."""
+        seconds = time.monotonic() - self._started
+        if not self._first_answer.is_set() and seconds < _START_PATIENCE:
+            return OSError(
+                f"the process that starts solo jobs has started {seconds:.0f} s ago, and is not ready"
+            )
+        self.kill_server()
+        return OSError(
+            f"the process that starts solo jobs did not answer for {_PATIENCE:.0f} s, and was killed"
+        )
 
     def kill(self, fork: Fork) -> None:
         """Kills the process and its group. Has no effect on a process that has exited. Native threads may
@@ -148,13 +169,18 @@ class ForkServer:
             fork.exited.set()
 
     def _take(self, kind: bytes, first: int, code: int, peak: int) -> None:
+        self._first_answer.set()
         if kind == EXITED:
             fork = self._forks.pop(first)
             fork.exit_code, fork.peak = code, peak
             fork.exited.set()
         elif kind == FORKED:
             self._forks[first] = fork = Fork(first)
-            self._asked.popleft().set(fork)
+            answer = self._asked.popleft()
+            if answer in self._given_up:
+                self._given_up.discard(answer)
+                self.kill(fork)
+            answer.set(fork)
         elif kind == FAILED:
             self._asked.popleft().set_exception(OSError(first, os.strerror(first)))
         else:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -180,6 +183,42 @@ def test_a_fork_server_that_stands_still_is_replaced(forked: Project) -> None:
     assert forked.ended(overdue).status is Status.TIMEOUT
     assert forked.ended(waiting).result == "slept"
     _gone(server.pid)
+
+
+SLOW_START = """
+import os, pathlib, socket, sys
+from mrq_core.worker.patching import patch_all
+patch_all()
+from mrq_core.worker import fork_server
+
+fork_server._PATIENCE = 0.2
+server = fork_server.ForkServer(["loaded_slowly"])
+ours, theirs = socket.socketpair()
+beats, beating = os.pipe()
+errors = []
+while len(errors) < 3:
+    try:
+        server.fork(theirs.fileno(), beating)
+    except OSError as error:
+        errors.append(str(error))
+assert all("is not ready" in error for error in errors), errors
+pathlib.Path("ready").touch()
+fork_server._PATIENCE = 30
+fork = server.fork(theirs.fileno(), beating)
+given_up = len(server._given_up)
+server.close()
+print(given_up, fork.pid > 0)
+"""
+
+
+def test_a_fork_server_whose_imports_take_long_is_not_killed(tmp_path: Path) -> None:
+    (tmp_path / "loaded_slowly.py").write_text(
+        "import os, time\nwhile not os.path.exists('ready'):\n    time.sleep(0.01)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", SLOW_START], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stdout, done.stderr) == ("0 True\n", "")
 
 
 def test_a_worker_stops_although_its_fork_server_stands_still(forked: Project) -> None:
