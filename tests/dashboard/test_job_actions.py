@@ -445,6 +445,7 @@ def test_a_dialog_says_first_how_many_it_would_touch(site: TestClient, client: C
     assert "<button" not in none[none.index("data-confirm") : none.index("</section>")]
     useless = site.get("/jobs/bulk/new?action=move&q=status:failed&all=true").text
     assert "No job has a status that allows this" in useless
+    assert 'name="queue"' not in useless
 
 
 def test_a_page_of_a_job_offers_what_its_status_allows(site: TestClient, client: Client) -> None:
