@@ -284,7 +284,8 @@ def list_bulks(broker: Broker) -> list[Bulk]:
 
 def stop_bulk(broker: Broker, bulk_id: str, who: str) -> Bulk | None:
     """Asks the owner to stop after its step, within about a second; a bulk without an owner stops when a
-    process takes it over. What was changed stays changed. None: there is no such bulk. An ended one is unchanged."""
+    process takes it over. What was changed stays changed. None: there is no such bulk. An ended one is
+    unchanged."""
     for _ in range(_ATTEMPTS):
         item = broker.state.get(BULK_NAMESPACE, bulk_id)
         held = None if item is None else _held(item)

@@ -188,9 +188,9 @@ def selected(visit: Visit, ids: tuple[str, ...]) -> SearchQuery:
 def foresee(visit: Visit, query: SearchQuery, change: Change) -> Foreseen:
     """What a change would do to the jobs of a query, as far as their status tells. Counts for 250 ms at
     most."""
-    counted = counts_by_status(visit.broker, query)
-    statuses = query.filter.statuses
-    numbers = {status: n for status, n in counted.numbers.items() if not statuses or status in statuses}
+    # Unlike the tabs of the list, with the statuses of the query: an index may have few jobs of them.
+    counted = counts_by_status(visit.broker, replace(query, tab_filter=query.filter))
+    numbers = counted.numbers
     changed = {str(status): n for status, n in numbers.items() if allows(change, status, visit.now)}
     left = {str(status): n for status, n in numbers.items() if str(status) not in changed}
     return Foreseen(changed, left, counted.is_complete)

@@ -19,6 +19,7 @@ from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
 from mrq_core.contract.messages import JobFilter, Requeue
 from mrq_core.contract.record import Status
+from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.ids import new_id
 from mrq_core.operations import bulk as bulk_module
 from mrq_core.operations.auditing import read_audit
@@ -446,6 +447,25 @@ def test_a_dialog_says_first_how_many_it_would_touch(site: TestClient, client: C
     useless = site.get("/jobs/bulk/new?action=move&q=status:failed&all=true").text
     assert "No job has a status that allows this" in useless
     assert 'name="queue"' not in useless
+
+
+def test_a_dialog_counts_by_the_status_of_the_query(
+    site: TestClient, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the time is short, jobs of other statuses do not use it up."""
+    failed(client, 2)
+    scenes.put(client.broker, "mail")
+    seen: list[JobFilter] = []
+    count = EmbeddedBroker.count
+
+    def noting(broker: EmbeddedBroker, wanted: JobFilter, *args: Any, **more: Any) -> Any:
+        seen.append(wanted)
+        return count(broker, wanted, *args, **more)
+
+    monkeypatch.setattr(EmbeddedBroker, "count", noting)
+    text = site.get("/jobs/bulk/new?action=requeue&q=status:failed+since:1h&all=true").text
+    assert "Requeue 2 jobs" in text
+    assert {one.statuses for one in seen} == {(Status.FAILED,)}
 
 
 def test_a_page_of_a_job_offers_what_its_status_allows(site: TestClient, client: Client) -> None:
