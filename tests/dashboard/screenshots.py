@@ -1,7 +1,8 @@
 """Takes screenshots of all pages: python -m tests.dashboard.screenshots FOLDER [SCENE...]
 
 Needs playwright (`pip install playwright`) and Debian's chromium. Scenes: bad (a bad day), demo (the data of
-`mrq demo`), empty. Each page is taken at 1400 and 400 px, light and dark. pytest does not run this file.
+`mrq demo`), shop (an afternoon), empty. Each page is taken at 1400 and 400 px, light and dark. pytest does
+not run this file.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from mrq_core.contract.messages import JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.contract.terms import error_group
 from mrq_dashboard import create_dashboard
-from tests.dashboard import scenes
+from tests.dashboard import scenes, shop
 from tests.support import until
 
 _MENU = ("/", "/queues", "/jobs", "/exceptions", "/tasks", "/schedules", "/workers", "/limits", "/system")
@@ -44,6 +45,8 @@ def pages_of(scene: str, client: Client) -> dict[str, str]:
         return {**pages, "queue": "/queues?name=demo", "job": f"/jobs/{failed.id}"}
     if scene == "empty":
         return pages
+    if scene == "shop":
+        return {**pages, **shop.fill(client)}
     named = scenes.bad_day(client)
     group = error_group(scenes.MAIL, scenes.REFUSED, "shop.smtp:send") or ""
     more = {

@@ -19,7 +19,7 @@ from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
 from mrq_core.operations.queues import pause_queues
 from mrq_dashboard import create_dashboard
-from mrq_dashboard.rendering import MENU
+from mrq_dashboard.rendering import MENU, moments
 from tests.dashboard import scenes
 from tests.dashboard.html_reading import PageReader
 
@@ -317,6 +317,31 @@ def test_tabs_keep_the_rest_of_the_query(site: TestClient, client: Client) -> No
     assert "/jobs?q=queue%3Ax" in page.links
     assert "All 2 Queued 1 Success 0 Failed 1" in page.text
     assert "No job matches" in page.text
+
+
+def test_a_list_of_jobs_says_why_due_jobs_wait(site: TestClient, named: dict[str, str]) -> None:
+    for query, words in (
+        ("queue:reports/daily", "its queue is paused"),
+        ("path:shop.names.Mirrored", "no worker claims from its queue"),
+        ("queue:partner status:queued", "parked under partner:acme"),
+        ("path:shop.carts.Expire", "due in 24 h"),
+        ("queue:mail status:queued", "due"),
+    ):
+        assert words in read(site, "/jobs", q=query).text, query
+    assert "its queue is paused" not in read(site, "/jobs", q="queue:mail").text
+
+
+def test_sentences_show_exact_times_on_hover() -> None:
+    sentence = (
+        "a<b> \u202e has been paused for 2.7 s (2026-11-29T06:16:40.538Z), until 2026-11-30T01:02:03.000Z."
+    )
+    assert str(moments(sentence)) == (
+        'a&lt;b&gt; \\u202e has been paused for <time datetime="2026-11-29T06:16:40Z" '
+        'title="2026-11-29 06:16:40 UTC">2.7 s</time>, until <time datetime="2026-11-30T01:02:03Z" '
+        'title="2026-11-30 01:02:03 UTC">2026-11-30 01:02:03 UTC</time>.'
+    )
+    assert str(moments("again in 9 min (2026-11-29T06:16:40.538Z)")).startswith("again <time ")
+    assert str(moments("plain (text)")) == "plain (text)"
 
 
 def test_a_wrong_query_is_shown_with_its_correction(site: TestClient, client: Client) -> None:
