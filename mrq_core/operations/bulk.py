@@ -58,6 +58,8 @@ LEASE = 10.0
 KEPT = 7 * 86_400.0
 """Seconds for which an ended bulk is kept."""
 MOST_RUNNING = 20
+MOST_ENDED = 100
+"""Ended bulks that are kept when another one begins."""
 MOST_QUERY = 16_384
 """Bytes of a query that is stored."""
 _SECONDS = 1.0
@@ -256,21 +258,25 @@ def begin_bulk(
             "a tree such as main/",
             path="query",
         )
-    if sum(bulk.is_running for bulk in list_bulks(broker)) >= MOST_RUNNING:
+    known = list_bulks(broker)
+    if sum(bulk.is_running for bulk in known) >= MOST_RUNNING:
         raise InvalidValue(
             f"{MOST_RUNNING} bulk actions are running: wait until one has ended, or stop one", path="action"
         )
+    old = [bulk.id for bulk in known if not bulk.is_running][MOST_ENDED - 1 :]
+    if old:
+        broker.state.delete(BULK_NAMESPACE, old)
     now = broker.now()
     bulk = Bulk(
-        id=new_id(), who=who, change=StoredChange.of(change), text=query.text, begun_at=now, updated_at=now,
-        expected=expected, is_counted=is_counted, query=query, lease_until=now,
+        id=new_id(), who=who[:200], change=StoredChange.of(change), text=query.text,
+        begun_at=now, updated_at=now, expected=expected, is_counted=is_counted, query=query, lease_until=now,
     )  # fmt: skip
     broker.state.put(BULK_NAMESPACE, bulk.id, _stored(bulk))
     return bulk
 
 
 def read_bulk(broker: Broker, bulk_id: str) -> Bulk | None:
-    """The bulk with this id. None: there is none, or it was forgotten a week after its end. One read."""
+    """The bulk with this id. None: there is none, or it was forgotten after its end. One read."""
     item = broker.state.get(BULK_NAMESPACE, bulk_id)
     held = None if item is None else _held(item)
     return None if held is None else held.bulk

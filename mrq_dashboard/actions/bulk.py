@@ -30,6 +30,8 @@ from mrq_core.operations.search import counts_by_status
 from mrq_dashboard.auth import Role
 from mrq_dashboard.visit import Done, NotFound, Visit
 
+_MOST_NAMED = 30
+"""Ids that the audit log names."""
 Verb = Literal["requeue", "cancel", "move", "priority", "remove"]
 Names = str | list[str]
 """One name, or alternatives."""
@@ -113,7 +115,7 @@ def start(visit: Visit, inputs: BulkInputs) -> Done:
     least = "" if number.is_complete else "at least "
     return Done(
         action=f"begin bulk {inputs.action}",
-        target=query.text,
+        target=query.text or "all jobs",
         counts={"matching": number.total},
         text=f"The bulk action on {least}{number.total:,} jobs has begun: this page shows how far it is",
         value={"bulk": bulk_view(bulk)},
@@ -181,7 +183,10 @@ def selected(visit: Visit, ids: tuple[str, ...]) -> SearchQuery:
     """A query for the jobs with these ids. Raises InvalidValue for a malformed id."""
     unique = tuple(dict.fromkeys(map(check_job_id, ids)))
     query = parse_query(visit.broker, "")
-    words = f"{len(unique):,} selected jobs" if len(unique) != 1 else f"job {unique[0]}"
+    words = (
+        f"job {unique[0]}" if len(unique) == 1 else f"{len(unique):,} jobs: {', '.join(unique[:_MOST_NAMED])}"
+    )
+    words += ", ..." if len(unique) > _MOST_NAMED else ""
     return replace(query, text=words, filter=JobFilter(ids=unique), tab_filter=JobFilter(ids=unique))
 
 
@@ -204,7 +209,10 @@ def _dry(foreseen: Foreseen, verb: str, query: SearchQuery) -> Done:
         "is_complete": foreseen.is_complete,
     }
     least = "" if foreseen.is_complete else "At least "
-    text = f"{least}{foreseen.number:,} jobs would change, and {foreseen.total - foreseen.number:,} would not"
+    jobs = "job" if foreseen.number == 1 else "jobs"
+    text = (
+        f"{least}{foreseen.number:,} {jobs} would change, and {foreseen.total - foreseen.number:,} would not"
+    )
     return Done(action=verb, target=query.text, text=text, value=value, is_audited=False)
 
 

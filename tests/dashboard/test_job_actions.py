@@ -275,6 +275,7 @@ def test_jobs_are_named_by_ids(site: TestClient, client: Client) -> None:
     assert (dry["changed"], dry["left"]) == ({"failed": 2}, {"queued": 1})
     done = post(site, "/jobs/bulk", asked)
     assert done["changes"] == {"done": 2, "refused": 1, "unknown": 1}
+    assert ids[1] in read_audit(client.broker)[0][0].target
     assert statuses(client) == {"failed": 1, "queued": 3}
 
 

@@ -372,6 +372,15 @@ def test_too_many_and_too_large_ones_are_refused(
         begin_bulk(broker, large, Requeue(), "anna", expected=0, is_counted=True)
 
 
+def test_the_oldest_ended_ones_are_forgotten(broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_ENDED", 2)
+    begun = []
+    for _ in range(4):
+        begun.append(begin(broker).id)
+        to_end(broker, take_over(broker, "me")[0])
+    assert [bulk.id for bulk in list_bulks(broker)] == begun[:1:-1]
+
+
 def test_a_runner_starts_its_thread_when_it_is_needed(broker: MemoryBroker) -> None:
     before = threading.active_count()
     runner = BulkRunner(lambda: broker)
