@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import pytest
@@ -253,6 +254,34 @@ def test_the_keyboard_suffices_in_a_small_window(stage: Stage, queue: str) -> No
     until_notice(tab, "1 job requeued")
     assert tab.violations() == []
     tab.close()
+
+
+def test_yesterdays_failed_jobs_of_a_task_with_an_error_are_requeued_in_three_clicks(
+    tab: Tab, stage: Stage, queue: str
+) -> None:
+    broker, path = stage.client.broker, f"shop.{queue}"
+    yesterday = broker.now() - timedelta(days=1)
+    wanted = [scenes.put(broker, queue, path, queued_at=yesterday) for _ in range(3)]
+    today = [scenes.put(broker, queue, path) for _ in range(2)]
+    scenes.fail(broker, scenes.take(broker, queue, 5))
+    clicks = 0
+
+    def click(one: Any) -> None:
+        nonlocal clicks
+        clicks += 1
+        one.click()
+
+    tab.open("/")
+    tab.page.keyboard.press("/")
+    tab.page.keyboard.type(f"status:failed path:{path} error:Refused since:36h until:12h")
+    tab.page.keyboard.press("Enter")
+    click(tab.page.locator("label", has_text="All 3 that match"))
+    click(tab.page.locator(".bulk-bar").get_by_role("button", name="Requeue", exact=True))
+    click(tab.page.get_by_role("button", name="Requeue 3 jobs"))
+    until_notice(tab, "3 jobs requeued")
+    assert clicks < 5
+    assert {stage.client.fetch(one).status for one in wanted} == {Status.QUEUED}
+    assert {stage.client.fetch(one).status for one in today} == {Status.FAILED}
 
 
 def test_without_scripts_the_same_is_possible(stage: Stage, queue: str) -> None:
