@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Literal, NamedTuple
@@ -11,7 +12,8 @@ from msgspec import Meta, Struct
 from mrq_core.contract.metrics import Resolution
 from mrq_core.contract.record import WAITING, Status
 from mrq_core.operations.errors import ErrorOrder, error_groups
-from mrq_core.operations.overview import Overview, overview
+from mrq_core.operations.overview import Overview, Stuck, overview
+from mrq_core.operations.reasons import ReasonKind
 from mrq_core.operations.series import Point
 from mrq_core.operations.views import seconds
 from mrq_core.operations.workers import DEAD, list_workers
@@ -70,12 +72,26 @@ def show(visit: Visit, inputs: OverviewInputs) -> Page:
         "running": state.numbers.get(Status.STARTED, 0),
         "at_work": sum(state.workers.values()) - dead - state.workers.get("stop", 0),
         "dead": dead,
+        **_stuck(state),
         "dead_names": _dead_names(visit) if dead else [],
         "groups": [(group, sparkline(group.trend)) for group in groups if sum(group.trend)],
         "queues": [(line, sparkline(line.ended)) for line in state.sparklines[:_MOST_QUEUES]],
         "is_new": not sum(state.numbers.values()) and not state.workers and not ended,
     }
     return Page(template="overview/page.html", title="Overview", context=context)
+
+
+def _stuck(state: Overview) -> dict[str, list[Stuck] | str]:
+    """The queues that stand still: `unserved` are two or more without a worker, which need one answer."""
+    unserved = [one for one in state.stuck if one.reason and one.reason.kind is ReasonKind.NO_WORKER]
+    if len(unserved) < 2:
+        unserved = []
+    names = " ".join(shlex.quote(one.queue) for one in unserved)
+    return {
+        "stuck": [one for one in state.stuck if one not in unserved],
+        "unserved": unserved,
+        "unserved_command": f"mrq worker {'-- ' if names.startswith('-') or ' -' in names else ''}{names}",
+    }
 
 
 def _dead_names(visit: Visit) -> list[str]:

@@ -13,6 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from mrq_core.client.client import Client
+from mrq_core.clock import after
 from mrq_core.config.sources import load_config
 from mrq_core.contract.messages import LogLine, NewJob
 from mrq_core.contract.record import JobRecord, Status
@@ -317,6 +318,21 @@ def test_tabs_keep_the_rest_of_the_query(site: TestClient, client: Client) -> No
     assert "/jobs?q=queue%3Ax" in page.links
     assert "All 2 Queued 1 Success 0 Failed 1" in page.text
     assert "No job matches" in page.text
+
+
+def test_queues_without_a_worker_need_one_answer(site: TestClient, client: Client) -> None:
+    broker = client.broker
+    old = after(broker.now(), -300.0)
+    for queue in ("-odd", "mail", "mail", "two words"):
+        scenes.put(broker, queue, due_at=old)
+    assert "No worker claims from 3 queues" in read(site, "/").text
+    assert "No worker is at work" in read(site, "/").text
+    scenes.report(broker, queues=("mail",))
+    overview = read(site, "/").text
+    assert "No worker claims from 2 queues that stand still: -odd (1 due), two words (1 due)." in overview
+    assert "mrq worker -- -odd 'two words'" in overview
+    scenes.report(broker, "other.host.1", queues=("two words",))
+    assert "-odd stands still: 1 due, the oldest for 5 min. No worker claims from" in read(site, "/").text
 
 
 def test_a_list_of_jobs_says_why_due_jobs_wait(site: TestClient, named: dict[str, str]) -> None:
