@@ -235,13 +235,15 @@ def test_a_page_shows_the_actions_that_its_visitor_may_do(role: str, config: Con
 # --- bodies ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("path", list(ROOMS))
-@pytest.mark.parametrize("body", [b"[]", b'"x"', b"7", b"null", b"{", b"\xff", b"[" * 100_000])
-def test_a_body_that_is_no_object_is_refused(
-    path: str, body: bytes, site: TestClient, client: Client
-) -> None:
-    answer = site.post(f"/api{path}", content=body, headers={"content-type": "application/json"})
-    assert "Expected `object`" in refused(answer, 400) or "not valid JSON" in refused(answer, 400)
+BODIES = (b"[]", b'"x"', b"7", b"null", b"{", b"\xff", b"[" * 100_000)
+
+
+def test_a_body_that_is_no_object_is_refused(site: TestClient, client: Client) -> None:
+    for path in ROOMS:
+        for body in BODIES:
+            answer = site.post(f"/api{path}", content=body, headers={"content-type": "application/json"})
+            message = refused(answer, 400)
+            assert "Expected `object`" in message or "not valid JSON" in message
     assert read_audit(client.broker)[0] == []
 
 
@@ -251,16 +253,14 @@ def test_a_body_of_ten_megabytes_is_refused(path: str, site: TestClient) -> None
     assert site.post(path, data={"name": "x" * 10_000_000}).status_code == 413
 
 
-@pytest.mark.parametrize("path", [path for path in ROOMS if path not in ("/limit/set", "/schedule/add")])
-def test_an_unknown_thing_is_refused_and_nothing_is_made(path: str, site: TestClient, client: Client) -> None:
-    if path.startswith(("/queue", "/task")):
-        pytest.skip("a queue and a task need not exist")
-    inputs = {**ROOMS[path][0], "name": "<b>nothing</b>"}
-    message = refused(site.post(f"/api{path}", json=inputs), 404)
-    assert "<b>nothing</b>" in message
-    page = site.post(path, data=inputs)
-    assert page.status_code == 404
-    assert PageReader(page.text).dangers() == []
+def test_an_unknown_thing_is_refused_and_nothing_is_made(site: TestClient, client: Client) -> None:
+    need_not_exist = ("/queue/", "/task/", "/limit/set", "/schedule/add")
+    for path in [path for path in ROOMS if not path.startswith(need_not_exist)]:
+        inputs = {**ROOMS[path][0], "name": "<b>nothing</b>"}
+        assert "<b>nothing</b>" in refused(site.post(f"/api{path}", json=inputs), 404)
+        page = site.post(path, data=inputs)
+        assert page.status_code == 404
+        assert PageReader(page.text).dangers() == []
     assert list_schedules(client.broker) == []
     assert list_limits(client.broker) == []
 
