@@ -217,14 +217,21 @@ def change_if_few(broker: Broker, query: SearchQuery, change: Change) -> Counter
 def _change(
     broker: Broker, query: SearchQuery, change: Change, records: Sequence[JobRecord]
 ) -> Counter[ChangeResult]:
-    """Changes those of the jobs that still match the filter. One or a few round trips."""
+    """Changes those of the jobs that still match the filter. One or a few round trips; more where a broker is
+    slow and its time ends within a step."""
     if not records:
         return Counter()
     if isinstance(change, SetPriority):
         return _prioritize(broker, change.priority, records)
     wanted = replace(query.filter, ids=tuple(record.id for record in records))
-    applied = broker.apply(wanted, change, limit=len(records))
-    return Counter(applied.changes)
+    answers: Counter[ChangeResult] = Counter()
+    cursor: str | None = None
+    while True:
+        applied = broker.apply(wanted, change, limit=len(records), cursor=cursor)
+        answers.update(applied.changes)
+        cursor = applied.cursor
+        if cursor is None:
+            return answers
 
 
 def _prioritize(broker: Broker, priority: int, records: Sequence[JobRecord]) -> Counter[ChangeResult]:

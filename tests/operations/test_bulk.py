@@ -120,6 +120,26 @@ def test_all_jobs_of_a_query_are_changed_in_steps(
     assert read_bulk(broker, begun.id) == ended
 
 
+def test_a_broker_whose_time_ends_within_a_step_leaves_no_job_out(
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apply = MemoryBroker.apply
+
+    def slow(self: MemoryBroker, wanted: JobFilter, action: Any, **options: Any) -> Applied:
+        return apply(self, wanted, action, **{**options, "limit": 3})
+
+    monkeypatch.setattr(MemoryBroker, "apply", slow)
+    for _ in range(25):
+        scenes.put(broker, "slow")
+    query = bounded(broker, parse_query(broker, "queue:slow"))
+    begin_bulk(broker, query, Remove(), "anna", expected=25, is_counted=True)
+    [held] = take_over(broker, "me")
+    while held.bulk.is_running:
+        held = advance(broker, held)
+    assert held.bulk.changes == {"done": 25}
+    assert broker.counts(["slow"])[0].waiting == 0
+
+
 def test_a_move_and_a_priority_are_changes_of_waiting_jobs(broker: MemoryBroker) -> None:
     for _ in range(25):
         scenes.put(broker, "mail")
@@ -181,7 +201,7 @@ def test_a_step_that_died_halfway_is_completed_and_counted_as_far_as_is_known(br
         def __getattr__(self, name: str) -> Any:
             return getattr(broker, name)
 
-        def apply(self, wanted: JobFilter, action: Requeue, *, limit: int) -> Applied:
+        def apply(self, wanted: JobFilter, action: Requeue, *, limit: int, cursor: str | None) -> Applied:
             broker.apply(replace(wanted, ids=wanted.ids[:4]), action, limit=4)
             raise Dies
 
