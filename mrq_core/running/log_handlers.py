@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 from mrq_core.errors import ConfigError
+from mrq_core.running.log_lines import legible
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
 _MODE = 0o666
@@ -27,6 +28,15 @@ class LocklessHandler(logging.Handler):
 
     def createLock(self) -> None:
         self.lock = None
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line. That of a record that cannot be formatted, such as ``log.info("%d", "x")``, says why."""
+        try:
+            return super().format(record)
+        except RecursionError:
+            raise
+        except Exception as error:
+            return super().format(legible(record, error))
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Emits without a lock: from Python 3.13 on, `logging.Handler.handle` enters it unconditionally."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from mrq_core.client.handles import current_attempt
 from mrq_core.contract.text import printable
-from mrq_core.errors import ConfigError, without_controls
+from mrq_core.errors import ConfigError, on_one_line, shown, shown_error, without_controls
 
 JSON = "json"
 """The value of LOG_FORMAT for one JSON object a line."""
@@ -23,6 +23,8 @@ _INDENT = "\n    "
 _MOST_BITS = 4096
 """Of an integer that is written as a number. Python refuses to write very large ones."""
 _OURS = ("mrq", "mrq.")
+_NAMES = ("levelname", "name", "job")
+"""Attributes of records to which tasks can give any text."""
 
 
 def stamp(record: logging.LogRecord) -> None:
@@ -30,6 +32,17 @@ def stamp(record: logging.LogRecord) -> None:
     if "job" not in record.__dict__:
         attempt = current_attempt.get()
         record.job = NO_JOB if attempt is None else attempt.record.id
+
+
+def legible(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
+    """A record for one that cannot be formatted. Its text says why, and where it was logged."""
+    reason, message, arguments = shown_error(error), shown(record.msg), shown(record.args)
+    place = on_one_line(f"{_text(record.pathname)}:{_text(record.lineno)}")
+    text = f"a line that cannot be formatted ({reason}): {message} with {arguments}, logged at {place}"
+    made = logging.LogRecord(_text(record.name), logging.INFO, "", 0, text, None, None)
+    made.levelno, made.levelname = record.levelno, _text(record.levelname)
+    stamp(made)
+    return made
 
 
 def checked_formatter(format: str, worker: str) -> logging.Formatter:
@@ -74,12 +87,16 @@ class TextFormatter(logging.Formatter):
             record.exc_text = cached
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        message = record.message
+        values, message = vars(record), record.message
         record.message = _indented(message)
+        odd = {name: text for name in _NAMES if isinstance(text := values.get(name), str)
+               and not text.isprintable()}  # fmt: skip
+        values.update((name, on_one_line(text)) for name, text in odd.items())
         try:
             return super().formatMessage(record)
         finally:
             record.message = message
+            values.update(odd)
 
     def formatException(self, ei: Any) -> str:
         return _indented(super().formatException(ei), is_block=True)

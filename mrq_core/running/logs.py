@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
@@ -21,10 +22,13 @@ from mrq_core.clock import from_ms
 from mrq_core.config.settings import Config
 from mrq_core.contract.messages import LogLine
 from mrq_core.contract.text import printable
+from mrq_core.errors import on_one_line
 from mrq_core.running.log_handlers import FileHandler, LocklessHandler, TerminalHandler, print_error, recent
 from mrq_core.running.log_lines import checked_formatter
 from mrq_core.running.log_lines import stamp as stamp
 
+_LATEST = 253_402_214_400
+"""9999-12-31 in seconds since 1970."""
 _LEVEL = 30
 """Characters of the name of a level that are kept."""
 _ours: list[logging.Handler] = []
@@ -81,7 +85,7 @@ class JobLog:
                 attempt=self._attempt,
                 seq=self._seq,
                 at=from_ms(unix_ms),
-                level=printable(str.__str__(level)[:_LEVEL]),
+                level=on_one_line(printable(str.__str__(level)[:_LEVEL])),
                 message=text,
             )
         )
@@ -109,6 +113,11 @@ class JobLog:
             lines.popleft()
 
 
+def _unix_ms(seconds: float) -> int:
+    """The time of a record. Now for one that no clock has given."""
+    return int((seconds if 0 <= seconds < _LATEST else time.time()) * 1000)
+
+
 current_log: ContextVar[JobLog | None] = ContextVar("mrq_log", default=None)
 """The log of the job that runs in the current context."""
 
@@ -121,7 +130,7 @@ class JobLogHandler(LocklessHandler):
         if log is None:
             return
         try:
-            log.write(record.levelname, self.format(record), int(record.created * 1000))
+            log.write(record.levelname, self.format(record), _unix_ms(record.created))
         except Exception:  # a line that cannot be formatted must not fail the job
             self.handleError(record)
 

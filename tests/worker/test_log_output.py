@@ -57,6 +57,24 @@ def forges():
     raise ValueError("why\\n2030-01-01 00:00:00,000 ERROR   - forged")
 
 
+@task
+def odd_calls():
+    log.info("%d apples", "x")
+    log.info("left", "over")
+    log.info("%s", Unreadable())
+    log.info("forged job", extra={"job": "a\\n2030-01-01 00:00:00,000 ERROR   - forged"})
+    for values in ({"created": float("nan")}, {"created": 1e300}, {"name": None}):
+        log.handle(logging.makeLogRecord({"msg": "made", "levelno": 20, "levelname": "INFO", **values}))
+    logging.addLevelName(25, "A\\n2030-01-01 00:00:00,000 ERROR   - forged")
+    log.log(25, "named level")
+    return "done"
+
+
+class Unreadable:
+    def __repr__(self):
+        raise ValueError("no text")
+
+
 @task(isolate=True)
 def fails_alone():
     log.info("said alone")
@@ -113,6 +131,30 @@ def test_the_text_of_a_task_forges_no_line_and_each_line_names_its_job(project: 
     assert not [line for line in lines if FIRST.match(line) and "forged" in line]
     assert [line for line in lines if f" ERROR   {job} job.failed id={job} " in line]
     assert [line for line in lines if f" INFO    {job} first" in line]
+
+
+CALLS = (
+    "(TypeError: %d format: a real number is required, not str): '%d apples' with ('x',), logged at ",
+    "(TypeError: not all arguments converted during string formatting): 'left' with ('over',), logged at ",
+    "(ValueError: no text): '%s' with (<Unreadable instance at ",
+)
+
+
+@pytest.mark.parametrize("format", ["json", ""])
+def test_a_log_call_that_cannot_be_formatted_is_one_line_that_says_why(project: Project, format: str) -> None:
+    job = project.queue("logged.odd_calls")
+    lines = project.work_off(*(["--log-format", format] if format else [])).output.splitlines()
+    if format:
+        assert all(json.loads(line) for line in lines)
+    else:
+        assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:", line) for line in lines)
+        assert not any(line.startswith("2030") for line in lines)
+    stored = project.log_of(job)
+    assert project.ended(job).result == "done"
+    for call in CALLS:
+        assert [call in line for line in stored].count(True) == 1
+        assert [call in line for line in lines].count(True) == 1
+    assert stored.count("made") == 3
 
 
 def test_an_ended_job_is_one_line_that_quiet_leaves_out_and_its_own_log_lacks(project: Project) -> None:
