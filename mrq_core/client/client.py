@@ -184,7 +184,7 @@ class Client:
         """Checks the new params of a job of this task; returns them as they are stored, and the search keys.
         Raises InvalidValue."""
         checked = storable_params(params, max_size=self.config.max_params_size)
-        options = self.options_of(path) or self._overrides_of(path)
+        options = self.options_of(path) or self._learned.get(path) or self._overrides_of(path)
         return self.plugins.encode_params(checked), keys_in(checked, options.searchable or ())
 
     def close(self) -> None:

@@ -14,8 +14,10 @@ from mrq_core.contract.messages import Action, Cancel, ChangeResult, Move, Remov
 from mrq_core.contract.naming import check_job_queue_name, raw_kind
 from mrq_core.contract.record import JobRecord
 from mrq_core.errors import InvalidValue, shown
-from mrq_core.operations.changing import change_job, with_cancel_ttl, with_secrets
+from mrq_core.operations.changing import change_job, with_secrets
 from mrq_core.operations.filters import object_from, seconds_from
+from mrq_core.operations.task_descriptions import published_task
+from mrq_dashboard.actions.tasks import learn
 from mrq_dashboard.visit import Done, Visit
 
 QueueName = Annotated[str, Meta(max_length=1000, description="The name of a queue.")]
@@ -82,9 +84,6 @@ def requeue(visit: Visit, inputs: RequeueInputs) -> Done:
 def cancel(visit: Visit, inputs: CancelInputs) -> Done:
     """Cancels a job. A running job finishes, but does not run again; with `interrupt` its worker stops it."""
     action = Cancel(interrupt=inputs.interrupt, ttl=visit.config.default_job_cancel_ttl)
-    [record] = visit.broker.get([visit.names["id"]]) if len(visit.names["id"]) == 24 else [None]
-    if record is not None:
-        action = with_cancel_ttl(visit.broker, action, record.path)
     return _changed(visit, "cancel and interrupt" if inputs.interrupt else "cancel", action)
 
 
@@ -114,6 +113,7 @@ def edit(visit: Visit, inputs: EditInputs) -> Done:
     job = Job(visit.names["id"], client=visit.client)
     record = job.fetch()
     params = _params(inputs.params, record)
+    learn(visit, record.path, published_task(visit.broker, record.path))
     delay = None if inputs.delay is None else seconds_from(inputs.delay, name="delay")
     level = inputs.priority
     if inputs.edits is not None:  # a form has all values, also those that stay
@@ -138,6 +138,7 @@ def rerun(visit: Visit, inputs: RerunInputs) -> Done:
     if queue is None and not raw_kind(record.queue):
         queue = record.queue
     path = inputs.path or record.path
+    learn(visit, path, published_task(visit.broker, path))
     new = visit.client.queue_job(
         path,
         params,

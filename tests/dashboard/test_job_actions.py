@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
+from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import JobFilter, Requeue
 from mrq_core.contract.record import Status
 from mrq_core.embedded.broker import EmbeddedBroker
@@ -213,6 +214,18 @@ def test_a_job_runs_again_with_other_values_once_for_each_form(site: TestClient,
         -1,
     )
     assert statuses(client) == {"failed": 1, "queued": 1}
+
+
+def test_options_that_workers_have_published_are_those_of_new_and_edited_jobs(
+    site: TestClient, client: Client
+) -> None:
+    options: JsonObject = {"searchable": ["order"], "at_most_once": True, "limits": []}
+    publish_task(client.broker, TaskDescription(path="shop.Gone", file="x", options=options, version="1"))
+    job_id = scenes.put(client.broker, "mail", "shop.Gone", params={"order": 1})
+    post(site, f"/jobs/{job_id}/edit", {"params": {"order": 2}})
+    assert client.fetch(job_id).search_keys == {"order": 2}
+    again = client.fetch(post(site, f"/jobs/{job_id}/rerun", {"params": {"order": 3}})["id"])
+    assert (again.search_keys, again.at_most_once) == ({"order": 3}, True)
 
 
 # --- roles --------------------------------------------------------------------------------------------
