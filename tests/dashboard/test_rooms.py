@@ -576,6 +576,8 @@ def test_the_log_and_the_stacks_of_a_worker_are_shown(
     page = site.get("/worker/log", params={"name": WORKER})
     assert "has not answered so far" in page.text
     assert page.headers["refresh"] == "2"
+    here = [at["href"] for _, at in PageReader(page.text).elements if at.get("aria-current") == "page"]
+    assert here == ["/workers"]
 
     def answer(seconds: float) -> None:
         for request in client.broker.poll(WORKER, Versions()).requests:
