@@ -19,7 +19,7 @@ from mrq_dashboard.actions import pauses
 from mrq_dashboard.visit import Done, Page, Visit
 
 _TURNS = 2.5
-"""For so many times DASHBOARD_TIMEOUT one request purges a raw queue; a further request goes on."""
+"""One request purges a raw queue for this multiple of DASHBOARD_TIMEOUT; a further request goes on."""
 Name = Annotated[
     str,
     Meta(max_length=1000, description="The queue, or a tree: `main/`. The path may name it instead."),

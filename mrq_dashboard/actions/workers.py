@@ -17,7 +17,7 @@ from mrq_dashboard.visit import Done, NotFound, Page, Visit
 _VALID = 60.0
 """Seconds in which a worker that is suspended, or cannot reach the broker, may still obey."""
 _PATIENCE = 1.5
-"""For so many times DASHBOARD_TIMEOUT an action waits: a worker that runs answers within two seconds."""
+"""An action waits for this multiple of DASHBOARD_TIMEOUT: a worker that runs answers within 2 s."""
 _READ_VALID = 5.0
 """Seconds in which a request is carried out."""
 _READ_PATIENCE = 0.7
