@@ -12,6 +12,7 @@ from anyio import CapacityLimiter, to_thread
 
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
+from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerUnavailable, on_one_line
 from mrq_core.operations.auditing import audit
 from mrq_core.operations.bulk import Bulk
@@ -43,7 +44,10 @@ class Backend:
         self.day = DayMeasurements()
         self.known_successes: KnownSuccesses = {}
         self.health = Health()
-        self.runner = BulkRunner(lambda: self.client.broker, self._note_end)
+        self._patient: Client | None = None
+        self._config = config
+        self._is_given = client is not None
+        self.runner = BulkRunner(self._patient_broker, self._note_end)
         self._limiter: CapacityLimiter | None = None
 
     async def ask(self, function: Callable[[], _T], *, longer: float = 1.0) -> _T:
@@ -59,6 +63,14 @@ class Backend:
                 f"the broker did not answer within {seconds:g} s: it is away, slow or overloaded"
             ) from None
 
+    def _patient_broker(self) -> Broker:
+        """The broker for bulk actions, in their thread: it waits BROKER_TIMEOUT for an answer, because a
+        step on a busy server takes longer than a page may."""
+        if self._is_given or not self.client.broker.is_shared:
+            return self.client.broker
+        self._patient = self._patient or Client(self._config, plugins=self.client.plugins)
+        return self._patient.broker
+
     def _note_end(self, bulk: Bulk) -> None:
         """Logs and audits the end of a bulk action. A repeated call replaces the entry."""
         counts = {**bulk.changes, **({"unsure": bulk.unsure} if bulk.unsure else {})}
@@ -68,8 +80,10 @@ class Backend:
             "dashboard.did who=%s action=%s target=%s %s",
             on_one_line(bulk.who), action, on_one_line(bulk.text), text,
         )  # fmt: skip
-        audit(self.client.broker, bulk.who, action, bulk.text or "all jobs", counts, entry_id=bulk.id)
+        audit(self._patient_broker(), bulk.who, action, bulk.text or "all jobs", counts, entry_id=bulk.id)
 
     def close(self) -> None:
         """Closes the client."""
         self.client.close()
+        if self._patient is not None:
+            self._patient.close()

@@ -28,6 +28,7 @@ from mrq_core.operations.query import parse_query
 from mrq_core.operations.task_descriptions import publish_task
 from mrq_core.tasks.describing import TaskDescription
 from mrq_dashboard import create_dashboard
+from mrq_dashboard.backend import Backend
 from tests.dashboard import scenes
 from tests.dashboard.conftest import MakeSite
 from tests.dashboard.html_reading import PageReader
@@ -425,6 +426,15 @@ def test_a_dashboard_that_starts_goes_on_with_what_another_left(config: Config, 
     found = bulk_module.read_bulk(client.broker, left.id)
     assert found is not None
     assert found.who == "anna"
+
+
+def test_a_step_may_take_longer_than_a_page(config: Config) -> None:
+    backend = Backend(config)
+    backend._patient_broker()
+    assert backend._patient is not None
+    assert backend.client.config.broker_timeout < config.broker_timeout
+    assert backend._patient.config.broker_timeout == config.broker_timeout
+    backend.close()
 
 
 def test_two_people_who_press_at_once_change_each_job_once(site: TestClient, client: Client) -> None:
