@@ -136,7 +136,7 @@ def test_many_jobs_of_a_queue_are_purged_with_their_progress(tab: Tab, stage: St
     confirm(tab)
     notice(tab, "bulk action on 100,000 jobs has begun")
     assert tab.page.url.partition("?")[0].endswith("/jobs/bulk")
-    until(lambda: what_waits(stage.client.broker, "large").number == 0, patience=120)
+    until(lambda: what_waits(stage.client.broker, "large").number == 0, patience=300)
     assert tab.problems == []
 
 
