@@ -20,13 +20,14 @@ TaskOptions = Mapping[str, Mapping[str, object]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One setting. `minimum` and `choices` restrict its values; `flags` are shorter names of its flag. The
-    value `auto` means the number that `auto` returns."""
+    """One setting. `minimum`, `maximum` (of whole numbers) and `choices` restrict its values; `flags` are
+    shorter names of its flag. The value `auto` means the number that `auto` returns."""
 
     help: str
     group: str
     flags: tuple[str, ...] = ()
     minimum: float | None = None
+    maximum: int = 1_000_000_000
     choices: tuple[str, ...] = ()
     auto: Callable[[], int] | None = None
     secret: bool = False
@@ -119,7 +120,11 @@ class Config:
         10.0, "Seconds between two reports of a worker about itself.", "worker", minimum=0.1
     )
     admin_port: int = _setting(
-        0, "Port at which a worker answers probes and monitors over HTTP. 0: none.", "worker", minimum=0
+        0,
+        "Port at which a worker answers probes and monitors over HTTP. 0: none.",
+        "worker",
+        minimum=0,
+        maximum=65_535,
     )
     admin_ip: str = _setting("127.0.0.1", "Address of the admin port.", "worker")
     local_ip: str = _setting(
@@ -211,7 +216,12 @@ class Config:
         "dashboard",
     )
     dashboard_port: int = _setting(
-        5555, "Port of the dashboard. 0: a free port.", "dashboard", minimum=0, flags=("--port",)
+        5555,
+        "Port of the dashboard. 0: a free port.",
+        "dashboard",
+        minimum=0,
+        maximum=65_535,
+        flags=("--port",),
     )
     dashboard_httpauth: str = _setting(
         "", "Login of the dashboard as user:password, for all rights.", "dashboard", secret=True

@@ -56,6 +56,8 @@ def load_config(
     user: dict[str, object] = {}
     if module is not None:
         for name, value in vars(module).items():
+            if not isinstance(name, str):
+                continue  # type: ignore[unreachable]
             if name in SETTINGS:
                 values[name], sources[name] = value, str(path)
             elif name.isupper() and not name.startswith("_"):
@@ -100,9 +102,10 @@ def _read_file(path: Path) -> ModuleType:
         ) from error
     module = ModuleType("mrq_config")
     try:
-        module.__file__, here = str(path.resolve()), os.getcwd()
+        file, here = str(path.resolve()), os.getcwd()
     except OSError:  # the working directory was deleted
-        module.__file__, here = str(path), ""
+        file, here = str(path), ""
+    module.__file__ = file
     if here and here not in sys.path:
         sys.path.insert(0, here)
     try:
@@ -120,6 +123,7 @@ def _read_file(path: Path) -> ModuleType:
                 exec(code, vars(module))
             finally:
                 broken = imports.restore()
+                module.__file__ = file
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit, GreenletExit and the like too
@@ -297,6 +301,8 @@ def _to_mapping(value: object) -> object:
 def _check_bounds(setting: Setting, value: object) -> None:
     if isinstance(value, float) and value > MAX_SECONDS:
         raise ValueError(f"expected at most {MAX_SECONDS:.0e}")
+    if isinstance(value, int) and value > setting.maximum:
+        raise ValueError(f"expected at most {setting.maximum:,}")
     if setting.minimum is not None and isinstance(value, int | float) and value < setting.minimum:
         raise ValueError(f"expected at least {setting.minimum:g}")
     if setting.choices and value not in setting.choices:

@@ -285,6 +285,17 @@ def test_names_may_be_a_list_or_one_text(value: object) -> None:
     assert load(queues=value).queues == ("a", "b")
 
 
+def test_what_a_config_file_does_to_its_names_is_no_error(write_config: WriteConfig) -> None:
+    write_config("GREENLETS = 2\nglobals()[5] = 3\n__file__ = None")
+    config = load()
+    assert config.greenlets == 2
+    write_config("globals().clear()")
+    module = load().module
+    assert module is not None
+    assert module.__file__ is not None
+    assert Path(module.__file__).name == "mrq-config.py"
+
+
 @pytest.mark.parametrize("value", [{"p": {"timeout": 5}}, '{"p": {"timeout": 5}}'])
 def test_options_of_tasks_may_be_a_dict_or_json(value: object) -> None:
     assert load(tasks=value).tasks == {"p": {"timeout": 5}}
@@ -299,6 +310,10 @@ def test_options_of_tasks_may_be_a_dict_or_json(value: object) -> None:
         ("GREENLETS", True, "a whole number"),
         ("GREENLETS", "", "a whole number"),
         ("GREENLETS", [1], "a whole number"),
+        ("GREENLETS", 10**30, "at most 1,000,000,000"),
+        ("SOLO_PROCESSES", "9" * 23, "at most 1,000,000,000"),
+        ("ADMIN_PORT", 65_536, "at most 65,535"),
+        ("DASHBOARD_PORT", "99999", "at most 65,535"),
         ("LEASE", 0, "at least 0.1"),
         ("LEASE", "nan", "a number"),
         ("LEASE", float("inf"), "a number"),
