@@ -92,8 +92,12 @@ def run_schedule(client: Client, name: str) -> Enqueued:
 
 def fires_between(stored: StoredSchedule, start: datetime, end: datetime, now: datetime) -> list[int]:
     """The fires from `start` and before `end`, for a backfill. Raises InvalidValue for more than
-    BACKFILL_MOST, and for times that are not past."""
+    BACKFILL_MOST, and for times that are not past or before 1970."""
     first, last = to_ms(check_time(start, "from")), to_ms(check_time(end, "to"))
+    if first < 0:
+        raise InvalidValue(
+            f"a backfill from {start.isoformat()}: expected a beginning from 1970 on", path="from"
+        )
     if first >= last or last > to_ms(now):
         raise InvalidValue(
             f"a backfill from {start.isoformat()} to {end.isoformat()}: expected a beginning before the end, "

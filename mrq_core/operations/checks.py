@@ -61,7 +61,7 @@ def _schedule_findings(config: Config) -> list[Finding]:
             findings.append(Finding(level="warning", subject=subject, message=str(error), advice=advice))
     if definitions and not findings:
         findings.append(
-            Finding(level="ok", subject=subject, message=f"{len(definitions)} schedules, and all tasks exist")
+            Finding(level="ok", subject=subject, message=f"all tasks exist; schedules: {len(definitions)}")
         )
     return findings
 

@@ -111,7 +111,12 @@ def _moment(value: object, key: str, zone: str) -> int:
             if value.tzinfo is None:
                 return first_pass_of(value, zone_of(zone))
             return to_ms(value.astimezone(UTC))
-    except (ValueError, OverflowError, TypeError):
+    except OverflowError:
+        raise InvalidValue(
+            f"{key} is {shown(value)}: expected a time that lies between the years 1 and 9999 in UTC",
+            path=key,
+        ) from None
+    except (ValueError, TypeError):
         pass
     raise InvalidValue(
         f"{key} is {shown(value)}: expected a datetime, a date, or text such as '2026-01-31T12:00'", path=key

@@ -111,6 +111,7 @@ def test_a_backfill_makes_one_job_of_each_fire(mrq: Shell, project: Project) -> 
         ("2026-01-02", "2100-01-01", "an end that is past"),
         ("2000-01-01", "now", "expected at most 10,000"),
         ("soon", "now", "expected a time"),
+        ("0001-01-01", "0001-01-02", "a beginning from 1970 on"),
     ):
         assert reason in " ".join(mrq("schedules", "backfill", "a", start, end, code=2).err.split())
 

@@ -151,6 +151,7 @@ class Rude:
         ({"interval": 60, "timezone": 1}, "timezone is 1"),
         ({"interval": 60, "start": "soon"}, "start is 'soon'"),
         ({"interval": 60, "start": 5}, "start is 5"),
+        ({"interval": 60, "start": "0001-01-01", "timezone": "Asia/Tokyo"}, "between the years 1 and 9999"),
         ({"interval": 60, "end": "0001-01-01", "timezone": "Asia/Kolkata"}, "end is"),
         ({"interval": 60, "start": "2026-01-02", "end": "2026-01-01"}, "later than end"),
         ({"interval": 60, "exclude": "2026-01-01"}, "exclude is '2026"),
