@@ -181,12 +181,18 @@ def create_dashboard(
 
     async def http_error(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
-        text = f"there is no page at {request.scope['path']}" if status == 404 else f"status {status}"
+        allowed = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
+        text = f"status {status}"
+        if status == 404:
+            text = f"there is no page at {request.scope['path']}"
+        elif status == 405:
+            text = f"there is no {request.method} at {request.scope['path']}: expected {allowed}"
         is_api = request.scope["path"].removeprefix(request.scope.get("root_path", "")).startswith(API)
         visitor = await site.access.visitor(request)
         if visitor is not None:
             request.state.visitor = visitor
-        return site.problem(request, status, text, is_api=is_api)
+        headers = {"Allow": allowed} if allowed else None
+        return site.problem(request, status, text, is_api=is_api, headers=headers)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

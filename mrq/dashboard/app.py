@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from a2wsgi import ASGIMiddleware
-from a2wsgi.wsgi_typing import WSGIApp
-
 from mrq_dashboard import create_dashboard
+from mrq_dashboard.wsgi import wsgi_app
 
-app: WSGIApp = ASGIMiddleware(create_dashboard())  # type: ignore[arg-type]
+app = wsgi_app(create_dashboard())

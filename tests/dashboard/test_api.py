@@ -317,7 +317,9 @@ def test_a_wrong_input_is_refused_in_words(path: str, words: str, site: TestClie
 
 def test_an_address_that_leads_nowhere_is_not_found_in_json(site: TestClient) -> None:
     assert site.get("/api/nothing").json()["error"]["status"] == 404
-    assert site.post("/api/queues").status_code == 405
+    answer = site.post("/api/queues")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
+    assert answer.json()["error"]["message"] == "there is no POST at /api/queues: expected GET, HEAD"
 
 
 def test_the_document_describes_each_endpoint(site: TestClient) -> None:

@@ -20,7 +20,7 @@ from mrq_core.errors import ConfigError
 from mrq_dashboard.serving import is_local_address, serve
 from tests import brokers
 from tests.redis.servers import Server
-from tests.support import Process, Project, open_project, until
+from tests.support import PATIENCE, Process, Project, open_project, until
 
 
 @pytest.fixture(params=brokers.PARAMS)
@@ -131,6 +131,13 @@ def test_only_loopback_addresses_need_no_login(address: str, is_local: bool) -> 
             serve(load_config({"dashboard_ip": address}, environ={}), announce=print)
 
 
+def first_line(port: int, address: bytes) -> bytes:
+    """The first line of the answer at an address of any bytes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+        connection.sendall(b"GET " + address + b" HTTP/1.0\r\nHost: localhost\r\n\r\n")
+        return connection.makefile("rb").readline()
+
+
 def test_a_wsgi_server_serves_it(project: Project) -> None:
     project.queue("a.B", queue="by-wsgi")
     code = (
@@ -149,6 +156,9 @@ def test_a_wsgi_server_serves_it(project: Project) -> None:
             assert "by-wsgi" in read(f"http://127.0.0.1:{port}/queues")
             assert json.loads(read(f"http://127.0.0.1:{port}/api/queues"))["queues"][0]["name"] == "by-wsgi"
             assert read(f"http://127.0.0.1:{port}/events") == ""  # a stream would keep a thread
+            assert b"404" in first_line(int(port), b"/\xff")
+            assert b"404" in first_line(int(port), b"/%FF")
+            assert b"400" in first_line(int(port), b"/api/jobs?nothing=\xff")
         finally:
             served.kill()
 
