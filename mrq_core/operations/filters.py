@@ -133,14 +133,15 @@ def _iso_time(text: str) -> datetime | None:
 
 
 def object_from(text: str, *, name: str) -> JsonObject:
-    """Parses a JSON object. Raises InvalidValue."""
-    value: JsonValue = None
+    """Parses a JSON object. Raises InvalidValue, also for a key that is given twice."""
     try:
-        value = msgspec.json.decode(text)
+        value = parsed(text, name=name)
     except msgspec.DecodeError as error:
-        raise InvalidValue(f"{name} is {text!r}, which is not valid JSON: {error}", path=name) from error
+        raise InvalidValue(f"{name} is {shown(text)}, which is not valid JSON: {error}", path=name) from error
     if not isinstance(value, dict):
-        raise InvalidValue(f'{name} is {text!r}: expected a JSON object, such as {{"user": 17}}', path=name)
+        raise InvalidValue(
+            f'{name} is {shown(text)}: expected a JSON object, such as {{"user": 17}}', path=name
+        )
     return value
 
 

@@ -280,6 +280,7 @@ def test_edit_changes_a_waiting_job(mrq: Shell, project: Project) -> None:
     [
         ([], "nothing to change is named: expected --params, --priority, --in or --at"),
         (["--params", "{"], "params is '{', which is not valid JSON"),
+        (["--params", '{"a": 1, "a": 2}'], "params has the key 'a' twice"),
         (["--params", "[1]"], "expected a JSON object"),
         (["--priority", "9"], "priority is 9: expected -4 to 4"),
         (["--in", "soon"], "in is 'soon': expected a duration"),
