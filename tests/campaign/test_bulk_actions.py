@@ -31,7 +31,8 @@ pytestmark = [pytest.mark.campaign, pytest.mark.timeout(0)]
 
 JOBS = int(os.environ.get("MRQ_TEST_MILLION", 1_000_000))
 RATE = float(os.environ.get("MRQ_TEST_BULK_RATE", 5000))
-"""Jobs a second that a bulk action changes at least, on a machine that does nothing else."""
+"""Jobs a second that a bulk action changes at least, on a machine that does nothing else. 0: the machine is
+busy, so that a step may also exceed the time of the broker, and its counts are minimums."""
 QUEUES = 200
 LONG = 3600.0
 
@@ -136,14 +137,14 @@ def test_a_million_jobs_are_changed_once_each_whatever_happens_to_the_dashboard(
         assert ended["status"] == "done"
         assert set(ended["changes"]) == {"done"}
         assert ended["changes"]["done"] + ended["unsure"] == JOBS == ended["expected"]
-        assert ended["unsure"] <= CHUNK
+        assert not RATE or ended["unsure"] <= CHUNK
 
         begun = dashboard.post("/api/jobs/bulk", {"action": "requeue", "query": "status:cancel"})
         requeue = dashboard.until_end(begun["bulk"]["id"])
         seconds = (_moment(requeue["ended_at"]) - _moment(requeue["begun_at"])) or 1.0
         print(f"{name}: {JOBS:,} jobs requeued in {seconds:.0f} s: {JOBS / seconds:,.0f}/s")
-        assert requeue["changes"] == {"done": JOBS}
-        assert requeue["is_exact"]
+        assert requeue["changes"]["done"] + requeue["unsure"] == JOBS
+        assert not RATE or requeue["is_exact"]
         assert numbers(project) == {"queued": JOBS}
         assert JOBS / seconds >= RATE
 
