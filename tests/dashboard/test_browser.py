@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from mrq_core.clock import after
 from mrq_core.config.sources import load_config
 from mrq_dashboard.rendering import MENU
 from tests import brokers
@@ -152,6 +153,25 @@ def test_the_page_keeps_scroll_focus_and_selection(stage: Stage, tab: Tab) -> No
     stage.project.queue("shop.new.Two", queue="mail")
     tab.page.wait_for_timeout(1500)  # a page without a selected text reads itself within this time
     assert tab.page.evaluate("getSelection().toString()") == "mail"
+
+
+def test_a_button_stays_with_its_queue(stage: Stage, tab: Tab) -> None:
+    """Pages keep their forms while the text around them changes: a form must not come under another text."""
+    broker = stage.project.client.broker
+    long_ago = after(broker.now(), -3600.0)
+    for queue in ("held/a", "held/b"):
+        scenes.put(broker, queue, due_at=long_ago)
+        broker.pause([queue])
+    tab.open("/")
+    for queue in ("held/a", "held/b"):
+        tab.page.get_by_role("button", name=f"Resume {queue}").wait_for()
+    broker.resume(["held/a"])
+    tab.page.get_by_role("button", name="Resume held/a").wait_for(state="detached")
+    left = tab.page.locator('.reasons li:has-text("held/b") form input[name=name]')
+    assert left.evaluate_all("all => all.map(one => one.value)") == ["held/b"]
+    tab.page.get_by_role("button", name="Resume held/b").click()
+    tab.page.get_by_role("button", name="Resume held/b").wait_for(state="detached")
+    assert not {"held/a", "held/b"} & set(broker.paused())
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
