@@ -67,7 +67,7 @@ def dashboard(
 
 
 def _stop_after_input() -> None:
-    """Stops this process when nobody can write to its standard input any more."""
+    """Stops this process when no process can write to its standard input any more."""
     try:
         while os.read(0, 4096):
             pass

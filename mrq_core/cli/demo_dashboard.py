@@ -1,4 +1,4 @@
-"""The dashboard that `mrq demo` opens beside its worker, in a process of its own."""
+"""The dashboard that `mrq demo` opens beside its worker, in another process."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class DemoDashboard:
         import gevent
         from gevent.event import Event
 
-        # A session of its own: Ctrl-C reaches the demo alone, which ends the dashboard after its worker.
+        # A new session: Ctrl-C reaches the demo alone, which ends the dashboard after its worker.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "mrq_core.cli", "dashboard", "--until-input-ends", *flags],
             stdin=subprocess.PIPE,
