@@ -146,39 +146,45 @@ class TaskHistory:
         with self._lock:
             for hour in self._hours.keys() - set(settled):
                 self._forget(hour)
-            latest = _read(broker, unsettled)
             missing = [hour for hour in settled if hour not in self._hours]
-            step = _AT_ONCE if seconds is None else 1
-            for start in range(0, len(missing), step):
-                if start and seconds is not None and time.monotonic() - begin > seconds:
-                    self._fill_later(broker, missing[start:])
-                    break
-                for hour, tasks in _read(broker, missing[start : start + step]).items():
-                    self._keep(hour, tasks)
+            if seconds is not None and self._filling is not None:
+                missing = []  # the thread reads them
+        latest = _read(broker, unsettled)
+        step = _AT_ONCE if seconds is None else 1
+        for start in range(0, len(missing), step):
+            if start and seconds is not None and time.monotonic() - begin > seconds:
+                self._fill_later(broker, missing[start:])
+                break
+            self._keep(_read(broker, missing[start : start + step]))
+        with self._lock:
+            # Another call may have kept an hour that was not over when this call read it.
+            latest = {hour: tasks for hour, tasks in latest.items() if hour not in self._hours}
             return self._measurements(latest, wanted[:TREND_HOURS][::-1])
 
     def _fill_later(self, broker: Broker, hours: Sequence[datetime]) -> None:
-        if self._filling is None:
-            self._filling = threading.Thread(target=self._fill, args=(broker, hours), daemon=True)
-            self._filling.start()
+        with self._lock:
+            if self._filling is None:
+                self._filling = threading.Thread(target=self._fill, args=(broker, hours), daemon=True)
+                self._filling.start()
 
     def _fill(self, broker: Broker, hours: Sequence[datetime]) -> None:
-        """Reads hours one by one, so that no call waits for more than one."""
+        """Reads hours one by one, with room for other threads between them."""
         try:
             for hour in hours:
-                with self._lock:
-                    if hour not in self._hours:
-                        self._keep(hour, _read(broker, [hour])[hour])
+                self._keep(_read(broker, [hour]))
                 time.sleep(_PAUSE)
         except Exception as error:  # the broker is away, or was closed: a later call begins again
             _log.debug("task_history.stopped error=%s", error)
         finally:
             self._filling = None
 
-    def _keep(self, hour: datetime, tasks: _Hour) -> None:
-        self._hours[hour], self._ends[hour] = _encode(tasks), _ends_of(tasks)
-        for path, measured in tasks.items():
-            self._sums.setdefault(path, Measured()).add(measured)
+    def _keep(self, hours: Mapping[datetime, _Hour]) -> None:
+        with self._lock:
+            for hour, tasks in hours.items():
+                if hour not in self._hours:  # else another thread has read it, too
+                    self._hours[hour], self._ends[hour] = _encode(tasks), _ends_of(tasks)
+                    for path, measured in tasks.items():
+                        self._sums.setdefault(path, Measured()).add(measured)
 
     def _forget(self, hour: datetime) -> None:
         for path, measured in _decode(self._hours.pop(hour)).items():
