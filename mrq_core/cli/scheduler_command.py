@@ -44,7 +44,8 @@ def scheduler(given: Given) -> None:
             wake()
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is not signal.SIG_IGN:
+            # A shell without job control starts background commands deaf to SIGINT; nohup means its SIGHUP.
+            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, stop)
         client.broker.prepare()
         made.start()

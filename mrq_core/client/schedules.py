@@ -14,13 +14,11 @@ from mrq_core.contract.record import WAITING, Status
 from mrq_core.errors import InvalidValue
 from mrq_core.ids import new_id
 from mrq_core.operations import schedules
-from mrq_core.operations.limits import publish_limits
+from mrq_core.operations.limits import OVERLAP_RULE, publish_limits
 from mrq_core.operations.schedules import StoredSchedule
 from mrq_core.scheduler.definitions import Definition, check_name, definition_from, trigger_of
 from mrq_core.scheduler.policies import fire_id
 
-OVERLAP_RULE = "schedules"
-"""The limit rule that lets one job of a schedule run at a time."""
 BACKFILL_MOST = 10_000
 """The most fires of one backfill."""
 _UNFINISHED = (*WAITING, Status.STARTED)

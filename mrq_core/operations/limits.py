@@ -16,9 +16,12 @@ from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.messages import CHUNK, MOST_NAMED, JobFilter, KeyUse, Limit, Order, StateItem
 from mrq_core.contract.record import WAITING, JobRecord, Status
 from mrq_core.drivers.limits import rule_of
+from mrq_core.errors import InvalidValue
 
 PERSON, TASK = "person", "task"
 """Who has set a rule."""
+OVERLAP_RULE = "schedules"
+"""The rule that lets one job of a schedule run at a time, where its overlap policy wants that."""
 _MOST_KEYS = 50
 """The most sets of keys whose use is read."""
 
@@ -118,8 +121,10 @@ def set_limit(
     """Sets a rule for all workers, which obey it within a second. Of several people who set one rule, the
     last wins.
 
-    Running jobs go on. Parked jobs start as the new rule allows. Raises InvalidValue.
+    Running jobs go on. Parked jobs start as the new rule allows. Raises InvalidValue, also for the rule of
+    schedules.
     """
+    _refuse_overlap_rule([name])
     limit = rules.checked_limit(name, Limit(concurrency=concurrency, rate=rate, per=per))
     broker.state.put(rules.LIMITS, name, _value(limit, PERSON))
     return LimitRule(name=name, limit=limit, source=PERSON)
@@ -127,8 +132,19 @@ def set_limit(
 
 def remove_limits(broker: Broker, names: Sequence[str]) -> list[bool]:
     """Removes rules; later claims let their parked jobs go. The rule of a task comes back within seconds,
-    from a worker that has loaded the task. False: there was no such rule."""
+    from a worker that has loaded the task. False: there was no such rule. Raises InvalidValue for the rule of
+    schedules; then none is removed."""
+    _refuse_overlap_rule(names)
     return broker.state.delete(rules.LIMITS, names)
+
+
+def _refuse_overlap_rule(names: Sequence[str]) -> None:
+    if OVERLAP_RULE in names:
+        raise InvalidValue(
+            f"the limit {OVERLAP_RULE} lets one job of a schedule run at a time: expected another name; the "
+            "overlap policy of a schedule decides whether its jobs have this limit",
+            path="name",
+        )
 
 
 def publish_limits(broker: Broker, limits: Mapping[str, Limit]) -> None:

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import pytest
+
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Limit
-from mrq_core.operations.limits import LimitUse, limit_uses, list_limits, set_limit
+from mrq_core.errors import InvalidValue
+from mrq_core.operations.limits import (
+    OVERLAP_RULE,
+    LimitUse,
+    limit_uses,
+    list_limits,
+    publish_limits,
+    remove_limits,
+    set_limit,
+)
 from tests.dashboard.scenes import put, take
 
 LIMITS = {"api": Limit(concurrency=2)}
@@ -32,6 +43,16 @@ def test_keys_at_their_limit_come_first_with_holders_and_waiters(each_broker: Br
         False,
     )
     assert (none.use.key, none.rule, none.is_full) == ("none", None, False)
+
+
+def test_the_rule_of_schedules_is_left_alone(each_broker: Broker) -> None:
+    publish_limits(each_broker, {OVERLAP_RULE: Limit(concurrency=1)})
+    before = list_limits(each_broker)
+    with pytest.raises(InvalidValue, match="lets one job of a schedule run at a time"):
+        set_limit(each_broker, OVERLAP_RULE, concurrency=5)
+    with pytest.raises(InvalidValue, match="overlap policy"):
+        remove_limits(each_broker, ["api", OVERLAP_RULE])
+    assert list_limits(each_broker) == before != []
 
 
 def test_jobs_that_a_pause_of_their_task_has_parked_use_no_key(each_broker: Broker) -> None:

@@ -48,7 +48,11 @@ def jobs(project: Project, path: str) -> list[JobRecord]:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_mrq_scheduler_queues_jobs_until_it_is_told_to_stop(project: Project, number: signal.Signals) -> None:
-    process = project.start("scheduler")
+    earlier = signal.signal(number, signal.SIG_IGN)  # as in the background of a shell without job control
+    try:
+        process = project.start("scheduler")
+    finally:
+        signal.signal(number, earlier)
     process.until_output("scheduler.started")
     until(lambda: len(jobs(project, "tasks.tick")) >= 4)
     assert schedules.schedulers(project.client.broker) != []
