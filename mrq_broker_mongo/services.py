@@ -14,20 +14,10 @@ from mrq_broker_mongo.shared import logs, signals
 from mrq_broker_mongo.shared import metrics as rollups
 from mrq_broker_mongo.shared.state import MongoState
 from mrq_core.contract.driver import Opening
-from mrq_core.contract.messages import (
-    Counted,
-    Finding,
-    JobFilter,
-    LogLine,
-    LogPage,
-    Order,
-    Page,
-    PollResult,
-    Totals,
-    Versions,
-)
 from mrq_core.contract.metrics import Metric, Resolution
+from mrq_core.contract.queries import Counted, Finding, JobFilter, LogLine, LogPage, Order, Page, Totals
 from mrq_core.contract.services import SharedState, StoreServices
+from mrq_core.contract.shared_state import PollResult, Versions
 from mrq_core.drivers.answers import UNREADABLE, names_unreadable_answers, raise_if_unreadable
 
 

@@ -15,12 +15,7 @@ from mrq_broker_mongo.server.arrangement import STORE
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.services import MongoServices
 from mrq_core.contract.driver import Opening
-from mrq_core.contract.messages import (
-    Enqueued,
-    NewJob,
-    Note,
-    Settlement,
-)
+from mrq_core.contract.messages import Enqueued, NewJob, Note, Settlement
 from mrq_core.contract.pair import Entry, JobStore, Replacement, StoredJob, WriteResult
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers.answers import UNREADABLE, names_unreadable_answers, raise_if_unreadable

@@ -16,16 +16,9 @@ from mrq_broker_redis.server.layout import Contents
 from mrq_broker_redis.server.location import location_of
 from mrq_broker_redis.shared import waiting
 from mrq_core.contract.driver import Opening
-from mrq_core.contract.messages import (
-    ClaimRef,
-    ClaimRequest,
-    Finding,
-    QueueCounts,
-    QueuePosition,
-    RawClaim,
-    Wanted,
-)
+from mrq_core.contract.messages import ClaimRef, ClaimRequest, RawClaim, Wanted
 from mrq_core.contract.pair import ClaimedEntries, Entry, JobQueue, KeyHolder, KeyRequest, Parking, Removal
+from mrq_core.contract.queries import Finding, QueueCounts, QueuePosition
 from mrq_core.contract.raw import RawParameters
 from mrq_core.drivers.answers import UNREADABLE, names_unreadable_answers, raise_if_unreadable
 

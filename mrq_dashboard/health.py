@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from msgspec import Struct
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Finding
+from mrq_core.contract.queries import Finding
 from mrq_core.errors import shown_error
 from mrq_core.operations.checks import broker_findings
 

@@ -17,7 +17,7 @@ from mrq_broker_mongo.jobs.trees import EVER
 from mrq_broker_mongo.server.connection import Connection, Jobs
 from mrq_broker_mongo.server.layout import DUE, LEASES, PARKED
 from mrq_broker_mongo.server.location import Doc
-from mrq_core.contract.messages import QueueCounts
+from mrq_core.contract.queries import QueueCounts
 
 MOST_DUE = 10_000
 MOST_LATER = 1_000

@@ -13,8 +13,8 @@ from mrq_broker_mongo.jobs import totals, trees
 from mrq_broker_mongo.jobs.records import text_of
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
-from mrq_core.contract.messages import JobFilter
 from mrq_core.contract.naming import is_tree
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.terms import wanted_terms
 
 MOST_VALUES = 100

@@ -14,7 +14,8 @@ from mrq_broker_mongo.jobs.records import RANKS, has_expired, object_ids
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.layout import DUE, PARKED, Index
 from mrq_broker_mongo.server.location import Doc
-from mrq_core.contract.messages import MOST_AHEAD, MOST_NAMED, KeyUse, QueuePosition
+from mrq_core.contract.messages import MOST_AHEAD, MOST_NAMED
+from mrq_core.contract.queries import KeyUse, QueuePosition
 from mrq_core.contract.record import Status
 
 _PARKED_ORDER = [(name, direction) for name, direction in PARKED.keys if name != "parked.key"]

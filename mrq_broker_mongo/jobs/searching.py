@@ -24,8 +24,9 @@ from mrq_broker_mongo.server.connection import Connection, Jobs
 from mrq_broker_mongo.server.location import Doc
 from mrq_core.contract import codec
 from mrq_core.contract.matching import check_group, matches
-from mrq_core.contract.messages import Action, Applied, Counted, JobFilter, Order, Page
+from mrq_core.contract.messages import Action, Applied
 from mrq_core.contract.naming import check_page_cursor, is_tree
+from mrq_core.contract.queries import Counted, JobFilter, Order, Page
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import replacing
 from mrq_core.drivers.pacing import Pace

@@ -20,8 +20,8 @@ from pymongo import UpdateOne
 from mrq_broker_mongo.jobs.records import ENDED_INTERRUPT, Stored, cell_of, cell_of_record
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
-from mrq_core.contract.messages import JobFilter, Totals
 from mrq_core.contract.naming import BEHIND_NAMES, is_tree
+from mrq_core.contract.queries import JobFilter, Totals
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import type_terms, wanted_terms
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mrq_broker_mongo.server import layout
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
-from mrq_core.contract.messages import Finding
+from mrq_core.contract.queries import Finding
 from mrq_core.drivers.answers import UNREADABLE
 from mrq_core.errors import BrokerError, SchemaTooNew
 

@@ -17,8 +17,8 @@ from pymongo.errors import BulkWriteError
 from mrq_broker_mongo.jobs.records import has_expired, object_ids
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
-from mrq_core.contract.messages import LogLine, LogPage
 from mrq_core.contract.naming import log_position
+from mrq_core.contract.queries import LogLine, LogPage
 from mrq_core.errors import JobNotFound
 
 _POSITION = struct.Struct(">12sQQ")

@@ -17,7 +17,7 @@ from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
 from mrq_broker_mongo.shared.state import MongoState
 from mrq_core.contract import rules
-from mrq_core.contract.messages import PollResult, Versions
+from mrq_core.contract.shared_state import PollResult, Versions
 
 _KEPT = 1000
 """How many signals to one worker are kept."""

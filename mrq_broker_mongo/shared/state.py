@@ -23,8 +23,8 @@ from mrq_broker_mongo.server.location import Doc
 from mrq_core.clock import after
 from mrq_core.contract import codec, rules
 from mrq_core.contract.codec import JsonValue
-from mrq_core.contract.messages import StateItem
 from mrq_core.contract.services import SharedState
+from mrq_core.contract.shared_state import StateItem
 from mrq_core.drivers.answers import names_unreadable_answers
 from mrq_core.errors import BrokerError, BrokerUnavailable
 from mrq_core.failpoints import reach

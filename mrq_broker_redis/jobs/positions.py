@@ -6,7 +6,8 @@ from typing import Any
 
 from mrq_broker_redis.jobs.records import moment
 from mrq_broker_redis.server.connection import Connection
-from mrq_core.contract.messages import MOST_AHEAD, KeyUse, QueuePosition
+from mrq_core.contract.messages import MOST_AHEAD
+from mrq_core.contract.queries import KeyUse, QueuePosition
 
 
 def position(connection: Connection, job_id: str) -> QueuePosition | None:

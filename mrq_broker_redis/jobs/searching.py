@@ -20,8 +20,9 @@ from mrq_broker_redis.server.connection import Connection
 from mrq_core.clock import to_ms
 from mrq_core.contract import codec, lifecycle
 from mrq_core.contract.matching import check_group, matches
-from mrq_core.contract.messages import Action, Applied, Counted, JobFilter, Order, Page
+from mrq_core.contract.messages import Action, Applied
 from mrq_core.contract.naming import check_page_cursor, is_covered, is_tree
+from mrq_core.contract.queries import Counted, JobFilter, Order, Page
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import wanted_terms
 from mrq_core.drivers import replacing

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 
 from mrq_broker_redis.jobs.records import moment
 from mrq_broker_redis.server.connection import Connection
-from mrq_core.contract.messages import JobFilter, QueueCounts, Totals
 from mrq_core.contract.naming import is_covered
+from mrq_core.contract.queries import JobFilter, QueueCounts, Totals
 from mrq_core.contract.record import Status
 from mrq_core.contract.terms import Term, type_terms, wanted_terms
 

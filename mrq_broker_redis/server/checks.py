@@ -8,7 +8,7 @@ from typing import Any
 from mrq_broker_redis.server import layout
 from mrq_broker_redis.server.connection import Connection
 from mrq_broker_redis.server.layout import Contents
-from mrq_core.contract.messages import Finding
+from mrq_core.contract.queries import Finding
 from mrq_core.drivers.answers import UNREADABLE
 from mrq_core.errors import BrokerError, SchemaTooNew
 

@@ -9,8 +9,8 @@ import msgspec
 from mrq_broker_redis.jobs.records import binary
 from mrq_broker_redis.server.connection import Connection
 from mrq_core.clock import from_ms, to_ms
-from mrq_core.contract.messages import LogLine, LogPage
 from mrq_core.contract.naming import log_position
+from mrq_core.contract.queries import LogLine, LogPage
 from mrq_core.errors import JobNotFound
 
 BATCH = 500

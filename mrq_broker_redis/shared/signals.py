@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from mrq_broker_redis.server.connection import Connection
 from mrq_broker_redis.shared.state import items_in, value_in
 from mrq_core.contract import rules
-from mrq_core.contract.messages import PollResult, Versions
+from mrq_core.contract.shared_state import PollResult, Versions
 
 
 def poll(connection: Connection, worker: str, versions: Versions) -> PollResult:

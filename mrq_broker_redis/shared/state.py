@@ -13,8 +13,8 @@ from mrq_broker_redis.jobs.records import binary, moment
 from mrq_broker_redis.server.connection import Connection
 from mrq_core.contract import codec, rules
 from mrq_core.contract.codec import JsonValue
-from mrq_core.contract.messages import StateItem
 from mrq_core.contract.services import SharedState
+from mrq_core.contract.shared_state import StateItem
 from mrq_core.drivers.answers import names_unreadable_answers
 from mrq_core.errors import BrokerError
 

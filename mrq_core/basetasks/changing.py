@@ -9,7 +9,8 @@ from mrq_core.client.ambient import current_client
 from mrq_core.clock import from_ms
 from mrq_core.contract import lifecycle
 from mrq_core.contract.codec import JsonObject
-from mrq_core.contract.messages import CHUNK, Action, ChangeResult, JobFilter, Order
+from mrq_core.contract.messages import CHUNK, Action, ChangeResult
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.operations.actions import apply_to_ids

@@ -14,8 +14,9 @@ from mrq_core.client.ambient import current_client
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject
-from mrq_core.contract.messages import CHUNK, JobFilter, Order, RepairResult, Requeue
+from mrq_core.contract.messages import CHUNK, Requeue
 from mrq_core.contract.naming import is_number
+from mrq_core.contract.queries import JobFilter, Order, RepairResult
 from mrq_core.contract.record import WAITING, JobRecord, Status
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.operations.actions import repair_all

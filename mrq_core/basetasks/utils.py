@@ -7,8 +7,9 @@ import msgspec
 from mrq_core.basetasks.changing import begins_after, change_matching, is_dry, moment_in, refuse_others
 from mrq_core.client.ambient import current_client
 from mrq_core.contract.codec import JsonObject, JsonValue, parsed
-from mrq_core.contract.messages import Action, Cancel, JobFilter, Requeue
+from mrq_core.contract.messages import Action, Cancel, Requeue
 from mrq_core.contract.naming import check_job_queue_name, check_served_name
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.values import check_job_id
 from mrq_core.errors import InvalidValue, shown

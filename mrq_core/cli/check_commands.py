@@ -14,7 +14,7 @@ from mrq_core.cli.output import can_show, counted, note, print_json, safe_line, 
 from mrq_core.cli.terminal import restore_streams
 from mrq_core.client.client import Client
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Finding
+from mrq_core.contract.queries import Finding
 from mrq_core.operations.actions import repair_all
 from mrq_core.operations.checks import broker_findings, config_findings
 from mrq_core.operations.consistency import consistency_findings, is_large, prune_all

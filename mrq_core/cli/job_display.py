@@ -15,7 +15,7 @@ from mrq_core.cli.output import (
     safe_line,
 )
 from mrq_core.contract.codec import JsonObject, JsonValue
-from mrq_core.contract.messages import LogLine
+from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord
 from mrq_core.operations.views import end_of, iso, log_view, seconds, timeline
 

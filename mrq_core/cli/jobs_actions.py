@@ -16,8 +16,9 @@ from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import console, counted, note, say
 from mrq_core.client.handles import Job
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Action, Cancel, ChangeResult, JobFilter, Move, Remove, Requeue
+from mrq_core.contract.messages import Action, Cancel, ChangeResult, Move, Remove, Requeue
 from mrq_core.contract.naming import check_job_queue_name
+from mrq_core.contract.queries import JobFilter
 from mrq_core.operations.actions import (
     VERBS,
     Preview,

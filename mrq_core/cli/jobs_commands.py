@@ -17,7 +17,7 @@ from mrq_core.cli.terminal import flush_result, is_output_gone
 from mrq_core.client.client import Client
 from mrq_core.client.handles import Job
 from mrq_core.contract.codec import JsonObject
-from mrq_core.contract.messages import Order
+from mrq_core.contract.queries import Order
 from mrq_core.contract.record import Status
 from mrq_core.operations import jobs
 from mrq_core.operations.filters import FilterTexts, filter_from

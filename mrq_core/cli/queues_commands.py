@@ -12,8 +12,8 @@ from mrq_core.cli.errors import CommandFailed, UsageError, ask, can_ask
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import counted, note, print_json, say, show_table
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Pause
 from mrq_core.contract.naming import shown_names
+from mrq_core.contract.shared_state import Pause
 from mrq_core.operations import queues
 from mrq_core.operations.filters import duration_from, queue_names_from, seconds_from, time_from
 from mrq_core.operations.queue_contents import checked_move, move_queue, purge_queue, what_waits

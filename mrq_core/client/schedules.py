@@ -8,8 +8,9 @@ from typing import Any
 from mrq_core.client.ambient import current_client
 from mrq_core.client.client import Client
 from mrq_core.clock import from_ms, to_ms
-from mrq_core.contract.messages import CHUNK, Cancel, Enqueued, JobFilter, Limit, NewJob, Order, Unique
+from mrq_core.contract.messages import CHUNK, Cancel, Enqueued, Limit, NewJob, Unique
 from mrq_core.contract.naming import check_time
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import WAITING, Status
 from mrq_core.errors import InvalidValue
 from mrq_core.ids import new_id

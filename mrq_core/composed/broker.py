@@ -41,34 +41,35 @@ from mrq_core.contract.messages import (
     Claimed,
     ClaimRef,
     ClaimRequest,
-    Counted,
     Edit,
     Enqueued,
-    Finding,
-    JobFilter,
-    LogLine,
-    LogPage,
     Move,
     NewJob,
     Note,
-    Order,
-    Page,
-    PollResult,
-    QueueCounts,
-    QueuePosition,
     Remove,
-    RepairResult,
     Requeue,
     Settlement,
-    Totals,
-    Versions,
     Wanted,
 )
 from mrq_core.contract.metrics import Metric, Resolution
 from mrq_core.contract.pair import JobQueue, JobStore
+from mrq_core.contract.queries import (
+    Counted,
+    Finding,
+    JobFilter,
+    LogLine,
+    LogPage,
+    Order,
+    Page,
+    QueueCounts,
+    QueuePosition,
+    RepairResult,
+    Totals,
+)
 from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.services import SharedState
+from mrq_core.contract.shared_state import PollResult, Versions
 from mrq_core.drivers import replacing
 
 _UNFINISHED = timedelta(seconds=30)

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from mrq_core import failpoints
 from mrq_core.composed import tickets
 from mrq_core.composed.jobs import Jobs
-from mrq_core.contract.messages import JobFilter, Order, RepairResult
 from mrq_core.contract.pair import Entry, Removal, StoredJob
+from mrq_core.contract.queries import JobFilter, Order, RepairResult
 from mrq_core.contract.record import WAITING, Status
 
 _UNFINISHED = JobFilter(statuses=(*sorted(WAITING), Status.STARTED))

@@ -38,17 +38,14 @@ from mrq_core.contract.messages import (
     ClaimRequest,
     Edit,
     Enqueued,
-    JobFilter,
     Move,
     NewJob,
     Note,
-    QueueCounts,
-    QueuePosition,
-    RepairResult,
     Requeue,
     Settlement,
     Wanted,
 )
+from mrq_core.contract.queries import JobFilter, QueueCounts, QueuePosition, RepairResult
 from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.services import StoreServices

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from mrq_core.contract.codec import has_values
-from mrq_core.contract.messages import JobFilter
 from mrq_core.contract.naming import is_covered
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.terms import has_terms, wanted_terms
 from mrq_core.errors import InvalidValue

@@ -29,16 +29,14 @@ from mrq_core.contract.messages import (
     ClaimRef,
     ClaimRequest,
     Enqueued,
-    Finding,
     NewJob,
     Note,
-    QueueCounts,
-    QueuePosition,
     RawClaim,
     Settlement,
     Unique,
     Wanted,
 )
+from mrq_core.contract.queries import Finding, QueueCounts, QueuePosition
 from mrq_core.contract.raw import RawParameters
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.services import StoreServices

@@ -5,10 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
-from mrq_core.contract.messages import (
-    RawClaim,
-    RawItem,
-)
+from mrq_core.contract.messages import RawClaim, RawItem
 from mrq_core.contract.record import JobRecord
 
 

@@ -17,7 +17,8 @@ import msgspec
 
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract.codec import JsonObject, JsonValue
-from mrq_core.contract.messages import Limit, Pause, Rules, StateItem, Versions, WorkerRequest
+from mrq_core.contract.messages import Limit
+from mrq_core.contract.shared_state import Pause, Rules, StateItem, Versions, WorkerRequest
 from mrq_core.errors import InvalidValue, shown
 
 PAUSED_QUEUES = "pauses"

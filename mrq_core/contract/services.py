@@ -11,21 +11,9 @@ from datetime import datetime
 
 from mrq_core.contract import rules
 from mrq_core.contract.codec import JsonValue
-from mrq_core.contract.messages import (
-    Counted,
-    Finding,
-    JobFilter,
-    LogLine,
-    LogPage,
-    Order,
-    Page,
-    PollResult,
-    Rules,
-    StateItem,
-    Totals,
-    Versions,
-)
 from mrq_core.contract.metrics import Metric, Resolution
+from mrq_core.contract.queries import Counted, Finding, JobFilter, LogLine, LogPage, Order, Page, Totals
+from mrq_core.contract.shared_state import PollResult, Rules, StateItem, Versions
 
 
 class SharedState(ABC):

@@ -22,7 +22,7 @@ from mrq_core.contract.codec import JsonObject, JsonValue, encode, storable
 from mrq_core.errors import InvalidValue, shown
 
 if TYPE_CHECKING:
-    from mrq_core.contract.messages import JobFilter
+    from mrq_core.contract.queries import JobFilter
     from mrq_core.contract.record import JobRecord
 
 MOST_KEYS = 8

@@ -20,11 +20,11 @@ from mrq_core.contract.messages import (
     Cancel,
     ChangeResult,
     Edit,
-    Page,
     Requeue,
     Settlement,
 )
 from mrq_core.contract.pair import ReadJob, Replacement, WriteResult
+from mrq_core.contract.queries import Page
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
 

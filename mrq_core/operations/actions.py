@@ -10,17 +10,8 @@ import msgspec
 
 from mrq_core.contract import lifecycle
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import (
-    CHUNK,
-    Action,
-    Cancel,
-    ChangeResult,
-    JobFilter,
-    Move,
-    Remove,
-    RepairResult,
-    Requeue,
-)
+from mrq_core.contract.messages import CHUNK, Action, Cancel, ChangeResult, Move, Remove, Requeue
+from mrq_core.contract.queries import JobFilter, RepairResult
 from mrq_core.contract.record import ENDED, JobRecord, Status
 from mrq_core.contract.values import check_job_id
 from mrq_core.operations.jobs import count_all

@@ -33,18 +33,10 @@ from msgspec.structs import replace
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue
-from mrq_core.contract.messages import (
-    CHUNK,
-    Cancel,
-    ChangeResult,
-    Edit,
-    Move,
-    Order,
-    Remove,
-    Requeue,
-    StateItem,
-)
+from mrq_core.contract.messages import CHUNK, Cancel, ChangeResult, Edit, Move, Remove, Requeue
+from mrq_core.contract.queries import Order
 from mrq_core.contract.record import JobRecord
+from mrq_core.contract.shared_state import StateItem
 from mrq_core.errors import BrokerUnavailable, InvalidValue, MrqError
 from mrq_core.ids import new_id
 from mrq_core.operations.actions import Change, SetPriority, summary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Finding
+from mrq_core.contract.queries import Finding
 from mrq_core.errors import BrokerError, ConfigError, TaskError
 from mrq_core.plugins.manager import Plugins
 from mrq_core.tasks.loading import find_task

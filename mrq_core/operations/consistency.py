@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Finding, JobFilter, Order
 from mrq_core.contract.naming import shown_names
+from mrq_core.contract.queries import Finding, JobFilter, Order
 from mrq_core.contract.record import WAITING, JobRecord, Status
 from mrq_core.contract.terms import words_of
 from mrq_core.operations.jobs import count_all

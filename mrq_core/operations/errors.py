@@ -15,8 +15,8 @@ import msgspec
 
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import JobFilter, Order
 from mrq_core.contract.metrics import ERRORS, Metric, Resolution
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import InvalidValue, NotSupported, shown
 from mrq_core.operations.search import LastSuccesses

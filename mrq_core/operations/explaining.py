@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import JobFilter, KeyUse, Limit, Order, QueueCounts, QueuePosition
+from mrq_core.contract.messages import Limit
 from mrq_core.contract.naming import check_served_name, is_tree, raw_kind
+from mrq_core.contract.queries import JobFilter, KeyUse, Order, QueueCounts, QueuePosition
 from mrq_core.contract.record import PRIORITY_MAX, WAITING, JobRecord, Status
 from mrq_core.contract.rules import TASK_RULE
 from mrq_core.contract.values import check_job_id

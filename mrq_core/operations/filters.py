@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from mrq_core.contract.codec import JsonObject, JsonValue, parsed, storable
-from mrq_core.contract.messages import JobFilter, Totals
 from mrq_core.contract.naming import check_queue_name, check_served_name, is_covered, names_in
+from mrq_core.contract.queries import JobFilter, Totals
 from mrq_core.contract.record import Status
 from mrq_core.contract.terms import words_of
 from mrq_core.errors import InvalidValue, shown

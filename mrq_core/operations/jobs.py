@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import CHUNK, JobFilter, LogLine, LogPage, Order
+from mrq_core.contract.messages import CHUNK
+from mrq_core.contract.queries import JobFilter, LogLine, LogPage, Order
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.values import check_job_id
 from mrq_core.operations.filters import number_from_totals

@@ -13,8 +13,10 @@ import msgspec
 from mrq_core.contract import rules
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue
-from mrq_core.contract.messages import CHUNK, MOST_NAMED, JobFilter, KeyUse, Limit, Order, StateItem
+from mrq_core.contract.messages import CHUNK, MOST_NAMED, Limit
+from mrq_core.contract.queries import JobFilter, KeyUse, Order
 from mrq_core.contract.record import WAITING, JobRecord, Status
+from mrq_core.contract.shared_state import StateItem
 from mrq_core.drivers.limits import rule_of
 from mrq_core.errors import InvalidValue
 

@@ -9,8 +9,8 @@ from datetime import datetime
 import msgspec
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import QueueCounts
 from mrq_core.contract.metrics import Resolution
+from mrq_core.contract.queries import QueueCounts
 from mrq_core.contract.record import Status
 from mrq_core.operations.explaining import explain_queue
 from mrq_core.operations.reasons import Reason

@@ -30,8 +30,8 @@ import msgspec
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, is_equal
-from mrq_core.contract.messages import JobFilter
 from mrq_core.contract.naming import quoted_name
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import ENDED, WAITING, JobRecord, Status
 from mrq_core.contract.terms import value_at
 from mrq_core.contract.values import check_job_id

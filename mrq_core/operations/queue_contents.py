@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import CHUNK, Action, ChangeResult, JobFilter, Move, Remove
+from mrq_core.contract.messages import CHUNK, Action, ChangeResult, Move, Remove
 from mrq_core.contract.naming import check_job_queue_name, check_served_name, is_in, is_tree, raw_kind
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import WAITING
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.operations.jobs import count_all

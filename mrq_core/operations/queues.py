@@ -11,7 +11,7 @@ import msgspec
 
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import CHUNK, Pause, QueueCounts
+from mrq_core.contract.messages import CHUNK
 from mrq_core.contract.naming import (
     MAX_SECONDS,
     check_served_name,
@@ -20,6 +20,8 @@ from mrq_core.contract.naming import (
     is_number,
     is_tree,
 )
+from mrq_core.contract.queries import QueueCounts
+from mrq_core.contract.shared_state import Pause
 from mrq_core.contract.values import check_path
 from mrq_core.errors import InvalidValue, shown
 

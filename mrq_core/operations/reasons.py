@@ -12,8 +12,9 @@ import msgspec
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject
-from mrq_core.contract.messages import Limit, Pause, Rules
+from mrq_core.contract.messages import Limit
 from mrq_core.contract.naming import is_in, is_tree
+from mrq_core.contract.shared_state import Pause, Rules
 from mrq_core.operations.views import iso, seconds
 from mrq_core.operations.workers import CLAIMING, DEAD, WorkerReport, list_workers, listening
 

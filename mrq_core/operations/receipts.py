@@ -14,7 +14,7 @@ import msgspec
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject
-from mrq_core.contract.messages import StateItem
+from mrq_core.contract.shared_state import StateItem
 from mrq_core.errors import BrokerError, InvalidValue, RepeatRefused, shown
 
 RECEIPTS_NAMESPACE = "receipts"

@@ -13,7 +13,7 @@ from mrq_core.clock import after, to_ms
 from mrq_core.contract import rules
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue
-from mrq_core.contract.messages import WorkerRequest
+from mrq_core.contract.shared_state import WorkerRequest
 from mrq_core.errors import BrokerUnavailable, InvalidValue, RequestFailed, shown
 from mrq_core.ids import new_id
 from mrq_core.operations.workers import STOPPED, find_worker

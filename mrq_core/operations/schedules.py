@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from mrq_core.clock import to_ms
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue
-from mrq_core.contract.messages import StateItem
+from mrq_core.contract.shared_state import StateItem
 from mrq_core.errors import BrokerUnavailable, ChangedMeanwhile, InvalidValue, shown
 from mrq_core.scheduler.definitions import Definition, trigger_of
 

@@ -11,7 +11,8 @@ from datetime import UTC, datetime
 import msgspec
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import CHUNK, JobFilter, Order
+from mrq_core.contract.messages import CHUNK
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.ids import seconds_of

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue
-from mrq_core.contract.messages import AddedKeys, ChangeResult, JobFilter, Order
+from mrq_core.contract.messages import AddedKeys, ChangeResult
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.terms import keys_in
 from mrq_core.errors import ConfigError, shown_error

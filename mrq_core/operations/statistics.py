@@ -11,7 +11,6 @@ import msgspec
 
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import QueueCounts
 from mrq_core.contract.metrics import (
     ENDED,
     LOST,
@@ -23,6 +22,7 @@ from mrq_core.contract.metrics import (
     percentile,
 )
 from mrq_core.contract.naming import check_served_name, is_covered, is_tree
+from mrq_core.contract.queries import QueueCounts
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.operations.queues import all_counts
 from mrq_core.operations.workers import listening, workers_at_work

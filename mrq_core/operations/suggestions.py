@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import msgspec
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Totals
+from mrq_core.contract.queries import Totals
 from mrq_core.contract.record import Status
 from mrq_core.operations.query_parts import (
     IS,

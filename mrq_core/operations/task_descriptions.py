@@ -12,7 +12,7 @@ import msgspec
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue
-from mrq_core.contract.messages import StateItem
+from mrq_core.contract.shared_state import StateItem
 from mrq_core.tasks.describing import TaskDescription
 
 TASKS_NAMESPACE = "tasks"

@@ -8,9 +8,9 @@ import msgspec
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject
-from mrq_core.contract.messages import Pause
 from mrq_core.contract.metrics import BUCKETS_PER_DOUBLING
 from mrq_core.contract.record import Status
+from mrq_core.contract.shared_state import Pause
 from mrq_core.contract.values import check_path
 from mrq_core.operations.statistics import Durations
 from mrq_core.operations.task_descriptions import published_task, published_tasks

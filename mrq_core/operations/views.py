@@ -13,8 +13,8 @@ from mrq_core.clock import from_ms
 from mrq_core.config.secrets import HIDDEN, looks_secret
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.driver import Driver
-from mrq_core.contract.messages import Finding, LogLine, QueueCounts
 from mrq_core.contract.naming import is_covered
+from mrq_core.contract.queries import Finding, LogLine, QueueCounts
 from mrq_core.contract.record import Attempt, JobRecord, Status
 from mrq_core.ids import seconds_of
 from mrq_core.operations.schedules import StoredSchedule

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import JobFilter, Versions
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord
+from mrq_core.contract.shared_state import Versions
 from mrq_core.errors import JobNotFound
 from mrq_core.operations.bulk import BULK_NAMESPACE
 from mrq_core.operations.jobs import read_log_tail

@@ -15,8 +15,8 @@ import msgspec
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue
-from mrq_core.contract.messages import StateItem
 from mrq_core.contract.naming import is_covered, is_in, is_task_in, is_tree, shown_names
+from mrq_core.contract.shared_state import StateItem
 from mrq_core.errors import InvalidValue, RequestFailed, shown
 
 WORKERS_NAMESPACE = "workers"

@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import CHUNK, ClaimRef, LogLine, Note, Outcome, Settlement
+from mrq_core.contract.messages import CHUNK, ClaimRef, Note, Outcome, Settlement
+from mrq_core.contract.queries import LogLine
 from mrq_core.errors import Interrupt
 from mrq_core.running.context import JobContext
 

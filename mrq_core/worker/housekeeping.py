@@ -11,7 +11,7 @@ from collections.abc import Callable
 import gevent
 import psutil
 
-from mrq_core.contract.messages import Versions
+from mrq_core.contract.shared_state import Versions
 from mrq_core.errors import BrokerError, BrokerUnavailable, shown_error
 from mrq_core.worker import metrics
 from mrq_core.worker.guarded_log import GuardedLog

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 import gevent
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Versions, WorkerRequest
+from mrq_core.contract.shared_state import Versions, WorkerRequest
 from mrq_core.contract.values import is_path
 from mrq_core.errors import BrokerError
 from mrq_core.ids import new_nonce

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from mrq_core.contract.messages import Limit, Rules
+from mrq_core.contract.messages import Limit
 from mrq_core.contract.naming import shown_names
+from mrq_core.contract.shared_state import Rules
 from mrq_core.errors import ConfigError
 from mrq_core.operations.limits import publish_limits
 from mrq_core.tasks.limits import rules_in

@@ -11,7 +11,8 @@ from typing import Any
 
 import msgspec
 
-from mrq_core.contract.messages import LogLine, Outcome
+from mrq_core.contract.messages import Outcome
+from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord
 
 MESSAGES, HEARTBEATS = 3, 4

@@ -24,7 +24,8 @@ from mrq_core.client.ambient import ambient_client, set_process_client
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config, default_of
 from mrq_core.config.sources import load_config
-from mrq_core.contract.messages import LogLine, Outcome
+from mrq_core.contract.messages import Outcome
+from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import Interrupt
 from mrq_core.plugins.manager import Plugins, open_broker

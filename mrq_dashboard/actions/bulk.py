@@ -11,8 +11,9 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from mrq_core.contract.codec import JsonObject
-from mrq_core.contract.messages import CHUNK, Cancel, ChangeResult, JobFilter, Move, Remove, Requeue
+from mrq_core.contract.messages import CHUNK, Cancel, ChangeResult, Move, Remove, Requeue
 from mrq_core.contract.naming import check_job_queue_name
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.values import check_job_id, check_priority
 from mrq_core.errors import InvalidValue
 from mrq_core.operations.actions import Change, SetPriority, allows, summary

@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Meta, Struct
 from starlette.responses import Response, StreamingResponse
 
-from mrq_core.contract.messages import CHUNK, Order
+from mrq_core.contract.messages import CHUNK
+from mrq_core.contract.queries import Order
 from mrq_core.errors import InvalidValue
 from mrq_core.operations.query import SearchQuery, parse_query
 from mrq_core.operations.search import search

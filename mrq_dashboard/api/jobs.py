@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from msgspec import Meta, Struct
 
 from mrq_core.contract.codec import JsonObject
-from mrq_core.contract.messages import Order
+from mrq_core.contract.queries import Order
 from mrq_core.contract.values import check_job_id
 from mrq_core.operations.explaining import explain_job
 from mrq_core.operations.query import parse_query

@@ -8,8 +8,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from mrq_core.contract.codec import JsonObject, JsonValue
-from mrq_core.contract.messages import CHUNK, LogLine
+from mrq_core.contract.messages import CHUNK
 from mrq_core.contract.naming import raw_kind
+from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.values import check_job_id
 from mrq_core.errors import JobNotFound

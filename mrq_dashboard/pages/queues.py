@@ -8,8 +8,9 @@ from typing import Annotated, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
-from mrq_core.contract.messages import Pause, QueueCounts
 from mrq_core.contract.naming import RawKind, check_served_name, is_in, is_tree, raw_kind
+from mrq_core.contract.queries import QueueCounts
+from mrq_core.contract.shared_state import Pause
 from mrq_core.operations.explaining import explain_queue
 from mrq_core.operations.query import parse_query
 from mrq_core.operations.query_parts import exact_value

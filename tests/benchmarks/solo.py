@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from mrq_core.client.client import Client
-from mrq_core.contract.messages import Cancel, JobFilter, Order
+from mrq_core.contract.messages import Cancel
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.tasks.task import Task
 from tests.benchmarks.ours import Arrangement, client_of, started

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import ENDED, WAITING, JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.ids import new_id

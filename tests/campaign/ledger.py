@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import HISTORY_LIMIT, Attempt, JobRecord, Status
 
 TASKS = '''

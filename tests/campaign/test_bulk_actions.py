@@ -19,7 +19,8 @@ import pytest
 
 from mrq_core.clock import SystemClock, from_ms
 from mrq_core.contract.codec import JsonObject
-from mrq_core.contract.messages import CHUNK, JobFilter, NewJob
+from mrq_core.contract.messages import CHUNK, NewJob
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord
 from mrq_core.ids import new_id
 from tests import brokers

@@ -13,8 +13,9 @@ from starlette.testclient import TestClient
 
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import CHUNK, JobFilter
+from mrq_core.contract.messages import CHUNK
 from mrq_core.contract.metrics import ENDED, ERRORS, STARTED, Metric, measured
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, report_to_json
 from mrq_dashboard import create_dashboard

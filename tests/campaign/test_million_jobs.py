@@ -22,13 +22,13 @@ from mrq_core.contract.messages import (
     CHUNK,
     ChangeResult,
     ClaimRequest,
-    JobFilter,
     NewJob,
     Outcome,
     Requeue,
     Settlement,
     Wanted,
 )
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
 from tests import brokers

@@ -16,7 +16,8 @@ import pytest
 
 from mrq_core.cli import jobs_actions
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Action, ChangeResult, JobFilter, NewJob, Unique
+from mrq_core.contract.messages import Action, ChangeResult, NewJob, Unique
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.ids import new_id

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 
-from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from tests.cli.conftest import Shell
 from tests.support import Project, until

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mrq_core.client.schedules import Schedule, add_schedule
-from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.queries import JobFilter
 from mrq_core.errors import InvalidValue
 from mrq_core.operations import schedules
 from tests.cli.conftest import Shell

@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import pytest
 
-from mrq_core.contract.messages import LogLine
+from mrq_core.contract.queries import LogLine
 from tests.cli.conftest import Said
 from tests.support import PATIENCE, Project, open_project
 

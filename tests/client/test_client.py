@@ -24,7 +24,8 @@ from mrq_core.client.client import Client
 from mrq_core.client.handles import Job, Queue
 from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
-from mrq_core.contract.messages import ChangeResult, JobFilter, Order
+from mrq_core.contract.messages import ChangeResult
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import (
     BrokerUnavailable,

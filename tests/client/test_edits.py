@@ -12,15 +12,8 @@ import pytest
 from mrq_core.client.client import Client
 from mrq_core.client.handles import Job
 from mrq_core.contract.codec import JsonValue
-from mrq_core.contract.messages import (
-    Cancel,
-    ChangeResult,
-    ClaimRequest,
-    JobFilter,
-    Outcome,
-    Settlement,
-    Wanted,
-)
+from mrq_core.contract.messages import Cancel, ChangeResult, ClaimRequest, Outcome, Settlement, Wanted
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import ChangeRefused, InvalidValue, JobNotFound
 from mrq_core.plugins.hookspecs import hookimpl

@@ -16,7 +16,7 @@ from mrq_core.client import ambient as ambient_module
 from mrq_core.client.ambient import queue_job, queue_jobs
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
-from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord
 from mrq_core.errors import InvalidValue
 from mrq_core.ids import new_id

@@ -22,7 +22,7 @@ from mrq_core.client.client import Client
 from mrq_core.client.handles import Job, Queue
 from mrq_core.clock import from_ms
 from mrq_core.config.settings import Config
-from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Attempt, JobRecord, Status
 from mrq_core.errors import ConfigError, InvalidValue, JobNotFound, MrqError
 from mrq_core.ids import new_id

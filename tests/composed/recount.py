@@ -8,7 +8,7 @@ from mrq_broker_mongo.store import MongoStore
 from mrq_broker_redis.queue import RedisQueue
 from mrq_broker_redis.server.connection import Connection
 from mrq_core.composed import ComposedBroker
-from mrq_core.contract.messages import JobFilter, Order
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import Status
 from tests.mongo import recount
 from tests.redis.recount import names_under

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mrq_core.composed import ComposedBroker
-from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.operations.actions import repair_all

@@ -14,7 +14,6 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import (
     Claimed,
     ClaimRequest,
-    JobFilter,
     Limit,
     NewJob,
     Outcome,
@@ -22,6 +21,7 @@ from mrq_core.contract.messages import (
     Unique,
     Wanted,
 )
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.ids import new_id

@@ -17,20 +17,17 @@ from mrq_core.contract.messages import (
     ChangeResult,
     ClaimRef,
     Edit,
-    JobFilter,
     Limit,
-    LogLine,
     Move,
     NewJob,
-    Pause,
     RawItem,
     Requeue,
-    Rules,
     Unique,
-    Versions,
 )
 from mrq_core.contract.metrics import Resolution, measured
+from mrq_core.contract.queries import JobFilter, LogLine
 from mrq_core.contract.record import Status
+from mrq_core.contract.shared_state import Pause, Rules, Versions
 from tests.crashes.scene import LEASE, QUEUES, Scene, ended, scene_request, succeeded
 
 MOST_PLACES = 200

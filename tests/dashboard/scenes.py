@@ -15,7 +15,6 @@ from mrq_core.contract.messages import (
     CHUNK,
     ClaimRequest,
     Limit,
-    LogLine,
     NewJob,
     Note,
     Outcome,
@@ -24,6 +23,7 @@ from mrq_core.contract.messages import (
     Wanted,
 )
 from mrq_core.contract.metrics import ENDED, ERRORS, STARTED, UNFINISHED, Metric, Tags, measured
+from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import error_group
 from mrq_core.ids import new_id

@@ -24,7 +24,7 @@ import uvicorn
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
-from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.contract.terms import error_group
 from mrq_dashboard import create_dashboard

@@ -8,8 +8,9 @@ from typing import Any
 from mrq_core.client.client import Client
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import LogLine, Note
+from mrq_core.contract.messages import Note
 from mrq_core.contract.metrics import ENDED, ERRORS, STARTED, UNFINISHED, Metric, measured
+from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import Status
 from mrq_core.contract.terms import error_group
 from mrq_core.operations.limits import set_limit

@@ -10,8 +10,9 @@ import pytest
 from starlette.testclient import TestClient
 
 from mrq_core.client.client import Client
-from mrq_core.contract.messages import ClaimRequest, LogLine, Outcome, Settlement, Wanted
+from mrq_core.contract.messages import ClaimRequest, Outcome, Settlement, Wanted
 from mrq_core.contract.metrics import ENDED, measured
+from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
 from mrq_core.operations.auditing import audit

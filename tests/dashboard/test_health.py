@@ -6,7 +6,7 @@ import threading
 import time
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Finding
+from mrq_core.contract.queries import Finding
 from mrq_core.testing import MemoryBroker
 from mrq_dashboard import health
 from mrq_dashboard.health import Health

@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 
 from mrq_core.client.client import Client
 from mrq_core.clock import to_ms
-from mrq_core.contract.messages import LogLine, RawItem
+from mrq_core.contract.messages import RawItem
+from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import Status
 from mrq_core.contract.rules import LIMITS
 from mrq_core.ids import new_id

@@ -18,7 +18,8 @@ from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
 from mrq_core.contract.codec import JsonObject
-from mrq_core.contract.messages import JobFilter, Requeue
+from mrq_core.contract.messages import Requeue
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.ids import new_id

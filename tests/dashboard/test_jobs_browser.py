@@ -11,7 +11,8 @@ import pytest
 
 from mrq_core.client.client import Client
 from mrq_core.config.sources import load_config
-from mrq_core.contract.messages import CHUNK, Cancel, JobFilter, NewJob, Requeue
+from mrq_core.contract.messages import CHUNK, Cancel, NewJob, Requeue
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
 from mrq_core.operations.auditing import read_audit

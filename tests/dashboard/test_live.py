@@ -21,7 +21,8 @@ from starlette.testclient import TestClient
 
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
-from mrq_core.contract.messages import LogLine, Note
+from mrq_core.contract.messages import Note
+from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import Status
 from mrq_core.operations.watching import Counters
 from mrq_dashboard import create_dashboard, live

@@ -15,7 +15,8 @@ from starlette.testclient import TestClient
 from mrq_core.client.client import Client
 from mrq_core.clock import after
 from mrq_core.config.sources import load_config
-from mrq_core.contract.messages import LogLine, NewJob
+from mrq_core.contract.messages import NewJob
+from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
 from mrq_core.operations.queues import pause_queues

@@ -14,7 +14,9 @@ from starlette.testclient import TestClient
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
-from mrq_core.contract.messages import JobFilter, Limit, RawItem, Versions
+from mrq_core.contract.messages import Limit, RawItem
+from mrq_core.contract.queries import JobFilter
+from mrq_core.contract.shared_state import Versions
 from mrq_core.operations.auditing import read_audit
 from mrq_core.operations.limits import find_limit, list_limits, publish_limits, set_limit
 from mrq_core.operations.requests import store_answer

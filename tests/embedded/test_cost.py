@@ -10,17 +10,9 @@ from pathlib import Path
 import pytest
 
 from mrq_core.clock import after
-from mrq_core.contract.messages import (
-    Claimed,
-    ClaimRequest,
-    JobFilter,
-    Limit,
-    Order,
-    Outcome,
-    Settlement,
-    Wanted,
-)
+from mrq_core.contract.messages import Claimed, ClaimRequest, Limit, Outcome, Settlement, Wanted
 from mrq_core.contract.metrics import measured
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import Status
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.embedded.jobs import claiming, pruning, searching, totals

@@ -20,7 +20,6 @@ from mrq_core.contract.messages import (
     Claimed,
     ClaimRequest,
     Edit,
-    JobFilter,
     Limit,
     NewJob,
     Outcome,
@@ -30,6 +29,7 @@ from mrq_core.contract.messages import (
     Wanted,
 )
 from mrq_core.contract.metrics import Resolution, measured
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.testing.clock import ManualClock

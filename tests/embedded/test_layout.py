@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.drivers import encoding
 from mrq_core.embedded.server import layout

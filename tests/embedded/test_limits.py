@@ -14,7 +14,6 @@ from mrq_core.contract.messages import (
     Cancel,
     ClaimRef,
     ClaimRequest,
-    JobFilter,
     Limit,
     Move,
     Outcome,
@@ -22,6 +21,7 @@ from mrq_core.contract.messages import (
     Settlement,
     Wanted,
 )
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.embedded.jobs import limits, parking, slots

@@ -10,7 +10,8 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
-from mrq_core.contract.messages import JobFilter, Wanted
+from mrq_core.contract.messages import Wanted
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from tests.embedded.kit import claim, job, open_broker, succeed
 

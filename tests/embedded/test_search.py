@@ -13,7 +13,8 @@ import pytest
 
 from mrq_core.clock import SystemClock
 from mrq_core.contract.matching import GROUPS, matches
-from mrq_core.contract.messages import Cancel, ChangeResult, JobFilter, Order, Outcome, Remove, Settlement
+from mrq_core.contract.messages import Cancel, ChangeResult, Outcome, Remove, Settlement
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.drivers import pacing
 from mrq_core.embedded.broker import EmbeddedBroker

@@ -17,9 +17,7 @@ from mrq_core.contract.messages import (
     Cancel,
     ChangeResult,
     ClaimRequest,
-    JobFilter,
     Limit,
-    LogLine,
     NewJob,
     Note,
     Outcome,
@@ -27,11 +25,12 @@ from mrq_core.contract.messages import (
     Requeue,
     Settlement,
     Unique,
-    Versions,
     Wanted,
 )
 from mrq_core.contract.metrics import Metric, Resolution, buckets_of
+from mrq_core.contract.queries import JobFilter, LogLine
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.shared_state import Versions
 from mrq_core.contract.terms import words_of
 from mrq_core.testing.clock import ManualClock
 

@@ -9,7 +9,8 @@ import pytest
 
 from mrq_broker_mongo.server import checks, layout
 from mrq_broker_mongo.server.layout import INDEXES
-from mrq_core.contract.messages import ChangeResult, Finding, Wanted
+from mrq_core.contract.messages import ChangeResult, Wanted
+from mrq_core.contract.queries import Finding
 from mrq_core.testing.conformance.base import run_in_threads
 from tests.mongo.kit import Place, claim, new_job, open_broker
 from tests.mongo.servers import Server

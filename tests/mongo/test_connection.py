@@ -20,7 +20,8 @@ from pymongo.errors import OperationFailure
 
 from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.server.failures import translated
-from mrq_core.contract.messages import Cancel, ClaimRef, JobFilter, Outcome, RawItem, Requeue, Unique, Wanted
+from mrq_core.contract.messages import Cancel, ClaimRef, Outcome, RawItem, Requeue, Unique, Wanted
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
 from tests.mongo.kit import Place, claim, ended, lose_reply_to, new_job, open_broker, success

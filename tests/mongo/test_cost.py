@@ -21,23 +21,21 @@ from mrq_core.contract.messages import (
     Cancel,
     ClaimRef,
     ClaimRequest,
-    JobFilter,
     Limit,
-    LogLine,
     NewJob,
     Note,
-    Order,
     Outcome,
     RawItem,
     Remove,
     Requeue,
     Settlement,
     Unique,
-    Versions,
     Wanted,
 )
 from mrq_core.contract.metrics import Resolution, measured
+from mrq_core.contract.queries import JobFilter, LogLine, Order
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.shared_state import Versions
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.ids import new_id
 from tests.mongo.explaining import Doc, Explained, check, figures

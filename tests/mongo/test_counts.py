@@ -10,7 +10,8 @@ import pytest
 
 from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.jobs import counts
-from mrq_core.contract.messages import ClaimRequest, Limit, NewJob, QueueCounts, Wanted
+from mrq_core.contract.messages import ClaimRequest, Limit, NewJob, Wanted
+from mrq_core.contract.queries import QueueCounts
 from mrq_core.testing.clock import ManualClock
 from tests.mongo.explaining import Doc, Explained, check, figures, stages
 from tests.mongo.kit import Place, new_job

@@ -20,7 +20,7 @@ import sys
 
 import gevent
 
-from mrq_core.contract.messages import Versions
+from mrq_core.contract.shared_state import Versions
 from tests.mongo.kit import Place, new_job
 
 place = Place(sys.argv[1], sys.argv[2])

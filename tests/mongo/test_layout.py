@@ -21,7 +21,7 @@ from mrq_broker_mongo.server import layout, upgrades
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.store import MongoStore
 from mrq_core import failpoints
-from mrq_core.contract.messages import Finding, JobFilter
+from mrq_core.contract.queries import Finding, JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.drivers.versions import Upgrade
 from mrq_core.errors import SchemaTooNew

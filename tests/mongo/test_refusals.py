@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from mrq_broker_mongo.broker import MongoBroker
-from mrq_core.contract.messages import JobFilter, Outcome
+from mrq_core.contract.messages import Outcome
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, SchemaTooNew
 from tests.mongo.kit import Place, claim, ended, new_job, open_broker, success

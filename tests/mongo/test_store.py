@@ -19,8 +19,9 @@ from mrq_broker_mongo.server.layout import INDEXES, STORE_INDEXES
 from mrq_broker_mongo.store import MongoStore
 from mrq_core.contract import lifecycle
 from mrq_core.contract.driver import Opening
-from mrq_core.contract.messages import Cancel, Finding, JobFilter, Unique
+from mrq_core.contract.messages import Cancel, Unique
 from mrq_core.contract.pair import JobStore, Replacement
+from mrq_core.contract.queries import Finding, JobFilter
 from mrq_core.errors import ConfigError
 from mrq_core.ids import new_id
 from mrq_core.testing.clock import ManualClock

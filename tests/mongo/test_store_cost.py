@@ -10,9 +10,11 @@ import pytest
 
 from mrq_broker_mongo.store import MongoStore
 from mrq_core.contract import lifecycle
-from mrq_core.contract.messages import JobFilter, NewJob, Note, Outcome, Unique, Versions
+from mrq_core.contract.messages import NewJob, Note, Outcome, Unique
 from mrq_core.contract.pair import Entry, Replacement
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.shared_state import Versions
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE, new_job
 from mrq_core.testing.conformance.store_kit import FAILURE, RETRY, SUCCESS, entry_of, settlement_of

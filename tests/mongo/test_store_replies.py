@@ -14,8 +14,10 @@ from mrq_broker_mongo.jobs import recounting
 from mrq_broker_mongo.store import MongoStore
 from mrq_core import failpoints
 from mrq_core.contract import lifecycle
-from mrq_core.contract.messages import JobFilter, Note, Versions
+from mrq_core.contract.messages import Note
 from mrq_core.contract.pair import Replacement, StoredJob, WriteResult
+from mrq_core.contract.queries import JobFilter
+from mrq_core.contract.shared_state import Versions
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE, new_job

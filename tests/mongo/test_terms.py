@@ -16,17 +16,8 @@ from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.jobs import indexes, recounting, searching
 from mrq_core.clock import from_ms
 from mrq_core.contract.matching import matches
-from mrq_core.contract.messages import (
-    Cancel,
-    ClaimRequest,
-    JobFilter,
-    NewJob,
-    Order,
-    Outcome,
-    Requeue,
-    Settlement,
-    Wanted,
-)
+from mrq_core.contract.messages import Cancel, ClaimRequest, NewJob, Outcome, Requeue, Settlement, Wanted
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.drivers import pacing
 from mrq_core.operations.jobs import count_all

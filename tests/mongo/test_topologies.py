@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from mrq_broker_mongo.broker import MongoBroker
-from mrq_core.contract.messages import Cancel, ChangeResult, JobFilter, NewJob, RawItem, Wanted
+from mrq_core.contract.messages import Cancel, ChangeResult, NewJob, RawItem, Wanted
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.testing.conformance import BrokerFactory, EnqueueContract, PollContract, SettleContract

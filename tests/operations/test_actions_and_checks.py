@@ -8,18 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from mrq_core.config.settings import Config
-from mrq_core.contract.messages import (
-    Action,
-    Cancel,
-    ChangeResult,
-    Finding,
-    JobFilter,
-    Move,
-    NewJob,
-    Remove,
-    Requeue,
-    Unique,
-)
+from mrq_core.contract.messages import Action, Cancel, ChangeResult, Move, NewJob, Remove, Requeue, Unique
+from mrq_core.contract.queries import Finding, JobFilter
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable, ConfigError
 from mrq_core.ids import new_id

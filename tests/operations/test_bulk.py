@@ -11,16 +11,8 @@ from msgspec.structs import replace
 
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import (
-    Applied,
-    Cancel,
-    ChangeResult,
-    JobFilter,
-    Move,
-    Order,
-    Remove,
-    Requeue,
-)
+from mrq_core.contract.messages import Applied, Cancel, ChangeResult, Move, Remove, Requeue
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable, InvalidValue
 from mrq_core.operations import bulk as module

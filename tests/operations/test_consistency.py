@@ -20,7 +20,8 @@ from mrq_core.client.client import Client
 from mrq_core.composed import ComposedBroker
 from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import ClaimRequest, Finding, NewJob, Outcome, Settlement, Wanted
+from mrq_core.contract.messages import ClaimRequest, NewJob, Outcome, Settlement, Wanted
+from mrq_core.contract.queries import Finding
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
 from mrq_core.operations import consistency

@@ -24,15 +24,14 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import (
     Cancel,
     ClaimRequest,
-    JobFilter,
     Limit,
     NewJob,
     Outcome,
-    QueuePosition,
     RawItem,
     Settlement,
     Wanted,
 )
+from mrq_core.contract.queries import JobFilter, QueuePosition
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.rules import PAUSED_QUEUES
 from mrq_core.errors import InvalidValue, JobNotFound

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from mrq_core.contract.messages import JobFilter, Totals
+from mrq_core.contract.queries import JobFilter, Totals
 from mrq_core.contract.record import Status
 from mrq_core.errors import InvalidValue
 from mrq_core.operations.filters import FilterTexts, filter_from, moment_from, number_from_totals

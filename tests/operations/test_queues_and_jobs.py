@@ -12,7 +12,8 @@ import pytest
 from mrq_core.client.client import Client
 from mrq_core.client.handles import Queue
 from mrq_core.config.settings import Config
-from mrq_core.contract.messages import CHUNK, ClaimRequest, JobFilter, LogLine, LogPage, Order, Page, Wanted
+from mrq_core.contract.messages import CHUNK, ClaimRequest, Wanted
+from mrq_core.contract.queries import JobFilter, LogLine, LogPage, Order, Page
 from mrq_core.errors import InvalidValue, JobNotFound
 from mrq_core.ids import new_id
 from mrq_core.operations.jobs import list_jobs, read_log, read_log_tail

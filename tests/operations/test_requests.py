@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 import pytest
 
 from mrq_core.contract import rules
-from mrq_core.contract.messages import StateItem, Versions
 from mrq_core.contract.services import SharedState
+from mrq_core.contract.shared_state import StateItem, Versions
 from mrq_core.errors import BrokerUnavailable, InvalidValue, RequestFailed
 from mrq_core.operations.requests import ANSWERS, CHUNK_SIZE, request_worker, send_request, store_answer
 from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, report_to_json

@@ -9,7 +9,8 @@ import pytest
 
 from mrq_core.clock import SystemClock, from_ms
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Order, Page, Requeue
+from mrq_core.contract.messages import Requeue
+from mrq_core.contract.queries import Order, Page
 from mrq_core.contract.record import Status
 from mrq_core.errors import InvalidValue
 from mrq_core.operations import search as search_module

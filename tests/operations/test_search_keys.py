@@ -13,7 +13,8 @@ from mrq_core import hookimpl, task
 from mrq_core.client.client import Client
 from mrq_core.config.sources import load_config
 from mrq_core.contract.codec import JsonValue
-from mrq_core.contract.messages import AddedKeys, Cancel, ChangeResult, ClaimRequest, JobFilter, Wanted
+from mrq_core.contract.messages import AddedKeys, Cancel, ChangeResult, ClaimRequest, Wanted
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.operations import search_keys
 from mrq_core.operations.search_keys import FillStep, fill_search_keys

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from msgspec.structs import replace
 
 from mrq_core.contract.lifecycle import claimed, requeued, settled
-from mrq_core.contract.messages import Outcome, QueueCounts
+from mrq_core.contract.messages import Outcome
+from mrq_core.contract.queries import QueueCounts
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.operations.views import (
     attempt_view,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mrq_broker_redis.server import layout
-from mrq_core.contract.messages import Finding
+from mrq_core.contract.queries import Finding
 from mrq_core.errors import BrokerError
 from tests.proxy import Proxy
 from tests.redis.kit import Place, open_broker

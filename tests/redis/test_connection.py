@@ -19,7 +19,6 @@ from mrq_core.clock import SystemClock, from_ms
 from mrq_core.contract.messages import (
     Claimed,
     ClaimRequest,
-    JobFilter,
     NewJob,
     Outcome,
     RawItem,
@@ -27,6 +26,7 @@ from mrq_core.contract.messages import (
     Unique,
     Wanted,
 )
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerCorrupt, BrokerUnavailable, SchemaTooNew
 from mrq_core.ids import new_id

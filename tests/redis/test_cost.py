@@ -19,17 +19,17 @@ from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import (
     Cancel,
     ClaimRequest,
-    JobFilter,
     NewJob,
     Outcome,
     RawItem,
     Remove,
     Settlement,
-    Versions,
     Wanted,
 )
 from mrq_core.contract.metrics import Metric, measured
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.shared_state import Versions
 from mrq_core.testing import ManualClock
 from tests.redis.kit import Place
 from tests.redis.servers import Server

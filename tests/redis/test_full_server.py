@@ -11,7 +11,6 @@ from mrq_core.clock import SystemClock, from_ms
 from mrq_core.contract.messages import (
     Cancel,
     ClaimRef,
-    LogLine,
     Move,
     NewJob,
     Note,
@@ -22,6 +21,7 @@ from mrq_core.contract.messages import (
     Unique,
 )
 from mrq_core.contract.metrics import Metric
+from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
 from tests.redis.kit import Place, open_broker

@@ -19,8 +19,9 @@ from mrq_broker_redis.queue import RedisQueue
 from mrq_broker_redis.server import layout, upgrades
 from mrq_broker_redis.server.connection import Connection
 from mrq_core import failpoints
-from mrq_core.contract.messages import ClaimRequest, JobFilter, Wanted
+from mrq_core.contract.messages import ClaimRequest, Wanted
 from mrq_core.contract.pair import Entry
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.drivers.versions import Upgrade
 from mrq_core.errors import SchemaTooNew

@@ -18,8 +18,6 @@ from mrq_core.contract.messages import (
     Cancel,
     ClaimRef,
     ClaimRequest,
-    JobFilter,
-    LogLine,
     Move,
     Note,
     Outcome,
@@ -27,12 +25,13 @@ from mrq_core.contract.messages import (
     Requeue,
     Settlement,
     Unique,
-    Versions,
     Wanted,
 )
 from mrq_core.contract.metrics import Metric
 from mrq_core.contract.pair import Entry, KeyHolder, KeyRequest, Removal
+from mrq_core.contract.queries import JobFilter, LogLine
 from mrq_core.contract.record import Status
+from mrq_core.contract.shared_state import Versions
 from mrq_core.errors import BrokerError, MrqError
 from mrq_core.ids import new_id
 from tests.redis.kit import Place, open_broker, open_queue

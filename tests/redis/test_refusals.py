@@ -13,10 +13,7 @@ import pytest
 import redis
 
 from mrq_broker_redis.broker import RedisBroker
-from mrq_core.contract.messages import (
-    Cancel,
-    Wanted,
-)
+from mrq_core.contract.messages import Cancel, Wanted
 from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerError, BrokerUnavailable
 from tests.proxy import Proxy

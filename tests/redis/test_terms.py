@@ -12,17 +12,8 @@ from msgspec.structs import replace
 from mrq_broker_redis.broker import RedisBroker
 from mrq_broker_redis.jobs import searching, totals
 from mrq_core.contract.matching import matches
-from mrq_core.contract.messages import (
-    Cancel,
-    ClaimRequest,
-    JobFilter,
-    NewJob,
-    Order,
-    Outcome,
-    Requeue,
-    Settlement,
-    Wanted,
-)
+from mrq_core.contract.messages import Cancel, ClaimRequest, NewJob, Outcome, Requeue, Settlement, Wanted
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.operations.jobs import count_all
 from mrq_core.testing import ManualClock

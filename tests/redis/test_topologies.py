@@ -20,7 +20,8 @@ import redis
 from gevent.monkey import is_module_patched
 
 from mrq_broker_redis.broker import RedisBroker
-from mrq_core.contract.messages import Cancel, ChangeResult, JobFilter, RawItem, Wanted
+from mrq_core.contract.messages import Cancel, ChangeResult, RawItem, Wanted
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.testing.conformance import (

@@ -12,7 +12,8 @@ import pytest
 from mrq_core.client.client import Client
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.config.sources import load_config
-from mrq_core.contract.messages import ClaimRequest, JobFilter, Order, Outcome, Settlement, Wanted
+from mrq_core.contract.messages import ClaimRequest, Outcome, Settlement, Wanted
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.operations import schedules
 from mrq_core.operations.schedules import StoredSchedule

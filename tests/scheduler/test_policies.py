@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mrq_core.client.schedules import cancel_others
-from mrq_core.contract.messages import Versions
 from mrq_core.contract.record import Status
+from mrq_core.contract.shared_state import Versions
 from mrq_core.operations import schedules
 from mrq_core.scheduler.definitions import definition_from, trigger_of
 from mrq_core.scheduler.policies import due_at, due_fires, fire_id

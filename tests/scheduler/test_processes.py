@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.contract.messages import JobFilter, Order
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.scheduler.policies import fire_id
 from tests import brokers
 from tests.scheduler.conftest import MINUTE, NOON, Scene

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.contract.messages import JobFilter, Order
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord
 from mrq_core.ids import seconds_of
 from mrq_core.operations import schedules

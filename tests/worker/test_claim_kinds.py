@@ -16,15 +16,7 @@ from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.driver import Driver
-from mrq_core.contract.messages import (
-    ClaimRef,
-    ClaimRequest,
-    Note,
-    Outcome,
-    RawItem,
-    Settlement,
-    Wanted,
-)
+from mrq_core.contract.messages import ClaimRef, ClaimRequest, Note, Outcome, RawItem, Settlement, Wanted
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.plugins.hookspecs import hookimpl

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from datetime import UTC, datetime
 
-from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from tests.support import Project, until
 

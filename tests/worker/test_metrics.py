@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mrq_core.clock import after, from_ms
-from mrq_core.contract.messages import Cancel, ChangeResult, Outcome, QueueCounts
+from mrq_core.contract.messages import Cancel, ChangeResult, Outcome
 from mrq_core.contract.metrics import (
     ENDED,
     ERRORS,
@@ -24,6 +24,7 @@ from mrq_core.contract.metrics import (
     Resolution,
     Tags,
 )
+from mrq_core.contract.queries import QueueCounts
 from mrq_core.contract.record import Attempt, JobRecord, Status
 from mrq_core.errors import BrokerUnavailable, NotSupported
 from mrq_core.operations.workers import list_workers

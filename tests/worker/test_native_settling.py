@@ -13,7 +13,8 @@ import pytest
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.contract.driver import Driver
-from mrq_core.contract.messages import ClaimRequest, LogLine, Outcome, Settlement, Wanted
+from mrq_core.contract.messages import ClaimRequest, Outcome, Settlement, Wanted
+from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.plugins.hookspecs import hookimpl

@@ -9,7 +9,8 @@ import pytest
 
 from mrq_core.client.client import Client
 from mrq_core.config.sources import load_config
-from mrq_core.contract.messages import ClaimRequest, LogLine, Outcome, Settlement, Wanted
+from mrq_core.contract.messages import ClaimRequest, Outcome, Settlement, Wanted
+from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerCorrupt, BrokerUnavailable
 from mrq_core.running.context import JobContext

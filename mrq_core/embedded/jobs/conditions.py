@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from mrq_core.clock import to_ms
 from mrq_core.contract import codec
-from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.queries import JobFilter
 from mrq_core.embedded.jobs.trees import end_of
 
 LISTED = "IN (SELECT value FROM json_each(?))"

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 
 from mrq_core.contract import codec
-from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.terms import wanted_terms
 from mrq_core.embedded.jobs.conditions import LISTED, Condition
 from mrq_core.embedded.jobs.trees import end_of

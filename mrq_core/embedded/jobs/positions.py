@@ -9,7 +9,8 @@ from __future__ import annotations
 import sqlite3
 
 from mrq_core.clock import Clock
-from mrq_core.contract.messages import MOST_AHEAD, MOST_NAMED, KeyUse, QueuePosition
+from mrq_core.contract.messages import MOST_AHEAD, MOST_NAMED
+from mrq_core.contract.queries import KeyUse, QueuePosition
 from mrq_core.contract.record import PRIORITY_MAX, JobRecord
 from mrq_core.embedded.jobs import limits, records
 

@@ -18,8 +18,9 @@ from msgspec.structs import replace
 from mrq_core.clock import Clock
 from mrq_core.contract import codec
 from mrq_core.contract.matching import check_group
-from mrq_core.contract.messages import Action, Applied, ChangeResult, Counted, JobFilter, Order, Page
+from mrq_core.contract.messages import Action, Applied, ChangeResult
 from mrq_core.contract.naming import check_page_cursor
+from mrq_core.contract.queries import Counted, JobFilter, Order, Page
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import encoding
 from mrq_core.drivers.pacing import Pace

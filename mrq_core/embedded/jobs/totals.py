@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from mrq_core.clock import Clock
 from mrq_core.contract import codec
-from mrq_core.contract.messages import JobFilter, QueueCounts, Totals
 from mrq_core.contract.naming import BEHIND_NAMES
+from mrq_core.contract.queries import JobFilter, QueueCounts, Totals
 from mrq_core.contract.record import Status
 from mrq_core.contract.terms import type_terms, wanted_terms
 from mrq_core.embedded.jobs import records

@@ -7,7 +7,7 @@ import shutil
 import sqlite3
 from collections.abc import Iterator
 
-from mrq_core.contract.messages import Finding
+from mrq_core.contract.queries import Finding
 from mrq_core.embedded.server import layout
 from mrq_core.embedded.server.connection import Database
 from mrq_core.errors import BrokerCorrupt, BrokerError

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from mrq_core.clock import Clock, from_ms, to_ms
 from mrq_core.contract import codec
-from mrq_core.contract.messages import LogLine, LogPage
 from mrq_core.contract.naming import log_position
+from mrq_core.contract.queries import LogLine, LogPage
 from mrq_core.errors import JobNotFound
 
 _VISIBLE = """

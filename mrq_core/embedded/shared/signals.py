@@ -7,8 +7,8 @@ import sqlite3
 from msgspec.structs import replace
 
 from mrq_core.contract import rules
-from mrq_core.contract.messages import PollResult, Versions
 from mrq_core.contract.record import JobRecord
+from mrq_core.contract.shared_state import PollResult, Versions
 from mrq_core.embedded.shared import state
 
 _RULES_VERSION = "SELECT value FROM numbers WHERE name = 'rules'"

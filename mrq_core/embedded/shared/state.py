@@ -14,8 +14,8 @@ from typing import TypeVar
 from mrq_core.clock import Clock
 from mrq_core.contract import codec, rules
 from mrq_core.contract.codec import JsonValue
-from mrq_core.contract.messages import StateItem
 from mrq_core.contract.services import SharedState
+from mrq_core.contract.shared_state import StateItem
 from mrq_core.embedded.jobs import records
 from mrq_core.embedded.server.connection import Database
 from mrq_core.errors import BrokerError

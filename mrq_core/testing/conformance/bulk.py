@@ -6,7 +6,8 @@ import random
 from collections import Counter
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import CHUNK, Cancel, ChangeResult, Enqueued, JobFilter
+from mrq_core.contract.messages import CHUNK, Cancel, ChangeResult, Enqueued
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import Contract, claim, new_job, put_many, ref, settlement, take

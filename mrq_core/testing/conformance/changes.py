@@ -8,16 +8,8 @@ import pytest
 
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import (
-    Cancel,
-    ChangeResult,
-    JobFilter,
-    LogLine,
-    Move,
-    RawItem,
-    Remove,
-    Requeue,
-)
+from mrq_core.contract.messages import Cancel, ChangeResult, Move, RawItem, Remove, Requeue
+from mrq_core.contract.queries import JobFilter, LogLine
 from mrq_core.contract.record import TRANSITIONS, WAITING, Status, is_legal
 from mrq_core.errors import JobNotFound
 from mrq_core.testing.clock import ManualClock

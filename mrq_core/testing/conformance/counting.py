@@ -10,8 +10,10 @@ import pytest
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.matching import GROUPS
-from mrq_core.contract.messages import JobFilter, Move, Order, QueueCounts, RawItem, Versions
+from mrq_core.contract.messages import Move, RawItem
+from mrq_core.contract.queries import JobFilter, Order, QueueCounts
 from mrq_core.contract.record import Status
+from mrq_core.contract.shared_state import Versions
 from mrq_core.errors import InvalidValue
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (

@@ -10,7 +10,8 @@ import pytest
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject
-from mrq_core.contract.messages import Cancel, ChangeResult, Edit, JobFilter, Limit, Requeue, Unique
+from mrq_core.contract.messages import Cancel, ChangeResult, Edit, Limit, Requeue, Unique
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import WAITING, JobRecord, Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (

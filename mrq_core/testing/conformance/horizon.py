@@ -8,7 +8,8 @@ import pytest
 
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Cancel, ChangeResult, Edit, KeyUse, Limit, Move, QueuePosition, Requeue
+from mrq_core.contract.messages import Cancel, ChangeResult, Edit, Limit, Move, Requeue
+from mrq_core.contract.queries import KeyUse, QueuePosition
 from mrq_core.contract.record import Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (

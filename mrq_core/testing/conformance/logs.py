@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import LogLine
+from mrq_core.contract.queries import LogLine
 from mrq_core.errors import InvalidValue, JobNotFound
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import Contract, put

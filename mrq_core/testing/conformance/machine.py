@@ -34,21 +34,20 @@ from mrq_core.contract.messages import (
     ClaimRef,
     ClaimRequest,
     Edit,
-    JobFilter,
     Limit,
     Move,
     NewJob,
     Note,
-    Order,
     Outcome,
     Remove,
     Requeue,
     Settlement,
     Unique,
-    Versions,
     Wanted,
 )
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import WAITING, JobRecord, Status
+from mrq_core.contract.shared_state import Versions
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import BrokerFactory, Contract
 from mrq_core.testing.memory import MemoryBroker

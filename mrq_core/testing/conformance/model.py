@@ -11,18 +11,8 @@ from msgspec.structs import replace
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.lifecycle import claim_number
-from mrq_core.contract.messages import (
-    Cancel,
-    Claimed,
-    ClaimRef,
-    JobFilter,
-    Move,
-    NewJob,
-    Order,
-    Requeue,
-    Settlement,
-    Unique,
-)
+from mrq_core.contract.messages import Cancel, Claimed, ClaimRef, Move, NewJob, Requeue, Settlement, Unique
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import Contract, claim, new_job, ref, settlement

@@ -9,8 +9,9 @@ from collections.abc import Callable
 import pytest
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Cancel, Requeue, Versions, Wanted
+from mrq_core.contract.messages import Cancel, Requeue, Wanted
 from mrq_core.contract.record import Status
+from mrq_core.contract.shared_state import Versions
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
     LEASE,

@@ -6,15 +6,8 @@ import pytest
 
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import (
-    CHUNK,
-    MOST_AHEAD,
-    MOST_NAMED,
-    Cancel,
-    KeyUse,
-    Limit,
-    QueuePosition,
-)
+from mrq_core.contract.messages import CHUNK, MOST_AHEAD, MOST_NAMED, Cancel, Limit
+from mrq_core.contract.queries import KeyUse, QueuePosition
 from mrq_core.contract.record import WAITING, Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (

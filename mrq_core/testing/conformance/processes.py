@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import ChangeResult, Edit, JobFilter
+from mrq_core.contract.messages import ChangeResult, Edit
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (

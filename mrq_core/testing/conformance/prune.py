@@ -6,16 +6,9 @@ import pytest
 
 from mrq_core.clock import after, from_ms
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import (
-    Cancel,
-    ChangeResult,
-    Enqueued,
-    JobFilter,
-    LogLine,
-    Move,
-    Requeue,
-)
+from mrq_core.contract.messages import Cancel, ChangeResult, Enqueued, Move, Requeue
 from mrq_core.contract.metrics import Metric, Resolution
+from mrq_core.contract.queries import JobFilter, LogLine
 from mrq_core.contract.record import Status
 from mrq_core.errors import JobNotFound
 from mrq_core.testing.clock import ManualClock

@@ -7,8 +7,9 @@ import threading
 import pytest
 
 from mrq_core.clock import after
-from mrq_core.contract.messages import Limit, QueueCounts, RawItem, Unique, Wanted
+from mrq_core.contract.messages import Limit, RawItem, Unique, Wanted
 from mrq_core.contract.pair import JobQueue, KeyRequest
+from mrq_core.contract.queries import QueueCounts
 from mrq_core.errors import BrokerError
 from mrq_core.ids import new_id
 from mrq_core.testing.clock import ManualClock

@@ -5,17 +5,10 @@ from __future__ import annotations
 import pytest
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import (
-    ChangeResult,
-    JobFilter,
-    Move,
-    QueueCounts,
-    RawItem,
-    Requeue,
-    Versions,
-    Wanted,
-)
+from mrq_core.contract.messages import ChangeResult, Move, RawItem, Requeue, Wanted
+from mrq_core.contract.queries import JobFilter, QueueCounts
 from mrq_core.contract.record import Status
+from mrq_core.contract.shared_state import Versions
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
     Contract,

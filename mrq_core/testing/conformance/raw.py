@@ -8,8 +8,9 @@ from msgspec.structs import replace
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.lifecycle import claim_number
-from mrq_core.contract.messages import JobFilter, RawClaim, RawItem
+from mrq_core.contract.messages import RawClaim, RawItem
 from mrq_core.contract.naming import RawKind
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import is_id

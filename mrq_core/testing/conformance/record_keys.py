@@ -7,7 +7,7 @@ from msgspec.structs import replace
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Cancel, ChangeResult, Enqueued, NewJob, Remove, Requeue, Unique
-from mrq_core.contract.messages import JobFilter as Jobs
+from mrq_core.contract.queries import JobFilter as Jobs
 from mrq_core.contract.record import Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (

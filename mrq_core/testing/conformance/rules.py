@@ -10,20 +10,10 @@ import pytest
 from mrq_core.clock import after
 from mrq_core.contract import rules
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import (
-    Cancel,
-    ChangeResult,
-    JobFilter,
-    Limit,
-    Move,
-    Pause,
-    QueuePosition,
-    Requeue,
-    Rules,
-    Versions,
-    WorkerRequest,
-)
+from mrq_core.contract.messages import Cancel, ChangeResult, Limit, Move, Requeue
+from mrq_core.contract.queries import JobFilter, QueuePosition
 from mrq_core.contract.record import Status
+from mrq_core.contract.shared_state import Pause, Rules, Versions, WorkerRequest
 from mrq_core.errors import NotSupported
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (

@@ -9,7 +9,8 @@ import pytest
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue
-from mrq_core.contract.messages import Action, Cancel, ChangeResult, JobFilter, Move, Order, Remove, Requeue
+from mrq_core.contract.messages import Action, Cancel, ChangeResult, Move, Remove, Requeue
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import InvalidValue
 from mrq_core.testing.clock import ManualClock

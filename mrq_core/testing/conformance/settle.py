@@ -10,16 +10,8 @@ from msgspec.structs import replace
 from mrq_core.clock import after
 from mrq_core.contract import lifecycle
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import (
-    Cancel,
-    ChangeResult,
-    JobFilter,
-    NewJob,
-    Order,
-    Requeue,
-    Settlement,
-    Unique,
-)
+from mrq_core.contract.messages import Cancel, ChangeResult, NewJob, Requeue, Settlement, Unique
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import HISTORY_LIMIT, JobRecord, Status
 from mrq_core.ids import seconds_of
 from mrq_core.testing.clock import ManualClock

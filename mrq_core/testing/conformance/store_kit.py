@@ -9,8 +9,9 @@ import pytest
 
 from mrq_core.clock import Clock
 from mrq_core.contract import lifecycle
-from mrq_core.contract.messages import JobFilter, LogLine, NewJob, Outcome, Settlement
+from mrq_core.contract.messages import NewJob, Outcome, Settlement
 from mrq_core.contract.pair import Entry, JobStore, Replacement, StoredJob, WriteResult
+from mrq_core.contract.queries import JobFilter, LogLine
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE, new_job

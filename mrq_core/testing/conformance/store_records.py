@@ -9,8 +9,9 @@ from msgspec.structs import replace
 
 from mrq_core.clock import after
 from mrq_core.contract import lifecycle
-from mrq_core.contract.messages import Enqueued, JobFilter, NewJob, Settlement, Unique
+from mrq_core.contract.messages import Enqueued, NewJob, Settlement, Unique
 from mrq_core.contract.pair import JobStore, WriteResult
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.errors import JobNotFound
 from mrq_core.ids import new_id

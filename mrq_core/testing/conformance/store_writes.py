@@ -9,9 +9,11 @@ from msgspec.structs import replace
 
 from mrq_core.clock import after
 from mrq_core.contract import lifecycle
-from mrq_core.contract.messages import JobFilter, Unique, Versions
+from mrq_core.contract.messages import Unique
 from mrq_core.contract.pair import JobStore, Replacement, WriteResult
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.shared_state import Versions
 from mrq_core.errors import JobNotFound
 from mrq_core.ids import new_id
 from mrq_core.testing.clock import ManualClock

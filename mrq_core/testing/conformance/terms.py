@@ -10,17 +10,8 @@ from msgspec.structs import replace
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue
-from mrq_core.contract.messages import (
-    AddedKeys,
-    Cancel,
-    ChangeResult,
-    JobFilter,
-    Limit,
-    Order,
-    RawItem,
-    Remove,
-    Requeue,
-)
+from mrq_core.contract.messages import AddedKeys, Cancel, ChangeResult, Limit, RawItem, Remove, Requeue
+from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import Status
 from mrq_core.contract.terms import MOST_WORDS, error_group, words_of
 from mrq_core.ids import new_id

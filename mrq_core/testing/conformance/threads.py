@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import JobFilter
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerError
 from mrq_core.testing.clock import ManualClock

@@ -7,7 +7,8 @@ import random
 import pytest
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.messages import Cancel, JobFilter, Move, Requeue
+from mrq_core.contract.messages import Cancel, Move, Requeue
+from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import Contract, claim, lose, new_job, settle, started, take

@@ -16,17 +16,15 @@ from mrq_core.contract.messages import (
     ClaimRequest,
     Edit,
     Enqueued,
-    JobFilter,
     Move,
     NewJob,
     Note,
-    QueueCounts,
-    QueuePosition,
     Remove,
     Requeue,
     Settlement,
     Wanted,
 )
+from mrq_core.contract.queries import JobFilter, QueueCounts, QueuePosition
 from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
 from mrq_core.testing.memory.jobs import (

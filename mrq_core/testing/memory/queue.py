@@ -11,17 +11,9 @@ from msgspec.structs import replace
 from mrq_core.clock import Clock, SystemClock, after, from_ms
 from mrq_core.contract import pair
 from mrq_core.contract.lifecycle import claim_number
-from mrq_core.contract.messages import (
-    ClaimRef,
-    ClaimRequest,
-    Finding,
-    QueueCounts,
-    QueuePosition,
-    RawClaim,
-    Unique,
-    Wanted,
-)
+from mrq_core.contract.messages import ClaimRef, ClaimRequest, RawClaim, Unique, Wanted
 from mrq_core.contract.pair import ClaimedEntries, Entry, JobQueue, KeyHolder, KeyRequest, Removal
+from mrq_core.contract.queries import Finding, QueueCounts, QueuePosition
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.drivers.limits import rules_of
 from mrq_core.testing.memory.broker import MemoryBroker

@@ -7,20 +7,10 @@ from contextlib import contextmanager
 from datetime import datetime
 
 from mrq_core.clock import Clock, SystemClock, from_ms, to_ms
-from mrq_core.contract.messages import (
-    Counted,
-    Finding,
-    JobFilter,
-    LogLine,
-    LogPage,
-    Order,
-    Page,
-    PollResult,
-    Totals,
-    Versions,
-)
 from mrq_core.contract.metrics import Metric, Resolution
+from mrq_core.contract.queries import Counted, Finding, JobFilter, LogLine, LogPage, Order, Page, Totals
 from mrq_core.contract.services import SharedState, StoreServices
+from mrq_core.contract.shared_state import PollResult, Versions
 from mrq_core.errors import BrokerUnavailable, JobNotFound
 from mrq_core.testing.memory.data import MemoryData
 from mrq_core.testing.memory.jobs import limits, pruning, searching, totals

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from mrq_core.contract.messages import MOST_AHEAD, MOST_NAMED, KeyUse, QueuePosition
+from mrq_core.contract.messages import MOST_AHEAD, MOST_NAMED
+from mrq_core.contract.queries import KeyUse, QueuePosition
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.testing.memory.data import MemoryData, Parking
 from mrq_core.testing.memory.jobs import limits

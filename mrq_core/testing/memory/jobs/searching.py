@@ -7,8 +7,9 @@ from datetime import datetime
 
 from mrq_core.contract import lifecycle
 from mrq_core.contract.matching import check_group, matches
-from mrq_core.contract.messages import Action, Applied, Counted, JobFilter, Order, Page
+from mrq_core.contract.messages import Action, Applied
 from mrq_core.contract.naming import check_page_cursor
+from mrq_core.contract.queries import Counted, JobFilter, Order, Page
 from mrq_core.contract.record import JobRecord
 from mrq_core.testing.memory.data import MemoryData
 from mrq_core.testing.memory.jobs import changing

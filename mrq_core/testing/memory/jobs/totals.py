@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from mrq_core.contract.messages import QueueCounts, Totals
+from mrq_core.contract.queries import QueueCounts, Totals
 from mrq_core.contract.record import Status
 from mrq_core.testing.memory.data import MemoryData
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from mrq_core.contract.messages import LogLine, LogPage
 from mrq_core.contract.naming import log_position
+from mrq_core.contract.queries import LogLine, LogPage
 
 
 class JobLog:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from mrq_core.contract import rules
-from mrq_core.contract.messages import PollResult, Versions
 from mrq_core.contract.record import Status
 from mrq_core.contract.services import SharedState
+from mrq_core.contract.shared_state import PollResult, Versions
 from mrq_core.testing.memory.data import MemoryData
 
 

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from mrq_core.clock import Clock, after, from_ms
 from mrq_core.contract import rules
 from mrq_core.contract.codec import JsonValue, decode, encode
-from mrq_core.contract.messages import StateItem
 from mrq_core.contract.services import SharedState
+from mrq_core.contract.shared_state import StateItem
 
 
 class StateItems:
