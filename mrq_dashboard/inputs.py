@@ -100,5 +100,15 @@ def _converted(value: object, kind: type[msgspec.Struct], *, strict: bool) -> ms
         names = [field.encode_name for field in msgspec.structs.fields(kind)]
         found = _PATH.search(str(error))
         path = found[1] if found is not None and found[1] in names else "inputs"
-        text = f"{error}; the inputs here: {', '.join(names) or 'no inputs'}"
+        choices = _choices(kind, path) if "enum" in str(error) else ()
+        expected = f": expected one of {', '.join(choices)}" if choices else ""
+        text = f"{error}{expected}; the inputs here: {', '.join(names) or 'no inputs'}"
         raise InvalidValue(text, path=path) from error
+
+
+def _choices(kind: type[msgspec.Struct], name: str) -> tuple[str, ...]:
+    """The values of an input that has a few. Empty: it has others."""
+    schema = msgspec.json.schema(kind)
+    field = schema["$defs"][kind.__name__]["properties"].get(name, {})
+    parts = [field, *field.get("anyOf", ())]
+    return tuple(str(value) for part in parts for value in part.get("enum", ()))
