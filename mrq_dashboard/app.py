@@ -182,6 +182,7 @@ def create_dashboard(
     async def http_error(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
         allowed = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
+        allowed = ", ".join(sorted(allowed.split(", ")))  # Starlette joins a set
         text = f"status {status}"
         if status == 404:
             text = f"there is no page at {request.scope['path']}"
