@@ -220,14 +220,12 @@ def _change(
     if isinstance(change, SetPriority):
         return _prioritize(broker, change.priority, records)
     ids = [record.id for record in records]
-    middle = len(ids) // 2 if len(ids) > _SMALL else len(ids)
-    answers: Counter[ChangeResult] = Counter()
+    if len(ids) <= _SMALL:
+        return _apply(broker, query, change, ids)
+    middle = len(ids) // 2
     with ThreadPoolExecutor(2) as pool:
-        for half in pool.map(
-            partial(_apply, broker, query, change), filter(None, (ids[:middle], ids[middle:]))
-        ):
-            answers.update(half)
-    return answers
+        first, second = pool.map(partial(_apply, broker, query, change), (ids[:middle], ids[middle:]))
+    return first + second
 
 
 def _apply(broker: Broker, query: SearchQuery, change: Action, ids: Sequence[str]) -> Counter[ChangeResult]:
