@@ -45,9 +45,11 @@ STEP = 10
 """The size of a step in these tests."""
 
 
-@pytest.fixture(autouse=True)
-def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, params=[100, 4], ids=["whole", "halves"])
+def small_steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small steps, in one call and in two at once."""
     monkeypatch.setattr(module, "CHUNK", STEP)
+    monkeypatch.setattr(module, "_SMALL", request.param)
 
 
 @pytest.fixture
