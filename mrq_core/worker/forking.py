@@ -151,10 +151,11 @@ class _ChildHub(hub.Hub):
 
 
 def _before() -> None:
+    if sys._getframe(1).f_globals.get("__name__") == "gevent.os":
+        # gevent does it after the fork, too late for a first child that dies at once. Also without a worker:
+        # `mrq run` waits for such a child too.
+        hub.get_hub().loop.install_sigchld()
     if _workers:
-        if sys._getframe(1).f_globals.get("__name__") == "gevent.os":
-            # gevent does it after the fork, too late for a first child that dies at once.
-            hub.get_hub().loop.install_sigchld()
         # A signal that reached the child before it has its own handlers would be lost.
         _masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS))
 

@@ -144,6 +144,28 @@ def test_a_child_that_a_task_forks_has_no_result(mrq: Shell, project: Project) -
     assert said.err.count("ValueError: in the child") == 1
 
 
+def test_a_run_waits_for_a_child_that_dies_before_its_fork_returns(mrq: Shell, project: Project) -> None:
+    project.write(
+        "brief.py",
+        """
+        import os
+        import time
+        from gevent.monkey import get_original
+        from mrq_core import task
+
+        os.register_at_fork(after_in_parent=lambda: get_original("time", "sleep")(0.5))
+
+        @task
+        def brief():
+            child = os.fork()
+            if child == 0:
+                os._exit(7)
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    """,
+    )
+    assert mrq("run", "brief.brief").out == "7\n"
+
+
 TALKATIVE = """
 import os
 import subprocess

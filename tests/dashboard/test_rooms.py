@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -551,7 +553,9 @@ def test_the_answer_of_a_worker_is_told(
         for request in client.broker.poll(WORKER, Versions()).requests:
             store_answer(client.broker, request.id, "done", "it finishes its jobs <b>")
 
-    monkeypatch.setattr("mrq_core.operations.requests.time.sleep", answer)
+    monkeypatch.setattr(
+        "mrq_core.operations.requests.time", SimpleNamespace(monotonic=time.monotonic, sleep=answer)
+    )
     monkeypatch.setattr("mrq_dashboard.actions.workers._PATIENCE", 10.0)
     page = site.post("/worker/drain", data={"name": WORKER, "_back": "/workers"})
     assert "it finishes its jobs &lt;b&gt;" in page.text
@@ -585,7 +589,9 @@ def test_the_log_and_the_stacks_of_a_worker_are_shown(
         for request in client.broker.poll(WORKER, Versions()).requests:
             store_answer(client.broker, request.id, "done", f"{request.kind}: <script>alert(1)</script>")
 
-    monkeypatch.setattr("mrq_core.operations.requests.time.sleep", answer)
+    monkeypatch.setattr(
+        "mrq_core.operations.requests.time", SimpleNamespace(monotonic=time.monotonic, sleep=answer)
+    )
     for kind in ("log", "stack"):
         said = done(site.get(f"/api/worker/{kind}", params={"name": WORKER}))
         assert said == {"worker": WORKER, "text": f"{kind}: <script>alert(1)</script>"}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,7 +41,9 @@ def answered(broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch, state: str, 
         for request in broker.poll(NAME, Versions()).requests:
             store_answer(broker, request.id, state, text)
 
-    monkeypatch.setattr("mrq_core.operations.requests.time.sleep", answer)
+    monkeypatch.setattr(
+        "mrq_core.operations.requests.time", SimpleNamespace(monotonic=time.monotonic, sleep=answer)
+    )
 
 
 @pytest.mark.parametrize("length", [0, 1, CHUNK_SIZE, CHUNK_SIZE + 1, 5 * CHUNK_SIZE])
@@ -66,7 +70,9 @@ def test_a_worker_that_ends_after_it_has_accepted_is_told(
         for request in broker.poll(NAME, Versions()).requests:
             broker.state.compare_and_set(ANSWERS, request.id, {"state": "accepted"}, version=0)
 
-    monkeypatch.setattr("mrq_core.operations.requests.time.sleep", accept)
+    monkeypatch.setattr(
+        "mrq_core.operations.requests.time", SimpleNamespace(monotonic=time.monotonic, sleep=accept)
+    )
     with pytest.raises(RequestFailed, match="has accepted the request stack, and ended before it answered"):
         request_worker(broker, NAME, "stack", ttl=0.05)
 
