@@ -48,6 +48,25 @@ def after(moment: datetime, seconds: float) -> datetime:
     return moment + _delta(seconds)
 
 
+_UNITS = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s"), (1, "ms"))
+_SINGLE = {"1 d": "day", "1 h": "hour", "1 min": "minute", "1 s": "second"}
+
+
+def span_words(seconds: float) -> str:
+    """A duration for people, exact to the millisecond: ``15 min``, ``1 h 30 min``."""
+    left, parts = round(seconds * 1000), []
+    for size, unit in _UNITS:
+        number, left = divmod(left, size)
+        parts += [f"{number:,} {unit}"] if number else []
+    return " ".join(parts) or "0 s"
+
+
+def period_words(seconds: float) -> str:
+    """A duration as `span_words`, to follow ``every`` or ``per``: ``hour``, ``15 min``."""
+    words = span_words(seconds)
+    return _SINGLE.get(words, words)
+
+
 @lru_cache(maxsize=256)
 def _delta(seconds: float) -> timedelta:
     """Cached, because most calls use the same few leases and retention times."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from mrq_core.clock import period_words, span_words
 from mrq_core.contract.codec import JsonValue
 from mrq_core.operations.reasons import quoted
 from mrq_core.operations.views import seconds
@@ -98,6 +99,8 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "percent": percent,
     "size": size,
     "duration": seconds,
+    "period": period_words,
+    "span": span_words,
     "json_text": json_text,
     "bounded": bounded,
     "shell": quoted,

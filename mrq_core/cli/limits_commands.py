@@ -8,6 +8,7 @@ import typer
 
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note, print_json, say, show_table
+from mrq_core.clock import period_words
 from mrq_core.contract.messages import Limit
 from mrq_core.operations import limits
 from mrq_core.operations.filters import seconds_from
@@ -72,4 +73,4 @@ def remove_limits(
 
 
 def _rate(limit: Limit) -> str | None:
-    return None if limit.rate is None else f"{limit.rate:g} per {limit.per:g} s"
+    return None if limit.rate is None else f"{limit.rate:g} per {period_words(limit.per)}"

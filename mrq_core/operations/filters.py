@@ -165,6 +165,14 @@ def duration_from(text: str, *, name: str) -> float:
     return seconds
 
 
+def duration_text(seconds: float) -> str:
+    """The text that `duration_from` reads as this duration: ``15m``, ``90m``, ``1.5s``."""
+    for unit in ("d", "h", "m"):
+        if seconds and seconds % _UNIT_SECONDS[unit] == 0:
+            return f"{seconds / _UNIT_SECONDS[unit]:.0f}{unit}"
+    return f"{seconds:.6f}".rstrip("0").rstrip(".") + "s"
+
+
 def _words(texts: Iterable[str]) -> tuple[str, ...]:
     words: dict[str, None] = {}
     for text in texts:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from mrq_core.clock import period_words
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Limit
@@ -196,7 +197,7 @@ def jobs_text(number: int) -> str:
 def rate_text(limit: Limit) -> str:
     """The rate of a limit that has one: ``1 job per 10 min``."""
     number = limit.rate or 0.0
-    return f"{number:,g} job{'' if number == 1 else 's'} per {seconds(limit.per)}"
+    return f"{number:,g} job{'' if number == 1 else 's'} per {period_words(limit.per)}"
 
 
 def listed(names: Collection[str], number: int) -> str:

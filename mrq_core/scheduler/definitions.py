@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from mrq_core.clock import period_words
 from mrq_core.config.secrets import hide_secrets
 from mrq_core.contract.codec import JsonObject, JsonValue, storable_params
 from mrq_core.contract.naming import plain_text
@@ -114,7 +115,7 @@ def trigger_of(definition: Definition, anchor_ms: int) -> Trigger:
 def trigger_words(definition: Definition) -> str:
     """When the schedule fires, in words, also if this version refuses its cron expression."""
     if definition.interval is not None:
-        return f"every {definition.interval:g} s"
+        return f"every {period_words(definition.interval)}"
     zone = definition.timezone
     if definition.cron is not None:
         try:

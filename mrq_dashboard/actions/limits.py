@@ -6,10 +6,10 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from mrq_core.clock import period_words
 from mrq_core.contract.messages import Limit
-from mrq_core.operations.filters import duration_from
+from mrq_core.operations.filters import duration_from, duration_text
 from mrq_core.operations.limits import TASK, find_limit, limit_view, remove_limits, set_limit
-from mrq_core.operations.views import seconds
 from mrq_dashboard.acting import Field, Form, ask
 from mrq_dashboard.visit import Done, NotFound, Page, Visit
 
@@ -66,9 +66,9 @@ def remove_rule(visit: Visit, inputs: LimitName) -> Done:
 
 
 def words_of(limit: Limit) -> str:
-    """The limit in words: ``5 at once, 10 per 1 min``."""
+    """The limit in words: ``5 at once, 10 per minute``."""
     parts = [] if limit.concurrency is None else [f"{limit.concurrency:,} at once"]
-    parts += [] if limit.rate is None else [f"{limit.rate:g} per {seconds(limit.per)}"]
+    parts += [] if limit.rate is None else [f"{limit.rate:g} per {period_words(limit.per)}"]
     return ", ".join(parts)
 
 
@@ -99,9 +99,12 @@ def ask_set(visit: Visit, inputs: LimitForm) -> Page:
             ),
             Field(
                 name="rate", label="Jobs that start in each period", hint="Empty: any number.",
-                value="" if limit.rate is None else f"{limit.rate:g}",
+                value="" if limit.rate is None else f"{limit.rate:.12g}",
             ),
-            Field(name="per", label="Period", value=f"{limit.per:g}s", hint="Such as 1s, 1m or 1h.", most=20),
+            Field(
+                name="per", label="Period", value=duration_text(limit.per), hint="Such as 1s, 1m or 1h.",
+                most=20,
+            ),
         ],
         hidden={"name": inputs.name} if inputs.name else {},
     )  # fmt: skip

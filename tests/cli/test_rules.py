@@ -94,7 +94,9 @@ def test_an_end_that_makes_no_sense_is_refused(mrq: Shell, project: Project) -> 
 def test_limits_are_listed_set_and_removed(mrq: Shell) -> None:
     assert "There are no limits" in mrq("limits").err
     assert mrq("limits", "set", "api", "--concurrency", "5").out == "set: api concurrency 5\n"
-    assert mrq("limits", "set", "größe", "--rate", "10", "--per", "1m").out == "set: größe rate 10 per 60 s\n"
+    assert (
+        mrq("limits", "set", "größe", "--rate", "10", "--per", "1m").out == "set: größe rate 10 per minute\n"
+    )
     assert mrq("limits", "--json").json == [
         {"name": "api", "concurrency": 5, "rate": None, "per": 1.0, "source": "person"},
         {"name": "größe", "concurrency": None, "rate": 10.0, "per": 60.0, "source": "person"},

@@ -407,7 +407,7 @@ def test_a_schedule_is_added_changed_and_deleted(site: TestClient, client: Clien
 
     page = PageReader(site.get("/schedule/edit", params={"name": SCHEDULE}).text)
     inputs = {at["name"]: at["value"] for tag, at in page.elements if tag == "input" and "value" in at}
-    assert inputs["interval"] == "900s"
+    assert inputs["interval"] == "15m"
     assert "abc" not in page.text
     sent = {**inputs, "params": '{"password": "***", "n": 2}', "interval": "", "dailytime": "08:30"}
     assert site.post("/schedule/edit", data=sent).history[0].status_code == 303
@@ -626,7 +626,7 @@ def test_a_limit_is_changed_live_and_removed(site: TestClient, client: Client) -
     assert ("concurrency", "2") in [(at.get("name"), at.get("value")) for _, at in page.elements]
     sent = {"name": "api", "concurrency": "7", "rate": "1.5", "per": "1m"}
     answer = site.post("/limit/set", data={**sent, "_back": "/limits"})
-    assert "The limit api is 7 at once, 1.5 per 60 s" in answer.text
+    assert "The limit api is 7 at once, 1.5 per minute" in answer.text
     rule = find_limit(client.broker, "api")
     assert rule is not None
     assert (rule.limit, rule.source) == (Limit(concurrency=7, rate=1.5, per=60.0), "person")

@@ -279,7 +279,7 @@ def test_a_limit_is_set_changed_and_removed(tab: Tab, stage: Stage) -> None:
     notice(tab, "The limit api is 5 at once")
     tab.page.locator('tr:has-text("partner") a:has-text("Change")').click()
     confirm(tab, concurrency="3", rate="1.5", per="1m")
-    notice(tab, "The limit partner is 3 at once, 1.5 per 60 s")
+    notice(tab, "The limit partner is 3 at once, 1.5 per minute")
     tab.page.locator('tr:has-text("partner") a:has-text("Remove")').click()
     confirm(tab)
     notice(tab, "is removed")

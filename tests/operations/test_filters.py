@@ -9,7 +9,14 @@ import pytest
 from mrq_core.contract.queries import JobFilter, Totals
 from mrq_core.contract.record import Status
 from mrq_core.errors import InvalidValue
-from mrq_core.operations.filters import FilterTexts, filter_from, moment_from, number_from_totals
+from mrq_core.operations.filters import (
+    FilterTexts,
+    duration_from,
+    duration_text,
+    filter_from,
+    moment_from,
+    number_from_totals,
+)
 
 UNSTORABLE = [
     "[" * 100 + "]" * 100,
@@ -169,3 +176,12 @@ def test_errors_and_search_keys_that_make_no_sense_are_refused(
 ) -> None:
     with pytest.raises(InvalidValue, match=message):
         made(**texts)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(900, "15m"), (5400, "90m"), (1.5, "1.5s"), (1_234_567, "1234567s"), (172_800, "2d")],
+)
+def test_a_duration_comes_back_from_its_text(seconds: float, text: str) -> None:
+    assert duration_text(seconds) == text
+    assert duration_from(text, name="x") == seconds

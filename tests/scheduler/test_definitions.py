@@ -247,3 +247,10 @@ def test_an_expression_that_this_version_refuses_has_words() -> None:
     """A list of schedules shows the schedules of other versions too."""
     stored = Definition(name="n", path=PATH, cron="0 0 * * * 2026")
     assert trigger_words(stored) == "cron 0 0 * * * 2026, which this version of mrq refuses, UTC"
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"), [(900, "every 15 min"), (5400, "every 1 h 30 min"), (3600, "every hour")]
+)
+def test_an_interval_has_words(interval: float, words: str) -> None:
+    assert trigger_words(defined(interval=interval)) == words

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mrq_core.clock import SystemClock, after, from_ms, to_ms
+from mrq_core.clock import SystemClock, after, from_ms, period_words, span_words, to_ms
 from mrq_core.testing import ManualClock
 
 MOMENTS = st.integers(min_value=0, max_value=4_102_444_800_000)
@@ -65,3 +65,21 @@ def test_a_manual_clock_stands_still_until_it_is_moved() -> None:
 def test_a_manual_clock_does_not_go_back() -> None:
     with pytest.raises(ValueError, match="expected 0 or more"):
         ManualClock().advance(-1)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.0, "0 s"), (0.25, "250 ms"), (1.0, "1 s"), (90.0, "1 min 30 s"), (900.0, "15 min"),
+        (5400.0, "1 h 30 min"), (86_400.0, "1 d"),
+        (1_234_567.0, "14 d 6 h 56 min 7 s"), (8.64e10, "1,000,000 d"),
+    ],
+)  # fmt: skip
+def test_a_duration_has_exact_words(seconds: float, words: str) -> None:
+    assert span_words(seconds) == words
+
+
+def test_a_period_of_one_unit_is_named_without_its_number() -> None:
+    assert [period_words(one) for one in (1, 60, 3600, 86_400, 7200)] == [
+        "second", "minute", "hour", "day", "2 h",
+    ]  # fmt: skip
