@@ -70,9 +70,10 @@ class QueuePage(msgspec.Struct, frozen=True, kw_only=True):
     pauses: Mapping[str, Pause]
     other_paused: tuple[str, ...]
 
-    def pause_of(self, queue: str) -> Pause | None:
-        """The pause of the queue, or of the first tree that contains it."""
-        return _pause_of(queue, self.pauses)
+    def paused_as(self, queue: str) -> str | None:
+        """The queue if it is paused itself, else the first paused tree that contains it. None: it is not
+        paused."""
+        return queue if queue in self.pauses else _tree_around(queue, self.pauses)
 
 
 class ResumeResult(msgspec.Struct, frozen=True, kw_only=True):

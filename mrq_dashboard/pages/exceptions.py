@@ -12,7 +12,6 @@ from mrq_core.operations.errors import ErrorGroup, ErrorOrder, error_groups
 from mrq_core.operations.query import parse_query
 from mrq_core.operations.query_parts import quoted_value
 from mrq_core.operations.search import search
-from mrq_dashboard.auth import Role
 from mrq_dashboard.charts import Chart, Curve, bar_chart, sparkline
 from mrq_dashboard.visit import NotFound, Page, Visit
 
@@ -34,10 +33,11 @@ class ExceptionsInputs(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Row(NamedTuple):
-    """A group in the list."""
+    """A group in the list, and the query that finds its jobs."""
 
     group: ErrorGroup
     trend: Curve | None
+    query: str
 
 
 def exceptions(visit: Visit, inputs: ExceptionsInputs) -> Page:
@@ -53,7 +53,8 @@ def exceptions(visit: Visit, inputs: ExceptionsInputs) -> Page:
         successes=visit.successes,
     )
     context = {
-        "rows": [Row(group, sparkline(group.trend)) for group in found.groups],
+        "rows": [Row(group, sparkline(group.trend), _query(group.group)) for group in found.groups],
+        "verbs": [verb for verb in _verbs(visit, "") if verb[0] != "cancel"],
         "cursor": found.cursor,
         "total": found.total,
         "inputs": inputs,
@@ -68,7 +69,7 @@ def _one(visit: Visit, name: str) -> Page:
         raise NotFound(
             "no job has this error group any more: its jobs ran again, have expired or were removed"
         )
-    query = parse_query(broker, f"group:{quoted_value(name)}")
+    query = parse_query(broker, _query(name))
     jobs = search(broker, query, limit=_MOST_JOBS)
     sample: JobRecord | None = jobs.records[0] if jobs.records else None
     context = {
@@ -79,9 +80,20 @@ def _one(visit: Visit, name: str) -> Page:
         "trend": _trend(group, visit.now),
         "day": sum(group.trend),
         "periods": _periods(visit.now),
-        "may_act": visit.visitor.role >= Role.OPERATE,
+        "verbs": _verbs(visit, " all"),
     }
     return Page(template="exceptions/one.html", title=group.exception_type or name, context=context)
+
+
+def _query(group: str) -> str:
+    return f"group:{quoted_value(group)}"
+
+
+def _verbs(visit: Visit, tail: str) -> list[tuple[str, str, str]]:
+    """The bulk actions that the visitor's role allows: verb, words and icon."""
+    allowed = [("requeue", "Requeue", "retry"), ("cancel", "Cancel", "ban")] if visit.may_operate else []
+    allowed += [("remove", "Delete", "cross")] if visit.may_write else []
+    return [(verb, words + tail, icon) for verb, words, icon in allowed]
 
 
 def _periods(now: datetime) -> list[tuple[str, str]]:

@@ -48,12 +48,13 @@ class QueuesInputs(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Row(NamedTuple):
-    """A queue in the list. `waiting`: its jobs, or the parameters of a raw queue. `statistics` None: not
-    read."""
+    """A queue in the list. `waiting`: its jobs, or the parameters of a raw queue. `paused`: the queue, or the
+    tree with which it is paused. `statistics` None: not read."""
 
     counts: QueueCounts
     waiting: int
     kind: str
+    paused: str | None
     pause: Pause | None
     reason: Reason | None
     statistics: QueueStatistics | None
@@ -75,7 +76,8 @@ def queues(visit: Visit, inputs: QueuesInputs) -> Page:
             queue,
             raw_size(visit.broker, queue.queue) if raw_kind(queue.queue) else queue.waiting,
             _kind(queue.queue),
-            found.pause_of(queue.queue),
+            (paused := found.paused_as(queue.queue)),
+            found.pauses.get(paused or ""),
             next(iter(of_queue(queue.queue, around)), None),
             measured.get(queue.queue),
         )
@@ -90,7 +92,6 @@ def queues(visit: Visit, inputs: QueuesInputs) -> Page:
         "first": first,
         "more": found.number > first + _ROWS,
         "other_paused": found.other_paused,
-        "paused": found.pauses.keys(),
     }
     return Page(template="queues/list.html", title="Queues", context=context)
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from html import unescape
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from starlette.testclient import TestClient
@@ -521,15 +521,45 @@ def test_each_form_works_without_scripts(site: TestClient, client: Client) -> No
         assert job_id in answer.text
 
 
-def test_a_group_of_exceptions_is_requeued_and_cancelled(site: TestClient, client: Client) -> None:
+def asks_of(site: TestClient, path: str, **query: str) -> dict[str, str]:
+    """The bulk dialogs to which a page leads, by their verbs."""
+    page = PageReader(site.get(path, params=query).text)
+    asks = [link for link in page.links if link.startswith("/jobs/bulk/new")]
+    return {dict(parse_qsl(urlsplit(link).query))["action"]: link for link in asks}
+
+
+def test_a_group_of_exceptions_is_requeued_cancelled_and_deleted(site: TestClient, client: Client) -> None:
     failed(client, 3)
     [group] = site.get("/api/exceptions").json()["exceptions"]
-    page = PageReader(site.get("/exceptions", params={"group": group["group"]}).text)
-    asks = [link for link in page.links if link.startswith("/jobs/bulk/new")]
-    assert len(asks) == 2
-    data = fields_of(site, asks[0])
-    assert "3 jobs requeued" in site.post("/jobs/bulk", data=data, headers=HERE).text
+    asks = asks_of(site, "/exceptions", group=group["group"])
+    assert set(asks) == {"requeue", "cancel", "remove"}
+    assert (
+        "3 jobs requeued" in site.post("/jobs/bulk", data=fields_of(site, asks["requeue"]), headers=HERE).text
+    )
     assert statuses(client) == {"queued": 3}
+
+
+def test_the_list_of_exceptions_requeues_and_deletes(
+    site: TestClient, client: Client, make_site: MakeSite
+) -> None:
+    """An odd group takes its own jobs only."""
+    failed(client, 3)
+    scenes.put(client.broker, "odd", 'shop.Odd "x" \\')
+    scenes.fail(client.broker, scenes.take(client.broker, "odd"))
+    page = PageReader(site.get("/exceptions").text)
+    asks = [link for link in page.links if link.startswith("/jobs/bulk/new")]
+    assert len(asks) == 4
+    odd = [link for link in asks if "Odd" in link]
+    assert "1 job requeued" in site.post("/jobs/bulk", data=fields_of(site, odd[0]), headers=HERE).text
+    assert statuses(client) == {"failed": 3, "queued": 1}
+    for link in asks_of(site, "/exceptions", find="SendReceipt").values():
+        if "action=remove" in link:
+            assert "3 jobs removed" in site.post("/jobs/bulk", data=fields_of(site, link), headers=HERE).text
+    assert statuses(client) == {"queued": 1}
+    for role, verbs in (("read", set()), ("operate", {"requeue"})):
+        seen = make_site(broker=client.broker, authorize=lambda request, role=role: role)
+        failed(client)
+        assert set(asks_of(seen, "/exceptions")) == verbs
 
 
 def test_yesterdays_failed_jobs_of_a_task_with_an_error_take_three_clicks(

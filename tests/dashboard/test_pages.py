@@ -72,7 +72,7 @@ def test_each_page_shows_a_bad_day(site: TestClient, named: dict[str, str]) -> N
 
 def _check_queues(site: TestClient) -> None:
     queues = read(site, "/queues").text
-    assert "reports/daily paused 40 40 0" in queues
+    assert "reports/daily paused with the tree reports/ 40 40 0" in queues
     assert "crawl_timed_set raw timed set no worker 0 120 0" in queues
     assert "\\u202e gnp.exe" in queues
     mail = read(site, "/queues", name="mail").text
@@ -81,7 +81,8 @@ def _check_queues(site: TestClient) -> None:
     assert f"{scenes.WORKER} working" in mail
     paused = read(site, "/queues", name="reports/daily").text
     assert "The queue reports/daily has been paused for" in paused
-    assert "mrq queues resume reports/" in paused
+    assert "paused with the tree reports/" in paused
+    assert "Resume the tree reports/" in paused
     timed = read(site, "/queues", name="crawl_timed_set").text
     assert "Parameters waiting 120" in timed
     assert "https://example.com/0" in timed
@@ -175,7 +176,7 @@ def _check_overview(site: TestClient) -> None:
     overview = read(site, "/")
     assert f"1 worker is dead : {scenes.DEAD_WORKER}" in overview.text
     assert "reports/daily stands still: 40 due, the oldest for 30 min." in overview.text
-    assert "Resume reports/" in overview.text
+    assert "Resume the tree reports/" in overview.text
     assert "Oldest due 30 min ago reports/daily" in overview.text
     assert "Refused shop.mail.SendReceipt succeeded since" in overview.text
     titles = [tag for tag, _ in overview.elements if tag == "title"]

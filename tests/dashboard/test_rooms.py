@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from mrq_core.client.client import Client
+from mrq_core.clock import after
 from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
 from mrq_core.contract.messages import Limit, RawItem
@@ -21,6 +23,7 @@ from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.shared_state import Versions
 from mrq_core.operations.auditing import read_audit
 from mrq_core.operations.limits import find_limit, list_limits, publish_limits, set_limit
+from mrq_core.operations.queues import pause_queues
 from mrq_core.operations.requests import store_answer
 from mrq_core.operations.schedules import find_schedule, list_schedules, sync_schedules
 from mrq_core.operations.task_descriptions import publish_task
@@ -142,6 +145,26 @@ def test_who_resumes_a_part_of_a_paused_tree_is_told(site: TestClient) -> None:
     said = done(site.post("/api/queue/resume", json={"name": "mail/fast"}))
     assert said["resumed"] is False
     assert "was not paused itself, but is part of the paused tree mail/" in said["message"]
+
+
+@pytest.mark.parametrize("page", ["/queues", "/queues?name=mail/a", "/jobs/{id}", "/"])
+def test_a_queue_that_is_paused_with_its_tree_offers_to_resume_the_tree(
+    page: str, site: TestClient, client: Client
+) -> None:
+    old = after(client.broker.now(), -300.0)
+    job_id = scenes.put(client.broker, "mail/a", due_at=old)
+    pause_queues(client.broker, ["mail/"])
+    address = page.format(id=job_id)
+    text = site.get(address).text
+    form = next(one for one in text.split("<form")[1:] if "/queue/resume" in one)
+    assert 'name="name" value="mail/"' in form
+    assert "Resume the tree mail/" in form
+    data = dict(re.findall(r'name="(\w+)" value="([^"]*)"', form.partition("</form>")[0]))
+    assert "The tree mail/ is resumed" in site.post("/queue/resume", data=data, headers=HERE).text
+    assert client.broker.rules().queues == {}
+    assert "Resume" not in site.get(address).text
+    pause_queues(client.broker, ["mail/", "mail/a"])
+    assert 'name="name" value="mail/a"' in site.get("/queues").text
 
 
 def test_a_purge_asks_with_the_numbers_first(site: TestClient, client: Client) -> None:

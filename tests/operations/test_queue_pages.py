@@ -20,8 +20,8 @@ def test_queues_are_found_and_paged(each_broker: Broker) -> None:
     assert [counts.queue for counts in page.queues] == [f"Main/{number}" for number in range(10, 20)]
     assert {counts.due for counts in page.queues} == {1}
     assert (page.number, page.total, page.other_paused) == (25, 26, ("gone/",))
-    assert page.pause_of("other") is not None
-    assert page.pause_of("Main/10") is None
+    assert page.paused_as("other") == "other"
+    assert page.paused_as("Main/10") is None
     assert len(all_names(each_broker)) == 26
     assert queue_page(each_broker, "none").queues == ()
 
