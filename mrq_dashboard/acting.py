@@ -14,6 +14,9 @@ To add an action:
    page as a dialog. What needs no confirmation is a form of the page itself: `post` of the same file.
 5. Add an example of its inputs to `EXAMPLES` in tests/dashboard/test_acting.py, which fails until you do.
 
+What makes one thing, such as a job, gives it the id `visit.made_id`: then a request that is repeated after a
+lost answer makes it once.
+
 An action is logged (`dashboard.did`) and audited after it was done, with what it did. A form has a key
 (`_once`): a second press of its button, or a repetition after a lost answer, does nothing and gets the answer
 of the first. Programs send a header `Idempotency-Key` for that. The answer is a receipt in shared state.
@@ -26,7 +29,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
@@ -58,7 +61,7 @@ class Request:
     """An action that a visitor asks for: what acts, on which inputs, and the key against a repetition."""
 
     visit: Visit
-    act: Callable[[], Answer]
+    act: Callable[[Visit], Answer]
     inputs: msgspec.Struct
     key: str | None
     is_api: bool
@@ -69,16 +72,17 @@ def do(request: Request) -> Response | Json:
     visit = request.visit
     key = request.key if request.is_api else visit.own.get("_once") or new_key()
     if key is None:
-        done = _audited(visit, request.act())
+        done = _audited(visit, request.act(visit))
         return _answer_to_program(done.text, done.value, done.status)
     depends_on = f"{visit.path}\0".encode() + msgspec.json.encode(request.inputs)
     begun, is_first = begin_receipt(visit.broker, key, visit.visitor.name, depends_on)
     if not is_first:
         return _answer(request, begun, 200)
     try:
-        done = _audited(visit, request.act())
-    except BaseException:
-        release_receipt(visit.broker, begun)
+        done = _audited(visit, request.act(replace(visit, made_id=begun.made_id)))
+    except BaseException as error:
+        is_refusal = isinstance(error, MrqError) and not isinstance(error, BrokerError)
+        release_receipt(visit.broker, begun, is_open=not is_refusal)
         raise
     url = done.url or _back(visit)
     try:

@@ -114,8 +114,8 @@ class Site:
                         return self._response(visit, endpoint.answer(visit, *given))
                     key = request.headers.get("idempotency-key") if endpoint.is_api else None
                     asked = acting.Request(
-                        visit=visit, act=lambda: endpoint.answer(visit, *given), inputs=sent.inputs, key=key,
-                        is_api=endpoint.is_api,
+                        visit=visit, act=lambda one: endpoint.answer(one, *given), inputs=sent.inputs,
+                        key=key, is_api=endpoint.is_api,
                     )  # fmt: skip
                     return self._response(visit, acting.do(asked))
 

@@ -74,6 +74,8 @@ class Visit:
     """The variable parts of the path."""
     own: Mapping[str, str] = field(default_factory=dict)
     """What a page or form sends beside its inputs: see `mrq_dashboard.acting`."""
+    made_id: str | None = None
+    """The id of the one thing that an action makes. None: the request has no key, so any id will do."""
     referer: str = ""
     """The page of this dashboard that led here: its path with `root`, and its query. Empty: unknown."""
 

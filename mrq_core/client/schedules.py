@@ -76,13 +76,14 @@ def cancel_others(client: Client, definition: Definition, job_id: str) -> int:
             return number
 
 
-def run_schedule(client: Client, name: str) -> Enqueued:
+def run_schedule(client: Client, name: str, *, job_id: str | None = None) -> Enqueued:
     """Queues a job of the schedule now, also if it is paused. Its next fire stays. Where the overlap policy
-    forbids the job, `created` is False, with the id of the other job. Raises InvalidValue."""
+    forbids the job, `created` is False, with the id of the other job. A call without an answer can be
+    repeated with the same `job_id`. Raises InvalidValue."""
     definition = schedules.find_schedule(client.broker, name).definition
     if definition.overlap != "allow":
         publish_overlap_rule(client)
-    job_id = new_id()
+    job_id = job_id or new_id()
     (answer,) = client.enqueue([job_of_fire(client, definition, job_id)])
     if definition.overlap == "cancel_other":
         cancel_others(client, definition, job_id)

@@ -259,9 +259,17 @@ def _prioritize(broker: Broker, priority: int, records: Sequence[JobRecord]) -> 
 
 
 def begin_bulk(
-    broker: Broker, query: SearchQuery, change: Change, who: str, *, expected: int, is_counted: bool
+    broker: Broker,
+    query: SearchQuery,
+    change: Change,
+    who: str,
+    *,
+    expected: int,
+    is_counted: bool,
+    bulk_id: str | None = None,
 ) -> Bulk:
-    """Stores a bulk for a query that `bounded` has returned. A process that calls `take_over` does it.
+    """Stores a bulk for a query that `bounded` has returned. A process that calls `take_over` does it. A call
+    without an answer can be repeated with the same `bulk_id`: then it returns the bulk that there is.
 
     Raises InvalidValue for a query that is too large to store, and for more than MOST_RUNNING running ones.
     """
@@ -273,6 +281,9 @@ def begin_bulk(
             path="query",
         )
     known = list_bulks(broker)
+    earlier = next((bulk for bulk in known if bulk.id == bulk_id), None)
+    if earlier is not None:
+        return earlier
     if sum(bulk.is_running for bulk in known) >= MOST_RUNNING:
         raise InvalidValue(
             f"{MOST_RUNNING} bulk actions are running: wait until one has ended, or stop one", path="action"
@@ -282,10 +293,11 @@ def begin_bulk(
         broker.state.delete(BULK_NAMESPACE, old)
     now = broker.now()
     bulk = Bulk(
-        id=new_id(), who=who[:200], change=StoredChange.of(change), text=query.text,
+        id=bulk_id or new_id(), who=who[:200], change=StoredChange.of(change), text=query.text,
         begun_at=now, updated_at=now, expected=expected, is_counted=is_counted, query=query, lease_until=now,
     )  # fmt: skip
-    broker.state.put(BULK_NAMESPACE, bulk.id, _stored(bulk))
+    if broker.state.compare_and_set(BULK_NAMESPACE, bulk.id, _stored(bulk), version=0) is None:
+        return read_bulk(broker, bulk.id) or bulk  # the same call, at the same time
     return bulk
 
 

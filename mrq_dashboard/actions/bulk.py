@@ -110,8 +110,9 @@ def start(visit: Visit, inputs: BulkInputs) -> Done:
     if counts is not None:
         return _few(inputs.action, query, change, counts)
     bulk = begin_bulk(
-        visit.broker, wanted, change, visit.visitor.name, expected=number.total, is_counted=number.is_complete
-    )
+        visit.broker, wanted, change, visit.visitor.name, expected=number.total,
+        is_counted=number.is_complete, bulk_id=visit.made_id,
+    )  # fmt: skip
     visit.runner.wake()
     least = "" if number.is_complete else "at least "
     return Done(

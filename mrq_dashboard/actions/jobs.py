@@ -145,7 +145,7 @@ def rerun(visit: Visit, inputs: RerunInputs) -> Done:
         queue=queue,
         priority=record.priority if inputs.priority is None else inputs.priority,
         delay=None if inputs.delay is None else seconds_from(inputs.delay, name="delay"),
-        job_id=inputs.job_id,
+        job_id=inputs.job_id or visit.made_id,
     )
     return Done(
         action="run again",

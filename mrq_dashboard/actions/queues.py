@@ -105,7 +105,10 @@ def _change_all(
     counts = change_if_few(visit.broker, query, change)
     if counts is None:
         number = what_waits(visit.broker, name).number
-        bulk = begin_bulk(visit.broker, query, change, visit.visitor.name, expected=number, is_counted=True)
+        bulk = begin_bulk(
+            visit.broker, query, change, visit.visitor.name, expected=number, is_counted=True,
+            bulk_id=visit.made_id,
+        )  # fmt: skip
         visit.runner.wake()
         return Done(
             action=action, target=target, counts={"matching": number}, status=202,

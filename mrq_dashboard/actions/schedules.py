@@ -59,7 +59,7 @@ def run(visit: Visit, inputs: ScheduleName) -> Done:
     stored = _found(visit, inputs.name)
     name, path = stored.name, stored.definition.path
     learn(visit, path, published_task(visit.broker, path))
-    answer = run_schedule(visit.client, name)
+    answer = run_schedule(visit.client, name, job_id=visit.made_id)
     text = f"The schedule {name} has queued the job {answer.id}"
     if not answer.created:
         text = f"No job was queued: the overlap policy of {name} keeps the job {answer.id}"

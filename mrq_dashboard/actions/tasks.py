@@ -106,6 +106,7 @@ def queue(visit: Visit, inputs: QueueInputs) -> Done:
         priority=inputs.priority,
         delay=seconds_from(inputs.delay, name="delay") if inputs.delay else None,
         at=time_from(inputs.at, name="at") if inputs.at else None,
+        job_id=visit.made_id,
     )
     text = f"A job of {path} is queued: {job_id}"
     url = visit.url(f"/jobs/{job_id}")

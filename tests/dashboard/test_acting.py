@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, urlsplit
@@ -16,10 +17,12 @@ from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
 from mrq_core.contract.messages import Requeue
+from mrq_core.contract.queries import JobFilter
+from mrq_core.errors import BrokerUnavailable
 from mrq_core.operations.auditing import read_audit
-from mrq_core.operations.bulk import begin_bulk
+from mrq_core.operations.bulk import begin_bulk, list_bulks
 from mrq_core.operations.query import parse_query
-from mrq_core.operations.receipts import RECEIPTS_NAMESPACE
+from mrq_core.operations.receipts import ABANDONED, RECEIPTS_NAMESPACE
 from mrq_core.operations.saved_views import save_view, saved_views
 from mrq_dashboard.app import ENDPOINTS
 from mrq_dashboard.auth import Role, Visitor
@@ -130,8 +133,8 @@ def test_an_action_says_what_it_has_done(endpoint: Endpoint) -> None:
 def test_an_action_refuses_strangers_other_sites_and_lower_roles(
     endpoint: Endpoint, site: TestClient, make_site: MakeSite, client: Client
 ) -> None:
-    def entries() -> int:
-        return len(read_audit(client.broker)[0])
+    def entries() -> int:  # without the end of the bulk action of an example
+        return sum(entry.who != "anna" for entry in read_audit(client.broker)[0])
 
     before = entries()
     strange = make_site(broker=client.broker, authorize=lambda request: None)
@@ -262,6 +265,64 @@ def test_a_request_whose_first_has_not_ended_is_refused(site: TestClient, client
     answer = site.post("/api/views", json=VIEW, headers=headers)
     assert answer.status_code == 409
     assert "has not ended" in answer.json()["error"]["message"]
+
+
+def test_an_action_whose_process_died_may_be_repeated_after_a_minute(
+    site: TestClient, client: Client
+) -> None:
+    headers = {**HERE, "idempotency-key": "key-of-the-program"}
+    site.post("/api/views", json=VIEW, headers=headers)
+    [item] = client.broker.state.list(RECEIPTS_NAMESPACE)
+    assert isinstance(item.value, dict)
+    for age, status in ((ABANDONED - 20, 409), (ABANDONED + 1, 200)):
+        tried_at = (client.broker.now() - timedelta(seconds=age)).isoformat()
+        value = {**item.value, "text": None, "tried_at": tried_at}
+        client.broker.state.put(RECEIPTS_NAMESPACE, item.name, value)
+        assert site.post("/api/views", json=VIEW, headers=headers).status_code == status
+
+
+def again(site: TestClient, path: str, inputs: dict[str, Any]) -> int:
+    headers = {**HERE, "idempotency-key": "key-of-the-program"}
+    return site.post(path, json=inputs, headers=headers).status_code
+
+
+@pytest.mark.parametrize("path", ["/task/queue", "/jobs/{id}/rerun", "/schedule/run"])
+@pytest.mark.parametrize("is_lost", [True, False], ids=["lost answer", "error after it"])
+def test_a_request_that_is_repeated_makes_one_job(
+    path: str, is_lost: bool, site: TestClient, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    example = EXAMPLES[path]
+    address = f"/api{path}".format(**example.make(client))
+    before = {record.id for record in client.broker.find(JobFilter(), limit=100).records}
+    real = Client.enqueue
+
+    def lose(self: Client, jobs: Any) -> Any:
+        real(self, jobs)
+        raise BrokerUnavailable("no answer") if is_lost else RuntimeError("a plugin failed")
+
+    monkeypatch.setattr(Client, "enqueue", lose)
+    assert again(site, address, example.inputs) == (503 if is_lost else 500)
+    assert len(client.broker.state.list(RECEIPTS_NAMESPACE)) == 1  # it has the time of the id
+    monkeypatch.setattr(Client, "enqueue", real)
+    assert again(site, address, example.inputs) == 200
+    after = {record.id for record in client.broker.find(JobFilter(), limit=100).records}
+    assert len(after - before) == 1
+
+
+@pytest.mark.parametrize("module", ["bulk", "queues"])
+def test_a_request_that_is_repeated_begins_one_bulk_action(
+    module: str, site: TestClient, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = {"bulk": "/api/jobs/bulk", "queues": "/api/queue/purge"}[module]
+    inputs = {"bulk": {"action": "cancel", "query": "queue:mail"}, "queues": {"name": "mail"}}[module]
+    a_waiting_job(client)
+    actions = f"mrq_dashboard.actions.{module}"
+    monkeypatch.setattr(f"{actions}.change_if_few", lambda *ignored: None)
+    with monkeypatch.context() as patch:
+        patch.setattr(f"{actions}.bulk_view", lambda bulk: 1 / 0)
+        assert again(site, path, inputs) == 500
+    assert again(site, path, inputs) == 202
+    assert len(list_bulks(client.broker)) == 1
 
 
 def test_a_script_gets_the_address_of_the_next_page_or_the_error(site: TestClient) -> None:
