@@ -17,6 +17,7 @@ from mrq_core.errors import BrokerUnavailable, on_one_line
 from mrq_core.operations.auditing import audit
 from mrq_core.operations.bulk import Bulk
 from mrq_core.operations.bulk_runner import BulkRunner
+from mrq_core.operations.reached_limits import ReachedLimits
 from mrq_core.operations.search import KnownSuccesses
 from mrq_core.operations.slots import SlotHistory
 from mrq_core.operations.statistics import DayMeasurements
@@ -41,6 +42,7 @@ class Backend:
         self.client = client or Client(dataclasses.replace(config, broker_timeout=timeout))
         self.task_history = TaskHistory()
         self.slot_history = SlotHistory()
+        self.reached = ReachedLimits()
         self.day = DayMeasurements()
         self.known_successes: KnownSuccesses = {}
         self.health = Health()

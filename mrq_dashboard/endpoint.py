@@ -174,6 +174,7 @@ class Site:
             client=self.backend.client,
             task_history=self.backend.task_history,
             slot_history=self.backend.slot_history,
+            reached=self.backend.reached,
             day=self.backend.day,
             known_successes=self.backend.known_successes,
             health=self.backend.health,

@@ -20,6 +20,7 @@ from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.record import JobRecord
 from mrq_core.errors import InvalidValue, MrqError, shown
 from mrq_core.operations.bulk_runner import BulkRunner
+from mrq_core.operations.reached_limits import ReachedLimits
 from mrq_core.operations.search import KnownSuccesses, LastSuccesses
 from mrq_core.operations.slots import SlotHistory
 from mrq_core.operations.statistics import DayMeasurements
@@ -53,6 +54,8 @@ class Visit:
     """The measurements of tasks that this process has read."""
     slot_history: SlotHistory
     """The measurements by minute and hour that this process has read."""
+    reached: ReachedLimits
+    """The limits that hold jobs back, of up to 2 s ago."""
     day: DayMeasurements
     """The run times of the last day that this process has read."""
     known_successes: KnownSuccesses

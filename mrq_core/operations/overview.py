@@ -13,6 +13,7 @@ from mrq_core.contract.metrics import Resolution
 from mrq_core.contract.queries import QueueCounts
 from mrq_core.contract.record import Status
 from mrq_core.operations.explaining import explain_queue
+from mrq_core.operations.reached_limits import ReachedLimit, ReachedLimits
 from mrq_core.operations.reasons import Reason
 from mrq_core.operations.series import Point, points_of, times_of
 from mrq_core.operations.slots import Slot, SlotHistory
@@ -66,7 +67,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     `rates`, `run_time` and `waiting_time` have a value for each minute or hour, the latest last, which is not
     over yet. `oldest_due` is the oldest due job of all queues, and `oldest_queue` its queue. `busy` of
     `greenlets` run jobs, of the workers that are at work. `workers` counts the workers of the last hour by
-    status. `has_more_queues`: only the first 1,000 queues by name are examined.
+    status. `limits` hold jobs back. `has_more_queues`: only the first 1,000 queues by name are examined.
     """
 
     at: datetime
@@ -82,6 +83,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     greenlets: int
     workers: Mapping[str, int]
     stuck: tuple[Stuck, ...]
+    limits: tuple[ReachedLimit, ...]
     sparklines: tuple[Sparkline, ...]
     has_more_queues: bool = False
 
@@ -98,12 +100,14 @@ def overview(
     resolution: Resolution = Resolution.MINUTE,
     number: int = 60,
     seconds: float | None = None,
+    reached: ReachedLimits | None = None,
 ) -> Overview:
     """The last `number` minutes or hours, such as 60 minutes or 72 hours, at most 1,440.
 
-    Reads metrics as `SlotHistory.read` does: a process that asks often keeps one `history`. Reads totals, the
-    counts of up to 1,000 queues and the reports of workers. Explains up to 10 stuck queues within about
-    100 ms. No cost grows with the number of jobs.
+    Reads metrics as `SlotHistory.read` does: a process that asks often keeps one `history` and one `reached`.
+    Reads totals, the counts of up to 1,000 queues and the reports of workers. Explains up to 10 stuck queues
+    within about 100 ms, and seeks limits that hold jobs back for about 50 ms. No cost grows with the number
+    of jobs.
     """
     now, history = broker.now(), history or SlotHistory()
     times = times_of(now, resolution, number)
@@ -129,6 +133,7 @@ def overview(
         greenlets=sum(report.greenlets for report in at_work),
         workers=_by_status(reports),
         stuck=stuck_queues(broker, counts, now, history),
+        limits=(reached or ReachedLimits()).of(broker, counts),
         sparklines=_sparklines(slots),
         has_more_queues=has_more,
     )

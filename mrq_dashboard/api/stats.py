@@ -42,13 +42,15 @@ class MetricsInputs(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def show(visit: Visit, inputs: StatsInputs) -> JsonObject:
-    """Shows rates, durations, the oldest job, the use of greenlets, and queues that are stuck."""
+    """Shows rates, durations, the oldest job, the use of greenlets, stuck queues, and limits that hold jobs
+    back."""
     found = overview(
         visit.broker,
         visit.slot_history,
         resolution=Resolution(inputs.resolution),
         number=inputs.number,
         seconds=_SECONDS,
+        reached=visit.reached,
     )
     return {**struct_view(found), "usage": found.usage}
 

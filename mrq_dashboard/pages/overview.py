@@ -52,7 +52,12 @@ def show(visit: Visit, inputs: OverviewInputs) -> Page:
     """An installation at a glance."""
     resolution, number = _SPANS[inputs.span]
     state = overview(
-        visit.broker, visit.slot_history, resolution=resolution, number=number, seconds=_READ_SECONDS
+        visit.broker,
+        visit.slot_history,
+        resolution=resolution,
+        number=number,
+        seconds=_READ_SECONDS,
+        reached=visit.reached,
     )
     groups = error_groups(
         visit.broker, limit=_MOST_GROUPS, order=ErrorOrder.RECENT, successes=visit.successes

@@ -202,7 +202,11 @@ def _parked(broker: Broker) -> dict[str, str]:
         put(broker, "partner", "shop.partner.Sync", limit_keys=("partner:acme",))
     holders = take(broker, "partner", 2, worker=DEAD_WORKER, limits=LIMITS)
     set_limit(broker, "partner", concurrency=2)
-    ids = [put(broker, "partner", "shop.partner.Sync", limit_keys=("partner:acme",)) for _ in range(5)]
+    earlier = after(broker.now(), -720.0)
+    ids = [
+        put(broker, "partner", "shop.partner.Sync", limit_keys=("partner:acme",), queued_at=earlier)
+        for _ in range(5)
+    ]
     assert take(broker, "partner", 5, limits=LIMITS) == []
     return {"holder": holders[0].id, "parked": ids[0]}
 

@@ -177,6 +177,10 @@ def _check_overview(site: TestClient) -> None:
     assert f"1 worker is dead : {scenes.DEAD_WORKER}" in overview.text
     assert "reports/daily stands still: 40 due, the oldest for 30 min." in overview.text
     assert "Resume the tree reports/" in overview.text
+    limit = "The limit partner:acme is reached: 2 of 2 jobs run. 5 jobs wait for it, the oldest"
+    assert f"{limit} queued 12 min ago . Show its jobs Change the limit partner" in overview.text
+    assert links_of(overview, "/limits?name=partner%3Aacme")
+    assert "/limit/set?name=partner" in overview.links
     assert "Oldest due 30 min ago reports/daily" in overview.text
     assert "Refused shop.mail.SendReceipt succeeded since" in overview.text
     titles = [tag for tag, _ in overview.elements if tag == "title"]

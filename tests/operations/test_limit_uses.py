@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Limit
 from mrq_core.errors import InvalidValue
@@ -16,6 +17,8 @@ from mrq_core.operations.limits import (
     remove_limits,
     set_limit,
 )
+from mrq_core.operations.queues import all_counts
+from mrq_core.operations.reached_limits import reached_limits
 from tests.dashboard.scenes import put, take
 
 LIMITS = {"api": Limit(concurrency=2)}
@@ -43,6 +46,31 @@ def test_keys_at_their_limit_come_first_with_holders_and_waiters(each_broker: Br
         False,
     )
     assert (none.use.key, none.rule, none.is_full) == ("none", None, False)
+
+
+def test_a_limit_that_holds_jobs_back_is_reached(each_broker: Broker) -> None:
+    old = after(each_broker.now(), -90.0)
+    limits = {"api": Limit(concurrency=1), "mail": Limit(rate=1, per=600.0), "none": Limit(concurrency=0)}
+    for name, limit in limits.items():
+        set_limit(each_broker, name, concurrency=limit.concurrency, rate=limit.rate, per=limit.per)
+
+    def reached() -> dict[str, tuple[bool, int, str]]:
+        found = reached_limits(each_broker, all_counts(each_broker))
+        return {one.key: (one.is_full, one.parked, one.sentence.partition(", ")[0]) for one in found}
+
+    for name, at in (("api:a", old), ("mail", old), ("none", old), ("api:new", each_broker.now())):
+        for _ in range(3):
+            put(each_broker, f"q {name}", limit_keys=(name,), queued_at=at)
+        put(each_broker, f"q {name}", delay=900.0, queued_at=old)
+        take(each_broker, f"q {name}", 3, limits=limits)
+    found = reached()
+    assert found.keys() == {"api:a", "mail", "none"}
+    assert found["api:a"] == (True, 2, "is reached: 1 of 1 jobs run. 2 jobs wait for it")
+    assert found["mail"] == (False, 2, "lets 1 job per 10 min start. 2 jobs wait for it")
+    assert found["none"] == (True, 3, "lets no job run. 3 jobs wait for it")
+    remove_limits(each_broker, ["mail", "none"])
+    set_limit(each_broker, "api", concurrency=5)
+    assert reached() == {}
 
 
 def test_the_rule_of_schedules_is_left_alone(each_broker: Broker) -> None:
