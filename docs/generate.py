@@ -33,6 +33,7 @@ GROUPS = {
     "logs": "Logs",
     "plugins": "Plugins",
     "dashboard": "Dashboard",
+    "debugging": "Debugging",
 }
 """The headings of the groups of settings, in the order of the page."""
 

@@ -37,6 +37,7 @@ _PANELS = {
     "logs": "Logs",
     "plugins": "Plugins",
     "dashboard": "Dashboard",
+    "debugging": "Debugging",
 }
 _FILTERS = "Which jobs"
 _COMMON = "Common"

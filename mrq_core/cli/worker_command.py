@@ -22,7 +22,7 @@ _LEAVE_WITHIN = 1.0
 """Seconds for the parent of workers to end once these have ended."""
 
 
-@command("broker", "worker", "scheduler", "tasks", "logs", "plugins", has_result=False)
+@command("broker", "worker", "scheduler", "tasks", "logs", "plugins", "debugging", has_result=False)
 def worker(
     given: Given,
     names: Annotated[

@@ -243,6 +243,8 @@ class Config:
     )
     dashboard_color: str = _setting("", "Color of the environment's name: a name or #rrggbb.", "dashboard")
 
+    trace_io: bool = _setting(False, "Trace what the I/O of running jobs waits for.", "debugging")
+
     user: Mapping[str, object] = field(default_factory=dict)
     """Upper-case names of the config file that are not settings."""
     module: ModuleType | None = None

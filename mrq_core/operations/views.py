@@ -19,7 +19,7 @@ from mrq_core.contract.record import Attempt, JobRecord, Status
 from mrq_core.ids import seconds_of
 from mrq_core.operations.schedules import StoredSchedule
 from mrq_core.operations.statistics import QueueStatistics
-from mrq_core.operations.workers import WorkerReport
+from mrq_core.operations.workers import IoState, WorkerReport
 from mrq_core.scheduler.definitions import trigger_words
 
 _DIED = "mrq_core.errors.ProcessDied"
@@ -266,6 +266,7 @@ def worker_view(report: WorkerReport) -> JsonObject:
                 "started_at": iso(job.started_at),
                 "age": job.age,
                 "stack": list(job.stack),
+                "io": io_view(job.io),
             }
             for job in report.running
         ],
@@ -284,6 +285,11 @@ def worker_view(report: WorkerReport) -> JsonObject:
         "interval": report.interval,
         "version": report.version,
     }
+
+
+def io_view(io: IoState | None) -> JsonObject | None:
+    """The I/O of a running job. None: it is not traced."""
+    return None if io is None else struct_view(io)
 
 
 def finding_view(finding: Finding) -> JsonObject:

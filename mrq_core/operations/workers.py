@@ -32,15 +32,41 @@ _SHORTEST = 5.0
 """Seconds in which no worker is dead, however short its interval is."""
 
 
+class IoCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that a job waits for, such as a command of Redis. `seconds`: for how long."""
+
+    kind: str
+    """One of connect, dns, http, mongodb, process, redis, socket, sqlite."""
+    text: str
+    seconds: float
+
+
+class IoTotal(msgspec.Struct, frozen=True, kw_only=True):
+    """The calls of one kind that a job has made."""
+
+    calls: int
+    seconds: float
+
+
+class IoState(msgspec.Struct, frozen=True, kw_only=True):
+    """The I/O of a running job: the calls in progress, the longest first, the number of those that are left
+    out, and the totals by kind."""
+
+    calls: tuple[IoCall, ...] = ()
+    left_out: int = 0
+    totals: dict[str, IoTotal] = {}
+
+
 class RunningJob(msgspec.Struct, frozen=True, kw_only=True):
     """A job that a worker is running. `age` is in seconds; `stack` has the innermost frames, the
-    innermost last."""
+    innermost last. `io` None: the worker does not trace I/O."""
 
     id: str
     path: str
     started_at: datetime
     age: float = 0.0
     stack: tuple[str, ...] = ()
+    io: IoState | None = None
 
 
 class WorkerReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -26,7 +26,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.lock import Semaphore
@@ -58,6 +58,9 @@ from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.surroundings import LONG
 from mrq_core.worker.worker_state import WorkerState
 
+if TYPE_CHECKING:
+    from mrq_core.debug.io_tracing import IoTracing
+
 _SEES_RECORD = ("mrq_around_job", "mrq_jobs_started", "mrq_jobs_settled", "mrq_retry_decision")
 """The hooks whose plugins get the record of a job that runs."""
 
@@ -78,6 +81,7 @@ class Executing:
         stopping: Stopping,
         cancels: CancelRequests,
         parent: ParentLink | None = None,
+        tracing: IoTracing | None = None,
     ) -> None:
         self._state = state
         self._parent = parent
@@ -91,6 +95,7 @@ class Executing:
         self._solo = SoloProcesses(state, stopping, self.outcomes, self._limit_import, self._set_deadline)
         self._is_solo_possible = state.broker.is_shared
         self.profiler = Profiler(Runner._call.__code__)
+        self._tracing = tracing
         self._ended_lines = EndedLines(state.config)
         self._importing = Semaphore(1)
         self._loop: Any = gevent.get_hub().loop
@@ -128,6 +133,8 @@ class Executing:
             execution.greenlet.has_waited = False
             if self.profiler.wishes:
                 self.profiler.begin(execution)
+            if self._tracing is not None:
+                execution.io = self._tracing.begin(context, execution.greenlet)
             active = self._loop.activecnt
             outcome = self._run(execution)
             if outcome is None:
@@ -139,6 +146,8 @@ class Executing:
             outcome = execution.context.outcome or self.outcomes.of_fault(
                 execution.context, fault, execution.started
             )
+        if self._tracing is not None and execution.io is not None:
+            self._tracing.end(execution.io, context, execution.greenlet)
         # Decided before code of a task, such as a log handler, is called again.
         is_alone = self._executions.running == 1
         self.decide(execution, outcome)

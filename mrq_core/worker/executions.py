@@ -14,6 +14,7 @@ from mrq_core.errors import Interrupt
 from mrq_core.running.context import JobContext
 
 if TYPE_CHECKING:
+    from mrq_core.debug.io_calls import JobIo
     from mrq_core.worker.solo_handle import SoloProcess
 
 
@@ -78,8 +79,8 @@ class Execution:
     """
 
     __slots__ = (
-        "__weakref__", "_decided", "_import_due", "claim", "context", "deadline", "due", "greenlet", "kind",
-        "lost", "process", "record", "started", "stored_progress",
+        "__weakref__", "_decided", "_import_due", "claim", "context", "deadline", "due", "greenlet", "io",
+        "kind", "lost", "process", "record", "started", "stored_progress",
     )  # fmt: skip
 
     def __init__(self, context: JobContext, kind: ClaimKind, claim: Any) -> None:
@@ -95,6 +96,8 @@ class Execution:
         self.lost = False
         self.process: SoloProcess | None = None
         """The process in which the job runs solo."""
+        self.io: JobIo | None = None
+        """The I/O of the job, with TRACE_IO."""
         self.stored_progress: float | None = None
         self._decided: dict[str, Outcome] = {}
 

@@ -32,6 +32,8 @@ class JobGreenlet(_Greenlet):
     that may be raised in it later. gevent calls `switch_out` when it waits."""
 
     has_waited = False
+    io: object = None
+    """What I/O tracing notes of the job that runs."""
 
     def switch_out(self) -> None:
         """Notes that other greenlets run now."""

@@ -20,6 +20,7 @@ from mrq_core.operations.workers import (
     REPORT_TTL,
     STOPPED,
     WORKERS_NAMESPACE,
+    IoState,
     RunningJob,
     WorkerReport,
     report_to_json,
@@ -37,7 +38,11 @@ RUNNING_MOST = 20
 """The most running jobs that a report names."""
 _STACKS_MOST = 6_000
 """Characters of all stacks in a report. Jobs beyond have none."""
+_IO_MOST = 4_000
+"""Characters of the I/O of all jobs in a report. Of jobs beyond only the number of calls is reported."""
 _PATH_MOST = 200
+_TOTAL_SIZE = 40
+"""Characters of a total, and of a call beside its text."""
 _QUEUES_MOST, _TASKS_MOST = 4_000, 2_000
 """Characters of the names of queues, and of each list of tasks, in a report."""
 _STATUSES_MOST = 30
@@ -148,7 +153,7 @@ class Reporter:
 
     def _described(self, executions: list[Execution]) -> tuple[RunningJob, ...]:
         now = time.monotonic()
-        left = _STACKS_MOST
+        left, io_left = _STACKS_MOST, _IO_MOST
         jobs = []
         for execution in executions:
             record = execution.record
@@ -159,15 +164,33 @@ class Reporter:
                 with suppress(Exception):  # a frame changes while it is read in another thread
                     stack = short_stack(frame_of(execution, self._hub_thread))
             left -= sum(map(len, stack))
+            io = _io_of(execution)
+            if io is not None:
+                io_left -= _size_of(io)
+                io = io if io_left >= 0 else IoState(left_out=len(io.calls) + io.left_out)
             job = RunningJob(
                 id=record.id,
                 path=record.path[:_PATH_MOST],
                 started_at=record.started_at or self._started_at,
                 age=round(max(0.0, now - execution.started), 3),
                 stack=stack if left >= 0 else (),
+                io=io,
             )
             jobs.append(job)
         return tuple(jobs)
+
+
+def _io_of(execution: Execution) -> IoState | None:
+    """The I/O of a job, also of one that runs in a separate process. None: it is not traced."""
+    if execution.process is not None:
+        return execution.process.io
+    with suppress(Exception):  # it changes while it is read in another thread
+        return None if execution.io is None else execution.io.state()
+    return IoState()
+
+
+def _size_of(io: IoState) -> int:
+    return sum(len(call.text) for call in io.calls) + _TOTAL_SIZE * (len(io.calls) + len(io.totals))
 
 
 def _first(names: tuple[str, ...], most: int) -> tuple[str, ...]:

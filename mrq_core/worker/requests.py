@@ -22,7 +22,7 @@ from mrq_core.running.logs import recent_log
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.native import get_ident, sleep
 from mrq_core.worker.profiling import Profiler
-from mrq_core.worker.stacks import frame_of, full_stack, other_greenlets
+from mrq_core.worker.stacks import frame_of, full_stack, io_lines, other_greenlets, waiting_text
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
 
@@ -155,7 +155,7 @@ class Requests:
         for number, execution in enumerate(running):
             record = execution.record
             head = f"{record.id} {record.path}, for {now - execution.started:.1f} s"
-            part = f"{head}\n{self._stack_of(execution)}"
+            part = f"{head}\n{self._io_of(execution)}{self._stack_of(execution)}"
             if size + len(part) > _STACK_MOST:
                 parts.append(f"{len(running) - number} more jobs are left out\n")
                 return "\n".join(parts)
@@ -165,7 +165,7 @@ class Requests:
             return "\n".join(parts)
         known = {id(execution.greenlet) for execution in running}
         for name, frame in other_greenlets(known, _GREENLETS_MOST):
-            part = f"greenlet {name}\n{full_stack(frame)}"
+            part = f"greenlet {name}\n{waiting_text(frame)}{full_stack(frame)}"
             if frame is None:
                 continue
             size += len(part)
@@ -185,6 +185,12 @@ class Requests:
         deadline = time.monotonic() + _ANSWERED_WITHIN
         while time.monotonic() < deadline and any(process.stack is None for process in asked):
             wait(0.05)
+
+    def _io_of(self, execution: Execution) -> str:
+        """The lines about what the job waits for; empty for a job in a separate process, which answers."""
+        if execution.process is not None:
+            return ""
+        return io_lines(execution, frame_of(execution, self._hub_thread))
 
     def _stack_of(self, execution: Execution) -> str:
         if execution.process is not None:

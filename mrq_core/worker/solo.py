@@ -36,7 +36,7 @@ from mrq_core.worker.fork_server import ForkServer
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.outcomes import Outcomes
 from mrq_core.worker.solo_handle import EXIT_PATIENCE, SoloProcess
-from mrq_core.worker.solo_messages import Ended, Logged, Progressed, Running, Start, StopRequested
+from mrq_core.worker.solo_messages import Ended, Logged, Progressed, Running, Start, StopRequested, Traced
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
 
@@ -177,6 +177,8 @@ class SoloProcesses:
                     context.log.take_over(line)
                 case Progressed(ratio):
                     context.progress = ratio
+                case Traced(io):
+                    process.io = io
                 case Running(timeout, memory):
                     process.memory = memory
                     self._set_deadline(execution, timeout)

@@ -12,8 +12,10 @@ from typing import Any
 
 import gevent
 import msgspec
+from msgspec.structs import replace
 
 from mrq_core.errors import Interrupt, JobInterrupt, MemoryLimitExceeded
+from mrq_core.operations.workers import IoState
 from mrq_core.worker.fork_server import ForkServer
 from mrq_core.worker.process_memory import tree_size
 from mrq_core.worker.solo_messages import (
@@ -51,6 +53,7 @@ class SoloProcess:
         self.killed_for: Interrupt | MemoryLimitExceeded | None = None
         self.peak = 0
         """The largest resident memory that was seen, in bytes."""
+        self._io: tuple[IoState, float] | None = None
         self._interrupted_at: float | None = None
         self._killed_at: float | None = None
         self._heard = time.monotonic()
@@ -96,6 +99,20 @@ class SoloProcess:
                     return
             if is_last:
                 return
+
+    @property
+    def io(self) -> IoState | None:
+        """What the I/O of the job waits for, as far as the process has told. In any thread."""
+        if self._io is None:
+            return None
+        io, received = self._io
+        later = time.monotonic() - received
+        calls = tuple(replace(call, seconds=round(call.seconds + later, 3)) for call in io.calls)
+        return replace(io, calls=calls)
+
+    @io.setter
+    def io(self, told: IoState) -> None:
+        self._io = (told, time.monotonic())
 
     def _read(self, inbox: Inbox, *, wait: bool) -> None:
         """Adds what was received. Waits until there is something, or the process exits."""

@@ -14,6 +14,7 @@ import msgspec
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord
+from mrq_core.operations.workers import IoState
 
 MESSAGES, HEARTBEATS = 3, 4
 """The file descriptors of a solo process: a socket for messages, and a pipe for heartbeats and stacks, which
@@ -70,6 +71,12 @@ class Progressed(msgspec.Struct, frozen=True, tag="progress"):
     ratio: float
 
 
+class Traced(msgspec.Struct, frozen=True, tag="io"):
+    """What the I/O of the job waits for now, with TRACE_IO. Sent when that changes."""
+
+    io: IoState
+
+
 class StopRequested(msgspec.Struct, frozen=True, tag="stop"):
     """The task asked the worker to stop."""
 
@@ -83,7 +90,7 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
 
 
 ToProcess = Start | Interrupting | StackWanted
-FromProcess = Running | Logged | Progressed | StopRequested | Ended
+FromProcess = Running | Logged | Progressed | Traced | StopRequested | Ended
 
 _encoder = msgspec.msgpack.Encoder()
 _to_process: msgspec.msgpack.Decoder[ToProcess] = msgspec.msgpack.Decoder(ToProcess)

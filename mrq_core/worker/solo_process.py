@@ -14,7 +14,7 @@ import signal
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.monkey import get_original
@@ -24,9 +24,11 @@ from mrq_core.client.ambient import ambient_client, set_process_client
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config, default_of
 from mrq_core.config.sources import load_config
+from mrq_core.contract.driver import RunBlocking
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.debug import start_io_tracing
 from mrq_core.errors import Interrupt
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.running.context import JobContext, current_context, shielded
@@ -54,19 +56,25 @@ from mrq_core.worker.solo_messages import (
     StackWanted,
     Start,
     StopRequested,
+    Traced,
     beats_of,
     framed,
     to_process,
 )
-from mrq_core.worker.stacks import frame_of, full_stack, other_greenlets
+from mrq_core.worker.stacks import frame_of, full_stack, io_lines, other_greenlets, waiting_text
 from mrq_core.worker.tracebacks import error_fields, format_traceback
 from mrq_core.worker.watchdog import Watchdog
+
+if TYPE_CHECKING:
+    from mrq_core.debug.io_tracing import IoTracing
 
 _DATA_FACTOR = 2
 """How far RLIMIT_DATA lies above the limit of the resident memory, which the worker checks: it stops an
 allocation that is too quick for these checks."""
 _STATUS_DATA = "VmData:"
 _GREENLETS_MOST = 50
+_IO_PAUSE = 1.0
+"""Seconds between two messages about I/O."""
 
 _log = GuardedLog("mrq.worker")
 
@@ -165,6 +173,9 @@ class Job:
         self._interrupt: Interrupting | None = None
         """An interrupt that came before the execution was there."""
         self._progress: float | None = None
+        self._tracing: IoTracing | None = None
+        self._io_told: object = None
+        self._io_told_at = 0.0
         self._is_stack_wanted = False
         self._hub_thread = get_ident()
 
@@ -176,8 +187,12 @@ class Job:
         start_native_thread(self._listen)
         config = load_config(start.settings, file=start.config_file)
         set_up_logging(config, worker=start.worker, follows_file=True)
+        self._tracing = start_io_tracing(config)
         plugins = Plugins(config)
-        broker = open_broker(config, plugins, run_blocking=blocking.run_blocking)
+        run_blocking: RunBlocking = blocking.run_blocking
+        if self._tracing is not None:
+            run_blocking = self._tracing.blocking(run_blocking)
+        broker = open_broker(config, plugins, run_blocking=run_blocking)
         client = set_process_client(Client(config, broker, plugins))
         self._ended_lines = EndedLines(config)
         log = ForwardedLog(start.record, config.max_log_size, self._link)
@@ -189,6 +204,8 @@ class Job:
         guard_loggers()
         guard_hub()
         guard_resolver()
+        if self._tracing is not None:
+            self._tracing.trace_lookups()
         keep_hub()
         keep_loops_apart()
         watchdog = Watchdog(
@@ -210,10 +227,15 @@ class Job:
         current_log.set(context.log)
         ambient_client.set(context.client)
         started = time.monotonic()
+        execution, tracing = self._execution, self._tracing
+        if tracing is not None and execution is not None:
+            execution.io = tracing.begin(context, gevent.getcurrent())
         try:
             outcome = runner.run(context, partial(self._loaded, context))
         except BaseException as error:  # a fault of mrq, or an exception that the job left for this greenlet
             outcome = context.outcome or runner.outcomes.of_fault(context, error, started)
+        if tracing is not None and execution is not None and execution.io is not None:
+            tracing.end(execution.io, context, gevent.getcurrent())
         self._tell_progress()
         self._ended_lines.log(context, outcome)
         try:
@@ -248,6 +270,7 @@ class Job:
         except BlockingIOError:
             self._is_stack_wanted = stack is not None  # the worker has many of them to read
         self._tell_progress()
+        self._tell_io()
         return HEARTBEAT
 
     def _tell_progress(self) -> None:
@@ -256,6 +279,21 @@ class Job:
         if progress is not None and progress != self._progress:
             self._progress = progress
             self._link.send(Progressed(progress))
+
+    def _tell_io(self) -> None:
+        """Tells the worker what the I/O waits for, up to once a second, if that has changed."""
+        execution, now = self._execution, time.monotonic()
+        if execution is None or execution.io is None or now < self._io_told_at + _IO_PAUSE:
+            return
+        try:
+            io = execution.io.state()
+        except RuntimeError:  # it changed while it was read
+            return
+        since = tuple((call.kind, call.text, round(now - call.seconds, 1)) for call in io.calls)
+        known = (since, io.left_out, io.totals)
+        if known != self._io_told:
+            self._io_told, self._io_told_at = known, now
+            self._link.send(Traced(io))
 
     def _listen(self) -> None:
         """Receives interrupts, also while the job blocks the hub."""
@@ -275,10 +313,11 @@ class Job:
         execution = self._execution
         if execution is None:
             return "  starts\n"
-        parts = [full_stack(frame_of(execution, self._hub_thread))]
-        for name, frame in other_greenlets({id(execution.greenlet)}, _GREENLETS_MOST):
-            if frame is not None:
-                parts.append(f"  greenlet {name}\n{full_stack(frame)}")
+        frame = frame_of(execution, self._hub_thread)
+        parts = [io_lines(execution, frame), full_stack(frame)]
+        for name, other in other_greenlets({id(execution.greenlet)}, _GREENLETS_MOST):
+            if other is not None:
+                parts.append(f"  greenlet {name}\n{waiting_text(other)}{full_stack(other)}")
         return "".join(parts)
 
     def _obey(self) -> None:

@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from types import FrameType
 from typing import Any
@@ -15,7 +16,9 @@ import gevent
 import greenlet
 
 from mrq_core.contract.text import printable
+from mrq_core.debug.peers import peer_of
 from mrq_core.errors import on_one_line
+from mrq_core.operations.running_jobs import io_call_text
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.native import get_ident
 
@@ -56,6 +59,24 @@ def full_stack(frame: FrameType | None) -> str:
     except Exception as error:  # the frame changes while it is read in another thread
         return f"  cannot be read: {type(error).__name__}\n"
     return "".join(lines)[-_STACK_MOST:]
+
+
+def io_lines(execution: Execution, frame: FrameType | None) -> str:
+    """What a job waits for, in lines: its calls, or without tracing the peer of its socket."""
+    calls = ""
+    if execution.io is not None:
+        with suppress(RuntimeError):  # it changes while it is read in another thread
+            io = execution.io.state()
+            calls = "".join(f"  in {io_call_text(call)}\n" for call in io.calls)
+            if io.left_out:
+                calls += f"  and {io.left_out} more calls\n"
+    return calls or waiting_text(frame)
+
+
+def waiting_text(frame: FrameType | None) -> str:
+    """A line that tells for which server a greenlet waits; empty if it waits for none."""
+    peer = peer_of(frame)
+    return f"  waits: {peer}\n" if peer else ""
 
 
 def other_greenlets(known: set[int], most: int) -> Iterator[tuple[str, FrameType | None]]:

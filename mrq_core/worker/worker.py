@@ -15,8 +15,10 @@ from gevent.exceptions import LoopExit
 from mrq_core.client.ambient import set_process_client
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
+from mrq_core.contract.driver import RunBlocking
 from mrq_core.contract.naming import shown_names
 from mrq_core.contract.values import is_task_pattern
+from mrq_core.debug import start_io_tracing
 from mrq_core.errors import ConfigError
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.tasks.scheduled import schedules_of
@@ -77,9 +79,11 @@ class Worker:
     ) -> None:
         self.config = config
         self._parent = parent
-        self.client = Client(
-            config, open_broker(config, plugins, run_blocking=blocking.run_blocking), plugins
-        )
+        self._tracing = start_io_tracing(config)
+        run_blocking: RunBlocking = blocking.run_blocking
+        if self._tracing is not None:
+            run_blocking = self._tracing.blocking(run_blocking)
+        self.client = Client(config, open_broker(config, plugins, run_blocking=run_blocking), plugins)
         self._check_chosen_tasks()
         self._state = state = WorkerState(self.client, worker=self, on_settled=on_settled)
         self.name = state.name
@@ -87,7 +91,7 @@ class Worker:
         self._stopping = Stopping(state, has_parent=parent is not None)
         self._settler = Settler(state)
         cancels = CancelRequests(state.executions)
-        self._executing = Executing(state, self._settler, self._stopping, cancels, parent)
+        self._executing = Executing(state, self._settler, self._stopping, cancels, parent, self._tracing)
         self._claiming = Claiming(state, self._strategy, self._stopping, self._executing)
         profiler = self._executing.profiler
         reporter = Reporter(state, self._strategy.queues)
@@ -143,6 +147,8 @@ class Worker:
         guard_loggers()
         guard_hub()
         guard_resolver()
+        if self._tracing is not None:
+            self._tracing.trace_lookups()
         keep_hub()
         keep_loops_apart()
         self._standby.start()

@@ -1,0 +1,49 @@
+"""I/O tracing as a worker uses it: TRACE_IO."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from typing import Any
+
+from mrq_core.contract.driver import RunBlocking
+from mrq_core.debug.io_calls import JobIo, current_io
+from mrq_core.debug.io_libraries import trace_libraries, traced_blocking
+from mrq_core.debug.io_sockets import trace_lookups, trace_sockets
+from mrq_core.operations.running_jobs import io_totals_text
+from mrq_core.running.context import JobContext
+
+
+class IoTracing:
+    """Traces the I/O of the jobs of this process. The constructor replaces functions of libraries for good;
+    make it before a client of a database is made.
+
+    Without an instance nothing is replaced.
+    """
+
+    def __init__(self) -> None:
+        trace_libraries()
+        trace_sockets()
+
+    def blocking(self, run_blocking: RunBlocking) -> RunBlocking:
+        """`run_blocking` for the broker of the worker: calls that a job makes are noted."""
+        return traced_blocking(run_blocking)
+
+    def trace_lookups(self) -> None:
+        """Traces lookups of host names in the hub of this thread, after its resolver was chosen."""
+        trace_lookups()
+
+    def begin(self, context: JobContext, greenlet: Any) -> JobIo:
+        """Notes the calls of an attempt. Called in its greenlet and its context."""
+        io = JobIo(context)
+        current_io.set(io)
+        greenlet.io = io
+        return io
+
+    def end(self, io: JobIo, context: JobContext, greenlet: Any) -> None:
+        """Ends an attempt: its totals become a line of its log. Never raises an Exception."""
+        greenlet.io = None
+        with suppress(Exception):
+            totals = io.state().totals
+            if totals:
+                context.log.write("INFO", f"I/O: {io_totals_text(totals)}", int(time.time() * 1000))
