@@ -128,7 +128,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         method="GET",
         path="/api/jobs/export",
         answer=api.exporting.export,
-        media_type=api.exporting.KIND,
+        media_types=(api.exporting.JSON_LINES, api.exporting.CSV),
     ),
     Endpoint(method="GET", path="/api/jobs/bulk", answer=api.bulk.list_all),
     Endpoint(method="GET", path="/api/jobs/bulk/{id}", answer=api.bulk.show),

@@ -66,8 +66,8 @@ class Endpoint:
     role: Role = Role.READ
     away: Callable[[Visit, str], Answer] | None = None
     """Answers instead while the broker is away, for the text of the error. Asks no broker."""
-    media_type: str = "application/json"
-    """That of the answer, for programs."""
+    media_types: tuple[str, ...] = ("application/json",)
+    """Those of the answers, for programs."""
 
     @property
     def inputs(self) -> type[msgspec.Struct]:

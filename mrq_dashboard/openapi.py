@@ -80,7 +80,6 @@ def document(endpoints: Iterable[Endpoint], root: str) -> dict[str, Any]:
 def _operation(endpoint: Endpoint) -> dict[str, Any]:
     doc = inspect.getdoc(endpoint.answer) or ""
     summary, _, more = doc.partition("\n\n")
-    is_json = endpoint.media_type == "application/json"
     module = endpoint.answer.__module__.rpartition(".")[2]
     operation: dict[str, Any] = {
         "operationId": f"{module}.{endpoint.answer.__name__}",
@@ -94,7 +93,10 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
         "responses": {
             "200": {
                 "description": "The answer.",
-                "content": {endpoint.media_type: {"schema": {"type": "object"} if is_json else {}}},
+                "content": {
+                    kind: {"schema": {"type": "object"} if kind == "application/json" else {}}
+                    for kind in endpoint.media_types
+                },
             },
             **{
                 status: {

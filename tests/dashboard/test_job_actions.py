@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import threading
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from html import unescape
@@ -29,6 +32,8 @@ from mrq_core.operations.query import parse_query
 from mrq_core.operations.task_descriptions import publish_task
 from mrq_core.tasks.describing import TaskDescription
 from mrq_dashboard import create_dashboard
+from mrq_dashboard.api import exporting
+from mrq_dashboard.api.exporting import COLUMNS
 from mrq_dashboard.backend import Backend
 from tests.dashboard import scenes
 from tests.dashboard.conftest import MakeSite
@@ -608,3 +613,45 @@ def test_jobs_are_exported_as_json_lines(site: TestClient, client: Client) -> No
     assert [json.loads(line)["id"] for line in some.text.splitlines()] == ids[:2]
     assert len(site.get("/api/jobs/export", params={"ids": ids[:2], "all": "true"}).text.splitlines()) == 6
     assert site.get("/api/jobs/export?q=colour:red").status_code == 400
+
+
+FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", "\n=1")
+
+
+def test_jobs_are_exported_as_a_table_that_runs_no_formula(site: TestClient, client: Client) -> None:
+    names = ("=cmd", "+a", "-b", "@c")
+    for name in names:
+        scenes.put(client.broker, "mail", name, params={"n": LARGE, "text": 'a "b", c\r\n'}, priority=-2)
+    for record, text in zip(scenes.take(client.broker, "mail", 4), FORMULAS[3:], strict=True):
+        scenes.fail(client.broker, [record], exception_message=text)
+    answer = site.get("/api/jobs/export", params={"format": "csv"})
+    assert answer.headers["content-type"] == "text/csv; charset=utf-8"
+    assert 'filename="jobs.csv"' in answer.headers["content-disposition"]
+    header, *rows = csv.reader(io.StringIO(answer.content.decode(), newline=""))
+    assert tuple(header) == COLUMNS
+    found = [dict(zip(header, row, strict=True)) for row in rows]
+    assert [one["path"] for one in found] == [f"'{name}" for name in names]
+    assert [one["exception_message"] for one in found] == [f"'{text}" for text in FORMULAS[3:]]
+    assert json.loads(found[0]["params"]) == {"n": LARGE, "text": 'a "b", c\r\n'}
+    assert found[0]["priority"] == "-2"
+    assert not [cell for row in rows for cell in row if cell.startswith(FORMULAS) and cell != "-2"]
+    assert site.get("/api/jobs/export?format=csv&q=status:success").text == ",".join(COLUMNS) + "\r\n"
+    assert "one of csv, jsonl" in site.get("/api/jobs/export?format=xls").text
+
+
+def test_a_large_export_is_made_part_by_part(
+    site: TestClient, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(5):
+        scenes.put(client.broker, "mail", params={"n": number})
+    monkeypatch.setattr(exporting, "_PAGE", 2)
+    sizes: list[int] = []
+    rows = exporting._rows
+
+    def noted(jobs: Sequence[JsonObject]) -> bytes:
+        sizes.append(len(jobs))
+        return rows(jobs)
+
+    monkeypatch.setattr(exporting, "_rows", noted)
+    assert len(site.get("/api/jobs/export?format=csv").text.splitlines()) == 6
+    assert sizes == [2, 2, 1]

@@ -231,10 +231,11 @@ def test_jobs_are_exported(tab: Tab, stage: Stage, queue: str) -> None:
     ids = failed(stage, queue, 3)
     tab.open(f"/jobs?q=queue:{queue}")
     box(tab, ids[0]).check()
-    with tab.page.expect_download() as got:
-        tab.page.get_by_role("button", name="Export", exact=True).click()
-    assert got.value.path().read_text().count("\n") == 1
-    assert got.value.suggested_filename == "jobs.jsonl"
+    for button, name, lines in (("Export JSON", "jobs.jsonl", 1), ("Export CSV", "jobs.csv", 2)):
+        with tab.page.expect_download() as got:
+            tab.page.get_by_role("button", name=button).click()
+        assert got.value.path().read_text().count("\n") == lines
+        assert got.value.suggested_filename == name
 
 
 def test_the_keyboard_suffices_in_a_small_window(stage: Stage, queue: str) -> None:
