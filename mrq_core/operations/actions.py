@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
+from msgspec.structs import replace
 
 from mrq_core.contract import lifecycle
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import CHUNK, Action, Cancel, ChangeResult, Move, Remove, Requeue
-from mrq_core.contract.queries import JobFilter, RepairResult
+from mrq_core.contract.queries import JobFilter, Order, RepairResult
 from mrq_core.contract.record import ENDED, JobRecord, Status
 from mrq_core.contract.values import check_job_id
 from mrq_core.operations.jobs import count_all
+from mrq_core.operations.task_descriptions import published_task
 
 
 class SetPriority(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,14 +123,24 @@ def _checked_ids(ids: Iterable[str]) -> list[str]:
 
 
 def apply_to_ids(broker: Broker, ids: Sequence[str], action: Action) -> Answers:
-    """Changes these jobs, each once, and returns the answer for each. Raises InvalidValue for a malformed id;
-    then no job is changed."""
+    """Changes these jobs, each once, and returns the answer for each. A cancelled job is kept as `cancels_of`
+    says. Raises InvalidValue for a malformed id; then no job is changed."""
     unique = _checked_ids(ids)
     answers: Answers = []
     for start in range(0, len(unique), CHUNK):
         chunk = unique[start : start + CHUNK]
-        answers += zip(chunk, _apply(broker, chunk, action), strict=True)
+        if isinstance(action, Cancel):
+            answers += _cancel(broker, chunk, action)
+        else:
+            answers += zip(chunk, _apply(broker, chunk, action), strict=True)
     return answers
+
+
+def _cancel(broker: Broker, ids: Sequence[str], cancel: Cancel) -> Answers:
+    found = dict.fromkeys(ids, ChangeResult.UNKNOWN)
+    for one, known in cancels_of(broker, list(_records(broker, ids)), cancel):
+        found.update(zip(known, broker.cancel(known, one), strict=True))
+    return list(found.items())
 
 
 def apply_to_matching(
@@ -141,17 +153,58 @@ def apply_to_matching(
     """Changes all matching jobs, in bounded steps, and counts the answers.
 
     Calls `on_step` after each step with the counts so far. If a step fails, the changes of the earlier steps
-    stay. The call can be repeated.
+    stay. The call can be repeated. Each cancelled job is kept as `cancels_of` says.
     """
     done: Counter[ChangeResult] = Counter()
     cursor: str | None = None
     while True:
-        applied = broker.apply(wanted, action, limit=CHUNK, cursor=cursor)
-        done.update(applied.changes)
+        if isinstance(action, Cancel):
+            page = broker.find(wanted, order=Order.OLDEST_FIRST, limit=CHUNK, cursor=cursor)
+            for cancel, ids in cancels_of(broker, page.records, action):
+                done.update(apply_to_still_matching(broker, wanted, cancel, ids))
+            cursor = page.cursor
+        else:
+            applied = broker.apply(wanted, action, limit=CHUNK, cursor=cursor)
+            done.update(applied.changes)
+            cursor = applied.cursor
         on_step(done)
-        cursor = applied.cursor
         if cursor is None:
             return done
+
+
+def apply_to_still_matching(
+    broker: Broker, wanted: JobFilter, action: Action, ids: Sequence[str]
+) -> Counter[ChangeResult]:
+    """Changes those of these jobs, up to 1,000, that still match, and counts the answers. One or a few round
+    trips; more where a broker is slow and its time ends within the call."""
+    wanted = replace(wanted, ids=tuple(ids))
+    answers: Counter[ChangeResult] = Counter()
+    cursor: str | None = None
+    while True:
+        applied = broker.apply(wanted, action, limit=len(ids), cursor=cursor)
+        answers.update(applied.changes)
+        cursor = applied.cursor
+        if cursor is None:
+            return answers
+
+
+def cancels_of(
+    broker: Broker, records: Sequence[JobRecord], cancel: Cancel
+) -> list[tuple[Cancel, list[str]]]:
+    """The cancels for these jobs, each with the ids of its jobs: a job is kept for the `cancel_ttl` of its
+    task if a worker has published the task, and else for that of `cancel`. One read for each task."""
+    ttls = {path: _cancel_ttl(broker, path, cancel.ttl) for path in {record.path for record in records}}
+    ids_by_ttl: dict[float, list[str]] = {}
+    for record in records:
+        ids_by_ttl.setdefault(ttls[record.path], []).append(record.id)
+    return [(replace(cancel, ttl=ttl), ids) for ttl, ids in ids_by_ttl.items()]
+
+
+def _cancel_ttl(broker: Broker, path: str, default: float) -> float:
+    task = published_task(broker, path)
+    ttl = None if task is None else task.options.get("cancel_ttl")
+    is_time = isinstance(ttl, int | float) and not isinstance(ttl, bool) and ttl > 0
+    return float(ttl) if is_time else default  # type: ignore[arg-type]
 
 
 def summary(done: Counter[ChangeResult], action: Change) -> str:
@@ -226,12 +279,10 @@ def repair_all(broker: Broker) -> Iterator[RepairResult]:
             return
 
 
-def _apply(broker: Broker, ids: Sequence[str], action: Action) -> list[ChangeResult]:
+def _apply(broker: Broker, ids: Sequence[str], action: Requeue | Move | Remove) -> list[ChangeResult]:
     match action:
         case Requeue():
             return broker.requeue(ids, action)
-        case Cancel():
-            return broker.cancel(ids, action)
         case Move():
             return broker.move(ids, action)
         case Remove():

@@ -41,7 +41,13 @@ from mrq_core.contract.record import JobRecord
 from mrq_core.contract.shared_state import StateItem
 from mrq_core.errors import BrokerUnavailable, InvalidValue, MrqError
 from mrq_core.ids import new_id
-from mrq_core.operations.actions import Change, SetPriority, summary
+from mrq_core.operations.actions import (
+    Change,
+    SetPriority,
+    apply_to_still_matching,
+    cancels_of,
+    summary,
+)
 from mrq_core.operations.query import SearchQuery
 from mrq_core.operations.search import SearchPage, search
 from mrq_core.operations.views import iso
@@ -219,26 +225,22 @@ def _change(
         return Counter()
     if isinstance(change, SetPriority):
         return _prioritize(broker, change.priority, records)
-    ids = [record.id for record in records]
-    if len(ids) <= _SMALL:
-        return _apply(broker, query, change, ids)
-    middle = len(ids) // 2
-    with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(partial(_apply, broker, query, change), (ids[:middle], ids[middle:]))
-    return first + second
+    if not isinstance(change, Cancel):
+        return _apply(broker, query, change, [record.id for record in records])
+    answers: Counter[ChangeResult] = Counter()
+    for cancel, ids in cancels_of(broker, records, change):
+        answers += _apply(broker, query, cancel, ids)
+    return answers
 
 
 def _apply(broker: Broker, query: SearchQuery, change: Action, ids: Sequence[str]) -> Counter[ChangeResult]:
-    """One or a few round trips; more where a broker is slow and its time ends within the call."""
-    wanted = replace(query.filter, ids=tuple(ids))
-    answers: Counter[ChangeResult] = Counter()
-    cursor: str | None = None
-    while True:
-        applied = broker.apply(wanted, change, limit=len(ids), cursor=cursor)
-        answers.update(applied.changes)
-        cursor = applied.cursor
-        if cursor is None:
-            return answers
+    apply = partial(apply_to_still_matching, broker, query.filter, change)
+    if len(ids) <= _SMALL:
+        return apply(ids)
+    middle = len(ids) // 2
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(apply, (ids[:middle], ids[middle:]))
+    return first + second
 
 
 def _prioritize(broker: Broker, priority: int, records: Sequence[JobRecord]) -> Counter[ChangeResult]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from msgspec.structs import replace
-
 from mrq_core.config.secrets import HIDDEN, looks_secret
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue
@@ -12,18 +10,15 @@ from mrq_core.contract.record import ENDED, JobRecord
 from mrq_core.contract.values import check_job_id
 from mrq_core.errors import ChangeRefused, InvalidValue, JobNotFound
 from mrq_core.operations.actions import VERBS, apply_to_ids
-from mrq_core.operations.task_descriptions import published_task
 
 
 def change_job(broker: Broker, job_id: str, action: Action) -> tuple[ChangeResult, str]:
     """Changes one job, and returns the answer with a sentence. A cancelled job is kept for the `cancel_ttl`
-    of its task, if a worker has published the task. Up to two reads and one change. Raises JobNotFound,
+    of its task, if a worker has published the task. Up to four reads and one change. Raises JobNotFound,
     ChangeRefused with the reason, and InvalidValue for a malformed id."""
     [before] = broker.get([check_job_id(job_id)])
     if before is None:
         raise JobNotFound(job_id)
-    if isinstance(action, Cancel):
-        action = _with_cancel_ttl(broker, action, before.path)
     [(_, change)] = apply_to_ids(broker, [job_id], action)
     if change is ChangeResult.UNKNOWN:
         raise JobNotFound(job_id)
@@ -58,13 +53,6 @@ def _words(before: JobRecord, action: Action, change: ChangeResult) -> str:
             return f"is moved to {action.queue}"
         case Remove():
             return "is removed"
-
-
-def _with_cancel_ttl(broker: Broker, action: Cancel, path: str) -> Cancel:
-    task = published_task(broker, path)
-    ttl = None if task is None else task.options.get("cancel_ttl")
-    is_time = isinstance(ttl, int | float) and not isinstance(ttl, bool) and ttl > 0
-    return replace(action, ttl=float(ttl)) if is_time else action  # type: ignore[arg-type]
 
 
 def with_secrets(value: JsonValue, original: JsonValue, *, name: str = "params") -> JsonValue:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from mrq_core.config.settings import Config
+from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Action, Cancel, ChangeResult, Move, NewJob, Remove, Requeue, Unique
 from mrq_core.contract.queries import Finding, JobFilter
 from mrq_core.contract.record import JobRecord, Status
@@ -15,8 +16,11 @@ from mrq_core.errors import BrokerUnavailable, ConfigError
 from mrq_core.ids import new_id
 from mrq_core.operations.actions import apply_to_ids, apply_to_matching, refusals, summary
 from mrq_core.operations.checks import broker_findings, check_task_options, config_findings
+from mrq_core.operations.task_descriptions import publish_task
 from mrq_core.plugins.manager import Plugins
+from mrq_core.tasks.describing import TaskDescription
 from mrq_core.testing import MemoryBroker
+from tests.dashboard.scenes import put
 
 NUMBER = 2500
 
@@ -139,3 +143,24 @@ def test_a_broker_that_is_away_is_a_finding(broker: MemoryBroker, monkeypatch: p
 
     monkeypatch.setattr(broker, "check", away)
     assert [(f.level, f.message) for f in broker_findings(broker)] == [("error", "no answer")]
+
+
+@pytest.mark.parametrize("way", ["filter", "ids"])
+def test_a_cancel_keeps_each_job_as_long_as_its_task_says(broker: MemoryBroker, way: str) -> None:
+    published: dict[str, JsonObject] = {"a.Short": {"cancel_ttl": 5.0}, "a.Odd": {"cancel_ttl": True}}
+    for path, options in published.items():
+        publish_task(broker, TaskDescription(path=path, file="x", options=options, version="1"))
+    paths = ("a.Short", "a.Odd", "a.Plain", "a.Unknown")
+    ids = [put(broker, "q", path) for path in paths for _ in range(2)]
+    if way == "ids":
+        answers = apply_to_ids(broker, [*ids, "0" * 24], Cancel(ttl=60.0))
+        assert answers == [*((one, ChangeResult.DONE) for one in ids), ("0" * 24, ChangeResult.UNKNOWN)]
+    else:
+        assert apply_to_matching(broker, JobFilter(queues=("q",)), Cancel(ttl=60.0))[ChangeResult.DONE] == 8
+    kept = {}
+    for record in broker.get(ids):
+        assert record is not None
+        assert record.ended_at is not None
+        assert record.expires_at is not None
+        kept[record.path] = (record.expires_at - record.ended_at).total_seconds()
+    assert kept == {"a.Short": 5.0, "a.Odd": 60.0, "a.Plain": 60.0, "a.Unknown": 60.0}

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
+from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Applied, Cancel, ChangeResult, Move, Remove, Requeue
 from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord, Status
@@ -37,6 +38,8 @@ from mrq_core.operations.bulk import (
 )
 from mrq_core.operations.bulk_runner import BulkRunner
 from mrq_core.operations.query import parse_query
+from mrq_core.operations.task_descriptions import publish_task
+from mrq_core.tasks.describing import TaskDescription
 from mrq_core.testing import MemoryBroker
 from tests.dashboard import scenes
 from tests.support import until
@@ -404,3 +407,18 @@ def test_a_runner_starts_its_thread_when_it_is_needed(broker: MemoryBroker) -> N
     runner.stop()
     runner.wake()
     assert threading.active_count() == before
+
+
+def test_a_bulk_cancel_keeps_each_job_as_long_as_its_task_says(broker: MemoryBroker) -> None:
+    options: JsonObject = {"cancel_ttl": 5.0}
+    publish_task(broker, TaskDescription(path="a.Short", file="x", options=options, version="1"))
+    ids = [scenes.put(broker, "mail", path) for _ in range(STEP) for path in ("a.Short", "a.Long")]
+    begin(broker, "queue:mail", Cancel(ttl=60.0))
+    [held] = take_over(broker, "one")
+    assert to_end(broker, held).counts == {ChangeResult.DONE: 2 * STEP}
+    kept = {
+        (one.path, (one.expires_at - one.ended_at).total_seconds())
+        for one in broker.get(ids)
+        if one is not None and one.expires_at is not None and one.ended_at is not None
+    }
+    assert kept == {("a.Short", 5.0), ("a.Long", 60.0)}
