@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from mrq_core.cli.output import (
@@ -17,6 +18,7 @@ from mrq_core.cli.output import (
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord
+from mrq_core.operations.running_jobs import NOT_TRACED, RunningNow, io_call_text, io_totals_text
 from mrq_core.operations.views import end_of, iso, log_view, seconds, timeline
 
 if TYPE_CHECKING:
@@ -25,8 +27,8 @@ if TYPE_CHECKING:
 _LEVEL_STYLES = {"WARNING": "yellow", "ERROR": "red", "CRITICAL": "bold red", "DEBUG": "dim"}
 
 
-def print_job(record: JobRecord, details: JsonObject, lines: Sequence[LogLine], *, left_out: int) -> None:
-    """Prints a job: facts, timeline, params, result, attempts, and the end of its log."""
+def print_job(record: JobRecord, details: JsonObject) -> None:
+    """Prints a job: facts, timeline, params, result and attempts."""
     to = console()
     _title(to, record, details)
     _section(to, "timeline")
@@ -46,6 +48,30 @@ def print_job(record: JobRecord, details: JsonObject, lines: Sequence[LogLine], 
     if record.traceback and not record.attempts:
         _section(to, "error")
         to.print(_indented(record.traceback), soft_wrap=True)
+
+
+def print_running(running: RunningNow, now: datetime) -> None:
+    """Prints the stack and the I/O of a running job."""
+    to = console()
+    age = seconds(max(0.0, (now - running.report.reported_at).total_seconds()))
+    _section(to, f"stack and I/O, reported {age} ago{' (stale)' if running.is_stale else ''}")
+    if running.job is None:
+        lines = ["The latest report of its worker does not name this job: `mrq stack` does."]
+    else:
+        io = running.job.io
+        lines = [NOT_TRACED] if io is None else [*map(io_call_text, io.calls)] or ["waits for no traced I/O"]
+        if io is not None and io.left_out:
+            lines.append(f"and {io.left_out} more calls")
+        if io is not None and io.totals:
+            lines.append(f"in all: {io_totals_text(io.totals)}")
+        lines += running.job.stack
+    for line in lines:
+        to.print(f"  {safe_line(line)}", soft_wrap=True)
+
+
+def print_log_end(record: JobRecord, lines: Sequence[LogLine], *, left_out: int) -> None:
+    """Prints the last lines of a log, of which `left_out` lines are left out."""
+    to = console()
     if lines:
         _section(to, "log" if not left_out else f"log: the last lines; `mrq jobs logs {record.id}` shows all")
         print_log_lines(lines, indent="  ")

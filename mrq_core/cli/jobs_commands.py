@@ -10,17 +10,18 @@ from typing import Annotated
 import typer
 
 from mrq_core.cli.errors import EXIT_FAILED, UsageError
-from mrq_core.cli.job_display import print_job, print_log_lines
+from mrq_core.cli.job_display import print_job, print_log_end, print_log_lines, print_running
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import console, counted, note, print_json, say, show_table
 from mrq_core.cli.terminal import flush_result, is_output_gone
 from mrq_core.client.client import Client
 from mrq_core.client.handles import Job
-from mrq_core.contract.codec import JsonObject
+from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.queries import Order
 from mrq_core.contract.record import Status
 from mrq_core.operations import jobs
 from mrq_core.operations.filters import FilterTexts, filter_from
+from mrq_core.operations.running_jobs import running_now, running_view
 from mrq_core.operations.views import job_details, job_row, log_view, seconds
 
 _FOLLOW_EVERY = 0.25
@@ -95,15 +96,21 @@ def _print_jobs(rows: list[JsonObject]) -> None:
 
 @command("broker", "plugins", needs_output=True)
 def show_job(given: Given, job_id: JobId, as_json: AsJson = False) -> None:
-    """Shows all data of a job: its attempts, result or error, and the end of its log."""
+    """Shows all data of a job: its attempts, result or error, stack and I/O, and the end of its log."""
     with given.client() as client:
         record = client.fetch(job_id)
         lines = jobs.read_log(client.broker, job_id).lines
-    details = job_details(record, now=datetime.now(UTC))
+        now = datetime.now(UTC)
+        running = running_now(client.broker, record, now)
+    details = job_details(record, now=now)
     if as_json:
-        print_json({**details, "logs": [log_view(line) for line in lines]})
-    else:
-        print_job(record, details, lines[-_TAIL:], left_out=max(0, len(lines) - _TAIL))
+        logged: list[JsonValue] = [log_view(line) for line in lines]
+        print_json({**details, "running": running_view(running), "logs": logged})
+        return
+    print_job(record, details)
+    if running is not None:
+        print_running(running, now)
+    print_log_end(record, lines[-_TAIL:], left_out=max(0, len(lines) - _TAIL))
 
 
 @command("broker", "plugins", needs_output=True)

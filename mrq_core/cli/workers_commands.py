@@ -20,6 +20,7 @@ from mrq_core.errors import JobNotFound
 from mrq_core.ids import is_id
 from mrq_core.operations import workers as reports
 from mrq_core.operations.requests import request_worker
+from mrq_core.operations.running_jobs import NOT_TRACED, io_calls_text
 from mrq_core.operations.views import iso, seconds, worker_view
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The worker's name, its NAME, or its host.")]
@@ -191,10 +192,20 @@ def _print_worker(report: reports.WorkerReport) -> None:
     for key, value in facts.items():
         say(f"  {key:<10} {value}")
     if report.running:
-        rows = [(job.id, job.path, seconds(job.age), *job.stack[-1:]) for job in report.running]
-        show_table(("id", "task", "for", "at"), [row if len(row) == 4 else (*row, "") for row in rows])
+        _print_running(report.running)
         if report.busy > len(report.running):
             note(f"The oldest {len(report.running)} of {report.busy} running jobs are shown.")
+
+
+def _print_running(running: Sequence[reports.RunningJob]) -> None:
+    is_traced = any(job.io is not None for job in running)
+    rows = []
+    for job in running:
+        io = (io_calls_text(job.io) if job.io is not None else "",) if is_traced else ()
+        rows.append((job.id, job.path, seconds(job.age), *io, "".join(job.stack[-1:])))
+    show_table(("id", "task", "for", *(("I/O",) if is_traced else ()), "at"), rows)
+    if not is_traced:
+        note(NOT_TRACED)
 
 
 def _queues_text(report: reports.WorkerReport) -> str:

@@ -27,6 +27,8 @@ SHORT = 10
 _FRAME = 120
 """Characters of a frame in a report."""
 _FRAMES_MOST = 60
+_TRACING_FOLDER = os.path.dirname(peer_of.__code__.co_filename)
+"""The frames of I/O tracing, which stacks leave out."""
 _STACK_MOST = 30_000
 
 
@@ -44,6 +46,9 @@ def short_stack(frame: FrameType | None) -> tuple[str, ...]:
     lines: list[str] = []
     while frame is not None and len(lines) < SHORT:
         code = frame.f_code
+        if os.path.dirname(code.co_filename) == _TRACING_FOLDER:
+            frame = frame.f_back
+            continue
         file = os.sep.join(code.co_filename.split(os.sep)[-2:])
         lines.append(printable(on_one_line(f"{file}:{frame.f_lineno} {code.co_name}"))[:_FRAME])
         frame = frame.f_back
@@ -55,7 +60,10 @@ def full_stack(frame: FrameType | None) -> str:
     if frame is None:
         return "  has no frame at this moment\n"
     try:
-        lines = traceback.format_stack(frame, None)[-_FRAMES_MOST:]
+        frames = [
+            one for one in traceback.extract_stack(frame) if os.path.dirname(one.filename) != _TRACING_FOLDER
+        ]
+        lines = traceback.format_list(frames[-_FRAMES_MOST:])
     except Exception as error:  # the frame changes while it is read in another thread
         return f"  cannot be read: {type(error).__name__}\n"
     return "".join(lines)[-_STACK_MOST:]

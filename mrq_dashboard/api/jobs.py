@@ -12,6 +12,7 @@ from mrq_core.contract.values import check_job_id
 from mrq_core.operations.explaining import explain_job
 from mrq_core.operations.query import parse_query
 from mrq_core.operations.reasons import reason_view
+from mrq_core.operations.running_jobs import running_now, running_view
 from mrq_core.operations.search import counts_by_status, search
 from mrq_core.operations.views import iso, job_details, job_row, log_view
 from mrq_dashboard.visit import Visit
@@ -68,8 +69,13 @@ def counts(visit: Visit, inputs: CountsInputs) -> JsonObject:
 
 
 def show(visit: Visit) -> JsonObject:
-    """Shows all data of a job."""
-    return job_details(visit.client.fetch(visit.names["id"]), now=visit.now)
+    """Shows all data of a job.
+
+    `running` is the job in the latest report of its worker: its stack, and in `io` the calls that it waits
+    for. `io` null: the worker does not trace I/O. `stale`: the worker has not reported lately."""
+    record = visit.client.fetch(visit.names["id"])
+    running = running_now(visit.broker, record, visit.now)
+    return {**job_details(record, now=visit.now), "running": running_view(running)}
 
 
 def logs(visit: Visit, inputs: LogsInputs) -> JsonObject:

@@ -17,8 +17,8 @@ from mrq_core.errors import JobNotFound
 from mrq_core.operations.explaining import explain_job
 from mrq_core.operations.jobs import read_log_tail, relatives
 from mrq_core.operations.reasons import quoted
+from mrq_core.operations.running_jobs import NOT_TRACED, running_now
 from mrq_core.operations.views import death_of, duration_of, end_of, job_details, redacted
-from mrq_core.operations.workers import RunningJob, WorkerReport, find_worker
 from mrq_dashboard.formats import json_line
 from mrq_dashboard.pages.job_actions import actions_of
 from mrq_dashboard.visit import Page, Visit
@@ -76,15 +76,6 @@ class Branch(NamedTuple):
     length: float
 
 
-class Running(NamedTuple):
-    """The stack of the running attempt, from the latest report of its worker. `is_stale`: the worker has not
-    reported since the attempt began, or has stopped."""
-
-    report: WorkerReport
-    job: RunningJob | None
-    is_stale: bool
-
-
 def job(visit: Visit) -> Page:
     """One job."""
     broker = visit.broker
@@ -113,7 +104,8 @@ def job(visit: Visit) -> Page:
         "has_secrets": params != record.params,
         "actions": actions_of(visit, record),
         "command": _run_command(record, params),
-        "running": _running(visit, record, now),
+        "running": running_now(broker, record, now),
+        "not_traced": NOT_TRACED,
         "parents": relatives(broker, record.parents),
         "children": relatives(broker, record.children),
         "has_result": record.result is not None or record.status is Status.SUCCESS,
@@ -211,17 +203,6 @@ def _waited(record: JobRecord, now: datetime) -> float | None:
     begin = record.waits_from or record.queued_at
     seconds = ((record.started_at or now) - begin).total_seconds()
     return seconds if seconds >= 0 else None
-
-
-def _running(visit: Visit, record: JobRecord, now: datetime) -> Running | None:
-    if record.status is not Status.STARTED or record.worker is None:
-        return None
-    report = find_worker(visit.broker, record.worker)
-    if report is None:
-        return None
-    found = next((one for one in report.running if one.id == record.id), None)
-    age = (now - report.reported_at).total_seconds()
-    return Running(report, found, not report.is_at_work or age > max(5.0, 3 * report.interval))
 
 
 def _run_command(record: JobRecord, params: JsonValue) -> str | None:

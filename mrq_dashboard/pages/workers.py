@@ -6,6 +6,7 @@ import difflib
 
 from mrq_core.contract.naming import shown_names
 from mrq_core.operations.query_parts import exact_value
+from mrq_core.operations.running_jobs import NOT_TRACED
 from mrq_core.operations.workers import WorkerReport, find_workers, list_workers
 from mrq_dashboard.charts import sparkline
 from mrq_dashboard.visit import NotFound, Page, Redirect, Visit
@@ -52,6 +53,7 @@ def worker(visit: Visit) -> Page | Redirect:
         "report": report,
         "memory": sparkline(report.memory_history),
         "cpu": sparkline(report.cpu_history),
+        "not_traced": NOT_TRACED,
         "query": f"worker:{exact_value(report.name)}",
     }
     return Page(template="workers/one.html", title=f"Worker {report.name}", context=context)

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from msgspec.structs import replace
+
+from mrq_core.operations.running_jobs import NOT_TRACED
+from mrq_core.operations.workers import IoCall, IoState, IoTotal, RunningJob
 from tests.cli.conftest import Shell
+from tests.dashboard import scenes
 from tests.support import Project, until
 
 TASK = "tasks.fail"
@@ -117,6 +122,28 @@ def test_a_limit_that_makes_no_sense_is_refused(mrq: Shell) -> None:
     ):
         assert text in " ".join(mrq("limits", "set", *arguments, code=2).err.split())
     assert mrq("limits", "--json").json == []
+
+
+def test_a_running_job_shows_its_stack_and_its_calls(mrq: Shell, project: Project) -> None:
+    job_id = project.queue("tasks.nap", {"seconds": 2})
+    [taken] = scenes.take(project.client.broker, "default")
+    call = IoCall(kind="redis", text="GET [bold]k[/bold]", seconds=3.2)
+    io = IoState(calls=(call, call), left_out=1, totals={"redis": IoTotal(calls=7, seconds=0.5)})
+    job = RunningJob(id=job_id, path="tasks.nap", started_at=taken.queued_at, stack=("a.py:1 run",), io=io)
+    scenes.report(project.client.broker, running=(job,))
+    shown = mrq("jobs", "show", job_id).out
+    assert "redis GET [bold]k[/bold], for 3.2 s\n" in shown
+    assert "and 1 more calls\n  in all: redis 7 calls in 500 ms\n  a.py:1 run\n" in shown
+    assert mrq("jobs", "show", job_id, "--json").json["running"]["io"]["left_out"] == 1
+    said = mrq("workers", "show", scenes.WORKER)
+    assert "redis GET [bold]k[/bold], for 3.2 s, and 2 more" in said.out
+    assert NOT_TRACED not in said.err
+    scenes.report(project.client.broker, running=(replace(job, io=None),), silent=120.0)
+    shown = mrq("jobs", "show", job_id).out
+    assert f"(stale)\n  {NOT_TRACED}\n  a.py:1 run\n" in shown
+    assert NOT_TRACED in mrq("workers", "show", scenes.WORKER, code=1).err
+    scenes.report(project.client.broker, running=())
+    assert "does not name this job: `mrq stack` does." in mrq("jobs", "show", job_id).out
 
 
 def test_a_worker_shows_its_stacks_and_drains(mrq: Shell, project: Project) -> None:

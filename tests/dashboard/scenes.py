@@ -35,6 +35,9 @@ from mrq_core.operations.schedules import SCHEDULES, Fire, add_schedule, stored_
 from mrq_core.operations.workers import (
     REPORT_TTL,
     WORKERS_NAMESPACE,
+    IoCall,
+    IoState,
+    IoTotal,
     RunningJob,
     WorkerReport,
     report_to_json,
@@ -214,7 +217,9 @@ def _parked(broker: Broker) -> dict[str, str]:
 def _job_of(broker: Broker, job_id: str) -> RunningJob:
     stack = ('File "/srv/shop/images.py", line 12, in run', 'File "/srv/shop/images.py", line 77, in resize')
     started = broker.now() - timedelta(seconds=95)
-    return RunningJob(id=job_id, path="shop.images.Resize", started_at=started, age=95.0, stack=stack)
+    get = IoCall(kind="http", text="GET https://images.example.com/originals/88214.jpg", seconds=41.2)
+    io = IoState(calls=(get,), totals={"http": IoTotal(calls=3, seconds=12.4)})
+    return RunningJob(id=job_id, path="shop.images.Resize", started_at=started, age=95.0, stack=stack, io=io)
 
 
 def _schedules(broker: Broker) -> None:

@@ -22,7 +22,7 @@ from mrq_core.operations.queues import pause_queues
 from mrq_core.operations.saved_views import save_view
 from mrq_core.operations.schedules import SCHEDULES, Fire, add_schedule, stored_value
 from mrq_core.operations.task_descriptions import publish_task
-from mrq_core.operations.workers import RunningJob
+from mrq_core.operations.workers import IoCall, IoState, IoTotal, RunningJob
 from mrq_core.scheduler.definitions import Definition
 from mrq_core.tasks.describing import ArgumentDescription, TaskDescription
 from mrq_dashboard.rendering import MENU
@@ -72,7 +72,11 @@ def put_everywhere(client: Client, canary: str) -> None:
     running = scenes.put(broker, f"x/{canary}", f"a.{canary}", **hostile)
     scenes.take(broker, f"x/{canary}", worker=canary)
     now = datetime.now(UTC)
-    stack = RunningJob(id=running, path=canary, started_at=now, stack=(canary, canary))
+    io = IoState(
+        calls=(IoCall(kind=canary, text=canary, seconds=1.0),),
+        totals={canary: IoTotal(calls=1, seconds=1.0)},
+    )
+    stack = RunningJob(id=running, path=canary, started_at=now, stack=(canary, canary), io=io)
     texts: dict[str, Any] = dict.fromkeys(("host", "ip", "status", "version"), canary)
     scenes.report(broker, canary, queues=(canary, "x/"), running=(stack,), jobs={canary: 3}, **texts)
     broker.raw(f"{canary[:40].replace('/', '|')}_timed_set").push(
