@@ -97,6 +97,7 @@ def do(request: Request) -> Response | Json:
 
 def _audited(visit: Visit, answer: Answer) -> Done:
     """Logs and audits what was done. A broker that is away by now cannot undo it, so it is no error."""
+    visit.shared.forget()  # the next page shows the change
     if not isinstance(answer, Done):
         raise MrqError(f"an action returned {type(answer).__name__}: expected Done")
     if not answer.is_audited:

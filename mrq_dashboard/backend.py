@@ -23,6 +23,7 @@ from mrq_core.operations.slots import SlotHistory
 from mrq_core.operations.statistics import DayMeasurements
 from mrq_core.operations.task_history import TaskHistory
 from mrq_dashboard.health import Health
+from mrq_dashboard.sharing import Shared
 
 _log = logging.getLogger("mrq.dashboard")
 THREADS = 16
@@ -46,6 +47,7 @@ class Backend:
         self.day = DayMeasurements()
         self.known_successes: KnownSuccesses = {}
         self.health = Health()
+        self.shared = Shared()
         self._patient: Client | None = None
         self._config = config
         self._is_given = client is not None

@@ -178,6 +178,7 @@ class Site:
             day=self.backend.day,
             known_successes=self.backend.known_successes,
             health=self.backend.health,
+            shared=self.backend.shared,
             runner=self.backend.runner,
             visitor=request.state.visitor,
             root=root,

@@ -112,6 +112,7 @@ class Live:
     def join(self, stream: Stream) -> None:
         """Adds a stream, and starts the poller for the first."""
         self._streams.add(stream)
+        self._site.backend.shared.is_live = True
         self._asked.set()
         if self._poller is None or self._poller.done():
             self._asked = asyncio.Event()
@@ -124,6 +125,7 @@ class Live:
             self._poller.cancel()
             self._poller = self._before = None
             self.is_away = False
+            self._site.backend.shared.is_live = False
 
     def stop(self) -> None:
         """Ends all streams, and refuses others. Call it when the server stops, which else waits for them."""
@@ -179,6 +181,8 @@ class Live:
         before, self._before = self._before, reading
         self.readings += 1
         changed = reading.counters.differences(before.counters) if before else frozenset()
+        if changed or before is None:
+            self._site.backend.shared.forget()
         for stream in self._streams:
             stream.add(changed)
             if before and stream.job_id in before.jobs and stream.job_id in reading.jobs:

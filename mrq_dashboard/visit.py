@@ -27,6 +27,7 @@ from mrq_core.operations.statistics import DayMeasurements
 from mrq_core.operations.task_history import TaskHistory
 from mrq_dashboard.auth import Role, Visitor
 from mrq_dashboard.health import Checked, Health
+from mrq_dashboard.sharing import Shared
 
 _log = logging.getLogger("mrq.dashboard")
 _SUCCESSES_KEPT = 5.0
@@ -62,6 +63,8 @@ class Visit:
     """The last successes of tasks that this process has read."""
     health: Health
     """The findings about the broker."""
+    shared: Shared
+    """What pages of all visitors show alike."""
     runner: BulkRunner
     """Advances bulk actions."""
     visitor: Visitor

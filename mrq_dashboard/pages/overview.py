@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from msgspec import Meta, Struct
 
@@ -26,6 +26,8 @@ _SPANS = {
     "24h": (Resolution.HOUR, 24),
     "72h": (Resolution.HOUR, 72),
 }
+_SHARED = 0.9
+"""Seconds for which all visitors see the same: an open page is read again once a second at most."""
 _READ_SECONDS = 0.1
 """Seconds in which a page reads metrics of earlier minutes and hours."""
 _MOST_GROUPS = 5
@@ -50,7 +52,13 @@ class Charts(NamedTuple):
 
 def show(visit: Visit, inputs: OverviewInputs) -> Page:
     """An installation at a glance."""
-    resolution, number = _SPANS[inputs.span]
+    context = visit.shared.get(("overview", inputs.span), _SHARED, lambda: _context(visit, inputs.span))
+    return Page(template="overview/page.html", title="Overview", context=context)
+
+
+def _context(visit: Visit, span: str) -> dict[str, Any]:
+    """What the page shows; the same for all visitors."""
+    resolution, number = _SPANS[span]
     state = overview(
         visit.broker,
         visit.slot_history,
@@ -64,9 +72,9 @@ def show(visit: Visit, inputs: OverviewInputs) -> Page:
     ).groups
     ended, failed = sum(rate.ended for rate in state.rates), sum(rate.failed for rate in state.rates)
     dead = state.workers.get("dead", 0)
-    context = {
+    return {
         "state": state,
-        "span": inputs.span,
+        "span": span,
         "spans": tuple(_SPANS),
         "charts": _charts(state),
         "ended": ended,
@@ -83,7 +91,6 @@ def show(visit: Visit, inputs: OverviewInputs) -> Page:
         "queues": [(line, sparkline(line.ended)) for line in state.sparklines[:_MOST_QUEUES]],
         "is_new": not sum(state.numbers.values()) and not state.workers and not ended,
     }
-    return Page(template="overview/page.html", title="Overview", context=context)
 
 
 def _stuck(state: Overview) -> dict[str, list[Stuck] | str]:

@@ -46,15 +46,15 @@ class Dashboard:
         self.process.until_output("The dashboard is at ")
         found = re.search(r"The dashboard is at (http://\S+)/", self.process.output)
         assert found is not None
-        self._address = found[1]
+        self.address = found[1]
 
     def get(self, path: str) -> Any:
-        with urllib.request.urlopen(self._address + path, timeout=60) as answer:
+        with urllib.request.urlopen(self.address + path, timeout=60) as answer:
             return json.load(answer)
 
     def post(self, path: str, value: object) -> Any:
         headers = {"content-type": "application/json", "sec-fetch-site": "same-origin"}
-        request = urllib.request.Request(self._address + path, json.dumps(value).encode(), headers)
+        request = urllib.request.Request(self.address + path, json.dumps(value).encode(), headers)
         with urllib.request.urlopen(request, timeout=60) as answer:
             return json.load(answer)
 
