@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import msgspec
+from markupsafe import escape
 
 from mrq_core.clock import period_words, span_words
 from mrq_core.contract.codec import JsonValue
@@ -105,4 +106,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "bounded": bounded,
     "shell": quoted,
     "json_line": json_line,
+    "exact": escape,
 }

@@ -182,8 +182,21 @@ def _is_full(report: WorkerReport) -> bool:
 
 
 def quoted(name: str) -> str:
-    """The name as an argument of a command."""
-    return f"{'-- ' if name.startswith('-') else ''}{shlex.quote(name)}"
+    """The name as an argument of a command. Characters that a terminal obeys are escapes, which bash and zsh
+    read."""
+    return f"{'-- ' if name.startswith('-') else ''}{in_shell(name)}"
+
+
+def in_shell(text: str) -> str:
+    """The text as one word of a command."""
+    if text.isprintable():
+        return shlex.quote(text)
+    letters = (one if one.isprintable() else _escaped(one) for one in text.replace("\\", "\\\\"))
+    return "$'" + "".join(letters).replace("'", "\\'") + "'"
+
+
+def _escaped(letter: str) -> str:
+    return f"\\x{ord(letter):02x}" if ord(letter) < 0x80 else f"\\U{ord(letter):08x}"
 
 
 def queue_text(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from mrq_core.contract.values import check_job_id
 from mrq_core.errors import JobNotFound
 from mrq_core.operations.explaining import explain_job
 from mrq_core.operations.jobs import read_log_tail, relatives
-from mrq_core.operations.reasons import quoted
+from mrq_core.operations.reasons import in_shell, quoted
 from mrq_core.operations.running_jobs import NOT_TRACED, running_now
 from mrq_core.operations.views import death_of, duration_of, end_of, job_details, redacted
 from mrq_dashboard.formats import json_line
@@ -209,7 +208,7 @@ def _run_command(record: JobRecord, params: JsonValue) -> str | None:
     """The command that queues the same job. None: it is too long. A job of a raw queue goes to the queue of
     its task, because a raw queue holds no jobs."""
     given: JsonObject = params if isinstance(params, dict) else {}
-    where = "--async" if raw_kind(record.queue) else f"--queue={shlex.quote(record.queue)}"
-    text = f" {shlex.quote(json_line(given))}" if given else ""
+    where = "--async" if raw_kind(record.queue) else f"--queue={in_shell(record.queue)}"
+    text = f" {in_shell(json_line(given))}" if given else ""
     command = f"mrq run {where} {quoted(record.path)}{text}"
     return command if len(command) <= _LONGEST_COMMAND else None

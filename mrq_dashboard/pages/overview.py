@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Literal, NamedTuple
@@ -13,7 +12,7 @@ from mrq_core.contract.metrics import Resolution
 from mrq_core.contract.record import WAITING, Status
 from mrq_core.operations.errors import ErrorOrder, error_groups
 from mrq_core.operations.overview import Overview, Stuck, overview
-from mrq_core.operations.reasons import ReasonKind
+from mrq_core.operations.reasons import ReasonKind, in_shell
 from mrq_core.operations.series import Point
 from mrq_core.operations.views import seconds
 from mrq_core.operations.workers import DEAD, list_workers
@@ -98,7 +97,7 @@ def _stuck(state: Overview) -> dict[str, list[Stuck] | str]:
     unserved = [one for one in state.stuck if one.reason and one.reason.kind is ReasonKind.NO_WORKER]
     if len(unserved) < 2:
         unserved = []
-    names = " ".join(shlex.quote(one.queue) for one in unserved)
+    names = " ".join(in_shell(one.queue) for one in unserved)
     return {
         "stuck": [one for one in state.stuck if one not in unserved],
         "unserved": unserved,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 import pytest
+from markupsafe import escape
 from starlette.testclient import TestClient
 
 from mrq_core.client.client import Client
@@ -23,7 +25,9 @@ from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.shared_state import Versions
 from mrq_core.operations.auditing import read_audit
 from mrq_core.operations.limits import find_limit, list_limits, publish_limits, set_limit
+from mrq_core.operations.query_parts import quoted_value
 from mrq_core.operations.queues import pause_queues
+from mrq_core.operations.reasons import in_shell
 from mrq_core.operations.requests import store_answer
 from mrq_core.operations.schedules import find_schedule, list_schedules, sync_schedules
 from mrq_core.operations.task_descriptions import publish_task
@@ -697,3 +701,44 @@ def test_the_keys_at_their_limit_are_listed_with_their_holders(site: TestClient,
     assert named["parked"] in found["waiters"]
     assert found["rule"]["concurrency"] == 2
     assert said["complete"] is True
+
+
+# --- odd names -----------------------------------------------------------------------------------
+
+
+REORDERED = "x \u202e\u200b'gnp.exe\u061c\\"
+
+
+def sent_as_it_is(site: TestClient, address: str, **more: str) -> str:
+    """Sends the form of a page as a browser does, and returns the text of the next page."""
+    page = PageReader(site.get(address).text)
+    [form] = [at for tag, at in page.elements if tag == "form" and at.get("method") == "post"]
+    data = {at["name"]: at.get("value", "") for tag, at in page.elements if tag == "input" and at.get("name")}
+    data.pop("q", None)
+    return site.post(form["action"], data={**data, **more}).text
+
+
+def test_a_name_that_reorders_text_is_shown_with_escapes_and_acted_on(
+    site: TestClient, client: Client
+) -> None:
+    scenes.put(client.broker, REORDERED, "a.B")
+    address = f"/queue/pause?name={quote(REORDERED)}"
+    assert "\\u202e" in PageReader(site.get(address).text).text
+    assert "is paused" in sent_as_it_is(site, address)
+    assert REORDERED in client.broker.rules().queues
+    listed = site.get("/queues").text.partition("<main")[2]
+    assert f'name="name" value="{escape(REORDERED)}"' in listed
+    text = site.post("/queue/resume", data={"name": REORDERED}).text
+    assert "is resumed" in text
+    asked = f"/jobs/bulk/new?action=cancel&all=true&q={quote(f'queue:{quoted_value(REORDERED)}')}"
+    assert "1 job cancelled" in sent_as_it_is(site, asked)
+
+
+@pytest.mark.parametrize("text", ["a b", REORDERED, "it's $(id) `id`", "\u2028\x01f", "-x\ty"])
+def test_a_command_has_exactly_its_names(text: str) -> None:
+    said = subprocess.run(
+        ["bash", "-c", f"printf %s {in_shell(text)}"],
+        capture_output=True, env={"LC_ALL": "C.UTF-8"}, check=True,
+    )  # fmt: skip
+    assert said.stdout.decode() == text
+    assert in_shell(text).isprintable()
