@@ -29,7 +29,7 @@ class Shared:
     """Values by key. A value is made by the first visit that asks for it; others wait for it, and get it for
     some time. May be used by several threads. Keys are few: they are never removed.
 
-    `is_live`: whether somebody calls `forget` after each change. If not, nothing is shared.
+    `is_live`: whether `forget` is called after each change. If not, nothing is shared.
     """
 
     def __init__(self) -> None:
