@@ -22,7 +22,7 @@ from mrq_dashboard.assets import PATH, Assets
 from mrq_dashboard.auth import Access, Authorize, Role
 from mrq_dashboard.backend import Backend
 from mrq_dashboard.endpoint import Endpoint, Site, json_response
-from mrq_dashboard.guard import API, Guard
+from mrq_dashboard.guard import API, PROBE, Guard
 from mrq_dashboard.live import PATH as EVENTS
 from mrq_dashboard.live import Live
 from mrq_dashboard.rendering import Renderer
@@ -189,7 +189,10 @@ def create_dashboard(
         elif status == 405:
             text = f"there is no {request.method} at {request.scope['path']}: expected {allowed}"
         is_api = request.scope["path"].removeprefix(request.scope.get("root_path", "")).startswith(API)
-        visitor = await site.access.visitor(request)
+        try:
+            visitor = await site.access.visitor(request)
+        except Exception as wrong:  # of the host's function
+            return site.failure(request, wrong, is_api=is_api)
         if visitor is not None:
             request.state.visitor = visitor
         headers = {"Allow": allowed} if allowed else None
@@ -207,7 +210,7 @@ def create_dashboard(
     routes = [
         Route(PATH, assets.serve, methods=["GET"]),
         Route(EVENTS, live.serve, methods=["GET"]),
-        Route("/healthz", _healthz, methods=["GET"]),
+        Route(PROBE, _healthz, methods=["GET"]),
         Route("/api/openapi.json", _openapi, methods=["GET"]),
         *(Route(one.path, site.handler(one, _asking(one)), methods=[one.method]) for one in ENDPOINTS),
     ]

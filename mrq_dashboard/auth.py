@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from starlette.requests import Request
 
 from mrq_core.config.settings import Config
-from mrq_core.errors import ConfigError, shown
+from mrq_core.errors import ConfigError, MrqError, shown
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _ANONYMOUS = "anonymous"
@@ -53,11 +53,17 @@ class Visitor:
 
     name: str
     role: Role
+    """The name of the role will do in an answer of `authorize`."""
 
 
 Allowed = Visitor | Role | str | None
 Authorize = Callable[[Request], Allowed | Awaitable[Allowed]]
 """The host application's answer for a request: a Visitor, a role (or its name), or None for a stranger."""
+
+
+class AuthorizeFailed(MrqError):
+    """The function `authorize` of the host application returned something else than a visitor: an error of
+    the application, not of the request."""
 
 
 class Access:
@@ -67,8 +73,12 @@ class Access:
         self._login = config.dashboard_httpauth.encode()
         self._token = config.dashboard_token.encode()
         self._authorize = authorize
-        if self._login and b":" not in self._login:
+        user, colon, password = self._login.partition(b":")
+        if self._login and not colon:
             raise ConfigError("DASHBOARD_HTTPAUTH has no colon: expected user:password")
+        if self._login and not (user and password):  # as an unset variable of a shell leaves it
+            lacking = "password" if user else "user"
+            raise ConfigError(f"DASHBOARD_HTTPAUTH has an empty {lacking}: expected user:password")
         if not all(33 <= letter < 127 for letter in self._token):
             raise ConfigError("DASHBOARD_TOKEN has a space or a letter outside ASCII: expected one word")
 
@@ -104,16 +114,20 @@ class Access:
 
 
 def _visitor(answer: Allowed) -> Visitor | None:
-    """Raises ConfigError for an answer that is no role."""
-    if answer is None or isinstance(answer, Visitor):
-        return answer
-    if isinstance(answer, str):
-        answer = Role.of(answer)
-    if not isinstance(answer, Role):
-        raise ConfigError(
-            f"authorize returned {shown(answer)}: expected a Visitor, a Role, its name, or None"
+    """Raises AuthorizeFailed for an answer that is no role."""
+    if answer is None:
+        return None
+    name, role = (answer.name, answer.role) if isinstance(answer, Visitor) else (_ANONYMOUS, answer)
+    try:
+        role = Role.of(role) if isinstance(role, str) else role
+    except ConfigError as error:
+        raise AuthorizeFailed(f"authorize: {error}") from error
+    if not isinstance(role, Role) or not isinstance(name, str):
+        raise AuthorizeFailed(
+            f"authorize returned {shown(answer)}: expected a Visitor with a name and a role, a Role, its "
+            "name, or None"
         )
-    return Visitor(name=_ANONYMOUS, role=answer)
+    return Visitor(name=name, role=role)
 
 
 def comes_from_here(request: Request) -> bool:

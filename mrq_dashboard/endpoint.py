@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
 from mrq_core.errors import (
@@ -123,6 +123,8 @@ class Site:
                 return await self.backend.ask(answer, longer=longer)
             except (HTTPException, TooLarge):
                 raise
+            except ClientDisconnect:  # nobody reads the answer, and nothing was done
+                return Response(status_code=400)
             except BrokerUnavailable as error:
                 if endpoint.away is None:
                     return self.failure(request, error, is_api=is_api)

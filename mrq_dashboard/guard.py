@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Collection
+from urllib.parse import unquote_to_bytes
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse, Response
@@ -11,6 +12,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 API = "/api/"
 """The beginning of the paths that programs use, where errors are JSON."""
+PROBE = "/healthz"
+"""The path that probes ask, by whatever name they reach this machine. It tells only that it answers."""
 MOST_URL = 16_384
 """Bytes of a path with its query."""
 MOST_BODY = 2 * 1_048_576
@@ -81,7 +84,8 @@ class Guard:
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
-        if self._hosts is not None and _host(headers.get("host", "")) not in self._hosts:
+        is_known = self._hosts is None or _host(headers.get("host", "")) in self._hosts
+        if not is_known and _path(scope) != PROBE:
             text = (
                 "this dashboard does not answer for the host of this address; DASHBOARD_HOSTS lists "
                 "the names of its hosts"
@@ -90,10 +94,22 @@ class Guard:
         raw_path = scope.get("raw_path") or scope["path"].encode()
         if len(raw_path) + len(scope.get("query_string", b"")) > MOST_URL:
             return _refused(scope, 414, f"the address is longer than {MOST_URL} bytes")
+        if not is_utf8(raw_path) or not is_utf8(scope.get("query_string", b"")):
+            return _refused(scope, 400, "the address has bytes that are not UTF-8, such as %ff")
         length = headers.get("content-length") or "0"  # WSGI: an empty text
         if not length.isdecimal() or int(length[:20]) > MOST_BODY:
             return _too_large(scope)
         return None
+
+
+def is_utf8(text: bytes) -> bool:
+    """Whether a part of an address, or a form, is UTF-8 behind its escapes. Other bytes would be replaced,
+    and the request would name another thing."""
+    try:
+        unquote_to_bytes(text).decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _too_large(scope: Scope) -> Response:
@@ -101,9 +117,15 @@ def _too_large(scope: Scope) -> Response:
 
 
 def _refused(scope: Scope, status: int, text: str) -> Response:
-    if scope["path"].removeprefix(scope.get("root_path", "")).startswith(API):
+    if _path(scope).startswith(API):
         return JSONResponse({"error": {"status": status, "message": text}}, status_code=status)
     return PlainTextResponse(f"{text}\n", status_code=status)
+
+
+def _path(scope: Scope) -> str:
+    """The path below the place where a host application mounts the dashboard."""
+    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    return path
 
 
 def _host(header: str) -> str:

@@ -7,10 +7,12 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple, get_origin, get_type_hints
 
 import msgspec
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from mrq_core.errors import InvalidValue, shown
 from mrq_dashboard.auth import SAFE_METHODS
+from mrq_dashboard.guard import is_utf8
 
 _FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 2000
@@ -32,7 +34,14 @@ async def read_inputs(request: Request, kind: type[msgspec.Struct], *, is_page: 
 
     Numbers and switches of a query or form are texts: ``7``, ``true``. An empty text of a query or form
     counts as not given, because forms of browsers send each field. ``argument.x`` is the item ``x`` of a
-    dict `argument`. Only pages have names of `OWN`."""
+    dict `argument`. Only pages have names of `OWN`. The inputs of a program's action stand in its body: a
+    `dry_run` in the address would be overlooked. Raises ClientDisconnect if the body does not come whole."""
+    if request.method not in SAFE_METHODS and not is_page and request.query_params:
+        name = next(iter(request.query_params))
+        raise InvalidValue(
+            f"the address has the input {shown(name)}: expected all inputs of an action in its body",
+            path=name,
+        )
     items = await items_of(request)
     if items is None:
         return Sent(await _from_json(request, kind), {})
@@ -51,7 +60,12 @@ async def items_of(request: Request) -> list[tuple[str, str]] | None:
         return request.query_params.multi_items()
     if _content_type(request) != _FORM:
         return None
-    form = await request.form(max_fields=_MOST_FIELDS)
+    if not is_utf8(await request.body()):
+        raise InvalidValue("the form has bytes that are not UTF-8, such as %ff", path="body")
+    try:
+        form = await request.form(max_fields=_MOST_FIELDS)
+    except HTTPException as error:
+        raise InvalidValue(f"the form cannot be read: {error.detail}", path="body") from error
     return [(name, str(value)) for name, value in form.multi_items()]
 
 

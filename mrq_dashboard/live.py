@@ -91,7 +91,9 @@ class Live:
             if refused is not None:
                 return refused
             job_id = request.query_params.get("job") or None
-            return EventStream(self, None if job_id is None else check_job_id(job_id))
+            stream = EventStream(self, None if job_id is None else check_job_id(job_id))
+            is_asked = request.method == "HEAD"  # for the headers alone, which would else stay open for ever
+            return Response(headers=dict(stream.headers)) if is_asked else stream
         except Exception as error:
             return self._site.failure(request, error, is_api=True)
 

@@ -16,7 +16,7 @@ from starlette.responses import HTMLResponse, Response
 from mrq_core import __version__
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonValue
-from mrq_core.errors import without_controls
+from mrq_core.errors import ConfigError, shown, without_controls
 from mrq_dashboard import formats
 from mrq_dashboard.acting import new_key, notice_of
 from mrq_dashboard.assets import Assets
@@ -34,6 +34,7 @@ MENU = (
     ("/system", "System", "y"),
 )
 """The pages of the menu: path, words, and the key that follows ``g``."""
+_COLOR = re.compile(r"[A-Za-z]+|#(?:[0-9A-Fa-f]{3}|[0-9A-Fa-f]{6})")
 _ISO = r"(\d{4}-\d\d-\d\d)T(\d\d:\d\d:\d\d)(?:\.\d+)?Z"
 _MOMENT = re.compile(rf"((?:in )?\d[\d.,]* (?:ms|s|min|h|d)(?: ago)?) \({_ISO}\)|{_ISO}")
 
@@ -61,6 +62,12 @@ class Renderer:
     """The templates, with the filters and names that all of them may use."""
 
     def __init__(self, config: Config, assets: Assets) -> None:
+        """Raises ConfigError for a color that is none."""
+        color = config.dashboard_color
+        if color and not _COLOR.fullmatch(color):
+            raise ConfigError(
+                f"DASHBOARD_COLOR is {shown(color)}: expected a name such as crimson, or #rrggbb"
+            )
         self._assets = assets
         self._environment = _environment()
         self._named = {

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import ipaddress
+import re
 import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
 
+import h11
 import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mrq_core.config.settings import Config
 from mrq_core.errors import ConfigError, shown
@@ -18,6 +24,7 @@ from mrq_dashboard.live import Live
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _STOP_WITHIN = 3
 """Seconds that open requests have at a stop."""
+_HOST = re.compile(r"[\w.-]+")
 
 
 def serve(config: Config, *, insecure: bool = False, announce: Callable[[str], None]) -> None:
@@ -33,6 +40,8 @@ def serve(config: Config, *, insecure: bool = False, announce: Callable[[str], N
             "login. Set DASHBOARD_HTTPAUTH=user:password or DASHBOARD_TOKEN, or add --insecure"
         )
     hosts = None
+    for name in config.dashboard_hosts:
+        check_host_name(name)
     if is_local or config.dashboard_hosts:
         hosts = {*_LOCAL_NAMES, config.dashboard_ip, *config.dashboard_hosts}
     listener = _bound(config)
@@ -41,7 +50,9 @@ def serve(config: Config, *, insecure: bool = False, announce: Callable[[str], N
     listener.listen(128)
     announce(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
     settings = uvicorn.Config(
-        app,
+        _told(app, lambda: server.force_exit),
+        http=_Protocol,
+        ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
@@ -71,6 +82,45 @@ class _Server(uvicorn.Server):
         """Stops serving."""
         self._live.stop()
         await super().shutdown(sockets)
+
+
+class _Protocol(H11Protocol):
+    """Speaks HTTP with one client."""
+
+    def send_400_response(self, msg: str) -> None:
+        """Answers a request that cannot be read. If the answer has begun, nothing else can be said."""
+        with contextlib.suppress(h11.LocalProtocolError):
+            super().send_400_response(msg)
+        self.transport.close()
+
+
+def _told(app: ASGIApp, is_forced: Callable[[], bool]) -> ASGIApp:
+    """The application, which a second Ctrl-C ends without a traceback of what it did not wait for."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_unless_forced(message: Message) -> None:
+            if not is_forced():
+                await send(message)
+
+        try:
+            await app(scope, receive, send_unless_forced if scope["type"] == "lifespan" else send)
+        except asyncio.CancelledError:
+            if scope["type"] != "lifespan" or not is_forced():
+                raise
+
+    return answer
+
+
+def check_host_name(name: str) -> None:
+    """Raises ConfigError for text that no Host header has as its name, such as a URL or a pattern."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        if not _HOST.fullmatch(name):
+            raise ConfigError(
+                f"DASHBOARD_HOSTS has {shown(name)}: expected the name of a host, without a scheme, a port "
+                "or a wildcard, such as mrq.example.com"
+            ) from None
 
 
 def is_local_address(address: str) -> bool:

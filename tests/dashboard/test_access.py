@@ -83,6 +83,7 @@ async def _later(request: Request) -> str:
         (lambda request: None, 401),
         (lambda request: "read", 200),
         (lambda request: Visitor(name="x", role=Role.READ), 200),
+        (lambda request: Visitor(name="x", role="read"), 200),  # type: ignore[arg-type]
         (_later, 200),
     ],
 )
@@ -90,14 +91,41 @@ def test_the_host_application_answers_who_a_visitor_is(answer: Any, status: int,
     assert make_site(authorize=answer).get("/api/queues").status_code == status
 
 
-@pytest.mark.parametrize("answer", ["admin", 7, True])
-def test_an_answer_that_is_no_role_is_refused(answer: Any, make_site: MakeSite) -> None:
-    answered = make_site(authorize=lambda request: answer).get("/api/queues")
-    assert answered.status_code in (409, 500)
-    assert "queues" not in answered.json()
+@pytest.mark.parametrize(
+    "answer",
+    ["admin", "", 7, True, Visitor(name="x", role=3), Visitor(name=None, role=Role.READ)],  # type: ignore[arg-type]
+)
+@pytest.mark.parametrize("path", ["/api/queues", "/api/nothing"])
+def test_an_answer_that_is_no_role_is_an_error_of_the_host(
+    answer: Any, path: str, make_site: MakeSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    answered = make_site(authorize=lambda request: answer).get(path)
+    assert answered.status_code == 500
+    assert "authorize" in answered.json()["error"]["message"]
+    assert "dashboard.broke" in caplog.text
 
 
-@pytest.mark.parametrize("settings", [{"dashboard_httpauth": "anna"}, {"dashboard_token": "two words"}])
+def test_a_host_that_fails_is_an_error_of_each_page(make_site: MakeSite) -> None:
+    def authorize(request: object) -> None:
+        raise RuntimeError("no database")
+
+    site = make_site(authorize=authorize)
+    for path in ("/queues", "/nothing", "/api/nothing"):
+        answer = site.get(path)
+        assert answer.status_code == 500
+        assert "no database" in answer.text
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"dashboard_httpauth": "anna"},
+        {"dashboard_httpauth": "anna:"},  # as `anna:$PASSWORD` leaves it where the variable is not set
+        {"dashboard_httpauth": ":secret"},
+        {"dashboard_httpauth": ":"},
+        {"dashboard_token": "two words"},
+    ],
+)
 def test_a_login_without_a_password_is_refused(settings: dict[str, str], make_site: MakeSite) -> None:
     with pytest.raises(ConfigError):
         make_site(**settings)

@@ -334,6 +334,25 @@ def test_a_script_gets_the_address_of_the_next_page_or_the_error(site: TestClien
     assert "nonsense" in refused.json()["error"]["message"]
 
 
+def test_an_input_in_the_address_of_an_action_is_refused(site: TestClient, client: Client) -> None:
+    scenes.put(client.broker, "mail")
+    sent = {"action": "remove", "everything": True}
+    answer = site.post("/api/jobs/bulk?dry_run=true", json=sent, headers=HERE)
+    assert answer.status_code == 400
+    assert "dry_run" in answer.json()["error"]["message"]
+    assert client.broker.count(JobFilter(), "status").numbers == {"queued": 1}
+
+
+@pytest.mark.parametrize(
+    ("form", "words"), [("name=%ff", "UTF-8"), ("&".join(f"a{n}=1" for n in range(2001)), "fields")]
+)
+def test_a_form_that_cannot_be_read_says_why(form: str, words: str, site: TestClient) -> None:
+    headers = {**HERE, "content-type": "application/x-www-form-urlencoded"}
+    answer = site.post("/api/queue/pause", content=form, headers=headers)
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]["message"]
+
+
 def test_programs_have_no_names_of_forms(site: TestClient) -> None:
     assert site.post("/api/views", json={**VIEW, "_once": "x" * 20}, headers=HERE).status_code == 400
     assert site.get("/api/jobs", params={"_done": "x"}).status_code == 400

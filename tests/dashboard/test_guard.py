@@ -26,10 +26,23 @@ def test_only_the_hosts_of_the_dashboard_are_answered(host: str, status: int, ma
     assert site.get("/queues", headers={"host": host}).status_code == status
 
 
-def test_a_foreign_host_reaches_no_file_and_no_probe(make_site: MakeSite) -> None:
+def test_a_foreign_host_reaches_no_file(make_site: MakeSite) -> None:
     site = make_site(hosts=["localhost"])
-    for path in ("/healthz", "/static/x/style.css", "/api/openapi.json", "/nothing"):
+    for path in ("/static/x/style.css", "/api/openapi.json", "/nothing", "/healthz/", "//healthz"):
         assert site.get(path, headers={"host": "evil.example"}).status_code == 403
+
+
+def test_a_probe_is_answered_by_whatever_name_it_reaches_the_machine(make_site: MakeSite) -> None:
+    site = make_site(hosts=["localhost"], dashboard_httpauth="anna:secret")
+    for host in ("10.0.0.7:5555", ""):  # an address of a pod, and HTTP/1.0
+        assert site.get("/healthz", headers={"host": host}).text == "ok\n"
+
+
+@pytest.mark.parametrize("path", ["/api/queues?prefix=%ff", "/api/jobs/%ff", "/queues?prefix=a%C3"])
+def test_an_address_that_is_not_utf_8_is_refused(path: str, make_site: MakeSite) -> None:
+    answer = make_site().get(path)
+    assert answer.status_code == 400
+    assert "UTF-8" in answer.text
 
 
 def test_a_long_address_is_refused(make_site: MakeSite) -> None:

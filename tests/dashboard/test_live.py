@@ -361,3 +361,10 @@ def process_seconds(seconds: float) -> float:
     begin = time.process_time()
     time.sleep(seconds)  # the time that is measured
     return time.process_time() - begin
+
+
+def test_the_headers_of_the_stream_are_no_stream(make_site: MakeSite) -> None:
+    site = make_site()
+    answer = site.head("/events")
+    assert answer.headers["content-type"].startswith("text/event-stream")
+    assert site.app.state.live.number == 0  # type: ignore[attr-defined]

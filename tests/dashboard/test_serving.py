@@ -89,6 +89,11 @@ def test_a_port_that_is_taken_is_named(project: Project) -> None:
         ("--port", "x"),
         ("--dashboard-token", "two words"),
         ("--dashboard-httpauth", "no-colon"),
+        ("--dashboard-httpauth", "anna:"),
+        ("--dashboard-color", "url(x)"),
+        ("--dashboard-hosts", "https://mrq.example.com"),
+        ("--dashboard-hosts", "mrq.example.com:443"),
+        ("--dashboard-hosts", "*.example.com"),
         ("--broker", "nothing"),
     ],
 )
@@ -129,6 +134,41 @@ def test_only_loopback_addresses_need_no_login(address: str, is_local: bool) -> 
     if not is_local:
         with pytest.raises(ConfigError, match="without a login"):
             serve(load_config({"dashboard_ip": address}, environ={}), announce=print)
+
+
+def asked(address: str, *parts: bytes) -> bytes:
+    """What the dashboard answers to a request of any bytes, until it or the client has said all."""
+    port = int(address.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+        for part in parts[:-1]:
+            connection.sendall(part)
+            assert connection.recv(65_536)
+        connection.sendall(parts[-1])
+        connection.shutdown(socket.SHUT_WR)
+        return connection.makefile("rb").read()
+
+
+def test_requests_that_break_off_and_a_forced_end_log_no_traceback(project: Project) -> None:
+    process, address = started(project, "--dashboard-token", "secret")
+    host = b"Host: localhost\r\nAuthorization: Bearer secret\r\n"
+    post = b"POST /api/queue/pause HTTP/1.1\r\n" + host + b"Content-Type: application/json\r\n"
+    chunked = b"Transfer-Encoding: chunked\r\n\r\n"
+    asked(address, post + b'Content-Length: 50\r\n\r\n{"name"')
+    asked(address, post + chunked + b"zz\r\n")
+    asked(address, post.replace(b"secret", b"wrong") + chunked, b"zz\r\n")  # it has answered already
+    asked(address, b"GET /events HTTP/1.1\r\n" + host + chunked, b"zz\r\n")
+    assert b"event-stream" in asked(
+        address, b"HEAD /events HTTP/1.1\r\nConnection: close\r\n" + host + b"\r\n"
+    )
+    assert b"200" in asked(address, b"GET /healthz HTTP/1.0\r\n\r\n").splitlines()[0]
+    with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))) as page:
+        page.sendall(b"GET /events HTTP/1.1\r\n" + host + b"\r\n")
+        assert page.recv(100)
+        process.send(signal.SIGINT)
+        process.send(signal.SIGINT)
+        assert process.wait() == 0
+    assert "Traceback" not in process.output
+    assert "ERROR" not in process.output
 
 
 def first_line(port: int, address: bytes) -> bytes:
