@@ -27,6 +27,8 @@ import gevent
 from gevent.event import AsyncResult, Event
 from gevent.monkey import get_original
 
+from mrq_core.worker import children
+
 CONTROL = 3
 """The file descriptor of the server's socket."""
 REQUEST = struct.Struct("!cq")
@@ -58,6 +60,7 @@ _early: list[tuple[int, int]] = []
 def keep_early(pid: int, control: int) -> None:
     """Gives the forked server and our end of its socket to the next `ForkServer`."""
     _early.append((pid, control))
+    children.ours.add(pid)
 
 
 class Fork:
@@ -90,6 +93,7 @@ class ForkServer:
             self._socket = socket.socket(fileno=control)
         else:
             self.pid, self._socket = _spawn()
+        children.ours.add(self.pid)
         self._socket.settimeout(None)  # a task may have set a default timeout
         self.is_alive = True
         names = " ".join(modules).encode()
@@ -200,6 +204,7 @@ class ForkServer:
                 time.sleep(0.01)
         except ChildProcessError:  # a task has taken the exit status
             pass
+        children.ours.discard(self.pid)
         return True
 
 

@@ -89,7 +89,8 @@ def fork_early(*, grandparent: int = -1) -> None:
     with suppress(OSError):
         os.setpgid(0, 0)
     for number in SIGNALS:
-        _handle_signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        if number != signal.SIGPIPE:  # Python ignores it: a write to a closed pipe or connection is an error
+            _handle_signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.close(nothing)

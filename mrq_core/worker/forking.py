@@ -32,6 +32,7 @@ from gevent.threadpool import ThreadResult
 from greenlet import GreenletExit, getcurrent
 from greenlet import greenlet as RawGreenlet
 
+from mrq_core.worker import children
 from mrq_core.worker.signals import STOP_SIGNALS  # whose hook for children must run before this one
 
 is_child = False
@@ -154,7 +155,7 @@ def _before() -> None:
     if sys._getframe(1).f_globals.get("__name__") == "gevent.os":
         # gevent does it after the fork, too late for a first child that dies at once. Also without a worker:
         # `mrq run` waits for such a child too.
-        hub.get_hub().loop.install_sigchld()
+        children.watch_ends()
     if _workers:
         # A signal that reached the child before it has its own handlers would be lost.
         _masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS))
@@ -174,6 +175,7 @@ def _in_child() -> None:
     for signum in (signal.SIGTERM, signal.SIGALRM):
         signal.signal(signum, signal.SIG_DFL)
     atexit._clear()
+    children.forget_parents()
     _close_at_once()
     _forget_imports()
     _start_hub()
@@ -300,4 +302,5 @@ class _End:
         _end(self._result.exception)
 
 
+children.install()
 os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
