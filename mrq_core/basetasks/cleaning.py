@@ -104,13 +104,13 @@ class RequeueLostJobs(Task):
 
     def run(self, params: JsonObject) -> JsonObject:
         """Examines all unfinished jobs, 1,000 at a time. Returns the numbers of ``examined`` and
-        ``requeued``."""
+        ``requeued``: 0 where jobs lose no entry."""
         refuse_others(params, "dry_run")
         broker = current_client().broker
         totals = broker.totals().by_status()
         expected = sum(totals.get(status, 0) for status in (*WAITING, Status.STARTED))
         if is_dry(params):
-            return {"examined": expected, "requeued": _lost(broker)}
+            return {"examined": expected if _repairs(broker) else 0, "requeued": _lost(broker)}
         examined = requeued = 0
         for step in repair_all(broker):
             examined += step.examined
@@ -153,10 +153,15 @@ def _all(broker: Broker, wanted: JobFilter) -> Iterator[JobRecord]:
             return
 
 
+def _repairs(broker: Broker) -> bool:
+    """Whether entries can get lost, because queue and records are on two servers. Others examine no job."""
+    return type(broker).repair is not Broker.repair
+
+
 def _lost(broker: Broker) -> int:
     """The number of waiting jobs without an entry. Costs a read of the queue for each waiting job; nothing
     where a broker keeps record and entry together."""
-    if type(broker).repair is Broker.repair:
+    if not _repairs(broker):
         return 0
     wanted = JobFilter(statuses=tuple(sorted(WAITING)))
     return sum(

@@ -26,6 +26,8 @@ from mrq_core.scheduler.definitions import Definition, trigger_of
 SCHEDULES, CHANGES, SCHEDULERS = "schedules", "schedule_changes", "schedulers"
 RECENT_MOST = 20
 """The jobs that a schedule remembers."""
+_SYNCED_BY = "config"
+_PLACE_SECONDS = 86_400.0
 _TOMBSTONE_SECONDS = 30 * 86_400.0
 _ATTEMPTS = 100
 
@@ -222,10 +224,12 @@ def delete_schedules(broker: Broker, names: Sequence[str]) -> list[StoredSchedul
     return deleted
 
 
-def sync_schedules(broker: Broker, definitions: Iterable[Definition]) -> Synced:
+def sync_schedules(broker: Broker, definitions: Iterable[Definition], *, place: str = "") -> Synced:
     """Makes the schedules of configs those of this config: adds, changes and removes. Pauses, counts, and
     schedules of people stay, except those that have the name of a definition. Idempotent, and safe in several
-    processes at once; of two configs that differ, the last sync wins. A round trip for each difference."""
+    processes at once; of two configs that differ, the last sync wins. A round trip for each difference.
+
+    `place`: the process and its config file, which other schedulers name when they follow."""
     wanted = {definition.name: definition for definition in definitions}
     now = to_ms(broker.now())
     items = {item.name: item for item in broker.state.list(SCHEDULES)}
@@ -246,6 +250,7 @@ def sync_schedules(broker: Broker, definitions: Iterable[Definition]) -> Synced:
                 _written(broker, name, _left_out, items[name], now, ttl=_TOMBSTONE_SECONDS)
                 removed += [] if is_gone else [name]
     if added or changed or removed:
+        broker.state.put(CHANGES, _SYNCED_BY, place, ttl=_PLACE_SECONDS)
         _tell_schedulers(broker)
     return Synced(added=tuple(added), changed=tuple(changed), removed=tuple(removed))
 
@@ -260,6 +265,21 @@ def load_schedules(
     lost = [definition for definition in definitions if definition.name not in known]
     restored = [one.name for one in lost if _changed(broker, one.name, _add_only(one))]
     return _existing(broker.state.list(SCHEDULES) if lost else items), restored
+
+
+def who_changed(broker: Broker, stored: Iterable[StoredSchedule | None]) -> str:
+    """Where changes of schedules come from: a config with its place, people, or both. `stored`: the schedules
+    as they are now; None for one that is gone. The place is that of the latest sync."""
+    sources: set[Source] = set()
+    for one in stored:
+        if one is not None and one.removed_at is None:
+            sources.add(one.source)
+        else:  # nothing remains of what people have added and deleted
+            sources.add((one and one.removed_by) or "person")
+    item = broker.state.get(CHANGES, _SYNCED_BY) if "config" in sources else None
+    place = item.value if item is not None and isinstance(item.value, str) else ""
+    words = {"config": f"the config of {place}" if place else "another config", "person": "a person"}
+    return " and ".join(words[source] for source in sorted(sources))
 
 
 def _add_only(definition: Definition) -> Change:

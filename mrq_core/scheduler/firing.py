@@ -17,7 +17,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -95,6 +95,7 @@ class Scheduler:
         self._due: dict[str, int] = {}
         self._heap: list[tuple[int, float, str]] = []
         self._loaded: set[str] = set()
+        self._followed: dict[str, Definition] | None = None
         self._known_changes = -1
         self._loaded_at = -RELOAD_SECONDS
         self._reported_at = -_REPORT_SECONDS
@@ -103,7 +104,10 @@ class Scheduler:
     def start(self) -> None:
         """Syncs the definitions. None keeps the stored schedules. Raises BrokerError."""
         if self._definitions is not None:
-            synced = schedules.sync_schedules(self._broker, self._definitions)
+            config = getattr(self._client.config.module, "__file__", None) or "no file"
+            synced = schedules.sync_schedules(
+                self._broker, self._definitions, place=f"{self.name} ({config})"
+            )
             for what, names in (
                 ("added", synced.added),
                 ("changed", synced.changed),
@@ -167,6 +171,7 @@ class Scheduler:
         found, restored = schedules.load_schedules(self._broker, self._definitions or ())
         if restored:
             _log.warning("schedules.restored %s: the broker had lost them", shown_names(restored))
+        self._tell_followed({stored.name: stored for stored in found}, restored)
         self._due, self._heap = {}, []
         for stored in found:
             self._note(stored)
@@ -174,6 +179,27 @@ class Scheduler:
             publish_overlap_rule(self._client)
         self._load_tasks({stored.definition.path for stored in found} - self._loaded)
         self._known_changes, self._loaded_at = changes, time.monotonic()
+
+    def _tell_followed(self, found: Mapping[str, StoredSchedule], restored: Collection[str]) -> None:
+        """Logs one line if other schedulers or people have changed definitions since the last look."""
+        before, self._followed = self._followed, {name: one.definition for name, one in found.items()}
+        if before is None:
+            return
+        changes = {
+            "added": [name for name in found if name not in before and name not in restored],
+            "changed": [
+                name for name, one in found.items() if before.get(name, one.definition) != one.definition
+            ],
+            "removed": [name for name in before if name not in found],
+        }
+        names = [name for group in changes.values() for name in group]
+        if not names:
+            return
+        gone = changes["removed"][:1]  # the others went with it
+        read = [read_schedule(item) for name in gone if (item := self._broker.state.get(SCHEDULES, name))]
+        now = [*(found[name] for name in names if name in found), *(read or [None] * len(gone))]
+        told = " ".join(f"{what}={shown_names(group)}" for what, group in changes.items() if group)
+        _log.info("schedules.followed %s by=%s", told, schedules.who_changed(self._broker, now))
 
     def _load_tasks(self, paths: Iterable[str]) -> None:
         """Imports the tasks of schedules before they fire. Jobs of a missing task have default options."""

@@ -132,8 +132,9 @@ def test_expired_jobs_are_pruned(ambient: Scene) -> None:
 
 def test_lost_jobs_and_indexes(ambient: Scene) -> None:
     queued(ambient, 3)
-    assert run(RequeueLostJobs)["requeued"] == 0
-    assert run(RequeueLostJobs, **DRY) == {"examined": 3, "requeued": 0}
+    is_pair = isinstance(ambient.broker, ComposedBroker)
+    assert run(RequeueLostJobs, **DRY) == {"examined": 3 if is_pair else 0, "requeued": 0}
+    assert run(RequeueLostJobs) == run(RequeueLostJobs, **DRY)
     assert run(EnsureIndexes, **DRY) == run(EnsureIndexes)
     assert [finding.level for finding in consistency_findings(ambient.broker)] == ["ok"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from datetime import UTC, datetime
 from typing import Any
@@ -142,6 +143,40 @@ def test_a_running_scheduler_follows_the_config_of_another(scene: Scene) -> None
     assert len(scene.jobs("b")) == 1
 
 
+def followed(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """The lines of schedulers that follow changes of others, since the last call."""
+    lines = [one.getMessage() for one in caplog.records if one.getMessage().startswith("schedules.followed")]
+    caplog.clear()
+    return lines
+
+
+def test_a_scheduler_that_follows_says_what_has_changed_and_who_changed_it(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    live(scene)
+    first = scene.scheduler([defined("a"), defined("b"), defined("c")])
+    scene.tick(first)
+    scene.tick(first)
+    assert followed(caplog) == []
+    later = scene.scheduler([defined("b"), defined("c", queue="other"), defined("d")])
+    scene.tick(first)
+    (line,) = followed(caplog)
+    assert line == f"schedules.followed added=d changed=c removed=a by=the config of {later.name} (no file)"
+    scene.tick(first)
+    scene.tick(later)
+    assert followed(caplog) == []
+    schedules.add_schedule(scene.broker, defined("mine"))
+    scene.tick(first)
+    assert followed(caplog) == ["schedules.followed added=mine by=a person"]
+    schedules.delete_schedules(scene.broker, ["mine", "b"])
+    scene.tick(first)
+    assert followed(caplog) == ["schedules.followed removed=b, mine by=a person"]
+    schedules.pause_schedules(scene.broker, ["d"])
+    scene.tick(first)
+    assert followed(caplog) == []
+
+
 def test_syncs_at_the_same_time_agree(scene: Scene) -> None:
     definitions = [defined(f"s{number}") for number in range(10)]
     failures: list[BaseException] = []
@@ -215,7 +250,7 @@ def test_a_sync_costs_one_write_for_each_difference(scene: Scene, monkeypatch: p
         monkeypatch.setattr(state, call, counted)
     many = [defined(f"s{index}") for index in range(50)]
     sync(scene, *many)
-    assert calls == ["list", *["compare_and_set"] * 50, "add"]
+    assert calls == ["list", *["compare_and_set"] * 50, "put", "add"]
     calls.clear()
     sync(scene, *many)
     assert calls == ["list"]
