@@ -123,7 +123,7 @@ class Site:
                 return await self.backend.ask(answer, longer=longer)
             except (HTTPException, TooLarge):
                 raise
-            except ClientDisconnect:  # nobody reads the answer, and nothing was done
+            except ClientDisconnect:  # the answer reaches no client, and nothing was done
                 return Response(status_code=400)
             except BrokerUnavailable as error:
                 if endpoint.away is None:

@@ -269,7 +269,7 @@ def load_schedules(
 
 def who_changed(broker: Broker, stored: Iterable[StoredSchedule | None]) -> str:
     """Where changes of schedules come from: a config with its place, people, or both. `stored`: the schedules
-    as they are now; None for one that is gone. The place is that of the latest sync."""
+    as they are now, None where it is gone. The place is that of the latest sync."""
     sources: set[Source] = set()
     for one in stored:
         if one is not None and one.removed_at is None:

@@ -255,7 +255,7 @@ def test_a_sync_costs_one_write_for_each_difference(scene: Scene, monkeypatch: p
     sync(scene, *many)
     assert calls == ["list"]
     sync(scene, *many[:-2], defined("s48", queue="other"))
-    assert calls == ["list", "list", *["compare_and_set"] * 2, "add"]
+    assert calls == ["list", "list", *["compare_and_set"] * 2, "put", "add"]
 
 
 def test_unknown_names_change_nothing(scene: Scene) -> None:
