@@ -63,7 +63,7 @@ def print_running(running: RunningNow, now: datetime) -> None:
         if io is not None and io.left_out:
             lines.append(f"and {io.left_out} more calls")
         if io is not None and io.totals:
-            lines.append(f"in all: {io_totals_text(io.totals)}")
+            lines.append(f"so far: {io_totals_text(io.totals)}")
         lines += running.job.stack
     for line in lines:
         to.print(f"  {safe_line(line)}", soft_wrap=True)

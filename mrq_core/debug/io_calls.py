@@ -7,6 +7,7 @@ noted, not those of the worker for the job.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -22,9 +23,11 @@ from mrq_core.running.context import JobContext
 
 R = TypeVar("R")
 CALLS_MOST = 3
-"""The calls in progress, the longest first, that a report names for each job."""
+"""The calls in progress that a report names for each job."""
 _TEXT_MOST = 160
 """Characters of the text of a call."""
+_BACKGROUND = ("pymongo_",)
+"""How the names of threads begin with which pymongo watches its servers."""
 _GENERATIONS_MOST = 20
 """How far a greenlet may be from the greenlet of the job that started it."""
 
@@ -60,24 +63,26 @@ class Label:
     waits, and is forgotten when the greenlet uses another socket.
     """
 
-    __slots__ = ("call", "socket")
+    __slots__ = ("call", "greenlet", "socket")
 
-    def __init__(self, call: OpenCall) -> None:
+    def __init__(self, call: OpenCall, greenlet: object) -> None:
         self.call = call
+        self.greenlet = greenlet
         self.socket: int | None = None
 
 
 class JobIo:
     """The I/O of one attempt. Greenlets of one thread change it; `state` may be called in any thread."""
 
-    __slots__ = ("_context", "labels", "open", "totals")
+    __slots__ = ("_context", "_greenlet", "labels", "open", "totals")
 
-    def __init__(self, context: JobContext) -> None:
+    def __init__(self, context: JobContext, greenlet: object) -> None:
         self._context = context
-        self.open: dict[object, OpenCall] = {}
-        """The call in progress of each greenlet."""
-        self.labels: dict[object, Label] = {}
-        """The labelled command of each greenlet."""
+        self._greenlet = greenlet
+        self.open: dict[int, OpenCall] = {}
+        """The call in progress of each greenlet, by its `id`: a class of a task may have another hash."""
+        self.labels: dict[int, Label] = {}
+        """The labelled command of each greenlet, by its `id`."""
         self.totals: dict[str, list[float]] = {}
         """The number of calls, and their seconds, by kind."""
 
@@ -91,13 +96,13 @@ class JobIo:
         if not self.labels:
             return None
         me = getcurrent()
-        label = self.labels.get(me)
+        label = self.labels.get(id(me))
         if label is None:
             return None
         if label.socket is None:
             label.socket = id(socket)
-        if label.socket != id(socket):
-            self.labels.pop(me, None)
+        if label.socket != id(socket) or label.greenlet is not me:
+            self.labels.pop(id(me), None)
             return None
         return label.call
 
@@ -110,9 +115,11 @@ class JobIo:
         total[1] += seconds
 
     def state(self) -> IoState:
-        """The longest calls in progress, and the totals. In any thread."""
+        """The calls in progress and the totals: first the call of the job's own greenlet, then the longest
+        calls. In any thread."""
         now = time.monotonic()
-        calls = sorted(self.open.values(), key=lambda call: call.since)
+        found = sorted(self.open.items(), key=lambda one: (one[0] != id(self._greenlet), one[1].since))
+        calls = [call for _, call in found]
         totals = {
             kind: IoTotal(calls=int(calls), seconds=round(seconds, 3))
             for kind, (calls, seconds) in list(self.totals.items())
@@ -129,27 +136,41 @@ def io_of_caller() -> JobIo | None:
     """The I/O of the job whose code runs now. None: no job's code, or not traced.
 
     A greenlet that a job has started without `mrq_core.spawn` has no context. It belongs to the job whose
-    greenlet is the nearest of those that started it.
+    greenlet is the nearest of those that started it; threads of pymongo belong to none.
     """
     io = current_io.get()
     if io is None:
-        one: Any = getcurrent()
-        for _ in range(_GENERATIONS_MOST):
-            reference = getattr(one, "spawning_greenlet", None)
-            one = reference() if reference is not None else None
-            if one is None:
-                return None
-            io = getattr(one, "io", None)
-            if isinstance(io, JobIo):
-                break
-        else:
+        try:
+            io = _io_of_ancestors(getcurrent())
+        except Exception:  # a class of the task
+            io = None
+    return io if io is not None and io.is_in_code else None
+
+
+def _io_of_ancestors(one: Any) -> JobIo | None:
+    """The I/O of the job that has started this greenlet."""
+    for _ in range(_GENERATIONS_MOST):
+        if one is None:
             return None
-    return io if io.is_in_code else None
+        io = getattr(one, "io", None)
+        if isinstance(io, JobIo):
+            return None if _is_background() else io
+        reference = getattr(one, "spawning_greenlet", None)
+        one = reference() if reference is not None else None
+    return None
+
+
+def _is_background() -> bool:
+    """Whether the current greenlet is a thread of a library, which belongs to no job although a job has
+    started it."""
+    active: dict[int, Any] = getattr(threading, "_active", {})
+    thread = active.get(threading.get_ident())
+    return thread is not None and str(thread.name).startswith(_BACKGROUND)
 
 
 def noted(io: JobIo, call: OpenCall, function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
     """Calls the function, and notes that as this call, unless it is inside another call."""
-    me = getcurrent()
+    me = id(getcurrent())
     if me in io.open:
         return function(*args, **kwargs)
     try:

@@ -82,7 +82,7 @@ def _tracing_pipeline(original: Callable[..., Any]) -> Callable[..., Any]:
         io = io_of_caller()
         if io is None:
             return original(self, *args, **options)
-        subject = (len(self), _server_of(self))
+        subject = (_number_of(self), _server_of(self))
         return noted(
             io, OpenCall("redis", io_texts.redis_pipeline, subject), original, self, *args, **options
         )
@@ -103,9 +103,20 @@ def _tracing_listen(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _server_of(client: Any) -> Mapping[str, Any] | None:
     """The arguments of the connections of a client; None for a cluster, which has several servers."""
-    pool = getattr(client, "connection_pool", None)
-    found: Mapping[str, Any] | None = getattr(pool, "connection_kwargs", None)
+    try:
+        pool = getattr(client, "connection_pool", None)
+        found: Mapping[str, Any] | None = getattr(pool, "connection_kwargs", None)
+    except Exception:  # a class of the task
+        return None
     return found
+
+
+def _number_of(pipeline: Any) -> int:
+    """The number of commands in a pipeline."""
+    try:
+        return len(pipeline)
+    except Exception:  # a class of the task
+        return 0
 
 
 # --- MongoDB ---------------------------------------------------------------------------------------
@@ -122,11 +133,12 @@ def _trace_mongo(module: Any) -> None:
             name = event.command_name
             collection = event.command.get("collection" if name == "getMore" else name)
             subject = (name, event.database_name, collection, event.connection_id)
-            io.labels[getcurrent()] = Label(OpenCall("mongodb", io_texts.mongo_command, subject))
+            me = getcurrent()
+            io.labels[id(me)] = Label(OpenCall("mongodb", io_texts.mongo_command, subject), me)
 
         def succeeded(self, event: Any) -> None:
             io = io_of_caller()
-            label = io.labels.pop(getcurrent(), None) if io is not None else None
+            label = io.labels.pop(id(getcurrent()), None) if io is not None else None
             if io is not None and label is not None:
                 io.count("mongodb", 1, time.monotonic() - label.call.since)
 

@@ -90,7 +90,7 @@ def _tracing_wait(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _labelled(io: JobIo, call: OpenCall, original: Callable[..., Any], *args: Any) -> Any:
     """Waits, and shows that as the labelled call, which its library counts when it ends."""
-    me = gevent.getcurrent()
+    me = id(gevent.getcurrent())
     if me in io.open:
         return original(*args)
     try:

@@ -35,7 +35,7 @@ class IoTracing:
 
     def begin(self, context: JobContext, greenlet: Any) -> JobIo:
         """Notes the calls of an attempt. Called in its greenlet and its context."""
-        io = JobIo(context)
+        io = JobIo(context, greenlet)
         current_io.set(io)
         greenlet.io = io
         return io

@@ -65,7 +65,7 @@ def io_call_text(call: IoCall) -> str:
 
 
 def io_calls_text(io: IoState) -> str:
-    """The longest call in progress, and the number of the others; empty without a call."""
+    """The first call in progress, and the number of the others; empty without a call."""
     if not io.calls:
         return ""
     others = len(io.calls) - 1 + io.left_out

@@ -49,8 +49,8 @@ class IoTotal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IoState(msgspec.Struct, frozen=True, kw_only=True):
-    """The I/O of a running job: the calls in progress, the longest first, the number of those that are left
-    out, and the totals by kind."""
+    """The I/O of a running job: the calls in progress, the number of those that are left out, and the totals
+    by kind. The call of the job's own greenlet is the first, then the longest."""
 
     calls: tuple[IoCall, ...] = ()
     left_out: int = 0

@@ -72,6 +72,32 @@ def in_greenlets():
     gevent.joinall([gevent.spawn(get), spawn(ask)])
 
 
+@task
+def odd():
+    # Objects that raise when they are asked, in greenlets without the context of the job.
+    import contextvars
+    import redis
+
+    class Odd(gevent.Greenlet):
+        __hash__ = None
+        spawning_greenlet = property(lambda self: 1 / 0)
+
+        def __eq__(self, other):
+            raise ValueError
+
+    class Client(redis.Redis):
+        connection_kwargs = property(lambda self: 1 / 0)
+
+    class Key(str):
+        def __str__(self):
+            raise ValueError
+
+    greenlet = Odd(gevent.sleep, 0)
+    greenlet.start()
+    greenlet.join()
+    contextvars.Context().run(Client(host="127.0.0.1", port=PORT, socket_timeout=None).get, Key("odd"))
+
+
 @task(isolate=True)
 def alone():
     redis().get("solo")
@@ -148,7 +174,7 @@ def seconds_of(job: RunningJob) -> float:
 
 
 def test_the_calls_of_running_jobs_are_reported(project: Project, silent: int) -> None:
-    names = ("command", "subclassed", "request", "receive", "in_greenlets", "alone")
+    names = ("command", "subclassed", "request", "receive", "in_greenlets", "odd", "alone")
     for name in names:
         project.queue(f"traced.{name}")
     project.worker("--trace_io", "-g", "10", "--name", "web")
@@ -158,6 +184,7 @@ def test_the_calls_of_running_jobs_are_reported(project: Project, silent: int) -
     assert calls_of(jobs["subclassed"]) == [f"redis SET user:43 {at}"]
     assert calls_of(jobs["request"]) == [f"http GET http://127.0.0.1:{silent}/path?..."]
     assert calls_of(jobs["receive"]) == [f"socket recv from 127.0.0.1:{silent}"]
+    assert calls_of(jobs["odd"]) == [f"redis GET ? {at}"]
     assert calls_of(jobs["alone"]) == [f"redis GET solo {at}"]
     both = {f"redis GET user:42 {at}", f"http GET http://127.0.0.1:{silent}/path?..."}
     until(lambda: set(calls_of(waiting(project, "in_greenlets")["in_greenlets"])) == both, what="both calls")
