@@ -230,14 +230,14 @@ _LIBRARIES = tuple(
 def _raising_frame(path: str, error: BaseException) -> str:
     """The innermost frame of the user's code, as ``module:function``: of the package of the task, or of no
     library. Where there is none, the innermost frame of a library; an empty text without one."""
-    package = path.partition(".")[0]
+    package, task_module = path.partition(".")[0], path.rpartition(".")[0]
     found, innermost = "", ""
     one, left = _task_frames(frames_of(error)), _MOST_FRAMES
     while one is not None and left:
         code, module = one.tb_frame.f_code, one.tb_frame.f_globals.get("__name__")
         name = module if type(module) is str else "?"
         top = name.partition(".")[0]
-        if top != _OURS:
+        if top != _OURS or name == task_module:  # tasks of mrq are code of a user, too
             innermost = f"{name}:{code.co_qualname}"
             if top == package or not code.co_filename.startswith(_LIBRARIES):
                 found = innermost

@@ -108,6 +108,13 @@ def test_the_group_of_an_exception_is_its_task_its_type_and_the_frame_that_raise
     assert ended("no_such_task").error_group == f"{__name__}.no_such_task mrq_core.errors.TaskNotFound"
 
 
+def test_the_group_of_a_task_of_mrq_has_its_own_frame() -> None:
+    path = "mrq_core.cli.demo_tasks.read_text"
+    made = execution(path, text="print line", name="old")
+    outcome = Runner(Config(), Plugins(Config())).run(made.context)
+    assert outcome.error_group == f"{path} SyntaxError mrq_core.cli.demo_tasks:_facts"
+
+
 def test_a_message_that_is_long_or_fails_is_bounded() -> None:
     assert len(ended("says_much").exception_message or "") == MESSAGE_LIMIT
     assert ended("is_odd").exception_message == "<exception str() failed>"
