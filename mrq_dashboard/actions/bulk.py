@@ -34,6 +34,15 @@ from mrq_dashboard.visit import Done, NotFound, Visit
 _MOST_NAMED = 30
 """Ids that the audit log names."""
 Verb = Literal["requeue", "cancel", "move", "priority", "remove"]
+_OPTIONS = ("queue", "priority", "interrupt")
+_TAKEN: dict[str, tuple[str, ...]] = {
+    "requeue": ("queue",),
+    "cancel": ("interrupt",),
+    "move": ("queue",),
+    "priority": ("priority",),
+    "remove": (),
+}
+"""The options of each change. Another one may be meant as a filter, so it is refused."""
 Names = str | list[str]
 """One name, or alternatives."""
 Target = Annotated[str, Meta(max_length=1000, description="The queue to move or requeue the jobs to.")]
@@ -145,6 +154,12 @@ def stop(visit: Visit) -> Done:
 
 def change_of(visit: Visit, verb: str, inputs: BulkInputs) -> Change:
     """The change that the inputs describe. Raises InvalidValue, and Forbidden for a role that is too low."""
+    for name in _OPTIONS:
+        if getattr(inputs, name) not in (None, False) and name not in _TAKEN[verb]:
+            raise InvalidValue(
+                f"{name} is given, and {verb} does not take it: `query`, `filter` or `ids` name the jobs",
+                path=name,
+            )
     queue = None if inputs.queue is None else check_job_queue_name(inputs.queue)
     match verb:
         case "requeue":
@@ -167,9 +182,8 @@ def query_of(visit: Visit, inputs: BulkInputs) -> SearchQuery:
     """The query that the inputs name. Raises InvalidValue unless they name jobs in one way."""
     given = [inputs.query is not None, inputs.filter is not None, bool(inputs.ids)]
     if sum(given) != 1 and not (inputs.everything and not any(given)):
-        raise InvalidValue(
-            "no jobs are named, or in more than one way: expected query, filter or ids", path="query"
-        )
+        found = "jobs are named in more than one way" if any(given) else "no jobs are named"
+        raise InvalidValue(f"{found}: expected query, filter or ids", path="query")
     if inputs.ids:
         return selected(visit, inputs.ids)
     text = inputs.query or _text_of(inputs.filter or FilterInputs())

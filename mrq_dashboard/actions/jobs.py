@@ -139,6 +139,7 @@ def rerun(visit: Visit, inputs: RerunInputs) -> Done:
         queue = record.queue
     path = inputs.path or record.path
     learn(visit, path, published_task(visit.broker, path))
+    is_known = inputs.job_id is not None and visit.broker.get([inputs.job_id]) != [None]
     new = visit.client.queue_job(
         path,
         params,
@@ -150,11 +151,16 @@ def rerun(visit: Visit, inputs: RerunInputs) -> Done:
     return Done(
         action="run again",
         target=f"job {record.id} of {record.path}" + (f" as {path}" if path != record.path else ""),
-        text=f"Job {new} is queued: this page shows it",
-        counts={"queued": 1},
-        value={"id": new, "of": record.id},
+        text=f"Job {new} was there already: no job is queued" if is_known else _queued(new),
+        counts={"queued": 0 if is_known else 1},
+        value={"id": new, "of": record.id, "created": not is_known},
+        tone="warn" if is_known else "",
         url=visit.url(f"/jobs/{new}"),
     )
+
+
+def _queued(job_id: str) -> str:
+    return f"Job {job_id} is queued: this page shows it"
 
 
 def _params(given: JsonObject | str | None, record: JobRecord) -> JsonObject | None:

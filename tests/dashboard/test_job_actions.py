@@ -223,6 +223,40 @@ def test_a_job_runs_again_with_other_values_once_for_each_form(site: TestClient,
     assert statuses(client) == {"failed": 1, "queued": 1}
 
 
+def test_a_new_run_under_the_id_of_another_job_says_that_it_queued_none(
+    site: TestClient, client: Client
+) -> None:
+    [job_id] = failed(client)
+    new, other = new_id(), scenes.put(client.broker, "mail")
+    first = post(site, f"/jobs/{job_id}/rerun", {"job_id": new})
+    assert (first["id"], first["created"]) == (new, True)
+    for known in (new, other):
+        answer = post(site, f"/jobs/{job_id}/rerun", {"job_id": known})
+        assert (answer["id"], answer["created"]) == (known, False)
+        assert "no job is queued" in answer["message"]
+    assert statuses(client) == {"failed": 1, "queued": 2}
+
+
+@pytest.mark.parametrize(
+    ("action", "option"),
+    [
+        ("cancel", {"queue": "mail"}),
+        ("remove", {"queue": "mail"}),
+        ("remove", {"interrupt": True}),
+        ("requeue", {"priority": 1}),
+        ("move", {"queue": "slow", "priority": 1}),
+        ("priority", {"priority": 1, "queue": "mail"}),
+    ],
+)
+def test_an_option_of_another_action_is_refused(
+    action: str, option: dict[str, Any], site: TestClient, client: Client
+) -> None:
+    job_id = scenes.put(client.broker, "mail")
+    sent = {"action": action, "query": "status:queued", **option}
+    assert "does not take it" in post(site, "/jobs/bulk", sent, 400)["error"]["message"]
+    assert client.fetch(job_id).priority == 0
+
+
 def test_options_that_workers_have_published_are_those_of_new_and_edited_jobs(
     site: TestClient, client: Client
 ) -> None:
