@@ -22,6 +22,7 @@ from mrq_broker_redis.server import checks, layout
 from mrq_broker_redis.server.connection import Connection
 from mrq_broker_redis.server.layout import Contents
 from mrq_broker_redis.server.location import location_of
+from mrq_broker_redis.server.scripts import load_all
 from mrq_broker_redis.shared import logs, signals, waiting
 from mrq_broker_redis.shared import metrics as rollups
 from mrq_broker_redis.shared.state import RedisState
@@ -215,6 +216,7 @@ class RedisBroker(Broker):
         return checks.check(self._connection, Contents.JOBS)
 
     def prepare(self) -> None:
+        load_all()
         layout.prepare(self._connection, Contents.JOBS)
 
     def close(self) -> None:

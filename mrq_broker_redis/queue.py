@@ -14,6 +14,7 @@ from mrq_broker_redis.server import checks, layout
 from mrq_broker_redis.server.connection import Connection
 from mrq_broker_redis.server.layout import Contents
 from mrq_broker_redis.server.location import location_of
+from mrq_broker_redis.server.scripts import load_all
 from mrq_broker_redis.shared import waiting
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import ClaimRef, ClaimRequest, RawClaim, Wanted
@@ -123,6 +124,7 @@ class RedisQueue(JobQueue):
         return checks.check(self._connection, Contents.ENTRIES)
 
     def prepare(self) -> None:
+        load_all()
         layout.prepare(self._connection, Contents.ENTRIES)
 
     def close(self) -> None:

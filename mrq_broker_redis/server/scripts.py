@@ -29,6 +29,13 @@ def script(name: str) -> Script:
     return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 
+def load_all() -> None:
+    """Reads all files. A worker does it when it starts: later it may lack a free descriptor, and its package
+    may be replaced."""
+    for name in _files():
+        _text(name)
+
+
 @cache
 def _text(name: str) -> str:
     return _files()[name].read_text(encoding="utf-8")

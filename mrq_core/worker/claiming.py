@@ -182,4 +182,6 @@ class Claiming:
             self._broker.wait(wanted, seconds)
         except BrokerError as error:
             return error
+        except OSError as error:  # such as no free descriptor
+            return BrokerUnavailable(f"waiting for jobs failed: {error}")
         return None

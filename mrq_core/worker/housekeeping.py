@@ -4,19 +4,19 @@ limits."""
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 
 import gevent
-import psutil
 
 from mrq_core.contract.shared_state import Versions
 from mrq_core.errors import BrokerError, BrokerUnavailable, shown_error
 from mrq_core.worker import metrics
+from mrq_core.worker.descriptors import DescriptorReserve
 from mrq_core.worker.guarded_log import GuardedLog
 from mrq_core.worker.interrupts import CancelRequests
 from mrq_core.worker.lasting import LastingGreenlet
+from mrq_core.worker.process_memory import own_size
 from mrq_core.worker.publishing import INTERVAL as PUBLISH_INTERVAL
 from mrq_core.worker.publishing import TaskPublisher
 from mrq_core.worker.reporting import Reports
@@ -34,6 +34,8 @@ _TRYING = frozenset({"poll", "report"})
 """Steps that always call the broker, and tell that it is away or back."""
 _FOLLOWING = frozenset({"flush_running", "_measure", "_prune"})
 """Steps that wait for the end of an outage."""
+_LOCAL = frozenset({"_tidy", "_check_limits", "write_file"})
+"""Steps that do not call the broker, and go on during an outage."""
 
 _log = GuardedLog("mrq.worker")
 
@@ -60,8 +62,8 @@ class Housekeeping:
         self._requests = requests
         self._rules = WorkerRules(state)
         self._publisher = TaskPublisher(state)
+        self._reserve = DescriptorReserve()
         self._versions = Versions()
-        self._process = psutil.Process(os.getpid())
         self._started = time.monotonic()
         self._is_over = False
         self._greenlets: list[LastingGreenlet] = []
@@ -94,6 +96,7 @@ class Housekeeping:
     def stop(self) -> None:
         """Ends the loops, writes the last report, and records the last metrics."""
         self._is_over = True
+        self._reserve.release()
         self._requests.stop()
         for greenlet in self._greenlets:
             greenlet.stop(timeout=0)
@@ -107,6 +110,8 @@ class Housekeeping:
         except BrokerError as error:
             _log.warning("report.not_written worker=%s error=%s", self._state.name, error)
             return  # the broker is away: the last metrics are lost, and the stop waits no longer
+        except Exception as error:  # such as no free file descriptor: the rest of the stop must follow
+            _log.warning("report.not_written worker=%s error=%s", self._state.name, shown_error(error))
         try:
             self._state.metrics.record(self._broker)
         except Exception as error:  # of a driver: the rest of the stop must follow
@@ -141,13 +146,14 @@ class Housekeeping:
         while not self._is_over:
             if name in _FOLLOWING:
                 outage.wait_for_end()
-            elif not outage.may_call(name):
+            elif name not in _LOCAL and not outage.may_call(name):
                 outage.wait()
                 continue
             try:
                 step()
                 failures = 0
-                outage.worked(name)
+                if name not in _LOCAL:
+                    outage.worked(name)
             except (BrokerError, OSError) as error:
                 failures += 1
                 if isinstance(error, BrokerUnavailable) and name in _TRYING:
@@ -169,6 +175,12 @@ class Housekeeping:
         surroundings.restore(is_alone=False)
         if surroundings.is_limited:
             self._stopping.stop_within_grace("a task has lowered a resource limit of the process for good")
+        if self._reserve.is_exhausted():
+            self._stopping.stop_within_grace(
+                "it may open no more files and connections: tasks have left theirs open"
+            )
+        if self._stopping.is_stopping:
+            self._reserve.release()
 
     def _prune(self) -> None:
         while pruned := self._broker.prune():
@@ -177,7 +189,7 @@ class Housekeeping:
     def _check_limits(self) -> None:
         if self._config.max_time and time.monotonic() - self._started > self._config.max_time:
             self._stopping.stop(f"it has worked for MAX_TIME, {self._config.max_time:g} s")
-        used = self._process.memory_info().rss / 1e6
+        used = own_size() / 1e6
         if self._config.max_memory and used > self._config.max_memory:
             self._stopping.stop(
                 f"it uses {used:.0f} MB, more than MAX_MEMORY, {self._config.max_memory:g} MB"

@@ -71,7 +71,7 @@ class NativeSettler:
         due = [e for e, since in self._waiting_since.items() if since <= latest and e not in self._finished]
         try:
             self._settle(due, broker)
-        except BrokerError:  # the settler meets the same error and logs it
+        except (BrokerError, OSError):  # the settler meets the same error and logs it
             self._retry_at = time.monotonic() + _RETRY
 
     def _settle(self, executions: Sequence[Execution], broker: Callable[[], Broker]) -> None:
@@ -106,12 +106,13 @@ def settle_natively(
 ) -> list[Answer]:
     """Stores the logs of decided executions and settles them; one by one if an outcome makes that impossible.
 
-    Raises BrokerUnavailable; the outcomes may then be settled or not, and a repetition does no harm.
+    Raises BrokerUnavailable and OSError; the outcomes may then be settled or not, and a repetition does no
+    harm.
     """
     try:
         store_logs(broker, executions, max_log_size)
         return list(kind.settle(broker, executions, outcomes_of(executions)))
-    except BrokerUnavailable:
+    except (BrokerUnavailable, OSError):
         raise
     except Exception as error:
         if len(executions) == 1:

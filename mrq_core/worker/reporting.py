@@ -10,7 +10,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
-import psutil
 from msgspec.structs import replace
 
 from mrq_core import __version__
@@ -27,6 +26,7 @@ from mrq_core.operations.workers import (
 )
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.native import get_ident
+from mrq_core.worker.process_memory import own_size
 from mrq_core.worker.report_file import ReportFile
 from mrq_core.worker.stacks import frame_of, short_stack
 from mrq_core.worker.worker_state import WorkerState
@@ -55,7 +55,6 @@ class Samples:
 
     def __init__(self, state: WorkerState) -> None:
         self._state = state
-        self._process = psutil.Process(os.getpid())
         self._usage: deque[float] = deque(maxlen=int(_MINUTE / _SAMPLE))
         self._next = self._next_minute = time.monotonic()
         self._cpu = (time.monotonic(), self.cpu_time())
@@ -65,12 +64,11 @@ class Samples:
 
     def memory(self) -> int:
         """The resident memory of the process, in bytes."""
-        return int(self._process.memory_info().rss)
+        return own_size()
 
     def cpu_time(self) -> float:
         """The seconds of the processor that the process has used."""
-        times = self._process.cpu_times()  # without psutil's `oneshot`, which takes a lock
-        return float(times.user + times.system)
+        return time.process_time()
 
     @property
     def usage(self) -> float:

@@ -131,11 +131,12 @@ class Settler:
     def _settle_all(self, kind: ClaimKind, batch: Sequence[Execution]) -> None:
         """Settles a batch; one by one if an outcome in it makes that impossible.
 
-        Raises BrokerUnavailable; the batch may then be settled or not, and a repetition does no harm.
+        Raises BrokerUnavailable, and OSError where the process lacks something, such as a free descriptor;
+        the batch may then be settled or not, and a repetition does no harm.
         """
         try:
             self._settle(kind, batch)
-        except BrokerUnavailable:
+        except (BrokerUnavailable, OSError):
             raise
         except Exception:
             _log.exception("settle.broke jobs=%s", [execution.record.id for execution in batch])
@@ -209,7 +210,7 @@ class Settler:
     def _settle_alone(self, execution: Execution) -> None:
         try:
             self._settle(execution.kind, [execution])
-        except BrokerUnavailable:
+        except (BrokerUnavailable, OSError):
             raise
         except Exception as error:
             _log.exception("settle.broke id=%s", execution.record.id)
@@ -218,7 +219,7 @@ class Settler:
     def _settle_as_failed(self, execution: Execution, error: Exception) -> None:
         try:
             execution.kind.settle(self._state.broker, [execution], [unstorable(execution, error)])
-        except BrokerUnavailable:
+        except (BrokerUnavailable, OSError):
             raise
         except Exception:
             # The lease expires and the job is claimed again: nothing is lost.

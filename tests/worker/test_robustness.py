@@ -287,3 +287,38 @@ def test_a_slow_observer_costs_no_claim_and_no_wake_up(project: Project) -> None
     jobs = [project.queue("tasks.noted", {"word": f"w{n}"}) for n in range(3)]
     project.worker("--plugins", "slow_plugin", "--lease", "0.6")
     assert [project.job(job).wait(PATIENCE).claims for job in jobs] == [1, 1, 1]
+
+
+def test_a_worker_that_may_open_no_more_files_stops_and_stores_all_outcomes(project: Project) -> None:
+    project.write(
+        "leaking.py",
+        """
+        import os, resource, time
+        from mrq_core import task
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (100, 100))
+        left = []
+
+        @task
+        def leaks():
+            try:
+                while True:
+                    left.append(os.open(os.devnull, os.O_RDONLY))
+            except OSError:
+                return True
+
+        @task(timeout=1)
+        def endless():
+            while True:
+                time.sleep(0.01)
+    """,
+    )
+    jobs = [project.queue("leaking.leaks"), project.queue("leaking.endless", priority=-1)]
+    worker = project.start("worker", "--greenlets", "1", "--name", "poor", "--report-interval", "0.2")
+    assert worker.wait() == 0, worker.output
+    assert [project.client.fetch(job).status for job in jobs] == [Status.SUCCESS, Status.TIMEOUT]
+    assert [project.client.fetch(job).claims for job in jobs] == [1, 1]
+    assert "it may open no more files" in worker.output
+    assert "settle.broke" not in worker.output
+    assert "an error in mrq" not in worker.output
+    assert '"stop"' in project.mrq("workers", "--json")
