@@ -77,7 +77,7 @@ def worker_queues_from(texts: Iterable[str]) -> tuple[str, ...]:
     """The same for a worker, which serves ``mail_reverse`` as a pile. Raises InvalidValue."""
     names = [name for text in texts for name in names_in(text)]
     if not all(names):
-        raise InvalidValue("the name of a queue is empty: expected the name of a queue or tree", path="queue")
+        raise InvalidValue("queue has an empty value: expected the name of a queue or tree", path="queue")
     return tuple(dict.fromkeys(map(check_queue_name, names)))
 
 
