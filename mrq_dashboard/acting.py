@@ -203,6 +203,8 @@ class Field:
     low: int | None = None
     high: int | None = None
     is_checked: bool = False
+    is_wide: bool = False
+    """Whether the field has a row to itself, as areas and checks have."""
     problem: str = ""
     """What is wrong with the value."""
 
@@ -222,6 +224,8 @@ class Form:
     """The numbers that would change, by status."""
     left: Mapping[str, int] = field(default_factory=dict)
     """The numbers that would stay as they are, by status."""
+    notes: Sequence[str] = ()
+    """What else is good to know, below the numbers."""
     is_minimum: bool = False
     """Whether the numbers are minimums."""
     is_dangerous: bool = False

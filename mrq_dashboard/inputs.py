@@ -18,6 +18,12 @@ _FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 2000
 _PATH = re.compile(r"at `\$\.(\w+)")
 """The input that an error of msgspec names."""
+_EXPECTED = re.compile(
+    r"Expected `(int|float|bool|str)(?: \| null)?`(?: of length)?(?: ([<>]=?) (-?[\d.]+))?"
+)
+"""What an error of msgspec expects."""
+_KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text"}
+_RELATIONS = {">=": "of at least", "<=": "of at most", ">": "above", "<": "below"}
 OWN = frozenset({"_once", "_back", "_done"})
 """Names that pages and forms send beside the inputs: see `mrq_dashboard.acting`."""
 
@@ -111,6 +117,9 @@ def _converted(value: object, kind: type[msgspec.Struct], *, strict: bool) -> ms
     try:
         return msgspec.convert(value, kind, strict=strict)
     except msgspec.ValidationError as error:
+        told = None if strict else _in_words(value, str(error))
+        if told is not None:
+            raise told from error
         names = [field.encode_name for field in msgspec.structs.fields(kind)]
         found = _PATH.search(str(error))
         path = found[1] if found is not None and found[1] in names else "inputs"
@@ -118,6 +127,21 @@ def _converted(value: object, kind: type[msgspec.Struct], *, strict: bool) -> ms
         expected = f": expected one of {', '.join(choices)}" if choices else ""
         text = f"{error}{expected}; the inputs here: {', '.join(names) or 'no inputs'}"
         raise InvalidValue(text, path=path) from error
+
+
+def _in_words(values: object, error: str) -> InvalidValue | None:
+    """What is wrong with the text of a field. None: `error` says it itself."""
+    path, found = _PATH.search(error), _EXPECTED.match(error)
+    text = values.get(path[1]) if isinstance(values, dict) and path is not None else None
+    if path is None or found is None or not isinstance(text, str):
+        return None
+    kind, relation, bound = found.groups()
+    expected = f"expected {_KINDS[kind]}"
+    if kind == "str":
+        expected = f"expected {'at least' if relation == '>=' else 'at most'} {bound} characters"
+    elif bound is not None:
+        expected += f" {_RELATIONS[relation]} {bound}"
+    return InvalidValue(f"{path[1]} is {shown(text)}: {expected}", path=path[1])
 
 
 def _choices(kind: type[msgspec.Struct], name: str) -> tuple[str, ...]:

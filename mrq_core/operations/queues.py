@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
@@ -219,15 +219,20 @@ def pause_end(broker: Broker, until: datetime | None, seconds: float | None) -> 
     end = check_time(until, "until")
     if end <= now:
         raise InvalidValue(
-            f"until is {end}: expected a time in the future; the broker's clock shows {now}", path="until"
+            f"until is {_utc(end)}: expected a time in the future; the broker's clock shows {_utc(now)}",
+            path="until",
         )
     if (end - now).total_seconds() > MAX_SECONDS:
         raise InvalidValue(
-            f"until is {end}: expected a time within about thirty years; a pause without an end lasts until "
-            "it is resumed",
+            f"until is {_utc(end)}: expected a time within about thirty years; a pause without an end lasts "
+            "until it is resumed",
             path="until",
         )
     return end
+
+
+def _utc(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
 def resume_queues(broker: Broker, names: Sequence[str]) -> ResumeResult:

@@ -81,8 +81,8 @@ def ask_set(visit: Visit, inputs: LimitForm) -> Page:
     limit = rule.limit if rule is not None else Limit()
     is_of_task = rule is not None and rule.source == TASK
     name = Field(
-        name="name", label="Limit", required=True, most=200,
-        hint="As `limits` of a task names it, without the part after a colon.",
+        name="name", label="Limit", is_wide=True, required=True, most=100,
+        hint="As @task(limits=...) names it, without the part after a colon.",
     )  # fmt: skip
     form = Form(
         title=f"Change the limit {inputs.name}" if inputs.name else "Set a limit",
@@ -93,12 +93,12 @@ def ask_set(visit: Visit, inputs: LimitForm) -> Page:
         fields=[
             *([] if inputs.name else [name]),
             Field(
-                name="concurrency", label="Jobs at once", kind="number", low=0,
+                name="concurrency", label="Jobs at once", is_wide=True, kind="number", low=0,
                 value="" if limit.concurrency is None else str(limit.concurrency),
                 hint="Empty: any number. 0 lets none start.",
             ),
             Field(
-                name="rate", label="Jobs that start in each period", hint="Empty: any number.",
+                name="rate", label="Starts in each period", hint="Empty: any number.",
                 value="" if limit.rate is None else f"{limit.rate:.12g}",
             ),
             Field(

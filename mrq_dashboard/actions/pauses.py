@@ -24,7 +24,7 @@ FIELDS = (
         hint="Such as 90s, 15m, 2h or 1d. Empty: until it is resumed.",
         most=20,
     ),
-    Field(name="until", label="Or until, UTC", kind="datetime-local"),
+    Field(name="until", label="Or until (UTC)", kind="datetime-local"),
 )
 """The fields of a form that pauses."""
 

@@ -153,13 +153,16 @@ def ask_pause(visit: Visit, inputs: QueueName) -> Page:
     """Asks for the end of a pause."""
     name = check_served_name(visit.named(inputs.name))
     number = waiting_in(visit.broker, name)
+    pause = visit.broker.rules().queues.get(name)
+    called = _called(name, "the ")
     form = Form(
-        title=f"Pause {_called(name, '')}?",
+        title=f"Pause {called}?" if pause is None else f"Change the pause of {called}",
         path="/queue/pause",
-        button="Pause",
+        button="Pause" if pause is None else "Change the pause",
         text=[
             "Workers claim nothing more from it. "
-            f"Running jobs go on, and {number:,} waiting job{_s(number)} stay{_s(number, 's', '')}."
+            f"Running jobs go on, and {number:,} waiting job{_s(number)} stay{_s(number, 's', '')}.",
+            *([] if pause is None else [f"Now: paused{pauses.until_words(pause.until)}."]),
         ],
         fields=pauses.FIELDS,
         hidden={"name": name},
@@ -178,7 +181,7 @@ def ask_purge(visit: Visit, inputs: QueueName) -> Page:
     elif not found.number:
         texts = ["Nothing waits here."]
     form = Form(
-        title=f"Purge {_called(name, '')}?",
+        title=f"Purge {_called(name, 'the ')}?",
         path="/queue/purge",
         button=f"Remove {found.number:,} {what}{_s(found.number)}",
         text=texts,
@@ -200,11 +203,11 @@ def ask_move(visit: Visit, inputs: QueueName) -> Page:
     elif not found.number:
         text = "No job waits here."
     form = Form(
-        title=f"Move the jobs of {_called(name, '')}?",
+        title=f"Move the jobs of {_called(name, 'the ')}",
         path="/queue/move",
         button=f"Move {found.number:,} job{_s(found.number)}",
         text=[text],
-        fields=[Field(name="to", label="To the queue", required=True, most=200)],
+        fields=[Field(name="to", label="To the queue", is_wide=True, required=True, most=200)],
         hidden={"name": name},
         counts=found.jobs,
         is_possible=found.number > 0 and not is_raw(name),

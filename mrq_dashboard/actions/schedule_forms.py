@@ -13,7 +13,7 @@ from mrq_core.operations.filters import duration_from, duration_text, object_fro
 from mrq_core.operations.views import iso, redacted, with_hidden
 from mrq_core.scheduler.definitions import Definition, definition_from
 from mrq_dashboard.acting import Field
-from mrq_dashboard.formats import json_text
+from mrq_dashboard.formats import json_source
 
 Seconds = float | str
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
@@ -109,34 +109,40 @@ def fields_for(one: Definition | None) -> list[Field]:
     def choice(name: str, default: str) -> str:
         return "" if text(name) == default else text(name)
 
-    params = json_text(redacted(one.params)) if one is not None and one.params else ""
-    name = Field(name="name", label="Name", most=100, hint="Empty: made of task and times.")
+    params = json_source(redacted(one.params)) if one is not None and one.params else ""
+    name = Field(
+        name="name", label="Name", most=100, is_wide=True, hint="Empty: a name made of task and times."
+    )
     days = [("", "each day"), *((str(number), day) for number, day in enumerate(_DAYS))]
     return [
         *([name] if one is None else []),
-        Field(name="path", label="Task", value=text("path"), required=True, most=1000),
-        Field(name="interval", label="Every", value=duration("interval"), hint="30s, 15m, 2h, 1d.", most=20),
-        Field(name="cron", label="Or cron expression", value=text("cron"), hint="*/5 8-18 * * 1-5", most=200),
-        Field(name="dailytime", label="Or at a time of day", value=text("dailytime"), hint="08:30", most=20),
+        Field(name="path", label="Task", value=text("path"), is_wide=True, required=True, most=1000),
+        Field(name="interval", label="Every", value=duration("interval"), hint="Such as 30s, 15m or 1d.",
+              most=20),
+        Field(name="cron", label="Or by cron", value=text("cron"), hint="Such as */5 8-18 * * 1-5.",
+              most=200),
+        Field(name="dailytime", label="Or at a time of day", value=text("dailytime"), hint="Such as 08:30.",
+              most=20),
         Field(name="weekday", label="On", kind="select", value=text("weekday"), options=days,
               hint="With a time of day."),
         Field(name="monthday", label="Or on day of the month", kind="number", value=text("monthday"), low=1,
               high=31),
         Field(name="timezone", label="Time zone", value=text("timezone"), hint="Empty: UTC.", most=100),
         Field(name="params", label="Params", kind="area", value=params, hint="A JSON object."),
-        Field(name="queue", label="Queue", value=text("queue"), hint="Empty: that of the task.", most=200),
+        Field(name="queue", label="Queue", value=text("queue"), is_wide=True, most=200,
+              hint="Empty: that of the task."),
         Field(name="priority", label="Priority", kind="number", value=text("priority"), low=-4, high=4),
         Field(name="missed", label="Missed fires", kind="select", value=choice("missed", "once"),
               options=_MISSED),
-        Field(name="missed_limit", label="Most missed fires with a job each", kind="number",
+        Field(name="missed_limit", label="Most missed fires made up for", kind="number",
               value=choice("missed_limit", "100"), low=1, high=1000),
         Field(name="grace", label="A fire is missed after", value=duration("grace"), hint="Such as 10m.",
               most=20),
         Field(name="overlap", label="While its last job runs", kind="select",
               value=choice("overlap", "allow"), options=_OVERLAP),
         Field(name="jitter", label="Jitter", value=duration("jitter"), hint="Such as 30s.", most=20),
-        Field(name="start", label="From", value=moment("start"), hint="2026-01-31T12:00", most=40),
-        Field(name="end", label="Until", value=moment("end"), hint="2026-12-31T12:00", most=40),
+        Field(name="start", label="From", value=moment("start"), hint="Such as 2026-01-31T12:00.", most=40),
+        Field(name="end", label="Until", value=moment("end"), hint="Such as 2026-12-31T12:00.", most=40),
         Field(name="exclude", label="Not on", value=", ".join(one.exclude) if one is not None else "",
               hint="Dates: 2026-12-25, 2026-12-26"),
         Field(name="pause_after", label="Pause after failures in a row", kind="number",

@@ -187,7 +187,7 @@ def ask_pause(visit: Visit, inputs: ScheduleName) -> Page:
         path="/schedule/pause",
         button="Pause",
         text=["It does not fire until it is resumed; fires of the pause are left out. Its jobs go on."],
-        fields=[Field(name="why", label="Why", hint="For others, on this page.", most=200)],
+        fields=[Field(name="why", label="Why", is_wide=True, hint="Shown on this page.", most=200)],
         hidden={"name": stored.name},
     )
     return ask(visit, form, back="/schedules")

@@ -151,7 +151,10 @@ def ask_queue(visit: Visit, inputs: TaskPath) -> Page:
         hint = 'A JSON object, such as {"user": 17}. Empty: none.'
         fields.append(Field(name="params", label=label, kind="area", hint=hint, most=_MOST_TEXT))
     fields += [
-        Field(name="queue", label="Queue", most=200, hint=f"Empty: {options.get('queue') or 'default'}."),
+        Field(
+            name="queue", label="Queue", is_wide=True, most=200,
+            hint=f"Empty: {options.get('queue') or 'default'}.",
+        ),
         Field(
             name="priority", label="Priority", kind="number", low=-4, high=4,
             hint=f"-4 to 4, larger first. Empty: {options.get('priority') or 0}.",
@@ -177,7 +180,9 @@ def _field(one: ArgumentField) -> Field:
         label=one.name,
         kind="select" if choices else "text",
         hint=f"{one.type}{form}{default}",
-        options=[("", "-"), *((choice, choice) for choice in choices)] if choices else (),
+        options=[("", "choose" if one.required else "default"), *((choice, choice) for choice in choices)]
+        if choices
+        else (),
         required=one.required and not choices,
         most=_MOST_TEXT,
     )

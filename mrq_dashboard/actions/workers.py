@@ -179,7 +179,14 @@ def ask_profile(visit: Visit, inputs: WorkerName) -> Page:
         button="Profile its next run",
         text=["The next run of the task that begins in this worker is profiled."],
         fields=[
-            Field(name="task", label="Task", value=tasks[0] if tasks else "", required=True, most=1000),
+            Field(
+                name="task",
+                label="Task",
+                is_wide=True,
+                value=tasks[0] if tasks else "",
+                required=True,
+                most=1000,
+            ),
             Field(name="seconds", label="Seconds to wait", value="60", kind="number", low=1, high=3600),
         ],
         hidden={"name": report.name},
@@ -188,4 +195,8 @@ def ask_profile(visit: Visit, inputs: WorkerName) -> Page:
 
 
 def _running(report: WorkerReport) -> str:
-    return f"It runs {report.busy:,} job{'' if report.busy == 1 else 's'}."
+    return (
+        "It runs no job."
+        if not report.busy
+        else f"It runs {report.busy:,} job{'' if report.busy == 1 else 's'}."
+    )

@@ -82,6 +82,7 @@ def _form(visit: Visit, verb: str, query: SearchQuery, foreseen: Foreseen, input
         path="/jobs/bulk",
         button=f"{_TITLES[verb]} {jobs}",
         text=_texts(verb, query, foreseen, inputs.all),
+        notes=_notes(verb, foreseen, inputs.all),
         fields=_fields(verb, foreseen),
         hidden=hidden,
         counts=foreseen.changed,
@@ -101,24 +102,29 @@ def _texts(verb: str, query: SearchQuery, foreseen: Foreseen, is_all: bool) -> l
         return texts
     if verb == "remove":
         texts.append("Jobs are deleted with their results and logs. This cannot be undone.")
-    if verb == "requeue":
-        texts.append("A job is left alone if another job holds its unique key.")
-    if is_all:
-        texts.append("Jobs that are queued from now on are left alone.")
-    if foreseen.total > CHUNK:
-        texts.append("It goes on by itself when this page is closed, and can be stopped.")
     return texts
+
+
+def _notes(verb: str, foreseen: Foreseen, is_all: bool) -> list[str]:
+    if not foreseen.number and foreseen.is_complete:
+        return []
+    notes = ["A job is left alone if another job holds its unique key."] if verb == "requeue" else []
+    if is_all:
+        notes.append("Jobs that are queued from now on are left alone.")
+    if foreseen.total > CHUNK:
+        notes.append("The action goes on when this page is closed. The page of bulk actions stops it.")
+    return notes
 
 
 def _fields(verb: str, foreseen: Foreseen) -> list[Field]:
     if verb == "move":
-        return [Field(name="queue", label="To the queue", required=True, most=1000)]
+        return [Field(name="queue", label="To the queue", is_wide=True, required=True, most=1000)]
     if verb == "requeue":
-        hint = "Empty: each on the queue that it was on"
-        return [Field(name="queue", label="On the queue", most=1000, hint=hint)]
+        hint = "Empty: each on its queue."
+        return [Field(name="queue", label="On the queue", is_wide=True, most=1000, hint=hint)]
     if verb == "priority":
         return [Field(name="priority", label="Priority", kind="select", value="0", options=_LEVELS)]
     if verb == "cancel" and foreseen.changed.get("started"):
-        hint = "Otherwise they finish, and do not run again"
+        hint = "Otherwise they finish, and do not run again."
         return [Field(name="interrupt", label="Also stop the running jobs", kind="check", hint=hint)]
     return []

@@ -17,7 +17,7 @@ from mrq_dashboard.formats import json_source
 from mrq_dashboard.visit import Page, Visit
 
 _LEVELS = tuple((str(level), f"{level:+d}" if level else "0") for level in range(4, -5, -1))
-_DUE = "Such as 30s, 15m, 2h or 3d; 0: now. Empty: unchanged"
+_DUE = "Such as 30s, 15m, 2h or 3d; 0: now. Empty: unchanged."
 
 
 class JobAction(NamedTuple):
@@ -85,8 +85,8 @@ ask_remove = _asks("remove", "Asks before a job is deleted.")
 
 def _requeue(record: JobRecord, path: str) -> Form:
     text = (f"{record.path} runs again. Its attempts so far stay in its history.",)
-    hint = f"Empty: {record.queue}"
-    fields = (Field(name="queue", label="On the queue", most=1000, hint=hint),)
+    hint = f"Empty: {record.queue}."
+    fields = (Field(name="queue", label="On the queue", is_wide=True, most=1000, hint=hint),)
     return Form(title="Requeue this job", path=path, button="Requeue", text=text, fields=fields)
 
 
@@ -95,7 +95,7 @@ def _cancel(record: JobRecord, path: str) -> Form:
         text = (f"{record.path} does not run. A requeue undoes this.",)
         return Form(title="Cancel this job", path=path, button="Cancel the job", text=text, is_dangerous=True)
     text = (f"{record.path} is running. It finishes, but does not run again, unless it is stopped.",)
-    hint = "Its worker interrupts it within a second or two"
+    hint = "Its worker interrupts it within a second or two."
     fields = (Field(name="interrupt", label="Stop it now", kind="check", hint=hint, is_checked=True),)
     return Form(
         title="Cancel this running job", path=path, button="Cancel the job", text=text, fields=fields,
@@ -105,7 +105,9 @@ def _cancel(record: JobRecord, path: str) -> Form:
 
 def _move(record: JobRecord, path: str) -> Form:
     text = ("Priority and due time stay.",)
-    fields = (Field(name="queue", label="To the queue", value=record.queue, required=True, most=1000),)
+    fields = (
+        Field(name="queue", label="To the queue", value=record.queue, is_wide=True, required=True, most=1000),
+    )
     return Form(title="Move this job", path=path, button="Move", text=text, fields=fields)
 
 
@@ -129,11 +131,18 @@ def _edit(record: JobRecord, path: str) -> Form:
 def _rerun(record: JobRecord, path: str) -> Form:
     queue = "" if raw_kind(record.queue) else record.queue
     fields = (
-        Field(name="path", label="Task", value=record.path, required=True, most=1000),
+        Field(name="path", label="Task", value=record.path, is_wide=True, required=True, most=1000),
         _params_field(record),
-        Field(name="queue", label="Queue", value=queue, most=1000, hint="Empty: the queue of the task"),
+        Field(
+            name="queue",
+            label="Queue",
+            value=queue,
+            is_wide=True,
+            most=1000,
+            hint="Empty: the queue of the task.",
+        ),
         _priority_field(record),
-        Field(name="delay", label="Due in", most=50, hint="Such as 30s, 15m, 2h or 3d. Empty: now"),
+        Field(name="delay", label="Due in", most=50, hint="Such as 30s, 15m, 2h or 3d. Empty: now."),
     )
     text = ("A new job is queued; this one stays unchanged.",)
     hidden = {"job_id": new_id()}  # one job, however often the form is sent
@@ -147,7 +156,7 @@ def _remove(record: JobRecord, path: str) -> Form:
 
 def _params_field(record: JobRecord) -> Field:
     shown = redacted(record.params)
-    hint = "JSON. *** stands for a secret, which stays" if shown != record.params else "JSON"
+    hint = "JSON. *** stands for a secret, which stays." if shown != record.params else "A JSON object."
     return Field(
         name="params", label="Params", kind="area", value=json_source(shown), hint=hint, required=True
     )
@@ -157,7 +166,7 @@ def _priority_field(record: JobRecord) -> Field:
     value = str(record.priority)
     return Field(
         name="priority", label="Priority", kind="select", value=value, options=_LEVELS,
-        hint="Larger first, within a queue",
+        hint="Larger first, within a queue.",
     )  # fmt: skip
 
 

@@ -298,7 +298,7 @@ def test_prometheus_reads_the_numbers(site: TestClient, client: Client) -> None:
     ("path", "words"),
     [
         ("/api/jobs?q=colour:red", "'colour' is no part of a query"),
-        ("/api/jobs?limit=0", "`int` >= 1"),
+        ("/api/jobs?limit=0", "a whole number of at least 1"),
         ("/api/jobs?limit=99999999999999999999999", "limit"),
         ("/api/jobs?limit=1&limit=2", "limit is given twice"),
         ("/api/jobs?colour=red", "unknown field `colour`"),

@@ -5,18 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
 from mrq_core.clock import after
-from mrq_core.config.sources import load_config
 from mrq_dashboard.rendering import MENU
 from tests import brokers
 from tests.dashboard import scenes
-from tests.dashboard.browsing import Tab, chromium
-from tests.dashboard.test_live import Served
-from tests.support import Project, open_project
+from tests.dashboard.browsing import Stage, Tab, staged
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(600)]
 
@@ -34,27 +30,11 @@ def talk(path):
 """
 
 
-class Stage(NamedTuple):
-    """A browser, a dashboard, and a project with the same broker."""
-
-    browser: Any
-    address: str
-    project: Project
-
-    def tab(self, **options: Any) -> Tab:
-        return Tab(self.browser, self.address, **options)
-
-
 @pytest.fixture(scope="module", params=brokers.NAMES)
 def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    folder = tmp_path_factory.mktemp("browser")
-    address = brokers.address_of(request.param, folder)
-    config = load_config({"broker": address.broker, "store": address.store}, environ={})
-    with chromium() as browser, open_project(folder, *address) as project:
-        project.write("tasks.py", _TASKS)
-        scenes.bad_day(project.client, jobs=20)
-        with Served(config) as served:
-            yield Stage(browser, served.address, project)
+    with staged(request.param, tmp_path_factory.mktemp("browser"), tasks=_TASKS) as made:
+        scenes.bad_day(made.client, jobs=20)
+        yield made
 
 
 @pytest.fixture

@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from mrq_core.client.client import Client
-from mrq_core.config.sources import load_config
 from mrq_core.contract.messages import CHUNK, Cancel, NewJob, Requeue
 from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
@@ -19,8 +17,7 @@ from mrq_core.operations.auditing import read_audit
 from mrq_core.operations.bulk import list_bulks
 from tests import brokers
 from tests.dashboard import scenes
-from tests.dashboard.browsing import Tab, chromium
-from tests.dashboard.test_live import Served
+from tests.dashboard.browsing import Stage, Tab, confirm, notice, staged
 from tests.support import until
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(900)]
@@ -28,26 +25,10 @@ pytestmark = [pytest.mark.campaign, pytest.mark.timeout(900)]
 MANY = int(os.environ.get("MRQ_TEST_MANY", 100_000))
 
 
-class Stage(NamedTuple):
-    """A browser, and a dashboard with a client of its broker."""
-
-    browser: Any
-    address: str
-    client: Client
-
-    def tab(self, **options: Any) -> Tab:
-        return Tab(self.browser, self.address, **options)
-
-
 @pytest.fixture(scope="module", params=brokers.NAMES)
 def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    address = brokers.address_of(request.param, tmp_path_factory.mktemp("jobs"))
-    config = load_config({"broker": address.broker, "store": address.store}, environ={})
-    client = Client(config)
-    with chromium() as browser, Served(config) as served:
-        client.broker.prepare()
-        yield Stage(browser, served.address, client)
-    client.close()
+    with staged(request.param, tmp_path_factory.mktemp("jobs")) as made:
+        yield made
 
 
 @pytest.fixture
@@ -75,23 +56,6 @@ def statuses(stage: Stage, queue: str) -> dict[str, int]:
     return {status: number for status, number in found.items() if number}
 
 
-def confirm(tab: Tab, **fields: str) -> None:
-    """Fills the fields of the dialog, and presses its button."""
-    dialog = tab.page.locator("dialog#act[open]")
-    dialog.wait_for()
-    for name, value in fields.items():
-        field = dialog.locator(f'[name="{name}"]')
-        if field.evaluate("one => one.tagName") == "SELECT":
-            field.select_option(value)
-        else:
-            field.fill(value)
-    dialog.locator("button.primary, button.danger").click()
-
-
-def until_notice(tab: Tab, text: str) -> None:
-    tab.page.locator(".notice", has_text=text).wait_for()
-
-
 def box(tab: Tab, job_id: str) -> Any:
     return tab.page.locator(f'input[name="ids"][value="{job_id}"]')
 
@@ -112,18 +76,18 @@ def test_each_action_on_a_job(tab: Tab, stage: Stage, queue: str) -> None:
         tab.open(f"/jobs/{job_id}")
         tab.page.locator("main .head").get_by_role("link", name=words, exact=True).click()
         confirm(tab, **fields)
-        until_notice(tab, told)
+        notice(tab, told)
     record = stage.client.fetch(job_id)
     assert (record.status, record.queue, record.priority) == (Status.CANCEL, f"{queue}x", 3)
     assert record.params == {"n": 2**53 + 1}
     tab.page.locator("main .head").get_by_role("link", name="Run again", exact=True).click()
     confirm(tab, params='{"n": 2}')
-    until_notice(tab, "is queued")
+    notice(tab, "is queued")
     new = tab.page.locator("#job-id").inner_text()
     assert (stage.client.fetch(new).params, new == job_id) == ({"n": 2}, False)
     tab.page.locator("main .head").get_by_role("link", name="Delete", exact=True).click()
     confirm(tab)
-    until_notice(tab, "is removed")
+    notice(tab, "is removed")
     assert stage.client.broker.get([new]) == [None]
     assert tab.problems == []
 
@@ -134,7 +98,7 @@ def test_a_running_job_is_interrupted(tab: Tab, stage: Stage, queue: str) -> Non
     tab.open(f"/jobs/{job_id}")
     tab.page.get_by_role("link", name="Cancel", exact=True).click()
     confirm(tab)
-    until_notice(tab, "its worker is asked to stop it")
+    notice(tab, "its worker is asked to stop it")
     assert stage.client.fetch(job_id).cancel_requested
 
 
@@ -143,7 +107,7 @@ def test_a_button_that_is_pressed_twice_acts_once(tab: Tab, stage: Stage, queue:
     tab.open(f"/jobs/{job_id}")
     tab.page.get_by_role("link", name="Run again", exact=True).click()
     tab.page.locator("dialog#act[open] button.primary").dblclick()
-    until_notice(tab, "is queued")
+    notice(tab, "is queued")
     assert statuses(stage, queue) == {"failed": 1, "queued": 1}
 
 
@@ -155,7 +119,7 @@ def test_of_two_tabs_the_second_is_told(tab: Tab, stage: Stage, queue: str) -> N
         one.page.get_by_role("link", name="Requeue", exact=True).click()
         one.page.locator("dialog#act[open]").wait_for()
     confirm(tab)
-    until_notice(tab, "is queued again")
+    notice(tab, "is queued again")
     confirm(other)
     other.page.locator("dialog#act .problem", has_text="its status is queued").wait_for()
     other.page.keyboard.press("Escape")
@@ -179,7 +143,7 @@ def test_rows_and_ranges_are_selected(tab: Tab, stage: Stage, queue: str) -> Non
     tab.page.get_by_role("button", name="Requeue", exact=True).click()
     tab.page.locator("dialog#act").get_by_text("Requeue 3 jobs").first.wait_for()
     confirm(tab)
-    until_notice(tab, "3 jobs requeued")
+    notice(tab, "3 jobs requeued")
     queued = {one.id for one in stage.client.broker.get(ids) if one and one.status is Status.QUEUED}
     assert queued == {ids[1], ids[3], ids[4]}
     assert "queue%3A" in tab.page.url
@@ -203,7 +167,7 @@ def test_a_selection_outlives_what_a_live_page_shows(tab: Tab, stage: Stage, que
     assert box(tab, ids[0]).count() == 0 or not box(tab, ids[0]).is_visible()
     tab.page.get_by_role("button", name="Cancel", exact=True).click()
     confirm(tab)
-    until_notice(tab, "2 jobs cancelled")
+    notice(tab, "2 jobs cancelled")
     assert statuses(stage, queue) == {"cancel": 2, "queued": 51}
     assert tab.problems == []
 
@@ -222,7 +186,7 @@ def test_each_bulk_action(tab: Tab, stage: Stage, queue: str) -> None:
         tab.page.locator("input[data-all]").check()
         tab.page.locator(".bulk-bar").get_by_role("button", name=words, exact=True).click()
         confirm(tab, **fields)
-        until_notice(tab, told)
+        notice(tab, told)
     assert statuses(stage, queue) == {}
     assert tab.problems == []
 
@@ -253,7 +217,7 @@ def test_the_keyboard_suffices_in_a_small_window(stage: Stage, queue: str) -> No
     assert tab.page.evaluate("document.querySelector('dialog[open]').scrollWidth <= innerWidth")
     tab.page.locator("dialog#act[open] button.primary").focus()
     tab.page.keyboard.press("Enter")
-    until_notice(tab, "1 job requeued")
+    notice(tab, "1 job requeued")
     assert tab.violations() == []
     tab.close()
 
@@ -280,7 +244,7 @@ def test_yesterdays_failed_jobs_of_a_task_with_an_error_are_requeued_in_three_cl
     click(tab.page.locator("label", has_text="All 3 that match"))
     click(tab.page.locator(".bulk-bar").get_by_role("button", name="Requeue", exact=True))
     click(tab.page.get_by_role("button", name="Requeue 3 jobs"))
-    until_notice(tab, "3 jobs requeued")
+    notice(tab, "3 jobs requeued")
     assert clicks < 5
     assert {stage.client.fetch(one).status for one in wanted} == {Status.QUEUED}
     assert {stage.client.fetch(one).status for one in today} == {Status.FAILED}
@@ -293,11 +257,11 @@ def test_without_scripts_the_same_is_possible(stage: Stage, queue: str) -> None:
     tab.page.locator('input[name="all"]').check()
     tab.page.get_by_role("button", name="Requeue", exact=True).click()
     tab.page.get_by_role("button", name="Requeue 1 job").click()
-    until_notice(tab, "1 job requeued")
+    notice(tab, "1 job requeued")
     tab.page.goto(f"/jobs/{job_id}")
     tab.page.get_by_role("link", name="Cancel", exact=True).click()
     tab.page.get_by_role("button", name="Cancel the job").click()
-    until_notice(tab, "is cancelled")
+    notice(tab, "is cancelled")
     tab.close()
 
 
@@ -315,7 +279,7 @@ def test_many_jobs_are_requeued_while_two_tabs_look(tab: Tab, stage: Stage, queu
     tab.page.locator(".bulk-bar").get_by_role("button", name="Requeue", exact=True).click()
     tab.page.locator("dialog#act").get_by_text(f"Requeue {MANY:,} jobs").first.wait_for()
     confirm(tab)
-    until_notice(tab, "has begun")
+    notice(tab, "has begun")
     for one in (tab, other):
         row = one.page.locator(".bulk-list li", has_text=queue)
         row.get_by_text(f"{MANY:,} of {MANY:,}").wait_for(timeout=300_000)

@@ -7,11 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from mrq_core.config.sources import load_config
 from tests.dashboard import scenes
-from tests.dashboard.browsing import Tab, chromium
-from tests.dashboard.test_live import Served
-from tests.support import Project, open_project
+from tests.dashboard.browsing import Stage, Tab, staged
+from tests.support import Project
 
 pytestmark = pytest.mark.campaign
 
@@ -29,17 +27,19 @@ def talk(path):
 
 
 @pytest.fixture
-def project(tmp_path: Path) -> Iterator[Project]:
-    with open_project(tmp_path, f"sqlite:///{tmp_path}/jobs.sqlite3") as opened:
-        opened.write("tasks.py", _TASKS)
-        yield opened
+def stage(tmp_path: Path) -> Iterator[Stage]:
+    with staged("sqlite", tmp_path, tasks=_TASKS) as made:
+        yield made
 
 
 @pytest.fixture
-def tab(project: Project) -> Iterator[Tab]:
-    config = load_config({"broker": project.address.broker}, environ={})
-    with chromium() as browser, Served(config) as served:
-        yield Tab(browser, served.address)
+def project(stage: Stage) -> Project:
+    return stage.project
+
+
+@pytest.fixture
+def tab(stage: Stage) -> Tab:
+    return stage.tab()
 
 
 def test_a_job_runs_and_its_log_line_appears(tab: Tab, project: Project, tmp_path: Path) -> None:

@@ -331,6 +331,32 @@ def test_a_refused_form_keeps_what_was_typed_and_says_what_is_wrong_at_its_field
     assert page.dangers() == []
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("/limit/set", {"name": "api", "rate": "fast"}, "rate is 'fast': expected a number"),
+        ("/limit/set", {"name": "api", "rate": "0"}, "rate is '0': expected a number above 0"),
+        (
+            "/limit/set",
+            {"name": "api", "concurrency": "1.5"},
+            "'1.5': expected a whole number",
+        ),
+        ("/limit/set", {"name": "api", "concurrency": "-1"}, "'-1': expected a whole number of at least 0"),
+        ("/limit/set", {"name": "api", "per": "1" * 30}, "expected at most 20 characters"),
+        ("/worker/stop", {"name": "w", "now": "perhaps"}, "now is 'perhaps': expected true or false"),
+        (
+            "/queue/pause",
+            {"name": "q", "until": "2020-01-31T12:00"},
+            "until is 2020-01-31 12:00:00 UTC: expected",
+        ),
+    ],
+)
+def test_a_wrong_text_is_told_in_words(path: str, value: dict[str, str], said: str, site: TestClient) -> None:
+    answer = site.post(path, data=value, headers={"x-fragment": "1"})
+    assert answer.status_code == 400
+    assert said in answer.json()["error"]["message"]
+
+
 def test_a_refused_form_without_a_wrong_field_shows_the_problem(site: TestClient, client: Client) -> None:
     a_schedule(client)
     answer = site.post("/schedule/edit", data={"name": SCHEDULE, "path": PATH, "interval": "9m", "seen": "x"})
@@ -379,7 +405,7 @@ def test_a_job_is_queued_from_the_form_of_its_task(site: TestClient, client: Cli
         ({"argument.user_id": "seven"}, "argument.user_id", "expected a number"),
         ({"argument.user_id": "7.5"}, "argument.user_id", "expected int"),
         ({"argument.user_id": "7", "queue": "in_raw"}, "queue", "is a raw queue"),
-        ({"argument.user_id": "7", "priority": "9"}, "priority", "Expected `int` &lt;= 4"),
+        ({"argument.user_id": "7", "priority": "9"}, "priority", "expected a whole number of at most 4"),
         ({"argument.user_id": "7", "delay": "soon"}, "delay", "expected a duration"),
     ],
 )

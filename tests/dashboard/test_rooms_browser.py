@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import pytest
 
-from mrq_core.client.client import Client
-from mrq_core.config.sources import load_config
 from mrq_core.contract.record import Status
 from mrq_core.operations.limits import find_limit, set_limit
 from mrq_core.operations.queue_contents import what_waits
 from mrq_core.operations.schedules import find_schedule, list_schedules
 from mrq_core.operations.workers import list_workers
 from tests import brokers
-from tests.dashboard.browsing import Tab, chromium
-from tests.dashboard.test_live import Served
-from tests.support import Project, open_project, until
+from tests.dashboard.browsing import Stage, Tab, confirm, notice, press, staged
+from tests.support import until
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(600)]
 
@@ -39,30 +35,10 @@ def nap(seconds: float):
 ODD = "a/pause <b>🦄</b> ?*"
 
 
-class Stage(NamedTuple):
-    """A browser, a dashboard, and a project with the same broker."""
-
-    browser: Any
-    address: str
-    project: Project
-
-    @property
-    def client(self) -> Client:
-        return self.project.client
-
-    def tab(self, **options: Any) -> Tab:
-        return Tab(self.browser, self.address, **options)
-
-
 @pytest.fixture(scope="module", params=brokers.NAMES)
 def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    folder = tmp_path_factory.mktemp("rooms")
-    address = brokers.address_of(request.param, folder)
-    config = load_config({"broker": address.broker, "store": address.store}, environ={})
-    with chromium() as browser, open_project(folder, *address) as project:
-        project.write("tasks.py", _TASKS)
-        with Served(config) as served:
-            yield Stage(browser, served.address, project)
+    with staged(request.param, tmp_path_factory.mktemp("rooms"), tasks=_TASKS) as made:
+        yield made
 
 
 @pytest.fixture
@@ -70,30 +46,6 @@ def tab(stage: Stage) -> Iterator[Tab]:
     made = stage.tab()
     yield made
     made.close()
-
-
-def press(tab: Tab, button: str) -> None:
-    """Presses a button or link of the page, which opens a dialog."""
-    tab.page.locator(f'main .row :is(a, button):has-text("{button}")').first.click()
-
-
-def confirm(tab: Tab, **fields: str) -> None:
-    """Fills in the fields of the dialog, presses its button, and waits for the notice of the next page."""
-    dialog = tab.page.locator("#act[open]")
-    dialog.wait_for()
-    for name, value in fields.items():
-        field = dialog.locator(f'[name="{name}"]')
-        if field.evaluate("field => field.tagName") == "SELECT":
-            field.select_option(value)
-        elif field.get_attribute("type") == "checkbox":
-            field.check()
-        else:
-            field.fill(value)
-    dialog.locator("button.primary, button.danger").click()
-
-
-def notice(tab: Tab, text: str) -> None:
-    tab.page.locator(".notice", has_text=re.compile(text)).wait_for()
 
 
 def queue_page(name: str) -> str:
