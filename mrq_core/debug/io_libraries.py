@@ -6,7 +6,6 @@ public functions are replaced, on the classes, so that subclasses that call them
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -138,9 +137,9 @@ def _trace_mongo(module: Any) -> None:
 
         def succeeded(self, event: Any) -> None:
             io = io_of_caller()
-            label = io.labels.pop(id(getcurrent()), None) if io is not None else None
-            if io is not None and label is not None:
-                io.count("mongodb", 1, time.monotonic() - label.call.since)
+            if io is not None:
+                io.labels.pop(id(getcurrent()), None)
+                io.count("mongodb", 1, event.duration_micros / 1_000_000)
 
         failed = succeeded
 

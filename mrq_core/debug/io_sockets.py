@@ -1,7 +1,7 @@
 """Notes the waiting of gevent's sockets, of its resolvers, and for descriptors.
 
-Sockets of gevent wait in one method, `_wait`, which ssl uses too; it has been so since gevent 1.3, and a test
-checks it. A call that need not wait costs nothing. Hubs have a documented attribute for their resolver.
+Sockets of gevent, also those of ssl, wait in one method, `_wait`, which is not documented: without it nothing
+is noted, and a test fails. A call that need not wait costs nothing. The resolver of a hub is documented.
 """
 
 from __future__ import annotations

@@ -82,6 +82,8 @@ def address(value: object) -> str:
     """The address of a socket: ``host:port``, ``[host]:port``, or a path. Empty for an address without a
     name."""
     if type(value) is tuple and len(value) >= 2:
+        if value[1] is None:  # pymongo's form of a path
+            return text_of(value[0])
         host, port = text_of(value[0]), text_of(value[1])
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     return text_of(value) if type(value) in (str, bytes) else ""

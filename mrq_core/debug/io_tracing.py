@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 from mrq_core.contract.driver import RunBlocking
@@ -14,6 +15,13 @@ from mrq_core.operations.running_jobs import io_totals_text
 from mrq_core.running.context import JobContext
 
 
+@cache
+def _replace_functions() -> None:
+    """Replaces the functions of libraries, once in a process."""
+    trace_libraries()
+    trace_sockets()
+
+
 class IoTracing:
     """Traces the I/O of the jobs of this process. The constructor replaces functions of libraries for good;
     make it before a client of a database is made.
@@ -22,8 +30,7 @@ class IoTracing:
     """
 
     def __init__(self) -> None:
-        trace_libraries()
-        trace_sockets()
+        _replace_functions()
 
     def blocking(self, run_blocking: RunBlocking) -> RunBlocking:
         """`run_blocking` for the broker of the worker: calls that a job makes are noted."""

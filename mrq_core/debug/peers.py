@@ -26,10 +26,12 @@ VERBS = {
 """What a socket waits for, by the name of the function of gevent that waits."""
 LOOKUPS = ("getaddrinfo", "gethostbyname", "gethostbyname_ex", "gethostbyaddr")
 """The functions of a resolver, and of gevent, that look names up."""
-SOCKETS: Any = next(one for one in gevent.socket.socket.__mro__ if "_wait" in vars(one))
+_SOCKET: Any = gevent.socket.socket
+SOCKETS: Any = next((one for one in _SOCKET.__mro__ if "_wait" in vars(one)), _SOCKET)
 """The class of gevent whose method `_wait` lets all sockets wait. Its sockets have the attribute `_sock`."""
-_functions: list[Any] = [gevent.socket.getaddrinfo, gevent.socket.socket.accept, gevent.ssl.SSLSocket.read]
-_FILES = frozenset(function.__code__.co_filename for function in _functions)
+_functions: list[Any] = [gevent.socket.getaddrinfo, _SOCKET.accept, gevent.ssl.SSLSocket.read]
+_codes = [getattr(function, "__code__", None) for function in _functions]
+_FILES = frozenset(code.co_filename for code in _codes if code is not None)
 """The files of gevent's sockets."""
 _FRAMES_MOST = 12
 _TEXT_MOST = 160

@@ -181,7 +181,7 @@ class Reporter:
 def _io_of(execution: Execution) -> IoState | None:
     """The I/O of a job, also of one that runs in a separate process. None: it is not traced."""
     if execution.process is not None:
-        return execution.process.io
+        return execution.process.io or (None if execution.io is None else IoState())
     with suppress(Exception):  # it changes while it is read in another thread
         return None if execution.io is None else execution.io.state()
     return IoState()

@@ -90,6 +90,7 @@ def test_other_texts() -> None:
     assert io_texts.child_process((7, "PASSWORD=hunter2 curl x")) == "process 7"
     assert io_texts.child_process((7, [])) == "process 7"
     assert io_texts.host_lookup(b"example.org") == "example.org"
+    assert io_texts.address(("/run/mongo.sock", None)) == "/run/mongo.sock"
     assert io_texts.address("") == io_texts.address(None) == ""
 
 
