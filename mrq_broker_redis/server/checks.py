@@ -52,6 +52,8 @@ def _examine(connection: Connection, contents: Contents) -> Iterator[Finding]:
     yield _persistence(info, contents)
     yield _layout(connection, contents)
     yield from _memory(info)
+    if info.get("role") == "master":
+        yield _writes(connection)
 
 
 def _info(connection: Connection) -> dict[str, Any]:
@@ -148,6 +150,20 @@ def _memory(info: dict[str, Any]) -> Iterator[Finding]:
         yield Finding(level="warning", subject="memory", message=text, advice=advice)
     else:
         yield Finding(level="ok", subject="memory", message=text)
+
+
+def _writes(connection: Connection) -> Finding:
+    """Tries a write that the server refuses where it refuses changes, and that changes nothing."""
+    try:
+        connection.use(lambda client: client.setrange(connection.key("none"), 0, ""))
+    except BrokerError as error:
+        return Finding(
+            level="error",
+            subject="writes",
+            message=str(error),
+            advice="until then nothing can be enqueued, claimed or settled",
+        )
+    return Finding(level="ok", subject="writes", message="the server takes changes")
 
 
 def _numbers(version: str) -> tuple[int, int]:

@@ -108,6 +108,10 @@ def _short(text: str) -> str:
 
 def _advice(text: str, where: str) -> str:
     """What to do about a connection that failed."""
+    if "max number of clients" in text:
+        return "raise its maxclients, or let fewer programs connect"
+    if "Too many open files" in text:
+        return "this process has as many open files as it may have; close some, or raise `ulimit -n`"
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return (
             "its certificate is not trusted here: name the file of its authority in the URL, as in "

@@ -109,6 +109,24 @@ def test_a_server_that_is_nearly_full_is_found(own_server: Server) -> None:
     assert findings(own_server)["memory"].level == "warning"
 
 
+@pytest.mark.parametrize(("setting", "value"), [("min-replicas-to-write", 1), ("maxmemory", 1)])
+def test_a_server_that_refuses_changes_is_found(own_server: Server, setting: str, value: int) -> None:
+    with own_server.client() as client:
+        client.config_set(setting, value)
+        finding = findings(own_server)["writes"]
+        assert finding.level == "error"
+        assert "refused a call, because it has" in finding.message
+        client.config_set(setting, 0)
+        assert findings(own_server)["writes"].level == "ok"
+        assert client.dbsize() == 0
+
+
+def test_a_server_with_as_many_clients_as_it_takes_says_what_to_do(own_server: Server) -> None:
+    with own_server.client() as client:
+        client.config_set("maxclients", 1)
+        assert "raise its maxclients" in findings(own_server)["server"].message
+
+
 def test_a_replica_is_found(own_server: Server) -> None:
     with own_server.client() as client:
         client.replicaof("127.0.0.1", str(free_port()))
