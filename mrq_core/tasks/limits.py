@@ -10,6 +10,7 @@ from mrq_core.contract.codec import JsonObject, encode
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.terms import keys_in
 from mrq_core.drivers.limits import rule_of
+from mrq_core.errors import InvalidValue, shown
 
 _PARAM = re.compile(r"\{([^{}]+)\}")
 _VALUE_MAX = 100
@@ -22,6 +23,17 @@ def limit_keys_in(params: JsonObject, keys: Iterable[str]) -> tuple[str, ...]:
     that cannot be printed, counts by its digest.
     """
     return tuple(_PARAM.sub(lambda found: _text_of(params, found[1]), key) for key in keys)
+
+
+def params_named(key: str) -> list[str]:
+    """The names of params in a limit key. Raises InvalidValue where it has other braces."""
+    if set("{}") & set(_PARAM.sub("", key)):
+        raise InvalidValue(
+            f"the limit {shown(key)} has a brace too many: expected names of params in braces, such as "
+            "'customer:{customer}'",
+            path="limits",
+        )
+    return _PARAM.findall(key)
 
 
 def rules_in(limits: Mapping[str, Limit]) -> dict[str, Limit]:

@@ -17,6 +17,7 @@ from mrq_core.contract.rules import checked_limit
 from mrq_core.contract.terms import check_keys
 from mrq_core.drivers.limits import rule_of
 from mrq_core.errors import ConfigError, InvalidValue, shown
+from mrq_core.tasks.limits import params_named
 
 
 class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -115,6 +116,7 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
     try:
         for key, limit in (options.limits or {}).items():
             checked_limit(rule_of(key), limit)
+            params_named(key)
     except InvalidValue as error:
         raise ConfigError(f"{where}: {error}") from error
     _check_schedule(options, where)

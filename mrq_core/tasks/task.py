@@ -18,7 +18,8 @@ import msgspec
 
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Limit
-from mrq_core.errors import InvalidParams, shown, shown_error
+from mrq_core.errors import ConfigError, InvalidParams, shown, shown_error
+from mrq_core.tasks.limits import params_named
 from mrq_core.tasks.options import OPTION_NAMES, TaskOptions, options_from
 
 P = ParamSpec("P")
@@ -94,6 +95,7 @@ class TaskFunction(Generic[P, R]):
                 f"{function.__qualname__} is a generator function, whose code would never run: a task is a "
                 "plain function that returns its result"
             )
+        _check_params(function, options)
         self.function = function
         self.task_class = _class_of(self, options)
         functools.update_wrapper(self, function)
@@ -190,6 +192,28 @@ def _class_of(wrapped: TaskFunction[Any, Any], options: TaskOptions) -> type[Tas
             "__doc__": wrapped.function.__doc__,
         },
     )
+
+
+def _check_params(function: Callable[..., Any], options: TaskOptions) -> None:
+    """Raises ConfigError if a limit or a search key names a param that the function does not take."""
+    parameters = inspect.signature(function).parameters
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    named = [("limits", name) for key in options.limits or {} for name in params_named(key)]
+    named += [("searchable", name) for name in options.searchable or ()]
+    for option, name in named:
+        first = name.partition(".")[0]
+        if first not in parameters:
+            near = difflib.get_close_matches(first, parameters, n=1)
+            raise ConfigError(
+                f"@task: {option} names the param {shown(name)}, and {function.__qualname__} has no argument "
+                f"{shown(first)}"
+                + (
+                    f"; did you mean {near[0]!r}?"
+                    if near
+                    else f": it takes {', '.join(parameters) or 'none'}"
+                )
+            )
 
 
 def _arguments_of(function: Callable[..., Any]) -> tuple[type[msgspec.Struct], bool]:

@@ -57,6 +57,8 @@ def test_keys_with_values_belong_to_one_rule() -> None:
         ({"api": Limit(concurrency=-1)}, "expected 0 to"),
         ({"api": Limit(rate=-1.0)}, "expected a number above 0"),
         ({"api": Limit(rate=1.0, per=0.0)}, "counts its rate per 0.0 s"),
+        ({"api:{user": LIMIT}, "has a brace too many"),
+        ({"api:{{user}}": LIMIT}, "has a brace too many"),
         ({"api": 5}, "limits is"),
         (["api"], "limits is"),
     ],
@@ -72,3 +74,36 @@ def test_limits_may_be_plain_values_as_in_tasks() -> None:
     def limited() -> None: ...
 
     assert limited.task_class.limits == {"api": Limit(rate=10.0, per=60.0)}
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            {"limits": {"api:{usr}": LIMIT}},
+            "limits names the param 'usr', and {0} has no argument 'usr'; did",
+        ),
+        ({"limits": {"api:{user!r}": LIMIT}}, "has no argument 'user!r'; did you mean 'user'?"),
+        ({"limits": {"api:{user}:{0}": LIMIT}}, "has no argument '0': it takes user"),
+        (
+            {"searchable": ("user", "ordr.id")},
+            "the param 'ordr.id', and {0} has no argument 'ordr': it",
+        ),
+    ],
+)
+def test_a_param_that_the_function_does_not_take_is_refused(options: dict[str, Any], text: str) -> None:
+    def limited(user: str) -> None: ...
+
+    def any_params(**params: str) -> None: ...
+
+    with pytest.raises(ConfigError) as caught:
+        task(**options)(limited)
+    assert text.replace("{0}", limited.__qualname__) in str(caught.value)
+    task(**options)(any_params)
+
+
+def test_a_param_within_an_argument_may_be_named() -> None:
+    @task(limits={"api:{user.id}": LIMIT}, searchable=("user.name",))
+    def limited(user: dict[str, str]) -> None: ...
+
+    assert limited.task_class.searchable == ("user.name",)
