@@ -119,6 +119,9 @@ def edit(visit: Visit, inputs: EditInputs) -> Done:
     if inputs.edits is not None:  # a form has all values, also those that stay
         params = None if params == record.params else params
         level = None if level == record.priority else level
+        is_given = inputs.params is not None or inputs.priority is not None
+        if is_given and params is None and level is None and delay is None:
+            raise InvalidValue("the edit changes nothing: the job has these values already", path="params")
     seen = replace(
         record,
         claims=record.claims if inputs.claims is None else inputs.claims,

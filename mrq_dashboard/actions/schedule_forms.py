@@ -79,6 +79,8 @@ def definition_in(inputs: ScheduleInputs, before: Definition | None = None) -> D
         entry["params"] = object_from(inputs.params, name="params")
     elif isinstance(inputs.params, str):
         entry.pop("params", None)
+    if before is not None:
+        entry.setdefault("name", before.name)  # which the path of a program may give alone
     if before is not None and "params" in entry:
         entry["params"] = with_hidden(entry["params"], before.params)
     try:

@@ -198,7 +198,8 @@ def test_of_two_people_who_edit_the_second_is_told(site: TestClient, client: Cli
         ({"priority": 10**30}, "priority"),
         ({"delay": "soon"}, "expected a duration"),
         ({"params": {"a": 2**70}}, "params.a"),
-        ({}, "changes nothing"),
+        ({}, "changes nothing: expected params"),
+        ({"params": {}, "priority": 0, "claims": 0, "edits": 0}, "has these values already"),
         ({"colour": "red"}, "colour"),
     ],
 )

@@ -543,6 +543,14 @@ def test_jobs_of_a_schedule_have_the_options_that_workers_have_published(
     assert {(one.queue, one.at_most_once, one.limit_keys) for one in records} == {("pay", True, ("u:7",))}
 
 
+def test_the_path_alone_names_the_schedule_that_changes(site: TestClient) -> None:
+    done(site.post("/api/schedule/add", json={"path": PATH, "name": SCHEDULE, "interval": 60}))
+    path = f"/api/schedules/{quote(SCHEDULE, safe='')}/edit"
+    assert done(site.post(path, json={"path": PATH, "interval": 90}))["options"]["interval"] == 90
+    other = {"path": PATH, "interval": 90, "name": "other"}
+    assert "expected one of them" in refused(site.post(path, json=other), 400)
+
+
 def test_a_run_that_the_overlap_policy_forbids_is_told(site: TestClient, client: Client) -> None:
     done(site.post("/api/schedule/add", json={"path": PATH, "name": "s", "interval": 60, "overlap": "skip"}))
     first = done(site.post("/api/schedule/run", json={"name": "s"}))
