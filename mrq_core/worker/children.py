@@ -14,7 +14,6 @@ from typing import Any
 
 import gevent
 import gevent.os
-import psutil
 from gevent import hub
 
 ours: set[int] = set()
@@ -50,6 +49,8 @@ def _has_ended() -> bool:
 
 def _has_children() -> bool:
     """Whether this process has a child, one that has ended included, that is not the worker's own."""
+    import psutil  # here: its import would make each `mrq run` 10 ms longer
+
     return any(child.pid not in ours for child in psutil.Process().children())
 
 
