@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 from weakref import WeakKeyDictionary
@@ -15,6 +16,7 @@ from mrq_core.running.context import shielded
 T = TypeVar("T")
 
 _threads: WeakKeyDictionary[Hub, ThreadPool] = WeakKeyDictionary()
+_hooks = (threading.gettrace(), threading.getprofile())
 
 
 def run_blocking(function: Callable[[], T], /) -> T:
@@ -36,6 +38,7 @@ def run_blocking(function: Callable[[], T], /) -> T:
         except BaseException as error:
             failed.append(error)
 
+    _restore_hooks()
     with shielded():
         thread = _thread_of(gevent.get_hub()).spawn(work)
         interrupt: BaseException | None = None
@@ -49,6 +52,16 @@ def run_blocking(function: Callable[[], T], /) -> T:
     if failed:
         raise failed[0]
     return ended[0]
+
+
+def _restore_hooks() -> None:
+    """Keeps the trace and profile functions that a task has set for new threads out of the worker's thread,
+    which would run them within the calls of the broker."""
+    trace, profile = _hooks
+    if threading.gettrace() is not trace:
+        threading.settrace(trace)
+    if threading.getprofile() is not profile:
+        threading.setprofile(profile)
 
 
 def _thread_of(hub: Hub) -> ThreadPool:

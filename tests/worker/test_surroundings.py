@@ -523,3 +523,33 @@ def test_later_jobs_have_the_recursion_limit_and_the_standard_streams_of_the_wor
     worker = project.work_off()
     assert project.ended(job).status == "success"
     assert "printed" in worker.output
+
+
+@pytest.mark.parametrize("kind", ["settrace", "setprofile"])
+def test_a_trace_function_that_a_task_sets_for_threads_stays_out_of_those_of_the_worker(
+    project: Project, kind: str
+) -> None:
+    project.write(
+        "traced.py",
+        f"""
+        import threading, time
+        from mrq_core import task
+        from tasks import note
+
+        def broken(*event):
+            raise ValueError("traced")
+
+        @task
+        def traces():
+            threading.{kind}(broken)
+            note("traces")
+            time.sleep(0.3)
+    """,
+    )
+    job = project.queue("traced.traces")
+    worker = project.worker("--greenlets", "2")
+    until(lambda: "traces" in project.ledger(), what="the function")
+    beside = project.queue("tasks.noted", {"word": "beside"})
+    assert [project.ended(one).status for one in (job, beside)] == [Status.SUCCESS, Status.SUCCESS]
+    assert project.ended(project.queue("tasks.Add", {"a": 1, "b": 2})).result == 3
+    assert "ValueError" not in worker.output
