@@ -264,10 +264,6 @@ def _filter_parameters() -> list[inspect.Parameter]:
         option = typer.Option(flag, metavar=metavar, help=help, rich_help_panel=_FILTERS, show_default=False)
         return _option(name, list[str] | None, None, option)
 
-    def one(name: str, flag: str, metavar: str, help: str) -> inspect.Parameter:
-        option = typer.Option(flag, metavar=metavar, help=help, rich_help_panel=_FILTERS)
-        return _option(name, str | None, None, option)
-
     return [
         many(
             "statuses", "--status", "STATUS", "Of this status; may be repeated, or several joined by commas."
@@ -280,8 +276,8 @@ def _filter_parameters() -> list[inspect.Parameter]:
         many("groups", "--group", "GROUP", "With an exception of this group, as `mrq jobs show` names it."),
         many("search_keys", "--key", "NAME=VALUE", "With this value of a search key of its task."),
         many("schedules", "--schedule", "NAME", "Of the schedule with this name."),
-        one("since", "--since", "TIME", "Queued since then: a time (UTC), or how long ago: 15m, 2h, 3d."),
-        one("until", "--until", "TIME", "Queued until then."),
+        many("since", "--since", "TIME", "Queued since then: a time (UTC), or how long ago: 15m, 2h, 3d."),
+        many("until", "--until", "TIME", "Queued until then."),
         many("params", "--params", "KEY=VALUE", "With this value in its params."),
     ]
 
@@ -302,7 +298,16 @@ _LISTS = (
 
 def _take_filter(values: dict[str, Any]) -> FilterTexts:
     lists = {name: tuple(values.pop(name) or ()) for name in _LISTS}
-    return FilterTexts(**lists, since=values.pop("since"), until=values.pop("until"))
+    return FilterTexts(**lists, since=_only("since", values), until=_only("until", values))
+
+
+def _only(name: str, values: dict[str, Any]) -> str | None:
+    """The value of a flag that is given at most once: of two times, the last would count silently."""
+    given = values.pop(name) or [None]
+    if len(given) > 1:
+        raise typer.BadParameter(f"given {len(given)} times: expected once", param_hint=f"--{name}")
+    value: str | None = given[0]
+    return value
 
 
 def _option(name: str, kind: Any, default: object, option: Any) -> inspect.Parameter:

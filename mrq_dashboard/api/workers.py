@@ -5,9 +5,9 @@ from __future__ import annotations
 from mrq_core.contract.codec import JsonObject
 from mrq_core.operations.requests import read_answer
 from mrq_core.operations.views import worker_view
-from mrq_core.operations.workers import find_worker, list_workers
+from mrq_core.operations.workers import list_workers
 from mrq_dashboard.actions.workers import AnswerInputs, WorkerName, asked, checked_request, the_worker
-from mrq_dashboard.visit import NotFound, Visit
+from mrq_dashboard.visit import Visit
 
 
 def list_all(visit: Visit) -> JsonObject:
@@ -16,12 +16,8 @@ def list_all(visit: Visit) -> JsonObject:
 
 
 def show(visit: Visit) -> JsonObject:
-    """Shows the latest report of a worker."""
-    name = visit.names["name"]
-    report = find_worker(visit.broker, name)
-    if report is None:
-        raise NotFound(f"there is no worker {name}: a stopped worker is listed for an hour")
-    return worker_view(report)
+    """Shows the latest report of a worker, by its full name, or by a NAME or host that one worker has."""
+    return worker_view(the_worker(visit, visit.names["name"]))
 
 
 def log(visit: Visit, inputs: WorkerName) -> JsonObject:

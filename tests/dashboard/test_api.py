@@ -164,6 +164,7 @@ def test_workers_are_listed_and_shown(name: str, site: TestClient, client: Clien
     assert [one["name"] for one in site.get("/api/workers").json()["workers"]] == [name]
     assert site.get(f"/api/workers/{quote(name)}").json()["done_jobs"] == 2
     assert site.get("/api/workers/missing").status_code == 404
+    assert site.get("/api/workers/host").json()["name"] == name
 
 
 def test_schedules_are_listed_and_shown(site: TestClient, client: Client) -> None:
