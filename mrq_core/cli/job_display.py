@@ -18,7 +18,13 @@ from mrq_core.cli.output import (
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord
-from mrq_core.operations.running_jobs import NOT_TRACED, RunningNow, io_call_text, io_totals_text
+from mrq_core.operations.running_jobs import (
+    NOT_TRACED,
+    RunningNow,
+    io_call_text,
+    io_left_out_text,
+    io_totals_text,
+)
 from mrq_core.operations.views import end_of, iso, log_view, seconds, timeline
 
 if TYPE_CHECKING:
@@ -61,7 +67,7 @@ def print_running(running: RunningNow, now: datetime) -> None:
         io = running.job.io
         lines = [NOT_TRACED] if io is None else [*map(io_call_text, io.calls)] or ["waits for no traced I/O"]
         if io is not None and io.left_out:
-            lines.append(f"and {io.left_out} more calls")
+            lines.append(io_left_out_text(io))
         if io is not None and io.totals:
             lines.append(f"so far: {io_totals_text(io.totals)}")
         lines += running.job.stack

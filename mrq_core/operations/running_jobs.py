@@ -12,7 +12,10 @@ from mrq_core.contract.record import JobRecord, Status
 from mrq_core.operations.views import io_view, iso, seconds
 from mrq_core.operations.workers import IoCall, IoState, IoTotal, RunningJob, WorkerReport, find_worker
 
-NOT_TRACED = "The worker does not trace I/O. Start it with --trace-io to see what a job waits for."
+NOT_TRACED = (
+    "The worker does not trace I/O. Start it with --trace-io to see what a job waits for; mrq stack tells "
+    "the server of a socket that waits."
+)
 _SHORTEST = 5.0
 """Seconds in which no report is stale, however short the interval is."""
 _INTERVALS = 3
@@ -70,6 +73,11 @@ def io_calls_text(io: IoState) -> str:
         return ""
     others = len(io.calls) - 1 + io.left_out
     return io_call_text(io.calls[0]) + (f", and {others} more" if others else "")
+
+
+def io_left_out_text(io: IoState) -> str:
+    """The number of the calls that are left out; empty without such calls."""
+    return f"and {io.left_out:,} more call{'' if io.left_out == 1 else 's'}" if io.left_out else ""
 
 
 def io_totals_text(totals: Mapping[str, IoTotal]) -> str:

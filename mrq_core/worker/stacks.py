@@ -18,7 +18,7 @@ import greenlet
 from mrq_core.contract.text import printable
 from mrq_core.debug.peers import peer_of
 from mrq_core.errors import on_one_line
-from mrq_core.operations.running_jobs import io_call_text
+from mrq_core.operations.running_jobs import io_call_text, io_left_out_text
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.native import get_ident
 
@@ -77,7 +77,7 @@ def io_lines(execution: Execution, frame: FrameType | None) -> str:
             io = execution.io.state()
             calls = "".join(f"  in {io_call_text(call)}\n" for call in io.calls)
             if io.left_out:
-                calls += f"  and {io.left_out} more calls\n"
+                calls += f"  {io_left_out_text(io)}\n"
     return calls or waiting_text(frame)
 
 

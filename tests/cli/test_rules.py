@@ -133,7 +133,7 @@ def test_a_running_job_shows_its_stack_and_its_calls(mrq: Shell, project: Projec
     scenes.report(project.client.broker, running=(job,))
     shown = mrq("jobs", "show", job_id).out
     assert "redis GET [bold]k[/bold], for 3.2 s\n" in shown
-    assert "and 1 more calls\n  so far: redis 7 calls in 500 ms\n  a.py:1 run\n" in shown
+    assert "and 1 more call\n  so far: redis 7 calls in 500 ms\n  a.py:1 run\n" in shown
     assert mrq("jobs", "show", job_id, "--json").json["running"]["io"]["left_out"] == 1
     said = mrq("workers", "show", scenes.WORKER)
     assert "redis GET [bold]k[/bold], for 3.2 s, and 2 more" in said.out
