@@ -14,6 +14,8 @@ API = "/api/"
 """The beginning of the paths that programs use, where errors are JSON."""
 PROBE = "/healthz"
 """The path that probes ask, by whatever name they reach this machine. It tells only that it answers."""
+NOT_UTF_8 = "mrq.not_utf_8"
+"""The mark that `wsgi_app` leaves in the environment of a request whose path is not UTF-8."""
 MOST_URL = 16_384
 """Bytes of a path with its query."""
 MOST_BODY = 2 * 1_048_576
@@ -72,6 +74,8 @@ class Guard:
         async def receive_bounded() -> Message:
             nonlocal taken
             message = await receive()
+            if "wsgi_environ" in scope and message.get("more_body") and not message.get("body"):
+                return {"type": "http.disconnect"}  # the body ended early: a2wsgi would read on without end
             taken += len(message.get("body", b""))
             if taken > MOST_BODY:
                 raise TooLarge
@@ -94,7 +98,8 @@ class Guard:
         raw_path = scope.get("raw_path") or scope["path"].encode()
         if len(raw_path) + len(scope.get("query_string", b"")) > MOST_URL:
             return _refused(scope, 414, f"the address is longer than {MOST_URL} bytes")
-        if not is_utf8(raw_path) or not is_utf8(scope.get("query_string", b"")):
+        is_marked = NOT_UTF_8 in scope.get("wsgi_environ", ())
+        if is_marked or not is_utf8(raw_path) or not is_utf8(scope.get("query_string", b"")):
             return _refused(scope, 400, "the address has bytes that are not UTF-8, such as %ff")
         length = headers.get("content-length") or "0"  # WSGI: an empty text
         if not length.isdecimal() or int(length[:20]) > MOST_BODY:

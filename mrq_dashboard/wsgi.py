@@ -10,6 +10,8 @@ from a2wsgi import ASGIMiddleware
 from a2wsgi.wsgi_typing import StartResponse, WSGIApp
 from starlette.types import ASGIApp
 
+from mrq_dashboard.guard import NOT_UTF_8
+
 _ASCII = "".join(map(chr, range(128)))
 
 
@@ -17,8 +19,8 @@ def wsgi_app(application: ASGIApp) -> WSGIApp:
     """The application for a WSGI server.
 
     A WSGI server passes the bytes of an address as they came. a2wsgi raises for a path that is not UTF-8, and
-    for a query that is not ASCII. Such a path gets replacement characters, as in ASGI servers, and such a
-    query is quoted.
+    for a query that is not ASCII. Such a path gets replacement characters and a mark, for which the guard
+    refuses it, and such a query is quoted.
     """
     inner: WSGIApp = ASGIMiddleware(application)  # type: ignore[arg-type]
 
@@ -30,6 +32,8 @@ def wsgi_app(application: ASGIApp) -> WSGIApp:
             path = environ.get(name, "")
             if not path.isascii():
                 text = path.encode("latin-1").decode(errors="replace")
+                if text.encode().decode("latin-1") != path:
+                    environ[NOT_UTF_8] = True
                 environ[name] = text.encode().decode("latin-1")
         return inner(environ, start_response)
 

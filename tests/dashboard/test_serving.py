@@ -196,8 +196,12 @@ def test_a_wsgi_server_serves_it(project: Project) -> None:
             assert "by-wsgi" in read(f"http://127.0.0.1:{port}/queues")
             assert json.loads(read(f"http://127.0.0.1:{port}/api/queues"))["queues"][0]["name"] == "by-wsgi"
             assert read(f"http://127.0.0.1:{port}/events") == ""  # a stream would keep a thread
-            assert b"404" in first_line(int(port), b"/\xff")
-            assert b"404" in first_line(int(port), b"/%FF")
+            assert b"400" in first_line(int(port), b"/\xff")
+            assert b"400" in first_line(int(port), b"/%FF")
+            assert b"404" in first_line(int(port), "/\N{SNOWMAN}".encode())
+            cut = b"POST /api/queue/pause HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: same-origin\r\n"
+            cut += b'Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{"name":'
+            assert b"400" in asked(f"http://127.0.0.1:{port}", cut).splitlines()[0]
             assert b"400" in first_line(int(port), b"/api/jobs?nothing=\xff")
         finally:
             served.kill()
