@@ -159,12 +159,6 @@ def _worker(scene: Scene) -> str:
     return f"/workers/{quote(scene.names.worker, safe='')}"
 
 
-def _answer_of_worker(what: str, scene: Scene) -> str:
-    """A page without an answer: no process has the name of the worker."""
-    _worker(scene)
-    return _page(f"/worker/{what}", name=scene.names.worker)
-
-
 def _limits(scene: Scene) -> str:
     set_limit(scene.client.broker, scene.names.limit, concurrency=2, rate=1.5, per=90.0)
     return "/limits"
@@ -365,8 +359,6 @@ PLACES = (
     Place("bulk-progress", bulks),
     Place("job-command", _failed, _open_details),
     Place("exceptions", _exceptions),
-    Place("worker-log", partial(_answer_of_worker, "log")),
-    Place("worker-stack", partial(_answer_of_worker, "stack")),
     Place("queue-paused", _paused_queue),
     Place("keys", lambda scene: "/", lambda tab: tab.page.keyboard.press("?")),
 )

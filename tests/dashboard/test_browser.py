@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from mrq_core.clock import after
+from mrq_core.client.client import Client
+from mrq_core.operations.limits import set_limit
+from mrq_core.operations.schedules import add_schedule
+from mrq_core.scheduler.definitions import Definition
 from mrq_dashboard.rendering import MENU
 from tests import brokers
 from tests.dashboard import scenes
-from tests.dashboard.browsing import Stage, Tab, staged
+from tests.dashboard.browsing import Stage, Tab, confirm, dialog_of, notice, staged
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(600)]
 
@@ -135,23 +139,114 @@ def test_the_page_keeps_scroll_focus_and_selection(stage: Stage, tab: Tab) -> No
     assert tab.page.evaluate("getSelection().toString()") == "mail"
 
 
-def test_a_button_stays_with_its_queue(stage: Stage, tab: Tab) -> None:
-    """Pages keep their forms while the text around them changes: a form must not come under another text."""
-    broker = stage.project.client.broker
-    long_ago = after(broker.now(), -3600.0)
-    for queue in ("held/a", "held/b"):
-        scenes.put(broker, queue, due_at=long_ago)
-        broker.pause([queue])
-    tab.open("/")
-    for queue in ("held/a", "held/b"):
-        tab.page.get_by_role("button", name=f"Resume {queue}").wait_for()
-    broker.resume(["held/a"])
-    tab.page.get_by_role("button", name="Resume held/a").wait_for(state="detached")
-    left = tab.page.locator('.reasons li:has-text("held/b") form input[name=name]')
-    assert left.evaluate_all("all => all.map(one => one.value)") == ["held/b"]
-    tab.page.get_by_role("button", name="Resume held/b").click()
-    tab.page.get_by_role("button", name="Resume held/b").wait_for(state="detached")
-    assert not {"held/a", "held/b"} & set(broker.paused())
+def row_of(tab: Tab, name: str) -> Any:
+    return tab.page.locator("main tr", has=tab.page.get_by_text(name, exact=True))
+
+
+def test_an_action_goes_to_the_queue_that_its_row_showed(stage: Stage, tab: Tab) -> None:
+    """Rows change places while a dialog is open, and between the press of a button and its answer."""
+    broker = stage.client.broker
+
+    def grow(queue: str) -> None:
+        """Adds jobs until the queue is the first of the list."""
+        for _ in range(10):
+            scenes.put(broker, queue)
+        tab.until(lambda: listed()[0] == queue)
+
+    def listed() -> list[str]:
+        found: list[str] = tab.page.locator("main tbody td:first-child a").all_inner_texts()
+        return found
+
+    scenes.put(broker, "order/b")
+    scenes.put(broker, "order/a")
+    tab.open("/queues?find=order/&sort=waiting")
+    assert listed() == ["order/a", "order/b"]
+    row_of(tab, "order/b").get_by_role("link", name="Pause").click()
+    dialog_of(tab)
+    grow("order/b")
+    confirm(tab)
+    notice(tab, "The queue order/b is paused")
+    assert broker.paused() >= {"order/b"}
+    assert "order/a" not in broker.paused()
+
+    held: list[Any] = []
+    tab.page.route("**/queue/resume", lambda route: held.append(route))
+    row_of(tab, "order/b").get_by_role("button", name="Resume").evaluate(
+        "button => setTimeout(() => button.click())"
+    )
+    tab.until(lambda: held)
+    scenes.put(broker, "order/a", delay=0.0)
+    for _ in range(20):
+        scenes.put(broker, "order/a")
+    broker.pause(["order/a"])
+    held[0].continue_()
+    tab.page.unroute("**/queue/resume")
+    notice(tab, "The queue order/b is resumed")
+    assert "order/a" in broker.paused()
+    assert "order/b" not in broker.paused()
+    tab.until(lambda: listed() == ["order/a", "order/b"])
+    row_of(tab, "order/a").get_by_role("button", name="Resume").click()
+    notice(tab, "The queue order/a is resumed")
+    broker.resume(["order/a", "order/b"])
+
+
+def _insert_queue(client: Client) -> None:
+    scenes.put(client.broker, "a first queue")
+
+
+def _insert_schedule(client: Client) -> None:
+    add_schedule(client.broker, Definition(name="a first schedule", path="a.B", interval=3600.0))
+
+
+def _insert_error(client: Client) -> None:
+    scenes.put(client.broker, "errors", "a.First")
+    scenes.fail(client.broker, scenes.take(client.broker, "errors"), error_group="a.First E a:b")
+
+
+def _insert_worker(client: Client) -> None:
+    scenes.report(client.broker, "a-first.host.1")
+
+
+def _insert_limit(client: Client) -> None:
+    set_limit(client.broker, "a first limit", concurrency=1)
+
+
+_CONTROLS = """() => Object.fromEntries([...document.querySelectorAll("main tbody tr")].map((row) => [
+  row.querySelector("a, bdi").textContent,
+  [...row.querySelectorAll("a[href], input[name=name]")].map((one) => one.value || one.getAttribute("href")),
+]))"""
+_ROW_OF_FOCUS = "() => document.activeElement.closest('tr')?.querySelector('a, bdi').textContent"
+
+
+@pytest.mark.parametrize(
+    ("path", "new", "insert"),
+    [
+        ("/queues", "a first queue", _insert_queue),
+        ("/schedules", "a first schedule", _insert_schedule),
+        ("/exceptions?sort=name", "a.First", _insert_error),
+        ("/workers", "a-first.host.1", _insert_worker),
+        ("/limits", "a first limit", _insert_limit),
+    ],
+)
+def test_a_button_stays_with_its_row(
+    stage: Stage, tab: Tab, path: str, new: str, insert: Callable[[Client], None]
+) -> None:
+    """A row that comes in before it moves all rows. The focused button stays in its row, and each button of
+    the live page does what the button of a page does that is read anew."""
+    scenes.report(stage.client.broker)
+    for name in ("m", "z"):
+        set_limit(stage.client.broker, name, concurrency=1)
+    tab.open(path)
+    last = tab.page.locator("main tbody tr :is(td:last-child :is(a, button))").last
+    last.focus()
+    before = tab.page.evaluate(_ROW_OF_FOCUS)
+    assert before
+    insert(stage.client)
+    tab.until_text(new)
+    assert tab.page.evaluate(_ROW_OF_FOCUS) == before
+    live = tab.page.evaluate(_CONTROLS)
+    tab.page.reload()
+    assert tab.page.evaluate(_CONTROLS) == live
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

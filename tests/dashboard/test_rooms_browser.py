@@ -201,9 +201,11 @@ def test_a_worker_shows_its_log_drains_and_stops(tab: Tab, stage: Stage) -> None
     tab.open(f"/workers/{name}")
     press(tab, "Log")
     tab.page.get_by_text("charged 4711").wait_for()
+    assert tab.violations() == []
     tab.page.get_by_role("link", name=name).click()
     press(tab, "Stacks")
     tab.page.get_by_text("no job is running").wait_for()
+    assert tab.violations() == []
     tab.open(f"/workers/{name}")
     press(tab, "Drain")
     confirm(tab)
