@@ -23,6 +23,7 @@ _WORD = re.compile(
 """A number, or words that may be in camel case. Each text matches in one way: no input makes this slow."""
 _DASHES = re.compile("[-_]")
 _QUOTED = re.compile(r"'(?:[^']|'')*(?:'|$)")
+_DOUBLE_QUOTED = re.compile(r"\"([^\"]*)(?:\"|$)")
 _COMMENT = re.compile(r"/\*.*?(?:\*/|$)|--[^\n]*", re.DOTALL)
 _VERB = re.compile(r"[A-Za-z]+")
 _TABLE = re.compile(r"""\b(?:from|into|update|table)\s+["`\[]?(\w+(?:\.\w+)?)""", re.IGNORECASE)
@@ -157,6 +158,8 @@ def http_request(subject: tuple[object, object, object, object, object]) -> str:
 def sql_statement(sql: object) -> str:
     """``SELECT on users``: the verb and the first table, without values."""
     text = _QUOTED.sub("''", _COMMENT.sub(" ", text_of(sql)[:_SQL_MOST]))
+    # SQLite takes a name that it does not know for a value.
+    text = _DOUBLE_QUOTED.sub(lambda found: found[0] if found[1].isidentifier() else '""', text)
     verb = _VERB.search(text)
     if verb is None:
         return "a statement"

@@ -51,6 +51,6 @@ class IoTracing:
         """Ends an attempt: its totals become a line of its log. Never raises an Exception."""
         greenlet.io = None
         with suppress(Exception):
-            totals = io.state().totals
-            if totals:
+            if io.totals:
+                totals = io.state().totals
                 context.log.write("INFO", f"I/O: {io_totals_text(totals)}", int(time.time() * 1000))

@@ -72,6 +72,8 @@ def test_a_request_has_no_login_query_and_secret(request_: tuple[object, ...], t
         ('/* hunter2 */ update "users" set a = 1', "UPDATE on users"),
         ("-- from hunter2\ndelete from t", "DELETE on t"),
         ("select 'from hunter2", "SELECT"),
+        ('select "from hunter2" from "users"', "SELECT on users"),
+        ('select "from hunter2', "SELECT"),
         ("''", "a statement"),
         (object(), "a statement"),
     ],
