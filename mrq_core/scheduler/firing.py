@@ -52,6 +52,8 @@ STALE_SECONDS = 1.0
 """Seconds after which a schedule is read again before it fires."""
 _RETRY_MS = 30_000
 """The time until a schedule that cannot fire is tried again."""
+_STEP_SECONDS = 5.0
+"""Seconds by which the broker's clock may go back without a warning."""
 _REPORT_SECONDS, _REPORT_TTL = 10.0, 30.0
 
 _log = logging.getLogger("mrq.scheduler")
@@ -100,6 +102,7 @@ class Scheduler:
         self._loaded_at = -RELOAD_SECONDS
         self._reported_at = -_REPORT_SECONDS
         self._is_failing = False
+        self._latest = 0
 
     def start(self) -> None:
         """Syncs the definitions. None keeps the stored schedules. Raises BrokerError."""
@@ -152,12 +155,21 @@ class Scheduler:
         self._report()
         self._follow_changes()
         now = to_ms(self._now())
+        self._notice_step(now)
         names = self._take_due(now)
         if names:
             self._fire(names, now)
             now = to_ms(self._now())
         following = self._next_due()
         return PAUSE if following is None else max(0.0, min(PAUSE, (following - now) / 1000))
+
+    def _notice_step(self, now: int) -> None:
+        """Warns if the broker's clock was set back: schedules then stand still until it shows their time."""
+        back, self._latest = (self._latest - now) / 1000, now
+        if back > _STEP_SECONDS:
+            _log.warning(
+                "scheduler.clock_back seconds=%.0f: no schedule fires again before its next fire", back
+            )
 
     # --- what is due ------------------------------------------------------------------------
 

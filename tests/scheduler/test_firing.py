@@ -162,6 +162,17 @@ def test_a_broker_that_goes_away_in_the_middle_loses_and_doubles_nothing(
 # --- the clock ------------------------------------------------------------------------------
 
 
+def test_a_clock_that_is_set_back_is_told_once(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    scene.schedule(interval=60)
+    scheduler = scene.scheduler()
+    for step, lines in ((0, 0), (-2 * SECOND, 0), (-HOUR, 1), (SECOND, 1), (HOUR, 1)):
+        scene.now_ms += step
+        scheduler.tick()
+        told = [one.getMessage() for one in caplog.records if "clock_back" in one.getMessage()]
+        assert len(told) == lines, step
+    assert "seconds=3600" in told[0]
+
+
 @pytest.mark.parametrize("trigger", [{"interval": 600}, {"cron": "*/10 * * * *"}], ids=["interval", "cron"])
 @pytest.mark.parametrize("missed", ["skip", "once", "all"])
 @pytest.mark.parametrize("step", [HOUR, -HOUR], ids=["forward", "back"])
