@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,12 @@ def talk(path):
         logging.getLogger("talk").warning("line %s", number)
         while not pathlib.Path(path + str(number)).exists():
             time.sleep(0.02)
+
+@task
+def listen(ports):
+    import socket
+    for port in ports:
+        socket.create_connection(("127.0.0.1", port)).recv(1)
 """
 
 
@@ -57,6 +65,22 @@ def test_a_job_runs_and_its_log_line_appears(tab: Tab, project: Project, tmp_pat
     assert tab.page.locator(".log li").count() == 3
     assert tab.page.locator(".attempts details[open]").count() == 0
     assert tab.problems == []
+
+
+def test_the_calls_of_a_running_job_change_and_become_stale(tab: Tab, project: Project) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as first, socket.create_server(("127.0.0.1", 0)) as second:
+        ports = [server.getsockname()[1] for server in (first, second)]
+        job_id = project.queue("tasks.listen", {"ports": ports})
+        worker = project.worker("--trace-io")
+        tab.open(f"/jobs/{job_id}")
+        tab.until_text(f"socket recv from 127.0.0.1:{ports[0]}")
+        with first.accept()[0] as connection:
+            connection.sendall(b"x")
+        tab.until_text(f"socket recv from 127.0.0.1:{ports[1]}")
+        worker.send(signal.SIGKILL)
+        tab.until_text("(stale)")
+        tab.until_text(f"socket recv from 127.0.0.1:{ports[1]}")
+        assert tab.problems == []
 
 
 def test_a_page_keeps_what_its_reader_does(tab: Tab, project: Project) -> None:
