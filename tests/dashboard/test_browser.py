@@ -259,7 +259,8 @@ def test_pages_follow_the_scheme_of_the_system(stage: Stage, scheme: str) -> Non
 
 def test_pages_fit_into_400_pixels(stage: Stage) -> None:
     tab = stage.tab(width=400)
-    pages = (f"/tasks/{scenes.MAIL}", f"/workers/{scenes.WORKER}", "/queues?name=mail")
+    long = stage.project.queue("shop.names.Long", {"name": "🦄" * 30}, queue="x" * 200)
+    pages = (f"/tasks/{scenes.MAIL}", f"/workers/{scenes.WORKER}", "/queues?name=mail", f"/jobs/{long}")
     for path in (*(path for path, _, _ in MENU), *pages):
         tab.page.goto(path)
         tab.page.wait_for_timeout(50)
