@@ -95,6 +95,8 @@ class Housekeeping:
 
     def stop(self) -> None:
         """Ends the loops, writes the last report, and records the last metrics."""
+        for greenlet in self._greenlets:  # all, before the first of them can go on
+            greenlet.may_end()
         self._is_over = True
         self._reserve.release()
         self._requests.stop()

@@ -32,6 +32,10 @@ class LastingGreenlet:
         """Starts the greenlet."""
         self._follow(gevent.spawn(self._run, *self._arguments))
 
+    def may_end(self) -> None:
+        """From now on `run` may return: it is not called again."""
+        self._stopped = True
+
     def stop(self, timeout: float | None = None) -> None:
         """Ends the greenlet. Waits for its end, for `timeout` seconds at most."""
         self._stopped = True

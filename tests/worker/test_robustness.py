@@ -231,6 +231,7 @@ def test_sigterm_ends_a_worker_within_three_seconds_though_its_broker_is_away(
         worker.send(signal.SIGTERM)
         assert worker.wait() == 0
         assert time.monotonic() - started < LEAVE_WITHIN + LOAD
+        assert "greenlet.ended" not in worker.output
     finally:
         lock.close()
 
