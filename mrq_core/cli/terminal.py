@@ -113,7 +113,7 @@ def reserved_output() -> Iterator[None]:
 
 def flush_result() -> None:
     """Flushes the result, unless its stream is closed."""
-    if _reserved is not None and not _reserved.closed:
+    if _reserved is not None and _is_usable(_reserved):
         _reserved.flush()
 
 
@@ -123,8 +123,16 @@ def _diverted() -> io.TextIOWrapper:
 
 
 def restore_errors(errors: TextIO) -> None:
-    """Sets `sys.stderr` back to this stream, or to a new stream if a task has closed it."""
-    sys.stderr = _protected(2, errors) if errors.closed else errors
+    """Sets `sys.stderr` back to this stream, or to a new stream if a task has closed or detached it."""
+    sys.stderr = errors if _is_usable(errors) else _protected(2, sys.__stderr__)
+
+
+def _is_usable(stream: TextIO) -> bool:
+    """Whether the stream is neither closed nor detached."""
+    try:
+        return not getattr(stream, "closed", False)
+    except ValueError:
+        return False
 
 
 def _protected(number: int, earlier: TextIO | None, descriptor: int | None = None) -> io.TextIOWrapper:
@@ -134,6 +142,8 @@ def _protected(number: int, earlier: TextIO | None, descriptor: int | None = Non
 
 
 def _text(stream: Stream, earlier: TextIO | None, *, flushes: bool) -> io.TextIOWrapper:
+    if earlier is not None and not _is_usable(earlier):
+        earlier = None
     is_unbuffered = bool(getattr(earlier, "write_through", False))
     return io.TextIOWrapper(
         stream if is_unbuffered else io.BufferedWriter(stream),
@@ -148,7 +158,7 @@ def restore_streams() -> None:
     """Replaces standard streams that the config file or a plugin has closed or removed."""
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         stream = getattr(sys, name)
-        if stream is None or getattr(stream, "closed", False):
+        if stream is None or not _is_usable(stream):
             is_reserved = descriptor == 1 and _reserved is not None
             new = _diverted() if is_reserved else _protected(descriptor, getattr(sys, f"__{name}__"))
             setattr(sys, name, new)

@@ -12,6 +12,7 @@ from typing import Any
 
 from mrq_core.errors import ConfigError
 from mrq_core.running.log_lines import legible
+from mrq_core.running.streams import is_usable
 
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
 _MODE = 0o666
@@ -48,7 +49,7 @@ class LocklessHandler(logging.Handler):
 
 
 class TerminalHandler(LocklessHandler):
-    """Writes log lines to standard error, also after a task has closed `sys.stderr`."""
+    """Writes log lines to standard error, also after a task has closed or detached `sys.stderr`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,11 +67,11 @@ class TerminalHandler(LocklessHandler):
             self.handleError(record)
 
     def flush(self) -> None:
-        if hasattr(self.stream, "flush"):
+        if hasattr(self.stream, "flush") and is_usable(self.stream):
             self.stream.flush()
 
     def handleError(self, record: logging.LogRecord) -> None:
-        if getattr(self.stream, "closed", False):
+        if not is_usable(self.stream):
             # The interpreter's own stream leaves the descriptor open.
             self.stream = open(2, "w", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
             self.emit(record)

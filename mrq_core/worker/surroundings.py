@@ -13,11 +13,13 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 from mrq_core.errors import ConfigError
 from mrq_core.running import logs
+from mrq_core.running.streams import StandardStream
 from mrq_core.worker.guarded_log import GuardedLog, guard_loggers
 
 LONG = 0.001
@@ -49,7 +51,7 @@ class Surroundings:
 
     def __init__(self) -> None:
         self._folder = _folder_now()
-        self._streams = (sys.stdout, sys.stderr)
+        self._streams = (StandardStream("stdout"), StandardStream("stderr"))
         self._recursion_limit = sys.getrecursionlimit()
         self._switch_interval = sys.getswitchinterval()
         self.is_limited = False
@@ -82,6 +84,7 @@ class Surroundings:
         return (
             sys.getswitchinterval() == self._switch_interval
             and sys.getrecursionlimit() >= self._recursion_limit
+            and all(stream.is_intact() for stream in self._streams)
             and logs.is_logging_intact()
         )
 
@@ -90,9 +93,10 @@ class Surroundings:
         the working directory, the standard streams or an alarm. Never raises."""
         steps: list[Callable[[], None]] = [
             self._restore_interpreter, logs.restore_logging, self._restore_signals, self._restore_limits,
+            *(partial(stream.restore, is_alone=is_alone) for stream in self._streams),
         ]  # fmt: skip
         if is_alone:
-            steps += [self._restore_streams, _end_alarm]
+            steps.append(_end_alarm)
         for step in steps:
             with suppress(BaseException):
                 step()
@@ -127,9 +131,6 @@ class Surroundings:
                 resource.setrlimit(number, limits)
             except (ValueError, OSError):  # only root raises the hard limit
                 self.is_limited = True
-
-    def _restore_streams(self) -> None:
-        sys.stdout, sys.stderr = self._streams
 
     def _restore_folder(self, is_alone: bool) -> None:
         try:

@@ -418,3 +418,23 @@ def test_lost_places_can_be_looked_for_on_every_broker(mrq: Shell, project: Proj
     found = mrq("run", "mrq_core.basetasks.cleaning.RequeueLostJobs").json
     assert found == {"examined": looked, "requeued": 0}
     assert f"Examined {looked} unfinished job" in mrq("check", "--repair").err
+
+
+@pytest.mark.parametrize("call", ["close()", "detach()"])
+def test_a_run_prints_its_result_after_the_task_has_broken_the_streams(
+    mrq: Shell, project: Project, call: str
+) -> None:
+    project.write(
+        "streams.py",
+        f"""
+        import sys
+        from mrq_core import task
+
+        @task
+        def breaks():
+            sys.stdout.{call}
+            sys.stderr.{call}
+            return 7
+    """,
+    )
+    assert mrq("run", "streams.breaks").out == "7\n"

@@ -553,3 +553,40 @@ def test_a_trace_function_that_a_task_sets_for_threads_stays_out_of_those_of_the
     assert [project.ended(one).status for one in (job, beside)] == [Status.SUCCESS, Status.SUCCESS]
     assert project.ended(project.queue("tasks.Add", {"a": 1, "b": 2})).result == 3
     assert "ValueError" not in worker.output
+
+
+BREAKS = [
+    "close()",
+    "detach()",
+    "buffer.close()",
+    "buffer.detach()",
+    "reconfigure(encoding='ascii'); time.sleep(0.01)",
+]
+
+
+@pytest.mark.parametrize("greenlets", [1, 3])
+def test_later_jobs_print_after_a_task_has_broken_the_standard_streams(
+    project: Project, greenlets: int
+) -> None:
+    functions = [
+        f"@task\ndef breaks_{number}():\n    sys.stdout.{call}; sys.stderr.{call}\n"
+        for number, call in enumerate(BREAKS)
+    ]
+    project.write(
+        "streams.py",
+        "import sys, time\nfrom mrq_core import task\n\n"
+        "@task\ndef prints(word):\n"
+        "    print(word + '\\u20ac', flush=True)\n    print(word, file=sys.stderr)\n\n"
+        "@task\ndef waits():\n    time.sleep(60)\n\n" + "\n\n".join(functions),
+    )
+    beside = [project.queue("streams.waits") for _ in range(greenlets - 1)]
+    worker = project.worker("--greenlets", str(greenlets))
+    calls = BREAKS[:-1] if beside else BREAKS  # another job may need the encoding
+    for number in range(len(calls)):
+        broken = project.ended(project.queue(f"streams.breaks_{number}"))
+        job = project.ended(project.queue("streams.prints", {"word": f"word{number}"}))
+        assert (broken.status, job.status) == (Status.SUCCESS, Status.SUCCESS), job.traceback
+        until(lambda: worker.output.count(f"word{number}") == 2, what="what the job has printed")  # noqa: B023
+    worker.send(signal.SIGTERM)
+    worker.wait()
+    assert "worker.stopped" in worker.output
