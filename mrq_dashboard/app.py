@@ -22,7 +22,7 @@ from mrq_dashboard.assets import PATH, Assets
 from mrq_dashboard.auth import Access, Authorize, Role
 from mrq_dashboard.backend import Backend
 from mrq_dashboard.endpoint import Endpoint, Site, json_response
-from mrq_dashboard.guard import API, PROBE, Guard
+from mrq_dashboard.guard import API, PROBE, Guard, is_of_api
 from mrq_dashboard.live import PATH as EVENTS
 from mrq_dashboard.live import Live
 from mrq_dashboard.rendering import Renderer
@@ -188,7 +188,7 @@ def create_dashboard(
             text = f"there is no page at {request.scope['path']}"
         elif status == 405:
             text = f"there is no {request.method} at {request.scope['path']}: expected {allowed}"
-        is_api = request.scope["path"].removeprefix(request.scope.get("root_path", "")).startswith(API)
+        is_api = is_of_api(request.scope["path"].removeprefix(request.scope.get("root_path", "")))
         try:
             visitor = await site.access.visitor(request)
         except Exception as wrong:  # of the host's function

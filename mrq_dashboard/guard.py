@@ -117,12 +117,17 @@ def is_utf8(text: bytes) -> bool:
     return True
 
 
+def is_of_api(path: str) -> bool:
+    """Whether programs use this path, and get errors as JSON; also for a path that leads nowhere."""
+    return f"{path}/".startswith(API)
+
+
 def _too_large(scope: Scope) -> Response:
     return _refused(scope, 413, f"the body is larger than {MOST_BODY} bytes")
 
 
 def _refused(scope: Scope, status: int, text: str) -> Response:
-    if _path(scope).startswith(API):
+    if is_of_api(_path(scope)):
         return JSONResponse({"error": {"status": status, "message": text}}, status_code=status)
     return PlainTextResponse(f"{text}\n", status_code=status)
 

@@ -318,7 +318,9 @@ def test_a_wrong_input_is_refused_in_words(path: str, words: str, site: TestClie
 
 
 def test_an_address_that_leads_nowhere_is_not_found_in_json(site: TestClient) -> None:
-    assert site.get("/api/nothing").json()["error"]["status"] == 404
+    for path in ("/api/nothing", "/api", "/api/"):
+        assert site.get(path).json()["error"]["status"] == 404
+    assert "json" not in site.get("/apis").headers["content-type"]
     answer = site.post("/api/queues")
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD")
     assert answer.json()["error"]["message"] == "there is no POST at /api/queues: expected GET, HEAD"
