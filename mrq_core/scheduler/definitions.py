@@ -83,6 +83,8 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
+_OF_A_MACHINE = frozenset({"localtime", "posixrules"})
+"""Files among the zones that lead to the zone of the machine."""
 _TRIGGER = ("interval", "dailytime", "weekday", "monthday", "cron", "timezone")
 KEYS = Definition.__struct_fields__
 
@@ -196,6 +198,12 @@ def definition_from(entry: object) -> Definition:
     zone_name = given.pop("timezone", "UTC")
     if not isinstance(zone_name, str):
         raise InvalidValue(f"timezone is {shown(zone_name)}: expected a name such as 'UTC'", path="timezone")
+    if zone_name in _OF_A_MACHINE:
+        raise InvalidValue(
+            f"timezone is {shown(zone_name)}, which differs between machines: expected the name of a zone, "
+            "such as 'Europe/Berlin'",
+            path="timezone",
+        )
     checked["timezone"] = zone_of(zone_name).key
     name = given.pop("name", None)
     for key, value in given.items():

@@ -149,6 +149,7 @@ class Rude:
         ({"cron": "*" * 100_000}, "cron is"),
         ({"interval": 60, "timezone": "Mars"}, "timezone is 'Mars'"),
         ({"interval": 60, "timezone": 1}, "timezone is 1"),
+        ({"interval": 60, "timezone": "localtime"}, "differs between machines"),
         ({"interval": 60, "start": "soon"}, "start is 'soon'"),
         ({"interval": 60, "start": 5}, "start is 5"),
         ({"interval": 60, "start": "0001-01-01", "timezone": "Asia/Tokyo"}, "between the years 1 and 9999"),
