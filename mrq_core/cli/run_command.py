@@ -191,7 +191,7 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
     try:
         outcome = Runner(config, client.plugins).run(context)
         if os.getpid() != pid:  # the task has forked this process, and its code has ended here, too
-            _end_child(outcome)
+            _end_child(outcome, context.error)
         return outcome
     finally:
         restore_errors(errors)
@@ -200,15 +200,19 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
         ambient_client.reset(tokens[2])
 
 
-def _end_child(outcome: Outcome) -> NoReturn:
+def _end_child(outcome: Outcome, error: BaseException | None) -> NoReturn:
     """Ends a process that the task has forked: the result is that of its parent."""
-    is_success = outcome.status is Status.SUCCESS
-    if not is_success:
+    from mrq_core.worker.forking import exit_code_of  # it imports gevent
+
+    code = 0 if outcome.status is Status.SUCCESS else 1
+    if code and isinstance(error, SystemExit):
+        code = exit_code_of(error)
+    elif code:
         print(safe((outcome.traceback or "").rstrip()), file=sys.stderr)
     for stream in (sys.stdout, sys.stderr):
         with suppress(Exception):
             stream.flush()
-    os._exit(0 if is_success else 1)
+    os._exit(code)
 
 
 def _explained(task: str, outcome: Outcome) -> str:

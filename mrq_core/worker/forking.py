@@ -74,7 +74,7 @@ def _end(error: BaseException | None) -> NoReturn:
     except BaseException as raised:
         error = error or raised
     try:
-        code = _report(error)
+        code = exit_code_of(error)
         atexit._run_exitfuncs()  # those that the child has registered
     except BaseException:
         pass  # as Python does
@@ -97,8 +97,9 @@ def _join_threads() -> None:
                 thread.join()
 
 
-def _report(error: BaseException | None) -> int:
-    """The exit code for this exception. Writes its traceback, or the text of SystemExit."""
+def exit_code_of(error: BaseException | None) -> int:
+    """The exit code of a program that ends with this exception. Writes its traceback, or the text of
+    SystemExit."""
     if error is None:
         return 0
     if not isinstance(error, SystemExit):

@@ -134,11 +134,15 @@ def test_a_child_that_a_task_forks_has_no_result(mrq: Shell, project: Project) -
             if child == 0:
                 if fails == "yes":
                     raise ValueError("in the child")
+                if fails == "exits":
+                    raise SystemExit(3)
                 return "child"
             return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     """,
     )
     assert mrq("run", "forks.fork", "fails", "no").out == "0\n"
+    exited = mrq("run", "forks.fork", "fails", "exits")
+    assert (exited.out, "Traceback" in exited.err) == ("3\n", False)
     said = mrq("run", "forks.fork", "fails", "yes")
     assert (said.out, said.code) == ("1\n", 0)
     assert said.err.count("ValueError: in the child") == 1
