@@ -47,12 +47,13 @@ class ReasonKind(StrEnum):
 
 class Reason(msgspec.Struct, frozen=True, kw_only=True):
     """A reason in one or two sentences. `command` changes it; None: no command does. `paused` is the name of
-    the paused queue or tree."""
+    the paused queue or tree, and `task` the path of the paused task."""
 
     kind: ReasonKind
     sentence: str
     command: str | None = None
     paused: str | None = None
+    task: str | None = None
 
 
 def reason_view(reason: Reason) -> JsonObject:
@@ -103,6 +104,7 @@ def of_task(path: str, around: Surroundings, parked: str = "") -> Reason | None:
         kind=ReasonKind.TASK_PAUSED,
         sentence=f"The task {path} {_pause_text(pause, around.now)}.{parked}",
         command=f"mrq tasks resume {quoted(path)}",
+        task=path,
     )
 
 

@@ -77,8 +77,9 @@ def _form(visit: Visit, verb: str, query: SearchQuery, foreseen: Foreseen, input
         hidden |= {"query": query.text} if query.text else {"everything": "true"}
     else:
         hidden["ids"] = inputs.ids
+    is_possible = foreseen.number > 0 or not foreseen.is_complete
     return Form(
-        title=f"{_TITLES[verb]} {jobs}",
+        title=f"{_TITLES[verb]} {jobs if is_possible else 'jobs'}",
         path="/jobs/bulk",
         button=f"{_TITLES[verb]} {jobs}",
         text=_texts(verb, query, foreseen, inputs.all),
@@ -89,7 +90,7 @@ def _form(visit: Visit, verb: str, query: SearchQuery, foreseen: Foreseen, input
         left=foreseen.left,
         is_minimum=not foreseen.is_complete,
         is_dangerous=verb in ("remove", "cancel"),
-        is_possible=foreseen.number > 0 or not foreseen.is_complete,
+        is_possible=is_possible,
     )
 
 

@@ -53,6 +53,12 @@
     }
   });
 
+  document.addEventListener("input", (event) => {
+    if (!event.target.matches("#act [aria-invalid]")) return;
+    event.target.removeAttribute("aria-invalid");
+    for (const problem of event.target.form.querySelectorAll(".problem")) problem.hidden = true;
+  });
+
   // The error stands beside its field: that of "params.user" is "argument.user", or else "params".
   const fieldOf = (form, path) => [path, path.replace(/^params\./, "argument."), path.split(".")[0]]
     .map((name) => form.querySelector(`.field [name="${CSS.escape(name)}"]`)).find(Boolean);

@@ -171,6 +171,17 @@ def test_a_queue_that_is_paused_with_its_tree_offers_to_resume_the_tree(
     assert 'name="name" value="mail/a"' in site.get("/queues").text
 
 
+def test_a_job_of_a_paused_task_offers_to_resume_the_task(site: TestClient, client: Client) -> None:
+    job_id = scenes.put(client.broker, "mail", PATH)
+    site.post("/task/pause", data={"path": PATH})
+    text = site.get(f"/jobs/{job_id}").text
+    form = next(one for one in text.split("<form")[1:] if "/task/resume" in one)
+    data = dict(re.findall(r'name="(\w+)" value="([^"]*)"', form.partition("</form>")[0]))
+    assert data["path"] == PATH
+    assert f"The task {PATH} is resumed" in site.post("/task/resume", data=data).text
+    assert client.broker.rules().tasks == {}
+
+
 def test_a_purge_asks_with_the_numbers_first(site: TestClient, client: Client) -> None:
     client.queue_jobs("a.B", [{"n": number} for number in range(204)], queue="mail")
     scenes.take(client.broker, "mail")

@@ -135,6 +135,7 @@ def test_a_job_is_queued_by_keyboard_from_the_form_of_its_task(tab: Tab, stage: 
     assert tab.violations() == []
     tab.page.keyboard.press("Control+a")
     tab.page.keyboard.type("7")
+    assert dialog.locator(".problem:visible").count() == 0  # typing takes the error away
     dialog.locator('[name="argument.mode"]').select_option('"fast"')
     dialog.locator('[name="queue"]').fill("by-hand")
     dialog.locator('[name="queue"]').press("Enter")
