@@ -70,14 +70,18 @@ def reached_limits(broker: Broker, counts: Iterable[QueueCounts]) -> tuple[Reach
     limits = broker.rules().limits
     if not limits:
         return ()
-    begin, now = time.monotonic(), broker.now()
+    deadline, now = time.monotonic() + _SECONDS, broker.now()
     found: dict[str, ReachedLimit] = {}
+    asked: set[tuple[str, ...]] = set()
     queues = sorted((one for one in counts if one.waiting > one.due), key=lambda one: one.due - one.waiting)
     for queue in queues[:_MOST_QUEUES]:
+        if time.monotonic() > deadline:
+            break
         for record in _parked(broker, queue.queue, now):
-            if time.monotonic() - begin > _SECONDS:
+            if time.monotonic() > deadline:
                 break
-            if not found.keys() & set(record.limit_keys):
+            if record.limit_keys not in asked:
+                asked.add(record.limit_keys)
                 use = _holding(broker, record)
                 limit = None if use is None else limits.get(rule_of(use.key))
                 if use is not None and limit is not None:
