@@ -175,7 +175,7 @@ def _view(scene: Scene) -> str:
 
 
 def bulks(scene: Scene) -> str:
-    """The page of bulk actions: one runs, others have ended in each way."""
+    """The page of bulk actions: one that runs, and some that have ended in each way."""
     broker = scene.client.broker
     now = broker.now()
     base = Bulk(

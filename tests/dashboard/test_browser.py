@@ -170,7 +170,7 @@ def test_an_action_goes_to_the_queue_that_its_row_showed(stage: Stage, tab: Tab)
 
     broker.pause(["order/a"])
     tab.until(lambda: tab.page.get_by_role("button", name="Resume").count() >= 2)
-    grow("order/a")  # both rows have a form now, which a live page keeps as it is
+    grow("order/a")  # both rows have a form now, which a live page does not change
     held: list[Any] = []
     tab.page.route("**/queue/resume", lambda route: held.append(route))
     button = row_of(tab, "order/b").get_by_role("button", name="Resume")
