@@ -64,8 +64,8 @@ def reached_limits(broker: Broker, counts: Iterable[QueueCounts]) -> tuple[Reach
     5.
 
     Reads the rules. Where there are limits, also reads the oldest 100 waiting jobs of each of up to 10 queues
-    that have jobs which are not due, and a position for each key, within about 50 ms. A key may be missed
-    whose parked jobs are not among them.
+    that have jobs which are not due, and a position for each key, within about 50 ms, and at least one
+    queue and key. A key may be missed whose parked jobs are not among them.
     """
     limits = broker.rules().limits
     if not limits:
@@ -75,10 +75,10 @@ def reached_limits(broker: Broker, counts: Iterable[QueueCounts]) -> tuple[Reach
     asked: set[tuple[str, ...]] = set()
     queues = sorted((one for one in counts if one.waiting > one.due), key=lambda one: one.due - one.waiting)
     for queue in queues[:_MOST_QUEUES]:
-        if time.monotonic() > deadline:
+        if queue is not queues[0] and time.monotonic() > deadline:
             break
         for record in _parked(broker, queue.queue, now):
-            if time.monotonic() > deadline:
+            if asked and time.monotonic() > deadline:
                 break
             if record.limit_keys not in asked:
                 asked.add(record.limit_keys)

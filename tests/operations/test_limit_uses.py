@@ -8,6 +8,7 @@ from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Limit
 from mrq_core.errors import InvalidValue
+from mrq_core.operations import reached_limits as reached_limits_module
 from mrq_core.operations.limits import (
     OVERLAP_RULE,
     LimitUse,
@@ -18,7 +19,7 @@ from mrq_core.operations.limits import (
     set_limit,
 )
 from mrq_core.operations.queues import all_counts
-from mrq_core.operations.reached_limits import reached_limits
+from mrq_core.operations.reached_limits import ReachedLimits, reached_limits
 from tests.dashboard.scenes import put, take
 
 LIMITS = {"api": Limit(concurrency=2)}
@@ -48,7 +49,10 @@ def test_keys_at_their_limit_come_first_with_holders_and_waiters(each_broker: Br
     assert (none.use.key, none.rule, none.is_full) == ("none", None, False)
 
 
-def test_a_limit_that_holds_jobs_back_is_reached(each_broker: Broker) -> None:
+def test_a_limit_that_holds_jobs_back_is_reached(
+    each_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reached_limits_module, "_SECONDS", 60.0)
     old = after(each_broker.now(), -90.0)
     limits = {"api": Limit(concurrency=1), "mail": Limit(rate=1, per=600.0), "none": Limit(concurrency=0)}
     for name, limit in limits.items():
@@ -71,6 +75,25 @@ def test_a_limit_that_holds_jobs_back_is_reached(each_broker: Broker) -> None:
     remove_limits(each_broker, ["mail", "none"])
     set_limit(each_broker, "api", concurrency=5)
     assert reached() == {}
+
+
+def test_the_search_for_reached_limits_ends_in_time(
+    each_broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {"api": Limit(concurrency=0), "mail": Limit(concurrency=0)}
+    old = after(each_broker.now(), -90.0)
+    for queue, key in (("q", "api"), ("r", "mail"), ("r", "mail")):
+        set_limit(each_broker, key, concurrency=0)
+        put(each_broker, queue, limit_keys=(key,), queued_at=old)
+        take(each_broker, queue, limits=limits)
+
+    def keys() -> list[str]:
+        return [one.key for one in ReachedLimits().of(each_broker, all_counts(each_broker))]
+
+    monkeypatch.setattr(reached_limits_module, "_SECONDS", 60.0)
+    assert keys() == ["mail", "api"]
+    monkeypatch.setattr(reached_limits_module, "_SECONDS", -1.0)
+    assert keys() == ["mail"]
 
 
 def test_the_rule_of_schedules_is_left_alone(each_broker: Broker) -> None:
