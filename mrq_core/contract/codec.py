@@ -46,6 +46,7 @@ _HINTS = {
     "frozenset": "store sorted(value)",
     "bytes": "store base64.b64encode(value).decode()",
     "generator": "store list(value)",
+    "coroutine": "write def instead of async def, or store asyncio.run(value)",
 }
 
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, TypedDict
 
+from mrq_core.contract.codec import storable
 from mrq_core.contract.terms import MESSAGE_LIMIT, error_group
 from mrq_core.contract.text import printable
 from mrq_core.tasks.task import Task
@@ -218,6 +219,7 @@ def _frame_lines(frames: TracebackType) -> Iterator[str]:
 
 # Taken from code objects, because that is where frames have them from: no name of a file to go stale.
 _WORKER_FOLDER = os.path.dirname(format_traceback.__code__.co_filename)
+_CHECK_FILE = storable.__code__.co_filename
 _TASK_FILE = Task.run_wrapped.__code__.co_filename
 
 
@@ -246,10 +248,11 @@ def _raising_frame(path: str, error: BaseException) -> str:
 
 
 def _task_frames(frames: TracebackType | None) -> TracebackType | None:
-    """The frames from the first frame that belongs neither to this package nor to the class Task."""
+    """The frames from the first frame that belongs neither to this package, nor to the class Task, nor to the
+    check of results."""
     while frames is not None:
         file = frames.tb_frame.f_code.co_filename
-        if file != _TASK_FILE and os.path.dirname(file) != _WORKER_FOLDER:
+        if file not in (_TASK_FILE, _CHECK_FILE) and os.path.dirname(file) != _WORKER_FOLDER:
             break
         frames = frames.tb_next
     return frames

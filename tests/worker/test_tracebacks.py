@@ -10,6 +10,7 @@ import pytest
 
 from mrq_core import Task, task
 from mrq_core.config.settings import Config
+from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.terms import MESSAGE_LIMIT
 from mrq_core.plugins.manager import Plugins
@@ -53,6 +54,16 @@ def reads_json() -> None:
 
 
 @task
+def returns_what_cannot_be_stored() -> object:
+    return object()
+
+
+class Later(Task):
+    async def run(self, params: JsonObject) -> int:
+        return 1
+
+
+@task
 def says_much() -> None:
     raise ValueError("ä\0" * 10_000)
 
@@ -73,6 +84,19 @@ def test_a_traceback_begins_with_the_frame_of_the_task(name: str, function: str)
     text = ended(name).traceback
     assert frames_of(text)[-1:] == [f"test_tracebacks.py:{function}"]
     assert {frame.partition(":")[0] for frame in frames_of(text)} == {"test_tracebacks.py"}
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("returns_what_cannot_be_stored", "result is of type object, which JSON cannot hold"),
+        ("Later", "write def instead of async def, or store asyncio.run(value)"),
+    ],
+)
+def test_a_result_that_cannot_be_stored_is_told_without_frames_of_mrq(name: str, said: str) -> None:
+    text = ended(name).traceback or ""
+    assert frames_of(text) == []
+    assert said in text
 
 
 def test_the_exception_before_has_its_own_traceback() -> None:
