@@ -22,6 +22,8 @@ from mrq_core.contract.text import printable
 from mrq_core.errors import ConfigError, InvalidValue, shown, shown_error
 
 DEFAULT_FILE = "mrq-config.py"
+_MOST_SOURCE = 1_000_000
+"""Bytes of a config file."""
 _NEEDED_MODULES = frozenset({"sys", "builtins", "importlib", "mrq_core"})
 ENV_PREFIX = "MRQ_"
 _ENV_OTHERS = frozenset({"MRQ_CONFIG"})
@@ -94,12 +96,18 @@ def _read_file(path: Path) -> ModuleType:
             "config file itself, and call configure in the program"
         )
     try:
-        source = path.read_bytes()
+        with path.open("rb") as opened:
+            source = opened.read(_MOST_SOURCE + 1)  # a device may have no end
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"the config file {printable(hide_password(str(path)))} cannot be read: "
             f"{getattr(error, 'strerror', None) or error}"
         ) from error
+    if len(source) > _MOST_SOURCE:
+        raise ConfigError(
+            f"the config file {printable(hide_password(str(path)))} is larger than {_MOST_SOURCE:,} bytes: "
+            "expected a Python file with settings"
+        )
     module = ModuleType("mrq_config")
     try:
         file, here = str(path.resolve()), os.getcwd()

@@ -102,6 +102,13 @@ def test_a_named_file_has_to_exist() -> None:
         load({"MRQ_CONFIG": "missing.py"})
 
 
+def test_a_file_without_end_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"/dev/zero is larger than 1,000,000 bytes: expected a Python file"
+    ):
+        load_config(file="/dev/zero", environ={})
+
+
 def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.py").mkdir()
     with pytest.raises(ConfigError, match=r"folder\.py cannot be read"):
