@@ -168,7 +168,8 @@ def test_a_bounded_call_reads_some_hours_and_a_thread_reads_the_rest(
 ) -> None:
     filled(broker)
     history = TaskHistory()
-    assert task_list(broker, history, seconds=0.0)[0].measured_hours == 2
+    # Two hours by the call; the thread may have read more by the end of it.
+    assert task_list(broker, history, seconds=0.0)[0].measured_hours in range(2, 72)
     until(lambda: task_list(broker, history, seconds=60.0)[0].measured_hours == 72)
     assert task_list(broker, history) == task_list(broker)
 
