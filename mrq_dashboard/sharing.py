@@ -27,7 +27,7 @@ class _Made(NamedTuple):
 
 class Shared:
     """Values by key. A value is made by the first visit that asks for it; others wait for it, and get it for
-    some time. May be used by several threads. Keys are few: they are never removed.
+    some time. May be used by several threads. There is no limit of keys: use few.
 
     `is_live`: whether `forget` is called after each change. If not, nothing is shared.
     """
