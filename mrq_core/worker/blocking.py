@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -28,25 +29,31 @@ def run_blocking(function: Callable[[], T], /) -> T:
     Returns only after the function has ended, so that two threads never share its objects: a greenlet
     that is interrupted or killed meanwhile raises the exception when the function is done.
     """
+    begun = False
     ended: list[T] = []
     failed: list[BaseException] = []
 
     def work() -> None:
+        nonlocal begun
         # gevent would print the exception; the caller handles it.
         try:
+            _restore_own_hooks()
+            begun = True
             ended.append(function())
         except BaseException as error:
             failed.append(error)
 
-    _restore_hooks()
     with shielded():
-        thread = _thread_of(gevent.get_hub()).spawn(work)
         interrupt: BaseException | None = None
-        while not thread.ready():
-            try:
-                thread.wait()
-            except BaseException as error:
-                interrupt = error
+        while not begun:  # a trace function can raise before the first line of `work`
+            failed.clear()
+            _restore_hooks_of_new_threads()
+            thread = _thread_of(gevent.get_hub()).spawn(work)
+            while not thread.ready():
+                try:
+                    thread.wait()
+                except BaseException as error:
+                    interrupt = error
         if interrupt is not None:
             raise interrupt
     if failed:
@@ -54,14 +61,23 @@ def run_blocking(function: Callable[[], T], /) -> T:
     return ended[0]
 
 
-def _restore_hooks() -> None:
-    """Keeps the trace and profile functions that a task has set for new threads out of the worker's thread,
-    which would run them within the calls of the broker."""
+def _restore_hooks_of_new_threads() -> None:
+    """Keeps the trace and profile functions that a task has set for threads out of the worker's thread, which
+    would run them within the calls of the broker: gevent's thread takes them anew for each function."""
     trace, profile = _hooks
     if threading.gettrace() is not trace:
         threading.settrace(trace)
     if threading.getprofile() is not profile:
         threading.setprofile(profile)
+
+
+def _restore_own_hooks() -> None:
+    """Removes what a task has set between the call of `_restore_hooks_of_new_threads` and the thread's look."""
+    trace, profile = _hooks
+    if sys.gettrace() is not trace:
+        sys.settrace(trace)
+    if sys.getprofile() is not profile:
+        sys.setprofile(profile)
 
 
 def _thread_of(hub: Hub) -> ThreadPool:

@@ -42,7 +42,7 @@ class Key:
         return 1
 
     def until_all_wait(self, shared: Shared, visits: int) -> None:
-        """Waits until one visit makes the value, and the others have found that."""
+        """Waits until one visit makes the value, and all others found that."""
         until(lambda: self.hashed >= visits + 1)
         with shared._lock:
             pass

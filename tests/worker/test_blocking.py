@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from types import FrameType
 
 import gevent
 import pytest
 
+from mrq_core.worker import blocking
 from mrq_core.worker.blocking import run_blocking
 
 
@@ -57,3 +59,35 @@ def test_run_blocking_is_not_left_before_its_function_has_ended() -> None:
     value: object = greenlet.value
     assert isinstance(value, gevent.GreenletExit)
     assert had_ended == [True]
+
+
+@pytest.mark.parametrize("kind", ["settrace", "setprofile"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_run_blocking_runs_without_the_trace_function_that_a_task_sets_meanwhile(
+    kind: str, at_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task sets it after the worker's last look, before the thread takes the function."""
+    looks: list[str] = []
+    ran: list[int] = []
+
+    def function() -> None:
+        ran.append(threading.get_ident())
+
+    def broken(frame: FrameType, event: str, argument: object) -> None:
+        if at_once or frame.f_code is function.__code__:
+            raise ValueError("traced")
+
+    def look() -> None:
+        restore()
+        if not looks:
+            getattr(threading, kind)(broken)
+        looks.append(kind)
+
+    restore = blocking._restore_hooks_of_new_threads
+    monkeypatch.setattr(blocking, "_restore_hooks_of_new_threads", look)
+    try:
+        run_blocking(function)
+    finally:
+        restore()
+    assert len(ran) == 1
+    assert ran != [threading.get_ident()]

@@ -126,7 +126,7 @@ def test_a_terminal_that_closes_while_the_worker_starts(project: Project, contro
 
 def test_a_terminal_that_closes_while_the_worker_stops(project: Project) -> None:
     job = project.queue("tasks.noted", {"word": "x", "seconds": 0.6})
-    with in_terminal(project) as worker:
+    with in_terminal(project, grace=20) as worker:
         until(project.ledger, what="the job to start")
         worker.popen.send_signal(signal.SIGINT)
         worker.close_terminal()

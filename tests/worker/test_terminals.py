@@ -51,10 +51,10 @@ def ends_badly(project: Project) -> None:
 class InTerminal:
     """A worker whose standard streams are a terminal."""
 
-    def __init__(self, project: Project, *before: str, controlled: bool = True) -> None:
+    def __init__(self, project: Project, *before: str, controlled: bool = True, grace: float = GRACE) -> None:
         self._master, slave = pty.openpty()
         self._is_open = True
-        words = [*before, *_MRQ, "worker", "--stop-grace", str(GRACE), "--max-latency", "0.05"]
+        words = [*before, *_MRQ, "worker", "--stop-grace", str(grace), "--max-latency", "0.05"]
         kind = "controlled" if controlled else "free"
         self.popen = subprocess.Popen(
             [sys.executable, "-c", _IN_A_SESSION, kind, *words],
@@ -76,8 +76,10 @@ class InTerminal:
 
 
 @contextlib.contextmanager
-def in_terminal(project: Project, *before: str, controlled: bool = True) -> Iterator[InTerminal]:
-    worker = InTerminal(project, *before, controlled=controlled)
+def in_terminal(
+    project: Project, *before: str, controlled: bool = True, grace: float = GRACE
+) -> Iterator[InTerminal]:
+    worker = InTerminal(project, *before, controlled=controlled, grace=grace)
     try:
         yield worker
     finally:
@@ -98,7 +100,7 @@ def test_the_end_of_the_terminal_interrupts_jobs_after_the_grace(project: Projec
 
 def test_a_job_may_finish_in_the_grace_after_the_end_of_the_terminal(project: Project) -> None:
     job = project.queue("tasks.noted", {"word": "job", "seconds": 0.5})
-    with in_terminal(project) as worker:
+    with in_terminal(project, grace=PATIENCE) as worker:
         until(project.ledger, what="the job to start")
         worker.close_terminal()
         assert worker.popen.wait(PATIENCE) == 0
@@ -124,7 +126,7 @@ def test_under_nohup_a_worker_outlives_its_terminal(project: Project) -> None:
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_whose_output_is_gone_stops_properly(project: Project, signum: signal.Signals) -> None:
     running = project.queue("ends_badly.fails_later")
-    with in_terminal(project, controlled=False) as worker:
+    with in_terminal(project, controlled=False, grace=PATIENCE) as worker:
         until(project.ledger, what="the job to start")
         worker.close_terminal()  # writes fail from now on, and no signal tells of it
         worker.popen.send_signal(signum)
