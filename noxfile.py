@@ -87,8 +87,22 @@ def bench(session: nox.Session) -> None:
     session.run("python", "-m", "tests.benchmarks", "--venvs", kept, *session.posargs)
 
 
+_PARTS: dict[str, tuple[str, ...]] = {
+    "workers": ("tests/worker",),
+    "commands": ("tests/cli", "tests/client", "tests/operations", "tests/scheduler"),
+    "brokers": ("tests/composed", "tests/mongo", "tests/redis"),
+    "pages": ("tests/dashboard",),
+    "faults": (),  # all others
+}
+_MEASURED = ("pages", "faults")
+"""The parts that measure, or that load the machine themselves: their tests run one at a time."""
+
+
 @nox.session
-def campaign(session: nox.Session) -> None:
-    """The long tests: fault campaigns, and what the usual run leaves out."""
-    session.install("-e", ".[test]")
-    session.run("pytest", "-m", "campaign", "--timeout", "1800", *session.posargs)
+@nox.parametrize("part", [nox.param(part, id=part) for part in _PARTS])
+def campaign(session: nox.Session, part: str) -> None:
+    """The long tests: fault campaigns, and what the usual run leaves out. `campaign(faults)` is one part."""
+    session.install("-e", ".[test]", "playwright")
+    folders = _PARTS[part] or tuple(f"--ignore={one}" for part in _PARTS.values() for one in part)
+    beside = ("-n", "0") if part in _MEASURED else ("-n", "4", "--dist", "worksteal")
+    session.run("pytest", "-m", "campaign", "--timeout", "1800", *beside, *folders, *session.posargs)
