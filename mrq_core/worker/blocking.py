@@ -72,7 +72,7 @@ def _restore_hooks_of_new_threads() -> None:
 
 
 def _restore_own_hooks() -> None:
-    """Removes what a task has set between the call of `_restore_hooks_of_new_threads` and the thread's look."""
+    """Removes what a task has set after `_restore_hooks_of_new_threads`, before the thread looked."""
     trace, profile = _hooks
     if sys.gettrace() is not trace:
         sys.settrace(trace)
