@@ -55,6 +55,8 @@ def _examine(connection: Connection) -> Iterator[Finding]:
     yield _layout(connection, stored)
     if layout.other_use(connection, stored) is None:
         yield _indexes(connection, stored)
+        if told.get("isWritablePrimary", True):
+            yield _writes(connection)
 
 
 def _deployment(told: Doc) -> Finding:
@@ -137,6 +139,21 @@ def _indexes(connection: Connection, stored: layout.Layout | None) -> Finding:
         message=f"missing: {', '.join(missing)}",
         advice="mrq check --fix creates them",
     )
+
+
+def _writes(connection: Connection) -> Finding:
+    """Tries a write that changes nothing."""
+    nothing = {"_id": "none"}, {"$set": {"none": None}}
+    try:
+        connection.run("meta", lambda meta: meta.update_one(*nothing))
+    except BrokerError as error:
+        return Finding(
+            level="error",
+            subject="writes",
+            message=str(error),
+            advice="until then nothing can be enqueued, claimed or settled",
+        )
+    return Finding(level="ok", subject="writes", message="the server takes changes")
 
 
 def _numbers(version: str) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from mrq_broker_redis.server import layout
 from mrq_broker_redis.server.connection import Connection
+from mrq_broker_redis.server.failures import is_forbidden
 from mrq_broker_redis.server.layout import Contents
 from mrq_core.contract.queries import Finding
 from mrq_core.drivers.answers import UNREADABLE
@@ -29,13 +30,38 @@ def check(connection: Connection, contents: Contents) -> list[Finding]:
     except (BrokerError, *UNREADABLE) as error:
         if not isinstance(error, BrokerError):
             error = connection.unreadable(error)
-        advice = "fix the named problem, and check again"
-        found.append(Finding(level="error", subject="server", message=str(error), advice=advice))
+        found.append(_failed("server", error))
     return found
 
 
 def _examine(connection: Connection, contents: Contents) -> Iterator[Finding]:
-    info = _info(connection)
+    """A command that the ACL of the user forbids is a finding, and the others follow."""
+    role = None
+    try:
+        info = _info(connection)
+    except BrokerError as error:
+        if not is_forbidden(error):
+            raise
+        yield Finding(
+            level="warning",
+            subject="server",
+            message=f"version, role, eviction, persistence and memory are unknown: {error}",
+            advice="allow the command with ACL SETUSER and +info, and check again",
+        )
+    else:
+        role = info.get("role")
+        yield from _server(connection, contents, info)
+    try:
+        yield _layout(connection, contents)
+    except BrokerError as error:
+        if not is_forbidden(error):
+            raise
+        yield _failed("layout", error)
+    if role in (None, "master"):
+        yield _writes(connection)
+
+
+def _server(connection: Connection, contents: Contents, info: dict[str, Any]) -> Iterator[Finding]:
     version = str(info.get("redis_version", "0"))
     where = f"Redis {version} at {connection.location.shown}"
     if _numbers(version) < OLDEST:
@@ -50,10 +76,7 @@ def _examine(connection: Connection, contents: Contents) -> Iterator[Finding]:
     yield _role(info)
     yield _eviction(info)
     yield _persistence(info, contents)
-    yield _layout(connection, contents)
     yield from _memory(info)
-    if info.get("role") == "master":
-        yield _writes(connection)
 
 
 def _info(connection: Connection) -> dict[str, Any]:
@@ -153,9 +176,9 @@ def _memory(info: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _writes(connection: Connection) -> Finding:
-    """Tries a write that the server refuses where it refuses changes, and that changes nothing."""
+    """Runs a script whose write changes nothing, and which the server refuses where it refuses changes."""
     try:
-        connection.use(lambda client: client.setrange(connection.key("none"), 0, ""))
+        connection.run("write_nothing", [], repeatable=True)
     except BrokerError as error:
         return Finding(
             level="error",
@@ -164,6 +187,11 @@ def _writes(connection: Connection) -> Finding:
             advice="until then nothing can be enqueued, claimed or settled",
         )
     return Finding(level="ok", subject="writes", message="the server takes changes")
+
+
+def _failed(subject: str, error: BrokerError) -> Finding:
+    advice = "fix the named problem, and check again"
+    return Finding(level="error", subject=subject, message=str(error), advice=advice)
 
 
 def _numbers(version: str) -> tuple[int, int]:

@@ -40,6 +40,7 @@ _TEXTS = {
     "DB index is out of range": "NODATABASE",
     "unknown command 'SENTINEL'": "NOSENTINEL",
     "unknown command `SENTINEL`": "NOSENTINEL",
+    "The user executing the script can't": "NOPERM",
 }
 
 
@@ -57,6 +58,11 @@ def code_of(error: Exception) -> str:
         if part in text:
             return known
     return ""
+
+
+def is_forbidden(error: BrokerError) -> bool:
+    """Whether the ACL of the user forbids what the translated call needs."""
+    return isinstance(error.__cause__, Exception) and code_of(error.__cause__) == "NOPERM"
 
 
 def translated(error: Exception, where: str, timeout: float) -> BrokerError:

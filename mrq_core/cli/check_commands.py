@@ -16,7 +16,7 @@ from mrq_core.client.client import Client
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.queries import Finding
 from mrq_core.operations.actions import repair_all
-from mrq_core.operations.checks import broker_findings, config_findings
+from mrq_core.operations.checks import attempted, broker_findings, config_findings
 from mrq_core.operations.consistency import consistency_findings, is_large, prune_all
 from mrq_core.operations.search_keys import fill_search_keys
 from mrq_core.operations.views import driver_view, finding_view, plugin_view
@@ -49,22 +49,33 @@ def check(
 ) -> None:
     """Checks the configuration and the broker, and reports how to fix problems; exits with 1 on an error."""
     with given.client() as client:
-        if fix:
-            client.broker.prepare()
-            _fill_search_keys(client)
-        if repair:
-            _repair(client.broker)
-        findings = [*config_findings(client.config, client.plugins), *broker_findings(client.broker)]
-        if not any(finding.level == "error" for finding in findings) and (
-            repair or not is_large(client.broker)
-        ):
-            findings += consistency_findings(client.broker, prunes=repair)
+        broker = client.broker
+        failed = [
+            *(attempted("fix", lambda: _fix(client)) if fix else ()),
+            *(attempted("repair", lambda: _repair(broker)) if repair else ()),
+        ]
+        findings = [*config_findings(client.config, client.plugins), *broker_findings(broker)]
+        known = {finding.message for finding in findings}
+        findings += [finding for finding in failed if finding.message not in known]
+        if not any(finding.level == "error" for finding in findings):
+            findings += attempted("consistency", lambda: _compared(broker, even_large=repair))
     if as_json:
         print_json([finding_view(finding) for finding in findings])
     else:
         _print_findings(findings)
     if any(finding.level == "error" for finding in findings):
         sys.exit(EXIT_FAILED)
+
+
+def _fix(client: Client) -> None:
+    client.broker.prepare()
+    _fill_search_keys(client)
+
+
+def _compared(broker: Broker, *, even_large: bool) -> list[Finding]:
+    if not even_large and is_large(broker):
+        return []
+    return consistency_findings(broker, prunes=even_large)
 
 
 def _fill_search_keys(client: Client) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.queries import Finding
@@ -40,6 +42,16 @@ def broker_findings(broker: Broker) -> list[Finding]:
         return broker.check()
     except BrokerError as error:
         return [Finding(level="error", subject=broker.name, message=str(error))]
+
+
+def attempted(subject: str, work: Callable[[], list[Finding] | None]) -> list[Finding]:
+    """The findings of a part of a check. If the broker or the configuration refuses the part, that is a
+    finding, and the other parts can follow."""
+    try:
+        return work() or []
+    except (BrokerError, ConfigError) as error:
+        advice = "Fix the named problem, and check again."
+        return [Finding(level="error", subject=subject, message=str(error), advice=advice)]
 
 
 def _schedule_findings(config: Config) -> list[Finding]:

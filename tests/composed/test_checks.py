@@ -61,3 +61,20 @@ def test_an_index_that_is_missing_is_named_and_made(tmp_path: Path) -> None:
         assert f"mongo indexes: missing: {prefix}_jobs.status" in printed
         assert "mrq check --fix" in printed
         assert checked(project, "--fix")[0] == 0
+
+
+def test_a_user_of_redis_who_may_not_write_is_a_finding_beside_those_of_both_servers(
+    tmp_path: Path, redis_server: Server
+) -> None:
+    store = brokers.address_of("mongo", tmp_path).broker
+    with redis_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "reader", "on", ">pass", "~*", "+@read", "+@connection")
+    with open_project(tmp_path, redis_server.url, store) as project:
+        project.client.broker.prepare()
+        url = redis_server.url.replace("//", "//reader:pass@")
+        for flags in ((), ("--fix", "--repair")):
+            code, printed = checked(project, *flags, "--broker", url)
+            assert code == 1
+            for start in ("✗ error    redis writes", "✓ ok       redis layout", "✓ ok       mongo indexes"):
+                assert f"{start}: " in printed
+            assert ("✗ error    fix: " in printed) == ("--fix" in flags)

@@ -77,6 +77,9 @@ def test_a_full_disk_is_unavailable_and_nothing_of_the_call_was_written(prepared
 def test_a_file_that_cannot_be_written_is_unavailable(prepared: Path) -> None:
     read_only = after_connect(lambda connection: connection.execute("PRAGMA query_only = 1"))
     with closing(open_broker(prepared, connect=read_only)) as broker:
+        [finding] = [finding for finding in broker.check() if finding.level != "ok"]
+        assert finding.subject == "writes"
+        assert "cannot be written" in finding.message
         with pytest.raises(BrokerUnavailable, match="cannot be written"):
             broker.enqueue([job()])
         assert len(broker.queue_names()) == 1
@@ -258,7 +261,7 @@ def test_a_closed_broker_says_so(prepared: Path) -> None:
 def test_a_sound_file_passes_the_check(prepared: Path) -> None:
     with closing(open_broker(prepared)) as broker:
         findings = {finding.subject: finding for finding in broker.check()}
-    assert {"file", "journal", "layout", "integrity", "disk"} <= set(findings)
+    assert {"file", "journal", "layout", "integrity", "disk", "writes"} <= set(findings)
     assert all(findings[subject].level == "ok" for subject in ("file", "journal", "layout", "integrity"))
 
 

@@ -120,6 +120,9 @@ def test_a_user_who_may_only_look_is_told_which_role_is_missing(locked: Server) 
         assert "heim" not in str(raised.value)
         assert len(str(raised.value)) < MOST_OF_A_MESSAGE
     assert worker.count(JobFilter(), "status").numbers == {"queued": 1}
+    [finding] = [finding for finding in reader.check() if finding.level != "ok"]
+    assert finding.subject == "writes"
+    assert "role readWrite" in finding.message
     reader.close()
     worker.close()
 

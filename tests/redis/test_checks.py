@@ -165,3 +165,31 @@ def test_the_command_exits_with_0_where_there_are_only_warnings_and_says_what_to
         process = project.start("check")
         assert process.wait() == 1
         assert "CONFIG SET maxmemory-policy noeviction" in process.output
+
+
+@pytest.mark.parametrize(
+    ("rights", "unknown"),
+    [
+        (("+@read", "+@connection"), {"server", "writes"}),
+        (("+@read", "+@connection", "+info"), {"writes"}),
+        (("+@all", "-@dangerous", "-@write"), {"server", "writes"}),
+        (("+@all", "-@write"), {"writes"}),
+        (("+@all", "-@scripting"), {"writes"}),
+        (("+@connection", "+info"), {"layout", "writes"}),
+    ],
+)
+def test_what_the_user_may_not_do_is_a_finding_beside_the_others(
+    own_server: Server, rights: tuple[str, ...], unknown: set[str]
+) -> None:
+    broker = open_broker(Place(own_server.url, "mrq"))
+    broker.prepare()
+    broker.close()
+    with own_server.client() as client:
+        client.execute_command("ACL", "SETUSER", "reader", "on", ">pass", "~*", *rights)
+    broker = open_broker(Place(own_server.url.replace("//", "//reader:pass@"), "mrq"))
+    found = {finding.subject: finding for finding in broker.check()}
+    broker.close()
+    assert {subject for subject, finding in found.items() if finding.level != "ok"} == unknown
+    assert all("extend its ACL" in found[subject].message for subject in unknown)
+    assert {"layout", "writes"} <= found.keys()
+    assert ("server" in unknown) != ({"version", "role", "eviction", "persistence", "memory"} <= found.keys())

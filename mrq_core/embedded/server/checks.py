@@ -19,7 +19,7 @@ MAX_WAL_BYTES = 256 * 1024 * 1024
 def check(database: Database) -> list[Finding]:
     """See `Broker.check`. Reads the whole file once."""
     try:
-        return database.run_blocking(lambda: list(_look(database)))
+        return [*database.run_blocking(lambda: list(_look(database))), _writes(database)]
     except BrokerError as error:
         advice = (
             "restore a backup, or recover what can be read"
@@ -67,6 +67,20 @@ def _integrity(connection: sqlite3.Connection) -> Finding:
         message="; ".join(problems),
         advice="stop all workers, keep a copy of the file, and recover it with `sqlite3 FILE .recover`",
     )
+
+
+def _writes(database: Database) -> Finding:
+    """Tries a write that changes nothing."""
+    try:
+        database.write(lambda connection: connection.execute("UPDATE numbers SET value = 0 WHERE 0"))
+    except BrokerError as error:
+        return Finding(
+            level="error",
+            subject="writes",
+            message=str(error),
+            advice="until then nothing can be enqueued, claimed or settled",
+        )
+    return Finding(level="ok", subject="writes", message="the file takes changes")
 
 
 def _space(path: str) -> Iterator[Finding]:
