@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any, NamedTuple, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_origin, get_type_hints
 
 import msgspec
+from msgspec import Meta
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from mrq_core.errors import InvalidValue, shown
+from mrq_core.operations.query_parts import LONGEST
 from mrq_dashboard.auth import SAFE_METHODS
 from mrq_dashboard.guard import is_utf8
+
+QueryText = Annotated[
+    str, Meta(max_length=LONGEST, description="A query, such as `status:failed queue:main/`.")
+]
 
 _FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 2000

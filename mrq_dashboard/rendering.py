@@ -17,6 +17,7 @@ from mrq_core import __version__
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonValue
 from mrq_core.errors import ConfigError, shown, without_controls
+from mrq_core.operations.query_parts import LONGEST
 from mrq_dashboard import formats
 from mrq_dashboard.acting import new_key, notice_of
 from mrq_dashboard.assets import Assets
@@ -52,7 +53,7 @@ def _environment() -> Environment:
         finalize=_shown,
     )
     made.filters.update(formats.FILTERS, moments=moments)
-    made.globals.update(menu=MENU, version=__version__, new_key=new_key)
+    made.globals.update(menu=MENU, version=__version__, new_key=new_key, longest_query=LONGEST)
     for name in made.list_templates():
         made.get_template(name)
     return made

@@ -29,6 +29,7 @@ from mrq_core.operations.query import SearchQuery, parse_query
 from mrq_core.operations.query_parts import quoted_value
 from mrq_core.operations.search import counts_by_status
 from mrq_dashboard.auth import Role
+from mrq_dashboard.inputs import QueryText
 from mrq_dashboard.visit import Done, NotFound, Visit
 
 _MOST_NAMED = 30
@@ -46,7 +47,6 @@ _TAKEN: dict[str, tuple[str, ...]] = {
 Names = str | list[str]
 """One name, or alternatives."""
 Target = Annotated[str, Meta(max_length=1000, description="The queue to move or requeue the jobs to.")]
-QueryText = Annotated[str, Meta(max_length=8000, description="A query, such as `status:failed queue:main/`.")]
 Scalar = str | int | float | bool | None
 Ids = Annotated[tuple[str, ...], Meta(max_length=CHUNK, description="Ids of jobs.")]
 

@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 
 from mrq_core.operations.saved_views import delete_view, save_view
 from mrq_core.operations.views import struct_view
+from mrq_dashboard.inputs import QueryText
 from mrq_dashboard.visit import Done, NotFound, Visit
 
 Name = Annotated[str, Meta(min_length=1, max_length=100, description="The name of the view.")]
@@ -17,7 +18,7 @@ class ViewInputs(Struct, frozen=True, forbid_unknown_fields=True):
     """A view to save."""
 
     name: Name
-    query: Annotated[str, Meta(max_length=8000, description="The query to save.")] = ""
+    query: QueryText = ""
 
 
 class ViewName(Struct, frozen=True, forbid_unknown_fields=True):

@@ -19,6 +19,7 @@ from mrq_core.operations.query import SearchQuery, parse_query
 from mrq_core.operations.search import search
 from mrq_core.operations.views import job_details
 from mrq_dashboard.actions.bulk import selected
+from mrq_dashboard.inputs import QueryText
 from mrq_dashboard.visit import Visit
 
 JSON_LINES, CSV = "application/x-ndjson", "text/csv"
@@ -37,8 +38,10 @@ _PAGE = 200
 class ExportInputs(Struct, frozen=True, forbid_unknown_fields=True):
     """Which jobs to export."""
 
-    q: Annotated[str, Meta(max_length=8000, description="A query; the ids count, if there are any.")] = ""
-    ids: Annotated[tuple[str, ...], Meta(max_length=CHUNK, description="Ids of jobs.")] = ()
+    q: QueryText = ""
+    ids: Annotated[
+        tuple[str, ...], Meta(max_length=CHUNK, description="Ids of jobs, instead of the query.")
+    ] = ()
     all: Annotated[bool, Meta(description="All jobs of the query, also if ids are given.")] = False
     format: Annotated[
         Literal["jsonl", "csv"], Meta(description="JSON lines with all data, or CSV with some columns.")

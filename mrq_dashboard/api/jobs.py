@@ -15,16 +15,16 @@ from mrq_core.operations.reasons import reason_view
 from mrq_core.operations.running_jobs import running_now, running_view
 from mrq_core.operations.search import counts_by_status, search
 from mrq_core.operations.views import iso, job_details, job_row, log_view
+from mrq_dashboard.inputs import QueryText
 from mrq_dashboard.visit import Visit
 
-Query = Annotated[str, Meta(max_length=8000, description="A query, such as `status:failed queue:main/`.")]
 Cursor = Annotated[str, Meta(max_length=200, description="`cursor` of the page before.")]
 
 
 class JobsInputs(Struct, frozen=True, forbid_unknown_fields=True):
     """Which jobs to list."""
 
-    q: Query = ""
+    q: QueryText = ""
     cursor: Cursor = ""
     limit: Annotated[int, Meta(ge=1, le=1000, description="The most jobs to answer.")] = 50
     order: Annotated[Literal["newest", "oldest"], Meta(description="By the time of creation.")] = "newest"
@@ -33,7 +33,7 @@ class JobsInputs(Struct, frozen=True, forbid_unknown_fields=True):
 class CountsInputs(Struct, frozen=True, forbid_unknown_fields=True):
     """Which jobs to count."""
 
-    q: Query = ""
+    q: QueryText = ""
 
 
 class LogsInputs(Struct, frozen=True, forbid_unknown_fields=True):

@@ -8,13 +8,14 @@ from msgspec import Meta, Struct
 
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.operations.suggestions import suggestions
+from mrq_dashboard.inputs import QueryText
 from mrq_dashboard.visit import Visit
 
 
 class SuggestionsInputs(Struct, frozen=True, forbid_unknown_fields=True):
     """The query, and where its writer is."""
 
-    text: Annotated[str, Meta(max_length=8000, description="The beginning of a query.")] = ""
+    text: QueryText = ""
     position: Annotated[
         int | None, Meta(description="The number of characters before the cursor; the end if left out.")
     ] = None

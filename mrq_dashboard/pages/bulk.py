@@ -13,6 +13,7 @@ from mrq_core.operations.query import SearchQuery, parse_query
 from mrq_dashboard.acting import Field, Form, ask
 from mrq_dashboard.actions.bulk import Foreseen, Ids, Verb, foresee, selected
 from mrq_dashboard.auth import Role
+from mrq_dashboard.inputs import QueryText
 from mrq_dashboard.visit import Page, Visit
 
 _TITLES = {"requeue": "Requeue", "cancel": "Cancel", "move": "Move", "priority": "Change the priority of",
@@ -38,7 +39,7 @@ class AskInputs(Struct, frozen=True, forbid_unknown_fields=True):
     """What is asked for: an action on the selected jobs, or on all that the query finds."""
 
     action: Verb
-    q: Annotated[str, Meta(max_length=8000, description="The query.")] = ""
+    q: QueryText = ""
     ids: Ids = ()
     all: Annotated[bool, Meta(description="All jobs of the query, also if ids are given.")] = False
 

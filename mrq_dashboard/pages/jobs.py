@@ -10,13 +10,14 @@ from msgspec import Meta, Struct
 from mrq_core.contract.record import WAITING, JobRecord, Status
 from mrq_core.errors import InvalidQuery
 from mrq_core.operations.query import SearchQuery, parse_query
-from mrq_core.operations.query_parts import LONGEST, canonical
+from mrq_core.operations.query_parts import canonical
 from mrq_core.operations.reasons import ReasonKind, of_queue, of_task, read_surroundings
 from mrq_core.operations.saved_views import saved_views
 from mrq_core.operations.search import StatusCounts, counts_by_status, search
 from mrq_core.operations.views import duration_of, redacted
 from mrq_dashboard.auth import Role
 from mrq_dashboard.formats import json_line
+from mrq_dashboard.inputs import QueryText
 from mrq_dashboard.pages.bulk import rows_of
 from mrq_dashboard.visit import Page, Visit
 
@@ -45,7 +46,7 @@ _HOLDS = {
 class JobsInputs(Struct, frozen=True, forbid_unknown_fields=True):
     """The inputs of the page."""
 
-    q: Annotated[str, Meta(max_length=LONGEST, description="The query, such as status:failed since:2h.")] = ""
+    q: QueryText = ""
     cursor: Annotated[str, Meta(max_length=100, description="Continues after this job.")] = ""
 
 

@@ -17,6 +17,7 @@ from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
 from mrq_core.operations.auditing import audit
 from mrq_core.operations.limits import set_limit
+from mrq_core.operations.query_parts import LONGEST
 from mrq_core.operations.saved_views import save_view
 from mrq_core.operations.schedules import add_schedule
 from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, report_to_json
@@ -335,3 +336,20 @@ def test_the_document_describes_each_endpoint(site: TestClient) -> None:
         for operation in path.values():
             assert operation["summary"].endswith(".")
             assert all("description" in one for one in operation["parameters"] if one["in"] == "query")
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/api/jobs?q=", "/api/jobs/counts?q=", "/api/jobs/export?q=", "/api/suggestions?text=", "/jobs?q="],
+)
+def test_a_query_has_one_limit_which_the_document_names(path: str, make_site: Any) -> None:
+    site = make_site()
+    address, _, name = path[:-1].partition("?")
+    operation = site.get("/api/openapi.json").json()["paths"].get(address)
+    if operation is not None:
+        [schema] = [one["schema"] for one in operation["get"]["parameters"] if one["name"] == name]
+        assert schema["maxLength"] == LONGEST
+    assert site.get(path + "x" * LONGEST).status_code == 200
+    refused = site.get(path + "x" * (LONGEST + 1))
+    assert refused.status_code == 400
+    assert f"expected at most {LONGEST} characters" in refused.text
