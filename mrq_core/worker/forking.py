@@ -42,6 +42,7 @@ _left_behind: list[Any] = []
 _workers = 0
 _SIGNALS = (*STOP_SIGNALS, signal.SIGALRM)
 _EVBREAK_CANCEL = 0
+_set_handler: Callable[..., object] = get_original("signal", "signal")
 _masks: list[set[int | signal.Signals]] = []
 
 
@@ -153,10 +154,6 @@ class _ChildHub(hub.Hub):
 
 
 def _before() -> None:
-    if sys._getframe(1).f_globals.get("__name__") == "gevent.os":
-        # gevent does it after the fork, too late for a first child that dies at once. Also without a worker:
-        # `mrq run` waits for such a child too.
-        children.watch_ends()
     if _workers:
         # A signal that reached the child before it has its own handlers would be lost.
         _masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS))
@@ -223,7 +220,10 @@ def _start_hub() -> None:
     nothing: Any = None
     set_hub(nothing)
     set_loop(nothing)
+    handler = signal.getsignal(signal.SIGCHLD)
     new = _ChildHub(forker)
+    # A second default loop installs gevent's handler, which takes the status of every child.
+    _set_handler(signal.SIGCHLD, handler if isinstance(handler, int) else signal.SIG_DFL)
     outer = forker.parent
     if outer is not None:
         new.parent = outer.parent if outer in _left_behind else outer

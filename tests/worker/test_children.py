@@ -9,9 +9,11 @@ from tests.support import Project
 WAITS = '''
 import os
 import subprocess
+import gevent
 from gevent import os as gevent_os
 from gevent.monkey import get_original
 from mrq_core import task
+from mrq_core.worker import children
 
 pause = get_original("time", "sleep")
 
@@ -58,9 +60,73 @@ def written():
         return error.errno
 
 
+def kept():
+    """Whether a child that has ended is there until its parent has waited, and not afterwards."""
+    child = subprocess.Popen(["sh", "-c", "kill -9 $$"], stdout=subprocess.PIPE)
+    child.stdout.read()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+    gevent.sleep(0.01)  # the loop learns of the end
+    os.close(os.pidfd_open(child.pid))
+    code = child.wait()
+    try:
+        os.pidfd_open(child.pid)
+    except ProcessLookupError:
+        return code
+
+
+def of_a_thread():
+    """The results of child processes that a native thread starts and waits for."""
+    pool = gevent.get_hub().threadpool
+    done = pool.apply(subprocess.run, (["cat"],), {"input": b"read", "stdout": subprocess.PIPE})
+    try:
+        pool.apply(subprocess.run, (["sleep", "60"],), {"timeout": 0.1})
+    except subprocess.TimeoutExpired as late:
+        timeout = late.timeout
+    started = pool.apply(subprocess.Popen, (["sh", "-c", "exit 5"],))
+    forked = pool.apply(lambda: os.waitstatus_to_exitcode(os.waitpid(fork(), 0)[1]))
+    return [done.stdout.decode(), timeout, started.wait(), forked]
+
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        os._exit(6)
+    return child
+
+
+def lets_others_go_on():
+    """Whether other greenlets run while this waits for a child that gevent does not watch, or for a group."""
+    for group in (False, True):
+        child = get_original("os", "posix_spawnp")("sleep", ["sleep", "0.2"], os.environ, setpgroup=0)
+        rounds = []
+        ticks = gevent.spawn(lambda: [rounds.append(gevent.sleep(0.01)) for _ in range(100)])
+        os.waitpid(-child if group else child, 0)
+        ticks.kill()
+        if len(rounds) < 3:
+            return False
+    return True
+
+
+def abandoned():
+    """Whether the system forgets children for which nothing waits, and an orphan of another start."""
+    abandoned = [
+        subprocess.Popen(["true"]).pid,
+        gevent.get_hub().threadpool.apply(subprocess.Popen, (["true"],)).pid,
+        get_original("os", "posix_spawnp")("true", ["true"], os.environ),
+    ]
+    for child in abandoned:
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    kept, children._KEPT = children._KEPT, 0.0
+    for _ in range(2):
+        subprocess.run(["true"])
+    children._KEPT = kept
+    return not any(os.path.exists(f"/proc/{child}") for child in abandoned)
+
+
 def waits():
     any_child = all_children(lambda: os.waitpid(-1, 0))
-    return [spawned(), any_child, all_children(os.wait), of_a_child(), written()]
+    waited = [spawned(), any_child, all_children(os.wait), of_a_child(), written()]
+    return [*waited, kept(), of_a_thread(), lets_others_go_on(), abandoned()]
 
 
 @task(timeout=20)
@@ -72,7 +138,7 @@ def beside_others():
 def solo():
     return waits()
 '''
-EXPECTED = [3, 3, 3, [13, 0], 32]
+EXPECTED = [3, 3, 3, [13, 0], 32, -9, ["read", 0.1, 5, 6], True, True]
 
 
 def test_a_task_waits_for_the_processes_that_it_starts(project: Project) -> None:
