@@ -46,6 +46,7 @@ from mrq_core.worker.fork_server import (
     SIGNALS,
     keep_early,
 )
+from mrq_core.worker.process_end import keep_exit_code
 from mrq_core.worker.process_memory import children_of
 from mrq_core.worker.signals import end_after_work
 from mrq_core.worker.solo_messages import HEARTBEATS, MESSAGES
@@ -103,6 +104,7 @@ def fork_early(*, grandparent: int = -1) -> None:
 
 def main(worker: int, grandparent: int = -1) -> NoReturn:
     """Serves until the worker with this process id is gone. In each child, runs a job instead."""
+    keep_exit_code()
     server_id = os.getpid()
     server = _Server(worker, grandparent)
     # Not SIGKILL: the server ends the processes of the jobs first.

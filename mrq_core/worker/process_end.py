@@ -9,6 +9,8 @@ call to a broker or a pipe that blocks, and by C code that holds the GIL. Two gu
    Linux have the thread of `faulthandler` instead, whose exit code is 1.
 
 Neither guard passes to a child that the process forks.
+
+The exit code is the worker's own, also where an exit handler of a task calls `os._exit` or `os.abort`.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import faulthandler
 import os
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -29,6 +32,10 @@ _EARLIER = 0.1
 """Seconds by which the thread comes before the kernel, to write the reason."""
 _SIGEV_THREAD, _CLOCK_MONOTONIC = 2, 1
 
+_exit: Callable[[int], NoReturn] = os._exit
+_abort: Callable[[], NoReturn] = os.abort
+_final: tuple[int, int] | None = None
+"""The process that ends, and its exit code. None: it does not end yet, and a task may end it."""
 _ends_at: float | None = None
 """The monotonic time at which the process ends. None: no end is set."""
 
@@ -57,12 +64,44 @@ def end_process_within(seconds: float, code: int, reason: str) -> None:
         start_native_thread(end)
 
 
+def keep_exit_code() -> None:
+    """Replaces the functions that end a process at once, before code of a task can take references to them.
+
+    They behave as usual until `set_exit_code`, and in every child.
+    """
+    setattr(os, "_exit", _exit_with_final_code)  # noqa: B010
+    setattr(os, "abort", _abort_with_final_code)  # noqa: B010
+
+
+def set_exit_code(code: int) -> None:
+    """Makes `os._exit` and `os.abort` end this process with this exit code from now on."""
+    global _final
+    _final = (os.getpid(), code)
+
+
+def exit_now(code: int) -> NoReturn:
+    """`os._exit`, whatever a task has put in its place."""
+    _exit(code)
+
+
+def _exit_with_final_code(status: int) -> NoReturn:
+    """Replaces os._exit in a worker."""
+    _exit(_final[1] if _final is not None and _final[0] == os.getpid() else status)
+
+
+def _abort_with_final_code() -> NoReturn:
+    """Replaces os.abort in a worker."""
+    if _final is not None and _final[0] == os.getpid():
+        _exit(_final[1])
+    _abort()
+
+
 def write_and_exit(line: str, code: int) -> NoReturn:
     """Writes the line to standard error, and ends the process without any exit handler. In any thread."""
     try:
         os.write(2, f"mrq: {line}\n".encode())
     finally:  # a closed terminal raises OSError
-        os._exit(code)
+        _exit(code)
 
 
 class _SigEvent(ctypes.Structure):

@@ -18,7 +18,13 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from mrq_core.worker.native import start_native_thread
-from mrq_core.worker.process_end import LEAVE_WITHIN, end_process_within, write_and_exit
+from mrq_core.worker.process_end import (
+    LEAVE_WITHIN,
+    end_process_within,
+    exit_now,
+    set_exit_code,
+    write_and_exit,
+)
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _END = 0
@@ -101,7 +107,9 @@ def leave_while_starting() -> None:
 
 def leave_after_work(code: int) -> None:
     """Prepares the exit of a process whose worker has stopped: all outcomes are stored. Whatever else keeps
-    the process, such as a thread of a task, is not waited for longer than `LEAVE_WITHIN`."""
+    the process, such as a thread of a task, is not waited for longer than `LEAVE_WITHIN`, and does not change
+    the exit code."""
+    set_exit_code(code)
     end_process_within(LEAVE_WITHIN, code, "the worker had stopped")
     for flushable in (*(logging.root.handlers or ()), sys.stdout, sys.stderr):
         _try(flushable, "flush")
@@ -115,7 +123,7 @@ def end_after_work(code: int) -> NoReturn:
     _try(atexit, "_run_exitfuncs")
     for stream in (sys.stdout, sys.stderr):
         _try(stream, "flush")
-    os._exit(code)
+    exit_now(code)
 
 
 def _try(owner: object, method: str) -> None:

@@ -68,6 +68,84 @@ def test_exit_handlers_of_tasks_run_and_output_is_written(project: Project) -> N
     assert "printed" in worker.output
 
 
+EXITS = """
+import atexit
+import multiprocessing.util
+import os
+import sys
+import threading
+import weakref
+
+from gevent.monkey import get_original
+from mrq_core import task
+from tasks import note
+
+
+class Leaves:
+    def __del__(self):
+        os._exit(9)
+
+
+def fork():
+    if os.fork() == 0:
+        os._exit(4)
+    note(os.waitstatus_to_exitcode(os.wait()[1]))
+
+
+def replace():
+    os._exit = note
+
+
+KINDS = {
+    "exit": lambda: atexit.register(os._exit, 9),
+    "abort": lambda: atexit.register(os.abort),
+    "raise": lambda: [atexit.register(note, "goes-on"), atexit.register(sys.exit, 9)],
+    "thread": lambda: threading._register_atexit(os._exit, 9),
+    "native": lambda: atexit.register(get_original("_thread", "start_new_thread"), os._exit, (9,)),
+    "finalize": lambda: [multiprocessing.util.Finalize(None, os._exit, (9,), exitpriority=1)],
+    "weakref": lambda: [weakref.finalize(os, os._exit, 9)],
+    "deleted": lambda: atexit.register((lambda *kept: None), Leaves()),
+    "fork": lambda: atexit.register(fork),
+    "replace": replace,
+}
+
+
+@task
+def leaves(kind: str):
+    KINDS[kind]()
+
+
+@task(isolate=True)
+def solo():
+    atexit.register(os._exit, 9)
+"""
+
+
+def test_exit_handlers_of_tasks_do_not_change_the_exit_code(project: Project) -> None:
+    project.write("exits.py", EXITS)
+    kinds = [
+        "exit",
+        "abort",
+        "raise",
+        "thread",
+        "native",
+        "finalize",
+        "weakref",
+        "deleted",
+        "fork",
+        "replace",
+    ]
+    jobs = [project.queue("exits.leaves", {"kind": kind}, queue=kind) for kind in kinds]
+    jobs.append(project.queue("exits.solo", queue="solo"))
+    queues = [*kinds, "solo"]
+    for first in range(0, len(queues), 4):
+        workers = [project.start("worker", queue, "--burst") for queue in queues[first : first + 4]]
+        assert [(worker.wait(), worker.output)[0] for worker in workers] == [0] * len(workers), first
+    assert {project.ended(job).status for job in jobs} == {"success"}
+    assert {project.ended(job).claims for job in jobs} == {1}
+    assert sorted(project.ledger()) == ["4", "goes-on"]
+
+
 @pytest.mark.campaign
 def test_a_worker_without_its_broker_exits_with_0(tmp_path: Path) -> None:
     for number in range(10):
