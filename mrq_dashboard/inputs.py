@@ -19,6 +19,8 @@ from mrq_dashboard.guard import is_utf8
 QueryText = Annotated[
     str, Meta(max_length=LONGEST, description="A query, such as `status:failed queue:main/`.")
 ]
+Duration = float | Annotated[str, Meta(max_length=100)]
+"""Seconds, or a text such as ``15m``, which `mrq_core.operations.filters` reads."""
 
 _FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 2000

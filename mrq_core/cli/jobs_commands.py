@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from mrq_core.cli.errors import EXIT_FAILED, UsageError
+from mrq_core.cli.errors import EXIT_FAILED
 from mrq_core.cli.job_display import print_job, print_log_end, print_log_lines, print_running
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import console, counted, note, print_json, say, show_table
@@ -20,7 +20,7 @@ from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.queries import Order
 from mrq_core.contract.record import Status
 from mrq_core.operations import jobs
-from mrq_core.operations.filters import FilterTexts, filter_from
+from mrq_core.operations.filters import FilterTexts, filter_from, seconds_from
 from mrq_core.operations.running_jobs import running_now, running_view
 from mrq_core.operations.views import job_details, job_row, log_view, seconds
 
@@ -158,14 +158,14 @@ def wait(
     given: Given,
     job_id: JobId,
     timeout: Annotated[
-        float | None, typer.Option("--timeout", metavar="SECONDS", help="Stop waiting after this time.")
+        str | None,
+        typer.Option("--timeout", metavar="DURATION", help="Stop waiting after this time: 30s, 5m."),
     ] = None,
 ) -> None:
     """Waits until a job has ended and prints its status; exits with 0 for success, else with 1."""
-    if timeout is not None and not 0 <= timeout < 1e9:
-        raise UsageError(f"--timeout is {timeout}: expected seconds, not negative")
+    patience = None if timeout is None else seconds_from(timeout, name="--timeout")
     with given.client() as client:
-        record = Job(job_id, client=client).wait(timeout)
+        record = Job(job_id, client=client).wait(patience)
     say(str(record.status))
     if record.status is not Status.SUCCESS:
         sys.exit(EXIT_FAILED)

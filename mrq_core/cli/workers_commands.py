@@ -19,14 +19,15 @@ from mrq_core.contract.values import check_path
 from mrq_core.errors import JobNotFound
 from mrq_core.ids import is_id
 from mrq_core.operations import workers as reports
+from mrq_core.operations.filters import duration_from
 from mrq_core.operations.requests import request_worker
 from mrq_core.operations.running_jobs import NOT_TRACED, io_calls_text
 from mrq_core.operations.views import iso, seconds, worker_view
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The worker's name, its NAME, or its host.")]
 Patience = Annotated[
-    float,
-    typer.Option("--patience", metavar="SECONDS", min=0.1, max=3600, help="How long to wait for the answer."),
+    str,
+    typer.Option("--patience", metavar="DURATION", help="How long to wait for the answer: 30s, 2m."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -82,26 +83,26 @@ def stop(
     given: Given,
     name: Name,
     now: Annotated[bool, typer.Option("--now", help="Interrupt its running jobs at once.")] = False,
-    patience: Patience = 10.0,
+    patience: Patience = "10s",
 ) -> None:
     """Stops a worker: its running jobs have STOP_GRACE seconds, and are then interrupted."""
     _request(given, name, "stop", patience, {"now": True} if now else None)
 
 
 @command("broker", "plugins")
-def drain(given: Given, name: Name, patience: Patience = 10.0) -> None:
+def drain(given: Given, name: Name, patience: Patience = "10s") -> None:
     """Drains a worker: it claims nothing more, finishes its running jobs, and ends."""
     _request(given, name, "drain", patience)
 
 
 @command("broker", "plugins")
-def stack(given: Given, name: Name, patience: Patience = 10.0) -> None:
+def stack(given: Given, name: Name, patience: Patience = "10s") -> None:
     """Shows the stacks of the running jobs of a worker."""
     _request(given, name, "stack", patience)
 
 
 @command("broker", "plugins", needs_output=True)
-def worker_log(given: Given, name: Name, patience: Patience = 10.0) -> None:
+def worker_log(given: Given, name: Name, patience: Patience = "10s") -> None:
     """Shows the latest log lines of a worker, up to 500, also while a job blocks the worker."""
     _request(given, name, "log", patience)
 
@@ -111,15 +112,16 @@ def profile(
     given: Given,
     name: Name,
     task: Annotated[str, typer.Option("--task", metavar="PATH", help="The path of the task.")],
-    patience: Patience = 60.0,
+    patience: Patience = "1m",
 ) -> None:
     """Profiles the next run of a task in a worker, and shows where its time goes.
 
     Example: `mrq workers profile web-1 --task shop.call`.
     """
+    ttl = _seconds_of(patience)
     with given.client() as client:
         worker = reports.only_worker(client.broker, name).name
-        answer = request_worker(client.broker, worker, "profile", {"task": check_path(task)}, ttl=patience)
+        answer = request_worker(client.broker, worker, "profile", {"task": check_path(task)}, ttl=ttl)
     say(safe(answer.rstrip("\n")))
 
 
@@ -132,21 +134,24 @@ def stack_of(
             metavar="WORKER|JOB", help="The worker's name, its NAME, or its host; or the id of a running job."
         ),
     ],
-    patience: Patience = 10.0,
+    patience: Patience = "10s",
 ) -> None:
     """Shows the stacks of a worker's greenlets, or of a running job, also while a job blocks the worker.
 
     Examples: `mrq stack web-1`, `mrq stack ID`.
     """
+    ttl = _seconds_of(patience)
     with given.client() as client:
         broker = client.broker
         if is_id(name) and not reports.find_workers(broker, name):
-            answer = request_worker(
-                broker, _worker_of(broker, name), "stack", {"job": name.lower()}, ttl=patience
-            )
+            answer = request_worker(broker, _worker_of(broker, name), "stack", {"job": name.lower()}, ttl=ttl)
         else:
-            answer = request_worker(broker, reports.only_worker(broker, name).name, "stack", ttl=patience)
+            answer = request_worker(broker, reports.only_worker(broker, name).name, "stack", ttl=ttl)
     say(safe(answer.rstrip("\n")))
+
+
+def _seconds_of(patience: str) -> float:
+    return duration_from(patience, name="--patience", least=0.1, most=3600)
 
 
 def _worker_of(broker: Broker, job_id: str) -> str:
@@ -160,11 +165,12 @@ def _worker_of(broker: Broker, job_id: str) -> str:
 
 
 def _request(
-    given: Given, name: str, kind: str, patience: float, args: Mapping[str, JsonValue] | None = None
+    given: Given, name: str, kind: str, patience: str, args: Mapping[str, JsonValue] | None = None
 ) -> None:
+    ttl = _seconds_of(patience)
     with given.client() as client:
         worker = reports.only_worker(client.broker, name).name
-        answer = request_worker(client.broker, worker, kind, args, ttl=patience)
+        answer = request_worker(client.broker, worker, kind, args, ttl=ttl)
     say(safe(answer.rstrip("\n")) if kind in ("stack", "log") else f"{worker}: {answer}")
 
 

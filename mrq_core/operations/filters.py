@@ -17,8 +17,9 @@ from mrq_core.contract.terms import words_of
 from mrq_core.errors import InvalidValue, shown
 
 _RELATIVE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
+_DURATION = re.compile(rf"{_RELATIVE.pattern}?")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_RELATIVE_MOST = 100 * 365 * 86_400
+_DURATION_MOST = 100 * 365 * 86_400
 _PARAM_SIZE = 65_536
 _SHOWN_KEY = 80
 """Characters of a key that a message shows."""
@@ -102,7 +103,7 @@ def moment_from(text: str, *, now: datetime, name: str) -> datetime:
     relative = _RELATIVE.fullmatch(text.strip())
     if relative is not None:
         seconds = float(relative[1]) * _UNIT_SECONDS[relative[2]]
-        if seconds <= _RELATIVE_MOST:
+        if seconds <= _DURATION_MOST:
             return now - timedelta(seconds=seconds)
     moment = _iso_time(text)
     if moment is None:
@@ -143,24 +144,44 @@ def object_from(text: str, *, name: str) -> JsonObject:
     return value
 
 
-def seconds_from(text: str, *, name: str) -> float:
-    """Parses a duration: ``30s``, ``15m``, ``2h``, ``3d``, ``1w``, or ``0``. Raises InvalidValue."""
-    found = _RELATIVE.fullmatch(text.strip())
-    seconds = float(found[1]) * _UNIT_SECONDS[found[2]] if found is not None else None
-    if text.strip() == "0":
-        seconds = 0.0
-    if seconds is None or seconds > _RELATIVE_MOST:
-        raise InvalidValue(f"{name} is {text!r}: expected a duration: 30s, 15m, 2h, 3d, 1w", path=name)
+def seconds_from(given: float | str, *, name: str) -> float:
+    """The seconds of a duration: ``30s``, ``15m``, ``2h``, ``3d``, ``1w``, or a number of seconds. Raises
+    InvalidValue."""
+    seconds = _seconds_of(given)
+    if seconds is None:
+        raise _no_duration(given, name, "")
     return seconds
 
 
-def duration_from(text: str, *, name: str) -> float:
-    """Parses a duration above 0, such as ``30s``, ``5m`` or ``2h``, into seconds. Raises InvalidValue."""
-    found = _RELATIVE.fullmatch(text.strip())
-    seconds = float(found[1]) * _UNIT_SECONDS[found[2]] if found is not None else 0.0
-    if not 0 < seconds <= _RELATIVE_MOST:
-        raise InvalidValue(f"{name} is {text!r}: expected a duration such as 30s, 5m, 2h, 1d", path=name)
+def duration_from(
+    given: float | str, *, name: str, least: float = 0.0, most: float = _DURATION_MOST
+) -> float:
+    """The seconds of a duration above 0 and within bounds, which are seconds. Raises InvalidValue."""
+    seconds = _seconds_of(given)
+    if not seconds or not least <= seconds <= most:
+        bounds = f" of at least {duration_text(least)}" if least else " above 0"
+        if most < _DURATION_MOST:
+            bounds += f" and at most {duration_text(most)}"
+        raise _no_duration(given, name, bounds)
     return seconds
+
+
+def _seconds_of(given: float | str) -> float | None:
+    """None: the value is no duration, or longer than 100 years."""
+    if isinstance(given, str):
+        found = _DURATION.fullmatch(given.strip())
+        if found is None:
+            return None
+        given = float(found[1]) * _UNIT_SECONDS[found[2] or "s"]
+    return float(given) if 0 <= given <= _DURATION_MOST else None
+
+
+def _no_duration(given: float | str, name: str, bounds: str) -> InvalidValue:
+    return InvalidValue(
+        f"{name} is {shown(given)}: expected a duration{bounds}, such as 30s, 5m, 2h, 1d; a number without a "
+        "unit is seconds",
+        path=name,
+    )
 
 
 def duration_text(seconds: float) -> str:

@@ -18,11 +18,12 @@ from mrq_core.operations.changing import change_job, with_secrets
 from mrq_core.operations.filters import object_from, seconds_from
 from mrq_core.operations.task_descriptions import published_task
 from mrq_dashboard.actions.tasks import learn
+from mrq_dashboard.inputs import Duration
 from mrq_dashboard.visit import Done, Visit
 
 QueueName = Annotated[str, Meta(max_length=1000, description="The name of a queue.")]
 Priority = Annotated[int, Meta(ge=-4, le=4, description="Larger first.")]
-Delay = Annotated[str, Meta(max_length=50, description="Due in this time: 30s, 15m, 2h, 3d; 0 means now.")]
+Delay = Annotated[Duration, Meta(description="Due in this time: 30s, 15m, 2h, 3d; 0 means now.")]
 ParamsText = Annotated[str, Meta(max_length=1_048_576, description="The params as text in JSON.")]
 
 

@@ -11,6 +11,7 @@ from mrq_core.contract.messages import Limit
 from mrq_core.operations.filters import duration_from, duration_text
 from mrq_core.operations.limits import TASK, find_limit, limit_view, remove_limits, set_limit
 from mrq_dashboard.acting import Field, Form, ask
+from mrq_dashboard.inputs import Duration
 from mrq_dashboard.visit import Done, NotFound, Page, Visit
 
 Name = Annotated[
@@ -29,7 +30,7 @@ class LimitInputs(Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[float, Meta(gt=0, le=1_000_000, description="The most jobs that start in each `per`.")]
         | None
     ) = None
-    per: Annotated[str, Meta(max_length=20, description="The period of the rate: 1s, 1m, 1h.")] = "1s"
+    per: Annotated[Duration, Meta(description="The period of the rate: 1s, 1m, 1h.")] = "1s"
 
 
 class LimitName(Struct, frozen=True, forbid_unknown_fields=True):

@@ -11,12 +11,13 @@ from mrq_core.clock import after
 from mrq_core.errors import InvalidValue
 from mrq_core.operations.filters import duration_from, time_from
 from mrq_dashboard.acting import Field
+from mrq_dashboard.inputs import Duration
 from mrq_dashboard.visit import Visit
 
 Until = Annotated[
     str, Meta(max_length=100, description="The end of the pause in ISO 8601; UTC if it names no zone.")
 ]
-Duration = Annotated[str, Meta(max_length=100, description="The length of the pause: 90s, 15m, 2h, 1d.")]
+Length = Annotated[Duration, Meta(description="The length of the pause: 90s, 15m, 2h, 1d.")]
 FIELDS = (
     Field(
         name="duration",
@@ -29,11 +30,11 @@ FIELDS = (
 """The fields of a form that pauses."""
 
 
-def end_of(visit: Visit, until: str, duration: str) -> datetime | None:
+def end_of(visit: Visit, until: str, duration: Duration) -> datetime | None:
     """The end of the pause by the broker's clock. None: it has no end. Raises InvalidValue."""
-    if until and duration:
+    if until and duration != "":
         raise InvalidValue("until and duration are both given: a pause has one end", path="until")
-    if duration:
+    if duration != "":
         return after(visit.now, duration_from(duration, name="duration"))
     return time_from(until, name="until") if until else None
 

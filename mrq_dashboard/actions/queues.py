@@ -37,7 +37,7 @@ class PauseInputs(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name = ""
     until: pauses.Until = ""
-    duration: pauses.Duration = ""
+    duration: pauses.Length = ""
 
 
 class MoveInputs(Struct, frozen=True, forbid_unknown_fields=True):

@@ -14,8 +14,8 @@ from mrq_core.operations.views import iso, redacted, with_hidden
 from mrq_core.scheduler.definitions import Definition, definition_from
 from mrq_dashboard.acting import Field
 from mrq_dashboard.formats import json_source
+from mrq_dashboard.inputs import Duration
 
-Seconds = float | str
 _DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 _MISSED = (("", "once: one job for all of them"), ("skip", "skip: none"), ("all", "all: one job each"))
 _OVERLAP = (
@@ -32,7 +32,7 @@ class ScheduleInputs(Struct, frozen=True, forbid_unknown_fields=True):
 
     path: Annotated[str, Meta(min_length=1, max_length=1000, description="The path of the task.")]
     name: Annotated[str, Meta(max_length=1000, description="Its name. Default: made of task and times.")] = ""
-    interval: Annotated[Seconds, Meta(description="It fires each 30s, 15m, 2h or 1d.")] = ""
+    interval: Annotated[Duration, Meta(description="It fires each 30s, 15m, 2h or 1d.")] = ""
     cron: Annotated[str, Meta(max_length=1000, description="It fires at `*/5 8-18 * * 1-5`.")] = ""
     dailytime: Annotated[str, Meta(max_length=20, description="It fires at this time of day.")] = ""
     weekday: Annotated[int | None, Meta(description="With dailytime: only on this day; 0 is Monday.")] = None
@@ -43,11 +43,11 @@ class ScheduleInputs(Struct, frozen=True, forbid_unknown_fields=True):
     priority: Annotated[int | None, Meta(description="Their priority, -4 to 4.")] = None
     missed: Annotated[str, Meta(max_length=20, description="skip, once (default) or all.")] = ""
     missed_limit: Annotated[int | None, Meta(description="The missed fires that all makes up for.")] = None
-    grace: Annotated[Seconds, Meta(description="The lateness up to which a fire makes a job.")] = ""
+    grace: Annotated[Duration, Meta(description="The lateness up to which a fire makes a job.")] = ""
     overlap: Annotated[
         str, Meta(max_length=20, description="allow (default), skip, buffer_one or cancel_other.")
     ] = ""
-    jitter: Annotated[Seconds, Meta(description="The most by which a fire is late.")] = ""
+    jitter: Annotated[Duration, Meta(description="The most by which a fire is late.")] = ""
     start: Annotated[str, Meta(max_length=100, description="It fires from this time on, in ISO 8601.")] = ""
     end: Annotated[str, Meta(max_length=100, description="It fires until this time.")] = ""
     exclude: Annotated[
@@ -71,7 +71,7 @@ def definition_in(inputs: ScheduleInputs, before: Definition | None = None) -> D
         if value is not None and value != "":
             entry[name] = value
     for name, parse in (("interval", duration_from), ("grace", seconds_from), ("jitter", seconds_from)):
-        if isinstance(entry.get(name), str):
+        if name in entry:
             entry[name] = parse(entry[name], name=name)
     if isinstance(inputs.exclude, str) and inputs.exclude:
         entry["exclude"] = inputs.exclude.replace(",", " ").split()

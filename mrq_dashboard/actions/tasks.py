@@ -23,6 +23,7 @@ from mrq_core.operations.views import iso
 from mrq_core.tasks.describing import TaskDescription
 from mrq_dashboard.acting import Field, Form, ask
 from mrq_dashboard.actions import pauses
+from mrq_dashboard.inputs import Duration
 from mrq_dashboard.visit import Done, Page, Visit
 
 Path = Annotated[str, Meta(max_length=1000, description="The path of the task, unless the address has it.")]
@@ -42,7 +43,7 @@ class PauseInputs(Struct, frozen=True, forbid_unknown_fields=True):
 
     path: Path = ""
     until: pauses.Until = ""
-    duration: pauses.Duration = ""
+    duration: pauses.Length = ""
 
 
 class QueueInputs(Struct, frozen=True, forbid_unknown_fields=True):
@@ -58,7 +59,7 @@ class QueueInputs(Struct, frozen=True, forbid_unknown_fields=True):
         Annotated[int, Meta(ge=-4, le=4, description="Its priority; larger first. Default: of the task.")]
         | None
     ) = None
-    delay: Annotated[str, Meta(max_length=20, description="It becomes due in 30s, 15m, 2h or 3d.")] = ""
+    delay: Annotated[Duration, Meta(description="It becomes due in 30s, 15m, 2h or 3d.")] = ""
     at: Annotated[str, Meta(max_length=100, description="It becomes due at this time, in ISO 8601.")] = ""
 
 
@@ -96,7 +97,7 @@ def queue(visit: Visit, inputs: QueueInputs) -> Done:
         params = object_from(params, name="params") if params.strip() else {}
     given = {**params, **params_from_texts(described, inputs.argument)}
     check_params(described, given, where="argument" if is_form else "params")
-    if inputs.delay and inputs.at:
+    if inputs.delay != "" and inputs.at:
         raise InvalidValue("delay and at are both given: expected one of them", path="at")
     learn(visit, path, described)
     job_id = visit.client.queue_job(
@@ -104,7 +105,7 @@ def queue(visit: Visit, inputs: QueueInputs) -> Done:
         given,
         queue=inputs.queue or None,
         priority=inputs.priority,
-        delay=seconds_from(inputs.delay, name="delay") if inputs.delay else None,
+        delay=seconds_from(inputs.delay, name="delay") if inputs.delay != "" else None,
         at=time_from(inputs.at, name="at") if inputs.at else None,
         job_id=visit.made_id,
     )

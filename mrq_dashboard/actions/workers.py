@@ -9,9 +9,11 @@ from msgspec import Meta, Struct
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.values import check_job_id, check_path
 from mrq_core.errors import InvalidValue, RequestFailed
+from mrq_core.operations.filters import duration_from
 from mrq_core.operations.requests import ask_worker, send_request
 from mrq_core.operations.workers import STOPPED, WorkerReport, only_worker
 from mrq_dashboard.acting import Field, Form, ask
+from mrq_dashboard.inputs import Duration
 from mrq_dashboard.visit import Done, NotFound, Page, Visit
 
 _VALID = 60.0
@@ -45,7 +47,7 @@ class ProfileInputs(Struct, frozen=True, forbid_unknown_fields=True):
 
     task: Annotated[str, Meta(min_length=1, max_length=1000, description="The path of the task.")]
     name: Name = ""
-    seconds: Annotated[float, Meta(ge=1, le=3600, description="The end of the request.")] = 60.0
+    seconds: Annotated[Duration, Meta(description="The end of the request: in 1s to 1h.")] = "1m"
 
 
 class AnswerInputs(Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,10 +78,11 @@ def profile(visit: Visit, inputs: ProfileInputs) -> Done:
     `/api/worker/answer` has the profile when the run has ended, for a minute."""
     report = the_worker(visit, visit.named(inputs.name))
     path = check_path(inputs.task)
+    seconds = duration_from(inputs.seconds, name="seconds", least=1, most=3600)
     if not report.is_at_work:
         state = "has stopped" if report.status == STOPPED else "is dead: it does not report"
         raise RequestFailed(f"the worker {report.name} {state}")
-    request = send_request(visit.broker, report.name, "profile", {"task": path}, inputs.seconds)
+    request = send_request(visit.broker, report.name, "profile", {"task": path}, seconds)
     return Done(
         action="profile worker",
         target=f"{report.name}: {path}",
@@ -187,7 +190,7 @@ def ask_profile(visit: Visit, inputs: WorkerName) -> Page:
                 required=True,
                 most=1000,
             ),
-            Field(name="seconds", label="Seconds to wait", value="60", kind="number", low=1, high=3600),
+            Field(name="seconds", label="Wait for at most", value="1m", hint="1s to 1h.", most=20),
         ],
         hidden={"name": report.name},
     )

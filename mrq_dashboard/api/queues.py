@@ -8,12 +8,15 @@ from msgspec import Meta, Struct
 
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.operations.explaining import explain_queue
+from mrq_core.operations.filters import duration_from
 from mrq_core.operations.reasons import reason_view
 from mrq_core.operations.statistics import queue_statistics
 from mrq_core.operations.views import queue_view, statistics_view
+from mrq_dashboard.inputs import Duration
 from mrq_dashboard.visit import Visit
 
 MOST = 1000
+_DAY = 86_400.0
 Name = Annotated[
     str, Meta(min_length=1, max_length=1000, description="Name of a queue, or of a tree: `main/`.")
 ]
@@ -32,8 +35,8 @@ class QueueInputs(Struct, frozen=True, forbid_unknown_fields=True):
 
     name: Name
     empty_in: Annotated[
-        float, Meta(gt=0, le=86_400, description="Seconds in which the needed workers run all due jobs.")
-    ] = 300.0
+        Duration, Meta(description="The time in which the needed workers run all due jobs: up to 1d.")
+    ] = "5m"
 
 
 def list_all(visit: Visit, inputs: QueuesInputs) -> JsonObject:
@@ -46,6 +49,7 @@ def list_all(visit: Visit, inputs: QueuesInputs) -> JsonObject:
 
 def show(visit: Visit, inputs: QueueInputs) -> JsonObject:
     """Shows the load of a queue or tree, and why it stands still."""
-    statistics = queue_statistics(visit.broker, [inputs.name], empty_in=inputs.empty_in)[0]
+    within = duration_from(inputs.empty_in, name="empty_in", most=_DAY)
+    statistics = queue_statistics(visit.broker, [inputs.name], empty_in=within)[0]
     reasons = explain_queue(visit.broker, inputs.name)
     return {**statistics_view(statistics), "reasons": [reason_view(reason) for reason in reasons]}

@@ -79,7 +79,7 @@ def test_stats_of_no_queue_and_wrong_arguments(mrq: Shell) -> None:
     assert mrq("queues", "stats", "--json").json == []
     [unknown] = mrq("queues", "stats", "none", "--json").json
     assert (unknown["due"], unknown["workers_needed"]) == (0, 0)
-    for wrong in ("0s", "-5m", "soon", "nan", "5", "1e9w"):
+    for wrong in ("0s", "-5m", "soon", "nan", "1e9w"):
         assert "empty_in" in mrq("queues", "stats", f"--empty-in={wrong}", code=2).err
     assert "expected" in mrq("queues", "stats", "x" * 201, code=2).err
 

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args, get_type_hints
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
@@ -97,7 +97,17 @@ def example_of(endpoint: Endpoint) -> Example:
 
 
 def send(site: TestClient, client: Client, endpoint: Endpoint, headers: dict[str, str], **more: str) -> Any:
-    example = example_of(endpoint)
+    return post(site, client, endpoint, example_of(endpoint), headers, **more)
+
+
+def post(
+    site: TestClient,
+    client: Client,
+    endpoint: Endpoint,
+    example: Example,
+    headers: dict[str, str],
+    **more: str,
+) -> Any:
     path = endpoint.path
     for name, value in example.make(client).items():
         path = path.replace(f"{{{name}}}", quote(value)).replace(f"{{{name}:path}}", quote(value))
@@ -143,6 +153,40 @@ def test_an_action_refuses_strangers_other_sites_and_lower_roles(
     assert send(low, client, endpoint, HERE).status_code == 403
     assert send(site, client, endpoint, ELSEWHERE).status_code == 403
     assert entries() == before
+
+
+def durations_of(endpoint: Endpoint) -> list[str]:
+    hints = get_type_hints(endpoint.inputs)
+    return [name for name, hint in hints.items() if {float, str} <= {hint, *get_args(hint)}]
+
+
+def test_numbers_of_seconds_may_be_words() -> None:
+    numbers = {
+        name
+        for endpoint in ENDPOINTS
+        for name, hint in get_type_hints(endpoint.inputs).items()
+        if float in (hint, *get_args(hint)) and name not in durations_of(endpoint)
+    }
+    assert numbers == {"rate"}
+
+
+WITH_DURATIONS = [(one, name) for one in ACTIONS for name in durations_of(one)]
+INSTEAD = {"interval": {"cron", "dailytime"}, "duration": {"until"}}
+"""Inputs of examples that a duration replaces."""
+
+
+@pytest.mark.parametrize(("endpoint", "name"), WITH_DURATIONS, ids=lambda one: getattr(one, "path", one))
+def test_a_duration_is_a_number_of_seconds_or_words(
+    endpoint: Endpoint, name: str, site: TestClient, client: Client
+) -> None:
+    example = example_of(endpoint)
+    kept = {key: value for key, value in example.inputs.items() if key not in INSTEAD.get(name, ())}
+    more = {"rate": 3} if name == "per" else {}
+    for given in ("1.5m", "90", *((90,) if endpoint.is_api else ()), "soon"):
+        inputs = {**kept, **more, name: given}
+        answer = post(site, client, endpoint, Example(inputs, example.make), HERE)
+        assert (answer.status_code == 400) == (given == "soon" or "there is a schedule" in answer.text)
+        assert ("expected a duration" in answer.text) == (given == "soon")
 
 
 @pytest.mark.parametrize("endpoint", ACTIONS, ids=is_named)

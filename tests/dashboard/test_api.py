@@ -338,6 +338,13 @@ def test_the_document_describes_each_endpoint(site: TestClient) -> None:
             assert all("description" in one for one in operation["parameters"] if one["in"] == "query")
 
 
+@pytest.mark.parametrize(("text", "is_right"), [("5m", True), ("300", True), ("0", False), ("2d", False)])
+def test_the_load_of_a_queue_is_for_a_time_in_words(text: str, is_right: bool, make_site: Any) -> None:
+    answer = make_site().get(f"/api/queue?name=q&empty_in={text}")
+    assert (answer.status_code == 200) == is_right
+    assert is_right or "expected a duration above 0 and at most 1d, such as 30s" in answer.text
+
+
 @pytest.mark.parametrize(
     "path",
     ["/api/jobs?q=", "/api/jobs/counts?q=", "/api/jobs/export?q=", "/api/suggestions?text=", "/jobs?q="],

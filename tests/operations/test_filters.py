@@ -16,6 +16,7 @@ from mrq_core.operations.filters import (
     filter_from,
     moment_from,
     number_from_totals,
+    seconds_from,
 )
 
 UNSTORABLE = [
@@ -185,3 +186,23 @@ def test_errors_and_search_keys_that_make_no_sense_are_refused(
 def test_a_duration_comes_back_from_its_text(seconds: float, text: str) -> None:
     assert duration_text(seconds) == text
     assert duration_from(text, name="x") == seconds
+    assert duration_from(seconds, name="x") == seconds
+    assert duration_from(str(seconds), name="x") == seconds
+
+
+@pytest.mark.parametrize(
+    "given", ["soon", "", "-5m", "nan", "inf", "1e3", "5 m", "5x", -1, float("nan"), "1e9w"]
+)
+def test_what_is_no_duration_is_refused(given: float | str) -> None:
+    for read in (seconds_from, duration_from):
+        with pytest.raises(InvalidValue, match=r"expected a duration.*, such as 30s, 5m, 2h, 1d"):
+            read(given, name="x")
+
+
+def test_a_duration_has_bounds() -> None:
+    assert seconds_from("0", name="x") == seconds_from("0s", name="x") == seconds_from(0, name="x") == 0
+    for given, bounds in (("0s", " above 0"), (0, " above 0"), ("100w", " above 0 and at most 1d")):
+        with pytest.raises(InvalidValue, match=f"expected a duration{bounds}"):
+            duration_from(given, name="x", **({"most": 86_400} if "most" in bounds else {}))
+    with pytest.raises(InvalidValue, match="of at least 1m and at most 1h, such as"):
+        duration_from("59.9s", name="x", least=60, most=3600)
