@@ -11,6 +11,7 @@ from msgspec import Meta
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from mrq_core.contract.codec import parsed
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.operations.query_parts import LONGEST
 from mrq_dashboard.auth import SAFE_METHODS
@@ -97,8 +98,8 @@ async def _from_json(request: Request, kind: type[msgspec.Struct]) -> msgspec.St
             f"the content type is {shown(content)}: expected application/json or {_FORM}", path="content-type"
         )
     try:
-        value = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        value = parsed(body.decode(), name="body")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidValue(f"the body is not valid JSON: {error}", path="body") from error
     return _converted(value, kind, strict=True)
 
@@ -113,7 +114,9 @@ def _from_texts(items: Iterable[tuple[str, str]], kind: type[msgspec.Struct]) ->
         if origins.get(name) in (tuple, list):
             values.setdefault(name, []).append(text)
         elif dot and origins.get(first) is dict:
-            values.setdefault(first, {})[key] = text
+            if key in values.setdefault(first, {}):
+                raise InvalidValue(f"{name} is given twice: expected one value", path=name)
+            values[first][key] = text
         elif name in values:
             raise InvalidValue(f"{name} is given twice: expected one value", path=name)
         else:

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from mrq_core.contract.codec import JsonObject, JsonValue
+from mrq_core.contract.codec import JsonObject, JsonValue, parsed
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.tasks.describing import ArgumentDescription, TaskDescription
 
@@ -126,13 +126,12 @@ def _value(name: str, text: str, kind: FieldKind) -> JsonValue:
     if kind is FieldKind.TEXT:
         return text
     try:
-        value: JsonValue = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return parsed(text, name=f"argument.{name}")
+    except msgspec.DecodeError:
         if kind is FieldKind.ANY:
             return text
         expected = {FieldKind.NUMBER: "a number", FieldKind.SWITCH: "true or false"}.get(kind, "JSON")
         raise InvalidValue(f"{name} is {shown(text)}: expected {expected}", path=f"argument.{name}") from None
-    return value
 
 
 def _alternatives(schema: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:

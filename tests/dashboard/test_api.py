@@ -318,6 +318,42 @@ def test_a_wrong_input_is_refused_in_words(path: str, words: str, site: TestClie
     assert words in answer.json()["error"]["message"]
 
 
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('{"name": "a", "name": "b"}', "body has the key 'name' twice: expected each key once"),
+        ('{"name": "a", "query": "", "\\u006eame": "b"}', "the key 'name' twice"),
+        ('{"name": "a", "extra": [{"to": 1, "to": 2}]}', "the key 'to' twice"),
+        ('{"name": "\\ud800"}', "body has a lone surrogate, which UTF-8 cannot hold"),
+        ('{"name": "\\udfff and more"}', "body has a lone surrogate, which UTF-8 cannot hold"),
+        ('{"\\ud800": 1}', "body has a lone surrogate, which UTF-8 cannot hold"),
+        ('{"name": 1e400}', "body has a number that 64 bits cannot hold"),
+        ('{"name": "a', "the body is not valid JSON: Input data was truncated"),
+        ('{"name": "a\n"}', "the body is not valid JSON"),
+        (b'{"name": "\xff"}', "the body is not valid JSON: 'utf-8' codec"),
+        ("[" * 100_000, "body is nested more than 64 levels deep"),
+    ],
+)
+def test_a_body_that_is_no_sound_json_is_refused(body: str | bytes, words: str, make_site: Any) -> None:
+    headers = {"content-type": "application/json", "sec-fetch-site": "same-origin"}
+    answer = make_site().post("/api/views", content=body, headers=headers)
+    assert answer.status_code == 400
+    assert words in answer.json()["error"]["message"]
+    assert answer.json()["error"]["path"] == "body"
+
+
+def test_an_argument_that_a_form_has_twice_is_refused(make_site: Any) -> None:
+    form = "path=a.B&argument.to=1&argument.to=2"
+    headers = {
+        "content-type": "application/x-www-form-urlencoded",
+        "sec-fetch-site": "same-origin",
+        "x-fragment": "1",
+    }
+    answer = make_site().post("/task/queue", content=form, headers=headers)
+    assert answer.status_code == 400
+    assert answer.json()["error"]["message"] == "argument.to is given twice: expected one value"
+
+
 def test_an_address_that_leads_nowhere_is_not_found_in_json(site: TestClient) -> None:
     for path in ("/api/nothing", "/api", "/api/"):
         assert site.get(path).json()["error"]["status"] == 404

@@ -108,7 +108,10 @@ def test_texts_become_params() -> None:
         ({"user_id": "seven"}, "user_id", "expected a number"),
         ({"is_test": "yes"}, "is_test", "expected true or false"),
         ({"tags": "a, b"}, "tags", "expected JSON"),
-        ({"tags": "[" * 5000}, "tags", "expected JSON"),
+        ({"tags": "[" * 5000}, "tags", "is nested more than 64 levels deep"),
+        ({"tags": '[{"a": 1, "a": 2}]'}, "tags", "argument.tags has the key 'a' twice"),
+        ({"what": '{"a": 1, "a": 2}'}, "what", "argument.what has the key 'a' twice"),
+        ({"what": '"\\ud800"'}, "what", "has a lone surrogate"),
     ],
 )
 def test_a_text_that_is_no_value_is_refused(texts: dict[str, str], name: str, text: str) -> None:
