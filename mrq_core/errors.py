@@ -137,6 +137,10 @@ class InvalidQuery(InvalidValue):
         self.suggestions = suggestions
 
 
+class ScheduleNotFound(InvalidValue):
+    """No schedule has this name."""
+
+
 class InvalidParams(MrqError, ValueError):
     """The params do not fit the arguments of the task."""
 

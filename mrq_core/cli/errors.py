@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from mrq_core.cli.output import complain, complain_traceback
 from mrq_core.cli.terminal import result_output
-from mrq_core.errors import ConfigError, InvalidParams, InvalidValue, MrqError, shown_error
+from mrq_core.errors import ConfigError, InvalidParams, InvalidValue, MrqError, ScheduleNotFound, shown_error
 
 _HINT = "This is an error in mrq or in a plugin; --debug prints its traceback"
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -51,6 +51,8 @@ def _notes_of(error: BaseException) -> list[str]:
 
 
 def _exit_code(error: MrqError) -> int:
+    if isinstance(error, ScheduleNotFound):  # like any other thing that does not exist
+        return EXIT_FAILED
     return EXIT_USAGE if isinstance(error, ConfigError | InvalidValue | InvalidParams) else EXIT_FAILED
 
 

@@ -161,6 +161,8 @@ def _change(
             say(_foreseen(preview, verb))
             if preview.may_be_held:
                 note("A job is refused if another job holds its unique key; the count does not foresee that.")
+            if preview.unknown:
+                raise CommandFailed(f"{counted(preview.unknown, 'id')} of no job: removed or expired")
         elif ids:
             _by_id(client.broker, ids, action)
         elif yes or not can_ask() or _is_confirmed(client.broker, wanted, action, verb):

@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+from mrq_core.cli.errors import CommandFailed
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note, print_json, say, show_table
 from mrq_core.clock import period_words
 from mrq_core.contract.messages import Limit
+from mrq_core.contract.naming import shown_names
 from mrq_core.operations import limits
 from mrq_core.operations.filters import seconds_from
 
@@ -62,14 +64,16 @@ def remove_limits(
     given: Given, names: Annotated[list[str], typer.Argument(metavar="NAME", help="Limit rules.")]
 ) -> None:
     """Removes limit rules. The rule of a task comes back from the workers that have loaded the task."""
+    chosen = list(dict.fromkeys(names))
     with given.client() as client:
-        answers = limits.remove_limits(client.broker, names)
-    removed = [name for name, was_there in zip(names, answers, strict=True) if was_there]
-    for name in names:
-        if name not in removed:
-            note(f"there is no limit {name}")
+        answers = limits.remove_limits(client.broker, chosen)
+    told = list(zip(chosen, answers, strict=True))
+    removed = [name for name, was_there in told if was_there]
+    unknown = [name for name, was_there in told if not was_there]
     if removed:
-        say(f"removed: {', '.join(removed)}")
+        say(f"removed: {shown_names(removed)}")
+    if unknown:
+        raise CommandFailed(f"there is no limit {shown_names(unknown)}: `mrq limits` lists the limits")
 
 
 def _rate(limit: Limit) -> str | None:

@@ -20,7 +20,7 @@ from mrq_core.clock import to_ms
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.shared_state import StateItem
-from mrq_core.errors import BrokerUnavailable, ChangedMeanwhile, InvalidValue, shown
+from mrq_core.errors import BrokerUnavailable, ChangedMeanwhile, InvalidValue, ScheduleNotFound, shown
 from mrq_core.scheduler.definitions import Definition, trigger_of
 
 SCHEDULES, CHANGES, SCHEDULERS = "schedules", "schedule_changes", "schedulers"
@@ -104,11 +104,11 @@ def _existing(items: Iterable[StateItem]) -> list[StoredSchedule]:
 
 
 def find_schedule(broker: Broker, name: str) -> StoredSchedule:
-    """The schedule with this name. Raises InvalidValue if there is none."""
+    """The schedule with this name. Raises ScheduleNotFound."""
     item = broker.state.get(SCHEDULES, name)
     stored = None if item is None else read_schedule(item)
     if stored is None or stored.removed_at is not None:
-        raise InvalidValue(
+        raise ScheduleNotFound(
             f"there is no schedule {shown(name)}: expected a name that `mrq schedules list` shows",
             path="name",
         )

@@ -118,6 +118,7 @@ def _is_plain(arguments: tuple[str, ...]) -> bool:
         "plugins",
         "check",
         "explain",
+        "stack",
         "schedules",
         "tasks",
         "limits",

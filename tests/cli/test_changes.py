@@ -129,7 +129,7 @@ def test_a_dry_run_counts_as_the_command_then_does(
     running = project.queue("tasks.nap", {"seconds": 60})
     project.worker("--paused-queues-refresh-interval", "60")
     project.until_status(running, "started")
-    by_id = mrq("jobs", *command, *worked.values(), running, "0" * 24, "--dry-run").out
+    by_id = mrq("jobs", *command, *worked.values(), running, "0" * 24, "--dry-run", code=1).out
     by_filter = mrq("jobs", *command, "--since", "1d", "--dry-run").out
     assert by_id == by_filter.replace("\n", "; 1 unknown\n")
     told = mrq("jobs", *command, "--since", "1d").out

@@ -67,7 +67,7 @@ def test_schedules_are_paused_and_resumed(mrq: Shell) -> None:
     assert (view["status"], view["next_fire"]) == ("paused", None)
     assert mrq("schedules", "resume", "a").out == "resumed: a\n"
     assert mrq("schedules", "resume", "a").err == "a was not paused\n"
-    assert "there is no schedule 'b'" in mrq("schedules", "pause", "b", code=2).err
+    assert "there is no schedule 'b'" in mrq("schedules", "pause", "b", code=1).err
 
 
 def test_the_next_fires_are_shown(mrq: Shell) -> None:
