@@ -17,7 +17,7 @@ from mrq_core.client.client import Client
 from mrq_core.client.handles import Job
 from mrq_core.config.sources import load_config
 from mrq_core.contract.record import JobRecord
-from mrq_core.worker.process_memory import children_of
+from mrq_core.worker.reporting.process_memory import children_of
 from tests.brokers import Address
 
 T = TypeVar("T")

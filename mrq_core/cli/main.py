@@ -70,15 +70,15 @@ def _run(arguments: list[str]) -> NoReturn:
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
     is_parent = command == "worker" and _is_parent(arguments)
     if command in PATCHED_COMMANDS and not is_parent:
-        from mrq_core.worker.patching import patch_all
+        from mrq_core.worker.guards.patching import patch_all
 
         patch_all()
     put_working_directory_first()
     if command == "worker" and not is_parent:
-        from mrq_core.worker.signals import leave_while_starting
+        from mrq_core.worker.guards.signals import leave_while_starting
 
         leave_while_starting()
-        from mrq_core.worker.fork_server_process import fork_early
+        from mrq_core.worker.solo.fork_server_process import fork_early
 
         fork_early()
     from mrq_core.cli.app import application

@@ -202,7 +202,7 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
 
 def _end_child(outcome: Outcome, error: BaseException | None) -> NoReturn:
     """Ends a process that the task has forked: the result is that of its parent."""
-    from mrq_core.worker.forking import exit_code_of  # it imports gevent
+    from mrq_core.worker.guards.forking import exit_code_of  # it imports gevent
 
     code = 0 if outcome.status is Status.SUCCESS else 1
     if code and isinstance(error, SystemExit):

@@ -28,19 +28,19 @@ def main(commands: int, reports: int) -> NoReturn:
     terminal.protect_streams()
     terminal.is_working = True
     commands, reports = _moved(commands), _moved(reports)
-    from mrq_core.worker.patching import patch_all
+    from mrq_core.worker.guards.patching import patch_all
 
     patch_all()
     put_working_directory_first()
+    from mrq_core.worker.guards.signals import leave_while_starting
     from mrq_core.worker.parent_link import ParentLink
     from mrq_core.worker.processes.messages import read_start
-    from mrq_core.worker.signals import leave_while_starting
 
     leave_while_starting()
     start = read_start(commands)
     parent = ParentLink(commands, reports)
     parent.start()
-    from mrq_core.worker.fork_server_process import fork_early
+    from mrq_core.worker.solo.fork_server_process import fork_early
 
     fork_early(grandparent=commands)
     from mrq_core.cli.errors import exit_on_error
@@ -55,8 +55,8 @@ def run_worker(config: Config, parent: ParentLink | None = None) -> NoReturn:
     from mrq_core.operations.checks import check_task_options
     from mrq_core.plugins.manager import Plugins
     from mrq_core.running.logs import set_up_logging
-    from mrq_core.worker.process_end import keep_exit_code
-    from mrq_core.worker.signals import end_after_work, leave_after_work
+    from mrq_core.worker.guards.process_end import keep_exit_code
+    from mrq_core.worker.guards.signals import end_after_work, leave_after_work
     from mrq_core.worker.worker import Worker
 
     keep_exit_code()
@@ -89,7 +89,7 @@ def _config_of(start: Start) -> Config:
     if config.report_file:
         config = replace(config, report_file=f"{config.report_file}.{start.number}")
     if config.admin_port:
-        from mrq_core.worker.admin import admin_port
+        from mrq_core.worker.reporting.admin import admin_port
 
         config = replace(config, admin_port=admin_port(config, start.number - 1))
     return with_burst(config) if start.is_burst else config

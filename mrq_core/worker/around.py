@@ -13,9 +13,9 @@ from mrq_core.contract.messages import Outcome
 from mrq_core.errors import MrqError
 from mrq_core.plugins.hookspecs import AttemptContext
 from mrq_core.running.context import JobContext
-from mrq_core.worker import forking
-from mrq_core.worker.guarded_log import GuardedLog
-from mrq_core.worker.tracebacks import exception_before, format_traceback, frames_of
+from mrq_core.worker.guards import forking
+from mrq_core.worker.guards.guarded_log import GuardedLog
+from mrq_core.worker.guards.tracebacks import exception_before, format_traceback, frames_of
 
 _log = GuardedLog("mrq.plugins")
 

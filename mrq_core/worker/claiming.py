@@ -13,7 +13,7 @@ from mrq_core.contract.messages import CHUNK, Claimed, ClaimRequest, Outcome, Se
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerError, BrokerUnavailable
 from mrq_core.worker.executing import Executing
-from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.strategy import Strategy
 from mrq_core.worker.worker_state import WorkerState

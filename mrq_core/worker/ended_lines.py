@@ -9,8 +9,8 @@ from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import Status
 from mrq_core.running.context import JobContext
 from mrq_core.running.logs import current_log
-from mrq_core.worker.guarded_log import GuardedLog
-from mrq_core.worker.tracebacks import headline
+from mrq_core.worker.guards.guarded_log import GuardedLog
+from mrq_core.worker.guards.tracebacks import headline
 
 _FAILED = frozenset({Status.FAILED, Status.TIMEOUT, Status.MAXRETRIES})
 """The statuses of attempts that are errors. A task or an operator asked for the others, or the job runs

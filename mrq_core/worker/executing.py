@@ -42,20 +42,20 @@ from mrq_core.plugins.manager import Plugins
 from mrq_core.running.context import JobContext, current_context
 from mrq_core.running.logs import JobLog, current_log
 from mrq_core.tasks.loading import LoadedTask, load_task
-from mrq_core.worker import forking
 from mrq_core.worker.around import Around
 from mrq_core.worker.ended_lines import EndedLines
 from mrq_core.worker.executions import Execution, job_execution
-from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.guards import forking
+from mrq_core.worker.guards.guarded_log import GuardedLog
+from mrq_core.worker.guards.surroundings import LONG
 from mrq_core.worker.interrupts import CancelRequests, import_interrupt, stop_interrupt, timeout_interrupt
 from mrq_core.worker.outcomes import Outcomes
 from mrq_core.worker.parent_link import ParentLink
 from mrq_core.worker.pool import GreenletPool
-from mrq_core.worker.profiling import Profiler
+from mrq_core.worker.reporting.profiling import Profiler
 from mrq_core.worker.settling import Settler
-from mrq_core.worker.solo import SoloProcesses
+from mrq_core.worker.solo.solo_jobs import SoloProcesses
 from mrq_core.worker.stopping import Stopping
-from mrq_core.worker.surroundings import LONG
 from mrq_core.worker.worker_state import WorkerState
 
 if TYPE_CHECKING:

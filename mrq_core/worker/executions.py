@@ -15,7 +15,7 @@ from mrq_core.running.context import JobContext
 
 if TYPE_CHECKING:
     from mrq_core.debug.io_calls import JobIo
-    from mrq_core.worker.solo_handle import SoloProcess
+    from mrq_core.worker.solo.solo_handle import SoloProcess
 
 
 class ClaimKind(ABC):

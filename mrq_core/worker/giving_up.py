@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerUnavailable, JobInterrupt
 from mrq_core.worker.executions import Execution, batches
-from mrq_core.worker.native import sleep
+from mrq_core.worker.guards.native import sleep
+from mrq_core.worker.guards.process_end import end_process_within
 from mrq_core.worker.native_settling import settle_natively
 from mrq_core.worker.outcomes import Outcomes
-from mrq_core.worker.process_end import end_process_within
 from mrq_core.worker.settling import unstorable
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState

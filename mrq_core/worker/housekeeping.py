@@ -12,15 +12,15 @@ import gevent
 from mrq_core.contract.shared_state import Versions
 from mrq_core.errors import BrokerError, BrokerUnavailable, shown_error
 from mrq_core.worker import metrics
-from mrq_core.worker.descriptors import DescriptorReserve
-from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.guards.descriptors import DescriptorReserve
+from mrq_core.worker.guards.guarded_log import GuardedLog
+from mrq_core.worker.guards.lasting import LastingGreenlet
 from mrq_core.worker.interrupts import CancelRequests
-from mrq_core.worker.lasting import LastingGreenlet
-from mrq_core.worker.process_memory import own_size
-from mrq_core.worker.publishing import INTERVAL as PUBLISH_INTERVAL
-from mrq_core.worker.publishing import TaskPublisher
-from mrq_core.worker.reporting import Reports
-from mrq_core.worker.requests import Requests
+from mrq_core.worker.reporting.process_memory import own_size
+from mrq_core.worker.reporting.publishing import INTERVAL as PUBLISH_INTERVAL
+from mrq_core.worker.reporting.publishing import TaskPublisher
+from mrq_core.worker.reporting.report import Reports
+from mrq_core.worker.reporting.requests import Requests
 from mrq_core.worker.rules import WorkerRules
 from mrq_core.worker.settling import Settler
 from mrq_core.worker.stopping import Stopping

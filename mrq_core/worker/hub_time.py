@@ -15,7 +15,7 @@ from types import CodeType, FrameType
 from mrq_core.running.context import current_context
 from mrq_core.running.helpers import run_in
 from mrq_core.worker.executions import Execution
-from mrq_core.worker.native import Mailbox
+from mrq_core.worker.guards.native import Mailbox
 
 _RESPONDS_WITHIN = 0.2
 """Seconds. A hub that responds later is kept."""

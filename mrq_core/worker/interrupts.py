@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from mrq_core.errors import CancelInterrupt, Interrupt, JobInterrupt, TimeoutInterrupt
 from mrq_core.worker.executions import Execution, Executions
-from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.guards.guarded_log import GuardedLog
 
 _KEPT = 60.0
 """Seconds for which a request is kept whose job the worker does not hold."""

@@ -14,9 +14,9 @@ from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerError, BrokerUnavailable
 from mrq_core.operations.workers import WORKERS_NAMESPACE
 from mrq_core.worker.executions import Execution, batches
-from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.guards.guarded_log import GuardedLog
+from mrq_core.worker.guards.native import Mailbox
 from mrq_core.worker.interrupts import lost_interrupt
-from mrq_core.worker.native import Mailbox
 from mrq_core.worker.watchdog import GRACE
 from mrq_core.worker.worker_state import WorkerState
 

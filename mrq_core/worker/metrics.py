@@ -27,7 +27,7 @@ from mrq_core.contract.naming import is_tree
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import NotSupported
 from mrq_core.worker.executions import Execution
-from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.guards.guarded_log import GuardedLog
 
 INTERVAL = 5.0
 """Seconds between two calls to the broker."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerError, BrokerUnavailable
 from mrq_core.worker.executions import ClaimKind, Execution, batches, outcomes_of, store_logs
-from mrq_core.worker.native import Mailbox
+from mrq_core.worker.guards.native import Mailbox
 from mrq_core.worker.settling import Settler
 from mrq_core.worker.worker_state import WorkerState
 

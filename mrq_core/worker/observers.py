@@ -5,8 +5,8 @@ from __future__ import annotations
 import gevent
 
 from mrq_core.plugins.manager import Plugins
-from mrq_core.worker import forking
-from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.guards import forking
+from mrq_core.worker.guards.guarded_log import GuardedLog
 
 _PATIENCE = 5.0
 """Seconds for which the worker waits for the observers of a hook."""

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import gevent
 from gevent.event import Event
 
-from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.guards.guarded_log import GuardedLog
 
 FIRST_MOST = 4.0
 """Seconds: the first trial comes at a random time within them."""

@@ -30,8 +30,8 @@ from mrq_core.errors import (
 from mrq_core.plugins.manager import ENCODED_FACTOR, Plugins
 from mrq_core.running.context import JobContext
 from mrq_core.tasks.loading import LoadedTask
-from mrq_core.worker import forking
-from mrq_core.worker.tracebacks import error_fields, exception_before, format_traceback
+from mrq_core.worker.guards import forking
+from mrq_core.worker.guards.tracebacks import error_fields, exception_before, format_traceback
 
 T = TypeVar("T")
 _SHOWN = 1000

@@ -14,8 +14,8 @@ import time
 from typing import TYPE_CHECKING
 
 from mrq_core.worker.executions import Executions
-from mrq_core.worker.native import start_native_thread
-from mrq_core.worker.process_end import end_process_within, write_and_exit
+from mrq_core.worker.guards.native import start_native_thread
+from mrq_core.worker.guards.process_end import end_process_within, write_and_exit
 from mrq_core.worker.processes.messages import ALIVE, DONE, DRAIN, INTERRUPT, READY, REPORT, STOP
 
 if TYPE_CHECKING:

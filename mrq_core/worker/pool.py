@@ -12,7 +12,7 @@ import gevent
 from gevent.queue import SimpleQueue
 
 from mrq_core.worker.executions import Execution
-from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.guards.guarded_log import GuardedLog
 
 _SHORT = 0.001
 """Seconds. A greenlet whose job took longer is not used again: a new greenlet is cheap beside such a job, and

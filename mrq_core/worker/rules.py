@@ -9,7 +9,7 @@ from mrq_core.errors import ConfigError
 from mrq_core.operations.limits import publish_limits
 from mrq_core.tasks.limits import rules_in
 from mrq_core.tasks.options import options_from
-from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.worker_state import WorkerState
 
 _log = GuardedLog("mrq.worker")

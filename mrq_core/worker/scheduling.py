@@ -9,8 +9,8 @@ import gevent
 from mrq_core.errors import BrokerError
 from mrq_core.scheduler.definitions import Definition
 from mrq_core.scheduler.firing import Scheduler
-from mrq_core.worker.guarded_log import GuardedLog
-from mrq_core.worker.lasting import LastingGreenlet
+from mrq_core.worker.guards.guarded_log import GuardedLog
+from mrq_core.worker.guards.lasting import LastingGreenlet
 from mrq_core.worker.worker_state import WorkerState
 
 _PATIENCE = 0.5

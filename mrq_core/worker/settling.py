@@ -18,8 +18,8 @@ from mrq_core.contract.record import Status
 from mrq_core.contract.text import printable
 from mrq_core.errors import BrokerUnavailable, shown_error
 from mrq_core.worker.executions import ClaimKind, Execution, batches, outcomes_of, store_logs
-from mrq_core.worker.guarded_log import GuardedLog
-from mrq_core.worker.tracebacks import error_fields
+from mrq_core.worker.guards.guarded_log import GuardedLog
+from mrq_core.worker.guards.tracebacks import error_fields
 from mrq_core.worker.worker_state import WorkerState
 
 BATCH = 200

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerUnavailable
-from mrq_core.worker.native import NativeLoop
+from mrq_core.worker.guards.native import NativeLoop
 from mrq_core.worker.outage import LEAST, MOST
 from mrq_core.worker.worker_state import WorkerState
 

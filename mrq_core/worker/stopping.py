@@ -18,11 +18,11 @@ import signal
 import time
 
 from mrq_core.running.logs import reopen_log_file
-from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.guards.guarded_log import GuardedLog
+from mrq_core.worker.guards.native import Mailbox
+from mrq_core.worker.guards.process_end import LEAVE_WITHIN, end_process_within
+from mrq_core.worker.guards.signals import STOP_SIGNALS, SignalReader
 from mrq_core.worker.interrupts import stop_interrupt
-from mrq_core.worker.native import Mailbox
-from mrq_core.worker.process_end import LEAVE_WITHIN, end_process_within
-from mrq_core.worker.signals import STOP_SIGNALS, SignalReader
 from mrq_core.worker.worker_state import WorkerState
 
 ENDED_WITHIN, SETTLED_WITHIN = 1.5, 2.4

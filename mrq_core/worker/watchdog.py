@@ -29,8 +29,8 @@ from types import FrameType
 from mrq_core.errors import Interrupt, JobInterrupt
 from mrq_core.running.context import current_context
 from mrq_core.worker.executions import Execution, Executions
+from mrq_core.worker.guards.native import Mailbox, NativeLoop, thread_id
 from mrq_core.worker.hub_time import HubTime
-from mrq_core.worker.native import Mailbox, NativeLoop, thread_id
 
 TICK = 0.1
 GRACE = 5.0
@@ -45,7 +45,7 @@ _REPEAT = 1.0
 _LOCKING_MODULES = frozenset(
     {
         *("gevent.thread", "gevent.lock", "threading", "_frozen_importlib", "importlib._bootstrap"),
-        "mrq_core.worker.logging_lock",
+        "mrq_core.worker.guards.logging_lock",
     }
 )
 _LOCKING_FUNCTIONS = frozenset({"handle", "acquire", "release", "_acquireLock", "_releaseLock"})

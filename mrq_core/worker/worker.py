@@ -22,25 +22,25 @@ from mrq_core.debug import start_io_tracing
 from mrq_core.errors import ConfigError
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.tasks.scheduled import schedules_of
-from mrq_core.worker import blocking, forking
-from mrq_core.worker.admin_pages import Pages
-from mrq_core.worker.asyncio_loops import keep_loops_apart
 from mrq_core.worker.claiming import Claiming
 from mrq_core.worker.executing import Executing
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.giving_up import ENDS_WITHIN, GivingUp
-from mrq_core.worker.guarded_log import GuardedLog, guard_hub, guard_loggers
+from mrq_core.worker.guards import blocking, forking
+from mrq_core.worker.guards.asyncio_loops import keep_loops_apart
+from mrq_core.worker.guards.guarded_log import GuardedLog, guard_hub, guard_loggers
+from mrq_core.worker.guards.lasting import LastingGreenlet, keep_hub, release_hub
+from mrq_core.worker.guards.process_end import LEAVE_WITHIN, end_process_within
+from mrq_core.worker.guards.resolving import guard_resolver
 from mrq_core.worker.housekeeping import Housekeeping
 from mrq_core.worker.hub_time import HubTime
 from mrq_core.worker.interrupts import CancelRequests
-from mrq_core.worker.lasting import LastingGreenlet, keep_hub, release_hub
 from mrq_core.worker.leases import LeaseKeeper
 from mrq_core.worker.native_settling import NativeSettler
 from mrq_core.worker.parent_link import ParentLink
-from mrq_core.worker.process_end import LEAVE_WITHIN, end_process_within
-from mrq_core.worker.reporting import Reporter, Reports
-from mrq_core.worker.requests import Requests
-from mrq_core.worker.resolving import guard_resolver
+from mrq_core.worker.reporting.admin_pages import Pages
+from mrq_core.worker.reporting.report import Reporter, Reports
+from mrq_core.worker.reporting.requests import Requests
 from mrq_core.worker.scheduling import Scheduling
 from mrq_core.worker.settling import Settler
 from mrq_core.worker.standby import Standby
@@ -50,7 +50,7 @@ from mrq_core.worker.watchdog import Watchdog
 from mrq_core.worker.worker_state import WorkerState
 
 if TYPE_CHECKING:
-    from mrq_core.worker.admin import AdminServer
+    from mrq_core.worker.reporting.admin import AdminServer
 
 _SETTLER_PATIENCE = 0.5
 """Seconds for the settler's greenlet to end: an observer or a log handler may keep it."""
@@ -231,7 +231,7 @@ class Worker:
         """The server of the admin port, if there is one. Raises MrqError if the port is taken."""
         if not self.config.admin_port:
             return None
-        from mrq_core.worker.admin import AdminServer  # gevent's server takes long to import
+        from mrq_core.worker.reporting.admin import AdminServer  # gevent's server takes long to import
 
         return AdminServer(self._state, self._pages, self.config.admin_port)
 

@@ -16,10 +16,10 @@ from mrq_core.contract.naming import in_order
 from mrq_core.plugins.manager import open_broker
 from mrq_core.tasks.loading import LoadedTask
 from mrq_core.worker.executions import Execution, Executions
+from mrq_core.worker.guards.surroundings import Surroundings
 from mrq_core.worker.metrics import WorkerMetrics
 from mrq_core.worker.observers import Observers
 from mrq_core.worker.outage import Outage
-from mrq_core.worker.surroundings import Surroundings
 
 
 class WorkerState:

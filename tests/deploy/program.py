@@ -14,7 +14,7 @@ from mrq_core.config.settings import SETTINGS, Config
 from mrq_core.config.sources import load_config
 from mrq_core.contract.naming import check_queue_name
 from mrq_core.plugins.manager import Plugins, open_broker
-from mrq_core.worker.process_end import LEAVE_WITHIN
+from mrq_core.worker.guards.process_end import LEAVE_WITHIN
 
 CLASSIC_NAMES = {"mrq": [], "mrq-worker": ["worker"], "mrq-run": ["run"]}
 """The installed programs, and which words each puts in front."""

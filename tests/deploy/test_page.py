@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 
 from mrq_core.config.settings import Config
-from mrq_core.worker.process_end import LEAVE_WITHIN
+from mrq_core.worker.guards.process_end import LEAVE_WITHIN
 from tests.deploy.dockerfiles import STAGES, command_of_the_image, last, stages
 from tests.deploy.program import TIME_TO_STOP, checked
 from tests.deploy.snippets import PAGE, SCRIPTS, TITLED, compose_calls

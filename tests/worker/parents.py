@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mrq_core.worker.process_memory import children_of
+from mrq_core.worker.reporting.process_memory import children_of
 from tests.support import PATIENCE, Process, Project, until
 
 SETTINGS = ("--max-latency", "0.05", "--report-interval", "0.2", "--stop-grace", "0")

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from mrq_core.config.settings import Config
-from mrq_core.worker.admin import admin_port
+from mrq_core.worker.reporting.admin import admin_port
 from tests.support import PATIENCE, Process, Project, until
 
 

@@ -8,8 +8,8 @@ from types import FrameType
 import gevent
 import pytest
 
-from mrq_core.worker import blocking
-from mrq_core.worker.blocking import run_blocking
+from mrq_core.worker.guards import blocking
+from mrq_core.worker.guards.blocking import run_blocking
 
 
 def test_run_blocking_returns_what_the_function_returns_and_lets_others_run() -> None:

@@ -13,7 +13,7 @@ import gevent
 from gevent import os as gevent_os
 from gevent.monkey import get_original
 from mrq_core import task
-from mrq_core.worker import children
+from mrq_core.worker.guards import children
 
 pause = get_original("time", "sleep")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mrq_core.contract.record import Status
-from mrq_core.worker.process_end import LEAVE_WITHIN
+from mrq_core.worker.guards.process_end import LEAVE_WITHIN
 from tests.support import LOAD, Process, Project, open_project, until
 
 CONFIGS = {

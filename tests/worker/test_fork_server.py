@@ -187,9 +187,9 @@ def test_a_fork_server_that_stands_still_is_replaced(forked: Project) -> None:
 
 SLOW_START = """
 import os, pathlib, socket, sys
-from mrq_core.worker.patching import patch_all
+from mrq_core.worker.guards.patching import patch_all
 patch_all()
-from mrq_core.worker import fork_server
+from mrq_core.worker.solo import fork_server
 
 fork_server._PATIENCE = 0.2
 server = fork_server.ForkServer(["loaded_slowly"])

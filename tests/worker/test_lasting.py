@@ -6,7 +6,7 @@ import gevent
 import gevent.event
 import pytest
 
-from mrq_core.worker.lasting import LastingGreenlet
+from mrq_core.worker.guards.lasting import LastingGreenlet
 
 
 @pytest.mark.parametrize("may_end", [True, False])

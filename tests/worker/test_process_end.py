@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mrq_core.contract.record import Status
-from mrq_core.worker.process_end import LEAVE_WITHIN
+from mrq_core.worker.guards.process_end import LEAVE_WITHIN
 from tests.mongo.servers import Server as MongoServer
 from tests.redis.servers import Server as RedisServer
 from tests.support import LOAD, PATIENCE, Project, open_project, until
@@ -215,7 +215,7 @@ def test_a_server_that_stops_answering_does_not_keep_the_process(
 def test_without_a_timer_of_the_kernel_another_native_thread_ends_the_process(tmp_path: Path) -> None:
     code = """
 import ctypes
-from mrq_core.worker import process_end
+from mrq_core.worker.guards import process_end
 
 process_end._start_kernel_timer = lambda seconds, code: False
 process_end.end_process_within(0.5, 0, "it was a test")
@@ -231,7 +231,7 @@ ctypes.PyDLL(None).sleep(1000)
 def test_the_earlier_end_counts(tmp_path: Path, first: float, second: float, code: int) -> None:
     program = (
         "import time\n"
-        "from mrq_core.worker.process_end import end_process_within\n"
+        "from mrq_core.worker.guards.process_end import end_process_within\n"
         f"end_process_within({first}, 3, 'first')\n"
         f"end_process_within({second}, 4, 'second')\n"
         "time.sleep(1000)\n"

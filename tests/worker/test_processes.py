@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mrq_core.contract.record import Status
-from mrq_core.worker.process_end import LEAVE_WITHIN
+from mrq_core.worker.guards.process_end import LEAVE_WITHIN
 from tests.support import LOAD, Project, tree_of, until
 from tests.worker.parents import (
     SETTINGS,

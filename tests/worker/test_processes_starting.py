@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from mrq_core.contract.record import Status
-from mrq_core.worker.process_end import LEAVE_WITHIN
+from mrq_core.worker.guards.process_end import LEAVE_WITHIN
 from tests.redis.servers import Server
 from tests.support import LOAD, PATIENCE, Project, open_project, until
 from tests.worker.parents import (

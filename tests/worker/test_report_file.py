@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from mrq_core.operations.workers import WorkerReport
-from mrq_core.worker.report_file import ReportFile
+from mrq_core.worker.reporting.report_file import ReportFile
 from tests.mongo.servers import Server as MongoServer
 from tests.redis.servers import Server as RedisServer
 from tests.support import Project, open_project, until

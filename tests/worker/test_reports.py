@@ -22,7 +22,7 @@ from mrq_core.running.logs import JobLog
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.memory import MemoryBroker
 from mrq_core.worker.executions import job_execution
-from mrq_core.worker.reporting import Reporter, Reports
+from mrq_core.worker.reporting.report import Reporter, Reports
 from mrq_core.worker.worker_state import WorkerState
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from mrq_core.client.handles import Queue
 from mrq_core.contract.record import Status
-from mrq_core.worker.process_end import LEAVE_WITHIN
+from mrq_core.worker.guards.process_end import LEAVE_WITHIN
 from tests.support import LOAD, Project, until
 
 

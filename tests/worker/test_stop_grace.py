@@ -8,7 +8,7 @@ import time
 import pytest
 
 from mrq_core.contract.record import Status
-from mrq_core.worker.process_end import LEAVE_WITHIN
+from mrq_core.worker.guards.process_end import LEAVE_WITHIN
 from tests.support import LOAD, Process, Project, until
 
 GRACE = 1.5

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mrq_core.contract.record import Status
-from mrq_core.worker.process_end import LEAVE_WITHIN
+from mrq_core.worker.guards.process_end import LEAVE_WITHIN
 from tests.redis.servers import Server as RedisServer
 from tests.servers import ServerProcess
 from tests.support import LOAD, Project, open_project, until

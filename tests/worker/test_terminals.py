@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from mrq_core.contract.record import Status
-from mrq_core.worker.process_end import LEAVE_WITHIN
+from mrq_core.worker.guards.process_end import LEAVE_WITHIN
 from tests.support import LOAD, PATIENCE, Project, until
 
 GRACE = 1.0

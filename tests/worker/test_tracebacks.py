@@ -15,7 +15,7 @@ from mrq_core.contract.messages import Outcome
 from mrq_core.contract.terms import MESSAGE_LIMIT
 from mrq_core.plugins.manager import Plugins
 from mrq_core.worker.executing import Runner
-from mrq_core.worker.tracebacks import format_traceback, headline, type_name
+from mrq_core.worker.guards.tracebacks import format_traceback, headline, type_name
 from tests.worker.records import execution
 
 

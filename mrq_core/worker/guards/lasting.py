@@ -10,7 +10,7 @@ from typing import Any
 
 import gevent
 
-from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.guards.guarded_log import GuardedLog
 
 _PAUSE = 0.05
 """Seconds until a greenlet that was ended starts again."""

@@ -9,7 +9,7 @@ from mrq_core.errors import shown_error
 from mrq_core.operations.task_descriptions import publish_task
 from mrq_core.tasks.describing import TaskDescription, describe
 from mrq_core.tasks.loading import LoadedTask
-from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.worker_state import WorkerState
 
 INTERVAL = 2.0

@@ -25,10 +25,10 @@ from mrq_core.operations.workers import (
     report_to_json,
 )
 from mrq_core.worker.executions import Execution
-from mrq_core.worker.native import get_ident
-from mrq_core.worker.process_memory import own_size
-from mrq_core.worker.report_file import ReportFile
-from mrq_core.worker.stacks import frame_of, short_stack
+from mrq_core.worker.guards.native import get_ident
+from mrq_core.worker.reporting.process_memory import own_size
+from mrq_core.worker.reporting.report_file import ReportFile
+from mrq_core.worker.reporting.stacks import frame_of, short_stack
 from mrq_core.worker.worker_state import WorkerState
 
 _LATE = 1.5

@@ -20,9 +20,9 @@ from mrq_core.ids import new_nonce
 from mrq_core.operations.requests import ANSWER_TTL, ANSWERS, answer_value, store_answer
 from mrq_core.running.logs import recent_log
 from mrq_core.worker.executions import Execution
-from mrq_core.worker.native import get_ident, sleep
-from mrq_core.worker.profiling import Profiler
-from mrq_core.worker.stacks import frame_of, full_stack, io_lines, other_greenlets, waiting_text
+from mrq_core.worker.guards.native import get_ident, sleep
+from mrq_core.worker.reporting.profiling import Profiler
+from mrq_core.worker.reporting.stacks import frame_of, full_stack, io_lines, other_greenlets, waiting_text
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
 

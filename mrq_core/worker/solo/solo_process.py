@@ -33,16 +33,18 @@ from mrq_core.errors import Interrupt
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.running.context import JobContext, current_context, shielded
 from mrq_core.running.logs import JobLog, current_log, set_up_logging
-from mrq_core.worker import blocking, forking
-from mrq_core.worker.asyncio_loops import keep_loops_apart
 from mrq_core.worker.ended_lines import EndedLines
 from mrq_core.worker.executing import Runner
 from mrq_core.worker.executions import Execution, Executions, job_execution
-from mrq_core.worker.guarded_log import GuardedLog, guard_hub, guard_loggers
-from mrq_core.worker.lasting import keep_hub
-from mrq_core.worker.native import NativeLoop, get_ident, start_native_thread
-from mrq_core.worker.resolving import guard_resolver
-from mrq_core.worker.solo_messages import (
+from mrq_core.worker.guards import blocking, forking
+from mrq_core.worker.guards.asyncio_loops import keep_loops_apart
+from mrq_core.worker.guards.guarded_log import GuardedLog, guard_hub, guard_loggers
+from mrq_core.worker.guards.lasting import keep_hub
+from mrq_core.worker.guards.native import NativeLoop, get_ident, start_native_thread
+from mrq_core.worker.guards.resolving import guard_resolver
+from mrq_core.worker.guards.tracebacks import error_fields, format_traceback
+from mrq_core.worker.reporting.stacks import frame_of, full_stack, io_lines, other_greenlets, waiting_text
+from mrq_core.worker.solo.solo_messages import (
     HEARTBEAT,
     HEARTBEATS,
     MESSAGES,
@@ -61,8 +63,6 @@ from mrq_core.worker.solo_messages import (
     framed,
     to_process,
 )
-from mrq_core.worker.stacks import frame_of, full_stack, io_lines, other_greenlets, waiting_text
-from mrq_core.worker.tracebacks import error_fields, format_traceback
 from mrq_core.worker.watchdog import Watchdog
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar
 import gevent
 from gevent.monkey import get_original
 
-from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.guards.guarded_log import GuardedLog
 
 T = TypeVar("T")
 

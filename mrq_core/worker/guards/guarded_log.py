@@ -20,8 +20,8 @@ from gevent._hub_local import get_hub_if_exists
 from mrq_core.errors import shown_error
 from mrq_core.running import logs
 from mrq_core.running.context import current_context
-from mrq_core.worker.logging_lock import guard_logging_lock
-from mrq_core.worker.tracebacks import frames_of
+from mrq_core.worker.guards.logging_lock import guard_logging_lock
+from mrq_core.worker.guards.tracebacks import frames_of
 
 _CALLER = 2
 """The frame that a log line names: the caller of this module."""

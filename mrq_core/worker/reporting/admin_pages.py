@@ -11,7 +11,7 @@ from mrq_core.contract.codec import JsonObject
 from mrq_core.operations.prometheus import METRICS, labels, series
 from mrq_core.operations.views import worker_view
 from mrq_core.operations.workers import WorkerReport
-from mrq_core.worker.reporting import Reporter
+from mrq_core.worker.reporting.report import Reporter
 from mrq_core.worker.worker_state import WorkerState
 
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"

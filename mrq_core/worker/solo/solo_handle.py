@@ -16,9 +16,9 @@ from msgspec.structs import replace
 
 from mrq_core.errors import Interrupt, JobInterrupt, MemoryLimitExceeded
 from mrq_core.operations.workers import IoState
-from mrq_core.worker.fork_server import ForkServer
-from mrq_core.worker.process_memory import tree_size
-from mrq_core.worker.solo_messages import (
+from mrq_core.worker.reporting.process_memory import tree_size
+from mrq_core.worker.solo.fork_server import ForkServer
+from mrq_core.worker.solo.solo_messages import (
     HEARTBEAT,
     Beats,
     FromProcess,

@@ -32,8 +32,8 @@ from gevent.threadpool import ThreadResult
 from greenlet import GreenletExit, getcurrent
 from greenlet import greenlet as RawGreenlet
 
-from mrq_core.worker import children
-from mrq_core.worker.signals import STOP_SIGNALS  # whose hook for children must run before this one
+from mrq_core.worker.guards import children
+from mrq_core.worker.guards.signals import STOP_SIGNALS  # whose hook for children must run before this one
 
 is_child = False
 """Whether this process was forked by a task."""

@@ -32,11 +32,19 @@ from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import Interrupt, JobInterrupt
 from mrq_core.worker.executions import Execution
-from mrq_core.worker.fork_server import ForkServer
-from mrq_core.worker.guarded_log import GuardedLog
+from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.outcomes import Outcomes
-from mrq_core.worker.solo_handle import EXIT_PATIENCE, SoloProcess
-from mrq_core.worker.solo_messages import Ended, Logged, Progressed, Running, Start, StopRequested, Traced
+from mrq_core.worker.solo.fork_server import ForkServer
+from mrq_core.worker.solo.solo_handle import EXIT_PATIENCE, SoloProcess
+from mrq_core.worker.solo.solo_messages import (
+    Ended,
+    Logged,
+    Progressed,
+    Running,
+    Start,
+    StopRequested,
+    Traced,
+)
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
 

@@ -23,9 +23,9 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from mrq_core.config.settings import Config
 from mrq_core.errors import MrqError
-from mrq_core.worker.admin_pages import JSON, OK, TEXT, UNAVAILABLE, Page, Pages
-from mrq_core.worker.lasting import LastingGreenlet
-from mrq_core.worker.native import NativeLoop
+from mrq_core.worker.guards.lasting import LastingGreenlet
+from mrq_core.worker.guards.native import NativeLoop
+from mrq_core.worker.reporting.admin_pages import JSON, OK, TEXT, UNAVAILABLE, Page, Pages
 from mrq_core.worker.worker_state import WorkerState
 
 _REQUEST_MOST = 16_384

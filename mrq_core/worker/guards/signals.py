@@ -17,8 +17,8 @@ from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any, NoReturn
 
-from mrq_core.worker.native import start_native_thread
-from mrq_core.worker.process_end import (
+from mrq_core.worker.guards.native import start_native_thread
+from mrq_core.worker.guards.process_end import (
     LEAVE_WITHIN,
     end_process_within,
     exit_now,

@@ -22,7 +22,7 @@ import gevent.subprocess
 from gevent import hub
 from gevent.monkey import get_original
 
-from mrq_core.worker.process_memory import children_of
+from mrq_core.worker.reporting.process_memory import children_of
 
 ours: set[int] = set()
 """The ids of child processes that belong to the worker, not to a task."""

@@ -20,7 +20,7 @@ from mrq_core.debug.peers import peer_of
 from mrq_core.errors import on_one_line
 from mrq_core.operations.running_jobs import io_call_text, io_left_out_text
 from mrq_core.worker.executions import Execution
-from mrq_core.worker.native import get_ident
+from mrq_core.worker.guards.native import get_ident
 
 SHORT = 10
 """The innermost frames that a report has of a job."""

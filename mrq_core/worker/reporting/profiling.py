@@ -20,8 +20,8 @@ from mrq_core.contract.text import printable
 from mrq_core.errors import BrokerError, on_one_line
 from mrq_core.operations.requests import ANSWER_TTL, store_answer
 from mrq_core.worker.executions import Execution
-from mrq_core.worker.native import get_ident, sleep, start_native_thread
-from mrq_core.worker.stacks import frame_of
+from mrq_core.worker.guards.native import get_ident, sleep, start_native_thread
+from mrq_core.worker.reporting.stacks import frame_of
 
 _INTERVAL, _INTERVAL_MOST = 0.005, 0.1
 """Seconds between two samples, and of a run of many samples."""

@@ -20,7 +20,7 @@ from typing import Any
 from mrq_core.errors import ConfigError
 from mrq_core.running import logs
 from mrq_core.running.streams import StandardStream
-from mrq_core.worker.guarded_log import GuardedLog, guard_loggers
+from mrq_core.worker.guards.guarded_log import GuardedLog, guard_loggers
 
 LONG = 0.001
 """Seconds. After a job that took longer, all is examined."""

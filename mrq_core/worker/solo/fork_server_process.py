@@ -32,8 +32,11 @@ import psutil
 from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original
 
-from mrq_core.worker import solo_process
-from mrq_core.worker.fork_server import (
+from mrq_core.worker.guards.process_end import keep_exit_code
+from mrq_core.worker.guards.signals import end_after_work
+from mrq_core.worker.reporting.process_memory import children_of
+from mrq_core.worker.solo import solo_process
+from mrq_core.worker.solo.fork_server import (
     CONTROL,
     EXITED,
     FAILED,
@@ -46,10 +49,7 @@ from mrq_core.worker.fork_server import (
     SIGNALS,
     keep_early,
 )
-from mrq_core.worker.process_end import keep_exit_code
-from mrq_core.worker.process_memory import children_of
-from mrq_core.worker.signals import end_after_work
-from mrq_core.worker.solo_messages import HEARTBEATS, MESSAGES
+from mrq_core.worker.solo.solo_messages import HEARTBEATS, MESSAGES
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36

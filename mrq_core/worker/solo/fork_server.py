@@ -27,7 +27,7 @@ import gevent
 from gevent.event import AsyncResult, Event
 from gevent.monkey import get_original
 
-from mrq_core.worker import children
+from mrq_core.worker.guards import children
 
 CONTROL = 3
 """The file descriptor of the server's socket."""
@@ -214,8 +214,8 @@ def _spawn() -> tuple[int, socket.socket]:
     code = (
         "import sys; "
         f"sys.path[:] = {sys.path!r}; "
-        "from mrq_core.worker.patching import patch_all; patch_all(); "
-        f"from mrq_core.worker.fork_server_process import main; main({os.getpid()})"
+        "from mrq_core.worker.guards.patching import patch_all; patch_all(); "
+        f"from mrq_core.worker.solo.fork_server_process import main; main({os.getpid()})"
     )
     ours, theirs = socket.socketpair()
     with theirs:

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from mrq_core.worker.native import sleep, start_native_thread
+from mrq_core.worker.guards.native import sleep, start_native_thread
 
 LEAVE_WITHIN = 3.0
 """Seconds for a worker's process to end, from the interrupt of its jobs or from the end of its work."""

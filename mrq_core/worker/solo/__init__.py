@@ -1,0 +1,1 @@
+"""Solo jobs: attempts that run in a process of their own, and the server that forks these processes."""
