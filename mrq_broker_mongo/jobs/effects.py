@@ -17,7 +17,7 @@ from mrq_broker_mongo.jobs.records import Stored, object_ids
 from mrq_broker_mongo.jobs.totals import Deltas
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
-from mrq_broker_mongo.shared import signals, waiting
+from mrq_broker_mongo.shared import signals
 from mrq_core.contract.messages import NewJob
 from mrq_core.contract.pair import Replacement
 from mrq_core.contract.record import JobRecord, Status
@@ -53,7 +53,7 @@ def follow(connection: Connection, done: Sequence[Replacement[Stored]], now: dat
     uniques.release(connection, keys)
     for key, number in limits.give_back(connection, slots, now).items():
         parking.let_go(connection, key, number)
-    waiting.wake(connection, woken)
+    connection.wake(woken)
     for parent, jobs in parents:
         documents = [enqueueing.document_of(connection, job, now) for job in jobs]
         finish(connection, parent, documents, now)

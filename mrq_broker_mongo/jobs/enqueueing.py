@@ -22,7 +22,6 @@ from mrq_broker_mongo.jobs.uniques import WantedKey
 from mrq_broker_mongo.server import layout
 from mrq_broker_mongo.server.connection import Connection, Jobs
 from mrq_broker_mongo.server.location import Doc
-from mrq_broker_mongo.shared import waiting
 from mrq_core.clock import after
 from mrq_core.contract.messages import Enqueued, NewJob
 from mrq_core.contract.record import Status
@@ -125,7 +124,7 @@ def store(
         if "exception_type" in doc:
             deltas.add_error(doc["exception_type"], doc.get("error_group"), cell_of(doc), 1)
     if connection.arrangement.has_queue:
-        waiting.wake(connection, [doc["queue"] for doc in added if "due_at" in doc])
+        connection.wake([doc["queue"] for doc in added if "due_at" in doc])
     deltas.write(connection)
     return created, holders
 

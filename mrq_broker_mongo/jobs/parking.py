@@ -14,7 +14,6 @@ from mrq_broker_mongo.jobs.records import guard_of
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.layout import PARKED
 from mrq_broker_mongo.server.location import Doc
-from mrq_broker_mongo.shared import waiting
 
 MAX_KEYS = 20
 """The number of keys that one sweep examines."""
@@ -81,7 +80,7 @@ def let_go(connection: Connection, key: str, number: int) -> int:
     if not changes:
         return 0
     gone = connection.run("jobs", lambda jobs: jobs.bulk_write(changes, ordered=False)).matched_count
-    waiting.wake(connection, [doc["queue"] for doc in found])
+    connection.wake([doc["queue"] for doc in found])
     return gone
 
 

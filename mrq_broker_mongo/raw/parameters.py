@@ -26,7 +26,6 @@ from mrq_broker_mongo.jobs.trees import queue_conditions
 from mrq_broker_mongo.server import layout
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
-from mrq_broker_mongo.shared import waiting
 from mrq_broker_mongo.shared.state import next_number
 from mrq_core.clock import from_ms
 from mrq_core.contract.messages import RawItem, Wanted
@@ -55,7 +54,7 @@ def push(connection: Connection, name: str, kind: RawKind, items: Sequence[RawIt
         if kind is RawKind.LIST
         else _push_set(connection, name, kind, items, first)
     )
-    waiting.wake(connection, [name])
+    connection.wake([name])
     return answers
 
 

@@ -10,7 +10,7 @@ import random
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
@@ -158,9 +158,15 @@ class Connection:
         """The same for what no job depends on: it is not waited for that it is safe on disk."""
         return self._call(collection, lambda: work(self._collection(collection, "soft")), False)
 
-    def hint(self, collection: str, documents: Sequence[Doc]) -> None:
-        """Inserts without waiting for an answer: what may get lost."""
-        self._call(collection, lambda: self._collection(collection, "hint").insert_many(documents), False)
+    def wake(self, queues: Iterable[str]) -> None:
+        """Wakes the processes that wait for these queues or their trees, by a hint for each root.
+
+        Waits for no answer: a hint may get lost.
+        """
+        roots = {queue.partition("/")[0] for queue in queues}
+        if roots:
+            hints: list[Doc] = [{"root": root} for root in sorted(roots)]
+            self._call("wake", lambda: self._collection("wake", "hint").insert_many(hints), False)
 
     def on_database(self, work: Callable[[Database[Doc]], T]) -> T:
         """Does something with the database itself; may be repeated."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 
@@ -26,13 +26,6 @@ _POLL_SECONDS = 0.1
 """The interval of polls where the server cannot hold a wait."""
 _CURSOR_LOST = frozenset({43, 136, 175, 237})
 """Codes of a cursor that is gone."""
-
-
-def wake(connection: Connection, queues: Iterable[str]) -> None:
-    """Wakes the processes that wait for these queues or their trees. A hint may get lost."""
-    roots = {queue.partition("/")[0] for queue in queues}
-    if roots:
-        connection.hint("wake", [{"root": root} for root in sorted(roots)])
 
 
 def wait(connection: Connection, wanted: Sequence[Wanted], timeout: float) -> bool:

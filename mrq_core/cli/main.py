@@ -73,7 +73,7 @@ def _run(arguments: list[str]) -> NoReturn:
         from mrq_core.worker.guards.patching import patch_all
 
         patch_all()
-    put_working_directory_first()
+    terminal.put_working_directory_first()
     if command == "worker" and not is_parent:
         from mrq_core.worker.guards.signals import leave_while_starting
 
@@ -97,13 +97,3 @@ def _is_parent(arguments: list[str]) -> bool:
 
         leave_while_starting()
     return is_parent
-
-
-def put_working_directory_first() -> None:
-    """Python finds tasks, plugins and the imports of the config file in the working directory first."""
-    try:
-        here = os.getcwd()
-    except OSError:  # it was deleted, or may not be read
-        return
-    if sys.path[:1] not in ([here], [""]):
-        sys.path.insert(0, here)

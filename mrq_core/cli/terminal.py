@@ -1,4 +1,5 @@
-"""Makes the standard streams safe to write to, wherever they lead.
+"""What a command gets from its shell: standard streams that are safe to write to, wherever they lead, and the
+working directory.
 
 A command does its work and ends with the exit code of that work, also if a stream is closed, if its reader
 has gone away, if its disk is full, or if its encoding lacks a character. This module imports nothing else of
@@ -202,3 +203,13 @@ def drop_broken_streams() -> None:
             getattr(sys, name).flush()
         except BaseException:
             setattr(sys, name, None)
+
+
+def put_working_directory_first() -> None:
+    """Python finds tasks, plugins and the imports of the config file in the working directory first."""
+    try:
+        here = os.getcwd()
+    except OSError:  # it was deleted, or may not be read
+        return
+    if sys.path[:1] not in ([here], [""]):
+        sys.path.insert(0, here)

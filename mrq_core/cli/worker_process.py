@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from mrq_core.cli import terminal
-from mrq_core.cli.main import put_working_directory_first
 
 if TYPE_CHECKING:
     from mrq_core.config.settings import Config
@@ -31,7 +30,7 @@ def main(commands: int, reports: int) -> NoReturn:
     from mrq_core.worker.guards.patching import patch_all
 
     patch_all()
-    put_working_directory_first()
+    terminal.put_working_directory_first()
     from mrq_core.worker.guards.signals import leave_while_starting
     from mrq_core.worker.parent_link import ParentLink
     from mrq_core.worker.processes.messages import read_start

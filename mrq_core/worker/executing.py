@@ -14,7 +14,7 @@ In this order:
 7. `Around.leave`: runs the rest of the plugins.
 8. `Executing.decide`: fixes the outcome and hands it to the `Settler`, in `settling.py`.
 
-A job that runs solo takes steps 3 to 7 in a separate process, which `solo.py` starts.
+A job that runs solo takes steps 3 to 7 in a separate process, which `solo/solo_jobs.py` starts.
 
 Meanwhile `leases.py` renews the claim, and `watchdog.py` interrupts the code when it is overdue or unwanted.
 """

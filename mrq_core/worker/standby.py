@@ -1,9 +1,9 @@
 """The native thread that goes on with the worker's duties while a job blocks the hub.
 
 It has its own broker, and takes its duties one after the other: `LeaseKeeper` renews leases (`leases.py`),
-`NativeSettler` settles outcomes that wait for the hub (`native_settling.py`), `Reports` writes the report if
-the hub is late (`reporting.py`), and `Requests` answers requests then (`requests.py`). `Profiler` answers
-with the profiles of runs that have ended (`profiling.py`).
+`NativeSettler` settles outcomes that wait for the hub (`native_settling.py`), and three parts of `reporting/`
+go on if the hub is late: `Reports` writes the report (`report.py`), `Requests` answers requests
+(`requests.py`), and `Profiler` answers with the profiles of runs that have ended (`profiling.py`).
 """
 
 from __future__ import annotations

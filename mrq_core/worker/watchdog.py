@@ -13,7 +13,7 @@ Time in which other code keeps the hub counts neither for the limits of a job no
 (`hub_time.py`).
 
 A job in a separate process is interrupted by a message to that process, which does the first two steps
-itself; after the grace period the process is killed (`solo.py`).
+itself; after the grace period the process is killed (`solo/solo_jobs.py`).
 
 Only the code of the task and of plugins around it is ever interrupted: see `JobContext.accept`.
 """

@@ -1,1 +1,1 @@
-"""Solo jobs: attempts that run in a process of their own, and the server that forks these processes."""
+"""Solo jobs: attempts that each run in a separate process, and the server that forks these processes."""

@@ -2,7 +2,7 @@
 
 The worker keeps the claim, its lease, the deadline and the settle. This process runs the task's code and the
 plugins around it, on a separate broker connection. A native thread sends heartbeats, so that the worker can
-tell code that responds to an interrupt from C code that holds the GIL. See `solo.py` for the other side.
+tell code that responds to an interrupt from C code that holds the GIL. See `solo_jobs.py` for the other side.
 """
 
 from __future__ import annotations
