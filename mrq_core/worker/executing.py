@@ -183,6 +183,7 @@ class Executing:
             interrupt = execution.interrupt_at(time.monotonic())
         try:
             if interrupt is not None:
+                context.interrupted = interrupt
                 return interrupt
             self._limit_import(execution)
             with self._state.surroundings.settings_kept():

@@ -51,16 +51,30 @@ class CancelRequests:
         self._received: dict[str, float] = {}
 
     def add(self, job_ids: Iterable[str]) -> None:
-        """Interrupts the running jobs among them, and keeps the other ids. Forgets old ids."""
+        """Interrupts the running jobs among them, and keeps the ids of jobs that the worker does not hold.
+        Forgets old ids. In the hub."""
         now = time.monotonic()
         self._received = {job_id: at for job_id, at in self._received.items() if now - at < _KEPT}
-        self._received.update(dict.fromkeys(job_ids, now))
-        if self._received:
-            for execution in self._executions.undecided():
-                self.apply(execution)
+        self._received.update(dict.fromkeys(self.interrupt(job_ids), now))
+
+    def interrupt(self, job_ids: Iterable[str]) -> list[str]:
+        """Interrupts the running jobs among them, and returns the ids of jobs that the worker does not hold.
+        May be called in any thread, also while a job blocks the hub."""
+        wanted = list(job_ids)
+        if not wanted:
+            return []
+        held = {execution.record.id: execution for execution in self._executions.snapshot()}
+        for job_id in wanted:
+            if job_id in held and held[job_id].outcome is None:
+                _interrupt(held[job_id])
+        return [job_id for job_id in wanted if job_id not in held]
 
     def apply(self, execution: Execution) -> None:
-        """Interrupts the job if its id was received."""
+        """Interrupts the job if its id was received. In the hub."""
         if self._received.pop(execution.record.id, None) is not None:
-            _log.info("job.interrupting id=%s", execution.record.id)
-            execution.interrupt_from(time.monotonic(), cancel_interrupt)
+            _interrupt(execution)
+
+
+def _interrupt(execution: Execution) -> None:
+    _log.info("job.interrupting id=%s", execution.record.id)
+    execution.interrupt_from(time.monotonic(), cancel_interrupt)

@@ -36,6 +36,10 @@ from mrq_core.worker.guards.tracebacks import error_fields, exception_before, fo
 T = TypeVar("T")
 _SHOWN = 1000
 """Characters of a result that a job's log shows."""
+_FROM_WORKER = (TimeoutInterrupt, CancelInterrupt, JobInterrupt)
+"""Interrupts that only the worker raises. A task raises one of another job if that job has stored it, as the
+exception of a greenlet or a future."""
+_NOT_OURS = "the job itself was not interrupted: this interrupt is of another job, or its code made it"
 _INTERRUPTED = {
     TimeoutInterrupt: Status.TIMEOUT,
     CancelInterrupt: Status.CANCEL,
@@ -120,6 +124,8 @@ class Outcomes:
     def forced(self, context: JobContext, interrupt: Interrupt, started: float) -> Outcome:
         """The outcome of an attempt that could not be ended, in any thread: that of its code, if the code has
         ended and a plugin around it has not."""
+        if type(context.interrupted) not in (TimeoutInterrupt, CancelInterrupt):  # which stand
+            context.interrupted = interrupt
         return context.outcome or self.of_exception(context, interrupt, started)
 
     def of_death(self, context: JobContext, death: str, started: float) -> Outcome:
@@ -140,17 +146,22 @@ class Outcomes:
         return self._outcome(context, Status.FAILED, started, error=error, lost=True)
 
     def _of_exception(self, context: JobContext, error: BaseException, started: float) -> Outcome:
-        loaded = context.loaded
-        interrupt, before = error, context.interrupted
-        if before is not None and (
-            type(before) in (TimeoutInterrupt, CancelInterrupt) or not issubclass(type(error), Interrupt)
+        loaded, own, kind = context.loaded, context.interrupted, type(error)
+        interrupt = error
+        if own is None:
+            if issubclass(kind, _FROM_WORKER):
+                return self._failed(context, error, started, problem=_NOT_OURS)
+        elif (
+            type(own) in (TimeoutInterrupt, CancelInterrupt)
+            or issubclass(kind, _FROM_WORKER)
+            or not issubclass(kind, Interrupt)
         ):
             # The code was interrupted and raised another exception on its way out. A timeout and a cancel
             # stand, also if the code then asks for a retry or an abort.
-            interrupt = before
+            interrupt = own
         # By the real class: an exception of the task may claim another `__class__`.
-        for kind, status in _INTERRUPTED.items():
-            if issubclass(type(interrupt), kind):
+        for one, status in _INTERRUPTED.items():
+            if issubclass(type(interrupt), one):
                 return self._outcome(context, status, started, error=error)
         if issubclass(type(interrupt), JobInterrupt):
             at_most_once = context.record.at_most_once or (loaded is not None and loaded.at_most_once)
@@ -160,11 +171,13 @@ class Outcomes:
             return self._retry(context, cast(RetryInterrupt, interrupt), error, started)
         return self._failed(context, error, started)
 
-    def _failed(self, context: JobContext, error: BaseException, started: float) -> Outcome:
+    def _failed(
+        self, context: JobContext, error: BaseException, started: float, *, problem: str | None = None
+    ) -> Outcome:
         loaded = context.loaded
         if loaded is None:  # no retry: nothing of the task ran
-            return self._outcome(context, Status.FAILED, started, error=error)
-        decision, problem = None, None
+            return self._outcome(context, Status.FAILED, started, error=error, problem=problem)
+        decision = None
         if self._plugins.implements("mrq_retry_decision"):
             try:
                 decision = _interruptible(context, self._decision, context, error)

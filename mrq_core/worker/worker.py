@@ -96,7 +96,7 @@ class Worker:
         profiler = self._executing.profiler
         reporter = Reporter(state, self._strategy.queues)
         reports = Reports(state, reporter)
-        requests = Requests(state, self._stopping, profiler)
+        requests = Requests(state, self._stopping, profiler, cancels)
         self._pages = Pages(state, reporter, lambda: requests.polled_at)
         self._housekeeping = Housekeeping(state, self._settler, self._stopping, cancels, reports, requests)
         self._scheduling = Scheduling(state, schedules_of(config)) if config.scheduler else None

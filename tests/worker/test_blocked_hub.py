@@ -253,3 +253,15 @@ def test_outcomes_are_kept_while_the_broker_is_away_and_stored_when_it_is_back(
         project.write("go", "")
         assert project.ended(blocker).claims == 1
         assert worker.popen.poll() is None
+
+
+def test_a_cancel_reaches_the_job_that_blocks_the_hub(project: Project) -> None:
+    blocked = Block(project, "--paused-queues-refresh-interval", "0.2")
+    project.job(blocked.blocker).cancel(interrupt=True)
+    record = project.ended(blocked.blocker)
+    assert (record.status, record.claims) == (Status.CANCEL, 1)
+    # The hub polls again, and finds the same request: it concerns no later attempt.
+    project.job(blocked.blocker).requeue()
+    project.write("go", "")
+    record = project.ended(blocked.blocker)
+    assert (record.status, record.claims) == (Status.SUCCESS, 2)

@@ -138,3 +138,74 @@ def test_code_that_a_stop_interrupts_and_that_returns_has_succeeded(project: Pro
     assert worker.wait() == 0
     record = project.client.fetch(job)
     assert (record.status, record.result) == (Status.SUCCESS, "kept")
+
+
+SHARED = """
+from gevent.event import AsyncResult
+from mrq_core import task
+from tasks import note
+
+made = AsyncResult()
+
+
+@task(timeout=TIMEOUT)
+def first():
+    note("first")
+    try:
+        AsyncResult().get()
+    except BaseException as error:
+        made.set_exception(error)
+        raise
+
+
+@task
+def others():
+    note("others")
+    made.get()
+
+
+@task(max_retries=1, retry_delay=0, retry_on=BaseException)
+def retries():
+    made.get()
+
+
+@task
+def makes(kind: str):
+    import mrq_core.errors
+    raise getattr(mrq_core.errors, kind)("made up")
+"""
+
+
+@pytest.mark.parametrize("how", ["cancel", "timeout"])
+def test_the_interrupt_of_a_job_that_another_job_raises_is_a_failure_of_the_other(
+    project: Project, how: str
+) -> None:
+    """As a cache does that computes a value once, and passes the exception on to all who wait."""
+    project.write("shared.py", f"TIMEOUT = {1 if how == 'timeout' else 1000}\n{SHARED}")
+    first = project.queue("shared.first")
+    project.worker("--paused-queues-refresh-interval", "0.05", "--greenlets", "4")
+    until(lambda: "first" in project.ledger(), what="the first job")
+    other = project.queue("shared.others")
+    until(lambda: "others" in project.ledger(), what="the other job")
+    if how == "cancel":
+        project.job(first).cancel(interrupt=True)
+    assert project.ended(first).status == Status(how)
+    later = project.queue("shared.others")
+    retried = project.queue("shared.retries")
+    kind = {"cancel": "CancelInterrupt", "timeout": "TimeoutInterrupt"}[how]
+    for job in (other, later):
+        record = project.ended(job)
+        assert (record.status, record.claims) == (Status.FAILED, 1)
+        assert (record.exception_type or "").endswith(kind)
+        assert "the job itself was not interrupted" in (record.traceback or "")
+    record = project.ended(retried)
+    assert (record.status, record.claims) == (Status.MAXRETRIES, 2)
+
+
+@pytest.mark.parametrize("kind", ["JobInterrupt", "CancelInterrupt", "TimeoutInterrupt"])
+def test_an_interrupt_that_a_task_makes_up_is_a_failure(project: Project, kind: str) -> None:
+    project.write("shared.py", f"TIMEOUT = 1000\n{SHARED}")
+    job = project.queue("shared.makes", {"kind": kind})
+    project.worker("--burst")
+    record = project.ended(job)
+    assert (record.status, record.claims) == (Status.FAILED, 1)

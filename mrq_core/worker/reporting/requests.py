@@ -21,13 +21,14 @@ from mrq_core.operations.requests import ANSWER_TTL, ANSWERS, answer_value, stor
 from mrq_core.running.logs import recent_log
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.guards.native import get_ident, sleep
+from mrq_core.worker.interrupts import CancelRequests
 from mrq_core.worker.reporting.profiling import Profiler
 from mrq_core.worker.reporting.stacks import frame_of, full_stack, io_lines, other_greenlets, waiting_text
 from mrq_core.worker.stopping import Stopping
 from mrq_core.worker.worker_state import WorkerState
 
 _LATE = 1.2
-"""Seconds without a poll of the hub after which the native thread polls for requests."""
+"""Seconds without a poll of the hub after which the native thread polls for requests and cancelled jobs."""
 _STACK_MOST = 60_000
 """Characters of all stacks together."""
 _LOG_MOST = 60_000
@@ -44,8 +45,11 @@ _BEGUN_MOST = 1000
 class Requests:
     """Carries out requests, once each. `answer` may be called by the hub and by the native thread."""
 
-    def __init__(self, state: WorkerState, stopping: Stopping, profiler: Profiler) -> None:
+    def __init__(
+        self, state: WorkerState, stopping: Stopping, profiler: Profiler, cancels: CancelRequests
+    ) -> None:
         self._profiler = profiler
+        self._cancels = cancels
         self._state = state
         self._stopping = stopping
         self._process = new_nonce()
@@ -76,13 +80,16 @@ class Requests:
         self.answer(self._state.broker, requests)
 
     def perform(self, now: float, broker: Callable[[], Broker]) -> None:
-        """In the native thread: polls if the hub is late. The hub logs the errors of the hub."""
+        """In the native thread: polls if the hub is late, also for cancelled jobs. The hub logs the errors of
+        the hub, which gets the same changes later."""
         if self._is_over or now < max(self._polled_at, self._tried_at) + _LATE:
             return
         self._tried_at = now
         try:
             opened = broker()
-            self.answer(opened, opened.poll(self._state.name, self._versions).requests)
+            changes = opened.poll(self._state.name, self._versions)
+            self._cancels.interrupt(changes.interrupts)
+            self.answer(opened, changes.requests)
         except BrokerError:
             pass
 
