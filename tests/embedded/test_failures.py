@@ -6,8 +6,11 @@ import os
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
-from contextlib import chdir, closing
+from contextlib import chdir, closing, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -15,7 +18,7 @@ import pytest
 from msgspec.structs import replace
 
 from mrq_core import failpoints
-from mrq_core.contract.messages import NewJob
+from mrq_core.contract.messages import NewJob, Wanted
 from mrq_core.contract.record import Status
 from mrq_core.embedded.server import layout
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, SchemaTooNew
@@ -288,3 +291,49 @@ def test_a_file_that_is_deleted_or_replaced_in_use_is_left_for_the_one_that_is_t
     said = [record.getMessage() for record in caplog.records if "sqlite.replaced" in record.getMessage()]
     assert len(said) == 2  # each broker once
     assert str(prepared) in said[0]
+
+
+@pytest.mark.parametrize("suffixes", [["-wal"], ["-shm"], ["-wal", "-shm"]], ids=" and ".join)
+def test_a_removed_log_is_saved_before_a_new_one_is_begun(
+    prepared: Path, caplog: pytest.LogCaptureFixture, suffixes: list[str]
+) -> None:
+    with closing(open_broker(prepared)) as broker, closing(open_broker(prepared)) as second:
+        ids = {added.id for _ in range(20) for added in broker.enqueue([job()])}
+        assert len(claim(second, limit=3).records) == 3
+        for suffix in suffixes:
+            Path(f"{prepared}{suffix}").unlink()
+        with closing(open_broker(prepared)) as third:  # would make new files
+            [added] = third.enqueue([job()])
+        assert broker.totals().by_status()[Status.STARTED] == 3
+        assert ids | {added.id} <= {record.id for record in broker.get([*ids, added.id]) if record}
+        assert all(finding.level == "ok" for finding in second.check() if finding.subject != "disk")
+    [said] = [record.getMessage() for record in caplog.records if "sqlite.log" in record.getMessage()]
+    assert str(prepared) in said
+    assert "nothing is lost" in said
+
+
+def test_a_log_that_another_process_has_replaced_is_left_and_said(
+    prepared: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with closing(open_broker(prepared)) as broker:
+        broker.enqueue([job()])
+        for suffix in ("-wal", "-shm"):
+            Path(f"{prepared}{suffix}").unlink()
+        other = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute('PRAGMA user_version'))"
+        subprocess.run([sys.executable, "-c", other, str(prepared)], check=True)
+        with suppress(BrokerError):
+            broker.enqueue([job()])
+        broker.prepare()
+        [added] = broker.enqueue([job()])
+        assert [record.id for record in claim(broker).records if record.id == added.id]
+    [said] = [record.getMessage() for record in caplog.records if "sqlite.log" in record.getMessage()]
+    assert "may be lost: run `mrq check`" in said
+
+
+def test_a_wait_ends_when_the_log_was_removed(prepared: Path) -> None:
+    with closing(open_broker(prepared)) as broker:
+        while claim(broker).records:
+            pass
+        threading.Timer(0.1, Path(f"{prepared}-wal").unlink).start()
+        assert broker.wait([Wanted(name="default")], 1000.0)
+        assert broker.enqueue([job()])[0].created

@@ -15,6 +15,7 @@ import os
 import sqlite3
 import sys
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,15 @@ from mrq_core.contract.driver import RunBlocking
 from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers.exits import too_late
 from mrq_core.embedded.server import failures, layout
-from mrq_core.embedded.server.forks import NO_FORK, is_transaction_running
+from mrq_core.embedded.server.files import (
+    Files,
+    close_unsaved,
+    files_of,
+    is_removed,
+    one_at_a_time,
+    save_log,
+)
+from mrq_core.embedded.server.forks import NO_FORK, is_transaction_running, sleep
 from mrq_core.embedded.server.location import make_parent, refuse_other_file
 from mrq_core.errors import BrokerUnavailable, NotSupported
 
@@ -41,6 +50,9 @@ CHECKPOINT_PAGES = 4000
 the same pages of the indexes are written again and again."""
 MIN_SQLITE = (3, 38, 0)
 """The first version that always has json_each; RETURNING is older."""
+_LEAVE_WITHIN = 0.5
+"""Seconds for calls that use a removed log to end. In the hub of a worker, the wait may be in vain."""
+_databases: list[weakref.ref[Database]] = []
 _inherited: list[object] = []
 """Connections of a parent process: a child may neither use nor close them
 (sqlite.org/howtocorrupt.html, "carrying an open database connection across a fork")."""
@@ -75,8 +87,12 @@ class Database:
         self._closed = False
         self._writing: dict[int, sqlite3.Connection] = {}
         """Connections that write, by thread."""
-        self._file: tuple[int, int] | None = None
-        """The device and the inode of the file that the idle connections have open."""
+        self._files: Files | None = None
+        """What the connections have open."""
+        self._open_ones: set[sqlite3.Connection] = set()
+        self._lent: deque[None] = deque()
+        """An item for each connection that is not idle, or is about to be taken."""
+        _databases.append(weakref.ref(self, _databases.remove))
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Runs work that only reads, on one snapshot."""
@@ -103,14 +119,28 @@ class Database:
     def lent(self) -> Iterator[sqlite3.Connection]:
         """A connection for the caller alone. SQLite's errors come out as the broker's."""
         with self._translating():
-            connection = self._take()
-            pool = self._idle
+            self._leave_parent()
+            lent = self._lent
+            lent.append(None)
+            while self._has_lost_log():
+                lent.pop()
+                self._leave_lost_log()
+                lent.append(None)
             try:
-                yield connection
-            except BaseException:
-                self._discard_if_doubtful(connection, pool)
-                raise
-            self._put_back(connection, pool)
+                connection = self._take()
+                pool = self._idle
+                try:
+                    yield connection
+                except BaseException:
+                    self._discard_if_doubtful(connection, pool)
+                    raise
+                self._put_back(connection, pool)
+            finally:
+                lent.pop()
+
+    def has_other_files(self) -> bool:
+        """Whether a file that the connections have open was removed or replaced. The next call sees to it."""
+        return self._files is not None and self._files != files_of(self.path)
 
     def close(self) -> None:
         """Closes what is idle, and the rest as it comes back."""
@@ -121,7 +151,7 @@ class Database:
                     connection = self._idle.pop()
                 except IndexError:
                     return
-                connection.close()
+                self._close(connection)
 
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self.lent() as connection, NO_FORK:
@@ -156,40 +186,106 @@ class Database:
             raise BrokerUnavailable(f"the broker of {self.path} was closed: open another one")
         if sys.is_finalizing() and is_transaction_running():
             raise too_late(self.path)
-        if self._pid != os.getpid():
-            _inherited.append(self._idle)
-            self._idle, self._writing = deque(), {}
-            self._pid = os.getpid()
         self._notice_replacement()
         try:
             return self._idle.pop()
         except IndexError:
             with NO_FORK:
                 connection = self._open()
-        if self._file is None:
-            self._file = _file_at(self.path)
+        if self._files is None:
+            self._files = files_of(self.path)
+        self._open_ones.add(connection)
         return connection
+
+    def _leave_parent(self) -> None:
+        """Leaves the connections to the parent of this process, if it was forked since."""
+        if self._pid != os.getpid():
+            _inherited.extend((self._idle, self._open_ones))
+            self._idle, self._writing, self._open_ones, self._lent = deque(), {}, set(), deque()
+            self._pid, self._files = os.getpid(), None
 
     def _notice_replacement(self) -> None:
         """Leaves the connections to a file that was deleted or replaced: what they write is lost."""
-        file = _file_at(self.path)
-        if file == self._file:
+        if not self._open_ones:
+            self._files = None
             return
-        if self._file is not None:
-            _log.error(
-                "sqlite.replaced path=%s: the file was deleted or replaced while it was in use, and the file "
-                "that is there now is used from here on; jobs that only the old file had are lost",
-                self.path,
-            )
-            stale, self._idle = self._idle, deque()
-            for connection in stale:
-                connection.close()
-        self._file = file
+        files = self._files
+        if files is None or (now := files_of(self.path))[0] == files[0]:
+            return
+        _log.error(
+            "sqlite.replaced path=%s: the file was deleted or replaced while it was in use, and the file "
+            "that is there now is used from here on; jobs that only the old file had are lost",
+            self.path,
+        )
+        stale, self._idle = self._idle, deque()
+        for connection in stale:
+            self._close(connection)
+        self._files = now
+
+    def _has_lost_log(self) -> bool:
+        """Whether the log of the database, or its index, is another file than the one that connections of
+        this process have open. A new connection would use the index of these, also those of other pools."""
+        now: Files | None = None
+        for database in (self,) if self._idle else _databases_at(self.path):
+            files = database._files
+            if files is not None and database._open_ones:
+                now = now or files_of(self.path)
+                if now != files and now[0] == files[0]:
+                    return True
+        return False
+
+    def _leave_lost_log(self) -> None:
+        """Saves what only the removed log has, and closes all connections of the process to the file.
+
+        Raises BrokerUnavailable if connections are in use for long.
+        """
+        with one_at_a_time(_LEAVE_WITHIN) as is_alone:
+            databases = _databases_at(self.path)
+            deadline = time.monotonic() + _LEAVE_WITHIN
+            while not is_alone or any(database._lent for database in databases):
+                if not is_alone or time.monotonic() > deadline:
+                    raise BrokerUnavailable(
+                        f"{self.path}-wal or {self.path}-shm was removed while it was in use, and other "
+                        "calls still use it: try again"
+                    )
+                sleep()
+            if not self._has_lost_log():  # another thread has done it meanwhile
+                return
+            is_saved = False
+            for database in databases:
+                is_saved = database._save_log() or is_saved
+            for database in databases:
+                while database._idle:
+                    connection = database._idle.pop()
+                    database._open_ones.discard(connection)
+                    close_unsaved(connection)
+                database._files = None
+        _log.error(
+            "sqlite.log_removed path=%s: %s-wal or %s-shm was removed while it was in use; %s",
+            *(self.path, self.path, self.path),
+            f"all changes are in {self.path} now, nothing is lost"
+            if is_saved
+            else "another process has made a new file, and the latest changes may be lost: run `mrq check`",
+        )
+
+    def _save_log(self) -> bool:
+        """Writes the changes in the removed log to the file, if no other process has begun a new log."""
+        files = self._files
+        if not self._idle or files is None or not is_removed(files, files_of(self.path)):
+            return False
+        try:
+            return save_log(self._idle[-1]) and is_removed(files, files_of(self.path))
+        except sqlite3.Error:
+            return False
+
+    def _close(self, connection: sqlite3.Connection) -> None:
+        self._open_ones.discard(connection)
+        connection.close()
 
     def _put_back(self, connection: sqlite3.Connection, pool: deque[sqlite3.Connection]) -> None:
         """Puts the connection back into its pool, unless the pool was left meanwhile."""
         if pool is not self._idle or len(pool) >= MAX_IDLE:
-            connection.close()
+            self._close(connection)
             return
         self._idle.append(connection)
         if self._closed:
@@ -199,7 +295,7 @@ class Database:
         try:
             connection.rollback()
         except sqlite3.Error:
-            connection.close()
+            self._close(connection)
         else:
             self._put_back(connection, pool)
 
@@ -244,13 +340,11 @@ class Database:
             raise failures.translated(error, path=self.path, timeout=self._timeout) from error
 
 
-def _file_at(path: str) -> tuple[int, int] | None:
-    """The device and the inode of the file. None: there is none, or opening it tells why."""
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return status.st_dev, status.st_ino
+def _databases_at(path: str) -> list[Database]:
+    """All pools of this process for the file."""
+    pid = os.getpid()
+    databases = [reference() for reference in list(_databases)]
+    return [one for one in databases if one is not None and one.path == path and one._pid == pid]
 
 
 def _touch(connection: sqlite3.Connection) -> None:

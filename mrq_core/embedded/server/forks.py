@@ -32,7 +32,7 @@ class _NoFork:
         _transactions.append(None)
         while _is_forking:
             _transactions.pop()
-            _sleep()
+            sleep()
             _transactions.append(None)
 
     def __exit__(self, *error: object) -> None:
@@ -47,7 +47,8 @@ def is_transaction_running() -> bool:
     return bool(_transactions)
 
 
-def _sleep() -> None:
+def sleep() -> None:
+    """Sleeps the calling thread for a moment, not a greenlet."""
     with suppress(_queue.Empty):
         _sleeper.get(timeout=_SLICE)
 
@@ -57,7 +58,7 @@ def _before_fork() -> None:
     _is_forking = True
     deadline = time.monotonic() + _FORK_WAITS
     while _transactions and time.monotonic() < deadline:
-        _sleep()
+        sleep()
 
 
 def _after_fork() -> None:
