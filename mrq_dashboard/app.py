@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from urllib.parse import quote
 
 from anyio import to_thread
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Match, Route
 
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
@@ -181,6 +182,8 @@ def create_dashboard(
 
     async def http_error(request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 500
+        if status == 404 and (url := _with_other_slash(request, routes)) is not None:
+            return RedirectResponse(url, status_code=307)
         allowed = (error.headers or {}).get("Allow", "") if isinstance(error, HTTPException) else ""
         allowed = ", ".join(sorted(allowed.split(", ")))  # Starlette joins a set
         text = f"status {status}"
@@ -220,6 +223,7 @@ def create_dashboard(
         exception_handlers={HTTPException: http_error},
         lifespan=lifespan,
     )
+    app.router.redirect_slashes = False
     app.state.site = site
     app.state.live = live
     app.state.runner = backend.runner
@@ -235,6 +239,17 @@ def _asking(endpoint: Endpoint) -> Endpoint | None:
 
 def _asks_for(page: Endpoint, action: Endpoint) -> bool:
     return not page.is_action and (page.path, page.role) == (action.path, action.role)
+
+
+def _with_other_slash(request: Request, routes: Collection[Route]) -> str | None:
+    """The address of the page whose path was sent with another number of slashes at its end. It names no
+    host: behind a proxy, this process does not know its own. None: there is no such page."""
+    path: str = request.scope["path"]
+    other = path.rstrip("/") if path.endswith("/") else f"{path}/"
+    scope = {**request.scope, "path": other}
+    if not any(route.matches(scope)[0] is not Match.NONE for route in routes):
+        return None
+    return quote(other) + (f"?{request.url.query}" if request.url.query else "")
 
 
 async def _openapi(request: Request) -> Response:

@@ -114,3 +114,37 @@ def test_it_works_inside_another_application(make_site: MakeSite) -> None:
     assert site.get("/tools/mrq/api/queues").json()["queues"] == []
     assert site.get("/tools/mrq/nothing").status_code == 404
     assert site.get("/tools/mrq/api/nothing").json()["error"]["status"] == 404
+
+
+@pytest.mark.parametrize(
+    ("path", "location"),
+    [
+        ("/jobs/", "/jobs"),
+        ("/jobs//?q=a%20b&x", "/jobs?q=a%20b&x"),
+        ("/api/jobs/", "/api/jobs"),
+        ("/jobs/%3Fx%25%C3%A4/", "/jobs/%3Fx%25%C3%A4"),
+        ("/jobs/bulk/", "/jobs/bulk"),
+    ],
+)
+@pytest.mark.parametrize("root", ["", "/tools/mrq"])
+def test_a_slash_too_many_leads_on_without_a_host(
+    path: str, location: str, root: str, make_site: MakeSite
+) -> None:
+    """A proxy has another name and scheme."""
+    inner = make_site().app
+    site = TestClient(Starlette(routes=[Mount(root, inner)]), base_url="http://localhost")
+    answer = site.get(root + path, follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (307, root + location)
+
+
+@pytest.mark.parametrize("path", ["/none/", "//", "//evil.example/jobs/", "//jobs/", "/api/"])
+def test_a_path_that_leads_nowhere_leads_nowhere_without_its_slash(path: str, make_site: MakeSite) -> None:
+    answer = make_site().get(f"http://localhost{path}", follow_redirects=False)
+    assert answer.status_code == 404
+
+
+def test_the_place_in_another_application_needs_no_slash(make_site: MakeSite) -> None:
+    inner = make_site().app
+    site = TestClient(inner, base_url="http://localhost", root_path="/mrq")
+    answer = site.get("/mrq", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (307, "/mrq/")
