@@ -218,7 +218,7 @@ def _frame_lines(frames: TracebackType) -> Iterator[str]:
 
 
 # Taken from code objects, because that is where frames have them from: no name of a file to go stale.
-_WORKER_FOLDER = os.path.dirname(format_traceback.__code__.co_filename)
+_WORKER_FOLDER = os.path.dirname(os.path.dirname(format_traceback.__code__.co_filename)) + os.sep
 _CHECK_FILE = storable.__code__.co_filename
 _TASK_FILE = Task.run_wrapped.__code__.co_filename
 
@@ -252,7 +252,7 @@ def _task_frames(frames: TracebackType | None) -> TracebackType | None:
     check of results."""
     while frames is not None:
         file = frames.tb_frame.f_code.co_filename
-        if file not in (_TASK_FILE, _CHECK_FILE) and os.path.dirname(file) != _WORKER_FOLDER:
+        if file not in (_TASK_FILE, _CHECK_FILE) and not file.startswith(_WORKER_FOLDER):
             break
         frames = frames.tb_next
     return frames
