@@ -165,7 +165,9 @@ def run_now(given: Given, name: Name) -> None:
 def next_fires(
     given: Given,
     name: Name,
-    number: Annotated[int, typer.Option("--number", "-n", min=1, max=1000, help="How many.")] = 10,
+    number: Annotated[
+        int, typer.Option("--number", "-n", min=1, max=schedules.UPCOMING_MOST, help="How many.")
+    ] = 10,
 ) -> None:
     """Prints the next fires of a schedule, without jitter."""
     with given.client() as client:

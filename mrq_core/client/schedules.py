@@ -159,7 +159,7 @@ class Schedule:
         return schedules.find_schedule(self._client.broker, self.name)
 
     def next_fires(self, number: int = 1) -> list[datetime]:
-        """The next fires, without jitter. Empty if the schedule fires no more."""
+        """The next fires, 1 to 1,000, without jitter. Empty if the schedule fires no more."""
         return [from_ms(at) for at in schedules.upcoming(self.stored, number)]
 
     def pause(self) -> None:

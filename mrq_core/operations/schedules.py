@@ -24,6 +24,8 @@ from mrq_core.errors import BrokerUnavailable, ChangedMeanwhile, InvalidValue, S
 from mrq_core.scheduler.definitions import Definition, trigger_of
 
 SCHEDULES, CHANGES, SCHEDULERS = "schedules", "schedule_changes", "schedulers"
+UPCOMING_MOST = 1000
+"""The most fires that are foretold."""
 RECENT_MOST = 20
 """The jobs that a schedule remembers."""
 _SYNCED_BY = "config"
@@ -124,7 +126,13 @@ def read_schedule(item: StateItem) -> StoredSchedule | None:
 
 
 def upcoming(stored: StoredSchedule, number: int) -> list[int]:
-    """The next fires, at most `number`, in Unix milliseconds."""
+    """The next fires, at most `number`, in Unix milliseconds. Raises InvalidValue unless `number` is a whole
+    number from 1 to UPCOMING_MOST."""
+    is_whole = isinstance(number, int) and not isinstance(number, bool)
+    if not (is_whole and 1 <= number <= UPCOMING_MOST):
+        raise InvalidValue(
+            f"number is {shown(number)}: expected a whole number from 1 to {UPCOMING_MOST:,}", path="number"
+        )
     trigger = trigger_of(stored.definition, stored.anchor)
     found: list[int] = []
     at = stored.next_fire

@@ -14,8 +14,9 @@ from mrq_core.clock import period_words
 from mrq_core.config.secrets import hide_secrets
 from mrq_core.contract.codec import JsonObject, JsonValue, storable_params
 from mrq_core.contract.naming import plain_text
+from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.contract.values import check_path
-from mrq_core.errors import ConfigError, InvalidValue, shown
+from mrq_core.errors import ConfigError, InvalidValue, shown, shown_error
 from mrq_core.scheduler.triggers import (
     BoundedTrigger,
     CalendarTrigger,
@@ -207,7 +208,7 @@ def definition_from(entry: object) -> Definition:
     checked["timezone"] = zone_of(zone_name).key
     name = given.pop("name", None)
     for key, value in given.items():
-        checked[key] = CHECKS[key](value, key, checked["timezone"])
+        checked[key] = _checked(value, key, checked["timezone"])
     _check_trigger(checked)
     definition = Definition(name="", **checked)
     definition = msgspec.structs.replace(
@@ -215,6 +216,19 @@ def definition_from(entry: object) -> Definition:
     )
     _check_together(definition)
     return definition
+
+
+def _checked(value: object, key: str, zone: str) -> object:
+    try:
+        return CHECKS[key](value, key, zone)
+    except (InvalidValue, MemoryError):
+        raise
+    except Exception as error:  # code of a tzinfo, or of a subclass of datetime, timedelta or str
+        if raised_by_handler(error) is not None:
+            raise
+        raise InvalidValue(
+            f"{key} cannot be read, reading it raised {shown_error(error)}: expected a plain value", path=key
+        ) from error
 
 
 def check_name(name: object) -> str:

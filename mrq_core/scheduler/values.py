@@ -108,8 +108,8 @@ def _moment(value: object, key: str, zone: str) -> int:
         elif isinstance(value, date) and not isinstance(value, datetime):
             value = datetime.combine(value, time())
         if isinstance(value, datetime):
-            if value.tzinfo is None:
-                return first_pass_of(value, zone_of(zone))
+            if value.utcoffset() is None:  # astimezone would take the zone of this machine
+                return first_pass_of(value.replace(tzinfo=None), zone_of(zone))
             return to_ms(value.astimezone(UTC))
     except OverflowError:
         raise InvalidValue(

@@ -122,6 +122,9 @@ def test_code_does_the_same(project: Project) -> None:
     assert repr(made) == "Schedule('mine')"
     (first, second) = made.next_fires(2)
     assert (second - first).total_seconds() == 86_400
+    for wrong in (0, -1, 1.5, "x", None, True, 1001, 10**9):
+        with pytest.raises(InvalidValue, match="expected a whole number from 1 to 1,000"):
+            made.next_fires(wrong)  # type: ignore[arg-type]
     made.pause()
     assert schedules.find_schedule(project.client.broker, "mine").paused_at is not None
     made.resume()

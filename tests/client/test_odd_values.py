@@ -8,7 +8,7 @@ import re
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from fractions import Fraction
 from types import ModuleType
@@ -30,6 +30,7 @@ from mrq_core.plugins.hookspecs import hookimpl
 from mrq_core.plugins.manager import Plugins
 from mrq_core.tasks.task import Task
 from tests.client import tasks
+from tests.odd_zones import BrokenOffset, HugeOffset, NoOffset
 
 NAN = math.nan
 
@@ -64,29 +65,6 @@ class TextName(str, enum.Enum):  # noqa: UP042 - str() of a member is its name
 
 class Level(enum.IntEnum):
     HIGH = 3
-
-
-class NoOffset(tzinfo):
-    """A zone as libraries write it, with less than Python asks for."""
-
-    def utcoffset(self, moment: datetime | None) -> timedelta | None:
-        return None
-
-    def dst(self, moment: datetime | None) -> None:
-        return None
-
-    def tzname(self, moment: datetime | None) -> None:
-        return None
-
-
-class BrokenOffset(NoOffset):
-    def utcoffset(self, moment: datetime | None) -> timedelta:
-        raise ZeroDivisionError("no such zone")
-
-
-class HugeOffset(NoOffset):
-    def utcoffset(self, moment: datetime | None) -> timedelta:
-        return timedelta(days=3)
 
 
 def nested(depth: int) -> list[Any]:

@@ -22,6 +22,7 @@ from mrq_core.scheduler.definitions import (
     trigger_of,
     trigger_words,
 )
+from tests.odd_zones import BrokenOffset, NoOffset
 from tests.scheduler.oracle import utc
 
 PATH = "tasks.report"
@@ -255,3 +256,31 @@ def test_an_expression_that_this_version_refuses_has_words() -> None:
 )
 def test_an_interval_has_words(interval: float, words: str) -> None:
     assert trigger_words(defined(interval=interval)) == words
+
+
+class Raising(timedelta):
+    def total_seconds(self) -> float:
+        raise ZeroDivisionError("no such time")
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"interval": 60, "start": datetime(2030, 1, 1, tzinfo=BrokenOffset())},
+        {"interval": 60, "end": datetime(2030, 1, 1, tzinfo=BrokenOffset())},
+        {"interval": Raising(minutes=1)},
+        {"interval": 60, "jitter": Raising(1)},
+    ],
+)
+def test_code_of_a_value_that_raises_is_an_invalid_value(keys: dict[str, object]) -> None:
+    with pytest.raises(
+        InvalidValue, match=r"reading it raised ZeroDivisionError: no such (time|zone)"
+    ) as raised:
+        defined(**keys)
+    assert raised.value.path in ("start", "end", "interval", "jitter")
+
+
+def test_a_zone_without_an_offset_counts_as_none() -> None:
+    odd = datetime(2030, 1, 1, tzinfo=NoOffset())
+    definition = defined(interval=60, start=odd, timezone="Asia/Tokyo")
+    assert definition.start == to_ms(utc(2029, 12, 31, 15))
