@@ -12,6 +12,7 @@ import gevent
 from mrq_core.contract.shared_state import Versions
 from mrq_core.errors import BrokerError, BrokerUnavailable, shown_error
 from mrq_core.worker import metrics
+from mrq_core.worker.clock_watch import ClockWatch
 from mrq_core.worker.guards.descriptors import DescriptorReserve
 from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.guards.lasting import LastingGreenlet
@@ -32,7 +33,7 @@ _POLL_INTERVAL = 1.0
 
 _TRYING = frozenset({"poll", "report"})
 """Steps that always call the broker, and tell that it is away or back."""
-_FOLLOWING = frozenset({"flush_running", "_measure", "_prune"})
+_FOLLOWING = frozenset({"flush_running", "_measure", "_prune", "_watch_clocks"})
 """Steps that wait for the end of an outage."""
 _LOCAL = frozenset({"_tidy", "_check_limits", "write_file"})
 """Steps that do not call the broker, and go on during an outage."""
@@ -63,6 +64,7 @@ class Housekeeping:
         self._rules = WorkerRules(state)
         self._publisher = TaskPublisher(state)
         self._reserve = DescriptorReserve()
+        self._clocks = ClockWatch(state.broker.now)
         self._versions = Versions()
         self._started = time.monotonic()
         self._is_over = False
@@ -74,6 +76,7 @@ class Housekeeping:
         loops: list[tuple[float, Callable[[], None]]] = [
             (_FLUSH_INTERVAL, self._settler.flush_running),
             (_FLUSH_INTERVAL, self._tidy),
+            (_POLL_INTERVAL, self._watch_clocks),
             (self._config.report_interval, self.report),
             (metrics.INTERVAL, self._measure),
             (PUBLISH_INTERVAL, self._publisher.publish),
@@ -87,6 +90,7 @@ class Housekeeping:
             loops.append((self._config.report_interval, self.write_file))
             self._reports.start_file()
         self._rules.start()
+        self._clocks.start()
         self.poll()  # before the first claim, which must obey the rules
         self._requests.start()
         self._greenlets = [LastingGreenlet(self._repeat, interval, step) for interval, step in loops]
@@ -183,6 +187,9 @@ class Housekeeping:
             )
         if self._stopping.is_stopping:
             self._reserve.release()
+
+    def _watch_clocks(self) -> None:
+        self._clocks.look()
 
     def _prune(self) -> None:
         while pruned := self._broker.prune():
