@@ -33,7 +33,7 @@ _POLL_INTERVAL = 1.0
 
 _TRYING = frozenset({"poll", "report"})
 """Steps that always call the broker, and tell that it is away or back."""
-_FOLLOWING = frozenset({"flush_running", "_measure", "_prune", "_watch_clocks"})
+_FOLLOWING = frozenset({"flush_running", "_measure", "_prune", "_watch_clocks", "publish"})
 """Steps that wait for the end of an outage."""
 _LOCAL = frozenset({"_tidy", "_check_limits", "write_file"})
 """Steps that do not call the broker, and go on during an outage."""

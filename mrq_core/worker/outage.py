@@ -1,8 +1,9 @@
 """An outage of the broker, as one worker sees it: when the worker calls again, and what it logs.
 
 A circuit breaker (M. Nygard, Release It!, 2007). While the broker is away, the steps of the worker wait, and
-one step at a time makes a trial call. Its success ends the outage for all steps. The time to the next trial
-is random, so that many workers that lose one server do not all come back at the same moment.
+one step at a time makes a trial call. The success of a claim ends the outage for all steps. Where a broker
+refuses some calls only, the steps that work go on, and the others wait. The time to the next trial is random,
+so that many workers that lose one server do not all come back at the same moment.
 """
 
 from __future__ import annotations
@@ -25,7 +26,13 @@ _STOPPING_MOST = 0.3
 _AGAIN = 0.5
 """Seconds after which a step asks again while another one tries."""
 _PATIENCE = 1.0
-"""Seconds for which steps that have not failed leave a trial to those that have."""
+"""Seconds for which other failed steps leave a trial to the claim."""
+_OTHERS_AFTER = 10.0
+"""Seconds of an outage after which steps that have not failed try too."""
+_ASKS_WITHIN = 6.0
+"""Seconds. A failed step that has not asked for so long has nothing to do, and decides nothing."""
+_CLAIM = "claim"
+"""The step that decides: the broker is not back for a worker whose claims are refused."""
 _TRIAL_MOST = 15.0
 """Seconds after which a trial without an answer no longer keeps other steps from trying."""
 
@@ -40,11 +47,16 @@ class Outage:
         self._on_end = on_end
         self.steps: set[str] = set()
         """The steps that have failed since the broker is away. Empty: the broker is there."""
+        self._working: set[str] = set()
+        """The steps that have worked since the broker is away."""
+        self._asked: dict[str, float] = {}
+        """When each step has failed or asked for a trial."""
         self._trial = ""
         """The step that has made the latest trial."""
         self.began = 0.0
         """The monotonic time at which the latest outage began."""
-        self._next = self._trial_ends = 0.0
+        self._next = self._next_of_others = self._trial_ends = 0.0
+        """The times of the next trial of a step that has failed, and of another one."""
         self._stopping = Event()
         self._over = Event()
         self._over.set()
@@ -59,8 +71,11 @@ class Outage:
         now = time.monotonic()
         is_first = not self.steps
         self.steps.add(step)
+        self._working.discard(step)
+        self._asked[step] = now
         if is_first:
             self.began, self._next = now, now + random.uniform(0.0, FIRST_MOST)
+            self._next_of_others = now + _OTHERS_AFTER
             self._over.clear()
             _log.error("broker.away step=%s: the worker goes on when it is back error=%s", step, error)
         elif self._trial_ends:
@@ -70,35 +85,56 @@ class Outage:
             self._hurry(now)
 
     def worked(self, step: str) -> None:
-        """Notes that a call of this step has succeeded: if it was the trial, the outage is over."""
-        if step in self.steps or (step == self._trial and self.steps):
-            self.steps.clear()
+        """Notes that a call of this step has succeeded. The outage is over if the step had failed, unless
+        claims fail, or if no failed step tries any more."""
+        if not self.steps:
+            return
+        now = time.monotonic()
+        if step == self._trial:
             self._trial_ends = 0.0
-            _log.warning("broker.back after=%.1fs", time.monotonic() - self.began)
+        is_over = step in self.steps and (step == _CLAIM or not self._is_trying(_CLAIM, now))
+        self.steps.discard(step)
+        self._working.add(step)
+        if is_over or not any(self._is_trying(failed, now) for failed in self.steps):
+            self.steps.clear()
+            self._working.clear()
+            self._trial_ends = 0.0
+            _log.warning("broker.back after=%.1fs", now - self.began)
             self._over.set()
             self._on_end()
 
     def may_call(self, step: str) -> bool:
-        """Whether this step may call the broker now. In an outage, the call is the trial, and the caller must
-        report `worked` or `failed`. The steps that have failed try first: others may succeed where a broker
-        answers reads and refuses writes."""
-        if not self.steps:
+        """Whether this step may call the broker now. In an outage, the call is the trial, unless the step has
+        worked since, and the caller must report `worked` or `failed`. The claim tries first. A step that has
+        not failed tries after a while: the broker may refuse other calls only."""
+        if not self.steps or step in self._working:
             return True
         now = time.monotonic()
-        if now < self._next + (0.0 if step in self.steps else _PATIENCE):
+        has_failed = step in self.steps
+        leaves_it = has_failed and step != _CLAIM and self._is_trying(_CLAIM, now)
+        self._asked[step] = now
+        if now < (self._next if has_failed else self._next_of_others) + (_PATIENCE if leaves_it else 0.0):
             return False
         if now < self._trial_ends and not self._stopping.is_set():
             return False
         self._trial, self._trial_ends = step, now + _TRIAL_MOST
+        if not has_failed:
+            self._next_of_others = now + random.uniform(LEAST, MOST)
         return True
+
+    def _is_trying(self, step: str, now: float) -> bool:
+        """Whether this step has failed and will try again."""
+        if step not in self.steps:
+            return False
+        is_in_trial = step == self._trial and now < self._trial_ends
+        return is_in_trial or now < self._asked[step] + _ASKS_WITHIN
 
     @property
     def pause(self) -> float:
         """The seconds after which a step asks again whether it may call."""
-        left = self._next - time.monotonic()
-        if left > 0.0:
-            return left
-        return _STOPPING_MOST if self._stopping.is_set() else _AGAIN
+        now = time.monotonic()
+        again = _STOPPING_MOST if self._stopping.is_set() else _AGAIN
+        return min(at - now if at > now else again for at in (self._next, self._next_of_others))
 
     def wait(self) -> None:
         """Waits for the end of the outage, or until a step may call."""
@@ -118,4 +154,5 @@ class Outage:
         self._stopping.set()
 
     def _hurry(self, now: float) -> None:
-        self._next = min(self._next, now + random.uniform(0.0, _STOPPING_MOST))
+        soon = now + random.uniform(0.0, _STOPPING_MOST)
+        self._next, self._next_of_others = min(self._next, soon), min(self._next_of_others, soon)

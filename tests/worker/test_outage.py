@@ -116,10 +116,56 @@ def test_a_step_that_has_not_failed_says_nothing_about_the_outage(caplog: pytest
     followed.failed("claim", BrokerUnavailable("full"))
     assert followed.steps == {"settle", "claim"}
     followed.worked("settle")
-    assert followed.steps == set()
+    assert followed.steps == {"claim"}
     followed.worked("claim")
+    assert followed.steps == set()
     events = [record.getMessage().split()[0] for record in caplog.records]
     assert events == ["broker.away", "broker.back"]
+
+
+def test_a_broker_that_refuses_claims_stays_away_and_takes_outcomes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, seconds in (("FIRST_MOST", 0.05), ("LEAST", 0.05), ("MOST", 0.1), ("_OTHERS_AFTER", 0.3)):
+        monkeypatch.setattr(outage, name, seconds)
+    caplog.set_level(logging.INFO, "mrq.worker")
+    followed = Outage(on_end=lambda: None)
+    called = dict.fromkeys(("claim", "settle", "poll"), 0)
+    are_refused = True
+
+    def loop(step: str) -> None:
+        while True:
+            if not followed.may_call(step):
+                followed.wait()
+                continue
+            called[step] += 1
+            if step == "claim" and are_refused:
+                followed.failed(step, BrokerUnavailable("refused"))
+            else:
+                followed.worked(step)
+            gevent.sleep(0.01)
+
+    loops = [gevent.spawn(loop, step) for step in called]
+    wait_until(lambda: called["claim"] > 20)
+    followed.failed("renew", BrokerUnavailable("away"))  # as in the native thread, which asks nobody
+    followed.worked("renew")
+    wait_until(lambda: called["claim"] > 30)
+    assert called["settle"] > called["claim"]  # once it has worked, it waits no more
+    assert followed.is_on
+    are_refused = False
+    wait_until(lambda: not followed.is_on)
+    gevent.killall(loops)
+    events = [record.getMessage().split()[0] for record in caplog.records]
+    assert events == ["broker.away", "broker.back"]
+
+
+def test_an_outage_ends_without_a_step_that_has_nothing_more_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outage, "_ASKS_WITHIN", 0.1)
+    followed = Outage(on_end=lambda: None)
+    followed.failed("claim", BrokerUnavailable("away"))  # then all greenlets are busy
+    gevent.sleep(0.15)
+    followed.worked("poll")
+    assert not followed.is_on
 
 
 def test_the_log_tells_an_outage_once_and_its_end_once(own_server: ServerProcess, tmp_path: Path) -> None:
