@@ -7,7 +7,10 @@ gevent nor a broker's driver.
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING
+
+from mrq_core.drivers import forks  # before other threads import the rest  # noqa: F401
 
 __version__ = "1.0.0.dev0"
 
@@ -80,9 +83,25 @@ def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'mrq_core' has no attribute {name!r}")
-    value: object = getattr(importlib.import_module(home), name)
+    try:
+        value: object = getattr(importlib.import_module(home), name)
+    except (AttributeError, ImportError) as error:
+        if not _is_being_imported():
+            raise
+        from mrq_core.errors import BrokerUnavailable
+
+        raise BrokerUnavailable(
+            f"mrq_core.{name} was called by a signal handler or a finalizer while mrq is being imported: use "
+            "it once before, or repeat the call later"
+        ) from error
     globals()[name] = value
     return value
+
+
+def _is_being_imported() -> bool:
+    """Whether a module of mrq is only half there, because code has interrupted its import."""
+    ours = (module for name, module in sys.modules.copy().items() if name.startswith("mrq_core."))
+    return any(getattr(getattr(module, "__spec__", None), "_initializing", False) for module in ours)
 
 
 def __dir__() -> list[str]:

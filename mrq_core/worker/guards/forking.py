@@ -32,6 +32,7 @@ from gevent.threadpool import ThreadResult
 from greenlet import GreenletExit, getcurrent
 from greenlet import greenlet as RawGreenlet
 
+from mrq_core.drivers.forks import forget_imports
 from mrq_core.worker.guards import children
 from mrq_core.worker.guards.signals import STOP_SIGNALS  # whose hook for children must run before this one
 
@@ -175,7 +176,7 @@ def _in_child() -> None:
     atexit._clear()
     children.forget_parents()
     _close_at_once()
-    _forget_imports()
+    forget_imports()
     _start_hub()
     _in_parent()
 
@@ -192,18 +193,6 @@ def _close_at_once() -> None:
             pass
     closing.clear()
     setattr(os, "close", close)  # noqa: B010
-
-
-def _forget_imports() -> None:
-    """Forgets the modules that other greenlets of the worker import now. Their imports never end here, and
-    the child would wait for them."""
-    machinery: Any = sys.modules["_frozen_importlib"]
-    me = threading.get_ident()
-    for name, reference in list(machinery._module_locks.items()):
-        lock = reference()
-        if lock is not None and lock.owner not in (None, me):
-            machinery._module_locks.pop(name, None)
-            sys.modules.pop(name, None)
 
 
 def _start_hub() -> None:
