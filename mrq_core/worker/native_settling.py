@@ -106,19 +106,27 @@ def settle_natively(
 ) -> list[Answer]:
     """Stores the logs of decided executions and settles them; one by one if an outcome makes that impossible.
 
-    Raises BrokerUnavailable and OSError; the outcomes may then be settled or not, and a repetition does no
-    harm.
+    Raises BrokerUnavailable, and OSError if no outcome can be stored; the outcomes may then be settled or
+    not, and a repetition does no harm.
     """
     try:
         store_logs(broker, executions, max_log_size)
         return list(kind.settle(broker, executions, outcomes_of(executions)))
-    except (BrokerUnavailable, OSError):
+    except BrokerUnavailable:
         raise
     except Exception as error:
+        if len(executions) == 1 and isinstance(error, OSError):
+            raise
         if len(executions) == 1:
             return [error]
-        return [
-            answer
-            for execution in executions
-            for answer in settle_natively(broker, kind, [execution], max_log_size)
-        ]
+        answers = [_answer_alone(broker, kind, execution, max_log_size) for execution in executions]
+        if all(isinstance(answer, OSError) for answer in answers):
+            raise
+        return answers
+
+
+def _answer_alone(broker: Broker, kind: ClaimKind, execution: Execution, max_log_size: int) -> Answer:
+    try:
+        return settle_natively(broker, kind, [execution], max_log_size)[0]
+    except OSError as error:
+        return error

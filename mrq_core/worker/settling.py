@@ -16,7 +16,8 @@ from gevent.event import Event
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import Status
 from mrq_core.contract.text import printable
-from mrq_core.errors import BrokerUnavailable, shown_error
+from mrq_core.errors import BrokerError, BrokerUnavailable, shown_error
+from mrq_core.operations.workers import WORKERS_NAMESPACE
 from mrq_core.worker.executions import ClaimKind, Execution, batches, outcomes_of, store_logs
 from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.guards.tracebacks import error_fields
@@ -28,6 +29,8 @@ _GATHER = 0.002
 _ENOUGH = 32
 """With this many outcomes the settler waits no longer: the server would be idle meanwhile."""
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.05, 2.0
+_TRIES_ALONE = 3
+"""After so many OSErrors of one outcome, while the broker answers other calls, the outcome is given up."""
 
 _log = GuardedLog("mrq.worker")
 
@@ -48,6 +51,10 @@ class Settler:
         self._emptied = Event()
         self._emptied.set()
         self._is_over = False
+        self._os_errors = 0
+        """The OSErrors in a row of batches."""
+        self._at_fault: dict[Execution, int] = {}
+        """The OSErrors of executions that were settled alone while the broker answered other calls."""
 
     def add(self, execution: Execution) -> None:
         """Takes an execution whose outcome is decided."""
@@ -129,15 +136,21 @@ class Settler:
                 execution.stored_progress = ratio
 
     def _settle_all(self, kind: ClaimKind, batch: Sequence[Execution]) -> None:
-        """Settles a batch; one by one if an outcome in it makes that impossible.
+        """Settles a batch; one by one if an outcome in it makes that impossible, or after a second OSError.
 
         Raises BrokerUnavailable, and OSError where the process lacks something, such as a free descriptor;
         the batch may then be settled or not, and a repetition does no harm.
         """
         try:
             self._settle(kind, batch)
-        except (BrokerUnavailable, OSError):
+            self._os_errors = 0
+        except BrokerUnavailable:
             raise
+        except OSError:
+            self._os_errors += 1
+            if self._os_errors == 1:
+                raise
+            self._settle_each(batch)
         except Exception:
             _log.exception("settle.broke jobs=%s", [execution.record.id for execution in batch])
             for execution in batch:
@@ -206,6 +219,46 @@ class Settler:
                 if is_accepted
             ]
             state.observers.call("mrq_jobs_settled", settled=settled)
+
+    def _settle_each(self, batch: Sequence[Execution]) -> None:
+        """Settles one by one, and keeps those that fail with OSError. Raises the last OSError."""
+        last: OSError | None = None
+        for execution in batch:
+            try:
+                self._settle_alone(execution)
+            except BrokerUnavailable:
+                raise
+            except OSError as error:
+                try:
+                    self._keep_or_fail(execution, error)
+                except OSError:
+                    last = error
+        if last is not None:
+            self._leave_out_finished()
+            raise last
+        self._os_errors = 0
+        self._at_fault.clear()
+
+    def _keep_or_fail(self, execution: Execution, error: OSError) -> None:
+        """Settles as failed what cannot be stored, though the broker answers other calls. Raises OSError: the
+        execution is kept, and is to be tried again."""
+        tries = self._at_fault.get(execution, 0) + self._is_answering()
+        self._at_fault[execution] = tries
+        _log.error(
+            "settle.failed id=%s: the outcome of this job cannot be stored now error=%s",
+            *(execution.record.id, shown_error(error)),
+        )
+        if tries < _TRIES_ALONE:
+            raise error
+        self._settle_as_failed(execution, error)
+
+    def _is_answering(self) -> bool:
+        """Whether a call of the broker that concerns no outcome succeeds."""
+        try:
+            self._state.broker.state.get(WORKERS_NAMESPACE, self._state.name)
+        except (BrokerError, OSError):
+            return False
+        return True
 
     def _settle_alone(self, execution: Execution) -> None:
         try:

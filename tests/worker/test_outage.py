@@ -147,7 +147,7 @@ def test_a_broker_that_refuses_claims_stays_away_and_takes_outcomes(
 
     loops = [gevent.spawn(loop, step) for step in called]
     wait_until(lambda: called["claim"] > 20)
-    followed.failed("renew", BrokerUnavailable("away"))  # as in the native thread, which asks nobody
+    followed.failed("renew", BrokerUnavailable("away"))  # as in the native thread, which does not ask
     followed.worked("renew")
     wait_until(lambda: called["claim"] > 30)
     assert called["settle"] > called["claim"]  # once it has worked, it waits no more

@@ -17,6 +17,7 @@ from mrq_core.running.context import JobContext
 from mrq_core.running.logs import JobLog
 from mrq_core.testing.memory import MemoryBroker
 from mrq_core.worker.executions import Execution, job_execution
+from mrq_core.worker.native_settling import settle_natively
 from mrq_core.worker.settling import Settler
 from mrq_core.worker.worker_state import WorkerState
 
@@ -154,3 +155,63 @@ def test_an_outcome_that_is_refused_is_let_go(bench: Bench) -> None:
     assert bench.settler.drain(30)
     assert bench.record(executions[0]).worker == "other"
     assert len(bench.executions) == 0
+
+
+def test_one_outcome_with_an_error_of_the_system_fails_alone(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes: list[int] = []
+
+    def choke(settlements: Sequence[Settlement]) -> None:
+        sizes.append(len(settlements))
+        if any(one.outcome.status is Status.SUCCESS and one.outcome.result == 1 for one in settlements):
+            raise OSError(90, "Message too long")
+
+    bench.broker.fail = choke
+    executions = bench.run(3)
+    assert bench.settler.drain(30)
+    assert [bench.record(e).status for e in executions] == [Status.SUCCESS, Status.FAILED, Status.SUCCESS]
+    assert "Message too long" in (bench.record(executions[1]).traceback or "")
+    assert sizes[:5] == [3, 3, 1, 1, 1]
+    assert set(sizes[5:]) == {1}  # the other outcomes do not wait for the bad one
+    said = {record.getMessage() for record in caplog.records if "settle.failed id=" in record.getMessage()}
+    assert said == {
+        f"settle.failed id={executions[1].record.id}: the outcome of this job cannot be stored now "
+        "error=OSError: [Errno 90] Message too long"
+    }
+    assert len(bench.executions) == 0
+
+
+def test_a_process_that_lacks_something_keeps_all_outcomes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[int] = []
+
+    def lacks(*given: object) -> None:
+        calls.append(len(given))
+        if len(calls) < 30:
+            raise OSError(24, "Too many open files")
+
+    bench.broker.fail = lacks
+    monkeypatch.setattr(bench.broker.state, "get", lacks)
+    monkeypatch.setattr("mrq_core.worker.settling._BACKOFF_MOST", 0.05)
+    executions = bench.run(3)
+    assert bench.settler.drain(30)
+    assert [bench.record(execution).status for execution in executions] == [Status.SUCCESS] * 3
+
+
+def test_while_the_hub_is_blocked_one_bad_outcome_does_not_keep_the_others(bench: Bench) -> None:
+    def choke(settlements: Sequence[Settlement]) -> None:
+        if any(one.outcome.result in bad for one in settlements):
+            raise OSError(90, "Message too long")
+
+    bench.broker.fail = choke
+    executions = bench.run(3)
+    kind = executions[0].kind
+    bad = {0, 1, 2}
+    with pytest.raises(OSError, match="Message too long"):
+        settle_natively(bench.broker, kind, executions, 10_000)
+    bad = {1}
+    answers = settle_natively(bench.broker, kind, executions, 10_000)
+    assert [answers[0], answers[2]] == [True, True]
+    assert isinstance(answers[1], OSError)
