@@ -5,6 +5,7 @@ Such code cannot have that client, and a thread that it waits for cannot either.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -14,6 +15,7 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
+from mrq_core.drivers.forks import left_threads
 from mrq_core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -96,6 +98,14 @@ def refuse_while_loading(wanted: str) -> None:
         )
 
 
+def _in_child() -> None:
+    """Forgets what other threads of the parent load: they do not exist here."""
+    left = left_threads()
+    for key, (thread, _) in list(_loaders.items()):
+        if thread in left:
+            del _loaders[key]
+
+
 def _joined_threads() -> Iterator[tuple[int, int | None]]:
     """The ids of threads that wait for the end of another thread, with the id of the other thread."""
     for thread, frame in sys._current_frames().items():
@@ -105,3 +115,6 @@ def _joined_threads() -> Iterator[tuple[int, int | None]]:
                 yield thread, walked.f_locals["self"].ident
                 break
             walked = walked.f_back
+
+
+os.register_at_fork(after_in_child=_in_child)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Container
+from importlib.machinery import ExtensionFileLoader
 from typing import Any, Protocol
 from weakref import WeakSet
 
@@ -20,6 +22,8 @@ class StartsAnew(Protocol):
 
 
 _objects: WeakSet[StartsAnew] = WeakSet()
+_threads: set[int] = set()
+"""The native threads at the moment of the last fork."""
 
 
 def start_anew_in_children(one: StartsAnew) -> None:
@@ -27,29 +31,49 @@ def start_anew_in_children(one: StartsAnew) -> None:
     _objects.add(one)
 
 
-def forget_imports(*, of: tuple[str, ...] = ("",)) -> None:
-    """In a child: forgets the modules that other threads and greenlets were importing.
+def forget_imports(*, of: Container[int] | None = None) -> None:
+    """In a child: forgets the modules that these threads were importing. None: all threads and greenlets but
+    this one.
 
-    Those imports never end here, and an import of the child would wait for them. `of`: forgets all of them if
-    one of the names begins with one of these, and otherwise none.
+    Those imports never end here, and an import of the child would wait for them.
     """
     machinery: Any = sys.modules["_frozen_importlib"]
     threading: Any = sys.modules.get("threading")  # gevent patches it better before it is imported
     if threading is None:
         return
     me = threading.get_ident()
-    locks = [(name, reference()) for name, reference in list(machinery._module_locks.items())]
-    left = [name for name, lock in locks if lock is not None and lock.owner not in (None, me)]
-    if any(name.startswith(of) for name in left):
-        for name in left:
+    for name, reference in list(machinery._module_locks.items()):
+        lock = reference()
+        owner = me if lock is None or lock.owner is None else lock.owner
+        if owner != me and (of is None or owner in of):
             machinery._module_locks.pop(name, None)
-            sys.modules.pop(name, None)
+            _forget(name)
+
+
+def _forget(name: str) -> None:
+    """Forgets a module, and what it has imported of its package: only their import adds them to the package.
+    Modules in C stay: many of them cannot be loaded twice."""
+    for part in [name, *(other for other in list(sys.modules) if other.startswith(f"{name}."))]:
+        loader = getattr(getattr(sys.modules.get(part), "__spec__", None), "loader", None)
+        if not isinstance(loader, ExtensionFileLoader):
+            sys.modules.pop(part, None)
+
+
+def left_threads() -> set[int]:
+    """The ids of the native threads that the fork has left in the parent. For hooks of
+    `os.register_at_fork` in the child."""
+    return _threads - set(sys._current_frames())
+
+
+def _before() -> None:
+    global _threads
+    _threads = set(sys._current_frames())
 
 
 def _in_child() -> None:
-    forget_imports(of=("mrq",))
+    forget_imports(of=left_threads())
     for one in list(_objects):
         one.start_anew()
 
 
-os.register_at_fork(after_in_child=_in_child)
+os.register_at_fork(before=_before, after_in_child=_in_child)
