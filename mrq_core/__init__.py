@@ -79,29 +79,38 @@ __all__ = [
 ]
 
 
+_unavailable: type[Exception] | None = None
+"""BrokerUnavailable, once it is imported."""
+
+
 def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'mrq_core' has no attribute {name!r}")
+    global _unavailable
     try:
+        errors = importlib.import_module("mrq_core.errors")
+        _unavailable = errors.BrokerUnavailable
         value: object = getattr(importlib.import_module(home), name)
     except (AttributeError, ImportError) as error:
-        if not _is_being_imported():
+        problem = _problem_of_import()
+        if problem is None or _unavailable is None:
             raise
-        from mrq_core.errors import BrokerUnavailable
-
-        raise BrokerUnavailable(
-            f"mrq_core.{name} was called by a signal handler or a finalizer while mrq is being imported: use "
-            "it once before, or repeat the call later"
-        ) from error
-    globals()[name] = value
+        raise _unavailable(f"mrq_core.{name} cannot be used {problem}: use it once before") from error
+    # The errors, too: they are raised, and have to be caught, where nothing can be imported.
+    globals().update({name: value, "MrqError": errors.MrqError})
     return value
 
 
-def _is_being_imported() -> bool:
-    """Whether a module of mrq is only half there, because code has interrupted its import."""
+def _problem_of_import() -> str | None:
+    """Why a module of mrq cannot be imported now, other than a fault in it."""
+    finders: object = sys.meta_path
+    if finders is None:
+        return "for the first time while the interpreter ends"
     ours = (module for name, module in sys.modules.copy().items() if name.startswith("mrq_core."))
-    return any(getattr(getattr(module, "__spec__", None), "_initializing", False) for module in ours)
+    if any(getattr(getattr(module, "__spec__", None), "_initializing", False) for module in ours):
+        return "in a signal handler or a finalizer that interrupts the import of mrq"
+    return None
 
 
 def __dir__() -> list[str]:

@@ -55,6 +55,20 @@ handle()
 print(mrq_core.Queue("default").size())
 """
 
+AT_EXIT = """
+mrq_core.queue_job("tasks.program")
+
+class Late:
+    def __del__(self):
+        try:
+            mrq_core.subpool_map
+        except mrq_core.MrqError as error:
+            print(type(error).__name__, error)
+
+late = Late()
+late.itself = late
+"""
+
 
 def run(program: str, folder: Path) -> str:
     """What the program prints, in this folder."""
@@ -70,5 +84,10 @@ def test_a_child_works_that_is_forked_while_another_thread_makes_the_first_call(
 
 def test_a_handler_that_calls_mrq_within_the_first_call_is_told_so(tmp_path: Path) -> None:
     told, number = run(SIGNAL, tmp_path).splitlines()
-    assert told.startswith("BrokerUnavailable mrq_core.queue_job was called by a signal handler")
+    assert told.startswith("BrokerUnavailable mrq_core.queue_job cannot be used in a signal handler")
     assert number == "2"
+
+
+def test_a_name_that_is_first_used_while_the_interpreter_ends_is_an_error_of_mrq(tmp_path: Path) -> None:
+    (told,) = run(AT_EXIT, tmp_path).splitlines()
+    assert told.startswith("BrokerUnavailable mrq_core.subpool_map cannot be used for the first time while")
