@@ -287,3 +287,28 @@ def test_many_jobs_are_requeued_while_two_tabs_look(tab: Tab, stage: Stage, queu
     assert statuses(stage, queue) == {"queued": MANY}
     assert tab.problems == other.problems == []
     other.close()
+
+
+# --- looks --------------------------------------------------------------------------------------------
+
+MEASURE = """
+() => [...document.querySelectorAll("table.cards thead th")].map((cell) => {
+  const text = [...cell.childNodes].at(-1);
+  const range = document.createRange();
+  range.selectNodeContents(text.lastChild ?? text);
+  return [cell.innerText.trim(), cell.getBoundingClientRect().width, range.getBoundingClientRect().top];
+})
+"""
+
+
+def test_the_heads_of_the_list_stand_in_a_line_and_an_empty_column_is_narrow(
+    tab: Tab, stage: Stage, queue: str
+) -> None:
+    scenes.put(stage.client.broker, queue, params={"address": "anna@example.com " * 5})
+    scenes.end(stage.client.broker, scenes.take(stage.client.broker, queue), Status.SUCCESS)
+    tab.open(f"/jobs?q=queue:{queue}")
+    cells = tab.page.evaluate(MEASURE)
+    widths = {name: width for name, width, _ in cells}
+    tops = [top for _, _, top in cells]
+    assert max(tops) - min(tops) < 1
+    assert widths["Reason"] < 150 < widths["Task"]
