@@ -19,6 +19,7 @@ from mrq_core.operations.limits import OVERLAP_RULE, publish_limits
 from mrq_core.operations.schedules import StoredSchedule
 from mrq_core.scheduler.definitions import Definition, check_name, definition_from, trigger_of
 from mrq_core.scheduler.policies import fire_id
+from mrq_core.tasks.describing import TaskDescription, describe
 
 BACKFILL_MOST = 10_000
 """The most fires of one backfill."""
@@ -185,11 +186,19 @@ class Schedule:
 
 def add_schedule(*, replaces: bool = False, client: Client | None = None, **keys: Any) -> Schedule:
     """Adds a schedule with the keys of an entry of SCHEDULER_TASKS, such as `path`, `name` and `cron`. Raises
-    InvalidValue, also for a name that is taken, unless `replaces`."""
+    InvalidValue, also for a name that is taken, unless `replaces`, for an `end` that is past, and for params
+    that do not fit the task, if its code is found here or a worker has published it."""
     own = client or current_client()
     definition = definition_from(keys)
-    schedules.add_schedule(own.broker, definition, replaces=replaces)
+    described = described_here(own, definition.path)
+    schedules.add_schedule(own.broker, definition, replaces=replaces, described=described)
     return Schedule(definition.name, client=client)
+
+
+def described_here(client: Client, path: str) -> TaskDescription | None:
+    """The description of a task whose code can be imported here. None: it cannot."""
+    loaded = client.options_of(path)
+    return None if loaded is None else describe(loaded)
 
 
 def recent_failures(client: Client, stored: StoredSchedule) -> int:

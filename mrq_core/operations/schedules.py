@@ -16,12 +16,15 @@ from typing import Literal
 import msgspec
 from msgspec.structs import replace
 
-from mrq_core.clock import to_ms
+from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.shared_state import StateItem
 from mrq_core.errors import BrokerUnavailable, ChangedMeanwhile, InvalidValue, ScheduleNotFound, shown
+from mrq_core.operations.task_descriptions import published_task
+from mrq_core.operations.task_forms import check_params
 from mrq_core.scheduler.definitions import Definition, trigger_of
+from mrq_core.tasks.describing import TaskDescription
 
 SCHEDULES, CHANGES, SCHEDULERS = "schedules", "schedule_changes", "schedulers"
 UPCOMING_MOST = 1000
@@ -155,14 +158,38 @@ def digest_of(definition: Definition) -> str:
     return hashlib.sha256(msgspec.json.encode(definition)).hexdigest()[:32]
 
 
+def check_end(definition: Definition, now: int) -> None:
+    """Raises InvalidValue for a schedule whose `end` is past: it would never fire."""
+    if definition.end is not None and definition.end <= now:
+        end = from_ms(definition.end).isoformat(timespec="seconds").replace("+00:00", "Z")
+        raise InvalidValue(
+            f"end is {end}, which is past: the schedule would never fire; expected a later end, or none",
+            path="end",
+        )
+
+
+def check_job_params(broker: Broker, definition: Definition, described: TaskDescription | None) -> None:
+    """Raises InvalidValue if the params do not fit the arguments of the task, as `described` or, if that is
+    None, as workers have published it."""
+    check_params(described or published_task(broker, definition.path), definition.params)
+
+
 def add_schedule(
-    broker: Broker, definition: Definition, *, replaces: bool = False, seen: str | None = None
+    broker: Broker,
+    definition: Definition,
+    *,
+    replaces: bool = False,
+    seen: str | None = None,
+    described: TaskDescription | None = None,
 ) -> StoredSchedule:
     """Adds a schedule that belongs to no config. Raises InvalidValue if its name is taken, unless `replaces`:
-    then its definition changes, and its counts stay. `seen`: the `digest_of` of the definition to replace;
-    raises ChangedMeanwhile if the schedule has another one, or is gone."""
+    then its definition changes, and its counts stay; also for an `end` that is past, and for params that do
+    not fit the task, see `check_job_params`. `seen`: the `digest_of` of the definition to replace; raises
+    ChangedMeanwhile if the schedule has another one, or is gone."""
+    check_job_params(broker, definition, described)
 
     def change(stored: StoredSchedule | None, now: int) -> StoredSchedule:
+        check_end(definition, now)
         is_gone = stored is None or stored.removed_at is not None
         if seen is not None and (is_gone or stored is None or digest_of(stored.definition) != seen):
             raise ChangedMeanwhile(

@@ -25,11 +25,17 @@ from msgspec.structs import replace
 
 from mrq_core import failpoints
 from mrq_core.client.client import Client
-from mrq_core.client.schedules import cancel_others, job_of_fire, publish_overlap_rule, recent_failures
+from mrq_core.client.schedules import (
+    cancel_others,
+    described_here,
+    job_of_fire,
+    publish_overlap_rule,
+    recent_failures,
+)
 from mrq_core.clock import to_ms
 from mrq_core.contract.messages import CHUNK, NewJob
 from mrq_core.contract.naming import shown_names
-from mrq_core.errors import BrokerError, MrqError, shown_error
+from mrq_core.errors import BrokerError, InvalidValue, MrqError, shown_error
 from mrq_core.operations import schedules
 from mrq_core.operations.schedules import (
     RECENT_MOST,
@@ -98,6 +104,7 @@ class Scheduler:
         self._heap: list[tuple[int, float, str]] = []
         self._loaded: set[str] = set()
         self._followed: dict[str, Definition] | None = None
+        self._examined: dict[str, Definition] = {}
         self._known_changes = -1
         self._loaded_at = -RELOAD_SECONDS
         self._reported_at = -_REPORT_SECONDS
@@ -190,7 +197,23 @@ class Scheduler:
         if any(stored.definition.overlap != "allow" for stored in found):
             publish_overlap_rule(self._client)
         self._load_tasks({stored.definition.path for stored in found} - self._loaded)
+        for stored in found:
+            if stored.source == "config" and self._examined.get(stored.name) != stored.definition:
+                self._examined[stored.name] = stored.definition
+                self._warn_of(stored)
         self._known_changes, self._loaded_at = changes, time.monotonic()
+
+    def _warn_of(self, stored: StoredSchedule) -> None:
+        """Warns of a schedule of a config that would be refused if a person added it."""
+        definition = stored.definition
+        try:
+            schedules.check_job_params(
+                self._broker, definition, described_here(self._client, definition.path)
+            )
+            if not stored.fired:
+                schedules.check_end(definition, to_ms(self._now()))
+        except InvalidValue as error:
+            _log.warning("schedule.invalid name=%s: %s", shown_names([stored.name]), error)
 
     def _tell_followed(self, found: Mapping[str, StoredSchedule], restored: Collection[str]) -> None:
         """Logs one line if other schedulers or people have changed definitions since the last look."""

@@ -30,7 +30,7 @@ _ENOUGH = 32
 """With this many outcomes the settler waits no longer: the server would be idle meanwhile."""
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.05, 2.0
 _TRIES_ALONE = 3
-"""After so many OSErrors of one outcome, while the broker answers other calls, the outcome is given up."""
+"""The OSErrors of one outcome, while the broker answers other calls, after which the outcome is given up."""
 
 _log = GuardedLog("mrq.worker")
 
@@ -241,7 +241,7 @@ class Settler:
 
     def _keep_or_fail(self, execution: Execution, error: OSError) -> None:
         """Settles as failed what cannot be stored, though the broker answers other calls. Raises OSError: the
-        execution is kept, and is to be tried again."""
+        execution is kept, and tried again later."""
         tries = self._at_fault.get(execution, 0) + self._is_answering()
         self._at_fault[execution] = tries
         _log.error(

@@ -11,6 +11,8 @@ from mrq_core.operations import schedules
 from tests.cli.conftest import Shell
 from tests.support import Project
 
+NAME = ("--params", '{"name": "Anna"}')
+
 
 def test_schedules_are_added_listed_and_deleted(mrq: Shell, project: Project) -> None:
     assert "There are no schedules" in mrq("schedules").err
@@ -42,6 +44,9 @@ def test_schedules_are_added_listed_and_deleted(mrq: Shell, project: Project) ->
         (("tasks.greet", "--every", "1m", "--params", "[]"), "expected a JSON object"),
         (("tasks.greet", "--every", "1m", "--name", "a\tb"), "printable characters"),
         (("no path", "--every", "1m"), "module.Name"),
+        (("tasks.greet", "--every", "1m"), "the argument name is missing"),
+        (("tasks.greet", "--every", "1m", "--params", '{"nam": "x"}'), "did you mean name?"),
+        (("tasks.greet", "--every", "1m", "--params", '{"name": 1}'), "name is 1: expected str"),
     ],
 )
 def test_what_makes_no_sense_is_refused(mrq: Shell, arguments: tuple[str, ...], reason: str) -> None:
@@ -50,7 +55,7 @@ def test_what_makes_no_sense_is_refused(mrq: Shell, arguments: tuple[str, ...], 
 
 
 def test_a_name_is_given_once_unless_it_is_replaced(mrq: Shell) -> None:
-    mrq("schedules", "add", "tasks.greet", "--name", "a", "--every", "1h")
+    mrq("schedules", "add", "tasks.greet", "--name", "a", "--every", "1h", *NAME)
     assert "there is a schedule 'a' already" in mrq(
         "schedules", "add", "tasks.fail", "--name", "a", "--every", "1h", code=2
     ).err  # fmt: skip
@@ -59,7 +64,7 @@ def test_a_name_is_given_once_unless_it_is_replaced(mrq: Shell) -> None:
 
 
 def test_schedules_are_paused_and_resumed(mrq: Shell) -> None:
-    mrq("schedules", "add", "tasks.greet", "--name", "a", "--every", "1h")
+    mrq("schedules", "add", "tasks.greet", "--name", "a", "--every", "1h", *NAME)
     assert mrq("schedules", "pause", "a").out == "paused: a\n"
     said = mrq("schedules", "pause", "a")
     assert (said.out, said.err) == ("", "a is paused already\n")
@@ -71,7 +76,7 @@ def test_schedules_are_paused_and_resumed(mrq: Shell) -> None:
 
 
 def test_the_next_fires_are_shown(mrq: Shell) -> None:
-    mrq("schedules", "add", "tasks.greet", "--name", "a", "--cron", "0 12 29 2 *")
+    mrq("schedules", "add", "tasks.greet", "--name", "a", "--cron", "0 12 29 2 *", *NAME)
     assert mrq("schedules", "next", "a", "-n", "2").out.split() == [
         "2028-02-29T12:00:00.000Z",
         "2032-02-29T12:00:00.000Z",

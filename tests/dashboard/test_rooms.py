@@ -516,6 +516,7 @@ def test_of_two_people_who_change_a_schedule_the_second_is_told(site: TestClient
         ({"interval": "1h", "name": " x "}, "name", "printable"),
         ({"interval": "1h", "exclude": "2026-13-01"}, "exclude", "expected dates"),
         ({"interval": "1h", "start": "soon"}, "start", "expected a datetime"),
+        ({"interval": "1h", "end": "2001-01-01"}, "end", "which is past"),
         ({"interval": "1h", "queue": "in_raw"}, "queue", "raw queue"),
         ({"interval": "1h", "path": "no path"}, "path", "path"),
     ],

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from mrq_core.client.schedules import add_schedule
 from mrq_core.clock import to_ms
 from mrq_core.errors import InvalidValue
 from mrq_core.operations import schedules
@@ -264,3 +265,36 @@ def test_unknown_names_change_nothing(scene: Scene) -> None:
         with pytest.raises(InvalidValue, match="there is no schedule 'gone'"):
             change(scene.broker, ["a", "gone"])
     assert scene.stored("a").paused_at is None
+
+
+LATE = "tests.client.described.late"
+WRONG = [
+    ({"end": "2001-01-01"}, "end is 2001-01-01T00:00:00Z, which is past: the schedule would never fire"),
+    ({"path": LATE}, "the argument number is missing"),
+    ({"path": LATE, "params": {"number": 1, "nams": []}}, "no argument 'nams': did you mean names?"),
+]
+
+
+@pytest.mark.parametrize(("keys", "reason"), WRONG)
+def test_what_can_never_work_is_refused_where_a_person_adds_it(
+    scene: Scene, keys: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InvalidValue) as raised:
+        add_schedule(client=scene.client, **{"path": "tasks.report", "interval": 60, **keys})
+    assert reason in str(raised.value)
+    assert names(scene) == []
+
+
+@pytest.mark.parametrize(("keys", "reason"), WRONG)
+def test_what_can_never_work_in_a_config_is_one_warning(
+    scene: Scene, caplog: pytest.LogCaptureFixture, keys: dict[str, object], reason: str
+) -> None:
+    live(scene)
+    scheduler = scene.scheduler([defined("wrong", **keys)])
+    for _ in range(3):
+        scene.tick(scheduler)
+        scheduler._known_changes = -1  # it reads all schedules again
+    said = [text for record in caplog.records if "schedule.invalid" in (text := record.getMessage())]
+    assert len(said) == 1
+    assert said[0].startswith("schedule.invalid name=wrong: ")
+    assert reason in said[0]
