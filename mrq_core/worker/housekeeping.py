@@ -71,8 +71,11 @@ class Housekeeping:
         self._greenlets: list[LastingGreenlet] = []
 
     def start(self) -> None:
-        """Polls once and starts the loops. Raises BrokerError, and ConfigError if REPORT_FILE cannot be
-        written."""
+        """Polls and reports once, and starts the loops.
+
+        Raises BrokerError, also if the broker can be read and not written, and ConfigError if REPORT_FILE
+        cannot be written.
+        """
         loops: list[tuple[float, Callable[[], None]]] = [
             (_FLUSH_INTERVAL, self._settler.flush_running),
             (_FLUSH_INTERVAL, self._tidy),
@@ -92,6 +95,7 @@ class Housekeeping:
         self._rules.start()
         self._clocks.start()
         self.poll()  # before the first claim, which must obey the rules
+        self.report()
         self._requests.start()
         self._greenlets = [LastingGreenlet(self._repeat, interval, step) for interval, step in loops]
         for greenlet in self._greenlets:

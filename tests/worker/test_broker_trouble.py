@@ -147,3 +147,20 @@ def test_a_worker_reports_itself_and_is_listed_as_stopped_afterwards(project: Pr
     assert last.jobs == {"interrupt": 1}
     [said] = json.loads(project.mrq("workers", "--json"))
     assert (said["status"], said["done_jobs"]) == ("stop", 1)
+
+
+@pytest.mark.parametrize("arguments", [(), ("--burst",)])
+def test_a_worker_does_not_start_on_a_file_that_can_be_read_and_not_written(
+    project: Project, arguments: tuple[str, ...]
+) -> None:
+    project.queue("tasks.Add", {"a": 1, "b": 1})
+    lock = sqlite3.connect(database(project), isolation_level=None)
+    lock.execute("BEGIN IMMEDIATE")
+    try:
+        worker = project.start("worker", "--broker-timeout", "0.2", *arguments)
+        assert worker.wait() == 1
+        assert "mrq: " in worker.output
+        assert "locked by another process" in worker.output
+        assert "worker.started" not in worker.output
+    finally:
+        lock.close()
