@@ -30,7 +30,13 @@ def _rebuilt(kind: type[MrqError], arguments: tuple[object, ...], facts: Mapping
 # --- the words of messages -----------------------------------------------------------------
 
 _SHOWN_MAX = 200
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+UNSEEN = (
+    "\\xad\\u061c\\u180e\\u200b\\u200e\\u200f\\u2028-\\u202e\\u2060-\\u206f\\ufeff\\ufff9-\\ufffb"
+    "\\U000e0000-\\U000e007f"
+)
+"""Characters that reorder text or are invisible, for a set of a regular expression. U+200C and U+200D, which
+join letters and emoji, are left out."""
+_CONTROL = re.compile(rf"[\x00-\x08\x0b-\x1f\x7f-\x9f{UNSEEN}\ud800-\udfff]")
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = _short.maxlong = 80
 
@@ -71,7 +77,7 @@ def _on_one_line(text: str, most: int = _SHOWN_MAX) -> str:
 
 def without_controls(text: str) -> str:
     """The text as a terminal can print it. Control characters except line ends and tabs, characters that
-    reorder text, and lone surrogates become escapes."""
+    reorder text or are invisible, and lone surrogates become escapes."""
     return _CONTROL.sub(_escape, text)
 
 
@@ -84,6 +90,8 @@ def on_one_line(text: str) -> str:
 
 def _escape(found: re.Match[str]) -> str:
     code = ord(found[0])
+    if code > 0xFFFF:
+        return f"\\U{code:08x}"
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 from mrq_core.cli.terminal import result_output
 from mrq_core.contract.codec import JsonValue
-from mrq_core.errors import without_controls
+from mrq_core.errors import UNSEEN, without_controls
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-_JSON_CONTROL = re.compile(r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_JSON_CONTROL = re.compile(rf"[\x7f-\x9f{UNSEEN}\ud800-\udfff]")
 _WIDE = 10_000
 _CUT = frozenset({"task", "queue", "error"})
 _WHOLE = frozenset({"id", "status", "age", "duration", "driver", "plugin", "state", "running"})
@@ -104,7 +104,12 @@ def print_json(value: JsonValue, *, indent: int | None = 2) -> None:
 def json_text(value: JsonValue, *, indent: int | None = 2, is_ascii: bool = False) -> str:
     """The value as JSON. The escapes of JSON replace control characters, and with `is_ascii` all others."""
     text = json.dumps(value, indent=indent, ensure_ascii=is_ascii)
-    return _JSON_CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+    return _JSON_CONTROL.sub(_json_escape, text)
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    code = ord(found[0])
+    return f"\\u{code:04x}" if code <= 0xFFFF else json.dumps(found[0])[1:-1]
 
 
 def can_show(text: str) -> bool:

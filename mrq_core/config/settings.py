@@ -34,6 +34,8 @@ class Setting:
     file_only: bool = False
     is_list: bool = False
     """Whether the value is a list of values that the part of mrq that uses them checks."""
+    is_line: bool = False
+    """Whether the value is one line without control characters."""
 
 
 def _setting(default: object, help: str, group: str, **more: Any) -> Any:
@@ -86,7 +88,7 @@ class Config:
         minimum=0,
         auto=available_cores,
     )
-    name: str = _setting("", "First part of this worker's name, before host.pid.", "worker")
+    name: str = _setting("", "First part of this worker's name, before host.pid.", "worker", is_line=True)
     lease: float = _setting(
         60.0, "Seconds for which a claim is valid; renewed while the job runs.", "worker", minimum=0.1
     )
@@ -128,7 +130,10 @@ class Config:
     )
     admin_ip: str = _setting("127.0.0.1", "Address of the admin port.", "worker")
     local_ip: str = _setting(
-        "", "IP address of this machine in reports of workers. Empty: that of its network.", "worker"
+        "",
+        "IP address of this machine in reports of workers. Empty: that of its network.",
+        "worker",
+        is_line=True,
     )
     report_file: str = _setting(
         "", "File to which a worker also writes its report, for probes on its machine.", "worker"

@@ -19,7 +19,7 @@ from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag
 from mrq_core.contract.codec import refuse_repeated_keys
 from mrq_core.contract.naming import MAX_SECONDS, names_in, plain_text
 from mrq_core.contract.text import printable
-from mrq_core.errors import ConfigError, InvalidValue, shown, shown_error
+from mrq_core.errors import ConfigError, InvalidValue, on_one_line, shown, shown_error
 
 DEFAULT_FILE = "mrq-config.py"
 _MOST_SOURCE = 1_000_000
@@ -313,5 +313,7 @@ def _check_bounds(setting: Setting, value: object) -> None:
         raise ValueError(f"expected at most {setting.maximum:,}")
     if setting.minimum is not None and isinstance(value, int | float) and value < setting.minimum:
         raise ValueError(f"expected at least {setting.minimum:g}")
+    if setting.is_line and isinstance(value, str) and value != on_one_line(value):
+        raise ValueError("expected one line without control characters")
     if setting.choices and value not in setting.choices:
         raise ValueError(f"expected one of {', '.join(setting.choices)}")

@@ -120,7 +120,7 @@
 
   // --- the log of a job ---
   const MOST_LINE = 4000;
-  const CONTROLS = /[\0-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+  const CONTROLS = /[\0-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]/g;
   const appendLog = async () => {
     const here = document.querySelector("[data-job]");
     const answer = await fetch(`${root}/api/jobs/${encodeURIComponent(job)}/logs?cursor=${encodeURIComponent(here.dataset.cursor)}`);

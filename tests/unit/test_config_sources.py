@@ -16,7 +16,7 @@ import pytest
 from mrq_core.config.cores import available_cores
 from mrq_core.config.settings import SETTINGS, Config
 from mrq_core.config.sources import load_config
-from mrq_core.errors import ConfigError
+from mrq_core.errors import ConfigError, on_one_line
 
 WriteConfig = Callable[[str], Path]
 
@@ -412,6 +412,20 @@ def test_an_odd_file_is_one_clear_error(tmp_path: Path, content: bytes, words: s
     with pytest.raises(ConfigError, match=words) as caught:
         load()
     assert len(str(caught.value)) < 1200
+
+
+@pytest.mark.parametrize("name", ["a\x1b[31m", "a\nb", "a\tb", "a\u202eb", "a\u200bb"])
+def test_a_name_of_a_worker_is_one_line_without_controls(tmp_path: Path, name: str) -> None:
+    words = "expected one line without control characters"
+    with pytest.raises(ConfigError, match=rf"NAME is .*: {words}"):
+        load(environ={"MRQ_NAME": name})
+    with pytest.raises(ConfigError, match=rf"NAME is .*: {words}") as raised:
+        load({"name": name})
+    assert on_one_line(str(raised.value)) == str(raised.value)
+    (tmp_path / "mrq-config.py").write_text(f"NAME = {name!r}")
+    with pytest.raises(ConfigError, match=rf"NAME is .*: {words}"):
+        load()
+    assert load({"name": "Büro 1 👨\u200d👩"}).name == "Büro 1 👨\u200d👩"
 
 
 @pytest.mark.parametrize("name", [*SETTINGS, "CONFIG"])

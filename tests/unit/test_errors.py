@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mrq_core import errors
-from mrq_core.errors import MrqError, shown, shown_error
+from mrq_core.errors import MrqError, on_one_line, shown, shown_error, without_controls
 
 
 class Unshowable:
@@ -108,3 +108,17 @@ def test_an_error_without_a_text_is_shown_too() -> None:
     assert shown_error(KeyError()) == "KeyError"
     assert shown_error(Unspeakable()) == "Unspeakable: <its text fails>"
     assert len(shown_error(ValueError("x" * 10**6))) == 1000
+
+
+def test_no_text_for_people_holds_what_they_cannot_see() -> None:
+    unseen = (
+        *("\xad", "\u061c", "\u180e", "\u200b", "\u200e", "\u200f", "\u2060", "\u2064", "\u206f", "\ufeff"),
+        *("\u202a", "\u202e", "\u2066", "\u2069", "\ufff9", "\U000e0041", "\x1b", "\x9b", "\udcff"),
+    )
+    for letter in unseen:
+        code = ord(letter)
+        escape = f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
+        assert without_controls(f"a{letter}b\n") == f"a{escape}b\n"
+        assert on_one_line(f"a{letter}b") == f"a{escape}b"
+    for text in ("größe\t\n", "می\u200cشود", "👨\u200d👩\u200d👧", "❤\ufe0f", "שלום"):
+        assert without_controls(text) == text
