@@ -420,12 +420,12 @@ def test_a_name_of_a_worker_is_one_line_without_controls(tmp_path: Path, name: s
     with pytest.raises(ConfigError, match=rf"NAME is .*: {words}"):
         load(environ={"MRQ_NAME": name})
     with pytest.raises(ConfigError, match=rf"NAME is .*: {words}") as raised:
-        load({"name": name})
+        load(name=name)
     assert on_one_line(str(raised.value)) == str(raised.value)
     (tmp_path / "mrq-config.py").write_text(f"NAME = {name!r}")
     with pytest.raises(ConfigError, match=rf"NAME is .*: {words}"):
         load()
-    assert load({"name": "Büro 1 👨\u200d👩"}).name == "Büro 1 👨\u200d👩"
+    assert load(name="Büro 1 👨\u200d👩").name == "Büro 1 👨\u200d👩"
 
 
 @pytest.mark.parametrize("name", [*SETTINGS, "CONFIG"])
