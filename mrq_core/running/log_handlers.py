@@ -54,6 +54,16 @@ class TerminalHandler(LocklessHandler):
     def __init__(self) -> None:
         super().__init__()
         self.stream: Any = sys.stderr
+        self._own_stream: Any = self.stream
+
+    @property
+    def has_own_stream(self) -> bool:
+        """Whether lines go where they went first: a task may have set another stream."""
+        return self.stream is self._own_stream
+
+    def restore_stream(self) -> None:
+        """Sends lines again where they went first."""
+        self.stream = self._own_stream
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -73,7 +83,8 @@ class TerminalHandler(LocklessHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         if not is_usable(self.stream):
             # The interpreter's own stream leaves the descriptor open.
-            self.stream = open(2, "w", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+            self._own_stream = open(2, "w", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+            self.stream = self._own_stream
             self.emit(record)
         else:
             print_error(super().handleError, record)

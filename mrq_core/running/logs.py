@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from collections import deque
@@ -47,6 +46,10 @@ _loggers = (_root, *map(logging.getLogger, ("mrq", "mrq.job", "mrq.plugins", "mr
 _own = _loggers[1:]
 _own_levels: dict[logging.Logger, int] = {}
 """The levels of mrq's own loggers that no job may change for the others."""
+# The same in the form that an examination after each job reads fastest.
+_expected: list[tuple[logging.Handler, int, list[Any]]] = []
+_expected_levels: list[tuple[logging.Logger, int]] = []
+_terminals: list[TerminalHandler] = []
 
 
 class JobLog:
@@ -167,6 +170,8 @@ def set_up_logging(config: Config, *, worker: str = "", follows_file: bool = Fal
     keep_levels(dict.fromkeys(_own, -1))
     _set_up.clear()
     _set_up.update({one: (one.formatter, list(one.filters)) for one in _ours})
+    _expected[:] = [(one, one.level, list(one.filters)) for one in _ours]
+    _terminals[:] = [one for one in _ours if isinstance(one, TerminalHandler)]
     _disabled.update(_disabled_loggers())
 
 
@@ -180,6 +185,7 @@ def keep_levels(before: Mapping[logging.Logger, int]) -> None:
     for logger, level in levels_now().items():
         if type(level) is int and before[logger] != level:
             _own_levels[logger] = level
+    _expected_levels[:] = _own_levels.items()
 
 
 handle_unstamped = logging.Logger.handle
@@ -236,8 +242,14 @@ def is_logging_intact() -> bool:
     """Whether logs still go where `set_up_logging` has sent them. Costs little: called after each job."""
     try:
         handlers = _root.handlers
-        for handler in _ours:
-            if handler not in handlers:
+        for handler, level, filters in _expected:
+            if handler.level != level or handler.filters != filters or handler not in handlers:
+                return False
+        for logger, level in _expected_levels:
+            if logger.level != level:
+                return False
+        for terminal in _terminals:
+            if not terminal.has_own_stream:
                 return False
         return not (
             _manager.disable
@@ -288,8 +300,8 @@ def _restore_handler(handler: logging.Handler, level: int) -> None:
     if handler.filters != filters:
         handler.filters = list(filters)
     handler.lock = None
-    if isinstance(handler, TerminalHandler) and not hasattr(handler.stream, "write"):
-        handler.stream = sys.__stderr__
+    if isinstance(handler, TerminalHandler) and not handler.has_own_stream:
+        handler.restore_stream()
 
 
 def _is_usable(handler: Any) -> bool:

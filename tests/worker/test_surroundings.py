@@ -120,6 +120,29 @@ def parts_of_handlers():
     time.sleep(0.01)
 
 
+def streams():
+    for handler in logging.root.handlers:
+        handler.stream = io.StringIO()
+
+
+def short_levels():
+    log.setLevel(logging.CRITICAL)
+
+
+def short_levels_above():
+    logging.getLogger("mrq").setLevel(logging.CRITICAL)
+
+
+def short_handler_levels():
+    for handler in logging.root.handlers:
+        handler.setLevel(logging.CRITICAL)
+
+
+def short_filters():
+    for handler in logging.root.handlers:
+        handler.addFilter(lambda record: False)
+
+
 def disable_odd():
     logging.Logger.manager.disable = 99
 
@@ -284,10 +307,11 @@ def naps():
 '''
 
 WAYS = (
-    "dict_config", "file_config", "basic_config", "disable", "shut_down", "clear", "raise_levels",
-    "own_levels", "own_config",
+    "dict_config", "short_levels_above", "file_config", "basic_config", "disable", "shut_down", "clear",
+    "raise_levels", "own_levels", "own_config",
     "clear_loggers", "capture", "handlers_none", "handlers_tuple", "handlers_odd", "levels_none",
-    "filters_none", "parts_of_handlers", "disable_odd", "other_root", "loggers", "methods",
+    "filters_none", "parts_of_handlers", "disable_odd", "other_root", "loggers", "methods", "streams",
+    "short_levels", "short_handler_levels", "short_filters",
 )  # fmt: skip
 
 
