@@ -61,12 +61,14 @@ def demo(
     from mrq_core.cli.demo_tasks import QUEUE
     from mrq_core.client.client import Client
     from mrq_core.plugins.manager import Plugins
+    from mrq_core.worker.guards.surroundings import folder_now
 
     config = given.config(queues=QUEUE, greenlets=greenlets, **_SETTINGS)
     _quiet_logs(config)
     plugins = Plugins(config)
     client = Client(config, plugins=plugins)
     try:
+        folder_now()  # the worker needs it: refuse before jobs are queued
         with dashboard_of(config, given, is_wanted=not no_dashboard) as dashboard:
             jobs = _enqueue(client, number)
             _work(config, plugins, jobs, dashboard, given.broker_flags())

@@ -31,9 +31,9 @@ def exit_on_error(*, debug: bool) -> Iterator[None]:
         if debug:
             complain_traceback()
         complain("\n".join([str(error), *_notes_of(error)]))
-        sys.exit(_exit_code(error))
-    except KeyboardInterrupt:
-        sys.exit(EXIT_INTERRUPTED)
+        sys.exit(exit_code_of(error))
+    except KeyboardInterrupt as error:
+        sys.exit(exit_code_of(error))
     except SystemExit:
         raise
     except BaseException as error:  # of mrq, or of a plugin; also GreenletExit and the like
@@ -41,7 +41,7 @@ def exit_on_error(*, debug: bool) -> Iterator[None]:
             complain_traceback()
         hint = [] if isinstance(error, OSError) else [_HINT]
         complain("\n".join([shown_error(error), *(_notes_of(error) or hint)]))
-        sys.exit(EXIT_FAILED if isinstance(error, Exception) else EXIT_USAGE)
+        sys.exit(exit_code_of(error))
 
 
 def _notes_of(error: BaseException) -> list[str]:
@@ -50,10 +50,14 @@ def _notes_of(error: BaseException) -> list[str]:
     return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
 
 
-def _exit_code(error: MrqError) -> int:
+def exit_code_of(error: BaseException) -> int:
+    """The exit code of a command that ends with this error."""
+    if isinstance(error, KeyboardInterrupt):
+        return EXIT_INTERRUPTED
     if isinstance(error, ScheduleNotFound):  # like any other thing that does not exist
         return EXIT_FAILED
-    return EXIT_USAGE if isinstance(error, ConfigError | InvalidValue | InvalidParams) else EXIT_FAILED
+    is_usage = isinstance(error, ConfigError | InvalidValue | InvalidParams)
+    return EXIT_USAGE if is_usage or not isinstance(error, Exception) else EXIT_FAILED
 
 
 def can_ask() -> bool:

@@ -50,7 +50,7 @@ def main(commands: int, reports: int) -> NoReturn:
 
 def run_worker(config: Config, parent: ParentLink | None = None) -> NoReturn:
     """Works until the worker stops, and ends the process. Raises what keeps the worker from starting."""
-    from mrq_core.cli.errors import EXIT_FAILED
+    from mrq_core.cli.errors import exit_code_of
     from mrq_core.operations.checks import check_task_options
     from mrq_core.plugins.manager import Plugins
     from mrq_core.running.logs import set_up_logging
@@ -63,8 +63,8 @@ def run_worker(config: Config, parent: ParentLink | None = None) -> NoReturn:
     set_up_logging(config, follows_file=parent is not None)
     try:
         code = Worker(config, Plugins(config), parent=parent).run(exits_after=True)
-    except BaseException:
-        leave_after_work(EXIT_FAILED)
+    except BaseException as error:
+        leave_after_work(exit_code_of(error))
         raise
     end_after_work(code)
 

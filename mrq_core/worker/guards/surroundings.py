@@ -50,7 +50,7 @@ class Surroundings:
     """The state of the process when the worker started, which `restore` brings back."""
 
     def __init__(self) -> None:
-        self._folder = _folder_now()
+        self._folder = folder_now()
         self._streams = (StandardStream("stdout"), StandardStream("stderr"))
         self._recursion_limit = sys.getrecursionlimit()
         self._switch_interval = sys.getswitchinterval()
@@ -148,13 +148,13 @@ class Surroundings:
             _log.warning("folder.changed: a task has changed the working directory of all jobs to %s", folder)
 
 
-def _folder_now() -> str:
+def folder_now() -> str:
     """The working directory. Raises ConfigError."""
     try:
         return os.getcwd()
     except OSError as error:
         raise ConfigError(
-            f"the working directory is gone, or cannot be read ({error.strerror}): start the worker in a "
+            f"the working directory is gone, or cannot be read ({error.strerror}): start the command in a "
             "folder that exists, because tasks are searched there"
         ) from error
 
