@@ -1,60 +1,29 @@
-"""Bulk actions: one change of all jobs that a query finds, in steps, with progress that outlives the process.
+"""Bulk actions: one change of all jobs that a query finds, as shared state keeps it.
 
-Up to CHUNK jobs are changed at once. More are a `Bulk` in shared state, which one process at a time owns and
-advances, under a lease. Another process takes over a bulk whose lease has run out.
-
-No job is changed twice in a way that matters, whatever dies when:
-
-- A bulk changes jobs that were queued before it began, oldest first, and each step continues behind the last.
-  A requeue gives a job a new `queued_at`, so that a job which was requeued, by this bulk or by a person, no
-  longer matches, even if it has failed again. The broker compares at the moment of the change.
-- Before a step, the owner stores the end and the size of the step by compare-and-set. An owner that has lost
-  its bulk finds another version and stops. A step that was stored and not counted is repeated, up to its end
-  only.
-- A repeated step counts what it changes. The rest of its size may have been changed before: `unsure`. So the
-  counts are exact where `unsure` is 0, and otherwise minimums.
-
-What a repeated step can undo is the move or priority that a person gave a job between the death of an owner
-and the takeover, about LEASE seconds.
+`bulk_changes` changes the jobs. `bulk_steps` does it in steps, in the process that owns the bulk.
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from functools import partial
-from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
-from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue
-from mrq_core.contract.messages import CHUNK, Action, Cancel, ChangeResult, Edit, Move, Remove, Requeue
-from mrq_core.contract.queries import Order
-from mrq_core.contract.record import JobRecord
+from mrq_core.contract.messages import Cancel, ChangeResult, Move, Remove, Requeue
 from mrq_core.contract.shared_state import StateItem
-from mrq_core.errors import BrokerUnavailable, InvalidValue, MrqError
+from mrq_core.errors import BrokerUnavailable, InvalidValue
 from mrq_core.ids import new_id
-from mrq_core.operations.actions import (
-    Change,
-    SetPriority,
-    apply_to_still_matching,
-    cancels_of,
-    summary,
-)
+from mrq_core.operations.actions import Change, SetPriority, summary
 from mrq_core.operations.query import SearchQuery
-from mrq_core.operations.search import SearchPage, search
 from mrq_core.operations.views import iso
 
 BULK_NAMESPACE = "bulk"
-LEASE = 10.0
-"""Seconds after which another process may take over a bulk that its owner has not advanced."""
 KEPT = 7 * 86_400.0
 """Seconds for which an ended bulk is kept."""
 MOST_RUNNING = 20
@@ -62,11 +31,8 @@ MOST_ENDED = 100
 """Ended bulks that are kept when another one begins."""
 MOST_QUERY = 16_384
 """Bytes of a query that is stored."""
-_SECONDS = 1.0
-"""The longest search of one step, where the query has conditions that no index serves."""
-_ATTEMPTS = 20
-_SMALL = 100
-"""Jobs that are changed in one call."""
+ATTEMPTS = 20
+"""Attempts to change a stored bulk that other processes change too."""
 
 
 class BulkStatus(StrEnum):
@@ -187,77 +153,7 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     version: int
 
 
-class Lost(MrqError):
-    """Another process owns the bulk, or it has ended."""
-
-
-# --- small ones -------------------------------------------------------------------------------------
-
-
-def bounded(broker: Broker, query: SearchQuery) -> SearchQuery:
-    """The query for jobs that were queued until now, by the broker's clock. Returns when that moment has
-    passed, so that no change from now on gives a job a `queued_at` that matches."""
-    until = after(broker.now(), 0.001)
-    deadline = time.monotonic() + 1.0
-    while broker.now() < until and time.monotonic() < deadline:
-        time.sleep(0.001)
-    earlier = query.filter.until
-    if earlier is not None and earlier <= until:
-        return query
-    return replace(query, filter=replace(query.filter, until=until))
-
-
-def change_if_few(broker: Broker, query: SearchQuery, change: Change) -> Counter[ChangeResult] | None:
-    """Changes all jobs of a query that `bounded` has returned, and counts the answers. None: there may be
-    more than CHUNK, and none was changed."""
-    page = search(broker, query, limit=CHUNK, order=Order.OLDEST_FIRST)
-    if page.cursor is not None:
-        return None
-    return _change(broker, query, change, page.records)
-
-
-def _change(
-    broker: Broker, query: SearchQuery, change: Change, records: Sequence[JobRecord]
-) -> Counter[ChangeResult]:
-    """Changes those of the jobs that still match the filter. Two halves at once: a server works on one while
-    this process prepares the other. After an error, returns when both halves have ended."""
-    if not records:
-        return Counter()
-    if isinstance(change, SetPriority):
-        return _prioritize(broker, change.priority, records)
-    if not isinstance(change, Cancel):
-        return _apply(broker, query, change, [record.id for record in records])
-    answers: Counter[ChangeResult] = Counter()
-    for cancel, ids in cancels_of(broker, records, change):
-        answers += _apply(broker, query, cancel, ids)
-    return answers
-
-
-def _apply(broker: Broker, query: SearchQuery, change: Action, ids: Sequence[str]) -> Counter[ChangeResult]:
-    apply = partial(apply_to_still_matching, broker, query.filter, change)
-    if len(ids) <= _SMALL:
-        return apply(ids)
-    middle = len(ids) // 2
-    with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(apply, (ids[:middle], ids[middle:]))
-    return first + second
-
-
-def _prioritize(broker: Broker, priority: int, records: Sequence[JobRecord]) -> Counter[ChangeResult]:
-    answers: Counter[ChangeResult] = Counter()
-    edits = []
-    for record in records:
-        if not record.status.is_waiting or record.is_ended:
-            answers[ChangeResult.REFUSED] += 1
-        elif record.priority == priority:
-            answers[ChangeResult.DONE] += 1
-        else:
-            edits.append(Edit(id=record.id, claims=record.claims, edits=record.edits, priority=priority))
-    answers.update(broker.edit(edits) if edits else ())
-    return answers
-
-
-# --- large ones -------------------------------------------------------------------------------------
+# --- begin, read, stop -------------------------------------------------------------------------------
 
 
 def begin_bulk(
@@ -306,13 +202,13 @@ def begin_bulk(
 def read_bulk(broker: Broker, bulk_id: str) -> Bulk | None:
     """The bulk with this id. None: there is none, or it was forgotten after its end. One read."""
     item = broker.state.get(BULK_NAMESPACE, bulk_id)
-    held = None if item is None else _held(item)
+    held = None if item is None else held_in(item)
     return None if held is None else held.bulk
 
 
 def list_bulks(broker: Broker) -> list[Bulk]:
     """The running bulks and those that ended within a week, newest first. One read."""
-    found = [held.bulk for held in map(_held, broker.state.list(BULK_NAMESPACE)) if held is not None]
+    found = [held.bulk for held in map(held_in, broker.state.list(BULK_NAMESPACE)) if held is not None]
     return sorted(found, key=lambda bulk: (bulk.begun_at, bulk.id), reverse=True)
 
 
@@ -320,131 +216,22 @@ def stop_bulk(broker: Broker, bulk_id: str, who: str) -> Bulk | None:
     """Asks the owner to stop after its step, within about a second; a bulk without an owner stops when a
     process takes it over. What was changed stays changed. None: there is no such bulk. An ended one is
     unchanged."""
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         item = broker.state.get(BULK_NAMESPACE, bulk_id)
-        held = None if item is None else _held(item)
+        held = None if item is None else held_in(item)
         if held is None or not held.bulk.is_running or held.bulk.stop_by is not None:
             return None if held is None else held.bulk
         stopping = replace(held.bulk, stop_by=who)
-        if _write(broker, stopping, held.version) is not None:
+        if write_bulk(broker, stopping, held.version) is not None:
             return stopping
     raise BrokerUnavailable("the bulk action changed each time: try again")
 
 
-def take_over(broker: Broker, owner: str, known: Sequence[str] = ()) -> list[Held]:
-    """Makes `owner` the owner of all running bulks that no process has advanced for LEASE seconds, but those
-    with the ids `known`. `owner` is a text that no other process has, and no later one. One read, and one
-    write for each."""
-    taken = []
-    now = None
-    for held in map(_held, broker.state.list(BULK_NAMESPACE)):
-        if held is None or not held.bulk.is_running or held.bulk.id in known:
-            continue
-        now = now or broker.now()
-        # One that `owner` has without knowing: the answer of an earlier call was lost.
-        if held.bulk.owner not in ("", owner) and held.bulk.lease_until > now:
-            continue
-        mine = replace(held.bulk, owner=owner, lease_until=after(now, LEASE))
-        version = _write(broker, mine, held.version)
-        if version is not None:
-            taken.append(Held(bulk=mine, version=version))
-    return taken
+# --- shared state -----------------------------------------------------------------------------------
 
 
-OnEnd = Callable[[Bulk], None]
-"""Called with a bulk that has ended, before its end is stored. A crash in between repeats the call."""
-
-
-def advance(broker: Broker, held: Held, on_end: OnEnd = lambda bulk: None) -> Held:
-    """Does one step of a bulk that this process owns. Afterwards the bulk has ended, or another step follows.
-
-    Raises Lost if another process owns it by now. After an error of the broker, `reread` tells how to go on.
-    """
-    bulk = held.bulk
-    if bulk.query is None:
-        raise Lost(f"the bulk action {bulk.id} has ended")
-    query, is_repeated = bulk.query, bulk.step > 0
-    page = search(broker, query, cursor=bulk.cursor, limit=CHUNK, order=Order.OLDEST_FIRST, seconds=_SECONDS)
-    if is_repeated:
-        page = _until(page, bulk.step_end or "")
-    elif page.records:
-        bulk = replace(bulk, step=len(page.records), step_end=page.records[-1].id)
-    begun = _kept(broker, Held(bulk=bulk, version=held.version))
-    bulk = begun.bulk
-    if bulk.stop_by is not None:
-        possible = bulk.step if is_repeated else 0
-        return _ended(broker, begun, BulkStatus.STOPPED, on_end, unsure=bulk.unsure + possible)
-    answers = _change(broker, query, bulk.change.change, page.records)
-    step = unsure = 0
-    if is_repeated:  # a job that is refused now may be one that the first run has changed
-        answers.pop(ChangeResult.REFUSED, None)
-        rest = max(0, bulk.step - answers.total())
-        step, unsure = (0, rest) if page.cursor == bulk.step_end else (rest, 0)
-    counted = Held(
-        bulk=replace(
-            bulk,
-            changes=dict(Counter(bulk.changes) + Counter({str(name): n for name, n in answers.items()})),
-            unsure=bulk.unsure + unsure,
-            step=step,
-            step_end=bulk.step_end if step else None,
-            cursor=page.cursor,
-        ),
-        version=begun.version,
-    )
-    return counted if page.cursor is not None else _ended(broker, counted, BulkStatus.DONE, on_end)
-
-
-def release(broker: Broker, held: Held) -> None:
-    """Gives a bulk back after a step, with its counts: another process may go on at once."""
-    if held.bulk.is_running:
-        now = broker.now()
-        _kept(broker, held, owner="", lease_until=now)
-
-
-def fail(broker: Broker, held: Held, error: str, on_end: OnEnd = lambda bulk: None) -> Held:
-    """Ends a bulk after an error that would come again."""
-    unsure = held.bulk.unsure + held.bulk.step
-    return _ended(broker, held, BulkStatus.FAILED, on_end, unsure=unsure, error=error[:500])
-
-
-def reread(broker: Broker, held: Held) -> Held:
-    """The stored bulk, after an error of the broker. Raises Lost."""
-    item = broker.state.get(BULK_NAMESPACE, held.bulk.id)
-    stored = None if item is None else _held(item)
-    if stored is None or not stored.bulk.is_running or stored.bulk.owner != held.bulk.owner:
-        raise Lost(f"the bulk action {held.bulk.id} has another owner, or has ended")
-    return stored
-
-
-def _until(page: SearchPage, end: str) -> SearchPage:
-    """The page up to the job `end`. Its cursor is `end`, unless the search has not come so far."""
-    inside = tuple(record for record in page.records if record.id <= end)
-    return SearchPage(records=inside, cursor=min(page.cursor or end, end))
-
-
-def _kept(broker: Broker, held: Held, **values: Any) -> Held:
-    """Stores the bulk under a new lease, unless another process owns it. Raises Lost."""
-    now = broker.now()
-    bulk = replace(held.bulk, updated_at=now, **{"lease_until": after(now, LEASE), **values})
-    for _ in range(_ATTEMPTS):
-        version = _write(broker, bulk, held.version)
-        if version is not None:
-            return Held(bulk=bulk, version=version)
-        stored = reread(broker, held)  # a request to stop, or a write whose answer was lost
-        held = Held(bulk=held.bulk, version=stored.version)
-        bulk = replace(bulk, stop_by=stored.bulk.stop_by)
-    raise BrokerUnavailable("the bulk action changed each time: try again")
-
-
-def _ended(broker: Broker, held: Held, status: BulkStatus, on_end: OnEnd, **values: Any) -> Held:
-    now = broker.now()
-    values |= {"status": status, "ended_at": now, "lease_until": now, "owner": "", "query": None}
-    values |= {"cursor": None, "step": 0, "step_end": None}
-    on_end(replace(held.bulk, **values))
-    return _kept(broker, held, **values)
-
-
-def _write(broker: Broker, bulk: Bulk, version: int) -> int | None:
+def write_bulk(broker: Broker, bulk: Bulk, version: int) -> int | None:
+    """Stores the bulk if this is its version in shared state. Returns the new version, or None."""
     ttl = None if bulk.is_running else KEPT
     item = broker.state.compare_and_set(BULK_NAMESPACE, bulk.id, _stored(bulk), version=version, ttl=ttl)
     return None if item is None else item.version
@@ -455,8 +242,8 @@ def _stored(bulk: Bulk) -> JsonValue:
     return value
 
 
-def _held(item: StateItem) -> Held | None:
-    """None: a newer version of mrq has stored it."""
+def held_in(item: StateItem) -> Held | None:
+    """The bulk in a value. None: a newer version of mrq has stored it."""
     try:
         return Held(bulk=msgspec.convert(item.value, Bulk), version=item.version)
     except msgspec.ValidationError:

@@ -17,14 +17,8 @@ from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.values import check_job_id, check_priority
 from mrq_core.errors import InvalidValue
 from mrq_core.operations.actions import Change, SetPriority, allows, summary
-from mrq_core.operations.bulk import (
-    begin_bulk,
-    bounded,
-    bulk_view,
-    bulk_words,
-    change_if_few,
-    stop_bulk,
-)
+from mrq_core.operations.bulk import begin_bulk, bulk_view, bulk_words, stop_bulk
+from mrq_core.operations.bulk_changes import bounded, change_if_few
 from mrq_core.operations.query import SearchQuery, parse_query
 from mrq_core.operations.query_parts import quoted_value
 from mrq_core.operations.search import counts_by_status

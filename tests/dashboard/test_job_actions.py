@@ -26,8 +26,10 @@ from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.ids import new_id
-from mrq_core.operations import bulk as bulk_module
+from mrq_core.operations import bulk_changes, bulk_steps
 from mrq_core.operations.auditing import read_audit
+from mrq_core.operations.bulk import begin_bulk, read_bulk
+from mrq_core.operations.bulk_changes import bounded
 from mrq_core.operations.query import parse_query
 from mrq_core.operations.task_descriptions import publish_task
 from mrq_core.tasks.describing import TaskDescription
@@ -415,7 +417,8 @@ def test_a_large_body_is_refused(site: TestClient) -> None:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> int:
     """Above this number of jobs, an action goes on after its answer."""
-    monkeypatch.setattr(bulk_module, "CHUNK", 10)
+    for module in (bulk_changes, bulk_steps):
+        monkeypatch.setattr(module, "CHUNK", 10)
     return 10
 
 
@@ -460,11 +463,11 @@ def test_a_form_leads_to_the_progress(site: TestClient, client: Client, few: int
 
 def test_a_dashboard_that_starts_goes_on_with_what_another_left(config: Config, client: Client) -> None:
     failed(client, 35)
-    query = bulk_module.bounded(client.broker, parse_query(client.broker, "status:failed"))
-    left = bulk_module.begin_bulk(client.broker, query, Requeue(), "anna", expected=35, is_counted=True)
+    query = bounded(client.broker, parse_query(client.broker, "status:failed"))
+    left = begin_bulk(client.broker, query, Requeue(), "anna", expected=35, is_counted=True)
     with TestClient(create_dashboard(config), base_url="http://localhost"):
         until(lambda: statuses(client) == {"queued": 35})
-    found = bulk_module.read_bulk(client.broker, left.id)
+    found = read_bulk(client.broker, left.id)
     assert found is not None
     assert found.who == "anna"
 

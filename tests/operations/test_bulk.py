@@ -17,26 +17,22 @@ from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable, InvalidValue
 from mrq_core.operations import bulk as module
-from mrq_core.operations import bulk_runner
+from mrq_core.operations import bulk_changes, bulk_runner, bulk_steps
 from mrq_core.operations.actions import Change, SetPriority
 from mrq_core.operations.bulk import (
     Bulk,
     BulkStatus,
     Held,
-    Lost,
     StoredChange,
-    advance,
     begin_bulk,
-    bounded,
     bulk_words,
-    change_if_few,
     list_bulks,
     read_bulk,
-    release,
     stop_bulk,
-    take_over,
 )
+from mrq_core.operations.bulk_changes import bounded, change_if_few
 from mrq_core.operations.bulk_runner import BulkRunner
+from mrq_core.operations.bulk_steps import Lost, advance, release, take_over
 from mrq_core.operations.query import parse_query
 from mrq_core.operations.task_descriptions import publish_task
 from mrq_core.tasks.describing import TaskDescription
@@ -51,8 +47,9 @@ STEP = 10
 @pytest.fixture(autouse=True, params=[100, 4], ids=["whole", "halves"])
 def small_steps(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Small steps, in one call and in two at once."""
-    monkeypatch.setattr(module, "CHUNK", STEP)
-    monkeypatch.setattr(module, "_SMALL", request.param)
+    monkeypatch.setattr(bulk_steps, "CHUNK", STEP)
+    monkeypatch.setattr(bulk_changes, "CHUNK", STEP)
+    monkeypatch.setattr(bulk_changes, "_SMALL", request.param)
 
 
 @pytest.fixture
