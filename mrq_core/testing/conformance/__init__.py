@@ -20,12 +20,13 @@ from __future__ import annotations
 import pytest
 
 _PARTS = (
-    *("against_model", "base", "bulk", "changes", "claim", "edits", "enqueue", "horizon", "leases", "limits"),
-    *("logs", "machine", "machine_raw", "metrics", "model", "poll", "positions", "processes"),
-    *("prune", "queue_claims", "queue_entries", "queue_half", "queue_keys", "queue_kit", "queue_looking"),
-    *("queue_names", "queue_parking", "queue_raw", "rates", "raw", "raw_kinds", "record_keys", "rules"),
-    *("search", "settle", "state", "store_attempts", "store_half", "store_kit", "store_records"),
-    *("store_threads", "store_writes", "terms", "threads", "totals", "unique"),
+    *("against_model", "base", "bulk", "changes", "claim", "counting", "denied_tasks", "edits", "enqueue"),
+    *("horizon", "leases", "limits", "logs", "machine", "machine_kit", "machine_raw", "metrics", "model"),
+    *("paused_tasks", "poll", "positions", "processes", "prune", "queue_claims", "queue_entries"),
+    *("queue_half", "queue_keys", "queue_kit", "queue_looking", "queue_names", "queue_parking"),
+    *("queue_raw", "rates", "raw", "raw_kinds", "record_keys", "rules", "search", "settle", "state"),
+    *("store_attempts", "store_half", "store_kit", "store_records", "store_threads", "store_writes"),
+    *("terms", "threads", "totals", "unique"),
 )
 # The asserts of a module that pytest does not collect itself say nothing unless they are rewritten.
 pytest.register_assert_rewrite(*(f"{__name__}.{part}" for part in _PARTS))
@@ -35,6 +36,7 @@ from mrq_core.testing.conformance.bulk import BulkContract  # noqa: E402
 from mrq_core.testing.conformance.changes import ChangeContract  # noqa: E402
 from mrq_core.testing.conformance.claim import ClaimContract  # noqa: E402
 from mrq_core.testing.conformance.counting import CountContract  # noqa: E402
+from mrq_core.testing.conformance.denied_tasks import DeniedTaskContract  # noqa: E402
 from mrq_core.testing.conformance.edits import EditContract  # noqa: E402
 from mrq_core.testing.conformance.enqueue import EnqueueContract  # noqa: E402
 from mrq_core.testing.conformance.horizon import RateHorizonContract  # noqa: E402
@@ -43,6 +45,7 @@ from mrq_core.testing.conformance.limits import LimitContract  # noqa: E402
 from mrq_core.testing.conformance.logs import LogContract  # noqa: E402
 from mrq_core.testing.conformance.metrics import MetricContract  # noqa: E402
 from mrq_core.testing.conformance.model import ModelContract  # noqa: E402
+from mrq_core.testing.conformance.paused_tasks import PausedTaskContract  # noqa: E402
 from mrq_core.testing.conformance.poll import PollContract, WaitContract  # noqa: E402
 from mrq_core.testing.conformance.positions import PositionContract  # noqa: E402
 from mrq_core.testing.conformance.processes import GreenletContract, ProcessContract  # noqa: E402
@@ -54,7 +57,7 @@ from mrq_core.testing.conformance.rates import RateContract  # noqa: E402
 from mrq_core.testing.conformance.raw import RawContract  # noqa: E402
 from mrq_core.testing.conformance.raw_kinds import RawKindContract  # noqa: E402
 from mrq_core.testing.conformance.record_keys import RecordKeyContract  # noqa: E402
-from mrq_core.testing.conformance.rules import DeniedTaskContract, PausedTaskContract, RulesContract  # noqa: E402
+from mrq_core.testing.conformance.rules import RulesContract  # noqa: E402
 from mrq_core.testing.conformance.search import ApplyContract, SearchContract  # noqa: E402
 from mrq_core.testing.conformance.settle import SettleContract  # noqa: E402
 from mrq_core.testing.conformance.state import StateContract  # noqa: E402

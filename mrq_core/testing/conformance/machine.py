@@ -9,8 +9,7 @@ suspect that a limit blocks counts as waiting.
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -25,13 +24,10 @@ from msgspec.structs import replace
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject
-from mrq_core.contract.lifecycle import claim_number
 from mrq_core.contract.messages import (
     Action,
     AddedKeys,
     Cancel,
-    ChangeResult,
-    ClaimRef,
     ClaimRequest,
     Edit,
     Limit,
@@ -50,40 +46,27 @@ from mrq_core.contract.record import WAITING, JobRecord, Status
 from mrq_core.contract.shared_state import Versions
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import BrokerFactory, Contract
+from mrq_core.testing.conformance.machine_kit import (
+    ENDS,
+    ERRORS,
+    GOES_ON,
+    LEASE,
+    LIMITS,
+    PAUSABLE,
+    QUEUES,
+    RATES,
+    TERMS,
+    WORKERS,
+    Pair,
+    apply_all,
+    ids_of,
+    plain_record,
+    present_totals,
+    ref_of,
+)
 from mrq_core.testing.memory import MemoryBroker
 
 T = TypeVar("T")
-QUEUES = ("a", "b", "t/x", "t/y", "limited", "rated")
-WORKERS = ("w1", "w2")
-LEASE = 30.0
-LIMITS = {"rule": Limit(concurrency=2)}
-RATES = [{"rate": Limit(rate=2, per=per)} for per in (50.0, 50.0, 400.0)]
-"""Jobs are pushed back, or parked, and the rule changes now and then."""
-PAUSABLE = "p0"
-"""The path of the task that is paused now and then."""
-ENDS = [Status.SUCCESS, Status.FAILED, Status.ABORT, Status.TIMEOUT, Status.MAXRETRIES, Status.CANCEL]
-ERRORS: list[dict[str, Any]] = [
-    {},
-    {"exception_type": "a.E", "exception_message": "no lamps", "error_group": "g1"},
-    {"exception_type": "b.E", "exception_message": "no chairs", "error_group": "g2"},
-]
-TERMS = [
-    JobFilter(exception_types=("E",)),
-    JobFilter(exception_types=("a.E",), error_words=("no",)),
-    JobFilter(error_words=("chairs",)),
-    JobFilter(error_groups=("g1",)),
-    JobFilter(search_keys={"n": 1}),
-    JobFilter(search_keys={"m": 1}),
-    JobFilter(search_keys={"n": 1}, error_words=("lamps",)),
-]
-GOES_ON = [Status.RETRY, Status.INTERRUPT, Status.QUEUED]
-
-
-class Pair(NamedTuple):
-    """One claim of one job, as the driver gave it and as the model did."""
-
-    ours: JobRecord
-    models: JobRecord
 
 
 class JobMachine(RuleBasedStateMachine):
@@ -118,23 +101,7 @@ class JobMachine(RuleBasedStateMachine):
 
     def plain(self, record: JobRecord) -> JobRecord:
         """The record without what the contract leaves open."""
-        due_at: datetime | None = record.due_at
-        if (
-            (record.limit_keys or record.path == PAUSABLE)
-            and record.status.is_waiting
-            and due_at is not None
-            and due_at <= self.clock.now()
-        ):
-            due_at = None
-        return replace(
-            record,
-            id=self.aliases.get(record.id, record.id),
-            due_at=due_at,
-            token=None if record.token is None else str(claim_number(record.token)),
-            history=tuple(
-                replace(attempt, token=str(claim_number(attempt.token))) for attempt in record.history
-            ),
-        )
+        return plain_record(record, self.clock.now(), self.aliases)
 
     def records(self, broker: Broker) -> list[JobRecord]:
         found = broker.find(JobFilter(), order=Order.OLDEST_FIRST, limit=1000).records
@@ -149,11 +116,11 @@ class JobMachine(RuleBasedStateMachine):
     def compare(self) -> None:
         """Every record, and every number that is kept of them."""
         self.same(self.records)
-        self.same(_present_totals)
+        self.same(present_totals)
         self.same(lambda broker: broker.counts(QUEUES[:-2]))
         self.same(lambda broker: [held.waiting + held.claimed for held in broker.counts(QUEUES)])
         self.same(lambda broker: broker.paused())
-        self.same(lambda broker: [_ids(self, broker, wanted) for wanted in TERMS])
+        self.same(lambda broker: [ids_of(broker, wanted, self.aliases) for wanted in TERMS])
         self.same(lambda broker: broker.count(JobFilter(statuses=(Status.STARTED,)), "queue").numbers)
         waiting = self.model.find(JobFilter(queues=("b", "t/"), statuses=tuple(WAITING)), limit=3).records
         # Jobs of raw queues have other ids in the driver, and are not ordered by id in the same way.
@@ -319,7 +286,7 @@ class JobMachine(RuleBasedStateMachine):
 
     @rule(worker=st.sampled_from(WORKERS), progress=st.sampled_from([0.25, 0.75]))
     def renew_and_annotate(self, worker: str, progress: float) -> None:
-        refs = [[_ref(pair[side]) for pair in self.held[worker]] for side in (0, 1)]
+        refs = [[ref_of(pair[side]) for pair in self.held[worker]] for side in (0, 1)]
         assert self.driver.renew(refs[0], LEASE) == self.model.renew(refs[1], LEASE)
         notes = [[Note(id=ref.id, token=ref.token, progress=progress) for ref in side] for side in refs]
         assert self.driver.annotate(notes[0]) == self.model.annotate(notes[1])
@@ -452,7 +419,7 @@ class JobMachine(RuleBasedStateMachine):
     )
     def apply(self, action: Action, status: Status) -> None:
         wanted = JobFilter(statuses=(status,), queues=("a", "t/"))
-        self.same(lambda broker: _apply_all(broker, wanted, action))
+        self.same(lambda broker: apply_all(broker, wanted, action))
 
     # --- time, pauses ---------------------------------------------------------------------------------
 
@@ -480,37 +447,3 @@ class JobMachine(RuleBasedStateMachine):
         ]
         assert self.pauses[worker] == [self.model.paused()] * 2
         assert sorted(changes[0].interrupts) == sorted(changes[1].interrupts)
-
-
-def _ids(machine: JobMachine, broker: Broker, wanted: JobFilter) -> list[str]:
-    found = broker.find(wanted, limit=1000).records
-    return sorted(machine.aliases.get(record.id, record.id) for record in found)
-
-
-def _present_totals(broker: Broker) -> list[dict[str, dict[Status, int]]]:
-    """The totals without their zeros."""
-    tables = []
-    totals = broker.totals()
-    for table in (totals.by_queue, totals.by_path, totals.by_error_group):
-        rows = {
-            name: {status: number for status, number in row.items() if number} for name, row in table.items()
-        }
-        tables.append({name: row for name, row in rows.items() if row})
-    return tables
-
-
-def _apply_all(broker: Broker, wanted: JobFilter, action: Action) -> tuple[int, dict[ChangeResult, int]]:
-    """A bulk action to its end, in steps of two jobs: what it matched and did altogether."""
-    matched, changes, cursor = 0, dict.fromkeys(ChangeResult, 0), None
-    while True:
-        applied = broker.apply(wanted, action, limit=2, cursor=cursor)
-        matched += applied.matched
-        for change, number in applied.changes.items():
-            changes[change] += number
-        cursor = applied.cursor
-        if cursor is None:
-            return matched, changes
-
-
-def _ref(record: JobRecord) -> ClaimRef:
-    return ClaimRef(id=record.id, token=record.token or "")

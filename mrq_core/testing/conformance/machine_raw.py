@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from mrq_core.contract.lifecycle import claim_number
 from mrq_core.contract.messages import RawClaim, RawItem
-from mrq_core.testing.conformance.machine import LEASE, WORKERS, JobMachine, Pair
+from mrq_core.testing.conformance.machine import JobMachine
+from mrq_core.testing.conformance.machine_kit import LEASE, WORKERS, Pair
 
 RAW_QUEUES = ("r_raw", "r_set", "r_sorted_set", "r_timed_set")
 
