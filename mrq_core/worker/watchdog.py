@@ -26,6 +26,8 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from types import FrameType
 
+from greenlet import getcurrent
+
 from mrq_core.errors import Interrupt, JobInterrupt
 from mrq_core.running.context import current_context
 from mrq_core.worker.executions import Execution, Executions
@@ -150,16 +152,25 @@ class Watchdog:
 
     def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
         """In the main thread, between two instructions of the greenlet that keeps the processor."""
-        context = current_context.get()
-        if context is None or _may_hold_a_lock(frame):
+        if _may_hold_a_lock(frame):
             return  # the watchdog will signal again
-        for execution in self._executions.undecided():
-            if execution.context is context:
-                interrupt = execution.interrupt_at(time.monotonic())
-                if interrupt is not None and context.accept(interrupt, threading.get_ident()):
-                    self._reached.add(execution)
-                    raise interrupt
-                return
+        execution = self._current()
+        if execution is not None:
+            interrupt = execution.interrupt_at(time.monotonic())
+            if interrupt is not None and execution.context.accept(interrupt, threading.get_ident()):
+                self._reached.add(execution)
+                raise interrupt
+
+    def _current(self) -> Execution | None:
+        """The job whose code runs now: by its greenlet, because the code may have entered another context, or
+        by the context in a greenlet that the job has started."""
+        undecided = self._executions.undecided()
+        here = getcurrent()
+        for execution in undecided:
+            if execution.greenlet is here:
+                return execution
+        context = current_context.get()
+        return next((one for one in undecided if one.context is context), None)
 
 
 def _may_hold_a_lock(frame: FrameType | None) -> bool:

@@ -126,3 +126,45 @@ def test_a_worker_whose_hub_a_left_greenlet_keeps_is_given_up_with_its_jobs_give
     statuses = [project.client.fetch(job).status for job in jobs]
     assert statuses == [Status.INTERRUPT, Status.TIMEOUT]
     assert project.client.fetch(leaving).status == Status.SUCCESS
+
+
+CONTEXTS = """
+from contextvars import Context, copy_context
+
+from mrq_core import task
+
+ELSEWHERE = []
+
+
+def spin():
+    while True:
+        pass
+
+
+@task(timeout=0.5)
+def in_a_fresh_context():
+    Context().run(spin)
+
+
+@task
+def copies_its_context():
+    ELSEWHERE.append(copy_context())
+
+
+@task(timeout=0.5)
+def in_the_context_of_another_job():
+    ELSEWHERE[0].run(spin)
+"""
+
+
+def test_a_job_that_computes_in_another_context_is_interrupted_alone(project: Project) -> None:
+    project.write("contexts.py", CONTEXTS)
+    assert project.queue("contexts.copies_its_context")
+    jobs = [
+        project.queue(f"contexts.{name}") for name in ("in_a_fresh_context", "in_the_context_of_another_job")
+    ]
+    neighbour = project.queue("tasks.noted", {"word": "x", "seconds": 3})
+    worker = project.work_off("--greenlets", "2")
+    assert [project.ended(job).status for job in jobs] == [Status.TIMEOUT] * 2, worker.output
+    ended = project.ended(neighbour)
+    assert (ended.status, ended.claims) == (Status.SUCCESS, 1)
