@@ -115,7 +115,7 @@ def edit(
     """
     if params is None and priority is None and after is None and at is None:
         raise UsageError("nothing to change is named: expected --params, --priority, --in or --at")
-    delay = None if after is None else seconds_from(after, name="in")
+    delay = None if after is None else seconds_from(after, name="--in")
     due_at = None if at is None else time_from(at, name="at")
     value = None if params is None else object_from(params, name="params")
     with given.client() as client:

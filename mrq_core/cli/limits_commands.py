@@ -13,7 +13,7 @@ from mrq_core.clock import period_words
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.naming import shown_names
 from mrq_core.operations import limits
-from mrq_core.operations.filters import seconds_from
+from mrq_core.operations.filters import duration_from
 
 
 @command("broker", "plugins", needs_output=True)
@@ -50,7 +50,7 @@ def set_limit(
     """Sets a limit rule for all workers. It stays until it is removed, whatever the tasks say."""
     with given.client() as client:
         rule = limits.set_limit(
-            client.broker, name, concurrency=concurrency, rate=rate, per=seconds_from(per, name="--per")
+            client.broker, name, concurrency=concurrency, rate=rate, per=duration_from(per, name="--per")
         )
     parts = [
         f"concurrency {rule.limit.concurrency}" if rule.limit.concurrency is not None else None,

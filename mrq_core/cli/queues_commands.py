@@ -15,7 +15,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.naming import shown_names
 from mrq_core.contract.shared_state import Pause
 from mrq_core.operations import queues
-from mrq_core.operations.filters import duration_from, queue_names_from, seconds_from, time_from
+from mrq_core.operations.filters import duration_from, queue_names_from, time_from
 from mrq_core.operations.queue_contents import checked_move, move_queue, purge_queue, what_waits
 from mrq_core.operations.statistics import QueueStatistics, queue_statistics
 from mrq_core.operations.views import iso, queue_view, seconds, statistics_view
@@ -45,7 +45,7 @@ def pause_end(until: str | None, duration: str | None) -> _End:
     if until is not None and duration is not None:
         raise UsageError("--until and --for were given: a pause has one end")
     if duration is not None:
-        return {"seconds": seconds_from(duration, name="--for")}
+        return {"seconds": duration_from(duration, name="--for")}
     return {} if until is None else {"until": time_from(until, name="--until")}
 
 

@@ -19,7 +19,10 @@ from mrq_core.errors import InvalidValue, shown
 _RELATIVE = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 _DURATION = re.compile(rf"{_RELATIVE.pattern}?")
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
-_DURATION_MOST = 100 * 365 * 86_400
+_YEAR = 365 * 86_400.0
+_AGO_MOST = 100 * _YEAR
+_DURATION_MOST = 30 * _YEAR
+"""Below MAX_SECONDS, the longest delay."""
 _PARAM_SIZE = 65_536
 _SHOWN_KEY = 80
 """Characters of a key that a message shows."""
@@ -103,8 +106,9 @@ def moment_from(text: str, *, now: datetime, name: str) -> datetime:
     relative = _RELATIVE.fullmatch(text.strip())
     if relative is not None:
         seconds = float(relative[1]) * _UNIT_SECONDS[relative[2]]
-        if seconds <= _DURATION_MOST:
-            return now - timedelta(seconds=seconds)
+        if seconds > _AGO_MOST:
+            raise InvalidValue(f"{name} is {shown(text)}: expected a time of the last 100 years", path=name)
+        return now - timedelta(seconds=seconds)
     moment = _iso_time(text)
     if moment is None:
         raise InvalidValue(
@@ -148,8 +152,8 @@ def seconds_from(given: float | str, *, name: str) -> float:
     """The seconds of a duration: ``30s``, ``15m``, ``2h``, ``3d``, ``1w``, or a number of seconds. Raises
     InvalidValue."""
     seconds = _seconds_of(given)
-    if seconds is None:
-        raise _no_duration(given, name, "")
+    if seconds is None or seconds > _DURATION_MOST:
+        raise _no_duration(given, name, "" if seconds is None else f" of{_most(_DURATION_MOST)}")
     return seconds
 
 
@@ -159,21 +163,25 @@ def duration_from(
     """The seconds of a duration above 0 and within bounds, which are seconds. Raises InvalidValue."""
     seconds = _seconds_of(given)
     if not seconds or not least <= seconds <= most:
+        is_long = seconds is not None and seconds > most
         bounds = f" of at least {duration_text(least)}" if least else " above 0"
-        if most < _DURATION_MOST:
-            bounds += f" and at most {duration_text(most)}"
+        bounds += f" and{_most(most)}" if is_long or most < _DURATION_MOST else ""
         raise _no_duration(given, name, bounds)
     return seconds
 
 
+def _most(most: float) -> str:
+    return f" at most {most / _YEAR:g} years" if most >= _YEAR else f" at most {duration_text(most)}"
+
+
 def _seconds_of(given: float | str) -> float | None:
-    """None: the value is no duration, or longer than 100 years."""
+    """None: the value is no duration."""
     if isinstance(given, str):
         found = _DURATION.fullmatch(given.strip())
         if found is None:
             return None
         given = float(found[1]) * _UNIT_SECONDS[found[2] or "s"]
-    return float(given) if 0 <= given <= _DURATION_MOST else None
+    return float(given) if given >= 0 else None
 
 
 def _no_duration(given: float | str, name: str, bounds: str) -> InvalidValue:

@@ -88,7 +88,8 @@ def test_an_end_that_makes_no_sense_is_refused(mrq: Shell, project: Project) -> 
         (("--until", "2001-01-01"), "expected a time in the future"),
         (("--until", "soon"), "expected a time such as"),
         (("--for", "soon"), "expected a duration"),
-        (("--for", "0s"), "expected a number above 0"),
+        (("--for", "0s"), "--for is '0s': expected a duration above 0"),
+        (("--for", "99999d"), "--for is '99999d': expected a duration above 0 and at most 30 years"),
         (("--for", "1h", "--until", "2100-01-01"), "a pause has one end"),
     ):
         assert text in " ".join(mrq("queues", "pause", "q", *flags, code=2).err.split())

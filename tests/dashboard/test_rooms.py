@@ -285,7 +285,7 @@ def test_a_body_that_is_no_object_is_refused(site: TestClient, client: Client) -
         for body in BODIES:
             answer = site.post(f"/api{path}", content=body, headers={"content-type": "application/json"})
             message = refused(answer, 400)
-            assert "Expected `object`" in message or "not valid JSON" in message
+            assert any(text in message for text in ("Expected `object`", "not valid JSON", "nested more"))
     assert read_audit(client.broker)[0] == []
 
 

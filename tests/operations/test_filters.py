@@ -131,6 +131,11 @@ def test_other_times_are_refused(text: str) -> None:
         moment_from(text, now=NOW, name="since")
 
 
+def test_a_time_before_all_jobs_is_refused_as_such() -> None:
+    with pytest.raises(InvalidValue, match="'40000d': expected a time of the last 100 years"):
+        moment_from("40000d", now=NOW, name="since")
+
+
 def test_a_span_that_ends_before_it_begins_is_refused() -> None:
     with pytest.raises(InvalidValue, match="later than until"):
         made(since="1h", until="2h")
