@@ -615,3 +615,44 @@ def test_later_jobs_print_after_a_task_has_broken_the_standard_streams(
     worker.send(signal.SIGTERM)
     worker.wait()
     assert "worker.stopped" in worker.output
+
+
+CLOSES = """
+import os
+import socket
+
+from mrq_core import log, task
+from tasks import note
+
+taken = []
+
+
+@task
+def closes(connects: bool):
+    os.closerange(0, 3)
+    if connects:
+        taken.extend(socket.socketpair() + socket.socketpair())
+        note([one.fileno() for one in taken][:3] == [0, 1, 2])
+
+
+@task
+def talks(word: str):
+    log.info("log of %s", word)
+    print("print of", word, flush=True)
+"""
+
+
+@pytest.mark.parametrize("connects", [True, False])
+def test_a_task_that_closes_the_standard_descriptors_takes_no_lines_of_the_worker(
+    project: Project, connects: bool
+) -> None:
+    project.write("closes.py", CLOSES)
+    worker = project.worker()
+    for word in ("one", "two"):
+        project.ended(project.queue("closes.closes", {"connects": connects}))
+        job = project.ended(project.queue("closes.talks", {"word": word}))
+        assert (job.status, job.claims) == ("success", 1)
+        worker.until_output(f"log of {word}")
+        worker.until_output(f"print of {word}")
+    assert ("True" in project.ledger()) == connects
+    assert "descriptor.restored number=2" in worker.output

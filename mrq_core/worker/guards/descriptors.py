@@ -1,17 +1,103 @@
-"""Notices that a task has left all file descriptors open, and keeps some for the end of the worker.
+"""File descriptors that a task has left open, or has closed.
 
 A worker without a free descriptor can neither connect to its broker nor read a file: outcomes wait, and each
 job fails. It has to stop; the outcomes are stored with the descriptors that it has kept.
+
+A closed standard descriptor gets its number again with the next connection, which then gets log lines and
+what jobs print.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
+import stat
 import time
+import weakref
+from contextlib import suppress
+from typing import NamedTuple
 
+from mrq_core.worker.guards.guarded_log import GuardedLog
+
+_ABOVE = 10
+"""The lowest number of a copy."""
 _KEPT = 16
 _PATIENCE = 5.0
 """Seconds. A job that opens many descriptors for a while, and closes them, does no harm."""
+
+_log = GuardedLog("mrq.worker")
+
+
+class _Kept(NamedTuple):
+    """A copy of a standard descriptor, and what identifies its file."""
+
+    copy: int
+    file: tuple[int, int]
+    is_inheritable: bool
+
+
+class StandardDescriptors:
+    """The descriptors 0 to 2, as the worker has found them."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, _Kept] = {}
+        for number in range(3):
+            with suppress(OSError):  # it is closed, or no descriptor is free
+                copy = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
+                status = os.fstat(copy)
+                self._kept[number] = _Kept(copy, (status.st_dev, status.st_ino), os.get_inheritable(number))
+        # Not standard input: to read what is meant for it would take a job.
+        self._examined = [(number, kept.is_inheritable) for number, kept in self._kept.items() if number]
+        _all.add(self)
+
+    def is_intact(self) -> bool:
+        """Whether standard output and error are open, and are no connection or file that Python has opened
+        since: these are not inheritable. Costs little."""
+        try:
+            for number, expected in self._examined:
+                if os.get_inheritable(number) is not expected:
+                    return False
+        except OSError:
+            return False
+        return True
+
+    def restore(self, *, is_alone: bool) -> None:
+        """Sets back what is closed, or has become a connection. `is_alone`: also what a job has replaced by a
+        file or a pipe, which another job may need."""
+        for number, kept in self._kept.items():
+            try:
+                status = os.fstat(number)
+                is_taken = is_alone or stat.S_ISSOCK(status.st_mode)
+                if not is_taken or (status.st_dev, status.st_ino) == kept.file:
+                    continue
+            except OSError:
+                pass
+            status = os.fstat(kept.copy)
+            if (status.st_dev, status.st_ino) == kept.file:  # a task may have closed it, too
+                os.dup2(kept.copy, number, inheritable=kept.is_inheritable)
+                _log.warning("descriptor.restored number=%d: a task had closed or replaced it", number)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the copies, and restores nothing more."""
+        for kept in self._kept.values():
+            with suppress(OSError):
+                os.close(kept.copy)
+        self._kept, self._examined = {}, []
+
+
+_all: weakref.WeakSet[StandardDescriptors] = weakref.WeakSet()
+
+
+def _in_child() -> None:
+    # A forked child may close its standard descriptors, to leave the terminal or the pipe.
+    for descriptors in _all:
+        descriptors.close()
+
+
+os.register_at_fork(after_in_child=_in_child)
 
 
 class DescriptorReserve:

@@ -20,6 +20,7 @@ from typing import Any
 from mrq_core.errors import ConfigError
 from mrq_core.running import logs
 from mrq_core.running.streams import StandardStream
+from mrq_core.worker.guards.descriptors import StandardDescriptors
 from mrq_core.worker.guards.guarded_log import GuardedLog, guard_loggers
 
 LONG = 0.001
@@ -51,6 +52,7 @@ class Surroundings:
 
     def __init__(self) -> None:
         self._folder = folder_now()
+        self._descriptors = StandardDescriptors()
         self._streams = (StandardStream("stdout"), StandardStream("stderr"))
         self._recursion_limit = sys.getrecursionlimit()
         self._switch_interval = sys.getswitchinterval()
@@ -84,6 +86,7 @@ class Surroundings:
         return (
             sys.getswitchinterval() == self._switch_interval
             and sys.getrecursionlimit() >= self._recursion_limit
+            and self._descriptors.is_intact()
             and all(stream.is_intact() for stream in self._streams)
             and logs.is_logging_intact()
         )
@@ -92,6 +95,7 @@ class Surroundings:
         """Restores what a job has changed. In the main thread. `is_alone`: no other job runs, which may need
         the working directory, the standard streams or an alarm. Never raises."""
         steps: list[Callable[[], None]] = [
+            partial(self._descriptors.restore, is_alone=is_alone),
             self._restore_interpreter, logs.restore_logging, self._restore_signals, self._restore_limits,
             *(partial(stream.restore, is_alone=is_alone) for stream in self._streams),
         ]  # fmt: skip
