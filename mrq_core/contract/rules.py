@@ -32,6 +32,8 @@ TASK_RULE = "task"
 RATE_HORIZON_MS = 60_000
 """How far ahead, in milliseconds, a claim reserves the start of a job under a rate. A job whose rate lets it
 start later is parked, so that a changed rate holds for the job."""
+RATE_MOST, SPACING_MOST = 1e6, 1e8
+"""The largest rate of a limit, and the longest time between two starts under a limit, in seconds."""
 _NAME_MAX = 100
 
 
@@ -128,7 +130,7 @@ def checked_limit(name: object, limit: Limit) -> Limit:
             f"the concurrency of the limit {name} is {limit.concurrency}: expected 0 to 1,000,000,000",
             path=name,
         )
-    if limit.rate is not None and not 0 < limit.rate <= 1e6:
+    if limit.rate is not None and not 0 < limit.rate <= RATE_MOST:
         raise InvalidValue(
             f"the rate of the limit {name} is {limit.rate}: expected a number above 0, up to 1,000,000",
             path=name,
@@ -136,6 +138,12 @@ def checked_limit(name: object, limit: Limit) -> Limit:
     if not 0.001 <= limit.per <= 1e7:
         raise InvalidValue(
             f"the limit {name} counts its rate per {limit.per} s: expected 0.001 to 10,000,000", path="limits"
+        )
+    if limit.rate is not None and limit.per / limit.rate > SPACING_MOST:
+        raise InvalidValue(
+            f"the limit {name} starts a job each {limit.per / limit.rate:.3g} s: expected at most "
+            f"{SPACING_MOST:,.0f} s, about three years; a concurrency of 0 lets none start",
+            path=name,
         )
     return limit
 

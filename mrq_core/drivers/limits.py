@@ -17,9 +17,10 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mrq_core.contract.messages import ClaimRequest, Limit
-from mrq_core.contract.rules import RATE_HORIZON_MS, TASK_RULE
+from mrq_core.contract.rules import RATE_HORIZON_MS, RATE_MOST, SPACING_MOST, TASK_RULE
 
 HORIZON_US = RATE_HORIZON_MS * 1000
+_BURST_MOST_US = int(SPACING_MOST * 1_000_000)
 _CLOSED = Limit(concurrency=0)
 
 
@@ -44,11 +45,16 @@ class Spacing(NamedTuple):
 
 
 def spacing_of(limit: Limit) -> Spacing | None:
-    """The spacing that the limit asks for. None: the limit has no rate."""
+    """The spacing that the limit asks for. None: the limit has no rate.
+
+    Numbers beyond the bounds of `rules.checked_limit` count as the bounds: another program may have stored
+    them, and a time that no database can hold would fail the claims of all jobs.
+    """
     if not limit.rate:
         return None
-    interval_us = max(1, round(limit.per * 1_000_000 / limit.rate))
-    return Spacing(interval_us, interval_us * (max(1, int(limit.rate)) - 1))
+    rate = min(limit.rate, RATE_MOST)
+    interval_us = max(1, round(min(limit.per / rate, SPACING_MOST) * 1_000_000))
+    return Spacing(interval_us, min(interval_us * (max(1, int(rate)) - 1), _BURST_MOST_US))
 
 
 def rule_of(key: str) -> str:

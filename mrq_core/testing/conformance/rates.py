@@ -50,6 +50,17 @@ class RateContract(Contract):
         clock.advance(5)
         assert take(broker, limits=TWO_A_TEN) == ids[3:]
 
+    @pytest.mark.parametrize("limit", [Limit(rate=1e-300), Limit(rate=1e300), Limit(rate=1e6, per=1e300)])
+    def test_a_rate_beyond_all_bounds_fails_no_claim(
+        self, broker: Broker, clock: ManualClock, limit: Limit
+    ) -> None:
+        ids = put_many(broker, clock, 3, limit_keys=KEYS)
+        clock.advance(1)
+        free = put(broker, clock)
+        taken = [job_id for _ in range(4) for job_id in take(broker, limits={"rule": limit})]
+        assert ids[0] in taken
+        assert free in taken
+
     def test_next_due_is_the_turn(self, broker: Broker, clock: ManualClock) -> None:
         ids = put_many(broker, clock, 4, limit_keys=KEYS)
         answer = claim(broker, limits=TWO_A_TEN)
