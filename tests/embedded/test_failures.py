@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import socket
@@ -337,3 +338,22 @@ def test_a_wait_ends_when_the_log_was_removed(prepared: Path) -> None:
         threading.Timer(0.1, Path(f"{prepared}-wal").unlink).start()
         assert broker.wait([Wanted(name="default")], 1000.0)
         assert broker.enqueue([job()])[0].created
+
+
+def test_the_garbage_of_jobs_is_not_collected_while_the_file_is_locked(prepared: Path) -> None:
+    seen: list[tuple[str, bool]] = []
+    traced = after_connect(
+        lambda connection: connection.set_trace_callback(lambda sql: seen.append((sql[:6], gc.isenabled())))
+    )
+    with closing(open_broker(prepared, connect=traced)) as broker:
+        broker.enqueue([job()])
+        assert claim(broker).records
+        changes = [enabled for sql, enabled in seen if sql in ("INSERT", "UPDATE", "COMMIT")]
+        assert not changes[-1]
+        assert gc.isenabled()
+        gc.disable()  # as a task may
+        try:
+            broker.enqueue([job()])
+            assert not gc.isenabled()
+        finally:
+            gc.enable()

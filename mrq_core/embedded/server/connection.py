@@ -36,6 +36,7 @@ from mrq_core.embedded.server.files import (
     save_log,
 )
 from mrq_core.embedded.server.forks import NO_FORK, is_transaction_running, sleep
+from mrq_core.embedded.server.garbage import NO_GARBAGE
 from mrq_core.embedded.server.location import make_parent, refuse_other_file
 from mrq_core.errors import BrokerUnavailable, NotSupported
 
@@ -173,9 +174,10 @@ class Database:
             self._writing[thread] = connection
             try:
                 connection.execute("BEGIN IMMEDIATE")
-                result = work(connection)
-                failpoints.reach("write.done")
-                connection.execute("COMMIT")
+                with NO_GARBAGE:
+                    result = work(connection)
+                    failpoints.reach("write.done")
+                    connection.execute("COMMIT")
             finally:
                 self._writing.pop(thread, None)
             failpoints.reach("write.committed")
