@@ -230,4 +230,6 @@ def _describe(found: object) -> str:
     if found is Task:
         return "the base class Task itself"
     kind = type(found).__name__
-    return f"a {kind}" if kind != "type" else "a class that is no Task"
+    if kind == "type":
+        return "a class that is no Task"
+    return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"

@@ -18,6 +18,7 @@ import msgspec
 
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Limit
+from mrq_core.contract.text import printable
 from mrq_core.errors import ConfigError, InvalidParams, shown, shown_error
 from mrq_core.tasks.limits import params_named
 from mrq_core.tasks.options import OPTION_NAMES, TaskOptions, options_from
@@ -180,6 +181,7 @@ def _class_of(wrapped: TaskFunction[Any, Any], options: TaskOptions) -> type[Tas
         return wrapped.function(**wrapped.arguments_from(params))
 
     attributes = {name: getattr(options, name) for name in OPTION_NAMES}
+    doc = wrapped.function.__doc__
     return type(
         wrapped.function.__name__,
         (Task,),
@@ -189,7 +191,7 @@ def _class_of(wrapped: TaskFunction[Any, Any], options: TaskOptions) -> type[Tas
             "decorated": wrapped,
             "__module__": wrapped.function.__module__,
             "__qualname__": wrapped.function.__qualname__,
-            "__doc__": wrapped.function.__doc__,
+            "__doc__": None if doc is None else printable(str(doc)),  # a class takes UTF-8 only
         },
     )
 

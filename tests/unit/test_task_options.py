@@ -12,7 +12,7 @@ from mrq_core.contract.messages import Limit
 from mrq_core.errors import ConfigError
 from mrq_core.tasks.loading import LoadedTask, resolve_options
 from mrq_core.tasks.options import OPTION_NAMES
-from mrq_core.tasks.task import Task
+from mrq_core.tasks.task import Task, task
 
 VALUES: dict[str, Any] = {
     "queue": "other",
@@ -82,3 +82,11 @@ def test_the_memory_of_a_task_is_a_number_of_bytes(memory: int | str, size: int)
 def test_a_memory_that_is_no_size_is_refused(memory: int | str) -> None:
     with pytest.raises(ConfigError, match=r"memory is .*expected a number of bytes, or text such as '512MB'"):
         _resolved({"memory": memory})
+
+
+def test_a_function_may_have_a_doc_that_utf_8_cannot_encode() -> None:
+    def odd() -> None:
+        pass
+
+    odd.__doc__ = "x\ud800"
+    assert task(odd).task_class.__doc__ == "x\\ud800"

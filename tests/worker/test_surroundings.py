@@ -656,3 +656,16 @@ def test_a_task_that_closes_the_standard_descriptors_takes_no_lines_of_the_worke
         worker.until_output(f"print of {word}")
     assert ("True" in project.ledger()) == connects
     assert "descriptor.restored number=2" in worker.output
+
+
+@pytest.mark.parametrize("change", ["sys.path.clear()", "sys.path = None"])
+def test_later_jobs_are_imported_after_a_task_has_cleared_the_path(project: Project, change: str) -> None:
+    project.write(
+        "paths.py", f"import sys\nfrom mrq_core import task\n\n@task\ndef clears():\n    {change}\n"
+    )
+    for name in ("first", "second"):
+        project.write(f"{name}.py", "from mrq_core import task\n\n@task\ndef runs():\n    return 1\n")
+    project.queue("paths.clears")
+    later = [project.queue(f"{name}.runs") for name in ("first", "second")]
+    worker = project.work_off()
+    assert [project.ended(job).result for job in later] == [1, 1], worker.output

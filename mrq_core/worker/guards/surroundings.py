@@ -56,6 +56,7 @@ class Surroundings:
         self._streams = (StandardStream("stdout"), StandardStream("stderr"))
         self._recursion_limit = sys.getrecursionlimit()
         self._switch_interval = sys.getswitchinterval()
+        self._path_list, self._path = sys.path, list(sys.path)
         self.is_limited = False
         """Whether a task has lowered a resource limit for good. The worker cannot go on, for instance without
         memory."""
@@ -86,6 +87,8 @@ class Surroundings:
         return (
             sys.getswitchinterval() == self._switch_interval
             and sys.getrecursionlimit() >= self._recursion_limit
+            and type(sys.path) is list
+            and len(sys.path) >= len(self._path)
             and self._descriptors.is_intact()
             and all(stream.is_intact() for stream in self._streams)
             and logs.is_logging_intact()
@@ -112,7 +115,16 @@ class Surroundings:
             _set_switch_interval(self._switch_interval)
         if sys.getrecursionlimit() < self._recursion_limit:
             sys.setrecursionlimit(self._recursion_limit)
+        if not self._has_path():
+            if type(sys.path) is not list:
+                sys.path = self._path_list
+            sys.path[:0] = [folder for folder in self._path if folder not in sys.path]
         guard_loggers()
+
+    def _has_path(self) -> bool:
+        """Whether `sys.path` has the folders of the start. Tasks may add others."""
+        path: object = sys.path
+        return type(path) is list and len(path) >= len(self._path) and path[: len(self._path)] == self._path
 
     def _restore_signals(self) -> None:
         for number, handler in self._handlers.items():
