@@ -134,8 +134,10 @@ def set_limit(
 
 def remove_limits(broker: Broker, names: Sequence[str]) -> list[bool]:
     """Removes rules; later claims let their parked jobs go. The rule of a task comes back within seconds,
-    from a worker that has loaded the task. False: there was no such rule. Raises InvalidValue for the rule of
-    schedules; then none is removed."""
+    from a worker that has loaded the task. False: there was no such rule. Raises InvalidValue for an empty
+    name and for the rule of schedules; then none is removed."""
+    if "" in names:
+        raise InvalidValue("the name of a limit is empty: expected the name of a rule", path="name")
     _refuse_overlap_rule(names)
     return broker.state.delete(rules.LIMITS, names)
 

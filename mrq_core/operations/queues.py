@@ -193,7 +193,9 @@ def pause_tasks(
 
 
 def resume_tasks(broker: Broker, paths: Sequence[str]) -> ResumeResult:
-    """Resumes tasks, and tells which of them were paused."""
+    """Resumes tasks, and tells which of them were paused. Raises InvalidValue for a bad path."""
+    for path in paths:
+        check_path(path)
     before = broker.rules().tasks
     broker.resume_tasks(paths)
     return ResumeResult(

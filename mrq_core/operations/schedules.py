@@ -109,7 +109,9 @@ def _existing(items: Iterable[StateItem]) -> list[StoredSchedule]:
 
 
 def find_schedule(broker: Broker, name: str) -> StoredSchedule:
-    """The schedule with this name. Raises ScheduleNotFound."""
+    """The schedule with this name. Raises ScheduleNotFound, and InvalidValue for an empty name."""
+    if not name:
+        raise InvalidValue("the name of the schedule is empty: expected a name", path="name")
     item = broker.state.get(SCHEDULES, name)
     stored = None if item is None else read_schedule(item)
     if stored is None or stored.removed_at is not None:

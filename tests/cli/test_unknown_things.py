@@ -57,6 +57,14 @@ def test_a_thing_that_does_not_exist_is_an_error_with_exit_code_1(
     assert "Traceback" not in said.err
 
 
+@pytest.mark.parametrize("words", sorted(UNKNOWN.keys() | FREELY_NAMED - {"worker"}))
+def test_an_empty_name_is_refused_as_a_wrong_argument(words: str, mrq: Shell) -> None:
+    """An unset variable of a shell leaves one."""
+    _, *more = UNKNOWN.get(words, {"queues move": ["", "--to", "q"]}.get(words, [""]))
+    said = mrq(*words.split(), "", *more, code=2)
+    assert said.err.startswith("mrq: ")
+
+
 def test_each_command_that_names_a_thing_is_tested() -> None:
     app = typer.main.get_command(application())
     named = set(_commands_with_arguments(app, ""))
