@@ -108,7 +108,8 @@ def lets_others_go_on():
 
 
 def abandoned():
-    """Whether the system forgets children for which nothing waits, and an orphan of another start."""
+    """Whether children for which nothing waits are left: two that know their status, and one that was started
+    otherwise, before and after there are too many."""
     abandoned = [
         subprocess.Popen(["true"]).pid,
         gevent.get_hub().threadpool.apply(subprocess.Popen, (["true"],)).pid,
@@ -116,11 +117,15 @@ def abandoned():
     ]
     for child in abandoned:
         os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
-    kept, children._KEPT = children._KEPT, 0.0
+    limits = children._KEPT, children._UNTAKEN_MOST
+    children._KEPT = 0.0
     for _ in range(2):
         subprocess.run(["true"])
-    children._KEPT = kept
-    return not any(os.path.exists(f"/proc/{child}") for child in abandoned)
+    left = [os.path.exists(f"/proc/{child}") for child in abandoned]
+    children._UNTAKEN_MOST = 0
+    subprocess.run(["true"])
+    children._KEPT, children._UNTAKEN_MOST = limits
+    return [*left, os.path.exists(f"/proc/{abandoned[2]}")]
 
 
 def waits():
@@ -138,7 +143,7 @@ def beside_others():
 def solo():
     return waits()
 '''
-EXPECTED = [3, 3, 3, [13, 0], 32, -9, ["read", 0.1, 5, 6], True, True]
+EXPECTED = [3, 3, 3, [13, 0], 32, -9, ["read", 0.1, 5, 6], True, [False, False, True, False]]
 
 
 def test_a_task_waits_for_the_processes_that_it_starts(project: Project) -> None:

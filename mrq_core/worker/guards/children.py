@@ -28,6 +28,8 @@ ours: set[int] = set()
 """The ids of child processes that belong to the worker, not to a task."""
 _KEPT = 60.0
 """Seconds for which the status of an ended child is kept for a task that has not waited, as in gevent."""
+_UNTAKEN_MOST = 1000
+"""The other children whose statuses are kept: a task may wait late for a process that it has forked."""
 _PAUSES = (0.001, 0.02)
 """Seconds from one look to the next where no descriptor tells of an end: the first pause, and the longest."""
 _watches: dict[int, _Watch] = {}
@@ -142,10 +144,16 @@ def _sweep() -> None:
     for pid in children_of(os.getpid()):
         if pid not in ours and pid not in _watches:
             _watches[pid] = _Watch(pid, None, _Unwatched, ref=False)
+    others = []
     for watch in list(_watches.values()):
         watch.look()
         if watch.ended_at is not None and watch.ended_at < now - _KEPT:
-            _take(watch)
+            if isinstance(watch.owner, _Popen):  # which knows its status
+                _take(watch)
+            else:
+                others.append(watch)
+    for watch in others[: max(0, len(others) - _UNTAKEN_MOST)]:  # the oldest
+        _take(watch)
 
 
 class _Late(BaseException):
