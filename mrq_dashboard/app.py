@@ -243,11 +243,16 @@ def _asks_for(page: Endpoint, action: Endpoint) -> bool:
 
 def _with_other_slash(request: Request, routes: Collection[Route]) -> str | None:
     """The address of the page whose path was sent with another number of slashes at its end. It names no
-    host: behind a proxy, this process does not know its own. None: there is no such page."""
+    host: behind a proxy, this process does not know its own. None: there is no such page, or the path as sent
+    has a route, which has found nothing: to send the browser on could send it back and forth."""
     path: str = request.scope["path"]
     other = path.rstrip("/") if path.endswith("/") else f"{path}/"
-    scope = {**request.scope, "path": other}
-    if not any(route.matches(scope)[0] is not Match.NONE for route in routes):
+
+    def has_route(path: str) -> bool:
+        scope = {**request.scope, "path": path}
+        return any(route.matches(scope)[0] is not Match.NONE for route in routes)
+
+    if has_route(path) or not has_route(other):
         return None
     return quote(other) + (f"?{request.url.query}" if request.url.query else "")
 
