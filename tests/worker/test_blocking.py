@@ -83,8 +83,8 @@ def test_run_blocking_runs_without_the_trace_function_that_a_task_sets_meanwhile
             getattr(threading, kind)(broken)
         looks.append(kind)
 
-    restore = blocking._restore_hooks_of_new_threads
-    monkeypatch.setattr(blocking, "_restore_hooks_of_new_threads", look)
+    restore = blocking._restore_hooks_of_threads
+    monkeypatch.setattr(blocking, "_restore_hooks_of_threads", look)
     try:
         run_blocking(function)
     finally:

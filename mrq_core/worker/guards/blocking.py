@@ -1,11 +1,12 @@
-"""Runs functions that block their thread in a native thread beside the hub."""
+"""Runs functions that block their thread in a native thread beside the hub, without the hooks of tasks."""
 
 from __future__ import annotations
 
 import sys
 import threading
 from collections.abc import Callable
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import gevent
@@ -47,7 +48,7 @@ def run_blocking(function: Callable[[], T], /) -> T:
         interrupt: BaseException | None = None
         while not begun:  # a trace function can raise before the first line of `work`
             failed.clear()
-            _restore_hooks_of_new_threads()
+            _restore_hooks_of_threads()
             thread = _thread_of(gevent.get_hub()).spawn(work)
             while not thread.ready():
                 try:
@@ -61,9 +62,9 @@ def run_blocking(function: Callable[[], T], /) -> T:
     return ended[0]
 
 
-def _restore_hooks_of_new_threads() -> None:
+def _restore_hooks_of_threads() -> None:
     """Keeps the trace and profile functions that a task has set for threads out of the worker's thread, which
-    would run them within the calls of the broker: gevent's thread takes them anew for each function."""
+    would run them within the calls of the broker: gevent's threads take them anew for each function."""
     trace, profile = _hooks
     if threading.gettrace() is not trace:
         threading.settrace(trace)
@@ -72,12 +73,26 @@ def _restore_hooks_of_new_threads() -> None:
 
 
 def _restore_own_hooks() -> None:
-    """Removes what a task has set after `_restore_hooks_of_new_threads`, before the thread looked."""
+    """Removes what a task has set after `_restore_hooks_of_threads`, before the thread looked."""
     trace, profile = _hooks
     if sys.gettrace() is not trace:
         sys.settrace(trace)
     if sys.getprofile() is not profile:
         sys.setprofile(profile)
+
+
+def _call_without_hooks(function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    _restore_own_hooks()
+    return function(*arguments, **named)
+
+
+class GuardedPool(ThreadPool):
+    """gevent's native threads, for functions of the worker that must not run the hooks of tasks."""
+
+    def apply(self, func: Callable[..., Any], args: Any = None, kwds: Any = None) -> Any:
+        """Calls the function in a thread, and returns its result."""
+        _restore_hooks_of_threads()
+        return super().apply(partial(_call_without_hooks, func), args, kwds)
 
 
 def _thread_of(hub: Hub) -> ThreadPool:

@@ -1,7 +1,8 @@
 """Host names are resolved in threads that no job can occupy.
 
 gevent resolves names, also those that are IP addresses, in the ten threads of the hub's pool. A task may fill
-these with calls that block, and then no connection to the broker can be made.
+these with calls that block, or set a trace function for all threads, and then no connection to the broker can
+be made.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ from typing import Any
 
 import gevent
 from gevent.resolver.thread import Resolver
-from gevent.threadpool import ThreadPool
 
 from mrq_core.running.context import current_context
+from mrq_core.worker.guards.blocking import GuardedPool
 
 _THREADS_OF_JOBS, _THREADS_OF_WORKER = 10, 2
 
@@ -22,8 +23,8 @@ class SeparateResolver(Resolver):
     long. Threads start when they are needed."""
 
     def __init__(self, hub: Any) -> None:
-        self._of_jobs: Any = ThreadPool(_THREADS_OF_JOBS, hub=hub)
-        self._of_worker: Any = ThreadPool(_THREADS_OF_WORKER, hub=hub)
+        self._of_jobs: Any = GuardedPool(_THREADS_OF_JOBS, hub=hub)
+        self._of_worker: Any = GuardedPool(_THREADS_OF_WORKER, hub=hub)
 
     @property
     def pool(self) -> Any:  # type: ignore[override]
