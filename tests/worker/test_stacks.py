@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from types import FrameType
 
 import pytest
 
 from mrq_core.ids import new_id
+from mrq_core.worker.reporting.stacks import full_stack
 from tests.support import PATIENCE, Project, until
 
 TASKS = """
@@ -115,3 +117,16 @@ def test_only_a_running_job_has_a_stack(project: Project) -> None:
     unknown = new_id()
     assert unknown in refused(project, "stack", unknown)
     assert "no worker named 'gone'" in refused(project, "stack", "gone")
+
+
+def test_the_stacks_of_a_worker_leave_out_its_own_greenlets(project: Project) -> None:
+    project.worker("--name", "idle", "--max-latency", "60")
+    for _ in range(3):  # it waits for a hint of the broker
+        assert "claiming.py" not in project.mrq("stack", "idle")
+
+
+def test_a_source_file_whose_name_cannot_be_encoded_has_a_stack() -> None:
+    found: list[FrameType] = []
+    code = compile("import sys; found.append(sys._getframe())", "odd\ud800.py", "exec")
+    exec(code, {"found": found})
+    assert "odd\\ud800.py:1 <module>" in full_stack(found[0])

@@ -64,6 +64,8 @@ def full_stack(frame: FrameType | None) -> str:
             one for one in traceback.extract_stack(frame) if os.path.dirname(one.filename) != _TRACING_FOLDER
         ]
         lines = traceback.format_list(frames[-_FRAMES_MOST:])
+    except UnicodeError:  # the name of a source file cannot be encoded
+        return "".join(f"  {line}\n" for line in short_stack(frame))
     except Exception as error:  # the frame changes while it is read in another thread
         return f"  cannot be read: {type(error).__name__}\n"
     return "".join(lines)[-_STACK_MOST:]
@@ -88,9 +90,21 @@ def waiting_text(frame: FrameType | None) -> str:
 
 
 def other_greenlets(known: set[int], most: int) -> Iterator[tuple[str, FrameType | None]]:
-    """The names and frames of up to `most` greenlets of this process that run no job, by `id`."""
+    """The names and frames of up to `most` greenlets of this process that run no job and are not the worker's
+    own, such as greenlets that jobs have started."""
     # By the real class: an object of a task may claim another `__class__`, or raise when it is asked.
     found: Iterator[Any] = (one for one in gc.get_objects() if issubclass(type(one), greenlet.greenlet))
-    for one in islice((one for one in found if not one.dead and id(one) not in known), most):
+    alive = (one for one in found if not one.dead and id(one) not in known)
+    others = (one for one in alive if not _is_of_worker(one.gr_frame))
+    for one in islice(others, most):
         name = one.name if issubclass(type(one), gevent.Greenlet) else type(one).__name__
         yield on_one_line(str(name)), one.gr_frame
+
+
+def _is_of_worker(frame: FrameType | None) -> bool:
+    """Whether the outermost function of a greenlet is the worker's."""
+    if frame is None:
+        return False
+    while frame.f_back is not None:
+        frame = frame.f_back
+    return str(frame.f_globals.get("__name__")).startswith("mrq_core.worker.")
