@@ -22,6 +22,8 @@ from mrq_core.worker.guards.guarded_log import GuardedLog
 _ABOVE = 10
 """The lowest number of a copy."""
 _KEPT = 16
+_NEEDED = 4
+"""Free descriptors without which hardly any job can do anything."""
 _PATIENCE = 5.0
 """Seconds. A job that opens many descriptors for a while, and closes them, does no harm."""
 
@@ -117,12 +119,17 @@ class DescriptorReserve:
             pass  # the process starts with hardly any: it keeps fewer
 
     def is_exhausted(self) -> bool:
-        """Whether no descriptor has been free for some seconds. Call this about once a second."""
+        """Whether hardly any descriptor has been free for some seconds. Call this about once a second."""
+        opened: list[int] = []
         try:
-            os.close(os.open(os.devnull, os.O_RDONLY))
+            while len(opened) < _NEEDED:
+                opened.append(os.open(os.devnull, os.O_RDONLY))
             self._exhausted_since = None
         except OSError:
             self._exhausted_since = self._exhausted_since or time.monotonic()
+        finally:
+            for descriptor in opened:
+                os.close(descriptor)
         return self._exhausted_since is not None and time.monotonic() - self._exhausted_since > _PATIENCE
 
     def release(self) -> None:
