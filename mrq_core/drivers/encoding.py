@@ -9,6 +9,8 @@ stores their arguments beside the record, and each reader applies them. Other ch
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 from msgspec.structs import force_setattr, replace
 
@@ -42,15 +44,15 @@ def encode_outcome(outcome: Outcome) -> bytes:
 
 
 def with_params(record: JobRecord, params: bytes | None) -> JobRecord:
-    """Adds the stored params to the record. None: the params are empty."""
-    return replace(record, params=codec.decode(params)) if params and params != b"{}" else record
+    """Adds the stored params to the record. None: the params are empty. Raises BrokerCorrupt."""
+    return replace(record, params=_params(record, params)) if params and params != b"{}" else record
 
 
 def decode_all(data: bytes, params: bytes) -> JobRecord:
     """Decodes a record with its params. Raises BrokerCorrupt."""
     record = decode(data)
     if params and params != b"{}":
-        force_setattr(record, "params", codec.decode(params))  # no other code has seen the record yet
+        force_setattr(record, "params", _params(record, params))  # no other code has seen the record yet
     return record
 
 
@@ -82,6 +84,16 @@ def is_plain_success(outcome: Outcome) -> bool:
 def is_parked(record: JobRecord) -> bool:
     """Whether the job waits for room under a limit key instead of a due time."""
     return record.due_at is None and record.ended_at is None and record.status is not Status.STARTED
+
+
+def _params(record: JobRecord, params: bytes) -> Any:
+    try:
+        return codec.decode(params)
+    except msgspec.DecodeError as error:
+        raise BrokerCorrupt(
+            f"the params of job {record.id} cannot be read ({error}): they were changed by hand, or the data "
+            f"is damaged; `mrq jobs remove {record.id}` deletes the job"
+        ) from error
 
 
 def _corrupt(error: msgspec.DecodeError) -> BrokerCorrupt:

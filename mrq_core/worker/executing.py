@@ -151,8 +151,8 @@ class Executing:
         # Decided before code of a task, such as a log handler, is called again.
         is_alone = self._executions.running == 1
         self.decide(execution, outcome)
-        surroundings = self._state.surroundings
-        if time.monotonic() - execution.started > LONG or not surroundings.is_intact():
+        surroundings, now = self._state.surroundings, time.monotonic()
+        if now - execution.started > LONG or not surroundings.is_intact(now):
             surroundings.restore(is_alone=is_alone)
         if execution.outcome is outcome and not context.is_told:
             self._ended_lines.log(context, outcome)

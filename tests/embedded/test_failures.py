@@ -19,7 +19,7 @@ import pytest
 from msgspec.structs import replace
 
 from mrq_core import failpoints
-from mrq_core.contract.messages import NewJob, Wanted
+from mrq_core.contract.messages import ChangeResult, NewJob, Wanted
 from mrq_core.contract.record import Status
 from mrq_core.embedded.server import layout
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, SchemaTooNew
@@ -187,6 +187,18 @@ def test_a_record_that_cannot_be_read_is_corrupt(prepared: Path, foreign: sqlite
         pytest.raises(BrokerCorrupt, match="a stored record cannot be read"),
     ):
         claim(broker)
+
+
+def test_damaged_params_name_their_job_which_can_be_removed(
+    prepared: Path, foreign: sqlite3.Connection
+) -> None:
+    foreign.execute("UPDATE jobs SET params = '{bad'")
+    with closing(open_broker(prepared)) as broker:
+        with pytest.raises(BrokerCorrupt, match=r"params of job (\w+) cannot be read .*`mrq jobs remove \1`"):
+            claim(broker)
+        (found,) = foreign.execute("SELECT id FROM jobs").fetchone()
+        assert broker.remove([found]) == [ChangeResult.DONE]
+        assert claim(broker).records == ()
 
 
 def test_a_newer_schema_is_refused_with_both_versions(prepared: Path, foreign: sqlite3.Connection) -> None:

@@ -53,6 +53,7 @@ class Surroundings:
     def __init__(self) -> None:
         self._folder = folder_now()
         self._descriptors = StandardDescriptors()
+        self._next_descriptors = 0.0
         self._streams = (StandardStream("stdout"), StandardStream("stderr"))
         self._recursion_limit = sys.getrecursionlimit()
         self._switch_interval = sys.getswitchinterval()
@@ -82,14 +83,18 @@ class Surroundings:
         now = _limits_now()
         self._limits.update({number: now[number] for number in _LIMITS if now[number] != before[number]})
 
-    def is_intact(self) -> bool:
-        """Whether a job has left what the next job needs at once. Costs little: called after each job."""
+    def is_intact(self, now: float) -> bool:
+        """Whether a job has left what the next job needs at once. Costs little: called after each job, with
+        the monotonic time. The descriptors, which cost system calls, are examined once in `LONG` seconds."""
+        if now >= self._next_descriptors:
+            self._next_descriptors = now + LONG
+            if not self._descriptors.is_intact():
+                return False
         return (
             sys.getswitchinterval() == self._switch_interval
             and sys.getrecursionlimit() >= self._recursion_limit
             and type(sys.path) is list
             and len(sys.path) >= len(self._path)
-            and self._descriptors.is_intact()
             and all(stream.is_intact() for stream in self._streams)
             and logs.is_logging_intact()
         )
