@@ -6,6 +6,8 @@ import difflib
 import json
 import math
 import os
+import select
+import stat
 import sys
 import traceback
 import warnings
@@ -24,6 +26,8 @@ from mrq_core.errors import ConfigError, InvalidValue, on_one_line, shown, shown
 DEFAULT_FILE = "mrq-config.py"
 _MOST_SOURCE = 1_000_000
 """Bytes of a config file."""
+_PIPE_PATIENCE = 10.0
+"""Seconds until something has to come through a pipe that is the config file."""
 _NEEDED_MODULES = frozenset({"sys", "builtins", "importlib", "mrq_core"})
 ENV_PREFIX = "MRQ_"
 _ENV_OTHERS = frozenset({"MRQ_CONFIG"})
@@ -96,8 +100,7 @@ def _read_file(path: Path) -> ModuleType:
             "config file itself, and call configure in the program"
         )
     try:
-        with path.open("rb") as opened:
-            source = opened.read(_MOST_SOURCE + 1)  # a device may have no end
+        source = _read_source(path)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"the config file {printable(hide_password(str(path)))} cannot be read: "
@@ -141,6 +144,24 @@ def _read_file(path: Path) -> ModuleType:
     if broken is not None:
         raise ConfigError(f"the config file {path} {broken}, without which Python imports no module")
     return module
+
+
+def _read_source(path: Path) -> bytes:
+    """The content, up to more than `_MOST_SOURCE` bytes: a device may have no end. Raises OSError, also for a
+    named pipe into which nothing is written."""
+    parts: list[bytes] = []
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe without a writer waits otherwise
+    try:
+        is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+        while sum(map(len, parts)) <= _MOST_SOURCE:
+            if is_pipe and not select.select([descriptor], [], [], _PIPE_PATIENCE)[0]:
+                raise TimeoutError(f"nothing was written into this pipe for {_PIPE_PATIENCE:g} s")
+            parts.append(os.read(descriptor, _MOST_SOURCE))
+            if not parts[-1]:
+                break
+    finally:
+        os.close(descriptor)
+    return b"".join(parts)
 
 
 class _Imports:

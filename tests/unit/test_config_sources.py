@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from mrq_core.config import sources
 from mrq_core.config.cores import available_cores
 from mrq_core.config.settings import SETTINGS, Config
 from mrq_core.config.sources import load_config
@@ -107,6 +109,20 @@ def test_a_file_without_end_is_refused() -> None:
         ConfigError, match=r"/dev/zero is larger than 1,000,000 bytes: expected a Python file"
     ):
         load_config(file="/dev/zero", environ={})
+
+
+def test_a_pipe_is_read_to_its_end_and_not_waited_for_without_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_text("GREENLETS = 7\n"))
+    writer.start()
+    assert load_config(file=str(pipe), environ={}).greenlets == 7
+    writer.join()
+    monkeypatch.setattr(sources, "_PIPE_PATIENCE", 0.05)
+    with pytest.raises(ConfigError, match=r"pipe cannot be read: nothing was written .* for 0\.05 s"):
+        load_config(file=str(pipe), environ={})
 
 
 def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
