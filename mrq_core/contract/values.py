@@ -54,7 +54,8 @@ def check_idempotency_key(key: object) -> str:
     if isinstance(key, str) and 0 < len(key) <= _IDEMPOTENCY_KEY_MAX and is_utf8(key):
         return plain_text(key)
     raise InvalidValue(
-        f"idempotency_key is {shown(key)}: expected text of 1 to {_IDEMPOTENCY_KEY_MAX} characters",
+        f"idempotency_key is {shown(key)}: expected text of 1 to {_IDEMPOTENCY_KEY_MAX} characters that "
+        "UTF-8 can hold",
         path="idempotency_key",
     )
 
