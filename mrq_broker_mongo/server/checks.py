@@ -9,6 +9,7 @@ from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
 from mrq_core.contract.queries import Finding
 from mrq_core.drivers.answers import UNREADABLE
+from mrq_core.drivers.checks import tried_write
 from mrq_core.errors import BrokerError, SchemaTooNew
 
 OLDEST = (5, 0)
@@ -142,18 +143,10 @@ def _indexes(connection: Connection, stored: layout.Layout | None) -> Finding:
 
 
 def _writes(connection: Connection) -> Finding:
-    """Tries a write that changes nothing."""
     nothing = {"_id": "none"}, {"$set": {"none": None}}
-    try:
-        connection.run("meta", lambda meta: meta.update_one(*nothing))
-    except BrokerError as error:
-        return Finding(
-            level="error",
-            subject="writes",
-            message=str(error),
-            advice="until then nothing can be enqueued, claimed or settled",
-        )
-    return Finding(level="ok", subject="writes", message="the server takes changes")
+    return tried_write(
+        lambda: connection.run("meta", lambda meta: meta.update_one(*nothing)), where="the server"
+    )
 
 
 def _numbers(version: str) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from mrq_broker_redis.server.failures import is_forbidden
 from mrq_broker_redis.server.layout import Contents
 from mrq_core.contract.queries import Finding
 from mrq_core.drivers.answers import UNREADABLE
+from mrq_core.drivers.checks import tried_write
 from mrq_core.errors import BrokerError, SchemaTooNew
 
 OLDEST = (6, 2)
@@ -176,17 +177,8 @@ def _memory(info: dict[str, Any]) -> Iterator[Finding]:
 
 
 def _writes(connection: Connection) -> Finding:
-    """Runs a script whose write changes nothing, and which the server refuses where it refuses changes."""
-    try:
-        connection.run("write_nothing", [], repeatable=True)
-    except BrokerError as error:
-        return Finding(
-            level="error",
-            subject="writes",
-            message=str(error),
-            advice="until then nothing can be enqueued, claimed or settled",
-        )
-    return Finding(level="ok", subject="writes", message="the server takes changes")
+    """Runs a script whose write changes nothing."""
+    return tried_write(lambda: connection.run("write_nothing", [], repeatable=True), where="the server")
 
 
 def _failed(subject: str, error: BrokerError) -> Finding:

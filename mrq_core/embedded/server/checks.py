@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 
 from mrq_core.contract.queries import Finding
+from mrq_core.drivers.checks import tried_write
 from mrq_core.embedded.server import layout
 from mrq_core.embedded.server.connection import Database
 from mrq_core.errors import BrokerCorrupt, BrokerError
@@ -70,17 +71,10 @@ def _integrity(connection: sqlite3.Connection) -> Finding:
 
 
 def _writes(database: Database) -> Finding:
-    """Tries a write that changes nothing."""
-    try:
-        database.write(lambda connection: connection.execute("UPDATE numbers SET value = 0 WHERE 0"))
-    except BrokerError as error:
-        return Finding(
-            level="error",
-            subject="writes",
-            message=str(error),
-            advice="until then nothing can be enqueued, claimed or settled",
-        )
-    return Finding(level="ok", subject="writes", message="the file takes changes")
+    nothing = "UPDATE numbers SET value = 0 WHERE 0"
+    return tried_write(
+        lambda: database.write(lambda connection: connection.execute(nothing)), where="the file"
+    )
 
 
 def _space(path: str) -> Iterator[Finding]:
