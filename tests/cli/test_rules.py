@@ -149,12 +149,13 @@ def test_a_running_job_shows_its_stack_and_its_calls(mrq: Shell, project: Projec
 
 
 def test_a_worker_shows_its_stacks_and_drains(mrq: Shell, project: Project) -> None:
-    job_id = project.queue("tasks.nap", {"seconds": 2})
+    job_id = project.queue("tasks.nap", {"seconds": 5})
     worker = project.worker("--name", "anna")
     project.until_status(job_id, "started")
     until(lambda: mrq("workers", "--json").json)
-    until(lambda: "in nap" in mrq("workers", "stack", "anna").out)  # the job is claimed before it runs
-    assert job_id in mrq("workers", "stack", "anna").out
+    # The job is claimed before it runs.
+    told = until(lambda: [text for text in [mrq("workers", "stack", "anna").out] if "in nap" in text])
+    assert job_id in told[0]
     assert "finishes its running jobs" in mrq("workers", "drain", "anna").out
     assert worker.wait() == 0
     project.until_status(job_id, "success")
