@@ -46,10 +46,13 @@ def shown(value: object) -> str:
     URLs. Never raises an Exception, whatever `__repr__` does."""
     if type(value) is int and value.bit_length() > 256:
         return f"an integer of {value.bit_length()} bits"
+    kind = type(value)
     try:
         text = _short.repr(value)
+        if value.__class__ is not kind:  # a proxy, whose repr may be that of a plain value
+            text = f"{text} of type {kind.__name__}"
     except Exception:
-        text = f"<a {type(value).__name__} whose repr fails>"
+        text = f"<a {kind.__name__} whose repr fails>"
     return _on_one_line(text)
 
 

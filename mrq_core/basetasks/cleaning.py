@@ -15,7 +15,7 @@ from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import CHUNK, Requeue
-from mrq_core.contract.naming import is_number
+from mrq_core.contract.plain import number_of
 from mrq_core.contract.queries import JobFilter, Order, RepairResult
 from mrq_core.contract.record import WAITING, JobRecord, Status
 from mrq_core.errors import InvalidValue, shown
@@ -76,9 +76,10 @@ class RequeueStartedJobs(Task):
     def run(self, params: JsonObject) -> JsonObject:
         """Returns the numbers of ``requeued``, ``started`` and ``overdue``."""
         refuse_others(params, "timeout", "dry_run")
-        patience = params.get("timeout", 300)
-        if not is_number(patience) or not 0 <= patience <= 1e9:
-            raise InvalidValue(f"timeout is {shown(patience)}: expected seconds", path="timeout")
+        timeout = params.get("timeout", 300)
+        patience = number_of(timeout)
+        if patience is None or not 0 <= patience <= 1e9:
+            raise InvalidValue(f"timeout is {shown(timeout)}: expected seconds", path="timeout")
         broker = current_client().broker
         limit = after(broker.now(), -float(patience))
         started = overdue = 0

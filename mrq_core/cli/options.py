@@ -26,7 +26,7 @@ from mrq_core.cli.terminal import output_error, reserved_output, restore_streams
 from mrq_core.client.client import Client
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of
 from mrq_core.config.sources import load_config
-from mrq_core.contract.text import is_utf8
+from mrq_core.contract.plain import is_utf8
 from mrq_core.operations.filters import FilterTexts
 
 _PANELS = {

@@ -15,6 +15,7 @@ from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue, storable_params
 from mrq_core.contract.messages import CHUNK, Enqueued, NewJob, Unique
+from mrq_core.contract.plain import has_type, number_of, whole_of
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.contract.terms import keys_in
@@ -42,7 +43,7 @@ class Client:
     """A configuration with its plugins and its broker, for code that enqueues jobs and reads them."""
 
     def __init__(self, config: Config, broker: Broker | None = None, plugins: Plugins | None = None) -> None:
-        if not isinstance(config, Config):
+        if not has_type(config, Config):
             raise ConfigError(
                 f"config is {shown(config)}: expected a Config, as load_config() of "
                 "mrq_core.config.sources returns; configure(broker=...) makes a client of settings"
@@ -74,7 +75,9 @@ class Client:
         """
         template, chosen = self._template("queue_job", task, queue, options)
         given = {} if params is None else params
-        return self.enqueue([self._new_job(template, given, task, options.get("delay"), chosen)])[0].id
+        return self.enqueue([self._new_job(template, given, task, number_of(options.get("delay")), chosen)])[
+            0
+        ].id
 
     def queue_jobs(
         self,
@@ -92,19 +95,20 @@ class Client:
         Raises InvalidValue, TypeError for an unknown option, or BrokerUnavailable if the broker does not
         answer in time; the batch is then queued or not queued.
         """
-        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or not 1 <= batch_size <= CHUNK:
+        most = whole_of(batch_size)
+        if most is None or not 1 <= most <= CHUNK:
             raise InvalidValue(
                 f"batch_size is {shown(batch_size)}: expected a whole number from 1 to {CHUNK}",
                 path="batch_size",
             )
         template, chosen = self._template("queue_jobs", task, queue, options)
-        delay = options.get("delay")
+        delay = number_of(options.get("delay"))
         items = _iterator(params_list)
         ids: list[str] = []
         try:
             while True:
                 jobs: list[NewJob] = []
-                for params in islice(items, batch_size):
+                for params in islice(items, most):
                     # Copied before the next item is made: a generator may use one dict for all items.
                     try:
                         jobs.append(self._new_job(template, params, task, delay, chosen))

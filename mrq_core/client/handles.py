@@ -20,8 +20,8 @@ from mrq_core.contract.naming import (
     check_served_name,
     check_times,
     is_covered,
-    is_number,
 )
+from mrq_core.contract.plain import has_type, number_of
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.values import check_job_id, check_priority
 from mrq_core.errors import (
@@ -124,12 +124,13 @@ class Job:
         greenlets of the worker wait for jobs, so that none is left to run them.
         Raises WaitTimeout after `timeout` seconds, WaitRefused if the job waits for itself, and JobNotFound.
         """
-        if timeout is not None and not (is_number(timeout) and timeout >= 0):
+        seconds = 0 if timeout is None else number_of(timeout)
+        if seconds is None or not seconds >= 0:
             raise InvalidValue(
                 f"timeout is {shown(timeout)}: expected seconds, not negative, or None", path="timeout"
             )
         if timeout is not None:
-            timeout = float(min(timeout, MAX_SECONDS))
+            timeout = float(min(seconds, MAX_SECONDS))
         attempt = current_attempt.get()
         if attempt is None:
             return self._wait(timeout, None)
@@ -205,7 +206,7 @@ class Job:
             raise InvalidValue(
                 "the edit changes nothing: expected params, priority, delay or at", path="params"
             )
-        if not isinstance(seen, JobRecord | None):
+        if seen is not None and type(seen) is not JobRecord:
             raise InvalidValue(
                 f"seen is {shown(seen)}: expected the record that `fetch` returned", path="seen"
             )
@@ -220,7 +221,7 @@ class Job:
             params=stored,
             search_keys=keys,
             priority=priority,
-            delay=delay,
+            delay=number_of(delay),
             due_at=due_at,
         )
         change = self._client.broker.edit([edit])[0]
@@ -278,13 +279,13 @@ def _warn_of_wait(record: JobRecord, waiting: str, greenlets: int) -> None:
 
 
 def _checked_bool(name: str, value: object) -> bool:
-    if not isinstance(value, bool):
+    if type(value) is not bool:
         raise InvalidValue(f"{name} is {shown(value)}: expected True or False", path=name)
     return value
 
 
 def _checked_client(client: object) -> Client | None:
-    if client is not None and not isinstance(client, Client):
+    if client is not None and not has_type(client, Client):
         raise InvalidValue(f"client is {shown(client)}: expected a Client, or None", path="client")
     return client
 

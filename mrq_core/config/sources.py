@@ -19,8 +19,8 @@ from mrq_core.config.loading import Loading, loaded_now, loading
 from mrq_core.config.secrets import hide_password, hide_secrets
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, shown_setting
 from mrq_core.contract.codec import refuse_repeated_keys
-from mrq_core.contract.naming import MAX_SECONDS, names_in, plain_text
-from mrq_core.contract.text import printable
+from mrq_core.contract.naming import MAX_SECONDS, names_in
+from mrq_core.contract.plain import printable, text_of
 from mrq_core.errors import ConfigError, InvalidValue, on_one_line, shown, shown_error
 
 DEFAULT_FILE = "mrq-config.py"
@@ -241,15 +241,16 @@ def _to_type(value: object, default: object) -> object:
 def _checked_text(text: object) -> str:
     """Text that every broker and terminal takes. A variable of the environment that is not UTF-8 has lone
     surrogates."""
-    if not isinstance(text, str):
+    plain = text_of(text)
+    if plain is None:
         raise ValueError("expected text")
     try:
-        text.encode()
+        plain.encode()
     except UnicodeEncodeError:
         raise ValueError("expected text in UTF-8") from None
-    if "\0" in text:
+    if "\0" in plain:
         raise ValueError("expected text without a NUL character")
-    return plain_text(text)
+    return plain
 
 
 def _to_bool(value: object) -> bool:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
+from mrq_core.contract.plain import is_mapping
 from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.errors import InvalidValue, ValueTooLarge, shown, shown_error
 
@@ -165,7 +166,7 @@ def storable(value: object, *, name: str, max_size: int) -> JsonValue:
 
 def storable_params(value: object, *, max_size: int) -> JsonObject:
     """A deep copy of the params of a job. Raises InvalidValue unless they are a storable dict."""
-    if not isinstance(value, Mapping):
+    if not is_mapping(value):
         raise InvalidValue(
             f"params is of type {_type_name(value)}: expected a dict of named values", path="params"
         )

@@ -21,7 +21,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from mrq_core.clock import from_ms, to_ms
-from mrq_core.contract.text import is_utf8
+from mrq_core.contract.plain import is_utf8
 from mrq_core.errors import InvalidValue, shown
 
 Tags = tuple[tuple[str, str], ...]

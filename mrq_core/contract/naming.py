@@ -6,11 +6,10 @@ import re
 from collections.abc import Collection, Iterable
 from datetime import datetime
 from enum import StrEnum
-from typing import TypeGuard
 
 from mrq_core.clock import from_ms, to_ms
+from mrq_core.contract.plain import has_type, is_utf8, number_of, text_of
 from mrq_core.contract.signal_errors import raised_by_handler
-from mrq_core.contract.text import is_utf8
 from mrq_core.errors import InvalidValue, shown, shown_error, without_controls
 from mrq_core.ids import is_id
 
@@ -89,16 +88,17 @@ def check_queue_name(name: object) -> str:
 
     A name is any text of 1 to 200 characters without NUL, which environments and SQLite's JSON cannot hold.
     """
-    if not isinstance(name, str) or not name or len(name) > _QUEUE_NAME_MAX:
+    text = text_of(name)
+    if not text or len(text) > _QUEUE_NAME_MAX:
         raise InvalidValue(
             f"queue is {shown(name)}: expected a name of 1 to {_QUEUE_NAME_MAX} characters", path="queue"
         )
-    if "\0" in name or not is_utf8(name):
+    if "\0" in text or not is_utf8(text):
         raise InvalidValue(
             f"queue is {shown(name)}: expected text that UTF-8 can hold, without NUL characters",
             path="queue",
         )
-    return plain_text(name)
+    return text
 
 
 _QUOTED = re.compile(r'"((?:[^"]|"")*)"|' + r"'((?:[^']|'')*)'")
@@ -229,7 +229,8 @@ def check_times(delay: object, at: object) -> datetime | None:
     given, with a valid value."""
     if delay is not None and at is not None:
         raise InvalidValue("delay and at are both given: expected one of them", path="at")
-    if delay is not None and not (is_number(delay) and 0 <= delay <= MAX_SECONDS):
+    seconds = 0 if delay is None else number_of(delay)
+    if seconds is None or not 0 <= seconds <= MAX_SECONDS:
         raise InvalidValue(
             f"delay is {shown(delay)}: expected seconds, from 0 to {MAX_SECONDS:.0e}", path="delay"
         )
@@ -238,7 +239,7 @@ def check_times(delay: object, at: object) -> datetime | None:
 
 def check_time(moment: object, name: str) -> datetime:
     """Returns an aware time in UTC, to the millisecond. Raises InvalidValue, which calls the time `name`."""
-    if not isinstance(moment, datetime):
+    if not has_type(moment, datetime):
         raise InvalidValue(f"{name} is {shown(moment)}: expected a datetime with a timezone", path=name)
     try:
         has_zone = moment.utcoffset() is not None
@@ -258,13 +259,3 @@ def check_time(moment: object, name: str) -> datetime:
             path=name,
         )
     return utc
-
-
-def is_number(value: object) -> TypeGuard[int | float]:
-    """Whether the value is an int or a float, and not a bool."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def plain_text(text: str) -> str:
-    """The text without a subclass of str: the value of an enum member, not its name."""
-    return text if type(text) is str else str.__str__(text)

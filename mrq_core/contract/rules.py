@@ -18,6 +18,7 @@ import msgspec
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.messages import Limit
+from mrq_core.contract.plain import number_of, text_of, whole_of
 from mrq_core.contract.shared_state import Pause, Rules, StateItem, Versions, WorkerRequest
 from mrq_core.errors import InvalidValue, shown
 
@@ -107,15 +108,10 @@ def stored_limit(value: JsonValue) -> StoredLimit | None:
     return stored if is_valid else None
 
 
-def checked_limit(name: object, limit: Limit) -> Limit:
+def checked_limit(name: str, limit: Limit) -> Limit:
     """Returns the limit. Raises InvalidValue for a name or a limit that no rule can have."""
-    if (
-        not isinstance(name, str)
-        or not 0 < len(name) <= _NAME_MAX
-        or not name.isprintable()
-        or ":" in name
-        or name == TASK_RULE
-    ):
+    text = text_of(name)
+    if not text or len(text) > _NAME_MAX or not text.isprintable() or ":" in text or text == TASK_RULE:
         raise InvalidValue(
             f"the name of a limit is {shown(name)}: expected 1 to {_NAME_MAX} printable characters without a "
             f"colon, and not {TASK_RULE!r}",
@@ -123,29 +119,33 @@ def checked_limit(name: object, limit: Limit) -> Limit:
         )
     if limit.concurrency is None and limit.rate is None:
         raise InvalidValue(
-            f"the limit {name} has no concurrency and no rate: expected at least one", path=name
+            f"the limit {text} has no concurrency and no rate: expected at least one", path=text
         )
-    if limit.concurrency is not None and not 0 <= limit.concurrency <= 10**9:
+    concurrency, rate, per = whole_of(limit.concurrency), number_of(limit.rate), number_of(limit.per)
+    if limit.concurrency is not None and (concurrency is None or not 0 <= concurrency <= 10**9):
         raise InvalidValue(
-            f"the concurrency of the limit {name} is {limit.concurrency}: expected 0 to 1,000,000,000",
-            path=name,
+            f"the concurrency of the limit {text} is {shown(limit.concurrency)}: expected 0 to "
+            "1,000,000,000, a whole number",
+            path=text,
         )
-    if limit.rate is not None and not 0 < limit.rate <= RATE_MOST:
+    if limit.rate is not None and (rate is None or not 0 < rate <= RATE_MOST):
         raise InvalidValue(
-            f"the rate of the limit {name} is {limit.rate}: expected a number above 0, up to 1,000,000",
-            path=name,
+            f"the rate of the limit {text} is {shown(limit.rate)}: expected a number above 0, "
+            "up to 1,000,000",
+            path=text,
         )
-    if not 0.001 <= limit.per <= 1e7:
+    if per is None or not 0.001 <= per <= 1e7:
         raise InvalidValue(
-            f"the limit {name} counts its rate per {limit.per} s: expected 0.001 to 10,000,000", path="limits"
+            f"the limit {text} counts its rate per {shown(limit.per)} s: expected 0.001 to 10,000,000",
+            path="limits",
         )
-    if limit.rate is not None and limit.per / limit.rate > SPACING_MOST:
+    if rate is not None and per / rate > SPACING_MOST:
         raise InvalidValue(
-            f"the limit {name} starts a job each {limit.per / limit.rate:.3g} s: expected at most "
+            f"the limit {text} starts a job each {per / rate:.3g} s: expected at most "
             f"{SPACING_MOST:,.0f} s, about three years; a concurrency of 0 lets none start",
-            path=name,
+            path=text,
         )
-    return limit
+    return Limit(concurrency=concurrency, rate=rate, per=per)
 
 
 def requests_in(value: JsonValue, now_ms: int) -> tuple[WorkerRequest, ...]:

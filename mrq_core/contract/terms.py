@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from mrq_core.contract.codec import JsonObject, JsonValue, encode, storable
+from mrq_core.contract.plain import is_mapping
 from mrq_core.errors import InvalidValue, shown
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def key_term(name: str, value: JsonValue) -> Term:
 
 def check_keys(keys: object) -> JsonObject:
     """Returns the search keys of a job as plain values. Raises InvalidValue."""
-    if not isinstance(keys, Mapping):
+    if not is_mapping(keys):
         raise InvalidValue(
             f"search_keys is {shown(keys)}: expected a dict of names and values", path="search_keys"
         )

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from mrq_core.contract.codec import JsonObject, storable, storable_params
-from mrq_core.contract.naming import check_job_queue_name, check_time, plain_text
+from mrq_core.contract.naming import check_job_queue_name, check_time
+from mrq_core.contract.plain import has_type, is_utf8, text_of, whole_of
 from mrq_core.contract.record import PRIORITY_MAX, PRIORITY_MIN, JobRecord
 from mrq_core.contract.terms import check_keys
-from mrq_core.contract.text import is_utf8
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.ids import is_id, seconds_of
 
@@ -24,22 +24,24 @@ _ID_MAX_AGE = 86_400.0
 
 def check_job_id(job_id: object) -> str:
     """Returns the id of a job as plain text. Raises InvalidValue."""
-    if not is_id(job_id):
+    text = text_of(job_id)
+    if not is_id(text):
         raise InvalidValue(
             f"job_id is {shown(job_id)}: expected 24 hex digits in lower case, such as queue_job returns",
             path="job_id",
         )
-    return plain_text(job_id)
+    return text
 
 
 def check_new_id(job_id: object) -> str:
     """Returns the id for a new job as plain text. Raises InvalidValue, also for an id that was made more than
     a day ago or from now: ids order jobs by the time of their creation."""
     of_time = ""
-    if is_id(job_id):
-        made_at = seconds_of(job_id)
+    text = text_of(job_id)
+    if is_id(text):
+        made_at = seconds_of(text)
         if abs(time.time() - made_at) <= _ID_MAX_AGE:
-            return plain_text(job_id)
+            return text
         of_time = f", an id of {datetime.fromtimestamp(made_at, UTC):%Y-%m-%d %H:%M:%S} UTC"
     raise InvalidValue(
         f"job_id is {shown(job_id)}{of_time}: expected 24 hex digits of a new id, made within a day by "
@@ -51,8 +53,9 @@ def check_new_id(job_id: object) -> str:
 def check_idempotency_key(key: object) -> str:
     """Returns an idempotency key as plain text. Raises InvalidValue unless the key is text of 1 to 255
     characters that UTF-8 can hold."""
-    if isinstance(key, str) and 0 < len(key) <= _IDEMPOTENCY_KEY_MAX and is_utf8(key):
-        return plain_text(key)
+    text = text_of(key)
+    if text and len(text) <= _IDEMPOTENCY_KEY_MAX and is_utf8(text):
+        return text
     raise InvalidValue(
         f"idempotency_key is {shown(key)}: expected text of 1 to {_IDEMPOTENCY_KEY_MAX} characters that "
         "UTF-8 can hold",
@@ -63,7 +66,7 @@ def check_idempotency_key(key: object) -> str:
 def check_path(path: object) -> str:
     """Returns the path of a task as plain text. Raises InvalidValue unless it has the form ``module.Name``;
     the code of the task need not exist here."""
-    text = plain_text(path) if isinstance(path, str) else ""
+    text = text_of(path) or ""
     if not is_path(text):
         raise InvalidValue(
             f"task is {shown(path)}: expected a path such as 'module.Name', of at most {_PATH_MAX} "
@@ -86,12 +89,9 @@ def is_task_pattern(text: str) -> bool:
 
 def check_priority(priority: object) -> int:
     """Returns the priority of a job as a plain int. Raises InvalidValue."""
-    if (
-        isinstance(priority, int)
-        and not isinstance(priority, bool)
-        and PRIORITY_MIN <= priority <= PRIORITY_MAX
-    ):
-        return int(priority)
+    number = whole_of(priority)
+    if number is not None and PRIORITY_MIN <= number <= PRIORITY_MAX:
+        return number
     raise InvalidValue(
         f"priority is {shown(priority)}: expected {PRIORITY_MIN} to {PRIORITY_MAX}, larger first",
         path="priority",
@@ -137,18 +137,18 @@ _FIXED = tuple(name for name in JobRecord.__struct_fields__ if name not in _CHAN
 
 
 def _checked_keys(keys: object) -> tuple[str, ...]:
-    if not isinstance(keys, tuple | list) or not all(
-        isinstance(key, str) and 0 < len(key) <= _KEY_MAX and key.isprintable() for key in keys
-    ):
+    is_list = has_type(keys, tuple) or has_type(keys, list)
+    texts = [text_of(key) or "" for key in keys] if is_list else [""]  # type: ignore[attr-defined]
+    if not all(0 < len(text) <= _KEY_MAX and text.isprintable() for text in texts):
         raise InvalidValue(
             f"limit_keys is {shown(keys)}: expected a tuple of printable names of 1 to {_KEY_MAX} characters",
             path="limit_keys",
         )
-    return tuple(plain_text(key) for key in keys)
+    return tuple(texts)
 
 
 def _checked_meta(meta: object, max_size: int) -> JsonObject:
-    if not isinstance(meta, dict):
+    if not has_type(meta, dict):
         raise InvalidValue(f"meta is {shown(meta)}: expected a dict of named values", path="meta")
     checked = storable(meta, name="meta", max_size=max_size)
     assert isinstance(checked, dict)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from greenlet import getcurrent
 
-from mrq_core.contract.text import printable
+from mrq_core.contract.plain import printable
 from mrq_core.errors import on_one_line
 from mrq_core.operations.workers import IoCall, IoState, IoTotal
 from mrq_core.running.context import JobContext

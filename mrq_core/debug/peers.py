@@ -10,7 +10,7 @@ from typing import Any
 import gevent.socket
 import gevent.ssl
 
-from mrq_core.contract.text import printable
+from mrq_core.contract.plain import printable
 from mrq_core.debug import io_texts
 from mrq_core.errors import on_one_line
 

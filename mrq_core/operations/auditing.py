@@ -9,8 +9,8 @@ from datetime import datetime
 import msgspec
 
 from mrq_core.contract.broker import Broker
+from mrq_core.contract.plain import printable
 from mrq_core.contract.shared_state import StateItem
-from mrq_core.contract.text import printable
 from mrq_core.errors import InvalidValue, on_one_line, shown
 from mrq_core.ids import new_id
 

@@ -17,9 +17,9 @@ from mrq_core.contract.naming import (
     check_served_name,
     check_time,
     is_covered,
-    is_number,
     is_tree,
 )
+from mrq_core.contract.plain import number_of
 from mrq_core.contract.queries import QueueCounts
 from mrq_core.contract.shared_state import Pause
 from mrq_core.contract.values import check_path
@@ -212,12 +212,13 @@ def pause_end(broker: Broker, until: datetime | None, seconds: float | None) -> 
         return None
     now = broker.now()
     if seconds is not None:
-        if not is_number(seconds) or not 0 < seconds <= MAX_SECONDS:
+        number = number_of(seconds)
+        if number is None or not 0 < number <= MAX_SECONDS:
             raise InvalidValue(
                 f"seconds is {shown(seconds)}: expected a number above 0, up to {MAX_SECONDS:.0e}",
                 path="seconds",
             )
-        return after(now, seconds)
+        return after(now, number)
     end = check_time(until, "until")
     if end <= now:
         raise InvalidValue(

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue
+from mrq_core.contract.plain import whole_of
 from mrq_core.contract.shared_state import StateItem
 from mrq_core.errors import BrokerUnavailable, ChangedMeanwhile, InvalidValue, ScheduleNotFound, shown
 from mrq_core.operations.task_descriptions import published_task
@@ -133,15 +134,15 @@ def read_schedule(item: StateItem) -> StoredSchedule | None:
 def upcoming(stored: StoredSchedule, number: int) -> list[int]:
     """The next fires, at most `number`, in Unix milliseconds. Raises InvalidValue unless `number` is a whole
     number from 1 to UPCOMING_MOST."""
-    is_whole = isinstance(number, int) and not isinstance(number, bool)
-    if not (is_whole and 1 <= number <= UPCOMING_MOST):
+    most = whole_of(number)
+    if most is None or not 1 <= most <= UPCOMING_MOST:
         raise InvalidValue(
             f"number is {shown(number)}: expected a whole number from 1 to {UPCOMING_MOST:,}", path="number"
         )
     trigger = trigger_of(stored.definition, stored.anchor)
     found: list[int] = []
     at = stored.next_fire
-    while at is not None and len(found) < number:
+    while at is not None and len(found) < most:
         found.append(at)
         at = trigger.next_after(at)
     return found

@@ -9,7 +9,7 @@ import msgspec
 
 from mrq_core.config.settings import SETTINGS, Config
 from mrq_core.contract.codec import JsonValue
-from mrq_core.contract.text import printable
+from mrq_core.contract.plain import printable
 from mrq_core.errors import shown
 
 _ENVIRONMENT = "environment variable "

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mrq_core.contract.codec import JsonObject
-from mrq_core.contract.naming import plain_text
+from mrq_core.contract.plain import has_type, text_of, whole_of
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.tasks.loading import find_task, is_task_class, no_task
 from mrq_core.tasks.task import Task, TaskLike
@@ -24,7 +24,7 @@ _MOST_GREENLETS = 2**31 - 1
 
 def run_task(task: TaskLike, params: JsonObject) -> Any:
     """Runs the code of another task inside the current job, and returns its result."""
-    if not isinstance(params, dict):
+    if not has_type(params, dict):
         raise InvalidValue(f"params is {shown(params)}: expected a dict of named values", path="params")
     instance = _class_behind(task)()
     instance.is_main_task = False
@@ -54,7 +54,8 @@ def subpool_map(pool_size: int, function: Callable[[T], R], iterable: Iterable[T
     from gevent.event import Event
     from gevent.pool import Pool
 
-    if not isinstance(pool_size, int) or isinstance(pool_size, bool) or pool_size < 1:
+    size = whole_of(pool_size)
+    if size is None or size < 1:
         raise InvalidValue(
             f"pool_size is {shown(pool_size)}: expected a whole number, at least 1", path="pool_size"
         )
@@ -62,7 +63,7 @@ def subpool_map(pool_size: int, function: Callable[[T], R], iterable: Iterable[T
     results: list[Any] = []
     failures: list[BaseException] = []
     settled = Event()
-    pool = Pool(min(pool_size, _MOST_GREENLETS))
+    pool = Pool(min(size, _MOST_GREENLETS))
     ended = 0
     process = os.getpid()
 
@@ -95,8 +96,9 @@ def subpool_map(pool_size: int, function: Callable[[T], R], iterable: Iterable[T
 
 
 def _class_behind(task: object) -> type[Task]:
-    if isinstance(task, str):
-        return find_task(plain_text(task))
+    path = text_of(task)
+    if path is not None:
+        return find_task(path)
     found = getattr(task, "task_class", task)
     if not is_task_class(found):
         raise no_task(task)

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from mrq_core.client.handles import current_attempt
-from mrq_core.contract.text import printable
+from mrq_core.contract.plain import printable
 from mrq_core.errors import ConfigError, on_one_line, shown, shown_error, without_controls
 
 JSON = "json"

@@ -19,8 +19,8 @@ from typing import Any
 
 from mrq_core.clock import from_ms
 from mrq_core.config.settings import Config
+from mrq_core.contract.plain import printable
 from mrq_core.contract.queries import LogLine
-from mrq_core.contract.text import printable
 from mrq_core.errors import on_one_line
 from mrq_core.running.log_handlers import FileHandler, LocklessHandler, TerminalHandler, print_error, recent
 from mrq_core.running.log_lines import checked_formatter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import date, time
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ import msgspec
 from mrq_core.clock import period_words
 from mrq_core.config.secrets import hide_secrets
 from mrq_core.contract.codec import JsonObject, JsonValue, storable_params
-from mrq_core.contract.naming import plain_text
+from mrq_core.contract.plain import is_mapping, text_of
 from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.contract.values import check_path
 from mrq_core.errors import ConfigError, InvalidValue, shown, shown_error
@@ -182,23 +182,25 @@ def definitions_from(entries: Iterable[object], *, where: str = "SCHEDULER_TASKS
 
 def definition_from(entry: object) -> Definition:
     """The definition in one entry of SCHEDULER_TASKS. Raises InvalidValue."""
-    if not isinstance(entry, Mapping):
+    if not is_mapping(entry):
         raise InvalidValue("expected a dict, such as {'path': 'tasks.report', 'interval': 60}", path="")
     given: dict[str, Any] = {}
     for key, value in entry.items():
-        if not isinstance(key, str) or key not in KEYS:
-            near = difflib.get_close_matches(str(key) if isinstance(key, str) else "", KEYS, n=1)
+        text = text_of(key)
+        if text not in KEYS:
+            near = difflib.get_close_matches(text or "", KEYS, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"expected some of {', '.join(KEYS)}"
-            raise InvalidValue(f"{shown(key)} is no key of a schedule: {hint}", path=str(key)[:NAME_MAX])
+            raise InvalidValue(f"{shown(key)} is no key of a schedule: {hint}", path=(text or "")[:NAME_MAX])
         if value is not None:
-            given[key] = value
+            given[text] = value
     checked: dict[str, Any] = {
         "path": check_path(given.pop("path", None)),
         "params": storable_params(given.pop("params", {}), max_size=PARAMS_MAX),
     }
-    zone_name = given.pop("timezone", "UTC")
-    if not isinstance(zone_name, str):
-        raise InvalidValue(f"timezone is {shown(zone_name)}: expected a name such as 'UTC'", path="timezone")
+    given_zone = given.pop("timezone", "UTC")
+    zone_name = text_of(given_zone)
+    if zone_name is None:
+        raise InvalidValue(f"timezone is {shown(given_zone)}: expected a name such as 'UTC'", path="timezone")
     if zone_name in _OF_A_MACHINE:
         raise InvalidValue(
             f"timezone is {shown(zone_name)}, which differs between machines: expected the name of a zone, "
@@ -233,8 +235,9 @@ def _checked(value: object, key: str, zone: str) -> object:
 
 def check_name(name: object) -> str:
     """Returns the name of a schedule as plain text. Raises InvalidValue."""
-    if isinstance(name, str) and 0 < len(name) <= NAME_MAX and name.isprintable() and name == name.strip():
-        return plain_text(name)
+    text = text_of(name)
+    if text and len(text) <= NAME_MAX and text.isprintable() and text == text.strip():
+        return text
     raise InvalidValue(
         f"name is {shown(name)}: expected 1 to {NAME_MAX} printable characters, without a space at the ends",
         path="name",

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 
 from mrq_core.clock import to_ms
-from mrq_core.contract.naming import check_job_queue_name, is_number, plain_text
+from mrq_core.contract.naming import check_job_queue_name
+from mrq_core.contract.plain import number_of, text_of, whole_of
 from mrq_core.contract.values import check_priority
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.scheduler.triggers import cron_of
@@ -51,8 +52,9 @@ def _grace(value: object, key: str, zone: str) -> float:
 def _seconds(value: object, key: str, least: float, most: float) -> float:
     if isinstance(value, timedelta):
         value = value.total_seconds()
-    if is_number(value) and least <= value <= most:
-        return round(float(value), 3)
+    number = number_of(value)
+    if number is not None and least <= number <= most:
+        return round(float(number), 3)
     raise InvalidValue(
         f"{key} is {shown(value)}: expected seconds, from {least:g} to {most:.0f}, or a timedelta", path=key
     )
@@ -83,8 +85,9 @@ def _dailytime(value: object, key: str, zone: str) -> str:
 
 def _whole(least: int, most: int) -> Callable[[object, str, str], int]:
     def check(value: object, key: str, zone: str) -> int:
-        if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most:
-            return int(value)
+        number = whole_of(value)
+        if number is not None and least <= number <= most:
+            return number
         hint = ", 0 is Monday" if key == "weekday" else ""
         raise InvalidValue(
             f"{key} is {shown(value)}: expected a whole number from {least} to {most}{hint}", path=key
@@ -153,8 +156,9 @@ def _dates(value: object, key: str, zone: str) -> tuple[str, ...]:
 
 def _one_of(*words: str) -> Callable[[object, str, str], str]:
     def check(value: object, key: str, zone: str) -> str:
-        if isinstance(value, str) and value in words:
-            return plain_text(value)
+        text = text_of(value)
+        if text in words:
+            return text
         raise InvalidValue(f"{key} is {shown(value)}: expected one of {', '.join(words)}", path=key)
 
     return check

@@ -18,7 +18,7 @@ import msgspec
 
 from mrq_core.config.secrets import hide_secrets
 from mrq_core.contract.codec import JsonObject, JsonValue, encode
-from mrq_core.contract.text import printable
+from mrq_core.contract.plain import printable
 from mrq_core.tasks.loading import LoadedTask
 from mrq_core.tasks.task import Task, TaskFunction
 

@@ -12,6 +12,7 @@ import msgspec
 
 from mrq_core.config.settings import Config
 from mrq_core.contract.messages import Limit
+from mrq_core.contract.plain import has_type, text_of
 from mrq_core.contract.values import check_path, is_path
 from mrq_core.errors import (
     Interrupt,
@@ -119,20 +120,17 @@ def check_reachable(task: TaskLike) -> str:
 
     Of a path given as text only the form is checked, because the enqueuer need not have the code.
     """
-    if not isinstance(task, str | TaskFunction) and not is_task_class(task):
-        raise no_task(task)
-    path = check_path(task) if isinstance(task, str) else path_of(task)
-    module_name = path.partition(".")[0] if isinstance(task, str) else _definition(task).__module__
-    if module_name in _SCRIPTS:
-        raise InvalidValue(
-            f"{path} is defined in the script that is running, where a worker cannot import it: "
-            "move it to a module",
-            path="task",
-        )
-    if isinstance(task, str):
+    text = text_of(task)
+    if text is not None:
+        path = check_path(text)
+        _refuse_script(path, path.partition(".")[0])
         return path
-    found: object = sys.modules.get(module_name)
-    for name in _definition(task).__qualname__.split("."):
+    if not has_type(task, TaskFunction) and not is_task_class(task):
+        raise no_task(task)
+    path, definition = path_of(task), _definition(task)
+    _refuse_script(path, definition.__module__)
+    found: object = sys.modules.get(definition.__module__)
+    for name in definition.__qualname__.split("."):
         found = getattr(found, name, None)
     if found is not task:
         raise InvalidValue(
@@ -141,6 +139,15 @@ def check_reachable(task: TaskLike) -> str:
             path="task",
         )
     return path
+
+
+def _refuse_script(path: str, module_name: str) -> None:
+    if module_name in _SCRIPTS:
+        raise InvalidValue(
+            f"{path} is defined in the script that is running, where a worker cannot import it: "
+            "move it to a module",
+            path="task",
+        )
 
 
 def no_task(task: object) -> InvalidValue:
@@ -155,7 +162,7 @@ def no_task(task: object) -> InvalidValue:
 
 def is_task_class(found: object) -> TypeGuard[type[Task]]:
     """Whether this is a subclass of Task, and not Task itself."""
-    return isinstance(found, type) and issubclass(found, Task) and found is not Task
+    return has_type(found, type) and issubclass(found, Task) and found is not Task
 
 
 def _definition(task: TaskFunction[Any, Any] | type[Task]) -> Any:

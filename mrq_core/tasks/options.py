@@ -12,6 +12,7 @@ import msgspec
 
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.naming import MAX_SECONDS, check_job_queue_name
+from mrq_core.contract.plain import has_type
 from mrq_core.contract.record import PRIORITY_MAX, PRIORITY_MIN
 from mrq_core.contract.rules import checked_limit
 from mrq_core.contract.terms import check_keys
@@ -73,11 +74,11 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
             )
     given = dict(values)
     retry_on = given.pop("retry_on", None)
-    if isinstance(retry_on, type):
+    if has_type(retry_on, type):
         retry_on = (retry_on,)
     if retry_on is not None and not (
-        isinstance(retry_on, tuple | list)
-        and all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in retry_on)
+        (has_type(retry_on, tuple) or has_type(retry_on, list))
+        and all(has_type(kind, type) and issubclass(kind, BaseException) for kind in retry_on)
     ):
         raise ConfigError(f"{where}: retry_on is {shown(retry_on)}: expected a tuple of exception classes")
     every = given.get("every")
@@ -113,15 +114,19 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
             check_keys(dict.fromkeys(options.searchable, ""))
         except InvalidValue as error:
             raise ConfigError(f"{where}: searchable: {error}") from error
+    limits: dict[str, Limit] = {}
     try:
         for key, limit in (options.limits or {}).items():
-            checked_limit(rule_of(key), limit)
+            limits[key] = checked_limit(rule_of(key), limit)
             params_named(key)
     except InvalidValue as error:
         raise ConfigError(f"{where}: {error}") from error
     _check_schedule(options, where)
     return msgspec.structs.replace(
-        options, queue=queue, retry_on=tuple(retry_on) if retry_on is not None else None
+        options,
+        queue=queue,
+        limits=None if options.limits is None else limits,
+        retry_on=tuple(retry_on) if retry_on is not None else None,
     )
 
 

@@ -18,7 +18,7 @@ import msgspec
 
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Limit
-from mrq_core.contract.text import printable
+from mrq_core.contract.plain import printable
 from mrq_core.errors import ConfigError, InvalidParams, shown, shown_error
 from mrq_core.tasks.limits import params_named
 from mrq_core.tasks.options import OPTION_NAMES, TaskOptions, options_from

@@ -11,8 +11,8 @@ from mrq_core.config.settings import Config
 from mrq_core.contract.codec import encode, storable
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.naming import check_job_queue_name, check_times
+from mrq_core.contract.plain import printable
 from mrq_core.contract.record import RetryDecision, Status
-from mrq_core.contract.text import printable
 from mrq_core.errors import (
     AbortInterrupt,
     CancelInterrupt,

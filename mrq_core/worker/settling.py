@@ -14,8 +14,8 @@ import gevent
 from gevent.event import Event
 
 from mrq_core.contract.messages import Outcome
+from mrq_core.contract.plain import printable
 from mrq_core.contract.record import Status
-from mrq_core.contract.text import printable
 from mrq_core.errors import BrokerError, BrokerUnavailable, shown_error
 from mrq_core.operations.workers import WORKERS_NAMESPACE
 from mrq_core.worker.executions import ClaimKind, Execution, batches, outcomes_of, store_logs

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mrq_core.contract.codec import MAX_DEPTH, JsonValue, decode, encode, storable, storable_params
-from mrq_core.contract.text import printable
+from mrq_core.contract.plain import printable
 from mrq_core.errors import InvalidValue, MrqError, ValueTooLarge
 
 LIMIT = 1_000_000

@@ -18,8 +18,8 @@ from types import TracebackType
 from typing import Any, TypedDict
 
 from mrq_core.contract.codec import storable
+from mrq_core.contract.plain import printable
 from mrq_core.contract.terms import MESSAGE_LIMIT, error_group
-from mrq_core.contract.text import printable
 from mrq_core.tasks.task import Task
 
 _HEAD, _TAIL = 20_000, 60_000

@@ -16,7 +16,7 @@ from types import CodeType, FrameType
 import gevent
 
 from mrq_core.contract.broker import Broker
-from mrq_core.contract.text import printable
+from mrq_core.contract.plain import printable
 from mrq_core.errors import BrokerError, on_one_line
 from mrq_core.operations.requests import ANSWER_TTL, store_answer
 from mrq_core.worker.executions import Execution

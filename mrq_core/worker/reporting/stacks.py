@@ -15,7 +15,7 @@ from typing import Any
 import gevent
 import greenlet
 
-from mrq_core.contract.text import printable
+from mrq_core.contract.plain import printable
 from mrq_core.debug.peers import peer_of
 from mrq_core.errors import on_one_line
 from mrq_core.operations.running_jobs import io_call_text, io_left_out_text
