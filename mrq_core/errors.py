@@ -258,6 +258,15 @@ class BrokerCorrupt(BrokerError):
     """Stored data cannot be read. Repeating the call does not help; an operator must repair the data."""
 
 
+class JobDamaged(BrokerCorrupt):
+    """The stored data of one job cannot be read. A driver sets the job aside and repeats the call; see
+    `mrq_core.drivers.damage`."""
+
+    def __init__(self, message: str, *, job_id: str) -> None:
+        super().__init__(message)
+        self.job_id = job_id
+
+
 class SchemaTooNew(BrokerError):
     """A newer version of mrq upgraded the stored data, and this version may no longer use them."""
 

@@ -61,6 +61,11 @@ def decode(data: bytes | str) -> JsonValue:
     return _decoder.decode(data)
 
 
+def decode_object(data: bytes | str) -> JsonObject:
+    """Decodes a dict that `encode` wrote, such as params."""
+    return _object_decoder.decode(data)
+
+
 def parsed(text: str, *, name: str) -> JsonValue:
     """Decodes JSON that a user typed. Errors call the value by `name`.
 

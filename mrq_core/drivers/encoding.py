@@ -16,10 +16,14 @@ from msgspec.structs import force_setattr, replace
 
 from mrq_core.clock import from_ms
 from mrq_core.contract import codec, lifecycle
+from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.drivers import damage
 from mrq_core.errors import BrokerCorrupt
 
+UNREADABLE = (msgspec.DecodeError, TypeError, ValueError)
+"""What decoding raises: TypeError for anything but bytes, ValueError for values that do not fit together."""
 _encoder = msgspec.msgpack.Encoder()
 _record_decoder = msgspec.msgpack.Decoder(JobRecord)
 _outcome_decoder = msgspec.msgpack.Decoder(Outcome)
@@ -34,7 +38,7 @@ def decode(data: bytes) -> JobRecord:
     """Decodes a record that `encode` wrote; the params are empty. Raises BrokerCorrupt."""
     try:
         return _record_decoder.decode(data)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise _corrupt(error) from error
 
 
@@ -44,16 +48,24 @@ def encode_outcome(outcome: Outcome) -> bytes:
 
 
 def with_params(record: JobRecord, params: bytes | None) -> JobRecord:
-    """Adds the stored params to the record. None: the params are empty. Raises BrokerCorrupt."""
+    """Adds the stored params to the record. None: the params are empty. Raises JobDamaged."""
     return replace(record, params=_params(record, params)) if params and params != b"{}" else record
 
 
 def decode_all(data: bytes, params: bytes) -> JobRecord:
-    """Decodes a record with its params. Raises BrokerCorrupt."""
+    """Decodes a record with its params. Raises BrokerCorrupt, and JobDamaged for the params."""
     record = decode(data)
     if params and params != b"{}":
         force_setattr(record, "params", _params(record, params))  # no other code has seen the record yet
     return record
+
+
+def has_values(params: bytes, wanted: JsonObject) -> bool:
+    """Whether the stored params contain these values. Params that cannot be read contain nothing."""
+    try:
+        return codec.has_values(codec.decode_object(params), wanted)
+    except UNREADABLE:
+        return False
 
 
 def with_claim(record: JobRecord, *, token: str, worker: str, started_ms: int) -> JobRecord:
@@ -65,10 +77,9 @@ def with_claim(record: JobRecord, *, token: str, worker: str, started_ms: int) -
 def with_outcome(record: JobRecord, outcome: bytes, settled_ms: int) -> JobRecord:
     """Applies the stored outcome of the claim. Raises BrokerCorrupt."""
     try:
-        decoded = _outcome_decoder.decode(outcome)
-    except msgspec.DecodeError as error:
+        return lifecycle.settled(record, _outcome_decoder.decode(outcome), from_ms(settled_ms))
+    except UNREADABLE as error:
         raise _corrupt(error) from error
-    return lifecycle.settled(record, decoded, from_ms(settled_ms))
 
 
 def is_plain(record: JobRecord) -> bool:
@@ -88,15 +99,14 @@ def is_parked(record: JobRecord) -> bool:
 
 def _params(record: JobRecord, params: bytes) -> Any:
     try:
-        return codec.decode(params)
-    except msgspec.DecodeError as error:
-        raise BrokerCorrupt(
-            f"the params of job {record.id} cannot be read ({error}): they were changed by hand, or the data "
-            f"is damaged; `mrq jobs remove {record.id}` deletes the job"
-        ) from error
+        return codec.decode_object(params)
+    except UNREADABLE as error:
+        if damage.is_set_aside(record):
+            return {}
+        raise damage.damaged(record.id, "params", error) from error
 
 
-def _corrupt(error: msgspec.DecodeError) -> BrokerCorrupt:
+def _corrupt(error: Exception) -> BrokerCorrupt:
     return BrokerCorrupt(
         f"a stored record cannot be read ({error}): it was changed by hand, or the data is damaged; "
         "see `mrq check`"

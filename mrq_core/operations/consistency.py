@@ -19,6 +19,7 @@ from mrq_core.contract.naming import shown_names
 from mrq_core.contract.queries import Finding, JobFilter, Order
 from mrq_core.contract.record import WAITING, JobRecord, Status
 from mrq_core.contract.terms import words_of
+from mrq_core.operations.damaged_jobs import damaged_findings
 from mrq_core.operations.jobs import count_all
 
 _UNFINISHED = (*sorted(WAITING), Status.STARTED)
@@ -38,12 +39,14 @@ LARGE = 100_000
 
 
 def consistency_findings(broker: Broker, *, prunes: bool = False) -> list[Finding]:
-    """The differences between entries, records, totals and indexes. Counts all jobs one by one.
+    """The differences between entries, records, totals and indexes, and jobs that cannot be read. Counts all
+    jobs one by one.
 
-    `prunes`: deletes expired jobs first. Without it, totals may be too high by the expired jobs, and only
-    totals that are too low are found.
+    `prunes`: reads all jobs, not only unfinished ones, and deletes expired jobs first. Without it, totals may
+    be too high by the expired jobs, and only totals that are too low are found.
     """
     found = [
+        *damaged_findings(broker, reads_all=prunes),
         *_entries_and_records(broker),
         *_totals_and_records(broker, prunes=prunes),
         *_indexes_and_records(broker),

@@ -19,11 +19,12 @@ import pytest
 from msgspec.structs import replace
 
 from mrq_core import failpoints
-from mrq_core.contract.messages import ChangeResult, NewJob, Wanted
+from mrq_core.contract.messages import NewJob, Wanted
 from mrq_core.contract.record import Status
 from mrq_core.embedded.server import layout
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, SchemaTooNew
 from tests.embedded.kit import after_connect, claim, job, open_broker, succeed
+from tests.embedded.recount import check_tables
 
 
 @pytest.fixture
@@ -180,25 +181,33 @@ def test_a_damaged_file_is_corrupt_and_the_message_says_what_to_do(prepared: Pat
         broker.enqueue([job()])
 
 
-def test_a_record_that_cannot_be_read_is_corrupt(prepared: Path, foreign: sqlite3.Connection) -> None:
-    foreign.execute("UPDATE jobs SET record = x'c1'")
+@pytest.mark.parametrize("damage", ["record = x'c1'", "params = '{bad'"])
+def test_a_damaged_job_in_a_file_that_cannot_be_written_is_named(
+    prepared: Path, foreign: sqlite3.Connection, damage: str
+) -> None:
+    foreign.execute(f"UPDATE jobs SET {damage}")
+    (found,) = foreign.execute("SELECT id FROM jobs").fetchone()
+    read_only = after_connect(lambda connection: connection.execute("PRAGMA query_only = 1"))
     with (
-        closing(open_broker(prepared)) as broker,
-        pytest.raises(BrokerCorrupt, match="a stored record cannot be read"),
+        closing(open_broker(prepared, connect=read_only)) as broker,
+        pytest.raises(BrokerCorrupt, match=r"of job (\w+) cannot be read .*`mrq jobs remove \1`") as raised,
     ):
-        claim(broker)
+        broker.get([found])
+    assert found in str(raised.value)
 
 
-def test_damaged_params_name_their_job_which_can_be_removed(
+def test_damaged_jobs_beside_a_damaged_job_are_set_aside_together(
     prepared: Path, foreign: sqlite3.Connection
 ) -> None:
-    foreign.execute("UPDATE jobs SET params = '{bad'")
     with closing(open_broker(prepared)) as broker:
-        with pytest.raises(BrokerCorrupt, match=r"params of job (\w+) cannot be read .*`mrq jobs remove \1`"):
-            claim(broker)
-        (found,) = foreign.execute("SELECT id FROM jobs").fetchone()
-        assert broker.remove([found]) == [ChangeResult.DONE]
-        assert claim(broker).records == ()
+        broker.enqueue([job() for _ in range(9)])
+        foreign.execute("UPDATE jobs SET record = x'c1' WHERE seq != 5")
+        assert len(claim(broker, limit=1).records) == 1
+        assert dict(foreign.execute("SELECT status, count(*) FROM jobs GROUP BY 1")) == {
+            "failed": 9,
+            "started": 1,
+        }
+        check_tables(prepared)
 
 
 def test_a_newer_schema_is_refused_with_both_versions(prepared: Path, foreign: sqlite3.Connection) -> None:

@@ -141,14 +141,24 @@ class Batch:
             or before.search_keys is not after.search_keys
         ):
             self._change_terms(before, after)
-        status, due_ms, data = _text(after.status), records.ms(after.due_at), encoding.encode(after)
+        due_ms, data = records.ms(after.due_at), encoding.encode(after)
         if after.status is before.status and after.worker is before.worker and after.queue is before.queue:
             self._write(_SAME_STATUS, (due_ms, encoding.is_plain(after), after.token, data, seq))
             return
+        self._change(seq, before, after, data)
+
+    def rewrite(self, seq: int, before: JobRecord, after: JobRecord) -> None:
+        """Replaces a record that cannot be read: all columns and whatever follows from them."""
+        self._touch(after)
+        self._change_slots(before, after)
+        self._change_terms(before, after)
+        self._change(seq, before, after, encoding.encode(after))
+
+    def _change(self, seq: int, before: JobRecord, after: JobRecord, data: bytes) -> None:
         times = (records.ms(after.queued_at), records.ms(after.expires_at))
-        columns = (*times, records.rank(after), due_ms, encoding.is_plain(after))
-        row = (after.queue, status, after.worker, after.exception_type, *columns, after.token, data, seq)
-        self._write(_CHANGE, row)
+        columns = (*times, records.rank(after), records.ms(after.due_at), encoding.is_plain(after))
+        names = (after.queue, _text(after.status), after.worker, after.exception_type)
+        self._write(_CHANGE, (*names, *columns, after.token, data, seq))
         self._queues.add(after.queue)
         self._count(_cell(before), _cell(after))
 

@@ -18,7 +18,7 @@ from mrq_core.embedded.jobs.batch import Batch
 from mrq_core.embedded.shared import signals
 
 _VISIBLE = f"""
-SELECT id, seq, {records.COLUMNS} FROM jobs
+SELECT seq, {records.COLUMNS} FROM jobs
 WHERE id IN (SELECT value FROM json_each(?)) AND (expires_ms IS NULL OR expires_ms > ?)"""
 
 
@@ -128,4 +128,4 @@ def _visible(
     connection: sqlite3.Connection, now_ms: int, ids: Sequence[str]
 ) -> dict[str, tuple[int, JobRecord]]:
     found = connection.execute(_VISIBLE, (codec.encode(list(ids)).decode(), now_ms)).fetchall()
-    return {job_id: (seq, records.read(*columns)) for job_id, seq, *columns in found}
+    return {columns[0]: (seq, records.read(*columns)) for seq, *columns in found}

@@ -23,6 +23,7 @@ from mrq_core.embedded.jobs.batch import Batch
 from mrq_core.embedded.jobs.limits import Limiter
 from mrq_core.embedded.jobs.lost_claims import Found
 from mrq_core.embedded.server.connection import Database
+from mrq_core.errors import BrokerCorrupt
 from mrq_core.ids import new_nonce
 
 MIN_BLOCKED = 100
@@ -265,5 +266,7 @@ class _Claim:
         try:
             for seq, record, params, allowed_ms in cursor:
                 yield seq, encoding.decode(record), params, allowed_ms
+        except BrokerCorrupt as error:
+            raise records.damaged_at(self._connection, seq, error) from error
         finally:
             cursor.close()

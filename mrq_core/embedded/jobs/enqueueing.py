@@ -14,7 +14,7 @@ from mrq_core.embedded.jobs import records, removing, uniques
 from mrq_core.embedded.jobs.batch import Batch
 
 _EXISTING = f"""
-SELECT id, seq, coalesce(expires_ms <= ?, 0), {records.COLUMNS} FROM jobs
+SELECT seq, coalesce(expires_ms <= ?, 0), {records.COLUMNS} FROM jobs
 WHERE id IN (SELECT value FROM json_each(?))"""
 
 
@@ -52,11 +52,11 @@ def enqueue(connection: sqlite3.Connection, clock: Clock, jobs: Sequence[NewJob]
 def _existing(connection: sqlite3.Connection, ids: list[str], now_ms: int) -> set[str]:
     """The ids that are taken. An expired record does not count, and makes room."""
     taken = set()
-    for job_id, seq, expired, *columns in connection.execute(
+    for seq, expired, *columns in connection.execute(
         _EXISTING, (now_ms, codec.encode(list(ids)).decode())
     ).fetchall():
         if expired:
             removing.delete(connection, [(seq, records.read(*columns))], now_ms)
         else:
-            taken.add(job_id)
+            taken.add(columns[0])
     return taken

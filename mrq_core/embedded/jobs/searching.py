@@ -41,7 +41,7 @@ MOST_SEEKS = 10
 """The largest number of values for which a candidate is sought in the index of a column, not in its row."""
 
 _GET = f"""
-SELECT id, params, {records.COLUMNS} FROM jobs
+SELECT params, {records.COLUMNS} FROM jobs
 WHERE id IN (SELECT value FROM json_each(?)) AND (expires_ms IS NULL OR expires_ms > ?)"""
 _CANDIDATES = """
 SELECT {range.id},
@@ -54,7 +54,7 @@ _POSITION = {
 _START = {Order.NEWEST_FIRST: "\U0010ffff", Order.OLDEST_FIRST: ""}
 _WITH_IDS = f"listed.id {LISTED}"
 _COUNT = "SELECT {group}, count(*) FROM {jobs} AND {condition} GROUP BY 1"
-_ROWS = "SELECT {group}, {params} FROM {jobs} AND {condition}"
+_ROWS = "SELECT jobs.id, {group}, {params} FROM {jobs} AND {condition}"
 _EXPIRED = """
 SELECT count(*) FROM (SELECT 1 FROM jobs INDEXED BY jobs_by_expiry WHERE expires_ms <= ? LIMIT ?)"""
 _EXPIRED_JOBS = """
@@ -79,8 +79,8 @@ def get(connection: sqlite3.Connection, clock: Clock, ids: Sequence[str]) -> lis
     """See `Broker.get`."""
     values = (codec.encode(list(ids)).decode(), clock.now_ms())
     found = {
-        job_id: encoding.with_params(records.read(*columns), params)
-        for job_id, params, *columns in connection.execute(_GET, values)
+        columns[0]: encoding.with_params(records.read(*columns), params)
+        for params, *columns in connection.execute(_GET, values)
     }
     return [found.get(job_id) for job_id in ids]
 
@@ -102,9 +102,7 @@ def find(
     last, stopped, more = cursor, False, False
     candidates = _candidates(connection, wanted, clock.now_ms(), order, cursor, limit + 1)
     for number, (job_id, params) in enumerate(candidates):
-        if params is not None and (
-            not wanted.params or codec.has_values(codec.decode(params), wanted.params)
-        ):
+        if params is not None and (not wanted.params or encoding.has_values(params, wanted.params)):
             if len(hits) == limit:
                 more = True
                 break
@@ -263,9 +261,9 @@ def _counted(
     numbers: dict[str, int] = {}
     params = "jobs.params" if wanted.params else "NULL"
     sql = _ROWS.format(group=_GROUPS[group_by], params=params, jobs=jobs.sql, condition=restriction)
-    for value, encoded in connection.execute(sql, values):
-        name = encoding.decode(value).error_group if group_by == "error_group" else value
-        if name is not None and (encoded is None or codec.has_values(codec.decode(encoded), wanted.params)):
+    for job_id, value, encoded in connection.execute(sql, values):
+        name = records.decode(job_id, value).error_group if group_by == "error_group" else value
+        if name is not None and (encoded is None or encoding.has_values(encoded, wanted.params)):
             numbers[name] = numbers.get(name, 0) + 1
     return numbers
 

@@ -19,7 +19,7 @@ from mrq_core.embedded.shared import signals
 _HEADS = """
 SELECT id, seq, queue, path, status, token, is_plain, started_ms IS NOT NULL FROM jobs
 WHERE id IN (SELECT value FROM json_each(?))"""
-_BY_IDS = f"SELECT id, seq, {records.COLUMNS} FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+_BY_IDS = f"SELECT seq, {records.COLUMNS} FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
 
 Stored = dict[str, tuple[int, JobRecord]]
 
@@ -111,4 +111,4 @@ def heads_of(connection: sqlite3.Connection, ids: Sequence[str]) -> dict[str, He
 
 def stored_jobs(connection: sqlite3.Connection, ids: Sequence[str]) -> Stored:
     found = connection.execute(_BY_IDS, (codec.encode(list(ids)).decode(),)).fetchall()
-    return {job_id: (seq, records.read(*columns)) for job_id, seq, *columns in found}
+    return {columns[0]: (seq, records.read(*columns)) for seq, *columns in found}

@@ -32,7 +32,7 @@ _FIRST = """
 SELECT rank, due_ms, job_id FROM parked WHERE limit_key = ?
 ORDER BY rank, since_ms, due_ms, job_id LIMIT 1"""
 _FIRST_PARKED = """
-SELECT seq, record, parked.due_ms FROM parked CROSS JOIN jobs ON jobs.id = parked.job_id
+SELECT seq, job_id, record, parked.due_ms FROM parked CROSS JOIN jobs ON jobs.id = parked.job_id
 WHERE limit_key = ? ORDER BY parked.rank, since_ms, parked.due_ms, job_id LIMIT ?"""
 
 
@@ -121,8 +121,8 @@ def first_parked_under(connection: sqlite3.Connection, key: str) -> tuple[int, i
 def first_parked(connection: sqlite3.Connection, numbers: Mapping[str, int]) -> Iterator[Parked]:
     """The given number of jobs parked under each key, in the order in which they are released."""
     for key, number in numbers.items():
-        for seq, record, due_ms in connection.execute(_FIRST_PARKED, (key, number)).fetchall():
-            yield Parked(seq, encoding.decode(record), due_ms)
+        for seq, job_id, record, due_ms in connection.execute(_FIRST_PARKED, (key, number)).fetchall():
+            yield Parked(seq, records.decode(job_id, record), due_ms)
 
 
 def _count(connection: sqlite3.Connection, numbers: Mapping[str, int], sign: int) -> None:

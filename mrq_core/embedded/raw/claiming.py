@@ -27,7 +27,7 @@ from mrq_core.ids import new_id, new_nonce
 
 REMEMBERED_MS = 3_600_000
 
-_STORED = f"SELECT id, {records.COLUMNS} FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
+_STORED = f"SELECT {records.COLUMNS} FROM jobs WHERE id IN (SELECT value FROM json_each(?))"
 
 _OVER = """
 SELECT job_id, param, score, token FROM raw_leased INDEXED BY raw_leases
@@ -172,7 +172,7 @@ def admit(
     now = from_ms(now_ms)
     ids = codec.encode([claim.job_id for claim, _ in claims]).decode()
     stored = {
-        job_id: records.read(*columns) for job_id, *columns in connection.execute(_STORED, (ids,)).fetchall()
+        columns[0]: records.read(*columns) for columns in connection.execute(_STORED, (ids,)).fetchall()
     }
     batch = Batch(now_ms)
     answers = []

@@ -15,6 +15,7 @@ from mrq_core.contract.messages import RawClaim, RawItem
 from mrq_core.contract.naming import RawKind, check_raw_queue_name
 from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
+from mrq_core.embedded.jobs.damaged import past_damage
 from mrq_core.embedded.raw import claiming, parameters
 from mrq_core.embedded.server.connection import Database
 from mrq_core.errors import InvalidValue
@@ -54,9 +55,13 @@ class EmbeddedRawQueue(RawQueue):
         )
 
     def admit(self, claims: Sequence[tuple[RawClaim, JobRecord]], lease: float) -> list[bool]:
-        return self._database.write(
-            lambda connection: claiming.admit(connection, self._clock, self._name, claims, lease),
-            durable=any(record.at_most_once for _, record in claims),
+        return past_damage(
+            self._database,
+            self._clock,
+            lambda: self._database.write(
+                lambda connection: claiming.admit(connection, self._clock, self._name, claims, lease),
+                durable=any(record.at_most_once for _, record in claims),
+            ),
         )
 
     def renew(self, claims: Sequence[RawClaim], lease: float) -> list[bool]:
