@@ -66,6 +66,19 @@ class AuthorizeFailed(MrqError):
     the application, not of the request."""
 
 
+def check_login(config: Config) -> None:
+    """Raises ConfigError for a login or a token that no visitor can send."""
+    login = config.dashboard_httpauth
+    user, colon, password = login.partition(":")
+    if login and not colon:
+        raise ConfigError("DASHBOARD_HTTPAUTH has no colon: expected user:password")
+    if login and not (user and password):  # as an unset variable of a shell leaves it
+        lacking = "password" if user else "user"
+        raise ConfigError(f"DASHBOARD_HTTPAUTH has an empty {lacking}: expected user:password")
+    if not all(33 <= letter < 127 for letter in config.dashboard_token.encode()):
+        raise ConfigError("DASHBOARD_TOKEN has a space or a letter outside ASCII: expected one word")
+
+
 class Access:
     """Finds the visitor of a request."""
 
@@ -73,14 +86,7 @@ class Access:
         self._login = config.dashboard_httpauth.encode()
         self._token = config.dashboard_token.encode()
         self._authorize = authorize
-        user, colon, password = self._login.partition(b":")
-        if self._login and not colon:
-            raise ConfigError("DASHBOARD_HTTPAUTH has no colon: expected user:password")
-        if self._login and not (user and password):  # as an unset variable of a shell leaves it
-            lacking = "password" if user else "user"
-            raise ConfigError(f"DASHBOARD_HTTPAUTH has an empty {lacking}: expected user:password")
-        if not all(33 <= letter < 127 for letter in self._token):
-            raise ConfigError("DASHBOARD_TOKEN has a space or a letter outside ASCII: expected one word")
+        check_login(config)
 
     @property
     def is_open(self) -> bool:

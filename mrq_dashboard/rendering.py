@@ -59,16 +59,18 @@ def _environment() -> Environment:
     return made
 
 
+def check_color(color: str) -> None:
+    """Raises ConfigError for a DASHBOARD_COLOR that is none. Empty: no color."""
+    if color and not _COLOR.fullmatch(color):
+        raise ConfigError(f"DASHBOARD_COLOR is {shown(color)}: expected a name such as crimson, or #rrggbb")
+
+
 class Renderer:
     """The templates, with the filters and names that all of them may use."""
 
     def __init__(self, config: Config, assets: Assets) -> None:
         """Raises ConfigError for a color that is none."""
-        color = config.dashboard_color
-        if color and not _COLOR.fullmatch(color):
-            raise ConfigError(
-                f"DASHBOARD_COLOR is {shown(color)}: expected a name such as crimson, or #rrggbb"
-            )
+        check_color(config.dashboard_color)
         self._assets = assets
         self._environment = _environment()
         self._named = {

@@ -19,7 +19,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from mrq_core.config.settings import Config
 from mrq_core.errors import ConfigError, shown
 from mrq_dashboard.app import create_dashboard
+from mrq_dashboard.auth import check_login
 from mrq_dashboard.live import Live
+from mrq_dashboard.rendering import check_color
 
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 _STOP_WITHIN = 3
@@ -39,9 +41,8 @@ def serve(config: Config, *, insecure: bool = False, announce: Callable[[str], N
             f"DASHBOARD_IP is {config.dashboard_ip}: other machines would reach the dashboard without a "
             "login. Set DASHBOARD_HTTPAUTH=user:password or DASHBOARD_TOKEN, or add --insecure"
         )
+    check_settings(config)
     hosts = None
-    for name in config.dashboard_hosts:
-        check_host_name(name)
     if is_local or config.dashboard_hosts:
         hosts = {*_LOCAL_NAMES, config.dashboard_ip, *config.dashboard_hosts}
     listener = _bound(config)
@@ -69,6 +70,14 @@ def serve(config: Config, *, insecure: bool = False, announce: Callable[[str], N
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
     server.run(sockets=[listener])
+
+
+def check_settings(config: Config) -> None:
+    """Raises ConfigError for a setting with which the dashboard does not start. Opens no port."""
+    for name in config.dashboard_hosts:
+        check_host_name(name)
+    check_login(config)
+    check_color(config.dashboard_color)
 
 
 class _Server(uvicorn.Server):

@@ -11,6 +11,7 @@ import typer
 from mrq_core.cli.errors import EXIT_FAILED
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import can_show, counted, note, print_json, safe_line, say, show_table
+from mrq_core.cli.process_checks import process_findings
 from mrq_core.cli.terminal import restore_streams
 from mrq_core.client.client import Client
 from mrq_core.contract.broker import Broker
@@ -26,7 +27,7 @@ _MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "error": ("✗", "
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@command("broker", "worker", "scheduler", "tasks", "plugins", needs_output=True)
+@command("broker", "worker", "scheduler", "tasks", "logs", "plugins", "dashboard", needs_output=True)
 def check(
     given: Given,
     fix: Annotated[
@@ -54,7 +55,11 @@ def check(
             *(attempted("fix", lambda: _fix(client)) if fix else ()),
             *(attempted("repair", lambda: _repair(broker)) if repair else ()),
         ]
-        findings = [*config_findings(client.config, client.plugins), *broker_findings(broker)]
+        findings = [
+            *config_findings(client.config, client.plugins),
+            *process_findings(client.config, broker),
+            *broker_findings(broker),
+        ]
         known = {finding.message for finding in findings}
         findings += [finding for finding in failed if finding.message not in known]
         if not any(finding.level == "error" for finding in findings):

@@ -21,7 +21,8 @@ from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag
 from mrq_core.contract.codec import refuse_repeated_keys
 from mrq_core.contract.naming import MAX_SECONDS, names_in
 from mrq_core.contract.plain import printable, text_of
-from mrq_core.errors import ConfigError, InvalidValue, on_one_line, shown, shown_error
+from mrq_core.contract.signal_errors import refuse_to_wrap
+from mrq_core.errors import ConfigError, InvalidValue, MrqError, on_one_line, shown, shown_error
 
 DEFAULT_FILE = "mrq-config.py"
 _MOST_SOURCE = 1_000_000
@@ -138,6 +139,7 @@ def _read_file(path: Path) -> ModuleType:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit, GreenletExit and the like too
+        refuse_to_wrap(error)
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         where = f", line {lines[-1]}" if lines else ""
         raise ConfigError(f"the config file {path} failed{where}: {shown_error(error)}") from error
@@ -219,6 +221,13 @@ def _convert(name: str, value: object, source: str) -> object:
         _check_bounds(setting, converted)
     except (ValueError, TypeError, OverflowError) as error:
         raise ConfigError(f"{name} is {shown(shown_setting(name, value))} ({source}): {error}") from error
+    except Exception as error:  # code of a value that the config file has made
+        if isinstance(error, MrqError):
+            raise
+        refuse_to_wrap(error)
+        raise ConfigError(
+            f"{name} ({source}) cannot be read: its code raised {shown_error(error)}; expected a plain value"
+        ) from error
     return converted
 
 

@@ -30,6 +30,14 @@ def raised_by_handler(error: BaseException) -> BaseException | None:
     return None
 
 
+def refuse_to_wrap(error: BaseException) -> None:
+    """Raises the exception of a signal handler from which this error was made, if there is one: for code that
+    is about to make an error of its own from any exception of loaded code."""
+    raised = raised_by_handler(error)
+    if raised is not None:
+        raise raised from None
+
+
 def _codes_of_handlers() -> set[CodeType]:
     """The code of the signal handlers that are written in Python."""
     codes = set()

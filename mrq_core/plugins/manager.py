@@ -32,6 +32,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue, copied, storable_params
 from mrq_core.contract.driver import Driver, Opening, RunBlocking, run_directly
 from mrq_core.contract.record import JobRecord
+from mrq_core.contract.signal_errors import refuse_to_wrap
 from mrq_core.contract.values import check_changes
 from mrq_core.errors import ConfigError, DriverNotFound, InvalidValue, shown, shown_error
 from mrq_core.plugins import hookspecs
@@ -100,6 +101,7 @@ class Plugins:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # code of the plugin: its module, or its `__dir__` and `__eq__`
+            refuse_to_wrap(error)
             if is_loaded and isinstance(error, ConfigError):
                 raise  # it names the plugin
             raise ConfigError(
@@ -139,6 +141,7 @@ class Plugins:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:
+                refuse_to_wrap(error)
                 raise ConfigError(
                     f"mrq_driver of the plugin {plugin} failed: {shown_error(error)}"
                 ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -107,10 +108,7 @@ class FileHandler(LocklessHandler):
         try:
             self._file = self._open()
         except (OSError, ValueError) as error:  # ValueError: a NUL character
-            reason = getattr(error, "strerror", None) or error
-            raise ConfigError(
-                f"LOG_FILE cannot be written: {path!r}: {reason}; expected a file in a directory that exists"
-            ) from error
+            raise _unusable(path, error) from error
 
     def reopen(self) -> None:
         """Writes to the file that has the name now, and makes it if there is none. Raises OSError, and then
@@ -156,6 +154,28 @@ class FileHandler(LocklessHandler):
         opened = os.open(self._path, _FLAGS | os.O_NONBLOCK, _MODE)
         os.set_blocking(opened, True)
         return opened
+
+
+def check_log_file(path: str) -> None:
+    """Raises ConfigError if LOG_FILE cannot be opened. Makes no file."""
+    try:
+        try:
+            os.close(os.open(path, _FLAGS & ~os.O_CREAT | os.O_NONBLOCK))
+        except FileNotFoundError:
+            folder = os.path.dirname(os.path.abspath(path))
+            if not os.path.isdir(folder):
+                raise
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES)) from None
+    except (OSError, ValueError) as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: str, error: OSError | ValueError) -> ConfigError:
+    reason = getattr(error, "strerror", None) or error
+    return ConfigError(
+        f"LOG_FILE cannot be written: {path!r}: {reason}; expected a file in a directory that exists"
+    )
 
 
 def print_error(print_it: Callable[[logging.LogRecord], None], record: logging.LogRecord) -> None:

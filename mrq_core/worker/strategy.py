@@ -1,11 +1,14 @@
-"""Chooses the queues of each claim, and their order."""
+"""Chooses the queues of each claim and their order, and checks which tasks a worker may run."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mrq_core.config.settings import Config
+from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Wanted
 from mrq_core.contract.naming import check_queue_name, in_order, is_covered, is_tree
+from mrq_core.contract.values import is_task_pattern
 from mrq_core.errors import ConfigError
 
 _WORDS = ("sequential", "parallel", "burst")
@@ -55,3 +58,19 @@ class Strategy:
             )
             for name, reverse in served
         )
+
+
+def check_chosen_tasks(config: Config, broker: Broker) -> None:
+    """Raises ConfigError if ALLOW_TASKS or DENY_TASKS is wrong, or the broker cannot obey them."""
+    for setting, patterns in (("ALLOW_TASKS", config.allow_tasks), ("DENY_TASKS", config.deny_tasks)):
+        wrong = next((pattern for pattern in patterns if not is_task_pattern(pattern)), None)
+        if wrong is not None:
+            raise ConfigError(
+                f"{setting} contains {wrong!r}: expected the path of a task, such as shop.call, "
+                "or a module, such as shop.*"
+            )
+        if patterns and not broker.supports_denied_tasks:
+            raise ConfigError(
+                f"{setting} is set, and the broker {broker.name} cannot leave out tasks: "
+                "give the tasks a queue that only some workers serve"
+            )

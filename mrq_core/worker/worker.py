@@ -17,9 +17,7 @@ from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.contract.driver import RunBlocking
 from mrq_core.contract.naming import shown_names
-from mrq_core.contract.values import is_task_pattern
 from mrq_core.debug import start_io_tracing
-from mrq_core.errors import ConfigError
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.tasks.scheduled import schedules_of
 from mrq_core.worker.claiming import Claiming
@@ -45,7 +43,7 @@ from mrq_core.worker.scheduling import Scheduling
 from mrq_core.worker.settling import Settler
 from mrq_core.worker.standby import Standby
 from mrq_core.worker.stopping import ENDED_WITHIN, SETTLED_WITHIN, Stopping
-from mrq_core.worker.strategy import Strategy
+from mrq_core.worker.strategy import Strategy, check_chosen_tasks
 from mrq_core.worker.watchdog import Watchdog
 from mrq_core.worker.worker_state import WorkerState
 
@@ -84,7 +82,7 @@ class Worker:
         if self._tracing is not None:
             run_blocking = self._tracing.blocking(run_blocking)
         self.client = Client(config, open_broker(config, plugins, run_blocking=run_blocking), plugins)
-        self._check_chosen_tasks()
+        check_chosen_tasks(config, self.client.broker)
         self._state = state = WorkerState(self.client, worker=self, on_settled=on_settled)
         self.name = state.name
         self._strategy = Strategy(config.dequeue_strategy, config.queues)
@@ -195,25 +193,6 @@ class Worker:
         if self._parent is not None and self._claiming.is_burst_over:
             self._parent.report_done()
         return code
-
-    def _check_chosen_tasks(self) -> None:
-        """Raises ConfigError if ALLOW_TASKS or DENY_TASKS is wrong, or the broker cannot obey them."""
-        broker = self.client.broker
-        for setting, patterns in (
-            ("ALLOW_TASKS", self.config.allow_tasks),
-            ("DENY_TASKS", self.config.deny_tasks),
-        ):
-            wrong = next((pattern for pattern in patterns if not is_task_pattern(pattern)), None)
-            if wrong is not None:
-                raise ConfigError(
-                    f"{setting} contains {wrong!r}: expected the path of a task, such as shop.call, "
-                    "or a module, such as shop.*"
-                )
-            if patterns and not broker.supports_denied_tasks:
-                raise ConfigError(
-                    f"{setting} is set, and the broker {broker.name} cannot leave out tasks: "
-                    "give the tasks a queue that only some workers serve"
-                )
 
     def _tick(self, now: float) -> None:
         """In the watchdog's thread."""

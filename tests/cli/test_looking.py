@@ -5,6 +5,8 @@ from __future__ import annotations
 import signal
 import socket
 
+import pytest
+
 from mrq_core.contract.messages import RawItem
 from tests.cli.conftest import Shell
 from tests.support import Project, until
@@ -163,6 +165,38 @@ def test_check_finds_what_is_wrong_with_options_and_exits_with_1(mrq: Shell, pro
     said = mrq("check")
     assert "! warning" in said.out
     assert "tasks has no 'Ad'" in said.out
+
+
+@pytest.mark.parametrize(
+    ("line", "subject", "words"),
+    [
+        ("LOG_FORMAT = '%(nope)s'", "LOG_FORMAT", "which logging cannot use"),
+        ("LOG_FILE = 'none/log'", "LOG_FILE", "expected a file in a directory that exists"),
+        ("LOG_FILE = '.'", "LOG_FILE", "Is a directory"),
+        ("REPORT_FILE = 'none/report'", "REPORT_FILE", "No such file or directory; expected a new file"),
+        ("REPORT_FILE = 'mrq-config.py'", "REPORT_FILE", "no report of a worker"),
+        ("QUEUES = []", "QUEUES", "expected the names of the queues"),
+        ("QUEUES = ['a', '']", "QUEUES", "expected a name of 1 to 200"),
+        ("DEQUEUE_STRATEGY = 'fast'", "QUEUES", "DEQUEUE_STRATEGY is 'fast"),
+        ("ALLOW_TASKS = ['shop']", "ALLOW_TASKS", "or a module, such as shop.*"),
+        ("PROCESSES = 1_000_000", "PROCESSES", "raise the limit"),
+        ("DASHBOARD_HTTPAUTH = 'anna'", "dashboard", "expected user:password"),
+        ("DASHBOARD_HOSTS = ['http://x']", "dashboard", "without a scheme"),
+        ("DASHBOARD_COLOR = '#12'", "dashboard", "expected a name such as crimson"),
+    ],
+)
+def test_check_finds_settings_with_which_no_worker_or_dashboard_starts(
+    mrq: Shell, project: Project, line: str, subject: str, words: str
+) -> None:
+    project.write("mrq-config.py", f"{line}\n")
+    before = {path.name for path in project.path.iterdir()}
+    errors = [one for one in mrq("check", "--json", code=1).json if one["level"] == "error"]
+    assert [one["name"] for one in errors] == [subject]
+    assert words in errors[0]["message"]
+    made = {path.name for path in project.path.iterdir()} - before
+    assert not made.intersection({"log", "report", "none"})
+    command = ["dashboard"] if subject == "dashboard" else ["worker", "--burst"]
+    assert words in mrq(*command, code=2).err.replace("\n", " ")
 
 
 def test_check_reports_a_broken_database(mrq: Shell, project: Project) -> None:

@@ -25,7 +25,7 @@ COMMANDS = {
     "worker": ALL,
     "run": ("broker", "tasks", "logs", "plugins"),
     "demo": ("broker", "plugins", "dashboard"),
-    "check": ("broker", "worker", "tasks", "plugins"),
+    "check": ("broker", "worker", "tasks", "logs", "plugins", "dashboard"),
     "plugins": ("broker", "plugins"),
     "jobs list": ("broker", "plugins"),
     "jobs show": ("broker", "plugins"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sqlite3
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, tzinfo
@@ -14,6 +15,7 @@ from types import FrameType
 import pytest
 
 from mrq_core import failpoints
+from mrq_core.client.ambient import configure
 from mrq_core.client.client import Client
 from mrq_core.contract.messages import Wanted
 from mrq_core.contract.record import Status
@@ -243,3 +245,38 @@ def test_an_exception_of_a_handler_while_the_task_is_imported_reaches_the_caller
         each_client.queue_job(f"{name}.x")
     assert caught.value is raised
     assert sum(each_client.broker.totals().by_status().values()) == 0
+
+
+SLOW = {
+    "config file": ("import signal\nsignal.raise_signal(signal.SIGUSR1)\n", None),
+    "plugin": ("PLUGINS = ['slow_plugin']\n", "import signal\nsignal.raise_signal(signal.SIGUSR1)\n"),
+    "driver": (
+        "PLUGINS = ['slow_plugin']\n",
+        "import signal\nfrom mrq_core import hookimpl\n@hookimpl\ndef mrq_driver():\n"
+        "    signal.raise_signal(signal.SIGUSR1)\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("loaded", SLOW)
+def test_an_exception_of_a_handler_while_the_first_call_loads_reaches_the_caller(
+    loaded: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, plugin = SLOW[loaded]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "slow_plugin", raising=False)
+    (tmp_path / "mrq-config.py").write_text(config)
+    if plugin is not None:
+        (tmp_path / "slow_plugin.py").write_text(plugin)
+    raised = TimeoutError("by the handler")
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise raised
+
+    with handler(interrupt):
+        with pytest.raises(TimeoutError) as caught:
+            configure()
+        assert caught.value is raised
+    with handler(lambda number, frame: None):
+        configure().close()  # the next call loads again

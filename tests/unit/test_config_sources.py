@@ -416,6 +416,10 @@ def test_a_file_is_decoded_as_python_decodes_it(tmp_path: Path, content: bytes) 
         (b"class X:\n    def __repr__(self): 1/0\nNAME = X()\n", "NAME is <X instance .*: expected text"),
         (b"class X:\n    def __repr__(self): 1/0\nTASKS = {X(): 5}\n", "found <X instance"),
         (
+            b"class X(dict):\n    def items(self): 1/0\nTASKS = X(a=1)\n",
+            "TASKS .*cannot be read: its code raised ZeroDivisionError: division by zero; expected a plain",
+        ),
+        (
             b"class E(Exception):\n    def __str__(self): 1/0\nraise E\n",
             "failed, line 3: E: <its text fails>",
         ),

@@ -60,6 +60,14 @@ class ReportFile:
         except (OSError, ValueError) as error:  # ValueError: a NUL character
             raise _unusable(path, error) from error
 
+    def check_folder(self) -> None:
+        """Raises ConfigError if the folder of the file does not exist, or this user cannot write into it."""
+        folder = self._path.parent
+        if not folder.is_dir():
+            raise _unusable(str(self._path), FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT)))
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise _unusable(str(self._path), PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+
     def write_first(self, report: WorkerReport) -> None:
         """Writes the first report. Raises ConfigError if that fails: a probe that watches the file would take
         this worker for dead."""

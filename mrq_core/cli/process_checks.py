@@ -1,0 +1,52 @@
+"""What `mrq check` examines beside the broker: settings that keep a worker or the dashboard from starting."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+from mrq_core.cli.dashboard_command import missing_library
+from mrq_core.config.settings import Config
+from mrq_core.contract.broker import Broker
+from mrq_core.contract.queries import Finding
+from mrq_core.errors import ConfigError, InvalidValue
+from mrq_core.running.log_handlers import check_log_file
+from mrq_core.running.log_lines import checked_formatter
+from mrq_core.worker.processes.parent import check_number
+from mrq_core.worker.reporting.report_file import ReportFile
+from mrq_core.worker.strategy import Strategy, check_chosen_tasks
+
+
+def process_findings(config: Config, broker: Broker) -> list[Finding]:
+    """The errors in the settings of workers and of the dashboard. Makes no file, and opens no port."""
+    checks: list[tuple[str, Callable[[], object]]] = [
+        ("QUEUES", lambda: Strategy(config.dequeue_strategy, config.queues)),
+        ("ALLOW_TASKS", lambda: check_chosen_tasks(config, broker)),
+        ("LOG_FORMAT", lambda: checked_formatter(config.log_format, "")),
+    ]
+    if config.log_file:
+        checks.append(("LOG_FILE", lambda: check_log_file(config.log_file)))
+    if config.report_file:
+        checks.append(("REPORT_FILE", lambda: _check_report_file(config.report_file)))
+    if config.processes:
+        checks.append(("PROCESSES", lambda: check_number(config.processes)))
+    if missing_library() is None:
+        checks.append(("dashboard", lambda: _check_dashboard(config)))
+    return [finding for subject, check in checks for finding in _found(subject, check)]
+
+
+def _found(subject: str, check: Callable[[], object]) -> list[Finding]:
+    try:
+        check()
+    except (ConfigError, InvalidValue) as error:
+        advice = "Correct the setting: the process that needs it does not start."
+        return [Finding(level="error", subject=subject, message=str(error), advice=advice)]
+    return []
+
+
+def _check_report_file(path: str) -> None:
+    ReportFile(path, "").check_folder()
+
+
+def _check_dashboard(config: Config) -> None:
+    importlib.import_module("mrq_dashboard.serving").check_settings(config)
