@@ -32,7 +32,7 @@ def raised_by_handler(error: BaseException) -> BaseException | None:
 
 def refuse_to_wrap(error: BaseException) -> None:
     """Raises the exception of a signal handler from which this error was made, if there is one: for code that
-    is about to make an error of its own from any exception of loaded code."""
+    is about to wrap any exception of loaded code."""
     raised = raised_by_handler(error)
     if raised is not None:
         raise raised from None
