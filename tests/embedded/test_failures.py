@@ -378,3 +378,31 @@ def test_the_garbage_of_jobs_is_not_collected_while_the_file_is_locked(prepared:
             assert not gc.isenabled()
         finally:
             gc.enable()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("suffix", ["", "-wal", pytest.param("-shm", marks=pytest.mark.campaign)])
+def test_files_whose_descriptors_other_code_has_closed_are_opened_again(suffix: str, prepared: Path) -> None:
+    with closing(open_broker(prepared)) as broker:
+        broker.enqueue([job()])
+        file = os.path.realpath(f"{prepared}{suffix}")
+        closed = [int(number) for number in os.listdir("/proc/self/fd") if _file_at(number) == file]
+        assert closed
+        for number in closed:
+            os.close(number)
+        for _ in range(2):  # after 10 s of tries if the index of the log is closed
+            with suppress(BrokerUnavailable):
+                broker.enqueue([job()])
+                broker.counts(["q"])
+        waiting = broker.counts(["q"])[0].waiting
+        broker.enqueue([job()])
+        assert broker.counts(["q"])[0].waiting == waiting + 1
+    with closing(open_broker(prepared)) as broker:
+        assert broker.counts(["q"])[0].waiting == waiting + 1
+
+
+def _file_at(number: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{number}")
+    except OSError:
+        return ""

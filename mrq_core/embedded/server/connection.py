@@ -18,7 +18,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import get_ident
 from typing import TypeVar
 
@@ -132,8 +132,11 @@ class Database:
                 pool = self._idle
                 try:
                     yield connection
-                except BaseException:
-                    self._discard_if_doubtful(connection, pool)
+                except BaseException as error:
+                    if failures.is_io_error(error):
+                        self._leave_files(connection)
+                    else:
+                        self._discard_if_doubtful(connection, pool)
                     raise
                 self._put_back(connection, pool)
             finally:
@@ -300,6 +303,19 @@ class Database:
             self._close(connection)
         else:
             self._put_back(connection, pool)
+
+    def _leave_files(self, connection: sqlite3.Connection) -> None:
+        """Closes all connections of the process to the file: they share a descriptor of the index of the log,
+        and other code may have closed it. The next call opens the files again."""
+        idle = [connection]
+        for database in _databases_at(self.path):
+            with suppress(IndexError):
+                while True:
+                    idle.append(database._idle.pop())
+            database._open_ones.difference_update(idle)
+        for one in idle:
+            with suppress(sqlite3.Error):
+                one.close()
 
     def _open(self) -> sqlite3.Connection:
         make_parent(self.path)

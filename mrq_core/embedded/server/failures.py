@@ -21,6 +21,13 @@ def is_busy(error: sqlite3.Error) -> bool:
     return primary_code(error) in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
+def is_io_error(error: BaseException) -> bool:
+    """Whether the system refused to read, write or lock a file that the connection has open. PROTOCOL: the
+    index of the log could not be locked, however often SQLite tried."""
+    codes = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_PROTOCOL)
+    return isinstance(error, sqlite3.Error) and primary_code(error) in codes
+
+
 def translated(error: sqlite3.Error, *, path: str, timeout: float) -> BrokerError:
     """The error of the broker that says the same."""
     code = primary_code(error)
@@ -44,7 +51,7 @@ def translated(error: sqlite3.Error, *, path: str, timeout: float) -> BrokerErro
             f"{path} cannot be opened ({error}): expected a file that this user can read and write, in a "
             "directory that exists; correct SQLITE or the permissions"
         )
-    if code == sqlite3.SQLITE_IOERR:
+    if is_io_error(error):
         return BrokerUnavailable(
             f"reading or writing {path} failed ({error}): look at the disk and at the system's log"
         )
