@@ -81,6 +81,9 @@ def _run(arguments: list[str]) -> NoReturn:
         from mrq_core.worker.solo.fork_server_process import fork_early
 
         fork_early()
+        from mrq_core.worker.guards.own_descriptors import own
+
+        own.add_loop()
     from mrq_core.cli.app import application
 
     application(next(iter(arguments), None))(args=arguments, prog_name="mrq")

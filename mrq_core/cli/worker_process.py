@@ -31,6 +31,7 @@ def main(commands: int, reports: int) -> NoReturn:
 
     patch_all()
     terminal.put_working_directory_first()
+    from mrq_core.worker.guards.own_descriptors import own
     from mrq_core.worker.guards.signals import leave_while_starting
     from mrq_core.worker.parent_link import ParentLink
     from mrq_core.worker.processes.messages import read_start
@@ -42,6 +43,7 @@ def main(commands: int, reports: int) -> NoReturn:
     from mrq_core.worker.solo.fork_server_process import fork_early
 
     fork_early(grandparent=commands)
+    own.add_loop()
     from mrq_core.cli.errors import exit_on_error
 
     with exit_on_error(debug=start.debug):

@@ -107,17 +107,27 @@ class FileHandler(LocklessHandler):
         self._has_failed = False
         try:
             self._file = self._open()
+            self._identity = _identity(self._file)
         except (OSError, ValueError) as error:  # ValueError: a NUL character
             raise _unusable(path, error) from error
 
     def reopen(self) -> None:
         """Writes to the file that has the name now, and makes it if there is none. Raises OSError, and then
         goes on with the earlier file."""
+        self.restore()
         opened = self._open()
         try:
             os.dup2(opened, self._file, inheritable=False)
+            self._identity = _identity(self._file)
         finally:
             os.close(opened)
+
+    def restore(self) -> None:
+        """Opens the file again if other code has closed its descriptor, which another file may have now.
+        Raises OSError."""
+        if _identity(self._file) != self._identity:
+            self._file = self._open()
+            self._identity = _identity(self._file)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -154,6 +164,15 @@ class FileHandler(LocklessHandler):
         opened = os.open(self._path, _FLAGS | os.O_NONBLOCK, _MODE)
         os.set_blocking(opened, True)
         return opened
+
+
+def _identity(descriptor: int) -> tuple[int, int] | None:
+    """What identifies the open file. None: the descriptor is closed."""
+    try:
+        status = os.fstat(descriptor)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 def check_log_file(path: str) -> None:

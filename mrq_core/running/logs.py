@@ -246,7 +246,7 @@ def is_logging_intact() -> bool:
             if handler.level != level or handler.filters != filters or handler not in handlers:
                 return False
         for logger, level in _expected_levels:
-            if logger.level != level:
+            if logger.level != level or not logger.propagate:
                 return False
         for terminal in _terminals:
             if not terminal.has_own_stream:
@@ -256,6 +256,8 @@ def is_logging_intact() -> bool:
             or _log.disabled
             or (_levels and _root.level != _levels[-1])
             or type(_root.filters) is not list
+            or type(_log.filters) is not list
+            or type(_log.handlers) is not list
         )
     except Exception:  # a task has set other values, or a handler compares itself
         return False
@@ -302,6 +304,8 @@ def _restore_handler(handler: logging.Handler, level: int) -> None:
     handler.lock = None
     if isinstance(handler, TerminalHandler) and not handler.has_own_stream:
         handler.restore_stream()
+    if isinstance(handler, FileHandler):
+        handler.restore()
 
 
 def _is_usable(handler: Any) -> bool:

@@ -28,9 +28,12 @@ ENDS_WITHIN = _PATIENCE + _AFTERWARDS
 """Seconds for the process to end once the worker is given up."""
 
 
+KEPT_HUB = "code outside of jobs, such as an observer, keeps the hub"
+
+
 class GivingUp:
-    """Ends the worker for a job that neither the hub nor the signal could end, or for other code that keeps
-    the hub.
+    """Ends the worker for a job that neither the hub nor the signal could end, for other code that keeps the
+    hub, or because a task has closed a descriptor that the worker needs.
 
     Settles each overdue job by the interrupt that was due, the other jobs as interrupted, and the outcomes
     that already waited. Then the process exits, whatever was raised: with 0 if it had been told to stop, else
@@ -43,9 +46,9 @@ class GivingUp:
         self._outcomes = outcomes
         self._stopping = stopping
 
-    def give_up(self, overdue: Execution | None) -> None:
-        """Called by the watchdog, in its thread. Does not return. None: no job, but other code keeps the
-        hub."""
+    def give_up(self, overdue: Execution | None, why: str = KEPT_HUB) -> None:
+        """Called by the watchdog, in its thread. Does not return. None: not for a job, but because of
+        `why`."""
         was_told_to_stop = self._stopping.is_killing
         code = 0 if was_told_to_stop else 1
         patience = _PATIENCE_WHEN_STOPPING if was_told_to_stop else _PATIENCE
@@ -54,7 +57,7 @@ class GivingUp:
             self._stopping.is_stopping = True  # the loop claims nothing more
             self._decide_all()
             self._settle_within(patience)
-            os.write(2, f"{_reason(overdue)}\n".encode(errors="replace"))
+            os.write(2, f"{_reason(overdue, why)}\n".encode(errors="replace"))
         finally:
             os._exit(code)
 
@@ -87,9 +90,9 @@ class GivingUp:
                     _settle_as_failed(broker, execution, answer)
 
 
-def _reason(overdue: Execution | None) -> str:
+def _reason(overdue: Execution | None, why: str) -> str:
     if overdue is None:
-        return "code outside of jobs, such as an observer, keeps the hub: this worker was given up"
+        return f"{why}: this worker was given up"
     record = overdue.record
     return f"job {record.id} ({record.path}) could not be ended: it was given up together with this worker"
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from mrq_core.worker.executions import Executions
 from mrq_core.worker.guards.native import start_native_thread
+from mrq_core.worker.guards.own_descriptors import own
 from mrq_core.worker.guards.process_end import end_process_within, write_and_exit
 from mrq_core.worker.processes.messages import ALIVE, DONE, DRAIN, INTERRUPT, READY, REPORT, STOP
 
@@ -41,6 +42,7 @@ class ParentLink:
         self._commands = commands
         self._reports = reports
         os.set_blocking(reports, False)
+        own.add(commands, reports)
         self._stopping: Stopping | None = None
         self._executions = Executions()
         self._sent_at = -math.inf

@@ -23,11 +23,12 @@ from mrq_core.tasks.scheduled import schedules_of
 from mrq_core.worker.claiming import Claiming
 from mrq_core.worker.executing import Executing
 from mrq_core.worker.executions import Execution
-from mrq_core.worker.giving_up import ENDS_WITHIN, GivingUp
+from mrq_core.worker.giving_up import ENDS_WITHIN, KEPT_HUB, GivingUp
 from mrq_core.worker.guards import blocking, forking
 from mrq_core.worker.guards.asyncio_loops import keep_loops_apart
 from mrq_core.worker.guards.guarded_log import GuardedLog, guard_hub, guard_loggers
 from mrq_core.worker.guards.lasting import LastingGreenlet, keep_hub, release_hub
+from mrq_core.worker.guards.own_descriptors import own
 from mrq_core.worker.guards.process_end import LEAVE_WITHIN, end_process_within
 from mrq_core.worker.guards.resolving import guard_resolver
 from mrq_core.worker.housekeeping import Housekeeping
@@ -199,12 +200,15 @@ class Worker:
         self._stopping.check(now)
         if self._parent is not None:
             self._parent.tick(now)
+        number = own.lost()
+        if number is not None:
+            self._give_up(None, f"a task has closed the file descriptor {number}, which the worker needs")
 
-    def _give_up(self, overdue: Execution | None) -> None:
+    def _give_up(self, overdue: Execution | None, why: str = KEPT_HUB) -> None:
         """In the watchdog's thread."""
         if self._parent is not None:
             self._parent.report_end(ENDS_WITHIN)
-        self._last_resort.give_up(overdue)
+        self._last_resort.give_up(overdue, why)
 
     def _admin_server(self) -> AdminServer | None:
         """The server of the admin port, if there is one. Raises MrqError if the port is taken."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 
 import pytest
@@ -106,6 +107,25 @@ def closes_stderr():
     wait_for_ever()
 
 
+@task
+def closes(kind):
+    # As a double close of a descriptor does.
+    for number in range(3, 100):
+        try:
+            found = os.readlink(f"/proc/self/fd/{number}")
+        except OSError:
+            continue
+        if found.startswith(kind):
+            os.close(number)
+            return
+
+
+@task
+def waits():
+    note("waits")
+    time.sleep(20 if len(open("ledger").read().splitlines()) == 1 else 0)
+
+
 @task(timeout=0.5)
 def garbage():
     return "garbage"
@@ -174,6 +194,22 @@ def test_a_stopping_worker_that_is_given_up_is_gone_within_five_seconds(project:
     worker.send(signal.SIGTERM)
     assert worker.wait() == 0
     assert time.monotonic() - started < 5.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("kind", ["anon_inode:[eventfd]", "pipe:", "socket:"])
+def test_a_worker_whose_descriptor_a_task_closes_is_given_up_and_loses_no_job(
+    project: Project, kind: str
+) -> None:
+    other = project.queue("deaf_tasks.waits")
+    worker = project.worker("--greenlets", "3")
+    until(lambda: project.ledger() == ["waits"], what="the job to start")
+    job = project.queue("deaf_tasks.closes", {"kind": kind})
+    assert worker.wait() == 1
+    assert "which the worker needs: this worker was given up" in worker.output
+    project.worker("--burst").wait()
+    assert project.ended(other).status == project.ended(job).status == Status.SUCCESS
+    assert project.ledger() == ["waits", "waits"]
 
 
 def test_a_worker_that_is_given_up_exits_though_it_cannot_say_so(project: Project) -> None:

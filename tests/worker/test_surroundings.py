@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 import pytest
 
@@ -10,6 +11,7 @@ from mrq_core.contract.record import Status
 from tests.support import Project, until
 
 CHANGES = '''
+import contextlib
 import io
 import logging
 import logging.config
@@ -141,6 +143,22 @@ def short_handler_levels():
 def short_filters():
     for handler in logging.root.handlers:
         handler.addFilter(lambda record: False)
+
+
+def short_propagation():
+    logging.getLogger("mrq").propagate = False
+
+
+def short_loggers():
+    log.handlers = log.filters = None
+
+
+def log_file():
+    for number in range(3, 100):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{number}").endswith("/worker.log"):
+                os.close(number)
+                time.sleep(0.01)
 
 
 def disable_odd():
@@ -311,7 +329,7 @@ WAYS = (
     "raise_levels", "own_levels", "own_config",
     "clear_loggers", "capture", "handlers_none", "handlers_tuple", "handlers_odd", "levels_none",
     "filters_none", "parts_of_handlers", "disable_odd", "other_root", "loggers", "methods", "streams",
-    "short_levels", "short_handler_levels", "short_filters",
+    "short_levels", "short_handler_levels", "short_filters", "short_propagation", "short_loggers",
 )  # fmt: skip
 
 
@@ -337,6 +355,17 @@ def test_a_task_that_configures_logging_keeps_no_later_job_from_its_log(project:
     ]
     assert f"job.failed id={failing}" in worker.output
     assert "worker.stopped" in worker.output
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_lines_go_to_the_log_file_after_a_task_has_closed_its_descriptor(project: Project) -> None:
+    project.queue("changes.configures", {"way": "log_file"})
+    project.queue("changes.logs")
+    worker = project.work_off("--log-file", "worker.log")
+    lines = (project.path / "worker.log").read_text()
+    assert "from the logger of mrq" in lines
+    assert "worker.stopped" in lines
+    assert "Bad file descriptor" not in worker.output
 
 
 def test_a_task_that_goes_on_after_it_has_configured_logging_leaves_the_logs_of_its_neighbours(

@@ -18,6 +18,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from mrq_core.worker.guards.native import start_native_thread
+from mrq_core.worker.guards.own_descriptors import own
 from mrq_core.worker.guards.process_end import (
     LEAVE_WITHIN,
     end_process_within,
@@ -45,6 +46,7 @@ class SignalReader:
         self._earlier: dict[int, Any] = {}
         self._earlier_pipe = -1
         self._pipe = -1
+        self._ends: tuple[int, ...] = ()
 
     def start(self, signums: Iterable[int]) -> None:
         """Takes over these signals, except SIGHUP if it is ignored, as under nohup. In the main thread."""
@@ -52,6 +54,8 @@ class SignalReader:
         self._signums = frozenset(s for s in signums if s != signal.SIGHUP or not is_deaf)
         pipe, self._pipe = os.pipe()
         os.set_blocking(self._pipe, False)
+        self._ends = (pipe, self._pipe)
+        own.add(*self._ends)
         self._earlier_pipe = signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
         _active.append(self)
         start_native_thread(self._read, pipe)
@@ -67,6 +71,7 @@ class SignalReader:
         if self not in _active:
             return
         self._restore(signal.SIG_IGN if ignores_later else None)
+        own.discard(*self._ends)
         os.write(self._pipe, bytes([_END]))
         os.close(self._pipe)
 

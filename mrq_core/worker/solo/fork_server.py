@@ -28,6 +28,7 @@ from gevent.event import AsyncResult, Event
 from gevent.monkey import get_original
 
 from mrq_core.worker.guards import children
+from mrq_core.worker.guards.own_descriptors import own
 
 CONTROL = 3
 """The file descriptor of the server's socket."""
@@ -61,6 +62,7 @@ def keep_early(pid: int, control: int) -> None:
     """Gives the forked server and our end of its socket to the next `ForkServer`."""
     _early.append((pid, control))
     children.ours.add(pid)
+    own.add(control)
 
 
 class Fork:
@@ -94,6 +96,7 @@ class ForkServer:
         else:
             self.pid, self._socket = _spawn()
         children.ours.add(self.pid)
+        own.add(self._socket.fileno())
         self._socket.settimeout(None)  # a task may have set a default timeout
         self.is_alive = True
         names = " ".join(modules).encode()
@@ -147,6 +150,7 @@ class ForkServer:
         """Ends the server, all its children and what these have started."""
         self.is_alive = False
         self._reader.kill()
+        own.discard(self._socket.fileno())
         with suppress(OSError):  # not `close`: a process that a task has forked may have a copy
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -166,6 +170,7 @@ class ForkServer:
                     self._take(*REPLY.unpack(received[: REPLY.size]))
                     del received[: REPLY.size]
         self.is_alive = False
+        own.discard(self._socket.fileno())
         self._end()
         for answer in self._asked:
             answer.set_exception(OSError("the process that starts solo jobs has ended"))

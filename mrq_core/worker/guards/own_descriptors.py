@@ -1,0 +1,79 @@
+"""The descriptors without which a worker cannot work: of its loop, its signals and its other processes.
+
+A task that closes a descriptor twice, or all descriptors from 3 on, may close one of them, and the next file
+or connection of the process gets its number. Without the loop, a worker hangs or spins; without the pipe of
+its signals, nothing stops it. The watchdog notices and gives the worker up.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import gevent
+from gevent._hub_local import get_hub_if_exists
+
+
+class OwnDescriptors:
+    """What has each number now, and whether that is still so. `lost` may be called in any thread."""
+
+    def __init__(self) -> None:
+        self._files: dict[int, object] = {}
+
+    def add(self, *numbers: int) -> None:
+        """Watches open descriptors from now on. Leaves out others."""
+        for number in numbers:
+            file = _file_of(number)
+            if file is not None:
+                self._files[number] = file
+
+    def discard(self, *numbers: int) -> None:
+        """Watches these no more. Call this before they are closed."""
+        for number in numbers:
+            self._files.pop(number, None)
+
+    def add_loop(self) -> None:
+        """Makes the hub of this thread, and watches the descriptors of its loop. Has no effect if there is a
+        hub already: its descriptors cannot be told from others."""
+        if get_hub_if_exists() is not None:
+            return
+        before = _open_numbers()
+        watcher: Any = gevent.get_hub().loop.async_()
+        watcher.start(lambda: None)  # makes the descriptor through which other threads wake the loop
+        self.add(*(_open_numbers() - before))
+        watcher.stop()
+        watcher.close()
+
+    def lost(self) -> int | None:
+        """The first number that is closed or that another file has. None: all are as they were."""
+        for number, file in self._files.copy().items():
+            if _file_of(number) != file and number in self._files:
+                return number
+        return None
+
+
+own = OwnDescriptors()
+"""Those of the worker of this process."""
+
+
+def _file_of(number: int) -> object:
+    """What identifies the open file. None: the number is free."""
+    try:
+        return os.readlink(f"/proc/self/fd/{number}")  # tells one kind of anonymous file from another
+    except OSError:
+        pass
+    try:
+        status = os.fstat(number)
+    except OSError:
+        return None
+    return status.st_mode, status.st_dev, status.st_ino
+
+
+def _open_numbers() -> set[int]:
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        try:
+            numbers = map(int, os.listdir(folder))
+        except OSError:
+            continue
+        return {number for number in numbers if _file_of(number) is not None}  # without that of the listing
+    return set()
