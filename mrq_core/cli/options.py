@@ -127,8 +127,10 @@ def command(
             with exit_on_error(debug=given.debug), reserved:
                 _refuse_other_bytes(values)
                 function(**values)
-                if needs_output and output_error() is not None:
-                    sys.exit(EXIT_FAILED)
+                if output_error() is not None:
+                    if needs_output or values.get("dry_run"):
+                        sys.exit(EXIT_FAILED)
+                    note("mrq: the command is done; what it prints is lost")
 
         for parameter in parameters:
             _hide_type_of_switch(parameter)

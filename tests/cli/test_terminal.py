@@ -105,7 +105,7 @@ COMMANDS = [
     Command("jobs wait {failed}", 1),
     Command("jobs requeue --status timeout"),
     Command("jobs cancel {talked}", 1),
-    Command("jobs cancel --queue {queue} --dry-run"),
+    Command("jobs cancel --queue {queue} --dry-run", needs_output=True),
     Command("jobs move {waiting} --to {queue}"),
     Command("jobs remove --path {odd} --yes"),
     Command("queues", needs_output=True),
@@ -203,6 +203,7 @@ def test_every_command_ends_with_the_code_of_its_work(
         # What another test has not paused is not resumed, and standard error says so.
         is_silent = command.arguments.startswith("worker") or "was not paused" in said.err
         assert "(No space left on device)" in said.err or is_silent
+        assert "the command is done; what it prints is lost" in said.err or is_silent
     if "--json" in command.arguments and name in ("plain", "ascii", "latin-1", "locale C"):
         for text in said.out.splitlines() if "--follow" in command.arguments else [said.out]:
             json.loads(text)
