@@ -12,6 +12,8 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
+from mrq_core.errors import BrokerUnavailable
+
 _NEEDS = re.compile(r"^-- needs: (.+)$", re.MULTILINE)
 
 
@@ -24,7 +26,7 @@ class Script(NamedTuple):
 
 @cache
 def script(name: str) -> Script:
-    """The script with this name, with its libraries."""
+    """The script with this name, with its libraries. Raises BrokerUnavailable if a file cannot be read."""
     source = "\n".join(_text(part) for part in [*_needs(name), name])
     return Script(source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
@@ -38,7 +40,13 @@ def load_all() -> None:
 
 @cache
 def _text(name: str) -> str:
-    return _files()[name].read_text(encoding="utf-8")
+    try:
+        return _files()[name].read_text(encoding="utf-8")
+    except OSError as error:  # no descriptor is free, or the package was removed
+        raise BrokerUnavailable(
+            f"the script {name} of the Redis driver cannot be read ({error.strerror}): close some open "
+            "files, or raise `ulimit -n`; if the package was replaced, start the program again"
+        ) from error
 
 
 @cache

@@ -1,0 +1,78 @@
+"""A client in a process that may open no more files: each call is answered or has an error of mrq."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+from mrq_core.client.client import Client
+from tests.support import PATIENCE
+
+PROGRAM = """
+import json, os, resource, sys, traceback
+from contextlib import suppress
+from mrq_core import Job, MrqError, Queue, configure
+from mrq_core import add_schedule, get_job_result, pause_task, queue_job, queue_jobs
+from mrq_core.ids import new_id
+
+settings = json.loads(sys.argv[1])
+client = configure(**settings)
+job = queue_job("a.B", {})  # connects
+add_schedule(name="n", path="a.B", interval=60)
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 128))
+opened = []
+with suppress(OSError):
+    while True:
+        opened.append(os.open(os.devnull, os.O_RDONLY))
+odd = []
+calls = {
+    "queue_job": lambda: queue_job("a.B", {}),
+    "queue_jobs": lambda: queue_jobs("a.B", [{}, {}]),
+    "unique": lambda: queue_job("a.B", {}, idempotency_key="k"),
+    "size": lambda: Queue("default").size(),
+    "pause": lambda: Queue("q").pause(),
+    "is_paused": lambda: Queue("q").is_paused(),
+    "fetch": lambda: Job(job).fetch(),
+    "unknown": lambda: Job(new_id()).fetch(),
+    "wait": lambda: Job(job).wait(0.1),
+    "edit": lambda: Job(job).edit(priority=1),
+    "cancel": lambda: Job(job).cancel(),
+    "requeue": lambda: Job(job).requeue(),
+    "result": lambda: get_job_result(job),
+    "pause_task": lambda: pause_task("a.B"),
+    "schedule": lambda: add_schedule(name="m", path="a.B", interval=60),
+    "find": lambda: client.broker.check(),
+    "remove": lambda: client.broker.remove([job]),
+}
+for name, call in calls.items():
+    try:
+        call()
+    except MrqError:
+        pass
+    except Exception as error:
+        odd.append([name, "".join(traceback.format_exception(error))])
+for descriptor in opened:
+    os.close(descriptor)
+for name, call in list(calls.items())[:-1]:
+    try:
+        call()
+    except MrqError as error:
+        if type(error).__name__ in ("BrokerUnavailable", "BrokerError"):
+            odd.append([f"{name} with free descriptors", str(error)])
+print(json.dumps(odd))
+"""
+
+
+def test_a_connected_client_without_a_free_descriptor_answers_or_raises_errors_of_mrq(
+    each_client: Client,
+) -> None:
+    config = each_client.config
+    settings = {"broker": config.broker, "store": config.store}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, json.dumps(settings)],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    odd = json.loads(done.stdout)
+    assert not odd, "\n".join(f"{name}: {text}" for name, text in odd)
