@@ -32,8 +32,11 @@ UNREADABLE = (
 _RAISE = dis.opmap["RAISE_VARARGS"]
 
 
-def names_unreadable_answers(*, but_in: Collection[str] = ()) -> Callable[[Kind], Kind]:
-    """Decorates a class with a `_connection`: its public methods call `raise_if_unreadable`.
+def names_unreadable_answers(
+    *, but_in: Collection[str] = (), connection: str = "_connection"
+) -> Callable[[Kind], Kind]:
+    """Decorates a class with a connection in the attribute of this name: its public methods call
+    `raise_if_unreadable`.
 
     Frequent methods save the time of the decorator: `but_in` names them, and they make that call themselves.
     """
@@ -41,19 +44,19 @@ def names_unreadable_answers(*, but_in: Collection[str] = ()) -> Callable[[Kind]
     def decorate(kind: Kind) -> Kind:
         for name, method in list(vars(kind).items()):
             if isinstance(method, FunctionType) and not name.startswith("_") and name not in but_in:
-                setattr(kind, name, _naming(method))
+                setattr(kind, name, _naming(method, connection))
         return kind
 
     return decorate
 
 
-def _naming(method: Callable[..., Any]) -> Callable[..., Any]:
+def _naming(method: Callable[..., Any], connection: str) -> Callable[..., Any]:
     @wraps(method)
     def call(self: Any, *args: Any, **more: Any) -> Any:
         try:
             return method(self, *args, **more)
         except UNREADABLE as error:
-            raise_if_unreadable(error, self._connection)
+            raise_if_unreadable(error, getattr(self, connection))
             raise
 
     return call
@@ -80,6 +83,8 @@ def _is_intended(error: Exception) -> bool:
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
+    if trace is not None and trace.tb_frame.f_globals.get("__name__") == "enum":  # no member has the value
+        return raised_by_handler(error) is not None
     if trace is None or trace.tb_frame.f_code.co_code[trace.tb_lasti] == _RAISE:
         return True
     return raised_by_handler(error) is not None

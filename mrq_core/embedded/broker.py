@@ -50,6 +50,7 @@ from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.services import SharedState
 from mrq_core.contract.shared_state import PollResult, Versions
+from mrq_core.drivers.answers import names_unreadable_answers
 from mrq_core.embedded.jobs import (
     changing,
     claiming,
@@ -74,6 +75,7 @@ _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 
 
+@names_unreadable_answers(but_in=("enqueue", "claim", "renew", "settle"), connection="_database")
 class EmbeddedBroker(Broker):
     """Queue, records, logs and shared state in one SQLite file."""
 

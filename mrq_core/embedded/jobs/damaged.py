@@ -11,6 +11,7 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
@@ -22,6 +23,7 @@ from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.record import WAITING, JobRecord, Status
 from mrq_core.contract.terms import Term, key_term, terms_of
 from mrq_core.drivers import damage, encoding
+from mrq_core.drivers.answers import UNREADABLE
 from mrq_core.embedded.jobs import records, slots, uniques
 from mrq_core.embedded.jobs.batch import Batch
 from mrq_core.embedded.server.connection import Database
@@ -138,20 +140,20 @@ def _made_anew(connection: sqlite3.Connection, row: _Row, terms: list[Term], now
     is_waiting = status in WAITING and (row.rank is not None or parked is not None)
     is_running = status is Status.STARTED
     rank = parked[0] if parked is not None else row.rank
-    due = records.moment(row.due_ms)
+    due = _time(row.due_ms)
     values: dict[str, Any] = {
-        "queued_at": from_ms(row.queued_ms),
+        "queued_at": _time(row.queued_ms) or from_ms(now_ms),
         "at_most_once": True,
         "updated_at": from_ms(now_ms),
-        "ended_at": from_ms(row.settled_ms or now_ms),
+        "ended_at": _time(row.settled_ms) or from_ms(now_ms),
         "search_keys": _search_keys(terms),
         **damage.readable_in(row.record),
         "id": row.id,
-        "queue": row.queue,
-        "path": row.path,
+        "queue": _text(row.queue) or "unknown",
+        "path": _text(row.path) or "unknown.task",
         "status": status,
-        "schedule": row.schedule,
-        "expires_at": records.moment(row.expires_ms),
+        "schedule": _text(row.schedule),
+        "expires_at": _time(row.expires_ms),
         "due_at": due if is_running or row.rank is not None else None,
         "params": {},
     }
@@ -161,18 +163,30 @@ def _made_anew(connection: sqlite3.Connection, row: _Row, terms: list[Term], now
         values["priority"] = -rank
     values.setdefault("limit_keys", tuple(sorted(slots.held_by(connection, row.id))))
     values.setdefault("unique_key", _unique_key(connection, row))
-    if row.token is not None:
-        values |= {"token": row.token, "worker": row.worker}
-        values["claims"] = max(lifecycle.claim_number(row.token), values.get("claims", 0))
-    if row.started_ms is not None:
-        values["started_at"] = from_ms(row.started_ms)
+    token, started_at = _text(row.token), _time(row.started_ms)
+    if token is not None:
+        values |= {"token": token, "worker": _text(row.worker)}
+        values["claims"] = max(lifecycle.claim_number(token), values.get("claims", 0))
+    if started_at is not None:
+        values["started_at"] = started_at
     values["lease_until"] = due if is_running else None
     record = JobRecord(**values)
     if row.outcome is None or row.settled_ms is None:
         return record
-    with contextlib.suppress(BrokerCorrupt):
+    with contextlib.suppress(BrokerCorrupt, *UNREADABLE):
         return encoding.with_outcome(record, row.outcome, row.settled_ms)
     return record
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _time(milliseconds: object) -> datetime | None:
+    """The time in a column. None: there is none, or the column has another value."""
+    with contextlib.suppress(OverflowError):
+        return from_ms(milliseconds) if isinstance(milliseconds, int) else None
+    return None
 
 
 def _status_of(text: str) -> Status:

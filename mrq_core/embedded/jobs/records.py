@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from mrq_core.clock import from_ms
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.drivers import damage, encoding
+from mrq_core.drivers.answers import UNREADABLE
 from mrq_core.errors import BrokerCorrupt, JobDamaged
 
 CLAIMED_RANK = 9
@@ -32,15 +33,19 @@ def read(
     """The record of any row; params are empty. Applies the claim and the success that stand beside it. Raises
     JobDamaged."""
     record = decode(job_id, data)
-    if started_ms is not None:
-        record = encoding.with_claim(record, token=token or "", worker=worker or "", started_ms=started_ms)
-        until = moment(due_ms)
-        record = replace(record, due_at=until, lease_until=until)
-    if outcome is not None and settled_ms is not None:
-        try:
+    try:
+        if started_ms is not None:
+            record = encoding.with_claim(
+                record, token=token or "", worker=worker or "", started_ms=started_ms
+            )
+            until = moment(due_ms)
+            record = replace(record, due_at=until, lease_until=until)
+        if outcome is not None and settled_ms is not None:
             record = encoding.with_outcome(record, outcome, settled_ms)
-        except BrokerCorrupt as error:
-            raise damage.damaged(job_id, "outcome", error.__cause__) from error
+    except BrokerCorrupt as error:
+        raise damage.damaged(job_id, "outcome", error.__cause__) from error
+    except UNREADABLE as error:  # a column has a value of another type
+        raise damage.damaged(job_id, "row", error) from error
     return record
 
 

@@ -15,12 +15,14 @@ from mrq_core.contract.messages import RawClaim, RawItem
 from mrq_core.contract.naming import RawKind, check_raw_queue_name
 from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
+from mrq_core.drivers.answers import names_unreadable_answers
 from mrq_core.embedded.jobs.damaged import past_damage
 from mrq_core.embedded.raw import claiming, parameters
 from mrq_core.embedded.server.connection import Database
 from mrq_core.errors import InvalidValue
 
 
+@names_unreadable_answers(connection="_database")
 class EmbeddedRawQueue(RawQueue):
     """One raw queue of the file."""
 

@@ -37,6 +37,7 @@ def _look(database: Database) -> Iterator[Finding]:
         yield _journal(connection)
         yield _layout(connection, database.path)
         yield _integrity(connection)
+        yield from _odd_rows(connection)
     yield from _space(database.path)
 
 
@@ -68,6 +69,30 @@ def _integrity(connection: sqlite3.Connection) -> Finding:
         message="; ".join(problems),
         advice="stop all workers, keep a copy of the file, and recover it with `sqlite3 FILE .recover`",
     )
+
+
+_ODD = """
+SELECT id FROM jobs
+WHERE typeof(id) != 'text' OR typeof(queue) != 'text' OR typeof(path) != 'text' OR typeof(status) != 'text'
+   OR typeof(queued_ms) != 'integer' OR typeof(record) != 'blob' OR typeof(params) != 'blob'
+   OR typeof(due_ms) NOT IN ('integer', 'null') OR typeof(expires_ms) NOT IN ('integer', 'null')
+   OR typeof(rank) NOT IN ('integer', 'null') OR typeof(started_ms) NOT IN ('integer', 'null')
+   OR typeof(settled_ms) NOT IN ('integer', 'null') OR typeof(allowed_ms) NOT IN ('integer', 'null')
+   OR typeof(token) NOT IN ('text', 'null') OR typeof(worker) NOT IN ('text', 'null')
+   OR typeof(outcome) NOT IN ('blob', 'null')
+LIMIT 5"""
+
+
+def _odd_rows(connection: sqlite3.Connection) -> Iterator[Finding]:
+    """Jobs whose rows have values that mrq does not write: one of them may keep a queue from being served."""
+    ids = [str(job_id) for (job_id,) in connection.execute(_ODD)]
+    if ids:
+        yield Finding(
+            level="error",
+            subject="rows",
+            message=f"the rows of these jobs have values of another type than mrq writes: {', '.join(ids)}",
+            advice="correct them with SQLite, or remove each with `mrq jobs remove ID`",
+        )
 
 
 def _writes(database: Database) -> Finding:

@@ -25,6 +25,7 @@ from typing import TypeVar
 from mrq_core import failpoints
 from mrq_core.contract.driver import RunBlocking
 from mrq_core.contract.signal_errors import raised_by_handler
+from mrq_core.drivers.answers import UNREADABLE, raise_if_unreadable
 from mrq_core.drivers.exits import too_late
 from mrq_core.embedded.server import failures, layout
 from mrq_core.embedded.server.files import (
@@ -38,7 +39,7 @@ from mrq_core.embedded.server.files import (
 from mrq_core.embedded.server.forks import NO_FORK, is_transaction_running, sleep
 from mrq_core.embedded.server.garbage import NO_GARBAGE
 from mrq_core.embedded.server.location import make_parent, refuse_other_file
-from mrq_core.errors import BrokerUnavailable, NotSupported
+from mrq_core.errors import BrokerCorrupt, BrokerUnavailable, NotSupported, shown_error
 
 _log = logging.getLogger("mrq.sqlite")
 
@@ -356,6 +357,16 @@ class Database:
             if raised_by_handler(error) is not None:
                 raise
             raise failures.translated(error, path=self.path, timeout=self._timeout) from error
+        except UNREADABLE as error:
+            raise_if_unreadable(error, self)
+            raise
+
+    def unreadable(self, error: Exception) -> BrokerCorrupt:
+        """The error for values that the driver did not write."""
+        return BrokerCorrupt(
+            f"{self.path} has values that mrq cannot read ({shown_error(error)}): they were changed by hand, "
+            "or the file is damaged; keep a copy of it, and see `mrq check`"
+        )
 
 
 def _databases_at(path: str) -> list[Database]:

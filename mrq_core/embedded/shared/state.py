@@ -16,6 +16,7 @@ from mrq_core.contract import codec, rules
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.services import SharedState
 from mrq_core.contract.shared_state import StateItem
+from mrq_core.drivers.answers import names_unreadable_answers
 from mrq_core.embedded.jobs import records
 from mrq_core.embedded.server.connection import Database
 from mrq_core.errors import BrokerError
@@ -34,6 +35,7 @@ _NEXT_VERSION = "UPDATE numbers SET value = value + 1 WHERE name = 'state' RETUR
 _RULES_CHANGED = "UPDATE numbers SET value = value + 1 WHERE name = 'rules'"
 
 
+@names_unreadable_answers(connection="_database")
 class EmbeddedState(SharedState):
     """The shared state of one file."""
 
