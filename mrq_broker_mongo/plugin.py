@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -45,7 +46,7 @@ def _telling_what_is_missing(half: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in ("pymongo", "bson", "gridfs", "dns"):
+        if error.name not in ("pymongo", "bson", "gridfs", "dns") or error.name in sys.modules:  # blocked
             raise
         raise ConfigError(
             f"the MongoDB {half} needs the package pymongo, which is not installed: pip install pymongo"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -45,7 +46,7 @@ def _that_is_installed() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name is None or not error.name.startswith("redis"):
+        if error.name != "redis" or "redis" in sys.modules:  # blocked there
             raise
         raise ConfigError(
             "the Redis broker needs the package redis, which is not installed: pip install 'redis[hiredis]'"

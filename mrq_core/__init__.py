@@ -8,9 +8,19 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import TYPE_CHECKING
 
-from mrq_core.drivers import forks  # before other threads import the rest  # noqa: F401
+try:
+    from typing import TYPE_CHECKING
+
+    from mrq_core import errors
+    from mrq_core.drivers import forks, open_files  # before other threads import the rest  # noqa: F401
+    from mrq_core.errors import MrqError
+except Exception as error:
+    from mrq_core.config.hidden import hiding
+
+    if (sentence := hiding(error, anywhere=True)) is None:
+        raise
+    raise ImportError(f"mrq cannot be imported: {sentence}") from error
 
 __version__ = "1.0.0.dev0"
 
@@ -33,7 +43,6 @@ _HOMES = {
     "RetryDecision": "mrq_core.contract.record",
     "Status": "mrq_core.contract.record",
     "hookimpl": "mrq_core.plugins.hookspecs",
-    "MrqError": "mrq_core.errors",
     "abort_current_job": "mrq_core.running.context",
     "get_current_config": "mrq_core.running.context",
     "get_current_job": "mrq_core.running.context",
@@ -79,26 +88,31 @@ __all__ = [
 ]
 
 
-_unavailable: type[Exception] | None = None
-"""BrokerUnavailable, once it is imported."""
-
-
 def __getattr__(name: str) -> object:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'mrq_core' has no attribute {name!r}")
-    global _unavailable
     try:
-        errors = importlib.import_module("mrq_core.errors")
-        _unavailable = errors.BrokerUnavailable
         value: object = getattr(importlib.import_module(home), name)
-    except (AttributeError, ImportError) as error:
+    except (
+        Exception
+    ) as error:  # also of an import hook, or of a module that replaces one of Python or a library
         problem = _problem_of_import()
-        if problem is None or _unavailable is None:
+        if problem is not None:
+            raise errors.BrokerUnavailable(
+                f"mrq_core.{name} cannot be used {problem}: use it once before"
+            ) from error
+        if isinstance(error, MrqError):
             raise
-        raise _unavailable(f"mrq_core.{name} cannot be used {problem}: use it once before") from error
-    # The errors, too: they are raised, and have to be caught, where nothing can be imported.
-    globals().update({name: value, "MrqError": errors.MrqError})
+        if open_files.are_used_up(error):
+            raise errors.BrokerUnavailable(
+                f"mrq_core.{name} cannot be imported: {open_files.advice()}"
+            ) from error
+        from mrq_core.config.hidden import explained
+
+        text = f"mrq_core.{name} cannot be imported: {errors.shown_error(error)}"
+        raise errors.ImportFailed(explained(text, error, anywhere=True)) from error
+    globals()[name] = value
     return value
 
 
@@ -124,7 +138,6 @@ if TYPE_CHECKING:
     from mrq_core.client.schedules import Schedule, add_schedule
     from mrq_core.contract.messages import Limit
     from mrq_core.contract.record import JobRecord, RetryDecision, Status
-    from mrq_core.errors import MrqError
     from mrq_core.plugins.hookspecs import hookimpl
     from mrq_core.running.context import (
         abort_current_job,

@@ -105,6 +105,10 @@ class ConfigError(MrqError):
     """The configuration is invalid. The command line exits with 2."""
 
 
+class ImportFailed(ConfigError, ImportError):
+    """Python cannot import a module of mrq, of a driver, or of a library that they need."""
+
+
 class DriverNotFound(ConfigError):
     """No installed driver has the requested name or opens the requested URL."""
 

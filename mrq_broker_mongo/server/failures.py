@@ -7,6 +7,7 @@ import re
 from bson.errors import BSONError, InvalidBSON, InvalidDocument
 from pymongo import errors
 
+from mrq_core.drivers import open_files
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable
 
 UNAUTHORIZED, LOGIN_FAILED, NAMESPACE_EXISTS, NO_SPACE, DUPLICATE = 13, 18, 48, 14031, 11000
@@ -97,6 +98,8 @@ def passed_on(raised: BaseException, where: str) -> BaseException:
 
 def _advice(text: str) -> str:
     """What to do about a server that cannot be reached."""
+    if "Too many open files" in text:
+        return open_files.advice()
     if "Got response id" in text:
         return "the server there does not speak the protocol of MongoDB: correct the URL"
     if "CERTIFICATE_VERIFY_FAILED" in text:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from redis import exceptions
 
+from mrq_core.drivers import open_files
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable
 
 _MEANINGS = {
@@ -117,7 +118,7 @@ def _advice(text: str, where: str) -> str:
     if "max number of clients" in text:
         return "raise its maxclients, or let fewer programs connect"
     if "Too many open files" in text:
-        return "this process has as many open files as it may have; close some, or raise `ulimit -n`"
+        return open_files.advice()
     if "CERTIFICATE_VERIFY_FAILED" in text:
         return (
             "its certificate is not trusted here: name the file of its authority in the URL, as in "

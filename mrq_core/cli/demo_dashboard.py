@@ -38,7 +38,7 @@ class DemoDashboard:
 
         # A new session: Ctrl-C reaches the demo alone, which ends the dashboard after its worker.
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "mrq_core.cli", "dashboard", "--until-input-ends", *flags],
+            [sys.executable, "-P", "-m", "mrq_core.cli", "dashboard", "--until-input-ends", *flags],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

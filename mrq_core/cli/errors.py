@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from mrq_core.cli.output import complain, complain_traceback
 from mrq_core.cli.terminal import result_output
+from mrq_core.config.hidden import hiding
 from mrq_core.errors import ConfigError, InvalidParams, InvalidValue, MrqError, ScheduleNotFound, shown_error
 
 _HINT = "This is an error in mrq or in a plugin; --debug prints its traceback"
@@ -40,8 +41,9 @@ def exit_on_error(*, debug: bool) -> Iterator[None]:
         if debug:
             complain_traceback()
         hint = [] if isinstance(error, OSError) else [_HINT]
-        complain("\n".join([shown_error(error), *(_notes_of(error) or hint)]))
-        sys.exit(exit_code_of(error))
+        is_hidden = hiding(error, anywhere=True)
+        complain("\n".join([shown_error(error), *(_notes_of(error) or ([is_hidden] if is_hidden else hint))]))
+        sys.exit(EXIT_USAGE if is_hidden else exit_code_of(error))
 
 
 def _notes_of(error: BaseException) -> list[str]:

@@ -41,7 +41,8 @@ def _start(arguments: list[str]) -> NoReturn:
     terminal.forget_zero_width()
     arguments = [_as_utf8(argument) for argument in arguments]
     try:
-        _run(arguments)
+        with terminal.told_of_hidden_modules():
+            _run(arguments)
     except KeyboardInterrupt:  # during an import
         sys.exit(130)
     finally:
@@ -68,25 +69,27 @@ def _run(arguments: list[str]) -> NoReturn:
         print(f"mrq {__version__}")
         sys.exit(0)
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
+    terminal.put_working_directory_last()
     is_parent = command == "worker" and _is_parent(arguments)
     if command in PATCHED_COMMANDS and not is_parent:
         from mrq_core.worker.guards.patching import patch_all
 
         patch_all()
-    terminal.put_working_directory_first()
     if command == "worker" and not is_parent:
         from mrq_core.worker.guards.signals import leave_while_starting
 
         leave_while_starting()
         from mrq_core.worker.solo.fork_server_process import fork_early
 
-        fork_early()
+        fork_early(then=terminal.put_working_directory_first)
         from mrq_core.worker.guards.own_descriptors import own
 
         own.add_loop()
     from mrq_core.cli.app import application
 
-    application(next(iter(arguments), None))(args=arguments, prog_name="mrq")
+    app = application(next(iter(arguments), None))
+    terminal.put_working_directory_first()
+    app(args=arguments, prog_name="mrq")
     sys.exit(0)
 
 

@@ -3,7 +3,7 @@ working directory.
 
 A command does its work and ends with the exit code of that work, also if a stream is closed, if its reader
 has gone away, if its disk is full, or if its encoding lacks a character. This module imports nothing else of
-mrq: it runs before gevent patches the library.
+mrq that imports much: it runs before gevent patches the library.
 """
 
 from __future__ import annotations
@@ -205,11 +205,45 @@ def drop_broken_streams() -> None:
             setattr(sys, name, None)
 
 
+def put_working_directory_last() -> None:
+    """Python finds its own modules and those of libraries first, until `put_working_directory_first`."""
+    here = _working_directory()
+    others = [folder for folder in sys.path if folder not in ("", here)]
+    if len(others) < len(sys.path):
+        sys.path[:] = [*others, here]
+
+
 def put_working_directory_first() -> None:
-    """Python finds tasks, plugins and the imports of the config file in the working directory first."""
-    try:
-        here = os.getcwd()
-    except OSError:  # it was deleted, or may not be read
-        return
-    if sys.path[:1] not in ([here], [""]):
+    """Python finds tasks, plugins and the imports of the config file in the working directory first.
+
+    What mrq imports later, and a file of this folder would hide, is imported before."""
+    from mrq_core.config.hidden import import_hidden_by
+
+    here = _working_directory()
+    if here:
+        sys.path[:] = [folder for folder in sys.path if folder not in ("", here)]
+        import_hidden_by(here)
         sys.path.insert(0, here)
+
+
+@contextmanager
+def told_of_hidden_modules() -> Iterator[None]:
+    """Ends the program where a file hides a module that mrq imports at its start."""
+    try:
+        yield
+    except Exception as error:
+        from mrq_core.config.hidden import hiding
+
+        sentence = hiding(error, anywhere=True)
+        if sentence is None:
+            raise
+        print(f"mrq: {type(error).__name__}: {error}\n{sentence}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _working_directory() -> str:
+    """Empty: it was deleted, or may not be read."""
+    try:
+        return os.getcwd()
+    except OSError:
+        return ""

@@ -25,12 +25,16 @@ _LOWEST_DESCRIPTOR = 10
 def main(commands: int, reports: int) -> NoReturn:
     """A worker with a parent, whose pipes have these descriptors."""
     terminal.protect_streams()
+    terminal.put_working_directory_last()
     terminal.is_working = True
-    commands, reports = _moved(commands), _moved(reports)
+    with terminal.told_of_hidden_modules():
+        _start(_moved(commands), _moved(reports))
+
+
+def _start(commands: int, reports: int) -> NoReturn:
     from mrq_core.worker.guards.patching import patch_all
 
     patch_all()
-    terminal.put_working_directory_first()
     from mrq_core.worker.guards.own_descriptors import own
     from mrq_core.worker.guards.signals import leave_while_starting
     from mrq_core.worker.parent_link import ParentLink
@@ -42,10 +46,11 @@ def main(commands: int, reports: int) -> NoReturn:
     parent.start()
     from mrq_core.worker.solo.fork_server_process import fork_early
 
-    fork_early(grandparent=commands)
+    fork_early(grandparent=commands, then=terminal.put_working_directory_first)
     own.add_loop()
     from mrq_core.cli.errors import exit_on_error
 
+    terminal.put_working_directory_first()
     with exit_on_error(debug=start.debug):
         run_worker(_config_of(start), parent)
 

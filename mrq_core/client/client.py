@@ -20,6 +20,7 @@ from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.contract.terms import keys_in
 from mrq_core.contract.values import check_job_id
+from mrq_core.drivers import open_files
 from mrq_core.errors import ConfigError, InvalidValue, JobNotFound, TaskError, shown, shown_error
 from mrq_core.ids import new_id
 from mrq_core.plugins.manager import Plugins, open_broker
@@ -49,7 +50,10 @@ class Client:
                 "mrq_core.config.sources returns; configure(broker=...) makes a client of settings"
             )
         self.config = config
-        self.plugins = plugins or Plugins(config)
+        if plugins is None:
+            open_files.require_one("a client")
+            plugins = Plugins(config)
+        self.plugins = plugins
         opened = broker or open_broker(config, self.plugins)
         self._brokers = ThreadBrokers(opened, lambda: open_broker(config, self.plugins))
         self._options: dict[TaskLike, LoadedTask] = {}

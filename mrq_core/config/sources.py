@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
+from mrq_core.config.hidden import explained
 from mrq_core.config.loading import Loading, loaded_now, loading
 from mrq_core.config.secrets import hide_password, hide_secrets
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, shown_setting
@@ -22,7 +23,16 @@ from mrq_core.contract.codec import refuse_repeated_keys
 from mrq_core.contract.naming import MAX_SECONDS, names_in
 from mrq_core.contract.plain import printable, text_of
 from mrq_core.contract.signal_errors import refuse_to_wrap
-from mrq_core.errors import ConfigError, InvalidValue, MrqError, on_one_line, shown, shown_error
+from mrq_core.drivers import open_files
+from mrq_core.errors import (
+    BrokerUnavailable,
+    ConfigError,
+    InvalidValue,
+    MrqError,
+    on_one_line,
+    shown,
+    shown_error,
+)
 
 DEFAULT_FILE = "mrq-config.py"
 _MOST_SOURCE = 1_000_000
@@ -103,6 +113,10 @@ def _read_file(path: Path) -> ModuleType:
     try:
         source = _read_source(path)
     except (OSError, ValueError) as error:
+        if open_files.are_used_up(error):
+            raise BrokerUnavailable(
+                f"the config file {path} cannot be read: {open_files.advice()}"
+            ) from error
         raise ConfigError(
             f"the config file {printable(hide_password(str(path)))} cannot be read: "
             f"{getattr(error, 'strerror', None) or error}"
@@ -142,7 +156,10 @@ def _read_file(path: Path) -> ModuleType:
         refuse_to_wrap(error)
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
         where = f", line {lines[-1]}" if lines else ""
-        raise ConfigError(f"the config file {path} failed{where}: {shown_error(error)}") from error
+        text = f"the config file {path} failed{where}: {shown_error(error)}"
+        if open_files.are_used_up(error):
+            raise BrokerUnavailable(f"{text}; {open_files.advice()}") from error
+        raise ConfigError(explained(text, error)) from error
     if broken is not None:
         raise ConfigError(f"the config file {path} {broken}, without which Python imports no module")
     return module

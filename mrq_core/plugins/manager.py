@@ -25,6 +25,7 @@ from msgspec.structs import replace
 
 from mrq_core.clock import Clock, SystemClock
 from mrq_core.composed import ComposedBroker
+from mrq_core.config.hidden import explained
 from mrq_core.config.loading import Loading, loading
 from mrq_core.config.secrets import hide_login, hide_password
 from mrq_core.config.settings import Config
@@ -34,7 +35,16 @@ from mrq_core.contract.driver import Driver, Opening, RunBlocking, run_directly
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.signal_errors import refuse_to_wrap
 from mrq_core.contract.values import check_changes
-from mrq_core.errors import ConfigError, DriverNotFound, InvalidValue, shown, shown_error
+from mrq_core.drivers import open_files
+from mrq_core.errors import (
+    BrokerUnavailable,
+    ConfigError,
+    DriverNotFound,
+    InvalidValue,
+    MrqError,
+    shown,
+    shown_error,
+)
 from mrq_core.plugins import hookspecs
 from mrq_core.plugins.validation import check_plugin
 
@@ -76,7 +86,12 @@ class Plugins:
             self.drivers: Mapping[str, Driver] = self._drivers()
 
     def _load(self, config: Config) -> None:
-        for point in metadata.entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            points = metadata.entry_points(group=ENTRY_POINT_GROUP)
+        except Exception as error:  # a replaced module, or a package that is damaged
+            text = f"the installed plugins cannot be listed: {shown_error(error)}"
+            raise ConfigError(explained(text, error)) from error
+        for point in points:
             origin = f"{point.dist.name} {point.dist.version}" if point.dist else "entry point"
             self._register(point.name, point.load, origin)
         for name in config.plugins:
@@ -104,9 +119,12 @@ class Plugins:
             refuse_to_wrap(error)
             if is_loaded and isinstance(error, ConfigError):
                 raise  # it names the plugin
-            raise ConfigError(
-                f"the plugin {name} ({origin}) cannot be loaded: {shown_error(error)}"
-            ) from error
+            if open_files.are_used_up(error):
+                raise BrokerUnavailable(
+                    f"the plugin {name} ({origin}) cannot be loaded: {open_files.advice()}"
+                ) from error
+            text = f"the plugin {name} ({origin}) cannot be loaded: {shown_error(error)}"
+            raise ConfigError(explained(text, error)) from error
 
     def _add(self, name: str, plugin: object, origin: str) -> None:
         other = self._manager.get_name(plugin)
@@ -357,7 +375,16 @@ def open_broker(
     """Opens the configured broker, without connecting: of one driver, or of two drivers if STORE names
     another driver for the records. Raises ConfigError."""
     with loading(Loading("the driver of the broker", config)):
-        return _opened(config, plugins, run_blocking, clock)
+        try:
+            return _opened(config, plugins, run_blocking, clock)
+        except MrqError:
+            raise
+        except Exception as error:  # of an import, or of the driver
+            if open_files.are_used_up(error):
+                raise BrokerUnavailable(f"the broker cannot be opened: {open_files.advice()}") from error
+            named = " with STORE ".join(hide_login(one) for one in (config.broker, config.store) if one)
+            text = f"the broker {named} cannot be opened: {shown_error(error)}"
+            raise ConfigError(explained(text, error, anywhere=True)) from error
 
 
 def _opened(config: Config, plugins: Plugins, run_blocking: RunBlocking, clock: Clock | None) -> Broker:

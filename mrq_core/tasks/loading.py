@@ -10,6 +10,7 @@ from typing import Any, TypeGuard
 
 import msgspec
 
+from mrq_core.config.hidden import explained
 from mrq_core.config.settings import Config
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.plain import has_type, text_of
@@ -176,9 +177,10 @@ def find_task(path: str) -> type[Task]:
     for index, name in enumerate(names):
         try:
             found = getattr(found, name)
-        except AttributeError:
+        except AttributeError as error:
             inside = ".".join([module_name, *names[:index]])
-            raise TaskNotFound(f"{path} does not exist: {inside} has no {name!r}", path=path) from None
+            text = f"{path} does not exist: {inside} has no {name!r}"
+            raise TaskNotFound(explained(text, error), path=path) from None
         except (TaskError, Interrupt):
             raise
         except BaseException as error:  # code of the module: its `__getattr__`
@@ -227,10 +229,8 @@ def _import_longest(path: str) -> tuple[str, list[str]]:
 def _import_failed(path: str, module_name: str, error: BaseException) -> TaskImportFailed:
     frames = traceback.extract_tb(error.__traceback__)
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return TaskImportFailed(
-        f"{path} cannot be imported: importing {module_name} raised {shown_error(error)}{where}",
-        path=path,
-    )
+    text = f"{path} cannot be imported: importing {module_name} raised {shown_error(error)}{where}"
+    return TaskImportFailed(explained(text, error), path=path)
 
 
 def _describe(found: object) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 
+from mrq_core.drivers import open_files
 from mrq_core.embedded.server.location import not_a_database
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable
 
+_FILES = 3
+"""Files of a database that SQLite opens."""
 _PRIMARY = 0xFF
 """The low byte of an extended result code is the primary one (sqlite.org/rescode.html)."""
 
@@ -46,6 +49,8 @@ def translated(error: sqlite3.Error, *, path: str, timeout: float) -> BrokerErro
             f"{path} cannot be written ({error}): this user needs write access to the file and to its "
             "directory"
         )
+    if code == sqlite3.SQLITE_CANTOPEN and open_files.are_used_up_but_for(_FILES - 1):
+        return BrokerUnavailable(f"{path} cannot be opened: {open_files.advice()}")
     if code == sqlite3.SQLITE_CANTOPEN:
         return BrokerUnavailable(
             f"{path} cannot be opened ({error}): expected a file that this user can read and write, in a "

@@ -218,9 +218,12 @@ def _spawn() -> tuple[int, socket.socket]:
     socket."""
     code = (
         "import sys; "
-        f"sys.path[:] = {sys.path!r}; "
+        # First is the folder of the project, whose files must not hide modules that the server imports.
+        f"path = {sys.path!r}; sys.path[:] = path[1:] + path[:1]; "
         "from mrq_core.worker.guards.patching import patch_all; patch_all(); "
-        f"from mrq_core.worker.solo.fork_server_process import main; main({os.getpid()})"
+        "from mrq_core.worker.solo.fork_server_process import main; "
+        "from mrq_core.config.hidden import import_hidden_by; import_hidden_by(path[0]); "
+        f"sys.path[:] = path; main({os.getpid()})"
     )
     ours, theirs = socket.socketpair()
     with theirs:

@@ -72,9 +72,10 @@ _poll: Callable[[], Any] = get_original("select", "poll")
 _handle_signal: Callable[..., object] = get_original("signal", "signal")
 
 
-def fork_early(*, grandparent: int = -1) -> None:
+def fork_early(*, grandparent: int = -1, then: Callable[[], None] = lambda: None) -> None:
     """Forks the server from this process, if nothing runs yet that a fork must not copy. `grandparent`: the
-    descriptor of a pipe whose writer is the parent of this worker, as with `--processes`."""
+    descriptor of a pipe whose writer is the parent of this worker, as with `--processes`. `then`: called in
+    the server, before it serves."""
     if get_hub_if_exists() is not None or threading.active_count() > 1:
         return
     worker = os.getpid()
@@ -99,6 +100,7 @@ def fork_early(*, grandparent: int = -1) -> None:
     if descriptor != CONTROL:
         os.dup2(descriptor, CONTROL)
         os.close(descriptor)
+    then()
     main(worker, grandparent)
 
 

@@ -1,0 +1,122 @@
+"""Modules that a client needs and cannot import: hidden, blocked or replaced, or a hook fails."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import brokers
+from tests.support import PATIENCE
+
+CALL = """
+import sys, types
+import mrq_core
+
+{change}
+try:
+    mrq_core.configure(broker=sys.argv[1], store=sys.argv[2])
+    print(mrq_core.queue_job("tasks.x"))
+except mrq_core.MrqError as error:
+    cause = error.__cause__
+    while isinstance(cause, mrq_core.MrqError):
+        cause = cause.__cause__
+    print(type(error).__name__, type(cause).__name__, error, sep="|")
+"""
+REPLACE = """
+for part in [part for part in sys.modules if (part + ".").startswith("NAME.")]:
+    del sys.modules[part]
+sys.modules["NAME"] = WITH
+"""
+HOOK = """
+class Hook:
+    def find_spec(self, name, path=None, target=None):
+        if name == "NAME":
+            raise LookupError("no such thing")
+
+sys.modules.pop("NAME", None)
+sys.meta_path.insert(0, Hook())
+"""
+LIBRARIES = {"sqlite": "sqlite3", "redis": "redis", "mongo": "pymongo", "redis+mongo": "pymongo"}
+
+
+@pytest.fixture(params=brokers.PARAMS)
+def broker(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def said(change: str, broker: str, folder: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", CALL.format(change=change), *brokers.address_of(broker, folder)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("name", ["secrets", "msgspec", "the library"])
+def test_a_client_names_the_file_that_hides_a_module(broker: str, name: str, tmp_path: Path) -> None:
+    name = name if name != "the library" else LIBRARIES[broker]
+    owner = "of a library of mrq" if name not in sys.stdlib_module_names else "of Python's standard library"
+    (tmp_path / f"{name}.py").write_text("")
+    kind, cause, text = said("", broker, tmp_path).split("|")
+    assert kind in ("ImportFailed", "ConfigError")
+    assert cause in ("AttributeError", "ImportError", "ModuleNotFoundError")
+    assert text.endswith(f"; the file {tmp_path}/{name}.py hides the module {name} {owner}: rename the file")
+
+
+@pytest.mark.parametrize(("value", "state"), [("None", "blocked"), ("types.ModuleType('NAME')", "replaced")])
+@pytest.mark.parametrize("name", ["hmac", "msgspec", "the library"])
+def test_a_client_names_the_module_that_other_code_has_taken_away(
+    broker: str, name: str, value: str, state: str, tmp_path: Path
+) -> None:
+    name = name if name != "the library" else LIBRARIES[broker]
+    kind, cause, text = said(REPLACE.replace("WITH", value).replace("NAME", name), broker, tmp_path).split(
+        "|"
+    )
+    assert kind in ("ImportFailed", "ConfigError")
+    assert cause in ("AttributeError", "ImportError", "ModuleNotFoundError")
+    assert f"the module {name} of" in text
+    assert f" is {state}: other code has set sys.modules['{name}'] to " in text
+
+
+@pytest.mark.parametrize("name", ["hmac", "mrq_core.client.client", "the library"])
+def test_a_client_passes_on_what_an_import_hook_raises(broker: str, name: str, tmp_path: Path) -> None:
+    name = name if name != "the library" else LIBRARIES[broker]
+    kind, cause, text = said(HOOK.replace("NAME", name), broker, tmp_path).split("|")
+    assert kind in ("ImportFailed", "ConfigError")
+    assert cause == "LookupError"
+    assert text.endswith(" LookupError: no such thing")
+
+
+def test_the_list_of_plugins_cannot_be_read(tmp_path: Path) -> None:
+    change = "from importlib import metadata\nmrq_core.configure\ndel metadata.entry_points"
+    assert said(change, "sqlite", tmp_path) == (
+        "ConfigError|AttributeError|the installed plugins cannot be listed: AttributeError: module "
+        "'importlib.metadata' has no attribute 'entry_points'"
+    )
+
+
+def test_mrq_itself_cannot_be_imported_beside_a_file(tmp_path: Path) -> None:
+    (tmp_path / "weakref.py").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", "import sys; sys.path.append(sys.argv[1]); import mrq_core", *_home()],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.stderr.splitlines()[-1] == (
+        f"ImportError: mrq cannot be imported: the file {tmp_path}/weakref.py hides the module weakref of "
+        "Python's standard library: rename the file"
+    )
+
+
+def _home() -> list[str]:
+    return [str(Path(__file__).parents[2])]
