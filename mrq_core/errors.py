@@ -10,7 +10,9 @@ from __future__ import annotations
 import re
 import reprlib
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
+
+_Kind = TypeVar("_Kind", bound=BaseException)
 
 
 class MrqError(Exception):
@@ -20,7 +22,7 @@ class MrqError(Exception):
         return _rebuilt, (type(self), self.args, dict(self.__dict__))
 
 
-def _rebuilt(kind: type[MrqError], arguments: tuple[object, ...], facts: Mapping[str, object]) -> MrqError:
+def _rebuilt(kind: type[_Kind], arguments: tuple[object, ...], facts: Mapping[str, object]) -> _Kind:
     error = kind.__new__(kind, *arguments)
     error.args = arguments
     error.__dict__.update(facts)
@@ -289,6 +291,12 @@ class NotSupported(BrokerError):
 
 class Interrupt(BaseException):
     """Ends the code of a running task, from outside or at the request of the task."""
+
+    asked_by: tuple[str, int] | None = None
+    """The attempt whose code asked for the interrupt: the id of the job, and the number of its claim."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuilt, (type(self), self.args, dict(self.__dict__))
 
 
 class TimeoutInterrupt(Interrupt):

@@ -55,6 +55,11 @@ class JobContext:
         self._shields: dict[int, int] = {}
         self._held_back: dict[int, Interrupt] = {}
 
+    @property
+    def attempt(self) -> tuple[str, int]:
+        """Identifies the attempt: the id of the job, and the number of its claim."""
+        return self.record.id, self.record.claims
+
     def set_progress(self, ratio: float) -> None:
         """Sets the progress of the job, from 0 to 1; the worker stores it within a second."""
         try:  # numbers of other libraries too, but neither text nor a bool
@@ -140,7 +145,7 @@ def retry_current_job(
     Delay and max_retries default to the task's options; when no retry is left, the job becomes
     `maxretries`. Never returns: raises RetryInterrupt, which the task must let pass.
     """
-    _required("retry_current_job")
+    context = _required("retry_current_job")
     check_times(delay, None)
     if max_retries is not None and (
         not isinstance(max_retries, int) or isinstance(max_retries, bool) or max_retries < 0
@@ -150,13 +155,17 @@ def retry_current_job(
         )
     if queue is not None:
         queue = check_job_queue_name(queue)
-    raise RetryInterrupt(delay=delay, max_retries=max_retries, queue=queue)
+    interrupt = RetryInterrupt(delay=delay, max_retries=max_retries, queue=queue)
+    interrupt.asked_by = context.attempt
+    raise interrupt
 
 
 def abort_current_job() -> None:
     """Ends the job with the status `abort`. Never returns; raises AbortInterrupt."""
-    _required("abort_current_job")
-    raise AbortInterrupt("the task asked to be aborted")
+    context = _required("abort_current_job")
+    interrupt = AbortInterrupt("the task asked to be aborted")
+    interrupt.asked_by = context.attempt
+    raise interrupt
 
 
 def set_current_job_progress(ratio: float) -> None:

@@ -40,6 +40,10 @@ _FROM_WORKER = (TimeoutInterrupt, CancelInterrupt, JobInterrupt)
 """Interrupts that only the worker raises. A task raises one of another job if that job has stored it, as the
 exception of a greenlet or a future."""
 _NOT_OURS = "the job itself was not interrupted: this interrupt is of another job, or its code made it"
+_ASKED_BY = (
+    "the attempt itself asked for no retry and no abort: claim {1} of the job {0} did, and its code passed "
+    "this interrupt on"
+)
 _INTERRUPTED = {
     TimeoutInterrupt: Status.TIMEOUT,
     CancelInterrupt: Status.CANCEL,
@@ -148,13 +152,17 @@ class Outcomes:
     def _of_exception(self, context: JobContext, error: BaseException, started: float) -> Outcome:
         loaded, own, kind = context.loaded, context.interrupted, type(error)
         interrupt = error
+        other = _asked_by_another(context, error)
         if own is None:
+            if other is not None:
+                return self._failed(context, error, started, problem=_ASKED_BY.format(*other))
             if issubclass(kind, _FROM_WORKER):
                 return self._failed(context, error, started, problem=_NOT_OURS)
         elif (
             type(own) in (TimeoutInterrupt, CancelInterrupt)
             or issubclass(kind, _FROM_WORKER)
             or not issubclass(kind, Interrupt)
+            or other is not None
         ):
             # The code was interrupted and raised another exception on its way out. A timeout and a cancel
             # stand, also if the code then asks for a retry or an abort.
@@ -269,6 +277,14 @@ class Outcomes:
                 return float(source.cancel_ttl if source else self._config.default_job_cancel_ttl)
             case _:
                 return float(source.default_ttl if source else self._config.default_job_ttl)
+
+
+def _asked_by_another(context: JobContext, error: BaseException) -> tuple[str, int] | None:
+    """The other attempt, of this or of another job, whose code asked for the interrupt that this is."""
+    if not issubclass(type(error), AbortInterrupt | RetryInterrupt):
+        return None
+    asked: tuple[str, int] | None = vars(error).get("asked_by")
+    return asked if type(asked) is tuple and asked != context.attempt else None
 
 
 def _interruptible(context: JobContext, function: Callable[..., T], *arguments: object) -> T:

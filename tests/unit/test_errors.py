@@ -122,3 +122,15 @@ def test_no_text_for_people_holds_what_they_cannot_see() -> None:
         assert on_one_line(f"a{letter}b") == f"a{escape}b"
     for text in ("größe\t\n", "می\u200cشود", "👨\u200d👩\u200d👧", "❤\ufe0f", "שלום"):
         assert without_controls(text) == text
+
+
+@pytest.mark.parametrize("again", [copy.copy, lambda error: pickle.loads(pickle.dumps(error))])
+def test_an_interrupt_keeps_its_facts_in_a_copy(again: Any) -> None:
+    interrupt = errors.RetryInterrupt(delay=3.0, max_retries=2, queue="mail")
+    interrupt.asked_by = ("a" * 24, 1)
+    copied = again(interrupt)
+    assert (type(copied), copied.args, vars(copied)) == (
+        errors.RetryInterrupt,
+        interrupt.args,
+        vars(interrupt),
+    )

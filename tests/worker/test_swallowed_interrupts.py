@@ -202,6 +202,80 @@ def test_the_interrupt_of_a_job_that_another_job_raises_is_a_failure_of_the_othe
     assert (record.status, record.claims) == (Status.MAXRETRIES, 2)
 
 
+ASKED = """
+import asyncio, pickle
+from pathlib import Path
+
+from gevent.event import AsyncResult
+from gevent.threadpool import ThreadPool
+from mrq_core import abort_current_job, retry_current_job, spawn, task
+
+made = AsyncResult()
+
+
+def ask(how):
+    abort_current_job() if how == "abort" else retry_current_job(delay=60)
+
+
+@task
+def first(how: str):
+    try:
+        ask(how)
+    except BaseException as error:
+        Path("pickled").write_bytes(pickle.dumps(error))
+        made.set_exception(error)
+        raise
+
+
+@task
+def plain(how: str):
+    made.get()
+
+
+@task
+def pooled(how: str):
+    ThreadPool(1).apply(lambda: made.get())
+
+
+async def wait():
+    made.get()
+
+
+@task
+def asynchronous(how: str):
+    asyncio.run(wait())
+
+
+@task(isolate=True)
+def isolated(how: str):
+    raise pickle.loads(Path("pickled").read_bytes())
+
+
+@task
+def own(how: str):
+    spawn(ask, how).get()
+"""
+
+
+@pytest.mark.parametrize("how", ["abort", "retry"])
+def test_a_job_that_raises_what_another_job_has_asked_for_has_failed(project: Project, how: str) -> None:
+    project.write("asked.py", ASKED)
+    first = project.queue("asked.first", {"how": how})
+    project.worker("--greenlets", "4")
+    status = {"abort": Status.ABORT, "retry": Status.RETRY}[how]
+    project.until_status(first, status)
+    kinds = ["plain", "pooled", "asynchronous", "isolated"]
+    jobs = {kind: project.queue(f"asked.{kind}", {"how": how}) for kind in kinds}
+    for kind, job in jobs.items():
+        record = project.ended(job)
+        assert (record.status, record.claims) == (Status.FAILED, 1), kind
+        assert f"claim 1 of the job {first} did, and its code passed this interrupt on" in (
+            record.traceback or ""
+        )
+    own = project.queue("asked.own", {"how": how})
+    project.until_status(own, status)
+
+
 @pytest.mark.parametrize("kind", ["JobInterrupt", "CancelInterrupt", "TimeoutInterrupt"])
 def test_an_interrupt_that_a_task_makes_up_is_a_failure(project: Project, kind: str) -> None:
     project.write("shared.py", f"TIMEOUT = 1000\n{SHARED}")
