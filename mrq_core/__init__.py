@@ -94,26 +94,34 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module 'mrq_core' has no attribute {name!r}")
     try:
         value: object = getattr(importlib.import_module(home), name)
-    except (
-        Exception
-    ) as error:  # also of an import hook, or of a module that replaces one of Python or a library
-        problem = _problem_of_import()
-        if problem is not None:
-            raise errors.BrokerUnavailable(
-                f"mrq_core.{name} cannot be used {problem}: use it once before"
-            ) from error
-        if isinstance(error, MrqError):
+    except MrqError:
+        raise
+    except Exception as error:  # of mrq, of a module that replaces another one, or of an import hook
+        if _is_of_signal_handler(error):
             raise
-        if open_files.are_used_up(error):
-            raise errors.BrokerUnavailable(
-                f"mrq_core.{name} cannot be imported: {open_files.advice()}"
-            ) from error
-        from mrq_core.config.hidden import explained
-
-        text = f"mrq_core.{name} cannot be imported: {errors.shown_error(error)}"
-        raise errors.ImportFailed(explained(text, error, anywhere=True)) from error
+        raise _error_of_import(f"mrq_core.{name}", error) from error
     globals()[name] = value
     return value
+
+
+def _error_of_import(wanted: str, error: Exception) -> MrqError:
+    if open_files.are_used_up(error):
+        return errors.BrokerUnavailable(f"{wanted} cannot be imported: {open_files.advice()}")
+    problem = _problem_of_import() if isinstance(error, AttributeError | ImportError) else None
+    if problem is not None:
+        return errors.BrokerUnavailable(f"{wanted} cannot be used {problem}: use it once before")
+    from mrq_core.config.hidden import explained
+
+    text = f"{wanted} cannot be imported: {errors.shown_error(error)}"
+    return errors.ImportFailed(explained(text, error, anywhere=True))
+
+
+def _is_of_signal_handler(error: Exception) -> bool:
+    try:
+        from mrq_core.contract.signal_errors import raised_by_handler
+    except Exception:  # neither can this be imported
+        return False
+    return raised_by_handler(error) is not None
 
 
 def _problem_of_import() -> str | None:

@@ -68,12 +68,12 @@ class Connection:
 
     def run(self, name: str, arguments: object, *, repeatable: bool = False) -> Any:
         """Runs a script. `repeatable`: it may run a second time after a lost connection."""
+        code = script(name)
         # Texts only: for a number hiredis calls repr, which raises what a signal handler raises; it crashes.
         now = "0" if self._clock is None else str(self._clock.now_ms())
         packed = _pack(arguments)
 
         def call(link: Link) -> Any:
-            code = script(name)  # here, because the first call reads a file
             failpoints.reach(f"{name}.before")
             try:
                 answer = link.call("EVALSHA", code.digest, "1", self.prefix, now, packed)

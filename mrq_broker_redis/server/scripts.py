@@ -12,6 +12,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import NamedTuple
 
+from mrq_core.drivers import open_files
 from mrq_core.errors import BrokerUnavailable
 
 _NEEDS = re.compile(r"^-- needs: (.+)$", re.MULTILINE)
@@ -43,9 +44,10 @@ def _text(name: str) -> str:
     try:
         return _files()[name].read_text(encoding="utf-8")
     except OSError as error:  # no descriptor is free, or the package was removed
+        is_used_up = open_files.are_used_up(error)
+        todo = open_files.advice() if is_used_up else "if the package was replaced, start the program again"
         raise BrokerUnavailable(
-            f"the script {name} of the Redis driver cannot be read ({error.strerror}): close some open "
-            "files, or raise `ulimit -n`; if the package was replaced, start the program again"
+            f"the script {name} of the Redis driver cannot be read ({error.strerror}): {todo}"
         ) from error
 
 

@@ -89,6 +89,7 @@ class Plugins:
         try:
             points = metadata.entry_points(group=ENTRY_POINT_GROUP)
         except Exception as error:  # a replaced module, or a package that is damaged
+            refuse_to_wrap(error)
             text = f"the installed plugins cannot be listed: {shown_error(error)}"
             raise ConfigError(explained(text, error)) from error
         for point in points:
@@ -380,6 +381,7 @@ def open_broker(
         except MrqError:
             raise
         except Exception as error:  # of an import, or of the driver
+            refuse_to_wrap(error)
             if open_files.are_used_up(error):
                 raise BrokerUnavailable(f"the broker cannot be opened: {open_files.advice()}") from error
             named = " with STORE ".join(hide_login(one) for one in (config.broker, config.store) if one)
