@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from urllib.request import urlopen
@@ -21,8 +22,7 @@ from mrq_core import queue_job, task
 
 @task
 def plain():
-    queue_job("jobs.isolated")
-    return 1
+    return queue_job("jobs.isolated")
 
 @task(isolate=True)
 def isolated():
@@ -30,10 +30,10 @@ def isolated():
 """
 
 
-@pytest.fixture(params=brokers.PARAMS)
-def hiding(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
+@contextmanager
+def hiding_project(path: Path, broker: str) -> Iterator[Project]:
     """A project with a file for each module of Python and of a library, which must not be imported."""
-    with open_project(tmp_path, *brokers.address_of(request.param, tmp_path)) as project:
+    with open_project(path, *brokers.address_of(broker, path)) as project:
         for name in (*sys.stdlib_module_names, *LIBRARIES):
             project.write(f"{name}.py", "raise RuntimeError('it is not the module')")
         project.write("jobs.py", TASKS)
@@ -41,17 +41,33 @@ def hiding(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Project]:
         yield project
 
 
-@pytest.mark.parametrize("processes", ["0", "1"])
-def test_no_file_hides_a_module_from_a_worker(hiding: Project, processes: str) -> None:
+@pytest.fixture
+def hiding(tmp_path: Path) -> Iterator[Project]:
+    with hiding_project(tmp_path, "sqlite") as project:
+        yield project
+
+
+def work_through(hiding: Project, *arguments: str) -> None:
     job = hiding.queue("jobs.plain")
-    output = hiding.work_off("--processes", processes).output
-    assert hiding.ended(job).result == 1
-    assert "isolated" in hiding.mrq("jobs", "list", "--status", "success")
+    output = hiding.work_off(*arguments).output
+    other = hiding.ended(job).result
+    assert isinstance(other, str)
+    assert hiding.ended(other).result == 2
     assert "ERROR" not in output
 
 
+@pytest.mark.parametrize("broker", brokers.PARAMS)
+def test_no_file_hides_a_module_from_a_worker(broker: str, tmp_path: Path) -> None:
+    with hiding_project(tmp_path, broker) as hiding:
+        work_through(hiding)
+
+
+def test_no_file_hides_a_module_from_workers_with_a_parent(hiding: Project) -> None:
+    work_through(hiding, "--processes", "1")
+
+
 def test_no_file_hides_a_module_from_a_command(hiding: Project) -> None:
-    assert hiding.mrq("run", "jobs.plain") == "1\n"
+    assert hiding.mrq("run", "jobs.isolated") == "2\n"
     hiding.mrq("check")
 
 
