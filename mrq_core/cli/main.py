@@ -41,7 +41,7 @@ def _start(arguments: list[str]) -> NoReturn:
     terminal.forget_zero_width()
     arguments = [_as_utf8(argument) for argument in arguments]
     try:
-        with terminal.told_of_hidden_modules():
+        with terminal.exit_at_start():
             _run(arguments)
     except KeyboardInterrupt:  # during an import
         sys.exit(130)

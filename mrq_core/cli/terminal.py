@@ -227,17 +227,22 @@ def put_working_directory_first() -> None:
 
 
 @contextmanager
-def told_of_hidden_modules() -> Iterator[None]:
-    """Ends the program where a file hides a module that mrq imports at its start."""
+def exit_at_start() -> Iterator[None]:
+    """Ends the program where its start raises an error of mrq, or a file hides a module that mrq needs."""
+    from mrq_core.errors import MrqError, shown_error
+
     try:
         yield
+    except MrqError as error:
+        print(f"mrq: {error}", file=sys.stderr)
+        sys.exit(2)
     except Exception as error:
         from mrq_core.config.hidden import hiding
 
         sentence = hiding(error, anywhere=True)
         if sentence is None:
             raise
-        print(f"mrq: {type(error).__name__}: {error}\n{sentence}", file=sys.stderr)
+        print(f"mrq: {shown_error(error)}\n{sentence}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -27,7 +27,7 @@ def main(commands: int, reports: int) -> NoReturn:
     terminal.protect_streams()
     terminal.put_working_directory_last()
     terminal.is_working = True
-    with terminal.told_of_hidden_modules():
+    with terminal.exit_at_start():
         _start(_moved(commands), _moved(reports))
 
 

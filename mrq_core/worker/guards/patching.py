@@ -1,15 +1,26 @@
-"""Patches the standard library for gevent, quickly. Imports nothing else of mrq."""
+"""Patches the standard library for gevent, quickly."""
 
 from __future__ import annotations
 
+import os
 from importlib import metadata
 from typing import Any
 
-from gevent import monkey
+from mrq_core.errors import ConfigError, shown, shown_error
+
+_METHODS = {
+    "GEVENT_LOOP": "run",
+    "GEVENT_RESOLVER": "getaddrinfo",
+    "GEVENT_THREADPOOL": "apply",
+    "GEVENT_FILE": "close",
+}
+"""A method of the class that each of these variables names."""
+_PATCHED = frozenset({"GEVENT_RESOLVER", "GEVENT_THREADPOOL", "GEVENT_FILE"})
 
 
 def patch_all() -> None:
-    """`gevent.monkey.patch_all`, with one search for entry points.
+    """`gevent.monkey.patch_all`, with one search for entry points. Raises ConfigError for a variable of
+    gevent's that it cannot use.
 
     gevent looks for plugins before and after each module that it patches, and each search reads the metadata
     of all installed packages: 25 searches are a third of the time that a worker needs to start.
@@ -19,6 +30,45 @@ def patch_all() -> None:
     patched: Any = metadata
     patched.entry_points = lambda **wanted: installed.select(**wanted)
     try:
+        from gevent import monkey
+
+        # A hub cannot be made with a wrong value of these, and the patched library needs a hub to exit.
+        check_variables(are_patched=False)
         monkey.patch_all()
     finally:
         patched.entry_points = search
+    check_variables(are_patched=True)
+
+
+def check_variables(*, are_patched: bool) -> None:
+    """Raises ConfigError for the first variable with a value that gevent cannot use. gevent itself reads most
+    of them late, when a job first needs a file or the address of a host. `are_patched`: checks those whose
+    code has to be imported after the library is patched, else the others."""
+    from gevent._config import config
+
+    for setting in config.settings.values():
+        name = setting.environment_key
+        if name not in os.environ or (name in _PATCHED) != are_patched:
+            continue
+        try:
+            value = setting.get()
+            if name == "GEVENT_BACKEND":
+                make_loop: Any = config.loop
+                make_loop(value, default=False).destroy()
+        except Exception as error:  # also of a module that it names
+            raise _refusal(name, shown_error(error)) from error
+        method = _METHODS.get(name)
+        if method is not None and not _makes(value, method):
+            raise _refusal(name, f"{shown(value)} makes no object with the method {method}")
+
+
+def _makes(value: object, method: str) -> bool:
+    """Whether this is a class with such a method, or another callable."""
+    return hasattr(value, method) if isinstance(value, type) else callable(value)
+
+
+def _refusal(name: str, reason: str) -> ConfigError:
+    return ConfigError(
+        f"the environment variable {name} is {shown(os.environ[name])}, which gevent cannot use ({reason}): "
+        "correct it, or unset it"
+    )
