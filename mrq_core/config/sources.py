@@ -6,19 +6,19 @@ import difflib
 import json
 import math
 import os
-import select
-import stat
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from mrq_core.config.hidden import explained
 from mrq_core.config.loading import Loading, loaded_now, loading
-from mrq_core.config.secrets import hide_password, hide_secrets
+from mrq_core.config.secrets import hide_secrets
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, shown_setting
+from mrq_core.config.source_file import DEFAULT_FILE, path_from, read_source
 from mrq_core.contract.codec import refuse_repeated_keys
 from mrq_core.contract.naming import MAX_SECONDS, names_in
 from mrq_core.contract.plain import printable, text_of
@@ -34,11 +34,6 @@ from mrq_core.errors import (
     shown_error,
 )
 
-DEFAULT_FILE = "mrq-config.py"
-_MOST_SOURCE = 1_000_000
-"""Bytes of a config file."""
-_PIPE_PATIENCE = 10.0
-"""Seconds until something has to come through a pipe that is the config file."""
 _NEEDED_MODULES = frozenset({"sys", "builtins", "importlib", "mrq_core"})
 ENV_PREFIX = "MRQ_"
 _ENV_OTHERS = frozenset({"MRQ_CONFIG"})
@@ -62,9 +57,7 @@ def load_config(
     """
     environ = os.environ if environ is None else environ
     named = file if file is not None else environ.get("MRQ_CONFIG") or None
-    if named is not None and (not isinstance(named, str | os.PathLike) or named == ""):
-        raise ConfigError(f"the config file is {shown(named)}: expected a path")
-    path = Path(named) if named is not None else Path(DEFAULT_FILE)
+    path = path_from(named) if named is not None else Path(DEFAULT_FILE)
     module = None
     if named is not None or os.path.lexists(path):
         module = _read_file(path)
@@ -110,22 +103,7 @@ def _read_file(path: Path) -> ModuleType:
             f"the configuration was asked for while {outer.what} is being loaded: set the settings in the "
             "config file itself, and call configure in the program"
         )
-    try:
-        source = _read_source(path)
-    except (OSError, ValueError) as error:
-        if open_files.are_used_up(error):
-            raise BrokerUnavailable(
-                f"the config file {path} cannot be read: {open_files.advice()}"
-            ) from error
-        raise ConfigError(
-            f"the config file {printable(hide_password(str(path)))} cannot be read: "
-            f"{getattr(error, 'strerror', None) or error}"
-        ) from error
-    if len(source) > _MOST_SOURCE:
-        raise ConfigError(
-            f"the config file {printable(hide_password(str(path)))} is larger than {_MOST_SOURCE:,} bytes: "
-            "expected a Python file with settings"
-        )
+    source = read_source(path)
     module = ModuleType("mrq_config")
     try:
         file, here = str(path.resolve()), os.getcwd()
@@ -136,7 +114,7 @@ def _read_file(path: Path) -> ModuleType:
         sys.path.insert(0, here)
     try:
         # Python itself decodes bytes: as UTF-8, with or without a byte order mark, or as a coding line says.
-        code = compile(source, str(path), "exec")
+        code = compile(source, str(path), "exec", dont_inherit=True)
     except SyntaxError as error:
         where = f", line {error.lineno}" if error.lineno else ""
         raise ConfigError(f"the config file {path} is not valid Python{where}: {error.msg}") from error
@@ -162,25 +140,13 @@ def _read_file(path: Path) -> ModuleType:
         raise ConfigError(explained(text, error)) from error
     if broken is not None:
         raise ConfigError(f"the config file {path} {broken}, without which Python imports no module")
+    annotated: Any = vars(module).get("__annotations__")
+    for name in SETTINGS if isinstance(annotated, dict) else ():
+        if name in annotated and name not in vars(module):
+            raise ConfigError(
+                f"the config file {path} annotates {name}, and gives it no value: expected {name} = ..."
+            )
     return module
-
-
-def _read_source(path: Path) -> bytes:
-    """The content, up to more than `_MOST_SOURCE` bytes: a device may have no end. Raises OSError, also for a
-    named pipe into which nothing is written."""
-    parts: list[bytes] = []
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe without a writer waits otherwise
-    try:
-        is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
-        while sum(map(len, parts)) <= _MOST_SOURCE:
-            if is_pipe and not select.select([descriptor], [], [], _PIPE_PATIENCE)[0]:
-                raise TimeoutError(f"nothing was written into this pipe for {_PIPE_PATIENCE:g} s")
-            parts.append(os.read(descriptor, _MOST_SOURCE))
-            if not parts[-1]:
-                break
-    finally:
-        os.close(descriptor)
-    return b"".join(parts)
 
 
 class _Imports:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from mrq_core.config import sources
+from mrq_core.config import source_file
 from mrq_core.config.cores import available_cores
 from mrq_core.config.settings import SETTINGS, Config
 from mrq_core.config.sources import load_config
@@ -120,8 +121,8 @@ def test_a_pipe_is_read_to_its_end_and_not_waited_for_without_end(
     writer.start()
     assert load_config(file=str(pipe), environ={}).greenlets == 7
     writer.join()
-    monkeypatch.setattr(sources, "_PIPE_PATIENCE", 0.05)
-    with pytest.raises(ConfigError, match=r"pipe cannot be read: nothing was written .* for 0\.05 s"):
+    monkeypatch.setattr(source_file, "_PIPE_PATIENCE", 0.05)
+    with pytest.raises(ConfigError, match=r"pipe cannot be read \(nothing .* for 0\.05 s\): write"):
         load_config(file=str(pipe), environ={})
 
 
@@ -466,11 +467,60 @@ def test_an_unknown_variable_that_is_not_utf_8_is_warned_of() -> None:
         load({os.fsdecode(b"MRQ_caf\xe9"): "1"})
 
 
-@pytest.mark.parametrize("file", [5, b"x.py", "a\0b", "", "caf\udce9.py", ["x.py"], object()])
+@pytest.mark.parametrize(
+    "file", [5, b"x.py", "a\0b", "", " \n", "caf\udce9.py", ["x.py"], object(), "mrq-config.yaml"]
+)
 def test_an_odd_name_of_a_file_is_one_clear_error(file: Any) -> None:
-    with pytest.raises(ConfigError, match=r"^the config file .*(expected a path|cannot be read)") as caught:
+    with pytest.raises(ConfigError, match=r"^the config file .*(expected the path|cannot be read)") as caught:
         load_config(file=file, environ={})
     str(caught.value).encode()
+
+
+def test_the_url_of_a_broker_is_no_config_file() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(file="redis://user:hush@host/1", environ={})
+    assert "the URL 'redis://user:***@host/1': expected the path of a Python file" in str(caught.value)
+    assert "belongs in BROKER (--broker)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("missing.py", "(No such file or directory): correct the path, or create the file"),
+        (
+            "given",
+            "(No such file or directory): correct the path, or create the file; did you mean given.py?",
+        ),
+        ("folder", "(Is a directory): expected a Python file with settings, such as folder/mrq-config.py"),
+        ("given.py/x", "(Not a directory): expected a Python file with settings"),
+        ("nowhere", "(it is a link to gone, which does not exist): correct the link, or remove it"),
+        ("loop", "(Too many levels of symbolic links): correct the link, which leads back to itself"),
+    ],
+)
+def test_a_path_that_leads_to_no_file_is_told_what_to_do(tmp_path: Path, name: str, says: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "mrq-config.py").touch()
+    (tmp_path / "given.py").touch()
+    (tmp_path / "nowhere").symlink_to("gone")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file=name, environ={})
+    assert str(caught.value) == f"the config file {name} cannot be read {says}"
+
+
+def test_a_file_without_permission_is_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(source_file, "_read", refuse)  # root may read any file
+    with pytest.raises(ConfigError, match=r"cannot be read \(Permission denied\): give the user of this"):
+        load_config(file="secret.py", environ={})
+
+
+def test_a_setting_without_a_value_is_refused(write_config: WriteConfig) -> None:
+    write_config("BROKER: 'redis'\n")
+    with pytest.raises(ConfigError, match="annotates BROKER, and gives it no value: expected BROKER = "):
+        load()
 
 
 def test_the_password_of_a_long_url_is_hidden() -> None:
