@@ -99,9 +99,9 @@ def _repair(broker: Broker) -> None:
     for step in repair_all(broker):
         examined += step.examined
         repaired += len(step.repaired)
-    note(f"Examined {counted(examined, 'unfinished job')}; put {repaired:,} back into their queues.")
     expired = prune_all(broker)
     corrected = broker.repair_totals()
+    note(f"Examined {counted(examined, 'unfinished job')}; put {repaired:,} back into their queues.")
     if expired or corrected:
         note(f"Deleted {counted(expired, 'expired job')}; corrected {counted(corrected, 'total')}.")
 

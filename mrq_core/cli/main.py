@@ -72,9 +72,11 @@ def _run(arguments: list[str]) -> NoReturn:
     terminal.put_working_directory_last()
     is_parent = command == "worker" and _is_parent(arguments)
     if command in PATCHED_COMMANDS and not is_parent:
-        from mrq_core.worker.guards.patching import patch_all
+        from mrq_core.worker.guards.patching import hide_interrupts, patch_all
 
         patch_all()
+        if command != "worker":
+            hide_interrupts()
     if command == "worker" and not is_parent:
         from mrq_core.worker.guards.signals import leave_while_starting
 

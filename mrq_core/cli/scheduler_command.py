@@ -10,9 +10,11 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 
 from mrq_core.cli.options import Given, command
+
+_STOPS_WITHIN = 2.0
+"""Seconds for the scheduler's process to end after a signal."""
 
 
 @command("broker", "scheduler", "tasks", "logs", "plugins", has_result=False)
@@ -25,6 +27,8 @@ def scheduler(given: Given) -> None:
     from mrq_core.running.logs import set_up_logging
     from mrq_core.scheduler.firing import Scheduler
     from mrq_core.tasks.scheduled import schedules_of
+    from mrq_core.worker.guards.process_end import end_process_within
+    from mrq_core.worker.guards.signals import STOP_SIGNALS, SignalReader
 
     config = given.config()
     definitions = schedules_of(config)
@@ -39,14 +43,14 @@ def scheduler(given: Given) -> None:
 
         made = Scheduler(client, definitions, wait=wait)
 
-        def stop(number: int, frame: FrameType | None) -> None:
+        def stop(number: int) -> None:
             made.stop()
             wake()
+            # A call to a broker that does not answer is cut off: the next scheduler makes what it left.
+            name = signal.Signals(number).name
+            end_process_within(_STOPS_WITHIN, 0, f"the scheduler was told to stop by {name}")
 
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            # A shell without job control starts background commands deaf to SIGINT; nohup means its SIGHUP.
-            if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, stop)
+        SignalReader(stop).start(STOP_SIGNALS)
         client.broker.prepare()
         made.start()
         report.write_when_due()

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterable, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -25,10 +26,13 @@ if TYPE_CHECKING:
 else:
     JsonValue = Any  # msgspec cannot read a recursive alias
 JsonObject: TypeAlias = dict[str, JsonValue]
+T = TypeVar("T")
 
 MAX_DEPTH = 64
 """The deepest nesting of values. MongoDB allows 100 levels for a whole document."""
 
+_LONG = 4096
+"""Characters of a text that is counted, because a value may have the same text many times."""
 _LONGEST_PATH = 80
 """The most characters of a path to a value, or of a key in it, in a message."""
 
@@ -145,10 +149,20 @@ def storable(value: object, *, name: str, max_size: int) -> JsonValue:
     """A deep copy of the value that consists of JSON values.
 
     Errors call the value by `name` (``params``, ``result``); `max_size` limits its encoded size in bytes.
-    Raises InvalidValue or ValueTooLarge.
+    Raises InvalidValue or ValueTooLarge, whose `size` is the least that the value may have if it has more
+    values than the limit has bytes.
     """
     try:
-        checked = _checked(value, name, 0)
+        # Each value takes at least a byte: what is larger than the limit is not walked through.
+        checked = _checked(value, name, 0, [max_size])
+    except _TooMany:
+        raise ValueTooLarge(
+            f"{name} takes more than {max_size:,} bytes as JSON, which is the limit: "
+            "store the data elsewhere and pass a reference to it",
+            path=name,
+            size=max_size + 1,
+            limit=max_size,
+        ) from None
     except (InvalidValue, MemoryError):
         raise
     except Exception as error:  # code of a subclass of dict, list, str or a number
@@ -180,11 +194,18 @@ def storable_params(value: object, *, max_size: int) -> JsonObject:
     return checked
 
 
-def _checked(value: object, path: _Path, depth: int) -> JsonValue:
+class _TooMany(Exception):
+    """More values than the limit has bytes."""
+
+
+def _checked(value: object, path: _Path, depth: int, room: list[int]) -> JsonValue:
+    """`room` has one item: how many more values there may be."""
     kind = type(value)
     if value is None or kind is bool:
         return value  # type: ignore[return-value]
     if isinstance(value, str):
+        if str.__len__(value) > _LONG:
+            _take(str.__len__(value), room)
         if kind is str and value.isascii():
             return value
         return _checked_text(str.__str__(value), path)
@@ -216,11 +237,13 @@ def _checked(value: object, path: _Path, depth: int) -> JsonValue:
             path=where,
         )
     if isinstance(value, (dict, Mapping)):
-        return {
-            _checked_key(key, path): _checked(item, (path, key), depth + 1) for key, item in value.items()
-        }
+        pairs = value.items() if kind is dict else _first_of(value.items(), room)
+        _take(len(pairs), room)
+        return {_checked_key(key, path): _checked(item, (path, key), depth + 1, room) for key, item in pairs}
     if isinstance(value, (list, tuple)):
-        return [_checked(item, (path, index), depth + 1) for index, item in enumerate(value)]
+        items = value if kind is list else _first_of(value, room)
+        _take(len(items), room)
+        return [_checked(item, (path, index), depth + 1, room) for index, item in enumerate(items)]
     hint = _HINTS.get(kind.__name__)
     where = _text_of(path)
     raise InvalidValue(
@@ -228,6 +251,18 @@ def _checked(value: object, path: _Path, depth: int) -> JsonValue:
         f"a float, a str, a list or a dict" + (f"; {hint}" if hint else ""),
         path=where,
     )
+
+
+def _take(number: int, room: list[int]) -> None:
+    """Makes room for as many values, or as many characters of a text."""
+    room[0] -= number
+    if room[0] < 0:
+        raise _TooMany
+
+
+def _first_of(values: Iterable[T], room: list[int]) -> list[T]:
+    """The values of a container with other code than Python's, which may not end."""
+    return list(islice(values, room[0] + 1))
 
 
 def _checked_text(text: str, path: _Path) -> str:

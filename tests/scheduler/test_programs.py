@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mrq_core.contract.queries import JobFilter, Order
@@ -168,3 +171,36 @@ def test_check_warns_about_a_schedule_of_a_missing_task(tmp_path: Path) -> None:
     with open_project(tmp_path, f"sqlite:///{tmp_path}/jobs.sqlite3") as project:
         project.write("mrq-config.py", 'SCHEDULER_TASKS = [{"path": "nowhere.Report", "interval": 5}]')
         assert "the jobs of this schedule fail" in project.mrq("check")
+
+
+@contextmanager
+def silent_server() -> Iterator[socket.socket]:
+    """A server that accepts connections and answers nothing, as one that was suspended."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(PATIENCE)
+        yield server
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize(("command", "code"), [(("scheduler",), 0), (("run", "tasks.tick", "--async"), 130)])
+def test_a_signal_ends_a_command_whose_broker_does_not_answer(
+    tmp_path: Path, command: tuple[str, ...], code: int, number: signal.Signals
+) -> None:
+    if command[0] == "run" and number is signal.SIGTERM:
+        code = -number
+    with silent_server() as server, open_project(tmp_path, "sqlite") as project:
+        project.write("tasks.py", TASKS)
+        address = f"redis://127.0.0.1:{server.getsockname()[1]}/0"
+        process = project.start(*command, "--broker", address, "--store", "", "--broker-timeout", "60")
+        connection, _ = server.accept()
+        with connection:
+            connection.settimeout(PATIENCE)
+            connection.recv(1)  # it has asked
+            until(lambda: _sleeps(process.pid), what="the process to wait for the answer")
+            process.send(number)
+            assert process.wait(20) == code, process.output
+        assert "KeyboardInterrupt" not in process.output
+
+
+def _sleeps(pid: int) -> bool:
+    return psutil.Process(pid).status() == psutil.STATUS_SLEEPING

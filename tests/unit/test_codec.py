@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import OrderedDict, UserDict
@@ -181,3 +182,46 @@ def test_printable_text_can_be_encoded_and_has_no_nul(text: str) -> None:
 @given(TEXTS.filter(lambda text: "\0" not in text))
 def test_printable_text_stays_as_it_is(text: str) -> None:
     assert printable(text) == text
+
+
+class Endless(list[int]):
+    """A list whose iteration does not end."""
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.repeat(1)
+
+
+class EndlessMapping(dict[str, int]):
+    """A dict with other items each time, without an end."""
+
+    def items(self) -> Any:
+        return ((str(number), number) for number in itertools.count())
+
+
+def doubled(value: object, times: int) -> object:
+    """A small object that is large as JSON."""
+    for _ in range(times):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "value",
+    [
+        doubled([0] * 10, 50), doubled({"k": 1}, 50), doubled("x" * 1_000_000, 40), {"v": Endless()},
+        EndlessMapping(), ["x" * 1_000_000] * 1_000_000, ("y" * 5000,) * 100_000,
+    ],
+    ids=["list", "dict", "text", "endless", "endless mapping", "texts", "tuple"],
+)  # fmt: skip
+def test_a_value_beyond_the_limit_is_refused_before_it_is_walked_through(value: object) -> None:
+    with pytest.raises(ValueTooLarge, match=r"^result takes more than 1,000,000 bytes as JSON") as caught:
+        storable(value, name="result", max_size=1_000_000)
+    assert caught.value.limit == 1_000_000
+
+
+def test_a_value_with_as_many_bytes_as_the_limit_is_stored() -> None:
+    value = [1] * 499
+    assert storable(value, name="result", max_size=999) == value
+    with pytest.raises(ValueTooLarge, match=r"result takes 999 bytes as JSON, and the limit is 998"):
+        storable(value, name="result", max_size=998)

@@ -72,3 +72,11 @@ def _refusal(name: str, reason: str) -> ConfigError:
         f"the environment variable {name} is {shown(os.environ[name])}, which gevent cannot use ({reason}): "
         "correct it, or unset it"
     )
+
+
+def hide_interrupts() -> None:
+    """Keeps gevent from printing the KeyboardInterrupt of a Ctrl-C, which the command handles."""
+    from gevent import get_hub
+
+    hub: Any = get_hub()
+    hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
