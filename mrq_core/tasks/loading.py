@@ -26,7 +26,7 @@ from mrq_core.errors import (
     shown_error,
 )
 from mrq_core.tasks.options import OPTION_NAMES, options_from, size_of
-from mrq_core.tasks.retry import RetryRule
+from mrq_core.tasks.retry import LONGEST_DELAY, RetryRule
 from mrq_core.tasks.task import Task, TaskFunction, TaskLike, path_of
 
 _SCRIPTS = frozenset({"__main__", "__mp_main__"})
@@ -85,12 +85,13 @@ def resolve_options(path: str, task_class: type[Task], config: Config) -> Loaded
 
     at_most_once = pick("at_most_once", False)
     memory = pick("memory", None)
+    delay = pick("retry_delay", config.default_job_retry_delay)
     rule = RetryRule(
         # A retry would be a second start.
         max_retries=0 if at_most_once else pick("max_retries", config.default_job_max_retries),
-        delay=pick("retry_delay", config.default_job_retry_delay),
+        delay=delay,
         backoff=pick("retry_backoff", 1.0),
-        max_delay=pick("retry_max_delay", 3600.0),
+        max_delay=pick("retry_max_delay", max(LONGEST_DELAY, delay)),
         jitter=pick("retry_jitter", False),
         retry_on=pick("retry_on", ()),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -17,7 +17,7 @@ from mrq_core.contract.record import PRIORITY_MAX, PRIORITY_MIN
 from mrq_core.contract.rules import checked_limit
 from mrq_core.contract.terms import check_keys
 from mrq_core.drivers.limits import rule_of
-from mrq_core.errors import ConfigError, InvalidValue, shown
+from mrq_core.errors import ConfigError, Interrupt, InvalidValue, shown
 from mrq_core.tasks.limits import params_named
 
 
@@ -25,6 +25,7 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """The options of a task. None takes the value of the configuration. Durations are seconds.
 
     A `timeout` of 0 disables the timeout. `retry_on` names the exceptions after which a job is retried.
+    A `max_retries` of 0 allows no retry. A TTL of 0 removes the job when it ends.
     An `at_most_once` task is never started twice, even after a lost claim. An `isolate` task runs in a
     separate process. `memory` limits the resident memory of that process and its children, as a number of
     bytes or as text such as ``512MB`` or ``2GiB``; it implies `isolate`. `searchable` names params by whose
@@ -81,6 +82,7 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
         and all(has_type(kind, type) and issubclass(kind, BaseException) for kind in retry_on)
     ):
         raise ConfigError(f"{where}: retry_on is {shown(retry_on)}: expected a tuple of exception classes")
+    _refuse_interrupts(retry_on or (), where)
     every = given.get("every")
     if isinstance(every, timedelta):
         given["every"] = every.total_seconds()
@@ -96,6 +98,7 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
                 f"{where}: {name} is {number}: expected a number that is not negative, "
                 f"up to {MAX_SECONDS:.0e}"
             )
+    _check_delays(options, where)
     if options.priority is not None and not PRIORITY_MIN <= options.priority <= PRIORITY_MAX:
         raise ConfigError(
             f"{where}: priority is {options.priority}: "
@@ -128,6 +131,35 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
         limits=None if options.limits is None else limits,
         retry_on=tuple(retry_on) if retry_on is not None else None,
     )
+
+
+def _refuse_interrupts(retry_on: Iterable[type[BaseException]], where: str) -> None:
+    """Raises ConfigError for the interrupts of mrq, after which no job is retried."""
+    for kind in retry_on:
+        if issubclass(kind, Interrupt) or issubclass(Interrupt, kind):
+            what = "includes the interrupts" if kind is BaseException else "is an interrupt"
+            raise ConfigError(
+                f"{where}: retry_on has {kind.__name__}, which {what} of mrq, and after these no job is "
+                "retried: expected Exception, or the classes that the code of the task raises"
+            )
+
+
+def _check_delays(options: TaskOptions, where: str) -> None:
+    backoff, delay, most = options.retry_backoff, options.retry_delay, options.retry_max_delay
+    if backoff is not None and backoff < 1:
+        raise ConfigError(
+            f"{where}: retry_backoff is {backoff:g}: expected at least 1, because each retry waits that "
+            "many times longer than the one before"
+        )
+    if most == 0:
+        raise ConfigError(
+            f"{where}: retry_max_delay is 0: expected a number above 0; retry_delay=0 retries at once"
+        )
+    if delay is not None and most is not None and delay > most:
+        raise ConfigError(
+            f"{where}: retry_delay is {delay:g}, and retry_max_delay is {most:g}: expected a delay up to "
+            "the longest delay"
+        )
 
 
 def schedule_entry(

@@ -9,6 +9,9 @@ import msgspec
 
 from mrq_core.contract.record import RetryDecision
 
+LONGEST_DELAY = 3600.0
+"""The default of `max_delay`, in seconds, unless the delay itself is longer."""
+
 
 class RetryRule(msgspec.Struct, frozen=True, kw_only=True):
     """The retry options of a task.
@@ -21,7 +24,7 @@ class RetryRule(msgspec.Struct, frozen=True, kw_only=True):
     max_retries: int = 3
     delay: float = 3.0
     backoff: float = 1.0
-    max_delay: float = 3600.0
+    max_delay: float = LONGEST_DELAY
     jitter: bool = False
     retry_on: tuple[type[BaseException], ...] = ()
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Any
 
 import msgspec
 import pytest
 
+from mrq_core import errors
 from mrq_core.config.settings import Config
 from mrq_core.contract.messages import Limit
 from mrq_core.errors import ConfigError
@@ -90,3 +93,49 @@ def test_a_function_may_have_a_doc_that_utf_8_cannot_encode() -> None:
 
     odd.__doc__ = "x\ud800"
     assert task(odd).task_class.__doc__ == "x\\ud800"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"retry_on": BaseException}, "retry_on has BaseException, which includes the interrupts of mrq"),
+        (
+            {"retry_on": (OSError, errors.TimeoutInterrupt)},
+            "has TimeoutInterrupt, which is an interrupt",
+        ),
+        ({"retry_on": errors.Interrupt}, "retry_on has Interrupt, which is an interrupt of mrq"),
+        ({"retry_on": [errors.RetryInterrupt]}, "retry_on has RetryInterrupt, which is an interrupt of mrq"),
+        ({"retry_backoff": 0}, "retry_backoff is 0: expected at least 1"),
+        ({"retry_backoff": 0.5}, "retry_backoff is 0.5: expected at least 1"),
+        ({"retry_backoff": math.nan}, "retry_backoff is nan: expected a number"),
+        ({"retry_backoff": math.inf}, "retry_backoff is inf: expected a number"),
+        ({"retry_backoff": -2}, "retry_backoff is -2.0: expected a number that is not negative"),
+        (
+            {"retry_max_delay": 0},
+            "retry_max_delay is 0: expected a number above 0; retry_delay=0 retries",
+        ),
+        ({"retry_delay": 9, "retry_max_delay": 5}, "retry_delay is 9, and retry_max_delay is 5: expected"),
+        ({"max_retries": True}, "max_retries is True: expected a whole number"),
+        ({"timeout": False}, "timeout is False: expected a number"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        task(**options)
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        _resolved(options)
+
+
+@pytest.mark.parametrize("kind", [Exception, SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_exceptions_that_a_task_may_raise_itself_are_retried(kind: type[BaseException]) -> None:
+    assert _resolved({"retry_on": kind})["retry_on"] == (kind,)
+
+
+def test_a_delay_above_an_hour_is_kept() -> None:
+    assert _resolved({"retry_delay": 7200})["max_delay"] == 7200
+    assert _resolved({"retry_delay": 60})["max_delay"] == 3600
+
+
+def test_zero_means_no_retry_and_no_timeout() -> None:
+    resolved = _resolved({"max_retries": 0, "timeout": 0, "retry_delay": 0})
+    assert (resolved["max_retries"], resolved["timeout"], resolved["delay"]) == (0, 0, 0)

@@ -164,11 +164,6 @@ def others():
     made.get()
 
 
-@task(max_retries=1, retry_delay=0, retry_on=BaseException)
-def retries():
-    made.get()
-
-
 @task
 def makes(kind: str):
     import mrq_core.errors
@@ -191,15 +186,12 @@ def test_the_interrupt_of_a_job_that_another_job_raises_is_a_failure_of_the_othe
         project.job(first).cancel(interrupt=True)
     assert project.ended(first).status == Status(how)
     later = project.queue("shared.others")
-    retried = project.queue("shared.retries")
     kind = {"cancel": "CancelInterrupt", "timeout": "TimeoutInterrupt"}[how]
     for job in (other, later):
         record = project.ended(job)
         assert (record.status, record.claims) == (Status.FAILED, 1)
         assert (record.exception_type or "").endswith(kind)
         assert "the job itself was not interrupted" in (record.traceback or "")
-    record = project.ended(retried)
-    assert (record.status, record.claims) == (Status.MAXRETRIES, 2)
 
 
 ASKED = """
