@@ -124,7 +124,13 @@ def _hides(name: str, ran: str | None) -> str | None:
     if module is None:
         return f"the module {name} {owner} is blocked: other code has set sys.modules[{name!r}] to None"
     if isinstance(module, ModuleType) and module.__spec__ is not None:
-        return None
+        folders = list(getattr(module, "__path__", ()))
+        if not folders:
+            return None
+        return (
+            f"the folder {folders[0]} was imported as the module {name} {owner}, which is not installed: "
+            "install it"
+        )
     return (
         f"the module {name} {owner} is replaced: other code has set sys.modules[{name!r}] to an object of "
         f"type {type(module).__name__}"

@@ -32,6 +32,7 @@ from mrq_core.running.context import JobContext
 from mrq_core.tasks.loading import LoadedTask
 from mrq_core.worker.guards import forking
 from mrq_core.worker.guards.tracebacks import error_fields, exception_before, format_traceback
+from mrq_core.worker.wishes import asked_by_another, wish_in
 
 T = TypeVar("T")
 _SHOWN = 1000
@@ -105,6 +106,8 @@ class Outcomes:
 
     def of_exception(self, context: JobContext, error: BaseException, started: float) -> Outcome:
         """The outcome of an attempt that raised, before, in or after the task's code. Never raises."""
+        if issubclass(type(error), BaseExceptionGroup):
+            error = wish_in(context, error)
         context.error = error
         try:
             return self._of_exception(context, error, started)
@@ -152,7 +155,7 @@ class Outcomes:
     def _of_exception(self, context: JobContext, error: BaseException, started: float) -> Outcome:
         loaded, own, kind = context.loaded, context.interrupted, type(error)
         interrupt = error
-        other = _asked_by_another(context, error)
+        other = asked_by_another(context, error)
         if own is None:
             if other is not None:
                 return self._failed(context, error, started, problem=_ASKED_BY.format(*other))
@@ -277,14 +280,6 @@ class Outcomes:
                 return float(source.cancel_ttl if source else self._config.default_job_cancel_ttl)
             case _:
                 return float(source.default_ttl if source else self._config.default_job_ttl)
-
-
-def _asked_by_another(context: JobContext, error: BaseException) -> tuple[str, int] | None:
-    """The other attempt, of this or of another job, whose code asked for the interrupt that this is."""
-    if not issubclass(type(error), AbortInterrupt | RetryInterrupt):
-        return None
-    asked: tuple[str, int] | None = vars(error).get("asked_by")
-    return asked if type(asked) is tuple and asked != context.attempt else None
 
 
 def _interruptible(context: JobContext, function: Callable[..., T], *arguments: object) -> T:

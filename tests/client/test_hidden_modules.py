@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mrq_core.config import hidden
 from tests import brokers
 from tests.support import PATIENCE
 
@@ -100,6 +101,31 @@ def test_the_list_of_plugins_cannot_be_read(tmp_path: Path) -> None:
         "ConfigError|AttributeError|the installed plugins cannot be listed: AttributeError: module "
         "'importlib.metadata' has no attribute 'entry_points'"
     )
+
+
+def test_a_folder_that_stands_for_a_library_which_is_not_installed_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hidden, "LIBRARIES", {"notinstalled"})
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "notinstalled").mkdir()
+    with pytest.raises(ImportError) as caught:
+        exec("from notinstalled import exceptions")
+    assert hidden.hiding(caught.value) == (
+        f"the folder {tmp_path}/notinstalled was imported as the module notinstalled of a library of mrq, "
+        "which is not installed: install it"
+    )
+    del sys.modules["notinstalled"]
+
+
+def test_the_dashboard_names_the_file_that_hides_a_module(tmp_path: Path) -> None:
+    (tmp_path / "starlette.py").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-c", "import mrq_dashboard"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.stderr.splitlines()[-1].startswith("mrq_core.errors.ImportFailed: the dashboard cannot be")
+    assert f"the file {tmp_path}/starlette.py hides the module starlette of" in done.stderr
 
 
 def test_mrq_itself_cannot_be_imported_beside_a_file(tmp_path: Path) -> None:

@@ -208,7 +208,9 @@ def test_a_wsgi_server_serves_it(project: Project) -> None:
 
 
 def test_the_command_says_which_library_is_missing(project: Project) -> None:
-    (project.path / "uvicorn.py").write_text("raise ModuleNotFoundError(name='uvicorn')\n")
+    (project.path / "missing").mkdir()
+    (project.path / "missing" / "uvicorn.py").write_text("raise ModuleNotFoundError(name='uvicorn')\n")
+    project.env["PYTHONPATH"] = str(project.path / "missing")
     process = project.start("dashboard", "--port", "0")
     assert process.wait() == 2
     assert "pip install" in process.output

@@ -246,6 +246,30 @@ def isolated(how: str):
 @task
 def own(how: str):
     spawn(ask, how).get()
+
+
+async def group(*calls):
+    async with asyncio.TaskGroup() as tasks:
+        for call in calls:
+            tasks.create_task(call)
+
+
+async def asks(how):
+    ask(how)
+
+
+async def fails():
+    raise ValueError("beside the wish")
+
+
+@task
+def grouped(how: str):
+    asyncio.run(group(group(asks(how)), asks(how)))
+
+
+@task
+def mixed(how: str):
+    asyncio.run(group(asks(how), fails()))
 """
 
 
@@ -264,8 +288,20 @@ def test_a_job_that_raises_what_another_job_has_asked_for_has_failed(project: Pr
         assert f"claim 1 of the job {first} did, and its code passed this interrupt on" in (
             record.traceback or ""
         )
+
+
+@pytest.mark.parametrize("how", ["abort", "retry"])
+def test_a_greenlet_or_a_group_of_asyncio_tasks_may_ask_for_its_job(project: Project, how: str) -> None:
+    project.write("asked.py", ASKED)
+    status = {"abort": Status.ABORT, "retry": Status.RETRY}[how]
     own = project.queue("asked.own", {"how": how})
-    project.until_status(own, status)
+    grouped = project.queue("asked.grouped", {"how": how})
+    mixed = project.queue("asked.mixed", {"how": how})
+    project.work_off()
+    assert project.client.fetch(own).status == status
+    assert project.client.fetch(grouped).status == status
+    record = project.client.fetch(mixed)
+    assert (record.status, record.exception_type) == (Status.FAILED, "BaseExceptionGroup")
 
 
 @pytest.mark.parametrize("kind", ["JobInterrupt", "CancelInterrupt", "TimeoutInterrupt"])
