@@ -53,8 +53,9 @@ class StoredSchedule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     """A schedule as shared state holds it. Times are Unix milliseconds.
 
     `next_fire` None: it fires no more. An interval counts from `anchor`. Failures before `failures_from` do
-    not count for `pause_after`. `removed_at`: it was deleted, and is kept so that a config that still has it
-    continues its fires, or leaves it deleted if a person deleted it.
+    not count for `pause_after`. `pending`: fires whose jobs a scheduler makes, since `pending_at`.
+    `removed_at`: it was deleted, and is kept so that a config that still has it continues its fires, or
+    leaves it deleted if a person deleted it.
     """
 
     definition: Definition
@@ -62,6 +63,8 @@ class StoredSchedule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     anchor: int
     next_fire: int | None
     last_fire: int | None = None
+    pending: tuple[int, ...] = ()
+    pending_at: int = 0
     recent: tuple[Fire, ...] = ()
     """The latest fires that made jobs, oldest first."""
     fired: int = 0

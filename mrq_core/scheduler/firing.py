@@ -1,8 +1,11 @@
 """The scheduler: makes the jobs of schedules when they are due. Any number may run at once, without a leader.
 
-The id of a job is derived from schedule and fire time, so several schedulers that make the job of one fire
-make one job. The job is enqueued first; then the schedule advances by compare-and-set. After a crash between
-the two, another scheduler enqueues the same id again, which changes nothing, and advances the schedule.
+A schedule fires in three steps. One scheduler chooses the fires that make jobs, and advances the schedule to
+the next fire, by compare-and-set: the chosen fires are pending. It enqueues their jobs. Then it counts them,
+and nothing is pending. So two schedulers that find several fires due at different times choose once.
+
+The id of a job is derived from schedule and fire time. After a crash between two steps, another scheduler
+takes the pending fires over and enqueues the same ids again, which changes nothing where they are stored.
 
 A scheduler keeps only the due times of schedules in memory. It reads a schedule before it fires, and reads it
 again if it was stopped in between. All times are those of the broker's clock: the next fire follows from the
@@ -11,10 +14,8 @@ last one, so that a clock that steps repeats no fire.
 
 from __future__ import annotations
 
-import heapq
 import logging
 import os
-import random
 import socket
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -46,7 +47,8 @@ from mrq_core.operations.schedules import (
     stored_value,
 )
 from mrq_core.scheduler.definitions import Definition, trigger_of
-from mrq_core.scheduler.policies import DueFires, due_at, due_fires, fire_id
+from mrq_core.scheduler.due_times import DueTimes
+from mrq_core.scheduler.policies import due_fires, fire_id
 
 BATCH = 100
 """The most schedules that fire together."""
@@ -61,18 +63,22 @@ _RETRY_MS = 30_000
 _STEP_SECONDS = 5.0
 """Seconds by which the broker's clock may go back without a warning."""
 _REPORT_SECONDS, _REPORT_TTL = 10.0, 30.0
+_TRIES = 10
+"""Attempts to count the jobs of a schedule that people change at the same time."""
 
 _log = logging.getLogger("mrq.scheduler")
 
 
 @dataclass(slots=True, kw_only=True)
 class _Plan:
-    """A schedule that is due: as it was read, with its version, and what its fires make."""
+    """A schedule that is due: as it is stored once its fires are chosen, the version that this replaces, and
+    what the fires make."""
 
     stored: StoredSchedule
     version: int
-    due: DueFires
-    jobs: list[NewJob]
+    missed: int
+    dropped: int
+    jobs: list[NewJob] = field(default_factory=list)
     refused: int = 0
     error: str = ""
     made: list[str] = field(default_factory=list)
@@ -100,8 +106,7 @@ class Scheduler:
         self._is_stopped = False
         self._wait = wait or time.sleep
         self.name = f"{socket.gethostname()}.{os.getpid()}"
-        self._due: dict[str, int] = {}
-        self._heap: list[tuple[int, float, str]] = []
+        self._due = DueTimes()
         self._loaded: set[str] = set()
         self._followed: dict[str, Definition] | None = None
         self._examined: dict[str, Definition] = {}
@@ -163,11 +168,11 @@ class Scheduler:
         self._follow_changes()
         now = to_ms(self._now())
         self._notice_step(now)
-        names = self._take_due(now)
+        names = self._due.take(now, BATCH)
         if names:
             self._fire(names, now)
             now = to_ms(self._now())
-        following = self._next_due()
+        following = self._due.first()
         return PAUSE if following is None else max(0.0, min(PAUSE, (following - now) / 1000))
 
     def _notice_step(self, now: int) -> None:
@@ -191,9 +196,7 @@ class Scheduler:
         if restored:
             _log.warning("schedules.restored %s: the broker had lost them", shown_names(restored))
         self._tell_followed({stored.name: stored for stored in found}, restored)
-        self._due, self._heap = {}, []
-        for stored in found:
-            self._note(stored)
+        self._due.note_all(found)
         if any(stored.definition.overlap != "allow" for stored in found):
             publish_overlap_rule(self._client)
         self._load_tasks({stored.definition.path for stored in found} - self._loaded)
@@ -243,42 +246,21 @@ class Scheduler:
             if self._client.options_of(path) is None:
                 _log.warning("schedule.task_missing path=%s: its jobs get the default options", path)
 
-    def _note(self, stored: StoredSchedule) -> None:
-        """Remembers when the schedule is due."""
-        if stored.fires and stored.next_fire is not None:
-            self._set_due(stored.name, due_at(stored.definition, stored.next_fire))
-        else:
-            self._due.pop(stored.name, None)
-
-    def _set_due(self, name: str, due: int) -> None:
-        self._due[name] = due
-        # Schedulers take schedules that are due at the same time in different orders, and share the work.
-        heapq.heappush(self._heap, (due, random.random(), name))
-
-    def _take_due(self, now: int) -> list[str]:
-        names: dict[str, None] = {}
-        while self._heap and self._heap[0][0] <= now and len(names) < BATCH:
-            due, _, name = heapq.heappop(self._heap)
-            if self._due.get(name) == due:
-                names[name] = None
-        return list(names)
-
-    def _next_due(self) -> int | None:
-        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
-            heapq.heappop(self._heap)
-        return self._heap[0][0] if self._heap else None
-
     # --- fires ------------------------------------------------------------------------------
 
     def _fire(self, names: Sequence[str], now: int) -> None:
         plans, read_at = self._plans(names, now)
         if time.monotonic() - read_at > STALE_SECONDS:  # it was stopped, or imported the code of tasks
-            plans, read_at = self._plans(names, to_ms(self._now()))
-        failpoints.reach("scheduler.planned")
+            now = to_ms(self._now())
+            plans, read_at = self._plans(names, now)
+        plans = [plan for plan in plans if self._choose(plan, now)]
+        failpoints.reach("scheduler.chosen")
+        if time.monotonic() - read_at > STALE_SECONDS:  # another scheduler may have taken fires over
+            plans = [plan for plan in plans if self._keep(plan)]
         self._enqueue(plans)
         failpoints.reach("scheduler.enqueued")
         for plan in plans:
-            self._advance(plan)
+            self._count(plan)
 
     def _plans(self, names: Sequence[str], now: int) -> tuple[list[_Plan], float]:
         """What the schedules make now, and the monotonic time before they were read."""
@@ -287,16 +269,16 @@ class Scheduler:
         number = 0
         for name in names:
             if number >= CHUNK:  # a backlog: the others fire in the next tick
-                self._set_due(name, now)
+                self._due.set(name, now)
                 continue
-            self._due.pop(name, None)
+            self._due.forget(name)
             try:
                 plan = self._plan(name, now)
             except BrokerError:
                 raise
             except Exception as error:  # of a definition that this version, or this machine's zones, refuse
                 _log.exception("schedule.broken name=%s error=%s", name, shown_error(error))
-                self._set_due(name, now + _RETRY_MS)
+                self._due.set(name, now + _RETRY_MS)
                 continue
             if plan is not None:
                 plans.append(plan)
@@ -310,21 +292,38 @@ class Scheduler:
         stored = None if item is None else read_schedule(item)
         if item is None or stored is None:
             return None
-        if not stored.fires or stored.next_fire is None:
-            return None
         definition = stored.definition
-        due = due_fires(definition, trigger_of(definition, stored.anchor), stored.next_fire, now)
-        if due is None:
-            self._note(stored)
-            return None
-        limit = definition.pause_after
-        if limit and recent_failures(self._client, stored) >= limit:
-            why = f"{limit} failures in a row"
-            schedules.pause_schedules(self._broker, [name], why=why)
-            _log.warning("schedule.paused name=%s reason=%s", name, why)
-            return None
-        plan = _Plan(stored=stored, version=item.version, due=due, jobs=[])
-        for at in due.fires:
+        if stored.pending and stored.removed_at is None:
+            if now < self._due.taken_from(stored):
+                self._due.note(stored)
+                return None
+            fires, missed, dropped = stored.pending, 0, 0
+            chosen = replace(stored, pending_at=now)
+        else:
+            if not stored.fires or stored.next_fire is None:
+                return None
+            due = due_fires(definition, trigger_of(definition, stored.anchor), stored.next_fire, now)
+            if due is None:
+                self._due.note(stored)
+                return None
+            limit = definition.pause_after
+            if limit and recent_failures(self._client, stored) >= limit:
+                why = f"{limit} failures in a row"
+                schedules.pause_schedules(self._broker, [name], why=why)
+                _log.warning("schedule.paused name=%s reason=%s", name, why)
+                return None
+            fires, missed, dropped = due.fires, due.missed, due.dropped
+            chosen = replace(
+                stored,
+                next_fire=due.next,
+                last_fire=due.last,
+                missed=stored.missed + missed,
+                dropped=stored.dropped + dropped,
+                pending=fires,
+                pending_at=now if fires else 0,
+            )
+        plan = _Plan(stored=chosen, version=item.version, missed=missed, dropped=dropped)
+        for at in fires:
             try:
                 plan.jobs.append(job_of_fire(self._client, definition, fire_id(name, at)))
             except BrokerError:
@@ -335,6 +334,35 @@ class Scheduler:
                 if not isinstance(error, MrqError):
                     _log.exception("schedule.refused name=%s", name)
         return plan
+
+    def _choose(self, plan: _Plan, now: int) -> bool:
+        """Stores the choice. False: there is no job to make, another scheduler was first, or a person has
+        changed the schedule."""
+        if not self._write(plan, now):
+            return False
+        for what, number in (("missed", plan.missed), ("dropped", plan.dropped)):
+            if number:
+                _log.warning("schedule.%s name=%s fires=%d", what, plan.stored.name, number)
+        return bool(plan.stored.pending)
+
+    def _keep(self, plan: _Plan) -> bool:
+        """Prolongs the time after which other schedulers take the fires over. False: one of them has."""
+        now = to_ms(self._now())
+        plan.stored = replace(plan.stored, pending_at=now)
+        return self._write(plan, now)
+
+    def _write(self, plan: _Plan, now: int) -> bool:
+        name = plan.stored.name
+        written = self._broker.state.compare_and_set(
+            SCHEDULES, name, stored_value(plan.stored), version=plan.version
+        )
+        if written is None:
+            self._due.set(name, now)  # read again at once
+            return False
+        plan.version = written.version
+        self._due.chose(plan.stored)
+        self._due.note(plan.stored)
+        return True
 
     def _enqueue(self, plans: Sequence[_Plan]) -> None:
         """Enqueues all jobs, in calls of at most CHUNK. Then cancels the jobs that they replace."""
@@ -349,44 +377,43 @@ class Scheduler:
             if plan.stored.definition.overlap == "cancel_other" and plan.made:
                 cancel_others(self._client, plan.stored.definition, plan.made[-1])
 
-    def _advance(self, plan: _Plan) -> None:
-        """Stores that these fires are done. If another scheduler has done so, its counts stand."""
-        stored, due = plan.stored, plan.due
-        of_id = {fire_id(stored.name, at): at for at in due.fires}
+    def _count(self, plan: _Plan) -> None:
+        """Stores what the chosen fires have made. If another scheduler has done so, its counts stand."""
+        stored, pending = plan.stored, (plan.stored.pending, plan.stored.pending_at)
+        of_id = {fire_id(stored.name, at): at for at in stored.pending}
         fires = tuple(Fire(at=of_id[job_id], job=job_id) for job_id in plan.made)
-        after = replace(
-            stored,
-            next_fire=due.next,
-            last_fire=due.last,
-            recent=(*stored.recent, *fires)[-RECENT_MOST:],
-            fired=stored.fired + len(fires),
-            missed=stored.missed + due.missed,
-            overlapped=stored.overlapped + len(plan.jobs) - len(fires),
-            dropped=stored.dropped + due.dropped + plan.refused,
-            error=plan.error,
-        )
-        written = self._broker.state.compare_and_set(
-            SCHEDULES, stored.name, stored_value(after), version=plan.version
-        )
-        if written is None:
-            self._set_due(stored.name, due.last)  # read again at once
-            return
-        self._note(after)
-        if after.next_fire is None:
-            self._due.pop(stored.name, None)
-        self._tell(plan, fires)
+        overlapped = len(plan.jobs) - len(fires)
+        for _ in range(_TRIES):
+            after = replace(
+                stored,
+                pending=(),
+                pending_at=0,
+                recent=(*stored.recent, *fires)[-RECENT_MOST:],
+                fired=stored.fired + len(fires),
+                overlapped=stored.overlapped + overlapped,
+                dropped=stored.dropped + plan.refused,
+                error=plan.error,
+            )
+            if self._broker.state.compare_and_set(
+                SCHEDULES, stored.name, stored_value(after), version=plan.version
+            ):
+                self._due.note(after)
+                self._tell(plan, fires, overlapped)
+                return
+            # A person may have paused or changed the schedule meanwhile.
+            item = self._broker.state.get(SCHEDULES, stored.name)
+            found = None if item is None else read_schedule(item)
+            if item is None or found is None or (found.pending, found.pending_at) != pending:
+                self._due.set(stored.name, pending[1])  # read again at once
+                return
+            stored, plan.version = found, item.version
 
-    def _tell(self, plan: _Plan, fires: Sequence[Fire]) -> None:
-        name, due = plan.stored.name, plan.due
+    def _tell(self, plan: _Plan, fires: Sequence[Fire], overlapped: int) -> None:
+        name = plan.stored.name
         for fire in fires:
             _log.info("schedule.fired name=%s job=%s", name, fire.job)
-        for what, number in (
-            ("missed", due.missed),
-            ("dropped", due.dropped),
-            ("overlapped", len(plan.jobs) - len(fires)),
-        ):
-            if number:
-                _log.warning("schedule.%s name=%s fires=%d", what, name, number)
+        if overlapped:
+            _log.warning("schedule.overlapped name=%s fires=%d", name, overlapped)
         if plan.refused:
             _log.error("schedule.refused name=%s fires=%d error=%s", name, plan.refused, plan.error)
 
