@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from mrq_broker_mongo.jobs import (
     claiming,
     counts,
+    damaged,
     effects,
     enqueueing,
     positions,
@@ -16,6 +18,7 @@ from mrq_broker_mongo.jobs import (
     settling,
 )
 from mrq_broker_mongo.jobs.changing import Records
+from mrq_broker_mongo.jobs.damaged import FAILURES
 from mrq_broker_mongo.raw.queue import MongoRawQueue
 from mrq_broker_mongo.server.arrangement import WHOLE
 from mrq_broker_mongo.services import MongoServices
@@ -44,10 +47,13 @@ from mrq_core.contract.messages import (
 from mrq_core.contract.queries import JobFilter, QueueCounts, QueuePosition
 from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
-from mrq_core.drivers import replacing
+from mrq_core.drivers import damage, replacing
 from mrq_core.drivers.answers import UNREADABLE, names_unreadable_answers, raise_if_unreadable
 
+_Answer = TypeVar("_Answer")
 
+
+@damage.sets_damaged_jobs_aside(*damage.METHODS)
 @names_unreadable_answers(but_in=("enqueue", "claim", "renew", "settle"))
 class MongoBroker(MongoServices, Broker):
     """Queues, records, logs and shared state in the collections of one prefix."""
@@ -57,6 +63,10 @@ class MongoBroker(MongoServices, Broker):
         self._records = Records(self._connection)
         self._rotation = claiming.Rotation()
         self._held = settling.HeldJobs()
+
+    def past_damage(self, call: Callable[[], _Answer]) -> _Answer:
+        """The answer of a call, after all damaged jobs that it meets are set aside."""
+        return damaged.past_damage(self._connection, call)
 
     # --- a job's way -------------------------------------------------------------------------
 
@@ -70,24 +80,35 @@ class MongoBroker(MongoServices, Broker):
     def claim(self, request: ClaimRequest) -> Claimed:
         try:
             return claiming.claim(self._connection, request, self._rotation, self._held)
-        except UNREADABLE as error:
+        except FAILURES as error:
+            if damaged.is_mended(error, lambda: damaged.set_aside_due(self._connection, request)):
+                return claiming.claim(self._connection, request, self._rotation, self._held)
             raise_if_unreadable(error, self._connection)
             raise
 
     def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
         try:
             return renewing.renew(self._connection, claims, lease)
-        except UNREADABLE as error:
+        except FAILURES as error:
+            if damaged.is_mended(error, lambda: damaged.set_aside_all(self._connection, claims)):
+                return renewing.renew(self._connection, claims, lease)
             raise_if_unreadable(error, self._connection)
             raise
 
     def annotate(self, notes: Sequence[Note]) -> list[bool]:
-        return renewing.annotate(self._connection, notes)
+        try:
+            return renewing.annotate(self._connection, notes)
+        except FAILURES as error:
+            if damaged.is_mended(error, lambda: damaged.set_aside_all(self._connection, notes)):
+                return renewing.annotate(self._connection, notes)
+            raise
 
     def settle(self, settlements: Sequence[Settlement]) -> list[bool]:
         try:
             return settling.settle(self._connection, settlements, self._held)
-        except UNREADABLE as error:
+        except FAILURES as error:
+            if damaged.is_mended(error, lambda: damaged.set_aside_all(self._connection, settlements)):
+                return settling.settle(self._connection, settlements, self._held)
             raise_if_unreadable(error, self._connection)
             raise
 

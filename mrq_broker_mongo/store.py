@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import cast
+from typing import TypeVar, cast
 
 from mrq_broker_mongo.half import starting, storing
 from mrq_broker_mongo.half.starting import Start
-from mrq_broker_mongo.jobs import pruning, settling
+from mrq_broker_mongo.jobs import damaged, pruning, settling
+from mrq_broker_mongo.jobs.damaged import FAILURES
 from mrq_broker_mongo.jobs.records import Stored
 from mrq_broker_mongo.server import layout
 from mrq_broker_mongo.server.arrangement import STORE
@@ -18,9 +19,13 @@ from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import Enqueued, NewJob, Note, Settlement
 from mrq_core.contract.pair import Entry, JobStore, Replacement, StoredJob, WriteResult
 from mrq_core.contract.record import JobRecord
+from mrq_core.drivers import damage
 from mrq_core.drivers.answers import UNREADABLE, names_unreadable_answers, raise_if_unreadable
 
+_Answer = TypeVar("_Answer")
 
+
+@damage.sets_damaged_jobs_aside("read", "write", "start", "succeed", "annotate", "find", "count", "prune")
 @names_unreadable_answers(but_in=("insert", "start", "succeed"))
 class MongoStore(MongoServices, JobStore):
     """Records, logs and shared state in the collections of one prefix; the queue is elsewhere."""
@@ -34,6 +39,10 @@ class MongoStore(MongoServices, JobStore):
         """The connection, once it is known that the prefix holds no queue."""
         layout.recognize(self._connection)
         return self._connection
+
+    def past_damage(self, call: Callable[[], _Answer]) -> _Answer:
+        """The answer of a call, after all damaged jobs that it meets are set aside."""
+        return damaged.past_damage(self._connection, call)
 
     # --- records -----------------------------------------------------------------------------
 
@@ -63,7 +72,9 @@ class MongoStore(MongoServices, JobStore):
     def succeed(self, settlements: Sequence[Settlement], now: datetime) -> list[bool]:
         try:
             return storing.succeed(self._jobs, settlements, now, self._held)
-        except UNREADABLE as error:
+        except FAILURES as error:
+            if damaged.is_mended(error, lambda: damaged.set_aside_all(self._jobs, settlements)):
+                return storing.succeed(self._jobs, settlements, now, self._held)
             raise_if_unreadable(error, self._connection)
             raise
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import TypeVar
 
 from mrq_broker_redis.jobs import (
     claiming,
+    damaged,
     enqueueing,
     positions,
     pruning,
@@ -64,10 +66,13 @@ from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.services import SharedState
 from mrq_core.contract.shared_state import PollResult, Versions
-from mrq_core.drivers import replacing
+from mrq_core.drivers import damage, replacing
 from mrq_core.drivers.answers import UNREADABLE, names_unreadable_answers, raise_if_unreadable
 
+_Answer = TypeVar("_Answer")
 
+
+@damage.sets_damaged_jobs_aside(*damage.METHODS)
 @names_unreadable_answers(but_in=("enqueue", "claim", "renew", "settle"))
 class RedisBroker(Broker):
     """Queues, records, logs and shared state under one prefix of a Redis server."""
@@ -84,6 +89,10 @@ class RedisBroker(Broker):
     @property
     def state(self) -> SharedState:
         return self._state
+
+    def past_damage(self, call: Callable[[], _Answer]) -> _Answer:
+        """The answer of a call, after all damaged jobs that it meets are set aside."""
+        return damaged.past_damage(self._connection, call)
 
     # --- a job's way -------------------------------------------------------------------------
 

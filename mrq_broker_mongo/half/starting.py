@@ -14,7 +14,7 @@ from datetime import datetime
 from bson import ObjectId
 from pymongo import UpdateMany, UpdateOne
 
-from mrq_broker_mongo.jobs import changing
+from mrq_broker_mongo.jobs import changing, damaged
 from mrq_broker_mongo.jobs.records import WAITING_CELLS, cell_of, guard_of, of_doc, stored, update_of
 from mrq_broker_mongo.jobs.settling import HeldJobs
 from mrq_broker_mongo.jobs.totals import Deltas
@@ -25,6 +25,7 @@ from mrq_core.clock import after
 from mrq_core.contract import lifecycle
 from mrq_core.contract.pair import Entry
 from mrq_core.contract.record import JobRecord
+from mrq_core.errors import JobDamaged
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +73,27 @@ def start(
     fresh: dict[str, list[Doc]] = {}
     updates: list[UpdateMany | UpdateOne] = []
     tokens: dict[str, str] = {}
+    unread: list[Doc] = []
     for entry in entries:
         doc, token = documents.get(entry.id), entry.token
-        if doc is None or token is None or entry.id in tokens or not _may_start(doc, entry, token):
+        if doc is None or token is None or entry.id in tokens:
+            continue
+        try:
+            before = stored(doc, STORE)
+        except JobDamaged:
+            unread.append(doc)
+            continue
+        if not _may_start(doc, entry, token):
             continue
         tokens[entry.id] = token
-        before = stored(doc, STORE)
         records[entry.id] = record = how.claimed(before.record, token)
         if _is_fresh(doc):
             fresh.setdefault(token, []).append(doc)
         else:
             update = update_of(before, record, STORE)
             updates.append(UpdateOne(guard_of(doc), {**update, "$inc": {"v": 1}}))
+    if unread:
+        damaged.set_aside_claimed(connection, unread)
     updates += [how.update_of_fresh(some, token) for token, some in fresh.items()]
     if updates and not _write(connection, updates, len(records)):
         records = _read_back(connection, tokens)

@@ -13,7 +13,7 @@ from typing import Any
 
 from pymongo import ReturnDocument, UpdateMany, UpdateOne
 
-from mrq_broker_mongo.jobs import parking, trees, uniques
+from mrq_broker_mongo.jobs import damaged, parking, trees, uniques
 from mrq_broker_mongo.jobs.limited import LimitedClaims
 from mrq_broker_mongo.jobs.lost_claims import LeaseEnds, LostClaims
 from mrq_broker_mongo.jobs.records import cell_of, guard_of, of_doc, stored, update_of
@@ -29,7 +29,7 @@ from mrq_core.contract.naming import is_covered, is_tree
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers.encoding import is_plain
 from mrq_core.drivers.limits import rules_of, task_key
-from mrq_core.errors import BrokerError
+from mrq_core.errors import BrokerError, JobDamaged
 from mrq_core.ids import new_nonce
 
 SWEEP_MS = 1000
@@ -186,7 +186,7 @@ class _Taker:
         kept: list[Doc] = []
         parked: list[tuple[Doc, str]] = []
         for doc in documents:
-            path = doc["path"]
+            path = doc.get("path", "")
             if self._request.leaves(path):
                 self.has_stepped_over = True
             elif path in self._request.paused_tasks:
@@ -242,26 +242,33 @@ class _Taker:
         # By the index of the document:
         records: dict[int, JobRecord] = {}
         planned: dict[int, JobRecord] = {}
-        fresh: list[int] = []
+        fresh: dict[int, JobRecord] = {}
+        unread: list[Doc] = []
         token = lifecycle.make_token(1, self._nonce)
         form = self._connection.arrangement
         for index, doc in enumerate(documents):
-            if doc.get("token") == token:
-                records[index] = of_doc(doc, form)  # by the claim of one
-            elif "limit_keys" in doc:
-                record = self.holder.start(doc, self._nonce) if self.may_block > 0 else None
-                if record is None:
-                    self.has_blocked = True
-                    self.may_block -= 1
+            try:
+                if doc.get("token") == token:
+                    records[index] = of_doc(doc, form)  # by the claim of one
+                elif "limit_keys" in doc:
+                    stored(doc, form)
+                    record = self.holder.start(doc, self._nonce) if self.may_block > 0 else None
+                    if record is None:
+                        self.has_blocked = True
+                        self.may_block -= 1
+                    else:
+                        records[index] = record
+                elif doc.get("v") == 1:
+                    fresh[index] = of_doc(doc, form)
                 else:
-                    records[index] = record
-            elif doc["v"] == 1:
-                fresh.append(index)
-            else:
-                before = stored(doc, form)
-                planned[index] = record = self._claimed(before.record)
-                update = update_of(before, record, form)
-                updates.append(UpdateOne(guard_of(doc), {**update, "$inc": {"v": 1}}))
+                    before = stored(doc, form)
+                    planned[index] = record = self._claimed(before.record)
+                    update = update_of(before, record, form)
+                    updates.append(UpdateOne(guard_of(doc), {**update, "$inc": {"v": 1}}))
+            except JobDamaged:
+                unread.append(doc)
+        if unread:
+            damaged.set_aside_claimed(self._connection, unread, token)
         if fresh:
             updates.append(self._update_of_fresh([documents[index] for index in fresh]))
         if updates:
@@ -269,7 +276,7 @@ class _Taker:
             is_mine = self._write(updates, [documents[index]["_id"] for index in indexes])
             for index, mine in zip(indexes, is_mine, strict=True):
                 if mine:
-                    records[index] = planned.get(index) or self._claimed(of_doc(documents[index], form))
+                    records[index] = planned.get(index) or self._claimed(fresh[index])
         deltas = Deltas()
         for index in records:
             doc = documents[index]

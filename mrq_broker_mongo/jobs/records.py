@@ -25,6 +25,7 @@ Where jobs have no queue there, times have other names, and what is for the queu
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
@@ -34,11 +35,12 @@ from bson import ObjectId
 
 from mrq_broker_mongo.server.arrangement import Arrangement
 from mrq_broker_mongo.server.location import Doc
+from mrq_core.contract import lifecycle
 from mrq_core.contract.messages import Unique
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import Term, terms_of
-from mrq_core.drivers import encoding
-from mrq_core.errors import BrokerCorrupt
+from mrq_core.drivers import damage, encoding
+from mrq_core.drivers.answers import UNREADABLE
 from mrq_core.ids import is_id
 
 RANKS: Final = list(range(-4, 5))
@@ -58,6 +60,8 @@ _KEY = "key "
 """The start of the texts of search keys."""
 _MARK = "\uff04"
 _REFERENCE = "$ref"
+_WHOLE = (("v", int), ("queued_at", datetime), ("queue", str), ("path", str), ("status", str))
+"""Fields that every document has, and their types."""
 
 
 class Stored(NamedTuple):
@@ -127,7 +131,24 @@ def rename(doc: Doc, fields: Sequence[str]) -> None:
 
 
 def of_doc(doc: Doc, arrangement: Arrangement) -> JobRecord:
-    """The record of a document. Raises BrokerCorrupt."""
+    """The record of a document. Raises JobDamaged."""
+    try:
+        given = _fields_of(doc, arrangement)
+    except UNREADABLE as error:
+        raise damage.damaged(str(doc["_id"]), "document", error) from error
+    try:
+        return msgspec.convert(given, JobRecord)
+    except msgspec.ValidationError as error:
+        if not isinstance(given.get("params"), dict):
+            with contextlib.suppress(msgspec.ValidationError):
+                record = msgspec.convert({**given, "params": {}}, JobRecord)
+                if lifecycle.is_set_aside(record):
+                    return record
+        raise damage.damaged(str(doc["_id"]), "document", error) from error
+
+
+def _fields_of(doc: Doc, arrangement: Arrangement) -> Doc:
+    """The fields of the record, as they are stored."""
     given = {**doc, "id": str(doc["_id"]), "priority": -doc.get("rank", 0)}
     for name in doc.get("renamed", ()):
         if name in given:
@@ -137,18 +158,28 @@ def of_doc(doc: Doc, arrangement: Arrangement) -> JobRecord:
             given[name] = given.pop(other)
     if doc.get("status") == "started":
         given["due_at"] = given.get("lease_until")
+    return given
+
+
+def readable_fields(doc: Doc, arrangement: Arrangement) -> dict[str, Any]:
+    """The fields of the record that can be read."""
     try:
-        return msgspec.convert(given, JobRecord)
-    except msgspec.ValidationError as error:
-        raise BrokerCorrupt(
-            f"the document of job {doc['_id']} cannot be read ({error}): it was changed by hand, or the data "
-            "is damaged; see `mrq check`"
-        ) from error
+        return damage.readable(_fields_of(doc, arrangement))
+    except UNREADABLE:
+        return damage.readable(doc)
 
 
 def stored(doc: Doc, arrangement: Arrangement) -> Stored:
-    """The document with its record."""
+    """The document with its record. Raises JobDamaged."""
+    check_whole(doc)
     return Stored(doc, of_doc(doc, arrangement))
+
+
+def check_whole(doc: Doc) -> None:
+    """Raises JobDamaged if a field that guards or counts the document is gone, or has another type."""
+    for name, kind in _WHOLE:
+        if not isinstance(doc.get(name), kind):
+            raise damage.damaged(str(doc["_id"]), f"field {name}", None)
 
 
 def has_expired(doc: Mapping[str, Any], now: datetime) -> bool:

@@ -19,7 +19,7 @@ from bson import ObjectId
 from pymongo import UpdateOne
 
 from mrq_broker_mongo.jobs import uniques
-from mrq_broker_mongo.jobs.records import cell_of, guard_of
+from mrq_broker_mongo.jobs.records import cell_of, check_whole, guard_of
 from mrq_broker_mongo.jobs.totals import Deltas
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
@@ -56,13 +56,15 @@ def remove(connection: Connection, documents: Sequence[Doc], now: datetime) -> s
 
 
 def prune(connection: Connection, now: datetime, limit: int) -> int:
-    """Deletes up to `limit` expired jobs, and returns their number. A key that is held for a period
-    outlives its job. Jobs that another process is deleting are left to it."""
+    """Deletes up to `limit` expired jobs, and returns their number. A key that is held for a period outlives
+    its job. Jobs that another process is deleting are left to it. Raises JobDamaged."""
     expired = {"expires_at": {"$lte": now}, "removal.at": {"$not": {"$gt": now - _UNFINISHED}}}
     fields = dict.fromkeys(FIELDS, 1)
     found = connection.run(
         "jobs", lambda jobs: list(jobs.find(expired, fields).sort("expires_at").limit(limit))
     )
+    for doc in found:
+        check_whole(doc)
     guards = [{**guard_of(doc), **expired} for doc in found]
     return len(_delete(connection, found, guards, {}, now, is_asked=False))
 

@@ -18,7 +18,7 @@ from bson import ObjectId
 from mrq_broker_mongo.jobs import indexes, totals, trees
 from mrq_broker_mongo.jobs.changing import Records
 from mrq_broker_mongo.jobs.indexes import Chosen, Served
-from mrq_broker_mongo.jobs.records import has_expired, object_ids, of_doc
+from mrq_broker_mongo.jobs.records import has_expired, object_ids, of_doc, stored
 from mrq_broker_mongo.server.arrangement import WHOLE
 from mrq_broker_mongo.server.connection import Connection, Jobs
 from mrq_broker_mongo.server.location import Doc
@@ -30,6 +30,7 @@ from mrq_core.contract.queries import Counted, JobFilter, Order, Page
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers import replacing
 from mrq_core.drivers.pacing import Pace
+from mrq_core.errors import JobDamaged
 
 FIRST_DOCUMENTS = 500
 """The documents that a search reads before it narrows the entries by other indexes."""
@@ -121,7 +122,7 @@ class _Look(NamedTuple):
             return list(islice((doc for doc in cursor if _has_params(doc, wanted)), limit))
 
         for doc in self.connection.run("jobs", look):
-            yield of_doc(doc, self.connection.arrangement)
+            yield stored(doc, self.connection.arrangement).record
 
     def part(self, at: ObjectId | None, end: ObjectId | None) -> tuple[Doc, str]:
         """The condition of the jobs of a part, and the index to read."""
@@ -298,8 +299,11 @@ def _grouped(
 
 def _params_of(doc: Doc) -> Any:
     bare = {"path": "", "queue": "", "queued_at": trees.EVER, "updated_at": trees.EVER}
-    own = {"_id": doc["_id"], "params": doc["params"], "renamed": doc.get("renamed", ())}
-    return of_doc({**bare, **own}, WHOLE).params
+    own = {"_id": doc["_id"], "params": doc.get("params"), "renamed": doc.get("renamed", ())}
+    try:
+        return of_doc({**bare, **own}, WHOLE).params
+    except JobDamaged:  # params that cannot be read match nothing
+        return None
 
 
 def apply(

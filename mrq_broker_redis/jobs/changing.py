@@ -38,9 +38,11 @@ class Records:
         stored: list[Stored | None] = []
         now = from_ms(0)
         for start in range(0, max(1, len(ids)), BATCH):
-            answer = self._connection.run("read", list(ids[start : start + BATCH]), repeatable=True)
+            part = ids[start : start + BATCH]
+            answer = self._connection.run("read", list(part), repeatable=True)
             now = from_ms(int(answer[0]))
-            stored += [None if row is None else records.read(row) for row in islice(answer, 1, None)]
+            rows = zip(part, islice(answer, 1, None), strict=True)
+            stored += [None if row is None else records.read(job_id, row) for job_id, row in rows]
         return now, stored
 
     def write(

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from mrq_broker_redis.jobs import limits, records, trees
+from mrq_broker_redis.jobs import damaged, limits, records, trees
 from mrq_broker_redis.jobs.lost_claims import LostClaims
 from mrq_broker_redis.jobs.records import moment
 from mrq_broker_redis.jobs.trees import Rotation
@@ -16,7 +16,7 @@ from mrq_core.contract import lifecycle
 from mrq_core.contract.messages import Claimed, ClaimRequest
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers.limits import rules_of
-from mrq_core.errors import BrokerError
+from mrq_core.errors import BrokerCorrupt, BrokerError
 from mrq_core.ids import new_nonce
 
 SWEEP_MS = 1000
@@ -29,7 +29,7 @@ def claim(connection: Connection, request: ClaimRequest, rotation: Rotation) -> 
     answer = _run(connection, request, rotation, nonce, limit=request.limit, leave_suspects=False)
     if answer[0] == b"suspects":
         return _claim_with_suspects(connection, request, rotation, nonce, answer)
-    return _answered(answer, request, rotation, nonce)
+    return _answered(connection, answer, request, rotation, nonce)
 
 
 def _claim_with_suspects(
@@ -39,6 +39,7 @@ def _claim_with_suspects(
 
     An error after the first jobs are claimed only ends the call, so that these jobs are not lost.
     """
+    damaged.set_aside_met(connection, answer[3])
     lost = LostClaims(connection, request, [job_id.decode() for job_id in answer[2]])
     first = lost.take(min(request.lost_limit, request.limit))
     now = from_ms(int(answer[1]))
@@ -47,7 +48,7 @@ def _claim_with_suspects(
     further = replace(request, lost_limit=request.lost_limit - len(first))
     try:
         answer = _run(connection, further, rotation, nonce, limit=limit, leave_suspects=True)
-        claimed = _answered(answer, request, rotation, nonce)
+        claimed = _answered(connection, answer, request, rotation, nonce)
     except BrokerError:
         if not first:
             raise
@@ -59,22 +60,34 @@ def _claim_with_suspects(
     )
 
 
-def _answered(answer: Any, request: ClaimRequest, rotation: Rotation, nonce: str) -> Claimed:
+def _answered(
+    connection: Connection, answer: Any, request: ClaimRequest, rotation: Rotation, nonce: str
+) -> Claimed:
     """The answer of the script, for waiting jobs."""
-    _, now_ms, found, due, continued, parked, swept, *denied = answer
+    _, now_ms, found, due, continued, parked, swept, *more = answer
     now = from_ms(int(now_ms))
     taken: list[JobRecord] = []
+    unread: list[str] = []
     for number, data in enumerate(found):
-        record = lifecycle.claimed(
-            records.record_in(data)[0],
-            now=now,
-            worker=request.worker,
-            nonce=f"{nonce}{number:03x}",
-            lease=request.lease,
-        )
-        taken.append(record)
+        try:
+            record = lifecycle.claimed(
+                records.record_in(data)[0],
+                now=now,
+                worker=request.worker,
+                nonce=f"{nonce}{number:03x}",
+                lease=request.lease,
+            )
+            taken.append(record)
+        except (BrokerCorrupt, TypeError):  # TypeError: there is no data, or data of another type
+            unread.append(f"{nonce}{number:03x}")
     rotation.note(int(now_ms), continued, parked, swept)
-    return Claimed(records=tuple(taken), next_due=moment(due), now=now, is_denied=bool(denied))
+    if unread:
+        damaged.set_aside_claimed(connection, unread)
+    is_denied = False
+    if more:
+        is_denied = more[0] == 1
+        damaged.set_aside_met(connection, more[1])
+    return Claimed(records=tuple(taken), next_due=moment(due), now=now, is_denied=is_denied)
 
 
 def _run(

@@ -13,8 +13,9 @@ from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract import codec
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import error_terms_of, key_term
-from mrq_core.drivers import encoding
-from mrq_core.errors import BrokerCorrupt
+from mrq_core.drivers import damage, encoding
+from mrq_core.drivers.answers import UNREADABLE
+from mrq_core.errors import BrokerCorrupt, JobDamaged
 
 Row = dict[str, msgspec.Raw | str]
 
@@ -33,7 +34,7 @@ class Stored(NamedTuple):
 def row_of(record: JobRecord) -> Row:
     """All fields of a record. Raises ValueError for a naive time."""
     row: Row = {
-        "r": binary(_framed(encoding.encode(record))),
+        "r": binary(framed(encoding.encode(record))),
         "s": str.__str__(record.status),
         "q": record.queue,
         "h": record.path,
@@ -84,19 +85,19 @@ def search_keys_of(record: JobRecord) -> list[str]:
 
 def data_of(record: JobRecord) -> msgspec.Raw:
     """A record and its params as one string."""
-    return binary(_framed(encoding.encode(record)) + _framed(_encoded_params(record)))
+    return binary(framed(encoding.encode(record)) + framed(_encoded_params(record)))
 
 
 def params_of(record: JobRecord) -> msgspec.Raw:
     """The params as they are stored."""
-    return binary(_framed(_encoded_params(record)))
+    return binary(framed(_encoded_params(record)))
 
 
 def _encoded_params(record: JobRecord) -> bytes:
     return codec.encode(record.params) if record.params else b""
 
 
-def _framed(data: bytes) -> bytes:
+def framed(data: bytes) -> bytes:
     """A part of a job's data, after its length."""
     return len(data).to_bytes(4, "big") + data
 
@@ -110,12 +111,21 @@ def _entry_state(record: JobRecord) -> str:
     return "p" if encoding.is_parked(record) else "w"
 
 
-def read(row: Sequence[Any]) -> Stored:
-    """The record of a row of the script `read`, with its params. Raises BrokerCorrupt."""
+def read(job_id: str, row: Sequence[Any]) -> Stored:
+    """The record of a row of the script `read`, with its params. Raises JobDamaged."""
+    try:
+        return _read(row)
+    except JobDamaged:
+        raise
+    except BrokerCorrupt as error:
+        raise damage.damaged(job_id, "record", error.__cause__) from error
+    except UNREADABLE as error:
+        raise damage.damaged(job_id, "row", error) from error
+
+
+def _read(row: Sequence[Any]) -> Stored:
     seen, data, worker, claimed, settled, progress, state, due, token = row
-    if data is None:
-        raise BrokerCorrupt("a job has lost its record: a key was deleted by hand; see `mrq check`")
-    record, outcome = record_in(data)
+    record, outcome = record_in(data or b"")
     if claimed is not None:
         record = encoding.with_claim(record, token=text(token), worker=text(worker), started_ms=int(claimed))
     if progress is not None:
@@ -136,7 +146,17 @@ def record_in(data: bytes) -> tuple[JobRecord, bytes]:
     first = 4 + int.from_bytes(data[:4], "big")
     start = first + 4
     end = start + int.from_bytes(data[first:start], "big")
+    if end > len(data):
+        raise BrokerCorrupt("the data of a job is cut off: see `mrq check`")
     return encoding.decode_all(data[4:first], data[start:end]), data[end:]
+
+
+def parts_in(data: bytes) -> tuple[bytes, bytes, bytes] | None:
+    """The encoded record, params and outcome. None: their lengths are damaged."""
+    first = 4 + int.from_bytes(data[:4], "big")
+    start = first + 4
+    end = start + int.from_bytes(data[first:start], "big")
+    return (data[4:first], data[start:end], data[end:]) if start <= len(data) and end <= len(data) else None
 
 
 def binary(data: bytes) -> msgspec.Raw:

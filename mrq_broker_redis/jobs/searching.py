@@ -18,14 +18,14 @@ from mrq_broker_redis.jobs import totals
 from mrq_broker_redis.jobs.changing import Records
 from mrq_broker_redis.server.connection import Connection
 from mrq_core.clock import to_ms
-from mrq_core.contract import codec, lifecycle
+from mrq_core.contract import lifecycle
 from mrq_core.contract.matching import check_group, matches
 from mrq_core.contract.messages import Action, Applied
 from mrq_core.contract.naming import check_page_cursor, is_covered, is_tree
 from mrq_core.contract.queries import Counted, JobFilter, Order, Page
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import wanted_terms
-from mrq_core.drivers import replacing
+from mrq_core.drivers import damage, encoding, replacing
 
 MAX_SECONDS = 0.25
 FIRST, LEAST, BATCH = 50, 10, 500
@@ -162,7 +162,7 @@ class _Matcher:
             and (self._until is None or queued < self._until)
             and (
                 not self._wanted.params
-                or codec.has_values(codec.decode((params or b"")[4:] or b"{}"), self._wanted.params)
+                or encoding.has_values((params or b"")[4:] or b"{}", self._wanted.params)
             )
         )
 
@@ -185,11 +185,20 @@ def _candidates(
         )
         now_ms = int(answer[0])
         yield [
-            _Candidate(job_id, None if row is None or (row[6] is not None and int(row[6]) <= now_ms) else row)
+            _Candidate(job_id, None if row is None or _has_expired(job_id, row, now_ms) else row)
             for job_id, row in zip(batch, islice(answer, 1, None), strict=True)
         ]
         is_slow = time.monotonic() - began > SLOW
         size = max(LEAST, size // 2) if is_slow else min(size * 2, BATCH)
+
+
+def _has_expired(job_id: str, row: list[bytes | None], now_ms: int) -> bool:
+    """Raises JobDamaged for an empty row."""
+    try:
+        expiry = row[6]
+        return expiry is not None and int(expiry) <= now_ms
+    except (LookupError, ValueError) as error:
+        raise damage.damaged(job_id, "hash", error) from error
 
 
 def _ids(

@@ -59,7 +59,9 @@ def _with_exceptions(connection: Connection, ids: list[str]) -> list[str]:
 def _stored(connection: Connection, ids: list[str]) -> list[str]:
     """Stores the exceptions of the jobs; returns the ids of the jobs that have changed meanwhile."""
     _, *rows = connection.run("read", ids, repeatable=True)
-    found = [(job_id, records.read(row)) for job_id, row in zip(ids, rows, strict=True) if row is not None]
+    found = [
+        (job_id, records.read(job_id, row)) for job_id, row in zip(ids, rows, strict=True) if row is not None
+    ]
     arguments = [
         [
             job_id,

@@ -30,6 +30,8 @@ from mrq_core.contract.terms import MOST_KEYS, error_group
 from mrq_core.ids import derived_id
 
 _CLAIM_LOST = "mrq_core.errors.ClaimLost"
+DAMAGED = "mrq_core.errors.JobDamaged"
+"""The exception of a job that was set aside, because its stored data cannot be read."""
 RUN_AGAIN = frozenset({Status.RETRY, Status.INTERRUPT, Status.QUEUED})
 """Outcomes after which the job runs again; a cancel request turns them into `cancel`."""
 SOLO_FROM = 2
@@ -138,6 +140,15 @@ def _archived(record: JobRecord, started_at: datetime, *, lost: bool, lost_claim
     )
 
 
+def is_set_aside(record: JobRecord) -> bool:
+    """Whether the record was made anew because it could not be read. A started job has the error in its
+    history, during the attempt that ran when it was set aside."""
+    if record.status is not Status.STARTED:
+        return record.exception_type == DAMAGED
+    latest = record.history[-1] if record.history else None
+    return latest is not None and (latest.exception_type, latest.claim) == (DAMAGED, record.claims)
+
+
 def has_expired(record: JobRecord, now: datetime) -> bool:
     """Whether the retention time of the record is over."""
     return record.expires_at is not None and record.expires_at <= now
@@ -146,12 +157,17 @@ def has_expired(record: JobRecord, now: datetime) -> bool:
 def after_lost_claim(record: JobRecord, request: ClaimRequest, now: datetime) -> JobRecord | None:
     """The end of a started job whose lease ran out. None: the job may be claimed again.
 
-    A requested cancel ends the job. So does the loss of an at_most_once job, and the tenth loss in a row.
+    A requested cancel ends the job. So does the loss of an at_most_once job or of a job that was set aside,
+    and the tenth loss in a row.
     """
     if record.cancel_requested:
         return cancelled(record, now=now, ttl=request.cancel_ttl)
     losses = record.lost_claims + 1
-    if record.at_most_once:
+    kind, history, data = _CLAIM_LOST, record.history, ""
+    if is_set_aside(record):
+        why = f"the data of job {record.id} cannot be read"
+        kind, history, data = DAMAGED, record.history[:-1], f"\n\n{record.history[-1].traceback}"
+    elif record.at_most_once:
         why = "an at_most_once job is never started twice"
     elif losses >= MOST_LOST_CLAIMS:
         why = f"{losses} claims of it were lost in a row"
@@ -168,10 +184,11 @@ def after_lost_claim(record: JobRecord, request: ClaimRequest, now: datetime) ->
         updated_at=now,
         ended_at=now,
         expires_at=after(now, request.failed_ttl),
-        exception_type=_CLAIM_LOST,
+        exception_type=kind,
         exception_message=message,
-        error_group=error_group(record.path, _CLAIM_LOST),
-        traceback=f"{_CLAIM_LOST}: {message}",
+        error_group=error_group(record.path, kind),
+        traceback=f"{kind}: {message}{data}",
+        history=history,
     )
 
 

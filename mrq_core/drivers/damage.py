@@ -14,18 +14,24 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from functools import wraps
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec.structs import replace
 
+from mrq_core.contract.lifecycle import DAMAGED
 from mrq_core.contract.record import HISTORY_LIMIT, Attempt, JobRecord, Status
 from mrq_core.contract.terms import MESSAGE_LIMIT, error_group
 from mrq_core.errors import BrokerUnavailable, JobDamaged, shown_error
 
-EXCEPTION_TYPE = f"{JobDamaged.__module__}.{JobDamaged.__qualname__}"
 MOST = 1000
 """The number of times that one call sets jobs aside and is repeated."""
+METHODS = (
+    *("claim", "enqueue", "renew", "annotate", "settle", "requeue", "cancel", "move", "edit", "remove"),
+    *("add_search_keys", "prune", "apply", "get", "find", "count", "queue_position"),
+)
+"""The methods of a broker that may read records."""
 _KEPT_MOST = 1024 * 1024
 """The bytes of each damaged value that the record keeps."""
 _TYPES = {field.name: field.type for field in msgspec.structs.fields(JobRecord)}
@@ -41,11 +47,6 @@ def damaged(job_id: str, what: str, error: BaseException | None) -> JobDamaged:
         f"`mrq jobs remove {job_id}` deletes the job",
         job_id=job_id,
     )
-
-
-def is_set_aside(record: JobRecord) -> bool:
-    """Whether the record was made anew after damage."""
-    return record.exception_type == EXCEPTION_TYPE
 
 
 def past_damage(call: Callable[[], _Answer], set_aside: Callable[[JobDamaged], bool]) -> _Answer:
@@ -67,6 +68,32 @@ def past_damage(call: Callable[[], _Answer], set_aside: Callable[[JobDamaged], b
                 raise
             last = error.job_id
     return call()
+
+
+Kind = TypeVar("Kind", bound=type)
+
+
+def sets_damaged_jobs_aside(*names: str) -> Callable[[Kind], Kind]:
+    """Decorates a class: these methods set damaged jobs aside. The class has a method `past_damage`, which
+    repeats a call like the function of that name."""
+
+    def decorate(kind: Kind) -> Kind:
+        for name in names:
+            setattr(kind, name, _past_damage_in(getattr(kind, name)))
+        return kind
+
+    return decorate
+
+
+def _past_damage_in(method: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(method)
+    def call(self: Any, *args: Any, **more: Any) -> Any:
+        try:
+            return method(self, *args, **more)
+        except JobDamaged:
+            return self.past_damage(lambda: method(self, *args, **more))
+
+    return call
 
 
 def readable(fields: Mapping[str, object]) -> dict[str, Any]:
@@ -93,27 +120,34 @@ def readable_in(data: object) -> dict[str, Any]:
 
 
 def set_aside(
-    known: JobRecord, now: datetime, error: JobDamaged, stored: Mapping[str, object], *, is_held: bool = False
+    known: JobRecord,
+    now: datetime,
+    error: JobDamaged,
+    stored: Mapping[str, object],
+    *,
+    is_over: bool | None = None,
 ) -> JobRecord:
     """The record of a damaged job.
 
-    `known` has all that can be read. `stored` are the damaged values by their names. `is_held`: the caller
-    holds the claim of a started job, and nothing runs.
+    `known` has all that can be read. `stored` are the damaged values by their names. `is_over`: whether
+    the attempt of a started job is over; None: if its lease is.
     """
     message = str(error)
-    traceback = "\n\n".join([f"{EXCEPTION_TYPE}: {message}", *map(_kept, stored, stored.values())])
+    traceback = "\n\n".join([f"{DAMAGED}: {message}", *map(_kept, stored, stored.values())])
     raised = replace(
         known,
         updated_at=now,
-        exception_type=EXCEPTION_TYPE,
+        exception_type=DAMAGED,
         exception_message=message[:MESSAGE_LIMIT],
-        error_group=error_group(known.path, EXCEPTION_TYPE),
+        error_group=error_group(known.path, DAMAGED),
         traceback=traceback,
     )
     if known.is_ended:
         return raised
-    if known.status is Status.STARTED and not is_held and (known.lease_until or now) > now:
-        return _running(raised, now)
+    if is_over is None:
+        is_over = (known.lease_until or now) <= now
+    if known.status is Status.STARTED and not is_over:
+        return _running(known, raised, now)
     return replace(
         raised,
         status=Status.FAILED,
@@ -126,9 +160,8 @@ def set_aside(
     )
 
 
-def _running(record: JobRecord, now: datetime) -> JobRecord:
-    """The record of a running job. The history keeps the damaged data, as the outcome of the attempt replaces
-    the exception."""
+def _running(record: JobRecord, raised: JobRecord, now: datetime) -> JobRecord:
+    """The record of a running job, which has no exception: its history has the damaged data."""
     found = Attempt(
         claim=record.claims,
         token="",
@@ -136,8 +169,8 @@ def _running(record: JobRecord, now: datetime) -> JobRecord:
         ended_at=now,
         worker=record.worker or "",
         status=record.status,
-        exception_type=record.exception_type,
-        traceback=record.traceback,
+        exception_type=DAMAGED,
+        traceback=raised.traceback,
     )
     return replace(record, history=(*record.history, found)[-HISTORY_LIMIT:])
 

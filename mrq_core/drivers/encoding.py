@@ -101,7 +101,7 @@ def _params(record: JobRecord, params: bytes) -> Any:
     try:
         return codec.decode_object(params)
     except UNREADABLE as error:
-        if damage.is_set_aside(record):
+        if lifecycle.is_set_aside(record):
             return {}
         raise damage.damaged(record.id, "params", error) from error
 

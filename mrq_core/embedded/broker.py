@@ -50,6 +50,7 @@ from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.services import SharedState
 from mrq_core.contract.shared_state import PollResult, Versions
+from mrq_core.drivers import damage
 from mrq_core.drivers.answers import names_unreadable_answers
 from mrq_core.embedded.jobs import (
     changing,
@@ -69,12 +70,12 @@ from mrq_core.embedded.server.location import path_of
 from mrq_core.embedded.shared import logs, metrics, signals, waiting
 from mrq_core.embedded.shared.metrics import record as record_metrics
 from mrq_core.embedded.shared.state import EmbeddedState
-from mrq_core.errors import JobDamaged
 
 _Item = TypeVar("_Item")
 _Answer = TypeVar("_Answer")
 
 
+@damage.sets_damaged_jobs_aside(*damage.METHODS)
 @names_unreadable_answers(but_in=("enqueue", "claim", "renew", "settle"), connection="_database")
 class EmbeddedBroker(Broker):
     """Queue, records, logs and shared state in one SQLite file."""
@@ -97,18 +98,17 @@ class EmbeddedBroker(Broker):
     def state(self) -> SharedState:
         return self._state
 
+    def past_damage(self, call: Callable[[], _Answer]) -> _Answer:
+        """The answer of a call, after all damaged jobs that it meets are set aside."""
+        return damaged.past_damage(self._database, self._clock, call)
+
     # --- a job's way -------------------------------------------------------------------------
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         return self._write(jobs, lambda c, part: enqueueing.enqueue(c, self._clock, part), durable=True)
 
     def claim(self, request: ClaimRequest) -> Claimed:
-        try:
-            return claiming.claim(self._database, self._clock, request, self._rotation)
-        except JobDamaged:
-            return self._past_damage(
-                lambda: claiming.claim(self._database, self._clock, request, self._rotation)
-            )
+        return claiming.claim(self._database, self._clock, request, self._rotation)
 
     def renew(self, claims: Sequence[ClaimRef], lease: float) -> list[bool]:
         return self._write(claims, lambda c, part: renewing.renew(c, self._clock, part, lease))
@@ -140,14 +140,12 @@ class EmbeddedBroker(Broker):
         )
 
     def prune(self, limit: int = 1000) -> int:
-        return self._past_damage(lambda: self._database.write(lambda c: pruning.prune(c, self._clock, limit)))
+        return self._database.write(lambda c: pruning.prune(c, self._clock, limit))
 
     def apply(
         self, wanted: JobFilter, action: Action, *, limit: int = 1000, cursor: str | None = None
     ) -> Applied:
-        return self._past_damage(
-            lambda: searching.apply(self._database, self._clock, wanted, action, limit=limit, cursor=cursor)
-        )
+        return searching.apply(self._database, self._clock, wanted, action, limit=limit, cursor=cursor)
 
     # --- looking -----------------------------------------------------------------------------
 
@@ -155,7 +153,7 @@ class EmbeddedBroker(Broker):
         return from_ms(self._clock.now_ms())
 
     def get(self, ids: Sequence[str]) -> list[JobRecord | None]:
-        return self._read(lambda c: searching.get(c, self._clock, ids))
+        return self._database.read(lambda c: searching.get(c, self._clock, ids))
 
     def find(
         self,
@@ -165,12 +163,12 @@ class EmbeddedBroker(Broker):
         cursor: str | None = None,
         limit: int = 50,
     ) -> Page:
-        return self._read(
+        return self._database.read(
             lambda c: searching.find(c, self._clock, wanted, order=order, cursor=cursor, limit=limit)
         )
 
     def count(self, wanted: JobFilter, group_by: str | None = None, *, cursor: str | None = None) -> Counted:
-        return self._read(lambda c: searching.count(c, self._clock, wanted, group_by, cursor))
+        return self._database.read(lambda c: searching.count(c, self._clock, wanted, group_by, cursor))
 
     def totals(self) -> Totals:
         return self._database.read(totals.totals)
@@ -179,7 +177,7 @@ class EmbeddedBroker(Broker):
         return self._database.read(lambda c: totals.counts(c, self._clock, queues))
 
     def queue_position(self, job_id: str) -> QueuePosition | None:
-        return self._read(lambda c: positions.position(c, self._clock, job_id))
+        return self._database.read(lambda c: positions.position(c, self._clock, job_id))
 
     def queue_names(self, prefix: str = "", after: str = "", limit: int = 1000) -> list[str]:
         return self._database.read(lambda c: totals.queue_names(c, prefix, after, limit))
@@ -237,30 +235,15 @@ class EmbeddedBroker(Broker):
     ) -> list[_Answer]:
         answers: list[_Answer] = []
         for start in range(0, len(items), CHUNK):
-            bound = _bound(work, items[start : start + CHUNK])
-            try:
-                answers += self._database.write(bound, durable=durable)
-            except JobDamaged:
-                answers += self._past_damage(_bound_write(self._database, bound, durable))
+            part = items[start : start + CHUNK]
+            answers += self._database.write(_bound(work, part), durable=durable)
         return answers
-
-    def _read(self, work: Callable[[Connection], _Answer]) -> _Answer:
-        return self._past_damage(lambda: self._database.read(work))
-
-    def _past_damage(self, call: Callable[[], _Answer]) -> _Answer:
-        return damaged.past_damage(self._database, self._clock, call)
 
 
 def _bound(
     work: Callable[[Connection, Sequence[_Item]], list[_Answer]], part: Sequence[_Item]
 ) -> Callable[[Connection], list[_Answer]]:
     return lambda connection: work(connection, part)
-
-
-def _bound_write(
-    database: connection.Database, work: Callable[[Connection], list[_Answer]], durable: bool
-) -> Callable[[], list[_Answer]]:
-    return lambda: database.write(work, durable=durable)
 
 
 def _nothing(connection: Connection) -> None:

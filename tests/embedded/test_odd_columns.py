@@ -111,7 +111,8 @@ def test_a_running_job_with_an_odd_column_is_set_aside(filled: Path, tmp_path: P
         assert len(found) == 6
         if column != "worker":
             assert found[running].status in (Status.FAILED, Status.STARTED)
-            assert "JobDamaged" in (found[running].exception_type or "")
+            raised = [found[running].exception_type, *(one.exception_type for one in found[running].history)]
+            assert "mrq_core.errors.JobDamaged" in raised
         assert broker.remove([running])[0] in (ChangeResult.DONE, ChangeResult.REFUSED)
 
 

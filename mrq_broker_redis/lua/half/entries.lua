@@ -16,6 +16,12 @@ local function entry_key(id)
   return K .. 'j:' .. id
 end
 
+-- Whether the fields of an entry, in the order of ENTRY_FIELDS, can be read.
+local function is_whole(row)
+  return row[1] and tonumber(row[2] or 0) and tonumber(row[3]) and tonumber(row[4] or 1) and tonumber(row[5] or 0)
+    and (not row[7] or keys_in(row[7]))
+end
+
 -- c claimed, p parked, w waiting.
 local function state_of(row)
   return row.t and 'c' or row.z or 'w'

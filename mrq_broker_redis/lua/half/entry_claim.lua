@@ -8,10 +8,12 @@
 local entries, tokens = {}, {}
 
 consider_suspect = function(id, queue, chosen)
-  local row = call('HMGET', entry_key(id), unpack(ENTRY_FIELDS))
-  if not row[1] then
+  local row = try('HMGET', entry_key(id), unpack(ENTRY_FIELDS))
+  local keys = row[7] and keys_in(row[7])
+  if not is_whole(row) then
+    call('DEL', entry_key(id)) -- a repair makes it anew from the record
     call('ZREM', claimed_line(queue), id)
-  elseif row[7] and not has_slots(id, cmsgpack.unpack(row[7])) then
+  elseif keys and not has_slots(id, keys) then
     put_off(id, queue)
   elseif not leave_suspects then
     chosen[#chosen + 1] = id
@@ -29,14 +31,20 @@ local function token_after(claims)
 end
 
 take = function(id, key, queue, rank)
-  local row = call('HMGET', key, 'q', 'k', 'v', 'n', 'o')
-  if not row[1] then
-    return GONE -- the entry was deleted by hand
+  local row = try('HMGET', key, 'q', 'k', 'v', 'n', 'o')
+  if not (row[1] and tonumber(row[3] or 1) and tonumber(row[4] or 0)) then
+    call('DEL', key)
+    return GONE -- the entry was deleted or changed by hand; a repair makes it anew from the record
   end
   row[6] = id
   if row[5] then
     local more = call('HMGET', key, 'l', 'b', 'u', 'm', 'p')
-    if not pass_limits(id, key, queue, rank, more[1], more[2]) then
+    local keys = more[1] and keys_in(more[1])
+    if (more[1] and not keys) or (more[2] and not tonumber(more[2])) then
+      call('DEL', key)
+      return GONE
+    end
+    if not pass_limits(id, key, queue, rank, keys, more[2]) then
       return BLOCKED
     end
     row[7], row[8], row[9], row[10] = more[1], more[3], more[4], more[5]
@@ -48,6 +56,6 @@ end
 
 local chosen = suspects()
 if #chosen > 0 then
-  return { 'suspects', digits(now), chosen }
+  return { 'suspects', digits(now), chosen, damaged }
 end
 return taken(entries, take_due())

@@ -9,7 +9,7 @@ rules = given[3]
 local answers = {}
 for index, one in ipairs(given[4]) do
   local id, key = one[1], entry_key(one[1])
-  local row = call('HMGET', key, 'q', 'v', 't', 'd', 'l')
+  local row = try('HMGET', key, 'q', 'v', 't', 'd', 'l')
   if row[1] and row[3] == one[4] then
     answers[index] = 1 -- the call was repeated
   elseif not row[1] or tonumber(row[2] or 1) ~= one[2] or row[3] ~= one[3] or tonumber(row[4]) > now then

@@ -7,7 +7,7 @@ local until_ms = digits(now + given[1])
 local answers = {}
 for index, one in ipairs(given[2]) do
   local id, key = one[1], entry_key(one[1])
-  local row = call('HMGET', key, 'q', 't', 'l')
+  local row = try('HMGET', key, 'q', 't', 'l')
   if not row[1] then
     answers[index] = 2
   elseif row[2] ~= one[2] then
@@ -16,8 +16,9 @@ for index, one in ipairs(given[2]) do
     call('HSET', key, 'd', until_ms)
     add_later(claimed_line(row[1]), until_ms, id)
     touch(row[1])
-    if row[3] then
-      take_slots(id, cmsgpack.unpack(row[3]), until_ms)
+    local keys = row[3] and keys_in(row[3])
+    if keys then
+      take_slots(id, keys, until_ms)
     end
     answers[index] = 1
   end

@@ -6,7 +6,7 @@
 local answers = {}
 for index, one in ipairs(given) do
   local key = K .. 'j:' .. one[1]
-  local row = call('HMGET', key, 's', 't')
+  local row = try('HMGET', key, 's', 't')
   if row[1] == 'started' and row[2] == one[2] then
     call('HSET', key, 'a', digits(now) .. ' ' .. one[3])
     answers[index] = 1

@@ -42,15 +42,27 @@ local function is_paused(path)
   return has_pauses and rules['task:' .. path] ~= nil
 end
 
+-- What becomes of a due job without status or path: nothing, if it was deleted by hand.
+local function gone_or_damaged(id, queue)
+  return call('EXISTS', K .. 'j:' .. id, K .. 'r:' .. id) == 0 and GONE or note_damaged(id, queue)
+end
+
 -- A suspect that seems to end needs no slots. Where suspects are left, the driver has found that it does not end.
 consider_suspect = function(id, queue, chosen)
-  local row = call('HMGET', K .. 'j:' .. id, 'f', 'L', 'l', 's', 'h')
-  local ends = row[1] and string.find(row[1], '[co]') or tonumber(row[2] or 0) >= most_lost
-  if not row[4] then
-    call('ZREM', claimed_line(queue), id)
-  elseif (leave_suspects or not ends)
-    and (is_paused(row[5]) or row[3] and not has_slots(id, cmsgpack.unpack(row[3])))
-  then
+  local row = try('HMGET', K .. 'j:' .. id, 'f', 'L', 'l', 's', 'h')
+  if not (row[4] and row[5]) then
+    if gone_or_damaged(id, queue) == GONE then
+      call('ZREM', claimed_line(queue), id)
+    end
+    return
+  end
+  local keys = row[3] and keys_in(row[3])
+  if row[3] and not keys then
+    note_damaged(id, queue)
+    return
+  end
+  local ends = row[1] and string.find(row[1], '[co]') or (tonumber(row[2] or 0) or most_lost) >= most_lost
+  if (leave_suspects or not ends) and (is_paused(row[5]) or keys and not has_slots(id, keys)) then
     put_off(id, queue)
   elseif denied and not ends and leaves(row[5]) then
     return
@@ -61,10 +73,14 @@ consider_suspect = function(id, queue, chosen)
 end
 
 -- Passes the limits of a job, frees a unique key that ends with the claim, and forgets the exception of the attempt
--- before. Answers the number of the claim; nil: the limits leave no room.
+-- before. Answers the number of the claim; nil: the limits leave no room; false: the job is damaged.
 local function prepare_to_take(id, key, queue, rank, status)
   local row = call('HMGET', key, 'n', 'l', 'b', 'u', 'm', 'g')
-  if not pass_limits(id, key, queue, rank, row[2], row[3]) then
+  local claims, keys = tonumber(row[1] or 0), row[2] and keys_in(row[2])
+  if not claims or (row[2] and not keys) or (row[3] and not tonumber(row[3])) then
+    return false
+  end
+  if not pass_limits(id, key, queue, rank, keys, row[3]) then
     return nil
   end
   if row[5] == 'queued' and row[4] then
@@ -74,14 +90,14 @@ local function prepare_to_take(id, key, queue, rank, status)
     call('HDEL', key, 'g')
     move_exception(id, { g = row[6], s = status }, {})
   end
-  return tonumber(row[1] or 0) + 1
+  return claims + 1
 end
 
 take = function(id, key, queue, rank)
-  local row = call('HMGET', key, 's', 'h', 'o')
+  local row = try('HMGET', key, 's', 'h', 'o')
   local status, path = row[1], row[2]
-  if not status then
-    return GONE -- the job was deleted by hand
+  if not (status and path) then
+    return gone_or_damaged(id, queue)
   end
   if denied and leaves(path) then
     return DENIED
@@ -94,7 +110,7 @@ take = function(id, key, queue, rank)
   if row[3] then
     count = prepare_to_take(id, key, queue, rank, status)
     if not count then
-      return BLOCKED
+      return count == nil and BLOCKED or note_damaged(id, queue)
     end
   end
   call('HSET', key, 's', 'started', 't', string.format('%d.%s%03x', count, nonce, number), 'w', worker,
@@ -108,7 +124,7 @@ end
 
 local chosen = suspects()
 if #chosen > 0 then
-  return { 'suspects', digits(now), chosen }
+  return { 'suspects', digits(now), chosen, damaged }
 end
 local swept = take_due()
 return taken(number > 0 and call('MGET', unpack(taken_keys)) or {}, swept)

@@ -6,14 +6,16 @@
 --   limits: { rule = { concurrency or -1, interval in us or 0, tolerance in us } }, with the rules of paused tasks
 --   rotation: { tree = the subqueue that was served last }
 --   parked after: the limit key that the last sweep ended with, or ''
--- Both answer { 'suspects', now, { suspect, ... } } where expired leases must be handled first, and otherwise
+-- Both answer { 'suspects', now, { suspect, ... }, damaged } where expired leases must be handled first, and otherwise
 --   { 'taken', now, { claimed, ... }, next due or nil, { tree, last served, ... }, parked after, swept }, with 1 at the
---   end where all due jobs that the call met are of tasks that the worker leaves out.
+--   end where all due jobs that the call met are of tasks that the worker leaves out, otherwise 0, and then the damaged;
+--   without both, nothing follows
+--   damaged: { id, queue, ... } of the jobs that cannot be read, which stay where they are
 -- The script sets the two functions below, calls suspects(), and, if it finds none, take_due().
 
 local consider_suspect -- (id, queue, chosen): handles an expired lease; see put_off()
 local take -- (id, key, queue, rank): tries to claim a due entry, and answers with one of these:
-local TAKEN, BLOCKED, GONE, DENIED = 1, 2, 3, 4
+local TAKEN, BLOCKED, GONE, DENIED, DAMAGED = 1, 2, 3, 4, 5
 
 local worker, limit, lease, most_suspects, wanted = given[1], given[2], given[3], given[4], given[5]
 rules = given[6]
@@ -25,6 +27,14 @@ local MAX_SUSPECTS, SUSPECT_PAUSE, MAX_KEYS = 20, 1000, 20
 local until_ms = digits(now + lease)
 local may_block = math.max(100, 4 * limit)
 local may_step_over, has_blocked, has_stepped_over = may_block, false, false
+
+local damaged = {}
+
+local function note_damaged(id, queue)
+  damaged[#damaged + 1] = id
+  damaged[#damaged + 1] = queue
+  return DAMAGED
+end
 
 -- Queues --------------------------------------------------------------------------------------------
 
@@ -104,10 +114,9 @@ local function is_blocked(id, queue, rank, keys, allowed_ms)
   return false
 end
 
--- Whether the limit keys (msgpack, or false) of a job allow its claim now; if so, the job gets its slots.
+-- Whether the limit keys of a job, if any, allow its claim now; if so, the job gets its slots.
 -- allowed_ms: the time at which a rate lets the job start, as an earlier claim has reserved it, or false.
-local function pass_limits(id, key, queue, rank, limit_keys, allowed_ms)
-  local keys = limit_keys and cmsgpack.unpack(limit_keys)
+local function pass_limits(id, key, queue, rank, keys, allowed_ms)
   if keys and is_blocked(id, queue, rank, keys, allowed_ms) then
     return false
   end
@@ -136,9 +145,9 @@ local function take_from(queue, rank, room, reverse)
     local out = {}
     for _, id in ipairs(ids) do
       local became = take(id, K .. 'j:' .. id, queue, rank)
-      if became == DENIED then
+      if became == DENIED or became == DAMAGED then
         first = first + 1
-        has_stepped_over = true
+        has_stepped_over = has_stepped_over or became == DENIED
         may_step_over = may_step_over - 1
         if may_step_over <= 0 then
           break
@@ -261,6 +270,9 @@ local function taken(what, swept)
     end
   end
   local is_denied = has_stepped_over and not has_blocked and number == 0
-  return { 'taken', digits(now), what, due and digits(due) or false, served, parked_after, swept and 1 or 0,
-    is_denied and 1 or nil }
+  local answer = { 'taken', digits(now), what, due and digits(due) or false, served, parked_after, swept and 1 or 0 }
+  if is_denied or #damaged > 0 then
+    answer[8], answer[9] = is_denied and 1 or 0, damaged
+  end
+  return answer
 end

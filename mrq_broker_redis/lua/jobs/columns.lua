@@ -3,7 +3,7 @@
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { id, ... }, whether params are wanted, whether error groups are wanted,
 --   { { { name, value }, ... }, ... }, { { { kind, value }, ... }, ... } }, of the last two each part with terms (see
 --   terms), or indexes, of which a job needs one
--- Answers { now, row or nil, ... }, nil also for a job that lacks a part; a row: queue, path, status, worker, exception
+-- Answers { now, row or nil, ... }, nil also for a job that lacks a part, an empty row for a damaged job; a row: queue, path, status, worker, exception
 -- type, schedule, expiry, the time of queueing, params with their length or nil, error group or nil.
 
 local parts = given[4]
@@ -57,11 +57,14 @@ local answers = { digits(now) }
 for _, id in ipairs(given[1]) do
   local row = is_indexed(id) and (#parts == 0 or has_terms(id))
   if row then
-    row = call('HMGET', key_of(id), 'q', 'h', 's', 'w', 'g', 'y', 'x', 'Q')
-    row[9] = row[1] and given[2] and params_in(call('GET', data_of(id)))
+    row = try('HMGET', key_of(id), 'q', 'h', 's', 'w', 'g', 'y', 'x', 'Q')
+    row[9] = row[1] and given[2] and params_in(try('GET', data_of(id)))
     local exception = given[3] and row[5] and call('GET', K .. 'e:' .. id)
     row[10] = exception and cmsgpack.unpack(exception)[1] or false
   end
-  answers[#answers + 1] = row and row[1] and row
+  if row and not (row[1] and row[2] and row[3]) then -- gone, or damaged
+    row = call('EXISTS', key_of(id), data_of(id)) > 0 and {}
+  end
+  answers[#answers + 1] = row
 end
 return answers

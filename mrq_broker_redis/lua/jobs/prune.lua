@@ -8,7 +8,7 @@ local ids = call('ZRANGEBYSCORE', K .. 'x', '-inf', now, 'LIMIT', 0, limit)
 local gone = 0
 for _, id in ipairs(ids) do
   local row = indexed_of(id)
-  if not row then
+  if not (row and row.q and row.h) then -- gone, or damaged
     call('ZREM', K .. 'x', id)
   elseif row.z == '' then
     delete(id, row, false)

@@ -23,7 +23,7 @@ local INDEXED = { 's', 'q', 'h', 'k', 'z', 'd', 'x', 'g', 'y', 'l', 'u', 'm', 'f
 
 -- The fields from which the structures beside the hash follow; nil: the job does not exist.
 local function indexed_of(id)
-  local values = call('HMGET', K .. 'j:' .. id, unpack(INDEXED))
+  local values = try('HMGET', K .. 'j:' .. id, unpack(INDEXED))
   if not values[1] then
     return nil
   end
@@ -108,8 +108,8 @@ local function move_job(id, before, after)
     end
   end
   local limit_keys = old.l or new.l
-  if limit_keys then
-    local keys = cmsgpack.unpack(limit_keys)
+  local keys = limit_keys and keys_in(limit_keys)
+  if keys then
     if new.z == 'c' then
       take_slots(id, keys, new.d)
     elseif old.z == 'c' then

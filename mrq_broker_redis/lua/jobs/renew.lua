@@ -7,13 +7,14 @@ local until_ms = digits(now + given[1])
 local answers = {}
 for index, one in ipairs(given[2]) do
   local id, key = one[1], K .. 'j:' .. one[1]
-  local row = call('HMGET', key, 's', 't', 'q', 'l')
-  if row[1] == 'started' and row[2] == one[2] then
+  local row = try('HMGET', key, 's', 't', 'q', 'l')
+  if row[1] == 'started' and row[2] == one[2] and row[3] then
     call('HSET', key, 'd', until_ms)
     add_later(claimed_line(row[3]), until_ms, id)
     touch(row[3])
-    if row[4] then
-      take_slots(id, cmsgpack.unpack(row[4]), until_ms)
+    local keys = row[4] and keys_in(row[4])
+    if keys then
+      take_slots(id, keys, until_ms)
     end
     answers[index] = 1
   else

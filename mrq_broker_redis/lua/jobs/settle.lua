@@ -24,12 +24,21 @@ end
 for index, one in ipairs(given) do
   local id, token, outcome, ttl = one[1], one[2], one[3], one[4]
   local key = K .. 'j:' .. id
-  local row = call('HMGET', key, 's', 't', 'q', 'h', 'o')
+  local row = try('HMGET', key, 's', 't', 'q', 'h', 'o')
   if not row[1] then
-    answers[index] = 0
-  elseif row[1] ~= 'started' or row[2] ~= token or (row[5] and not is_plain(key)) then
+    answers[index] = call('EXISTS', key) * 2
+  elseif row[1] ~= 'started' or row[2] ~= token or not (row[3] and row[4]) or (row[5] and not is_plain(key)) then
     answers[index] = 2
   else
+    local appended = try('APPEND', K .. 'r:' .. id, outcome)
+    if type(appended) == 'table' then
+      if not string.find(appended.err, 'WRONGTYPE', 1, true) then
+        return appended
+      end
+      answers[index] = 2
+    end
+  end
+  if not answers[index] then
     local queue, path = row[3], row[4]
     if ttl >= 0 then
       local expiry = expiry_after(ttl)
@@ -38,7 +47,6 @@ for index, one in ipairs(given) do
     else
       call('HSET', key, 's', 'success', 'e', now_text)
     end
-    call('APPEND', K .. 'r:' .. id, outcome)
     remove_later(claimed_line(queue), id)
     remove_later(started, id)
     add_later(success, '0', id)

@@ -124,7 +124,7 @@ release_parked = function(key, number, is_of_slots)
   local members = call('ZRANGE', line, 0, number - 1)
   for _, member in ipairs(members) do
     local due, id = string.sub(member, 15, 27), string.sub(member, 28)
-    local job = call('HMGET', K .. 'j:' .. id, 'q', 'k')
+    local job = try('HMGET', K .. 'j:' .. id, 'q', 'k')
     call('ZREM', line, member)
     call('HDEL', K .. 'parked', id)
     if job[1] then

@@ -5,6 +5,7 @@
 
 local K = KEYS[1] .. ':'
 local call = redis.call
+local try = redis.pcall -- for a key that may have another type: the answer is then a table without values
 local now = tonumber(ARGV[1])
 if now == 0 then
   local time = call('TIME')
@@ -82,10 +83,22 @@ local function entry_state(status, z)
   return z or 'w'
 end
 
+local LOST_PARAMS = '\0\0\0\4lost' -- in place of params that are gone: no JSON, so that no job runs with other params
+
 -- The params in a job's data, with their length; see records.
 local function params_in(data)
+  if type(data) ~= 'string' or #data < 8 then
+    return LOST_PARAMS
+  end
   local first = struct.unpack('>I4', data) + 5
-  return string.sub(data, first, first + 3 + struct.unpack('>I4', data, first))
+  local last = first + 3 <= #data and first + 3 + struct.unpack('>I4', data, first) or #data + 1
+  return last <= #data and string.sub(data, first, last) or LOST_PARAMS
+end
+
+-- The limit keys of a job (msgpack); nil if they are damaged.
+local function keys_in(packed)
+  local is_read, keys = pcall(cmsgpack.unpack, packed)
+  return is_read and type(keys) == 'table' and keys or nil
 end
 
 -- Names of keys that a batch uses often: a table look-up costs less than joining strings.
