@@ -58,7 +58,10 @@ def past_damage(connection: Connection, call: Callable[[], _Answer]) -> _Answer:
 def is_mended(error: Exception, set_aside: Callable[[], bool]) -> bool:
     """Whether a call that failed in another way than by JobDamaged has met damaged jobs, which are set aside
     now: a field of another type fails in the driver, or in an update on the server."""
-    return not isinstance(error, JobDamaged | BrokerUnavailable) and set_aside()
+    try:
+        return not isinstance(error, JobDamaged | BrokerUnavailable) and set_aside()
+    except FAILURES:  # the first error says more
+        return False
 
 
 def set_aside_all(connection: Connection, items: Sequence[ClaimRef | Note | Settlement]) -> bool:

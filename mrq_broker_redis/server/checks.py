@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mrq_broker_redis.server import layout
+from mrq_broker_redis.server import key_types, layout
 from mrq_broker_redis.server.connection import Connection
 from mrq_broker_redis.server.failures import is_forbidden
 from mrq_broker_redis.server.layout import Contents
@@ -53,6 +53,7 @@ def _examine(connection: Connection, contents: Contents) -> Iterator[Finding]:
         role = info.get("role")
         yield from _server(connection, contents, info)
     try:
+        yield from key_types.findings(connection)
         yield _layout(connection, contents)
     except BrokerError as error:
         if not is_forbidden(error):

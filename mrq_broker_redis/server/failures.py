@@ -87,7 +87,7 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
     if "WRONGTYPE" in text:
         return BrokerCorrupt(
             f"a key of mrq in Redis at {where} holds something else ({text}): another program uses the same "
-            "names; set REDIS_PREFIX to an unused name"
+            "names; set REDIS_PREFIX to an unused name, or run `mrq check`, which names the key"
         )
     if "unknown command" in text and "HELLO" in text:
         return BrokerError(

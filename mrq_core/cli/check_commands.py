@@ -73,7 +73,12 @@ def check(
 
 
 def _fix(client: Client) -> None:
+    before = [finding for finding in broker_findings(client.broker) if finding.level != "ok"]
     client.broker.prepare()
+    left = {finding.message for finding in broker_findings(client.broker)} if before else set()
+    for finding in before:
+        if finding.message not in left:
+            note(f"Fixed: {finding.message}.")
     _fill_search_keys(client)
 
 

@@ -59,13 +59,14 @@ from mrq_core.embedded.jobs import (
     enqueueing,
     positions,
     pruning,
+    recounting,
     renewing,
     searching,
     settling,
     totals,
 )
 from mrq_core.embedded.raw.queue import EmbeddedRawQueue
-from mrq_core.embedded.server import checks, connection
+from mrq_core.embedded.server import checks, connection, mending
 from mrq_core.embedded.server.location import path_of
 from mrq_core.embedded.shared import logs, metrics, signals, waiting
 from mrq_core.embedded.shared.metrics import record as record_metrics
@@ -221,6 +222,7 @@ class EmbeddedBroker(Broker):
         return checks.check(self._database)
 
     def prepare(self) -> None:
+        mending.mend(self._database, self._clock.now_ms(), recounting.recount)
         self._database.read(_nothing)
 
     def close(self) -> None:

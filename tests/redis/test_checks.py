@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from mrq_broker_redis.server import layout
+from mrq_core.contract.messages import NewJob
 from mrq_core.contract.queries import Finding
+from mrq_core.contract.record import JobRecord
 from mrq_core.errors import BrokerError
+from mrq_core.ids import new_id
 from tests.proxy import Proxy
 from tests.redis.kit import Place, open_broker
 from tests.redis.servers import Server
@@ -40,6 +43,21 @@ def test_a_server_that_is_set_up_well_has_no_findings(own_server: Server) -> Non
     assert f"version {layout.VERSION}" in found["layout"].message
     assert str(own_server.port) in found["version"].message
     broker.close()
+
+
+@pytest.mark.parametrize("name", ["layout", "queues", "i:s:queued", "n:q", "slots", "w:0:q", "c:q", "i:q:q"])
+def test_a_key_of_another_type_is_named(own_server: Server, name: str) -> None:
+    broker = open_broker(Place(own_server.url, "mrq"))
+    now = broker.now()
+    record = JobRecord(id=new_id(), path="some.Task", params={}, queue="q", queued_at=now, updated_at=now)
+    broker.enqueue([NewJob(record=record)])
+    key = broker._connection.key(name)
+    broker._connection.execute("DEL", key)
+    broker._connection.execute("RPUSH", key, "x")
+    finding = {one.subject: one for one in broker.check()}["keys"]
+    broker.close()
+    assert finding.level == "error"
+    assert f"{key} is a list, expected a " in finding.message
 
 
 def test_a_server_that_is_too_old_is_found(own_server: Server) -> None:

@@ -42,7 +42,7 @@ local function is_paused(path)
   return has_pauses and rules['task:' .. path] ~= nil
 end
 
--- What becomes of a due job without status or path: nothing, if it was deleted by hand.
+-- Notes a due job without status or path as damaged, unless it was deleted by hand.
 local function gone_or_damaged(id, queue)
   return call('EXISTS', K .. 'j:' .. id, K .. 'r:' .. id) == 0 and GONE or note_damaged(id, queue)
 end

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from mrq_core.contract.queries import Finding
 from mrq_core.drivers.checks import tried_write
-from mrq_core.embedded.server import layout
+from mrq_core.embedded.server import layout, mending
 from mrq_core.embedded.server.connection import Database
 from mrq_core.errors import BrokerCorrupt, BrokerError
 
@@ -20,6 +20,9 @@ MAX_WAL_BYTES = 256 * 1024 * 1024
 def check(database: Database) -> list[Finding]:
     """See `Broker.check`. Reads the whole file once."""
     try:
+        missing = list(_missing(database))
+        if missing:
+            return missing
         return [*database.run_blocking(lambda: list(_look(database))), _writes(database)]
     except BrokerError as error:
         advice = (
@@ -39,6 +42,19 @@ def _look(database: Database) -> Iterator[Finding]:
         yield _integrity(connection)
         yield from _odd_rows(connection)
     yield from _space(database.path)
+
+
+def _missing(database: Database) -> Iterator[Finding]:
+    """A finding for each missing table and index. The file is not examined further then."""
+    tables, indexes = database.use_unopened(mending.missing_from) or ([], [])
+    for kind, names in (("table", tables), ("index", indexes)):
+        for name in names:
+            lost = f"; lost with it: {mending.lost_with(name)}" if kind == "table" else ""
+            advice = f"`mrq check --fix` makes the {kind} anew"
+            if name in mending.LOST:
+                advice += "; or restore a backup of the file"
+            message = f"the {kind} {name} is missing{lost}"
+            yield Finding(level="error", subject="layout", message=message, advice=advice)
 
 
 def _journal(connection: sqlite3.Connection) -> Finding:

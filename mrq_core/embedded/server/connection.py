@@ -109,6 +109,22 @@ class Database:
         level = "FULL" if durable else "NORMAL"
         return self._run_blocking(lambda: self._write(work, level))
 
+    def use_unopened(self, work: Callable[[sqlite3.Connection], T]) -> T | None:
+        """The answer of work on a separate connection to a file that may lack tables. None: no file."""
+
+        def use() -> T | None:
+            with self._translating():
+                if not os.path.exists(self.path):
+                    return None
+                refuse_other_file(self.path)
+                connection = self._connect(self.path, self._timeout)
+                try:
+                    return work(connection)
+                finally:
+                    connection.close()
+
+        return self._run_blocking(use)
+
     def sync(self) -> None:
         """Makes durable what was committed before."""
         self.write(_touch, durable=True)

@@ -10,6 +10,7 @@ from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable
 
 _FILES = 3
 """Files of a database that SQLite opens."""
+_MISSING = ("no such table", "no such index")
 _PRIMARY = 0xFF
 """The low byte of an extended result code is the primary one (sqlite.org/rescode.html)."""
 
@@ -66,5 +67,10 @@ def translated(error: sqlite3.Error, *, path: str, timeout: float) -> BrokerErro
         return BrokerCorrupt(
             f"{path} is damaged ({error}): stop all workers, keep a copy of the file and of {path}-wal, and "
             f"recover what can be read with `sqlite3 {path} .recover`, or restore a backup"
+        )
+    if str(error).startswith(_MISSING):
+        return BrokerCorrupt(
+            f"{path} lacks a table or an index of mrq ({error}): run `mrq check --fix`, which makes it anew "
+            "and names what is lost"
         )
     return BrokerError(f"SQLite refused a call on {path}: {error}")

@@ -150,6 +150,15 @@ _TABLES = (
     f"PRAGMA application_id = {APPLICATION_ID}",
 )
 
+
+def _named(kind: str) -> dict[str, str]:
+    """The statements that create objects of a kind, by the names of the objects."""
+    start = f"CREATE {kind} "
+    return {one.removeprefix(start).split(maxsplit=1)[0]: one for one in _TABLES if one.startswith(start)}
+
+
+TABLES, INDEXES = _named("TABLE"), _named("INDEX")
+
 _FORGET_EXCEPTIONS = """
 UPDATE jobs SET exception_type = NULL WHERE exception_type IS NOT NULL AND started_ms IS NOT NULL"""
 """Early drivers of version 1 left the type of the last attempt in the row of a claimed job."""
@@ -193,6 +202,13 @@ def _to_version_2(connection: sqlite3.Connection) -> None:
 UPGRADES: Upgrades[sqlite3.Connection] = {2: Upgrade(_to_version_2, oldest=2)}
 """Each upgrade runs in one transaction together with the change of the two numbers. Version 2 refuses drivers
 of version 1, which would leave the terms of the jobs that they change."""
+
+
+def fill_numbers(connection: sqlite3.Connection, now_ms: int) -> None:
+    """Writes numbers that are larger than those of a lost table: each process reads the rules again."""
+    numbers = [(name, now_ms) for name in ("state", "rules", "syncs")]
+    connection.executemany("INSERT INTO numbers VALUES (?, ?)", numbers)
+    _set_version(connection, DataVersion(VERSION, OLDEST))
 
 
 def is_ready(connection: sqlite3.Connection, path: str) -> bool:

@@ -1,0 +1,73 @@
+"""Keys of the prefix that have another type than mrq gives them: made by another program, or by hand.
+
+A command on such a key fails, and with it each call that needs the key. Keys of single jobs are not examined
+here: `jobs/damaged` sets their jobs aside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from mrq_broker_redis.server.connection import Connection
+from mrq_core.contract.queries import Finding
+from mrq_core.contract.record import Status
+
+MOST_QUEUES = 1000
+"""The number of queues whose keys are examined."""
+_SHOWN = 5
+_KEYS = {
+    "hash": ("running", "parked", "parked-in", "u", "u:at", "u:r", "spacings", "n:q", "n:h", "n:e", "n:g"),
+    "zset": (
+        *("x", "queues", "slots", "parked-keys", "u:x", "rates", "states:x", "raw-names", "raw-settled"),
+        *(f"i:s:{status}" for status in Status),
+    ),
+    "set": ("ranks",),
+    "string": ("layout", "signals", "queues-walk", "states:n", "rules:n"),
+}
+_OF_QUEUE = ("i:q:{}", "c:{}", "w:0:{}", "ready:{}", "later:{}")
+"""The sorted sets of a queue, or of a tree."""
+
+
+def findings(connection: Connection) -> Iterator[Finding]:
+    """An error that names keys of another type. Nothing if there are none."""
+    wanted = {connection.key(name): kind for kind, names in _KEYS.items() for name in names}
+    wrong = _wrong(connection, wanted)
+    if connection.key("queues") not in wrong:
+        wrong |= _wrong(connection, dict.fromkeys(_keys_of_queues(connection), "zset"))
+    if wrong:
+        named = [f"{key} is a {found}, expected a {kind}" for key, (found, kind) in wrong.items()]
+        more = f"; and {len(wrong) - _SHOWN} others" if len(wrong) > _SHOWN else ""
+        yield Finding(
+            level="error",
+            subject="keys",
+            message=f"keys have another type than mrq gives them: {'; '.join(named[:_SHOWN])}{more}",
+            advice="set REDIS_PREFIX to an unused name if another program has made them; else keep a copy of "
+            "their values, delete the keys, and compare with `mrq check --repair`",
+        )
+
+
+def _wrong(connection: Connection, wanted: dict[str, str]) -> dict[str, tuple[str, str]]:
+    """The found and the expected type of the keys that have another one."""
+    names = list(wanted)
+
+    def types(client: object) -> list[bytes]:
+        pipeline = client.pipeline(transaction=False)  # type: ignore[attr-defined]
+        for name in names:
+            pipeline.type(name)
+        answers: list[bytes] = pipeline.execute()
+        return answers
+
+    found = [one.decode() for one in connection.use(types)]
+    return {
+        name: (kind, wanted[name])
+        for name, kind in zip(names, found, strict=True)
+        if kind not in ("none", wanted[name])
+    }
+
+
+def _keys_of_queues(connection: Connection) -> Iterator[str]:
+    found = connection.execute("ZRANGE", connection.key("queues"), "0", str(MOST_QUEUES - 1))
+    names = dict.fromkeys(name.decode() for name in found)
+    names |= dict.fromkeys(f"{name.partition('/')[0]}/" for name in names if "/" in name)
+    for name in names:
+        yield from (connection.key(pattern.format(name)) for pattern in _OF_QUEUE)
