@@ -38,7 +38,9 @@ def push(connection: Connection, entries: Sequence[Entry], lease: float | None) 
         queues: dict[tuple[str, str], int] = {}
         part = [_numbered(entry, queues) for entry in entries[start : start + BATCH]]
         arguments = [lease_ms, list(queues), part]
-        answers += map(bool, connection.run("entry_push", arguments, repeatable=True))
+        is_change = all(entry.version > 1 for entry in entries[start : start + BATCH])
+        found = connection.run("entry_push", arguments, repeatable=True, even_if_full=is_change)
+        answers += map(bool, found)
     return answers
 
 
@@ -94,7 +96,7 @@ def release(connection: Connection, claims: Sequence[ClaimRef]) -> list[bool]:
     answers: list[bool] = []
     for start in range(0, len(claims), BATCH):
         part = [[claim.id, claim.token] for claim in claims[start : start + BATCH]]
-        answers += map(bool, connection.run("entry_release", part, repeatable=True))
+        answers += map(bool, connection.run("entry_release", part, repeatable=True, even_if_full=True))
     return answers
 
 
@@ -115,7 +117,8 @@ def renew(connection: Connection, claims: Sequence[ClaimRef], lease: float) -> l
     answers: list[bool | None] = []
     for start in range(0, len(claims), BATCH):
         part = [[claim.id, claim.token] for claim in claims[start : start + BATCH]]
-        found = connection.run("entry_renew", [round(lease * 1000), part], repeatable=True)
+        arguments = [round(lease * 1000), part]
+        found = connection.run("entry_renew", arguments, repeatable=True, even_if_full=True)
         answers += [_RENEWED[answer] for answer in found]
     return answers
 
@@ -133,7 +136,7 @@ def remove(connection: Connection, removals: Sequence[Removal]) -> list[bool]:
             ]
             for one in removals[start : start + BATCH]
         ]
-        answers += map(bool, connection.run("entry_remove", part, repeatable=True))
+        answers += map(bool, connection.run("entry_remove", part, repeatable=True, even_if_full=True))
     return answers
 
 

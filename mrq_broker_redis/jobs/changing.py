@@ -19,7 +19,7 @@ from mrq_core.clock import from_ms
 from mrq_core.contract import lifecycle
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.pair import Replacement, WriteResult
-from mrq_core.contract.record import JobRecord
+from mrq_core.contract.record import JobRecord, Status
 
 BATCH = 100
 """The most jobs that one script reads or writes."""
@@ -59,8 +59,16 @@ class Records:
         for start in range(0, len(replacements), BATCH):
             part = replacements[start : start + BATCH]
             arguments = [limit_rules.limits_as_map(limits or {}), [_as_list(one) for one in part]]
-            answers += self._connection.run("replace", arguments)
+            answers += self._connection.run("replace", arguments, even_if_full=all(map(_ends, part)))
         return [_WRITTEN[answer] for answer in answers]
+
+
+def _ends(one: Replacement[Stored]) -> bool:
+    """Whether the change removes or ends the job or its attempt: a full server takes such changes."""
+    before, after = one.before.record, one.after
+    if after is None or after.is_ended or after.cancel_requested:
+        return True
+    return before.status is Status.STARTED and after.status is not Status.STARTED
 
 
 def _as_list(one: Replacement[Stored]) -> object:

@@ -81,7 +81,7 @@ def set_aside(
             )
             params = records.binary(records.framed(job.params))
             arguments = [job_id, records.binary(job.stamp), records.row_of(after), params, job.queue]
-            if connection.run("set_aside", arguments):
+            if connection.run("set_aside", arguments, even_if_full=True):
                 _log.error("job.damaged id=%s status=%s error=%s", job_id, after.status, error)
                 done.append(job_id)
                 break

@@ -11,10 +11,10 @@ def prune(connection: Connection, limit: int) -> int:
     examines up to `limit` names of queues."""
     spans = [[letter, one.seconds * 1000, round(one.kept * 1000)] for one, letter in LETTERS.items()]
     arguments = [max(0, limit), spans]
-    return int(connection.run("prune", arguments, repeatable=True))
+    return int(connection.run("prune", arguments, repeatable=True, even_if_full=True))
 
 
 def prune_entries(connection: Connection, limit: int) -> None:
     """See `JobQueue.prune`. Deletes up to `limit` expired unique keys, unused rates and settled claims of
     parameters, and forgets names of queues."""
-    connection.run("entry_prune", [max(0, limit)], repeatable=True)
+    connection.run("entry_prune", [max(0, limit)], repeatable=True, even_if_full=True)

@@ -15,7 +15,8 @@ def renew(connection: Connection, claims: Sequence[ClaimRef], lease: float) -> l
     answers: list[bool] = []
     for start in range(0, len(claims), BATCH):
         part = [[claim.id, claim.token] for claim in claims[start : start + BATCH]]
-        answers += map(bool, connection.run("renew", [round(lease * 1000), part], repeatable=True))
+        found = connection.run("renew", [round(lease * 1000), part], repeatable=True, even_if_full=True)
+        answers += map(bool, found)
     return answers
 
 

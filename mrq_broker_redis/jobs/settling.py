@@ -26,7 +26,12 @@ def settle(connection: Connection, settlements: Sequence[Settlement]) -> list[bo
         (simple if is_simple else others).append(index)
     for start in range(0, len(simple), BATCH):
         indexes = simple[start : start + BATCH]
-        found = connection.run("settle", [_success(settlements[index]) for index in indexes], repeatable=True)
+        found = connection.run(
+            "settle",
+            [_success(settlements[index]) for index in indexes],
+            repeatable=True,
+            even_if_full=True,
+        )
         for index, answer in zip(indexes, found, strict=True):
             if answer == _READ_RECORD:
                 others.append(index)

@@ -37,7 +37,7 @@ def free(connection: Connection, held: Sequence[tuple[str, KeyHolder]]) -> None:
             [key, holder.id or "", False if holder.since is None else str(to_ms(holder.since))]
             for key, holder in held[start : start + BATCH]
         ]
-        connection.run("entry_free", part, repeatable=True)
+        connection.run("entry_free", part, repeatable=True, even_if_full=True)
 
 
 def unique_as_list(unique: Unique) -> list[object]:

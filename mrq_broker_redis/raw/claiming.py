@@ -51,7 +51,9 @@ def renew(connection: Connection, name: str, claims: Sequence[RawClaim], lease: 
     """See `RawParameters.renew`."""
     proofs = [proof_of(claim) for claim in claims]
     arguments = [name, round(lease * 1000), proofs]
-    return [bool(answer) for answer in connection.run("raw_renew", arguments, repeatable=True)]
+    return [
+        bool(answer) for answer in connection.run("raw_renew", arguments, repeatable=True, even_if_full=True)
+    ]
 
 
 def settle(
@@ -62,7 +64,7 @@ def settle(
         [*proof_of(claim), -1 if delay is None else round(delay * 1000)]
         for claim, delay in zip(claims, due_again, strict=True)
     ]
-    found = connection.run("raw_settle", [name, items], repeatable=True)
+    found = connection.run("raw_settle", [name, items], repeatable=True, even_if_full=True)
     return [bool(answer) for answer in found]
 
 

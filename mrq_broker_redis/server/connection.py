@@ -18,7 +18,7 @@ from redis import exceptions
 from mrq_broker_redis.server.failures import code_of, translated
 from mrq_broker_redis.server.links import Link
 from mrq_broker_redis.server.location import Location
-from mrq_broker_redis.server.scripts import script
+from mrq_broker_redis.server.scripts import OPENING, script
 from mrq_core import failpoints
 from mrq_core.clock import Clock, SystemClock
 from mrq_core.contract.signal_errors import raised_by_handler
@@ -66,8 +66,11 @@ class Connection:
         """The name of a key of this prefix."""
         return f"{self.prefix}:{name}"
 
-    def run(self, name: str, arguments: object, *, repeatable: bool = False) -> Any:
-        """Runs a script. `repeatable`: it may run a second time after a lost connection."""
+    def run(
+        self, name: str, arguments: object, *, repeatable: bool = False, even_if_full: bool = False
+    ) -> Any:
+        """Runs a script. `repeatable`: it may run a second time after a lost connection. `even_if_full`: it
+        runs on a server that has reached its maxmemory, too; see `scripts.OPENING`."""
         code = script(name)
         # Texts only: for a number hiredis calls repr, which raises what a signal handler raises; it crashes.
         now = "0" if self._clock is None else str(self._clock.now_ms())
@@ -76,9 +79,14 @@ class Connection:
         def call(link: Link) -> Any:
             failpoints.reach(f"{name}.before")
             try:
-                answer = link.call("EVALSHA", code.digest, "1", self.prefix, now, packed)
-            except exceptions.NoScriptError:  # the server was restarted, or its scripts were flushed
-                answer = link.call("EVAL", code.source, "1", self.prefix, now, packed)
+                try:
+                    answer = link.call("EVALSHA", code.digest, "1", self.prefix, now, packed)
+                except exceptions.NoScriptError:  # the server was restarted, or its scripts were flushed
+                    answer = link.call("EVAL", code.source, "1", self.prefix, now, packed)
+            except exceptions.ResponseError as error:
+                if not even_if_full or code_of(error) != "OOM":
+                    raise
+                answer = link.call("EVAL", OPENING + code.source, "1", self.prefix, now, packed)
             failpoints.reach(f"{name}.after")
             return answer
 

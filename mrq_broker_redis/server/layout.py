@@ -99,9 +99,11 @@ def prepare(connection: Connection, contents: Contents) -> None:
 
     Raises SchemaTooNew, and ConfigError where the prefix holds the other kind of contents.
     """
-    value = f"{VERSION} {OLDEST} {contents.value}".rstrip()
-    connection.execute("SET", connection.key("layout"), value, "NX")
     layout = found(connection)
+    if layout is None:  # otherwise nothing is set: a server without free memory refuses each SET
+        value = f"{VERSION} {OLDEST} {contents.value}".rstrip()
+        connection.execute("SET", connection.key("layout"), value, "NX")
+        layout = found(connection)
     if layout is None:
         return
     versions = missing(connection, layout)

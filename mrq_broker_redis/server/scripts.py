@@ -15,6 +15,10 @@ from typing import NamedTuple
 from mrq_core.drivers import open_files
 from mrq_core.errors import BrokerUnavailable
 
+OPENING = "redis.call('DEL', KEYS[1] .. ':none')\n"
+"""The first line of a script that runs on a server without free memory. Such a server refuses a command that
+may take memory only before the first write of a script, and this write deletes nothing (`lua_write_dirty` in
+scripting.c of Redis 6.2, `SCRIPT_WRITE_DIRTY` in script.c of 7)."""
 _NEEDS = re.compile(r"^-- needs: (.+)$", re.MULTILINE)
 
 

@@ -16,14 +16,16 @@ from mrq_core.contract.messages import (
     Note,
     Outcome,
     RawItem,
+    Remove,
     Requeue,
     Settlement,
     Unique,
 )
 from mrq_core.contract.metrics import Metric
-from mrq_core.contract.queries import LogLine
+from mrq_core.contract.queries import JobFilter, LogLine
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable
+from mrq_core.operations.queue_contents import purge_queue
 from tests.redis.kit import Place, open_broker
 from tests.redis.recount import check_keys
 from tests.redis.servers import Server
@@ -38,6 +40,13 @@ def own_server() -> Iterator[Server]:
     server.stop()
 
 
+ENDING = {
+    *("renew", "settle", "settle as retry", "cancel", "interrupt", "remove", "purge", "prune"),
+    *("raw renew", "raw settle", "raw end", "raw remove"),
+}
+"""Calls that free memory, or that a running job cannot do without: a full server takes them."""
+
+
 class Filled:
     """A broker with something in every structure, and all the calls that change one."""
 
@@ -46,10 +55,12 @@ class Filled:
         broker.prepare()
         broker.enqueue([new_job("q") for _ in range(3)])
         self.running, self.failing, self.third = claim(broker, limit=3).records
+        broker.enqueue([new_job("q")])
+        [interrupted] = claim(broker, limit=1).records
         waiting = [answer.id for answer in broker.enqueue([new_job("q") for _ in range(4)])]
         raw = broker.raw("urls_timed_set")
-        raw.push([RawItem(param=name, score=1.0) for name in "abc"])
-        visited, leased, *_ = raw.claim(1, 60.0, "w", 60.0) + raw.claim(1, 60.0, "w")
+        raw.push([RawItem(param=name, score=1.0) for name in "abcd"])
+        visited, leased, held = raw.claim(1, 60.0, "w", 60.0) + raw.claim(2, 60.0, "w")
         failed = Outcome(status=Status.FAILED, ttl=60.0, exception_type="ValueError")
         retry = Outcome(status=Status.RETRY, delay=1.0, is_retry=True)
         assert broker.settle([_ended(self.third, failed)]) == [True]
@@ -75,10 +86,16 @@ class Filled:
             "pause": lambda: broker.pause(["q"]),
             "put": lambda: broker.state.put("n", "a", 1),
             "add": lambda: broker.state.add("n", "c", 1),
-            "push": lambda: raw.push([RawItem(param="d", score=1.0)]),
+            "push": lambda: raw.push([RawItem(param="e", score=1.0)]),
             "raw claim": lambda: raw.claim(1, 60.0, "w"),
             "raw admit": lambda: raw.admit([(leased, new_job("urls_timed_set").record)], 60.0),
             "raw settle": lambda: raw.settle([visited], [5.0]),
+            "raw renew": lambda: raw.renew([held], 60.0),
+            "raw end": lambda: raw.settle([held], [None]),
+            "raw remove": lambda: raw.remove(["d"]),
+            "interrupt": lambda: broker.cancel([interrupted.id], Cancel(interrupt=True)),
+            "purge": lambda: broker.apply(JobFilter(queues=("other",)), Remove()),
+            "prune": lambda: broker.prune(1),
         }
 
 
@@ -92,13 +109,32 @@ def test_each_call_of_a_full_server_is_made_in_full_or_not_at_all(own_server: Se
     filled = Filled(broker)
     calls = filled.calls
     refused = refused_of(own_server, calls, lambda: check_keys(broker))
-    assert refused.keys() >= {"enqueue", "claim", "settle", "put", "push"}
+    assert refused.keys() >= {"enqueue", "claim", "put", "push"}
+    assert refused.keys() & ENDING == set()
     for name in refused:
         calls[name]()
         check_keys(broker)
     [settled] = broker.get([filled.running.id])
     assert settled is not None
     assert settled.status is Status.SUCCESS
+    broker.close()
+
+
+def test_a_new_process_purges_the_queues_of_a_full_server(own_server: Server) -> None:
+    place = Place(own_server.url, "mrq")
+    broker = open_broker(place)
+    broker.enqueue([new_job("q") for _ in range(20)])
+    broker.raw("urls_set").push([RawItem(param=str(number)) for number in range(20)])
+    broker.close()
+    with own_server.client() as client:
+        client.config_set("maxmemory", "100kb")
+    broker = open_broker(place)
+    assert purge_queue(broker, "q").jobs == 20
+    assert purge_queue(broker, "urls_set").params == 20
+    with own_server.client() as client:
+        client.config_set("maxmemory", "0")
+    check_keys(broker)
+    assert broker.count(JobFilter()).number == 0
     broker.close()
 
 

@@ -167,6 +167,7 @@ def test_each_call_of_a_full_server_is_made_in_full_or_not_at_all(own_server: Se
     }
     refused = refused_of(own_server, calls, lambda: check_entries(queue))
     assert refused.keys() >= {"push", "claim", "reserve"}
+    assert refused.keys() & {"replace", "renew", "release", "remove", "free", "prune"} == set()
     for name in refused:
         calls[name]()
         check_entries(queue)
