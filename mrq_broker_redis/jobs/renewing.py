@@ -25,5 +25,5 @@ def annotate(connection: Connection, notes: Sequence[Note]) -> list[bool]:
     answers: list[bool] = []
     for start in range(0, len(notes), BATCH):
         part = [[note.id, note.token, repr(float(note.progress))] for note in notes[start : start + BATCH]]
-        answers += map(bool, connection.run("annotate", part, repeatable=True))
+        answers += map(bool, connection.run("annotate", part, repeatable=True, even_if_full=True))
     return answers

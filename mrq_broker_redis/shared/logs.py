@@ -30,7 +30,7 @@ def append(connection: Connection, lines: Sequence[LogLine], max_size: int) -> N
             size = len(line.message.encode())
             full = binary(_pack((at_ms, "WARNING", note)))
             part.append([line.job_id, _position(line.attempt, line.seq), stored, size, full])
-        connection.run("logs", [max_size, part], repeatable=True)
+        connection.run("logs", [max_size, part], repeatable=True, even_if_full=True)
 
 
 def read(connection: Connection, job_id: str, cursor: str | None, limit: int) -> LogPage:

@@ -4,6 +4,7 @@ limits."""
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 
@@ -17,6 +18,7 @@ from mrq_core.worker.guards.descriptors import DescriptorReserve
 from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.guards.lasting import LastingGreenlet
 from mrq_core.worker.interrupts import CancelRequests
+from mrq_core.worker.outage import LEAST, MOST
 from mrq_core.worker.reporting.process_memory import own_size
 from mrq_core.worker.reporting.publishing import INTERVAL as PUBLISH_INTERVAL
 from mrq_core.worker.reporting.publishing import TaskPublisher
@@ -33,7 +35,10 @@ _POLL_INTERVAL = 1.0
 
 _TRYING = frozenset({"poll", "report"})
 """Steps that always call the broker, and tell that it is away or back."""
-_FOLLOWING = frozenset({"flush_running", "_measure", "_prune", "_watch_clocks", "publish"})
+_INDEPENDENT = frozenset({"flush_running"})
+"""Steps that go on during an outage, and try again by themselves after a failure: a broker that refuses
+claims may take what they write, as the store of a pair does."""
+_FOLLOWING = frozenset({"_measure", "_prune", "_watch_clocks", "publish"})
 """Steps that wait for the end of an outage."""
 _LOCAL = frozenset({"_tidy", "_check_limits", "write_file"})
 """Steps that do not call the broker, and go on during an outage."""
@@ -156,13 +161,16 @@ class Housekeeping:
         while not self._is_over:
             if name in _FOLLOWING:
                 outage.wait_for_end()
+            elif name in _INDEPENDENT:
+                if failures:
+                    outage.wait_for_end(random.uniform(LEAST, MOST))
             elif name not in _LOCAL and not outage.may_call(name):
                 outage.wait()
                 continue
             try:
                 step()
                 failures = 0
-                if name not in _LOCAL:
+                if name not in _LOCAL and name not in _INDEPENDENT:
                     outage.worked(name)
             except (BrokerError, OSError) as error:
                 failures += 1
@@ -170,7 +178,9 @@ class Housekeeping:
                     outage.failed(name, error)
                     continue
                 # Another step may meet the outage a moment later, and logs it.
-                if failures == (2 if isinstance(error, BrokerUnavailable) else 1):
+                if name in _INDEPENDENT and outage.is_on:
+                    failures = max(failures, 2)
+                elif failures == (2 if isinstance(error, BrokerUnavailable) else 1):
                     _log.warning("housekeeping.failed step=%s error=%s", name, error)
             except Exception:
                 _log.exception("housekeeping.broke step=%s", name)

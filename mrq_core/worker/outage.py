@@ -143,9 +143,9 @@ class Outage:
         else:
             gevent.wait([self._over, self._stopping], timeout=self.pause, count=1)
 
-    def wait_for_end(self) -> None:
-        """Waits for the end of the outage."""
-        self._over.wait()
+    def wait_for_end(self, timeout: float | None = None) -> None:
+        """Waits for the end of the outage, or for `timeout` seconds."""
+        self._over.wait(timeout)
 
     def hurry(self) -> None:
         """Tries often from now on: the worker stops."""

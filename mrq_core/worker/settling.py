@@ -120,9 +120,14 @@ class Settler:
                 self._emptied.set()
 
     def flush_running(self) -> None:
-        """Stores logs and progress of running jobs. Raises BrokerError, and keeps the lines."""
+        """Stores progress and logs of running jobs. Raises BrokerError, and keeps the lines."""
         executions = self._executions.undecided()
-        self.store_lines(executions)
+        try:
+            self._store_progress(executions)
+        finally:  # a broker may refuse one of the two
+            self.store_lines(executions)
+
+    def _store_progress(self, executions: Sequence[Execution]) -> None:
         changed = [
             execution
             for execution in executions

@@ -41,8 +41,8 @@ def own_server() -> Iterator[Server]:
 
 
 ENDING = {
-    *("renew", "settle", "settle as retry", "cancel", "interrupt", "remove", "purge", "prune"),
-    *("raw renew", "raw settle", "raw end", "raw remove"),
+    *("annotate", "log", "renew", "settle", "settle as retry", "cancel", "interrupt", "remove", "purge"),
+    *("prune", "raw renew", "raw settle", "raw end", "raw remove"),
 }
 """Calls that free memory, or that a running job cannot do without: a full server takes them."""
 

@@ -11,9 +11,13 @@ from pathlib import Path
 import gevent
 import pytest
 
+from mrq_core.contract.messages import Cancel
+from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.worker import outage
 from mrq_core.worker.outage import Outage
+from tests import brokers
+from tests.redis.servers import Server as RedisServer
 from tests.servers import ServerProcess
 from tests.support import open_project, until
 from tests.worker.conftest import TASKS
@@ -189,3 +193,55 @@ def test_the_log_tells_an_outage_once_and_its_end_once(own_server: ServerProcess
         lines = [line for line in worker.output.splitlines() if " WARNING " in line or " ERROR " in line]
         events = [line.split(" - ", 1)[1].split()[0] for line in lines]
         assert events == ["broker.away", "broker.back"] * 2
+
+
+TALKING = """
+import pathlib
+import time
+
+from mrq_core import log, set_current_job_progress, task
+
+
+@task
+def talk():
+    wait_for("speak")
+    log.warning("a line in the outage")
+    set_current_job_progress(0.5)
+    wait_for("end")
+
+
+def wait_for(name):
+    while not pathlib.Path(name).exists():
+        time.sleep(0.01)
+"""
+
+
+@pytest.mark.parametrize("name", ["redis", pytest.param("redis+mongo", marks=pytest.mark.campaign)])
+def test_logs_and_progress_are_stored_while_claims_are_refused(name: str, tmp_path: Path) -> None:
+    server = RedisServer()
+    address = brokers.address_of(name, tmp_path)
+    try:
+        with (
+            server.client() as client,
+            open_project(tmp_path, f"{server.url}?prefix=talk", address.store) as project,
+        ):
+            project.write("talking.py", TALKING)
+            job = project.queue("talking.talk")
+            worker = project.worker("--greenlets", "2", "--lease", "60")
+            until(lambda: project.client.fetch(job).status == Status.STARTED, what="the job to start")
+            other = project.queue("talking.talk")
+            until(lambda: project.client.fetch(other).status == Status.STARTED, what="no free greenlet")
+            third = project.queue("talking.talk")
+            client.config_set("maxmemory", "100kb")
+            project.client.broker.cancel([other], Cancel(interrupt=True))
+            worker.until_output("broker.away")
+            project.write("speak", "")
+            broker = project.client.broker
+            until(lambda: "a line in the outage" in str(broker.read_logs(job).lines), what="the line")
+            until(lambda: project.client.fetch(job).progress == 0.5, what="the progress")
+            assert "broker.back" not in worker.output
+            assert project.client.fetch(third).status == Status.QUEUED
+            client.config_set("maxmemory", "0")
+            project.write("end", "")
+    finally:
+        server.stop()
