@@ -3,6 +3,7 @@ stay."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -25,7 +26,13 @@ from mrq_core.ids import new_id, new_nonce
 
 ATTEMPTS = 20
 """How often a claim looks again because others were quicker."""
+DAMAGED = "damaged_queue"
+"""The field with the queue of a parameter that was taken out of the queue because it cannot be read."""
+NOTED = "damaged parameters"
+"""The document with the names of these queues, for `mrq check`."""
 _SETTLED_KEPT = 10
+
+_log = logging.getLogger("mrq.mongo")
 
 
 class _Plan:
@@ -66,7 +73,7 @@ def _plan(
         return []
     over = {"queue": queue, "until": {"$lte": now}}
     found = connection.run("raw", lambda raw: list(raw.find(over).sort([("until", 1)]).limit(limit)))
-    found = _without_jobs(connection, found)
+    found = _without_jobs(connection, _whole(connection, found, ("param", "job", "token")))
     plans = [_again(doc, now, lease) for doc in found]
     score: Doc = {"$gte": float("-inf")}
     if kind is RawKind.TIMED_SET:
@@ -77,12 +84,27 @@ def _plan(
         order = [("score", 1), ("_id", 1)]
         waiting = connection.run("raw", lambda raw: list(raw.find(line).sort(order).limit(room)))
         has_scores = kind in (RawKind.SORTED_SET, RawKind.TIMED_SET)
-        for doc in waiting:
+        for doc in _whole(connection, waiting, ("param",)):
             shown = float(doc["score"]) if has_scores else None
             plans.append(
                 _first(doc, shown, now, lease) if pushback is None else _visit(doc, shown, now, pushback)
             )
     return plans
+
+
+def _whole(connection: Connection, documents: list[Doc], texts: tuple[str, ...]) -> list[Doc]:
+    """The documents that have these texts. The others were changed by hand: they leave their queue, and keep
+    its name under another field."""
+    whole = [doc for doc in documents if all(isinstance(doc.get(name), str) for name in texts)]
+    if len(whole) < len(documents):
+        kept = {doc["_id"] for doc in whole}
+        damaged = [doc["_id"] for doc in documents if doc["_id"] not in kept]
+        leave: list[Doc] = [{"$set": {DAMAGED: "$queue"}}, {"$unset": "queue"}]
+        connection.run("raw", lambda raw: raw.update_many({"_id": {"$in": damaged}}, leave))
+        noted = {"$addToSet": {"queues": documents[0]["queue"]}}
+        connection.run("meta", lambda meta: meta.update_one({"_id": NOTED}, noted, upsert=True))
+        _log.error("raw.damaged documents=%s", damaged)
+    return whole
 
 
 def _without_jobs(connection: Connection, leases: list[Doc]) -> list[Doc]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from mrq_broker_mongo.server import layout
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
+from mrq_core.contract.naming import shown_names
 from mrq_core.contract.queries import Finding
 from mrq_core.drivers.answers import UNREADABLE
 from mrq_core.drivers.checks import tried_write
@@ -58,6 +59,21 @@ def _examine(connection: Connection) -> Iterator[Finding]:
         yield _indexes(connection, stored)
         if told.get("isWritablePrimary", True):
             yield _writes(connection)
+            yield from _damaged_parameters(connection)
+
+
+def _damaged_parameters(connection: Connection) -> Iterator[Finding]:
+    """A warning that names the queues of parameters that cannot be read."""
+    noted = connection.run("meta", lambda meta: meta.find_one({"_id": "damaged parameters"}))
+    if noted is not None:
+        queues = shown_names(sorted(map(str, noted["queues"])))
+        yield Finding(
+            level="warning",
+            subject="damaged parameters",
+            message=f"parameters of raw queues cannot be read: of {queues}",
+            advice=f"push the parameters again that {connection.name('raw')} holds in documents with a "
+            f"damaged_queue, delete these, and {noted['_id']!r} in {connection.name('meta')}",
+        )
 
 
 def _deployment(told: Doc) -> Finding:

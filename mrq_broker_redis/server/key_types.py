@@ -1,7 +1,7 @@
 """Keys of the prefix that have another type than mrq gives them: made by another program, or by hand.
 
 A command on such a key fails, and with it each call that needs the key. Keys of single jobs are not examined
-here: `jobs/damaged` sets their jobs aside.
+here: `jobs/damaged` sets their jobs aside. The set `damaged` has the names of the keys with damaged values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _KEYS = {
         *("x", "queues", "slots", "parked-keys", "u:x", "rates", "states:x", "raw-names", "raw-settled"),
         *(f"i:s:{status}" for status in Status),
     ),
-    "set": ("ranks",),
+    "set": ("ranks", "damaged"),
     "string": ("layout", "signals", "queues-walk", "states:n", "rules:n"),
 }
 _OF_QUEUE = ("i:q:{}", "c:{}", "w:0:{}", "ready:{}", "later:{}")
@@ -29,7 +29,7 @@ _OF_QUEUE = ("i:q:{}", "c:{}", "w:0:{}", "ready:{}", "later:{}")
 
 
 def findings(connection: Connection) -> Iterator[Finding]:
-    """An error that names keys of another type. Nothing if there are none."""
+    """An error that names keys of another type, and a warning that names damaged values that were kept."""
     wanted = {connection.key(name): kind for kind, names in _KEYS.items() for name in names}
     wrong = _wrong(connection, wanted)
     if connection.key("queues") not in wrong:
@@ -44,6 +44,22 @@ def findings(connection: Connection) -> Iterator[Finding]:
             advice="set REDIS_PREFIX to an unused name if another program has made them; else keep a copy of "
             "their values, delete the keys, and compare with `mrq check --repair`",
         )
+    kept = [] if connection.key("damaged") in wrong else _kept(connection)
+    if kept:
+        more = f"; and {len(kept) - _SHOWN} others" if len(kept) > _SHOWN else ""
+        yield Finding(
+            level="warning",
+            subject="damaged keys",
+            message=f"damaged values were found and are kept under {'; '.join(kept[:_SHOWN])}{more}",
+            advice="read them, put right what they concern, and delete these keys",
+        )
+
+
+def _kept(connection: Connection) -> list[str]:
+    """The keys with damaged values that are not deleted yet."""
+    names = [name.decode() for name in connection.execute("SMEMBERS", connection.key("damaged"))]
+    keys = [connection.key(name) for name in sorted(names)]
+    return [key for key in keys if connection.execute("EXISTS", key)]
 
 
 def _wrong(connection: Connection, wanted: dict[str, str]) -> dict[str, tuple[str, str]]:

@@ -9,14 +9,14 @@ import pytest
 
 from mrq_broker_mongo.server import checks, layout
 from mrq_broker_mongo.server.layout import INDEXES
-from mrq_core.contract.messages import ChangeResult, Wanted
+from mrq_core.contract.messages import ChangeResult, RawItem, Wanted
 from mrq_core.contract.queries import Finding
 from mrq_core.testing.conformance.base import run_in_threads
 from tests.mongo.kit import Place, claim, new_job, open_broker
 from tests.mongo.servers import Server
 from tests.mongo.services import Replicas, replica_set
 from tests.servers import free_port
-from tests.support import open_project
+from tests.support import open_project, until
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +104,27 @@ def test_the_command_mends_what_is_missing_and_says_so(place: Place, server: Ser
         assert "mrq check --fix" in process.output
         project.mrq("check", "--fix")
         assert f"all {len(INDEXES)} are there" in project.mrq("check")
+    broker.close()
+
+
+@pytest.mark.parametrize("is_leased", [False, True])
+def test_a_parameter_that_was_changed_by_hand_is_named_and_stops_no_claim(
+    place: Place, server: Server, is_leased: bool
+) -> None:
+    broker = place.open()
+    raw = broker.raw("urls_set")
+    raw.push([RawItem(param=param) for param in "ab"])
+    if is_leased:
+        assert len(raw.claim(2, 0.01, "w")) == 2
+    with server.client() as client:
+        documents = client["mrq"][f"{place.prefix}_raw"]
+        documents.update_one({"param": "a"}, {"$set": {"param": 5}})
+    until(lambda: [one.param for one in raw.claim(2, 60.0, "w")] == ["b"], what="the other parameter")
+    finding = findings(place)["damaged parameters"]
+    assert finding.level == "warning"
+    assert "urls_set" in finding.message
+    with server.client() as client:
+        assert client["mrq"][f"{place.prefix}_raw"].find_one({"damaged_queue": "urls_set"}) is not None
     broker.close()
 
 

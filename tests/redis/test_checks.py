@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mrq_broker_redis.server import layout
-from mrq_core.contract.messages import NewJob
+from mrq_core.contract.messages import NewJob, RawItem
 from mrq_core.contract.queries import Finding
 from mrq_core.contract.record import JobRecord
 from mrq_core.errors import BrokerError
@@ -58,6 +58,21 @@ def test_a_key_of_another_type_is_named(own_server: Server, name: str) -> None:
     broker.close()
     assert finding.level == "error"
     assert f"{key} is a list, expected a " in finding.message
+
+
+def test_a_damaged_lease_of_a_parameter_is_kept_and_named(own_server: Server) -> None:
+    broker = open_broker(Place(own_server.url, "mrq"))
+    raw = broker.raw("urls_set")
+    raw.push([RawItem(param=param) for param in "ab"])
+    lost, other = raw.claim(2, 0.01, "w")
+    broker._connection.execute("HSET", broker._connection.key("raw-lease:urls_set"), lost.job_id, "\xc1")
+    until(lambda: [one.param for one in raw.claim(2, 60.0, "w")] == [other.param], what="the other parameter")
+    finding = {one.subject: one for one in broker.check()}["damaged keys"]
+    kept = broker._connection.key("damaged:raw-lease:urls_set")
+    assert kept in finding.message
+    broker._connection.execute("DEL", kept)
+    assert "damaged keys" not in {one.subject for one in broker.check()}
+    broker.close()
 
 
 def test_a_server_that_is_too_old_is_found(own_server: Server) -> None:

@@ -13,7 +13,9 @@ for letter, kind in pairs({ j = 'hash', r = 'string' }) do
   local key = K .. letter .. ':' .. id
   local found = call('TYPE', key).ok
   if found ~= kind and found ~= 'none' then
-    call('RENAME', key, K .. 'damaged:' .. letter .. ':' .. id)
+    local name = 'damaged:' .. letter .. ':' .. id
+    call('RENAME', key, K .. name)
+    call('SADD', K .. 'damaged', name)
   end
 end
 if row.z == '' and hash.u and (hash.m == 'queued' or hash.m == 'done') then

@@ -22,9 +22,11 @@ local function visits_of(queue)
   return K .. 'raw-visit:' .. queue
 end
 
+-- The lease of a claim; nil for none, and for one that is damaged.
 local function lease_of(queue, id)
-  local lease = call('HGET', leases_of(queue), id)
-  return lease and cmsgpack.unpack(lease)
+  local packed = call('HGET', leases_of(queue), id)
+  local lease = packed and keys_in(packed)
+  return lease and lease[1] and lease[3] and lease or nil
 end
 
 local function keep_lease(queue, id, lease, until_ms)
@@ -35,6 +37,16 @@ end
 local function drop_lease(queue, id)
   call('HDEL', leases_of(queue), id)
   call('ZREM', until_of(queue), id)
+end
+
+-- Moves a lease that cannot be read to the hash damaged:raw-lease:<queue>.
+local function set_lease_aside(queue, id)
+  local packed, name = call('HGET', leases_of(queue), id), 'damaged:raw-lease:' .. queue
+  if packed then
+    call('HSET', K .. name, id, packed)
+    call('SADD', K .. 'damaged', name)
+  end
+  drop_lease(queue, id)
 end
 
 -- Whether the claim is the latest of its parameter, neither settled nor admitted: 'lease', 'visit' or nil.

@@ -18,9 +18,13 @@ end
 
 for _, id in ipairs(call('ZRANGEBYSCORE', until_of(queue), '-inf', now, 'LIMIT', 0, limit)) do
   local lease = lease_of(queue, id)
-  local count = tonumber(string.match(lease[3], '^%d+')) + 1
-  local token = answer(lease[1], id, count, lease[2], 1)
-  keep_lease(queue, id, { lease[1], lease[2], token, false }, now + lease_ms)
+  local count = lease and tonumber(string.match(lease[3], '^%d+'))
+  if count then
+    local token = answer(lease[1], id, count + 1, lease[2], 1)
+    keep_lease(queue, id, { lease[1], lease[2], token, false }, now + lease_ms)
+  else
+    set_lease_aside(queue, id)
+  end
 end
 
 local room = limit - number

@@ -95,7 +95,7 @@ local function params_in(data)
   return last <= #data and string.sub(data, first, last) or LOST_PARAMS
 end
 
--- The limit keys of a job (msgpack); nil if they are damaged.
+-- The limit keys of a job, or another stored list (msgpack); nil if the list is damaged.
 local function keys_in(packed)
   local is_read, keys = pcall(cmsgpack.unpack, packed)
   return is_read and type(keys) == 'table' and keys or nil
