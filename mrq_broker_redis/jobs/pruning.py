@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mrq_broker_redis.jobs import damaged
 from mrq_broker_redis.server.connection import Connection
 from mrq_broker_redis.shared.metrics import LETTERS
 
@@ -11,7 +12,12 @@ def prune(connection: Connection, limit: int) -> int:
     examines up to `limit` names of queues."""
     spans = [[letter, one.seconds * 1000, round(one.kept * 1000)] for one, letter in LETTERS.items()]
     arguments = [max(0, limit), spans]
-    return int(connection.run("prune", arguments, repeatable=True, even_if_full=True))
+    answer = connection.run("prune", arguments, repeatable=True, even_if_full=True)
+    if not isinstance(answer, list):
+        return int(answer)
+    number, ids = answer
+    damaged.set_aside(connection, [job_id.decode() for job_id in ids])  # the next call deletes them
+    return int(number)
 
 
 def prune_entries(connection: Connection, limit: int) -> None:

@@ -337,6 +337,11 @@ def test_a_damaged_job_that_has_ended_is_deleted_when_it_expires(scene: Scene) -
     time.sleep(0.02)
     scene.broker.prune()
     assert scene.broker.get([ids[1]]) == [None]
+    scene.broker.prune()
+    if isinstance(scene.broker, RedisBroker):
+        pattern = scene.broker._connection.key(f"*{ids[0]}")
+        left = scene.broker._connection.use(lambda client: client.keys(pattern))
+        assert [key for key in left if b":damaged:" not in key] == []
     scene.check()
 
 

@@ -1,15 +1,19 @@
 -- needs: base, batch, slots, uniques, terms, records, pruning
 -- Deletes expired jobs, and expired unique keys, rates, settled claims, state and metrics. Forgets names of queues.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { limit, { resolution of metrics, its length, how long they are kept, in ms } }
--- Answers the number of deleted jobs.
+-- Answers the number of deleted jobs; where damaged jobs have expired, that number and the ids of these.
 
 local limit = given[1]
 local ids = call('ZRANGEBYSCORE', K .. 'x', '-inf', now, 'LIMIT', 0, limit)
-local gone = 0
+local gone, damaged = 0, {}
 for _, id in ipairs(ids) do
   local row = indexed_of(id)
-  if not (row and row.q and row.h) then -- gone, or damaged
-    call('ZREM', K .. 'x', id)
+  if not (row and row.q and row.h) then
+    if call('EXISTS', key_of(id), data_of(id)) > 0 then
+      damaged[#damaged + 1] = id
+    else
+      call('ZREM', K .. 'x', id)
+    end
   elseif row.z == '' then
     delete(id, row, false)
     gone = gone + 1
@@ -33,5 +37,8 @@ for _, span in ipairs(given[2]) do
     call('UNLINK', K .. 'm:' .. letter .. ':' .. member)
     call('ZREM', lines, member)
   end
+end
+if #damaged > 0 then
+  return { gone, damaged }
 end
 return gone
