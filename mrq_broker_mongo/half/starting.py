@@ -92,8 +92,9 @@ def start(
         else:
             update = update_of(before, record, STORE)
             updates.append(UpdateOne(guard_of(doc), {**update, "$inc": {"v": 1}}))
-    if unread:
-        damaged.set_aside_claimed(connection, unread)
+    error = damaged.set_aside_met(connection, unread) if unread else None
+    if error is not None and not records:
+        raise error
     updates += [how.update_of_fresh(some, token) for token, some in fresh.items()]
     if updates and not _write(connection, updates, len(records)):
         records = _read_back(connection, tokens)

@@ -267,8 +267,9 @@ class _Taker:
                     updates.append(UpdateOne(guard_of(doc), {**update, "$inc": {"v": 1}}))
             except JobDamaged:
                 unread.append(doc)
-        if unread:
-            damaged.set_aside_claimed(self._connection, unread, token)
+        error = damaged.set_aside_met(self._connection, unread, token) if unread else None
+        if error is not None and not (self.taken or records or fresh or planned):
+            raise error
         if fresh:
             updates.append(self._update_of_fresh([documents[index] for index in fresh]))
         if updates:

@@ -4,7 +4,6 @@ See `mrq_core.drivers.damage`."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
@@ -69,13 +68,19 @@ def set_aside_all(connection: Connection, items: Sequence[ClaimRef | Note | Sett
     return set_aside(connection, object_ids([one.id for one in items])) > 0
 
 
-def set_aside_claimed(connection: Connection, documents: Iterable[Doc], token: str | None = None) -> None:
-    """Sets the jobs aside that a claim has met, or has started under the token. Failures wait for the next
-    claim: they must not lose what this claim has."""
-    with contextlib.suppress(BrokerError):
+def set_aside_met(
+    connection: Connection, documents: Iterable[Doc], token: str | None = None
+) -> BrokerError | None:
+    """Sets the jobs aside that a claim has met, or has started under the token. Returns an error of the
+    broker, which the caller raises unless the claim has other jobs: these must not be lost."""
+    try:
         for doc in documents:
             is_mine = token is not None and doc.get("token") == token
             set_aside(connection, [doc["_id"]], is_over=True if is_mine else None)
+    except BrokerError as error:
+        _log.error("claim.damaged error=%s", error)
+        return error
+    return None
 
 
 def set_aside_due(connection: Connection, request: ClaimRequest) -> bool:

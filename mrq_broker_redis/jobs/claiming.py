@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from msgspec.structs import replace
@@ -19,6 +20,7 @@ from mrq_core.drivers.limits import rules_of
 from mrq_core.errors import BrokerCorrupt, BrokerError
 from mrq_core.ids import new_nonce
 
+_log = logging.getLogger("mrq.redis")
 SWEEP_MS = 1000
 """How often a claim that is full searches for parked jobs with room nevertheless."""
 
@@ -81,12 +83,19 @@ def _answered(
         except (BrokerCorrupt, TypeError):  # TypeError: there is no data, or data of another type
             unread.append(f"{nonce}{number:03x}")
     rotation.note(int(now_ms), continued, parked, swept)
-    if unread:
-        damaged.set_aside_claimed(connection, unread)
-    is_denied = False
-    if more:
-        is_denied = more[0] == 1
-        damaged.set_aside_met(connection, more[1])
+    if unread or more:
+        try:
+            if unread:
+                damaged.set_aside_claimed(connection, unread)
+            if more:
+                damaged.set_aside_met(connection, more[1])
+        except (
+            BrokerError
+        ) as error:  # the claimed jobs must not be lost; the next claim meets the others again
+            if not taken:
+                raise
+            _log.error("claim.damaged error=%s", error)
+    is_denied = bool(more) and more[0] == 1
     return Claimed(records=tuple(taken), next_due=moment(due), now=now, is_denied=is_denied)
 
 

@@ -22,7 +22,7 @@ from mrq_core.contract import codec, lifecycle
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.drivers import damage, encoding
-from mrq_core.errors import BrokerCorrupt, BrokerError, JobDamaged
+from mrq_core.errors import BrokerCorrupt, JobDamaged
 
 ATTEMPTS = 10
 """How often a job is read again after another process changed it first."""
@@ -43,19 +43,16 @@ def past_damage(connection: Connection, call: Callable[[], _Answer]) -> _Answer:
 
 
 def set_aside_met(connection: Connection, met: Sequence[bytes]) -> None:
-    """Sets the jobs aside that a claim has met, given as ids and queues in turn. Failures wait for the next
-    claim: they must not lose what this claim has."""
+    """Sets the jobs aside that a claim has met, given as ids and queues in turn. Raises BrokerError."""
     ids = [job_id.decode() for job_id in met[::2]]
     queues = dict(zip(ids, (queue.decode() for queue in met[1::2]), strict=True))
-    with contextlib.suppress(BrokerError):
-        set_aside(connection, ids, queues=queues)
+    set_aside(connection, ids, queues=queues)
 
 
 def set_aside_claimed(connection: Connection, token_ends: Sequence[str]) -> None:
-    """Sets the jobs aside that a claim has started under these tokens and cannot read."""
-    with contextlib.suppress(BrokerError):
-        found = connection.run("claimed_as", list(token_ends), repeatable=True)
-        set_aside(connection, [job_id.decode() for job_id in found], is_over=True)
+    """Sets the jobs aside that a claim has started under these tokens and cannot read. Raises BrokerError."""
+    found = connection.run("claimed_as", list(token_ends), repeatable=True)
+    set_aside(connection, [job_id.decode() for job_id in found], is_over=True)
 
 
 def set_aside(
