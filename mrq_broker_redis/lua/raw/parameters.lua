@@ -22,7 +22,7 @@ local function visits_of(queue)
   return K .. 'raw-visit:' .. queue
 end
 
--- The lease of a claim; nil for none, and for one that is damaged.
+-- The lease of a claim; nil if it does not exist, or cannot be read.
 local function lease_of(queue, id)
   local packed = call('HGET', leases_of(queue), id)
   local lease = packed and keys_in(packed)
