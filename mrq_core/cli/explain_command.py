@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import print_json, program, say
+from mrq_core.cli.output import print_json, program, safe_line, say
 from mrq_core.operations.explaining import explain as reasons_of
 from mrq_core.operations.reasons import reason_view
 
@@ -30,6 +30,6 @@ def explain(
         print_json([reason_view(reason) for reason in reasons])
         return
     for reason in reasons:
-        say(reason.sentence)
+        say(safe_line(reason.sentence))
         if reason.command is not None:
             say(f"  {program()}{reason.command.removeprefix('mrq')}", style="dim")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from itertools import islice
@@ -30,6 +31,8 @@ from mrq_core.tasks.loading import LoadedTask, check_reachable, load_task, resol
 from mrq_core.tasks.options import TaskOptions, options_from
 from mrq_core.tasks.task import Task, TaskFunction, TaskLike, path_of
 
+_log = logging.getLogger("mrq.client")
+
 _MOST_OPTIONS = 10_000
 """The most tasks whose options a client keeps."""
 _NO_OPTIONS = TaskOptions()
@@ -56,6 +59,7 @@ class Client:
         self.plugins = plugins
         opened = broker or open_broker(config, self.plugins)
         self._brokers = ThreadBrokers(opened, lambda: open_broker(config, self.plugins))
+        self._is_kept_open = False
         self._options: dict[TaskLike, LoadedTask] = {}
         self._overrides: dict[str, TaskOptions] = {}
         self._learned: dict[str, TaskOptions] = {}
@@ -196,8 +200,15 @@ class Client:
         return self.plugins.encode_params(checked), keys_in(checked, options.searchable or ())
 
     def close(self) -> None:
-        """Closes the broker's connections."""
+        """Closes the broker's connections. Has no effect on a client that others use, see `keep_open`."""
+        if self._is_kept_open:
+            _log.warning("client.kept_open: the worker and all jobs use this client, so it stays open")
+            return
         self._brokers.close()
+
+    def keep_open(self) -> None:
+        """Makes `close` have no effect: the jobs of a worker get the worker's client."""
+        self._is_kept_open = True
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(

@@ -79,6 +79,14 @@ def queue_names_from(texts: Iterable[str]) -> tuple[str, ...]:
 
 def worker_queues_from(texts: Iterable[str]) -> tuple[str, ...]:
     """The same for a worker, which serves ``mail_reverse`` as a pile. Raises InvalidValue."""
+    texts = list(texts)
+    for text in texts:
+        if text != text.strip() and all(names_in(text)):
+            raise InvalidValue(
+                f"queue is {shown(text)}, with blanks at the ends: expected a name in double quotes if the "
+                "blanks belong to the name, or no blanks",
+                path="queue",
+            )
     names = [name for text in texts for name in names_in(text)]
     if not all(names):
         raise InvalidValue("queue has an empty value: expected the name of a queue or tree", path="queue")

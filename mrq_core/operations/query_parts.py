@@ -218,9 +218,7 @@ def _part_of(text: str, token: Token) -> QueryPart:
     if token.colon < 0:
         return msgspec.structs.replace(part, name="id" if is_id(token.text) else "")
     name = _known_name(token, part, text)
-    values = (
-        tuple(item.strip() for item in token.items()) if name in LISTS else (token.text[token.colon + 1 :],)
-    )
+    values = tuple(token.items()) if name in LISTS else (token.text[token.colon + 1 :],)
     part = msgspec.structs.replace(part, name=name, values=values)
     if not all(values):
         raise query_error(part, f"{name} has an empty value: expected a value, or no part of that name", text)

@@ -14,7 +14,7 @@ from mrq_core.clock import period_words
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Limit
-from mrq_core.contract.naming import is_in, is_tree
+from mrq_core.contract.naming import is_in, is_tree, quoted_name
 from mrq_core.contract.shared_state import Pause, Rules
 from mrq_core.operations.views import iso, seconds
 from mrq_core.operations.workers import CLAIMING, DEAD, WorkerReport, list_workers, listening
@@ -119,7 +119,7 @@ def _paused(name: str, around: Surroundings) -> list[Reason]:
             sentence = f"Its subqueue {paused} {told}."
         else:
             continue
-        command = f"mrq queues resume {quoted(paused)}"
+        command = f"mrq queues resume {quoted_queue(paused)}"
         reasons.append(Reason(kind=ReasonKind.PAUSED, sentence=sentence, command=command, paused=paused))
     return reasons
 
@@ -144,7 +144,7 @@ def _no_worker(name: str, workers: Sequence[WorkerReport]) -> Reason:
         sentence += f" {listed(stopping, len(stopping))} {'is' if len(stopping) == 1 else 'are'} stopping."
     if dead:
         sentence += f" {listed(dead, len(dead))} {'is' if len(dead) == 1 else 'are'} dead."
-    command = f"mrq worker {quoted(name)}"
+    command = f"mrq worker {quoted_queue(name)}"
     return Reason(kind=ReasonKind.NO_WORKER, sentence=sentence, command=command)
 
 
@@ -156,7 +156,7 @@ def _full(name: str, workers: Sequence[WorkerReport]) -> Reason:
         f"{listed([report.name for report in workers], len(workers))}, "
         f"{greenlets:,} greenlet{'' if greenlets == 1 else 's'} in all."
     )
-    command = f"mrq worker {quoted(name)}"
+    command = f"mrq worker {quoted_queue(name)}"
     return Reason(kind=ReasonKind.WORKERS_FULL, sentence=sentence, command=command)
 
 
@@ -173,7 +173,7 @@ def _denied(name: str, path: str, workers: Sequence[WorkerReport]) -> Reason:
         f"{which} from {queue_text(name)} leaves out jobs of the task {path}, by its ALLOW_TASKS "
         f"or DENY_TASKS: {listed([report.name for report in workers], len(workers))}."
     )
-    return Reason(kind=ReasonKind.DENIED, sentence=sentence, command=f"mrq worker {quoted(name)}")
+    return Reason(kind=ReasonKind.DENIED, sentence=sentence, command=f"mrq worker {quoted_queue(name)}")
 
 
 def _is_full(report: WorkerReport) -> bool:
@@ -187,6 +187,11 @@ def quoted(name: str) -> str:
     """The name as an argument of a command. Characters that a terminal obeys are escapes, which bash and zsh
     read."""
     return f"{'-- ' if name.startswith('-') else ''}{in_shell(name)}"
+
+
+def quoted_queue(name: str) -> str:
+    """The name as an argument that is a list of queues."""
+    return quoted(quoted_name(name))
 
 
 def in_shell(text: str) -> str:

@@ -71,7 +71,7 @@ _log = logging.getLogger("mrq.scheduler")
 
 @dataclass(slots=True, kw_only=True)
 class _Plan:
-    """A schedule that is due: as it is stored once its fires are chosen, the version that this replaces, and
+    """A schedule that is due: in the form that stores its choice, the version that this replaces, and
     what the fires make."""
 
     stored: StoredSchedule

@@ -138,7 +138,7 @@ class Worker:
         )
         admin = self._admin_server()
         broker.prepare()
-        set_process_client(self.client)
+        set_process_client(self.client).keep_open()
         self._stopping.handle_signals()
         if self._parent is not None:
             self._parent.obey(self._stopping, self._state.executions)

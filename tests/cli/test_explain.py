@@ -48,3 +48,10 @@ def test_an_unknown_job_and_an_unknown_queue(mrq: Shell, project: Project) -> No
     assert "no job has the id" in mrq("explain", "0" * 24, code=1).err
     assert mrq("explain", "nowhere").out.startswith("No queue nowhere holds jobs.")
     assert "expected a name of 1 to 200 characters" in mrq("explain", "x" * 201, code=2).err
+
+
+def test_a_name_forges_no_line(mrq: Shell, project: Project) -> None:
+    project.queue("tasks.greet", {"name": "Ann"}, queue="a\nAll is well.")
+    first, command = mrq("explain", "a\nAll is well.").out.splitlines()
+    assert first.startswith("No worker claims from the queue a\\nAll is well.")
+    assert command == "  mrq worker $'\"a\\x0aAll is well.\"'"

@@ -16,6 +16,7 @@ from mrq_core.operations.filters import (
     filter_from,
     moment_from,
     number_from_totals,
+    queue_names_from,
     seconds_from,
 )
 
@@ -211,3 +212,10 @@ def test_a_duration_has_bounds() -> None:
             duration_from(given, name="x", **({"most": 86_400} if "most" in bounds else {}))
     with pytest.raises(InvalidValue, match="of at least 1m and at most 1h, such as"):
         duration_from("59.9s", name="x", least=60, most=3600)
+
+
+@pytest.mark.parametrize("text", [" lead ", "lead ", "\tlead", "a, b\n"])
+def test_blanks_at_the_ends_of_a_list_of_queues_are_refused(text: str) -> None:
+    with pytest.raises(InvalidValue, match="with blanks at the ends: expected a name in double quotes"):
+        queue_names_from([text])
+    assert queue_names_from([f'"{text}"', "a, b"]) == (text, "a", "b")

@@ -315,3 +315,22 @@ def test_odd_texts_are_refused(broker: MemoryBroker, text: str) -> None:
 def test_parts_have_their_values_without_quotes() -> None:
     [part] = split_query('queue:a,"b c"')
     assert (part.name, part.values, part.value) == ("queue", ("a", "b c"), "a,b c")
+
+
+@pytest.mark.parametrize("name", [" lead ", "q\n", "\t", " a, b ", '"x"', "'", "a\\b ", "two words"])
+def test_a_quoted_value_keeps_its_blanks(broker: MemoryBroker, name: str) -> None:
+    quoted = '"' + name.replace("\\", "\\\\").replace('"', '\\"') + '"'
+    query = parse_query(broker, f"queue:{quoted} status:failed")
+    assert query.filter.queues == (name,)
+    again = parse_query(broker, query.text)
+    assert (again.filter, again.text) == (query.filter, query.text)
+
+
+def test_several_parts_of_one_name_are_alternatives_and_parts_of_different_names_are_not(
+    broker: MemoryBroker,
+) -> None:
+    query = parse_query(broker, "queue:a status:failed queue:b status:timeout,failed path:a.B path:c.D")
+    assert query.filter.queues == ("a", "b")
+    assert query.filter.statuses == (Status.FAILED, Status.TIMEOUT)
+    assert query.filter.paths == ("a.B", "c.D")
+    assert set(parse_query(broker, "is:running is:waiting").filter.statuses) == {Status.STARTED, *WAITING}

@@ -24,7 +24,7 @@ import tempfile
 import time
 import warnings
 
-from mrq_core import log, task
+from mrq_core import get_current_worker, log, queue_job, task
 from tasks import note
 
 HANDLED = {"version": 1, "root": {"level": "WARNING", "handlers": []}}
@@ -191,6 +191,12 @@ def capture():
 @task
 def configures(way: str):
     globals()[way]()
+
+
+@task
+def closes_client():
+    get_current_worker().client.close()
+    return queue_job("changes.logs", {})
 
 
 @task
@@ -366,6 +372,16 @@ def test_lines_go_to_the_log_file_after_a_task_has_closed_its_descriptor(project
     assert "from the logger of mrq" in lines
     assert "worker.stopped" in lines
     assert "Bad file descriptor" not in worker.output
+
+
+def test_the_client_of_a_worker_stays_open_after_a_task_has_closed_it(project: Project) -> None:
+    job = project.queue("changes.closes_client")
+    worker = project.work_off()
+    record = project.ended(job)
+    assert record.status == Status.SUCCESS
+    assert project.ended(str(record.result)).status == Status.SUCCESS
+    assert "client.kept_open" in worker.output
+    assert "broker.away" not in worker.output
 
 
 def test_a_task_that_goes_on_after_it_has_configured_logging_leaves_the_logs_of_its_neighbours(
