@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from mrq_core.cli.output import complain, complain_traceback
 from mrq_core.cli.terminal import result_output
 from mrq_core.config.hidden import hiding
+from mrq_core.drivers import open_files
 from mrq_core.errors import ConfigError, InvalidParams, InvalidValue, MrqError, ScheduleNotFound, shown_error
 
 _HINT = "This is an error in mrq or in a plugin; --debug prints its traceback"
@@ -40,10 +41,13 @@ def exit_on_error(*, debug: bool) -> Iterator[None]:
     except BaseException as error:  # of mrq, or of a plugin; also GreenletExit and the like
         if debug:
             complain_traceback()
-        hint = [] if isinstance(error, OSError) else [_HINT]
-        is_hidden = hiding(error, anywhere=True)
-        complain("\n".join([shown_error(error), *(_notes_of(error) or ([is_hidden] if is_hidden else hint))]))
-        sys.exit(EXIT_USAGE if is_hidden else exit_code_of(error))
+        hint, code = "" if isinstance(error, OSError) else _HINT, exit_code_of(error)
+        if open_files.are_used_up(error):
+            hint = open_files.advice()
+        elif (is_hidden := hiding(error, anywhere=True)) is not None:
+            hint, code = is_hidden, EXIT_USAGE
+        complain("\n".join(filter(None, [shown_error(error), *(_notes_of(error) or [hint])])))
+        sys.exit(code)
 
 
 def _notes_of(error: BaseException) -> list[str]:

@@ -238,12 +238,14 @@ def exit_at_start() -> Iterator[None]:
         sys.exit(2)
     except Exception as error:
         from mrq_core.config.hidden import hiding
+        from mrq_core.drivers import open_files
 
-        sentence = hiding(error, anywhere=True)
+        is_used_up = open_files.are_used_up(error)
+        sentence = open_files.advice() if is_used_up else hiding(error, anywhere=True)
         if sentence is None:
             raise
         print(f"mrq: {shown_error(error)}\n{sentence}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(1 if is_used_up else 2)
 
 
 def _working_directory() -> str:

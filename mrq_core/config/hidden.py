@@ -125,7 +125,8 @@ def _hides(name: str, ran: str | None) -> str | None:
         return f"the module {name} {owner} is blocked: other code has set sys.modules[{name!r}] to None"
     if isinstance(module, ModuleType) and module.__spec__ is not None:
         folders = list(getattr(module, "__path__", ()))
-        if not folders:
+        # A library may have no `__init__` at its top, as zope.
+        if not folders or any(os.path.basename(os.path.dirname(path)) in _INSTALLED for path in folders):
             return None
         return (
             f"the folder {folders[0]} was imported as the module {name} {owner}, which is not installed: "

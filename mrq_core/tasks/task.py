@@ -132,6 +132,10 @@ class TaskFunction(Generic[P, R]):
             converted = msgspec.convert(params, struct, strict=False)
         except msgspec.ValidationError as error:
             raise InvalidParams(f"the params do not fit {path_of(self)}: {error}") from error
+        except UnicodeError as error:
+            raise InvalidParams(
+                f"the params of {path_of(self)} have a key that UTF-8 cannot hold: {shown_error(error)}"
+            ) from error
         except TypeError as error:
             raise InvalidParams(
                 f"the types that {path_of(self)} declares cannot be converted to: {error}"

@@ -237,3 +237,11 @@ def test_members_of_enums_are_options() -> None:
 
     assert (mailed.task_class.queue, mailed.task_class.priority) == ("mail", 3)
     assert (type(mailed.task_class.queue), type(mailed.task_class.priority)) == (str, int)
+
+
+def test_a_key_that_utf8_cannot_hold_does_not_fit() -> None:
+    @task
+    def takes_all(**more: int) -> None: ...
+
+    with pytest.raises(InvalidParams, match="have a key that UTF-8 cannot hold: UnicodeEncodeError"):
+        takes_all.arguments_from({"\ud800": 1})

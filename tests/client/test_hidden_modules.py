@@ -146,3 +146,10 @@ def test_mrq_itself_cannot_be_imported_beside_a_file(tmp_path: Path) -> None:
 
 def _home() -> list[str]:
     return [str(Path(__file__).parents[2])]
+
+
+def test_a_library_without_an_init_at_its_top_hides_nothing() -> None:
+    import gevent  # imports parts of zope
+
+    assert "zope" in sys.modules, gevent
+    assert hidden.hiding(ValueError("another error"), anywhere=True) is None

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
+import signal
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
 
 from mrq_core.client.client import Client
-from tests.support import PATIENCE
+from tests.support import PATIENCE, open_project
 
 PROGRAM = """
 import json, os, resource, sys, traceback
@@ -76,3 +81,19 @@ def test_a_connected_client_without_a_free_descriptor_answers_or_raises_errors_o
     assert done.returncode == 0, done.stderr
     odd = json.loads(done.stdout)
     assert not odd, "\n".join(f"{name}: {text}" for name, text in odd)
+
+
+@pytest.mark.parametrize("command", [("worker", "--burst"), ("queues",)], ids=lambda command: command[0])
+@pytest.mark.parametrize("limit", [6, 8, 12, 32])
+def test_a_command_with_few_descriptors_says_so_or_works(
+    tmp_path: Path, command: tuple[str, ...], limit: int
+) -> None:
+    with open_project(tmp_path, "sqlite") as project:
+        program = shlex.join([sys.executable, "-m", "mrq_core.cli", *command])
+        done = subprocess.run(
+            ["bash", "-c", f"ulimit -n {limit}; exec {program}"],
+            cwd=project.path, env=project.env, capture_output=True, text=True, timeout=PATIENCE, check=False,
+        )  # fmt: skip
+    assert done.returncode in (0, 1, -signal.SIGABRT)  # libev ends a process that cannot make its loop
+    assert "Traceback" not in done.stderr
+    assert (done.returncode == 0) is ("no free file descriptor" not in done.stderr)
