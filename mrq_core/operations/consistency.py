@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
+from mrq_core.contract.messages import CHUNK
 from mrq_core.contract.naming import shown_names
 from mrq_core.contract.queries import Finding, JobFilter, Order
 from mrq_core.contract.record import WAITING, JobRecord, Status
@@ -75,28 +76,47 @@ def _entries_and_records(broker: Broker) -> Iterator[Finding]:
 
     def differing() -> dict[str, int]:
         before = numbers_of(())
-        records = count_records(broker, JobFilter(statuses=_UNFINISHED), "queue")
-        return _outside(before, records, numbers_of({*before, *records}))
+        records = Counter(count_records(broker, JobFilter(statuses=_UNFINISHED), "queue"))
+        later = numbers_of({*before, *records})
+        found = _outside(before, records, later)
+        if min(found.values(), default=0) < 0:
+            records.subtract(_ended_interrupts(broker))
+            found = _outside(before, records, later)
+        return found
 
     steady = _steady(differing)
     without_entry = {name: -number for name, number in steady.items() if number < 0}
     without_record = {name: number for name, number in steady.items() if number > 0}
     if without_entry:
-        jobs = f"{sum(without_entry.values()):,} unfinished jobs"
+        number = sum(without_entry.values())
+        jobs = "1 unfinished job has" if number == 1 else f"{number:,} unfinished jobs have"
         yield Finding(
             level="error",
             subject=_SUBJECT,
-            message=f"{jobs} have no entry in {_named(without_entry)}",
+            message=f"{jobs} no entry in {_named(without_entry)}",
             advice="`mrq check --repair` puts jobs back into their queues.",
         )
     if without_record:
-        entries = f"{sum(without_record.values()):,} entries"
+        number = sum(without_record.values())
+        entries = "1 entry has" if number == 1 else f"{number:,} entries have"
         yield Finding(
             level="warning",
             subject=_SUBJECT,
-            message=f"{entries} have no unfinished job in {_named(without_record)}",
+            message=f"{entries} no unfinished job in {_named(without_record)}",
             advice="The next claims remove such entries, and start nothing.",
         )
+
+
+def _ended_interrupts(broker: Broker) -> Counter[str]:
+    """The numbers of at_most_once jobs that an interrupt has ended, by queue: they are not queued again."""
+    found: Counter[str] = Counter()
+    wanted, cursor = JobFilter(statuses=(Status.INTERRUPT,)), None
+    while True:
+        page = broker.find(wanted, cursor=cursor, limit=CHUNK)
+        found.update(record.queue for record in page.records if record.is_ended)
+        cursor = page.cursor
+        if cursor is None:
+            return found
 
 
 def _totals_and_records(broker: Broker, *, prunes: bool) -> Iterator[Finding]:

@@ -210,3 +210,16 @@ def test_expired_jobs_are_no_difference(broker: Broker) -> None:
     assert told(consistency_findings(broker)) == AGREE
     assert told(consistency_findings(broker, prunes=True)) == AGREE
     assert broker.totals().by_status() == {Status.QUEUED: 2}
+
+
+def test_a_job_that_an_interrupt_has_ended_needs_no_entry(broker: Broker) -> None:
+    now = broker.now()
+    once = JobRecord(
+        id=new_id(), path="some.Task", params={}, queue="q", queued_at=now, updated_at=now, at_most_once=True
+    )
+    broker.enqueue([NewJob(record=once)])
+    end(broker, Outcome(status=Status.INTERRUPT, ttl=1e6))
+    put(broker, 2)
+    end(broker, Outcome(status=Status.INTERRUPT, delay=60.0), 2)
+    assert [record and record.is_ended for record in broker.get([once.id])] == [True]
+    assert [finding for finding in consistency_findings(broker) if finding.level != "ok"] == []

@@ -169,7 +169,7 @@ def test_the_comparison_finds_what_differs(ambient: Scene, monkeypatch: pytest.M
     assert totals.message == "the totals differ from the jobs: 2 too few queued"
     monkeypatch.setattr(consistency, name, lambda *a: {name: n - 1 for name, n in count(*a).items()})
     (entries,) = consistency_findings(ambient.broker)
-    assert entries.message == "1 entries have no unfinished job in default"
+    assert entries.message == "1 entry has no unfinished job in default"
     calls: list[int] = []
 
     def once(*arguments: Any) -> Any:
