@@ -179,7 +179,7 @@ class Housekeeping:
                     continue
                 # Another step may meet the outage a moment later, and logs it.
                 if name in _INDEPENDENT and outage.is_on:
-                    failures = max(failures, 2)
+                    failures = 1
                 elif failures == (2 if isinstance(error, BrokerUnavailable) else 1):
                     _log.warning("housekeeping.failed step=%s error=%s", name, error)
             except Exception:
