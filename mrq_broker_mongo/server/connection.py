@@ -234,10 +234,22 @@ class Connection:
                 time.sleep(backoff * random.uniform(0.5, 1.0))
                 backoff = min(backoff * 2, _BACKOFF_MOST)
             raise AssertionError("the last attempt returns or raises")
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) or raised_by_handler(error) is not None:
+                self._leave_client()
+            raise
         finally:
             self._inside.discard(thread)
             if self._closed:
                 self.close()
+
+    def _leave_client(self) -> None:
+        """The next call makes another client: this one may have a lock for ever, because a signal handler can
+        raise between the taking of a lock and the block that gives it back (python/cpython#74174)."""
+        client, self._client = self._client, None
+        self._collections = {}
+        if client is not None:  # the end of its threads may wait for that lock
+            threading.Thread(target=client.close, daemon=True).start()
 
     def _knock(self) -> None:
         """Calls a server that was away, with little patience: processes that all wait for it inside pymongo

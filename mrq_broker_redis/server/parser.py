@@ -15,6 +15,8 @@ from typing import Any
 from redis._parsers import _HiredisParser
 from redis.exceptions import ConnectionError, TimeoutError
 
+from mrq_broker_redis.server.packing import set_packer
+
 _UNSET: Any = inspect.signature(_HiredisParser.read_from_socket).parameters["timeout"].default
 """What redis-py passes for the timeout of the connection; versions keep it in different modules."""
 
@@ -65,7 +67,9 @@ class DeadlineParser(_HiredisParser):
 
 
 def set_parser(connection: Any) -> None:
-    """Gives a new connection of a cluster this parser, which its client does not take as an option."""
+    """Gives a new connection of a cluster this parser, which its client does not take as an option, and any
+    connection the packer."""
+    set_packer(connection)
     if type(connection._parser) is _HiredisParser:
         connection.set_parser(DeadlineParser)
         parser: Any = connection._parser
@@ -78,6 +82,7 @@ def log_in(connection: Any) -> None:
     Whatever interrupts this closes the connection. redis-py closes it after its own errors only, and keeps it
     after others: the next call would use database 0, or read a reply of the login.
     """
+    set_packer(connection)
     with closed_if_interrupted(connection):
         connection.on_connect()
         set_parser(connection)

@@ -385,6 +385,11 @@ def open_broker(
             if open_files.are_used_up(error):
                 raise BrokerUnavailable(f"the broker cannot be opened: {open_files.advice()}") from error
             named = " with STORE ".join(hide_login(one) for one in (config.broker, config.store) if one)
+            if isinstance(error, RuntimeError) and "atexit after shutdown" in str(error):
+                raise BrokerUnavailable(
+                    f"the broker {named} cannot be opened while the interpreter ends: its modules cannot be "
+                    "imported any more. Make a first call earlier"
+                ) from error
             text = f"the broker {named} cannot be opened: {shown_error(error)}"
             raise ConfigError(explained(text, error, anywhere=True)) from error
 

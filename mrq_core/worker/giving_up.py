@@ -36,9 +36,10 @@ class GivingUp:
     hub, or because a task has closed a descriptor that the worker needs.
 
     Settles each overdue job by the interrupt that was due, the other jobs as interrupted, and the outcomes
-    that already waited. Then the process exits, whatever was raised: with 0 if it had been told to stop, else
-    with 1, so that a supervisor starts another worker. Jobs that stay unsettled run again when their leases
-    expire.
+    that already waited. After a closed descriptor the other jobs keep their claims, which are lost then: so
+    the job that closes descriptors each time comes to run solo, as one that kills its worker does. Then the
+    process exits, whatever was raised: with 0 if it had been told to stop, else with 1, so that a supervisor
+    starts another worker. Jobs that stay unsettled run again when their leases expire.
     """
 
     def __init__(self, state: WorkerState, outcomes: Outcomes, stopping: Stopping) -> None:
@@ -55,7 +56,8 @@ class GivingUp:
         try:
             end_process_within(patience + _AFTERWARDS, code, "the worker was given up")
             self._stopping.is_stopping = True  # the loop claims nothing more
-            self._decide_all()
+            if overdue is not None or why is KEPT_HUB:
+                self._decide_all()
             self._settle_within(patience)
             os.write(2, f"{_reason(overdue, why)}\n".encode(errors="replace"))
         finally:

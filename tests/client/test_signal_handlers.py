@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +23,7 @@ from mrq_core.contract.messages import Wanted
 from mrq_core.contract.record import Status
 from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.errors import BrokerUnavailable
+from tests.support import PATIENCE
 
 KINDS = (TimeoutError, ConnectionError, ValueError, KeyError, sqlite3.OperationalError)
 
@@ -280,3 +283,44 @@ def test_an_exception_of_a_handler_while_the_first_call_loads_reaches_the_caller
         assert caught.value is raised
     with handler(lambda number, frame: None):
         configure().close()  # the next call loads again
+
+
+AT_ANY_MOMENT = """
+import json, signal, sys
+from mrq_core import configure, queue_job
+
+class Alarm(Exception):
+    pass
+
+def handle(number, frame):
+    raise Alarm
+
+configure(**json.loads(sys.argv[1]))
+queue_job("tasks.x", {})  # connects
+signal.signal(signal.SIGALRM, handle)
+alarms, others = 0, []
+for number in range(4000):
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.00005 + 0.00002 * (number % 60))
+        queue_job("tasks.x", {})
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    except Alarm:
+        alarms += 1
+    except Exception as error:
+        others.append(repr(error))
+signal.setitimer(signal.ITIMER_REAL, 0)
+print(json.dumps([alarms, others]))
+"""
+
+
+@pytest.mark.campaign
+def test_exceptions_of_a_handler_at_any_moment_of_a_call_reach_the_caller(each_client: Client) -> None:
+    config = each_client.config
+    settings = json.dumps({"broker": config.broker, "store": config.store})
+    program = [sys.executable, "-c", AT_ANY_MOMENT, settings]
+    done = subprocess.run(program, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr
+    alarms, others = json.loads(done.stdout)
+    assert alarms > 5
+    if "mongo" not in f"{config.broker}{config.store}":  # pymongo turns some of them into errors of data
+        assert others == []

@@ -121,6 +121,18 @@ def closes(kind):
 
 
 @task
+def closes_all():
+    time.sleep(0.5)
+    os.closerange(3, 1000)
+    time.sleep(2)
+
+
+@task
+def naps():
+    time.sleep(2)
+
+
+@task
 def waits():
     note("waits")
     time.sleep(20 if len(open("ledger").read().splitlines()) == 1 else 0)
@@ -202,14 +214,26 @@ def test_a_worker_whose_descriptor_a_task_closes_is_given_up_and_loses_no_job(
     project: Project, kind: str
 ) -> None:
     other = project.queue("deaf_tasks.waits")
-    worker = project.worker("--greenlets", "3")
+    worker = project.worker("--greenlets", "3", "--lease", "3")
     until(lambda: project.ledger() == ["waits"], what="the job to start")
     job = project.queue("deaf_tasks.closes", {"kind": kind})
     assert worker.wait() == 1
     assert "which the worker needs: this worker was given up" in worker.output
-    project.worker("--burst").wait()
+    project.worker("--lease", "3")
     assert project.ended(other).status == project.ended(job).status == Status.SUCCESS
     assert project.ledger() == ["waits", "waits"]
+
+
+@pytest.mark.campaign
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_job_that_closes_descriptors_and_goes_on_comes_to_run_solo(project: Project) -> None:
+    job = project.queue("deaf_tasks.closes_all")
+    others = [project.queue("deaf_tasks.naps") for _ in range(4)]
+    project.start("worker", "--processes", "1", "--greenlets", "5", "--lease", "2")
+    for other in others:
+        assert project.ended(other).status == Status.SUCCESS
+    record = project.ended(job)
+    assert (record.status, record.exception_type) == (Status.FAILED, "mrq_core.errors.ProcessDied")
 
 
 def test_a_worker_that_is_given_up_exits_though_it_cannot_say_so(project: Project) -> None:
