@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from mrq_core.ids import is_id
 from tests import brokers
 from tests.support import PATIENCE
 
@@ -76,3 +78,30 @@ def test_a_call_at_the_end_of_the_interpreter_ends_soon_and_says_why_it_fails(
                 assert len(answer) == 24
             if name in ("mongo", "redis+mongo"):
                 assert "while the interpreter ends" in answer
+
+
+FIRST_CALL_AT_EXIT = """
+import atexit
+from mrq_core import MrqError, configure, queue_job
+
+def call():
+    try:
+        print(queue_job("tasks.x", {}))
+    except Exception as error:
+        print(type(error).__name__, error)
+
+atexit.register(call)
+"""
+
+
+@pytest.mark.parametrize("name", brokers.PARAMS)
+def test_a_first_call_in_an_exit_handler_is_answered_or_says_why_it_fails(name: str, tmp_path: Path) -> None:
+    address = brokers.address_of(name, tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", FIRST_CALL_AT_EXIT],
+        env={**os.environ, "MRQ_BROKER": address.broker, "MRQ_STORE": address.store},
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    said = done.stdout.strip()
+    is_refused = "BrokerUnavailable" in said and "cannot be opened while the interpreter ends" in said
+    assert is_id(said) or is_refused, (said, done.stderr)
