@@ -111,6 +111,9 @@ def _told(app: ASGIApp, is_forced: Callable[[], bool]) -> ASGIApp:
             if not is_forced():
                 await send(message)
 
+        if scope["type"] == "http":
+            await _answer_request(app, scope, receive, send)
+            return
         try:
             await app(scope, receive, send_unless_forced if scope["type"] == "lifespan" else send)
         except asyncio.CancelledError:
@@ -118,6 +121,26 @@ def _told(app: ASGIApp, is_forced: Callable[[], bool]) -> ASGIApp:
                 raise
 
     return answer
+
+
+async def _answer_request(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answers one request. A request that the stop cuts off, such as one whose body has not come, gets the
+    status 503, instead of a traceback in the log."""
+    has_begun = False
+
+    async def noted(message: Message) -> None:
+        nonlocal has_begun
+        has_begun = True
+        await send(message)
+
+    try:
+        await app(scope, receive, noted)
+    except asyncio.CancelledError:
+        if has_begun:
+            raise
+        headers = [(b"content-length", b"0"), (b"connection", b"close")]
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
 
 
 def check_host_name(name: str) -> None:

@@ -102,6 +102,9 @@ def location_of(opening: Opening) -> Location:
         # to no thread, or to two: a condition's wait has to take it again, and under gevent that can be
         # interrupted.
         "maxConnecting": _MOST_CONNECTING,
+        # `Connection` repeats reads, within BROKER_TIMEOUT. While a server is suspended, pymongo would make a
+        # call three times as long.
+        "retryReads": False,
         "w": "majority",
         "journal": True,
     }

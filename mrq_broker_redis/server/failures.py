@@ -84,6 +84,11 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
         return BrokerUnavailable(f"Redis at {where} refused a call, because {meaning} ({text})")
     if isinstance(error, exceptions.AuthenticationError):
         return BrokerUnavailable(f"Redis at {where} refused the login ({text}): correct REDIS")
+    if isinstance(error, exceptions.AskError) and not where.startswith("redis+cluster"):
+        return BrokerUnavailable(
+            f"Redis at {where} is a node of a cluster (the key is in slot {text}), which needs "
+            "redis+cluster:// in the URL"
+        )
     if "WRONGTYPE" in text:
         return BrokerCorrupt(
             f"a key of mrq in Redis at {where} holds something else ({text}): another program uses the same "

@@ -171,6 +171,19 @@ def test_requests_that_break_off_and_a_forced_end_log_no_traceback(project: Proj
     assert "ERROR" not in process.output
 
 
+def test_a_request_that_the_stop_cuts_off_is_answered_and_logs_no_traceback(project: Project) -> None:
+    process, address = started(project, "--dashboard-token", "secret")
+    head = b"POST /api/queue/pause HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\n"
+    port = int(address.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:
+        connection.sendall(head + b"Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{")
+        assert b"200" in asked(address, b"GET /healthz HTTP/1.0\r\n\r\n").splitlines()[0]  # it has read both
+        process.send(signal.SIGTERM)
+        assert connection.makefile("rb").readline() == b"HTTP/1.1 503 Service Unavailable\r\n"
+    assert process.wait() == 0
+    assert "Traceback" not in process.output
+
+
 def first_line(port: int, address: bytes) -> bytes:
     """The first line of the answer at an address of any bytes."""
     with socket.create_connection(("127.0.0.1", port), timeout=PATIENCE) as connection:

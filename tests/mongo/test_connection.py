@@ -241,6 +241,21 @@ def test_a_server_that_hangs_ends_calls_after_the_timeout_and_is_named(own_serve
     broker.close()
 
 
+def test_a_server_that_hangs_ends_a_read_after_one_timeout(own_server: Server) -> None:
+    timeout = 2.0
+    broker = open_broker(Place(own_server.url, "mrq"), timeout=timeout)
+    [job] = broker.enqueue([new_job()])
+    own_server.signal(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        with pytest.raises(BrokerUnavailable, match=r"did not answer within 2 s"):
+            broker.get([job.id])
+        assert time.monotonic() - began < 2 * timeout  # three times with the retries of pymongo
+    finally:
+        own_server.signal(signal.SIGCONT)
+    broker.close()
+
+
 def _get(broker: MongoBroker, job_id: str) -> JobRecord | None:
     try:
         return broker.get([job_id])[0]

@@ -13,6 +13,7 @@ import pytest
 import redis
 
 from mrq_broker_redis.broker import RedisBroker
+from mrq_broker_redis.server.failures import translated
 from mrq_core.contract.messages import Cancel, Wanted
 from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerError, BrokerUnavailable
@@ -174,3 +175,10 @@ def _is_blocked(place: Place) -> bool:
 
 def _claim_in_child(broker: RedisBroker, answers: multiprocessing.SimpleQueue[list[str]]) -> None:
     answers.put([record.id for _ in range(10) for record in claim(broker, limit=1).records])
+
+
+@pytest.mark.parametrize("kind", [redis.exceptions.MovedError, redis.exceptions.AskError])
+def test_a_node_of_a_cluster_is_named_with_the_url_that_it_needs(kind: type[Exception]) -> None:
+    error = translated(kind("6583 127.0.0.1:7962"), "redis://127.0.0.1:7961", 1.0)
+    assert "is a node of a cluster" in str(error)
+    assert "needs redis+cluster:// in the URL" in str(error)
