@@ -441,7 +441,7 @@ def test_a_form_of_a_task_with_a_wrong_field(
         ({"params": "{"}, 400, "not valid JSON"),
         ({"params": {"user_id": 7}, "delay": "1h", "at": "2040-01-01"}, 400, "expected one of them"),
         ({"params": {"user_id": 2**64}}, 400, "64"),
-        ({"params": {"user_id": 7, "note": "x" * 1_200_000}}, 400, "the limit is 1,048,576"),
+        ({"params": {"user_id": 7, "note": "x" * 1_200_000}}, 400, "more than 1,048,576 bytes"),
         ({"path": "no path", "params": {}}, 400, "path"),
     ],
 )
