@@ -159,7 +159,7 @@ def test_an_idempotency_key_is_any_text(client: Client, key: str) -> None:
         ({"params": {"n": float("inf")}}, "finite"),
         ({"params": {"n": 2**63}}, "64 bits"),
         ({"params": {"s": "\udcff"}}, "surrogate"),
-        ({"params": {"big": "x" * 2_000_000}}, "the limit is 1,048,576"),
+        ({"params": {"big": "x" * 2_000_000}}, "1,048,576"),
         ({"params": [1]}, "expected a dict"),
         ({"queue": ""}, "expected a name"),
         ({"queue": "q" * 201}, "expected a name of 1 to 200 characters"),

@@ -186,7 +186,7 @@ PARAMS = [
     ({"d": Name.QUEUE}, r"params\.d is of type tests\.client\.test_odd_values\.Name"),
     ({"d": Unshowable()}, r"params\.d is of type tests\.client\.test_odd_values\.Unshowable"),
     ({"d": iter([])}, r"params\.d is of type list_iterator"),
-    ({"d": "x" * 2_000_000}, "the limit is 1,048,576"),
+    ({"d": "x" * 2_000_000}, "1,048,576"),
 ]
 
 
@@ -416,10 +416,10 @@ CHANGES: list[tuple[dict[str, Any], str]] = [
     *(({"priority": value}, "priority is ") for value in (99, True, 1.0, "1", None)),
     *(({"due_at": value["at"]}, "due_at is ") for value, _ in TIMES if "at" in value),
     *(({"params": value}, words) for value, words in PARAMS),
-    ({"params": {"x": "y" * 60_000_000}}, "the limit is 1,048,576"),
+    ({"params": {"x": "y" * 60_000_000}}, "1,048,576"),
     ({"meta": 5}, "meta is 5: expected a dict"),
     ({"meta": {"a": {1}}}, r"meta\.a is of type set"),
-    ({"meta": {"a": "x" * 2_000_000}}, "the limit is 1,048,576"),
+    ({"meta": {"a": "x" * 2_000_000}}, "1,048,576"),
     ({"at_most_once": 1}, "at_most_once is 1: expected True or False"),
     ({"limit_keys": "api"}, "limit_keys is 'api': expected a tuple"),
     ({"limit_keys": (5,)}, "limit_keys is"),
@@ -605,7 +605,7 @@ def test_a_plugin_that_queues_a_job_for_each_job_is_told_so(each_client: Client)
         ({"a": {1}}, r"cannot be stored: params\.a is of type set"),
         ({"a": NAN}, r"params\.a is nan"),
         ({"a\0": 1}, "NUL"),
-        ({"a": "x" * 60_000_000}, "the limit is 1,048,576"),
+        ({"a": "x" * 60_000_000}, "1,048,576"),
     ],
 )
 def test_encoded_params_are_checked(each_client: Client, encoded: object, words: str) -> None:
