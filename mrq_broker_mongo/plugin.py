@@ -46,7 +46,8 @@ def _telling_what_is_missing(half: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name not in ("pymongo", "bson", "gridfs", "dns") or error.name in sys.modules:  # blocked
+        is_blocked = sys.modules.get(error.name or "", error) is None
+        if error.name not in ("pymongo", "bson", "gridfs", "dns") or is_blocked:
             raise
         raise ConfigError(
             f"the MongoDB {half} needs the package pymongo, which is not installed: pip install pymongo"

@@ -46,7 +46,8 @@ def _that_is_installed() -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name != "redis" or "redis" in sys.modules:  # blocked there
+        is_blocked = sys.modules.get("redis", error) is None
+        if error.name != "redis" or is_blocked:
             raise
         raise ConfigError(
             "the Redis broker needs the package redis, which is not installed: pip install 'redis[hiredis]'"

@@ -321,6 +321,13 @@ class Client:
         return NewJob(record=record, delay=delay, unique=unique)
 
 
+def checked_client(client: object) -> Client | None:
+    """Returns the argument `client` of a handle. Raises InvalidValue for anything but a Client, or None."""
+    if client is not None and not has_type(client, Client):
+        raise InvalidValue(f"client is {shown(client)}: expected a Client, or None", path="client")
+    return client
+
+
 def _is_interrupt_of_caller(error: BaseException) -> bool:
     """Whether an exception that ended an import is for the caller: Ctrl-C, or a kill or Timeout of gevent."""
     kind = type(error)

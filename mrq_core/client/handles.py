@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Protocol
 
 from mrq_core.client.ambient import current_client
-from mrq_core.client.client import Client
+from mrq_core.client.client import Client, checked_client
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Cancel, ChangeResult, Edit, Requeue
 from mrq_core.contract.naming import (
@@ -21,7 +21,7 @@ from mrq_core.contract.naming import (
     check_times,
     is_covered,
 )
-from mrq_core.contract.plain import has_type, number_of
+from mrq_core.contract.plain import number_of
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.values import check_job_id, check_priority
 from mrq_core.errors import (
@@ -72,7 +72,7 @@ class Job:
         self, job_id: str, *, client: Client | None = None, running: RunningAttempt | None = None
     ) -> None:
         self.id = check_job_id(job_id)
-        self._own_client = _checked_client(client)
+        self._own_client = checked_client(client)
         self._running = running
 
     @property
@@ -284,12 +284,6 @@ def _checked_bool(name: str, value: object) -> bool:
     return value
 
 
-def _checked_client(client: object) -> Client | None:
-    if client is not None and not has_type(client, Client):
-        raise InvalidValue(f"client is {shown(client)}: expected a Client, or None", path="client")
-    return client
-
-
 def _refuse_pickle(client: Client | None, handle: str, attribute: str) -> None:
     """Raises TypeError for a handle that would use another client after a pickle."""
     if client is not None:
@@ -306,7 +300,7 @@ class Queue:
 
     def __init__(self, name: str, *, client: Client | None = None) -> None:
         self.name = check_served_name(name)
-        self._own_client = _checked_client(client)
+        self._own_client = checked_client(client)
 
     @property
     def _client(self) -> Client:
@@ -357,10 +351,10 @@ def pause_task(
 ) -> None:
     """Pauses a task in all queues: within a second workers start none of its jobs. Running jobs go on, and
     waiting jobs use no attempt. The pause ends as that of a `Queue`."""
-    broker = (_checked_client(client) or current_client()).broker
+    broker = (checked_client(client) or current_client()).broker
     pause_tasks(broker, [check_reachable(task)], until=until, seconds=seconds)
 
 
 def resume_task(task: TaskLike, *, client: Client | None = None) -> None:
     """Reverses `pause_task`."""
-    (_checked_client(client) or current_client()).broker.resume_tasks([check_reachable(task)])
+    (checked_client(client) or current_client()).broker.resume_tasks([check_reachable(task)])

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from mrq_core.client.ambient import current_client
-from mrq_core.client.client import Client
+from mrq_core.client.client import Client, checked_client
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract.messages import CHUNK, Cancel, Enqueued, Limit, NewJob, Unique
 from mrq_core.contract.naming import check_time
@@ -145,7 +145,7 @@ class Schedule:
 
     def __init__(self, name: str, *, client: Client | None = None) -> None:
         self.name = check_name(name)
-        self._own_client = client
+        self._own_client = checked_client(client)
 
     @property
     def _client(self) -> Client:
@@ -188,7 +188,7 @@ def add_schedule(*, replaces: bool = False, client: Client | None = None, **keys
     """Adds a schedule with the keys of an entry of SCHEDULER_TASKS, such as `path`, `name` and `cron`. Raises
     InvalidValue, also for a name that is taken, unless `replaces`, for an `end` that is past, and for params
     that do not fit the task, if its code is found here or a worker has published it."""
-    own = client or current_client()
+    own = checked_client(client) or current_client()
     definition = definition_from(keys)
     described = described_here(own, definition.path)
     schedules.add_schedule(own.broker, definition, replaces=replaces, described=described)

@@ -116,6 +116,8 @@ def calls(client: Client) -> list[Callable[[], object]]:
         lambda: add_schedule(path="a.B", dailytime=TEXT),
         lambda: add_schedule(path="a.B", cron=TEXT),
         lambda: Schedule(TEXT),
+        lambda: Schedule("n", client=CLIENT),
+        lambda: add_schedule(path="a.B", interval=60, client=CLIENT),
         lambda: schedule.next_fires(WHOLE),
         lambda: schedule.backfill(TIME, TIME),
         lambda: set_limit(client.broker, TEXT, concurrency=1),
