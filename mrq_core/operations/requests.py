@@ -13,6 +13,7 @@ from mrq_core.clock import after, to_ms
 from mrq_core.contract import rules
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue
+from mrq_core.contract.plain import printable
 from mrq_core.contract.shared_state import WorkerRequest
 from mrq_core.errors import BrokerUnavailable, InvalidValue, RequestFailed, shown
 from mrq_core.ids import new_id
@@ -121,6 +122,7 @@ def answer_value(state: str, **parts: JsonValue) -> JsonObject:
 def store_answer(broker: Broker, request_id: str, state: str, text: str, ttl: float = ANSWER_TTL) -> None:
     """Stores the last answer to a request: the chunks first, then their number. `ttl`: seconds to keep them,
     longer than the request is delivered, because a later worker with the same name must not repeat it."""
+    text = printable(text)  # a name of a file or function may be no UTF-8
     chunks = [text[start : start + CHUNK_SIZE] for start in range(0, len(text), CHUNK_SIZE)]
     for number, chunk in enumerate(chunks):
         broker.state.put(ANSWERS, f"{request_id}.{number}", chunk, ttl=ttl)

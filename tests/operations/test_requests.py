@@ -117,3 +117,10 @@ def test_a_request_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(InvalidValue, match=text):
         send_request(broker, NAME, kind, ttl=ttl)
+
+
+def test_an_answer_may_have_names_that_utf8_cannot_hold(broker: MemoryBroker) -> None:
+    store_answer(broker, "r1", "done", "/tmp/bad\udcff/tasks.py:5 wait")
+    item = broker.state.get(ANSWERS, "r1.0")
+    assert item is not None
+    assert item.value == "/tmp/bad\\udcff/tasks.py:5 wait"

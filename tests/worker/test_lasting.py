@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import gevent
 import gevent.event
 import pytest
 
+from mrq_core.worker.guards import guarded_log
 from mrq_core.worker.guards.lasting import LastingGreenlet
 
 
@@ -30,3 +33,11 @@ def test_a_greenlet_is_called_again_and_named_in_the_log_unless_it_may_end(
     greenlet.stop()
     assert len(calls) == (1 if may_end else 2)
     assert ("greenlet.ended" in caplog.text) is not may_end
+
+
+def test_a_broken_loop_is_reported_a_few_times_and_other_exceptions_each_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(guarded_log, "_reports", deque(maxlen=20))
+    assert [guarded_log.may_report(SystemError) for _ in range(100)].count(True) == 20
+    assert all(guarded_log.may_report(SystemExit) for _ in range(100))

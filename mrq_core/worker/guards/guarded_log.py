@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
@@ -33,6 +34,8 @@ _LEFT_OUT = 60.0
 """Seconds for which a handler that blocks gets no lines, nor do other handlers that mrq did not install."""
 _SHOWN = 500
 """Characters of an error that are shown."""
+_REPORTS_MOST, _REPORTS_SPAN = 20, 10.0
+"""The most reports of a SystemError of the hub in these seconds."""
 
 
 class GuardedLog(logging.LoggerAdapter[logging.Logger]):
@@ -100,6 +103,18 @@ def guard_loggers() -> None:
         setattr(logging.Logger, "handle", _handle)  # noqa: B010
 
 
+def may_report(kind: object) -> bool:
+    """Whether an exception of the hub may be printed or logged. A loop without its descriptors raises
+    SystemError for ever, and would fill the disk."""
+    if kind is not SystemError:
+        return True
+    now = time.monotonic()
+    if len(_reports) == _REPORTS_MOST and now - _reports[0] < _REPORTS_SPAN:
+        return False
+    _reports.append(now)
+    return True
+
+
 def guard_hub() -> None:
     """Makes the hub survive exceptions that it cannot print: a task that waits for a thread would wait for
     ever. Standard error may be closed, and an exception may raise when it is formatted."""
@@ -107,6 +122,8 @@ def guard_hub() -> None:
     unguarded = hub.print_exception
 
     def print_exception(context: object, kind: object, value: object, frames: object) -> None:
+        if not may_report(kind):
+            return
         try:
             unguarded(context, kind, value, frames)
         except BaseException as error:
@@ -116,6 +133,8 @@ def guard_hub() -> None:
 
 
 _handle_unguarded = logs.handle_unstamped
+_reports: deque[float] = deque(maxlen=_REPORTS_MOST)
+"""The times of the latest reports of a SystemError."""
 _told: list[str] = []
 """The errors that standard error got."""
 _left_out_until = 0.0

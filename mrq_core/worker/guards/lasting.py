@@ -10,7 +10,7 @@ from typing import Any
 
 import gevent
 
-from mrq_core.worker.guards.guarded_log import GuardedLog
+from mrq_core.worker.guards.guarded_log import GuardedLog, may_report
 
 _PAUSE = 0.05
 """Seconds until a greenlet that was ended starts again."""
@@ -71,7 +71,8 @@ def release_hub() -> None:
 
 
 def _report(kind: object, value: object, frames: object = None) -> None:
-    _log.warning("greenlet.ended by %r: it ends that greenlet, and not the worker", value)
+    if may_report(kind):
+        _log.warning("greenlet.ended by %r: it ends that greenlet, and not the worker", value)
 
 
 def _refuse(destroy_loop: bool | None = None) -> None:
