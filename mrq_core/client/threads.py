@@ -6,6 +6,7 @@ such as those of gevent's thread pool. In an unpatched process all threads share
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -50,13 +51,23 @@ class ThreadBrokers:
             opened.broker.close()
 
 
+_inherited: list[Broker] = []
+"""Brokers of threads of the parent process: a child may neither use nor close their connections."""
+
+
 class _Opened:
     """The broker of one native thread, closed when the thread ends."""
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
+        self._process = os.getpid()
 
     def __del__(self) -> None:
+        # A fork ends the other threads in the child before any hook of the child is called. To close their
+        # connections there would say goodbye to the server on the connections of the parent.
+        if self._process != os.getpid():
+            _inherited.append(self.broker)
+            return
         try:
             self.broker.close()
         except BaseException:  # the hub of the thread is gone already

@@ -10,6 +10,7 @@ from mrq_core.contract.record import Status
 from tests.support import Project
 
 TASKS = """
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -47,6 +48,22 @@ def in_executor(number: int):
 def in_threads(number: int):
     with ThreadPoolExecutor(5) as pool:
         return list(pool.map(look, range(number)))
+
+
+@task(timeout=60)
+def queues_natively(number: int):
+    pool = gevent.get_hub().threadpool
+    return [pool.spawn(queue_job, "threads.nothing").get() for _ in range(number)]
+
+
+@task(timeout=60)
+def forks(number: int):
+    for _ in range(number):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0)
+        assert os.waitpid(pid, 0)[1] == 0
+        time.sleep(0.01)
 
 
 @task
@@ -95,3 +112,16 @@ def test_a_job_that_fills_the_threads_of_the_hub_keeps_the_worker_from_nothing(p
     assert {project.ended(job).status for job in jobs} == {Status.SUCCESS}
     worker.send(signal.SIGINT)
     assert worker.wait() == 0
+
+
+def test_a_child_leaves_the_connections_of_the_native_threads_of_its_parent_alone(project: Project) -> None:
+    project.write("threads.py", TASKS)
+    jobs = [project.queue("threads.queues_natively", {"number": 30}) for _ in range(3)]
+    jobs += [project.queue("threads.forks", {"number": 20}) for _ in range(3)]
+    worker = project.work_off("--greenlets", "8")
+    records = [project.ended(job) for job in jobs]
+    assert [record.status for record in records] == [Status.SUCCESS] * 6
+    ids = [job_id for record in records[:3] for job_id in record.result]  # type: ignore[union-attr]
+    assert len(set(ids)) == 90
+    assert {project.ended(str(job_id)).status for job_id in ids} == {Status.SUCCESS}
+    assert "broker.away" not in worker.output
