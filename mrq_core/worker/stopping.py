@@ -46,6 +46,9 @@ class Stopping:
         self._grace = state.config.stop_grace
         self._grace_ends: float | None = None
         self._interrupted_at: float | None = None
+        self.task_fault = ""
+        """What a task has done for which the worker stops. Jobs that do not end within STOP_GRACE then lose
+        their claims, and are not interrupted: the job that does it each time comes to run solo."""
         self._mailbox: Mailbox[str] = Mailbox(self._announce)
         self._reader = SignalReader(self._receive)
 
@@ -89,8 +92,10 @@ class Stopping:
         return f"the worker claims nothing more, and interrupts its running jobs after {self._grace:g} s"
 
     def stop_within_grace(self, why: str) -> None:
-        """Stops as after SIGTERM. Has no effect after the first call."""
+        """Stops as after SIGTERM, because of what a task has done: jobs that run on after STOP_GRACE lose
+        their claims, see `task_fault`. Has no effect after the first call."""
         if self._grace_ends is None:
+            self.task_fault = why
             self._start_grace(time.monotonic(), why)
             self.stop(why)
 

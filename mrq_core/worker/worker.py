@@ -200,6 +200,9 @@ class Worker:
         self._stopping.check(now)
         if self._parent is not None:
             self._parent.tick(now)
+        fault = self._stopping.task_fault
+        if fault and self._stopping.is_killing and self._state.executions.undecided():
+            self._give_up(None, fault)
         number = own.lost()
         if number is not None:
             self._give_up(None, f"a task has closed the file descriptor {number}, which the worker needs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -128,6 +129,17 @@ def closes_all():
 
 
 @task
+def opens_all():
+    opened = []
+    try:
+        while True:
+            opened.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        pass
+    time.sleep(12)
+
+
+@task
 def naps():
     time.sleep(2)
 
@@ -226,14 +238,24 @@ def test_a_worker_whose_descriptor_a_task_closes_is_given_up_and_loses_no_job(
 
 @pytest.mark.campaign
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_job_that_closes_descriptors_and_goes_on_comes_to_run_solo(project: Project) -> None:
-    job = project.queue("deaf_tasks.closes_all")
+@pytest.mark.parametrize("task", ["closes_all", "opens_all"])
+def test_a_job_that_ends_its_worker_each_time_comes_to_run_solo(project: Project, task: str) -> None:
+    job = project.queue(f"deaf_tasks.{task}")
     others = [project.queue("deaf_tasks.naps") for _ in range(4)]
-    project.start("worker", "--processes", "1", "--greenlets", "5", "--lease", "2")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+    try:
+        project.start("worker", "-p", "1", "-g", "5", "--lease", "2", "--stop-grace", "1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     for other in others:
         assert project.ended(other).status == Status.SUCCESS
     record = project.ended(job)
-    assert (record.status, record.exception_type) == (Status.FAILED, "mrq_core.errors.ProcessDied")
+    assert 3 <= record.claims <= 5
+    if task == "closes_all":  # also those of its own process
+        assert (record.status, record.exception_type) == (Status.FAILED, "mrq_core.errors.ProcessDied")
+    else:
+        assert record.status == Status.SUCCESS
 
 
 def test_a_worker_that_is_given_up_exits_though_it_cannot_say_so(project: Project) -> None:
