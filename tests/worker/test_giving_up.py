@@ -252,7 +252,7 @@ def test_a_job_that_ends_its_worker_each_time_comes_to_run_solo(project: Project
         assert project.ended(other).status == Status.SUCCESS
     record = project.ended(job)
     assert 3 <= record.claims <= 5
-    if task == "closes_all":  # also those of its own process
+    if task == "closes_all":  # it closes those of the solo process, too
         assert (record.status, record.exception_type) == (Status.FAILED, "mrq_core.errors.ProcessDied")
     else:
         assert record.status == Status.SUCCESS

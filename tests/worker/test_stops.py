@@ -3,6 +3,7 @@ terminal."""
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from pathlib import Path
@@ -111,6 +112,14 @@ def test_a_worker_that_stops_stores_its_outcomes_as_soon_as_the_server_is_back(
         assert (record.status, record.claims) == (Status.SUCCESS, 1)
 
 
+def has_pending_signal(pid: int) -> bool:
+    """Whether a signal to the process waits. Of two that wait, the later may arrive first."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():  # another system than Linux
+        return False
+    return any(int(mask, 16) for mask in re.findall(r"(?:SigPnd|ShdPnd):\s*(\w+)", status.read_text()))
+
+
 @pytest.mark.parametrize("controlled", [True, False])
 def test_a_terminal_that_closes_while_the_worker_starts(project: Project, controlled: bool) -> None:
     project.write("mrq-config.py", "import time\nopen('loading', 'w').close()\ntime.sleep(1000)\n")
@@ -129,6 +138,7 @@ def test_a_terminal_that_closes_while_the_worker_stops(project: Project) -> None
     with in_terminal(project, grace=20) as worker:
         until(project.ledger, what="the job to start")
         worker.popen.send_signal(signal.SIGINT)
+        until(lambda: not has_pending_signal(worker.popen.pid), what="the signal to arrive")
         worker.close_terminal()
         assert worker.popen.wait(20) == 0
     assert project.client.fetch(job).status is Status.SUCCESS
