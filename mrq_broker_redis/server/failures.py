@@ -129,6 +129,11 @@ def _advice(text: str, where: str) -> str:
             "its certificate is not trusted here: name the file of its authority in the URL, as in "
             "?ssl_ca_certs=/path/ca.pem, or use the host name of the certificate"
         )
+    if "certificate required" in text or "alert unknown ca" in text or "alert bad certificate" in text:
+        return (
+            "the server wants a certificate of its clients that it trusts: name it in the URL, as in "
+            "?ssl_certfile=/path/client.pem&ssl_keyfile=/path/client.key"
+        )
     if "SSL" in text:
         return "a server without TLS needs redis:// in the URL"
     if "No master found" in text:

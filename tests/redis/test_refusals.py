@@ -182,3 +182,11 @@ def test_a_node_of_a_cluster_is_named_with_the_url_that_it_needs(kind: type[Exce
     error = translated(kind("6583 127.0.0.1:7962"), "redis://127.0.0.1:7961", 1.0)
     assert "is a node of a cluster" in str(error)
     assert "needs redis+cluster:// in the URL" in str(error)
+
+
+@pytest.mark.parametrize("alert", ["tlsv13 alert certificate required", "tlsv1 alert unknown ca"])
+def test_a_server_that_wants_a_certificate_of_its_clients_is_told_so(alert: str) -> None:
+    text = f"Error 1 connecting to 127.0.0.1:7944. [SSL] {alert} (_ssl.c:2580)."
+    error = translated(redis.exceptions.ConnectionError(text), "rediss://127.0.0.1:7944", 1.0)
+    assert "ssl_certfile=" in str(error)
+    assert "redis://" not in str(error).partition("ssl_certfile")[0].partition("7944")[2]
