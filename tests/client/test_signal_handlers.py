@@ -299,16 +299,20 @@ configure(**json.loads(sys.argv[1]))
 queue_job("tasks.x", {})  # connects
 signal.signal(signal.SIGALRM, handle)
 alarms, others = 0, []
+def interrupted(seconds):
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        queue_job("tasks.x", {})
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
 for number in range(4000):
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.00005 + 0.00002 * (number % 60))
-        queue_job("tasks.x", {})
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        interrupted(0.00005 + 0.00002 * (number % 60))
     except Alarm:
         alarms += 1
     except Exception as error:
         others.append(repr(error))
-signal.setitimer(signal.ITIMER_REAL, 0)
 print(json.dumps([alarms, others]))
 """
 
