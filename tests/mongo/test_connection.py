@@ -20,6 +20,7 @@ from pymongo.errors import OperationFailure
 
 from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.server.failures import translated
+from mrq_core import failpoints
 from mrq_core.contract.messages import Cancel, ClaimRef, Outcome, RawItem, Requeue, Unique, Wanted
 from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
@@ -468,4 +469,28 @@ def test_an_exception_of_a_handler_that_pymongo_drops_is_named(
     finally:
         signal.signal(signal.SIGUSR1, before)
     assert broker.get([job.id]) != [None]
+    broker.close()
+
+
+def test_the_client_of_a_call_that_a_signal_handler_has_interrupted_is_left(place: Place) -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise TimeoutError("by the handler")
+
+    def send(point: str) -> None:
+        failpoints.hook = None
+        signal.raise_signal(signal.SIGUSR1)
+
+    broker = open_broker(place)
+    broker.enqueue([new_job()])
+    used = broker._connection._client
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        failpoints.hook = send
+        with pytest.raises(TimeoutError, match="by the handler"):
+            broker.enqueue([new_job()])
+    finally:
+        failpoints.hook = None
+        signal.signal(signal.SIGUSR1, before)
+    assert broker.enqueue([new_job()])[0].created
+    assert broker._connection._client not in (None, used)
     broker.close()
