@@ -28,7 +28,7 @@ ENDS_WITHIN = _PATIENCE + _AFTERWARDS
 """Seconds for the process to end once the worker is given up."""
 
 
-KEPT_HUB = "code outside of jobs, such as an observer, keeps the hub"
+_KEPT_HUB = "code outside of jobs, such as an observer, keeps the hub"
 
 
 class GivingUp:
@@ -47,19 +47,19 @@ class GivingUp:
         self._outcomes = outcomes
         self._stopping = stopping
 
-    def give_up(self, overdue: Execution | None, why: str = KEPT_HUB) -> None:
+    def give_up(self, overdue: Execution | None, task_fault: str = "") -> None:
         """Called by the watchdog, in its thread. Does not return. None: not for a job, but because of
-        `why`."""
+        `task_fault`, which is what a task has done to the worker, or because other code keeps the hub."""
         was_told_to_stop = self._stopping.is_killing
         code = 0 if was_told_to_stop else 1
         patience = _PATIENCE_WHEN_STOPPING if was_told_to_stop else _PATIENCE
         try:
             end_process_within(patience + _AFTERWARDS, code, "the worker was given up")
             self._stopping.is_stopping = True  # the loop claims nothing more
-            if overdue is not None or why is KEPT_HUB:
+            if not task_fault:
                 self._decide_all()
             self._settle_within(patience)
-            os.write(2, f"{_reason(overdue, why)}\n".encode(errors="replace"))
+            os.write(2, f"{_reason(overdue, task_fault)}\n".encode(errors="replace"))
         finally:
             os._exit(code)
 
@@ -92,9 +92,9 @@ class GivingUp:
                     _settle_as_failed(broker, execution, answer)
 
 
-def _reason(overdue: Execution | None, why: str) -> str:
+def _reason(overdue: Execution | None, task_fault: str) -> str:
     if overdue is None:
-        return f"{why}: this worker was given up"
+        return f"{task_fault or _KEPT_HUB}: this worker was given up"
     record = overdue.record
     return f"job {record.id} ({record.path}) could not be ended: it was given up together with this worker"
 

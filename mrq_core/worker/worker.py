@@ -23,7 +23,7 @@ from mrq_core.tasks.scheduled import schedules_of
 from mrq_core.worker.claiming import Claiming
 from mrq_core.worker.executing import Executing
 from mrq_core.worker.executions import Execution
-from mrq_core.worker.giving_up import ENDS_WITHIN, KEPT_HUB, GivingUp
+from mrq_core.worker.giving_up import ENDS_WITHIN, GivingUp
 from mrq_core.worker.guards import blocking, forking
 from mrq_core.worker.guards.asyncio_loops import keep_loops_apart
 from mrq_core.worker.guards.guarded_log import GuardedLog, guard_hub, guard_loggers
@@ -207,11 +207,11 @@ class Worker:
         if number is not None:
             self._give_up(None, f"a task has closed the file descriptor {number}, which the worker needs")
 
-    def _give_up(self, overdue: Execution | None, why: str = KEPT_HUB) -> None:
+    def _give_up(self, overdue: Execution | None, task_fault: str = "") -> None:
         """In the watchdog's thread."""
         if self._parent is not None:
             self._parent.report_end(ENDS_WITHIN)
-        self._last_resort.give_up(overdue, why)
+        self._last_resort.give_up(overdue, task_fault)
 
     def _admin_server(self) -> AdminServer | None:
         """The server of the admin port, if there is one. Raises MrqError if the port is taken."""
