@@ -24,13 +24,12 @@ from mrq_core.worker.claiming import Claiming
 from mrq_core.worker.executing import Executing
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.giving_up import ENDS_WITHIN, GivingUp
-from mrq_core.worker.guards import blocking, forking
-from mrq_core.worker.guards.asyncio_loops import keep_loops_apart
-from mrq_core.worker.guards.guarded_log import GuardedLog, guard_hub, guard_loggers
-from mrq_core.worker.guards.lasting import LastingGreenlet, keep_hub, release_hub
+from mrq_core.worker.guards import blocking
+from mrq_core.worker.guards.armed import guard_process, release_process
+from mrq_core.worker.guards.guarded_log import GuardedLog
+from mrq_core.worker.guards.lasting import LastingGreenlet
 from mrq_core.worker.guards.own_descriptors import own
 from mrq_core.worker.guards.process_end import LEAVE_WITHIN, end_process_within
-from mrq_core.worker.guards.resolving import guard_resolver
 from mrq_core.worker.housekeeping import Housekeeping
 from mrq_core.worker.hub_time import HubTime
 from mrq_core.worker.interrupts import CancelRequests
@@ -142,14 +141,7 @@ class Worker:
         self._stopping.handle_signals()
         if self._parent is not None:
             self._parent.obey(self._stopping, self._state.executions)
-        forking.enter_worker()
-        guard_loggers()
-        guard_hub()
-        guard_resolver()
-        if self._tracing is not None:
-            self._tracing.trace_lookups()
-        keep_hub()
-        keep_loops_apart()
+        guard_process(self._tracing)
         self._standby.start()
         self._watchdog.start()
         if admin is not None:
@@ -185,8 +177,7 @@ class Worker:
             if admin is not None:
                 admin.stop()
             self._executing.close()
-            release_hub()
-            forking.leave_worker()
+            release_process()
             self._state.set_status("stop")
             broker.close()
             self._stopping.restore_signals(ignores_later=exits_after)

@@ -36,12 +36,10 @@ from mrq_core.running.logs import JobLog, current_log, set_up_logging
 from mrq_core.worker.ended_lines import EndedLines
 from mrq_core.worker.executing import Runner
 from mrq_core.worker.executions import Execution, Executions, job_execution
-from mrq_core.worker.guards import blocking, forking
-from mrq_core.worker.guards.asyncio_loops import keep_loops_apart
-from mrq_core.worker.guards.guarded_log import GuardedLog, guard_hub, guard_loggers
-from mrq_core.worker.guards.lasting import keep_hub
+from mrq_core.worker.guards import blocking
+from mrq_core.worker.guards.armed import guard_process
+from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.guards.native import NativeLoop, get_ident, start_native_thread
-from mrq_core.worker.guards.resolving import guard_resolver
 from mrq_core.worker.guards.tracebacks import error_fields, format_traceback
 from mrq_core.worker.reporting.stacks import frame_of, full_stack, io_lines, other_greenlets, waiting_text
 from mrq_core.worker.solo.solo_messages import (
@@ -200,14 +198,7 @@ class Job:
         context = JobContext(start.record, client, log, worker=worker)
         self._execution = execution = job_execution(context)
         self._executions.add(execution)
-        forking.enter_worker()
-        guard_loggers()
-        guard_hub()
-        guard_resolver()
-        if self._tracing is not None:
-            self._tracing.trace_lookups()
-        keep_hub()
-        keep_loops_apart()
+        guard_process(self._tracing)
         watchdog = Watchdog(
             self._executions, give_up=_leave_to_worker, tick=lambda now: None, is_killing=lambda: False
         )
