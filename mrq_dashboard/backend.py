@@ -15,13 +15,13 @@ from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerUnavailable, on_one_line
 from mrq_core.operations.auditing import audit
-from mrq_core.operations.bulk import Bulk
-from mrq_core.operations.bulk_runner import BulkRunner
-from mrq_core.operations.reached_limits import ReachedLimits
-from mrq_core.operations.search import KnownSuccesses
-from mrq_core.operations.slots import SlotHistory
+from mrq_core.operations.bulk.bulk_actions import Bulk
+from mrq_core.operations.bulk.bulk_runner import BulkRunner
+from mrq_core.operations.explaining.reached_limits import ReachedLimits
+from mrq_core.operations.measures.slots import SlotHistory
+from mrq_core.operations.measures.task_history import TaskHistory
+from mrq_core.operations.queries.search import KnownSuccesses
 from mrq_core.operations.statistics import DayMeasurements
-from mrq_core.operations.task_history import TaskHistory
 from mrq_dashboard.health import Health
 from mrq_dashboard.sharing import Shared
 

@@ -11,7 +11,7 @@ from markupsafe import escape
 
 from mrq_core.clock import period_words, span_words
 from mrq_core.contract.codec import JsonValue
-from mrq_core.operations.reasons import quoted
+from mrq_core.operations.explaining.reasons import quoted
 from mrq_core.operations.views import seconds
 
 _UNITS = ("B", "KB", "MB", "GB", "TB")

@@ -12,7 +12,7 @@ from msgspec import Struct
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.queries import Finding
 from mrq_core.errors import shown_error
-from mrq_core.operations.checks import broker_findings
+from mrq_core.operations.checking.checks import broker_findings
 
 KEPT = 60.0
 """Seconds after which findings are old, and the next request has them checked again."""

@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from mrq_core.contract.codec import parsed
 from mrq_core.errors import InvalidValue, shown
-from mrq_core.operations.query_parts import LONGEST
+from mrq_core.operations.queries.query_parts import LONGEST
 from mrq_dashboard.auth import SAFE_METHODS
 from mrq_dashboard.guard import is_utf8
 
@@ -21,7 +21,7 @@ QueryText = Annotated[
     str, Meta(max_length=LONGEST, description="A query, such as `status:failed queue:main/`.")
 ]
 Duration = float | Annotated[str, Meta(max_length=100)]
-"""Seconds, or a text such as ``15m``, which `mrq_core.operations.filters` reads."""
+"""Seconds, or a text such as ``15m``, which `mrq_core.operations.queries.filters` reads."""
 
 _FORM = "application/x-www-form-urlencoded"
 _MOST_FIELDS = 2000

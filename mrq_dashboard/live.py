@@ -23,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 
 from mrq_core.contract.values import check_job_id
 from mrq_core.errors import InvalidValue
-from mrq_core.operations.watching import Counters, JobState, read_counters, read_job_states
+from mrq_core.operations.measures.watching import Counters, JobState, read_counters, read_job_states
 from mrq_dashboard.auth import Role, comes_from_here
 from mrq_dashboard.endpoint import Site
 

@@ -17,7 +17,7 @@ from mrq_core import __version__
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonValue
 from mrq_core.errors import ConfigError, shown, without_controls
-from mrq_core.operations.query_parts import LONGEST
+from mrq_core.operations.queries.query_parts import LONGEST
 from mrq_dashboard import formats
 from mrq_dashboard.acting import new_key, notice_of
 from mrq_dashboard.assets import Assets

@@ -19,12 +19,12 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.record import JobRecord
 from mrq_core.errors import InvalidValue, MrqError, shown
-from mrq_core.operations.bulk_runner import BulkRunner
-from mrq_core.operations.reached_limits import ReachedLimits
-from mrq_core.operations.search import KnownSuccesses, LastSuccesses
-from mrq_core.operations.slots import SlotHistory
+from mrq_core.operations.bulk.bulk_runner import BulkRunner
+from mrq_core.operations.explaining.reached_limits import ReachedLimits
+from mrq_core.operations.measures.slots import SlotHistory
+from mrq_core.operations.measures.task_history import TaskHistory
+from mrq_core.operations.queries.search import KnownSuccesses, LastSuccesses
 from mrq_core.operations.statistics import DayMeasurements
-from mrq_core.operations.task_history import TaskHistory
 from mrq_dashboard.auth import Role, Visitor
 from mrq_dashboard.health import Checked, Health
 from mrq_dashboard.sharing import Shared

@@ -20,7 +20,7 @@ from mrq_core.contract.queries import JobFilter, Order, RepairResult
 from mrq_core.contract.record import WAITING, JobRecord, Status
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.operations.actions import repair_all
-from mrq_core.operations.consistency import count_records
+from mrq_core.operations.checking.consistency import count_records
 from mrq_core.running.context import get_current_job, log, set_current_job_progress
 from mrq_core.tasks.task import Task
 

@@ -13,7 +13,7 @@ from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.values import check_job_id
 from mrq_core.errors import InvalidValue, shown
-from mrq_core.operations.filters import statuses_from
+from mrq_core.operations.queries.filters import statuses_from
 from mrq_core.tasks.task import Task
 
 _ACTIONS = ("cancel", "requeue", "requeue_retry")

@@ -17,9 +17,9 @@ from mrq_core.client.client import Client
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.queries import Finding
 from mrq_core.operations.actions import repair_all
-from mrq_core.operations.checks import attempted, broker_findings, config_findings
-from mrq_core.operations.consistency import consistency_findings, is_large, prune_all
-from mrq_core.operations.search_keys import fill_search_keys
+from mrq_core.operations.checking.checks import attempted, broker_findings, config_findings
+from mrq_core.operations.checking.consistency import consistency_findings, is_large, prune_all
+from mrq_core.operations.queries.search_keys import fill_search_keys
 from mrq_core.operations.views import driver_view, finding_view, plugin_view
 from mrq_core.plugins.manager import Plugins
 

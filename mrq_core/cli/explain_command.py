@@ -8,8 +8,8 @@ import typer
 
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import print_json, program, safe_line, say
-from mrq_core.operations.explaining import explain as reasons_of
-from mrq_core.operations.reasons import reason_view
+from mrq_core.operations.explaining.explaining import explain as reasons_of
+from mrq_core.operations.explaining.reasons import reason_view
 
 
 @command("broker", "plugins", needs_output=True)

@@ -31,7 +31,7 @@ from mrq_core.operations.actions import (
     statuses_of,
     summary,
 )
-from mrq_core.operations.filters import FilterTexts, filter_from, object_from, seconds_from, time_from
+from mrq_core.operations.queries.filters import FilterTexts, filter_from, object_from, seconds_from, time_from
 from mrq_core.operations.views import iso
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of jobs.", show_default=False)]

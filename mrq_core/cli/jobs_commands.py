@@ -20,7 +20,7 @@ from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.queries import Order
 from mrq_core.contract.record import Status
 from mrq_core.operations import jobs
-from mrq_core.operations.filters import FilterTexts, filter_from, seconds_from
+from mrq_core.operations.queries.filters import FilterTexts, filter_from, seconds_from
 from mrq_core.operations.running_jobs import running_now, running_view
 from mrq_core.operations.views import job_details, job_row, log_view, seconds
 

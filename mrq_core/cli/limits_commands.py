@@ -13,7 +13,7 @@ from mrq_core.clock import period_words
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.naming import shown_names
 from mrq_core.operations import limits
-from mrq_core.operations.filters import duration_from
+from mrq_core.operations.queries.filters import duration_from
 
 
 @command("broker", "plugins", needs_output=True)

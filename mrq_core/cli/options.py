@@ -27,7 +27,7 @@ from mrq_core.client.client import Client
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of
 from mrq_core.config.sources import load_config
 from mrq_core.contract.plain import is_utf8
-from mrq_core.operations.filters import FilterTexts
+from mrq_core.operations.queries.filters import FilterTexts
 
 _PANELS = {
     "broker": "Broker",
@@ -260,7 +260,7 @@ def _take_given(values: dict[str, Any], groups: Iterable[str], context: typer.Co
 
 
 def _filter_parameters() -> list[inspect.Parameter]:
-    """The flags that select jobs. `operations/filters.py` makes a JobFilter of their values."""
+    """The flags that select jobs. `operations/queries/filters.py` makes a JobFilter of their values."""
 
     def many(name: str, flag: str, metavar: str, help: str) -> inspect.Parameter:
         option = typer.Option(flag, metavar=metavar, help=help, rich_help_panel=_FILTERS, show_default=False)

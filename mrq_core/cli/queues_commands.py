@@ -15,7 +15,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.naming import shown_names
 from mrq_core.contract.shared_state import Pause
 from mrq_core.operations import queues
-from mrq_core.operations.filters import duration_from, queue_names_from, time_from
+from mrq_core.operations.queries.filters import duration_from, queue_names_from, time_from
 from mrq_core.operations.queue_contents import checked_move, move_queue, purge_queue, what_waits
 from mrq_core.operations.statistics import QueueStatistics, queue_statistics
 from mrq_core.operations.views import iso, queue_view, seconds, statistics_view

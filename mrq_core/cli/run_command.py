@@ -71,7 +71,7 @@ def run(
     What a task and the programs that it starts print goes to standard error as well. Write -- in front of
     params that begin with a dash.
     """
-    from mrq_core.operations.checks import check_task_options
+    from mrq_core.operations.checking.checks import check_task_options
     from mrq_core.running.logs import set_up_logging
 
     check_path(task)

@@ -13,7 +13,7 @@ from mrq_core.client.schedules import add_schedule, backfill_schedule, fires_bet
 from mrq_core.clock import from_ms
 from mrq_core.contract.naming import shown_names
 from mrq_core.operations import schedules
-from mrq_core.operations.filters import duration_from, moment_from, object_from
+from mrq_core.operations.queries.filters import duration_from, moment_from, object_from
 from mrq_core.operations.schedules import StoredSchedule
 from mrq_core.operations.views import iso, schedule_status, schedule_view
 from mrq_core.scheduler.definitions import trigger_words

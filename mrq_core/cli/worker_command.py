@@ -16,7 +16,7 @@ from mrq_core.cli.errors import UsageError
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.worker_process import run_worker, with_burst
 from mrq_core.config.settings import Config
-from mrq_core.operations.filters import worker_queues_from
+from mrq_core.operations.queries.filters import worker_queues_from
 
 _LEAVE_WITHIN = 1.0
 """Seconds for the parent of workers to end once these have ended."""
@@ -62,7 +62,7 @@ def worker(
 
 def _run_parent(config: Config, given: Given, overrides: Mapping[str, object], *, is_burst: bool) -> NoReturn:
     """Runs the workers of `--processes`, and ends the process."""
-    from mrq_core.operations.checks import check_task_options
+    from mrq_core.operations.checking.checks import check_task_options
     from mrq_core.running.logs import set_up_logging
     from mrq_core.scheduler.definitions import definitions_from
     from mrq_core.worker.processes.child import ChildProcess

@@ -58,7 +58,7 @@ def _start(commands: int, reports: int) -> NoReturn:
 def run_worker(config: Config, parent: ParentLink | None = None) -> NoReturn:
     """Works until the worker stops, and ends the process. Raises what keeps the worker from starting."""
     from mrq_core.cli.errors import exit_code_of
-    from mrq_core.operations.checks import check_task_options
+    from mrq_core.operations.checking.checks import check_task_options
     from mrq_core.plugins.manager import Plugins
     from mrq_core.running.logs import set_up_logging
     from mrq_core.worker.guards.process_end import keep_exit_code

@@ -19,7 +19,7 @@ from mrq_core.contract.values import check_path
 from mrq_core.errors import JobNotFound
 from mrq_core.ids import is_id
 from mrq_core.operations import workers as reports
-from mrq_core.operations.filters import duration_from
+from mrq_core.operations.queries.filters import duration_from
 from mrq_core.operations.requests import request_worker
 from mrq_core.operations.running_jobs import NOT_TRACED, io_calls_text
 from mrq_core.operations.views import iso, seconds, worker_view

@@ -1,1 +1,4 @@
-"""Code that the command line and a dashboard share: filters, lists, views, bulk changes, checks."""
+"""Code that the command line and a dashboard share: what they list, change and check.
+
+Its rooms are queries, bulk actions, measurements, explanations and checks.
+"""

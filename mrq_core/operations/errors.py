@@ -19,7 +19,7 @@ from mrq_core.contract.metrics import ERRORS, Metric, Resolution
 from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import InvalidValue, NotSupported, shown
-from mrq_core.operations.search import LastSuccesses
+from mrq_core.operations.queries.search import LastSuccesses
 
 MOST = 50
 """The most groups of a page."""

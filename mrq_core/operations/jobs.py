@@ -12,7 +12,7 @@ from mrq_core.contract.messages import CHUNK
 from mrq_core.contract.queries import JobFilter, LogLine, LogPage, Order
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.values import check_job_id
-from mrq_core.operations.filters import number_from_totals
+from mrq_core.operations.queries.filters import number_from_totals
 
 
 class JobList(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,9 +12,9 @@ from mrq_core.contract.metrics import BUCKETS_PER_DOUBLING
 from mrq_core.contract.record import Status
 from mrq_core.contract.shared_state import Pause
 from mrq_core.contract.values import check_path
+from mrq_core.operations.measures.task_history import Measured, Measurements, TaskHistory, Values
 from mrq_core.operations.statistics import Durations
 from mrq_core.operations.task_descriptions import published_task, published_tasks
-from mrq_core.operations.task_history import Measured, Measurements, TaskHistory, Values
 from mrq_core.operations.views import iso, struct_view
 from mrq_core.tasks.describing import TaskDescription
 

@@ -17,11 +17,11 @@ from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.values import check_job_id, check_priority
 from mrq_core.errors import InvalidValue
 from mrq_core.operations.actions import Change, SetPriority, allows, summary
-from mrq_core.operations.bulk import begin_bulk, bulk_view, bulk_words, stop_bulk
-from mrq_core.operations.bulk_changes import bounded, change_if_few
-from mrq_core.operations.query import SearchQuery, parse_query
-from mrq_core.operations.query_parts import quoted_value
-from mrq_core.operations.search import counts_by_status
+from mrq_core.operations.bulk.bulk_actions import begin_bulk, bulk_view, bulk_words, stop_bulk
+from mrq_core.operations.bulk.bulk_changes import bounded, change_if_few
+from mrq_core.operations.queries.query import SearchQuery, parse_query
+from mrq_core.operations.queries.query_parts import quoted_value
+from mrq_core.operations.queries.search import counts_by_status
 from mrq_dashboard.auth import Role
 from mrq_dashboard.inputs import QueryText
 from mrq_dashboard.visit import Done, NotFound, Visit

@@ -8,8 +8,8 @@ from msgspec import Meta, Struct
 
 from mrq_core.clock import period_words
 from mrq_core.contract.messages import Limit
-from mrq_core.operations.filters import duration_from, duration_text
 from mrq_core.operations.limits import TASK, find_limit, limit_view, remove_limits, set_limit
+from mrq_core.operations.queries.filters import duration_from, duration_text
 from mrq_dashboard.acting import Field, Form, ask
 from mrq_dashboard.inputs import Duration
 from mrq_dashboard.visit import Done, NotFound, Page, Visit

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from mrq_core.clock import after
 from mrq_core.errors import InvalidValue
-from mrq_core.operations.filters import duration_from, time_from
+from mrq_core.operations.queries.filters import duration_from, time_from
 from mrq_dashboard.acting import Field
 from mrq_dashboard.inputs import Duration
 from mrq_dashboard.visit import Visit

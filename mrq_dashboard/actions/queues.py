@@ -8,10 +8,10 @@ from msgspec import Meta, Struct
 
 from mrq_core.contract.messages import ChangeResult, Move, Remove
 from mrq_core.contract.naming import check_served_name, is_tree, shown_names
-from mrq_core.operations.bulk import begin_bulk, bulk_view
-from mrq_core.operations.bulk_changes import bounded, change_if_few
-from mrq_core.operations.query import parse_query
-from mrq_core.operations.query_parts import exact_value
+from mrq_core.operations.bulk.bulk_actions import begin_bulk, bulk_view
+from mrq_core.operations.bulk.bulk_changes import bounded, change_if_few
+from mrq_core.operations.queries.query import parse_query
+from mrq_core.operations.queries.query_parts import exact_value
 from mrq_core.operations.queue_contents import Emptied, checked_move, is_raw, purge_queue, what_waits
 from mrq_core.operations.queues import pause_queues, resume_queues, waiting_in
 from mrq_core.operations.views import iso

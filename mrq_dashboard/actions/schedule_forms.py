@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from mrq_core.clock import from_ms
 from mrq_core.contract.values import check_path
 from mrq_core.errors import InvalidValue
-from mrq_core.operations.filters import duration_from, duration_text, object_from, seconds_from
+from mrq_core.operations.queries.filters import duration_from, duration_text, object_from, seconds_from
 from mrq_core.operations.views import iso, redacted, with_hidden
 from mrq_core.scheduler.definitions import Definition, definition_from
 from mrq_dashboard.acting import Field

@@ -10,7 +10,7 @@ from mrq_core.client.schedules import BACKFILL_MOST, backfill_schedule, run_sche
 from mrq_core.clock import from_ms
 from mrq_core.errors import InvalidValue
 from mrq_core.operations import schedules as stored_schedules
-from mrq_core.operations.filters import moment_from
+from mrq_core.operations.queries.filters import moment_from
 from mrq_core.operations.schedules import StoredSchedule, digest_of, find_schedule
 from mrq_core.operations.task_descriptions import published_task
 from mrq_core.operations.views import iso, schedule_view

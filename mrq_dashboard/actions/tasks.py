@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.values import check_path
 from mrq_core.errors import InvalidValue
-from mrq_core.operations.filters import object_from, seconds_from, time_from
+from mrq_core.operations.queries.filters import object_from, seconds_from, time_from
 from mrq_core.operations.queues import pause_tasks, resume_tasks
 from mrq_core.operations.task_descriptions import published_task
 from mrq_core.operations.task_forms import (

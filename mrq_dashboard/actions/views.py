@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from mrq_core.operations.saved_views import delete_view, save_view
+from mrq_core.operations.queries.saved_views import delete_view, save_view
 from mrq_core.operations.views import struct_view
 from mrq_dashboard.inputs import QueryText
 from mrq_dashboard.visit import Done, NotFound, Visit

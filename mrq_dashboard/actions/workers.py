@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.values import check_job_id, check_path
 from mrq_core.errors import InvalidValue, RequestFailed
-from mrq_core.operations.filters import duration_from
+from mrq_core.operations.queries.filters import duration_from
 from mrq_core.operations.requests import ask_worker, send_request
 from mrq_core.operations.workers import STOPPED, WorkerReport, only_worker
 from mrq_dashboard.acting import Field, Form, ask

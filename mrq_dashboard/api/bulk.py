@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mrq_core.contract.codec import JsonObject, JsonValue
-from mrq_core.operations.bulk import bulk_view, list_bulks, read_bulk
+from mrq_core.operations.bulk.bulk_actions import bulk_view, list_bulks, read_bulk
 from mrq_dashboard.visit import NotFound, Visit
 
 

@@ -15,8 +15,8 @@ from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.messages import CHUNK
 from mrq_core.contract.queries import Order
 from mrq_core.errors import InvalidValue
-from mrq_core.operations.query import SearchQuery, parse_query
-from mrq_core.operations.search import search
+from mrq_core.operations.queries.query import SearchQuery, parse_query
+from mrq_core.operations.queries.search import search
 from mrq_core.operations.views import job_details
 from mrq_dashboard.actions.bulk import selected
 from mrq_dashboard.inputs import QueryText

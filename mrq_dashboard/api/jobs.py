@@ -9,11 +9,11 @@ from msgspec import Meta, Struct
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.queries import Order
 from mrq_core.contract.values import check_job_id
-from mrq_core.operations.explaining import explain_job
-from mrq_core.operations.query import parse_query
-from mrq_core.operations.reasons import reason_view
+from mrq_core.operations.explaining.explaining import explain_job
+from mrq_core.operations.explaining.reasons import reason_view
+from mrq_core.operations.queries.query import parse_query
+from mrq_core.operations.queries.search import counts_by_status, search
 from mrq_core.operations.running_jobs import running_now, running_view
-from mrq_core.operations.search import counts_by_status, search
 from mrq_core.operations.views import iso, job_details, job_row, log_view
 from mrq_dashboard.inputs import QueryText
 from mrq_dashboard.visit import Visit

@@ -7,9 +7,9 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from mrq_core.contract.codec import JsonObject, JsonValue
-from mrq_core.operations.explaining import explain_queue
-from mrq_core.operations.filters import duration_from
-from mrq_core.operations.reasons import reason_view
+from mrq_core.operations.explaining.explaining import explain_queue
+from mrq_core.operations.explaining.reasons import reason_view
+from mrq_core.operations.queries.filters import duration_from
 from mrq_core.operations.statistics import queue_statistics
 from mrq_core.operations.views import queue_view, statistics_view
 from mrq_dashboard.inputs import Duration

@@ -7,7 +7,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from mrq_core.contract.codec import JsonObject, JsonValue
-from mrq_core.operations.suggestions import suggestions
+from mrq_core.operations.queries.suggestions import suggestions
 from mrq_dashboard.inputs import QueryText
 from mrq_dashboard.visit import Visit
 

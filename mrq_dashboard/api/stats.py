@@ -10,9 +10,9 @@ from starlette.responses import Response
 from mrq_core.clock import after
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.metrics import ENDED, ERRORS, LOST, STARTED, UNFINISHED, Resolution
-from mrq_core.operations.overview import overview
-from mrq_core.operations.prometheus import METRICS, installation_metrics
-from mrq_core.operations.series import series
+from mrq_core.operations.measures.overview import overview
+from mrq_core.operations.measures.prometheus import METRICS, installation_metrics
+from mrq_core.operations.measures.series import series
 from mrq_core.operations.views import struct_view
 from mrq_dashboard.visit import Visit
 

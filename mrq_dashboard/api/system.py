@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 from mrq_core import __version__
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.operations.auditing import read_audit
-from mrq_core.operations.saved_views import saved_views
+from mrq_core.operations.queries.saved_views import saved_views
 from mrq_core.operations.settings import settings_in_force
 from mrq_core.operations.views import driver_view, finding_view, iso, plugin_view, struct_view
 from mrq_dashboard.visit import Json, Visit

@@ -8,8 +8,8 @@ from msgspec import Meta, Struct
 
 from mrq_core.contract.messages import CHUNK, Cancel, Move, Remove, Requeue
 from mrq_core.operations.actions import Change, SetPriority
-from mrq_core.operations.bulk import Bulk, bulk_words, list_bulks
-from mrq_core.operations.query import SearchQuery, parse_query
+from mrq_core.operations.bulk.bulk_actions import Bulk, bulk_words, list_bulks
+from mrq_core.operations.queries.query import SearchQuery, parse_query
 from mrq_dashboard.acting import Field, Form, ask
 from mrq_dashboard.actions.bulk import Foreseen, Ids, Verb, foresee, selected
 from mrq_dashboard.auth import Role

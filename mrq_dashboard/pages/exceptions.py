@@ -9,9 +9,9 @@ from msgspec import Meta, Struct
 
 from mrq_core.contract.record import JobRecord
 from mrq_core.operations.errors import ErrorGroup, ErrorOrder, error_groups
-from mrq_core.operations.query import parse_query
-from mrq_core.operations.query_parts import quoted_value
-from mrq_core.operations.search import search
+from mrq_core.operations.queries.query import parse_query
+from mrq_core.operations.queries.query_parts import quoted_value
+from mrq_core.operations.queries.search import search
 from mrq_dashboard.charts import Chart, Curve, bar_chart, sparkline
 from mrq_dashboard.visit import NotFound, Page, Visit
 

@@ -13,9 +13,9 @@ from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.values import check_job_id
 from mrq_core.errors import JobNotFound
-from mrq_core.operations.explaining import explain_job
+from mrq_core.operations.explaining.explaining import explain_job
+from mrq_core.operations.explaining.reasons import in_shell, quoted
 from mrq_core.operations.jobs import read_log_tail, relatives
-from mrq_core.operations.reasons import in_shell, quoted
 from mrq_core.operations.running_jobs import NOT_TRACED, running_now
 from mrq_core.operations.views import death_of, duration_of, end_of, job_details, redacted
 from mrq_dashboard.formats import json_line

@@ -9,11 +9,11 @@ from msgspec import Meta, Struct
 
 from mrq_core.contract.record import WAITING, JobRecord, Status
 from mrq_core.errors import InvalidQuery
-from mrq_core.operations.query import SearchQuery, parse_query
-from mrq_core.operations.query_parts import canonical
-from mrq_core.operations.reasons import ReasonKind, of_queue, of_task, read_surroundings
-from mrq_core.operations.saved_views import saved_views
-from mrq_core.operations.search import StatusCounts, counts_by_status, search
+from mrq_core.operations.explaining.reasons import ReasonKind, of_queue, of_task, read_surroundings
+from mrq_core.operations.queries.query import SearchQuery, parse_query
+from mrq_core.operations.queries.query_parts import canonical
+from mrq_core.operations.queries.saved_views import saved_views
+from mrq_core.operations.queries.search import StatusCounts, counts_by_status, search
 from mrq_core.operations.views import duration_of, redacted
 from mrq_dashboard.auth import Role
 from mrq_dashboard.formats import json_line

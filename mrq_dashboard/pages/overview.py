@@ -11,9 +11,9 @@ from msgspec import Meta, Struct
 from mrq_core.contract.metrics import Resolution
 from mrq_core.contract.record import WAITING, Status
 from mrq_core.operations.errors import ErrorOrder, error_groups
-from mrq_core.operations.overview import Overview, Stuck, overview
-from mrq_core.operations.reasons import ReasonKind, in_shell
-from mrq_core.operations.series import Point
+from mrq_core.operations.explaining.reasons import ReasonKind, in_shell
+from mrq_core.operations.measures.overview import Overview, Stuck, overview
+from mrq_core.operations.measures.series import Point
 from mrq_core.operations.views import seconds
 from mrq_core.operations.workers import DEAD, list_workers
 from mrq_dashboard.charts import Chart, bar_chart, line_chart, sparkline

@@ -11,13 +11,13 @@ from msgspec import Meta, Struct
 from mrq_core.contract.naming import RawKind, check_served_name, is_in, is_tree, raw_kind
 from mrq_core.contract.queries import QueueCounts
 from mrq_core.contract.shared_state import Pause
-from mrq_core.operations.explaining import explain_queue
-from mrq_core.operations.query import parse_query
-from mrq_core.operations.query_parts import exact_value
+from mrq_core.operations.explaining.explaining import explain_queue
+from mrq_core.operations.explaining.reasons import Reason, of_queue, read_surroundings
+from mrq_core.operations.queries.query import parse_query
+from mrq_core.operations.queries.query_parts import exact_value
+from mrq_core.operations.queries.search import counts_by_status
 from mrq_core.operations.queues import QueueOrder, queue_page
 from mrq_core.operations.raw_queues import Future, raw_queue_view, raw_size
-from mrq_core.operations.reasons import Reason, of_queue, read_surroundings
-from mrq_core.operations.search import counts_by_status
 from mrq_core.operations.statistics import QueueStatistics, queue_statistics
 from mrq_core.operations.workers import listening
 from mrq_dashboard.charts import Chart, bar_chart

@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from mrq_core.clock import from_ms
 from mrq_core.contract.record import Status
 from mrq_core.operations.actions import statuses_of
-from mrq_core.operations.query_parts import quoted_value
+from mrq_core.operations.queries.query_parts import quoted_value
 from mrq_core.operations.schedules import (
     StoredSchedule,
     list_schedules,

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 from msgspec import Meta, Struct
 
 from mrq_core.contract.record import ENDED, WAITING, Status
-from mrq_core.operations.query import FAILED
-from mrq_core.operations.query_parts import exact_value
-from mrq_core.operations.reasons import of_task, read_surroundings
+from mrq_core.operations.explaining.reasons import of_task, read_surroundings
+from mrq_core.operations.queries.query import FAILED
+from mrq_core.operations.queries.query_parts import exact_value
 from mrq_core.operations.schedules import list_schedules
 from mrq_core.operations.tasks import TaskSummary, task_details, task_list
 from mrq_core.operations.views import seconds

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 
 from mrq_core.contract.naming import shown_names
-from mrq_core.operations.query_parts import exact_value
+from mrq_core.operations.queries.query_parts import exact_value
 from mrq_core.operations.running_jobs import NOT_TRACED
 from mrq_core.operations.workers import WorkerReport, find_workers, list_workers
 from mrq_dashboard.charts import sparkline

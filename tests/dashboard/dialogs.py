@@ -13,10 +13,10 @@ from msgspec.structs import replace
 from mrq_core.client.client import Client
 from mrq_core.clock import after
 from mrq_core.contract.messages import RawItem, Requeue
-from mrq_core.operations.bulk import BULK_NAMESPACE, Bulk, BulkStatus, StoredChange
+from mrq_core.operations.bulk.bulk_actions import BULK_NAMESPACE, Bulk, BulkStatus, StoredChange
 from mrq_core.operations.limits import set_limit
+from mrq_core.operations.queries.saved_views import save_view
 from mrq_core.operations.queues import pause_queues
-from mrq_core.operations.saved_views import save_view
 from mrq_core.operations.schedules import add_schedule
 from mrq_core.operations.task_descriptions import publish_task
 from mrq_core.scheduler.definitions import Definition

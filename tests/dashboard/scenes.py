@@ -29,8 +29,8 @@ from mrq_core.contract.terms import error_group
 from mrq_core.ids import new_id
 from mrq_core.operations.auditing import audit
 from mrq_core.operations.limits import set_limit
+from mrq_core.operations.queries.saved_views import save_view
 from mrq_core.operations.queues import pause_queues
-from mrq_core.operations.saved_views import save_view
 from mrq_core.operations.schedules import SCHEDULES, Fire, add_schedule, stored_value
 from mrq_core.operations.workers import (
     REPORT_TTL,

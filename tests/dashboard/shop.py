@@ -14,8 +14,8 @@ from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import Status
 from mrq_core.contract.terms import error_group
 from mrq_core.operations.limits import set_limit
+from mrq_core.operations.queries.saved_views import save_view
 from mrq_core.operations.queues import pause_queues
-from mrq_core.operations.saved_views import save_view
 from mrq_core.operations.schedules import SCHEDULERS, add_schedule
 from mrq_core.scheduler.definitions import Definition
 from tests.dashboard import scenes

@@ -20,10 +20,10 @@ from mrq_core.contract.messages import Requeue
 from mrq_core.contract.queries import JobFilter
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.operations.auditing import read_audit
-from mrq_core.operations.bulk import begin_bulk, list_bulks
-from mrq_core.operations.query import parse_query
+from mrq_core.operations.bulk.bulk_actions import begin_bulk, list_bulks
+from mrq_core.operations.queries.query import parse_query
+from mrq_core.operations.queries.saved_views import save_view, saved_views
 from mrq_core.operations.receipts import ABANDONED, RECEIPTS_NAMESPACE
-from mrq_core.operations.saved_views import save_view, saved_views
 from mrq_dashboard.app import ENDPOINTS
 from mrq_dashboard.auth import Role, Visitor
 from mrq_dashboard.endpoint import Endpoint

@@ -17,8 +17,8 @@ from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
 from mrq_core.operations.auditing import audit
 from mrq_core.operations.limits import set_limit
-from mrq_core.operations.query_parts import LONGEST
-from mrq_core.operations.saved_views import save_view
+from mrq_core.operations.queries.query_parts import LONGEST
+from mrq_core.operations.queries.saved_views import save_view
 from mrq_core.operations.schedules import add_schedule
 from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, report_to_json
 from mrq_core.scheduler.definitions import definition_from

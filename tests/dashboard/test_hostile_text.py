@@ -18,8 +18,8 @@ from mrq_core.contract.record import Status
 from mrq_core.contract.rules import LIMITS
 from mrq_core.ids import new_id
 from mrq_core.operations.auditing import audit
+from mrq_core.operations.queries.saved_views import save_view
 from mrq_core.operations.queues import pause_queues
-from mrq_core.operations.saved_views import save_view
 from mrq_core.operations.schedules import SCHEDULES, Fire, add_schedule, stored_value
 from mrq_core.operations.task_descriptions import publish_task
 from mrq_core.operations.workers import IoCall, IoState, IoTotal, RunningJob

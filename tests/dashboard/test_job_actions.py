@@ -26,11 +26,11 @@ from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.ids import new_id
-from mrq_core.operations import bulk_changes, bulk_steps
 from mrq_core.operations.auditing import read_audit
-from mrq_core.operations.bulk import begin_bulk, read_bulk
-from mrq_core.operations.bulk_changes import bounded
-from mrq_core.operations.query import parse_query
+from mrq_core.operations.bulk import bulk_changes, bulk_steps
+from mrq_core.operations.bulk.bulk_actions import begin_bulk, read_bulk
+from mrq_core.operations.bulk.bulk_changes import bounded
+from mrq_core.operations.queries.query import parse_query
 from mrq_core.operations.task_descriptions import publish_task
 from mrq_core.tasks.describing import TaskDescription
 from mrq_dashboard import create_dashboard

@@ -14,7 +14,7 @@ from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
 from mrq_core.operations.auditing import read_audit
-from mrq_core.operations.bulk import list_bulks
+from mrq_core.operations.bulk.bulk_actions import list_bulks
 from tests import brokers
 from tests.dashboard import scenes
 from tests.dashboard.browsing import Stage, Tab, confirm, notice, staged

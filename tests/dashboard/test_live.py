@@ -24,7 +24,7 @@ from mrq_core.config.settings import Config
 from mrq_core.contract.messages import Note
 from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import Status
-from mrq_core.operations.watching import Counters
+from mrq_core.operations.measures.watching import Counters
 from mrq_dashboard import create_dashboard, live
 from mrq_dashboard.rendering import MENU
 from mrq_dashboard.serving import _STOP_WITHIN

@@ -24,10 +24,10 @@ from mrq_core.contract.messages import Limit, RawItem
 from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.shared_state import Versions
 from mrq_core.operations.auditing import read_audit
+from mrq_core.operations.explaining.reasons import in_shell
 from mrq_core.operations.limits import find_limit, list_limits, publish_limits, set_limit
-from mrq_core.operations.query_parts import quoted_value
+from mrq_core.operations.queries.query_parts import quoted_value
 from mrq_core.operations.queues import pause_queues
-from mrq_core.operations.reasons import in_shell
 from mrq_core.operations.requests import store_answer
 from mrq_core.operations.schedules import find_schedule, list_schedules, sync_schedules
 from mrq_core.operations.task_descriptions import publish_task

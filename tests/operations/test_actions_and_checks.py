@@ -15,7 +15,7 @@ from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable, ConfigError
 from mrq_core.ids import new_id
 from mrq_core.operations.actions import apply_to_ids, apply_to_matching, refusals, summary
-from mrq_core.operations.checks import broker_findings, check_task_options, config_findings
+from mrq_core.operations.checking.checks import broker_findings, check_task_options, config_findings
 from mrq_core.operations.task_descriptions import publish_task
 from mrq_core.plugins.manager import Plugins
 from mrq_core.tasks.describing import TaskDescription

@@ -16,10 +16,10 @@ from mrq_core.contract.messages import Applied, Cancel, ChangeResult, Move, Remo
 from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable, InvalidValue
-from mrq_core.operations import bulk as module
-from mrq_core.operations import bulk_changes, bulk_runner, bulk_steps
 from mrq_core.operations.actions import Change, SetPriority
-from mrq_core.operations.bulk import (
+from mrq_core.operations.bulk import bulk_actions as module
+from mrq_core.operations.bulk import bulk_changes, bulk_runner, bulk_steps
+from mrq_core.operations.bulk.bulk_actions import (
     Bulk,
     BulkStatus,
     Held,
@@ -30,10 +30,10 @@ from mrq_core.operations.bulk import (
     read_bulk,
     stop_bulk,
 )
-from mrq_core.operations.bulk_changes import bounded, change_if_few
-from mrq_core.operations.bulk_runner import BulkRunner
-from mrq_core.operations.bulk_steps import Lost, advance, release, take_over
-from mrq_core.operations.query import parse_query
+from mrq_core.operations.bulk.bulk_changes import bounded, change_if_few
+from mrq_core.operations.bulk.bulk_runner import BulkRunner
+from mrq_core.operations.bulk.bulk_steps import Lost, advance, release, take_over
+from mrq_core.operations.queries.query import parse_query
 from mrq_core.operations.task_descriptions import publish_task
 from mrq_core.tasks.describing import TaskDescription
 from mrq_core.testing import MemoryBroker

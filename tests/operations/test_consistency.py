@@ -24,8 +24,8 @@ from mrq_core.contract.messages import ClaimRequest, NewJob, Outcome, Settlement
 from mrq_core.contract.queries import Finding
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
-from mrq_core.operations import consistency
-from mrq_core.operations.consistency import consistency_findings
+from mrq_core.operations.checking import consistency
+from mrq_core.operations.checking.consistency import consistency_findings
 from tests import brokers
 
 

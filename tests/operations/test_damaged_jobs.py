@@ -38,8 +38,8 @@ from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
 from mrq_core.operations.actions import repair_all
-from mrq_core.operations.consistency import consistency_findings
-from mrq_core.operations.damaged_jobs import damaged_findings
+from mrq_core.operations.checking.consistency import consistency_findings
+from mrq_core.operations.checking.damaged_jobs import damaged_findings
 from tests import brokers
 
 DAMAGED = "mrq_core.errors.JobDamaged"

@@ -14,7 +14,7 @@ from mrq_core.contract.record import Status
 from mrq_core.contract.terms import error_group
 from mrq_core.errors import InvalidValue
 from mrq_core.operations.errors import ErrorOrder, error_groups
-from mrq_core.operations.search import KnownSuccesses, LastSuccesses
+from mrq_core.operations.queries.search import KnownSuccesses, LastSuccesses
 from tests.operations.test_search import ran
 
 

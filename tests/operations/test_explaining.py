@@ -36,10 +36,10 @@ from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.rules import PAUSED_QUEUES
 from mrq_core.errors import InvalidValue, JobNotFound
 from mrq_core.ids import new_id
-from mrq_core.operations.explaining import explain, explain_job, explain_queue
-from mrq_core.operations.filters import worker_queues_from
+from mrq_core.operations.explaining.explaining import explain, explain_job, explain_queue
+from mrq_core.operations.explaining.reasons import ReasonKind
 from mrq_core.operations.limits import set_limit
-from mrq_core.operations.reasons import ReasonKind
+from mrq_core.operations.queries.filters import worker_queues_from
 from mrq_core.operations.statistics import queue_statistics
 from mrq_core.operations.views import iso
 from mrq_core.operations.workers import WORKERS_NAMESPACE, RunningJob, WorkerReport, report_to_json

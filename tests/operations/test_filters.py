@@ -9,7 +9,7 @@ import pytest
 from mrq_core.contract.queries import JobFilter, Totals
 from mrq_core.contract.record import Status
 from mrq_core.errors import InvalidValue
-from mrq_core.operations.filters import (
+from mrq_core.operations.queries.filters import (
     FilterTexts,
     duration_from,
     duration_text,

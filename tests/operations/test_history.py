@@ -12,9 +12,10 @@ from mrq_core.config.settings import SETTINGS
 from mrq_core.config.sources import load_config
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import InvalidQuery, InvalidValue
-from mrq_core.operations import auditing, saved_views
+from mrq_core.operations import auditing
 from mrq_core.operations.auditing import AUDIT_NAMESPACE, audit, read_audit
-from mrq_core.operations.saved_views import delete_view, save_view
+from mrq_core.operations.queries import saved_views
+from mrq_core.operations.queries.saved_views import delete_view, save_view
 from mrq_core.operations.settings import SettingInForce, SourceKind, settings_in_force
 from mrq_core.operations.views import struct_view
 from mrq_core.testing import ManualClock, MemoryBroker

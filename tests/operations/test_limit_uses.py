@@ -8,7 +8,8 @@ from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Limit
 from mrq_core.errors import InvalidValue
-from mrq_core.operations import reached_limits as reached_limits_module
+from mrq_core.operations.explaining import reached_limits as reached_limits_module
+from mrq_core.operations.explaining.reached_limits import ReachedLimits, reached_limits
 from mrq_core.operations.limits import (
     OVERLAP_RULE,
     LimitUse,
@@ -19,7 +20,6 @@ from mrq_core.operations.limits import (
     set_limit,
 )
 from mrq_core.operations.queues import all_counts
-from mrq_core.operations.reached_limits import ReachedLimits, reached_limits
 from tests.dashboard.scenes import put, take
 
 LIMITS = {"api": Limit(concurrency=2)}

@@ -14,12 +14,12 @@ from mrq_core.contract.messages import ClaimRequest, Wanted
 from mrq_core.contract.metrics import ENDED, OVERFLOW, STARTED, Metric, Resolution, measured
 from mrq_core.contract.record import Status
 from mrq_core.errors import InvalidValue
-from mrq_core.operations import overview as overview_module
-from mrq_core.operations.overview import overview, stuck_queues
+from mrq_core.operations.explaining.reasons import ReasonKind
+from mrq_core.operations.measures import overview as overview_module
+from mrq_core.operations.measures.overview import overview, stuck_queues
+from mrq_core.operations.measures.series import series
+from mrq_core.operations.measures.slots import SlotHistory
 from mrq_core.operations.queues import all_counts
-from mrq_core.operations.reasons import ReasonKind
-from mrq_core.operations.series import series
-from mrq_core.operations.slots import SlotHistory
 from mrq_core.operations.views import struct_view
 from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, report_to_json
 from mrq_core.testing import ManualClock, MemoryBroker

@@ -10,13 +10,13 @@ import pytest
 from mrq_core.contract.record import ENDED, WAITING, JobRecord, Status
 from mrq_core.errors import InvalidQuery
 from mrq_core.ids import new_id
-from mrq_core.operations.query import (
+from mrq_core.operations.queries.query import (
     DurationBound,
     SearchQuery,
     matches_pattern,
     parse_query,
 )
-from mrq_core.operations.query_parts import exact_value, split_query
+from mrq_core.operations.queries.query_parts import exact_value, split_query
 from mrq_core.operations.task_descriptions import TASKS_NAMESPACE
 from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, report_to_json
 from mrq_core.testing import ManualClock, MemoryBroker
@@ -250,7 +250,7 @@ def test_a_pattern_without_a_name_selects_no_job(broker: MemoryBroker, clock: Ma
 def test_a_pattern_of_too_many_names_is_refused(
     broker: MemoryBroker, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mrq_core.operations.query.MOST_EXPANDED", 3)
+    monkeypatch.setattr("mrq_core.operations.queries.query.MOST_EXPANDED", 3)
     for number in range(4):
         put_many(broker, clock, 1, f"q{number}")
     error = refused(broker, "a queue:q*")

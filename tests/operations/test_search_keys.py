@@ -16,8 +16,8 @@ from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.messages import AddedKeys, Cancel, ChangeResult, ClaimRequest, Wanted
 from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
-from mrq_core.operations import search_keys
-from mrq_core.operations.search_keys import FillStep, fill_search_keys
+from mrq_core.operations.queries import search_keys
+from mrq_core.operations.queries.search_keys import FillStep, fill_search_keys
 from mrq_core.plugins.manager import Plugins, open_broker
 from tests import brokers
 

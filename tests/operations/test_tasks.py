@@ -13,9 +13,9 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.metrics import ENDED, OVERFLOW, STARTED, Metric, Resolution, measured
 from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerUnavailable, InvalidValue
+from mrq_core.operations.measures.task_history import TaskHistory
 from mrq_core.operations.queues import pause_tasks
 from mrq_core.operations.task_descriptions import publish_task, published_task, published_tasks
-from mrq_core.operations.task_history import TaskHistory
 from mrq_core.operations.tasks import TaskSummary, task_details, task_list
 from mrq_core.tasks.describing import TaskDescription
 from mrq_core.testing import ManualClock, MemoryBroker

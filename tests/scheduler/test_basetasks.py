@@ -26,8 +26,8 @@ from mrq_core.contract.pair import Removal
 from mrq_core.contract.record import Status
 from mrq_core.errors import InvalidValue
 from mrq_core.ids import new_id
-from mrq_core.operations import consistency
-from mrq_core.operations.consistency import consistency_findings
+from mrq_core.operations.checking import consistency
+from mrq_core.operations.checking.consistency import consistency_findings
 from mrq_core.operations.jobs import count_all
 from mrq_core.tasks.task import Task
 from tests import brokers

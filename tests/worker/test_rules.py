@@ -16,9 +16,9 @@ from mrq_core.contract import rules
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.record import Status
 from mrq_core.errors import RequestFailed
-from mrq_core.operations.explaining import explain
+from mrq_core.operations.explaining.explaining import explain
+from mrq_core.operations.explaining.reasons import ReasonKind
 from mrq_core.operations.limits import list_limits, remove_limits, set_limit
-from mrq_core.operations.reasons import ReasonKind
 from mrq_core.operations.requests import ask_worker, request_worker, send_request
 from mrq_core.operations.workers import list_workers
 from tests.support import Project, until

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from mrq_core.contract.codec import JsonObject
-from mrq_core.operations.prometheus import METRICS, labels, series
+from mrq_core.operations.measures.prometheus import METRICS, labels, series
 from mrq_core.operations.views import worker_view
 from mrq_core.operations.workers import WorkerReport
 from mrq_core.worker.reporting.report import Reporter

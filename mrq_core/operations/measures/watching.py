@@ -10,7 +10,7 @@ from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.shared_state import Versions
 from mrq_core.errors import JobNotFound
-from mrq_core.operations.bulk import BULK_NAMESPACE
+from mrq_core.operations.bulk.bulk_actions import BULK_NAMESPACE
 from mrq_core.operations.jobs import read_log_tail
 from mrq_core.operations.schedules import SCHEDULERS, SCHEDULES
 from mrq_core.operations.workers import list_workers

@@ -20,7 +20,7 @@ from mrq_core.contract.naming import shown_names
 from mrq_core.contract.queries import Finding, JobFilter, Order
 from mrq_core.contract.record import WAITING, JobRecord, Status
 from mrq_core.contract.terms import words_of
-from mrq_core.operations.damaged_jobs import damaged_findings
+from mrq_core.operations.checking.damaged_jobs import damaged_findings
 from mrq_core.operations.jobs import count_all
 
 _UNFINISHED = (*sorted(WAITING), Status.STARTED)

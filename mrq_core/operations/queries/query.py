@@ -36,8 +36,8 @@ from mrq_core.contract.record import ENDED, WAITING, JobRecord, Status
 from mrq_core.contract.terms import value_at
 from mrq_core.contract.values import check_job_id
 from mrq_core.errors import InvalidQuery, InvalidValue, shown
-from mrq_core.operations.filters import FilterTexts, filter_from, params_from
-from mrq_core.operations.query_parts import IS, QueryPart, canonical, query_error, split_query
+from mrq_core.operations.queries.filters import FilterTexts, filter_from, params_from
+from mrq_core.operations.queries.query_parts import IS, QueryPart, canonical, query_error, split_query
 from mrq_core.operations.task_descriptions import published_task, searchable_names
 from mrq_core.operations.views import duration_of
 from mrq_core.operations.workers import WorkerReport, list_workers

@@ -8,7 +8,7 @@ import msgspec
 
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import InvalidValue, shown
-from mrq_core.operations.query import parse_query
+from mrq_core.operations.queries.query import parse_query
 
 VIEWS_NAMESPACE = "views"
 MOST = 100

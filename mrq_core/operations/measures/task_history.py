@@ -19,7 +19,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.metrics import ENDED, STARTED, Metric, Resolution, Tags
 from mrq_core.contract.record import Status
 from mrq_core.errors import NotSupported
-from mrq_core.operations.query import FAILED
+from mrq_core.operations.queries.query import FAILED
 from mrq_core.operations.statistics import Durations, durations_of
 
 _log = logging.getLogger("mrq.operations")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerError, BrokerUnavailable, shown_error
 from mrq_core.ids import new_id
-from mrq_core.operations.bulk import Bulk, Held
-from mrq_core.operations.bulk_steps import Lost, advance, fail, release, reread, take_over
+from mrq_core.operations.bulk.bulk_actions import Bulk, Held
+from mrq_core.operations.bulk.bulk_steps import Lost, advance, fail, release, reread, take_over
 
 LOOK = 5.0
 """Seconds between two looks for bulk actions that no process advances."""

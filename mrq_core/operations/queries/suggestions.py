@@ -9,7 +9,8 @@ import msgspec
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.queries import Totals
 from mrq_core.contract.record import Status
-from mrq_core.operations.query_parts import (
+from mrq_core.operations.explaining.reasons import jobs_text
+from mrq_core.operations.queries.query_parts import (
     IS,
     LISTS,
     LONGEST,
@@ -19,7 +20,6 @@ from mrq_core.operations.query_parts import (
     quoted_value,
     tokens_in,
 )
-from mrq_core.operations.reasons import jobs_text
 from mrq_core.operations.schedules import SCHEDULES
 from mrq_core.operations.task_descriptions import published_tasks, searchable_names
 from mrq_core.operations.workers import list_workers

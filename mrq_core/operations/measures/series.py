@@ -13,9 +13,9 @@ from mrq_core.contract.metrics import Metric, Resolution
 from mrq_core.contract.naming import is_covered
 from mrq_core.contract.record import Status
 from mrq_core.errors import InvalidValue, NotSupported, shown
-from mrq_core.operations.query import FAILED
+from mrq_core.operations.measures.task_history import Values
+from mrq_core.operations.queries.query import FAILED
 from mrq_core.operations.statistics import durations_of
-from mrq_core.operations.task_history import Values
 
 MOST_POINTS = 1440
 """The most points of a series: a day of minutes, or 60 days of hours."""

@@ -14,8 +14,8 @@ import msgspec
 
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.metrics import ENDED, STARTED, Metric, Resolution
-from mrq_core.operations.series import FAILED_ENDS, FINISHED, read_roll_ups
-from mrq_core.operations.task_history import Values
+from mrq_core.operations.measures.series import FAILED_ENDS, FINISHED, read_roll_ups
+from mrq_core.operations.measures.task_history import Values
 
 _SETTLED = {Resolution.MINUTE: 15.0, Resolution.HOUR: 120.0}
 """Seconds after the end of a minute or hour until all workers have recorded its metrics."""

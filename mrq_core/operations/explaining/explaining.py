@@ -17,8 +17,7 @@ from mrq_core.contract.rules import TASK_RULE
 from mrq_core.contract.values import check_job_id
 from mrq_core.drivers.limits import rule_of, spacing_of
 from mrq_core.errors import InvalidValue, JobNotFound
-from mrq_core.operations.queues import all_counts
-from mrq_core.operations.reasons import (
+from mrq_core.operations.explaining.reasons import (
     Reason,
     ReasonKind,
     Surroundings,
@@ -33,6 +32,7 @@ from mrq_core.operations.reasons import (
     read_surroundings,
     until_text,
 )
+from mrq_core.operations.queues import all_counts
 from mrq_core.operations.workers import DEAD, listening
 
 _MOST_EXAMINED = 100

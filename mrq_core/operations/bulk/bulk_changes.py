@@ -16,8 +16,8 @@ from mrq_core.contract.messages import CHUNK, Action, Cancel, ChangeResult, Edit
 from mrq_core.contract.queries import Order
 from mrq_core.contract.record import JobRecord
 from mrq_core.operations.actions import Change, SetPriority, apply_to_still_matching, cancels_of
-from mrq_core.operations.query import SearchQuery
-from mrq_core.operations.search import search
+from mrq_core.operations.queries.query import SearchQuery
+from mrq_core.operations.queries.search import search
 
 _SMALL = 100
 """Jobs that are changed in one call."""

@@ -20,7 +20,7 @@ from mrq_core.contract.shared_state import StateItem
 from mrq_core.errors import BrokerUnavailable, InvalidValue
 from mrq_core.ids import new_id
 from mrq_core.operations.actions import Change, SetPriority, summary
-from mrq_core.operations.query import SearchQuery
+from mrq_core.operations.queries.query import SearchQuery
 from mrq_core.operations.views import iso
 
 BULK_NAMESPACE = "bulk"

@@ -16,7 +16,7 @@ from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.ids import seconds_of
-from mrq_core.operations.query import SearchQuery
+from mrq_core.operations.queries.query import SearchQuery
 
 SECONDS = 0.25
 """The time of one search or count."""

@@ -31,9 +31,17 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import CHUNK, ChangeResult
 from mrq_core.contract.queries import Order
 from mrq_core.errors import BrokerUnavailable, MrqError
-from mrq_core.operations.bulk import ATTEMPTS, BULK_NAMESPACE, Bulk, BulkStatus, Held, held_in, write_bulk
-from mrq_core.operations.bulk_changes import change_records
-from mrq_core.operations.search import SearchPage, search
+from mrq_core.operations.bulk.bulk_actions import (
+    ATTEMPTS,
+    BULK_NAMESPACE,
+    Bulk,
+    BulkStatus,
+    Held,
+    held_in,
+    write_bulk,
+)
+from mrq_core.operations.bulk.bulk_changes import change_records
+from mrq_core.operations.queries.search import SearchPage, search
 
 LEASE = 10.0
 """Seconds after which another process may take over a bulk that its owner has not advanced."""

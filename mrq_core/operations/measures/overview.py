@@ -12,11 +12,11 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.metrics import Resolution
 from mrq_core.contract.queries import QueueCounts
 from mrq_core.contract.record import Status
-from mrq_core.operations.explaining import explain_queue
-from mrq_core.operations.reached_limits import ReachedLimit, ReachedLimits
-from mrq_core.operations.reasons import Reason
-from mrq_core.operations.series import Point, points_of, times_of
-from mrq_core.operations.slots import Slot, SlotHistory
+from mrq_core.operations.explaining.explaining import explain_queue
+from mrq_core.operations.explaining.reached_limits import ReachedLimit, ReachedLimits
+from mrq_core.operations.explaining.reasons import Reason
+from mrq_core.operations.measures.series import Point, points_of, times_of
+from mrq_core.operations.measures.slots import Slot, SlotHistory
 from mrq_core.operations.workers import WorkerReport, list_workers
 
 MOST_STUCK = 10

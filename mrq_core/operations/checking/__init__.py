@@ -1,0 +1,1 @@
+"""Findings of `mrq check`: settings, tasks, and what a broker keeps twice."""

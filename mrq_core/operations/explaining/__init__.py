@@ -1,0 +1,1 @@
+"""Why a job, a queue or a task does not run."""
