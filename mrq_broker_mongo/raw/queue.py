@@ -7,51 +7,44 @@ from collections.abc import Sequence
 from mrq_broker_mongo.raw import claiming, parameters
 from mrq_broker_mongo.server.connection import Connection
 from mrq_core.contract.messages import RawClaim, RawItem
-from mrq_core.contract.naming import RawKind, check_raw_queue_name
 from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers.answers import names_unreadable_answers
-from mrq_core.errors import InvalidValue
+from mrq_core.drivers.raw_arguments import checks_raw_arguments
 
 
+@checks_raw_arguments
 @names_unreadable_answers()
 class MongoRawQueue(RawQueue):
     """One raw queue. A plain set returns its parameters in the order of their arrival."""
 
     def __init__(self, name: str, connection: Connection) -> None:
-        kind = check_raw_queue_name(name)
-        self._name = name
-        self._kind = kind
+        super().__init__(name)
         self._connection = connection
 
     def push(self, items: Sequence[RawItem]) -> list[bool]:
-        return parameters.push(self._connection, self._name, self._kind, items)
+        return parameters.push(self._connection, self.name, self.kind, items)
 
     def claim(self, limit: int, lease: float, worker: str, pushback: float | None = None) -> list[RawClaim]:
-        if pushback is not None and self._kind is not RawKind.TIMED_SET:
-            raise InvalidValue(
-                f"pushback is {pushback!r} for {self._name!r}: expected it for timed sets only",
-                path="pushback",
-            )
-        return claiming.claim(self._connection, self._name, self._kind, max(0, limit), lease, pushback)
+        return claiming.claim(self._connection, self.name, self.kind, limit, lease, pushback)
 
     def admit(self, claims: Sequence[tuple[RawClaim, JobRecord]], lease: float) -> list[bool]:
-        return claiming.admit(self._connection, self._name, claims, lease)
+        return claiming.admit(self._connection, self.name, claims, lease)
 
     def renew(self, claims: Sequence[RawClaim], lease: float) -> list[bool]:
-        return claiming.renew(self._connection, self._name, claims, lease)
+        return claiming.renew(self._connection, self.name, claims, lease)
 
     def settle(self, claims: Sequence[RawClaim], due_again: Sequence[float | None]) -> list[bool]:
-        return claiming.settle(self._connection, self._name, claims, due_again)
+        return claiming.settle(self._connection, self.name, claims, due_again)
 
     def peek(self, limit: int, offset: int = 0) -> list[RawItem]:
-        return parameters.peek(self._connection, self._name, self._kind, limit, offset)
+        return parameters.peek(self._connection, self.name, self.kind, limit, offset)
 
     def remove(self, params: Sequence[str]) -> list[bool]:
-        return parameters.remove(self._connection, self._name, self._kind, params)
+        return parameters.remove(self._connection, self.name, self.kind, params)
 
     def size(self) -> int:
-        return parameters.size(self._connection, self._name)
+        return parameters.size(self._connection, self.name)
 
     def histogram(self, start: float, stop: float, buckets: int) -> list[int]:
-        return parameters.histogram(self._connection, self._name, self._kind, start, stop, buckets)
+        return parameters.histogram(self._connection, self.name, self.kind, start, stop, buckets)

@@ -12,7 +12,6 @@ from mrq_core.contract import lifecycle
 from mrq_core.contract.messages import RawClaim
 from mrq_core.contract.naming import RawKind
 from mrq_core.contract.record import JobRecord
-from mrq_core.errors import InvalidValue
 from mrq_core.ids import new_id, new_nonce
 
 _READ_RECORD = 2
@@ -23,12 +22,6 @@ def claim(
     connection: Connection, name: str, kind: RawKind, limit: int, lease: float, pushback: float | None
 ) -> list[RawClaim]:
     """See `RawParameters.claim`."""
-    if pushback is not None and kind is not RawKind.TIMED_SET:
-        raise InvalidValue(
-            f"pushback is {pushback!r} for {name!r}: expected it for timed sets only",
-            path="pushback",
-        )
-    limit = max(0, limit)
     again = -1 if pushback is None else round(pushback * 1000)
     ids = [new_id() for _ in range(limit)]
     found = connection.run(

@@ -7,49 +7,50 @@ from collections.abc import Sequence
 from mrq_broker_redis.raw import claiming, parameters
 from mrq_broker_redis.server.connection import Connection
 from mrq_core.contract.messages import RawClaim, RawItem
-from mrq_core.contract.naming import check_raw_queue_name
 from mrq_core.contract.raw import RawParameters, RawQueue
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers.answers import names_unreadable_answers
+from mrq_core.drivers.raw_arguments import checks_raw_arguments
 
 
+@checks_raw_arguments
 @names_unreadable_answers()
 class RedisRawParameters(RawParameters):
     """The parameters of one raw queue."""
 
     def __init__(self, name: str, connection: Connection) -> None:
-        self._kind = check_raw_queue_name(name)
-        self._name = name
+        super().__init__(name)
         self._connection = connection
 
     def push(self, items: Sequence[RawItem]) -> list[bool]:
-        return parameters.push(self._connection, self._name, self._kind, items)
+        return parameters.push(self._connection, self.name, self.kind, items)
 
     def claim(self, limit: int, lease: float, worker: str, pushback: float | None = None) -> list[RawClaim]:
-        return claiming.claim(self._connection, self._name, self._kind, limit, lease, pushback)
+        return claiming.claim(self._connection, self.name, self.kind, limit, lease, pushback)
 
     def renew(self, claims: Sequence[RawClaim], lease: float) -> list[bool]:
-        return claiming.renew(self._connection, self._name, claims, lease)
+        return claiming.renew(self._connection, self.name, claims, lease)
 
     def settle(self, claims: Sequence[RawClaim], due_again: Sequence[float | None]) -> list[bool]:
-        return claiming.settle(self._connection, self._name, claims, due_again)
+        return claiming.settle(self._connection, self.name, claims, due_again)
 
     def peek(self, limit: int, offset: int = 0) -> list[RawItem]:
-        return parameters.peek(self._connection, self._name, self._kind, limit, offset)
+        return parameters.peek(self._connection, self.name, self.kind, limit, offset)
 
     def remove(self, params: Sequence[str]) -> list[bool]:
-        return parameters.remove(self._connection, self._name, self._kind, params)
+        return parameters.remove(self._connection, self.name, self.kind, params)
 
     def size(self) -> int:
-        return parameters.size(self._connection, self._name, self._kind)
+        return parameters.size(self._connection, self.name, self.kind)
 
     def histogram(self, start: float, stop: float, buckets: int) -> list[int]:
-        return parameters.histogram(self._connection, self._name, self._kind, start, stop, buckets)
+        return parameters.histogram(self._connection, self.name, self.kind, start, stop, buckets)
 
 
+@checks_raw_arguments
 @names_unreadable_answers()
 class RedisRawQueue(RedisRawParameters, RawQueue):
     """One raw queue of a broker that keeps whole jobs."""
 
     def admit(self, claims: Sequence[tuple[RawClaim, JobRecord]], lease: float) -> list[bool]:
-        return claiming.admit(self._connection, self._name, claims, lease)
+        return claiming.admit(self._connection, self.name, claims, lease)

@@ -17,13 +17,15 @@ from mrq_core.contract.messages import NewJob, RawClaim, RawItem
 from mrq_core.contract.pair import Replacement, StoredJob, WriteResult
 from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.drivers.raw_arguments import checks_raw_arguments
 
 
+@checks_raw_arguments
 class ComposedRawQueue(RawQueue):
     """Hands everything but the admission on to the queue."""
 
     def __init__(self, name: str, jobs: Jobs) -> None:
-        self._name = name
+        super().__init__(name)
         self._jobs = jobs
         self._line = jobs.queue.raw(name)
 
@@ -74,7 +76,7 @@ class ComposedRawQueue(RawQueue):
             else:
                 answers[index] = lifecycle.was_admitted_by(stored.record, claims[index][0].token)
         entries = [(claims[index][0], tickets.claimed_entry_of(stored)) for index, stored in ours.items()]
-        admitted = jobs.queue.admit(self._name, entries, lease) if entries else []
+        admitted = jobs.queue.admit(self.name, entries, lease) if entries else []
         for (index, stored), is_admitted in zip(ours.items(), admitted, strict=True):
             answers[index] = is_admitted
             if not is_admitted:  # another worker has the parameter now, and will store the job anew

@@ -171,9 +171,9 @@ def shown_names(names: Iterable[str]) -> str:
     return text.replace("\n", "\\n").replace("\t", "\\t")
 
 
-def check_raw_queue_name(name: str) -> RawKind:
-    """Raises InvalidValue unless this is the name of a raw queue; returns its kind."""
-    check_queue_name(name)
+def check_raw_queue_name(name: object) -> tuple[str, RawKind]:
+    """Returns the name of a raw queue as plain text, and its kind. Raises InvalidValue for another name."""
+    name = check_queue_name(name)
     kind = raw_kind(name)
     if kind is None:
         raise InvalidValue(
@@ -181,7 +181,7 @@ def check_raw_queue_name(name: str) -> RawKind:
             f"{', '.join(RawKind)}",
             path="queue",
         )
-    return kind
+    return name, kind
 
 
 def check_served_name(name: object) -> str:

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from mrq_core.contract.messages import RawClaim, RawItem
+from mrq_core.contract.naming import check_raw_queue_name
 from mrq_core.contract.record import JobRecord
 
 
@@ -14,8 +15,15 @@ class RawParameters(ABC):
 
     The suffix of the queue's root name gives the kind: a list (``_raw``), a set (``_set``:
     each parameter once), a set ordered by score (``_sorted_set``), or a set ordered by the Unix time from
-    which a parameter is due (``_timed_set``).
+    which a parameter is due (``_timed_set``). A score is a finite number, and in a timed set a time of the
+    years 1 to 9999.
+
+    Every method raises InvalidValue for a value that it cannot use, before it changes anything: drivers take
+    the checks from `mrq_core.drivers.raw_arguments`. Seconds are 0 to 1e9, a `limit` is 0 to `CHUNK`.
     """
+
+    def __init__(self, name: str) -> None:
+        self.name, self.kind = check_raw_queue_name(name)
 
     @abstractmethod
     def push(self, items: Sequence[RawItem]) -> list[bool]:

@@ -44,7 +44,7 @@ def raw_size(broker: Broker, name: str) -> int:
 def raw_queue_view(broker: Broker, name: str) -> RawQueueView:
     """Describes a raw queue. Raises InvalidValue for another name. The cost grows with the logarithm of the
     number of parameters."""
-    kind = check_raw_queue_name(name)
+    name, kind = check_raw_queue_name(name)
     queue = broker.raw(name)
     size = queue.size()
     is_timed = kind is RawKind.TIMED_SET

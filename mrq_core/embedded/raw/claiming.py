@@ -72,7 +72,6 @@ def claim(
     them."""
     now = from_ms(now_ms)
     until_ms = to_ms(after(now, lease))
-    limit = max(0, limit)  # SQLite takes a negative one for none
     claims = []
     for job_id, param, score, token in connection.execute(_OVER, (queue, now_ms, limit)).fetchall():
         token = make_token(claim_number(token) + 1, new_nonce())

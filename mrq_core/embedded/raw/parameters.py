@@ -51,7 +51,8 @@ def push(
         elif has_scores(kind):
             connection.execute(_SCORE, (score, same))
         answers.append(same is None)
-    connection.execute(_KNOWN, (queue,))
+    if answers:
+        connection.execute(_KNOWN, (queue,))
     add_to_size(connection, queue, sum(answers))
     return answers
 

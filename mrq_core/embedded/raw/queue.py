@@ -12,47 +12,40 @@ from collections.abc import Sequence
 
 from mrq_core.clock import Clock, after, from_ms
 from mrq_core.contract.messages import RawClaim, RawItem
-from mrq_core.contract.naming import RawKind, check_raw_queue_name
 from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
 from mrq_core.drivers.answers import names_unreadable_answers
+from mrq_core.drivers.raw_arguments import checks_raw_arguments
 from mrq_core.embedded.jobs.damaged import past_damage
 from mrq_core.embedded.raw import claiming, parameters
 from mrq_core.embedded.server.connection import Database
-from mrq_core.errors import InvalidValue
 
 
+@checks_raw_arguments
 @names_unreadable_answers(connection="_database")
 class EmbeddedRawQueue(RawQueue):
     """One raw queue of the file."""
 
     def __init__(self, name: str, database: Database, clock: Clock) -> None:
-        kind = check_raw_queue_name(name)
-        self._name = name
-        self._kind = kind
+        super().__init__(name)
         self._database = database
         self._clock = clock
 
     def push(self, items: Sequence[RawItem]) -> list[bool]:
         return self._database.write(
-            lambda c: parameters.push(c, self._name, self._kind, items, self._clock.now_ms() / 1000),
+            lambda c: parameters.push(c, self.name, self.kind, items, self._clock.now_ms() / 1000),
             durable=True,
         )
 
     def claim(self, limit: int, lease: float, worker: str, pushback: float | None = None) -> list[RawClaim]:
-        if pushback is not None and self._kind is not RawKind.TIMED_SET:
-            raise InvalidValue(
-                f"pushback is {pushback!r} for {self._name!r}: expected it for timed sets only",
-                path="pushback",
-            )
         claims = self._database.write(
             lambda connection: claiming.claim(
-                connection, self._name, self._kind, self._clock.now_ms(), limit, lease, pushback
+                connection, self.name, self.kind, self._clock.now_ms(), limit, lease, pushback
             )
         )
         return (
             claims
-            if parameters.has_scores(self._kind)
+            if parameters.has_scores(self.kind)
             else [claiming.without_score(claim) for claim in claims]
         )
 
@@ -61,7 +54,7 @@ class EmbeddedRawQueue(RawQueue):
             self._database,
             self._clock,
             lambda: self._database.write(
-                lambda connection: claiming.admit(connection, self._clock, self._name, claims, lease),
+                lambda connection: claiming.admit(connection, self._clock, self.name, claims, lease),
                 durable=any(record.at_most_once for _, record in claims),
             ),
         )
@@ -69,7 +62,7 @@ class EmbeddedRawQueue(RawQueue):
     def renew(self, claims: Sequence[RawClaim], lease: float) -> list[bool]:
         def work(connection: sqlite3.Connection) -> list[bool]:
             until = after(from_ms(self._clock.now_ms()), lease)
-            return [claiming.renew(connection, self._name, claim, until) for claim in claims]
+            return [claiming.renew(connection, self.name, claim, until) for claim in claims]
 
         return self._database.write(work)
 
@@ -77,7 +70,7 @@ class EmbeddedRawQueue(RawQueue):
         def work(connection: sqlite3.Connection) -> list[bool]:
             now_ms = self._clock.now_ms()
             answers = [
-                claiming.settle(connection, self._name, claim, now_ms, delay)
+                claiming.settle(connection, self.name, claim, now_ms, delay)
                 for claim, delay in zip(claims, due_again, strict=True)
             ]
             claiming.forget_settled(connection, now_ms, 2 * len(claims))
@@ -86,15 +79,15 @@ class EmbeddedRawQueue(RawQueue):
         return self._database.write(work)
 
     def peek(self, limit: int, offset: int = 0) -> list[RawItem]:
-        return self._database.read(lambda c: parameters.peek(c, self._name, self._kind, limit, offset))
+        return self._database.read(lambda c: parameters.peek(c, self.name, self.kind, limit, offset))
 
     def remove(self, params: Sequence[str]) -> list[bool]:
-        return self._database.write(lambda c: parameters.remove(c, self._name, params), durable=True)
+        return self._database.write(lambda c: parameters.remove(c, self.name, params), durable=True)
 
     def size(self) -> int:
-        return self._database.read(lambda c: parameters.size(c, self._name))
+        return self._database.read(lambda c: parameters.size(c, self.name))
 
     def histogram(self, start: float, stop: float, buckets: int) -> list[int]:
         return self._database.read(
-            lambda c: parameters.histogram(c, self._name, self._kind, start, stop, buckets)
+            lambda c: parameters.histogram(c, self.name, self.kind, start, stop, buckets)
         )

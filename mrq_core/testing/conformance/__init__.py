@@ -24,8 +24,8 @@ _PARTS = (
     *("horizon", "leases", "limits", "logs", "machine", "machine_kit", "machine_raw", "metrics", "model"),
     *("paused_tasks", "poll", "positions", "processes", "prune", "queue_claims", "queue_entries"),
     *("queue_half", "queue_keys", "queue_kit", "queue_looking", "queue_names", "queue_parking"),
-    *("queue_raw", "rates", "raw", "raw_kinds", "record_keys", "rules", "search", "settle", "state"),
-    *("store_attempts", "store_half", "store_kit", "store_records", "store_threads", "store_writes"),
+    *("queue_raw", "rates", "raw", "raw_arguments", "raw_kinds", "record_keys", "rules", "search", "settle"),
+    *("state", "store_attempts", "store_half", "store_kit", "store_records", "store_threads", "store_writes"),
     *("terms", "threads", "totals", "unique"),
 )
 # The asserts of a module that pytest does not collect itself say nothing unless they are rewritten.
@@ -55,6 +55,7 @@ from mrq_core.testing.conformance.queue_kit import QueueFactory  # noqa: E402
 from mrq_core.testing.conformance.queue_names import QueueNameContract  # noqa: E402
 from mrq_core.testing.conformance.rates import RateContract  # noqa: E402
 from mrq_core.testing.conformance.raw import RawContract  # noqa: E402
+from mrq_core.testing.conformance.raw_arguments import RawArgumentContract  # noqa: E402
 from mrq_core.testing.conformance.raw_kinds import RawKindContract  # noqa: E402
 from mrq_core.testing.conformance.record_keys import RecordKeyContract  # noqa: E402
 from mrq_core.testing.conformance.rules import RulesContract  # noqa: E402
@@ -96,6 +97,7 @@ __all__ = [
     "QueueNameContract",
     "RateContract",
     "RateHorizonContract",
+    "RawArgumentContract",
     "RawContract",
     "RawKindContract",
     "RecordKeyContract",
@@ -134,6 +136,7 @@ class BrokerContract(
     PositionContract,
     LogContract,
     MetricContract,
+    RawArgumentContract,
     RawContract,
     RawKindContract,
     StateContract,

@@ -9,44 +9,39 @@ from datetime import datetime
 from mrq_core.clock import after
 from mrq_core.contract.lifecycle import admitted
 from mrq_core.contract.messages import RawClaim, RawItem
-from mrq_core.contract.naming import RawKind, check_raw_queue_name
 from mrq_core.contract.raw import RawQueue
 from mrq_core.contract.record import JobRecord
-from mrq_core.errors import InvalidValue
+from mrq_core.drivers.raw_arguments import checks_raw_arguments
 from mrq_core.testing.memory.data import Locked, MemoryData
 from mrq_core.testing.memory.raw.claiming import RawClaims
 
 
+@checks_raw_arguments
 class MemoryRawQueue(RawQueue):
     """One raw queue of the data. The data know the queue from its first push on."""
 
     def __init__(self, name: str, data: MemoryData, locked: Locked) -> None:
-        kind = check_raw_queue_name(name)
-        self._name = name
-        self._kind = kind
+        super().__init__(name)
         self._data = data
         self._locked = locked
 
     @contextmanager
     def _opened(self) -> Iterator[tuple[RawClaims, datetime]]:
         with self._locked() as now:
-            yield self._data.raw.get(self._name) or RawClaims(self._kind), now
+            yield self._data.raw.get(self.name) or RawClaims(self.kind), now
 
     def push(self, items: Sequence[RawItem]) -> list[bool]:
+        if not items:
+            return []
         with self._locked() as now:
-            raw = self._data.raw.setdefault(self._name, RawClaims(self._kind))
-            self._data.queues.add(self._name)
+            raw = self._data.raw.setdefault(self.name, RawClaims(self.kind))
+            self._data.queues.add(self.name)
             return [raw.items.push(item, now) for item in items]
 
     def claim(self, limit: int, lease: float, worker: str, pushback: float | None = None) -> list[RawClaim]:
         with self._opened() as (raw, now):
             if pushback is None:
                 return raw.claim(limit, lease, now)
-            if self._kind is not RawKind.TIMED_SET:
-                raise InvalidValue(
-                    f"pushback is {pushback!r} for {self._name!r}: expected it for timed sets only",
-                    path="pushback",
-                )
             return raw.visit(limit, pushback, now)
 
     def admit(self, claims: Sequence[tuple[RawClaim, JobRecord]], lease: float) -> list[bool]:
