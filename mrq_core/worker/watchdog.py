@@ -31,7 +31,10 @@ from greenlet import getcurrent
 from mrq_core.errors import Interrupt, JobInterrupt
 from mrq_core.running.context import current_context
 from mrq_core.worker.executions import Execution, Executions
+from mrq_core.worker.guards.blocked_calls import unblock_calls
+from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.guards.native import Mailbox, NativeLoop, thread_id
+from mrq_core.worker.guards.own_descriptors import own
 from mrq_core.worker.hub_time import HubTime
 
 TICK = 0.1
@@ -51,6 +54,8 @@ _LOCKING_MODULES = frozenset(
     }
 )
 _LOCKING_FUNCTIONS = frozenset({"handle", "acquire", "release", "_acquireLock", "_releaseLock"})
+
+_log = GuardedLog("mrq.worker")
 
 
 class Watchdog:
@@ -78,6 +83,7 @@ class Watchdog:
         self._asked: dict[Execution, tuple[float, float]] = {}
         self._reached: set[Execution] = set()
         self._mailbox: Mailbox[Execution] = Mailbox(self._raise_in_greenlet)
+        self._unblocked: Mailbox[None] = Mailbox(_tell_unblocked)
         self._main_thread = 0
         self._loop = NativeLoop(self._check, first_pause=TICK, finish=lambda: None)
 
@@ -92,11 +98,13 @@ class Watchdog:
         self._loop.stop()
         signal.signal(signal.SIGALRM, signal.SIG_IGN)
         self._mailbox.close()
+        self._unblocked.close()
         if self._hub_time is not None:
             self._hub_time.close()
 
     def _check(self) -> float:
         now = time.monotonic()
+        self._unblock()
         self._tick(now)
         undecided = self._executions.undecided()
         kept_waiting = self._examine_hub(now, undecided)
@@ -110,6 +118,17 @@ class Watchdog:
             self._asked.pop(execution, None)
             self._reached.discard(execution)
         return TICK
+
+    def _unblock(self) -> None:
+        """Ends calls that wait in the system because a task has made descriptors of the worker blocking. A
+        signal makes such a call try again, now with the error that its caller expects."""
+        threads = unblock_calls()
+        if own.unblock():
+            threads.add(self._main_thread)
+        for thread in threads:
+            signal.pthread_kill(thread, signal.SIGALRM)
+        if threads:
+            self._unblocked.send(None)
 
     def _examine_hub(self, now: float, undecided: Sequence[Execution]) -> Collection[Execution]:
         """The jobs that cannot be interrupted because other code keeps the hub: prolongs their grace. No job
@@ -171,6 +190,10 @@ class Watchdog:
                 return execution
         context = current_context.get()
         return next((one for one in undecided if one.context is context), None)
+
+
+def _tell_unblocked(_: None) -> None:
+    _log.warning("descriptor.unblocked: a task had made connections or pipes of the worker blocking")
 
 
 def _may_hold_a_lock(frame: FrameType | None) -> bool:

@@ -36,6 +36,7 @@ class _Kept(NamedTuple):
     copy: int
     file: tuple[int, int]
     is_inheritable: bool
+    is_blocking: bool
 
 
 class StandardDescriptors:
@@ -47,7 +48,8 @@ class StandardDescriptors:
             with suppress(OSError):  # it is closed, or no descriptor is free
                 copy = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _ABOVE)
                 status = os.fstat(copy)
-                self._kept[number] = _Kept(copy, (status.st_dev, status.st_ino), os.get_inheritable(number))
+                file = (status.st_dev, status.st_ino)
+                self._kept[number] = _Kept(copy, file, os.get_inheritable(number), os.get_blocking(number))
         # Not standard input: to read what is meant for it would take a job.
         self._examined = [(number, kept.is_inheritable) for number, kept in self._kept.items() if number]
         _all.add(self)
@@ -65,12 +67,15 @@ class StandardDescriptors:
 
     def restore(self, *, is_alone: bool) -> None:
         """Sets back what is closed, or has become a connection. `is_alone`: also what a job has replaced by a
-        file or a pipe, which another job may need."""
+        file or a pipe, or has made non-blocking, as asyncio does, which another job may need."""
         for number, kept in self._kept.items():
             try:
                 status = os.fstat(number)
                 is_taken = is_alone or stat.S_ISSOCK(status.st_mode)
-                if not is_taken or (status.st_dev, status.st_ino) == kept.file:
+                is_kept = (status.st_dev, status.st_ino) == kept.file
+                if is_kept and is_alone and os.get_blocking(number) is not kept.is_blocking:
+                    os.set_blocking(number, kept.is_blocking)
+                if not is_taken or is_kept:
                     continue
             except OSError:
                 pass

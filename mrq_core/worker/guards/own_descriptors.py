@@ -3,11 +3,15 @@
 A task that closes a descriptor twice, or all descriptors from 3 on, may close one of them, and the next file
 or connection of the process gets its number. Without the loop, a worker hangs or spins; without the pipe of
 its signals, nothing stops it. The watchdog notices and gives the worker up.
+
+A task that makes all descriptors blocking makes the worker wait in a system call where it expects an error.
+The watchdog makes them non-blocking again. `blocked_calls.py` does so for connections.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import Any
 
 import gevent
@@ -15,10 +19,12 @@ from gevent._hub_local import get_hub_if_exists
 
 
 class OwnDescriptors:
-    """What has each number now, and whether that is still so. `lost` may be called in any thread."""
+    """What has each number now, and whether that is still so. `lost` and `unblock` may be called in any
+    thread."""
 
     def __init__(self) -> None:
         self._files: dict[int, object] = {}
+        self._non_blocking: dict[int, object] = {}
 
     def add(self, *numbers: int) -> None:
         """Watches open descriptors from now on. Leaves out others."""
@@ -26,11 +32,20 @@ class OwnDescriptors:
             file = _file_of(number)
             if file is not None:
                 self._files[number] = file
+        self.keep_non_blocking(*numbers)
+
+    def keep_non_blocking(self, *numbers: int) -> None:
+        """Watches only whether these become blocking. Leaves out descriptors that are blocking now."""
+        for number in numbers:
+            file = _file_of(number)
+            if file is not None and not os.get_blocking(number):
+                self._non_blocking[number] = file
 
     def discard(self, *numbers: int) -> None:
         """Watches these no more. Call this before they are closed."""
         for number in numbers:
             self._files.pop(number, None)
+            self._non_blocking.pop(number, None)
 
     def add_loop(self) -> None:
         """Makes the hub of this thread, and watches the descriptors of its loop. Has no effect if there is a
@@ -43,6 +58,16 @@ class OwnDescriptors:
         self.add(*(_open_numbers() - before))
         watcher.stop()
         watcher.close()
+
+    def unblock(self) -> bool:
+        """Makes what a task has made blocking non-blocking again. Returns whether there was something."""
+        found = False
+        for number, file in self._non_blocking.copy().items():
+            with suppress(OSError):  # it is closed
+                if os.get_blocking(number) and _file_of(number) == file:
+                    os.set_blocking(number, False)
+                    found = True
+        return found
 
     def lost(self) -> int | None:
         """The first number that is closed or that another file has. None: all are as they were."""

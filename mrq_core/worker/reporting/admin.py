@@ -25,6 +25,7 @@ from mrq_core.config.settings import Config
 from mrq_core.errors import MrqError
 from mrq_core.worker.guards.lasting import LastingGreenlet
 from mrq_core.worker.guards.native import NativeLoop
+from mrq_core.worker.guards.own_descriptors import own
 from mrq_core.worker.reporting.admin_pages import JSON, OK, TEXT, UNAVAILABLE, Page, Pages
 from mrq_core.worker.worker_state import WorkerState
 
@@ -81,12 +82,14 @@ class AdminServer:
     def start(self) -> None:
         """Answers from now on."""
         self._beat_at = time.monotonic()
+        own.keep_non_blocking(self._listener.fileno())
         self._server.start()
         self._heart.start()
         self._native.start()
 
     def stop(self) -> None:
         """Closes the socket. Answers that are not sent yet are dropped."""
+        own.discard(self._listener.fileno())
         self._native.stop()
         self._heart.stop(timeout=0)
         self._server.stop(timeout=0)

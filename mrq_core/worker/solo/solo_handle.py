@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from mrq_core.errors import Interrupt, JobInterrupt, MemoryLimitExceeded
 from mrq_core.operations.workers import IoState
+from mrq_core.worker.guards.own_descriptors import own
 from mrq_core.worker.reporting.process_memory import tree_size
 from mrq_core.worker.solo.fork_server import ForkServer
 from mrq_core.worker.solo.solo_messages import (
@@ -67,6 +68,7 @@ class SoloProcess:
         try:
             os.set_blocking(self._heartbeats, False)
             os.set_blocking(beating, False)
+            own.keep_non_blocking(ours.fileno(), self._heartbeats)
             self._fork = server.fork(theirs.fileno(), beating)
         except BaseException:
             self.close()
@@ -162,6 +164,7 @@ class SoloProcess:
 
     def close(self) -> None:
         """Closes the descriptors of the worker's side."""
+        own.discard(self._socket.fileno(), self._heartbeats)
         self._socket.close()
         os.close(self._heartbeats)
 
@@ -173,11 +176,12 @@ class SoloProcess:
             return
         self._check_server(now)
         try:
-            while data := os.read(self._heartbeats, 65536):
+            # Not until nothing is left: a task may have made the pipe blocking.
+            if data := os.read(self._heartbeats, 65536):
                 self._heard = now
                 self._beats.add(data)
         except OSError:
-            pass  # no more came
+            pass  # none came
         if self.memory:
             size = tree_size(self.pid)
             self.peak = max(self.peak, size)
