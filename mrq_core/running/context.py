@@ -20,6 +20,7 @@ from mrq_core.client.handles import Job, current_attempt
 from mrq_core.config.loading import is_loading, refuse_while_loading
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.naming import check_job_queue_name, check_times
+from mrq_core.contract.plain import number_of, whole_of
 from mrq_core.contract.record import JobRecord
 from mrq_core.errors import AbortInterrupt, Interrupt, InvalidValue, NoCurrentJob, RetryInterrupt, shown
 from mrq_core.running.logs import JobLog
@@ -147,15 +148,14 @@ def retry_current_job(
     """
     context = _required("retry_current_job")
     check_times(delay, None)
-    if max_retries is not None and (
-        not isinstance(max_retries, int) or isinstance(max_retries, bool) or max_retries < 0
-    ):
+    most = whole_of(max_retries)
+    if max_retries is not None and (most is None or most < 0):
         raise InvalidValue(
             f"max_retries is {shown(max_retries)}: expected a whole number, not negative", path="max_retries"
         )
     if queue is not None:
         queue = check_job_queue_name(queue)
-    interrupt = RetryInterrupt(delay=delay, max_retries=max_retries, queue=queue)
+    interrupt = RetryInterrupt(delay=number_of(delay), max_retries=most, queue=queue)
     interrupt.asked_by = context.attempt
     raise interrupt
 

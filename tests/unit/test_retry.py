@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import enum
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mrq_core.errors import RetryInterrupt
+from mrq_core.running.context import current_context, retry_current_job
 from mrq_core.tasks.retry import RetryRule
 
 
@@ -50,3 +55,27 @@ def test_by_default_no_exception_is_retried() -> None:
 
 def test_the_rule_leaves_the_delay_to_its_options() -> None:
     assert RetryRule(retry_on=(OSError,)).decide(OSError()).delay is None
+
+
+class Seconds(float):
+    """A float whose methods raise, as those of a faulty library do."""
+
+    def __mul__(self, other: object) -> float:
+        raise RuntimeError("no product")
+
+    __repr__ = __mul__  # type: ignore[assignment]
+
+
+class Count(enum.IntEnum):
+    TWO = 2
+
+
+def test_a_retry_is_asked_for_with_plain_numbers() -> None:
+    running = current_context.set(SimpleNamespace(attempt=("job", 1)))  # type: ignore[arg-type]
+    try:
+        with pytest.raises(RetryInterrupt) as caught:
+            retry_current_job(delay=Seconds(2.5), max_retries=Count.TWO)
+    finally:
+        current_context.reset(running)
+    assert (caught.value.delay, caught.value.max_retries) == (2.5, 2)
+    assert (type(caught.value.delay), type(caught.value.max_retries)) == (float, int)
