@@ -229,7 +229,7 @@ class Connection:
                     self._measured = None  # there may be another primary now
                     if not (left and is_lost(error) and time.monotonic() + backoff < deadline):
                         self._is_away = isinstance(error, AutoReconnect)
-                        raise translated(error, self.location.shown, self._timeout) from error
+                        raise translated(error, self.location, self._timeout) from error
                 # Jitter, so that all who lost the server do not come back at the same moment.
                 time.sleep(backoff * random.uniform(0.5, 1.0))
                 backoff = min(backoff * 2, _BACKOFF_MOST)
@@ -262,7 +262,7 @@ class Connection:
             if raised is not None:
                 raise passed_on(raised, self.location.shown) from raised.__cause__
             if isinstance(error, AutoReconnect):
-                raise translated(error, self.location.shown, _KNOCK_SECONDS) from error
+                raise translated(error, self.location, _KNOCK_SECONDS) from error
 
     @contextmanager
     def calls_inside(self) -> Iterator[None]:

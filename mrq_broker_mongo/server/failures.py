@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from bson.errors import BSONError, InvalidBSON, InvalidDocument
 from pymongo import errors
 
+from mrq_broker_mongo.server.location import Location
 from mrq_core.drivers import open_files
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable
 
@@ -15,6 +17,8 @@ NO_COLLECTION, NO_INDEX = 26, 27
 _ILLEGAL_OPERATION = 20
 _TOO_LARGE = frozenset({10334, 17280, 17419, 17420, 51272})
 """Codes of a document, or an index entry, that is larger than the server takes."""
+_UNSATISFIABLE = frozenset({79, 100})
+"""Codes of a write concern that the members of the replica set cannot satisfy."""
 _TRANSIENT = frozenset({6, 7, 89, 91, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436})
 """Codes of a server that stops, or is no primary any more."""
 _TIMEOUTS = re.compile(r" \(configured timeouts:[^)]*\)|, Timeout: [\d.]+s")
@@ -54,9 +58,20 @@ def is_duplicate(error: Exception) -> bool:
     return isinstance(error, errors.DuplicateKeyError)
 
 
-def translated(error: Exception, where: str, timeout: float) -> BrokerError:
-    """The error of the broker that says the same. `where` is the server as it may be shown."""
+def translated(error: Exception, location: Location, timeout: float) -> BrokerError:
+    """The error of the broker that says the same."""
+    where, limits = location.shown, location.limits
     text = _short(str(error))
+    if isinstance(error, errors.WaitQueueTimeoutError):
+        return BrokerUnavailable(
+            f"no connection to MongoDB at {where} is free ({text}): give a larger maxPoolSize in MONGODB, or "
+            "a longer waitQueueTimeoutMS"
+        )
+    if isinstance(error, errors.WTimeoutError) and "wtimeoutms" in limits:
+        return BrokerUnavailable(
+            f"MongoDB at {where} did not confirm a write within {limits['wtimeoutms']} of the URL ({text}), "
+            "which may be stored nevertheless: give more milliseconds, or leave the option out"
+        )
     if isinstance(error, errors.NetworkTimeout | errors.WTimeoutError | errors.ExecutionTimeout):
         return BrokerUnavailable(
             f"MongoDB at {where} did not answer within {timeout:g} s ({text}): it is overloaded, the network "
@@ -69,13 +84,13 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
     if isinstance(error, AttributeError):
         return _no_primary(where, "a write was not confirmed")
     if isinstance(error, errors.ConnectionFailure | OSError):
-        return BrokerUnavailable(f"MongoDB at {where} cannot be reached ({text}): {_advice(text)}")
+        return BrokerUnavailable(f"MongoDB at {where} cannot be reached ({text}): {_advice(text, limits)}")
     if isinstance(error, errors.InvalidOperation):
         return BrokerUnavailable(f"the broker of {where} was closed: open another one")
     if isinstance(error, errors.OperationFailure) and _is_mistaken(error):
         return BrokerUnavailable(f"MongoDB at {where} was started again in this moment: try again")
     if isinstance(error, errors.OperationFailure):
-        return _refused(error, where, text)
+        return _refused(error, location, text)
     if isinstance(error, InvalidBSON):
         return BrokerCorrupt(f"MongoDB at {where} sent what cannot be read ({text}): see `mrq check`")
     if isinstance(error, BSONError | InvalidDocument):
@@ -96,8 +111,15 @@ def passed_on(raised: BaseException, where: str) -> BaseException:
     )
 
 
-def _advice(text: str) -> str:
+def _advice(text: str, limits: Mapping[str, str]) -> str:
     """What to do about a server that cannot be reached."""
+    advice = _advice_for(text)
+    short = [limits[name] for name in ("connecttimeoutms", "serverselectiontimeoutms") if name in limits]
+    is_late = any(part in text for part in ("timed out", "No servers found", "Timeout"))
+    return f"{advice}; or give more milliseconds than {' and '.join(short)}" if short and is_late else advice
+
+
+def _advice_for(text: str) -> str:
     if "Too many open files" in text:
         return open_files.advice()
     if "Got response id" in text:
@@ -122,13 +144,19 @@ def _short(text: str) -> str:
     return " ".join(text.split())[:300]
 
 
-def _refused(error: errors.OperationFailure, where: str, text: str) -> BrokerError:
+def _refused(error: errors.OperationFailure, location: Location, text: str) -> BrokerError:
+    where = location.shown
     codes, reason = _reasons(error)
     text = reason or text
     if codes & _TRANSIENT:
         return _no_primary(where, text)
     if codes & {UNAUTHORIZED, LOGIN_FAILED}:
         return _refused_user(where, text)
+    if codes & _UNSATISFIABLE or "cannot use 'w'" in text or "'w' mode" in text:
+        return BrokerUnavailable(
+            f"MongoDB at {where} cannot write with w={location.concern.document['w']} ({text}): correct w in "
+            "MONGODB, or leave it out, for a majority"
+        )
     if NO_SPACE in codes or "No space left" in text:
         return BrokerUnavailable(f"MongoDB at {where} cannot write to its disk ({text}): free some space")
     if "hint provided" in str(error):

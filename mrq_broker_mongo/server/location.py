@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from pymongo import MongoClient
 from pymongo.errors import PyMongoError
@@ -37,6 +37,9 @@ LONGEST_COLLECTION = "metrics"
 _OVERRIDDEN = frozenset({"readpreference", "readpreferencetags", "maxstalenessseconds", "readconcernlevel"})
 _REPEATED = frozenset({"readpreferencetags"})
 _COMPRESSORS = frozenset({"snappy", "zlib", "zstd"})
+_OURS = frozenset({"sockettimeoutms", "timeoutms"})
+"""Options that would end a call, or a wait for news, at another time than BROKER_TIMEOUT."""
+_LIMITS = frozenset({"connecttimeoutms", "serverselectiontimeoutms", "waitqueuetimeoutms", "wtimeoutms"})
 _SRV_OPTION = re.compile(r"([?&])srv\w+=[^&]*&?", re.IGNORECASE)
 
 
@@ -45,6 +48,7 @@ class Location(NamedTuple):
 
     `concern` is what a write waits for before it counts: a majority, and the journal, unless the URL
     says otherwise. `overridden`: options of the URL that have no effect, because mrq reads from the primary.
+    `limits`: the time limits of the URL, by name in lower case, as ``name=value``.
     """
 
     connect: Callable[[], MongoClient[Doc]]
@@ -53,6 +57,7 @@ class Location(NamedTuple):
     prefix: str
     concern: WriteConcern
     overridden: tuple[str, ...] = ()
+    limits: Mapping[str, str] = {}
 
 
 def location_of(opening: Opening) -> Location:
@@ -89,9 +94,10 @@ def location_of(opening: Opening) -> Location:
             f"{len(prefix.encode())} bytes: expected up to {most} in the database {database}, in "
             "MONGODB_PREFIX or in the URL as ?prefix=name"
         )
-    given = [name for name, _ in parse_qsl(parts.query)]
-    names = {name.lower() for name in given}
-    overridden = tuple(dict.fromkeys(name for name in given if name.lower() in _OVERRIDDEN))
+    given = parse_qsl(parts.query)
+    names = {name.lower() for name, _ in given}
+    overridden = tuple(dict.fromkeys(name for name, _ in given if name.lower() in _OVERRIDDEN))
+    limits = {name.lower(): f"{name}={value}" for name, value in given if name.lower() in _LIMITS}
     chosen: Doc = {
         "tz_aware": True,
         "appname": "mrq",
@@ -111,33 +117,53 @@ def location_of(opening: Opening) -> Location:
     options = {name: value for name, value in chosen.items() if name.lower() not in names}
     try:
         # Only to read the options; nothing is connected to, and a name of mongodb+srv is not looked up.
-        _check(url, options)
         concern = _concern(parts.query)
+        _check(url, options, opening.timeout)
     except (ValueError, TypeError, KeyError, OSError, PyMongoError) as error:
         raise ConfigError(f"the URL {shown!r} is wrong ({why_wrong(url, error)}): {_FORMS}") from None
-    return Location(lambda: MongoClient(url, **options), shown, database, prefix, concern, overridden)
+    return Location(lambda: MongoClient(url, **options), shown, database, prefix, concern, overridden, limits)
 
 
-def _check(url: str, options: Mapping[str, Any]) -> None:
-    """Raises the errors of pymongo about the URL, unknown options and unreadable files included, and
-    ValueError for options that pymongo would ignore. Looks nothing up."""
+def _check(url: str, options: Mapping[str, Any], timeout: float) -> None:
+    """Raises the errors of pymongo about the URL, unreadable files included, and ValueError for options that
+    pymongo does not know, or would ignore. Looks nothing up."""
     scheme, _, rest = url.partition("://")
     if scheme == "mongodb+srv":
         hosts = urlsplit(url).netloc.rpartition("@")[2]
         if "," in hosts or ":" in hosts:
             raise ValueError("a URL with mongodb+srv has one host, and no port")
         rest = _SRV_OPTION.sub(r"\1", rest)
-    given = [(name.lower(), value) for name, value in parse_qsl(urlsplit(url).query)]
+    as_given = parse_qsl(urlsplit(url).query)
+    for name, _ in as_given:
+        if name.lower() in _OURS:
+            raise ValueError(
+                f"the option {name} cannot be given: BROKER_TIMEOUT limits each call, to {timeout:g} s now"
+            )
+    given = [(name.lower(), value) for name, value in as_given]
     for name, count in Counter(name for name, _ in given).items():
         if count > 1 and name not in _REPEATED:
             raise ValueError(f"the option {name} is given {count} times")
-    unknown = set(dict(given).get("compressors", "zlib").split(",")) - _COMPRESSORS
-    if unknown:
+    if set(dict(given).get("compressors", "zlib").split(",")) - _COMPRESSORS:
         raise ValueError(
             f"compressors has an unknown name: expected some of {', '.join(sorted(_COMPRESSORS))}"
         )
-    parse_uri(f"mongodb://{rest}", warn=False)
+    try:
+        parse_uri(f"mongodb://{rest}", warn=False)
+    except PyMongoError as error:
+        if "Unknown option" not in str(error):
+            raise
+        unknown = [name for name, value in as_given if not _is_known(name, value)]
+        raise ValueError(f"the option {', '.join(unknown)} is unknown") from error
     MongoClient(f"mongodb://{rest}", connect=False, **options).close()
+
+
+def _is_known(name: str, value: str) -> bool:
+    """Whether pymongo knows an option of this name. Its error about a whole URL does not name the option."""
+    try:
+        parse_uri(f"mongodb://host/?{urlencode({name: value})}", warn=False)
+    except (ValueError, TypeError, KeyError, OSError, PyMongoError) as error:
+        return "Unknown option" not in str(error)
+    return True
 
 
 def _concern(query: str) -> WriteConcern:

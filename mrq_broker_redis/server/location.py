@@ -141,6 +141,7 @@ def _check_options(url: str) -> None:
         raise _WrongUrl(f"{tls[0]} needs rediss://")
     if "db" in options:
         _check_number(options["db"])
+    _check_given_once(parts, options)
     for name, (form, expected) in _FORMATS.items():
         if name in options and not form.fullmatch(options[name]):
             raise _WrongUrl(f"{name} is {options[name]!r}: expected {expected}")
@@ -150,6 +151,17 @@ def _check_options(url: str) -> None:
     if parts.scheme == "unix" and not unquote(parts.path).isprintable():
         raise _WrongUrl("the path of the socket has characters that cannot be printed")
     _check_host(str(found.get("host", "")))
+
+
+def _check_given_once(parts: SplitResult, options: Mapping[str, str]) -> None:
+    """Raises _WrongUrl for a database or a login that an option and another part of the URL give, with
+    different values: which of them redis-py takes depends on the part."""
+    path = "" if parts.scheme == "unix" else parts.path.strip("/")
+    if path and "db" in options and int(path) != int(options["db"]):
+        raise _WrongUrl(f"the database is given twice: {path} in the path, and db={options['db']}")
+    for name, value in (("username", parts.username), ("password", parts.password)):
+        if value and name in options and unquote(value) != options[name]:
+            raise _WrongUrl(f"the {name} is given twice: before the host, and as an option")
 
 
 def _without_maintenance() -> dict[str, Any]:

@@ -123,7 +123,7 @@ WRONG = [
     ("redis://127.0.0.1:1?pasword=geheim", "unknown options pasword"),
     ("redis://127.0.0.1:1?prefix=a&prefix=b", "has the option prefix 2 times: expected it once"),
     ("mongodb://:geheim", "the URL 'mongodb://:***' is wrong ("),
-    ("mongodb://127.0.0.1:1/?pasword=geheim", "Unknown option"),
+    ("mongodb://127.0.0.1:1/?pasword=geheim", "the option pasword is unknown"),
     ("mongodb://127.0.0.1:1/?authMechanismProperties=AWS_SESSION_TOKEN:geheim,x", "Malformed auth mechanism"),
     ("mongodb://127.0.0.1:1/?tls=perhaps", "tls must be 'true' or 'false'"),
     ("x:geheim@redis://h", "installed are mongo, redis, sqlite"),

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pymongo
 import pytest
+from pymongo.database import Database
+from pymongo.errors import NetworkTimeout, ServerSelectionTimeoutError, WTimeoutError
 
+from mrq_broker_mongo.broker import MongoBroker
+from mrq_broker_mongo.server.failures import translated
 from mrq_broker_mongo.server.location import LONGEST_COLLECTION, location_of
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.metrics import Metric
-from mrq_core.errors import ConfigError
-from tests.mongo.kit import Place, open_broker
+from mrq_core.contract.queries import JobFilter
+from mrq_core.errors import BrokerUnavailable, ConfigError
+from tests.mongo.kit import Place, new_job, open_broker
 
 
 def opening(url: str | None = None, **settings: object) -> Opening:
@@ -161,6 +168,17 @@ def test_a_wrong_url_is_an_error_that_lists_the_forms(url: str) -> None:
         ("datetime_conversion=x", "Invalid datetime_conversion value"),
         ("driver=x", "driver must be an instance of DriverInfo"),
         ("compressors=zlib,x", "compressors has an unknown name: expected some of snappy, zlib, zstd"),
+        ("colour=red&w=1", "the option colour is unknown"),
+        ("j=true", "the option j is unknown"),
+        ("username=x", "the option username is unknown"),
+        ("socketTimeoutMS=1", "the option socketTimeoutMS cannot be given: BROKER_TIMEOUT limits each call"),
+        ("SOCKETTIMEOUTMS=0", "the option SOCKETTIMEOUTMS cannot be given: BROKER_TIMEOUT"),
+        (
+            "timeoutMS=100000",
+            "the option timeoutMS cannot be given: BROKER_TIMEOUT limits each call, to",
+        ),
+        ("w=0", "w is 0: expected 1 or more, or majority, since a write must be acknowledged"),
+        ("tls=true&ssl=false", "conflicting values for URI options ssl and tls"),
         ("tls=true&TLS=true", "the option tls is given 2 times"),
         ("w=1&w=2", "the option w is given 2 times"),
         ("readPreferenceTags=a:b", "Read preference primary cannot be combined with tags"),
@@ -227,3 +245,55 @@ def test_two_different_prefixes_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"two prefixes are given: 'a' in the URL .*'b' in MONGODB_PREFIX"):
         location_of(Opening(settings=settings, url="mongodb://h/x?prefix=a"))
     assert location_of(Opening(settings=settings, url="mongodb://h/x?prefix=b")).prefix == "b"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("w=5", "cannot write with w=5 .*: correct w in MONGODB"),
+        ("w=datacenter", "cannot write with w=datacenter .*: correct w in MONGODB"),
+    ],
+)
+def test_an_option_with_which_each_call_fails_is_named(server_url: str, options: str, words: str) -> None:
+    broker = open_broker(Place(f"{server_url}?{options}", "options"))
+    with pytest.raises(BrokerUnavailable, match=words):
+        broker.enqueue([new_job()])
+    broker.close()
+
+
+def test_a_pool_without_a_free_connection_is_named(server_url: str) -> None:
+    broker = open_broker(Place(f"{server_url}?maxPoolSize=1&waitQueueTimeoutMS=1", "options"))
+    broker.prepare()
+    sleeping = threading.Thread(target=broker._connection.on_database, args=(_sleep,))
+    sleeping.start()
+    try:
+        with pytest.raises(BrokerUnavailable, match=r"no connection .* is free .*: give a larger maxPool"):
+            _find_while(broker, sleeping.is_alive)
+    finally:
+        sleeping.join()
+        broker.close()
+
+
+def _find_while(broker: MongoBroker, is_held: Callable[[], bool]) -> None:
+    while is_held():
+        broker.find(JobFilter())
+
+
+def _sleep(database: Database[dict[str, Any]]) -> object:
+    """Keeps a connection for half a second."""
+    code = "function() { sleep(500); return true; }"
+    query = {"$expr": {"$function": {"body": code, "args": [], "lang": "js"}}}
+    return list(database["options_meta"].find(query).limit(1))
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (WTimeoutError("waiting timed out"), "did not confirm a write within wTimeoutMS=1 of the URL"),
+        (ServerSelectionTimeoutError("No servers found yet"), "more milliseconds than connectTimeoutMS=1"),
+        (NetworkTimeout("timed out"), "did not answer within 10 s"),
+    ],
+)
+def test_an_error_names_the_time_limit_of_the_url(error: Exception, words: str) -> None:
+    location = location_of(opening("mongodb://host/x?wTimeoutMS=1&connectTimeoutMS=1"))
+    assert words in str(translated(error, location, 10.0))

@@ -110,6 +110,12 @@ def test_an_error_contains_no_part_of_a_password(scheme: str, rest: str) -> None
         ("redis://h?client_name=a%20b", "client_name is 'a b': expected letters without spaces"),
         ("redis://h?db=-1", "the database is '-1', not a number"),
         ("redis://h?db=1&db=2", "the option db is given twice"),
+        ("redis://h/2?db=3", "the database is given twice: 2 in the path, and db=3"),
+        ("redis://h/2?db=", "an option has no value"),
+        ("redis://u:x@h?password=y", "the password is given twice: before the host, and as an option"),
+        ("redis://u:x@h?username=y", "the username is given twice"),
+        ("redis://h/2?db=x", "the database is 'x', not a number"),
+        ("redis://h?socket_timeout=1", "unknown options socket_timeout; known are"),
         ("redis+sentinel://h/x?sentinel_username=1&sentinel_username=2", "sentinel_username is given twice"),
         ("redis://h?db=", "an option has no value"),
         ("redis://h?connection_class=x", "unknown options connection_class"),
@@ -130,6 +136,13 @@ def test_an_option_or_host_that_no_connection_could_use_is_an_error(
     with pytest.raises(ConfigError, match="expected redis://") as raised:
         location_of(opening(url.format(file=file)))
     assert why in str(raised.value)
+
+
+def test_what_is_given_twice_may_be_the_same() -> None:
+    client = location_of(opening("redis://u:a%2Fb@h/2?db=2&password=a%2Fb&username=u")).connect()
+    kept = client.connection_pool.connection_kwargs
+    assert (kept["db"], kept["username"], kept["password"]) == (2, "u", "a/b")
+    client.close()
 
 
 def test_an_unknown_option_of_a_url_is_an_error() -> None:
