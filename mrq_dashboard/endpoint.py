@@ -30,7 +30,7 @@ from mrq_core.errors import (
 from mrq_dashboard import acting
 from mrq_dashboard.auth import SAFE_METHODS, Access, Role, comes_from_here, has_token
 from mrq_dashboard.backend import Backend
-from mrq_dashboard.guard import API, TooLarge
+from mrq_dashboard.guard import API, BodyRefused
 from mrq_dashboard.inputs import inputs_among, items_of, read_inputs
 from mrq_dashboard.refused_forms import with_problem
 from mrq_dashboard.rendering import Renderer
@@ -45,6 +45,7 @@ _REASONS: dict[int, str] = {
     403: "Not allowed",
     404: "Not found",
     405: "Not possible here",
+    408: "Too slow",
     409: "Not done",
     413: "Too large",
     503: "The broker does not answer",
@@ -121,7 +122,7 @@ class Site:
 
                 longer = acting.LONGER if endpoint.is_action else 1.0
                 return await self.backend.ask(answer, longer=longer)
-            except (HTTPException, TooLarge):
+            except (HTTPException, BodyRefused):
                 raise
             except ClientDisconnect:  # the answer reaches no client, and nothing was done
                 return Response(status_code=400)

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Collection
 from urllib.parse import unquote_to_bytes
 
+import anyio
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -20,6 +21,10 @@ MOST_URL = 16_384
 """Bytes of a path with its query."""
 MOST_BODY = 2 * 1_048_576
 """Bytes of a body: params of a job take at most 1 MiB by default."""
+BODY_PAUSE = 10.0
+"""Seconds without a byte of a body."""
+BODY_WITHIN = 60.0
+"""Seconds from the head of a request to the end of its body."""
 _POLICY = (
     "default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; img-src 'self' data:; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -33,12 +38,21 @@ _HEADERS = {
 }
 
 
-class TooLarge(Exception):
-    """The body of a request is larger than MOST_BODY."""
+class BodyRefused(Exception):
+    """The body of a request is not read to its end."""
+
+
+class TooLarge(BodyRefused):
+    """It is larger than MOST_BODY."""
+
+
+class TooSlow(BodyRefused):
+    """It does not come in time."""
 
 
 class Guard:
-    """Refuses requests for other hosts, long URLs and large bodies; adds the headers of safety to answers.
+    """Refuses requests for other hosts, long URLs, and bodies that are large or do not come; adds the headers
+    of safety to answers.
 
     `hosts`: the names of hosts that may stand in the Host header, without ports. None: any, for an
     application inside another one, which checks them. A page of another site whose name leads to
@@ -55,36 +69,46 @@ class Guard:
             return
         nonce = secrets.token_urlsafe(16)
         scope.setdefault("state", {})["nonce"] = nonce
+        has_begun = is_complete = is_cut_off = False
 
         async def send_safely(message: Message) -> None:
+            nonlocal has_begun, is_complete
             if message["type"] == "http.response.start":
+                has_begun = True
                 headers = MutableHeaders(scope=message)
                 for name, value in _HEADERS.items():
                     headers.setdefault(name, value)
                 headers.setdefault("content-security-policy", _POLICY.format(nonce=nonce))
                 headers.setdefault("cache-control", "no-store")
+            is_complete = message["type"] == "http.response.body" and not message.get("more_body")
             await send(message)
 
         refusal = self._refusal(scope)
         if refusal is not None:
             await refusal(scope, receive, send_safely)
             return
-        taken = 0
+        body = _Body(scope, receive)
 
         async def receive_bounded() -> Message:
-            nonlocal taken
-            message = await receive()
-            if "wsgi_environ" in scope and message.get("more_body") and not message.get("body"):
-                return {"type": "http.disconnect"}  # the body ended early: a2wsgi would read on without end
-            taken += len(message.get("body", b""))
-            if taken > MOST_BODY:
-                raise TooLarge
-            return message
+            nonlocal is_cut_off
+            try:
+                return await body.receive()
+            except BodyRefused:
+                if not has_begun:  # as a rule: a handler answers after it has read the body
+                    raise
+                is_cut_off = True  # such as a stream, which ends
+                return {"type": "http.disconnect"}
 
         try:
             await self._app(scope, receive_bounded, send_safely)
-        except TooLarge:  # nothing was answered yet: a handler answers after it has read the body
+            if is_cut_off and not is_complete:
+                await send({"type": "http.response.body", "body": b""})
+        except TooLarge:
             await _too_large(scope)(scope, receive, send_safely)
+        except TooSlow:
+            refusal = _refused(scope, 408, "the body of the request did not come in time")
+            refusal.headers["connection"] = "close"
+            await refusal(scope, receive, send_safely)
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
@@ -105,6 +129,39 @@ class Guard:
         if not length.isdecimal() or int(length[:20]) > MOST_BODY:
             return _too_large(scope)
         return None
+
+
+class _Body:
+    """The messages of one request, until its body is whole: with limits of size and time."""
+
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self._receive = receive
+        self._is_wsgi = "wsgi_environ" in scope
+        self._taken = 0
+        self._is_whole = False
+        self._deadline = anyio.current_time() + BODY_WITHIN
+
+    async def receive(self) -> Message:
+        """The next message. Raises BodyRefused."""
+        if self._is_whole:  # the next one says that the client has left, which may be hours later
+            return await self._receive()
+        message = await self._next()
+        if self._is_wsgi and message.get("more_body") and not message.get("body"):
+            return {"type": "http.disconnect"}  # the body ended early: a2wsgi would read on without end
+        self._taken += len(message.get("body", b""))
+        if self._taken > MOST_BODY:
+            raise TooLarge
+        self._is_whole = not message.get("more_body")
+        return message
+
+    async def _next(self) -> Message:
+        if self._is_wsgi:  # its server waits for the body, in a thread
+            return await self._receive()
+        try:
+            with anyio.fail_after(min(BODY_PAUSE, max(self._deadline - anyio.current_time(), 0))):
+                return await self._receive()
+        except TimeoutError as error:
+            raise TooSlow from error
 
 
 def is_utf8(text: bytes) -> bool:

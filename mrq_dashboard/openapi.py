@@ -34,6 +34,7 @@ _FAILURES = {
     "401": "The credentials are missing or wrong.",
     "403": "The role is too low, the host is foreign, or the request comes from a page of another site.",
     "404": "The thing does not exist.",
+    "408": "The body did not come in time.",
     "409": "The state of the thing does not allow it.",
     "413": "The body is too large.",
     "414": "The address is too long.",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import re
 import signal
@@ -11,16 +10,15 @@ import socket
 from collections.abc import Callable
 from types import FrameType
 
-import h11
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mrq_core.config.settings import Config
 from mrq_core.errors import ConfigError, shown
 from mrq_dashboard.app import create_dashboard
 from mrq_dashboard.auth import check_login
 from mrq_dashboard.live import Live
+from mrq_dashboard.protocol import Protocol
 from mrq_dashboard.rendering import check_color
 
 _LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
@@ -52,7 +50,7 @@ def serve(config: Config, *, insecure: bool = False, announce: Callable[[str], N
     announce(f"http://{f'[{host}]' if ':' in host else host}:{port}/")
     settings = uvicorn.Config(
         _told(app, lambda: server.force_exit),
-        http=_Protocol,
+        http=Protocol,
         ws="none",
         log_config=None,
         access_log=False,
@@ -91,16 +89,6 @@ class _Server(uvicorn.Server):
         """Stops serving."""
         self._live.stop()
         await super().shutdown(sockets)
-
-
-class _Protocol(H11Protocol):
-    """Speaks HTTP with one client."""
-
-    def send_400_response(self, msg: str) -> None:
-        """Answers a request that cannot be read. If the answer has begun, nothing else can be said."""
-        with contextlib.suppress(h11.LocalProtocolError):
-            super().send_400_response(msg)
-        self.transport.close()
 
 
 def _told(app: ASGIApp, is_forced: Callable[[], bool]) -> ASGIApp:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pytest
 import uvicorn
@@ -96,14 +97,18 @@ class Tab:
 class Served:
     """A dashboard served by uvicorn in a thread."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, **settings: Any) -> None:
         self.app = create_dashboard(config)
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
-        self._server = uvicorn.Server(uvicorn.Config(self.app, log_level="warning"))
+        self._server = uvicorn.Server(uvicorn.Config(self.app, log_level="warning", **settings))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]})
         self._thread.start()
         until(lambda: self._server.started)
+
+    @property
+    def connections(self) -> set[object]:
+        return self._server.server_state.connections  # type: ignore[return-value]
 
     @property
     def live(self) -> live.Live:
