@@ -59,8 +59,8 @@ for _, id in ipairs(given[1]) do
   if row then
     row = try('HMGET', key_of(id), 'q', 'h', 's', 'w', 'g', 'y', 'x', 'Q')
     row[9] = row[1] and given[2] and params_in(try('GET', data_of(id)))
-    local exception = given[3] and row[5] and call('GET', K .. 'e:' .. id)
-    row[10] = exception and cmsgpack.unpack(exception)[1] or false
+    local exception = given[3] and row[5] and exception_of(id)
+    row[10] = exception and exception[1] or false
   end
   if row and not (row[1] and row[2] and row[3]) then -- gone, or damaged
     row = call('EXISTS', key_of(id), data_of(id)) > 0 and {}

@@ -24,13 +24,26 @@ local function remove_terms(id, terms)
   end
 end
 
+-- Keeps a damaged exception under another key. Its terms, and the total of its error group, stay because they are unknown.
+local function set_exception_aside(id)
+  local name = 'damaged:e:' .. id
+  call('RENAME', K .. 'e:' .. id, K .. name)
+  call('SADD', K .. 'damaged', name)
+end
+
 -- Replaces the stored exception of a job with its terms and its share of the totals. A row with an exception has g, its
 -- type; after.E is the exception to store.
 local function move_exception(id, before, after)
-  local key = K .. 'e:' .. id
-  local old, new = before.g and call('GET', key) or nil, after.E
+  local key, new = K .. 'e:' .. id, after.E
+  local found, old
+  if before.g then
+    found, old = exception_of(id)
+    if not found and call('EXISTS', key) == 1 then
+      set_exception_aside(id)
+      sum_later(K .. 'n:g', before.s .. ' ' .. before.g, -1)
+    end
+  end
   if old then
-    local found = cmsgpack.unpack(old)
     sum_later(K .. 'n:g', before.s .. ' ' .. before.g, -1)
     if found[1] then
       sum_later(K .. 'n:e', before.s .. ' ' .. found[1], -1)

@@ -15,8 +15,8 @@ local function name_of(id, row)
   if kind ~= 'e' then
     return row[2]
   end
-  local exception = row[3] and call('GET', K .. 'e:' .. id)
-  return exception and cmsgpack.unpack(exception)[1]
+  local exception = row[3] and exception_of(id)
+  return exception and exception[1]
 end
 
 local totals = call('HGETALL', K .. 'n:' .. kind)

@@ -101,6 +101,26 @@ local function keys_in(packed)
   return is_read and type(keys) == 'table' and keys or nil
 end
 
+-- The stored exception of a job: its parts and the text; nil if there is none, or if it is damaged. See terms.
+local function exception_of(id)
+  local packed = try('GET', K .. 'e:' .. id)
+  local parts = type(packed) == 'string' and keys_in(packed)
+  if not parts or type(parts[1] or '') ~= 'string' or type(parts[2]) ~= 'table' then
+    return nil
+  end
+  for name, values in pairs(parts[2]) do
+    if type(name) ~= 'string' or type(values) ~= 'table' then
+      return nil
+    end
+    for _, value in pairs(values) do
+      if type(value) ~= 'string' then
+        return nil
+      end
+    end
+  end
+  return parts, packed
+end
+
 -- Names of keys that a batch uses often: a table look-up costs less than joining strings.
 local claimed_lines, indexes, other_indexes = {}, {}, {}
 
