@@ -26,6 +26,7 @@ from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.services import SharedState
 from mrq_core.contract.shared_state import StateItem
 from mrq_core.drivers.answers import names_unreadable_answers
+from mrq_core.drivers.state_items import value_in, version_in
 from mrq_core.errors import BrokerError, BrokerUnavailable
 from mrq_core.failpoints import reach
 
@@ -47,7 +48,7 @@ class MongoState(SharedState):
     def put(self, namespace: str, name: str, value: JsonValue, ttl: float | None = None) -> StateItem:
         for _ in range(_ATTEMPTS):
             doc = self._document(namespace, name, value, ttl)
-            older = {"_id": doc["_id"], "version": {"$lt": doc["version"]}}
+            older = {"_id": doc["_id"], "version": {"$not": {"$gte": doc["version"]}}}  # or no number
             if self._replace(older, doc, upsert=True):
                 self._raise_rules(namespace)
                 return _item(doc)
@@ -63,8 +64,9 @@ class MongoState(SharedState):
             same: Doc = {"_id": key, "version": version, "expires_at": {"$not": {"$lte": now}}}
             is_written = self._replace(same, doc, upsert=False)
         else:
-            expired = {"_id": key, "expires_at": {"$lte": now}}
-            is_written = self._replace(expired, doc, upsert=True)
+            unread = {"version": {"$not": {"$type": ["int", "long"]}}}
+            no_value: builtins.list[Doc] = [{"expires_at": {"$lte": now}}, {"version": {"$lte": 0}}, unread]
+            is_written = self._replace({"_id": key, "$or": no_value}, doc, upsert=True)
         if is_written:
             self._raise_rules(namespace)
         return _item(doc) if is_written else None
@@ -93,17 +95,18 @@ class MongoState(SharedState):
             version = self._next_version()
             is_new = {"$or": [{"$eq": [{"$type": "$version"}, "missing"]}, _is_past("$expires_at", now)]}
             start = {"$literal": {"count": amount, **_expiry(now, ttl)}}
-            goes_on = {"$mergeObjects": ["$$ROOT", {"count": {"$add": ["$count", amount]}}]}
+            added = {"$mergeObjects": ["$$ROOT", {"count": {"$add": ["$count", amount]}}]}
+            goes_on = {"$cond": [{"$isNumber": "$count"}, added, "$$ROOT"]}
             step: list[Doc] = [
                 {"$replaceWith": {"$cond": [is_new, {"$mergeObjects": [{"_id": "$_id"}, start]}, goes_on]}},
                 {"$set": {"version": version}},
             ]
-            which = {"_id": key, "version": {"$lt": version}}
+            which = {"_id": key, "version": {"$not": {"$gte": version}}}
             try:
                 found = self._connection.run("state", _adder(which, step), repeatable=False)
             except DuplicateKeyError:
                 continue  # another process has written it under a later version
-            if found.get("count") is None:
+            if type(found.get("count")) not in (int, float):
                 self._no_counter(namespace, name)
             return int(found["count"])
         raise BrokerUnavailable(f"the counter {namespace}/{name} was changed by others each time: try again")
@@ -136,7 +139,7 @@ class MongoState(SharedState):
             }
         }
         found = self._connection.run("state", lambda state: list(state.find(inside).sort("_id")))
-        return [_item(doc) for doc in found if not _is_over(doc, now)]
+        return [_item(doc) for doc in found if isinstance(doc["_id"]["name"], str) and not _is_over(doc, now)]
 
     def _document(self, namespace: str, name: str, value: JsonValue, ttl: float | None) -> Doc:
         doc: Doc = {"_id": _key(namespace, name), "version": self._next_version()}
@@ -184,15 +187,19 @@ def _expiry(now: datetime, ttl: float | None) -> Doc:
 
 
 def _is_over(doc: Doc, now: datetime) -> bool:
-    return "expires_at" in doc and doc["expires_at"] <= now
+    over = doc.get("expires_at")
+    return isinstance(over, datetime) and over <= now
 
 
 def _item(doc: Doc) -> StateItem:
-    value: JsonValue = doc["count"] if "count" in doc else codec.decode(doc["value"])
+    """The item of a document. Its `_id` is as `list` and `get` have asked for it."""
+    count, expires_at = doc.get("count"), doc.get("expires_at")
+    if isinstance(count, float) and count.is_integer():  # a shell writes such numbers
+        count = int(count)
     return StateItem(
         namespace=doc["_id"]["space"],
         name=doc["_id"]["name"],
-        value=value,
-        version=doc["version"],
-        expires_at=doc.get("expires_at"),
+        value=count if type(count) is int else value_in(doc.get("value")),
+        version=version_in(doc.get("version")),
+        expires_at=expires_at if isinstance(expires_at, datetime) else None,
     )

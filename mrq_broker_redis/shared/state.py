@@ -7,16 +7,20 @@ version, and a compare-and-set with one is refused.
 from __future__ import annotations
 
 import builtins
+import re
 from collections.abc import Sequence
 
-from mrq_broker_redis.jobs.records import binary, moment
+from mrq_broker_redis.jobs.records import binary
 from mrq_broker_redis.server.connection import Connection
 from mrq_core.contract import codec, rules
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.services import SharedState
 from mrq_core.contract.shared_state import StateItem
 from mrq_core.drivers.answers import names_unreadable_answers
+from mrq_core.drivers.state_items import item_of
 from mrq_core.errors import BrokerError
+
+_STORED = re.compile(rb"(\d{1,15}) (\d{0,15}) (.*)", re.DOTALL)
 
 
 @names_unreadable_answers()
@@ -66,13 +70,14 @@ def items_in(namespace: str, found: Sequence[bytes]) -> builtins.list[StateItem]
     """The values that a script has listed, by name."""
     items = zip(found[::2], found[1::2], strict=True)
     return sorted(
-        (_item(namespace, name.decode(), value) for name, value in items), key=lambda item: item.name
+        (_item(namespace, name.decode("utf-8", "backslashreplace"), value) for name, value in items),
+        key=lambda item: item.name,
     )
 
 
 def value_in(stored: bytes) -> JsonValue:
     """The value as a script returns it."""
-    return codec.decode(stored.split(b" ", 2)[2])
+    return _item("", "", stored).value
 
 
 def _is_rule(namespace: str) -> bool:
@@ -84,11 +89,8 @@ def _ms(ttl: float | None) -> int:
 
 
 def _item(namespace: str, name: str, stored: bytes) -> StateItem:
-    version, expiry, value = stored.split(b" ", 2)
-    return StateItem(
-        namespace=namespace,
-        name=name,
-        value=codec.decode(value),
-        version=int(version),
-        expires_at=moment(expiry or None),
-    )
+    found = _STORED.fullmatch(stored)
+    if found is None:
+        return item_of(namespace, name, None, None, None)
+    version, expiry, value = found.groups()
+    return item_of(namespace, name, value, int(version), int(expiry) if expiry else None)

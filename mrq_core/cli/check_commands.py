@@ -19,6 +19,7 @@ from mrq_core.contract.queries import Finding
 from mrq_core.operations.actions import repair_all
 from mrq_core.operations.checking.checks import attempted, broker_findings, config_findings
 from mrq_core.operations.checking.consistency import consistency_findings, is_large, prune_all
+from mrq_core.operations.checking.state_values import delete_unreadable, state_findings
 from mrq_core.operations.queries.search_keys import fill_search_keys
 from mrq_core.operations.views import driver_view, finding_view, plugin_view
 from mrq_core.plugins.manager import Plugins
@@ -63,6 +64,7 @@ def check(
         known = {finding.message for finding in findings}
         findings += [finding for finding in failed if finding.message not in known]
         if not any(finding.level == "error" for finding in findings):
+            findings += attempted("shared state", lambda: state_findings(broker))
             findings += attempted("consistency", lambda: _compared(broker, even_large=repair))
     if as_json:
         print_json([finding_view(finding) for finding in findings])
@@ -79,6 +81,9 @@ def _fix(client: Client) -> None:
     for finding in before:
         if finding.message not in left:
             note(f"Fixed: {finding.message}.")
+    deleted = delete_unreadable(client.broker)
+    if deleted:
+        note(f"Deleted {counted(deleted, 'value')} of shared state that could not be read.")
     _fill_search_keys(client)
 
 

@@ -17,7 +17,7 @@ from mrq_core.ids import new_id
 from mrq_core.operations import schedules
 from mrq_core.operations.limits import OVERLAP_RULE, publish_limits
 from mrq_core.operations.schedules import StoredSchedule
-from mrq_core.scheduler.definitions import Definition, check_name, definition_from, trigger_of
+from mrq_core.scheduler.definitions import Definition, check_name, definition_from
 from mrq_core.scheduler.policies import fire_id
 from mrq_core.tasks.describing import TaskDescription, describe
 
@@ -105,7 +105,7 @@ def fires_between(stored: StoredSchedule, start: datetime, end: datetime, now: d
             "and an end that is past",
             path="to",
         )
-    trigger = trigger_of(stored.definition, stored.anchor)
+    trigger = schedules.trigger_in(stored)
     number = trigger.number(first - 1, last - 1)
     if number > BACKFILL_MOST:
         raise InvalidValue(

@@ -36,6 +36,8 @@ start later is parked, so that a changed rate holds for the job."""
 RATE_MOST, SPACING_MOST = 1e6, 1e8
 """The largest rate of a limit, and the longest time between two starts under a limit, in seconds."""
 _NAME_MAX = 100
+_LATEST_MS = 253_402_300_799_999
+"""The end of the year 9999, which values that were changed by hand may exceed."""
 
 
 class StoredLimit(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,7 +159,7 @@ def requests_in(value: JsonValue, now_ms: int) -> tuple[WorkerRequest, ...]:
     return tuple(
         WorkerRequest(id=one.id, kind=one.kind, args=one.args, expires_at=from_ms(one.expires))
         for one in stored
-        if one.expires > now_ms
+        if now_ms < one.expires <= _LATEST_MS
     )
 
 
@@ -171,4 +173,6 @@ def requests_value(requests: Iterable[WorkerRequest]) -> JsonValue:
 
 def _pause_of(item: StateItem) -> Pause:
     since = item.value.get("since") if isinstance(item.value, dict) else None
-    return Pause(since=from_ms(since) if isinstance(since, int) else None, until=item.expires_at)
+    if not isinstance(since, int) or not 0 <= since <= _LATEST_MS:
+        since = None
+    return Pause(since=None if since is None else from_ms(since), until=item.expires_at)

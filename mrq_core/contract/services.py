@@ -22,6 +22,9 @@ class SharedState(ABC):
     Each name belongs to a namespace. Values are JSON values of at most a few kilobytes. A write to one of
     `rules.NAMESPACES` also raises the version of the rules that `poll` compares, together with the value or
     after it.
+
+    A value that was changed by hand and cannot be read is an item with the value None, and can be written and
+    deleted like any other; see `mrq_core.drivers.state_items`.
     """
 
     @abstractmethod

@@ -19,7 +19,7 @@ MOST = 1000
 """The most entries that are kept."""
 TTL = 30 * 86_400.0
 """Seconds for which an entry is kept."""
-_COUNTER_NAMESPACE = "audit_counters"
+COUNTER_NAMESPACE = "audit_counters"
 _TRIM_EACH = 50
 """Entries after which older entries above MOST are deleted."""
 _LONGEST = {"who": 200, "action": 100, "target": 1000}
@@ -61,7 +61,7 @@ def audit(
     )
     state = broker.state
     state.put(AUDIT_NAMESPACE, entry.id, msgspec.to_builtins(entry), ttl=TTL)
-    if state.add(_COUNTER_NAMESPACE, "entries", 1) % _TRIM_EACH == 0:
+    if state.add(COUNTER_NAMESPACE, "entries", 1) % _TRIM_EACH == 0:
         old = _read(state.list(AUDIT_NAMESPACE))[MOST:]
         if old:
             state.delete(AUDIT_NAMESPACE, [entry.id for entry in old])

@@ -168,4 +168,6 @@ def _value(limit: Limit, source: str) -> JsonValue:
 
 
 def _source(item: StateItem) -> str:
+    if item.value is None:  # damaged
+        return TASK
     return str(item.value.get("source")) if isinstance(item.value, dict) else PERSON

@@ -21,10 +21,19 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.plain import whole_of
 from mrq_core.contract.shared_state import StateItem
-from mrq_core.errors import BrokerUnavailable, ChangedMeanwhile, InvalidValue, ScheduleNotFound, shown
+from mrq_core.contract.signal_errors import raised_by_handler
+from mrq_core.errors import (
+    BrokerUnavailable,
+    ChangedMeanwhile,
+    InvalidValue,
+    ScheduleNotFound,
+    shown,
+    shown_error,
+)
 from mrq_core.operations.task_descriptions import published_task
 from mrq_core.operations.task_forms import check_params
-from mrq_core.scheduler.definitions import Definition, trigger_of
+from mrq_core.scheduler.definitions import Definition, Moment, trigger_of
+from mrq_core.scheduler.triggers import Trigger
 from mrq_core.tasks.describing import TaskDescription
 
 SCHEDULES, CHANGES, SCHEDULERS = "schedules", "schedule_changes", "schedulers"
@@ -45,7 +54,7 @@ Change = Callable[["StoredSchedule | None", int], "StoredSchedule | None"]
 class Fire(msgspec.Struct, frozen=True, kw_only=True):
     """A fire, in Unix milliseconds, and the id of its job."""
 
-    at: int
+    at: Moment
     job: str
 
 
@@ -60,21 +69,21 @@ class StoredSchedule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     definition: Definition
     source: Source
-    anchor: int
-    next_fire: int | None
-    last_fire: int | None = None
-    pending: tuple[int, ...] = ()
-    pending_at: int = 0
+    anchor: Moment
+    next_fire: Moment | None
+    last_fire: Moment | None = None
+    pending: tuple[Moment, ...] = ()
+    pending_at: Moment = 0
     recent: tuple[Fire, ...] = ()
     """The latest fires that made jobs, oldest first."""
     fired: int = 0
     missed: int = 0
     overlapped: int = 0
     dropped: int = 0
-    paused_at: int | None = None
+    paused_at: Moment | None = None
     pause_reason: str = ""
-    failures_from: int = 0
-    removed_at: int | None = None
+    failures_from: Moment = 0
+    removed_at: Moment | None = None
     removed_by: Source | None = None
     error: str = ""
     """Why the latest fire made no job."""
@@ -129,9 +138,25 @@ def find_schedule(broker: Broker, name: str) -> StoredSchedule:
 def read_schedule(item: StateItem) -> StoredSchedule | None:
     """The schedule in a value. None: this version cannot read it."""
     try:
-        return msgspec.convert(item.value, StoredSchedule)
+        stored = msgspec.convert(item.value, StoredSchedule)
     except msgspec.ValidationError:
         return None
+    return stored if stored.name == item.name else None
+
+
+def trigger_in(stored: StoredSchedule) -> Trigger:
+    """The trigger of a schedule. Raises InvalidValue for a definition that this version, or the zones of this
+    machine, refuse."""
+    try:
+        return trigger_of(stored.definition, stored.anchor)
+    except Exception as error:
+        if raised_by_handler(error) is not None:
+            raise
+        raise InvalidValue(
+            f"the definition of the schedule {shown(stored.name)} cannot be used ({shown_error(error)}): add "
+            "the schedule again, or correct its config",
+            path="name",
+        ) from error
 
 
 def upcoming(stored: StoredSchedule, number: int) -> list[int]:
@@ -142,7 +167,7 @@ def upcoming(stored: StoredSchedule, number: int) -> list[int]:
         raise InvalidValue(
             f"number is {shown(number)}: expected a whole number from 1 to {UPCOMING_MOST:,}", path="number"
         )
-    trigger = trigger_of(stored.definition, stored.anchor)
+    trigger = trigger_in(stored)
     found: list[int] = []
     at = stored.next_fire
     while at is not None and len(found) < most:
@@ -238,7 +263,7 @@ def resume_schedules(broker: Broker, names: Sequence[str]) -> list[StoredSchedul
             return None
         next_fire = stored.next_fire
         if next_fire is not None and next_fire <= now:
-            next_fire = trigger_of(stored.definition, stored.anchor).next_after(now)
+            next_fire = trigger_in(stored).next_after(now)
         return replace(
             stored,
             paused_at=None,
@@ -300,9 +325,9 @@ def load_schedules(
     broker: Broker, definitions: Sequence[Definition]
 ) -> tuple[list[StoredSchedule], list[str]]:
     """All schedules as `list_schedules`, and the names of those that were restored: schedules of a config
-    that shared state has lost. Deleted schedules stay deleted."""
+    that shared state has lost, or whose values are damaged. Deleted schedules stay deleted."""
     items = broker.state.list(SCHEDULES)
-    known = {item.name for item in items}
+    known = {item.name for item in items if isinstance(item.value, dict)}
     lost = [definition for definition in definitions if definition.name not in known]
     restored = [one.name for one in lost if _changed(broker, one.name, _add_only(one))]
     return _existing(broker.state.list(SCHEDULES) if lost else items), restored
@@ -347,7 +372,7 @@ def _new(definition: Definition, source: Source, now: int) -> StoredSchedule:
 
 
 def _next_after(stored: StoredSchedule, moment: int) -> int | None:
-    return trigger_of(stored.definition, stored.anchor).next_after(moment)
+    return trigger_in(stored).next_after(moment)
 
 
 def _differs(stored: StoredSchedule, definition: Definition) -> bool:

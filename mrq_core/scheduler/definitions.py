@@ -6,7 +6,7 @@ import difflib
 import hashlib
 from collections.abc import Callable, Iterable
 from datetime import date, time
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
@@ -28,7 +28,7 @@ from mrq_core.scheduler.triggers import (
     on_monthday,
     on_weekday,
 )
-from mrq_core.scheduler.values import CHECKS
+from mrq_core.scheduler.values import CHECKS, INTERVAL_MAX, INTERVAL_MIN
 from mrq_core.scheduler.zones import zone_of
 
 NAME_MAX = 100
@@ -39,6 +39,10 @@ _SKIP_GRACE = 60.0
 
 Missed = Literal["skip", "once", "all"]
 Overlap = Literal["allow", "skip", "buffer_one", "cancel_other"]
+
+
+Moment = Annotated[int, msgspec.Meta(ge=-62_135_596_800_000, le=253_402_300_799_999)]
+"""Unix milliseconds of the years 1 to 9999."""
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -55,14 +59,14 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     params: JsonObject = {}
     queue: str | None = None
     priority: int | None = None
-    interval: float | None = None
+    interval: Annotated[float, msgspec.Meta(ge=INTERVAL_MIN, le=INTERVAL_MAX)] | None = None
     dailytime: str | None = None
-    weekday: int | None = None
-    monthday: int | None = None
+    weekday: Annotated[int, msgspec.Meta(ge=0, le=6)] | None = None
+    monthday: Annotated[int, msgspec.Meta(ge=1, le=31)] | None = None
     cron: str | None = None
     timezone: str = "UTC"
-    start: int | None = None
-    end: int | None = None
+    start: Moment | None = None
+    end: Moment | None = None
     exclude: tuple[str, ...] = ()
     jitter: float = 0.0
     missed: Missed = "once"

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 
 from mrq_core.clock import from_ms
 from mrq_core.contract.record import Status
+from mrq_core.errors import InvalidValue
 from mrq_core.operations.actions import statuses_of
 from mrq_core.operations.queries.query_parts import quoted_value
 from mrq_core.operations.schedules import (
@@ -76,6 +77,14 @@ def _row(stored: StoredSchedule, statuses: dict[str, Status]) -> Row:
     )
 
 
+def _next_fires(stored: StoredSchedule) -> list[datetime]:
+    """Empty for a definition that this version refuses: the rest of the page is shown, and its actions."""
+    try:
+        return [from_ms(at) for at in upcoming(stored, _NEXT)] if stored.fires else []
+    except InvalidValue:
+        return []
+
+
 def _runs(stored: StoredSchedule, statuses: dict[str, Status]) -> Iterator[Run]:
     """The recent runs, newest first."""
     return (Run(from_ms(fire.at), fire.job, statuses.get(fire.job)) for fire in reversed(stored.recent))
@@ -90,7 +99,7 @@ def _one(visit: Visit, name: str, found: list[StoredSchedule]) -> Page:
         "stored": stored,
         "status": schedule_status(stored),
         "view": schedule_view(stored),
-        "next_fires": [from_ms(at) for at in upcoming(stored, _NEXT)] if stored.fires else [],
+        "next_fires": _next_fires(stored),
         "runs": list(_runs(stored, statuses)),
         "schedulers": schedulers(visit.broker),
         "query": f"schedule:{quoted_value(name)}",

@@ -57,7 +57,7 @@ elseif what == 'put' then
 elseif what == 'add' then
   local name, amount, ttl = given[3], given[4], given[5]
   local present = get(name)
-  if not present then
+  if not present or not parts_of(present) then -- none, or damaged
     put(name, digits(amount), expiry_after(ttl))
     return { 1, amount }
   end

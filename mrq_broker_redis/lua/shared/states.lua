@@ -1,8 +1,12 @@
 -- needs: base
 -- Reads shared state; see state.
 
+-- The parts of a stored value; nil for a damaged one.
 local function parts_of(value)
   local version, expiry, json = string.match(value, '^(%d+) (%d*) (.*)$')
+  if not version or #version > 15 or #expiry > 15 then
+    return nil
+  end
   return tonumber(version), tonumber(expiry), json
 end
 

@@ -17,6 +17,7 @@ from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.services import SharedState
 from mrq_core.contract.shared_state import StateItem
 from mrq_core.drivers.answers import names_unreadable_answers
+from mrq_core.drivers.state_items import item_of
 from mrq_core.embedded.jobs import records
 from mrq_core.embedded.server.connection import Database
 from mrq_core.errors import BrokerError
@@ -65,7 +66,7 @@ class EmbeddedState(SharedState):
     def add(self, namespace: str, name: str, amount: int, ttl: float | None = None) -> int:
         def work(connection: sqlite3.Connection) -> int:
             item = self._get(connection, namespace, name)
-            if item is None:
+            if item is None or not item.version:  # none, or damaged
                 _put(connection, namespace, name, amount, self._expiry(ttl))
                 return amount
             if not isinstance(item.value, int) or isinstance(item.value, bool):
@@ -128,11 +129,4 @@ def _put(
 
 
 def _item(row: tuple[str, str, bytes, int, int | None]) -> StateItem:
-    namespace, name, value, version, expires_ms = row
-    return StateItem(
-        namespace=namespace,
-        name=name,
-        value=codec.decode(value),
-        version=version,
-        expires_at=records.moment(expires_ms),
-    )
+    return item_of(*row)
