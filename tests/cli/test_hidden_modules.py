@@ -107,6 +107,22 @@ def test_a_command_names_the_file_that_hides_a_module_of_its_path(
     assert "Traceback" not in said.err
 
 
+@pytest.mark.parametrize("name", ["select", "secrets"])
+def test_python_m_names_the_file_that_hides_a_module_in_the_working_directory(
+    project: Project, name: str
+) -> None:
+    file = project.write(f"{name}.py", "")
+    said = in_another_process(("queues",), project.path, project.env)
+    if name == "select":  # mrq imports it before it puts the folder last
+        assert said.code == 2
+        assert said.err.endswith(
+            f"the file {file} hides the module select of Python's standard library: rename the file\n"
+        )
+    else:
+        assert said.code == 0
+    assert "Traceback" not in said.err
+
+
 def test_a_task_in_a_file_with_the_name_of_a_module_is_told_why_it_is_not_found(project: Project) -> None:
     file = project.write("queue.py", "from mrq_core import task\n@task\ndef add(): pass\n")
     said = in_another_process(("run", "queue.add"), project.path, project.env)
