@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterable, Mapping
 from contextvars import ContextVar
 from typing import Unpack
 
 from mrq_core.client.client import Client
-from mrq_core.config.loading import refuse_while_loading
+from mrq_core.config.loading import LoadWait, refuse_while_loading
 from mrq_core.config.sources import load_config
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.messages import CHUNK
-from mrq_core.errors import ConfigError
 from mrq_core.tasks.enqueue_options import EnqueueOptions, SingleEnqueueOptions
 from mrq_core.tasks.task import TaskLike
 
@@ -29,10 +27,6 @@ _process_client: Client | None = None
 _lock = threading.Lock()
 _maker: int | None = None
 """The thread that holds the lock."""
-_PATIENCE = 60.0
-"""Seconds to wait for another thread that makes the client of the process."""
-_CHECK_INTERVAL = 0.05
-"""Seconds between two checks whether that thread waits for this one."""
 
 
 def _after_fork() -> None:
@@ -73,23 +67,14 @@ def _made_client() -> Client:
     """Makes the client of the process, unless another thread does."""
     global _maker
     refuse_while_loading("the client of this process")
-    lock, checked = _lock, time.monotonic()
-    deadline = checked + _PATIENCE
+    lock, waiting = _lock, LoadWait("the client of this process")
     # Never blocks in the lock: gevent may have patched threads after this module was imported.
     while not lock.acquire(blocking=False):
         if (
             _maker == threading.get_ident()
         ):  # another greenlet of an unpatched process: waiting would block it
             return _adopted(Client(load_config()))
-        if time.monotonic() > checked + _CHECK_INTERVAL:
-            refuse_while_loading("the client of this process")
-            checked = time.monotonic()
-        if time.monotonic() > deadline:
-            raise ConfigError(
-                f"another thread has been making the client of this process for {_PATIENCE:g} s: the config "
-                "file or a plugin that it loads does not end, or waits for this thread"
-            )
-        time.sleep(0.002)
+        waiting.pause()
     _maker = threading.get_ident()
     try:
         return _process_client or _adopted(Client(load_config()))

@@ -1,6 +1,7 @@
 """Code of the user that is loaded to make the client of a process: the config file and plugins.
 
-Such code cannot have that client, and a thread that it waits for cannot either.
+Such code cannot have that client, and a thread or greenlet that it waits for cannot either. Other threads
+wait until the code is loaded.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mrq_core.config.awaited import awaits, current_greenlet, is_spawned_by, main_greenlet
 from mrq_core.drivers.forks import left_threads
 from mrq_core.errors import ConfigError
 
@@ -34,10 +36,40 @@ is_loading: ContextVar[Loading | None] = ContextVar("mrq_loading", default=None)
 of what is being loaded."""
 
 
-_loaders: dict[object, tuple[int, Loading]] = {}
-"""What is loaded now, with the id of the thread that loads it."""
+class _Loader(NamedTuple):
+    """Who loads code."""
+
+    thread: int
+    """The id of the thread; in a process that gevent has patched, of the greenlet."""
+    native_thread: int
+    greenlet: Any
+    """None: greenlets were not loaded yet, so this is the main greenlet of the thread."""
+    what: Loading
+
+    def frame(self) -> FrameType | None:
+        """The innermost frame. None: not known."""
+        greenlet = self.greenlet
+        if greenlet is None and self.native_thread == threading.get_native_id():
+            greenlet = main_greenlet()
+        suspended: FrameType | None = getattr(greenlet, "gr_frame", None)
+        return suspended or sys._current_frames().get(self.thread)
+
+    def has_spawned_this(self) -> bool:
+        """Whether this code runs in a greenlet that the loader has spawned."""
+        return self.native_thread == threading.get_native_id() and is_spawned_by(
+            self.greenlet or main_greenlet()
+        )
+
+
+_loaders: dict[object, _Loader] = {}
 _PATIENCE = 60.0
 """Seconds to wait for another thread that loads code."""
+_PATIENCE_WITH_WAIT = 10.0
+"""Seconds to wait while that thread waits for a third thread, or for this one."""
+_PATIENCE_WITH_SPAWNER = 2.0
+"""Seconds to wait in a greenlet while the greenlet that has spawned it does not go on."""
+_CHECK_INTERVAL = 0.05
+"""Seconds between two checks whether that thread waits for this one."""
 
 
 @contextmanager
@@ -45,9 +77,13 @@ def loading(what: Loading) -> Iterator[None]:
     """Marks the code of the block as being loaded. Waits for other threads that load code. Raises ConfigError
     if such a thread waits for this one."""
     if is_loading.get() is None:
-        _wait_for_others("the configuration" if what.config is None else "the client of this process")
+        wanted = "the configuration" if what.config is None else "the client of this process"
+        refuse_while_loading(wanted)
+        waiting = LoadWait(wanted)
+        while _loaders_elsewhere():
+            waiting.pause()
     token, key = is_loading.set(what), object()
-    _loaders[key] = threading.get_ident(), what
+    _loaders[key] = _Loader(threading.get_ident(), threading.get_native_id(), current_greenlet(), what)
     try:
         yield
     finally:
@@ -56,40 +92,79 @@ def loading(what: Loading) -> Iterator[None]:
 
 
 def loaded_now() -> Loading | None:
-    """What this code is loaded for. Also in a thread whose end the loaded code waits for in `Thread.join`."""
+    """What this code is loaded for. Also in a thread or greenlet for which the loaded code waits."""
     code = is_loading.get()
-    others = _loaders_elsewhere() if code is None else {}
-    if not others:
+    if code is not None or not _loaders:
         return code
-    waits = dict(_joined_threads())
-    awaited = {threading.get_ident()}
-    while more := {thread for thread, other in waits.items() if other in awaited} - awaited:
-        awaited |= more
-    return next((what for thread, what in others.items() if thread in awaited), None)
-
-
-def _loaders_elsewhere() -> dict[int, Loading]:
-    """What other threads load now. Greenlets of a process that gevent has not patched are one thread."""
     here = threading.get_ident()
-    return {thread: what for thread, what in list(_loaders.values()) if thread != here}
+    for loader in list(_loaders.values()):
+        # In a process that gevent has not patched: no wait of ours would let the loader go on.
+        if loader.thread == here and loader.has_spawned_this():
+            return loader.what
+    others = {loader.thread: loader for loader in _loaders_elsewhere()}
+    if not others:
+        return None
+    frames = {**sys._current_frames(), here: sys._getframe()}
+    for thread, loader in others.items():
+        frame = loader.frame()
+        if frame is not None:
+            frames[thread] = frame
+    found = awaits(others, here, frames)
+    return None if found is None else others[found].what
 
 
-def _wait_for_others(wanted: str) -> None:
-    deadline = time.monotonic() + _PATIENCE
-    while others := _loaders_elsewhere():
-        refuse_while_loading(wanted)
-        if time.monotonic() > deadline:
-            what = next(iter(others.values())).what
+def _loaders_elsewhere() -> list[_Loader]:
+    """Other threads that load code. Greenlets of a process that gevent has not patched are one thread."""
+    here = threading.get_ident()
+    return [loader for loader in list(_loaders.values()) if loader.thread != here]
+
+
+class LoadWait:
+    """A wait for another thread that loads code. Ends with a ConfigError if that thread seems to wait for
+    this one: a loader that goes on is waited for longer than one that waits itself."""
+
+    def __init__(self, wanted: str) -> None:
+        self._wanted = wanted
+        self._began = self._checked = time.monotonic()
+        self._position: object = None
+        self._in_place_since = self._began
+
+    def pause(self) -> None:
+        """Sleeps for some milliseconds. Raises ConfigError if the loader waits for this thread, or after the
+        patience of this module."""
+        now = time.monotonic()
+        if now > self._checked + _CHECK_INTERVAL:
+            self._checked = now
+            refuse_while_loading(self._wanted)
+            self._refuse_after_patience(now)
+        time.sleep(0.002)
+
+    def _refuse_after_patience(self, now: float) -> None:
+        loader = next(iter(_loaders_elsewhere()), None)
+        # The frame itself, not its id, which another frame may have later.
+        frame = loader.frame() if loader is not None else None
+        position = (frame, frame.f_lasti) if frame is not None else None
+        if position is None or position != self._position:
+            self._position, self._in_place_since = position, now
+        in_place = now - self._in_place_since
+        is_spawner = loader is not None and loader.has_spawned_this()
+        is_in_wait = frame is not None and frame.f_code.co_filename == threading.__file__
+        if (
+            now - self._began > _PATIENCE
+            or (is_in_wait and in_place > _PATIENCE_WITH_WAIT)
+            or (is_spawner and in_place > _PATIENCE_WITH_SPAWNER)
+        ):
+            what, seconds = loader.what.what if loader is not None else self._wanted, now - self._began
             raise ConfigError(
-                f"{wanted} cannot be loaded: another thread has been loading {what} for {_PATIENCE:g} s, and "
-                "does not end, or waits for this thread"
+                f"{self._wanted} is not ready: another thread has been loading {what} for {seconds:.1f} s, "
+                "and does not end, or waits for this thread. If it waits, call mrq in a function that is "
+                "called later, such as a task or a hook"
             )
-        time.sleep(0.005)
 
 
 def refuse_while_loading(wanted: str) -> None:
-    """Raises ConfigError in code that is loaded while the client of the process is made, and in threads that
-    this code waits for."""
+    """Raises ConfigError in code that is loaded while the client of the process is made, and in threads and
+    greenlets that this code waits for."""
     code = loaded_now()
     if code is not None:
         raise ConfigError(
@@ -101,20 +176,11 @@ def refuse_while_loading(wanted: str) -> None:
 def _in_child() -> None:
     """Forgets what other threads of the parent load: they do not exist here."""
     left = left_threads()
-    for key, (thread, _) in list(_loaders.items()):
-        if thread in left:
+    for key, loader in list(_loaders.items()):
+        if loader.thread in left:
             del _loaders[key]
-
-
-def _joined_threads() -> Iterator[tuple[int, int | None]]:
-    """The ids of threads that wait for the end of another thread, with the id of the other thread."""
-    for thread, frame in sys._current_frames().items():
-        walked: FrameType | None = frame
-        while walked is not None:
-            if walked.f_code is threading.Thread.join.__code__:
-                yield thread, walked.f_locals["self"].ident
-                break
-            walked = walked.f_back
+        else:
+            _loaders[key] = loader._replace(native_thread=threading.get_native_id())
 
 
 os.register_at_fork(after_in_child=_in_child)

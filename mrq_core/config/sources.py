@@ -52,10 +52,12 @@ def load_config(
     `overrides` are values by name, in upper or lower case, such as those of the command
     line; errors name their source with `source_of`. A `file` named here or in MRQ_CONFIG
     must exist; otherwise `mrq-config.py` in the working directory is read if it exists.
-    Raises ConfigError, also for an `mrq-config.py` that is a directory or a broken link: the
-    defaults would send jobs to another broker.
+    Raises ConfigError, also in a config file that is being loaded, and for an `mrq-config.py`
+    that is a directory or a broken link: the defaults would send jobs to another broker.
     """
-    environ = os.environ if environ is None else environ
+    if environ is None:  # the configuration of this process
+        _refuse_in_config_file()
+        environ = os.environ
     named = file if file is not None else environ.get("MRQ_CONFIG") or None
     path = path_from(named) if named is not None else Path(DEFAULT_FILE)
     module = None
@@ -96,13 +98,17 @@ def load_config(
     return Config(**checked, user=user, module=module, sources=sources)  # type: ignore[arg-type]
 
 
-def _read_file(path: Path) -> ModuleType:
+def _refuse_in_config_file() -> None:
     outer = loaded_now()
     if outer is not None and outer.config is None:
         raise ConfigError(
             f"the configuration was asked for while {outer.what} is being loaded: set the settings in the "
             "config file itself, and call configure in the program"
         )
+
+
+def _read_file(path: Path) -> ModuleType:
+    _refuse_in_config_file()
     source = read_source(path)
     module = ModuleType("mrq_config")
     try:

@@ -172,22 +172,51 @@ def test_greenlets_that_come_first_together_get_one_client(tmp_path: Path, first
     assert done.stdout == "loaded\n" * loaded + "1\n", done.stderr
 
 
-def test_a_config_file_that_waits_for_a_thread_is_told_in_that_thread(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+POLL = "while not answers:\n    time.sleep(0.01)\n"
+NEVER_SEEN = {
+    "poll": (f"thread.start()\n{POLL}", "_PATIENCE"),
+    "event": ("thread.start()\nasked.wait()\n", "_PATIENCE_WITH_WAIT"),
+}
+
+
+@pytest.mark.parametrize(("wait", "patience"), NEVER_SEEN.values(), ids=NEVER_SEEN)
+def test_a_thread_that_a_config_file_may_wait_for_is_told_so_after_some_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait: str, patience: str
 ) -> None:
-    monkeypatch.setattr(ambient_module, "_PATIENCE", 0.2)
-    monkeypatch.setattr(loading_module, "_PATIENCE", 0.2)
+    monkeypatch.setattr(loading_module, patience, 0.2)
     (tmp_path / "mrq-config.py").write_text(
-        "import threading, time\nfrom mrq_core.client.ambient import current_client\nanswer = []\n"
-        "def ask():\n    try:\n        current_client()\n"
-        "    except Exception as error:\n        answer.append(error)\n"
-        "thread = threading.Thread(target=ask)\nthread.start()\n"
-        "while not answer:\n    time.sleep(0.01)\nANSWER = answer[0]\n"
+        "import threading, time\nfrom mrq_core.client.ambient import current_client\nanswers = []\n"
+        "asked = threading.Event()\ndef ask():\n    try:\n        current_client()\n"
+        "    except Exception as error:\n        answers.append(error)\n    asked.set()\n"
+        f"thread = threading.Thread(target=ask)\n{wait}ANSWER = answers[0]\n"
     )
     answer = get_current_config()["ANSWER"]
     assert isinstance(answer, ConfigError)
-    assert "another thread has been making the client of this process for 0.2 s" in str(answer)
+    assert str(answer).startswith(
+        "the client of this process is not ready: another thread has been loading the config file "
+        "mrq-config.py for 0."
+    )
     current_client().close()
+
+
+def test_threads_wait_for_a_config_file_that_waits_for_threads_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes on, and its own threads ask for nothing of mrq."""
+    monkeypatch.setattr(loading_module, "_PATIENCE_WITH_WAIT", 0.2)
+    (tmp_path / "mrq-config.py").write_text(
+        "import threading, time\n"
+        "for _ in range(8):\n    thread = threading.Thread(target=time.sleep, args=(0.1,))\n"
+        "    thread.start()\n    thread.join()\n"
+    )
+    clients = set()
+    threads = [threading.Thread(target=lambda: clients.add(current_client())) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert len(clients) == 1
+    clients.pop().close()
 
 
 JOINS = {
@@ -197,27 +226,83 @@ JOINS = {
         "thread = threading.Thread(target=outer)\nthread.start()\nthread.join()\n"
     ),
     "pool": "with ThreadPoolExecutor() as pool:\n    pool.submit(ask)\n",
+    "result": "with ThreadPoolExecutor() as pool:\n    pool.submit(ask).result()\n",
+    "map": "with ThreadPoolExecutor() as pool:\n    list(pool.map(lambda _: ask(), [1]))\n",
+    "wait": "with ThreadPoolExecutor() as pool:\n    wait([pool.submit(ask)])\n",
+    "as completed": "with ThreadPoolExecutor() as pool:\n    list(as_completed([pool.submit(ask)]))\n",
+    "to_thread": "asyncio.run(asyncio.to_thread(ask))\n",
+    "greenlet": "import gevent\ngevent.spawn(ask).get()\n",
+    "greenlet of a greenlet": "import gevent\ngevent.spawn(lambda: gevent.spawn(ask).get()).get()\n",
+    "raw greenlet": "import greenlet\ngreenlet.greenlet(ask).switch()\n",
 }
+QUEUE = "queue_job('a.B')"
+COMMANDS = {
+    "queues": ["queues"],  # in a process that gevent has not patched
+    "run": ["run", "tasks.x", "--async"],
+}
+
+
+def asking(call: str) -> str:
+    """The begin of a config file with a function that calls mrq, and prints its error."""
+    return (
+        f"{IMPORTS}import asyncio, threading\n"
+        "from concurrent.futures import ThreadPoolExecutor, as_completed, wait\n"
+        f"def ask():\n    try:\n        {call}\n"
+        "    except Exception as error:\n        print(type(error).__name__, error)\n"
+    )
 
 
 @pytest.mark.parametrize(
     ("call", "join"),
-    [*((call, JOINS["thread"]) for call in ASKING), *(("queue_job('a.B')", join) for join in JOINS.values())],
+    [*((call, JOINS["thread"]) for call in ASKING), *((QUEUE, join) for join in JOINS.values())],
 )
 @pytest.mark.parametrize("first", ["queue_job('a.B')", "configure()"])
 def test_a_thread_that_the_config_file_waits_for_is_told_so(
     tmp_path: Path, first: str, call: str, join: str
 ) -> None:
-    (tmp_path / "mrq-config.py").write_text(
-        f"{IMPORTS}import threading\nfrom concurrent.futures import ThreadPoolExecutor\n"
-        f"def ask():\n    try:\n        {call}\n"
-        f"    except Exception as error:\n        print(type(error).__name__, error)\n{join}"
-    )
+    (tmp_path / "mrq-config.py").write_text(f"{asking(call)}{join}")
     printed = run(f"{first}\nprint('done')\n", tmp_path)
     *told, done = printed.splitlines()
     assert done == "done"
     assert len(told) == 1
     assert "was asked for while the config file mrq-config.py is being loaded" in told[0]
+
+
+@pytest.mark.parametrize("join", ["thread of a thread", "result", "greenlet of a greenlet"])
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_thread_that_the_config_file_of_a_command_waits_for_is_told_so(
+    tmp_path: Path, command: str, join: str
+) -> None:
+    (tmp_path / "config.py").write_text(
+        f"import mrq_core.config.loading\nmrq_core.config.loading._PATIENCE_WITH_SPAWNER = 0.1\n"
+        f"{asking(QUEUE)}{JOINS[join]}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "mrq_core.cli", *COMMANDS[command], "--config", "config.py"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (told,) = (line for line in (done.stdout + done.stderr).splitlines() if "ConfigError" in line)
+    assert told.startswith("ConfigError the client of this process "), told
+    assert "the config file config.py" in told
+
+
+def test_a_thread_whose_import_the_config_file_waits_for_is_told_so(tmp_path: Path) -> None:
+    (tmp_path / "shop.py").write_text(
+        f"{IMPORTS}import threading\nimporting.set()\nasked.wait()\ntry:\n    queue_job('a.B')\n"
+        "except Exception as error:\n    print(type(error).__name__, error)\n"
+    )
+    (tmp_path / "mrq-config.py").write_text("import builtins\nbuiltins.asked.set()\nimport shop\n")
+    printed = run(
+        "import builtins, threading\n"
+        "builtins.asked, builtins.importing = threading.Event(), threading.Event()\n"
+        "other = threading.Thread(target=__import__, args=('shop',))\nother.start()\nimporting.wait()\n"
+        "queue_job('a.B')\nother.join()\nprint(Queue('default').size())\n",
+        tmp_path,
+    )
+    told, number = printed.splitlines()
+    assert told.startswith("ConfigError the client of this process was asked for while the config file")
+    assert number == "1"
 
 
 def test_a_thread_that_a_plugin_waits_for_is_told_so(tmp_path: Path) -> None:
@@ -271,3 +356,18 @@ def test_load_config_in_a_config_file_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match=r"failed, line 2: ConfigError: the configuration was asked for"):
         load_config()
+
+
+@pytest.mark.parametrize("command", [["queues"], ["worker", "--burst", "--quiet"]])
+@pytest.mark.parametrize("call", ["configure(broker='sqlite:///x.sqlite3')", "load_config()"])
+def test_every_command_refuses_a_config_file_that_configures_the_process(
+    tmp_path: Path, command: list[str], call: str
+) -> None:
+    """Like a program, also where the command line names the file."""
+    (tmp_path / "config.py").write_text(f"{IMPORTS}from mrq_core.config.sources import load_config\n{call}\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "mrq_core.cli", *command, "--config", "config.py"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "failed, line 3: ConfigError: the configuration was asked for while" in done.stderr

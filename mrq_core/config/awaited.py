@@ -1,0 +1,89 @@
+"""Which threads and greenlets wait for which others, as far as their stacks show it."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from types import FrameType
+from typing import Any
+
+_IMPORTS = "<frozen importlib._bootstrap>"
+
+
+def awaits(waiting: Iterable[int], wanted: int, frames: Mapping[int, FrameType]) -> int | None:
+    """The first of the waiting threads that waits for the wanted thread, maybe by way of other threads.
+
+    Recognizes waits in `Thread.join`, for futures of a thread pool, and for a module that another thread
+    imports. `frames` are the innermost frames of the threads.
+    """
+    edges = list(_waits(frames))
+    reached = {wanted}
+    while more := {thread for thread, other in edges if other in reached} - reached:
+        reached |= more
+    return next((thread for thread in waiting if thread in reached), None)
+
+
+def _waits(frames: Mapping[int, FrameType]) -> Iterator[tuple[int, int]]:
+    """Pairs of a thread, and a thread for which it waits."""
+    pool: Any = sys.modules.get("concurrent.futures.thread")
+    run = pool._WorkItem.run.__code__ if pool is not None else None
+    workers = {
+        id(frame.f_locals["self"].future): thread
+        for thread, innermost in frames.items()
+        for frame in _stack(innermost)
+        if run is not None and frame.f_code is run
+    }
+    for thread, innermost in frames.items():
+        for frame in _stack(innermost):
+            for other in _awaited_in(frame, workers):
+                if other is not None and other != thread:
+                    yield thread, other
+
+
+def _awaited_in(frame: FrameType, workers: Mapping[int, int]) -> Iterator[int | None]:
+    code = frame.f_code
+    if code is threading.Thread.join.__code__:
+        yield frame.f_locals["self"].ident
+    elif code.co_filename == _IMPORTS and code.co_name == "acquire":
+        yield getattr(frame.f_locals.get("self"), "owner", None)
+    elif workers:
+        base: Any = sys.modules["concurrent.futures._base"]
+        if code in (base.Future.result.__code__, base.Future.exception.__code__):
+            yield workers.get(id(frame.f_locals.get("self")))
+        elif code in (base.wait.__code__, base.as_completed.__code__):
+            for future in frame.f_locals.get("fs", ()):
+                yield workers.get(id(future))
+
+
+def _stack(innermost: FrameType) -> Iterator[FrameType]:
+    frame: FrameType | None = innermost
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def current_greenlet() -> Any:
+    """The greenlet of the caller. None: this process has not loaded greenlets."""
+    greenlet: Any = sys.modules.get("greenlet")
+    return greenlet.getcurrent() if hasattr(greenlet, "getcurrent") else None
+
+
+def main_greenlet() -> Any:
+    """The greenlet in which the thread of the caller began. None: this process has not loaded greenlets."""
+    found = current_greenlet()
+    while found is not None and found.parent is not None:
+        found = found.parent
+    return found
+
+
+def is_spawned_by(spawner: Any) -> bool:
+    """Whether the calling greenlet was spawned by this greenlet, or by one that it spawned. gevent's threads
+    are greenlets."""
+    here = found = current_greenlet()
+    while found is not None and found is not spawner:
+        if hasattr(found, "spawning_greenlet"):
+            found = found.spawning_greenlet and found.spawning_greenlet()
+        else:
+            found = found.parent  # of a greenlet without gevent: its end continues the parent
+    return found is not None and found is not here
