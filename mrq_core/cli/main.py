@@ -12,8 +12,11 @@ import sys
 from typing import NoReturn
 
 from mrq_core.cli import terminal
+from mrq_core.drivers import open_files
 
 PATCHED_COMMANDS = frozenset({"worker", "run", "demo"})
+_DESCRIPTORS_OF_WORKER, _DESCRIPTORS_OF_OTHERS = 32, 5
+"""Free file descriptors that a patched command needs. Without those of its loop, libev aborts the process."""
 
 
 def main() -> NoReturn:
@@ -69,6 +72,8 @@ def _run(arguments: list[str]) -> NoReturn:
         print(f"mrq {__version__}")
         sys.exit(0)
     command = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if command in PATCHED_COMMANDS:
+        _require_descriptors(command)
     terminal.put_working_directory_last()
     is_parent = command == "worker" and _is_parent(arguments)
     if command in PATCHED_COMMANDS and not is_parent:
@@ -93,6 +98,14 @@ def _run(arguments: list[str]) -> NoReturn:
     terminal.put_working_directory_first()
     app(args=arguments, prog_name="mrq")
     sys.exit(0)
+
+
+def _require_descriptors(command: str) -> None:
+    needed = _DESCRIPTORS_OF_WORKER if command == "worker" else _DESCRIPTORS_OF_OTHERS
+    shortage = open_files.shortage(f"mrq {command}", needed)
+    if shortage is not None:
+        print(f"mrq: {shortage}", file=sys.stderr)
+        sys.exit(1)
 
 
 def _is_parent(arguments: list[str]) -> bool:

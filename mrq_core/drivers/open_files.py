@@ -24,16 +24,33 @@ def are_used_up(error: BaseException | None) -> bool:
 
 def are_used_up_but_for(number: int) -> bool:
     """Whether this process can open at most this many files now."""
+    return _free_of(number + 1) <= number
+
+
+def shortage(wanted: str, needed: int) -> str | None:
+    """What is said if this process can open fewer files now than are needed. None: it can."""
+    free = _free_of(needed)
+    if free >= needed:
+        return None
+    return (
+        f"{wanted} needs {needed} free file descriptors, and this process has {free} of "
+        f"{os.sysconf('SC_OPEN_MAX')}: raise the limit of open files (ulimit -n), or close files"
+    )
+
+
+def _free_of(most: int) -> int:
+    """How many files this process can open now, up to a number. All of them, if a file cannot be opened for
+    another reason."""
     opened: list[int] = []
     try:
-        for _ in range(number + 1):
+        while len(opened) < most:
             opened.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     except OSError as error:
-        return error.errno == errno.EMFILE
+        return len(opened) if error.errno == errno.EMFILE else most
     finally:
         for descriptor in opened:
             os.close(descriptor)
-    return False
+    return most
 
 
 def advice() -> str:
