@@ -34,6 +34,7 @@ from greenlet import greenlet as RawGreenlet
 
 from mrq_core.drivers.forks import forget_imports
 from mrq_core.worker.guards import children
+from mrq_core.worker.guards.closing import close_in_child
 from mrq_core.worker.guards.signals import STOP_SIGNALS  # whose hook for children must run before this one
 
 is_child = False
@@ -175,24 +176,10 @@ def _in_child() -> None:
         signal.signal(signum, signal.SIG_DFL)
     atexit._clear()
     children.forget_parents()
-    _close_at_once()
+    close_in_child()
     forget_imports()
     _start_hub()
     _in_parent()
-
-
-def _close_at_once() -> None:
-    """Closes what the worker is about to close, and lets `os.close` close at once. gevent defers a close to
-    the next round of a loop, and the loop of the worker never runs here (gevent#2100)."""
-    close: Callable[[int], None] = get_original("os", "close")
-    closing: dict[int, object] = getattr(gevent.os, "_closing_fd_to_event", {})
-    for descriptor in list(closing):
-        try:
-            close(descriptor)
-        except OSError:
-            pass
-    closing.clear()
-    setattr(os, "close", close)  # noqa: B010
 
 
 def _start_hub() -> None:

@@ -37,6 +37,9 @@ def patch_all() -> None:
         monkey.patch_all()
     finally:
         patched.entry_points = search
+    from mrq_core.worker.guards.closing import close_at_once
+
+    close_at_once()
     check_variables(are_patched=True)
 
 
