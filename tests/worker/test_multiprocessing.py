@@ -92,7 +92,7 @@ def manages():
 
 
 def gets():
-    """What a queue without a limit of time gives, and whether other greenlets have run meanwhile."""
+    """What a queue without a limit of time gives, and whether other greenlets ran meanwhile."""
     queue, rounds = multiprocessing.Queue(), []
     ticks = gevent.spawn(lambda: [rounds.append(gevent.sleep(0.01)) for _ in range(1000)])
     process = multiprocessing.Process(target=puts, args=(queue, "late"))
@@ -104,7 +104,7 @@ def gets():
 
 
 def locks():
-    """A lock that a child has for a while: the number of its turns, and whether others have run meanwhile."""
+    """A lock that a child has for a while: what is found in it, and whether other greenlets run meanwhile."""
     lock, held, value = multiprocessing.Lock(), multiprocessing.Event(), multiprocessing.Value("i", 0)
 
     def holds():
@@ -227,7 +227,7 @@ RESULTS: dict[str, object] = {
     "closed": ["x", "", None],
 }
 SOLO = ("forked", "spawned", "manages", "ends", "closed")
-"""What a process of its own is asked to do in the usual run."""
+"""What isolated jobs do here."""
 
 
 @pytest.fixture(autouse=True)

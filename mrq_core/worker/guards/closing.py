@@ -1,7 +1,7 @@
 """`os.close` closes at once, as in a plain program.
 
 gevent closes the end of a pipe only when its loop has run once more, and in a process whose loop waits, this
-may be much later: whoever waits for the end of the pipe waits as long (gevent#2100).
+may be much later: a reader that waits for the end of the pipe waits as long (gevent#2100).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def close_in_child() -> None:
 
 
 def _close(fd: int) -> None:
-    """Closes the file descriptor. Raises OSError for one that is not open."""
+    """Closes the file descriptor. Raises OSError for a closed one."""
     loop: Any = getattr(_hubs._get_hub(), "loop", None)
     number = fd if isinstance(fd, int) else -1
     if loop is None or not _is_watched(loop, number):
