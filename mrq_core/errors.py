@@ -260,6 +260,11 @@ class BrokerUnavailable(BrokerError):
     """The broker is unreachable, locked, full or read-only. The same call may be repeated later."""
 
 
+class CallRefused(BrokerUnavailable):
+    """The broker answers, and refuses this call: it is full or read-only, or the user lacks a right. Other
+    calls may succeed."""
+
+
 class BrokerCorrupt(BrokerError):
     """Stored data cannot be read. Repeating the call does not help; an operator must repair the data."""
 

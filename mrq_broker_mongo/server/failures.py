@@ -10,7 +10,7 @@ from pymongo import errors
 
 from mrq_broker_mongo.server.location import Location
 from mrq_core.drivers import open_files
-from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable
+from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, CallRefused
 
 UNAUTHORIZED, LOGIN_FAILED, NAMESPACE_EXISTS, NO_SPACE, DUPLICATE = 13, 18, 48, 14031, 11000
 NO_COLLECTION, NO_INDEX = 26, 27
@@ -151,14 +151,14 @@ def _refused(error: errors.OperationFailure, location: Location, text: str) -> B
     if codes & _TRANSIENT:
         return _no_primary(where, text)
     if codes & {UNAUTHORIZED, LOGIN_FAILED}:
-        return _refused_user(where, text)
+        return _refused_user(where, text, CallRefused if UNAUTHORIZED in codes else BrokerUnavailable)
     if codes & _UNSATISFIABLE or "cannot use 'w'" in text or "'w' mode" in text:
         return BrokerUnavailable(
             f"MongoDB at {where} cannot write with w={location.concern.document['w']} ({text}): correct w in "
             "MONGODB, or leave it out, for a majority"
         )
     if NO_SPACE in codes or "No space left" in text:
-        return BrokerUnavailable(f"MongoDB at {where} cannot write to its disk ({text}): free some space")
+        return CallRefused(f"MongoDB at {where} cannot write to its disk ({text}): free some space")
     if "hint provided" in str(error):
         return BrokerUnavailable(
             f"MongoDB at {where} lacks an index that this call needs: `mrq check` names the index, and "
@@ -184,8 +184,8 @@ def _no_primary(where: str, text: str) -> BrokerError:
     )
 
 
-def _refused_user(where: str, text: str) -> BrokerError:
-    return BrokerUnavailable(
+def _refused_user(where: str, text: str, kind: type[BrokerUnavailable] = BrokerUnavailable) -> BrokerError:
+    return kind(
         f"MongoDB at {where} refused this user ({text}): correct MONGODB, or give the user the role "
         "readWrite on the database"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from redis import exceptions
 
 from mrq_core.drivers import open_files
-from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable
+from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, CallRefused
 
 _MEANINGS = {
     "OOM": "it has reached its maxmemory: nothing of this call was written; raise maxmemory or free some "
@@ -23,6 +23,9 @@ _MEANINGS = {
     "NOSENTINEL": "it is no sentinel: name the sentinels, whose port is usually 26379, or use redis://",
     "NOPERM": "this user may not run scripts or commands that mrq needs: extend its ACL",
 }
+
+_OF_SOME_CALLS = frozenset({"OOM", "MISCONF", "READONLY", "NOREPLICAS", "NOPERM"})
+"""Codes of a server that may take other calls."""
 
 # redis-py removes the code from the text of these. A server before 7.0 hides it in the text of another error.
 _CODES: dict[type[Exception], str] = {
@@ -81,7 +84,8 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
         )
     meaning = _MEANINGS.get(code_of(error))
     if meaning is not None:
-        return BrokerUnavailable(f"Redis at {where} refused a call, because {meaning} ({text})")
+        kind = CallRefused if code_of(error) in _OF_SOME_CALLS else BrokerUnavailable
+        return kind(f"Redis at {where} refused a call, because {meaning} ({text})")
     if isinstance(error, exceptions.AuthenticationError):
         return BrokerUnavailable(f"Redis at {where} refused the login ({text}): correct REDIS")
     if isinstance(error, exceptions.AskError) and not where.startswith("redis+cluster"):

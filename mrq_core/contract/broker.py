@@ -14,6 +14,7 @@ Rules for every method:
 - Times are timezone-aware UTC with millisecond resolution and come from the server's clock, or from the
   host's clock for embedded drivers. Durations are float seconds.
 - Errors: `BrokerUnavailable` where repeating may help (unreachable, locked, full, read-only),
+  `CallRefused` of these if the server answers and may take other calls (full, read-only, a missing right),
   `BrokerCorrupt` where repeating does not help, `NotSupported` for a part that the driver does not offer.
   A driver wraps its own exceptions in these.
 - All threads of an unpatched process, or all greenlets of one gevent hub, may share a broker. Another

@@ -15,6 +15,7 @@ from collections.abc import Callable
 import gevent
 from gevent.event import Event
 
+from mrq_core.errors import CallRefused
 from mrq_core.worker.guards.guarded_log import GuardedLog
 
 FIRST_MOST = 4.0
@@ -51,6 +52,8 @@ class Outage:
         """The steps that have worked since the broker is away."""
         self._asked: dict[str, float] = {}
         """When each step has failed or asked for a trial."""
+        self._answers = False
+        """Whether the broker has answered the latest failed call: it refuses some calls."""
         self._trial = ""
         """The step that has made the latest trial."""
         self.began = 0.0
@@ -73,6 +76,7 @@ class Outage:
         self.steps.add(step)
         self._working.discard(step)
         self._asked[step] = now
+        self._answers = isinstance(error, CallRefused)
         if is_first:
             self.began, self._next = now, now + random.uniform(0.0, FIRST_MOST)
             self._next_of_others = now + _OTHERS_AFTER
@@ -106,11 +110,14 @@ class Outage:
     def may_call(self, step: str) -> bool:
         """Whether this step may call the broker now. In an outage, the call is the trial, unless the step has
         worked since, and the caller must report `worked` or `failed`. The claim tries first. A step that has
-        not failed tries after a while: the broker may refuse other calls only."""
+        not failed tries at once if the broker has refused the call of another step, else after a while: the
+        broker may refuse other calls only."""
         if not self.steps or step in self._working:
             return True
         now = time.monotonic()
         has_failed = step in self.steps
+        if self._answers and not has_failed:
+            return True
         leaves_it = has_failed and step != _CLAIM and self._is_trying(_CLAIM, now)
         self._asked[step] = now
         if now < (self._next if has_failed else self._next_of_others) + (_PATIENCE if leaves_it else 0.0):

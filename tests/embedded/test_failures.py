@@ -22,7 +22,7 @@ from mrq_core import failpoints
 from mrq_core.contract.messages import NewJob, Wanted
 from mrq_core.contract.record import Status
 from mrq_core.embedded.server import layout
-from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, SchemaTooNew
+from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, CallRefused, SchemaTooNew
 from tests.embedded.kit import after_connect, claim, job, open_broker, succeed
 from tests.embedded.recount import check_tables
 
@@ -73,7 +73,7 @@ def test_a_full_disk_is_unavailable_and_nothing_of_the_call_was_written(prepared
     full = after_connect(lambda connection: connection.execute(f"PRAGMA max_page_count = {pages + 5}"))
     with closing(open_broker(prepared, connect=full)) as broker:
         before = broker.totals()
-        with pytest.raises(BrokerUnavailable, match="the disk is full"):
+        with pytest.raises(CallRefused, match="the disk is full"):
             broker.enqueue([job(params={"text": "x" * 10_000}) for _ in range(100)])
         assert broker.totals() == before
         assert broker.settle([succeed(record) for record in claim(broker).records]) == [True]
@@ -85,7 +85,7 @@ def test_a_file_that_cannot_be_written_is_unavailable(prepared: Path) -> None:
         [finding] = [finding for finding in broker.check() if finding.level != "ok"]
         assert finding.subject == "writes"
         assert "cannot be written" in finding.message
-        with pytest.raises(BrokerUnavailable, match="cannot be written"):
+        with pytest.raises(CallRefused, match="cannot be written"):
             broker.enqueue([job()])
         assert len(broker.queue_names()) == 1
 

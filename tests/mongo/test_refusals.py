@@ -13,7 +13,7 @@ from mrq_broker_mongo.broker import MongoBroker
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
-from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, SchemaTooNew
+from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, CallRefused, SchemaTooNew
 from tests.mongo.kit import Place, claim, ended, new_job, open_broker, success
 from tests.mongo.recount import check_collections
 from tests.mongo.servers import Server
@@ -115,7 +115,7 @@ def test_a_user_who_may_only_look_is_told_which_role_is_missing(locked: Server) 
     assert [record.id for record in reader.find(JobFilter()).records] == [job.id]
     assert reader.totals().by_queue == {"q": {Status.QUEUED: 1}}
     for call in (reader.prepare, lambda: reader.enqueue([new_job()]), lambda: claim(reader)):
-        with pytest.raises(BrokerUnavailable, match=r"refused this user.*role readWrite") as raised:
+        with pytest.raises(CallRefused, match=r"refused this user.*role readWrite") as raised:
             call()
         assert "heim" not in str(raised.value)
         assert len(str(raised.value)) < MOST_OF_A_MESSAGE
@@ -234,7 +234,7 @@ def test_a_full_disk_is_said_so_and_nothing_is_half_written(failing: Server) -> 
             lambda: claim(broker, limit=1),
             lambda: broker.settle([success(record)]),
         ):
-            with pytest.raises(BrokerUnavailable, match=r"disk.*free some space"):
+            with pytest.raises(CallRefused, match=r"disk.*free some space"):
                 call()
     assert broker.get([job.record.id]) == [None]
     assert broker.count(JobFilter(), "status").numbers == {"queued": 1, "started": 1}

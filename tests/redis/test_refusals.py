@@ -16,7 +16,7 @@ from mrq_broker_redis.broker import RedisBroker
 from mrq_broker_redis.server.failures import translated
 from mrq_core.contract.messages import Cancel, Wanted
 from mrq_core.contract.record import Status
-from mrq_core.errors import BrokerError, BrokerUnavailable
+from mrq_core.errors import BrokerError, BrokerUnavailable, CallRefused
 from tests.proxy import Proxy
 from tests.redis.kit import Place, lose_reply_to, open_broker
 from tests.redis.recount import check_keys
@@ -106,7 +106,7 @@ def test_a_user_without_the_right_to_run_scripts_is_told_so(own_server: Server) 
     with own_server.client() as client:
         client.execute_command("ACL", "SETUSER", "reader", "on", ">pass", "~*", "+@read", "+@connection")
     broker = open_broker(Place(own_server.url.replace("//", "//reader:pass@"), "mrq"))
-    with pytest.raises(BrokerUnavailable, match="ACL"):
+    with pytest.raises(CallRefused, match="ACL"):
         broker.enqueue([new_job()])
     broker.close()
 

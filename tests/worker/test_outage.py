@@ -13,7 +13,7 @@ import pytest
 
 from mrq_core.contract.messages import Cancel
 from mrq_core.contract.record import Status
-from mrq_core.errors import BrokerUnavailable
+from mrq_core.errors import BrokerUnavailable, CallRefused
 from mrq_core.worker import outage
 from mrq_core.worker.outage import Outage
 from tests import brokers
@@ -243,5 +243,46 @@ def test_logs_and_progress_are_stored_while_claims_are_refused(name: str, tmp_pa
             assert project.client.fetch(third).status == Status.QUEUED
             client.config_set("maxmemory", "0")
             project.write("end", "")
+    finally:
+        server.stop()
+
+
+def test_a_refused_claim_lets_the_other_steps_call_at_once() -> None:
+    followed = Outage(on_end=lambda: None)
+    followed.failed("claim", CallRefused("full"))
+    assert followed.may_call("settle")
+    followed.worked("settle")
+    assert followed.may_call("poll")
+    followed.failed("poll", CallRefused("full"))
+    assert not followed.may_call("poll")
+    assert followed.may_call("settle")
+    assert followed.is_on
+    followed.failed("poll", BrokerUnavailable("away"))
+    assert not followed.may_call("report")
+
+
+@pytest.mark.parametrize("name", ["redis", pytest.param("redis+mongo", marks=pytest.mark.campaign)])
+def test_outcomes_are_stored_at_once_while_claims_are_refused(name: str, tmp_path: Path) -> None:
+    server = RedisServer()
+    address = brokers.address_of(name, tmp_path)
+    try:
+        with (
+            server.client() as client,
+            open_project(tmp_path, f"{server.url}?prefix=talk", address.store) as project,
+        ):
+            project.write("talking.py", TALKING)
+            project.write("speak", "")
+            job = project.queue("talking.talk")
+            worker = project.worker("--greenlets", "2", "--lease", "60")
+            until(lambda: project.client.fetch(job).progress == 0.5, what="the job to wait for its end")
+            project.client.queue_job("talking.talk", delay=1.0)
+            client.config_set("maxmemory", "100kb")
+            worker.until_output("broker.away")
+            refused = time.monotonic()
+            project.write("end", "")
+            until(lambda: project.client.fetch(job).status == Status.SUCCESS, what="the outcome")
+            assert time.monotonic() < refused + outage._OTHERS_AFTER / 2
+            assert "broker.back" not in worker.output
+            client.config_set("maxmemory", "0")
     finally:
         server.stop()

@@ -6,7 +6,7 @@ import sqlite3
 
 from mrq_core.drivers import open_files
 from mrq_core.embedded.server.location import not_a_database
-from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable
+from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, CallRefused
 
 _FILES = 3
 """Files of a database that SQLite opens."""
@@ -41,12 +41,12 @@ def translated(error: sqlite3.Error, *, path: str, timeout: float) -> BrokerErro
             "(an open transaction in a database tool, a backup), or raise BROKER_TIMEOUT"
         )
     if code == sqlite3.SQLITE_FULL:
-        return BrokerUnavailable(
+        return CallRefused(
             f"{path} cannot grow, the disk is full: nothing of this call was written; free some space and "
             "try again"
         )
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
-        return BrokerUnavailable(
+        return CallRefused(
             f"{path} cannot be written ({error}): this user needs write access to the file and to its "
             "directory"
         )
