@@ -95,6 +95,16 @@ def waits_for_ever():
     gevent.event.Event().wait()
 
 
+def destroys_the_hub():
+    gevent.get_hub().destroy(destroy_loop=True)
+    time.sleep(1000)
+
+
+def breaks_the_hub():
+    gevent.get_hub().throw(Refused("in the hub of the child"))
+    time.sleep(1000)
+
+
 def forks_again():
     if os.fork() == 0:
         sys.exit(8)
@@ -229,6 +239,8 @@ CODES = {
     "spawned_exits": 6,
     "leaves_a_thread": 7,
     "waits_for_ever": 1,
+    "destroys_the_hub": 0,
+    "breaks_the_hub": 1,
     "forks_again": 8,
     "starts_a_program": 9,
     "enqueues": 0,
@@ -257,7 +269,7 @@ def codes_of(kind: str) -> dict[str, int]:
     codes = dict(CODES)
     if kind == "forks_in_a_thread":  # Python ignores what ends a thread
         codes.update({way: 0 for way, code in CODES.items() if code > 0})
-        codes.update(leaves=4, spawned_exits=6)
+        codes.update(leaves=4, spawned_exits=6, breaks_the_hub=1)
     if kind == "forks_with_multiprocessing":  # the pipe that it has closed keeps gevent from noticing
         del codes["waits_for_ever"]
     return codes

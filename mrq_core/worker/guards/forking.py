@@ -202,7 +202,7 @@ def _start_hub() -> None:
     _set_handler(signal.SIGCHLD, handler if isinstance(handler, int) else signal.SIG_DFL)
     outer = forker.parent
     if outer is not None:
-        new.parent = outer.parent if outer in _left_behind else outer
+        new.parent = _bottom(outer.parent if outer in _left_behind else outer)
         forker.parent = new
         if isinstance(forker, gevent.Greenlet):
             forker.unlink_all()
@@ -213,6 +213,23 @@ def _start_hub() -> None:
     result = _find_result()
     if result is not None:
         result.async_watcher = _End(result)
+
+
+def _bottom(worker: Any) -> Any:
+    """A greenlet in place of the worker's, below the hub of the child: it ends the process if that hub ends,
+    as when the child destroys it."""
+    bottom = RawGreenlet(_end_with_hub, worker)
+    bottom.switch(getcurrent())
+    return bottom
+
+
+def _end_with_hub(starter: RawGreenlet) -> None:
+    error: BaseException | None = None
+    try:
+        starter.switch()  # returns or raises when the hub has ended
+    except BaseException as raised:
+        error = raised
+    _end(error)
 
 
 class _LeftHub(hub.Hub):
