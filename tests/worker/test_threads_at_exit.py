@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import brokers
 from tests.redis.servers import Server as RedisServer
 from tests.support import Project, open_project, until
 from tests.worker.conftest import TASKS
@@ -121,6 +122,16 @@ def test_exit_handlers_of_tasks_do_not_change_the_exit_code(project: Project) ->
     assert {project.ended(job).status for job in jobs} == {"success"}
     assert {project.ended(job).claims for job in jobs} == {1}
     assert project.ledger() == ["4"]
+
+
+def test_threads_of_pymongo_beside_the_hub_do_not_keep_the_process(tmp_path: Path) -> None:
+    with open_project(tmp_path, *brokers.address_of("mongo", tmp_path)) as project:
+        project.write("tasks.py", TASKS)
+        project.queue("tasks.noted", {"word": "job", "seconds": 0.25})
+        worker = project.start("worker", "--max-jobs", "1", "--lease", "0.6")  # renewed every 0.2 s
+        assert worker.wait() == 0, worker.output
+    assert "worker.stopped" in worker.output
+    assert "kept the process" not in worker.output
 
 
 @pytest.mark.campaign

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 import gevent
+import gevent.hub
 from gevent.monkey import get_original
 
 from mrq_core.worker.guards.guarded_log import GuardedLog
@@ -25,6 +26,8 @@ _stack_size: Callable[[int], int] = get_original("_thread", "stack_size")
 get_ident: Callable[[], int] = get_original("_thread", "get_ident")
 _SLICE = 0.05
 _PAUSE_AFTER_ERROR = 1.0
+_PATIENCE_WITH_THREADS = 1.0
+"""Seconds. Threads of pymongo look every half second whether their client is closed."""
 
 _log = GuardedLog("mrq.worker")
 
@@ -80,6 +83,7 @@ class NativeLoop:
                 self._errors.send(error)
                 pause = _PAUSE_AFTER_ERROR
         self._finish()
+        _end_threads()
 
 
 class Mailbox(Generic[T]):
@@ -110,6 +114,14 @@ class Mailbox(Generic[T]):
     def _drain(self) -> None:
         while self._items:
             self._deliver(self._items.popleft())
+
+
+def _end_threads() -> None:
+    """Lets the threads that libraries have started in this native thread end, such as those of pymongo's
+    clients: they are greenlets of its hub. At its exit, the process waits for them."""
+    hubs: Any = gevent.hub
+    if hubs._get_hub() is not None:
+        gevent.wait(timeout=_PATIENCE_WITH_THREADS)
 
 
 def _log_error(error: Exception) -> None:
