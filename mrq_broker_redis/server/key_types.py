@@ -9,16 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from mrq_broker_redis.server.connection import Connection
+from mrq_core.contract import rules
 from mrq_core.contract.queries import Finding
 from mrq_core.contract.record import Status
 
 MOST_QUEUES = 1000
 """The number of queues whose keys are examined."""
 _SHOWN = 5
+NAMESPACES = (
+    *(*rules.NAMESPACES, rules.REQUESTS, "answers", "audit", "audit_counters", "bulk", "receipts"),
+    *("schedules", "schedule_changes", "schedulers", "search-keys", "tasks", "views", "workers"),
+)
+"""The namespaces of shared state."""
 _KEYS = {
-    "hash": ("running", "parked", "parked-in", "u", "u:at", "u:r", "spacings", "n:q", "n:h", "n:e", "n:g"),
+    "hash": (
+        *(f"state:{namespace}" for namespace in NAMESPACES),
+        *("running", "parked", "parked-in", "u", "u:at", "u:r", "spacings", "n:q", "n:h", "n:e", "n:g"),
+    ),
     "zset": (
         *("x", "queues", "slots", "parked-keys", "u:x", "rates", "states:x", "raw-names", "raw-settled"),
+        *("metrics:m", "metrics:h"),
         *(f"i:s:{status}" for status in Status),
     ),
     "set": ("ranks", "damaged"),

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from msgspec import msgpack
 
 from mrq_broker_redis.broker import RedisBroker
+from mrq_broker_redis.server import key_types
 from mrq_core.contract.messages import (
     ChangeResult,
     ClaimRequest,
@@ -21,7 +23,9 @@ from mrq_core.contract.messages import (
 )
 from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.shared_state import Versions
 from mrq_core.ids import new_id
+from mrq_core.operations.checking import state_values
 from mrq_core.testing.clock import ManualClock
 from tests.redis.kit import Place, open_broker
 
@@ -119,3 +123,36 @@ def test_a_damaged_exception_stops_no_pruning(
     assert broker.prune() == 3
     assert broker.apply(JobFilter(), Remove()).matched == 0
     assert broker.totals().by_status() == {}
+
+
+def test_the_namespaces_of_shared_state_are_examined(broker: RedisBroker) -> None:
+    assert set(key_types.NAMESPACES) == {*state_values.OF_PEOPLE, *state_values.OF_MRQ}
+    for name in ("state:pauses", "metrics:m"):
+        damage(broker, name, ("SET", b"x"))
+    finding = {one.subject: one for one in broker.check()}["keys"]
+    assert "state:pauses is a string, expected a hash" in finding.message
+    assert "metrics:m is a string, expected a zset" in finding.message
+
+
+@pytest.mark.parametrize("values", [("SET", b"x"), ("RPUSH", b"x"), ("SET", b"5.5")])
+@pytest.mark.parametrize("name", ["state:pauses", "states:n", "states:x", "rules:n", "sig:w"])
+def test_keys_of_shared_state_of_another_type_stop_no_write_and_no_poll(
+    broker: RedisBroker, name: str, values: tuple[Any, ...]
+) -> None:
+    broker.pause(["before"])
+    known = broker.poll("w", Versions()).versions
+    full = damage(broker, name, values)
+    found = broker.poll("w", known).rules
+    assert found is None or set(found.queues) <= {"before"}
+    soon = broker.now() + timedelta(hours=1)
+    broker.pause(["after"], until=soon)
+    broker.pause(["then"])
+    rules = broker.poll("w", known).rules
+    assert rules is not None
+    assert {"after", "then"} <= rules.paused_queues
+    versions = [item.version for item in broker.state.list("pauses")]
+    assert len(set(versions)) == len(versions)
+    broker.resume(["after", "then"])
+    assert broker.paused() <= {"before"}
+    kept = {one.subject: one.message for one in broker.check()}.get("damaged keys", "")
+    assert f"damaged:{name}" in kept or broker._connection.execute("TYPE", full) != b"none"

@@ -6,8 +6,10 @@
 -- Answers { now, version of the rules, { id, version, ... }, requests or nil, { { name, value, ... }, ... } or nil }.
 
 local worker, known, signals, again, requests, namespaces = unpack(given)
-local version = tonumber(call('GET', K .. 'rules:n') or 0)
-local found = call('ZRANGEBYSCORE', K .. 'sig:' .. worker, '(' .. digits(signals), '+inf', 'WITHSCORES')
+local stored = try('GET', K .. 'rules:n')
+local version = type(stored) == 'string' and tonumber(stored) or 0
+local found = try('ZRANGEBYSCORE', K .. 'sig:' .. worker, '(' .. digits(signals), '+inf', 'WITHSCORES')
+found = found.err and {} or found
 local rules = false
 if version ~= known or (again >= 0 and again <= now) then
   rules = {}

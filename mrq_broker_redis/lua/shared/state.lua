@@ -23,16 +23,45 @@ local function get(name)
   return state_in(namespace, name)
 end
 
+-- Keeps a damaged key under another name.
+local function set_aside(key)
+  local name = 'damaged:' .. string.sub(key, #K + 1)
+  call('RENAME', key, K .. name)
+  call('SADD', K .. 'damaged', name)
+end
+
+-- Runs a write. A key of another type, and a counter without a number, is set aside first. Answers whether it was.
+local function write(command, key, ...)
+  local answer = try(command, key, ...)
+  if type(answer) ~= 'table' or not answer.err then
+    return false
+  end
+  local is_damaged = string.find(answer.err, 'WRONGTYPE', 1, true) or string.find(answer.err, 'not an integer', 1, true)
+  if is_damaged then
+    set_aside(key)
+  end
+  call(command, key, ...) -- raises any other error, such as that of a full server
+  return true
+end
+
+-- The next number of a counter. A damaged counter goes on from the time, which is later than its numbers.
+local function next_number(name)
+  if write('INCR', K .. name) then
+    call('SET', K .. name, digits(now))
+  end
+  return call('GET', K .. name)
+end
+
 local function put(name, json, expiry)
-  local value = call('INCR', K .. 'states:n') .. ' ' .. (expiry and digits(expiry) or '') .. ' ' .. json
-  call('HSET', table_key, name, value)
+  local value = next_number('states:n') .. ' ' .. (expiry and digits(expiry) or '') .. ' ' .. json
+  write('HSET', table_key, name, value)
   if expiry then
-    call('ZADD', expiries, digits(expiry), member_of(name))
+    write('ZADD', expiries, digits(expiry), member_of(name))
   else
-    call('ZREM', expiries, member_of(name))
+    write('ZREM', expiries, member_of(name))
   end
   if is_rule then
-    call('INCR', K .. 'rules:n')
+    next_number('rules:n')
   end
   return value
 end
@@ -71,12 +100,12 @@ elseif what == 'add' then
 else
   local answers = {}
   if is_rule then
-    call('INCR', K .. 'rules:n')
+    next_number('rules:n')
   end
   for index, name in ipairs(given[3]) do
     answers[index] = get(name) and 1 or 0
-    call('HDEL', table_key, name)
-    call('ZREM', expiries, member_of(name))
+    write('HDEL', table_key, name)
+    write('ZREM', expiries, member_of(name))
   end
   return answers
 end

@@ -17,14 +17,14 @@ end
 
 -- The value of a name; nil: the name has no value, or the value has expired.
 local function state_in(namespace, name)
-  local value = call('HGET', K .. 'state:' .. namespace, name)
-  return value and is_valid(value) and value or nil
+  local value = try('HGET', K .. 'state:' .. namespace, name)
+  return type(value) == 'string' and is_valid(value) and value or nil
 end
 
 -- The values of a namespace: { name, value, ... }.
 local function states_in(namespace)
   local found = {}
-  local all = call('HGETALL', K .. 'state:' .. namespace)
+  local all = try('HGETALL', K .. 'state:' .. namespace)
   for index = 1, #all, 2 do
     if is_valid(all[index + 1]) then
       found[#found + 1] = all[index]

@@ -15,7 +15,7 @@ from mrq_core.operations.bulk import bulk_actions
 from mrq_core.operations.queries import saved_views, search_keys
 from mrq_core.operations.receipts import RECEIPTS_NAMESPACE
 
-_OF_PEOPLE: Mapping[str, str] = {
+OF_PEOPLE: Mapping[str, str] = {
     rules.PAUSED_QUEUES: "the pauses hold; `mrq queues resume` ends them",
     rules.PAUSED_TASKS: "the pauses hold; `mrq tasks resume` ends them",
     rules.LIMITS: "these limits have no effect; `mrq limits set` sets them again, `mrq limits remove` "
@@ -25,7 +25,7 @@ _OF_PEOPLE: Mapping[str, str] = {
     saved_views.VIEWS_NAMESPACE: "save these views again",
 }
 """Namespaces with values that people set, and what to do about values that cannot be read."""
-_OF_MRQ = (
+OF_MRQ = (
     *(rules.REQUESTS, requests.ANSWERS, workers.WORKERS_NAMESPACE, task_descriptions.TASKS_NAMESPACE),
     *(schedules.SCHEDULERS, schedules.CHANGES, auditing.AUDIT_NAMESPACE, auditing.COUNTER_NAMESPACE),
     *(RECEIPTS_NAMESPACE, bulk_actions.BULK_NAMESPACE, search_keys.NAMESPACE),
@@ -36,7 +36,7 @@ _OF_MRQ = (
 def state_findings(broker: Broker) -> list[Finding]:
     """Names the values that cannot be read. Reads all values."""
     findings: list[Finding] = []
-    for namespace in (*_OF_PEOPLE, *_OF_MRQ):
+    for namespace in (*OF_PEOPLE, *OF_MRQ):
         try:
             names = _unreadable(broker, namespace)
         except BrokerError as error:
@@ -45,7 +45,7 @@ def state_findings(broker: Broker) -> list[Finding]:
             continue
         if names:
             message = f"values of {namespace} cannot be read: {shown_names(names)}"
-            advice = _OF_PEOPLE.get(namespace, "`mrq check --fix` deletes them")
+            advice = OF_PEOPLE.get(namespace, "`mrq check --fix` deletes them")
             findings.append(_finding("warning", message, advice))
     return findings
 
@@ -54,7 +54,7 @@ def delete_unreadable(broker: Broker) -> int:
     """Deletes the values that cannot be read, other than those that people set, and returns their number."""
     return sum(
         sum(broker.state.delete(namespace, names))
-        for namespace in _OF_MRQ
+        for namespace in OF_MRQ
         if (names := _unreadable(broker, namespace))
     )
 
