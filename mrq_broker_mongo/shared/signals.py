@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from bson import ObjectId
 from msgspec.structs import replace
 
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
-from mrq_broker_mongo.shared.state import MongoState
+from mrq_broker_mongo.shared.state import MongoState, counted_on
 from mrq_core.contract import rules
 from mrq_core.contract.shared_state import PollResult, Versions
 
@@ -27,8 +28,10 @@ _RULES_KEPT_MS = 60_000
 
 def send(connection: Connection, worker: str, job: ObjectId) -> None:
     """Asks a worker to interrupt a job. Versions go on growing when the document was deleted meanwhile."""
-    version = {"$max": [{"$add": ["$version", 1]}, time.time_ns() // 1_000_000]}
-    listed = {"$concatArrays": [{"$ifNull": ["$jobs", []]}, [{"version": "$version", "job": job}]]}
+    now_ms = time.time_ns() // 1_000_000
+    version = {"$max": [counted_on("version", 1, now_ms), now_ms]}
+    before = {"$cond": [{"$isArray": "$jobs"}, "$jobs", []]}
+    listed = {"$concatArrays": [before, [{"version": "$version", "job": job}]]}
     steps: list[Doc] = [
         {"$set": {"version": version, "at": connection.now()}},
         {"$set": {"jobs": {"$slice": [listed, -_KEPT]}}},
@@ -48,9 +51,9 @@ def poll(connection: Connection, worker: str, versions: Versions) -> PollResult:
         doc["_id"]: doc
         for doc in connection.run("meta", lambda meta: list(meta.find({"_id": {"$in": ["rules", mine]}})))
     }
-    version, signals = found.get("rules", {}).get("version", 0), found.get(mine, {})
-    new = [one["job"] for one in signals.get("jobs", ()) if one["version"] > versions.signals]
-    after = replace(versions, signals=max(versions.signals, signals.get("version", 0)))
+    version, signals = _version_of(found.get("rules", {})), found.get(mine, {})
+    new = _jobs_after(versions.signals, signals.get("jobs"))
+    after = replace(versions, signals=max(versions.signals, _version_of(signals)))
     state, now_ms, changed = MongoState(connection), connection.now_ms(), None
     if rules.is_changed(versions, version, now_ms):
         changed = rules.read(state.list)
@@ -62,6 +65,19 @@ def poll(connection: Connection, worker: str, versions: Versions) -> PollResult:
         interrupts=_still_running(connection, worker, new),
         requests=() if request is None else rules.requests_in(request.value, now_ms),
     )
+
+
+def _version_of(doc: Doc) -> int:
+    """The version in a document. 0: there is none, or it was changed by hand."""
+    version = doc.get("version")
+    return version if type(version) is int else 0
+
+
+def _jobs_after(version: int, signals: Any) -> list[ObjectId]:
+    """The jobs of later signals, without those that were changed by hand."""
+    listed = signals if isinstance(signals, list) else []
+    whole = [one for one in listed if isinstance(one, dict) and isinstance(one.get("job"), ObjectId)]
+    return [one["job"] for one in whole if _version_of(one) > version]
 
 
 def _still_running(connection: Connection, worker: str, jobs: Sequence[ObjectId]) -> tuple[str, ...]:

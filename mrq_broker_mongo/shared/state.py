@@ -75,7 +75,7 @@ class MongoState(SharedState):
         """Tells all workers that a rule has changed. A crash before it delays the rule by up to a minute."""
         if namespace in rules.NAMESPACES:
             reach("state.rule_written")
-            raised = {"$inc": {"version": 1}}
+            raised = [{"$set": {"version": counted_on("version", 1, self._connection.now_ms())}}]
             self._connection.run("meta", lambda meta: meta.update_one({"_id": "rules"}, raised, upsert=True))
 
     def _replace(self, which: Doc, doc: Doc, *, upsert: bool) -> bool:
@@ -155,17 +155,26 @@ class MongoState(SharedState):
 
 def next_number(connection: Connection, counter: str, step: int = 1) -> int:
     """Takes numbers from a counter that only grows; answers with the last of them."""
+    now_ms = connection.now_ms()
     found = connection.run(
         "meta",
         lambda meta: meta.find_one_and_update(
             {"_id": f"counter {counter}"},
-            {"$inc": {"last": step}},
+            [{"$set": {"last": counted_on("last", step, now_ms)}}],
             upsert=True,
             return_document=ReturnDocument.AFTER,
         ),
     )
     assert found is not None  # an upsert answers with what it has written
     return int(found["last"])
+
+
+def counted_on(field: str, step: int, now_ms: int) -> Doc:
+    """The number of a counter plus `step`. A counter that was changed by hand, and is no number, goes on from
+    the time, which is later than its numbers."""
+    is_new = {"$eq": [{"$type": f"${field}"}, "missing"]}
+    start = {"$cond": [is_new, 0, now_ms]}
+    return {"$add": [{"$cond": [{"$isNumber": f"${field}"}, f"${field}", start]}, step]}
 
 
 def _adder(which: Doc, step: builtins.list[Doc]) -> Any:
