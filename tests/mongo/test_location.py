@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pymongo
 import pytest
-from pymongo.database import Database
-from pymongo.errors import NetworkTimeout, ServerSelectionTimeoutError, WTimeoutError
+from pymongo.errors import (
+    NetworkTimeout,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+    WTimeoutError,
+)
 
-from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.server.failures import translated
 from mrq_broker_mongo.server.location import LONGEST_COLLECTION, location_of
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.metrics import Metric
-from mrq_core.contract.queries import JobFilter
 from mrq_core.errors import BrokerUnavailable, ConfigError
 from tests.mongo.kit import Place, new_job, open_broker
 
@@ -261,37 +261,16 @@ def test_an_option_with_which_each_call_fails_is_named(server_url: str, options:
     broker.close()
 
 
-def test_a_pool_without_a_free_connection_is_named(server_url: str) -> None:
-    broker = open_broker(Place(f"{server_url}?maxPoolSize=1&waitQueueTimeoutMS=1", "options"))
-    broker.prepare()
-    sleeping = threading.Thread(target=broker._connection.on_database, args=(_sleep,))
-    sleeping.start()
-    try:
-        with pytest.raises(BrokerUnavailable, match=r"no connection .* is free .*: give a larger maxPool"):
-            _find_while(broker, sleeping.is_alive)
-    finally:
-        sleeping.join()
-        broker.close()
-
-
-def _find_while(broker: MongoBroker, is_held: Callable[[], bool]) -> None:
-    while is_held():
-        broker.find(JobFilter())
-
-
-def _sleep(database: Database[dict[str, Any]]) -> object:
-    """Keeps a connection for half a second."""
-    code = "function() { sleep(500); return true; }"
-    query = {"$expr": {"$function": {"body": code, "args": [], "lang": "js"}}}
-    return list(database["options_meta"].find(query).limit(1))
-
-
 @pytest.mark.parametrize(
     ("error", "words"),
     [
         (WTimeoutError("waiting timed out"), "did not confirm a write within wTimeoutMS=1 of the URL"),
         (ServerSelectionTimeoutError("No servers found yet"), "more milliseconds than connectTimeoutMS=1"),
         (NetworkTimeout("timed out"), "did not answer within 10 s"),
+        (
+            WaitQueueTimeoutError("Timed out while checking out"),
+            "is free (Timed out while checking out): give a",
+        ),
     ],
 )
 def test_an_error_names_the_time_limit_of_the_url(error: Exception, words: str) -> None:
