@@ -28,6 +28,7 @@ from pymongo.read_concern import ReadConcern
 from pymongo.write_concern import WriteConcern
 
 from mrq_broker_mongo.server.arrangement import WHOLE, Arrangement
+from mrq_broker_mongo.server.clients import apart
 from mrq_broker_mongo.server.failures import is_duplicate, is_lost, is_unread, passed_on, translated
 from mrq_broker_mongo.server.location import Doc, Location
 from mrq_core.clock import Clock, SystemClock, from_ms, to_ms
@@ -190,7 +191,7 @@ class Connection:
         client, self._client = self._client, None
         self._collections = {}
         if client is not None:
-            client.close()
+            apart(client.close, lambda _: None)
 
     def _call(self, name: str, work: Callable[[], T], repeatable: bool) -> T:
         """Raises BrokerUnavailable while the interpreter ends: pymongo needs its threads.
@@ -207,8 +208,8 @@ class Connection:
                 "which a signal handler or a finalizer has interrupted: repeat the call after that call, or "
                 "in a thread"
             )
-        self._inside.add(thread)
         try:
+            self._inside.add(thread)  # not before the block: a signal handler may raise between
             if self._is_away and self.knocks:
                 self._knock()
             deadline = time.monotonic() + self._timeout
@@ -235,8 +236,11 @@ class Connection:
                 backoff = min(backoff * 2, _BACKOFF_MOST)
             raise AssertionError("the last attempt returns or raises")
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt) or raised_by_handler(error) is not None:
+            raised = raised_by_handler(error)
+            if raised is not None:
                 self._leave_client()
+            if raised is not None and raised is not error:  # of `threading`: pymongo starts threads
+                raise passed_on(raised, self.location.shown) from raised.__cause__
             raise
         finally:
             self._inside.discard(thread)
@@ -301,5 +305,5 @@ class Connection:
             with self._lock:
                 if self._client is None:
                     self._collections = {}
-                    self._client = self.location.connect()
+                    self._client = apart(self.location.connect, MongoClient.close)
         return self._client

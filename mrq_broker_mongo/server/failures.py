@@ -95,6 +95,11 @@ def translated(error: Exception, location: Location, timeout: float) -> BrokerEr
         return BrokerCorrupt(f"MongoDB at {where} sent what cannot be read ({text}): see `mrq check`")
     if isinstance(error, BSONError | InvalidDocument):
         return _too_large(text)
+    if isinstance(error, SystemError):  # see `Connection`
+        return BrokerUnavailable(
+            f"a call to MongoDB at {where} was interrupted, probably by a signal handler that raised an "
+            f"exception ({text}): repeat the call"
+        )
     if isinstance(error, errors.ConfigurationError):
         return BrokerUnavailable(f"MongoDB at {where} cannot be used ({text}): correct MONGODB")
     return BrokerUnavailable(f"MongoDB at {where} is not usable ({type(error).__name__}: {text})")

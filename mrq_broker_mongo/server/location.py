@@ -13,6 +13,7 @@ from pymongo.errors import PyMongoError
 from pymongo.uri_parser import parse_uri
 from pymongo.write_concern import WriteConcern
 
+from mrq_broker_mongo.server.clients import new_client
 from mrq_core.config.secrets import hide_password
 from mrq_core.config.urls import url_and_prefix, why_wrong
 from mrq_core.contract.driver import Opening
@@ -121,7 +122,7 @@ def location_of(opening: Opening) -> Location:
         _check(url, options, opening.timeout)
     except (ValueError, TypeError, KeyError, OSError, PyMongoError) as error:
         raise ConfigError(f"the URL {shown!r} is wrong ({why_wrong(url, error)}): {_FORMS}") from None
-    return Location(lambda: MongoClient(url, **options), shown, database, prefix, concern, overridden, limits)
+    return Location(lambda: new_client(url, options), shown, database, prefix, concern, overridden, limits)
 
 
 def _check(url: str, options: Mapping[str, Any], timeout: float) -> None:

@@ -23,16 +23,24 @@ from mrq_core.tasks.task import TaskLike
 ambient_client: ContextVar[Client | None] = ContextVar("mrq_client", default=None)
 """The client of the running job; set by the worker."""
 
+
+class _Maker:
+    """A thread that makes the client of the process."""
+
+    def __init__(self, thread: int) -> None:
+        self.thread = thread
+
+
 _process_client: Client | None = None
-_lock = threading.Lock()
-_maker: int | None = None
-"""The thread that holds the lock."""
+_makers: dict[str, _Maker] = {}
+"""Who makes the client of the process. A lock could stay locked: a signal handler can raise between the
+taking of a lock and the block that gives it back."""
 
 
 def _after_fork() -> None:
-    """Replaces the lock: a thread of the parent may have held it, and would never release it here."""
-    global _lock
-    _lock = threading.Lock()
+    """Forgets a thread of the parent that makes the client: it would never end here."""
+    global _makers
+    _makers = {}
 
 
 os.register_at_fork(after_in_child=_after_fork)
@@ -65,22 +73,18 @@ def current_client() -> Client:
 
 def _made_client() -> Client:
     """Makes the client of the process, unless another thread does."""
-    global _maker
     refuse_while_loading("the client of this process")
-    lock, waiting = _lock, LoadWait("the client of this process")
-    # Never blocks in the lock: gevent may have patched threads after this module was imported.
-    while not lock.acquire(blocking=False):
-        if (
-            _maker == threading.get_ident()
-        ):  # another greenlet of an unpatched process: waiting would block it
-            return _adopted(Client(load_config()))
-        waiting.pause()
-    _maker = threading.get_ident()
+    makers, me, waiting = _makers, _Maker(threading.get_ident()), LoadWait("the client of this process")
     try:
+        # Never blocks: gevent may have patched threads after this module was imported.
+        while (maker := makers.setdefault("maker", me)) is not me:
+            if maker.thread == me.thread:  # another greenlet of an unpatched process: waiting would block it
+                return _adopted(Client(load_config()))
+            waiting.pause()
         return _process_client or _adopted(Client(load_config()))
     finally:
-        _maker = None
-        lock.release()
+        if makers.get("maker") is me:
+            del makers["maker"]
 
 
 def _adopted(made: Client) -> Client:

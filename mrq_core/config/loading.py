@@ -82,13 +82,15 @@ def loading(what: Loading) -> Iterator[None]:
         waiting = LoadWait(wanted)
         while _loaders_elsewhere():
             waiting.pause()
-    token, key = is_loading.set(what), object()
-    _loaders[key] = _Loader(threading.get_ident(), threading.get_native_id(), current_greenlet(), what)
-    try:
+    before, key = is_loading.get(), object()
+    loader = _Loader(threading.get_ident(), threading.get_native_id(), current_greenlet(), what)
+    try:  # changes nothing before the block: a signal handler may raise between
+        is_loading.set(what)
+        _loaders[key] = loader
         yield
     finally:
-        is_loading.reset(token)
-        del _loaders[key]
+        is_loading.set(before)
+        _loaders.pop(key, None)
 
 
 def loaded_now() -> Loading | None:

@@ -8,26 +8,39 @@ unreadable data.
 from __future__ import annotations
 
 import signal
+import sys
 from functools import partial
-from types import CodeType
+from types import CodeType, FrameType
 
 
 def raised_by_handler(error: BaseException) -> BaseException | None:
     """The exception of a signal handler from which this error was made, or the error itself if a handler
-    raised it. None: no handler did.
+    raised it. None: no handler did. Python's own handler of Ctrl-C counts.
 
     The result is an error of the library where the library has dropped the handler's exception and kept its
-    traceback.
+    traceback. An exception that a caller of this call has caught before, and handles now, does not count.
     """
     codes = _codes_of_handlers()
+    has_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     seen: set[int] = set()
     found: BaseException | None = error
-    while codes and found is not None and id(found) not in seen:
+    while found is not None and id(found) not in seen:
         seen.add(id(found))
-        if _runs_through(found, codes):
-            return found
+        if _runs_through(found, codes) or (has_default and isinstance(found, KeyboardInterrupt)):
+            return found if found is error or not _is_handled_outside(found) else None
         found = found.__cause__ or found.__context__
     return None
+
+
+def _is_handled_outside(error: BaseException) -> bool:
+    """Whether a frame that still runs has caught the error."""
+    trace = error.__traceback__
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and trace is not None:
+        if frame is trace.tb_frame:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def refuse_to_wrap(error: BaseException) -> None:

@@ -13,6 +13,7 @@ from datetime import datetime, tzinfo
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -86,6 +87,96 @@ def test_an_exception_of_a_handler_ends_a_wait_for_the_server(each_client: Clien
     each_client.queue_job("tasks.x")
 
 
+class Interrupted(set[int]):
+    """A set in which a signal arrives after each addition."""
+
+    def add(self, item: int) -> None:
+        super().add(item)
+        signal.raise_signal(signal.SIGUSR1)
+
+
+def connections_of(client: Client) -> list[Any]:
+    parts = (client.broker, *vars(client.broker).values())
+    return [part._connection for part in parts if hasattr(part, "_connection")]
+
+
+def raising(raised: Exception) -> Callable[[int, FrameType | None], None]:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise raised
+
+    return interrupt
+
+
+@pytest.mark.parametrize("kind", [KeyError, RuntimeError])
+def test_an_exception_of_a_handler_that_a_library_replaces_reaches_the_caller(
+    each_client: Client, kind: type[Exception]
+) -> None:
+    """`Thread.start` raises such errors in place of the handler's, and pymongo starts threads."""
+    if not any(hasattr(one, "_inside") for one in connections_of(each_client)):
+        pytest.skip("only pymongo starts threads")
+    each_client.queue_job("tasks.x")
+    raised = LookupError("by the handler")
+
+    def library(point: str) -> None:
+        if point != "jobs.before":  # inside a call to MongoDB
+            return
+        failpoints.hook = None
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+        except LookupError:
+            raise kind("of the library")  # noqa: B904
+
+    failpoints.hook = library
+    try:
+        with handler(raising(raised)), pytest.raises(LookupError) as caught:
+            each_client.queue_job("tasks.x")
+    finally:
+        failpoints.hook = None
+    assert caught.value is raised
+    assert each_client.fetch(each_client.queue_job("tasks.x")).path == "tasks.x"
+
+
+def test_a_handler_that_raises_as_a_call_begins_refuses_no_later_call(each_client: Client) -> None:
+    connections = [one for one in connections_of(each_client) if hasattr(one, "_inside")]
+    if not connections:
+        pytest.skip("only MongoDB refuses calls inside calls")
+    each_client.queue_job("tasks.x")
+    for connection in connections:
+        connection._inside = Interrupted()
+        with handler(raising(LookupError("by the handler"))), pytest.raises(LookupError):
+            connection.on_database(lambda database: None)
+    with handler(lambda number, frame: None):
+        assert each_client.fetch(each_client.queue_job("tasks.x")).path == "tasks.x"
+
+
+def test_an_exception_of_a_handler_that_the_caller_has_caught_replaces_no_later_error() -> None:
+    """It is the context of each error that is raised while the caller handles it."""
+    with handler(raising(LookupError("by the handler"))):
+        try:
+            signal.raise_signal(signal.SIGUSR1)
+        except LookupError:
+            with pytest.raises(OSError) as caught:
+                raise OSError("of a library")  # noqa: B904
+            assert caught.value.__context__ is not None
+            assert raised_by_handler(caught.value) is None
+
+
+def test_ctrl_c_counts_as_an_exception_of_a_handler() -> None:
+    def library() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            raise KeyError("of a library")  # noqa: B904
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyError) as caught:
+            library()
+        assert isinstance(raised_by_handler(caught.value), KeyboardInterrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 class Signalling(dict[str, object]):
     """Params that send a signal while mrq copies them."""
 
@@ -145,20 +236,26 @@ class Handler:
         raise ValueError("by the partial")
 
 
+def library() -> None:
+    """Replaces the exception of a handler."""
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+    except ValueError:
+        raise OSError("of a library")  # noqa: B904
+
+
 @pytest.mark.parametrize("handle", [Handler(), Handler().method, partial(Handler().with_more, 1)])
 def test_every_form_of_a_handler_is_recognized(handle: Callable[[int, FrameType | None], object]) -> None:
     with handler(handle):
-        try:
-            signal.raise_signal(signal.SIGUSR1)
-        except ValueError as error:
-            direct = error
-        wrapped = OSError("of a library")
-        wrapped.__context__ = direct
+        with pytest.raises(OSError) as caught:
+            library()
+        wrapped, direct = caught.value, caught.value.__context__
+        assert isinstance(direct, ValueError)
         assert raised_by_handler(direct) is direct
         assert raised_by_handler(wrapped) is direct
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError) as unknown:
         Status("unknown")
-    assert raised_by_handler(caught.value) is None, "no code of the default handlers"
+    assert raised_by_handler(unknown.value) is None, "no code of the default handlers"
     assert raised_by_handler(OSError("of a library")) is None
     assert raised_by_handler(wrapped) is None, "no handler is set any more"
 

@@ -16,14 +16,16 @@ from typing import Any
 import bson
 import pytest
 from bson import Int64, ObjectId
-from pymongo.errors import OperationFailure
+from pymongo.errors import ConfigurationError, OperationFailure
 
 from mrq_broker_mongo.broker import MongoBroker
+from mrq_broker_mongo.server import clients
 from mrq_broker_mongo.server.failures import translated
 from mrq_core import failpoints
 from mrq_core.contract.messages import Cancel, ClaimRef, Outcome, RawItem, Requeue, Unique, Wanted
 from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.errors import BrokerUnavailable
 from tests.mongo.kit import Place, claim, ended, lose_reply_to, new_job, open_broker, success
 from tests.mongo.recount import check_collections, repair
@@ -496,3 +498,109 @@ def test_the_client_of_a_call_that_a_signal_handler_has_interrupted_is_left(plac
     assert broker.enqueue([new_job()])[0].created
     assert broker._connection._client is not used
     broker.close()
+
+
+def test_taking_the_locks_of_pymongos_pools_runs_no_python_code_that_a_handler_could_interrupt(
+    place: Place,
+) -> None:
+    """Not beyond the moment at which the lock is taken."""
+    broker = open_broker(place)
+    broker.enqueue([new_job()])
+    client: Any = broker._connection._client
+    pools = [server.pool for server in client._topology._servers.values()]
+    assert pools
+    calls: list[str] = []
+
+    def profile(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            calls.append(frame.f_code.co_qualname)
+
+    for condition in [one for pool in pools for one in (pool.size_cond, pool._max_connecting_cond)]:
+        sys.setprofile(profile)
+        try:
+            with condition:
+                pass
+        finally:
+            sys.setprofile(None)
+        with condition:
+            condition.notify_all()
+            assert not condition.wait(0.001)
+    assert calls == []
+    broker.close()
+
+
+def test_a_pymongo_that_takes_no_class_of_pools_is_used_with_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def other(url: str, **options: Any) -> str:
+        if "_pool_class" in options:
+            raise ConfigurationError("Unknown option: _pool_class.")
+        return f"{url} {options}"
+
+    monkeypatch.setattr(clients, "MongoClient", other)
+    assert clients.new_client("mongodb://host", {"w": 1}) == "mongodb://host {'w': 1}"
+
+
+def test_a_client_is_made_and_closed_where_no_signal_handler_can_interrupt_it(place: Place) -> None:
+    broker = open_broker(place)
+    connect = broker._connection.location.connect
+    threads: list[threading.Thread] = []
+
+    def noted() -> Any:
+        threads.append(threading.current_thread())
+        client = connect()
+        close = client.close
+
+        def noted_close() -> None:
+            threads.append(threading.current_thread())
+            close()
+
+        client.close = noted_close  # type: ignore[method-assign]
+        return client
+
+    broker._connection.location = broker._connection.location._replace(connect=noted)
+    broker.enqueue([new_job()])
+    broker.close()
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
+
+
+def test_a_client_that_is_made_after_a_handler_has_raised_is_closed() -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise TimeoutError("by the handler")
+
+    waits, closed = threading.Event(), threading.Event()
+
+    def undo(client: str) -> None:
+        assert client == "client"
+        closed.set()
+
+    def work() -> str:
+        signal.pthread_kill(main, signal.SIGUSR1)
+        assert waits.wait(PATIENCE)
+        return "client"
+
+    main = threading.get_ident()
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises((TimeoutError, RuntimeError)) as caught:
+            clients.apart(work, undo)
+        assert isinstance(raised_by_handler(caught.value), TimeoutError)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    waits.set()
+    assert closed.wait(PATIENCE)
+
+
+def test_a_client_is_made_in_place_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert clients.apart(threading.get_ident, lambda _: None) == threading.get_ident()
+
+
+def test_errors_of_pymongo_pass_through_the_thread_that_makes_a_client() -> None:
+    def work() -> None:
+        raise ConfigurationError("by pymongo")
+
+    with pytest.raises(ConfigurationError, match="by pymongo"):
+        clients.apart(work, lambda _: None)

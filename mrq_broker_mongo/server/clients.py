@@ -1,0 +1,95 @@
+"""Makes and closes clients of pymongo, so that signal handlers of the program do little harm inside them.
+
+A handler that raises can leave a lock locked, if it interrupts between the taking of the lock and the block
+that gives it back (python/cpython#74174). Python runs handlers in the main thread only.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from operator import attrgetter
+from typing import Any, TypeVar
+
+from pymongo import MongoClient
+from pymongo.errors import ConfigurationError
+from pymongo.synchronous.pool import Pool
+
+from mrq_core.contract.signal_errors import raised_by_handler
+
+T = TypeVar("T")
+
+
+class _Condition(threading.Condition):
+    """A condition for `with` blocks that enter its lock by a call into C. `Condition.__enter__` is Python
+    code, in which a handler can raise when the lock is taken: the same call of pymongo then waits without
+    end, because it takes the lock again to put its counters right."""
+
+    def __init__(self, lock: Any) -> None:
+        super().__init__(lock)
+        self.enter_lock, self.exit_lock = lock.__enter__, lock.__exit__
+
+    __enter__ = property(attrgetter("enter_lock"))
+    __exit__ = property(attrgetter("exit_lock"))
+
+
+class _Pool(Pool):
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.size_cond = _Condition(self.lock)
+        self._max_connecting_cond = _Condition(self.lock)
+
+
+def new_client(url: str, options: Mapping[str, Any]) -> MongoClient[dict[str, Any]]:
+    """A client that connects in the background. Raises the errors of pymongo."""
+    try:
+        return MongoClient(url, _pool_class=_Pool, **options)
+    except (ConfigurationError, TypeError) as error:
+        if "pool_class" not in str(error):
+            raise
+        return MongoClient(url, **options)  # a pymongo that takes no class of pools
+
+
+def apart(work: Callable[[], T], undo: Callable[[T], object]) -> T:
+    """Does the work in another thread, if signal handlers could interrupt this one, and waits for it.
+
+    For work that starts or ends threads. If a handler raises meanwhile, the work goes on; its result is
+    given to `undo`.
+    """
+    if not _runs_handlers():
+        return work()
+    answers: list[T] = []
+    errors: list[BaseException] = []
+    is_left = False
+
+    def run() -> None:
+        try:
+            answers.append(work())
+        except BaseException as error:
+            errors.append(error)
+        if is_left and answers:
+            undo(answers[0])
+
+    thread = threading.Thread(target=run, name="mrq-mongo-client", daemon=True)
+    try:
+        thread.start()
+        thread.join()
+    except BaseException as error:
+        is_left = True
+        if isinstance(error, RuntimeError) and thread.ident is None and raised_by_handler(error) is None:
+            return work()  # no thread can be started, for instance while the interpreter ends
+        if answers:
+            threading.Thread(target=undo, args=(answers[0],), daemon=True).start()
+        raise
+    if errors:
+        raise errors[0]
+    return answers[0]
+
+
+def _runs_handlers() -> bool:
+    """Whether Python runs signal handlers in this thread, and in no other greenlet."""
+    monkey: Any = sys.modules.get("gevent.monkey")
+    if monkey is not None and monkey.is_module_patched("threading"):
+        return False
+    return threading.get_ident() == threading.main_thread().ident
