@@ -10,6 +10,7 @@ import pytest
 from pymongo.errors import AutoReconnect
 
 from mrq_broker_mongo.broker import MongoBroker
+from mrq_broker_mongo.jobs import recounting
 from mrq_broker_mongo.server.connection import Connection
 from tests.crashes.contract import CrashContract
 from tests.crashes.scene import Scene
@@ -32,6 +33,12 @@ class MongoScene(Scene):
     def check_everything(self) -> None:
         assert isinstance(self.broker, MongoBroker)
         check_collections(self.broker)
+
+
+@pytest.fixture(autouse=True)
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A recount waits for other processes to finish their calls. Here, none runs beside it."""
+    monkeypatch.setattr(recounting, "_BETWEEN", 0.0)
 
 
 class TestMongo(CrashContract):
