@@ -16,7 +16,7 @@ from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue, storable_params
 from mrq_core.contract.messages import CHUNK, Enqueued, NewJob, Unique
-from mrq_core.contract.plain import has_type, number_of, whole_of
+from mrq_core.contract.plain import from_other_copy, has_type, number_of, whole_of
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.contract.terms import keys_in
@@ -51,6 +51,7 @@ class Client:
             raise ConfigError(
                 f"config is {shown(config)}: expected a Config, as load_config() of "
                 "mrq_core.config.sources returns; configure(broker=...) makes a client of settings"
+                f"{from_other_copy(config, Config)}"
             )
         self.config = config
         if plugins is None:
@@ -324,7 +325,10 @@ class Client:
 def checked_client(client: object) -> Client | None:
     """Returns the argument `client` of a handle. Raises InvalidValue for anything but a Client, or None."""
     if client is not None and not has_type(client, Client):
-        raise InvalidValue(f"client is {shown(client)}: expected a Client, or None", path="client")
+        raise InvalidValue(
+            f"client is {shown(client)}: expected a Client, or None{from_other_copy(client, Client)}",
+            path="client",
+        )
     return client
 
 

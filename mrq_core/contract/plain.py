@@ -18,6 +18,20 @@ def has_type(value: object, kind: type[T]) -> TypeGuard[T]:
     return issubclass(type(value), kind)
 
 
+def from_other_copy(value: object, *kinds: type) -> str:
+    """A hint for the end of an error about a value that has the type as another copy of mrq has it. Empty for
+    any other value."""
+    # `type.__repr__` shows module and name, whatever the class makes of these attributes.
+    names = {type.__repr__(kind) for kind in kinds}
+    classes = type.mro(value if has_type(value, type) else type(value))
+    if any(one is kind for one in classes for kind in kinds) or names.isdisjoint(map(type.__repr__, classes)):
+        return ""
+    return (
+        "; it belongs to another copy of mrq_core, which was removed from sys.modules and imported again: "
+        "remove all modules that import mrq_core too, or start a new process"
+    )
+
+
 def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
     """Like `has_type` with Mapping, which is abstract."""
     return issubclass(type(value), Mapping)

@@ -32,6 +32,7 @@ from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue, copied, storable_params
 from mrq_core.contract.driver import Driver, Opening, RunBlocking, run_directly
+from mrq_core.contract.plain import from_other_copy
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.signal_errors import refuse_to_wrap
 from mrq_core.contract.values import check_changes
@@ -168,7 +169,8 @@ class Plugins:
                 continue
             if not isinstance(driver, Driver):
                 raise ConfigError(
-                    f"mrq_driver of the plugin {plugin} returned a {type(driver).__name__}: expected a Driver"
+                    f"mrq_driver of the plugin {plugin} returned a {type(driver).__name__}: expected a "
+                    f"Driver{from_other_copy(driver, Driver)}"
                 )
             if driver.name in found:
                 raise ConfigError(

@@ -13,7 +13,7 @@ import msgspec
 from mrq_core.config.hidden import explained
 from mrq_core.config.settings import Config
 from mrq_core.contract.messages import Limit
-from mrq_core.contract.plain import has_type, text_of
+from mrq_core.contract.plain import from_other_copy, has_type, text_of
 from mrq_core.contract.values import check_path, is_path
 from mrq_core.errors import (
     Interrupt,
@@ -157,7 +157,7 @@ def no_task(task: object) -> InvalidValue:
     hint = "; pass the class itself" if is_task_class(type(task)) else ""
     return InvalidValue(
         f"task is {shown(task)}: expected a path, a subclass of mrq_core.Task or a function decorated with "
-        f"@task{hint}",
+        f"@task{hint}{from_other_copy(task, Task, TaskFunction)}",
         path="task",
     )
 
@@ -192,7 +192,7 @@ def find_task(path: str) -> type[Task]:
         return found
     raise NotATask(
         f"{path} is not a task but {_describe(found)}: expected a subclass of mrq_core.Task "
-        "or a function decorated with @task",
+        f"or a function decorated with @task{from_other_copy(found, Task, TaskFunction)}",
         path=path,
     )
 

@@ -153,3 +153,52 @@ def test_a_library_without_an_init_at_its_top_hides_nothing() -> None:
 
     assert "zope" in sys.modules, gevent
     assert hidden.hiding(ValueError("another error"), anywhere=True) is None
+
+
+AGAIN = """
+import sys
+from mrq_core import Client, task
+from mrq_core.config.sources import load_config
+
+@task
+def x():
+    pass
+
+config = load_config({"broker": "sqlite"})
+client = Client(config)
+for name in [name for name in sys.modules if name.partition(".")[0] in sys.argv[1:]]:
+    del sys.modules[name]
+
+from mrq_core import Client, MrqError, Queue, queue_job, run_task
+try:
+    CALL
+except MrqError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("call", "beginning"),
+    [
+        ("queue_job('a.x')", "mrq_driver of the plugin redis returned a Driver: expected a Driver; "),
+        ("run_task('__main__.x', {})", "__main__.x is not a task but a TaskFunction: expected a subclass"),
+        ("run_task(x, {})", "task is <task __main__.x>: expected a path"),
+        ("run_task(x.task_class, {})", "task is "),
+        ("Client(config)", "config is Config("),
+        ("Queue('x', client=client).size()", "client is <mrq_core.client.client.Client"),
+    ],
+)
+def test_an_object_of_an_earlier_import_of_mrq_is_told_apart(
+    call: str, beginning: str, tmp_path: Path
+) -> None:
+    """Notebooks, and tests that isolate imports, remove modules and import them again."""
+    removed = (
+        ["mrq_core"] if call.startswith("queue_job") else ["mrq_core", "mrq_broker_redis", "mrq_broker_mongo"]
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", AGAIN.replace("CALL", call), *removed],
+        cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=True,
+    )  # fmt: skip
+    assert done.stdout.startswith(beginning), done.stdout
+    assert "; it belongs to another copy of mrq_core" in done.stdout
+    assert done.stdout.endswith("or start a new process\n")
