@@ -65,10 +65,17 @@ def location_of(opening: Opening) -> Location:
     """The deployment of a broker. Raises ConfigError; connects to nothing."""
     url, prefix = url_and_prefix(opening, "MONGODB", "MONGODB_PREFIX")
     shown = hide_password(url)
-    if not prefix or not prefix.isprintable() or set(prefix) & _UNUSABLE or prefix.startswith("system."):
+    if (
+        not prefix
+        or not prefix.isprintable()
+        or set(prefix) & _UNUSABLE
+        or prefix.startswith((".", "system."))
+        or ".." in prefix
+    ):
         raise ConfigError(
-            f"the prefix of the collections in MongoDB is {prefix!r}: expected a name without spaces, $ and "
-            "slashes in MONGODB_PREFIX, or in the URL as ?prefix=name"
+            f"the prefix of the collections in MongoDB is {prefix!r}: expected a name without spaces, $, "
+            "slashes, a dot at its beginning and two dots in a row, in MONGODB_PREFIX, or in the URL as "
+            "?prefix=name"
         )
     try:
         parts = urlsplit(url)

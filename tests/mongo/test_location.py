@@ -224,7 +224,7 @@ def test_the_longest_prefix_and_database_work(server_url: str) -> None:
     broker.close()
 
 
-@pytest.mark.parametrize("prefix", ["", "a b", "$a", "a\n", "a/b", "system.x", "a\0"])
+@pytest.mark.parametrize("prefix", ["", "a b", "$a", "a\n", "a/b", "system.x", "a\0", ".a", "a..b"])
 def test_a_prefix_that_cannot_name_collections_is_an_error(prefix: str) -> None:
     with pytest.raises(ConfigError, match="MONGODB_PREFIX"):
         location_of(opening(MONGODB_PREFIX=prefix))
