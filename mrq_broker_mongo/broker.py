@@ -58,6 +58,8 @@ _Answer = TypeVar("_Answer")
 class MongoBroker(MongoServices, Broker):
     """Queues, records, logs and shared state in the collections of one prefix."""
 
+    has_separate_entries = False
+
     def __init__(self, opening: Opening) -> None:
         super().__init__(opening, WHOLE)
         self._records = Records(self._connection)

@@ -185,6 +185,18 @@ def test_totals_that_are_too_low_and_too_high_are_found(broker: Broker, tmp_path
     assert told(consistency_findings(broker, prunes=True)) == AGREE
 
 
+def test_totals_that_are_wrong_are_no_lost_entries(broker: Broker, tmp_path: Path) -> None:
+    put(broker, 5)
+    change_total(broker, tmp_path, -2)
+    [finding] = consistency_findings(broker)
+    assert (finding.level, finding.message) == (
+        "warning",
+        "the totals differ from the jobs: 2 too few queued",
+    )
+    change_total(broker, tmp_path, 4)
+    assert told(consistency_findings(broker)) == AGREE, "they may be expired jobs"
+
+
 @pytest.mark.campaign
 @pytest.mark.parametrize("name", [name for name in brokers.NAMES if "mongo" in name])
 def test_check_repair_corrects_totals(name: str, tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def consistency_findings(broker: Broker, *, prunes: bool = False) -> list[Findin
     """
     found = [
         *damaged_findings(broker, reads_all=prunes),
-        *_entries_and_records(broker),
+        *(_entries_and_records(broker) if broker.has_separate_entries else ()),
         *_totals_and_records(broker, prunes=prunes),
         *_indexes_and_records(broker),
     ]
