@@ -479,3 +479,47 @@ def test_a_child_closes_descriptors_at_once(project: Project) -> None:
     )
     project.worker()
     assert project.ended(project.queue("closing.closes")).result == 13
+
+
+def test_a_child_does_not_wake_a_greenlet_that_waits_for_a_lock_in_its_parent(project: Project) -> None:
+    project.write(
+        "waiting.py",
+        """
+        import os
+        import threading
+
+        import gevent
+        from mrq_core import task
+        from tasks import note
+
+        lock = threading.Lock()
+        os.register_at_fork(
+            before=lock.acquire, after_in_child=lock._at_fork_reinit, after_in_parent=lock.release
+        )
+
+
+        def waits():
+            with lock:
+                note("woken" if os.getpid() == worker else "woken in the child")
+
+
+        @task(timeout=10)
+        def forks():
+            global worker
+            worker = os.getpid()
+            with lock:
+                waiting = gevent.spawn(waits)
+                gevent.sleep(0)
+            if (child := os.fork()) == 0:
+                with lock:
+                    pass
+                gevent.sleep(0.05)
+                with lock:
+                    os._exit(7)
+            waiting.join()
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        """,
+    )
+    project.worker()
+    assert project.ended(project.queue("waiting.forks")).result == 7
+    assert project.ledger() == ["woken"]
