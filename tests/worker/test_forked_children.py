@@ -481,10 +481,11 @@ def test_a_child_closes_descriptors_at_once(project: Project) -> None:
     assert project.ended(project.queue("closing.closes")).result == 13
 
 
-def test_a_child_does_not_wake_a_greenlet_that_waits_for_a_lock_in_its_parent(project: Project) -> None:
+def test_locks_are_free_in_a_child_and_wake_no_greenlet_of_its_parent(project: Project) -> None:
     project.write(
         "waiting.py",
         """
+        import concurrent.futures.thread
         import os
         import threading
 
@@ -503,6 +504,15 @@ def test_a_child_does_not_wake_a_greenlet_that_waits_for_a_lock_in_its_parent(pr
                 note("woken" if os.getpid() == worker else "woken in the child")
 
 
+        def holds():
+            with concurrent.futures.thread._global_shutdown_lock:
+                gevent.sleep(0.1)
+
+
+        def code_of(child):
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
         @task(timeout=10)
         def forks():
             global worker
@@ -517,9 +527,20 @@ def test_a_child_does_not_wake_a_greenlet_that_waits_for_a_lock_in_its_parent(pr
                 with lock:
                     os._exit(7)
             waiting.join()
-            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+            return code_of(child)
+
+
+        @task(timeout=10)
+        def forks_beside_executors():
+            gevent.spawn(holds)
+            gevent.sleep(0)
+            if (child := os.fork()) == 0:
+                with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                    os._exit(pool.submit(int, 8).result())
+            return code_of(child)
         """,
     )
     project.worker()
     assert project.ended(project.queue("waiting.forks")).result == 7
+    assert project.ended(project.queue("waiting.forks_beside_executors")).result == 8
     assert project.ledger() == ["woken"]

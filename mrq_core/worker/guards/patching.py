@@ -38,10 +38,10 @@ def patch_all() -> None:
     finally:
         patched.entry_points = search
     from mrq_core.worker.guards.closing import close_at_once
-    from mrq_core.worker.guards.fork_locks import forget_waiters_after_fork
+    from mrq_core.worker.guards.fork_locks import free_locks_after_fork
 
     close_at_once()
-    forget_waiters_after_fork()
+    free_locks_after_fork()
     check_variables(are_patched=True)
 
 
