@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from _thread import allocate_lock, get_ident, start_new_thread
 from collections.abc import Callable, Mapping
 from operator import attrgetter
 from typing import Any, TypeVar
@@ -19,6 +20,8 @@ from pymongo.synchronous.pool import Pool
 from mrq_core.contract.signal_errors import raised_by_handler
 
 T = TypeVar("T")
+_PATIENCE = 2.0
+"""Seconds for work in another thread."""
 
 
 class _Condition(threading.Condition):
@@ -55,36 +58,54 @@ def apart(work: Callable[[], T], undo: Callable[[T], object]) -> T:
     """Does the work in another thread, if signal handlers could interrupt this one, and waits for it.
 
     For work that starts or ends threads. If a handler raises meanwhile, the work goes on; its result is
-    given to `undo`.
+    given to `undo`. Work that takes long is done in this thread as well: an interrupted import of this thread
+    may have left the lock of all imports locked for other threads.
     """
     if not _runs_handlers():
         return work()
     answers: list[T] = []
     errors: list[BaseException] = []
     is_left = False
+    done = allocate_lock()
 
     def run() -> None:
         try:
             answers.append(work())
         except BaseException as error:
             errors.append(error)
+        finally:
+            _forget_this_thread()
+            done.release()
         if is_left and answers:
             undo(answers[0])
 
-    thread = threading.Thread(target=run, name="mrq-mongo-client", daemon=True)
     try:
-        thread.start()
-        thread.join()
+        done.acquire()
+        # `Thread.start` would take a thread that it has started for one that it has not, if a handler raised.
+        start_new_thread(run, ())
+        is_done = done.acquire(timeout=_PATIENCE)
     except BaseException as error:
         is_left = True
-        if isinstance(error, RuntimeError) and thread.ident is None and raised_by_handler(error) is None:
+        if isinstance(error, RuntimeError) and raised_by_handler(error) is None:
             return work()  # no thread can be started, for instance while the interpreter ends
         if answers:
-            threading.Thread(target=undo, args=(answers[0],), daemon=True).start()
+            start_new_thread(undo, (answers[0],))
         raise
+    if not is_done:
+        is_left = True
+        if not answers:
+            return work()
     if errors:
         raise errors[0]
     return answers[0]
+
+
+def _forget_this_thread() -> None:
+    """Removes the calling thread from `threading`, which before Python 3.13 keeps each thread that it has
+    met, but not started."""
+    known: Any = threading
+    if isinstance(known._active.get(get_ident()), known._DummyThread):
+        del known._active[get_ident()]
 
 
 def _runs_handlers() -> bool:

@@ -29,6 +29,9 @@ class DeadlineParser(_HiredisParser):
     """
 
     _buffer: Any
+    _reader: Any = None
+    """None: not connected. The parser of redis-py lacks the attribute before the first login: the check of a
+    connection whose first login a signal handler has interrupted would fail, each time."""
     deadline: float | None = None
     """The end of the reads of this call, by the monotonic clock. None: the next read is the first; `Link` and
     the checks of the pool set None before a call. 0: one read was enough so far."""
@@ -82,8 +85,8 @@ def log_in(connection: Any) -> None:
     Whatever interrupts this closes the connection. redis-py closes it after its own errors only, and keeps it
     after others: the next call would use database 0, or read a reply of the login.
     """
-    set_packer(connection)
     with closed_if_interrupted(connection):
+        set_packer(connection)
         connection.on_connect()
         set_parser(connection)
 

@@ -417,12 +417,12 @@ print(json.dumps([alarms, others]))
 @pytest.mark.campaign
 def test_exceptions_of_a_handler_at_any_moment_of_a_call_reach_the_caller(each_client: Client) -> None:
     config = each_client.config
-    if "mongo" in f"{config.broker}{config.store}":
-        pytest.skip("pymongo may wait for a lock that a handler has kept it from releasing")
     settings = json.dumps({"broker": config.broker, "store": config.store})
     program = [sys.executable, "-c", AT_ANY_MOMENT, settings]
     done = subprocess.run(program, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     alarms, others = json.loads(done.stdout)
     assert alarms > 5
+    if "mongo" in f"{config.broker}{config.store}":  # pymongo drops some of them
+        others = [one for one in others if not ("BrokerUnavailable" in one and "signal handler" in one)]
     assert others == []

@@ -561,6 +561,7 @@ def test_a_client_is_made_and_closed_where_no_signal_handler_can_interrupt_it(pl
     broker.close()
     assert len(threads) == 2
     assert threading.main_thread() not in threads
+    assert not set(threads) & set(threading.enumerate())
 
 
 def test_a_client_that_is_made_after_a_handler_has_raised_is_closed() -> None:
@@ -591,11 +592,33 @@ def test_a_client_that_is_made_after_a_handler_has_raised_is_closed() -> None:
 
 
 def test_a_client_is_made_in_place_where_no_thread_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    def start(thread: threading.Thread) -> None:
+    def start(*_: object) -> None:
         raise RuntimeError("can't create new thread at interpreter shutdown")
 
-    monkeypatch.setattr(threading.Thread, "start", start)
+    monkeypatch.setattr(clients, "start_new_thread", start)
     assert clients.apart(threading.get_ident, lambda _: None) == threading.get_ident()
+
+
+def test_a_client_is_made_in_place_where_the_other_thread_does_not_get_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It may wait for the lock of all imports, which an interrupted import has left locked."""
+    monkeypatch.setattr(clients, "_PATIENCE", 0.05)
+    main, goes_on, closed = threading.get_ident(), threading.Event(), threading.Event()
+
+    def work() -> str:
+        if threading.get_ident() == main:
+            return "here"
+        assert goes_on.wait(PATIENCE)
+        return "there"
+
+    def undo(client: str) -> None:
+        assert client == "there"
+        closed.set()
+
+    assert clients.apart(work, undo) == "here"
+    goes_on.set()
+    assert closed.wait(PATIENCE)
 
 
 def test_errors_of_pymongo_pass_through_the_thread_that_makes_a_client() -> None:

@@ -378,6 +378,33 @@ def test_a_login_that_is_interrupted_leaves_no_connection_without_its_database(
         assert client.dbsize() == 0
 
 
+def test_a_connection_that_is_interrupted_before_its_login_is_not_used(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by a signal handler that raises between two lines of redis-py."""
+
+    def interrupted(connection: Any) -> None:
+        raise Interrupted
+
+    with server.client() as client:
+        client.flushall()
+    broker = open_broker(Place(f"redis://127.0.0.1:{server.port}/7", "mrq"))
+    [job, other] = [new_job() for _ in range(2)]
+    pool = broker._connection._connected().client.connection_pool
+    with monkeypatch.context() as patch:
+        patch.setitem(pool.connection_kwargs, "redis_connect_func", interrupted)
+        with pytest.raises(Interrupted):
+            broker.enqueue([job])
+    log_in = pool.connection_kwargs["redis_connect_func"]
+    for connection in pool._available_connections:
+        connection.redis_connect_func = log_in
+    broker.enqueue([job, other])
+    assert len(claim(broker, limit=2).records) == 2
+    broker.close()
+    with server.client() as client:
+        assert client.dbsize() == 0
+
+
 def test_no_number_reaches_the_packer_of_commands_which_crashes_when_a_signal_handler_raises(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
