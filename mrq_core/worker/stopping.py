@@ -52,10 +52,14 @@ class Stopping:
         self._mailbox: Mailbox[str] = Mailbox(self._announce)
         self._reader = SignalReader(self._receive)
 
+    @property
+    def signals(self) -> tuple[signal.Signals, ...]:
+        """SIGINT, SIGTERM and SIGHUP, and SIGUSR1 if there is a LOG_FILE."""
+        return (*STOP_SIGNALS, signal.SIGUSR1) if self._state.config.log_file else STOP_SIGNALS
+
     def handle_signals(self) -> None:
-        """Takes over SIGINT, SIGTERM and SIGHUP, and SIGUSR1 if there is a LOG_FILE."""
-        has_file = bool(self._state.config.log_file)
-        self._reader.start((*STOP_SIGNALS, signal.SIGUSR1) if has_file else STOP_SIGNALS)
+        """Takes over `signals`."""
+        self._reader.start(self.signals)
 
     def restore_signals(self, *, ignores_later: bool = False) -> None:
         """Restores the earlier handlers, or ignores later signals because the process exits."""

@@ -11,6 +11,7 @@ from mrq_core.contract.record import Status
 from tests.support import Project, until
 
 CHANGES = '''
+import asyncio
 import contextlib
 import io
 import logging
@@ -19,6 +20,7 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -210,6 +212,19 @@ def logs():
 def handles(signum: int):
     signal.signal(signum, signal.SIG_IGN)
     time.sleep(0.01)
+
+
+@task
+def loops(signum: int):
+    async def handles():
+        asyncio.get_running_loop().add_signal_handler(signum, int)
+        await asyncio.sleep(0.002)
+    asyncio.run(handles())
+
+
+@task
+def codes():
+    return [subprocess.run(["sh", "-c", "exit 3"]).returncode, os.waitstatus_to_exitcode(os.system("exit 3"))]
 
 
 @task
@@ -465,6 +480,41 @@ def test_signals_that_python_ignores_are_ignored_after_a_task_has_replaced_their
     after = project.queue("changes.handled", {"signum": int(signum)})
     project.work_off()
     assert project.ended(before).result == project.ended(after).result == "1"
+
+
+@pytest.mark.parametrize("task", ["loops", "handles", "defaults"])
+def test_the_log_file_is_opened_again_after_a_task_has_replaced_the_handler_of_its_signal(
+    project: Project, task: str
+) -> None:
+    file, moved = project.path / "log", project.path / "log.1"
+    worker = project.start("worker", "--log-file", str(file), "--max-latency", "0.05")
+    project.queue(f"changes.{task}", {"signum": int(signal.SIGUSR1)})
+    until(lambda: file.exists() and "signal.restored SIGUSR1" in file.read_text(), what="the handler")
+    file.rename(moved)
+    worker.send(signal.SIGUSR1)
+    until(file.exists, what="the new file")
+    worker.send(signal.SIGINT)
+    assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("is_early", [False, True])
+def test_programs_of_later_jobs_have_exit_codes_after_children_were_ignored(
+    project: Project, is_early: bool
+) -> None:
+    if is_early:
+        earlier = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        try:
+            worker = project.start("worker", "--max-jobs", "1")
+        finally:
+            signal.signal(signal.SIGCHLD, earlier)
+    else:
+        ignoring = project.queue("changes.handles", {"signum": int(signal.SIGCHLD)})
+        worker = project.worker("--max-jobs", "2")
+        project.ended(ignoring)
+        worker.until_output("signal.restored SIGCHLD")
+    job = project.queue("changes.codes")
+    assert project.ended(job).result == [3, 3]
+    assert worker.wait() == 0
 
 
 def test_later_jobs_have_the_limits_of_the_worker_and_no_alarm(project: Project) -> None:

@@ -11,7 +11,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
@@ -66,11 +66,13 @@ class Surroundings:
         self._mask: set[int] = set()
         self._warned: str | None = None
 
-    def keep_signals(self) -> None:
-        """Notes the signal handlers of the worker, in its main thread, and keeps threads able to run."""
-        handlers = {number: _raw.getsignal(number) for number in _SIGNALS}
+    def keep_signals(self, others: Iterable[int]) -> None:
+        """Notes the signal handlers of the worker, in its main thread, and keeps threads able to run.
+        `others`: signals that the worker has taken over."""
+        handlers = {number: _raw.getsignal(number) for number in {*_SIGNALS, *others}}
         self._handlers = {number: handler for number, handler in handlers.items() if handler is not None}
         self._mask = _raw.pthread_sigmask(signal.SIG_BLOCK, ())
+        _heed_children()  # the program that has started the worker may ignore them
         setattr(sys, "setswitchinterval", _set_short_switch_interval)  # noqa: B010
 
     @contextmanager
@@ -132,13 +134,13 @@ class Surroundings:
         return type(path) is list and len(path) >= len(self._path) and path[: len(self._path)] == self._path
 
     def _restore_signals(self) -> None:
+        if self._handlers and _heed_children():
+            _warn_of_handler(signal.SIGCHLD)
         for number, handler in self._handlers.items():
             # Also where Python's handler is unchanged: a watcher of gevent, or C code, replaces it in the
             # system, which Python does not see.
             if _raw.signal(number, handler) != handler:
-                _log.warning(
-                    "signal.restored %s: a task had replaced its handler", signal.Signals(number).name
-                )
+                _warn_of_handler(number)
         if self._handlers and _raw.pthread_sigmask(signal.SIG_BLOCK, ()) != self._mask:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
 
@@ -167,6 +169,19 @@ class Surroundings:
         elif self._warned != folder:
             self._warned = folder
             _log.warning("folder.changed: a task has changed the working directory of all jobs to %s", folder)
+
+
+def _heed_children() -> bool:
+    """Whether children were ignored: while they are, the system keeps no exit codes, and each program that a
+    job starts seems to have succeeded."""
+    is_ignored = bool(_raw.getsignal(signal.SIGCHLD) == _raw.SIG_IGN)
+    if is_ignored:
+        _raw.signal(signal.SIGCHLD, _raw.SIG_DFL)
+    return is_ignored
+
+
+def _warn_of_handler(number: int) -> None:
+    _log.warning("signal.restored %s: a task had replaced its handler", signal.Signals(number).name)
 
 
 def folder_now() -> str:
