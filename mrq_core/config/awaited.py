@@ -77,13 +77,44 @@ def main_greenlet() -> Any:
     return found
 
 
-def is_spawned_by(spawner: Any) -> bool:
-    """Whether the calling greenlet was spawned by this greenlet, or by one that it spawned. gevent's threads
-    are greenlets."""
-    here = found = current_greenlet()
-    while found is not None and found is not spawner:
-        if hasattr(found, "spawning_greenlet"):
-            found = found.spawning_greenlet and found.spawning_greenlet()
-        else:
-            found = found.parent  # of a greenlet without gevent: its end continues the parent
-    return found is not None and found is not here
+class SpawnMark:
+    """Tells which greenlets are spawned by a greenlet while the mark is set, or by such greenlets. gevent's
+    threads are greenlets.
+
+    The mark is the dict `spawn_tree_locals`, which a greenlet of gevent has from the greenlet that spawns it.
+    """
+
+    def __init__(self) -> None:
+        self.greenlet = current_greenlet()
+        """None: greenlets are not loaded yet, so all are spawned later."""
+        self._before: dict[str, object] | None = getattr(self.greenlet, "spawn_tree_locals", None)
+        self._locals = dict(self._before or {})
+
+    def spawner(self) -> Any:
+        """The greenlet that spawns. To be called in the same native thread."""
+        return self.greenlet or main_greenlet()
+
+    def set(self) -> None:
+        """From now on, greenlets get the mark."""
+        if self.greenlet is not None:
+            self.greenlet.spawn_tree_locals = self._locals
+
+    def remove(self) -> None:
+        """The next greenlets get no mark."""
+        if self._before is not None:
+            self.greenlet.spawn_tree_locals = self._before
+        elif hasattr(self.greenlet, "spawn_tree_locals"):
+            del self.greenlet.spawn_tree_locals
+
+    def is_on_caller(self) -> bool:
+        """Whether the calling greenlet has the mark. To be called in the same native thread."""
+        here = found = current_greenlet()
+        spawner = self.spawner()
+        while found is not None and found is not spawner:
+            if self.greenlet is not None and hasattr(found, "spawn_tree_locals"):
+                return found.spawn_tree_locals is self._locals
+            if hasattr(found, "spawning_greenlet"):
+                found = found.spawning_greenlet and found.spawning_greenlet()
+            else:
+                found = found.parent  # of a greenlet without gevent: its end continues the parent
+        return found is not None and found is not here

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from mrq_core.config.awaited import awaits, current_greenlet, is_spawned_by, main_greenlet
+from mrq_core.config.awaited import SpawnMark, awaits
 from mrq_core.drivers.forks import left_threads
 from mrq_core.errors import ConfigError
 
@@ -42,23 +42,19 @@ class _Loader(NamedTuple):
     thread: int
     """The id of the thread; in a process that gevent has patched, of the greenlet."""
     native_thread: int
-    greenlet: Any
-    """None: greenlets were not loaded yet, so this is the main greenlet of the thread."""
+    mark: SpawnMark
     what: Loading
 
     def frame(self) -> FrameType | None:
         """The innermost frame. None: not known."""
-        greenlet = self.greenlet
-        if greenlet is None and self.native_thread == threading.get_native_id():
-            greenlet = main_greenlet()
+        is_here = self.native_thread == threading.get_native_id()
+        greenlet = self.mark.spawner() if is_here else self.mark.greenlet
         suspended: FrameType | None = getattr(greenlet, "gr_frame", None)
         return suspended or sys._current_frames().get(self.thread)
 
     def has_spawned_this(self) -> bool:
-        """Whether this code runs in a greenlet that the loader has spawned."""
-        return self.native_thread == threading.get_native_id() and is_spawned_by(
-            self.greenlet or main_greenlet()
-        )
+        """Whether this code runs in a greenlet that the loaded code has spawned."""
+        return self.native_thread == threading.get_native_id() and self.mark.is_on_caller()
 
 
 _loaders: dict[object, _Loader] = {}
@@ -82,13 +78,15 @@ def loading(what: Loading) -> Iterator[None]:
         waiting = LoadWait(wanted)
         while _loaders_elsewhere():
             waiting.pause()
-    before, key = is_loading.get(), object()
-    loader = _Loader(threading.get_ident(), threading.get_native_id(), current_greenlet(), what)
+    before, key, mark = is_loading.get(), object(), SpawnMark()
+    loader = _Loader(threading.get_ident(), threading.get_native_id(), mark, what)
     try:  # changes nothing before the block: a signal handler may raise between
         is_loading.set(what)
         _loaders[key] = loader
+        mark.set()
         yield
     finally:
+        mark.remove()
         is_loading.set(before)
         _loaders.pop(key, None)
 

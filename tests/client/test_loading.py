@@ -38,9 +38,9 @@ def _new_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def run(code: str, folder: Path) -> str:
+def run(code: str, folder: Path, first: str = "") -> str:
     """What a program prints that must end."""
-    (folder / "program.py").write_text(IMPORTS + code)
+    (folder / "program.py").write_text(first + IMPORTS + code)
     done = subprocess.run(
         [sys.executable, "program.py"],
         cwd=folder,
@@ -172,6 +172,24 @@ def test_greenlets_that_come_first_together_get_one_client(tmp_path: Path, first
     assert done.stdout == "loaded\n" * loaded + "1\n", done.stderr
 
 
+@pytest.mark.parametrize("first", ["", "from gevent import monkey; monkey.patch_all()\n"])
+def test_a_greenlet_that_was_spawned_before_the_config_file_is_loaded_waits_for_it(
+    tmp_path: Path, first: str
+) -> None:
+    (tmp_path / "mrq-config.py").write_text(
+        "import gevent\nimport mrq_core.config.loading\n"
+        "mrq_core.config.loading._PATIENCE_WITH_SPAWNER = 0.1\ngevent.sleep(0.5)\n"
+    )
+    printed = run(
+        "import gevent\n"
+        "def ask():\n    gevent.sleep(0.05)\n    queue_job('a.B')\n"
+        "early = gevent.spawn(ask)\nqueue_job('a.B')\nearly.get()\nprint(Queue('default').size())\n",
+        tmp_path,
+        first,
+    )
+    assert printed == "2\n"
+
+
 POLL = "while not answers:\n    time.sleep(0.01)\n"
 NEVER_SEEN = {
     "poll": (f"thread.start()\n{POLL}", "_PATIENCE"),
@@ -266,6 +284,18 @@ def test_a_thread_that_the_config_file_waits_for_is_told_so(
     assert done == "done"
     assert len(told) == 1
     assert "was asked for while the config file mrq-config.py is being loaded" in told[0]
+
+
+@pytest.mark.parametrize("join", ["greenlet", "greenlet of a greenlet", "raw greenlet"])
+def test_a_greenlet_that_the_config_file_waits_for_is_told_so_where_the_program_uses_gevent(
+    tmp_path: Path, join: str
+) -> None:
+    (tmp_path / "mrq-config.py").write_text(f"{asking(QUEUE)}{JOINS[join]}")
+    told, number = run(
+        "queue_job('a.B')\nprint(Queue('default').size())\n", tmp_path, "import gevent\ngevent.sleep(0)\n"
+    ).splitlines()
+    assert "was asked for while the config file mrq-config.py is being loaded" in told
+    assert number == "1"
 
 
 @pytest.mark.parametrize("join", ["thread of a thread", "result", "greenlet of a greenlet"])
