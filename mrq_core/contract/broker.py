@@ -63,7 +63,6 @@ class Broker(StoreServices):
     """Whether other processes reach the same jobs. If not, all jobs run in the worker's own process."""
     supports_denied_tasks: bool = True
     """Whether a claim obeys `denied_tasks` and `allowed_tasks`. A pair does not: its queue knows no tasks."""
-
     has_separate_entries: bool = True
     """Whether entries are stored apart from records. If not, no job can lack its entry, and the numbers of
     `counts` may come from totals, which a crash leaves wrong for a while."""

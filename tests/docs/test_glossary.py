@@ -70,7 +70,7 @@ def public_names() -> set[str]:
 
 
 def operations() -> list[str]:
-    values = {"is_shared", "location", "supports_denied_tasks"}
+    values = {"is_shared", "location", "supports_denied_tasks", "has_separate_entries"}
     return [name for name in dir(Broker) if not name.startswith("_") and name not in values]
 
 
