@@ -154,7 +154,8 @@ def mrq_encode(value: JsonValue) -> JsonValue:
 def mrq_decode(value: JsonValue) -> JsonValue:
     """Reverses `mrq_encode`. Must return a value unchanged that `mrq_encode` did not make.
 
-    Runs in the worker for params; the timeout of the job includes it there."""
+    Runs in the worker for params; the timeout of the job includes it there. Records that the hook reads, such
+    as that of the current job, have params and result as they are stored."""
 
 
 # --- observers: batched; an error in one is logged and never fatal ------------------------------

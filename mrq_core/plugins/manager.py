@@ -15,6 +15,7 @@ import importlib
 import inspect
 import logging
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from functools import partial
 from importlib import metadata
 from types import ModuleType
@@ -53,6 +54,7 @@ ENTRY_POINT_GROUP = "mrq"
 ENCODED_FACTOR = 2
 """How much larger than its limit a value may be after `mrq_encode`, for instance in base64."""
 _log = logging.getLogger("mrq.plugins")
+_is_decoding: ContextVar[bool] = ContextVar("mrq_is_decoding", default=False)
 
 
 class _Manager(pluggy.PluginManager):
@@ -305,10 +307,14 @@ class Plugins:
         return " or ".join(f"the plugin {one.plugin_name}" for one in self.implementations(hook))
 
     def decode(self, value: JsonValue) -> JsonValue:
-        """The value before `encode`."""
-        if not self.implements("mrq_decode"):
+        """The value before `encode`. Inside the hook, which may read a record, it stays as stored."""
+        if not self.implements("mrq_decode") or _is_decoding.get():
             return value
-        decoded = self._first("mrq_decode", value)
+        decoding = _is_decoding.set(True)
+        try:
+            decoded = self._first("mrq_decode", value)
+        finally:
+            _is_decoding.reset(decoding)
         return value if decoded is None else decoded
 
     def driver_for(self, wanted: str, *, setting: str = "BROKER") -> tuple[Driver, str | None]:

@@ -131,6 +131,7 @@ class FileHandler(LocklessHandler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
+            self.restore()  # a connection may have the number of a descriptor that a task has closed
             if self._follows and self._is_replaced():
                 with suppress(OSError):
                     self.reopen()

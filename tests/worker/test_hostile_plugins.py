@@ -239,6 +239,16 @@ def mrq_decode(value):
 """
 )
 
+READS = """
+from mrq_core import get_current_job, hookimpl
+
+
+@hookimpl
+def mrq_decode(value):
+    job = get_current_job()
+    return {"value": [value["value"], job.record.path, job.record.params]} if "value" in value else None
+"""
+
 CODED = """
 from mrq_core import task
 
@@ -273,6 +283,13 @@ def test_whatever_a_codec_raises_the_job_fails_with_it(coded: Project, raised: s
         (Status.FAILED, name)
     ] * 2
     assert coded.ended(last).result == 42
+
+
+def test_a_hook_that_decodes_may_read_the_record_of_its_job(coded: Project) -> None:
+    coded.write("reading.py", READS)
+    job = coded.queue("coded.returns", {"value": 1})
+    coded.work_off("--plugins", "reading")
+    assert coded.ended(job).result == [1, "coded.returns", {"value": 1}]
 
 
 def test_a_result_that_a_codec_makes_unstorable_fails_its_job_and_names_the_hook(coded: Project) -> None:

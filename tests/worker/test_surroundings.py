@@ -163,6 +163,14 @@ def log_file():
                 time.sleep(0.01)
 
 
+def other_file():
+    for number in range(3, 100):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/self/fd/{number}").endswith("/worker.log"):
+                os.dup2(os.open("other", os.O_WRONLY | os.O_CREAT), number)
+                log.info("at once")
+
+
 def disable_odd():
     logging.Logger.manager.disable = 99
 
@@ -387,6 +395,14 @@ def test_lines_go_to_the_log_file_after_a_task_has_closed_its_descriptor(project
     assert "from the logger of mrq" in lines
     assert "worker.stopped" in lines
     assert "Bad file descriptor" not in worker.output
+
+
+def test_no_line_goes_to_another_file_that_has_the_descriptor_of_the_log_file(project: Project) -> None:
+    project.queue("changes.configures", {"way": "other_file"})
+    project.queue("changes.logs")
+    project.work_off("--log-file", "worker.log")
+    assert (project.path / "other").read_text() == ""
+    assert "at once" in (project.path / "worker.log").read_text()
 
 
 def test_the_client_of_a_worker_stays_open_after_a_task_has_closed_it(project: Project) -> None:
