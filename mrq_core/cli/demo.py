@@ -14,14 +14,18 @@ import typer
 from mrq_core.cli.errors import EXIT_INTERRUPTED, CommandFailed
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import console, counted, note, program, say
+from mrq_core.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
+    from gevent.event import Event
+
     from mrq_core.cli.demo_dashboard import DemoDashboard
     from mrq_core.cli.demo_jobs import DemoJobs
     from mrq_core.client.client import Client
     from mrq_core.config.settings import Config
     from mrq_core.plugins.manager import Plugins
     from mrq_core.worker.executions import Execution
+    from mrq_core.worker.worker import Worker
 
 _DEFAULT_JOBS = 500
 _LOOK_EVERY = 0.5
@@ -71,19 +75,34 @@ def demo(
         folder_now()  # the worker needs it: refuse before jobs are queued
         with dashboard_of(config, given, is_wanted=not no_dashboard) as dashboard:
             jobs = _enqueue(client, number)
-            _work(config, plugins, jobs, dashboard, given.broker_flags())
-        left = jobs.refresh(client)
-        if left:
-            again = f"{program()} worker {QUEUE} --burst{given.broker_flags()}"
-            note(
-                f"Stopped. {counted(len(left), 'job')} stay on the queue {QUEUE}; to go on with them: {again}"
-            )
+            try:
+                _work(config, plugins, jobs, dashboard, given.broker_flags())
+            except KeyboardInterrupt:  # the worker does not handle signals yet
+                _tell_left(jobs, client, given)
+                raise
+        if _tell_left(jobs, client, given):
             sys.exit(EXIT_INTERRUPTED)
     finally:
         client.close()
     surprises = jobs.surprises()
     if surprises:
         raise CommandFailed("\n".join(["not all jobs ended as expected:", *(f"  {s}" for s in surprises)]))
+
+
+def _tell_left(jobs: DemoJobs, client: Client, given: Given) -> bool:
+    """Says how to go on if some jobs are not known to have ended. Does not wait for a broker that is away:
+    little time is left after the worker's stop."""
+    from mrq_core.cli.demo_tasks import QUEUE
+
+    try:
+        left = len(jobs.unknown() if jobs.is_stale else jobs.refresh(client))
+    except BrokerUnavailable as error:
+        note(f"mrq: {error}")
+        left = len(jobs.unknown())
+    if left:
+        again = f"{program()} worker {QUEUE} --burst{given.broker_flags()}"
+        note(f"Stopped. {counted(left, 'job')} stay on the queue {QUEUE}; to go on with them: {again}")
+    return bool(left)
 
 
 def _quiet_logs(config: Config) -> None:
@@ -117,7 +136,8 @@ def _work(
     config: Config, plugins: Plugins, jobs: DemoJobs, dashboard: DemoDashboard | None, flags: str
 ) -> None:
     """Runs a worker until all these jobs have ended, here or elsewhere, and shows the results. Beside a
-    dashboard on a terminal, the worker then goes on until it is stopped, or the dashboard ends."""
+    dashboard on a terminal, the worker then goes on until it is stopped, or the dashboard ends. Like the
+    worker, waits for a broker that is away."""
     import gevent
     from gevent.event import Event
 
@@ -130,6 +150,7 @@ def _work(
     goes_on = address is not None and console().is_terminal
     running = set(jobs.expected)
     ended = Event()
+    failures: list[Exception] = []
     shown = ExitStack()
     show_progress = shown.enter_context(progress(len(running)))
 
@@ -146,8 +167,7 @@ def _work(
 
     def watch() -> None:
         try:
-            while jobs.refresh(worker.client):
-                ended.wait(_LOOK_EVERY)
+            _wait_for(jobs, worker, ended)
             seconds = time.monotonic() - started
             shown.close()
             print_results(jobs, seconds, flags, goes_on=goes_on)
@@ -156,6 +176,8 @@ def _work(
                     f"The dashboard is at {address} and a worker runs what you queue there. Ctrl-C ends both."
                 )
                 dashboard.wait()
+        except Exception as error:  # gevent would print its traceback
+            failures.append(error)
         finally:
             worker.stop("the demo has ended")
 
@@ -163,7 +185,27 @@ def _work(
     started = time.monotonic()
     watcher = gevent.spawn(watch)
     try:
-        worker.run()
+        code = worker.run()
     finally:
         watcher.kill()
         shown.close()
+    if failures:
+        raise failures[0]
+    if code:
+        raise CommandFailed("the worker of the demo broke")
+
+
+def _wait_for(jobs: DemoJobs, worker: Worker, ended: Event) -> None:
+    """Waits until all jobs have ended. `ended`: the worker has settled all of them."""
+    import gevent
+
+    while True:
+        was_away = jobs.is_stale
+        try:
+            if worker.status != "init" and not jobs.refresh(worker.client):
+                return
+            ended.wait(_LOOK_EVERY)
+        except BrokerUnavailable as error:
+            if not was_away:
+                note(f"mrq: {error}\nThe demo goes on when the broker is back.")
+            gevent.sleep(_LOOK_EVERY)

@@ -11,6 +11,7 @@ from mrq_core.cli import demo_tasks
 from mrq_core.client.client import Client
 from mrq_core.contract.messages import CHUNK
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.errors import BrokerUnavailable
 
 _LEFT_OUT = frozenset({"site-packages", "dist-packages", "test", "tests", "__pycache__"})
 """Not the library itself; and its tests hold files that are wrong on purpose."""
@@ -26,6 +27,8 @@ class DemoJobs:
     records: dict[str, JobRecord] = field(default_factory=dict)
     named: dict[str, str] = field(default_factory=dict)
     """Ids of the jobs that are worth a look, by what is special about them."""
+    is_stale: bool = False
+    """Whether the broker was away at the last attempt to refresh."""
 
     def surprises(self) -> list[str]:
         """What ended otherwise than expected, in words."""
@@ -39,9 +42,23 @@ class DemoJobs:
         return found
 
     def refresh(self, client: Client) -> list[str]:
-        """Fetches the jobs that are not known to have ended; answers with those that still have not."""
+        """Fetches the jobs that are not known to have ended; answers with those that still have not. Raises
+        BrokerUnavailable."""
+        try:
+            left = self._refresh(client)
+        except BrokerUnavailable:
+            self.is_stale = True
+            raise
+        self.is_stale = False
+        return left
+
+    def unknown(self) -> list[str]:
+        """The jobs that are not known to have ended."""
+        return [job_id for job_id in self.expected if job_id not in self.records]
+
+    def _refresh(self, client: Client) -> list[str]:
         left = []
-        waiting = [job_id for job_id in self.expected if job_id not in self.records]
+        waiting = self.unknown()
         for start in range(0, len(waiting), CHUNK):
             chunk = waiting[start : start + CHUNK]
             for job_id, record in zip(chunk, client.broker.get(chunk), strict=True):

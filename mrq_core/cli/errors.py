@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mrq_core.cli import interrupts
 from mrq_core.cli.output import complain, complain_traceback
 from mrq_core.cli.terminal import result_output
 from mrq_core.config.hidden import hiding
@@ -13,7 +14,7 @@ from mrq_core.drivers import open_files
 from mrq_core.errors import ConfigError, InvalidParams, InvalidValue, MrqError, ScheduleNotFound, shown_error
 
 _HINT = "This is an error in mrq or in a plugin; --debug prints its traceback"
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, interrupts.EXIT_INTERRUPTED
 
 
 class UsageError(ConfigError):

@@ -1,4 +1,4 @@
-"""The entry points. Before gevent has patched the library they import only `terminal` and
+"""The entry points. Before gevent has patched the library they import only `interrupts`, `terminal` and
 `worker_role`, and no typer.
 
 Only commands that run tasks in this process are patched. Other commands, and programs that import mrq, have
@@ -11,7 +11,7 @@ import os
 import sys
 from typing import NoReturn
 
-from mrq_core.cli import terminal
+from mrq_core.cli import interrupts, terminal
 from mrq_core.drivers import open_files
 
 PATCHED_COMMANDS = frozenset({"worker", "run", "demo"})
@@ -40,21 +40,31 @@ def main_dashboard() -> NoReturn:
 
 
 def _start(arguments: list[str]) -> NoReturn:
+    try:
+        _run_to_the_end(arguments)
+    except KeyboardInterrupt:  # during an import, or between two steps of the end
+        interrupts.leave_at_interrupt(interrupts.EXIT_INTERRUPTED)
+        sys.exit(interrupts.EXIT_INTERRUPTED)
+
+
+def _run_to_the_end(arguments: list[str]) -> NoReturn:
+    interrupts.prepare()
     terminal.protect_streams()
     terminal.forget_zero_width()
     arguments = [_as_utf8(argument) for argument in arguments]
     try:
         with terminal.exit_at_start():
             _run(arguments)
-    except KeyboardInterrupt:  # during an import
-        sys.exit(130)
     finally:
+        interrupts.leave_at_interrupt(interrupts.EXIT_INTERRUPTED)
         error = terminal.output_error()
         if error is not None:
             terminal.restore_streams()
             print(f"mrq: standard output could not be written ({error}): it is incomplete", file=sys.stderr)
             if not terminal.is_working:  # it shows the help or the version only
+                interrupts.leave_at_interrupt(1)
                 sys.exit(1)
+        interrupts.leave_at_interrupt(interrupts.code_of(sys.exception()))
 
 
 def _as_utf8(argument: str) -> str:
@@ -77,11 +87,11 @@ def _run(arguments: list[str]) -> NoReturn:
     terminal.put_working_directory_last()
     is_parent = command == "worker" and _is_parent(arguments)
     if command in PATCHED_COMMANDS and not is_parent:
-        from mrq_core.worker.guards.patching import hide_interrupts, patch_all
+        from mrq_core.worker.guards.patching import lead_interrupts, patch_all
 
         patch_all()
         if command != "worker":
-            hide_interrupts()
+            lead_interrupts(is_over=interrupts.is_leaving)
     if command == "worker" and not is_parent:
         from mrq_core.worker.guards.signals import leave_while_starting
 

@@ -14,6 +14,7 @@ last one, so that a clock that steps repeats no fire.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
@@ -157,9 +158,10 @@ class Scheduler:
         self._is_stopped = True
 
     def close(self) -> None:
-        """Deletes the report of this scheduler, unless the broker is away. Raises BrokerError."""
+        """Deletes the report of this scheduler, unless the broker is away: the report expires soon."""
         if not self._is_failing:
-            self._broker.state.delete(schedules.SCHEDULERS, [self.name])
+            with contextlib.suppress(BrokerError):
+                self._broker.state.delete(schedules.SCHEDULERS, [self.name])
 
     def tick(self) -> float:
         """Fires up to BATCH schedules that are due; returns the seconds until the next tick. Raises

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from importlib import metadata
 from typing import Any
 
@@ -79,9 +80,30 @@ def _refusal(name: str, reason: str) -> ConfigError:
     )
 
 
-def hide_interrupts() -> None:
-    """Keeps gevent from printing the KeyboardInterrupt of a Ctrl-C, which the command handles."""
-    from gevent import get_hub
+def lead_interrupts(is_over: Callable[[], bool]) -> None:
+    """Leads the KeyboardInterrupt of a Ctrl-C to the main greenlet, which handles it, without a traceback.
+
+    With gevent, a signal handler runs in the thread or greenlet that runs at the moment. gevent passes the
+    exception on, but prints the traceback; the library prints the traceback of a thread, and drops the
+    exception. Call it in the main greenlet. `is_over`: whether the main greenlet has ended its work.
+    """
+    import threading
+
+    from gevent import get_hub, getcurrent
 
     hub: Any = get_hub()
     hub.NOT_ERROR = (*hub.NOT_ERROR, KeyboardInterrupt)
+    main: Any = getcurrent()
+    print_traceback = threading.excepthook
+
+    def throw() -> None:
+        if not is_over():
+            main.throw(KeyboardInterrupt)
+
+    def pass_on(failed: threading.ExceptHookArgs) -> None:
+        if failed.exc_type is KeyboardInterrupt and get_hub() is hub:
+            hub.loop.run_callback(throw)
+        else:
+            print_traceback(failed)
+
+    threading.excepthook = pass_on
