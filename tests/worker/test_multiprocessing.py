@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.support import Project
@@ -247,6 +249,11 @@ def test_an_isolated_task_uses_processes_of_multiprocessing(project: Project) ->
     assert {name: project.ended(job).result for name, job in jobs.items()} == {
         name: RESULTS[name] for name in SOLO
     }
+
+
+def test_a_task_that_runs_at_once_uses_processes_of_multiprocessing(project: Project) -> None:
+    assert json.loads(project.mrq("run", "using.uses", "name", "forked")) == RESULTS["forked"]
+    assert json.loads(project.mrq("run", "using.uses", "name", "manages")) == RESULTS["manages"]
 
 
 def test_a_job_that_waits_for_a_pool_times_out(project: Project) -> None:

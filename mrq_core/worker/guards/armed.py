@@ -8,7 +8,6 @@ from mrq_core.worker.guards import forking
 from mrq_core.worker.guards.asyncio_loops import keep_loops_apart
 from mrq_core.worker.guards.guarded_log import guard_hub, guard_loggers
 from mrq_core.worker.guards.lasting import keep_hub, release_hub
-from mrq_core.worker.guards.multiprocessing_waits import let_multiprocessing_wait
 from mrq_core.worker.guards.resolving import guard_resolver
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ def guard_process(tracing: IoTracing | None) -> None:
         tracing.trace_lookups()
     keep_hub()
     keep_loops_apart()
-    let_multiprocessing_wait()
 
 
 def release_process() -> None:

@@ -40,9 +40,11 @@ def patch_all() -> None:
         patched.entry_points = search
     from mrq_core.worker.guards.closing import close_at_once
     from mrq_core.worker.guards.fork_locks import free_locks_after_fork
+    from mrq_core.worker.guards.multiprocessing_waits import let_multiprocessing_wait
 
     close_at_once()
     free_locks_after_fork()
+    let_multiprocessing_wait()
     check_variables(are_patched=True)
 
 
