@@ -212,7 +212,7 @@ def test_bad_tasks_fail_by_themselves_and_the_worker_goes_on(project: Project) -
         ("bad.generates", "result is of type generator"),
         ("bad.returns_object", "result.deep[1] is of type object"),
         ("bad.returns_nan", "finite"),
-        ("bad.returns_much", "the limit is 4,194,304"),
+        ("bad.returns_much", "more than 4,194,304 bytes as JSON"),
         ("bad.raises_binary", "bad \\udcff \\x00 text"),
         ("bad.typed", "Object missing required field `n`"),
         ("bad.plain", "not a task but a function"),
