@@ -11,6 +11,7 @@ import sys
 from importlib import import_module
 from importlib.machinery import PathFinder
 from types import ModuleType
+from typing import Any
 
 LIBRARIES = frozenset(
     {
@@ -123,8 +124,8 @@ def _hides(name: str, ran: str | None) -> str | None:
         return f"the {kind} {shown} hides the module {name} {owner}: rename the {kind}"
     if module is None:
         return f"the module {name} {owner} is blocked: other code has set sys.modules[{name!r}] to None"
-    if isinstance(module, ModuleType) and module.__spec__ is not None:
-        folders = list(getattr(module, "__path__", ()))
+    if _own(module, "__spec__") is not None:
+        folders = list(_own(module, "__path__") or ())
         # A library may have no `__init__` at its top, as zope.
         if not folders or any(os.path.basename(os.path.dirname(path)) in _INSTALLED for path in folders):
             return None
@@ -167,8 +168,15 @@ def _is_hidden(name: str) -> str | None:
     return None
 
 
+def _own(module: object, name: str) -> Any:
+    """An attribute of a module, whatever its class makes of it. None: no module, or no such attribute."""
+    return (
+        ModuleType.__getattribute__(module, "__dict__").get(name) if isinstance(module, ModuleType) else None
+    )
+
+
 def _file_of(module: object) -> str | None:
-    file = vars(module).get("__file__") if isinstance(module, ModuleType) else None
+    file = _own(module, "__file__")
     return os.path.abspath(file) if isinstance(file, str) else None
 
 

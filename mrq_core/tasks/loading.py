@@ -66,14 +66,8 @@ def load_task(path: str, config: Config) -> LoadedTask:
 def resolve_options(path: str, task_class: type[Task], config: Config) -> LoadedTask:
     """Resolves the options of a task: TASKS, then the options of the task, then the defaults of the
     configuration."""
-    own = options_from(
-        {
-            name: getattr(task_class, name)
-            for name in OPTION_NAMES
-            if getattr(task_class, name, None) is not None
-        },
-        where=path,
-    )
+    given = {name: _attribute(path, task_class, name) for name in OPTION_NAMES}
+    own = options_from({name: value for name, value in given.items() if value is not None}, where=path)
     override = options_from(config.tasks.get(path, {}), where=f"TASKS[{path!r}]")
 
     def pick(name: str, default: Any) -> Any:
@@ -132,8 +126,11 @@ def check_reachable(task: TaskLike) -> str:
     path, definition = path_of(task), _definition(task)
     _refuse_script(path, definition.__module__)
     found: object = sys.modules.get(definition.__module__)
-    for name in definition.__qualname__.split("."):
-        found = getattr(found, name, None)
+    try:
+        for name in definition.__qualname__.split("."):
+            found = getattr(found, name, None)
+    except Exception:  # code of the module
+        found = None
     if found is not task:
         raise InvalidValue(
             f"{path} does not lead to this task, so no worker can find it: a task has to stand in its module "
@@ -173,8 +170,7 @@ def _definition(task: TaskFunction[Any, Any] | type[Task]) -> Any:
 
 def find_task(path: str) -> type[Task]:
     """The class behind a path. Raises TaskNotFound, TaskImportFailed or NotATask."""
-    module_name, names = _import_longest(path)
-    found: object = importlib.import_module(module_name)
+    found, module_name, names = _import_longest(path)
     for index, name in enumerate(names):
         try:
             found = getattr(found, name)
@@ -186,7 +182,7 @@ def find_task(path: str) -> type[Task]:
             raise
         except BaseException as error:  # code of the module: its `__getattr__`
             raise _import_failed(path, ".".join([module_name, *names[: index + 1]]), error) from error
-    if isinstance(found, TaskFunction):
+    if has_type(found, TaskFunction):
         return found.task_class
     if is_task_class(found):
         return found
@@ -197,8 +193,19 @@ def find_task(path: str) -> type[Task]:
     )
 
 
-def _import_longest(path: str) -> tuple[str, list[str]]:
-    """Imports the longest part of the path that is a module. The other parts are names in the module."""
+def _attribute(path: str, task_class: type[Task], name: str) -> object:
+    """An attribute of the task. None: there is none. Raises TaskImportFailed if its metaclass raises."""
+    try:
+        return getattr(task_class, name, None)
+    except (TaskError, Interrupt):
+        raise
+    except BaseException as error:
+        raise _import_failed(path, f"{path}.{name}", error) from error
+
+
+def _import_longest(path: str) -> tuple[object, str, list[str]]:
+    """Imports the longest part of the path that is a module. Returns what stands for it in `sys.modules`, its
+    name, and the other parts, which are names in it."""
     parts = path.split(".")
     if not is_path(path):
         raise TaskNotFound(f"{shown(path)} is no path of a task: expected module.Name", path=path)
@@ -207,7 +214,7 @@ def _import_longest(path: str) -> tuple[str, list[str]]:
         if sys.is_finalizing() and module_name not in sys.modules:
             continue  # a thread that was stopped in an import holds its lock for ever
         try:
-            importlib.import_module(module_name)
+            module: object = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             if error.name is not None and (
                 module_name == error.name or module_name.startswith(error.name + ".")
@@ -219,7 +226,7 @@ def _import_longest(path: str) -> tuple[str, list[str]]:
         except BaseException as error:
             # SystemExit and the like too: a module that exits must not take the worker along.
             raise _import_failed(path, module_name, error) from error
-        return module_name, parts[length:]
+        return module, module_name, parts[length:]
     raise TaskNotFound(
         f"{path} cannot be found: there is no module {parts[0]!r}. The worker looks in its working directory "
         "and in what is installed beside it",
@@ -237,7 +244,7 @@ def _import_failed(path: str, module_name: str, error: BaseException) -> TaskImp
 def _describe(found: object) -> str:
     if found is Task:
         return "the base class Task itself"
-    kind = type(found).__name__
+    kind = type.__dict__["__name__"].__get__(type(found))  # whatever a metaclass makes of it
     if kind == "type":
         return "a class that is no Task"
     return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"
