@@ -13,10 +13,13 @@ from mrq_core.contract.naming import is_covered
 from mrq_core.contract.queries import JobFilter, QueueCounts, Totals
 from mrq_core.contract.record import Status
 from mrq_core.contract.terms import Term, type_terms, wanted_terms
+from mrq_core.errors import BrokerCorrupt
 
 BATCH = 100
 _KINDS = {"queue": "q", "path": "h", "exception_type": "g", "error_group": "e"}
 """The totals by what they count."""
+_MOST_JOBS = 10**15
+"""A total that is not below it was changed by hand."""
 _MOST_EXPIRED = 1000
 """The most expired jobs that a count subtracts from the totals."""
 
@@ -26,12 +29,24 @@ def totals(connection: Connection) -> Totals:
     found = []
     for key in ("n:q", "n:h", "n:e"):
         table: dict[str, dict[Status, int]] = {}
-        flat = connection.execute("HGETALL", connection.key(key))
-        for field, number in _pairs(flat):
-            status, _, name = field.decode().partition(" ")
-            table.setdefault(name, {})[Status(status)] = int(number)
+        for field, number in _numbers(connection, key):
+            status, _, name = field.partition(" ")
+            table.setdefault(name, {})[Status(status)] = number
         found.append(table)
     return Totals(by_queue=found[0], by_path=found[1], by_error_group=found[2])
+
+
+def _numbers(connection: Connection, key: str) -> list[tuple[str, int]]:
+    """The fields and numbers of a hash. One that was changed by hand is counted anew."""
+    try:
+        flat = connection.execute("HGETALL", connection.key(key))
+        numbers = [(field.decode(), int(number)) for field, number in _pairs(flat)]
+        if all(-_MOST_JOBS < number < _MOST_JOBS for _, number in numbers):
+            return numbers
+    except (BrokerCorrupt, ValueError):
+        pass
+    flat = connection.run("read_totals", [key.removeprefix("n:")])
+    return [(field.decode(), int(number)) for field, number in _pairs(flat)]
 
 
 def counted(connection: Connection, wanted: JobFilter, group_by: str | None) -> dict[str, int] | None:
@@ -73,8 +88,7 @@ def counted(connection: Connection, wanted: JobFilter, group_by: str | None) -> 
 
 def error_groups(connection: Connection) -> list[str]:
     """The error groups that have jobs, by name."""
-    fields = connection.execute("HKEYS", connection.key("n:e"))
-    return sorted({field.decode().partition(" ")[2] for field in fields})
+    return sorted({field.partition(" ")[2] for field, _ in _numbers(connection, "n:e")})
 
 
 def _terms_of(kind: str | None, name: str) -> frozenset[Term]:

@@ -6,6 +6,7 @@ here: `jobs/damaged` sets their jobs aside. The set `damaged` has the names of t
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 
 from mrq_broker_redis.server.connection import Connection
@@ -34,6 +35,9 @@ _KEYS = {
     "set": ("ranks", "damaged"),
     "string": ("layout", "signals", "queues-walk", "states:n", "rules:n"),
 }
+NUMBERS = ("n:q", "n:h", "n:e", "n:g", "parked-in", "running")
+REMADE = (*NUMBERS, "x", "parked-keys", "metrics:m", "metrics:h")
+"""The keys that `lua/jobs/recounting.lua` makes anew."""
 _OF_QUEUE = ("i:q:{}", "c:{}", "w:0:{}", "ready:{}", "later:{}")
 """The sorted sets of a queue, or of a tree."""
 
@@ -44,6 +48,17 @@ def findings(connection: Connection) -> Iterator[Finding]:
     wrong = _wrong(connection, wanted)
     if connection.key("queues") not in wrong:
         wrong |= _wrong(connection, dict.fromkeys(_keys_of_queues(connection), "zset"))
+    remade = {key: wrong.pop(key) for key in map(connection.key, REMADE) if key in wrong}
+    remade |= dict.fromkeys(_without_numbers(connection), ("hash with values that are no numbers", "hash"))
+    if remade:
+        named = [f"{key} is a {found}, expected a {kind}" for key, (found, kind) in remade.items()]
+        yield Finding(
+            level="error",
+            subject="derived keys",
+            message=f"keys that follow from the jobs, or from metrics, were changed: {'; '.join(named)}",
+            advice="the next call that needs them makes them anew, metrics without the earlier ones; "
+            "`mrq check --repair` makes totals anew now",
+        )
     if wrong:
         named = [f"{key} is a {found}, expected a {kind}" for key, (found, kind) in wrong.items()]
         more = f"; and {len(wrong) - _SHOWN} others" if len(wrong) > _SHOWN else ""
@@ -61,8 +76,19 @@ def findings(connection: Connection) -> Iterator[Finding]:
             level="warning",
             subject="damaged keys",
             message=f"damaged values were found and are kept under {'; '.join(kept[:_SHOWN])}{more}",
-            advice="read them, put right what they concern, and delete these keys",
+            advice="read them, put right what they concern, and delete these keys: redis-cli DEL "
+            + " ".join(shlex.quote(key) for key in kept),
         )
+
+
+def _without_numbers(connection: Connection) -> Iterator[str]:
+    """The hashes of numbers that have another value."""
+    for name in NUMBERS:
+        key = connection.key(name)
+        if connection.execute("TYPE", key) == b"hash":
+            values = connection.execute("HVALS", key)
+            if not all(value.removeprefix(b"-").isdigit() for value in values):
+                yield key
 
 
 def _kept(connection: Connection) -> list[str]:

@@ -50,7 +50,7 @@ def read(
     wanted = set(names)
     first, end = rollups.slots_between(since, until, resolution)
     key = connection.key(f"metrics:{LETTERS[resolution]}")
-    found = connection.execute("ZRANGEBYSCORE", key, first, f"({end}") if wanted and first < end else []
+    found = _members(connection, key, first, end) if wanted and first < end else []
     hashes = [(name, int(slot)) for slot, _, name in (member.decode().partition(":") for member in found)]
     hashes = sorted(one for one in hashes if one[0] in wanted)
     its_names: list[str] = []
@@ -63,6 +63,16 @@ def read(
         tags += [row.tags for row in rows]
         cells += [row.cell for row in rows]
     return rollups.metrics_of(its_names, slots, tags, cells, resolution)
+
+
+def _members(connection: Connection, key: str, first: int, end: int) -> list[bytes]:
+    """The names and slots of the span. No members while the key has another type: the next new slot sets it
+    aside."""
+    try:
+        members: list[bytes] = connection.execute("ZRANGEBYSCORE", key, first, f"({end}")
+    except BrokerCorrupt:
+        return []
+    return members
 
 
 def _parts(

@@ -127,11 +127,11 @@ def test_a_damaged_exception_stops_no_pruning(
 
 def test_the_namespaces_of_shared_state_are_examined(broker: RedisBroker) -> None:
     assert set(key_types.NAMESPACES) == {*state_values.OF_PEOPLE, *state_values.OF_MRQ}
-    for name in ("state:pauses", "metrics:m"):
+    for name in ("state:pauses", "rates"):
         damage(broker, name, ("SET", b"x"))
     finding = {one.subject: one for one in broker.check()}["keys"]
     assert "state:pauses is a string, expected a hash" in finding.message
-    assert "metrics:m is a string, expected a zset" in finding.message
+    assert "rates is a string, expected a zset" in finding.message
 
 
 @pytest.mark.parametrize("values", [("SET", b"x"), ("RPUSH", b"x"), ("SET", b"5.5")])

@@ -57,5 +57,5 @@ def test_the_header_of_a_script_lists_keys_arguments_and_answer(name: str) -> No
 
 def test_a_script_is_sent_behind_its_libraries() -> None:
     parts = [FILES[name].read_text(encoding="utf-8") for name in [*needs("renew"), "renew"]]
-    assert len(parts) == 4
+    assert len(parts) == 5
     assert script("renew").source == "\n".join(parts)

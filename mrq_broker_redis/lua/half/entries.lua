@@ -1,4 +1,4 @@
--- needs: base, batch, slots, uniques
+-- needs: base, recounting, batch, slots, uniques
 -- Entries of jobs whose records are in another store.
 -- j:<id>: hash, whose values are all short. Its fields:
 --   q queue   k rank, the negative priority, if it is not 0   d due time, or end of the lease

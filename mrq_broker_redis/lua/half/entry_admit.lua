@@ -1,4 +1,4 @@
--- needs: base, batch, slots, parameters, uniques, entries
+-- needs: base, recounting, batch, slots, parameters, uniques, entries
 -- Replaces claimed parameters of a raw queue by the claimed entries of their jobs.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { queue, lease in ms, queues, { { parameter, entry }, ... } }
 --   queues, entry: as in push_entry() of entries

@@ -1,4 +1,4 @@
--- needs: base, batch, slots, limits, uniques, entries, trees, claiming
+-- needs: base, recounting, batch, slots, limits, uniques, entries, trees, claiming
 -- Claims due entries for a worker.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: the arguments of claiming
 -- Answers as claiming. A suspect: id, and the fields in the order of ENTRY_FIELDS. A claimed entry: { queue, rank,

@@ -1,4 +1,4 @@
--- needs: base, batch, slots, uniques, entries
+-- needs: base, recounting, batch, slots, uniques, entries
 -- Frees the unique keys that these jobs hold.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { key, id, time of the reservation or false for any }, ... }
 -- No answer.

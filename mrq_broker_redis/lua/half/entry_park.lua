@@ -1,4 +1,4 @@
--- needs: base, batch, slots, uniques, entries
+-- needs: base, recounting, batch, slots, uniques, entries
 -- Parks claimed entries that started nothing.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { id, token, limit key, due time }, ... }
 -- Answers for each: 1 the entry is parked, 0 a later claim holds it, or it does not exist.

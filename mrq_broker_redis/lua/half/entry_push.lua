@@ -1,4 +1,4 @@
--- needs: base, batch, slots, uniques, entries
+-- needs: base, recounting, batch, slots, uniques, entries
 -- Stores entries.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { lease in ms, queues, { entry, ... } }
 --   queues, entry: as in push_entry() of entries

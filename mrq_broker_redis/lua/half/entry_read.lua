@@ -1,4 +1,4 @@
--- needs: base, batch, slots, uniques, entries
+-- needs: base, recounting, batch, slots, uniques, entries
 -- Reads entries.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { id, ... }
 -- Answers { now, the fields in the order of ENTRY_FIELDS or nil, ... }, nil also for a damaged entry.

@@ -1,4 +1,4 @@
--- needs: base, batch, slots, limits, uniques, entries
+-- needs: base, recounting, batch, slots, limits, uniques, entries
 -- Claims entries with expired leases.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { worker, lease in ms, limits, { entry, ... } }
 --   limits: as in claiming; entry: { id, version, token as read, new token }

@@ -1,4 +1,4 @@
--- needs: base, batch, slots, uniques, entries
+-- needs: base, recounting, batch, slots, uniques, entries
 -- Puts claimed entries back, due now.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { id, token }, ... }
 -- Answers for each: 1 the entry waits, 0 a later claim holds it, or it does not exist.

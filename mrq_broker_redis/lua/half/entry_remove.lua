@@ -1,4 +1,4 @@
--- needs: base, batch, slots, uniques, entries
+-- needs: base, recounting, batch, slots, uniques, entries
 -- Removes entries of these versions and earlier, or of these tokens.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { id, version or false, token or false, key to free or false }, ... }
 -- Answers for each 1, or 0 where no such entry exists. The unique key of a removed entry is freed, unless it is held

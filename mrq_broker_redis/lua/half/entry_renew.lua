@@ -1,4 +1,4 @@
--- needs: base, batch, slots, uniques, entries
+-- needs: base, recounting, batch, slots, uniques, entries
 -- Extends leases to now + lease.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { lease in ms, { { id, token }, ... } }
 -- Answers for each: 1 renewed, 0 a later claim holds the entry or it waits, 2 it does not exist.

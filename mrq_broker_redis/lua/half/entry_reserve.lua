@@ -1,4 +1,4 @@
--- needs: base, batch, slots, uniques, entries
+-- needs: base, recounting, batch, slots, uniques, entries
 -- Reserves free unique keys for jobs.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { id, key, until, period in ms or false }, ... }
 -- Answers { id of the holder or nil, time of the reservation or nil, ... }. A period without a length reserves no key.

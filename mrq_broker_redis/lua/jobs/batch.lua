@@ -1,4 +1,4 @@
--- needs: base
+-- needs: base, recounting
 -- Changes of the structures beside the jobs. A script gathers them, and flush() writes them: sums and members once for
 -- the whole batch, not once for each job.
 
@@ -103,7 +103,7 @@ end
 
 local function in_parts(command, key, values)
   for first = 1, #values, MANY do
-    call(command, key, unpack(values, first, math.min(first + MANY - 1, #values)))
+    on(command, key, unpack(values, first, math.min(first + MANY - 1, #values)))
   end
 end
 
@@ -179,8 +179,8 @@ local function flush()
   sum_tallies()
   for key, fields in pairs(sums) do
     for field, number in pairs(fields) do
-      if number ~= 0 and call('HINCRBY', key, field, number) == 0 then
-        call('HDEL', key, field)
+      if number ~= 0 and not add_number(key, field, number) then
+        break -- all were counted anew
       end
     end
   end

@@ -1,4 +1,4 @@
--- needs: base, batch, slots, limits, uniques, terms, trees, claiming
+-- needs: base, recounting, batch, slots, limits, uniques, terms, trees, claiming
 -- Claims due jobs for a worker.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: the arguments of claiming, and then the number of earlier lost claims
 --   with which the next one ends a job; for a worker that leaves out tasks also two lists of patterns of tasks, the

@@ -1,4 +1,4 @@
--- needs: base, batch, slots, limits, trees
+-- needs: base, recounting, batch, slots, limits, trees
 -- A claim of jobs or of entries: queues and trees, suspects, limits, parked jobs.
 -- ARGV[2] of both begins with { worker, limit, lease in ms, most suspects to claim, wanted, limits, nonce,
 --   rotation, parked after, sweep every ms, last swept at ms, whether to leave suspects, ... }
@@ -206,7 +206,7 @@ end
 
 -- Releases parked jobs whose limits have room, by limit key, after the key of the last sweep.
 local function sweep()
-  local keys = call('ZRANGEBYLEX', K .. 'parked-keys', '(' .. parked_after, '+', 'LIMIT', 0, MAX_KEYS)
+  local keys = on('ZRANGEBYLEX', K .. 'parked-keys', '(' .. parked_after, '+', 'LIMIT', 0, MAX_KEYS)
   local most, gone = math.max(100, 4 * limit), 0
   for _, key in ipairs(keys) do
     local room = room_to_let_go(key)

@@ -5,7 +5,7 @@
 
 local answers = {}
 for index, queue in ipairs(given) do
-  local waiting, due, oldest = tonumber(call('HGET', K .. 'parked-in', queue) or 0), 0, nil
+  local waiting, due, oldest = tonumber(try('HGET', K .. 'parked-in', queue) or 0) or 0, 0, nil
   local function consider(line)
     local number = call('ZCOUNT', line, '-inf', now)
     if number > 0 then

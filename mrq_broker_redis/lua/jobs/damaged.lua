@@ -1,9 +1,5 @@
--- needs: base
+-- needs: base, recounting
 -- A job whose keys cannot be read: what the structures beside them know of the job.
-
-local STATUSES = {
-  'queued', 'started', 'success', 'failed', 'cancel', 'abort', 'interrupt', 'timeout', 'retry', 'maxretries',
-}
 
 -- The first of the names whose index has the job; nil for none.
 local function indexed_name(id, kind, names)
@@ -16,7 +12,7 @@ end
 
 local function paths()
   local found = {}
-  for _, field in ipairs(call('HKEYS', K .. 'n:h')) do
+  for _, field in ipairs(on('HKEYS', K .. 'n:h')) do
     found[#found + 1] = string.match(field, '^%S+ (.*)$')
   end
   return found
@@ -78,7 +74,7 @@ local function structure_of(id)
   if not (row.q and row.h and row.s) then
     return nil
   end
-  row.k, row.x = tonumber(hash.k) and hash.k or '0', call('ZSCORE', K .. 'x', id) or nil
+  row.k, row.x = tonumber(hash.k) and hash.k or '0', on('ZSCORE', K .. 'x', id) or nil
   for _, name in ipairs({ 'g', 'y', 'l', 'u', 'm', 'f', 'w' }) do
     row[name] = hash[name]
   end

@@ -1,4 +1,4 @@
--- needs: base, batch
+-- needs: base, recounting, batch
 -- Stores new jobs that have only the fields that every job has; enqueue_each stores all others. The script is short,
 -- because one job costs little more than the start of a script.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { group, ... }, { job, ... } }

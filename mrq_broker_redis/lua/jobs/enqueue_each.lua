@@ -1,4 +1,4 @@
--- needs: base, batch, slots, uniques, terms, records
+-- needs: base, recounting, batch, slots, uniques, terms, records
 -- Stores new jobs of any kind, one after the other.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { job, ... }, each as the argument of enqueue() in records
 -- Answers { id of the queued job, 1 if it is new, ... }.

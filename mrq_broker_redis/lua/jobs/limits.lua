@@ -1,4 +1,4 @@
--- needs: base, batch, slots
+-- needs: base, recounting, batch, slots
 -- Limits within one claim: concurrency by counting slots, rates by GCRA (ITU-T I.371), in microseconds.
 -- rates: sorted set, limit key by the time of its next claim if claims came evenly.  spacings: hash, limit key to
 -- "interval:tolerance", in which that time was counted. Earlier versions wrote no spacing.
@@ -20,7 +20,7 @@ local function room_under(key)
     return nil
   end
   if not running[key] then
-    running[key] = tonumber(call('HGET', K .. 'running', key) or 0)
+    running[key] = tonumber(on('HGET', K .. 'running', key) or 0) or 0
   end
   return math.max(0, rule[1] - running[key])
 end

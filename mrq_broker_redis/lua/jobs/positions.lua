@@ -17,7 +17,7 @@ end
 
 -- Slots have no index by limit key: a bounded number of slots is examined, the first to expire first.
 local function use_of(key)
-  local slots, held = K .. 'slots', tonumber(call('HGET', K .. 'running', key) or 0)
+  local slots, held = K .. 'slots', tonumber(try('HGET', K .. 'running', key) or 0) or 0
   local holders, expired, running = {}, 0, 0
   for first = 0, MOST_SLOTS - 1, MANY do
     local found = call('ZRANGE', slots, first, first + MANY - 1, 'WITHSCORES')

@@ -1,4 +1,4 @@
--- needs: base, batch, uniques
+-- needs: base, recounting, batch, uniques
 -- Pruning for jobs and entries alike.
 
 -- Deletes up to `limit` each of unique keys whose period has ended, unused rates, and settled claims of parameters.
@@ -20,7 +20,7 @@ local function is_gone(queue)
   for _, rank in ipairs(ranks()) do
     keys[#keys + 1] = waiting_line(queue, rank)
   end
-  return call('EXISTS', unpack(keys)) == 0 and call('HEXISTS', K .. 'parked-in', queue) == 0
+  return call('EXISTS', unpack(keys)) == 0 and on('HEXISTS', K .. 'parked-in', queue) == 0
 end
 
 -- Forgets the queues that are gone among the next `limit` names. queues-walk: the last name of this walk, from which the

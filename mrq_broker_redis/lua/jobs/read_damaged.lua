@@ -1,4 +1,4 @@
--- needs: base, damaged
+-- needs: base, recounting, damaged
 -- Reads jobs that other scripts cannot read.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { id, ... }
 -- Answers { now, row or nil, ... }, nil for a job without keys; a row: stamp, data or nil, fields of the hash { name,

@@ -1,4 +1,4 @@
--- needs: base, batch, slots, uniques, terms
+-- needs: base, recounting, batch, slots, uniques, terms
 -- Jobs, and the structures that follow from them: entries, indexes, totals, slots, unique keys.
 -- r:<id>: string, the job's data: the record as last written in full (msgpack) and its params (JSON), each after its
 -- length in four bytes, and the outcome that came since.

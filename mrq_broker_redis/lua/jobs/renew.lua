@@ -1,4 +1,4 @@
--- needs: base, batch, slots
+-- needs: base, recounting, batch, slots
 -- Extends leases to now + lease.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { lease in ms, { { id, token }, ... } }
 -- Answers for each 1, or 0 where the claim is over.

@@ -1,4 +1,4 @@
--- needs: base, batch, slots, limits, uniques, terms, records
+-- needs: base, recounting, batch, slots, limits, uniques, terms, records
 -- Writes each record in full if the job has not changed since it was read, and stores its follow-ups.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { limits, { { id, seen, row or false, keep, { follow-up }, asks, edit }, ... } }
 --   limits: as in claiming, for jobs that are claimed again; empty without limits

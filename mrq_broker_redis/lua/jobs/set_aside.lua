@@ -1,4 +1,4 @@
--- needs: base, batch, slots, uniques, terms, records, damaged
+-- needs: base, recounting, batch, slots, uniques, terms, records, damaged
 -- Writes a damaged job anew, if its keys are as they were read. A key of another type is renamed, and keeps its value.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { id, stamp, row, params, queue }: the fields of the job, its params with their
 --   length, and the queue in which a claim has met the job, or ''

@@ -1,4 +1,4 @@
--- needs: base, batch
+-- needs: base, recounting, batch
 -- Settles claims with success, where that changes only the job itself.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { id, token, outcome, ttl in ms or -1 }, ... }
 -- Answers for each: 1 done, 0 refused because the job does not exist, 2 the record must be read.

@@ -1,4 +1,4 @@
--- needs: base, batch
+-- needs: base, recounting, batch
 -- The running jobs under each limit key, and the parked jobs.
 -- slots: sorted set, "<job id> <limit key>" by the end of the lease.  running: hash, limit key to number of slots.
 -- park:<limit key>: sorted set by name, "<rank + 4><since><due><job id>".  parked: hash, job id to limit key and
@@ -7,7 +7,7 @@
 local HORIZON_US = 60000000 -- RATE_HORIZON_MS of mrq_core.contract.rules
 
 local function add_to_running(key, number)
-  if call('HINCRBY', K .. 'running', key, number) <= 0 then
+  if (add_number(K .. 'running', key, number) or 0) < 0 then
     call('HDEL', K .. 'running', key)
   end
 end
@@ -63,7 +63,7 @@ local function unpark(id)
   call('HDEL', K .. 'parked', id)
   call('ZREM', K .. 'park:' .. key, member)
   if call('EXISTS', K .. 'park:' .. key) == 0 then
-    call('ZREM', K .. 'parked-keys', key)
+    on('ZREM', K .. 'parked-keys', key)
   end
 end
 
@@ -87,8 +87,8 @@ local function park(id, queue, rank, due, key)
   call('HSET', K .. 'j:' .. id, 'z', 'p')
   call('ZADD', K .. 'park:' .. key, 0, member)
   call('HSET', K .. 'parked', id, member .. ' ' .. key)
-  call('ZADD', K .. 'parked-keys', 0, key)
-  call('HINCRBY', K .. 'parked-in', queue, 1)
+  on('ZADD', K .. 'parked-keys', 0, key)
+  add_number(K .. 'parked-in', queue, 1)
   touch(queue)
 end
 
@@ -130,7 +130,7 @@ release_parked = function(key, number, is_of_slots)
     if job[1] then
       call('HSET', K .. 'j:' .. id, 'z', 'w', 'd', due)
       call('ZADD', waiting_line(job[1], job[2] or '0'), due, id)
-      if call('HINCRBY', K .. 'parked-in', job[1], -1) <= 0 then
+      if (add_number(K .. 'parked-in', job[1], -1) or 0) < 0 then
         call('HDEL', K .. 'parked-in', job[1])
       end
       touch(job[1])
@@ -138,7 +138,7 @@ release_parked = function(key, number, is_of_slots)
     end
   end
   if #members > 0 and call('EXISTS', line) == 0 then
-    call('ZREM', K .. 'parked-keys', key)
+    on('ZREM', K .. 'parked-keys', key)
   end
   return #members
 end

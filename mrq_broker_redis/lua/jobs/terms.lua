@@ -1,4 +1,4 @@
--- needs: base, batch
+-- needs: base, recounting, batch
 -- The terms of jobs: values under names, by which a filter finds jobs beside their columns.
 -- i:t:<name>: sorted set by name, "<value>NUL<job id>"; neither a name nor a value contains NUL.
 -- e:<id>: string, the stored exception of a job with the field g: { error group or nil, { name = { value, ... } } }

@@ -1,4 +1,4 @@
--- needs: base, batch
+-- needs: base, recounting, batch
 -- Resolves trees to the queues of a claim or a wait, and answers when they are due.
 
 local MAX_SUBQUEUES, MAX_STEPS, MAX_PROMOTED = 32, 1000, 200

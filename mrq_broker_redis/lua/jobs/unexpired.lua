@@ -1,11 +1,11 @@
--- needs: base
+-- needs: base, recounting
 -- Reads totals, less the jobs that have expired and are not deleted yet.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { 'q', 'h', 'e' or 'g' for totals by queue, path, error group or exception type,
 --   most expired jobs }
 -- Answers { "<status> <name>", number, ... }, or nil if more jobs have expired.
 
 local kind, most = given[1], given[2]
-local expired = call('ZRANGEBYSCORE', K .. 'x', '-inf', now, 'LIMIT', 0, most + 1)
+local expired = on('ZRANGEBYSCORE', K .. 'x', '-inf', now, 'LIMIT', 0, most + 1)
 if #expired > most then
   return false
 end
@@ -19,7 +19,7 @@ local function name_of(id, row)
   return exception and exception[1]
 end
 
-local totals = call('HGETALL', K .. 'n:' .. kind)
+local totals = numbers_in(K .. 'n:' .. kind)
 local less = {}
 for _, id in ipairs(expired) do
   local row = call('HMGET', key_of(id), 's', kind, 'g')

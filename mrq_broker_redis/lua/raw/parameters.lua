@@ -1,4 +1,4 @@
--- needs: base, batch, slots
+-- needs: base, recounting, batch, slots
 -- Raw queues: keys, leases and visits of their parameters.
 -- raw:<queue>: a list, a set, or a sorted set by score.  raw-names: sorted set by name of raw queues.
 -- raw-until:<queue>: sorted set, job id by the end of the lease.  raw-lease:<queue>: hash, job id to

@@ -1,4 +1,4 @@
--- needs: base, batch, slots, uniques, terms, records, parameters
+-- needs: base, recounting, batch, slots, uniques, terms, records, parameters
 -- Makes jobs of claimed parameters.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { queue, lease in ms, { { parameter, job id, token, row, params, search keys or false }, ... } }
 -- Answers for each: 1 admitted, 0 the claim is over, 2 a job with this id exists, and its record must be read.

@@ -1,4 +1,4 @@
--- needs: base, batch, slots, parameters
+-- needs: base, recounting, batch, slots, parameters
 -- Claims due parameters.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { queue, kind, limit, lease in ms, pushback in ms or -1, { id, ... }, nonce }
 -- Answers { parameter, job id, token, score or '', 1 if it was claimed before, ... }.

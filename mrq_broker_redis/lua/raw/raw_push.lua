@@ -1,4 +1,4 @@
--- needs: base, batch, slots, parameters
+-- needs: base, recounting, batch, slots, parameters
 -- Adds parameters.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { queue, kind, { { parameter, score or '' }, ... } }
 -- Answers for each 1, or 0 where a set holds the parameter already.

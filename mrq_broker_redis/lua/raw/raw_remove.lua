@@ -1,4 +1,4 @@
--- needs: base, batch, slots, parameters
+-- needs: base, recounting, batch, slots, parameters
 -- Removes waiting parameters.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { queue, kind, { parameter, ... } }
 -- Answers for each 1, or 0 where the queue does not hold it.

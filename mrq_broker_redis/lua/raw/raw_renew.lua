@@ -1,4 +1,4 @@
--- needs: base, batch, slots, parameters
+-- needs: base, recounting, batch, slots, parameters
 -- Extends leases to now + lease.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { queue, lease in ms, { { parameter, job id, token }, ... } }
 -- Answers for each 1, or 0 where the claim is over.

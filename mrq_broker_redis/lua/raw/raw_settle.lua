@@ -1,4 +1,4 @@
--- needs: base, batch, slots, parameters
+-- needs: base, recounting, batch, slots, parameters
 -- Ends claims of parameters without a job.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { queue, { { parameter, job id, token, delay }, ... } }
 --   delay: ms until the parameter is due again, or -1 to end it

@@ -1,4 +1,4 @@
--- needs: base, batch, terms
+-- needs: base, recounting, batch, terms
 -- Stores the exceptions of jobs that a driver of data version 1 wrote, with their terms and totals.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { id, start of seen, exception or false }, ... }
 --   start of seen: version, token and status of the job, as the script `read` answered them

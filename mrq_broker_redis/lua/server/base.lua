@@ -121,6 +121,13 @@ local function exception_of(id)
   return parts, packed
 end
 
+-- Keeps a damaged key under another name.
+local function set_aside(key)
+  local name = 'damaged:' .. string.sub(key, #K + 1)
+  call('RENAME', key, K .. name)
+  call('SADD', K .. 'damaged', name)
+end
+
 -- Names of keys that a batch uses often: a table look-up costs less than joining strings.
 local claimed_lines, indexes, other_indexes = {}, {}, {}
 

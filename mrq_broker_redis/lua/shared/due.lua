@@ -1,4 +1,4 @@
--- needs: base, batch, trees
+-- needs: base, recounting, batch, trees
 -- Finds the earliest time at which wanted queues may have a due job or raw parameter.
 -- KEYS[1], ARGV[1]: see base.  ARGV[2]: { { wanted, ... }, known }
 --   wanted: as in claiming, and then the kind of a raw queue, or false

@@ -23,13 +23,6 @@ local function get(name)
   return state_in(namespace, name)
 end
 
--- Keeps a damaged key under another name.
-local function set_aside(key)
-  local name = 'damaged:' .. string.sub(key, #K + 1)
-  call('RENAME', key, K .. name)
-  call('SADD', K .. 'damaged', name)
-end
-
 -- Runs a write. A key of another type, and a counter without a number, is set aside first. Answers whether it was.
 local function write(command, key, ...)
   local answer = try(command, key, ...)
