@@ -6,7 +6,6 @@ here: `jobs/damaged` sets their jobs aside. The set `damaged` has the names of t
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator
 
 from mrq_broker_redis.server.connection import Connection
@@ -71,6 +70,8 @@ def findings(connection: Connection) -> Iterator[Finding]:
         )
     kept = [] if connection.key("damaged") in wrong else _kept(connection)
     if kept:
+        import shlex  # here: each worker imports this file, and a file of a project may hide the module
+
         more = f"; and {len(kept) - _SHOWN} others" if len(kept) > _SHOWN else ""
         yield Finding(
             level="warning",
