@@ -36,7 +36,16 @@ def newest(session: nox.Session) -> None:
         session.log(f"Python {version}: {pythons.find(version) or 'not found, so nothing ran on it'}")
     python = _environment(session, PYTHONS[-1])
     # Those that meet the interpreter most: frames, threads, forks, asyncio, imports, the end of a process.
-    names = ("asyncio", "context", "executing", "forked_children", "native_settling", "outcomes", "signals")
+    names = (
+        "asyncio",
+        "context",
+        "executing",
+        "forked_children",
+        "multiprocessing",
+        "native_settling",
+        "outcomes",
+        "signals",
+    )
     chosen = [f"tests/worker/test_{name}.py" for name in names]
     arguments = session.posargs or ["-n", "4", "--dist", "worksteal", "tests/unit", "tests/client", *chosen]
     brokers = {"MRQ_TEST_BROKERS": os.environ.get("MRQ_TEST_BROKERS", "sqlite")}

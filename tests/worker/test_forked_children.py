@@ -3,6 +3,9 @@ never acts as a second worker."""
 
 from __future__ import annotations
 
+import signal
+from pathlib import Path
+
 import pytest
 
 from tests.support import Project, until
@@ -544,3 +547,76 @@ def test_locks_are_free_in_a_child_and_wake_no_greenlet_of_its_parent(project: P
     assert project.ended(project.queue("waiting.forks")).result == 7
     assert project.ended(project.queue("waiting.forks_beside_executors")).result == 8
     assert project.ledger() == ["woken"]
+
+
+@pytest.mark.parametrize("kind", ["garbage", "signal"])
+def test_a_child_of_a_finalizer_or_signal_handler_does_not_go_on_with_the_code_of_the_worker(
+    project: Project, kind: str
+) -> None:
+    project.write(
+        "interrupting.py",
+        """
+        import gc
+        import os
+        import signal
+        import threading
+
+        from mrq_core import task
+        from tasks import note
+
+        FORKS_MOST = 40  # a second worker would fork again
+
+
+        def fork(*ignored):
+            if os.path.exists("ledger") and open("ledger").read().count("fork") >= FORKS_MOST:
+                os._exit(9)
+            note("fork")
+            if os.fork() == 0:
+                note(f"child-{os.getpid()}")
+
+
+        class Forks:
+            def __init__(self):
+                self.me = self
+
+            def __del__(self):
+                fork()
+
+
+        @task
+        def leaves(kind: str):
+            if kind == "garbage":
+                for _ in range(3):
+                    Forks()
+                gc.set_threshold(1)
+            else:
+                signal.signal(signal.SIGUSR2, fork)
+
+
+        @task
+        def works(number: int):
+            note(f"work-{number}-{os.getpid()}")
+        """,
+    )
+    worker = project.worker("-g", "2")
+    project.ended(project.queue("interrupting.leaves", {"kind": kind}))
+    if kind == "signal":
+        worker.send(signal.SIGUSR2)
+    until(lambda: [line[:5] for line in project.ledger()].count("child"), what="a child")
+    jobs = [project.queue("interrupting.works", {"number": number}) for number in range(20)]
+    assert [(project.ended(job).status, project.ended(job).claims) for job in jobs] == [("success", 1)] * 20
+    lines = [line.split("-") for line in project.ledger()]
+    assert [int(line[2]) for line in lines if line[0] == "work"] == [worker.pid] * 20
+    children = [int(line[1]) for line in lines if line[0] == "child"]
+    assert len(children) == (3 if kind == "garbage" else 1), "a child goes on with other finalizers"
+    until(lambda: not any(map(has_process, children)), what="the children to end")
+    worker.send(signal.SIGINT)
+    assert worker.wait() == 0
+
+
+def has_process(pid: int) -> bool:
+    """Whether the process runs. A child that has ended stays until its parent waits."""
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except FileNotFoundError:
+        return False

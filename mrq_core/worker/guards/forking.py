@@ -33,6 +33,7 @@ from greenlet import GreenletExit, getcurrent
 from greenlet import greenlet as RawGreenlet
 
 from mrq_core.drivers.forks import forget_imports
+from mrq_core.running.context import current_context
 from mrq_core.worker.guards import children
 from mrq_core.worker.guards.closing import close_in_child
 from mrq_core.worker.guards.signals import STOP_SIGNALS  # whose hook for children must run before this one
@@ -46,6 +47,14 @@ _SIGNALS = (*STOP_SIGNALS, signal.SIGALRM)
 _EVBREAK_CANCEL = 0
 _set_handler: Callable[..., object] = get_original("signal", "signal")
 _masks: list[set[int | signal.Signals]] = []
+_PACKAGES_OF_WORKER = frozenset(
+    {"mrq_core", "mrq_broker_redis", "mrq_broker_mongo", "gevent", "pluggy", "redis", "pymongo", "bson"}
+)
+_MODULES_OF_FORKS = frozenset({__name__, "gevent.os", "gevent.subprocess"})
+_MODULES_THAT_END_CHILDREN = frozenset({ThreadResult.__module__, "pluggy._callers"})
+"""The callers of functions in threads, and of hooks: the child ends when these have ended."""
+_raised: BaseException | None = None
+"""The exception with which the code ends that has interrupted the worker's own."""
 
 
 def enter_worker() -> None:
@@ -179,7 +188,46 @@ def _in_child() -> None:
     close_in_child()
     forget_imports()
     _start_hub()
+    _end_with_interrupting_code()
     _in_parent()
+
+
+def _end_with_interrupting_code() -> None:
+    """If a finalizer has forked, or other code that interrupts the worker's own, such as a signal handler:
+    ends the process when it returns. What it returns to must not run here."""
+    inner: FrameType | None = None
+    frame = sys._getframe().f_back
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__"))
+        if module in _MODULES_OF_FORKS:
+            frame = frame.f_back
+            continue
+        if module.partition(".")[0] in _PACKAGES_OF_WORKER:
+            if current_context.get() is not None or module in _MODULES_THAT_END_CHILDREN:
+                return
+            break
+        inner, frame = frame, frame.f_back
+        if inner.f_code.co_name == "__del__":
+            break
+    if inner is not None:
+        inner.f_trace = _end_on_return
+        sys.settrace(_trace_nothing)
+
+
+def _trace_nothing(frame: FrameType, event: str, value: Any) -> None:
+    """Called for each new frame, of which none is traced."""
+
+
+def _end_on_return(frame: FrameType, event: str, value: Any) -> Any:
+    global _raised
+    if event == "exception":
+        _raised = value[1]
+    elif event == "line":
+        _raised = None  # the frame has handled it
+    elif event == "return":
+        sys.settrace(None)
+        _end(_raised)
+    return _end_on_return
 
 
 def _start_hub() -> None:
