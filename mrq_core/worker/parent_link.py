@@ -14,7 +14,7 @@ import time
 from typing import TYPE_CHECKING
 
 from mrq_core.worker.executions import Executions
-from mrq_core.worker.guards.native import start_native_thread
+from mrq_core.worker.guards.native import start_lasting_thread
 from mrq_core.worker.guards.own_descriptors import own
 from mrq_core.worker.guards.process_end import end_process_within, write_and_exit
 from mrq_core.worker.processes.messages import ALIVE, DONE, DRAIN, INTERRUPT, READY, REPORT, STOP
@@ -51,7 +51,7 @@ class ParentLink:
 
     def start(self) -> None:
         """Begins to read the commands. Until `obey`, each of them ends the process."""
-        start_native_thread(self._read)
+        start_lasting_thread(self._read)
 
     def obey(self, stopping: Stopping, executions: Executions) -> None:
         """From now on, commands stop this worker."""

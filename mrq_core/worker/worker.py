@@ -10,6 +10,7 @@ import gc
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import gevent
 from gevent.exceptions import LoopExit
 
 from mrq_core.client.ambient import set_process_client
@@ -24,7 +25,7 @@ from mrq_core.worker.claiming import Claiming
 from mrq_core.worker.executing import Executing
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.giving_up import ENDS_WITHIN, GivingUp
-from mrq_core.worker.guards import blocking
+from mrq_core.worker.guards import blocking, finalizers
 from mrq_core.worker.guards.armed import guard_process, release_process
 from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.guards.lasting import LastingGreenlet
@@ -144,6 +145,8 @@ class Worker:
         guard_process(self._tracing)
         self._standby.start()
         self._watchdog.start()
+        finalizers.watch.add(gevent.getcurrent())
+        finalizers.watch.start()
         if admin is not None:
             admin.start()
             _log.info("worker.admin address=http://%s", admin.address)
@@ -170,6 +173,7 @@ class Worker:
             self._housekeeping.stop()
             self._settler.stop()
             settling.stop(timeout=_SETTLER_PATIENCE)
+            finalizers.watch.stop()
             self._watchdog.stop()
             self._standby.stop()
             self._native_settler.close()
@@ -194,6 +198,8 @@ class Worker:
         fault = self._stopping.task_fault
         if fault and self._stopping.is_killing and self._state.executions.undecided():
             self._give_up(None, fault)
+        if finalizers.watch.fault:
+            self._give_up(None, finalizers.watch.fault)
         number = own.lost()
         if number is not None:
             self._give_up(None, f"a task has closed the file descriptor {number}, which the worker needs")

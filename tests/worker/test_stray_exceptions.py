@@ -186,3 +186,41 @@ def test_a_signal_that_a_task_sends_to_its_process_stops_the_worker(project: Pro
     worker = project.worker("--stop-grace", "5")
     assert worker.wait() == 0, worker.output
     assert project.client.fetch(job).result == "done"
+
+
+def test_threads_of_the_worker_go_on_after_a_task_has_raised_exceptions_in_all_threads(
+    project: Project,
+) -> None:
+    project.write(
+        "killing.py",
+        """
+        import ctypes
+        import sys
+        import threading
+        import time
+        from mrq_core import task
+        from tasks import note
+
+
+        @task
+        def raises_in_all_threads(number: int):
+            kind = (SystemExit, ValueError)[number]
+            for ident in list(sys._current_frames()):
+                if ident != threading.main_thread().ident:
+                    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(ident), ctypes.py_object(kind))
+
+
+        @task(timeout=0.5)
+        def spins():
+            note("begins")
+            while True:
+                pass
+        """,
+    )
+    worker = project.worker("-g", "2", "--lease", "2")
+    for number in range(2):
+        project.ended(project.queue("killing.raises_in_all_threads", {"number": number}))
+    assert project.ended(project.queue("killing.spins")).status == "timeout"
+    assert project.ledger() == ["begins"]
+    worker.send(signal.SIGTERM)
+    assert worker.wait() == 0

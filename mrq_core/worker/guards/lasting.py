@@ -10,6 +10,7 @@ from typing import Any
 
 import gevent
 
+from mrq_core.worker.guards import finalizers
 from mrq_core.worker.guards.guarded_log import GuardedLog, may_report
 
 _PAUSE = 0.05
@@ -44,6 +45,7 @@ class LastingGreenlet:
 
     def _follow(self, greenlet: gevent.Greenlet[..., None]) -> None:
         self._greenlet = greenlet
+        finalizers.watch.add(greenlet)
         greenlet.rawlink(self._restart)
 
     def _restart(self, ended: object) -> None:

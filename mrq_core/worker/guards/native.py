@@ -47,6 +47,21 @@ def thread_id() -> int:
     return get_ident()
 
 
+def start_lasting_thread(run: Callable[..., None], *arguments: object) -> None:
+    """Like `start_native_thread`, for a function that ends with the worker: it is called again after an exception,
+    because a task can raise one in any thread (`PyThreadState_SetAsyncExc`)."""
+
+    def last() -> None:
+        while True:
+            try:
+                run(*arguments)
+                return
+            except BaseException:
+                sleep(_SLICE)
+
+    start_native_thread(last)
+
+
 class NativeLoop:
     """A native thread that calls `step` repeatedly until it is stopped, and then `finish`.
 
@@ -62,7 +77,7 @@ class NativeLoop:
         self._errors: Mailbox[Exception] = Mailbox(_log_error)
 
     def start(self) -> None:
-        start_native_thread(self._run)
+        start_lasting_thread(self._run)
 
     def stop(self) -> None:
         """Ends the thread within 50 ms, or when the current step returns."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from types import FrameType
 from typing import Any, NoReturn
 
-from mrq_core.worker.guards.native import start_native_thread
+from mrq_core.worker.guards.native import start_lasting_thread
 from mrq_core.worker.guards.own_descriptors import own
 from mrq_core.worker.guards.process_end import (
     LEAVE_WITHIN,
@@ -58,7 +58,7 @@ class SignalReader:
         own.add(*self._ends)
         self._earlier_pipe = signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
         _active.append(self)
-        start_native_thread(self._read, pipe)
+        start_lasting_thread(self._read, pipe)
         for signum in self._signums:
             self._earlier[signum] = signal.signal(signum, self._on_signal)
 

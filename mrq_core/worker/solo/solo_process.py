@@ -39,7 +39,7 @@ from mrq_core.worker.executions import Execution, Executions, job_execution
 from mrq_core.worker.guards import blocking
 from mrq_core.worker.guards.armed import guard_process
 from mrq_core.worker.guards.guarded_log import GuardedLog
-from mrq_core.worker.guards.native import NativeLoop, get_ident, start_native_thread
+from mrq_core.worker.guards.native import NativeLoop, get_ident, start_lasting_thread
 from mrq_core.worker.guards.tracebacks import error_fields, format_traceback
 from mrq_core.worker.reporting.stacks import frame_of, full_stack, io_lines, other_greenlets, waiting_text
 from mrq_core.worker.solo.solo_messages import (
@@ -182,7 +182,7 @@ class Job:
         start = self._start
         heart = NativeLoop(self._beat, first_pause=0.0, finish=lambda: None)
         heart.start()
-        start_native_thread(self._listen)
+        start_lasting_thread(self._listen)
         config = load_config(start.settings, file=start.config_file)
         set_up_logging(config, worker=start.worker, follows_file=True)
         self._tracing = start_io_tracing(config)
