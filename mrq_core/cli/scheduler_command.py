@@ -33,6 +33,7 @@ def scheduler(given: Given) -> None:
     config = given.config()
     definitions = schedules_of(config)
     set_up_logging(config, follows_file=True)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a program that rotates logs sends it to each process
     with given.client() as client:
         sleep, wake = _sleep_until_woken()
         report = _ReportFile(config.report_file, config.report_interval)

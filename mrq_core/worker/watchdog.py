@@ -31,7 +31,7 @@ from greenlet import getcurrent
 from mrq_core.errors import Interrupt, JobInterrupt
 from mrq_core.running.context import current_context
 from mrq_core.worker.executions import Execution, Executions
-from mrq_core.worker.guards.blocked_calls import unblock_calls
+from mrq_core.worker.guards.blocked_calls import BlockedCalls
 from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.guards.native import Mailbox, NativeLoop, thread_id
 from mrq_core.worker.guards.own_descriptors import own
@@ -84,6 +84,7 @@ class Watchdog:
         self._reached: set[Execution] = set()
         self._mailbox: Mailbox[Execution] = Mailbox(self._raise_in_greenlet)
         self._unblocked: Mailbox[None] = Mailbox(_tell_unblocked)
+        self._blocked = BlockedCalls()
         self._main_thread = 0
         self._loop = NativeLoop(self._check, first_pause=TICK, finish=lambda: None)
 
@@ -122,7 +123,7 @@ class Watchdog:
     def _unblock(self) -> None:
         """Ends calls that wait in the system because a task has made descriptors of the worker blocking. A
         signal makes such a call try again, now with the error that its caller expects."""
-        threads = unblock_calls()
+        threads = self._blocked.unblock()
         if own.unblock():
             threads.add(self._main_thread)
         for thread in threads:

@@ -157,3 +157,28 @@ def test_later_jobs_have_blocking_standard_streams(project: Project) -> None:
     project.worker()
     assert project.ended(project.queue("changing.changes", {"how": "standard"})).status == Status.SUCCESS
     assert project.ended(project.queue("changing.standard_streams_block")).result == [True, True]
+
+
+def test_sockets_that_a_job_makes_and_closes_are_none_of_the_worker(project: Project) -> None:
+    project.write(
+        "closing.py",
+        """
+        import socket
+        import time
+        from mrq_core import task
+
+
+        @task
+        def closes(seconds: float):
+            end = time.monotonic() + seconds
+            while time.monotonic() < end:
+                one, other = socket.socketpair()
+                one.setblocking(True)
+                one.close()
+                other.close()
+        """,
+    )
+    project.queue("closing.closes", {"seconds": 2})
+    worker = project.work_off()
+    assert "descriptor.unblocked" not in worker.output
+    assert "thread.broke" not in worker.output

@@ -549,6 +549,80 @@ def test_locks_are_free_in_a_child_and_wake_no_greenlet_of_its_parent(project: P
     assert project.ledger() == ["woken"]
 
 
+def test_a_child_goes_on_with_selectors_and_loops_of_its_parent(project: Project) -> None:
+    project.write(
+        "looping.py",
+        """
+        import asyncio
+        import os
+        import selectors
+        import socket
+        from mrq_core import task
+
+
+        def code_of(child):
+            return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+        async def forks():
+            await asyncio.sleep(0.01)
+            return os.fork()
+
+
+        @task(timeout=10)
+        def in_a_loop():
+            child = asyncio.run(forks())
+            return code_of(child) if child else None
+
+
+        @task(timeout=10)
+        def after_a_loop():
+            loop = asyncio.new_event_loop()
+            loop.run_until_complete(asyncio.sleep(0.01))
+            if (child := os.fork()) == 0:
+                loop.run_until_complete(asyncio.sleep(0.01))
+                loop.close()
+                os._exit(7)
+            loop.close()
+            return code_of(child)
+
+
+        @task(timeout=10)
+        def with_a_selector():
+            one, other = socket.socketpair()
+            selector = selectors.DefaultSelector()
+            selector.register(one, selectors.EVENT_READ)
+            selector.select(0)
+            if (child := os.fork()) == 0:
+                other.send(b"x")
+                os._exit(8 + len(selector.select(1)))
+            selector.close()
+            return code_of(child)
+
+
+        @task(timeout=10)
+        def with_a_socket():
+            listener = socket.create_server(("127.0.0.1", 0))
+            if (child := os.fork()) == 0:
+                connection, _ = listener.accept()
+                listener.close()
+                connection.sendall(connection.recv(1))
+                connection.shutdown(socket.SHUT_WR)
+                connection.close()
+                os._exit(10)
+            with socket.create_connection(listener.getsockname()) as connection:
+                connection.sendall(b"y")
+                received = connection.recv(1)
+            listener.close()
+            return [code_of(child), received.decode()]
+        """,
+    )
+    project.worker()
+    names = ("in_a_loop", "after_a_loop", "with_a_selector", "with_a_socket")
+    jobs = [project.queue(f"looping.{name}") for name in names]
+    assert [project.ended(job).result for job in jobs] == [0, 7, 9, [10, "y"]]
+
+
 @pytest.mark.parametrize("kind", ["garbage", "signal"])
 def test_a_child_of_a_finalizer_or_signal_handler_does_not_go_on_with_the_code_of_the_worker(
     project: Project, kind: str

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -95,6 +96,27 @@ def test_the_parent_imports_neither_gevent_nor_a_driver(project: Project, is_in_
 
 
 # --- stopping -------------------------------------------------------------------------------------
+
+
+def test_the_signal_of_a_rotated_log_does_no_harm_to_a_parent_and_a_scheduler(project: Project) -> None:
+    parent = start_parent(project)
+    scheduler = project.start("scheduler")
+    until(lambda: has_handler(scheduler.pid, signal.SIGUSR1), what="the scheduler")
+    for process in (parent, scheduler):
+        process.send(signal.SIGUSR1)
+    job = project.queue("owned.pid")
+    assert project.ended(job).status == "success"
+    for process in (parent, scheduler):
+        assert process.popen.poll() is None
+        process.send(signal.SIGINT)
+        assert process.wait() == 0
+
+
+def has_handler(pid: int, signum: signal.Signals) -> bool:
+    """Whether the process ignores or handles the signal."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigIgn", "SigCgt"))]
+    return any(mask >> signum - 1 & 1 for mask in masks)
 
 
 def test_sigint_finishes_what_runs_and_takes_nothing_new(project: Project) -> None:

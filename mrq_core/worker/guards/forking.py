@@ -36,6 +36,7 @@ from mrq_core.drivers.forks import forget_imports
 from mrq_core.running.context import current_context
 from mrq_core.worker.guards import children
 from mrq_core.worker.guards.closing import close_in_child
+from mrq_core.worker.guards.fork_waits import follow_hub
 from mrq_core.worker.guards.signals import STOP_SIGNALS  # whose hook for children must run before this one
 
 is_child = False
@@ -188,6 +189,7 @@ def _in_child() -> None:
     close_in_child()
     forget_imports()
     _start_hub()
+    follow_hub(lambda one: type(one) is _LeftHub)
     _end_with_interrupting_code()
     _in_parent()
 

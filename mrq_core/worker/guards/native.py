@@ -48,7 +48,7 @@ def thread_id() -> int:
 
 
 def start_lasting_thread(run: Callable[..., None], *arguments: object) -> None:
-    """Like `start_native_thread`, for a function that ends with the worker: it is called again after an exception,
+    """Like `start_native_thread`, for a function that ends with the worker. It is called again after errors,
     because a task can raise one in any thread (`PyThreadState_SetAsyncExc`)."""
 
     def last() -> None:

@@ -21,7 +21,7 @@ def leave_while_starting() -> None:
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     numbers = _taken() - {signal.SIGINT}
-    for number in numbers:
+    for number in numbers | {signal.SIGUSR1}:
         signal.signal(number, _nothing)
     threading.Thread(target=_leave_on, args=(numbers, pipe), daemon=True).start()
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
@@ -58,13 +58,14 @@ class SignalPipe:
     def start(self) -> None:
         """Takes over the signals. In the main thread."""
         signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
-        for number in _taken() | {signal.SIGCHLD}:
+        # A program that rotates logs sends SIGUSR1 to each process of mrq; the workers of the parent use it.
+        for number in _taken() | {signal.SIGCHLD, signal.SIGUSR1}:
             signal.signal(number, _nothing)
 
     def read(self) -> list[int]:
         """The numbers of the signals that have arrived since the last call."""
         with suppress(BlockingIOError):
-            return list(os.read(self.descriptor, 4096))
+            return [number for number in os.read(self.descriptor, 4096) if number != signal.SIGUSR1]
         return []
 
     def ignore(self) -> None:
