@@ -19,6 +19,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Action, Cancel, ChangeResult, Move, Remove, Requeue
 from mrq_core.contract.naming import check_job_queue_name
 from mrq_core.contract.queries import JobFilter
+from mrq_core.errors import InvalidValue, shown
 from mrq_core.operations.actions import (
     VERBS,
     Preview,
@@ -31,7 +32,14 @@ from mrq_core.operations.actions import (
     statuses_of,
     summary,
 )
-from mrq_core.operations.queries.filters import FilterTexts, filter_from, object_from, seconds_from, time_from
+from mrq_core.operations.queries.filters import (
+    FilterTexts,
+    filter_from,
+    object_from,
+    queue_names_from,
+    seconds_from,
+    time_from,
+)
 from mrq_core.operations.views import iso
 
 Ids = Annotated[list[str] | None, typer.Argument(metavar="ID", help="Ids of jobs.", show_default=False)]
@@ -89,7 +97,10 @@ def move(
 
     Example: `mrq jobs move --queue slow --to fast`.
     """
-    _change(given, ids, wanted, Move(queue=check_job_queue_name(to)), yes=yes, dry_run=dry_run)
+    action = Move(queue=check_job_queue_name(to))
+    if not ids and tuple(queue_names_from(wanted.queues)) == (action.queue,):
+        raise InvalidValue(f"--to is {shown(to)}, where these jobs are: expected another queue", path="to")
+    _change(given, ids, wanted, action, yes=yes, dry_run=dry_run)
 
 
 @command("broker", "plugins")

@@ -36,6 +36,8 @@ start later is parked, so that a changed rate holds for the job."""
 RATE_MOST, SPACING_MOST = 1e6, 1e8
 """The largest rate of a limit, and the longest time between two starts under a limit, in seconds."""
 _NAME_MAX = 100
+_PER = 1.0
+"""Seconds: the period of a limit that gives none."""
 _LATEST_MS = 253_402_300_799_999
 """The end of the year 9999, which values that were changed by hand may exceed."""
 
@@ -141,6 +143,8 @@ def checked_limit(name: str, limit: Limit) -> Limit:
             f"the limit {text} counts its rate per {shown(limit.per)} s: expected 0.001 to 10,000,000",
             path="limits",
         )
+    if rate is None and per != _PER:
+        raise InvalidValue(f"the limit {text} has per {per:g} s and no rate: expected a rate too", path=text)
     if rate is not None and per / rate > SPACING_MOST:
         raise InvalidValue(
             f"the limit {text} starts a job each {per / rate:.3g} s: expected at most "

@@ -46,6 +46,7 @@ def test_actions_by_filter_count_and_do_not_ask_off_a_terminal(
 ) -> None:
     assert mrq("jobs", "requeue", "--status", "failed,success").out == "2 jobs requeued\n"
     assert mrq("jobs", "move", "--status", "queued", "--to", "slow").out == "3 jobs moved\n"
+    assert "where these jobs are" in mrq("jobs", "move", "--queue", "slow", "--to", "slow", code=2).err
     assert {project.client.fetch(worked[name]).queue for name in ("added", "failed", "greeting")} == {"slow"}
     assert mrq("jobs", "cancel", "--queue", "slow", "--yes").out == "3 jobs cancelled\n"
     assert mrq("jobs", "remove", "--status", "cancel").out == "3 jobs removed\n"

@@ -121,6 +121,7 @@ def test_a_limit_that_makes_no_sense_is_refused(mrq: Shell) -> None:
         (("api", "--concurrency", "-1"), "expected 0 to"),
         (("api", "--rate", "0"), "expected a number above 0"),
         (("api", "--rate", "1", "--per", "soon"), "expected a duration"),
+        (("api", "--concurrency", "1", "--per", "5s"), "has per 5 s and no rate"),
     ):
         assert text in " ".join(mrq("limits", "set", *arguments, code=2).err.split())
     assert mrq("limits", "--json").json == []

@@ -60,6 +60,7 @@ def test_keys_with_values_belong_to_one_rule() -> None:
         ({"api": Limit(rate=1e-300)}, "starts a job each 1e+300 s: expected at most 100,000,000 s"),
         ({"api": Limit(rate=5e-324, per=1e7)}, "starts a job each inf s: expected at most 100,000,000 s"),
         ({"api": Limit(rate=0.09, per=1e7)}, "a concurrency of 0 lets none start"),
+        ({"api": Limit(concurrency=1, per=5)}, "has per 5 s and no rate"),
         ({"api:{user": LIMIT}, "has a brace too many"),
         ({"api:{{user}}": LIMIT}, "has a brace too many"),
         ({"api": 5}, "limits is"),
