@@ -209,6 +209,12 @@ def closes_client():
     return queue_job("changes.logs", {})
 
 
+@task(isolate=True)
+def closes_client_alone():
+    get_current_worker().client.close()
+    return queue_job("changes.logs", {})
+
+
 @task
 def logs():
     log.info("from the logger of mrq")
@@ -405,8 +411,9 @@ def test_no_line_goes_to_another_file_that_has_the_descriptor_of_the_log_file(pr
     assert "at once" in (project.path / "worker.log").read_text()
 
 
-def test_the_client_of_a_worker_stays_open_after_a_task_has_closed_it(project: Project) -> None:
-    job = project.queue("changes.closes_client")
+@pytest.mark.parametrize("task", ["closes_client", "closes_client_alone"])
+def test_the_client_of_a_worker_stays_open_after_a_task_has_closed_it(project: Project, task: str) -> None:
+    job = project.queue(f"changes.{task}")
     worker = project.work_off()
     record = project.ended(job)
     assert record.status == Status.SUCCESS

@@ -192,6 +192,7 @@ class Job:
             run_blocking = self._tracing.blocking(run_blocking)
         broker = open_broker(config, plugins, run_blocking=run_blocking)
         client = set_process_client(Client(config, broker, plugins))
+        client.keep_open()
         self._ended_lines = EndedLines(config)
         log = ForwardedLog(start.record, config.max_log_size, self._link)
         worker = SoloWorker(start.worker, config, client, self._link)
@@ -211,7 +212,7 @@ class Job:
         self._tell_progress()
         watchdog.stop()
         heart.stop()
-        client.close()
+        broker.close()
 
     def _execute(self, runner: Runner, context: JobContext) -> None:
         current_context.set(context)
