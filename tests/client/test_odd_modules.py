@@ -39,12 +39,17 @@ MODULES: dict[str, tuple[str, type[TaskError]]] = {
 
 @pytest.mark.parametrize("kind", MODULES)
 def test_a_job_is_queued_without_the_code_of_an_odd_module(
-    kind: str, each_client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    each_client: Client,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     text, error = MODULES[kind]
     name = f"odd_{kind}"
     (tmp_path / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(tmp_path)
+    request.addfinalizer(lambda: sys.modules.pop(name, None))
     job = queue_job(f"{name}.run")
     assert each_client.fetch(job).path == f"{name}.run"
     monkeypatch.delitem(sys.modules, name, raising=False)

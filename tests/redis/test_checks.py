@@ -45,8 +45,14 @@ def test_a_server_that_is_set_up_well_has_no_findings(own_server: Server) -> Non
     broker.close()
 
 
-@pytest.mark.parametrize("name", ["layout", "queues", "i:s:queued", "n:q", "slots", "w:0:q", "c:q", "i:q:q"])
-def test_a_key_of_another_type_is_named(own_server: Server, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "subject"),
+    [
+        *((name, "keys") for name in ("layout", "queues", "i:s:queued", "slots", "w:0:q", "c:q", "i:q:q")),
+        ("n:q", "derived keys"),
+    ],
+)
+def test_a_key_of_another_type_is_named(own_server: Server, name: str, subject: str) -> None:
     broker = open_broker(Place(own_server.url, "mrq"))
     now = broker.now()
     record = JobRecord(id=new_id(), path="some.Task", params={}, queue="q", queued_at=now, updated_at=now)
@@ -54,7 +60,7 @@ def test_a_key_of_another_type_is_named(own_server: Server, name: str) -> None:
     key = broker._connection.key(name)
     broker._connection.execute("DEL", key)
     broker._connection.execute("RPUSH", key, "x")
-    finding = {one.subject: one for one in broker.check()}["keys"]
+    finding = {one.subject: one for one in broker.check()}[subject]
     broker.close()
     assert finding.level == "error"
     assert f"{key} is a list, expected a " in finding.message

@@ -557,6 +557,7 @@ def test_a_child_goes_on_with_selectors_and_loops_of_its_parent(project: Project
         import os
         import selectors
         import socket
+        import subprocess
         from mrq_core import task
 
 
@@ -601,6 +602,21 @@ def test_a_child_goes_on_with_selectors_and_loops_of_its_parent(project: Project
 
 
         @task(timeout=10)
+        def with_a_pipe():
+            program = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            if (child := os.fork()) == 0:
+                program.stdin.write(b"from the child\\n")
+                program.stdin.flush()
+                line = program.stdout.readline()
+                program.stdout.close()
+                os._exit(len(line))
+            code = code_of(child)
+            program.kill()
+            program.wait()
+            return code
+
+
+        @task(timeout=10)
         def with_a_socket():
             listener = socket.create_server(("127.0.0.1", 0))
             if (child := os.fork()) == 0:
@@ -618,9 +634,9 @@ def test_a_child_goes_on_with_selectors_and_loops_of_its_parent(project: Project
         """,
     )
     project.worker()
-    names = ("in_a_loop", "after_a_loop", "with_a_selector", "with_a_socket")
+    names = ("in_a_loop", "after_a_loop", "with_a_selector", "with_a_socket", "with_a_pipe")
     jobs = [project.queue(f"looping.{name}") for name in names]
-    assert [project.ended(job).result for job in jobs] == [0, 7, 9, [10, "y"]]
+    assert [project.ended(job).result for job in jobs] == [0, 7, 9, [10, "y"], 15]
 
 
 @pytest.mark.parametrize("kind", ["garbage", "signal"])

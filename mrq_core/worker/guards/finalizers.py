@@ -1,9 +1,9 @@
 """Finalizers of a job's garbage do not keep the greenlets of the worker.
 
-Python runs the `__del__` methods of garbage wherever its collector runs, which may be in the greenlet that
-claims jobs or in one that settles outcomes. A method that waits, for instance for a server that is away,
-keeps that greenlet. A callback of the hub looks for such greenlets and raises an exception in them, which
-Python prints and which ends the method alone.
+Python runs the `__del__` methods and the `weakref.finalize` callbacks of garbage wherever its collector runs,
+which may be in the greenlet that claims jobs or in one that settles outcomes. One that waits, for instance
+for a server that is away, keeps that greenlet. A callback of the hub looks for such greenlets and raises an
+exception in them, which Python prints and which ends the finalizer alone.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from types import FrameType
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, finalize
 
 import gevent
 
@@ -28,6 +28,7 @@ _NEXT = 0.01
 _SOON = 1.0
 """Seconds after an interrupt in which other finalizers are the next ones."""
 
+_FINALIZE = finalize.__call__.__code__
 _log = GuardedLog("mrq.worker")
 
 
@@ -117,7 +118,7 @@ def _finalizer_in(greenlet: Any) -> FrameType | None:
     found = None
     frame: FrameType | None = greenlet.gr_frame
     while frame is not None:
-        if frame.f_code.co_name == "__del__":
+        if frame.f_code.co_name == "__del__" or frame.f_code is _FINALIZE:
             found = frame
         frame = frame.f_back
     return found

@@ -1,4 +1,4 @@
-"""Sockets and selectors of before a fork wait with the hub of the child.
+"""Sockets, pipes and selectors of before a fork wait with the hub of the child.
 
 gevent gives each of them watchers of the hub's loop, and the child has another hub and another loop. They
 change over when the child first waits with them, or closes them.
@@ -11,6 +11,7 @@ from functools import wraps
 from typing import Any
 
 from gevent import socket
+from gevent._fileobjectposix import GreenFileDescriptorIO  # type: ignore[import-not-found]
 from gevent.event import Event
 from gevent.hub import get_hub
 from gevent.selectors import GeventSelector
@@ -20,6 +21,8 @@ _kept: list[object] = []
 """The watchers of loops that are gone, which must not be deleted."""
 _is_left: Callable[[object], bool]
 _socket: Any = socket.socket
+_file: Any = GreenFileDescriptorIO
+"""The pipes of `subprocess`, for example."""
 
 
 def follow_hub(is_left: Callable[[object], bool]) -> None:
@@ -33,6 +36,8 @@ def follow_hub(is_left: Callable[[object], bool]) -> None:
             setattr(GeventSelector, name, _with_own_hub(getattr(GeventSelector, name), _move_selector))
         for name in ("_drop_events_and_close", "shutdown"):
             setattr(_socket, name, _with_own_hub(getattr(_socket, name), _move_socket))
+        for name in ("readall", "readinto", "write", "close"):
+            setattr(_file, name, _with_own_hub(getattr(_file, name), _move_file))
         setattr(_socket, "_wait", _waiting(_socket._wait))  # noqa: B010
 
 
@@ -73,3 +78,14 @@ def _move_socket(moved: Any) -> None:
     moved.hub = hub = get_hub()
     number = moved._sock.fileno()
     moved._read_event, moved._write_event = hub.loop.io(number, _READ), hub.loop.io(number, _WRITE)
+
+
+def _move_file(moved: Any) -> None:
+    if moved.closed or not _is_left(moved.hub):
+        return
+    _kept.append((moved._read_watcher, moved._write_watcher))
+    moved.hub = hub = get_hub()
+    if moved._read_watcher is not None:
+        moved._read_watcher = hub.loop.io(moved.fileno(), _READ)
+    if moved._write_watcher is not None:
+        moved._write_watcher = hub.loop.io(moved.fileno(), _WRITE)
