@@ -360,9 +360,12 @@ def _refuse_second_start(record: JobRecord, loaded: LoadedTask) -> None:
 
     A job that was queued without its code is stored as an ordinary job, and claimed again after a lost claim.
     """
-    if loaded.at_most_once and record.history and record.history[-1].lost:
-        raise ClaimLost(
-            f"the claim of worker {record.history[-1].worker} was lost while it ran this job, and an "
-            "at_most_once job is never started twice",
-            job_id=record.id,
-        )
+    for attempt in reversed(record.history if loaded.at_most_once else ()):
+        if attempt.lost:
+            raise ClaimLost(
+                f"the claim of worker {attempt.worker} was lost while it ran this job, and an "
+                "at_most_once job is never started twice",
+                job_id=record.id,
+            )
+        if not attempt.status.is_waiting:  # the job has ended, and a person has queued it again
+            return

@@ -51,15 +51,20 @@ def start_lasting_thread(run: Callable[..., None], *arguments: object) -> None:
     """Like `start_native_thread`, for a function that ends with the worker. It is called again after errors,
     because a task can raise one in any thread (`PyThreadState_SetAsyncExc`)."""
 
-    def last() -> None:
-        while True:
-            try:
-                run(*arguments)
-                return
-            except BaseException:
-                sleep(_SLICE)
+    def last(pause: float) -> None:
+        is_over = False
+        try:
+            if pause:
+                sleep(pause)
+            run(*arguments)
+            is_over = True
+        except BaseException:  # one more may come in this block, so the next thread is started below
+            pass
+        finally:
+            if not is_over:
+                start_native_thread(last, _SLICE)
 
-    start_native_thread(last)
+    start_native_thread(last, 0.0)
 
 
 class NativeLoop:
