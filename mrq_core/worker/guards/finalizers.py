@@ -37,7 +37,7 @@ class FinalizerInterrupt(BaseException):
 
 
 class FinalizerWatch:
-    """Looks at the greenlets of the worker. Make it in the hub's thread."""
+    """Looks at the greenlets of the worker. Start it in the hub's thread."""
 
     def __init__(self) -> None:
         self.fault = ""
@@ -65,9 +65,9 @@ class FinalizerWatch:
         self._greenlets.append(greenlet)
 
     def _look(self) -> None:
-        self._greenlets[:] = [one for one in self._greenlets if not one.dead]
         for greenlet in self._greenlets:
             self._examine(greenlet)
+        self._greenlets[:] = [one for one in self._greenlets if not one.dead]
 
     def _examine(self, greenlet: Any) -> None:
         finalizer = None if greenlet.dead else _finalizer_in(greenlet)
@@ -76,16 +76,15 @@ class FinalizerWatch:
             return
         now = time.monotonic()
         known, since, tries = self._found.get(greenlet, (None, now, 0))
-        if finalizer is known and now - since < PATIENCE:
-            return
-        # The collector calls the finalizers of all garbage one after the other: those that follow one that
-        # was too long get no time.
-        is_next = finalizer is not known and now - self._interrupted.get(greenlet, -_SOON) < _SOON
         if finalizer is not known:
-            tries = 0
-        self._found[greenlet] = (finalizer, now, tries + (finalizer is known))
-        if is_next or finalizer is known:
-            self._interrupt(greenlet, finalizer, tries, is_told=is_next)
+            self._found[greenlet] = (finalizer, now, 0)
+            # The collector calls the finalizers of all garbage one after the other: those that follow one
+            # that was too long get no time.
+            if now - self._interrupted.get(greenlet, -_SOON) < _SOON:
+                self._interrupt(greenlet, finalizer, 0, is_told=True)
+        elif now - since >= PATIENCE:
+            self._found[greenlet] = (finalizer, now, tries + 1)
+            self._interrupt(greenlet, finalizer, tries, is_told=False)
 
     def _interrupt(self, greenlet: Any, finalizer: FrameType, tries: int, *, is_told: bool) -> None:
         code = finalizer.f_code
