@@ -40,7 +40,14 @@ import os
 import signal
 import threading
 
+from gevent.monkey import get_original
+
 from mrq_core import task
+
+
+class native:
+    get_ident = get_original("_thread", "get_ident")
+    start_new_thread = get_original("_thread", "start_new_thread")
 
 
 @task
@@ -53,6 +60,17 @@ def interrupted():
     os.kill(os.getpid(), signal.SIGINT)
     while True:
         pass
+
+
+def interrupted_beside_the_loop():
+    print("interrupted", flush=True)
+    signal.pthread_kill(native.get_ident(), signal.SIGINT)
+
+
+@task
+def wait_in_loop():
+    native.start_new_thread(interrupted_beside_the_loop, ())
+    threading.Event().wait(1000)
 
 
 @task
@@ -104,6 +122,13 @@ def test_a_second_ctrl_c_is_as_quiet_as_the_first(project: Project) -> None:
 def test_ctrl_c_that_reaches_a_thread_of_a_run_ends_the_run(project: Project) -> None:
     project.write("tasks.py", THREADS)
     process = project.start("run", "tasks.wait")
+    process.until_output("interrupted")
+    assert ended(process) == 130
+
+
+def test_ctrl_c_that_does_not_wake_the_loop_is_seen_soon(project: Project) -> None:
+    project.write("tasks.py", THREADS)
+    process = project.start("run", "tasks.wait_in_loop")
     process.until_output("interrupted")
     assert ended(process) == 130
 

@@ -18,6 +18,9 @@ _METHODS = {
 """A method of the class that each of these variables names."""
 _PATCHED = frozenset({"GEVENT_RESOLVER", "GEVENT_THREADPOOL", "GEVENT_FILE"})
 
+_SIGNALS_SEEN_EVERY = 0.1
+"""Seconds after which the loop wakes for a signal that came just before its wait, or to another thread."""
+
 
 def patch_all() -> None:
     """`gevent.monkey.patch_all`, with one search for entry points. Raises ConfigError for a variable of
@@ -88,6 +91,9 @@ def lead_interrupts(is_over: Callable[[], bool]) -> None:
     With gevent, a signal handler runs in the thread or greenlet that runs at the moment. gevent passes the
     exception on, but prints the traceback; the library prints the traceback of a thread, and drops the
     exception. Call it in the main greenlet. `is_over`: whether the main greenlet has ended its work.
+
+    Python calls handlers between two instructions of its main thread. A signal interrupts the wait of the
+    loop, but not one that begins only afterwards: a timer of the loop ends that.
     """
     import threading
 
@@ -109,3 +115,8 @@ def lead_interrupts(is_over: Callable[[], bool]) -> None:
             print_traceback(failed)
 
     threading.excepthook = pass_on
+    hub.loop.timer(_SIGNALS_SEEN_EVERY, _SIGNALS_SEEN_EVERY, ref=False).start(_see_signals)
+
+
+def _see_signals() -> None:
+    """Python sees them before its first instruction."""
