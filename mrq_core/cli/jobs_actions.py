@@ -190,6 +190,9 @@ def _preview(broker: Broker, ids: Sequence[str] | None, wanted: JobFilter, actio
 def _foreseen(preview: Preview, verb: str) -> str:
     """What the action would do, such as ``2 jobs to cancel: 1 failed, 1 queued; 1 refused: 1 success``."""
     texts = [f"{counted(preview.number, 'job')} to {verb}{_by_status(preview.changed, ': {}')}"]
+    if preview.unchanged:
+        number = sum(preview.unchanged.values())
+        texts.append(f"{number:,} already in that queue{_by_status(preview.unchanged, ': {}')}")
     if preview.refused:
         texts.append(f"{sum(preview.refused.values()):,} refused{_by_status(preview.refused, ': {}')}")
     if preview.unknown:

@@ -155,7 +155,8 @@ class Broker(StoreServices):
 
     @abstractmethod
     def move(self, ids: Sequence[str], how: Move) -> list[ChangeResult]:
-        """Moves waiting jobs to another queue; due time and priority stay. REFUSED: the job does not wait."""
+        """Moves waiting jobs to another queue; due time and priority stay. REFUSED: the job does not wait.
+        UNCHANGED: the job waits in that queue already."""
 
     @abstractmethod
     def edit(self, edits: Sequence[Edit]) -> list[ChangeResult]:

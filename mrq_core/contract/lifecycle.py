@@ -323,8 +323,8 @@ def followup_id(parent: str, token: str, index: int, at: datetime) -> str:
 def changed(record: JobRecord, action: Action, now: datetime) -> tuple[ChangeResult, JobRecord | None]:
     """What an action makes of a job: the answer, and the record after it. None: the job is deleted.
 
-    A refused action returns the record unchanged. The caller reserves the unique key of a requeued job
-    again, and refuses the requeue (HELD) where another job holds the key.
+    A REFUSED or UNCHANGED action returns the record itself. The caller reserves the unique key of a requeued
+    job again, and refuses the requeue (HELD) where another job holds the key.
     """
     match action:
         case Requeue():
@@ -396,5 +396,7 @@ def _cancel(record: JobRecord, how: Cancel, now: datetime) -> tuple[ChangeResult
 def _move(record: JobRecord, how: Move) -> tuple[ChangeResult, JobRecord]:
     if not record.status.is_waiting or record.is_ended:
         return ChangeResult.REFUSED, record
+    if record.queue == how.queue:
+        return ChangeResult.UNCHANGED, record
     # updated_at stays: for a job that waits to be retried it says when its attempt ended
     return ChangeResult.DONE, replace(record, queue=how.queue)

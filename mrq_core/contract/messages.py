@@ -221,6 +221,8 @@ class ChangeResult(StrEnum):
     """The job's status does not allow it, or the job has changed since the caller read it."""
     HELD = "held"
     """Another job holds its unique key."""
+    UNCHANGED = "unchanged"
+    """The job already is as the change asks: nothing was written."""
     UNKNOWN = "unknown"
 
 

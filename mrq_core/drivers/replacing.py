@@ -69,7 +69,7 @@ def act_where(
         if stored is None or lifecycle.has_expired(stored.record, now) or not is_match(stored.record):
             return None
         result, after = lifecycle.changed(stored.record, action, now)
-        if result is ChangeResult.REFUSED:
+        if result in (ChangeResult.REFUSED, ChangeResult.UNCHANGED):
             return result
         is_stop = isinstance(action, Cancel) and action.interrupt and result is ChangeResult.REQUESTED
         reserve = isinstance(action, Requeue)

@@ -12,8 +12,9 @@ from msgspec.structs import replace
 from mrq_core.contract import lifecycle
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import CHUNK, Action, Cancel, ChangeResult, Move, Remove, Requeue
+from mrq_core.contract.naming import is_covered
 from mrq_core.contract.queries import JobFilter, Order, RepairResult
-from mrq_core.contract.record import ENDED, JobRecord, Status
+from mrq_core.contract.record import ENDED, WAITING, JobRecord, Status
 from mrq_core.contract.values import check_job_id
 from mrq_core.operations.jobs import count_all
 from mrq_core.operations.task_descriptions import published_task
@@ -41,13 +42,15 @@ VERBS: dict[type[Change], tuple[str, str]] = {
 
 
 class Preview(msgspec.Struct, frozen=True, kw_only=True):
-    """The numbers of jobs by status that an action would change and would refuse, and of unknown ids.
+    """The numbers of jobs by status that an action would change, would refuse, and would leave because they
+    are as it asks already; and of unknown ids.
 
     `may_be_held`: a requeue may refuse some of the counted jobs, because another job holds their unique key.
     """
 
     changed: Mapping[str, int]
     refused: Mapping[str, int]
+    unchanged: Mapping[str, int] = {}
     unknown: int = 0
     may_be_held: bool = False
 
@@ -61,28 +64,53 @@ def preview_for_ids(broker: Broker, ids: Sequence[str], action: Change, now: dat
     """What the action would do to these jobs. Raises InvalidValue for a malformed id."""
     unique = _checked_ids(ids)
     records = list(_records(broker, unique))
-    allowed = [_allows_record(action, record, now) for record in records]
+    numbers: dict[ChangeResult, Counter[str]] = {}
+    for record in records:
+        numbers.setdefault(expected_answer(action, record, now), Counter())[str(record.status)] += 1
     return Preview(
-        changed=Counter(str(r.status) for r, is_allowed in zip(records, allowed, strict=True) if is_allowed),
-        refused=Counter(
-            str(r.status) for r, is_allowed in zip(records, allowed, strict=True) if not is_allowed
-        ),
+        changed=numbers.get(ChangeResult.DONE, {}),
+        refused=numbers.get(ChangeResult.REFUSED, {}),
+        unchanged=numbers.get(ChangeResult.UNCHANGED, {}),
         unknown=len(unique) - len(records),
         may_be_held=isinstance(action, Requeue) and any(map(_has_freed_key, records)),
     )
 
 
 def preview_for_matching(broker: Broker, wanted: JobFilter, action: Change, now: datetime) -> Preview:
-    """What the action would do to the matching jobs, as far as their status tells. Counts them all, in steps
-    of 250 ms where totals do not have the numbers."""
+    """What the action would do to the matching jobs, as far as their status and queue tell. Counts them all,
+    in steps of 250 ms where totals do not have the numbers."""
     numbers = count_all(broker, wanted, "status")
     allowed = {status: number for status, number in numbers.items() if allows(action, Status(status), now)}
+    unchanged = _numbers_in_target(broker, wanted, action)
     may_be_held = isinstance(action, Requeue) and bool(allowed) and _may_be_held(broker, wanted)
     return Preview(
-        changed=allowed,
+        changed=_without(allowed, unchanged),
         refused={s: n for s, n in numbers.items() if s not in allowed},
+        unchanged=unchanged,
         may_be_held=may_be_held,
     )
+
+
+def _numbers_in_target(broker: Broker, wanted: JobFilter, action: Change) -> dict[str, int]:
+    """The numbers by status of matching jobs that wait in the target queue of a move already; none for other
+    actions. Counts as `preview_for_matching` does."""
+    if not isinstance(action, Move):
+        return {}
+    target = action.queue
+    if wanted.queues and not is_covered(target, frozenset(wanted.queues)):
+        return {}
+    numbers = {}
+    for status in sorted(WAITING & set(wanted.statuses or WAITING)):
+        # By queue, because a target that ends with a slash names its tree in a filter.
+        there = count_all(broker, replace(wanted, queues=(target,), statuses=(status,)), "queue")
+        if there.get(target):
+            numbers[str(status)] = there[target]
+    return numbers
+
+
+def _without(numbers: Mapping[str, int], less: Mapping[str, int]) -> dict[str, int]:
+    """The numbers less others; without those of which none is left."""
+    return dict(Counter(numbers) - Counter(less))
 
 
 def _may_be_held(broker: Broker, wanted: JobFilter) -> bool:
@@ -108,13 +136,18 @@ def allows(action: Change, status: Status, now: datetime) -> bool:
         updated_at=now,
         ended_at=now if status in ENDED else None,
     )
-    return _allows_record(action, record, now)
+    return expected_answer(action, record, now) is not ChangeResult.REFUSED
 
 
-def _allows_record(action: Change, record: JobRecord, now: datetime) -> bool:
+def expected_answer(action: Change, record: JobRecord, now: datetime) -> ChangeResult:
+    """What the action would do to the job: DONE, UNCHANGED or REFUSED. A requeue may still find the unique
+    key held."""
     if isinstance(action, SetPriority):
-        return record.status.is_waiting and not record.is_ended
-    return lifecycle.changed(record, action, now)[0] is not ChangeResult.REFUSED
+        if not record.status.is_waiting or record.is_ended:
+            return ChangeResult.REFUSED
+        return ChangeResult.UNCHANGED if record.priority == action.priority else ChangeResult.DONE
+    answer, _ = lifecycle.changed(record, action, now)
+    return ChangeResult.DONE if answer is ChangeResult.REQUESTED else answer
 
 
 def _checked_ids(ids: Iterable[str]) -> list[str]:
@@ -218,6 +251,9 @@ def summary(done: Counter[ChangeResult], action: Change) -> str:
         ChangeResult.REQUESTED: "running: their workers are asked to stop them"
         if is_interrupt
         else "running: they finish, but do not run again",
+        ChangeResult.UNCHANGED: "unchanged: already in that queue"
+        if isinstance(action, Move)
+        else "unchanged: they have this priority already",
         ChangeResult.REFUSED: "refused: their status does not allow it",
         ChangeResult.HELD: "refused: another job holds their unique key",
         ChangeResult.UNKNOWN: "unknown",

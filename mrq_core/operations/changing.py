@@ -49,6 +49,8 @@ def _words(before: JobRecord, action: Action, change: ChangeResult) -> str:
             return "is running; it finishes, but does not run again"
         case Cancel():
             return "is cancelled"
+        case Move() if change is ChangeResult.UNCHANGED:
+            return f"is on {action.queue} already"
         case Move():
             return f"is moved to {action.queue}"
         case Remove():

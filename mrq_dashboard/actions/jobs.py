@@ -185,4 +185,7 @@ def _changed(visit: Visit, verb: str, action: Action) -> Done:
 
 def _done(verb: str, job_id: str, change: ChangeResult, text: str) -> Done:
     value: JsonObject = {"id": job_id, "change": str(change)}
-    return Done(action=verb, target=f"job {job_id}", text=text, counts={str(change): 1}, value=value)
+    tone = "warn" if change is ChangeResult.UNCHANGED else ""
+    return Done(
+        action=verb, target=f"job {job_id}", text=text, counts={str(change): 1}, value=value, tone=tone
+    )

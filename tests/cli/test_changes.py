@@ -96,6 +96,22 @@ def test_a_dry_run_counts_what_would_change(mrq: Shell, project: Project, worked
     assert project.client.fetch(worked["failed"]).status == "failed"
 
 
+def test_a_move_counts_only_the_jobs_that_it_moves(mrq: Shell, project: Project) -> None:
+    near, there = (project.queue("tasks.greet", {"name": "Anna"}, queue=queue) for queue in ("near", "there"))
+    dry = mrq("jobs", "move", "--queue", "near,there", "--to", "there", "--dry-run")
+    assert dry.out == "1 job to move: 1 queued; 1 already in that queue: 1 queued\n"
+    assert mrq("jobs", "move", near, there, "--to", "there", "--dry-run").out == dry.out
+    elsewhere = mrq("jobs", "move", "--queue", "near", "--to", "there", "--dry-run")
+    assert elsewhere.out == "1 job to move: 1 queued\n"
+    moved = mrq("jobs", "move", "--queue", "near,there", "--to", "there")
+    assert moved.out == "1 job moved; 1 unchanged: already in that queue\n"
+    for words in (["--status", "queued"], [near, there]):
+        again = mrq("jobs", "move", *words, "--to", "there")
+        assert again.out == "0 jobs moved; 2 unchanged: already in that queue\n"
+    told = dialog(project, "move", "--status", "queued", "--to", "there")
+    assert told.shown == "0 jobs to move; 2 already in that queue: 2 queued\r\n"
+
+
 def test_a_dry_run_of_a_requeue_says_that_unique_keys_may_be_held(
     mrq: Shell, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

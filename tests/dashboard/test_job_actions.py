@@ -362,6 +362,39 @@ def test_each_action_changes_many(
         assert {one.priority for one in records} == {2}
 
 
+@pytest.mark.parametrize("is_large", [False, True])
+@pytest.mark.parametrize("query", ["queue:mail,fast", "queue:*a*", "queue:mail,fast params.a.b:1"])
+def test_a_move_counts_only_the_jobs_that_it_moves(
+    query: str, is_large: bool, site: TestClient, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for queue in ("mail", "mail", "fast"):
+        scenes.put(client.broker, queue, params={"a": {"b": 1}})
+    failed(client, 1, "fast", params={"a": {"b": 1}})
+    if is_large:
+        monkeypatch.setattr("mrq_dashboard.actions.bulk.CHUNK", 1)
+    asked = {"action": "move", "queue": "fast", "query": query}
+    dry = post(site, "/jobs/bulk", {**asked, "dry_run": True})
+    assert (dry["changed"], dry["left"]) == ({"queued": 2}, {"queued": 1, "failed": 1})
+    done = post(site, "/jobs/bulk", asked)
+    assert done["changes"] == {"done": 2, "unchanged": 1, "refused": 1}
+    assert done["message"].startswith("2 jobs moved; 1 unchanged: already in that queue; 1 refused")
+
+
+def test_a_priority_counts_only_the_jobs_that_it_changes(site: TestClient, client: Client) -> None:
+    ids = [scenes.put(client.broker, "mail") for _ in range(3)]
+    post(site, f"/jobs/{ids[0]}/priority", {"priority": 2})
+    asked = {"action": "priority", "priority": 2, "query": "queue:mail"}
+    dry = post(site, "/jobs/bulk", {**asked, "dry_run": True})
+    assert (dry["changed"], dry["left"]) == ({"queued": 2}, {"queued": 1})
+    assert post(site, "/jobs/bulk", asked)["changes"] == {"done": 2, "unchanged": 1}
+
+
+def test_a_job_that_is_moved_to_its_own_queue_is_told_so(site: TestClient, client: Client) -> None:
+    job_id = scenes.put(client.broker, "mail")
+    answer = post(site, f"/jobs/{job_id}/move", {"queue": "mail"})
+    assert (answer["change"], answer["message"]) == ("unchanged", f"Job {job_id} is on mail already")
+
+
 @pytest.mark.parametrize(
     ("value", "part"),
     [

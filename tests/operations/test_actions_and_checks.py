@@ -9,12 +9,19 @@ import pytest
 
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonObject
-from mrq_core.contract.messages import Action, Cancel, ChangeResult, Move, NewJob, Remove, Requeue, Unique
+from mrq_core.contract.messages import Cancel, ChangeResult, Move, NewJob, Remove, Requeue, Unique
 from mrq_core.contract.queries import Finding, JobFilter
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerUnavailable, ConfigError
 from mrq_core.ids import new_id
-from mrq_core.operations.actions import apply_to_ids, apply_to_matching, refusals, summary
+from mrq_core.operations.actions import (
+    Change,
+    SetPriority,
+    apply_to_ids,
+    apply_to_matching,
+    refusals,
+    summary,
+)
 from mrq_core.operations.checking.checks import broker_findings, check_task_options, config_findings
 from mrq_core.operations.task_descriptions import publish_task
 from mrq_core.plugins.manager import Plugins
@@ -101,6 +108,16 @@ def test_jobs_that_were_not_changed_are_told_with_their_reason(broker: MemoryBro
     [
         ({}, Requeue(), "0 jobs requeued"),
         ({ChangeResult.DONE: 1}, Move(queue="q"), "1 job moved"),
+        (
+            {ChangeResult.DONE: 1, ChangeResult.UNCHANGED: 2},
+            Move(queue="q"),
+            "1 job moved; 2 unchanged: already in that queue",
+        ),
+        (
+            {ChangeResult.UNCHANGED: 2},
+            SetPriority(priority=3),
+            "0 jobs given the priority 3; 2 unchanged: they have this priority already",
+        ),
         ({ChangeResult.DONE: 1200, ChangeResult.UNKNOWN: 2}, Remove(), "1,200 jobs removed; 2 unknown"),
         (
             {ChangeResult.REQUESTED: 1, ChangeResult.REFUSED: 3},
@@ -116,7 +133,7 @@ def test_jobs_that_were_not_changed_are_told_with_their_reason(broker: MemoryBro
         ({ChangeResult.HELD: 1}, Requeue(), "0 jobs requeued; 1 refused: another job holds their unique key"),
     ],
 )
-def test_the_summary_counts_each_answer(done: dict[ChangeResult, int], action: Action, text: str) -> None:
+def test_the_summary_counts_each_answer(done: dict[ChangeResult, int], action: Change, text: str) -> None:
     assert summary(Counter(done), action) == text
 
 

@@ -158,6 +158,23 @@ def test_jobs_that_were_queued_later_are_left_alone(broker: MemoryBroker) -> Non
     assert statuses(broker) == {"cancel": 25, "queued": 25}
 
 
+def test_jobs_that_the_first_run_of_a_step_may_have_moved_are_not_counted_as_there(
+    broker: MemoryBroker,
+) -> None:
+    for _ in range(25):
+        scenes.put(broker, "mail")
+    scenes.put(broker, "fast")
+    begun = begin(broker, "queue:mail,fast", Move(queue="fast"))
+    [held] = take_over(broker, "dead")
+    held = advance(broker, held)
+    advance(broker, held)  # its answer is lost with the process
+    forget_lease(broker, begun.id)
+    [again] = take_over(broker, "me")
+    ended = to_end(broker, again)
+    assert ended.counts == Counter({ChangeResult.DONE: 15, ChangeResult.UNCHANGED: 1})
+    assert ended.unsure == 10
+
+
 def test_a_job_that_fails_again_is_not_requeued_again(broker: MemoryBroker) -> None:
     """The process dies after a step and before it is counted; the jobs run and fail; the step is repeated."""
     ids = put_failed(broker, 25)

@@ -349,6 +349,11 @@ def _changed_though_ended(record: JobRecord, action: Action, now: Any) -> Any:
     return _changed(record, action, now)
 
 
+def _changed_though_there(record: JobRecord, action: Action, now: Any) -> Any:
+    answer, after = _changed(record, action, now)
+    return ChangeResult.DONE if answer is ChangeResult.UNCHANGED else answer, after
+
+
 def _changed_and_updated(record: JobRecord, action: Action, now: Any) -> Any:
     answer, after = _changed(record, action, now)
     return answer, None if after is None else replace(after, updated_at=now)
@@ -831,6 +836,14 @@ MUTATIONS = [
         name="changed",
         instead=_changed_though_ended,
         arguments={"status": Status.SUCCESS},
+    ),
+    Mutation(
+        without="The rule that a move leaves a job that is in the queue already",
+        test="test_a_job_that_is_moved_to_its_own_queue_is_unchanged",
+        owner=lifecycle,
+        name="changed",
+        instead=_changed_though_there,
+        arguments={"status": Status.QUEUED},
     ),
     Mutation(
         without="The unchanged update time of a moved job",

@@ -79,7 +79,7 @@ def _prioritize(broker: Broker, priority: int, records: Sequence[JobRecord]) -> 
         if not record.status.is_waiting or record.is_ended:
             answers[ChangeResult.REFUSED] += 1
         elif record.priority == priority:
-            answers[ChangeResult.DONE] += 1
+            answers[ChangeResult.UNCHANGED] += 1
         else:
             edits.append(Edit(id=record.id, claims=record.claims, edits=record.edits, priority=priority))
     answers.update(broker.edit(edits) if edits else ())

@@ -98,8 +98,9 @@ def advance(broker: Broker, held: Held, on_end: OnEnd = lambda bulk: None) -> He
         return _ended(broker, begun, BulkStatus.STOPPED, on_end, unsure=bulk.unsure + possible)
     answers = change_records(broker, query, bulk.change.change, page.records)
     step = unsure = 0
-    if is_repeated:  # a job that is refused now may be one that the first run has changed
-        answers.pop(ChangeResult.REFUSED, None)
+    if is_repeated:  # a job that is left now may be one that the first run has changed
+        for left in (ChangeResult.REFUSED, ChangeResult.UNCHANGED):
+            answers.pop(left, None)
         rest = max(0, bulk.step - answers.total())
         step, unsure = (0, rest) if page.cursor == bulk.step_end else (rest, 0)
     counted = Held(

@@ -225,6 +225,27 @@ class ChangeContract(Contract):
         assert broker.move([record.id], Move(queue="other")) == [ChangeResult.REFUSED]
         assert take(broker, "q", "other") == []
 
+    @pytest.mark.parametrize("status", sorted(WAITING))
+    def test_a_job_that_is_moved_to_its_own_queue_is_unchanged(
+        self, broker: Broker, clock: ManualClock, status: Status
+    ) -> None:
+        job_id = bring_to(broker, clock, status)
+        other = put(broker, clock, queue="other")
+        before = record_of(broker, job_id)
+        clock.advance(1)
+        answers = broker.move([job_id, other, other], Move(queue="q"))
+        assert answers == [ChangeResult.UNCHANGED, ChangeResult.DONE, ChangeResult.UNCHANGED]
+        assert record_of(broker, job_id) == before
+
+    def test_a_bulk_move_tells_the_jobs_that_are_in_the_queue_apart(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        for queue in ("q", "other", "other"):
+            put(broker, clock, queue=queue)
+        applied = broker.apply(JobFilter(), Move(queue="other"))
+        assert applied.changes == {ChangeResult.DONE: 1, ChangeResult.UNCHANGED: 2}
+        assert applied.matched == 3
+
     def test_moving_a_retried_job_does_not_change_when_its_attempt_ended(
         self, broker: Broker, clock: ManualClock
     ) -> None:

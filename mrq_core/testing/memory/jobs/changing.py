@@ -15,7 +15,7 @@ def change(data: MemoryData, job_id: str, action: Action, now: datetime) -> Chan
     if before is None:
         return ChangeResult.UNKNOWN
     answer, after = lifecycle.changed(before, action, now)
-    if answer is ChangeResult.REFUSED:
+    if answer in (ChangeResult.REFUSED, ChangeResult.UNCHANGED):
         return answer
     if isinstance(action, Requeue) and not data.uniques.reserve_again(job_id, now):
         return ChangeResult.HELD
