@@ -30,12 +30,14 @@ from mrq_core.drivers.exits import too_late
 from mrq_core.embedded.server import failures, layout
 from mrq_core.embedded.server.files import (
     Files,
+    Identity,
     close_unsaved,
     files_of,
     is_removed,
     one_at_a_time,
     save_log,
 )
+from mrq_core.embedded.server.foreign_opens import refuse_where
 from mrq_core.embedded.server.forks import NO_FORK, is_transaction_running, sleep
 from mrq_core.embedded.server.garbage import NO_GARBAGE
 from mrq_core.embedded.server.location import make_parent, refuse_other_file
@@ -95,6 +97,7 @@ class Database:
         self._lent: deque[None] = deque()
         """An item for each connection that is not idle, or is about to be taken."""
         _databases.append(weakref.ref(self, _databases.remove))
+        refuse_where(_is_in_use)
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Runs work that only reads, on one snapshot."""
@@ -387,9 +390,23 @@ class Database:
 
 def _databases_at(path: str) -> list[Database]:
     """All pools of this process for the file."""
-    pid = os.getpid()
+    return [one for one in _databases_of(os.getpid()) if one.path == path]
+
+
+def _databases_of(pid: int) -> list[Database]:
     databases = [reference() for reference in list(_databases)]
-    return [one for one in databases if one is not None and one.path == path and one._pid == pid]
+    return [one for one in databases if one is not None and one._pid == pid]
+
+
+def _is_in_use(file: Identity) -> bool:
+    """Whether connections of this process have locks on it. The log of a database has none."""
+    if file is None:
+        return False
+    for database in _databases_of(os.getpid()):
+        files = database._files
+        if files is not None and database._open_ones and file in (files[0], files[2]):
+            return True
+    return False
 
 
 def _touch(connection: sqlite3.Connection) -> None:
