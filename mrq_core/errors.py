@@ -52,10 +52,16 @@ def shown(value: object) -> str:
     try:
         text = _short.repr(value)
         if value.__class__ is not kind:  # a proxy, whose repr may be that of a plain value
-            text = f"{text} of type {kind.__name__}"
+            text = f"{text} of type {type_name(kind)}"
     except Exception:
-        text = f"<a {kind.__name__} whose repr fails>"
+        text = f"<a {type_name(kind)} whose repr fails>"
     return _on_one_line(text)
+
+
+def type_name(kind: type) -> str:
+    """The name of a class, whatever its metaclass makes of the attribute."""
+    name: str = type.__dict__["__name__"].__get__(kind)
+    return name
 
 
 def shown_error(error: BaseException) -> str:
@@ -65,7 +71,8 @@ def shown_error(error: BaseException) -> str:
         text = str.__str__(str(error))
     except BaseException:
         text = "<its text fails>"
-    return _on_one_line(f"{type(error).__name__}: {text}" if text else type(error).__name__, 1000)
+    name = type_name(type(error))
+    return _on_one_line(f"{name}: {text}" if text else name, 1000)
 
 
 _LOGIN = re.compile(r"(://[^\s/?#@:\[\]'\"]*):(?!\*\*\*|\d*(?:[/?#,.;)\]\s'\"]|$))[^\s'\"]*")

@@ -16,7 +16,7 @@ from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue, storable_params
 from mrq_core.contract.messages import CHUNK, Enqueued, NewJob, Unique
-from mrq_core.contract.plain import from_other_copy, has_type, number_of, whole_of
+from mrq_core.contract.plain import from_other_copy, has_type, is_mapping, number_of, text_of, whole_of
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.contract.terms import keys_in
@@ -61,7 +61,9 @@ class Client:
         opened = broker or open_broker(config, self.plugins)
         self._brokers = ThreadBrokers(opened, lambda: open_broker(config, self.plugins))
         self._is_kept_open = False
-        self._options: dict[TaskLike, LoadedTask] = {}
+        self._options: dict[str | int, LoadedTask] = {}
+        self._kept_tasks: list[TaskLike] = []
+        """The task objects whose identities are keys of `_options`."""
         self._overrides: dict[str, TaskOptions] = {}
         self._learned: dict[str, TaskOptions] = {}
 
@@ -225,17 +227,15 @@ class Client:
         options: EnqueueOptions | SingleEnqueueOptions,
     ) -> tuple[JobRecord, LoadedTask | TaskOptions]:
         """The record that the jobs of one call share, see `record_template`, and the options of the task."""
-        try:
-            known = self._options.get(task)
-        except TypeError:  # not hashable, so no task
-            known = None
+        known = self._options.get(_key_of(task))
         if known is not None:
             return record_template(call, known.path, queue, options, known), known
         path = check_reachable(task)
         overrides = self._overrides_of(path)
-        if isinstance(task, str) and is_decided(overrides, queue, options):
+        is_path = has_type(task, str)
+        if is_path and is_decided(overrides, queue, options):
             return record_template(call, path, queue, options, overrides), overrides
-        found = self.options_of(path if isinstance(task, str) else task)
+        found = self.options_of(path if is_path else task)
         defaults = found or self._learned.get(path) or overrides
         return record_template(call, path, queue, options, defaults), defaults
 
@@ -262,18 +262,21 @@ class Client:
 
         Keeps the options of a found task, which a worker can find too if `check_reachable` accepts it;
         searches again for a task that was not found."""
-        options = self._options.get(task)
+        key = _key_of(task)
+        options = self._options.get(key)
         if options is None:
             options = self._find_options(task)
             if options is not None and len(self._options) < _MOST_OPTIONS:
-                self._options[task] = options
+                if type(key) is int:
+                    self._kept_tasks.append(task)
+                self._options[key] = options
         return options
 
     def _find_options(self, task: TaskLike) -> LoadedTask | None:
         path = path_of(task)
-        if isinstance(task, TaskFunction):
+        if has_type(task, TaskFunction):
             return resolve_options(path, task.task_class, self.config)
-        if isinstance(task, type) and issubclass(task, Task):
+        if has_type(task, type) and issubclass(task, Task):
             return resolve_options(path, task, self.config)
         try:
             return load_task(path, self.config)
@@ -305,7 +308,7 @@ class Client:
         chosen: LoadedTask | TaskOptions,
     ) -> NewJob:
         checked = storable_params(params, max_size=self.config.max_params_size)
-        if isinstance(task, TaskFunction):
+        if has_type(task, TaskFunction):
             task.arguments_from(checked)
         record = replace(template, id=template.id or new_id(), params=self.plugins.encode_params(checked))
         if chosen.searchable:
@@ -320,6 +323,14 @@ class Client:
         if delay:
             record = replace(record, waits_from=after(record.queued_at, delay))
         return NewJob(record=record, delay=delay, unique=unique)
+
+
+def _key_of(task: object) -> str | int:
+    """The key of a task: the text of a path, or the identity of an object, whose hash may be code."""
+    if type(task) is str:
+        return task
+    text = text_of(task)
+    return id(task) if text is None else text
 
 
 def checked_client(client: object) -> Client | None:
@@ -340,9 +351,10 @@ def _is_interrupt_of_caller(error: BaseException) -> bool:
 
 def _iterator(params_list: Any) -> Iterator[Mapping[str, object]]:
     """Raises InvalidValue for a value that is no iterable of params."""
-    hint = "; queue_job queues one job" if isinstance(params_list, Mapping) else ""
+    is_dict = is_mapping(params_list)
+    hint = "; queue_job queues one job" if is_dict else ""
     try:
-        if not isinstance(params_list, Mapping | str | bytes):
+        if not is_dict and not has_type(params_list, str) and not has_type(params_list, bytes):
             return iter(params_list)
     except TypeError:  # not iterable
         pass

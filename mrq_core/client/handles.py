@@ -21,7 +21,7 @@ from mrq_core.contract.naming import (
     check_times,
     is_covered,
 )
-from mrq_core.contract.plain import number_of
+from mrq_core.contract.plain import has_type, number_of
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.values import check_job_id, check_priority
 from mrq_core.errors import (
@@ -83,7 +83,7 @@ class Job:
         return f"Job({self.id!r})"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Job) and other.id == self.id
+        return has_type(other, Job) and other.id == self.id
 
     def __hash__(self) -> int:
         return hash(self.id)

@@ -13,6 +13,8 @@ from typing import Any
 
 from mrq_core.config.cores import available_cores
 from mrq_core.config.secrets import HIDDEN, hide_login, hide_secrets
+from mrq_core.contract.signal_errors import refuse_to_wrap
+from mrq_core.errors import type_name
 
 TaskOptions = Mapping[str, Mapping[str, object]]
 """The value of TASKS: options of tasks by path."""
@@ -284,13 +286,18 @@ _ADDRESSES = frozenset({"BROKER", "STORE", "REDIS", "MONGODB"})
 
 
 def shown_setting(name: str, value: object) -> object:
-    """The value of a setting, or of another name of the config file, with secrets as ``***``."""
+    """The value of a setting, or of another name of the config file, with secrets as ``***``. Of a value that
+    cannot be read, its type."""
     setting = SETTINGS.get(name)
-    if setting is not None and setting.secret and value:
-        return HIDDEN
-    if name in _ADDRESSES and isinstance(value, str):
-        return hide_login(value)
-    return hide_secrets(name, value)
+    try:
+        if setting is not None and setting.secret and value:
+            return HIDDEN
+        if name in _ADDRESSES and isinstance(value, str):
+            return hide_login(value)
+        return hide_secrets(name, value)
+    except Exception as error:  # code of a value that the config file has made
+        refuse_to_wrap(error)
+        return f"<a {type_name(type(value))} that cannot be read>"
 
 
 def default_of(name: str) -> object:

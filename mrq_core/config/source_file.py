@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from mrq_core.config.secrets import hide_password
 from mrq_core.contract.plain import printable, text_of
+from mrq_core.contract.signal_errors import refuse_to_wrap
 from mrq_core.drivers import open_files
 from mrq_core.errors import BrokerUnavailable, ConfigError, shown
 
@@ -26,8 +27,12 @@ _EXPECTED = "expected the path of a Python file with settings"
 
 def path_from(given: object) -> Path:
     """The path that the command line, MRQ_CONFIG or the program names. Raises ConfigError."""
-    path = given if isinstance(given, os.PathLike) else text_of(given)
-    text = os.fspath(path) if path is not None else None
+    try:
+        path = given if isinstance(given, os.PathLike) else text_of(given)
+        text = os.fspath(path) if path is not None else None
+    except Exception as error:  # code of the value
+        refuse_to_wrap(error)
+        path = text = None
     if path is None or not isinstance(text, str):
         raise ConfigError(f"the config file is {shown(given)}: {_EXPECTED}")
     if not text.strip():

@@ -318,12 +318,12 @@ def _to_mapping(value: object) -> object:
     if not isinstance(value, Mapping):
         raise ValueError("expected a dict")
     for key, options in value.items():
-        if not isinstance(key, str) or not isinstance(options, Mapping):
+        if text_of(key) is None or not isinstance(options, Mapping):
             raise ValueError(
                 f"expected a dict of options for each task, and found {shown(key)}: "
-                f"{shown(hide_secrets(key if isinstance(key, str) else '', options))}"
+                f"{shown(hide_secrets(text_of(key) or '', options))}"
             )
-    return dict(value)
+    return {text_of(key): options for key, options in value.items()}
 
 
 def _check_bounds(setting: Setting, value: object) -> None:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import msgspec
 
-from mrq_core.contract.plain import is_mapping
+from mrq_core.contract.plain import is_mapping, names_of_class
 from mrq_core.contract.signal_errors import raised_by_handler
-from mrq_core.errors import InvalidValue, ValueTooLarge, shown, shown_error
+from mrq_core.errors import InvalidValue, ValueTooLarge, shown, shown_error, type_name
 
 if TYPE_CHECKING:
     JsonValue: TypeAlias = "bool | int | float | str | list[JsonValue] | dict[str, JsonValue] | None"
@@ -244,7 +244,7 @@ def _checked(value: object, path: _Path, depth: int, room: list[int]) -> JsonVal
         items = value if kind is list else _first_of(value, room)
         _take(len(items), room)
         return [_checked(item, (path, index), depth + 1, room) for index, item in enumerate(items)]
-    hint = _HINTS.get(kind.__name__)
+    hint = _HINTS.get(type_name(kind))
     where = _text_of(path)
     raise InvalidValue(
         f"{where} is of type {_type_name(value)}, which JSON cannot hold: expected None, a bool, an int, "
@@ -310,5 +310,5 @@ def _text_of(path: _Path) -> str:
 
 
 def _type_name(value: object) -> str:
-    kind = type(value)
-    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+    module, name = names_of_class(type(value))
+    return name if module == "builtins" else f"{module}.{name}"

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, TypeGuard, TypeVar
 
+from mrq_core.contract.signal_errors import raised_by_handler
+
 T = TypeVar("T")
 
 
@@ -33,8 +35,23 @@ def from_other_copy(value: object, *kinds: type) -> str:
 
 
 def is_mapping(value: object) -> TypeGuard[Mapping[Any, Any]]:
-    """Like `has_type` with Mapping, which is abstract."""
-    return issubclass(type(value), Mapping)
+    """Like `has_type` with Mapping, which is abstract: Python hashes the type, by code of its metaclass."""
+    kind = type(value)
+    if issubclass(kind, dict):
+        return True
+    try:
+        return issubclass(kind, Mapping)
+    except Exception as error:
+        if raised_by_handler(error) is not None:
+            raise
+        return False
+
+
+def names_of_class(kind: type) -> tuple[str, str]:
+    """The module and the qualified name of a class, whatever its metaclass makes of the attributes. ``?``: no
+    text."""
+    module, name = (type.__dict__[name].__get__(kind) for name in ("__module__", "__qualname__"))
+    return text_of(module) or "?", text_of(name) or "?"
 
 
 def text_of(value: object) -> str | None:

@@ -24,10 +24,11 @@ from mrq_core.errors import (
     TaskNotFound,
     shown,
     shown_error,
+    type_name,
 )
 from mrq_core.tasks.options import OPTION_NAMES, options_from, size_of
 from mrq_core.tasks.retry import LONGEST_DELAY, RetryRule
-from mrq_core.tasks.task import Task, TaskFunction, TaskLike, path_of
+from mrq_core.tasks.task import Task, TaskFunction, TaskLike, names_of, path_of
 
 _SCRIPTS = frozenset({"__main__", "__mp_main__"})
 """The modules of the script that is running: in its own process, and in those that multiprocessing spawns."""
@@ -123,11 +124,12 @@ def check_reachable(task: TaskLike) -> str:
         return path
     if not has_type(task, TaskFunction) and not is_task_class(task):
         raise no_task(task)
-    path, definition = path_of(task), _definition(task)
-    _refuse_script(path, definition.__module__)
-    found: object = sys.modules.get(definition.__module__)
+    path = path_of(task)
+    module_name, qualified = names_of(task)
+    _refuse_script(path, module_name)
+    found: object = sys.modules.get(module_name)
     try:
-        for name in definition.__qualname__.split("."):
+        for name in qualified.split("."):
             found = getattr(found, name, None)
     except Exception:  # code of the module
         found = None
@@ -162,10 +164,6 @@ def no_task(task: object) -> InvalidValue:
 def is_task_class(found: object) -> TypeGuard[type[Task]]:
     """Whether this is a subclass of Task, and not Task itself."""
     return has_type(found, type) and issubclass(found, Task) and found is not Task
-
-
-def _definition(task: TaskFunction[Any, Any] | type[Task]) -> Any:
-    return task.function if isinstance(task, TaskFunction) else task
 
 
 def find_task(path: str) -> type[Task]:
@@ -244,7 +242,7 @@ def _import_failed(path: str, module_name: str, error: BaseException) -> TaskImp
 def _describe(found: object) -> str:
     if found is Task:
         return "the base class Task itself"
-    kind = type.__dict__["__name__"].__get__(type(found))  # whatever a metaclass makes of it
+    kind = type_name(type(found))
     if kind == "type":
         return "a class that is no Task"
     return f"{'an' if kind[0] in 'aeiouAEIOU' else 'a'} {kind}"

@@ -12,7 +12,7 @@ import msgspec
 
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.naming import MAX_SECONDS, check_job_queue_name
-from mrq_core.contract.plain import has_type
+from mrq_core.contract.plain import has_type, text_of
 from mrq_core.contract.record import PRIORITY_MAX, PRIORITY_MIN
 from mrq_core.contract.rules import checked_limit
 from mrq_core.contract.terms import check_keys
@@ -66,14 +66,17 @@ OPTION_NAMES = TaskOptions.__struct_fields__
 
 def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
     """Converts a mapping to options. Raises ConfigError, which names the invalid option."""
-    for name in values:
-        if name not in OPTION_NAMES:
-            near = difflib.get_close_matches(str(name), OPTION_NAMES, n=1)
+    given: dict[str, Any] = {}
+    for name, value in values.items():
+        text = text_of(name)
+        if text is not None and text in OPTION_NAMES:
+            given[text] = value
+        else:
+            near = difflib.get_close_matches(text or "", OPTION_NAMES, n=1)
             raise ConfigError(
                 f"{where}: {shown(name)} is not an option of a task"
                 + (f"; did you mean {near[0]!r}?" if near else f": expected one of {', '.join(OPTION_NAMES)}")
             )
-    given = dict(values)
     retry_on = given.pop("retry_on", None)
     if has_type(retry_on, type):
         retry_on = (retry_on,)
@@ -84,7 +87,7 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
         raise ConfigError(f"{where}: retry_on is {shown(retry_on)}: expected a tuple of exception classes")
     _refuse_interrupts(retry_on or (), where)
     every = given.get("every")
-    if isinstance(every, timedelta):
+    if has_type(every, timedelta):
         given["every"] = every.total_seconds()
     try:
         options = msgspec.convert(given, TaskOptions)
@@ -112,14 +115,18 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
             raise ConfigError(f"{where}: {error}") from error
     if options.memory is not None:
         size_of(options.memory, where=where)
-    if options.searchable is not None:
+    searchable = (
+        None if options.searchable is None else tuple(text_of(name) or "" for name in options.searchable)
+    )
+    if searchable is not None:
         try:
-            check_keys(dict.fromkeys(options.searchable, ""))
+            check_keys(dict.fromkeys(searchable, ""))
         except InvalidValue as error:
             raise ConfigError(f"{where}: searchable: {error}") from error
     limits: dict[str, Limit] = {}
     try:
         for key, limit in (options.limits or {}).items():
+            key = text_of(key) or ""
             limits[key] = checked_limit(rule_of(key), limit)
             params_named(key)
     except InvalidValue as error:
@@ -128,6 +135,7 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
     return msgspec.structs.replace(
         options,
         queue=queue,
+        searchable=searchable,
         limits=None if options.limits is None else limits,
         retry_on=tuple(retry_on) if retry_on is not None else None,
     )

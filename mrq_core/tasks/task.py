@@ -18,7 +18,8 @@ import msgspec
 
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Limit
-from mrq_core.contract.plain import printable
+from mrq_core.contract.plain import has_type, names_of_class, printable, text_of
+from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.errors import ConfigError, InvalidParams, shown, shown_error
 from mrq_core.tasks.limits import params_named
 from mrq_core.tasks.options import OPTION_NAMES, TaskOptions, options_from
@@ -72,11 +73,11 @@ class TaskFunction(Generic[P, R]):
     """A task made from a function. Calling the object calls the function."""
 
     def __init__(self, function: Callable[P, R], options: TaskOptions) -> None:
-        if not inspect.isfunction(function) or function.__name__ == "<lambda>":
+        if not _is_function(function) or function.__name__ == "<lambda>":
             hint = ""
-            if isinstance(function, type):
+            if has_type(function, type):
                 hint = "; a class becomes a task as a subclass of mrq_core.Task"
-            elif isinstance(function, TaskFunction):
+            elif has_type(function, TaskFunction):
                 hint = ", and only once"
             raise TypeError(
                 f"@task was given {shown(function)}: expected a function that was made by def{hint}"
@@ -172,10 +173,26 @@ def task(function: Callable[P, R] | None = None, /, **options: Any) -> Any:
 
 def path_of(task: TaskLike) -> str:
     """The canonical path of a task; a path is returned unchanged."""
-    if isinstance(task, str):
-        return task
-    target = task.function if isinstance(task, TaskFunction) else task
-    return f"{target.__module__}.{target.__qualname__}"
+    text = text_of(task)
+    return ".".join(names_of(task)) if text is None else text  # type: ignore[arg-type]
+
+
+def names_of(task: TaskFunction[Any, Any] | type[Task]) -> tuple[str, str]:
+    """The module and the qualified name of a task. ``?``: no text."""
+    if not has_type(task, TaskFunction):
+        return names_of_class(task)  # type: ignore[arg-type]
+    function = task.function
+    return text_of(function.__module__) or "?", text_of(function.__qualname__) or "?"
+
+
+def _is_function(value: object) -> bool:
+    """Whether this is a function, or a proxy of one, as decorators of some libraries return it."""
+    try:
+        return inspect.isfunction(value)
+    except Exception as error:  # code of the value: it may have a property `__class__`
+        if raised_by_handler(error) is not None:
+            raise
+        return False
 
 
 def _class_of(wrapped: TaskFunction[Any, Any], options: TaskOptions) -> type[Task]:
