@@ -6,6 +6,9 @@ that `configure` set, or a new client with the configuration that the command li
 
 from __future__ import annotations
 
+# Drivers' libraries need it, and Python refuses to import it once the main thread has ended, though other
+# threads may go on and make their first call then.
+import concurrent.futures.thread  # noqa: F401
 import os
 import threading
 from collections.abc import Iterable, Mapping

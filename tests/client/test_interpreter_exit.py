@@ -105,3 +105,35 @@ def test_a_first_call_in_an_exit_handler_is_answered_or_says_why_it_fails(name: 
     said = done.stdout.strip()
     is_refused = "BrokerUnavailable" in said and "cannot be opened while the interpreter ends" in said
     assert is_id(said) or is_refused, (said, done.stderr)
+
+
+LATE = """
+import sys
+import threading
+
+from mrq_core import configure, queue_job
+
+
+def go():
+    threading.main_thread().join()
+    configure(broker=sys.argv[1], store=sys.argv[2])
+    print(queue_job("tasks.x"))
+
+
+threading.Thread(target=go).start()
+"""
+
+
+@pytest.mark.parametrize("name", brokers.PARAMS)
+def test_a_first_call_works_after_the_main_thread_has_ended(name: str, tmp_path: Path) -> None:
+    address = brokers.address_of(name, tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", LATE, address.broker, address.store],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert not done.stderr
+    assert is_id(done.stdout.strip())
