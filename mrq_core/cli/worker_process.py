@@ -61,11 +61,13 @@ def run_worker(config: Config, parent: ParentLink | None = None) -> NoReturn:
     from mrq_core.operations.checking.checks import check_task_options
     from mrq_core.plugins.manager import Plugins
     from mrq_core.running.logs import set_up_logging
+    from mrq_core.worker.guards.lasting import keep_hub
     from mrq_core.worker.guards.process_end import keep_exit_code
     from mrq_core.worker.guards.signals import end_after_work, leave_after_work
     from mrq_core.worker.worker import Worker
 
     keep_exit_code()
+    keep_hub()  # the config file or a plugin may have started greenlets
     check_task_options(config)
     set_up_logging(config, follows_file=parent is not None)
     try:

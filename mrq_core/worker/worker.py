@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 import gevent
@@ -168,27 +169,36 @@ class Worker:
         finally:
             if exits_after:  # before code of a task, such as a log handler, is called again
                 end_process_within(LEAVE_WITHIN, code, "the worker had stopped")
-            if self._scheduling is not None:
-                self._scheduling.stop()
-            self._housekeeping.stop()
-            self._settler.stop()
-            settling.stop(timeout=_SETTLER_PATIENCE)
-            finalizers.watch.stop()
-            self._watchdog.stop()
-            self._standby.stop()
-            self._native_settler.close()
-            self._keeper.close()
-            if admin is not None:
-                admin.stop()
-            self._executing.close()
-            release_process()
-            self._state.set_status("stop")
-            broker.close()
-            self._stopping.restore_signals(ignores_later=exits_after)
+            if not self._close(settling, admin, exits_after=exits_after):
+                code = 1
         _log.info("worker.stopped name=%s jobs=%d", self.name, self._claiming.claimed)
         if self._parent is not None and self._claiming.is_burst_over:
             self._parent.report_done()
         return code
+
+    def _close(self, settling: LastingGreenlet, admin: AdminServer | None, *, exits_after: bool) -> bool:
+        """Ends the parts of the worker, each whatever becomes of the others. False: one of them is broken."""
+        scheduling = self._scheduling
+        steps: list[Callable[[], None]] = [
+            *([scheduling.stop] if scheduling is not None else []),
+            self._housekeeping.stop,
+            self._settler.stop,
+            partial(settling.stop, timeout=_SETTLER_PATIENCE),
+            finalizers.watch.stop,
+            self._watchdog.stop,
+            self._standby.stop,
+            self._native_settler.close,
+            self._keeper.close,
+            *([admin.stop] if admin is not None else []),
+            self._executing.close,
+            partial(self._state.set_status, "stop"),
+            self._state.broker.close,
+            partial(self._stopping.restore_signals, ignores_later=exits_after),
+            # Last: observers of the status may leave greenlets behind, and fork.
+            partial(release_process, keeps_hub=exits_after),
+        ]
+        broken = [step for step in steps if not self._runs_through(step)]
+        return not broken
 
     def _tick(self, now: float) -> None:
         """In the watchdog's thread."""

@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from mrq_core.contract.record import Status
-from tests.support import PATIENCE, Project
+from tests.support import PATIENCE, Project, until
 from tests.worker.hostile import RAISED, RAISING
 
 OBSERVING = (
@@ -66,6 +66,45 @@ def test_an_observer_that_hangs_keeps_no_job_from_its_outcome(project: Project) 
         """,
     )
     work(project, "--plugins", "hanging", jobs=5)
+
+
+def test_what_a_plugin_does_when_the_worker_stops_does_not_change_how_it_ends(project: Project) -> None:
+    project.write(
+        "stopping.py",
+        """
+        import os
+        import sys
+        import gevent
+        from mrq_core import hookimpl
+        from tasks import note
+
+        def interrupt():
+            raise KeyboardInterrupt
+
+        @hookimpl
+        def mrq_worker_event(worker, event):
+            if event == "stop":
+                gevent.spawn(sys.exit, 4)
+                gevent.spawn(interrupt)
+                gevent.kill(gevent.get_hub().parent, SystemExit(5))
+                if os.fork() == 0:
+                    note("child")
+        """,
+    )
+    job = project.queue("tasks.noted", {"word": "a"})
+    worker = project.work_off("--plugins", "stopping")
+    assert project.ended(job).status == Status.SUCCESS
+    assert worker.output.count("worker.stopped") == 1
+    assert worker.output.count("greenlet.ended") == 2
+    until(lambda: "child" in project.ledger(), what="the child to run")
+
+
+def test_a_greenlet_of_a_config_file_ends_no_worker_that_starts(project: Project) -> None:
+    project.write("mrq-config.py", "import gevent, sys\ngevent.spawn(sys.exit, 4)\n")
+    job = project.queue("tasks.noted", {"word": "a"})
+    worker = project.work_off()
+    assert project.ended(job).status == Status.SUCCESS
+    assert "greenlet.ended by SystemExit(4)" in worker.output
 
 
 DECIDING = (

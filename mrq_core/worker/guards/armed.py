@@ -26,7 +26,9 @@ def guard_process(tracing: IoTracing | None) -> None:
     keep_loops_apart()
 
 
-def release_process() -> None:
-    """Takes back what would outlast the worker in a program that goes on."""
-    release_hub()
+def release_process(*, keeps_hub: bool) -> None:
+    """Takes back what would outlast the worker in a program that goes on. `keeps_hub`: the process ends now,
+    and greenlets that are left in it do not change its exit code."""
+    if not keeps_hub:
+        release_hub()
     forking.leave_worker()
