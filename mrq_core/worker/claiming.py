@@ -156,10 +156,7 @@ class Claiming:
             seconds = min(seconds, max(0.0, (claimed.next_due - claimed.now).total_seconds()))
         if self._lost_limit() < self._quarter:  # further suspects may be claimed after a moment
             seconds = min(seconds, _MOMENT)
-        if self._strategy.is_burst and len(self._executions):
-            # The last job to end also ends the burst, and wakes this.
-            self._wake.wait(seconds)
-        elif claimed.is_denied:  # due jobs of other workers would end each wait for the broker at once
+        if claimed.is_denied:  # due jobs of other workers would end each wait for the broker at once
             self._wake.wait(self._config.max_latency)
         elif not wanted or seconds < 0.001:
             self._wake.wait(seconds)

@@ -81,3 +81,23 @@ def test_a_tree_is_paused_from_code_within_a_second(project: Project) -> None:
     assert project.client.fetch(held).status is Status.QUEUED
     tree.resume()
     assert project.ended(held).status is Status.SUCCESS
+
+
+CHAIN = """
+from mrq_core import Job, queue_job, task
+
+
+@task
+def link(left: int):
+    if left:
+        Job(queue_job(link, {"left": left - 1})).wait(timeout=10)
+    return left
+"""
+
+
+def test_a_burst_starts_at_once_what_its_running_jobs_enqueue(project: Project) -> None:
+    project.write("chain.py", CHAIN)
+    job = project.queue("chain.link", {"left": 3})
+    worker = project.worker("--burst", "--greenlets", "4", "--max-latency", "60")
+    assert project.ended(job).result == 3
+    assert worker.wait() == 0
