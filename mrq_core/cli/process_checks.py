@@ -16,9 +16,13 @@ from mrq_core.worker.processes.parent import check_number
 from mrq_core.worker.reporting.report_file import ReportFile
 from mrq_core.worker.strategy import Strategy, check_chosen_tasks
 
+_IDLE_LEAST = 50.0
+"""MB that an idle worker takes, at least. Below, a worker does not start, or has room for hardly any job."""
+
 
 def process_findings(config: Config, broker: Broker) -> list[Finding]:
-    """The errors in the settings of workers and of the dashboard. Makes no file, and opens no port."""
+    """The errors in the settings of workers and of the dashboard, and a warning about MAX_MEMORY. Makes no
+    file, and opens no port."""
     checks: list[tuple[str, Callable[[], object]]] = [
         ("QUEUES", lambda: Strategy(config.dequeue_strategy, config.queues)),
         ("ALLOW_TASKS", lambda: check_chosen_tasks(config, broker)),
@@ -32,7 +36,8 @@ def process_findings(config: Config, broker: Broker) -> list[Finding]:
         checks.append(("PROCESSES", lambda: check_number(config.processes)))
     if missing_library() is None:
         checks.append(("dashboard", lambda: _check_dashboard(config)))
-    return [finding for subject, check in checks for finding in _found(subject, check)]
+    errors = [finding for subject, check in checks for finding in _found(subject, check)]
+    return errors + _memory_findings(config.max_memory)
 
 
 def _found(subject: str, check: Callable[[], object]) -> list[Finding]:
@@ -42,6 +47,14 @@ def _found(subject: str, check: Callable[[], object]) -> list[Finding]:
         advice = "Correct the setting: the process that needs it does not start."
         return [Finding(level="error", subject=subject, message=str(error), advice=advice)]
     return []
+
+
+def _memory_findings(max_memory: float) -> list[Finding]:
+    if not 0 < max_memory < _IDLE_LEAST:
+        return []
+    message = f"MAX_MEMORY is {max_memory:g} MB, and an idle worker takes {_IDLE_LEAST:g} to 60 MB"
+    advice = "Set a larger number of MB. A worker that exceeds it before its first job does not start."
+    return [Finding(level="warning", subject="MAX_MEMORY", message=message, advice=advice)]
 
 
 def _check_report_file(path: str) -> None:

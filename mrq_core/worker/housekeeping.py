@@ -11,7 +11,7 @@ from collections.abc import Callable
 import gevent
 
 from mrq_core.contract.shared_state import Versions
-from mrq_core.errors import BrokerError, BrokerUnavailable, shown_error
+from mrq_core.errors import BrokerError, BrokerUnavailable, MrqError, shown_error
 from mrq_core.worker import metrics
 from mrq_core.worker.clock_watch import ClockWatch
 from mrq_core.worker.guards.descriptors import DescriptorReserve
@@ -42,6 +42,8 @@ _FOLLOWING = frozenset({"_measure", "_prune", "_watch_clocks", "publish"})
 """Steps that wait for the end of an outage."""
 _LOCAL = frozenset({"_tidy", "_check_limits", "write_file"})
 """Steps that do not call the broker, and go on during an outage."""
+_LATER = frozenset({"_check_limits"})
+"""Steps that come after their interval: a worker runs jobs before it stops for a limit."""
 
 _log = GuardedLog("mrq.worker")
 
@@ -78,8 +80,8 @@ class Housekeeping:
     def start(self) -> None:
         """Polls and reports once, and starts the loops.
 
-        Raises BrokerError, also if the broker can be read and not written, and ConfigError if REPORT_FILE
-        cannot be written.
+        Raises BrokerError, also if the broker can be read and not written, ConfigError if REPORT_FILE cannot
+        be written, and MrqError if the process already uses more than MAX_MEMORY.
         """
         loops: list[tuple[float, Callable[[], None]]] = [
             (_FLUSH_INTERVAL, self._settler.flush_running),
@@ -100,6 +102,7 @@ class Housekeeping:
         self._rules.start()
         self._clocks.start()
         self.poll()  # before the first claim, which must obey the rules
+        self._check_memory()
         self.report()
         self._requests.start()
         self._greenlets = [LastingGreenlet(self._repeat, interval, step) for interval, step in loops]
@@ -158,6 +161,8 @@ class Housekeeping:
         """Calls the step again and again. Steps that call the broker wait while it is away."""
         failures = 0
         name, outage = step.__name__, self._state.outage
+        if name in _LATER:
+            gevent.sleep(interval)
         while not self._is_over:
             if name in _FOLLOWING:
                 outage.wait_for_end()
@@ -208,6 +213,14 @@ class Housekeeping:
     def _prune(self) -> None:
         while pruned := self._broker.prune():
             _log.debug("jobs.pruned number=%d", pruned)
+
+    def _check_memory(self) -> None:
+        used = own_size() / 1e6
+        if self._config.max_memory and used > self._config.max_memory:
+            raise MrqError(
+                f"this worker uses {used:.0f} MB before its first job, and MAX_MEMORY is "
+                f"{self._config.max_memory:g} MB: set MAX_MEMORY well above {used:.0f}, or to 0 for no limit"
+            )
 
     def _check_limits(self) -> None:
         if self._config.max_time and time.monotonic() - self._started > self._config.max_time:

@@ -199,6 +199,16 @@ def test_check_finds_settings_with_which_no_worker_or_dashboard_starts(
     assert words in mrq(*command, code=2).err.replace("\n", " ")
 
 
+def test_check_warns_about_a_limit_of_memory_that_no_worker_keeps(mrq: Shell, project: Project) -> None:
+    def warnings(megabytes: float) -> list[str]:
+        project.write("mrq-config.py", f"MAX_MEMORY = {megabytes}\n")
+        found = mrq("check", "--json").json
+        return [one["message"] for one in found if one["name"] == "MAX_MEMORY"]
+
+    assert warnings(0.4) == ["MAX_MEMORY is 0.4 MB, and an idle worker takes 50 to 60 MB"]
+    assert warnings(0) == warnings(400) == []
+
+
 def test_check_reports_a_broken_database(mrq: Shell, project: Project) -> None:
     (project.path / "notes.txt").write_text("this is no database, whatever its name says\n" * 50)
     said = mrq("check", "--broker", "sqlite:///notes.txt", "--store", "", code=1)

@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from mrq_core.contract.record import Status
+from mrq_core.operations import workers
 from mrq_core.worker.guards.process_end import LEAVE_WITHIN
 from tests.redis.servers import Server
 from tests.support import LOAD, PATIENCE, Project, open_project, until
@@ -84,6 +85,26 @@ def test_a_parent_gives_up_if_no_worker_can_start(tmp_path: Path) -> None:
     pauses = re.findall(r"the next start is in ([0-9.]+) s", parent.output)
     assert pauses == ["0.5", "1", "2", "4"]
     assert "processes.given_up number=1 failures=5" in parent.output
+
+
+def test_a_worker_that_exceeds_max_memory_before_its_first_job_says_so_and_claims_nothing(
+    project: Project,
+) -> None:
+    job = project.queue("owned.pid")
+    worker = project.start("worker", "--burst", "--quiet", "--max-memory", "20")
+    assert worker.wait() == 1
+    said = (
+        r"mrq: this worker uses (\d+) MB before its first job, and MAX_MEMORY is 20 MB: set MAX_MEMORY well "
+    )
+    assert re.fullmatch(said + r"above \1, or to 0 for no limit", " ".join(worker.output.split()))
+    parent = project.start("worker", "-p", "2", "--burst", "--quiet", "--max-memory", "20")
+    until(lambda: "the next start is in 0.5 s" in parent.output, what="the failed start")
+    parent.send(signal.SIGTERM)
+    assert parent.wait() == 0
+    assert parent.output.count("mrq: this worker uses") == 1
+    record = project.client.fetch(job)
+    assert (record.status, record.claims, record.attempts) == (Status.QUEUED, 0, ())
+    assert workers.list_workers(project.client.broker) == []
 
 
 def test_a_worker_that_cannot_be_replaced_is_tried_again_while_others_work(project: Project) -> None:

@@ -102,9 +102,16 @@ def test_a_report_that_is_written_after_the_last_one_does_not_replace_it(tmp_pat
 
 def test_no_report_is_written_after_the_last(tmp_path: Path) -> None:
     bench = Bench(tmp_path)
+    bench.reports.store(bench.broker)
     bench.reports.say_goodbye(bench.broker)
     assert bench.perform(10) == (True, False)
     assert bench.status() == "stop"
+
+
+def test_a_worker_that_has_not_reported_leaves_no_last_report(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.reports.say_goodbye(bench.broker)
+    assert bench.perform(10) == (False, False)
 
 
 def test_a_report_stays_small(tmp_path: Path) -> None:

@@ -111,8 +111,11 @@ def test_max_jobs_ends_a_worker_after_that_many(project: Project) -> None:
     assert statuses.count(Status.QUEUED) == 2
 
 
-def test_max_time_ends_a_worker(project: Project) -> None:
-    assert project.worker("--max-time", "0.2").wait() == 0
+@pytest.mark.parametrize("seconds", ["0.001", "0.2"])
+def test_max_time_ends_a_worker_that_has_run_jobs(project: Project, seconds: str) -> None:
+    job = project.queue("tasks.Add", {"a": 1, "b": 1})
+    assert project.worker("--max-time", seconds).wait() == 0
+    assert project.ended(job).result == 2
 
 
 def test_cancel_with_interrupt_ends_a_running_job_and_without_leaves_it(project: Project) -> None:

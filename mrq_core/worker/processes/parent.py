@@ -4,7 +4,7 @@
 |---|---|
 | It stops for MAX_JOBS, MAX_TIME, MAX_MEMORY, a request or a signal. | Starts the next one at once. |
 | It dies after it was ready. | The same, at most once a second. |
-| It dies before it is ready. | Starts the next one after a pause that doubles. Gives up after `FAILURES_MOST` in a row, or at once after exit code 2, if no other worker is at work. |
+| It dies before it is ready, such as over MAX_MEMORY. | Starts the next one after a pause that doubles. Gives up after `FAILURES_MOST` in a row, or at once after exit code 2, if no other worker is at work. |
 | It is silent for longer than its last report allows. | Kills it. Its claims are lost. |
 | Its burst is over. | Starts no other. |
 

@@ -228,6 +228,8 @@ class Reports:
         self._file = ReportFile(path, state.name) if path else None
         self._stored_at = self._written_at = self._tried_at = time.monotonic()
         self._is_over = True
+        self._is_known = False
+        """Whether the broker may have a report of this worker."""
 
     @property
     def has_file(self) -> bool:
@@ -268,10 +270,11 @@ class Reports:
             self._file.remove()
 
     def say_goodbye(self, broker: Broker) -> None:
-        """Writes the last report to shared state, which tells a stopped worker from a dead one. Raises
-        BrokerError."""
+        """Writes the last report to shared state, which tells a stopped worker from a dead one. A worker that
+        could not start leaves none. Raises BrokerError."""
         self._is_over = True
-        self._put(broker, self._reporter.farewell())
+        if self._is_known:
+            self._put(broker, self._reporter.farewell())
 
     def perform(self, now: float, broker: Callable[[], Broker]) -> None:
         """In the native thread: takes samples, and writes the reports that are late. The hub logs the errors
@@ -294,4 +297,5 @@ class Reports:
                 pass
 
     def _put(self, broker: Broker, report: WorkerReport) -> None:
+        self._is_known = True
         broker.state.put(WORKERS_NAMESPACE, self._name, report_to_json(report), ttl=REPORT_TTL)
