@@ -3,6 +3,10 @@
 Code that computes, such as an observer or another job, keeps the hub: a job that waits cannot go on, and
 cannot be interrupted. The watchdog asks the hub to respond ten times a second. While the hub does not, each
 job except the one that runs gets that time back.
+
+Code in C that holds the GIL keeps the watchdog, too: its next look is late. The job that runs then is mostly
+the one that called that code, but another one may have come first. So it gets the time back like the others,
+unless the late look before has found the same job.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ from mrq_core.worker.guards.native import Mailbox
 
 _RESPONDS_WITHIN = 0.2
 """Seconds. A hub that responds later is kept."""
+_LOOKS_WITHIN = 0.3
+"""Seconds between two looks of the watchdog. A later one is late."""
 _IDLE = 1.0
 """Seconds between two questions to the hub of a worker that runs no job."""
 _STRANGERS_MOST = 30.0
@@ -36,7 +42,12 @@ class HubTime:
     def __init__(self, job_code: Callable[..., object]) -> None:
         self._job_code: CodeType = getattr(job_code, "__code__")  # noqa: B009
         self._mailbox: Mailbox[float] = Mailbox(self._respond)
-        self._asked_at = self._answered_at = self._examined_at = 0.0
+        self._asked_at = self._answered_at = self._counted_to = 0.0
+        self._looked_at: float | None = None
+        self.running: Execution | None = None
+        """The job that the latest look has found running in a hub that does not respond."""
+        self._suspect: Execution | None = None
+        """The job that the latest late look has found running."""
         self._kept_by_strangers = 0.0
         self._postponed: dict[Execution, float] = {}
         """The seconds by which the limits of jobs were postponed since the hub responded last."""
@@ -53,24 +64,33 @@ class HubTime:
     def examine(self, now: float, main_thread: int, undecided: Sequence[Execution]) -> dict[Execution, float]:
         """Postpones the limits of the jobs that wait while other code keeps the hub. Returns these jobs with
         the seconds that they get back. Called by the watchdog, in its thread."""
-        if self._answered_at >= self._asked_at:
+        pause = 0.0 if self._looked_at is None else now - self._looked_at
+        self._looked_at = now
+        self.running = None
+        responds = self._answered_at >= self._asked_at
+        is_late = pause > _LOOKS_WITHIN
+        if responds:
             self._kept_by_strangers = 0.0
             self._postponed = {}
+            self._counted_to = now - pause if is_late else now
             if undecided or now - self._asked_at > _IDLE:
-                self._asked_at = self._examined_at = now
+                self._asked_at = now
                 self._mailbox.send(now)
+        if not is_late and (responds or now - self._asked_at <= _RESPONDS_WITHIN):
             return {}
-        if now - self._asked_at <= _RESPONDS_WITHIN:
-            return {}
-        seconds, self._examined_at = now - self._examined_at, now
-        running = self._running(main_thread, undecided)
-        self._kept_by_strangers = (
-            0.0 if running is not None else self._kept_by_strangers + min(seconds, _STEP_MOST)
-        )
-        waiting = {execution: seconds for execution in undecided if execution is not running}
-        for execution in waiting:
-            execution.postpone(seconds)
-            self._postponed[execution] = self._postponed.get(execution, 0.0) + seconds
+        seconds, self._counted_to = now - self._counted_to, now
+        self.running = self._running_in(main_thread, undecided)
+        if self.running is not None:
+            self._kept_by_strangers = 0.0
+        elif not responds:
+            self._kept_by_strangers += min(seconds, _STEP_MOST)
+        keeping = self.running
+        if is_late:
+            keeping, self._suspect = self.running if self.running is self._suspect else None, self.running
+        waiting = {one: min(seconds, now - one.started) for one in undecided if one is not keeping}
+        for execution, lost in waiting.items():
+            execution.postpone(lost)
+            self._postponed[execution] = self._postponed.get(execution, 0.0) + lost
         return waiting
 
     def charge(self) -> None:
@@ -83,7 +103,7 @@ class HubTime:
         """In the hub."""
         self._answered_at = asked_at
 
-    def _running(self, main_thread: int, undecided: Sequence[Execution]) -> Execution | None:
+    def _running_in(self, main_thread: int, undecided: Sequence[Execution]) -> Execution | None:
         """The job whose code runs in the main thread now, also in a greenlet of `spawn`. None: other code."""
         frame: FrameType | None = sys._current_frames().get(main_thread)
         while frame is not None:

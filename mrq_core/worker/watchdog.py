@@ -104,20 +104,23 @@ class Watchdog:
             self._hub_time.close()
 
     def _check(self) -> float:
+        # Nothing may release the GIL before the interrupts: code in C would take it again for a while, and
+        # the job that keeps the processor could not be told any more.
         now = time.monotonic()
-        self._unblock()
-        self._tick(now)
         undecided = self._executions.undecided()
         kept_waiting = self._examine_hub(now, undecided)
         for execution in undecided:
-            if execution.process is not None:
-                execution.process.examine(now)
             interrupt = execution.interrupt_at(now)
             if interrupt is not None and execution not in kept_waiting:
                 self._push(execution, interrupt, now)
+        for execution in undecided:
+            if execution.process is not None:
+                execution.process.examine(now)
         for execution in [asked for asked in self._asked if asked.outcome is not None]:
             self._asked.pop(execution, None)
             self._reached.discard(execution)
+        self._unblock()
+        self._tick(now)
         return TICK
 
     def _unblock(self) -> None:
@@ -154,11 +157,14 @@ class Watchdog:
         is_stop = isinstance(interrupt, JobInterrupt) and self._is_killing()  # not a lost claim
         if now - first > (_GRACE_WHEN_STOPPING if is_stop else GRACE):
             self._give_up(execution)
-        elif latest is None or now - latest > _REPEAT:
+            return
+        keeps_hub = self._hub_time is not None and self._hub_time.running is execution
+        is_stuck = latest is not None and now - latest > _HUB_TIME and execution not in self._reached
+        if latest is None or now - latest > _REPEAT:
             self._asked[execution] = (first, now)
             self._reached.discard(execution)
             self._mailbox.send(execution)
-        elif execution not in self._reached and now - latest > _HUB_TIME:
+        if keeps_hub or is_stuck:
             signal.pthread_kill(self._main_thread, signal.SIGALRM)
 
     def _raise_in_greenlet(self, execution: Execution) -> None:

@@ -39,6 +39,32 @@ def computes(seconds: float, wait: float):
     return "computed"
 
 
+def hold_the_gil():
+    pow(3, 6 * 10**6)
+
+
+@task(timeout=1)
+def waits_in_steps():
+    for _ in range(8):
+        time.sleep(0.05)
+    return "waited"
+
+
+@task(timeout=1000)
+def computes_in_c(calls: int):
+    time.sleep(0.1)
+    for _ in range(calls):
+        hold_the_gil()
+        time.sleep(0.01)
+    return "computed"
+
+
+@task(timeout=0.5)
+def computes_too_long_in_c():
+    for _ in range(40):
+        hold_the_gil()
+
+
 @task(timeout=0.5)
 def computes_in_a_greenlet():
     spawn(compute, 1000).join()
@@ -102,6 +128,25 @@ def test_the_time_of_a_job_does_not_contain_that_of_a_neighbour_that_computes(pr
     assert project.ended(overdue).status == Status.TIMEOUT
     worker.send(signal.SIGINT)
     assert worker.wait() == 0
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_the_time_of_a_job_does_not_contain_that_of_a_neighbour_that_holds_the_gil(
+    project: Project, calls: int
+) -> None:
+    computing = project.queue("keeping.computes_in_c", {"calls": calls})
+    waiting = [project.queue("keeping.waits_in_steps") for _ in range(3)]
+    worker = project.work_off("--greenlets", "4")
+    assert project.ended(computing).result == "computed"
+    assert [project.ended(job).result for job in waiting] == ["waited"] * 3, worker.output
+
+
+def test_a_job_that_holds_the_gil_again_and_again_has_a_timeout(project: Project) -> None:
+    overdue = project.queue("keeping.computes_too_long_in_c")
+    neighbour = project.queue("keeping.waits_in_steps")
+    worker = project.work_off("--greenlets", "2")
+    assert project.ended(overdue).status == Status.TIMEOUT, worker.output
+    assert project.ended(neighbour).result == "waited"
 
 
 @pytest.mark.parametrize("path", ["computes_in_a_greenlet", "computes_in_a_pool"])

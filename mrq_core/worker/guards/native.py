@@ -6,6 +6,7 @@ with greenlets, because gevent has patched the locks. It sends everything throug
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -92,9 +93,9 @@ class NativeLoop:
     def _run(self) -> None:
         pause = self._pause
         while True:
-            while pause > 0 and not self._stopped:
-                sleep(min(pause, _SLICE))
-                pause -= _SLICE
+            ends = time.monotonic() + pause
+            while not self._stopped and (left := ends - time.monotonic()) > 0:
+                sleep(min(left, _SLICE))
             if self._stopped:
                 break
             try:
