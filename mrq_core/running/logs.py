@@ -30,6 +30,11 @@ _LATEST = 253_402_214_400
 """9999-12-31 in seconds since 1970."""
 _LEVEL = 30
 """Characters of the name of a level that are kept."""
+_LINE_MOST = 8_388_608
+"""Bytes of a line that are kept. A document of MongoDB has room for twice as much."""
+_PART_LEAST = 100
+"""Bytes that a line which no longer fits is cut to, at least. With less room it is dropped."""
+_NOTICE = "the log of this job is longer than MAX_LOG_SIZE: what follows is not kept"
 _ours: list[logging.Handler] = []
 """The handlers of mrq on the root logger."""
 _levels: list[int] = []
@@ -70,17 +75,25 @@ class JobLog:
         self._lines: deque[LogLine] | None = None  # most jobs log nothing
 
     def write(self, level: str, message: str, unix_ms: int) -> None:
-        """Adds a line. Characters that UTF-8 cannot encode become escapes. Raises TypeError for what is no
-        text, such as the name that a task has given to a level."""
+        """Adds a line. Characters that UTF-8 cannot encode become escapes, and a long line loses its middle.
+        Raises TypeError for what is no text, such as the name that a task has given to a level."""
         if self._left < 0:
             return
         text = printable(str.__str__(message))
-        self._left -= len(text.encode()) + 1
+        level = on_one_line(printable(str.__str__(level)[:_LEVEL]))
+        size = len(text.encode())
+        if size > _LINE_MOST:
+            text = _without_middle(text, _LINE_MOST)
+            size = len(text.encode())
+        room = self._left - len(_NOTICE) - 1
+        self._left -= size + 1
         if self._left < 0:
-            level, text = (
-                "WARNING",
-                "the log of this job is longer than MAX_LOG_SIZE: what follows is not kept",
-            )
+            if room >= _PART_LEAST:
+                self._add(level, _without_middle(text, room), unix_ms)
+            level, text = "WARNING", _NOTICE
+        self._add(level, text, unix_ms)
+
+    def _add(self, level: str, text: str, unix_ms: int) -> None:
         self._seq += 1
         self.keep(
             LogLine(
@@ -88,7 +101,7 @@ class JobLog:
                 attempt=self._attempt,
                 seq=self._seq,
                 at=from_ms(unix_ms),
-                level=on_one_line(printable(str.__str__(level)[:_LEVEL])),
+                level=level,
                 message=text,
             )
         )
@@ -114,6 +127,17 @@ class JobLog:
         lines = self._lines
         while lines and lines[0].seq <= seq:
             lines.popleft()
+
+
+def _without_middle(text: str, most: int) -> str:
+    """The beginning and the end of the text, in at most this many bytes."""
+    data = text.encode()
+    if len(data) <= most:
+        return text
+    gap = f"\n[... {len(data) - most:,} bytes are left out ...]\n"
+    tail = most // 4
+    head = most - tail - len(gap)
+    return data[:head].decode(errors="ignore") + gap + data[-tail:].decode(errors="ignore")
 
 
 def _unix_ms(seconds: float) -> int:

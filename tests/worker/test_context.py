@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import socket
+
+import pytest
 
 from mrq_core.contract.record import Status
 from mrq_core.running.helpers import subpool_map
@@ -119,6 +122,12 @@ def shouts():
 
 
 @task
+def shouts_once(size: int):
+    log.info("begin %s end", "ü" * (size // 2))
+    log.info("after")
+
+
+@task
 def parent(n: int):
     return [queue_job("tasks.Add", {"a": i, "b": 1}) for i in range(n)]
 """
@@ -225,3 +234,19 @@ def test_a_log_is_cut_at_its_limit_with_a_line_that_says_so(project: Project) ->
     assert 5 < len(lines) < 15
     assert "MAX_LOG_SIZE" in lines[-1]
     assert lines[0].startswith("0 x")
+
+
+@pytest.mark.parametrize("size", [2_000, 20_000_000])
+def test_a_line_that_does_not_fit_in_the_log_keeps_its_beginning_and_its_end(
+    project: Project, size: int
+) -> None:
+    limit = "1000" if size == 2_000 else "40000000"
+    job = run(project, "ctx.shouts_once", {"size": size}, "--max-log-size", limit)
+    lines = project.log_of(job)
+    assert re.fullmatch(r"begin ü*\n\[\.\.\. [0-9,]+ bytes are left out \.\.\.\]\nü* end", lines[0])
+    if size == 2_000:
+        assert 900 < sum(len(line.encode()) for line in lines) <= 1000
+        assert lines[1:] == ["the log of this job is longer than MAX_LOG_SIZE: what follows is not kept"]
+    else:  # more than a document of MongoDB has room for
+        assert 8_000_000 < len(lines[0].encode()) <= 8_388_608
+        assert lines[1:] == ["after"]
