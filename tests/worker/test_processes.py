@@ -101,7 +101,8 @@ def test_the_parent_imports_neither_gevent_nor_a_driver(project: Project, is_in_
 def test_the_signal_of_a_rotated_log_does_no_harm_to_a_parent_and_a_scheduler(project: Project) -> None:
     parent = start_parent(project)
     scheduler = project.start("scheduler")
-    until(lambda: has_handler(scheduler.pid, signal.SIGUSR1), what="the scheduler")
+    scheduler.until_output("scheduler.started")
+    assert has_handler(scheduler.pid, signal.SIGUSR1)
     for process in (parent, scheduler):
         process.send(signal.SIGUSR1)
     job = project.queue("owned.pid")
