@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
 
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.messages import CHUNK
 from mrq_core.contract.queries import Order
-from mrq_core.errors import InvalidValue
+from mrq_core.errors import BrokerError, InvalidValue
 from mrq_core.operations.queries.query import SearchQuery, parse_query
 from mrq_core.operations.queries.search import search
 from mrq_core.operations.views import job_details
@@ -33,6 +36,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """A spreadsheet runs a text that begins so."""
 _PAGE = 200
 """Jobs in memory at a time."""
+
+_log = logging.getLogger("mrq.dashboard")
 
 
 class ExportInputs(Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,33 +58,43 @@ def export(visit: Visit, inputs: ExportInputs) -> Response:
     """Exports the jobs of a query, oldest first: as JSON lines with all data of a job in each, or as CSV.
 
     CSV has a header and fixed columns. A text there that a spreadsheet would run as a formula begins with an
-    apostrophe. An error of the broker cuts the stream off without its end."""
+    apostrophe. An error of the broker after the first 200 jobs cuts the stream off without its end."""
     if inputs.ids and not inputs.all:
         query = selected(visit, inputs.ids)
     else:
         query = parse_query(visit.broker, inputs.q)
     if inputs.limit is not None and inputs.limit > 2**53:
         raise InvalidValue("limit is too large: expected at most 2^53", path="limit")
-    visit.broker.now()  # an outage is answered with its own status, before the stream begins
     is_csv = inputs.format == "csv"
     disposition = f'attachment; filename="jobs.{inputs.format}"'
-    return StreamingResponse(
-        _parts(visit, query, inputs.limit, _table(COLUMNS) if is_csv else b"", _rows if is_csv else _lines),
+    header = _table(COLUMNS) if is_csv else b""
+    parts = _parts(visit, query, inputs.limit, _rows if is_csv else _lines)
+    first = next(parts, b"")  # an outage is answered with its own status, before the stream begins
+    return _Export(
+        chain((header + first,), parts),
         media_type=CSV if is_csv else JSON_LINES,
         headers={"content-disposition": disposition, "x-accel-buffering": "no"},
     )
+
+
+class _Export(StreamingResponse):
+    """A stream that the server cuts off, because it has no end, when the broker fails meanwhile."""
+
+    async def stream_response(self, send: Send) -> None:
+        """Sends the parts."""
+        try:
+            await super().stream_response(send)
+        except BrokerError as error:
+            _log.error("export.cut_off error=%s", error)
 
 
 def _parts(
     visit: Visit,
     query: SearchQuery,
     limit: int | None,
-    header: bytes,
     encode: Callable[[Sequence[JsonObject]], bytes],
 ) -> Iterator[bytes]:
     """Parts of the answer: up to _PAGE jobs each. Runs in a thread, while the client reads."""
-    if header:
-        yield header
     cursor: str | None = None
     left = limit
     while left is None or left > 0:

@@ -14,6 +14,7 @@ from mrq_core.contract.messages import ClaimRequest, Outcome, Settlement, Wanted
 from mrq_core.contract.metrics import ENDED, measured
 from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.errors import BrokerUnavailable
 from mrq_core.ids import new_id
 from mrq_core.operations.auditing import audit
 from mrq_core.operations.limits import set_limit
@@ -22,6 +23,7 @@ from mrq_core.operations.queries.saved_views import save_view
 from mrq_core.operations.schedules import add_schedule
 from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, report_to_json
 from mrq_core.scheduler.definitions import definition_from
+from mrq_core.testing import MemoryBroker
 from mrq_dashboard.app import ENDPOINTS
 
 ODD_NAMES = [
@@ -396,3 +398,30 @@ def test_a_query_has_one_limit_which_the_document_names(path: str, make_site: An
     refused = site.get(path + "x" * (LONGEST + 1))
     assert refused.status_code == 400
     assert f"expected at most {LONGEST} characters" in refused.text
+
+
+@pytest.mark.parametrize("query", ["", "?format=csv"])
+def test_an_export_that_the_broker_breaks_off_has_no_end_and_no_traceback(
+    query: str, make_site: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Breaking(MemoryBroker):
+        def find(self, *given: Any, **more: Any) -> Any:
+            if self.is_broken:
+                raise BrokerUnavailable("the broker is away")
+            self.is_broken = True
+            return super().find(*given, **more)
+
+        is_broken = True
+
+    broker = Breaking()
+    site = make_site(broker=broker)
+    site.app.state.site.backend.client.queue_jobs("a.B", [{}] * 300)
+    refused = site.get(f"/api/jobs/export{query}")
+    assert (refused.status_code, refused.headers["retry-after"]) == (503, "3")
+    assert refused.json()["error"]["message"] == "the broker is away"
+    caplog.clear()
+    broker.is_broken = False
+    assert len(site.get(f"/api/jobs/export{query}").text.splitlines()) == (201 if query else 200)
+    assert [(record.getMessage(), record.exc_info) for record in caplog.records] == [
+        ("export.cut_off error=the broker is away", None)
+    ]
