@@ -25,6 +25,7 @@ from mrq_core.errors import on_one_line
 from mrq_core.running.log_handlers import FileHandler, LocklessHandler, TerminalHandler, print_error, recent
 from mrq_core.running.log_lines import checked_formatter
 from mrq_core.running.log_lines import stamp as stamp
+from mrq_core.running.nested_lines import limits_nesting
 
 _LATEST = 253_402_214_400
 """9999-12-31 in seconds since 1970."""
@@ -216,6 +217,7 @@ handle_unstamped = logging.Logger.handle
 """The method of the standard library."""
 
 
+@limits_nesting
 def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
     """Names the job in each record, for all handlers. No filter or record factory could: tasks
     remove the former, and the latter would refuse a caller's `extra` with the same name."""

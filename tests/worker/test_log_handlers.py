@@ -94,3 +94,74 @@ def test_a_log_handler_of_one_job_does_not_fail_the_lines_of_another(project: Pr
     project.work_off()
     assert project.ended(adding).result == 42
     assert project.log_of(adding) == ["adding 20 and 22"]
+
+
+NESTED = """
+from mrq_core import log, task
+
+calls = []
+
+
+class LogsItself:
+    def __str__(self):
+        calls.append(None)
+        log.info("%s", self)
+        return "itself"
+
+    __repr__ = __str__
+
+
+class LogsItsTraceback(Exception):
+    def __str__(self):
+        calls.append(None)
+        log.info("why", exc_info=self)
+        return "itself"
+
+
+@task(timeout=5)
+def logs_itself():
+    log.info("%s", LogsItself())
+    return len(calls)
+
+
+@task(timeout=5)
+def logs_its_traceback():
+    try:
+        raise LogsItsTraceback
+    except LogsItsTraceback:
+        log.exception("caught")
+    return len(calls)
+
+
+@task(timeout=5)
+def fails():
+    raise LogsItsTraceback
+"""
+
+
+@pytest.mark.parametrize("log_format", ["%(message)s", "json"])
+@pytest.mark.parametrize("options", ["timeout=5", "timeout=5, isolate=True"])
+def test_a_line_whose_text_logs_again_makes_few_lines(
+    project: Project, log_format: str, options: str
+) -> None:
+    project.write("nested.py", NESTED.replace("timeout=5", options))
+    jobs = [project.queue(f"nested.{name}") for name in ("logs_itself", "logs_its_traceback")]
+    failing = project.queue("nested.fails")
+    worker = project.work_off("--log-format", log_format)
+    for job in jobs:
+        record = project.ended(job)
+        assert record.status == Status.SUCCESS
+        assert isinstance(record.result, int)
+        assert 0 < record.result < 200
+    assert project.ended(failing).status == Status.FAILED
+    assert "itself" in project.log_of(jobs[0])[-1]
+    assert "a log line was left out" in worker.output
+
+
+def test_the_next_line_after_lines_inside_lines_is_logged(project: Project) -> None:
+    lines = "\n    ".join(["log.info('%s', LogsItself())"] * 9)
+    project.write("nested.py", f"{NESTED}\n\n@task\ndef goes_on():\n    {lines}\n    log.info('after')\n")
+    job = project.queue("nested.goes_on")
+    project.work_off()
+    assert project.ended(job).status == Status.SUCCESS
+    assert project.log_of(job)[-1] == "after"

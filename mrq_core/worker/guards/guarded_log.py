@@ -21,6 +21,7 @@ from gevent._hub_local import get_hub_if_exists
 from mrq_core.errors import shown_error
 from mrq_core.running import logs
 from mrq_core.running.context import current_context
+from mrq_core.running.nested_lines import limits_nesting
 from mrq_core.worker.guards.logging_lock import guard_logging_lock
 from mrq_core.worker.guards.tracebacks import frames_of
 
@@ -141,6 +142,7 @@ _left_out_until = 0.0
 """The monotonic time until which only the handlers of mrq get lines."""
 
 
+@limits_nesting
 def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
     started = time.monotonic()
     try:
