@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mrq_core.config.importing import import_whole
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.driver import Driver, Opening
 from mrq_core.contract.pair import JobStore
@@ -29,6 +30,7 @@ def mrq_driver() -> Driver:
 def open_broker(opening: Opening) -> Broker:
     """Opens the broker; it connects when it is first used. Raises ConfigError."""
     with _telling_what_is_missing("broker"):
+        import_whole("mrq_broker_mongo.broker")
         from mrq_broker_mongo.broker import MongoBroker
     return MongoBroker(opening)
 
@@ -37,6 +39,7 @@ def open_store(opening: Opening) -> JobStore:
     """Opens the records alone, for a queue that is elsewhere; connects when it is first used. Raises
     ConfigError."""
     with _telling_what_is_missing("store"):
+        import_whole("mrq_broker_mongo.store")
         from mrq_broker_mongo.store import MongoStore
     return MongoStore(opening)
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from mrq_core.config.importing import import_whole
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.driver import Driver, Opening
 from mrq_core.contract.pair import JobQueue
@@ -29,6 +30,7 @@ def mrq_driver() -> Driver:
 def open_broker(opening: Opening) -> Broker:
     """Opens the broker, which connects at its first use. Raises ConfigError."""
     with _that_is_installed():
+        import_whole("mrq_broker_redis.broker")
         from mrq_broker_redis.broker import RedisBroker
     return RedisBroker(opening)
 
@@ -36,6 +38,7 @@ def open_broker(opening: Opening) -> Broker:
 def open_queue(opening: Opening) -> JobQueue:
     """Opens the queue of a broker whose records are in another store, like `open_broker`."""
     with _that_is_installed():
+        import_whole("mrq_broker_redis.queue")
         from mrq_broker_redis.queue import RedisQueue
     return RedisQueue(opening)
 

@@ -13,6 +13,7 @@ try:
     from typing import TYPE_CHECKING
 
     from mrq_core import errors
+    from mrq_core.config.importing import import_whole
     from mrq_core.drivers import forks, open_files  # before other threads import the rest  # noqa: F401
     from mrq_core.errors import MrqError
 except Exception as error:
@@ -93,6 +94,7 @@ def __getattr__(name: str) -> object:
     if home is None:
         raise AttributeError(f"module 'mrq_core' has no attribute {name!r}")
     try:
+        import_whole(home)
         value: object = getattr(importlib.import_module(home), name)
     except MrqError:
         raise

@@ -100,6 +100,11 @@ def _modules_in(error: BaseException | None) -> dict[str, str | None]:
     return found
 
 
+def is_needed(name: str) -> bool:
+    """Whether the module is one of mrq or of its libraries, or of Python's standard library."""
+    return _owner_of(name.partition(".")[0]) is not None
+
+
 def _owner_of(name: str) -> str | None:
     """To what the module belongs, as a part of a sentence. None: mrq does not need the module."""
     if name in sys.stdlib_module_names:

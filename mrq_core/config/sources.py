@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from mrq_core.config.hidden import explained
+from mrq_core.config.importing import forgetting_interrupted
 from mrq_core.config.loading import Loading, loaded_now, loading
 from mrq_core.config.secrets import hide_secrets
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, shown_setting
@@ -130,7 +131,8 @@ def _read_file(path: Path) -> ModuleType:
     try:
         with loading(Loading(f"the config file {path}", None)):
             try:
-                exec(code, vars(module))
+                with forgetting_interrupted():
+                    exec(code, vars(module))
             finally:
                 broken = imports.restore()
                 module.__file__ = file

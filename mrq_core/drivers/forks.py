@@ -6,6 +6,7 @@ also inside a client library that connects at that moment, and the lock of a mod
 
 from __future__ import annotations
 
+import _thread
 import os
 import sys
 from collections.abc import Container
@@ -47,10 +48,18 @@ def forget_imports(*, of: Container[int] | None = None) -> None:
         owner = me if lock is None or lock.owner is None else lock.owner
         if owner != me and (of is None or owner in of):
             machinery._module_locks.pop(name, None)
-            _forget(name)
+            forget_module(name)
 
 
-def _forget(name: str) -> None:
+def is_importing() -> bool:
+    """Whether this thread, or a greenlet in it, imports a module now."""
+    machinery: Any = sys.modules["_frozen_importlib"]
+    me = _thread.get_ident()
+    locks = [reference() for reference in list(machinery._module_locks.values())]
+    return any(lock is not None and lock.owner == me for lock in locks)
+
+
+def forget_module(name: str) -> None:
     """Forgets a module, and what it has imported of its package: only their import adds them to the package.
     Modules in C stay: many of them cannot be loaded twice."""
     for part in [name, *(other for other in list(sys.modules) if other.startswith(f"{name}."))]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mrq_core.config.importing import import_whole
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.driver import Driver, Opening
 from mrq_core.plugins.hookspecs import hookimpl
@@ -21,6 +22,7 @@ def mrq_driver() -> Driver:
 
 def open_broker(opening: Opening) -> Broker:
     """Opens the broker; the file is opened, or made, when it is first used."""
+    import_whole("mrq_core.embedded.broker")
     from mrq_core.embedded.broker import EmbeddedBroker
 
     return EmbeddedBroker(opening)

@@ -27,6 +27,7 @@ from msgspec.structs import replace
 from mrq_core.clock import Clock, SystemClock
 from mrq_core.composed import ComposedBroker
 from mrq_core.config.hidden import explained
+from mrq_core.config.importing import forgetting_interrupted
 from mrq_core.config.loading import Loading, loading
 from mrq_core.config.secrets import hide_login, hide_password
 from mrq_core.config.settings import Config
@@ -112,7 +113,8 @@ class Plugins:
             )
         is_loaded = False
         try:
-            plugin = load()
+            with forgetting_interrupted():
+                plugin = load()
             if plugin is None:
                 raise ImportError("its module replaced itself with None")
             is_loaded = True
@@ -385,7 +387,8 @@ def open_broker(
     another driver for the records. Raises ConfigError."""
     with loading(Loading("the driver of the broker", config)):
         try:
-            return _opened(config, plugins, run_blocking, clock)
+            with forgetting_interrupted():
+                return _opened(config, plugins, run_blocking, clock)
         except MrqError:
             raise
         except Exception as error:  # of an import, or of the driver

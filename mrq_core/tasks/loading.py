@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 import msgspec
 
 from mrq_core.config.hidden import explained
+from mrq_core.config.importing import forgetting_interrupted
 from mrq_core.config.settings import Config
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.plain import from_other_copy, has_type, text_of
@@ -212,7 +213,8 @@ def _import_longest(path: str) -> tuple[object, str, list[str]]:
         if sys.is_finalizing() and module_name not in sys.modules:
             continue  # a thread that was stopped in an import holds its lock for ever
         try:
-            module: object = importlib.import_module(module_name)
+            with forgetting_interrupted():
+                module: object = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
             if error.name is not None and (
                 module_name == error.name or module_name.startswith(error.name + ".")

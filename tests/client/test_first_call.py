@@ -70,9 +70,29 @@ late.itself = late
 """
 
 
-def run(program: str, folder: Path) -> str:
-    """What the program prints, in this folder."""
+HANDLER_BESIDE = """
+def handle(*_):
+    jobs.append(mrq_core.queue_job("tasks.handler"))
+
+def interrupt(event, arguments):
+    if event == "import" and arguments[0] == "mrq_core.contract.codec" and not sent:
+        sent.append(True)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+
+jobs, sent = [], []
+signal.signal(signal.SIGUSR1, handle)
+sys.addaudithook(interrupt)
+jobs.append(mrq_core.queue_job("tasks.program"))
+print(len(jobs), mrq_core.Queue("default").size())
+"""
+
+
+def run(program: str, folder: Path, *, nested: bool = False) -> str:
+    """What the program prints, in this folder. `nested`: it is a module that another program imports."""
     code = PROGRAM + program
+    if nested:
+        (folder / "first.py").write_text(code)
+        code = "import first"
     return subprocess.run(
         [sys.executable, "-c", code], cwd=folder, check=True, capture_output=True, text=True, timeout=100
     ).stdout
@@ -82,8 +102,13 @@ def test_a_child_works_that_is_forked_while_another_thread_makes_the_first_call(
     assert run(FORK, tmp_path) == "2\n"
 
 
-def test_a_handler_that_calls_mrq_within_the_first_call_is_told_so(tmp_path: Path) -> None:
-    told, number = run(SIGNAL, tmp_path).splitlines()
+def test_a_handler_may_call_mrq_while_another_thread_imports_for_the_first_call(tmp_path: Path) -> None:
+    assert run(HANDLER_BESIDE, tmp_path) == "2 2\n"
+
+
+def test_a_handler_that_calls_mrq_within_the_imports_of_the_first_call_is_told_so(tmp_path: Path) -> None:
+    """A call in a module that is being imported imports in its own thread."""
+    told, number = run(SIGNAL, tmp_path, nested=True).splitlines()
     assert told.startswith("BrokerUnavailable mrq_core.queue_job cannot be used in a signal handler")
     assert number == "2"
 
