@@ -7,6 +7,8 @@ import resource
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -80,10 +82,11 @@ def test_a_file_that_breaks_under_a_worker_is_named_and_the_worker_stays(project
     other = sqlite3.connect(database(project), isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
     other.execute("UPDATE numbers SET value = value")
-    # Written over, not made anew: the index of the write-ahead log is mapped into memory.
-    for file in (database(project), project.path / "jobs.sqlite3-wal"):
-        with file.open("r+b") as opened:
-            opened.write(b"garbage" * 4096)
+    # Written over, not made anew: the index of the write-ahead log is mapped into memory. By another process:
+    # this one uses the database.
+    write = "import sys\nfor path in sys.argv[1:]:\n  open(path, 'r+b').write(b'garbage' * 4096)"
+    files = [database(project), project.path / "jobs.sqlite3-wal"]
+    subprocess.run([sys.executable, "-c", write, *files], check=True)
     other.execute("COMMIT")  # after which the worker has to read again what it has in memory
     worker.until_output(".failed")  # claim, or housekeeping: whichever meets a broken page first
     assert "jobs.sqlite3" in worker.output
