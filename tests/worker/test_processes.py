@@ -124,8 +124,9 @@ def test_sigint_finishes_what_runs_and_takes_nothing_new(project: Project) -> No
     running = [project.queue("owned.pid", {"seconds": 1}) for _ in range(2)]
     parent = start_parent(project)
     until(lambda: len(project.ledger()) == 2, what="both jobs to start")
-    waiting = project.queue("owned.pid")
     parent.send(signal.SIGINT)
+    until(lambda: parent.output.count("worker.stopping") == 2, what="both workers to hear of it")
+    waiting = project.queue("owned.pid")
     assert parent.wait() == 0
     assert [project.client.fetch(job).status for job in running] == [Status.SUCCESS] * 2
     assert project.client.fetch(waiting).claims == 0

@@ -64,11 +64,11 @@ def full_stack(frame: FrameType | None) -> str:
             one for one in traceback.extract_stack(frame) if os.path.dirname(one.filename) != _TRACING_FOLDER
         ]
         lines = traceback.format_list(frames[-_FRAMES_MOST:])
-    except UnicodeError:  # the name of a source file cannot be encoded
+    except UnicodeError:  # the name of a source file cannot be encoded, until Python 3.12
         return "".join(f"  {line}\n" for line in short_stack(frame))
     except Exception as error:  # the frame changes while it is read in another thread
         return f"  cannot be read: {type(error).__name__}\n"
-    return "".join(lines)[-_STACK_MOST:]
+    return printable("".join(lines)[-_STACK_MOST:])
 
 
 def io_lines(execution: Execution, frame: FrameType | None) -> str:
