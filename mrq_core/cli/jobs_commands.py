@@ -71,7 +71,7 @@ def list_jobs(
 
 
 def _note_scan() -> None:
-    note("Searching. No index serves this filter, so mrq examines all jobs; Ctrl-C stops the search.")
+    note("Searching: there are many jobs to examine, or the broker is slow. Ctrl-C stops the search.")
 
 
 def _print_jobs(rows: list[JsonObject]) -> None:

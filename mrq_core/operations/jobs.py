@@ -48,7 +48,7 @@ def list_jobs(
     on_scan: Callable[[], None] = lambda: None,
 ) -> JobList:
     """Lists up to `limit` matching jobs. Without an index for the filter it scans all jobs, in steps of
-    250 ms; then it calls `on_scan` once, after the first step."""
+    250 ms; then it calls `on_scan` once, after the first step. So it does if the broker is slow."""
     records: list[JobRecord] = []
     is_scanning = False
     while True:
