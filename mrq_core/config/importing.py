@@ -93,6 +93,8 @@ def _import_in_thread(name: str) -> bool:
     After an exception of a handler the import goes on. The end of the process waits for it: an import that is
     stopped holds its lock for ever.
     """
+    import threading  # noqa: F401  # it takes the thread that imports it for the main thread, until Python 3.12
+
     done, process = _thread.allocate_lock(), os.getpid()
     ended: list[bool] = []
     failures: list[BaseException] = []

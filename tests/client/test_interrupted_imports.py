@@ -144,3 +144,18 @@ if child:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_child_that_a_handler_forks_within_the_imports_of_a_call_goes_on(tmp_path: Path) -> None:
     assert told(tmp_path, FORK_IN_HANDLER, "stop", "sqlite3.dbapi2") == "2\n"
+
+
+MAIN_THREAD = """
+import sys
+is_first = "threading" not in sys.modules
+from mrq_core import queue_job
+import threading
+print(is_first, threading.current_thread() is threading.main_thread())
+"""
+
+
+def test_a_program_that_imports_mrq_first_keeps_its_main_thread(tmp_path: Path) -> None:
+    program = [sys.executable, "-c", MAIN_THREAD]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=True)
+    assert done.stdout.split() == ["True", "True"]
