@@ -138,9 +138,11 @@ class Watchdog:
         """The jobs that cannot be interrupted because other code keeps the hub: prolongs their grace. No job
         while the worker stops: it ends in time whatever keeps the hub."""
         hub_time = self._hub_time
-        if hub_time is None or self._is_killing():
+        if hub_time is None:
             return ()
         kept_waiting = hub_time.examine(now, self._main_thread, undecided)
+        if self._is_killing():
+            return ()
         if hub_time.is_over:
             hub_time.charge()
             self._give_up(None)
