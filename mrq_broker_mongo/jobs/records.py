@@ -17,6 +17,7 @@ The fields are those of `JobRecord`, but for these:
     terms        of a job with search keys or an exception: the texts of `contract.terms.terms_of`, such as
     ``word\0stock``
     removal      of a job that is being deleted, see `removing`
+    result_json  instead of a large result: its JSON; a list of small numbers takes six times as much as BSON
     renamed      names of the fields whose values have keys that the server would take for references
 
 Where jobs have no queue there, times have other names, and what is for the queue alone is left out: see
@@ -35,7 +36,7 @@ from bson import ObjectId
 
 from mrq_broker_mongo.server.arrangement import Arrangement
 from mrq_broker_mongo.server.location import Doc
-from mrq_core.contract import lifecycle
+from mrq_core.contract import codec, lifecycle
 from mrq_core.contract.messages import Unique
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.terms import Term, terms_of
@@ -58,6 +59,9 @@ _FIXED = frozenset({"_id", *_KEPT, "v", "by", "unique_until", "unique_period", "
 """Fields that a change of the record leaves unchanged."""
 _KEY = "key "
 """The start of the texts of search keys."""
+_PACKED = "result_json"
+_PACKED_ABOVE = 1_000_000
+"""Bytes of JSON. As BSON a result of this size, with params of the default limit, fits into a document."""
 _MARK = "\uff04"
 _REFERENCE = "$ref"
 _WHOLE = (("v", int), ("queued_at", datetime), ("queue", str), ("path", str), ("status", str))
@@ -107,6 +111,7 @@ def to_doc(record: JobRecord, arrangement: Arrangement) -> Doc:
     tree = root_of(record.queue)
     if tree is not None and arrangement.has_queue:
         doc["root"] = tree
+    pack_result(doc)
     free: Sequence[str] = _FREE
     if record.exception_type is not None or record.search_keys:
         doc["terms"] = sorted(map(text_of, terms_of(record)))
@@ -116,6 +121,14 @@ def to_doc(record: JobRecord, arrangement: Arrangement) -> Doc:
             doc[other] = doc.pop(name)
     rename(doc, free)
     return doc
+
+
+def pack_result(doc: Doc) -> None:
+    """Stores a large result as JSON. A text takes no more as BSON."""
+    result = doc.get("result")
+    if isinstance(result, dict | list) and len(encoded := codec.encode(result)) > _PACKED_ABOVE:
+        doc[_PACKED] = encoded
+        del doc["result"]
 
 
 def rename(doc: Doc, fields: Sequence[str]) -> None:
@@ -153,6 +166,8 @@ def _fields_of(doc: Doc, arrangement: Arrangement) -> Doc:
     for name in doc.get("renamed", ()):
         if name in given:
             given[name] = _unmarked(given[name])
+    if _PACKED in given:
+        given["result"] = codec.decode(given.pop(_PACKED))
     for name, other in arrangement.names:
         if other in given:
             given[name] = given.pop(other)

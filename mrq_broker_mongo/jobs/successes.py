@@ -14,7 +14,7 @@ from typing import Any
 from bson import ObjectId
 from pymongo import UpdateMany, UpdateOne
 
-from mrq_broker_mongo.jobs.records import rename
+from mrq_broker_mongo.jobs.records import pack_result, rename
 from mrq_broker_mongo.server.location import Doc
 from mrq_core.clock import after
 from mrq_core.contract import codec
@@ -66,6 +66,7 @@ def _guard(jobs: Any, token: str) -> Doc:
 
 def _alone(job: ObjectId, token: str, fields: Doc, values: Doc, lease: str) -> UpdateOne:
     put = {**fields, **values}
+    pack_result(put)
     rename(put, ("result",))
     renamed = put.pop("renamed", None)
     update: Doc = {"$set": put, "$unset": {lease: ""}, "$inc": {"v": 1}}

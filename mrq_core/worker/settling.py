@@ -18,6 +18,7 @@ from mrq_core.contract.plain import printable
 from mrq_core.contract.record import Status
 from mrq_core.errors import BrokerError, BrokerUnavailable, shown_error
 from mrq_core.operations.workers import WORKERS_NAMESPACE
+from mrq_core.worker.ended_lines import EndedLines
 from mrq_core.worker.executions import ClaimKind, Execution, batches, outcomes_of, store_logs
 from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.guards.tracebacks import error_fields
@@ -45,6 +46,7 @@ class Settler:
     def __init__(self, state: WorkerState) -> None:
         self._state = state
         self._executions = state.executions
+        self._ended_lines = EndedLines(state.config)
         self._waiting: dict[ClaimKind, list[Execution]] = {}
         self.settled_natively: deque[list[tuple[Execution, bool]]] = deque()
         self._filled = Event()
@@ -156,8 +158,11 @@ class Settler:
             if self._os_errors == 1:
                 raise
             self._settle_each(batch)
-        except Exception:
-            _log.exception("settle.broke jobs=%s", [execution.record.id for execution in batch])
+        except Exception as error:
+            if not isinstance(error, BrokerError):
+                _log.exception("settle.broke jobs=%s", [execution.record.id for execution in batch])
+            elif len(batch) > 1:
+                _log.warning("settle.failed waiting=%d: they are settled alone error=%s", len(batch), error)
             for execution in batch:
                 self._settle_alone(execution)
 
@@ -271,18 +276,25 @@ class Settler:
         except (BrokerUnavailable, OSError):
             raise
         except Exception as error:
-            _log.exception("settle.broke id=%s", execution.record.id)
+            if not isinstance(error, BrokerError):
+                _log.exception("settle.broke id=%s", execution.record.id)
             self._settle_as_failed(execution, error)
 
     def _settle_as_failed(self, execution: Execution, error: Exception) -> None:
+        outcome = unstorable(execution, error)
         try:
-            execution.kind.settle(self._state.broker, [execution], [unstorable(execution, error)])
+            accepted = execution.kind.settle(self._state.broker, [execution], [outcome])
         except (BrokerUnavailable, OSError):
             raise
         except Exception:
             # The lease expires and the job is claimed again: nothing is lost.
             _log.exception("settle.given_up id=%s", execution.record.id)
-        self._executions.remove([execution])
+            self._executions.remove([execution])
+            return
+        if all(accepted):
+            execution.context.error = error
+            self._ended_lines.log(execution.context, outcome)
+        self._finish([execution], [outcome], accepted)
 
     def store_lines(self, executions: Sequence[Execution]) -> None:
         """Stores the log lines of these jobs that are not stored yet. Raises BrokerError, and keeps them."""
@@ -296,9 +308,12 @@ class Settler:
 
 def unstorable(execution: Execution, error: Exception) -> Outcome:
     """The outcome of an execution whose own outcome cannot be stored because of this error."""
+    fields = error_fields(execution.record.path, error)
+    what = f"{fields['exception_type']}: {fields['exception_message']}"
     return Outcome(
         status=Status.FAILED,
         ttl=execution.outcome.ttl if execution.outcome else None,
-        **error_fields(execution.record.path, error),
-        traceback=printable(f"the outcome of this execution could not be stored: {shown_error(error)}"),
+        total_time=execution.outcome.total_time if execution.outcome else None,
+        **fields,
+        traceback=printable(f"the outcome of this execution could not be stored:\n{what}\n"),
     )

@@ -59,7 +59,7 @@ class Bench:
         executions = [self._execution(record) for record in self.broker.claim(request).records]
         for n, execution in enumerate(executions):
             execution.context.log.write("INFO", f"line {n}", 0)
-            execution.decide(Outcome(status=Status.SUCCESS, result=n, ttl=60.0))
+            execution.decide(Outcome(status=Status.SUCCESS, result=n, ttl=60.0, total_time=0.1))
             self.executions.ended(execution)
             self.settler.add(execution)
         return executions
@@ -113,7 +113,9 @@ def test_logs_that_could_not_be_stored_are_stored_once_later(bench: Bench) -> No
 
 
 @pytest.mark.parametrize("error", [BrokerCorrupt("unreadable"), ValueError("a driver's bug")])
-def test_one_outcome_that_cannot_be_stored_fails_alone(bench: Bench, error: Exception) -> None:
+def test_one_outcome_that_cannot_be_stored_fails_alone(
+    bench: Bench, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     def choke(settlements: Sequence[Settlement]) -> None:
         if any(one.outcome.status is Status.SUCCESS and one.outcome.result == 1 for one in settlements):
             raise error
@@ -124,6 +126,13 @@ def test_one_outcome_that_cannot_be_stored_fails_alone(bench: Bench, error: Exce
     assert [bench.record(e).status for e in executions] == [Status.SUCCESS, Status.FAILED, Status.SUCCESS]
     assert "could not be stored" in (bench.record(executions[1]).traceback or "")
     assert len(bench.executions) == 0
+    assert set(bench.settled) == set(executions)
+    [failed] = [record for record in caplog.records if record.getMessage().startswith("job.failed ")]
+    assert f"id={executions[1].record.id} path=a.B" in failed.getMessage()
+    assert failed.getMessage().endswith(f"{type(error).__name__}: {error}")
+    assert (failed.levelname, failed.exc_info and failed.exc_info[1]) == ("ERROR", error)
+    has_bug = isinstance(error, ValueError)  # a traceback helps its author
+    assert any("settle.broke" in record.getMessage() for record in caplog.records) == has_bug
 
 
 def test_a_success_is_not_turned_into_a_failure_because_the_broker_was_away(bench: Bench) -> None:

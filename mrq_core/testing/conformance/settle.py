@@ -99,6 +99,19 @@ class SettleContract(Contract):
         assert stored.result == {"found": [1, None, "x"]}
         assert stored.progress == 1.0
 
+    @pytest.mark.parametrize("limit_keys", [(), ("k",)])
+    def test_a_result_of_4_mib_is_stored_whatever_its_values(
+        self, broker: Broker, clock: ManualClock, limit_keys: tuple[str, ...]
+    ) -> None:
+        zeros = {"zeros": [0] * 2_000_000, "$ref": "c", "a.b": "ü\0"}
+        record = started(broker, clock, limit_keys=limit_keys)
+        assert settle(broker, record, ttl=100.0, result=zeros)
+        assert record_of(broker, record.id).result == zeros
+        assert broker.requeue([record.id], Requeue()) == [ChangeResult.DONE]
+        assert record_of(broker, record.id).result is None
+        assert settle(broker, take_one(broker), ttl=100.0, result=[0])
+        assert record_of(broker, record.id).result == [0]
+
     def test_a_failure_is_stored_with_its_traceback(self, broker: Broker, clock: ManualClock) -> None:
         record = started(broker, clock)
         settle(
