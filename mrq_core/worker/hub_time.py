@@ -7,6 +7,9 @@ job except the one that runs gets that time back.
 Code in C that holds the GIL keeps the watchdog, too: its next look is late. The job that runs then is mostly
 the one that called that code, but another one may have come first. So it gets the time back like the others,
 unless the late look before has found the same job.
+
+The frames of a greenlet that a library has made, such as those of SQLAlchemy's asyncio, do not lead to the
+code of the job. A signal asks such code once for which job it runs (`wants_to_know`, `tell`).
 """
 
 from __future__ import annotations
@@ -48,6 +51,11 @@ class HubTime:
         """The job that the latest look has found running in a hub that does not respond."""
         self._suspect: Execution | None = None
         """The job that the latest late look has found running."""
+        self.wants_to_know = False
+        """Whether the latest look has found code of which it does not know whether a job runs it."""
+        self._told: tuple[int, Execution | None] | None = None
+        """The outermost frame of such code, by its id, and the job. None: nothing was told since the hub
+        responded last; the id may be that of another frame by now."""
         self._kept_by_strangers = 0.0
         self._postponed: dict[Execution, float] = {}
         """The seconds by which the limits of jobs were postponed since the hub responded last."""
@@ -67,11 +75,13 @@ class HubTime:
         pause = 0.0 if self._looked_at is None else now - self._looked_at
         self._looked_at = now
         self.running = None
+        self.wants_to_know = False
         responds = self._answered_at >= self._asked_at
         is_late = pause > _LOOKS_WITHIN
         if responds:
             self._kept_by_strangers = 0.0
             self._postponed = {}
+            self._told = None
             self._counted_to = now - pause if is_late else now
             if undecided or now - self._asked_at > _IDLE:
                 self._asked_at = now
@@ -99,12 +109,19 @@ class HubTime:
         for execution, seconds in self._postponed.items():
             execution.postpone(-seconds)
 
+    def tell(self, frame: FrameType, execution: Execution | None) -> None:
+        """Says which job runs the code of this frame. In the main thread."""
+        while frame.f_back is not None:
+            frame = frame.f_back
+        self._told = (id(frame), execution)
+
     def _respond(self, asked_at: float) -> None:
         """In the hub."""
         self._answered_at = asked_at
 
     def _running_in(self, main_thread: int, undecided: Sequence[Execution]) -> Execution | None:
-        """The job whose code runs in the main thread now, also in a greenlet of `spawn`. None: other code."""
+        """The job whose code runs in the main thread now, also in another greenlet. None: other code."""
+        outermost = 0
         frame: FrameType | None = sys._current_frames().get(main_thread)
         while frame is not None:
             if frame.f_code is self._job_code:
@@ -113,5 +130,9 @@ class HubTime:
                 context: Context = frame.f_locals["context"]
                 job = context.get(current_context)
                 return next((execution for execution in undecided if execution.context is job), None)
+            outermost = id(frame)
             frame = frame.f_back
+        if self._told is not None and self._told[0] == outermost:
+            return self._told[1]
+        self.wants_to_know = bool(undecided)
         return None

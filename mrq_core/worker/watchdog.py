@@ -25,6 +25,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from types import FrameType
+from typing import Any
 
 from greenlet import getcurrent
 
@@ -143,6 +144,8 @@ class Watchdog:
         kept_waiting = hub_time.examine(now, self._main_thread, undecided)
         if self._is_killing():
             return ()
+        if hub_time.wants_to_know:
+            signal.pthread_kill(self._main_thread, signal.SIGALRM)
         if hub_time.is_over:
             hub_time.charge()
             self._give_up(None)
@@ -183,6 +186,8 @@ class Watchdog:
         if _may_hold_a_lock(frame):
             return  # the watchdog will signal again
         execution = self._current()
+        if self._hub_time is not None and self._hub_time.wants_to_know and frame is not None:
+            self._hub_time.tell(frame, execution)
         if execution is not None:
             interrupt = execution.interrupt_at(time.monotonic())
             if interrupt is not None and execution.context.accept(interrupt, threading.get_ident()):
@@ -191,12 +196,15 @@ class Watchdog:
 
     def _current(self) -> Execution | None:
         """The job whose code runs now: by its greenlet, because the code may have entered another context, or
-        by the context in a greenlet that the job has started."""
+        by a greenlet of a library that returns to it; or by the context in a greenlet that the job has
+        started."""
         undecided = self._executions.undecided()
-        here = getcurrent()
-        for execution in undecided:
-            if execution.greenlet is here:
-                return execution
+        here: Any = getcurrent()
+        while here is not None:
+            for execution in undecided:
+                if execution.greenlet is here:
+                    return execution
+            here = here.parent
         context = current_context.get()
         return next((one for one in undecided if one.context is context), None)
 

@@ -213,3 +213,76 @@ def test_a_job_that_computes_in_another_context_is_interrupted_alone(project: Pr
     assert [project.ended(job).status for job in jobs] == [Status.TIMEOUT] * 2, worker.output
     ended = project.ended(neighbour)
     assert (ended.status, ended.claims) == (Status.SUCCESS, 1)
+
+
+RAW = """
+import asyncio
+import contextvars
+import time
+
+import greenlet
+from mrq_core import task
+
+
+class Bridge(greenlet.greenlet):
+    # As SQLAlchemy's asyncio has them.
+    def __init__(self, function):
+        driver = greenlet.getcurrent()
+        super().__init__(function, driver)
+        self.gr_context = driver.gr_context
+
+
+def spin():
+    while True:
+        pass
+
+
+def spins_in_steps():
+    while True:
+        greenlet.getcurrent().parent.switch()
+        end = time.monotonic() + 0.1
+        while time.monotonic() < end:
+            pass
+
+
+async def bridged():
+    Bridge(spin).switch()
+
+
+@task(timeout=0.5)
+def in_asyncio():
+    asyncio.run(bridged())
+
+
+@task(timeout=0.5)
+def in_an_empty_context():
+    greenlet.greenlet(spin).switch()
+
+
+@task(timeout=0.5)
+def nested():
+    greenlet.greenlet(Bridge(spin).switch).switch()
+
+
+@task(timeout=0.5)
+def in_steps():
+    one = Bridge(spins_in_steps)
+    while True:
+        one.switch()
+"""
+
+
+@pytest.mark.parametrize("path", ["in_asyncio", "in_an_empty_context", "nested", "in_steps"])
+def test_a_job_that_computes_in_a_greenlet_of_a_library_is_interrupted_alone(
+    project: Project, path: str
+) -> None:
+    project.write("raw.py", RAW)
+    overdue = project.queue(f"raw.{path}")
+    neighbour = project.queue("tasks.noted", {"word": "x", "seconds": 1})
+    worker = project.work_off("--greenlets", "2")
+    record = project.ended(overdue)
+    assert (record.status, record.claims) == (Status.TIMEOUT, 1), worker.output
+    assert record.total_time is not None
+    assert record.total_time < 4
+    ended = project.ended(neighbour)
+    assert (ended.status, ended.claims) == (Status.SUCCESS, 1), worker.output
