@@ -1,7 +1,8 @@
 """The brokers on which the tests of worker, command line and client run, and addresses of empty brokers.
 
 These tests run on PER_COMMIT in the usual run, and on all brokers in a campaign. MRQ_TEST_BROKERS names
-others. The tests of worker and command line take long: in the usual run each runs on one of PER_COMMIT.
+others. The tests of worker, command line and dashboard take long: in the usual run each runs on one of
+PER_COMMIT.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ _ON_FIRST = frozenset(
 """Modules that run on the first of PER_COMMIT: their tests take seconds, and hardly depend on the broker."""
 _VARIANTS = 2
 """The number of variants of a test of the worker in the usual run: each of them starts processes."""
+
+_PARAMETERS = ("project", "project_broker", "config")
+"""The parameters of a test that name its broker. `config` is that of the dashboard's tests."""
 
 _numbers = itertools.count()
 _servers: dict[str, Server | servers.Server] = {}
@@ -104,7 +108,7 @@ def _mongo() -> str:
 
 
 def leave_to_campaign(items: Iterable[pytest.Item]) -> None:
-    """Marks the tests with a `project` that do not run on their broker in the usual run.
+    """Marks the tests of worker, commands and dashboard that do not run on their broker in the usual run.
 
     A test outside _ON_EACH and _ON_FIRST runs on one of PER_COMMIT. Its name decides which, so that the
     choice does not change with other tests. Of a test of the worker, only the first variants run.
@@ -113,7 +117,9 @@ def leave_to_campaign(items: Iterable[pytest.Item]) -> None:
     for item in items:
         if not isinstance(item, pytest.Function) or not hasattr(item, "callspec"):
             continue
-        broker = item.callspec.params.get("project")
+        broker = next(
+            (item.callspec.params[name] for name in _PARAMETERS if name in item.callspec.params), None
+        )
         module = item.path.stem
         if broker not in PER_COMMIT:
             continue

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests import brokers
+from tests import brokers, usual_run
 
 # A shell without job control starts background commands deaf to SIGINT, and so their children, too: those
 # that the tests interrupt would never notice.
@@ -38,5 +38,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Marks the tests that the usual run leaves out, and mixes the files for the processes of pytest-xdist:
     tests of the worker mostly wait, and those of the contract mostly compute."""
     brokers.leave_to_campaign(items)
+    usual_run.leave_to_campaign(items)
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: zlib.crc32(item.location[0].encode()))

@@ -64,3 +64,4 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestPair(CrashContract):
     scene = PairScene
+    thirds = (2, 0)

@@ -43,3 +43,4 @@ def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestMongo(CrashContract):
     scene = MongoScene
+    thirds = (0, 1)

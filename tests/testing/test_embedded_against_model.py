@@ -14,9 +14,16 @@ from mrq_core.testing.conformance.against_model import MachineContract
 
 
 class TestEmbeddedAgainstModel(MachineContract):
+    examples = 100
+
     @pytest.fixture
     def empty_broker_factory(self, tmp_path: Path) -> BrokerFactory:
         numbers = count()
         return lambda clock: EmbeddedBroker(
             Opening(settings={"SQLITE": str(tmp_path / f"{next(numbers)}.sqlite3")}, clock=clock)
         )
+
+
+@pytest.mark.campaign
+class TestEmbeddedAgainstModelInFull(TestEmbeddedAgainstModel):
+    examples = MachineContract.examples
