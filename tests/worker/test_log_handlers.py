@@ -165,3 +165,34 @@ def test_the_next_line_after_lines_inside_lines_is_logged(project: Project) -> N
     project.work_off()
     assert project.ended(job).status == Status.SUCCESS
     assert project.log_of(job)[-1] == "after"
+
+
+LOCKED = """
+import io
+import logging
+
+from mrq_core import log, task
+
+handler = logging.StreamHandler(io.StringIO())
+
+
+@task
+def leaves_it_locked():
+    logging.getLogger().addHandler(handler)
+    handler.acquire()
+
+
+@task(timeout=30)
+def logs():
+    log.info("logged")
+"""
+
+
+def test_a_handler_whose_lock_is_never_released_keeps_no_job(project: Project) -> None:
+    project.write("locked.py", LOCKED)
+    locking = project.queue("locked.leaves_it_locked")
+    project.worker("--greenlets", "3")
+    assert project.ended(locking).status == Status.SUCCESS
+    jobs = [project.queue("locked.logs") for _ in range(3)]
+    assert [project.ended(job).status for job in jobs] == [Status.SUCCESS] * 3
+    assert [project.log_of(job) for job in jobs] == [["logged"]] * 3

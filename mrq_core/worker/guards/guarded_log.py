@@ -22,7 +22,7 @@ from mrq_core.errors import shown_error
 from mrq_core.running import logs
 from mrq_core.running.context import current_context
 from mrq_core.running.nested_lines import limits_nesting
-from mrq_core.worker.guards.logging_lock import guard_logging_lock
+from mrq_core.worker.guards.logging_lock import guard_logging_locks
 from mrq_core.worker.guards.tracebacks import frames_of
 
 _CALLER = 2
@@ -98,8 +98,8 @@ def _start_limit() -> gevent.Timeout | None:
 def guard_loggers() -> None:
     """Makes all loggers of this process catch what handlers raise, because the libraries of brokers log too.
     Standard error gets the first error. In the code of a job only `Exception` is caught: anything else may be
-    an interrupt of the job, or a timeout that the job has set itself. No job can keep the lock of logging."""
-    guard_logging_lock()
+    an interrupt of the job, or a timeout that the job has set itself. No job keeps the locks of logging."""
+    guard_logging_locks()
     if logging.Logger.handle is not _handle:
         setattr(logging.Logger, "handle", _handle)  # noqa: B010
 

@@ -1,8 +1,11 @@
-"""A lock for the logging module that no job can hold for ever.
+"""Locks for the logging module and its handlers that no job can hold for ever.
 
 The module has one lock for its loggers, handlers and levels. A job that configures logging holds it, also
 while a slow handler connects to its server, and a job that is interrupted may never release it. Then all code
 that asks for a logger waits: jobs, the worker, and the native threads that renew leases.
+
+Each handler has a lock, too, which an interrupt in `Handler.release` leaves locked. And a lock of gevent that
+a native thread has used may not wake a greenlet: it leaves that to the loop of the thread, which is idle.
 """
 
 from __future__ import annotations
@@ -17,8 +20,8 @@ from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original
 from greenlet import getcurrent
 
-_PATIENCE = 1.0
-"""Seconds that a caller waits for the lock before the holder loses it."""
+_PATIENCE, _PATIENCE_WITH_HANDLER = 1.0, 5.0
+"""Seconds that a caller waits for the lock of the module, or of a handler, before the holder loses it."""
 _STEP = 0.005
 """Seconds between two looks at the lock."""
 
@@ -27,14 +30,15 @@ _new_mutex: Callable[[], Any] = get_original("_thread", "allocate_lock")
 
 
 class PatientLock:
-    """A reentrant lock whose holder loses it to a caller that has waited for a second, or when the holder's
-    greenlet has ended. Works across greenlets and native threads; the hub does not wait.
+    """A reentrant lock whose holder loses it to a caller that has waited for `patience` seconds, or when the
+    holder's greenlet has ended. Works across greenlets and native threads; the hub does not wait.
 
     What the lock protects may then be changed by two greenlets at once: dictionaries of loggers, whose single
-    operations are atomic.
+    operations are atomic, or what a handler writes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float = _PATIENCE) -> None:
+        self._patience = patience
         self._owner: Any = None
         self._depth = 0
         self._slow: Any = None
@@ -45,7 +49,7 @@ class PatientLock:
         """Takes the lock. False: another greenlet holds it, and the caller does not wait so long."""
         me = getcurrent()
         started = time.monotonic()
-        while not self._take(me, is_over=time.monotonic() - started >= _PATIENCE):
+        while not self._take(me, is_over=time.monotonic() - started >= self._patience):
             if not blocking or 0 <= timeout <= time.monotonic() - started:
                 return False
             hub = get_hub_if_exists()
@@ -90,7 +94,23 @@ class PatientLock:
         self._mutex = _new_mutex()
 
 
-def guard_logging_lock() -> None:
-    """Makes the logging module use a `PatientLock`. Has no effect after the first call."""
-    if not isinstance(logging._lock, PatientLock):  # type: ignore[attr-defined]
-        setattr(logging, "_lock", PatientLock())  # noqa: B010
+def guard_logging_locks() -> None:
+    """Makes the logging module, and handlers that have a lock, use a `PatientLock`. Has no effect after the
+    first call."""
+    module: Any = logging
+    if isinstance(module._lock, PatientLock):
+        return
+    module._lock = PatientLock()
+    module.Handler.createLock = _create_lock
+    for reference in tuple(module._handlerList):
+        handler = reference()
+        if handler is not None and handler.lock is not None:
+            handler.lock = PatientLock(_PATIENCE_WITH_HANDLER)
+
+
+_create_plain_lock = logging.Handler.createLock
+
+
+def _create_lock(handler: logging.Handler) -> None:
+    _create_plain_lock(handler)  # which also frees the lock after a fork
+    handler.lock = PatientLock(_PATIENCE_WITH_HANDLER)  # type: ignore[assignment]
