@@ -28,6 +28,7 @@ def trace_libraries() -> None:
         {
             "redis.client": _trace_redis,
             "redis.cluster": _trace_redis_cluster,
+            "mrq_broker_redis.server.links": _trace_own_redis,
             "pymongo.monitoring": _trace_mongo,
             "http.client": _trace_http,
             "sqlite3.dbapi2": _trace_sqlite,
@@ -63,6 +64,11 @@ def _trace_redis(module: Any) -> None:
 def _trace_redis_cluster(module: Any) -> None:
     replace(module.RedisCluster, "execute_command", _tracing_command)
     replace(module.ClusterPipeline, "execute", _tracing_pipeline)
+
+
+def _trace_own_redis(module: Any) -> None:
+    """The calls of mrq that pass by the client of redis-py."""
+    replace(module.Link, "call", _tracing_command)
 
 
 def _tracing_command(original: Callable[..., Any]) -> Callable[..., Any]:
