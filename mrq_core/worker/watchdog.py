@@ -51,7 +51,7 @@ _REPEAT = 1.0
 _LOCKING_MODULES = frozenset(
     {
         *("gevent.thread", "gevent.lock", "threading", "_frozen_importlib", "importlib._bootstrap"),
-        "mrq_core.worker.guards.logging_lock",
+        *("mrq_core.worker.guards.logging_lock", "mrq_core.worker.guards.thread_locks"),
     }
 )
 _LOCKING_FUNCTIONS = frozenset({"handle", "acquire", "release", "_acquireLock", "_releaseLock"})

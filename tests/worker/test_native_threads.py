@@ -125,3 +125,50 @@ def test_a_child_leaves_the_connections_of_the_native_threads_of_its_parent_alon
     assert len(set(ids)) == 90
     assert {project.ended(str(job_id)).status for job_id in ids} == {Status.SUCCESS}
     assert "broker.away" not in worker.output
+
+
+def test_a_greenlet_gets_a_lock_that_a_native_thread_took_before_it(project: Project) -> None:
+    project.write(
+        "locking.py",
+        """
+        import threading
+        import time
+
+        import gevent
+        from gevent.monkey import get_original
+        from mrq_core import spawn, task
+
+        sleep_natively = get_original("time", "sleep")
+
+
+        @task(timeout=5)
+        def contends():
+            lock = threading.Lock()
+            taken = []
+
+            def take_natively():
+                while not lock.acquire(False):
+                    sleep_natively(0.001)
+                taken.append(1)
+                sleep_natively(0.1)
+                lock.release()
+
+            def wait():
+                with lock:
+                    taken.append(2)
+
+            with lock:
+                waiting = spawn(wait)
+                gevent.sleep(0)
+                native = gevent.get_hub().threadpool.spawn(take_natively)
+                gevent.sleep(0.05)
+            while not taken:  # the waiting greenlet does not run yet
+                sleep_natively(0.001)
+            native.get()
+            waiting.join()
+            return taken
+        """,
+    )
+    job = project.queue("locking.contends")
+    worker = project.work_off()
+    assert project.ended(job).result == [1, 2], worker.output

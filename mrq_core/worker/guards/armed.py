@@ -9,6 +9,7 @@ from mrq_core.worker.guards.asyncio_loops import keep_loops_apart
 from mrq_core.worker.guards.guarded_log import guard_hub, guard_loggers
 from mrq_core.worker.guards.lasting import keep_hub, release_hub
 from mrq_core.worker.guards.resolving import guard_resolver
+from mrq_core.worker.guards.thread_locks import guard_thread_locks
 
 if TYPE_CHECKING:
     from mrq_core.debug.io_tracing import IoTracing
@@ -20,6 +21,7 @@ def guard_process(tracing: IoTracing | None) -> None:
     guard_loggers()
     guard_hub()
     guard_resolver()
+    guard_thread_locks()
     if tracing is not None:  # traces the lookups of the guarded resolver
         tracing.trace_lookups()
     keep_hub()
