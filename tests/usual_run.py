@@ -38,6 +38,39 @@ _SAME_CODE = frozenset(
     }
 )
 """Tests whose variants are values that go the same way through the code. About a third of them run."""
+_ONE_VARIANT = frozenset(
+    {
+        "test_a_handler_that_blocks_in_the_loop_that_claims_is_interrupted",
+        "test_a_handler_that_blocks_keeps_no_more_than_one_job_from_logging",
+        "test_a_handler_that_blocks_when_the_worker_ends_is_not_waited_for",
+        "test_a_job_that_cannot_be_ended_is_stored_as_interrupted",
+        "test_a_job_that_failed_at_once_has_failed_though_a_handler_blocks",
+        "test_a_lost_claim_is_counted_once",
+        "test_a_signal_ends_a_command_whose_broker_does_not_answer",
+        "test_a_worker_is_given_up_for_a_job_that_ignores_that_its_claim_is_lost",
+        "test_a_worker_that_does_not_respond_is_killed_when_the_parent_stops",
+        "test_a_worker_that_does_not_respond_is_no_orphan_either",
+        "test_a_worker_that_is_given_up_exits_though_its_last_calls_break",
+        "test_a_worker_that_is_gone_ends_the_request",
+        "test_a_worker_that_stops_stores_its_outcomes_as_soon_as_the_server_is_back",
+        "test_a_worker_whose_descriptor_a_task_closes_is_given_up_and_loses_no_job",
+        "test_an_idle_worker_stops_though_its_server_is_frozen",
+        "test_an_outage_that_renewals_meet_is_logged_once_and_its_end_too",
+        "test_fifty_workers_do_not_come_back_at_the_same_moment",
+        "test_fires_are_made_within_a_tenth_of_a_second",
+        "test_mrq_scheduler_queues_jobs_until_it_is_told_to_stop",
+        "test_outcomes_are_kept_while_the_broker_is_away_and_stored_when_it_is_back",
+        "test_several_workers_under_one_parent_make_one_job_of_each_fire",
+        "test_sigterm_ends_a_worker_within_three_seconds_though_its_broker_is_away",
+        "test_the_file_stays_young_while_the_broker_is_away",
+        "test_the_log_tells_an_outage_once_and_its_end_once",
+        "test_the_stack_of_an_isolated_job_comes_while_another_job_blocks_the_hub",
+        "test_the_time_of_a_job_does_not_contain_that_of_an_observer",
+        "test_what_a_job_left_behind_does_not_keep_the_process",
+        "test_wrong_definitions_are_refused_at_the_start",
+    }
+)
+"""Tests of workers and schedulers that take seconds, of which one variant runs. The name decides which."""
 _LONG = frozenset(
     {
         "TestComposedOfMemory::test_all_jobs_of_ten_thousand_subqueues_are_found_in_bounded_calls",
@@ -53,13 +86,22 @@ few places, and all variants run on it with both halves in memory."""
 def leave_to_campaign(items: Iterable[pytest.Item]) -> None:
     """Marks what does not run."""
     earlier: dict[str, int] = {}
+    variants: dict[str, list[pytest.Function]] = {}
     for item in items:
+        if isinstance(item, pytest.Function) and item.originalname in _ONE_VARIANT:
+            if item.get_closest_marker("campaign") is None:
+                variants.setdefault(item.originalname, []).append(item)
+            continue
         if not isinstance(item, pytest.Function) or item.cls is None:
             continue
         test = f"{item.cls.__name__}::{item.originalname}"
         number = earlier[test] = earlier.get(test, -1) + 1
         if test in _LONG or not _runs(item, number):
             item.add_marker(pytest.mark.campaign)
+    for name, same in variants.items():
+        for number, item in enumerate(same):
+            if number != zlib.crc32(name.encode()) % len(same):
+                item.add_marker(pytest.mark.campaign)
 
 
 def _runs(item: pytest.Function, number: int) -> bool:

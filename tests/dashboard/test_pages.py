@@ -227,7 +227,7 @@ def silent() -> Iterator[str]:
 @pytest.mark.parametrize("is_silent", [False, True])
 def test_a_broker_that_is_away_is_told_within_two_seconds(kind: str, is_silent: bool, silent: str) -> None:
     where = silent if is_silent else "127.0.0.1:1"
-    config = load_config({"broker": f"{kind}://{where}/0", "dashboard_timeout": 0.8}, environ={})
+    config = load_config({"broker": f"{kind}://{where}/0", "dashboard_timeout": 0.3}, environ={})
     with TestClient(create_dashboard(config), base_url="http://localhost") as site:
         paths = [*PATHS, "/queues?name=x", f"/jobs/{new_id()}", "/tasks/a.B", "/workers/w"]
         for path in paths[:3] if is_silent else paths:

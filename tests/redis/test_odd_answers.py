@@ -149,14 +149,14 @@ def parrot(answer: bytes) -> Iterator[str]:
 def test_an_answer_of_another_form_is_an_error_of_the_broker(answer: bytes) -> None:
     with parrot(answer) as url:
         for protocol in ("", "?protocol=2"):
-            broker = open_broker(Place(url + protocol, "mrq"), timeout=2.0)
+            broker = open_broker(Place(url + protocol, "mrq"), timeout=0.3)
             for name, call in BROKER_CALLS.items():
                 _call(name, partial(call, broker))
                 # Without the check of the layout, which comes before the first write.
                 broker._connection.is_prepared = True
                 _call(name, partial(call, broker))
             broker.close()
-            queue = open_queue(Place(url + protocol, "mrq"), timeout=2.0)
+            queue = open_queue(Place(url + protocol, "mrq"), timeout=0.3)
             for name, ask in QUEUE_CALLS.items():
                 _call(name, partial(ask, queue))
             queue.close()
@@ -177,7 +177,7 @@ def _call(name: str, call: Callable[[], object]) -> None:
 
 def test_an_answer_of_another_form_names_the_error_and_the_server() -> None:
     with parrot(b":1\r\n") as url:
-        broker = open_broker(Place(url + "?protocol=2", "mrq"), timeout=2.0)
+        broker = open_broker(Place(url + "?protocol=2", "mrq"), timeout=0.3)
         with pytest.raises(BrokerError, match=rf"{url}.* cannot read .*TypeError.*another program"):
             broker.get([ID])
         assert [finding.level for finding in broker.check()] == ["error"]
@@ -194,7 +194,7 @@ def test_an_error_about_the_arguments_stays(place: Place) -> None:
 
 def test_the_text_of_an_error_of_the_server_is_escaped_and_on_one_line() -> None:
     with parrot(b"-ERR \x1b[31mred\x07\x08\x7f and more\r\n") as url:
-        broker = open_broker(Place(url, "mrq"), timeout=2.0)
+        broker = open_broker(Place(url, "mrq"), timeout=0.3)
         with pytest.raises(BrokerError, match=r"\\x1b\[31mred\\x07\\x08\\x7f and more$") as caught:
             broker.get([ID])
         assert str(caught.value).isprintable()
