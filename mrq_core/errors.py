@@ -82,9 +82,12 @@ _LOGIN = re.compile(r"(://[^\s/?#@:\[\]'\"]*):(?!\*\*\*|\d*(?:[/?#,.;)\]\s'\"]|$
 def _on_one_line(text: str, most: int = _SHOWN_MAX) -> str:
     if "://" in text:
         text = _LOGIN.sub(r"\1:***", text)
-    if len(text) > most:
-        text = text[: most - 3] + "..."
-    return on_one_line(text)
+    return on_one_line(shortened(text, most))
+
+
+def shortened(text: str, most: int = _SHOWN_MAX) -> str:
+    """The beginning of a text that has more characters than this."""
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def without_controls(text: str) -> str:

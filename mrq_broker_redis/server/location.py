@@ -17,7 +17,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
 from mrq_broker_redis.server.parser import DeadlineParser, closed_if_interrupted, log_in, set_parser
-from mrq_core.config.secrets import hide_password
+from mrq_core.config.secrets import hide_password, shown_url
 from mrq_core.config.urls import url_and_prefix, why_wrong
 from mrq_core.contract.driver import Opening
 from mrq_core.errors import ConfigError
@@ -125,8 +125,8 @@ def location_of(opening: Opening) -> Location:
             return _cluster(url, prefix, common | {"redis_connect_func": set_parser})
     except ValueError as error:
         why = str(error) if isinstance(error, _WrongUrl) else why_wrong(url, error)
-        raise ConfigError(f"the URL {hide_password(url)!r} is wrong ({why}): {_FORMS}") from None
-    raise ConfigError(f"the URL {hide_password(url)!r} names no Redis server: {_FORMS}")
+        raise ConfigError(f"the URL {shown_url(url)!r} is wrong ({why}): {_FORMS}") from None
+    raise ConfigError(f"the URL {shown_url(url)!r} names no Redis server: {_FORMS}")
 
 
 def _check_options(url: str) -> None:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from urllib.parse import unquote
 
+from mrq_core.errors import shortened
+
 HIDDEN = "***"
 
 _SECRET_ENDS = ("password", "passwords", "passwd", "passphrase", "secret", "secrets", "token", "apikey",
@@ -85,6 +87,11 @@ def hide_password(url: str) -> str:
     user, colon, _ = login.partition(":")
     shown = f"{_hide_options(user)}{':***' if colon else ''}{at}{_hide_options(_hide_port(host))}"
     return f"{scheme}://{shown}"
+
+
+def shown_url(url: str) -> str:
+    """The URL for a message: as `hide_password` shows it, in at most 1,000 characters."""
+    return shortened(hide_password(url), 1000)
 
 
 def hide_login(address: str) -> str:

@@ -31,6 +31,7 @@ from mrq_core.errors import (
     InvalidValue,
     MrqError,
     on_one_line,
+    shortened,
     shown,
     shown_error,
 )
@@ -86,13 +87,14 @@ def load_config(
             warnings.warn(f"{variable} is ignored: {name} can be set only in the config file", stacklevel=2)
         elif variable not in _ENV_OTHERS and not name.startswith(("TEST_", "BENCH_")):
             warnings.warn(
-                f"the environment variable {printable(variable)} is not a setting of mrq{_near(name)}",
+                f"the environment variable {printable(shortened(variable))} is not a setting of mrq"
+                f"{_near(name)}",
                 stacklevel=2,
             )
     for given, value in (overrides or {}).items():
         name = given.upper()
         if name not in SETTINGS:
-            raise ConfigError(f"{printable(given)} is not a setting of mrq{_near(name)}")
+            raise ConfigError(f"{printable(shortened(given))} is not a setting of mrq{_near(name)}")
         if value is not None:
             values[name], sources[name] = value, source_of(name)
     checked = {name.lower(): _convert(name, value, sources[name]) for name, value in values.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from mrq_core.config.secrets import hide_password, is_part_hidden
+from mrq_core.config.secrets import is_part_hidden, shown_url
 from mrq_core.config.settings import default_of
 from mrq_core.contract.driver import Opening
 from mrq_core.errors import ConfigError
@@ -22,7 +22,7 @@ def url_and_prefix(opening: Opening, setting: str, prefix_setting: str) -> tuple
         return url, prefix
     if prefix not in ("", default_of(prefix_setting)):
         raise ConfigError(
-            f"two prefixes are given: {in_url!r} in the URL {hide_password(url)!r}, and {prefix!r} in "
+            f"two prefixes are given: {in_url!r} in the URL {shown_url(url)!r}, and {prefix!r} in "
             f"{prefix_setting}: remove one of them"
         )
     return url, in_url
@@ -41,7 +41,7 @@ def without_option(url: str, name: str) -> tuple[str, str | None]:
         return url, None
     if len(values) > 1:
         raise ConfigError(
-            f"the URL {hide_password(url)!r} has the option {name} {len(values)} times: expected it once"
+            f"the URL {shown_url(url)!r} has the option {name} {len(values)} times: expected it once"
         )
     query = urlencode([(option, value) for option, value in options if option != name])
     path = parts.path or ("/" if query else "")

@@ -45,6 +45,7 @@ from mrq_core.errors import (
     DriverNotFound,
     InvalidValue,
     MrqError,
+    shortened,
     shown,
     shown_error,
 )
@@ -129,7 +130,7 @@ class Plugins:
                 raise BrokerUnavailable(
                     f"the plugin {name} ({origin}) cannot be loaded: {open_files.advice()}"
                 ) from error
-            text = f"the plugin {name} ({origin}) cannot be loaded: {shown_error(error)}"
+            text = f"the plugin {shortened(name)} ({origin}) cannot be loaded: {shown_error(error)}"
             raise ConfigError(explained(text, error)) from error
 
     def _add(self, name: str, plugin: object, origin: str) -> None:
@@ -335,9 +336,9 @@ class Plugins:
                 if scheme in driver.url_schemes:
                     return driver, f"{scheme}://{rest}"
         what = (
-            f"opens URLs that start with {hide_password(f'{scheme}://')}"
+            f"opens URLs that start with {shortened(hide_password(f'{scheme}://'))}"
             if separator
-            else f"has the name {hide_login(wanted)!r}"
+            else f"has the name {shortened(hide_login(wanted))!r}"
         )
         raise DriverNotFound(
             f"no installed {setting.lower()} driver {what}: installed are {', '.join(installed) or 'none'} "

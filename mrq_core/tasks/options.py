@@ -61,6 +61,8 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     schedule: dict[str, Any] | None = None
 
 
+_MISFITS = (msgspec.ValidationError, UnicodeEncodeError)
+"""What msgspec raises for a value of another type: the latter for text with lone surrogates."""
 OPTION_NAMES = TaskOptions.__struct_fields__
 
 
@@ -91,20 +93,20 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
         given["every"] = every.total_seconds()
     try:
         options = msgspec.convert(given, TaskOptions)
-    except msgspec.ValidationError as error:
+    except _MISFITS as error:
         raise ConfigError(f"{where}: {_misfit(given, error)}") from error
     for name in ("timeout", "max_retries", "retry_delay", "retry_backoff", "retry_max_delay", "result_ttl",
                  "abort_ttl", "cancel_ttl", "default_ttl"):  # fmt: skip
         number = getattr(options, name)
         if number is not None and not 0 <= number <= MAX_SECONDS:
             raise ConfigError(
-                f"{where}: {name} is {number}: expected a number that is not negative, "
+                f"{where}: {name} is {shown(number)}: expected a number that is not negative, "
                 f"up to {MAX_SECONDS:.0e}"
             )
     _check_delays(options, where)
     if options.priority is not None and not PRIORITY_MIN <= options.priority <= PRIORITY_MAX:
         raise ConfigError(
-            f"{where}: priority is {options.priority}: "
+            f"{where}: priority is {shown(options.priority)}: "
             f"expected {PRIORITY_MIN} to {PRIORITY_MAX}, larger first"
         )
     queue = options.queue
@@ -195,12 +197,12 @@ def _check_schedule(options: TaskOptions, where: str) -> None:
             raise ConfigError(f"{where}: {error}") from error
 
 
-def _misfit(values: Mapping[str, object], error: msgspec.ValidationError) -> str:
+def _misfit(values: Mapping[str, object], error: Exception) -> str:
     """What is wrong with the first option that has another type."""
     for name, value in values.items():
         try:
             msgspec.convert({name: value}, TaskOptions)
-        except msgspec.ValidationError:
+        except _MISFITS:
             kind = str(TaskOptions.__annotations__[name]).removesuffix(" | None")
             return f"{name} is {shown(value)}: expected {_EXPECTED[kind]}"
     return str(error)

@@ -10,7 +10,9 @@ import msgspec
 import pytest
 
 from mrq_core import errors
+from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
+from mrq_core.config.sources import load_config
 from mrq_core.contract.messages import Limit
 from mrq_core.errors import ConfigError
 from mrq_core.tasks.loading import LoadedTask, resolve_options
@@ -139,3 +141,42 @@ def test_a_delay_above_an_hour_is_kept() -> None:
 def test_zero_means_no_retry_and_no_timeout() -> None:
     resolved = _resolved({"max_retries": 0, "timeout": 0, "retry_delay": 0})
     assert (resolved["max_retries"], resolved["timeout"], resolved["delay"]) == (0, 0, 0)
+
+
+_ODD = (
+    "\ud800",
+    ("\ud800",),
+    {"\ud800": "\ud800"},
+    {"a": "\ud800"},
+    10**5000,
+    "x" * 100_000,
+    ["x" * 100_000],
+)
+
+
+@pytest.mark.parametrize("name", OPTION_NAMES)
+def test_an_odd_value_of_an_option_is_a_short_error_that_names_the_option(name: str) -> None:
+    said = []
+    for value in _ODD:
+        try:
+            task(**{name: value})
+        except ConfigError as error:
+            said.append(str(error))
+    assert len(said) > 1
+    for text in said:
+        assert len(text.encode()) < 1000
+        assert name.removesuffix("s") in text  # a limit, a search key
+
+
+def test_messages_about_settings_show_the_beginning_of_a_long_value() -> None:
+    long = "x" * 100_000
+    for settings in (
+        {"broker": long}, {"broker": f"redis://{long}"}, {"broker": "sqlite", "store": long},
+        {"plugins": [long]}, {"broker": f"sqlite://{long}"},
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as raised:
+            Client(load_config(settings, environ={})).broker.prepare()
+        assert len(str(raised.value)) < 3000
+    with pytest.raises(ConfigError) as raised:
+        load_config({long: 1}, environ={})
+    assert len(str(raised.value)) < 3000

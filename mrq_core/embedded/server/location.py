@@ -6,7 +6,7 @@ import os
 import stat
 from urllib.parse import unquote
 
-from mrq_core.config.secrets import hide_password
+from mrq_core.config.secrets import shown_url
 from mrq_core.contract.driver import Opening
 from mrq_core.errors import BrokerCorrupt, BrokerUnavailable, ConfigError
 
@@ -42,14 +42,14 @@ def path_of(opening: Opening) -> str:
 def _path_in(url: str) -> str:
     scheme, separator, rest = url.partition("://")
     if scheme != "sqlite" or not separator or not rest.startswith("/"):
-        raise ConfigError(f"the URL {hide_password(url)!r} does not name a file: {_FORMS}")
+        raise ConfigError(f"the URL {shown_url(url)!r} does not name a file: {_FORMS}")
     path, question, _ = rest[1:].partition("?")
     if question:
         raise ConfigError(
-            f"the URL {hide_password(url)!r} has options, and the embedded broker has none: {_FORMS}"
+            f"the URL {shown_url(url)!r} has options, and the embedded broker has none: {_FORMS}"
         )
     if not path:
-        raise ConfigError(f"the URL {hide_password(url)!r} has no path: {_FORMS}")
+        raise ConfigError(f"the URL {shown_url(url)!r} has no path: {_FORMS}")
     return unquote(path)
 
 
