@@ -34,7 +34,7 @@ PARAMS = [name if name in PER_COMMIT else pytest.param(name, marks=pytest.mark.c
 
 _ON_EACH = frozenset(
     {
-        *("test_crashes", "test_fleet", "test_lost_claims", "test_native_settling", "test_programs"),
+        *("test_crashes", "test_fleet", "test_lost_claims", "test_native_settling"),
         "test_io_of_brokers",
     }
 )

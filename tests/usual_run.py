@@ -71,6 +71,16 @@ _ONE_VARIANT = frozenset(
     }
 )
 """Tests of workers and schedulers that take seconds, of which one variant runs. The name decides which."""
+_A_THIRD = frozenset(
+    {
+        "test_a_command_with_few_descriptors_says_so_or_works",
+        "test_a_thread_that_the_config_file_waits_for_is_told_so",
+        "test_narrow_terminals_show_ids_and_names_whole",
+        "test_standard_streams_that_loaded_code_closes_are_restored",
+        "test_the_outcome_of_a_job_that_is_damaged_while_it_runs_is_accepted",
+    }
+)
+"""Tests of many variants, most of which start a process. About a third of them run."""
 _LONG = frozenset(
     {
         "TestComposedOfMemory::test_all_jobs_of_ten_thousand_subqueues_are_found_in_bounded_calls",
@@ -88,7 +98,7 @@ def leave_to_campaign(items: Iterable[pytest.Item]) -> None:
     earlier: dict[str, int] = {}
     variants: dict[str, list[pytest.Function]] = {}
     for item in items:
-        if isinstance(item, pytest.Function) and item.originalname in _ONE_VARIANT:
+        if isinstance(item, pytest.Function) and item.originalname in _ONE_VARIANT | _A_THIRD:
             if item.get_closest_marker("campaign") is None:
                 variants.setdefault(item.originalname, []).append(item)
             continue
@@ -99,8 +109,9 @@ def leave_to_campaign(items: Iterable[pytest.Item]) -> None:
         if test in _LONG or not _runs(item, number):
             item.add_marker(pytest.mark.campaign)
     for name, same in variants.items():
+        chosen = zlib.crc32(name.encode()) % len(same)
         for number, item in enumerate(same):
-            if number != zlib.crc32(name.encode()) % len(same):
+            if number != chosen and (name in _ONE_VARIANT or not _in_third(item.name)):
                 item.add_marker(pytest.mark.campaign)
 
 
@@ -117,4 +128,9 @@ def _runs(item: pytest.Function, number: int) -> bool:
         return number < _HISTORIES[item.originalname]
     if is_pair:
         return number < _ON_PAIR
-    return number == 0 or item.originalname not in _SAME_CODE or zlib.crc32(item.name.encode()) % 3 == 0
+    return number == 0 or item.originalname not in _SAME_CODE or _in_third(item.name)
+
+
+def _in_third(name: str) -> bool:
+    """Whether the name is one of about a third of all names."""
+    return zlib.crc32(name.encode()) % 3 == 0

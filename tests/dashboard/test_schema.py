@@ -33,7 +33,7 @@ schema = schemathesis.openapi.from_asgi("/api/openapi.json", app)
 
 
 @schema.parametrize()
-@hypothesis.settings(max_examples=25, deadline=None, derandomize=True)
+@hypothesis.settings(max_examples=10, deadline=None, derandomize=True)
 def test_no_request_breaks_the_api(case: Any) -> None:
     case.call_and_validate(
         checks=[
