@@ -245,7 +245,7 @@ class Database:
         stale, self._idle = self._idle, deque()
         for connection in stale:
             self._close(connection)
-        self._files = now
+        self._files = now if now[0] is not None else None  # the connection that makes the file notes it
 
     def _has_lost_log(self) -> bool:
         """Whether the log of the database, or its index, is another file than the one that connections of
