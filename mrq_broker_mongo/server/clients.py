@@ -6,12 +6,13 @@ that gives it back (python/cpython#74174). Python runs handlers in the main thre
 
 from __future__ import annotations
 
+import atexit
 import sys
 import threading
 from _thread import allocate_lock, get_ident, start_new_thread
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from pymongo import MongoClient
 from pymongo.errors import ConfigurationError
@@ -22,6 +23,8 @@ from mrq_core.contract.signal_errors import raised_by_handler
 T = TypeVar("T")
 _PATIENCE = 2.0
 """Seconds for work in another thread."""
+_THREADS = "pymongo_"
+"""How the names of the threads begin that pymongo starts for a client."""
 
 
 class _Condition(threading.Condition):
@@ -110,7 +113,28 @@ def _forget_this_thread() -> None:
 
 def _runs_handlers() -> bool:
     """Whether Python runs signal handlers in this thread, and in no other greenlet."""
+    return not _has_greenlets() and threading.get_ident() == threading.main_thread().ident
+
+
+def _has_greenlets() -> bool:
+    """Whether gevent has patched `threading`: what pymongo starts as threads are then greenlets."""
     monkey: Any = sys.modules.get("gevent.monkey")
-    if monkey is not None and monkey.is_module_patched("threading"):
-        return False
-    return threading.get_ident() == threading.main_thread().ident
+    return monkey is not None and bool(monkey.is_module_patched("threading"))
+
+
+def _leave_other_hubs() -> None:
+    """Spares the process, at its exit, the second that pymongo waits for each of its threads, where they are
+    greenlets of another native thread: nothing runs the hub of that thread any more, so they never end."""
+    if not _has_greenlets():
+        return
+    here, known = threading.get_native_id(), cast(Any, threading)
+    for thread in list(known._active.values()):  # `enumerate` takes a lock that such a greenlet may hold
+        if thread.daemon and thread.name.startswith(_THREADS) and thread.native_id != here:
+            thread.join = _is_left
+
+
+def _is_left(timeout: float | None = None) -> None:
+    """Replaces `join` of a thread that will not end."""
+
+
+atexit.register(_leave_other_hubs)  # called before the exit handler of pymongo, which was registered earlier

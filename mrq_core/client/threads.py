@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
@@ -45,10 +46,12 @@ class ThreadBrokers:
         return opened.broker
 
     def close(self) -> None:
-        """Closes all of them."""
+        """Closes all of them, those of other threads as far as this thread can: their sockets belong to the
+        hubs of those threads."""
         self._broker.close()
         for opened in list(self._opened):
-            opened.broker.close()
+            with suppress(Exception):
+                opened.broker.close()
 
 
 _inherited: list[Broker] = []

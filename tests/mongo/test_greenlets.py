@@ -50,3 +50,38 @@ def test_greenlets_that_are_killed_while_they_connect_leave_the_client_whole(
     except subprocess.TimeoutExpired:
         pytest.fail("the client waits for a lock that nobody will release")
     assert done.returncode == 0, done.stderr
+
+
+NATIVE = """
+import gevent.monkey
+
+gevent.monkey.patch_all()
+
+import atexit
+import sys
+import time
+
+import gevent
+
+from mrq_core import configure, queue_job
+
+
+client = configure(broker=sys.argv[1])
+queue_job("tasks.own")
+pool = gevent.get_hub().threadpool
+for started in [pool.spawn(queue_job, "tasks.native") for _ in range(2)]:
+    started.get()
+client.close()
+began = time.monotonic()
+atexit._run_exitfuncs()
+print(time.monotonic() - began)
+"""
+
+
+def test_the_exit_waits_for_no_thread_of_pymongo_whose_hub_has_ended(place: Place) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", NATIVE, f"{place.url}?prefix={place.prefix}"],
+        capture_output=True, text=True, timeout=PATIENCE, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1.5

@@ -134,6 +134,31 @@ def test_threads_of_pymongo_beside_the_hub_do_not_keep_the_process(tmp_path: Pat
     assert "kept the process" not in worker.output
 
 
+NATIVE = """
+import gevent
+from mrq_core import get_current_job, task
+
+
+@task
+def in_pool():
+    job = get_current_job()
+    return gevent.get_hub().threadpool.apply(lambda: job.fetch().status.value)
+"""
+
+
+@pytest.mark.parametrize(
+    "name", ["mongo", *(pytest.param(each, marks=pytest.mark.campaign) for each in ("redis+mongo", "redis"))]
+)
+def test_the_client_of_a_native_thread_does_not_keep_the_process(tmp_path: Path, name: str) -> None:
+    with open_project(tmp_path, *brokers.address_of(name, tmp_path)) as project:
+        project.write("native.py", NATIVE)
+        job = project.queue("native.in_pool")
+        worker = project.work_off()
+        assert project.ended(job).result == "started"
+    assert "worker.stopped" in worker.output
+    assert "kept the process" not in worker.output
+
+
 @pytest.mark.campaign
 def test_a_worker_without_its_broker_exits_with_0(tmp_path: Path) -> None:
     for number in range(10):
