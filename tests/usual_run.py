@@ -1,7 +1,7 @@
-"""Tests of the contract that the usual run leaves to the campaign: they repeat others, or take long.
+"""Tests that the usual run leaves to the campaign: they repeat others, or take long.
 
-Most of them are tests of MongoDB, and of Redis with MongoDB: a step takes several times as long there as on
-Redis. What runs is chosen by names alone: it is the same each time, and does not change with other tests.
+Those of the contract are mostly of MongoDB, and of Redis with MongoDB: a step takes several times as long
+there as on Redis. What runs is chosen by names alone: it is the same each time.
 """
 
 from __future__ import annotations
