@@ -21,6 +21,7 @@ OPENS: dict[str, Callable[[Path], object]] = {
     "bytes": lambda path: os.open(os.fsencode(path), os.O_RDONLY),
     "FileIO": lambda path: io.FileIO(str(path)),
     "copy": lambda path: shutil.copy(path, path.with_name("copy")),
+    "dir_fd": lambda path: os.open(path.name, os.O_RDONLY, dir_fd=os.open(path.parent, os.O_RDONLY)),
     "archive": lambda path: shutil.make_archive(str(path.parent.parent / "archive"), "tar", path.parent),
 }
 

@@ -30,14 +30,13 @@ from mrq_core.drivers.exits import too_late
 from mrq_core.embedded.server import failures, layout
 from mrq_core.embedded.server.files import (
     Files,
-    Identity,
     close_unsaved,
     files_of,
     is_removed,
     one_at_a_time,
     save_log,
 )
-from mrq_core.embedded.server.foreign_opens import refuse_where
+from mrq_core.embedded.server.foreign_opens import File, refuse_where
 from mrq_core.embedded.server.forks import NO_FORK, is_transaction_running, sleep
 from mrq_core.embedded.server.garbage import NO_GARBAGE
 from mrq_core.embedded.server.location import make_parent, refuse_other_file
@@ -398,14 +397,16 @@ def _databases_of(pid: int) -> list[Database]:
     return [one for one in databases if one is not None and one._pid == pid]
 
 
-def _is_in_use(file: Identity) -> bool:
+def _is_in_use(file: File) -> bool:
     """Whether connections of this process have locks on it. The log of a database has none."""
     if file is None:
         return False
     for database in _databases_of(os.getpid()):
         files = database._files
-        if files is not None and database._open_ones and file in (files[0], files[2]):
-            return True
+        if files is not None and database._open_ones:
+            name = os.path.basename(database.path)
+            if file in (files[0], files[2], name, f"{name}-shm"):
+                return True
     return False
 
 

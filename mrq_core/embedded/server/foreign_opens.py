@@ -19,10 +19,13 @@ from mrq_core.embedded.server.files import Identity
 _WITHOUT_LOCKS: int = getattr(os, "O_PATH", 0)
 """Closing such a descriptor drops no locks."""
 
-_is_in_use: Callable[[Identity], bool] | None = None
+File = Identity | str
+"""What an open names: a file, or the name of one in a folder that is not known (`dir_fd`)."""
+
+_is_in_use: Callable[[File], bool] | None = None
 
 
-def refuse_where(is_in_use: Callable[[Identity], bool]) -> None:
+def refuse_where(is_in_use: Callable[[File], bool]) -> None:
     """From now on, `open` and `os.open` raise PermissionError for files of which this is true."""
     global _is_in_use
     if _is_in_use is None:
@@ -35,7 +38,9 @@ def _notice(event: str, arguments: tuple[Any, ...]) -> None:
     """Runs for each event of the interpreter, also while it ends: then its globals are None."""
     if event == "open" and _is_in_use is not None:
         path, _, flags = arguments
-        if not isinstance(path, int) and not flags & _WITHOUT_LOCKS and _is_in_use(_identity(path)):
+        if isinstance(path, int) or flags & _WITHOUT_LOCKS:
+            return
+        if _is_in_use(_identity(path) or _name(path)):
             raise PermissionError(
                 errno.EPERM,
                 "this process uses the SQLite database of jobs, and closing one of its files here would drop "
@@ -50,3 +55,12 @@ def _identity(path: Any) -> Identity:
     except Exception:  # whatever is wrong with it, opening it tells
         return None
     return status.st_dev, status.st_ino
+
+
+def _name(path: Any) -> str | None:
+    """The last part of a relative path. None: the path is absolute, or no path."""
+    try:
+        text = os.fsdecode(path)
+    except Exception:
+        return None
+    return None if os.path.isabs(text) else os.path.basename(text)
