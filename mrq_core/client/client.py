@@ -10,6 +10,7 @@ from typing import Any, NoReturn, Unpack
 
 from msgspec.structs import replace
 
+from mrq_core.client.attempt import whole_call
 from mrq_core.client.threads import ThreadBrokers
 from mrq_core.clock import after
 from mrq_core.config.settings import Config
@@ -158,7 +159,8 @@ class Client:
 
     def enqueue(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         """Stores jobs that this client has made, as `Broker.enqueue` does, and tells plugins."""
-        answers = self.broker.enqueue(jobs)
+        with whole_call():
+            answers = self.broker.enqueue(jobs)
         if self.plugins.implements("mrq_jobs_enqueued"):
             created = [job.record for job, answer in zip(jobs, answers, strict=True) if answer.created]
             if created and not _is_observed.get():

@@ -6,11 +6,10 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Mapping
-from contextvars import ContextVar
 from datetime import datetime
-from typing import Protocol
 
 from mrq_core.client.ambient import current_client
+from mrq_core.client.attempt import RunningAttempt, current_attempt, whole_call
 from mrq_core.client.client import Client, checked_client
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Cancel, ChangeResult, Edit, Requeue
@@ -42,18 +41,6 @@ _WAIT_FIRST, _WAIT_MOST = 0.005, 0.25
 _WAIT_WARNING = 1.0
 """Seconds after which a job that waits is told if its worker cannot run the other job."""
 
-
-class RunningAttempt(Protocol):
-    """The attempt that runs this code, for the handle of the current job."""
-
-    record: JobRecord
-    worker: object
-
-    def set_progress(self, ratio: float) -> None: ...
-
-
-current_attempt: ContextVar[RunningAttempt | None] = ContextVar("mrq_job", default=None)
-"""The attempt that runs this code; set by the worker."""
 
 _waiting: Counter[str] = Counter()
 """The jobs of this process that wait for jobs, with the number of their waits."""
@@ -177,14 +164,18 @@ class Job:
         """Cancels the job. A running job is only marked (REQUESTED): its attempt finishes, but the job does
         not run again. With `interrupt` its worker stops it. Raises ChangeRefused and JobNotFound."""
         how = Cancel(interrupt=_checked_bool("interrupt", interrupt), ttl=self._cancel_ttl())
-        return self._done(self._client.broker.cancel([self.id], how)[0], "cancelled")
+        with whole_call():
+            change = self._client.broker.cancel([self.id], how)[0]
+        return self._done(change, "cancelled")
 
     def requeue(self, *, queue: str | None = None, reset_retries: bool = True) -> ChangeResult:
         """Queues a job again that has ended or waits for a retry. Raises ChangeRefused and JobNotFound."""
         if queue is not None:
             queue = check_job_queue_name(queue)
         how = Requeue(queue=queue, reset_retries=_checked_bool("reset_retries", reset_retries))
-        return self._done(self._client.broker.requeue([self.id], how)[0], "requeued")
+        with whole_call():
+            change = self._client.broker.requeue([self.id], how)[0]
+        return self._done(change, "requeued")
 
     def edit(
         self,
@@ -224,7 +215,8 @@ class Job:
             delay=number_of(delay),
             due_at=due_at,
         )
-        change = self._client.broker.edit([edit])[0]
+        with whole_call():
+            change = self._client.broker.edit([edit])[0]
         if change is ChangeResult.REFUSED:
             why = _refusal_of_edit(record, self.fetch())
             raise ChangeRefused(f"job {self.id} cannot be edited: {why}", job_id=self.id)

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from mrq_core.client.ambient import current_client
+from mrq_core.client.attempt import whole_call
 from mrq_core.client.client import Client, checked_client
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract.messages import CHUNK, Cancel, Enqueued, Limit, NewJob, Unique
@@ -70,7 +71,8 @@ def cancel_others(client: Client, definition: Definition, job_id: str) -> int:
         page = client.broker.find(wanted, order=Order.OLDEST_FIRST, cursor=cursor, limit=CHUNK)
         older = [record.id for record in page.records if record.id < job_id]
         if older:
-            client.broker.cancel(older, Cancel(interrupt=True, ttl=client.config.default_job_cancel_ttl))
+            with whole_call():
+                client.broker.cancel(older, Cancel(interrupt=True, ttl=client.config.default_job_cancel_ttl))
         number += len(older)
         cursor = page.cursor
         if cursor is None or len(older) < len(page.records):

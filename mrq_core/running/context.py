@@ -9,14 +9,16 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, cast
 
 from mrq_core.client.ambient import ambient_client, current_client
+from mrq_core.client.attempt import current_attempt
 from mrq_core.client.client import Client
-from mrq_core.client.handles import Job, current_attempt
+from mrq_core.client.handles import Job
 from mrq_core.config.loading import is_loading, refuse_while_loading
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.naming import check_job_queue_name, check_times
@@ -25,6 +27,9 @@ from mrq_core.contract.record import JobRecord
 from mrq_core.errors import AbortInterrupt, Interrupt, InvalidValue, NoCurrentJob, RetryInterrupt, shown
 from mrq_core.running.logs import JobLog
 from mrq_core.tasks.loading import LoadedTask
+
+_CALL_MOST = 0.9
+"""Seconds. The watchdog repeats an interrupt that was held back a second later."""
 
 log = logging.getLogger("mrq.job")
 """A logger for the code of tasks. The standard logging functions work as well."""
@@ -54,6 +59,8 @@ class JobContext:
         self.interrupted: Interrupt | None = None
         self.progress: float | None = None
         self._shields: dict[int, int] = {}
+        self._calls: dict[int, list[float]] = {}
+        """When each call under a short shield has held its first interrupt back, by greenlet, if it has."""
         self._held_back: dict[int, Interrupt] = {}
 
     @property
@@ -86,6 +93,22 @@ class JobContext:
                 if held_back is not None:
                     raise held_back
 
+    @contextmanager
+    def shield_call(self) -> Iterator[None]:
+        """Like `shield`, for a call that may wait for a server: defers an interrupt by `_CALL_MOST`."""
+        me = threading.get_ident()
+        if me in self._calls or me in self._shields:
+            yield
+            return
+        self._calls[me] = []
+        try:
+            yield
+        finally:
+            del self._calls[me]
+            held_back = self._held_back.pop(me, None)
+            if held_back is not None:
+                raise held_back
+
     def accept(self, interrupt: Interrupt, greenlet: int) -> bool:
         """Whether to raise the interrupt in this greenlet of the job now. A shield of the greenlet defers it.
 
@@ -96,6 +119,15 @@ class JobContext:
         if greenlet in self._shields:
             self._held_back[greenlet] = interrupt
             return False
+        held_since = self._calls.get(greenlet)
+        if held_since is not None:
+            now = time.monotonic()
+            if not held_since:
+                held_since.append(now)
+            if now - held_since[0] < _CALL_MOST:
+                self._held_back[greenlet] = interrupt
+                return False
+            self._held_back.pop(greenlet, None)
         return True
 
 

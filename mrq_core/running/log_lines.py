@@ -11,7 +11,7 @@ import logging
 import time
 from typing import Any
 
-from mrq_core.client.handles import current_attempt
+from mrq_core.client.attempt import current_attempt
 from mrq_core.contract.plain import printable
 from mrq_core.errors import ConfigError, on_one_line, shown, shown_error, without_controls
 
