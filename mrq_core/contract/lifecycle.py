@@ -215,7 +215,7 @@ def settled(record: JobRecord, outcome: Outcome, now: datetime) -> JobRecord:
         updated_at=now,
         ended_at=now if ended else None,
         expires_at=None if delay is not None or ttl is None else after(now, ttl),
-        retry_count=record.retry_count + outcome.is_retry,
+        retry_count=record.retry_count + (outcome.is_retry and not ended),
         result=outcome.result,
         exception_type=outcome.exception_type,
         exception_message=outcome.exception_message,

@@ -172,7 +172,7 @@ class Outcome(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Whether the job's own process died. The status is `queued`, or `failed` if the job must not run
     again."""
     is_retry: bool = False
-    """Whether the attempt counts in retry_count."""
+    """Whether the attempt counts in retry_count. A job that a cancel request ends is not retried."""
     queue: str | None = None
     """The queue for the next attempt. None: the same queue."""
     ttl: float | None = None

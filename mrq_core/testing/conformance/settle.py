@@ -216,9 +216,9 @@ class SettleContract(Contract):
     ) -> None:
         record = started(broker, clock)
         broker.cancel([record.id], Cancel())
-        assert settle(broker, record, status, delay=0.0, queue="other", cancel_ttl=30.0)
+        assert settle(broker, record, status, delay=0.0, queue="other", cancel_ttl=30.0, is_retry=True)
         stored = record_of(broker, record.id)
-        assert (stored.status, stored.queue) == (Status.CANCEL, "q")
+        assert (stored.status, stored.queue, stored.retry_count) == (Status.CANCEL, "q", 0)
         assert stored.expires_at == after(clock.now(), 30.0)
         assert take(broker, "q", "other") == []
 
