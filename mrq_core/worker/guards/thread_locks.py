@@ -2,7 +2,7 @@
 
 A lock of gevent that is released belongs to no hub. If a native thread takes it before a greenlet that waits,
 and releases it, nothing wakes this greenlet (`BoundedSemaphore.release`, `_notify_link_list` of gevent). It
-would wait for ever if nothing else uses the lock. Log handlers have locks of their own, see `logging_lock`.
+would wait for ever if nothing else uses the lock. Log handlers have other locks, see `logging_lock`.
 """
 
 from __future__ import annotations
