@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, TypeVar
@@ -29,7 +29,15 @@ from pymongo.write_concern import WriteConcern
 
 from mrq_broker_mongo.server.arrangement import WHOLE, Arrangement
 from mrq_broker_mongo.server.clients import apart
-from mrq_broker_mongo.server.failures import is_duplicate, is_lost, is_unread, passed_on, translated
+from mrq_broker_mongo.server.failures import (
+    is_duplicate,
+    is_lost,
+    is_unread,
+    lacks_threads,
+    passed_on,
+    translated,
+    without_threads,
+)
 from mrq_broker_mongo.server.location import Doc, Location
 from mrq_core.clock import Clock, SystemClock, from_ms, to_ms
 from mrq_core.contract.signal_errors import raised_by_handler
@@ -241,6 +249,8 @@ class Connection:
                 self._leave_client()
             if raised is not None and raised is not error:  # of `threading`: pymongo starts threads
                 raise passed_on(raised, self.location.shown) from raised.__cause__
+            if raised is None and lacks_threads(error):
+                raise without_threads(error, self.location) from error
             raise
         finally:
             self._inside.discard(thread)
@@ -253,7 +263,8 @@ class Connection:
         client, self._client = self._client, None
         self._collections = {}
         if client is not None:  # the end of its threads may wait for that lock
-            threading.Thread(target=client.close, daemon=True).start()
+            with suppress(RuntimeError):  # no thread can be started
+                threading.Thread(target=client.close, daemon=True).start()
 
     def _knock(self) -> None:
         """Calls a server that was away, with little patience: processes that all wait for it inside pymongo

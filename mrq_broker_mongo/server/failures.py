@@ -21,6 +21,8 @@ _UNSATISFIABLE = frozenset({79, 100})
 """Codes of a write concern that the members of the replica set cannot satisfy."""
 _TRANSIENT = frozenset({6, 7, 89, 91, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436})
 """Codes of a server that stops, or is no primary any more."""
+_NO_THREAD = "can't start new thread"
+"""The message of the RuntimeError of a process that can start no thread."""
 _TIMEOUTS = re.compile(r" \(configured timeouts:[^)]*\)|, Timeout: [\d.]+s")
 
 
@@ -103,6 +105,20 @@ def translated(error: Exception, location: Location, timeout: float) -> BrokerEr
     if isinstance(error, errors.ConfigurationError):
         return BrokerUnavailable(f"MongoDB at {where} cannot be used ({text}): correct MONGODB")
     return BrokerUnavailable(f"MongoDB at {where} is not usable ({type(error).__name__}: {text})")
+
+
+def lacks_threads(error: BaseException) -> bool:
+    """Whether pymongo could not start one of its threads."""
+    return isinstance(error, RuntimeError) and _NO_THREAD in str(error)
+
+
+def without_threads(error: BaseException, location: Location) -> BrokerUnavailable:
+    """The error for a call that needs such a thread."""
+    return BrokerUnavailable(
+        f"MongoDB at {location.shown} cannot be called ({error}): pymongo needs threads; end other processes "
+        "of this user, or raise the limit of processes: `ulimit -u`, TasksMax of systemd, or pids.max of the "
+        "container"
+    )
 
 
 def passed_on(raised: BaseException, where: str) -> BaseException:

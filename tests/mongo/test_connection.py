@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -597,6 +599,23 @@ def test_a_client_is_made_in_place_where_no_thread_can_be_started(monkeypatch: p
 
     monkeypatch.setattr(clients, "start_new_thread", start)
     assert clients.apart(threading.get_ident, lambda _: None) == threading.get_ident()
+
+
+def test_a_call_is_refused_with_the_reason_where_no_thread_can_be_started(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    broker = place.open()
+    with monkeypatch.context() as patch, warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # of pymongo, about the client that it has half made
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(BrokerUnavailable, match=r"cannot be called .*ulimit -u"):
+            broker.enqueue([new_job()])
+        gc.collect()
+    broker.enqueue([new_job()])
+    broker.close()
 
 
 def test_a_client_is_made_in_place_where_the_other_thread_does_not_get_on(
