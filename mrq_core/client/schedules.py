@@ -96,7 +96,8 @@ def run_schedule(client: Client, name: str, *, job_id: str | None = None) -> Enq
 def fires_between(stored: StoredSchedule, start: datetime, end: datetime, now: datetime) -> list[int]:
     """The fires from `start` and before `end`, for a backfill. Raises InvalidValue for more than
     BACKFILL_MOST, and for times that are not past or before 1970."""
-    first, last = to_ms(check_time(start, "from")), to_ms(check_time(end, "to"))
+    start, end = check_time(start, "from"), check_time(end, "to")
+    first, last = to_ms(start), to_ms(end)
     if first < 0:
         raise InvalidValue(
             f"a backfill from {start.isoformat()}: expected a beginning from 1970 on", path="from"

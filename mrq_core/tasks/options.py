@@ -79,18 +79,10 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
                 f"{where}: {shown(name)} is not an option of a task"
                 + (f"; did you mean {near[0]!r}?" if near else f": expected one of {', '.join(OPTION_NAMES)}")
             )
-    retry_on = given.pop("retry_on", None)
-    if has_type(retry_on, type):
-        retry_on = (retry_on,)
-    if retry_on is not None and not (
-        (has_type(retry_on, tuple) or has_type(retry_on, list))
-        and all(has_type(kind, type) and issubclass(kind, BaseException) for kind in retry_on)
-    ):
-        raise ConfigError(f"{where}: retry_on is {shown(retry_on)}: expected a tuple of exception classes")
-    _refuse_interrupts(retry_on or (), where)
+    retry_on = _retry_on(given.pop("retry_on", None), where)
     every = given.get("every")
     if has_type(every, timedelta):
-        given["every"] = every.total_seconds()
+        given["every"] = timedelta.total_seconds(every)
     try:
         options = msgspec.convert(given, TaskOptions)
     except _MISFITS as error:
@@ -139,8 +131,26 @@ def options_from(values: Mapping[str, object], *, where: str) -> TaskOptions:
         queue=queue,
         searchable=searchable,
         limits=None if options.limits is None else limits,
-        retry_on=tuple(retry_on) if retry_on is not None else None,
+        retry_on=retry_on,
     )
+
+
+def _retry_on(value: object, where: str) -> tuple[type[BaseException], ...] | None:
+    """The exception classes of this value. Raises ConfigError. Calls no method of a subclass."""
+    kinds: tuple[object, ...] | None = None
+    if value is None:
+        return None
+    if has_type(value, type):
+        kinds = (value,)
+    elif has_type(value, tuple):
+        kinds = tuple(tuple.__iter__(value))
+    elif has_type(value, list):
+        kinds = tuple(list.__iter__(value))
+    found = [kind for kind in kinds or () if has_type(kind, type) and issubclass(kind, BaseException)]
+    if kinds is None or len(found) < len(kinds):
+        raise ConfigError(f"{where}: retry_on is {shown(value)}: expected a tuple of exception classes")
+    _refuse_interrupts(found, where)
+    return tuple(found)
 
 
 def _refuse_interrupts(retry_on: Iterable[type[BaseException]], where: str) -> None:

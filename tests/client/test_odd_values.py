@@ -20,6 +20,7 @@ from msgspec.structs import force_setattr, replace
 from mrq_core.client.ambient import get_job_result, queue_job, queue_jobs
 from mrq_core.client.client import Client
 from mrq_core.client.handles import Job, Queue
+from mrq_core.client.schedules import add_schedule
 from mrq_core.clock import from_ms
 from mrq_core.config.settings import Config
 from mrq_core.contract.queries import JobFilter
@@ -236,6 +237,28 @@ def test_a_job_is_due_at_any_time_that_utc_has(each_client: Client, at: datetime
     due = Job(queue_job("a.B", at=at)).fetch().due_at
     assert due is not None
     assert timedelta(0) <= at - due < timedelta(milliseconds=1)
+
+
+class Moment(datetime):
+    """A time whose text cannot be made."""
+
+    def isoformat(self, *_: object, **__: object) -> str:
+        raise RuntimeError("no text")
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "says"),
+    [
+        (Moment(1969, 1, 1, tzinfo=UTC), datetime(2020, 1, 1, tzinfo=UTC), "from 1969-01-01T00:00:00"),
+        (datetime(2020, 1, 1, tzinfo=UTC), Moment(2019, 1, 1, tzinfo=UTC), "to 2019-01-01T00:00:00"),
+    ],
+)
+def test_a_backfill_names_times_whose_text_cannot_be_made(
+    each_client: Client, start: datetime, end: datetime, says: str
+) -> None:
+    schedule = add_schedule(name="n", path="a.B", interval=60)
+    with pytest.raises(InvalidValue, match=says):
+        schedule.backfill(start, end)
 
 
 def test_every_value_that_json_has_comes_back_as_it_was(each_client: Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from mrq_core.config.sources import load_config
 from mrq_core.contract.messages import Limit
 from mrq_core.errors import ConfigError
 from mrq_core.tasks.loading import LoadedTask, resolve_options
-from mrq_core.tasks.options import OPTION_NAMES
+from mrq_core.tasks.options import OPTION_NAMES, options_from
 from mrq_core.tasks.task import Task, task
 
 VALUES: dict[str, Any] = {
@@ -126,6 +127,26 @@ def test_options_that_cannot_be_meant_are_refused(options: dict[str, Any], says:
         task(**options)
     with pytest.raises(ConfigError, match=re.escape(says)):
         _resolved(options)
+
+
+def _raises(*_: object) -> Any:
+    raise ZeroDivisionError("a method of the subclass")
+
+
+_RAISING = dict.fromkeys(("__iter__", "__len__", "__bool__", "__getitem__", "total_seconds"), _raises)
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"retry_on": type("List", (list,), _RAISING)([OSError])}, (OSError,)),
+        ({"retry_on": type("Tuple", (tuple,), _RAISING)([OSError])}, (OSError,)),
+        ({"every": type("Delta", (timedelta,), _RAISING)(seconds=60)}, 60.0),
+    ],
+)
+def test_what_a_subclass_makes_of_a_method_does_not_count(options: dict[str, Any], found: object) -> None:
+    [name] = options
+    assert getattr(options_from(options, where="@task"), name) == found
 
 
 @pytest.mark.parametrize("kind", [Exception, SystemExit, KeyboardInterrupt, GeneratorExit])
