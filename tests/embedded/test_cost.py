@@ -17,6 +17,7 @@ from mrq_core.contract.record import Status
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.embedded.jobs import claiming, pruning, searching, totals
 from mrq_core.embedded.jobs.claiming import MIN_BLOCKED
+from mrq_core.embedded.jobs.conditions import condition
 from mrq_core.embedded.jobs.indexes import Index
 from mrq_core.testing.clock import ManualClock
 from tests.embedded.kit import after_connect, claim, job, open_broker, succeed
@@ -239,7 +240,9 @@ def test_candidates_are_sought_in_the_other_indexes_before_their_rows(tmp_path: 
 
 def plan_of_search(tmp_path: Path, used: list[Index], order: Order) -> list[str]:
     """The plan of a search in the first index, and in the others for each candidate."""
-    sql, values = searching.candidates_of(used[0].ranges()[0], used[1:], JobFilter(), 0, order)
+    sql, values = searching.candidates_of(
+        used[0].ranges()[0], used[1:], JobFilter(), condition(JobFilter(), 0), order
+    )
     return plan_of(tmp_path, sql, (*values, "x", 1))
 
 

@@ -19,6 +19,7 @@ from mrq_core.contract.record import JobRecord, Status
 from mrq_core.drivers import pacing
 from mrq_core.embedded.broker import EmbeddedBroker
 from mrq_core.embedded.jobs import indexes, searching
+from mrq_core.embedded.jobs.conditions import Condition, condition
 from mrq_core.operations.jobs import count_all
 from mrq_core.testing.clock import ManualClock
 from tests.embedded.kit import claim, job, open_broker
@@ -52,6 +53,23 @@ def test_a_search_that_no_index_serves_stops_in_time_and_goes_on_from_its_cursor
     assert len(pages) > 5
     assert all(page.searched_until == page.cursor for page in pages)
     assert [record.id for page in pages for record in page.records] == [rare.record.id]
+
+
+def test_the_condition_of_a_search_is_made_once_for_all_its_queues(
+    broker: EmbeddedBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[JobFilter] = []
+
+    def counted(wanted: JobFilter, now_ms: int | None) -> Condition:
+        made.append(wanted)
+        return condition(wanted, now_ms)
+
+    monkeypatch.setattr(searching, "condition", counted)
+    one = job(queue="q7")
+    broker.enqueue([one])
+    found = broker.find(JobFilter(queues=tuple(f"q{number}" for number in range(50))))
+    assert [record.id for record in found.records] == [one.record.id]
+    assert len(made) == 1
 
 
 @pytest.mark.parametrize("order", list(Order))

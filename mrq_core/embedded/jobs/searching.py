@@ -281,9 +281,10 @@ def _candidates(
     start = _START[order] if cursor is None else cursor
     ranges, others = _ranges(connection, wanted)
     largest = max(BATCH // len(ranges), FIRST_BATCH)
+    where = condition(wanted, now_ms)  # once for all ranges: it may name thousands of queues
 
     def run(one: Entries) -> Iterator[tuple[str, bytes | None]]:
-        sql, values = candidates_of(one, others, wanted, now_ms, order)
+        sql, values = candidates_of(one, others, wanted, where, order)
         position, size = start, min(largest, max(needed, FIRST_BATCH))
         while True:
             found = connection.execute(sql, (*values, position, size)).fetchall()
@@ -299,10 +300,11 @@ def _candidates(
 
 
 def candidates_of(
-    one: Entries, others: Sequence[Index], wanted: JobFilter, now_ms: int, order: Order
+    one: Entries, others: Sequence[Index], wanted: JobFilter, where: Condition, order: Order
 ) -> Condition:
-    """The statement that reads candidates from a range. The caller binds the last id and the number, too."""
-    inside, where = indexes.inside(others, one.id), condition(wanted, now_ms)
+    """The statement that reads candidates from a range, and tests the condition of the filter on each. The
+    caller binds the last id and the number, too."""
+    inside = indexes.inside(others, one.id)
     sql = _CANDIDATES.format(
         others=inside.sql,
         condition=where.sql,
