@@ -134,12 +134,12 @@ def test_many_unfinished_requests_leave_the_dashboard_to_others(
 ) -> None:
     monkeypatch.setattr(guard, "BODY_PAUSE", 2 * PATIENCE)
     monkeypatch.setattr(guard, "BODY_WITHIN", 2 * PATIENCE)
-    monkeypatch.setattr(protocol, "UNFINISHED_MOST", 20)
     monkeypatch.setattr(protocol, "UNFINISHED_LEAST", PAUSE)
     clients = [Client(served, HEAD, BODY[:5]) for _ in range(60)]
     try:
         until(lambda: len(served.connections) == 60, what="the connections")
         time.sleep(PAUSE)
+        monkeypatch.setattr(protocol, "UNFINISHED_MOST", 20)
         assert all(answers(served) for _ in range(20))
         for client in clients[:20]:
             assert status(client.answer()) == 408
