@@ -121,7 +121,7 @@ def test_a_worker_that_cannot_be_replaced_is_tried_again_while_others_work(proje
 
 
 def test_a_server_that_refuses_some_workers_gets_them_later(tmp_path: Path) -> None:
-    server = Server("--maxclients", "8")
+    server = Server("--maxclients", "6")
     try:
         with open_project(tmp_path, server.url) as project:
             project.write("owned.py", TASKS)
