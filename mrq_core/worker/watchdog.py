@@ -83,6 +83,7 @@ class Watchdog:
         self._hub_time = hub_time
         self._asked: dict[Execution, tuple[float, float]] = {}
         self._reached: set[Execution] = set()
+        self._signalled: set[Execution] = set()
         self._mailbox: Mailbox[Execution] = Mailbox(self._raise_in_greenlet)
         self._unblocked: Mailbox[None] = Mailbox(_tell_unblocked)
         self._blocked = BlockedCalls()
@@ -120,6 +121,7 @@ class Watchdog:
         for execution in [asked for asked in self._asked if asked.outcome is not None]:
             self._asked.pop(execution, None)
             self._reached.discard(execution)
+            self._signalled.discard(execution)
         self._unblock()
         self._tick(now)
         return TICK
@@ -160,7 +162,9 @@ class Watchdog:
             return
         first, latest = self._asked.get(execution, (now, None))
         is_stop = isinstance(interrupt, JobInterrupt) and self._is_killing()  # not a lost claim
-        if now - first > (_GRACE_WHEN_STOPPING if is_stop else GRACE):
+        is_over = now - first > (_GRACE_WHEN_STOPPING if is_stop else GRACE)
+        # Where code in C holds the GIL, one look may come seconds after the other.
+        if is_over and (is_stop or execution in self._reached or execution in self._signalled):
             self._give_up(execution)
             return
         keeps_hub = self._hub_time is not None and self._hub_time.running is execution
@@ -170,6 +174,7 @@ class Watchdog:
             self._reached.discard(execution)
             self._mailbox.send(execution)
         if keeps_hub or is_stuck:
+            self._signalled.add(execution)
             signal.pthread_kill(self._main_thread, signal.SIGALRM)
 
     def _raise_in_greenlet(self, execution: Execution) -> None:
