@@ -127,6 +127,9 @@ def test_a_package_of_a_plugin_or_config_file_is_imported_anew_after_an_interrup
 
 
 FORK_IN_HANDLER = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.12 on, of a fork beside threads
+
 def handle(number, frame):
     global child
     child = os.fork()
@@ -141,7 +144,6 @@ if child:
 """
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_child_that_a_handler_forks_within_the_imports_of_a_call_goes_on(tmp_path: Path) -> None:
     assert told(tmp_path, FORK_IN_HANDLER, "stop", "sqlite3.dbapi2") == "2\n"
 
