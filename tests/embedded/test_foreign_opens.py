@@ -88,3 +88,15 @@ def test_a_closed_database_and_that_of_a_parent_are_opened(path: Path) -> None:
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
     assert path.read_bytes()
+
+
+def test_a_new_file_of_the_same_name_is_made(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(path.parent.parent)
+    Path("copies").mkdir()
+    with closing(open_broker(path)) as broker:
+        broker.enqueue([job()])
+        for copy in (Path("copies", path.name), Path(path.name)):
+            copy.write_bytes(b"a copy")
+            assert copy.read_bytes() == b"a copy"
+        with pytest.raises(FileNotFoundError):
+            Path("nowhere", path.name).read_bytes()

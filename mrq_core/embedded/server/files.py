@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mrq_core.embedded.server.forks import sleep
 
@@ -30,13 +31,14 @@ _NO_CHECKPOINT = getattr(sqlite3, "SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE", None)
 
 def files_of(path: str) -> Files:
     """The files that are there now. None: there is none, or opening it tells why."""
-    return _identity(path), _identity(f"{path}-wal"), _identity(f"{path}-shm")
+    return identity(path), identity(f"{path}-wal"), identity(f"{path}-shm")
 
 
-def _identity(path: str) -> Identity:
+def identity(path: Any) -> Identity:
+    """The file with this path now. None: there is none, or opening it tells what is wrong with the path."""
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError, TypeError):
         return None
     return status.st_dev, status.st_ino
 

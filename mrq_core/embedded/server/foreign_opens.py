@@ -14,7 +14,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from mrq_core.embedded.server.files import Identity
+from mrq_core.embedded.server.files import Identity, identity
 
 _WITHOUT_LOCKS: int = getattr(os, "O_PATH", 0)
 """Closing such a descriptor drops no locks."""
@@ -40,7 +40,7 @@ def _notice(event: str, arguments: tuple[Any, ...]) -> None:
         path, _, flags = arguments
         if isinstance(path, int) or flags & _WITHOUT_LOCKS:
             return
-        if _is_in_use(_identity(path) or _name(path)):
+        if _is_in_use(identity(path) or _name(path, flags)):
             raise PermissionError(
                 errno.EPERM,
                 "this process uses the SQLite database of jobs, and closing one of its files here would drop "
@@ -49,18 +49,10 @@ def _notice(event: str, arguments: tuple[Any, ...]) -> None:
             )
 
 
-def _identity(path: Any) -> Identity:
-    try:
-        status = os.stat(path)
-    except Exception:  # whatever is wrong with it, opening it tells
-        return None
-    return status.st_dev, status.st_ino
-
-
-def _name(path: Any) -> str | None:
-    """The last part of a relative path. None: the path is absolute, or no path."""
+def _name(path: Any, flags: int) -> str | None:
+    """The name of a file that has to be there already. None: the path has folders, or makes a new file."""
     try:
         text = os.fsdecode(path)
-    except Exception:
+    except (TypeError, ValueError):
         return None
-    return None if os.path.isabs(text) else os.path.basename(text)
+    return None if flags & os.O_CREAT or os.path.dirname(text) else text
