@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
@@ -172,6 +173,28 @@ class Project:
     def ledger(self) -> list[str]:
         """The lines that tasks have written to $LEDGER."""
         return self.ledger_path.read_text().split() if self.ledger_path.exists() else []
+
+    def freeze(self, worker: Process) -> None:
+        """Stops a worker where it is, but not in the middle of a transaction of SQLite, which would keep all
+        other processes from writing."""
+        while True:
+            worker.send(signal.SIGSTOP)
+            os.waitid(os.P_PID, worker.pid, os.WSTOPPED)
+            if not self._is_locked():
+                return
+            worker.send(signal.SIGCONT)
+
+    def _is_locked(self) -> bool:
+        path = self.address.broker.partition("sqlite:///")[2]
+        if not path:
+            return False
+        with contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return True
+            connection.execute("ROLLBACK")
+            return False
 
     def close(self) -> None:
         for process in self._processes:

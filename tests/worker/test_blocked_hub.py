@@ -26,6 +26,8 @@ import os, time
 from tasks import note
 from mrq_core import log, task
 
+ran = 0
+
 
 @task
 def quick(number: int, wait: float = 0, lines: int = 0):
@@ -33,12 +35,16 @@ def quick(number: int, wait: float = 0, lines: int = 0):
     for line in range(lines):
         log.info("line %d", line)
     note(f"ran-{number}")
+    global ran
+    ran += 1
     return time.time()
 
 
 @task
-def block(wait: float = 0, until_file: str = "go"):
+def block(after: int = 0, wait: float = 0, until_file: str = "go"):
     note("waits")
+    while ran < after:
+        time.sleep(0)
     time.sleep(wait)
     note("blocks")
     while not os.path.exists(until_file):  # keeps the processor: asking the file system does not yield
@@ -64,12 +70,13 @@ def tasks(request: pytest.FixtureRequest) -> None:
 
 
 class Block:
-    """A worker in which JOBS jobs have ended and another job blocks the hub until `release`."""
+    """A worker in which JOBS jobs have ended and another job blocks the hub until `release`; with `hold`, it
+    does so this many seconds after the last of them."""
 
     def __init__(self, project: Project, *arguments: str, hold: float = 0.0, **params: object) -> None:
         self.project = project
         self.jobs = [project.queue("blocking.quick", {"number": number, **params}) for number in range(JOBS)]
-        self.blocker = project.queue("blocking.block", {"wait": hold})
+        self.blocker = project.queue("blocking.block", {"after": JOBS if hold else 0, "wait": hold})
         self.worker = project.worker("--greenlets", str(JOBS + 1), "--name", "blocked", *arguments)
         until(lambda: "blocks" in project.ledger(), what="the hub to be blocked")
 

@@ -46,7 +46,7 @@ def test_a_late_settle_is_refused_and_the_record_shows_both_attempts(project: Pr
     job = project.queue("tasks.noted", {"word": "slow", "seconds": 0.5})
     late = project.worker("--lease", "0.6")
     until(lambda: project.ledger() == ["start-slow"], what="the job to start")
-    late.send(signal.SIGSTOP)
+    project.freeze(late)
     punctual = project.worker("--lease", "0.6")
     record = project.ended(job)
     late.send(signal.SIGCONT)

@@ -316,7 +316,7 @@ def test_the_log_of_a_worker_is_answered_also_while_a_job_blocks_it(project: Pro
 def test_a_caller_without_patience_is_told_that_there_is_no_answer_yet(project: Project) -> None:
     worker = project.worker()
     name = name_of_the_worker(project)
-    worker.send(signal.SIGSTOP)
+    project.freeze(worker)
     try:
         answer = ask_worker(project.client.broker, name, "drain", ttl=600.0, patience=0.2)
     finally:
@@ -339,7 +339,7 @@ def test_a_worker_that_is_gone_answers_nothing_and_the_caller_is_told(project: P
 def test_a_request_that_has_expired_is_not_carried_out(project: Project) -> None:
     worker = project.worker(*QUICK)
     name = name_of_the_worker(project)
-    worker.send(signal.SIGSTOP)
+    project.freeze(worker)
     request = send_request(project.client.broker, name, "stop", ttl=0.3)
     until(lambda: project.client.broker.now() > request.expires_at, what="the request to expire")
     worker.send(signal.SIGCONT)
