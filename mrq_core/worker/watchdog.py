@@ -59,6 +59,19 @@ _LOCKING_FUNCTIONS = frozenset({"handle", "acquire", "release", "_acquireLock", 
 _log = GuardedLog("mrq.worker")
 
 
+class _Tries:
+    """The tries to interrupt one job, with monotonic times."""
+
+    def __init__(self, first: float) -> None:
+        self.first = first
+        """The first try; later by the time in which other code has kept the hub."""
+        self.latest: float | None = None
+        """The latest request to the hub."""
+        self.has_reached = False
+        """Whether the interrupt was raised in the job's greenlet since then."""
+        self.has_signalled = False
+
+
 class Watchdog:
     """The thread, the mailbox through which it reaches the hub, and the signal handler.
 
@@ -81,9 +94,7 @@ class Watchdog:
         self._tick = tick
         self._is_killing = is_killing
         self._hub_time = hub_time
-        self._asked: dict[Execution, tuple[float, float]] = {}
-        self._reached: set[Execution] = set()
-        self._signalled: set[Execution] = set()
+        self._tries: dict[Execution, _Tries] = {}
         self._mailbox: Mailbox[Execution] = Mailbox(self._raise_in_greenlet)
         self._unblocked: Mailbox[None] = Mailbox(_tell_unblocked)
         self._blocked = BlockedCalls()
@@ -118,10 +129,8 @@ class Watchdog:
         for execution in undecided:
             if execution.process is not None:
                 execution.process.examine(now)
-        for execution in [asked for asked in self._asked if asked.outcome is not None]:
-            self._asked.pop(execution, None)
-            self._reached.discard(execution)
-            self._signalled.discard(execution)
+        for execution in [tried for tried in self._tries if tried.outcome is not None]:
+            del self._tries[execution]
         self._unblock()
         self._tick(now)
         return TICK
@@ -151,30 +160,31 @@ class Watchdog:
         if hub_time.is_over:
             hub_time.charge()
             self._give_up(None)
-        for execution in self._asked.keys() & kept_waiting.keys():
-            first, latest = self._asked[execution]
-            self._asked[execution] = (first + kept_waiting[execution], latest)
+        for execution in self._tries.keys() & kept_waiting.keys():
+            self._tries[execution].first += kept_waiting[execution]
         return kept_waiting
 
     def _push(self, execution: Execution, interrupt: Interrupt, now: float) -> None:
         if execution.process is not None:
             execution.process.interrupt(interrupt, now)
             return
-        first, latest = self._asked.get(execution, (now, None))
+        tries = self._tries.get(execution)
+        if tries is None:
+            tries = self._tries[execution] = _Tries(now)
         is_stop = isinstance(interrupt, JobInterrupt) and self._is_killing()  # not a lost claim
-        is_over = now - first > (_GRACE_WHEN_STOPPING if is_stop else GRACE)
+        is_over = now - tries.first > (_GRACE_WHEN_STOPPING if is_stop else GRACE)
         # Where code in C holds the GIL, one look may come seconds after the other.
-        if is_over and (is_stop or execution in self._reached or execution in self._signalled):
+        if is_over and (is_stop or tries.has_reached or tries.has_signalled):
             self._give_up(execution)
             return
         keeps_hub = self._hub_time is not None and self._hub_time.running is execution
-        is_stuck = latest is not None and now - latest > _HUB_TIME and execution not in self._reached
-        if latest is None or now - latest > _REPEAT:
-            self._asked[execution] = (first, now)
-            self._reached.discard(execution)
+        waits = None if tries.latest is None else now - tries.latest
+        is_stuck = waits is not None and waits > _HUB_TIME and not tries.has_reached
+        if waits is None or waits > _REPEAT:
+            tries.latest, tries.has_reached = now, False
             self._mailbox.send(execution)
         if keeps_hub or is_stuck:
-            self._signalled.add(execution)
+            tries.has_signalled = True
             signal.pthread_kill(self._main_thread, signal.SIGALRM)
 
     def _raise_in_greenlet(self, execution: Execution) -> None:
@@ -183,7 +193,7 @@ class Watchdog:
         if execution.outcome is not None or interrupt is None or execution.greenlet is None:
             return
         if execution.context.accept(interrupt, id(execution.greenlet)):
-            self._reached.add(execution)
+            self._note_reached(execution)
             execution.greenlet.throw(interrupt)
 
     def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
@@ -196,8 +206,13 @@ class Watchdog:
         if execution is not None:
             interrupt = execution.interrupt_at(time.monotonic())
             if interrupt is not None and execution.context.accept(interrupt, threading.get_ident()):
-                self._reached.add(execution)
+                self._note_reached(execution)
                 raise interrupt
+
+    def _note_reached(self, execution: Execution) -> None:
+        tries = self._tries.get(execution)
+        if tries is not None:
+            tries.has_reached = True
 
     def _current(self) -> Execution | None:
         """The job whose code runs now: by its greenlet, because the code may have entered another context, or
