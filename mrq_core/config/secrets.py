@@ -51,7 +51,13 @@ def hide_secrets(name: str, value: object, depth: int = 0) -> object:
             for key, item in value.items()
         }
     if isinstance(value, _CONTAINERS):
-        return [hide_secrets("", item, depth + 1) for item in value]
+        items = [hide_secrets("", item, depth + 1) for item in value]
+        try:  # a message may say that it expects another kind
+            if isinstance(value, AbstractSet):
+                return frozenset(items) if isinstance(value, frozenset) else set(items)
+            return tuple(items) if isinstance(value, tuple) else items
+        except TypeError:  # a mapping with a hash was in the set, and is a dict now
+            return items
     if isinstance(value, bytes):
         return hide_password(value.decode(errors="backslashreplace")).encode()
     return hide_password(value) if isinstance(value, str) else value

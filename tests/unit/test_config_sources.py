@@ -312,6 +312,23 @@ def test_words_that_mean_no(word: object) -> None:
     assert load(quiet=word).quiet is False
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("queues", {"a"}, "{'a'}"),
+        ("plugins", frozenset({"a"}), "frozenset({'a'})"),
+        ("queues", {"a": 1}.keys(), "{'a'}"),
+        ("scheduler_tasks", {("a", "redis://:hush@h")}, "{('a', 'redis://:***@h')}"),
+        ("name", ("a",), "('a',)"),
+        ("tasks", {"a.B": {"b"}}, "{'a.B': {'b'}}"),
+    ],
+)
+def test_a_value_of_a_wrong_kind_is_shown_as_what_it_is(name: str, value: object, shown: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(**{name: value})  # type: ignore[arg-type]
+    assert str(caught.value).startswith(f"{name.upper()} is {shown} (")
+
+
 @pytest.mark.parametrize("value", ["a b", "a,b", " a, b ", ["a", "b"], ("a", "b")])
 def test_names_may_be_a_list_or_one_text(value: object) -> None:
     assert load(queues=value).queues == ("a", "b")
