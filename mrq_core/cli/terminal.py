@@ -229,11 +229,15 @@ def put_working_directory_first() -> None:
 @contextmanager
 def exit_at_start() -> Iterator[None]:
     """Ends the program where its start raises an error of mrq, or a file hides a module that mrq needs."""
-    from mrq_core.errors import MrqError, shown_error
+    from mrq_core.errors import MrqError, shown_error, without_controls
 
     try:
         yield
     except MrqError as error:
+        if "--debug" in sys.argv:
+            from traceback import format_exc
+
+            print(without_controls(format_exc()), file=sys.stderr, end="")
         print(f"mrq: {error}", file=sys.stderr)
         sys.exit(2)
     except Exception as error:

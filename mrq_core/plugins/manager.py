@@ -17,7 +17,6 @@ import logging
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from functools import partial
-from importlib import metadata
 from types import ModuleType
 from typing import Any
 
@@ -49,7 +48,7 @@ from mrq_core.errors import (
     shown,
     shown_error,
 )
-from mrq_core.plugins import hookspecs
+from mrq_core.plugins import hookspecs, installed
 from mrq_core.plugins.validation import check_plugin
 
 ENTRY_POINT_GROUP = "mrq"
@@ -91,15 +90,8 @@ class Plugins:
             self.drivers: Mapping[str, Driver] = self._drivers()
 
     def _load(self, config: Config) -> None:
-        try:
-            points = metadata.entry_points(group=ENTRY_POINT_GROUP)
-        except Exception as error:  # a replaced module, or a package that is damaged
-            refuse_to_wrap(error)
-            text = f"the installed plugins cannot be listed: {shown_error(error)}"
-            raise ConfigError(explained(text, error)) from error
-        for point in points:
-            origin = f"{point.dist.name} {point.dist.version}" if point.dist else "entry point"
-            self._register(point.name, point.load, origin)
+        for point in installed.entry_points(group=ENTRY_POINT_GROUP):
+            self._register(point.name, partial(installed.loaded, point), installed.name_of(point.dist))
         for name in config.plugins:
             _check_name(name)
             self._register(name, partial(_imported, name), "PLUGINS")
@@ -107,11 +99,6 @@ class Plugins:
             self._register("config file", lambda: config.module, "config file")
 
     def _register(self, name: str, load: Callable[[], object], origin: str) -> None:
-        if name in self.origins:
-            raise ConfigError(
-                f"the plugin {name} is loaded twice: by {self.origins[name]} and by {origin}. Remove one "
-                "of them"
-            )
         is_loaded = False
         try:
             with forgetting_interrupted():
@@ -135,10 +122,20 @@ class Plugins:
 
     def _add(self, name: str, plugin: object, origin: str) -> None:
         other = self._manager.get_name(plugin)
+        if other == name:
+            raise ConfigError(
+                f"the plugin {name} is loaded twice: by {self.origins[name]} and by {origin}. Remove one "
+                "of them"
+            )
         if other is not None:
             raise ConfigError(
                 f"the plugin {name} ({origin}) is loaded twice: it is the plugin {other} "
                 f"({self.origins[other]}). Remove one of them"
+            )
+        if name in self.origins:
+            raise ConfigError(
+                f"two plugins have the name {name}: one of {self.origins[name]} and one of {origin}. Rename "
+                "one of them"
             )
         check_plugin(self._manager, plugin, f"{name} ({origin})")
         self._manager.register(plugin, name=name)

@@ -8,23 +8,31 @@ from collections.abc import Callable, Mapping
 
 import pluggy
 
-from mrq_core.errors import ConfigError
+from mrq_core.errors import ConfigError, type_name
 from mrq_core.plugins import hookspecs
 from mrq_core.plugins.hookspecs import FUNCTION, KINDS, WRAPPER
 
 
 def check_plugin(manager: pluggy.PluginManager, plugin: object, name: str) -> None:
     """Raises ConfigError for the first implementation that cannot work; names the plugin, the hook and
-    the reason. An implementation with ``optionalhook=True`` of a hook that does not exist is allowed."""
+    the reason. An implementation with ``optionalhook=True`` of a hook that does not exist is allowed. A
+    module may have no hooks; another object without hooks is a mistake."""
+    has_hooks = inspect.ismodule(plugin)
     for attribute in dir(plugin):
         options = manager.parse_hookimpl_opts(plugin, attribute)
         if options is None:
             problem = _problem_without_mark(plugin, attribute)
         else:
+            has_hooks = True
             hook = options.get("specname") or attribute
             problem = _problem(hook, getattr(plugin, attribute), options)
         if problem is not None:
             raise ConfigError(f"the plugin {name} cannot be used: {attribute} {problem}")
+    if not has_hooks:
+        raise ConfigError(
+            f"the plugin {name} cannot be used: it is of type {type_name(type(plugin))} and has no hooks: "
+            "expected a module, or an object whose methods are marked with @hookimpl"
+        )
 
 
 def _problem(hook: str, function: Callable[..., object], options: Mapping[str, object]) -> str | None:

@@ -160,6 +160,22 @@ def test_debug_adds_the_traceback_of_an_error(mrq: Shell, before: bool) -> None:
     assert said.err.rstrip().splitlines()[-1].startswith("mrq: no installed broker driver")
 
 
+@pytest.mark.parametrize("arguments", [["run", "tasks.Add"], ["worker", "--burst", "--debug"]])
+def test_a_damaged_distribution_is_named_before_gevent_looks_for_plugins(
+    arguments: list[str], mrq: Shell, tmp_path: Path
+) -> None:
+    folder = tmp_path / "shop-1.0.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text("Metadata-Version: 2.1\nName: shop\nVersion: 1.0\n")
+    (folder / "entry_points.txt").write_bytes(b"[mrq]\nsh\xe9p = shop")
+    said = mrq(*arguments, env={"PYTHONPATH": str(tmp_path)}, code=2)
+    *before, last = said.err.splitlines()
+    assert last.startswith(
+        f"mrq: the installed plugins cannot be listed: the entry points in {folder} cannot"
+    )
+    assert bool(before) == ("--debug" in arguments) == ("Traceback" in said.err)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

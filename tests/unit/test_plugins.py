@@ -106,6 +106,104 @@ def test_hooks_of_an_unknown_plugin_are_none() -> None:
     assert Plugins(Config()).hooks_of("unknown") == []
 
 
+# --- installed distributions -------------------------------------------------------------------------
+
+Install = Callable[..., Path]
+MODULES = {
+    "a_shop": "@hookimpl\ndef mrq_worker_event(event): pass\nnumber, nothing = 3, []",
+    "an_object": "class Watch:\n  @hookimpl\n  def mrq_worker_event(self, event): pass\nwatch = Watch()",
+}
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
+    """Installs a distribution with these entry points, and two modules that they can name."""
+    monkeypatch.syspath_prepend(tmp_path)
+    for module, code in MODULES.items():
+        monkeypatch.delitem(sys.modules, module, raising=False)
+        (tmp_path / f"{module}.py").write_text(f"from mrq_core import hookimpl\n{code}\n")
+
+    def make(points: str | bytes, *, name: str = "shop", metadata: bytes | None = None) -> Path:
+        folder = tmp_path / f"{name}-1.0.dist-info"
+        folder.mkdir()
+        described = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n".encode()
+        (folder / "METADATA").write_bytes(described if metadata is None else metadata)
+        text = points if isinstance(points, bytes) else f"[mrq]\n{points}\n".encode()
+        (folder / "entry_points.txt").write_bytes(text)
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("target", ["a_shop", "an_object:watch"])
+def test_an_entry_point_leads_to_a_module_or_an_object_with_hooks(target: str, install: Install) -> None:
+    install(f"shop = {target}")
+    plugins = Plugins(Config())
+    assert plugins.origins["shop"] == "shop 1.0"
+    assert plugins.hooks_of("shop") == ["mrq_worker_event"]
+
+
+@pytest.mark.parametrize(
+    ("target", "kind"), [("mrq_worker_event", "function"), ("number", "int"), ("nothing", "list")]
+)
+def test_an_entry_point_to_an_object_without_hooks_is_refused(
+    target: str, kind: str, install: Install
+) -> None:
+    install(f"shop = a_shop:{target}")
+    with pytest.raises(ConfigError) as caught:
+        Plugins(Config())
+    assert str(caught.value) == (
+        f"the plugin shop (shop 1.0) cannot be used: it is of type {kind} and has no hooks: expected a "
+        "module, or an object whose methods are marked with @hookimpl"
+    )
+
+
+@pytest.mark.parametrize("target", ["", "1 + 2", "shop:"])
+def test_an_entry_point_that_names_no_object_is_shown(target: str, install: Install) -> None:
+    install(f"shop = {target}")
+    with pytest.raises(
+        ConfigError, match=rf"shop \(shop 1\.0\) .* is {re.escape(repr(target))}: expected a m"
+    ):
+        Plugins(Config())
+
+
+@pytest.mark.parametrize("name", ["other", "sqlite"])
+def test_two_plugins_with_one_name_are_refused(name: str, install: Install) -> None:
+    install(f"{name} = a_shop")
+    install("other = an_object:watch", name="others")
+    with pytest.raises(
+        ConfigError, match=rf"^two plugins have the name {name}: one of \w+ 1\.0.* and one of .* Rename one"
+    ):
+        Plugins(Config())
+
+
+def test_a_module_that_two_distributions_install_is_loaded_twice(install: Install) -> None:
+    install("shop = a_shop")
+    install("shop = a_shop", name="others")
+    with pytest.raises(
+        ConfigError, match=r"^the plugin shop is loaded twice: by \w+ 1\.0 and by \w+ 1\.0\. "
+    ):
+        Plugins(Config())
+
+
+@pytest.mark.parametrize("metadata", [b"", b"\xe9"])
+def test_a_distribution_with_damaged_metadata_is_named_by_its_folder(
+    metadata: bytes, install: Install
+) -> None:
+    folder = install("shop = a_shop", metadata=metadata)
+    assert Plugins(Config()).origins["shop"] == str(folder)
+
+
+@pytest.mark.parametrize("points", [b"[other]\nsh\xe9p = shop", b"[other]\nshop"])
+def test_damaged_entry_points_of_any_distribution_are_named(points: bytes, install: Install) -> None:
+    folder = install(points)
+    with pytest.raises(ConfigError) as caught:
+        Plugins(Config())
+    assert str(caught.value).startswith(
+        f"the installed plugins cannot be listed: the entry points in {folder} cannot be read: "
+    )
+
+
 # --- drivers ------------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from importlib import metadata
 from typing import Any
 
 from mrq_core.errors import ConfigError, shown, shown_error
+from mrq_core.plugins.installed import entry_points
 
 _METHODS = {
     "GEVENT_LOOP": "run",
@@ -24,13 +25,13 @@ _SIGNALS_SEEN_EVERY = 0.1
 
 def patch_all() -> None:
     """`gevent.monkey.patch_all`, with one search for entry points. Raises ConfigError for a variable of
-    gevent's that it cannot use.
+    gevent's that it cannot use, and for a distribution whose entry points cannot be read.
 
     gevent looks for plugins before and after each module that it patches, and each search reads the metadata
     of all installed packages: 25 searches are a third of the time that a worker needs to start.
     """
     search: Any = metadata.entry_points
-    installed = search()
+    installed = entry_points()
     patched: Any = metadata
     patched.entry_points = lambda **wanted: installed.select(**wanted)
     try:
