@@ -2,14 +2,45 @@
 
 Code that needs the time receives a `Clock`, so that tests can set the time. Drivers with a
 server use the time of the server for leases and due times; other drivers use the clock.
+
+All code of mrq reads the clocks of the machine from here. Tasks, and tests of programs that enqueue, stop and
+set the clocks of their process: freezegun replaces the functions of `time` in every module that names them,
+and time-machine replaces what they do. Neither may end the jobs of others, or keep a caller waiting for ever.
 """
 
 from __future__ import annotations
 
+import sys
 import time
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
-from typing import Protocol
+from functools import lru_cache, partial
+from typing import Any, Protocol
+
+
+def _machine(name: str) -> Callable[[], Any]:
+    """A function of `time`, even if freezegun has replaced it before mrq was imported. It finds functions in
+    modules by identity, and therefore not in a `partial`."""
+    return partial(getattr(sys.modules.get("freezegun.api"), f"real_{name}", None) or getattr(time, name))
+
+
+monotonic: Callable[[], float] = _machine("monotonic")
+"""Seconds that go on evenly."""
+_time_ns: Callable[[], int] = _machine("time_ns")
+DATETIMES: tuple[type[datetime], ...] = tuple(
+    kind for kind in datetime.__mro__ if issubclass(kind, datetime) and kind.__qualname__ == "datetime"
+)
+"""The type itself, for libraries that compare types by identity: freezegun replaces it by a derived one."""
+
+
+def now_ms() -> int:
+    """Unix time in whole milliseconds, by the host's clock."""
+    travels = sys.modules.get("time_machine")
+    if travels is not None and hasattr(travels, "escape_hatch"):
+        with suppress(ValueError):  # it has just ended
+            return int(travels.escape_hatch.time.time_ns()) // 1_000_000
+    return _time_ns() // 1_000_000
 
 
 class Clock(Protocol):
@@ -22,7 +53,7 @@ class SystemClock:
     """The host's clock."""
 
     def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
+        return now_ms()
 
 
 def from_ms(milliseconds: int) -> datetime:
@@ -73,5 +104,5 @@ def _delta(seconds: float) -> timedelta:
     return timedelta(milliseconds=round(seconds * 1000))
 
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_EPOCH = DATETIMES[0](1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)

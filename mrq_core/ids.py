@@ -16,8 +16,9 @@ import itertools
 import os
 import re
 import secrets
-import time
 from typing import TypeGuard
+
+from mrq_core.clock import now_ms
 
 _ID = re.compile(r"[0-9a-f]{24}\Z")
 _COUNTER_SIZE = 1 << 24
@@ -46,7 +47,7 @@ def new_id() -> str:
 
     The seconds of a clock before 1970 or after 2106 do not fit, and wrap around.
     """
-    return f"{int(time.time()) & 0xFFFFFFFF:08x}{_process}{next(_counter) % _COUNTER_SIZE:06x}"
+    return f"{now_ms() // 1000 & 0xFFFFFFFF:08x}{_process}{next(_counter) % _COUNTER_SIZE:06x}"
 
 
 def derived_id(unix_seconds: float, *names: str, index: int = 0) -> str:

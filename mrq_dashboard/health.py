@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 
 from msgspec import Struct
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.queries import Finding
 from mrq_core.errors import shown_error
@@ -41,7 +41,7 @@ class Health:
         """The latest findings; None while the first check runs. Begins a check if they are old.
         `broker_of` is called in the thread of the check."""
         with self._lock:
-            if self._running is None and (self._latest is None or time.monotonic() > self._ended + KEPT):
+            if self._running is None and (self._latest is None or monotonic() > self._ended + KEPT):
                 self._running = threading.Thread(target=self._run, args=(broker_of,), daemon=True)
                 self._running.start()
             running = self._running
@@ -56,5 +56,5 @@ class Health:
             found = [Finding(level="error", subject="check", message=shown_error(error))]
         with self._lock:
             self._latest = Checked(findings=tuple(found), at=datetime.now(UTC))
-            self._ended = time.monotonic()
+            self._ended = monotonic()
             self._running = None

@@ -7,11 +7,11 @@ before the pages are told.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from typing import Any, NamedTuple, TypeVar
 
+from mrq_core.clock import monotonic
 from mrq_core.errors import BrokerUnavailable
 
 _PATIENCE = 5.0
@@ -44,9 +44,9 @@ class Shared:
             return make()
         with self._lock:
             made = self._made.get(key)
-            is_ours = made is None or (made.future.done() and time.monotonic() > made.begun + seconds)
+            is_ours = made is None or (made.future.done() and monotonic() > made.begun + seconds)
             if made is None or is_ours:
-                made = self._made[key] = _Made(time.monotonic(), Future())
+                made = self._made[key] = _Made(monotonic(), Future())
         if is_ours:
             try:
                 made.future.set_result(make())

@@ -36,6 +36,7 @@ from bson import ObjectId
 
 from mrq_broker_mongo.server.arrangement import Arrangement
 from mrq_broker_mongo.server.location import Doc
+from mrq_core.clock import DATETIMES
 from mrq_core.contract import codec, lifecycle
 from mrq_core.contract.messages import Unique
 from mrq_core.contract.record import JobRecord, Status
@@ -100,7 +101,7 @@ def text_of(term: Term) -> str:
 
 def to_doc(record: JobRecord, arrangement: Arrangement) -> Doc:
     """The document of a record that is written in full. The caller adds `parked`."""
-    doc: Doc = msgspec.to_builtins(record, builtin_types=(datetime,))
+    doc: Doc = msgspec.to_builtins(record, builtin_types=DATETIMES)
     doc["_id"] = ObjectId(doc.pop("id"))
     doc["rank"] = -doc.pop("priority", 0)
     doc["status"] = record.status.value

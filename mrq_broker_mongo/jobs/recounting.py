@@ -23,6 +23,7 @@ from mrq_broker_mongo.jobs.records import ENDED_INTERRUPT
 from mrq_broker_mongo.jobs.totals import KINDS, all_of
 from mrq_broker_mongo.server.connection import Connection, Jobs
 from mrq_broker_mongo.server.location import Doc
+from mrq_core.clock import monotonic
 
 RECOUNT_SECONDS = 45.0
 _LEASE_MS = 60_000
@@ -80,11 +81,11 @@ def recount_if_due(connection: Connection) -> bool:
         return False
     if not held.matched_count and held.upserted_id is None:
         return False
-    began = time.monotonic()
+    began = monotonic()
     recount(connection)
     _delete_empty(connection)
     _forget_queues(connection, now)
-    took = time.monotonic() - began
+    took = monotonic() - began
     due = now + timedelta(seconds=max(RECOUNT_SECONDS, _SHARE * took))
     done = {"$set": {"due": due, "took": took}}
     connection.run("meta", lambda meta: meta.update_one({"_id": "recount"}, done))
@@ -98,10 +99,10 @@ def recount(connection: Connection) -> int:
     Exact for a number that rests in one of the looks. In a number that changes in every look, a difference
     remains that is no larger than these changes, until a later recount.
     """
-    deadline = time.monotonic() + _PATIENCE
+    deadline = monotonic() + _PATIENCE
     wrong = _wrong(_look(connection, KINDS.values()))
     looks = 1
-    while wrong and looks < _MOST_LOOKS and time.monotonic() < deadline:
+    while wrong and looks < _MOST_LOOKS and monotonic() < deadline:
         if looks >= _LEAST_LOOKS and all(interval.low == interval.high for interval in wrong.values()):
             break
         wrong = _wrong(_narrowed(connection, wrong))

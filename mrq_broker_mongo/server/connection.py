@@ -39,7 +39,7 @@ from mrq_broker_mongo.server.failures import (
     without_threads,
 )
 from mrq_broker_mongo.server.location import Doc, Location
-from mrq_core.clock import Clock, SystemClock, from_ms, to_ms
+from mrq_core.clock import DATETIMES, Clock, SystemClock, from_ms, monotonic, to_ms
 from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers import answers
 from mrq_core.drivers.exits import too_late
@@ -78,8 +78,8 @@ class _PlainInt(TypeDecoder):
 class _AwareTime(TypeDecoder):
     """Decodes times as UTC."""
 
-    bson_type: Any = datetime
-    transform_bson: Any = staticmethod(partial(datetime.replace, tzinfo=UTC))
+    bson_type: Any = DATETIMES[0]
+    transform_bson: Any = staticmethod(partial(DATETIMES[0].replace, tzinfo=UTC))
 
 
 _OPTIONS: CodecOptions[Doc] = CodecOptions(
@@ -91,7 +91,7 @@ def _elapsed() -> float:
     """Seconds that also pass while the machine sleeps, where the system counts them."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()
+    return monotonic()
 
 
 class Connection:
@@ -220,7 +220,7 @@ class Connection:
             self._inside.add(thread)  # not before the block: a signal handler may raise between
             if self._is_away and self.knocks:
                 self._knock()
-            deadline = time.monotonic() + self._timeout
+            deadline = monotonic() + self._timeout
             backoff = _BACKOFF_FIRST
             for left in range(_REPEATS if repeatable else 0, -1, -1):
                 try:
@@ -236,7 +236,7 @@ class Connection:
                     if is_duplicate(error) or (isinstance(error, AttributeError) and not is_unread(error)):
                         raise  # which is an answer, or a mistake of ours
                     self._measured = None  # there may be another primary now
-                    if not (left and is_lost(error) and time.monotonic() + backoff < deadline):
+                    if not (left and is_lost(error) and monotonic() + backoff < deadline):
                         self._is_away = isinstance(error, AutoReconnect)
                         raise translated(error, self.location, self._timeout) from error
                 # Jitter, so that all who lost the server do not come back at the same moment.

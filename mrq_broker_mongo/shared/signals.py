@@ -7,7 +7,6 @@ version before its contents.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from msgspec.structs import replace
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
 from mrq_broker_mongo.shared.state import MongoState, counted_on
+from mrq_core.clock import now_ms
 from mrq_core.contract import rules
 from mrq_core.contract.shared_state import PollResult, Versions
 
@@ -28,8 +28,8 @@ _RULES_KEPT_MS = 60_000
 
 def send(connection: Connection, worker: str, job: ObjectId) -> None:
     """Asks a worker to interrupt a job. Versions go on growing when the document was deleted meanwhile."""
-    now_ms = time.time_ns() // 1_000_000
-    version = {"$max": [counted_on("version", 1, now_ms), now_ms]}
+    now = now_ms()
+    version = {"$max": [counted_on("version", 1, now), now]}
     before = {"$cond": [{"$isArray": "$jobs"}, "$jobs", []]}
     listed = {"$concatArrays": [before, [{"version": "$version", "job": job}]]}
     steps: list[Doc] = [

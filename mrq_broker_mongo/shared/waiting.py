@@ -19,7 +19,7 @@ from mrq_broker_mongo.raw import parameters
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.layout import WAKE_NUMBER
 from mrq_broker_mongo.server.location import Doc
-from mrq_core.clock import to_ms
+from mrq_core.clock import monotonic, to_ms
 from mrq_core.contract.messages import Wanted
 
 _POLL_SECONDS = 0.1
@@ -33,12 +33,12 @@ def wait(connection: Connection, wanted: Sequence[Wanted], timeout: float) -> bo
 
     A lease that ended before the call does not wake, because the claim has seen to it.
     """
-    deadline = time.monotonic() + timeout
+    deadline = monotonic() + timeout
     roots = sorted({one.name.partition("/")[0] for one in wanted})
     began = connection.now()
     if _is_due(connection, wanted, began)[0]:
         return True
-    while (seconds := deadline - time.monotonic()) > 0:
+    while (seconds := deadline - monotonic()) > 0:
         if _follow(connection, wanted, roots, began, min(seconds, connection.wait_most)):
             return True
     return False
@@ -71,7 +71,7 @@ def _follow(
     the look and the waiting. The cursor is moved by plain commands, because the cursor class of pymongo does
     not tell whether a request for more would wait.
     """
-    deadline = time.monotonic() + seconds
+    deadline = monotonic() + seconds
     name = connection.name("wake")
 
     def follow(database: Database[Doc]) -> bool:
@@ -84,7 +84,7 @@ def _follow(
                 while True:
                     with connection.calls_inside():
                         is_due, in_seconds = _is_due(connection, wanted, began)
-                    left = deadline - time.monotonic()
+                    left = deadline - monotonic()
                     if is_due or left <= 0:
                         return is_due
                     left = left if in_seconds is None else min(left, max(in_seconds, 0.001))

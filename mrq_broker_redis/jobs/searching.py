@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
 from typing import Any, NamedTuple
@@ -17,7 +16,7 @@ from typing import Any, NamedTuple
 from mrq_broker_redis.jobs import totals
 from mrq_broker_redis.jobs.changing import Records
 from mrq_broker_redis.server.connection import Connection
-from mrq_core.clock import to_ms
+from mrq_core.clock import monotonic, to_ms
 from mrq_core.contract import lifecycle
 from mrq_core.contract.matching import check_group, matches
 from mrq_core.contract.messages import Action, Applied
@@ -77,7 +76,7 @@ def find(
 ) -> Page:
     """See `Broker.find`. Not `bounded`: without a limit of time, for a filter with few ids."""
     check_page_cursor(cursor)
-    deadline = time.monotonic() + MAX_SECONDS if bounded else math.inf
+    deadline = monotonic() + MAX_SECONDS if bounded else math.inf
     matcher = _Matcher(wanted)
     hits: list[str] = []
     last, stopped, more = cursor, False, False
@@ -91,7 +90,7 @@ def find(
             last = candidate.id
         if more:
             break
-        if time.monotonic() > deadline:
+        if monotonic() > deadline:
             stopped = True
             break
     found = tuple(record for record in get(connection, hits) if record is not None)
@@ -105,7 +104,7 @@ def count(connection: Connection, wanted: JobFilter, group_by: str | None, curso
     have the numbers."""
     check_group(group_by)
     check_page_cursor(cursor)
-    deadline = time.monotonic() + MAX_SECONDS
+    deadline = monotonic() + MAX_SECONDS
     if cursor is None:
         counted = totals.counted(connection, wanted, group_by)
         if counted is not None:
@@ -119,7 +118,7 @@ def count(connection: Connection, wanted: JobFilter, group_by: str | None, curso
             group = b"" if group_by is None else candidate.columns[_GROUPS[group_by]]
             if group is not None:
                 numbers[group.decode()] = numbers.get(group.decode(), 0) + 1
-        if time.monotonic() > deadline:
+        if monotonic() > deadline:
             return Counted(numbers=numbers, cursor=batch[-1].id)
     return Counted(numbers=numbers)
 
@@ -179,7 +178,7 @@ def _candidates(
         indexed = []  # the candidates come from this index
     size = FIRST  # grows, because the first few often fill a page
     while batch := list(islice(ids, size)):
-        began = time.monotonic()
+        began = monotonic()
         answer = connection.run(
             "columns", [batch, bool(wanted.params), by_group, terms, indexed], repeatable=True
         )
@@ -188,7 +187,7 @@ def _candidates(
             _Candidate(job_id, None if row is None or _has_expired(job_id, row, now_ms) else row)
             for job_id, row in zip(batch, islice(answer, 1, None), strict=True)
         ]
-        is_slow = time.monotonic() - began > SLOW
+        is_slow = monotonic() - began > SLOW
         size = max(LEAST, size // 2) if is_slow else min(size * 2, BATCH)
 
 

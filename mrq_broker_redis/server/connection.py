@@ -20,7 +20,7 @@ from mrq_broker_redis.server.links import Link
 from mrq_broker_redis.server.location import Location
 from mrq_broker_redis.server.scripts import OPENING, script
 from mrq_core import failpoints
-from mrq_core.clock import Clock, SystemClock
+from mrq_core.clock import Clock, SystemClock, monotonic
 from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers import answers
 from mrq_core.drivers.exits import has_stopped_threads, too_late
@@ -131,7 +131,7 @@ class Connection:
         # A stopped thread may hold a lock of redis-py. The first connection imports modules.
         if sys.is_finalizing() and (self._link is None or has_stopped_threads()):
             raise too_late(f"Redis at {self.location.shown}")
-        deadline = time.monotonic() + self._timeout
+        deadline = monotonic() + self._timeout
         backoff = _BACKOFF_FIRST
         for left in range(_REPEATS if repeatable else 0, -1, -1):
             try:
@@ -145,7 +145,7 @@ class Connection:
                 lost = isinstance(error, exceptions.ConnectionError) and not isinstance(
                     error, exceptions.AuthenticationError | exceptions.TimeoutError
                 )
-                if not (left and lost and time.monotonic() + backoff < deadline):
+                if not (left and lost and monotonic() + backoff < deadline):
                     raise translated(error, self.location.shown, self._timeout) from error
             # Jitter, so that not all clients come back at the same moment.
             time.sleep(backoff * random.uniform(0.5, 1.0))

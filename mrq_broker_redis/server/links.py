@@ -8,10 +8,11 @@ A link keeps connections of the same pool, and sends commands through them direc
 from __future__ import annotations
 
 import os
-import time
 from typing import Any
 
 from redis import exceptions
+
+from mrq_core.clock import monotonic
 
 _FRESH = 1.0
 """Seconds after its last use during which a connection counts as open without a check."""
@@ -63,7 +64,7 @@ class Link:
             connection, used = self._idle.pop()
         except IndexError:
             return self._pool.get_connection()
-        if time.monotonic() - used < _FRESH:
+        if monotonic() - used < _FRESH:
             return connection
         self._pool.release(connection)
         return self._pool.get_connection()  # which checks that it is open
@@ -71,7 +72,7 @@ class Link:
     def _keep(self, connection: Any, pid: int) -> None:
         """Keeps a connection for the next call, except in a forked child: the parent goes on using it."""
         if os.getpid() == pid:
-            self._idle.append((connection, time.monotonic()))
+            self._idle.append((connection, monotonic()))
         else:
             connection.disconnect()
 

@@ -7,7 +7,6 @@ ever.
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,6 +15,7 @@ from redis._parsers import _HiredisParser
 from redis.exceptions import ConnectionError, TimeoutError
 
 from mrq_broker_redis.server.packing import set_packer
+from mrq_core.clock import monotonic
 
 _UNSET: Any = inspect.signature(_HiredisParser.read_from_socket).parameters["timeout"].default
 """What redis-py passes for the timeout of the connection; versions keep it in different modules."""
@@ -61,7 +61,7 @@ class DeadlineParser(_HiredisParser):
         return True
 
     def _read_more(self) -> bool:
-        now = time.monotonic()
+        now = monotonic()
         self.deadline = self.deadline or now + self._socket_timeout
         left = self.deadline - now
         if left <= 0:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from mrq_broker_redis.jobs.trees import wanted_as_list
 from mrq_broker_redis.server.connection import Connection
+from mrq_core.clock import monotonic
 from mrq_core.contract.messages import Wanted
 from mrq_core.contract.naming import raw_kind
 
@@ -23,7 +24,7 @@ def wait(connection: Connection, wanted: Sequence[Wanted], timeout: float) -> bo
 
     A lease that ended before the call does not wake, because the claim has seen to it.
     """
-    deadline = time.monotonic() + timeout
+    deadline = monotonic() + timeout
     rows = wanted_as_list(wanted)
     queues = [[*row, _kind(one.name)] for row, one in zip(rows, wanted, strict=True)]
     is_simple = not any(one.exclude or one.name.endswith("/") for one in wanted)
@@ -33,7 +34,7 @@ def wait(connection: Connection, wanted: Sequence[Wanted], timeout: float) -> bo
         now, due = connection.run("due", [queues, began_ms])
         now_ms = int(now)
         began_ms = now_ms if began_ms < 0 else began_ms
-        seconds = deadline - time.monotonic()
+        seconds = deadline - monotonic()
         if due is not None:
             if int(due) <= now_ms:
                 return True

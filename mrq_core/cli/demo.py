@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import time
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +13,7 @@ import typer
 from mrq_core.cli.errors import EXIT_INTERRUPTED, CommandFailed
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import console, counted, note, program, say
+from mrq_core.clock import monotonic
 from mrq_core.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _work(
     def watch() -> None:
         try:
             _wait_for(jobs, worker, ended)
-            seconds = time.monotonic() - started
+            seconds = monotonic() - started
             shown.close()
             print_results(jobs, seconds, flags, goes_on=goes_on)
             if goes_on and dashboard is not None:
@@ -182,7 +182,7 @@ def _work(
             worker.stop("the demo has ended")
 
     worker = Worker(config, plugins, on_settled=on_settled)
-    started = time.monotonic()
+    started = monotonic()
     watcher = gevent.spawn(watch)
     try:
         code = worker.run()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from mrq_core.cli.options import Given, command
+from mrq_core.clock import monotonic
 
 _STOPS_WITHIN = 2.0
 """Seconds for the scheduler's process to end after a signal."""
@@ -70,7 +71,7 @@ class _ReportFile:
         self._written_at = -interval
 
     def write_when_due(self) -> None:
-        now = time.monotonic()
+        now = monotonic()
         if self._path and now - self._written_at >= self._interval:
             self._written_at = now
             with contextlib.suppress(OSError):

@@ -11,6 +11,7 @@ from datetime import datetime
 from mrq_core.client.ambient import current_client
 from mrq_core.client.attempt import RunningAttempt, current_attempt, whole_call
 from mrq_core.client.client import Client, checked_client
+from mrq_core.clock import monotonic
 from mrq_core.contract.codec import JsonObject
 from mrq_core.contract.messages import Cancel, ChangeResult, Edit, Requeue
 from mrq_core.contract.naming import (
@@ -136,14 +137,14 @@ class Job:
 
     def _wait(self, timeout: float | None, waiting: str | None) -> JobRecord:
         """`waiting`: the job that waits, which a warning may concern."""
-        started = time.monotonic()
+        started = monotonic()
         deadline = None if timeout is None else started + timeout
         pause = _WAIT_FIRST
         while True:
             record = self.fetch()
             if record.is_ended:
                 return record
-            now = time.monotonic()
+            now = monotonic()
             if deadline is not None and now >= deadline:
                 raise WaitTimeout(
                     f"job {self.id} has not ended after {timeout:g} s: its status is {record.status}",

@@ -16,6 +16,7 @@ from contextvars import ContextVar
 from types import FrameType
 from typing import TYPE_CHECKING, NamedTuple
 
+from mrq_core.clock import monotonic
 from mrq_core.config.awaited import SpawnMark, awaits
 from mrq_core.drivers.forks import left_threads
 from mrq_core.errors import ConfigError
@@ -125,14 +126,14 @@ class LoadWait:
 
     def __init__(self, wanted: str) -> None:
         self._wanted = wanted
-        self._began = self._checked = time.monotonic()
+        self._began = self._checked = monotonic()
         self._position: object = None
         self._in_place_since = self._began
 
     def pause(self) -> None:
         """Sleeps for some milliseconds. Raises ConfigError if the loader waits for this thread, or after the
         patience of this module."""
-        now = time.monotonic()
+        now = monotonic()
         if now > self._checked + _CHECK_INTERVAL:
             self._checked = now
             refuse_while_loading(self._wanted)

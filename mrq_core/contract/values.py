@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
+from mrq_core.clock import now_ms
 from mrq_core.contract.codec import JsonObject, storable, storable_params
 from mrq_core.contract.naming import check_job_queue_name, check_time
 from mrq_core.contract.plain import has_type, is_utf8, text_of, whole_of
@@ -40,7 +40,7 @@ def check_new_id(job_id: object) -> str:
     text = text_of(job_id)
     if is_id(text):
         made_at = seconds_of(text)
-        if abs(time.time() - made_at) <= _ID_MAX_AGE:
+        if abs(now_ms() / 1000 - made_at) <= _ID_MAX_AGE:
             return text
         of_time = f", an id of {datetime.fromtimestamp(made_at, UTC):%Y-%m-%d %H:%M:%S} UTC"
     raise InvalidValue(

@@ -8,7 +8,6 @@ noted, not those of the worker for the job.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import ContextVar
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 
 from greenlet import getcurrent
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.plain import printable
 from mrq_core.errors import on_one_line
 from mrq_core.operations.workers import IoCall, IoState, IoTotal
@@ -45,7 +45,7 @@ class OpenCall:
         self.describe = describe
         self.subject = subject
         self.weight = weight
-        self.since = time.monotonic()
+        self.since = monotonic()
 
     def shown(self, now: float) -> IoCall:
         """The call for a report. Never raises an Exception: its subject may be changed meanwhile."""
@@ -117,7 +117,7 @@ class JobIo:
     def state(self) -> IoState:
         """The calls in progress and the totals: first the call of the job's own greenlet, then the longest
         calls. In any thread."""
-        now = time.monotonic()
+        now = monotonic()
         found = sorted(self.open.items(), key=lambda one: (one[0] != id(self._greenlet), one[1].since))
         calls = [call for _, call in found]
         totals = {
@@ -180,4 +180,4 @@ def noted(io: JobIo, call: OpenCall, function: Callable[..., R], /, *args: Any, 
     finally:
         if io.open.get(me) is call:
             del io.open[me]
-        io.count(call.kind, call.weight, time.monotonic() - call.since)
+        io.count(call.kind, call.weight, monotonic() - call.since)

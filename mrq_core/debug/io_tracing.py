@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from contextlib import suppress
 from functools import cache
 from typing import Any
 
+from mrq_core.clock import now_ms
 from mrq_core.contract.driver import RunBlocking
 from mrq_core.debug.io_calls import JobIo, current_io
 from mrq_core.debug.io_libraries import trace_libraries, traced_blocking
@@ -53,4 +53,4 @@ class IoTracing:
         with suppress(Exception):
             if io.totals:
                 totals = io.state().totals
-                context.log.write("INFO", f"I/O: {io_totals_text(totals)}", int(time.time() * 1000))
+                context.log.write("INFO", f"I/O: {io_totals_text(totals)}", now_ms())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from mrq_core.clock import monotonic
 
 MAX_SECONDS = 0.25
 """The time of a search, and of a count."""
@@ -20,16 +20,16 @@ class Pace:
 
     def __init__(self, first: int | None = None) -> None:
         self.size = FIRST if first is None else min(first, FIRST)
-        self._part_began = time.monotonic()
+        self._part_began = monotonic()
         self._deadline = self._part_began + MAX_SECONDS
 
     def begin_part(self) -> None:
         """Begins the first part after other work of the same call."""
-        self._part_began = time.monotonic()
+        self._part_began = monotonic()
 
     def goes_on(self) -> bool:
         """Ends a part. False: the time is over."""
-        now = time.monotonic()
+        now = monotonic()
         left = self._deadline - now
         took = max(now - self._part_began, 1e-6)
         time_of_next = min(left, MAX_SECONDS / SHARE)

@@ -6,12 +6,12 @@ call that ends early, dies or runs twice has changed each job once or not at all
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 
 import msgspec
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import CHUNK, Action, ChangeResult, Move, Remove
 from mrq_core.contract.naming import check_job_queue_name, check_served_name, is_in, is_tree, raw_kind
@@ -74,7 +74,7 @@ def purge_queue(
     """
     name = check_served_name(name)
     wanted = waiting_filter(name)
-    deadline = None if seconds is None else time.monotonic() + seconds
+    deadline = None if seconds is None else monotonic() + seconds
     done = _applied(broker, wanted, Remove(), deadline, on_step)
     return _without_params(broker, name, done, deadline, on_step) if is_raw(name) else done
 
@@ -93,7 +93,7 @@ def move_queue(
     for a target that the queue or tree contains.
     """
     action = checked_move(name, target)
-    deadline = None if seconds is None else time.monotonic() + seconds
+    deadline = None if seconds is None else monotonic() + seconds
     return _applied(broker, waiting_filter(name), action, deadline, on_step)
 
 
@@ -123,7 +123,7 @@ def is_raw(name: str) -> bool:
 
 
 def _is_over(deadline: float | None) -> bool:
-    return deadline is not None and time.monotonic() >= deadline
+    return deadline is not None and monotonic() >= deadline
 
 
 def _applied(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from mrq_core.clock import after, to_ms
+from mrq_core.clock import after, monotonic, to_ms
 from mrq_core.contract import rules
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue
@@ -69,20 +69,20 @@ def ask_worker(
     if report.status == STOPPED:
         raise RequestFailed(f"the worker {name} has stopped; `mrq workers` lists the workers")
     request = send_request(broker, name, kind, args, ttl)
-    begin = examined = time.monotonic()
+    begin = examined = monotonic()
     deadline = begin + ttl + _PAUSE
     while True:
-        state, text = _answer(broker, request.id, is_last=time.monotonic() > deadline)
+        state, text = _answer(broker, request.id, is_last=monotonic() > deadline)
         if state == "done":
             return text
         if state == "refused":
             raise RequestFailed(f"worker {name} refuses the request {kind}: {text}")
-        if time.monotonic() > deadline:
+        if monotonic() > deadline:
             raise RequestFailed(_unanswered(broker, name, kind, state, ttl))
-        if time.monotonic() > begin + patience:
+        if monotonic() > begin + patience:
             return None
-        if time.monotonic() > examined + _EXAMINE:
-            examined = time.monotonic()
+        if monotonic() > examined + _EXAMINE:
+            examined = monotonic()
             if _is_gone(broker, name) and _answer(broker, request.id, is_last=False)[0] in ("", "accepted"):
                 raise RequestFailed(_unanswered(broker, name, kind, state, ttl))
         time.sleep(_PAUSE)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 
-from mrq_core.clock import after
+from mrq_core.clock import after, monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.metrics import (
     ENDED,
@@ -195,9 +194,9 @@ class DayMeasurements:
     def of(self, broker: Broker, now: datetime) -> _Measured:
         """The measurements, of up to KEPT seconds ago."""
         latest = self._latest
-        if latest is None or time.monotonic() - latest[0] > self.KEPT:
+        if latest is None or monotonic() - latest[0] > self.KEPT:
             measured = _Measured(broker, after(now, -86_400), now, Resolution.HOUR)
-            latest = self._latest = (time.monotonic(), measured)
+            latest = self._latest = (monotonic(), measured)
         return latest[1]
 
 

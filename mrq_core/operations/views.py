@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from mrq_core.clock import from_ms
+from mrq_core.clock import DATETIMES, from_ms
 from mrq_core.config.secrets import HIDDEN, looks_secret
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.driver import Driver
@@ -79,7 +79,7 @@ def with_hidden(given: JsonValue, stored: JsonValue) -> JsonValue:
 def struct_view(struct: msgspec.Struct) -> JsonObject:
     """A struct of this package with its fields: times as `iso` has them, statuses as words, tuples as lists.
     Hides nothing: for values that no job has given."""
-    fields = msgspec.to_builtins(struct, builtin_types=(datetime,))
+    fields = msgspec.to_builtins(struct, builtin_types=DATETIMES)
     view = _with_iso(fields)
     assert isinstance(view, dict)
     return view

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -19,6 +18,7 @@ from mrq_core.client.ambient import ambient_client, current_client
 from mrq_core.client.attempt import current_attempt
 from mrq_core.client.client import Client
 from mrq_core.client.handles import Job
+from mrq_core.clock import monotonic
 from mrq_core.config.loading import is_loading, refuse_while_loading
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.naming import check_job_queue_name, check_times
@@ -121,7 +121,7 @@ class JobContext:
             return False
         held_since = self._calls.get(greenlet)
         if held_since is not None:
-            now = time.monotonic()
+            now = monotonic()
             if not held_since:
                 held_since.append(now)
             if now - held_since[0] < _CALL_MOST:

@@ -11,13 +11,12 @@ import logging
 import os
 import signal
 import threading
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
-from mrq_core.clock import from_ms
+from mrq_core.clock import from_ms, now_ms
 from mrq_core.config.settings import Config
 from mrq_core.contract.plain import printable
 from mrq_core.contract.queries import LogLine
@@ -143,7 +142,7 @@ def _without_middle(text: str, most: int) -> str:
 
 def _unix_ms(seconds: float) -> int:
     """The time of a record. Now for one that no clock has given."""
-    return int((seconds if 0 <= seconds < _LATEST else time.time()) * 1000)
+    return int(seconds * 1000) if 0 <= seconds < _LATEST else now_ms()
 
 
 current_log: ContextVar[JobLog | None] = ContextVar("mrq_log", default=None)

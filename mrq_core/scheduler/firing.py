@@ -34,7 +34,7 @@ from mrq_core.client.schedules import (
     publish_overlap_rule,
     recent_failures,
 )
-from mrq_core.clock import to_ms
+from mrq_core.clock import monotonic, to_ms
 from mrq_core.contract.messages import CHUNK, NewJob
 from mrq_core.contract.naming import shown_names
 from mrq_core.errors import BrokerError, InvalidValue, MrqError, shown_error
@@ -191,7 +191,7 @@ class Scheduler:
         """Reads all schedules if people or configs have changed some."""
         item = self._broker.state.get(schedules.CHANGES, "number")
         changes = item.value if item is not None and isinstance(item.value, int) else 0
-        elapsed = time.monotonic() - self._loaded_at
+        elapsed = monotonic() - self._loaded_at
         if changes == self._known_changes and elapsed < RELOAD_SECONDS:
             return
         found, restored = schedules.load_schedules(self._broker, self._definitions or ())
@@ -206,7 +206,7 @@ class Scheduler:
             if stored.source == "config" and self._examined.get(stored.name) != stored.definition:
                 self._examined[stored.name] = stored.definition
                 self._warn_of(stored)
-        self._known_changes, self._loaded_at = changes, time.monotonic()
+        self._known_changes, self._loaded_at = changes, monotonic()
 
     def _warn_of(self, stored: StoredSchedule) -> None:
         """Warns of a schedule of a config that would be refused if a person added it."""
@@ -252,12 +252,12 @@ class Scheduler:
 
     def _fire(self, names: Sequence[str], now: int) -> None:
         plans, read_at = self._plans(names, now)
-        if time.monotonic() - read_at > STALE_SECONDS:  # it was stopped, or imported the code of tasks
+        if monotonic() - read_at > STALE_SECONDS:  # it was stopped, or imported the code of tasks
             now = to_ms(self._now())
             plans, read_at = self._plans(names, now)
         plans = [plan for plan in plans if self._choose(plan, now)]
         failpoints.reach("scheduler.chosen")
-        if time.monotonic() - read_at > STALE_SECONDS:  # another scheduler may have taken fires over
+        if monotonic() - read_at > STALE_SECONDS:  # another scheduler may have taken fires over
             plans = [plan for plan in plans if self._keep(plan)]
         self._enqueue(plans)
         failpoints.reach("scheduler.enqueued")
@@ -266,7 +266,7 @@ class Scheduler:
 
     def _plans(self, names: Sequence[str], now: int) -> tuple[list[_Plan], float]:
         """What the schedules make now, and the monotonic time before they were read."""
-        read_at = time.monotonic()
+        read_at = monotonic()
         plans: list[_Plan] = []
         number = 0
         for name in names:
@@ -421,7 +421,7 @@ class Scheduler:
 
     def _report(self) -> None:
         """Tells people that a scheduler runs."""
-        elapsed = time.monotonic() - self._reported_at
+        elapsed = monotonic() - self._reported_at
         if elapsed >= _REPORT_SECONDS:
             self._broker.state.put(schedules.SCHEDULERS, self.name, {}, ttl=_REPORT_TTL)
-            self._reported_at = time.monotonic()
+            self._reported_at = monotonic()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import time
 from collections.abc import Iterable
 from datetime import datetime
 from typing import TypedDict
 
-from mrq_core.clock import from_ms
+from mrq_core.clock import from_ms, now_ms
 from mrq_core.contract.naming import check_job_queue_name, check_times
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.values import check_idempotency_key, check_new_id, check_priority
@@ -73,7 +72,7 @@ def record_template(
     if not _OPTIONS_OF_CALL[call].issuperset(options):
         raise TypeError(_unknown_option(call, options))
     priority, job_id, key = options.get("priority"), options.get("job_id"), options.get("idempotency_key")
-    now = from_ms(time.time_ns() // 1_000_000)
+    now = from_ms(now_ms())
     return JobRecord(
         id=check_new_id(job_id) if job_id is not None else "",
         path=path,

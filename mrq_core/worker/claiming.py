@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Sequence
 from typing import Any
 
 import gevent
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.messages import CHUNK, Claimed, ClaimRequest, Outcome, Settlement, Wanted
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerError, BrokerUnavailable
@@ -145,7 +145,7 @@ class Claiming:
     def _lost_limit(self) -> int:
         """The number of suspects to claim: at most a quarter of the greenlets start suspects in one moment,
         so that a job that kills its worker does not meet all its neighbours again."""
-        return max(0, self._quarter - self._executions.lost_since(time.monotonic() - _MOMENT))
+        return max(0, self._quarter - self._executions.lost_since(monotonic() - _MOMENT))
 
     def _wait(self, wanted: tuple[Wanted, ...], claimed: Claimed) -> None:
         """Blocks until a job may be due, or the worker is woken."""

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 
-from mrq_core.clock import span_words
+from mrq_core.clock import now_ms, span_words
 from mrq_core.worker.guards.guarded_log import GuardedLog
 
 STEP = 5.0
@@ -19,6 +19,10 @@ _STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """A clock that goes on while the machine is suspended, where there is one."""
 
 _log = GuardedLog("mrq.worker")
+
+
+def _wall() -> float:
+    return now_ms() / 1000
 
 
 def _steady() -> float:
@@ -33,7 +37,7 @@ class ClockWatch:
         self,
         now: Callable[[], datetime],
         *,
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float] = _wall,
         steady: Callable[[], float] = _steady,
     ) -> None:
         self._now, self._wall, self._steady = now, wall, steady

@@ -22,7 +22,6 @@ Meanwhile `leases.py` renews the claim, and `watchdog.py` interrupts the code wh
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
@@ -32,6 +31,7 @@ import gevent
 from gevent.lock import Semaphore
 
 from mrq_core.client.ambient import ambient_client
+from mrq_core.clock import monotonic
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonObject, copied
 from mrq_core.contract.lifecycle import runs_solo
@@ -111,7 +111,7 @@ class Executing:
             self._pool.start(execution)
             # Requests that came before the execution could be found.
             if self._stopping.is_killing:
-                execution.interrupt_from(time.monotonic(), stop_interrupt)
+                execution.interrupt_from(monotonic(), stop_interrupt)
             self._cancels.apply(execution)
         state.metrics.started(records)
         # Only now: the claims are held, renewed and can be interrupted, however slow an observer is.
@@ -129,7 +129,7 @@ class Executing:
             ambient_client.set(self._state.client)
             if _log.logger.isEnabledFor(logging.DEBUG):
                 _log.debug("job.started id=%s path=%s attempt=%d", record.id, record.path, record.claims)
-            execution.started = time.monotonic()
+            execution.started = monotonic()
             execution.greenlet.has_waited = False
             if self.profiler.wishes:
                 self.profiler.begin(execution)
@@ -151,7 +151,7 @@ class Executing:
         # Decided before code of a task, such as a log handler, is called again.
         is_alone = self._executions.running == 1
         self.decide(execution, outcome)
-        surroundings, now = self._state.surroundings, time.monotonic()
+        surroundings, now = self._state.surroundings, monotonic()
         if now - execution.started > LONG or not surroundings.is_intact(now):
             surroundings.restore(is_alone=is_alone)
         if execution.outcome is outcome and not context.is_told:
@@ -175,12 +175,12 @@ class Executing:
         context = execution.context
         if self._runner.is_loaded(context.record.path):
             return self._runner.load(context)
-        latest = time.monotonic() + _IMPORT_PATIENCE
+        latest = monotonic() + _IMPORT_PATIENCE
         interrupt = None
         is_first = False
-        while not is_first and interrupt is None and time.monotonic() < latest:
+        while not is_first and interrupt is None and monotonic() < latest:
             is_first = self._importing.acquire(timeout=_IMPORT_SLICE)
-            interrupt = execution.interrupt_at(time.monotonic())
+            interrupt = execution.interrupt_at(monotonic())
         try:
             if interrupt is not None:
                 context.interrupted = interrupt
@@ -201,7 +201,7 @@ class Executing:
         if self._parent is not None:
             self._parent.expect(timeout)
         if timeout:
-            execution.limit_import(time.monotonic() + timeout, partial(import_interrupt, timeout))
+            execution.limit_import(monotonic() + timeout, partial(import_interrupt, timeout))
 
     def _set_deadline(self, execution: Execution, timeout: float) -> None:
         """Starts the timeout, in seconds; 0: no timeout."""
@@ -209,10 +209,10 @@ class Executing:
         if self._parent is not None:
             self._parent.expect(timeout)
         if timeout:
-            execution.deadline = time.monotonic() + timeout
+            execution.deadline = monotonic() + timeout
             execution.interrupt_from(execution.deadline, partial(timeout_interrupt, timeout))
             if self._stopping.is_killing:  # a signal in the middle of the call above may have been lost
-                execution.interrupt_from(time.monotonic(), stop_interrupt)
+                execution.interrupt_from(monotonic(), stop_interrupt)
 
     def decide(self, execution: Execution, outcome: Outcome) -> None:
         """Ends the execution with this outcome, unless its outcome was decided before."""
@@ -243,7 +243,7 @@ class Executing:
             _log.warning(
                 "job.abandoned id=%s: its code did not end when it was interrupted", execution.record.id
             )
-            interrupt = execution.interrupt_at(time.monotonic()) or stop_interrupt()
+            interrupt = execution.interrupt_at(monotonic()) or stop_interrupt()
             self.decide(execution, self.outcomes.forced(execution.context, interrupt, execution.started))
 
 
@@ -274,7 +274,7 @@ class Runner:
         """Runs the task of the job, and the plugins around it. Never raises. Calls `set_deadline` with the
         timeout, in seconds, after the task is loaded and before anything of it runs. `failure`: the answer of
         `load`, if the caller has called it."""
-        started = time.monotonic()
+        started = monotonic()
         around = Around(self._wrappers, context) if self._wrappers else None
         if context.loaded is None and failure is None:
             failure = self.load(context)

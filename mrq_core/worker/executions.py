@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import CHUNK, ClaimRef, Note, Outcome, Settlement
 from mrq_core.contract.queries import LogLine
@@ -89,7 +89,7 @@ class Execution:
         self.kind = kind
         self.claim = claim
         self.greenlet: Any = None
-        self.started = time.monotonic()
+        self.started = monotonic()
         self.deadline: float | None = None
         self.due: tuple[float, Callable[[], Interrupt]] | None = None
         self._import_due: tuple[float, Callable[[], Interrupt]] | None = None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerUnavailable, JobInterrupt
 from mrq_core.worker.executions import Execution, batches
@@ -64,7 +64,7 @@ class GivingUp:
             os._exit(code)
 
     def _decide_all(self) -> None:
-        now = time.monotonic()
+        now = monotonic()
         stop = JobInterrupt("the worker had to be given up for another job, which could not be ended")
         for execution in self._state.executions.undecided():
             try:
@@ -74,9 +74,9 @@ class GivingUp:
                 pass
 
     def _settle_within(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
+        deadline = monotonic() + seconds
         executions = [one for one in self._state.executions.snapshot() if one.outcome is not None]
-        while time.monotonic() < deadline:
+        while monotonic() < deadline:
             try:
                 broker = self._state.open_broker(_CALL_SECONDS)
                 self._settle(broker, executions)

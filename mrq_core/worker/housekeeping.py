@@ -5,11 +5,11 @@ limits."""
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 
 import gevent
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.shared_state import Versions
 from mrq_core.errors import BrokerError, BrokerUnavailable, MrqError, shown_error
 from mrq_core.worker import metrics
@@ -73,7 +73,7 @@ class Housekeeping:
         self._reserve = DescriptorReserve()
         self._clocks = ClockWatch(state.broker.now)
         self._versions = Versions()
-        self._started = time.monotonic()
+        self._started = monotonic()
         self._is_over = False
         self._greenlets: list[LastingGreenlet] = []
 
@@ -223,7 +223,7 @@ class Housekeeping:
             )
 
     def _check_limits(self) -> None:
-        if self._config.max_time and time.monotonic() - self._started > self._config.max_time:
+        if self._config.max_time and monotonic() - self._started > self._config.max_time:
             self._stopping.stop(f"it has worked for MAX_TIME, {self._config.max_time:g} s")
         used = own_size() / 1e6
         if self._config.max_memory and used > self._config.max_memory:

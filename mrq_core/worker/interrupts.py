@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable
 
+from mrq_core.clock import monotonic
 from mrq_core.errors import CancelInterrupt, Interrupt, JobInterrupt, TimeoutInterrupt
 from mrq_core.worker.executions import Execution, Executions
 from mrq_core.worker.guards.guarded_log import GuardedLog
@@ -53,7 +53,7 @@ class CancelRequests:
     def add(self, job_ids: Iterable[str]) -> None:
         """Interrupts the running jobs among them, and keeps the ids of jobs that the worker does not hold.
         Forgets old ids. In the hub."""
-        now = time.monotonic()
+        now = monotonic()
         self._received = {job_id: at for job_id, at in self._received.items() if now - at < _KEPT}
         self._received.update(dict.fromkeys(self.interrupt(job_ids), now))
 
@@ -77,4 +77,4 @@ class CancelRequests:
 
 def _interrupt(execution: Execution) -> None:
     _log.info("job.interrupting id=%s", execution.record.id)
-    execution.interrupt_from(time.monotonic(), cancel_interrupt)
+    execution.interrupt_from(monotonic(), cancel_interrupt)

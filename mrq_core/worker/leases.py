@@ -6,10 +6,10 @@ the GIL for longer than a lease does not: then another worker claims the job.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerError, BrokerUnavailable
 from mrq_core.operations.workers import WORKERS_NAMESPACE
@@ -37,7 +37,7 @@ class LeaseKeeper:
         self._state = state
         self._lease = state.config.lease
         self._pause = self._lease / RENEWALS_PER_LEASE
-        self._due = time.monotonic() + self._pause
+        self._due = monotonic() + self._pause
         self._is_failing = False
         self._has_told = False
         """Whether the log says that renewing fails, apart from an outage of the broker."""
@@ -61,7 +61,7 @@ class LeaseKeeper:
             self._renew(broker(), now)
         except Exception as raised:
             error = raised
-        self._due = time.monotonic() + (self._pause if error is None else min(_RETRY, self._pause))
+        self._due = monotonic() + (self._pause if error is None else min(_RETRY, self._pause))
         if self._is_failing != (error is not None):
             self._is_failing = not self._is_failing
             self._changes.send(error)

@@ -6,10 +6,10 @@ fails loses its metrics, and so does a process that is killed. No call is repeat
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.metrics import (
@@ -66,7 +66,7 @@ class WorkerMetrics:
         """The number of values, and of lost values since."""
         self._known: set[_Series] = set()
         """The series of this hour."""
-        self._known_since = time.monotonic()
+        self._known_since = monotonic()
         self._sampled_at = self._known_since - _SAMPLE_INTERVAL
         self._is_supported = True
 
@@ -108,7 +108,7 @@ class WorkerMetrics:
 
     def sample(self, broker: Broker) -> None:
         """Records the sizes of queues, once a minute. Raises BrokerError."""
-        now = time.monotonic()
+        now = monotonic()
         if not self._is_supported or now - self._sampled_at < _SAMPLE_INTERVAL:
             return
         self._sampled_at = now
@@ -157,7 +157,7 @@ class WorkerMetrics:
     def _line(self, series: _Series) -> list[float]:
         """The values of a series; those of all series above the bound of this hour together."""
         if series not in self._known:
-            now = time.monotonic()
+            now = monotonic()
             if now - self._known_since > _SERIES_INTERVAL:
                 self._known, self._known_since = set(), now
             if len(self._known) < MOST_SERIES:

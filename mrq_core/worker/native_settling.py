@@ -8,9 +8,9 @@ the hub, counts and observes its outcome.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerError, BrokerUnavailable
 from mrq_core.worker.executions import ClaimKind, Execution, batches, outcomes_of, store_logs
@@ -72,7 +72,7 @@ class NativeSettler:
         try:
             self._settle(due, broker)
         except (BrokerError, OSError):  # the settler meets the same error and logs it
-            self._retry_at = time.monotonic() + _RETRY
+            self._retry_at = monotonic() + _RETRY
 
     def _settle(self, executions: Sequence[Execution], broker: Callable[[], Broker]) -> None:
         for kind, chunk in batches(executions):
@@ -85,7 +85,7 @@ class NativeSettler:
                     if not isinstance(answer, Exception)
                 ]
             )
-            self._hub.send(time.monotonic())
+            self._hub.send(monotonic())
 
     def _ask_hub(self, now: float) -> None:
         """Notes whether the hub is blocked. Asks at most one question at a time."""

@@ -9,12 +9,12 @@ so that many workers that lose one server do not all come back at the same momen
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 
 import gevent
 from gevent.event import Event
 
+from mrq_core.clock import monotonic
 from mrq_core.errors import CallRefused
 from mrq_core.worker.guards.guarded_log import GuardedLog
 
@@ -71,7 +71,7 @@ class Outage:
 
     def failed(self, step: str, error: Exception) -> None:
         """Notes that a call of this step has found the broker away. Logs the first one."""
-        now = time.monotonic()
+        now = monotonic()
         is_first = not self.steps
         self.steps.add(step)
         self._working.discard(step)
@@ -93,7 +93,7 @@ class Outage:
         claims fail, or if no failed step tries any more."""
         if not self.steps:
             return
-        now = time.monotonic()
+        now = monotonic()
         if step == self._trial:
             self._trial_ends = 0.0
         is_over = step in self.steps and (step == _CLAIM or not self._is_trying(_CLAIM, now))
@@ -114,7 +114,7 @@ class Outage:
         broker may refuse other calls only."""
         if not self.steps or step in self._working:
             return True
-        now = time.monotonic()
+        now = monotonic()
         has_failed = step in self.steps
         if self._answers and not has_failed:
             return True
@@ -139,7 +139,7 @@ class Outage:
     @property
     def pause(self) -> float:
         """The seconds after which a step asks again whether it may call."""
-        now = time.monotonic()
+        now = monotonic()
         again = _STOPPING_MOST if self._stopping.is_set() else _AGAIN
         return min(at - now if at > now else again for at in (self._next, self._next_of_others))
 
@@ -157,7 +157,7 @@ class Outage:
     def hurry(self) -> None:
         """Tries often from now on: the worker stops."""
         if self.steps:
-            self._hurry(time.monotonic())
+            self._hurry(monotonic())
         self._stopping.set()
 
     def _hurry(self, now: float) -> None:

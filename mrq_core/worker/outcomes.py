@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from types import CoroutineType, GeneratorType
 from typing import Any, TypeVar, cast
 
+from mrq_core.clock import monotonic, now_ms
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import encode, storable
 from mrq_core.contract.messages import Outcome
@@ -84,7 +84,7 @@ class Outcomes:
             status=Status.SUCCESS,
             ttl=loaded.result_ttl,
             cancel_ttl=loaded.cancel_ttl,
-            total_time=time.monotonic() - started,
+            total_time=monotonic() - started,
             result=stored,
         )
 
@@ -100,7 +100,7 @@ class Outcomes:
         context.log.write(
             "WARNING",
             f"the code swallowed {type(interrupt).__name__} and returned {value}: the result is not stored",
-            int(time.time() * 1000),
+            now_ms(),
         )
         return self.of_exception(context, interrupt, started)
 
@@ -122,7 +122,7 @@ class Outcomes:
             status=Status.FAILED,
             ttl=self._config.default_job_ttl,
             cancel_ttl=self._config.default_job_cancel_ttl,
-            total_time=time.monotonic() - started,
+            total_time=monotonic() - started,
             **error_fields(context.record.path, error),
             traceback=format_traceback(error),
             original_traceback=format_traceback(before) if before is not None else None,
@@ -262,7 +262,7 @@ class Outcomes:
             status=status,
             ttl=self._ttl(loaded, status),
             cancel_ttl=loaded.cancel_ttl if loaded else self._config.default_job_cancel_ttl,
-            total_time=time.monotonic() - started,
+            total_time=monotonic() - started,
             **_interruptible(context, error_fields, context.record.path, error),
             traceback=f"{text}{printable(problem)}\n" if problem else text,
             original_traceback=(

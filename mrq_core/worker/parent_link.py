@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import math
 import os
-import time
 from typing import TYPE_CHECKING
 
+from mrq_core.clock import monotonic
 from mrq_core.worker.executions import Executions
 from mrq_core.worker.guards.native import start_lasting_thread
 from mrq_core.worker.guards.own_descriptors import own
@@ -73,7 +73,7 @@ class ParentLink:
     def expect(self, timeout: float) -> None:
         """Reports the limit of a job that starts, in seconds from now, if no running job has a later one.
         0: no limit. Costs little for a worker whose jobs have similar limits."""
-        limit = time.monotonic() + timeout if timeout else math.inf
+        limit = monotonic() + timeout if timeout else math.inf
         if limit > self._told + _CHANGE or (self._executions.running == 1 and limit < self._told - _CHANGE):
             self._told = limit + _CHANGE
             self._send(ALIVE, timeout + _CHANGE + _HARD_GRACE if timeout else math.inf)

@@ -4,13 +4,13 @@ times as much."""
 from __future__ import annotations
 
 import contextvars
-import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import gevent
 from gevent.queue import SimpleQueue
 
+from mrq_core.clock import monotonic
 from mrq_core.worker.executions import Execution
 from mrq_core.worker.guards.guarded_log import GuardedLog
 
@@ -88,11 +88,11 @@ class GreenletPool:
                 break
             self._idle -= 1
             execution.greenlet = gevent.getcurrent()
-            started = time.monotonic()
+            started = monotonic()
             # A copy of the context for each job: the next job does not see its variables.
             try:
                 is_clean = contextvars.copy_context().run(self._run, execution)
-                is_fresh = is_clean and time.monotonic() - started < _SHORT
+                is_fresh = is_clean and monotonic() - started < _SHORT
             except BaseException as error:
                 is_fresh = False
                 _log.error("greenlet.broke id=%s: another one goes on", execution.record.id, exc_info=error)

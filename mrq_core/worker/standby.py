@@ -9,10 +9,10 @@ go on if the hub is late: `Reports` writes the report (`report.py`), `Requests` 
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerUnavailable
 from mrq_core.worker.guards.native import NativeLoop
@@ -51,14 +51,14 @@ class Standby:
         self._loop.stop()
 
     def _perform_all(self) -> float:
-        now = time.monotonic()
+        now = monotonic()
         for duty in self._duties:
             duty.perform(now, self._opened)
         return TICK
 
     def _opened(self) -> Broker:
         if self._state.outage.is_on:
-            self._wait_with_the_hub(time.monotonic())
+            self._wait_with_the_hub(monotonic())
         if self._broker is None:
             self._broker = self._state.open_broker()
         return self._broker

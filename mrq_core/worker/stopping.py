@@ -15,8 +15,8 @@ jobs.
 from __future__ import annotations
 
 import signal
-import time
 
+from mrq_core.clock import monotonic
 from mrq_core.running.logs import reopen_log_file
 from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.guards.native import Mailbox
@@ -77,13 +77,13 @@ class Stopping:
         """Stops for an operator or the parent: as a first SIGINT to drain, and otherwise as a SIGTERM. May be
         called in any thread."""
         if not is_drain:
-            self._start_grace(time.monotonic(), f"the worker was told to stop by {by}")
+            self._start_grace(monotonic(), f"the worker was told to stop by {by}")
         self.is_stopping = True
         self._mailbox.send(f"worker.stopping on {by}: {self._plan()}")
 
     def interrupt(self, why: str) -> None:
         """Interrupts running jobs at once. May be called in any thread."""
-        self._interrupt(time.monotonic())
+        self._interrupt(monotonic())
         self.is_stopping = True
         self._mailbox.send(f"worker.stopping on {why}: {self._plan()}")
 
@@ -100,7 +100,7 @@ class Stopping:
         their claims, see `task_fault`. Has no effect after the first call."""
         if self._grace_ends is None:
             self.task_fault = why
-            self._start_grace(time.monotonic(), why)
+            self._start_grace(monotonic(), why)
             self.stop(why)
 
     def check(self, now: float) -> None:
@@ -121,14 +121,14 @@ class Stopping:
 
     def is_past(self, seconds: float) -> bool:
         """Whether running jobs were interrupted these seconds ago, or earlier."""
-        return self._interrupted_at is not None and time.monotonic() > self._interrupted_at + seconds
+        return self._interrupted_at is not None and monotonic() > self._interrupted_at + seconds
 
     def _receive(self, signum: int) -> None:
         """In the thread that reads signals."""
         if signum == signal.SIGUSR1:
             self._mailbox.send(_reopen_log_file())
             return
-        now = time.monotonic()
+        now = monotonic()
         name = signal.Signals(signum).name
         if signum == signal.SIGINT:
             if self.is_stopping and not self._has_parent:

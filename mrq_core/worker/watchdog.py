@@ -22,13 +22,13 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Callable, Collection, Sequence
 from types import FrameType
 from typing import Any
 
 from greenlet import getcurrent
 
+from mrq_core.clock import monotonic
 from mrq_core.errors import Interrupt, JobInterrupt
 from mrq_core.running.context import current_context
 from mrq_core.worker.executions import Execution, Executions
@@ -119,7 +119,7 @@ class Watchdog:
     def _check(self) -> float:
         # Nothing may release the GIL before the interrupts: code in C would take it again for a while, and
         # the job that keeps the processor could not be told any more.
-        now = time.monotonic()
+        now = monotonic()
         undecided = self._executions.undecided()
         kept_waiting = self._examine_hub(now, undecided)
         for execution in undecided:
@@ -189,7 +189,7 @@ class Watchdog:
 
     def _raise_in_greenlet(self, execution: Execution) -> None:
         """In the hub: throws the interrupt into the waiting greenlet of the job."""
-        interrupt = execution.interrupt_at(time.monotonic())
+        interrupt = execution.interrupt_at(monotonic())
         if execution.outcome is not None or interrupt is None or execution.greenlet is None:
             return
         if execution.context.accept(interrupt, id(execution.greenlet)):
@@ -204,7 +204,7 @@ class Watchdog:
         if self._hub_time is not None and self._hub_time.wants_to_know and frame is not None:
             self._hub_time.tell(frame, execution)
         if execution is not None:
-            interrupt = execution.interrupt_at(time.monotonic())
+            interrupt = execution.interrupt_at(monotonic())
             if interrupt is not None and execution.context.accept(interrupt, threading.get_ident()):
                 self._note_reached(execution)
                 raise interrupt

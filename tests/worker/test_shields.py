@@ -35,7 +35,7 @@ def test_a_shield_holds_an_interrupt_back_until_it_is_left() -> None:
 
 def test_a_call_holds_an_interrupt_back_for_a_moment_only(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("mrq_core.running.context.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("mrq_core.running.context.monotonic", lambda: now[0])
     context = execution().context
     context.in_code = True
     interrupt, me = TimeoutInterrupt("too long"), threading.get_ident()

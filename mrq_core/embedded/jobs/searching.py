@@ -9,13 +9,12 @@ from __future__ import annotations
 import heapq
 import math
 import sqlite3
-import time
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from msgspec.structs import replace
 
-from mrq_core.clock import Clock
+from mrq_core.clock import Clock, monotonic
 from mrq_core.contract import codec
 from mrq_core.contract.matching import check_group
 from mrq_core.contract.messages import Action, Applied, ChangeResult
@@ -97,7 +96,7 @@ def find(
 ) -> Page:
     """See `Broker.find`. `bounded` of False: without a limit of time, for a filter with few ids."""
     check_page_cursor(cursor)
-    deadline = time.monotonic() + MAX_SECONDS if bounded else math.inf
+    deadline = monotonic() + MAX_SECONDS if bounded else math.inf
     hits: list[str] = []
     last, stopped, more = cursor, False, False
     candidates = _candidates(connection, wanted, clock.now_ms(), order, cursor, limit + 1)
@@ -108,7 +107,7 @@ def find(
                 break
             hits.append(job_id)
         last = job_id
-        if number % 64 == 63 and time.monotonic() > deadline:
+        if number % 64 == 63 and monotonic() > deadline:
             stopped = True
             break
     records = tuple(record for record in get(connection, clock, hits) if record is not None)

@@ -23,6 +23,7 @@ from threading import get_ident
 from typing import TypeVar
 
 from mrq_core import failpoints
+from mrq_core.clock import monotonic
 from mrq_core.contract.driver import RunBlocking
 from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers.answers import UNREADABLE, raise_if_unreadable
@@ -265,9 +266,9 @@ class Database:
         """
         with one_at_a_time(_LEAVE_WITHIN) as is_alone:
             databases = _databases_at(self.path)
-            deadline = time.monotonic() + _LEAVE_WITHIN
+            deadline = monotonic() + _LEAVE_WITHIN
             while not is_alone or any(database._lent for database in databases):
-                if not is_alone or time.monotonic() > deadline:
+                if not is_alone or monotonic() > deadline:
                     raise BrokerUnavailable(
                         f"{self.path}-wal or {self.path}-shm was removed while it was in use, and other "
                         "calls still use it: try again"
@@ -357,13 +358,13 @@ class Database:
 
     def _use_wal(self, connection: sqlite3.Connection) -> None:
         """The journal mode is kept in the file. Changing it does not wait for locks by itself."""
-        deadline = time.monotonic() + self._timeout
+        deadline = monotonic() + self._timeout
         while True:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
                 return
             except sqlite3.OperationalError as error:
-                if not failures.is_busy(error) or time.monotonic() > deadline:
+                if not failures.is_busy(error) or monotonic() > deadline:
                     raise
             time.sleep(0.01)
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from mrq_core.clock import monotonic
 from mrq_core.embedded.server.forks import sleep
 
 Identity = tuple[int, int] | None
@@ -66,13 +66,13 @@ def close_unsaved(connection: sqlite3.Connection) -> None:
 @contextmanager
 def one_at_a_time(seconds: float) -> Iterator[bool]:
     """A block that one thread of the process is in. False: another one has not left it in time."""
-    deadline = time.monotonic() + seconds
+    deadline = monotonic() + seconds
     while True:
         try:
             _gate.pop()
             break
         except IndexError:
-            if time.monotonic() > deadline:
+            if monotonic() > deadline:
                 yield False
                 return
             sleep()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import _queue
 import os
-import time
 from collections import deque
 from contextlib import suppress
+
+from mrq_core.clock import monotonic
 
 _FORK_WAITS = 3.0
 """Seconds for which a fork waits for running transactions."""
@@ -56,8 +57,8 @@ def sleep() -> None:
 def _before_fork() -> None:
     global _is_forking
     _is_forking = True
-    deadline = time.monotonic() + _FORK_WAITS
-    while _transactions and time.monotonic() < deadline:
+    deadline = monotonic() + _FORK_WAITS
+    while _transactions and monotonic() < deadline:
         sleep()
 
 

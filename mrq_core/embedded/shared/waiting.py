@@ -10,7 +10,7 @@ import sqlite3
 import time
 from collections.abc import Sequence
 
-from mrq_core.clock import Clock
+from mrq_core.clock import Clock, monotonic
 from mrq_core.contract.messages import Wanted
 from mrq_core.embedded.jobs import trees
 from mrq_core.embedded.raw import parameters
@@ -26,7 +26,7 @@ def wait(database: Database, clock: Clock, wanted: Sequence[Wanted], timeout: fl
     A lease that ended before the call does not wake, because the claim has seen to it. The pauses are slept
     outside `run_blocking`, so that they occupy no thread of a pool.
     """
-    deadline = time.monotonic() + timeout
+    deadline = monotonic() + timeout
     began_ms = clock.now_ms()
     pause = FIRST_PAUSE_SECONDS
     with database.lent() as connection:
@@ -39,7 +39,7 @@ def wait(database: Database, clock: Clock, wanted: Sequence[Wanted], timeout: fl
                 due_ms = database.run_blocking(lambda: _due(connection, wanted, clock, began_ms))
             if due_ms is not None and due_ms <= clock.now_ms():
                 return True
-            left = deadline - time.monotonic()
+            left = deadline - monotonic()
             if left <= 0:
                 return False
             if database.has_other_files():  # the connection would hear of nothing more

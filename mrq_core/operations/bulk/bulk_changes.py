@@ -10,7 +10,7 @@ from functools import partial
 
 from msgspec.structs import replace
 
-from mrq_core.clock import after
+from mrq_core.clock import after, monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import CHUNK, Action, Cancel, ChangeResult, Edit
 from mrq_core.contract.queries import Order
@@ -27,8 +27,8 @@ def bounded(broker: Broker, query: SearchQuery) -> SearchQuery:
     """The query for jobs that were queued until now, by the broker's clock. Returns when that moment has
     passed, so that no change from now on gives a job a `queued_at` that matches."""
     until = after(broker.now(), 0.001)
-    deadline = time.monotonic() + 1.0
-    while broker.now() < until and time.monotonic() < deadline:
+    deadline = monotonic() + 1.0
+    while broker.now() < until and monotonic() < deadline:
         time.sleep(0.001)
     earlier = query.filter.until
     if earlier is not None and earlier <= until:

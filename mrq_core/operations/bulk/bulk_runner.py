@@ -5,9 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerError, BrokerUnavailable, shown_error
 from mrq_core.ids import new_id
@@ -64,9 +64,9 @@ class BulkRunner:
         while not self._stopping.is_set():
             try:
                 broker = self._broker()
-                if self._asked.is_set() or time.monotonic() >= next_look:
+                if self._asked.is_set() or monotonic() >= next_look:
                     self._asked.clear()
-                    next_look = time.monotonic() + LOOK
+                    next_look = monotonic() + LOOK
                     for taken in take_over(broker, self._owner, list(held)):
                         _log.info("bulk.taken id=%s action=%s", taken.bulk.id, taken.bulk.change.verb)
                         held[taken.bulk.id] = taken

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 import msgspec
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.queries import JobFilter, KeyUse, Order, QueueCounts
@@ -53,9 +53,9 @@ class ReachedLimits:
 
     def of(self, broker: Broker, counts: Iterable[QueueCounts]) -> tuple[ReachedLimit, ...]:
         """As `reached_limits`, of up to 2 s ago."""
-        if time.monotonic() - self._read_at > _KEPT:
+        if monotonic() - self._read_at > _KEPT:
             self._found = reached_limits(broker, counts)
-            self._read_at = time.monotonic()
+            self._read_at = monotonic()
         return self._found
 
 
@@ -70,15 +70,15 @@ def reached_limits(broker: Broker, counts: Iterable[QueueCounts]) -> tuple[Reach
     limits = broker.rules().limits
     if not limits:
         return ()
-    deadline, now = time.monotonic() + _SECONDS, broker.now()
+    deadline, now = monotonic() + _SECONDS, broker.now()
     found: dict[str, ReachedLimit] = {}
     asked: set[tuple[str, ...]] = set()
     queues = sorted((one for one in counts if one.waiting > one.due), key=lambda one: one.due - one.waiting)
     for queue in queues[:_MOST_QUEUES]:
-        if queue is not queues[0] and time.monotonic() > deadline:
+        if queue is not queues[0] and monotonic() > deadline:
             break
         for record in _parked(broker, queue.queue, now):
-            if asked and time.monotonic() > deadline:
+            if asked and monotonic() > deadline:
                 break
             if record.limit_keys not in asked:
                 asked.add(record.limit_keys)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.metrics import Resolution
 from mrq_core.contract.queries import QueueCounts
@@ -146,7 +146,7 @@ def stuck_queues(
     minute and the last one: the longest first, up to 10.
 
     Each has the first reason of `explain_queue`, as long as 100 ms are not over."""
-    begin = time.monotonic()
+    begin = monotonic()
     late = [(one, (now - one.oldest_due).total_seconds()) for one in counts if one.oldest_due is not None]
     late = sorted((pair for pair in late if pair[1] > STUCK_AFTER), key=lambda pair: -pair[1])
     if not late:
@@ -156,7 +156,7 @@ def stuck_queues(
     moving = frozenset().union(*(slot.moving for slot in slots))
     found = []
     for one, age in [pair for pair in late if pair[0].queue not in moving][:MOST_STUCK]:
-        in_time = time.monotonic() - begin < STUCK_SECONDS
+        in_time = monotonic() - begin < STUCK_SECONDS
         reasons = explain_queue(broker, one.queue) if in_time else []
         reason = reasons[0] if reasons else None
         found.append(Stuck(queue=one.queue, due=one.due, oldest_age=age, reason=reason))

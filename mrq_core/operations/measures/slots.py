@@ -6,12 +6,12 @@ A minute that is over does not change, so each is read once.
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.metrics import ENDED, STARTED, Metric, Resolution
 from mrq_core.operations.measures.series import FAILED_ENDS, FINISHED, read_roll_ups
@@ -73,13 +73,13 @@ class SlotHistory:
         and others for about `seconds`; the rest is empty, and known to later calls. None: all. Reads what all
         queues and tasks have recorded in the time.
         """
-        begin = time.monotonic()
+        begin = monotonic()
         settled = _SETTLED[resolution] + resolution.seconds
         with self._lock:
             missing = [at for at in reversed(times) if (resolution, at) not in self._slots]
             fresh: dict[datetime, Slot] = {}
             for start in range(0, len(missing), _AT_ONCE):
-                if start and seconds is not None and time.monotonic() - begin > seconds:
+                if start and seconds is not None and monotonic() - begin > seconds:
                     break
                 fresh.update(_read(broker, missing[start : start + _AT_ONCE][::-1], resolution))
             for at, slot in fresh.items():

@@ -14,7 +14,7 @@ from datetime import datetime
 
 import msgspec
 
-from mrq_core.clock import after
+from mrq_core.clock import after, monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.metrics import ENDED, STARTED, Metric, Resolution, Tags
 from mrq_core.contract.record import Status
@@ -138,7 +138,7 @@ class TaskHistory:
         for about `seconds`, so that the first calls may have fewer hours; a thread reads the others. None:
         all hours, which takes about a second where 200 tasks are busy all the time. About 2 MB are kept.
         """
-        begin, now = time.monotonic(), broker.now()
+        begin, now = monotonic(), broker.now()
         current = Resolution.HOUR.start_of(now)
         wanted = [after(current, -3600.0 * index) for index in range(HOURS)]
         is_settled = (now - current).total_seconds() > _SETTLED
@@ -152,7 +152,7 @@ class TaskHistory:
         latest = _read(broker, unsettled)
         step = _AT_ONCE if seconds is None else 1
         for start in range(0, len(missing), step):
-            if start and seconds is not None and time.monotonic() - begin > seconds:
+            if start and seconds is not None and monotonic() - begin > seconds:
                 self._fill_later(broker, missing[start:])
                 break
             self._keep(_read(broker, missing[start : start + step]))

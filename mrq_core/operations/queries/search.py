@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import CHUNK
 from mrq_core.contract.queries import JobFilter, Order
@@ -126,11 +126,11 @@ class LastSuccesses:
         succeeded after them is left out. One `Broker.find` by an index.
         """
         known = self._known.get(path)
-        if known is None or time.monotonic() - known[0] > self._seconds:
+        if known is None or monotonic() - known[0] > self._seconds:
             wanted = JobFilter(paths=(path,), statuses=(Status.SUCCESS,))
             page = self._broker.find(wanted, limit=_RECENT_SUCCESSES)
             ends = [record.ended_at for record in page.records if record.ended_at is not None]
-            known = self._known[path] = (time.monotonic(), max(ends, default=None))
+            known = self._known[path] = (monotonic(), max(ends, default=None))
         return known[1]
 
     def has_read(self, path: str) -> bool:
@@ -156,11 +156,11 @@ def _steps(
 ) -> Iterator[_Step]:
     """Reads jobs and examines the conditions, until there are no more jobs or the next read would not end in
     time. Reads at least once."""
-    begin, now = time.monotonic(), broker.now()
+    begin, now = monotonic(), broker.now()
     successes = LastSuccesses(broker)
     may_scan = bool(wanted.params or wanted.workers or wanted.since or wanted.until)
     while True:
-        started = time.monotonic()
+        started = monotonic()
         page = broker.find(wanted, order=order, cursor=cursor, limit=_BATCH)
         cursor, until = page.cursor, page.searched_until
         matching = [record for record in page.records if query.allows(record, now)]
@@ -169,7 +169,7 @@ def _steps(
             if last is not None:
                 cursor = until = last
         yield _Step(matching=matching, cursor=cursor, searched_until=until)
-        ended = time.monotonic()
+        ended = monotonic()
         next_seconds = max(2 * (ended - started), _SCAN_SECONDS if may_scan else 0.0)
         if cursor is None or until is not None or ended - begin + next_seconds > seconds:
             return
@@ -182,7 +182,7 @@ def _still_failing(
     before all were examined. Examines at least the first."""
     found: list[JobRecord] = []
     for index, record in enumerate(records):
-        if index and not successes.has_read(record.path) and time.monotonic() > deadline:
+        if index and not successes.has_read(record.path) and monotonic() > deadline:
             return found, records[index - 1].id
         if successes.is_still_failing(record):
             found.append(record)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Cancel, Requeue, Wanted
 from mrq_core.contract.record import Status
@@ -120,9 +120,9 @@ class WaitContract(Contract):
 
     def test_nothing_due_is_waited_for_until_the_timeout(self, broker: Broker, clock: ManualClock) -> None:
         put(broker, clock, "other")
-        before = time.monotonic()
+        before = monotonic()
         assert not broker.wait(named("q"), 0.05)
-        assert time.monotonic() - before >= 0.04
+        assert monotonic() - before >= 0.04
 
     def test_no_timeout_means_no_waiting(self, broker: Broker) -> None:
         assert not broker.wait(named("q", "tree/"), 0.0)
@@ -168,8 +168,8 @@ class WaitContract(Contract):
         claimed: list[str] = []
 
         def work(name: str) -> None:
-            deadline = time.monotonic() + PATIENCE
-            while len(claimed) < 4 and time.monotonic() < deadline:
+            deadline = monotonic() + PATIENCE
+            while len(claimed) < 4 and monotonic() < deadline:
                 if broker.wait(named("q"), 0.2):
                     record = take_one_or_none(broker, name)
                     if record is not None:
@@ -191,6 +191,6 @@ def take_one_or_none(broker: Broker, worker: str) -> str | None:
 
 def finishes(wait: Callable[[], bool]) -> bool:
     """Whether the wait says True well before its timeout."""
-    before = time.monotonic()
+    before = monotonic()
     answer = wait()
-    return answer and time.monotonic() - before < PATIENCE
+    return answer and monotonic() - before < PATIENCE

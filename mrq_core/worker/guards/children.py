@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -22,6 +21,7 @@ import gevent.subprocess
 from gevent import hub
 from gevent.monkey import get_original
 
+from mrq_core.clock import monotonic
 from mrq_core.worker.reporting.process_memory import children_of
 
 ours: set[int] = set()
@@ -75,7 +75,7 @@ class _Watch:
         """Tells gevent that the child has ended. Later calls have no effect."""
         if self.ended_at is not None:
             return
-        self.ended_at = time.monotonic()
+        self.ended_at = monotonic()
         self.rstatus = status
         if self._watcher is not None:
             self._loop.run_callback_threadsafe(self.forget)
@@ -137,7 +137,7 @@ def _watch_child(pid: int, callback: Any = None, loop: Any = None, ref: bool = F
 def _sweep() -> None:
     """Takes the statuses that nothing has waited for, also those of orphans that the process inherited."""
     global _swept_at
-    now = time.monotonic()
+    now = monotonic()
     if now < _swept_at + _KEPT / 6:
         return
     _swept_at = now
@@ -226,14 +226,14 @@ def _group_of(pid: int) -> int:
 
 def _wait_for_end(pid: int, seconds: float | None) -> bool:
     """Waits until the child has ended, in the hub of the calling thread. False: it has not in time."""
-    deadline = None if seconds is None else time.monotonic() + seconds
+    deadline = None if seconds is None else monotonic() + seconds
     here = hub.get_hub()
     descriptor = _open(pid)
     watcher: Any = here.loop.io(descriptor, 1) if descriptor >= 0 else None
     pause = _PAUSES[0]
     try:
         while _status_of(pid) is None:
-            left = None if deadline is None else deadline - time.monotonic()
+            left = None if deadline is None else deadline - monotonic()
             if left is not None and left <= 0:
                 return False
             if watcher is None:

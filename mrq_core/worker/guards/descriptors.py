@@ -12,11 +12,11 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-import time
 import weakref
 from contextlib import suppress
 from typing import NamedTuple
 
+from mrq_core.clock import monotonic
 from mrq_core.worker.guards.guarded_log import GuardedLog
 
 _ABOVE = 10
@@ -131,11 +131,11 @@ class DescriptorReserve:
                 opened.append(os.open(os.devnull, os.O_RDONLY))
             self._exhausted_since = None
         except OSError:
-            self._exhausted_since = self._exhausted_since or time.monotonic()
+            self._exhausted_since = self._exhausted_since or monotonic()
         finally:
             for descriptor in opened:
                 os.close(descriptor)
-        return self._exhausted_since is not None and time.monotonic() - self._exhausted_since > _PATIENCE
+        return self._exhausted_since is not None and monotonic() - self._exhausted_since > _PATIENCE
 
     def release(self) -> None:
         """Closes the descriptors, so that the process can open others."""

@@ -8,13 +8,13 @@ exception in them, which Python prints and which ends the finalizer alone.
 
 from __future__ import annotations
 
-import time
 from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary, finalize
 
 import gevent
 
+from mrq_core.clock import monotonic
 from mrq_core.worker.guards.guarded_log import GuardedLog
 
 PATIENCE = 5.0
@@ -74,7 +74,7 @@ class FinalizerWatch:
         if finalizer is None:
             self._found.pop(greenlet, None)
             return
-        now = time.monotonic()
+        now = monotonic()
         known, since, tries = self._found.get(greenlet, (None, now, 0))
         if finalizer is not known:
             self._found[greenlet] = (finalizer, now, 0)
@@ -98,7 +98,7 @@ class FinalizerWatch:
                 name, PATIENCE,
             )  # fmt: skip
         loop = gevent.get_hub().loop
-        self._interrupted[greenlet] = time.monotonic()
+        self._interrupted[greenlet] = monotonic()
         loop.run_callback(greenlet.throw, FinalizerInterrupt)
         again = loop.timer(_NEXT, ref=False)
         again.start(self._look_again, greenlet, again)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import gevent
 from gevent._hub_local import get_hub_if_exists
 
+from mrq_core.clock import monotonic
 from mrq_core.errors import shown_error
 from mrq_core.running import logs
 from mrq_core.running.context import current_context
@@ -109,7 +109,7 @@ def may_report(kind: object) -> bool:
     SystemError for ever, and would fill the disk."""
     if kind is not SystemError:
         return True
-    now = time.monotonic()
+    now = monotonic()
     if len(_reports) == _REPORTS_MOST and now - _reports[0] < _REPORTS_SPAN:
         return False
     _reports.append(now)
@@ -144,7 +144,7 @@ _left_out_until = 0.0
 
 @limits_nesting
 def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
-    started = time.monotonic()
+    started = monotonic()
     try:
         logs.stamp(record)
         if started < _left_out_until:
@@ -152,7 +152,7 @@ def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
         else:
             _handle_unguarded(logger, record)
     except BaseException as error:
-        if not issubclass(type(error), Exception) and time.monotonic() - started > _BLOCKED:
+        if not issubclass(type(error), Exception) and monotonic() - started > _BLOCKED:
             _leave_out_handlers()
         if not issubclass(type(error), Exception) and current_context.get() is not None:
             raise
@@ -164,7 +164,7 @@ def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
 def _leave_out_handlers() -> None:
     """Keeps lines from handlers that mrq did not install, because one of them blocks."""
     global _left_out_until
-    _left_out_until = time.monotonic() + _LEFT_OUT
+    _left_out_until = monotonic() + _LEFT_OUT
     logging.getLogger("mrq.worker").warning(
         "log.blocks: a log handler did not return, or its lock was not released. For %g s only the handlers "
         "of mrq get lines",

@@ -11,7 +11,6 @@ a native thread has used may not wake a greenlet: it leaves that to the loop of 
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +18,8 @@ import gevent
 from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original
 from greenlet import getcurrent
+
+from mrq_core.clock import monotonic
 
 _PATIENCE, _PATIENCE_WITH_HANDLER = 1.0, 5.0
 """Seconds that a caller waits for the lock of the module, or of a handler, before the holder loses it."""
@@ -48,9 +49,9 @@ class PatientLock:
     def acquire(self, blocking: bool = True, timeout: float = -1.0) -> bool:
         """Takes the lock. False: another greenlet holds it, and the caller does not wait so long."""
         me = getcurrent()
-        started = time.monotonic()
-        while not self._take(me, is_over=time.monotonic() - started >= self._patience):
-            if not blocking or 0 <= timeout <= time.monotonic() - started:
+        started = monotonic()
+        while not self._take(me, is_over=monotonic() - started >= self._patience):
+            if not blocking or 0 <= timeout <= monotonic() - started:
                 return False
             hub = get_hub_if_exists()
             if hub is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import select
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ import gevent.hub
 from gevent.monkey import get_original
 from gevent.socket import wait_read, wait_write
 
+from mrq_core.clock import monotonic
 from mrq_core.debug.patching import ImportHook
 
 _CHUNK = select.PIPE_BUF
@@ -104,10 +104,10 @@ def _acquiring(acquire: _Acquire) -> _Acquire:
     def acquire_between(block: bool = True, timeout: float | None = None) -> bool:
         if not block or os.getpid() != worker or not _may_wait():
             return acquire(block, timeout)
-        end = None if timeout is None else time.monotonic() + timeout
+        end = None if timeout is None else monotonic() + timeout
         pause, longest = _PAUSES
         while not acquire(False):
-            if end is not None and (pause := min(pause, end - time.monotonic())) <= 0:
+            if end is not None and (pause := min(pause, end - monotonic())) <= 0:
                 return False
             gevent.sleep(pause)
             pause = min(2 * pause, longest)

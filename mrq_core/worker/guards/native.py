@@ -6,7 +6,6 @@ with greenlets, because gevent has patched the locks. It sends everything throug
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -15,6 +14,7 @@ import gevent
 import gevent.hub
 from gevent.monkey import get_original
 
+from mrq_core.clock import monotonic
 from mrq_core.worker.guards.guarded_log import GuardedLog
 
 T = TypeVar("T")
@@ -93,8 +93,8 @@ class NativeLoop:
     def _run(self) -> None:
         pause = self._pause
         while True:
-            ends = time.monotonic() + pause
-            while not self._stopped and (left := ends - time.monotonic()) > 0:
+            ends = monotonic() + pause
+            while not self._stopped and (left := ends - monotonic()) > 0:
                 sleep(min(left, _SLICE))
             if self._stopped:
                 break

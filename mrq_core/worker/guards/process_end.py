@@ -19,11 +19,11 @@ import ctypes
 import faulthandler
 import os
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from mrq_core.clock import monotonic
 from mrq_core.worker.guards.native import sleep, start_native_thread
 
 LEAVE_WITHIN = 3.0
@@ -47,7 +47,7 @@ def end_process_within(seconds: float, code: int, reason: str) -> None:
     outcomes, must end before.
     """
     global _ends_at
-    at = time.monotonic() + seconds
+    at = monotonic() + seconds
     if _ends_at is not None and _ends_at <= at:
         return
     _ends_at = at
@@ -57,7 +57,7 @@ def end_process_within(seconds: float, code: int, reason: str) -> None:
             faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
 
     def end() -> None:
-        sleep(max(0.0, at - _EARLIER - time.monotonic()))
+        sleep(max(0.0, at - _EARLIER - monotonic()))
         write_and_exit(f"{reason}, and something kept the process for {seconds:g} s: it ends now", code)
 
     with suppress(RuntimeError):  # no thread can be started, and the timer ends the process without a word

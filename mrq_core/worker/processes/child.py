@@ -6,9 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from contextlib import suppress
 
+from mrq_core.clock import monotonic
 from mrq_core.worker.processes.launch import Launch
 from mrq_core.worker.processes.messages import DONE, READY, REPORT
 
@@ -25,7 +25,7 @@ class ChildProcess:
 
     def __init__(self, start: bytes, launch: Launch, title: str) -> None:
         """`start` is the beginning of the pipe of commands; `title` shows in lists of processes."""
-        self.started_at = time.monotonic()
+        self.started_at = monotonic()
         self.is_ready = False
         self.is_done = False
         self.is_killed = False

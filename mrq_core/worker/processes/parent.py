@@ -18,10 +18,10 @@ import os
 import resource
 import selectors
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
+from mrq_core.clock import monotonic
 from mrq_core.errors import ConfigError
 from mrq_core.worker.processes.child import ChildProcess
 from mrq_core.worker.processes.messages import DRAIN, INTERRUPT, STOP
@@ -67,7 +67,7 @@ class ParentProcess:
         """The last command to the workers. Empty: the parent does not stop."""
         self._kills_at = float("inf")
         self._code = 0
-        self._examined_at = time.monotonic()
+        self._examined_at = monotonic()
         self._reaped_at = self._examined_at
 
     def run(self) -> int:
@@ -80,7 +80,7 @@ class ParentProcess:
             received = self._wait()
             for number in received:
                 self._obey(number)
-            now = time.monotonic()
+            now = monotonic()
             self._examine(now)
             if signal.SIGCHLD in received or now - self._reaped_at >= _TICK:
                 self._reaped_at = now
@@ -94,7 +94,7 @@ class ParentProcess:
 
     def _is_over(self) -> bool:
         if any(self._alive()):
-            if time.monotonic() < self._kills_at + _DEATH_WITHIN:
+            if monotonic() < self._kills_at + _DEATH_WITHIN:
                 return False
             _log.error("processes.left pids=%s: killed, and not gone", [c.pid for _, c in self._alive()])
             return True
@@ -102,7 +102,7 @@ class ParentProcess:
 
     def _wait(self) -> list[int]:
         """Waits for the next event or time. Reads the reports, and returns the signals."""
-        now = time.monotonic()
+        now = monotonic()
         times = [now + _TICK]
         if self._kills_at > now:
             times.append(self._kills_at)
@@ -139,7 +139,7 @@ class ParentProcess:
 
     def _start_due(self) -> None:
         for slot in self._startable():
-            if not self._command and slot.is_due(time.monotonic()):
+            if not self._command and slot.is_due(monotonic()):
                 try:
                     slot.child = child = self._start(slot.number)
                 except OSError as error:
@@ -224,7 +224,7 @@ class ParentProcess:
     def _tell(self, command: bytes, seconds: float) -> None:
         """Sends a command to all workers, and kills those that have not ended after these seconds."""
         self._command = command
-        self._kills_at = min(self._kills_at, time.monotonic() + seconds)
+        self._kills_at = min(self._kills_at, monotonic() + seconds)
         for _, child in self._alive():
             child.send(command)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import signal
-import time
 
+from mrq_core.clock import monotonic
 from mrq_core.worker.processes.child import ChildProcess
 
 FAILURES_MOST = 5
@@ -35,7 +35,7 @@ class Slot:
         """Counts a failed start. Returns the pause before the next one, in seconds."""
         pause = min(_PAUSE_FIRST * 2.0**self.failures, _PAUSE_MOST)
         self.failures += 1
-        self.next_start = time.monotonic() + pause
+        self.next_start = monotonic() + pause
         return pause
 
     def ended(self, child: ChildProcess, code: int) -> float | None:

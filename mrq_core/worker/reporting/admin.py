@@ -10,7 +10,6 @@ from __future__ import annotations
 import _socket
 import os
 import socket
-import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any
@@ -21,6 +20,7 @@ from gevent.monkey import get_original
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
+from mrq_core.clock import monotonic
 from mrq_core.config.settings import Config
 from mrq_core.errors import MrqError
 from mrq_core.worker.guards.lasting import LastingGreenlet
@@ -63,7 +63,7 @@ class AdminServer:
         """Opens the socket. Raises MrqError if the port is taken."""
         self._state = state
         self._pages = pages
-        self._beat_at = time.monotonic()
+        self._beat_at = monotonic()
         self._listener = _listener(state.config.admin_ip, port)
         self._server = WSGIServer(
             self._listener, self._answer, log=None, error_log=None, handler_class=_Handler,
@@ -81,7 +81,7 @@ class AdminServer:
 
     def start(self) -> None:
         """Answers from now on."""
-        self._beat_at = time.monotonic()
+        self._beat_at = monotonic()
         own.keep_non_blocking(self._listener.fileno())
         self._server.start()
         self._heart.start()
@@ -100,7 +100,7 @@ class AdminServer:
 
     def _beat(self) -> None:
         while True:
-            self._beat_at = time.monotonic()
+            self._beat_at = monotonic()
             gevent.sleep(_BEAT)
 
     def _answer(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
@@ -127,9 +127,9 @@ class AdminServer:
             return Page("400 Bad Request", TEXT, expected)
         state = self._state
         first = state.idle_rounds
-        deadline = time.monotonic() + timeout
+        deadline = monotonic() + timeout
         while not (self._is_over() or state.idle_rounds >= first + _IDLE_ROUNDS) or len(state.executions):
-            if time.monotonic() >= deadline:
+            if monotonic() >= deadline:
                 return Page(UNAVAILABLE, JSON, '{"idle": false}\n')
             state.wake.set()
             gevent.sleep(_TICK)
@@ -141,7 +141,7 @@ class AdminServer:
     # --- in the native thread ------------------------------------------------------------------
 
     def _answer_natively(self) -> float:
-        blocked = time.monotonic() - self._beat_at
+        blocked = monotonic() - self._beat_at
         if blocked < _BLOCKED:
             return _TICK
         for _ in range(_NATIVE_MOST):
@@ -157,10 +157,10 @@ class AdminServer:
 
     def _answer_connection(self, connection: _socket.socket, blocked: float) -> None:
         """Reads a request without gevent, and answers. Raises OSError."""
-        deadline = time.monotonic() + _NATIVE_PATIENCE
+        deadline = monotonic() + _NATIVE_PATIENCE
         request = b""
         while b"\r\n\r\n" not in request and b"\n\n" not in request:
-            left = deadline - time.monotonic()
+            left = deadline - monotonic()
             if left <= 0 or len(request) > _REQUEST_MOST:
                 return
             connection.settimeout(left)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.codec import JsonObject
 from mrq_core.operations.measures.prometheus import METRICS, labels, series
 from mrq_core.operations.views import worker_view
@@ -67,7 +67,7 @@ class Pages:
             return f"the worker does not claim jobs: its state is {status}"
         if blocked:
             return f"a job blocks the hub for {blocked:.1f} s"
-        away = time.monotonic() - self._polled_at()
+        away = monotonic() - self._polled_at()
         return f"the broker has not answered for {away:.0f} s" if away > self._away else ""
 
 

@@ -8,13 +8,13 @@ waiting time, and costs the profiled job about as much as any other job.
 from __future__ import annotations
 
 import os
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from types import CodeType, FrameType
 
 import gevent
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.plain import printable
 from mrq_core.errors import BrokerError, on_one_line
@@ -61,7 +61,7 @@ class Profile:
         self.root = Node()
         self._nodes = 1
         self.samples = 0
-        self._began = self._last = time.monotonic()
+        self._began = self._last = monotonic()
 
     @property
     def pause(self) -> float:
@@ -72,7 +72,7 @@ class Profile:
     def is_over(self) -> bool:
         """Whether the run, or the time for its profile, has ended."""
         execution = self._execution
-        return execution.outcome is not None or execution.lost or time.monotonic() >= self.ends_at
+        return execution.outcome is not None or execution.lost or monotonic() >= self.ends_at
 
     @property
     def is_elsewhere(self) -> bool:
@@ -84,7 +84,7 @@ class Profile:
         greenlet = self._execution.greenlet
         is_waiting = getattr(greenlet, "gr_frame", None) is not None
         frame = frame_of(self._execution, self._hub_thread)
-        now = time.monotonic()
+        now = monotonic()
         seconds, self._last = now - self._last, now
         if frame is not None:
             self._add(_codes(frame, self._outer), seconds, 0.0 if is_waiting else seconds)
@@ -109,7 +109,7 @@ class Profile:
     def text(self) -> str:
         """The profile as lines of text: the tree of calls, and the functions with the most time."""
         record, root = self._execution.record, self.root
-        seconds = time.monotonic() - self._began
+        seconds = monotonic() - self._began
         state = "has ended" if self._execution.outcome is not None else "still runs"
         head = (
             f"{record.id} {record.path} {state}: profile of {seconds:.2f} s in {self.samples} samples, "
@@ -144,7 +144,7 @@ class Profiler:
 
     def ask(self, request_id: str, path: str, seconds: float) -> str | None:
         """Profiles the next run of the task that begins within these seconds. Returns why not, or None."""
-        now = time.monotonic()
+        now = monotonic()
         for known, (_, expires) in list(self.wishes.items()):
             if expires <= now:
                 self.wishes.pop(known, None)
@@ -158,7 +158,7 @@ class Profiler:
     def begin(self, execution: Execution) -> None:
         """In the hub: a run begins. Call this only if there are wishes."""
         wish = self.wishes.pop(execution.record.path, None)
-        if wish is None or wish[1] <= time.monotonic() or self._is_over:
+        if wish is None or wish[1] <= monotonic() or self._is_over:
             return
         request_id, ends_at = wish
         profile = Profile(execution, self._hub_thread, self._outer, ends_at)
@@ -180,8 +180,8 @@ class Profiler:
     def stop(self, broker: Broker) -> None:
         """In the hub: answers what waits, because the worker ends. Raises BrokerError."""
         self._is_over = True
-        latest = time.monotonic() + _STOPPED_WITHIN
-        while self._following and time.monotonic() < latest:
+        latest = monotonic() + _STOPPED_WITHIN
+        while self._following and monotonic() < latest:
             gevent.sleep(_INTERVAL)
         for path in list(self.wishes):
             wish = self.wishes.pop(path, None)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
 from mrq_core import __version__
+from mrq_core.clock import monotonic
 from mrq_core.errors import shown_error
 from mrq_core.operations.task_descriptions import publish_task
 from mrq_core.tasks.describing import TaskDescription, describe
@@ -29,14 +28,14 @@ class TaskPublisher:
         self._state = state
         self._described: dict[str, TaskDescription] = {}
         self._unpublished: list[str] = []
-        self._renewed_at = time.monotonic()
+        self._renewed_at = monotonic()
 
     def publish(self) -> None:
         """Publishes tasks that were loaded since the last call, and once a day all. Raises BrokerError; then
         the next call publishes the rest."""
         while self._state.undescribed:
             self._add(self._state.undescribed.popleft())
-        now = time.monotonic()
+        now = monotonic()
         if now - self._renewed_at > _RENEWAL:
             self._renewed_at, self._unpublished = now, list(self._described)
         while self._unpublished:

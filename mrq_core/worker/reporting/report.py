@@ -8,11 +8,11 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
 
 from msgspec.structs import replace
 
 from mrq_core import __version__
+from mrq_core.clock import from_ms, monotonic, now_ms
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerError
 from mrq_core.operations.workers import (
@@ -56,8 +56,8 @@ class Samples:
     def __init__(self, state: WorkerState) -> None:
         self._state = state
         self._usage: deque[float] = deque(maxlen=int(_MINUTE / _SAMPLE))
-        self._next = self._next_minute = time.monotonic()
-        self._cpu = (time.monotonic(), self.cpu_time())
+        self._next = self._next_minute = monotonic()
+        self._cpu = (monotonic(), self.cpu_time())
         self.memory_history: deque[int] = deque(maxlen=_HISTORY)
         self.cpu_history: deque[float] = deque(maxlen=_HISTORY)
         self.cpu = 0.0
@@ -107,7 +107,7 @@ class Reporter:
         allowed, denied = state.config.allow_tasks, state.config.deny_tasks
         self._allowed, self._denied = _first(allowed, _TASKS_MOST), _first(denied, _TASKS_MOST)
         self._tasks_left_out = len(allowed + denied) - len(self._allowed + self._denied)
-        self._started_at = datetime.now(UTC)
+        self._started_at = from_ms(now_ms())
         self._host = socket.gethostname()
         self._ip = state.config.local_ip or _address()
         self._hub_thread = get_ident()
@@ -130,7 +130,7 @@ class Reporter:
             tasks_left_out=self._tasks_left_out,
             greenlets=state.config.greenlets,
             started_at=self._started_at,
-            reported_at=datetime.now(UTC),
+            reported_at=from_ms(now_ms()),
             interval=state.config.report_interval,
             jobs=dict(list(state.counts.items())[:_STATUSES_MOST]),
             running=self._described(running[:RUNNING_MOST]),
@@ -150,7 +150,7 @@ class Reporter:
         return replace(self.describe(), status=STOPPED, running=(), running_jobs=0, usage=0.0)
 
     def _described(self, executions: list[Execution]) -> tuple[RunningJob, ...]:
-        now = time.monotonic()
+        now = monotonic()
         left, io_left = _STACKS_MOST, _IO_MOST
         jobs = []
         for execution in executions:
@@ -226,7 +226,7 @@ class Reports:
         self._interval = state.config.report_interval
         path = state.config.report_file
         self._file = ReportFile(path, state.name) if path else None
-        self._stored_at = self._written_at = self._tried_at = time.monotonic()
+        self._stored_at = self._written_at = self._tried_at = monotonic()
         self._is_over = True
         self._is_known = False
         """Whether the broker may have a report of this worker."""
@@ -242,7 +242,7 @@ class Reports:
 
     def store(self, broker: Broker) -> None:
         """Writes the report that `mrq workers` shows. Raises BrokerError."""
-        now = time.monotonic()
+        now = monotonic()
         self._put(broker, self._reporter.describe())
         self._stored_at = now
         if self._is_over:  # the hub has written the last report meanwhile
@@ -252,12 +252,12 @@ class Reports:
         """Writes the first report to REPORT_FILE. Raises ConfigError if that fails."""
         if self._file is not None:
             self._file.write_first(self._reporter.describe())
-            self._written_at = time.monotonic()
+            self._written_at = monotonic()
 
     def write_file(self) -> None:
         """Writes the report to REPORT_FILE. Asks no broker. Raises OSError."""
         if self._file is not None:
-            now = time.monotonic()
+            now = monotonic()
             self._file.write(self._reporter.describe())
             self._written_at = now
             if self._is_over:

@@ -7,11 +7,11 @@ name. A native thread answers while a job blocks the hub.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 
 import gevent
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.shared_state import Versions, WorkerRequest
 from mrq_core.contract.values import is_path
@@ -56,7 +56,7 @@ class Requests:
         """Tells this process from an earlier or later one with the same name."""
         self._begun: dict[str, object] = {}
         self._hub_thread = get_ident()
-        self._polled_at = self._tried_at = time.monotonic()
+        self._polled_at = self._tried_at = monotonic()
         self._versions = Versions()
         self._is_over = True
 
@@ -67,7 +67,7 @@ class Requests:
 
     def start(self) -> None:
         """From now on the native thread expects polls of the hub."""
-        self._polled_at = time.monotonic()
+        self._polled_at = monotonic()
         self._is_over = False
 
     def stop(self) -> None:
@@ -76,7 +76,7 @@ class Requests:
 
     def polled(self, versions: Versions, requests: Iterable[WorkerRequest]) -> None:
         """In the hub: answers the requests of a poll. Raises BrokerError; the next poll has them again."""
-        self._polled_at, self._versions = time.monotonic(), versions
+        self._polled_at, self._versions = monotonic(), versions
         self.answer(self._state.broker, requests)
 
     def perform(self, now: float, broker: Callable[[], Broker]) -> None:
@@ -157,7 +157,7 @@ class Requests:
             running = [execution for execution in running if execution.record.id == job]
         self._ask_processes(running)
         parts: list[str] = [] if running else ["no job is running\n" if job is None else _NOT_HERE]
-        now = time.monotonic()
+        now = monotonic()
         size = 0
         for number, execution in enumerate(running):
             record = execution.record
@@ -189,8 +189,8 @@ class Requests:
         for process in asked:
             process.ask_stack()
         wait = gevent.sleep if get_ident() == self._hub_thread else sleep
-        deadline = time.monotonic() + _ANSWERED_WITHIN
-        while time.monotonic() < deadline and any(process.stack is None for process in asked):
+        deadline = monotonic() + _ANSWERED_WITHIN
+        while monotonic() < deadline and any(process.stack is None for process in asked):
             wait(0.05)
 
     def _io_of(self, execution: Execution) -> str:

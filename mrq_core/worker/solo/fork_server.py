@@ -27,6 +27,7 @@ import gevent
 from gevent.event import AsyncResult, Event
 from gevent.monkey import get_original
 
+from mrq_core.clock import monotonic
 from mrq_core.worker.guards import children
 from mrq_core.worker.guards.own_descriptors import own
 
@@ -88,7 +89,7 @@ class ForkServer:
         self._forks: dict[int, Fork] = {}
         self._asked: deque[AsyncResult[Any]] = deque()
         self._given_up: set[AsyncResult[Any]] = set()
-        self._started = time.monotonic()
+        self._started = monotonic()
         self._first_answer = Event()
         if _early:
             self.pid, control = _early.pop()
@@ -123,7 +124,7 @@ class ForkServer:
 
     def _no_answer(self) -> OSError:
         """The error of a request without an answer. Kills the server, unless it may still be starting."""
-        seconds = time.monotonic() - self._started
+        seconds = monotonic() - self._started
         if not self._first_answer.is_set() and seconds < _START_PATIENCE:
             return OSError(
                 f"the process that starts solo jobs has started {seconds:.0f} s ago, and is not ready"
@@ -201,10 +202,10 @@ class ForkServer:
         self._has_exited_within(1.0)
 
     def _has_exited_within(self, seconds: float) -> bool:
-        end = time.monotonic() + seconds
+        end = monotonic() + seconds
         try:
             while not _waitpid(self.pid, os.WNOHANG)[0]:
-                if time.monotonic() > end:
+                if monotonic() > end:
                     return False
                 time.sleep(0.01)
         except ChildProcessError:  # a task has taken the exit status

@@ -21,7 +21,6 @@ import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Container
 from contextlib import suppress
 from importlib import import_module
@@ -32,6 +31,7 @@ import psutil
 from gevent._hub_local import get_hub_if_exists
 from gevent.monkey import get_original
 
+from mrq_core.clock import monotonic
 from mrq_core.worker.guards.process_end import keep_exit_code
 from mrq_core.worker.guards.signals import end_after_work
 from mrq_core.worker.reporting.process_memory import children_of
@@ -179,7 +179,7 @@ class _Server:
 
     def _wait(self) -> Container[int]:
         """The descriptors that can be read. Kills a worker that does not end though its parent is gone."""
-        left = None if self._worker_ends_at is None else max(0.0, self._worker_ends_at - time.monotonic())
+        left = None if self._worker_ends_at is None else max(0.0, self._worker_ends_at - monotonic())
         if left == 0.0:
             with suppress(ProcessLookupError):
                 os.kill(self._worker, signal.SIGKILL)
@@ -187,15 +187,15 @@ class _Server:
         events = dict(self._poll.poll(min(times) * 1000 if times else None))
         if self._grandparent in events:
             self._poll.unregister(self._grandparent)
-            self._worker_ends_at = time.monotonic() + _ORPHAN_PATIENCE
+            self._worker_ends_at = monotonic() + _ORPHAN_PATIENCE
         return events
 
     def end_all(self) -> None:
         """Kills the processes of all jobs, and what they have started."""
         for pid in self._running:
             _kill(pid)
-        end = time.monotonic() + _END_PATIENCE
-        while (self._running or self._kill_adopted()) and time.monotonic() < end:
+        end = monotonic() + _END_PATIENCE
+        while (self._running or self._kill_adopted()) and monotonic() < end:
             self._report_exits()
             _select([], [], [], 0.01)
 

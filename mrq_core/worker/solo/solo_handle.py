@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -14,6 +13,7 @@ import gevent
 import msgspec
 from msgspec.structs import replace
 
+from mrq_core.clock import monotonic
 from mrq_core.errors import Interrupt, JobInterrupt, MemoryLimitExceeded
 from mrq_core.operations.workers import IoState
 from mrq_core.worker.guards.own_descriptors import own
@@ -57,10 +57,10 @@ class SoloProcess:
         self._io: tuple[IoState, float] | None = None
         self._interrupted_at: float | None = None
         self._killed_at: float | None = None
-        self._heard = time.monotonic()
+        self._heard = monotonic()
         self._beats = Beats()
         self._server = server
-        self._started = time.monotonic()
+        self._started = monotonic()
         ours, theirs = socket.socketpair()
         ours.settimeout(None)  # a task may have set a default timeout
         self._heartbeats, beating = os.pipe()
@@ -108,13 +108,13 @@ class SoloProcess:
         if self._io is None:
             return None
         io, received = self._io
-        later = time.monotonic() - received
+        later = monotonic() - received
         calls = tuple(replace(call, seconds=round(call.seconds + later, 3)) for call in io.calls)
         return replace(io, calls=calls)
 
     @io.setter
     def io(self, told: IoState) -> None:
-        self._io = (told, time.monotonic())
+        self._io = (told, monotonic())
 
     def _read(self, inbox: Inbox, *, wait: bool) -> None:
         """Adds what was received. Waits until there is something, or the process exits."""
@@ -140,7 +140,7 @@ class SoloProcess:
 
     def death(self) -> str | None:
         """How the process died, for people. None: it ended with the fork server, and nothing is known."""
-        seconds = time.monotonic() - self._started
+        seconds = monotonic() - self._started
         peak = max(self.peak, self._fork.peak)
         code = self._fork.exit_code
         if code is None:
@@ -160,7 +160,7 @@ class SoloProcess:
         if not exited.wait(EXIT_PATIENCE):
             self.kill(None)
             while not exited.wait(_KILL_PATIENCE):
-                self._check_server(time.monotonic())
+                self._check_server(monotonic())
 
     def close(self) -> None:
         """Closes the descriptors of the worker's side."""
@@ -219,7 +219,7 @@ class SoloProcess:
         """Kills the process and its group. The first reason counts."""
         if not self._fork.exited.is_set():
             self.killed_for = self.killed_for or reason
-            self._killed_at = self._killed_at or time.monotonic()
+            self._killed_at = self._killed_at or monotonic()
             self._server.kill(self._fork)
 
     def _check_server(self, now: float) -> None:

@@ -19,12 +19,12 @@ from __future__ import annotations
 import os
 import random
 import sys
-import time
 from collections.abc import Callable
 
 import gevent
 from gevent.lock import BoundedSemaphore
 
+from mrq_core.clock import monotonic
 from mrq_core.config.cores import available_cores
 from mrq_core.config.settings import SETTINGS, default_of
 from mrq_core.contract.lifecycle import runs_solo
@@ -97,7 +97,7 @@ class SoloProcesses:
             return waiting
         process = None
         try:
-            execution.started = time.monotonic()
+            execution.started = monotonic()
             process = SoloProcess(self._fork_server())
             execution.process = process
             process.send(self._start_of(execution))
@@ -130,13 +130,13 @@ class SoloProcesses:
             return self._wait_in_queue()
         self._suspects_waiting += 1
         try:
-            return self._acquire(execution, time.monotonic() + _LONGEST_WAIT)
+            return self._acquire(execution, monotonic() + _LONGEST_WAIT)
         finally:
             self._suspects_waiting -= 1
 
     def _acquire(self, execution: Execution, deadline: float | None) -> Outcome | None:
         while not self._slots.acquire(timeout=_WAIT_SLICE):
-            now = time.monotonic()
+            now = monotonic()
             interrupt = execution.interrupt_at(now)
             if self._stopping.is_stopping or isinstance(interrupt, JobInterrupt):
                 return self._given_back(0.0)

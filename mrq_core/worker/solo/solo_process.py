@@ -11,7 +11,6 @@ import gc
 import os
 import resource
 import signal
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from gevent.monkey import get_original
 from mrq_core import errors
 from mrq_core.client.ambient import ambient_client, set_process_client
 from mrq_core.client.client import Client
+from mrq_core.clock import monotonic
 from mrq_core.config.settings import Config, default_of
 from mrq_core.config.sources import load_config
 from mrq_core.contract.driver import RunBlocking
@@ -218,7 +218,7 @@ class Job:
         current_context.set(context)
         current_log.set(context.log)
         ambient_client.set(context.client)
-        started = time.monotonic()
+        started = monotonic()
         execution, tracing = self._execution, self._tracing
         if tracing is not None and execution is not None:
             execution.io = tracing.begin(context, gevent.getcurrent())
@@ -274,7 +274,7 @@ class Job:
 
     def _tell_io(self) -> None:
         """Tells the worker what the I/O waits for, up to once a second, if that has changed."""
-        execution, now = self._execution, time.monotonic()
+        execution, now = self._execution, monotonic()
         if execution is None or execution.io is None or now < self._io_told_at + _IO_PAUSE:
             return
         try:
@@ -316,7 +316,7 @@ class Job:
         message, execution = self._interrupt, self._execution
         if message is not None and execution is not None:
             kind: Callable[[str], Interrupt] = getattr(errors, message.kind)
-            execution.interrupt_from(time.monotonic(), partial(kind, message.message))
+            execution.interrupt_from(monotonic(), partial(kind, message.message))
 
 
 def _leave_to_worker(execution: Execution | None) -> None:

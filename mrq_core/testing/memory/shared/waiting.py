@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from datetime import datetime
 
+from mrq_core.clock import monotonic
 from mrq_core.contract.messages import Wanted
 from mrq_core.testing.memory.data import Locked, MemoryData
 from mrq_core.testing.memory.jobs import trees
@@ -16,12 +17,12 @@ POLL_SECONDS = 0.01
 
 def wait(data: MemoryData, locked: Locked, wanted: Sequence[Wanted], timeout: float) -> bool:
     """See `Broker.wait`."""
-    deadline = time.monotonic() + timeout
+    deadline = monotonic() + timeout
     while True:
         with locked() as now:
             if _has_due(data, wanted, now):
                 return True
-        left = deadline - time.monotonic()
+        left = deadline - monotonic()
         if left <= 0:
             return False
         # Polling, unlike waking, also notices entries that become due by time alone.
