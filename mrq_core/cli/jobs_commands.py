@@ -62,7 +62,8 @@ def list_jobs(
     elif rows:
         _print_jobs(rows)
     else:
-        note("No jobs match." if not job_filter.is_empty else "There are no jobs.")
+        more = "" if cursor is None else "more "
+        note(f"There are no {more}jobs." if job_filter.is_empty else f"No {more}jobs match.")
     if found.cursor is not None:
         shown = f"{counted(len(rows), 'job')}; there are more"
         if found.total is not None:

@@ -92,6 +92,14 @@ def test_an_empty_list_says_so(mrq: Shell) -> None:
     assert mrq("jobs", "list", "--json").json == []
 
 
+def test_a_list_that_goes_on_after_the_last_job_says_that_there_are_no_more(
+    mrq: Shell, project: Project
+) -> None:
+    [last] = project.client.queue_jobs("tasks.fail", [{}])
+    assert mrq("jobs", "list", "--cursor", last).err == "There are no more jobs.\n"
+    assert mrq("jobs", "list", "--cursor", last, "--queue", "default").err == "No more jobs match.\n"
+
+
 def test_show_tells_everything_about_a_job(look: Shell, worked: dict[str, str]) -> None:
     told = look("jobs", "show", worked["failed"]).out
     assert "tasks.fail  failed" in told

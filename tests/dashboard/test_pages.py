@@ -19,6 +19,7 @@ from mrq_core.contract.messages import NewJob
 from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.ids import new_id
+from mrq_core.operations.auditing import audit
 from mrq_core.operations.queues import pause_queues
 from mrq_dashboard import create_dashboard
 from mrq_dashboard.rendering import MENU, moments
@@ -312,6 +313,16 @@ def test_jobs_are_shown_in_pages(site: TestClient, client: Client) -> None:
         seen += shown
         link = next(iter(links_of(page, "/jobs?q=path%3Aa.B&cursor=")), "")
     assert seen == ids[::-1]
+
+
+def test_pages_after_the_last_one_say_that_there_is_no_more(site: TestClient, client: Client) -> None:
+    job = client.queue_job("a.B", queue="x")
+    scenes.fail(client.broker, scenes.take(client.broker, "x"))
+    entry = audit(client.broker, "anna", "requeue", "x")
+    assert "No more jobs are stored" in read(site, "/jobs", cursor=job).text
+    assert "No more jobs match" in read(site, "/jobs", cursor=job, q="queue:x").text
+    assert "No more exceptions" in read(site, "/exceptions", cursor="50").text
+    assert "There are no more entries." in read(site, "/system", cursor=entry.id).text
 
 
 def test_tabs_keep_the_rest_of_the_query(site: TestClient, client: Client) -> None:
