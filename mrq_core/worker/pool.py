@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextvars
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.queue import SimpleQueue
@@ -32,6 +32,8 @@ class JobGreenlet(_Greenlet):
     that may be raised in it later. gevent calls `switch_out` when it waits."""
 
     has_waited = False
+    is_counted = True
+    """Whether the pool counts it among its greenlets."""
     io: object = None
     """What I/O tracing notes of the job that runs."""
 
@@ -61,6 +63,7 @@ class GreenletPool:
         setattr(gevent.Timeout, "start", _start_noted)  # noqa: B010
         self._size = size
         self._run = run
+        self._loop: Any = gevent.get_hub().loop
         self._inbox: SimpleQueue[Execution] = SimpleQueue()
         self._greenlets = 0
         self._idle = 0
@@ -79,6 +82,13 @@ class GreenletPool:
             greenlet.start()
 
     def _work(self) -> None:
+        try:
+            self._run_jobs()
+        finally:
+            # Besides the link, which a task can remove. In the hub, from which no greenlet inherits anything.
+            self._loop.run_callback(self._ended, gevent.getcurrent())
+
+    def _run_jobs(self) -> None:
         is_fresh = True
         while is_fresh:
             try:
@@ -98,7 +108,9 @@ class GreenletPool:
                 _log.error("greenlet.broke id=%s: another one goes on", execution.record.id, exc_info=error)
             self._idle += 1
 
-    def _ended(self, ended: object) -> None:
-        self._greenlets -= 1
-        self._idle -= 1
-        self._spawn_if_needed()
+    def _ended(self, greenlet: JobGreenlet) -> None:
+        if greenlet.is_counted:
+            greenlet.is_counted = False
+            self._greenlets -= 1
+            self._idle -= 1
+            self._spawn_if_needed()

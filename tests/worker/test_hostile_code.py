@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import gevent
+import greenlet
 import pytest
 
 from mrq_core.contract.record import JobRecord, Status
@@ -193,5 +197,32 @@ def test_a_greenlet_whose_run_raises_makes_room_for_another() -> None:
         pool.start(one)
     with gevent.Timeout(PATIENCE):
         while len(ran) < 3:
+            gevent.sleep(0.001)
+    assert ran == executions
+
+
+def remove_links(this: Any) -> None:
+    this.unlink_all()
+
+
+def have_another_parent(this: Any) -> None:
+    this.parent = greenlet.greenlet(int, gevent.get_hub())
+
+
+@pytest.mark.parametrize("change", [remove_links, have_another_parent])
+def test_a_greenlet_that_a_task_has_changed_makes_room_for_another(change: Callable[[Any], None]) -> None:
+    ran: list[Execution] = []
+
+    def run(one: Execution) -> bool:
+        ran.append(one)
+        change(one.greenlet)
+        return False
+
+    pool = GreenletPool(2, run)
+    executions = [execution() for _ in range(6)]
+    for one in executions:
+        pool.start(one)
+    with gevent.Timeout(PATIENCE):
+        while len(ran) < len(executions):
             gevent.sleep(0.001)
     assert ran == executions
