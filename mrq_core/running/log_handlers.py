@@ -151,7 +151,15 @@ class FileHandler(LocklessHandler):
         """Prints the first of several errors in a row: a full disk fails each line."""
         if not self._has_failed:
             self._has_failed = True
-            print_error(super().handleError, record)
+            error = sys.exception()
+            print_error(self._print_reason if isinstance(error, OSError) else super().handleError, record)
+
+    def _print_reason(self, record: logging.LogRecord) -> None:
+        reason = getattr(sys.exception(), "strerror", None)
+        print(
+            f"mrq: LOG_FILE cannot be written: {self._path!r}: {reason}; lines are lost until it can",
+            file=sys.stderr,
+        )
 
     def _is_replaced(self) -> bool:
         try:

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from mrq_core import failpoints
 from mrq_core.contract.messages import NewJob, Wanted
 from mrq_core.contract.record import Status
-from mrq_core.embedded.server import layout
+from mrq_core.embedded.server import failures, layout
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, CallRefused, SchemaTooNew
 from tests.embedded.kit import after_connect, claim, job, open_broker, succeed
 from tests.embedded.recount import check_tables
@@ -88,6 +88,28 @@ def test_a_file_that_cannot_be_written_is_unavailable(prepared: Path) -> None:
         with pytest.raises(CallRefused, match="cannot be written"):
             broker.enqueue([job()])
         assert len(broker.queue_names()) == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "free", "flag", "says"),
+    [
+        (sqlite3.SQLITE_IOERR_SHMSIZE, 0, 0, "because the disk is full: free some space"),
+        (sqlite3.SQLITE_IOERR_SHMSIZE, 8, 0, "look at the disk"),
+        (sqlite3.SQLITE_READONLY, 8, os.ST_RDONLY, "its file system is mounted read-only"),
+        (sqlite3.SQLITE_CANTOPEN, 8, os.ST_RDONLY, "its file system is mounted read-only"),
+        (sqlite3.SQLITE_CANTOPEN, 0, 0, "expected a file that this user can read and write"),
+    ],
+)
+def test_a_disk_that_takes_no_change_is_named(
+    code: int, free: int, flag: int, says: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = os.statvfs_result((4096, 4096, 100, free, free, 1, 1, 1, flag, 255))
+    monkeypatch.setattr(os, "statvfs", lambda folder: {str(path.parent): state}[folder])
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    translated = failures.translated(error, path=str(path), timeout=1.0)
+    assert isinstance(translated, BrokerUnavailable)
+    assert says in str(translated)
 
 
 def test_a_directory_in_place_of_the_file_cannot_be_opened(path: Path) -> None:

@@ -265,5 +265,16 @@ def test_a_log_file_that_cannot_be_written_keeps_a_worker_from_starting(project:
     assert len(worker.output.splitlines()) == 1
 
 
+def test_a_log_file_on_a_full_disk_is_one_line_on_standard_error(project: Project) -> None:
+    job = project.queue("logged.waits_alone")
+    (project.path / "go").touch()
+    worker = project.work_off("--log-file", "/dev/full")
+    assert project.ended(job).status == Status.SUCCESS
+    lines = set(worker.output.splitlines())  # of the worker, and of the process of the job
+    assert lines == {
+        "mrq: LOG_FILE cannot be written: '/dev/full': No space left on device; lines are lost until it can"
+    }
+
+
 def _text(path: Any) -> str:
     return path.read_text() if path.exists() else ""

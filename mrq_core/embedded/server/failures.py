@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 
 from mrq_core.drivers import open_files
 from mrq_core.embedded.server.location import not_a_database
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, CallRefused
 
+_INDEX_BYTES = 32768
+"""Bytes that the index of the log takes at least: the first file for which a full disk has no room."""
 _FILES = 3
 """Files of a database that SQLite opens."""
 _MISSING = ("no such table", "no such index")
@@ -46,16 +49,20 @@ def translated(error: sqlite3.Error, *, path: str, timeout: float) -> BrokerErro
             "try again"
         )
     if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH):
-        return CallRefused(
-            f"{path} cannot be written ({error}): this user needs write access to the file and to its "
-            "directory"
-        )
+        advice = "this user needs write access to the file and to its directory"
+        return CallRefused(f"{path} cannot be written ({error}): {_mounted_read_only(path) or advice}")
     if code == sqlite3.SQLITE_CANTOPEN and open_files.are_used_up_but_for(_FILES - 1):
         return BrokerUnavailable(f"{path} cannot be opened: {open_files.advice()}")
     if code == sqlite3.SQLITE_CANTOPEN:
+        advice = (
+            "expected a file that this user can read and write, in a directory that exists; correct SQLITE "
+            "or the permissions"
+        )
+        return BrokerUnavailable(f"{path} cannot be opened ({error}): {_mounted_read_only(path) or advice}")
+    if is_io_error(error) and _is_disk_full(path):
         return BrokerUnavailable(
-            f"{path} cannot be opened ({error}): expected a file that this user can read and write, in a "
-            "directory that exists; correct SQLITE or the permissions"
+            f"reading or writing {path} failed ({error}), because the disk is full: free some space and try "
+            "again"
         )
     if is_io_error(error):
         return BrokerUnavailable(
@@ -74,3 +81,23 @@ def translated(error: sqlite3.Error, *, path: str, timeout: float) -> BrokerErro
             "and names what is lost"
         )
     return BrokerError(f"SQLite refused a call on {path}: {error}")
+
+
+def _is_disk_full(path: str) -> bool:
+    disk = _disk_of(path)
+    return disk is not None and disk.f_bavail * disk.f_frsize < _INDEX_BYTES
+
+
+def _mounted_read_only(path: str) -> str | None:
+    disk = _disk_of(path)
+    if disk is None or not disk.f_flag & os.ST_RDONLY:
+        return None
+    return "its file system is mounted read-only; mount it for writing, or set SQLITE to another path"
+
+
+def _disk_of(path: str) -> os.statvfs_result | None:
+    """None: it cannot be asked."""
+    try:
+        return os.statvfs(os.path.dirname(path))
+    except OSError:
+        return None
