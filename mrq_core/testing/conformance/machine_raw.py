@@ -56,6 +56,8 @@ class RawMachine(JobMachine):
     @rule(target=JobMachine.claims, queue=st.sampled_from(["r_raw", "r_timed_set"]))
     def claim_and_admit_raw(self, queue: str) -> Any:
         """What a worker does; a crash may follow, or the settle of the job."""
+        # First all that is due: of leases that have ended at one time, either may come first.
+        self.claim_raw(queue=queue, worker="w2")
         item = RawItem(param=f"new {self.number}", score=0.0)
         self.same(lambda broker: broker.raw(queue).push([item]))
         claims = [broker.raw(queue).claim(1, LEASE, "w1") for broker in (self.driver, self.model)]
