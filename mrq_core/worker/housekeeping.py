@@ -197,9 +197,9 @@ class Housekeeping:
 
     def _tidy(self) -> None:
         surroundings = self._state.surroundings
-        surroundings.restore(is_alone=False)
-        if surroundings.is_limited:
-            self._stopping.stop_within_grace("a task has lowered a resource limit of the process for good")
+        surroundings.restore(is_alone=not self._state.executions.running)
+        if surroundings.lasting_change:
+            self._stopping.stop_within_grace(f"a task has {surroundings.lasting_change} for good")
         if self._reserve.is_exhausted():
             self._stopping.stop_within_grace(
                 "it may open no more files and connections: tasks have left theirs open"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 
@@ -9,6 +10,8 @@ import pytest
 
 from mrq_core.contract.record import Status
 from tests.support import Project, until
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may change its user")
 
 CHANGES = '''
 import asyncio
@@ -305,6 +308,25 @@ def lowers_hard_limits():
     resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
     resource.setrlimit = refuse  # as for a user who may not raise the hard limit
     time.sleep(0.01)
+
+
+@task
+def uses_more_processor_time():
+    limits = resource.getrlimit(resource.RLIMIT_CPU)
+    latest = time.process_time() + 1.1
+    while time.process_time() < latest:
+        resource.setrlimit(resource.RLIMIT_CPU, (1, limits[1]))
+
+
+@task
+def changes_user(function: str, argument: object, seconds: float = 0.01):
+    getattr(os, function)(argument)
+    time.sleep(seconds)
+
+
+@task
+def user_now():
+    return [os.getuid(), os.geteuid(), os.getgid(), os.getegid(), os.getgroups()]
 
 
 def refuse(*arguments):
@@ -613,6 +635,60 @@ def test_a_worker_ends_after_a_task_has_lowered_its_memory_for_good(project: Pro
     worker = project.worker("--greenlets", "2", "--stop-grace", "1")
     assert worker.wait() == 0
     assert project.client.fetch(beside).status in (Status.INTERRUPT, Status.STARTED)
+
+
+def test_a_worker_outlives_a_limit_of_processor_time_that_a_task_has_lowered(project: Project) -> None:
+    job = project.queue("changes.uses_more_processor_time")
+    project.work_off()
+    assert project.ended(job).claims == 1
+
+
+def test_a_limit_of_processor_time_that_a_module_sets_when_it_is_imported_ends_the_worker(
+    project: Project,
+) -> None:
+    project.write(
+        "spinning.py",
+        """
+        import resource
+        from mrq_core import task
+
+        resource.setrlimit(resource.RLIMIT_CPU, (1, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+
+        @task
+        def spin():
+            while True:
+                pass
+        """,
+    )
+    project.queue("spinning.spin")
+    assert project.worker().wait() == -signal.SIGXCPU
+
+
+@needs_root
+@pytest.mark.parametrize(
+    ("function", "argument"), [("seteuid", 1000), ("setgid", 1000), ("setgroups", [1000])]
+)
+@pytest.mark.parametrize("seconds", [0, 0.01])
+def test_later_jobs_have_the_user_and_the_groups_of_the_worker(
+    project: Project, function: str, argument: object, seconds: float
+) -> None:
+    before = project.queue("changes.user_now")
+    worker = project.worker("--greenlets", "1")
+    params = {"function": function, "argument": argument, "seconds": seconds}
+    project.queue("changes.changes_user", params)
+    worker.until_output("user.restored")
+    after = project.queue("changes.user_now")
+    assert project.ended(before).result == project.ended(after).result
+    worker.send(signal.SIGINT)
+    assert worker.wait() == 0
+
+
+@needs_root
+def test_a_worker_ends_after_a_task_has_changed_its_user_for_good(project: Project) -> None:
+    worker = project.worker("--greenlets", "2", "--stop-grace", "1")
+    project.queue("changes.changes_user", {"function": "setuid", "argument": 1000, "seconds": 1000})
+    assert worker.wait() == 0
+    assert "the user or the groups of the process for good" in worker.output
 
 
 def test_jobs_have_their_outcomes_after_a_task_has_broken_all_formatters(project: Project) -> None:

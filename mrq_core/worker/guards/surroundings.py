@@ -33,7 +33,7 @@ _SIGNALS = (
 )
 _LIMITS = (
     *(resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE),
-    resource.RLIMIT_CPU,
+    *(resource.RLIMIT_CPU, resource.RLIMIT_STACK, resource.RLIMIT_NPROC),
 )
 _raw: Any = import_module("_signal")
 """Without enums, which would take most of the time of an examination."""
@@ -58,10 +58,12 @@ class Surroundings:
         self._recursion_limit = sys.getrecursionlimit()
         self._switch_interval = sys.getswitchinterval()
         self._path_list, self._path = sys.path, list(sys.path)
-        self.is_limited = False
-        """Whether a task has lowered a resource limit for good. The worker cannot go on, for instance without
-        memory."""
+        self.lasting_change = ""
+        """What a task has changed for good. The worker cannot go on, for instance without memory, or for lack
+        of the right to write a file."""
         self._limits = _limits_now()
+        self._user = _user_now()
+        self._process = os.getpid()
         self._handlers: dict[int, Any] = {}
         self._mask: set[int] = set()
         self._warned: str | None = None
@@ -73,6 +75,9 @@ class Surroundings:
         self._handlers = {number: handler for number, handler in handlers.items() if handler is not None}
         self._mask = _raw.pthread_sigmask(signal.SIG_BLOCK, ())
         _heed_children()  # the program that has started the worker may ignore them
+        if _raw.getsignal(signal.SIGXCPU) == _raw.SIG_DFL:
+            _raw.signal(signal.SIGXCPU, self._on_processor_limit)
+            self._handlers[signal.SIGXCPU] = self._on_processor_limit
         setattr(sys, "setswitchinterval", _set_short_switch_interval)  # noqa: B010
 
     @contextmanager
@@ -106,7 +111,8 @@ class Surroundings:
         the working directory, the standard streams or an alarm. Never raises."""
         steps: list[Callable[[], None]] = [
             partial(self._descriptors.restore, is_alone=is_alone),
-            self._restore_interpreter, logs.restore_logging, self._restore_signals, self._restore_limits,
+            self._restore_interpreter, logs.restore_logging, self._restore_signals,
+            partial(self._restore_user, is_alone), self._restore_limits,
             *(partial(stream.restore, is_alone=is_alone) for stream in self._streams),
         ]  # fmt: skip
         if is_alone:
@@ -153,7 +159,33 @@ class Surroundings:
             try:
                 resource.setrlimit(number, limits)
             except (ValueError, OSError):  # only root raises the hard limit
-                self.is_limited = True
+                self.lasting_change = "lowered a resource limit of the process"
+
+    def _on_processor_limit(self, signum: int, frame: object) -> None:
+        """Keeps the worker alive above a limit that a task has lowered, until it is restored."""
+        limit = resource.getrlimit(resource.RLIMIT_CPU)[0]
+        if os.getpid() != self._process or not _is_lower(limit, self._limits[resource.RLIMIT_CPU][0]):
+            _raw.signal(signum, _raw.SIG_DFL)
+            signal.raise_signal(signum)
+
+    def _restore_user(self, is_alone: bool) -> None:
+        """Gives the process its users and groups again, if the system allows it. A job that runs may have
+        changed them for a moment."""
+        if _user_now() == self._user:
+            return
+        users, groups, others = self._user
+        try:
+            if users[1] not in (os.getuid(), os.geteuid()):
+                raise PermissionError
+            if is_alone:
+                os.seteuid(users[1])
+                if os.getgroups() != others:
+                    os.setgroups(others)
+                os.setregid(*groups)
+                os.setreuid(*users)
+                _log.warning("user.restored: a task had changed the user or the groups of the process")
+        except OSError:
+            self.lasting_change = "changed the user or the groups of the process"
 
     def _restore_folder(self, is_alone: bool) -> None:
         try:
@@ -197,6 +229,11 @@ def folder_now() -> str:
 
 def _limits_now() -> dict[int, tuple[int, int]]:
     return {number: resource.getrlimit(number) for number in _LIMITS}
+
+
+def _user_now() -> tuple[tuple[int, int], tuple[int, int], list[int]]:
+    """The users and the groups, each the real and the effective one, and the other groups."""
+    return (os.getuid(), os.geteuid()), (os.getgid(), os.getegid()), os.getgroups()
 
 
 def _is_lower(limit: int, other: int) -> bool:
