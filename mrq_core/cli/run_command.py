@@ -129,11 +129,14 @@ def _from_json(words: Sequence[str]) -> JsonObject:
 def _enqueue(client: Client, task: str, params: JsonObject, queue: str | None, key: str | None) -> None:
     from mrq_core.tasks.loading import find_task
 
+    problem = None
     try:
         find_task(task)
     except TaskError as error:
-        note(f"mrq: queued all the same, as a worker may find it elsewhere: {error}")
+        problem = error
     job_id = client.queue_job(task, params, queue=queue, idempotency_key=key)
+    if problem is not None:
+        note(f"mrq: queued all the same, as a worker may find it elsewhere: {problem}")
     print(job_id, file=result_output(), flush=True)
     if is_output_gone() or output_error() is not None:
         note(f"mrq: the job {job_id} is queued; standard output did not take its id")

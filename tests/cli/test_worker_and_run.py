@@ -384,6 +384,12 @@ def test_run_says_when_the_queued_task_is_not_here(mrq: Shell, project: Project)
     assert project.client.fetch(said.out.strip()).path == "elsewhere.Task"
 
 
+@pytest.mark.parametrize("words", [("__main__.ok", "--async"), ("elsewhere.Task", "--queue", "")])
+def test_run_says_that_a_job_is_queued_only_if_it_is(mrq: Shell, words: tuple[str, ...]) -> None:
+    said = mrq("run", *words, code=2)
+    assert (said.out, said.err.count("\n"), "queued all the same" in said.err) == ("", 1, False)
+
+
 def test_run_refuses_a_bad_name_of_a_queue(mrq: Shell) -> None:
     assert "expected a name of 1 to 200" in mrq("run", "tasks.fail", "--queue", "", code=2).err
 
