@@ -13,6 +13,7 @@ from decimal import Decimal
 from fractions import Fraction
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import pytest
 from msgspec.structs import force_setattr, replace
@@ -672,3 +673,9 @@ def test_an_observer_that_queues_a_job_for_each_job_ends(each_client: Client) ->
 def test_every_error_of_a_value_is_an_error_of_mrq() -> None:
     assert issubclass(InvalidValue, MrqError)
     assert issubclass(InvalidValue, ValueError)
+
+
+def test_a_program_may_replace_the_connections_to_its_own_database(each_client: Client) -> None:
+    with mock.patch("sqlite3.connect"):
+        job = each_client.queue_job("tasks.add")
+    assert each_client.fetch(job).path == "tasks.add"

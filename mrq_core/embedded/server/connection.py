@@ -19,6 +19,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from sqlite3 import dbapi2
 from threading import get_ident
 from typing import TypeVar
 
@@ -64,7 +65,8 @@ _inherited: list[object] = []
 
 def connect(path: str, timeout: float) -> sqlite3.Connection:
     """A plain connection: the caller begins and ends transactions, in any thread."""
-    return sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
+    # Not `sqlite3.connect`: tests of programs that have a database of their own replace that.
+    return dbapi2.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
 
 
 class Database:
