@@ -49,7 +49,7 @@ from mrq_core.errors import (
     shown_error,
 )
 from mrq_core.plugins import hookspecs, installed
-from mrq_core.plugins.validation import check_plugin
+from mrq_core.plugins.validation import check_plugin, may_be_function
 
 ENTRY_POINT_GROUP = "mrq"
 ENCODED_FACTOR = 2
@@ -60,10 +60,10 @@ _is_decoding: ContextVar[bool] = ContextVar("mrq_is_decoding", default=False)
 
 class _Manager(pluggy.PluginManager):
     def parse_hookimpl_opts(self, plugin: Any, name: str) -> Any:
-        """Leaves out properties, which may raise: pluggy before 1.7 reads them."""
-        if isinstance(inspect.getattr_static(plugin, name, None), property):
-            return None
-        return super().parse_hookimpl_opts(plugin, name)
+        """Leaves out what is no function: pluggy evaluates properties and lazy objects, which may raise."""
+        if may_be_function(inspect.getattr_static(plugin, name, None)):
+            return super().parse_hookimpl_opts(plugin, name)
+        return None
 
 
 class Plugins:

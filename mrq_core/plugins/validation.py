@@ -5,9 +5,11 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
+from types import BuiltinFunctionType
 
 import pluggy
 
+from mrq_core.contract.plain import has_type
 from mrq_core.errors import ConfigError, type_name
 from mrq_core.plugins import hookspecs
 from mrq_core.plugins.hookspecs import FUNCTION, KINDS, WRAPPER
@@ -35,6 +37,15 @@ def check_plugin(manager: pluggy.PluginManager, plugin: object, name: str) -> No
         )
 
 
+def may_be_function(value: object) -> bool:
+    """Whether this may be a function of a plugin, as its class or module holds it. Asks the type alone:
+    `isinstance` evaluates lazy objects, such as the settings of Django."""
+    kind = type(value)
+    if inspect.getattr_static(kind, "__get__", None) is None:
+        return issubclass(kind, BuiltinFunctionType)
+    return not issubclass(kind, property)
+
+
 def _problem(hook: str, function: Callable[..., object], options: Mapping[str, object]) -> str | None:
     if hook not in KINDS:
         return None if options.get("optionalhook") else _unknown_hook(hook)
@@ -50,10 +61,10 @@ def _unknown_hook(hook: str) -> str:
 def _problem_without_mark(plugin: object, attribute: str) -> str | None:
     """A function of a plugin's own module that has the name of a hook is meant to implement the hook."""
     value = inspect.getattr_static(plugin, attribute, None)
-    if not isinstance(value, property) and not inspect.isroutine(value):
+    if not has_type(value, property) and not may_be_function(value):
         if _has_mark(value):
             return "is marked with @hookimpl, but is not a function: mark functions of the module"
-        kind = value if isinstance(value, type) else type(value)
+        kind = value if has_type(value, type) else type(value)
         if inspect.ismodule(plugin) and kind.__module__ == plugin.__name__:
             marked = next((name for name, method in vars(kind).items() if _has_mark(method)), None)
             if marked is not None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from types import ModuleType
+from typing import Any
 
-from mrq_core.config.settings import Config
+from mrq_core.config.settings import Config, default_of
+from mrq_core.contract.plain import has_type
 from mrq_core.errors import ConfigError, InvalidValue, TaskError, shown_error
 from mrq_core.scheduler.definitions import Definition, Definitions, definition_from
 from mrq_core.tasks.loading import is_task_class, resolve_options
@@ -55,7 +57,7 @@ def _entries_of_tasks(config: Config) -> Iterator[tuple[str, dict[str, object]]]
 def _scheduled_tasks(module: ModuleType | None) -> Iterator[tuple[str, type[Task]]]:
     """The tasks in the namespace of a module that have an option of a schedule themselves."""
     for value in list(vars(module).values()) if module is not None else ():
-        task_class = value.task_class if isinstance(value, TaskFunction) else value
+        task_class = value.task_class if has_type(value, TaskFunction) else value
         if is_task_class(task_class) and any(vars(task_class).get(name) is not None for name in _OPTIONS):
             yield path_of(task_class), task_class
 
@@ -67,15 +69,17 @@ def _imported(name: str, config: Config) -> ModuleType | None:
     except ModuleNotFoundError as error:
         if error.name == name and "SCHEDULER_MODULES" not in config.sources:
             return None
-        raise _import_failed(name, error) from error
+        raise _import_failed(name, config, error) from error
     except (KeyboardInterrupt, TaskError):
         raise
     except BaseException as error:  # code of the module: SystemExit and the like too
-        raise _import_failed(name, error) from error
+        raise _import_failed(name, config, error) from error
 
 
-def _import_failed(name: str, error: BaseException) -> ConfigError:
+def _import_failed(name: str, config: Config, error: BaseException) -> ConfigError:
+    usual: Any = default_of("SCHEDULER_MODULES")
+    is_default = "SCHEDULER_MODULES" not in config.sources and name in usual
     return ConfigError(
-        f"SCHEDULER_MODULES names {name}, which cannot be imported: {shown_error(error)}; expected modules "
-        "whose tasks have `every` or `cron`"
+        f"SCHEDULER_MODULES {'is not set, and means' if is_default else 'names'} {name}, which cannot be "
+        f"imported: {shown_error(error)}; expected modules whose tasks have `every` or `cron`"
     )

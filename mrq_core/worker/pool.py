@@ -63,7 +63,7 @@ class GreenletPool:
         setattr(gevent.Timeout, "start", _start_noted)  # noqa: B010
         self._size = size
         self._run = run
-        self._loop: Any = gevent.get_hub().loop
+        self._hub: Any = gevent.get_hub()
         self._inbox: SimpleQueue[Execution] = SimpleQueue()
         self._greenlets = 0
         self._idle = 0
@@ -86,7 +86,9 @@ class GreenletPool:
             self._run_jobs()
         finally:
             # Besides the link, which a task can remove. In the hub, from which no greenlet inherits anything.
-            self._loop.run_callback(self._ended, gevent.getcurrent())
+            this: Any = gevent.getcurrent()
+            this.parent = self._hub  # which a task can change too
+            self._hub.loop.run_callback(self._ended, this)
 
     def _run_jobs(self) -> None:
         is_fresh = True

@@ -132,3 +132,39 @@ def test_a_task_without_a_schedule_loads_no_zones() -> None:
         assert not {"cronsim", "zoneinfo"} & set(sys.modules)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+LAZY = """
+from mrq_core import task
+
+class Lazy:
+    @property
+    def __class__(self):
+        raise ConnectionError("the database is away")
+
+    def __getattr__(self, name):
+        raise ConnectionError("the database is away")
+
+db = Lazy()
+
+@task(every=60)
+def tick(): ...
+"""
+
+
+def test_a_lazy_object_beside_the_tasks_is_not_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "scheduled_lazily.py").write_text(LAZY)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert by_path(Config(scheduler_modules=("scheduled_lazily",)))["tick"].interval == 60
+
+
+def test_the_default_module_is_named_as_such_if_it_cannot_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tasks.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "tasks", raising=False)
+    with pytest.raises(ConfigError, match=r"SCHEDULER_MODULES is not set, and means tasks, which cannot be"):
+        schedules_of(load_config(environ={}))

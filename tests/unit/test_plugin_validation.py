@@ -7,7 +7,7 @@ import inspect
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,6 +49,29 @@ def named(name: str, *modules: ModuleType, monkeypatch: pytest.MonkeyPatch) -> C
 def test_every_hook_has_its_kinds() -> None:
     assert list(KINDS) == HOOKS
     assert all(KINDS.values())
+
+
+class Lazy:
+    """An object that must not be evaluated yet, such as the settings of Django."""
+
+    def _refuse(self, *arguments: object) -> Any:
+        raise SystemExit("evaluated")
+
+    __eq__ = __bool__ = __getattr__ = __len__ = _refuse
+    __hash__ = None  # type: ignore[assignment]
+    vars()["__class__"] = property(_refuse)
+
+
+@pytest.mark.parametrize("is_module", [False, True])
+def test_lazy_objects_of_a_plugin_are_not_evaluated(is_module: bool) -> None:
+    def mrq_worker_event(event: str) -> None:
+        """Called as usual."""
+
+    plugin = ModuleType("mrq_config") if is_module else SimpleNamespace()
+    plugin.settings = plugin.SETTINGS = Lazy()  # type: ignore[union-attr]
+    plugin.mrq_worker_event = hookimpl(mrq_worker_event)  # type: ignore[union-attr]
+    found = Plugins(Config(module=plugin))  # type: ignore[arg-type]
+    assert found.hooks_of("config file") == ["mrq_worker_event"]
 
 
 def test_hooks_in_a_class_or_an_object_of_the_module_are_refused() -> None:

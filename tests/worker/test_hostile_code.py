@@ -209,7 +209,11 @@ def have_another_parent(this: Any) -> None:
     this.parent = greenlet.greenlet(int, gevent.get_hub())
 
 
-@pytest.mark.parametrize("change", [remove_links, have_another_parent])
+def have_the_main_greenlet_as_parent(this: Any) -> None:
+    this.parent = gevent.get_hub().parent
+
+
+@pytest.mark.parametrize("change", [remove_links, have_another_parent, have_the_main_greenlet_as_parent])
 def test_a_greenlet_that_a_task_has_changed_makes_room_for_another(change: Callable[[Any], None]) -> None:
     ran: list[Execution] = []
 
