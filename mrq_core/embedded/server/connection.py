@@ -65,7 +65,7 @@ _inherited: list[object] = []
 
 def connect(path: str, timeout: float) -> sqlite3.Connection:
     """A plain connection: the caller begins and ends transactions, in any thread."""
-    # Not `sqlite3.connect`: tests of programs that have a database of their own replace that.
+    # Not `sqlite3.connect`: tests of programs replace that, for the databases of these programs.
     return dbapi2.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False)
 
 
