@@ -33,7 +33,7 @@ def exit_on_error(*, debug: bool) -> Iterator[None]:
     except MrqError as error:
         if debug:
             complain_traceback()
-        complain("\n".join([str(error), *_notes_of(error)]))
+        complain("\n".join([str(error), *notes_of(error)]))
         sys.exit(exit_code_of(error))
     except KeyboardInterrupt as error:
         sys.exit(exit_code_of(error))
@@ -47,11 +47,11 @@ def exit_on_error(*, debug: bool) -> Iterator[None]:
             hint = open_files.advice()
         elif (is_hidden := hiding(error, anywhere=True)) is not None:
             hint, code = is_hidden, EXIT_USAGE
-        complain("\n".join(filter(None, [shown_error(error), *(_notes_of(error) or [hint])])))
+        complain("\n".join(filter(None, [shown_error(error), *(notes_of(error) or [hint])])))
         sys.exit(code)
 
 
-def _notes_of(error: BaseException) -> list[str]:
+def notes_of(error: BaseException) -> list[str]:
     """The notes of an error, such as the plugin that raised it."""
     notes = getattr(error, "__notes__", ())
     return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []

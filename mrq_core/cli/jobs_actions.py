@@ -132,7 +132,7 @@ def edit(
     with given.client() as client:
         job = Job(job_id, client=client)
         job.edit(params=value, priority=priority, delay=delay, at=due_at)
-        record = job.fetch()
+        record = client.stored(job_id)
     due = "parked under a limit" if record.due_at is None else f"due at {iso(record.due_at)}"
     say(f"{record.id} is edited: {record.status}, {due}, with priority {record.priority}")
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
 
-from mrq_core.cli.errors import EXIT_FAILED
+from mrq_core.cli.errors import EXIT_FAILED, notes_of
 from mrq_core.cli.job_display import print_job, print_log_end, print_log_lines, print_running
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import console, counted, note, print_json, say, show_table
 from mrq_core.cli.terminal import flush_result, is_output_gone
 from mrq_core.client.client import Client
-from mrq_core.client.handles import Job
+from mrq_core.client.handles import Job, wait_for_status
 from mrq_core.contract.codec import JsonObject, JsonValue
 from mrq_core.contract.queries import Order
-from mrq_core.contract.record import Status
+from mrq_core.contract.record import JobRecord, Status
+from mrq_core.errors import shown_error
 from mrq_core.operations import jobs
 from mrq_core.operations.queries.filters import FilterTexts, filter_from, seconds_from
 from mrq_core.operations.running_jobs import running_now, running_view
@@ -56,7 +58,9 @@ def list_jobs(
         found = jobs.list_jobs(
             client.broker, job_filter, limit=limit, order=order, cursor=cursor, on_scan=_note_scan
         )
-        rows = [job_row(client.decoded(record), now=now) for record in found.records]
+        # The table has neither params nor results.
+        records = _decoded(client, found.records) if as_json else found.records
+        rows = [job_row(record, now=now) for record in records]
     if as_json:
         print_json(list(rows))
     elif rows:
@@ -73,6 +77,24 @@ def list_jobs(
 
 def _note_scan() -> None:
     note("Searching: there are many jobs to examine, or the broker is slow. Ctrl-C stops the search.")
+
+
+def _decoded(client: Client, records: Sequence[JobRecord]) -> Sequence[JobRecord]:
+    """The records with params and result as before `mrq_encode`; as stored where a plugin cannot decode them,
+    which a remark says."""
+    decoded: list[JobRecord] = []
+    failed: list[tuple[str, str]] = []
+    for record in records:
+        try:
+            decoded.append(client.decoded(record))
+        except Exception as error:  # of a plugin
+            decoded.append(record)
+            failed.append((record.id, "; ".join([shown_error(error), *notes_of(error)[:1]])))
+    if failed:
+        job_id, reason = failed[0]
+        others = f" and {counted(len(failed) - 1, 'other job')}" if len(failed) > 1 else ""
+        note(f"Job {job_id}{others}: params and result are shown as they are stored, because {reason}.")
+    return decoded
 
 
 def _print_jobs(rows: list[JsonObject]) -> None:
@@ -99,7 +121,7 @@ def _print_jobs(rows: list[JsonObject]) -> None:
 def show_job(given: Given, job_id: JobId, as_json: AsJson = False) -> None:
     """Shows all data of a job: its attempts, result or error, stack and I/O, and the end of its log."""
     with given.client() as client:
-        record = client.fetch(job_id)
+        [record] = _decoded(client, [client.stored(job_id)])
         lines = jobs.read_log(client.broker, job_id).lines
         now = datetime.now(UTC)
         running = running_now(client.broker, record, now)
@@ -136,14 +158,14 @@ def logs(
         elif lines:
             print_log_lines(lines)
         else:
-            note(f"Job {job_id} has logged nothing; its status is {client.fetch(job_id).status}.")
+            note(f"Job {job_id} has logged nothing; its status is {client.stored(job_id).status}.")
 
 
 def _follow(client: Client, job_id: str, *, as_json: bool) -> None:
     cursor: str | None = None
     while True:
         # The status first: the lines of an ended job are then read completely.
-        ended = client.fetch(job_id).is_ended
+        ended = client.stored(job_id).is_ended
         page = jobs.read_log(client.broker, job_id, cursor)
         cursor = page.cursor
         if page.lines:
@@ -166,9 +188,9 @@ def wait(
     """Waits until a job has ended and prints its status; exits with 0 for success, else with 1."""
     patience = None if timeout is None else seconds_from(timeout, name="--timeout")
     with given.client() as client:
-        record = Job(job_id, client=client).wait(patience)
-    say(str(record.status))
-    if record.status is not Status.SUCCESS:
+        status = wait_for_status(Job(job_id, client=client), patience)
+    say(str(status))
+    if status is not Status.SUCCESS:
         sys.exit(EXIT_FAILED)
 
 

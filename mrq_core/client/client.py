@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import islice
 from typing import Any, NoReturn, Unpack
@@ -174,28 +175,39 @@ class Client:
     def get_job_result(self, job_id: str) -> dict[str, JsonValue]:
         """The ``status`` of a job, and its ``result``, which is None unless the job succeeded. Raises
         JobNotFound."""
-        record = self.fetch(job_id)
-        return {"status": str(record.status), "result": record.result}
+        record = self.stored(job_id)
+        return {"status": str(record.status), "result": self._decoded_result(record)}
 
     def fetch(self, job_id: str) -> JobRecord:
-        """Reads the record of a job; params and result are decoded. Raises JobNotFound, and InvalidValue for
-        a value that is no id."""
+        """Reads the record of a job; params and result are decoded. Raises what `stored` and `decoded`
+        raise."""
+        return self.decoded(self.stored(job_id))
+
+    def stored(self, job_id: str) -> JobRecord:
+        """Reads the record of a job; params and result are as `mrq_encode` made them. Raises JobNotFound, and
+        InvalidValue for a value that is no id."""
         job_id = check_job_id(job_id)
         record = self.broker.get([job_id])[0]
         if record is None:
             raise JobNotFound(job_id)
-        return self.decoded(record)
+        return record
 
     def decoded(self, record: JobRecord) -> JobRecord:
-        """The record with params and result as before `mrq_encode`."""
+        """The record with params and result as before `mrq_encode`. Raises the error of a plugin that cannot
+        decode them, with notes that name the plugin and the job."""
         if not self.plugins.implements("mrq_decode"):
             return record
-        params = self.plugins.decode(record.params)
-        return replace(
-            record,
-            params=params if isinstance(params, dict) else record.params,
-            result=self.plugins.decode(record.result) if record.status is Status.SUCCESS else record.result,
-        )
+        with _naming(record):
+            params = self.plugins.decode(record.params)
+        if not isinstance(params, dict):
+            params = record.params
+        return replace(record, params=params, result=self._decoded_result(record))
+
+    def _decoded_result(self, record: JobRecord) -> JsonValue:
+        if record.status is not Status.SUCCESS:
+            return record.result
+        with _naming(record):
+            return self.plugins.decode(record.result)
 
     def stored_params(self, path: str, params: Mapping[str, object]) -> tuple[JsonObject, JsonObject]:
         """Checks the new params of a job of this task; returns them as they are stored, and the search keys.
@@ -325,6 +337,18 @@ class Client:
         if delay:
             record = replace(record, waits_from=after(record.queued_at, delay))
         return NewJob(record=record, delay=delay, unique=unique)
+
+
+@contextmanager
+def _naming(record: JobRecord) -> Iterator[None]:
+    """Adds the job to the error of a plugin."""
+    try:
+        yield
+    except Exception as error:
+        note = f"the params or the result of job {record.id} cannot be decoded"
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
+        raise
 
 
 def _key_of(task: object) -> str | int:

@@ -22,7 +22,7 @@ from mrq_core.contract.naming import (
     is_covered,
 )
 from mrq_core.contract.plain import has_type, number_of
-from mrq_core.contract.record import JobRecord
+from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.values import check_job_id, check_priority
 from mrq_core.errors import (
     ChangeRefused,
@@ -112,6 +112,10 @@ class Job:
         greenlets of the worker wait for jobs, so that none is left to run them.
         Raises WaitTimeout after `timeout` seconds, WaitRefused if the job waits for itself, and JobNotFound.
         """
+        return self._client.decoded(self._ended(timeout))
+
+    def _ended(self, timeout: float | None) -> JobRecord:
+        """Waits as `wait` does. Returns the stored record, whose params and result no plugin has decoded."""
         seconds = 0 if timeout is None else number_of(timeout)
         if seconds is None or not seconds >= 0:
             raise InvalidValue(
@@ -141,7 +145,7 @@ class Job:
         deadline = None if timeout is None else started + timeout
         pause = _WAIT_FIRST
         while True:
-            record = self.fetch()
+            record = self._client.stored(self.id)
             if record.is_ended:
                 return record
             now = monotonic()
@@ -204,7 +208,7 @@ class Job:
             )
         due_at = check_times(delay, at)
         priority = None if priority is None else check_priority(priority)
-        record = self.fetch() if seen is None else seen
+        record = self._client.stored(self.id) if seen is None else seen
         stored, keys = (None, {}) if params is None else self._client.stored_params(record.path, params)
         edit = Edit(
             id=self.id,
@@ -219,7 +223,7 @@ class Job:
         with whole_call():
             change = self._client.broker.edit([edit])[0]
         if change is ChangeResult.REFUSED:
-            why = _refusal_of_edit(record, self.fetch())
+            why = _refusal_of_edit(record, self._client.stored(self.id))
             raise ChangeRefused(f"job {self.id} cannot be edited: {why}", job_id=self.id)
         return self._done(change, "edited")
 
@@ -231,7 +235,7 @@ class Job:
 
     def _cancel_ttl(self) -> float:
         """The task's `cancel_ttl`, or the default if the task cannot be loaded here."""
-        path = self.fetch().path
+        path = self._client.stored(self.id).path
         try:
             options = self._client.options_of(path)
         except ConfigError:
@@ -243,12 +247,17 @@ class Job:
             raise JobNotFound(self.id)
         if change in (ChangeResult.REFUSED, ChangeResult.HELD):
             why = (
-                f"its status is {self.fetch().status}"
+                f"its status is {self._client.stored(self.id).status}"
                 if change is ChangeResult.REFUSED
                 else "another job holds its unique key"
             )
             raise ChangeRefused(f"job {self.id} cannot be {what}: {why}", job_id=self.id)
         return change
+
+
+def wait_for_status(job: Job, timeout: float | None) -> Status:
+    """Waits as `Job.wait` does, and returns the status alone: no plugin decodes params and result."""
+    return job._ended(timeout).status
 
 
 def _refusal_of_edit(seen: JobRecord, record: JobRecord) -> str:

@@ -112,7 +112,7 @@ def priority(visit: Visit, inputs: PriorityInputs) -> Done:
 def edit(visit: Visit, inputs: EditInputs) -> Done:
     """Changes params, priority or due time of a waiting job."""
     job = Job(visit.names["id"], client=visit.client)
-    record = job.fetch()
+    record = visit.decoded(visit.client.stored(job.id))
     params = _params(inputs.params, record)
     learn(visit, record.path, published_task(visit.broker, record.path))
     delay = None if inputs.delay is None else seconds_from(inputs.delay, name="delay")

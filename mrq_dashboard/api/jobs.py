@@ -53,7 +53,7 @@ def list_all(visit: Visit, inputs: JobsInputs) -> JsonObject:
         visit.broker, query, cursor=inputs.cursor or None, limit=inputs.limit, order=Order(inputs.order)
     )
     return {
-        "jobs": [job_row(visit.client.decoded(record), now=visit.now) for record in page.records],
+        "jobs": [job_row(visit.decoded(record), now=visit.now) for record in page.records],
         "cursor": page.cursor,
         "searched_back_to": iso(page.searched_back_to),
     }
@@ -73,7 +73,7 @@ def show(visit: Visit) -> JsonObject:
 
     `running` is the job in the latest report of its worker: its stack, and in `io` the calls that it waits
     for. `io` null: the worker does not trace I/O. `stale`: the worker has not reported lately."""
-    record = visit.client.fetch(visit.names["id"])
+    record = visit.decoded(visit.client.stored(visit.names["id"]))
     running = running_now(visit.broker, record, visit.now)
     return {**job_details(record, now=visit.now), "running": running_view(running)}
 

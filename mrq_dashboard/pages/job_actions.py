@@ -61,7 +61,9 @@ def _is_possible(visit: Visit, record: JobRecord, verb: str) -> bool:
 
 def _asks(verb: str, doc: str) -> Callable[[Visit], Page]:
     def ask_it(visit: Visit) -> Page:
-        record = visit.client.fetch(visit.names["id"])
+        stored = visit.client.stored(visit.names["id"])
+        # Of params that cannot be decoded no other job is made.
+        record = visit.client.decoded(stored) if verb == "rerun" else visit.decoded(stored)
         page = f"/jobs/{record.id}"
         if _is_possible(visit, record, verb):
             return ask(visit, _FORMS[verb](record, f"{page}/{verb}"), back=page)

@@ -169,3 +169,38 @@ def test_secrets_in_results_are_not_shown(mrq: Shell, project: Project) -> None:
         shown = mrq("jobs", "show", job_id, *flags).out
         assert "geheim" not in shown
         assert '"max_tokens": 3' in shown
+
+
+CODEC = """
+from mrq_core import hookimpl
+
+
+@hookimpl
+def mrq_decode(value):
+    if "sealed" in value:
+        raise ValueError("wrong key")
+    return value
+"""
+
+
+def test_a_job_that_no_plugin_can_decode_is_shown_as_it_is_stored(mrq: Shell, project: Project) -> None:
+    sealed, other = project.client.queue_jobs("tasks.greet", [{"sealed": "x"}, {"name": "Anna"}], queue="q")
+    project.write("mrq-config.py", CODEC)
+    remark = (
+        f"Job {sealed}: params and result are shown as they are stored, because ValueError: wrong key; "
+        "raised by mrq_decode of the plugin config file.\n"
+    )
+    assert mrq("jobs", "list").err == ""
+    said = mrq("jobs", "list", "--json")
+    assert {job["id"]: job["params"] for job in said.json} == {
+        sealed: {"sealed": "x"},
+        other: {"name": "Anna"},
+    }
+    assert said.err == remark
+    said = mrq("jobs", "show", sealed)
+    assert '"sealed": "x"' in said.out
+    assert said.err == remark
+    assert mrq("jobs", "logs", sealed).err == f"Job {sealed} has logged nothing; its status is queued.\n"
+    assert "with priority 1" in mrq("jobs", "edit", sealed, "--priority", "1").out
+    assert "cancelled" in mrq("jobs", "cancel", sealed, "--yes").out
+    assert mrq("jobs", "wait", sealed, code=1).out == "cancel\n"

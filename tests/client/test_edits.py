@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mrq_core.client.client import Client
-from mrq_core.client.handles import Job
+from mrq_core.client.handles import Job, wait_for_status
 from mrq_core.contract.codec import JsonValue
 from mrq_core.contract.messages import Cancel, ChangeResult, ClaimRequest, Outcome, Settlement, Wanted
 from mrq_core.contract.queries import JobFilter
@@ -74,6 +74,25 @@ def test_edited_params_are_encoded(each_client: Client) -> None:
     assert stored is not None
     assert stored.params == {"reversed": "}22 :'a'{"}
     assert job.fetch().params == {"text": "{'a': 22}"}
+
+
+def test_only_reads_of_params_and_result_need_a_plugin_that_can_decode_them(each_client: Client) -> None:
+    config = replace(each_client.config, module=codec())
+    client = Client(config, each_client.broker, Plugins(config))
+    job = Job(each_client.queue_job("some.Task", {"a": 1}), client=client)
+    for read in (job.fetch, lambda: job.params):
+        with pytest.raises(KeyError) as caught:
+            read()
+        assert caught.value.__notes__ == [
+            "raised by mrq_decode of the plugin config file",
+            f"the params or the result of job {job.id} cannot be decoded",
+        ]
+    assert job.edit(priority=1) is ChangeResult.DONE
+    assert job.cancel() is ChangeResult.DONE
+    assert wait_for_status(job, 0) is Status.CANCEL
+    assert client.get_job_result(job.id) == {"status": "cancel", "result": None}
+    with pytest.raises(ChangeRefused, match="its status is cancel"):
+        job.edit(priority=2)
 
 
 @pytest.mark.parametrize(

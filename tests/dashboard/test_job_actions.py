@@ -8,15 +8,18 @@ import json
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from starlette.testclient import TestClient
 
+from mrq_core import hookimpl
 from mrq_core.client.client import Client
 from mrq_core.config.settings import Config
 from mrq_core.config.sources import load_config
@@ -726,3 +729,22 @@ def test_a_large_export_is_made_part_by_part(
     monkeypatch.setattr(exporting, "_rows", noted)
     assert len(site.get("/api/jobs/export?format=csv").text.splitlines()) == 6
     assert sizes == [2, 2, 1]
+
+
+def test_a_job_that_no_plugin_can_decode_is_shown_as_it_is_stored_and_changed(
+    config: Config, client: Client
+) -> None:
+    def mrq_decode(value: Any) -> None:
+        raise ValueError("wrong key")
+
+    module = ModuleType("config")
+    module.mrq_decode = hookimpl(mrq_decode)  # type: ignore[attr-defined]
+    job = client.queue_job("a.B", {"sealed": "x"})
+    shown = create_dashboard(replace(config, module=module))
+    with TestClient(shown, base_url="http://localhost", raise_server_exceptions=False) as site:
+        assert [one["params"] for one in site.get("/api/jobs").json()["jobs"]] == [{"sealed": "x"}]
+        assert site.get(f"/api/jobs/{job}").json()["params"] == {"sealed": "x"}
+        for verb in ("cancel", "move", "priority", "edit", "remove"):
+            assert site.get(f"/jobs/{job}/{verb}").status_code == 200, verb
+        post(site, f"/jobs/{job}/edit", {"priority": 2})
+        assert client.fetch(job).priority == 2
