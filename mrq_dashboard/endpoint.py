@@ -15,6 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 
 from mrq_core.errors import (
+    BrokerCorrupt,
     BrokerUnavailable,
     ChangedMeanwhile,
     ChangeRefused,
@@ -25,6 +26,7 @@ from mrq_core.errors import (
     MrqError,
     RepeatRefused,
     RequestFailed,
+    SchemaTooNew,
     shown_error,
 )
 from mrq_dashboard import acting
@@ -215,7 +217,10 @@ class Site:
         """The answer for an error."""
         status = status_of(error)
         if status == 500:
-            _log.error("dashboard.broke path=%s", request.scope["path"], exc_info=error)
+            if isinstance(error, BrokerCorrupt | SchemaTooNew):  # it says what an operator has to do
+                _log.error("dashboard.broke path=%s error=%s", request.scope["path"], error)
+            else:
+                _log.error("dashboard.broke path=%s", request.scope["path"], exc_info=error)
         text = (
             str(error) if isinstance(error, MrqError) else f"{shown_error(error)}; the log has the traceback"
         )

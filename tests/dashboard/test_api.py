@@ -14,7 +14,7 @@ from mrq_core.contract.messages import ClaimRequest, Outcome, Settlement, Wanted
 from mrq_core.contract.metrics import ENDED, measured
 from mrq_core.contract.queries import LogLine
 from mrq_core.contract.record import JobRecord, Status
-from mrq_core.errors import BrokerUnavailable
+from mrq_core.errors import BrokerCorrupt, BrokerUnavailable, SchemaTooNew
 from mrq_core.ids import new_id
 from mrq_core.operations.auditing import audit
 from mrq_core.operations.limits import set_limit
@@ -424,4 +424,23 @@ def test_an_export_that_the_broker_breaks_off_has_no_end_and_no_traceback(
     assert len(site.get(f"/api/jobs/export{query}").text.splitlines()) == (201 if query else 200)
     assert [(record.getMessage(), record.exc_info) for record in caplog.records] == [
         ("export.cut_off error=the broker is away", None)
+    ]
+
+
+@pytest.mark.parametrize(
+    "error", [BrokerCorrupt("the file is not a database"), SchemaTooNew("a newer mrq", found=3, supported=2)]
+)
+@pytest.mark.parametrize("path", ["/api/jobs", "/jobs"])
+def test_data_that_an_operator_must_repair_are_one_line_in_the_log(
+    path: str, error: Exception, make_site: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Broken(MemoryBroker):
+        def find(self, *given: Any, **more: Any) -> Any:
+            raise error
+
+    answer = make_site(broker=Broken()).get(path)
+    assert answer.status_code == 500
+    assert str(error) in answer.text
+    assert [(record.getMessage(), record.exc_info) for record in caplog.records] == [
+        (f"dashboard.broke path={path} error={error}", None)
     ]
