@@ -14,6 +14,7 @@ from mrq_core.cli.output import can_show, counted, note, print_json, safe_line, 
 from mrq_core.cli.process_checks import process_findings
 from mrq_core.cli.terminal import restore_streams
 from mrq_core.client.client import Client
+from mrq_core.client.schedules import refused_schedules
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.queries import Finding
 from mrq_core.operations.actions import repair_all
@@ -64,6 +65,7 @@ def check(
         known = {finding.message for finding in findings}
         findings += [finding for finding in failed if finding.message not in known]
         if not any(finding.level == "error" for finding in findings):
+            findings += attempted("SCHEDULER_TASKS", lambda: refused_schedules(client))
             findings += attempted("shared state", lambda: state_findings(broker))
             findings += attempted("consistency", lambda: _compared(broker, even_large=repair))
     if as_json:

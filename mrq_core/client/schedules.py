@@ -11,16 +11,18 @@ from mrq_core.client.client import Client, checked_client
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.contract.messages import CHUNK, Cancel, Enqueued, Limit, NewJob, Unique
 from mrq_core.contract.naming import check_time
-from mrq_core.contract.queries import JobFilter, Order
+from mrq_core.contract.queries import Finding, JobFilter, Order
 from mrq_core.contract.record import WAITING, Status
-from mrq_core.errors import InvalidValue
+from mrq_core.errors import InvalidValue, shown
 from mrq_core.ids import new_id
 from mrq_core.operations import schedules
+from mrq_core.operations.checking.checks import uses_scheduler
 from mrq_core.operations.limits import OVERLAP_RULE, publish_limits
 from mrq_core.operations.schedules import StoredSchedule
 from mrq_core.scheduler.definitions import Definition, check_name, definition_from
 from mrq_core.scheduler.policies import fire_id
 from mrq_core.tasks.describing import TaskDescription, describe
+from mrq_core.tasks.scheduled import schedules_of
 
 BACKFILL_MOST = 10_000
 """The most fires of one backfill."""
@@ -202,6 +204,37 @@ def described_here(client: Client, path: str) -> TaskDescription | None:
     """The description of a task whose code can be imported here. None: it cannot."""
     loaded = client.options_of(path)
     return None if loaded is None else describe(loaded)
+
+
+def refusal_of(
+    client: Client, definition: Definition, now: datetime, *, has_fired: bool
+) -> InvalidValue | None:
+    """Why a schedule of a config would be refused if a person added it, and it had the same past. None: it
+    would not be. Imports the task."""
+    try:
+        schedules.check_job_params(client.broker, definition, described_here(client, definition.path))
+        if not has_fired:
+            schedules.check_end(definition, to_ms(now))
+    except InvalidValue as error:
+        return error
+    return None
+
+
+def refused_schedules(client: Client) -> list[Finding]:
+    """A warning for each schedule of the configuration that `refusal_of` names. Imports the tasks."""
+    if not uses_scheduler(client.config):
+        return []
+    fired = {stored.name for stored in schedules.list_schedules(client.broker) if stored.fired}
+    now, findings = client.broker.now(), []
+    for definition in schedules_of(client.config):
+        refusal = refusal_of(client, definition, now, has_fired=definition.name in fired)
+        if refusal is not None:
+            message = f"the schedule {shown(definition.name)}: {refusal}"
+            advice = "Correct the definition in the config file, or the options of the task."
+            findings.append(
+                Finding(level="warning", subject="SCHEDULER_TASKS", message=message, advice=advice)
+            )
+    return findings
 
 
 def recent_failures(client: Client, stored: StoredSchedule) -> int:

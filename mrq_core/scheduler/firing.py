@@ -29,15 +29,15 @@ from mrq_core import failpoints
 from mrq_core.client.client import Client
 from mrq_core.client.schedules import (
     cancel_others,
-    described_here,
     job_of_fire,
     publish_overlap_rule,
     recent_failures,
+    refusal_of,
 )
 from mrq_core.clock import monotonic, to_ms
 from mrq_core.contract.messages import CHUNK, NewJob
 from mrq_core.contract.naming import shown_names
-from mrq_core.errors import BrokerError, InvalidValue, MrqError, shown_error
+from mrq_core.errors import BrokerError, MrqError, shown_error
 from mrq_core.operations import schedules
 from mrq_core.operations.schedules import (
     RECENT_MOST,
@@ -210,15 +210,9 @@ class Scheduler:
 
     def _warn_of(self, stored: StoredSchedule) -> None:
         """Warns of a schedule of a config that would be refused if a person added it."""
-        definition = stored.definition
-        try:
-            schedules.check_job_params(
-                self._broker, definition, described_here(self._client, definition.path)
-            )
-            if not stored.fired:
-                schedules.check_end(definition, to_ms(self._now()))
-        except InvalidValue as error:
-            _log.warning("schedule.invalid name=%s: %s", shown_names([stored.name]), error)
+        refusal = refusal_of(self._client, stored.definition, self._now(), has_fired=bool(stored.fired))
+        if refusal is not None:
+            _log.warning("schedule.invalid name=%s: %s", shown_names([stored.name]), refusal)
 
     def _tell_followed(self, found: Mapping[str, StoredSchedule], restored: Collection[str]) -> None:
         """Logs one line if other schedulers or people have changed definitions since the last look."""

@@ -6,8 +6,11 @@ import signal
 import socket
 
 import pytest
+from msgspec.structs import replace
 
 from mrq_core.contract.messages import RawItem
+from mrq_core.operations.schedules import SCHEDULES, add_schedule, stored_value
+from mrq_core.scheduler.definitions import definition_from
 from tests.cli.conftest import Shell
 from tests.support import Project, until
 
@@ -165,6 +168,23 @@ def test_check_finds_what_is_wrong_with_options_and_exits_with_1(mrq: Shell, pro
     said = mrq("check")
     assert "! warning" in said.out
     assert "tasks has no 'Ad'" in said.out
+
+
+def test_check_warns_of_schedules_that_can_never_work(mrq: Shell, project: Project) -> None:
+    past = {"path": "tasks.fail", "name": "past", "interval": 60, "end": "2020-01-01"}
+    entries = [past, {"path": "tasks.fail", "name": "odd", "interval": 61, "params": {"zz": 1}}]
+    entries.append({"path": "tasks.fail", "name": "good", "interval": 62})
+    project.write("mrq-config.py", f"SCHEDULER_TASKS = {entries}\n")
+    found = [one for one in mrq("check", "--json").json if one["level"] == "warning"]
+    assert [one["message"].partition(":")[0] for one in found if one["name"] == "SCHEDULER_TASKS"] == [
+        "the schedule 'past'",
+        "the schedule 'odd'",
+    ]
+    # An end that came after fires is no mistake.
+    stored = add_schedule(project.client.broker, definition_from({**past, "end": "9000-01-01"}))
+    fired = stored_value(replace(stored, definition=definition_from(past), fired=1))
+    project.client.broker.state.put(SCHEDULES, "past", fired)
+    assert "'past'" not in mrq("check").out
 
 
 @pytest.mark.parametrize(

@@ -54,10 +54,15 @@ def attempted(subject: str, work: Callable[[], list[Finding] | None]) -> list[Fi
         return [Finding(level="error", subject=subject, message=str(error), advice=advice)]
 
 
+def uses_scheduler(config: Config) -> bool:
+    """Whether settings of the scheduler are given."""
+    return bool(config.scheduler or config.scheduler_tasks or "SCHEDULER_MODULES" in config.sources)
+
+
 def _schedule_findings(config: Config) -> list[Finding]:
     """The findings about schedules, if settings of the scheduler are given. Imports the tasks."""
     subject = "SCHEDULER_TASKS"
-    if not (config.scheduler or config.scheduler_tasks or "SCHEDULER_MODULES" in config.sources):
+    if not uses_scheduler(config):
         return []
     try:
         definitions = schedules_of(config)
