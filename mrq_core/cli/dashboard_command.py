@@ -57,13 +57,20 @@ def dashboard(
                 f"the dashboard needs {error.name}, which is not installed: {how_to_install()}"
             ) from error
     serving = importlib.import_module("mrq_dashboard.serving")
-    from mrq_core.running.logs import set_up_logging
+    from mrq_core.running.logs import keep_levels, levels_now, restore_logging, set_up_logging
 
     config = given.config()
     set_up_logging(config, follows_file=True)
+    levels = levels_now()
+
+    def announce(address: str) -> None:
+        keep_levels(levels)  # plugins are loaded now
+        restore_logging()
+        note(f"The dashboard is at {address}")
+
     if until_input_ends:
         threading.Thread(target=_stop_after_input, daemon=True).start()
-    serving.serve(config, insecure=insecure, announce=lambda address: note(f"The dashboard is at {address}"))
+    serving.serve(config, insecure=insecure, announce=announce)
 
 
 def _stop_after_input() -> None:

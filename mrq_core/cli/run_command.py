@@ -72,7 +72,7 @@ def run(
     params that begin with a dash.
     """
     from mrq_core.operations.checking.checks import check_task_options
-    from mrq_core.running.logs import set_up_logging
+    from mrq_core.running.logs import logging_kept, set_up_logging
 
     check_path(task)
     values = params_from(params or ())
@@ -81,7 +81,8 @@ def run(
     config = given.config()
     check_task_options(config)
     set_up_logging(config)
-    client = set_process_client(Client(config))
+    with logging_kept():
+        client = set_process_client(Client(config))
     restore_streams()
     try:
         if later or queue is not None:

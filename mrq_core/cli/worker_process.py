@@ -60,7 +60,7 @@ def run_worker(config: Config, parent: ParentLink | None = None) -> NoReturn:
     from mrq_core.cli.errors import exit_code_of
     from mrq_core.operations.checking.checks import check_task_options
     from mrq_core.plugins.manager import Plugins
-    from mrq_core.running.logs import set_up_logging
+    from mrq_core.running.logs import logging_kept, set_up_logging
     from mrq_core.worker.guards.lasting import keep_hub
     from mrq_core.worker.guards.process_end import keep_exit_code
     from mrq_core.worker.guards.signals import end_after_work, leave_after_work
@@ -71,7 +71,9 @@ def run_worker(config: Config, parent: ParentLink | None = None) -> NoReturn:
     check_task_options(config)
     set_up_logging(config, follows_file=parent is not None)
     try:
-        code = Worker(config, Plugins(config), parent=parent).run(exits_after=True)
+        with logging_kept():
+            plugins = Plugins(config)
+        code = Worker(config, plugins, parent=parent).run(exits_after=True)
     except BaseException as error:
         leave_after_work(exit_code_of(error))
         raise

@@ -12,7 +12,8 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -196,6 +197,9 @@ def set_up_logging(config: Config, *, worker: str = "", follows_file: bool = Fal
     _set_up.update({one: (one.formatter, list(one.filters)) for one in _ours})
     _expected[:] = [(one, one.level, list(one.filters)) for one in _ours]
     _terminals[:] = [one for one in _ours if isinstance(one, TerminalHandler)]
+    # A program that sets logging up by `dictConfig` in the config file hardly means the lines of mrq.
+    for name in filter(_is_own, _disabled_loggers()):
+        logging.getLogger(name).disabled = False
     _disabled.update(_disabled_loggers())
 
 
@@ -289,7 +293,8 @@ def is_logging_intact() -> bool:
 
 
 def restore_logging() -> None:
-    """Sends logs again where `set_up_logging` has sent them, after a task has configured logging for itself.
+    """Sends logs again where `set_up_logging` has sent them, after a task or a plugin has configured logging
+    for itself.
 
     Leaves the handlers and filters of a task, and the levels of its loggers, as far as logging can use them.
     The levels of mrq's own loggers are those of the start, or of the import of a task.
@@ -316,6 +321,18 @@ def restore_logging() -> None:
         for name in _disabled_loggers() - _disabled:
             logging.getLogger(name).disabled = False
         _root.disabled = _log.disabled = False
+
+
+@contextmanager
+def logging_kept() -> Iterator[None]:
+    """While code of users is loaded: logs go on as `set_up_logging` has set them up. Levels that the code
+    gives to mrq's own loggers stay."""
+    before = levels_now()
+    try:
+        yield
+    finally:
+        keep_levels(before)
+        restore_logging()
 
 
 def _restore_handler(handler: logging.Handler, level: int) -> None:
@@ -346,6 +363,10 @@ def _usable(found: Any) -> list[logging.Handler]:
         if type(handler.level) is not int:
             handler.level = logging.NOTSET
     return handlers
+
+
+def _is_own(name: str) -> bool:
+    return name == "mrq" or name.startswith("mrq.")
 
 
 def _disabled_loggers() -> set[str]:

@@ -278,3 +278,32 @@ def test_a_log_file_on_a_full_disk_is_one_line_on_standard_error(project: Projec
 
 def _text(path: Any) -> str:
     return path.read_text() if path.exists() else ""
+
+
+SILENCING = """
+import logging.config
+logging.config.dictConfig({"version": 1, "root": {"level": "ERROR"}})
+logging.getLogger("mrq.worker").setLevel("WARNING")
+"""
+
+
+@pytest.mark.parametrize("place", ["config", "plugin"])
+@pytest.mark.parametrize("processes", [0, 2])
+def test_a_program_that_sets_logging_up_for_itself_silences_no_worker(
+    project: Project, place: str, processes: int
+) -> None:
+    project.write("mrq-config.py" if place == "config" else "silencing.py", SILENCING)
+    plugins = ("--plugins", "silencing") if place == "plugin" else ()
+    project.queue("tasks.fail")
+    project.queue("tasks.Add", {"a": 1, "b": 2})
+    worker = project.work_off("--processes", str(processes), *plugins)
+    assert "job.failed" in worker.output
+    assert "adding 1 and 2" in worker.output
+    assert "worker.started" not in worker.output  # the level of this logger is meant
+
+
+@pytest.mark.parametrize("place", ["config", "plugin"])
+def test_it_silences_no_scheduler(project: Project, place: str) -> None:
+    project.write("mrq-config.py" if place == "config" else "silencing.py", SILENCING)
+    scheduler = project.start("scheduler", *(("--plugins", "silencing") if place == "plugin" else ()))
+    scheduler.until_output("scheduler.started")

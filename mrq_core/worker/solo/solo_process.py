@@ -32,7 +32,7 @@ from mrq_core.debug import start_io_tracing
 from mrq_core.errors import Interrupt
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.running.context import JobContext, current_context, shielded
-from mrq_core.running.logs import JobLog, current_log, set_up_logging
+from mrq_core.running.logs import JobLog, current_log, logging_kept, set_up_logging
 from mrq_core.worker.ended_lines import EndedLines
 from mrq_core.worker.executing import Runner
 from mrq_core.worker.executions import Execution, Executions, job_execution
@@ -186,7 +186,8 @@ class Job:
         config = load_config(start.settings, file=start.config_file)
         set_up_logging(config, worker=start.worker, follows_file=True)
         self._tracing = start_io_tracing(config)
-        plugins = Plugins(config)
+        with logging_kept():
+            plugins = Plugins(config)
         run_blocking: RunBlocking = blocking.run_blocking
         if self._tracing is not None:
             run_blocking = self._tracing.blocking(run_blocking)
