@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 _REPEATS = 3
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.05, 0.4
+_PAUSE_FOR_CONNECTION = 0.01
+"""Seconds between two looks for a free connection of the pool."""
 _pack = msgspec.msgpack.Encoder().encode
 _inherited: list[Link | None] = []
 """Links of a parent process."""
@@ -132,10 +134,14 @@ class Connection:
         if sys.is_finalizing() and (self._link is None or has_stopped_threads()):
             raise too_late(f"Redis at {self.location.shown}")
         deadline = monotonic() + self._timeout
-        backoff = _BACKOFF_FIRST
-        for left in range(_REPEATS if repeatable else 0, -1, -1):
+        left, backoff = _REPEATS if repeatable else 0, _BACKOFF_FIRST
+        while True:
             try:
                 return work(self._connected())
+            except exceptions.MaxConnectionsError as error:  # nothing was sent
+                if monotonic() >= deadline:
+                    raise translated(error, self.location.shown, self._timeout) from error
+                pause = _PAUSE_FOR_CONNECTION
             except _FAILURES as error:
                 raised = raised_by_handler(error)
                 if raised is not None:
@@ -147,10 +153,9 @@ class Connection:
                 )
                 if not (left and lost and monotonic() + backoff < deadline):
                     raise translated(error, self.location.shown, self._timeout) from error
+                left, pause, backoff = left - 1, backoff, min(backoff * 2, _BACKOFF_MOST)
             # Jitter, so that not all clients come back at the same moment.
-            time.sleep(backoff * random.uniform(0.5, 1.0))
-            backoff = min(backoff * 2, _BACKOFF_MOST)
-        raise AssertionError("the last attempt returns or raises")
+            time.sleep(pause * random.uniform(0.5, 1.0))
 
     def _disconnect(self) -> None:
         link = self._link

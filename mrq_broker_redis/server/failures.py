@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from redis import exceptions
 
+from mrq_broker_redis.server.location import CONNECTIONS_MOST
 from mrq_core.drivers import open_files
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, CallRefused
 
@@ -72,6 +73,11 @@ def is_forbidden(error: BrokerError) -> bool:
 def translated(error: Exception, where: str, timeout: float) -> BrokerError:
     """The error of the broker with the same meaning. `where`: the server, without its password."""
     text = " ".join(str(error).split())
+    if isinstance(error, exceptions.MaxConnectionsError):
+        return BrokerUnavailable(
+            f"Redis at {where}: all {CONNECTIONS_MOST} connections of this process were in use "
+            f"for {timeout:g} s; make fewer calls at the same time, or raise BROKER_TIMEOUT"
+        )
     if isinstance(error, exceptions.TimeoutError) and "connecting" in text and where.startswith("rediss"):
         return BrokerUnavailable(
             f"Redis at {where} did not answer with TLS ({text}): a server without TLS needs redis:// in the "

@@ -26,6 +26,8 @@ _FORMS = (
     "expected redis://[user:password@]host[:port][/database], rediss:// for TLS, unix:///path[?db=0], "
     "redis+sentinel://host[:port],host[:port]/service[/database] or redis+cluster://host[:port],host[:port]"
 )
+CONNECTIONS_MOST = 100
+"""Connections of a broker to one server. Further calls wait for one of them."""
 _ASKED_NODES = 5
 _CONNECT_SECONDS = 5.0
 _OPTIONS = frozenset({"client_name", "db", "password", "protocol", "username"})
@@ -108,6 +110,7 @@ def location_of(opening: Opening) -> Location:
         "socket_connect_timeout": min(opening.timeout, _CONNECT_SECONDS),
         "socket_keepalive": True,
         "retry": Retry(NoBackoff(), 0),
+        "max_connections": CONNECTIONS_MOST,
         **_without_maintenance(),
     }
     parser = {"parser_class": DeadlineParser} if redis.connection.DefaultParser is _HiredisParser else {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ from redis.connection import AbstractConnection
 
 from mrq_broker_redis.broker import RedisBroker
 from mrq_broker_redis.server import links
+from mrq_broker_redis.server.location import CONNECTIONS_MOST
 from mrq_core.clock import SystemClock, from_ms
 from mrq_core.contract.messages import (
     Claimed,
@@ -96,6 +98,31 @@ def test_connections_that_the_server_has_closed_while_they_were_idle_are_made_an
     with server.client() as client:
         client.client_kill_filter(_type="normal", skipme=True)
     assert len(claim(broker).records) == 1  # a claim is not repeated
+    broker.close()
+
+
+def test_calls_wait_for_one_another_where_there_are_more_than_connections(place: Place) -> None:
+    broker = place.open()
+    broker.enqueue([new_job()])
+
+    def call(number: int) -> int:
+        broker._connection.wait_for([broker._connection.key("nothing")], 0.2)
+        return len(broker.enqueue([new_job()]))
+
+    with ThreadPoolExecutor(CONNECTIONS_MOST + 50) as threads:
+        assert sum(threads.map(call, range(CONNECTIONS_MOST + 50))) == CONNECTIONS_MOST + 50
+    broker.close()
+
+
+def test_a_call_for_which_no_connection_becomes_free_says_so(place: Place) -> None:
+    broker = place.open(timeout=0.3)
+    broker.enqueue([new_job()])
+    link = broker._connection._connected()
+    taken = [link._take() for _ in range(CONNECTIONS_MOST)]
+    with pytest.raises(BrokerUnavailable, match=r"all 100 connections .* in use for 0\.3 s"):
+        broker.enqueue([new_job()])
+    link._idle.append((taken.pop(), time.monotonic()))
+    broker.enqueue([new_job()])
     broker.close()
 
 

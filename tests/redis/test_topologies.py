@@ -12,6 +12,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import redis
 from gevent.monkey import is_module_patched
 
 from mrq_broker_redis.broker import RedisBroker
+from mrq_broker_redis.server.location import CONNECTIONS_MOST
 from mrq_core.contract.messages import Cancel, ChangeResult, RawItem, Wanted
 from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
@@ -243,6 +245,18 @@ class TestRedisClusterQueue(AdmitContract, QueueLookContract):
     @pytest.fixture
     def queue_factory(self, nodes: list[Server]) -> QueueFactory:
         return partial(open_queue, Place(cluster_url(nodes), f"contract-{next(_numbers)}"))
+
+
+def test_calls_wait_for_connections_to_a_node_of_a_cluster(nodes: list[Server]) -> None:
+    broker = open_broker(Place(cluster_url(nodes), "many"))
+    broker.prepare()
+
+    def call(number: int) -> bytes | None:
+        return broker._connection.wait_for([broker._connection.key("nothing")], 0.2)
+
+    with ThreadPoolExecutor(CONNECTIONS_MOST + 50) as threads:
+        assert set(threads.map(call, range(CONNECTIONS_MOST + 50))) == {None}
+    broker.close()
 
 
 def test_a_cluster_that_is_away_is_said_so() -> None:
