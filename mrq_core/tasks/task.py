@@ -82,10 +82,11 @@ class TaskFunction(Generic[P, R]):
             raise TypeError(
                 f"@task was given {shown(function)}: expected a function that was made by def{hint}"
             )
-        if next(iter(inspect.signature(function).parameters), None) in ("self", "cls"):
+        first = next(iter(inspect.signature(function).parameters.values()), None)
+        if first is not None and first.name in ("self", "cls") and first.kind is first.POSITIONAL_OR_KEYWORD:
             raise TypeError(
-                f"{function.__qualname__} is a method: a task is a function of a module, or a "
-                "subclass of Task"
+                f"{function.__qualname__} is a method, or its first argument is named as that of one, "
+                f"{first.name}: a task is a function of a module, or a subclass of Task"
             )
         if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(

@@ -164,9 +164,29 @@ class Unshowable:
         raise RuntimeError("no repr")
 
 
+def test_self_may_be_the_name_of_an_argument_that_no_method_has_so() -> None:
+    @task
+    def keyword(*, self: int = 0) -> int:
+        return self
+
+    @task
+    def rest(**self: int) -> dict[str, int]:
+        return self
+
+    assert (keyword(self=1), rest(a=1)) == (1, {"a": 1})
+
+
+def takes_itself(self: int) -> int:
+    return self
+
+
 @pytest.mark.parametrize(
     ("odd", "words"),
     [
+        (
+            takes_itself,
+            "takes_itself is a method, or its first argument is named as that of one, self: a task",
+        ),
         (5, "@task was given 5: expected a function"),
         ("tasks.mail", "@task was given 'tasks.mail': expected a function"),
         (lambda: None, "lambda.*expected a function that was made by def"),
