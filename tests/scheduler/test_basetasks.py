@@ -164,12 +164,15 @@ def test_the_comparison_finds_what_differs(ambient: Scene, monkeypatch: pytest.M
     count = count_all
     name = "count_all"
     monkeypatch.setattr(consistency, name, lambda *a: {name: n + 2 for name, n in count(*a).items()})
-    entries, totals = consistency_findings(ambient.broker)
-    assert (entries.level, entries.message) == ("error", "2 unfinished jobs have no entry in default")
+    has_entries = ambient.broker.has_separate_entries  # MongoDB has the job itself
+    *entries, totals = consistency_findings(ambient.broker)
+    lost = [("error", "2 unfinished jobs have no entry in default")] if has_entries else []
+    assert [(one.level, one.message) for one in entries] == lost
     assert totals.message == "the totals differ from the jobs: 2 too few queued"
     monkeypatch.setattr(consistency, name, lambda *a: {name: n - 1 for name, n in count(*a).items()})
-    (entries,) = consistency_findings(ambient.broker)
-    assert entries.message == "1 entry has no unfinished job in default"
+    (left,) = consistency_findings(ambient.broker)
+    agrees = "queues, records, totals and indexes agree"
+    assert left.message == ("1 entry has no unfinished job in default" if has_entries else agrees)
     calls: list[int] = []
 
     def once(*arguments: Any) -> Any:
