@@ -169,13 +169,27 @@ def output_error() -> str | None:
     """The reason why standard output could not be written, such as a full disk. None: all was written, or
     nothing reads it."""
     error = _output_failure()
+    if _is_closed_meanwhile(error):
+        return "a task has closed its descriptor"
     return None if error is None or error.errno in _READER_GONE else error.strerror
 
 
 def is_output_gone() -> bool:
     """Whether nothing reads standard output any more, or it was closed at the start."""
     error = _output_failure()
-    return 1 in _closed or (error is not None and error.errno in _READER_GONE) or _is_hung_up()
+    is_gone = error is not None and error.errno in _READER_GONE and not _is_closed_meanwhile(error)
+    return 1 in _closed or is_gone or _is_hung_up()
+
+
+def _is_closed_meanwhile(error: OSError | None) -> bool:
+    """Whether the descriptor of standard output was closed in this process, for instance with all others."""
+    if error is None or error.errno != errno.EBADF or 1 in _closed:
+        return False
+    try:
+        os.fstat(_streams[1].fileno())
+    except OSError:
+        return True
+    return False
 
 
 def _is_hung_up() -> bool:

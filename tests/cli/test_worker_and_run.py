@@ -448,3 +448,21 @@ def test_a_run_prints_its_result_after_the_task_has_broken_the_streams(
     """,
     )
     assert mrq("run", "streams.breaks").out == "7\n"
+
+
+def test_a_run_says_that_its_task_has_closed_standard_output(mrq: Shell, project: Project) -> None:
+    project.write(
+        "closing.py",
+        """
+        import os
+        from mrq_core import task
+
+        @task
+        def closes():
+            os.closerange(3, 256)  # as a program that becomes a daemon does
+            return 7
+    """,
+    )
+    said = in_another_process(("run", "closing.closes"), project.path, project.env)
+    assert "the command is done; what it prints is lost" in said.err
+    assert "standard output could not be written (a task has closed its descriptor)" in said.err
