@@ -9,7 +9,7 @@ from typing import Any
 import gevent
 
 from mrq_core.clock import monotonic
-from mrq_core.contract.messages import CHUNK, Claimed, ClaimRequest, Outcome, Settlement, Wanted
+from mrq_core.contract.messages import CHUNK, Claimed, ClaimRef, ClaimRequest, Outcome, Settlement, Wanted
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.errors import BrokerError, BrokerUnavailable
 from mrq_core.worker.executing import Executing
@@ -102,6 +102,7 @@ class Claiming:
 
     def _claim(self, wanted: tuple[Wanted, ...], room: int) -> Claimed:
         self._state.set_status("spawn")
+        asked_at = monotonic()
         claimed = self._broker.claim(
             ClaimRequest(
                 worker=self._state.name,
@@ -125,10 +126,29 @@ class Claiming:
         if self._stopping.is_stopping:
             self._give_back(claimed.records)
         elif claimed.records:
-            self.claimed += len(claimed.records)
-            self._executing.start(claimed.records)
+            records = self._held(claimed.records, asked_at)
+            self.claimed += len(records)
+            self._executing.start(records)
             gevent.sleep(0)  # short jobs end before the next claim counts the free greenlets
         return claimed
+
+    def _held(self, records: Sequence[JobRecord], asked_at: float) -> Sequence[JobRecord]:
+        """The jobs whose claims are held for a while. While a job keeps the hub, the answer of a claim waits
+        here, and nobody renews its leases: they may be over by now, and the jobs with another worker, or
+        about to be claimed by this one again."""
+        while records and monotonic() - asked_at > self._config.lease / 2:
+            asked_at = monotonic()
+            kept = self._broker.renew(
+                [ClaimRef(id=record.id, token=record.token or "") for record in records], self._config.lease
+            )
+            for record, is_kept in zip(records, kept, strict=True):
+                if not is_kept:
+                    _log.warning(
+                        "claim.lost id=%s: another worker has claimed the job before its code started here",
+                        record.id,
+                    )
+            records = [record for record, is_kept in zip(records, kept, strict=True) if is_kept]
+        return records
 
     def _give_back(self, records: Sequence[JobRecord]) -> None:
         """Returns claims whose code was not started."""
