@@ -63,7 +63,7 @@ def load_config(
     named = file if file is not None else environ.get("MRQ_CONFIG") or None
     path = path_from(named) if named is not None else Path(DEFAULT_FILE)
     module = None
-    if named is not None or os.path.lexists(path):
+    if named is not None or _is_there(path):
         module = _read_file(path)
     values: dict[str, object] = {}
     sources: dict[str, str] = {}
@@ -99,6 +99,23 @@ def load_config(
             values[name], sources[name] = value, source_of(name)
     checked = {name.lower(): _convert(name, value, sources[name]) for name, value in values.items()}
     return Config(**checked, user=user, module=module, sources=sources)  # type: ignore[arg-type]
+
+
+def _is_there(path: Path) -> bool:
+    """Whether the file is in the working directory. Warns if this user may not know."""
+    try:
+        os.lstat(path)
+    except PermissionError as error:
+        warnings.warn(
+            f"no config file is read: this user may not search the working directory ({error.strerror}); "
+            "start mrq in another one, or name the file in MRQ_CONFIG",
+            stacklevel=3,
+        )
+    except OSError:
+        pass
+    else:
+        return True
+    return False
 
 
 def _refuse_in_config_file() -> None:

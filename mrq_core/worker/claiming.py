@@ -134,7 +134,7 @@ class Claiming:
 
     def _held(self, records: Sequence[JobRecord], asked_at: float) -> Sequence[JobRecord]:
         """The jobs whose claims are held for a while. While a job keeps the hub, the answer of a claim waits
-        here, and nobody renews its leases: they may be over by now, and the jobs with another worker, or
+        here, and no thread renews its leases: they may be over by now, and the jobs with another worker, or
         about to be claimed by this one again."""
         while records and monotonic() - asked_at > self._config.lease / 2:
             asked_at = monotonic()

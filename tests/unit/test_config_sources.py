@@ -575,3 +575,22 @@ def test_other_words_than_auto_are_refused() -> None:
         load(processes="all")
     with pytest.raises(ConfigError, match="expected a whole number"):
         load(greenlets="auto")
+
+
+def test_a_directory_that_cannot_be_searched_is_said_to_hide_its_config_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mrq-config.py").write_text("GREENLETS = 7")
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0)
+    user = os.geteuid()
+    try:
+        if user == 0:  # which may search any directory
+            os.seteuid(65534)
+        with pytest.warns(UserWarning, match=r"may not search the working directory \(Permission denied\)"):
+            config = load_config(environ={})
+    finally:
+        os.seteuid(user)
+        tmp_path.chmod(0o700)
+    assert config.greenlets != 7
+    assert load_config(environ={}).greenlets == 7
