@@ -31,6 +31,7 @@ from mrq_broker_mongo.server.arrangement import WHOLE, Arrangement
 from mrq_broker_mongo.server.clients import apart
 from mrq_broker_mongo.server.failures import (
     is_duplicate,
+    is_login_failure,
     is_lost,
     is_unread,
     lacks_threads,
@@ -238,6 +239,8 @@ class Connection:
                     self._measured = None  # there may be another primary now
                     if not (left and is_lost(error) and monotonic() + backoff < deadline):
                         self._is_away = isinstance(error, AutoReconnect)
+                        if is_login_failure(error):  # pymongo takes the server to be away from now on
+                            self._leave_client()
                         raise translated(error, self.location, self._timeout) from error
                 # Jitter, so that all who lost the server do not come back at the same moment.
                 time.sleep(backoff * random.uniform(0.5, 1.0))
@@ -258,8 +261,9 @@ class Connection:
                 self.close()
 
     def _leave_client(self) -> None:
-        """The next call makes another client: this one may have a lock for ever, because a signal handler can
-        raise between the taking of a lock and the block that gives it back (python/cpython#74174)."""
+        """The next call makes another client. After an exception of a signal handler, this one may have a
+        lock for ever: it can be raised between the taking of a lock and the block that gives it back
+        (python/cpython#74174)."""
         client, self._client = self._client, None
         self._collections = {}
         if client is not None:  # the end of its threads may wait for that lock

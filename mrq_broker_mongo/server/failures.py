@@ -107,6 +107,11 @@ def translated(error: Exception, location: Location, timeout: float) -> BrokerEr
     return BrokerUnavailable(f"MongoDB at {where} is not usable ({type(error).__name__}: {text})")
 
 
+def is_login_failure(error: BaseException) -> bool:
+    """Whether the server has refused the user or the password."""
+    return isinstance(error, errors.OperationFailure) and error.code == LOGIN_FAILED
+
+
 def lacks_threads(error: BaseException) -> bool:
     """Whether pymongo could not start one of its threads."""
     return isinstance(error, RuntimeError) and _NO_THREAD in str(error)
