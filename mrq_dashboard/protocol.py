@@ -90,15 +90,15 @@ class Protocol(H11Protocol):
     def _give_up(self) -> None:
         """Closes the connection. Says why, unless the client has sent nothing yet, as browsers do that
         connect before they have a request, or has its answer."""
-        if self._waits_for == "body":  # which a page waits for
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
         if self._waits_for == "body" or (self._waits_for == "head" and self.conn.trailing_data[0]):
             self._refuse(408, "The request did not come in time.")
         self._wait_for("")
         self.transport.close()
 
     def _refuse(self, status: int, text: str) -> None:
+        if self.cycle is not None:  # a page that waits for the body has no client any more
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
         headers = [("content-type", "text/plain; charset=utf-8"), ("connection", "close")]
         with contextlib.suppress(h11.LocalProtocolError):
             for event in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import socket
 import time
 from collections.abc import Iterator
@@ -147,3 +148,14 @@ def test_many_unfinished_requests_leave_the_dashboard_to_others(
     finally:
         for client in clients:
             client.socket.close()
+
+
+@pytest.mark.parametrize("body", [b"zz\r\n", b'5\r\n{"nam\r\nzz\r\n'])
+def test_a_body_that_cannot_be_read_is_refused_once(
+    served: Served, body: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("uvicorn.error"), "handlers", [caplog.handler])
+    with Client(served, POST + b"Transfer-Encoding: chunked\r\n\r\n", body) as client:
+        assert status(client.answer()) == 400
+    assert answers(served)
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
