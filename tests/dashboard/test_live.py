@@ -111,6 +111,11 @@ class Served:
         return self._server.server_state.connections  # type: ignore[return-value]
 
     @property
+    def answering(self) -> int:
+        """The number of requests that are being answered."""
+        return len(self._server.server_state.tasks)
+
+    @property
     def live(self) -> live.Live:
         found: live.Live = self.app.state.live
         return found

@@ -157,5 +157,5 @@ def test_a_body_that_cannot_be_read_is_refused_once(
     monkeypatch.setattr(logging.getLogger("uvicorn.error"), "handlers", [caplog.handler])
     with Client(served, POST + b"Transfer-Encoding: chunked\r\n\r\n", body) as client:
         assert status(client.answer()) == 400
-    assert answers(served)
+    until(lambda: not served.answering)
     assert {record.levelname for record in caplog.records} == {"WARNING"}
