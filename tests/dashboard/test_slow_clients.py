@@ -150,12 +150,17 @@ def test_many_unfinished_requests_leave_the_dashboard_to_others(
             client.socket.close()
 
 
+@pytest.mark.parametrize("head", [POST, POST.replace(b"secret", b"wrong")])
 @pytest.mark.parametrize("body", [b"zz\r\n", b'5\r\n{"nam\r\nzz\r\n'])
 def test_a_body_that_cannot_be_read_is_refused_once(
-    served: Served, body: bytes, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    served: Served,
+    head: bytes,
+    body: bytes,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(logging.getLogger("uvicorn.error"), "handlers", [caplog.handler])
-    with Client(served, POST + b"Transfer-Encoding: chunked\r\n\r\n", body) as client:
+    with Client(served, head + b"Transfer-Encoding: chunked\r\n\r\n" + body) as client:
         assert status(client.answer()) == 400
     until(lambda: not served.answering)
     assert {record.levelname for record in caplog.records} == {"WARNING"}
