@@ -32,6 +32,12 @@ def prepare() -> None:
     sys.unraisablehook = _raise_again
 
 
+def unblock() -> None:
+    """Lets the signals in that end a command, and that the program that has started this one may have
+    blocked."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
+
+
 def leave_at_interrupt(code: int) -> None:
     """Makes SIGINT end the process with this exit code from now on. Keeps a handler of other code, and an
     ignored signal. In the main thread."""

@@ -92,6 +92,8 @@ def _run(arguments: list[str]) -> NoReturn:
         patch_all()
         if command != "worker":
             lead_interrupts(is_over=interrupts.is_leaving)
+    if command != "worker":  # which lets them in once it handles them
+        interrupts.unblock()
     if command == "worker" and not is_parent:
         from mrq_core.worker.guards.signals import leave_while_starting
 

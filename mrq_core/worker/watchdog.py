@@ -105,6 +105,7 @@ class Watchdog:
         """Starts the thread. Must be called in the main thread, where signals arrive."""
         self._main_thread = thread_id()
         signal.signal(signal.SIGALRM, self._on_alarm)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGALRM})
         self._loop.start()
 
     def stop(self) -> None:

@@ -61,6 +61,8 @@ class SignalReader:
         start_lasting_thread(self._read, pipe)
         for signum in self._signums:
             self._earlier[signum] = signal.signal(signum, self._on_signal)
+        # Blocked by the program that has started this one, or while the process changes its role.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, self._signums)
 
     def stop(self, *, ignores_later: bool = False) -> None:
         """Restores the earlier handlers and ends the thread. In the main thread.
@@ -107,7 +109,6 @@ def leave_while_starting() -> None:
         write_and_exit(line, 0)
 
     SignalReader(leave).start(STOP_SIGNALS)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)  # blocked if the process has changed its role
 
 
 def leave_after_work(code: int) -> None:
