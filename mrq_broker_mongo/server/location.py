@@ -27,6 +27,8 @@ _FORMS = (
     "mongodb+srv://[user:password@]host/database[?options]"
 )
 _CONNECT_SECONDS = 5.0
+_TIMEOUT_MOST_MS = 999_999_999
+"""The longest that pymongo takes: eleven days."""
 _MOST_CONNECTING = 100
 _UNUSABLE = set('$/\\ "\0')
 _DEFAULT_DATABASE = "mrq"
@@ -111,7 +113,7 @@ def location_of(opening: Opening) -> Location:
         "appname": "mrq",
         "connectTimeoutMS": round(min(opening.timeout, _CONNECT_SECONDS) * 1000),
         "serverSelectionTimeoutMS": round(min(opening.timeout, _CONNECT_SECONDS) * 1000),
-        "socketTimeoutMS": round(opening.timeout * 1000),
+        "socketTimeoutMS": min(round(opening.timeout * 1000), _TIMEOUT_MOST_MS),
         # A greenlet that is killed while it waits for its turn to connect leaves the lock of pymongo's pool
         # to no thread, or to two: a condition's wait has to take it again, and under gevent that can be
         # interrupted.

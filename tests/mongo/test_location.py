@@ -276,3 +276,9 @@ def test_an_option_with_which_each_call_fails_is_named(server_url: str, options:
 def test_an_error_names_the_time_limit_of_the_url(error: Exception, words: str) -> None:
     location = location_of(opening("mongodb://host/x?wTimeoutMS=1&connectTimeoutMS=1"))
     assert words in str(translated(error, location, 10.0))
+
+
+def test_a_timeout_that_is_longer_than_pymongo_takes_is_none_of_the_url(place: Place) -> None:
+    broker = open_broker(place, timeout=1e9)
+    assert broker.enqueue([new_job()])
+    broker.close()
