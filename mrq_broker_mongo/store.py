@@ -46,6 +46,9 @@ class MongoStore(MongoServices, JobStore):
 
     # --- records -----------------------------------------------------------------------------
 
+    def recognize(self) -> None:
+        layout.recognize(self._connection)
+
     def insert(self, jobs: Sequence[NewJob]) -> list[Enqueued]:
         try:
             return storing.insert(self._connection, jobs)

@@ -18,6 +18,7 @@ def enqueue(queue: JobQueue, store: JobStore, jobs: Sequence[NewJob]) -> list[En
     """See `Broker.enqueue`."""
     if not jobs:
         return []
+    store.recognize()  # before the queue notes that it belongs to this pair
     now = queue.now()
     firsts: dict[str, NewJob] = {}
     for job in jobs:

@@ -326,6 +326,11 @@ class JobStore(StoreServices):
     location: str = ""
     """Where its data are, for people, without secrets."""
 
+    def recognize(self) -> None:
+        """Raises ConfigError if the records there belong to a broker without a separate queue, and
+        SchemaTooNew. Writes nothing, and asks the server until there are records. Does nothing where no other
+        broker can have its data."""
+
     # --- records -----------------------------------------------------------------------------
 
     @abstractmethod

@@ -56,6 +56,9 @@ def test_a_pair_stores_nothing_where_one_of_its_drivers_has_its_jobs(place: Plac
         assert pair.totals().by_status() == {}, "the store is written last of all"
     else:
         assert pair.counts(["q"])[0].waiting == 0
+        other = place.redis.open()
+        other.enqueue([new_job()])  # the pair has left it free
+        other.close()
     assert alone.totals().by_status() == {Status.QUEUED: 1}
     alone.close()
     pair.close()
