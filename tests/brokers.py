@@ -36,6 +36,7 @@ _ON_EACH = frozenset(
     {
         *("test_crashes", "test_fleet", "test_lost_claims", "test_native_settling"),
         "test_io_of_brokers",
+        "test_recursion",
     }
 )
 """Modules that run on each of PER_COMMIT: they depend on the broker."""

@@ -45,6 +45,7 @@ from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers import answers
 from mrq_core.drivers.exits import too_late
 from mrq_core.drivers.forks import start_anew_in_children
+from mrq_core.drivers.stack import ensure_stack
 from mrq_core.errors import BrokerCorrupt, BrokerUnavailable
 from mrq_core.failpoints import reach
 
@@ -210,6 +211,7 @@ class Connection:
         without end."""
         if sys.is_finalizing():
             raise too_late(f"MongoDB at {self.location.shown}")
+        ensure_stack()
         thread = threading.get_ident()  # not imported by name: gevent may patch it later
         if thread in self._inside:
             raise BrokerUnavailable(

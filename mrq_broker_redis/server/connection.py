@@ -25,6 +25,7 @@ from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers import answers
 from mrq_core.drivers.exits import has_stopped_threads, too_late
 from mrq_core.drivers.forks import start_anew_in_children
+from mrq_core.drivers.stack import ensure_stack
 from mrq_core.errors import BrokerCorrupt, BrokerUnavailable
 
 T = TypeVar("T")
@@ -133,6 +134,7 @@ class Connection:
         # A stopped thread may hold a lock of redis-py. The first connection imports modules.
         if sys.is_finalizing() and (self._link is None or has_stopped_threads()):
             raise too_late(f"Redis at {self.location.shown}")
+        ensure_stack()
         deadline = monotonic() + self._timeout
         left, backoff = _REPEATS if repeatable else 0, _BACKOFF_FIRST
         while True:
