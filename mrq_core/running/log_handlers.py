@@ -15,6 +15,7 @@ from mrq_core.errors import ConfigError
 from mrq_core.running.log_lines import legible
 from mrq_core.running.streams import is_usable
 
+_PLAIN = logging.Formatter()
 _FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
 _MODE = 0o666
 _RECENT, _LONGEST = 500, 2000
@@ -38,7 +39,13 @@ class LocklessHandler(logging.Handler):
         except RecursionError:
             raise
         except Exception as error:
-            return super().format(legible(record, error))
+            plain = legible(record, error)
+        try:
+            return super().format(plain)
+        except RecursionError:
+            raise
+        except Exception:  # of the formatter that a task has set
+            return _PLAIN.format(plain)
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Emits without a lock: from Python 3.13 on, `logging.Handler.handle` enters it unconditionally."""

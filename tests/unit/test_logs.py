@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import pytest
 
 from mrq_core.config.settings import Config
+from mrq_core.running.log_handlers import LocklessHandler
 from mrq_core.running.logs import set_up_logging
 
 WORKER = Config().worker_name(os.getpid())
@@ -76,6 +77,23 @@ def test_a_line_of_json_has_the_values_of_its_record(terminal: io.StringIO) -> N
     assert error["traceback"].endswith("ValueError: one\ntwo")
     assert (second["event"], second["message"]) == ("worker.stopped", "worker.stopped name=w")
     assert second.keys() == {"time", "level", "logger", "event", "message", "worker"}
+
+
+class Raising(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        raise ValueError("odd")
+
+
+def test_a_formatter_that_raises_loses_no_line(
+    terminal: io.StringIO, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log_to(terminal, "%(message)s")
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LocklessHandler):  # the others are those of pytest
+            handler.setFormatter(Raising())
+    logging.getLogger("shop").info("sold %s", "it")
+    assert "cannot be formatted (ValueError: odd): 'sold %s' with ('it',)" in terminal.getvalue()
+    assert capsys.readouterr().err == ""
 
 
 class Unprintable(Exception):

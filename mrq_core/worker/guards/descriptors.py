@@ -68,6 +68,7 @@ class StandardDescriptors:
     def restore(self, *, is_alone: bool) -> None:
         """Sets back what is closed, or has become a connection. `is_alone`: also what a job has replaced by a
         file or a pipe, or has made non-blocking, as asyncio does, which another job may need."""
+        restored = []
         for number, kept in self._kept.items():
             try:
                 status = os.fstat(number)
@@ -82,7 +83,9 @@ class StandardDescriptors:
             status = os.fstat(kept.copy)
             if (status.st_dev, status.st_ino) == kept.file:  # a task may have closed it, too
                 os.dup2(kept.copy, number, inheritable=kept.is_inheritable)
-                _log.warning("descriptor.restored number=%d: a task had closed or replaced it", number)
+                restored.append(number)
+        for number in restored:  # standard error, the last of them, is there again
+            _log.warning("descriptor.restored number=%d: a task had closed or replaced it", number)
 
     def __del__(self) -> None:
         self.close()
