@@ -14,6 +14,7 @@ from mrq_core.cli.errors import EXIT_INTERRUPTED, CommandFailed
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import console, counted, note, program, say
 from mrq_core.clock import monotonic
+from mrq_core.config.settings import default_of
 from mrq_core.errors import BrokerUnavailable
 
 if TYPE_CHECKING:
@@ -39,6 +40,10 @@ _SETTINGS: dict[str, object] = {
     "max_jobs": 0,
     "max_time": 0,
     "max_memory": 0,
+    "allow_tasks": (),
+    "deny_tasks": (),
+    # And what it says of other jobs would remove these too early.
+    **{name: default_of(name) for name in ("default_job_result_ttl", "default_job_ttl")},
 }
 
 

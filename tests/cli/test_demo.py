@@ -93,6 +93,17 @@ def test_the_demo_ends_as_it_should_and_leaves_jobs_to_look_at(mrq: Shell, proje
     assert "The dashboard is at" not in again.out
 
 
+def test_settings_for_other_jobs_do_not_concern_those_of_the_demo(mrq: Shell, project: Project) -> None:
+    project.write(
+        "mrq-config.py",
+        """
+        ALLOW_TASKS = ["shop.*"]
+        DEFAULT_JOB_RESULT_TTL = DEFAULT_JOB_TTL = 0
+        """,
+    )
+    assert "9 of 9 jobs have ended" in mrq("demo", "--jobs", "3", "--no-dashboard").out
+
+
 def test_a_paused_demo_queue_is_an_error_that_says_what_to_do(mrq: Shell) -> None:
     mrq("queues", "pause", "demo")
     assert "mrq queues resume demo" in mrq("demo", "--jobs", "3", code=1).err
