@@ -200,3 +200,42 @@ def test_a_child_that_is_forked_amid_transactions_of_other_threads_uses_the_file
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+
+
+DAEMON = """
+import os, sys
+from tests.embedded.kit import job, open_broker
+broker = open_broker(sys.argv[1])
+broker.enqueue([job()])
+child = os.fork()
+if not child:
+    os.closerange(3, 256)
+    own = [open(f"{sys.argv[1]}.own{number}", "w+b") for number in range(8)]
+    for _ in range(3):
+        try:
+            broker.enqueue([job()])
+        except Exception as error:
+            print(type(error).__name__, error, flush=True)
+    os._exit(sum(os.fstat(file.fileno()).st_size for file in own) != 0)
+assert os.waitpid(child, 0)[1] == 0
+broker.enqueue([job()])
+if not os.fork():
+    broker.enqueue([job()])
+    os._exit(0)
+os.wait()
+print(broker.totals().by_status(), flush=True)
+"""
+
+
+def test_a_child_that_has_closed_its_descriptors_is_refused_and_writes_into_no_other_file(
+    tmp_path: Path,
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DAEMON, str(tmp_path / "jobs")],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    *refused, totals = done.stdout.splitlines()
+    assert len(refused) == 3
+    assert all("CallRefused" in one and "was forked and has closed the descriptors" in one for one in refused)
+    assert "QUEUED: 'queued'>: 3" in totals

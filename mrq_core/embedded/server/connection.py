@@ -32,6 +32,7 @@ from mrq_core.drivers.exits import too_late
 from mrq_core.embedded.server import failures, layout
 from mrq_core.embedded.server.files import (
     Files,
+    are_open,
     close_unsaved,
     files_of,
     is_removed,
@@ -42,7 +43,7 @@ from mrq_core.embedded.server.foreign_opens import File, refuse_where
 from mrq_core.embedded.server.forks import NO_FORK, is_transaction_running, sleep
 from mrq_core.embedded.server.garbage import NO_GARBAGE
 from mrq_core.embedded.server.location import make_parent, refuse_other_file
-from mrq_core.errors import BrokerCorrupt, BrokerUnavailable, NotSupported, shown_error
+from mrq_core.errors import BrokerCorrupt, BrokerUnavailable, CallRefused, NotSupported, shown_error
 
 _log = logging.getLogger("mrq.sqlite")
 
@@ -91,6 +92,9 @@ class Database:
         self._idle: deque[sqlite3.Connection] = deque()
         self._pid = os.getpid()
         self._closed = False
+        self._is_cut_off = False
+        """Whether this child of a fork has closed the descriptors of its parent's connections. SQLite shares
+        them among all connections of a process, and would write into whatever gets their numbers."""
         self._writing: dict[int, sqlite3.Connection] = {}
         """Connections that write, by thread."""
         self._files: Files | None = None
@@ -119,6 +123,7 @@ class Database:
 
         def use() -> T | None:
             with self._translating():
+                self._leave_parent()
                 if not os.path.exists(self.path):
                     return None
                 refuse_other_file(self.path)
@@ -227,9 +232,17 @@ class Database:
     def _leave_parent(self) -> None:
         """Leaves the connections to the parent of this process, if it was forked since."""
         if self._pid != os.getpid():
+            if self._open_ones and self._files is not None and not are_open(self._files):
+                self._is_cut_off = True
             _inherited.extend((self._idle, self._open_ones))
             self._idle, self._writing, self._open_ones, self._lent = deque(), {}, set(), deque()
             self._pid, self._files = os.getpid(), None
+        if self._is_cut_off:
+            raise CallRefused(
+                f"{self.path} cannot be used in this process, which was forked and has closed the "
+                "descriptors of the database: use mrq for the first time after that, or start the process "
+                "anew"
+            )
 
     def _notice_replacement(self) -> None:
         """Leaves the connections to a file that was deleted or replaced: what they write is lost."""
