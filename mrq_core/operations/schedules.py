@@ -41,9 +41,6 @@ UPCOMING_MOST = 1000
 """The most fires that are foretold."""
 RECENT_MOST = 20
 """The jobs that a schedule remembers."""
-_SYNCED_BY = "config"
-_PLACE_SECONDS = 86_400.0
-_TOMBSTONE_SECONDS = 30 * 86_400.0
 _ATTEMPTS = 100
 
 Source = Literal["config", "person"]
@@ -99,23 +96,16 @@ class StoredSchedule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         return self.paused_at is None and self.removed_at is None and self.next_fire is not None
 
 
-class Synced(msgspec.Struct, frozen=True, kw_only=True):
-    """The names of the schedules that a sync added, changed and removed."""
-
-    added: tuple[str, ...] = ()
-    changed: tuple[str, ...] = ()
-    removed: tuple[str, ...] = ()
-
-
 # --- reading --------------------------------------------------------------------------------
 
 
 def list_schedules(broker: Broker) -> list[StoredSchedule]:
     """All schedules, by name, without deleted ones and those that this version cannot read."""
-    return _existing(broker.state.list(SCHEDULES))
+    return existing(broker.state.list(SCHEDULES))
 
 
-def _existing(items: Iterable[StateItem]) -> list[StoredSchedule]:
+def existing(items: Iterable[StateItem]) -> list[StoredSchedule]:
+    """The schedules in these values, without deleted ones and those that this version cannot read."""
     return [
         stored for stored in map(read_schedule, items) if stored is not None and stored.removed_at is None
     ]
@@ -228,7 +218,7 @@ def add_schedule(
                 "opened it: open it again"
             )
         if stored is None or stored.removed_at is not None:
-            return _new(definition, "person", now)
+            return new_schedule(definition, "person", now)
         if not replaces:
             raise InvalidValue(
                 f"there is a schedule {shown(definition.name)} already: expected another name, or a request "
@@ -237,7 +227,7 @@ def add_schedule(
             )
         return redefined(stored, definition, "person", now)
 
-    changed = _changed(broker, definition.name, change)
+    changed = change_one(broker, definition.name, change)
     assert changed is not None
     return changed
 
@@ -290,68 +280,6 @@ def delete_schedules(broker: Broker, names: Sequence[str]) -> list[StoredSchedul
     return deleted
 
 
-def sync_schedules(broker: Broker, definitions: Iterable[Definition], *, place: str = "") -> Synced:
-    """Makes the schedules of configs those of this config: adds, changes and removes. Pauses, counts, and
-    schedules of people stay, except those that have the name of a definition. Idempotent, and safe in several
-    processes at once; of two configs that differ, the last sync wins. A round trip for each difference.
-
-    `place`: the process and its config file, which other schedulers name when they follow."""
-    wanted = {definition.name: definition for definition in definitions}
-    now = to_ms(broker.now())
-    items = {item.name: item for item in broker.state.list(SCHEDULES)}
-    stored = {name: read_schedule(item) for name, item in items.items()}
-    added: list[str] = []
-    changed: list[str] = []
-    removed: list[str] = []
-    for name, definition in wanted.items():
-        before = stored.get(name)
-        if before is None or _differs(before, definition):
-            after = _written(broker, name, _sync_to(definition), items.get(name), now)
-            if after is not None:
-                (changed if before is not None and before.removed_at is None else added).append(name)
-    for name, before in stored.items():
-        if before is not None and before.source == "config" and name not in wanted:
-            is_gone = before.removed_at is not None
-            if not is_gone or before.removed_by == "person":
-                _written(broker, name, _left_out, items[name], now, ttl=_TOMBSTONE_SECONDS)
-                removed += [] if is_gone else [name]
-    if added or changed or removed:
-        broker.state.put(CHANGES, _SYNCED_BY, place, ttl=_PLACE_SECONDS)
-        _tell_schedulers(broker)
-    return Synced(added=tuple(added), changed=tuple(changed), removed=tuple(removed))
-
-
-def load_schedules(
-    broker: Broker, definitions: Sequence[Definition]
-) -> tuple[list[StoredSchedule], list[str]]:
-    """All schedules as `list_schedules`, and the names of those that were restored: schedules of a config
-    that shared state has lost, or whose values are damaged. Deleted schedules stay deleted."""
-    items = broker.state.list(SCHEDULES)
-    known = {item.name for item in items if isinstance(item.value, dict)}
-    lost = [definition for definition in definitions if definition.name not in known]
-    restored = [one.name for one in lost if _changed(broker, one.name, _add_only(one))]
-    return _existing(broker.state.list(SCHEDULES) if lost else items), restored
-
-
-def who_changed(broker: Broker, stored: Iterable[StoredSchedule | None]) -> str:
-    """Where changes of schedules come from: a config with its place, people, or both. `stored`: the schedules
-    as they are now, None where it is gone. The place is that of the latest sync."""
-    sources: set[Source] = set()
-    for one in stored:
-        if one is not None and one.removed_at is None:
-            sources.add(one.source)
-        else:  # nothing remains of what people have added and deleted
-            sources.add((one and one.removed_by) or "person")
-    item = broker.state.get(CHANGES, _SYNCED_BY) if "config" in sources else None
-    place = item.value if item is not None and isinstance(item.value, str) else ""
-    words = {"config": f"the config of {place}" if place else "another config", "person": "a person"}
-    return " and ".join(words[source] for source in sorted(sources))
-
-
-def _add_only(definition: Definition) -> Change:
-    return lambda stored, now: _new(definition, "config", now) if stored is None else None
-
-
 def redefined(stored: StoredSchedule, definition: Definition, source: Source, now: int) -> StoredSchedule:
     """The schedule with another definition. It keeps its next fire if the trigger stays; otherwise it fires
     next after now, and an interval counts from the last fire, or fires at once if there was none."""
@@ -366,35 +294,14 @@ def redefined(stored: StoredSchedule, definition: Definition, source: Source, no
     return replace(fresh, next_fire=_next_after(fresh, now - 1 if is_first else now))
 
 
-def _new(definition: Definition, source: Source, now: int) -> StoredSchedule:
+def new_schedule(definition: Definition, source: Source, now: int) -> StoredSchedule:
+    """A schedule that has not fired. An interval fires at once."""
     made = StoredSchedule(definition=definition, source=source, anchor=now, next_fire=None)
     return replace(made, next_fire=_next_after(made, now - 1 if definition.interval is not None else now))
 
 
 def _next_after(stored: StoredSchedule, moment: int) -> int | None:
     return trigger_in(stored).next_after(moment)
-
-
-def _differs(stored: StoredSchedule, definition: Definition) -> bool:
-    """Whether a sync has to change the schedule. One that a person deleted stays deleted."""
-    if stored.definition != definition or stored.source != "config":
-        return True
-    return stored.removed_at is not None and stored.removed_by == "config"
-
-
-def _sync_to(definition: Definition) -> Change:
-    def change(stored: StoredSchedule | None, now: int) -> StoredSchedule | None:
-        if stored is None:
-            return _new(definition, "config", now)
-        return redefined(stored, definition, "config", now) if _differs(stored, definition) else None
-
-    return change
-
-
-def _left_out(stored: StoredSchedule | None, now: int) -> StoredSchedule | None:
-    if stored is None or stored.source != "config":
-        return None
-    return replace(stored, removed_at=stored.removed_at or now, removed_by="config")
 
 
 def _change_known(
@@ -408,20 +315,20 @@ def _change_known(
         is_kept = stored is not None and stored.removed_at is not None and stored.removed_by == "person"
         if not (with_removed and is_kept):
             find_schedule(broker, name)
-    changed = (_changed(broker, name, change) for name in names)
+    changed = (change_one(broker, name, change) for name in names)
     return [stored for stored in changed if stored is not None]
 
 
-def _changed(broker: Broker, name: str, change: Change) -> StoredSchedule | None:
+def change_one(broker: Broker, name: str, change: Change) -> StoredSchedule | None:
     """Changes one schedule, and tells schedulers. None: `change` left it unchanged."""
     now = to_ms(broker.now())
-    after = _written(broker, name, change, broker.state.get(SCHEDULES, name), now)
+    after = written(broker, name, change, broker.state.get(SCHEDULES, name), now)
     if after is not None:
-        _tell_schedulers(broker)
+        tell_schedulers(broker)
     return after
 
 
-def _written(
+def written(
     broker: Broker,
     name: str,
     change: Change,
@@ -443,7 +350,7 @@ def _written(
     raise BrokerUnavailable(f"the schedule {name!r} changes too often to be changed: try again")
 
 
-def _tell_schedulers(broker: Broker) -> None:
+def tell_schedulers(broker: Broker) -> None:
     """Makes schedulers read all schedules. After a crash before this call they read them within a minute."""
     broker.state.add(CHANGES, "number", 1)
 

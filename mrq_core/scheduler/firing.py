@@ -38,7 +38,7 @@ from mrq_core.clock import monotonic, to_ms
 from mrq_core.contract.messages import CHUNK, NewJob
 from mrq_core.contract.naming import shown_names
 from mrq_core.errors import BrokerError, MrqError, shown_error
-from mrq_core.operations import schedules
+from mrq_core.operations import schedule_sync, schedules
 from mrq_core.operations.schedules import (
     RECENT_MOST,
     SCHEDULES,
@@ -121,7 +121,7 @@ class Scheduler:
         """Syncs the definitions. None keeps the stored schedules. Raises BrokerError."""
         if self._definitions is not None:
             config = getattr(self._client.config.module, "__file__", None) or "no file"
-            synced = schedules.sync_schedules(
+            synced = schedule_sync.sync_schedules(
                 self._broker, self._definitions, place=f"{self.name} ({config})"
             )
             for what, names in (
@@ -194,7 +194,7 @@ class Scheduler:
         elapsed = monotonic() - self._loaded_at
         if changes == self._known_changes and elapsed < RELOAD_SECONDS:
             return
-        found, restored = schedules.load_schedules(self._broker, self._definitions or ())
+        found, restored = schedule_sync.load_schedules(self._broker, self._definitions or ())
         if restored:
             _log.warning("schedules.restored %s: the broker had lost them", shown_names(restored))
         self._tell_followed({stored.name: stored for stored in found}, restored)
@@ -233,7 +233,7 @@ class Scheduler:
         read = [read_schedule(item) for name in gone if (item := self._broker.state.get(SCHEDULES, name))]
         now = [*(found[name] for name in names if name in found), *(read or [None] * len(gone))]
         told = " ".join(f"{what}={shown_names(group)}" for what, group in changes.items() if group)
-        _log.info("schedules.followed %s by=%s", told, schedules.who_changed(self._broker, now))
+        _log.info("schedules.followed %s by=%s", told, schedule_sync.who_changed(self._broker, now))
 
     def _load_tasks(self, paths: Iterable[str]) -> None:
         """Imports the tasks of schedules before they fire. Jobs of a missing task have default options."""

@@ -29,7 +29,8 @@ from mrq_core.operations.limits import find_limit, list_limits, publish_limits, 
 from mrq_core.operations.queries.query_parts import quoted_value
 from mrq_core.operations.queues import pause_queues
 from mrq_core.operations.requests import store_answer
-from mrq_core.operations.schedules import find_schedule, list_schedules, sync_schedules
+from mrq_core.operations.schedule_sync import sync_schedules
+from mrq_core.operations.schedules import find_schedule, list_schedules
 from mrq_core.operations.task_descriptions import publish_task
 from mrq_core.scheduler.definitions import definition_from
 from mrq_core.tasks.describing import describe

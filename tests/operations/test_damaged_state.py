@@ -20,7 +20,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.shared_state import StateItem, Versions
 from mrq_core.errors import InvalidValue
-from mrq_core.operations import limits, schedules, workers
+from mrq_core.operations import limits, schedule_sync, schedules, workers
 from mrq_core.operations.checking.state_values import delete_unreadable, state_findings
 from mrq_core.operations.requests import send_request
 from mrq_core.scheduler.definitions import definitions_from
@@ -186,11 +186,11 @@ def test_a_damaged_limit_leaves_the_others(scene: Scene) -> None:
 def test_a_damaged_schedule_is_restored_from_its_config(scene: Scene) -> None:
     broker = scene.broker
     definitions = definitions_from({"name": name, "path": f"some.{name}", "interval": 60} for name in "ab")
-    schedules.sync_schedules(broker, definitions)
+    schedule_sync.sync_schedules(broker, definitions)
     scene.damage("schedules", "a")
     assert [stored.name for stored in schedules.list_schedules(broker)] == ["b"]
     assert scene.unreadable() == "values of schedules cannot be read: a"
-    found, restored = schedules.load_schedules(broker, definitions)
+    found, restored = schedule_sync.load_schedules(broker, definitions)
     assert ([stored.name for stored in found], restored) == (["a", "b"], ["a"])
     assert scene.unreadable() == ""
 
@@ -217,7 +217,7 @@ def test_a_trigger_that_cannot_be_made_is_named(one_broker: Broker) -> None:
 
 def redefine(broker: Broker, entry: dict[str, Any], change: dict[str, Any]) -> None:
     """Adds a schedule, and changes its stored definition by hand."""
-    schedules.sync_schedules(broker, definitions_from([entry]))
+    schedule_sync.sync_schedules(broker, definitions_from([entry]))
     item = broker.state.get("schedules", entry["name"])
     assert item is not None
     value: Any = item.value

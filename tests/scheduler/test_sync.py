@@ -12,7 +12,7 @@ import pytest
 from mrq_core.client.schedules import add_schedule
 from mrq_core.clock import to_ms
 from mrq_core.errors import InvalidValue
-from mrq_core.operations import schedules
+from mrq_core.operations import schedule_sync, schedules
 from mrq_core.scheduler.definitions import Definition, definition_from
 from tests.scheduler.conftest import DAY, MINUTE, Scene
 
@@ -26,8 +26,8 @@ def names(scene: Scene) -> list[str]:
     return [stored.name for stored in schedules.list_schedules(scene.broker)]
 
 
-def sync(scene: Scene, *definitions: Definition) -> schedules.Synced:
-    return schedules.sync_schedules(scene.broker, definitions)
+def sync(scene: Scene, *definitions: Definition) -> schedule_sync.Synced:
+    return schedule_sync.sync_schedules(scene.broker, definitions)
 
 
 def now(scene: Scene) -> int:
@@ -41,7 +41,7 @@ def live(scene: Scene) -> None:
 
 def test_a_sync_adds_changes_and_removes(scene: Scene) -> None:
     assert sync(scene, defined("a"), defined("b"), defined("c")).added == ("a", "b", "c")
-    assert sync(scene, defined("a"), defined("b"), defined("c")) == schedules.Synced()
+    assert sync(scene, defined("a"), defined("b"), defined("c")) == schedule_sync.Synced()
     synced = sync(scene, defined("a"), defined("b", queue="other"), defined("d"))
     assert (synced.added, synced.changed, synced.removed) == (("d",), ("b",), ("c",))
     assert names(scene) == ["a", "b", "d"]
@@ -100,7 +100,7 @@ def test_a_schedule_that_a_person_deleted_stays_deleted_until_its_definition_cha
     sync(scene, defined("a"), defined("b"))
     schedules.delete_schedules(scene.broker, ["a", "b"])
     assert names(scene) == []
-    assert sync(scene, defined("a"), defined("b")) == schedules.Synced()
+    assert sync(scene, defined("a"), defined("b")) == schedule_sync.Synced()
     schedules.resume_schedules(scene.broker, ["a"])
     assert names(scene) == ["a"]
     assert sync(scene, defined("a"), defined("b", queue="other")).added == ("b",)
@@ -185,7 +185,7 @@ def test_syncs_at_the_same_time_agree(scene: Scene) -> None:
     def run() -> None:
         client = scene.new_client()
         try:
-            schedules.sync_schedules(client.broker, definitions)
+            schedule_sync.sync_schedules(client.broker, definitions)
         except BaseException as error:
             failures.append(error)
 
