@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import threading
+from contextlib import ExitStack
 from importlib.util import find_spec
 from typing import Annotated
 
@@ -57,15 +58,15 @@ def dashboard(
                 f"the dashboard needs {error.name}, which is not installed: {how_to_install()}"
             ) from error
     serving = importlib.import_module("mrq_dashboard.serving")
-    from mrq_core.running.logs import keep_levels, levels_now, restore_logging, set_up_logging
+    from mrq_core.running.logs import logging_kept, set_up_logging
 
     config = given.config()
     set_up_logging(config, follows_file=True)
-    levels = levels_now()
+    loading = ExitStack()
+    loading.enter_context(logging_kept())
 
     def announce(address: str) -> None:
-        keep_levels(levels)  # plugins are loaded now
-        restore_logging()
+        loading.close()  # plugins are loaded now
         note(f"The dashboard is at {address}")
 
     if until_input_ends:

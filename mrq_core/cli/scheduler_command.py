@@ -25,13 +25,7 @@ def scheduler(given: Given) -> None:
     The schedules are those of SCHEDULER_TASKS, of tasks with `every` or `cron`, and of `mrq schedules add`.
     `mrq worker --scheduler` does the same inside a worker. Ctrl-C and SIGTERM stop it.
     """
-    from mrq_core.running.logs import (
-        is_logging_intact,
-        keep_levels,
-        levels_now,
-        restore_logging,
-        set_up_logging,
-    )
+    from mrq_core.running.logs import is_logging_intact, logging_kept, restore_logging, set_up_logging
     from mrq_core.scheduler.firing import Scheduler
     from mrq_core.tasks.scheduled import schedules_of
     from mrq_core.worker.guards.process_end import end_process_within
@@ -41,10 +35,9 @@ def scheduler(given: Given) -> None:
     definitions = schedules_of(config)
     set_up_logging(config, follows_file=True)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # a program that rotates logs sends it to each process
-    levels = levels_now()
-    with given.client() as client:
-        keep_levels(levels)
-        restore_logging()
+    with contextlib.ExitStack() as opened:
+        with logging_kept():
+            client = opened.enter_context(given.client())
         sleep, wake = _sleep_until_woken()
         report = _ReportFile(config.report_file, config.report_interval)
 

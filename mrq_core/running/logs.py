@@ -198,7 +198,7 @@ def set_up_logging(config: Config, *, worker: str = "", follows_file: bool = Fal
     _expected[:] = [(one, one.level, list(one.filters)) for one in _ours]
     _terminals[:] = [one for one in _ours if isinstance(one, TerminalHandler)]
     # A program that sets logging up by `dictConfig` in the config file hardly means the lines of mrq.
-    for name in filter(_is_own, _disabled_loggers()):
+    for name in filter(_is_of_mrq, _disabled_loggers()):
         logging.getLogger(name).disabled = False
     _disabled.update(_disabled_loggers())
 
@@ -365,7 +365,7 @@ def _usable(found: Any) -> list[logging.Handler]:
     return handlers
 
 
-def _is_own(name: str) -> bool:
+def _is_of_mrq(name: str) -> bool:
     return name == "mrq" or name.startswith("mrq.")
 
 
