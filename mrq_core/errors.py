@@ -275,6 +275,11 @@ class CallRefused(BrokerUnavailable):
     calls may succeed."""
 
 
+class BrokerLost(CallRefused):
+    """This process cannot use the broker again, because of what other code in it has done. Another process
+    can."""
+
+
 class BrokerCorrupt(BrokerError):
     """Stored data cannot be read. Repeating the call does not help; an operator must repair the data."""
 

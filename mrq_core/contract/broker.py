@@ -15,6 +15,7 @@ Rules for every method:
   host's clock for embedded drivers. Durations are float seconds.
 - Errors: `BrokerUnavailable` where repeating may help (unreachable, locked, full, read-only),
   `CallRefused` of these if the server answers and may take other calls (full, read-only, a missing right),
+  `BrokerLost` of these if only another process can use the broker, at which a worker exits,
   `BrokerCorrupt` where repeating does not help, `NotSupported` for a part that the driver does not offer.
   A driver wraps its own exceptions in these.
 - All threads of an unpatched process, or all greenlets of one gevent hub, may share a broker. Another

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
-from mrq_core.errors import BrokerUnavailable, JobInterrupt
+from mrq_core.errors import BrokerLost, BrokerUnavailable, JobInterrupt
 from mrq_core.worker.executions import Execution, batches
 from mrq_core.worker.guards.native import sleep
 from mrq_core.worker.guards.process_end import end_process_within
@@ -33,7 +33,7 @@ _KEPT_HUB = "code outside of jobs, such as an observer, keeps the hub"
 
 class GivingUp:
     """Ends the worker for a job that neither the hub nor the signal could end, for other code that keeps the
-    hub, or because a task has closed a descriptor that the worker needs.
+    hub, or because a task has closed a descriptor that the worker, or its broker, needs.
 
     Settles each overdue job by the interrupt that was due, the other jobs as interrupted, and the outcomes
     that already waited. After a closed descriptor the other jobs keep their claims, which are lost then: so
@@ -80,6 +80,8 @@ class GivingUp:
             try:
                 broker = self._state.open_broker(_CALL_SECONDS)
                 self._settle(broker, executions)
+                return
+            except BrokerLost:
                 return
             except BaseException:
                 sleep(_PAUSE)

@@ -15,7 +15,7 @@ import gevent
 from gevent.event import Event
 
 from mrq_core.clock import monotonic
-from mrq_core.errors import CallRefused
+from mrq_core.errors import BrokerLost, CallRefused
 from mrq_core.worker.guards.guarded_log import GuardedLog
 
 FIRST_MOST = 4.0
@@ -41,8 +41,8 @@ _log = GuardedLog("mrq.worker")
 
 
 class Outage:
-    """The steps that wait for the broker, and the time of the next trial. Only the hub calls the methods; the
-    native thread reads `is_on`. `on_end` is called when the broker is back."""
+    """The steps that wait for the broker, and the time of the next trial. Only the hub calls the methods;
+    native threads read `is_on` and `lost`. `on_end` is called when the broker is back."""
 
     def __init__(self, on_end: Callable[[], None]) -> None:
         self._on_end = on_end
@@ -56,6 +56,8 @@ class Outage:
         """Whether the broker has answered the latest failed call: it refuses some calls."""
         self._trial = ""
         """The step that has made the latest trial."""
+        self.lost = ""
+        """Why only another process can use the broker. The worker is given up then."""
         self.began = 0.0
         """The monotonic time at which the latest outage began."""
         self._next = self._next_of_others = self._trial_ends = 0.0
@@ -77,11 +79,14 @@ class Outage:
         self._working.discard(step)
         self._asked[step] = now
         self._answers = isinstance(error, CallRefused)
+        if isinstance(error, BrokerLost):
+            self.lost = str(error)
         if is_first:
             self.began, self._next = now, now + random.uniform(0.0, FIRST_MOST)
             self._next_of_others = now + _OTHERS_AFTER
             self._over.clear()
-            _log.error("broker.away step=%s: the worker goes on when it is back error=%s", step, error)
+            if not self.lost:
+                _log.error("broker.away step=%s: the worker goes on when it is back error=%s", step, error)
         elif self._trial_ends:
             self._next = now + random.uniform(LEAST, MOST)
         self._trial_ends = 0.0

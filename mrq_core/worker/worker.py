@@ -208,8 +208,9 @@ class Worker:
         fault = self._stopping.task_fault
         if fault and self._stopping.is_killing and self._state.executions.undecided():
             self._give_up(None, fault)
-        if finalizers.watch.fault:
-            self._give_up(None, finalizers.watch.fault)
+        other_fault = finalizers.watch.fault or self._state.outage.lost
+        if other_fault:
+            self._give_up(None, other_fault)
         number = own.lost()
         if number is not None:
             self._give_up(None, f"a task has closed the file descriptor {number}, which the worker needs")

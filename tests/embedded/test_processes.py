@@ -10,6 +10,8 @@ import threading
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from mrq_core.contract.messages import Wanted
 from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
@@ -237,5 +239,54 @@ def test_a_child_that_has_closed_its_descriptors_is_refused_and_writes_into_no_o
     assert (done.returncode, done.stderr) == (0, "")
     *refused, totals = done.stdout.splitlines()
     assert len(refused) == 3
-    assert all("CallRefused" in one and "was forked and has closed the descriptors" in one for one in refused)
+    assert all("BrokerLost" in one and "has closed descriptors of the database" in one for one in refused)
     assert "QUEUED: 'queued'>: 3" in totals
+
+
+CUT_OFF = """
+import os, sys
+from tests.embedded.kit import job, open_broker
+path, way = sys.argv[1:]
+broker, other = open_broker(path), open_broker(path)
+broker.enqueue([job()])
+other.counts(["q"])
+if way == "one":
+    links = {number: f"/proc/self/fd/{number}" for number in range(3, 50)}
+    os.close(min(number for number, link in links.items() if os.path.realpath(link) == f"{path}-wal"))
+else:
+    os.closerange(3, 256)
+if way == "child" and os.fork():
+    os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
+own = [os.open(f"{path}.own{number}", os.O_RDWR | os.O_CREAT) for number in range(20)]
+for broker in () if way in ("exit", "child") else (broker, other, open_broker(path), broker):
+    try:
+        broker.enqueue([job()])
+    except Exception as error:
+        print(type(error).__name__, error, flush=True)
+if way == "garbage":
+    del broker, other
+for file in own:
+    os.write(file, b"text" * 100_000)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("way", ["all", "one", "exit", "garbage", "child"])
+def test_a_process_whose_descriptors_other_files_have_got_is_refused_and_writes_into_none(
+    way: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "jobs"
+    with closing(open_broker(path)) as broker:
+        broker.prepare()
+    done = subprocess.run(
+        [sys.executable, "-c", CUT_OFF, str(path), way],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    refused = done.stdout.splitlines()
+    assert len(refused) == (0 if way in ("exit", "child") else 4)
+    assert all(line.startswith(f"BrokerLost {path} cannot be used any more") for line in refused)
+    assert {file.read_bytes() for file in tmp_path.glob("*.own*")} == {b"text" * 100_000}
+    with closing(open_broker(path)) as broker:
+        assert broker.enqueue([job()])[0].created
+        assert broker.totals().by_status() == {Status.QUEUED: 2}

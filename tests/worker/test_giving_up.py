@@ -122,6 +122,15 @@ def closes(kind):
 
 
 @task
+def takes_database():
+    for number in range(3, 100):
+        if ".sqlite3" in os.path.realpath(f"/proc/self/fd/{number}"):
+            os.close(number)
+    for number in range(20):
+        os.open(f"own{number}", os.O_RDWR | os.O_CREAT)
+
+
+@task
 def closes_all():
     time.sleep(0.5)
     os.closerange(3, 1000)
@@ -234,6 +243,19 @@ def test_a_worker_whose_descriptor_a_task_closes_is_given_up_and_loses_no_job(
     project.worker("--lease", "3")
     assert project.ended(other).status == project.ended(job).status == Status.SUCCESS
     assert project.ledger() == ["waits", "waits"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_worker_whose_database_lost_descriptors_to_other_files_is_given_up(project: Project) -> None:
+    if not project.address.broker.startswith("sqlite"):
+        pytest.skip("the embedded broker has files")
+    job = project.queue("deaf_tasks.takes_database")
+    worker = project.worker("--burst", "--lease", "3")
+    assert worker.wait() == 1
+    [said] = [line for line in worker.output.splitlines() if "this worker was given up" in line]
+    assert "in which code has closed descriptors of the database" in said
+    assert {(project.path / f"own{number}").stat().st_size for number in range(20)} == {0}
+    assert project.client.fetch(job).status == Status.STARTED
 
 
 @pytest.mark.campaign

@@ -30,11 +30,19 @@ from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers.answers import UNREADABLE, raise_if_unreadable
 from mrq_core.drivers.exits import too_late
 from mrq_core.embedded.server import failures, layout
+from mrq_core.embedded.server.descriptors import (
+    Descriptors,
+    are_open,
+    descriptors_of,
+    leave,
+    leave_where_not_own,
+)
 from mrq_core.embedded.server.files import (
     Files,
-    are_open,
+    Identity,
     close_unsaved,
     files_of,
+    identity,
     is_removed,
     one_at_a_time,
     save_log,
@@ -43,7 +51,7 @@ from mrq_core.embedded.server.foreign_opens import File, refuse_where
 from mrq_core.embedded.server.forks import NO_FORK, is_transaction_running, sleep
 from mrq_core.embedded.server.garbage import NO_GARBAGE
 from mrq_core.embedded.server.location import make_parent, refuse_other_file
-from mrq_core.errors import BrokerCorrupt, BrokerUnavailable, CallRefused, NotSupported, shown_error
+from mrq_core.errors import BrokerCorrupt, BrokerLost, BrokerUnavailable, NotSupported, shown_error
 
 _log = logging.getLogger("mrq.sqlite")
 
@@ -59,9 +67,8 @@ MIN_SQLITE = (3, 38, 0)
 _LEAVE_WITHIN = 0.5
 """Seconds for calls that use a removed log to end. In the hub of a worker, the wait may be in vain."""
 _databases: list[weakref.ref[Database]] = []
-_inherited: list[object] = []
-"""Connections of a parent process: a child may neither use nor close them
-(sqlite.org/howtocorrupt.html, "carrying an open database connection across a fork")."""
+_cut_off: set[Identity] = set()
+"""The databases that this process may not use again: other files have got descriptors of theirs."""
 
 
 def connect(path: str, timeout: float) -> sqlite3.Connection:
@@ -92,17 +99,15 @@ class Database:
         self._idle: deque[sqlite3.Connection] = deque()
         self._pid = os.getpid()
         self._closed = False
-        self._is_cut_off = False
-        """Whether this child of a fork has closed the descriptors of its parent's connections. SQLite shares
-        them among all connections of a process, and would write into whatever gets their numbers."""
         self._writing: dict[int, sqlite3.Connection] = {}
         """Connections that write, by thread."""
         self._files: Files | None = None
         """What the connections have open."""
-        self._open_ones: set[sqlite3.Connection] = set()
+        self._open_ones: dict[sqlite3.Connection, Descriptors] = {}
         self._lent: deque[None] = deque()
         """An item for each connection that is not idle, or is about to be taken."""
         _databases.append(weakref.ref(self, _databases.remove))
+        weakref.finalize(self, leave_where_not_own, self._open_ones)
         refuse_where(_is_in_use)
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -126,6 +131,7 @@ class Database:
                 self._leave_parent()
                 if not os.path.exists(self.path):
                     return None
+                self._refuse_if_cut_off()
                 refuse_other_file(self.path)
                 connection = self._connect(self.path, self._timeout)
                 try:
@@ -160,8 +166,10 @@ class Database:
                 try:
                     yield connection
                 except BaseException as error:
-                    if failures.is_io_error(error):
+                    if failures.is_io_error(error) or not self._is_whole(connection):
                         self._leave_files(connection)
+                        if isinstance(error, Exception):  # it comes from reading another file
+                            self._refuse_if_cut_off(error)
                     else:
                         self._discard_if_doubtful(connection, pool)
                     raise
@@ -169,9 +177,11 @@ class Database:
             finally:
                 lent.pop()
 
-    def has_other_files(self) -> bool:
-        """Whether a file that the connections have open was removed or replaced. The next call sees to it."""
-        return self._files is not None and self._files != files_of(self.path)
+    def has_other_files(self, connection: sqlite3.Connection) -> bool:
+        """Whether a file that the connection has open was removed or replaced, or its descriptor closed. The
+        next call sees to it."""
+        is_replaced = self._files is not None and self._files != files_of(self.path)
+        return is_replaced or not self._is_whole(connection)
 
     def close(self) -> None:
         """Closes what is idle, and the rest as it comes back."""
@@ -219,30 +229,71 @@ class Database:
         if sys.is_finalizing() and is_transaction_running():
             raise too_late(self.path)
         self._notice_replacement()
-        try:
-            return self._idle.pop()
-        except IndexError:
-            with NO_FORK:
-                connection = self._open()
+        with suppress(IndexError):
+            while True:
+                connection = self._idle.pop()
+                if self._is_whole(connection):
+                    return connection
+                self._leave_files(connection)
+        self._refuse_if_cut_off()
+        with NO_FORK:
+            connection = self._open()
+            files = files_of(self.path)
+            own = descriptors_of(
+                files, [one for pool in _databases_at(self.path) for one in pool._descriptors()]
+            )
+        if own is None:
+            connection.close()
+            raise self._lost()
         if self._files is None:
-            self._files = files_of(self.path)
-        self._open_ones.add(connection)
+            self._files = files
+        self._open_ones[connection] = own
         return connection
+
+    def _is_whole(self, connection: sqlite3.Connection) -> bool:
+        """Whether the descriptors of the connection are open. Costs 2 µs."""
+        own = self._open_ones.get(connection)
+        return own is None or own.are_whole()
+
+    def _descriptors(self) -> list[Descriptors]:
+        return list(self._open_ones.values())
+
+    def _refuse_if_cut_off(self, cause: Exception | None = None) -> None:
+        """Raises BrokerLost if another file has got a descriptor of a connection of this process."""
+        self._abandon_if_taken()
+        file = identity(self.path)
+        if file is not None and file in _cut_off:
+            raise self._lost() from cause
+
+    def _abandon_if_taken(self) -> None:
+        """If another file has got a descriptor, leaves all connections of this process to the database as
+        they are."""
+        databases = _databases_at(self.path)
+        taken = {own.database for one in databases for own in one._descriptors() if own.are_taken()}
+        _cut_off.update(taken)
+        for database in databases:
+            if database._files is not None and database._files[0] in taken:
+                leave(*database._open_ones)
+                database._open_ones.clear()
+                database._idle = deque()
+
+    def _lost(self) -> BrokerLost:
+        return BrokerLost(
+            f"{self.path} cannot be used any more in this process, in which code has closed descriptors of "
+            "the database by number, and other files have got the numbers: start the process anew"
+        )
 
     def _leave_parent(self) -> None:
         """Leaves the connections to the parent of this process, if it was forked since."""
         if self._pid != os.getpid():
             if self._open_ones and self._files is not None and not are_open(self._files):
-                self._is_cut_off = True
-            _inherited.extend((self._idle, self._open_ones))
-            self._idle, self._writing, self._open_ones, self._lent = deque(), {}, set(), deque()
+                _cut_off.add(self._files[0])
+            # A child may neither use nor close connections of its parent (sqlite.org/howtocorrupt.html,
+            # "carrying an open database connection across a fork").
+            leave(*self._open_ones)
+            self._open_ones.clear()
+            self._idle, self._writing, self._lent = deque(), {}, deque()
             self._pid, self._files = os.getpid(), None
-        if self._is_cut_off:
-            raise CallRefused(
-                f"{self.path} cannot be used in this process, which was forked and has closed the "
-                "descriptors of the database: use mrq for the first time after that, or start the process "
-                "anew"
-            )
 
     def _notice_replacement(self) -> None:
         """Leaves the connections to a file that was deleted or replaced: what they write is lost."""
@@ -250,8 +301,9 @@ class Database:
             self._files = None
             return
         files = self._files
-        if files is None or (now := files_of(self.path))[0] == files[0]:
+        if files is None or identity(self.path) == files[0]:
             return
+        now = files_of(self.path)
         _log.error(
             "sqlite.replaced path=%s: the file was deleted or replaced while it was in use, and the file "
             "that is there now is used from here on; jobs that only the old file had are lost",
@@ -291,13 +343,14 @@ class Database:
                 sleep()
             if not self._has_lost_log():  # another thread has done it meanwhile
                 return
+            self._refuse_if_cut_off()
             is_saved = False
             for database in databases:
                 is_saved = database._save_log() or is_saved
             for database in databases:
                 while database._idle:
                     connection = database._idle.pop()
-                    database._open_ones.discard(connection)
+                    database._open_ones.pop(connection, None)
                     close_unsaved(connection)
                 database._files = None
         _log.error(
@@ -319,8 +372,12 @@ class Database:
             return False
 
     def _close(self, connection: sqlite3.Connection) -> None:
-        self._open_ones.discard(connection)
-        connection.close()
+        """Closes a connection, unless it was left, or has to be."""
+        own = self._open_ones.pop(connection, None)
+        if own is None or not own.may_be_closed():
+            leave(connection)
+        else:
+            connection.close()
 
     def _put_back(self, connection: sqlite3.Connection, pool: deque[sqlite3.Connection]) -> None:
         """Puts the connection back into its pool, unless the pool was left meanwhile."""
@@ -342,15 +399,15 @@ class Database:
     def _leave_files(self, connection: sqlite3.Connection) -> None:
         """Closes all connections of the process to the file: they share a descriptor of the index of the log,
         and other code may have closed it. The next call opens the files again."""
-        idle = [connection]
+        self._abandon_if_taken()
+        idle = [(self, connection)]
         for database in _databases_at(self.path):
             with suppress(IndexError):
                 while True:
-                    idle.append(database._idle.pop())
-            database._open_ones.difference_update(idle)
-        for one in idle:
+                    idle.append((database, database._idle.pop()))
+        for database, one in idle:
             with suppress(sqlite3.Error):
-                one.close()
+                database._close(one)
 
     def _open(self) -> sqlite3.Connection:
         make_parent(self.path)

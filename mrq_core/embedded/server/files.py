@@ -43,18 +43,6 @@ def identity(path: Any) -> Identity:
     return status.st_dev, status.st_ino
 
 
-def are_open(files: Files) -> bool:
-    """Whether this process has the database and the index of its log open. True: so it is, or that cannot be
-    known."""
-    wanted = {files[0], files[2]} - {None}
-    try:
-        for number in os.listdir("/proc/self/fd" if os.path.isdir("/proc/self/fd") else "/dev/fd"):
-            wanted.discard(identity(int(number)))
-    except OSError:
-        return True
-    return not wanted
-
-
 def is_removed(before: Files, now: Files) -> bool:
     """Whether files are only gone, and no other process has made new ones."""
     return all(new is None or new == old for old, new in zip(before, now, strict=True))

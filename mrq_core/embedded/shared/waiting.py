@@ -33,6 +33,8 @@ def wait(database: Database, clock: Clock, wanted: Sequence[Wanted], timeout: fl
         version: int | None = None
         due_ms: int | None = None
         while True:
+            if database.has_other_files(connection):  # it would hear of nothing more
+                return True
             current = _version(connection)
             if current != version:
                 version = current
@@ -42,8 +44,6 @@ def wait(database: Database, clock: Clock, wanted: Sequence[Wanted], timeout: fl
             left = deadline - monotonic()
             if left <= 0:
                 return False
-            if database.has_other_files():  # the connection would hear of nothing more
-                return True
             time.sleep(min(pause, left))
             pause = min(pause * 1.2, LONGEST_PAUSE_SECONDS)
 
