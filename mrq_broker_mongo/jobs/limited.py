@@ -10,7 +10,7 @@ from datetime import datetime
 
 from bson import ObjectId
 
-from mrq_broker_mongo.jobs import limits, parking
+from mrq_broker_mongo.jobs import limits, parking, rates
 from mrq_broker_mongo.jobs.records import guard_of, of_doc, stored, update_of
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
@@ -39,7 +39,7 @@ class LimitedClaims:
         another worker was quicker."""
         arrangement = self._connection.arrangement
         due: datetime = doc["due_at"]
-        # A job that comes at the time that its rates allowed is not charged again.
+        # A job that comes at the time that its rates allowed is not charged again, unless it comes too late.
         is_charged = doc.get("allowed_at") is not None and doc["allowed_at"] <= self._now
         key = None if is_charged else self._comes_after_parked(doc)
         if key is not None:
@@ -54,8 +54,8 @@ class LimitedClaims:
         if full is not None:
             parking.park(self._connection, doc, full, due, self._now)
             return None
-        if not is_charged:
-            allowed_at = limits.allowed_at(self._connection, keys, rules, self._now)
+        if not (is_charged and rates.may_start(self._connection, keys, rules, self._now)):
+            allowed_at = rates.allowed_at(self._connection, keys, rules, self._now, is_late=is_charged)
             if isinstance(allowed_at, str):
                 parking.park(self._connection, doc, allowed_at, due, self._now)
                 self._first_parked.pop(allowed_at, None)
@@ -85,7 +85,7 @@ class LimitedClaims:
 
     def _comes_after_parked(self, doc: Doc) -> str | None:
         """A key with a rate whose parked jobs come before this job."""
-        for key, _ in limits.rates_of(doc["limit_keys"], rules_of(self._request)):
+        for key, _ in rates.rates_of(doc["limit_keys"], rules_of(self._request)):
             if key not in self._first_parked:
                 self._first_parked[key] = parking.first_under(self._connection, key)
             first = self._first_parked[key]

@@ -1,10 +1,11 @@
-"""Limits: who runs under each limit key, and when its next claim may come. Parked jobs are in `parking`.
+"""Limits: who runs under each limit key. The times of rates are in `rates`, parked jobs in `parking`.
 
 One document a key:
 
     held     [{job, until}]: the slots that are taken, each to the end of its job's lease
     even_at  the time of the next claim if all claims came evenly, in Unix microseconds
-    spacing  [interval, burst] in microseconds, in which even_at was counted; earlier versions wrote none
+    start_at the same time by the jobs that have started; see `mrq_core.drivers.limits`
+    spacing  [interval, burst] in microseconds, in which both were counted; earlier versions wrote none
 
 A slot is taken before the job is started and given back after it has ended, so that no crash lets more run
 than the limit; a slot that a crash leaves ends with its lease.
@@ -12,7 +13,6 @@ than the limit; a slot that a crash leaves ends with its lease.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -21,13 +21,13 @@ from bson import ObjectId
 from pymongo import ReturnDocument, UpdateOne
 from pymongo.errors import DuplicateKeyError
 
+from mrq_broker_mongo.jobs.rates import Limits, even_us_of, from_us, spacing_under, stored_spacing
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.location import Doc
-from mrq_core.clock import from_ms, to_ms
+from mrq_core.clock import to_ms
 from mrq_core.contract.messages import ClaimRef, Limit
-from mrq_core.drivers.limits import HORIZON_US, Spacing, limit_of, spacing_of
+from mrq_core.drivers.limits import limit_of, spacing_of
 
-Limits = Mapping[str, Limit]
 _ATTEMPTS = 20
 
 
@@ -40,7 +40,7 @@ def room_to_let_go(connection: Connection, key: str, limits: Limits, now: dateti
 def opens_at(connection: Connection, key: str, limits: Limits, now: datetime) -> datetime | None:
     """The time from which the rate of the key lets a parked job go. None: the key has no rate, or no room
     under its concurrency."""
-    spacing = _spacing(key, limits)
+    spacing = spacing_under(key, limits)
     if spacing is None:
         return None
     room, even_us = _room_in(connection, key, limits, now)
@@ -66,9 +66,10 @@ def _room_in(
         return room, None
     now_us = to_ms(now) * 1000
     even_us = even_us_of(found, spacing, now_us)
-    if "even_at" in found and _stored_spacing(found) != spacing:
-        same = {name: found.get(name, {"$exists": False}) for name in ("even_at", "spacing")}
-        cut = {"$set": {"even_at": even_us, "spacing": list(spacing)}}
+    if "even_at" in found and stored_spacing(found) != spacing:
+        same = {name: found.get(name, {"$exists": False}) for name in ("even_at", "start_at", "spacing")}
+        start_us = spacing.cut(int(found.get("start_at", 0)), now_us)
+        cut = {"$set": {"even_at": even_us, "start_at": start_us, "spacing": list(spacing)}}
         connection.run("limits", lambda all_limits: all_limits.update_one({"_id": key, **same}, cut))
     of_rate = spacing.room(even_us, now_us)
     return of_rate if room is None else min(room, of_rate), even_us
@@ -76,22 +77,6 @@ def _room_in(
 
 def _find(connection: Connection, key: str) -> Doc:
     return connection.run("limits", lambda all_limits: all_limits.find_one({"_id": key})) or {}
-
-
-def _spacing(key: str, limits: Limits) -> Spacing | None:
-    rule = limit_of(key, limits)
-    return None if rule is None else spacing_of(rule)
-
-
-def _stored_spacing(doc: Doc | None) -> Spacing | None:
-    stored = (doc or {}).get("spacing")
-    return None if stored is None else Spacing(*map(int, stored))
-
-
-def even_us_of(doc: Doc, spacing: Spacing, now_us: int) -> int:
-    """The time of the key of this document. Where the rule has changed, the time is cut."""
-    even_us = int(doc.get("even_at", now_us))
-    return max(even_us if _stored_spacing(doc) == spacing else spacing.cut(even_us, now_us), now_us)
 
 
 def has_room(
@@ -175,7 +160,7 @@ def give_back(
         before = connection.run("limits", _puller(key, those))
         slots = (before or {}).get("held", ())
         number = sum(slot["job"] in jobs and until in (None, slot["until"]) for slot in slots)
-        spacing = _stored_spacing(before)
+        spacing = stored_spacing(before)
         if before is not None and spacing is not None:
             number = min(number, spacing.room(int(before.get("even_at", 0)), to_ms(now) * 1000))
         freed[key] = number
@@ -237,62 +222,6 @@ def prolong(connection: Connection, claims: Sequence[ClaimRef], until: datetime)
 def _slot_again(job: ObjectId, until: datetime) -> list[Doc]:
     others = {"$filter": {"input": {"$ifNull": ["$held", []]}, "cond": {"$ne": ["$$this.job", job]}}}
     return [{"$set": {"held": {"$concatArrays": [others, [{"job": job, "until": until}]]}}}]
-
-
-def rates_of(keys: Iterable[str], limits: Limits) -> list[tuple[str, Spacing]]:
-    """The keys with a rate, each once, and their spacings."""
-    found = ((key, _spacing(key, limits)) for key in dict.fromkeys(keys))
-    return [(key, spacing) for key, spacing in found if spacing is not None]
-
-
-def allowed_at(connection: Connection, keys: Iterable[str], limits: Limits, now: datetime) -> datetime | str:
-    """Reserves the next start under all rates of the keys (GCRA), and returns its time. A key: its rate
-    allows a start beyond the horizon. Then nothing is reserved, unless other claims came in between."""
-    now_us = to_ms(now) * 1000
-    rates = rates_of(keys, limits)
-    if len(rates) > 1:
-        latest = _latest(connection, rates, now_us)
-        if latest is not None:
-            return latest
-    allowed_us = now_us
-    for key, spacing in rates:
-        found = connection.run("limits", _charge(key, spacing, now_us), repeatable=False) or {}
-        of_key = even_us_of(found, spacing, now_us) - spacing.burst_us
-        if of_key > now_us + HORIZON_US:
-            return key
-        allowed_us = max(allowed_us, of_key)
-    return from_us(allowed_us)
-
-
-def _latest(connection: Connection, rates: Sequence[tuple[str, Spacing]], now_us: int) -> str | None:
-    """The key whose rate allows the latest start. None: all allow a start within the horizon."""
-    wanted = {"_id": {"$in": [key for key, _ in rates]}}
-    docs = {doc["_id"]: doc for doc in connection.run("limits", lambda limits: list(limits.find(wanted)))}
-    starts = {
-        key: even_us_of(docs.get(key, {}), spacing, now_us) - spacing.burst_us for key, spacing in rates
-    }
-    latest = max(starts, key=starts.__getitem__)
-    return latest if starts[latest] > now_us + HORIZON_US else None
-
-
-def _charge(key: str, spacing: Spacing, now_us: int) -> Any:
-    """Moves the time of the key on by one interval, if it allows a start within the horizon. Returns the
-    document before."""
-    stored = {"$ifNull": ["$even_at", now_us]}
-    cut = {"$min": [stored, now_us + spacing.interval_us]}
-    base = {"$cond": [{"$eq": ["$spacing", list(spacing)]}, stored, cut]}
-    even = {"$max": [base, now_us]}
-    is_near = {"$lte": [even, now_us + HORIZON_US + spacing.burst_us]}
-    after = {"$cond": [is_near, {"$add": [even, spacing.interval_us]}, base]}
-    step = [{"$set": {"even_at": after, "spacing": list(spacing)}}]
-    return lambda limits: limits.find_one_and_update(
-        {"_id": key}, step, upsert=True, return_document=ReturnDocument.BEFORE
-    )
-
-
-def from_us(microseconds: int) -> datetime:
-    """The first whole millisecond that is not before the time."""
-    return from_ms(math.ceil(microseconds / 1000))
 
 
 def prune(connection: Connection, now: datetime) -> None:

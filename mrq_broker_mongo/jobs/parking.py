@@ -9,7 +9,8 @@ from typing import Any
 from bson import ObjectId
 from pymongo import UpdateOne
 
-from mrq_broker_mongo.jobs.limits import Limits, opens_at, room_to_let_go
+from mrq_broker_mongo.jobs.limits import opens_at, room_to_let_go
+from mrq_broker_mongo.jobs.rates import Limits
 from mrq_broker_mongo.jobs.records import guard_of
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.layout import PARKED

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from mrq_broker_mongo.jobs.limits import from_us
+from mrq_broker_mongo.jobs.rates import from_us
 from mrq_broker_mongo.jobs.records import RANKS, has_expired, object_ids
 from mrq_broker_mongo.server.connection import Connection
 from mrq_broker_mongo.server.layout import DUE, PARKED, Index

@@ -114,7 +114,10 @@ class Broker(StoreServices):
         a bounded number of jobs, and `next_due` counts the time at which a rate lets the next parked job go.
         No call scans past blocked jobs, and a blocked job uses no attempt.
 
-        Where the rule of a key has changed since the last claim, the time of its rate is cut to at most one
+        A job that was pushed back to its time and comes late, behind others that come late, is pushed back
+        again, after the times that are given: a rate lets its burst and one more start at once, and no more.
+
+        Where the rule of a key has changed since the last claim, the times of its rate are cut to at most one
         new interval ahead. Jobs that are pushed back keep their times; parked jobs go on under the new rule.
         """
 

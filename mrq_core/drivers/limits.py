@@ -9,6 +9,12 @@ key and charged to no rate, and so is a job that comes later than the parked job
 let go when their starts come within the horizon. The time of a key is stored with the spacing that it was
 counted in: where a claim has another spacing, the rule has changed, and the claim cuts the time to at most
 one new interval ahead and stores it.
+
+A start that was reserved may be taken late: no worker was there, or the queue was paused. A second time of
+the key therefore counts the jobs as they start, and a claim checks it before a job starts at a reserved time.
+Where the late jobs before it have used up the burst, the job gets another start, after those that are
+reserved. So no more start at once than the burst and one, and a change of the rule holds for reserved starts.
+The first time is never before the second.
 """
 
 from __future__ import annotations
@@ -29,6 +35,13 @@ class Spacing(NamedTuple):
 
     interval_us: int
     burst_us: int
+
+    def may_start(self, start_us: int, now_us: int) -> bool:
+        """Whether a job may start now at a time reserved earlier. `start_us`: the time of the key by starts.
+
+        One interval is granted, because claims come a little after the reserved times, and not evenly so.
+        """
+        return start_us - self.burst_us - self.interval_us <= now_us
 
     def room(self, even_us: int, now_us: int) -> int:
         """The number of jobs whose starts a claim may reserve now. `even_us`: the time of the key."""
@@ -60,6 +73,12 @@ def spacing_of(limit: Limit) -> Spacing | None:
 def rule_of(key: str) -> str:
     """The name of the rule that a limit key belongs to."""
     return key.partition(":")[0]
+
+
+def start_key(key: str) -> str:
+    """The name for the time by starts of a limit key, in drivers that store it beside the times of keys. It
+    is no limit key."""
+    return f"\n{key}"
 
 
 def task_key(path: str) -> str:

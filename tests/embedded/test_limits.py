@@ -183,6 +183,7 @@ def test_times_of_an_earlier_version_are_read_and_cut(
         patch.setattr(limits, "HORIZON_US", 10**12)  # the earlier version had no horizon
         broker.settle([succeed(record) for record in claim(broker, slow)])
     with closing(sqlite3.connect(path)) as connection, connection:
+        assert connection.execute("DELETE FROM rates WHERE limit_key = char(10) || 'k'").rowcount == 1
         assert connection.execute("UPDATE rates SET limit_key = 'k'").rowcount == 1
     new = put(broker, 2)
     starts: dict[str, float] = {}
@@ -194,7 +195,7 @@ def test_times_of_an_earlier_version_are_read_and_cut(
     assert starts == {new[0]: 100.0, new[1]: 200.0, pushed_back[1]: 600.0, pushed_back[2]: 1200.0}
     with closing(sqlite3.connect(path)) as connection:
         names = [name for (name,) in connection.execute("SELECT limit_key FROM rates")]
-    assert names == ["k\n100000000:0"]
+    assert names == ["\nk", "k\n100000000:0"]
 
 
 def test_rates_of_quiet_keys_are_pruned(broker: EmbeddedBroker, clock: ManualClock, path: Path) -> None:
@@ -203,7 +204,7 @@ def test_rates_of_quiet_keys_are_pruned(broker: EmbeddedBroker, clock: ManualClo
     with closing(sqlite3.connect(path)) as connection:
         rates = "SELECT count(*) FROM rates"
         broker.prune()
-        assert connection.execute(rates).fetchone() == (1,)
+        assert connection.execute(rates).fetchone() == (2,)
         clock.advance(10.0)
         broker.prune()
         assert connection.execute(rates).fetchone() == (0,)

@@ -1033,6 +1033,13 @@ MUTATIONS = [
         instead=_uncut,
     ),
     Mutation(
+        without="The check of reserved starts that come late",
+        test="test_jobs_whose_turns_have_passed_start_at_the_rate",
+        owner=Spacing,
+        name="may_start",
+        instead=lambda spacing, start_us, now_us: True,
+    ),
+    Mutation(
         without="The charge of parked jobs only when they are let go",
         test="test_a_job_beyond_the_horizon_is_parked_and_not_charged",
         owner=limits,

@@ -97,8 +97,9 @@ local function is_blocked(id, queue, rank, keys, allowed_ms)
     park(id, queue, rank, call('ZSCORE', waiting_line(queue, rank), id), key)
     return true
   end
-  if not allowed_ms or tonumber(allowed_ms) > now then -- no earlier claim has reserved this time for it
-    allowed_ms, key = reserve_allowed_ms(keys, id, queue, rank)
+  local is_reserved = allowed_ms and tonumber(allowed_ms) <= now -- an earlier claim has reserved this time for it
+  if not (is_reserved and may_start(keys)) then
+    allowed_ms, key = reserve_allowed_ms(keys, id, queue, rank, is_reserved)
     if key then
       park(id, queue, rank, call('ZSCORE', waiting_line(queue, rank), id), key)
       return true
@@ -111,6 +112,7 @@ local function is_blocked(id, queue, rank, keys, allowed_ms)
     end
   end
   took(keys)
+  starts(keys)
   return false
 end
 

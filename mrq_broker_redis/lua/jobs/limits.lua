@@ -1,12 +1,14 @@
 -- needs: base, recounting, batch, slots
 -- Limits within one claim: concurrency by counting slots, rates by GCRA (ITU-T I.371), in microseconds.
 -- rates: sorted set, limit key by the time of its next claim if claims came evenly.  spacings: hash, limit key to
--- "interval:tolerance", in which that time was counted. Earlier versions wrote no spacing.
+-- "interval:tolerance", in which that time was counted. Earlier versions wrote no spacing. The start key of a limit key
+-- has the time by starts in `rates`, in the same spacing.
 
 -- By name, and by the key task:<path> of a paused task: { concurrency or -1, interval or 0, tolerance }
 local rules = {}
 local running, times = {}, {}
-local changed, first_parked, examined = {}, {}, {} -- by limit key: times to write, see comes_after_parked, opens_at
+local changed, respaced = {}, {} -- by key: times to write; by limit key: spacings to write
+local first_parked, examined = {}, {} -- by limit key: see comes_after_parked, opens_at
 
 local function rule_of(key)
   local name = string.match(key, '^[^:]*')
@@ -58,17 +60,71 @@ local function rate_of(key)
   return rule and rule[2] > 0 and rule or nil
 end
 
--- The time of the key. Where the rule has changed since the time was counted, the time is cut to one interval ahead.
-local function even_us_of(key, rule)
+local function start_key(key)
+  return '\n' .. key
+end
+
+local function spacing_text(rule)
+  return digits(rule[2]) .. ':' .. digits(rule[3])
+end
+
+local function set_time(key, time)
+  times[key], changed[key] = time, true
+end
+
+local function stored_us_of(key)
   if not times[key] then
-    local time = tonumber(call('ZSCORE', K .. 'rates', key) or 0)
-    if time > 0 and call('HGET', K .. 'spacings', key) ~= digits(rule[2]) .. ':' .. digits(rule[3]) then
-      time = math.min(time, now * 1000 + rule[2])
-      changed[key] = time
+    times[key] = tonumber(call('ZSCORE', K .. 'rates', key) or 0)
+  end
+  return times[key]
+end
+
+-- The time of the key. Where the rule has changed since it was counted, it and the time by starts are cut to one interval
+-- ahead.
+local function even_us_of(key, rule)
+  if not times[key] and stored_us_of(key) > 0 and call('HGET', K .. 'spacings', key) ~= spacing_text(rule) then
+    for _, name in ipairs({ key, start_key(key) }) do
+      set_time(name, math.min(stored_us_of(name), now * 1000 + rule[2]))
     end
-    times[key] = time
+    respaced[key] = spacing_text(rule)
   end
   return math.max(times[key], now * 1000)
+end
+
+-- The time of the key by starts.
+local function start_us_of(key, rule)
+  even_us_of(key, rule) -- which cuts both
+  return math.max(stored_us_of(start_key(key)), now * 1000)
+end
+
+-- Whether a job may start at a time that was reserved for it (Spacing.may_start of mrq_core.drivers.limits).
+local function may_start(keys)
+  for _, key in ipairs(keys) do
+    local rule = rate_of(key)
+    if rule and start_us_of(key, rule) - rule[3] - rule[2] > now * 1000 then
+      return false
+    end
+  end
+  return true
+end
+
+local function set_even(key, rule, time)
+  set_time(key, time)
+  respaced[key] = spacing_text(rule)
+end
+
+-- Counts a job that starts now under the rates of its keys.
+local function starts(keys)
+  for _, key in ipairs(each_once(keys)) do
+    local rule = rate_of(key)
+    if rule then
+      local time = start_us_of(key, rule) + rule[2]
+      set_time(start_key(key), time)
+      if time > even_us_of(key, rule) then
+        set_even(key, rule, time)
+      end
+    end
+  end
 end
 
 -- The number of parked jobs that may go now, by the concurrency and the rate of the key; nil: any number.
@@ -105,40 +161,42 @@ end
 
 -- Reserves the next start under all rates of the keys of a due job (GCRA, in microseconds), and answers its time; or nil
 -- and a key: its rate lets the job start beyond the horizon, or its parked jobs come first, and nothing is reserved.
-local function reserve_allowed_ms(keys, id, queue, rank)
+-- is_late: the job had a reserved start, could not take it, and always gets another.
+local function reserve_allowed_ms(keys, id, queue, rank, is_late)
   local now_us = now * 1000
   local allowed_us, latest, rated, due = now_us, nil, {}, nil
   for _, key in ipairs(each_once(keys)) do
     local rule = rate_of(key)
     if rule then
       due = due or call('ZSCORE', waiting_line(queue, rank), id)
-      if comes_after_parked(key, id, rank, due) then
+      if not is_late and comes_after_parked(key, id, rank, due) then
         examined[key] = true
         return nil, key
       end
-      rated[key] = rule
-      local allowed = even_us_of(key, rule) - rule[3]
+      rated[key] = math.max(even_us_of(key, rule), start_us_of(key, rule))
+      local allowed = rated[key] - rule[3]
       if allowed > allowed_us then
         allowed_us, latest = allowed, key
       end
     end
   end
-  if allowed_us > now_us + HORIZON_US then
+  if allowed_us > now_us + HORIZON_US and not is_late then
     examined[latest] = true
     return nil, latest
   end
-  for key, rule in pairs(rated) do
-    times[key] = even_us_of(key, rule) + rule[2]
-    changed[key] = times[key]
+  for key, even_us in pairs(rated) do
+    local rule = rate_of(key)
+    set_even(key, rule, even_us + rule[2])
   end
   return math.ceil(allowed_us / 1000)
 end
 
 local function write_rates()
-  for key, time in pairs(changed) do
-    local rule = rate_of(key)
-    call('ZADD', K .. 'rates', digits(time), key)
-    call('HSET', K .. 'spacings', key, digits(rule[2]) .. ':' .. digits(rule[3]))
+  for key in pairs(changed) do
+    call('ZADD', K .. 'rates', digits(times[key]), key)
   end
-  running, times, changed, first_parked = {}, {}, {}, {}
+  for key, spacing in pairs(respaced) do
+    call('HSET', K .. 'spacings', key, spacing)
+  end
+  running, times, changed, respaced, first_parked = {}, {}, {}, {}, {}
 end

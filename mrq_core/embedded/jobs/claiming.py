@@ -213,15 +213,16 @@ class _Claim:
             self._batch.park(seq, record, key)
             return True
         # A job that comes at the time that its rates allowed is not charged again.
-        if allowed_ms is None or allowed_ms > self._now_ms:
-            allowed = self._limiter.allowed_ms(record)
+        is_reserved = allowed_ms is not None and allowed_ms <= self._now_ms
+        if not (is_reserved and self._limiter.may_start(record.limit_keys)):
+            allowed = self._limiter.allowed_ms(record, is_late=is_reserved)
             if isinstance(allowed, str):
                 self._batch.park(seq, record, allowed)
                 return True
             if allowed > self._now_ms:
                 self._batch.push_back(seq, record, allowed)
                 return True
-        self._limiter.took(record.limit_keys)
+        self._limiter.starts(record.limit_keys)
         return False
 
     def _sweep(self) -> bool:

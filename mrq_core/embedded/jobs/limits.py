@@ -1,7 +1,8 @@
 """The limits of one claim: concurrency by counting slots, rates by GCRA (see `mrq_core.drivers.limits`).
 
 The time of a limit key stands in `rates` under the key, a line feed and the spacing that it was counted in:
-``interval:burst``. Earlier versions wrote the time under the key alone.
+``interval:burst``. Earlier versions wrote the time under the key alone. The time by starts, in the same
+spacing, stands under the start key.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ from typing import NamedTuple
 
 from mrq_core.contract.messages import ClaimRequest
 from mrq_core.contract.record import JobRecord
-from mrq_core.drivers.limits import HORIZON_US, Spacing, limit_of, rules_of, spacing_of, task_key
+from mrq_core.drivers.limits import HORIZON_US, Spacing, limit_of, rules_of, spacing_of, start_key, task_key
 from mrq_core.embedded.jobs import records, slots
 
 _RUNNING = "SELECT n FROM running WHERE limit_key = ?"
 _RATE = "SELECT limit_key, tat_us FROM rates WHERE limit_key >= ? AND limit_key < ? ORDER BY limit_key"
+_START = "SELECT tat_us FROM rates WHERE limit_key = ?"
 _CHARGE = "INSERT OR REPLACE INTO rates VALUES (?, ?)"
 _FORGET = "DELETE FROM rates WHERE limit_key = ?"
 _BEFORE_SPACING, _AFTER_SPACING = "\n", "\x0b"
@@ -52,7 +54,7 @@ def rate_room(connection: sqlite3.Connection, key: str, now_ms: int) -> int | No
 
 
 def _spacing_in(name: str) -> Spacing | None:
-    _, separator, text = name.partition(_BEFORE_SPACING)
+    _, separator, text = name.rpartition(_BEFORE_SPACING)
     return Spacing(*map(int, text.split(":"))) if separator else None
 
 
@@ -70,6 +72,7 @@ class Limiter:
         self._now_us = now_ms * 1000
         self._running: dict[str, int] = {}
         self._times_us: dict[str, int] = {}
+        self._starts_us: dict[str, int] = {}
         self._changed: dict[str, int] = {}
         """By stored name: the times to write."""
         self._first_parked: dict[str, tuple[int, int, str] | None] = {}
@@ -122,26 +125,45 @@ class Limiter:
         key."""
         return task_key(record.path) if self.is_paused(record.path) else self.full(record.limit_keys)
 
+    def may_start(self, keys: Sequence[str]) -> bool:
+        """Whether a job with these keys may start at a time that was reserved for it."""
+        return all(
+            spacing.may_start(self._start_us(key, spacing), self._now_us)
+            for key, spacing in self._rates(keys)
+        )
+
     def took(self, keys: Sequence[str]) -> None:
         """A job with these keys takes a slot under each of them."""
         for key in dict.fromkeys(keys):
             if key in self._running:
                 self._running[key] += 1
 
-    def allowed_ms(self, record: JobRecord) -> int | str:
-        """Reserves the next claim under all rates of a due job, and returns its time. A key: its rate allows
-        a claim beyond the horizon, or its parked jobs come before this job, and nothing is reserved."""
+    def starts(self, keys: Sequence[str]) -> None:
+        """A waiting job with these keys starts: it takes slots, and counts under the rates."""
+        self.took(keys)
+        for key, spacing in self._rates(keys):
+            start_us = self._start_us(key, spacing) + spacing.interval_us
+            self._set_start(key, start_us)
+            if start_us > self._time_us(key, spacing):
+                self._set_time(key, spacing, start_us)
+
+    def allowed_ms(self, record: JobRecord, *, is_late: bool) -> int | str:
+        """Reserves the next start under all rates of a due job, and returns its time. A key: its rate allows
+        a start beyond the horizon, or its parked jobs come before this job, and nothing is reserved.
+
+        `is_late`: the job had a reserved start, could not take it, and always gets another.
+        """
         allowed_us, latest = self._now_us, ""
         charged = []
         for key, spacing in self._rates(record.limit_keys):
-            if self._comes_after_parked(record, key):
+            if not is_late and self._comes_after_parked(record, key):
                 self._examined.add(key)
                 return key
-            time_us = self._time_us(key, spacing)
+            time_us = max(self._time_us(key, spacing), self._start_us(key, spacing))
             charged.append((key, spacing, time_us + spacing.interval_us))
             if time_us - spacing.burst_us > allowed_us:
                 allowed_us, latest = time_us - spacing.burst_us, key
-        if allowed_us > self._now_us + HORIZON_US:
+        if allowed_us > self._now_us + HORIZON_US and not is_late:
             self._examined.add(latest)
             return latest
         for key, spacing, time_us in charged:
@@ -160,6 +182,7 @@ class Limiter:
             self._connection.executemany(_CHARGE, list(self._changed.items()))
             self._changed.clear()
         self._times_us.clear()
+        self._starts_us.clear()
         self._running.clear()
         self._first_parked.clear()
 
@@ -175,7 +198,8 @@ class Limiter:
         return None if limit is None else spacing_of(limit)
 
     def _time_us(self, key: str, spacing: Spacing) -> int:
-        """The time of the key. Where the rule has changed, the time is cut, and replaces the stored time."""
+        """The time of the key. Where the rule has changed, it and the time by starts are cut, and replace the
+        stored times."""
         if key not in self._times_us:
             stored = {rate.name: rate.even_us for rate in rates_of(self._connection, key)}
             even_us = stored.pop(_stored_name(key, spacing), None)
@@ -184,11 +208,26 @@ class Limiter:
                 if stored:
                     self._connection.executemany(_FORGET, [(name,) for name in stored])
                     self._set_time(key, spacing, even_us)
+                    self._set_start(key, spacing.cut(self._stored_start_us(key), self._now_us))
             self._times_us[key] = even_us
         return max(self._times_us[key], self._now_us)
 
+    def _start_us(self, key: str, spacing: Spacing) -> int:
+        """The time of the key by starts."""
+        self._time_us(key, spacing)  # which cuts both
+        if key not in self._starts_us:
+            self._starts_us[key] = self._stored_start_us(key)
+        return max(self._starts_us[key], self._now_us)
+
+    def _stored_start_us(self, key: str) -> int:
+        row = self._connection.execute(_START, (start_key(key),)).fetchone()
+        return 0 if row is None else int(row[0])
+
     def _set_time(self, key: str, spacing: Spacing, time_us: int) -> None:
         self._times_us[key] = self._changed[_stored_name(key, spacing)] = time_us
+
+    def _set_start(self, key: str, time_us: int) -> None:
+        self._starts_us[key] = self._changed[start_key(key)] = time_us
 
 
 def prune(connection: sqlite3.Connection, now_ms: int, limit: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 
 from mrq_core.clock import after
@@ -179,6 +181,75 @@ class RateContract(Contract):
         # Evenly after the burst of two; at most a look or two later.
         for number, job_id in enumerate(ids):
             assert max(0, number - 1) * 5 <= starts[job_id] <= max(0, number - 1) * 5 + 3
+
+    def test_jobs_whose_turns_have_passed_start_at_the_rate(self, broker: Broker, clock: ManualClock) -> None:
+        limits = {"rule": Limit(rate=5, per=1.0)}
+        ids = put_many(broker, clock, 60, limit_keys=KEYS)
+        first = claim(broker, limits=limits, limit=100).records
+        assert [record.id for record in first] == ids[:5]
+        assert all(settle(broker, record, ttl=1000.0) for record in first)
+        clock.advance(100)  # no worker claims
+        starts: list[int] = []
+        number = 0
+        while len(starts) < 55:
+            number += 1
+            assert number < 500
+            for record in claim(broker, limits=limits, limit=100).records:
+                starts.append(number * 50)
+                assert settle(broker, record, ttl=1000.0)
+            clock.advance(0.05)
+        # The burst of five and one, and then one each 200 ms; looked at each 50.
+        for place, start in enumerate(starts):
+            earliest = max(0, place - 5) * 200
+            assert earliest <= start - starts[0] <= earliest + 450
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_after_gaps_of_any_length_no_time_has_more_starts_than_the_rate(
+        self, broker: Broker, clock: ManualClock, seed: int
+    ) -> None:
+        chance = Random(seed)
+        limits = {"rule": Limit(rate=3, per=1.0)}
+        starts: list[int] = []
+        for _ in range(60):
+            put_many(broker, clock, chance.randrange(6), limit_keys=KEYS)
+            for record in claim(broker, limits=limits, limit=chance.randrange(1, 9)).records:
+                starts.append(clock.now_ms())
+                assert settle(broker, record, ttl=10_000.0)
+            clock.advance(chance.choice([0.01, 0.2, 0.4, 1.0, 7.0]))
+        assert len(starts) > 20
+        for number, first in enumerate(starts):
+            for more, last in enumerate(starts[number:]):
+                # The burst of three and one, and one each third of a second (333,333 microseconds).
+                assert more < 4 + (last - first + 1) * 3 / 999.9
+
+    def test_a_late_job_gets_the_turn_after_those_that_are_given(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        limits = {"rule": Limit(rate=1, per=10.0)}
+        began = clock.now()
+        ids = put_many(broker, clock, 5, limit_keys=KEYS)
+        assert take(broker, limits=limits, lease=1000.0) == ids[:1]
+        clock.advance(35)  # The turns were at 10, 20, 30 and 40 seconds.
+        assert take(broker, limits=limits, lease=1000.0) == ids[1:3]
+        late, last = record_of(broker, ids[3]), record_of(broker, ids[4])
+        assert (late.due_at, last.due_at) == (after(began, 55.0), after(began, 40.0))
+        assert (late.status, late.claims) == (Status.QUEUED, 0)
+        clock.advance(5)
+        assert take(broker, limits=limits, lease=1000.0) == []  # two have started at once
+        assert record_of(broker, ids[4]).due_at == after(began, 65.0)
+        clock.advance(15)
+        assert take(broker, limits=limits, lease=1000.0) == [ids[3]]
+        clock.advance(10)
+        assert take(broker, limits=limits, lease=1000.0) == [ids[4]]
+
+    def test_turns_that_were_given_obey_a_smaller_rate(self, broker: Broker, clock: ManualClock) -> None:
+        ids = put_many(broker, clock, 6, limit_keys=KEYS)
+        assert take(broker, limits={"rule": Limit(rate=2, per=1.0)}) == ids[:2]
+        clock.advance(2)
+        slower = {"rule": Limit(rate=1, per=10.0)}
+        assert take(broker, limits=slower, lease=1000.0) == ids[2:4]
+        clock.advance(5)
+        assert take(broker, limits=slower, lease=1000.0) == []
 
     def test_a_burst_is_exact_under_eight_claimers(self, broker: Broker, clock: ManualClock) -> None:
         limits = {"rule": Limit(rate=5, per=50.0)}

@@ -48,6 +48,8 @@ class LimitData:
         self.rates: dict[str, tuple[int, Spacing]] = {}
         """By limit key: the time of the next claim if all claims were evenly spaced, in Unix microseconds,
         and the spacing that it was counted in."""
+        self.starts: dict[str, int] = {}
+        """By limit key: the same time by the jobs that have started, in the same spacing."""
 
     def forget(self, job_id: str) -> None:
         """Drops the reservations of a job that was claimed, has ended or is deleted."""

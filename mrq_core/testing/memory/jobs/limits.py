@@ -6,7 +6,7 @@ Running jobs are counted anew in each call. Rates follow GCRA in its form of vir
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 
 from msgspec.structs import replace
@@ -116,12 +116,20 @@ def _rate_room(data: MemoryData, key: str, limit: Limit, now: datetime) -> float
 
 
 def _even_us(data: MemoryData, key: str, spacing: Spacing, now_us: int) -> int:
-    """The time of the next claim under the key if all claims were evenly spaced."""
+    """The time of the next claim under the key if all claims were evenly spaced. Where the rule has changed,
+    both times of the key are cut."""
     even_us, counted_in = data.limits.rates.get(key, (now_us, spacing))
     if counted_in != spacing:
         even_us = spacing.cut(even_us, now_us)
         data.limits.rates[key] = even_us, spacing
+        data.limits.starts[key] = spacing.cut(data.limits.starts.get(key, 0), now_us)
     return max(even_us, now_us)
+
+
+def _start_us(data: MemoryData, key: str, spacing: Spacing, now_us: int) -> int:
+    """The time of the key by starts."""
+    _even_us(data, key, spacing, now_us)
+    return max(data.limits.starts.get(key, 0), now_us)
 
 
 def _park(data: MemoryData, record: JobRecord, key: str, now: datetime) -> None:
@@ -134,28 +142,47 @@ def _park(data: MemoryData, record: JobRecord, key: str, now: datetime) -> None:
 
 
 def _allowed_at(data: MemoryData, record: JobRecord, now: datetime) -> datetime | str:
-    """The time from which its rates let the job start. A job is charged once, and keeps its time. A limit
-    key: its rate lets the job start beyond the horizon, and the job is not charged."""
+    """The time from which its rates let the job start. A job is charged once, and keeps its time, unless jobs
+    that started late have used up the burst. A limit key: its rate lets the job start beyond the horizon, and
+    the job is not charged."""
     limits = data.limits
-    if record.id in limits.allowed:
-        return limits.allowed[record.id]
     now_us = to_ms(now) * 1000
+    spacings = [
+        (key, spacing)
+        for key, limit in _limits_of(data, record)
+        if (spacing := spacing_of(limit)) is not None
+    ]
+    reserved = limits.allowed.get(record.id)
+    is_reserved = reserved is not None and reserved <= now
+    if is_reserved and all(
+        spacing.may_start(_start_us(data, key, spacing, now_us), now_us) for key, spacing in spacings
+    ):
+        _start(data, spacings, now_us)
+        return now
     allowed_us, latest = now_us, ""
     charged: dict[str, tuple[int, Spacing]] = {}
-    for key, limit in _limits_of(data, record):
-        spacing = spacing_of(limit)
-        if spacing is not None:
-            even_us = _even_us(data, key, spacing, now_us)
-            charged[key] = even_us + spacing.interval_us, spacing
-            if even_us - spacing.burst_us > allowed_us:
-                allowed_us, latest = even_us - spacing.burst_us, key
-    if allowed_us > now_us + HORIZON_US:
+    for key, spacing in spacings:
+        even_us = max(_even_us(data, key, spacing, now_us), _start_us(data, key, spacing, now_us))
+        charged[key] = even_us + spacing.interval_us, spacing
+        if even_us - spacing.burst_us > allowed_us:
+            allowed_us, latest = even_us - spacing.burst_us, key
+    if allowed_us > now_us + HORIZON_US and not is_reserved:
         return latest
     limits.rates.update(charged)
     allowed_at = _from_us(allowed_us)
     if allowed_at > now:
         limits.allowed[record.id] = allowed_at
+    else:
+        _start(data, spacings, now_us)
     return allowed_at
+
+
+def _start(data: MemoryData, spacings: Sequence[tuple[str, Spacing]], now_us: int) -> None:
+    """Counts a job that starts now under each of its rates."""
+    for key, spacing in spacings:
+        start_us = _start_us(data, key, spacing, now_us) + spacing.interval_us
+        data.limits.starts[key] = start_us
+        data.limits.rates[key] = max(start_us, _even_us(data, key, spacing, now_us)), spacing
 
 
 def _from_us(us: int) -> datetime:
