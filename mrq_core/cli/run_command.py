@@ -28,6 +28,7 @@ from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonObject, parsed, storable_params
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import Status
+from mrq_core.contract.signal_errors import is_ctrl_c
 from mrq_core.contract.values import check_path
 from mrq_core.errors import TaskError, shown
 
@@ -150,8 +151,6 @@ def _run_here(client: Client, config: Config, task: str, params: JsonObject) -> 
         print_json(client.plugins.decode(outcome.result))
         flush_result()
         return
-    if outcome.exception_type == "KeyboardInterrupt":
-        sys.exit(EXIT_INTERRUPTED)
     kind, text = outcome.exception_type or "", (outcome.traceback or "").rstrip()
     if kind in _NOT_REACHED:
         raise CommandFailed(text.rpartition(f"{kind}: ")[2])
@@ -196,6 +195,8 @@ def _run_synchronously(client: Client, config: Config, task: str, params: JsonOb
         outcome = Runner(config, client.plugins).run(context)
         if os.getpid() != pid:  # the task has forked this process, and its code has ended here, too
             _end_child(outcome, context.error)
+        if context.error is not None and is_ctrl_c(context.error):
+            sys.exit(EXIT_INTERRUPTED)
         return outcome
     finally:
         restore_errors(errors)

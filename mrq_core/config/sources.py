@@ -155,8 +155,6 @@ def _read_file(path: Path) -> ModuleType:
             finally:
                 broken = imports.restore()
                 module.__file__ = file
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # SystemExit, GreenletExit and the like too
         refuse_to_wrap(error)
         lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]

@@ -10,7 +10,10 @@ from __future__ import annotations
 import signal
 import sys
 from functools import partial
+from opcode import opmap
 from types import CodeType, FrameType
+
+_RAISE = opmap["RAISE_VARARGS"]
 
 
 def raised_by_handler(error: BaseException) -> BaseException | None:
@@ -26,10 +29,25 @@ def raised_by_handler(error: BaseException) -> BaseException | None:
     found: BaseException | None = error
     while found is not None and id(found) not in seen:
         seen.add(id(found))
-        if _runs_through(found, codes) or (has_default and isinstance(found, KeyboardInterrupt)):
+        if _runs_through(found, codes) or (has_default and is_ctrl_c(found)):
             return found if found is error or not _is_handled_outside(found) else None
         found = found.__cause__ or found.__context__
     return None
+
+
+def is_ctrl_c(error: BaseException) -> bool:
+    """Whether this is a KeyboardInterrupt that no `raise` statement has made, or one of Python's library."""
+    if not isinstance(error, KeyboardInterrupt):
+        return False
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    if trace is None:
+        return True
+    frame, at = trace.tb_frame, trace.tb_lasti
+    is_made = frame.f_code.co_code[at : at + 1] == bytes([_RAISE])
+    module = str(frame.f_globals.get("__name__")).partition(".")[0]
+    return not is_made or module in sys.stdlib_module_names
 
 
 def _is_handled_outside(error: BaseException) -> bool:
@@ -44,9 +62,9 @@ def _is_handled_outside(error: BaseException) -> bool:
 
 
 def refuse_to_wrap(error: BaseException) -> None:
-    """Raises the exception of a signal handler from which this error was made, if there is one: for code that
+    """Raises the exception of a signal handler, or of Ctrl-C, from which this error was made. For code that
     is about to wrap any exception of loaded code."""
-    raised = raised_by_handler(error)
+    raised = error if is_ctrl_c(error) else raised_by_handler(error)
     if raised is not None:
         raise raised from None
 

@@ -107,8 +107,6 @@ class Plugins:
                 raise ImportError("its module replaced itself with None")
             is_loaded = True
             self._add(name, plugin, origin)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # code of the plugin: its module, or its `__dir__` and `__eq__`
             refuse_to_wrap(error)
             if is_loaded and isinstance(error, ConfigError):
@@ -160,8 +158,6 @@ class Plugins:
             plugin = implementation.plugin_name
             try:
                 driver = implementation.function()
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:
                 refuse_to_wrap(error)
                 raise ConfigError(
@@ -210,7 +206,11 @@ class Plugins:
         for implementation in self.implementations(hook):
             try:
                 implementation.function(*[values[name] for name in implementation.argnames])
-            except caught:
+            except BaseException as error:
+                if isinstance(error, KeyboardInterrupt):
+                    refuse_to_wrap(error)
+                elif not isinstance(error, caught):
+                    raise
                 try:
                     _log.exception("plugin.failed hook=%s plugin=%s", hook, implementation.plugin_name)
                 except caught:
@@ -240,7 +240,8 @@ class Plugins:
             given = replace(record, meta=copied(record.meta))
             try:
                 changed = implementation.function(*[given for _ in implementation.argnames])
-            except (SystemExit, RecursionError) as error:
+            except (SystemExit, KeyboardInterrupt, RecursionError) as error:
+                refuse_to_wrap(error)
                 is_endless = isinstance(error, RecursionError)
                 hint = "; if it queues a job, it is called again for that job" if is_endless else ""
                 raise ConfigError(
@@ -294,7 +295,8 @@ class Plugins:
         exits raises ConfigError."""
         try:
             return getattr(self.hook, hook)(value=value)
-        except (SystemExit, RecursionError) as error:
+        except (SystemExit, KeyboardInterrupt, RecursionError) as error:
+            refuse_to_wrap(error)
             raise ConfigError(f"{hook} of {self._owners(hook)} raised {shown_error(error)}") from error
         except Exception as error:
             note = f"raised by {hook} of {self._owners(hook)}"

@@ -9,7 +9,8 @@ from typing import Any
 
 from mrq_core.config.settings import Config, default_of
 from mrq_core.contract.plain import has_type
-from mrq_core.errors import ConfigError, InvalidValue, TaskError, shown_error
+from mrq_core.contract.signal_errors import refuse_to_wrap
+from mrq_core.errors import ConfigError, Interrupt, InvalidValue, TaskError, shown_error
 from mrq_core.scheduler.definitions import Definition, Definitions, definition_from
 from mrq_core.tasks.loading import is_task_class, resolve_options
 from mrq_core.tasks.options import options_from, schedule_entry
@@ -70,9 +71,10 @@ def _imported(name: str, config: Config) -> ModuleType | None:
         if error.name == name and "SCHEDULER_MODULES" not in config.sources:
             return None
         raise _import_failed(name, config, error) from error
-    except (KeyboardInterrupt, TaskError):
+    except (TaskError, Interrupt):
         raise
     except BaseException as error:  # code of the module: SystemExit and the like too
+        refuse_to_wrap(error)
         raise _import_failed(name, config, error) from error
 
 

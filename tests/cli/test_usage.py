@@ -210,7 +210,7 @@ def test_an_error_of_mrq_itself_is_a_line_that_names_debug(
 HOOK = "from mrq_core import hookimpl\n\n@hookimpl\ndef mrq_before_enqueue(record):\n    raise {}\n"
 REFUSALS = {
     "ValueError('no')": 1, "PermissionError('no')": 1, "GeneratorExit('no')": 2, "SystemExit('no')": 2,
-    "__import__('gevent').GreenletExit('no')": 2,
+    "__import__('gevent').GreenletExit('no')": 2, "KeyboardInterrupt('no')": 2,
 }  # fmt: skip
 
 
@@ -225,7 +225,9 @@ def test_a_plugin_that_refuses_a_job_is_named(mrq: Shell, project: Project, erro
     assert said.out == ""
 
 
-@pytest.mark.parametrize("code", ["GeneratorExit('x')", "SystemExit(3)", "__import__('gevent').GreenletExit"])
+@pytest.mark.parametrize(
+    "code", ["GeneratorExit('x')", "SystemExit(3)", "KeyboardInterrupt", "__import__('gevent').GreenletExit"]
+)
 @pytest.mark.parametrize("where", ["config file", "plugin"])
 def test_code_that_ends_the_process_while_it_is_loaded_is_an_error_in_one_line(
     mrq: Shell, project: Project, where: str, code: str
@@ -237,8 +239,28 @@ def test_code_that_ends_the_process_while_it_is_loaded_is_an_error_in_one_line(
         assert len(said.err.splitlines()) == 1, said.err
 
 
+@pytest.mark.parametrize("code", ["KeyboardInterrupt", "SystemExit(3)"])
+def test_tasks_that_end_the_process_while_they_are_imported_are_an_error_in_one_line(
+    mrq: Shell, project: Project, code: str
+) -> None:
+    project.write("tasks.py", f"raise {code}\n")
+    for command in (("worker", "--scheduler"), ("scheduler",), ("worker", "--scheduler", "-p", "2")):
+        said = mrq(*command, code=2)
+        [line] = [line for line in said.err.splitlines() if " processes." not in line]
+        assert f"tasks, which cannot be imported: {code.partition('(')[0]}" in line
+    said = mrq("run", "tasks.greet", code=1)
+    assert "importing tasks raised" in said.err
+    said = mrq("check", env={"MRQ_SCHEDULER": "1"}, code=1)
+    assert "tasks, which cannot be imported" in said.out
+
+
+def test_a_task_that_raises_the_exception_of_ctrl_c_fails(mrq: Shell, project: Project) -> None:
+    project.write("tasks.py", "from mrq_core import task\n@task\ndef greet():\n    raise KeyboardInterrupt\n")
+    assert "KeyboardInterrupt" in mrq("run", "tasks.greet", code=1).err
+
+
 def test_an_interrupt_while_the_config_file_is_loaded_is_quiet(mrq: Shell, project: Project) -> None:
-    project.write("mrq-config.py", "raise KeyboardInterrupt\n")
+    project.write("mrq-config.py", "import signal\nsignal.raise_signal(signal.SIGINT)\n")
     for command in (("jobs", "list"), ("run", "shop.Sell"), ("worker",)):
         assert mrq(*command, code=130).err == ""
 

@@ -369,18 +369,20 @@ def test_queueing_imports_neither_gevent_nor_the_command_line(tmp_path: Path) ->
 
 
 LEAVING = {
-    "module": "raise {}\n",
-    "getattr": "def __getattr__(name):\n    raise {}\n",
+    "module": "{}\n",
+    "getattr": "def __getattr__(name):\n    {}\n",
 }
 
 
 @pytest.mark.parametrize("code", LEAVING.values(), ids=LEAVING)
-@pytest.mark.parametrize("error", ["SystemExit(3)", "GeneratorExit", "ValueError('x')", "BaseException('x')"])
+@pytest.mark.parametrize(
+    "error", ["SystemExit(3)", "KeyboardInterrupt", "GeneratorExit", "ValueError('x')", "BaseException('x')"]
+)
 def test_a_task_whose_module_exits_or_fails_is_queued_by_its_path(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, error: str
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "leaving.py").write_text(code.format(error))
+    (tmp_path / "leaving.py").write_text(code.format(f"raise {error}"))
     try:
         assert Job(queue_job("leaving.sell")).fetch().path == "leaving.sell"
     finally:
@@ -389,7 +391,12 @@ def test_a_task_whose_module_exits_or_fails_is_queued_by_its_path(
 
 @pytest.mark.parametrize("code", LEAVING.values(), ids=LEAVING)
 @pytest.mark.parametrize(
-    "error", ["KeyboardInterrupt", "__import__('gevent').GreenletExit", "__import__('gevent').Timeout(1)"]
+    "error",
+    [
+        "__import__('signal').raise_signal(2)  # KeyboardInterrupt",
+        "raise __import__('gevent').GreenletExit",
+        "raise __import__('gevent').Timeout(1)",
+    ],
 )
 def test_an_interrupt_of_the_caller_ends_a_call_that_imports_a_task(
     client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, error: str

@@ -352,7 +352,7 @@ def test_a_failed_first_call_leaves_nothing_behind(tmp_path: Path) -> None:
     for _ in range(2):
         with pytest.raises(ConfigError, match="GREENLETS is 'many'"):
             queue_job("a.B")
-    config.write_text("raise KeyboardInterrupt\n")
+    config.write_text("import signal\nsignal.raise_signal(signal.SIGINT)\n")
     with pytest.raises(KeyboardInterrupt):
         queue_job("a.B")
     config.write_text("")

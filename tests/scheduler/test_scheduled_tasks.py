@@ -98,7 +98,9 @@ def test_the_default_module_may_be_missing_and_a_named_one_may_not(tmp_path: Pat
         schedules_of(load_config({"scheduler_modules": "nowhere"}, environ={}))
 
 
-@pytest.mark.parametrize("code", ["raise SystemExit(3)", "import nothing_like_this", "1 / 0", "x = ("])
+@pytest.mark.parametrize(
+    "code", ["raise SystemExit(3)", "raise KeyboardInterrupt", "import nothing_like_this", "1 / 0", "x = ("]
+)
 def test_a_module_that_cannot_be_imported_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:

@@ -222,6 +222,7 @@ def test_a_file_that_raises_is_named_with_its_line(write_config: WriteConfig, co
 
 @pytest.mark.parametrize(
     "code", ["raise GeneratorExit('x')", "from gevent import GreenletExit\nraise GreenletExit('x')",
+             "raise KeyboardInterrupt('x')",
              "class Odd(BaseException):\n    pass\n\nraise Odd('x')", "raise SystemExit('x')"]
 )  # fmt: skip
 def test_a_file_that_raises_no_exception_is_named_with_its_line(write_config: WriteConfig, code: str) -> None:
@@ -231,7 +232,7 @@ def test_a_file_that_raises_no_exception_is_named_with_its_line(write_config: Wr
 
 
 def test_an_interrupt_passes_through_a_file(write_config: WriteConfig) -> None:
-    write_config("raise KeyboardInterrupt")
+    write_config("import signal\nsignal.raise_signal(signal.SIGINT)")
     with pytest.raises(KeyboardInterrupt):
         load()
 

@@ -314,13 +314,17 @@ def test_an_error_in_an_observer_is_logged_and_stops_no_other(
 
     good = make_plugin("good_plugin", mrq_worker_event)
 
-    def broken() -> Callable[..., None]:
+    def broken(kind: type[BaseException]) -> Callable[..., None]:
         def mrq_worker_event(event: str) -> None:
-            raise RuntimeError("observer is broken")
+            raise kind("observer is broken")
 
         return mrq_worker_event
 
-    names = (make_plugin("bad_one", broken()), good, make_plugin("bad_two", broken()))
+    broken_ones = (
+        make_plugin("bad_one", broken(RuntimeError)),
+        make_plugin("bad_two", broken(KeyboardInterrupt)),
+    )
+    names = (broken_ones[0], good, broken_ones[1])
     plugins = Plugins(Config(plugins=names))
     with caplog.at_level(logging.ERROR, "mrq.plugins"):
         plugins.observe("mrq_worker_event", worker="w", event="spawn")

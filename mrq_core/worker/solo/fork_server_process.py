@@ -261,7 +261,7 @@ class _Server:
 def _preload(names: bytes) -> None:
     """Imports the modules of these names, once for all children."""
     for name in names.decode().split():
-        with suppress(Exception):  # the child meets the error again, and reports it
+        with suppress(BaseException):  # the child meets the error again, and reports it
             import_module(name)
     gc.collect()
     gc.freeze()
