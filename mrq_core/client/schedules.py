@@ -9,15 +9,16 @@ from mrq_core.client.ambient import current_client
 from mrq_core.client.attempt import whole_call
 from mrq_core.client.client import Client, checked_client
 from mrq_core.clock import from_ms, to_ms
-from mrq_core.contract.messages import CHUNK, Cancel, Enqueued, Limit, NewJob, Unique
+from mrq_core.contract.messages import CHUNK, Cancel, Enqueued, NewJob, Unique
 from mrq_core.contract.naming import check_time
 from mrq_core.contract.queries import Finding, JobFilter, Order
 from mrq_core.contract.record import WAITING, Status
+from mrq_core.contract.rules import OVERLAP_RULE
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.ids import new_id
 from mrq_core.operations import schedules
 from mrq_core.operations.checking.checks import uses_scheduler
-from mrq_core.operations.limits import OVERLAP_RULE, publish_limits
+from mrq_core.operations.limits import publish_overlap_rule
 from mrq_core.operations.schedules import StoredSchedule
 from mrq_core.scheduler.definitions import Definition, check_name, definition_from
 from mrq_core.scheduler.policies import fire_id
@@ -59,11 +60,6 @@ def job_of_fire(client: Client, definition: Definition, job_id: str, *, exclusiv
     )
 
 
-def publish_overlap_rule(client: Client) -> None:
-    """Stores the limit rule of the overlap policies, if it is missing."""
-    publish_limits(client.broker, {OVERLAP_RULE: Limit(concurrency=1)})
-
-
 def cancel_others(client: Client, definition: Definition, job_id: str) -> int:
     """Cancels the unfinished jobs of the schedule that are older than this job, and interrupts running jobs.
     Returns their number."""
@@ -87,7 +83,7 @@ def run_schedule(client: Client, name: str, *, job_id: str | None = None) -> Enq
     repeated with the same `job_id`. Raises InvalidValue."""
     definition = schedules.find_schedule(client.broker, name).definition
     if definition.overlap != "allow":
-        publish_overlap_rule(client)
+        publish_overlap_rule(client.broker)
     job_id = job_id or new_id()
     (answer,) = client.enqueue([job_of_fire(client, definition, job_id)])
     if definition.overlap == "cancel_other":
@@ -129,7 +125,7 @@ def backfill_schedule(client: Client, name: str, start: datetime, end: datetime)
     stored = schedules.find_schedule(client.broker, name)
     fires = fires_between(stored, start, end, client.broker.now())
     if stored.definition.overlap != "allow":
-        publish_overlap_rule(client)
+        publish_overlap_rule(client.broker)
     answers: list[Enqueued] = []
     for index in range(0, len(fires), CHUNK):
         part = fires[index : index + CHUNK]

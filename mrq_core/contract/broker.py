@@ -117,6 +117,9 @@ class Broker(StoreServices):
         A job that was pushed back to its time and comes late, behind others that come late, is pushed back
         again, after the times that are given: a rate lets its burst and one more start at once, and no more.
 
+        One job at a time runs under each limit key of OVERLAP_RULE, also where the request has no such rule,
+        or another one.
+
         Where the rule of a key has changed since the last claim, the times of its rate are cut to at most one
         new interval ahead. Jobs that are pushed back keep their times; parked jobs go on under the new rule.
         """

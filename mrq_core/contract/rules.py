@@ -29,12 +29,16 @@ REQUESTS = "requests"
 NAMESPACES = (PAUSED_QUEUES, PAUSED_TASKS, LIMITS)
 """The namespaces that `poll` watches."""
 TASK_RULE = "task"
-"""The name that no limit rule may have. The jobs of a paused task are parked under ``task:<path>``."""
+"""A name that no limit rule may have. The jobs of a paused task are parked under ``task:<path>``."""
+OVERLAP_RULE = "schedules"
+"""A name that no limit rule may have. One job runs at a time under each key ``schedules:<name>``, whatever
+rules a claim is given: overlap policies of schedules need that."""
 RATE_HORIZON_MS = 60_000
 """How far ahead, in milliseconds, a claim reserves the start of a job under a rate. A job whose rate lets it
 start later is parked, so that a changed rate holds for the job."""
 RATE_MOST, SPACING_MOST = 1e6, 1e8
 """The largest rate of a limit, and the longest time between two starts under a limit, in seconds."""
+_RESERVED = (TASK_RULE, OVERLAP_RULE)
 _NAME_MAX = 100
 _PER = 1.0
 """Seconds: the period of a limit that gives none."""
@@ -115,10 +119,10 @@ def stored_limit(value: JsonValue) -> StoredLimit | None:
 def checked_limit(name: str, limit: Limit) -> Limit:
     """Returns the limit. Raises InvalidValue for a name or a limit that no rule can have."""
     text = text_of(name)
-    if not text or len(text) > _NAME_MAX or not text.isprintable() or ":" in text or text == TASK_RULE:
+    if not text or len(text) > _NAME_MAX or not text.isprintable() or ":" in text or text in _RESERVED:
         raise InvalidValue(
             f"the name of a limit is {shown(name)}: expected 1 to {_NAME_MAX} printable characters without a "
-            f"colon, and not {TASK_RULE!r}",
+            f"colon, and not {TASK_RULE!r} or {OVERLAP_RULE!r}",
             path="limits",
         )
     if limit.concurrency is None and limit.rate is None:

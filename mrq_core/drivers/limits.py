@@ -23,11 +23,13 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from mrq_core.contract.messages import ClaimRequest, Limit
-from mrq_core.contract.rules import RATE_HORIZON_MS, RATE_MOST, SPACING_MOST, TASK_RULE
+from mrq_core.contract.rules import OVERLAP_RULE, RATE_HORIZON_MS, RATE_MOST, SPACING_MOST, TASK_RULE
 
 HORIZON_US = RATE_HORIZON_MS * 1000
 _BURST_MOST_US = int(SPACING_MOST * 1_000_000)
 _CLOSED = Limit(concurrency=0)
+ONE_AT_A_TIME = Limit(concurrency=1)
+"""The limit of each key of OVERLAP_RULE."""
 
 
 class Spacing(NamedTuple):
@@ -96,4 +98,6 @@ def rules_of(request: ClaimRequest) -> Mapping[str, Limit]:
 def limit_of(key: str, limits: Mapping[str, Limit]) -> Limit | None:
     """The limit that applies to a key, among those of `rules_of`. None: the key does not limit."""
     rule = rule_of(key)
+    if rule == OVERLAP_RULE:
+        return ONE_AT_A_TIME
     return limits.get(key if rule == TASK_RULE else rule)

@@ -17,13 +17,11 @@ from mrq_core.contract.messages import CHUNK, MOST_NAMED, Limit
 from mrq_core.contract.queries import JobFilter, KeyUse, Order
 from mrq_core.contract.record import WAITING, JobRecord, Status
 from mrq_core.contract.shared_state import StateItem
-from mrq_core.drivers.limits import rule_of
+from mrq_core.drivers.limits import ONE_AT_A_TIME, rule_of
 from mrq_core.errors import InvalidValue
 
 PERSON, TASK = "person", "task"
 """Who has set a rule."""
-OVERLAP_RULE = "schedules"
-"""The rule that lets one job of a schedule run at a time, where its overlap policy wants that."""
 _MOST_KEYS = 50
 """The most sets of keys whose use is read."""
 
@@ -34,6 +32,10 @@ class LimitRule(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     limit: Limit
     source: str
+
+
+_OF_SCHEDULES = LimitRule(name=rules.OVERLAP_RULE, limit=ONE_AT_A_TIME, source=TASK)
+"""The rule that lets one job of a schedule run at a time, where its overlap policy wants that."""
 
 
 def list_limits(broker: Broker) -> list[LimitRule]:
@@ -95,6 +97,7 @@ def limit_uses(broker: Broker, rules_by_name: Mapping[str, LimitRule]) -> tuple[
     for key, ids in holders.items():
         first = tuple(sorted(ids)[:MOST_NAMED])
         uses.setdefault(key, KeyUse(key=key, running=len(ids), holders=first, parked=0, waiters=()))
+    rules_by_name = {**rules_by_name, rules.OVERLAP_RULE: _OF_SCHEDULES}
     found = [LimitUse(use=use, rule=rules_by_name.get(rule_of(key))) for key, use in uses.items()]
     found.sort(key=lambda one: (-one.use.parked, not one.is_full, -one.use.running, one.use.key))
     return found, running.cursor is None and waiting.cursor is None
@@ -143,10 +146,10 @@ def remove_limits(broker: Broker, names: Sequence[str]) -> list[bool]:
 
 
 def _refuse_overlap_rule(names: Sequence[str]) -> None:
-    if OVERLAP_RULE in names:
+    if rules.OVERLAP_RULE in names:
         raise InvalidValue(
-            f"the limit {OVERLAP_RULE} lets one job of a schedule run at a time: expected another name; the "
-            "overlap policy of a schedule decides whether its jobs have this limit",
+            f"the limit {rules.OVERLAP_RULE} lets one job of a schedule run at a time: expected another "
+            "name; the overlap policy of a schedule decides whether its jobs have this limit",
             path="name",
         )
 
@@ -161,6 +164,12 @@ def publish_limits(broker: Broker, limits: Mapping[str, Limit]) -> None:
             broker.state.compare_and_set(
                 rules.LIMITS, name, value, version=0 if item is None else item.version
             )
+
+
+def publish_overlap_rule(broker: Broker) -> None:
+    """Publishes the rule of the overlap policies: for the list of limits, and for workers of earlier
+    versions. Claims know the rule without it."""
+    publish_limits(broker, {_OF_SCHEDULES.name: _OF_SCHEDULES.limit})
 
 
 def _value(limit: Limit, source: str) -> JsonValue:

@@ -30,7 +30,6 @@ from mrq_core.client.client import Client
 from mrq_core.client.schedules import (
     cancel_others,
     job_of_fire,
-    publish_overlap_rule,
     recent_failures,
     refusal_of,
 )
@@ -39,6 +38,7 @@ from mrq_core.contract.messages import CHUNK, NewJob
 from mrq_core.contract.naming import shown_names
 from mrq_core.errors import BrokerError, MrqError, shown_error
 from mrq_core.operations import schedule_sync, schedules
+from mrq_core.operations.limits import publish_overlap_rule
 from mrq_core.operations.schedules import (
     RECENT_MOST,
     SCHEDULES,
@@ -200,7 +200,7 @@ class Scheduler:
         self._tell_followed({stored.name: stored for stored in found}, restored)
         self._due.note_all(found)
         if any(stored.definition.overlap != "allow" for stored in found):
-            publish_overlap_rule(self._client)
+            publish_overlap_rule(self._broker)
         self._load_tasks({stored.definition.path for stored in found} - self._loaded)
         for stored in found:
             if stored.source == "config" and self._examined.get(stored.name) != stored.definition:

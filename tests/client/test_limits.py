@@ -52,6 +52,8 @@ def test_keys_with_values_belong_to_one_rule() -> None:
         ({"api": Limit()}, "no concurrency and no rate"),
         ({"task": LIMIT}, "and not 'task'"),
         ({"task:{user}": LIMIT}, "and not 'task'"),
+        ({"schedules": LIMIT}, "and not 'task' or 'schedules'"),
+        ({"schedules:{user}": LIMIT}, "and not 'task' or 'schedules'"),
         ({"": LIMIT}, "expected 1 to 100 printable characters"),
         ({"a\n": LIMIT}, "expected 1 to 100 printable characters"),
         ({"api": Limit(concurrency=-1)}, "expected 0 to"),

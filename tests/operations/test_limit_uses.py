@@ -7,15 +7,16 @@ import pytest
 from mrq_core.clock import after
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Limit
+from mrq_core.contract.rules import OVERLAP_RULE
 from mrq_core.errors import InvalidValue
 from mrq_core.operations.explaining import reached_limits as reached_limits_module
+from mrq_core.operations.explaining.explaining import explain
 from mrq_core.operations.explaining.reached_limits import ReachedLimits, reached_limits
 from mrq_core.operations.limits import (
-    OVERLAP_RULE,
     LimitUse,
     limit_uses,
     list_limits,
-    publish_limits,
+    publish_overlap_rule,
     remove_limits,
     set_limit,
 )
@@ -97,13 +98,23 @@ def test_the_search_for_reached_limits_ends_in_time(
 
 
 def test_the_rule_of_schedules_is_left_alone(each_broker: Broker) -> None:
-    publish_limits(each_broker, {OVERLAP_RULE: Limit(concurrency=1)})
+    publish_overlap_rule(each_broker)
     before = list_limits(each_broker)
     with pytest.raises(InvalidValue, match="lets one job of a schedule run at a time"):
         set_limit(each_broker, OVERLAP_RULE, concurrency=5)
     with pytest.raises(InvalidValue, match="overlap policy"):
         remove_limits(each_broker, ["api", OVERLAP_RULE])
     assert list_limits(each_broker) == before != []
+
+
+def test_a_key_of_schedules_has_its_rule_also_where_none_is_stored(each_broker: Broker) -> None:
+    for _ in range(2):
+        parked = put(each_broker, "q", limit_keys=(f"{OVERLAP_RULE}:daily",))
+    take(each_broker, "q", 5)
+    [one] = uses_of(each_broker)
+    assert (one.use.parked, one.rule and one.rule.limit, one.is_full) == (1, Limit(concurrency=1), True)
+    reasons = explain(each_broker, parked)
+    assert any("has no room beside 1 job that runs" in reason.sentence for reason in reasons)
 
 
 def test_jobs_that_a_pause_of_their_task_has_parked_use_no_key(each_broker: Broker) -> None:

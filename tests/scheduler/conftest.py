@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 from mrq_core.client.client import Client
 from mrq_core.clock import from_ms, to_ms
 from mrq_core.config.sources import load_config
-from mrq_core.contract.messages import ClaimRequest, Outcome, Settlement, Wanted
+from mrq_core.contract.messages import ClaimRequest, Limit, Outcome, Settlement, Wanted
 from mrq_core.contract.queries import JobFilter, Order
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.operations import schedules
@@ -84,10 +84,11 @@ class Scene:
         """Whether the jobs of the schedule are those of exactly these fires."""
         return [record.id for record in self.jobs(name)] == sorted(fire_id(name, at) for at in expected)
 
-    def claim(self, limit: int = 10) -> list[JobRecord]:
+    def claim(self, limit: int = 10, limits: Mapping[str, Limit] | None = None) -> list[JobRecord]:
+        """Claims jobs, by default under the limits of the broker."""
         wanted = (Wanted(name="default"),)
-        rules = self.broker.rules()
-        request = ClaimRequest(worker="w", wanted=wanted, limit=limit, lease=600, limits=rules.limits)
+        known = self.broker.rules().limits if limits is None else limits
+        request = ClaimRequest(worker="w", wanted=wanted, limit=limit, lease=600, limits=known)
         return list(self.broker.claim(request).records)
 
     def settle(self, record: JobRecord, status: Status = Status.SUCCESS, ttl: float = 3600) -> None:

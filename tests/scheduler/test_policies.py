@@ -172,6 +172,18 @@ def test_buffer_one_keeps_one_job_waiting_behind_the_running_one(scene: Scene) -
     assert len(scene.claim()) == 1
 
 
+@pytest.mark.parametrize("overlap", ["buffer_one", "cancel_other"])
+def test_jobs_run_one_at_a_time_before_a_worker_has_read_any_rule(scene: Scene, overlap: str) -> None:
+    name = scene.schedule(interval=60, overlap=overlap).name
+    scene.tick(scene.scheduler())
+    (running,) = scene.claim(limits={})
+    fire_next(scene)
+    assert [scene.claim(limits={}) for _ in range(3)] == [[]] * 3
+    scene.settle(running)
+    (following,) = scene.claim(limits={})
+    assert [job.id for job in scene.jobs(name)] == [running.id, following.id]
+
+
 def test_cancel_other_cancels_what_waits_and_interrupts_what_runs(scene: Scene) -> None:
     name = scene.schedule(interval=60, overlap="cancel_other").name
     other = scene.schedule(interval=60).name

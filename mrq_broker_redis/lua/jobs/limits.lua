@@ -6,12 +6,16 @@
 
 -- By name, and by the key task:<path> of a paused task: { concurrency or -1, interval or 0, tolerance }
 local rules = {}
+local ONE_AT_A_TIME = { 1, 0, 0 } -- of each key schedules:<name> (OVERLAP_RULE of mrq_core.contract.rules)
 local running, times = {}, {}
 local changed, respaced = {}, {} -- by key: times to write; by limit key: spacings to write
 local first_parked, examined = {}, {} -- by limit key: see comes_after_parked, opens_at
 
 local function rule_of(key)
   local name = string.match(key, '^[^:]*')
+  if name == 'schedules' then
+    return ONE_AT_A_TIME
+  end
   return rules[name == 'task' and key or name]
 end
 

@@ -15,7 +15,7 @@ from mrq_core.contract.queries import JobFilter, KeyUse, Order, QueueCounts, Que
 from mrq_core.contract.record import PRIORITY_MAX, WAITING, JobRecord, Status
 from mrq_core.contract.rules import TASK_RULE
 from mrq_core.contract.values import check_job_id
-from mrq_core.drivers.limits import rule_of, spacing_of
+from mrq_core.drivers.limits import limit_of, rule_of, spacing_of
 from mrq_core.errors import InvalidValue, JobNotFound
 from mrq_core.operations.explaining.reasons import (
     Reason,
@@ -189,7 +189,7 @@ def _of_limits(record: JobRecord, position: QueuePosition, around: Surroundings)
 
 def _pushed_back(record: JobRecord, allowed_at: datetime, around: Surroundings) -> Reason:
     limits = around.rules.limits
-    keys = [key for key in record.limit_keys if (rule := limits.get(rule_of(key))) and rule.rate]
+    keys = [key for key in record.limit_keys if (rule := limit_of(key, limits)) and rule.rate]
     when = until_text(allowed_at, around.now)
     if keys:
         sentence = f"The rate of its limit {' and '.join(keys)} lets it start {when}."
@@ -216,7 +216,7 @@ def _parked(position: QueuePosition, use: KeyUse, around: Surroundings) -> Reaso
         ahead = f", behind {_number(position)} other{'s' if position.ahead > 1 else ''}"
     since = "" if position.parked_since is None else f" for {ago(position.parked_since, around.now, tail='')}"
     sentence = f"It is parked under the limit {use.key}{since}"
-    rule = around.rules.limits.get(rule_of(use.key))
+    rule = limit_of(use.key, around.rules.limits)
     if rule is not None and rule.concurrency == 0:
         return Reason(
             kind=ReasonKind.LIMIT,
@@ -401,7 +401,7 @@ def _parked_under(record: JobRecord, use: KeyUse, around: Surroundings) -> Reaso
         number = f"{jobs_text(use.parked)} {'are' if use.parked != 1 else 'is'} parked, such as {record.id}."
         return of_task(record.path, around, f" {number}") or _task_resumed(record)
     holders = listed(use.holders, use.running) if use.running else "none"
-    rule = around.rules.limits.get(rule_of(use.key))
+    rule = limit_of(use.key, around.rules.limits)
     rate = "" if rule is None or not rule.rate else f" Its rate is {rate_text(rule)}."
     return Reason(
         kind=ReasonKind.LIMIT,

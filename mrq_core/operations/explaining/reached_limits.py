@@ -13,10 +13,9 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.queries import JobFilter, KeyUse, Order, QueueCounts
 from mrq_core.contract.record import WAITING, JobRecord
-from mrq_core.contract.rules import TASK_RULE
+from mrq_core.contract.rules import OVERLAP_RULE, TASK_RULE
 from mrq_core.drivers.limits import rule_of
 from mrq_core.operations.explaining.reasons import ago, jobs_text, rate_text
-from mrq_core.operations.limits import OVERLAP_RULE
 
 REACHED_AFTER = 60.0
 """Seconds for which the oldest parked job of a key has been queued."""

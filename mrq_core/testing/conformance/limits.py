@@ -10,6 +10,7 @@ import pytest
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Cancel, ChangeResult, Limit, Move, Requeue
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.contract.rules import OVERLAP_RULE
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import (
     LEASE,
@@ -89,6 +90,21 @@ class LimitContract(Contract):
     def test_a_key_whose_rule_is_not_known_does_not_limit(self, broker: Broker, clock: ManualClock) -> None:
         ids = put_limited(broker, clock, 3, limit_keys=("other", "rule-b:x"))
         assert take(broker, limits=ONE) == ids
+
+    @pytest.mark.parametrize("limits", [{}, {"schedules": Limit(concurrency=5)}], ids=["no rule", "another"])
+    def test_one_job_at_a_time_runs_under_a_key_of_schedules_whatever_the_rules(
+        self, broker: Broker, clock: ManualClock, limits: dict[str, Limit]
+    ) -> None:
+        first, second = put_limited(broker, clock, 2, limit_keys=(f"{OVERLAP_RULE}:daily",))
+        [other, _] = put_limited(broker, clock, 2, limit_keys=(f"{OVERLAP_RULE}:hourly:x",))
+        running, _ = claim(broker, limits=limits).records
+        assert (running.id, take_soon(broker, limits=limits)) == (first, [])
+        position = broker.queue_position(second)
+        assert position is not None
+        assert position.parked_under == f"{OVERLAP_RULE}:daily"
+        assert settle(broker, running, ttl=100.0)
+        assert take_soon(broker, limits=limits) == [second]
+        assert record_of(broker, other).status is Status.STARTED
 
     def test_a_limit_holds_over_all_queues(self, broker: Broker, clock: ManualClock) -> None:
         first = put(broker, clock, "a", limit_keys=KEYS)

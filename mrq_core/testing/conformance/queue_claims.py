@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from mrq_core.clock import after
 from mrq_core.contract.messages import Limit, Wanted
 from mrq_core.contract.pair import Entry, JobQueue
+from mrq_core.contract.rules import OVERLAP_RULE
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE, run_in_threads
 from mrq_core.testing.conformance.queue_kit import (
@@ -292,6 +293,15 @@ class QueueLimitContract(QueuePart):
         assert queue.push([retried]) == [True]
         assert take(queue, limits=limits) == []
         assert entry_of(queue, entry.id).due_at == after(clock.now(), 10.0)
+
+    def test_one_entry_at_a_time_is_claimed_under_a_key_of_schedules_without_a_rule(
+        self, queue: JobQueue
+    ) -> None:
+        first, second = put_many(queue, 2, limit_keys=(f"{OVERLAP_RULE}:daily",))
+        running = take_one(queue, limits={})
+        assert (running.id, take(queue, limits={})) == (first.id, [])
+        end(queue, running)
+        assert [job_id for _ in range(3) for job_id in take(queue, limits={})] == [second.id]
 
     def test_the_limit_is_exact_under_eight_claimers(self, queue: JobQueue) -> None:
         limits = {"rule": Limit(concurrency=3)}
