@@ -34,9 +34,9 @@ EXPRESSION_MAX = 200
 """The most characters of a cron expression."""
 _DAY = timedelta(days=1)
 _MIDNIGHT = time()
-_LAST_DAY = date(9998, 12, 30)
-_LAST_MS = to_ms(datetime.combine(_LAST_DAY, _MIDNIGHT, UTC))
-"""No trigger fires later: times near the end of the calendar cannot be converted to all zones."""
+_LAST_DAY = date(9999, 12, 31)
+_LAST_MS = to_ms(datetime.combine(_LAST_DAY, time.max, UTC))
+"""Python's calendar ends here."""
 _ALIASES = {
     "@yearly": "0 0 1 1 *",
     "@annually": "0 0 1 1 *",
@@ -148,15 +148,16 @@ class CalendarTrigger:
 
     def next_after(self, moment_ms: int) -> int | None:
         found: int | None = None
-        day = wall_of(moment_ms, self._zone).date() - _DAY
-        for _ in range(NEVER_AFTER_DAYS):
-            if day > _LAST_DAY:
-                break
-            at = self._first_on(day, moment_ms)
-            if found is not None:  # clocks that go back over midnight mix the times of two days
-                return found if at is None else min(found, at)
-            found = at
-            day += _DAY
+        try:
+            day = wall_of(moment_ms, self._zone).date() - _DAY
+            for _ in range(NEVER_AFTER_DAYS):
+                at = self._first_on(day, moment_ms)
+                if found is not None:  # clocks that go back over midnight mix the times of two days
+                    return found if at is None else min(found, at)
+                found = at
+                day += _DAY
+        except OverflowError:  # the end of the calendar, which zones reach up to two days earlier
+            pass
         return found
 
     def latest(self, after_ms: int, until_ms: int, most: int) -> list[int]:

@@ -83,6 +83,20 @@ def test_the_next_fires_are_shown(mrq: Shell) -> None:
     ]
 
 
+@pytest.mark.parametrize("start", ["9999-06-01T00:00:00", "9999-12-31T23:59:59.999"])
+def test_a_schedule_that_starts_at_the_end_of_the_calendar_shows_its_next_fire(
+    mrq: Shell, project: Project, start: str
+) -> None:
+    add_schedule(path="tasks.fail", name="late", interval=86_400, start=start, client=project.client)
+    (view,) = mrq("schedules", "list", "--json").json
+    assert view["status"] == "active"
+    assert view["next_fire"].startswith(start)
+    assert start in mrq("schedules", "next", "late").out
+    assert start[:10] in mrq("schedules").out
+    assert "late" in mrq("schedules", "pause", "late").out
+    assert "late" in mrq("schedules", "resume", "late").out
+
+
 def test_a_schedule_runs_now(mrq: Shell, project: Project) -> None:
     mrq("schedules", "add", "tasks.greet", "--name", "a", "--every", "1h", "--overlap", "skip",
         "--params", '{"name": "Anna"}')  # fmt: skip

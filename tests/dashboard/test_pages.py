@@ -13,6 +13,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from mrq_core.client.client import Client
+from mrq_core.client.schedules import add_schedule
 from mrq_core.clock import after
 from mrq_core.config.sources import load_config
 from mrq_core.contract.messages import NewJob
@@ -69,6 +70,15 @@ def test_each_page_shows_a_bad_day(site: TestClient, named: dict[str, str]) -> N
     _check_system(site)
     _check_overview(site)
     _check_tasks(site)
+
+
+@pytest.mark.parametrize("start", ["9999-06-01T00:00:00", "9999-12-31T23:59:59.999"])
+def test_a_schedule_that_starts_at_the_end_of_the_calendar_shows_its_next_fire(
+    site: TestClient, client: Client, start: str
+) -> None:
+    add_schedule(path="shop.Sell", name="late", interval=86_400, start=start, client=client)
+    assert "late shop.Sell active every day in 29" in read(site, "/schedules").text
+    assert start[:10] in site.get("/schedules", params={"name": "late"}).text
 
 
 def _check_queues(site: TestClient) -> None:

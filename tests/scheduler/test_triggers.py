@@ -5,7 +5,8 @@ from __future__ import annotations
 import calendar
 import time
 from collections.abc import Iterator
-from datetime import date, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -305,7 +306,23 @@ def test_an_interval_ends_before_the_calendar() -> None:
         found.append(from_ms(at))
         at = trigger.next_after(at)
     assert 790 < len(found) < 800
-    assert found[-1].year < 9999
+    assert found[-1] > utc(9999, 12, 31) - timedelta(days=3650)
+
+
+@pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "Etc/GMT+12", "Europe/Berlin"])
+def test_triggers_fire_until_the_last_days_of_the_calendar(zone: str) -> None:
+    trigger = cron_trigger("0 12 * * *", zone_of(zone))
+    at, found = trigger.next_after(to_ms(utc(9999, 12, 20))), []
+    while at is not None:
+        found.append(from_ms(at))
+        at = trigger.next_after(at)
+    assert found[-1].date() >= date(9999, 12, 29)
+    assert all(later - earlier == timedelta(days=1) for earlier, later in pairwise(found))
+    last = to_ms(datetime.max.replace(tzinfo=UTC))
+    assert trigger.next_after(last) is None
+    bounded = BoundedTrigger(IntervalTrigger(60_000, last, zone_of(zone)), last, None)
+    assert bounded.next_after(to_ms(utc(2026))) == last
+    assert bounded.next_after(last) is None
 
 
 def test_a_search_is_fast_also_near_a_change_of_the_clock() -> None:
