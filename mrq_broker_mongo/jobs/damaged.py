@@ -211,6 +211,6 @@ def _follow(connection: Connection, doc: Doc, written: Doc, after: JobRecord) ->
     if after.unique_key is not None and uniques.is_done_with(written):
         uniques.release(connection, [(after.unique_key, doc["_id"])])
     if doc.get("status") == "started" and after.limit_keys:
-        slots = {key: [doc["_id"]] for key in after.limit_keys}
+        slots = {key: [limits.Claim(doc["_id"], None)] for key in after.limit_keys}
         for key, number in limits.give_back(connection, slots, after.updated_at).items():
             parking.let_go(connection, key, number)

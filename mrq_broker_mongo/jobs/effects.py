@@ -30,7 +30,7 @@ def follow(connection: Connection, done: Sequence[Replacement[Stored]], now: dat
     """Everything that follows from these changes, which were written at that time."""
     deltas = Deltas()
     keys: list[tuple[str, ObjectId]] = []
-    slots: dict[str, list[ObjectId]] = {}
+    slots: dict[str, list[limits.Claim]] = {}
     woken: list[str] = []
     parents: list[tuple[ObjectId, Sequence[NewJob]]] = []
     for one in done:
@@ -42,7 +42,7 @@ def follow(connection: Connection, done: Sequence[Replacement[Stored]], now: dat
             keys.append((after.unique_key, doc["_id"]))
         if before.status is Status.STARTED and after.status is not Status.STARTED:
             for key in set(before.limit_keys):
-                slots.setdefault(key, []).append(doc["_id"])
+                slots.setdefault(key, []).append(limits.Claim(doc["_id"], before.token))
         if after.due_at is not None and after.status is not Status.STARTED:
             woken.append(after.queue)
         if one.ask_to_stop and after.worker is not None:

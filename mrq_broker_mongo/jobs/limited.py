@@ -6,6 +6,7 @@ that dies meanwhile delays the job by HOLD_SECONDS.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from bson import ObjectId
@@ -49,8 +50,16 @@ class LimitedClaims:
             return None
         doc["v"] += 1
         keys, rules, request = doc["limit_keys"], rules_of(self._request), self._request
+        record = lifecycle.claimed(
+            of_doc({**doc, "due_at": due}, arrangement),
+            now=self._now,
+            worker=request.worker,
+            nonce=nonce,
+            lease=request.lease,
+        )
+        claim, before = limits.Claim(doc["_id"], record.token), limits.Claim(doc["_id"], None)
         until = after(self._now, request.lease)
-        full = limits.take_slots(self._connection, doc["_id"], keys, rules, self._now, until)
+        full = limits.take_slots(self._connection, claim, keys, rules, self._now, until, instead_of=before)
         if full is not None:
             parking.park(self._connection, doc, full, due, self._now)
             return None
@@ -60,22 +69,15 @@ class LimitedClaims:
                 parking.park(self._connection, doc, allowed_at, due, self._now)
                 self._first_parked.pop(allowed_at, None)
                 self.examined.add(allowed_at)
-                self._give_back(doc)
+                self._give_back(claim, keys)
                 return None
             if allowed_at > self._now:
                 self._change(doc, {"$set": {"due_at": allowed_at, "allowed_at": allowed_at}})
-                self._give_back(doc)
+                self._give_back(claim, keys)
                 return None
-        record = lifecycle.claimed(
-            of_doc({**doc, "due_at": due}, arrangement),
-            now=self._now,
-            worker=request.worker,
-            nonce=nonce,
-            lease=request.lease,
-        )
         update = update_of(stored(doc, arrangement), record, arrangement)
         if not self._change(doc, update) and not self._has(record):
-            self._give_back(doc)
+            self._give_back(claim, keys)
             return None
         return record
 
@@ -104,7 +106,7 @@ class LimitedClaims:
         result = self._connection.run("jobs", lambda jobs: jobs.update_one(guard_of(doc), update))
         return result.matched_count == 1
 
-    def _give_back(self, doc: Doc) -> None:
-        slots = {key: [doc["_id"]] for key in doc["limit_keys"]}
+    def _give_back(self, claim: limits.Claim, keys: Sequence[str]) -> None:
+        slots = {key: [claim] for key in keys}
         for key, number in limits.give_back(self._connection, slots, self._now).items():
             parking.let_go(self._connection, key, number)

@@ -2,20 +2,22 @@
 
 One document a key:
 
-    held     [{job, until}]: the slots that are taken, each to the end of its job's lease
+    held     [{job, token, until}]: the slots that are taken, each for one claim of a job, to the end of its
+             lease; earlier versions wrote no token
     even_at  the time of the next claim if all claims came evenly, in Unix microseconds
     start_at the same time by the jobs that have started; see `mrq_core.drivers.limits`
     spacing  [interval, burst] in microseconds, in which both were counted; earlier versions wrote none
 
 A slot is taken before the job is started and given back after it has ended, so that no crash lets more run
-than the limit; a slot that a crash leaves ends with its lease.
+than the limit; a slot that a crash leaves ends with its lease. Two workers may try to claim the same lost
+job: each changes only the slots of its claim and of the lost one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from bson import ObjectId
 from pymongo import ReturnDocument, UpdateOne
@@ -29,6 +31,13 @@ from mrq_core.contract.messages import ClaimRef, Limit
 from mrq_core.drivers.limits import limit_of, spacing_of
 
 _ATTEMPTS = 20
+
+
+class Claim(NamedTuple):
+    """Who holds a slot: a claim of a job. `token`: None stands for each claim of the job."""
+
+    job: ObjectId
+    token: str | None
 
 
 def room_to_let_go(connection: Connection, key: str, limits: Limits, now: datetime) -> int | None:
@@ -96,35 +105,49 @@ def has_room(
 
 
 def take_slots(
-    connection: Connection, job: ObjectId, keys: Iterable[str], limits: Limits, now: datetime, until: datetime
+    connection: Connection,
+    claim: Claim,
+    keys: Iterable[str],
+    limits: Limits,
+    now: datetime,
+    until: datetime,
+    *,
+    instead_of: Claim,
 ) -> str | None:
     """Takes a slot under each key, in one order for all; the key that has none left, and then none is
-    kept."""
+    kept. A slot of the claim before, `instead_of`, counts as free."""
     ordered = sorted(set(keys))
+    over = {"$or": [{"until": {"$lte": now}}, _slots_of([instead_of])]}
     for number, key in enumerate(ordered):
-        if not _take_slot(connection, job, key, limit_of(key, limits), now, until):
-            give_back(connection, {key: [job] for key in ordered[:number]}, now)
+        if not _take_slot(connection, claim, key, limit_of(key, limits), over, until):
+            give_back(connection, {key: [claim] for key in ordered[:number]}, now)
             return key
     return None
 
 
+def _slots_of(claims: Sequence[Claim]) -> Doc:
+    """The condition for slots of these claims, also for those of an earlier version."""
+    of_any = [claim.job for claim in claims if claim.token is None]
+    of_some = [{"job": claim.job, "token": {"$in": [claim.token, None]}} for claim in claims if claim.token]
+    return {"$or": [*([{"job": {"$in": of_any}}] if of_any else ()), *of_some]}
+
+
 def _take_slot(
-    connection: Connection, job: ObjectId, key: str, rule: Limit | None, now: datetime, until: datetime
+    connection: Connection, claim: Claim, key: str, rule: Limit | None, over: Doc, until: datetime
 ) -> bool:
-    over = {"$or": [{"until": {"$lte": now}}, {"job": job}]}
     connection.run(
         "limits",
         lambda limits: limits.update_one(
             {"_id": key, "held": {"$elemMatch": over}}, {"$pull": {"held": over}}
         ),
     )
-    wanted: Doc = {"_id": key, "held.job": {"$ne": job}}
+    wanted: Doc = {"_id": key, "held.job": {"$ne": claim.job}}
     most = None if rule is None else rule.concurrency
     if most is not None:
         if most <= 0:
             return False
         wanted[f"held.{most - 1}"] = {"$exists": False}
-    slot = {"job": job, "until": until}
+    slot = {"job": claim.job, "token": claim.token, "until": until}
     for _ in range(_ATTEMPTS):
         try:
             connection.run(
@@ -132,12 +155,13 @@ def _take_slot(
             )
             return True
         except DuplicateKeyError:
-            # All slots are taken; or this one was taken by an attempt whose reply was lost; or another
-            # process has created the document at this moment.
+            # All slots are taken; or this one was taken by an attempt whose reply was lost; or another claim
+            # of this job has one; or another process has created the document at this moment.
             found = connection.run("limits", lambda limits: limits.find_one({"_id": key})) or {}
             held = found.get("held", ())
-            if any(one["job"] == job for one in held):
-                return True
+            for one in held:
+                if one["job"] == claim.job:
+                    return bool(one.get("token") == claim.token)
             if most is not None and len(held) >= most:
                 return False
     return False
@@ -145,21 +169,19 @@ def _take_slot(
 
 def give_back(
     connection: Connection,
-    held: Mapping[str, Sequence[ObjectId]],
+    held: Mapping[str, Sequence[Claim]],
     now: datetime,
-    until: datetime | None = None,
 ) -> dict[str, int]:
-    """Gives slots back. Returns by key the number of parked jobs that may go instead: as many as there were
-    slots, and no more than the rate of the key lets start within its horizon. `until`: only slots that end
-    then, because another worker may have taken the slots of the same jobs meanwhile."""
+    """Gives slots of claims back. Returns by key the number of parked jobs that may go instead: as many as
+    there were slots, and no more than the rate of the key lets start within its horizon."""
     freed = {}
-    for key, jobs in held.items():
-        those: Doc = {"job": {"$in": list(jobs)}}
-        if until is not None:
-            those["until"] = until
-        before = connection.run("limits", _puller(key, those))
-        slots = (before or {}).get("held", ())
-        number = sum(slot["job"] in jobs and until in (None, slot["until"]) for slot in slots)
+    for key, claims in held.items():
+        before = connection.run("limits", _puller(key, _slots_of(claims)))
+        tokens = {claim.job: claim.token for claim in claims}
+        number = 0
+        for slot in (before or {}).get("held", ()):
+            if slot["job"] in tokens:
+                number += tokens[slot["job"]] is None or slot.get("token") in (tokens[slot["job"]], None)
         spacing = stored_spacing(before)
         if before is not None and spacing is not None:
             number = min(number, spacing.room(int(before.get("even_at", 0)), to_ms(now) * 1000))
@@ -187,25 +209,32 @@ def prolong(connection: Connection, claims: Sequence[ClaimRef], until: datetime)
         "limit_keys": {"$exists": True},
         "status": "started",
     }
-    fields = {"limit_keys": 1}
+    fields = {"limit_keys": 1, "token": 1}
     found = connection.run("jobs", lambda all_jobs: list(all_jobs.find(limited, fields).hint("_id_")))
-    pairs = [(key, doc["_id"]) for doc in found for key in sorted(set(doc["limit_keys"]))]
+    pairs = [
+        (key, Claim(doc["_id"], doc["token"])) for doc in found for key in sorted(set(doc["limit_keys"]))
+    ]
     if not pairs:
         return
     moves = [
-        UpdateOne({"_id": key, "held.job": job}, {"$set": {"held.$.until": until}}) for key, job in pairs
+        UpdateOne({"_id": key, "held": {"$elemMatch": _slots_of([claim])}}, {"$set": {"held.$.until": until}})
+        for key, claim in pairs
     ]
     result = connection.run("limits", lambda limits: limits.bulk_write(moves, ordered=False))
     if result.matched_count == len(moves):
         return
     keys = {"_id": {"$in": sorted({key for key, _ in pairs})}}
     held = {
-        (doc["_id"], slot["job"])
+        (doc["_id"], slot["job"], slot.get("token"))
         for doc in connection.run("limits", lambda limits: list(limits.find(keys)))
         for slot in doc.get("held", ())
     }
-    missing = [pair for pair in pairs if pair not in held]
-    running = {**limited, "_id": {"$in": [job for _, job in missing]}}
+    missing = [
+        (key, claim)
+        for key, claim in pairs
+        if not {(key, claim.job, claim.token), (key, claim.job, None)} & held
+    ]
+    running = {**limited, "_id": {"$in": [claim.job for _, claim in missing]}}
     there = {
         doc["_id"]
         for doc in connection.run(
@@ -213,15 +242,20 @@ def prolong(connection: Connection, claims: Sequence[ClaimRef], until: datetime)
         )
     }
     again = [
-        UpdateOne({"_id": key}, _slot_again(job, until), upsert=True) for key, job in missing if job in there
+        UpdateOne({"_id": key}, _slot_again(claim, until), upsert=True)
+        for key, claim in missing
+        if claim.job in there
     ]
     if again:
         connection.run("limits", lambda limits: limits.bulk_write(again, ordered=True))
 
 
-def _slot_again(job: ObjectId, until: datetime) -> list[Doc]:
-    others = {"$filter": {"input": {"$ifNull": ["$held", []]}, "cond": {"$ne": ["$$this.job", job]}}}
-    return [{"$set": {"held": {"$concatArrays": [others, [{"job": job, "until": until}]]}}}]
+def _slot_again(claim: Claim, until: datetime) -> list[Doc]:
+    same_token = {"$eq": [{"$ifNull": ["$$this.token", claim.token]}, claim.token]}
+    is_other = {"$not": [{"$and": [{"$eq": ["$$this.job", claim.job]}, same_token]}]}
+    others = {"$filter": {"input": {"$ifNull": ["$held", []]}, "cond": is_other}}
+    slot = {"job": claim.job, "token": claim.token, "until": until}
+    return [{"$set": {"held": {"$concatArrays": [others, [slot]]}}}]
 
 
 def prune(connection: Connection, now: datetime) -> None:

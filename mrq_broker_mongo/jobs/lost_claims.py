@@ -149,19 +149,19 @@ class LostClaims:
             planned: list[Replacement[Stored]] = []
             while self._suspects and len(self.taken) + len(planned) < most:
                 one = self._suspects.pop(0)
-                if self._take_slots(one):
-                    planned.append(Replacement(one, self._claimed(one.record)))
+                claimed = self._claimed(one.record)
+                if self._take_slots(one, limits.Claim(one.doc["_id"], claimed.token)):
+                    planned.append(Replacement(one, claimed))
                 else:
                     self._ends.pause(one.doc["_id"], self._now)
             answers = Records(self._connection).write(planned, self._now)
             for replacement, answer in zip(planned, answers, strict=True):
                 if answer is WriteResult.DONE and replacement.after is not None:
                     self.taken.append(replacement.after)
-                elif replacement.before.record.limit_keys:
-                    job, keys = replacement.before.doc["_id"], replacement.before.record.limit_keys
-                    limits.give_back(
-                        self._connection, {key: [job] for key in keys}, self._now, until=self._until
-                    )
+                elif replacement.after is not None:
+                    claim = limits.Claim(replacement.before.doc["_id"], replacement.after.token)
+                    slots = {key: [claim] for key in replacement.after.limit_keys}
+                    limits.give_back(self._connection, slots, self._now)
 
     def has_more(self, limit: int) -> bool:
         """Whether further suspects may be claimed now. `limit`: of the call; without room it examined
@@ -181,11 +181,14 @@ class LostClaims:
             record, now=self._now, worker=request.worker, nonce=new_nonce(), lease=request.lease
         )
 
-    def _take_slots(self, one: Stored) -> bool:
+    def _take_slots(self, one: Stored, claim: limits.Claim) -> bool:
         keys, rules = one.record.limit_keys, rules_of(self._request)
         if one.record.path in self._request.paused_tasks:
             return False
         if not keys:
             return True
-        job = one.doc["_id"]
-        return limits.take_slots(self._connection, job, keys, rules, self._now, self._until) is None
+        lost = limits.Claim(claim.job, one.record.token)
+        full = limits.take_slots(
+            self._connection, claim, keys, rules, self._now, self._until, instead_of=lost
+        )
+        return full is None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
@@ -40,15 +41,18 @@ def other(place: Place, clock: ManualClock) -> Iterator[MongoBroker]:
     broker.close()
 
 
-def claim(broker: MongoBroker, worker: str, *, limit: int = 5, lease: float = LEASE, **more: Any) -> Claimed:
+def claim(
+    broker: MongoBroker, worker: str, *, limit: int = 5, lease: float = LEASE, queue: str = "q", **more: Any
+) -> Claimed:
     request = ClaimRequest(
-        worker=worker, wanted=(Wanted(name="q"),), limit=limit, lease=lease, limits=LIMITS, **more
+        worker=worker, wanted=(Wanted(name=queue),), limit=limit, lease=lease, limits=LIMITS, **more
     )
     return broker.claim(request)
 
 
+@pytest.mark.parametrize("lease", [LEASE, LEASE + 5])
 def test_the_slots_of_a_suspect_that_another_worker_has_claimed_are_not_given_back(
-    broker: MongoBroker, other: MongoBroker, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+    broker: MongoBroker, other: MongoBroker, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, lease: float
 ) -> None:
     [suspect] = [answer.id for answer in broker.enqueue([new_job(limit_keys=("slow",))])]
     assert len(claim(broker, "first").records) == 1
@@ -57,12 +61,62 @@ def test_the_slots_of_a_suspect_that_another_worker_has_claimed_are_not_given_ba
     quicker: list[JobRecord] = []
 
     def be_quicker() -> None:
-        quicker.extend(claim(other, "third", limit=1, lease=LEASE + 5).records)
+        quicker.extend(claim(other, "third", limit=1, lease=lease).records)
 
     at(monkeypatch, "limits.after", be_quicker)
     assert claim(broker, "second").records == ()
     assert [record.id for record in quicker] == [suspect]
     assert claim(other, "fourth").records == ()
+
+
+@pytest.mark.parametrize("place_of_second", range(1, 11))
+def test_the_slot_of_a_lost_job_is_taken_once(
+    place: Place, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, place_of_second: int
+) -> None:
+    """At one place of a claim that takes a lost job a second worker claims, and a third at one place of that
+    claim."""
+    with ExitStack() as stack:
+        brokers = [stack.enter_context(closing(place.open(clock))) for _ in range(3)]
+        brokers[0].prepare()
+        for place_of_third in range(1, 11):
+            queue, key = f"q{place_of_third}", f"slow:{place_of_third}"
+            brokers[0].enqueue([new_job(queue=queue, limit_keys=(key,))])
+            assert len(claim(brokers[0], "lost", queue=queue).records) == 1
+            clock.advance(LEASE + 1)
+            brokers[0].enqueue([new_job(queue=queue, limit_keys=(key,)) for _ in range(3)])
+            taken = claim_inside(monkeypatch, brokers, [place_of_second, place_of_third], queue)
+            for _ in range(3):
+                assert len(taken) <= 1, place_of_third
+                clock.advance(2)
+                taken += claim(brokers[0], "last", queue=queue).records
+            assert len(taken) == 1, place_of_third
+
+
+def claim_inside(
+    monkeypatch: pytest.MonkeyPatch, brokers: Sequence[MongoBroker], places: Sequence[int], queue: str
+) -> list[JobRecord]:
+    """What claims of these brokers take, each at one place of the claim before: after so many points."""
+    taken: list[JobRecord] = []
+    depth = 0
+    left = list(places)
+
+    def interleave(_point: str) -> None:
+        nonlocal depth
+        if depth <= len(left):
+            left[depth - 1] -= 1
+            if left[depth - 1] == 0:
+                take()
+
+    def take() -> None:
+        nonlocal depth
+        depth += 1
+        taken.extend(claim(brokers[depth - 1], f"worker {depth}", limit=2, queue=queue).records)
+        depth -= 1
+
+    with monkeypatch.context() as patch:
+        patch.setattr(failpoints, "hook", interleave)
+        take()
+    return taken
 
 
 def test_jobs_that_are_claimed_are_not_lost_with_the_last_part_of_the_claim(
