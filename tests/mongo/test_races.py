@@ -95,7 +95,7 @@ def test_the_slot_of_a_lost_job_is_taken_once(
 def claim_inside(
     monkeypatch: pytest.MonkeyPatch, brokers: Sequence[MongoBroker], places: Sequence[int], queue: str
 ) -> list[JobRecord]:
-    """What claims of these brokers take, each at one place of the claim before: after this number of points."""
+    """What claims of these brokers take, each inside the claim before: at the failpoint of this number."""
     taken: list[JobRecord] = []
     depth = 0
     left = list(places)
