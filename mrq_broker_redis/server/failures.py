@@ -9,7 +9,7 @@ from mrq_core.drivers import open_files
 from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, CallRefused
 
 _MEANINGS = {
-    "OOM": "it has reached its maxmemory: nothing of this call was written; raise maxmemory or free some "
+    "OOM": "it has reached its maxmemory, and has written nothing; raise maxmemory or free some "
     "memory (mrq needs maxmemory-policy noeviction)",
     "MISCONF": "it cannot write to its disk and takes no changes: read its log, and check the disk",
     "READONLY": "it is a replica, which takes no changes: point REDIS at the primary, or at the sentinels",

@@ -12,6 +12,7 @@ from mrq_core.composed import tickets, uniques
 from mrq_core.contract.lifecycle import has_expired
 from mrq_core.contract.messages import Enqueued, NewJob
 from mrq_core.contract.pair import JobQueue, JobStore, KeyRequest
+from mrq_core.errors import CallRefused
 
 
 def enqueue(queue: JobQueue, store: JobStore, jobs: Sequence[NewJob]) -> list[Enqueued]:
@@ -76,5 +77,12 @@ def _store(queue: JobQueue, store: JobStore, jobs: Sequence[NewJob]) -> list[Enq
         if stored is not None and tickets.is_waiting(stored.record):
             entries.append(tickets.entry_of(stored, stored.record, stored.version))
     if entries:
-        queue.push(entries)
+        try:
+            queue.push(entries)
+        except CallRefused as error:
+            # They are not deleted again: another call may have answered meanwhile that these ids are queued.
+            raise type(error)(
+                f"{error}. The jobs of this call are stored nevertheless: once the queue takes writes again, "
+                "workers find and run them within a minute; enqueue them again only under the same ids"
+            ) from error
     return answers

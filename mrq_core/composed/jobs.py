@@ -26,6 +26,7 @@ from mrq_core.contract.pair import (
     WriteResult,
 )
 from mrq_core.contract.record import JobRecord, Status
+from mrq_core.errors import CallRefused
 
 
 class Job(NamedTuple):
@@ -113,10 +114,16 @@ class Jobs:
                 removals.append(tickets.removal_of(stored))
             elif after.status is not Status.STARTED:
                 entries.append(tickets.entry_of(stored, after, stored.version + 1))
-        if removals:
-            tickets.remove(self.queue, self.store, removals, deleted)
-        if entries:
-            self.queue.push(entries)
+        try:
+            if removals:
+                tickets.remove(self.queue, self.store, removals, deleted)
+            if entries:
+                self.queue.push(entries)
+        except CallRefused as error:
+            raise type(error)(
+                f"{error}. The records are changed nevertheless: once the queue takes writes again, it "
+                "follows within a minute"
+            ) from error
 
 
 def _asked(one: Replacement[Job]) -> KeyRequest | None:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mrq_core.clock import SystemClock, from_ms
 from mrq_core.contract.messages import Cancel, NewJob, Requeue
 from mrq_core.contract.record import JobRecord, Status
-from mrq_core.errors import ConfigError
+from mrq_core.errors import CallRefused, ConfigError
 from mrq_core.ids import new_id
+from mrq_core.operations.actions import repair_all
 from tests.composed.kit import Place
+from tests.redis.kit import Place as RedisPlace
+from tests.redis.servers import Server
 
 
 def new_job() -> NewJob:
@@ -62,3 +67,28 @@ def test_a_pair_stores_nothing_where_one_of_its_drivers_has_its_jobs(place: Plac
     assert alone.totals().by_status() == {Status.QUEUED: 1}
     alone.close()
     pair.close()
+
+
+def test_where_a_full_queue_refuses_a_write_the_error_says_what_the_store_has_written(place: Place) -> None:
+    server = Server()
+    pair = replace(place, redis=RedisPlace(server.url, place.redis.prefix)).open()
+    try:
+        pair.prepare()
+        first, second = new_job(), new_job()
+        pair.enqueue([first])
+        pair.cancel([first.record.id], Cancel())
+        with server.client() as client:
+            client.config_set("maxmemory", "1")
+            with pytest.raises(CallRefused, match=r"maxmemory.*jobs of this call are stored nevertheless"):
+                pair.enqueue([second])
+            with pytest.raises(CallRefused, match=r"maxmemory.*records are changed nevertheless"):
+                pair.requeue([first.record.id], Requeue())
+            client.config_set("maxmemory", "0")
+        assert pair.counts(["q"]) == [] or pair.counts(["q"])[0].waiting == 0
+        assert pair.totals().by_status() == {Status.QUEUED: 2}
+        for _ in repair_all(pair):
+            pass
+        assert pair.counts(["q"])[0].waiting == 2
+    finally:
+        pair.close()
+        server.stop()
