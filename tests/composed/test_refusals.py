@@ -81,9 +81,11 @@ def test_where_a_full_queue_refuses_a_write_the_error_says_what_the_store_has_wr
             client.config_set("maxmemory", "1")
             with pytest.raises(CallRefused, match=r"maxmemory.*jobs of this call are stored nevertheless"):
                 pair.enqueue([second])
-            with pytest.raises(CallRefused, match=r"maxmemory.*records are changed nevertheless"):
-                pair.requeue([first.record.id], Requeue())
             client.config_set("maxmemory", "0")
+            client.config_set("min-replicas-to-write", "1")
+            with pytest.raises(CallRefused, match=r"min-replicas.*records are changed nevertheless"):
+                pair.requeue([first.record.id], Requeue())
+            client.config_set("min-replicas-to-write", "0")
         assert pair.counts(["q"]) == [] or pair.counts(["q"])[0].waiting == 0
         assert pair.totals().by_status() == {Status.QUEUED: 2}
         for _ in repair_all(pair):
