@@ -39,12 +39,15 @@ local function full_key(keys)
   end
 end
 
--- Whether a job with an expired lease may run again: it still holds each of its slots, or the limit has room.
+-- Whether a job with an expired lease may run again: it still holds each of its slots, or the limit has room. Where a
+-- limit has become smaller than the number of slots, they end first, with their leases.
 local function has_slots(id, keys)
   local missing = {}
   for _, key in ipairs(keys) do
     if not call('ZSCORE', K .. 'slots', id .. ' ' .. key) then
       missing[#missing + 1] = key
+    elseif room_under(key) == 0 and running[key] > rule_of(key)[1] then
+      return false
     end
   end
   return full_key(missing) == nil

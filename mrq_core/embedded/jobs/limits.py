@@ -8,7 +8,7 @@ spacing, stands under the start key.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from mrq_core.contract.messages import ClaimRequest
@@ -115,6 +115,16 @@ class Limiter:
     def full(self, keys: Sequence[str]) -> str | None:
         """The first of the keys that has no room; None if a job with these keys may run."""
         return next((key for key in keys if self.room(key) == 0), None)
+
+    def is_exceeded(self, keys: Iterable[str]) -> bool:
+        """Whether more run under one of the keys than its rule allows, because the rule has changed."""
+        for key in keys:
+            limit = limit_of(key, self._limits)
+            if limit is None or limit.concurrency is None or self.room(key) != 0:
+                continue
+            if self._running[key] > limit.concurrency:
+                return True
+        return False
 
     def is_paused(self, path: str) -> bool:
         """Whether the task is paused."""

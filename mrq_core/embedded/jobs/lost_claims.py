@@ -88,14 +88,14 @@ def take(
 
 def _take_slots(connection: sqlite3.Connection, limiter: Limiter, suspect: JobRecord) -> bool:
     """Whether the task of the suspect is not paused, and the suspect holds its slots or finds room for those
-    that it lost."""
+    that it lost. Where a limit has become smaller than the number of slots, they end first."""
     if limiter.is_paused(suspect.path):
         return False
     if not suspect.limit_keys:
         return True
     held = slots.held_by(connection, suspect.id)
     lost = [key for key in suspect.limit_keys if key not in held]
-    if limiter.full(lost) is not None:
+    if limiter.full(lost) is not None or limiter.is_exceeded(held):
         return False
     limiter.took(lost)
     return True

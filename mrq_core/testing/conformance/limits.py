@@ -305,6 +305,23 @@ class LimitContract(Contract):
 
     # --- changes -----------------------------------------------------------------------------------
 
+    @pytest.mark.parametrize("most", [0, 1])
+    def test_a_limit_that_shrinks_holds_for_lost_jobs(
+        self, broker: Broker, clock: ManualClock, most: int
+    ) -> None:
+        put_many(broker, clock, 3, limit_keys=KEYS)
+        assert len(take(broker, lease=10.0, limits={"rule": Limit(concurrency=3)})) == 3
+        clock.advance(11)
+        smaller = {"rule": Limit(concurrency=most)}
+        taken: list[str] = []
+        for _ in range(5):
+            taken += take(broker, lease=1000.0, limits=smaller)
+            clock.advance(2)
+        assert len(taken) == most
+        larger = {"rule": Limit(concurrency=3)}
+        taken += [job_id for _ in range(4) for job_id in take(broker, lease=1000.0, limits=larger)]
+        assert len(set(taken)) == len(taken) == 3
+
     def test_a_parked_job_can_be_moved(self, broker: Broker, clock: ManualClock) -> None:
         _, second = put_limited(broker, clock, 2)
         running = take_one(broker, limits=ONE)
