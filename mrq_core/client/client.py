@@ -17,18 +17,19 @@ from mrq_core.clock import after
 from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue, storable_params
-from mrq_core.contract.messages import CHUNK, Enqueued, NewJob, Unique
+from mrq_core.contract.messages import CHUNK, Enqueued, Limit, NewJob, Unique
 from mrq_core.contract.plain import from_other_copy, has_type, is_mapping, number_of, text_of, whole_of
 from mrq_core.contract.record import JobRecord, Status
 from mrq_core.contract.signal_errors import is_ctrl_c, raised_by_handler
 from mrq_core.contract.terms import keys_in
 from mrq_core.contract.values import check_job_id
 from mrq_core.drivers import open_files
-from mrq_core.errors import ConfigError, InvalidValue, JobNotFound, TaskError, shown, shown_error
+from mrq_core.errors import BrokerError, ConfigError, InvalidValue, JobNotFound, TaskError, shown, shown_error
 from mrq_core.ids import new_id
+from mrq_core.operations.limits import publish_missing_limits
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.tasks.enqueue_options import EnqueueOptions, SingleEnqueueOptions, is_decided, record_template
-from mrq_core.tasks.limits import limit_keys_in
+from mrq_core.tasks.limits import limit_keys_in, rules_in
 from mrq_core.tasks.loading import LoadedTask, check_reachable, load_task, resolve_options
 from mrq_core.tasks.options import TaskOptions, options_from
 from mrq_core.tasks.task import Task, TaskFunction, TaskLike, path_of
@@ -68,6 +69,8 @@ class Client:
         """The task objects whose identities are keys of `_options`."""
         self._overrides: dict[str, TaskOptions] = {}
         self._learned: dict[str, TaskOptions] = {}
+        self._with_limits: set[str] = set()
+        """The paths of tasks whose limits were published, or could not be."""
 
     @property
     def broker(self) -> Broker:
@@ -88,9 +91,10 @@ class Client:
         """
         template, chosen = self._template("queue_job", task, queue, options)
         given = {} if params is None else params
-        return self.enqueue([self._new_job(template, given, task, number_of(options.get("delay")), chosen)])[
-            0
-        ].id
+        job = self._new_job(template, given, task, number_of(options.get("delay")), chosen)
+        if chosen.limits:
+            self._publish_limits(template.path, chosen.limits)
+        return self.enqueue([job])[0].id
 
     def queue_jobs(
         self,
@@ -130,6 +134,8 @@ class Client:
                         raise
                 if not jobs:
                     break
+                if chosen.limits:
+                    self._publish_limits(template.path, chosen.limits)
                 ids += [answer.id for answer in self.enqueue(jobs)]
         except BaseException as error:  # also what a generator of params raises
             error.add_note(f"{len(ids)} jobs of earlier batches are queued")
@@ -153,6 +159,8 @@ class Client:
         template, chosen = self._template("queue_job", path, queue, {"priority": priority})
         template = replace(template, id=job_id, schedule=schedule)
         job = self._new_job(template, params, path, None, chosen)
+        if chosen.limits:
+            self._publish_limits(path, chosen.limits)
         if limit_keys:
             keys = (*job.record.limit_keys, *limit_keys)
             job = replace(job, record=replace(job.record, limit_keys=keys))
@@ -312,6 +320,17 @@ class Client:
                 return _NO_OPTIONS
             overrides = self._overrides[path] = options_from(given, where=f"TASKS[{path!r}]")
         return overrides
+
+    def _publish_limits(self, path: str, limits: Mapping[str, Limit]) -> None:
+        """Before the first job of a task: publishes its limits where none are stored, so that they hold also
+        if no worker has loaded the task yet. A broker that refuses that may take the job."""
+        if path in self._with_limits:
+            return
+        try:
+            publish_missing_limits(self.broker, rules_in(limits))
+        except BrokerError as error:
+            _log.warning("limits.not_published task=%s error=%s", path, error)
+        self._with_limits.add(path)
 
     def _new_job(
         self,

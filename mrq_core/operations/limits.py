@@ -1,6 +1,7 @@
 """Limit rules in shared state: every worker enforces all of them.
 
-A worker publishes the rules of the tasks that it loads. A rule that a person sets replaces the rule of the
+A worker publishes the rules of the tasks that it loads, and a process that enqueues jobs publishes those that
+are missing. A rule that a person sets replaces the rule of the
 task, and stays until a person removes it; then the workers that have loaded the task publish its rule again.
 """
 
@@ -164,6 +165,14 @@ def publish_limits(broker: Broker, limits: Mapping[str, Limit]) -> None:
             broker.state.compare_and_set(
                 rules.LIMITS, name, value, version=0 if item is None else item.version
             )
+
+
+def publish_missing_limits(broker: Broker, limits: Mapping[str, Limit]) -> None:
+    """Publishes the rules of a task that are not stored, for a process that enqueues jobs of the task. Stored
+    rules stay: the code of the workers decides. Atomic for each rule."""
+    for name, limit in limits.items():
+        if broker.state.get(rules.LIMITS, name) is None:
+            broker.state.compare_and_set(rules.LIMITS, name, _value(limit, TASK), version=0)
 
 
 def publish_overlap_rule(broker: Broker) -> None:

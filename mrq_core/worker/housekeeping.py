@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from functools import partial
 
 import gevent
 
@@ -110,7 +111,8 @@ class Housekeeping:
             greenlet.start()
 
     def stop(self) -> None:
-        """Ends the loops, writes the last report, and records the last metrics."""
+        """Ends the loops, writes the last report, records the last metrics, and publishes the last tasks and
+        their limits."""
         for greenlet in self._greenlets:  # all, before the first of them can go on
             greenlet.may_end()
         self._is_over = True
@@ -130,14 +132,16 @@ class Housekeeping:
             return  # the broker is away: the last metrics are lost, and the stop waits no longer
         except Exception as error:  # such as no free file descriptor: the rest of the stop must follow
             _log.warning("report.not_written worker=%s error=%s", self._state.name, shown_error(error))
-        try:
-            self._state.metrics.record(self._broker)
-        except Exception as error:  # of a driver: the rest of the stop must follow
-            _log.warning("metrics.lost worker=%s error=%s", self._state.name, shown_error(error))
-        try:
-            self._publisher.publish()
-        except Exception as error:  # of a driver, too
-            _log.warning("tasks.not_published worker=%s error=%s", self._state.name, shown_error(error))
+        last: list[tuple[str, Callable[[], None]]] = [
+            ("limits.not_published", self._rules.publish),
+            ("metrics.lost", partial(self._state.metrics.record, self._broker)),
+            ("tasks.not_published", self._publisher.publish),
+        ]
+        for failure, step in last:
+            try:
+                step()
+            except Exception as error:  # of a driver: the rest of the stop must follow
+                _log.warning("%s worker=%s error=%s", failure, self._state.name, shown_error(error))
 
     def poll(self) -> None:
         """Asks the broker for pauses, limit rules, cancelled jobs to interrupt, and requests to answer."""

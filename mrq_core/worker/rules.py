@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.naming import shown_names
 from mrq_core.contract.shared_state import Rules
@@ -25,6 +27,8 @@ class WorkerRules:
         self._of_tasks: dict[str, Limit] = {}
         """The limit rules of the tasks of this worker, by name."""
         self._unpublished: dict[str, Limit] = {}
+        self._stored: Mapping[str, Limit] = {}
+        """The limit rules of shared state."""
 
     def start(self) -> None:
         """Publishes the limits in TASKS, before the first claim. Raises BrokerError."""
@@ -46,20 +50,25 @@ class WorkerRules:
         if self._obeys_pauses and rules.paused_tasks != state.paused_tasks:
             state.paused_tasks = rules.paused_tasks
             _log.info("tasks.paused tasks=%s", ",".join(sorted(state.paused_tasks)) or "none")
-        if rules.limits != state.limits:
-            state.limits = rules.limits
-            _log.info("limits.changed limits=%s", ",".join(sorted(state.limits)) or "none")
+        self._take_loaded()
+        if rules.limits != self._stored:
+            self._stored = rules.limits
+            _log.info("limits.changed limits=%s", ",".join(sorted(rules.limits)) or "none")
             self._add({name: limit for name, limit in self._of_tasks.items() if name not in rules.limits})
+        state.limits = {**self._of_tasks, **rules.limits}
         state.wake.set()
 
     def publish(self) -> None:
         """Publishes the limits of tasks that were loaded since the last call. Raises BrokerError; then the
         next call publishes them."""
-        while self._state.loaded:
-            self._add(rules_in(self._state.loaded.popleft().limits))
+        self._take_loaded()
         if self._unpublished:
             publish_limits(self._broker, self._unpublished)
             self._unpublished = {}
+
+    def _take_loaded(self) -> None:
+        while self._state.loaded:
+            self._add(rules_in(self._state.loaded.popleft().limits))
 
     def _add(self, limits: dict[str, Limit]) -> None:
         self._of_tasks.update(limits)

@@ -14,6 +14,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.naming import in_order
 from mrq_core.plugins.manager import open_broker
+from mrq_core.tasks.limits import rules_in
 from mrq_core.tasks.loading import LoadedTask
 from mrq_core.worker.executions import Execution, Executions
 from mrq_core.worker.guards.surroundings import Surroundings
@@ -56,7 +57,7 @@ class WorkerState:
         self.paused_tasks: frozenset[str] = frozenset()
         """The paths of the paused tasks."""
         self.limits: Mapping[str, Limit] = {}
-        """The limit rules of shared state."""
+        """The limit rules of shared state, and those of loaded tasks that shared state does not have."""
         self.loaded: deque[LoadedTask] = deque()
         """Tasks that were loaded and whose limit rules are not published yet."""
         self.undescribed: deque[LoadedTask] = deque()
@@ -68,9 +69,11 @@ class WorkerState:
         self.metrics = WorkerMetrics(tuple(in_order(name)[0] for name in self.config.queues))
 
     def note_loaded(self, loaded: LoadedTask) -> None:
-        """Notes a task that was loaded, for the housekeeping to publish."""
+        """Notes a task that was loaded, for the housekeeping to publish. Its limits hold from the next claim
+        of this worker on."""
         if loaded.limits:
             self.loaded.append(loaded)
+            self.limits = {**rules_in(loaded.limits), **self.limits}
         self.undescribed.append(loaded)
 
     def set_status(self, status: str) -> None:

@@ -24,6 +24,7 @@ from mrq_core.operations.workers import list_workers
 from tests.support import Project, until
 
 QUICK = ("--paused-queues-refresh-interval", "0.1")
+SELDOM = ("--paused-queues-refresh-interval", "1000")
 LIMITED = """
 import os, time
 from mrq_core import Limit, task
@@ -107,6 +108,43 @@ def test_a_worker_publishes_the_rules_of_the_tasks_that_it_loads(limited: Projec
     until(lambda: list_limits(broker), what="the rule")
     [rule] = list_limits(broker)
     assert (rule.name, rule.limit, rule.source) == ("api", Limit(concurrency=2), "task")
+
+
+def test_the_rules_of_a_task_hold_for_its_first_jobs_on_a_new_broker(limited: Project) -> None:
+    for number in range(6):
+        limited.queue("limited.limited", {"n": number})
+    limited.worker("--greenlets", "7")
+    assert limited.ended(limited.queue("tasks.Add", {"a": 1, "b": 1})).result == 2
+    limited.write("go", "")
+    until(lambda: len(limited.ledger()) == 12, what="all jobs")
+    assert most_at_once(limited.ledger()) == 2
+
+
+def test_a_worker_that_ends_at_once_has_published_the_rules_of_its_tasks(limited: Project) -> None:
+    broker = limited.client.broker
+    worker = limited.worker("--max-jobs", "2", *SELDOM)
+    assert limited.ended(limited.queue("tasks.Add", {"a": 1, "b": 1})).result == 2
+    limited.queue("limited.limited", {"n": 1})
+    assert remove_limits(broker, ["api"]) == [True]
+    limited.write("go", "")
+    assert worker.wait() == 0
+    assert [(rule.name, rule.source) for rule in list_limits(broker)] == [("api", "task")]
+
+
+def test_the_rules_of_a_loaded_task_hold_for_its_worker_before_they_are_published(limited: Project) -> None:
+    broker = limited.client.broker
+    limited.worker("--greenlets", "5", *SELDOM)
+    assert limited.ended(limited.queue("tasks.Add", {"a": 1, "b": 1})).result == 2
+    limited.queue("limited.limited", {"n": 0})
+    assert remove_limits(broker, ["api"]) == [True]
+    until(lambda: limited.ledger(), what="the first job")
+    for number in range(1, 4):
+        limited.queue("limited.limited", {"n": number})
+    assert limited.ended(limited.queue("tasks.Add", {"a": 1, "b": 1})).result == 2
+    assert list_limits(broker) == []
+    limited.write("go", "")
+    until(lambda: len(limited.ledger()) == 8, what="all jobs")
+    assert most_at_once(limited.ledger()) == 2
 
 
 def test_a_rule_of_a_person_stays_when_the_task_is_loaded(limited: Project) -> None:
