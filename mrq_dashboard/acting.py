@@ -38,7 +38,7 @@ import starlette.requests
 from starlette.responses import RedirectResponse, Response
 
 from mrq_core.contract.codec import JsonObject
-from mrq_core.errors import BrokerError, MrqError, on_one_line
+from mrq_core.errors import BrokerError, BrokerUnavailable, MrqError, on_one_line
 from mrq_core.operations.auditing import audit
 from mrq_core.operations.receipts import (
     Receipt,
@@ -110,8 +110,12 @@ def _audited(visit: Visit, answer: Answer) -> Done:
     )  # fmt: skip
     try:
         audit(visit.broker, who, answer.action, answer.target, answer.counts)
-    except BrokerError:
-        _log.exception("dashboard.not_audited who=%s action=%s", on_one_line(who), answer.action)
+    except BrokerError as error:
+        name, action = on_one_line(who), answer.action
+        if isinstance(error, BrokerUnavailable):  # it says why; a traceback would say no more
+            _log.error("dashboard.not_audited who=%s action=%s error=%s", name, action, error)
+        else:
+            _log.exception("dashboard.not_audited who=%s action=%s", name, action)
     return answer
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from urllib.parse import urlsplit
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from mrq_core.config.settings import Config
@@ -62,8 +63,8 @@ Authorize = Callable[[Request], Allowed | Awaitable[Allowed]]
 
 
 class AuthorizeFailed(MrqError):
-    """The function `authorize` of the host application returned something else than a visitor: an error of
-    the application, not of the request."""
+    """The function `authorize` of the host application raised, or returned something else than a visitor: an
+    error of the application, not of the request. The text is for people who are not logged in."""
 
 
 def check_login(config: Config) -> None:
@@ -103,8 +104,7 @@ class Access:
         if self.is_open:
             return Visitor(name=_ANONYMOUS, role=Role.WRITE)
         if self._authorize is not None:
-            answer = self._authorize(request)
-            return _visitor(await answer if inspect.isawaitable(answer) else answer)
+            return _visitor(await self._answer_of(self._authorize, request))
         kind, _, credentials = request.headers.get("authorization", "").partition(" ")
         given = credentials.strip().encode("latin-1")
         if kind.lower() == "bearer" and self._token and hmac.compare_digest(given, self._token):
@@ -117,6 +117,18 @@ class Access:
             if hmac.compare_digest(login, self._login):
                 return Visitor(name=self._login.partition(b":")[0].decode(), role=Role.WRITE)
         return None
+
+    @staticmethod
+    async def _answer_of(authorize: Authorize, request: Request) -> Allowed:
+        try:
+            answer = authorize(request)
+            return await answer if inspect.isawaitable(answer) else answer
+        except HTTPException:  # an answer of the host application
+            raise
+        except Exception as error:  # its text may name hosts and users
+            raise AuthorizeFailed(
+                f"authorize raised {type(error).__name__}; the log has the traceback"
+            ) from error
 
 
 def _visitor(answer: Allowed) -> Visitor | None:

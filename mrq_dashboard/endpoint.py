@@ -17,6 +17,7 @@ from starlette.responses import RedirectResponse, Response
 from mrq_core.errors import (
     BrokerCorrupt,
     BrokerUnavailable,
+    CallRefused,
     ChangedMeanwhile,
     ChangeRefused,
     ConfigError,
@@ -225,7 +226,8 @@ class Site:
             str(error) if isinstance(error, MrqError) else f"{shown_error(error)}; the log has the traceback"
         )
         if status >= 500 and request.method not in SAFE_METHODS:
-            text += ". The action may have been done: look before you repeat it"
+            part = " in part" if isinstance(error, CallRefused) else ""
+            text += f". The action may have been done{part}: look before you repeat it"
         path = error.path if isinstance(error, InvalidValue) else None
         return self.problem(request, status, text, is_api=is_api, path=path)
 

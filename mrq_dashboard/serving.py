@@ -34,11 +34,9 @@ def serve(config: Config, *, insecure: bool = False, announce: Callable[[str], N
     configuration has no login and `insecure` is False.
     """
     is_local = is_local_address(config.dashboard_ip)
-    if not is_local and not insecure and not (config.dashboard_httpauth or config.dashboard_token):
-        raise ConfigError(
-            f"DASHBOARD_IP is {config.dashboard_ip}: other machines would reach the dashboard without a "
-            "login. Set DASHBOARD_HTTPAUTH=user:password or DASHBOARD_TOKEN, or add --insecure"
-        )
+    open_to = None if insecure else open_address(config)
+    if open_to is not None:
+        raise ConfigError(open_to)
     check_settings(config)
     hosts = None
     if is_local or config.dashboard_hosts:
@@ -68,6 +66,16 @@ def serve(config: Config, *, insecure: bool = False, announce: Callable[[str], N
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
     server.run(sockets=[listener])
+
+
+def open_address(config: Config) -> str | None:
+    """Why the dashboard starts only with `--insecure`. None: it starts without."""
+    if is_local_address(config.dashboard_ip) or config.dashboard_httpauth or config.dashboard_token:
+        return None
+    return (
+        f"DASHBOARD_IP is {config.dashboard_ip}: other machines would reach the dashboard without a "
+        "login. Set DASHBOARD_HTTPAUTH=user:password or DASHBOARD_TOKEN, or add --insecure"
+    )
 
 
 def check_settings(config: Config) -> None:

@@ -37,7 +37,7 @@ def process_findings(config: Config, broker: Broker) -> list[Finding]:
     if missing_library() is None:
         checks.append(("dashboard", lambda: _check_dashboard(config)))
     errors = [finding for subject, check in checks for finding in _found(subject, check)]
-    return errors + _memory_findings(config.max_memory)
+    return errors + _memory_findings(config.max_memory) + _address_findings(config)
 
 
 def _found(subject: str, check: Callable[[], object]) -> list[Finding]:
@@ -55,6 +55,16 @@ def _memory_findings(max_memory: float) -> list[Finding]:
     message = f"MAX_MEMORY is {max_memory:g} MB, and an idle worker takes {_IDLE_LEAST:g} to 60 MB"
     advice = "Set a larger number of MB. A worker that exceeds it before its first job does not start."
     return [Finding(level="warning", subject="MAX_MEMORY", message=message, advice=advice)]
+
+
+def _address_findings(config: Config) -> list[Finding]:
+    if missing_library() is not None:
+        return []
+    message = importlib.import_module("mrq_dashboard.serving").open_address(config)
+    if message is None:
+        return []
+    advice = "Until then, `mrq dashboard` does not start without --insecure."
+    return [Finding(level="warning", subject="DASHBOARD_IP", message=message, advice=advice)]
 
 
 def _check_report_file(path: str) -> None:

@@ -229,6 +229,22 @@ def test_check_warns_about_a_limit_of_memory_that_no_worker_keeps(mrq: Shell, pr
     assert warnings(0) == warnings(400) == []
 
 
+@pytest.mark.parametrize(
+    ("settings", "number"),
+    [
+        ("DASHBOARD_IP = '0.0.0.0'", 1),
+        ("DASHBOARD_IP = '0.0.0.0'\nDASHBOARD_TOKEN = 'abc'", 0),
+        ("DASHBOARD_IP = '::1'", 0),
+    ],
+)
+def test_check_warns_about_a_dashboard_without_a_login_that_others_reach(
+    mrq: Shell, project: Project, settings: str, number: int
+) -> None:
+    project.write("mrq-config.py", settings + "\n")
+    found = [one for one in mrq("check", "--json").json if one["name"] == "DASHBOARD_IP"]
+    assert [one["level"] for one in found] == ["warning"] * number
+
+
 def test_check_reports_a_broken_database(mrq: Shell, project: Project) -> None:
     (project.path / "notes.txt").write_text("this is no database, whatever its name says\n" * 50)
     said = mrq("check", "--broker", "sqlite:///notes.txt", "--store", "", code=1)

@@ -105,15 +105,19 @@ def test_an_answer_that_is_no_role_is_an_error_of_the_host(
     assert "dashboard.broke" in caplog.text
 
 
-def test_a_host_that_fails_is_an_error_of_each_page(make_site: MakeSite) -> None:
+def test_a_host_that_fails_is_an_error_of_each_page(
+    make_site: MakeSite, caplog: pytest.LogCaptureFixture
+) -> None:
     def authorize(request: object) -> None:
-        raise RuntimeError("no database")
+        raise RuntimeError("no database at anna:secret@db")
 
     site = make_site(authorize=authorize)
     for path in ("/queues", "/nothing", "/api/nothing"):
         answer = site.get(path)
         assert answer.status_code == 500
-        assert "no database" in answer.text
+        assert "authorize raised RuntimeError" in answer.text
+        assert "no database" not in answer.text  # a stranger reads it
+    assert "no database" in caplog.text
 
 
 @pytest.mark.parametrize(

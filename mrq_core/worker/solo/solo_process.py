@@ -260,6 +260,8 @@ class Job:
         try:
             for beat in beats_of(stack):
                 os.write(HEARTBEATS, beat)
+        except BrokenPipeError:  # the worker has ended since its id was read
+            os.killpg(0, signal.SIGKILL)
         except BlockingIOError:
             self._is_stack_wanted = stack is not None  # the worker has many of them to read
         self._tell_progress()
