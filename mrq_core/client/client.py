@@ -24,7 +24,17 @@ from mrq_core.contract.signal_errors import is_ctrl_c, raised_by_handler
 from mrq_core.contract.terms import keys_in
 from mrq_core.contract.values import check_job_id
 from mrq_core.drivers import open_files
-from mrq_core.errors import BrokerError, ConfigError, InvalidValue, JobNotFound, TaskError, shown, shown_error
+from mrq_core.errors import (
+    BrokerError,
+    BrokerUnavailable,
+    CallRefused,
+    ConfigError,
+    InvalidValue,
+    JobNotFound,
+    TaskError,
+    shown,
+    shown_error,
+)
 from mrq_core.ids import new_id
 from mrq_core.operations.limits import publish_missing_limits
 from mrq_core.plugins.manager import Plugins, open_broker
@@ -323,12 +333,15 @@ class Client:
 
     def _publish_limits(self, path: str, limits: Mapping[str, Limit]) -> None:
         """Before the first job of a task: publishes its limits where none are stored, so that they hold also
-        if no worker has loaded the task yet. A broker that refuses that may take the job."""
+        if no worker has loaded the task yet. A broker that refuses that may take the job. A broker that is
+        away takes neither, and is asked again before the next job."""
         if path in self._with_limits:
             return
         try:
             publish_missing_limits(self.broker, rules_in(limits))
         except BrokerError as error:
+            if isinstance(error, BrokerUnavailable) and not isinstance(error, CallRefused):
+                raise
             _log.warning("limits.not_published task=%s error=%s", path, error)
         self._with_limits.add(path)
 

@@ -12,7 +12,7 @@ from mrq_core.client.ambient import configure
 from mrq_core.client.client import Client
 from mrq_core.client.schedules import add_schedule
 from mrq_core.contract.services import SharedState
-from mrq_core.errors import CallRefused, InvalidParams
+from mrq_core.errors import BrokerError, BrokerUnavailable, CallRefused, InvalidParams
 from mrq_core.operations.limits import list_limits, publish_limits, remove_limits, set_limit
 
 
@@ -40,18 +40,20 @@ def rules_of(client: Client) -> list[tuple[str, Limit, str]]:
 class Calls:
     """Records the calls of shared state for limits."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, client: Client, *, error: str = "") -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, client: Client, *, error: BrokerError | None = None
+    ) -> None:
         self.made: list[str] = []
         kind: type[SharedState] = type(client.broker.state)
         for name in ("get", "list", "put", "compare_and_set"):
             monkeypatch.setattr(kind, name, self._recorded(name, getattr(kind, name), error))
 
-    def _recorded(self, name: str, method: Any, error: str) -> Any:
+    def _recorded(self, name: str, method: Any, error: BrokerError | None) -> Any:
         def recorded(state: SharedState, namespace: str, *args: Any, **more: Any) -> Any:
             if namespace == "limits":
                 self.made.append(name)
-                if error:
-                    raise CallRefused(error)
+                if error is not None:
+                    raise error
             return method(state, namespace, *args, **more)
 
         return recorded
@@ -111,7 +113,7 @@ def test_a_refused_job_publishes_nothing(each_client: Client) -> None:
 def test_a_broker_that_refuses_limits_takes_the_job(
     each_client: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    calls = Calls(monkeypatch, each_client, error="no right to write")
+    calls = Calls(monkeypatch, each_client, error=CallRefused("no right to write"))
     with caplog.at_level(logging.WARNING):
         ids = [queue_job(limited), queue_job(limited)]
     assert [each_client.fetch(job_id).limit_keys for job_id in ids] == [("api", "customer:null")] * 2
@@ -119,3 +121,14 @@ def test_a_broker_that_refuses_limits_takes_the_job(
         f"limits.not_published task={PATH} error=no right to write"
     ]
     assert calls.made == ["get"]
+
+
+def test_a_broker_that_is_away_is_asked_again_before_the_next_job(
+    each_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        Calls(patch, each_client, error=BrokerUnavailable("it is away"))
+        with pytest.raises(BrokerUnavailable, match="it is away"):
+            queue_job(limited)
+    queue_job(limited)
+    assert rules_of(each_client) == RULES
