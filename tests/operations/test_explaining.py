@@ -451,10 +451,15 @@ def test_its_lease_has_ended(broker: Broker, at_most_once: bool) -> None:
     assert (lease.kind, worker.kind) == (ReasonKind.LEASE_ENDED, ReasonKind.NO_WORKER)
     assert "worker w1 has not reported since, and may be dead." in lease.sentence
     what = "fails it, because it must not run twice" if at_most_once else "starts it again"
-    assert lease.sentence.endswith(f"The next claim from its queue {what}.")
+    assert lease.sentence.endswith(f"The next claim from its queue {what}, once nothing else keeps it back.")
     listen(broker, "q")
     [lease] = explain_job(broker, job_id)
     assert "worker w1 reports, but does not renew its leases." in lease.sentence
+    assert lease.sentence.endswith(f"The next claim from its queue {what}.")
+    broker.pause_tasks([broker.get([job_id])[0].path])  # type: ignore[union-attr]
+    lease, paused = explain_job(broker, job_id)
+    assert lease.sentence.endswith(", once nothing else keeps it back.")
+    assert paused.kind is ReasonKind.TASK_PAUSED
 
 
 @pytest.mark.parametrize("status", [Status.SUCCESS, Status.FAILED, Status.INTERRUPT])

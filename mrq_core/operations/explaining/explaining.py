@@ -92,7 +92,9 @@ def reasons_of_job(record: JobRecord, position: QueuePosition | None, around: Su
         until = record.lease_until
         if until is None or until > around.now:
             return [_running(record, around)]
-        return [_lease_ended(record, until, around), *of_queue(record.queue, around, record.path)]
+        paused = of_task(record.path, around)
+        held = [*([] if paused is None else [paused]), *of_queue(record.queue, around, record.path)]
+        return [_lease_ended(record, until, around, is_held=bool(held)), *held]
     shared = of_queue(record.queue, around, record.path)
     if position is None:
         return [*shared, _no_entry(record)]
@@ -151,7 +153,7 @@ def _running(record: JobRecord, around: Surroundings) -> Reason:
     return Reason(kind=ReasonKind.RUNNING, sentence=sentence, command=command)
 
 
-def _lease_ended(record: JobRecord, until: datetime, around: Surroundings) -> Reason:
+def _lease_ended(record: JobRecord, until: datetime, around: Surroundings, *, is_held: bool) -> Reason:
     is_alive = any(report.name == record.worker for report in around.workers)
     what = "reports, but does not renew its leases" if is_alive else "has not reported since, and may be dead"
     then = "fails it, because it must not run twice" if record.at_most_once else "starts it again"
@@ -159,7 +161,7 @@ def _lease_ended(record: JobRecord, until: datetime, around: Surroundings) -> Re
         then = "cancels it, as requested"
     sentence = (
         f"Its lease has ended {ago(until, around.now)}: worker {record.worker} {what}. "
-        f"The next claim from its queue {then}."
+        f"The next claim from its queue {then}{', once nothing else keeps it back' if is_held else ''}."
     )
     return Reason(kind=ReasonKind.LEASE_ENDED, sentence=sentence)
 
