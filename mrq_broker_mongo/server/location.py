@@ -158,13 +158,27 @@ def _check(url: str, options: Mapping[str, Any], timeout: float) -> None:
             f"compressors has an unknown name: expected some of {', '.join(sorted(_COMPRESSORS))}"
         )
     try:
-        parse_uri(f"mongodb://{rest}", warn=False)
+        parsed = parse_uri(f"mongodb://{rest}", warn=False)
     except PyMongoError as error:
         if "Unknown option" not in str(error):
             raise
         unknown = [name for name, value in as_given if not _is_known(name, value)]
         raise ValueError(f"the option {', '.join(unknown)} is unknown") from error
+    for host, _ in parsed["nodelist"]:
+        _check_host(host)
     MongoClient(f"mongodb://{rest}", connect=False, **options).close()
+
+
+def _check_host(host: str) -> None:
+    """Raises ValueError for a host that no resolver takes."""
+    if "/" in host:  # a socket
+        return
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        raise ValueError("a host is no valid name") from None
+    if not host.isprintable() or " " in host:
+        raise ValueError("a host is no valid name")
 
 
 def _is_known(name: str, value: str) -> bool:

@@ -56,3 +56,10 @@ def test_the_setting_names_the_file_where_there_is_no_url() -> None:
     assert path_of(Opening(settings={"SQLITE": "/a/b"})) == "/a/b"
     with pytest.raises(ConfigError, match="SQLITE is empty"):
         path_of(Opening(settings={"SQLITE": ""}))
+
+
+@pytest.mark.parametrize("url", ["sqlite:///q.db", "sqlite:////a/q.db", "redis://user:geheim@host/0"])
+def test_the_setting_is_no_url(url: str) -> None:
+    with pytest.raises(ConfigError, match="a URL goes into BROKER") as raised:
+        path_of(Opening(settings={"SQLITE": url}))
+    assert "geheim" not in str(raised.value)

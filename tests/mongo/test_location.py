@@ -147,6 +147,9 @@ def test_writes_wait_for_a_majority_and_the_journal_unless_the_url_says_otherwis
         "mongodb+srv://user:geheim@a,b/jobs",
         "mongodb://us er:ge@heim@host/jobs",
         "mongodb://user:geheim/heim@host/jobs",
+        "mongodb://a..b/jobs",
+        f"mongodb://user:geheim@good,{'h' * 70}.example.org:27017/jobs",
+        "mongodb+srv://é..x/jobs",
     ],
 )
 def test_a_wrong_url_is_an_error_that_lists_the_forms(url: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from urllib.parse import unquote
 
@@ -12,6 +13,7 @@ from mrq_core.errors import BrokerCorrupt, BrokerUnavailable, ConfigError
 
 _SMALLEST = 512
 """The bytes of the smallest page of SQLite: a database is empty or has a whole page."""
+_URL = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*://")
 _FORMS = "expected sqlite:///relative/path or sqlite:////absolute/path"
 
 
@@ -21,6 +23,11 @@ def path_of(opening: Opening) -> str:
         path = str(opening.settings.get("SQLITE") or "")
         if not path:
             raise ConfigError("the setting SQLITE is empty: expected the path of the embedded broker's file")
+        if _URL.match(path):
+            raise ConfigError(
+                f"the setting SQLITE is {shown_url(path)!r}, which is a URL: expected the path of the "
+                "embedded broker's file; a URL goes into BROKER"
+            )
     else:
         path = _path_in(opening.url)
     if path.endswith("/") or "\0" in path:
