@@ -98,6 +98,7 @@ def put_wrong(broker: MongoBroker) -> None:
     broker._connection.run("totals", lambda totals: totals.delete_one({"_id": "q b"}))
 
 
+@pytest.mark.campaign
 def test_wrong_numbers_are_repaired_while_jobs_are_enqueued_and_settled(
     place: Place, broker: MongoBroker, clock: ManualClock
 ) -> None:
