@@ -15,7 +15,7 @@ from pymongo.write_concern import WriteConcern
 
 from mrq_broker_mongo.server.clients import new_client
 from mrq_core.config.secrets import hide_password
-from mrq_core.config.urls import url_and_prefix, why_wrong
+from mrq_core.config.urls import is_host, url_and_prefix, why_wrong
 from mrq_core.contract.driver import Opening
 from mrq_core.errors import ConfigError
 from mrq_core.errors import shown as shown_value
@@ -164,21 +164,9 @@ def _check(url: str, options: Mapping[str, Any], timeout: float) -> None:
             raise
         unknown = [name for name, value in as_given if not _is_known(name, value)]
         raise ValueError(f"the option {', '.join(unknown)} is unknown") from error
-    for host, _ in parsed["nodelist"]:
-        _check_host(host)
-    MongoClient(f"mongodb://{rest}", connect=False, **options).close()
-
-
-def _check_host(host: str) -> None:
-    """Raises ValueError for a host that no resolver takes."""
-    if "/" in host:  # a socket
-        return
-    try:
-        host.encode("idna")
-    except UnicodeError:
-        raise ValueError("a host is no valid name") from None
-    if not host.isprintable() or " " in host:
+    if not all(is_host(host) for host, _ in parsed["nodelist"] if "/" not in host):  # a socket has a path
         raise ValueError("a host is no valid name")
+    MongoClient(f"mongodb://{rest}", connect=False, **options).close()
 
 
 def _is_known(name: str, value: str) -> bool:

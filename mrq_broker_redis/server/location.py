@@ -18,7 +18,7 @@ from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedS
 
 from mrq_broker_redis.server.parser import DeadlineParser, closed_if_interrupted, log_in, set_parser
 from mrq_core.config.secrets import hide_password, shown_url
-from mrq_core.config.urls import url_and_prefix, why_wrong
+from mrq_core.config.urls import is_host, url_and_prefix, why_wrong
 from mrq_core.contract.driver import Opening
 from mrq_core.errors import ConfigError
 
@@ -233,12 +233,7 @@ def _check_tls(options: Mapping[str, Any]) -> None:
 
 
 def _check_host(host: str) -> None:
-    """Raises _WrongUrl for a host that no resolver takes."""
-    try:
-        host.encode("idna")
-    except UnicodeError:
-        raise _WrongUrl("the host is no valid name") from None
-    if not host.isprintable() or " " in host:
+    if not is_host(host):
         raise _WrongUrl("the host is no valid name")
 
 

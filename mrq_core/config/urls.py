@@ -48,6 +48,15 @@ def without_option(url: str, name: str) -> tuple[str, str | None]:
     return urlunsplit(parts._replace(query=query, path=path)), values[0]
 
 
+def is_host(name: str) -> bool:
+    """Whether a resolver takes this as the name of a host."""
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return name.isprintable() and " " not in name
+
+
 def why_wrong(url: str, error: Exception) -> str:
     """Why a URL cannot be read. The text of an error may contain a part of a password that is not encoded."""
     text = " ".join(str(error).split())

@@ -1,8 +1,8 @@
 """Limit rules in shared state: every worker enforces all of them.
 
 A worker publishes the rules of the tasks that it loads, and a process that enqueues jobs publishes those that
-are missing. A rule that a person sets replaces the rule of the
-task, and stays until a person removes it; then the workers that have loaded the task publish its rule again.
+are missing. A rule that a person sets replaces the rule of the task, and stays until a person removes it;
+then the workers that have loaded the task publish its rule again.
 """
 
 from __future__ import annotations

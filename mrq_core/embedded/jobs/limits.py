@@ -85,10 +85,13 @@ class Limiter:
         limit = limit_of(key, self._limits)
         if limit is None or limit.concurrency is None:
             return None
+        return max(0, limit.concurrency - self._running_under(key))
+
+    def _running_under(self, key: str) -> int:
         if key not in self._running:
             row = self._connection.execute(_RUNNING, (key,)).fetchone()
             self._running[key] = 0 if row is None else row[0]
-        return max(0, limit.concurrency - self._running[key])
+        return self._running[key]
 
     def room_to_let_go(self, key: str) -> int | None:
         """The number of parked jobs that may go now, by the concurrency and the rate of the key. None: no
@@ -118,13 +121,8 @@ class Limiter:
 
     def is_exceeded(self, keys: Iterable[str]) -> bool:
         """Whether more run under one of the keys than its rule allows, because the rule has changed."""
-        for key in keys:
-            limit = limit_of(key, self._limits)
-            if limit is None or limit.concurrency is None or self.room(key) != 0:
-                continue
-            if self._running[key] > limit.concurrency:
-                return True
-        return False
+        most = {key: limit.concurrency for key in keys if (limit := limit_of(key, self._limits)) is not None}
+        return any(number is not None and self._running_under(key) > number for key, number in most.items())
 
     def is_paused(self, path: str) -> bool:
         """Whether the task is paused."""
