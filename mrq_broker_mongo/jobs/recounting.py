@@ -5,8 +5,12 @@ moment between the two writes of any call. A look reads the numbers, counts the 
 again, also a little later, when calls have written both. If a number is wrong by the same difference all the
 time, each look gives an interval that contains the difference: from the count less the largest reading to the
 count less the smallest. A number that rests gives the difference itself. The intersection of the intervals of
-some looks excludes 0 only where a number is wrong for good. The correction is the end of the intersection
-that is closer to 0. Corrections are additions, so that no change of another process is lost.
+some looks excludes 0 where a number is wrong for good. The correction is the end of the intersection that is
+closer to 0. Corrections are additions, so that no change of another process is lost.
+
+A count is no snapshot: one that meets a job before it is claimed, and later those that are enqueued
+meanwhile, is too large, and in a busy queue each one is. A difference that is no larger than the change of
+the number within a look is therefore left until the number rests.
 """
 
 from __future__ import annotations
@@ -52,15 +56,18 @@ class Interval(NamedTuple):
 
     low: int
     high: int
+    moved: int
+    """The largest change of the number within a look."""
 
     def both(self, other: Interval) -> Interval:
         """The differences that both leave possible."""
-        return Interval(max(self.low, other.low), min(self.high, other.high))
+        moved = max(self.moved, other.moved)
+        return Interval(max(self.low, other.low), min(self.high, other.high), moved)
 
     @property
     def is_wrong(self) -> bool:
-        """Whether the number differs for good."""
-        return self.low <= self.high and (self.low > 0 or self.high < 0)
+        """Whether the number differs for good, by more than it changes."""
+        return self.low <= self.high and (self.low > self.moved or -self.high > self.moved)
 
     @property
     def correction(self) -> int:
@@ -96,8 +103,8 @@ def recount(connection: Connection) -> int:
     """Corrects the numbers that are wrong for good, beside working processes, and returns how many it
     corrected.
 
-    Exact for a number that rests in one of the looks. In a number that changes in every look, a difference
-    remains that is no larger than these changes, until a later recount.
+    Exact for a number that rests in all looks. In a number that changes, a difference may remain that is
+    about as large as its changes within a look, until a later recount.
     """
     deadline = monotonic() + _PATIENCE
     wrong = _wrong(_look(connection, KINDS.values()))
@@ -126,7 +133,7 @@ def _narrowed(connection: Connection, wrong: Mapping[Cell, Interval]) -> dict[Ce
         if names:
             again = _look(connection, (kind,), names)
             found |= {
-                cell: interval.both(again.get(cell, Interval(0, 0)))
+                cell: interval.both(again.get(cell, Interval(0, 0, 0)))
                 for cell, interval in wrong.items()
                 if cell[0] in names
             }
@@ -146,7 +153,7 @@ def _look(
     for cell in {*counted, *(cell for told in readings for cell in told)}:
         told = [reading.get(cell, 0) for reading in readings]
         number = counted.get(cell, 0)
-        intervals[cell] = Interval(number - max(told), number - min(told))
+        intervals[cell] = Interval(number - max(told), number - min(told), max(told) - min(told))
     return intervals
 
 

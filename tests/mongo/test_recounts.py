@@ -22,7 +22,9 @@ from tests.support import until
 
 QUEUES = ("a", "b", "t/c")
 SECONDS = 60.0
-"""Until when the numbers are right at the latest."""
+"""Until when the numbers are about right at the latest."""
+CHANGES = 15
+"""By how much a number of a writer changes within a look at the most."""
 
 
 @pytest.fixture
@@ -84,9 +86,9 @@ def outcome_of(record: JobRecord, index: int) -> Settlement:
 def put_wrong(broker: MongoBroker) -> None:
     """Numbers as crashes leave them, and worse: too large, too small and missing."""
     changes: list[tuple[dict[str, Any], dict[str, Any]]] = [
-        ({"_id": "q a"}, {"$inc": {"n.queued": 7, "n.success": -1000}}),
-        ({"_id": "p p a"}, {"$inc": {"n.queued": 7, "n.success": -1000}}),
-        ({"_id": "q t/c"}, {"$inc": {"n.started": 1, "n.failed": -5}}),
+        ({"_id": "q a"}, {"$inc": {"n.queued": 70, "n.success": -1000}}),
+        ({"_id": "p p a"}, {"$inc": {"n.queued": 70, "n.success": -1000}}),
+        ({"_id": "q t/c"}, {"$inc": {"n.started": 1, "n.failed": -50}}),
         ({"_id": "g g b"}, {"$inc": {"n.failed": 40}}),
         ({"_id": "q gone"}, {"$set": {"n": {"retry": 3}}}),
     ]
@@ -98,11 +100,10 @@ def put_wrong(broker: MongoBroker) -> None:
     broker._connection.run("totals", lambda totals: totals.delete_one({"_id": "q b"}))
 
 
-@pytest.mark.campaign
 def test_wrong_numbers_are_repaired_while_jobs_are_enqueued_and_settled(
     place: Place, broker: MongoBroker, clock: ManualClock
 ) -> None:
-    """Whenever the writers rest for a moment, the repaired numbers are compared with a count."""
+    """Beside the writers the numbers become right but for their changes, and exact when the writers rest."""
     writers = [Writer(place, clock, queue) for queue in QUEUES]
     with ExitStack() as stack:
         for writer in writers:
@@ -122,7 +123,26 @@ def test_wrong_numbers_are_repaired_while_jobs_are_enqueued_and_settled(
                 for writer in writers:
                     resting.enter_context(writer.rest)
                 left = differences(broker._connection)
-            if not left:
+            if all(abs(told - counted) <= CHANGES for told, counted in left.values()):
                 break
             assert time.monotonic() < deadline, left
+        with ExitStack() as resting:
+            for writer in writers:
+                resting.enter_context(writer.rest)
+            recounting.recount(broker._connection)
+            assert differences(broker._connection) == {}
     check_collections(broker)
+
+
+def test_a_difference_within_the_changes_of_a_number_is_left_until_it_rests() -> None:
+    """A count in a busy queue is too large by jobs that come and go during it."""
+    busy, more = recounting.Interval(low=1, high=3, moved=2), recounting.Interval(low=2, high=6, moved=4)
+    assert not busy.is_wrong
+    assert not busy.both(more).is_wrong
+    larger = recounting.Interval(low=5, high=9, moved=4)
+    assert larger.is_wrong
+    assert larger.correction == 5
+    resting = recounting.Interval(low=-1, high=-1, moved=0)
+    assert resting.is_wrong
+    assert resting.correction == -1
+    assert not resting.both(recounting.Interval(low=0, high=0, moved=0)).is_wrong
