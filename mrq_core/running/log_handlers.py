@@ -62,16 +62,12 @@ class TerminalHandler(LocklessHandler):
     def __init__(self) -> None:
         super().__init__()
         self.stream: Any = sys.stderr
-        self._own_stream: Any = self.stream
-
-    @property
-    def has_own_stream(self) -> bool:
-        """Whether lines go where they went first: a task may have set another stream."""
-        return self.stream is self._own_stream
+        self.own_stream: Any = self.stream
+        """Where lines go. A task may set another `stream`."""
 
     def restore_stream(self) -> None:
         """Sends lines again where they went first."""
-        self.stream = self._own_stream
+        self.stream = self.own_stream
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -91,8 +87,8 @@ class TerminalHandler(LocklessHandler):
     def handleError(self, record: logging.LogRecord) -> None:
         if not is_usable(self.stream):
             # The interpreter's own stream leaves the descriptor open.
-            self._own_stream = open(2, "w", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
-            self.stream = self._own_stream
+            self.own_stream = open(2, "w", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+            self.stream = self.own_stream
             self.emit(record)
         else:
             print_error(super().handleError, record)

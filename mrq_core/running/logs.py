@@ -13,7 +13,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -52,9 +52,11 @@ _loggers = (_root, *map(logging.getLogger, ("mrq", "mrq.job", "mrq.plugins", "mr
 _own = _loggers[1:]
 _own_levels: dict[logging.Logger, int] = {}
 """The levels of mrq's own loggers that no job may change for the others."""
+_own_filters: dict[logging.Logger, list[Any]] = {}
+"""The filters of these loggers."""
 # The same in the form that an examination after each job reads fastest.
 _expected: list[tuple[logging.Handler, int, list[Any]]] = []
-_expected_levels: list[tuple[logging.Logger, int]] = []
+_expected_loggers: list[tuple[logging.Logger, int, list[Any]]] = []
 _terminals: list[TerminalHandler] = []
 
 
@@ -192,7 +194,7 @@ def set_up_logging(config: Config, *, worker: str = "", follows_file: bool = Fal
     if logging.Logger.handle is handle_unstamped:
         setattr(logging.Logger, "handle", _handle)  # noqa: B010
     _levels[:] = [*(one.level for one in _ours), root.level]
-    keep_levels(dict.fromkeys(_own, -1))
+    keep_own_settings(dict.fromkeys(_own, (-1, None)))
     _set_up.clear()
     _set_up.update({one: (one.formatter, list(one.filters)) for one in _ours})
     _expected[:] = [(one, one.level, list(one.filters)) for one in _ours]
@@ -203,17 +205,27 @@ def set_up_logging(config: Config, *, worker: str = "", follows_file: bool = Fal
     _disabled.update(_disabled_loggers())
 
 
-def levels_now() -> dict[logging.Logger, int]:
-    """The levels of mrq's own loggers, that of tasks included."""
-    return {logger: logger.level for logger in _own}
+OwnSettings = Mapping[logging.Logger, tuple[int, list[Any] | None]]
+"""Levels and filters of mrq's own loggers, that of tasks included."""
 
 
-def keep_levels(before: Mapping[logging.Logger, int]) -> None:
-    """Notes the levels that differ from `before`, so that `restore_logging` keeps them."""
-    for logger, level in levels_now().items():
-        if type(level) is int and before[logger] != level:
+def own_settings() -> OwnSettings:
+    """The levels and filters that mrq's own loggers have now."""
+    return {one: (one.level, list(one.filters) if type(one.filters) is list else None) for one in _own}
+
+
+def keep_own_settings(before: OwnSettings) -> None:
+    """Notes the settings that differ from `before`, so that `restore_logging` keeps them."""
+    for logger, (level, filters) in own_settings().items():
+        earlier_level, earlier_filters = before[logger]
+        if type(level) is int and level != earlier_level:
             _own_levels[logger] = level
-    _expected_levels[:] = _own_levels.items()
+        # By identity: a task may have given its filter another `__eq__`.
+        if filters is not None and (
+            earlier_filters is None or list(map(id, filters)) != list(map(id, earlier_filters))
+        ):
+            _own_filters[logger] = filters
+    _expected_loggers[:] = [(one, level, _own_filters.get(one, [])) for one, level in _own_levels.items()]
 
 
 handle_unstamped = logging.Logger.handle
@@ -260,6 +272,19 @@ def are_handlers_ours(logger: logging.Logger) -> bool:
     return not _root.filters
 
 
+def may_lose_lines(logger: logging.Logger) -> bool:
+    """Whether the logger belongs to mrq, and filters or handlers of other code see its lines before the
+    handlers of mrq do."""
+    if logger not in _own:
+        return False
+    one: logging.Logger | None = logger
+    while one is not None and one is not _root:
+        if one.handlers or one.filters:
+            return True
+        one = one.parent
+    return not _ours or _root.handlers[0] is not _ours[0]
+
+
 def handle_alone(record: logging.LogRecord) -> None:
     """Gives a line to the handlers of mrq, and to no other handler."""
     for handler in _ours:
@@ -274,18 +299,16 @@ def is_logging_intact() -> bool:
         for handler, level, filters in _expected:
             if handler.level != level or handler.filters != filters or handler not in handlers:
                 return False
-        for logger, level in _expected_levels:
-            if logger.level != level or not logger.propagate:
+        for logger, level, filters in _expected_loggers:
+            if logger.level != level or logger.filters != filters or logger.disabled or not logger.propagate:
                 return False
         for terminal in _terminals:
-            if not terminal.has_own_stream:
+            if terminal.stream is not terminal.own_stream:
                 return False
         return not (
             _manager.disable
-            or _log.disabled
             or (_levels and _root.level != _levels[-1])
             or type(_root.filters) is not list
-            or type(_log.filters) is not list
             or type(_log.handlers) is not list
         )
     except Exception:  # a task has set other values, or a handler compares itself
@@ -296,8 +319,8 @@ def restore_logging() -> None:
     """Sends logs again where `set_up_logging` has sent them, after a task or a plugin has configured logging
     for itself.
 
-    Leaves the handlers and filters of a task, and the levels of its loggers, as far as logging can use them.
-    The levels of mrq's own loggers are those of the start, or of the import of a task.
+    Leaves the handlers of a task, and the levels and filters of its loggers, as far as logging can use them.
+    The levels and filters of mrq's own loggers are those of the start, or of the import of a task.
     """
     if logging.root is not _root:
         setattr(logging, "root", _root)  # noqa: B010
@@ -317,22 +340,26 @@ def restore_logging() -> None:
     for logger, level in _own_levels.items():
         if logger.level != level:
             logger.setLevel(level)
-    if _log.disabled or _root.disabled:  # dictConfig disables all loggers that there are
+    for logger, filters in _own_filters.items():
+        logger.filters = list(filters)
+    if any(logger.disabled for logger in _loggers):  # dictConfig disables all loggers that there are
         for name in _disabled_loggers() - _disabled:
             logging.getLogger(name).disabled = False
-        _root.disabled = _log.disabled = False
+        for logger in _loggers:
+            logger.disabled = False
 
 
 @contextmanager
 def logging_kept() -> Iterator[None]:
-    """While code of users is loaded: logs go on as `set_up_logging` has set them up. Levels that the code
-    gives to mrq's own loggers stay."""
-    before = levels_now()
+    """While code of users is loaded: logs go on as `set_up_logging` has set them up. Levels and filters that
+    the code gives to mrq's own loggers stay."""
+    before = own_settings()
     try:
         yield
     finally:
-        keep_levels(before)
-        restore_logging()
+        keep_own_settings(before)
+        with suppress(Exception):  # an object of the code, such as a handler that compares itself
+            restore_logging()
 
 
 def _restore_handler(handler: logging.Handler, level: int) -> None:
@@ -344,7 +371,7 @@ def _restore_handler(handler: logging.Handler, level: int) -> None:
     if handler.filters != filters:
         handler.filters = list(filters)
     handler.lock = None
-    if isinstance(handler, TerminalHandler) and not handler.has_own_stream:
+    if isinstance(handler, TerminalHandler):
         handler.restore_stream()
     if isinstance(handler, FileHandler):
         handler.restore()

@@ -68,6 +68,11 @@ class StandardDescriptors:
     def restore(self, *, is_alone: bool) -> None:
         """Sets back what is closed, or has become a connection. `is_alone`: also what a job has replaced by a
         file or a pipe, or has made non-blocking, as asyncio does, which another job may need."""
+        for number in self.set_back(is_alone=is_alone):  # standard error, the last of them, is there again
+            _log.warning("descriptor.restored number=%d: a task had closed or replaced it", number)
+
+    def set_back(self, *, is_alone: bool) -> list[int]:
+        """Does what `restore` does, and logs nothing. Returns the numbers of the descriptors."""
         restored = []
         for number, kept in self._kept.items():
             try:
@@ -84,8 +89,7 @@ class StandardDescriptors:
             if (status.st_dev, status.st_ino) == kept.file:  # a task may have closed it, too
                 os.dup2(kept.copy, number, inheritable=kept.is_inheritable)
                 restored.append(number)
-        for number in restored:  # standard error, the last of them, is there again
-            _log.warning("descriptor.restored number=%d: a task had closed or replaced it", number)
+        return restored
 
     def __del__(self) -> None:
         self.close()

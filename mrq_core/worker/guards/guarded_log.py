@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections import deque
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 import gevent
@@ -40,7 +42,8 @@ _REPORTS_MOST, _REPORTS_SPAN = 20, 10.0
 
 
 class GuardedLog(logging.LoggerAdapter[logging.Logger]):
-    """Logs like the logger of this name. Never raises, and waits for handlers that block for `_PATIENCE`."""
+    """Logs like the logger of this name. Never raises, and waits for handlers that block for `_PATIENCE`.
+    Where the record factory of a task fails, only the handlers of mrq get the line."""
 
     def __init__(self, name: str) -> None:
         super().__init__(logging.getLogger(name), {})
@@ -50,7 +53,13 @@ class GuardedLog(logging.LoggerAdapter[logging.Logger]):
         try:
             if self.logger.isEnabledFor(level):
                 limit = _start_limit()
-                self.logger.log(level, msg, *args, stacklevel=_CALLER, **kwargs)
+                info = kwargs.get("exc_info")
+                if isinstance(info, BaseException):
+                    info = (type(info), info, info.__traceback__)
+                elif info:
+                    info = sys.exc_info()
+                file, line, function, _ = self.logger.findCaller(False, _CALLER)
+                self._handle((file, line), level, msg, args, info, function, {})
         except BaseException:
             pass
         finally:
@@ -77,14 +86,41 @@ class GuardedLog(logging.LoggerAdapter[logging.Logger]):
             if not logs.are_handlers_ours(logger):
                 limit = _start_limit()
             info: Any = None if error is None else (type(error), error, frames_of(error))
-            record = logger.makeRecord(logger.name, level, __file__, 0, text, values, info, "tell", extra)
-            record.exc_text = traceback and traceback.rstrip("\n")
-            logger.handle(record)
+            self._handle((__file__, 0), level, text, values, info, "tell", extra, traceback)
         except BaseException:
             pass
         finally:
             if limit is not None:
                 limit.close()
+
+    def _handle(
+        self,
+        place: tuple[str, int],
+        level: int,
+        text: object,
+        values: tuple[object, ...],
+        info: Any,
+        function: str,
+        extra: Mapping[str, object],
+        traceback: str | None = None,
+    ) -> None:
+        """Makes the record, and gives it to the handlers."""
+        logger, exc_text = self.logger, traceback and traceback.rstrip("\n")
+        try:
+            record: object = logger.makeRecord(
+                logger.name, level, *place, text, values, info, function, extra
+            )
+        except BaseException:
+            record = None
+        if not isinstance(record, logging.LogRecord):  # the record factory of a task has failed
+            record = logging.LogRecord(logger.name, level, *place, text, values, info, function)
+            record.exc_text = exc_text
+            vars(record).update(extra)
+            logs.stamp(record)
+            logs.handle_alone(record)
+        else:
+            record.exc_text = exc_text
+            logger.handle(record)
 
 
 def _start_limit() -> gevent.Timeout | None:
@@ -154,6 +190,9 @@ def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
     except BaseException as error:
         if not issubclass(type(error), Exception) and monotonic() - started > _BLOCKED:
             _leave_out_handlers()
+        if logs.may_lose_lines(logger):
+            with suppress(BaseException):
+                logs.handle_alone(record)
         if not issubclass(type(error), Exception) and current_context.get() is not None:
             raise
         if not _told:

@@ -82,11 +82,11 @@ class Surroundings:
 
     @contextmanager
     def settings_kept(self) -> Iterator[None]:
-        """Notes the resource limits and the levels of mrq's loggers that a module sets while it is imported.
-        A limit that another running job has lowered before is not kept."""
-        before, levels = _limits_now(), logs.levels_now()
-        yield
-        logs.keep_levels(levels)
+        """Notes the resource limits, and the levels and filters of mrq's loggers, that a module sets while it
+        is imported. A limit that another running job has lowered before is not kept."""
+        before = _limits_now()
+        with logs.logging_kept():
+            yield
         now = _limits_now()
         self._limits.update({number: now[number] for number in _LIMITS if now[number] != before[number]})
 

@@ -192,8 +192,8 @@ class SoloProcesses:
                     self._set_deadline(execution, timeout)
                 case StopRequested(why):
                     self._stopping.stop(why)
-                case Ended(outcome):
-                    context.is_told = True
+                case Ended(outcome, is_logged):
+                    context.is_told = is_logged
                     return outcome
         if process.killed_for is not None:
             reason = process.killed_for

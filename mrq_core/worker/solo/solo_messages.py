@@ -87,6 +87,8 @@ class Ended(msgspec.Struct, frozen=True, tag="ended"):
     """The outcome of the attempt. The last message of the process."""
 
     outcome: Outcome
+    is_logged: bool = True
+    """Whether the process has logged that the attempt has ended."""
 
 
 ToProcess = Start | Interrupting | StackWanted

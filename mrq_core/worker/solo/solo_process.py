@@ -42,6 +42,7 @@ from mrq_core.worker.guards.guarded_log import GuardedLog
 from mrq_core.worker.guards.native import NativeLoop, get_ident, start_lasting_thread
 from mrq_core.worker.guards.tracebacks import error_fields, format_traceback
 from mrq_core.worker.reporting.stacks import frame_of, full_stack, io_lines, other_greenlets, waiting_text
+from mrq_core.worker.solo.solo_log import SoloLog
 from mrq_core.worker.solo.solo_messages import (
     HEARTBEAT,
     HEARTBEATS,
@@ -71,6 +72,8 @@ _DATA_FACTOR = 2
 allocation that is too quick for these checks."""
 _STATUS_DATA = "VmData:"
 _GREENLETS_MOST = 50
+_LOG_PAUSE = 0.5
+"""Seconds between two looks at whether the job has changed logging."""
 _IO_PAUSE = 1.0
 """Seconds between two messages about I/O."""
 
@@ -91,6 +94,7 @@ def main(parent: int) -> None:
     except OSError:
         pass  # the folder was deleted; the worker runs on in it as well
     link = Link()
+    started = monotonic()
     try:
         Job(start, link, inbox, parent).run()
     except BaseException as error:  # the configuration was changed since the worker started, or a plugin
@@ -100,9 +104,11 @@ def main(parent: int) -> None:
                 Outcome(
                     status=Status.FAILED,
                     ttl=ttl,
+                    total_time=monotonic() - started,
                     **error_fields(start.record.path, error),
                     traceback=format_traceback(error),
-                )
+                ),
+                is_logged=False,
             )
         )
 
@@ -118,7 +124,11 @@ class Link:
 
     def send(self, message: FromProcess) -> None:
         """Sends the message in one piece. Has no effect in a forked child, and when the worker is gone."""
-        data = memoryview(framed(message))
+        self.send_framed(framed(message))
+
+    def send_framed(self, message: bytes) -> None:
+        """The same for an encoded message."""
+        data = memoryview(message)
         with shielded(), self._lock:
             while data and self._is_open:
                 try:
@@ -186,6 +196,7 @@ class Job:
         config = load_config(start.settings, file=start.config_file)
         set_up_logging(config, worker=start.worker, follows_file=True)
         self._tracing = start_io_tracing(config)
+        self._solo_log = SoloLog()
         with logging_kept():
             plugins = Plugins(config)
         run_blocking: RunBlocking = blocking.run_blocking
@@ -209,7 +220,9 @@ class Job:
         gc.freeze()
         runner = Runner(config, plugins)
         execution.greenlet = gevent.spawn(self._execute, runner, context)
-        execution.greenlet.join()
+        while not execution.greenlet.ready():
+            execution.greenlet.join(_LOG_PAUSE)
+            self._solo_log.look()
         self._tell_progress()
         watchdog.stop()
         heart.stop()
@@ -224,20 +237,22 @@ class Job:
         if tracing is not None and execution is not None:
             execution.io = tracing.begin(context, gevent.getcurrent())
         try:
-            outcome = runner.run(context, partial(self._loaded, context))
+            with logging_kept():  # levels that the module of the task sets stay
+                failure = runner.load(context)
+            outcome = runner.run(context, partial(self._loaded, context), failure)
         except BaseException as error:  # a fault of mrq, or an exception that the job left for this greenlet
             outcome = context.outcome or runner.outcomes.of_fault(context, error, started)
         if tracing is not None and execution is not None and execution.io is not None:
             tracing.end(execution.io, context, gevent.getcurrent())
         self._tell_progress()
-        self._ended_lines.log(context, outcome)
+        self._solo_log.restore()
         try:
-            self._end(outcome)
+            message = framed(Ended(outcome))
         except BaseException as error:  # a value that no message carries
-            self._end(runner.outcomes.of_fault(context, error, started))
-
-    def _end(self, outcome: Outcome) -> None:
-        self._link.send(Ended(outcome))
+            outcome = runner.outcomes.of_fault(context, error, started)
+            message = framed(Ended(outcome))
+        self._ended_lines.log(context, outcome)
+        self._link.send_framed(message)
 
     def _loaded(self, context: JobContext, timeout: float) -> None:
         """Called after the task was loaded, before its code runs."""
