@@ -10,7 +10,16 @@ import typer
 
 from mrq_core.cli.errors import EXIT_FAILED
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import can_show, counted, note, print_json, safe_line, say, show_table
+from mrq_core.cli.output import (
+    can_show,
+    counted,
+    note,
+    print_json,
+    safe_line,
+    say,
+    show_table,
+    told_until_then,
+)
 from mrq_core.cli.process_checks import process_findings
 from mrq_core.cli.terminal import restore_streams
 from mrq_core.client.client import Client
@@ -19,7 +28,7 @@ from mrq_core.contract.broker import Broker
 from mrq_core.contract.queries import Finding
 from mrq_core.operations.actions import repair_all
 from mrq_core.operations.checking.checks import attempted, broker_findings, config_findings
-from mrq_core.operations.checking.consistency import consistency_findings, is_large, prune_all
+from mrq_core.operations.checking.consistency import consistency_findings, is_large, prune_steps
 from mrq_core.operations.checking.state_values import delete_unreadable, state_findings
 from mrq_core.operations.queries.search_keys import fill_search_keys
 from mrq_core.operations.views import driver_view, finding_view, plugin_view
@@ -97,23 +106,41 @@ def _compared(broker: Broker, *, even_large: bool) -> list[Finding]:
 
 def _fill_search_keys(client: Client) -> None:
     examined = filled = 0
-    for step in fill_search_keys(client.broker, client.plugins, client.searchable_of):
-        examined += step.examined
-        filled += step.filled
-        if step.error is not None:
-            note(f"{step.path}: the params of {counted(step.failed, 'job')} cannot be decoded; {step.error}")
+
+    def text() -> str:
+        if not examined:
+            return ""
+        return f"examined {counted(examined, 'job')} with search keys; added the missing keys of {filled:,}"
+
+    with told_until_then(text):
+        for step in fill_search_keys(client.broker, client.plugins, client.searchable_of):
+            examined += step.examined
+            filled += step.filled
+            if step.error is not None:
+                number = counted(step.failed, "job")
+                note(f"{step.path}: the params of {number} cannot be decoded; {step.error}")
     if examined:
-        note(f"Examined {counted(examined, 'job')} with search keys; added the missing keys of {filled:,}.")
+        note(f"{text().capitalize()}.")
 
 
 def _repair(broker: Broker) -> None:
-    examined = repaired = 0
-    for step in repair_all(broker):
-        examined += step.examined
-        repaired += len(step.repaired)
-    expired = prune_all(broker)
-    corrected = broker.repair_totals()
-    note(f"Examined {counted(examined, 'unfinished job')}; put {repaired:,} back into their queues.")
+    examined = repaired = expired = 0
+
+    def put_back() -> str:
+        return f"examined {counted(examined, 'unfinished job')}; put {repaired:,} back into their queues"
+
+    def until_then() -> str:
+        deleted = f"; deleted {counted(expired, 'expired job')}" if expired else ""
+        return f"{put_back()}{deleted}" if examined or expired else ""
+
+    with told_until_then(until_then):
+        for step in repair_all(broker):
+            examined += step.examined
+            repaired += len(step.repaired)
+        for number in prune_steps(broker):
+            expired += number
+        corrected = broker.repair_totals()
+    note(f"{put_back().capitalize()}.")
     if expired or corrected:
         note(f"Deleted {counted(expired, 'expired job')}; corrected {counted(corrected, 'total')}.")
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from mrq_core.cli.errors import CommandFailed, UsageError, ask, can_ask
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import console, counted, note, say
+from mrq_core.cli.output import console, counted, note, say, told_until_then
 from mrq_core.client.handles import Job
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.messages import Action, Cancel, ChangeResult, Move, Remove, Requeue
@@ -22,6 +22,7 @@ from mrq_core.contract.queries import JobFilter
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.operations.actions import (
     VERBS,
+    Answers,
     Preview,
     apply_to_ids,
     apply_to_matching,
@@ -222,7 +223,13 @@ def _is_confirmed(broker: Broker, wanted: JobFilter, action: Action, verb: str) 
 def _by_id(broker: Broker, ids: Sequence[str], action: Action) -> None:
     is_told_each = isinstance(action, Cancel) and len(ids) <= _MOST_TOLD
     before = statuses_of(broker, ids) if is_told_each else {}
-    answers = apply_to_ids(broker, ids, action)
+    done: Counter[ChangeResult] = Counter()
+
+    def step(answers: Answers) -> None:
+        done.update(change for _, change in answers)
+
+    with told_until_then(lambda: summary(done, action) if done else ""):
+        answers = apply_to_ids(broker, ids, action, on_step=step)
     if isinstance(action, Cancel) and is_told_each:
         for job_id, text in cancelled_texts(answers, before, action):
             say(f"{job_id} {text}")
@@ -246,11 +253,6 @@ def _by_filter(broker: Broker, wanted: JobFilter, action: Action) -> None:
         if shows is not None:
             shows.update(summary(done, action))
 
-    try:
-        with shows or nullcontext():
-            done = apply_to_matching(broker, wanted, action, on_step=step)
-    except BaseException:
-        if done:
-            note(f"Until then: {summary(done, action)}.")
-        raise
+    with told_until_then(lambda: summary(done, action) if done else ""), shows or nullcontext():
+        done = apply_to_matching(broker, wanted, action, on_step=step)
     say(summary(done, action))

@@ -12,7 +12,8 @@ import re
 import shutil
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from mrq_core.cli.terminal import result_output
@@ -83,6 +84,18 @@ def say(text: str, style: str | None = None) -> None:
 def note(text: str) -> None:
     """Prints a remark on standard error, where it does not mix with the result."""
     console(stderr=True).print(safe(text), style="dim", soft_wrap=True)
+
+
+@contextmanager
+def told_until_then(done: Callable[[], str]) -> Iterator[None]:
+    """For work in steps: if an error or an interrupt ends it, prints what the earlier steps have done, if
+    anything."""
+    try:
+        yield
+    except BaseException:
+        if text := done():
+            note(f"Until then: {text}.")
+        raise
 
 
 def complain(text: str) -> None:

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, TypedDict
+from functools import partial
+from typing import Annotated, Protocol, TypedDict
 
 import typer
 
 from mrq_core.cli.errors import CommandFailed, UsageError, ask, can_ask
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import counted, note, print_json, say, show_table
+from mrq_core.cli.output import counted, note, print_json, say, show_table, told_until_then
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.naming import shown_names
 from mrq_core.contract.shared_state import Pause
 from mrq_core.operations import queues
 from mrq_core.operations.queries.filters import duration_from, queue_names_from, time_from
-from mrq_core.operations.queue_contents import checked_move, move_queue, purge_queue, what_waits
+from mrq_core.operations.queue_contents import (
+    Emptied,
+    OnStep,
+    checked_move,
+    move_queue,
+    purge_queue,
+    what_waits,
+)
 from mrq_core.operations.statistics import QueueStatistics, queue_statistics
 from mrq_core.operations.views import iso, queue_view, seconds, statistics_view
 
@@ -178,9 +186,12 @@ def purge(given: Given, names: Names, yes: Yes = False, dry_run: DryRun = False)
         if not _is_confirmed(client.broker, purged, "Remove {}?", yes=yes, dry_run=dry_run):
             return
         for name in purged:
-            done = purge_queue(client.broker, name)
-            params = f", {counted(done.params, 'parameter')}" if done.params else ""
-            say(f"{shown_names([name])}: {counted(done.jobs, 'job')} removed{params}")
+            _in_steps(partial(purge_queue, client.broker, name), partial(_removed_text, name))
+
+
+def _removed_text(name: str, done: Emptied) -> str:
+    params = f", {counted(done.params, 'parameter')}" if done.params else ""
+    return f"{shown_names([name])}: {counted(done.jobs, 'job')} removed{params}"
 
 
 @command("broker", "plugins")
@@ -203,8 +214,31 @@ def move_jobs(
         if not _is_confirmed(client.broker, moved, question, yes=yes, dry_run=dry_run):
             return
         for name in moved:
-            done = move_queue(client.broker, name, to)
-            say(f"{shown_names([name])}: {counted(done.jobs, 'job')} moved to {shown_names([to])}")
+            _in_steps(partial(move_queue, client.broker, name, to), partial(_moved_text, name, to))
+
+
+def _moved_text(name: str, to: str, done: Emptied) -> str:
+    return f"{shown_names([name])}: {counted(done.jobs, 'job')} moved to {shown_names([to])}"
+
+
+class _Empties(Protocol):
+    """`purge_queue` or `move_queue`, for one queue."""
+
+    def __call__(self, *, on_step: OnStep) -> Emptied: ...
+
+
+def _in_steps(work: _Empties, text_of: Callable[[Emptied], str]) -> None:
+    """Prints what the work has changed; after an error or an interrupt, what its earlier steps have
+    changed."""
+    done = Emptied()
+
+    def step(now: Emptied) -> None:
+        nonlocal done
+        done = now
+
+    with told_until_then(lambda: text_of(done) if done.number else ""):
+        done = work(on_step=step)
+    say(text_of(done))
 
 
 def _is_confirmed(broker: Broker, names: Sequence[str], question: str, *, yes: bool, dry_run: bool) -> bool:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from mrq_core.cli.errors import CommandFailed, ask, can_ask
 from mrq_core.cli.options import Given, command
-from mrq_core.cli.output import counted, note, print_json, say, show_table
+from mrq_core.cli.output import counted, note, print_json, say, show_table, told_until_then
 from mrq_core.client.schedules import add_schedule, backfill_schedule, fires_between, run_schedule
 from mrq_core.clock import from_ms
+from mrq_core.contract.messages import Enqueued
 from mrq_core.contract.naming import shown_names
 from mrq_core.operations import schedules
 from mrq_core.operations.queries.filters import duration_from, moment_from, object_from
@@ -201,7 +203,17 @@ def backfill(
             return
         if number and not yes and can_ask() and not ask(f"Queue {counted(number, 'job')}?"):
             raise CommandFailed("nothing was queued")
-        answers = backfill_schedule(client, name, first, last)
+        done: list[Enqueued] = []
+
+        def step(answers: list[Enqueued]) -> None:
+            done[:] = answers
+
+        with told_until_then(lambda: _queued_text(done) if done else ""):
+            answers = backfill_schedule(client, name, first, last, on_step=step)
+    say(_queued_text(answers))
+
+
+def _queued_text(answers: Sequence[Enqueued]) -> str:
     made = sum(answer.created for answer in answers)
     known = f"; {counted(len(answers) - made, 'fire')} had a job" if made < len(answers) else ""
-    say(f"{counted(made, 'job')} queued{known}")
+    return f"{counted(made, 'job')} queued{known}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -116,11 +117,18 @@ def fires_between(stored: StoredSchedule, start: datetime, end: datetime, now: d
     return trigger.latest(first - 1, last - 1, BACKFILL_MOST)
 
 
-def backfill_schedule(client: Client, name: str, start: datetime, end: datetime) -> list[Enqueued]:
+def backfill_schedule(
+    client: Client,
+    name: str,
+    start: datetime,
+    end: datetime,
+    *,
+    on_step: Callable[[list[Enqueued]], None] = lambda answers: None,
+) -> list[Enqueued]:
     """Queues a job for each fire from `start` and before `end`, oldest first, also if the schedule is paused.
 
     A fire whose job is stored makes no second job. Where the overlap policy is not `allow`, the jobs run one
-    at a time. Raises InvalidValue.
+    at a time. Calls `on_step` with the answers so far, after each 1,000 fires. Raises InvalidValue.
     """
     stored = schedules.find_schedule(client.broker, name)
     fires = fires_between(stored, start, end, client.broker.now())
@@ -133,6 +141,7 @@ def backfill_schedule(client: Client, name: str, start: datetime, end: datetime)
             job_of_fire(client, stored.definition, fire_id(stored.name, at), exclusive=False) for at in part
         ]
         answers += client.enqueue(jobs)
+        on_step(answers)
     return answers
 
 

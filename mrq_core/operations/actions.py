@@ -155,17 +155,26 @@ def _checked_ids(ids: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(map(check_job_id, ids)))
 
 
-def apply_to_ids(broker: Broker, ids: Sequence[str], action: Action) -> Answers:
+def apply_to_ids(
+    broker: Broker,
+    ids: Sequence[str],
+    action: Action,
+    *,
+    on_step: Callable[[Answers], None] = lambda answers: None,
+) -> Answers:
     """Changes these jobs, each once, and returns the answer for each. A cancelled job is kept as `cancels_of`
-    says. Raises InvalidValue for a malformed id; then no job is changed."""
+    says. Calls `on_step` with the answers of each step. Raises InvalidValue for a malformed id; then no job
+    is changed."""
     unique = _checked_ids(ids)
     answers: Answers = []
     for start in range(0, len(unique), CHUNK):
         chunk = unique[start : start + CHUNK]
         if isinstance(action, Cancel):
-            answers += _cancel(broker, chunk, action)
+            step = _cancel(broker, chunk, action)
         else:
-            answers += zip(chunk, _apply(broker, chunk, action), strict=True)
+            step = list(zip(chunk, _apply(broker, chunk, action), strict=True))
+        on_step(step)
+        answers += step
     return answers
 
 

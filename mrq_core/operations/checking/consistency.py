@@ -153,10 +153,13 @@ def _totals_and_records(broker: Broker, *, prunes: bool) -> Iterator[Finding]:
 
 def prune_all(broker: Broker) -> int:
     """Deletes all expired jobs, and completes what crashes have left. Returns the number of jobs."""
-    number = 0
+    return sum(prune_steps(broker))
+
+
+def prune_steps(broker: Broker) -> Iterator[int]:
+    """Does the same in steps. Yields the number of jobs of each."""
     while pruned := broker.prune():
-        number += pruned
-    return number
+        yield pruned
 
 
 def _indexes_and_records(broker: Broker) -> Iterator[Finding]:
