@@ -7,6 +7,7 @@ that gives it back (python/cpython#74174). Python runs handlers in the main thre
 from __future__ import annotations
 
 import atexit
+import logging
 import sys
 import threading
 from _thread import allocate_lock, get_ident, start_new_thread
@@ -23,6 +24,7 @@ from mrq_core.contract.signal_errors import raised_by_handler
 T = TypeVar("T")
 _PATIENCE = 2.0
 """Seconds for work in another thread."""
+_logger = logging.getLogger("pymongo")
 _THREADS = "pymongo_"
 """How the names of the threads begin that pymongo starts for a client."""
 
@@ -49,12 +51,21 @@ class _Pool(Pool):
 
 def new_client(url: str, options: Mapping[str, Any]) -> MongoClient[dict[str, Any]]:
     """A client that connects in the background. Raises the errors of pymongo."""
+    _keep_quiet()
     try:
         return MongoClient(url, _pool_class=_Pool, **options)
     except (ConfigurationError, TypeError) as error:
         if "pool_class" not in str(error):
             raise
         return MongoClient(url, **options)  # a pymongo that takes no class of pools
+
+
+def _keep_quiet() -> None:
+    """Keeps pymongo from logging each command with its values, and each step of its threads, wherever the
+    root logger has the level DEBUG, unless the program has given pymongo a level. A handler that makes calls
+    of mrq would be called in the threads for which these calls wait."""
+    if _logger.level == logging.NOTSET:
+        _logger.setLevel(logging.INFO)
 
 
 def apart(work: Callable[[], T], undo: Callable[[T], object]) -> T:

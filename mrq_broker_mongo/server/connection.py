@@ -206,9 +206,9 @@ class Connection:
     def _call(self, name: str, work: Callable[[], T], repeatable: bool) -> T:
         """Raises BrokerUnavailable while the interpreter ends: pymongo needs its threads.
 
-        Raises BrokerUnavailable also inside another call of the same thread, in which a signal handler or a
-        finalizer runs: the interrupted call may hold a lock of pymongo, for which a second call would wait
-        without end."""
+        Raises BrokerUnavailable also inside another call of the same thread, in which a signal handler, a
+        finalizer or a handler of pymongo's log lines runs: the interrupted call may hold a lock of pymongo,
+        for which a second call would wait without end."""
         if sys.is_finalizing():
             raise too_late(f"MongoDB at {self.location.shown}")
         ensure_stack()
@@ -216,8 +216,8 @@ class Connection:
         if thread in self._inside:
             raise BrokerUnavailable(
                 f"MongoDB at {self.location.shown} cannot be called inside another call of the same thread, "
-                "which a signal handler or a finalizer has interrupted: repeat the call after that call, or "
-                "in a thread"
+                "which a signal handler, a finalizer or a log handler has interrupted: repeat the call after "
+                "that call, or in a thread"
             )
         try:
             self._inside.add(thread)  # not before the block: a signal handler may raise between
@@ -322,5 +322,14 @@ class Connection:
             with self._lock:
                 if self._client is None:
                     self._collections = {}
-                    self._client = apart(self.location.connect, MongoClient.close)
+                    self._client = apart(self._new_client, MongoClient.close)
         return self._client
+
+    def _new_client(self) -> MongoClient[Doc]:
+        """In this thread or another one, in which a log handler may be called as well: see `_call`."""
+        inside = {threading.get_ident()} - self._inside
+        self._inside |= inside
+        try:
+            return self.location.connect()
+        finally:
+            self._inside -= inside

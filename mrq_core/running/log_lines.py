@@ -23,11 +23,13 @@ _INDENT = "\n    "
 _MOST_BITS = 4096
 """Of an integer that is written as a number. Python refuses to write very large ones."""
 _OURS = ("mrq", "mrq.")
+LOG_OF = "_mrq_log"
+"""The attribute of a record with the id of the job to whose log it belongs. None: of no job."""
 _NAMES = ("levelname", "name", "job")
 """Attributes of records to which tasks can give any text."""
 
 
-def stamp(record: logging.LogRecord) -> None:
+def name_job(record: logging.LogRecord) -> None:
     """Sets the attribute `job` of a record to the id of the job that runs, unless the caller has set it."""
     if "job" not in record.__dict__:
         attempt = current_attempt.get()
@@ -41,7 +43,7 @@ def legible(record: logging.LogRecord, error: Exception) -> logging.LogRecord:
     text = f"a line that cannot be formatted ({reason}): {message} with {arguments}, logged at {place}"
     made = logging.LogRecord(_text(record.name), logging.INFO, "", 0, text, None, None)
     made.levelno, made.levelname = record.levelno, _text(record.levelname)
-    stamp(made)
+    name_job(made)
     return made
 
 
@@ -50,7 +52,7 @@ def checked_formatter(format: str, worker: str) -> logging.Formatter:
     if format.strip().lower() == JSON:
         return JsonFormatter(worker)
     sample = logging.LogRecord("mrq", logging.INFO, __file__, 1, "sample", None, None)
-    stamp(sample)
+    name_job(sample)
     try:
         formatter = TextFormatter(format)
         formatter.format(sample)
@@ -176,7 +178,7 @@ class JsonFormatter(logging.Formatter):
 
 
 _USUAL = frozenset(vars(logging.makeLogRecord({}))) | {
-    *("message", "asctime", "taskName", "job", "duration", "error_type", "error_message")
+    *("message", "asctime", "taskName", LOG_OF, "job", "duration", "error_type", "error_message")
 }
 
 

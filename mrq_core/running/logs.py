@@ -23,8 +23,7 @@ from mrq_core.contract.plain import printable
 from mrq_core.contract.queries import LogLine
 from mrq_core.errors import on_one_line
 from mrq_core.running.log_handlers import FileHandler, LocklessHandler, TerminalHandler, print_error, recent
-from mrq_core.running.log_lines import checked_formatter
-from mrq_core.running.log_lines import stamp as stamp
+from mrq_core.running.log_lines import LOG_OF, checked_formatter, name_job
 from mrq_core.running.nested_lines import limits_nesting
 
 _LATEST = 253_402_214_400
@@ -153,11 +152,15 @@ current_log: ContextVar[JobLog | None] = ContextVar("mrq_log", default=None)
 
 
 class JobLogHandler(LocklessHandler):
-    """Writes log lines that are made in the context of a job to the log of the job."""
+    """Writes log lines that are made in the context of a job to the log of the job.
+
+    A line that a handler, such as a MemoryHandler, has kept since another job is left out: the job in whose
+    context it arrives has not written it.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         log = current_log.get()
-        if log is None:
+        if log is None or record.__dict__.get(LOG_OF, log.job_id) != log.job_id:
             return
         try:
             log.write(record.levelname, self.format(record), _unix_ms(record.created))
@@ -238,6 +241,14 @@ def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
     remove the former, and the latter would refuse a caller's `extra` with the same name."""
     stamp(record)
     handle_unstamped(logger, record)
+
+
+def stamp(record: logging.LogRecord) -> None:
+    """Names in a record the job that runs, and the job to whose log it belongs, unless it has them."""
+    name_job(record)
+    if LOG_OF not in record.__dict__:
+        log = current_log.get()
+        record.__dict__[LOG_OF] = log and log.job_id
 
 
 def reopen_log_file() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 def is_usable(stream: Any) -> bool:
     """Whether the stream is neither closed nor detached."""
     try:
-        return not getattr(stream, "closed", False)
+        return getattr(stream, "closed", False) is not True
     except Exception:  # it has lost its buffer
         return False
 
@@ -28,22 +28,20 @@ class StandardStream:
             self._descriptor = -1
 
     def is_intact(self) -> bool:
-        """Whether the stream can be written. Costs little."""
-        return is_usable(self._stream)
+        """Whether the stream, and what a task may have put in its place, can be written. Costs little."""
+        now = getattr(sys, self._name, None)
+        return is_usable(self._stream) and (now is self._stream or is_usable(now))
 
     def restore(self, *, is_alone: bool) -> None:
         """Sets the stream back, as a new one where it cannot be written. `is_alone`: also where another job
         may need what it has set. Raises OSError if the descriptor is closed."""
-        if not self.is_intact() and self._descriptor >= 0:
-            broken = self._stream
+        if not is_usable(self._stream) and self._descriptor >= 0:
             raw = io.FileIO(self._descriptor, "w", closefd=False)
             self._stream = io.TextIOWrapper(io.BufferedWriter(raw), **self._settings)
-            if getattr(sys, self._name) is broken:
-                setattr(sys, self._name, self._stream)
-        if is_alone:
+        if is_alone or not is_usable(getattr(sys, self._name, None)):
             setattr(sys, self._name, self._stream)
-            if self._settings and self._settings_now() != self._settings:
-                self._stream.reconfigure(**self._settings)
+        if is_alone and self._settings and self._settings_now() != self._settings:
+            self._stream.reconfigure(**self._settings)
 
     def _settings_now(self) -> dict[str, Any]:
         if not isinstance(self._stream, io.TextIOWrapper):

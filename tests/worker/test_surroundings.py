@@ -811,6 +811,76 @@ def test_later_jobs_print_after_a_task_has_broken_the_standard_streams(
     assert "worker.stopped" in worker.output
 
 
+def test_jobs_print_after_others_have_left_a_closed_stream_as_the_standard_one(project: Project) -> None:
+    """Two overlapping `redirect_stdout` leave the stream of the first one, which is closed."""
+    project.write(
+        "capturing.py",
+        """
+        import contextlib, io, os, time
+        from mrq_core import task
+        from tasks import note
+
+        def wait_for(name):
+            while name not in os.listdir("."):
+                time.sleep(0.01)
+
+        @task
+        def captures(go):
+            with io.StringIO() as out, contextlib.redirect_stdout(out):
+                note(go)
+                wait_for(go)
+                return out.getvalue()
+
+        @task
+        def waits():
+            wait_for("never")
+
+        @task
+        def prints():
+            print("printed", flush=True)
+    """,
+    )
+    project.queue("capturing.waits")
+    worker = project.worker("--greenlets", "4")
+    first = project.queue("capturing.captures", {"go": "one"})
+    until(lambda: project.ledger() == ["one"], what="the first stream")
+    second = project.queue("capturing.captures", {"go": "two"})
+    until(lambda: project.ledger() == ["one", "two"], what="the second stream")
+    for name, job in (("one", first), ("two", second)):
+        project.write(name, "")
+        assert project.ended(job).status == Status.SUCCESS
+    assert project.ended(project.queue("capturing.prints")).status == Status.SUCCESS
+    until(lambda: "printed" in worker.output, what="what the job prints")
+
+
+def test_lines_that_a_handler_has_kept_are_stored_with_no_other_job(project: Project) -> None:
+    project.write(
+        "keeping.py",
+        """
+        import logging
+        from logging.handlers import MemoryHandler
+        from mrq_core import log, task
+
+        @task
+        def keeps():
+            logging.getLogger().addHandler(MemoryHandler(1000, target=logging.getLogger().handlers[1]))
+            log.info("kept")
+
+        @task
+        def says(word, level):
+            log.log(level, word)
+    """,
+    )
+    others = [
+        project.queue("keeping.keeps"),
+        project.queue("keeping.says", {"word": "other", "level": 20}),
+    ]
+    job = project.queue("keeping.says", {"word": "own", "level": 40})
+    project.work_off("--greenlets", "1")
+    assert [project.log_of(one) for one in others] == [["kept"], ["other"]]
+    assert {*project.log_of(job)} == {"own"}
+
+
 CLOSES = """
 import os
 import socket

@@ -10,31 +10,39 @@ import _queue
 import os
 from collections import deque
 from contextlib import suppress
+from threading import get_ident
 
 from mrq_core.clock import monotonic
+from mrq_core.errors import BrokerUnavailable
 
 _FORK_WAITS = 3.0
 """Seconds for which a fork waits for running transactions."""
+_CALL_WAITS = 10.0
+"""Seconds for which a call waits for a fork in another thread."""
 _SLICE = 0.001
 
 _transactions: deque[None] = deque()
 """An item for each transaction that runs in this process."""
-_is_forking = False
+_forking: int | None = None
+"""The thread that forks."""
 _sleeper: _queue.SimpleQueue[None] = _queue.SimpleQueue()
 """Always empty: to wait for an item is a sleep that gevent has not patched."""
 
 
 class _NoFork:
-    """A context in which the process does not fork. Transactions of several threads may be in it."""
+    """A context in which the process does not fork. Transactions of several threads may be in it.
+
+    The thread that forks may enter it: a function that a program runs before or after each fork calls mrq.
+    Entering raises BrokerUnavailable where a fork in another thread takes very long.
+    """
 
     __slots__ = ()
 
     def __enter__(self) -> None:
         _transactions.append(None)
-        while _is_forking:
+        if _is_forking_elsewhere():
             _transactions.pop()
-            sleep()
-            _transactions.append(None)
+            _wait_for_fork()
 
     def __exit__(self, *error: object) -> None:
         _transactions.pop()
@@ -54,17 +62,38 @@ def sleep() -> None:
         _sleeper.get(timeout=_SLICE)
 
 
+def _is_forking_elsewhere() -> bool:
+    return _forking is not None and _forking != get_ident()
+
+
+def _wait_for_fork() -> None:
+    """Waits until no other thread forks, and notes a transaction."""
+    deadline = monotonic() + _CALL_WAITS
+    while True:
+        while _is_forking_elsewhere():
+            if monotonic() > deadline:
+                raise BrokerUnavailable(
+                    f"another thread of this process has been forking for {_CALL_WAITS:.0f} s: a function of "
+                    "os.register_at_fork waits for something, perhaps for this call"
+                )
+            sleep()
+        _transactions.append(None)
+        if not _is_forking_elsewhere():
+            return
+        _transactions.pop()
+
+
 def _before_fork() -> None:
-    global _is_forking
-    _is_forking = True
+    global _forking
+    _forking = get_ident()
     deadline = monotonic() + _FORK_WAITS
     while _transactions and monotonic() < deadline:
         sleep()
 
 
 def _after_fork() -> None:
-    global _is_forking
-    _is_forking = False
+    global _forking
+    _forking = None
 
 
 def _after_fork_in_child() -> None:
