@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from mrq_core.cli.dashboard_command import how_to_install, missing_library
 from mrq_core.cli.output import note
-from mrq_core.config.settings import Config, default_of
+from mrq_core.config.settings import Config
 
 if TYPE_CHECKING:
     from mrq_core.cli.options import Given
@@ -106,9 +106,10 @@ def dashboard_of(config: Config, given: Given, *, is_wanted: bool) -> Iterator[D
 
 
 def _port(config: Config) -> int:
-    """The configured port; a free one if it is the default and taken, as by the dashboard of other work."""
+    """The configured port; a free one if none is given and the default is taken, as by the dashboard of other
+    work."""
     port = config.dashboard_port
-    if port != default_of("DASHBOARD_PORT"):
+    if "DASHBOARD_PORT" in config.sources:
         return port
     try:
         socket.create_server((config.dashboard_ip, port)).close()

@@ -14,13 +14,13 @@ def url_and_prefix(opening: Opening, setting: str, prefix_setting: str) -> tuple
     """The URL without its option `prefix`, and the prefix: that of the URL, or of its setting.
 
     `setting` holds the URL where BROKER or STORE is only a name. Raises ConfigError for two different
-    prefixes.
+    prefixes. The default of the setting counts only if it was given.
     """
     url, in_url = without_option(opening.url or str(opening.settings.get(setting) or ""), "prefix")
     prefix = str(opening.settings.get(prefix_setting) or "")
     if in_url is None or in_url == prefix:
         return url, prefix
-    if prefix not in ("", default_of(prefix_setting)):
+    if prefix_setting in opening.given or prefix not in ("", default_of(prefix_setting)):
         raise ConfigError(
             f"two prefixes are given: {in_url!r} in the URL {shown_url(url)!r}, and {prefix!r} in "
             f"{prefix_setting}: remove one of them"

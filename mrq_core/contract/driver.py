@@ -28,12 +28,13 @@ def run_directly(function: Callable[[], T], /) -> T:
 class Opening:
     """The arguments for opening a broker, queue or store. A driver connects on first use or in `prepare`.
 
-    `settings` are the values of the configuration by their upper-case names. `url` is the value of
-    BROKER or STORE where that is a URL. A call that takes longer than `timeout` seconds fails with
-    BrokerUnavailable.
+    `settings` are the values of the configuration by their upper-case names; `given` names those that do not
+    come from the defaults. `url` is the value of BROKER or STORE where that is a URL. A call that takes
+    longer than `timeout` seconds fails with BrokerUnavailable.
     """
 
     settings: Mapping[str, object]
+    given: frozenset[str] = frozenset()
     url: str | None = None
     clock: Clock = field(default_factory=SystemClock)
     run_blocking: RunBlocking = run_directly

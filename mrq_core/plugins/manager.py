@@ -409,6 +409,7 @@ def _opened(config: Config, plugins: Plugins, run_blocking: RunBlocking, clock: 
     def opening(url: str | None) -> Opening:
         return Opening(
             settings=config.as_dict(),
+            given=frozenset(config.sources),
             url=url,
             clock=clock or SystemClock(),
             run_blocking=run_blocking,

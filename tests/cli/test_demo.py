@@ -8,15 +8,18 @@ import pty
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import pytest
 
+from mrq_core.cli import demo_dashboard
+from mrq_core.config.sources import load_config
 from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Status
 from tests.cli.conftest import Shell
@@ -161,3 +164,16 @@ def test_a_dashboard_that_cannot_start_is_left_out(mrq: Shell) -> None:
     assert "without a login" in said.err
     assert len(said.err.splitlines()) == 1
     assert "9 of 9 jobs have ended" in said.out
+
+
+def test_the_dashboard_of_the_demo_takes_another_port_only_where_none_is_given(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(*arguments: object) -> NoReturn:
+        raise OSError("taken")
+
+    monkeypatch.setattr(socket, "create_server", refuse)
+    given, unset = (
+        load_config(settings, file=os.devnull, environ={}) for settings in ({"dashboard_port": 5555}, {})
+    )
+    assert (demo_dashboard._port(given), demo_dashboard._port(unset)) == (5555, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +249,13 @@ def test_two_different_prefixes_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"two prefixes are given: 'a' in the URL .*'b' in MONGODB_PREFIX"):
         location_of(Opening(settings=settings, url="mongodb://h/x?prefix=a"))
     assert location_of(Opening(settings=settings, url="mongodb://h/x?prefix=b")).prefix == "b"
+
+
+def test_a_prefix_that_is_given_counts_though_it_is_the_default() -> None:
+    url, given = "mongodb://h/x?prefix=a", frozenset({"MONGODB_PREFIX"})
+    with pytest.raises(ConfigError, match=r"two prefixes are given: 'a' .* and 'mrq' in MONGODB_PREFIX"):
+        location_of(replace(opening(url), given=given))
+    assert location_of(opening(url)).prefix == "a"
 
 
 @pytest.mark.parametrize(

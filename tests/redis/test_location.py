@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -192,6 +193,14 @@ def test_two_different_prefixes_are_refused() -> None:
     ):
         location_of(opening("redis://h?prefix=a", REDIS_PREFIX="b"))
     assert location_of(opening("redis://h?prefix=a", REDIS_PREFIX="a")).prefix == "a"
+
+
+@pytest.mark.parametrize("prefix", ["mrq", ""])
+def test_a_prefix_that_is_given_counts_though_it_is_the_default_or_empty(prefix: str) -> None:
+    given = replace(opening("redis://h?prefix=a", REDIS_PREFIX=prefix), given=frozenset({"REDIS_PREFIX"}))
+    with pytest.raises(ConfigError, match=f"two prefixes are given: 'a' .* and '{prefix}' in REDIS_PREFIX"):
+        location_of(given)
+    assert location_of(replace(given, given=frozenset())).prefix == "a"
 
 
 def test_the_least_version_of_tls_is_a_number_with_every_redis_py() -> None:

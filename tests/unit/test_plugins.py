@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import pytest
 
 from mrq_core.composed import ComposedBroker
 from mrq_core.config.settings import Config
+from mrq_core.config.sources import load_config
 from mrq_core.contract.driver import Driver
 from mrq_core.errors import ConfigError, DriverNotFound
 from mrq_core.plugins import hookspecs
@@ -380,3 +382,18 @@ def test_every_hook_is_documented() -> None:
     for name, hook in vars(hookspecs).items():
         if name.startswith("mrq_"):
             assert hook.__doc__, name
+
+
+@pytest.mark.parametrize("url", ["redis://127.0.0.1:1?prefix=a", "mongodb://127.0.0.1:1/x?prefix=a"])
+@pytest.mark.parametrize("source", ["flag", "environment", "file"])
+def test_a_default_that_is_given_is_no_default(tmp_path: Path, url: str, source: str) -> None:
+    name = f"{url.partition(':')[0].upper()}_PREFIX"
+    file = tmp_path / "config.py"
+    file.write_text(f"{name} = 'mrq'\n" if source == "file" else "")
+    overrides = {"broker": url, **({name: "mrq"} if source == "flag" else {})}
+    environ = {f"MRQ_{name}": "mrq"} if source == "environment" else {}
+    config = load_config(overrides, file=file, environ=environ)
+    with pytest.raises(ConfigError, match=f"two prefixes are given: 'a' .* and 'mrq' in {name}"):
+        open_broker(config, Plugins(config))
+    unset = load_config({"broker": url}, file=os.devnull, environ={})
+    open_broker(unset, Plugins(unset)).close()

@@ -491,3 +491,13 @@ def test_a_solo_job_that_leaves_no_room_for_threads_ends_without_a_traceback(sol
     assert [solo.ended(job).result for job in jobs] == [1, 2, 1]
     assert "Traceback" not in worker.output
     assert "new thread" not in worker.output
+
+
+def test_a_default_that_a_flag_gives_holds_in_the_process_of_a_solo_job(solo: Project) -> None:
+    solo.write("mrq-config.py", "OWN_NAME = 'own'\nGREENLETS = 7\n")
+    job = solo.queue("solo.everything", {"text": "x"})
+    solo.env["MRQ_GREENLETS"] = "9"
+    solo.work_off("--greenlets", "1", "default")
+    record = solo.ended(job)
+    assert isinstance(record.result, dict)
+    assert record.result["flag"] == 1

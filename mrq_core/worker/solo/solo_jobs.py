@@ -170,7 +170,9 @@ class SoloProcesses:
             settings={
                 name: value
                 for name, value in values.items()
-                if value != default_of(name.upper()) and not SETTINGS[name.upper()].file_only
+                # Also a default that was given: the process finds the same environment and config file.
+                if (name.upper() in config.sources or value != default_of(name.upper()))
+                and not SETTINGS[name.upper()].file_only
             },
             worker=self._state.name,
             record=execution.record,

@@ -36,7 +36,7 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     """The working directory in which the worker started."""
     config_file: str
     settings: dict[str, Any]
-    """The settings that differ from the defaults."""
+    """The settings that were given, or differ from the defaults."""
     worker: str
     record: JobRecord
 
