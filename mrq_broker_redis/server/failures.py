@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from redis import exceptions
 
 from mrq_broker_redis.server.location import CONNECTIONS_MOST
@@ -37,6 +39,8 @@ _CODES: dict[type[Exception], str] = {
     exceptions.MasterDownError: "MASTERDOWN",
     exceptions.ClusterDownError: "CLUSTERDOWN",
 }
+
+_OF_SENTINELS = re.compile(r" - (?:\w+:)?(\w+)")
 
 _TEXTS = {
     "Authentication required": "NOAUTH",
@@ -83,7 +87,7 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
             f"Redis at {where} did not answer with TLS ({text}): a server without TLS needs redis:// in the "
             "URL; else it is overloaded or the network is"
         )
-    if isinstance(error, exceptions.TimeoutError):
+    if _is_timeout(error, text):
         return BrokerUnavailable(
             f"Redis at {where} did not answer within {timeout:g} s: it is overloaded or the network is; try "
             "again, or raise BROKER_TIMEOUT"
@@ -121,6 +125,14 @@ def translated(error: Exception, where: str, timeout: float) -> BrokerError:
     if isinstance(error, exceptions.RedisError) and not isinstance(error, exceptions.ResponseError):
         return BrokerUnavailable(f"Redis at {where} is not usable ({type(error).__name__}: {text})")
     return BrokerError(f"Redis at {where} refused a call: {text}")
+
+
+def _is_timeout(error: Exception, text: str) -> bool:
+    """Whether a timeout ended the call, at the nodes of a cluster or at all sentinels, too."""
+    if "No master found" in text:  # followed by what each sentinel did
+        return set(_OF_SENTINELS.findall(text)) == {"TimeoutError"}
+    cause = error.__cause__ if isinstance(error, exceptions.RedisClusterException) else error
+    return isinstance(cause, exceptions.TimeoutError)
 
 
 def _short(text: str) -> str:

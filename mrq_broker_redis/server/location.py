@@ -16,7 +16,7 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
-from mrq_broker_redis.server.parser import DeadlineParser, closed_if_interrupted, log_in, set_parser
+from mrq_broker_redis.server.parser import DeadlineParser, closed_if_interrupted, log_in, set_up
 from mrq_core.config.secrets import hide_password, shown_url
 from mrq_core.config.urls import is_host, url_and_prefix, why_wrong
 from mrq_core.contract.driver import Opening
@@ -74,11 +74,13 @@ class _SentinelSSLConnection(_SentinelConnection, SentinelManagedSSLConnection):
 
 
 class _Cluster(RedisCluster):
-    """A client of a cluster that closes a connection whose login is interrupted."""
+    """A client of a cluster whose logins end in time, and that closes a connection whose login is
+    interrupted."""
 
     def on_connect(self, connection: Any) -> None:
         """Sends the login of a new connection."""
         with closed_if_interrupted(connection):
+            set_up(connection)
             super().on_connect(connection)  # type: ignore[no-untyped-call]
 
 
@@ -125,7 +127,7 @@ def location_of(opening: Opening) -> Location:
         if scheme in ("redis+sentinel", "rediss+sentinel"):
             return _sentinel(url, prefix, common | parser)
         if scheme == "redis+cluster":
-            return _cluster(url, prefix, common | {"redis_connect_func": set_parser})
+            return _cluster(url, prefix, common)
     except ValueError as error:
         why = str(error) if isinstance(error, _WrongUrl) else why_wrong(url, error)
         raise ConfigError(f"the URL {shown_url(url)!r} is wrong ({why}): {_FORMS}") from None
@@ -271,7 +273,7 @@ def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
         name: common[name]
         for name in ("socket_timeout", "socket_connect_timeout", "socket_keepalive", "retry")
     }
-    for_sentinels["redis_connect_func"] = log_in
+    for_sentinels |= {"redis_connect_func": log_in, **_without_maintenance()}
     for_sentinels["socket_timeout"] = for_sentinels["socket_connect_timeout"]
     for name in ("username", "password"):
         if f"sentinel_{name}" in options:

@@ -69,26 +69,23 @@ class DeadlineParser(_HiredisParser):
         return bool(super().read_from_socket(left))  # type: ignore[no-untyped-call]
 
 
-def set_parser(connection: Any) -> None:
-    """Gives a new connection of a cluster this parser, which its client does not take as an option, and any
-    connection the packer."""
+def set_up(connection: Any) -> None:
+    """Gives a connection this parser and the packer before its login, where redis-py has chosen those of
+    hiredis: the clients of sentinels and of clusters do not take them as options."""
     set_packer(connection)
     if type(connection._parser) is _HiredisParser:
         connection.set_parser(DeadlineParser)
-        parser: Any = connection._parser
-        parser.on_connect(connection)
 
 
 def log_in(connection: Any) -> None:
-    """Sends the login and the database of a new connection, and sets this parser.
+    """Sends the login and the database of a new connection, through this parser.
 
     Whatever interrupts this closes the connection. redis-py closes it after its own errors only, and keeps it
     after others: the next call would use database 0, or read a reply of the login.
     """
     with closed_if_interrupted(connection):
-        set_packer(connection)
+        set_up(connection)
         connection.on_connect()
-        set_parser(connection)
 
 
 @contextmanager

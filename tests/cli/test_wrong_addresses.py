@@ -86,6 +86,8 @@ AWAY = [
     ("redis://127.0.0.1:{http}", "does not speak the protocol of Redis"),
     ("redis+cluster://127.0.0.1:{http}", "does not speak the protocol of Redis"),
     ("redis://127.0.0.1:{silent}", "did not answer within"),
+    ("redis+sentinel://127.0.0.1:{silent}/jobs", "did not answer within"),
+    ("redis+cluster://127.0.0.1:{silent}", "did not answer within"),
     ("redis://127.0.0.1:{locked}", "it wants a password: put it in the URL"),
     ("redis://:geheimx@127.0.0.1:{locked}", "user or password is wrong: correct them in the URL"),
     ("redis://anna:geheimx@127.0.0.1:{locked}", "user or password is wrong: correct them in the URL"),

@@ -357,6 +357,21 @@ def test_a_server_that_drips_its_reply_ends_the_call_at_its_timeout(
     broker.close()
 
 
+@pytest.mark.parametrize("url", ["redis://:x@{}", "redis+sentinel://:x@{}/jobs", "redis+cluster://:x@{}"])
+def test_a_server_that_drips_from_its_first_byte_on_ends_the_call_at_its_timeout(
+    proxy: Proxy, url: str
+) -> None:
+    """The reply to a login, of a sentinel, and the list of the nodes of a cluster, too."""
+    proxy.drip(0.1)
+    broker = open_broker(Place(url.format(f"127.0.0.1:{proxy.port}"), "mrq"), timeout=0.3)
+    for call in (broker.prepare, lambda: broker.enqueue([new_job()])):
+        began = time.monotonic()
+        with pytest.raises(BrokerUnavailable, match=r"did not answer within 0\.3 s"):
+            call()
+        assert time.monotonic() - began < 3
+    broker.close()
+
+
 def test_a_reply_in_many_parts_is_read(proxy: Proxy, place: Place) -> None:
     broker = open_broker(replace(place, url=f"redis://127.0.0.1:{proxy.port}"), timeout=20)
     broker.prepare()

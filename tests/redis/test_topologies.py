@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -39,9 +40,10 @@ from mrq_core.testing.conformance import (
 )
 from mrq_core.testing.conformance.queue_looking import QueueLookContract
 from mrq_core.testing.conformance.queue_raw import AdmitContract
+from tests.proxy import Proxy
 from tests.redis.kit import Place, open_broker, open_queue
 from tests.redis.servers import PROGRAM, Server
-from tests.redis.services import Watched, cluster, cluster_url, sentinels
+from tests.redis.services import Watched, cluster, cluster_url, sentinels, until_in_step
 from tests.redis.test_connection import claim, new_job, success
 from tests.servers import free_port
 from tests.support import until
@@ -214,6 +216,27 @@ def test_the_reply_to_an_interrupted_call_is_not_taken_for_that_to_the_next(serv
 def nodes() -> Iterator[list[Server]]:
     with cluster() as servers:
         yield servers
+
+
+def test_a_node_of_a_cluster_that_drips_its_reply_ends_the_call_at_its_timeout() -> None:
+    server = Server("--cluster-enabled", "yes")
+    try:
+        with Proxy(server.port) as proxy, server.client() as client:
+            client.config_set("cluster-announce-ip", "127.0.0.1")
+            client.config_set("cluster-announce-port", proxy.port)
+            client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+            until_in_step([server])
+            broker = open_broker(Place(f"redis+cluster://127.0.0.1:{server.port}", "mrq"), timeout=0.5)
+            assert broker.enqueue([new_job()])[0].created
+            proxy.drip(0.1)
+            for _ in range(2):  # with a connection that is open, and with a new one
+                began = time.monotonic()
+                with pytest.raises(BrokerUnavailable, match=r"did not answer within 0\.5 s"):
+                    broker.enqueue([new_job() for _ in range(5)])
+                assert time.monotonic() - began < 5
+            broker.close()
+    finally:
+        server.stop()
 
 
 def test_a_cluster_with_several_prefixes_on_several_nodes(nodes: list[Server]) -> None:
