@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from mrq_core.config.secrets import hide_secrets
 from mrq_core.contract.codec import JsonObject, JsonValue, parsed
 from mrq_core.errors import InvalidValue, shown
 from mrq_core.tasks.describing import ArgumentDescription, TaskDescription
@@ -80,7 +81,8 @@ def check_params(description: TaskDescription | None, params: JsonObject, *, whe
                 )
         elif argument.schema is not None and not _fits(argument.schema, params[name]):
             raise InvalidValue(
-                f"{name} is {shown(params[name])}: expected {argument.type}", path=f"{where}.{name}"
+                f"{name} is {shown(hide_secrets(name, params[name]))}: expected {argument.type}",
+                path=f"{where}.{name}",
             )
 
 

@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 
+from mrq_core.config.secrets import looks_secret
 from mrq_core.contract.codec import JsonObject, encode
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.terms import keys_in
@@ -19,8 +20,8 @@ _VALUE_MAX = 100
 def limit_keys_in(params: JsonObject, keys: Iterable[str]) -> tuple[str, ...]:
     """The limit keys of a job with these params: each ``{name}`` becomes the value of the param.
 
-    A missing value, a list or a dict counts as ``null``. A value of over 100 characters, or with characters
-    that cannot be printed, counts by its digest.
+    A missing value, a list or a dict counts as ``null``. A value of over 100 characters, with characters that
+    cannot be printed, or whose name looks secret, counts by its digest: keys are stored and shown.
     """
     return tuple(_PARAM.sub(lambda found: _text_of(params, found[1]), key) for key in keys)
 
@@ -44,6 +45,7 @@ def rules_in(limits: Mapping[str, Limit]) -> dict[str, Limit]:
 def _text_of(params: JsonObject, name: str) -> str:
     value = keys_in(params, (name,)).get(name)
     text = value if isinstance(value, str) else encode(value).decode()
-    if text.isprintable() and 0 < len(text) <= _VALUE_MAX:
+    is_hidden = value is not None and looks_secret(name)
+    if text.isprintable() and 0 < len(text) <= _VALUE_MAX and not is_hidden:
         return text
     return hashlib.sha256(text.encode()).hexdigest()[:32]

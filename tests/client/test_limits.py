@@ -7,9 +7,14 @@ from typing import Any
 
 import pytest
 
-from mrq_core import Limit, task
+from mrq_core import Limit, queue_jobs, task
+from mrq_core.client.client import Client
 from mrq_core.contract.codec import JsonObject
+from mrq_core.contract.messages import ClaimRequest, Wanted
 from mrq_core.errors import ConfigError
+from mrq_core.operations.explaining.explaining import explain_job
+from mrq_core.operations.limits import limit_uses, list_limits
+from mrq_core.operations.views import job_details
 from mrq_core.tasks.limits import limit_keys_in, rules_in
 
 LIMIT = Limit(concurrency=1)
@@ -40,6 +45,44 @@ def test_a_value_that_no_key_can_have_counts_by_its_digest(value: str) -> None:
     assert len(key) < 120
     assert key != other
     assert limit_keys_in({"user": value}, ["api:{user}"]) == (key,)
+
+
+@pytest.mark.parametrize(
+    ("name", "params", "is_shown"),
+    [
+        ("token", {"token": "GEHEIM1"}, False),
+        ("auth.apiKey", {"auth": {"apiKey": "GEHEIM1"}}, False),
+        ("secrets.shop", {"secrets": {"shop": "GEHEIM1"}}, False),
+        ("max_tokens", {"max_tokens": "GEHEIM1"}, True),
+    ],
+)
+def test_a_value_whose_name_looks_secret_counts_by_its_digest(
+    name: str, params: JsonObject, is_shown: bool
+) -> None:
+    [key] = limit_keys_in(params, [f"api:x-{{{name}}}"])
+    assert key.startswith("api:x-")
+    assert ("GEHEIM1" in key) is is_shown
+    assert limit_keys_in({}, [f"api:x-{{{name}}}"]) == ("api:x-null",)
+
+
+@task(limits={"shop:{token}": LIMIT})
+def call_shop(token: str) -> None: ...
+
+
+def test_a_secret_that_limits_a_job_is_shown_nowhere(each_client: Client) -> None:
+    broker = each_client.broker
+    broker.prepare()
+    first, second, other = queue_jobs(call_shop, [{"token": f"GEHEIM{number}"} for number in (1, 1, 2)])
+    wanted = (Wanted(name="default"),)
+    taken = broker.claim(
+        ClaimRequest(worker="w", wanted=wanted, limit=9, lease=60.0, limits=broker.rules().limits)
+    )
+    assert {record.id for record in taken.records} == {first, other}
+    records = [record for record in broker.get([first, second, other]) if record is not None]
+    uses, _ = limit_uses(broker, {rule.name: rule for rule in list_limits(broker)})
+    assert sorted(one.use.running for one in uses) == [1, 1]
+    shown = [job_details(record, now=broker.now()) for record in records]
+    assert "GEHEIM" not in f"{shown} {uses} {explain_job(broker, second)}"
 
 
 def test_keys_with_values_belong_to_one_rule() -> None:

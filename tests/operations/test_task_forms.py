@@ -144,6 +144,16 @@ def test_params_that_do_not_fit_are_refused(params: dict[str, Any], name: str, t
     assert caught.value.path == f"params.{name}"
 
 
+def test_a_secret_that_does_not_fit_is_not_shown() -> None:
+    @task
+    def login(token: int, user: dict[str, int]) -> None: ...
+
+    with pytest.raises(InvalidValue, match=r"^token is '\*\*\*': expected int"):
+        check_params(described(login), {"token": "GEHEIM", "user": {}})
+    with pytest.raises(InvalidValue, match=r"^user is \[\{'pwd': '\*\*\*'\}\]: expected"):
+        check_params(described(login), {"token": 1, "user": [{"pwd": "GEHEIM"}]})
+
+
 def test_what_workers_do_not_tell_is_left_to_the_worker() -> None:
     check_params(None, {"x": 1})
     check_params(described(Whole), {"x": 1})
