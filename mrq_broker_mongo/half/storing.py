@@ -11,9 +11,7 @@ import secrets
 from collections.abc import Sequence
 from datetime import datetime
 
-from pymongo import UpdateOne
-
-from mrq_broker_mongo.jobs import changing, enqueueing, removing, renewing, settling
+from mrq_broker_mongo.jobs import changing, enqueueing, removing, renewing, settling, sizes
 from mrq_broker_mongo.jobs.records import Stored, object_ids, stored, to_doc
 from mrq_broker_mongo.jobs.settling import HeldJobs
 from mrq_broker_mongo.jobs.totals import Deltas
@@ -48,6 +46,7 @@ def _document_of(job: NewJob) -> Doc:
         doc.update(unique_key=job.unique.key, unique_until=job.unique.until)
         if job.unique.period is not None:
             doc["unique_period"] = job.unique.period
+    sizes.check_new(job.record, doc)
     return doc
 
 
@@ -64,14 +63,10 @@ def write(
     """See `JobStore.write`. The jobs first, then the totals, then the signals to workers."""
     if not replacements:
         return []
+    number = secrets.randbits(62)
+    updates = changing.updates_to(connection, replacements, number, _document_of)
     removals = [one.before.doc for one in replacements if one.after is None]
     gone = removing.remove(connection, removals, now)
-    number = secrets.randbits(62)
-    updates: dict[int, UpdateOne] = {}
-    for index, one in enumerate(replacements):
-        if one.after is not None:
-            followups = [_document_of(job) for job in one.followups]
-            updates[index] = changing.update_to(connection, one.before, one.after, number, followups)
     written = changing.written(connection, replacements, updates, number)
     _follow(connection, [replacements[index] for index in written])
     done = {*written, *(index for index, one in enumerate(replacements) if one.before.doc["_id"] in gone)}

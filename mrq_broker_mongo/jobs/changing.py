@@ -12,14 +12,17 @@ from datetime import datetime
 from bson import ObjectId
 from pymongo import UpdateOne
 
-from mrq_broker_mongo.jobs import effects, removing, uniques
+from mrq_broker_mongo.jobs import effects, removing, sizes, uniques
 from mrq_broker_mongo.jobs.enqueueing import document_of
 from mrq_broker_mongo.jobs.records import Stored, guard_of, object_ids, stored, update_of
 from mrq_broker_mongo.server import layout
 from mrq_broker_mongo.server.connection import Connection, Jobs
 from mrq_broker_mongo.server.location import Doc
+from mrq_core.contract.messages import NewJob
 from mrq_core.contract.pair import Replacement, WriteResult
 from mrq_core.contract.record import JobRecord
+from mrq_core.drivers.replacing import LeavesNoRoom
+from mrq_core.errors import BrokerError, ValueTooLarge
 
 BATCH = 500
 
@@ -43,8 +46,8 @@ class Records:
         connection = self._connection
         layout.recognize(connection)
         answers = dict.fromkeys(range(len(replacements)), WriteResult.CHANGED)
-        updates: dict[int, UpdateOne] = {}
         number = secrets.randbits(62)
+        updates = updates_to(connection, replacements, number, lambda job: document_of(connection, job, now))
         removals = [one.before.doc for one in replacements if one.after is None]
         gone = removing.remove(connection, removals, now)
         for index, one in enumerate(replacements):
@@ -52,9 +55,7 @@ class Records:
                 answers[index] = WriteResult.DONE if one.before.doc["_id"] in gone else WriteResult.CHANGED
             elif one.reserve and not uniques.hold_again(connection, one.before.doc, now):
                 answers[index] = WriteResult.HELD
-            else:
-                followups = [document_of(connection, job, now) for job in one.followups]
-                updates[index] = update_to(connection, one.before, one.after, number, followups)
+                del updates[index]
         for index in written(connection, replacements, updates, number):
             answers[index] = WriteResult.DONE
         done = [replacements[index] for index in updates if answers[index] is WriteResult.DONE]
@@ -82,7 +83,36 @@ def _finder(query: Doc) -> Callable[[Jobs], list[Doc]]:
     return lambda jobs: list(jobs.find(query))
 
 
-def update_to(
+def updates_to(
+    connection: Connection,
+    replacements: Sequence[Replacement[Stored]],
+    number: int,
+    document_of: Callable[[NewJob], Doc],
+) -> dict[int, UpdateOne]:
+    """The updates by the indexes of the jobs that stay. `document_of` makes the document of a follow-up.
+
+    Raises ValueTooLarge for edited params, and BrokerError for other changes after which a job or follow-up
+    would leave no room for a claim. Writes nothing.
+    """
+    updates: dict[int, UpdateOne] = {}
+    refused: list[LeavesNoRoom] = []
+    for index, one in enumerate(replacements):
+        if one.after is None:
+            continue
+        try:
+            followups = [document_of(job) for job in one.followups]
+        except ValueTooLarge as error:
+            raise BrokerError(f"a follow-up of job {one.after.id} cannot be stored: {error}") from error
+        try:
+            updates[index] = _update_to(connection, one.before, one.after, number, followups)
+        except LeavesNoRoom as error:
+            refused.append(error)
+    if refused:
+        raise sizes.all_of(refused)
+    return updates
+
+
+def _update_to(
     connection: Connection, before: Stored, after: JobRecord, number: int, followups: Sequence[Doc]
 ) -> UpdateOne:
     """The update of the job by the call with this number, guarded by the version that was read."""
@@ -91,6 +121,7 @@ def update_to(
     update["$inc"] = {"v": 1}
     if followups:
         update["$set"]["followups"] = list(followups)
+    sizes.check_again(before, after, update)
     return UpdateOne(guard_of(before.doc), update)
 
 

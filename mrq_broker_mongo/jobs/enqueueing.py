@@ -15,7 +15,7 @@ from datetime import datetime
 from bson import ObjectId
 from pymongo.errors import BulkWriteError
 
-from mrq_broker_mongo.jobs import removing, uniques
+from mrq_broker_mongo.jobs import removing, sizes, uniques
 from mrq_broker_mongo.jobs.records import cell_of, has_expired, to_doc
 from mrq_broker_mongo.jobs.totals import Deltas
 from mrq_broker_mongo.jobs.uniques import WantedKey
@@ -81,7 +81,7 @@ def _reserve(connection: Connection, keyed: dict[str, WantedKey], now: datetime)
 
 
 def document_of(connection: Connection, job: NewJob, now: datetime) -> Doc:
-    """The document of a new job. Raises ValueError for a naive time."""
+    """The document of a new job. Raises ValueError for a naive time, and ValueTooLarge."""
     doc = to_doc(job.record, connection.arrangement)
     # Only the claim of another version than 1 archives the attempt that raised the exception.
     doc["v"] = 1 if job.record.exception_type is None else 2
@@ -91,6 +91,7 @@ def document_of(connection: Connection, job: NewJob, now: datetime) -> Doc:
             doc["unique_period"] = job.unique.period
     if job.record.status is not Status.STARTED:
         doc["due_at"] = after(now, job.delay) if job.delay is not None else job.record.due_at or now
+    sizes.check_new(job.record, doc)
     return doc
 
 

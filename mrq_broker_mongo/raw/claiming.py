@@ -11,7 +11,7 @@ from typing import Any
 from bson import ObjectId
 from pymongo import UpdateOne
 
-from mrq_broker_mongo.jobs import enqueueing
+from mrq_broker_mongo.jobs import enqueueing, sizes
 from mrq_broker_mongo.jobs.changing import Records
 from mrq_broker_mongo.jobs.records import to_doc
 from mrq_broker_mongo.raw.parameters import digest
@@ -267,6 +267,9 @@ def admit(
     end_visit = {"$unset": {"visit.token": "", "visit.job": ""}}
     held: dict[str, Doc] = {}
     jobs: list[Doc] = []
+    for _, record in claims:
+        if not sizes.is_small(record):
+            sizes.check_new(record, to_doc(record, connection.arrangement))
     for one, record in claims:
         found = _change(connection, queue, one, mark, end_visit)
         if found is None or one.job_id in held:

@@ -185,7 +185,7 @@ class Broker(StoreServices):
     def add_search_keys(self, added: Sequence[AddedKeys]) -> list[ChangeResult]:
         """Adds search keys to jobs of any status, for jobs that are older than the option of their task. A
         name that a job has keeps its value. Status, due time, claim and `updated_at` stay. REFUSED: the job
-        has all names, or would have more keys than `terms.MOST_KEYS`."""
+        has all names, would have more keys than `terms.MOST_KEYS`, or would be too large to be claimed."""
 
     @abstractmethod
     def prune(self, limit: int = 1000) -> int:
@@ -201,7 +201,8 @@ class Broker(StoreServices):
         """Performs one bounded step of a bulk action, at once, in the caller.
 
         Applies the action to up to `limit` matching jobs after the cursor, oldest first. A job that starts
-        or stops matching meanwhile is changed at most once.
+        or stops matching meanwhile is changed at most once. A job that would be too large to be claimed
+        counts as refused.
         """
 
     # --- queries -----------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from mrq_core.contract.messages import (
 from mrq_core.contract.pair import ReadJob, Replacement, WriteResult
 from mrq_core.contract.queries import Page
 from mrq_core.contract.record import JobRecord, Status
-from mrq_core.errors import BrokerUnavailable
+from mrq_core.errors import BrokerError, BrokerUnavailable
 
 ATTEMPTS = 50
 """How often a job is read again after another process changed it first."""
@@ -47,6 +47,15 @@ class Records(Protocol[S]):
     def write(self, replacements: Sequence[Replacement[S]], now: datetime) -> list[WriteResult]:
         """Writes each replacement with its consequences, if the job is unchanged since it was read."""
         ...
+
+
+class LeavesNoRoom(BrokerError):
+    """Jobs that the server could not claim after this change, because they would leave no room for a claim.
+    Nothing of the call is written."""
+
+    def __init__(self, message: str, *, job_ids: tuple[str, ...]) -> None:
+        super().__init__(message)
+        self.job_ids = job_ids
 
 
 # --- changes by operators and rules -----------------------------------------------------------------
@@ -80,8 +89,10 @@ def act_where(
 
 
 def apply(records: Records[S], page: Page, action: Action, is_match: Callable[[JobRecord], bool]) -> Applied:
-    """Applies the action to the jobs of a page that still match. See `Broker.apply`."""
-    made = act_where(records, [record.id for record in page.records], action, is_match)
+    """Applies the action to the jobs of a page that still match. See `Broker.apply`. Jobs that would leave no
+    room for a claim count as refused, so that the next step gets past them."""
+    ids = [record.id for record in page.records]
+    made = _past_full(ids, str, lambda some: act_where(records, some, action, is_match))
     numbers: dict[ChangeResult, int] = {}
     for change in made:
         if change is not None:
@@ -90,7 +101,8 @@ def apply(records: Records[S], page: Page, action: Action, is_match: Callable[[J
 
 
 def add_search_keys(records: Records[S], added: Sequence[AddedKeys]) -> list[ChangeResult]:
-    """Adds search keys to jobs. See `Broker.add_search_keys`."""
+    """Adds search keys to jobs, except those that would leave no room for a claim. See
+    `Broker.add_search_keys`."""
 
     def step(
         one: AddedKeys, stored: S | None, now: datetime
@@ -100,7 +112,10 @@ def add_search_keys(records: Records[S], added: Sequence[AddedKeys]) -> list[Cha
         after = lifecycle.with_keys(stored.record, one.search_keys)
         return ChangeResult.REFUSED if after is None else (ChangeResult.DONE, Replacement(stored, after))
 
-    return _each(records, added, lambda one: one.id, step, {})
+    def id_of(one: AddedKeys) -> str:
+        return one.id
+
+    return _past_full(added, id_of, lambda some: _each(records, some, id_of, step, {}))
 
 
 def edit(records: Records[S], edits: Sequence[Edit]) -> list[ChangeResult]:
@@ -135,6 +150,24 @@ def settle(records: Records[S], settlements: Sequence[Settlement]) -> list[bool]
         return True, Replacement(stored, after, followups)
 
     return _each(records, settlements, lambda settlement: settlement.id, step, {})
+
+
+def _past_full(
+    items: Sequence[_Item],
+    id_of: Callable[[_Item], str],
+    change: Callable[[Sequence[_Item]], Sequence[_Answer | ChangeResult]],
+) -> list[_Answer | ChangeResult]:
+    """The answers of the change, and REFUSED for the jobs for which it raises LeavesNoRoom."""
+    full: set[str] = set()
+    while True:
+        try:
+            answers = iter(change([item for item in items if id_of(item) not in full]))
+        except LeavesNoRoom as error:
+            if full.issuperset(error.job_ids):
+                raise
+            full.update(error.job_ids)
+        else:
+            return [ChangeResult.REFUSED if id_of(item) in full else next(answers) for item in items]
 
 
 def _each(

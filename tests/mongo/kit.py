@@ -12,6 +12,7 @@ import pymongo
 from mrq_broker_mongo.broker import MongoBroker
 from mrq_broker_mongo.store import MongoStore
 from mrq_core.clock import Clock, SystemClock, from_ms
+from mrq_core.contract.broker import Broker
 from mrq_core.contract.driver import Opening
 from mrq_core.contract.messages import Claimed, ClaimRequest, NewJob, Outcome, Settlement, Unique, Wanted
 from mrq_core.contract.record import JobRecord, Status
@@ -76,7 +77,7 @@ def new_job(queue: str = "q", unique: Unique | None = None, **more: Any) -> NewJ
     return NewJob(record=record, unique=unique)
 
 
-def claim(broker: MongoBroker, lease: float = 60.0, limit: int = 10, queue: str = "q") -> Claimed:
+def claim(broker: Broker, lease: float = 60.0, limit: int = 10, queue: str = "q") -> Claimed:
     """Claims due jobs of the queue."""
     return broker.claim(ClaimRequest(worker="w", wanted=(Wanted(name=queue),), limit=limit, lease=lease))
 
