@@ -58,6 +58,7 @@ def show(visit: Visit, inputs: StatsInputs) -> JsonObject:
 def metrics(visit: Visit, inputs: MetricsInputs) -> JsonObject:
     """Answers the points of a metric: count, rate, mean and percentiles for each minute or hour."""
     resolution = Resolution(inputs.resolution)
+    last = resolution.start_of(visit.now)
     points: list[JsonValue] = [
         struct_view(point)
         for point in series(
@@ -65,8 +66,8 @@ def metrics(visit: Visit, inputs: MetricsInputs) -> JsonObject:
             _METRICS[inputs.name],
             queue=inputs.queue or None,
             task=inputs.task or None,
-            since=after(visit.now, -float(resolution.seconds * (inputs.number - 1))),
-            until=visit.now,
+            since=after(last, -float(resolution.seconds * (inputs.number - 1))),
+            until=after(last, float(resolution.seconds)),
             resolution=resolution,
         )
     ]

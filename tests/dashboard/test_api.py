@@ -23,8 +23,9 @@ from mrq_core.operations.queries.saved_views import save_view
 from mrq_core.operations.schedules import add_schedule
 from mrq_core.operations.workers import WORKERS_NAMESPACE, WorkerReport, report_to_json
 from mrq_core.scheduler.definitions import definition_from
-from mrq_core.testing import MemoryBroker
+from mrq_core.testing import ManualClock, MemoryBroker
 from mrq_dashboard.app import ENDPOINTS
+from tests.dashboard.conftest import MakeSite
 
 ODD_NAMES = [
     "a/pause",
@@ -236,6 +237,21 @@ def test_a_metric_has_a_point_for_each_minute(site: TestClient, client: Client) 
         found = site.get("/api/metrics", params={"name": "ended", "number": 10, **inputs}).json()
         assert len(found["points"]) == 10
         assert sum(point["count"] for point in found["points"]) == count
+
+
+@pytest.mark.parametrize("second", [0.0, 0.001, 0.5, 30.0, 59.999])
+@pytest.mark.parametrize("resolution", ["minute", "hour"])
+def test_the_last_point_of_a_metric_is_the_minute_that_runs(
+    make_site: MakeSite, second: float, resolution: str
+) -> None:
+    clock = ManualClock()
+    clock.advance(3600 - clock.now_ms() % 3_600_000 / 1000 + second)
+    broker = MemoryBroker(clock=clock)
+    site = make_site(broker=broker)
+    broker.record_metrics([measured(ENDED, broker.now(), (("queue", "q"),), [0.5])])
+    found = site.get("/api/metrics", params={"name": "ended", "number": 3, "resolution": resolution})
+    points = found.json()["points"]
+    assert [point["count"] for point in points] == [0, 0, 1]
 
 
 def test_the_system_shows_settings_without_secrets(site: TestClient, client: Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -58,7 +59,7 @@ def series(
     roll-ups of all queues and tasks in this time. Raises InvalidValue for more than 1,440 points.
     """
     start, now = resolution.start_of(since), broker.now()
-    number = -(-int((until - start).total_seconds()) // resolution.seconds)
+    number = max(0, math.ceil((until - start).total_seconds() / resolution.seconds))
     if number > MOST_POINTS:
         raise InvalidValue(
             f"since is {since.isoformat()} and until {until.isoformat()}, {number:,} points by "
