@@ -54,7 +54,8 @@ def worker(
             )
         settings["queues"] = worker_queues_from(names)
     config = given.config(**settings)
-    worker_role.keep_or_change(wants_parent=config.processes > 0)
+    once = config.file.path if config.file is not None and config.file.is_read_once else None
+    worker_role.keep_or_change(wants_parent=config.processes > 0, read_once=once)
     if not config.processes:
         run_worker(with_burst(config) if burst else config)
     _run_parent(config, given, {**given.overrides, **settings}, is_burst=burst)
@@ -79,9 +80,13 @@ def _run_parent(config: Config, given: Given, overrides: Mapping[str, object], *
     set_up_logging(config, follows_file=True)
     log = LogThread()
 
+    file, source = given.file, None
+    if config.file is not None and config.file.is_read_once:
+        file, source = config.file.path, config.file.source
+
     def start(number: int) -> ChildProcess:
         told = Start(
-            number=number, overrides=overrides, file=given.file, is_burst=is_burst, debug=given.debug
+            number=number, overrides=overrides, file=file, source=source, is_burst=is_burst, debug=given.debug
         )
         title = f"mrq-worker-process {number}/{config.processes}"
         return ChildProcess(encoded(told), launch, title)

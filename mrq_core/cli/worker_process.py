@@ -90,11 +90,15 @@ def with_burst(config: Config) -> Config:
 
 def _config_of(start: Start) -> Config:
     """The configuration of a worker with a parent, which has shown the warnings. Raises ConfigError."""
+    from mrq_core.config.source_file import ConfigFile
     from mrq_core.config.sources import load_config
 
+    file: str | ConfigFile | None = start.file
+    if start.file is not None and start.source is not None:
+        file = ConfigFile(start.file, start.source)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        config = load_config(start.overrides, file=start.file)
+        config = load_config(start.overrides, file=file)
     terminal.restore_streams()
     if config.report_file:
         config = replace(config, report_file=f"{config.report_file}.{start.number}")

@@ -37,12 +37,18 @@ def choose(arguments: Sequence[str]) -> bool:
     return is_parent
 
 
-def keep_or_change(*, wants_parent: bool) -> None:
-    """Starts this program again, in the same process, if the configuration wants the other role."""
+def keep_or_change(*, wants_parent: bool, read_once: str | None = None) -> None:
+    """Starts this program again, in the same process, if the configuration wants the other role. `read_once`
+    is the path of a config file that the program could not read again. Raises ConfigError."""
     if wants_parent != is_parent:
-        if _is_chosen:
-            from mrq_core.errors import ConfigError
+        from mrq_core.errors import ConfigError
 
+        if read_once is not None:
+            raise ConfigError(
+                f"the config file {read_once} can be read only once, and sets PROCESSES: expected PROCESSES "
+                "as a flag (--processes) or in the environment (MRQ_PROCESSES)"
+            )
+        if _is_chosen:
             raise ConfigError("PROCESSES has another value each time the config file is loaded: expected one")
         _start_again("parent" if wants_parent else "worker")
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from mrq_core.config.cores import available_cores
 from mrq_core.config.secrets import HIDDEN, hide_login, hide_secrets
+from mrq_core.config.source_file import ConfigFile
 from mrq_core.contract.signal_errors import refuse_to_wrap
 from mrq_core.errors import type_name
 
@@ -256,6 +257,8 @@ class Config:
     """Upper-case names of the config file that are not settings."""
     module: ModuleType | None = None
     """The config file as a module, which may define hook implementations."""
+    file: ConfigFile | None = None
+    """The config file as it was read, with its absolute path."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """The source of each value by its upper-case name. Defaults are left out."""
 

@@ -7,7 +7,7 @@ import os
 import select
 import stat
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from mrq_core.config.secrets import hide_password
 from mrq_core.contract.plain import printable, text_of
@@ -23,6 +23,16 @@ _PIPE_PATIENCE = 10.0
 _OTHER_FORMATS = frozenset({".json", ".yaml", ".yml", ".toml", ".ini"})
 """Suffixes of other languages. Python can run some such files, and finds no setting in them."""
 _EXPECTED = "expected the path of a Python file with settings"
+_OF_PROCESSES = ("/dev/", "/proc/")
+"""Folders whose names, such as /dev/stdin, mean something else in another process."""
+
+
+class ConfigFile(NamedTuple):
+    """A config file as it was read. `is_read_once`: another process finds no such file at the path."""
+
+    path: str
+    source: bytes
+    is_read_once: bool = False
 
 
 def path_from(given: object) -> Path:
@@ -50,11 +60,12 @@ def path_from(given: object) -> Path:
     return Path(text)
 
 
-def read_source(path: Path) -> bytes:
-    """The content of the file, at most `MOST_SOURCE` bytes. Raises ConfigError, and BrokerUnavailable if this
-    process has no free descriptor."""
+def read_file(path: Path) -> ConfigFile:
+    """Reads the file, at most `MOST_SOURCE` bytes. Raises ConfigError, also for an empty pipe, and
+    BrokerUnavailable if this process has no free descriptor."""
     try:
-        source = _read(path)
+        source, mode = _read(path)
+        folder = os.path.realpath(path.parent)
     except (OSError, ValueError) as error:
         if open_files.are_used_up(error):
             raise BrokerUnavailable(f"{_named(path)} cannot be read: {open_files.advice()}") from error
@@ -68,7 +79,12 @@ def read_source(path: Path) -> bytes:
             f"{_named(path)} is not valid Python, because it has null bytes, as binary files and UTF-16 "
             "have: expected Python source in UTF-8"
         )
-    return source
+    if not source and stat.S_ISFIFO(mode):
+        raise ConfigError(
+            f"{_named(path)} is an empty pipe: write the file into the pipe, for each program that reads it"
+        )
+    is_read_once = not stat.S_ISREG(mode) or f"{folder}/".startswith(_OF_PROCESSES)
+    return ConfigFile(str(path), source, is_read_once)
 
 
 def _named(path: str | os.PathLike[str]) -> str:
@@ -99,13 +115,14 @@ def _refuse(path: Path, error: OSError | ValueError) -> NoReturn:
     raise ConfigError(f"{_named(path)} cannot be read ({printable(reason)}): {advice}") from error
 
 
-def _read(path: Path) -> bytes:
-    """Up to more than `MOST_SOURCE` bytes: a device may have no end. Raises OSError, also for a named pipe
-    into which nothing is written."""
+def _read(path: Path) -> tuple[bytes, int]:
+    """The content and the mode. Reads up to more than `MOST_SOURCE` bytes: a device may have no end. Raises
+    OSError, also for a named pipe into which nothing is written."""
     parts: list[bytes] = []
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # opening a pipe without a writer waits otherwise
     try:
-        is_pipe = stat.S_ISFIFO(os.fstat(descriptor).st_mode)
+        mode = os.fstat(descriptor).st_mode
+        is_pipe = stat.S_ISFIFO(mode)
         while sum(map(len, parts)) <= MOST_SOURCE:
             if is_pipe and not select.select([descriptor], [], [], _PIPE_PATIENCE)[0]:
                 raise TimeoutError(f"nothing was written into this pipe for {_PIPE_PATIENCE:g} s")
@@ -114,4 +131,4 @@ def _read(path: Path) -> bytes:
                 break
     finally:
         os.close(descriptor)
-    return b"".join(parts)
+    return b"".join(parts), mode

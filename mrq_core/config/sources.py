@@ -19,7 +19,7 @@ from mrq_core.config.importing import forgetting_interrupted
 from mrq_core.config.loading import Loading, loaded_now, loading
 from mrq_core.config.secrets import hide_secrets
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, shown_setting
-from mrq_core.config.source_file import DEFAULT_FILE, path_from, read_source
+from mrq_core.config.source_file import DEFAULT_FILE, ConfigFile, path_from, read_file
 from mrq_core.contract.codec import refuse_repeated_keys
 from mrq_core.contract.naming import MAX_SECONDS, names_in
 from mrq_core.contract.plain import printable, text_of
@@ -45,7 +45,7 @@ _ENV_OTHERS = frozenset({"MRQ_CONFIG"})
 def load_config(
     overrides: Mapping[str, object] | None = None,
     *,
-    file: str | os.PathLike[str] | None = None,
+    file: str | os.PathLike[str] | ConfigFile | None = None,
     environ: Mapping[str, str] | None = None,
     source_of: Callable[[str], str] = flag_of,
 ) -> Config:
@@ -54,17 +54,19 @@ def load_config(
     `overrides` are values by name, in upper or lower case, such as those of the command
     line; errors name their source with `source_of`. A `file` named here or in MRQ_CONFIG
     must exist; otherwise `mrq-config.py` in the working directory is read if it exists.
+    A `ConfigFile`, which another process has read, is not read again.
     Raises ConfigError, also in a config file that is being loaded, and for an `mrq-config.py`
     that is a directory or a broken link: the defaults would send jobs to another broker.
     """
     if environ is None:  # the configuration of this process
         _refuse_in_config_file()
         environ = os.environ
-    named = file if file is not None else environ.get("MRQ_CONFIG") or None
-    path = path_from(named) if named is not None else Path(DEFAULT_FILE)
     module = None
-    if named is not None or _is_there(path):
-        module = _read_file(path)
+    read = file if isinstance(file, ConfigFile) else _read(file, environ)
+    if read is not None:
+        path = read.path
+        module = _run_file(read)
+        read = read._replace(path=module.__file__ or path)
     values: dict[str, object] = {}
     sources: dict[str, str] = {}
     user: dict[str, object] = {}
@@ -73,7 +75,7 @@ def load_config(
             if not isinstance(name, str):
                 continue  # type: ignore[unreachable]
             if name in SETTINGS:
-                values[name], sources[name] = value, str(path)
+                values[name], sources[name] = value, path
             elif name.isupper() and not name.startswith("_"):
                 _refuse_near_miss(name, f"{path} sets {name}")
                 user[name] = value
@@ -98,7 +100,16 @@ def load_config(
         if value is not None:
             values[name], sources[name] = value, source_of(name)
     checked = {name.lower(): _convert(name, value, sources[name]) for name, value in values.items()}
-    return Config(**checked, user=user, module=module, sources=sources)  # type: ignore[arg-type]
+    return Config(**checked, user=user, module=module, file=read, sources=sources)  # type: ignore[arg-type]
+
+
+def _read(file: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> ConfigFile | None:
+    """Reads the config file. None: there is none."""
+    named = file if file is not None else environ.get("MRQ_CONFIG") or None
+    if named is not None:
+        return read_file(path_from(named))
+    path = Path(DEFAULT_FILE)
+    return read_file(path) if _is_there(path) else None
 
 
 def _is_there(path: Path) -> bool:
@@ -109,7 +120,7 @@ def _is_there(path: Path) -> bool:
         warnings.warn(
             f"no config file is read: this user may not search the working directory ({error.strerror}); "
             "start mrq in another one, or name the file in MRQ_CONFIG",
-            stacklevel=3,
+            stacklevel=4,
         )
     except OSError:
         pass
@@ -127,20 +138,20 @@ def _refuse_in_config_file() -> None:
         )
 
 
-def _read_file(path: Path) -> ModuleType:
+def _run_file(read: ConfigFile) -> ModuleType:
     _refuse_in_config_file()
-    source = read_source(path)
+    path = read.path
     module = ModuleType("mrq_config")
     try:
-        file, here = str(path.resolve()), os.getcwd()
+        file, here = str(Path(path).resolve()), os.getcwd()
     except OSError:  # the working directory was deleted
-        file, here = str(path), ""
+        file, here = path, ""
     module.__file__ = file
     if here and here not in sys.path:
         sys.path.insert(0, here)
     try:
         # Python itself decodes bytes: as UTF-8, with or without a byte order mark, or as a coding line says.
-        code = compile(source, str(path), "exec", dont_inherit=True)
+        code = compile(read.source, path, "exec", dont_inherit=True)
     except SyntaxError as error:
         where = f", line {error.lineno}" if error.lineno else ""
         raise ConfigError(f"the config file {path} is not valid Python{where}: {error.msg}") from error
@@ -157,7 +168,7 @@ def _read_file(path: Path) -> ModuleType:
                 module.__file__ = file
     except BaseException as error:  # SystemExit, GreenletExit and the like too
         refuse_to_wrap(error)
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
         where = f", line {lines[-1]}" if lines else ""
         text = f"the config file {path} failed{where}: {shown_error(error)}"
         if open_files.are_used_up(error):

@@ -11,7 +11,7 @@ import pytest
 from mrq_core.config.secrets import hide_password, looks_secret
 from mrq_core.config.settings import SETTINGS, Config, default_of, flag_of
 
-NOT_SETTINGS = {"user", "module", "sources"}
+NOT_SETTINGS = {"user", "module", "sources", "file"}
 
 
 @pytest.mark.parametrize("name", sorted(SETTINGS))

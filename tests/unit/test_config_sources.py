@@ -126,6 +126,27 @@ def test_a_pipe_is_read_to_its_end_and_not_waited_for_without_end(
         load_config(file=str(pipe), environ={})
 
 
+def test_a_pipe_that_another_program_has_read_is_refused() -> None:
+    fed, feed = os.pipe()
+    os.write(feed, b"GREENLETS = 7\n")
+    os.close(feed)
+    config = load_config(file=f"/dev/fd/{fed}", environ={})
+    assert config.file is not None
+    assert (config.greenlets, config.file.is_read_once) == (7, True)
+    with pytest.raises(ConfigError, match=f"the config file /dev/fd/{fed} is an empty pipe: write the file"):
+        load_config(file=f"/dev/fd/{fed}", environ={})
+    os.close(fed)
+
+
+def test_a_file_that_was_read_elsewhere_is_not_read_again(write_config: WriteConfig) -> None:
+    write_config("GREENLETS = 7\n")
+    config = load_config(environ={})
+    assert config.file is not None
+    assert not config.file.is_read_once
+    write_config("GREENLETS = 8\n")
+    assert load_config(file=config.file, environ={}).greenlets == 7
+
+
 def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder.py").mkdir()
     with pytest.raises(ConfigError, match=r"folder\.py cannot be read"):

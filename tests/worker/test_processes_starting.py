@@ -195,6 +195,60 @@ def test_the_number_comes_from_flags_environment_and_config_file(
     assert parent.output.count("worker.started") == max(1, expected)
 
 
+READ_ONCE = """
+from mrq_core import get_current_config, task
+
+@task
+def plain():
+    return get_current_config()["OWN_NAME"]
+
+@task(isolate=True)
+def apart():
+    return get_current_config()["OWN_NAME"]
+"""
+
+
+def with_config_in(
+    project: Project, kind: str, content: str, *flags: str
+) -> subprocess.CompletedProcess[str]:
+    """Runs a worker in a burst, whose config file is a pipe, or a file as standard input."""
+    file = project.path / "piped.txt"
+    file.write_text(content)
+    fed, feed = os.pipe()
+    os.write(feed, content.encode())
+    os.close(feed)
+    config = f"/dev/fd/{fed}" if kind == "pipe" else "/dev/stdin"
+    with file.open() as stream:
+        done = subprocess.run(
+            [sys.executable, "-m", "mrq_core.cli", "worker", "--burst", "--config", config, *flags],
+            cwd=project.path, env=project.env, stdin=stream, pass_fds=[fed], capture_output=True, text=True,
+            timeout=PATIENCE, check=False,
+        )  # fmt: skip
+    os.close(fed)
+    return done
+
+
+@pytest.mark.parametrize("kind", ["pipe", "stdin"])
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_all_workers_and_solo_jobs_have_the_settings_of_a_config_file_that_can_be_read_only_once(
+    project: Project, kind: str, processes: str
+) -> None:
+    project.write("once.py", READ_ONCE)
+    ids = [project.queue(f"once.{name}", queue="once") for name in ("plain", "apart", "plain")]
+    content = "OWN_NAME = 'ours'\nQUEUES = ['once']\n"
+    done = with_config_in(project, kind, content, "--processes", processes)
+    assert done.returncode == 0, done.stderr
+    results = [project.client.fetch(one).result for one in ids]
+    assert results == ["ours"] * 3, done.stderr
+
+
+@pytest.mark.parametrize("kind", ["pipe", "stdin"])
+def test_a_config_file_that_can_be_read_only_once_cannot_set_the_number(project: Project, kind: str) -> None:
+    done = with_config_in(project, kind, "PROCESSES = 2\n")
+    assert done.returncode == 2
+    assert "can be read only once, and sets PROCESSES: expected PROCESSES as a flag" in done.stderr
+
+
 def test_auto_follows_the_affinity_of_the_process(project: Project) -> None:
     core = min(os.sched_getaffinity(0))
     code = f"import os, sys; os.sched_setaffinity(0, [{core}]); os.execv(sys.executable, sys.argv[1:])"

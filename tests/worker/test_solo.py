@@ -391,15 +391,36 @@ def test_a_death_is_noticed_though_a_task_takes_the_signals_of_children(solo: Pr
     assert solo.ended(other).status is Status.SUCCESS
 
 
-def test_a_config_file_that_was_broken_meanwhile_fails_a_solo_job_and_says_why(solo: Project) -> None:
+@pytest.mark.parametrize("change", ["broken", "changed", "removed"])
+def test_a_solo_job_has_the_config_of_its_worker_whatever_has_become_of_the_file(
+    solo: Project, change: str
+) -> None:
     solo.write("mrq-config.py", "OWN_NAME = 'ours'\n")
     solo.worker()
-    solo.write("mrq-config.py", "OWN_NAME = 'ours'\nraise OSError('no such disk')\n")
+    if change == "removed":
+        (solo.path / "mrq-config.py").unlink()
+    else:
+        solo.write("mrq-config.py", "OWN_NAME = 'theirs'\n" if change == "changed" else "(")
+    record = solo.ended(solo.queue("solo.everything", {"text": ""}))
+    assert record.status is Status.SUCCESS, record.traceback
+    assert isinstance(record.result, dict)
+    assert record.result["setting"] == "ours"
+
+
+def test_a_config_file_that_raises_in_the_process_of_a_solo_job_fails_the_job_and_says_why(
+    solo: Project,
+) -> None:
+    solo.write(
+        "mrq-config.py",
+        "import os\nOWN_NAME = 'ours'\nif os.path.exists('full'):\n    raise OSError('no such disk')\n",
+    )
+    solo.worker()
+    solo.write("full", "")
     record = solo.ended(solo.queue("solo.fail"))
     assert (record.status, record.exception_type) == (Status.FAILED, "mrq_core.errors.ConfigError")
-    assert "mrq-config.py failed, line 2: OSError: no such disk" in (record.traceback or "")
+    assert "mrq-config.py failed, line 4: OSError: no such disk" in (record.traceback or "")
     assert (record.claims, record.lost_claims) == (1, 0)
-    solo.write("mrq-config.py", "OWN_NAME = 'ours'\n")
+    (solo.path / "full").unlink()
     assert solo.ended(solo.queue("solo.everything", {"text": ""})).status is Status.SUCCESS
 
 

@@ -24,11 +24,13 @@ _SIZE = struct.Struct("!I")
 
 class Start(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker is told when it starts. `number` counts from 1, and stays when the worker is replaced.
-    `overrides` are the settings of the command line, `file` the config file named there."""
+    `overrides` are the settings of the command line, `file` the config file named there. `source` is the
+    content of a config file that only the parent can read."""
 
     number: int
     overrides: Mapping[str, object]
     file: str | None
+    source: bytes | None
     is_burst: bool
     debug: bool
 

@@ -167,6 +167,7 @@ class SoloProcesses:
         return Start(
             folder=self._folder,
             config_file=getattr(module, "__file__", None) or os.devnull,
+            config_source=None if config.file is None else config.file.source,
             settings={
                 name: value
                 for name, value in values.items()

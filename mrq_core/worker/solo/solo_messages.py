@@ -35,6 +35,9 @@ class Start(msgspec.Struct, frozen=True, tag="start"):
     folder: str
     """The working directory in which the worker started."""
     config_file: str
+    """The path of the worker's config file, or a file without settings."""
+    config_source: bytes | None
+    """The content of the config file when the worker read it. None: the process reads the file."""
     settings: dict[str, Any]
     """The settings that were given, or differ from the defaults."""
     worker: str

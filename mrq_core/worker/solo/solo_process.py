@@ -23,6 +23,7 @@ from mrq_core.client.ambient import ambient_client, set_process_client
 from mrq_core.client.client import Client
 from mrq_core.clock import monotonic
 from mrq_core.config.settings import Config, default_of
+from mrq_core.config.source_file import ConfigFile
 from mrq_core.config.sources import load_config
 from mrq_core.contract.driver import RunBlocking
 from mrq_core.contract.messages import Outcome
@@ -193,7 +194,10 @@ class Job:
         heart = NativeLoop(self._beat, first_pause=0.0, finish=lambda: None)
         heart.start()
         start_lasting_thread(self._listen)
-        config = load_config(start.settings, file=start.config_file)
+        file: str | ConfigFile = start.config_file
+        if start.config_source is not None:
+            file = ConfigFile(start.config_file, start.config_source)
+        config = load_config(start.settings, file=file)
         set_up_logging(config, worker=start.worker, follows_file=True)
         self._tracing = start_io_tracing(config)
         self._solo_log = SoloLog()
