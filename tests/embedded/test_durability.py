@@ -95,4 +95,4 @@ def test_a_lease_that_ends_wakes_a_waiter_once_and_not_for_ever(
 
 def waiter_has_looked(broker: EmbeddedBroker) -> bool:
     """Whether the waiter has taken the only idle connection, and with it the time at which it began."""
-    return not broker._database._idle
+    return not broker._database._pool.idle

@@ -1,4 +1,4 @@
-"""Connections to the file, and transactions on them.
+"""Transactions on the file, over connections that calls take from a pool and put back.
 
 Durability: the write-ahead log is on. `durable` transactions are on the disk when they return
 (synchronous=FULL); the others survive the death of any process, but a power failure may take the
@@ -10,15 +10,12 @@ all earlier writes.
 
 from __future__ import annotations
 
-import logging
 import os
 import sqlite3
 import sys
 import time
-import weakref
-from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from sqlite3 import dbapi2
 from threading import get_ident
 from typing import TypeVar
@@ -30,45 +27,20 @@ from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers.answers import UNREADABLE, raise_if_unreadable
 from mrq_core.drivers.exits import too_late
 from mrq_core.embedded.server import failures, layout
-from mrq_core.embedded.server.descriptors import (
-    Descriptors,
-    are_open,
-    descriptors_of,
-    leave,
-    leave_where_not_own,
-)
-from mrq_core.embedded.server.files import (
-    Files,
-    Identity,
-    close_unsaved,
-    files_of,
-    identity,
-    is_removed,
-    one_at_a_time,
-    save_log,
-)
-from mrq_core.embedded.server.foreign_opens import File, refuse_where
-from mrq_core.embedded.server.forks import NO_FORK, is_transaction_running, sleep
+from mrq_core.embedded.server.forks import NO_FORK, is_transaction_running
 from mrq_core.embedded.server.garbage import NO_GARBAGE
 from mrq_core.embedded.server.location import make_parent, refuse_other_file
-from mrq_core.errors import BrokerCorrupt, BrokerLost, BrokerUnavailable, NotSupported, shown_error
-
-_log = logging.getLogger("mrq.sqlite")
+from mrq_core.embedded.server.pool import Pool
+from mrq_core.errors import BrokerCorrupt, BrokerUnavailable, NotSupported, shown_error
 
 T = TypeVar("T")
 Connect = Callable[[str, float], sqlite3.Connection]
 
-MAX_IDLE = 16
 CHECKPOINT_PAGES = 4000
 """How long the log grows (16 MB) before a commit moves it to the file: four times SQLite's default, since
 the same pages of the indexes are written again and again."""
 MIN_SQLITE = (3, 38, 0)
 """The first version that always has json_each; RETURNING is older."""
-_LEAVE_WITHIN = 0.5
-"""Seconds for calls that use a removed log to end. In the hub of a worker, the wait may be in vain."""
-_databases: list[weakref.ref[Database]] = []
-_cut_off: set[Identity] = set()
-"""The databases that this process may not use again: other files have got descriptors of theirs."""
 
 
 def connect(path: str, timeout: float) -> sqlite3.Connection:
@@ -78,7 +50,7 @@ def connect(path: str, timeout: float) -> sqlite3.Connection:
 
 
 class Database:
-    """A pool of connections to one file. Safe in threads, greenlets and forked children.
+    """One file. Safe in threads, greenlets and forked children.
 
     A call takes an idle connection, or opens one, and puts it back; nothing is locked meanwhile
     but by SQLite itself.
@@ -96,19 +68,9 @@ class Database:
         self._timeout = timeout
         self._run_blocking = run_blocking
         self._connect = connect
-        self._idle: deque[sqlite3.Connection] = deque()
-        self._pid = os.getpid()
-        self._closed = False
+        self._pool = Pool(path)
         self._writing: dict[int, sqlite3.Connection] = {}
         """Connections that write, by thread."""
-        self._files: Files | None = None
-        """What the connections have open."""
-        self._open_ones: dict[sqlite3.Connection, Descriptors] = {}
-        self._lent: deque[None] = deque()
-        """An item for each connection that is not idle, or is about to be taken."""
-        _databases.append(weakref.ref(self, _databases.remove))
-        weakref.finalize(self, leave_where_not_own, self._open_ones)
-        refuse_where(_is_in_use)
 
     def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Runs work that only reads, on one snapshot."""
@@ -131,7 +93,7 @@ class Database:
                 self._leave_parent()
                 if not os.path.exists(self.path):
                     return None
-                self._refuse_if_cut_off()
+                self._pool.refuse_if_cut_off()
                 refuse_other_file(self.path)
                 connection = self._connect(self.path, self._timeout)
                 try:
@@ -154,45 +116,33 @@ class Database:
         """A connection for the caller alone. SQLite's errors come out as the broker's."""
         with self._translating():
             self._leave_parent()
-            lent = self._lent
-            lent.append(None)
-            while self._has_lost_log():
-                lent.pop()
-                self._leave_lost_log()
-                lent.append(None)
+            pool = self._pool
+            lent = pool.begin()
             try:
                 connection = self._take()
-                pool = self._idle
+                idle = pool.idle
                 try:
                     yield connection
                 except BaseException as error:
-                    if failures.is_io_error(error) or not self._is_whole(connection):
-                        self._leave_files(connection)
+                    if failures.is_io_error(error) or not pool.is_whole(connection):
+                        pool.leave_files(connection)
                         if isinstance(error, Exception):  # it comes from reading another file
-                            self._refuse_if_cut_off(error)
+                            pool.refuse_if_cut_off(error)
                     else:
-                        self._discard_if_doubtful(connection, pool)
+                        pool.roll_back(connection, idle)
                     raise
-                self._put_back(connection, pool)
+                pool.put_back(connection, idle)
             finally:
                 lent.pop()
 
     def has_other_files(self, connection: sqlite3.Connection) -> bool:
         """Whether a file that the connection has open was removed or replaced, or its descriptor closed. The
         next call sees to it."""
-        is_replaced = self._files is not None and self._files != files_of(self.path)
-        return is_replaced or not self._is_whole(connection)
+        return self._pool.has_other_files(connection)
 
     def close(self) -> None:
         """Closes what is idle, and the rest as it comes back."""
-        self._closed = True
-        if self._pid == os.getpid():
-            while True:
-                try:
-                    connection = self._idle.pop()
-                except IndexError:
-                    return
-                self._close(connection)
+        self._pool.close()
 
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self.lent() as connection, NO_FORK:
@@ -224,190 +174,20 @@ class Database:
             return result
 
     def _take(self) -> sqlite3.Connection:
-        if self._closed:
+        if self._pool.is_closed:
             raise BrokerUnavailable(f"the broker of {self.path} was closed: open another one")
         if sys.is_finalizing() and is_transaction_running():
             raise too_late(self.path)
-        self._notice_replacement()
-        with suppress(IndexError):
-            while True:
-                connection = self._idle.pop()
-                if self._is_whole(connection):
-                    return connection
-                self._leave_files(connection)
-        self._refuse_if_cut_off()
-        with NO_FORK:
-            connection = self._open()
-            files = files_of(self.path)
-            own = descriptors_of(
-                files, [one for pool in _databases_at(self.path) for one in pool._descriptors()]
-            )
-        if own is None:
-            connection.close()
-            raise self._lost()
-        if self._files is None:
-            self._files = files
-        self._open_ones[connection] = own
+        connection = self._pool.take_idle()
+        if connection is None:
+            with NO_FORK:
+                connection = self._open()
+                self._pool.add(connection)
         return connection
 
-    def _is_whole(self, connection: sqlite3.Connection) -> bool:
-        """Whether the descriptors of the connection are open. Costs 2 µs."""
-        own = self._open_ones.get(connection)
-        return own is None or own.are_whole()
-
-    def _descriptors(self) -> list[Descriptors]:
-        return list(self._open_ones.values())
-
-    def _refuse_if_cut_off(self, cause: Exception | None = None) -> None:
-        """Raises BrokerLost if another file has got a descriptor of a connection of this process."""
-        self._abandon_if_taken()
-        file = identity(self.path)
-        if file is not None and file in _cut_off:
-            raise self._lost() from cause
-
-    def _abandon_if_taken(self) -> None:
-        """If another file has got a descriptor, leaves all connections of this process to the database as
-        they are."""
-        databases = _databases_at(self.path)
-        taken = {own.database for one in databases for own in one._descriptors() if own.are_taken()}
-        _cut_off.update(taken)
-        for database in databases:
-            if database._files is not None and database._files[0] in taken:
-                leave(*database._open_ones)
-                database._open_ones.clear()
-                database._idle = deque()
-
-    def _lost(self) -> BrokerLost:
-        return BrokerLost(
-            f"{self.path} cannot be used any more in this process, in which code has closed descriptors of "
-            "the database by number, and other files have got the numbers: start the process anew"
-        )
-
     def _leave_parent(self) -> None:
-        """Leaves the connections to the parent of this process, if it was forked since."""
-        if self._pid != os.getpid():
-            if self._open_ones and self._files is not None and not are_open(self._files):
-                _cut_off.add(self._files[0])
-            # A child may neither use nor close connections of its parent (sqlite.org/howtocorrupt.html,
-            # "carrying an open database connection across a fork").
-            leave(*self._open_ones)
-            self._open_ones.clear()
-            self._idle, self._writing, self._lent = deque(), {}, deque()
-            self._pid, self._files = os.getpid(), None
-
-    def _notice_replacement(self) -> None:
-        """Leaves the connections to a file that was deleted or replaced: what they write is lost."""
-        if not self._open_ones:
-            self._files = None
-            return
-        files = self._files
-        if files is None or identity(self.path) == files[0]:
-            return
-        now = files_of(self.path)
-        _log.error(
-            "sqlite.replaced path=%s: the file was deleted or replaced while it was in use, and the file "
-            "that is there now is used from here on; jobs that only the old file had are lost",
-            self.path,
-        )
-        stale, self._idle = self._idle, deque()
-        for connection in stale:
-            self._close(connection)
-        self._files = now if now[0] is not None else None  # the connection that makes the file notes it
-
-    def _has_lost_log(self) -> bool:
-        """Whether the log of the database, or its index, is another file than the one that connections of
-        this process have open. A new connection would use the index of these, also those of other pools."""
-        now: Files | None = None
-        for database in (self,) if self._idle else _databases_at(self.path):
-            files = database._files
-            if files is not None and database._open_ones:
-                now = now or files_of(self.path)
-                if now != files and now[0] == files[0]:
-                    return True
-        return False
-
-    def _leave_lost_log(self) -> None:
-        """Saves what only the removed log has, and closes all connections of the process to the file.
-
-        Raises BrokerUnavailable if connections are in use for long.
-        """
-        with one_at_a_time(_LEAVE_WITHIN) as is_alone:
-            databases = _databases_at(self.path)
-            deadline = monotonic() + _LEAVE_WITHIN
-            while not is_alone or any(database._lent for database in databases):
-                if not is_alone or monotonic() > deadline:
-                    raise BrokerUnavailable(
-                        f"{self.path}-wal or {self.path}-shm was removed while it was in use, and other "
-                        "calls still use it: try again"
-                    )
-                sleep()
-            if not self._has_lost_log():  # another thread has done it meanwhile
-                return
-            self._refuse_if_cut_off()
-            is_saved = False
-            for database in databases:
-                is_saved = database._save_log() or is_saved
-            for database in databases:
-                while database._idle:
-                    connection = database._idle.pop()
-                    database._open_ones.pop(connection, None)
-                    close_unsaved(connection)
-                database._files = None
-        _log.error(
-            "sqlite.log_removed path=%s: %s-wal or %s-shm was removed while it was in use; %s",
-            *(self.path, self.path, self.path),
-            f"all changes are in {self.path} now, nothing is lost"
-            if is_saved
-            else "another process has made a new file, and the latest changes may be lost: run `mrq check`",
-        )
-
-    def _save_log(self) -> bool:
-        """Writes the changes in the removed log to the file, if no other process has begun a new log."""
-        files = self._files
-        if not self._idle or files is None or not is_removed(files, files_of(self.path)):
-            return False
-        try:
-            return save_log(self._idle[-1]) and is_removed(files, files_of(self.path))
-        except sqlite3.Error:
-            return False
-
-    def _close(self, connection: sqlite3.Connection) -> None:
-        """Closes a connection, unless it was left, or has to be."""
-        own = self._open_ones.pop(connection, None)
-        if own is None or not own.may_be_closed():
-            leave(connection)
-        else:
-            connection.close()
-
-    def _put_back(self, connection: sqlite3.Connection, pool: deque[sqlite3.Connection]) -> None:
-        """Puts the connection back into its pool, unless the pool was left meanwhile."""
-        if pool is not self._idle or len(pool) >= MAX_IDLE:
-            self._close(connection)
-            return
-        self._idle.append(connection)
-        if self._closed:
-            self.close()
-
-    def _discard_if_doubtful(self, connection: sqlite3.Connection, pool: deque[sqlite3.Connection]) -> None:
-        try:
-            connection.rollback()
-        except sqlite3.Error:
-            self._close(connection)
-        else:
-            self._put_back(connection, pool)
-
-    def _leave_files(self, connection: sqlite3.Connection) -> None:
-        """Closes all connections of the process to the file: they share a descriptor of the index of the log,
-        and other code may have closed it. The next call opens the files again."""
-        self._abandon_if_taken()
-        idle = [(self, connection)]
-        for database in _databases_at(self.path):
-            with suppress(IndexError):
-                while True:
-                    idle.append((database, database._idle.pop()))
-        for database, one in idle:
-            with suppress(sqlite3.Error):
-                database._close(one)
+        if self._pool.leave_parent():
+            self._writing = {}
 
     def _open(self) -> sqlite3.Connection:
         make_parent(self.path)
@@ -458,29 +238,6 @@ class Database:
             f"{self.path} has values that mrq cannot read ({shown_error(error)}): they were changed by hand, "
             "or the file is damaged; keep a copy of it, and see `mrq check`"
         )
-
-
-def _databases_at(path: str) -> list[Database]:
-    """All pools of this process for the file."""
-    return [one for one in _databases_of(os.getpid()) if one.path == path]
-
-
-def _databases_of(pid: int) -> list[Database]:
-    databases = [reference() for reference in list(_databases)]
-    return [one for one in databases if one is not None and one._pid == pid]
-
-
-def _is_in_use(file: File) -> bool:
-    """Whether connections of this process have locks on it. The log of a database has none."""
-    if file is None:
-        return False
-    for database in _databases_of(os.getpid()):
-        files = database._files
-        if files is not None and database._open_ones:
-            name = os.path.basename(database.path)
-            if file in (files[0], files[2], name, f"{name}-shm"):
-                return True
-    return False
 
 
 def _touch(connection: sqlite3.Connection) -> None:
