@@ -42,7 +42,7 @@ def exit_on_error(*, debug: bool) -> Iterator[None]:
     except BaseException as error:  # of mrq, or of a plugin; also GreenletExit and the like
         if debug:
             complain_traceback()
-        hint, code = "" if isinstance(error, OSError) else _HINT, exit_code_of(error)
+        hint, code = "" if issubclass(type(error), OSError) else _HINT, exit_code_of(error)
         if open_files.are_used_up(error):
             hint = open_files.advice()
         elif (is_hidden := hiding(error, anywhere=True)) is not None:
@@ -53,18 +53,21 @@ def exit_on_error(*, debug: bool) -> Iterator[None]:
 
 def notes_of(error: BaseException) -> list[str]:
     """The notes of an error, such as the plugin that raised it."""
-    notes = getattr(error, "__notes__", ())
+    try:
+        notes = getattr(error, "__notes__", ())
+    except Exception:  # code of the exception
+        return []
     return [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
 
 
 def exit_code_of(error: BaseException) -> int:
     """The exit code of a command that ends with this error."""
-    if isinstance(error, KeyboardInterrupt):
+    if issubclass(type(error), KeyboardInterrupt):
         return EXIT_INTERRUPTED
-    if isinstance(error, ScheduleNotFound):  # like any other thing that does not exist
+    if issubclass(type(error), ScheduleNotFound):  # like any other thing that does not exist
         return EXIT_FAILED
-    is_usage = isinstance(error, ConfigError | InvalidValue | InvalidParams)
-    return EXIT_USAGE if is_usage or not isinstance(error, Exception) else EXIT_FAILED
+    is_usage = issubclass(type(error), (ConfigError, InvalidValue, InvalidParams))
+    return EXIT_USAGE if is_usage or not issubclass(type(error), Exception) else EXIT_FAILED
 
 
 def can_ask() -> bool:

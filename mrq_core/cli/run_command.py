@@ -210,7 +210,7 @@ def _end_child(outcome: Outcome, error: BaseException | None) -> NoReturn:
     from mrq_core.worker.guards.forking import exit_code_of  # it imports gevent
 
     code = 0 if outcome.status is Status.SUCCESS else 1
-    if code and isinstance(error, SystemExit):
+    if code and issubclass(type(error), SystemExit):
         code = exit_code_of(error)
     elif code:
         print(safe((outcome.traceback or "").rstrip()), file=sys.stderr)

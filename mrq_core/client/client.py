@@ -17,6 +17,7 @@ from mrq_core.clock import after
 from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue, storable_params
+from mrq_core.contract.exception_fields import add_note
 from mrq_core.contract.messages import CHUNK, Enqueued, Limit, NewJob, Unique
 from mrq_core.contract.plain import from_other_copy, has_type, is_mapping, number_of, text_of, whole_of
 from mrq_core.contract.record import JobRecord, Status
@@ -378,8 +379,7 @@ def _naming(record: JobRecord) -> Iterator[None]:
         yield
     except Exception as error:
         note = f"the params or the result of job {record.id} cannot be decoded"
-        if note not in getattr(error, "__notes__", ()):
-            error.add_note(note)
+        add_note(error, note)
         raise
 
 

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from importlib import import_module
 from importlib.machinery import PathFinder
 from types import ModuleType
 from typing import Any
+
+from mrq_core.contract.exception_fields import cause_of, context_of, frames_of
 
 LIBRARIES = frozenset(
     {
@@ -37,6 +40,8 @@ _LATER = frozenset(
 """Modules of the standard library that mrq and its libraries import after the start of a command."""
 _MOST_CAUSES = 20
 """Causes of an error that are read."""
+_name_of: Callable[[BaseException], object] = vars(ImportError)["name"].__get__
+_object_of: Callable[[BaseException], object] = vars(AttributeError)["obj"].__get__
 _STANDARD = os.path.dirname(os.path.realpath(os.__file__))
 """The folder of the standard library."""
 _INSTALLED = frozenset({"site-packages", "dist-packages"})
@@ -86,17 +91,20 @@ def _modules_in(error: BaseException | None) -> dict[str, str | None]:
     for _ in range(_MOST_CAUSES):
         if error is None:
             break
-        names = [error.name] if isinstance(error, ImportError) and error.name else []
-        if isinstance(error, AttributeError):
-            names += [name for name, module in sys.modules.copy().items() if module is error.obj]
+        names = []
+        if issubclass(type(error), ImportError):
+            names = [str(name)] if (name := _name_of(error)) else []
+        elif issubclass(type(error), AttributeError):
+            missing = _object_of(error)
+            names = [name for name, module in sys.modules.copy().items() if module is missing]
         found = dict.fromkeys(name.partition(".")[0] for name in names) | found
-        step = error.__traceback__
+        step = frames_of(error)
         while step is not None:
             name = str(step.tb_frame.f_globals.get("__name__"))
             if "." not in name and found.get(name) is None:
                 found[name] = step.tb_frame.f_code.co_filename
             step = step.tb_next
-        error = error.__cause__ or error.__context__
+        error = cause_of(error) or context_of(error)
     return found
 
 

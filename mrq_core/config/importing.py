@@ -18,6 +18,7 @@ from types import BuiltinFunctionType
 from typing import Any
 
 from mrq_core.config.hidden import is_needed
+from mrq_core.contract.exception_fields import frames_of
 from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.drivers.forks import forget_module, is_importing
 
@@ -68,7 +69,7 @@ def _broken_packages() -> set[str]:
 def _running_modules(error: BaseException) -> set[str]:
     """The modules whose code the exception has passed through."""
     names = set()
-    step = error.__traceback__
+    step = frames_of(error)
     while step is not None:
         if step.tb_frame.f_code.co_name == "<module>":
             names.add(str(step.tb_frame.f_globals.get("__name__")))

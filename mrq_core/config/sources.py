@@ -21,6 +21,7 @@ from mrq_core.config.secrets import hide_secrets
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of, shown_setting
 from mrq_core.config.source_file import DEFAULT_FILE, ConfigFile, path_from, read_file
 from mrq_core.contract.codec import refuse_repeated_keys
+from mrq_core.contract.exception_fields import frames_of
 from mrq_core.contract.naming import MAX_SECONDS, names_in
 from mrq_core.contract.plain import printable, text_of
 from mrq_core.contract.signal_errors import refuse_to_wrap
@@ -168,7 +169,7 @@ def _run_file(read: ConfigFile) -> ModuleType:
                 module.__file__ = file
     except BaseException as error:  # SystemExit, GreenletExit and the like too
         refuse_to_wrap(error)
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+        lines = [f.lineno for f in traceback.extract_tb(frames_of(error)) if f.filename == path]
         where = f", line {lines[-1]}" if lines else ""
         text = f"the config file {path} failed{where}: {shown_error(error)}"
         if open_files.are_used_up(error):

@@ -13,6 +13,8 @@ from functools import partial
 from opcode import opmap
 from types import CodeType, FrameType
 
+from mrq_core.contract.exception_fields import cause_of, context_of, frames_of
+
 _RAISE = opmap["RAISE_VARARGS"]
 
 
@@ -31,15 +33,15 @@ def raised_by_handler(error: BaseException) -> BaseException | None:
         seen.add(id(found))
         if _runs_through(found, codes) or (has_default and is_ctrl_c(found)):
             return found if found is error or not _is_handled_outside(found) else None
-        found = found.__cause__ or found.__context__
+        found = cause_of(found) or context_of(found)
     return None
 
 
 def is_ctrl_c(error: BaseException) -> bool:
     """Whether this is a KeyboardInterrupt that no `raise` statement has made, or one of Python's library."""
-    if not isinstance(error, KeyboardInterrupt):
+    if not issubclass(type(error), KeyboardInterrupt):
         return False
-    trace = error.__traceback__
+    trace = frames_of(error)
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     if trace is None:
@@ -52,7 +54,7 @@ def is_ctrl_c(error: BaseException) -> bool:
 
 def _is_handled_outside(error: BaseException) -> bool:
     """Whether a frame that still runs has caught the error."""
-    trace = error.__traceback__
+    trace = frames_of(error)
     frame: FrameType | None = sys._getframe()
     while frame is not None and trace is not None:
         if frame is trace.tb_frame:
@@ -85,7 +87,7 @@ def _codes_of_handlers() -> set[CodeType]:
 
 
 def _runs_through(error: BaseException, codes: set[CodeType]) -> bool:
-    trace = error.__traceback__
+    trace = frames_of(error)
     while trace is not None:
         if trace.tb_frame.f_code in codes:
             return True

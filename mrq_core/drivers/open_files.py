@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Callable
 
+from mrq_core.contract.exception_fields import cause_of, context_of
 from mrq_core.errors import BrokerUnavailable
 
 _MOST_CAUSES = 20
 """Causes of an error that are read."""
+_number_of: Callable[[BaseException], object] = vars(OSError)["errno"].__get__
 
 
 def are_used_up(error: BaseException | None) -> bool:
@@ -16,9 +19,9 @@ def are_used_up(error: BaseException | None) -> bool:
     for _ in range(_MOST_CAUSES):
         if error is None:
             return False
-        if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        if issubclass(type(error), OSError) and _number_of(error) == errno.EMFILE:
             return True
-        error = error.__cause__ or error.__context__
+        error = cause_of(error) or context_of(error)
     return False
 
 

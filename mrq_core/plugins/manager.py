@@ -33,6 +33,7 @@ from mrq_core.config.settings import Config
 from mrq_core.contract.broker import Broker
 from mrq_core.contract.codec import JsonObject, JsonValue, copied, storable_params
 from mrq_core.contract.driver import Driver, Opening, RunBlocking, run_directly
+from mrq_core.contract.exception_fields import add_note
 from mrq_core.contract.plain import from_other_copy
 from mrq_core.contract.record import JobRecord
 from mrq_core.contract.signal_errors import refuse_to_wrap
@@ -109,7 +110,7 @@ class Plugins:
             self._add(name, plugin, origin)
         except BaseException as error:  # code of the plugin: its module, or its `__dir__` and `__eq__`
             refuse_to_wrap(error)
-            if is_loaded and isinstance(error, ConfigError):
+            if is_loaded and issubclass(type(error), ConfigError):
                 raise  # it names the plugin
             if open_files.are_used_up(error):
                 raise BrokerUnavailable(
@@ -207,9 +208,9 @@ class Plugins:
             try:
                 implementation.function(*[values[name] for name in implementation.argnames])
             except BaseException as error:
-                if isinstance(error, KeyboardInterrupt):
+                if issubclass(type(error), KeyboardInterrupt):
                     refuse_to_wrap(error)
-                elif not isinstance(error, caught):
+                elif not issubclass(type(error), caught):
                     raise
                 try:
                     _log.exception("plugin.failed hook=%s plugin=%s", hook, implementation.plugin_name)
@@ -242,15 +243,14 @@ class Plugins:
                 changed = implementation.function(*[given for _ in implementation.argnames])
             except (SystemExit, KeyboardInterrupt, RecursionError) as error:
                 refuse_to_wrap(error)
-                is_endless = isinstance(error, RecursionError)
+                is_endless = issubclass(type(error), RecursionError)
                 hint = "; if it queues a job, it is called again for that job" if is_endless else ""
                 raise ConfigError(
                     f"{where} raised {shown_error(error)}: the job is not queued{hint}"
                 ) from error
             except BaseException as error:
                 note = f"raised by {where}: the job is not queued"
-                if note not in getattr(error, "__notes__", ()):
-                    error.add_note(note)
+                add_note(error, note)
                 raise
             done = "left" if changed is None or changed is given else "returned"
             if changed is None:
@@ -300,8 +300,7 @@ class Plugins:
             raise ConfigError(f"{hook} of {self._owners(hook)} raised {shown_error(error)}") from error
         except Exception as error:
             note = f"raised by {hook} of {self._owners(hook)}"
-            if note not in getattr(error, "__notes__", ()):
-                error.add_note(note)
+            add_note(error, note)
             raise
 
     def _owners(self, hook: str) -> str:

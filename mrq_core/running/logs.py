@@ -283,6 +283,14 @@ def are_handlers_ours(logger: logging.Logger) -> bool:
     return not _root.filters
 
 
+def leave_to_others(logger: logging.Logger) -> bool:
+    """Keeps later lines from the handlers of mrq. False: it has no others, and keeps them."""
+    if are_handlers_ours(logger):
+        return False
+    _root.handlers = [handler for handler in _root.handlers if handler not in _ours]
+    return True
+
+
 def may_lose_lines(logger: logging.Logger) -> bool:
     """Whether the logger belongs to mrq, and filters or handlers of other code see its lines before the
     handlers of mrq do."""

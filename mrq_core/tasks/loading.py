@@ -13,6 +13,7 @@ import msgspec
 from mrq_core.config.hidden import explained
 from mrq_core.config.importing import forgetting_interrupted
 from mrq_core.config.settings import Config
+from mrq_core.contract.exception_fields import frames_of
 from mrq_core.contract.messages import Limit
 from mrq_core.contract.plain import from_other_copy, has_type, text_of
 from mrq_core.contract.values import check_path, is_path
@@ -235,7 +236,7 @@ def _import_longest(path: str) -> tuple[object, str, list[str]]:
 
 
 def _import_failed(path: str, module_name: str, error: BaseException) -> TaskImportFailed:
-    frames = traceback.extract_tb(error.__traceback__)
+    frames = traceback.extract_tb(frames_of(error))
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     text = f"{path} cannot be imported: importing {module_name} raised {shown_error(error)}{where}"
     return TaskImportFailed(explained(text, error), path=path)

@@ -9,13 +9,14 @@ import pluggy
 from msgspec.structs import replace
 
 from mrq_core.contract import codec
+from mrq_core.contract.exception_fields import frames_of
 from mrq_core.contract.messages import Outcome
 from mrq_core.errors import MrqError
 from mrq_core.plugins.hookspecs import AttemptContext
 from mrq_core.running.context import JobContext
 from mrq_core.worker.guards import forking
 from mrq_core.worker.guards.guarded_log import GuardedLog
-from mrq_core.worker.guards.tracebacks import exception_before, format_traceback, frames_of
+from mrq_core.worker.guards.tracebacks import exception_before, format_traceback
 
 _log = GuardedLog("mrq.plugins")
 
@@ -80,7 +81,7 @@ class Around:
         try:
             step(*arguments)
         except BaseException as error:
-            forking.end_if_child(None if isinstance(error, StopIteration) else error)
+            forking.end_if_child(None if issubclass(type(error), StopIteration) else error)
             raise
         finally:
             self._context.in_code = False

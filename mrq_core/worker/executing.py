@@ -34,6 +34,7 @@ from mrq_core.client.ambient import ambient_client
 from mrq_core.clock import monotonic
 from mrq_core.config.settings import Config
 from mrq_core.contract.codec import JsonObject, copied
+from mrq_core.contract.exception_fields import cause_of
 from mrq_core.contract.lifecycle import runs_solo
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.record import JobRecord
@@ -240,11 +241,14 @@ class Executing:
     def abandon(self) -> None:
         """Decides the outcomes of jobs whose code did not end when it was interrupted."""
         for execution in self._executions.undecided():
-            _log.warning(
-                "job.abandoned id=%s: its code did not end when it was interrupted", execution.record.id
-            )
+            record = execution.record
+            text = "job.abandoned id=%s path=%s: its code did not end when it was interrupted"
+            _log.warning(text, record.id, record.path)
             interrupt = execution.interrupt_at(monotonic()) or stop_interrupt()
-            self.decide(execution, self.outcomes.forced(execution.context, interrupt, execution.started))
+            outcome = self.outcomes.forced(execution.context, interrupt, execution.started)
+            self.decide(execution, outcome)
+            if execution.outcome is outcome:
+                self._ended_lines.log(execution.context, outcome)
 
 
 class Runner:
@@ -316,7 +320,7 @@ class Runner:
             try:
                 loaded = self._loaded[path] = load_task(path, self._config)
             except BaseException as error:  # a module may raise anything
-                forking.end_if_child(error.__cause__ if isinstance(error, TaskImportFailed) else error)
+                forking.end_if_child(cause_of(error) if type(error) is TaskImportFailed else error)
                 return error
             finally:
                 context.in_code = False

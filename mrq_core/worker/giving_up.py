@@ -1,4 +1,4 @@
-"""The last resort: settles everything from a native thread, and ends the process."""
+"""The last resort: settles everything from a native thread, tells the log, and ends the process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from collections.abc import Sequence
 from mrq_core.clock import monotonic
 from mrq_core.contract.broker import Broker
 from mrq_core.errors import BrokerLost, BrokerUnavailable, JobInterrupt
+from mrq_core.running import logs
+from mrq_core.worker.ended_lines import EndedLines
 from mrq_core.worker.executions import Execution, batches
+from mrq_core.worker.guards.guarded_log import GuardedLog, other_handlers_left_out
 from mrq_core.worker.guards.native import sleep
 from mrq_core.worker.guards.process_end import end_process_within
 from mrq_core.worker.native_settling import settle_natively
@@ -27,7 +30,7 @@ _AFTERWARDS = 2.0
 ENDS_WITHIN = _PATIENCE + _AFTERWARDS
 """Seconds for the process to end once the worker is given up."""
 
-
+_log = GuardedLog("mrq.worker")
 _KEPT_HUB = "code outside of jobs, such as an observer, keeps the hub"
 
 
@@ -46,6 +49,7 @@ class GivingUp:
         self._state = state
         self._outcomes = outcomes
         self._stopping = stopping
+        self._ended_lines = EndedLines(state.config)
 
     def give_up(self, overdue: Execution | None, task_fault: str = "") -> None:
         """Called by the watchdog, in its thread. Does not return. None: not for a job, but because of
@@ -56,22 +60,46 @@ class GivingUp:
         try:
             end_process_within(patience + _AFTERWARDS, code, "the worker was given up")
             self._stopping.is_stopping = True  # the loop claims nothing more
-            if not task_fault:
-                self._decide_all()
+            decided = [] if task_fault else self._decide_all()
             self._settle_within(patience)
-            os.write(2, f"{_reason(overdue, task_fault)}\n".encode(errors="replace"))
+            reason = _reason(overdue, task_fault)
+            os.write(2, f"{reason}\n".encode(errors="replace"))
+            self._tell(reason, decided)
         finally:
             os._exit(code)
 
-    def _decide_all(self) -> None:
+    def _decide_all(self) -> list[Execution]:
+        """Decides the outcomes of all jobs, and returns these executions."""
+        decided = []
         now = monotonic()
         stop = JobInterrupt("the worker had to be given up for another job, which could not be ended")
         for execution in self._state.executions.undecided():
             try:
                 interrupt = execution.interrupt_at(now) or stop
-                execution.decide(self._outcomes.forced(execution.context, interrupt, execution.started))
+                if execution.decide(self._outcomes.forced(execution.context, interrupt, execution.started)):
+                    decided.append(execution)
             except BaseException:
                 pass
+        return decided
+
+    def _tell(self, reason: str, decided: Sequence[Execution]) -> None:
+        """Logs what was decided: first to the handlers of mrq, which wait for nothing, because any other one
+        may wait for a lock that the code which cannot be ended has taken."""
+        errors = [one.context.error for one in decided]
+        with other_handlers_left_out():
+            if self._state.config.log_file:
+                _log.error("worker.given_up: %s", reason)
+            self._log_ends(decided)
+        if logs.leave_to_others(_log.logger):
+            for execution, error in zip(decided, errors, strict=True):
+                execution.context.error = error
+            _log.error("worker.given_up: %s", reason)
+            self._log_ends(decided)
+
+    def _log_ends(self, executions: Sequence[Execution]) -> None:
+        for execution in executions:
+            if execution.outcome is not None:
+                self._ended_lines.log(execution.context, execution.outcome)
 
     def _settle_within(self, seconds: float) -> None:
         deadline = monotonic() + seconds

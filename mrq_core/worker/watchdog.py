@@ -169,6 +169,7 @@ class Watchdog:
         if execution.process is not None:
             execution.process.interrupt(interrupt, now)
             return
+        running = None if self._hub_time is None else self._hub_time.running
         tries = self._tries.get(execution)
         if tries is None:
             tries = self._tries[execution] = _Tries(now)
@@ -176,15 +177,15 @@ class Watchdog:
         is_over = now - tries.first > (_GRACE_WHEN_STOPPING if is_stop else GRACE)
         # Where code in C holds the GIL, one look may come seconds after the other.
         if is_over and (is_stop or tries.has_reached or tries.has_signalled):
-            self._give_up(execution)
+            # While the worker stops, all jobs are over at once: the one that keeps the hub is the reason.
+            self._give_up(running if is_stop and running is not None else execution)
             return
-        keeps_hub = self._hub_time is not None and self._hub_time.running is execution
         waits = None if tries.latest is None else now - tries.latest
         is_stuck = waits is not None and waits > _HUB_TIME and not tries.has_reached
         if waits is None or waits > _REPEAT:
             tries.latest, tries.has_reached = now, False
             self._mailbox.send(execution)
-        if keeps_hub or is_stuck:
+        if running is execution or is_stuck:
             tries.has_signalled = True
             signal.pthread_kill(self._main_thread, signal.SIGALRM)
 

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import gevent
-from gevent.exceptions import LoopExit
+from gevent.exceptions import InvalidSwitchError, LoopExit
 
 from mrq_core.client.ambient import set_process_client
 from mrq_core.client.client import Client
@@ -57,7 +57,10 @@ _SETTLER_PATIENCE = 0.5
 
 _DISTURBED_MOST = 100
 """Exceptions in the main greenlet after which the worker gives up."""
+_FAULTS_MOST = 20
+"""Of these, those that may be faults of the worker itself: gevent raises IndexErrors after a stray switch."""
 
+_DISTURBANCES = (LoopExit, InvalidSwitchError)
 _log = GuardedLog("mrq.worker")
 
 
@@ -235,20 +238,20 @@ class Worker:
         return code if self._runs_through(self._finish) else 1
 
     def _runs_through(self, step: Callable[[], None]) -> bool:
-        """Runs a part of the worker's life in the main greenlet; again after an exception that a task has
-        thrown into this greenlet. False: the part is broken."""
-        disturbed = 0
+        """Runs a part of the worker's life in the main greenlet; again after a task has switched to
+        this greenlet, or thrown an exception into it. False: the part is broken."""
+        disturbed = faults = 0
         while True:
             try:
                 step()
                 return True
             except BaseException as error:
                 disturbed += 1
-                is_fault = isinstance(error, Exception) and not isinstance(error, LoopExit)
-                if is_fault or disturbed > _DISTURBED_MOST:
+                faults += isinstance(error, Exception) and not isinstance(error, _DISTURBANCES)
+                if faults > _FAULTS_MOST or disturbed > _DISTURBED_MOST:
                     _log.exception("worker.broke name=%s: it finishes what runs, and stops", self.name)
                     return False
-                _log.warning("worker.disturbed name=%s by %r: a task has raised it here", self.name, error)
+                _log.warning("worker.disturbed name=%s by %r: a task has switched to the main greenlet, or raised it here", self.name, error)
 
     def _finish(self) -> None:
         """Waits for running jobs to end and for the broker to accept every outcome."""

@@ -128,12 +128,18 @@ def test_a_child_that_a_task_forks_has_no_result(mrq: Shell, project: Project) -
         import os
         from mrq_core import task
 
+        class Unreadable(Exception):
+            def __getattribute__(self, name):
+                raise SystemExit(4)
+
         @task
         def fork(fails: str):
             child = os.fork()
             if child == 0:
                 if fails == "yes":
                     raise ValueError("in the child")
+                if fails == "unreadably":
+                    raise Unreadable
                 if fails == "exits":
                     raise SystemExit(3)
                 return "child"
@@ -146,6 +152,9 @@ def test_a_child_that_a_task_forks_has_no_result(mrq: Shell, project: Project) -
     said = mrq("run", "forks.fork", "fails", "yes")
     assert (said.out, said.code) == ("1\n", 0)
     assert said.err.count("ValueError: in the child") == 1
+    unreadable = mrq("run", "forks.fork", "fails", "unreadably")
+    assert (unreadable.out, unreadable.code) == ("1\n", 0)
+    assert "Unreadable" in unreadable.err
 
 
 def test_a_run_waits_for_a_child_that_dies_before_its_fork_returns(mrq: Shell, project: Project) -> None:

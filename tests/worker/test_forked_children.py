@@ -43,6 +43,25 @@ def raises():
     raise Refused("in the child")
 
 
+class Unreadable(Exception):
+    def __getattribute__(self, name):
+        raise Refused(name)
+
+
+class Claiming(Exception):
+    @property
+    def __class__(self):
+        raise Refused("__class__")
+
+
+def raises_unreadable():
+    raise Unreadable
+
+
+def raises_without_a_class():
+    raise Claiming
+
+
 def exits():
     sys.exit(3)
 
@@ -232,6 +251,8 @@ def prepares(way: str):
 CODES = {
     "returns": 0,
     "raises": 1,
+    "raises_unreadable": 1,
+    "raises_without_a_class": 1,
     "exits": 3,
     "exits_with_text": 1,
     "leaves": 4,

@@ -67,8 +67,15 @@ def destroys_the_hub():
 @task(timeout=5)
 def throws_into_main(kind: str):
     main = gevent.get_hub().parent
-    kinds = {"exit": SystemExit, "interrupt": KeyboardInterrupt, "kill": greenlet.GreenletExit}
-    gevent.kill(main, kinds[kind]())
+    kinds = {
+        "exit": SystemExit, "interrupt": KeyboardInterrupt, "kill": greenlet.GreenletExit, "value": ValueError
+    }
+    if kind == "switch":
+        for _ in range(5):
+            gevent.get_hub().loop.run_callback(main.switch, "a value for nothing")
+            time.sleep(0.02)
+    else:
+        gevent.kill(main, kinds[kind]())
     time.sleep(0.2)
     return "done"
 
@@ -141,6 +148,8 @@ def stray(project: Project) -> None:
         ("throws_into_main", {"kind": "exit"}),
         ("throws_into_main", {"kind": "interrupt"}),
         ("throws_into_main", {"kind": "kill"}),
+        ("throws_into_main", {"kind": "value"}),
+        ("throws_into_main", {"kind": "switch"}),
         ("stops_the_loop", {}),
     ],
 )

@@ -13,6 +13,7 @@ pool's thread. Its exit code is that of a Python program that ends in the same w
 from __future__ import annotations
 
 import atexit
+import builtins
 import gc
 import os
 import signal
@@ -32,12 +33,14 @@ from gevent.threadpool import ThreadResult
 from greenlet import GreenletExit, getcurrent
 from greenlet import greenlet as RawGreenlet
 
+from mrq_core.contract.exception_fields import frames_of
 from mrq_core.drivers.forks import forget_imports
 from mrq_core.running.context import current_context
 from mrq_core.worker.guards import children
 from mrq_core.worker.guards.closing import close_in_child
 from mrq_core.worker.guards.fork_waits import follow_hub
 from mrq_core.worker.guards.signals import STOP_SIGNALS  # whose hook for children must run before this one
+from mrq_core.worker.guards.tracebacks import format_traceback
 
 is_child = False
 """Whether this process was forked by a task."""
@@ -96,7 +99,7 @@ def _end(error: BaseException | None) -> NoReturn:
             stream.flush()
         except Exception:
             pass
-    if isinstance(error, KeyboardInterrupt):
+    if issubclass(type(error), KeyboardInterrupt):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     os._exit(code)
@@ -112,15 +115,19 @@ def _join_threads() -> None:
 
 def exit_code_of(error: BaseException | None) -> int:
     """The exit code of a program that ends with this exception. Writes its traceback, or the text of
-    SystemExit."""
+    SystemExit. Calls no code of the exception to learn its type: such code may raise."""
     if error is None:
         return 0
-    if not isinstance(error, SystemExit):
-        sys.excepthook(type(error), error, error.__traceback__)
+    if not issubclass(type(error), SystemExit):
+        if sys.excepthook is sys.__excepthook__:
+            sys.stderr.write(format_traceback(error))
+        else:
+            sys.excepthook(type(error), error, frames_of(error))
         return 1
-    if error.code is None or isinstance(error.code, int):
-        return (error.code or 0) & 0xFF
-    print(error.code, file=sys.stderr)
+    code: Any = getattr(error, "code")  # noqa: B009
+    if code is None or issubclass(type(code), int):
+        return int(code or 0) & 0xFF
+    print(code, file=sys.stderr)
     return 1
 
 
@@ -152,9 +159,9 @@ class _ChildHub(hub.Hub):
     def handle_error(self, context: object, type: Any, value: Any, tb: TracebackType | None) -> None:
         """Handles an exception that ends a greenlet or a callback. SystemExit and KeyboardInterrupt end the
         process."""
-        if isinstance(value, SystemExit | KeyboardInterrupt):
+        if issubclass(builtins.type(value), (SystemExit, KeyboardInterrupt)):
             _end(value)
-        if context is self._forker and isinstance(value, BaseException):
+        if context is self._forker and issubclass(builtins.type(value), BaseException):
             self._error = value  # reported when it has ended
         else:
             super().handle_error(context, type, value, tb)
@@ -162,7 +169,7 @@ class _ChildHub(hub.Hub):
     def _end_with_forker(self) -> None:
         if self._forker.dead:
             value = getattr(self._forker, "value", None)
-            _end(value if isinstance(value, GreenletExit) else self._error)
+            _end(value if issubclass(type(value), GreenletExit) else self._error)
 
 
 def _before() -> None:

@@ -12,20 +12,21 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from math import inf
 from typing import Any
 
 import gevent
 from gevent._hub_local import get_hub_if_exists
 
 from mrq_core.clock import monotonic
+from mrq_core.contract.exception_fields import frames_of
 from mrq_core.errors import shown_error
 from mrq_core.running import logs
 from mrq_core.running.context import current_context
 from mrq_core.running.nested_lines import limits_nesting
 from mrq_core.worker.guards.logging_lock import guard_logging_locks
-from mrq_core.worker.guards.tracebacks import frames_of
 
 _CALLER = 2
 """The frame that a log line names: the caller of this module."""
@@ -55,7 +56,7 @@ class GuardedLog(logging.LoggerAdapter[logging.Logger]):
                 limit = _start_limit()
                 info = kwargs.get("exc_info")
                 if isinstance(info, BaseException):
-                    info = (type(info), info, info.__traceback__)
+                    info = (type(info), info, frames_of(info))
                 elif info:
                     info = sys.exc_info()
                 file, line, function, _ = self.logger.findCaller(False, _CALLER)
@@ -198,6 +199,17 @@ def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
         if not _told:
             _told.append(shown_error(error)[:_SHOWN])
             _write(f"mrq: a log handler raised {_told[0]}. Later errors of log handlers are not shown\n")
+
+
+@contextmanager
+def other_handlers_left_out() -> Iterator[None]:
+    """Only the handlers of mrq get lines, in all threads."""
+    global _left_out_until
+    before, _left_out_until = _left_out_until, inf
+    try:
+        yield
+    finally:
+        _left_out_until = before
 
 
 def _leave_out_handlers() -> None:

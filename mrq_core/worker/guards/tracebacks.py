@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Any, TypedDict
 
 from mrq_core.contract.codec import storable
+from mrq_core.contract.exception_fields import cause_of, context_of, frames_of
 from mrq_core.contract.plain import printable
 from mrq_core.contract.terms import MESSAGE_LIMIT, error_group
 from mrq_core.tasks.task import Task
@@ -35,13 +36,9 @@ _FIRST_FRAMES, _LAST_FRAMES = 100, 200
 _name_of: Callable[[type], object] = vars(type)["__qualname__"].__get__
 _module_of: Callable[[type], object] = vars(type)["__module__"].__get__
 _values_of: Callable[[BaseException], dict[str, object]] = vars(BaseException)["__dict__"].__get__
-_cause_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__cause__"].__get__
-_context_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__context__"].__get__
 _hides_context: Callable[[BaseException], bool] = vars(BaseException)["__suppress_context__"].__get__
 _members_of: Callable[[BaseException], tuple[BaseException, ...]]
 _members_of = vars(BaseExceptionGroup)["exceptions"].__get__
-frames_of: Callable[[BaseException], TracebackType | None] = vars(BaseException)["__traceback__"].__get__
-"""The traceback of an exception."""
 
 
 def type_name(error: BaseException) -> str:
@@ -78,8 +75,8 @@ def error_fields(path: str, error: BaseException) -> ErrorFields:
 
 def exception_before(error: BaseException) -> BaseException | None:
     """The exception that this exception was raised from, or while handling; None after ``from None``."""
-    cause = _cause_of(error)
-    return cause if cause is not None or _hides_context(error) else _context_of(error)
+    cause = cause_of(error)
+    return cause if cause is not None or _hides_context(error) else context_of(error)
 
 
 def format_traceback(error: BaseException) -> str:
@@ -124,7 +121,7 @@ def _is_small(error: BaseException) -> bool:
         members = _members_of(one) if issubclass(type(one), BaseExceptionGroup) else ()
         if len(members) > _MOST_EXCEPTIONS:
             return False
-        for other in (_cause_of(one), _context_of(one), *members):
+        for other in (cause_of(one), context_of(one), *members):
             if other is not None and id(other) not in found:
                 found.add(id(other))
                 waiting.append(other)
@@ -149,7 +146,7 @@ def _plain(error: BaseException) -> str:
     while one is not None and id(one) not in found:
         found.add(id(one))
         chain.append((one, before))
-        is_cause = _cause_of(one) is not None
+        is_cause = cause_of(one) is not None
         before = _BECAUSE if is_cause else _MEANWHILE
         one = exception_before(one)
     left_out = len(chain) - _OUTER - _INNER

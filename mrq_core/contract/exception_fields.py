@@ -1,0 +1,24 @@
+"""Reads the fields of exceptions that other code has made.
+
+The class of such an exception may have a `__getattribute__` that raises, or properties that hide the real
+values. No subclass can replace these descriptors. For the same reason the type of an exception is asked by
+`issubclass(type(error), ...)`: `isinstance` reads `__class__`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+
+cause_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__cause__"].__get__
+context_of: Callable[[BaseException], BaseException | None] = vars(BaseException)["__context__"].__get__
+frames_of: Callable[[BaseException], TracebackType | None] = vars(BaseException)["__traceback__"].__get__
+"""The traceback of an exception."""
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """Adds the note, unless the exception has it, or its class refuses."""
+    with suppress(Exception):
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
