@@ -52,7 +52,7 @@ from mrq_core.worker.guards.surroundings import LONG
 from mrq_core.worker.interrupts import CancelRequests, import_interrupt, stop_interrupt, timeout_interrupt
 from mrq_core.worker.outcomes import Outcomes
 from mrq_core.worker.parent_link import ParentLink
-from mrq_core.worker.pool import GreenletPool
+from mrq_core.worker.pool import GreenletPool, restore_class
 from mrq_core.worker.reporting.profiling import Profiler
 from mrq_core.worker.settling import Settler
 from mrq_core.worker.solo.solo_jobs import SoloProcesses
@@ -138,6 +138,7 @@ class Executing:
                 execution.io = self._tracing.begin(context, execution.greenlet)
             active = self._loop.activecnt
             outcome = self._run(execution)
+            restore_class(execution.greenlet)
             if outcome is None:
                 self._drop(execution)
                 return False

@@ -32,14 +32,19 @@ class JobGreenlet(_Greenlet):
     that may be raised in it later. gevent calls `switch_out` when it waits."""
 
     has_waited = False
-    is_counted = True
-    """Whether the pool counts it among its greenlets."""
     io: object = None
     """What I/O tracing notes of the job that runs."""
 
     def switch_out(self) -> None:
         """Notes that other greenlets run now."""
         self.has_waited = True
+
+
+def restore_class(greenlet: JobGreenlet) -> None:
+    """Undoes that a task has given its greenlet another class, whose methods may raise."""
+    if type(greenlet) is not JobGreenlet:
+        object.__setattr__(greenlet, "__class__", JobGreenlet)
+        greenlet.has_waited = True  # it takes no other job
 
 
 _start_timeout = gevent.Timeout.start
@@ -65,7 +70,8 @@ class GreenletPool:
         self._run = run
         self._hub: Any = gevent.get_hub()
         self._inbox: SimpleQueue[Execution] = SimpleQueue()
-        self._greenlets = 0
+        self._living: set[int] = set()
+        """The greenlets, by their ids: a task may change attributes of its greenlet."""
         self._idle = 0
 
     def start(self, execution: Execution) -> None:
@@ -74,10 +80,10 @@ class GreenletPool:
         self._spawn_if_needed()
 
     def _spawn_if_needed(self) -> None:
-        if self._inbox.qsize() > self._idle and self._greenlets < self._size:
-            self._greenlets += 1
+        if self._inbox.qsize() > self._idle and len(self._living) < self._size:
             self._idle += 1  # it takes an execution as soon as it runs
             greenlet = JobGreenlet(self._work)
+            self._living.add(id(greenlet))
             greenlet.rawlink(self._ended)
             greenlet.start()
 
@@ -87,6 +93,7 @@ class GreenletPool:
         finally:
             # Besides the link, which a task can remove. In the hub, from which no greenlet inherits anything.
             this: Any = gevent.getcurrent()
+            restore_class(this)
             this.parent = self._hub  # which a task can change too
             self._hub.loop.run_callback(self._ended, this)
 
@@ -111,8 +118,7 @@ class GreenletPool:
             self._idle += 1
 
     def _ended(self, greenlet: JobGreenlet) -> None:
-        if greenlet.is_counted:
-            greenlet.is_counted = False
-            self._greenlets -= 1
+        if id(greenlet) in self._living:
+            self._living.remove(id(greenlet))
             self._idle -= 1
             self._spawn_if_needed()

@@ -26,6 +26,7 @@ from collections.abc import Callable, Collection, Sequence
 from types import FrameType
 from typing import Any
 
+import gevent
 from greenlet import getcurrent
 
 from mrq_core.clock import monotonic
@@ -196,7 +197,7 @@ class Watchdog:
             return
         if execution.context.accept(interrupt, id(execution.greenlet)):
             self._note_reached(execution)
-            execution.greenlet.throw(interrupt)
+            gevent.Greenlet.throw(execution.greenlet, interrupt)  # the class may be another one
 
     def _on_alarm(self, signum: int, frame: FrameType | None) -> None:
         """In the main thread, between two instructions of the greenlet that keeps the processor."""

@@ -213,7 +213,17 @@ def have_the_main_greenlet_as_parent(this: Any) -> None:
     this.parent = gevent.get_hub().parent
 
 
-@pytest.mark.parametrize("change", [remove_links, have_another_parent, have_the_main_greenlet_as_parent])
+def have_another_class(this: Any) -> None:
+    def refuse(*arguments: object) -> Any:
+        raise ValueError("an attribute")
+
+    this.__class__ = type("Odd", (type(this),), {"__getattribute__": refuse, "__setattr__": refuse})
+
+
+CHANGES = (remove_links, have_another_parent, have_the_main_greenlet_as_parent, have_another_class)
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_greenlet_that_a_task_has_changed_makes_room_for_another(change: Callable[[Any], None]) -> None:
     ran: list[Execution] = []
 
@@ -230,3 +240,27 @@ def test_a_greenlet_that_a_task_has_changed_makes_room_for_another(change: Calla
         while len(ran) < len(executions):
             gevent.sleep(0.001)
     assert ran == executions
+
+
+def test_a_job_whose_greenlet_has_another_class_has_its_own_outcome(project: Project) -> None:
+    project.write(
+        "classes.py",
+        """
+        import gevent
+        from mrq_core import task
+
+        def refuse(*arguments):
+            raise ValueError("an attribute")
+
+        @task
+        def changes_its_class():
+            this = gevent.getcurrent()
+            this.__class__ = type("Odd", (type(this),), {"__getattribute__": refuse, "__setattr__": refuse})
+            return "done"
+    """,
+    )
+    job = project.queue("classes.changes_its_class")
+    later = [project.queue("tasks.Add", {"a": n, "b": 1}) for n in range(3)]
+    project.work_off("--greenlets", "1")
+    assert project.ended(job).result == "done"
+    assert [project.ended(one).result for one in later] == [1, 2, 3]
