@@ -21,7 +21,9 @@ from mrq_core.clock import from_ms, now_ms
 from mrq_core.config.settings import Config
 from mrq_core.contract.plain import printable
 from mrq_core.contract.queries import LogLine
+from mrq_core.contract.signal_errors import raised_by_handler
 from mrq_core.errors import on_one_line
+from mrq_core.running.later_handlers import go_on, tell
 from mrq_core.running.log_handlers import FileHandler, LocklessHandler, TerminalHandler, print_error, recent
 from mrq_core.running.log_lines import LOG_OF, checked_formatter, name_job
 from mrq_core.running.nested_lines import limits_nesting
@@ -238,9 +240,16 @@ handle_unstamped = logging.Logger.handle
 @limits_nesting
 def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
     """Names the job in each record, for all handlers. No filter or record factory could: tasks
-    remove the former, and the latter would refuse a caller's `extra` with the same name."""
-    stamp(record)
-    handle_unstamped(logger, record)
+    remove the former, and the latter would refuse a caller's `extra` with the same name. A handler that
+    raises keeps the line from no other, and the error from the caller."""
+    try:
+        stamp(record)
+        handle_unstamped(logger, record)
+    except Exception as error:
+        if raised_by_handler(error) is not None:
+            raise
+        hand_on(logger, record, error)
+        tell(error)
 
 
 def stamp(record: logging.LogRecord) -> None:
@@ -291,17 +300,11 @@ def leave_to_others(logger: logging.Logger) -> bool:
     return True
 
 
-def may_lose_lines(logger: logging.Logger) -> bool:
-    """Whether the logger belongs to mrq, and filters or handlers of other code see its lines before the
-    handlers of mrq do."""
-    if logger not in _own:
-        return False
-    one: logging.Logger | None = logger
-    while one is not None and one is not _root:
-        if one.handlers or one.filters:
-            return True
-        one = one.parent
-    return not _ours or _root.handlers[0] is not _ours[0]
+def hand_on(
+    logger: logging.Logger, record: logging.LogRecord, error: BaseException, *, only_ours: bool = False
+) -> None:
+    """Gives a line to the handlers after the one that has raised this error. Never raises."""
+    go_on(logger, record, error, _ours, only_ours=only_ours)
 
 
 def handle_alone(record: logging.LogRecord) -> None:
@@ -314,7 +317,9 @@ def handle_alone(record: logging.LogRecord) -> None:
 def is_logging_intact() -> bool:
     """Whether logs still go where `set_up_logging` has sent them. Costs little: called after each job."""
     try:
-        handlers = _root.handlers
+        handlers: object = _root.handlers
+        if type(handlers) is not list:
+            return False
         for handler, level, filters in _expected:
             if handler.level != level or handler.filters != filters or handler not in handlers:
                 return False
@@ -345,9 +350,10 @@ def restore_logging() -> None:
         setattr(logging, "root", _root)  # noqa: B010
     logging.Logger.manager = _manager
     for logger in _loggers:
-        if type(logger.handlers) is not list or not all(map(_is_usable, logger.handlers)):
-            logger.handlers = _usable(logger.handlers)
-        if type(logger.filters) is not list:
+        handlers = getattr(logger, "handlers", None)
+        if type(handlers) is not list or not all(map(_is_usable, handlers)):
+            logger.handlers = _usable(handlers)
+        if type(getattr(logger, "filters", None)) is not list:
             logger.filters = []
         logger.propagate = True
     for handler, level in zip(_ours, _levels, strict=False):
@@ -382,7 +388,7 @@ def logging_kept() -> Iterator[None]:
 
 
 def _restore_handler(handler: logging.Handler, level: int) -> None:
-    if handler not in _root.handlers:
+    if not any(one is handler for one in _root.handlers):
         _root.handlers.insert(0, handler)  # before a handler of a task, which may raise
     if handler.level != level:
         handler.setLevel(level)
@@ -397,16 +403,16 @@ def _restore_handler(handler: logging.Handler, level: int) -> None:
 
 
 def _is_usable(handler: Any) -> bool:
-    return isinstance(handler, logging.Handler) and type(handler.level) is int
+    return issubclass(type(handler), logging.Handler) and type(getattr(handler, "level", None)) is int
 
 
 def _usable(found: Any) -> list[logging.Handler]:
     """The handlers in the object that a task has put in the place of a list, each with a level."""
-    if not isinstance(found, list | tuple | set):
-        return []
-    handlers = [one for one in found if isinstance(one, logging.Handler)]
+    kind: Any = next((kind for kind in (list, tuple, set) if issubclass(type(found), kind)), None)
+    members = () if kind is None else kind.__iter__(found)  # that of a subclass is code of the task
+    handlers = [one for one in members if issubclass(type(one), logging.Handler)]
     for handler in handlers:
-        if type(handler.level) is not int:
+        if type(getattr(handler, "level", None)) is not int:
             handler.level = logging.NOTSET
     return handlers
 

@@ -251,7 +251,7 @@ class Worker:
                 if faults > _FAULTS_MOST or disturbed > _DISTURBED_MOST:
                     _log.exception("worker.broke name=%s: it finishes what runs, and stops", self.name)
                     return False
-                _log.warning("worker.disturbed name=%s by %r: a task has switched to the main greenlet, or raised it here", self.name, error)
+                _log.warning("worker.disturbed name=%s by %r: a task has caused it", self.name, error)
 
     def _finish(self) -> None:
         """Waits for running jobs to end and for the broker to accept every outcome."""

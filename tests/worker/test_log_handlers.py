@@ -196,3 +196,103 @@ def test_a_handler_whose_lock_is_never_released_keeps_no_job(project: Project) -
     jobs = [project.queue("locked.logs") for _ in range(3)]
     assert [project.ended(job).status for job in jobs] == [Status.SUCCESS] * 3
     assert [project.log_of(job) for job in jobs] == [["logged"]] * 3
+
+
+SENDS = """
+import logging
+
+
+class Sends(logging.Handler):
+    def emit(self, record):
+        raise ConnectionError("the log server is away")
+
+
+class Notes(logging.Handler):
+    def emit(self, record):
+        with open("noted", "a") as out:
+            out.write(record.getMessage() + "\\n")
+
+
+def refuse(record):
+    raise ConnectionError("a filter")
+"""
+PAYS = """
+import logging
+from mrq_core import log, task
+from sends import Notes, Sends, refuse
+
+shop = logging.getLogger("shop")
+
+
+class Odd(list):
+    def __iter__(self):
+        raise ValueError("a list")
+
+
+class NoHandler:
+    level = 0
+
+
+@task
+def changes(way):
+    root = logging.getLogger()
+    match way:
+        case "below":
+            shop.handlers[:] = [Sends(), Notes()]
+        case "filter":
+            shop.filters[:] = [refuse]
+        case "first":
+            root.handlers.insert(0, Sends())
+            root.addHandler(Notes())
+        case "nothing":
+            root.handlers[:0] = ["x", None, NoHandler()]
+        case "deleted":
+            del root.handlers
+        case "odd":
+            root.handlers = Odd(root.handlers)
+
+
+@task
+def pays():
+    shop.error("paying")
+    log.warning("paid")
+"""
+
+
+@pytest.mark.parametrize("way", ["below", "filter", "first", "nothing", "deleted", "odd"])
+def test_lines_go_on_to_the_other_handlers_after_one_that_raises(project: Project, way: str) -> None:
+    project.write("sends.py", SENDS)
+    project.write("pays.py", PAYS)
+    project.queue("pays.changes", {"way": way})
+    jobs = [project.queue("pays.pays") for _ in range(3)]
+    project.queue("pays.changes", {"way": way})
+    jobs += [project.queue("pays.pays") for _ in range(3)]
+    worker = project.work_off("--greenlets", "1")
+    for job in jobs:
+        assert project.log_of(job) == ["paying", "paid"]
+        assert f"job.success id={job}" in worker.output
+        assert worker.output.count(f"{job} paying") == 1
+    assert "worker.stopped" in worker.output
+    if way in ("below", "first"):
+        assert (project.path / "noted").read_text().count("paying") >= len(jobs)
+
+
+def test_a_handler_of_the_config_file_that_raises_silences_no_command(project: Project) -> None:
+    project.write("sends.py", SENDS)
+    project.write("pays.py", PAYS)
+    project.write(
+        "mrq-config.py",
+        "import logging, sends\nlogging.basicConfig(level='INFO', handlers=[sends.Sends(), sends.Notes()])\n",
+    )
+    job = project.queue("pays.pays")
+    worker = project.work_off()
+    assert all(f"worker.{word}" in worker.output for word in ("starting", "started", "stopped"))
+    assert worker.output.count("a log handler raised") == 1
+    assert project.log_of(job) == ["paying", "paid"]
+    assert "job.success" in (project.path / "noted").read_text()
+    said = project.mrq("run", "pays.pays", errors=True)
+    assert "paid" in said
+    scheduler = project.start("scheduler")
+    scheduler.until_output("scheduler.started")
+    scheduler.send(signal.SIGTERM)
+    assert scheduler.wait() == 0

@@ -13,7 +13,7 @@ import os
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from math import inf
 from typing import Any
 
@@ -25,6 +25,7 @@ from mrq_core.contract.exception_fields import frames_of
 from mrq_core.errors import shown_error
 from mrq_core.running import logs
 from mrq_core.running.context import current_context
+from mrq_core.running.later_handlers import tell
 from mrq_core.running.nested_lines import limits_nesting
 from mrq_core.worker.guards.logging_lock import guard_logging_locks
 
@@ -173,8 +174,6 @@ def guard_hub() -> None:
 _handle_unguarded = logs.handle_unstamped
 _reports: deque[float] = deque(maxlen=_REPORTS_MOST)
 """The times of the latest reports of a SystemError."""
-_told: list[str] = []
-"""The errors that standard error got."""
 _left_out_until = 0.0
 """The monotonic time until which only the handlers of mrq get lines."""
 
@@ -189,16 +188,13 @@ def _handle(logger: logging.Logger, record: logging.LogRecord) -> None:
         else:
             _handle_unguarded(logger, record)
     except BaseException as error:
-        if not issubclass(type(error), Exception) and monotonic() - started > _BLOCKED:
+        is_ordinary = issubclass(type(error), Exception)
+        if not is_ordinary and monotonic() - started > _BLOCKED:
             _leave_out_handlers()
-        if logs.may_lose_lines(logger):
-            with suppress(BaseException):
-                logs.handle_alone(record)
-        if not issubclass(type(error), Exception) and current_context.get() is not None:
+        logs.hand_on(logger, record, error, only_ours=not is_ordinary)
+        if not is_ordinary and current_context.get() is not None:
             raise
-        if not _told:
-            _told.append(shown_error(error)[:_SHOWN])
-            _write(f"mrq: a log handler raised {_told[0]}. Later errors of log handlers are not shown\n")
+        tell(error)
 
 
 @contextmanager

@@ -117,7 +117,8 @@ def leave_after_work(code: int) -> None:
     the exit code."""
     set_exit_code(code)
     end_process_within(LEAVE_WITHIN, code, "the worker had stopped")
-    for flushable in (*(logging.root.handlers or ()), sys.stdout, sys.stderr):
+    handlers: object = getattr(logging.root, "handlers", None)
+    for flushable in (*(handlers if type(handlers) is list else ()), sys.stdout, sys.stderr):
         _try(flushable, "flush")
 
 
