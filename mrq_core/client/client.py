@@ -40,6 +40,7 @@ from mrq_core.ids import new_id
 from mrq_core.operations.limits import publish_missing_limits
 from mrq_core.plugins.manager import Plugins, open_broker
 from mrq_core.tasks.enqueue_options import EnqueueOptions, SingleEnqueueOptions, is_decided, record_template
+from mrq_core.tasks.import_waits import ImportWaits
 from mrq_core.tasks.limits import limit_keys_in, rules_in
 from mrq_core.tasks.loading import LoadedTask, check_reachable, load_task, resolve_options
 from mrq_core.tasks.options import TaskOptions, options_from
@@ -312,9 +313,11 @@ class Client:
         if has_type(task, type) and issubclass(task, Task):
             return resolve_options(path, task, self.config)
         try:
-            return load_task(path, self.config)
+            return load_task(path, self.config, gives_up=True)
         except TaskError as error:
             cause = error.__cause__
+            if isinstance(cause, ImportWaits):  # the options of the task are not known yet
+                raise
             if cause is not None and _is_interrupt_of_caller(cause):
                 raise cause from None
             raised = None if cause is None else raised_by_handler(cause)

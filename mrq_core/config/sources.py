@@ -23,7 +23,7 @@ from mrq_core.config.source_file import DEFAULT_FILE, ConfigFile, path_from, rea
 from mrq_core.contract.codec import refuse_repeated_keys
 from mrq_core.contract.exception_fields import frames_of
 from mrq_core.contract.naming import MAX_SECONDS, names_in
-from mrq_core.contract.plain import printable, text_of
+from mrq_core.contract.plain import has_type, printable, text_of
 from mrq_core.contract.signal_errors import refuse_to_wrap
 from mrq_core.drivers import open_files
 from mrq_core.errors import (
@@ -63,7 +63,7 @@ def load_config(
         _refuse_in_config_file()
         environ = os.environ
     module = None
-    read = file if isinstance(file, ConfigFile) else _read(file, environ)
+    read = file if has_type(file, ConfigFile) else _read(file, environ)
     if read is not None:
         path = read.path
         module = _run_file(read)
@@ -104,7 +104,7 @@ def load_config(
     return Config(**checked, user=user, module=module, file=read, sources=sources)  # type: ignore[arg-type]
 
 
-def _read(file: str | os.PathLike[str] | None, environ: Mapping[str, str]) -> ConfigFile | None:
+def _read(file: object, environ: Mapping[str, str]) -> ConfigFile | None:
     """Reads the config file. None: there is none."""
     named = file if file is not None else environ.get("MRQ_CONFIG") or None
     if named is not None:

@@ -28,6 +28,7 @@ from mrq_core.errors import (
     shown_error,
     type_name,
 )
+from mrq_core.tasks.import_waits import ImportWaits, wait_for_import
 from mrq_core.tasks.options import OPTION_NAMES, options_from, size_of
 from mrq_core.tasks.retry import LONGEST_DELAY, RetryRule
 from mrq_core.tasks.task import Task, TaskFunction, TaskLike, names_of, path_of
@@ -61,9 +62,10 @@ class LoadedTask(msgspec.Struct, frozen=True, kw_only=True):
     schedule: Mapping[str, Any] | None = None
 
 
-def load_task(path: str, config: Config) -> LoadedTask:
-    """Imports a task by its path. Raises TaskNotFound, TaskImportFailed, NotATask or ConfigError."""
-    return resolve_options(path, find_task(path), config)
+def load_task(path: str, config: Config, *, gives_up: bool = False) -> LoadedTask:
+    """Imports a task by its path; `gives_up` as in `wait_for_import`. Raises TaskNotFound, TaskImportFailed,
+    NotATask or ConfigError."""
+    return resolve_options(path, find_task(path, gives_up=gives_up), config)
 
 
 def resolve_options(path: str, task_class: type[Task], config: Config) -> LoadedTask:
@@ -168,9 +170,10 @@ def is_task_class(found: object) -> TypeGuard[type[Task]]:
     return has_type(found, type) and issubclass(found, Task) and found is not Task
 
 
-def find_task(path: str) -> type[Task]:
-    """The class behind a path. Raises TaskNotFound, TaskImportFailed or NotATask."""
-    found, module_name, names = _import_longest(path)
+def find_task(path: str, *, gives_up: bool = False) -> type[Task]:
+    """The class behind a path; `gives_up` as in `wait_for_import`. Raises TaskNotFound, TaskImportFailed or
+    NotATask."""
+    found, module_name, names = _import_longest(path, gives_up)
     for index, name in enumerate(names):
         try:
             found = getattr(found, name)
@@ -203,7 +206,7 @@ def _attribute(path: str, task_class: type[Task], name: str) -> object:
         raise _import_failed(path, f"{path}.{name}", error) from error
 
 
-def _import_longest(path: str) -> tuple[object, str, list[str]]:
+def _import_longest(path: str, gives_up: bool) -> tuple[object, str, list[str]]:
     """Imports the longest part of the path that is a module. Returns what stands for it in `sys.modules`, its
     name, and the other parts, which are names in it."""
     parts = path.split(".")
@@ -213,6 +216,8 @@ def _import_longest(path: str) -> tuple[object, str, list[str]]:
         module_name = ".".join(parts[:length])
         if sys.is_finalizing() and module_name not in sys.modules:
             continue  # a thread that was stopped in an import holds its lock for ever
+        if not wait_for_import(module_name, gives_up=gives_up):
+            return _unfinished(path, module_name, parts[length:])
         try:
             with forgetting_interrupted():
                 module: object = importlib.import_module(module_name)
@@ -233,6 +238,20 @@ def _import_longest(path: str) -> tuple[object, str, list[str]]:
         "and in what is installed beside it",
         path=path,
     )
+
+
+def _unfinished(path: str, module_name: str, rest: list[str]) -> tuple[object, str, list[str]]:
+    """The unfinished module, whose import waits for the caller. Raises TaskImportFailed if it does not
+    have the task yet."""
+    module = sys.modules.get(module_name)
+    if rest[0] not in getattr(module, "__dict__", {}):
+        waits = ImportWaits(f"the import of {module_name} waits for this call, which needs the module")
+        raise TaskImportFailed(
+            f"{path} cannot be imported: {waits}. Call mrq in a function that is called later, such as a "
+            "task, or make the call after the task is defined",
+            path=path,
+        ) from waits
+    return module, module_name, rest
 
 
 def _import_failed(path: str, module_name: str, error: BaseException) -> TaskImportFailed:

@@ -16,6 +16,7 @@ import mrq_core
 from mrq_core.cli.app import application
 from mrq_core.config.settings import SETTINGS, Config, flag_of
 from mrq_core.contract.record import Status
+from mrq_core.operations.explaining.reasons import ReasonKind
 from mrq_core.plugins import hookspecs
 from mrq_core.plugins.manager import Plugins
 from mrq_core.tasks.enqueue_options import SingleEnqueueOptions
@@ -103,6 +104,12 @@ def test_every_option_of_a_task_is_described(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(SingleEnqueueOptions.__optional_keys__))
 def test_every_option_of_an_enqueue_is_described(name: str) -> None:
     assert f"| `{name}` |" in text_of("enqueueing.md")
+
+
+@pytest.mark.parametrize("kind", ReasonKind)
+def test_every_kind_of_reason_is_described(kind: ReasonKind) -> None:
+    table = text_of("command-line.md").partition("| kind | reason |")[2].partition("\n\n")[0]
+    assert re.search(rf"^\|[^|]*`{kind}`", table, re.MULTILINE), kind
 
 
 @pytest.mark.parametrize("status", Status)
