@@ -16,6 +16,11 @@ from redis.cluster import ClusterNode, RedisCluster
 from redis.retry import Retry
 from redis.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
+try:
+    from redis.driver_info import DriverInfo
+except ImportError:  # before redis-py 7.1
+    DriverInfo = None  # type: ignore[assignment, misc]
+
 from mrq_broker_redis.server.parser import DeadlineParser, closed_if_interrupted, log_in, set_up
 from mrq_core.config.secrets import hide_password, shown_url
 from mrq_core.config.urls import is_host, url_and_prefix, why_wrong
@@ -114,6 +119,7 @@ def location_of(opening: Opening) -> Location:
         "retry": Retry(NoBackoff(), 0),
         "max_connections": CONNECTIONS_MOST,
         **_without_maintenance(),
+        **_with_version(),
     }
     parser = {"parser_class": DeadlineParser} if redis.connection.DefaultParser is _HiredisParser else {}
     try:
@@ -167,6 +173,14 @@ def _check_given_once(parts: SplitResult, options: Mapping[str, str]) -> None:
     for name, value in (("username", parts.username), ("password", parts.password)):
         if value and name in options and unquote(value) != options[name]:
             raise _WrongUrl(f"the {name} is given twice: before the host, and as an option")
+
+
+def _with_version() -> dict[str, Any]:
+    """The version that redis-py tells the server. It would look it up for each new connection, on `sys.path`,
+    which a task may have spoilt."""
+    if DriverInfo is None:
+        return {"lib_version": redis.__version__}
+    return {"driver_info": DriverInfo(lib_version=redis.__version__)}
 
 
 def _without_maintenance() -> dict[str, Any]:
@@ -273,7 +287,7 @@ def _sentinel(url: str, prefix: str, common: dict[str, Any]) -> Location:
         name: common[name]
         for name in ("socket_timeout", "socket_connect_timeout", "socket_keepalive", "retry")
     }
-    for_sentinels |= {"redis_connect_func": log_in, **_without_maintenance()}
+    for_sentinels |= {"redis_connect_func": log_in, **_without_maintenance(), **_with_version()}
     for_sentinels["socket_timeout"] = for_sentinels["socket_connect_timeout"]
     for name in ("username", "password"):
         if f"sentinel_{name}" in options:

@@ -16,7 +16,7 @@ from gevent.event import Event
 from mrq_core.contract.messages import Outcome
 from mrq_core.contract.plain import printable
 from mrq_core.contract.record import Status
-from mrq_core.errors import BrokerError, BrokerUnavailable, shown_error
+from mrq_core.errors import BrokerCorrupt, BrokerError, BrokerUnavailable, shown_error
 from mrq_core.operations.workers import WORKERS_NAMESPACE
 from mrq_core.worker.ended_lines import EndedLines
 from mrq_core.worker.executions import ClaimKind, Execution, batches, outcomes_of, store_logs
@@ -30,8 +30,9 @@ _GATHER = 0.002
 _ENOUGH = 32
 """With this many outcomes the settler waits no longer: the server would be idle meanwhile."""
 _BACKOFF_FIRST, _BACKOFF_MOST = 0.05, 2.0
-_TRIES_ALONE = 3
-"""The OSErrors of one outcome, while the broker answers other calls, after which the outcome is given up."""
+_TRIES_ALONE = 5
+"""The tries of one outcome, while the broker answers other calls, after which it is settled as failed. After
+twice as many the execution is given up."""
 
 _log = GuardedLog("mrq.worker")
 
@@ -53,10 +54,10 @@ class Settler:
         self._emptied = Event()
         self._emptied.set()
         self._is_over = False
-        self._os_errors = 0
-        """The OSErrors in a row of batches."""
+        self._errors = 0
+        """The errors in a row of batches."""
         self._at_fault: dict[Execution, int] = {}
-        """The OSErrors of executions that were settled alone while the broker answered other calls."""
+        """The errors of executions that were settled alone while the broker answered other calls."""
 
     def add(self, execution: Execution) -> None:
         """Takes an execution whose outcome is decided."""
@@ -143,28 +144,24 @@ class Settler:
                 execution.stored_progress = ratio
 
     def _settle_all(self, kind: ClaimKind, batch: Sequence[Execution]) -> None:
-        """Settles a batch; one by one if an outcome in it makes that impossible, or after a second OSError.
+        """Settles a batch; one by one if an outcome in it makes that impossible, or after a second error.
 
-        Raises BrokerUnavailable, and OSError where the process lacks something, such as a free descriptor;
-        the batch may then be settled or not, and a repetition does no harm.
+        Raises BrokerUnavailable, and what may be over at the next try; the batch may then be settled or not,
+        and a repetition does no harm.
         """
         try:
             self._settle(kind, batch)
-            self._os_errors = 0
+            self._errors = 0
         except BrokerUnavailable:
             raise
-        except OSError:
-            self._os_errors += 1
-            if self._os_errors == 1:
-                raise
-            self._settle_each(batch)
         except Exception as error:
-            if not isinstance(error, BrokerError):
-                _log.exception("settle.broke jobs=%s", [execution.record.id for execution in batch])
+            if _may_pass(error):
+                self._errors += 1
+                if self._errors == 1:
+                    raise
             elif len(batch) > 1:
                 _log.warning("settle.failed waiting=%d: they are settled alone error=%s", len(batch), error)
-            for execution in batch:
-                self._settle_alone(execution)
+            self._settle_each(batch)
 
     def _settle(self, kind: ClaimKind, batch: Sequence[Execution]) -> None:
         state = self._state
@@ -231,70 +228,62 @@ class Settler:
             state.observers.call("mrq_jobs_settled", settled=settled)
 
     def _settle_each(self, batch: Sequence[Execution]) -> None:
-        """Settles one by one, and keeps those that fail with OSError. Raises the last OSError."""
-        last: OSError | None = None
+        """Settles one by one, and keeps those whose error may pass. Raises the last such error."""
+        last: Exception | None = None
         for execution in batch:
             try:
-                self._settle_alone(execution)
+                self._settle(execution.kind, [execution])
             except BrokerUnavailable:
                 raise
-            except OSError as error:
-                try:
-                    self._keep_or_fail(execution, error)
-                except OSError:
+            except Exception as error:
+                if not self._is_settled_as_failed(execution, error):
                     last = error
         if last is not None:
             self._leave_out_finished()
             raise last
-        self._os_errors = 0
+        self._errors = 0
         self._at_fault.clear()
 
-    def _keep_or_fail(self, execution: Execution, error: OSError) -> None:
-        """Settles as failed what cannot be stored, though the broker answers other calls. Raises OSError: the
-        execution is kept, and tried again later."""
+    def _is_settled_as_failed(self, execution: Execution, error: Exception) -> bool:
+        """Settles as failed what cannot be stored, though the broker answers other calls. False: the error
+        may pass, so the execution is kept, and tried again later. Raises BrokerUnavailable."""
         tries = self._at_fault.get(execution, 0) + self._is_answering()
-        self._at_fault[execution] = tries
-        _log.error(
-            "settle.failed id=%s: the outcome of this job cannot be stored now error=%s",
-            *(execution.record.id, shown_error(error)),
-        )
-        if tries < _TRIES_ALONE:
-            raise error
-        self._settle_as_failed(execution, error)
+        if _may_pass(error):
+            self._at_fault[execution] = tries
+            _log.error(
+                "settle.failed id=%s: the outcome of this job cannot be stored now error=%s",
+                *(execution.record.id, shown_error(error)),
+            )
+            if tries < _TRIES_ALONE:
+                return False
+        if not isinstance(error, BrokerError | OSError):  # a traceback helps its author
+            _log.error("settle.broke id=%s", execution.record.id, exc_info=error)
+        outcome = unstorable(execution, error)
+        try:
+            accepted = execution.kind.settle(self._state.broker, [execution], [outcome])
+        except BrokerUnavailable:
+            raise
+        except Exception as another:
+            if _may_pass(another) and tries < 2 * _TRIES_ALONE:
+                self._at_fault[execution] = tries
+                return False
+            # The lease expires and the job is claimed again: nothing is lost.
+            _log.exception("settle.given_up id=%s", execution.record.id)
+            self._executions.remove([execution])
+            return True
+        if all(accepted):
+            execution.context.error = error
+            self._ended_lines.log(execution.context, outcome)
+        self._finish([execution], [outcome], accepted)
+        return True
 
     def _is_answering(self) -> bool:
         """Whether a call of the broker that concerns no outcome succeeds."""
         try:
             self._state.broker.state.get(WORKERS_NAMESPACE, self._state.name)
-        except (BrokerError, OSError):
+        except Exception:
             return False
         return True
-
-    def _settle_alone(self, execution: Execution) -> None:
-        try:
-            self._settle(execution.kind, [execution])
-        except (BrokerUnavailable, OSError):
-            raise
-        except Exception as error:
-            if not isinstance(error, BrokerError):
-                _log.exception("settle.broke id=%s", execution.record.id)
-            self._settle_as_failed(execution, error)
-
-    def _settle_as_failed(self, execution: Execution, error: Exception) -> None:
-        outcome = unstorable(execution, error)
-        try:
-            accepted = execution.kind.settle(self._state.broker, [execution], [outcome])
-        except (BrokerUnavailable, OSError):
-            raise
-        except Exception:
-            # The lease expires and the job is claimed again: nothing is lost.
-            _log.exception("settle.given_up id=%s", execution.record.id)
-            self._executions.remove([execution])
-            return
-        if all(accepted):
-            execution.context.error = error
-            self._ended_lines.log(execution.context, outcome)
-        self._finish([execution], [outcome], accepted)
 
     def store_lines(self, executions: Sequence[Execution]) -> None:
         """Stores the log lines of these jobs that are not stored yet. Raises BrokerError, and keeps them."""
@@ -304,6 +293,13 @@ class Settler:
             for execution in executions:
                 record = execution.record
                 execution.context.log.drop(stored.get((record.id, record.claims), 0))
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether the same call may succeed later. What is no error of the broker lies in this process, which may
+    lack a descriptor, or in which a task has changed what a library needs for a moment. Where a library reads
+    an answer, such an error looks like one of the server."""
+    return isinstance(error, BrokerCorrupt) or not isinstance(error, BrokerError)
 
 
 def unstorable(execution: Execution, error: Exception) -> Outcome:

@@ -135,6 +135,24 @@ def test_one_outcome_that_cannot_be_stored_fails_alone(
     assert any("settle.broke" in record.getMessage() for record in caplog.records) == has_bug
 
 
+@pytest.mark.parametrize(
+    "error", [BrokerCorrupt("unreadable"), TypeError("of a library"), OSError("none left")]
+)
+def test_outcomes_are_kept_while_something_in_the_process_is_broken(bench: Bench, error: Exception) -> None:
+    failures: list[int] = []
+
+    def choke(settlements: Sequence[Settlement]) -> None:
+        if len(failures) < 6:
+            failures.append(len(settlements))
+            raise error
+
+    bench.broker.fail = choke
+    executions = bench.run(3)
+    assert bench.settler.drain(30)
+    assert [bench.record(execution).status for execution in executions] == [Status.SUCCESS] * 3
+    assert len(bench.executions) == 0
+
+
 def test_a_success_is_not_turned_into_a_failure_because_the_broker_was_away(bench: Bench) -> None:
     calls: list[int] = []
 

@@ -132,6 +132,8 @@ class Surroundings:
             if type(sys.path) is not list:
                 sys.path = self._path_list
             sys.path[:0] = [folder for folder in self._path if folder not in sys.path]
+        if not all(map(_is_path, sys.path)):  # the import system ignores them, and libraries fail
+            sys.path[:] = [folder for folder in sys.path if _is_path(folder)]
         guard_loggers()
 
     def _has_path(self) -> bool:
@@ -201,6 +203,10 @@ class Surroundings:
         elif self._warned != folder:
             self._warned = folder
             _log.warning("folder.changed: a task has changed the working directory of all jobs to %s", folder)
+
+
+def _is_path(folder: object) -> bool:
+    return issubclass(type(folder), (str, bytes, os.PathLike))
 
 
 def _heed_children() -> bool:
