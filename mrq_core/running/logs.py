@@ -36,6 +36,9 @@ _LINE_MOST = 8_388_608
 """Bytes of a line that are kept. A document of MongoDB has room for twice as much."""
 _PART_LEAST = 100
 """Bytes that a line which no longer fits is cut to, at least. With less room it is dropped."""
+_LINE_COST = 64
+"""Bytes that a line counts beside its text: its time, its level and its place. A job that logs in a tight
+loop would otherwise make hundreds of thousands of lines, and other outcomes wait while they are stored."""
 _NOTICE = "the log of this job is longer than MAX_LOG_SIZE: what follows is not kept"
 _ours: list[logging.Handler] = []
 """The handlers of mrq on the root logger."""
@@ -89,8 +92,8 @@ class JobLog:
         if size > _LINE_MOST:
             text = _without_middle(text, _LINE_MOST)
             size = len(text.encode())
-        room = self._left - len(_NOTICE) - 1
-        self._left -= size + 1
+        room = self._left - len(_NOTICE) - 2 * _LINE_COST
+        self._left -= size + _LINE_COST
         if self._left < 0:
             if room >= _PART_LEAST:
                 self._add(level, _without_middle(text, room), unix_ms)
@@ -119,7 +122,7 @@ class JobLog:
     def take_over(self, line: LogLine) -> None:
         """Adds a line that another process wrote to the log of this attempt. Later lines follow it."""
         self._seq = line.seq
-        self._left -= len(line.message.encode()) + 1
+        self._left -= len(line.message.encode()) + _LINE_COST
         self.keep(line)
 
     def lines(self) -> Sequence[LogLine]:
