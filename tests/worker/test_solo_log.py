@@ -182,11 +182,13 @@ def test_a_module_that_configures_logging_when_it_is_imported_costs_its_job_no_l
     assert worker.output.count(f"job.success id={job}") == 1
 
 
-def test_a_solo_process_that_cannot_read_the_configuration_is_told(project: Project) -> None:
-    project.write("mrq-config.py", "LOG_LEVEL = 'INFO'\n")
+def test_the_worker_logs_the_end_of_a_job_whose_process_cannot_run_the_config_file(project: Project) -> None:
+    project.write(
+        "mrq-config.py", "import os\n\nif os.path.exists('later'):\n    raise LookupError('later')\n"
+    )
     project.write("later.py", "from mrq_core import task\n\n@task(isolate=True)\ndef runs():\n    pass\n")
     worker = project.worker()
-    project.write("mrq-config.py", "raise LookupError('changed')\n")
+    project.write("later", "")
     job = project.queue("later.runs")
     assert project.ended(job).status == Status.FAILED
     worker.until_output(f"job.failed id={job}")
