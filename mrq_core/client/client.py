@@ -21,7 +21,7 @@ from mrq_core.contract.exception_fields import add_note
 from mrq_core.contract.messages import CHUNK, Enqueued, Limit, NewJob, Unique
 from mrq_core.contract.plain import from_other_copy, has_type, is_mapping, number_of, text_of, whole_of
 from mrq_core.contract.record import JobRecord, Status
-from mrq_core.contract.signal_errors import is_ctrl_c, raised_by_handler
+from mrq_core.contract.signal_errors import is_ctrl_c, is_made, raised_by_handler
 from mrq_core.contract.terms import keys_in
 from mrq_core.contract.values import check_job_id
 from mrq_core.drivers import open_files
@@ -405,9 +405,10 @@ def checked_client(client: object) -> Client | None:
 
 
 def _is_interrupt_of_caller(error: BaseException) -> bool:
-    """Whether an exception that ended an import is for the caller: Ctrl-C, or a kill or Timeout of gevent."""
+    """Whether an exception that ended an import is for the caller: Ctrl-C, or a kill or Timeout of gevent
+    that the module has not raised itself."""
     kind = type(error)
-    return is_ctrl_c(error) or kind.__module__ in ("greenlet", "gevent.timeout")
+    return is_ctrl_c(error) or (kind.__module__ in ("greenlet", "gevent.timeout") and not is_made(error))
 
 
 def _iterator(params_list: Any) -> Iterator[Mapping[str, object]]:

@@ -39,17 +39,21 @@ def raised_by_handler(error: BaseException) -> BaseException | None:
 
 def is_ctrl_c(error: BaseException) -> bool:
     """Whether this is a KeyboardInterrupt that no `raise` statement has made, or one of Python's library."""
-    if not issubclass(type(error), KeyboardInterrupt):
-        return False
+    return issubclass(type(error), KeyboardInterrupt) and not is_made(error)
+
+
+def is_made(error: BaseException) -> bool:
+    """Whether a `raise` statement outside of Python's library has made the error, so that it has come neither
+    from a signal nor from another greenlet."""
     trace = frames_of(error)
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
     if trace is None:
-        return True
+        return False
     frame, at = trace.tb_frame, trace.tb_lasti
-    is_made = frame.f_code.co_code[at : at + 1] == bytes([_RAISE])
+    is_raised = frame.f_code.co_code[at : at + 1] == bytes([_RAISE])
     module = str(frame.f_globals.get("__name__")).partition(".")[0]
-    return not is_made or module in sys.stdlib_module_names
+    return is_raised and module not in sys.stdlib_module_names
 
 
 def _is_handled_outside(error: BaseException) -> bool:

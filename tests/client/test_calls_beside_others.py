@@ -30,31 +30,38 @@ for _ in range(2):
 print(Queue("around").size(), Queue("default").size())
 """
 
-WAITS_FOR_A_THREAD = """
+HOLDS_A_LOCK = """
 import os
 import threading
-from mrq_core import MrqError, queue_job
+
+lock = threading.Lock()
+os.register_at_fork(before=lock.acquire, after_in_parent=lock.release, after_in_child=lock.release)
+from mrq_core import Queue, queue_job
+
+queue_job("tasks.x")
+stops = threading.Event()
+calls = 0
 
 def call():
-    try:
-        queue_job("tasks.around")
-    except MrqError as error:
-        print(error)
+    global calls
+    while not stops.is_set():
+        with lock:
+            queue_job("tasks.x")
+            calls += 1
 
-def wait():
-    thread = threading.Thread(target=call)
+threads = [threading.Thread(target=call) for _ in range(2)]
+for thread in threads:
     thread.start()
+for _ in range(10):
+    child = os.fork()
+    if not child:
+        queue_job("tasks.child", queue="children")
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+stops.set()
+for thread in threads:
     thread.join()
-
-os.register_at_fork(after_in_parent=wait)
-queue_job("tasks.x")
-from mrq_core.embedded.server import forks
-forks._CALL_WAITS = 0.1
-child = os.fork()
-if not child:
-    os._exit(0)
-os.waitpid(child, 0)
-print(len(queue_job("tasks.x")))
+print(Queue("children").size(), Queue("default").size() == calls + 1)
 """
 
 IN_A_LOG_HANDLER = """
@@ -92,10 +99,9 @@ def test_functions_that_a_program_runs_around_each_fork_make_calls(name: str, tm
     assert output_of(AROUND_FORKS, brokers.address_of(name, tmp_path)) == "6 3\n"
 
 
-def test_a_call_that_keeps_a_fork_from_ending_says_so(tmp_path: Path) -> None:
-    said = output_of(WAITS_FOR_A_THREAD, brokers.address_of("sqlite", tmp_path)).splitlines()
-    assert "os.register_at_fork" in said[0]
-    assert said[1] == "24"
+@pytest.mark.parametrize("name", brokers.PARAMS)
+def test_a_fork_that_waits_for_the_lock_of_a_caller_ends(name: str, tmp_path: Path) -> None:
+    assert output_of(HOLDS_A_LOCK, brokers.address_of(name, tmp_path)) == "10 True\n"
 
 
 @pytest.mark.parametrize("name", brokers.PARAMS)

@@ -62,6 +62,21 @@ def raises_without_a_class():
     raise Claiming
 
 
+class Closed:
+    def write(self, text):
+        raise SystemExit(31)
+
+    flush = fileno = write
+
+
+def leaves_broken_streams():
+    sys.stdout = sys.stderr = Closed()
+
+
+def exits_with_a_large_number():
+    sys.exit(10**30)
+
+
 def exits():
     sys.exit(3)
 
@@ -252,6 +267,8 @@ CODES = {
     "returns": 0,
     "raises": 1,
     "raises_unreadable": 1,
+    "leaves_broken_streams": 0,
+    "exits_with_a_large_number": 255,
     "raises_without_a_class": 1,
     "exits": 3,
     "exits_with_text": 1,
@@ -296,6 +313,7 @@ def codes_of(kind: str) -> dict[str, int]:
         codes.update(leaves=4, spawned_exits=6, breaks_the_hub=1)
     if kind == "forks_with_multiprocessing":  # the pipe that it has closed keeps gevent from noticing
         del codes["waits_for_ever"]
+        codes.update(exits_with_a_large_number=1, leaves_broken_streams=1)  # multiprocessing does so
     return codes
 
 

@@ -13,18 +13,18 @@ from contextlib import suppress
 from threading import get_ident
 
 from mrq_core.clock import monotonic
-from mrq_core.errors import BrokerUnavailable
 
 _FORK_WAITS = 3.0
 """Seconds for which a fork waits for running transactions."""
-_CALL_WAITS = 10.0
-"""Seconds for which a call waits for a fork in another thread."""
+_CALL_WAITS = 0.25
+"""Seconds for which calls wait for a fork in another thread. The process itself forks under the GIL, so that
+calls wait only while functions run before and after it: one of them may wait for a lock of a caller."""
 _SLICE = 0.001
 
 _transactions: deque[None] = deque()
 """An item for each transaction that runs in this process."""
 _forking: int | None = None
-"""The thread that forks."""
+"""The thread that forks, as long as calls wait for it."""
 _sleeper: _queue.SimpleQueue[None] = _queue.SimpleQueue()
 """Always empty: to wait for an item is a sleep that gevent has not patched."""
 
@@ -33,7 +33,7 @@ class _NoFork:
     """A context in which the process does not fork. Transactions of several threads may be in it.
 
     The thread that forks may enter it: a function that a program runs before or after each fork calls mrq.
-    Entering raises BrokerUnavailable where a fork in another thread takes very long.
+    Other threads may enter it after `_CALL_WAITS`.
     """
 
     __slots__ = ()
@@ -68,14 +68,12 @@ def _is_forking_elsewhere() -> bool:
 
 def _wait_for_fork() -> None:
     """Waits until no other thread forks, and notes a transaction."""
+    global _forking
     deadline = monotonic() + _CALL_WAITS
     while True:
         while _is_forking_elsewhere():
             if monotonic() > deadline:
-                raise BrokerUnavailable(
-                    f"another thread of this process has been forking for {_CALL_WAITS:.0f} s: a function of "
-                    "os.register_at_fork waits for something, perhaps for this call"
-                )
+                _forking = None
             sleep()
         _transactions.append(None)
         if not _is_forking_elsewhere():

@@ -97,7 +97,7 @@ def _end(error: BaseException | None) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except Exception:
+        except BaseException:
             pass
     if issubclass(type(error), KeyboardInterrupt):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -126,7 +126,8 @@ def exit_code_of(error: BaseException | None) -> int:
         return 1
     code: Any = getattr(error, "code")  # noqa: B009
     if code is None or issubclass(type(code), int):
-        return int(code or 0) & 0xFF
+        number = int(code or 0)
+        return number & 0xFF if -(2**63) <= number < 2**63 else 0xFF  # as Python does
     print(code, file=sys.stderr)
     return 1
 
