@@ -78,9 +78,8 @@ def _importer(name: str) -> int | None:
 def _waits_for_caller(importer: int, frames: dict[int, FrameType]) -> bool:
     here = threading.get_ident()
     if importer not in frames:
-        return (
-            here in sys._current_frames()
-        )  # else gevent has patched threads, and the greenlet may be running
+        # The importing thread has ended. In a process that gevent has patched, its greenlet may be running.
+        return here in sys._current_frames()
     return awaits([importer], here, {**frames, here: sys._getframe()}) is not None
 
 
