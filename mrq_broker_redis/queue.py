@@ -80,6 +80,9 @@ class RedisQueue(JobQueue):
             raise_if_unreadable(error, self._connection)
             raise
 
+    def put_off(self, claims: Sequence[ClaimRef], seconds: float) -> None:
+        writing.put_off(self._connection, claims, seconds)
+
     def remove(self, removals: Sequence[Removal]) -> list[bool]:
         try:
             return writing.remove(self._connection, removals)

@@ -123,6 +123,14 @@ def renew(connection: Connection, claims: Sequence[ClaimRef], lease: float) -> l
     return answers
 
 
+def put_off(connection: Connection, claims: Sequence[ClaimRef], seconds: float) -> None:
+    """See `JobQueue.put_off`."""
+    for start in range(0, len(claims), BATCH):
+        part = [[claim.id, claim.token] for claim in claims[start : start + BATCH]]
+        arguments = [round(seconds * 1000), part]
+        connection.run("entry_put_off", arguments, repeatable=True, even_if_full=True)
+
+
 def remove(connection: Connection, removals: Sequence[Removal]) -> list[bool]:
     """See `JobQueue.remove`."""
     answers: list[bool] = []

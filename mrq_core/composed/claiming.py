@@ -206,7 +206,7 @@ class Claimer:
         if wrong:
             tickets.put_right(self._queue, self._store, wrong, answer.now)
         if paused:
-            self._queue.renew(paused, SUSPECT_PAUSE)
+            self._queue.put_off(paused, SUSPECT_PAUSE)
         done = self._write_held(over, request, answer)
         if done:
             self._queue.remove([tickets.removal_of(one.stored) for one in done])

@@ -191,6 +191,11 @@ class JobQueue(ABC):
         was claimed again, or waits. None: the entry does not exist."""
 
     @abstractmethod
+    def put_off(self, claims: Sequence[ClaimRef], seconds: float) -> None:
+        """Leaves entries with expired leases out of the suspects for these seconds. Their leases stay
+        expired, so they hold no slots. An entry that was renewed, claimed or replaced stays unchanged."""
+
+    @abstractmethod
     def remove(self, removals: Sequence[Removal]) -> list[bool]:
         """Removes entries, claimed or not, with their slots and keys. False: the entry does not exist, or is
         of a later version or another claim. Repeating a removal is harmless."""

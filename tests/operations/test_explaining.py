@@ -460,6 +460,9 @@ def test_its_lease_has_ended(broker: Broker, at_most_once: bool) -> None:
     lease, paused = explain_job(broker, job_id)
     assert lease.sentence.endswith(", once nothing else keeps it back.")
     assert paused.kind is ReasonKind.TASK_PAUSED
+    if not at_most_once:
+        take_none(broker, paused_tasks=frozenset(broker.rules().tasks))
+        assert kinds(explain_job(broker, job_id)) == ["lease_ended", "task_paused"]
 
 
 @pytest.mark.parametrize("status", [Status.SUCCESS, Status.FAILED, Status.INTERRUPT])

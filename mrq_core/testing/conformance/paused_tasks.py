@@ -127,10 +127,29 @@ class PausedTaskContract(Contract):
         answer = claim(broker, paused_tasks=PAUSED)
         assert [one.id for one in answer.records] == [free]
         assert answer.next_due is None or answer.next_due > clock.now()
-        assert record_of(broker, record.id).claims == 1
+        lost = record_of(broker, record.id)
+        assert (lost.claims, lost.lease_until) == (1, record.lease_until)
         clock.advance(1)
         again = take_one(broker)
         assert (again.id, again.claims) == (record.id, 2)
+
+    def test_a_lost_job_of_a_paused_task_takes_no_room_under_limits(
+        self, broker: Broker, clock: ManualClock
+    ) -> None:
+        limits = {"rule": Limit(concurrency=1)}
+        put(broker, clock, limit_keys=("rule",))
+        [lost] = claim(broker, limits=limits).records
+        free = put(broker, clock, limit_keys=("rule",), path="other.Task")
+        lose(clock)
+        taken = [
+            record
+            for _ in range(2)
+            for record in claim(broker, limits=limits, limit=1, paused_tasks=PAUSED).records
+        ]
+        assert [record.id for record in taken] == [free]
+        assert settle(broker, taken[0], ttl=100.0)
+        clock.advance(1)
+        assert take(broker, limits=limits) == [lost.id]
 
     @pytest.mark.parametrize("how", ["cancel", "move", "remove", "requeue"])
     def test_a_job_that_a_pause_has_parked_can_be_changed(

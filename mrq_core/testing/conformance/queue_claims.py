@@ -9,12 +9,14 @@ import pytest
 from msgspec.structs import replace
 
 from mrq_core.clock import after
-from mrq_core.contract.messages import Limit, Wanted
+from mrq_core.contract.messages import ClaimRef, Limit, Wanted
 from mrq_core.contract.pair import Entry, JobQueue
 from mrq_core.contract.rules import OVERLAP_RULE
 from mrq_core.testing.clock import ManualClock
 from mrq_core.testing.conformance.base import LEASE, run_in_threads
 from mrq_core.testing.conformance.queue_kit import (
+    OTHER_TOKEN,
+    TOKEN,
     QueueFactory,
     QueuePart,
     as_worker,
@@ -198,6 +200,40 @@ class SuspectContract(QueuePart):
         end(queue, running)
         clock.advance(5)
         assert ids_of(claim(queue, limits=ONE).suspects) == [lost.id]
+
+    @pytest.mark.parametrize("name", ["q", "t/x"])
+    def test_a_suspect_that_is_put_off_stays_lost_and_is_due_later(
+        self, queue: JobQueue, clock: ManualClock, name: str
+    ) -> None:
+        wanted = "q" if name == "q" else "t/"
+        lost = suspect(queue, clock, name)
+        queue.put_off([ref(lost)], 1.0)
+        answer = claim(queue, wanted)
+        assert (answer.suspects, answer.next_due) == ((), after(clock.now(), 1.0))
+        assert entry_of(queue, lost.id) == lost
+        clock.advance(1)
+        assert claim(queue, wanted).suspects == (lost,)
+        assert queue.reclaim([(lost, OTHER_TOKEN)], as_worker("w2")) == [True]
+
+    def test_a_suspect_that_is_put_off_holds_no_slot(self, queue: JobQueue, clock: ManualClock) -> None:
+        lost = suspect(queue, clock, limit_keys=KEYS)
+        queue.put_off([ref(lost)], 1.0)
+        other = put(queue, limit_keys=KEYS)
+        assert take(queue, limits=ONE) == [other.id]
+
+    def test_only_the_claim_that_was_lost_is_put_off(self, queue: JobQueue, clock: ManualClock) -> None:
+        running, lost = claimed(queue), suspect(queue, clock)
+        assert queue.renew([ref(running)], LEASE) == [True]
+        running = entry_of(queue, running.id)
+        waiting = put(queue)
+        unknown = ClaimRef(id="f" * 24, token="1.a")
+        refs = [ref(running), ClaimRef(id=lost.id, token=OTHER_TOKEN), unknown]
+        queue.put_off([*refs, ClaimRef(id=waiting.id, token=TOKEN)], 100.0)
+        assert claim(queue).suspects == (lost,)
+        assert take(queue, leave_suspects=True) == [waiting.id]
+        assert queue.entries([running.id]) == [running]
+        clock.advance(LEASE)
+        assert running in claim(queue).suspects
 
     def test_the_end_of_a_lease_makes_room(self, queue: JobQueue, clock: ManualClock) -> None:
         put_many(queue, 2, limit_keys=KEYS)

@@ -172,7 +172,7 @@ class MemoryQueue(JobQueue):
             queue=record.queue,
             version=self._queue.versions[record.id],
             priority=record.priority,
-            due_at=record.due_at,
+            due_at=record.lease_until if is_claimed else record.due_at,
             claims=record.claims - is_claimed,
             token=record.token if is_claimed else None,
             limit_keys=record.limit_keys,
@@ -241,6 +241,14 @@ class MemoryQueue(JobQueue):
                     until = after(now, lease)
                     self._data.put(replace(record, lease_until=until, due_at=until), now)
             return answers
+
+    def put_off(self, claims: Sequence[ClaimRef], seconds: float) -> None:
+        with self._broker.locked() as now:
+            for ref in claims:
+                record = self._data.get(ref.id)
+                is_over = record is not None and record.lease_until is not None and record.lease_until <= now
+                if record is not None and is_over and is_held(record, ref.token):
+                    self._data.put(replace(record, due_at=after(now, seconds)), now)
 
     def remove(self, removals: Sequence[Removal]) -> list[bool]:
         with self._broker.locked():
