@@ -15,6 +15,8 @@ import typer
 from mrq_core.cli.errors import UsageError
 from mrq_core.cli.options import Given, command
 from mrq_core.cli.output import note
+from mrq_core.config.source_file import ConfigFile
+from mrq_core.errors import ConfigError
 
 _NEEDED = ("starlette", "uvicorn", "jinja2", "python_multipart")
 
@@ -48,6 +50,15 @@ def dashboard(
             hidden=True,
         ),
     ] = False,
+    config_bytes: Annotated[
+        int | None,
+        typer.Option(
+            "--config-bytes",
+            min=0,
+            help="The size of the config file, which a parent process has read and writes to standard input.",
+            hidden=True,
+        ),
+    ] = None,
 ) -> None:
     """Serves the dashboard, by default at http://127.0.0.1:5555, until it is told to stop."""
     for module in _NEEDED:
@@ -60,7 +71,7 @@ def dashboard(
     serving = importlib.import_module("mrq_dashboard.serving")
     from mrq_core.running.logs import logging_kept, set_up_logging
 
-    config = given.config()
+    config = given.config(None if config_bytes is None else _config_file(given, config_bytes))
     set_up_logging(config, follows_file=True)
     loading = ExitStack()
     loading.enter_context(logging_kept())
@@ -72,6 +83,17 @@ def dashboard(
     if until_input_ends:
         threading.Thread(target=_stop_after_input, daemon=True).start()
     serving.serve(config, insecure=insecure, announce=announce)
+
+
+def _config_file(given: Given, size: int) -> ConfigFile:
+    """Reads the config file from standard input. Raises ConfigError if the input ends before."""
+    source = b""
+    while len(source) < size:
+        part = os.read(0, size - len(source))
+        if not part:
+            raise ConfigError("standard input ended before the config file did: expected all of the file")
+        source += part
+    return ConfigFile(given.file or "", source)
 
 
 def _stop_after_input() -> None:

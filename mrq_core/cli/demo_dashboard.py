@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from mrq_core.cli.dashboard_command import how_to_install, missing_library
@@ -32,7 +32,8 @@ class DemoDashboard:
     """The process, and its address once it serves. It ends when its input ends, so that it does not outlive
     the demo, however that ends."""
 
-    def __init__(self, flags: list[str]) -> None:
+    def __init__(self, flags: list[str], source: bytes = b"") -> None:
+        """`source`: what the process reads from its input first."""
         import gevent
         from gevent.event import Event
 
@@ -43,18 +44,23 @@ class DemoDashboard:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             start_new_session=True,
-            text=True,
-            errors="replace",
         )
         self.address: str | None = None
         self._lines: deque[str] = deque(maxlen=_KEPT_LINES)
         self._known = Event()
         self._reader = gevent.spawn(self._read)
+        self._writer = gevent.spawn(self._write, source)
+
+    def _write(self, source: bytes) -> None:
+        assert self._process.stdin is not None
+        with suppress(OSError):  # the process has ended
+            self._process.stdin.write(source)
+            self._process.stdin.flush()
 
     def _read(self) -> None:
         """Reads what the process prints until it ends: a full pipe would stop it."""
         assert self._process.stderr is not None
-        for line in self._process.stderr:
+        for line in (said.decode(errors="replace") for said in self._process.stderr):
             found = _ADDRESS.search(line)
             if found is not None and self.address is None:
                 self.address = found[1]
@@ -79,7 +85,9 @@ class DemoDashboard:
     def end(self) -> None:
         """Ends the process."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        self._writer.kill()
+        with suppress(OSError):
+            self._process.stdin.close()
         try:
             self._process.wait(_ENDS_WITHIN)
         except subprocess.TimeoutExpired:
@@ -98,7 +106,11 @@ def dashboard_of(config: Config, given: Given, *, is_wanted: bool) -> Iterator[D
     if not is_wanted or missing is not None:
         yield None
         return
-    made = DemoDashboard([*given.flags(*GROUPS), "--port", str(_port(config))])
+    flags, source = given.flags(*GROUPS), b""
+    if config.file is not None and config.file.is_read_once:
+        source = config.file.source
+        flags += ["--config", config.file.path, "--config-bytes", str(len(source))]
+    made = DemoDashboard([*flags, "--port", str(_port(config))], source)
     try:
         yield made
     finally:

@@ -25,6 +25,7 @@ from mrq_core.cli.output import note
 from mrq_core.cli.terminal import output_error, reserved_output, restore_streams
 from mrq_core.client.client import Client
 from mrq_core.config.settings import SETTINGS, Config, Setting, default_of, flag_of
+from mrq_core.config.source_file import ConfigFile
 from mrq_core.config.sources import load_config
 from mrq_core.contract.plain import is_utf8
 from mrq_core.operations.queries.filters import FilterTexts
@@ -51,11 +52,12 @@ class Given:
     file: str | None = None
     debug: bool = False
 
-    def config(self, **more: object) -> Config:
-        """The configuration; `more` are settings that the command gives itself. Raises ConfigError."""
+    def config(self, read: ConfigFile | None = None, /, **more: object) -> Config:
+        """The configuration; `more` are settings that the command gives itself. `read`: the config file, as
+        another process has read it. Raises ConfigError."""
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            config = load_config({**self.overrides, **more}, file=self.file)
+            config = load_config({**self.overrides, **more}, file=read or self.file)
         restore_streams()
         for warning in caught:
             note(f"mrq: {warning.message}")

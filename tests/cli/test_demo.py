@@ -159,6 +159,27 @@ def test_without_the_extra_one_line_says_how_to_get_the_dashboard(project: Proje
 
 
 @pytest.mark.parametrize("project", ["sqlite"], indirect=True)
+@pytest.mark.parametrize("is_named_by", ["flag", pytest.param("variable", marks=pytest.mark.campaign)])
+def test_the_dashboard_has_a_config_file_that_can_be_read_once(project: Project, is_named_by: str) -> None:
+    source = (
+        f"import sys\nBROKER = {project.address.broker!r}\n"
+        "with open('loaded', 'a') as file:\n    print(*sys.orig_argv, file=file)\n"
+    ) + "# a\n" * 50_000  # more than a pipe holds
+    flags = ["--config", "/dev/stdin"] if is_named_by == "flag" else []
+    popen = subprocess.Popen(
+        [sys.executable, "-m", "mrq_core.cli", "demo", "--jobs", "3", *flags],
+        cwd=project.path, env={**project.env, **({} if flags else {"MRQ_CONFIG": "/dev/stdin"})},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    out, err = popen.communicate(source, timeout=60)
+    assert (popen.returncode, err) == (0, "")
+    assert "The dashboard is at http://127.0.0.1:" in out
+    assert "9 of 9 jobs have ended" in out
+    loaded = (project.path / "loaded").read_text().splitlines()
+    assert ["dashboard" in line for line in loaded] == [False, True]
+
+
+@pytest.mark.parametrize("project", ["sqlite"], indirect=True)
 def test_a_dashboard_that_cannot_start_is_left_out(mrq: Shell) -> None:
     said = mrq("demo", "--jobs", "3", "--dashboard-ip", "0.0.0.0")
     assert "without a login" in said.err
