@@ -201,8 +201,8 @@ class Broker(StoreServices):
         """Performs one bounded step of a bulk action, at once, in the caller.
 
         Applies the action to up to `limit` matching jobs after the cursor, oldest first. A job that starts
-        or stops matching meanwhile is changed at most once. A job that would be too large to be claimed
-        counts as refused.
+        or stops matching meanwhile is changed at most once. TOO_LARGE: the job would be too large to be
+        claimed.
         """
 
     # --- queries -----------------------------------------------------------------------------

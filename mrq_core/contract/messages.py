@@ -219,6 +219,8 @@ class ChangeResult(StrEnum):
     """The job is running: it was marked, and its worker or its settle completes the change."""
     REFUSED = "refused"
     """The job's status does not allow it, or the job has changed since the caller read it."""
+    TOO_LARGE = "too_large"
+    """A bulk change would leave a job that is too large to be claimed."""
     HELD = "held"
     """Another job holds its unique key."""
     UNCHANGED = "unchanged"

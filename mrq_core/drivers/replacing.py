@@ -90,9 +90,11 @@ def act_where(
 
 def apply(records: Records[S], page: Page, action: Action, is_match: Callable[[JobRecord], bool]) -> Applied:
     """Applies the action to the jobs of a page that still match. See `Broker.apply`. Jobs that would leave no
-    room for a claim count as refused, so that the next step gets past them."""
+    room for a claim count as too large, so that the next step gets past them."""
     ids = [record.id for record in page.records]
-    made = _past_full(ids, str, lambda some: act_where(records, some, action, is_match))
+    made = _past_full(
+        ids, str, lambda some: act_where(records, some, action, is_match), ChangeResult.TOO_LARGE
+    )
     numbers: dict[ChangeResult, int] = {}
     for change in made:
         if change is not None:
@@ -115,7 +117,7 @@ def add_search_keys(records: Records[S], added: Sequence[AddedKeys]) -> list[Cha
     def id_of(one: AddedKeys) -> str:
         return one.id
 
-    return _past_full(added, id_of, lambda some: _each(records, some, id_of, step, {}))
+    return _past_full(added, id_of, lambda some: _each(records, some, id_of, step, {}), ChangeResult.REFUSED)
 
 
 def edit(records: Records[S], edits: Sequence[Edit]) -> list[ChangeResult]:
@@ -156,8 +158,9 @@ def _past_full(
     items: Sequence[_Item],
     id_of: Callable[[_Item], str],
     change: Callable[[Sequence[_Item]], Sequence[_Answer | ChangeResult]],
+    otherwise: ChangeResult,
 ) -> list[_Answer | ChangeResult]:
-    """The answers of the change, and REFUSED for the jobs for which it raises LeavesNoRoom."""
+    """The answers of the change, and `otherwise` for the jobs for which it raises LeavesNoRoom."""
     full: set[str] = set()
     while True:
         try:
@@ -167,7 +170,7 @@ def _past_full(
                 raise
             full.update(error.job_ids)
         else:
-            return [ChangeResult.REFUSED if id_of(item) in full else next(answers) for item in items]
+            return [otherwise if id_of(item) in full else next(answers) for item in items]
 
 
 def _each(

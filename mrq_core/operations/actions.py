@@ -264,6 +264,7 @@ def summary(done: Counter[ChangeResult], action: Change) -> str:
         if isinstance(action, Move)
         else "unchanged: they have this priority already",
         ChangeResult.REFUSED: "refused: their status does not allow it",
+        ChangeResult.TOO_LARGE: "refused: too large to run again",
         ChangeResult.HELD: "refused: another job holds their unique key",
         ChangeResult.UNKNOWN: "unknown",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -19,6 +20,7 @@ from mrq_core.contract.messages import AddedKeys, ChangeResult, Edit, NewJob, Ou
 from mrq_core.contract.queries import JobFilter
 from mrq_core.contract.record import Attempt, JobRecord, Status
 from mrq_core.errors import BrokerError, ValueTooLarge
+from mrq_core.operations.actions import summary
 from mrq_core.testing.clock import ManualClock
 from tests.brokers import address_of
 from tests.mongo.kit import Place, claim, ended, new_job, success
@@ -117,8 +119,10 @@ def test_a_bulk_requeue_refuses_full_jobs_and_goes_on(broker: MongoBroker) -> No
     outcome = Outcome(status=Status.FAILED, ttl=60.0, exception_type="E", traceback=LONG)
     assert broker.settle([ended(record, outcome) for record in claim(broker).records]) == [True] * 4
     done = broker.apply(JobFilter(statuses=(Status.FAILED,)), Requeue())
-    assert done.changes == {ChangeResult.REFUSED: 2, ChangeResult.DONE: 2}
+    assert done.changes == {ChangeResult.TOO_LARGE: 2, ChangeResult.DONE: 2}
     assert done.cursor is None
+    text = "2 jobs requeued; 2 refused: too large to run again"
+    assert summary(Counter(done.changes), Requeue()) == text
     failed, queued = Status.FAILED, Status.QUEUED
     assert [stored(broker, job).status for job in jobs] == [failed, queued, failed, queued]
 
@@ -213,7 +217,7 @@ def test_a_bulk_requeue_of_a_pair_refuses_full_jobs_and_goes_on(broker: MongoBro
         records = claim(pair).records
         assert pair.settle([ended(record, outcome) for record in records]) == [True, True]
         done = pair.apply(JobFilter(statuses=(Status.FAILED,)), Requeue())
-        assert done.changes == {ChangeResult.REFUSED: 1, ChangeResult.DONE: 1}
+        assert done.changes == {ChangeResult.TOO_LARGE: 1, ChangeResult.DONE: 1}
         assert [record.id for record in claim(pair).records] == [jobs[1].record.id]
 
 

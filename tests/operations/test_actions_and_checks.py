@@ -130,6 +130,7 @@ def test_jobs_that_were_not_changed_are_told_with_their_reason(broker: MemoryBro
             Cancel(interrupt=True),
             "0 jobs cancelled; 2 running: their workers are asked to stop them",
         ),
+        ({ChangeResult.TOO_LARGE: 2}, Requeue(), "0 jobs requeued; 2 refused: too large to run again"),
         ({ChangeResult.HELD: 1}, Requeue(), "0 jobs requeued; 1 refused: another job holds their unique key"),
     ],
 )
